@@ -1,0 +1,18 @@
+"""Who did what, when, to what: the auditors' record."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from engine.domain.record import Record
+
+
+class AuditRecord(Record, frozen=True, kw_only=True):
+    at: datetime
+    actor: str
+    """`system`, or the operating system user of a command."""
+    action: str
+    """A stable verb: `reveal`, `replay`, `discard`, `task-done`."""
+    subject: str
+    """What it was done to, by opaque id (`chart:9f2c`, `entry:17`)."""
+    reason: str | None = None

@@ -1,0 +1,64 @@
+"""A patient with all that belongs to them: the unit of consistency."""
+
+from __future__ import annotations
+
+from engine.domain.encounter import Encounter
+from engine.domain.patient import Identifier, Patient
+from engine.domain.record import Phi
+from engine.domain.score import Score
+from engine.domain.task import Task
+
+
+class Chart(Phi, frozen=True, kw_only=True):
+    """`version` is the optimistic lock: 0 for a chart that is not stored yet.
+
+    `stamps` hold, for each field of the patient, the time of the event that last said something of it (seconds since
+    1970); an older event does not turn it back. `encounter_stamps` hold the same for each encounter, by its key.
+    """
+
+    id: str
+    """Opaque, made by a keyed hash of the first identifier; safe in a log."""
+    version: int = 0
+    patient: Patient
+    stamps: dict[str, float] = {}
+    encounters: tuple[Encounter, ...] = ()
+    encounter_stamps: dict[str, dict[str, float]] = {}
+    scores: tuple[Score, ...] = ()
+    """The current ones."""
+    tasks: tuple[Task, ...] = ()
+    merged_into: str | None = None
+    """Id of the surviving chart; this one then only answers for its identifiers."""
+
+    def encounter(self, key: str) -> Encounter | None:
+        return next((e for e in self.encounters if e.key == key), None)
+
+
+class Charts:
+    """The charts that a batch touches, in memory: what `process` reads, and what it puts its new versions into.
+
+    `aliases` lead from an identity to a chart id, `visits` from an encounter key to a chart id.
+    """
+
+    def __init__(self) -> None:
+        self.by_id: dict[str, Chart] = {}
+        self.aliases: dict[tuple[str, str, str], str] = {}
+        self.visits: dict[str, str] = {}
+
+    def add(self, chart: Chart) -> None:
+        self.by_id[chart.id] = chart
+        for identifier in chart.patient.identifiers:
+            self.aliases.setdefault(identity(identifier), chart.id)
+        for encounter in chart.encounters:
+            self.visits[encounter.key] = chart.id
+
+    def find(self, identifier: Identifier) -> Chart | None:
+        """The living chart of an identity, merges followed."""
+        chart_id = self.aliases.get(identity(identifier))
+        chart = self.by_id.get(chart_id) if chart_id else None
+        while chart is not None and chart.merged_into is not None:
+            chart = self.by_id.get(chart.merged_into)
+        return chart
+
+
+def identity(identifier: Identifier) -> tuple[str, str, str]:
+    return (identifier.authority, identifier.type, identifier.value)

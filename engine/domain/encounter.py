@@ -1,0 +1,73 @@
+"""One stay or visit."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from engine.domain.patient import Provider
+from engine.domain.record import Phi
+
+
+class EncounterStatus(StrEnum):
+    PLANNED = "planned"
+    ACTIVE = "active"
+    ON_LEAVE = "on_leave"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+
+
+class Diagnosis(Phi, frozen=True, kw_only=True):
+    code: str
+    system: str | None = None
+    text: str | None = None
+    type: str | None = None
+    """DG1-6, HL7 table 0052: A admitting, W working, F final."""
+
+
+class Procedure(Phi, frozen=True, kw_only=True):
+    code: str
+    system: str | None = None
+    text: str | None = None
+    performed_at: str | None = None
+
+
+class Location(Phi, frozen=True, kw_only=True):
+    """PV1-3."""
+
+    point_of_care: str | None = None
+    room: str | None = None
+    bed: str | None = None
+    facility: str | None = None
+
+
+class Encounter(Phi, frozen=True, kw_only=True):
+    """Fields are set by mapping targets `encounter.<field>` and by the event; each has a stamp of its own."""
+
+    key: str
+    """`AUTHORITY:VISIT`, unique in the store."""
+    visit_number: str | None = None
+    class_: str | None = msgspec.field(default=None, name="class")
+    """PV1-2 after its code table: I inpatient, O outpatient, E emergency, P pre-admit, R recurring, B obstetrics, OBS
+    observation, N none."""
+    status: EncounterStatus = EncounterStatus.PLANNED
+    location: Location | None = None
+    attending: Provider | None = None
+    admission_type: str | None = None
+    """PV1-4, HL7 table 0007."""
+    hospital_service: str | None = None
+    """PV1-10."""
+    admitted_at: str | None = None
+    """ISO 8601 with offset."""
+    discharged_at: str | None = None
+    disposition: str | None = None
+    """PV1-36, normalised to two digits."""
+    diagnoses: tuple[Diagnosis, ...] = ()
+    procedures: tuple[Procedure, ...] = ()
+    time_sources: dict[str, str] = {}
+    """Which HL7 field a time came from: {"admitted_at": "PV1-44"}."""
+    discharges: int = 0
+    """How often this encounter was discharged, cancelled discharges included: part of its tasks' identity."""
+    account: str | None = None
+    """PID-18, kept to find the encounter when the visit number is absent."""

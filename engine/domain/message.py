@@ -1,0 +1,107 @@
+"""A message on its way in: what arrived, what became of it, and what became of its answer."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from engine.domain.record import Phi, Record
+
+
+class EntryState(StrEnum):
+    """The message's leg: what became of the message."""
+
+    RECEIVED = "received"
+    PROCESSED = "processed"
+    FILTERED = "filtered"
+    DEAD = "dead"
+    REFUSED = "refused"
+
+
+class AckState(StrEnum):
+    """The answer's leg: what became of its answer."""
+
+    NOT_OWED = "not_owed"
+    OWED = "owed"
+    SENT = "sent"
+    UNSENT = "unsent"
+
+
+class AckCode(StrEnum):
+    """HL7 table 0008."""
+
+    AA = "AA"
+    AE = "AE"
+    AR = "AR"
+    CA = "CA"
+    CE = "CE"
+    CR = "CR"
+
+
+class Refusal(Record, frozen=True, kw_only=True):
+    """Why a message was refused at intake. Holds no value of the message."""
+
+    error: str
+    text: str
+    hl7_code: int
+    location: str | None = None
+
+
+class Summary(Phi, frozen=True, kw_only=True):
+    """What the journal's list shows of a message, read from MSH at intake (sealed at rest)."""
+
+    control_id: str | None = None
+    type: str | None = None
+    """`ADT^A01`."""
+    version: str | None = None
+    sending_application: str | None = None
+    sending_facility: str | None = None
+
+
+class Receipt(Phi, frozen=True, kw_only=True):
+    """One arrived frame (or one message of a batch), before it is stored."""
+
+    channel: str
+    peer: str
+    """Address, and the client certificate's name when there is one: `10.0.0.4:51022 CN=epic-prod`."""
+    received_at: datetime
+    payload: bytes
+    summary: Summary
+    dedupe_key: bytes | None
+    """Keyed hash of channel, MSH-3, MSH-4 and MSH-10; none when there is no control id."""
+    digest: bytes
+    """Keyed hash of the payload."""
+    deviations: tuple[str, ...] = ()
+    refusal: Refusal | None = None
+    ack: AckCode | None = None
+    """The code that will be answered once this receipt is on disk."""
+    ack_state: AckState = AckState.NOT_OWED
+    wants_application_ack: bool = False
+    """An application ACK is owed after processing."""
+    replay_of: int | None = None
+    config_as_of: str | None = None
+    """The configuration version to process with; none: today's."""
+    sequence_number: int | None = None
+    """MSH-13, where the channel speaks the sequence number protocol."""
+
+
+class Entry(Phi, frozen=True, kw_only=True):
+    """A receipt in the journal."""
+
+    id: int
+    channel: str
+    peer: str
+    received_at: datetime
+    payload: bytes
+    summary: Summary
+    deviations: tuple[str, ...] = ()
+    refusal: Refusal | None = None
+    ack: AckCode | None = None
+    ack_state: AckState = AckState.NOT_OWED
+    wants_application_ack: bool = False
+    replay_of: int | None = None
+    replay_root: int | None = None
+    """The first entry of a chain of replays: effect keys are made from it."""
+    config_as_of: str | None = None
+    flagged_duplicate_of: int | None = None
+    """An earlier entry with the same control id and other content."""

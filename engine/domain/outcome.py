@@ -1,0 +1,40 @@
+"""What processing one entry comes to: the pure heart's only product."""
+
+from __future__ import annotations
+
+from engine.domain.chart import Chart
+from engine.domain.delivery import DeadLetter, Delivery
+from engine.domain.message import AckCode, EntryState
+from engine.domain.record import Phi
+
+
+class Effect(Phi, frozen=True, kw_only=True):
+    """One consequence of an entry, kept so that it can be explained and taken back."""
+
+    kind: str
+    """`patient-created`, `encounter-finished`, `scored`, `task-created`, `task-retracted`, `delivery`, ..."""
+    subject: str
+    """Opaque id or key of what it happened to."""
+    detail: str = ""
+
+
+class Outcome(Phi, frozen=True, kw_only=True):
+    """`state` is processed, filtered, dead or refused. `charts` are the new versions of every chart it touched."""
+
+    entry_id: int
+    state: EntryState
+    reason: str | None = None
+    """Why it was filtered, or recorded without touching a chart."""
+    chart_id: str | None = None
+    patient_key: str | None = None
+    encounter_key: str | None = None
+    charts: tuple[Chart, ...] = ()
+    deliveries: tuple[Delivery, ...] = ()
+    effects: tuple[Effect, ...] = ()
+    dead_letter: DeadLetter | None = None
+    deviations: tuple[str, ...] = ()
+    application_ack: AckCode = AckCode.AA
+    """What the sender is told when it asked for an answer after processing."""
+    error_code: int = 0
+    """Table 0357, for that answer."""
+    config_version: str = ""

@@ -1,0 +1,72 @@
+"""The patient, as charts keep it and as the contract shows it."""
+
+from __future__ import annotations
+
+from engine.domain.record import Phi
+
+
+class Identifier(Phi, frozen=True, kw_only=True):
+    """One repetition of PID-3: (id, assigning authority, type)."""
+
+    value: str
+    authority: str
+    type: str = ""
+
+    @property
+    def key(self) -> str:
+        """`AUTHORITY:ID`, as the command line writes it."""
+        return f"{self.authority}:{self.value}"
+
+
+class Name(Phi, frozen=True, kw_only=True):
+    family: str | None = None
+    given: str | None = None
+    middle: str | None = None
+    prefix: str | None = None
+    suffix: str | None = None
+
+
+class Address(Phi, frozen=True, kw_only=True):
+    line: str | None = None
+    city: str | None = None
+    state: str | None = None
+    postal_code: str | None = None
+    country: str | None = None
+
+
+class Provider(Phi, frozen=True, kw_only=True):
+    id: str | None = None
+    family: str | None = None
+    given: str | None = None
+
+
+class Patient(Phi, frozen=True, kw_only=True):
+    """Fields are set by mapping targets `patient.<field>`; each is replaced whole, and each has a stamp of its own.
+
+    Dates and times are ISO 8601 texts with the precision that was sent (`1958`, `1958-07`, `1958-07-15`); times carry
+    an offset.
+    """
+
+    identifiers: tuple[Identifier, ...] = ()
+    """The first one is the patient's key."""
+    name: Name | None = None
+    birth_date: str | None = None
+    sex: str | None = None
+    address: Address | None = None
+    phones: tuple[str, ...] = ()
+    """E.164."""
+    language: str | None = None
+    deceased: bool | None = None
+    deceased_at: str | None = None
+    pcp: Provider | None = None
+    lives_alone: bool | None = None
+    """PD1-2, or a Z code; none: nobody said."""
+    transportation: bool | None = None
+    """False: known to have none."""
+    active_medications: int | None = None
+    merged_from: tuple[str, ...] = ()
+    """Keys that became aliases of this patient."""
+
+    @property
+    def key(self) -> str:
+        return self.identifiers[0].key

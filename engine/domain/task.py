@@ -1,0 +1,35 @@
+"""A follow-up task."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from engine.domain.record import Phi
+
+
+class TaskState(StrEnum):
+    OPEN = "open"
+    DONE = "done"
+    MISSED = "missed"
+    CANCELLED = "cancelled"
+    RETRACTED = "retracted"
+
+
+class Task(Phi, frozen=True, kw_only=True):
+    id: str
+    """Made from what caused it (encounter, discharge, protocol, kind), so that it is the same in every replay."""
+    kind: str
+    encounter: str
+    """Encounter key."""
+    due_at: datetime
+    escalate_at: datetime | None
+    state: TaskState
+    assignee: str | None
+    """A role (`care_coordinator`) or a person."""
+    reason: str
+    """Why it exists, and when it ended why it ended; in words for the care team."""
+    protocol: str
+    discharge: int
+    """Which discharge of the encounter it belongs to."""
+    created_at: datetime

@@ -1,0 +1,117 @@
+"""Every error the engine raises on purpose, in one tree.
+
+The raiser knows the class, and nobody reads texts to find out what happened. No error carries a value that came out of
+a message or a chart: texts name places (file, line, field), codes and what to do, so that an error may be logged.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from engine.yamlfile import Problem
+
+
+class HandoffError(Exception):
+    """Base of all errors raised on purpose. Its text is safe to log and to show."""
+
+
+# HL7 table 0357, message error condition codes (HL7 v2.9.1, chapter 2C).
+SEGMENT_SEQUENCE: Final = 100
+REQUIRED_FIELD_MISSING: Final = 101
+DATA_TYPE: Final = 102
+TABLE_VALUE: Final = 103
+VALUE_TOO_LONG: Final = 104
+UNSUPPORTED_TYPE: Final = 200
+UNSUPPORTED_EVENT: Final = 201
+UNSUPPORTED_PROCESSING_ID: Final = 202
+UNSUPPORTED_VERSION: Final = 203
+UNKNOWN_KEY: Final = 204
+DUPLICATE_KEY: Final = 205
+RECORD_LOCKED: Final = 206
+INTERNAL_ERROR: Final = 207
+
+
+class MessageError(HandoffError):
+    """The message is at fault: refused at intake or dead-lettered, never retried by itself.
+
+    hl7_code: of table 0357. location: where, in HL7 notation (`PID-3`, `MSH-9.2`); never a value.
+    error: our own stable code (`identifier-missing`), shown in ERR-5 and in dead letters.
+    """
+
+    def __init__(self, error: str, text: str, *, hl7_code: int = INTERNAL_ERROR, location: str | None = None) -> None:
+        super().__init__(f"{location}: {text}" if location else text)
+        self.error = error
+        self.text = text
+        self.hl7_code = hl7_code
+        self.location = location
+
+
+class MappingError(HandoffError):
+    """A mapping of ours could not be applied: the entry is dead-lettered and replayed after the fix.
+
+    file, line: where the rule stands. target: what it feeds (`patient.birth_date`). location: the HL7 place read.
+    """
+
+    def __init__(
+        self, text: str, *, file: str, line: int, target: str, location: str | None = None, error: str = "mapping"
+    ) -> None:
+        at = f" (from {location})" if location else ""
+        super().__init__(f"{file}:{line}: {target}{at}: {text}")
+        self.error = error
+        self.text = text
+        self.file = file
+        self.line = line
+        self.target = target
+        self.location = location
+
+
+class StoreError(HandoffError):
+    """The store could not do what was asked."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store can't be written or read now (disk full, database gone). The sender resends, the daemon goes on."""
+
+
+class StaleChartError(StoreError):
+    """Somebody else changed a chart since it was read: process the batch again."""
+
+    def __init__(self, chart_ids: tuple[str, ...]) -> None:
+        super().__init__(f"{len(chart_ids)} chart(s) were changed by another writer since they were read")
+        self.chart_ids = chart_ids
+
+
+class KeyMissingError(StoreError):
+    """A stored value is sealed with a key that the key file does not hold."""
+
+
+class DeliveryFailure(StrEnum):
+    """What a failed attempt at a destination means for the next step."""
+
+    TRANSIENT = "transient"
+    """It may work later: retry with backoff."""
+    AMBIGUOUS = "ambiguous"
+    """It may have been done: retry when the destination is idempotent, else hold for a person."""
+    PERMANENT = "permanent"
+    """It will never work as it is: bury it."""
+
+
+class DeliveryError(HandoffError):
+    """A destination did not take a delivery. `error` is a stable code (`request-limit-exceeded`), never the payload."""
+
+    def __init__(self, destination: str, error: str, text: str, *, kind: DeliveryFailure) -> None:
+        super().__init__(f"{destination}: {error}: {text}")
+        self.destination = destination
+        self.error = error
+        self.text = text
+        self.kind = kind
+
+
+class SettingsError(HandoffError):
+    """The configuration is wrong. Raised at start or reload only; carries every problem found, not just the first."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems

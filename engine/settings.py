@@ -1,0 +1,415 @@
+"""The site's configuration: `config.yaml` and the channel files, as strict models.
+
+A `Snapshot` is all the text of a configuration (site, channels, mappings) with its digest. It is what the store keeps
+as a configuration version, so that a replay can run under the configuration that was in force; secrets are only named
+in it (`{env: NAME}`) and never part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, field_validator, model_validator
+
+from engine.errors import SettingsError
+from engine.yamlfile import Document, Problem, StrictModel, parse, validate
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Text = Annotated[str, Field(min_length=1, max_length=4096)]
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+def _check_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("is not a time zone of the IANA database (like America/New_York)") from None
+    return name
+
+
+# --- config.yaml -----------------------------------------------------------------------------------------------------
+
+
+class Store(StrictModel):
+    url: Text = "sqlite:///var/handoff.db"
+    """`sqlite:///PATH` or `postgresql+psycopg://USER@HOST/DB`."""
+    keys: Text = "var/keys.json"
+    """The key file (0600)."""
+
+
+class Console(StrictModel):
+    host: Text = "127.0.0.1"
+    port: Port = 8080
+
+
+class RetrySettings(StrictModel):
+    """When a failed delivery is tried again: seconds grow from first to max by doubling, with full jitter."""
+
+    first_seconds: Seconds = 1.0
+    seconds_max: Seconds = 900.0
+    attempts_max: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    """After so many transient failures the delivery is a dead letter."""
+    breaker_failures: Annotated[int, Field(ge=1)] = 5
+    """After so many failures of the destination in a row it gets a rest..."""
+    breaker_seconds: Seconds = 30.0
+    """...of this length, then one try."""
+
+
+class DestinationBase(StrictModel):
+    retry: RetrySettings = RetrySettings()
+    timeout_seconds: Seconds = 30.0
+    batch_max: Annotated[int, Field(ge=1, le=2000)] = 200
+
+
+class FileDestination(DestinationBase):
+    type: Literal["file"]
+    path: Text
+    """A folder; NDJSON files are written into it."""
+    rotate_bytes: Annotated[int, Field(ge=4096)] = 64 * 1024 * 1024
+    batch_max: Annotated[int, Field(ge=1, le=2000)] = 1000
+
+
+class TlsClient(StrictModel):
+    ca: Text | None = None
+    """PEM file of the authorities that may have signed the server's certificate; none: the system's."""
+    cert: Text | None = None
+    key: Text | None = None
+
+
+class MllpDestination(DestinationBase):
+    type: Literal["mllp"]
+    host: Text
+    port: Port
+    tls: TlsClient | None = None
+    deduplicates: bool = False
+    """The receiver is known to answer a repeated control id without acting twice: then an ambiguous attempt is
+    repeated instead of held for a person."""
+
+
+class SalesforceDestination(DestinationBase):
+    type: Literal["salesforce"]
+    login_url: Text
+    client_id: Text
+    client_secret: Text | None = None
+    username: Text | None = None
+    private_key: Text | None = None
+    api_version: Annotated[str, Field(pattern=r"^[0-9]{2,3}\.0$")] = "62.0"
+    mapping: Identifier = "salesforce"
+    """The field map, mappings/destinations/<mapping>.yaml."""
+
+    @model_validator(mode="after")
+    def _one_way_to_log_in(self) -> SalesforceDestination:
+        if self.client_secret is None and (self.username is None or self.private_key is None):
+            raise ValueError("needs client_secret (client credentials), or username and private_key (JWT bearer)")
+        if self.client_secret is not None and self.private_key is not None:
+            raise ValueError("has both client_secret and private_key: give one of them")
+        return self
+
+    @field_validator("login_url")
+    @classmethod
+    def _https(cls, url: str) -> str:
+        host = url.removeprefix("http://").split("/", 1)[0].rsplit(":", 1)[0]
+        if url.startswith("https://") or (url.startswith("http://") and host in {"127.0.0.1", "localhost", "[::1]"}):
+            return url.rstrip("/")
+        raise ValueError("must be https:// (plain http only to loopback)")
+
+
+Destination = Annotated[FileDestination | MllpDestination | SalesforceDestination, Field(discriminator="type")]
+
+
+class Calendar(StrictModel):
+    """Which days are business days."""
+
+    timezone: Text = "America/New_York"
+    weekend: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = ("sat", "sun")
+    holidays: Text | None = "US"
+    """Country (`US`) or country and subdivision (`US-CA`) whose public holidays are no business days."""
+    closed: tuple[date, ...] = ()
+    open: tuple[date, ...] = ()
+    """Open all the same."""
+
+    _zone = field_validator("timezone")(_check_zone)
+
+
+class Site(StrictModel):
+    node: Identifier = "main-1"
+    store: Store = Store()
+    console: Console = Console()
+    destinations: dict[Identifier, Destination] = {}
+    calendar: Calendar = Calendar()
+    channels: Text = "channels"
+    mappings: Text = "mappings"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    shutdown_seconds_max: Seconds = 25.0
+
+
+# --- channels/<name>.yaml --------------------------------------------------------------------------------------------
+
+
+class TlsServer(StrictModel):
+    cert: Text
+    key: Text
+    client_ca: Text | None = None
+    """When given, a client must show a certificate that one of these authorities signed (mutual TLS)."""
+
+
+class Listen(StrictModel):
+    host: Text = "127.0.0.1"
+    port: Port
+    allow: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Networks that may connect; none: every one."""
+    tls: TlsServer | None = None
+    frame_bytes_max: Annotated[int, Field(ge=1024, le=1 << 30)] = 1 << 20
+    connections_max: Annotated[int, Field(ge=1, le=100_000)] = 256
+    inflight_bytes_max: Annotated[int, Field(ge=4096)] = 64 << 20
+    """Bytes received on the channel and not answered yet; above it the channel stops reading until it falls."""
+    pipeline_frames_max: Annotated[int, Field(ge=1)] = 1024
+    """Unanswered frames of one connection; above it the connection is not read until it falls."""
+    idle_seconds_max: Seconds = 3600.0
+    """A connection that says nothing for so long is closed."""
+    frame_seconds_max: Seconds = 60.0
+    """A frame that is not complete after so long is dropped and the connection closed (slow loris)."""
+    write_seconds_max: Seconds = 60.0
+    """A peer that does not take its answers for so long is closed."""
+    commit_blocks: bool = False
+    """MLLP release 2: answer each frame with a commit block (0B 06 1C 0D / 0B 15 1C 0D)."""
+
+
+class ReturnAddress(StrictModel):
+    host: Text
+    port: Port
+
+
+class Ack(StrictModel):
+    mode: Literal["auto", "original", "enhanced", "none"] = "auto"
+    when: Literal["stored", "processed"] = "stored"
+    processed_seconds_max: Seconds = 30.0
+    """With `when: processed`: after so long without an outcome the sender is told to send again (AR)."""
+    duplicate_conflict: Literal["process", "refuse"] = "process"
+    """A known control id with other content: process and flag it, or refuse it with 205."""
+    batch: Literal["messages", "single"] = "messages"
+    """A batch is answered message by message, or by one batch acknowledgment."""
+    sequence_numbers: bool = False
+    """The sequence number protocol of MSH-13."""
+    return_to: ReturnAddress | None = None
+    """Where application ACKs of enhanced mode go; none: back on the same connection."""
+
+
+class Accept(StrictModel):
+    types: tuple[Text, ...] = ("ADT^*",)
+    versions: tuple[Text, ...] = ("2.1", "2.2", "2.3", "2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7", "2.7.1", "2.8",
+                                  "2.8.1", "2.8.2", "2.9", "2.9.1")  # fmt: skip
+    processing_ids: tuple[Text, ...] = ("P",)
+
+
+class Charset(StrictModel):
+    default: Text | None = None
+    """For senders that do not say in MSH-18; none: UTF-8."""
+    fallback: Text = "windows-1252"
+
+
+class Identity(StrictModel):
+    """Which identifier of PID-3 is the patient's key."""
+
+    authority: Annotated[str, Field(pattern=r"^[^:\s|^~&]{1,64}$")] | None = None
+    """Stands in when CX-4 is empty; none: the channel's name, so that channels never share patients by accident."""
+    types: tuple[str, ...] = ("MR", "MRN", "PI", "PT", "PN", "")
+    """Types (CX-5) that may be the key, best first; `""` is an identifier without a type."""
+    authorities: tuple[Text, ...] = ()
+    """When given, only identifiers of these authorities may be the key, best first."""
+    merge_pairing: Literal["position", "type"] = "position"
+    """How PID-3 and MRG-1 pair in a merge: by position, or by type and authority."""
+
+
+class DeliverTo(StrictModel):
+    to: Identifier
+    what: tuple[Literal["patient", "encounter", "score", "task", "message"], ...]
+
+
+class Channel(StrictModel):
+    name: Identifier
+    mode: Literal["live", "shadow", "paused"] = "live"
+    listen: Listen
+    timezone: Text
+    charset: Charset = Charset()
+    ack: Ack = Ack()
+    accept: Accept = Accept()
+    filter: Text | None = None
+    mapping: Identifier
+    identity: Identity = Identity()
+    risk: tuple[Identifier, ...] = ()
+    protocol: Identifier | None = None
+    deliver: tuple[DeliverTo, ...] = ()
+
+    _zone = field_validator("timezone")(_check_zone)
+
+    @cached_property
+    def default_authority(self) -> str:
+        return self.identity.authority or self.name
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All text of a configuration. Keys are paths relative to `base` (`config.yaml`, `channels/main-campus.yaml`)."""
+
+    base: Path
+    """The folder of config.yaml: relative paths in the configuration are relative to it."""
+    site_file: str
+    files: Mapping[str, str]
+
+    @classmethod
+    def read(cls, config: Path) -> Snapshot:
+        """Read config.yaml and what stands below its channels and mappings folders. Raises SettingsError."""
+        base = config.resolve().parent
+        files = {config.name: _read(config, config.name)}
+        site = validate(parse(files[config.name], config.name), _Folders)
+        for folder in (site.channels, site.mappings):
+            root = base / folder
+            if not root.is_dir():
+                raise SettingsError((Problem(config.name, 1, 1, "", f"the folder {folder} does not exist"),))
+            for path in sorted(root.rglob("*.yaml")):
+                if not path.name.endswith(".test.yaml"):
+                    name = path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
+                    files[name] = _read(path, name)
+        return cls(base, config.name, files)
+
+    @cached_property
+    def version(self) -> str:
+        """Digest of the whole configuration; names it in the store."""
+        digest = hashlib.sha256()
+        for name, text in sorted(self.files.items()):
+            digest.update(f"{name}\0{len(text)}\0{text}".encode())
+        return digest.hexdigest()[:16]
+
+    def document(self, file: str) -> Document:
+        return parse(self.files[file], file)
+
+    def below(self, folder: str) -> tuple[str, ...]:
+        """The files below a folder, in order of name."""
+        prefix = folder.removeprefix("./").rstrip("/") + "/"
+        return tuple(name for name in sorted(self.files) if name.startswith(prefix))
+
+
+class _Folders(StrictModel):
+    """The two keys of config.yaml that say which other files there are; the rest is validated later."""
+
+    model_config = StrictModel.model_config | {"extra": "ignore"}
+    channels: Text = "channels"
+    mappings: Text = "mappings"
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A whole, valid configuration: shapes and references checked, nothing compiled yet."""
+
+    snapshot: Snapshot
+    site: Site
+    channels: Mapping[str, Channel]
+    channel_documents: Mapping[str, Document]
+    """By channel name, for problems that only the compiler can find."""
+
+    def path(self, relative: str) -> Path:
+        """A path of the configuration, made absolute."""
+        return self.snapshot.base / relative
+
+
+def load(snapshot: Snapshot, *, resolve_references: bool = True) -> Configuration:
+    """Validate config.yaml and every channel file. Raises SettingsError with all problems of all files at once.
+
+    resolve_references: read the values behind `{env: ...}` and the like; a recorded configuration is compiled without.
+    """
+    problems: list[Problem] = []
+
+    def read(file: str, model: type[Any]) -> tuple[Document, Any]:
+        try:
+            document = snapshot.document(file)
+            value = _references(document, document.value, (), snapshot.base, problems, resolve=resolve_references)
+            resolved = Document(document.file, value, document.places)
+            return resolved, validate(resolved, model)
+        except SettingsError as error:
+            problems.extend(error.problems)
+            return Document(file, {}, {}), None
+
+    _, site = read(snapshot.site_file, Site)
+    channels: dict[str, Channel] = {}
+    documents: dict[str, Document] = {}
+    folder = site.channels if site else "channels"
+    ports: dict[tuple[str, int], str] = {}
+    for file in snapshot.below(folder):
+        document, channel = read(file, Channel)
+        if channel is None:
+            continue
+        if channel.name in channels:
+            problems.append(document.problem(("name",), "another channel file has the same name"))
+        bound = (channel.listen.host, channel.listen.port)
+        if channel.listen.port and bound in ports:
+            problems.append(document.problem(("listen", "port"), f"channel {ports[bound]} listens there already"))
+        ports[bound] = channel.name
+        if site is not None:
+            for index, deliver in enumerate(channel.deliver):
+                if deliver.to not in site.destinations:
+                    path = ("deliver", index, "to")
+                    problems.append(document.problem(path, "no destination of this name in config.yaml"))
+        channels[channel.name] = channel
+        documents[channel.name] = document
+    if problems or site is None:
+        raise SettingsError(tuple(problems))
+    return Configuration(snapshot, site, channels, documents)
+
+
+def _read(path: Path, name: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SettingsError((Problem(name, 1, 1, "", f"can't be read: {error.strerror}"),)) from None
+    except UnicodeDecodeError:
+        raise SettingsError((Problem(name, 1, 1, "", "is not UTF-8 text"),)) from None
+
+
+def _references(
+    document: Document, value: Any, path: tuple[str | int, ...], base: Path, problems: list[Problem], *, resolve: bool
+) -> Any:
+    """Replace `{env: NAME}`, `{file: PATH}` and `{credential: NAME}` by what they name."""
+    if isinstance(value, list):
+        return [
+            _references(document, item, (*path, index), base, problems, resolve=resolve)
+            for index, item in enumerate(value)
+        ]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        kind, name = next(iter(value.items()))
+        if kind in {"env", "file", "credential"} and isinstance(name, str):
+            if not resolve:
+                return f"<{kind}>"
+            found = _look_up(kind, name, base)
+            if found is None:
+                problems.append(document.problem(path, f"{kind} {name} is not there or is empty"))
+                return "missing"
+            return found
+    return {
+        key: _references(document, item, (*path, key), base, problems, resolve=resolve) for key, item in value.items()
+    }
+
+
+def _look_up(kind: str, name: str, base: Path) -> str | None:
+    if kind == "env":
+        return os.environ.get(name) or None
+    folder = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) if kind == "credential" else base
+    try:
+        return (folder / name).read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
