@@ -87,6 +87,22 @@ class KeyMissingError(StoreError):
     """A stored value is sealed with a key that the key file does not hold."""
 
 
+class TamperedError(StoreError):
+    """A stored value is not what was sealed in its place: altered, cut off, or moved there from another row."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(f"the stored value at {place} was altered, or belongs to another row")
+        self.place = place
+
+
+class IdentityTakenError(StoreError):
+    """A chart claims an identifier, encounter or task of another living chart. Nothing was written."""
+
+
+class CursorMovedError(StoreError):
+    """Another processor has recorded outcomes since this batch was read. Nothing was written."""
+
+
 class DeliveryFailure(StrEnum):
     """What a failed attempt at a destination means for the next step."""
 
@@ -99,14 +115,26 @@ class DeliveryFailure(StrEnum):
 
 
 class DeliveryError(HandoffError):
-    """A destination did not take a delivery. `error` is a stable code (`request-limit-exceeded`), never the payload."""
+    """A destination did not take a delivery. `error` is a stable code (`request-limit-exceeded`), never the payload.
 
-    def __init__(self, destination: str, error: str, text: str, *, kind: DeliveryFailure) -> None:
+    retry_after_seconds: how long the destination asked to be left alone, when it said so.
+    """
+
+    def __init__(
+        self,
+        destination: str,
+        error: str,
+        text: str,
+        *,
+        kind: DeliveryFailure,
+        retry_after_seconds: float | None = None,
+    ) -> None:
         super().__init__(f"{destination}: {error}: {text}")
         self.destination = destination
         self.error = error
         self.text = text
         self.kind = kind
+        self.retry_after_seconds = retry_after_seconds
 
 
 class SettingsError(HandoffError):

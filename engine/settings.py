@@ -140,6 +140,13 @@ class Calendar(StrictModel):
 
     _zone = field_validator("timezone")(_check_zone)
 
+    @field_validator("weekend")
+    @classmethod
+    def _some_day_is_open(cls, weekend: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(weekend)) == 7:
+            raise ValueError("names all seven days: then there is no business day")
+        return weekend
+
 
 class Site(StrictModel):
     node: Identifier = "main-1"

@@ -51,6 +51,14 @@ class Charts:
         for encounter in chart.encounters:
             self.visits[encounter.key] = chart.id
 
+    def copy(self) -> Charts:
+        """Another set of the same charts: adding to it leaves this one as it is."""
+        other = Charts()
+        other.by_id = dict(self.by_id)
+        other.aliases = dict(self.aliases)
+        other.visits = dict(self.visits)
+        return other
+
     def find(self, identifier: Identifier) -> Chart | None:
         """The living chart of an identity, merges followed."""
         chart_id = self.aliases.get(identity(identifier))

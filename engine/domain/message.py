@@ -83,6 +83,10 @@ class Receipt(Phi, frozen=True, kw_only=True):
     """The configuration version to process with; none: today's."""
     sequence_number: int | None = None
     """MSH-13, where the channel speaks the sequence number protocol."""
+    refuse_conflict: bool = False
+    """Refuse it (205) when its control id is known with other content; else such a one is processed and flagged."""
+    conflict_ack: AckCode | None = None
+    """The code that will be answered when it is refused for that; none: no answer is owed then."""
 
 
 class Entry(Phi, frozen=True, kw_only=True):

@@ -41,3 +41,5 @@ class Score(Phi, frozen=True, kw_only=True):
     scored_at: datetime
     encounter: str | None = None
     """Encounter key, when the score is of a stay."""
+    expected_risk_percent: float | None = None
+    """Readmission within 30 days that the model's publication expects at `value`, where it says so."""

@@ -33,3 +33,5 @@ class Task(Phi, frozen=True, kw_only=True):
     discharge: int
     """Which discharge of the encounter it belongs to."""
     created_at: datetime
+    suspended_by: str | None = None
+    """Key of the encounter whose admission suspended it; when that admission is cancelled the task opens again."""

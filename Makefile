@@ -1,0 +1,85 @@
+# Two commands are all it takes on a fresh Debian or Ubuntu with python3 (3.11 or later), pip and make:
+#   make run     the engine, here and now         make test     everything that proves it
+PYTHON ?= python3
+PYTEST_ARGS ?= -n auto --dist loadfile
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+SOURCES := engine tests benchmarks
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup run demo test check format bench schemas lock
+
+help:
+	@echo 'make run      set up, initialise what is missing, start the daemon'
+	@echo 'make demo     the daemon fed by a simulated hospital, with progress'
+	@echo 'make test     set up with all the tests need, run all tests'
+	@echo 'make check    format, lint, types, import layers'
+	@echo 'make bench    the benchmark of this machine'
+	@echo 'make setup    only the set-up; the command is then $(BIN)/handoff'
+	@echo 'make format, make schemas, make lock     rewrite formatting, docs/schemas, lock files'
+
+setup: $(VENV)/.runtime
+
+run: setup
+	@$(BIN)/handoff init . --missing
+	@exec $(BIN)/handoff run
+
+demo: setup
+	@$(BIN)/handoff demo
+
+bench: setup
+	@$(BIN)/handoff bench
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+schemas: setup
+	@$(BIN)/handoff schema --write docs/schemas
+
+# --- set-up: each step leaves a stamp inside .venv, and is done again when what it rests on changes ---
+
+# Debian and Ubuntu keep venv's pip in a package of its own; where it is missing, virtualenv (which brings its own pip)
+# is unpacked into a folder here, which no "externally managed" marker forbids.
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'Handoff needs Python 3.11 or later: make PYTHON=python3.12 ...' >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 \
+	  || $(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1 \
+	  || { $(PYTHON) -m pip install --quiet --upgrade --target .bootstrap --require-hashes -r requirements-bootstrap.lock \
+	       && PYTHONPATH=.bootstrap $(PYTHON) -m virtualenv --quiet --clear $(VENV); }
+	@touch $@
+
+$(VENV)/.runtime: $(VENV)/.created requirements.lock pyproject.toml
+	@echo 'Setting up $(VENV) from requirements.lock (the first time takes a minute)'
+	@$(PIP) install --quiet --require-hashes -r requirements.lock
+	@PYTHONWARNINGS=ignore $(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
+	@echo 'Setting up what the tests and checks need from requirements-dev.lock'
+	@$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# --- lock files: all versions and hashes, for every Python from 3.11 up and every platform ---
+
+LOCK = .bootstrap/uv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+       --custom-compile-command 'make lock' --no-emit-index-url --no-emit-find-links
+
+lock:
+	@test -x .bootstrap/uv/bin/uv || $(PYTHON) -m pip install --quiet --upgrade --target .bootstrap/uv uv
+	$(LOCK) pyproject.toml --group build --output-file requirements.lock
+	$(LOCK) pyproject.toml --group build --group dev --constraint requirements.lock --output-file requirements-dev.lock
+	$(LOCK) --group bootstrap --output-file requirements-bootstrap.lock

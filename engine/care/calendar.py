@@ -1,0 +1,61 @@
+"""The site's calendar: which days are business days, and what time it is so many of them later."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from engine.settings import Calendar
+
+_WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_DAY: Final = timedelta(days=1)
+
+
+class BusinessCalendar:
+    """Days are those of the site's time zone; a day later is the same time of day, also when the clocks change."""
+
+    def __init__(self, settings: Calendar) -> None:
+        self.zone = ZoneInfo(settings.timezone)
+        self._weekend = frozenset(map(_WEEKDAYS.index, settings.weekend))
+        self._closed = frozenset(settings.closed)
+        self._open = frozenset(settings.open)
+        self._country, _, self._subdivision = (settings.holidays or "").partition("-")
+        self._holidays: dict[int, frozenset[date]] = {}
+
+    def check(self) -> str | None:
+        """What is wrong with `holidays`, if anything. Loads the holiday tables, which takes a tenth of a second."""
+        try:
+            self._holidays_of(2026)
+        except NotImplementedError:
+            return "holidays: there is no table for this country or subdivision (like US or US-CA)"
+        return None
+
+    def is_business_day(self, day: date) -> bool:
+        if day in self._open:
+            return True
+        return day.weekday() not in self._weekend and day not in self._closed and day not in self._holidays_of(day.year)
+
+    def add_days(self, moment: datetime, days: int) -> datetime:
+        """The same time of day so many days later. A time that the change to summer time skips moves past the gap."""
+        local = moment.astimezone(self.zone) + timedelta(days=days)
+        return local.astimezone(UTC).astimezone(self.zone)
+
+    def add_business_days(self, moment: datetime, days: int) -> datetime:
+        """The same time of day so many business days later; the day of `moment` itself is not counted."""
+        day = moment.astimezone(self.zone).date()
+        start, left = day, days
+        while left > 0:
+            day += _DAY
+            left -= self.is_business_day(day)
+        return self.add_days(moment, (day - start).days)
+
+    def _holidays_of(self, year: int) -> frozenset[date]:
+        if year not in self._holidays:
+            days: frozenset[date] = frozenset()
+            if self._country:
+                from holidays import country_holidays  # it takes long to import, and most processes never need it
+
+                days = frozenset(country_holidays(self._country, subdiv=self._subdivision or None, years=year))
+            self._holidays[year] = days
+        return self._holidays[year]

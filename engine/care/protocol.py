@@ -1,0 +1,309 @@
+"""The tasks that a discharge calls for, and how they are brought into line with those there are.
+
+A protocol is a document below `mappings/protocols/`. `plan` says which tasks are wanted after a discharge; it follows
+from the chart alone, so that the same state never asks for a second task. `reconcile` makes them so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from pydantic import Field, model_validator
+
+from engine.care.calendar import BusinessCalendar
+from engine.care.dispositions import Action, Disposition
+from engine.domain.chart import Chart
+from engine.domain.encounter import Encounter
+from engine.domain.moment import parse_moment
+from engine.domain.score import Band
+from engine.domain.task import Task, TaskState
+from engine.errors import HandoffError, SettingsError
+from engine.yamlfile import Document, Problem, StrictModel, validate
+
+# --- the life of a task ----------------------------------------------------------------------------------------------
+
+TRANSITIONS: Final[Mapping[TaskState, frozenset[TaskState]]] = {
+    TaskState.OPEN: frozenset({TaskState.DONE, TaskState.MISSED, TaskState.CANCELLED, TaskState.RETRACTED}),
+    TaskState.DONE: frozenset(),
+    TaskState.MISSED: frozenset(),
+    TaskState.CANCELLED: frozenset(),
+    TaskState.RETRACTED: frozenset(),
+}
+"""Where a task may go. An ended task stays as it ended, because people and destinations have acted on it: what is
+wanted again gets a task of its own. The one exception is not among these transitions, because it undoes one: a task
+that a readmission set aside (`suspended_by`) is put back when that admission turns out not to have happened."""
+
+
+class TransitionError(HandoffError):
+    """A task can't go to this state."""
+
+    def __init__(self, before: TaskState, after: TaskState) -> None:
+        super().__init__(f"a task that is {before} can't become {after}")
+        self.before = before
+        self.after = after
+
+
+def end(task: Task, state: TaskState, *, why: str | None = None) -> Task:
+    """The task, ended. Raises TransitionError."""
+    if state not in TRANSITIONS[task.state]:
+        raise TransitionError(task.state, state)
+    reason = f"{task.reason} — {why}" if why else task.reason
+    return msgspec.structs.replace(task, state=state, reason=reason)
+
+
+def retract_all(tasks: Iterable[Task], *, why: str, state: TaskState = TaskState.RETRACTED) -> tuple[Task, ...]:
+    """End every open task: retracted when its cause is withdrawn (a cancelled discharge), cancelled at a death."""
+    return tuple(end(task, state, why=why) if task.state is TaskState.OPEN else task for task in tasks)
+
+
+def reconcile(existing: tuple[Task, ...], wanted: tuple[Task, ...], *, why: str) -> tuple[Task, ...]:
+    """The tasks of one encounter, brought into line with the wanted ones.
+
+    Open ones that are no longer wanted are retracted (`why` says why), those still wanted take the new times and the
+    new reason but keep the person they were given to, ended ones stay as they are, missing ones are added. Doing it
+    twice changes nothing more.
+    """
+    by_id = {task.id: task for task in wanted}
+    result = []
+    for task in existing:
+        want = by_id.pop(task.id, None)
+        if task.state is not TaskState.OPEN:
+            result.append(task)
+        elif want is None:
+            result.append(end(task, TaskState.RETRACTED, why=why))
+        else:
+            result.append(
+                msgspec.structs.replace(task, due_at=want.due_at, escalate_at=want.escalate_at, reason=want.reason)
+            )
+    return (*result, *by_id.values())
+
+
+# --- the document ----------------------------------------------------------------------------------------------------
+
+_Count = Annotated[int, Field(ge=0, le=10_000)]
+_Text = Annotated[str, Field(min_length=1, max_length=500)]
+_Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+
+
+class _Span(StrictModel):
+    """A length of time. Minutes and hours are absolute, days keep the time of day of the site's zone."""
+
+    minutes: _Count | None = None
+    hours: _Count | None = None
+    days: _Count | None = None
+    business_days: _Count | None = None
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> _Span:
+        if sum(unit is not None for unit in (self.minutes, self.hours, self.days, self.business_days)) != 1:
+            raise ValueError("needs one of minutes, hours, days, business_days")
+        return self
+
+    def after(self, moment: datetime, calendar: BusinessCalendar) -> datetime:
+        if self.business_days is not None:
+            return calendar.add_business_days(moment, self.business_days)
+        if self.days is not None:
+            return calendar.add_days(moment, self.days)
+        passed = timedelta(hours=self.hours or 0, minutes=self.minutes or 0)
+        return (moment.astimezone(UTC) + passed).astimezone(calendar.zone)
+
+
+class _Step(StrictModel):
+    kind: Literal[
+        "medication_reconciliation",
+        "pcp_follow_up",
+        "specialist_follow_up",
+        "care_coordinator_alert",
+        "on_call_page",
+        "tcm_contact",
+        "education",
+    ]
+    name: _Name | None = None
+    """Tells apart two tasks of one kind; none: the kind."""
+    due: _Span
+    """After the discharge."""
+    late: _Span | None = None
+    """After the message, when that is later; none: the protocol's."""
+    escalate: _Span | None = None
+    """After the due time."""
+    assignee: _Name
+    """A role."""
+    reason: _Text
+    dispositions: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Only for these; none: for all of the action."""
+
+    @property
+    def id(self) -> str:
+        return self.name or self.kind
+
+
+_Steps = tuple[_Step, ...]
+
+
+class _HomePlan(StrictModel):
+    every: _Steps = ()
+    high: _Steps
+    moderate: _Steps
+    low: _Steps
+
+
+_Needed = Annotated[_Steps, Field(min_length=1)]
+
+
+class _Plans(StrictModel):
+    """What each action of the disposition table calls for. Death and `not_a_discharge` never call for anything."""
+
+    home_plan: _HomePlan
+    facility: _Steps
+    transfer: _Steps
+    hospice: _Steps
+    against_advice: _Needed
+    conflict: _Needed
+    """Held: without a task for a person the patient would be forgotten."""
+    unknown: _Needed
+
+
+class _Spec(StrictModel):
+    protocol: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    version: _Text
+    source: _Text
+    classes: Annotated[tuple[_Text, ...], Field(min_length=1)]
+    late: _Span
+    plans: _Plans
+
+
+class Protocol:
+    """A follow-up protocol, ready to plan. Pure."""
+
+    def __init__(self, spec: _Spec) -> None:
+        self.name = spec.protocol
+        self.version = spec.version
+        self._classes = frozenset(spec.classes)
+        self._late = spec.late
+        home = spec.plans.home_plan
+        self._home: Mapping[Band | None, _Steps] = {
+            Band.HIGH: (*home.high, *home.every),
+            Band.MODERATE: (*home.moderate, *home.every),
+            Band.LOW: (*home.low, *home.every),
+            None: home.every,
+        }
+        self._others: Mapping[Action, _Steps] = {
+            Action.FACILITY: spec.plans.facility,
+            Action.TRANSFER: spec.plans.transfer,
+            Action.HOSPICE: spec.plans.hospice,
+            Action.AGAINST_ADVICE: spec.plans.against_advice,
+            Action.CONFLICT: spec.plans.conflict,
+            Action.UNKNOWN: spec.plans.unknown,
+        }
+
+    def plan(
+        self,
+        chart: Chart,
+        encounter: Encounter,
+        *,
+        band: Band | None,
+        disposition: Disposition,
+        calendar: BusinessCalendar,
+        now: datetime,
+        key: Callable[..., str],
+    ) -> tuple[Task, ...]:
+        """The tasks wanted after the encounter's last discharge; `chart` still holds those of before.
+
+        band: none when no model scored the stay. key: a keyed hash of texts, so that a task's id tells nothing of the
+        patient and is the same in every replay.
+        """
+        if chart.patient.deceased or encounter.class_ not in self._classes:
+            return ()
+        steps = self._home[band] if disposition.action is Action.HOME_PLAN else self._others.get(disposition.action, ())
+        discharged = _discharged(encounter, now, calendar)
+        known = {task.id: task for task in chart.tasks}
+        tasks = []
+        for step in steps:
+            if step.dispositions and disposition.acts_as not in step.dispositions:
+                continue
+            task_id = self._task_id(encounter, step, known, key)
+            due_at = self._due(step, discharged, known.get(task_id), calendar, now)
+            hold = f": {disposition.hold_reason}" if disposition.hold_reason else ""
+            tasks.append(
+                Task(
+                    id=task_id,
+                    kind=step.kind,
+                    encounter=encounter.key,
+                    due_at=due_at,
+                    escalate_at=step.escalate.after(due_at, calendar) if step.escalate is not None else None,
+                    state=TaskState.OPEN,
+                    assignee=step.assignee,
+                    reason=step.reason + hold,
+                    protocol=self.name,
+                    discharge=encounter.discharges,
+                    created_at=now,
+                )
+            )
+        return tuple(tasks)
+
+    def _task_id(self, encounter: Encounter, step: _Step, known: Mapping[str, Task], key: Callable[..., str]) -> str:
+        """The same for the same cause.
+
+        A task that was retracted while its discharge stood (a correction that was corrected in turn) stays retracted:
+        the next number stands in, so that the patient still gets what is wanted.
+        """
+        number = 0
+        while True:
+            task_id = key("task", encounter.key, str(encounter.discharges), self.name, step.id, str(number))
+            task = known.get(task_id)
+            if task is None or task.state is not TaskState.RETRACTED:
+                return task_id
+            number += 1
+
+    def _due(
+        self, step: _Step, discharged: datetime | None, task: Task | None, calendar: BusinessCalendar, now: datetime
+    ) -> datetime:
+        """By the discharge; when that is past or all but, a while from now: no task is born overdue.
+
+        What was promised once is not put off by a later message.
+        """
+        known_since = task.created_at if task is not None else now
+        due_at = step.due.after(discharged or known_since, calendar)
+        earliest = (step.late or self._late).after(now, calendar)
+        if due_at >= earliest:
+            return due_at
+        return earliest if task is None else min(task.due_at, earliest)
+
+
+def _discharged(encounter: Encounter, now: datetime, calendar: BusinessCalendar) -> datetime | None:
+    """When the discharge was; none: not known.
+
+    A time that lies ahead by more than clocks can differ is an error of the sender, and would put the follow-up off for
+    as long.
+    """
+    discharged = parse_moment(encounter.discharged_at, calendar.zone)
+    return None if discharged is None or discharged > now + timedelta(days=1) else discharged
+
+
+def load_protocol(document: Document) -> Protocol:
+    """Raises SettingsError."""
+    spec = validate(document, _Spec)
+    problems: list[Problem] = []
+    plans: dict[str, Any] = document.value["plans"]
+    home = spec.plans.home_plan
+
+    def check(steps: _Steps, used: set[str], *path: str) -> None:
+        for index, step in enumerate(steps):
+            if step.id in used:
+                message = "another task of this plan has the same kind: give one of them a name"
+                problems.append(document.problem(("plans", *path, index), message))
+            used.add(step.id)
+
+    for band in (Band.HIGH, Band.MODERATE, Band.LOW):
+        used: set[str] = set()
+        check(home.every, used, "home_plan", "every")
+        check(getattr(home, band), used, "home_plan", band)
+    for action in plans:
+        if action != Action.HOME_PLAN:
+            check(getattr(spec.plans, action), set(), action)
+    if problems:
+        raise SettingsError(tuple(problems))
+    return Protocol(spec)

@@ -1,0 +1,92 @@
+"""The `handoff` command: finds the command asked for, and turns every error into a text and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import click
+
+from engine.cli.common import NO, UNAVAILABLE, USAGE, WRONG_CONFIGURATION, Cli, config_option
+from engine.errors import HandoffError, KeyMissingError, SettingsError, StoreUnavailableError
+
+COMMANDS: Final[Mapping[str, str]] = {
+    "init": "engine.cli.init:init",
+    "check": "engine.cli.check:check",
+    "schema": "engine.cli.schema:schema",
+}
+"""In the order of the help; `module:attribute`."""
+
+
+class _Lazy(click.Group):
+    """A group that imports a command's module when that command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        target = COMMANDS.get(cmd_name)
+        if target is None:
+            return None
+        module, _, attribute = target.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.group("handoff", cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@config_option
+@click.version_option(package_name="handoff-engine", prog_name="handoff")
+def handoff() -> None:
+    """Handoff: an HL7 v2 MLLP interface engine that makes sure nobody falls through between hospital and home."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code. Nothing is raised, and no traceback is printed."""
+    cli = Cli()
+    try:
+        code = handoff.main(list(arguments), prog_name="handoff", standalone_mode=False, obj=cli)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        cli.say("Stopped.")
+        return NO
+    except HandoffError as error:
+        cli.fail(str(error), hint=_hint(error), problems=getattr(error, "problems", ()))
+        return exit_code(error)
+    except Exception as error:  # noqa: BLE001 - the one place where the unexpected ends, so that no traceback is shown
+        cli.fail(_unexpected(error), hint="Nothing was lost. Please report this line; it holds no patient data.")
+        return NO
+    return code if isinstance(code, int) else 0
+
+
+def exit_code(error: HandoffError) -> int:
+    if isinstance(error, StoreUnavailableError):
+        return UNAVAILABLE
+    if isinstance(error, SettingsError | KeyMissingError):
+        return WRONG_CONFIGURATION
+    return USAGE if isinstance(error, click.UsageError) else NO
+
+
+def _hint(error: HandoffError) -> str | None:
+    if isinstance(error, SettingsError):
+        return "`handoff check` shows every problem of the configuration."
+    if isinstance(error, KeyMissingError):
+        return "Put the key file back that `store.keys` of config.yaml names; `handoff keys status` shows what it holds."
+    return None
+
+
+def _unexpected(error: Exception) -> str:
+    """An id, the type and the place; never the text of the error, which could hold a value of a message."""
+    from engine.logs import frames, type_name
+
+    places = frames(error.__traceback__)
+    at = f" at {places[-1]}" if places else ""
+    return f"internal error {secrets.token_hex(4)}: {type_name(error)}{at}"
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

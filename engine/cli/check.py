@@ -1,0 +1,30 @@
+"""`handoff check`: is this configuration right? Touches neither the store nor the network."""
+
+from __future__ import annotations
+
+import click
+
+from engine.cli.common import NO, Cli, config_option, json_option, problem_shape
+
+
+@click.command("check")
+@json_option
+@config_option
+@click.pass_obj
+def check(cli: Cli) -> int:
+    """Validate config.yaml, all channels and all mappings; says file, line and key of every problem."""
+    from engine.errors import SettingsError
+    from engine.pipeline.channel import compile_configuration
+
+    problems = ()
+    try:
+        configuration = cli.configuration()
+        compile_configuration(configuration)
+        good = f"Good: {len(configuration.channels)} channel(s), {len(configuration.site.destinations)} destination(s)."
+    except SettingsError as error:
+        problems = error.problems
+        good = ""
+    shown = [problem_shape(problem) for problem in problems]
+    lines = [*map(str, problems), f"{len(problems)} problem(s)."]
+    cli.print({"ok": not problems, "problems": shown}, "\n".join(lines) if problems else good)
+    return NO if problems else 0

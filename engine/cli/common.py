@@ -1,0 +1,144 @@
+"""What all commands share: the options of the contract, output as a table or as one JSON document, exit codes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from engine.settings import Configuration, Snapshot
+    from engine.yamlfile import Problem
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+NO: Final = 1
+"""The answer is no: a check failed, a difference was found, a file was refused, nothing of that name."""
+USAGE: Final = 2
+UNAVAILABLE: Final = 69
+"""The store or the daemon can't be reached (EX_UNAVAILABLE)."""
+WRONG_CONFIGURATION: Final = 78
+"""EX_CONFIG."""
+
+
+class Cli:
+    """One run of the command: its options, and where its output goes."""
+
+    def __init__(self) -> None:
+        self.config: Path | None = None
+        self.json = False
+
+    # --- output ---
+
+    def print(self, document: Any, human: str) -> None:
+        """The one result of a command: a JSON document with `--json`, else a text for people."""
+        if self.json:
+            import msgspec
+
+            click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
+        else:
+            click.echo(human)
+
+    def say(self, text: str) -> None:
+        """Progress and remarks; never on stdout, which belongs to the result."""
+        click.echo(text, err=True)
+
+    def fail(self, text: str, *, hint: str | None = None, problems: Iterable[Problem] = ()) -> None:
+        self.say(f"handoff: {text}" + (f"\n{hint}" if hint else ""))
+        if self.json:
+            details = [problem_shape(problem) for problem in problems]
+            error = {"message": text} | ({"problems": details} if details else {})
+            self.print({"error": error}, "")
+
+    # --- the site ---
+
+    @property
+    def config_path(self) -> Path:
+        return self.config or Path(os.environ.get("HANDOFF_CONFIG") or "config.yaml")
+
+    def snapshot(self) -> Snapshot:
+        """The text of the site's configuration. Raises SettingsError."""
+        from engine.errors import SettingsError
+        from engine.settings import Snapshot
+        from engine.yamlfile import Problem
+
+        path = self.config_path
+        if not path.exists():
+            where = "there is no such file; make a site with `handoff init DIR`, or name one with --config"
+            raise SettingsError((Problem(str(path), 1, 1, "", where),))
+        return Snapshot.read(path)
+
+    def configuration(self) -> Configuration:
+        """The site's configuration, shapes and references checked. Raises SettingsError."""
+        from engine.settings import load
+
+        return load(self.snapshot())
+
+
+def problem_shape(problem: Problem) -> dict[str, Any]:
+    return {
+        "file": problem.file,
+        "line": problem.line,
+        "column": problem.column,
+        "key": problem.key,
+        "message": problem.message,
+    }
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+def config_option(function: F) -> F:
+    return click.option(
+        "--config",
+        type=click.Path(dir_okay=False, path_type=Path),
+        expose_value=False,
+        is_eager=True,
+        callback=_remember_config,
+        help="The site's config.yaml.  [default: $HANDOFF_CONFIG, else ./config.yaml]",
+    )(function)
+
+
+def json_option(function: F) -> F:
+    return click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_remember_json,
+        help="Print one JSON document.",
+    )(function)
+
+
+def _remember_config(ctx: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        ctx.ensure_object(Cli).config = value
+
+
+def _remember_json(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.ensure_object(Cli).json = True
+
+
+def limit_option(function: F) -> F:
+    return click.option(
+        "--limit", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="At most so many, newest first."
+    )(function)
+
+
+# --- text for people -------------------------------------------------------------------------------------------------
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Aligned columns; an empty table is an empty text. None is shown as a dash."""
+    lines = [[("-" if cell is None else str(cell)) for cell in row] for row in rows]
+    if not lines:
+        return ""
+    widths = [max(len(line[index]) for line in [list(headers), *lines]) for index in range(len(headers))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in [[header.upper() for header in headers], *lines]
+    )

@@ -1,0 +1,99 @@
+"""The one place that decides how much of a patient is shown: masked, or revealed with a reason that is audited.
+
+Masked output stays useful: states, times, task kinds, codes of disposition and the structure stay; who it is goes. A
+patient (or visit) key becomes a pseudonym, `MRN:~3f9a1c2b`, the same one for the same patient everywhere, which
+commands take in place of the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from engine.domain.chart import Chart
+from engine.domain.delivery import Operation
+from engine.domain.shapes import chart_shape
+
+HIDDEN: Final = "***"
+
+_PERSON: Final = frozenset({"name", "birth_date", "address", "phones", "pcp", "attending"})
+_CLINICAL: Final = frozenset({"diagnoses", "procedures"})
+_KEYS: Final = frozenset({"key", "patient_key", "encounter", "account", "survivor", "merged"})
+
+
+class Mask:
+    """Masks the contract's shapes. `pseudonym` gives the stable stand-in of a patient or visit key."""
+
+    def __init__(self, pseudonym: Callable[[str], str]) -> None:
+        self._pseudonym = pseudonym
+
+    def key(self, key: str | None) -> str | None:
+        return None if key is None else self._pseudonym(key)
+
+    def patient(self, shape: Mapping[str, Any]) -> dict[str, Any]:
+        masked = {name: hide(value) if name in _PERSON else value for name, value in shape.items()}
+        masked["key"] = self.key(shape["key"])
+        masked["identifiers"] = [identifier | {"value": HIDDEN} for identifier in shape["identifiers"]]
+        masked["merged_from"] = [self.key(key) for key in shape["merged_from"]]
+        return masked
+
+    def encounter(self, shape: Mapping[str, Any]) -> dict[str, Any]:
+        masked = {name: hide(value) if name in _PERSON else value for name, value in shape.items()}
+        masked["key"] = self.key(shape["key"])
+        masked["visit_number"] = hide(shape["visit_number"])
+        masked["account"] = hide(shape["account"])
+        for name, shown in (("diagnoses", {"system", "type"}), ("procedures", {"system", "performed_at"})):
+            masked[name] = [_hide_but(item, shown) for item in shape[name]]
+        return masked
+
+    def score(self, shape: Mapping[str, Any]) -> dict[str, Any]:
+        masked = dict(shape)
+        masked["encounter"] = self.key(shape["encounter"])
+        masked["factors"] = [_hide_but(factor, {"name", "points"}) for factor in shape["factors"]]
+        return masked
+
+    def task(self, shape: Mapping[str, Any]) -> dict[str, Any]:
+        masked = dict(shape)
+        for name in ("encounter", "patient_key", "suspended_by"):
+            masked[name] = self.key(shape.get(name))
+        return masked
+
+    def chart(self, shape: Mapping[str, Any]) -> dict[str, Any]:
+        return self.patient(shape) | {
+            "encounters": [self.encounter(item) for item in shape["encounters"]],
+            "scores": [self.score(item) for item in shape["scores"]],
+            "tasks": [self.task(item) for item in shape["tasks"]],
+        }
+
+    def payload(self, operation: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """The payload of a delivery, part by part."""
+        match operation:
+            case Operation.UPSERT_PATIENT:
+                return {"patient": self.patient(payload["patient"])}
+            case Operation.UPSERT_ENCOUNTER:
+                parts = {"encounter": self.encounter(payload["encounter"])}
+            case Operation.UPSERT_SCORE:
+                parts = {"score": self.score(payload["score"])}
+            case Operation.UPSERT_TASK:
+                return {"task": self.task(payload["task"])}
+            case Operation.MERGE_PATIENT:
+                return {name: self.key(payload[name]) for name in ("survivor", "merged")}
+            case _:
+                return {name: hide(value) for name, value in payload.items()}
+        return {"patient_key": self.key(payload["patient_key"]), **parts}
+
+
+def hide(value: Any) -> Any:
+    """The same structure without its content. What was absent stays absent."""
+    if isinstance(value, Mapping):
+        return {name: hide(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [hide(item) for item in value]
+    return None if value is None else HIDDEN
+
+
+def _hide_but(item: Mapping[str, Any], shown: set[str]) -> dict[str, Any]:
+    return {name: value if name in shown else hide(value) for name, value in item.items()}
+
+
+__all__ = ["HIDDEN", "Chart", "Mask", "chart_shape", "hide"]

@@ -1,0 +1,248 @@
+"""Messages forwarded over MLLP, one at a time, each waiting for its own answer.
+
+Success is only an answer AA or CA whose MSA-2 is the control id in flight. Whenever it is not known what the receiver
+did (no answer, garbage, the answer to something else), the connection is closed, so that nothing that is still on its
+way can be credited to the next message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, Result, failed
+from engine.domain.delivery import Operation, QueuedDelivery
+from engine.domain.message import AckCode
+from engine.domain.record import Phi
+from engine.errors import (
+    INTERNAL_ERROR,
+    RECORD_LOCKED,
+    DeliveryError,
+    DeliveryFailure,
+    MessageError,
+)
+from engine.hl7v2.ack import Ack, parse_ack
+from engine.hl7v2.header import HeaderError, read_header
+from engine.hl7v2.mllp import FrameDecoder, wrap
+from engine.settings import TlsClient
+
+_ANSWER_BYTES_MAX: Final = 1 << 20
+_IDLE_SECONDS_MAX: Final = 30.0
+"""A connection that was idle for longer is replaced before it is used: firewalls forget such connections silently, and
+a message sent into a forgotten one is ambiguous."""
+_END_PATIENCE_SECONDS: Final = 0.5
+"""For receivers that end a frame with 1C and never send the CR."""
+_ANSWERED_MAX: Final = 10_000
+
+_TRANSIENT_CODES: Final = frozenset({RECORD_LOCKED, INTERNAL_ERROR})
+_FAILURES: Final[Mapping[AckCode, DeliveryFailure]] = {
+    AckCode.AE: DeliveryFailure.PERMANENT,
+    AckCode.AR: DeliveryFailure.TRANSIENT,
+    AckCode.CE: DeliveryFailure.TRANSIENT,
+    AckCode.CR: DeliveryFailure.TRANSIENT,
+}
+"""What a refusal without a code of table 0357 means: AE is an error in the content; with the others the fault may be
+the receiver's, and the message is sent again."""
+
+
+class _Forward(Phi, frozen=True, kw_only=True):
+    hl7: bytes
+
+
+_read_payload = msgspec.json.Decoder(_Forward).decode
+
+
+class _UnknownOutcomeError(Exception):
+    """The message was sent and it is not known what became of it."""
+
+    def __init__(self, error: str, text: str) -> None:
+        super().__init__(error)
+        self.error = error
+        self.text = text
+
+
+class MllpConnector:
+    ordered_batches: Final = False
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        host: str,
+        port: int,
+        timeout_seconds: float,
+        deduplicates: bool,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+    ) -> None:
+        """tls: makes the context at each connect, so that a renewed certificate is taken up."""
+        self.name: Final = name
+        self.idempotent: Final = deduplicates
+        self._host = host
+        self._port = port
+        self._timeout_seconds = timeout_seconds
+        self._tls = tls
+        self._link: _Link | None = None
+
+    async def connect(self) -> None:
+        if self._link is not None and self._link.fresh():
+            return
+        await self.close()
+        try:
+            context = self._tls() if self._tls is not None else None
+        except OSError:  # also what ssl raises for a file that is no certificate
+            raise self._unreachable("tls-files", "the TLS files of the configuration can't be read") from None
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                reader, writer = await asyncio.open_connection(
+                    self._host, self._port, ssl=context, server_hostname=self._host if context else None
+                )
+        except ssl.SSLError:
+            raise self._unreachable("tls-failed", "no TLS connection came about") from None
+        except TimeoutError:
+            raise self._unreachable("connect-timeout", "no connection within the time allowed") from None
+        except OSError:
+            raise self._unreachable("unreachable", "the connection was refused or is not possible") from None
+        sock = writer.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._link = _Link(reader, writer)
+
+    async def deliver(self, batch: Sequence[QueuedDelivery]) -> list[Result]:
+        results: list[Result] = []
+        for queued in batch:
+            if self._link is None:
+                results.append(NOT_ATTEMPTED)  # it was lost on the way; connect() comes before the next batch
+                continue
+            results.append(await self._forward(queued, self._link))
+        return results
+
+    async def close(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+    async def _forward(self, queued: QueuedDelivery, link: _Link) -> Result:
+        if queued.delivery.operation is not Operation.FORWARD:
+            return failed(DeliveryFailure.PERMANENT, "operation-unknown", "an MLLP destination takes messages only")
+        try:
+            payload = _read_payload(queued.delivery.payload).hl7
+            control_id = read_header(payload).control_id_raw.strip()
+            frame = wrap(payload)
+        except msgspec.DecodeError:
+            return failed(DeliveryFailure.PERMANENT, "payload-unreadable", "the delivery holds no message")
+        except HeaderError:
+            return failed(DeliveryFailure.PERMANENT, "header-unreadable", "an answer could not be told to be its own")
+        except ValueError:
+            return failed(DeliveryFailure.PERMANENT, "framing-bytes", "the message holds bytes that MLLP itself uses")
+        if link.used_up(control_id):
+            # A second use of a control id on one connection could be given the first one's late answer.
+            await self.close()
+            with contextlib.suppress(DeliveryError):  # of this call: others of the batch may be done already
+                await self.connect()
+            if self._link is None:
+                return NOT_ATTEMPTED
+            link = self._link
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                ack = await link.exchange(frame, control_id)
+        except _UnknownOutcomeError as error:
+            await self.close()
+            return failed(DeliveryFailure.AMBIGUOUS, error.error, error.text)
+        except TimeoutError:
+            await self.close()
+            return failed(DeliveryFailure.AMBIGUOUS, "no-answer", "no answer within the time allowed")
+        except OSError:
+            await self.close()
+            return failed(DeliveryFailure.AMBIGUOUS, "connection-lost", "the connection broke before an answer came")
+        except BaseException:  # cancelled: an answer that still comes must find nobody
+            await self.close()
+            raise
+        return _judge(ack)
+
+    def _unreachable(self, error: str, text: str) -> DeliveryError:
+        return DeliveryError(self.name, error, text, kind=DeliveryFailure.TRANSIENT)
+
+
+class _Link:
+    """One connection, on which no control id is ever sent twice."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._decoder = FrameDecoder(_ANSWER_BYTES_MAX)
+        self._answered: set[bytes] = set()
+        self._used_at = asyncio.get_running_loop().time()
+
+    def fresh(self) -> bool:
+        """Still open, as far as can be seen, and used lately."""
+        idle = asyncio.get_running_loop().time() - self._used_at
+        return idle <= _IDLE_SECONDS_MAX and not self._reader.at_eof() and not self._writer.is_closing()
+
+    def used_up(self, control_id: bytes) -> bool:
+        return control_id in self._answered or len(self._answered) >= _ANSWERED_MAX
+
+    async def exchange(self, frame: bytes, control_id: bytes) -> Ack:
+        """Send a frame and wait for its answer. Raises _UnknownOutcomeError and OSError."""
+        self._writer.write(frame)
+        await self._writer.drain()
+        while True:
+            for payload in await self._payloads():
+                try:
+                    ack = parse_ack(payload)
+                except MessageError:
+                    raise _UnknownOutcomeError("answer-unreadable", "the answer is no acknowledgment") from None
+                answered = ack.control_id.strip()
+                if answered in self._answered:
+                    continue  # enhanced mode: the application answer to a message whose accept answer came before
+                if answered != control_id:
+                    raise _UnknownOutcomeError("answer-foreign", "the answer is to another message (MSA-2)")
+                self._answered.add(control_id)
+                self._used_at = asyncio.get_running_loop().time()
+                return ack
+
+    async def _payloads(self) -> list[bytes]:
+        """The frames that came next; at least one unless more bytes are needed."""
+        if self._decoder.end_pending:
+            try:
+                async with asyncio.timeout(_END_PATIENCE_SECONDS):
+                    data = await self._reader.read(1 << 16)
+            except TimeoutError:
+                return [frame.payload for frame in self._decoder.flush_pending_end()]
+        else:
+            data = await self._reader.read(1 << 16)
+        frames = self._decoder.feed(data) if data else self._decoder.close()
+        if not data and not frames:
+            raise _UnknownOutcomeError("connection-lost", "the connection was closed before an answer came")
+        return [frame.payload for frame in frames]
+
+    async def close(self) -> None:
+        self._writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+
+def _judge(ack: Ack) -> Result:
+    if ack.accepted:
+        return DELIVERED
+    if not ack.hl7_code:
+        failure = _FAILURES[ack.code]
+    else:
+        failure = DeliveryFailure.TRANSIENT if ack.hl7_code in _TRANSIENT_CODES else DeliveryFailure.PERMANENT
+    code = f"-{ack.hl7_code}" if 0 < ack.hl7_code < 1000 else ""
+    return failed(failure, f"answer-{ack.code.lower()}{code}", f"the receiver answered {ack.code}")
+
+
+def tls_context(tls: TlsClient, path: Callable[[str], Path]) -> ssl.SSLContext:
+    """TLS 1.2 or later, the server's name and certificate checked. Raises OSError when a file can't be read."""
+    context = ssl.create_default_context(cafile=str(path(tls.ca)) if tls.ca else None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls.cert:
+        context.load_cert_chain(path(tls.cert), path(tls.key) if tls.key else None)
+    return context

@@ -1,0 +1,402 @@
+"""Deliveries as records of a Salesforce org: upserts by external id, up to 200 a call.
+
+The call is sObject Collections (`PATCH composite/sobjects/<object>/<external id field>`, allOrNone false): external ids
+travel in the body, never in a URL, and each record has its own result. Upserts by external id may be repeated, so an
+attempt with an unknown outcome is simply made again.
+
+simple-salesforce 1.12 does the calls, with its habits kept out: it is given a session token and never logs in by itself
+(its own log-in repeats without end while the org answers 401); it is given a session that always has a timeout, never
+follows a redirect (which would carry the token along) and never reads credentials from ~/.netrc; and its exceptions,
+which hold URL and body, never leave this module: what comes out are codes.
+
+It works synchronously, so all of it happens in one thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from engine.clock import Clock
+from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, Result, failed
+from engine.connectors.fieldmap import FieldMap, Row, UnsafeKeyError
+from engine.domain.delivery import Operation, QueuedDelivery
+from engine.errors import DeliveryError, DeliveryFailure
+from engine.settings import SalesforceDestination
+
+if TYPE_CHECKING:
+    from engine.connectors.http import Session
+
+RECORDS_MAX: Final = 200
+"""Records in one call of sObject Collections."""
+
+_RESPONSE_BYTES_MAX: Final = 8 << 20
+_JWT_SECONDS: Final = 180
+"""Salesforce takes no assertion that is valid for longer."""
+_LIMIT_REST_SECONDS: Final = 60.0
+"""The daily limit of API calls is a rolling one: calls come free again, and a refused call does not count."""
+_RACE_ATTEMPTS: Final = 3
+
+_CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{1,79}")
+
+_TRANSIENT: Final[Mapping[str, float | None]] = {
+    "UNABLE_TO_LOCK_ROW": None,
+    "SERVER_UNAVAILABLE": None,
+    "SERVER_TOO_BUSY": None,
+    "REQUEST_RUNNING_TOO_LONG": None,
+    "QUERY_TIMEOUT": None,
+    "TOO_MANY_APEX_REQUESTS": None,
+    "UNKNOWN_EXCEPTION": None,  # Salesforce's own fault
+    "PROCESSING_HALTED": None,
+    "ALL_OR_NONE_OPERATION_ROLLED_BACK": None,
+    "REQUEST_LIMIT_EXCEEDED": _LIMIT_REST_SECONDS,
+    "STORAGE_LIMIT_EXCEEDED": _LIMIT_REST_SECONDS,
+    "API_CURRENTLY_DISABLED": None,
+}
+"""Codes that may go away by themselves, with the seconds that it takes at least."""
+
+_RACES: Final = frozenset({"DUPLICATE_VALUE", "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY"})
+"""Codes that are final when they stay: DUPLICATE_VALUE also comes when the org is still at work on an earlier attempt
+of ours that was given up after its timeout, and a trigger that ran into a locked record says CANNOT_INSERT_....
+They get a few attempts and are permanent then."""
+
+_MISSING_PATIENT: Final = "REQUIRED_FIELD_MISSING"
+
+Answer = TypeVar("Answer")
+
+
+class _CallError(Exception):
+    """A call as a whole failed. Holds codes only."""
+
+    def __init__(self, kind: DeliveryFailure, error: str, text: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(error)
+        self.kind = kind
+        self.error = error
+        self.text = text
+        self.retry_after_seconds = retry_after_seconds
+
+
+class _RejectedError(Exception):
+    """The org refused the whole call as it is (400 and the like). Holds the code only.
+
+    schema: the refusal is of the object or its fields, so it is the same for every record.
+    """
+
+    def __init__(self, code: str, *, schema: bool) -> None:
+        super().__init__(code)
+        self.code = code
+        self.schema = schema
+
+
+class _SessionEndedError(Exception):
+    """401: the token has expired or was revoked."""
+
+
+class SalesforceConnector:
+    idempotent: Final = True
+    ordered_batches: Final = False
+
+    def __init__(self, name: str, settings: SalesforceDestination, field_map: FieldMap, *, clock: Clock) -> None:
+        self.name: Final = name
+        self._settings = settings
+        self._map = field_map
+        self._clock = clock
+        self._thread: ThreadPoolExecutor | None = None
+        self._http: Session | None = None
+        self._org: Any = None  # simple_salesforce.Salesforce, which is not typed
+
+    async def connect(self) -> None:
+        if self._org is None:
+            await self._in_thread(self._log_in)
+
+    async def deliver(self, batch: Sequence[QueuedDelivery]) -> list[Result]:
+        return await self._in_thread(lambda: self._deliver(batch))
+
+    async def close(self) -> None:
+        thread, self._thread = self._thread, None
+        http, self._http, self._org = self._http, None, None
+        if http is not None:
+            http.close()
+        if thread is not None:
+            thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _in_thread(self, work: Callable[[], Answer]) -> Answer:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"salesforce-{self.name}")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except _CallError as error:
+            raise DeliveryError(
+                self.name, error.error, error.text, kind=error.kind, retry_after_seconds=error.retry_after_seconds
+            ) from None
+
+    # --- in the thread ---
+
+    def _deliver(self, batch: Sequence[QueuedDelivery]) -> list[Result]:
+        results: list[Result | None] = [None] * len(batch)
+        rows: list[tuple[int, Row]] = []
+        now = self._clock.now()
+        for index, queued in enumerate(batch):
+            row = self._row(queued, now)
+            if isinstance(row, Result):
+                results[index] = row
+            else:
+                rows.append((index, row))
+        for call in _calls(rows):
+            try:
+                answers = self._upsert([row for _, row in call])
+            except _CallError as error:
+                if all(result is None for result in results):
+                    raise
+                lost = NOT_ATTEMPTED
+                if error.kind is DeliveryFailure.AMBIGUOUS:
+                    lost = failed(error.kind, error.error, error.text)
+                for index, _ in call:
+                    results[index] = lost
+                break
+            for (index, _), answer in zip(call, answers, strict=True):
+                results[index] = _judge(answer, batch[index])
+        return [result or NOT_ATTEMPTED for result in results]
+
+    def _row(self, queued: QueuedDelivery, now: Any) -> Row | Result:
+        operation = queued.delivery.operation
+        if not self._map.knows(operation):
+            return failed(DeliveryFailure.PERMANENT, "not-mapped", "the field map has no rule for this operation")
+        try:
+            payload = msgspec.json.decode(queued.delivery.payload)
+            row = self._map.row(operation, payload, now)
+        except msgspec.DecodeError:
+            return failed(DeliveryFailure.PERMANENT, "payload-unreadable", "the delivery holds no JSON object")
+        except UnsafeKeyError as error:
+            return failed(DeliveryFailure.PERMANENT, "key-unsafe", str(error))
+        return row if row is not None else DELIVERED
+
+    def _upsert(self, rows: Sequence[Row]) -> list[Mapping[str, Any]]:
+        """The org's result for each record of one object, each with another external id. Raises _CallError."""
+        try:
+            return self._call(rows)
+        except _SessionEndedError:
+            self._org = None
+        except _RejectedError as error:
+            return self._split(rows, error)
+        try:
+            return self._call(rows)
+        except _SessionEndedError:
+            # Once is enough: a new token that is refused as well is no matter of time.
+            self._org = None
+            raise _CallError(
+                DeliveryFailure.TRANSIENT, "session-refused", "the org refuses a token it has just given"
+            ) from None
+        except _RejectedError as error:
+            return self._split(rows, error)
+
+    def _split(self, rows: Sequence[Row], error: _RejectedError) -> list[Mapping[str, Any]]:
+        """One record can spoil a whole call (a value the org cannot even parse): halve until it stands alone."""
+        if error.schema or len(rows) == 1:
+            return [{"success": False, "errors": [{"statusCode": error.code}]}] * len(rows)
+        middle = len(rows) // 2
+        return [*self._upsert(rows[:middle]), *self._upsert(rows[middle:])]
+
+    def _call(self, rows: Sequence[Row]) -> list[Mapping[str, Any]]:
+        import requests
+        from simple_salesforce.exceptions import SalesforceError
+
+        path = f"composite/sobjects/{rows[0].object}/{rows[0].key_field}"
+        try:
+            if self._org is None:
+                self._log_in()
+            answer = self._org.restful(path, method="PATCH", data=_body(rows))
+        except SalesforceError as error:
+            raise _refusal(error.status, error.content) from None
+        except (requests.RequestException, ValueError, TypeError) as error:  # the last two: what came is no JSON list
+            self._org = None  # the org may have moved to another instance: the next log-in tells
+            raise _lost(error) from None
+        return _checked(answer, len(rows))
+
+    def _log_in(self) -> None:
+        """Get a token and make the client that uses it. Raises _CallError."""
+        import requests
+        from simple_salesforce.api import Salesforce
+
+        from engine.connectors.http import Session
+
+        if self._http is None:
+            self._http = Session(
+                timeout_seconds=self._settings.timeout_seconds,
+                response_bytes_max=_RESPONSE_BYTES_MAX,
+                environment=not _loopback(self._settings.login_url),
+            )
+        try:
+            response = self._http.post(f"{self._settings.login_url}/services/oauth2/token", data=self._grant())
+            answer = response.json()
+        except requests.RequestException:
+            raise _CallError(
+                DeliveryFailure.TRANSIENT, "login-unreachable", "the login server gives no usable answer"
+            ) from None
+        answer = answer if isinstance(answer, dict) else {}
+        token, url = answer.get("access_token"), answer.get("instance_url")
+        if response.status_code != requests.codes.ok or not isinstance(token, str) or not isinstance(url, str):
+            error = str(answer.get("error"))
+            code = error.replace("_", "-") if re.fullmatch(r"[a-z_]{1,40}", error) else "refused"
+            text = "the org refuses the log-in: see its log-in history and the connected app"
+            raise _CallError(DeliveryFailure.TRANSIENT, f"login-{code}", text)
+        url = url.rstrip("/")
+        if not url.startswith("https://") and not _loopback(url):
+            raise _CallError(DeliveryFailure.TRANSIENT, "instance-insecure", "the org's address is not https")
+        version = self._settings.api_version
+        self._org = Salesforce(session_id=token, instance_url=url, session=self._http, version=version)
+        self._org.base_url = f"{url}/services/data/v{version}/"  # it writes https:// whatever it is given
+        # Records are found by external id; that two patients have the same name is no duplicate.
+        self._org.headers["Sforce-Duplicate-Rule-Header"] = "allowSave=true"
+
+    def _grant(self) -> dict[str, str]:
+        settings = self._settings
+        if settings.client_secret is not None:
+            return {
+                "grant_type": "client_credentials",
+                "client_id": settings.client_id,
+                "client_secret": settings.client_secret,
+            }
+        import jwt
+
+        claims = {
+            "iss": settings.client_id,
+            "sub": settings.username,
+            "aud": audience(settings.login_url),
+            "exp": int(self._clock.now().timestamp()) + _JWT_SECONDS,
+        }
+        try:
+            assertion = jwt.encode(claims, settings.private_key or "", algorithm="RS256")
+        except (ValueError, TypeError, jwt.PyJWTError):
+            raise _CallError(DeliveryFailure.TRANSIENT, "private-key", "private_key is no RSA key in PEM") from None
+        return {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": assertion}
+
+
+def audience(login_url: str) -> str:
+    """Whom a JWT is for: Salesforce names itself by its two login hosts, whatever domain an org has of its own."""
+    host = urlsplit(login_url).hostname or ""
+    if not host.endswith(".salesforce.com"):
+        return login_url
+    sandbox = host == "test.salesforce.com" or "--" in host or ".sandbox." in host
+    return "https://test.salesforce.com" if sandbox else "https://login.salesforce.com"
+
+
+def _calls(rows: Sequence[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]:
+    """Rows put together by object, at most RECORDS_MAX, and never an external id twice: the org would refuse both.
+
+    Two deliveries for one record stay in their order. Objects go out in the order in which they first appear.
+    """
+    groups: dict[tuple[str, str], list[dict[str, tuple[int, Row]]]] = {}
+    for index, row in rows:
+        calls = groups.setdefault((row.object, row.key_field), [{}])
+        # Compared as the org may compare, without regard to case.
+        key = row.key.casefold()
+        last = max((number for number, call in enumerate(calls) if key in call), default=-1)
+        for call in calls[last + 1 :]:
+            if len(call) < RECORDS_MAX:
+                call[key] = (index, row)
+                break
+        else:
+            calls.append({key: (index, row)})
+    for calls in groups.values():
+        yield from (list(call.values()) for call in calls)
+
+
+def _body(rows: Sequence[Row]) -> bytes:
+    return msgspec.json.encode(
+        {
+            "allOrNone": False,
+            "records": [{"attributes": {"type": row.object}, row.key_field: row.key, **row.fields} for row in rows],
+        }
+    )
+
+
+def _checked(answer: Any, count: int) -> list[Mapping[str, Any]]:
+    """The results, when they can be what was asked for: one a record, of one object, no record twice.
+
+    They come in the order of the request and carry no external id, so this is all there is to tell a mix-up by.
+    """
+    ids = [item.get("id") for item in answer if isinstance(item, dict)] if isinstance(answer, list) else []
+    known = [text for text in ids if isinstance(text, str)]
+    if (
+        not isinstance(answer, list)
+        or len(ids) != len(answer)
+        or len(answer) != count
+        or not all(isinstance(item.get("success"), bool) for item in answer)
+        or any(item["success"] and not isinstance(item.get("id"), str) for item in answer)
+        or len(set(known)) != len(known)
+        or len({text[:3] for text in known}) > 1
+    ):
+        raise _CallError(DeliveryFailure.AMBIGUOUS, "results-mismatched", "the results do not fit the records")
+    return answer
+
+
+def _judge(answer: Mapping[str, Any], queued: QueuedDelivery) -> Result:
+    if answer["success"]:
+        return DELIVERED
+    errors = answer.get("errors")
+    codes = [_code(item.get("statusCode")) for item in errors if isinstance(item, dict)] if errors else []
+    code = codes[0] if codes else "UNKNOWN"
+    if queued.delivery.operation is Operation.MERGE_PATIENT and code == _MISSING_PATIENT:
+        return DELIVERED  # the org would have to create it: the merged patient was never sent, nothing is to be marked
+    error = code.lower().replace("_", "-")
+    if code in _TRANSIENT:
+        return failed(
+            DeliveryFailure.TRANSIENT, error, "the org could not do it now", retry_after_seconds=_TRANSIENT[code]
+        )
+    if code in _RACES and queued.attempts + 1 < _RACE_ATTEMPTS:
+        return failed(DeliveryFailure.TRANSIENT, error, "the org may still be at work on the same record")
+    return failed(DeliveryFailure.PERMANENT, error, "the org refuses the record")
+
+
+def _refusal(status: int, content: Any) -> Exception:
+    """What an HTTP status other than 2xx means for the call. Reads codes out of the answer, and nothing else."""
+    first = content[0] if isinstance(content, list) and content and isinstance(content[0], dict) else {}
+    code = _code(first.get("errorCode"))
+    if status == 401:
+        return _SessionEndedError()
+    if code in _TRANSIENT or status == 429:
+        rest = _TRANSIENT.get(code, _LIMIT_REST_SECONDS)
+        return _CallError(DeliveryFailure.TRANSIENT, _slug(code, status), "the org takes nothing now", rest)
+    if status == 403:
+        return _CallError(DeliveryFailure.TRANSIENT, _slug(code, status), "the org does not let the user in")
+    if status in {300, 400} or (status == 404 and code != "UNKNOWN"):
+        return _RejectedError(code, schema=code in {"INVALID_FIELD", "INVALID_TYPE", "NOT_FOUND"})
+    if status in {413, 414, 431}:
+        return _RejectedError("REQUEST_TOO_LARGE", schema=False)
+    if status in {500, 502, 504}:
+        return _CallError(DeliveryFailure.AMBIGUOUS, f"http-{status}", "the org failed on the way")
+    return _CallError(DeliveryFailure.TRANSIENT, f"http-{status}", "the org is not available")
+
+
+def _lost(error: Exception) -> _CallError:
+    """What a call that brought no answer means: only one that never reached the org is known to have done nothing."""
+    import requests
+    from urllib3.exceptions import NewConnectionError
+
+    if isinstance(error, requests.Timeout) and not isinstance(error, requests.ConnectTimeout):
+        return _CallError(DeliveryFailure.AMBIGUOUS, "no-answer", "no answer within the time allowed")
+    cause = getattr(error.args[0], "reason", None) if error.args else None
+    if isinstance(error, requests.ConnectTimeout | requests.exceptions.SSLError) or isinstance(
+        cause, NewConnectionError
+    ):
+        return _CallError(DeliveryFailure.TRANSIENT, "unreachable", "no connection to the org came about")
+    return _CallError(DeliveryFailure.AMBIGUOUS, "answer-lost", "the connection or its answer broke off")
+
+
+def _code(value: Any) -> str:
+    return value if isinstance(value, str) and _CODE.fullmatch(value) else "UNKNOWN"
+
+
+def _slug(code: str, status: int) -> str:
+    return f"http-{status}" if code == "UNKNOWN" else code.lower().replace("_", "-")
+
+
+def _loopback(url: str) -> bool:
+    return urlsplit(url).hostname in {"127.0.0.1", "localhost", "::1"}

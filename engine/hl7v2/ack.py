@@ -1,0 +1,281 @@
+"""Acknowledgments: which are owed, what they look like, and what a received one says (HL7 v2.9.1, chapter 2)."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Final
+
+from engine.domain.message import AckCode
+from engine.domain.record import Phi, Record
+from engine.errors import SEGMENT_SEQUENCE, TABLE_VALUE, MessageError
+from engine.hl7v2 import charset
+from engine.hl7v2.escape import escape, unescaper
+from engine.hl7v2.header import Delimiters, Header, HeaderError, is_ack, read_header
+
+CONDITION_UNKNOWN: Final = "ack-condition-unknown"
+
+# HL7 table 0357.
+ERROR_TEXTS: Final = {
+    0: "Message accepted",
+    100: "Segment sequence error",
+    101: "Required field missing",
+    102: "Data type error",
+    103: "Table value not found",
+    104: "Value too long",
+    200: "Unsupported message type",
+    201: "Unsupported event code",
+    202: "Unsupported processing id",
+    203: "Unsupported version id",
+    204: "Unknown key identifier",
+    205: "Duplicate key identifier",
+    206: "Application record locked",
+    207: "Application internal error",
+}
+
+_MSA_TEXT_CHARACTERS_MAX: Final = 80  # MSA-3 is ST with length 80 up to 2.6
+_CONDITIONS: Final = frozenset({"AL", "NE", "ER", "SU"})
+_VERSION: Final = re.compile(r"([0-9]{1,2})\.([0-9]{1,2})")
+_LOCATION: Final = re.compile(
+    r"([A-Z][A-Z0-9]{2})(?:\[([0-9]+)\])?(?:-([0-9]+)(?:\[(?:([0-9]+)|[^\]]*)\])?(?:\.([0-9]+)(?:\.([0-9]+))?)?)?"
+)
+_DEFAULT_PROCESSING_ID: Final = b"P"
+_DEFAULT_VERSION: Final = b"2.5.1"
+
+
+class Verdict(Record, frozen=True, kw_only=True):
+    """What a sender is told.
+
+    hl7_code: of table 0357, 0 without an error. error: our own code, for ERR-5. location: in HL7 notation (`PID-3.1`).
+    text: for people, without any value of the message. expected_sequence: for MSA-4.
+    """
+
+    code: AckCode
+    hl7_code: int = 0
+    error: str = ""
+    location: str | None = None
+    text: str = ""
+    expected_sequence: int | None = None
+
+
+class AckPlan(Record, frozen=True, kw_only=True):
+    """Which answers are owed. Conditions are those of HL7 table 0155 (AL NE ER SU), see `owed`.
+
+    original: one answer (AA, AE, AR) for all; `application` says when, and `accept` is NE. Otherwise enhanced mode:
+    accept answers (CA, CE, CR) and application answers are owed each by itself.
+    """
+
+    original: bool
+    accept: str
+    application: str
+    deviations: tuple[str, ...] = ()
+
+
+class Ack(Phi, frozen=True, kw_only=True):
+    """What an acknowledgment that we received says."""
+
+    code: AckCode
+    control_id: bytes
+    """MSA-2, raw: of the message that is answered."""
+    text: str = ""
+    """MSA-3, else ERR-8. The peer wrote it: it may hold anything."""
+    hl7_code: int = 0
+    location: str | None = None
+    """ERR-2 or ERR-1 as it came."""
+    expected_sequence: int | None = None
+
+    @property
+    def accepted(self) -> bool:
+        return self.code in {AckCode.AA, AckCode.CA}
+
+
+def modes(header: Header | None, ack_mode: str) -> AckPlan:
+    """The answers that the sender of a message is owed.
+
+    ack_mode: `auto` (enhanced if MSH-15 or MSH-16 has a value), `original`, `enhanced` (where neither has a value, an
+    accept answer always and no application answer), `none`. Without a readable header one answer is owed in any mode
+    but `none`; an unknown condition is read as AL, with a deviation.
+    """
+    if ack_mode == "none":
+        return _NOTHING
+    accept = header.accept_ack if header is not None else ""
+    application = header.application_ack if header is not None else ""
+    if not accept and not application:
+        return _ENHANCED if ack_mode == "enhanced" else _ORIGINAL
+    if ack_mode == "original":
+        return _ORIGINAL
+    unknown = ({accept, application} - _CONDITIONS) - {""}
+    return AckPlan(
+        original=False,
+        accept=_condition(accept),
+        application=_condition(application),
+        deviations=(CONDITION_UNKNOWN,) if unknown else (),
+    )
+
+
+def owed(condition: str, *, success: bool) -> bool:
+    """Whether an answer is owed under a condition of table 0155 for a message that went well, or did not."""
+    return condition in {"AL", "SU" if success else "ER"}
+
+
+def acknowledge(header: Header | None, verdict: Verdict, *, now: datetime, control_id: str) -> bytes:
+    """The acknowledgment of a message, unframed.
+
+    header: the message's, none (or a partial one) when it could not be read. now: aware. control_id: our own, unique.
+    Raises ValueError for the header of an acknowledgment: those are never answered.
+    """
+    if header is None:
+        header = _UNREADABLE
+    elif is_ack(header):
+        raise ValueError("an acknowledgment is never acknowledged")
+    delimiters = header.delimiters
+    field = delimiters.field.encode()
+    component = delimiters.component.encode()
+    type_ = (
+        component.join((b"ACK", header.trigger_event.encode("ascii", "replace"), b"ACK"))
+        if header.trigger_event
+        else b"ACK"
+    )
+    parts = [
+        b"MSH", delimiters.encoding.encode(), header.raw(5), header.raw(6), header.raw(3), header.raw(4),
+        now.strftime("%Y%m%d%H%M%S%z").encode(), b"", type_, _encoded(control_id, delimiters),
+        header.raw(11) or _DEFAULT_PROCESSING_ID, header.raw(12) or _DEFAULT_VERSION,
+    ]  # fmt: skip
+    version = _version(header)
+    msa = [b"MSA", verdict.code.value.encode(), header.raw(10)]
+    text = verdict.text if version < (2, 7) else ""
+    if text:
+        msa.append(_encoded(text[:_MSA_TEXT_CHARACTERS_MAX], delimiters))
+    if verdict.expected_sequence is not None:
+        msa += [b""] * (4 - len(msa)) + [str(verdict.expected_sequence).encode()]
+    lines = [msa]
+    if verdict.hl7_code or verdict.error:
+        lines.append(_err(verdict, version, delimiters))
+    reply_charset = _reply_charset(header, parts + msa)
+    if reply_charset:
+        parts += [b""] * 5 + [reply_charset]
+    return b"".join(_line(line, field) for line in (parts, *lines))
+
+
+def parse_ack(payload: bytes) -> Ack:
+    """Read an acknowledgment that a peer sent.
+
+    Raises MessageError when the payload is none: no MSH, no MSA, no known code in MSA-1.
+    """
+    try:
+        header = read_header(payload)
+    except HeaderError as error:
+        if error.header is None or error.error == "several-headers":
+            raise
+        header = error.header
+    if header.wide is not None:
+        payload = payload.decode(header.wide, "replace").encode("utf-8", "replace")
+    separator = header.delimiters.field.encode()
+    msa: list[bytes] = []
+    err: list[bytes] = []
+    for line in re.split(rb"[\r\n]+", payload):
+        if line.startswith(b"MSA" + separator) and not msa:
+            msa = line.split(separator)
+        elif line.startswith(b"ERR" + separator) and not err:
+            err = line.split(separator)
+    if not msa:
+        raise MessageError(
+            "ack-without-msa", "the answer has no MSA segment", hl7_code=SEGMENT_SEQUENCE, location="MSA"
+        )
+    msa += [b""] * (7 - len(msa))
+    err += [b""] * (9 - len(err))
+    try:
+        code = AckCode(msa[1].strip().decode("ascii", "replace").upper())
+    except ValueError:
+        raise MessageError(
+            "ack-code-unknown", "the answer has no known code", hl7_code=TABLE_VALUE, location="MSA-1"
+        ) from None
+    codec = None if header.wide else charset.declared_codec(header.charset_names)[0]
+    unescape = unescaper(header.delimiters, "utf-8")
+    sequence = msa[4].strip()
+    hl7_code, location = _reported(err, header.delimiters)
+    return Ack(
+        code=code,
+        control_id=msa[2],
+        text=unescape(charset.decode_short(msa[3] or err[8], codec)),
+        hl7_code=hl7_code,
+        location=location,
+        expected_sequence=int(sequence) if re.fullmatch(rb"-?[0-9]{1,15}", sequence) else None,
+    )
+
+
+_NOTHING: Final = AckPlan(original=False, accept="NE", application="NE")
+_ORIGINAL: Final = AckPlan(original=True, accept="NE", application="AL")
+_ENHANCED: Final = AckPlan(original=False, accept="AL", application="NE")
+_UNREADABLE: Final = Header(delimiters=Delimiters(), fields=[b"MSH"], message_code="", trigger_event="")
+
+
+def _condition(text: str) -> str:
+    return "NE" if not text else text if text in _CONDITIONS else "AL"
+
+
+def _version(header: Header) -> tuple[int, int]:
+    """Unknown versions are answered as 2.5, whose parsers know both MSA-3 and the long ERR."""
+    match = _VERSION.match(header.version)
+    return (int(match[1]), int(match[2])) if match else (2, 5)
+
+
+def _encoded(text: str, delimiters: Delimiters) -> bytes:
+    return escape(text, delimiters).encode("ascii", "replace")
+
+
+def _err(verdict: Verdict, version: tuple[int, int], delimiters: Delimiters) -> list[bytes]:
+    component = delimiters.component.encode()
+    code = [str(verdict.hl7_code).encode(), _encoded(ERROR_TEXTS.get(verdict.hl7_code, ""), delimiters), b"HL70357"]
+    location = _place(verdict.location)
+    if version < (2, 5):
+        nested = delimiters.subcomponent.encode()
+        coded = nested.join(code) if nested else code[0]
+        return [b"ERR", component.join([*(location + [b""] * 3)[:3], coded])]
+    severity = b"E" if verdict.code not in {AckCode.AA, AckCode.CA} else b"W" if verdict.hl7_code else b"I"
+    own = component.join((_encoded(verdict.error, delimiters), b"", b"L")) if verdict.error else b""
+    fields = [b"ERR", b"", component.join(location), component.join(code), severity, own]
+    return [*fields, b"", b"", _encoded(verdict.text, delimiters)] if verdict.text else fields
+
+
+def _place(location: str | None) -> list[bytes]:
+    """`PID-3.1` as ERL has it: PID, 1, 3, 1, 1."""
+    match = _LOCATION.fullmatch(location or "")
+    if match is None:
+        return []
+    segment, index, field, repetition, component, subcomponent = match.groups()
+    parts = [segment, index or "1"]
+    if field:
+        parts.append(field)
+    if repetition or component:
+        parts.append(repetition or "1")
+    parts += [number for number in (component, subcomponent) if number]
+    return [part.encode() for part in parts]
+
+
+def _reply_charset(header: Header, parts: list[bytes]) -> bytes:
+    """MSH-18 of the answer, which echoes the sender's bytes: the sender's, if those are in it."""
+    if header.wide is not None:
+        return b"UNICODE UTF-8"
+    codec = charset.declared_codec(header.charset_names)[0]
+    if codec is not None and charset.decodes(b"".join(parts), codec):
+        return header.raw(18)
+    if all(part.isascii() for part in parts) or not charset.decodes(b"".join(parts), "utf-8"):
+        return b""
+    return b"UNICODE UTF-8"
+
+
+def _line(fields: list[bytes], separator: bytes) -> bytes:
+    """A segment, less the two bytes that MLLP itself uses and that can't travel in a frame."""
+    return separator.join(fields).translate(None, b"\x0b\x1c") + b"\r"
+
+
+def _reported(err: list[bytes], delimiters: Delimiters) -> tuple[int, str | None]:
+    """The code of table 0357 and the place that an ERR segment reports, of either form."""
+    component = delimiters.component.encode()
+    place, code = err[2], err[3].split(component)[0]
+    if not err[3] and err[1]:
+        *location, coded = err[1].split(component)[:4]
+        nested = delimiters.subcomponent.encode()
+        place, code = component.join(location), coded.split(nested)[0] if nested else coded
+    return int(code) if re.fullmatch(rb"[0-9]{1,5}", code) else 0, place.decode("ascii", "replace") or None

@@ -1,0 +1,317 @@
+"""One cheap look at MSH: all that intake needs to decide and to answer.
+
+Raw fields stay bytes, as they came, because an answer echoes them byte for byte. (Of a UTF-16 message, which must not
+be sent over MLLP but is, the header is held in UTF-8.)
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+from msgspec.structs import replace
+
+from engine.domain.record import Phi, Record
+from engine.errors import DATA_TYPE, REQUIRED_FIELD_MISSING, SEGMENT_SEQUENCE, MessageError
+from engine.hl7v2 import charset
+
+ENCODING_CHARACTERS_MISSING: Final = "encoding-characters-missing"
+ENCODING_CHARACTERS_LONG: Final = "encoding-characters-long"
+ESCAPE_DOUBLED: Final = "escape-doubled"
+LEADING_BYTES: Final = "bytes-before-header"
+SEGMENT_CASE: Final = "segment-name-case"
+EVENT_CASE: Final = "event-case"
+STRUCTURE_MISSING: Final = "message-structure-missing"
+
+_BLANK: Final = b"\x00\t\n\r\x0b\x0c \x1c"
+_FIELDS_MAX: Final = 40  # MSH has 25 fields in 2.8; what follows in a segment without end stays one field
+_NAMES_BYTES_MAX: Final = 256
+_TYPE_BYTES_MAX: Final = 64
+_ENCODING_BYTES_MAX: Final = 16
+_VERSIONS_WITHOUT_STRUCTURE: Final = frozenset({"2.1", "2.2", "2.3"})
+_ACKNOWLEDGMENTS: Final = frozenset({"ACK", "MCF"})
+
+
+class Delimiters(Record, frozen=True, kw_only=True):
+    """The characters that MSH-1 and MSH-2 declare. An empty one is not declared: nothing is split or escaped by it."""
+
+    field: str = "|"
+    component: str = "^"
+    repetition: str = "~"
+    escape: str = "\\"
+    subcomponent: str = "&"
+    truncation: str = ""
+    """Declared from version 2.7 on."""
+
+    @property
+    def encoding(self) -> str:
+        """MSH-2."""
+        return self.component + self.repetition + self.escape + self.subcomponent + self.truncation
+
+
+class Header(Phi, frozen=True, kw_only=True):
+    """MSH. `fields[n - 1]` is MSH-n from MSH-2 on, raw. Text properties are trimmed."""
+
+    delimiters: Delimiters
+    fields: list[bytes]
+    message_code: str
+    """MSH-9.1 in upper case: `ADT`."""
+    trigger_event: str
+    """MSH-9.2 in upper case: `A01`; empty in an acknowledgment."""
+    wide: str | None = None
+    """`utf-16-le` or `utf-16-be` when the message is in one of them."""
+    deviations: tuple[str, ...] = ()
+
+    def raw(self, number: int) -> bytes:
+        """MSH-`number` as it came; empty when it is absent. From MSH-2 on."""
+        return self.fields[number - 1] if number <= len(self.fields) else b""
+
+    def text(self, number: int, component: int = 1) -> str:
+        """A component of MSH-`number` as trimmed text, escapes left alone; empty when it is absent."""
+        raw = self.raw(number)
+        if not raw:
+            return ""
+        parts = self._decode(raw).split(self.delimiters.component)
+        return parts[component - 1].strip() if component <= len(parts) else ""
+
+    @property
+    def type(self) -> str:
+        """`ADT^A01`, or the message code alone."""
+        return f"{self.message_code}^{self.trigger_event}" if self.trigger_event else self.message_code
+
+    @property
+    def message_structure(self) -> str:
+        return self.text(9, 3).upper()
+
+    @property
+    def control_id(self) -> str:
+        return self._decode(self.raw(10)).strip()
+
+    @property
+    def control_id_raw(self) -> bytes:
+        """MSH-10 byte for byte, as MSA-2 must return it."""
+        return self.raw(10)
+
+    @property
+    def sending_application(self) -> str:
+        return self.text(3)
+
+    @property
+    def sending_facility(self) -> str:
+        return self.text(4)
+
+    @property
+    def receiving_application(self) -> str:
+        return self.text(5)
+
+    @property
+    def receiving_facility(self) -> str:
+        return self.text(6)
+
+    @property
+    def sent_at(self) -> str:
+        """MSH-7, as HL7 writes it."""
+        return self.text(7)
+
+    @property
+    def processing_id(self) -> str:
+        return self.text(11)
+
+    @property
+    def version(self) -> str:
+        return self.text(12)
+
+    @property
+    def sequence_number(self) -> int | None:
+        text = self.text(13)
+        return (
+            int(text)
+            if len(text) <= 15 and text.removeprefix("-").isascii() and text.removeprefix("-").isdigit()
+            else None
+        )
+
+    @property
+    def accept_ack(self) -> str:
+        """MSH-15, HL7 table 0155: AL NE ER SU, or empty."""
+        return self._condition(15)
+
+    @property
+    def application_ack(self) -> str:
+        """MSH-16, HL7 table 0155."""
+        return self._condition(16)
+
+    @property
+    def charset_names(self) -> tuple[str, ...]:
+        """The repetitions of MSH-18; none when it is empty."""
+        raw = self.raw(18)
+        return _charset_names(raw[:_NAMES_BYTES_MAX], self.delimiters.repetition) if raw else ()
+
+    def _condition(self, number: int) -> str:
+        text = self.text(number).upper()
+        return "" if text == '""' else text
+
+    def _decode(self, raw: bytes) -> str:
+        if raw.isascii():
+            return raw.decode("ascii")
+        codec = None if self.wide else charset.declared_codec(self.charset_names)[0]
+        return charset.decode_short(raw, codec)
+
+
+class HeaderError(MessageError):
+    """MSH cannot be read, or lacks what nobody can do without.
+
+    header: what could be read, to build the answer with; none when nothing could.
+    """
+
+    def __init__(self, error: str, text: str, *, hl7_code: int, location: str, header: Header | None = None) -> None:
+        super().__init__(error, text, hl7_code=hl7_code, location=location)
+        self.header = header
+
+
+def read_header(payload: bytes) -> Header:
+    """MSH of a message.
+
+    Raises HeaderError: no MSH (100), unusable delimiters (102), MSH-9 or MSH-10 missing (101), a second MSH in the same
+    payload (100: two messages merged by a sender or a broken frame must never be read as one patient's).
+    """
+    deviations: tuple[str, ...] = ()
+    wide: str | None = None
+    start = 0
+    if payload[:3] != b"MSH":
+        wide = charset.unicode_form(payload)
+        if wide is not None:
+            payload = payload.decode(wide, "replace").encode("utf-8", "replace")
+        start, deviations = _find_header(payload)
+    end = payload.find(b"\r", start)
+    line_end = payload.find(b"\n", start, end if end >= 0 else len(payload))
+    if line_end >= 0:
+        end = line_end
+    separator = payload[start + 3 : start + 4]
+    if not _usable(separator):
+        raise HeaderError("field-separator", "MSH-1 is no usable separator", hl7_code=DATA_TYPE, location="MSH-1")
+    fields = payload[start : end if end >= 0 else len(payload)].split(separator, _FIELDS_MAX)
+    try:
+        delimiters, component, found = _delimiters(
+            separator, fields[1][:_ENCODING_BYTES_MAX] if len(fields) > 1 else b""
+        )
+        broken = None
+    except HeaderError as error:
+        delimiters, component, found = Delimiters(field=separator.decode("ascii")), b"^", ()
+        broken = error
+    raw_type = fields[8] if len(fields) > 8 else b""
+    code, event, found_in_type = (_type if len(raw_type) <= _TYPE_BYTES_MAX else _type.__wrapped__)(raw_type, component)
+    deviations += found + found_in_type
+    header = Header(
+        delimiters=delimiters, fields=fields, message_code=code, trigger_event=event, wide=wide, deviations=deviations
+    )
+    if STRUCTURE_MISSING in found_in_type and header.version in _VERSIONS_WITHOUT_STRUCTURE:
+        header = replace(header, deviations=tuple(name for name in deviations if name != STRUCTURE_MISSING))
+    if broken is not None:
+        broken.header = header
+        raise broken
+    if not code:
+        raise HeaderError(
+            "message-type-missing",
+            "the message type is missing",
+            hl7_code=REQUIRED_FIELD_MISSING,
+            location="MSH-9",
+            header=header,
+        )
+    if len(fields) < 10 or not fields[9].strip():
+        raise HeaderError(
+            "control-id-missing",
+            "the control id is missing",
+            hl7_code=REQUIRED_FIELD_MISSING,
+            location="MSH-10",
+            header=header,
+        )
+    if end >= 0 and (payload.find(b"\rMSH" + separator, end) >= 0 or payload.find(b"\nMSH" + separator, end) >= 0):
+        raise HeaderError(
+            "several-headers",
+            "one payload holds several messages",
+            hl7_code=SEGMENT_SEQUENCE,
+            location="MSH[2]",
+            header=header,
+        )
+    return header
+
+
+def _find_header(payload: bytes) -> tuple[int, tuple[str, ...]]:
+    """Where MSH starts behind a byte order mark and blank bytes."""
+    deviations: tuple[str, ...] = ()
+    start = 0
+    mark = "\ufeff".encode()
+    if payload.startswith(mark):
+        deviations += (charset.BYTE_ORDER_MARK,)
+        start = len(mark)
+    behind_blanks = len(payload) - len(payload[start:].lstrip(_BLANK))
+    if behind_blanks > start:
+        deviations += (LEADING_BYTES,)
+        start = behind_blanks
+    name = payload[start : start + 3]
+    if name.upper() != b"MSH":
+        raise HeaderError(
+            "header-missing", "the message does not start with MSH", hl7_code=SEGMENT_SEQUENCE, location="MSH"
+        )
+    if name != b"MSH":
+        deviations += (SEGMENT_CASE,)
+    return start, deviations
+
+
+@lru_cache(maxsize=64)
+def _delimiters(separator: bytes, encoding: bytes) -> tuple[Delimiters, bytes, tuple[str, ...]]:
+    r"""The delimiters, the component separator as a byte, and what was strange about them.
+
+    Accepted beyond the standard: nothing declared (the usual ones are meant); fewer than four; more than five
+    characters, of which the first four count (`^~\&amp;` out of XML); the escape character doubled as programmers
+    write it (`^~\\&`), where the escape is a backslash and the subcomponent separator what follows.
+    """
+    if not encoding:
+        return Delimiters(field=separator.decode("ascii")), b"^", (ENCODING_CHARACTERS_MISSING,)
+    deviations: tuple[str, ...] = ()
+    if len(encoding) >= 5 and encoding[2] == encoding[3]:
+        encoding = encoding[:3] + encoding[4:]
+        deviations += (ESCAPE_DOUBLED,)
+    if len(encoding) > 5:
+        encoding = encoding[:4]
+        deviations += (ENCODING_CHARACTERS_LONG,)
+    characters = [bytes((byte,)) for byte in encoding]
+    if not all(map(_usable, characters)) or len({separator, *characters}) <= len(characters):
+        raise HeaderError(
+            "encoding-characters", "MSH-2 holds unusable delimiters", hl7_code=DATA_TYPE, location="MSH-2"
+        )
+    if len(characters) < 4:
+        deviations += (ENCODING_CHARACTERS_MISSING,)
+    names = ("component", "repetition", "escape", "subcomponent", "truncation")
+    declared = dict.fromkeys(names, "") | dict(zip(names, encoding.decode("ascii"), strict=False))
+    return Delimiters(field=separator.decode("ascii"), **declared), characters[0], deviations
+
+
+def _usable(character: bytes) -> bool:
+    """A graphic ASCII character that is neither letter nor digit."""
+    return b" " < character < b"\x7f" and not character.isalnum()
+
+
+@lru_cache(maxsize=256)
+def _type(raw: bytes, component: bytes) -> tuple[str, str, tuple[str, ...]]:
+    """MSH-9.1 and .2 in upper case, and what was strange about them."""
+    parts = [part.strip() for part in raw.split(component)]
+    code, event = parts[0], parts[1] if len(parts) > 1 else b""
+    deviations: tuple[str, ...] = ()
+    if (code + event).upper() != code + event:
+        deviations += (EVENT_CASE,)
+    if event and not (len(parts) > 2 and parts[2]):
+        deviations += (STRUCTURE_MISSING,)
+    names = [name.upper().decode("ascii", "replace") for name in (code, event)]
+    return ("" if names[0] == '""' else names[0]), names[1], deviations
+
+
+@lru_cache(maxsize=64)
+def _charset_names(raw: bytes, repetition: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in raw.decode("ascii", "replace").split(repetition or "~"))
+    return names if any(names) else ()
+
+
+def is_ack(header: Header) -> bool:
+    """Whether the message is itself an acknowledgment, which is never answered."""
+    return header.message_code in _ACKNOWLEDGMENTS

@@ -1,0 +1,304 @@
+"""Logs that cannot leak: JSON lines on stderr whose every part is on an allow-list.
+
+- An event is a fixed lower-case text (`listener opened`). What does not look like one is withheld.
+- A field is shown when its name is in FIELDS and its value has that field's shape, else its value reads `withheld`.
+- An exception is its type and the engine's own frames (file:line). Its text is shown only when it is a HandoffError,
+  whose texts hold no value of a message or chart. Locals are never rendered.
+- What libraries log keeps its logger, level and the place of the statement (`aiohttp/web_protocol.py:512`); its text is
+  withheld, because nobody knows what is in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import logging
+import re
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Mapping, MutableMapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, TextIO, cast
+
+import structlog
+from structlog.typing import FilteringBoundLogger, Processor, WrappedLogger
+
+from engine.errors import HandoffError
+
+WITHHELD: Final = "withheld"
+
+_EVENT: Final = re.compile(r"[a-z]+(?:,? [a-z0-9']+|-[a-z0-9]+)*")
+_EVENT_CHARS_MAX: Final = 80
+_TOKEN: Final = re.compile(r"[a-z0-9_.-]{1,64}")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_TYPE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,127}")
+_KEY: Final = re.compile(r"[A-Za-z0-9_.\[\]-]{0,128}")
+_HOST: Final = re.compile(r"[A-Za-z0-9_.:\[\]-]{1,253}")
+_PATH: Final = re.compile(r"[A-Za-z0-9_./:+@-]{1,255}")
+_HL7_PLACE: Final = re.compile(r"[A-Z][A-Z0-9]{2}(?:-[0-9]{1,3}(?:\.[0-9]{1,2}){0,2})?")
+_ENGINE: Final = Path(__file__).resolve().parent
+_FRAMES_MAX: Final = 12
+_CAUSES_MAX: Final = 4
+_ERROR_CHARS_MAX: Final = 2000
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
+def _matches(pattern: re.Pattern[str]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _path(value: object) -> bool:
+    return isinstance(value, Path) or (isinstance(value, str) and _PATH.fullmatch(value) is not None)
+
+
+_token, _name, _type, _host = _matches(_TOKEN), _matches(_NAME), _matches(_TYPE), _matches(_HOST)
+
+FIELDS: Final[Mapping[str, Callable[[object], bool]]] = {
+    # Numbers. Identities of rows are the store's own counters, never a sender's or a patient's number.
+    **dict.fromkeys(
+        ("entry", "entries", "delivery", "deliveries", "dead_letter", "dead_letters", "messages", "frames", "receipts",
+         "answers", "groups", "count", "attempt", "attempts", "restarts", "connections", "channels", "files", "rows",
+         "pid", "fd", "port", "line", "column", "status", "exit_code", "signal", "hl7_code", "bytes", "seconds",
+         "limit", "pending", "dead", "held", "delivered", "processed", "problems", "lag", "batch", "position"),
+        _number,
+    ),
+    # Words from closed sets: states, codes of ours, kinds.
+    **dict.fromkeys(
+        ("state", "stage", "mode", "operation", "kind", "failure", "error", "code", "reason", "service", "process",
+         "step", "action", "signal_name", "level"),
+        _token,
+    ),
+    # Names out of the configuration, and opaque ids.
+    **dict.fromkeys(
+        ("channel", "destination", "node", "model", "protocol", "mapping", "key_id", "version", "config_version",
+         "role", "chart", "revision"),
+        _name,
+    ),
+    **dict.fromkeys(("host", "peer"), _host),
+    **dict.fromkeys(("path", "file", "source"), _path),
+    **dict.fromkeys(("logger", "module", "exception"), _type),
+    "setting": _matches(_KEY),
+    "location": _matches(_HL7_PLACE),
+    "durable": lambda value: isinstance(value, bool),
+    "clean": lambda value: isinstance(value, bool),
+}  # fmt: skip
+"""What may be logged: field name to the test of its value.
+
+Names that end in _seconds, _count, _bytes or _max hold numbers and need no line here.
+"""
+
+_NUMBER_SUFFIXES: Final = ("_seconds", "_count", "_bytes", "_max")
+
+
+def get_logger(module: str | None = None) -> FilteringBoundLogger:
+    """A logger; given `__name__`, its events say which module speaks."""
+    log = structlog.get_logger(module=module) if module else structlog.get_logger()
+    return cast("FilteringBoundLogger", log)
+
+
+def configure(level: str = "info", *, stream: TextIO | None = None) -> None:
+    """Set up all logging of the process: ours, the libraries', warnings and exceptions that nobody caught.
+
+    level: `debug`, `info`, `warning` or `error`. stream: stderr unless told; a terminal gets columns, all else JSON.
+    """
+    out = stream or sys.stderr
+    number = logging.getLevelNamesMapping()[level.upper()]
+    renderer: Processor
+    if out.isatty():
+        # Exceptions are plain fields by then: the renderer's own traceback (which shows locals) has nothing to do.
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    else:
+        renderer = structlog.processors.JSONRenderer(sort_keys=False)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            withhold,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=lambda *_: _Lines(out),
+        cache_logger_on_first_use=False,
+    )
+    _route_libraries(number)
+    sys.excepthook = _excepthook
+    threading.excepthook = _threading_excepthook
+    sys.unraisablehook = _unraisablehook
+    warnings.showwarning = _showwarning
+    if stream is None:
+        try:
+            faulthandler.enable()  # frames only, never values
+        except (OSError, ValueError, RuntimeError):  # stderr is no real file (tests, closed)
+            get_logger().debug("faulthandler not enabled")
+
+
+def watch_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Route what the loop reports about lost exceptions through the log."""
+    loop.set_exception_handler(_loop_exception)
+
+
+def withhold(_: WrappedLogger, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The processor that lets through what is known to be safe, and nothing else."""
+    safe: dict[str, Any] = {"timestamp": event.get("timestamp"), "level": event.get("level")}
+    text = event.get("event")
+    known = isinstance(text, str) and len(text) <= _EVENT_CHARS_MAX and _EVENT.fullmatch(text) is not None
+    safe["event"] = text if known else WITHHELD
+    for name, value in event.items():
+        if name in {"event", "level", "timestamp", "exc_info", "stack_info"}:
+            continue
+        if isinstance(value, BaseException):
+            safe.update(render_exception(value))
+            continue
+        test = FIELDS.get(name) or (_number if name.endswith(_NUMBER_SUFFIXES) else None)
+        shown = _NAME.fullmatch(name) is not None
+        if not shown:
+            safe[WITHHELD] = WITHHELD
+        elif value is None or (test is not None and test(value)):
+            safe[name] = str(value) if isinstance(value, Path | str) else value
+        else:
+            safe[name] = WITHHELD
+    info = event.get("exc_info")
+    if info:
+        error = info if isinstance(info, BaseException) else info[1] if isinstance(info, tuple) else sys.exc_info()[1]
+        if error is not None:
+            safe.update(render_exception(error))
+    return safe
+
+
+def render_exception(error: BaseException) -> dict[str, Any]:
+    """Type, place and causes of an exception; its text only when it is one of ours."""
+    rendered: dict[str, Any] = {"exception": type_name(error)}
+    if isinstance(error, HandoffError):
+        rendered["exception_text"] = str(error)[:_ERROR_CHARS_MAX]
+    rendered["at"] = frames(error.__traceback__)
+    causes: list[str] = []
+    seen = {id(error)}
+    cause = _cause(error)
+    while cause is not None and id(cause) not in seen and len(causes) < _CAUSES_MAX:
+        seen.add(id(cause))
+        at = frames(cause.__traceback__)
+        causes.append(f"{type_name(cause)} at {at[-1]}" if at else type_name(cause))
+        cause = _cause(cause)
+    if isinstance(error, BaseExceptionGroup):
+        causes += [type_name(inner) for inner in error.exceptions[:_CAUSES_MAX]]
+    if causes:
+        rendered["causes"] = causes
+    return rendered
+
+
+def type_name(error: BaseException) -> str:
+    """`module.Class`, or `Class` for the builtin ones."""
+    kind = type(error)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return name if _TYPE.fullmatch(name) else WITHHELD
+
+
+def frames(traceback: TracebackType | None) -> list[str]:
+    """The engine's own frames of a traceback, outermost first: `engine/runtime/intake.py:120`."""
+    found: list[str] = []
+    while traceback is not None:
+        place = _engine_place(traceback.tb_frame.f_code.co_filename, traceback.tb_lineno)
+        if place is not None:
+            found.append(place)
+        traceback = traceback.tb_next
+    return found[-_FRAMES_MAX:]
+
+
+def _engine_place(file: str, line: int) -> str | None:
+    path = Path(file)
+    return f"engine/{path.relative_to(_ENGINE).as_posix()}:{line}" if path.is_relative_to(_ENGINE) else None
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error.__cause__ if error.__suppress_context__ else error.__cause__ or error.__context__
+
+
+class _Lines:
+    """Writes finished lines. A closed or full stderr must not take the daemon down."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def msg(self, line: str) -> None:
+        try:
+            self._out.write(line + "\n")
+            self._out.flush()
+        except (OSError, ValueError):
+            pass
+
+    log = debug = info = warn = warning = error = critical = exception = fatal = failure = err = msg
+
+
+class _Bridge(logging.Handler):
+    """What libraries say through the standard library's logging, without what they say it about."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        fields: dict[str, Any] = {"logger": record.name, "source": _library_place(record.pathname, record.lineno)}
+        if error is not None:
+            fields["exc_info"] = error
+        log = get_logger()
+        if record.levelno >= logging.ERROR:
+            log.error("library message", **fields)
+        elif record.levelno >= logging.WARNING:
+            log.warning("library message", **fields)
+        elif record.levelno >= logging.INFO:
+            log.info("library message", **fields)
+        else:
+            log.debug("library message", **fields)
+
+
+def _library_place(file: str, line: int) -> str:
+    """`package/module.py`, so that the statement can be looked up; never the folders of this machine."""
+    return "/".join(Path(file).parts[-2:]) + f":{line}"
+
+
+def _route_libraries(level: int) -> None:
+    logging.raiseExceptions = False  # logging's own error report prints the arguments
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+    root.addHandler(_Bridge())
+    root.setLevel(max(level, logging.WARNING))
+    for name, logger in list(logging.Logger.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and name != "root":
+            logger.handlers.clear()  # a handler of a library's own would write past us
+            logger.propagate = True
+
+
+def _report(event_log: Callable[..., Any], event: str, error: BaseException | None, **fields: Any) -> None:
+    if error is not None:
+        fields["exc_info"] = error
+    event_log(event, **fields)
+
+
+def _excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    _report(get_logger().critical, "unhandled exception", error.with_traceback(traceback))
+
+
+def _threading_excepthook(args: threading.ExceptHookArgs) -> None:
+    if args.exc_type is not SystemExit:
+        _report(get_logger().critical, "unhandled exception in a thread", args.exc_value)
+
+
+def _unraisablehook(unraisable: sys.UnraisableHookArgs) -> None:
+    _report(get_logger().error, "exception ignored by python", unraisable.exc_value)
+
+
+def _showwarning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object, **__: object
+) -> None:
+    del message  # may hold a value
+    get_logger().warning("python warning", exception=category.__name__, source=_library_place(filename, lineno))
+
+
+def _loop_exception(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    error = context.get("exception")
+    _report(get_logger().error, "unhandled exception in the event loop", error)

@@ -1,0 +1,529 @@
+"""From a mapping file to closures, once at start or reload. Every problem of the file is found, not just the first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from engine.domain.encounter import Diagnosis, Procedure
+from engine.errors import DATA_TYPE, REQUIRED_FIELD_MISSING, MappingError, MessageError, SettingsError
+from engine.hl7v2.message import NULL, Message, Repetition, Segment
+from engine.hl7v2.path import ALL, Path, PathError
+from engine.mapping import functions
+from engine.mapping import spec as specs
+from engine.mapping.apply import Mapping, Read
+from engine.mapping.expression import Filter, FilterError, compile_filter
+from engine.mapping.expression import Source as Readable
+from engine.mapping.functions import ABSENT, Build, Flaw, Parse, several
+from engine.mapping.tables import Tables
+from engine.yamlfile import Document, Problem, validate
+
+# --- what there is to map to -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a target holds, and so how a field is read for it."""
+
+    name: str
+    """In words, for problems."""
+    options: frozenset[str] = frozenset()
+    """Keys of a rule, beyond those for every target, that mean something here."""
+    value: type | None = None
+    """The type of a single value, where tables and defaults may give one."""
+    several: bool = False
+    """Takes several paths in `from`."""
+    build: Build | None = None
+    """Reads a whole repetition; none: the text of a component is parsed."""
+    parse: Parse | None = None
+    type_component: int = 0
+    """Where `prefer` finds the type."""
+
+
+_TEXT: Final = Kind("a text", frozenset({"table", "default"}), str)
+_BOOLEAN: Final = Kind("a yes or no", frozenset({"table", "default"}), bool, parse=functions.boolean)
+_INTEGER: Final = Kind("a whole number", frozenset({"default"}), int, parse=functions.integer)
+_DATE: Final = Kind("a date", parse=functions.iso_date)
+_TIME: Final = Kind("a time")
+_DISPOSITION: Final = Kind("a disposition", frozenset({"table"}), str, parse=functions.disposition)
+_NAME: Final = Kind("a name", frozenset({"prefer"}), build=functions.name, type_component=7)
+_ADDRESS: Final = Kind("an address", frozenset({"prefer"}), build=functions.address, type_component=7)
+_PROVIDER: Final = Kind("a provider", frozenset({"prefer"}), build=functions.provider, type_component=13)
+_LOCATION: Final = Kind("a location", build=functions.location)
+_IDENTIFIER: Final = Kind("an identifier", build=functions.identifier)
+_IDENTIFIERS: Final = Kind("identifiers", several=True, build=functions.identifier)
+_PHONES: Final = Kind("phones", frozenset({"prefer", "region"}), several=True, type_component=3)
+_DIAGNOSES: Final = Kind("diagnoses", frozenset({"each"}))
+_PROCEDURES: Final = Kind("procedures", frozenset({"each"}))
+
+_ITEMS: Final[dict[Kind, tuple[Callable[..., Any], dict[str, Kind]]]] = {
+    _DIAGNOSES: (Diagnosis, {"code": _TEXT, "system": _TEXT, "text": _TEXT, "type": _TEXT}),
+    _PROCEDURES: (Procedure, {"code": _TEXT, "system": _TEXT, "text": _TEXT, "performed_at": _TIME}),
+}
+"""What `each` makes, and its parts. An item without a code is none."""
+
+TARGETS: Final[dict[str, tuple[Kind, str, str]]] = {
+    "patient.identifiers": (_IDENTIFIERS, "own", "identifiers"),
+    "patient.name": (_NAME, "patient", "name"),
+    "patient.birth_date": (_DATE, "patient", "birth_date"),
+    "patient.sex": (_TEXT, "patient", "sex"),
+    "patient.address": (_ADDRESS, "patient", "address"),
+    "patient.phones": (_PHONES, "patient", "phones"),
+    "patient.language": (_TEXT, "patient", "language"),
+    "patient.deceased": (_BOOLEAN, "patient", "deceased"),
+    "patient.deceased_at": (_TIME, "patient", "deceased_at"),
+    "patient.pcp": (_PROVIDER, "patient", "pcp"),
+    "patient.lives_alone": (_BOOLEAN, "patient", "lives_alone"),
+    "patient.transportation": (_BOOLEAN, "patient", "transportation"),
+    "patient.active_medications": (_INTEGER, "patient", "active_medications"),
+    "encounter.visit_number": (_IDENTIFIER, "own", "visit"),
+    "encounter.account": (_TEXT, "own", "account"),
+    "encounter.class": (_TEXT, "encounter", "class_"),
+    "encounter.location": (_LOCATION, "encounter", "location"),
+    "encounter.attending": (_PROVIDER, "encounter", "attending"),
+    "encounter.admission_type": (_TEXT, "encounter", "admission_type"),
+    "encounter.hospital_service": (_TEXT, "encounter", "hospital_service"),
+    "encounter.admitted_at": (_TIME, "encounter", "admitted_at"),
+    "encounter.discharged_at": (_TIME, "encounter", "discharged_at"),
+    "encounter.disposition": (_DISPOSITION, "encounter", "disposition"),
+    "encounter.diagnoses": (_DIAGNOSES, "encounter", "diagnoses"),
+    "encounter.procedures": (_PROCEDURES, "encounter", "procedures"),
+    "merge.identifiers": (_IDENTIFIERS, "own", "merged"),
+    "merge.visit": (_IDENTIFIER, "own", "merged_visit"),
+}
+"""Target -> its kind, and the part and field of `Mapped` that it becomes."""
+
+_UNREADABLE: Final = "invalid-"
+"""How the codes begin that say a value could not be read."""
+
+
+def compile_mapping(document: Document, tables: Tables, *, zone: ZoneInfo) -> Mapping:
+    """Compile a mapping file. zone: of times without offset. Raises SettingsError with all problems."""
+    file = validate(document, specs.MappingFile)
+    return _Compiler(document, tables, zone).mapping(file)
+
+
+class _Compiler:
+    def __init__(self, document: Document, tables: Tables, zone: ZoneInfo) -> None:
+        self.document = document
+        self.tables = tables
+        self.zone = zone
+        self.problems: list[Problem] = []
+
+    def problem(self, path: tuple[str | int, ...], message: str) -> None:
+        while path not in self.document.places and len(path) > 1:
+            path = path[:-1]  # the short forms have fewer levels than the model
+        self.problems.append(self.document.problem(path, message))
+
+    def mapping(self, file: specs.MappingFile) -> Mapping:
+        rules: dict[str, list[tuple[str, Read]]] = {"patient": [], "encounter": [], "own": []}
+        for target, rule in file.root.items():
+            if target not in TARGETS:
+                self.problem((target,), f"there is no such target{_did_you_mean(target, TARGETS)}")
+                continue
+            kind, group, field = TARGETS[target]
+            read = self.rule(target, kind, rule)
+            if read is not None:
+                rules[group].append((field, read))
+        if "patient.identifiers" not in file.root:
+            self.problem((), "patient.identifiers is missing: without it no message finds its patient")
+        if self.problems:
+            raise SettingsError(tuple(self.problems))
+        return Mapping(
+            self.document.file, self.zone, tuple(rules["patient"]), tuple(rules["encounter"]), tuple(rules["own"])
+        )
+
+    def rule(self, target: str, kind: Kind, rule: specs.Rule) -> Read | None:
+        """The closure of one target; none when there are problems."""
+        found = len(self.problems)
+        at = (target,)
+        self.options(at, kind, rule)
+        read: Read | None = None
+        if kind in _ITEMS:
+            read = self.items(target, kind, rule)
+        elif kind is _PHONES or kind.build is not None:
+            read = self.composite(at, kind, rule)
+        else:
+            read = self.scalar(target, at, kind, rule)
+        if len(self.problems) > found or read is None:
+            return None
+        if rule.required or rule.default is not None or rule.on_error == "dead":
+            location = rule.sources[0].path if rule.sources else str(rule.each)
+            return _strict(read, rule, location, self.failure(target))
+        return read
+
+    def options(self, at: tuple[str | int, ...], kind: Kind, rule: specs.Rule | specs.Part) -> None:
+        for key in ("table", "default", "prefer", "region", "each"):
+            if getattr(rule, key, None) is not None and key not in kind.options:
+                self.problem((*at, key), f"{key} means nothing for {kind.name}")
+        if kind.value and rule.default is not None and type(rule.default) is not kind.value:
+            self.problem((*at, "default"), f"must be {kind.name}")
+        if rule.from_ is not None and len(rule.from_) > 1 and not kind.several:
+            self.problem((*at, "from"), f"{kind.name} comes from one path; of several alternatives use first_of")
+        if isinstance(rule, specs.Rule):
+            if rule.required and rule.default is not None:
+                self.problem((*at, "required"), "means nothing beside default")
+            if "each" in kind.options and rule.each is None:
+                self.problem(at, f"{kind.name} are read with each and parts")
+            if "region" in kind.options and rule.region is None:
+                self.problem(at, "the key 'region' is missing here (the country of numbers that name none, like US)")
+            elif rule.region is not None and not functions.region_is_known(rule.region):
+                self.problem((*at, "region"), "is not a country code of ISO 3166 (like US)")
+
+    def failure(self, target: str) -> Callable[[str, str], MappingError]:
+        file, (line, _) = self.document.file, self.document.place((target,))
+
+        def fail(code: str, location: str) -> MappingError:
+            text = "the code table does not know the code" if code == "unknown-code" else f"{code} (on_error: dead)"
+            return MappingError(text, file=file, line=line, target=target, location=location, error=code)
+
+        return fail
+
+    # --- sources
+
+    def paths(
+        self, at: tuple[str | int, ...], rule: specs.Rule | specs.Part, *, whole: bool
+    ) -> list[tuple[Path, Filter | None]]:
+        """The compiled sources; those with problems are left out."""
+        key = "from" if rule.from_ is not None else "first_of"
+        compiled: list[tuple[Path, Filter | None]] = []
+        for index, source in enumerate(rule.sources):
+            here = (*at, key, index) if (*at, key, index) in self.document.places else (*at, key)
+            path = self.path((*here, "path"), source.path)
+            if path is None:
+                continue
+            if whole and _below_field(path):
+                self.problem((*here, "path"), "is read from a whole field: leave the component out")
+            where = self.where((*here, "where"), source.where, path.segment)
+            compiled.append((path, where))
+        return compiled
+
+    def path(self, at: tuple[str | int, ...], text: str) -> Path | None:
+        try:
+            path = Path.parse(text)
+        except PathError as error:
+            self.problem(at, f"{error.text} (column {error.column} of the path)")
+            return None
+        if not path.segment:
+            self.problem(at, "a path begins with a segment, as in PID-3")
+            return None
+        return path
+
+    def where(self, at: tuple[str | int, ...], text: str | None, segment: str) -> Filter | None:
+        if text is None:
+            return None
+        try:
+            where = compile_filter(text)
+        except FilterError as error:
+            self.problem(at, f"{error.text} (line {error.line}, column {error.column} of the filter)")
+            return None
+        for path in where.paths:
+            if path.segment != segment:
+                self.problem(at, f"{path.text} is not in {segment}: this filter sees one {segment} at a time")
+        return where
+
+    # --- readers
+
+    def scalar(self, target: str, at: tuple[str | int, ...], kind: Kind, rule: specs.Rule) -> Read | None:
+        parse = self.parse(at, kind, rule)
+        fatal = self.fatal(target, rule)
+        reads: list[Read] = [
+            _scalar(_text(path) if where is None else _text_where(path, where), parse, path.text, fatal)
+            for path, where in self.paths(at, rule, whole=False)
+        ]
+        return _first_of(reads)
+
+    def composite(self, at: tuple[str | int, ...], kind: Kind, rule: specs.Rule) -> Read | None:
+        build = functions.phone(rule.region or "") if kind is _PHONES else kind.build
+        takes = [(_repetitions(path, where), path.text) for path, where in self.paths(at, rule, whole=True)]
+        if build is None or not takes:
+            return None
+        rank = _rank(rule.prefer, kind.type_component)
+        if kind.several and rule.from_ is not None:
+            return _several(takes, build, rank)
+        if kind.several:
+            return _first_of([_several([take], build, rank) for take in takes])
+        return _first_of([_single(take, build, rank) for take, _ in takes])
+
+    def items(self, target: str, kind: Kind, rule: specs.Rule) -> Read | None:
+        make, kinds = _ITEMS[kind]
+        if rule.each is None or rule.parts is None:
+            return None
+        reads: list[tuple[str, Read]] = []
+        for name, part in rule.parts.items():
+            at = (target, "parts", name)
+            if name not in kinds:
+                self.problem(at, f"{kind.name} have no such part{_did_you_mean(name, kinds)}")
+                continue
+            self.options(at, kinds[name], part)
+            read = self.part(target, at, kinds[name], part, rule.each)
+            if read is not None:
+                reads.append((name, read))
+        if "code" not in rule.parts:
+            self.problem((target, "parts"), "the part 'code' is missing")
+            return None
+        where = self.where((target, "where"), rule.where, rule.each)
+        return _items(rule.each, where, tuple(reads), make, rule.parts["code"].sources[0].path)
+
+    def part(self, target: str, at: tuple[str | int, ...], kind: Kind, part: specs.Part, segment: str) -> Read | None:
+        parse, fatal = self.parse(at, kind, part), self.fatal(target, part)
+        reads: list[Read] = []
+        for path, where in self.paths(at, part, whole=False):
+            if path.segment != segment or path.index != 1:
+                self.problem(at, f"a part of each {segment} is read from that {segment}, as in {segment}-3.1")
+            if where is not None:
+                self.problem(at, "where stands beside each, not in a part")
+            reads.append(_scalar(_text(path), parse, path.text, fatal))
+        read = _first_of(reads)
+        if read is not None and (part.default is not None or part.on_error == "dead"):
+            return _strict(read, part, part.sources[0].path, self.failure(target))
+        return read
+
+    def parse(self, at: tuple[str | int, ...], kind: Kind, rule: specs.Rule | specs.Part) -> Parse | None:
+        parse = kind.parse
+        if kind is _TIME:
+            zone = self.zone
+            return lambda text: functions.iso_time(text, zone)
+        if rule.table is None or "table" not in kind.options:
+            return parse
+        table = self.tables.get(rule.table)
+        if table is None:
+            self.problem((*at, "table"), f"there is no such table{_did_you_mean(rule.table, self.tables)}")
+            return None
+        if not table.results() <= {kind.value}:
+            self.problem((*at, "table"), f"the values of this table ({table.file}) are not each {kind.name}")
+        look_up = functions.coded(table)
+        return functions.then(look_up, functions.disposition) if kind is _DISPOSITION else look_up
+
+    def fatal(self, target: str, rule: specs.Rule | specs.Part) -> Callable[[str, str], MappingError] | None:
+        table = self.tables.get(rule.table) if rule.table else None
+        return self.failure(target) if table is not None and table.unknown_is_error else None
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    close = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+_SELECTION: Final = re.compile(r"\[[^\]]*\]")
+
+
+def _below_field(path: Path) -> bool:
+    """A component was written."""
+    return "." in _SELECTION.sub("", path.text)
+
+
+def _selects(path: Path) -> bool:
+    """A repetition was chosen: by number, by `[*]` or by a condition."""
+    return "[" in path.text.partition("-")[2]
+
+
+# --- closures --------------------------------------------------------------------------------------------------------
+
+_Text = Callable[[Any], str | None]
+_Take = Callable[[Message], Sequence[Repetition]]
+_Rank = Callable[[Repetition], int]
+_Fail = Callable[[str, str], MappingError]
+
+
+def _text(path: Path) -> Callable[[Readable], str | None]:
+    if several(path):
+        return lambda source: _first_valued(source.all(path))
+    return lambda source: source.get(path)
+
+
+def _text_where(path: Path, where: Filter) -> Callable[[Message], str | None]:
+    def text(message: Message) -> str | None:
+        segments = _chosen(message, path, where)
+        return _first_valued([value for segment in segments for value in segment.all(path)])
+
+    return text
+
+
+def _first_valued(values: list[str]) -> str | None:
+    null = None
+    for value in values:
+        if value == NULL:
+            null = NULL
+        elif value.strip():
+            return value
+    return null
+
+
+def _chosen(message: Message, path: Path, where: Filter | None) -> list[Segment]:
+    segments = message.segments(path.segment)
+    if where is not None:
+        segments = [segment for segment in segments if where(segment)]
+    return segments if path.index == ALL else segments[path.index - 1 : path.index]
+
+
+def _scalar(text_of: _Text, parse: Parse | None, location: str, fatal: _Fail | None) -> Read:
+    def read(source: Any, notes: list[str]) -> Any:
+        text = text_of(source)
+        if not text or not (text := text.strip()):
+            return ABSENT
+        if text == NULL:
+            return None
+        if parse is None:
+            return text
+        value = parse(text)
+        if value.__class__ is Flaw:
+            if fatal is not None and value.code == "unknown-code":
+                raise fatal(value.code, location)
+            notes.append(f"{value.code}:{location}")
+            return value.value
+        return value
+
+    return read
+
+
+def _repetitions(path: Path, where: Filter | None) -> _Take:
+    """The repetitions that a path means; all of the field when it chooses none."""
+    name, field, conditions = path.segment, path.field, path.conditions
+    one = _selects(path) and path.repetition != ALL
+    plain = not one and not conditions and where is None and path.index == 1
+
+    def take_plain(message: Message) -> Sequence[Repetition]:
+        segments = message.segments(name)
+        return segments[0].repetitions(field) if segments else ()
+
+    def take(message: Message) -> Sequence[Repetition]:
+        found: list[Repetition] = []
+        for segment in _chosen(message, path, where):
+            repetitions = segment.repetitions(field)
+            found += repetitions[path.repetition - 1 : path.repetition] if one else repetitions
+        if conditions:
+            return [
+                repetition
+                for repetition in found
+                if all((repetition.get(c.component, c.subcomponent) or "").strip() == c.value for c in conditions)
+            ]
+        return found
+
+    return take_plain if plain else take
+
+
+def _rank(prefer: tuple[str, ...] | None, component: int) -> _Rank | None:
+    if prefer is None:
+        return None
+    order = {kind: index for index, kind in enumerate(prefer)}
+    return lambda repetition: order.get(functions.part(repetition, component) or "", len(order))
+
+
+def _single(take: _Take, build: Build, rank: _Rank | None) -> Read:
+    def read(message: Message, _notes: list[str]) -> Any:
+        repetitions = take(message)
+        if rank is not None and len(repetitions) > 1:
+            repetitions = sorted(repetitions, key=rank)
+        result: Any = ABSENT
+        for repetition in repetitions:
+            value = build(repetition)
+            if value is None:
+                result = None
+            elif value is not ABSENT:
+                return value
+        return result
+
+    return read
+
+
+def _several(takes: Sequence[tuple[_Take, str]], build: Build, rank: _Rank | None) -> Read:
+    def read(message: Message, notes: list[str]) -> Any:
+        found: list[tuple[int, Any]] = []
+        nothing: Any = ABSENT
+        for take, location in takes:
+            for repetition in take(message):
+                value = build(repetition)
+                if value is None:
+                    nothing = None
+                elif value.__class__ is Flaw:
+                    notes.append(f"{value.code}:{location}")
+                elif value is not ABSENT:
+                    found.append((rank(repetition) if rank is not None else 0, value))
+        if rank is not None:
+            found.sort(key=lambda item: item[0])
+        return tuple(dict.fromkeys(value for _, value in found)) or nothing
+
+    return read
+
+
+def _first_of(reads: Sequence[Read]) -> Read | None:
+    """The first value; else a null, if one of them is one."""
+    if len(reads) < 2:
+        return reads[0] if reads else None
+
+    def read(message: Message, notes: list[str]) -> Any:
+        result: Any = ABSENT
+        for one in reads:
+            value = one(message, notes)
+            if value is None:
+                result = None
+            elif value is not ABSENT:
+                return value
+        return result
+
+    return read
+
+
+def _items(
+    name: str,
+    where: Filter | None,
+    parts: tuple[tuple[str, Read], ...],
+    make: Callable[..., Any],
+    location: str,
+) -> Read:
+    """One item a segment. The segments of a message are a snapshot: together they replace what the chart holds."""
+
+    def read(message: Message, notes: list[str]) -> Any:
+        items: list[Any] = []
+        said = False
+        for segment in message.segments(name):
+            if where is not None and not where(segment):
+                said = True  # a deleted one: the set without it is what the sender means
+                continue
+            values = {}
+            for part, read_part in parts:
+                value = read_part(segment, notes)
+                if value is None:
+                    said = True
+                elif value is not ABSENT:
+                    values[part] = value
+            if "code" in values:
+                items.append(make(**values))
+            elif values:
+                notes.append(f"item-without-code:{location}")
+        return tuple(items) if items else None if said else ABSENT
+
+    return read
+
+
+def _strict(read: Read, rule: specs.Rule | specs.Part, location: str, failure: _Fail) -> Read:
+    """Adds what `required`, `default` and `on_error: dead` ask for."""
+    required = isinstance(rule, specs.Rule) and rule.required
+    dead, default = rule.on_error == "dead", rule.default
+
+    def strict(message: Message, notes: list[str]) -> Any:
+        before = len(notes)
+        value = read(message, notes)
+        for note in notes[before:]:
+            if note.startswith(_UNREADABLE):
+                if dead:
+                    raise failure(*note.split(":", 1))
+                if required and value is ABSENT:
+                    raise _unusable("required-field-unreadable", "can't be read", DATA_TYPE, location)
+                return value  # something was sent: the default is for messages that say nothing
+        if value is ABSENT and default is not None:
+            return default
+        if required and (value is ABSENT or value is None):
+            raise _unusable("required-field-missing", "is required and missing", REQUIRED_FIELD_MISSING, location)
+        return value
+
+    return strict
+
+
+def _unusable(error: str, text: str, hl7_code: int, location: str) -> MessageError:
+    return MessageError(error, text, hl7_code=hl7_code, location=location)

@@ -1,0 +1,283 @@
+"""What a field's text or parts become: dates, times, phones, names, identifiers.
+
+Nothing here guesses. What can't be read is a `Flaw`: its code says what is wrong, its value is what stands in (none,
+for most), and no text of the message is in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from engine.domain.encounter import Location
+from engine.domain.patient import Address, Identifier, Name, Provider
+from engine.hl7v2.message import NULL, Repetition
+from engine.hl7v2.path import ALL, Path
+from engine.mapping.tables import Table
+
+YEAR_MIN: Final = 1800
+YEAR_MAX: Final = 2999
+"""A year outside is a placeholder (00010101, 99991231), not a date in the life of a patient."""
+
+PHONES_CACHED_MAX: Final = 16_384
+TIMES_CACHED_MAX: Final = 4_096
+
+
+class _Absent:
+    """The message says nothing of it."""
+
+
+ABSENT: Final = _Absent()
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """A text that can't be read as it stands. `code` is stable and becomes a deviation (`invalid-date:PID-7`)."""
+
+    code: str
+    value: Any = ABSENT
+    """What the field gets all the same; absent: it is left as it is."""
+
+
+Parse = Callable[[str], Any]
+"""A trimmed, valued text to a domain value, or a Flaw."""
+Build = Callable[[Repetition], Any]
+"""A repetition to a domain value, None (null), ABSENT or a Flaw."""
+
+
+def several(path: Path) -> bool:
+    """Whether a path can mean more than one place."""
+    return ALL in {path.index, path.repetition}
+
+
+# --- texts -----------------------------------------------------------------------------------------------------------
+
+
+_DTM: Final = re.compile(
+    r"([0-9]{4})(?:([0-9]{2})(?:([0-9]{2})(?:([0-9]{2})(?:([0-9]{2})(?:([0-9]{2})(\.[0-9]{1,4})?)?)?)?)?)?"
+    r"([+-][0-9]{4})?"
+)
+_INVALID_DATE: Final = Flaw("invalid-date")
+_INVALID_TIME: Final = Flaw("invalid-time")
+
+
+def iso_date(text: str) -> str | Flaw:
+    """HL7 DT or DTM to an ISO date of the precision that was sent: `1958`, `1958-07`, `1958-07-15`.
+
+    A time of day is left out. A date that does not exist (`19580230`, `19580000`) is invalid as a whole: that its year
+    might be right would be a guess.
+    """
+    found = _DTM.fullmatch(text)
+    if found is None or _moment(found) is None:
+        return _INVALID_DATE
+    return "-".join(part for part in found.group(1, 2, 3) if part)
+
+
+@lru_cache(maxsize=TIMES_CACHED_MAX)
+def iso_time(text: str, zone: ZoneInfo) -> str | Flaw:
+    """HL7 DTM to ISO 8601 with the digits that were sent: `2026-07-15T14:30-04:00`; without an hour, a date alone.
+
+    A time without offset is local time of `zone`. Where the clock was turned back and the text may mean two moments,
+    the first one is taken; where it was turned forward and such a time never was, the offset before the change; both
+    are noted (`ambiguous-local-time`).
+    """
+    found = _DTM.fullmatch(text)
+    moment = _moment(found) if found else None
+    if found is None or moment is None:
+        return _INVALID_TIME
+    year, month, day, hour, minute, second, fraction, offset = found.groups()
+    if hour is None:
+        return "-".join(part for part in (year, month, day) if part)
+    clock = f"{year}-{month}-{day}T{hour}"
+    if minute is not None:
+        clock += f":{minute}"
+        if second is not None:
+            clock += f":{second}{fraction or ''}"
+    if offset is not None:
+        if int(offset[1:3]) > 14 or int(offset[3:]) > 59:
+            return _INVALID_TIME
+        return f"{clock}{offset[:3]}:{offset[3:]}"
+    ours = zone.utcoffset(moment)
+    iso = clock + _offset(ours)
+    return iso if ours == zone.utcoffset(moment.replace(fold=1)) else Flaw("ambiguous-local-time", iso)
+
+
+def _moment(found: re.Match[str]) -> datetime | None:
+    year, month, day, hour, minute, second = found.group(1, 2, 3, 4, 5, 6)
+    if not YEAR_MIN <= int(year) <= YEAR_MAX:
+        return None
+    try:
+        return datetime(int(year), int(month or 1), int(day or 1), int(hour or 0), int(minute or 0), int(second or 0))  # noqa: DTZ001  # local time as it was sent
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=256)
+def _offset(offset: timedelta | None) -> str:
+    minutes = round((offset or timedelta()).total_seconds() / 60)
+    sign, minutes = ("-", -minutes) if minutes < 0 else ("+", minutes)
+    return f"{sign}{minutes // 60:02}:{minutes % 60:02}"
+
+
+def boolean(text: str) -> bool | Flaw:
+    """HL7 table 0136."""
+    upper = text.upper()
+    return True if upper == "Y" else False if upper == "N" else Flaw("invalid-boolean")
+
+
+_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,9}")
+
+
+def integer(text: str) -> int | Flaw:
+    return int(text) if _INTEGER.fullmatch(text) else Flaw("invalid-integer")
+
+
+def disposition(text: str) -> str:
+    """Two digits, as NUBC writes them: `1` is `01`. What is no number stays as it is."""
+    return f"0{text}" if len(text) == 1 and "0" <= text <= "9" else text
+
+
+def coded(table: Table) -> Parse:
+    """The look-up in a code table; a code that it does not know is noted, whatever becomes of it."""
+
+    def look_up(code: str) -> Any:
+        value, known = table.find(code)
+        return value if known else Flaw("unknown-code", value)
+
+    return look_up
+
+
+def then(look_up: Parse, parse: Callable[[str], Any]) -> Parse:
+    """A look-up whose texts are parsed in turn."""
+
+    def both(code: str) -> Any:
+        value = look_up(code)
+        if value.__class__ is Flaw:
+            return Flaw(value.code, parse(value.value)) if isinstance(value.value, str) else value
+        return parse(value) if isinstance(value, str) else value
+
+    return both
+
+
+@lru_cache(maxsize=PHONES_CACHED_MAX)
+def e164(text: str, region: str) -> str | None:
+    """A phone number to E.164; none when it is not a whole number.
+
+    The length must be that of a number of its country; whether the number is in use is not asked, because such lists
+    age. What follows the digits (extension, comment) is left out, and letters are never read as digits.
+    """
+    import phonenumbers
+
+    letters = _LETTER_AFTER_DIGIT.search(text)
+    try:
+        number = phonenumbers.parse(text[: letters.start() + 1] if letters else text, region)
+    except phonenumbers.NumberParseException:
+        return None
+    if phonenumbers.is_possible_number_with_reason(number) != phonenumbers.ValidationResult.IS_POSSIBLE:
+        return None
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+_LETTER_AFTER_DIGIT: Final = re.compile(r"\d[^\dA-Za-z]*[A-Za-z]")
+
+
+def region_is_known(region: str) -> bool:
+    import phonenumbers
+
+    return region in phonenumbers.SUPPORTED_REGIONS
+
+
+# --- parts of a field ------------------------------------------------------------------------------------------------
+
+
+def part(repetition: Repetition, component: int, subcomponent: int = 1) -> str | None:
+    """A valued component, trimmed; none when it is absent, empty or null."""
+    value = repetition.get(component, subcomponent)
+    if not value:
+        return None
+    value = value.strip()
+    return value if value and value != NULL else None
+
+
+def _composite(record: Callable[..., Any], places: Mapping[str, tuple[int, int]]) -> Build:
+    """Reads a record part by part. Without any valued part: null if there is a null in it, else absent."""
+    items = tuple((name, component, subcomponent) for name, (component, subcomponent) in places.items())
+
+    def build(repetition: Repetition) -> Any:
+        values = {}
+        get = repetition.get
+        for name, component, subcomponent in items:
+            value = get(component, subcomponent)
+            if value and (value := value.strip()) and value != NULL:
+                values[name] = value
+        return record(**values) if values else nothing(repetition)
+
+    return build
+
+
+def nothing(repetition: Repetition) -> Any:
+    return None if NULL in repetition.text else ABSENT
+
+
+def _address(street: str | None = None, other: str | None = None, **rest: str) -> Address:
+    return Address(line=", ".join(line for line in (street, other) if line) or None, **rest)
+
+
+name: Final = _composite(
+    Name, {"family": (1, 1), "given": (2, 1), "middle": (3, 1), "suffix": (4, 1), "prefix": (5, 1)}
+)
+"""XPN, HL7 chapter 2A."""
+address: Final = _composite(
+    _address,
+    {"street": (1, 1), "other": (2, 1), "city": (3, 1), "state": (4, 1), "postal_code": (5, 1), "country": (6, 1)},
+)
+"""XAD: street (SAD-1) and other designation are the line."""
+provider: Final = _composite(Provider, {"id": (1, 1), "family": (2, 1), "given": (3, 1)})
+"""XCN."""
+location: Final = _composite(Location, {"point_of_care": (1, 1), "room": (2, 1), "bed": (3, 1), "facility": (4, 1)})
+"""PL."""
+
+
+def identifier(repetition: Repetition) -> Any:
+    """CX. The authority is the namespace id of CX-4, else its universal id, else empty: the channel then names one."""
+    value = part(repetition, 1)
+    if value is None:
+        return nothing(repetition)
+    authority = part(repetition, 4) or part(repetition, 4, 2) or ""
+    return Identifier(value=value, authority=authority, type=part(repetition, 5) or "")
+
+
+_NOT_A_PHONE: Final = frozenset({"INTERNET", "X.400", "FX", "BP", "MD"})
+"""XTN-3, HL7 table 0202: mail, fax, pager, modem."""
+
+
+def phone(region: str) -> Build:
+    """XTN to E.164: the number as one text (XTN-1 up to 2.6, XTN-12 since), else country, area and local number."""
+
+    def build(repetition: Repetition) -> Any:
+        equipment = part(repetition, 3)
+        if (equipment and equipment.upper() in _NOT_A_PHONE) or part(repetition, 2) == "NET":
+            return ABSENT
+        said = False
+        for text in (part(repetition, 1), part(repetition, 12), _parted(repetition)):
+            if text is not None:
+                said = True
+                number = e164(text, region)
+                if number is not None:
+                    return number
+        return Flaw("invalid-phone") if said else nothing(repetition)
+
+    return build
+
+
+def _parted(repetition: Repetition) -> str | None:
+    local = part(repetition, 7)
+    if local is None:
+        return None
+    country, area = part(repetition, 5), part(repetition, 6) or ""
+    return f"+{country.lstrip('+')}{area}{local}" if country else area + local

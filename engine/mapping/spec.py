@@ -1,0 +1,116 @@
+"""The shape of a mapping file: `mappings/fields/<name>.yaml`.
+
+One line a target; the target decides what is read (a name, a date, phones), the rule says from where:
+
+    patient.birth_date: PID-7                                          # short for {from: PID-7}
+    patient.name:       {from: PID-5, prefer: [L, ""]}
+    patient.phones:     {from: [PID-13, PID-14], region: US}
+    patient.sex:        {from: PID-8, table: sex}
+    patient.pcp:        {first_of: [PD1-4, {path: ROL-4, where: "ROL-3.1 == 'PP'"}]}
+    encounter.diagnoses:
+      each: DG1
+      where: "DG1-21 != 'D'"
+      parts: {code: DG1-3.1, system: DG1-3.3}
+
+from        a path; for targets that hold several things a list of paths, all of which are read
+first_of    paths, of which the first valued one counts
+where       only segments for which this filter holds; inside `{path: ..., where: ...}`, or beside `each`
+each        a segment, of which every occurrence becomes one item; `parts` says what of it
+prefer      types (name and address: component 7, provider: 13, phone: 3) best first; others come after them
+table       a code table of `mappings/tables/`
+region      the country (US) of phone numbers that name none
+default     what the field gets when the message says nothing of it
+required    a message without it is refused: error 101 at the first path
+on_error    what happens when a value can't be read (a date that does not exist): `deviation` (the field is left as it
+            is and the deviation noted), or `dead` (the message becomes a dead letter)
+
+An absent or empty field leaves what the chart holds, the null `""` clears it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, RootModel, model_validator
+
+from engine.yamlfile import StrictModel
+
+PathText = Annotated[str, Field(min_length=1, max_length=256)]
+TableName = Annotated[str, Field(min_length=1, max_length=64)]
+Default = str | bool | int
+OnError = Literal["deviation", "dead"]
+
+
+class _Model(StrictModel):
+    model_config = StrictModel.model_config | ConfigDict(populate_by_name=False)
+
+
+class Source(_Model):
+    """A path, or a path in those segments for which a filter holds."""
+
+    path: PathText
+    where: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
+Sources = Annotated[tuple[Source, ...], Field(min_length=1, max_length=32)]
+
+
+class _Reading(_Model):
+    from_: Sources | None = Field(default=None, alias="from")
+    first_of: Sources | None = None
+    table: TableName | None = None
+    default: Default | None = None
+    on_error: OnError = "deviation"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"from": [value]}
+        if isinstance(value, dict) and not isinstance(value.get("from", []), list):
+            return value | {"from": [value["from"]]}
+        return value
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return self.from_ or self.first_of or ()
+
+
+class Part(_Reading):
+    """What one field of an item of `each` is read from."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Part:
+        if (self.from_ is None) == (self.first_of is None):
+            raise ValueError("needs either from or first_of")
+        return self
+
+
+class Rule(_Reading):
+    """What one target is read from."""
+
+    each: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9]{2}$")] | None = None
+    where: Annotated[str, Field(min_length=1)] | None = None
+    parts: dict[str, Part] | None = None
+    prefer: tuple[str, ...] | None = None
+    region: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = None
+    required: bool = False
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Rule:
+        if [self.from_, self.first_of, self.each].count(None) != 2:
+            raise ValueError("needs exactly one of from, first_of and each")
+        if (self.each is None) != (self.parts is None):
+            raise ValueError("each and parts belong together")
+        if self.where is not None and self.each is None:
+            raise ValueError("where stands beside each, or in a source: {path: ROL-4, where: ...}")
+        return self
+
+
+class MappingFile(RootModel[dict[str, Rule]]):
+    """A mapping file: target -> rule."""

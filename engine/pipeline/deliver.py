@@ -1,0 +1,87 @@
+"""What goes out after an entry: one delivery for each object that changed, for each destination that wants it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from typing import Any, TYPE_CHECKING
+
+import msgspec
+
+from engine.domain.chart import Chart
+from engine.domain.delivery import Delivery, Operation
+from engine.domain.message import Entry
+from engine.domain.shapes import encounter_shape, patient_shape, score_shape, task_shape
+
+if TYPE_CHECKING:
+    from engine.pipeline.channel import CompiledChannel
+
+
+def chart_deliveries(
+    before: Chart | None, chart: Chart, channel: CompiledChannel, *, merged: Chart | None = None
+) -> list[Delivery]:
+    """Deliveries for all that differs between two versions of a chart.
+
+    merged: a chart that was folded into this one by the entry; destinations hear of it first, and what it held goes out
+    again under its new patient.
+    """
+    wanted: dict[str, list[str]] = {}
+    for deliver in channel.settings.deliver:
+        for what in deliver.what:
+            wanted.setdefault(what, []).append(deliver.to)
+    deliveries: list[Delivery] = []
+    key = chart.patient.key
+
+    def add(what: str, operation: Operation, subject: str, payload: dict[str, Any]) -> None:
+        destinations = wanted.get(what)
+        if not destinations:
+            return
+        body = msgspec.json.encode(payload)
+        for destination in destinations:
+            # The chart's version makes the key: the same change replayed has the same key, a later change another one.
+            idempotency_key = channel.key("delivery", destination, operation, chart.id, subject, str(chart.version))
+            deliveries.append(
+                Delivery(
+                    destination=destination,
+                    operation=operation,
+                    ordering_key=chart.id,
+                    idempotency_key=idempotency_key,
+                    payload=body,
+                )
+            )
+
+    if before is None or before.patient != chart.patient:
+        add("patient", Operation.UPSERT_PATIENT, "", {"patient": patient_shape(chart.patient)})
+    if merged is not None:
+        add("patient", Operation.MERGE_PATIENT, merged.id, {"survivor": key, "merged": merged.patient.key})
+    for encounter in _changed(before.encounters if before else (), chart.encounters):
+        payload = {"patient_key": key, "encounter": encounter_shape(encounter)}
+        add("encounter", Operation.UPSERT_ENCOUNTER, encounter.key, payload)
+    for score in _changed(before.scores if before else (), chart.scores):
+        subject = f"{score.encounter}/{score.model}"
+        add("score", Operation.UPSERT_SCORE, subject, {"patient_key": key, "score": score_shape(score)})
+    for task in _changed(before.tasks if before else (), chart.tasks):
+        add("task", Operation.UPSERT_TASK, task.id, {"task": task_shape(task, key)})
+    return deliveries
+
+
+def forward_deliveries(entry: Entry, ordering_key: str, channel: CompiledChannel) -> list[Delivery]:
+    """The message itself, for destinations that want `message`. A replay has the key of the entry it replays."""
+    root = entry.replay_root or entry.id
+    return [
+        Delivery(
+            destination=deliver.to,
+            operation=Operation.FORWARD,
+            ordering_key=ordering_key,
+            idempotency_key=channel.key("forward", deliver.to, channel.settings.name, str(root)),
+            payload=msgspec.json.encode({"hl7": base64.b64encode(entry.payload).decode("ascii")}),
+        )
+        for deliver in channel.settings.deliver
+        if "message" in deliver.what
+    ]
+
+
+def _changed(before: tuple[Any, ...], after: tuple[Any, ...]) -> Iterator[Any]:
+    for item in after:
+        if not any(item is old or item == old for old in before):
+            yield item

@@ -1,0 +1,452 @@
+"""The pure heart: one entry and the charts it touches in, one Outcome out.
+
+No await, no socket, no SQL, no clock and no randomness: the same entry, channel, charts and time give the same Outcome.
+That makes a crash before the record harmless, a replay safe, and `handoff try` the same code without the last step.
+
+Two steps, so that the processor can load all charts of a batch in one query between them: `prepare` reads the message
+and says which identities and visits it touches; `decide` works on the charts.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from engine.care.events import Applied, Event, Meaning, Merge, apply_event, apply_merges
+from engine.domain.chart import Chart, Charts
+from engine.domain.delivery import DeadLetter, Delivery, Stage
+from engine.domain.encounter import Encounter
+from engine.domain.message import AckCode, Entry, EntryState
+from engine.domain.outcome import Effect, Outcome
+from engine.domain.patient import Identifier
+from engine.domain.record import Phi
+from engine.errors import (
+    DATA_TYPE,
+    INTERNAL_ERROR,
+    REQUIRED_FIELD_MISSING,
+    SEGMENT_SEQUENCE,
+    MappingError,
+    MessageError,
+)
+from engine.hl7v2.message import Message
+from engine.mapping.apply import Mapped
+from engine.pipeline.channel import CompiledChannel
+from engine.pipeline.deliver import chart_deliveries, forward_deliveries
+from engine.pipeline.plan import replan, rescore, score_effects, task_effects
+
+_FUTURE_MAX: Final = timedelta(days=1)
+"""An event further in the future than this has a wrong clock; taken at its word it would make all later ones stale."""
+
+_MERGE_GROUPS_MAX: Final = 100
+
+
+class Prepared(Phi, frozen=True, kw_only=True):
+    """An entry that was read: what it says of charts, and what has to be loaded to decide on it."""
+
+    entry: Entry
+    events: tuple[Event, ...] = ()
+    merges: tuple[Merge, ...] = ()
+    identities: frozenset[tuple[str, str, str]] = frozenset()
+    visits: frozenset[str] = frozenset()
+    deviations: tuple[str, ...] = ()
+    outcome: Outcome | None = None
+    """Already decided: refused, filtered, dead, or nothing that a chart is concerned with."""
+
+
+def process(entry: Entry, channel: CompiledChannel, charts: Charts, now: datetime) -> Outcome:
+    """Both steps at once. `charts` must hold every chart that the entry's identities and visits lead to."""
+    return decide(prepare(entry, channel), channel, charts, now)
+
+
+def prepare(entry: Entry, channel: CompiledChannel) -> Prepared:
+    """Read the message, apply filter and mapping. Never raises for a message: a fault of it becomes a dead letter."""
+    if entry.refusal is not None:
+        refusal = entry.refusal
+        letter = DeadLetter(
+            stage=Stage.INTAKE, error=refusal.error, location=refusal.location, detail=refusal.text
+        )
+        return _decided(entry, channel, EntryState.REFUSED, letter=letter)
+    try:
+        return _read(entry, channel)
+    except (MessageError, MappingError) as error:
+        return _dead(entry, channel, error)
+
+
+def decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: datetime) -> Outcome:
+    """Work on the charts. Does not change `charts`: the caller adds the new versions for the next entry to see."""
+    if prepared.outcome is not None:
+        return prepared.outcome
+    try:
+        return _decide(prepared, channel, charts, now)
+    except (MessageError, MappingError) as error:
+        outcome = _dead(prepared.entry, channel, error).outcome
+        if outcome is None:  # pragma: no cover - _dead always decides
+            raise
+        return outcome
+
+
+def _read(entry: Entry, channel: CompiledChannel) -> Prepared:
+    settings = channel.settings
+    message = Message.parse(entry.payload, default=settings.charset.default, fallback=settings.charset.fallback)
+    if channel.filter is not None and not channel.filter(message):
+        return _decided(entry, channel, EntryState.FILTERED, reason=f"the channel's filter: {settings.filter}")
+    header = message.header
+    meaning = channel.events.of(header.trigger_event) if header.message_code == "ADT" else Meaning.RECORD
+    if meaning is Meaning.RECORD:
+        return _recorded_only(entry, channel)
+    deviations = (*entry.deviations, *message.deviations)
+    if meaning is Meaning.MERGE:
+        return _read_merges(entry, channel, message, deviations)
+    if not message.segments("PID"):
+        raise MessageError("pid-missing", "the PID segment is missing", hl7_code=SEGMENT_SEQUENCE, location="PID")
+    mapped = channel.mapping.apply(message)
+    event = _event(entry, channel, meaning, mapped)
+    deviations = (*deviations, *mapped.deviations)
+    return Prepared(
+        entry=entry,
+        events=(event,),
+        identities=_identities(event.identifiers),
+        visits=frozenset((event.visit,)) if event.visit else frozenset(),
+        deviations=deviations,
+    )
+
+
+def _read_merges(
+    entry: Entry, channel: CompiledChannel, message: Message, deviations: tuple[str, ...]
+) -> Prepared:
+    events: list[Event] = []
+    merges: list[Merge] = []
+    touched: set[tuple[str, str, str]] = set()
+    for group in _groups(message):
+        mapped = channel.mapping.apply(message.only(group))
+        event = _event(entry, channel, Meaning.PERSON, mapped)
+        events.append(event)
+        pairs = _pair(event.identifiers, mapped, channel)
+        merges.extend(pairs)
+        touched |= _identities(event.identifiers)
+        for pair in pairs:
+            touched |= _identities((pair.survivor, pair.merged))
+        deviations = (*deviations, *mapped.deviations)
+    return Prepared(
+        entry=entry,
+        events=tuple(events),
+        merges=tuple(merges),
+        identities=frozenset(touched),
+        deviations=tuple(dict.fromkeys(deviations)),
+    )
+
+
+def _groups(message: Message) -> list[list[object]]:
+    """The PID/MRG groups of a merge. Raises MessageError when they do not pair."""
+    groups: list[list[object]] = []
+    current: list[object] | None = None
+    merged = False
+    for segment in message:
+        if segment.name == "PID":
+            current, merged = [segment], False
+            groups.append(current)
+        elif segment.name == "MRG":
+            if current is None or merged:
+                raise _merge_structure("MRG", "an MRG segment without its PID segment")
+            current.append(segment)
+            merged = True
+        elif current is not None and segment.name == "PD1":
+            current.append(segment)
+    if not groups:
+        raise _merge_structure("PID", "the PID segment is missing")
+    if len(groups) > _MERGE_GROUPS_MAX:
+        raise _merge_structure("PID", f"more than {_MERGE_GROUPS_MAX} PID/MRG groups in one message")
+    if any(all(getattr(segment, "name", "") != "MRG" for segment in group) for group in groups):
+        raise _merge_structure("MRG", "a PID segment without its MRG segment")
+    events = [segment for segment in message if segment.name == "EVN"]
+    return [[*events, *group] for group in groups]
+
+
+def _merge_structure(location: str, text: str) -> MessageError:
+    return MessageError("merge-structure", text, hl7_code=SEGMENT_SEQUENCE, location=location)
+
+
+def _pair(survivors: tuple[Identifier, ...], mapped: Mapped, channel: CompiledChannel) -> list[Merge]:
+    """Pair PID-3 with MRG-1. A disagreement is dead-lettered, never guessed."""
+    types = channel.settings.identity.types
+    sent = tuple(_with_authority(i, channel) for i in mapped.identifiers)
+    merges: list[Merge] = []
+    for position, raw in enumerate(mapped.merged):
+        merged = _with_authority(raw, channel)
+        partner = _partner(sent, merged, position, by_type=channel.settings.identity.merge_pairing == "type")
+        if partner is None:
+            raise MessageError(
+                "merge-pairing",
+                "an identifier of MRG-1 has no partner of the same authority and type in PID-3",
+                hl7_code=DATA_TYPE,
+                location=f"MRG-1[{position + 1}]",
+            )
+        if merged.type == "" and partner.type != "":
+            merged = msgspec.structs.replace(merged, type=partner.type)
+        if partner.type not in types or partner == merged:
+            continue  # not an identity that patients are found by (an SSN, an account), or the same on both sides
+        merges.append(
+            Merge(
+                survivor=partner,
+                survivor_id=_chart_id(partner, channel),
+                merged=merged,
+                merged_id=_chart_id(merged, channel),
+            )
+        )
+    if not merges:
+        raise MessageError(
+            "merge-empty",
+            "MRG-1 names no identity that differs from PID-3",
+            hl7_code=REQUIRED_FIELD_MISSING,
+            location="MRG-1",
+        )
+    # The channel's own key leads, so that the survivor is the patient that the channel means.
+    merges.sort(key=lambda merge: merge.survivor != survivors[0])
+    return merges
+
+
+def _partner(
+    sent: tuple[Identifier, ...], merged: Identifier, position: int, *, by_type: bool
+) -> Identifier | None:
+    def fits(identifier: Identifier) -> bool:
+        return identifier.authority == merged.authority and merged.type in {"", identifier.type}
+
+    if not by_type and position < len(sent):
+        return sent[position] if fits(sent[position]) else None
+    fitting = [identifier for identifier in sent if fits(identifier)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _event(entry: Entry, channel: CompiledChannel, meaning: Meaning, mapped: Mapped) -> Event:
+    identifiers = _ordered(mapped.identifiers, channel)
+    key = identifiers[0]
+    at, future = _event_seconds(entry, mapped)
+    visit = None
+    if mapped.visit is not None and mapped.visit.value:
+        visit = f"{mapped.visit.authority or key.authority}:{mapped.visit.value}"
+    event = Event(
+        meaning=meaning,
+        at=at,
+        chart_id=_chart_id(key, channel),
+        identifiers=identifiers,
+        patient=mapped.patient,
+        encounter=mapped.encounter,
+        visit=visit,
+        visit_number=mapped.visit.value if mapped.visit is not None and visit else None,
+        account=mapped.account,
+        has_visit=mapped.pv1_present,
+        event_time=None if future else _event_time(mapped),
+    )
+    return event
+
+
+def _ordered(identifiers: tuple[Identifier, ...], channel: CompiledChannel) -> tuple[Identifier, ...]:
+    """The message's identifiers with the channel's key first. Raises MessageError when none may be the key."""
+    settings = channel.settings.identity
+    complete = tuple(dict.fromkeys(_with_authority(i, channel) for i in identifiers if i.value))
+
+    def rank(identifier: Identifier) -> tuple[int, int] | None:
+        if identifier.type not in settings.types:
+            return None
+        if settings.authorities and identifier.authority not in settings.authorities:
+            return None
+        by_authority = settings.authorities.index(identifier.authority) if settings.authorities else 0
+        return (by_authority, settings.types.index(identifier.type))
+
+    ranked = [(found, index) for index, i in enumerate(complete) if (found := rank(i)) is not None]
+    if not ranked:
+        raise MessageError(
+            "identifier-missing",
+            "no identifier that may be the patient's key (see the channel's identity setting)",
+            hl7_code=REQUIRED_FIELD_MISSING,
+            location="PID-3",
+        )
+    best = min(ranked)[1]
+    return (complete[best], *(i for index, i in enumerate(complete) if index != best))
+
+
+def _with_authority(identifier: Identifier, channel: CompiledChannel) -> Identifier:
+    if identifier.authority:
+        return identifier
+    return msgspec.structs.replace(identifier, authority=channel.settings.default_authority)
+
+
+def _chart_id(identifier: Identifier, channel: CompiledChannel) -> str:
+    return channel.key("chart", identifier.authority, identifier.type, identifier.value)
+
+
+def _identities(identifiers: tuple[Identifier, ...]) -> frozenset[tuple[str, str, str]]:
+    return frozenset((i.authority, i.type, i.value) for i in identifiers)
+
+
+def _event_time(mapped: Mapped) -> tuple[str, str] | None:
+    """When the event happened: EVN-6, else EVN-2, else MSH-7, with a time of day if one of them has it."""
+    found = [(mapped.times[source], source) for source in ("EVN-6", "EVN-2", "MSH-7") if source in mapped.times]
+    return next((item for item in found if "T" in item[0]), found[0] if found else None)
+
+
+def _event_seconds(entry: Entry, mapped: Mapped) -> tuple[float, bool]:
+    """The time of staleness: when the event was recorded (EVN-2), else sent (MSH-7), else received; seconds since 1970.
+
+    Also whether that time had to be given up, because the sender's clock is wrong.
+    """
+    for source in ("EVN-2", "MSH-7"):
+        text = mapped.times.get(source, "")
+        if "T" not in text:
+            continue
+        at = datetime.fromisoformat(text)
+        if at > entry.received_at + _FUTURE_MAX:
+            return entry.received_at.timestamp(), True
+        return at.timestamp(), False
+    return entry.received_at.timestamp(), False
+
+
+def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: datetime) -> Outcome:
+    entry = prepared.entry
+    view = charts
+    applied = Applied()
+    changed: dict[str, Chart] = {}
+    if prepared.merges:
+        applied = apply_merges(charts, prepared.merges, prepared.events[0].at)
+        view = _overlay(charts, [*applied.others, *([applied.chart] if applied.chart else [])])
+        changed = {chart.id: chart for chart in [*applied.others, *([applied.chart] if applied.chart else [])]}
+    effects = list(applied.effects)
+    deviations = list(prepared.deviations)
+    note = applied.note
+    last = applied
+    for event in prepared.events:
+        last = apply_event(view, event, channel.dispositions)
+        effects.extend(last.effects)
+        deviations.extend(last.deviations)
+        note = note or last.note
+        if last.chart is None:  # pragma: no cover - apply_event always gives a chart
+            continue
+        chart = _follow_up(charts.by_id.get(last.chart.id), last.chart, last, channel, now)
+        changed[chart.id] = chart
+        if len(prepared.events) > 1:
+            view = _overlay(view, [chart])
+    final: list[Chart] = []
+    deliveries: list[Delivery] = []
+    merged_into = {chart.merged_into: chart for chart in changed.values() if chart.merged_into}
+    for chart in changed.values():
+        before = charts.by_id.get(chart.id)
+        if before == chart:
+            continue
+        chart = msgspec.structs.replace(chart, version=(before.version if before else 0) + 1)  # noqa: PLW2901
+        final.append(chart)
+        if chart.merged_into is None:
+            effects.extend((*score_effects(before, chart), *task_effects(before, chart)))
+            deliveries.extend(chart_deliveries(before, chart, channel, merged=merged_into.get(chart.id)))
+    subject = changed.get(last.chart.id) if last.chart is not None else None
+    if subject is not None:
+        deliveries.extend(forward_deliveries(entry, subject.id, channel))
+    return Outcome(
+        entry_id=entry.id,
+        state=EntryState.PROCESSED,
+        reason=note,
+        chart_id=subject.id if subject else None,
+        patient_key=subject.patient.key if subject else None,
+        encounter_key=last.encounter,
+        charts=tuple(final),
+        deliveries=tuple(deliveries) if channel.settings.mode == "live" else (),
+        effects=tuple(effects),
+        deviations=tuple(dict.fromkeys(deviations)),
+        config_version=channel.version,
+    )
+
+
+def _follow_up(
+    before: Chart | None, chart: Chart, applied: Applied, channel: CompiledChannel, now: datetime
+) -> Chart:
+    """Scores and tasks; skipped when nothing but the time of the last word has changed."""
+    if before is not None and before.patient == chart.patient and before.encounters == chart.encounters:
+        return chart
+    if applied.encounter is not None:
+        chart = _ordered_encounters(chart)
+    chart = rescore(before, chart, applied.encounter, channel, now)
+    return replan(before, chart, applied, channel, now)
+
+
+def _ordered_encounters(chart: Chart) -> Chart:
+    """Encounters by admission, those without one last, so that a chart reads as it happened."""
+
+    def order(encounter: Encounter) -> tuple[bool, str, str]:
+        return (encounter.admitted_at is None, encounter.admitted_at or "", encounter.key)
+
+    encounters = tuple(sorted(chart.encounters, key=order))
+    return chart if encounters == chart.encounters else msgspec.structs.replace(chart, encounters=encounters)
+
+
+def _overlay(charts: Charts, changed: list[Chart]) -> Charts:
+    """The charts with newer versions on top, the original left as it is."""
+    view = charts.copy()
+    for chart in changed:
+        view.add(chart)
+    return view
+
+
+def _recorded_only(entry: Entry, channel: CompiledChannel) -> Prepared:
+    """An event that no chart is concerned with: recorded, and forwarded where a destination wants the messages."""
+    forwards = forward_deliveries(entry, f"entry-{entry.replay_root or entry.id}", channel)
+    return _decided(
+        entry,
+        channel,
+        EntryState.PROCESSED,
+        reason="recorded: this event leaves the charts alone",
+        deliveries=tuple(forwards) if channel.settings.mode == "live" else (),
+    )
+
+
+def _dead(entry: Entry, channel: CompiledChannel, error: MessageError | MappingError) -> Prepared:
+    code = error.hl7_code if isinstance(error, MessageError) else INTERNAL_ERROR
+    detail = error.text if isinstance(error, MessageError) else str(error)
+    letter = DeadLetter(stage=Stage.PROCESSING, error=error.error, location=error.location, detail=detail)
+    return _decided(entry, channel, EntryState.DEAD, letter=letter, ack=AckCode.AE, code=code)
+
+
+def _decided(
+    entry: Entry,
+    channel: CompiledChannel,
+    state: EntryState,
+    *,
+    reason: str | None = None,
+    letter: DeadLetter | None = None,
+    deliveries: tuple[Delivery, ...] = (),
+    ack: AckCode = AckCode.AA,
+    code: int = 0,
+) -> Prepared:
+    outcome = Outcome(
+        entry_id=entry.id,
+        state=state,
+        reason=reason if reason is not None else letter.detail if letter else None,
+        deliveries=deliveries,
+        dead_letter=letter,
+        deviations=entry.deviations,
+        application_ack=ack,
+        error_code=code,
+        config_version=channel.version,
+        effects=(Effect(kind=state, subject=f"entry-{entry.id}"),),
+    )
+    return Prepared(entry=entry, outcome=outcome)
+
+
+def internal_failure(entry: Entry, channel_version: str, error: BaseException) -> Outcome:
+    """The outcome of an entry whose processing broke unexpectedly: its bytes stay, a person looks at it."""
+    letter = DeadLetter(
+        stage=Stage.PROCESSING,
+        error="internal",
+        location=None,
+        detail=f"processing broke with {type(error).__name__}; see the log of that time",
+    )
+    return Outcome(
+        entry_id=entry.id,
+        state=EntryState.DEAD,
+        reason=letter.detail,
+        dead_letter=letter,
+        deviations=entry.deviations,
+        application_ack=AckCode.AE,
+        error_code=INTERNAL_ERROR,
+        config_version=channel_version,
+    )

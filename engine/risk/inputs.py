@@ -1,0 +1,286 @@
+"""What risk models are fed with, and how it is read from a chart.
+
+A missing input is None and never counts as 0. How a chart is read (acuity codes, classes that count as an admission,
+codes that prove living alone) is the table `mappings/care/risk-inputs.yaml`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from calendar import monthrange
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Annotated, Any, Final
+
+from pydantic import Field, model_validator
+
+from engine.domain.chart import Chart
+from engine.domain.encounter import Encounter, EncounterStatus
+from engine.domain.moment import parse_moment
+from engine.domain.record import Phi
+from engine.errors import HandoffError
+from engine.risk.icd import Pattern, PrefixTable
+from engine.yamlfile import Document, StrictModel, validate
+
+AGE_YEARS_MAX: Final = 130
+"""Nobody has lived longer: a birth date that says so is a placeholder (1800-01-01), and the age is missing."""
+
+_COUNT_MAX: Final = 100_000
+_DIAGNOSES_MAX: Final = 10_000
+
+
+class RiskInputs(Phi, frozen=True, kw_only=True):
+    """The inputs of all models. None: missing."""
+
+    age: tuple[int, int] | None = None
+    """The youngest and the oldest that the patient can be on the index date, in whole years: equal when the birth date
+    is known to the day."""
+    diagnoses: tuple[str, ...] | None = None
+    """ICD-10 codes; an empty tuple: there are none."""
+    admissions_12m: int | None = None
+    ed_visits_6m: int | None = None
+    los_days: int | None = None
+    """Length of stay as a person gives it; a model takes it as it is."""
+    los_midnights: int | None = None
+    """Length of stay as read from a chart; a model counts days from it by its own rule."""
+    acute: bool | None = None
+    charlson: int | None = None
+    """The comorbidity sum in the weights of the model that uses it; none: it is worked out from the diagnoses."""
+    lives_alone: bool | None = None
+    no_transportation: bool | None = None
+    active_medications: int | None = None
+
+
+class InputsError(HandoffError):
+    """Inputs that a person gave can't be used. Names the input, never its value."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(f"{name}: {text}" if name else text)
+        self.name = name
+        self.text = text
+
+
+# --- inputs given as JSON --------------------------------------------------------------------------------------------
+
+
+def inputs_from_json(value: object) -> RiskInputs:
+    """The inputs of `handoff risk score MODEL --inputs FILE`. Absent and null are missing. Raises InputsError."""
+    if not isinstance(value, Mapping):
+        raise InputsError("", "the inputs must be a JSON object")
+    given: dict[str, Any] = {}
+    for name, item in value.items():
+        read = _READERS.get(name)
+        if read is None:
+            # The name is not repeated: whoever mixes up key and value may have put anything there.
+            raise InputsError("", f"unknown input; the known ones are {', '.join(sorted(_READERS))}")
+        if item is not None:
+            given[name] = read(name, item)
+    return RiskInputs(**given)
+
+
+def _count(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _COUNT_MAX:
+        raise InputsError(name, f"must be a whole number from 0 to {_COUNT_MAX}")
+    return value
+
+
+def _days(name: str, value: object) -> int:
+    if isinstance(value, float) and math.isfinite(value) and 0 <= value <= _COUNT_MAX:
+        return int(value)  # 0.4 days are less than one
+    if isinstance(value, float):
+        raise InputsError(name, f"must be a number of days from 0 to {_COUNT_MAX}")
+    return _count(name, value)
+
+
+def _age(name: str, value: object) -> tuple[int, int]:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= AGE_YEARS_MAX:
+        raise InputsError(name, f"must be a whole number of years from 0 to {AGE_YEARS_MAX}")
+    return value, value
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InputsError(name, "must be true or false")
+    return value
+
+
+def _codes(name: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > _DIAGNOSES_MAX or not all(isinstance(code, str) for code in value):
+        raise InputsError(name, "must be a list of ICD-10 codes, each a text")
+    return tuple(value)
+
+
+_READERS: Final[Mapping[str, Callable[[str, object], Any]]] = {
+    "age": _age,
+    "diagnoses": _codes,
+    "admissions_12m": _count,
+    "ed_visits_6m": _count,
+    "los_days": _days,
+    "acute": _flag,
+    "charlson": _count,
+    "lives_alone": _flag,
+    "no_transportation": _flag,
+    "active_medications": _count,
+}
+
+# --- inputs read from a chart ----------------------------------------------------------------------------------------
+
+_Codes = tuple[Annotated[str, Field(min_length=1, max_length=64)], ...]
+
+
+class _Acuity(StrictModel):
+    emergent: _Codes
+    elective: _Codes
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> _Acuity:
+        if set(self.emergent) & set(self.elective):
+            raise ValueError("a code can't be both emergent and elective")
+        return self
+
+
+class _Spec(StrictModel):
+    source: Annotated[str, Field(min_length=1)]
+    acuity: _Acuity
+    admission_classes: _Codes
+    emergency_classes: _Codes
+    index_emergency_hours: Annotated[int, Field(ge=0, le=168)]
+    icd10_systems: _Codes
+    lives_alone: tuple[Pattern, ...]
+    no_transportation: tuple[Pattern, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InputTables:
+    """The site's reading of a chart, compiled."""
+
+    acute: Mapping[str, bool]
+    admission_classes: frozenset[str]
+    emergency_classes: frozenset[str]
+    index_emergency: timedelta
+    icd10_systems: frozenset[str]
+    social: PrefixTable
+
+    def is_icd10(self, system: str | None) -> bool:
+        """A code without a system is taken for ICD-10; it then has to look like one to count."""
+        return not system or system in self.icd10_systems or _system(system) in self.icd10_systems
+
+
+def load_input_tables(document: Document) -> InputTables:
+    """Compile `mappings/care/risk-inputs.yaml`. Raises SettingsError."""
+    spec = validate(document, _Spec)
+    return InputTables(
+        acute=dict.fromkeys(spec.acuity.emergent, True) | dict.fromkeys(spec.acuity.elective, False),
+        admission_classes=frozenset(spec.admission_classes),
+        emergency_classes=frozenset(spec.emergency_classes),
+        index_emergency=timedelta(hours=spec.index_emergency_hours),
+        icd10_systems=frozenset(map(_system, spec.icd10_systems)),
+        social=PrefixTable({"lives_alone": spec.lives_alone, "no_transportation": spec.no_transportation}),
+    )
+
+
+def _system(name: str) -> str:
+    """Senders write ICD-10-CM, ICD10CM and icd10cm for the same coding system."""
+    return re.sub(r"[^A-Z0-9]", "", name.upper())
+
+
+def inputs_of(
+    chart: Chart, encounter: Encounter, *, now: datetime, observed_since: datetime | None, tables: InputTables
+) -> RiskInputs:
+    """The inputs of a stay: of the patient as of admission, of the stay as it is at `now`.
+
+    Diagnoses are those of this stay alone, as the models were published; none received: missing. History is counted
+    from the chart's own encounters; `observed_since` (None: nothing was ever observed, history is missing) goes into
+    the score, because "no earlier admission" is only as good as the time of observation behind it.
+    """
+    admitted = parse_moment(encounter.admitted_at)
+    patient = chart.patient
+    diagnoses = tuple(d.code for d in encounter.diagnoses if d.code and tables.is_icd10(d.system))
+    social = tables.social.match(diagnoses)
+    no_transportation = None if patient.transportation is None else not patient.transportation
+    admissions, ed_visits = (
+        (None, None) if admitted is None or observed_since is None else _history(chart, encounter, admitted, tables)
+    )
+    return RiskInputs(
+        age=age_range(patient.birth_date, (admitted or now).date()),
+        diagnoses=diagnoses or None,
+        admissions_12m=admissions,
+        ed_visits_6m=ed_visits,
+        los_midnights=_midnights(encounter, admitted, now),
+        acute=tables.acute.get(encounter.admission_type) if encounter.admission_type else None,
+        lives_alone=True if "lives_alone" in social else patient.lives_alone,
+        no_transportation=True if "no_transportation" in social else no_transportation,
+        active_medications=patient.active_medications,
+    )
+
+
+def age_range(birth_date: str | None, on: date) -> tuple[int, int] | None:
+    """The youngest and oldest age, in whole years, that a birth date of any precision allows on a day.
+
+    A person is 65 on the 65th birthday; who was born on 29 February has it on 1 March in common years. None: the date
+    is missing, unreadable, after the day, or further back than anyone has lived.
+    """
+    if not birth_date:
+        return None
+    try:
+        year, month, day = (*map(int, birth_date[:10].split("-")), 0, 0)[:3]
+        earliest = date(year, month or 1, day or 1)
+        latest = date(year, month or 12, day or monthrange(year, month or 12)[1])
+    except ValueError:
+        return None
+    oldest = _years(earliest, on)
+    if earliest > on or oldest > AGE_YEARS_MAX:
+        return None
+    return max(_years(latest, on), 0), oldest
+
+
+def _years(born: date, on: date) -> int:
+    return on.year - born.year - ((on.month, on.day) < (born.month, born.day))
+
+
+def _midnights(encounter: Encounter, admitted: datetime | None, now: datetime) -> int | None:
+    """Midnights between admission and discharge (or now), each by its own local date."""
+    if admitted is None or encounter.status in {EncounterStatus.PLANNED, EncounterStatus.CANCELLED}:
+        return None
+    if encounter.status is EncounterStatus.FINISHED:
+        ended = parse_moment(encounter.discharged_at)
+        if ended is None:
+            return None
+    else:
+        ended = now.astimezone(admitted.tzinfo)
+    nights = (ended.date() - admitted.date()).days
+    return nights if nights >= 0 else None
+
+
+def _history(chart: Chart, index: Encounter, admitted: datetime, tables: InputTables) -> tuple[int, int]:
+    """Admissions in the 365 days and emergency visits in the 6 months before the index admission."""
+    year_ago = admitted - timedelta(days=365)
+    half_year_ago = _months_before(admitted, 6)
+    admissions = ed_visits = 0
+    for encounter in chart.encounters:
+        if encounter.key == index.key or encounter.status in {EncounterStatus.PLANNED, EncounterStatus.CANCELLED}:
+            continue
+        at = parse_moment(encounter.admitted_at)
+        if at is None or at >= admitted:
+            continue
+        if encounter.class_ in tables.admission_classes:
+            admissions += at >= year_ago
+        elif encounter.class_ in tables.emergency_classes and at >= half_year_ago:
+            ed_visits += not _led_to(encounter, at, admitted, tables.index_emergency)
+    return admissions, ed_visits
+
+
+def _led_to(visit: Encounter, at: datetime, admitted: datetime, within: timedelta) -> bool:
+    """The emergency visit is the one that ended in the index admission, under a visit number of its own."""
+    if admitted - at > within:
+        return False
+    ended = parse_moment(visit.discharged_at)
+    # NUBC 09: admitted as an inpatient to this hospital.
+    return ended is None or ended >= admitted or visit.disposition == "09"
+
+
+def _months_before(moment: datetime, months: int) -> datetime:
+    year, month = divmod(moment.year * 12 + moment.month - 1 - months, 12)
+    return moment.replace(year=year, month=month + 1, day=min(moment.day, monthrange(year, month + 1)[1]))

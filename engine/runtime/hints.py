@@ -1,0 +1,110 @@
+"""What the main process and the worker say to each other: one JSON document a line over a socket pair.
+
+Only hints and counts: the two talk through the store, and each would find everything there by itself a little later.
+No line ever holds anything of a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import Final
+
+import msgspec
+
+from engine.domain.record import Record
+
+_LINE_BYTES_MAX: Final = 64 << 20  # a configuration's whole text travels in one line
+
+
+class Configure(Record, frozen=True, kw_only=True, tag="configure"):
+    """Main to worker, first of all and at each reload: the configuration to work by, the very text main loaded."""
+
+    base: str
+    site_file: str
+    files: dict[str, str]
+
+
+class Work(Record, frozen=True, kw_only=True, tag="work"):
+    """Main to worker: new entries are in the journal."""
+
+
+class Stop(Record, frozen=True, kw_only=True, tag="stop"):
+    """Main to worker: finish what is in hand and leave."""
+
+
+class Ready(Record, frozen=True, kw_only=True, tag="ready"):
+    """Worker to main: the configuration it was last given is in force."""
+
+    config_version: str
+
+
+class Refused(Record, frozen=True, kw_only=True, tag="refused"):
+    """Worker to main: it can't work by the configuration it was given (its log says why)."""
+
+    config_version: str
+
+
+class Outcomes(Record, frozen=True, kw_only=True, tag="outcomes"):
+    """Worker to main: these entries, whose senders wait for an answer after processing, have their outcome now."""
+
+    entries: tuple[int, ...]
+
+
+class Report(Record, frozen=True, kw_only=True, tag="report"):
+    """Worker to main, about once a second: that it lives, and what it did since its last report.
+
+    processed: by channel, by state of the entry. deliveries: by destination, by state. deviations: by channel, by code.
+    failing: services that had to be started again and have not run long since. As it stands now: pending, entries that
+    wait for processing by channel; outbox, deliveries by destination and state.
+    """
+
+    processed: dict[str, dict[str, int]] = {}
+    deliveries: dict[str, dict[str, int]] = {}
+    pending: dict[str, int] = {}
+    outbox: dict[str, dict[str, int]] = {}
+    deviations: dict[str, dict[str, int]] = {}
+    failing: tuple[str, ...] = ()
+
+
+ToWorker = Configure | Work | Stop
+ToMain = Ready | Refused | Outcomes | Report
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Pipe:
+    """One end of the socket pair."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    async def over(cls, sock: socket.socket) -> Pipe:
+        sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        return cls(*await asyncio.open_unix_connection(sock=sock, limit=_LINE_BYTES_MAX))
+
+    def send(self, message: ToWorker | ToMain) -> None:
+        """Never waits: a hint to a process that is gone is lost, and its end is noticed by the reader."""
+        with contextlib.suppress(OSError, RuntimeError):
+            self._writer.write(_encode(message) + b"\n")
+
+    async def line(self) -> bytes | None:
+        """The next line, none at the end."""
+        try:
+            line = await self._reader.readuntil(b"\n")
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
+            return None
+        return line
+
+    async def drain(self) -> None:
+        with contextlib.suppress(OSError):
+            await self._writer.drain()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+read_to_worker = msgspec.json.Decoder(ToWorker).decode
+read_to_main = msgspec.json.Decoder(ToMain).decode

@@ -1,0 +1,538 @@
+"""One channel's MLLP server: sockets, limits and timers around the framer; the deciding is intake's.
+
+Why a Protocol and not streams, tasks or queues: at ten thousand frames a second a task for each frame costs more than
+all the rest. Bytes come in by `data_received`, frames go to intake at once, and each waits as an `Exchange` in its
+connection's queue until its answer is there; answers leave from the head of that queue only, so they keep the order of
+arrival whatever is ready first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any, Final
+
+from engine import logs
+from engine.errors import HandoffError
+from engine.hl7v2 import mllp
+from engine.runtime.intake import Exchange, Intake, Lane
+from engine.settings import Channel
+
+_log = logs.get_logger(__name__)
+
+END_SECONDS: Final = 0.05
+"""So long the end byte may wait for its CR; then the frame counts as complete."""
+HANDSHAKE_SECONDS_MAX: Final = 10.0
+_LINGER_SECONDS_MAX: Final = 1.0
+"""So long a connection that was told something and closed may take to read it."""
+_BACKLOG: Final = 512
+_SWEEP_SECONDS_MAX: Final = 1.0
+_SWEEP_SECONDS_MIN: Final = 0.05
+
+# Why a connection is not read for the moment.
+_PIPELINE_FULL: Final = 1
+_CHANNEL_FULL: Final = 2
+_PEER_NOT_READING: Final = 4
+_DRAINING: Final = 8
+
+
+class ListenError(HandoffError):
+    """A channel's port can't be opened."""
+
+
+class Listener:
+    """The server of one channel. `channel` may be replaced by a later version of it (`reconfigure`) while it runs."""
+
+    def __init__(self, channel: Channel, intake: Intake, lane: Lane, *, resolve: Callable[[str], Any] = str) -> None:
+        self.channel = channel
+        self.lane = lane
+        self._intake = intake
+        self._resolve = resolve
+        self._server: asyncio.Server | None = None
+        self._tls: ssl.SSLContext | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._held: dict[Connection, None] = {}
+        self._pass: Connection | None = None
+        self._draining = False
+        self.connections: set[Connection] = set()
+        self.lingering: set[Connection] = set()
+        self.unfinished_bytes = 0
+        """Bytes of frames that are not complete yet."""
+        self.waiting_bytes = 0
+        """Bytes of frames that are complete and not answered yet."""
+        self.host = channel.listen.host
+        self.port = channel.listen.port
+
+    @property
+    def inflight_bytes(self) -> int:
+        return self.unfinished_bytes + self.waiting_bytes
+
+    # --- opening and closing -----------------------------------------------------------------------------------------
+
+    async def open(self, sock: socket.socket | None = None) -> None:
+        """Listen. sock: a listening socket that systemd opened. Raises ListenError."""
+        listen = self.channel.listen
+        if listen.tls is not None:
+            self._tls = self._server_context()
+        if sock is None:
+            sock = await bind(listen.host, listen.port, self.channel.name)
+        else:
+            sock = sock.dup()  # a later reload may need it again
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: Connection(self),
+            sock=sock,
+            backlog=_BACKLOG,
+            ssl=self._tls,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS_MAX if self._tls else None,
+        )
+        self.host, self.port = sock.getsockname()[:2]
+        self._sweep()
+        _log.info("listener opened", channel=self.channel.name, host=self.host, port=self.port)
+
+    def reconfigure(self, channel: Channel) -> None:
+        """Take a later version of the channel that listens in the same place; connections stay. Raises ListenError."""
+        if channel.listen.tls is not None and self._tls is not None:
+            self._load_certificates(self._tls, channel)  # new handshakes use the renewed certificate
+        self.channel = channel
+
+    def listens_like(self, channel: Channel) -> bool:
+        """Whether the open port serves this version of the channel too."""
+        old, new = self.channel.listen, channel.listen
+        return (old.host, old.port, old.tls) == (new.host, new.port, new.tls)
+
+    def check_certificates(self, channel: Channel) -> None:
+        """Raises ListenError when the channel's TLS files can't be used."""
+        if channel.listen.tls is not None:
+            self._load_certificates(_bare_context(), channel)
+
+    def stop_accepting(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def drain(self, seconds_max: float) -> bool:
+        """Answer what has been received, then close every connection. Returns whether all were answered in time."""
+        self.stop_accepting()
+        self._draining = True
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds_max
+        for connection in list(self.connections):
+            connection.drain()
+        while self.connections and loop.time() < until:
+            await asyncio.sleep(0.01)
+        clean = not any(connection.exchanges for connection in self.connections)
+        while self.lingering and loop.time() < until:
+            await asyncio.sleep(0.01)
+        for connection in [*self.connections, *self.lingering]:
+            connection.abort()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        _log.info("listener closed", channel=self.channel.name, port=self.port, clean=clean)
+        return clean
+
+    # --- TLS ---------------------------------------------------------------------------------------------------------
+
+    def _server_context(self) -> ssl.SSLContext:
+        context = _bare_context()
+        self._load_certificates(context, self.channel)
+        return context
+
+    def _load_certificates(self, context: ssl.SSLContext, channel: Channel) -> None:
+        tls = channel.listen.tls
+        if tls is None:
+            return
+        try:
+            context.load_cert_chain(self._resolve(tls.cert), self._resolve(tls.key))
+            if tls.client_ca is not None:
+                context.load_verify_locations(self._resolve(tls.client_ca))
+                context.verify_mode = ssl.CERT_REQUIRED
+        except (OSError, ssl.SSLError) as error:
+            raise ListenError(
+                f"channel {channel.name}: its certificate, key or client_ca can't be used ({type(error).__name__})"
+            ) from None
+
+    # --- limits ------------------------------------------------------------------------------------------------------
+
+    def admits(self, peer: Any) -> bool:
+        """Whether the allow-list lets this address connect."""
+        allow = self.channel.listen.allow
+        if not allow or not isinstance(peer, tuple):
+            return True
+        address = ip_address(peer[0].partition("%")[0])
+        mapped = getattr(address, "ipv4_mapped", None)  # an IPv4 peer of a socket that listens on both
+        return any((mapped or address) in network for network in allow)
+
+    def hold(self, connection: Connection) -> None:
+        """Too many bytes are in flight on the channel: this connection waits until there are fewer."""
+        self._held[connection] = None
+        self.relax()
+
+    def relax(self) -> None:
+        """Let connections be read again that waited for room.
+
+        When incomplete frames alone fill the room, none of them could ever be finished: then one connection after the
+        other gets a pass until its frame is complete. So memory stays within the limit and one frame.
+        """
+        if not self._held:
+            return
+        if self.inflight_bytes <= self.channel.listen.inflight_bytes_max:
+            waiting, self._held = self._held, {}
+            for connection in waiting:
+                connection.release(_CHANNEL_FULL)
+        elif self.waiting_bytes == 0 and self._pass is None:
+            self._pass = next(iter(self._held))
+            del self._held[self._pass]
+            self._pass.release(_CHANNEL_FULL)
+
+    def has_pass(self, connection: Connection) -> bool:
+        return self._pass is connection
+
+    def end_pass(self, connection: Connection) -> None:
+        if self._pass is connection:
+            self._pass = None
+
+    def gone(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        self.lingering.discard(connection)
+        self._held.pop(connection, None)
+        self.end_pass(connection)
+        self.relax()
+
+    @property
+    def full(self) -> bool:
+        return self.inflight_bytes > self.channel.listen.inflight_bytes_max
+
+    def refuse(self) -> bytes:
+        return self._intake.too_many_connections(self.lane)
+
+    def take(self, exchange: Exchange, frame: mllp.Frame) -> None:
+        self._intake.receive(self.lane, exchange, frame)
+
+    def lost(self, arrivals: list[int]) -> None:
+        self._intake.unsent(self.lane, arrivals)
+
+    def told(self, arrivals: list[int]) -> None:
+        self._intake.sent(self.lane, arrivals)
+
+    def _sweep(self) -> None:
+        """One timer for all connections: a timer for each, set anew with each message, would cost more than reading."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for connection in [*self.connections, *self.lingering]:
+            connection.check(now)
+        listen = self.channel.listen
+        shortest = min(listen.idle_seconds_max, listen.frame_seconds_max, listen.write_seconds_max)
+        pause = max(_SWEEP_SECONDS_MIN, min(_SWEEP_SECONDS_MAX, shortest / 4))
+        self._sweeper = loop.call_later(pause, self._sweep)
+
+
+class Connection(asyncio.Protocol):
+    """One sender's connection."""
+
+    __slots__ = (
+        "_arrivals_written", "_closing_since", "_decoder", "_end_timer", "_frame_since", "_holds", "_half_closed",
+        "_junk_seen", "_listener", "_loop", "_partials_seen", "_seen_at", "_stalled_since", "_transport",
+        "_unfinished", "exchanges", "peer",
+    )  # fmt: skip
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._decoder = mllp.FrameDecoder(listener.channel.listen.frame_bytes_max)
+        self._unfinished = 0
+        self._holds = 0
+        self._half_closed = False
+        self._end_timer: asyncio.TimerHandle | None = None
+        self._seen_at = self._loop.time()
+        self._frame_since: float | None = None
+        self._stalled_since: float | None = None
+        self._closing_since: float | None = None
+        self._junk_seen = self._partials_seen = 0
+        self._arrivals_written: list[int] = []  # written to the transport, not yet taken by the peer's system
+        self.exchanges: deque[Exchange] = deque()
+        self.peer = ""
+
+    # --- called by the loop ------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a stream server makes no other
+        self._transport = transport
+        # With no low and high water `pause_writing` means: the peer's system did not take all that was written.
+        transport.set_write_buffer_limits(high=0)
+        listener, counts = self._listener, self._listener.lane.counts
+        address = transport.get_extra_info("peername")
+        if not listener.admits(address):
+            counts.connections_refused["not-allowed"] += 1
+            self._closing_since = self._seen_at
+            listener.lingering.add(self)
+            transport.abort()
+            return
+        if len(listener.connections) >= listener.channel.listen.connections_max or listener.is_draining:
+            counts.connections_refused["too-many"] += 1
+            transport.write(listener.refuse())
+            self._linger()
+            return
+        self.peer = _describe(address, transport)
+        listener.connections.add(self)
+        counts.connections += 1
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing_since is not None:
+            return
+        self._seen_at = self._loop.time()
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+            self._end_timer = None
+        self._take(self._decoder.feed(data))
+
+    def eof_received(self) -> bool:
+        """The peer says no more; what it sent is answered all the same, except over TLS, which can't be half open."""
+        if self._closing_since is not None or self._transport is None:
+            return False
+        self._half_closed = True
+        self._take(self._decoder.close())
+        return bool(self.exchanges) and self._transport.can_write_eof()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc  # whatever it was: the sender is gone, and sends again what was not answered
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+        listener = self._listener
+        if self in listener.connections:
+            listener.lane.counts.connections -= 1
+            if not self._half_closed:
+                self._decoder.close()  # counts the frame that was cut off; a lone 1C without CR is not answered any more
+            self._count_framing()
+        listener.unfinished_bytes -= self._unfinished
+        self._unfinished = 0
+        self._transport = None
+        if self._arrivals_written:
+            listener.lost(self._arrivals_written)
+            self._arrivals_written = []
+        for exchange in self.exchanges:
+            listener.waiting_bytes -= exchange.size
+            exchange.size = 0
+        self.flush()
+        listener.gone(self)
+
+    def pause_writing(self) -> None:
+        self._stalled_since = self._loop.time()
+        self._hold(_PEER_NOT_READING)
+
+    def resume_writing(self) -> None:
+        self._stalled_since = None
+        if self._arrivals_written:
+            self._listener.told(self._arrivals_written)
+            self._arrivals_written = []
+        self.release(_PEER_NOT_READING)
+        self._close_if_done()
+
+    # --- called by intake and listener -------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Send the answers that are ready, as far as none before them is missing."""
+        exchanges = self.exchanges
+        answers: list[bytes] = []
+        arrivals: list[int] = []
+        freed = 0
+        while exchanges and exchanges[0].done:
+            exchange = exchanges.popleft()
+            freed += exchange.size
+            if exchange.answer:
+                answers.append(exchange.answer)
+                arrivals += exchange.arrivals
+        self._listener.waiting_bytes -= freed
+        if answers:
+            self._send(b"".join(answers) if len(answers) > 1 else answers[0], arrivals)
+        if self._holds & _PIPELINE_FULL and len(exchanges) <= self._listener.channel.listen.pipeline_frames_max // 2:
+            self.release(_PIPELINE_FULL)
+        self._close_if_done()
+
+    def push(self, answer: bytes, arrivals: list[int]) -> bool:
+        """Send something out of turn (an application ACK of enhanced mode); false: the connection is gone."""
+        if self._transport is None or self._closing_since is not None or self._transport.is_closing():
+            return False
+        self._send(answer, arrivals)
+        return True
+
+    def drain(self) -> None:
+        """Take nothing more, answer what is here, close."""
+        self._hold(_DRAINING)
+        self._close_if_done()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def release(self, hold: int) -> None:
+        held, self._holds = self._holds, self._holds & ~hold
+        if held and not self._holds and self._transport is not None and not self._transport.is_closing():
+            now = self._loop.time()
+            self._seen_at = now  # the time that we did not read is not the peer's
+            if self._frame_since is not None:
+                self._frame_since = now
+            self._transport.resume_reading()
+
+    def check(self, now: float) -> None:
+        """Close the connection when one of its time limits is over."""
+        listen = self._listener.channel.listen
+        if self._closing_since is not None:
+            if now - self._closing_since > _LINGER_SECONDS_MAX:
+                self.abort()
+        elif self._stalled_since is not None:
+            if now - self._stalled_since > listen.write_seconds_max:
+                self._give_up("slow-reader")
+        elif self._holds or self.exchanges:
+            return
+        elif self._frame_since is not None and now - self._frame_since > listen.frame_seconds_max:
+            self._give_up("slow-frame")
+        elif now - self._seen_at > listen.idle_seconds_max:
+            self._give_up("idle")
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _take(self, frames: list[mllp.Frame]) -> None:
+        listener, decoder = self._listener, self._decoder
+        for frame in frames:
+            exchange = Exchange(self, len(frame.payload))
+            self.exchanges.append(exchange)
+            listener.waiting_bytes += exchange.size
+            listener.take(exchange, frame)
+        if decoder.in_frame:
+            if frames or self._frame_since is None:
+                self._frame_since = self._seen_at
+            if decoder.end_pending:
+                self._end_timer = self._loop.call_later(END_SECONDS, self._end_frame)
+            self._unfinished, before = decoder.pending, self._unfinished
+            listener.unfinished_bytes += self._unfinished - before
+        elif self._unfinished or self._frame_since is not None:
+            listener.unfinished_bytes -= self._unfinished
+            self._unfinished = 0
+            self._frame_since = None
+        if decoder.junk_bytes != self._junk_seen or decoder.partials != self._partials_seen:
+            self._count_framing()
+        if frames:
+            listener.end_pass(self)
+            if len(self.exchanges) >= listener.channel.listen.pipeline_frames_max:
+                self._hold(_PIPELINE_FULL)
+        if listener.full and not listener.has_pass(self) and not self._half_closed:
+            self._hold(_CHANNEL_FULL)
+            listener.hold(self)
+
+    def _end_frame(self) -> None:
+        self._end_timer = None
+        self._take(self._decoder.flush_pending_end())
+
+    def _send(self, answer: bytes, arrivals: list[int]) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            self._listener.lost(arrivals)
+            return
+        transport.write(answer)
+        if self._stalled_since is None:
+            self._listener.told(arrivals)
+        else:
+            self._arrivals_written += arrivals
+
+    def _hold(self, hold: int) -> None:
+        if not self._holds and self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+        self._holds |= hold
+
+    def _count_framing(self) -> None:
+        counts, decoder = self._listener.lane.counts, self._decoder
+        counts.junk_bytes += decoder.junk_bytes - self._junk_seen
+        counts.partial_frames += decoder.partials - self._partials_seen
+        self._junk_seen, self._partials_seen = decoder.junk_bytes, decoder.partials
+
+    def _close_if_done(self) -> None:
+        """After a half close or while draining: close once everything is answered and taken."""
+        if (
+            (self._half_closed or self._holds & _DRAINING)
+            and not self.exchanges
+            and self._stalled_since is None
+            and self._closing_since is None
+            and self._transport is not None
+        ):
+            self._linger()
+
+    def _linger(self) -> None:
+        """Close so that the peer still reads what it was told.
+
+        A socket that is closed with unread bytes resets the connection, and a reset may overtake the last answer. So
+        the sending side is closed first, and what still comes is thrown away until the peer closes or its time is over.
+        """
+        self._closing_since = self._loop.time()
+        listener, transport = self._listener, self._transport
+        if transport is None:
+            return
+        if self in listener.connections:
+            listener.connections.discard(self)
+            listener.lane.counts.connections -= 1
+            self._count_framing()
+        listener.lingering.add(self)
+        if self._half_closed or not transport.can_write_eof():
+            transport.close()
+            return
+        with contextlib.suppress(OSError, RuntimeError):
+            transport.write_eof()
+        self.release(self._holds)
+
+    def _give_up(self, reason: str) -> None:
+        self._listener.lane.counts.connections_closed[reason] += 1
+        if self._transport is not None:
+            self._transport.abort()
+
+
+async def bind(host: str, port: int, channel: str) -> socket.socket:
+    """A listening socket. Raises ListenError."""
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise ListenError(f"channel {channel}: {host} is no address to listen on: {error.strerror}") from None
+    try:
+        # A restart must not wait for the old connections to leave TIME_WAIT.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        sock.bind(address)
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise ListenError(f"channel {channel}: can't listen on {host} port {port}: {error.strerror}") from None
+    return sock
+
+
+def _bare_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    return context
+
+
+def _describe(address: Any, transport: asyncio.Transport) -> str:
+    """`10.0.0.4:51022`, with the client certificate's name when there is one."""
+    where = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "local"
+    name = _certificate_name(transport.get_extra_info("peercert"))
+    return f"{where} {name}" if name else where
+
+
+def _certificate_name(certificate: Any) -> str | None:
+    """The subject's common name (`CN=epic-prod`), else the first alternative name (`DNS:epic.example`)."""
+    if not certificate:
+        return None
+    for part in certificate.get("subject", ()):
+        for key, value in part:
+            if key == "commonName":
+                return f"CN={value}"
+    for kind, value in certificate.get("subjectAltName", ()):
+        return f"{kind}:{value}"
+    return None

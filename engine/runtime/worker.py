@@ -1,0 +1,267 @@
+"""The worker: the child process that processes, delivers and watches the clock, as a shell around given services.
+
+Its life hangs on the pipe to the main process: hints wake its services, a closed pipe ends it at once. All it does is
+in the store, in whole transactions, so it may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from engine import logs, settings
+from engine.errors import SettingsError
+from engine.runtime import hints
+
+_log = logs.get_logger()
+
+REPORT_SECONDS: Final = 1.0
+_RESTART_SECONDS_FIRST: Final = 0.2
+_RESTART_SECONDS_MAX: Final = 15.0
+_STEADY_SECONDS: Final = 60.0
+"""A service that ran so long since it last failed counts as sound again."""
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class Wake:
+    """Lets a service sleep until it is rung for, or a little while: hints may be lost, the store is always right."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def ring(self) -> None:
+        self._event.set()
+
+    async def wait(self, seconds_max: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._event.wait(), seconds_max)
+        self._event.clear()
+
+
+@dataclass(frozen=True)
+class Depths:
+    """How much waits now. pending: entries without outcome, by channel. outbox: deliveries by destination and state."""
+
+    pending: dict[str, int] = field(default_factory=dict)
+    outbox: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+class Tally:
+    """Counts since the last report."""
+
+    def __init__(self) -> None:
+        self._processed: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._deliveries: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._deviations: defaultdict[str, Counter[str]] = defaultdict(Counter)
+
+    def processed(self, channel: str, state: str, count: int = 1) -> None:
+        self._processed[channel][state] += count
+
+    def delivery(self, destination: str, state: str, count: int = 1) -> None:
+        self._deliveries[destination][state] += count
+
+    def deviation(self, channel: str, code: str, count: int = 1) -> None:
+        self._deviations[channel][code] += count
+
+    def take(self, depths: Depths, *, failing: tuple[str, ...]) -> hints.Report:
+        report = hints.Report(
+            processed={name: dict(counts) for name, counts in self._processed.items()},
+            deliveries={name: dict(counts) for name, counts in self._deliveries.items()},
+            deviations={name: dict(counts) for name, counts in self._deviations.items()},
+            pending=depths.pending,
+            outbox=depths.outbox,
+            failing=failing,
+        )
+        self._processed.clear()
+        self._deliveries.clear()
+        self._deviations.clear()
+        return report
+
+
+@dataclass
+class WorkerContext:
+    """What a service sees of the shell around it.
+
+    work: rung when there may be new entries. outbox: to be rung by the processor when it has written deliveries.
+    stopping: set when the service is to finish what it has in hand and return. tally: where it counts.
+    have_outcomes(entries): tells main that these entries, whose senders wait, have their outcome. May be called from
+    any thread.
+    """
+
+    have_outcomes: Callable[[Sequence[int]], None]
+    work: Wake = field(default_factory=Wake)
+    outbox: Wake = field(default_factory=Wake)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    tally: Tally = field(default_factory=Tally)
+
+
+Service = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What the composition root made out of a configuration.
+
+    services: by name; each runs until `stopping` is set and then returns. reload: takes a new configuration or raises
+    SettingsError and goes on with the old one. depths: for the report, about once a second. close: the last call.
+    """
+
+    services: Mapping[str, Service]
+    reload: Callable[[settings.Configuration], Awaitable[None]]
+    depths: Callable[[], Awaitable[Depths]]
+    close: Callable[[], Awaitable[None]]
+
+
+Assemble = Callable[[settings.Configuration, WorkerContext], Awaitable[Assembly]]
+
+
+class Worker:
+    """The shell: reads hints, supervises the services, reports."""
+
+    def __init__(self, pipe: hints.Pipe, assemble: Assemble) -> None:
+        self._pipe = pipe
+        self._assemble = assemble
+        self._loop = asyncio.get_running_loop()
+        self.context = WorkerContext(have_outcomes=self._tell_outcomes)
+        self._failed_at: dict[str, float] = {}
+        self._assembly: Assembly | None = None
+
+    async def run(self) -> int:
+        """Work until told to stop; the exit status. A pipe that closes ends the process without another word."""
+        first = await self._pipe.line()
+        if first is None:
+            return 1
+        configure = hints.read_to_worker(first)
+        if not isinstance(configure, hints.Configure):
+            raise TypeError("the first line to the worker is its configuration")
+        configuration = self._load(configure)
+        if configuration is None:
+            await self._pipe.drain()
+            return os.EX_CONFIG
+        self._assembly = assembly = await self._assemble(configuration, self.context)
+        self._pipe.send(hints.Ready(config_version=configuration.snapshot.version))
+        async with asyncio.TaskGroup() as tasks:
+            services = [tasks.create_task(self._supervise(name, run)) for name, run in assembly.services.items()]
+            side = [tasks.create_task(self._listen()), tasks.create_task(self._report_forever())]
+            await self.context.stopping.wait()
+            self.context.work.ring()
+            self.context.outbox.ring()
+            await asyncio.gather(*services)
+            for task in side:
+                task.cancel()
+        await self._report()
+        await assembly.close()
+        await self._pipe.drain()
+        return 0
+
+    def stop(self) -> None:
+        self.context.stopping.set()
+
+    async def _listen(self) -> None:
+        while (line := await self._pipe.line()) is not None:
+            message = hints.read_to_worker(line)
+            if isinstance(message, hints.Work):
+                self.context.work.ring()
+            elif isinstance(message, hints.Stop):
+                self.stop()
+            else:
+                await self._reload(message)
+        if not self.context.stopping.is_set():
+            os._exit(1)  # main is gone: whatever is in hand is in no transaction yet, or in a whole one
+
+    async def _reload(self, message: hints.Configure) -> None:
+        configuration = self._load(message)
+        if configuration is None or self._assembly is None:
+            return
+        try:
+            await self._assembly.reload(configuration)
+        except SettingsError as error:
+            self._refuse(configuration.snapshot.version, error)
+            return
+        self._pipe.send(hints.Ready(config_version=configuration.snapshot.version))
+
+    def _load(self, message: hints.Configure) -> settings.Configuration | None:
+        snapshot = settings.Snapshot(Path(message.base), message.site_file, message.files)
+        try:
+            return settings.load(snapshot)
+        except SettingsError as error:
+            self._refuse(snapshot.version, error)
+            return None
+
+    def _refuse(self, version: str, error: SettingsError) -> None:
+        _log.error("configuration refused by the worker", config_version=version, exc_info=error)
+        self._pipe.send(hints.Refused(config_version=version))
+
+    async def _supervise(self, name: str, run: Service) -> None:
+        """Run a service, and again after it failed: one that dies must not take the others with it, nor stay dead."""
+        loop = asyncio.get_running_loop()
+        pause = _RESTART_SECONDS_FIRST
+        while not self.context.stopping.is_set():
+            started = loop.time()
+            try:
+                await run()
+            except Exception as error:  # noqa: BLE001 - the one supervised loop of the worker's services
+                self._failed_at[name] = loop.time()
+                if loop.time() - started > _STEADY_SECONDS:
+                    pause = _RESTART_SECONDS_FIRST
+                _log.error("service failed and is started again", service=name, seconds=pause, exc_info=error)
+            else:
+                if self.context.stopping.is_set():
+                    return
+                self._failed_at[name] = loop.time()
+                _log.error("service ended by itself and is started again", service=name, seconds=pause)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.context.stopping.wait(), pause)
+            pause = min(pause * 2, _RESTART_SECONDS_MAX)
+
+    async def _report_forever(self) -> None:
+        while True:
+            await self._report()
+            await asyncio.sleep(REPORT_SECONDS)
+
+    async def _report(self) -> None:
+        now = asyncio.get_running_loop().time()
+        failing = tuple(name for name, at in self._failed_at.items() if now - at < _STEADY_SECONDS)
+        try:
+            depths = await self._assembly.depths() if self._assembly else Depths()
+        except Exception as error:  # noqa: BLE001 - a count that can't be read must not stop the sign of life
+            _log.warning("queues not counted", exc_info=error)
+            depths = Depths()
+        self._pipe.send(self.context.tally.take(depths, failing=failing))
+
+    def _tell_outcomes(self, entries: Sequence[int]) -> None:
+        if entries:
+            self._loop.call_soon_threadsafe(self._pipe.send, hints.Outcomes(entries=tuple(entries)))
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Have the kernel kill this process when the main process dies (Linux; elsewhere the closed pipe does it)."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent_pid:
+        os._exit(1)  # it died before we could ask
+
+
+async def serve(fd: int, parent_pid: int, assemble: Assemble) -> int:
+    """The worker process from its start to its exit status. fd: its end of the socket pair."""
+    die_with_parent(parent_pid)
+    loop = asyncio.get_running_loop()
+    logs.watch_loop(loop)
+    # Ctrl-C reaches the whole process group; when to stop is the main process's decision.
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    pipe = await hints.Pipe.over(socket.socket(fileno=fd))
+    worker = Worker(pipe, assemble)
+    loop.add_signal_handler(signal.SIGTERM, worker.stop)
+    return await worker.run()

@@ -1,0 +1,217 @@
+"""Charts: patients with all that belongs to them, found by hashes of their identifiers and encounter keys."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection, Row, select
+
+from engine.domain.chart import Chart, Charts
+from engine.domain.encounter import Encounter
+from engine.domain.patient import Patient
+from engine.domain.record import Phi
+from engine.domain.score import Score
+from engine.domain.task import Task
+from engine.errors import TamperedError
+from engine.store.keys import KeyRing
+from engine.store.schema import chart, encounter, identifier, score, task
+from engine.store.statements import Listed
+
+
+class ChartDocument(Phi, frozen=True, kw_only=True):
+    """The sealed part of a chart.
+
+    It names its encounters (by key), scores (by model and encounter key) and tasks (by id), in order, so that a row
+    which was taken away or put in behind our back is noticed.
+    """
+
+    patient: Patient
+    stamps: dict[str, float] = {}
+    encounters: tuple[str, ...] = ()
+    scores: tuple[tuple[str, str | None], ...] = ()
+    tasks: tuple[str, ...] = ()
+
+
+class EncounterDocument(Phi, frozen=True, kw_only=True):
+    """The sealed part of an encounter."""
+
+    encounter: Encounter
+    stamps: dict[str, float] = {}
+
+
+_IDENTITIES: Final = Listed(
+    identifier.c.identity_hash,
+    lambda listed: select(identifier.c.identity_hash, identifier.c.chart_id).where(listed),
+)
+_KEYS: Final = Listed(
+    identifier.c.key_hash, lambda listed: select(identifier.c.key_hash, identifier.c.chart_id).where(listed)
+)
+_VISITS: Final = Listed(
+    encounter.c.encounter_hash,
+    lambda listed: select(encounter.c.encounter_hash, encounter.c.chart_id).where(listed),
+)
+_CHARTS: Final = Listed(
+    chart.c.id,
+    lambda listed: select(chart.c.id, chart.c.version, chart.c.merged_into, chart.c.document).where(listed),
+)
+_ENCOUNTERS: Final = Listed(
+    encounter.c.chart_id,
+    lambda listed: (
+        select(encounter.c.chart_id, encounter.c.encounter_hash, encounter.c.document)
+        .where(listed)
+        .order_by(encounter.c.position)
+    ),
+)
+_SCORES: Final = Listed(
+    score.c.chart_id,
+    lambda listed: select(score.c.chart_id, score.c.model, score.c.encounter_hash, score.c.document).where(listed),
+)
+_TASKS: Final = Listed(
+    task.c.chart_id, lambda listed: select(task.c.chart_id, task.c.id, task.c.document).where(listed)
+)
+_MERGED: Final = Listed(chart.c.merged_into, lambda listed: select(chart.c.id).where(listed))
+
+_decode_chart = msgspec.json.Decoder(ChartDocument).decode
+_decode_encounter = msgspec.json.Decoder(EncounterDocument).decode
+_decode_score = msgspec.json.Decoder(Score).decode
+_decode_task = msgspec.json.Decoder(Task).decode
+
+
+class ChartStore:
+    """Reading charts. They are written by `record` only."""
+
+    def __init__(self, keys: KeyRing) -> None:
+        self._keys = keys
+
+    def load(self, conn: Connection, identities: Collection[tuple[str, str, str]], visits: Collection[str]) -> Charts:
+        """Every chart that the identities and encounter keys lead to, merges followed, whole."""
+        charts = Charts()
+        by_identity = {identity_hash(self._keys, *identity): identity for identity in identities}
+        by_visit = {encounter_hash(self._keys, key): key for key in visits}
+        for row in _IDENTITIES.rows(conn, list(by_identity)):
+            charts.aliases[by_identity[row.identity_hash]] = row.chart_id
+        for row in _VISITS.rows(conn, list(by_visit)):
+            charts.visits[by_visit[row.encounter_hash]] = row.chart_id
+        for loaded in self._whole(conn, {*charts.aliases.values(), *charts.visits.values()}):
+            charts.add(loaded)
+        return charts
+
+    def by_id(self, conn: Connection, chart_id: str) -> Chart | None:
+        """The chart itself, also when it was merged into another."""
+        return next((found for found in self._whole(conn, {chart_id}) if found.id == chart_id), None)
+
+    def by_key(self, conn: Connection, key: str) -> list[Chart]:
+        """The living charts that `AUTHORITY:ID` leads to; several when two types of identifier share it."""
+        owners = {row.chart_id for row in _KEYS.rows(conn, [key_hash(self._keys, key)])}
+        return [found for found in self._whole(conn, owners) if found.merged_into is None]
+
+    def find(self, conn: Connection, limit: int = 100) -> list[Chart]:
+        """The living charts that changed last, newest first."""
+        statement = select(chart.c.id).where(chart.c.merged_into.is_(None)).order_by(chart.c.updated_at.desc())
+        ids = [row.id for row in conn.execute(statement.limit(limit))]
+        found = {one.id: one for one in self._whole(conn, ids)}
+        return [found[chart_id] for chart_id in ids]
+
+    def _whole(self, conn: Connection, chart_ids: Iterable[str]) -> list[Chart]:
+        """The charts, and those that they were merged into."""
+        rows: dict[str, Row[Any]] = {}
+        wanted = set(chart_ids)
+        while wanted:
+            rows.update((row.id, row) for row in _CHARTS.rows(conn, sorted(wanted)))
+            wanted = {row.merged_into for row in rows.values() if row.merged_into} - rows.keys()
+        ids = [chart_id for chart_id, row in rows.items() if row.merged_into is None]
+        encounters: dict[str, dict[str, EncounterDocument]] = {}
+        scores: dict[str, dict[tuple[str, str | None], Score]] = {}
+        tasks: dict[str, dict[str, Task]] = {}
+        unseal = self._keys.open
+        for row in _ENCOUNTERS.rows(conn, ids):
+            raw = unseal(encounter_place(row.chart_id, row.encounter_hash), row.document)
+            document = _decode_encounter(raw)
+            encounters.setdefault(row.chart_id, {})[document.encounter.key] = document
+        for row in _SCORES.rows(conn, ids):
+            one = _decode_score(unseal(score_place(row.chart_id, row.model, row.encounter_hash), row.document))
+            scores.setdefault(row.chart_id, {})[one.model, one.encounter] = one
+        for row in _TASKS.rows(conn, ids):
+            tasks.setdefault(row.chart_id, {})[row.id] = self.open_task(row.chart_id, row.id, row.document)
+        return [
+            _assemble(
+                row,
+                _decode_chart(unseal(chart_place(row.id), row.document)),
+                encounters.get(row.id, {}),
+                scores.get(row.id, {}),
+                tasks.get(row.id, {}),
+            )
+            for row in rows.values()
+        ]
+
+    def open_task(self, chart_id: str, task_id: str, sealed: bytes) -> Task:
+        return _decode_task(self._keys.open(task_place(chart_id, task_id), sealed))
+
+
+def identity_hash(keys: KeyRing, authority: str, type_: str, value: str) -> bytes:
+    return keys.lookup("identity", authority, type_, value)
+
+
+def key_hash(keys: KeyRing, key: str) -> bytes:
+    """key: `AUTHORITY:ID`."""
+    return keys.lookup("key", key)
+
+
+def encounter_hash(keys: KeyRing, key: str) -> bytes:
+    return keys.lookup("encounter", key)
+
+
+def chart_place(chart_id: str) -> str:
+    return f"chart.document:{chart_id}"
+
+
+# The owner is part of the place, so that a row which is moved to another chart behind our back does not open.
+
+
+def encounter_place(chart_id: str, hashed: bytes) -> str:
+    return f"encounter.document:{chart_id}/{hashed.hex()}"
+
+
+def score_place(chart_id: str, model: str, hashed: bytes) -> str:
+    return f"score.document:{chart_id}/{model}/{hashed.hex()}"
+
+
+def task_place(chart_id: str, task_id: str) -> str:
+    return f"task.document:{chart_id}/{task_id}"
+
+
+def family_of_key(conn: Connection, keys: KeyRing, key: str) -> set[str]:
+    """Ids of the charts that `AUTHORITY:ID` leads to, and of all that were merged into them."""
+    family: set[str] = set()
+    wanted = {row.chart_id for row in _KEYS.rows(conn, [key_hash(keys, key)])}
+    while wanted:
+        survivors = {row.merged_into for row in _CHARTS.rows(conn, sorted(wanted)) if row.merged_into}
+        merged = {row.id for row in _MERGED.rows(conn, sorted(wanted))}
+        family |= wanted
+        wanted = (survivors | merged) - family
+    return family
+
+
+def _assemble(
+    row: Row[Any],
+    document: ChartDocument,
+    encounters: Mapping[str, EncounterDocument],
+    scores: Mapping[tuple[str, str | None], Score],
+    tasks: Mapping[str, Task],
+) -> Chart:
+    named = (set(document.encounters), set(document.scores), set(document.tasks))
+    if named != (encounters.keys(), scores.keys(), tasks.keys()):
+        raise TamperedError(chart_place(row.id))
+    return Chart(
+        id=row.id,
+        version=row.version,
+        patient=document.patient,
+        stamps=document.stamps,
+        encounters=tuple(encounters[key].encounter for key in document.encounters),
+        encounter_stamps={key: encounters[key].stamps for key in document.encounters if encounters[key].stamps},
+        scores=tuple(scores[key] for key in document.scores),
+        tasks=tuple(tasks[key] for key in document.tasks),
+        merged_into=row.merged_into,
+    )

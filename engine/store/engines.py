@@ -1,0 +1,208 @@
+"""Connections: where the store is, and how each kind of connection to it is set up.
+
+On SQLite the main database of every connection is an empty one in memory, and the files are attached as `journal` and
+`charts`: the same statements then serve writers, which attach their one file only (BEGIN IMMEDIATE locks all that is
+attached), readers, which attach both, and PostgreSQL, where these are schemas.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import NullPool, QueuePool
+from sqlcipher3 import dbapi2 as sqlite_driver
+
+from engine.domain.record import Record
+from engine.errors import StoreError, StoreUnavailableError
+from engine.store.schema import CHARTS, JOURNAL
+
+SQLITE_VERSION_MIN: Final = (3, 51, 3)
+"""Older ones can corrupt a database when the WAL is reset (fixed in 3.51.3)."""
+
+_BUSY_MS: Final = 10_000
+_CACHE_KIB: Final = 16 * 1024
+_WAL_KEPT_BYTES: Final = 256 * 1024 * 1024
+_READERS_MAX: Final = 8
+
+
+class Location(Record, frozen=True, kw_only=True):
+    """Where a store is."""
+
+    url: str
+    charts_file: Path | None = None
+    """None: the store is a PostgreSQL database."""
+    journal_file: Path | None = None
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.charts_file is not None
+
+    def file(self, side: str) -> Path:
+        file = self.journal_file if side == JOURNAL else self.charts_file
+        if file is None:
+            raise StoreError("a PostgreSQL store has no files")
+        return file
+
+
+def locate(url: str, base: Path | None = None) -> Location:
+    """Read a store URL; relative paths are relative to `base`. Raises StoreError when it can't be used."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise StoreError("the store's URL can't be read; it looks like sqlite:///var/handoff.db") from None
+    if parsed.get_backend_name() == "sqlite":
+        if not parsed.database or parsed.database == ":memory:":
+            raise StoreError("the store's URL names no file; it looks like sqlite:///var/handoff.db")
+        charts = (base or Path()).joinpath(parsed.database).resolve()
+        return Location(url=url, charts_file=charts, journal_file=charts.with_name(f"{charts.stem}-journal.db"))
+    if parsed.get_backend_name() == "postgresql" and parsed.get_driver_name() == "psycopg":
+        return Location(url=url)
+    raise StoreError("the store's URL must begin with sqlite:/// or postgresql+psycopg://")
+
+
+def writer_engine(location: Location, side: str) -> Engine:
+    """For the one writer of a side: every transaction takes the side's write lock at its start."""
+    if location.is_sqlite:
+        _check_sqlite_version(sqlite_driver.sqlite_version_info)
+        engine = _sqlite_engine(lambda: _attached(location, (side,), writes=True), pooled=False)
+        _begin_with(engine, "BEGIN IMMEDIATE")
+        return engine
+    engine = _postgresql_engine(location, pooled=False)
+
+    @event.listens_for(engine, "connect")
+    def _durable(connection: Any, _record: Any) -> None:
+        # A server may be set up to answer before the disk has it; what we acknowledge must be there.
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT set_config('synchronous_commit', 'on', false)"
+                " WHERE current_setting('synchronous_commit') IN ('off', 'local')"
+            )
+        connection.commit()
+
+    return engine
+
+
+def reader_engine(location: Location) -> Engine:
+    """For reading both sides: one snapshot a transaction, and no way to write."""
+    if location.is_sqlite:
+        _check_sqlite_version(sqlite_driver.sqlite_version_info)
+        engine = _sqlite_engine(lambda: _attached(location, (CHARTS, JOURNAL), writes=False), pooled=True)
+        _begin_with(engine, "BEGIN")
+        return engine
+    return _postgresql_engine(
+        location, pooled=True, isolation_level="REPEATABLE READ", options="-c default_transaction_read_only=on"
+    )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the errors of SQLAlchemy and the drivers into ours. Their texts may hold values, so they go no further."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise translate(error) from None
+
+
+def translate(error: SQLAlchemyError) -> StoreError:
+    """What an error of SQLAlchemy or a driver means; only its code is kept."""
+    if not isinstance(error, DBAPIError):
+        if type(error).__name__ == "TimeoutError":
+            return StoreUnavailableError("the store has no free connection")
+        return StoreError(f"the store could not do what was asked ({type(error).__name__})")
+    kind = type(error).__name__
+    code = getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None) or kind
+    if code in {"42P01", "3F000"} or (code == "SQLITE_ERROR" and "no such table" in str(error.orig)):
+        return StoreUnavailableError(
+            "the store's tables are not there or are those of another version: handoff db upgrade"
+        )
+    if code in {"SQLITE_CORRUPT", "SQLITE_NOTADB"}:
+        return StoreUnavailableError(f"the store's file is damaged or is not a database ({code})")
+    if code in {"SQLITE_FULL", "53100"}:
+        return StoreUnavailableError(f"the store's disk is full ({code})")
+    if error.connection_invalidated or kind in {"OperationalError", "InterfaceError"}:
+        return StoreUnavailableError(f"the store can't be used now ({code})")
+    return StoreError(f"the store refused what was asked ({code})")
+
+
+def _check_sqlite_version(version: tuple[int, ...]) -> None:
+    if version < SQLITE_VERSION_MIN:
+        raise StoreUnavailableError(
+            f"SQLite {'.'.join(map(str, version))} is too old: {'.'.join(map(str, SQLITE_VERSION_MIN))} or later is"
+            " needed (older ones can corrupt a database when the write-ahead log is reset)"
+        )
+
+
+def _sqlite_engine(connect: Callable[[], Any], *, pooled: bool) -> Engine:
+    pool: dict[str, Any] = (
+        {"poolclass": QueuePool, "pool_size": _READERS_MAX, "max_overflow": 0} if pooled else {"poolclass": NullPool}
+    )
+    return create_engine("sqlite://", module=sqlite_driver, creator=connect, hide_parameters=True, **pool)
+
+
+def _attached(location: Location, sides: tuple[str, ...], *, writes: bool) -> Any:
+    connection = sqlite_driver.connect(
+        ":memory:",
+        isolation_level=None,  # the driver begins nothing by itself
+        check_same_thread=False,
+        cached_statements=512,
+        uri=True,
+        timeout=_BUSY_MS / 1000,
+    )
+    try:
+        for side in sides:
+            connection.execute(f"ATTACH DATABASE ? AS {side}", (f"file:{quote(str(location.file(side)))}?mode=rw",))
+            connection.execute(f"PRAGMA {side}.journal_mode = WAL")
+            connection.execute(f"PRAGMA {side}.synchronous = FULL")
+            connection.execute(f"PRAGMA {side}.cache_size = -{_CACHE_KIB}")
+            connection.execute(f"PRAGMA {side}.journal_size_limit = {_WAL_KEPT_BYTES}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        if writes:
+            connection.execute("PRAGMA wal_autocheckpoint = 0")  # the ledger does it when it has time
+        else:
+            connection.execute("PRAGMA query_only = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _begin_with(engine: Engine, statement: str) -> None:
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        connection.exec_driver_sql(statement)
+
+
+def _postgresql_engine(location: Location, *, pooled: bool, options: str = "", **more: Any) -> Engine:
+    url: URL = make_url(location.url)
+    pool: dict[str, Any] = (
+        {"poolclass": QueuePool, "pool_size": _READERS_MAX, "max_overflow": 0} if pooled else {"poolclass": NullPool}
+    )
+    arguments: dict[str, Any] = {
+        "connect_timeout": 5,
+        "application_name": "handoff",
+        # A database that vanished is noticed in seconds, not after the system's two hours.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 15_000,
+        "options": f"-c lock_timeout={_BUSY_MS} {options}".strip(),
+    }
+    arguments = {name: value for name, value in arguments.items() if name not in url.query}
+    return create_engine(url, connect_args=arguments, paramstyle="format", hide_parameters=True, **pool, **more)
+
+
+def make_sqlite_file(path: Path) -> None:
+    """Make an empty database file that only its owner may read; SQLite gives the files beside it the same mode."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise StoreUnavailableError(f"{path}: the store can't be made here: {error.strerror}") from None

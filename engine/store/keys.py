@@ -1,0 +1,265 @@
+"""The key file: sealing values at rest, and keyed hashes to look them up by.
+
+A sealed value is `format (1 byte) | key number (2 bytes) | nonce (12 bytes) | AES-256-GCM ciphertext and tag`.
+Its associated data is the place it stands in (`table.column:row id`), so that a value moved to another row does not
+open.
+
+Nonces are 96 random bits. NIST SP 800-38D (8.3) allows 2^32 values under one key with random nonces; at sixteen sealed
+values a message that is 268 million messages, so rotate (`handoff keys rotate`) well before, yearly at the latest. A
+rotation adds a key and keeps the old ones: what was sealed with them stays readable. The lookup key is never rotated,
+because every stored hash would miss.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import os
+import stat
+import struct
+import tempfile
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from engine.domain.record import Record
+from engine.errors import KeyMissingError, StoreError, TamperedError
+
+_FORMAT: Final = 1
+_PREFIX: Final = struct.Struct(">BH")
+_NONCE_BYTES: Final = 12
+_KEY_BYTES: Final = 32
+_LOOKUP_BYTES: Final = 16
+_NONCES_A_FETCH: Final = 1024
+_SEALED_BYTES_MIN: Final = _PREFIX.size + _NONCE_BYTES + 16
+
+# Nonces not used yet. `list.pop` is atomic, so two threads never get the same one; a forked child drops its copy, so
+# that it never uses one that its parent will use.
+_nonces: list[bytes] = []
+os.register_at_fork(after_in_child=_nonces.clear)
+
+
+class KeyDescription(Record, frozen=True, kw_only=True):
+    """A key as `handoff keys` shows it: never the key itself."""
+
+    number: int
+    created_at: datetime
+    active: bool
+
+
+class _Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    created_at: datetime
+    key: str
+
+    def __repr__(self) -> str:
+        return "<key>"
+
+
+class _KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    format: int
+    active: int
+    keys: dict[int, _Key]
+    lookup: str
+
+    def __repr__(self) -> str:
+        return "<key file>"
+
+
+class KeyRing:
+    """The keys of one site. Use `create`, `load` or `parse`."""
+
+    def __init__(self, content: _KeyFile, path: Path | None) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._use(content)
+
+    def __repr__(self) -> str:
+        return f"<KeyRing: {len(self._ciphers)} key(s)>"
+
+    @classmethod
+    def create(cls, path: Path) -> KeyRing:
+        """Make a new key file (mode 0600). Raises StoreError when there is one already: it is never overwritten."""
+        content = _KeyFile(format=_FORMAT, active=1, keys={1: _Key(datetime.now(UTC), _new_key())}, lookup=_new_key())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            raise StoreError(f"{path}: a key file is there already; it is never overwritten") from None
+        except OSError as error:
+            raise StoreError(f"{path}: the key file can't be written: {error.strerror}") from None
+        with os.fdopen(handle, "wb") as file:
+            file.write(_encode(content))
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_folder(path.parent)
+        return cls(content, path)
+
+    @classmethod
+    def load(cls, path: Path) -> KeyRing:
+        """Read a key file.
+
+        Raises KeyMissingError when it is not there, StoreError when others may read it or it is damaged. A systemd
+        credential (a path below $CREDENTIALS_DIRECTORY) may look readable for its group: there the group bits show the
+        mask of an access list, not a group.
+        """
+        return cls(_decode(_read(path), str(path)), path)
+
+    @classmethod
+    def parse(cls, text: str) -> KeyRing:
+        """The key file's content from elsewhere (a secret store)."""
+        return cls(_decode(text.encode(), "the key file"), None)
+
+    def seal(self, place: str, plaintext: bytes) -> bytes:
+        """Encrypt a value for one place (`table.column:row id`)."""
+        prefix, cipher = self._sealing
+        try:
+            nonce = _nonces.pop()
+        except IndexError:
+            nonce = _fetch_nonces()
+        return prefix + nonce + cipher.encrypt(nonce, plaintext, place.encode())
+
+    def open(self, place: str, sealed: bytes) -> bytes:
+        """Decrypt a value of a place. Raises KeyMissingError, or TamperedError when it is not what was sealed there."""
+        if len(sealed) < _SEALED_BYTES_MIN or sealed[0] != _FORMAT:
+            raise TamperedError(place)
+        number = int.from_bytes(sealed[1:3])
+        cipher = self._ciphers.get(number) or self._after_rotation(number)
+        try:
+            return cipher.decrypt(sealed[3:15], sealed[15:], place.encode())
+        except InvalidTag:
+            raise TamperedError(place) from None
+
+    def lookup(self, *parts: str | bytes) -> bytes:
+        """A keyed hash (16 bytes) of a value that has to be found again without being stored in clear.
+
+        Each part goes in with its length, so that ("ab", "c") and ("a", "bc") differ.
+        """
+        data = bytearray()
+        for part in parts:
+            raw = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+            data += len(raw).to_bytes(4)
+            data += raw
+        return hmac.digest(self._lookup, data, "sha256")[:_LOOKUP_BYTES]
+
+    def rotate(self) -> int:
+        """Add a key, make it the active one, and write the file. Returns its number.
+
+        Other processes keep sealing with the old key until they load the file again; they read the new one at once.
+        """
+        if self._path is None:
+            raise StoreError("these keys came without a file: rotate them where they are kept")
+        with self._lock:
+            content = _decode(_read(self._path), str(self._path))
+            number = max(content.keys) + 1
+            keys = {**content.keys, number: _Key(datetime.now(UTC), _new_key())}
+            content = msgspec.structs.replace(content, active=number, keys=keys)
+            _replace(self._path, _encode(content))
+            self._use(content)
+        return number
+
+    def describe(self) -> tuple[KeyDescription, ...]:
+        """What there is, oldest first."""
+        return tuple(
+            KeyDescription(number=number, created_at=key.created_at, active=number == self._content.active)
+            for number, key in sorted(self._content.keys.items())
+        )
+
+    def _use(self, content: _KeyFile) -> None:
+        self._content = content
+        self._lookup = base64.b64decode(content.lookup)
+        self._ciphers: Mapping[int, AESGCM] = {
+            number: AESGCM(base64.b64decode(key.key)) for number, key in content.keys.items()
+        }
+        # One tuple, so that a thread that seals during a rotation never combines the old number with the new key.
+        self._sealing = (_PREFIX.pack(_FORMAT, content.active), self._ciphers[content.active])
+
+    def _after_rotation(self, number: int) -> AESGCM:
+        """A key that another process has added since we read the file."""
+        if self._path is not None:
+            with self._lock:
+                if number not in self._ciphers:
+                    content = _decode(_read(self._path), str(self._path))
+                    if number in content.keys:
+                        self._use(content)
+        if number not in self._ciphers:
+            raise KeyMissingError(f"a stored value is sealed with key {number}, which the key file does not hold")
+        return self._ciphers[number]
+
+
+def _fetch_nonces() -> bytes:
+    block = os.urandom(_NONCE_BYTES * _NONCES_A_FETCH)
+    fresh = [block[at : at + _NONCE_BYTES] for at in range(0, len(block), _NONCE_BYTES)]
+    nonce = fresh.pop()
+    _nonces.extend(fresh)
+    return nonce
+
+
+def _new_key() -> str:
+    return base64.b64encode(os.urandom(_KEY_BYTES)).decode("ascii")
+
+
+def _encode(content: _KeyFile) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(content)) + b"\n"
+
+
+def _decode(raw: bytes, name: str) -> _KeyFile:
+    try:
+        content = msgspec.json.decode(raw, type=_KeyFile)
+        keys = [*(key.key for key in content.keys.values()), content.lookup]
+        whole = all(len(base64.b64decode(key, validate=True)) == _KEY_BYTES for key in keys)
+    except (msgspec.MsgspecError, binascii.Error):
+        raise StoreError(f"{name}: is not a key file of Handoff, or it is damaged") from None
+    if content.format != _FORMAT:
+        raise StoreError(f"{name}: key file format {content.format} is not known to this version of Handoff")
+    if not whole or content.active not in content.keys or not all(0 < number < 1 << 16 for number in content.keys):
+        raise StoreError(f"{name}: is not a key file of Handoff, or it is damaged")
+    return content
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            raw = file.read()
+    except FileNotFoundError:
+        raise KeyMissingError(f"{path}: the key file is not there; without it nothing stored can be read") from None
+    except OSError as error:
+        raise StoreError(f"{path}: the key file can't be read: {error.strerror}") from None
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    is_credential = credentials is not None and path.resolve().is_relative_to(Path(credentials).resolve())
+    if mode & (stat.S_IRWXO if is_credential else stat.S_IRWXO | stat.S_IRWXG):
+        raise StoreError(f"{path}: others may read this key file; run chmod 600 on it")
+    return raw
+
+
+def _replace(path: Path, raw: bytes) -> None:
+    """Write a file so that there is always either the old or the new one, whole."""
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise StoreError(f"{path}: the key file can't be written: {error.strerror}") from None
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

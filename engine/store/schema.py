@@ -1,0 +1,302 @@
+"""The tables of both sides, as SQLAlchemy Core knows them. `migrations/` makes them; a test holds the two together.
+
+Two sides, so that acknowledging and processing never wait for each other: `journal` (what arrived, written by the main
+process) and `charts` (what became of it, written by the worker). On SQLite they are two files, attached under
+these names; on PostgreSQL two schemas of one database.
+
+Times are microseconds since 1970 in UTC: exact, small, and the same on both databases. Truth values are 0 and 1 for the
+same reason. Columns named `*_hash` and `*_key` hold keyed hashes (`KeyRing.lookup`); columns marked `sealed` hold what
+`KeyRing.seal` gives. Everything else is free of PHI by its nature: ids, states, times, codes, names of channels and
+destinations. Wide sealed values stand in tables of their own, so that a change of state rewrites few pages, and so that
+a sweep can take them away while the narrow rows, and with them the ids, stay.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, Text, text
+
+REVISION: Final = "0001"
+"""The alembic revision that this code works with."""
+
+JOURNAL: Final = "journal"
+CHARTS: Final = "charts"
+
+metadata: Final = MetaData()
+
+# SQLite gives ids by itself only to a column that is declared INTEGER.
+_AutoId = BigInteger().with_variant(Integer(), "sqlite")
+
+# --- journal ---------------------------------------------------------------------------------------------------------
+
+entry: Final = Table(
+    "entry",
+    metadata,
+    Column("id", _AutoId, primary_key=True, autoincrement=False),  # dense, in commit order; given by the journal
+    Column("channel", Text, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    Column("refused", SmallInteger, nullable=False),
+    Column("ack", Text),
+    Column("ack_state", Text, nullable=False),
+    Column("wants_application_ack", SmallInteger, nullable=False),
+    Column("message_key", BigInteger),  # see journal.py
+    Column("digest", LargeBinary, nullable=False),
+    Column("replay_of", BigInteger),
+    Column("replay_root", BigInteger),
+    Column("config_as_of", Text),
+    Column("flagged_duplicate_of", BigInteger),
+    schema=JOURNAL,
+)
+Index("entry_message_key", entry.c.message_key)
+Index("entry_channel", entry.c.channel, entry.c.id)
+# Answers that are owed are few at any time: the start of the daemon finds those of the last run without a scan.
+Index(
+    "entry_owed",
+    entry.c.id,
+    sqlite_where=entry.c.ack_state == text("'owed'"),
+    postgresql_where=entry.c.ack_state == text("'owed'"),
+)
+
+payload: Final = Table(
+    "payload",
+    metadata,
+    Column("entry_id", _AutoId, primary_key=True, autoincrement=False),
+    Column("head", LargeBinary, nullable=False),  # sealed: summary, peer, deviations, refusal
+    Column("body", LargeBinary),  # sealed: the bytes as they came; none: swept after their retention
+    schema=JOURNAL,
+)
+
+repeat: Final = Table(
+    "repeat",
+    metadata,
+    Column("id", _AutoId, primary_key=True, autoincrement=False),
+    Column("entry_id", BigInteger, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    Column("ack", Text),
+    Column("ack_state", Text, nullable=False),
+    schema=JOURNAL,
+)
+Index("repeat_entry", repeat.c.entry_id)
+Index(
+    "repeat_owed",
+    repeat.c.id,
+    sqlite_where=repeat.c.ack_state == text("'owed'"),
+    postgresql_where=repeat.c.ack_state == text("'owed'"),
+)
+
+link: Final = Table(
+    "link",
+    metadata,
+    Column("channel", Text, primary_key=True),
+    Column("sequence_number", BigInteger, nullable=False),  # the last one stored (MSH-13)
+    schema=JOURNAL,
+)
+
+# --- charts ----------------------------------------------------------------------------------------------------------
+
+cursor: Final = Table(
+    "cursor",
+    metadata,
+    Column("channel", Text, primary_key=True),
+    Column("position", BigInteger, nullable=False),  # id of the last entry that has an outcome
+    schema=CHARTS,
+)
+
+outcome: Final = Table(
+    "outcome",
+    metadata,
+    Column("entry_id", _AutoId, primary_key=True, autoincrement=False),
+    Column("channel", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("chart_id", Text),
+    Column("application_ack", Text, nullable=False),
+    Column("error_code", Integer, nullable=False),
+    Column("config_version", Text, nullable=False),
+    Column("recorded_at", BigInteger, nullable=False),
+    Column("document", LargeBinary, nullable=False),  # sealed: reason, keys, effects, deviations
+    schema=CHARTS,
+)
+Index("outcome_chart", outcome.c.chart_id, outcome.c.entry_id)
+Index("outcome_state", outcome.c.state, outcome.c.entry_id, outcome.c.channel)
+
+chart: Final = Table(
+    "chart",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("merged_into", Text),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("document", LargeBinary, nullable=False),  # sealed: patient, stamps, and what belongs to it, in order
+    schema=CHARTS,
+)
+Index("chart_updated", chart.c.updated_at)
+Index(
+    "chart_merged",
+    chart.c.merged_into,
+    sqlite_where=chart.c.merged_into.is_not(None),
+    postgresql_where=chart.c.merged_into.is_not(None),
+)
+
+identifier: Final = Table(
+    "identifier",
+    metadata,
+    Column("identity_hash", LargeBinary, primary_key=True),  # authority, type, value
+    Column("key_hash", LargeBinary, nullable=False),  # authority, value: as the command line names a patient
+    Column("chart_id", Text, nullable=False),
+    schema=CHARTS,
+)
+Index("identifier_key", identifier.c.key_hash)
+Index("identifier_chart", identifier.c.chart_id)
+
+encounter: Final = Table(
+    "encounter",
+    metadata,
+    Column("encounter_hash", LargeBinary, primary_key=True),
+    Column("chart_id", Text, nullable=False),
+    Column("document", LargeBinary, nullable=False),  # sealed: encounter, stamps
+    schema=CHARTS,
+)
+Index("encounter_chart", encounter.c.chart_id)
+
+score: Final = Table(
+    "score",
+    metadata,
+    Column("chart_id", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("encounter_hash", LargeBinary, primary_key=True),  # empty: not of one stay
+    Column("document", LargeBinary, nullable=False),  # sealed
+    schema=CHARTS,
+)
+
+task: Final = Table(
+    "task",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("chart_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("escalate_at", BigInteger),
+    Column("assignee", Text),
+    Column("document", LargeBinary, nullable=False),  # sealed
+    schema=CHARTS,
+)
+Index("task_chart", task.c.chart_id)
+Index("task_state_due", task.c.state, task.c.due_at)
+Index(
+    "task_escalate",
+    task.c.escalate_at,
+    sqlite_where=task.c.state == text("'open'"),
+    postgresql_where=task.c.state == text("'open'"),
+)
+
+delivery: Final = Table(
+    "delivery",
+    metadata,
+    Column("id", _AutoId, primary_key=True, autoincrement=False),  # given in the order of the outcomes
+    Column("entry_id", BigInteger, nullable=False),  # 0: not caused by an entry
+    Column("channel", Text, nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("operation", Text, nullable=False),
+    Column("ordering_key", Text, nullable=False),
+    Column("idempotency_key", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("turn", SmallInteger, nullable=False),  # 1: the oldest unfinished one of its ordering key and destination
+    Column("attempts", Integer, nullable=False),
+    Column("next_attempt_at", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger),  # an attempt is under way
+    Column("settled_at", BigInteger),
+    Column("error", Text),
+    schema=CHARTS,
+)
+delivery_payload: Final = Table(
+    "delivery_payload",
+    metadata,
+    Column("delivery_id", _AutoId, primary_key=True, autoincrement=False),
+    Column("body", LargeBinary, nullable=False),  # sealed
+    schema=CHARTS,
+)
+_UNFINISHED = text("state IN ('pending', 'held')")
+_READY = text("state = 'pending' AND turn = 1")
+Index("delivery_idempotency", delivery.c.idempotency_key, unique=True)
+Index("delivery_entry", delivery.c.entry_id)
+Index(
+    "delivery_unfinished",
+    delivery.c.ordering_key,
+    delivery.c.destination,
+    delivery.c.id,
+    sqlite_where=_UNFINISHED,
+    postgresql_where=_UNFINISHED,
+)
+Index(
+    "delivery_ready",
+    delivery.c.destination,
+    delivery.c.next_attempt_at,
+    delivery.c.id,
+    sqlite_where=_READY,
+    postgresql_where=_READY,
+)
+
+dead_letter: Final = Table(
+    "dead_letter",
+    metadata,
+    Column("id", _AutoId, primary_key=True),
+    Column("entry_id", BigInteger, nullable=False),
+    Column("delivery_id", BigInteger),
+    Column("stage", Text, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("location", Text),
+    Column("detail", Text, nullable=False),
+    Column("died_at", BigInteger, nullable=False),
+    Column("resolved_by", Text),
+    Column("resolved_at", BigInteger),
+    schema=CHARTS,
+    sqlite_autoincrement=True,
+)
+Index("dead_letter_entry", dead_letter.c.entry_id)
+Index(
+    "dead_letter_open",
+    dead_letter.c.id,
+    sqlite_where=dead_letter.c.resolved_by.is_(None),
+    postgresql_where=dead_letter.c.resolved_by.is_(None),
+)
+
+audit: Final = Table(
+    "audit",
+    metadata,
+    Column("id", _AutoId, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("reason", LargeBinary),  # sealed: a person wrote it
+    schema=CHARTS,
+    sqlite_autoincrement=True,
+)
+
+config_version: Final = Table(
+    "config_version",
+    metadata,
+    Column("version", Text, primary_key=True),
+    Column("first_used_at", BigInteger, nullable=False),
+    Column("files", LargeBinary, nullable=False),  # JSON: path -> text
+    schema=CHARTS,
+)
+
+# --- times -----------------------------------------------------------------------------------------------------------
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def to_micros(at: datetime) -> int:
+    """An aware time as the tables keep it."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=micros)

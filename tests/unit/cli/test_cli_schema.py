@@ -1,0 +1,53 @@
+"""The JSON Schemas of a site's files."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from engine.cli import app
+from engine.cli.init import shipped
+from engine.cli.schema import MODELS, rendered, schema_of
+
+ROOT = shipped()
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_schema_in_docs_is_the_one_the_code_makes(kind: str) -> None:
+    assert (ROOT / "docs/schemas" / f"{kind}.json").read_text() == rendered(kind), "run `make schemas`"
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_schema_prints_one_json_document(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.run(["schema", kind]) == 0
+    assert json.loads(capsys.readouterr().out)["title"]
+
+
+def test_schema_without_a_kind_is_a_usage_error() -> None:
+    assert app.run(["schema"]) == 2
+
+
+def test_a_text_of_the_configuration_may_stand_elsewhere() -> None:
+    url = schema_of("config")["$defs"]["Store"]["properties"]["url"]
+    assert {"$ref": "#/$defs/Reference"} in url["anyOf"]
+
+
+def test_fields_carry_their_description() -> None:
+    channel = schema_of("channel")
+    assert channel["$defs"]["Listen"]["properties"]["allow"]["description"].startswith("Networks that may connect")
+
+
+def _shipped_yaml() -> list[Path]:
+    files = [ROOT / "config.yaml", *ROOT.glob("channels/*.yaml"), *ROOT.glob("mappings/**/*.yaml")]
+    return [file for file in files if not file.name.endswith(".test.yaml")]
+
+
+@pytest.mark.parametrize("file", _shipped_yaml(), ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_every_shipped_file_names_its_schema(file: Path) -> None:
+    found = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", file.read_text().splitlines()[0])
+    assert found
+    assert (file.parent / found[1]).resolve().is_relative_to(ROOT / "docs/schemas")
+    assert (file.parent / found[1]).exists()

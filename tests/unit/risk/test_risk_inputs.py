@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.domain.chart import Chart
+from engine.domain.encounter import Diagnosis, Encounter, EncounterStatus
+from engine.domain.patient import Identifier, Patient
+from engine.errors import SettingsError
+from engine.risk.inputs import InputsError, RiskInputs, age_range, inputs_from_json, inputs_of, load_input_tables
+from engine.yamlfile import parse
+
+FILE = Path(__file__).parents[3] / "mappings/care/risk-inputs.yaml"
+TEXT = FILE.read_text(encoding="utf-8")
+TABLES = load_input_tables(parse(TEXT, FILE.name))
+NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
+SINCE = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+def stay(key: str = "VN:1", **fields: Any) -> Encounter:
+    return Encounter(key=key, **{"class_": "I", "status": EncounterStatus.ACTIVE, **fields})
+
+
+def read(index: Encounter, *others: Encounter, since: datetime | None = SINCE, **patient: Any) -> RiskInputs:
+    chart = Chart(
+        id="c1",
+        patient=Patient(identifiers=(Identifier(value="1", authority="MRN"),), **patient),
+        encounters=(index, *others),
+    )
+    return inputs_of(chart, index, now=NOW, observed_since=since, tables=TABLES)
+
+
+# --- age -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("birth_date", "on", "age"),
+    [
+        ("1961-03-10", date(2026, 3, 9), (64, 64)),
+        ("1961-03-10", date(2026, 3, 10), (65, 65)),
+        ("1960-02-29", date(2025, 2, 28), (64, 64)),
+        ("1960-02-29", date(2025, 3, 1), (65, 65)),
+        ("1960-02-29", date(2024, 2, 29), (64, 64)),
+        ("1961-03-10T04:30-05:00", date(2026, 3, 10), (65, 65)),
+        ("2026-03-10", date(2026, 3, 10), (0, 0)),
+        ("1961-03", date(2026, 3, 9), (64, 65)),
+        ("1961-03", date(2026, 2, 28), (64, 64)),
+        ("1961-03", date(2026, 3, 31), (65, 65)),
+        ("1961", date(2026, 3, 9), (64, 65)),
+        ("1961", date(2026, 12, 31), (65, 65)),
+        ("2026", date(2026, 3, 9), (0, 0)),
+        ("1895-03-10", date(2026, 3, 9), (130, 130)),
+    ],
+)
+def test_a_person_is_as_old_as_their_last_birthday(birth_date: str, on: date, age: tuple[int, int]) -> None:
+    assert age_range(birth_date, on) == age
+
+
+@pytest.mark.parametrize("birth_date", [None, "", "2026-03-11", "2027", "1895-03-09", "0001-01-01", "1961-02-30", "x"])
+def test_a_birth_date_that_tells_nothing_leaves_the_age_missing(birth_date: str | None) -> None:
+    assert age_range(birth_date, date(2026, 3, 10)) is None
+
+
+@given(st.dates(date(1930, 1, 1), date(2020, 12, 31)), st.dates(date(2021, 1, 1), date(2030, 12, 31)))
+def test_a_less_precise_birth_date_gives_a_range_around_the_true_age(born: date, on: date) -> None:
+    exact = age_range(born.isoformat(), on)
+    by_month = age_range(f"{born:%Y-%m}", on)
+    by_year = age_range(f"{born:%Y}", on)
+    assert exact is not None
+    assert by_month is not None
+    assert by_year is not None
+    assert by_year[0] <= by_month[0] <= exact[0] == exact[1] <= by_month[1] <= by_year[1] <= by_year[0] + 1
+
+
+def test_age_is_that_of_the_day_of_admission_where_the_hospital_is() -> None:
+    late_evening = stay(admitted_at="2026-03-09T23:30-05:00")
+    assert read(late_evening, birth_date="1961-03-10").age == (64, 64)
+
+
+def test_age_is_todays_while_no_admission_time_is_known() -> None:
+    assert read(stay(), birth_date="1961-03-10").age == (65, 65)
+
+
+# --- length of stay --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("admitted_at", "discharged_at", "midnights"),
+    [
+        ("2026-03-01T00:10-05:00", "2026-03-01T23:50-05:00", 0),
+        ("2026-03-01T23:50-05:00", "2026-03-02T00:10-05:00", 1),
+        ("2026-03-07T23:50-05:00", "2026-03-08T23:50-04:00", 1),  # the day has 23 hours
+        ("2026-02-28T10:00-05:00", "2026-03-01T10:00-05:00", 1),
+        ("2024-02-28T10:00-05:00", "2024-03-01T10:00-05:00", 2),
+        ("2026-03-01", "2026-03-04", 3),
+        ("2026-03-02T10:00-05:00", "2026-03-01T10:00-05:00", None),
+        ("2026-03-02T10:00-05:00", None, None),
+        (None, "2026-03-02T10:00-05:00", None),
+        ("2026-03", "2026-04", None),
+        ("0001-01-01", "2026-03-01", None),
+    ],
+)
+def test_length_of_stay_counts_local_midnights(
+    admitted_at: str | None, discharged_at: str | None, midnights: int | None
+) -> None:
+    ended = stay(status=EncounterStatus.FINISHED, admitted_at=admitted_at, discharged_at=discharged_at)
+    assert read(ended).los_midnights == midnights
+
+
+def test_a_stay_that_goes_on_is_counted_until_now() -> None:
+    assert read(stay(admitted_at="2026-03-08T23:00-04:00")).los_midnights == 2
+    on_leave = stay(admitted_at="2026-03-08T23:00-04:00", status=EncounterStatus.ON_LEAVE)
+    assert read(on_leave).los_midnights == 2
+
+
+def test_a_stay_that_has_not_begun_has_no_length() -> None:
+    assert read(stay(admitted_at="2026-03-01", status=EncounterStatus.PLANNED)).los_midnights is None
+    assert read(stay(admitted_at="2026-03-01", status=EncounterStatus.CANCELLED)).los_midnights is None
+
+
+# --- history ---------------------------------------------------------------------------------------------------------
+
+INDEX = stay(admitted_at="2026-03-01T10:00-05:00")
+
+
+@pytest.mark.parametrize(
+    ("earlier", "count"),
+    [
+        ({"admitted_at": "2025-12-01T10:00-05:00"}, 1),
+        ({"admitted_at": "2025-03-01T10:00-05:00"}, 1),  # 365 days to the minute
+        ({"admitted_at": "2025-03-01T09:59-05:00"}, 0),
+        ({"admitted_at": "2026-03-01T10:00-05:00"}, 0),
+        ({"admitted_at": "2026-03-05T10:00-05:00"}, 0),
+        ({"admitted_at": None}, 0),
+        ({"admitted_at": "2025-12-01T10:00-05:00", "status": EncounterStatus.CANCELLED}, 0),
+        ({"admitted_at": "2025-12-01T10:00-05:00", "status": EncounterStatus.PLANNED}, 0),
+        ({"admitted_at": "2025-12-01T10:00-05:00", "class_": "O"}, 0),
+        ({"admitted_at": "2025-12-01T10:00-05:00", "class_": "OBS"}, 0),
+        ({"admitted_at": "2025-12-01T10:00-05:00", "class_": None}, 0),
+    ],
+)
+def test_admissions_are_inpatient_stays_of_the_365_days_before(earlier: dict[str, Any], count: int) -> None:
+    other = stay("VN:2", **{"status": EncounterStatus.FINISHED, **earlier})
+    assert read(INDEX, other).admissions_12m == count
+
+
+def test_the_index_stay_is_no_earlier_admission_and_no_earlier_visit() -> None:
+    inputs = read(INDEX)
+    assert (inputs.admissions_12m, inputs.ed_visits_6m) == (0, 0)
+    by_emergency = read(stay(class_="E", admitted_at="2026-03-01T10:00-05:00"))
+    assert by_emergency.ed_visits_6m == 0
+
+
+@pytest.mark.parametrize(
+    ("visit", "count"),
+    [
+        ({"admitted_at": "2025-12-01T10:00-05:00"}, 1),
+        ({"admitted_at": "2025-09-01T10:00-05:00"}, 1),
+        ({"admitted_at": "2025-09-01T09:59-05:00"}, 0),
+        ({"admitted_at": "2026-03-02T10:00-05:00"}, 0),
+        ({"admitted_at": "2025-12-01T10:00-05:00", "status": EncounterStatus.CANCELLED}, 0),
+        # the visit that led to the admission
+        ({"admitted_at": "2026-03-01T04:00-05:00"}, 0),
+        ({"admitted_at": "2026-03-01T04:00-05:00", "discharged_at": "2026-03-01T10:05-05:00"}, 0),
+        ({"admitted_at": "2026-03-01T04:00-05:00", "discharged_at": "2026-03-01T09:50-05:00", "disposition": "09"}, 0),
+        # sent home, and came back
+        ({"admitted_at": "2026-03-01T01:00-05:00", "discharged_at": "2026-03-01T03:00-05:00", "disposition": "01"}, 1),
+        # never closed, but long ago
+        ({"admitted_at": "2026-02-01T04:00-05:00"}, 1),
+    ],
+)
+def test_emergency_visits_are_those_of_6_months_without_the_one_that_led_here(
+    visit: dict[str, Any], count: int
+) -> None:
+    other = stay("VN:2", **{"class_": "E", "status": EncounterStatus.FINISHED, **visit})
+    inputs = read(INDEX, other)
+    assert (inputs.ed_visits_6m, inputs.admissions_12m) == (count, 0)
+
+
+def test_six_months_before_the_end_of_a_long_month_is_the_end_of_a_short_one() -> None:
+    index = stay(admitted_at="2026-08-31T10:00-04:00")
+    at_the_end = stay("VN:2", class_="E", admitted_at="2026-02-28T10:00-04:00", discharged_at="2026-02-28T12:00-04:00")
+    before = stay("VN:3", class_="E", admitted_at="2026-02-28T09:00-04:00", discharged_at="2026-02-28T12:00-04:00")
+    assert read(index, at_the_end, before).ed_visits_6m == 1
+
+
+def test_history_is_missing_when_nothing_was_observed_or_the_admission_time_is_unknown() -> None:
+    unobserved = read(INDEX, since=None)
+    assert (unobserved.admissions_12m, unobserved.ed_visits_6m) == (None, None)
+    undated = read(stay())
+    assert (undated.admissions_12m, undated.ed_visits_6m) == (None, None)
+
+
+# --- comorbidity and circumstances -----------------------------------------------------------------------------------
+
+
+def test_a_stay_without_a_diagnosis_has_unknown_comorbidity_even_when_earlier_stays_had_some() -> None:
+    earlier = stay("VN:2", diagnoses=(Diagnosis(code="I50.9"),))
+    assert read(INDEX, earlier).diagnoses is None
+
+
+def test_diagnoses_are_those_of_the_stay() -> None:
+    index = stay(diagnoses=(Diagnosis(code="E11.9", system="ICD-10"), Diagnosis(code="", system="ICD-10")))
+    assert read(index).diagnoses == ("E11.9",)
+
+
+def test_nothing_is_assumed_of_a_patient_of_whom_nothing_is_known() -> None:
+    inputs = read(stay())
+    assert msgspec.structs.asdict(inputs) == msgspec.structs.asdict(RiskInputs())
+
+
+# --- inputs given as JSON --------------------------------------------------------------------------------------------
+
+
+def test_all_inputs_of_the_contract_are_read() -> None:
+    given = {
+        "age": 71, "diagnoses": ["I50.9"], "admissions_12m": 1, "lives_alone": True, "no_transportation": False,
+        "active_medications": 4, "los_days": 3, "acute": True, "charlson": 2, "ed_visits_6m": 0,
+    }  # fmt: skip
+    assert inputs_from_json(given) == RiskInputs(
+        age=(71, 71), diagnoses=("I50.9",), admissions_12m=1, lives_alone=True, no_transportation=False,
+        active_medications=4, los_days=3, acute=True, charlson=2, ed_visits_6m=0,
+    )  # fmt: skip
+
+
+def test_absent_and_null_are_missing_and_an_empty_list_is_not() -> None:
+    assert inputs_from_json({}) == RiskInputs()
+    assert inputs_from_json({"age": None, "diagnoses": None}) == RiskInputs()
+    assert inputs_from_json({"diagnoses": []}).diagnoses == ()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"agee": 71}, {"age": "71"}, {"age": True}, {"age": -1}, {"age": 131}, {"age": 71.5}, {"diagnoses": "I50.9"},
+        {"diagnoses": [1]}, {"acute": 1}, {"acute": "Y"}, {"los_days": -0.5}, {"los_days": float("nan")},
+        {"los_days": float("inf")}, {"charlson": 10**30}, {"lives_alone": "no"}, [], "x", None,
+    ],
+)  # fmt: skip
+def test_inputs_that_can_not_be_used_are_refused_without_repeating_them(given: Any) -> None:
+    with pytest.raises(InputsError) as caught:
+        inputs_from_json(given)
+    assert not any(text in str(caught.value) for text in ("71", "I50.9", "agee", "nan"))
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "key"),
+    [
+        (TEXT.replace("emergent: [A,", "emergent: [C,"), "acuity"),
+        (TEXT.replace("[Z602]", "[Z60.2]"), "lives_alone[0]"),
+        (TEXT + "extra: 1\n", "extra"),
+        (TEXT.replace("emergency_classes: [E]\n", ""), "emergency_classes"),
+    ],
+)
+def test_a_wrong_table_is_refused_with_its_place(wrong: str, key: str) -> None:
+    assert wrong != TEXT
+    with pytest.raises(SettingsError) as caught:
+        load_input_tables(parse(wrong, "risk-inputs.yaml"))
+    assert [problem.key for problem in caught.value.problems] == [key]
