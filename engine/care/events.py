@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from pydantic import Field
 
-from engine.care.dispositions import Action, Dispositions
+from engine.care.dispositions import Action, Dispositions, normalise
 from engine.domain.chart import Chart, Charts, identity
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.outcome import Effect
@@ -301,6 +301,8 @@ def _apply_visit(
     before = known or Encounter(key=key, visit_number=event.visit_number, account=event.account)
     stamps = dict(chart.encounter_stamps.get(key, {}))
     values = dict(event.encounter)
+    if values.get("disposition"):
+        values["disposition"] = normalise(values["disposition"])
     if event.meaning is Meaning.ADMIT and "class_" not in values and before.class_ is None:
         values["class_"] = "I"  # A01 is the admission of an inpatient; the sender left PV1-2 empty
     if event.account and before.account is None:
@@ -428,8 +430,8 @@ def _next_status(
 
 def _restates(before: Encounter, values: Mapping[str, Any]) -> bool:
     """An admission that only says again what is known: same class, same time."""
-    same_time = values.get("admitted_at", before.admitted_at) == before.admitted_at
-    return same_time and values.get("class_", before.class_) == before.class_
+    known = (before.admitted_at, before.class_)
+    return known == (values.get("admitted_at", before.admitted_at), values.get("class_", before.class_))
 
 
 def _complete_times(

@@ -215,9 +215,16 @@ class Protocol:
         band: none when no model scored the stay. key: a keyed hash of texts, so that a task's id tells nothing of the
         patient and is the same in every replay.
         """
-        if chart.patient.deceased or encounter.class_ not in self._classes:
+        if chart.patient.deceased or encounter.class_ not in {*self._classes, None}:
             return ()
-        steps = self._home[band] if disposition.action is Action.HOME_PLAN else self._others.get(disposition.action, ())
+        hold_reason = disposition.hold_reason
+        if encounter.class_ is None:  # whether this was a stay that needs a plan can't be told: a person must look
+            hold_reason = "the patient class (PV1-2) is missing"
+            steps = self._others[Action.UNKNOWN]
+        elif disposition.action is Action.HOME_PLAN:
+            steps = self._home[band]
+        else:
+            steps = self._others.get(disposition.action, ())
         discharged = _discharged(encounter, now, calendar)
         known = {task.id: task for task in chart.tasks}
         tasks = []
@@ -226,7 +233,7 @@ class Protocol:
                 continue
             task_id = self._task_id(encounter, step, known, key)
             due_at = self._due(step, discharged, known.get(task_id), calendar, now)
-            hold = f": {disposition.hold_reason}" if disposition.hold_reason else ""
+            hold = f": {hold_reason}" if hold_reason else ""
             tasks.append(
                 Task(
                     id=task_id,
@@ -247,14 +254,17 @@ class Protocol:
     def _task_id(self, encounter: Encounter, step: _Step, known: Mapping[str, Task], key: Callable[..., str]) -> str:
         """The same for the same cause.
 
-        A task that was retracted while its discharge stood (a correction that was corrected in turn) stays retracted:
-        the next number stands in, so that the patient still gets what is wanted.
+        A task that was retracted while its discharge stood, or cancelled by a death that was none (corrections that were
+        corrected in turn), stays as it is: the next number stands in, so that the patient still gets what is wanted.
         """
         number = 0
         while True:
             task_id = key("task", encounter.key, str(encounter.discharges), self.name, step.id, str(number))
             task = known.get(task_id)
-            if task is None or task.state is not TaskState.RETRACTED:
+            withdrawn = task is not None and (
+                task.state is TaskState.RETRACTED or (task.state is TaskState.CANCELLED and task.suspended_by is None)
+            )
+            if not withdrawn:
                 return task_id
             number += 1
 

@@ -19,7 +19,7 @@ _PEM = click.Path(exists=True, dir_okay=False)
 
 @click.command("simulate")
 @click.argument("address", metavar="HOST:PORT", type=Address())
-@click.option("--messages", type=click.IntRange(1), default=30_000, show_default=True, help="So many.")
+@click.option("--messages", type=click.IntRange(1, 100_000_000), default=30_000, show_default=True, help="So many.")
 @click.option("--connections", type=click.IntRange(1, 10_000), default=16, show_default=True, help="Over so many.")
 @click.option(
     "--rate", "per_second", type=click.FloatRange(0), default=0.0, metavar="PER_SECOND",

@@ -234,8 +234,10 @@ def _err(verdict: Verdict, version: tuple[int, int], delimiters: Delimiters) -> 
         return [b"ERR", component.join([*(location + [b""] * 3)[:3], coded])]
     severity = b"E" if verdict.code not in {AckCode.AA, AckCode.CA} else b"W" if verdict.hl7_code else b"I"
     own = component.join((_encoded(verdict.error, delimiters), b"", b"L")) if verdict.error else b""
-    fields = [b"ERR", b"", component.join(location), component.join(code), severity, own]
-    return [*fields, b"", b"", _encoded(verdict.text, delimiters)] if verdict.text else fields
+    fields = [b"ERR", b"", component.join(location), component.join(code), severity]
+    if verdict.text:
+        return [*fields, own, b"", b"", _encoded(verdict.text, delimiters)]
+    return [*fields, own] if own else fields
 
 
 def _place(location: str | None) -> list[bytes]:

@@ -1,7 +1,8 @@
 """One cheap look at MSH: all that intake needs to decide and to answer.
 
 Raw fields stay bytes, as they came, because an answer echoes them byte for byte. (Of a UTF-16 message, which must not
-be sent over MLLP but is, the header is held in UTF-8.)
+be sent over MLLP but is, the header is held in UTF-8.) MSH is split before its charset is known: in a charset whose
+characters may contain the byte of a delimiter (Big5, GB 18030), names of applications are expected to be ASCII.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ _FIELDS_MAX: Final = 40  # MSH has 25 fields in 2.8; what follows in a segment w
 _NAMES_BYTES_MAX: Final = 256
 _TYPE_BYTES_MAX: Final = 64
 _ENCODING_BYTES_MAX: Final = 16
-_VERSIONS_WITHOUT_STRUCTURE: Final = frozenset({"2.1", "2.2", "2.3"})
 _ACKNOWLEDGMENTS: Final = frozenset({"ACK", "MCF"})
+_VERSIONS_WITHOUT_STRUCTURE: Final = frozenset({"2.1", "2.2", "2.3"})
 
 
 class Delimiters(Record, frozen=True, kw_only=True):
@@ -196,7 +197,7 @@ def read_header(payload: bytes) -> Header:
         )
         broken = None
     except HeaderError as error:
-        delimiters, component, found = Delimiters(field=separator.decode("ascii")), b"^", ()
+        (delimiters, component), found = _usual(separator), ()
         broken = error
     raw_type = fields[8] if len(fields) > 8 else b""
     code, event, found_in_type = (_type if len(raw_type) <= _TYPE_BYTES_MAX else _type.__wrapped__)(raw_type, component)
@@ -225,7 +226,7 @@ def read_header(payload: bytes) -> Header:
             location="MSH-10",
             header=header,
         )
-    if end >= 0 and (payload.find(b"\rMSH" + separator, end) >= 0 or payload.find(b"\nMSH" + separator, end) >= 0):
+    if end >= 0 and _another_header(payload, separator, end):
         raise HeaderError(
             "several-headers",
             "one payload holds several messages",
@@ -234,6 +235,12 @@ def read_header(payload: bytes) -> Header:
             header=header,
         )
     return header
+
+
+def _another_header(payload: bytes, separator: bytes, start: int) -> bool:
+    if payload.find(b"\rMSH" + separator, start) >= 0:
+        return True
+    return b"\n" in payload and payload.find(b"\nMSH" + separator, start) >= 0
 
 
 def _find_header(payload: bytes) -> tuple[int, tuple[str, ...]]:
@@ -267,7 +274,7 @@ def _delimiters(separator: bytes, encoding: bytes) -> tuple[Delimiters, bytes, t
     write it (`^~\\&`), where the escape is a backslash and the subcomponent separator what follows.
     """
     if not encoding:
-        return Delimiters(field=separator.decode("ascii")), b"^", (ENCODING_CHARACTERS_MISSING,)
+        return (*_usual(separator), (ENCODING_CHARACTERS_MISSING,))
     deviations: tuple[str, ...] = ()
     if len(encoding) >= 5 and encoding[2] == encoding[3]:
         encoding = encoding[:3] + encoding[4:]
@@ -285,6 +292,14 @@ def _delimiters(separator: bytes, encoding: bytes) -> tuple[Delimiters, bytes, t
     names = ("component", "repetition", "escape", "subcomponent", "truncation")
     declared = dict.fromkeys(names, "") | dict(zip(names, encoding.decode("ascii"), strict=False))
     return Delimiters(field=separator.decode("ascii"), **declared), characters[0], deviations
+
+
+def _usual(separator: bytes) -> tuple[Delimiters, bytes]:
+    """The delimiters that nearly everybody uses, for who declared none; with the bar in place of one that is taken."""
+    field = separator.decode("ascii")
+    free = [character if character != field else "|" for character in "^~\\&"]
+    delimiters = Delimiters(field=field, component=free[0], repetition=free[1], escape=free[2], subcomponent=free[3])
+    return delimiters, free[0].encode()
 
 
 def _usable(character: bytes) -> bool:

@@ -19,7 +19,7 @@ from msgspec import Struct
 from engine.hl7v2 import charset as charsets
 from engine.hl7v2.escape import unescaper
 from engine.hl7v2.header import SEGMENT_CASE, Delimiters, Header, read_header
-from engine.hl7v2.path import ALL, Condition, Path, compiled
+from engine.hl7v2.path import ALL, Path, compiled
 
 NULL: Final = '""'
 """HL7's explicit null."""
@@ -29,10 +29,11 @@ FINAL_CR_MISSING: Final = "final-cr-missing"
 SEGMENT_UNREADABLE: Final = "segment-unreadable"
 
 _HEADERS: Final = frozenset({"MSH", "FHS", "BHS"})
-_COMMON: Final = (
-    "MSH SFT UAC EVN PID PD1 ARV ROL NK1 PV1 PV2 DB1 OBX AL1 DG1 DRG PR1 GT1 IN1 IN2 IN3 ACC UB1 UB2 PDA MRG OBR ORC NTE "
-    "NPU AUT CON ZBE"
-).split()
+_COMMON: Final = frozenset({
+    "MSH", "SFT", "UAC", "EVN", "PID", "PD1", "ARV", "ROL", "NK1", "PV1", "PV2", "DB1", "OBX", "AL1",
+    "DG1", "DRG", "PR1", "GT1", "IN1", "IN2", "IN3", "ACC", "UB1", "UB2", "PDA", "MRG", "OBR", "ORC",
+    "NTE", "NPU", "AUT", "CON", "ZBE",
+})  # fmt: skip
 _BLANK: Final = "\t\n\x0b\x0c \0\ufeff"
 
 
@@ -106,11 +107,24 @@ class Segment(Struct, eq=False):  # a Struct because it is made in half the time
 
         A segment's name and index in the path are not looked at.
         """
-        if isinstance(path, int):
-            return self._primitive(path, 1, 1, 1)
-        return self._get(compiled(path) if isinstance(path, str) else path)
+        return self.at(path if isinstance(path, Path) else compiled(str(path)))
 
-    def _get(self, path: Path) -> str | None:
+    def all(self, path: Path | str | int) -> list[str]:
+        """Every value at a place, in order; more than one only when the path says `[*]` or selects by a condition."""
+        if not isinstance(path, Path):
+            path = compiled(str(path))
+        if path.repetition != ALL:
+            value = self.at(path)
+            return [] if value is None else [value]
+        values = (_value(text, path.component, path.subcomponent, self._syntax) for text in self._selected(path))
+        return [value for value in values if value is not None]
+
+    def at(self, path: Path) -> str | None:
+        """`get` for a compiled path: the hot way."""
+        fields = self._fields
+        if fields is None:
+            fields = self.fields
+        number = path.field
         repetition = path.repetition
         if repetition == ALL:
             for text in self._selected(path):
@@ -118,19 +132,18 @@ class Segment(Struct, eq=False):  # a Struct because it is made in half the time
                 if value is not None:
                     return value
             return None
-        return self._primitive(path.field, repetition, path.component, path.subcomponent)
-
-    def all(self, path: Path | str | int) -> list[str]:
-        """Every value at a place, in order; more than one only when the path says `[*]` or selects by a condition."""
-        if isinstance(path, int):
-            path = Path(segment="", field=path, text=str(path))
-        elif isinstance(path, str):
-            path = compiled(path)
-        if path.repetition != ALL:
-            value = self._primitive(path.field, path.repetition, path.component, path.subcomponent)
-            return [] if value is None else [value]
-        values = (_value(text, path.component, path.subcomponent, self._syntax) for text in self._selected(path))
-        return [value for value in values if value is not None]
+        if number >= len(fields):
+            return None
+        text = fields[number]
+        syntax = self._syntax
+        if number <= 2 and self.name in _HEADERS:
+            return text if repetition == path.component == path.subcomponent == 1 else None
+        if repetition > 1 or syntax.repetition in text:
+            parts = text.split(syntax.repetition, repetition)
+            if repetition > len(parts):
+                return None
+            text = parts[repetition - 1]
+        return _value(text, path.component, path.subcomponent, syntax)
 
     def repetitions(self, field: int) -> list[Repetition]:
         """The repetitions of a field in order; none when the field is absent or empty."""
@@ -144,35 +157,18 @@ class Segment(Struct, eq=False):  # a Struct because it is made in half the time
             return [text]
         return text.split(self._syntax.repetition)
 
-    def _selected(self, path: Path) -> list[str]:
+    def _selected(self, path: Path) -> Iterator[str]:
         """The repetitions that a path with ALL means."""
         fields = self.fields
         if path.field >= len(fields):
-            return []
-        repetitions = self._split(fields[path.field], path.field)
-        for condition in path.conditions:
-            component, subcomponent, wanted = condition.component, condition.subcomponent, condition.value
-            repetitions = [
-                text
-                for text in repetitions
-                if (_value(text, component, subcomponent, self._syntax) or "").strip() == wanted
-            ]
-        return repetitions
-
-    def _primitive(self, field: int, repetition: int, component: int, subcomponent: int) -> str | None:
-        fields = self._fields or self.fields
-        if field >= len(fields):
-            return None
-        text = fields[field]
-        if field <= 2 and self.name in _HEADERS:
-            return text if repetition == component == subcomponent == 1 else None
+            return
         syntax = self._syntax
-        if repetition > 1 or syntax.repetition in text:
-            parts = text.split(syntax.repetition, repetition)
-            if repetition > len(parts):
-                return None
-            text = parts[repetition - 1]
-        return _value(text, component, subcomponent, syntax)
+        for text in self._split(fields[path.field], path.field):
+            for component, subcomponent, wanted in path.conditions:
+                if (_value(text, component, subcomponent, syntax) or "").strip() != wanted:
+                    break
+            else:
+                yield text
 
 
 def _value(text: str, component: int, subcomponent: int, syntax: Syntax) -> str | None:
@@ -276,14 +272,14 @@ class Message:
             return None
         index = path.index
         if index == 1:
-            return segments[0]._get(path)
+            return segments[0].at(path)
         if index == ALL:
             for segment in segments:
-                value = segment._get(path)
+                value = segment.at(path)
                 if value is not None:
                     return value
             return None
-        return segments[index - 1]._get(path) if index <= len(segments) else None
+        return segments[index - 1].at(path) if index <= len(segments) else None
 
     def all(self, path: Path | str) -> list[str]:
         """Every value at a place, in order; more than one only when the path says `[*]` or selects by a condition."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from engine.domain.record import Record
 from engine.errors import HandoffError
@@ -56,7 +56,7 @@ class PathError(HandoffError):
         self.column = column
 
 
-class Condition(Record, frozen=True, kw_only=True):
+class Condition(NamedTuple):
     component: int
     subcomponent: int
     value: str

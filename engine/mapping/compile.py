@@ -37,6 +37,8 @@ class Kind:
     """The type of a single value, where tables and defaults may give one."""
     several: bool = False
     """Takes several paths in `from`."""
+    positions: bool = False
+    """Each repetition keeps its place: an empty one before a valued one becomes None."""
     build: Build | None = None
     """Reads a whole repetition; none: the text of a component is parsed."""
     parse: Parse | None = None
@@ -55,7 +57,7 @@ _ADDRESS: Final = Kind("an address", frozenset({"prefer"}), build=functions.addr
 _PROVIDER: Final = Kind("a provider", frozenset({"prefer"}), build=functions.provider, type_component=13)
 _LOCATION: Final = Kind("a location", build=functions.location)
 _IDENTIFIER: Final = Kind("an identifier", build=functions.identifier)
-_IDENTIFIERS: Final = Kind("identifiers", several=True, build=functions.identifier)
+_IDENTIFIERS: Final = Kind("identifiers", several=True, positions=True, build=functions.identifier)
 _PHONES: Final = Kind("phones", frozenset({"prefer", "region"}), several=True, type_component=3)
 _DIAGNOSES: Final = Kind("diagnoses", frozenset({"each"}))
 _PROCEDURES: Final = Kind("procedures", frozenset({"each"}))
@@ -244,9 +246,9 @@ class _Compiler:
             return None
         rank = _rank(rule.prefer, kind.type_component)
         if kind.several and rule.from_ is not None:
-            return _several(takes, build, rank)
+            return _several(takes, build, rank, positions=kind.positions)
         if kind.several:
-            return _first_of([_several([take], build, rank) for take in takes])
+            return _first_of([_several([take], build, rank, positions=kind.positions) for take in takes])
         return _first_of([_single(take, build, rank) for take, _ in takes])
 
     def items(self, target: str, kind: Kind, rule: specs.Rule) -> Read | None:
@@ -407,7 +409,7 @@ def _repetitions(path: Path, where: Filter | None) -> _Take:
     return take_plain if plain else take
 
 
-def _rank(prefer: tuple[str, ...] | None, component: int) -> _Rank | None:
+def _rank(prefer: list[str] | None, component: int) -> _Rank | None:
     if prefer is None:
         return None
     order = {kind: index for index, kind in enumerate(prefer)}
@@ -431,22 +433,30 @@ def _single(take: _Take, build: Build, rank: _Rank | None) -> Read:
     return read
 
 
-def _several(takes: Sequence[tuple[_Take, str]], build: Build, rank: _Rank | None) -> Read:
+def _several(takes: Sequence[tuple[_Take, str]], build: Build, rank: _Rank | None, *, positions: bool) -> Read:
     def read(message: Message, notes: list[str]) -> Any:
         found: list[tuple[int, Any]] = []
         nothing: Any = ABSENT
         for take, location in takes:
             for repetition in take(message):
                 value = build(repetition)
-                if value is None:
-                    nothing = None
-                elif value.__class__ is Flaw:
+                if value.__class__ is Flaw:
                     notes.append(f"{value.code}:{location}")
-                elif value is not ABSENT:
+                elif value is not ABSENT and value is not None:
                     found.append((rank(repetition) if rank is not None else 0, value))
+                    continue
+                elif value is None:
+                    nothing = None
+                if positions:
+                    found.append((0, None))
         if rank is not None:
             found.sort(key=lambda item: item[0])
-        return tuple(dict.fromkeys(value for _, value in found)) or nothing
+        values = [value for _, value in found]
+        if not positions:
+            return tuple(dict.fromkeys(values)) or nothing
+        while values and values[-1] is None:
+            values.pop()
+        return tuple(values) or nothing
 
     return read
 

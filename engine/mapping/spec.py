@@ -31,7 +31,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, RootModel, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, RootModel, model_validator
+from pydantic_core import CoreSchema
 
 from engine.yamlfile import StrictModel
 
@@ -42,7 +43,14 @@ OnError = Literal["deviation", "dead"]
 
 
 class _Model(StrictModel):
+    # Lists, not tuples, in these models: behind a validator of the raw value pydantic reads Python, not JSON, and in
+    # Python a strict tuple is no list.
     model_config = StrictModel.model_config | ConfigDict(populate_by_name=False)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Tells editors of the short form, a path alone."""
+        return {"anyOf": [{"type": "string", "description": "A path: PID-7"}, handler(core_schema)]}
 
 
 class Source(_Model):
@@ -57,11 +65,16 @@ class Source(_Model):
         return {"path": value} if isinstance(value, str) else value
 
 
-Sources = Annotated[tuple[Source, ...], Field(min_length=1, max_length=32)]
+def _listed(value: Any) -> Any:
+    return value if value is None or isinstance(value, list) else [value]
+
+
+Sources = Annotated[list[Source], Field(min_length=1, max_length=32)]
+From = Annotated[Sources | None, BeforeValidator(_listed, json_schema_input_type=Source | Sources | None)]
 
 
 class _Reading(_Model):
-    from_: Sources | None = Field(default=None, alias="from")
+    from_: From = Field(default=None, alias="from")
     first_of: Sources | None = None
     table: TableName | None = None
     default: Default | None = None
@@ -70,15 +83,11 @@ class _Reading(_Model):
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {"from": [value]}
-        if isinstance(value, dict) and not isinstance(value.get("from", []), list):
-            return value | {"from": [value["from"]]}
-        return value
+        return {"from": value} if isinstance(value, str) else value
 
     @property
-    def sources(self) -> tuple[Source, ...]:
-        return self.from_ or self.first_of or ()
+    def sources(self) -> list[Source]:
+        return self.from_ or self.first_of or []
 
 
 class Part(_Reading):
@@ -97,7 +106,7 @@ class Rule(_Reading):
     each: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9]{2}$")] | None = None
     where: Annotated[str, Field(min_length=1)] | None = None
     parts: dict[str, Part] | None = None
-    prefer: tuple[str, ...] | None = None
+    prefer: list[str] | None = None
     region: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = None
     required: bool = False
 

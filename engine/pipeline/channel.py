@@ -20,7 +20,8 @@ from engine.errors import SettingsError
 from engine.mapping.apply import Mapping as FieldMapping
 from engine.mapping.compile import compile_mapping
 from engine.mapping.expression import Filter, FilterError, compile_filter
-from engine.mapping.tables import Table, load_tables
+from engine.mapping.tables import load_tables
+from engine.risk.inputs import InputTables, load_input_tables
 from engine.risk.registry import Model, load_models
 from engine.settings import Channel, Configuration, Site
 from engine.yamlfile import Document, Problem
@@ -49,7 +50,7 @@ class CompiledChannel:
     protocol: Protocol | None
     events: Events
     dispositions: Dispositions
-    acuity: Table
+    inputs: InputTables
     calendar: BusinessCalendar
     key: Key
     observed_since: datetime | None = None
@@ -83,11 +84,13 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
     attempt = _Collector()
     documents = _documents(configuration, attempt)
 
-    def required(name: str) -> Document | None:
-        if name not in documents:
+    def read(name: str, load: Callable[[Document], T]) -> T | None:
+        document = documents.get(name)
+        if document is None:
             file = f"{configuration.site.mappings}/{name}"
             attempt.problems.append(Problem(file, 1, 1, "", "this file is missing"))
-        return documents.get(name)
+            return None
+        return attempt(lambda: load(document))
 
     tables = attempt(lambda: load_tables(d for name, d in documents.items() if name.startswith("tables/"))) or {}
     models = attempt(lambda: load_models(_folder(documents, "risk"))) or {}
@@ -96,11 +99,9 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
         for name, document in _folder(documents, "protocols").items()
         if (protocol := attempt(lambda document=document: load_protocol(document))) is not None  # type: ignore[misc]
     }
-    events_file, dispositions_file = required("care/adt-events.yaml"), required("care/dispositions.yaml")
-    events = attempt(lambda: load_events(events_file)) if events_file else None
-    dispositions = attempt(lambda: load_dispositions(dispositions_file)) if dispositions_file else None
-    required("tables/acuity.yaml")
-    acuity = tables.get("acuity")
+    events = read("care/adt-events.yaml", load_events)
+    dispositions = read("care/dispositions.yaml", load_dispositions)
+    inputs = read("care/risk-inputs.yaml", load_input_tables)
     calendar = BusinessCalendar(configuration.site.calendar)
     channels: dict[str, CompiledChannel] = {}
     mappings: dict[tuple[str, str], FieldMapping | None] = {}
@@ -120,7 +121,7 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
         if settings.protocol is not None and settings.protocol not in protocols:
             attempt.problems.append(document.problem(("protocol",), _missing("protocols", settings.protocol)))
         mapping = mappings.get(mapping_key)
-        if attempt.problems or mapping is None or events is None or dispositions is None or acuity is None:
+        if attempt.problems or mapping is None or events is None or dispositions is None or inputs is None:
             continue
         channels[name] = CompiledChannel(
             settings=settings,
@@ -132,7 +133,7 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
             protocol=protocols[settings.protocol] if settings.protocol is not None else None,
             events=events,
             dispositions=dispositions,
-            acuity=acuity,
+            inputs=inputs,
             calendar=calendar,
             key=key,
         )

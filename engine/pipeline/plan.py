@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from engine.care.events import Applied
-from engine.care.protocol import reconcile
+from engine.care.protocol import end, reconcile, retract_all
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.outcome import Effect
@@ -37,7 +37,7 @@ def rescore(
     current = {(score.encounter, score.model): score for score in chart.scores}
     for encounter in changed:
         inputs = inputs_of(
-            chart, encounter, now=now, observed_since=channel.observed_since, acuity=channel.acuity
+            chart, encounter, now=now, observed_since=channel.observed_since, tables=channel.inputs
         )
         for model in channel.models:
             score = msgspec.structs.replace(
@@ -79,10 +79,8 @@ def replan(
     """
     tasks = {task.id: task for task in chart.tasks}
     if chart.patient.deceased is True:
-        for task in chart.tasks:
-            if task.state is TaskState.OPEN:
-                tasks[task.id] = _end(task, TaskState.CANCELLED, "the patient has died")
-        return _with_tasks(chart, tasks)
+        ended = retract_all(chart.tasks, why="the patient has died", state=TaskState.CANCELLED)
+        return _with_tasks(chart, {task.id: task for task in ended})
     for encounter in chart.encounters:
         if channel.protocol is None or not _decision_changed(before, chart, encounter, channel):
             continue
@@ -100,8 +98,10 @@ def replan(
                 key=channel.key,
             )
             why = "the discharge data changed: no longer part of the plan"
-        for task in reconcile(existing, wanted, now=now, why=why):
-            tasks[task.id] = task
+        readmission = _readmission(chart, encounter)
+        for task in reconcile(existing, wanted, why=why):
+            new = task.id not in tasks
+            tasks[task.id] = _suspend(task, readmission) if new and readmission is not None else task
     if applied.encounter is not None:
         _suspend_or_resume(chart, tasks, applied)
     return _with_tasks(chart, tasks)
@@ -145,6 +145,25 @@ def _why_not(encounter: Encounter) -> str | None:
     return None
 
 
+def _readmission(chart: Chart, encounter: Encounter) -> Encounter | None:
+    """The stay that the patient is in now, when it is not this one: a plan of an earlier stay waits for its end."""
+    return next(
+        (
+            other
+            for other in chart.encounters
+            if other.key != encounter.key
+            and other.status is EncounterStatus.ACTIVE
+            and other.class_ in _READMITTING_CLASSES
+        ),
+        None,
+    )
+
+
+def _suspend(task: Task, by: Encounter) -> Task:
+    ended = end(task, TaskState.CANCELLED, why="suspended: the patient was admitted again")
+    return msgspec.structs.replace(ended, suspended_by=by.key)
+
+
 def _suspend_or_resume(chart: Chart, tasks: dict[str, Task], applied: Applied) -> None:
     """A new admission suspends what was planned after an earlier stay; when it is cancelled, that opens again."""
     key = applied.encounter
@@ -154,18 +173,13 @@ def _suspend_or_resume(chart: Chart, tasks: dict[str, Task], applied: Applied) -
     if applied.admitted and encounter.class_ in _READMITTING_CLASSES:
         for task in chart.tasks:
             if task.encounter != key and tasks[task.id].state is TaskState.OPEN:
-                ended = _end(task, TaskState.CANCELLED, "suspended: the patient was admitted again")
-                tasks[task.id] = msgspec.structs.replace(ended, suspended_by=key)
+                tasks[task.id] = _suspend(tasks[task.id], encounter)
     elif applied.admission_cancelled:
         for task in chart.tasks:
             if task.suspended_by == key:
                 tasks[task.id] = msgspec.structs.replace(
                     task, state=TaskState.OPEN, suspended_by=None, reason=task.reason.partition(" — suspended:")[0]
                 )
-
-
-def _end(task: Task, state: TaskState, why: str) -> Task:
-    return msgspec.structs.replace(task, state=state, reason=f"{task.reason} — {why}")
 
 
 def _with_tasks(chart: Chart, tasks: dict[str, Task]) -> Chart:

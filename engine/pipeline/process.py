@@ -120,7 +120,7 @@ def _read_merges(
     merges: list[Merge] = []
     touched: set[tuple[str, str, str]] = set()
     for group in _groups(message):
-        mapped = channel.mapping.apply(message.only(group))
+        mapped = channel.mapping.apply(group)
         event = _event(entry, channel, Meaning.PERSON, mapped)
         events.append(event)
         pairs = _pair(event.identifiers, mapped, channel)
@@ -138,30 +138,16 @@ def _read_merges(
     )
 
 
-def _groups(message: Message) -> list[list[object]]:
-    """The PID/MRG groups of a merge. Raises MessageError when they do not pair."""
-    groups: list[list[object]] = []
-    current: list[object] | None = None
-    merged = False
-    for segment in message:
-        if segment.name == "PID":
-            current, merged = [segment], False
-            groups.append(current)
-        elif segment.name == "MRG":
-            if current is None or merged:
-                raise _merge_structure("MRG", "an MRG segment without its PID segment")
-            current.append(segment)
-            merged = True
-        elif current is not None and segment.name == "PD1":
-            current.append(segment)
+def _groups(message: Message) -> list[Message]:
+    """The PID/MRG groups of a merge, each as a message of its own. Raises MessageError when they do not pair."""
+    groups = message.groups("PID")
     if not groups:
         raise _merge_structure("PID", "the PID segment is missing")
     if len(groups) > _MERGE_GROUPS_MAX:
         raise _merge_structure("PID", f"more than {_MERGE_GROUPS_MAX} PID/MRG groups in one message")
-    if any(all(getattr(segment, "name", "") != "MRG" for segment in group) for group in groups):
-        raise _merge_structure("MRG", "a PID segment without its MRG segment")
-    events = [segment for segment in message if segment.name == "EVN"]
-    return [[*events, *group] for group in groups]
+    if any(len(group.segments("MRG")) != 1 for group in groups):
+        raise _merge_structure("MRG", "each PID segment must be followed by one MRG segment")
+    return groups
 
 
 def _merge_structure(location: str, text: str) -> MessageError:

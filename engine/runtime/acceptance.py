@@ -1,7 +1,7 @@
 """What intake decides about one message before it is stored: whether it is accepted, and which answers are owed.
 
-Pure, and the same for the daemon and for `handoff try`. Codes: HL7 v2.9.1 chapter 2.9 (original mode 2.9.2, enhanced mode
-2.9.3) and table 0357.
+Pure, and the same for the daemon and for `handoff try`. Codes: HL7 v2.9.1 chapter 2.9 (original mode 2.9.2, enhanced
+mode 2.9.3, sequence number protocol 2.10.1) and table 0357.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import Final
 from engine.domain.message import AckCode, AckState, Refusal, Summary
 from engine.domain.record import Phi, Record
 from engine.errors import (
+    DUPLICATE_KEY,
     INTERNAL_ERROR,
     REQUIRED_FIELD_MISSING,
+    UNKNOWN_KEY,
     UNSUPPORTED_EVENT,
     UNSUPPORTED_PROCESSING_ID,
     UNSUPPORTED_TYPE,
@@ -23,6 +25,12 @@ from engine.errors import (
 from engine.hl7v2.ack import AckPlan, Verdict, modes, owed
 from engine.hl7v2.header import Header, HeaderError, is_ack, read_header
 from engine.settings import Accept, Channel
+from engine.store.journal import CONFLICT
+
+LINK_RESTART: Final = 0
+"""MSH-13: the sender (re)starts the link and asks for the number that we expect."""
+LINK_RESYNC: Final = -1
+"""MSH-13: the sender begins to count anew; in MSA-4: we take whatever number comes first."""
 
 OVERSIZE: Final = Refusal(
     error="frame-too-long", text="the frame is over this channel's limit", hl7_code=VALUE_TOO_LONG
@@ -36,26 +44,60 @@ TOO_MANY_CONNECTIONS: Final = Refusal(
 NOT_PROCESSED_YET: Final = Refusal(
     error="not-processed-yet", text="stored, but not processed in time, send it again later", hl7_code=INTERNAL_ERROR
 )
-CONTENT_CONFLICT: Final = "control-id-conflict"
+VERSION: Final = Refusal(
+    error="version-not-accepted",
+    text="this channel does not accept this HL7 version",
+    hl7_code=UNSUPPORTED_VERSION,
+    location="MSH-12",
+)
+PROCESSING_ID: Final = Refusal(
+    error="processing-id-not-accepted",
+    text="this channel does not accept this processing id",
+    hl7_code=UNSUPPORTED_PROCESSING_ID,
+    location="MSH-11",
+)
+TYPE: Final = Refusal(
+    error="type-not-accepted",
+    text="this channel does not accept this message type",
+    hl7_code=UNSUPPORTED_TYPE,
+    location="MSH-9.1",
+)
+EVENT: Final = Refusal(
+    error="event-not-accepted",
+    text="this channel does not accept this event",
+    hl7_code=UNSUPPORTED_EVENT,
+    location="MSH-9.2",
+)
 SEQUENCE_NUMBER_MISSING: Final = Refusal(
     error="sequence-number-missing",
     text="this channel needs a sequence number",
     hl7_code=REQUIRED_FIELD_MISSING,
     location="MSH-13",
 )
+SEQUENCE_NUMBER_LOW: Final = Refusal(
+    error="sequence-number-low",
+    text="this sequence number was used before",
+    hl7_code=DUPLICATE_KEY,
+    location="MSH-13",
+)
+SEQUENCE_NUMBER_HIGH: Final = Refusal(
+    error="sequence-number-high",
+    text="messages before this sequence number are missing",
+    hl7_code=UNKNOWN_KEY,
+    location="MSH-13",
+)
 
-_REJECTED: Final = frozenset({
-    "version-not-accepted", "processing-id-not-accepted", "type-not-accepted", "event-not-accepted",
-    "message-type-missing", "header-missing", "field-separator", "encoding-characters", OVERSIZE.error,
-    STORE_UNAVAILABLE.error, TOO_MANY_CONNECTIONS.error, NOT_PROCESSED_YET.error,
-})  # fmt: skip
-"""Refusals that original mode answers with AR; all others are faults of the content, AE."""
+_UNACCEPTABLE: Final = frozenset(
+    {VERSION.error, PROCESSING_ID.error, TYPE.error, EVENT.error, "message-type-missing", OVERSIZE.error}
+    | {TOO_MANY_CONNECTIONS.error}
+)
+"""Not to be taken whatever the content: CR in enhanced mode, where all other refusals are CE."""
 
-_REJECTED_AT_COMMIT: Final = frozenset({
-    "version-not-accepted", "processing-id-not-accepted", "type-not-accepted", "event-not-accepted",
-    "message-type-missing", OVERSIZE.error, TOO_MANY_CONNECTIONS.error,
-})  # fmt: skip
-"""Refusals that enhanced mode answers with CR; all others CE."""
+_REJECTED: Final = _UNACCEPTABLE | {
+    "header-missing", "field-separator", "encoding-characters",  # nothing of it can be read
+    STORE_UNAVAILABLE.error, NOT_PROCESSED_YET.error,  # our fault, not the content's
+}  # fmt: skip
+"""AR in original mode, where all other refusals are AE."""
 
 
 class Rules(Record, frozen=True, kw_only=True):
@@ -64,44 +106,50 @@ class Rules(Record, frozen=True, kw_only=True):
     channel: str
     ack_mode: str
     wait_for_processing: bool
+    refuse_conflict: bool
     sequence_numbers: bool
     types: frozenset[tuple[str, str]]
-    codes: frozenset[str]
     versions: frozenset[str]
     processing_ids: frozenset[str]
 
     @classmethod
     def of(cls, channel: Channel) -> Rules:
-        types = _types(channel.accept)
         return cls(
             channel=channel.name,
             ack_mode=channel.ack.mode,
             wait_for_processing=channel.ack.when == "processed",
+            refuse_conflict=channel.ack.duplicate_conflict == "refuse",
             sequence_numbers=channel.ack.sequence_numbers,
-            types=types,
-            codes=frozenset(code for code, _ in types),
+            types=_types(channel.accept),
             versions=frozenset(channel.accept.versions),
             processing_ids=frozenset(channel.accept.processing_ids),
         )
 
 
 class Judgement(Phi, frozen=True, kw_only=True):
-    """header: none (or partial) when it could not be read.
+    """What is to become of a message, if it can be stored.
 
-    code: what is answered as soon as the message is stored, none when nothing is (yet). later: an application answer may
-    be owed once the message is processed. first_later: that answer is the only one (nothing is sent before it).
+    header: none (or partial) when it could not be read. code: answered as soon as the message is stored; none: nothing
+    is, then. awaits_outcome: an answer may be owed once it is processed; holds: that answer takes the place of the
+    first one, so the sender waits for it (original mode). conflict_code: answered instead when its control id turns out
+    to be taken by other content, on a channel that refuses those. expected_sequence: for MSA-4.
     """
 
     header: Header | None
     plan: AckPlan
     refusal: Refusal | None
     code: AckCode | None
-    later: bool = False
-    first_later: bool = False
+    awaits_outcome: bool = False
+    holds: bool = False
+    conflict_code: AckCode | None = None
+    sequence_number: int | None = None
+    expected_sequence: int | None = None
 
     @property
     def ack_state(self) -> AckState:
-        return AckState.OWED if self.code is not None or self.first_later else AckState.NOT_OWED
+        """Of the one answer that the journal keeps track of: the first."""
+        first_is_later = self.awaits_outcome and self.code is None and self.plan.application == "AL"
+        return AckState.OWED if self.code is not None or first_is_later else AckState.NOT_OWED
 
 
 def judge(rules: Rules, payload: bytes, *, oversize: bool = False) -> Judgement:
@@ -117,51 +165,56 @@ def judge(rules: Rules, payload: bytes, *, oversize: bool = False) -> Judgement:
     return plan_answers(rules, header, OVERSIZE if oversize else refusal)
 
 
+def check(rules: Rules, header: Header) -> Refusal | None:
+    """The tests of MSH-9, MSH-11 and MSH-12 that precede storing for processing."""
+    if header.version not in rules.versions:
+        return VERSION
+    if header.processing_id not in rules.processing_ids:
+        return PROCESSING_ID
+    refusal = _check_type(rules.types, header.message_code, header.trigger_event)
+    if refusal is None and rules.sequence_numbers and header.sequence_number is None:
+        return SEQUENCE_NUMBER_MISSING
+    return refusal
+
+
 def plan_answers(rules: Rules, header: Header | None, refusal: Refusal | None) -> Judgement:
     """Which answers are owed for a message that is refused, or accepted when `refusal` is none."""
     plan = modes(header, rules.ack_mode)
     if header is not None and is_ack(header):  # an acknowledgment is never acknowledged
         return Judgement(header=header, plan=plan, refusal=refusal, code=None)
-    success = refusal is None
+    if refusal is not None:
+        return Judgement(header=header, plan=plan, refusal=refusal, code=_refused_code(plan, refusal))
+    conflict_code = _refused_code(plan, CONFLICT) if rules.refuse_conflict else None
+    sequence_number = header.sequence_number if rules.sequence_numbers and header is not None else None
     if plan.original:
-        if success and rules.wait_for_processing:
-            return Judgement(header=header, plan=plan, refusal=None, code=None, later=True, first_later=True)
-        return Judgement(header=header, plan=plan, refusal=refusal, code=original_code(refusal))
-    code = enhanced_code(refusal) if owed(plan.accept, success=success) else None
-    if success:
-        later = plan.application != "NE"
-        return Judgement(
-            header=header, plan=plan, refusal=None, code=code, later=later, first_later=later and code is None
-        )
-    if code is None and owed(plan.application, success=False):
-        code = original_code(refusal)  # only the application answer was asked for, so the refusal travels in that
-    return Judgement(header=header, plan=plan, refusal=refusal, code=code)
+        code = None if rules.wait_for_processing else AckCode.AA
+        awaits_outcome = holds = rules.wait_for_processing
+    else:
+        code = AckCode.CA if owed(plan.accept, success=True) else None
+        awaits_outcome, holds = plan.application != "NE", False
+    return Judgement(
+        header=header,
+        plan=plan,
+        refusal=None,
+        code=code,
+        awaits_outcome=awaits_outcome,
+        holds=holds,
+        conflict_code=conflict_code,
+        sequence_number=sequence_number,
+    )
 
 
-def check(rules: Rules, header: Header) -> Refusal | None:
-    """The tests of MSH-9, MSH-11 and MSH-12 that precede storing for processing."""
-    if header.version not in rules.versions:
-        return _VERSION
-    if header.processing_id not in rules.processing_ids:
-        return _PROCESSING_ID
-    return _check_type(rules.types, rules.codes, header.message_code, header.trigger_event)
-
-
-def original_code(refusal: Refusal | None) -> AckCode:
-    if refusal is None:
-        return AckCode.AA
+def original_code(refusal: Refusal) -> AckCode:
     return AckCode.AR if refusal.error in _REJECTED else AckCode.AE
 
 
-def enhanced_code(refusal: Refusal | None) -> AckCode:
-    if refusal is None:
-        return AckCode.CA
-    return AckCode.CR if refusal.error in _REJECTED_AT_COMMIT else AckCode.CE
+def enhanced_code(refusal: Refusal) -> AckCode:
+    return AckCode.CR if refusal.error in _UNACCEPTABLE else AckCode.CE
 
 
 def verdict(code: AckCode, refusal: Refusal | None, *, expected_sequence: int | None = None) -> Verdict:
     if refusal is None:
-        return Verdict(code=code, expected_sequence=expected_sequence)
+        return _ACCEPTED[code] if expected_sequence is None else Verdict(code=code, expected_sequence=expected_sequence)
     return Verdict(
         code=code,
         hl7_code=refusal.hl7_code,
@@ -184,44 +237,30 @@ def summarize(header: Header | None) -> Summary:
     )
 
 
+def _refused_code(plan: AckPlan, refusal: Refusal) -> AckCode | None:
+    if plan.original:
+        return original_code(refusal)
+    if owed(plan.accept, success=False):
+        return enhanced_code(refusal)
+    # Only the application answer was asked for: the refusal travels in that, or the sender would wait for ever.
+    return original_code(refusal) if owed(plan.application, success=False) else None
+
+
 @lru_cache(maxsize=1024)
-def _check_type(types: frozenset[tuple[str, str]], codes: frozenset[str], code: str, event: str) -> Refusal | None:
-    if (code, event) in types or (code, "*") in types or ("*", "*") in types or ("*", event) in types:
+def _check_type(types: frozenset[tuple[str, str]], code: str, event: str) -> Refusal | None:
+    if types & {(code, event), (code, "*"), ("*", "*"), ("*", event)}:
         return None
-    return _EVENT if code in codes or "*" in codes else _TYPE
+    return EVENT if any(known in {code, "*"} for known, _ in types) else TYPE
 
 
 def _types(accept: Accept) -> frozenset[tuple[str, str]]:
     """`ADT^A01`, `ADT^*`, `ADT` (any event) and `*`."""
     pairs: set[tuple[str, str]] = set()
     for pattern in accept.types:
-        code, _, event = pattern.upper().partition("^")
-        pairs.add((code, event.partition("^")[0] or "*"))
+        code, event, *_ = *pattern.upper().split("^"), ""
+        pairs.add((code, event or "*"))
     return frozenset(pairs)
 
 
 _NO_SUMMARY: Final = Summary()
-_VERSION: Final = Refusal(
-    error="version-not-accepted",
-    text="this channel does not accept this HL7 version",
-    hl7_code=UNSUPPORTED_VERSION,
-    location="MSH-12",
-)
-_PROCESSING_ID: Final = Refusal(
-    error="processing-id-not-accepted",
-    text="this channel does not accept this processing id",
-    hl7_code=UNSUPPORTED_PROCESSING_ID,
-    location="MSH-11",
-)
-_TYPE: Final = Refusal(
-    error="type-not-accepted",
-    text="this channel does not accept this message type",
-    hl7_code=UNSUPPORTED_TYPE,
-    location="MSH-9.1",
-)
-_EVENT: Final = Refusal(
-    error="event-not-accepted",
-    text="this channel does not accept this event",
-    hl7_code=UNSUPPORTED_EVENT,
-    location="MSH-9.2",
-)
+_ACCEPTED: Final = {code: Verdict(code=code) for code in AckCode}

@@ -1,18 +1,16 @@
 """The courier: takes what is due from the outbox, hands it to the destinations' connectors, records what became of it.
 
-One task a destination, so that one which fails or is slow never holds up another; within a destination order per
-patient is the outbox's doing, which gives only the oldest open delivery of a patient (or, for connectors that keep the
-order in a batch themselves, a run of them from the oldest on).
+One task a destination, so that one which fails or is slow never holds up another. Order per patient and destination is
+the outbox's doing, which gives out only the oldest unfinished delivery of a patient (and those behind it, in order, to
+a connector that keeps the order in a batch itself).
 
-What can go wrong between a delivery and its record:
-
-| the process is killed | idempotent destination | others |
+| the process is killed | destination is idempotent | it is not |
 |---|---|---|
-| before the attempt | it is due again | the same |
-| during it, or after it and before the record | it is delivered again under the same idempotency key | it is found as started and held for a person |
-| after the record | done | done |
+| before an attempt | the delivery is due again | the same |
+| during it, or before its record | delivered again under the same idempotency key | found as started, held |
+| after its record | nothing is left to do | the same |
 
-Therefore destinations that are not idempotent get one delivery at a time, which is marked as started before.
+Therefore destinations that are not idempotent get one delivery at a time, noted as started before.
 """
 
 from __future__ import annotations
@@ -21,67 +19,31 @@ import asyncio
 import contextlib
 import random as random_module
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Final, Protocol
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from sqlalchemy import Connection
 
 from engine import logs
 from engine.clock import Clock
-from engine.connectors.base import Connector, Result, failed
-from engine.domain.delivery import QueuedDelivery
-from engine.domain.record import Record
-from engine.errors import DeliveryError, DeliveryFailure, StoreError
+from engine.connectors.base import NOT_ATTEMPTED, Connector, Result, failed
+from engine.domain.delivery import DeliveryState, QueuedDelivery
+from engine.errors import DeliveryError, DeliveryFailure, StoreError, StoreUnavailableError
 from engine.pipeline.breaker import Breaker, BreakerState
-from engine.pipeline.retry import Bury, Decision, Hold, RetryAt, decide
+from engine.pipeline.retry import Bury, Hold, RetryAt, decide
 from engine.settings import DestinationBase
+from engine.store.ledger import Ledger
+from engine.store.outbox import Outbox, Settled
 
 _log = logs.get_logger()
 
-_STORE_PAUSE_SECONDS: Final = 1.0
-_LOOK_SECONDS_MAX: Final = 30.0
-"""The outbox is looked at so often even when nobody says that there is something: a hint can be lost."""
+_PAUSE_SECONDS: Final = 1.0
+"""After trouble with the store, or of our own."""
+_LOOK_SECONDS: Final = 1.0
+"""The outbox is looked at so often without a hint: for what is to be tried again, and because a hint can be lost."""
 
-
-class Settlement(Record, frozen=True, kw_only=True):
-    """What is to be recorded of one delivery. decision: none when it is delivered."""
-
-    delivery_id: int
-    decision: Decision | None
-    error: str = ""
-    text: str = ""
-
-
-class Outbox(Protocol):
-    """What the courier needs of the store. All raise StoreError when the store can't be used now."""
-
-    async def due(
-        self, destination: str, now: datetime, limit: int, *, heads_only: bool
-    ) -> Sequence[QueuedDelivery]:
-        """What is due, oldest due time first. heads_only: of each patient only the oldest delivery that is open."""
-        ...
-
-    async def next_due_at(self, destination: str) -> datetime | None:
-        """When the next delivery is due; none: nothing is pending."""
-        ...
-
-    async def start(self, deliveries: Sequence[QueuedDelivery], now: datetime) -> None:
-        """Record that an attempt begins. What is found started after a crash is ambiguous."""
-        ...
-
-    async def settle(self, settlements: Sequence[Settlement], now: datetime) -> None: ...
-
-
-@dataclass(slots=True)
-class Counters:
-    """What was done for one destination since the start, and how it stands."""
-
-    delivered: int = 0
-    retried: int = 0
-    held: int = 0
-    buried: int = 0
-    failures: int = 0
-    """Times when the destination as a whole could not be used."""
-    breaker: BreakerState = BreakerState.CLOSED
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -92,34 +54,44 @@ class Route:
     settings: DestinationBase
 
 
-@dataclass
-class _Stop:
-    asked: asyncio.Event = field(default_factory=asyncio.Event)
+@dataclass(slots=True)
+class Counters:
+    """What was done for one destination since the courier started, and how it stands."""
+
+    delivered: int = 0
+    retried: int = 0
+    held: int = 0
+    dead: int = 0
+    failures: int = 0
+    """Times when the destination as a whole could not be used."""
+    breaker: BreakerState = BreakerState.CLOSED
 
 
 class Courier:
     """Runs one task for each destination until it is stopped.
 
-    random: uniform in [0, 1), for jitter. count: told of each settled delivery (destination, what became of it, how
-    many): delivered, retried, held, dead.
+    outbox, ledger, reader: the charts side of the store. random: uniform in [0, 1), for jitter. count: told of what
+    became of deliveries (destination, `delivered` `retried` `held` or `dead`, how many).
     """
 
     def __init__(
         self,
         outbox: Outbox,
+        ledger: Ledger,
+        reader: Callable[[], AbstractContextManager[Connection]],
         routes: Mapping[str, Route],
         *,
         clock: Clock,
         random: Callable[[], float] = random_module.random,
-        count: Callable[[str, str, int], None] | None = None,
+        count: Callable[[str, str, int], None] = lambda _destination, _what, _number: None,
     ) -> None:
         self._rounds = {
-            name: _Rounds(name, outbox, route, clock=clock, random=random, count=count or _uncounted)
+            name: _Rounds(name, outbox, ledger, reader, route, clock=clock, random=random, count=count)
             for name, route in routes.items()
         }
 
     async def run(self) -> None:
-        """Until `stop`. Then each destination finishes the batch it has in hand."""
+        """Until `stop`; each destination finishes the batch it has in hand."""
         async with asyncio.TaskGroup() as tasks:
             for rounds in self._rounds.values():
                 tasks.create_task(rounds.run(), name=f"courier {rounds.name}")
@@ -146,6 +118,8 @@ class _Rounds:
         self,
         name: str,
         outbox: Outbox,
+        ledger: Ledger,
+        reader: Callable[[], AbstractContextManager[Connection]],
         route: Route,
         *,
         clock: Clock,
@@ -155,9 +129,10 @@ class _Rounds:
         self.name = name
         self.counters = Counters()
         self._outbox = outbox
+        self._ledger = ledger
+        self._reader = reader
         self._connector = route.connector
         self._policy = route.settings.retry
-        # What is not idempotent goes one by one, so that a crash leaves one delivery in doubt and not a batch.
         self._batch_max = route.settings.batch_max if route.connector.idempotent else 1
         self._clock = clock
         self._random = random
@@ -165,6 +140,7 @@ class _Rounds:
         self._breaker = Breaker(self._policy)
         self._signal = asyncio.Event()
         self._stopping = False
+        self._looked_for_interrupted = False
 
     def wake(self) -> None:
         self._signal.set()
@@ -181,35 +157,34 @@ class _Rounds:
                     wait = await self._round()
                 except StoreError as error:
                     _log.warning("outbox not usable", destination=self.name, exc_info=error)
-                    wait = _STORE_PAUSE_SECONDS
+                    wait = _PAUSE_SECONDS
                 except Exception as error:  # noqa: BLE001 - the one supervised loop of a destination: it goes on
                     _log.error("courier round failed", destination=self.name, exc_info=error)
-                    wait = _STORE_PAUSE_SECONDS
-                if wait > 0 and not self._stopping:
+                    self._looked_for_interrupted = False  # what was begun in this round has no result either
+                    wait = _PAUSE_SECONDS
+                if wait and not self._stopping:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._signal.wait(), wait)
         finally:
             await self._connector.close()
 
     async def _round(self) -> float:
-        """Deliver one batch; the seconds to wait before the next."""
+        """Deliver one batch; the seconds to wait before the next, none when there may be more."""
+        if not self._looked_for_interrupted:
+            await self._hold_interrupted()
         now = self._clock.now()
-        if not self._breaker.ready(now):
-            return self._until(self._breaker.resting_until, now)
+        ready = self._breaker.ready(now)
         self.counters.breaker = self._breaker.state
+        if not ready and self._breaker.resting_until is not None:
+            return max((self._breaker.resting_until - now).total_seconds(), 0.001)
         limit = 1 if self._breaker.state is BreakerState.HALF_OPEN else self._batch_max
-        heads_only = not self._connector.ordered_batches
-        batch = await self._outbox.due(self.name, now, limit, heads_only=heads_only)
+        batch = await self._read(
+            lambda conn: self._outbox.due(conn, self.name, now, limit, ordered_batches=self._connector.ordered_batches)
+        )
         if not batch:
-            return self._until(await self._outbox.next_due_at(self.name), now)
+            return _LOOK_SECONDS
         await self._attempt(batch)
         return 0.0
-
-    def _until(self, at: datetime | None, now: datetime) -> float:
-        if at is None:
-            return _LOOK_SECONDS_MAX
-        # Never 0: the outbox may know of something that is not given out (its predecessor is held, or not due yet).
-        return min(max((at - now).total_seconds(), 0.05), _LOOK_SECONDS_MAX)
 
     async def _attempt(self, batch: Sequence[QueuedDelivery]) -> None:
         try:
@@ -218,18 +193,164 @@ class _Rounds:
             self._destination_failed(error.error, error.retry_after_seconds)
             return
         if not self._connector.idempotent:
-            await self._outbox.start(batch, self._clock.now())
+            ids = [queued.id for queued in batch]
+            await self._ledger.write(lambda conn: self._outbox.start(conn, ids, self._clock.now()))
         try:
-            results = await self._connector.deliver(batch)
-        except DeliveryError as error:
-            self._destination_failed(error.error, error.retry_after_seconds)
-            if error.kind is not DeliveryFailure.TRANSIENT:
-                await self._settle(batch, [failed(error.kind, error.error, error.text)] * len(batch))
-            return
+            results = await self._deliver(batch)
         except asyncio.CancelledError:
             if not self._connector.idempotent:
-                interrupted = failed(DeliveryFailure.AMBIGUOUS, "interrupted", "stopped while it waited for an answer")
-                await asyncio.shield(self._settle(batch, [interrupted] * len(batch)))
+                doubt = failed(DeliveryFailure.AMBIGUOUS, "interrupted", "stopped while it waited for an answer")
+                await asyncio.shield(self._settle(batch, [doubt] * len(batch)))
             raise
-        self._note(results)
         await self._settle(batch, results)
+
+    async def _deliver(self, batch: Sequence[QueuedDelivery]) -> Sequence[Result]:
+        """One result for each delivery, whatever the connector does."""
+        try:
+            results = await self._connector.deliver(batch)
+            _check(batch, results)
+        except DeliveryError as error:
+            self._destination_failed(error.error, error.retry_after_seconds)
+            if error.kind is DeliveryFailure.TRANSIENT:
+                return [NOT_ATTEMPTED] * len(batch)
+            return [failed(error.kind, error.error, error.text)] * len(batch)
+        except Exception as error:  # noqa: BLE001 - a defect of a connector: the culprit is found and buried
+            _log.error("connector failed", destination=self.name, batch=len(batch), exc_info=error)
+            return await self._after_defect(batch)
+        if any(result.delivered for result in results):
+            self._breaker.worked()
+        elif not any(result.attempted for result in results):
+            self._destination_failed("not-attempted", None)
+        elif any(result.failure is DeliveryFailure.AMBIGUOUS for result in results):
+            self._destination_failed(next(result.error for result in results if result.attempted), None)
+        else:
+            self._breaker.worked()  # it answers; what it says is about single deliveries
+        return results
+
+    async def _after_defect(self, batch: Sequence[QueuedDelivery]) -> Sequence[Result]:
+        """Who may have got something twice is held; else one by one, so that only the culprit is buried."""
+        text = "a defect of the engine: the log shows where"
+        if not self._connector.idempotent:
+            return [failed(DeliveryFailure.AMBIGUOUS, "connector-defect", text)] * len(batch)
+        if len(batch) == 1:
+            return [failed(DeliveryFailure.PERMANENT, "connector-defect", text)]
+        results: list[Result] = []
+        stopped: set[str] = set()
+        for queued in batch:
+            key = queued.delivery.ordering_key
+            resting = self._breaker.state is BreakerState.OPEN
+            result = NOT_ATTEMPTED if resting or key in stopped else (await self._deliver([queued]))[0]
+            if not result.delivered:
+                stopped.add(key)  # those behind it keep their place
+            results.append(result)
+        return results
+
+    def _destination_failed(self, error: str, retry_after_seconds: float | None) -> None:
+        self._breaker.failed(self._clock.now(), self._random, retry_after_seconds)
+        self.counters.failures += 1
+        self.counters.breaker = self._breaker.state
+        _log.warning(
+            "destination failed",
+            destination=self.name,
+            error=error,
+            state=self._breaker.state.value,
+            failure_count=self._breaker.failures,
+        )
+
+    async def _settle(self, batch: Sequence[QueuedDelivery], results: Sequence[Result]) -> None:
+        """Record the results, however long the store takes to come back: the next batch waits for that."""
+        now = self._clock.now()
+        settled = [one for queued, result in zip(batch, results, strict=True) if (one := self._settled(queued, result))]
+        if not settled:
+            return
+        while True:
+            try:
+                await self._ledger.write(lambda conn: self._outbox.settle(conn, settled, now))
+                break
+            except StoreUnavailableError as error:
+                _log.warning("results not recorded yet", destination=self.name, batch=len(batch), exc_info=error)
+                await asyncio.sleep(_PAUSE_SECONDS)
+        for one in settled:
+            self._tell(one)
+
+    def _settled(self, queued: QueuedDelivery, result: Result) -> Settled | None:
+        if not result.attempted:
+            if self._connector.idempotent:
+                return None
+            return Settled(id=queued.id, state=DeliveryState.PENDING, attempts=queued.attempts)  # no longer started
+        attempts = queued.attempts + 1
+        if result.delivered:
+            return Settled(id=queued.id, state=DeliveryState.DELIVERED, attempts=attempts)
+        decision = decide(
+            attempts,
+            result.failure or DeliveryFailure.PERMANENT,
+            self._policy,
+            self._clock.now(),
+            self._random,
+            result.retry_after_seconds,
+            idempotent=self._connector.idempotent,
+        )
+        match decision:
+            case RetryAt(at=at):
+                state, next_attempt_at = DeliveryState.PENDING, at
+            case Hold():
+                state, next_attempt_at = DeliveryState.HELD, None
+            case Bury():
+                state, next_attempt_at = DeliveryState.DEAD, None
+        return Settled(
+            id=queued.id,
+            state=state,
+            attempts=attempts,
+            next_attempt_at=next_attempt_at,
+            error=result.error,
+            detail=result.text,
+        )
+
+    def _tell(self, settled: Settled) -> None:
+        match settled.state:
+            case DeliveryState.DELIVERED:
+                self.counters.delivered += 1
+                self._count(self.name, "delivered", 1)
+            case DeliveryState.HELD:
+                self.counters.held += 1
+                self._count(self.name, "held", 1)
+            case DeliveryState.DEAD:
+                self.counters.dead += 1
+                self._count(self.name, "dead", 1)
+            case DeliveryState.PENDING if settled.error is not None:
+                self.counters.retried += 1
+                self._count(self.name, "retried", 1)
+            case _:
+                return
+        if settled.state in {DeliveryState.HELD, DeliveryState.DEAD}:
+            _log.warning(
+                "delivery not made",
+                destination=self.name,
+                delivery=settled.id,
+                state=settled.state.value,
+                error=settled.error,
+                attempts=settled.attempts,
+            )
+
+    async def _hold_interrupted(self) -> None:
+        """What the last courier had begun when it was killed may have been done: a person decides."""
+        if not self._connector.idempotent:
+            ids = await self._read(lambda conn: self._outbox.interrupted(conn, self.name))
+            for id_ in ids:
+                queued = await self._read(lambda conn, id_=id_: self._outbox.get(conn, id_))
+                if queued is not None:
+                    doubt = failed(DeliveryFailure.AMBIGUOUS, "interrupted", "the engine stopped in the middle of it")
+                    await self._settle([queued], [doubt])
+        self._looked_for_interrupted = True
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        def read() -> T:
+            with self._reader() as conn:
+                return work(conn)
+
+        return await asyncio.to_thread(read)
+
+
+def _check(batch: Sequence[QueuedDelivery], results: Sequence[Result]) -> None:
+    if len(results) != len(batch):
+        raise RuntimeError("a connector must give one result for each delivery")

@@ -9,6 +9,8 @@ from typing import Final
 
 from engine.simulator.pathways import BANDS, Band, Book, Mix, Reason, Town
 
+_AGES_IN: Final = 2026
+"""The year that the data's ages are of; fixed, so that a birth date is the same on every simulated day."""
 _KIN: Final = {"child": "PAR^Parent^HL70063", "M": "SPO^Spouse^HL70063", "": "SIB^Sibling^HL70063"}
 
 
@@ -45,15 +47,14 @@ class Person:
 
 
 class Population:
-    """Everybody who may come. `number` names a person for ever; the age follows from the day.
+    """Everybody who may come. `number` names a person for ever.
 
     Not safe for threads: one source of randomness is seeded anew for each person.
     """
 
-    def __init__(self, book: Book, *, seed: int, year: int) -> None:
+    def __init__(self, book: Book, *, seed: int) -> None:
         self._book = book
         self._seed = seed
-        self._year = year
         self._random = Random()
         people = book.people
         self._towns = Mix(people.towns, [town.weight for town in people.towns])
@@ -71,7 +72,7 @@ class Population:
         self._practices = [self._clinician(staff, "P", index) for index in range(people.practices)]
 
     def person(self, number: int, band: Band) -> Person:
-        """The person of this number, who is of the age band on the simulated day's year."""
+        """The person of this number."""
         book, random = self._book, self._random
         people = book.people
         random.seed(self._seed * 1_000_003 + number)
@@ -81,7 +82,7 @@ class Population:
         family = _one(people.family, draw())
         given = _one(people.female if female else people.male, draw())
         youngest, oldest = book.ages[band]
-        born = self._year - (youngest + draw() * (oldest - youngest + 1)) + 0.5
+        born = _AGES_IN - (youngest + draw() * (oldest - youngest + 1)) + 0.5
         town = self._towns.draw(random)
         address = self._address(random, town)
         marital = "S" if minor else self._marital.draw(random)

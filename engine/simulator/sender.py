@@ -244,7 +244,10 @@ class _Link(asyncio.Protocol):
             if exchange is None:
                 if ack.code not in _ACCEPT and ack.control_id in self._accepted:
                     continue
-                self.fail("foreign-answer", "an acknowledgment of something else arrived")
+                if not ack.control_id and not ack.accepted:
+                    self.fail("refused", f"the receiver answered {ack.code} without naming a message")
+                else:
+                    self.fail("foreign-answer", "an acknowledgment of something else arrived")
                 return
             if all(awaited.done for awaited in exchange.awaited):
                 self._finish(exchange)

@@ -17,8 +17,8 @@ from engine.simulator.people import Population
 
 _DAY: Final = 86_400
 _SAMPLES: Final = 1_500
-_POPULATION: Final = 200_000
-_STEP: Final = 7_919
+_POPULATIONS: Final = (50_021, 1_000_003, 20_000_003, 400_000_009)
+"""People of one age band, by how many may be needed. Primes, so that a walk of any step comes by everybody."""
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -41,7 +41,7 @@ def traffic(book: Book, *, seed: int, day: date, messages: int) -> Iterator[Simu
     a_day = min(messages, book.hospital.messages_per_day_max)
     cases_a_day = max(1.0, a_day / _messages_a_case(book, random))
     arrival = _arrivals(book.hospital.arrivals_by_hour, cases_a_day)
-    population = Population(book, seed=seed, year=day.year)
+    population = Population(book, seed=seed)
     registration = Registration(book, population, random, day)
     names = _Names(run, day)
     admit = _Admissions(book, population, registration, random, names, messages)
@@ -86,9 +86,9 @@ class _Admissions:
         self._registration = registration
         self._random = random
         self._names = names
-        # Everybody comes at most once in a run: a walk through the band's people, by a step prime to their number.
-        self._people = max(_POPULATION, messages // _STEP * _STEP + 1)
-        self._walks = {band: [int(random.random() * self._people), 0] for band in BANDS}
+        # Everybody comes at most once in a run: a walk through the band's people.
+        people = self._people = next(number for number in _POPULATIONS if number >= messages)
+        self._walks = {band: [int(random.random() * people), 1 + int(random.random() * (people - 1))] for band in BANDS}
 
     def case(self, index: int, start: int) -> Case:
         """The case whose first message is sent at `start`."""
@@ -96,9 +96,8 @@ class _Admissions:
         pathway = book.pathway_mix.draw(random)
         band = book.age_mixes[pathway.name].draw(random)
         walk = self._walks[band]
-        slot = (walk[0] + walk[1] * _STEP) % self._people
-        walk[1] += 1
-        person = self._population.person(slot * len(BANDS) + BANDS.index(band), band)
+        walk[0] = (walk[0] + walk[1]) % self._people
+        person = self._population.person(walk[0] * len(BANDS) + BANDS.index(band), band)
         attendings = self._population.attendings
         visit_number, account = self._names.visit(index)
         case = Case(

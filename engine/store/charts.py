@@ -146,6 +146,9 @@ class ChartStore:
             for row in rows.values()
         ]
 
+    def open_patient(self, chart_id: str, sealed: bytes) -> Patient:
+        return _decode_chart(self._keys.open(chart_place(chart_id), sealed)).patient
+
     def open_task(self, chart_id: str, task_id: str, sealed: bytes) -> Task:
         return _decode_task(self._keys.open(task_place(chart_id, task_id), sealed))
 
@@ -201,8 +204,11 @@ def _assemble(
     scores: Mapping[tuple[str, str | None], Score],
     tasks: Mapping[str, Task],
 ) -> Chart:
-    named = (set(document.encounters), set(document.scores), set(document.tasks))
-    if named != (encounters.keys(), scores.keys(), tasks.keys()):
+    if (
+        encounters.keys() != set(document.encounters)
+        or scores.keys() != set(document.scores)
+        or tasks.keys() != set(document.tasks)
+    ):
         raise TamperedError(chart_place(row.id))
     return Chart(
         id=row.id,

@@ -14,7 +14,8 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, literal_column, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam,
+    delete, func, literal_column, select, text, update
 
 from engine.domain.message import AckCode, AckState, Entry, EntryState, Receipt, Refusal, Summary
 from engine.domain.record import Phi, Record
@@ -22,6 +23,7 @@ from engine.errors import DUPLICATE_KEY, StoreError
 from engine.store import schema
 from engine.store.charts import family_of_key
 from engine.store.keys import KeyRing
+from engine.store.record import OutcomeDocument, open_outcome
 from engine.store.schema import entry, from_micros, outcome, payload, repeat, to_micros
 from engine.store.statements import Listed, Prepared, Rows
 
@@ -58,11 +60,15 @@ class Stored(Record, frozen=True, kw_only=True):
 
 
 class Append(Phi, frozen=True, kw_only=True):
-    """What one caller has for a group: receipts, and the arrivals whose answers went out or could not."""
+    """What one caller has for a group: receipts, and the arrivals whose answers went out or could not.
+
+    answered: arrivals whose answer waited for their outcome, and the code that it came to.
+    """
 
     receipts: tuple[Receipt, ...] = ()
     sent: tuple[int, ...] = ()
     unsent: tuple[int, ...] = ()
+    answered: tuple[tuple[int, AckCode], ...] = ()
 
 
 class ListedEntry(Phi, frozen=True, kw_only=True):
@@ -91,16 +97,6 @@ class Head(Phi, frozen=True, kw_only=True):
     summary: Summary
     deviations: tuple[str, ...] = ()
     refusal: Refusal | None = None
-
-
-class OutcomeDocument(Phi, frozen=True, kw_only=True):
-    """The sealed part of an outcome."""
-
-    reason: str | None = None
-    patient_key: str | None = None
-    encounter_key: str | None = None
-    effects: tuple[Any, ...] = ()
-    deviations: tuple[str, ...] = ()
 
 
 _ENTRY_COLUMNS: Final = (
@@ -136,6 +132,12 @@ _MARK_REPEATS: Final = Listed(
     lambda listed: update(repeat).where(listed).values(ack_state=bindparam("ack_state")),
     ("ack_state",),
 )
+_ANSWER_ENTRIES: Final = Listed(
+    entry.c.id, lambda listed: update(entry).where(listed).values(ack=bindparam("code")), ("code",)
+)
+_ANSWER_REPEATS: Final = Listed(
+    repeat.c.id, lambda listed: update(repeat).where(listed).values(ack=bindparam("code")), ("code",)
+)
 _JOINED: Final = select(entry, payload.c.head, payload.c.body).join(payload, payload.c.entry_id == entry.c.id)
 _AFTER: Final = Prepared(
     _JOINED.where(entry.c.channel == bindparam("channel"), entry.c.id > bindparam("position"))
@@ -148,7 +150,6 @@ _HEAD: Final = Prepared(select(payload.c.head).where(payload.c.entry_id == bindp
 
 _encode = msgspec.json.Encoder().encode
 _decode_head = msgspec.json.Decoder(Head).decode
-_decode_outcome = msgspec.json.Decoder(OutcomeDocument).decode
 
 
 class _Original(msgspec.Struct, frozen=True):
@@ -187,6 +188,11 @@ class Journal:
 
     def append_each(self, conn: Connection, items: Sequence[Append]) -> list[list[Stored]]:
         """`append` for many callers at once: what `Ledger.add` wants."""
+        for code in AckCode:
+            arrivals = [arrival for item in items for arrival, own in item.answered if own is code]
+            if arrivals:
+                _ANSWER_ENTRIES.run(conn, [arrival for arrival in arrivals if arrival > 0], code.value)
+                _ANSWER_REPEATS.run(conn, [-arrival for arrival in arrivals if arrival < 0], code.value)
         stored = self.append(
             conn,
             [receipt for item in items for receipt in item.receipts],
@@ -241,6 +247,14 @@ class Journal:
         statement = select(schema.link.c.sequence_number).where(schema.link.c.channel == channel)
         number: int | None = conn.execute(statement).scalar_one_or_none()
         return number
+
+    def forget_sequence_number(self, conn: Connection, channel: str) -> None:
+        """The sender resynchronises its link: whatever number comes next is the right one."""
+        conn.execute(delete(schema.link).where(schema.link.c.channel == channel))
+
+    def is_repeat(self, conn: Connection, receipt: Receipt) -> bool:
+        """Whether `append` would find this receipt to be an exact duplicate."""
+        return _Group(self._keys, conn, [receipt]).is_repeat()
 
     def find(
         self,
@@ -395,6 +409,20 @@ class _Group:
         _UPSERT_LINKS.run(self._conn, sorted(self._links.items()))
         return stored
 
+    def is_repeat(self) -> bool:
+        """Of a group of one: whether it holds an exact duplicate. Writes nothing."""
+        receipt = self._receipts[0]
+        control = self._control(receipt)
+        if not control or not receipt.dedupe_key or receipt.refusal is not None or receipt.replay_of is not None:
+            return False
+        keys = (_signed(control + receipt.dedupe_key[:4]), self._content_key(control, receipt))
+        self._look_up(keys)
+        return any(
+            original.digest == receipt.digest and original.channel == receipt.channel
+            for key in keys
+            for original in self._known.get(key, ())
+        )
+
     def _control(self, receipt: Receipt) -> bytes:
         control_id = receipt.summary.control_id
         return _control_hash(self._keys, control_id) if control_id else b""
@@ -518,10 +546,6 @@ class _Group:
             received_at=original.received_at,
             wants_application_ack=original.wants_application_ack,
         )
-
-
-def open_outcome(keys: KeyRing, entry_id: int, sealed: bytes) -> OutcomeDocument:
-    return _decode_outcome(keys.open(f"outcome.document:{entry_id}", sealed))
 
 
 def _open_head(keys: KeyRing, entry_id: int, sealed: bytes) -> Head:

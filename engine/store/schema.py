@@ -147,9 +147,9 @@ identifier: Final = Table(
     Column("key_hash", LargeBinary, nullable=False),  # authority, value: as the command line names a patient
     Column("chart_id", Text, nullable=False),
     schema=CHARTS,
+    sqlite_with_rowid=False,
 )
 Index("identifier_key", identifier.c.key_hash)
-Index("identifier_chart", identifier.c.chart_id)
 
 encounter: Final = Table(
     "encounter",
@@ -169,6 +169,7 @@ score: Final = Table(
     Column("encounter_hash", LargeBinary, primary_key=True),  # empty: not of one stay
     Column("document", LargeBinary, nullable=False),  # sealed
     schema=CHARTS,
+    sqlite_with_rowid=False,  # the scores of a chart stand together
 )
 
 task: Final = Table(
@@ -246,6 +247,7 @@ dead_letter: Final = Table(
     metadata,
     Column("id", _AutoId, primary_key=True),
     Column("entry_id", BigInteger, nullable=False),
+    Column("channel", Text, nullable=False),
     Column("delivery_id", BigInteger),
     Column("stage", Text, nullable=False),
     Column("error", Text, nullable=False),

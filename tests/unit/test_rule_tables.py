@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,15 @@ def document(path: str) -> Document:
     return parse((MAPPINGS / path).read_text(encoding="utf-8"), path)
 
 
-def cases(*folders_or_files: str) -> Iterator[Any]:
-    for name in folders_or_files:
-        path = MAPPINGS / name
-        for file in sorted(path.glob("*.test.yaml")) if path.is_dir() else [path]:
-            stem = file.name.removesuffix(".test.yaml")
-            for case in parse(file.read_text(encoding="utf-8"), file.name).value["cases"]:
-                assert set(case) <= {"name", "model", "given", "expect"}, f"{file.name}: {case['name']}"
-                yield pytest.param(stem, case, id=f"{stem}: {case['name']}")
+def cases(pattern: str) -> list[Any]:
+    found = []
+    for file in sorted(MAPPINGS.glob(pattern)):
+        stem = file.name.removesuffix(".test.yaml")
+        for case in parse(file.read_text(encoding="utf-8"), file.name).value["cases"]:
+            assert set(case) <= {"name", "model", "given", "expect"}, f"{file.name}: {case['name']}"
+            found.append(pytest.param(stem, case, id=f"{stem}: {case['name']}"))
+    assert found
+    return found
 
 
 def assert_holds(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> None:
@@ -65,7 +66,7 @@ def test_every_model_and_protocol_has_a_test_file_beside_it() -> None:
         assert files - models == {name.replace(".yaml", ".test.yaml") for name in models}
 
 
-@pytest.mark.parametrize(("stem", "case"), cases("risk"))
+@pytest.mark.parametrize(("stem", "case"), cases("risk/*.test.yaml"))
 def test_risk_model(stem: str, case: dict[str, Any]) -> None:
     model = MODELS[case.get("model", stem)]
     score = plain(model.score(inputs_from_json(case["given"]), now=NOW, observed_since=None))
@@ -88,7 +89,7 @@ def test_risk_inputs(stem: str, case: dict[str, Any]) -> None:
     assert_holds(case["expect"], plain(inputs))
 
 
-@pytest.mark.parametrize(("stem", "case"), cases("protocols"))
+@pytest.mark.parametrize(("stem", "case"), cases("protocols/*.test.yaml"))
 def test_protocol(stem: str, case: dict[str, Any]) -> None:
     protocol = load_protocol(document(f"protocols/{stem}.yaml"))
     given = case["given"]

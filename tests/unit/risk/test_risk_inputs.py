@@ -119,6 +119,11 @@ def test_a_stay_that_goes_on_is_counted_until_now() -> None:
     assert read(on_leave).los_midnights == 2
 
 
+def test_now_is_a_day_of_the_hospital() -> None:
+    # 12:00 UTC on 10 March is past midnight there
+    assert read(stay(admitted_at="2026-03-09T10:00+13:00")).los_midnights == 2
+
+
 def test_a_stay_that_has_not_begun_has_no_length() -> None:
     assert read(stay(admitted_at="2026-03-01", status=EncounterStatus.PLANNED)).los_midnights is None
     assert read(stay(admitted_at="2026-03-01", status=EncounterStatus.CANCELLED)).los_midnights is None

@@ -1,0 +1,269 @@
+"""Answers: how they are made, and those that have to wait for the outcome of an entry.
+
+An answer is made from the message's header, the entry's id and its time alone. So the stored answer to a duplicate is
+made again, byte by byte, without being stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+from engine import logs
+from engine.clock import Clock
+from engine.domain.message import AckCode, AckState, Receipt
+from engine.errors import StoreError
+from engine.hl7v2 import batch as batches
+from engine.hl7v2 import mllp
+from engine.hl7v2.ack import Verdict, acknowledge, owed
+from engine.runtime.acceptance import NOT_PROCESSED_YET, Judgement, Rules, original_code, verdict
+from engine.runtime.metrics import ChannelCounts
+from engine.settings import Channel
+from engine.store.journal import Stored
+
+_log = logs.get_logger(__name__)
+
+_POLL_SECONDS: Final = 0.25
+"""Outcomes are looked for so often without a hint: hints may be lost."""
+_WAITERS_MAX: Final = 20_000
+_READ_MAX: Final = 500
+
+_fresh = itertools.count()
+
+
+class Peer(Protocol):
+    """A connection, as intake sees it."""
+
+    @property
+    def peer(self) -> str:
+        """Where it comes from, for the journal."""
+        ...
+
+    def flush(self) -> None:
+        """Exchanges are done: send what is ready."""
+        ...
+
+    def push(self, answer: bytes, arrivals: list[int]) -> bool:
+        """Send out of turn; false: the connection is gone."""
+        ...
+
+
+class Lane:
+    """One channel, as intake and its listener share it."""
+
+    __slots__ = ("channel", "commit_blocks", "counts", "rules", "single_batch_answer")
+
+    def __init__(self, channel: Channel, counts: ChannelCounts) -> None:
+        self.counts = counts
+        self.configure(channel)
+
+    def configure(self, channel: Channel) -> None:
+        self.channel = channel
+        self.rules = Rules.of(channel)
+        self.commit_blocks = channel.listen.commit_blocks
+        self.single_batch_answer = channel.ack.batch == "single"
+
+
+class Exchange:
+    """One frame and its answer.
+
+    done: the answer may be sent; when it is none, there is nothing to be said. arrivals: of the messages that the
+    answer is for, to record whether it went out. parts: the answers to its messages, missing: how many of them still
+    wait for an outcome.
+    """
+
+    __slots__ = (
+        "answer", "arrivals", "batch", "connection", "done", "judgements", "lane", "missing", "parts", "receipts",
+        "size",
+    )  # fmt: skip
+
+    def __init__(self, connection: Peer, size: int) -> None:
+        self.connection = connection
+        self.size = size
+        self.done = False
+        self.answer: bytes | None = None
+        self.arrivals: list[int] = []
+        self.lane: Lane
+        self.receipts: tuple[Receipt, ...] = ()
+        self.judgements: tuple[Judgement, ...] = ()
+        self.batch: batches.Batch | None = None
+        self.parts: list[bytes | None] = []
+        self.missing = 0
+
+    def finish(self, clock: Clock) -> None:
+        """All parts are there: put the answer together."""
+        batch, parts, lane = self.batch, self.parts, self.lane
+        answer: bytes | None = None
+        if batch is not None and lane.single_batch_answer:
+            if self.answers_anything:
+                whole = [part or b"" for part in parts]
+                answer = mllp.wrap(batches.answer(batch, whole, now=clock.now(), control_id=fresh_control_id()))
+        elif len(parts) == 1:
+            part = parts[0]
+            answer = mllp.wrap(part) if part else None
+        else:
+            answer = b"".join([mllp.wrap(part) for part in parts if part]) or None
+        self.answer = mllp.COMMIT_ACK + (answer or b"") if lane.commit_blocks else answer
+        self.done = True
+
+    @property
+    def answers_anything(self) -> bool:
+        """A batch without messages is answered too; one whose messages are owed nothing is not."""
+        return any(self.parts) or (not self.parts and self.lane.rules.ack_mode != "none")
+
+
+def fresh_control_id() -> str:
+    """For an answer that belongs to no entry; at most 20 characters, as MSH-10 was long limited to."""
+    return f"X{time.time_ns() // 1000:x}.{next(_fresh) % 4096:x}"
+
+
+def made(judgement: Judgement, stored: Stored, said: Verdict, *, second: bool = False) -> bytes:
+    """The answer to a stored message. second: the application ACK that follows an accept ACK."""
+    control_id = f"H{stored.id or stored.duplicate_of}{'A' if second else ''}"
+    return acknowledge(judgement.header, said, now=stored.received_at, control_id=control_id)
+
+
+Outcomes = Callable[[Sequence[int]], Awaitable[Mapping[int, Verdict]]]
+"""Reads what the senders of these entries are to be told; entries without outcome are missing."""
+
+ReturnTo = Callable[[Lane, bytes], None]
+"""Sends an application ACK (unframed) to the channel's return address."""
+
+
+class _Waiter:
+    __slots__ = ("exchange", "index", "since", "stored")
+
+    def __init__(self, exchange: Exchange, index: int, stored: Stored, since: float) -> None:
+        self.exchange = exchange
+        self.index = index
+        self.stored = stored
+        self.since = since
+
+    @property
+    def judgement(self) -> Judgement:
+        return self.exchange.judgements[self.index]
+
+    @property
+    def holds(self) -> bool:
+        # With commit blocks the block answers the frame, and every HL7 answer is a frame of its own.
+        return self.judgement.holds and not self.exchange.lane.commit_blocks
+
+    @property
+    def overdue_at(self) -> float | None:
+        return self.since + self.exchange.lane.channel.ack.processed_seconds_max if self.holds else None
+
+
+class LateAnswers:
+    """Application answers: sent when their entry is processed.
+
+    outcomes, return_to: see there. answered(arrival, code): called for each first answer whose code was not known when
+    its message was stored.
+    """
+
+    def __init__(
+        self, clock: Clock, *, outcomes: Outcomes, return_to: ReturnTo, answered: Callable[[int, AckCode], None],
+        unsent: Callable[[Lane, list[int]], None],
+    ) -> None:  # fmt: skip
+        self._clock = clock
+        self._outcomes = outcomes
+        self._return_to = return_to
+        self._answered = answered
+        self._unsent = unsent
+        self._waiting: dict[int, list[_Waiter]] = {}
+        self._count = 0
+        self._wake = asyncio.Event()
+
+    def expect(self, exchange: Exchange, index: int, stored: Stored) -> None:
+        """This message's application answer has to wait."""
+        waiter = _Waiter(exchange, index, stored, asyncio.get_running_loop().time())
+        if waiter.holds:
+            exchange.missing += 1
+        elif self._count >= _WAITERS_MAX:
+            # Memory has its limit; nothing is lost, the sender only never hears how the processing ended.
+            self._not_sent(waiter)
+            return
+        self._waiting.setdefault(stored.id or stored.duplicate_of or 0, []).append(waiter)
+        self._count += 1
+        if stored.duplicate_of is not None or self._count == 1:
+            self._wake.set()  # the original's outcome may be there already
+
+    def have_outcomes(self, entries: Sequence[int]) -> None:
+        """The worker says that these entries have their outcome."""
+        if any(entry in self._waiting for entry in entries):
+            self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            if self._waiting:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), _POLL_SECONDS)
+            else:
+                await self._wake.wait()
+            self._wake.clear()
+            await self._look()
+
+    async def _look(self) -> None:
+        wanted = list(self._waiting)
+        for at in range(0, len(wanted), _READ_MAX):
+            try:
+                found = await self._outcomes(wanted[at : at + _READ_MAX])
+            except StoreError:
+                break  # looked at again in a moment; whoever waits too long is told to send again
+            for entry, said in found.items():
+                self._settle(self._take(entry), said)
+        now = asyncio.get_running_loop().time()
+        late = verdict(original_code(NOT_PROCESSED_YET), NOT_PROCESSED_YET)
+        for entry, waiters in list(self._waiting.items()):
+            overdue = [waiter for waiter in waiters if waiter.overdue_at is not None and waiter.overdue_at <= now]
+            if overdue:
+                kept = [waiter for waiter in waiters if waiter not in overdue]
+                self._waiting[entry] = kept
+                if not kept:
+                    del self._waiting[entry]
+                self._count -= len(overdue)
+                self._settle(overdue, late)
+
+    def _take(self, entry: int) -> list[_Waiter]:
+        waiters = self._waiting.pop(entry, [])
+        self._count -= len(waiters)
+        return waiters
+
+    def _settle(self, waiters: list[_Waiter], said: Verdict) -> None:
+        for waiter in waiters:
+            exchange, judgement, stored = waiter.exchange, waiter.judgement, waiter.stored
+            first = judgement.code is None
+            answer: bytes | None = None
+            if owed(judgement.plan.application, success=said.code is AckCode.AA):
+                answer = made(judgement, stored, said, second=not first)
+                exchange.lane.counts.answers[said.code.value] += 1
+                if first and judgement.ack_state is AckState.OWED:
+                    self._answered(stored.arrival, said.code)
+            if waiter.holds:
+                exchange.parts[waiter.index] = answer
+                exchange.arrivals.append(stored.arrival)
+                exchange.missing -= 1
+                if not exchange.missing:
+                    exchange.finish(self._clock)
+                    exchange.connection.flush()
+            elif answer is not None:
+                self._send(waiter, answer)
+
+    def _send(self, waiter: _Waiter, answer: bytes) -> None:
+        """A separate exchange: to the return address, else on the same connection."""
+        exchange = waiter.exchange
+        first = waiter.judgement.code is None
+        if exchange.lane.channel.ack.return_to is not None:
+            self._return_to(exchange.lane, answer)
+        elif not exchange.connection.push(mllp.wrap(answer), [waiter.stored.arrival] if first else []):
+            self._not_sent(waiter)
+
+    def _not_sent(self, waiter: _Waiter) -> None:
+        first = waiter.judgement.code is None
+        if first:
+            self._unsent(waiter.exchange.lane, [waiter.stored.arrival])
+        else:
+            waiter.exchange.lane.counts.unsent += 1

@@ -1,0 +1,434 @@
+"""Intake: judges each frame, has it stored, and only then gives its answer to the connection that it came from.
+
+Group commit: while one group is on its way to the disk the next one gathers, and each group is one transaction. Nothing
+is answered AA or CA that is not on disk. If the store fails, every message of the group is answered AR or CE, with 207,
+and the next group tries again: the daemon recovers by itself when the store does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final
+
+from msgspec.structs import replace
+from sqlalchemy import Connection as StoreConnection
+
+from engine import logs
+from engine.clock import Clock
+from engine.domain.message import AckCode, Receipt
+from engine.errors import StoreUnavailableError
+from engine.hl7v2 import batch as batches
+from engine.hl7v2 import mllp
+from engine.hl7v2.ack import acknowledge
+from engine.runtime.acceptance import (
+    CONFLICT,
+    LINK_RESTART,
+    LINK_RESYNC,
+    SEQUENCE_NUMBER_HIGH,
+    SEQUENCE_NUMBER_LOW,
+    STORE_UNAVAILABLE,
+    TOO_MANY_CONNECTIONS,
+    Judgement,
+    enhanced_code,
+    judge,
+    original_code,
+    plan_answers,
+    summarize,
+    verdict,
+)
+from engine.runtime.answers import Exchange, Lane, LateAnswers, Outcomes, Peer, ReturnTo, fresh_control_id, made
+from engine.runtime.metrics import Metrics, event_label
+from engine.store.journal import Append, Journal, Stored
+from engine.store.keys import KeyRing
+from engine.store.ledger import Ledger
+
+_log = logs.get_logger(__name__)
+
+_GROUP_EXCHANGES_MAX: Final = 1024
+_GROUP_BYTES_MAX: Final = 16 << 20
+_MARKS_SECONDS: Final = 0.5
+"""How long the states of answers wait for a group to ride on."""
+_PROBE_SECONDS: Final = 1.0
+_LOG_SECONDS: Final = 10.0
+"""A store that fails is logged at once, then so often."""
+
+
+class Intake:
+    """All channels' intake: one group at a time.
+
+    stored: called after each group that holds new entries. outcomes, return_to: see `answers`.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        ledger: Ledger,
+        keys: KeyRing,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        outcomes: Outcomes,
+        stored: Callable[[], None],
+        return_to: ReturnTo,
+    ) -> None:
+        self._journal = journal
+        self._ledger = ledger
+        self._keys = keys
+        self._clock = clock
+        self._metrics = metrics
+        self._stored = stored
+        self._pending: deque[Exchange] = deque()
+        self._sequenced = False
+        self._sent: list[int] = []
+        self._unsent: list[int] = []
+        self._answered: list[tuple[int, AckCode]] = []
+        self._wake = asyncio.Event()
+        self._marks_timer: asyncio.TimerHandle | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closing = False
+        self._logged_at = 0.0
+        self.late = LateAnswers(
+            clock, outcomes=outcomes, return_to=return_to, answered=self._note_answer, unsent=self.unsent
+        )
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._tasks = [
+            asyncio.create_task(self._commit_forever(), name="intake"),
+            asyncio.create_task(self.late.run(), name="late-answers"),
+        ]
+
+    async def close(self) -> None:
+        """Store what is waiting and the last states of answers. To be called when the listeners are drained."""
+        self._closing = True
+        self._wake.set()
+        if self._tasks:
+            commits, late = self._tasks
+            await commits
+            late.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await late
+        if self._marks_timer is not None:
+            self._marks_timer.cancel()
+
+    # --- called by listeners -----------------------------------------------------------------------------------------
+
+    def receive(self, lane: Lane, exchange: Exchange, frame: mllp.Frame) -> None:
+        """Judge a frame and queue it for the next group. Its exchange is done when its answer may be sent."""
+        payload = frame.payload
+        exchange.lane = lane
+        now = self._clock.now()
+        deviations = frame.deviations
+        if frame.oversize or payload[:3] == b"MSH":
+            judgement, receipt = self._judge(lane, exchange, payload, deviations, now, oversize=frame.oversize)
+            exchange.judgements = (judgement,)
+            exchange.receipts = (receipt,)
+        elif lane.commit_blocks and payload in {mllp.COMMIT_ACK_PAYLOAD, mllp.COMMIT_NAK_PAYLOAD}:
+            exchange.done = True  # the sender's commit block for an answer of ours: no message
+            exchange.connection.flush()
+            return
+        else:
+            batch = batches.split(payload)
+            messages: tuple[bytes, ...] = (payload,)
+            if batch is not None and batch.messages:
+                exchange.batch = batch
+                messages = batch.messages
+                deviations += batch.deviations
+            judged = [self._judge(lane, exchange, message, deviations, now) for message in messages]
+            exchange.judgements = tuple([judgement for judgement, _ in judged])
+            exchange.receipts = tuple([receipt for _, receipt in judged])
+        if lane.rules.sequence_numbers:
+            self._sequenced = True
+        self._pending.append(exchange)
+        self._wake.set()
+
+    def too_many_connections(self, lane: Lane) -> bytes:
+        """What a connection over the limit is told before it is closed; empty when this channel answers nothing."""
+        refusal = TOO_MANY_CONNECTIONS
+        if lane.rules.ack_mode == "none":
+            return b""
+        code = enhanced_code(refusal) if lane.rules.ack_mode == "enhanced" else original_code(refusal)
+        said = verdict(code, refusal)
+        return mllp.wrap(acknowledge(None, said, now=self._clock.now(), control_id=fresh_control_id()))
+
+    def sent(self, arrivals: list[int]) -> None:
+        """The answers to these arrivals have gone out."""
+        self._sent += arrivals
+        self._marks_soon()
+
+    def unsent(self, lane: Lane, arrivals: list[int]) -> None:
+        """The answers to these arrivals could not go out: their sender is gone."""
+        lane.counts.unsent += len(arrivals)
+        self._unsent += arrivals
+        self._marks_soon()
+
+    # --- judging -----------------------------------------------------------------------------------------------------
+
+    def _judge(
+        self,
+        lane: Lane,
+        exchange: Exchange,
+        payload: bytes,
+        deviations: tuple[str, ...],
+        now: datetime,
+        *,
+        oversize: bool = False,
+    ) -> tuple[Judgement, Receipt]:
+        rules, counts = lane.rules, lane.counts
+        judgement = judge(rules, payload, oversize=oversize)
+        header = judgement.header
+        dedupe_key = None
+        event = ""
+        if header is not None:
+            deviations = (*deviations, *header.deviations, *judgement.plan.deviations)
+            event = header.trigger_event
+            control_id = header.raw(10)
+            if control_id:
+                dedupe_key = self._keys.lookup(rules.channel, header.raw(3), header.raw(4), control_id)
+        counts.received[event_label(event)] += 1
+        for deviation in deviations:
+            counts.deviate(deviation)
+        return judgement, Receipt(
+            channel=rules.channel,
+            peer=exchange.connection.peer,
+            received_at=now,
+            payload=payload,
+            summary=summarize(header),
+            dedupe_key=dedupe_key,
+            digest=self._keys.lookup(payload),
+            deviations=deviations,
+            refusal=judgement.refusal,
+            ack=judgement.code,
+            ack_state=judgement.ack_state,
+            wants_application_ack=judgement.awaits_outcome,
+            sequence_number=judgement.sequence_number,
+            refuse_conflict=rules.refuse_conflict,
+            conflict_ack=judgement.conflict_code,
+        )
+
+    # --- storing -----------------------------------------------------------------------------------------------------
+
+    async def _commit_forever(self) -> None:
+        while True:
+            if not self._pending:
+                self._wake.clear()
+                if self._closing:
+                    break
+                if self._metrics.store_writable:
+                    await self._wake.wait()
+                else:  # with or without traffic, find out when the store works again
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._wake.wait(), _PROBE_SECONDS)
+            await self._commit(self._next_group())
+        if self._sent or self._unsent or self._answered:
+            await self._commit([])
+
+    def _next_group(self) -> list[Exchange]:
+        pending = self._pending
+        group: list[Exchange] = []
+        size = 0
+        while pending and len(group) < _GROUP_EXCHANGES_MAX and size < _GROUP_BYTES_MAX:
+            exchange = pending.popleft()
+            size += exchange.size
+            group.append(exchange)
+        return group
+
+    async def _commit(self, group: list[Exchange]) -> None:
+        """Store a group and the marks that are due, and answer. Raises nothing that the store can cause."""
+        sent, self._sent = self._sent, []
+        unsent, self._unsent = self._unsent, []
+        answered, self._answered = self._answered, []
+        append = Append(
+            receipts=tuple([receipt for exchange in group for receipt in exchange.receipts]),
+            sent=tuple(sent),
+            unsent=tuple(unsent),
+            answered=tuple(answered),
+        )
+        started = time.perf_counter()
+        stored: Sequence[Stored | None]
+        try:
+            if self._sequenced:
+                self._sequenced = False
+                judgements, stored = await self._ledger.write(
+                    lambda conn: self._append_in_sequence(conn, group, append)
+                )
+                _replace_judgements(group, judgements)
+            else:
+                stored = await self._ledger.add(self._journal.append_each, append)
+        except Exception as error:  # noqa: BLE001 - whatever went wrong with storing, the sender gets its answer
+            self._sent[:0], self._unsent[:0], self._answered[:0] = sent, unsent, answered
+            self._store_failed(error)
+            if len(group) > 1 and not isinstance(error, StoreUnavailableError):
+                for exchange in group:  # one of them is to blame: it must not take the others with it
+                    self._sequenced = exchange.lane.rules.sequence_numbers
+                    await self._commit([exchange])
+            else:
+                self._answer_unstored(group)
+            return
+        if append.receipts:
+            self._metrics.commit_seconds.add(time.perf_counter() - started)
+            self._metrics.group_size.add(len(append.receipts))
+        if not self._metrics.store_writable:
+            self._metrics.store_writable = True
+            _log.info("store works again")
+        self._answer(group, stored)
+
+    def _append_in_sequence(
+        self, conn: StoreConnection, group: list[Exchange], append: Append
+    ) -> tuple[list[Judgement], list[Stored | None]]:
+        """Append with the sequence number protocol (HL7 v2.9.1, 2.10.1) where the channel speaks it.
+
+        The number that is expected is known only here, in the transaction that also stores the new one. A frame that
+        only restarts or resynchronises the link (MSH alone) is no message and makes no entry.
+        """
+        links: dict[str, int | None] = {}
+        judgements: list[Judgement] = []
+        receipts: list[Receipt | None] = []
+        for exchange in group:
+            rules = exchange.lane.rules
+            for judgement, receipt in zip(exchange.judgements, exchange.receipts, strict=True):
+                number = judgement.sequence_number
+                if number is None:
+                    judgements.append(judgement)
+                    receipts.append(receipt)
+                    continue
+                if rules.channel not in links:
+                    links[rules.channel] = self._journal.sequence_number(conn, rules.channel)
+                last = links[rules.channel]
+                following = LINK_RESYNC if last is None else last + 1
+                if number in {LINK_RESTART, LINK_RESYNC}:
+                    if number == LINK_RESYNC:
+                        links[rules.channel] = None
+                        self._journal.forget_sequence_number(conn, rules.channel)
+                        following = LINK_RESYNC
+                    judgements.append(replace(judgement, expected_sequence=following))
+                    receipts.append(replace(receipt, sequence_number=None) if _has_content(receipt.payload) else None)
+                elif number > 0 and (last is None or number == last + 1):
+                    links[rules.channel] = number
+                    judgements.append(replace(judgement, expected_sequence=number))
+                    receipts.append(receipt)
+                elif self._journal.is_repeat(conn, receipt):  # its answer was lost: it gets the same again
+                    judgements.append(replace(judgement, expected_sequence=number))
+                    receipts.append(receipt)
+                else:
+                    refusal = SEQUENCE_NUMBER_HIGH if number >= following else SEQUENCE_NUMBER_LOW
+                    refused = replace(plan_answers(rules, judgement.header, refusal), expected_sequence=following)
+                    judgements.append(refused)
+                    receipts.append(
+                        replace(
+                            receipt,
+                            refusal=refusal,
+                            ack=refused.code,
+                            ack_state=refused.ack_state,
+                            wants_application_ack=False,
+                            sequence_number=None,
+                        )
+                    )
+        kept = replace(append, receipts=tuple(receipt for receipt in receipts if receipt is not None))
+        stored = iter(self._journal.append_each(conn, [kept])[0])
+        return judgements, [None if receipt is None else next(stored) for receipt in receipts]
+
+    def _store_failed(self, error: Exception) -> None:
+        self._metrics.store_failures += 1
+        now = time.monotonic()
+        if self._metrics.store_writable or now - self._logged_at > _LOG_SECONDS:
+            self._logged_at = now
+            _log.error("store failed, senders are told to send again", exc_info=error)
+        self._metrics.store_writable = False
+
+    def _note_answer(self, arrival: int, code: AckCode) -> None:
+        self._answered.append((arrival, code))
+        self._marks_soon()
+
+    def _marks_soon(self) -> None:
+        if self._marks_timer is None and not self._closing:
+            self._marks_timer = asyncio.get_running_loop().call_later(_MARKS_SECONDS, self._marks_due)
+
+    def _marks_due(self) -> None:
+        self._marks_timer = None
+        if self._sent or self._unsent or self._answered:
+            self._wake.set()
+
+    # --- answering ---------------------------------------------------------------------------------------------------
+
+    def _answer(self, group: list[Exchange], stored: Sequence[Stored | None]) -> None:
+        new = False
+        results = iter(stored)
+        connections: dict[Peer, None] = {}
+        for exchange in group:
+            exchange.receipts = ()  # the payload is on disk: no need to keep it in memory
+            exchange.parts = [None] * len(exchange.judgements)
+            for index, judgement in enumerate(exchange.judgements):
+                result = next(results)
+                if result is None:
+                    exchange.parts[index] = self._link_answer(judgement)
+                    continue
+                exchange.parts[index] = self._part(exchange, index, judgement, result)
+                new = new or result.id is not None
+            if not exchange.missing:
+                exchange.finish(self._clock)
+            connections[exchange.connection] = None
+        for connection in connections:
+            connection.flush()
+        if new:
+            self._stored()
+
+    def _part(self, exchange: Exchange, index: int, judgement: Judgement, stored: Stored) -> bytes | None:
+        """The answer to one stored message; none when there is none, or none yet."""
+        counts = exchange.lane.counts
+        refusal, code = judgement.refusal, judgement.code
+        if stored.duplicate_of is not None:
+            counts.duplicates += 1
+        elif stored.refused:
+            if refusal is None:
+                refusal, code = CONFLICT, judgement.conflict_code
+            counts.refused[refusal.error] += 1
+        if judgement.awaits_outcome and refusal is None:
+            self.late.expect(exchange, index, stored)
+        if code is None:
+            return None
+        counts.answers[code.value] += 1
+        exchange.arrivals.append(stored.arrival)
+        return made(judgement, stored, verdict(code, refusal, expected_sequence=judgement.expected_sequence))
+
+    def _link_answer(self, judgement: Judgement) -> bytes | None:
+        if judgement.code is None:
+            return None
+        said = verdict(judgement.code, None, expected_sequence=judgement.expected_sequence)
+        return acknowledge(judgement.header, said, now=self._clock.now(), control_id=fresh_control_id())
+
+    def _answer_unstored(self, group: list[Exchange]) -> None:
+        """The store did not take them: nobody is told that it did, and nobody is left waiting."""
+        for exchange in group:
+            exchange.receipts = ()
+            answers: list[bytes] = []
+            for judgement in exchange.judgements:
+                plan = plan_answers(exchange.lane.rules, judgement.header, STORE_UNAVAILABLE)
+                if plan.code is not None:
+                    exchange.lane.counts.answers[plan.code.value] += 1
+                    said = verdict(plan.code, STORE_UNAVAILABLE)
+                    made_now = acknowledge(judgement.header, said, now=self._clock.now(), control_id=fresh_control_id())
+                    answers.append(mllp.wrap(made_now))
+            exchange.answer = mllp.COMMIT_NAK if exchange.lane.commit_blocks else b"".join(answers) or None
+            exchange.done = True
+        for connection in dict.fromkeys(exchange.connection for exchange in group):
+            connection.flush()
+
+
+def _has_content(payload: bytes) -> bool:
+    """Whether there is a segment behind MSH."""
+    return len(payload.split(b"\r", 1)) > 1 and bool(payload.split(b"\r", 1)[1].strip())
+
+
+def _replace_judgements(group: list[Exchange], judgements: list[Judgement]) -> None:
+    at = 0
+    for exchange in group:
+        count = len(exchange.judgements)
+        exchange.judgements = tuple(judgements[at : at + count])
+        at += count

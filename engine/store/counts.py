@@ -1,0 +1,111 @@
+"""The ledger: what arrived and what became of it, from counts that do not know of each other.
+
+`received` and `duplicates` come from the journal's rows, `refused` from the flag of the entries, `processed`,
+`filtered` and `dead` from the outcomes, `pending` from the entries behind the cursor. They add up only when no entry was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, Table, TextClause, func, select, text
+
+from engine.domain.delivery import DeliveryState
+from engine.domain.message import EntryState
+from engine.domain.record import Record
+from engine.store.schema import cursor, delivery, entry, outcome, repeat
+
+_POSITIVE: Final = text("ack IN ('AA', 'CA') AND ack_state = 'sent'")
+
+
+class DeliveryCounts(Record, frozen=True, kw_only=True):
+    pending: int = 0
+    delivered: int = 0
+    held: int = 0
+    dead: int = 0
+
+
+class LedgerLine(Record, frozen=True, kw_only=True):
+    """One channel of the ledger. received = refused + filtered + processed + dead + pending + duplicates."""
+
+    channel: str
+    received: int
+    """Arrivals: entries and exact duplicates."""
+    refused: int
+    filtered: int
+    processed: int
+    dead: int
+    pending: int
+    duplicates: int
+    acked: int
+    """Arrivals whose AA or CA has gone out."""
+    deliveries: DeliveryCounts
+    balanced: bool
+
+
+def ledger(conn: Connection, channels: Iterable[str] = ()) -> list[LedgerLine]:
+    """One line for each channel that has received something, and for those named. Needs a reader: one snapshot.
+
+    The charts are read before the journal: what arrives in between is pending, never an outcome without an entry.
+    """
+    outcomes = _by_state(conn, outcome)
+    deliveries = _by_state(conn, delivery)
+    cursors = {row.channel: row.position for row in conn.execute(select(cursor))}
+    entries = _by_channel(conn, entry)
+    refused = _by_channel(conn, entry, entry.c.refused == 1)
+    repeats = _by_channel(conn, repeat)
+    acked_entries = _by_channel(conn, entry, _POSITIVE)
+    acked_repeats = _by_channel(conn, repeat, _POSITIVE)
+    lines: list[LedgerLine] = []
+    for channel in sorted({*channels, *entries, *repeats, *(name for name, _ in outcomes)}):
+        waiting = {flag: _waiting(conn, channel, cursors.get(channel, 0), flag) for flag in (0, 1)}
+        received = entries.get(channel, 0) + repeats.get(channel, 0)
+        states = {state: outcomes.get((channel, state.value), 0) for state in EntryState}
+        ended = states[EntryState.FILTERED] + states[EntryState.PROCESSED] + states[EntryState.DEAD]
+        lines.append(
+            LedgerLine(
+                channel=channel,
+                received=received,
+                refused=refused.get(channel, 0),
+                filtered=states[EntryState.FILTERED],
+                processed=states[EntryState.PROCESSED],
+                dead=states[EntryState.DEAD],
+                pending=waiting[0],
+                duplicates=repeats.get(channel, 0),
+                acked=acked_entries.get(channel, 0) + acked_repeats.get(channel, 0),
+                deliveries=DeliveryCounts(
+                    **{state.value: deliveries.get((channel, state.value), 0) for state in DeliveryState}
+                ),
+                # The second condition: a refused entry has its outcome too, once the processor has come to it.
+                balanced=received == refused.get(channel, 0) + ended + waiting[0] + repeats.get(channel, 0)
+                and refused.get(channel, 0) == states[EntryState.REFUSED] + waiting[1],
+            )
+        )
+    return lines
+
+
+def pending(conn: Connection, channels: Iterable[str]) -> dict[str, int]:
+    """How many entries of each channel wait for the processor. Finished ones are not looked at."""
+    cursors = {row.channel: row.position for row in conn.execute(select(cursor))}
+    return {
+        channel: sum(_waiting(conn, channel, cursors.get(channel, 0), flag) for flag in (0, 1)) for channel in channels
+    }
+
+
+def _waiting(conn: Connection, channel: str, position: int, refused: int) -> int:
+    statement = select(func.count()).where(
+        entry.c.channel == channel, entry.c.id > position, entry.c.refused == refused
+    )
+    return int(conn.execute(statement).scalar_one())
+
+
+def _by_channel(conn: Connection, table: Table, *where: ColumnElement[bool] | TextClause) -> dict[str, int]:
+    statement = select(table.c.channel, func.count().label("number")).where(*where).group_by(table.c.channel)
+    return {row.channel: row.number for row in conn.execute(statement)}
+
+
+def _by_state(conn: Connection, table: Table) -> dict[tuple[str, str], int]:
+    columns = (table.c.channel, table.c.state)
+    statement = select(*columns, func.count().label("number")).group_by(*columns)
+    return {(row.channel, row.state): row.number for row in conn.execute(statement)}

@@ -1,0 +1,98 @@
+"""Dead letters: whatever ended unsuccessfully and waits for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Row, select, update
+
+from engine.domain.delivery import Stage
+from engine.domain.record import Record
+from engine.errors import StoreError
+from engine.store.schema import dead_letter, from_micros, to_micros
+
+DISCARDED: Final = "discarded"
+"""`resolved_by` of a dead letter that nobody will replay; why stands in the audit."""
+
+
+class ListedDeadLetter(Record, frozen=True, kw_only=True):
+    """A dead letter as lists show it."""
+
+    id: int
+    entry: int | None
+    """None: a delivery that no entry caused."""
+    channel: str
+    delivery: int | None
+    stage: Stage
+    error: str
+    location: str | None
+    detail: str
+    died_at: datetime
+    resolved_by: str | None
+    """`entry:17` (its replay), `delivery:5` (put back into the outbox), `discarded`."""
+    resolved_at: datetime | None
+
+
+class DeadLetters:
+    """Methods that write must run in a transaction of the charts' ledger."""
+
+    def find(
+        self,
+        conn: Connection,
+        *,
+        stage: Stage | None = None,
+        error: str | None = None,
+        channel: str | None = None,
+        resolved: bool | None = False,
+        limit: int | None = 100,
+    ) -> list[ListedDeadLetter]:
+        """Newest first. resolved: only those (true), only those that still wait (false), or all (none)."""
+        where: list[ColumnElement[bool]] = []
+        if stage is not None:
+            where.append(dead_letter.c.stage == stage.value)
+        if error is not None:
+            where.append(dead_letter.c.error == error)
+        if channel is not None:
+            where.append(dead_letter.c.channel == channel)
+        if resolved is not None:
+            where.append(dead_letter.c.resolved_by.is_not(None) if resolved else dead_letter.c.resolved_by.is_(None))
+        statement = select(dead_letter).where(*where).order_by(dead_letter.c.id.desc())
+        if limit is not None:
+            statement = statement.limit(limit)
+        return [_listed(row) for row in conn.execute(statement)]
+
+    def get(self, conn: Connection, letter_id: int) -> ListedDeadLetter | None:
+        row = conn.execute(select(dead_letter).where(dead_letter.c.id == letter_id)).one_or_none()
+        return None if row is None else _listed(row)
+
+    def of_entry(self, conn: Connection, entry_id: int) -> Sequence[ListedDeadLetter]:
+        statement = select(dead_letter).where(dead_letter.c.entry_id == entry_id).order_by(dead_letter.c.id)
+        return [_listed(row) for row in conn.execute(statement)]
+
+    def resolve(self, conn: Connection, letter_id: int, resolved_by: str, now: datetime) -> None:
+        """Note what became of a dead letter. Raises StoreError when it is not there or was resolved before."""
+        changed = conn.execute(
+            update(dead_letter)
+            .where(dead_letter.c.id == letter_id, dead_letter.c.resolved_by.is_(None))
+            .values(resolved_by=resolved_by, resolved_at=to_micros(now))
+        )
+        if changed.rowcount != 1:
+            raise StoreError(f"dead letter {letter_id} is not there, or was resolved before")
+
+
+def _listed(row: Row[Any]) -> ListedDeadLetter:
+    return ListedDeadLetter(
+        id=row.id,
+        entry=row.entry_id or None,
+        channel=row.channel,
+        delivery=row.delivery_id,
+        stage=Stage(row.stage),
+        error=row.error,
+        location=row.location,
+        detail=row.detail,
+        died_at=from_micros(row.died_at),
+        resolved_by=row.resolved_by,
+        resolved_at=None if row.resolved_at is None else from_micros(row.resolved_at),
+    )

@@ -1,0 +1,79 @@
+"""Bringing the tables of both sides to the revision that the code works with.
+
+Each side has its own `alembic_version` and is migrated by itself, in one transaction. Alembic is imported only when there
+is something to do, so that it costs nothing at an ordinary start.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+from engine.errors import StoreUnavailableError
+from engine.store.engines import Location, make_sqlite_file, reader_engine, translated, writer_engine
+from engine.store.schema import CHARTS, JOURNAL, REVISION
+
+_SIDES: Final = (JOURNAL, CHARTS)
+_LOCK: Final = 0x48414E44_4D
+
+
+def current(location: Location) -> dict[str, str | None]:
+    """The revision of each side; none: it has no tables yet. Raises StoreUnavailableError when it can't be read."""
+    if location.is_sqlite and not all(location.file(side).exists() for side in _SIDES):
+        return dict.fromkeys(_SIDES)
+    engine = reader_engine(location)
+    try:
+        with translated(), engine.connect() as conn:
+            return {side: _revision(conn, side) for side in _SIDES}
+    finally:
+        engine.dispose()
+
+
+def check(location: Location) -> None:
+    """Raises StoreUnavailableError when this code can't work with the store as it is."""
+    revisions = current(location)
+    if None in revisions.values():
+        raise StoreUnavailableError("the store is not there yet: handoff db upgrade makes it")
+    if any(revision != REVISION for revision in revisions.values()):
+        raise StoreUnavailableError("the store's tables are those of another version of Handoff: handoff db upgrade")
+
+
+def upgrade(location: Location) -> bool:
+    """Make or change the tables of both sides as needed. Returns whether there was something to do.
+
+    SQLite files are made when they are missing, readable for their owner only. Raises StoreUnavailableError, also when
+    the store was made by a later version of Handoff.
+    """
+    if all(revision == REVISION for revision in current(location).values()):
+        return False
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    for side in _SIDES:
+        if location.is_sqlite:
+            make_sqlite_file(location.file(side))
+        engine = writer_engine(location, side)
+        try:
+            with translated(), engine.connect() as conn, conn.begin():
+                if not location.is_sqlite:
+                    conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+                    conn.execute(text(f"CREATE SCHEMA IF NOT EXISTS {side}"))
+                config = Config(attributes={"connection": conn, "side": side})
+                config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+                config.set_main_option("path_separator", "newline")
+                command.upgrade(config, REVISION)
+        except CommandError:
+            raise StoreUnavailableError("the store was made by a later version of Handoff") from None
+        finally:
+            engine.dispose()
+    return True
+
+
+def _revision(conn: Connection, side: str) -> str | None:
+    if not conn.dialect.has_table(conn, "alembic_version", schema=side):
+        return None
+    revision: str | None = conn.execute(text(f"SELECT version_num FROM {side}.alembic_version")).scalar_one_or_none()
+    return revision

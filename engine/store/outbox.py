@@ -1,0 +1,307 @@
+"""The outbox: deliveries that wait, in order for each patient and destination.
+
+Of the unfinished (pending or held) deliveries of one ordering key at one destination only the oldest has its `turn`.
+The turn is kept as a column, given to the next one when its holder is finished: so what is due is a range of an index,
+however many wait behind a patient whose delivery fails, and however many were delivered before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, bindparam, func, literal_column, select, text, update
+
+from engine.domain.delivery import Delivery, DeliveryState, Operation, QueuedDelivery, Stage
+from engine.domain.record import Record
+from engine.errors import StoreError
+from engine.store.keys import KeyRing
+from engine.store.schema import dead_letter, delivery, delivery_payload, from_micros, to_micros
+from engine.store.statements import Listed, Prepared, Rows
+
+_UNFINISHED: Final = text("state IN ('pending', 'held')")
+_LOCK: Final = 0x48414E44_4F
+_READY: Final = text("state = 'pending' AND turn = 1")
+
+
+class Settled(Record, frozen=True, kw_only=True):
+    """What became of an attempt. `next_attempt_at` belongs to pending; error and detail hold no value of a payload."""
+
+    id: int
+    state: DeliveryState
+    attempts: int
+    next_attempt_at: datetime | None = None
+    error: str | None = None
+    """A stable code."""
+    detail: str = ""
+    """In words, for the dead letter."""
+
+
+_JOINED: Final = select(delivery, delivery_payload.c.body).join(
+    delivery_payload, delivery_payload.c.delivery_id == delivery.c.id
+)
+_HEADS: Final = Prepared(
+    _JOINED.where(
+        delivery.c.destination == bindparam("destination"), _READY, delivery.c.next_attempt_at <= bindparam("now")
+    )
+    .order_by(delivery.c.next_attempt_at, delivery.c.id)
+    .limit(bindparam("count", type_=delivery.c.id.type)),
+    ("destination", "now", "count"),
+)
+_IN_LINE: Final = Listed(
+    delivery.c.ordering_key,
+    lambda listed: (
+        select(delivery.c.id)
+        .where(listed, delivery.c.destination == bindparam("destination"), _UNFINISHED)
+        .order_by(delivery.c.id)
+        .limit(bindparam("count", type_=delivery.c.id.type))
+    ),
+    ("destination", "count"),
+)
+_BY_IDS: Final = Listed(delivery.c.id, _JOINED.where)
+_NARROW: Final = Listed(
+    delivery.c.id,
+    lambda listed: (
+        select(delivery.c.id, delivery.c.entry_id, delivery.c.channel, delivery.c.ordering_key, delivery.c.state)
+        .where(listed)
+        .with_for_update()
+    ),
+)
+_PROMOTE: Final = Listed(
+    delivery.c.ordering_key,
+    lambda listed: (
+        update(delivery)
+        .where(
+            delivery.c.turn == literal_column("0"),
+            delivery.c.id.in_(
+                select(func.min(delivery.c.id))
+                .where(listed, _UNFINISHED)
+                .group_by(delivery.c.ordering_key, delivery.c.destination)
+                .scalar_subquery()
+            ),
+        )
+        .values(turn=literal_column("1"))
+    ),
+)
+_DELIVERED: Final = Listed(
+    delivery.c.id,
+    lambda listed: (
+        update(delivery)
+        .where(listed)
+        .values(
+            state=literal_column("'delivered'"),
+            turn=literal_column("0"),
+            error=None,
+            started_at=None,
+            attempts=bindparam("tries"),
+            settled_at=bindparam("at"),
+        )
+    ),
+    ("tries", "at"),
+)
+_STARTED: Final = Listed(
+    delivery.c.id,
+    lambda listed: update(delivery).where(listed).values(started_at=bindparam("at")),
+    ("at",),
+)
+_CHANGED: Final = Prepared(
+    update(delivery)
+    .where(delivery.c.id == bindparam("wanted"))
+    .values(
+        state=bindparam("new_state"),
+        turn=bindparam("new_turn"),
+        attempts=bindparam("tries"),
+        next_attempt_at=func.coalesce(bindparam("due", type_=delivery.c.id.type), delivery.c.next_attempt_at),
+        error=bindparam("code"),
+        started_at=None,
+        settled_at=bindparam("at"),
+    ),
+    ("wanted", "new_state", "new_turn", "tries", "due", "code", "at"),
+)
+_INSERT_LETTERS: Final = Rows(
+    dead_letter, ("entry_id", "channel", "delivery_id", "stage", "error", "detail", "died_at")
+)
+
+
+def take_lock(conn: Connection) -> None:
+    """PostgreSQL: one transaction at a time queues or settles; SQLite's writers are alone anyway.
+
+    Without it one could queue a delivery behind a head that another is just settling, and none would have the turn.
+    """
+    if conn.dialect.name == "postgresql":
+        conn.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+
+
+def promote(conn: Connection, ordering_keys: Collection[str]) -> None:
+    """Give the turn to the oldest unfinished delivery of each of the ordering keys, at each destination."""
+    if ordering_keys:
+        take_lock(conn)
+        _PROMOTE.run(conn, sorted(ordering_keys))
+
+
+class Outbox:
+    """Reading the outbox, and writing what became of attempts (in a transaction of the charts' ledger)."""
+
+    def __init__(self, keys: KeyRing) -> None:
+        self._keys = keys
+
+    def due(
+        self, conn: Connection, destination: str, now: datetime, limit: int, *, ordered_batches: bool = False
+    ) -> list[QueuedDelivery]:
+        """What may be sent to a destination now, at most `limit`.
+
+        At most one delivery of each ordering key; with `ordered_batches` also those that follow it, in order, as far as
+        they are due themselves.
+        """
+        at = to_micros(now)
+        rows: Sequence[Row[Any]] = _HEADS.run(conn, destination, at, limit).all()
+        if ordered_batches and rows:
+            rows = self._with_followers(conn, destination, at, limit, {row.ordering_key for row in rows})
+        return [self._queued(row) for row in rows]
+
+    def next_due_at(self, conn: Connection, destination: str) -> datetime | None:
+        """When the next delivery of a destination is due; none: nothing can become due by waiting."""
+        statement = select(func.min(delivery.c.next_attempt_at)).where(delivery.c.destination == destination, _READY)
+        at = conn.execute(statement).scalar_one()
+        return None if at is None else from_micros(at)
+
+    def start(self, conn: Connection, ids: Sequence[int], now: datetime) -> None:
+        """Note that an attempt is under way; for destinations that must not get anything twice (see `interrupted`)."""
+        _STARTED.run(conn, ids, to_micros(now))
+
+    def interrupted(self, conn: Connection, destination: str) -> list[int]:
+        """Ids of the attempts that were under way when the last courier stopped without settling them."""
+        statement = select(delivery.c.id).where(
+            delivery.c.destination == destination, _READY, delivery.c.started_at.is_not(None)
+        )
+        return [row.id for row in conn.execute(statement.order_by(delivery.c.id))]
+
+    def settle(self, conn: Connection, results: Sequence[Settled], now: datetime) -> None:
+        """Write what became of attempts. A buried one leaves a dead letter; the next of its patient gets the turn.
+
+        A delivery that is finished already (settled twice, or discarded meanwhile) stays as it is.
+        """
+        at = to_micros(now)
+        rows = {row.id: row for row in _NARROW.rows(conn, [result.id for result in results])}
+        open_states = {DeliveryState.PENDING.value, DeliveryState.HELD.value}
+        results = [result for result in results if result.id in rows and rows[result.id].state in open_states]
+        delivered: dict[int, list[int]] = {}
+        letters: list[tuple[Any, ...]] = []
+        freed: set[str] = set()
+        for result in results:
+            row = rows[result.id]
+            if result.state is DeliveryState.DELIVERED:
+                delivered.setdefault(result.attempts, []).append(result.id)
+                freed.add(row.ordering_key)
+                continue
+            dead = result.state is DeliveryState.DEAD
+            due = None if result.next_attempt_at is None else to_micros(result.next_attempt_at)
+            settled_at = at if dead else None
+            _CHANGED.run(
+                conn, result.id, result.state.value, 0 if dead else 1, result.attempts, due, result.error, settled_at
+            )
+            if dead:
+                freed.add(row.ordering_key)
+                code = result.error or "undeliverable"
+                letters.append((row.entry_id, row.channel, row.id, Stage.DELIVERY.value, code, result.detail, at))
+        for attempts, ids in delivered.items():
+            _DELIVERED.run(conn, ids, attempts, at)
+        _INSERT_LETTERS.run(conn, letters)
+        promote(conn, freed)
+
+    def release(self, conn: Connection, delivery_id: int, now: datetime) -> None:
+        """Try a held delivery again. Raises StoreError when it is not held."""
+        changed = conn.execute(
+            update(delivery)
+            .where(delivery.c.id == delivery_id, delivery.c.state == DeliveryState.HELD.value)
+            .values(state=DeliveryState.PENDING.value, next_attempt_at=to_micros(now), error=None)
+        )
+        if changed.rowcount != 1:
+            raise StoreError(f"delivery {delivery_id} is not held")
+
+    def requeue(self, conn: Connection, delivery_id: int, now: datetime) -> None:
+        """Put a buried delivery back, in its old place in the order. Raises StoreError when it is not dead."""
+        changed = conn.execute(
+            update(delivery)
+            .where(delivery.c.id == delivery_id, delivery.c.state == DeliveryState.DEAD.value)
+            .values(
+                state=DeliveryState.PENDING.value,
+                attempts=0,
+                next_attempt_at=to_micros(now),
+                settled_at=None,
+                error=None,
+            )
+        )
+        if changed.rowcount != 1:
+            raise StoreError(f"delivery {delivery_id} is not a dead one")
+        row = conn.execute(
+            select(delivery.c.ordering_key, delivery.c.destination).where(delivery.c.id == delivery_id)
+        ).one()
+        # A younger one may have the turn by now: it goes back into the line.
+        conn.execute(
+            update(delivery)
+            .where(
+                delivery.c.ordering_key == row.ordering_key,
+                delivery.c.destination == row.destination,
+                _UNFINISHED,
+            )
+            .values(turn=0)
+        )
+        promote(conn, {row.ordering_key})
+
+    def get(self, conn: Connection, delivery_id: int) -> QueuedDelivery | None:
+        rows = _BY_IDS.rows(conn, [delivery_id])
+        return self._queued(rows[0]) if rows else None
+
+    def of_entry(self, conn: Connection, entry_id: int) -> list[QueuedDelivery]:
+        """What an entry has caused to be sent."""
+        rows = conn.execute(_JOINED.where(delivery.c.entry_id == entry_id).order_by(delivery.c.id))
+        return [self._queued(row) for row in rows]
+
+    def unfinished(self, conn: Connection) -> Mapping[str, Mapping[DeliveryState, int]]:
+        """How many are pending and held at each destination. Cheap: finished ones are not looked at."""
+        statement = (
+            select(delivery.c.destination, delivery.c.state, func.count().label("number"))
+            .where(_UNFINISHED)
+            .group_by(delivery.c.destination, delivery.c.state)
+        )
+        found: dict[str, dict[DeliveryState, int]] = {}
+        for row in conn.execute(statement):
+            found.setdefault(row.destination, {})[DeliveryState(row.state)] = row.number
+        return found
+
+    def held(self, conn: Connection, limit: int = 100) -> list[QueuedDelivery]:
+        """What waits for a person's decision, oldest first."""
+        statement = _JOINED.where(_UNFINISHED, delivery.c.state == DeliveryState.HELD.value)
+        return [self._queued(row) for row in conn.execute(statement.order_by(delivery.c.id).limit(limit))]
+
+    def _with_followers(
+        self, conn: Connection, destination: str, now: int, limit: int, ordering_keys: set[str]
+    ) -> list[Row[Any]]:
+        in_line = sorted(row.id for row in _IN_LINE.rows(conn, sorted(ordering_keys), destination, limit))[:limit]
+        rows: list[Row[Any]] = []
+        stopped: set[str] = set()
+        for row in sorted(_BY_IDS.rows(conn, in_line), key=lambda row: int(row.id)):
+            if row.state != DeliveryState.PENDING.value or row.next_attempt_at > now:
+                stopped.add(row.ordering_key)
+            elif row.ordering_key not in stopped:
+                rows.append(row)
+        return rows
+
+    def _queued(self, row: Row[Any]) -> QueuedDelivery:
+        return QueuedDelivery(
+            id=row.id,
+            entry_id=row.entry_id,
+            delivery=Delivery(
+                destination=row.destination,
+                operation=Operation(row.operation),
+                ordering_key=row.ordering_key,
+                idempotency_key=row.idempotency_key,
+                payload=self._keys.open(f"delivery_payload.body:{row.id}", row.body),
+            ),
+            state=DeliveryState(row.state),
+            attempts=row.attempts,
+            next_attempt_at=from_micros(row.next_attempt_at),
+            created_at=from_micros(row.created_at),
+        )

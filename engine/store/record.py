@@ -1,0 +1,419 @@
+"""Recording what processing came to: charts, scores, tasks, deliveries, dead letters and the cursor, all or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection, bindparam, delete, func, select, update
+
+from engine.domain.chart import Chart, Charts, identity
+from engine.domain.delivery import Delivery, DeliveryState
+from engine.domain.message import AckCode, EntryState
+from engine.domain.outcome import Effect, Outcome
+from engine.domain.record import Phi, Record
+from engine.domain.score import Score
+from engine.domain.task import Task
+from engine.errors import CursorMovedError, IdentityTakenError, StaleChartError, StoreError
+from engine.store import schema
+from engine.store.charts import (
+    ChartDocument,
+    EncounterDocument,
+    chart_place,
+    encounter_hash,
+    encounter_place,
+    identity_hash,
+    key_hash,
+    score_place,
+    task_place,
+)
+from engine.store.keys import KeyRing
+from engine.store.outbox import promote, take_lock
+from engine.store.schema import chart, cursor, delivery, from_micros, identifier, outcome, to_micros
+from engine.store.statements import Listed, Prepared, Rows
+
+
+class Recorded(Record, frozen=True, kw_only=True):
+    """What a batch came to."""
+
+    deliveries: int
+    """New ones; those that were recorded before (a replay) are not counted."""
+
+
+class OutcomeDocument(Phi, frozen=True, kw_only=True):
+    """The sealed part of an outcome."""
+
+    reason: str | None = None
+    patient_key: str | None = None
+    encounter_key: str | None = None
+    effects: tuple[Effect, ...] = ()
+    deviations: tuple[str, ...] = ()
+
+
+class RecordedOutcome(Phi, frozen=True, kw_only=True):
+    """An outcome as it was recorded."""
+
+    entry_id: int
+    state: EntryState
+    reason: str | None
+    chart_id: str | None
+    patient_key: str | None
+    encounter_key: str | None
+    effects: tuple[Effect, ...]
+    deviations: tuple[str, ...]
+    application_ack: AckCode
+    error_code: int
+    config_version: str
+    recorded_at: datetime
+
+
+_INSERT_OUTCOMES: Final = Rows(
+    outcome,
+    ("entry_id", "channel", "state", "chart_id", "application_ack", "error_code", "config_version", "recorded_at",
+     "document"),
+)  # fmt: skip
+_OUTCOMES: Final = Listed(outcome.c.entry_id, lambda listed: select(outcome).where(listed))
+_START_CURSOR: Final = Rows(cursor, ("channel", "position"), conflict=("channel",))
+_MOVE_CURSOR: Final = Prepared(
+    update(cursor)
+    .where(cursor.c.channel == bindparam("name"), cursor.c.position == bindparam("old"))
+    .values(position=bindparam("new")),
+    ("name", "old", "new"),
+)
+_VERSIONS: Final = Listed(
+    chart.c.id, lambda listed: select(chart.c.id, chart.c.version).where(listed).order_by(chart.c.id).with_for_update()
+)
+_CHART_COLUMNS: Final = ("id", "version", "merged_into", "updated_at", "document")
+_INSERT_CHARTS: Final = Rows(chart, _CHART_COLUMNS)
+_REPLACE_CHARTS: Final = Rows(chart, _CHART_COLUMNS, conflict=("id",), replace=_CHART_COLUMNS[1:])
+_OWNERS: Final = Listed(
+    identifier.c.identity_hash,
+    lambda listed: (
+        select(identifier.c.identity_hash, identifier.c.chart_id, chart.c.merged_into)
+        .join(chart, chart.c.id == identifier.c.chart_id)
+        .where(listed)
+    ),
+)
+_IDENTIFIER_COLUMNS: Final = ("identity_hash", "key_hash", "chart_id")
+_INSERT_IDENTIFIERS: Final = Rows(identifier, _IDENTIFIER_COLUMNS)
+_MOVE_IDENTIFIERS: Final = Rows(identifier, _IDENTIFIER_COLUMNS, conflict=("identity_hash",), replace=("chart_id",))
+_ENCOUNTER_COLUMNS: Final = ("encounter_hash", "chart_id", "document")
+_INSERT_ENCOUNTERS: Final = Rows(schema.encounter, _ENCOUNTER_COLUMNS)
+_REPLACE_ENCOUNTERS: Final = Rows(
+    schema.encounter, _ENCOUNTER_COLUMNS, conflict=("encounter_hash",), replace=("chart_id", "document")
+)
+_SCORE_KEY: Final = ("chart_id", "model", "encounter_hash")
+_REPLACE_SCORES: Final = Rows(schema.score, (*_SCORE_KEY, "document"), conflict=_SCORE_KEY, replace=("document",))
+_DELETE_SCORE: Final = Prepared(
+    delete(schema.score).where(*(schema.score.c[name] == bindparam(name) for name in _SCORE_KEY)), _SCORE_KEY
+)
+_TASK_COLUMNS: Final = ("id", "chart_id", "kind", "state", "due_at", "escalate_at", "assignee", "document")
+_INSERT_TASKS: Final = Rows(schema.task, _TASK_COLUMNS)
+_REPLACE_TASKS: Final = Rows(schema.task, _TASK_COLUMNS, conflict=("id",), replace=_TASK_COLUMNS[1:])
+_KNOWN_DELIVERIES: Final = Listed(
+    delivery.c.idempotency_key, lambda listed: select(delivery.c.idempotency_key).where(listed)
+)
+_LAST_DELIVERY: Final = Prepared(select(func.coalesce(func.max(delivery.c.id), 0)), ())
+_INSERT_DELIVERIES: Final = Rows(
+    delivery,
+    ("id", "entry_id", "channel", "destination", "operation", "ordering_key", "idempotency_key", "state", "turn",
+     "attempts", "next_attempt_at", "created_at"),
+)  # fmt: skip
+_INSERT_BODIES: Final = Rows(schema.delivery_payload, ("delivery_id", "body"))
+_INSERT_LETTERS: Final = Rows(
+    schema.dead_letter, ("entry_id", "channel", "stage", "error", "location", "detail", "died_at")
+)
+
+_encode = msgspec.json.Encoder().encode
+_decode_outcome = msgspec.json.Decoder(OutcomeDocument).decode
+
+
+class Recorder:
+    """Writes outcomes and changes of charts. Every method runs in one transaction of the charts' ledger."""
+
+    def __init__(self, keys: KeyRing) -> None:
+        self._keys = keys
+
+    def record(
+        self,
+        conn: Connection,
+        outcomes: Sequence[Outcome],
+        before: Charts,
+        *,
+        channel: str,
+        cursor: int,
+        now: datetime,
+    ) -> Recorded:
+        """Record the outcomes of a channel's next entries and move its cursor behind the last of them.
+
+        before: the charts as they were loaded, without the outcomes' changes. cursor: where the batch was read from.
+        Raises CursorMovedError, StaleChartError or IdentityTakenError; then nothing is written.
+        """
+        if not outcomes:
+            return Recorded(deliveries=0)
+        position = cursor
+        for one in outcomes:
+            if one.entry_id <= position:
+                raise StoreError("the outcomes of a batch are not in the order of the journal")
+            position = one.entry_id
+        if cursor == 0:
+            _START_CURSOR.run(conn, [(channel, 0)])
+        if _MOVE_CURSOR.run(conn, channel, cursor, position).rowcount != 1:
+            raise CursorMovedError(f"another processor has recorded outcomes of channel {channel}")
+        micros = to_micros(now)
+        after = {changed.id: changed for one in outcomes for changed in one.charts}
+        self._write_charts(conn, after, before, micros)
+        _INSERT_OUTCOMES.run(conn, [self._outcome(one, channel, micros) for one in outcomes])
+        _INSERT_LETTERS.run(
+            conn,
+            [
+                (one.entry_id, channel, letter.stage.value, letter.error, letter.location, letter.detail, micros)
+                for one in outcomes
+                if (letter := one.dead_letter) is not None
+            ],
+        )
+        wanted = [(one.entry_id, item) for one in outcomes for item in one.deliveries]
+        return Recorded(deliveries=self._queue(conn, channel, wanted, micros))
+
+    def apply(
+        self,
+        conn: Connection,
+        charts: Sequence[Chart],
+        before: Charts,
+        deliveries: Sequence[Delivery] = (),
+        *,
+        now: datetime,
+        channel: str = "",
+        entry_id: int = 0,
+    ) -> Recorded:
+        """Record changes that no entry has caused: a task done by a person, an escalation.
+
+        Each chart has a higher version than the one in `before`. Raises like `record`.
+        """
+        self._write_charts(conn, {changed.id: changed for changed in charts}, before, to_micros(now))
+        wanted = [(entry_id, item) for item in deliveries]
+        return Recorded(deliveries=self._queue(conn, channel, wanted, to_micros(now)))
+
+    def cursors(self, conn: Connection) -> dict[str, int]:
+        """How far each channel is processed: channel -> id of the last entry that has an outcome."""
+        return {row.channel: row.position for row in conn.execute(select(schema.cursor))}
+
+    def outcomes(self, conn: Connection, entry_ids: Sequence[int]) -> dict[int, RecordedOutcome]:
+        """The outcomes of those of the entries that have one."""
+        found: dict[int, RecordedOutcome] = {}
+        for row in _OUTCOMES.rows(conn, entry_ids):
+            document = open_outcome(self._keys, row.entry_id, row.document)
+            found[row.entry_id] = RecordedOutcome(
+                entry_id=row.entry_id,
+                state=EntryState(row.state),
+                reason=document.reason,
+                chart_id=row.chart_id,
+                patient_key=document.patient_key,
+                encounter_key=document.encounter_key,
+                effects=document.effects,
+                deviations=document.deviations,
+                application_ack=AckCode(row.application_ack),
+                error_code=row.error_code,
+                config_version=row.config_version,
+                recorded_at=from_micros(row.recorded_at),
+            )
+        return found
+
+    def _outcome(self, one: Outcome, channel: str, now: int) -> tuple[Any, ...]:
+        document = OutcomeDocument(
+            reason=one.reason,
+            patient_key=one.patient_key,
+            encounter_key=one.encounter_key,
+            effects=one.effects,
+            deviations=one.deviations,
+        )
+        sealed = self._keys.seal(f"outcome.document:{one.entry_id}", _encode(document))
+        return (one.entry_id, channel, one.state.value, one.chart_id, one.application_ack.value, one.error_code,
+                one.config_version, now, sealed)  # fmt: skip
+
+    def _write_charts(self, conn: Connection, after: Mapping[str, Chart], before: Charts, now: int) -> None:
+        changed = [new for new in after.values() if before.by_id.get(new.id) is not new]
+        if not changed:
+            return
+        old = {new.id: before.by_id[new.id] for new in changed if new.id in before.by_id}
+        self._check_versions(conn, changed, old)
+        write = _ChartWriter(self._keys, changed, old)
+        write.identifiers(conn)
+        write.encounters(conn)
+        write.scores(conn)
+        write.tasks(conn)
+        write.charts(conn, now)
+
+    @staticmethod
+    def _check_versions(conn: Connection, changed: Sequence[Chart], old: Mapping[str, Chart]) -> None:
+        stored = {row.id: row.version for row in _VERSIONS.rows(conn, sorted(new.id for new in changed))}
+        expected = {new.id: old[new.id].version if new.id in old else 0 for new in changed}
+        stale = tuple(chart_id for chart_id, version in expected.items() if stored.get(chart_id, 0) != version)
+        if stale:
+            raise StaleChartError(stale)
+        if any(new.version <= expected[new.id] for new in changed):
+            raise StoreError("a changed chart does not have a higher version than the one it came from")
+
+    def _queue(self, conn: Connection, channel: str, wanted: Sequence[tuple[int, Delivery]], now: int) -> int:
+        """Put deliveries into the outbox, in this order; those whose idempotency key is known are left out."""
+        if not wanted:
+            return 0
+        take_lock(conn)
+        keys = {item.idempotency_key for _, item in wanted}
+        known = {row.idempotency_key for row in _KNOWN_DELIVERIES.rows(conn, sorted(keys))}
+        number: int = _LAST_DELIVERY.run(conn).scalar_one()
+        rows: list[tuple[Any, ...]] = []
+        bodies: list[tuple[int, bytes]] = []
+        ordering_keys: set[str] = set()
+        for entry_id, item in wanted:
+            if item.idempotency_key in known:
+                continue
+            known.add(item.idempotency_key)
+            number += 1
+            rows.append(
+                (number, entry_id, channel, item.destination, item.operation.value, item.ordering_key,
+                 item.idempotency_key, DeliveryState.PENDING.value, 0, 0, now, now)
+            )  # fmt: skip
+            bodies.append((number, self._keys.seal(f"delivery_payload.body:{number}", item.payload)))
+            ordering_keys.add(item.ordering_key)
+        _INSERT_DELIVERIES.run(conn, rows)
+        _INSERT_BODIES.run(conn, bodies)
+        promote(conn, ordering_keys)
+        return len(rows)
+
+
+class _ChartWriter:
+    """Writes what differs between two versions of some charts. `old` has no entry for a new chart."""
+
+    def __init__(self, keys: KeyRing, changed: Sequence[Chart], old: Mapping[str, Chart]) -> None:
+        self._keys = keys
+        self._changed = changed
+        self._old = old
+        self._encounter_hashes: dict[str | None, bytes] = {None: b""}
+
+    def identifiers(self, conn: Connection) -> None:
+        claims: dict[bytes, tuple[bytes, Chart]] = {}
+        for new in self._changed:
+            held = self._old[new.id].patient.identifiers if new.id in self._old else ()
+            if new.patient.identifiers is held:
+                continue
+            known = {identity(item) for item in held}
+            for item in new.patient.identifiers:
+                if identity(item) in known:
+                    continue
+                hashed = identity_hash(self._keys, *identity(item))
+                rival = claims.get(hashed, (b"", new))[1]
+                if rival.id != new.id and rival.merged_into is None:
+                    if new.merged_into is None:
+                        raise IdentityTakenError("two charts of one batch claim the same identifier")
+                    continue
+                claims[hashed] = (key_hash(self._keys, item.key), new)
+        if not claims:
+            return
+        merged = {new.id for new in self._changed if new.merged_into is not None}
+        moved: list[tuple[bytes, bytes, str]] = []
+        for row in _OWNERS.rows(conn, list(claims)):
+            hashed_key, claimant = claims.pop(row.identity_hash)
+            if row.chart_id == claimant.id or claimant.merged_into is not None:
+                continue
+            if row.merged_into is None and row.chart_id not in merged:
+                raise IdentityTakenError("a chart claims an identifier that belongs to another living chart")
+            moved.append((row.identity_hash, hashed_key, claimant.id))
+        _MOVE_IDENTIFIERS.run(conn, moved)
+        _INSERT_IDENTIFIERS.run(
+            conn, [(hashed, hashed_key, claimant.id) for hashed, (hashed_key, claimant) in claims.items()]
+        )
+
+    def encounters(self, conn: Connection) -> None:
+        held = {
+            item.key: (item, was.encounter_stamps.get(item.key, {}), was.id)
+            for was in self._old.values()
+            for item in was.encounters
+        }
+        inserts: list[tuple[Any, ...]] = []
+        replaces: list[tuple[Any, ...]] = []
+        for new in self._changed:
+            for item in new.encounters:
+                stamps = new.encounter_stamps.get(item.key, {})
+                was = held.pop(item.key, None)
+                if was is not None and was[2] == new.id and _same(was[0], item) and was[1] == stamps:
+                    continue
+                hashed = self._encounter_hash(item.key)
+                document = _encode(EncounterDocument(encounter=item, stamps=stamps))
+                sealed = self._keys.seal(encounter_place(new.id, hashed), document)
+                (inserts if was is None else replaces).append((hashed, new.id, sealed))
+        if held:
+            raise StoreError("a change would take an encounter away without giving it to another chart")
+        _REPLACE_ENCOUNTERS.run(conn, replaces)
+        _INSERT_ENCOUNTERS.run(conn, inserts)
+
+    def scores(self, conn: Connection) -> None:
+        held: dict[tuple[str, str, str | None], Score] = {
+            (was.id, item.model, item.encounter): item for was in self._old.values() for item in was.scores
+        }
+        rows: list[tuple[Any, ...]] = []
+        for new in self._changed:
+            for item in new.scores:
+                was = held.pop((new.id, item.model, item.encounter), None)
+                if was is not None and _same(was, item):
+                    continue
+                hashed = self._encounter_hash(item.encounter)
+                sealed = self._keys.seal(score_place(new.id, item.model, hashed), _encode(item))
+                rows.append((new.id, item.model, hashed, sealed))
+        for chart_id, model, encounter in held:
+            _DELETE_SCORE.run(conn, chart_id, model, self._encounter_hash(encounter))
+        _REPLACE_SCORES.run(conn, rows)
+
+    def tasks(self, conn: Connection) -> None:
+        held: dict[str, tuple[Task, str]] = {
+            item.id: (item, was.id) for was in self._old.values() for item in was.tasks
+        }
+        inserts: list[tuple[Any, ...]] = []
+        replaces: list[tuple[Any, ...]] = []
+        for new in self._changed:
+            for item in new.tasks:
+                was = held.pop(item.id, None)
+                if was is not None and was[1] == new.id and _same(was[0], item):
+                    continue
+                escalate_at = None if item.escalate_at is None else to_micros(item.escalate_at)
+                sealed = self._keys.seal(task_place(new.id, item.id), _encode(item))
+                (inserts if was is None else replaces).append(
+                    (item.id, new.id, item.kind, item.state.value, to_micros(item.due_at), escalate_at,
+                     item.assignee, sealed)
+                )  # fmt: skip
+        if held:
+            raise StoreError("a change would take a task away without giving it to another chart")
+        _REPLACE_TASKS.run(conn, replaces)
+        _INSERT_TASKS.run(conn, inserts)
+
+    def charts(self, conn: Connection, now: int) -> None:
+        inserts: list[tuple[Any, ...]] = []
+        replaces: list[tuple[Any, ...]] = []
+        for new in self._changed:
+            document = ChartDocument(
+                patient=new.patient,
+                stamps=new.stamps,
+                encounters=tuple(item.key for item in new.encounters),
+                scores=tuple((item.model, item.encounter) for item in new.scores),
+                tasks=tuple(item.id for item in new.tasks),
+            )
+            sealed = self._keys.seal(chart_place(new.id), _encode(document))
+            (replaces if new.id in self._old else inserts).append((new.id, new.version, new.merged_into, now, sealed))
+        _REPLACE_CHARTS.run(conn, replaces)
+        _INSERT_CHARTS.run(conn, inserts)
+
+    def _encounter_hash(self, key: str | None) -> bytes:
+        hashed = self._encounter_hashes.get(key)
+        if hashed is None:
+            hashed = self._encounter_hashes[key] = encounter_hash(self._keys, key or "")
+        return hashed
+
+
+def open_outcome(keys: KeyRing, entry_id: int, sealed: bytes) -> OutcomeDocument:
+    return _decode_outcome(keys.open(f"outcome.document:{entry_id}", sealed))
+
+
+def _same(one: object, other: object) -> bool:
+    return one is other or one == other

@@ -1,0 +1,134 @@
+"""The store as the rest of the engine uses it: who may write what, and everything that reads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from engine.errors import StoreError
+from engine.store import migrations
+from engine.store.audit import AuditStore
+from engine.store.charts import ChartStore
+from engine.store.configs import ConfigStore
+from engine.store.deadletters import DeadLetters
+from engine.store.engines import Location, locate, reader_engine, translated, writer_engine
+from engine.store.journal import Journal
+from engine.store.keys import KeyRing
+from engine.store.ledger import Ledger
+from engine.store.outbox import Outbox
+from engine.store.record import Recorder
+from engine.store.schema import CHARTS, JOURNAL
+from engine.store.tasks import TaskStore
+
+T = TypeVar("T")
+
+Role = Literal["main", "worker", "tool"]
+"""main writes the journal, worker the charts, a tool (a command) both, in short transactions."""
+
+_SIDES: Final[dict[Role, tuple[str, ...]]] = {"main": (JOURNAL,), "worker": (CHARTS,), "tool": (JOURNAL, CHARTS)}
+_READING_THREADS: Final = 4
+
+
+class Store:
+    """Open it with `Store.open`; engines and threads come into being when they are first used."""
+
+    def __init__(self, location: Location, keys: KeyRing, role: Role) -> None:
+        self.location = location
+        self.keys = keys
+        self.role: Role = role
+        self.journal = Journal(keys)
+        self.charts = ChartStore(keys)
+        self.recorder = Recorder(keys)
+        self.outbox = Outbox(keys)
+        self.dead_letters = DeadLetters()
+        self.tasks = TaskStore(self.charts, self.recorder)
+        self.audit = AuditStore(keys)
+        self.configs = ConfigStore()
+        self._lock = threading.Lock()
+        self._ledgers: dict[str, Ledger] = {}
+        self._engine: Engine | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._closed = False
+
+    @classmethod
+    def open(cls, url: str, keys: KeyRing, role: Role, *, base: Path | None = None) -> Store:
+        """Open a store; a relative path in the URL is relative to `base`.
+
+        Raises StoreUnavailableError when it is not there, or is not of the version that this code works with.
+        """
+        location = locate(url, base)
+        migrations.check(location)
+        return cls(location, keys, role)
+
+    @property
+    def journal_ledger(self) -> Ledger:
+        """The one who writes the journal."""
+        return self._ledger(JOURNAL)
+
+    @property
+    def charts_ledger(self) -> Ledger:
+        """The one who writes everything else."""
+        return self._ledger(CHARTS)
+
+    @contextmanager
+    def reader(self) -> Iterator[Connection]:
+        """A connection that reads both sides as they are at its first look. Keep it short: on SQLite it holds the log."""
+        with translated(), self._readers().connect() as conn, conn.begin():
+            yield conn
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` with a reader, in a thread, so that the event loop goes on."""
+        with self._lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(_READING_THREADS, thread_name_prefix="store-reader")
+            threads = self._threads
+        return await asyncio.get_running_loop().run_in_executor(threads, self.read_now, work)
+
+    def read_now(self, work: Callable[[Connection], T]) -> T:
+        with self.reader() as conn:
+            return work(conn)
+
+    def close(self) -> None:
+        """Finish what is being written, then let go of everything."""
+        with self._lock:
+            self._closed = True
+            ledgers, threads, engine = list(self._ledgers.values()), self._threads, self._engine
+        for ledger in ledgers:
+            ledger.close()
+        if threads is not None:
+            threads.shutdown(wait=True)
+        if engine is not None:
+            engine.dispose()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ledger(self, side: str) -> Ledger:
+        if side not in _SIDES[self.role]:
+            raise StoreError(f"the {self.role} process does not write the {side} side")
+        with self._lock:
+            self._check_open()
+            if side not in self._ledgers:
+                self._ledgers[side] = Ledger(writer_engine(self.location, side), side)
+            return self._ledgers[side]
+
+    def _readers(self) -> Engine:
+        with self._lock:
+            self._check_open()
+            if self._engine is None:
+                self._engine = reader_engine(self.location)
+            return self._engine
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed")

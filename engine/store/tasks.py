@@ -1,0 +1,138 @@
+"""Follow-up tasks across charts: lists for the care team, what is due for the scheduler, and changes by people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, Row, Select, select, text
+
+from engine.domain.chart import Chart, Charts
+from engine.domain.delivery import Delivery
+from engine.domain.record import Phi
+from engine.domain.task import Task, TaskState
+from engine.errors import StoreError
+from engine.store.charts import ChartStore
+from engine.store.record import Recorder
+from engine.store.schema import chart, task, to_micros
+
+_OPEN: Final = text("task.state = 'open'")
+
+
+class ListedTask(Phi, frozen=True, kw_only=True):
+    """A task with the patient it is for."""
+
+    task: Task
+    chart_id: str
+    patient_key: str
+
+
+class TaskStore:
+    """Methods that write must run in a transaction of the charts' ledger."""
+
+    def __init__(self, charts: ChartStore, recorder: Recorder) -> None:
+        self._charts = charts
+        self._recorder = recorder
+
+    def find(
+        self,
+        conn: Connection,
+        *,
+        state: TaskState | None = None,
+        kind: str | None = None,
+        assignee: str | None = None,
+        chart_ids: Sequence[str] | None = None,
+        due_before: datetime | None = None,
+        limit: int | None = 100,
+    ) -> list[ListedTask]:
+        """Tasks that meet all conditions, the most urgent first."""
+        where: list[ColumnElement[bool]] = []
+        if state is not None:
+            where.append(task.c.state == state.value)
+        if kind is not None:
+            where.append(task.c.kind == kind)
+        if assignee is not None:
+            where.append(task.c.assignee == assignee)
+        if chart_ids is not None:
+            where.append(task.c.chart_id.in_(chart_ids))
+        if due_before is not None:
+            where.append(task.c.due_at < to_micros(due_before))
+        statement = _joined().where(*where).order_by(task.c.due_at, task.c.id)
+        return self._run(conn, statement if limit is None else statement.limit(limit))
+
+    def get(self, conn: Connection, task_id: str) -> ListedTask | None:
+        return next(iter(self._run(conn, _joined().where(task.c.id == task_id))), None)
+
+    def due(self, conn: Connection, now: datetime, limit: int = 100) -> list[ListedTask]:
+        """Open tasks whose time has come."""
+        statement = _joined().where(_OPEN, task.c.due_at <= to_micros(now)).order_by(task.c.due_at)
+        return self._run(conn, statement.limit(limit))
+
+    def to_escalate(self, conn: Connection, now: datetime, limit: int = 100) -> list[ListedTask]:
+        """Open tasks that somebody has to be told of now."""
+        statement = _joined().where(_OPEN, task.c.escalate_at <= to_micros(now)).order_by(task.c.escalate_at)
+        return self._run(conn, statement.limit(limit))
+
+    def change(
+        self,
+        conn: Connection,
+        task_id: str,
+        change: Callable[[Task], Task],
+        *,
+        now: datetime,
+        deliveries: Callable[[Chart, Chart], Sequence[Delivery]] = lambda _before, _after: (),
+    ) -> Chart:
+        """Change one task: a new version of its chart. Returns the chart.
+
+        deliveries: what goes out because of it, from the chart before and after. Raises StoreError when there is no
+        such task.
+        """
+        owner = conn.execute(select(task.c.chart_id).where(task.c.id == task_id)).scalar_one_or_none()
+        old = None if owner is None else self._charts.by_id(conn, owner)
+        if old is None:
+            raise StoreError("there is no such task")
+        before = Charts()
+        before.add(old)
+        tasks = tuple(change(item) if item.id == task_id else item for item in old.tasks)
+        new = msgspec.structs.replace(old, tasks=tasks, version=old.version + 1)
+        self._recorder.apply(conn, [new], before, deliveries(old, new), now=now)
+        return new
+
+    def _run(self, conn: Connection, statement: Select[Any]) -> list[ListedTask]:
+        rows = conn.execute(statement).all()
+        keys = {row.chart_id: self._patient_key(row) for row in {row.chart_id: row for row in rows}.values()}
+        return [
+            ListedTask(
+                task=self._charts.open_task(row.chart_id, row.id, row.document),
+                chart_id=row.chart_id,
+                patient_key=keys[row.chart_id],
+            )
+            for row in rows
+        ]
+
+    def _patient_key(self, row: Row[Any]) -> str:
+        return self._charts.open_patient(row.chart_id, row.chart_document).key
+
+
+def done(now_reason: str) -> Callable[[Task], Task]:
+    """The change that a person makes who has done a task. Raises StoreError when the task is not open."""
+
+    def change(item: Task) -> Task:
+        if item.state is not TaskState.OPEN:
+            raise StoreError(f"the task is not open but {item.state}")
+        return msgspec.structs.replace(item, state=TaskState.DONE, reason=f"{item.reason} — {now_reason}")
+
+    return change
+
+
+def assigned(assignee: str) -> Callable[[Task], Task]:
+    """The change of giving a task to a role or a person."""
+    return lambda item: msgspec.structs.replace(item, assignee=assignee)
+
+
+def _joined() -> Select[Any]:
+    return select(task.c.id, task.c.chart_id, task.c.document, chart.c.document.label("chart_document")).join(
+        chart, chart.c.id == task.c.chart_id
+    )

@@ -1,0 +1,314 @@
+"""Each row of the protocol is in mappings/protocols/post-discharge.test.yaml; here is how tasks live on after it."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.care.calendar import BusinessCalendar
+from engine.care.dispositions import load_dispositions
+from engine.care.protocol import TRANSITIONS, TransitionError, end, load_protocol, reconcile, retract_all
+from engine.domain.chart import Chart
+from engine.domain.encounter import Encounter, EncounterStatus
+from engine.domain.patient import Identifier, Patient
+from engine.domain.score import Band
+from engine.domain.task import Task, TaskState
+from engine.errors import SettingsError
+from engine.settings import Calendar
+from engine.yamlfile import parse
+
+MAPPINGS = Path(__file__).parents[3] / "mappings"
+TEXT = (MAPPINGS / "protocols/post-discharge.yaml").read_text(encoding="utf-8")
+PROTOCOL = load_protocol(parse(TEXT, "post-discharge.yaml"))
+DISPOSITIONS = load_dispositions(
+    parse((MAPPINGS / "care/dispositions.yaml").read_text(encoding="utf-8"), "dispositions.yaml")
+)
+CALENDAR = BusinessCalendar(Calendar())
+NOW = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)  # a Monday, 10:00 in New York
+HOUR = timedelta(hours=1)
+
+
+def key(*parts: str) -> str:
+    return hashlib.blake2b("\x1f".join(parts).encode(), key=b"test", digest_size=16).hexdigest()
+
+
+def stay(**fields: Any) -> Encounter:
+    usual = {
+        "key": "ADT1:VN-77",
+        "class_": "I",
+        "status": EncounterStatus.FINISHED,
+        "discharged_at": "2026-03-02T10:00-05:00",
+        "disposition": "01",
+        "discharges": 1,
+    }
+    return Encounter(**{**usual, **fields})
+
+
+def plan(
+    band: Band | None = Band.HIGH, tasks: tuple[Task, ...] = (), now: datetime = NOW, **fields: Any
+) -> tuple[Task, ...]:
+    encounter = stay(**fields)
+    patient = Patient(identifiers=(Identifier(value="558181838", authority="MRN"),))
+    return PROTOCOL.plan(
+        Chart(id="c1", patient=patient, encounters=(encounter,), tasks=tasks),
+        encounter,
+        band=band,
+        disposition=DISPOSITIONS.of(encounter.disposition),
+        calendar=CALENDAR,
+        now=now,
+        key=key,
+    )
+
+
+def replan(tasks: tuple[Task, ...], band: Band | None = Band.HIGH, **changes: Any) -> tuple[Task, ...]:
+    return reconcile(tasks, plan(band, tasks, **changes), why="the discharge data changed")
+
+
+def kinds(tasks: tuple[Task, ...], state: TaskState = TaskState.OPEN) -> list[str]:
+    return sorted(task.kind for task in tasks if task.state is state)
+
+
+HIGH = [
+    "care_coordinator_alert",
+    "medication_reconciliation",
+    "on_call_page",
+    "pcp_follow_up",
+    "specialist_follow_up",
+    "tcm_contact",
+]
+
+# --- the life of a task ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("before", "after"), list(product(TaskState, TaskState)))
+def test_an_open_task_ends_once_and_an_ended_one_never_changes(before: TaskState, after: TaskState) -> None:
+    task = msgspec.structs.replace(plan()[0], state=before)
+    allowed = before is TaskState.OPEN and after is not TaskState.OPEN
+    assert (after in TRANSITIONS[before]) is allowed
+    if allowed:
+        ended = end(task, after, why="because")
+        assert (ended.state, ended.reason) == (after, f"{task.reason} — because")
+    else:
+        with pytest.raises(TransitionError, match=f"{before} can't become {after}"):
+            end(task, after)
+
+
+def test_retract_all_ends_the_open_tasks_and_leaves_the_others() -> None:
+    done, *rest = plan()
+    done = end(done, TaskState.DONE)
+    retracted = retract_all((done, *rest), why="the discharge was cancelled")
+    assert [task.state for task in retracted] == [TaskState.DONE] + [TaskState.RETRACTED] * len(rest)
+    assert retract_all(retracted, why="again") == retracted
+    assert (
+        kinds(retract_all(plan(), why="the patient has died", state=TaskState.CANCELLED), TaskState.CANCELLED) == HIGH
+    )
+
+
+# --- identity --------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_state_asks_for_the_same_tasks() -> None:
+    tasks = replan(())
+    assert kinds(tasks) == HIGH
+    assert len({task.id for task in tasks}) == len(tasks)
+    assert plan(tasks=tasks) == plan()
+    assert replan(tasks) == tasks
+
+
+def test_an_id_tells_nothing_of_the_patient() -> None:
+    for task in plan():
+        assert not any(text in task.id for text in ("VN-77", "ADT1", "558181838"))
+
+
+def test_another_discharge_of_the_same_stay_asks_for_other_tasks() -> None:
+    first = {task.id for task in plan(discharges=1)}
+    second = {task.id for task in plan(discharges=2)}
+    other = {task.id for task in plan(key="ADT1:VN-78")}
+    assert not first & second
+    assert not first & other
+    assert {task.discharge for task in plan(discharges=2)} == {2}
+
+
+def test_a_cancelled_discharge_retracts_and_the_next_one_plans_afresh() -> None:
+    first = replan(())
+    cancelled = reconcile(first, (), why="the discharge was cancelled")
+    assert kinds(cancelled, TaskState.RETRACTED) == HIGH
+    assert all(task.reason.endswith("— the discharge was cancelled") for task in cancelled)
+    again = replan(cancelled, discharges=2)
+    assert kinds(again) == HIGH
+    assert kinds(again, TaskState.RETRACTED) == HIGH
+
+
+# --- corrections -----------------------------------------------------------------------------------------------------
+
+
+def test_a_lower_band_retracts_what_is_no_longer_wanted_and_moves_what_is() -> None:
+    high = replan(())
+    moderate = replan(high, Band.MODERATE, now=NOW + HOUR)
+    assert kinds(moderate) == ["pcp_follow_up", "tcm_contact"]
+    assert kinds(moderate, TaskState.RETRACTED) == sorted(set(HIGH) - {"pcp_follow_up", "tcm_contact"})
+    visit = next(task for task in moderate if task.kind == "pcp_follow_up")
+    assert visit.due_at == datetime(2026, 3, 9, 14, 0, tzinfo=UTC)
+    assert visit.created_at == NOW
+    assert "within 7 days" in visit.reason
+
+
+def test_a_correction_of_a_correction_brings_back_what_was_retracted_as_new_tasks() -> None:
+    home = replan(())
+    facility = replan(home, disposition="03")
+    assert kinds(facility) == ["care_coordinator_alert"]
+    home_again = replan(facility)
+    assert kinds(home_again) == HIGH
+    assert {task.id for task in home if task.state is TaskState.OPEN} <= {
+        task.id for task in home_again if task.state is TaskState.RETRACTED
+    }
+    assert replan(home_again) == home_again
+
+
+def test_what_was_done_is_not_asked_for_again() -> None:
+    tasks = tuple(end(task, TaskState.DONE) if task.kind == "tcm_contact" else task for task in replan(()))
+    after = replan(replan(tasks, Band.MODERATE), Band.HIGH)
+    assert [task.state for task in after if task.kind == "tcm_contact"] == [TaskState.DONE]
+
+
+def test_what_a_readmission_set_aside_is_not_planned_anew() -> None:
+    suspended = tuple(
+        msgspec.structs.replace(task, suspended_by="ADT1:VN-99")
+        for task in retract_all(replan(()), why="admitted again", state=TaskState.CANCELLED)
+    )
+    assert replan(suspended) == suspended
+
+
+def test_a_person_keeps_the_task_that_was_given_to_them() -> None:
+    tasks = tuple(msgspec.structs.replace(task, assignee="nurse-lee") for task in replan(()))
+    moved = replan(tasks, discharged_at="2026-03-02T09:00-05:00")
+    assert {task.assignee for task in moved} == {"nurse-lee"}
+
+
+def test_a_corrected_discharge_time_moves_the_due_times() -> None:
+    tasks = replan(())
+    earlier = replan(tasks, discharged_at="2026-03-02T09:00-05:00")
+    due = {task.kind: task.due_at for task in tasks}
+    for task in earlier:
+        if task.kind not in {"care_coordinator_alert", "on_call_page"}:  # these are counted from the message already
+            assert task.due_at == due[task.kind] - HOUR
+
+
+# --- late messages ---------------------------------------------------------------------------------------------------
+
+DAYS = st.integers(0, 60)
+
+
+@given(DAYS, st.sampled_from([*Band, None]), st.sampled_from(["01", "06", "03", "07", "50", "21", ""]))
+def test_no_task_is_born_overdue(days_late: int, band: Band | None, disposition: str) -> None:
+    now = NOW + timedelta(days=days_late)
+    for task in plan(band, now=now, disposition=disposition):
+        assert task.due_at > now
+        assert task.escalate_at is None or task.escalate_at >= task.due_at
+
+
+@given(st.lists(st.integers(1, 100), max_size=5))
+def test_later_messages_do_not_put_off_what_was_promised(hours: list[int]) -> None:
+    tasks = replan((), now=NOW + timedelta(days=4))
+    promised = {task.id: task.due_at for task in tasks}
+    now = NOW + timedelta(days=4)
+    for step in hours:
+        now += step * HOUR
+        tasks = replan(tasks, now=now)
+    assert {task.id: task.due_at for task in tasks} == promised
+
+
+def test_without_a_discharge_time_the_clock_starts_with_the_first_message() -> None:
+    tasks = replan((), discharged_at=None)
+    assert replan(tasks, discharged_at=None, now=NOW + 9 * HOUR) == tasks
+    visit = next(task for task in tasks if task.kind == "pcp_follow_up")
+    assert visit.due_at == NOW + timedelta(days=3)
+
+
+@pytest.mark.parametrize("placeholder", ["0001-01-01", "9999-12-31T23:59-05:00", "2026", "x"])
+def test_a_discharge_time_that_is_no_time_counts_from_the_message(placeholder: str) -> None:
+    assert plan(discharged_at=placeholder) == plan(discharged_at=None)
+
+
+def test_a_higher_band_found_late_shortens_what_is_open() -> None:
+    tasks = replan((), Band.MODERATE)
+    five_days_on = NOW + timedelta(days=5)
+    raised = replan(tasks, Band.HIGH, now=five_days_on)
+    visit = next(task for task in raised if task.kind == "pcp_follow_up")
+    assert visit.due_at == five_days_on + 4 * HOUR
+
+
+# --- reconcile holds for any state ----------------------------------------------------------------------------------
+
+POOL = tuple(msgspec.structs.replace(task, id=f"t{number}") for number, task in enumerate(plan()))
+
+
+def some_tasks(*, open_only: bool) -> st.SearchStrategy[tuple[Task, ...]]:
+    def changed(task: Task, state: TaskState, hours: int) -> Task:
+        return msgspec.structs.replace(task, state=state, due_at=task.due_at + hours * HOUR)
+
+    states = st.just(TaskState.OPEN) if open_only else st.sampled_from(TaskState)
+    task = st.builds(changed, st.sampled_from(POOL), states, st.integers(0, 3))
+    return st.lists(task, max_size=6, unique_by=lambda task: task.id).map(tuple)
+
+
+@given(existing=some_tasks(open_only=False), wanted=some_tasks(open_only=True))
+def test_reconcile_is_idempotent_adds_once_and_touches_open_tasks_only(
+    existing: tuple[Task, ...], wanted: tuple[Task, ...]
+) -> None:
+    after = reconcile(existing, wanted, why="why")
+    assert reconcile(after, wanted, why="other") == after
+    by_id = {task.id: task for task in after}
+    assert len(by_id) == len(after)
+    assert set(by_id) == {task.id for task in existing} | {task.id for task in wanted}
+    asked = {task.id: task for task in wanted}
+    for task in existing:
+        if task.state is not TaskState.OPEN:
+            assert by_id[task.id] == task
+        elif task.id in asked:
+            assert (by_id[task.id].state, by_id[task.id].due_at) == (TaskState.OPEN, asked[task.id].due_at)
+        else:
+            assert by_id[task.id].state is TaskState.RETRACTED
+
+
+# --- the document ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key_of_problem"),
+    [
+        ("kind: education", "kind: fax", "plans.home_plan.low[1].kind"),
+        ("{business_days: 2}", "{workdays: 2}", "plans.home_plan.every[0].due.workdays"),
+        ("{business_days: 2}", "{business_days: 2, hours: 1}", "plans.home_plan.every[0].due"),
+        ("{business_days: 2}", "{}", "plans.home_plan.every[0].due"),
+        ("  transfer: []\n", "", "plans.transfer"),
+        ("  transfer: []", "  transfer: []\n  death: []", "plans.death"),
+        ("kind: specialist_follow_up", "kind: pcp_follow_up", "plans.home_plan.high[2]"),
+        ("kind: specialist_follow_up", "kind: tcm_contact", "plans.home_plan.high[2]"),
+        ("classes: [I, OBS]", "classes: []", "classes"),
+        ("assignee: pharmacist", "assignee: The Pharmacist", "plans.home_plan.high[0].assignee"),
+    ],
+)
+def test_a_wrong_document_is_refused_with_the_place_of_what_is_wrong(old: str, new: str, key_of_problem: str) -> None:
+    wrong = TEXT.replace(old, new, 1)
+    assert wrong != TEXT
+    with pytest.raises(SettingsError) as caught:
+        load_protocol(parse(wrong, "post-discharge.yaml"))
+    assert key_of_problem in [problem.key for problem in caught.value.problems]
+    assert all(problem.line > 1 for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize("action", ["unknown", "conflict", "against_advice"])
+def test_a_protocol_can_not_forget_a_patient_who_is_on_hold(action: str) -> None:
+    document = parse(TEXT, "post-discharge.yaml")
+    document.value["plans"][action] = []
+    with pytest.raises(SettingsError, match=action):
+        load_protocol(document)

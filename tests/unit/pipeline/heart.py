@@ -1,0 +1,92 @@
+"""The pure heart with the shipped configuration, for tests: messages in, charts out, no store."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import hmac
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine.domain.chart import Chart, Charts
+from engine.domain.message import Entry, Summary
+from engine.domain.outcome import Outcome
+from engine.domain.patient import Identifier
+from engine.mapping.expression import compile_filter
+from engine.pipeline.channel import CompiledChannel, compile_configuration
+from engine.pipeline.process import process
+from engine.settings import Channel, Snapshot, load
+
+ROOT = Path(__file__).parents[3]
+NOW = datetime(2026, 3, 6, 18, 0, tzinfo=UTC)
+
+
+def key(*parts: str) -> str:
+    return hmac.new(b"test", "\0".join(parts).encode(), hashlib.sha256).hexdigest()[:32]
+
+
+_CONFIGURATION = compile_configuration(load(Snapshot.read(ROOT / "config.yaml")), key)
+
+
+def channel(**changes: Any) -> CompiledChannel:
+    """The shipped channel, with some of its settings changed."""
+    compiled = _CONFIGURATION.channels["main-campus"]
+    settings = Channel.model_validate_json(msgspec.json.encode(compiled.settings.model_dump(mode="json") | changes))
+    observed = datetime(2025, 1, 1, tzinfo=UTC)
+    chosen = compile_filter(settings.filter) if settings.filter else None
+    return dataclasses.replace(compiled, settings=settings, observed_since=observed, filter=chosen)
+
+
+def adt(
+    trigger: str,
+    *,
+    at: str = "20260306120000",
+    pid3: str = "558181838^^^MRN^MR",
+    pv1: dict[int, str] | None = None,
+    segments: tuple[str, ...] = (),
+    pid: dict[int, str] | None = None,
+) -> bytes:
+    """An ADT message; `pv1` and `pid` set fields by their number."""
+    fields_pid = {1: "1", 3: pid3, 5: "Doe^Jane", 7: "19480312", 8: "F"} | (pid or {})
+    lines = [
+        f"MSH|^~\\&|EPIC|MAIN|HANDOFF|H|{at}||ADT^{trigger}|{key(trigger, at, pid3)[:12]}|P|2.5.1",
+        f"EVN|{trigger}|{at}",
+        _segment("PID", fields_pid),
+    ]
+    if pv1 is not None:
+        lines.append(_segment("PV1", {1: "1", 2: "I", 19: "V1^^^MRN"} | pv1))
+    return "\r".join([*lines, *segments, ""]).encode()
+
+
+def _segment(name: str, fields: dict[int, str]) -> str:
+    return "|".join([name, *(fields.get(number, "") for number in range(1, max(fields) + 1))])
+
+
+class Heart:
+    """Processes one message after the other."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.channel = channel(**changes)
+        self.charts = Charts()
+        self.now = NOW
+        self._id = 0
+
+    def entry(self, payload: bytes) -> Entry:
+        self._id += 1
+        return Entry(
+            id=self._id, channel="main-campus", peer="test", received_at=self.now, payload=payload, summary=Summary()
+        )
+
+    def send(self, payload: bytes) -> Outcome:
+        outcome = process(self.entry(payload), self.channel, self.charts, self.now)
+        for chart in outcome.charts:
+            self.charts.add(chart)
+        return outcome
+
+    def chart(self, value: str = "558181838", authority: str = "MRN", type_: str = "MR") -> Chart:
+        found = self.charts.find(Identifier(value=value, authority=authority, type=type_))
+        assert found is not None
+        return found

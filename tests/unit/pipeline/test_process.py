@@ -1,0 +1,280 @@
+"""The pure heart, whole: messages in, outcomes out, with the shipped configuration."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+from heart import NOW, Heart, adt
+
+from engine.domain.delivery import Operation, Stage
+from engine.domain.encounter import EncounterStatus
+from engine.domain.message import AckCode, Entry, EntryState, Refusal
+from engine.domain.score import Band
+from engine.domain.task import TaskState
+from engine.pipeline.process import process
+
+CHF = "DG1|1||I50.9^Heart failure^I10|||F"
+DIABETES = "DG1|2||E11.9^Diabetes^I10|||F"
+ADMITTED = {4: "E", 44: "20260301113000"}
+HOME = {**ADMITTED, 36: "01", 45: "20260306114500"}
+
+
+@pytest.fixture
+def heart() -> Heart:
+    return Heart()
+
+
+def admit(heart: Heart) -> None:
+    heart.send(adt("A01", at="20260301120000", pv1=ADMITTED, segments=(CHF, DIABETES)))
+
+
+def discharge(heart: Heart, at: str = "20260306120000", **pv1: str) -> None:
+    heart.send(adt("A03", at=at, pv1=HOME, segments=(CHF, DIABETES)))
+
+
+def open_kinds(heart: Heart) -> set[str]:
+    return {task.kind for task in heart.chart().tasks if task.state is TaskState.OPEN}
+
+
+def test_a_discharge_gives_patient_encounter_scores_tasks_and_deliveries(heart: Heart) -> None:
+    admit(heart)
+    outcome = heart.send(adt("A03", pv1=HOME, segments=(CHF, DIABETES)))
+    chart = heart.chart()
+    assert outcome.state is EntryState.PROCESSED
+    assert outcome.patient_key == "MRN:558181838"
+    assert chart.encounters[0].status is EncounterStatus.FINISHED
+    lace = next(score for score in chart.scores if score.model == "lace")
+    assert (lace.value, lace.band) == (10, Band.HIGH)
+    assert open_kinds(heart) == {
+        "medication_reconciliation", "pcp_follow_up", "specialist_follow_up", "care_coordinator_alert",
+        "on_call_page", "tcm_contact",
+    }  # fmt: skip
+    assert {d.operation for d in outcome.deliveries} == {Operation.UPSERT_ENCOUNTER, Operation.UPSERT_TASK}
+
+
+def test_the_same_message_again_gives_nothing_new(heart: Heart) -> None:
+    admit(heart)
+    message = adt("A03", pv1=HOME, segments=(CHF,))
+    heart.send(message)
+    before = heart.chart()
+    outcome = heart.send(message)
+    assert outcome.charts == ()
+    assert outcome.deliveries == ()
+    assert heart.chart() == before
+
+
+def test_processing_is_a_function_of_its_arguments(heart: Heart) -> None:
+    admit(heart)
+    entry = heart.entry(adt("A03", pv1=HOME, segments=(CHF,)))
+    first = process(entry, heart.channel, heart.charts, heart.now)
+    assert process(entry, heart.channel, heart.charts, heart.now) == first
+
+
+def test_a_cancelled_discharge_retracts_what_it_caused_and_a_new_one_plans_anew(heart: Heart) -> None:
+    admit(heart)
+    discharge(heart)
+    first = {task.id for task in heart.chart().tasks}
+    outcome = heart.send(adt("A13", at="20260306130000", pv1=ADMITTED))
+    assert {task.state for task in heart.chart().tasks} == {TaskState.RETRACTED}
+    assert sum(d.operation is Operation.UPSERT_TASK for d in outcome.deliveries) == len(first)
+    discharge(heart, at="20260307120000")
+    assert len([t for t in heart.chart().tasks if t.state is TaskState.OPEN and t.id not in first]) == len(first)
+
+
+def test_diagnoses_that_come_after_the_discharge_score_again_and_plan_again(heart: Heart) -> None:
+    heart.send(adt("A03", pv1=HOME))
+    assert open_kinds(heart) == {"pcp_follow_up", "tcm_contact"}  # lace 7..12: moderate is what is proven
+    lace = next(score for score in heart.chart().scores if score.model == "lace")
+    assert (lace.value, lace.missing) == (None, ("charlson",))
+    heart.send(adt("A08", at="20260306150000", pv1=HOME, segments=(CHF, DIABETES)))
+    assert "on_call_page" in open_kinds(heart)
+    assert len([t for t in heart.chart().tasks if t.kind == "pcp_follow_up" and t.state is TaskState.OPEN]) == 1
+
+
+@pytest.mark.parametrize(("code", "kinds"), [("02", set()), ("20", set()), ("50", {"care_coordinator_alert"})])
+def test_the_disposition_gates_the_plan(heart: Heart, code: str, kinds: set[str]) -> None:
+    heart.send(adt("A03", pv1=HOME | {36: code}, segments=(CHF,)))
+    assert open_kinds(heart) == kinds
+
+
+@pytest.mark.parametrize("code", ["", "99"])
+def test_a_blank_or_unknown_disposition_is_held_for_a_person_and_never_taken_for_home(heart: Heart, code: str) -> None:
+    heart.send(adt("A03", pv1=HOME | {36: code}, segments=(CHF,)))
+    assert open_kinds(heart) == {"care_coordinator_alert"}
+
+
+@pytest.mark.parametrize("patient_class", ["O", "E"])
+def test_an_outpatient_or_ed_end_of_visit_makes_no_plan(heart: Heart, patient_class: str) -> None:
+    heart.send(adt("A03", pv1=HOME | {2: patient_class}, segments=(CHF,)))
+    assert open_kinds(heart) == set()
+
+
+def test_a_discharge_without_a_patient_class_goes_to_a_person(heart: Heart) -> None:
+    heart.send(adt("A03", pv1=HOME | {2: ""}, segments=(CHF,)))
+    assert open_kinds(heart) == {"care_coordinator_alert"}
+
+
+def test_a_death_cancels_every_task(heart: Heart) -> None:
+    admit(heart)
+    discharge(heart)
+    heart.send(adt("A31", at="20260308120000", pid={30: "Y"}))
+    assert heart.chart().patient.deceased is True
+    assert {task.state for task in heart.chart().tasks} == {TaskState.CANCELLED}
+
+
+def test_a_death_that_was_none_brings_the_plan_back(heart: Heart) -> None:
+    admit(heart)
+    discharge(heart)
+    planned = open_kinds(heart)
+    heart.send(adt("A31", at="20260308120000", pid={30: "Y"}))
+    heart.send(adt("A31", at="20260308130000", pid={30: "N"}))
+    assert heart.chart().patient.deceased is False
+    assert open_kinds(heart) == planned
+
+
+def test_a_readmission_suspends_the_earlier_plan_and_its_cancel_brings_it_back(heart: Heart) -> None:
+    admit(heart)
+    discharge(heart)
+    planned = open_kinds(heart)
+    again = {19: "V2^^^MRN", 44: "20260308113000"}
+    heart.send(adt("A01", at="20260308120000", pv1=again))
+    assert open_kinds(heart) == set()
+    heart.send(adt("A11", at="20260308130000", pv1=again))
+    assert open_kinds(heart) == planned
+
+
+def test_news_of_an_earlier_stay_plans_nothing_while_the_patient_is_in_hospital_again(heart: Heart) -> None:
+    heart.send(adt("A03", pv1=HOME))
+    heart.send(adt("A01", at="20260308120000", pv1={19: "V2^^^MRN", 44: "20260308113000"}))
+    heart.send(adt("A08", at="20260308150000", pv1=HOME, segments=(CHF, DIABETES)))
+    assert open_kinds(heart) == set()
+
+
+def test_a40_moves_encounters_tasks_and_identity_and_tells_the_destinations(heart: Heart) -> None:
+    admit(heart)
+    discharge(heart)
+    tasks = len(heart.chart().tasks)
+    merge = adt("A40", at="20260309120000", pid3="999^^^MRN^MR", segments=("MRG|558181838^^^MRN^MR",))
+    outcome = heart.send(merge)
+    assert heart.chart().patient.key == "MRN:999"
+    assert heart.chart("999").patient.merged_from == ("MRN:558181838",)
+    assert len(heart.chart("999").tasks) == tasks
+    operations = [d.operation for d in outcome.deliveries]
+    assert Operation.MERGE_PATIENT in operations
+    assert operations.count(Operation.UPSERT_TASK) == tasks
+
+
+def test_a40_with_several_groups_merges_each(heart: Heart) -> None:
+    message = adt(
+        "A40",
+        pid3="2^^^MRN^MR",
+        segments=("MRG|1^^^MRN^MR", "PID|2||4^^^MRN^MR||Roe^Rich", "MRG|3^^^MRN^MR"),
+    )
+    heart.send(message)
+    assert heart.chart("1").patient.key == "MRN:2"
+    assert heart.chart("3").patient.key == "MRN:4"
+
+
+def test_a40_whose_identifiers_do_not_pair_is_dead_lettered_and_nobody_is_merged(heart: Heart) -> None:
+    admit(heart)
+    outcome = heart.send(
+        adt("A40", at="20260309120000", pid3="999^^^OTHER^MR", segments=("MRG|558181838^^^MRN^MR",))
+    )
+    assert outcome.state is EntryState.DEAD
+    assert outcome.dead_letter is not None
+    assert outcome.dead_letter.error == "merge-pairing"
+    assert heart.chart().patient.merged_from == ()
+
+
+def test_a40_does_not_merge_by_a_shared_social_security_number(heart: Heart) -> None:
+    heart.send(adt("A28", pid3="1^^^MRN^MR~123-45-6789^^^USA^SS"))
+    heart.send(
+        adt(
+            "A40",
+            at="20260309120000",
+            pid3="3^^^MRN^MR~123-45-6789^^^USA^SS",
+            segments=("MRG|2^^^MRN^MR~123-45-6789^^^USA^SS",),
+        )
+    )
+    assert heart.chart("1").patient.key == "MRN:1"
+    assert heart.chart("2").patient.key == "MRN:3"
+
+
+def test_two_types_of_the_same_number_are_two_patients(heart: Heart) -> None:
+    heart.send(adt("A28", pid3="1^^^HOSP-A^MR"))
+    heart.send(adt("A28", pid3="1^^^HOSP-B^MR"))
+    assert heart.chart("1", "HOSP-A").id != heart.chart("1", "HOSP-B").id
+
+
+def test_without_an_authority_the_channel_names_one(heart: Heart) -> None:
+    outcome = heart.send(adt("A28", pid3="77"))
+    assert outcome.patient_key == "MRN:77"
+
+
+def test_without_an_authority_in_message_or_channel_patients_belong_to_the_channel_alone() -> None:
+    heart = Heart(identity={})
+    assert heart.send(adt("A28", pid3="77")).patient_key == "main-campus:77"
+
+
+def test_a_message_without_a_usable_identifier_is_dead_lettered(heart: Heart) -> None:
+    outcome = heart.send(adt("A01", pid3="123-45-6789^^^USA^SS", pv1=ADMITTED))
+    assert outcome.state is EntryState.DEAD
+    assert outcome.dead_letter is not None
+    assert (outcome.dead_letter.stage, outcome.dead_letter.location) == (Stage.PROCESSING, "PID-3")
+    assert (outcome.application_ack, outcome.error_code) == (AckCode.AE, 101)
+
+
+def test_a_filtered_message_is_recorded_with_the_reason_and_answered_aa() -> None:
+    heart = Heart(filter="PV1-2 == 'E'")
+    outcome = heart.send(adt("A01", pv1=ADMITTED))
+    assert outcome.state is EntryState.FILTERED
+    assert outcome.application_ack is AckCode.AA
+    assert "PV1-2 == 'E'" in (outcome.reason or "")
+
+
+def test_an_event_that_no_chart_is_concerned_with_is_recorded_and_touches_nothing(heart: Heart) -> None:
+    outcome = heart.send(adt("A60", pv1=ADMITTED))
+    assert outcome.state is EntryState.PROCESSED
+    assert outcome.charts == ()
+    assert outcome.reason is not None
+
+
+def test_shadow_mode_processes_and_sends_nothing() -> None:
+    heart = Heart(mode="shadow")
+    outcome = heart.send(adt("A01", pv1=ADMITTED))
+    assert outcome.charts
+    assert outcome.deliveries == ()
+
+
+def test_a_forwarded_message_has_the_same_key_when_it_is_replayed() -> None:
+    heart = Heart(deliver=[{"to": "files", "what": ["message"]}])
+    entry = heart.entry(adt("A60", pv1=ADMITTED))
+    first = process(entry, heart.channel, heart.charts, NOW)
+    replay = msgspec.structs.replace(entry, id=99, replay_of=entry.id, replay_root=entry.id)
+    second = process(replay, heart.channel, heart.charts, NOW)
+    assert [d.idempotency_key for d in first.deliveries] == [d.idempotency_key for d in second.deliveries]
+
+
+def test_a_sender_whose_clock_is_far_ahead_does_not_freeze_the_chart(heart: Heart) -> None:
+    heart.send(adt("A31", at="20990101000000", pid={8: "M"}))
+    heart.now = NOW + timedelta(days=1)
+    heart.send(adt("A31", at="20260307180000", pid={8: "F"}))
+    assert heart.chart().patient.sex == "F"
+
+
+def test_a_refused_entry_becomes_a_dead_letter_of_the_intake(heart: Heart) -> None:
+    refusal = Refusal(error="version-not-accepted", text="version", hl7_code=203, location="MSH-12")
+    entry: Entry = msgspec.structs.replace(heart.entry(b"x"), refusal=refusal)
+    outcome = process(entry, heart.channel, heart.charts, NOW)
+    assert outcome.state is EntryState.REFUSED
+    assert outcome.dead_letter is not None
+    assert (outcome.dead_letter.stage, outcome.dead_letter.error) == (Stage.INTAKE, "version-not-accepted")
+
+
+@pytest.mark.parametrize("payload", [b"", b"MSH", b"MSH|^~\\&|", b"\x00\xff" * 50, b"MSH|^~\\&|A|B|C|D|||ADT^A01|1|P|2.5\r"])
+def test_no_bytes_break_processing(heart: Heart, payload: bytes) -> None:
+    outcome = heart.send(payload)
+    assert outcome.state is EntryState.DEAD
+    assert outcome.dead_letter is not None
