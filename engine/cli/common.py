@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from engine.yamlfile import Problem
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_AGO: Final = re.compile(r"([0-9]{1,6})([wdhms])")
 
 NO: Final = 1
 """The answer is no: a check failed, a difference was found, a file was refused, nothing of that name."""
@@ -129,6 +133,34 @@ def limit_option(function: F) -> F:
     )(function)
 
 
+def reveal_options(function: F) -> F:
+    """Adds `reveal` and `reason`; see `site.reveal_of`."""
+    function = click.option("--reason", metavar="TEXT", help="Why; written to the audit.")(function)
+    return click.option("--reveal", is_flag=True, help="Show patient data unmasked; needs --reason.")(function)
+
+
+class When(click.ParamType[datetime]):
+    """A time: ISO 8601 (without an offset it is the time of this machine's zone), or a while ago (`7d`, `2h`, `30m`)."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        text = str(value).strip()
+        ago = _AGO.fullmatch(text)
+        if ago is not None:
+            unit = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}[ago[2]]
+            try:
+                return datetime.now(UTC) - timedelta(**{unit: int(ago[1])})
+            except OverflowError:
+                self.fail("is too long ago", param, ctx)
+        try:
+            return datetime.fromisoformat(text).astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail("must be a time like 2026-11-22T08:00 or a while ago like 7d, 2h, 30m", param, ctx)
+
+
 # --- text for people -------------------------------------------------------------------------------------------------
 
 
@@ -142,3 +174,11 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in [[header.upper() for header in headers], *lines]
     )
+
+
+def clock_time(at: datetime | str | None) -> str | None:
+    """A time as tables show it: to the second, in this machine's zone."""
+    if at is None:
+        return None
+    moment = datetime.fromisoformat(at) if isinstance(at, str) else at
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -7,30 +7,35 @@ commands take in place of the key.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from engine.domain.chart import Chart
 from engine.domain.delivery import Operation
-from engine.domain.shapes import chart_shape
 
 HIDDEN: Final = "***"
+PSEUDONYM: Final = re.compile(r"(?P<authority>[^:]*):~(?P<hash>[0-9a-f]{8})")
 
 _PERSON: Final = frozenset({"name", "birth_date", "address", "phones", "pcp", "attending"})
-_CLINICAL: Final = frozenset({"diagnoses", "procedures"})
-_KEYS: Final = frozenset({"key", "patient_key", "encounter", "account", "survivor", "merged"})
 
 
-class Mask:
-    """Masks the contract's shapes. `pseudonym` gives the stable stand-in of a patient or visit key."""
+class View:
+    """The contract's shapes as they may be shown. `pseudonym` gives the stable stand-in of a patient or visit key."""
 
-    def __init__(self, pseudonym: Callable[[str], str]) -> None:
+    def __init__(self, pseudonym: Callable[[str], str], *, revealed: bool) -> None:
         self._pseudonym = pseudonym
+        self.revealed = revealed
 
     def key(self, key: str | None) -> str | None:
-        return None if key is None else self._pseudonym(key)
+        return key if key is None or self.revealed else self._pseudonym(key)
+
+    def text(self, text: str | None) -> str | None:
+        """A text that may hold anything."""
+        return text if self.revealed else hide(text)
 
     def patient(self, shape: Mapping[str, Any]) -> dict[str, Any]:
+        if self.revealed:
+            return dict(shape)
         masked = {name: hide(value) if name in _PERSON else value for name, value in shape.items()}
         masked["key"] = self.key(shape["key"])
         masked["identifiers"] = [identifier | {"value": HIDDEN} for identifier in shape["identifiers"]]
@@ -38,6 +43,8 @@ class Mask:
         return masked
 
     def encounter(self, shape: Mapping[str, Any]) -> dict[str, Any]:
+        if self.revealed:
+            return dict(shape)
         masked = {name: hide(value) if name in _PERSON else value for name, value in shape.items()}
         masked["key"] = self.key(shape["key"])
         masked["visit_number"] = hide(shape["visit_number"])
@@ -47,16 +54,18 @@ class Mask:
         return masked
 
     def score(self, shape: Mapping[str, Any]) -> dict[str, Any]:
+        if self.revealed:
+            return dict(shape)
         masked = dict(shape)
         masked["encounter"] = self.key(shape["encounter"])
         masked["factors"] = [_hide_but(factor, {"name", "points"}) for factor in shape["factors"]]
         return masked
 
     def task(self, shape: Mapping[str, Any]) -> dict[str, Any]:
-        masked = dict(shape)
-        for name in ("encounter", "patient_key", "suspended_by"):
-            masked[name] = self.key(shape.get(name))
-        return masked
+        if self.revealed:
+            return dict(shape)
+        keys = {name: self.key(shape[name]) for name in ("encounter", "patient_key", "suspended_by") if name in shape}
+        return dict(shape) | keys
 
     def chart(self, shape: Mapping[str, Any]) -> dict[str, Any]:
         return self.patient(shape) | {
@@ -67,6 +76,8 @@ class Mask:
 
     def payload(self, operation: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         """The payload of a delivery, part by part."""
+        if self.revealed:
+            return dict(payload)
         match operation:
             case Operation.UPSERT_PATIENT:
                 return {"patient": self.patient(payload["patient"])}
@@ -94,6 +105,3 @@ def hide(value: Any) -> Any:
 
 def _hide_but(item: Mapping[str, Any], shown: set[str]) -> dict[str, Any]:
     return {name: value if name in shown else hide(value) for name, value in item.items()}
-
-
-__all__ = ["HIDDEN", "Chart", "Mask", "chart_shape", "hide"]

@@ -173,7 +173,7 @@ def read_header(payload: bytes) -> Header:
     """MSH of a message.
 
     Raises HeaderError: no MSH (100), unusable delimiters (102), MSH-9 or MSH-10 missing (101), a second MSH in the same
-    payload (100: two messages merged by a sender or a broken frame must never be read as one patient's).
+    payload (100).
     """
     deviations: tuple[str, ...] = ()
     wide: str | None = None
@@ -226,21 +226,32 @@ def read_header(payload: bytes) -> Header:
             location="MSH-10",
             header=header,
         )
-    if end >= 0 and _another_header(payload, separator, end):
-        raise HeaderError(
-            "several-headers",
-            "one payload holds several messages",
-            hl7_code=SEGMENT_SEQUENCE,
-            location="MSH[2]",
-            header=header,
-        )
+    if end >= 0 and _another_header(payload, end):
+        raise several_headers(header)
     return header
 
 
-def _another_header(payload: bytes, separator: bytes, start: int) -> bool:
-    if payload.find(b"\rMSH" + separator, start) >= 0:
-        return True
-    return b"\n" in payload and payload.find(b"\nMSH" + separator, start) >= 0
+def several_headers(header: Header) -> HeaderError:
+    """The refusal of a payload with a second MSH: messages merged by a sender or a broken frame.
+
+    They must never be read as one patient's.
+    """
+    return HeaderError(
+        "several-headers",
+        "one payload holds several messages",
+        hl7_code=SEGMENT_SEQUENCE,
+        location="MSH[2]",
+        header=header,
+    )
+
+
+def _another_header(payload: bytes, start: int) -> bool:
+    """Whether a further MSH starts a line. A quick look; the reader, which sees every segment, makes sure."""
+    for name in (b"\rMSH", b"\nMSH") if b"\n" in payload else (b"\rMSH",):
+        found = payload.find(name, start)
+        if found >= 0 and _usable(payload[found + 4 : found + 5]):
+            return True
+    return False
 
 
 def _find_header(payload: bytes) -> tuple[int, tuple[str, ...]]:
@@ -269,17 +280,17 @@ def _find_header(payload: bytes) -> tuple[int, tuple[str, ...]]:
 def _delimiters(separator: bytes, encoding: bytes) -> tuple[Delimiters, bytes, tuple[str, ...]]:
     r"""The delimiters, the component separator as a byte, and what was strange about them.
 
-    Accepted beyond the standard: nothing declared (the usual ones are meant); fewer than four; more than five
-    characters, of which the first four count (`^~\&amp;` out of XML); the escape character doubled as programmers
-    write it (`^~\\&`), where the escape is a backslash and the subcomponent separator what follows.
+    Accepted beyond the standard: nothing declared (the usual ones are meant); fewer than four; more characters than
+    can be delimiters, of which the first four count (`^~\&amp;` out of XML); the escape character doubled as
+    programmers write it (`^~\\&`), where the escape is a backslash and the subcomponent separator what follows.
     """
     if not encoding:
         return (*_usual(separator), (ENCODING_CHARACTERS_MISSING,))
     deviations: tuple[str, ...] = ()
-    if len(encoding) >= 5 and encoding[2] == encoding[3]:
+    if len(encoding) >= 4 and encoding[2] == encoding[3]:
         encoding = encoding[:3] + encoding[4:]
         deviations += (ESCAPE_DOUBLED,)
-    if len(encoding) > 5:
+    if len(encoding) > 5 or (len(encoding) == 5 and not (_usable(encoding[4:]) and encoding[4] not in encoding[:4])):
         encoding = encoding[:4]
         deviations += (ENCODING_CHARACTERS_LONG,)
     characters = [bytes((byte,)) for byte in encoding]

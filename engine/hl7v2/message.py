@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from engine.hl7v2 import charset as charsets
 from engine.hl7v2.escape import unescaper
-from engine.hl7v2.header import SEGMENT_CASE, Delimiters, Header, read_header
+from engine.hl7v2.header import SEGMENT_CASE, Delimiters, Header, read_header, several_headers
 from engine.hl7v2.path import ALL, Path, compiled
 
 NULL: Final = '""'
@@ -30,11 +30,11 @@ SEGMENT_UNREADABLE: Final = "segment-unreadable"
 
 _HEADERS: Final = frozenset({"MSH", "FHS", "BHS"})
 _COMMON: Final = frozenset({
-    "MSH", "SFT", "UAC", "EVN", "PID", "PD1", "ARV", "ROL", "NK1", "PV1", "PV2", "DB1", "OBX", "AL1",
+    "SFT", "UAC", "EVN", "PID", "PD1", "ARV", "ROL", "NK1", "PV1", "PV2", "DB1", "OBX", "AL1",
     "DG1", "DRG", "PR1", "GT1", "IN1", "IN2", "IN3", "ACC", "UB1", "UB2", "PDA", "MRG", "OBR", "ORC",
     "NTE", "NPU", "AUT", "CON", "ZBE",
 })  # fmt: skip
-_BLANK: Final = "\t\n\x0b\x0c \0\ufeff"
+_BLANK: Final = "\0\t\n\x0b\x0c\x1c \ufeff"
 
 
 class Syntax:
@@ -215,7 +215,8 @@ class Message:
         """Read a message.
 
         default, fallback: the channel's charset and the one of last resort, as Python codec names. header: when it was
-        read already (a HeaderError's partial one too). Raises HeaderError.
+        read already (a HeaderError's partial one too). Raises HeaderError, also for a second MSH that `read_header`
+        overlooked.
         """
         if header is None:
             header = read_header(payload)
@@ -235,8 +236,12 @@ class Message:
             name = known(line[:4])
             if name is not None:
                 segments.append(Segment(name, line, syntax))
+            elif line[:3] == "MSH" and not segments:
+                segments.append(Segment("MSH", line, syntax))
             elif line.strip(_BLANK):
                 segment, found = _other_segment(line, syntax)
+                if segment.name == "MSH" and segments:
+                    raise several_headers(header)
                 segments.append(segment)
                 deviations += found
         return Message(payload, header, decoded.charset, tuple(segments), tuple(dict.fromkeys(deviations)))

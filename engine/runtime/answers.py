@@ -178,7 +178,7 @@ class LateAnswers:
         self._wake = asyncio.Event()
 
     def expect(self, exchange: Exchange, index: int, stored: Stored) -> None:
-        """This message's application answer has to wait."""
+        """The application answer to this message has to wait."""
         waiter = _Waiter(exchange, index, stored, asyncio.get_running_loop().time())
         if waiter.holds:
             exchange.missing += 1

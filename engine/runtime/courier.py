@@ -70,8 +70,8 @@ class Counters:
 class Courier:
     """Runs one task for each destination until it is stopped.
 
-    outbox, ledger, reader: the charts side of the store. random: uniform in [0, 1), for jitter. count: told of what
-    became of deliveries (destination, `delivered` `retried` `held` or `dead`, how many).
+    outbox, ledger, reader: the store's charts side. random: uniform in [0, 1), for jitter. count: told of what became
+    of deliveries (destination, `delivered` `retried` `held` or `dead`, how many).
     """
 
     def __init__(
@@ -157,10 +157,11 @@ class _Rounds:
                     wait = await self._round()
                 except StoreError as error:
                     _log.warning("outbox not usable", destination=self.name, exc_info=error)
+                    self._looked_for_interrupted = False  # what was begun in this round may have no result
                     wait = _PAUSE_SECONDS
                 except Exception as error:  # noqa: BLE001 - the one supervised loop of a destination: it goes on
                     _log.error("courier round failed", destination=self.name, exc_info=error)
-                    self._looked_for_interrupted = False  # what was begun in this round has no result either
+                    self._looked_for_interrupted = False  # as above
                     wait = _PAUSE_SECONDS
                 if wait and not self._stopping:
                     with contextlib.suppress(TimeoutError):
@@ -290,13 +291,14 @@ class _Rounds:
             result.retry_after_seconds,
             idempotent=self._connector.idempotent,
         )
+        next_attempt_at = None
         match decision:
             case RetryAt(at=at):
                 state, next_attempt_at = DeliveryState.PENDING, at
             case Hold():
-                state, next_attempt_at = DeliveryState.HELD, None
+                state = DeliveryState.HELD
             case Bury():
-                state, next_attempt_at = DeliveryState.DEAD, None
+                state = DeliveryState.DEAD
         return Settled(
             id=queued.id,
             state=state,
@@ -337,11 +339,14 @@ class _Rounds:
         if not self._connector.idempotent:
             ids = await self._read(lambda conn: self._outbox.interrupted(conn, self.name))
             for id_ in ids:
-                queued = await self._read(lambda conn, id_=id_: self._outbox.get(conn, id_))
-                if queued is not None:
-                    doubt = failed(DeliveryFailure.AMBIGUOUS, "interrupted", "the engine stopped in the middle of it")
-                    await self._settle([queued], [doubt])
+                await self._hold(id_)
         self._looked_for_interrupted = True
+
+    async def _hold(self, delivery_id: int) -> None:
+        queued = await self._read(lambda conn: self._outbox.get(conn, delivery_id))
+        if queued is not None:
+            doubt = failed(DeliveryFailure.AMBIGUOUS, "interrupted", "the engine stopped in the middle of it")
+            await self._settle([queued], [doubt])
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         def read() -> T:

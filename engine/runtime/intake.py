@@ -26,7 +26,6 @@ from engine.hl7v2 import batch as batches
 from engine.hl7v2 import mllp
 from engine.hl7v2.ack import acknowledge
 from engine.runtime.acceptance import (
-    CONFLICT,
     LINK_RESTART,
     LINK_RESYNC,
     SEQUENCE_NUMBER_HIGH,
@@ -43,7 +42,7 @@ from engine.runtime.acceptance import (
 )
 from engine.runtime.answers import Exchange, Lane, LateAnswers, Outcomes, Peer, ReturnTo, fresh_control_id, made
 from engine.runtime.metrics import Metrics, event_label
-from engine.store.journal import Append, Journal, Stored
+from engine.store.journal import CONFLICT, Append, Journal, Stored
 from engine.store.keys import KeyRing
 from engine.store.ledger import Ledger
 

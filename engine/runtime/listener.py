@@ -15,12 +15,13 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from engine import logs
 from engine.errors import HandoffError
 from engine.hl7v2 import mllp
-from engine.runtime.intake import Exchange, Intake, Lane
+from engine.runtime.answers import Exchange, Lane
+from engine.runtime.intake import Intake
 from engine.settings import Channel
 
 _log = logs.get_logger(__name__)
@@ -58,7 +59,8 @@ class Listener:
         self._sweeper: asyncio.TimerHandle | None = None
         self._held: dict[Connection, None] = {}
         self._pass: Connection | None = None
-        self._draining = False
+        self._emptied = asyncio.Event()
+        self.draining = False
         self.connections: set[Connection] = set()
         self.lingering: set[Connection] = set()
         self.unfinished_bytes = 0
@@ -91,6 +93,7 @@ class Listener:
             ssl_handshake_timeout=HANDSHAKE_SECONDS_MAX if self._tls else None,
         )
         self.host, self.port = sock.getsockname()[:2]
+        self.lane.counts.inflight_bytes = lambda: self.inflight_bytes
         self._sweep()
         _log.info("listener opened", channel=self.channel.name, host=self.host, port=self.port)
 
@@ -118,16 +121,15 @@ class Listener:
     async def drain(self, seconds_max: float) -> bool:
         """Answer what has been received, then close every connection. Returns whether all were answered in time."""
         self.stop_accepting()
-        self._draining = True
-        loop = asyncio.get_running_loop()
-        until = loop.time() + seconds_max
+        self.draining = True
         for connection in list(self.connections):
             connection.drain()
-        while self.connections and loop.time() < until:
-            await asyncio.sleep(0.01)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds_max):
+                while self.connections or self.lingering:
+                    self._emptied.clear()
+                    await self._emptied.wait()
         clean = not any(connection.exchanges for connection in self.connections)
-        while self.lingering and loop.time() < until:
-            await asyncio.sleep(0.01)
         for connection in [*self.connections, *self.lingering]:
             connection.abort()
         if self._sweeper is not None:
@@ -202,6 +204,8 @@ class Listener:
         self._held.pop(connection, None)
         self.end_pass(connection)
         self.relax()
+        if not self.connections and not self.lingering:
+            self._emptied.set()
 
     @property
     def full(self) -> bool:
@@ -217,7 +221,7 @@ class Listener:
         self._intake.unsent(self.lane, arrivals)
 
     def told(self, arrivals: list[int]) -> None:
-        self._intake.sent(self.lane, arrivals)
+        self._intake.sent(arrivals)
 
     def _sweep(self) -> None:
         """One timer for all connections: a timer for each, set anew with each message, would cost more than reading."""
@@ -235,7 +239,7 @@ class Connection(asyncio.Protocol):
     """One sender's connection."""
 
     __slots__ = (
-        "_arrivals_written", "_closing_since", "_decoder", "_end_timer", "_frame_since", "_holds", "_half_closed",
+        "_arrivals_written", "_closing_since", "_decoder", "_end_timer", "_frame_since", "_half_closed", "_holds",
         "_junk_seen", "_listener", "_loop", "_partials_seen", "_seen_at", "_stalled_since", "_transport",
         "_unfinished", "exchanges", "peer",
     )  # fmt: skip
@@ -261,8 +265,8 @@ class Connection(asyncio.Protocol):
     # --- called by the loop ------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a stream server makes no other
-        self._transport = transport
+        # A stream server makes no other; uvloop's own are not of that class.
+        self._transport = transport = cast("asyncio.Transport", transport)
         # With no low and high water `pause_writing` means: the peer's system did not take all that was written.
         transport.set_write_buffer_limits(high=0)
         listener, counts = self._listener, self._listener.lane.counts
@@ -273,7 +277,7 @@ class Connection(asyncio.Protocol):
             listener.lingering.add(self)
             transport.abort()
             return
-        if len(listener.connections) >= listener.channel.listen.connections_max or listener.is_draining:
+        if len(listener.connections) >= listener.channel.listen.connections_max or listener.draining:
             counts.connections_refused["too-many"] += 1
             transport.write(listener.refuse())
             self._linger()
@@ -307,7 +311,7 @@ class Connection(asyncio.Protocol):
         if self in listener.connections:
             listener.lane.counts.connections -= 1
             if not self._half_closed:
-                self._decoder.close()  # counts the frame that was cut off; a lone 1C without CR is not answered any more
+                self._decoder.close()  # counts the frame that was cut off
             self._count_framing()
         listener.unfinished_bytes -= self._unfinished
         self._unfinished = 0

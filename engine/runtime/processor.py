@@ -6,6 +6,7 @@ entries are worked on one after the other against the charts in memory, and all 
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -17,13 +18,17 @@ from engine.domain.chart import Charts
 from engine.domain.delivery import DeadLetter, Stage
 from engine.domain.message import AckCode, Entry, EntryState
 from engine.domain.outcome import Outcome
-from engine.errors import INTERNAL_ERROR, HandoffError, StaleChartError, StoreError, StoreUnavailableError
+from engine.errors import INTERNAL_ERROR, CursorMovedError, HandoffError, StaleChartError, StoreError, StoreUnavailableError
 from engine.logs import get_logger
 from engine.pipeline.channel import CompiledChannel, CompiledConfiguration
 from engine.pipeline.process import Prepared, decide, internal_failure, prepare
-from engine.store import Store
+from engine.runtime.worker import Tally, Wake
+from engine.store.store import Store
 
 BATCH_MAX: Final = 256
+_POLL_SECONDS: Final = 0.5
+"""A hint may be lost; the journal is then looked at so much later."""
+_STORE_PAUSE_SECONDS: Final = 1.0
 _STALE_ATTEMPTS_MAX: Final = 10
 _RECORDED_CONFIGURATIONS_MAX: Final = 8
 
@@ -45,20 +50,34 @@ class Processor:
         *,
         recompile: Callable[[str], CompiledConfiguration | None],
         on_outcomes: Callable[[Sequence[int]], None],
+        tally: Tally,
     ) -> None:
         self._store = store
         self._configuration = configuration
         self._clock = clock
         self._recompile = recompile
         self._on_outcomes = on_outcomes
+        self._tally = tally
         self._recorded: OrderedDict[str, CompiledConfiguration | None] = OrderedDict()
         self._observed: dict[str, datetime] = {}
-        self.outcomes: dict[tuple[str, str], int] = {}
-        """Counts for the metrics: (channel, state) -> entries."""
 
     def reload(self, configuration: CompiledConfiguration) -> None:
         """Work with another configuration from the next batch on."""
         self._configuration = configuration
+
+    async def run(self, work: Wake, written: Wake, stopping: asyncio.Event) -> None:
+        """Work until told to stop; the batch in hand is finished first. `work` wakes it, `written` tells the couriers."""
+        while not stopping.is_set():
+            try:
+                count = await asyncio.to_thread(self.step)
+            except StoreUnavailableError as error:
+                log.warning("store not available, processing waits", seconds=_STORE_PAUSE_SECONDS, exc_info=error)
+                await work.wait(_STORE_PAUSE_SECONDS)
+                continue
+            if count:
+                written.ring()
+            else:
+                await work.wait(_POLL_SECONDS)
 
     def step(self) -> int:
         """One batch of every channel that is not paused. Returns how many entries were recorded; 0: nothing waits.
@@ -66,7 +85,7 @@ class Processor:
         Raises StoreUnavailableError when the store can't be used now; nothing is lost, call again later.
         """
         with self._store.reader() as conn:
-            cursors = self._store.cursors(conn)
+            cursors = self._store.recorder.cursors(conn)
             if not self._observed:
                 self._observed = dict(self._store.journal.first_received(conn))
             batches = [
@@ -91,7 +110,7 @@ class Processor:
             except StaleChartError:
                 log.info("charts changed meanwhile, working on the batch again", channel=name, attempt=attempt)
                 continue
-            except StoreUnavailableError:
+            except (StoreUnavailableError, CursorMovedError):
                 raise
             except Exception as error:
                 if len(entries) > 1:
@@ -123,12 +142,13 @@ class Processor:
         self._on_outcomes([entry.id for entry in entries if entry.wants_application_ack])
 
     def _commit(self, name: str, outcomes: list[Outcome], before: Charts, cursor: int, now: datetime) -> None:
-        self._store.ledger.write_now(
-            lambda conn: self._store.record(conn, outcomes, before, channel=name, cursor=cursor, now=now)
+        self._store.charts_ledger.write_now(
+            lambda conn: self._store.recorder.record(conn, outcomes, before, channel=name, cursor=cursor, now=now)
         )
         for outcome in outcomes:
-            key = (name, outcome.state.value)
-            self.outcomes[key] = self.outcomes.get(key, 0) + 1
+            self._tally.processed(name, outcome.state.value)
+            for deviation in outcome.deviations:
+                self._tally.deviation(name, deviation.partition(":")[0])
 
     def _prepare(self, entry: Entry, channel: CompiledChannel | None) -> Prepared:
         if channel is None:

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,34 +58,39 @@ class Depths:
 
 
 class Tally:
-    """Counts since the last report."""
+    """Counts since the last report. Services count in any thread."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._processed: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._deliveries: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._deviations: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     def processed(self, channel: str, state: str, count: int = 1) -> None:
-        self._processed[channel][state] += count
+        with self._lock:
+            self._processed[channel][state] += count
 
     def delivery(self, destination: str, state: str, count: int = 1) -> None:
-        self._deliveries[destination][state] += count
+        with self._lock:
+            self._deliveries[destination][state] += count
 
     def deviation(self, channel: str, code: str, count: int = 1) -> None:
-        self._deviations[channel][code] += count
+        with self._lock:
+            self._deviations[channel][code] += count
 
     def take(self, depths: Depths, *, failing: tuple[str, ...]) -> hints.Report:
-        report = hints.Report(
-            processed={name: dict(counts) for name, counts in self._processed.items()},
-            deliveries={name: dict(counts) for name, counts in self._deliveries.items()},
-            deviations={name: dict(counts) for name, counts in self._deviations.items()},
-            pending=depths.pending,
-            outbox=depths.outbox,
-            failing=failing,
-        )
-        self._processed.clear()
-        self._deliveries.clear()
-        self._deviations.clear()
+        with self._lock:
+            report = hints.Report(
+                processed={name: dict(counts) for name, counts in self._processed.items()},
+                deliveries={name: dict(counts) for name, counts in self._deliveries.items()},
+                deviations={name: dict(counts) for name, counts in self._deviations.items()},
+                pending=depths.pending,
+                outbox=depths.outbox,
+                failing=failing,
+            )
+            self._processed.clear()
+            self._deliveries.clear()
+            self._deviations.clear()
         return report
 
 

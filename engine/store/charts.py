@@ -107,6 +107,14 @@ class ChartStore:
         owners = {row.chart_id for row in _KEYS.rows(conn, [key_hash(self._keys, key)])}
         return [found for found in self._whole(conn, owners) if found.merged_into is None]
 
+    def by_key_hash(self, conn: Connection, prefix: bytes) -> list[Chart]:
+        """The living charts with a key whose hash (`key_hash`) begins so: what a pseudonym leads to."""
+        statement = select(identifier.c.chart_id).where(
+            identifier.c.key_hash.between(prefix.ljust(16, b"\x00"), prefix.ljust(16, b"\xff"))
+        )
+        owners = {row.chart_id for row in conn.execute(statement)}
+        return [found for found in self._whole(conn, owners) if found.merged_into is None]
+
     def find(self, conn: Connection, limit: int = 100) -> list[Chart]:
         """The living charts that changed last, newest first."""
         statement = select(chart.c.id).where(chart.c.merged_into.is_(None)).order_by(chart.c.updated_at.desc())

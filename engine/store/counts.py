@@ -1,7 +1,8 @@
 """The ledger: what arrived and what became of it, from counts that do not know of each other.
 
 `received` and `duplicates` come from the journal's rows, `refused` from the flag of the entries, `processed`,
-`filtered` and `dead` from the outcomes, `pending` from the entries behind the cursor. They add up only when no entry was lost.
+`filtered` and `dead` from the outcomes, `pending` from the entries behind the cursor. They add up only when no entry
+was lost.
 """
 
 from __future__ import annotations

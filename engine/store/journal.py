@@ -14,8 +14,18 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, bindparam,
-    delete, func, literal_column, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    bindparam,
+    delete,
+    func,
+    literal_column,
+    select,
+    text,
+    update,
+)
 
 from engine.domain.message import AckCode, AckState, Entry, EntryState, Receipt, Refusal, Summary
 from engine.domain.record import Phi, Record
@@ -109,8 +119,8 @@ _INSERT_REPEATS: Final = Rows(repeat, ("id", "entry_id", "channel", "received_at
 _UPSERT_LINKS: Final = Rows(
     schema.link, ("channel", "sequence_number"), conflict=("channel",), replace=("sequence_number",)
 )
-_LAST_ENTRY: Final = Prepared(select(func.coalesce(func.max(entry.c.id), 0)), ())
-_LAST_REPEAT: Final = Prepared(select(func.coalesce(func.max(repeat.c.id), 0)), ())
+_LAST_ENTRY: Final = Prepared(select(func.coalesce(func.max(entry.c.id), literal_column("0"))), ())
+_LAST_REPEAT: Final = Prepared(select(func.coalesce(func.max(repeat.c.id), literal_column("0"))), ())
 _ORIGINALS: Final = Listed(
     entry.c.message_key,
     lambda listed: select(

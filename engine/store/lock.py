@@ -1,7 +1,7 @@
 """The worker's lock: one process at a time works on the charts; a second one waits until the first is gone.
 
-The cursor's compare-and-swap keeps the data right in any case. The lock keeps a second worker from doing all the work in
-vain, and from sending what the first one is sending.
+The cursor's compare-and-swap keeps the data right in any case. The lock keeps a second worker from doing all the work
+in vain, and from sending what the first one is sending.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class WorkerLock(Protocol):
 @asynccontextmanager
 async def worker_lock(location: Location) -> AsyncIterator[None]:
     """Hold the lock; wait for it as long as it takes. Cancel it to stop waiting."""
-    while (lock := await asyncio.to_thread(try_worker_lock, location)) is None:
+    while (lock := await asyncio.to_thread(try_worker_lock, location)) is None:  # noqa: ASYNC110 - of another process
         await asyncio.sleep(_ASK_AGAIN_SECONDS)
     try:
         yield

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, literal_column, select, update
 
 from engine.domain.chart import Chart, Charts, identity
 from engine.domain.delivery import Delivery, DeliveryState
@@ -115,7 +115,7 @@ _REPLACE_TASKS: Final = Rows(schema.task, _TASK_COLUMNS, conflict=("id",), repla
 _KNOWN_DELIVERIES: Final = Listed(
     delivery.c.idempotency_key, lambda listed: select(delivery.c.idempotency_key).where(listed)
 )
-_LAST_DELIVERY: Final = Prepared(select(func.coalesce(func.max(delivery.c.id), 0)), ())
+_LAST_DELIVERY: Final = Prepared(select(func.coalesce(func.max(delivery.c.id), literal_column("0"))), ())
 _INSERT_DELIVERIES: Final = Rows(
     delivery,
     ("id", "entry_id", "channel", "destination", "operation", "ordering_key", "idempotency_key", "state", "turn",

@@ -88,15 +88,13 @@ class Prepared:
     def __init__(self, statement: Select[Any] | Update | Delete | Insert, names: Sequence[str]) -> None:
         self._statement = statement
         self._names = tuple(names)
-        self._texts: dict[str, tuple[str, tuple[int, ...]]] = {}
+        self._compiled: dict[str, _Compiled] = {}
 
     def run(self, conn: Connection, *values: Any) -> CursorResult[Any]:
-        found = self._texts.get(conn.dialect.name)
+        found = self._compiled.get(conn.dialect.name)
         if found is None:
-            text, order = _ordered(conn, self._statement)
-            found = self._texts[conn.dialect.name] = (text, tuple(self._names.index(name) for name in order))
-        text, positions = found
-        return conn.exec_driver_sql(text, tuple(values[position] for position in positions))
+            found = self._compiled[conn.dialect.name] = _Compiled(conn, self._statement, self._names)
+        return conn.exec_driver_sql(found.text, found.arrange(values))
 
 
 class Listed:
@@ -114,7 +112,7 @@ class Listed:
         self._column = column
         self._build = build
         self._names = tuple(names)
-        self._texts: dict[tuple[str, int], tuple[str, tuple[int, ...]]] = {}
+        self._compiled: dict[tuple[str, int], _Compiled] = {}
 
     def rows(self, conn: Connection, values: Sequence[Any], *fixed: Any) -> list[Row[Any]]:
         found: list[Row[Any]] = []
@@ -137,29 +135,42 @@ class Listed:
             count = 1 << (len(part) - 1).bit_length()
             part += part[-1:] * (count - len(part))
             key = (conn.dialect.name, count)
-            found = self._texts.get(key)
+            found = self._compiled.get(key)
             if found is None:
-                found = self._texts[key] = self._compile(conn, count)
-            text, positions = found
-            given = (*fixed, *part)
-            calls.append((text, tuple(given[position] for position in positions)))
+                found = self._compiled[key] = self._compile(conn, count)
+            calls.append((found.text, found.arrange((*fixed, *part))))
         return calls
 
-    def _compile(self, conn: Connection, count: int) -> tuple[str, tuple[int, ...]]:
+    def _compile(self, conn: Connection, count: int) -> _Compiled:
         names = [f"{_VALUE}{index}" for index in range(count)]
         binds: list[BindParameter[Any]] = [bind(name, type_=self._column.type) for name in names]
-        text, order = _ordered(conn, self._build(self._column.in_(binds)))
-        given = [*self._names, *names]
-        return text, tuple(given.index(name) for name in order)
+        return _Compiled(conn, self._build(self._column.in_(binds)), (*self._names, *names))
 
 
-def _ordered(conn: Connection, statement: Select[Any] | Update | Delete | Insert) -> tuple[str, Sequence[str]]:
-    compiled = statement.compile(dialect=conn.dialect)
-    return str(compiled), compiled.positiontup or ()
+class _Compiled:
+    """The text of a statement, and how what is given becomes its parameters."""
+
+    __slots__ = ("_constants", "_positions", "text")
+
+    def __init__(
+        self, conn: Connection, statement: Select[Any] | Update | Delete | Insert, names: Sequence[str]
+    ) -> None:
+        compiled = statement.compile(dialect=conn.dialect)
+        order = compiled.positiontup or ()
+        given = {name: position for position, name in enumerate(names)}
+        # What is not given is a constant that SQLAlchemy made a parameter of (a NULL, SQLite's OFFSET 0).
+        constants = [name for name in order if name not in given]
+        self.text = str(compiled)
+        self._constants = tuple(compiled.params[name] for name in constants)
+        self._positions = tuple(given[name] if name in given else len(names) + constants.index(name) for name in order)
+
+    def arrange(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        given = (*values, *self._constants)
+        return tuple(given[position] for position in self._positions)
 
 
 def _compiled(conn: Connection, statement: Insert, wanted: list[str]) -> str:
-    text, order = _ordered(conn, statement)
-    if list(order) != wanted:  # the flat tuples of Rows rely on it
+    compiled = statement.compile(dialect=conn.dialect)
+    if list(compiled.positiontup or ()) != wanted:  # the flat tuples of Rows rely on it
         raise AssertionError(f"columns of {statement.table.name} are not in the order of the table")
-    return text
+    return str(compiled)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, Self, TypeVar
 
 from sqlalchemy import Connection, Engine
 
@@ -50,6 +50,8 @@ class Store:
         self.dead_letters = DeadLetters()
         self.tasks = TaskStore(self.charts, self.recorder)
         self.audit = AuditStore(keys)
+        self.record = self.recorder.record
+        self.cursors = self.recorder.cursors
         self.configs = ConfigStore()
         self._lock = threading.Lock()
         self._ledgers: dict[str, Ledger] = {}
@@ -68,6 +70,13 @@ class Store:
         return cls(location, keys, role)
 
     @property
+    def ledger(self) -> Ledger:
+        """The one of the side that this process writes; a tool writes both and has to say which."""
+        if self.role == "tool":
+            raise StoreError("a tool names the side it writes: journal_ledger or charts_ledger")
+        return self._ledger(_SIDES[self.role][0])
+
+    @property
     def journal_ledger(self) -> Ledger:
         """The one who writes the journal."""
         return self._ledger(JOURNAL)
@@ -79,7 +88,7 @@ class Store:
 
     @contextmanager
     def reader(self) -> Iterator[Connection]:
-        """A connection that reads both sides as they are at its first look. Keep it short: on SQLite it holds the log."""
+        """A connection that reads both sides as they are at its first look. Keep it short: it pins SQLite's log."""
         with translated(), self._readers().connect() as conn, conn.begin():
             yield conn
 
@@ -107,7 +116,7 @@ class Store:
         if engine is not None:
             engine.dispose()
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import resource
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from time import perf_counter
 from typing import Any, Final, cast
 
@@ -123,6 +125,10 @@ class _Sender(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the run only counts
         if self._expected:
             self._run.wrong += 1
@@ -161,17 +167,15 @@ class _Sender(asyncio.Protocol):
 async def load(host: str, port: int, *, senders: int, name: str, run: Run) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
     protocols: list[_Sender] = []
-    transports: list[asyncio.BaseTransport] = []
     for number in range(senders):
-        transport, protocol = await loop.create_connection(lambda number=number: _Sender(run, number, name), host, port)  # type: ignore[misc]  # mypy can't infer a lambda with a default
-        transports.append(transport)
+        _, protocol = await loop.create_connection(partial(_Sender, run, number, name), host, port)
         protocols.append(protocol)
     before = resource.getrusage(resource.RUSAGE_SELF)
     run.start(protocols)
     await run.done.wait()
     after = resource.getrusage(resource.RUSAGE_SELF)
-    for transport in transports:
-        transport.abort()  # type: ignore[attr-defined]  # a stream transport, which BaseTransport does not say
+    for protocol in protocols:
+        protocol.close()
     own = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     elapsed = (run.until if run.seconds else run.last_at) - run.counts_from
     latencies = sorted(run.latencies)
@@ -206,12 +210,11 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=0, help="or send so many")
     parser.add_argument("--name", default="B", help="control ids, record and visit numbers start with it")
     options = parser.parse_args()
-    try:
+    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with contextlib.suppress(ImportError):
         import uvloop
 
         factory = uvloop.new_event_loop
-    except ImportError:
-        factory = asyncio.new_event_loop
 
     async def work() -> dict[str, Any]:
         run = Run(seconds=options.seconds, warm_up_seconds=options.warm_up_seconds, messages=options.messages)

@@ -1,7 +1,7 @@
 """Bringing the tables of both sides to the revision that the code works with.
 
-Each side has its own `alembic_version` and is migrated by itself, in one transaction. Alembic is imported only when there
-is something to do, so that it costs nothing at an ordinary start.
+Each side has its own `alembic_version` and is migrated by itself, in one transaction. Alembic is imported only when
+there is something to do, so that it costs nothing at an ordinary start.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Column, Connection, MetaData, String, Table, select, text
 
 from engine.errors import StoreUnavailableError
 from engine.store.engines import Location, make_sqlite_file, reader_engine, translated, writer_engine
@@ -75,5 +75,6 @@ def upgrade(location: Location) -> bool:
 def _revision(conn: Connection, side: str) -> str | None:
     if not conn.dialect.has_table(conn, "alembic_version", schema=side):
         return None
-    revision: str | None = conn.execute(text(f"SELECT version_num FROM {side}.alembic_version")).scalar_one_or_none()
+    version = Table("alembic_version", MetaData(), Column("version_num", String(32)), schema=side)
+    revision: str | None = conn.execute(select(version.c.version_num)).scalar_one_or_none()
     return revision

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from engine.domain.message import AckCode
 from engine.errors import DeliveryError, DeliveryFailure
@@ -16,7 +23,7 @@ from engine.hl7v2.ack import Verdict, acknowledge
 from engine.hl7v2.batch import answer, messages_in, split
 from engine.hl7v2.header import HeaderError, read_header
 from engine.hl7v2.mllp import COMMIT_ACK, FrameDecoder, wrap
-from engine.simulator.sender import Sender
+from engine.simulator.sender import Sender, Tls
 
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
 Write = Callable[[bytes], None]
@@ -65,7 +72,9 @@ async def sender(peer: Receiver, *, timeout_seconds: float = 5.0) -> AsyncIterat
 
 
 def message(control_id: str, *, accept: str = "", application: str = "") -> bytes:
-    return f"MSH|^~\\&|A|B|C|D|20260302||ADT^A01^ADT_A01|{control_id}|P|2.5.1|||{accept}|{application}\rPID|1\r".encode()
+    return (
+        f"MSH|^~\\&|A|B|C|D|20260302||ADT^A01^ADT_A01|{control_id}|P|2.5.1|||{accept}|{application}\rPID|1\r".encode()
+    )
 
 
 def ack(payload: bytes, code: AckCode = AckCode.AA, *, error: str = "") -> bytes:
@@ -329,3 +338,57 @@ async def test_cancelling_a_send_ends_the_connection_so_that_its_answer_finds_no
             await asyncio.wait_for(client.send(message("M1")), 0.02)
         assert (await client.send(message("M2"))).accepted
         assert [connection for connection, _ in peer.received] == [1, 2]
+
+
+async def test_over_mutual_tls_both_sides_know_each_other(tmp_path: Path) -> None:
+    ca, server_pem, client_pem = _certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server_pem)
+    context.load_verify_locations(ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    peer = Receiver(agree)
+    server = await asyncio.start_server(peer.serve, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+
+    async def attempt(tls: ssl.SSLContext | None) -> bool:
+        client = Sender("127.0.0.1", port, tls=tls, timeout_seconds=2)
+        try:
+            return (await client.send(message("M1"))).accepted
+        finally:
+            await client.close()
+
+    assert await attempt(Tls(ca=ca, cert=client_pem).context())
+    for stranger in (Tls(ca=ca), Tls(cert=client_pem)):  # shows no certificate; does not trust the server's
+        with pytest.raises(DeliveryError):
+            await attempt(stranger.context())
+    assert len(peer.received) == 1
+    server.close()
+
+
+def _certificates(folder: Path) -> tuple[str, str, str]:
+    """Files of an authority, and of a server and a client (key and certificate) that it signed."""
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("ca", "server", "client")]
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in names]
+    now = datetime.now(UTC)
+    files = []
+    for name, key in zip(names, keys, strict=True):
+        is_ca = name == names[0]
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(names[0])
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+            .sign(keys[0], hashes.SHA256())
+        )
+        file = folder / f"{len(files)}.pem"
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + private)
+        files.append(str(file))
+    return files[0], files[1], files[2]

@@ -42,7 +42,9 @@ def test_the_same_seed_day_and_count_give_the_same_bytes(book: Book, stream: lis
 
 
 @pytest.mark.parametrize(
-    ("seed", "day", "count"), [(8, DAY, 4000), (7, date(2026, 3, 3), 4000), (7, DAY, 3999)], ids=["seed", "day", "count"]
+    ("seed", "day", "count"),
+    [(8, DAY, 4000), (7, date(2026, 3, 3), 4000), (7, DAY, 3999)],
+    ids=["seed", "day", "count"],
 )
 def test_runs_that_differ_share_no_control_id_and_no_visit(
     book: Book, stream: list[Simulated], seed: int, day: date, count: int
@@ -169,7 +171,9 @@ def test_the_dead_are_marked_dead_from_then_on(stream: list[Simulated], messages
     assert died
 
 
-def test_diagnoses_are_often_complete_only_after_the_discharge(stream: list[Simulated], messages: list[Message]) -> None:
+def test_diagnoses_are_often_complete_only_after_the_discharge(
+    stream: list[Simulated], messages: list[Message]
+) -> None:
     completed = 0
     for events in _by_case(stream, messages).values():
         at_discharge = 0

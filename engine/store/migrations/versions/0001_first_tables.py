@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from alembic import context, op
@@ -15,6 +15,11 @@ CHARTS: Final = "charts"
 _ID: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
+def _only(condition: str) -> dict[str, Any]:
+    """A partial index, on both databases."""
+    return {"sqlite_where": sa.text(condition), "postgresql_where": sa.text(condition)}
+
+
 def upgrade() -> None:
     if context.config.attributes["side"] == JOURNAL:
         _journal()
@@ -23,191 +28,217 @@ def upgrade() -> None:
 
 
 def _journal() -> None:
-    op.create_table("entry",
-    sa.Column("id", _ID, autoincrement=False, nullable=False),
-    sa.Column("channel", sa.Text(), nullable=False),
-    sa.Column("received_at", sa.BigInteger(), nullable=False),
-    sa.Column("refused", sa.SmallInteger(), nullable=False),
-    sa.Column("ack", sa.Text(), nullable=True),
-    sa.Column("ack_state", sa.Text(), nullable=False),
-    sa.Column("wants_application_ack", sa.SmallInteger(), nullable=False),
-    sa.Column("message_key", sa.BigInteger(), nullable=True),
-    sa.Column("digest", sa.LargeBinary(), nullable=False),
-    sa.Column("replay_of", sa.BigInteger(), nullable=True),
-    sa.Column("replay_root", sa.BigInteger(), nullable=True),
-    sa.Column("config_as_of", sa.Text(), nullable=True),
-    sa.Column("flagged_duplicate_of", sa.BigInteger(), nullable=True),
-    sa.PrimaryKeyConstraint("id"),
-    schema=JOURNAL
+    op.create_table(
+        "entry",
+        sa.Column("id", _ID, autoincrement=False, nullable=False),
+        sa.Column("channel", sa.Text(), nullable=False),
+        sa.Column("received_at", sa.BigInteger(), nullable=False),
+        sa.Column("refused", sa.SmallInteger(), nullable=False),
+        sa.Column("ack", sa.Text(), nullable=True),
+        sa.Column("ack_state", sa.Text(), nullable=False),
+        sa.Column("wants_application_ack", sa.SmallInteger(), nullable=False),
+        sa.Column("message_key", sa.BigInteger(), nullable=True),
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("replay_of", sa.BigInteger(), nullable=True),
+        sa.Column("replay_root", sa.BigInteger(), nullable=True),
+        sa.Column("config_as_of", sa.Text(), nullable=True),
+        sa.Column("flagged_duplicate_of", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+        schema=JOURNAL,
     )
     op.create_index("entry_channel", "entry", ["channel", "id"], schema=JOURNAL)
     op.create_index("entry_message_key", "entry", ["message_key"], schema=JOURNAL)
-    op.create_index("entry_owed", "entry", ["id"], schema=JOURNAL, sqlite_where=sa.text("ack_state = 'owed'"), postgresql_where=sa.text("ack_state = 'owed'"))
-    op.create_table("link",
-    sa.Column("channel", sa.Text(), nullable=False),
-    sa.Column("sequence_number", sa.BigInteger(), nullable=False),
-    sa.PrimaryKeyConstraint("channel"),
-    schema=JOURNAL
+    op.create_index("entry_owed", "entry", ["id"], schema=JOURNAL, **_only("ack_state = 'owed'"))
+    op.create_table(
+        "link",
+        sa.Column("channel", sa.Text(), nullable=False),
+        sa.Column("sequence_number", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("channel"),
+        schema=JOURNAL,
     )
-    op.create_table("payload",
-    sa.Column("entry_id", _ID, autoincrement=False, nullable=False),
-    sa.Column("head", sa.LargeBinary(), nullable=False),
-    sa.Column("body", sa.LargeBinary(), nullable=True),
-    sa.PrimaryKeyConstraint("entry_id"),
-    schema=JOURNAL
+    op.create_table(
+        "payload",
+        sa.Column("entry_id", _ID, autoincrement=False, nullable=False),
+        sa.Column("head", sa.LargeBinary(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=True),
+        sa.PrimaryKeyConstraint("entry_id"),
+        schema=JOURNAL,
     )
-    op.create_table("repeat",
-    sa.Column("id", _ID, autoincrement=False, nullable=False),
-    sa.Column("entry_id", sa.BigInteger(), nullable=False),
-    sa.Column("channel", sa.Text(), nullable=False),
-    sa.Column("received_at", sa.BigInteger(), nullable=False),
-    sa.Column("ack", sa.Text(), nullable=True),
-    sa.Column("ack_state", sa.Text(), nullable=False),
-    sa.PrimaryKeyConstraint("id"),
-    schema=JOURNAL
+    op.create_table(
+        "repeat",
+        sa.Column("id", _ID, autoincrement=False, nullable=False),
+        sa.Column("entry_id", sa.BigInteger(), nullable=False),
+        sa.Column("channel", sa.Text(), nullable=False),
+        sa.Column("received_at", sa.BigInteger(), nullable=False),
+        sa.Column("ack", sa.Text(), nullable=True),
+        sa.Column("ack_state", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        schema=JOURNAL,
     )
     op.create_index("repeat_entry", "repeat", ["entry_id"], schema=JOURNAL)
-    op.create_index("repeat_owed", "repeat", ["id"], schema=JOURNAL, sqlite_where=sa.text("ack_state = 'owed'"), postgresql_where=sa.text("ack_state = 'owed'"))
+    op.create_index("repeat_owed", "repeat", ["id"], schema=JOURNAL, **_only("ack_state = 'owed'"))
 
 
 def _charts() -> None:
-    op.create_table("audit",
-    sa.Column("id", _ID, nullable=False),
-    sa.Column("at", sa.BigInteger(), nullable=False),
-    sa.Column("actor", sa.Text(), nullable=False),
-    sa.Column("action", sa.Text(), nullable=False),
-    sa.Column("subject", sa.Text(), nullable=False),
-    sa.Column("reason", sa.LargeBinary(), nullable=True),
-    sa.PrimaryKeyConstraint("id"),
-    schema=CHARTS,
-    sqlite_autoincrement=True
+    op.create_table(
+        "audit",
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("reason", sa.LargeBinary(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+        schema=CHARTS,
+        sqlite_autoincrement=True,
     )
-    op.create_table("chart",
-    sa.Column("id", sa.Text(), nullable=False),
-    sa.Column("version", sa.BigInteger(), nullable=False),
-    sa.Column("merged_into", sa.Text(), nullable=True),
-    sa.Column("updated_at", sa.BigInteger(), nullable=False),
-    sa.Column("document", sa.LargeBinary(), nullable=False),
-    sa.PrimaryKeyConstraint("id"),
-    schema=CHARTS
+    op.create_table(
+        "chart",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        sa.Column("merged_into", sa.Text(), nullable=True),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        schema=CHARTS,
     )
-    op.create_index("chart_merged", "chart", ["merged_into"], schema=CHARTS, sqlite_where=sa.text("merged_into IS NOT NULL"), postgresql_where=sa.text("merged_into IS NOT NULL"))
+    op.create_index("chart_merged", "chart", ["merged_into"], schema=CHARTS, **_only("merged_into IS NOT NULL"))
     op.create_index("chart_updated", "chart", ["updated_at"], schema=CHARTS)
-    op.create_table("config_version",
-    sa.Column("version", sa.Text(), nullable=False),
-    sa.Column("first_used_at", sa.BigInteger(), nullable=False),
-    sa.Column("files", sa.LargeBinary(), nullable=False),
-    sa.PrimaryKeyConstraint("version"),
-    schema=CHARTS
+    op.create_table(
+        "config_version",
+        sa.Column("version", sa.Text(), nullable=False),
+        sa.Column("first_used_at", sa.BigInteger(), nullable=False),
+        sa.Column("files", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("version"),
+        schema=CHARTS,
     )
-    op.create_table("cursor",
-    sa.Column("channel", sa.Text(), nullable=False),
-    sa.Column("position", sa.BigInteger(), nullable=False),
-    sa.PrimaryKeyConstraint("channel"),
-    schema=CHARTS
+    op.create_table(
+        "cursor",
+        sa.Column("channel", sa.Text(), nullable=False),
+        sa.Column("position", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("channel"),
+        schema=CHARTS,
     )
-    op.create_table("dead_letter",
-    sa.Column("id", _ID, nullable=False),
-    sa.Column("entry_id", sa.BigInteger(), nullable=False),
-    sa.Column("channel", sa.Text(), nullable=False),
-    sa.Column("delivery_id", sa.BigInteger(), nullable=True),
-    sa.Column("stage", sa.Text(), nullable=False),
-    sa.Column("error", sa.Text(), nullable=False),
-    sa.Column("location", sa.Text(), nullable=True),
-    sa.Column("detail", sa.Text(), nullable=False),
-    sa.Column("died_at", sa.BigInteger(), nullable=False),
-    sa.Column("resolved_by", sa.Text(), nullable=True),
-    sa.Column("resolved_at", sa.BigInteger(), nullable=True),
-    sa.PrimaryKeyConstraint("id"),
-    schema=CHARTS,
-    sqlite_autoincrement=True
+    op.create_table(
+        "dead_letter",
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("entry_id", sa.BigInteger(), nullable=False),
+        sa.Column("channel", sa.Text(), nullable=False),
+        sa.Column("delivery_id", sa.BigInteger(), nullable=True),
+        sa.Column("stage", sa.Text(), nullable=False),
+        sa.Column("error", sa.Text(), nullable=False),
+        sa.Column("location", sa.Text(), nullable=True),
+        sa.Column("detail", sa.Text(), nullable=False),
+        sa.Column("died_at", sa.BigInteger(), nullable=False),
+        sa.Column("resolved_by", sa.Text(), nullable=True),
+        sa.Column("resolved_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+        schema=CHARTS,
+        sqlite_autoincrement=True,
     )
     op.create_index("dead_letter_entry", "dead_letter", ["entry_id"], schema=CHARTS)
-    op.create_index("dead_letter_open", "dead_letter", ["id"], schema=CHARTS, sqlite_where=sa.text("resolved_by IS NULL"), postgresql_where=sa.text("resolved_by IS NULL"))
-    op.create_table("delivery",
-    sa.Column("id", _ID, autoincrement=False, nullable=False),
-    sa.Column("entry_id", sa.BigInteger(), nullable=False),
-    sa.Column("channel", sa.Text(), nullable=False),
-    sa.Column("destination", sa.Text(), nullable=False),
-    sa.Column("operation", sa.Text(), nullable=False),
-    sa.Column("ordering_key", sa.Text(), nullable=False),
-    sa.Column("idempotency_key", sa.Text(), nullable=False),
-    sa.Column("state", sa.Text(), nullable=False),
-    sa.Column("turn", sa.SmallInteger(), nullable=False),
-    sa.Column("attempts", sa.Integer(), nullable=False),
-    sa.Column("next_attempt_at", sa.BigInteger(), nullable=False),
-    sa.Column("created_at", sa.BigInteger(), nullable=False),
-    sa.Column("started_at", sa.BigInteger(), nullable=True),
-    sa.Column("settled_at", sa.BigInteger(), nullable=True),
-    sa.Column("error", sa.Text(), nullable=True),
-    sa.PrimaryKeyConstraint("id"),
-    schema=CHARTS
+    op.create_index("dead_letter_open", "dead_letter", ["id"], schema=CHARTS, **_only("resolved_by IS NULL"))
+    op.create_table(
+        "delivery",
+        sa.Column("id", _ID, autoincrement=False, nullable=False),
+        sa.Column("entry_id", sa.BigInteger(), nullable=False),
+        sa.Column("channel", sa.Text(), nullable=False),
+        sa.Column("destination", sa.Text(), nullable=False),
+        sa.Column("operation", sa.Text(), nullable=False),
+        sa.Column("ordering_key", sa.Text(), nullable=False),
+        sa.Column("idempotency_key", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("turn", sa.SmallInteger(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("next_attempt_at", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("started_at", sa.BigInteger(), nullable=True),
+        sa.Column("settled_at", sa.BigInteger(), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+        schema=CHARTS,
     )
     op.create_index("delivery_entry", "delivery", ["entry_id"], schema=CHARTS)
     op.create_index("delivery_idempotency", "delivery", ["idempotency_key"], unique=True, schema=CHARTS)
-    op.create_index("delivery_ready", "delivery", ["destination", "next_attempt_at", "id"], schema=CHARTS, sqlite_where=sa.text("state = 'pending' AND turn = 1"), postgresql_where=sa.text("state = 'pending' AND turn = 1"))
-    op.create_index("delivery_unfinished", "delivery", ["ordering_key", "destination", "id"], schema=CHARTS, sqlite_where=sa.text("state IN ('pending', 'held')"), postgresql_where=sa.text("state IN ('pending', 'held')"))
-    op.create_table("delivery_payload",
-    sa.Column("delivery_id", _ID, autoincrement=False, nullable=False),
-    sa.Column("body", sa.LargeBinary(), nullable=False),
-    sa.PrimaryKeyConstraint("delivery_id"),
-    schema=CHARTS
+    op.create_index(
+        "delivery_ready",
+        "delivery",
+        ["destination", "next_attempt_at", "id"],
+        schema=CHARTS,
+        **_only("state = 'pending' AND turn = 1"),
     )
-    op.create_table("encounter",
-    sa.Column("encounter_hash", sa.LargeBinary(), nullable=False),
-    sa.Column("chart_id", sa.Text(), nullable=False),
-    sa.Column("document", sa.LargeBinary(), nullable=False),
-    sa.PrimaryKeyConstraint("encounter_hash"),
-    schema=CHARTS
+    op.create_index(
+        "delivery_unfinished",
+        "delivery",
+        ["ordering_key", "destination", "id"],
+        schema=CHARTS,
+        **_only("state IN ('pending', 'held')"),
+    )
+    op.create_table(
+        "delivery_payload",
+        sa.Column("delivery_id", _ID, autoincrement=False, nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("delivery_id"),
+        schema=CHARTS,
+    )
+    op.create_table(
+        "encounter",
+        sa.Column("encounter_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("chart_id", sa.Text(), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("encounter_hash"),
+        schema=CHARTS,
     )
     op.create_index("encounter_chart", "encounter", ["chart_id"], schema=CHARTS)
-    op.create_table("identifier",
-    sa.Column("identity_hash", sa.LargeBinary(), nullable=False),
-    sa.Column("key_hash", sa.LargeBinary(), nullable=False),
-    sa.Column("chart_id", sa.Text(), nullable=False),
-    sa.PrimaryKeyConstraint("identity_hash"),
-    schema=CHARTS,,
-    sqlite_with_rowid=False
-    sqlite_with_rowid=False
+    op.create_table(
+        "identifier",
+        sa.Column("identity_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("key_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("chart_id", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("identity_hash"),
+        schema=CHARTS,
+        sqlite_with_rowid=False,
     )
     op.create_index("identifier_key", "identifier", ["key_hash"], schema=CHARTS)
-    op.create_table("outcome",
-    sa.Column("entry_id", _ID, autoincrement=False, nullable=False),
-    sa.Column("channel", sa.Text(), nullable=False),
-    sa.Column("state", sa.Text(), nullable=False),
-    sa.Column("chart_id", sa.Text(), nullable=True),
-    sa.Column("application_ack", sa.Text(), nullable=False),
-    sa.Column("error_code", sa.Integer(), nullable=False),
-    sa.Column("config_version", sa.Text(), nullable=False),
-    sa.Column("recorded_at", sa.BigInteger(), nullable=False),
-    sa.Column("document", sa.LargeBinary(), nullable=False),
-    sa.PrimaryKeyConstraint("entry_id"),
-    schema=CHARTS
+    op.create_table(
+        "outcome",
+        sa.Column("entry_id", _ID, autoincrement=False, nullable=False),
+        sa.Column("channel", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("chart_id", sa.Text(), nullable=True),
+        sa.Column("application_ack", sa.Text(), nullable=False),
+        sa.Column("error_code", sa.Integer(), nullable=False),
+        sa.Column("config_version", sa.Text(), nullable=False),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("entry_id"),
+        schema=CHARTS,
     )
     op.create_index("outcome_chart", "outcome", ["chart_id", "entry_id"], schema=CHARTS)
     op.create_index("outcome_state", "outcome", ["state", "entry_id", "channel"], schema=CHARTS)
-    op.create_table("score",
-    sa.Column("chart_id", sa.Text(), nullable=False),
-    sa.Column("model", sa.Text(), nullable=False),
-    sa.Column("encounter_hash", sa.LargeBinary(), nullable=False),
-    sa.Column("document", sa.LargeBinary(), nullable=False),
-    sa.PrimaryKeyConstraint("chart_id", "model", "encounter_hash"),
-    schema=CHARTS,,
-    sqlite_with_rowid=False
-    sqlite_with_rowid=False
+    op.create_table(
+        "score",
+        sa.Column("chart_id", sa.Text(), nullable=False),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("encounter_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("chart_id", "model", "encounter_hash"),
+        schema=CHARTS,
+        sqlite_with_rowid=False,
     )
-    op.create_table("task",
-    sa.Column("id", sa.Text(), nullable=False),
-    sa.Column("chart_id", sa.Text(), nullable=False),
-    sa.Column("kind", sa.Text(), nullable=False),
-    sa.Column("state", sa.Text(), nullable=False),
-    sa.Column("due_at", sa.BigInteger(), nullable=False),
-    sa.Column("escalate_at", sa.BigInteger(), nullable=True),
-    sa.Column("assignee", sa.Text(), nullable=True),
-    sa.Column("document", sa.LargeBinary(), nullable=False),
-    sa.PrimaryKeyConstraint("id"),
-    schema=CHARTS
+    op.create_table(
+        "task",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("chart_id", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("due_at", sa.BigInteger(), nullable=False),
+        sa.Column("escalate_at", sa.BigInteger(), nullable=True),
+        sa.Column("assignee", sa.Text(), nullable=True),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        schema=CHARTS,
     )
     op.create_index("task_chart", "task", ["chart_id"], schema=CHARTS)
-    op.create_index("task_escalate", "task", ["escalate_at"], schema=CHARTS, sqlite_where=sa.text("state = 'open'"), postgresql_where=sa.text("state = 'open'"))
+    op.create_index("task_escalate", "task", ["escalate_at"], schema=CHARTS, **_only("state = 'open'"))
     op.create_index("task_state_due", "task", ["state", "due_at"], schema=CHARTS)

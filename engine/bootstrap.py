@@ -1,0 +1,197 @@
+"""The composition root: the only place where the rooms are wired together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.clock import SystemClock
+from engine.connectors.registry import build_connectors
+from engine.errors import SettingsError
+from engine.pipeline.channel import CompiledConfiguration, Key, compile_configuration
+from engine.runtime.worker import Assembly, Depths, WorkerContext
+from engine.settings import Configuration, Snapshot, load
+from engine.store.keys import KeyRing
+from engine.yamlfile import Problem
+
+if TYPE_CHECKING:
+    from engine.runtime.courier import Courier, Route
+    from engine.store.store import Role, Store
+
+
+def open_keys(configuration: Configuration) -> KeyRing:
+    """The key ring of the site: a path, or the content of a key file out of a credential. Raises StoreError."""
+    keys = configuration.site.store.keys
+    if keys.lstrip().startswith("{"):
+        return KeyRing.parse(keys)
+    return KeyRing.load(configuration.path(keys))
+
+
+def open_store(configuration: Configuration, role: Role) -> Store:
+    """Raises StoreError."""
+    from engine.store.store import Store
+
+    store = configuration.site.store
+    return Store.open(store.url, open_keys(configuration), role, base=configuration.snapshot.base)
+
+
+def hasher(keys: KeyRing) -> Key:
+    """Ids and idempotency keys: the same parts always give the same key, and nothing can be read from it."""
+    return lambda *parts: keys.lookup(*parts).hex()
+
+
+def compile_site(configuration: Configuration, keys: KeyRing) -> CompiledConfiguration:
+    """Everything that processing needs. Raises SettingsError with the problems of all files."""
+    return compile_configuration(configuration, hasher(keys))
+
+
+def check_configuration(path: Path) -> Configuration:
+    """All that `handoff check` looks at, without touching the store or needing its keys. Raises SettingsError."""
+    configuration = load(Snapshot.read(path))
+    problems: list[Problem] = []
+    checks: tuple[Callable[[], object], ...] = (
+        lambda: compile_configuration(configuration, lambda *parts: "/".join(parts)),
+        lambda: build_connectors(configuration, clock=SystemClock()),
+    )
+    for check in checks:
+        try:
+            check()
+        except SettingsError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise SettingsError(tuple(dict.fromkeys(problems)))
+    return configuration
+
+
+def recorded_configuration(store: Store, base: Path, version: str) -> CompiledConfiguration | None:
+    """A configuration as it was recorded, for replays under it; its secrets are not part of it. None: not known."""
+    with store.reader() as conn:
+        files = store.configs.get(conn, version)
+    if files is None:
+        return None
+    site_file = next((name for name in files if "/" not in name), "config.yaml")
+    snapshot = Snapshot(base, site_file, files)
+    return compile_site(load(snapshot, resolve_references=False), store.keys)
+
+
+async def assemble_worker(configuration: Configuration, context: WorkerContext) -> Assembly:
+    """The worker's services over the store. Waits until the worker before this one has let go of the charts."""
+    from engine.runtime.courier import Courier, Route
+    from engine.runtime.processor import Processor
+    from engine.store.counts import pending
+    from engine.store.lock import worker_lock
+
+    clock = SystemClock()
+    store = open_store(configuration, "worker")
+    lock = worker_lock(store.location)
+    await lock.__aenter__()
+    compiled = compile_site(configuration, store.keys)
+    await _remember(store, configuration, clock.now())
+    processor = Processor(
+        store,
+        compiled,
+        clock,
+        recompile=lambda version: recorded_configuration(store, configuration.snapshot.base, version),
+        on_outcomes=context.have_outcomes,
+        tally=context.tally,
+    )
+    couriers = _Couriers(store, context, configuration)
+
+    async def reload(new: Configuration) -> None:
+        compiled = compile_site(new, store.keys)
+        couriers.reload(new)
+        await _remember(store, new, clock.now())
+        processor.reload(compiled)
+
+    async def depths() -> Depths:
+        waiting = await store.read(lambda conn: pending(conn, store.journal.channels(conn)))
+        outbox = await store.read(store.outbox.counts)
+        return Depths(pending=waiting, outbox={name: dict(states) for name, states in outbox.items()})
+
+    async def close() -> None:
+        await asyncio.to_thread(store.close)
+        await lock.__aexit__(None, None, None)
+
+    return Assembly(
+        services={
+            "processor": lambda: processor.run(context.work, context.outbox, context.stopping),
+            "courier": couriers.run,
+        },
+        reload=reload,
+        depths=depths,
+        close=close,
+    )
+
+
+class _Couriers:
+    """The courier of the configuration in force; a new one takes over when the configuration changes."""
+
+    def __init__(self, store: Store, context: WorkerContext, configuration: Configuration) -> None:
+        self._store = store
+        self._context = context
+        self._routes = _routes(configuration)
+        self._courier: Courier | None = None
+        self._changed = asyncio.Event()
+
+    def reload(self, configuration: Configuration) -> None:
+        """Raises SettingsError, and goes on with the old destinations then."""
+        self._routes = _routes(configuration)
+        self._changed.set()
+        if self._courier is not None:
+            self._courier.stop()
+
+    async def run(self) -> None:
+        from engine.runtime.courier import Courier
+
+        while not self._context.stopping.is_set():
+            self._changed.clear()
+            routes = self._routes
+            self._courier = courier = Courier(
+                self._store.outbox,
+                self._store.charts_ledger,
+                self._store.reader,
+                routes,
+                clock=SystemClock(),
+                count=self._context.tally.delivery,
+            )
+            ringing = asyncio.create_task(self._ring(courier))
+            try:
+                await courier.run()
+            finally:
+                ringing.cancel()
+                for route in routes.values():
+                    await route.connector.close()
+            if not routes:
+                await _either(self._changed, self._context.stopping)
+
+    async def _ring(self, courier: Courier) -> None:
+        """Pass hints on, and the word to stop."""
+        while not self._context.stopping.is_set():
+            await self._context.outbox.wait(seconds_max=60)
+            courier.wake()
+        courier.stop()
+
+
+async def _either(*events: asyncio.Event) -> None:
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+
+
+def _routes(configuration: Configuration) -> dict[str, Route]:
+    from engine.runtime.courier import Route
+
+    connectors = build_connectors(configuration, clock=SystemClock())
+    return {name: Route(connector, configuration.site.destinations[name]) for name, connector in connectors.items()}
+
+
+async def _remember(store: Store, configuration: Configuration, now: datetime) -> None:
+    """Keep the configuration, so that entries can be replayed under it."""
+    snapshot = configuration.snapshot
+    await store.charts_ledger.write(
+        lambda conn: store.configs.remember(conn, snapshot.version, snapshot.files, now)
+    )

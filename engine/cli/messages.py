@@ -1,0 +1,177 @@
+"""`handoff messages`: the journal, what arrived and what became of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from engine.cli.common import Cli, When, clock_time, config_option, json_option, limit_option, reveal_options, table
+from engine.cli.site import NotFoundError, OpenSite, open_site, reveal_of
+
+if TYPE_CHECKING:
+    from engine.cli.show import View
+    from engine.store.journal import ListedEntry
+
+STATES = ("received", "processed", "filtered", "dead", "refused")
+
+
+@click.group("messages")
+@config_option
+def messages() -> None:
+    """What arrived: list the journal, show one message with all that it caused."""
+
+
+@messages.command("list")
+@click.option("--channel", metavar="NAME", help="Of this channel.")
+@click.option("--state", type=click.Choice(STATES), help="What became of the message.")
+@click.option("--control-id", metavar="ID", help="MSH-10.")
+@click.option("--patient", metavar="KEY", help="AUTHORITY:ID, or a pseudonym.")
+@click.option("--since", type=When(), help="Received at or after.")
+@click.option("--until", type=When(), help="Received before.")
+@limit_option
+@reveal_options
+@json_option
+@config_option
+@click.pass_obj
+def list_(
+    cli: Cli,
+    channel: str | None,
+    state: str | None,
+    control_id: str | None,
+    patient: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+    reveal: bool,
+    reason: str | None,
+) -> None:
+    """List entries of the journal, newest first."""
+    from engine.domain.message import EntryState
+
+    wish = reveal_of(reveal, reason)
+    with open_site(cli) as site:
+        key = site.chart(patient).patient.key if patient else None
+        with site.store.reader() as conn:
+            found = site.store.journal.find(
+                conn,
+                channel=channel,
+                state=EntryState(state) if state else None,
+                control_id=control_id,
+                patient=key,
+                since=since,
+                until=until,
+                limit=limit,
+            )
+        view = site.view(wish, (f"entry:{entry.id}" for entry in found))
+    shapes = [entry_shape(entry, view) for entry in found]
+    rows = [
+        (s["id"], clock_time(s["received_at"]), s["channel"], s["type"], s["control_id"], s["state"], s["ack"],
+         s["ack_state"], s["patient_key"]) for s in shapes
+    ]  # fmt: skip
+    headers = ("id", "received", "channel", "type", "control id", "state", "ack", "answer", "patient")
+    cli.print(shapes, table(headers, rows) or "No messages.")
+
+
+@messages.command("show")
+@click.argument("entry_id", metavar="ID", type=int)
+@reveal_options
+@json_option
+@config_option
+@click.pass_obj
+def show(cli: Cli, entry_id: int, reveal: bool, reason: str | None) -> None:
+    """Show one message: its answer, its outcome, what it caused, and with --reveal its text."""
+    wish = reveal_of(reveal, reason)
+    with open_site(cli) as site:
+        shape = entry_details(site, entry_id, lambda: site.view(wish, [f"entry:{entry_id}"]))
+    cli.print(shape, human_entry(shape))
+
+
+def entry_shape(entry: ListedEntry, view: View) -> dict[str, Any]:
+    from engine.domain.shapes import plain
+
+    return plain(entry) | {"patient_key": view.key(entry.patient_key)}  # type: ignore[no-any-return]  # a dict
+
+
+def entry_details(site: OpenSite, entry_id: int, make_view: Any) -> dict[str, Any]:
+    """One entry with everything that is known of it. Raises NotFoundError."""
+    from engine.domain.shapes import plain
+    from engine.hl7v2.message import Message
+
+    store = site.store
+    with store.reader() as conn:
+        listed = store.journal.find(conn, ids=[entry_id])
+        entry = store.journal.entry(conn, entry_id)
+        outcome = store.recorder.outcomes(conn, [entry_id]).get(entry_id)
+        deliveries = store.outbox.of_entry(conn, entry_id)
+        letters = store.dead_letters.of_entry(conn, entry_id)
+    if not listed or entry is None:
+        raise NotFoundError(f"there is no entry {entry_id} in the journal")
+    view: View = make_view()
+    channel = site.configuration.channels.get(entry.channel)
+    charset = channel.charset if channel is not None else None
+    text = Message.decode(entry.payload, charset.default, charset.fallback) if charset else ""
+    return entry_shape(listed[0], view) | {
+        "peer": entry.peer,
+        "version": entry.summary.version,
+        "sending_application": entry.summary.sending_application,
+        "sending_facility": entry.summary.sending_facility,
+        "deviations": list(dict.fromkeys((*entry.deviations, *(outcome.deviations if outcome else ())))),
+        "refusal": plain(entry.refusal),
+        "replay_root": entry.replay_root,
+        "config_version": outcome.config_version if outcome else None,
+        "recorded_at": plain(outcome.recorded_at) if outcome else None,
+        "encounter": view.key(outcome.encounter_key) if outcome else None,
+        "effects": [effect_shape(effect, view) for effect in (outcome.effects if outcome else ())],
+        "deliveries": [delivery_shape(queued, view) for queued in deliveries],
+        "dead_letters": plain(letters),
+        "payload": view.text(text),
+    }
+
+
+def effect_shape(effect: Any, view: View) -> dict[str, Any]:
+    """A consequence; its subject is an opaque id, or a key."""
+    subject = view.key(effect.subject) if ":" in effect.subject else effect.subject
+    return {"kind": effect.kind, "subject": subject, "detail": effect.detail}
+
+
+def delivery_shape(queued: Any, view: View) -> dict[str, Any]:
+    import msgspec
+
+    from engine.domain.shapes import plain
+
+    delivery = queued.delivery
+    return {
+        "id": queued.id,
+        "destination": delivery.destination,
+        "operation": delivery.operation,
+        "idempotency_key": delivery.idempotency_key,
+        "payload": view.payload(delivery.operation, msgspec.json.decode(delivery.payload)),
+        "state": queued.state,
+        "attempts": queued.attempts,
+        "next_attempt_at": plain(queued.next_attempt_at) if queued.state in {"pending", "held"} else None,
+        "created_at": plain(queued.created_at),
+    }
+
+
+def human_entry(shape: dict[str, Any]) -> str:
+    lines = [
+        f"entry {shape['id']}: {shape['type'] or 'unreadable'} {shape['control_id'] or ''} on {shape['channel']}"
+        f" from {shape['peer']}",
+        f"  received  {clock_time(shape['received_at'])}",
+        f"  state     {shape['state']}" + (f": {shape['reason']}" if shape["reason"] else ""),
+        f"  answer    {shape['ack'] or 'none'} ({shape['ack_state']})",
+        f"  patient   {shape['patient_key'] or '-'}   encounter {shape['encounter'] or '-'}",
+    ]
+    if shape["replay_of"]:
+        lines.append(f"  replay of entry {shape['replay_of']}")
+    if shape["deviations"]:
+        lines.append(f"  deviations: {', '.join(shape['deviations'])}")
+    lines += [f"  effect    {effect['kind']} {effect['detail']}".rstrip() for effect in shape["effects"]]
+    lines += [
+        f"  delivery  {item['operation']} to {item['destination']}: {item['state']}" for item in shape["deliveries"]
+    ]
+    lines += [f"  dead letter {item['id']}: {item['error']}: {item['detail']}" for item in shape["dead_letters"]]
+    text = (shape["payload"] or "").replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
+    return "\n".join([*lines, "", text])

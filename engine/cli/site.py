@@ -1,0 +1,140 @@
+"""The site a command works on: its configuration, keys and store, opened together and closed again."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from engine.cli.common import Cli
+from engine.cli.show import PSEUDONYM, View
+from engine.domain.audit import AuditRecord
+from engine.errors import HandoffError
+from engine.settings import Configuration
+from engine.store import Store
+from engine.store.charts import key_hash
+from engine.store.keys import KeyRing
+
+if TYPE_CHECKING:
+    from engine.domain.chart import Chart
+    from engine.pipeline.channel import CompiledConfiguration, Key
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+class NotFoundError(HandoffError):
+    """There is nothing of the name or number that a command was given."""
+
+
+class OpenSite:
+    """A site whose store is open for a command (`Store` role `tool`)."""
+
+    def __init__(self, configuration: Configuration, store: Store) -> None:
+        self.configuration = configuration
+        self.store = store
+        self.now = datetime.now(UTC)
+
+    @property
+    def keys(self) -> KeyRing:
+        return self.store.keys
+
+    def compiled(self) -> CompiledConfiguration:
+        from engine.pipeline.channel import compile_configuration
+
+        return compile_configuration(self.configuration, key_of(self.keys))
+
+    # --- showing -----------------------------------------------------------------------------------------------------
+
+    def view(self, reveal: Reveal | None, subjects: Iterable[str]) -> View:
+        """How to show these subjects (`chart:9f2c`, `entry:17`). Revealing them is on record before they are shown."""
+        if reveal is not None:
+            self.audit("reveal", subjects, reveal.reason)
+        return View(self.pseudonym, revealed=reveal is not None)
+
+    def pseudonym(self, key: str) -> str:
+        """`MRN:558181838` -> `MRN:~3f9a1c2b`."""
+        return f"{key.partition(':')[0]}:~{key_hash(self.keys, key)[:4].hex()}"
+
+    def audit(self, action: str, subjects: Iterable[str], reason: str | None = None) -> None:
+        records = [
+            AuditRecord(at=self.now, actor=actor(), action=action, subject=subject, reason=reason)
+            for subject in dict.fromkeys(subjects)
+        ]
+        if records:
+            self.store.charts_ledger.write_now(lambda conn: self.store.audit.append(conn, records))
+
+    # --- finding -----------------------------------------------------------------------------------------------------
+
+    def chart(self, named: str) -> Chart:
+        """The living chart of a patient named by key (`MRN:558181838`) or pseudonym. Raises NotFoundError."""
+        with self.store.reader() as conn:
+            match = PSEUDONYM.fullmatch(named)
+            if match is None:
+                found = self.store.charts.by_key(conn, named)
+            else:
+                found = [
+                    chart
+                    for chart in self.store.charts.by_key_hash(conn, bytes.fromhex(match["hash"]))
+                    if any(item.authority == match["authority"] for item in chart.patient.identifiers)
+                ]
+        if not found:
+            raise NotFoundError("there is no patient of this key; it is written AUTHORITY:ID, like MRN:558181838")
+        if len(found) > 1:
+            raise NotFoundError(f"{len(found)} patients answer to this key: use one that is theirs alone")
+        return found[0]
+
+
+class Reveal:
+    """The wish to see PHI, with its reason."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+def reveal_of(reveal: bool, reason: str | None) -> Reveal | None:
+    """What --reveal and --reason ask for. Raises UsageError when only one of them is given."""
+    if reveal and not (reason or "").strip():
+        raise click.UsageError("--reveal needs --reason TEXT: why you look at patient data; it is written to the audit")
+    if reason and not reveal:
+        raise click.UsageError("--reason goes with --reveal")
+    return Reveal(reason) if reveal and reason else None
+
+
+@contextmanager
+def open_site(cli: Cli) -> Iterator[OpenSite]:
+    """Raises SettingsError, KeyMissingError or StoreUnavailableError."""
+    configuration = cli.configuration()
+    base = configuration.snapshot.base
+    keys = KeyRing.load(configuration.path(configuration.site.store.keys))
+    with Store.open(configuration.site.store.url, keys, "tool", base=base) as store:
+        yield OpenSite(configuration, store)
+
+
+def key_of(keys: KeyRing) -> Key:
+    """The keyed hash that processing makes ids and idempotency keys with."""
+
+    def key(*parts: str) -> str:
+        return keys.lookup(*parts).hex()
+
+    return key
+
+
+def actor() -> str:
+    """The operating system's user, for the audit."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid-{os.getuid()}"
+
+
+def read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise NotFoundError(f"{path}: can't be read: {error.strerror}") from None

@@ -1,0 +1,225 @@
+"""Section 1 of the HL7 rules: framing."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.hl7v2.mllp import (
+    COMMIT_ACK,
+    COMMIT_ACK_PAYLOAD,
+    COMMIT_NAK,
+    COMMIT_NAK_PAYLOAD,
+    END_BYTE_IN_PAYLOAD,
+    END_WITHOUT_CR,
+    JUNK_BEFORE_FRAME,
+    START_INSIDE_FRAME,
+    Frame,
+    FrameDecoder,
+    wrap,
+)
+
+ONE = b"MSH|^~\\&|A\rPID|1\r"
+TWO = b"MSH|^~\\&|B\rPID|2\r"
+LIMIT = 1000
+
+# streams rich in the bytes that matter
+STREAMS = st.lists(
+    st.one_of(st.sampled_from([b"\x0b", b"\x1c", b"\r", b"\n", b"\x00", b"\x1c\r", ONE, TWO]), st.binary(max_size=8)),
+    max_size=30,
+).map(b"".join)
+
+
+def feed(*chunks: bytes, limit: int = LIMIT) -> tuple[list[Frame], FrameDecoder]:
+    decoder = FrameDecoder(limit)
+    return [frame for chunk in chunks for frame in decoder.feed(chunk)], decoder
+
+
+def payloads(frames: list[Frame]) -> list[bytes]:
+    return [frame.payload for frame in frames]
+
+
+def cut(stream: bytes, places: list[int]) -> list[bytes]:
+    bounds = [0, *sorted(place % (len(stream) + 1) for place in places), len(stream)]
+    return [stream[a:b] for a, b in pairwise(bounds)]
+
+
+def test_a_frame_is_0b_payload_1c_0d() -> None:
+    frames, decoder = feed(b"\x0b" + ONE + b"\x1c\x0d")
+    assert frames == [Frame(payload=ONE)]
+    assert (decoder.pending, decoder.in_frame, decoder.junk_bytes, decoder.partials) == (0, False, 0, 0)
+
+
+def test_wrap_makes_what_the_decoder_reads() -> None:
+    assert payloads(feed(wrap(ONE))[0]) == [ONE]
+
+
+def test_release_2_commit_blocks_are_frames_of_one_byte() -> None:
+    assert (COMMIT_ACK, COMMIT_NAK) == (b"\x0b\x06\x1c\r", b"\x0b\x15\x1c\r")
+    assert payloads(feed(COMMIT_ACK + COMMIT_NAK)[0]) == [COMMIT_ACK_PAYLOAD, COMMIT_NAK_PAYLOAD]
+
+
+@pytest.mark.parametrize("junk", [b"junk", b"\x00", b"\r", b"\n", b"\r\n", b"\x1c\r", b"\xff" * 50])
+def test_junk_between_frames_is_counted_as_a_deviation_and_harms_no_frame(junk: bytes) -> None:
+    frames, decoder = feed(wrap(ONE) + junk + wrap(TWO) + junk)
+    assert payloads(frames) == [ONE, TWO]
+    assert [frame.deviations for frame in frames] == [(), (JUNK_BEFORE_FRAME,)]
+    assert decoder.junk_bytes == 2 * len(junk)
+    assert decoder.pending == 0
+
+
+def test_many_frames_in_one_packet_all_arrive_in_order() -> None:
+    wanted = [b"MSH|^~\\&|%d\r" % number for number in range(500)]
+    assert payloads(feed(b"".join(map(wrap, wanted)))[0]) == wanted
+
+
+def test_1c_without_0d_before_the_next_frame_keeps_both_messages() -> None:
+    frames, _ = feed(b"\x0b" + ONE + b"\x1c" + wrap(TWO))
+    assert payloads(frames) == [ONE, TWO]
+    assert frames[0].deviations == (END_WITHOUT_CR,)
+    assert frames[1].deviations == ()
+
+
+@pytest.mark.parametrize("follower", [b"\n", b"\x00", b"\x1c\r"])
+def test_1c_followed_by_another_control_byte_ends_the_frame(follower: bytes) -> None:
+    frames, _ = feed(b"\x0b" + ONE + b"\x1c" + follower + wrap(TWO))
+    assert payloads(frames) == [ONE, TWO]
+    assert frames[0].deviations == (END_WITHOUT_CR,)
+
+
+def test_1c_and_then_nothing_can_be_completed_after_a_pause() -> None:
+    frames, decoder = feed(b"\x0b" + ONE + b"\x1c")
+    assert frames == []
+    assert decoder.end_pending
+    assert decoder.flush_pending_end() == [Frame(payload=ONE, deviations=(END_WITHOUT_CR,))]
+    assert (decoder.pending, decoder.end_pending, decoder.in_frame) == (0, False, False)
+    assert payloads(decoder.feed(b"\r" + wrap(TWO))) == [TWO]
+
+
+def test_a_pause_inside_a_frame_completes_nothing() -> None:
+    _, decoder = feed(b"\x0b" + ONE)
+    assert decoder.flush_pending_end() == []
+    assert payloads(decoder.feed(b"\x1c\r")) == [ONE]
+
+
+def test_a_single_1c_inside_a_payload_is_payload() -> None:
+    frames, _ = feed(wrap(b"MSH|a\x1cb\r"))
+    assert frames == [Frame(payload=b"MSH|a\x1cb\r", deviations=(END_BYTE_IN_PAYLOAD,))]
+
+
+def test_a_new_0b_inside_a_frame_discards_the_partial_one_counts_it_and_keeps_its_bytes_for_the_record() -> None:
+    frames, decoder = feed(b"\x0bMSH|cut of" + wrap(TWO))
+    assert frames == [Frame(payload=TWO, deviations=(START_INSIDE_FRAME,))]
+    assert decoder.partials == 1
+    assert decoder.discarded == [b"MSH|cut of"]
+
+
+def test_discarded_partials_are_those_of_the_last_call_only() -> None:
+    _, decoder = feed(b"\x0bMSH|cut of" + wrap(TWO))
+    decoder.feed(wrap(ONE))
+    assert decoder.discarded == []
+    assert decoder.partials == 1
+
+
+def test_a_partial_frame_that_spans_feeds_is_discarded_whole() -> None:
+    frames, decoder = feed(b"\x0bMSH|cu", b"t of\x0b" + TWO + b"\x1c\r")
+    assert payloads(frames) == [TWO]
+    assert decoder.discarded == [b"MSH|cut of"]
+
+
+def test_the_end_of_the_connection_completes_a_frame_that_only_lacks_its_cr() -> None:
+    _, decoder = feed(b"\x0b" + ONE + b"\x1c")
+    assert payloads(decoder.close()) == [ONE]
+    assert decoder.partials == 0
+
+
+def test_the_end_of_the_connection_discards_an_open_frame() -> None:
+    _, decoder = feed(b"\x0bMSH|cut of")
+    assert decoder.close() == []
+    assert (decoder.partials, decoder.discarded, decoder.pending) == (1, [b"MSH|cut of"], 0)
+
+
+def test_a_frame_without_payload_is_a_frame() -> None:
+    assert payloads(feed(wrap(b""))[0]) == [b""]
+
+
+@pytest.mark.parametrize("excess", [0, 1, 5000])
+def test_the_bytes_of_a_frame_over_the_limit_are_kept_up_to_the_limit(excess: int) -> None:
+    frames, decoder = feed(wrap(b"x" * (LIMIT + excess)) + wrap(ONE))
+    assert payloads(frames) == [b"x" * LIMIT, ONE]
+    assert [frame.oversize for frame in frames] == [excess > 0, False]
+    assert decoder.pending == 0
+
+
+def test_memory_stays_bounded_while_an_endless_frame_is_swallowed() -> None:
+    decoder = FrameDecoder(LIMIT)
+    decoder.feed(b"\x0b")
+    chunk = b"y" * 4096 + b"\x1c" + b"y"
+    for _ in range(300):
+        assert decoder.feed(chunk) == []
+        assert decoder.pending <= LIMIT + 1
+    (frame,) = decoder.feed(b"\x1c\r")
+    assert (frame.oversize, len(frame.payload)) == (True, LIMIT)
+    assert payloads(decoder.feed(wrap(ONE))) == [ONE]
+
+
+def test_a_large_frame_fed_byte_by_byte_arrives_whole() -> None:
+    payload = bytes(range(32, 127)) * 3000
+    frames, _ = feed(*(bytes((byte,)) for byte in wrap(payload)), limit=len(payload))
+    assert frames == [Frame(payload=payload)]
+
+
+def test_wrap_refuses_bytes_that_would_break_the_frame() -> None:
+    for payload in (b"a\x0bb", b"a\x1c\rb", b"a\x1c"):
+        with pytest.raises(ValueError, match="framing bytes"):
+            wrap(payload)
+
+
+def test_a_frame_never_shows_its_payload() -> None:
+    frame = Frame(payload=b"secret")
+    assert "secret" not in repr(frame)
+    with pytest.raises(TypeError):
+        f"{frame}"
+
+
+@given(STREAMS, st.lists(st.integers(0, 500), max_size=12), st.integers(1, 60))
+def test_a_stream_gives_the_same_frames_however_it_is_split(stream: bytes, places: list[int], limit: int) -> None:
+    whole = FrameDecoder(limit)
+    pieces = FrameDecoder(limit)
+    discarded: list[bytes] = []
+    frames: list[Frame] = []
+    for chunk in cut(stream, places):
+        frames += pieces.feed(chunk)
+        discarded += pieces.discarded
+        assert pieces.pending <= max(limit, 0) + 1
+    assert whole.feed(stream) == frames
+    assert whole.discarded == discarded
+    assert (whole.junk_bytes, whole.partials, whole.in_frame, whole.end_pending) == (
+        pieces.junk_bytes,
+        pieces.partials,
+        pieces.in_frame,
+        pieces.end_pending,
+    )
+    assert whole.close() == pieces.close()
+
+
+@given(st.lists(st.binary(max_size=40), max_size=10), st.integers(1, 30))
+def test_no_bytes_make_the_decoder_raise_and_memory_is_bounded(chunks: list[bytes], limit: int) -> None:
+    decoder = FrameDecoder(limit)
+    for chunk in chunks:
+        for frame in decoder.feed(chunk):
+            assert len(frame.payload) <= limit
+        assert decoder.pending <= limit + 1
+        assert sum(map(len, decoder.discarded)) <= limit + len(chunk)
+    decoder.close()
+
+
+@given(st.lists(st.binary(max_size=60).filter(lambda p: b"\x0b" not in p and b"\x1c" not in p), max_size=8), STREAMS)
+def test_what_is_wrapped_comes_out_again_whatever_was_sent_before(messages: list[bytes], before: bytes) -> None:
+    decoder = FrameDecoder(LIMIT)
+    decoder.feed(before)
+    decoder.close()
+    assert payloads(decoder.feed(b"".join(map(wrap, messages)))) == messages

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import KeyMissingError, StoreError, TamperedError
+from engine.store.keys import KeyRing
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "keys.json"
+
+
+@pytest.fixture
+def keys(path: Path) -> KeyRing:
+    return KeyRing.create(path)
+
+
+def test_a_new_key_file_is_readable_for_its_owner_only(path, keys):
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_file_is_never_overwritten(path, keys):
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="never overwritten"):
+        KeyRing.create(path)
+    assert path.read_bytes() == before
+
+
+def test_a_loaded_key_ring_opens_what_the_created_one_sealed(path, keys):
+    assert KeyRing.load(path).open("t.c:1", keys.seal("t.c:1", b"secret")) == b"secret"
+
+
+def test_key_material_from_elsewhere_works_like_the_file(path, keys):
+    assert KeyRing.parse(path.read_text()).open("t.c:1", keys.seal("t.c:1", b"secret")) == b"secret"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])
+def test_a_key_file_that_others_can_read_is_refused(path, keys, mode):
+    path.chmod(mode)
+    with pytest.raises(StoreError, match="chmod 600"):
+        KeyRing.load(path)
+
+
+def test_a_systemd_credential_may_show_group_bits_but_not_world_bits(path, keys, monkeypatch):
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(path.parent))
+    path.chmod(0o440)
+    KeyRing.load(path)
+    path.chmod(0o444)
+    with pytest.raises(StoreError, match="chmod 600"):
+        KeyRing.load(path)
+
+
+def test_a_missing_key_file_is_named(path):
+    with pytest.raises(KeyMissingError, match="keys.json"):
+        KeyRing.load(path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content.update(format=2),
+        lambda content: content.update(active=7),
+        lambda content: content["keys"]["1"].update(key="AAAA"),
+        lambda content: content["keys"]["1"].update(key="not base64!"),
+        lambda content: content.pop("lookup"),
+        lambda content: content.update(more=1),
+        lambda content: content.update(keys={}),
+    ],
+)
+def test_a_damaged_key_file_is_refused_without_showing_a_key(path, keys, damage):
+    content = json.loads(path.read_text())
+    secret = content["keys"]["1"]["key"]
+    damage(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(StoreError) as caught:
+        KeyRing.load(path)
+    assert secret not in str(caught.value)
+    assert "keys.json" in str(caught.value)
+
+
+def test_a_value_opens_only_in_the_place_it_was_sealed_for(keys):
+    sealed = keys.seal("payload.body:1", b"secret")
+    with pytest.raises(TamperedError) as caught:
+        keys.open("payload.body:2", sealed)
+    assert caught.value.place == "payload.body:2"
+
+
+@given(data=st.data())
+def test_every_altered_byte_is_noticed(tmp_path_factory, data):
+    keys = _shared(tmp_path_factory)
+    sealed = bytearray(keys.seal("t.c:1", b"a value"))
+    at = data.draw(st.integers(0, len(sealed) - 1))
+    sealed[at] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(StoreError):
+        keys.open("t.c:1", bytes(sealed))
+
+
+@given(plaintext=st.binary(max_size=200), place=st.text(max_size=30), cut=st.integers(0, 60))
+def test_what_was_sealed_opens_again_and_a_shortened_one_does_not(tmp_path_factory, plaintext, place, cut):
+    keys = _shared(tmp_path_factory)
+    sealed = keys.seal(place, plaintext)
+    assert keys.open(place, sealed) == plaintext
+    if cut < len(sealed):
+        with pytest.raises(TamperedError):
+            keys.open(place, sealed[:cut])
+
+
+def test_no_nonce_is_used_twice_also_by_several_threads(keys):
+    sealed: list[bytes] = []
+
+    def seal() -> None:
+        sealed.extend([keys.seal("t.c:1", b"") for _ in range(5000)])
+
+    threads = [threading.Thread(target=seal) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({value[3:15] for value in sealed}) == 20_000
+
+
+def test_a_forked_child_never_uses_a_nonce_of_its_parent(keys):
+    keys.seal("t.c:1", b"")  # nonces are in stock now
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, b"".join(keys.seal("t.c:1", b"")[3:15] for _ in range(200)))
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        theirs = pipe.read()
+    os.waitpid(child, 0)
+    ours = {keys.seal("t.c:1", b"")[3:15] for _ in range(2000)}
+    assert len(theirs) == 200 * 12
+    assert ours.isdisjoint(theirs[at : at + 12] for at in range(0, len(theirs), 12))
+
+
+def test_after_a_rotation_new_values_use_the_new_key_and_old_ones_still_open(path, keys):
+    old = keys.seal("t.c:1", b"old")
+    assert keys.rotate() == 2
+    new = keys.seal("t.c:1", b"new")
+    assert (int.from_bytes(old[1:3]), int.from_bytes(new[1:3])) == (1, 2)
+    assert keys.open("t.c:1", old) == b"old"
+    assert KeyRing.load(path).open("t.c:1", new) == b"new"
+    assert [(key.number, key.active) for key in keys.describe()] == [(1, False), (2, True)]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_process_that_loaded_the_keys_before_a_rotation_reads_what_was_sealed_after_it(path, keys):
+    other = KeyRing.load(path)
+    keys.rotate()
+    assert other.open("t.c:1", keys.seal("t.c:1", b"new")) == b"new"
+
+
+def test_hashes_stay_the_same_after_a_rotation(keys):
+    before = keys.lookup("identity", "MRN", "", "1")
+    keys.rotate()
+    assert keys.lookup("identity", "MRN", "", "1") == before
+
+
+def test_a_value_sealed_with_a_key_that_is_gone_says_so(path, keys):
+    content = path.read_text()
+    keys.rotate()
+    sealed = keys.seal("t.c:1", b"new")
+    path.write_text(content)
+    with pytest.raises(KeyMissingError, match="key 2"):
+        KeyRing.load(path).open("t.c:1", sealed)
+
+
+def test_keys_without_a_file_cannot_be_rotated_here(path, keys):
+    with pytest.raises(StoreError, match="without a file"):
+        KeyRing.parse(path.read_text()).rotate()
+
+
+def test_a_hash_keeps_its_parts_apart_and_depends_on_the_site(keys, tmp_path):
+    assert keys.lookup("ab", "c") != keys.lookup("a", "bc")
+    assert keys.lookup("ab") != keys.lookup("ab", "")
+    assert keys.lookup("é") == keys.lookup("é".encode())
+    assert len(keys.lookup("ab")) == 16
+    assert keys.lookup("ab") != KeyRing.create(tmp_path / "other.json").lookup("ab")
+
+
+def test_neither_the_ring_nor_its_description_shows_a_key(path, keys):
+    secret = json.loads(path.read_text())["keys"]["1"]["key"]
+    assert secret not in f"{keys!r} {keys.describe()!r} {vars(keys)!r}"
+
+
+_rings: list[KeyRing] = []
+
+
+def _shared(tmp_path_factory: pytest.TempPathFactory) -> KeyRing:
+    if not _rings:
+        _rings.append(KeyRing.create(tmp_path_factory.mktemp("keys") / "keys.json"))
+    return _rings[0]
