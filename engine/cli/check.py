@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from engine.cli.common import NO, Cli, config_option, json_option, problem_shape
+
+if TYPE_CHECKING:
+    from engine.yamlfile import Problem
 
 
 @click.command("check")
@@ -13,17 +18,16 @@ from engine.cli.common import NO, Cli, config_option, json_option, problem_shape
 @click.pass_obj
 def check(cli: Cli) -> int:
     """Validate config.yaml, all channels and all mappings; says file, line and key of every problem."""
+    from engine.bootstrap import check_configuration
     from engine.errors import SettingsError
-    from engine.pipeline.channel import compile_configuration
 
-    problems = ()
+    problems: tuple[Problem, ...] = ()
+    good = ""
     try:
-        configuration = cli.configuration()
-        compile_configuration(configuration)
+        configuration = check_configuration(cli.existing_config())
         good = f"Good: {len(configuration.channels)} channel(s), {len(configuration.site.destinations)} destination(s)."
     except SettingsError as error:
         problems = error.problems
-        good = ""
     shown = [problem_shape(problem) for problem in problems]
     lines = [*map(str, problems), f"{len(problems)} problem(s)."]
     cli.print({"ok": not problems, "problems": shown}, "\n".join(lines) if problems else good)

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from engine.settings import Configuration, Snapshot
+    from engine.settings import Configuration
     from engine.yamlfile import Problem
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_UNPRINTABLE: Final = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in {9, 10}}
+"""Control characters out of a message could drive the terminal of whoever looks at it."""
 _AGO: Final = re.compile(r"([0-9]{1,6})([wdhms])")
 
 NO: Final = 1
@@ -44,7 +46,7 @@ class Cli:
 
             click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
         else:
-            click.echo(human)
+            click.echo(human.translate(_UNPRINTABLE))
 
     def say(self, text: str) -> None:
         """Progress and remarks; never on stdout, which belongs to the result."""
@@ -63,23 +65,22 @@ class Cli:
     def config_path(self) -> Path:
         return self.config or Path(os.environ.get("HANDOFF_CONFIG") or "config.yaml")
 
-    def snapshot(self) -> Snapshot:
-        """The text of the site's configuration. Raises SettingsError."""
+    def existing_config(self) -> Path:
+        """The path of config.yaml. Raises SettingsError when there is no such file."""
         from engine.errors import SettingsError
-        from engine.settings import Snapshot
         from engine.yamlfile import Problem
 
         path = self.config_path
         if not path.exists():
             where = "there is no such file; make a site with `handoff init DIR`, or name one with --config"
             raise SettingsError((Problem(str(path), 1, 1, "", where),))
-        return Snapshot.read(path)
+        return path
 
     def configuration(self) -> Configuration:
         """The site's configuration, shapes and references checked. Raises SettingsError."""
-        from engine.settings import load
+        from engine.settings import Snapshot, load
 
-        return load(self.snapshot())
+        return load(Snapshot.read(self.existing_config()))
 
 
 def problem_shape(problem: Problem) -> dict[str, Any]:

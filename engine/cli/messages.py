@@ -11,7 +11,12 @@ from engine.cli.common import Cli, When, clock_time, config_option, json_option,
 from engine.cli.site import NotFoundError, OpenSite, open_site, reveal_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from engine.cli.show import View
+    from engine.domain.delivery import QueuedDelivery
+    from engine.domain.outcome import Effect
+    from engine.settings import Channel
     from engine.store.journal import ListedEntry
 
 STATES = ("received", "processed", "filtered", "dead", "refused")
@@ -94,10 +99,9 @@ def entry_shape(entry: ListedEntry, view: View) -> dict[str, Any]:
     return plain(entry) | {"patient_key": view.key(entry.patient_key)}  # type: ignore[no-any-return]  # a dict
 
 
-def entry_details(site: OpenSite, entry_id: int, make_view: Any) -> dict[str, Any]:
+def entry_details(site: OpenSite, entry_id: int, make_view: Callable[[], View]) -> dict[str, Any]:
     """One entry with everything that is known of it. Raises NotFoundError."""
     from engine.domain.shapes import plain
-    from engine.hl7v2.message import Message
 
     store = site.store
     with store.reader() as conn:
@@ -108,10 +112,7 @@ def entry_details(site: OpenSite, entry_id: int, make_view: Any) -> dict[str, An
         letters = store.dead_letters.of_entry(conn, entry_id)
     if not listed or entry is None:
         raise NotFoundError(f"there is no entry {entry_id} in the journal")
-    view: View = make_view()
-    channel = site.configuration.channels.get(entry.channel)
-    charset = channel.charset if channel is not None else None
-    text = Message.decode(entry.payload, charset.default, charset.fallback) if charset else ""
+    view = make_view()
     return entry_shape(listed[0], view) | {
         "peer": entry.peer,
         "version": entry.summary.version,
@@ -126,17 +127,32 @@ def entry_details(site: OpenSite, entry_id: int, make_view: Any) -> dict[str, An
         "effects": [effect_shape(effect, view) for effect in (outcome.effects if outcome else ())],
         "deliveries": [delivery_shape(queued, view) for queued in deliveries],
         "dead_letters": plain(letters),
-        "payload": view.text(text),
+        "payload": view.text(payload_text(entry.payload, site.configuration.channels.get(entry.channel))),
     }
 
 
-def effect_shape(effect: Any, view: View) -> dict[str, Any]:
+def payload_text(payload: bytes, channel: Channel | None) -> str:
+    """A message as text, by the rules that the channel reads it with; readable as far as it goes."""
+    from engine.errors import MessageError
+    from engine.hl7v2 import charset
+    from engine.hl7v2.header import read_header
+    from engine.settings import Charset
+
+    settings = channel.charset if channel is not None else Charset()
+    try:
+        names = read_header(payload).charset_names
+    except MessageError:
+        names = ()
+    return charset.decode(payload, names, default=settings.default, fallback=settings.fallback).text
+
+
+def effect_shape(effect: Effect, view: View) -> dict[str, Any]:
     """A consequence; its subject is an opaque id, or a key."""
     subject = view.key(effect.subject) if ":" in effect.subject else effect.subject
     return {"kind": effect.kind, "subject": subject, "detail": effect.detail}
 
 
-def delivery_shape(queued: Any, view: View) -> dict[str, Any]:
+def delivery_shape(queued: QueuedDelivery, view: View) -> dict[str, Any]:
     import msgspec
 
     from engine.domain.shapes import plain

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -27,8 +27,8 @@ _PEM = click.Path(exists=True, dir_okay=False)
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=1, show_default=True, help="Another, another day.")
 @click.option(
-    "--day", type=click.DateTime(["%Y-%m-%d"]), default=lambda: date.today().isoformat(),  # noqa: DTZ011 - the wall clock's
-    show_default="today", help="The day that is simulated.",
+    "--day", type=click.DateTime(["%Y-%m-%d"]), show_default="today, from noon UTC on; until then yesterday",
+    help="The day that is simulated; the first one, when there are more messages than a day holds.",
 )  # fmt: skip
 @click.option(
     "--patience", "patience_seconds", type=click.FloatRange(0), default=30.0, show_default=True,
@@ -48,7 +48,7 @@ def simulate(
     connections: int,
     per_second: float,
     seed: int,
-    day: datetime,
+    day: datetime | None,
     patience_seconds: float,
     tls: bool,
     ca: str | None,
@@ -73,7 +73,9 @@ def simulate(
         patience_seconds=patience_seconds,
         tls=tls_context(tls, ca, cert, key),
     )
-    stream = traffic(load_book(), seed=seed, day=day.date(), messages=messages)
+    book = load_book()
+    first = day.date() if day is not None else _first_day(messages, book.hospital.messages_per_day_max)
+    stream = traffic(book, seed=seed, day=first, messages=messages)
     progress = _Progress(messages) if sys.stderr.isatty() else None
     unreachable = False
     try:
@@ -86,6 +88,12 @@ def simulate(
     if unreachable:
         return UNAVAILABLE
     return 0 if feed.accepted == messages else NO
+
+
+def _first_day(messages: int, a_day: int) -> date:
+    """So that the last day is today, and no event is a day or more in the future, wherever the hospital is."""
+    today = (datetime.now(UTC) - timedelta(hours=12)).date()
+    return today - timedelta(days=(messages - 1) // a_day)
 
 
 class _Progress:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,17 +16,14 @@ from engine.cli.common import Cli
 from engine.cli.show import PSEUDONYM, View
 from engine.domain.audit import AuditRecord
 from engine.errors import HandoffError
-from engine.settings import Configuration
-from engine.store import Store
 from engine.store.charts import key_hash
-from engine.store.keys import KeyRing
 
 if TYPE_CHECKING:
     from engine.domain.chart import Chart
-    from engine.pipeline.channel import CompiledConfiguration, Key
-
-F = TypeVar("F", bound=Callable[..., object])
-
+    from engine.pipeline.channel import CompiledConfiguration
+    from engine.settings import Configuration
+    from engine.store import Store
+    from engine.store.keys import KeyRing
 
 class NotFoundError(HandoffError):
     """There is nothing of the name or number that a command was given."""
@@ -45,9 +42,9 @@ class OpenSite:
         return self.store.keys
 
     def compiled(self) -> CompiledConfiguration:
-        from engine.pipeline.channel import compile_configuration
+        from engine.bootstrap import compile_site
 
-        return compile_configuration(self.configuration, key_of(self.keys))
+        return compile_site(self.configuration, self.keys)
 
     # --- showing -----------------------------------------------------------------------------------------------------
 
@@ -109,20 +106,11 @@ def reveal_of(reveal: bool, reason: str | None) -> Reveal | None:
 @contextmanager
 def open_site(cli: Cli) -> Iterator[OpenSite]:
     """Raises SettingsError, KeyMissingError or StoreUnavailableError."""
+    from engine.bootstrap import open_store
+
     configuration = cli.configuration()
-    base = configuration.snapshot.base
-    keys = KeyRing.load(configuration.path(configuration.site.store.keys))
-    with Store.open(configuration.site.store.url, keys, "tool", base=base) as store:
+    with open_store(configuration, "tool") as store:
         yield OpenSite(configuration, store)
-
-
-def key_of(keys: KeyRing) -> Key:
-    """The keyed hash that processing makes ids and idempotency keys with."""
-
-    def key(*parts: str) -> str:
-        return keys.lookup(*parts).hex()
-
-    return key
 
 
 def actor() -> str:

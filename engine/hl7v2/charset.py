@@ -75,13 +75,14 @@ def declared_codec(names: tuple[str, ...]) -> tuple[str | None, bool]:
 def unicode_form(payload: bytes) -> str | None:
     """`utf-16-le` or `utf-16-be` when the payload is in one of them: it starts so, or its MSH can be read so."""
     start = payload[:64]
-    if b"\x00" not in start and start[:2] not in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
-        return None
-    if start.startswith(codecs.BOM_UTF16_LE) or b"M\x00S\x00H\x00" in start:
+    if start.startswith(codecs.BOM_UTF16_LE):
         return "utf-16-le"
-    if start.startswith(codecs.BOM_UTF16_BE) or b"\x00M\x00S\x00H" in start:
+    if start.startswith(codecs.BOM_UTF16_BE):
         return "utf-16-be"
-    return None
+    at = start.find(b"M\x00S\x00H")
+    if at < 0:
+        return None
+    return "utf-16-be" if at % 2 else "utf-16-le"
 
 
 def decode(payload: bytes, names: tuple[str, ...], *, default: str | None, fallback: str) -> Decoded:
@@ -89,7 +90,7 @@ def decode(payload: bytes, names: tuple[str, ...], *, default: str | None, fallb
 
     names: the repetitions of MSH-18. default, fallback: Python codec names, known to exist.
     """
-    if not names and default is None:  # nearly every message
+    if not names and default is None and payload[:3] == b"MSH":  # nearly every message
         try:
             return Decoded(text=payload.decode("ascii"), charset="utf-8")
         except UnicodeDecodeError:

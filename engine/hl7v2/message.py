@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final, NoReturn
 
 from msgspec import Struct
@@ -306,11 +307,11 @@ class Message:
         For messages that repeat a patient (A40: PID, PD1, MRG; again). None when there is no such segment.
         """
         starts = [index for index, segment in enumerate(self._segments) if segment.name == name]
-        common = self._segments[: starts[0]] if starts else ()
-        ends = [*starts[1:], len(self._segments)]
-        return [
-            self.only((*common, *self._segments[start:end])) for start, end in zip(starts, ends, strict=True) if starts
-        ]
+        if not starts:
+            return []
+        common = self._segments[: starts[0]]
+        bounds = pairwise((*starts, len(self._segments)))
+        return [self.only((*common, *self._segments[start:end])) for start, end in bounds]
 
 
 @lru_cache(maxsize=64)

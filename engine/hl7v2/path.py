@@ -95,7 +95,7 @@ class Path(Record, frozen=True, kw_only=True):
         if match := _INDEX.match(text, position):
             repetition, position = _index(match[1]), match.end()
         elif text.startswith("[", position):
-            conditions, position = _conditions(text, position + 1, f"{segment}-{number}")
+            conditions, position = _conditions(text, position + 1, f"{segment}-{number}" if segment else str(number))
             repetition = ALL
         component = subcomponent = 1
         if match := _COMPONENT.match(text, position):
@@ -130,7 +130,7 @@ def _conditions(text: str, position: int, field: str) -> tuple[tuple[Condition, 
             names = _NAMES.get(field, {})
             if match[3] not in names:
                 known = ", ".join(names) if names else "only component numbers, as in [5=MR]"
-                raise PathError(f"{field} has no component of that name; it has {known}", match.start(3) + 1)
+                raise PathError(f"field {field} has no component of that name; it has {known}", match.start(3) + 1)
             component, subcomponent = names[match[3]]
         else:
             component, subcomponent = int(match[1]), int(match[2] or 1)

@@ -174,8 +174,14 @@ def _filter(settings: Channel, document: Document) -> Filter | None:
     except FilterError as error:
         line, column = document.place(("filter",))
         raise SettingsError(
-            (Problem(document.file, line, column, "filter", f"{error.text} (character {error.column} of the filter)"),)
+            (Problem(document.file, line, column, "filter", f"{error.text} ({_at(error)})"),)
         ) from None
+
+
+def _at(error: FilterError) -> str:
+    """Where in the filter: a place in the file would be wrong as soon as its text is quoted or folded."""
+    line = f"line {error.line}, " if error.line > 1 else ""
+    return f"{line}character {error.column} of the filter"
 
 
 def _missing(folder: str, name: str) -> str:

@@ -58,11 +58,7 @@ _CHARTS: Final = Listed(
 )
 _ENCOUNTERS: Final = Listed(
     encounter.c.chart_id,
-    lambda listed: (
-        select(encounter.c.chart_id, encounter.c.encounter_hash, encounter.c.document)
-        .where(listed)
-        .order_by(encounter.c.position)
-    ),
+    lambda listed: select(encounter.c.chart_id, encounter.c.encounter_hash, encounter.c.document).where(listed),
 )
 _SCORES: Final = Listed(
     score.c.chart_id,

@@ -83,10 +83,11 @@ class TaskStore:
         *,
         now: datetime,
         deliveries: Callable[[Chart, Chart], Sequence[Delivery]] = lambda _before, _after: (),
+        channel: str = "",
     ) -> Chart:
         """Change one task: a new version of its chart. Returns the chart.
 
-        deliveries: what goes out because of it, from the chart before and after. Raises StoreError when there is no
+        deliveries: what goes out because of it, from the chart before and after; channel: whose books count them. Raises StoreError when there is no
         such task.
         """
         owner = conn.execute(select(task.c.chart_id).where(task.c.id == task_id)).scalar_one_or_none()
@@ -97,7 +98,7 @@ class TaskStore:
         before.add(old)
         tasks = tuple(change(item) if item.id == task_id else item for item in old.tasks)
         new = msgspec.structs.replace(old, tasks=tasks, version=old.version + 1)
-        self._recorder.apply(conn, [new], before, deliveries(old, new), now=now)
+        self._recorder.apply(conn, [new], before, deliveries(old, new), now=now, channel=channel)
         return new
 
     def _run(self, conn: Connection, statement: Select[Any]) -> list[ListedTask]:

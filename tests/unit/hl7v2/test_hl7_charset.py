@@ -126,15 +126,15 @@ def test_a_utf8_byte_order_mark_is_stripped_and_recorded() -> None:
 @pytest.mark.parametrize(
     ("mark", "codec"), [(b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"), (b"", "utf-16-le"), (b"", "utf-16-be")]
 )
-def test_utf_16_is_found_by_its_bytes_with_or_without_a_mark(mark: bytes, codec: str) -> None:
-    payload = mark + message("Müller 漢".encode(), b"UNICODE UTF-16").decode().encode(codec)
+@pytest.mark.parametrize("declared", [b"UNICODE UTF-16", b""])
+@pytest.mark.parametrize("text", ["Müller 漢", "plain"])
+def test_utf_16_is_found_by_its_bytes_with_or_without_a_mark(
+    text: str, declared: bytes, mark: bytes, codec: str
+) -> None:
+    payload = mark + message(text.encode(), declared).decode().encode(codec)
     assert read_header(payload).control_id_raw == b"1"
     read_message = Message.parse(payload)
-    assert (read_message.get("PID-5"), read_message.charset, read_message.header.type) == (
-        "Müller 漢",
-        codec,
-        "ADT^A01",
-    )
+    assert (read_message.get("PID-5"), read_message.charset, read_message.header.type) == (text, codec, "ADT^A01")
 
 
 def test_a_single_byte_message_that_says_utf_16_is_read_all_the_same() -> None:

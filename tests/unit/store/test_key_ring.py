@@ -59,7 +59,7 @@ def test_a_systemd_credential_may_show_group_bits_but_not_world_bits(path, keys,
 
 
 def test_a_missing_key_file_is_named(path):
-    with pytest.raises(KeyMissingError, match="keys.json"):
+    with pytest.raises(KeyMissingError, match=r"keys\.json"):
         KeyRing.load(path)
 
 

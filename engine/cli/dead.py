@@ -1,0 +1,211 @@
+"""`handoff dead`: whatever ended unsuccessfully and waits for a person."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from engine.cli.common import (
+    NO,
+    Cli,
+    clock_time,
+    config_option,
+    json_option,
+    limit_option,
+    reveal_options,
+    table,
+)
+from engine.cli.messages import delivery_shape, entry_details, human_entry
+from engine.cli.replay import AsOf, as_of_option, replay_entries
+from engine.cli.site import NotFoundError, OpenSite, open_site, reveal_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from engine.store.deadletters import ListedDeadLetter
+
+
+@click.group("dead")
+@config_option
+def dead() -> None:
+    """Dead letters of intake, processing and delivery: list, show, replay, discard."""
+
+
+@dead.command("list")
+@click.option("--stage", type=click.Choice(["intake", "processing", "delivery"]), help="Where it died.")
+@click.option("--error", metavar="CODE", help="With this code.")
+@click.option("--channel", metavar="NAME", help="Of this channel.")
+@click.option("--unresolved", is_flag=True, help="Only those that still wait for somebody.")
+@limit_option
+@json_option
+@config_option
+@click.pass_obj
+def list_(
+    cli: Cli, stage: str | None, error: str | None, channel: str | None, unresolved: bool, limit: int
+) -> None:
+    """List dead letters, newest first. They hold no patient data."""
+    from engine.domain.delivery import Stage
+    from engine.domain.shapes import plain
+
+    with open_site(cli) as site, site.store.reader() as conn:
+        found = site.store.dead_letters.find(
+            conn,
+            stage=Stage(stage) if stage else None,
+            error=error,
+            channel=channel,
+            resolved=False if unresolved else None,
+            limit=limit,
+        )
+    rows = [
+        (letter.id, clock_time(letter.died_at), letter.stage, letter.channel, letter.entry, letter.error,
+         letter.location, letter.detail, letter.resolved_by) for letter in found
+    ]  # fmt: skip
+    headers = ("id", "died", "stage", "channel", "entry", "error", "at", "detail", "resolved by")
+    cli.print(plain(found), table(headers, rows) or "No dead letters.")
+
+
+@dead.command("show")
+@click.argument("letter_id", metavar="ID", type=int)
+@reveal_options
+@json_option
+@config_option
+@click.pass_obj
+def show(cli: Cli, letter_id: int, reveal: bool, reason: str | None) -> None:
+    """Show one dead letter with its message and, when it died in delivery, what was to be delivered."""
+    from engine.domain.shapes import plain
+
+    wish = reveal_of(reveal, reason)
+    with open_site(cli) as site:
+        letter = _get(site, letter_id)
+        view = site.view(wish, [f"entry:{letter.entry}" if letter.entry else f"delivery:{letter.delivery}"])
+        message = entry_details(site, letter.entry, lambda: view) if letter.entry else None
+        delivery: dict[str, Any] | None = None
+        if letter.delivery is not None:
+            with site.store.reader() as conn:
+                queued = site.store.outbox.get(conn, letter.delivery)
+            delivery = delivery_shape(queued, view) if queued is not None else None
+    place = f" at {letter.location}" if letter.location else ""
+    human = [
+        f"dead letter {letter.id} of {letter.stage}: {letter.error}{place}: {letter.detail}",
+        f"  died      {clock_time(letter.died_at)}",
+        f"  resolved  {letter.resolved_by or 'no: replay it once its cause is put right, or discard it with a reason'}",
+        "",
+    ]
+    if delivery is not None:
+        human.append(f"{delivery['operation']} to {delivery['destination']}, {delivery['attempts']} attempts\n")
+    if message is not None:
+        human.append(human_entry(message))
+    cli.print(plain(letter) | {"message": message, "delivery_details": delivery}, "\n".join(human))
+
+
+@dead.command("replay")
+@click.argument("letter_ids", metavar="[ID...]", nargs=-1, type=int)
+@click.option("--all", "every", is_flag=True, help="All that are unresolved.")
+@click.option("--error", metavar="CODE", help="All unresolved ones with this code.")
+@click.option("--channel", metavar="NAME", help="All unresolved ones of this channel.")
+@as_of_option
+@json_option
+@config_option
+@click.pass_obj
+def replay(
+    cli: Cli, letter_ids: tuple[int, ...], every: bool, error: str | None, channel: str | None, as_of: AsOf
+) -> int:
+    """Try again: a message is processed anew, an undeliverable delivery goes back into the outbox.
+
+    Exit code 1 when one of those named can't be replayed.
+    """
+    if not letter_ids and not every and error is None and channel is None:
+        raise click.UsageError("say which: ID..., --error CODE, --channel NAME or --all")
+    if letter_ids and (every or error or channel):
+        raise click.UsageError("either ID... or --all, --error, --channel")
+    with open_site(cli) as site:
+        if letter_ids:
+            letters = [_get(site, letter_id) for letter_id in dict.fromkeys(letter_ids)]
+        else:
+            with site.store.reader() as conn:
+                found = site.store.dead_letters.find(conn, error=error, channel=channel, limit=None)
+            letters = sorted(found, key=lambda letter: letter.id)
+        results = _replay(site, letters, as_of)
+    rows = [(result["id"], result["entry"], result["delivery"], result["problem"]) for result in results]
+    cli.print(results, table(("dead letter", "new entry", "delivery", "problem"), rows) or "Nothing to replay.")
+    return NO if any(result["problem"] for result in results) else 0
+
+
+@dead.command("discard")
+@click.argument("letter_id", metavar="ID", type=int)
+@click.option("--reason", required=True, metavar="TEXT", help="Why; written to the audit.")
+@json_option
+@config_option
+@click.pass_obj
+def discard(cli: Cli, letter_id: int, reason: str) -> None:
+    """Close a dead letter without replaying it. Its bytes stay in the journal."""
+    from engine.domain.shapes import plain
+    from engine.store.deadletters import DISCARDED
+
+    with open_site(cli) as site:
+        _get(site, letter_id)
+        site.store.charts_ledger.write_now(
+            lambda conn: site.store.dead_letters.resolve(conn, letter_id, DISCARDED, site.now)
+        )
+        site.audit("discard", [f"dead-letter:{letter_id}"], reason)
+        letter = _get(site, letter_id)
+    cli.print(plain(letter), f"Dead letter {letter_id} is discarded.")
+
+
+def _get(site: OpenSite, letter_id: int) -> ListedDeadLetter:
+    with site.store.reader() as conn:
+        letter = site.store.dead_letters.get(conn, letter_id)
+    if letter is None:
+        raise NotFoundError(f"there is no dead letter {letter_id}")
+    return letter
+
+
+def _replay(site: OpenSite, letters: Sequence[ListedDeadLetter], as_of: AsOf) -> list[dict[str, Any]]:
+    """A result for each: the new entry or the delivery, or why not.
+
+    The journal is written before the letter is resolved: a crash between the two leaves a letter that is replayed once
+    more, which changes nothing.
+    """
+    from engine.domain.delivery import Stage
+    from engine.errors import StoreError
+
+    results: dict[int, dict[str, Any]] = {
+        letter.id: {"id": letter.id, "entry": None, "delivery": None, "problem": None} for letter in letters
+    }
+    anew: list[ListedDeadLetter] = []
+    for letter in letters:
+        result = results[letter.id]
+        if letter.resolved_by is not None:
+            result["problem"] = f"was resolved before: {letter.resolved_by}"
+        elif letter.stage is not Stage.DELIVERY:
+            anew.append(letter)
+        else:
+            try:
+                result["delivery"] = _requeue(site, letter)
+            except StoreError as error:
+                result["problem"] = str(error)
+    replays = replay_entries(site, [letter.entry for letter in anew if letter.entry is not None], as_of)
+    for letter, (_, new) in zip(anew, replays, strict=True):
+        site.store.charts_ledger.write_now(
+            lambda conn, letter=letter, new=new: site.store.dead_letters.resolve(  # type: ignore[misc]  # as in replay
+                conn, letter.id, f"entry:{new}", site.now
+            )
+        )
+        results[letter.id]["entry"] = new
+    done = [f"dead-letter:{result['id']}" for result in results.values() if result["problem"] is None]
+    site.audit("replay", done)
+    return list(results.values())
+
+
+def _requeue(site: OpenSite, letter: ListedDeadLetter) -> int:
+    delivery = letter.delivery
+    if delivery is None:
+        raise NotFoundError(f"dead letter {letter.id} names no delivery")
+
+    def work(conn: Any) -> None:
+        site.store.outbox.requeue(conn, delivery, site.now)
+        site.store.dead_letters.resolve(conn, letter.id, f"delivery:{delivery}", site.now)
+
+    site.store.charts_ledger.write_now(work)
+    return delivery

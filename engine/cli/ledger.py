@@ -1,0 +1,32 @@
+"""`handoff ledger`: do the books balance?"""
+
+from __future__ import annotations
+
+import click
+
+from engine.cli.common import NO, Cli, config_option, json_option, table
+
+
+@click.command("ledger")
+@json_option
+@config_option
+@click.pass_obj
+def ledger(cli: Cli) -> int:
+    """What arrived and what became of it, by channel. Exit code 1 when it does not balance.
+
+    received = refused + filtered + processed + dead + pending + duplicates
+    """
+    from engine.cli.site import open_site
+    from engine.domain.shapes import plain
+    from engine.store.counts import ledger as count
+
+    with open_site(cli) as site, site.store.reader() as conn:
+        lines = count(conn, site.configuration.channels)
+    names = ("channel", "received", "refused", "filtered", "processed", "dead", "pending", "duplicates", "acked")
+    states = ("pending", "delivered", "held", "dead")
+    rows = [
+        (*(getattr(line, name) for name in names), *(getattr(line.deliveries, state) for state in states),
+         "yes" if line.balanced else "NO") for line in lines
+    ]  # fmt: skip
+    cli.print(plain(lines), table((*names, *(f"d.{state}" for state in states), "balanced"), rows) or "No channels.")
+    return 0 if all(line.balanced for line in lines) else NO

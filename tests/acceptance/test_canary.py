@@ -1,0 +1,133 @@
+"""The canary: messages whose every field holds a marker, each failure path driven, and no marker anywhere it can leak.
+
+Looked at: the daemon's log and stderr, metrics, status, the lists of the command line without --reveal, command errors.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from conftest import Daemon, Site
+from test_kill import worker_pid
+
+MARKER = "ZQXCANARY"
+
+
+def marked(trigger: str = "A01", *, number: int = 1, **changes: str) -> str:
+    """A message that is processed although every field that can hold a text holds the marker."""
+    m = MARKER
+    parts = {
+        "msh": f"MSH|^~\\&|{m}APP|{m}FAC|{m}RAPP|{m}RFAC|20260301120000|{m}SEC|ADT^{trigger}^ADT_A01|{m}{number}|P|2.5.1"
+        f"|||||{m}|UNICODE UTF-8|{m}",
+        "evn": f"EVN|{trigger}|20260301120000||{m}|{m}^{m}|20260301120000|{m}",
+        "pid": f"PID|1|{m}|{m}{number}^^^{m}^MR~{m}^^^{m}^SS|{m}|{m}^{m}^{m}^{m}^{m}||19480312|F|{m}|{m}"
+        f"|{m}^{m}^{m}^{m}^{m}^{m}|{m}|{m}|{m}|{m}|{m}|{m}|{m}|{m}|{m}",
+        "pv1": f"PV1|1|I|{m}^{m}^{m}^{m}|E|{m}|{m}|{m}^{m}^{m}|{m}|{m}|{m}|{m}|{m}|{m}|{m}|{m}|{m}|{m}|{m}"
+        f"|{m}V{number}^^^{m}|" + "|" * 24 + "20260301113000",
+        "dg1": f"DG1|1|{m}|I50.9^{m}^I10|{m}|{m}|F\rDG1|2|{m}|{m}^{m}^{m}|{m}|{m}|{m}",
+    } | changes
+    return "\r".join(part for part in parts.values() if part) + "\r"
+
+
+def outputs(site: Site, daemon: Daemon) -> dict[str, str]:
+    """All that may be seen without asking for PHI."""
+    seen = {"log": daemon.log.read_text()}
+    for path in ("/metrics", "/healthz", "/readyz"):
+        try:
+            with urllib.request.urlopen(daemon.console + path, timeout=10) as answer:
+                seen[path] = answer.read().decode()
+        except urllib.error.HTTPError as error:
+            seen[path] = error.read().decode()
+    for command in (
+        ("status",), ("ledger",), ("dead", "list"), ("tasks", "list"), ("patients", "find"), ("audit", "list"),
+        ("check",),
+    ):  # fmt: skip
+        for json in ((), ("--json",)):
+            done = site.run(*command, *json, code=None)
+            seen[" ".join((*command, *json))] = done.stdout + done.stderr
+    for letter in site.json("dead", "list"):
+        done = site.run("dead", "show", str(letter["id"]), code=None)
+        seen[f"dead show {letter['error']}"] = done.stdout + done.stderr
+    return seen
+
+
+def test_no_marker_reaches_log_metrics_status_or_masked_lists(
+    site: Site, make_daemon: Callable[[Site], Daemon]
+) -> None:
+    # A destination that nobody answers at, one that is no MLLP server, and one that refuses to be logged in to.
+    site.edit(
+        "config.yaml",
+        (
+            r"(?m)^destinations:\n",
+            "destinations:\n"
+            "  nobody: {type: mllp, host: 127.0.0.1, port: 1, retry: {first_seconds: 0.1, attempts_max: 2}}\n"
+            "  crm: {type: salesforce, login_url: 'http://127.0.0.1:1', client_id: x, client_secret: y,"
+            " retry: {first_seconds: 0.1, attempts_max: 2}}\n",
+        ),
+    )
+    site.edit(
+        "channels/main-campus.yaml",
+        (
+            r"  - \{to: files",
+            "  - {to: nobody, what: [message]}\n  - {to: crm, what: [patient, encounter, score, task]}\n  - {to: files",
+        ),
+    )
+    daemon = make_daemon(site)
+    answers = daemon.send(
+        marked("A01", number=1),
+        marked("A03", number=1),
+        marked("A08", number=1),
+        marked("A01", number=2, pid=f"PID|1||^^^^|{MARKER}|{MARKER}"),  # no identifier
+        marked("A01", number=3, pid=""),  # no PID
+        marked("A40", number=4, pv1=f"MRG|{MARKER}^^^{MARKER}OTHER^MR", dg1=""),  # identifiers that do not pair
+        marked("A01", number=5, pv1=f"PV1|1|I|{'|' * 15}|{MARKER}V1^^^{MARKER}"),  # the visit of another patient
+        marked("A01", number=6, msh=f"MSH|^~\\&|{MARKER}|||||{MARKER}|{MARKER}^{MARKER}|{MARKER}6|{MARKER}|{MARKER}"),
+        marked("A60", number=7),
+        f"{MARKER} is no HL7 at all",
+        f"MSH|{MARKER}",
+        marked("A01", number=8).replace("19480312", f"{MARKER}"),
+        marked("A01", number=9).replace("UNICODE UTF-8", MARKER),
+    )
+    assert len(answers) == 13
+    for answer in answers:  # an answer echoes names and the control id, its texts hold nothing
+        for segment in answer.split(b"\r"):
+            if segment.startswith(b"ERR"):
+                assert MARKER.encode() not in segment, segment
+    with daemon.connection() as sender:  # half a frame, then nothing
+        sender.socket.sendall(b"\x0b" + marked("A01", number=10).encode()[:200])
+    time.sleep(3)
+    os.kill(worker_pid(daemon), signal.SIGKILL)  # the worker breaks
+    time.sleep(1)
+
+    # The disk is full: files may not grow any more.
+    size = max(file.stat().st_size for file in Path(site.folder / "var").glob("*journal*"))
+    _, hard = resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (size, hard))
+    refused = daemon.send(*(marked("A01", number=100 + number) for number in range(40)))
+    assert any(b"MSA|AR" in answer for answer in refused), "the disk was never full"
+    resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    recovered = daemon.send(*(marked("A01", number=100 + number) for number in range(40)))
+    assert b"MSA|AA" in recovered[-1], "the daemon did not recover by itself"
+    time.sleep(2)
+
+    for name, text in outputs(site, daemon).items():
+        assert MARKER not in text, f"the marker stands in {name}"
+    assert '"event": "' in daemon.log.read_text() or '"event":"' in daemon.log.read_text(), "the log says nothing"
+    for wrong in (
+        ("try", "main-campus", "no-such-file"),
+        ("patients", "show", f"{MARKER}:1"),
+        ("messages", "list", "--patient", f"{MARKER}:{MARKER}1"),
+    ):
+        done = site.run(*wrong, code=None)
+        assert MARKER not in done.stderr.replace(" ".join(wrong), ""), wrong
+    daemon.stop()
+    assert MARKER not in daemon.log.read_text()
+    for file in (site.folder / "var").glob("*.db*"):
+        assert MARKER.encode() not in file.read_bytes(), f"{file.name} holds clear text"

@@ -1,0 +1,114 @@
+"""kill -9 at random moments under load: what was acknowledged is there, once, and goes out once."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from conftest import Daemon, Site
+
+ROUNDS = 20
+SENDERS = 6
+
+
+def admission(number: int) -> bytes:
+    return (
+        f"MSH|^~\\&|EPIC|MAIN|HANDOFF|H|20260301120000||ADT^A01^ADT_A01|C{number}|P|2.5.1\r"
+        f"EVN|A01|20260301120000\r"
+        f"PID|1||{number}^^^MRN^MR||Doe^Jane||19480312|F\r"
+        f"PV1|1|I|3W^301^A||||||||||||||||V{number}^^^MRN|||||||||||||||||||||||||20260301113000\r"
+    ).encode()
+
+
+class Load:
+    """Stop-and-wait senders. What is not acknowledged is sent again in the next round, as real senders do."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next = 0
+        self._again: list[int] = []
+        self.acknowledged: set[int] = set()
+
+    def run(self, daemon: Daemon) -> list[threading.Thread]:
+        threads = [threading.Thread(target=self._send, args=(daemon,), daemon=True) for _ in range(SENDERS)]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def _take(self) -> int:
+        with self._lock:
+            if self._again:
+                return self._again.pop()
+            self._next += 1
+            return self._next
+
+    def _send(self, daemon: Daemon) -> None:
+        number = 0
+        try:
+            with daemon.connection() as sender:
+                while True:
+                    number = self._take()
+                    answer = sender.exchange(admission(number))
+                    assert f"MSA|AA|C{number}".encode() in answer
+                    with self._lock:
+                        self.acknowledged.add(number)
+                    number = 0
+        except OSError:  # the daemon was killed
+            if number:
+                with self._lock:
+                    self._again.append(number)
+
+
+def worker_pid(daemon: Daemon) -> int:
+    children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
+    return int(children[0])
+
+
+def test_kill_9_at_random_moments_loses_nothing_and_repeats_nothing(
+    site: Site, make_daemon: Callable[[Site], Daemon]
+) -> None:
+    moments = random.Random(20260302)
+    load = Load()
+    for round_ in range(ROUNDS):
+        daemon = make_daemon(site)
+        threads = load.run(daemon)
+        time.sleep(moments.uniform(0.05, 1.2))
+        if round_ % 4 == 3:  # now and then the worker dies first, and is started again under load
+            import os
+
+            os.kill(worker_pid(daemon), signal.SIGKILL)
+            time.sleep(moments.uniform(0.05, 0.8))
+        daemon.kill()
+        for thread in threads:
+            thread.join(timeout=30)
+            assert not thread.is_alive()
+    assert len(load.acknowledged) > ROUNDS * 10, "the load was no load"
+
+    daemon = make_daemon(site)
+    ledger = daemon.settled(seconds=120)
+    assert all(row["balanced"] for row in ledger), ledger
+    listed = site.json("messages", "list", "--limit", "1000000")
+    by_control = Counter(message["control_id"] for message in listed)
+    missing = {number for number in load.acknowledged if f"C{number}" not in by_control}
+    assert not missing, "acknowledged and lost"
+    assert max(by_control.values()) == 1, "the same message is in the journal twice"
+    assert {message["state"] for message in listed} == {"processed"}
+    site.run("ledger")  # exit 0: it balances
+
+    lines = [
+        json.loads(line)
+        for file in sorted((site.folder / "var" / "outbox").glob("*.ndjson"))
+        for line in file.read_text().splitlines()
+    ]
+    keys = Counter(line["idempotency_key"] for line in lines)
+    assert max(keys.values()) == 1, "delivered twice under one idempotency key"
+    patients = Counter(line["patient"]["key"] for line in lines if line["operation"] == "upsert_patient")
+    assert set(patients) == {f"MRN:{message['control_id'][1:]}" for message in listed}
+    assert max(patients.values()) == 1
+    assert daemon.stop() == 0

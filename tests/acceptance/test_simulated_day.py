@@ -1,0 +1,53 @@
+"""A simulated day through the real daemon, and the same day again: duplicates change nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from conftest import Daemon, Site
+
+MESSAGES = int(os.environ.get("HANDOFF_DAY_MESSAGES", "30000"))
+
+
+def day(daemon: Daemon) -> dict[str, Any]:
+    answer: dict[str, Any] = daemon.site.json(
+        "simulate", f"127.0.0.1:{daemon.port()}", "--messages", str(MESSAGES), "--connections", "16", "--seed", "7",
+        "--day", "2026-03-02",
+    )  # fmt: skip
+    return answer
+
+
+def effects(site: Site) -> tuple[int, int]:
+    tasks = site.json("tasks", "list", "--limit", "1000000")
+    lines = sum(
+        len(file.read_text().splitlines()) for file in sorted((site.folder / "var" / "outbox").glob("*.ndjson"))
+    )
+    return len(tasks), lines
+
+
+def test_a_simulated_day_balances_twice_over_without_one_more_task_or_delivery(site: Site, daemon: Daemon) -> None:
+    first = day(daemon)
+    assert first["sent"] == MESSAGES
+    ledger = daemon.settled(seconds=300)
+    row = ledger[0]
+    assert row["balanced"]
+    assert row["received"] == MESSAGES
+    assert row["processed"] + row["dead"] + row["filtered"] == MESSAGES
+    assert row["processed"] > MESSAGES * 0.95
+    assert row["deliveries"]["dead"] == row["deliveries"]["held"] == 0
+    before = effects(site)
+    assert before[0] > 0
+    assert before[1] == row["deliveries"]["delivered"]
+    site.run("ledger")
+
+    second = day(daemon)
+    assert second["sent"] == MESSAGES
+    row = daemon.settled(seconds=300)[0]
+    assert row["balanced"]
+    assert (row["received"], row["duplicates"]) == (2 * MESSAGES, MESSAGES)
+    assert effects(site) == before
+    site.run("ledger")
+    assert daemon.stop() == 0
+    assert json.loads(site.run("ledger", "--json").stdout)[0]["balanced"]
