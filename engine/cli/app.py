@@ -16,6 +16,19 @@ from engine.errors import HandoffError, KeyMissingError, SettingsError, StoreUna
 COMMANDS: Final[Mapping[str, str]] = {
     "init": "engine.cli.init:init",
     "check": "engine.cli.check:check",
+    "try": "engine.cli.dryrun:try_",
+    "send": "engine.cli.send:send",
+    "simulate": "engine.cli.simulate:simulate",
+    "messages": "engine.cli.messages:messages",
+    "ledger": "engine.cli.ledger:ledger",
+    "dead": "engine.cli.dead:dead",
+    "replay": "engine.cli.replay:replay",
+    "patients": "engine.cli.patients:patients",
+    "tasks": "engine.cli.tasks:tasks",
+    "risk": "engine.cli.risk:risk",
+    "keys": "engine.cli.keys:keys",
+    "db": "engine.cli.db:db",
+    "audit": "engine.cli.audit:audit",
     "schema": "engine.cli.schema:schema",
 }
 """In the order of the help; `module:attribute`."""
@@ -24,10 +37,10 @@ COMMANDS: Final[Mapping[str, str]] = {
 class _Lazy(click.Group):
     """A group that imports a command's module when that command is asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         target = COMMANDS.get(cmd_name)
         if target is None:
             return None
@@ -75,7 +88,9 @@ def _hint(error: HandoffError) -> str | None:
     if isinstance(error, SettingsError):
         return "`handoff check` shows every problem of the configuration."
     if isinstance(error, KeyMissingError):
-        return "Put the key file back that `store.keys` of config.yaml names; `handoff keys status` shows what it holds."
+        return (
+            "Put the key file back that `store.keys` of config.yaml names; `handoff keys status` shows what it holds."
+        )
     return None
 
 

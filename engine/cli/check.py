@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 @config_option
 @click.pass_obj
 def check(cli: Cli) -> int:
-    """Validate config.yaml, all channels and all mappings; says file, line and key of every problem."""
+    """Validate the whole configuration.
+
+    Names file, line, column and key of every problem in config.yaml, channels and mappings; touches neither store nor
+    network. Exit code 1 when there is one.
+    """
     from engine.bootstrap import check_configuration
     from engine.errors import SettingsError
 

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_UNPRINTABLE: Final = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in {9, 10}}
+_UNPRINTABLE: Final = {
+    code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in {9, 10}
+}
 """Control characters out of a message could drive the terminal of whoever looks at it."""
 _AGO: Final = re.compile(r"([0-9]{1,6})([wdhms])")
 
@@ -130,7 +132,11 @@ def _remember_json(ctx: click.Context, _parameter: click.Parameter, value: bool)
 
 def limit_option(function: F) -> F:
     return click.option(
-        "--limit", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="At most so many, newest first."
+        "--limit",
+        type=click.IntRange(1, 1_000_000),
+        default=100,
+        show_default=True,
+        help="At most so many, newest first.",
     )(function)
 
 
@@ -141,7 +147,7 @@ def reveal_options(function: F) -> F:
 
 
 class When(click.ParamType[datetime]):
-    """A time: ISO 8601 (without an offset it is the time of this machine's zone), or a while ago (`7d`, `2h`, `30m`)."""
+    """A time: ISO 8601 (this machine's zone, without an offset), or a while ago (`7d`, `2h`, `30m`)."""
 
     name = "time"
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.group("dead")
 @config_option
 def dead() -> None:
-    """Dead letters of intake, processing and delivery: list, show, replay, discard."""
+    """Dead letters: what failed and waits for somebody."""
 
 
 @dead.command("list")
@@ -41,9 +41,7 @@ def dead() -> None:
 @json_option
 @config_option
 @click.pass_obj
-def list_(
-    cli: Cli, stage: str | None, error: str | None, channel: str | None, unresolved: bool, limit: int
-) -> None:
+def list_(cli: Cli, stage: str | None, error: str | None, channel: str | None, unresolved: bool, limit: int) -> None:
     """List dead letters, newest first. They hold no patient data."""
     from engine.domain.delivery import Stage
     from engine.domain.shapes import plain

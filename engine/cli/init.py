@@ -23,7 +23,10 @@ _SHIPPED: Final = ("config.yaml", "channels", "mappings", "docs/schemas")
 @config_option
 @click.pass_obj
 def init(cli: Cli, folder: Path, missing: bool) -> int:
-    """Make a new site in DIR: config.yaml, channels, mappings, keys (0600) and var/. Overwrites nothing."""
+    """Make a new site in DIR.
+
+    It gets config.yaml, channels, mappings, keys (readable for you only) and var/. Nothing is ever overwritten.
+    """
     from engine.settings import Site, Snapshot
     from engine.store.keys import KeyRing
     from engine.yamlfile import validate

@@ -12,9 +12,9 @@ from engine.cli.common import NO, Cli, config_option, json_option, table
 @config_option
 @click.pass_obj
 def ledger(cli: Cli) -> int:
-    """What arrived and what became of it, by channel. Exit code 1 when it does not balance.
+    """Show whether the books of each channel balance.
 
-    received = refused + filtered + processed + dead + pending + duplicates
+    received = refused + filtered + processed + dead + pending + duplicates. Exit code 1 when one does not.
     """
     from engine.cli.site import open_site
     from engine.domain.shapes import plain

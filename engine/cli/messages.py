@@ -25,7 +25,7 @@ STATES = ("received", "processed", "filtered", "dead", "refused")
 @click.group("messages")
 @config_option
 def messages() -> None:
-    """What arrived: list the journal, show one message with all that it caused."""
+    """What arrived, and what it caused."""
 
 
 @messages.command("list")
@@ -173,8 +173,8 @@ def delivery_shape(queued: QueuedDelivery, view: View) -> dict[str, Any]:
 
 def human_entry(shape: dict[str, Any]) -> str:
     lines = [
-        f"entry {shape['id']}: {shape['type'] or 'unreadable'} {shape['control_id'] or ''} on {shape['channel']}"
-        f" from {shape['peer']}",
+        f"entry {shape['id']}: {shape['type'] or 'unreadable'} {shape['control_id'] or ''}",
+        f"  came      on {shape['channel']} from {shape['peer']}",
         f"  received  {clock_time(shape['received_at'])}",
         f"  state     {shape['state']}" + (f": {shape['reason']}" if shape["reason"] else ""),
         f"  answer    {shape['ack'] or 'none'} ({shape['ack_state']})",

@@ -18,7 +18,7 @@ _SCANNED_MAX = 100_000
 @click.group("patients")
 @config_option
 def patients() -> None:
-    """Charts: show a patient, find one."""
+    """Patients with encounters, scores and tasks."""
 
 
 @patients.command("show")

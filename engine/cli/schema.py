@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,11 +10,19 @@ import click
 
 from engine.cli.common import Cli, config_option
 
-MODELS: Final = {
-    "config": "engine.settings:Site",
-    "channel": "engine.settings:Channel",
+MODELS: Final[Mapping[str, tuple[str, ...]]] = {
+    "config": ("engine.settings:Site",),
+    "channel": ("engine.settings:Channel",),
+    "fields": ("engine.mapping.spec:MappingFile",),
+    "table": ("engine.mapping.tables:TableFile",),
+    "risk": ("engine.risk.lace:_Spec", "engine.risk.seed:_Spec", "engine.risk.charlson:_Spec"),
+    "protocol": ("engine.care.protocol:_Spec",),
+    "destination": ("engine.connectors.fieldmap:FieldMapFile",),
+    "adt-events": ("engine.care.events:_EventsFile",),
+    "dispositions": ("engine.care.dispositions:_Spec",),
+    "risk-inputs": ("engine.risk.inputs:_Spec",),
 }
-"""Kind of file -> the model that reads it."""
+"""Kind of file -> the models that read it."""
 
 _REFERENCE: Final = {
     "type": "object",
@@ -31,7 +40,7 @@ _REFERENCE: Final = {
 @config_option
 @click.pass_obj
 def schema(cli: Cli, kind: str | None, write: Path | None) -> None:
-    """Print the JSON Schema of a file of the site (config, channel, ...).
+    """Print the JSON Schema of a kind of file.
 
     The shipped files name theirs in a first line `# yaml-language-server: $schema=...`, which editors follow.
     """
@@ -54,19 +63,32 @@ def rendered(kind: str) -> str:
 
 def schema_of(kind: str) -> dict[str, Any]:
     """The JSON Schema of one kind of file."""
+    targets = MODELS[kind]
+    parts: dict[str, Any] = {}
+    choices: list[dict[str, Any]] = []
+    for number, target in enumerate(targets):
+        prefix = f"{number}-" if len(targets) > 1 else ""
+        result = _schema_of_model(target, prefix)
+        parts |= {prefix + name: part for name, part in result.pop("$defs", {}).items()}
+        choices.append(result)
+    result = choices[0] if len(choices) == 1 else {"anyOf": choices}
+    if kind in {"config", "channel"}:
+        _allow_references([result, parts])
+        parts["Reference"] = _REFERENCE
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | result | {"title": f"Handoff: {kind}"}
+    return schema | ({"$defs": parts} if parts else {})
+
+
+def _schema_of_model(target: str, prefix: str) -> dict[str, Any]:
     import importlib
 
     from pydantic import BaseModel, TypeAdapter
 
-    module, _, attribute = MODELS[kind].partition(":")
-    model: Any = getattr(importlib.import_module(module), attribute)
-    result = TypeAdapter(model).json_schema(ref_template="#/$defs/{model}")
-    if isinstance(model, type) and issubclass(model, BaseModel):
-        _describe(result, model)
-    if kind in {"config", "channel"}:
-        _allow_references(result)
-        result.setdefault("$defs", {})["Reference"] = _REFERENCE
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | result | {"title": f"Handoff: {kind}"}
+    module, _, attribute = target.partition(":")
+    model: type[BaseModel] = getattr(importlib.import_module(module), attribute)
+    result = TypeAdapter(model).json_schema(ref_template=f"#/$defs/{prefix}{{model}}")
+    _describe(result, model)
+    return result
 
 
 def _allow_references(node: Any) -> None:
@@ -104,8 +126,10 @@ def _describe(result: dict[str, Any], root: type[Any]) -> None:
     parts = {root.__name__: result} | result.get("$defs", {})
     for name, part in parts.items():
         for base in reversed(models[name].__mro__ if name in models else ()):
-            if issubclass(base, BaseModel) and base.__module__ == root.__module__:
-                for field, text in _field_texts(base).items():
+            generic = "[" in base.__name__  # made by pydantic, has no source
+            if issubclass(base, BaseModel) and base.__module__ == root.__module__ and not generic:
+                for name_in_code, text in _field_texts(base).items():
+                    field = models[name].model_fields[name_in_code].alias or name_in_code
                     if field in part.get("properties", {}):
                         part["properties"][field].setdefault("description", text)
 
@@ -113,13 +137,14 @@ def _describe(result: dict[str, Any], root: type[Any]) -> None:
 def _field_texts(model: type[Any]) -> dict[str, str]:
     import ast
     import inspect
+    import itertools
     import textwrap
 
     tree = ast.parse(textwrap.dedent(inspect.getsource(model)))
     body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
     texts = {}
-    for field, text in zip(body, body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
-            if isinstance(text.value, ast.Constant) and isinstance(text.value.value, str):
-                texts[field.target.id] = " ".join(text.value.value.split())
+    for field, text in itertools.pairwise(body):
+        match field, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(said))):
+                texts[name] = " ".join(said.split())
     return texts

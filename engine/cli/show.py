@@ -11,8 +11,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from engine.domain.delivery import Operation
-
 HIDDEN: Final = "***"
 PSEUDONYM: Final = re.compile(r"(?P<authority>[^:]*):~(?P<hash>[0-9a-f]{8})")
 
@@ -76,6 +74,8 @@ class View:
 
     def payload(self, operation: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         """The payload of a delivery, part by part."""
+        from engine.domain.delivery import Operation
+
         if self.revealed:
             return dict(payload)
         match operation:

@@ -14,9 +14,7 @@ import click
 
 from engine.cli.common import Cli
 from engine.cli.show import PSEUDONYM, View
-from engine.domain.audit import AuditRecord
 from engine.errors import HandoffError
-from engine.store.charts import key_hash
 
 if TYPE_CHECKING:
     from engine.domain.chart import Chart
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from engine.settings import Configuration
     from engine.store import Store
     from engine.store.keys import KeyRing
+
 
 class NotFoundError(HandoffError):
     """There is nothing of the name or number that a command was given."""
@@ -56,9 +55,13 @@ class OpenSite:
 
     def pseudonym(self, key: str) -> str:
         """`MRN:558181838` -> `MRN:~3f9a1c2b`."""
+        from engine.store.charts import key_hash
+
         return f"{key.partition(':')[0]}:~{key_hash(self.keys, key)[:4].hex()}"
 
     def audit(self, action: str, subjects: Iterable[str], reason: str | None = None) -> None:
+        from engine.domain.audit import AuditRecord
+
         records = [
             AuditRecord(at=self.now, actor=actor(), action=action, subject=subject, reason=reason)
             for subject in dict.fromkeys(subjects)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.group("tasks")
 @config_option
 def tasks() -> None:
-    """Follow-up tasks: list them, say that one is done, give one to somebody."""
+    """Follow-up tasks of patients."""
 
 
 @tasks.command("list")

@@ -1,6 +1,7 @@
 """Batches (FHS, BHS, messages, BTS, FTS), and other ways in which one piece of bytes holds several messages.
 
-A batch is cut at the lines where a header or trailer starts; each message keeps its bytes and is read alone.
+A batch is cut at the lines where a header or trailer starts; each message keeps its bytes and is read alone. Whatever
+else stands between them counts as a message too, an unreadable one: nothing that arrives goes unanswered.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _MARK: Final = re.compile(
     rb"(?:\A(?:\xef\xbb\xbf)?|(?<=[\r\n]))[ \t\r\n\x00]*(FHS|BHS|MSH|BTS|FTS)(?=[!-/:-@\[-`{-~]|[\r\n]|\Z)"
 )
 _LINE_END: Final = re.compile(rb"[\r\n]")
+_BLANK: Final = b"\r\n \t\x00"
 _HEADERS: Final = frozenset({b"FHS", b"BHS"})
 
 
@@ -52,53 +54,11 @@ def split(payload: bytes) -> Batch | None:
     marks = list(_MARK.finditer(payload))
     if not marks or marks[0].start() != 0 or marks[0][1] not in _HEADERS:
         return None
-    file_header = b""
-    groups: list[tuple[bytes, list[bytes]]] = []
-    deviations: list[str] = []
-    in_batch = file_open = False
+    reader = _BatchReader()
     ends = [*(mark.start(1) for mark in marks[1:]), len(payload)]
     for mark, end in zip(marks, ends, strict=True):
-        name = mark[1]
-        piece = payload[mark.start(1) : end]
-        line = _LINE_END.split(piece, 1)[0]
-        if name == b"MSH":
-            if not in_batch:
-                deviations.append(HEADER_MISSING)
-                groups.append((b"", []))
-                in_batch = True
-            groups[-1][1].append(piece)
-            continue
-        if piece[len(line) :].strip(b"\r\n \t\x00"):
-            deviations.append(CONTENT_OUTSIDE)
-        if name == b"FHS":
-            file_header = file_header or line
-            file_open = True
-        elif name == b"BHS":
-            if in_batch:
-                deviations.append(TRAILER_MISSING)
-            groups.append((line, []))
-            in_batch = True
-        elif name == b"BTS":
-            if not in_batch:
-                deviations.append(HEADER_MISSING)
-            elif _count_differs(line, len(groups[-1][1])):
-                deviations.append(COUNT_WRONG)
-            in_batch = False
-        else:
-            if in_batch:
-                deviations.append(TRAILER_MISSING)
-            if not file_open:
-                deviations.append(HEADER_MISSING)
-            elif _count_differs(line, len(groups)):
-                deviations.append(COUNT_WRONG)
-            in_batch = file_open = False
-    if in_batch or file_open:
-        deviations.append(TRAILER_MISSING)
-    return Batch(
-        file_header=file_header,
-        groups=tuple(Group(header=header, messages=tuple(messages)) for header, messages in groups),
-        deviations=tuple(dict.fromkeys(deviations)),
-    )
+        reader.take(mark[1], payload[mark.start(1) : end])
+    return reader.batch()
 
 
 def answer(batch: Batch, acks: Sequence[bytes], *, now: datetime, control_id: str) -> bytes:
@@ -172,3 +132,66 @@ def _mirrored(header: bytes, now: datetime, control_id: str) -> tuple[bytes, byt
         fields[10],
     ]
     return separator, separator.join(reply).translate(None, b"\x0b\x1c") + b"\r"
+
+
+class _BatchReader:
+    """Puts the pieces of a batch together: a piece is a header, trailer or message up to where the next one starts."""
+
+    def __init__(self) -> None:
+        self._file_header = b""
+        self._groups: list[tuple[bytes, list[bytes]]] = []
+        self._deviations: list[str] = []
+        self._count = 0  # messages of the open batch
+        self._in_batch = self._in_file = False
+
+    def take(self, name: bytes, piece: bytes) -> None:
+        if name == b"MSH":
+            if not self._in_batch:
+                self._deviations.append(HEADER_MISSING)
+                self._open(b"")
+            self._groups[-1][1].append(piece)
+            self._count += 1
+            return
+        line = _LINE_END.split(piece, maxsplit=1)[0]
+        if name == b"FHS":
+            self._file_header = self._file_header or line
+            self._in_file = True
+        elif name == b"BHS":
+            self._close(was_open=self._in_batch)
+            self._open(line)
+        elif name == b"BTS":
+            self._trailer(line, self._count, opened=self._in_batch)
+            self._in_batch = False
+        else:
+            self._close(was_open=self._in_batch)
+            self._trailer(line, len(self._groups), opened=self._in_file)
+            self._in_batch = self._in_file = False
+        outside = piece[len(line) :].strip(_BLANK)
+        if outside:  # handed on as a message, so that it is stored and answered like anything unreadable
+            self._deviations.append(CONTENT_OUTSIDE)
+            if not self._groups:
+                self._groups.append((b"", []))
+            self._groups[-1][1].append(outside)
+
+    def batch(self) -> Batch:
+        self._close(was_open=self._in_batch or self._in_file)
+        return Batch(
+            file_header=self._file_header,
+            groups=tuple(Group(header=header, messages=tuple(messages)) for header, messages in self._groups),
+            deviations=tuple(dict.fromkeys(self._deviations)),
+        )
+
+    def _open(self, header: bytes) -> None:
+        self._groups.append((header, []))
+        self._in_batch = True
+        self._count = 0
+
+    def _close(self, *, was_open: bool) -> None:
+        if was_open:
+            self._deviations.append(TRAILER_MISSING)
+
+    def _trailer(self, line: bytes, count: int, *, opened: bool) -> None:
+        if not opened:
+            self._deviations.append(HEADER_MISSING)
+        elif _count_differs(line, count):
+            self._deviations.append(COUNT_WRONG)

@@ -80,7 +80,7 @@ def unicode_form(payload: bytes) -> str | None:
     if start.startswith(codecs.BOM_UTF16_BE):
         return "utf-16-be"
     at = start.find(b"M\x00S\x00H")
-    if at < 0:
+    if at < 0 or start[:at].strip(b"\x00\t\n\r "):
         return None
     return "utf-16-be" if at % 2 else "utf-16-le"
 

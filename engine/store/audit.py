@@ -23,7 +23,7 @@ class AuditStore:
         self._keys = keys
 
     def append(self, conn: Connection, records: Sequence[AuditRecord]) -> None:
-        _INSERT.run(conn, [self._row(record) for record in records])
+        _INSERT.write(conn, [self._row(record) for record in records])
 
     def find(
         self, conn: Connection, *, since: datetime | None = None, action: str | None = None, limit: int | None = 100

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, select
 
 from engine.domain.chart import Chart, Charts
 from engine.domain.encounter import Encounter
@@ -120,7 +120,7 @@ class ChartStore:
 
     def _whole(self, conn: Connection, chart_ids: Iterable[str]) -> list[Chart]:
         """The charts, and those that they were merged into."""
-        rows: dict[str, Row[Any]] = {}
+        rows: dict[str, Any] = {}
         wanted = set(chart_ids)
         while wanted:
             rows.update((row.id, row) for row in _CHARTS.rows(conn, sorted(wanted)))
@@ -202,7 +202,7 @@ def family_of_key(conn: Connection, keys: KeyRing, key: str) -> set[str]:
 
 
 def _assemble(
-    row: Row[Any],
+    row: Any,
     document: ChartDocument,
     encounters: Mapping[str, EncounterDocument],
     scores: Mapping[tuple[str, str | None], Score],

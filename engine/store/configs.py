@@ -19,7 +19,7 @@ class ConfigStore:
 
     def remember(self, conn: Connection, version: str, files: Mapping[str, str], now: datetime) -> None:
         """Keep a version; nothing happens when it is known."""
-        _INSERT.run(conn, [(version, to_micros(now), msgspec.json.encode(dict(files)))])
+        _INSERT.write(conn, [(version, to_micros(now), msgspec.json.encode(dict(files)))])
 
     def get(self, conn: Connection, version: str) -> dict[str, str] | None:
         """The files of a version: path -> text."""

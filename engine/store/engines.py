@@ -17,6 +17,7 @@ from urllib.parse import quote
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import NullPool, QueuePool
 from sqlcipher3 import dbapi2 as sqlite_driver
 
@@ -107,27 +108,31 @@ def translated() -> Iterator[None]:
     """Turn the errors of SQLAlchemy and the drivers into ours. Their texts may hold values, so they go no further."""
     try:
         yield
-    except SQLAlchemyError as error:
-        raise translate(error) from None
+    except Exception as error:
+        ours = translate(error)
+        if ours is None:
+            raise
+        raise ours from None
 
 
-def translate(error: SQLAlchemyError) -> StoreError:
-    """What an error of SQLAlchemy or a driver means; only its code is kept."""
-    if not isinstance(error, DBAPIError):
-        if type(error).__name__ == "TimeoutError":
+def translate(error: Exception) -> StoreError | None:
+    """What an error of SQLAlchemy or a driver means; only its code is kept. None: it is neither."""
+    driver_error: BaseException | None = error.orig if isinstance(error, DBAPIError) else error
+    if not isinstance(driver_error, sqlite_driver.Error) and not type(driver_error).__module__.startswith("psycopg"):
+        if not isinstance(error, SQLAlchemyError):
+            return None
+        if isinstance(error, PoolTimeoutError):
             return StoreUnavailableError("the store has no free connection")
         return StoreError(f"the store could not do what was asked ({type(error).__name__})")
-    kind = type(error).__name__
-    code = getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None) or kind
-    if code in {"42P01", "3F000"} or (code == "SQLITE_ERROR" and "no such table" in str(error.orig)):
-        return StoreUnavailableError(
-            "the store's tables are not there or are those of another version: handoff db upgrade"
-        )
+    kinds = {base.__name__ for base in type(driver_error).__mro__}
+    code = getattr(driver_error, "sqlite_errorname", None) or getattr(driver_error, "sqlstate", None) or "no code"
+    if code in {"42P01", "3F000"} or (code == "SQLITE_ERROR" and "no such table" in str(driver_error)):
+        return StoreUnavailableError("the store's tables are missing or of another version: handoff db upgrade")
     if code in {"SQLITE_CORRUPT", "SQLITE_NOTADB"}:
         return StoreUnavailableError(f"the store's file is damaged or is not a database ({code})")
     if code in {"SQLITE_FULL", "53100"}:
         return StoreUnavailableError(f"the store's disk is full ({code})")
-    if error.connection_invalidated or kind in {"OperationalError", "InterfaceError"}:
+    if kinds & {"OperationalError", "InterfaceError"}:
         return StoreUnavailableError(f"the store can't be used now ({code})")
     return StoreError(f"the store refused what was asked ({code})")
 
@@ -182,9 +187,9 @@ def _begin_with(engine: Engine, statement: str) -> None:
 
 def _postgresql_engine(location: Location, *, pooled: bool, options: str = "", **more: Any) -> Engine:
     url: URL = make_url(location.url)
-    pool: dict[str, Any] = (
-        {"poolclass": QueuePool, "pool_size": _READERS_MAX, "max_overflow": 0} if pooled else {"poolclass": NullPool}
-    )
+    pool: dict[str, Any] = {"poolclass": NullPool}
+    if pooled:
+        pool = {"poolclass": QueuePool, "pool_size": _READERS_MAX, "max_overflow": 0, "pool_pre_ping": True}
     arguments: dict[str, Any] = {
         "connect_timeout": 5,
         "application_name": "handoff",

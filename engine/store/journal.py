@@ -17,7 +17,6 @@ import msgspec
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Row,
     bindparam,
     delete,
     func,
@@ -119,8 +118,8 @@ _INSERT_REPEATS: Final = Rows(repeat, ("id", "entry_id", "channel", "received_at
 _UPSERT_LINKS: Final = Rows(
     schema.link, ("channel", "sequence_number"), conflict=("channel",), replace=("sequence_number",)
 )
-_LAST_ENTRY: Final = Prepared(select(func.coalesce(func.max(entry.c.id), literal_column("0"))), ())
-_LAST_REPEAT: Final = Prepared(select(func.coalesce(func.max(repeat.c.id), literal_column("0"))), ())
+_LAST_ENTRY: Final = Prepared(select(func.coalesce(func.max(entry.c.id), literal_column("0"))))
+_LAST_REPEAT: Final = Prepared(select(func.coalesce(func.max(repeat.c.id), literal_column("0"))))
 _ORIGINALS: Final = Listed(
     entry.c.message_key,
     lambda listed: select(
@@ -201,8 +200,8 @@ class Journal:
         for code in AckCode:
             arrivals = [arrival for item in items for arrival, own in item.answered if own is code]
             if arrivals:
-                _ANSWER_ENTRIES.run(conn, [arrival for arrival in arrivals if arrival > 0], code.value)
-                _ANSWER_REPEATS.run(conn, [-arrival for arrival in arrivals if arrival < 0], code.value)
+                _ANSWER_ENTRIES.write(conn, [arrival for arrival in arrivals if arrival > 0], code.value)
+                _ANSWER_REPEATS.write(conn, [-arrival for arrival in arrivals if arrival < 0], code.value)
         stored = self.append(
             conn,
             [receipt for item in items for receipt in item.receipts],
@@ -233,7 +232,7 @@ class Journal:
         """The channel's next entries in the order of their commits. Ends early when they hold very many bytes."""
         entries: list[Entry] = []
         size = 0
-        for row in _AFTER.run(conn, channel, position, limit):
+        for row in _AFTER.rows(conn, channel, position, limit):
             entries.append(self._entry(row))
             size += len(row.body or b"")
             if size > _BATCH_BYTES_MAX:
@@ -241,7 +240,7 @@ class Journal:
         return entries
 
     def entry(self, conn: Connection, entry_id: int) -> Entry | None:
-        row = _BY_ID.run(conn, entry_id).one_or_none()
+        row = _BY_ID.first(conn, entry_id)
         return None if row is None else self._entry(row)
 
     def first_received(self, conn: Connection) -> Mapping[str, datetime]:
@@ -328,11 +327,11 @@ class Journal:
     def _mark(self, conn: Connection, arrivals: Sequence[int], state: AckState) -> None:
         entries = [arrival for arrival in arrivals if arrival > 0]
         if entries:
-            _MARK_ENTRIES.run(conn, entries, state.value)
+            _MARK_ENTRIES.write(conn, entries, state.value)
         if len(entries) < len(arrivals):
-            _MARK_REPEATS.run(conn, [-arrival for arrival in arrivals if arrival < 0], state.value)
+            _MARK_REPEATS.write(conn, [-arrival for arrival in arrivals if arrival < 0], state.value)
 
-    def _entry(self, row: Row[Any]) -> Entry:
+    def _entry(self, row: Any) -> Entry:
         head = _open_head(self._keys, row.id, row.head)
         return Entry(
             id=row.id,
@@ -352,7 +351,7 @@ class Journal:
             flagged_duplicate_of=row.flagged_duplicate_of,
         )
 
-    def _listed(self, row: Row[Any]) -> ListedEntry:
+    def _listed(self, row: Any) -> ListedEntry:
         head = _open_head(self._keys, row.id, row.head)
         document = OutcomeDocument()
         if row.document is not None:
@@ -389,7 +388,7 @@ class _Group:
         self._known: dict[int, list[_Original]] = {}
         self._roots: dict[int, int] = {}
         self._last_repeat: int | None = None
-        self._id: int = _LAST_ENTRY.run(conn).scalar_one()
+        self._id: int = _LAST_ENTRY.scalar(conn)
 
     def append(self) -> list[Stored]:
         controls = [self._control(receipt) for receipt in self._receipts]
@@ -413,10 +412,10 @@ class _Group:
             self._one(receipt, control, key)
             for receipt, control, key in zip(self._receipts, controls, first_keys, strict=True)
         ]
-        _INSERT_ENTRIES.run(self._conn, self._entries)
-        _INSERT_PAYLOADS.run(self._conn, self._payloads)
-        _INSERT_REPEATS.run(self._conn, self._repeats)
-        _UPSERT_LINKS.run(self._conn, sorted(self._links.items()))
+        _INSERT_ENTRIES.write(self._conn, self._entries)
+        _INSERT_PAYLOADS.write(self._conn, self._payloads)
+        _INSERT_REPEATS.write(self._conn, self._repeats)
+        _UPSERT_LINKS.write(self._conn, sorted(self._links.items()))
         return stored
 
     def is_repeat(self) -> bool:
@@ -482,7 +481,7 @@ class _Group:
     def _same_sender(self, receipt: Receipt, original: _Original) -> bool:
         summary = original.summary
         if summary is None:
-            sealed = _HEAD.run(self._conn, original.id).scalar_one()
+            sealed = _HEAD.scalar(self._conn, original.id)
             summary = _open_head(self._keys, original.id, sealed).summary
         return (
             original.channel == receipt.channel
@@ -539,7 +538,7 @@ class _Group:
 
     def _repeat(self, receipt: Receipt, original: _Original) -> Stored:
         if self._last_repeat is None:
-            self._last_repeat = _LAST_REPEAT.run(self._conn).scalar_one()
+            self._last_repeat = _LAST_REPEAT.scalar(self._conn)
         self._last_repeat += 1
         number = self._last_repeat
         ack_state = receipt.ack_state if original.ack else AckState.NOT_OWED

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, func, literal_column, select, text, update
+from sqlalchemy import Connection, bindparam, func, literal_column, select, text, update
 
 from engine.domain.delivery import Delivery, DeliveryState, Operation, QueuedDelivery, Stage
 from engine.domain.record import Record
@@ -137,7 +137,7 @@ def promote(conn: Connection, ordering_keys: Collection[str]) -> None:
     """Give the turn to the oldest unfinished delivery of each of the ordering keys, at each destination."""
     if ordering_keys:
         take_lock(conn)
-        _PROMOTE.run(conn, sorted(ordering_keys))
+        _PROMOTE.write(conn, sorted(ordering_keys))
 
 
 class Outbox:
@@ -155,7 +155,7 @@ class Outbox:
         they are due themselves.
         """
         at = to_micros(now)
-        rows: Sequence[Row[Any]] = _HEADS.run(conn, destination, at, limit).all()
+        rows: Sequence[Any] = _HEADS.rows(conn, destination, at, limit)
         if ordered_batches and rows:
             rows = self._with_followers(conn, destination, at, limit, {row.ordering_key for row in rows})
         return [self._queued(row) for row in rows]
@@ -168,7 +168,7 @@ class Outbox:
 
     def start(self, conn: Connection, ids: Sequence[int], now: datetime) -> None:
         """Note that an attempt is under way; for destinations that must not get anything twice (see `interrupted`)."""
-        _STARTED.run(conn, ids, to_micros(now))
+        _STARTED.write(conn, ids, to_micros(now))
 
     def interrupted(self, conn: Connection, destination: str) -> list[int]:
         """Ids of the attempts that were under way when the last courier stopped without settling them."""
@@ -198,7 +198,7 @@ class Outbox:
             dead = result.state is DeliveryState.DEAD
             due = None if result.next_attempt_at is None else to_micros(result.next_attempt_at)
             settled_at = at if dead else None
-            _CHANGED.run(
+            _CHANGED.write(
                 conn, result.id, result.state.value, 0 if dead else 1, result.attempts, due, result.error, settled_at
             )
             if dead:
@@ -206,8 +206,8 @@ class Outbox:
                 code = result.error or "undeliverable"
                 letters.append((row.entry_id, row.channel, row.id, Stage.DELIVERY.value, code, result.detail, at))
         for attempts, ids in delivered.items():
-            _DELIVERED.run(conn, ids, attempts, at)
-        _INSERT_LETTERS.run(conn, letters)
+            _DELIVERED.write(conn, ids, attempts, at)
+        _INSERT_LETTERS.write(conn, letters)
         promote(conn, freed)
 
     def release(self, conn: Connection, delivery_id: int, now: datetime) -> None:
@@ -278,9 +278,9 @@ class Outbox:
 
     def _with_followers(
         self, conn: Connection, destination: str, now: int, limit: int, ordering_keys: set[str]
-    ) -> list[Row[Any]]:
+    ) -> list[Any]:
         in_line = sorted(row.id for row in _IN_LINE.rows(conn, sorted(ordering_keys), destination, limit))[:limit]
-        rows: list[Row[Any]] = []
+        rows: list[Any] = []
         stopped: set[str] = set()
         for row in sorted(_BY_IDS.rows(conn, in_line), key=lambda row: int(row.id)):
             if row.state != DeliveryState.PENDING.value or row.next_attempt_at > now:
@@ -289,7 +289,7 @@ class Outbox:
                 rows.append(row)
         return rows
 
-    def _queued(self, row: Row[Any]) -> QueuedDelivery:
+    def _queued(self, row: Any) -> QueuedDelivery:
         return QueuedDelivery(
             id=row.id,
             entry_id=row.entry_id,

@@ -115,7 +115,7 @@ _REPLACE_TASKS: Final = Rows(schema.task, _TASK_COLUMNS, conflict=("id",), repla
 _KNOWN_DELIVERIES: Final = Listed(
     delivery.c.idempotency_key, lambda listed: select(delivery.c.idempotency_key).where(listed)
 )
-_LAST_DELIVERY: Final = Prepared(select(func.coalesce(func.max(delivery.c.id), literal_column("0"))), ())
+_LAST_DELIVERY: Final = Prepared(select(func.coalesce(func.max(delivery.c.id), literal_column("0"))))
 _INSERT_DELIVERIES: Final = Rows(
     delivery,
     ("id", "entry_id", "channel", "destination", "operation", "ordering_key", "idempotency_key", "state", "turn",
@@ -159,14 +159,14 @@ class Recorder:
                 raise StoreError("the outcomes of a batch are not in the order of the journal")
             position = one.entry_id
         if cursor == 0:
-            _START_CURSOR.run(conn, [(channel, 0)])
-        if _MOVE_CURSOR.run(conn, channel, cursor, position).rowcount != 1:
+            _START_CURSOR.write(conn, [(channel, 0)])
+        if _MOVE_CURSOR.write(conn, channel, cursor, position) != 1:
             raise CursorMovedError(f"another processor has recorded outcomes of channel {channel}")
         micros = to_micros(now)
         after = {changed.id: changed for one in outcomes for changed in one.charts}
         self._write_charts(conn, after, before, micros)
-        _INSERT_OUTCOMES.run(conn, [self._outcome(one, channel, micros) for one in outcomes])
-        _INSERT_LETTERS.run(
+        _INSERT_OUTCOMES.write(conn, [self._outcome(one, channel, micros) for one in outcomes])
+        _INSERT_LETTERS.write(
             conn,
             [
                 (one.entry_id, channel, letter.stage.value, letter.error, letter.location, letter.detail, micros)
@@ -263,7 +263,7 @@ class Recorder:
         take_lock(conn)
         keys = {item.idempotency_key for _, item in wanted}
         known = {row.idempotency_key for row in _KNOWN_DELIVERIES.rows(conn, sorted(keys))}
-        number: int = _LAST_DELIVERY.run(conn).scalar_one()
+        number: int = _LAST_DELIVERY.scalar(conn)
         rows: list[tuple[Any, ...]] = []
         bodies: list[tuple[int, bytes]] = []
         ordering_keys: set[str] = set()
@@ -278,8 +278,8 @@ class Recorder:
             )  # fmt: skip
             bodies.append((number, self._keys.seal(f"delivery_payload.body:{number}", item.payload)))
             ordering_keys.add(item.ordering_key)
-        _INSERT_DELIVERIES.run(conn, rows)
-        _INSERT_BODIES.run(conn, bodies)
+        _INSERT_DELIVERIES.write(conn, rows)
+        _INSERT_BODIES.write(conn, bodies)
         promote(conn, ordering_keys)
         return len(rows)
 
@@ -321,8 +321,8 @@ class _ChartWriter:
             if row.merged_into is None and row.chart_id not in merged:
                 raise IdentityTakenError("a chart claims an identifier that belongs to another living chart")
             moved.append((row.identity_hash, hashed_key, claimant.id))
-        _MOVE_IDENTIFIERS.run(conn, moved)
-        _INSERT_IDENTIFIERS.run(
+        _MOVE_IDENTIFIERS.write(conn, moved)
+        _INSERT_IDENTIFIERS.write(
             conn, [(hashed, hashed_key, claimant.id) for hashed, (hashed_key, claimant) in claims.items()]
         )
 
@@ -346,8 +346,8 @@ class _ChartWriter:
                 (inserts if was is None else replaces).append((hashed, new.id, sealed))
         if held:
             raise StoreError("a change would take an encounter away without giving it to another chart")
-        _REPLACE_ENCOUNTERS.run(conn, replaces)
-        _INSERT_ENCOUNTERS.run(conn, inserts)
+        _REPLACE_ENCOUNTERS.write(conn, replaces)
+        _INSERT_ENCOUNTERS.write(conn, inserts)
 
     def scores(self, conn: Connection) -> None:
         held: dict[tuple[str, str, str | None], Score] = {
@@ -363,8 +363,8 @@ class _ChartWriter:
                 sealed = self._keys.seal(score_place(new.id, item.model, hashed), _encode(item))
                 rows.append((new.id, item.model, hashed, sealed))
         for chart_id, model, encounter in held:
-            _DELETE_SCORE.run(conn, chart_id, model, self._encounter_hash(encounter))
-        _REPLACE_SCORES.run(conn, rows)
+            _DELETE_SCORE.write(conn, chart_id, model, self._encounter_hash(encounter))
+        _REPLACE_SCORES.write(conn, rows)
 
     def tasks(self, conn: Connection) -> None:
         held: dict[str, tuple[Task, str]] = {
@@ -385,8 +385,8 @@ class _ChartWriter:
                 )  # fmt: skip
         if held:
             raise StoreError("a change would take a task away without giving it to another chart")
-        _REPLACE_TASKS.run(conn, replaces)
-        _INSERT_TASKS.run(conn, inserts)
+        _REPLACE_TASKS.write(conn, replaces)
+        _INSERT_TASKS.write(conn, inserts)
 
     def charts(self, conn: Connection, now: int) -> None:
         inserts: list[tuple[Any, ...]] = []
@@ -401,8 +401,8 @@ class _ChartWriter:
             )
             sealed = self._keys.seal(chart_place(new.id), _encode(document))
             (replaces if new.id in self._old else inserts).append((new.id, new.version, new.merged_into, now, sealed))
-        _REPLACE_CHARTS.run(conn, replaces)
-        _INSERT_CHARTS.run(conn, inserts)
+        _REPLACE_CHARTS.write(conn, replaces)
+        _INSERT_CHARTS.write(conn, inserts)
 
     def _encounter_hash(self, key: str | None) -> bytes:
         hashed = self._encounter_hashes.get(key)

@@ -1,28 +1,20 @@
 """Core statements, compiled once and run many times.
 
-SQLAlchemy's own execution works through every row of parameters in Python. The hot paths of the store hand over
-hundreds of rows, so they compile a Core statement once for each dialect and size, and run its text with a flat tuple.
-One statement for many rows also means one step of the database for all of them: on SQLite each step gives up the
-interpreter lock, and a busy event loop may take 5 ms to give it back.
+They are written in SQLAlchemy's expression language and compiled by its dialects, but run by the driver itself:
+SQLAlchemy's own execution costs more than the databases do for small statements, and works through every row of
+parameters in Python for large ones. One statement for many rows also means one step of the database for all of them: on
+SQLite each step gives up the interpreter lock, and a busy event loop may take 5 ms to give it back.
+
+A transaction must be open on the connection (`Ledger`, `Store.reader`): the driver is not told to begin one.
 """
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from sqlalchemy import (
-    BindParameter,
-    ColumnElement,
-    Connection,
-    CursorResult,
-    Delete,
-    Insert,
-    Row,
-    Select,
-    Table,
-    Update,
-)
+from sqlalchemy import BindParameter, ColumnElement, Connection, Delete, Insert, Select, Table, Update
 from sqlalchemy import bindparam as bind
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -33,6 +25,8 @@ VALUES_MAX: Final = 512
 """Values in one IN list."""
 
 _VALUE: Final = "v"
+
+_Statement = Select[Any] | Update | Delete | Insert
 
 
 class Rows:
@@ -47,17 +41,16 @@ class Rows:
         self._replace = tuple(replace)
         self._texts: dict[tuple[str, int], str] = {}
 
-    def run(self, conn: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
-        """Write the rows, in order. Returns how many were written."""
-        written = at = 0
+    def write(self, conn: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Write the rows, in order."""
+        at = 0
         left = len(rows)
         while left:
             count = min(ROWS_MAX, 1 << (left.bit_length() - 1))  # few sizes, so that the statements stay prepared
             flat = [value for row in rows[at : at + count] for value in row]
-            written += conn.exec_driver_sql(self._text(conn, count), tuple(flat)).rowcount
+            _driver(conn).execute(self._text(conn, count), flat)
             at += count
             left -= count
-        return written
 
     def _text(self, conn: Connection, count: int) -> str:
         name = conn.dialect.name
@@ -79,22 +72,41 @@ class Rows:
         elif self._conflict:
             statement = statement.on_conflict_do_nothing(index_elements=self._conflict)
         wanted = [f"{column}_{row}" for row in range(count) for column in self._columns]
-        return _compiled(conn, statement, wanted)
+        compiled = statement.compile(dialect=conn.dialect)
+        if list(compiled.positiontup or ()) != wanted:  # the flat lists rely on it
+            raise AssertionError(f"columns of {self._table.name} are not in the order of the table")
+        return str(compiled)
 
 
 class Prepared:
-    """A statement with fixed parameters, given in the order of `names`."""
+    """A statement with fixed parameters, given in the order of `names`. Rows have the columns as attributes."""
 
-    def __init__(self, statement: Select[Any] | Update | Delete | Insert, names: Sequence[str]) -> None:
+    def __init__(self, statement: _Statement, names: Sequence[str] = ()) -> None:
         self._statement = statement
         self._names = tuple(names)
         self._compiled: dict[str, _Compiled] = {}
 
-    def run(self, conn: Connection, *values: Any) -> CursorResult[Any]:
+    def rows(self, conn: Connection, *values: Any) -> list[Any]:
+        return self._of(conn).rows(conn, values)
+
+    def first(self, conn: Connection, *values: Any) -> Any:
+        """The first row; none: there is none."""
+        rows = self._of(conn).rows(conn, values)
+        return rows[0] if rows else None
+
+    def scalar(self, conn: Connection, *values: Any) -> Any:
+        """The first column of the only row."""
+        return self._of(conn).rows(conn, values)[0][0]
+
+    def write(self, conn: Connection, *values: Any) -> int:
+        """Returns how many rows were touched."""
+        return self._of(conn).write(conn, values)
+
+    def _of(self, conn: Connection) -> _Compiled:
         found = self._compiled.get(conn.dialect.name)
         if found is None:
             found = self._compiled[conn.dialect.name] = _Compiled(conn, self._statement, self._names)
-        return conn.exec_driver_sql(found.text, found.arrange(values))
+        return found
 
 
 class Listed:
@@ -106,7 +118,7 @@ class Listed:
     def __init__(
         self,
         column: ColumnElement[Any],
-        build: Callable[[ColumnElement[bool]], Select[Any] | Update | Delete],
+        build: Callable[[ColumnElement[bool]], _Statement],
         names: Sequence[str] = (),
     ) -> None:
         self._column = column
@@ -114,32 +126,29 @@ class Listed:
         self._names = tuple(names)
         self._compiled: dict[tuple[str, int], _Compiled] = {}
 
-    def rows(self, conn: Connection, values: Sequence[Any], *fixed: Any) -> list[Row[Any]]:
-        found: list[Row[Any]] = []
-        for text, parameters in self._calls(conn, values, fixed):
-            found.extend(conn.exec_driver_sql(text, parameters).all())
+    def rows(self, conn: Connection, values: Sequence[Any], *fixed: Any) -> list[Any]:
+        found: list[Any] = []
+        for at in range(0, len(values), VALUES_MAX):
+            compiled, part = self._part(conn, values[at : at + VALUES_MAX])
+            found.extend(compiled.rows(conn, (*fixed, *part)))
         return found
 
-    def run(self, conn: Connection, values: Sequence[Any], *fixed: Any) -> int:
-        """For statements that write; returns how many rows were touched."""
-        return sum(
-            conn.exec_driver_sql(text, parameters).rowcount for text, parameters in self._calls(conn, values, fixed)
-        )
-
-    def _calls(
-        self, conn: Connection, values: Sequence[Any], fixed: tuple[Any, ...]
-    ) -> list[tuple[str, tuple[Any, ...]]]:
-        calls = []
+    def write(self, conn: Connection, values: Sequence[Any], *fixed: Any) -> int:
+        """Returns how many rows were touched."""
+        touched = 0
         for at in range(0, len(values), VALUES_MAX):
-            part = list(values[at : at + VALUES_MAX])
-            count = 1 << (len(part) - 1).bit_length()
-            part += part[-1:] * (count - len(part))
-            key = (conn.dialect.name, count)
-            found = self._compiled.get(key)
-            if found is None:
-                found = self._compiled[key] = self._compile(conn, count)
-            calls.append((found.text, found.arrange((*fixed, *part))))
-        return calls
+            compiled, part = self._part(conn, values[at : at + VALUES_MAX])
+            touched += compiled.write(conn, (*fixed, *part))
+        return touched
+
+    def _part(self, conn: Connection, values: Sequence[Any]) -> tuple[_Compiled, list[Any]]:
+        count = 1 << (len(values) - 1).bit_length()
+        part = [*values, *[values[-1]] * (count - len(values))]
+        key = (conn.dialect.name, count)
+        found = self._compiled.get(key)
+        if found is None:
+            found = self._compiled[key] = self._compile(conn, count)
+        return found, part
 
     def _compile(self, conn: Connection, count: int) -> _Compiled:
         names = [f"{_VALUE}{index}" for index in range(count)]
@@ -148,29 +157,36 @@ class Listed:
 
 
 class _Compiled:
-    """The text of a statement, and how what is given becomes its parameters."""
+    """The text of a statement, how what is given becomes its parameters, and what its rows look like."""
 
-    __slots__ = ("_constants", "_positions", "text")
+    __slots__ = ("_constants", "_in_order", "_positions", "_row", "_text")
 
-    def __init__(
-        self, conn: Connection, statement: Select[Any] | Update | Delete | Insert, names: Sequence[str]
-    ) -> None:
+    def __init__(self, conn: Connection, statement: _Statement, names: Sequence[str]) -> None:
         compiled = statement.compile(dialect=conn.dialect)
         order = compiled.positiontup or ()
         given = {name: position for position, name in enumerate(names)}
         # What is not given is a constant that SQLAlchemy made a parameter of (a NULL, SQLite's OFFSET 0).
         constants = [name for name in order if name not in given]
-        self.text = str(compiled)
+        self._text = str(compiled)
         self._constants = tuple(compiled.params[name] for name in constants)
         self._positions = tuple(given[name] if name in given else len(names) + constants.index(name) for name in order)
+        self._in_order = not constants and list(order) == list(names)
+        columns = statement.selected_columns.keys() if isinstance(statement, Select) else []
+        row = cast("Any", namedtuple)("Row", columns)  # noqa: PYI024 - the columns are known at run time only
+        self._row: Callable[[Any], Any] = row._make
 
-    def arrange(self, values: Sequence[Any]) -> tuple[Any, ...]:
+    def rows(self, conn: Connection, values: Sequence[Any]) -> list[Any]:
+        return list(map(self._row, _driver(conn).execute(self._text, self._arrange(values)).fetchall()))
+
+    def write(self, conn: Connection, values: Sequence[Any]) -> int:
+        return int(_driver(conn).execute(self._text, self._arrange(values)).rowcount)
+
+    def _arrange(self, values: Sequence[Any]) -> Sequence[Any]:
+        if self._in_order:
+            return values
         given = (*values, *self._constants)
-        return tuple(given[position] for position in self._positions)
+        return [given[position] for position in self._positions]
 
 
-def _compiled(conn: Connection, statement: Insert, wanted: list[str]) -> str:
-    compiled = statement.compile(dialect=conn.dialect)
-    if list(compiled.positiontup or ()) != wanted:  # the flat tuples of Rows rely on it
-        raise AssertionError(f"columns of {statement.table.name} are not in the order of the table")
-    return str(compiled)
+def _driver(conn: Connection) -> Any:
+    return conn.connection.driver_connection

@@ -87,8 +87,8 @@ class TaskStore:
     ) -> Chart:
         """Change one task: a new version of its chart. Returns the chart.
 
-        deliveries: what goes out because of it, from the chart before and after; channel: whose books count them. Raises StoreError when there is no
-        such task.
+        deliveries: what goes out because of it, from the chart before and after. channel: whose books count them.
+        Raises StoreError when there is no such task.
         """
         owner = conn.execute(select(task.c.chart_id).where(task.c.id == task_id)).scalar_one_or_none()
         old = None if owner is None else self._charts.by_id(conn, owner)

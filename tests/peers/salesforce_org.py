@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import json
 import re
 import secrets
@@ -49,10 +50,10 @@ class FieldInfo:
 class Fault:
     """Something that goes wrong `times` times.
 
-    on: `token`, `upsert`, or `any`. status and body: answered instead of doing it. row: only the record with this
-    external id fails, with `code`. delay_seconds: the answer is late. drop: the connection is closed `before` or
-    `after` it was done. results: the results of an upsert are `short` (one missing), `long` (one too many), `same`
-    (every id the same), `garbage` (no JSON), `scalar` (JSON, but no list).
+    on: `token`, `upsert`, the name of an object (its upserts), or `any`. status and body: answered instead of doing it.
+    row: only the record with this external id fails, with `code`. delay_seconds: the answer is late. drop: the
+    connection is closed `before` or `after` it was done. results: the results of an upsert are `short` (one missing),
+    `long` (one too many), `same` (every id the same), `garbage` (no JSON), `scalar` (JSON, but no list).
     """
 
     on: str = "upsert"
@@ -206,11 +207,12 @@ class SalesforceOrg:
 
     # --- faults ---
 
-    def take_fault(self, on: str) -> Fault | None:
+    def take_fault(self, path: str) -> Fault | None:
         """The next scripted fault of a whole call."""
+        names = {"any", "token"} if path.startswith("/services/oauth2/token") else {"any", "upsert", *path.split("/")}
         with self._lock:
             for fault in self.faults:
-                if fault.on in {on, "any"} and fault.row is None:
+                if fault.on in names and fault.row is None:
                     return self._use(fault)
         return None
 
@@ -469,8 +471,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         call = Call(self.command, self.path, dict(self.headers.items()), body)
         self.org.calls.append(call)
-        kind = "token" if self.path.startswith("/services/oauth2/token") else "upsert"
-        fault = self.org.take_fault(kind) or Fault()
+        fault = self.org.take_fault(self.path) or Fault()
         if fault.drop == "before":
             self.close_connection = True
             return
@@ -542,7 +543,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Location", f"{self.org.url}/elsewhere")
         self.send_header("Sforce-Limit-Info", "api-usage=18/5000")
         self.end_headers()
-        self.wfile.write(data)
+        with contextlib.suppress(OSError):  # the client gave up waiting
+            self.wfile.write(data)
 
 
 def _spoiled(answer: Any, how: str | None) -> Any:

@@ -9,6 +9,7 @@ import click
 import pytest
 
 from engine.cli import app
+from engine.cli.common import json_option
 from engine.errors import HandoffError, KeyMissingError, SettingsError, StoreError, StoreUnavailableError
 from engine.yamlfile import Problem
 
@@ -22,7 +23,7 @@ def failing(monkeypatch: pytest.MonkeyPatch):
         def command() -> None:
             raise error
 
-        monkeypatch.setattr(app._Lazy, "get_command", lambda *_: app.json_option(command))
+        monkeypatch.setattr(app._Lazy, "get_command", lambda *_: json_option(command))
 
     return make
 

@@ -6,11 +6,13 @@ import json
 import re
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from engine.cli import app
 from engine.cli.init import shipped
 from engine.cli.schema import MODELS, rendered, schema_of
+from engine.yamlfile import parse
 
 ROOT = shipped()
 
@@ -51,3 +53,20 @@ def test_every_shipped_file_names_its_schema(file: Path) -> None:
     assert found
     assert (file.parent / found[1]).resolve().is_relative_to(ROOT / "docs/schemas")
     assert (file.parent / found[1]).exists()
+
+
+@pytest.mark.parametrize("file", _shipped_yaml(), ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_every_shipped_file_is_good_by_its_schema(file: Path) -> None:
+    found = re.search(r"\$schema=(\S+)", file.read_text())
+    assert found
+    schema = json.loads((file.parent / found[1]).read_text())
+    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(parse(file.read_text(), file.name).value))
+    assert not errors
+
+
+def test_a_wrong_key_is_an_error_by_the_schema() -> None:
+    validator = jsonschema.Draft202012Validator(schema_of("channel"))
+    channel = parse((ROOT / "channels/main-campus.yaml").read_text(), "x").value
+    assert validator.is_valid(channel)
+    assert not validator.is_valid(channel | {"moode": "live"})
+    assert not validator.is_valid(channel | {"mode": "lively"})

@@ -137,6 +137,11 @@ def test_utf_16_is_found_by_its_bytes_with_or_without_a_mark(
     assert (read_message.get("PID-5"), read_message.charset, read_message.header.type) == (text, codec, "ADT^A01")
 
 
+def test_bytes_that_look_like_a_utf_16_header_inside_a_field_change_nothing() -> None:
+    payload = message(b"x").replace(b"|A|B|", b"|\xfc|M\x00S\x00H|", 1)
+    assert Message.parse(payload).charset == "windows-1252"
+
+
 def test_a_single_byte_message_that_says_utf_16_is_read_all_the_same() -> None:
     read_message = read(b"Mueller", b"UNICODE UTF-16")
     assert (read_message.get("PID-5"), read_message.deviations) == ("Mueller", (CHARSET_UNDECODABLE,))

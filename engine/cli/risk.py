@@ -1,0 +1,147 @@
+"""`handoff risk`: readmission scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from engine.cli.common import Cli, config_option, json_option, reveal_options, table
+from engine.cli.site import NotFoundError, OpenSite, Reveal, open_site, read_bytes, reveal_of
+
+if TYPE_CHECKING:
+    from engine.domain.chart import Chart
+    from engine.domain.encounter import Encounter
+    from engine.risk.registry import Model
+    from engine.settings import Configuration
+
+
+@click.group("risk")
+@config_option
+def risk() -> None:
+    """Readmission risk scores."""
+
+
+@risk.command("score")
+@click.argument("name", metavar="MODEL")
+@click.option("--patient", metavar="KEY", help="A stored patient: AUTHORITY:ID, or a pseudonym.")
+@click.option("--encounter", metavar="KEY", help="Which stay of the patient.  [default: the last one]")
+@click.option(
+    "--inputs",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    help="A JSON file (- is standard input); inputs that are absent or null are missing.",
+)
+@reveal_options
+@json_option
+@config_option
+@click.pass_obj
+def score(
+    cli: Cli,
+    name: str,
+    patient: str | None,
+    encounter: str | None,
+    inputs: Path | None,
+    reveal: bool,
+    reason: str | None,
+) -> None:
+    r"""Score a stored patient as of now, or inputs given as JSON.
+
+    \b
+    seed      age diagnoses admissions_12m lives_alone no_transportation active_medications
+    lace      los_days acute charlson ed_visits_6m (or diagnoses for charlson)
+    charlson  diagnoses
+    """
+    wish = reveal_of(reveal, reason)
+    if (patient is None) == (inputs is None):
+        raise click.UsageError("give either --patient KEY or --inputs FILE")
+    if inputs is not None and (encounter is not None or wish is not None):
+        raise click.UsageError("--encounter, --reveal and --reason go with --patient")
+    configuration = cli.configuration()
+    model = _models(configuration).get(name)
+    if model is None:
+        known = ", ".join(sorted(_models(configuration)))
+        raise NotFoundError(f"there is no model of this name; there are {known}")
+    if inputs is not None:
+        shape = _of_inputs(model, inputs)
+    else:
+        with open_site(cli) as site:
+            shape = _of_patient(site, model, patient or "", encounter, wish)
+    cli.print(shape, _human(shape))
+
+
+def _models(configuration: Configuration) -> dict[str, Model]:
+    from engine.risk.registry import load_models
+
+    prefix = f"{configuration.site.mappings.removeprefix('./').rstrip('/')}/risk/"
+    snapshot = configuration.snapshot
+    documents = {
+        file.removeprefix(prefix).removesuffix(".yaml"): snapshot.document(file) for file in snapshot.below(prefix)
+    }
+    return load_models(documents)
+
+
+def _of_inputs(model: Model, file: Path) -> dict[str, Any]:
+    import sys
+    from datetime import UTC, datetime
+
+    import msgspec
+
+    from engine.domain.shapes import score_shape
+    from engine.risk.inputs import InputsError, inputs_from_json
+
+    content = sys.stdin.buffer.read() if str(file) == "-" else read_bytes(file)
+    try:
+        value = msgspec.json.decode(content)
+    except msgspec.DecodeError:
+        raise InputsError("", f"{file} is not JSON") from None
+    return score_shape(model.score(inputs_from_json(value), now=datetime.now(UTC), observed_since=None))
+
+
+def _of_patient(
+    site: OpenSite, model: Model, patient: str, encounter: str | None, wish: Reveal | None
+) -> dict[str, Any]:
+    import msgspec
+
+    from engine.domain.shapes import score_shape
+    from engine.risk.inputs import inputs_of
+
+    chart = site.chart(patient)
+    stay = _stay(chart, encounter)
+    with site.store.reader() as conn:
+        observed = site.store.journal.first_received(conn)
+        entries = site.store.journal.find(conn, patient=chart.patient.key, limit=1)
+    channels = site.compiled().channels
+    channel = channels.get(entries[0].channel) if entries else None
+    if channel is None:
+        raise NotFoundError("the channel that this patient came on is not part of the configuration")
+    since = observed.get(channel.settings.name)
+    inputs = inputs_of(chart, stay, now=site.now, observed_since=since, tables=channel.inputs)
+    scored = msgspec.structs.replace(model.score(inputs, now=site.now, observed_since=since), encounter=stay.key)
+    return site.view(wish, [f"chart:{chart.id}"]).score(score_shape(scored))
+
+
+def _stay(chart: Chart, key: str | None) -> Encounter:
+    if key is not None:
+        stay = next((item for item in chart.encounters if key in {item.key, item.visit_number}), None)
+        if stay is None:
+            raise NotFoundError("the patient has no encounter of this key")
+        return stay
+    from engine.pipeline.plan import SCORED_CLASSES
+
+    stays = [item for item in chart.encounters if item.class_ in SCORED_CLASSES]
+    if not stays:
+        raise NotFoundError("the patient has no inpatient stay to score; name an encounter with --encounter")
+    return max(stays, key=lambda item: item.admitted_at or "")
+
+
+def _human(shape: dict[str, Any]) -> str:
+    value = shape["value"] if shape["value"] is not None else f"{shape['min']}..{shape['max']}"
+    lines = [f"{shape['model']} {shape['version']}: {value}, {shape['band']}"]
+    if shape["band_max"] != shape["band"]:
+        lines[0] += f" (up to {shape['band_max']}, as the missing inputs may be)"
+    factors = [(factor["name"], factor["points"], factor["evidence"]) for factor in shape["factors"]]
+    lines.append(table(("factor", "points", "evidence"), factors) or "No factor gives points.")
+    if shape["missing"]:
+        lines.append(f"missing: {', '.join(shape['missing'])}")
+    return "\n".join(lines)
