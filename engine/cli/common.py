@@ -46,7 +46,7 @@ class Cli:
         if self.json:
             import msgspec
 
-            click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
+            click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
         else:
             click.echo(human.translate(_UNPRINTABLE))
 

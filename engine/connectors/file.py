@@ -178,7 +178,7 @@ class FileConnector:
                 break
         if sound < size:
             os.ftruncate(self._fd, sound)
-            os.fsync(self._fd)
+        os.fsync(self._fd)  # a killed process may have written lines and not synced them; they count as done from here
         for number in sorted(self._numbers(), reverse=True):
             if len(keys) >= _WINDOW_LINES:
                 break

@@ -31,7 +31,7 @@ END_SECONDS: Final = 0.05
 HANDSHAKE_SECONDS_MAX: Final = 10.0
 _LINGER_SECONDS_MAX: Final = 1.0
 """So long a connection that was told something and closed may take to read it."""
-_BACKLOG: Final = 512
+BACKLOG: Final = 512
 _SWEEP_SECONDS_MAX: Final = 1.0
 _SWEEP_SECONDS_MIN: Final = 0.05
 
@@ -76,42 +76,45 @@ class Listener:
 
     # --- opening and closing -----------------------------------------------------------------------------------------
 
-    async def open(self, sock: socket.socket | None = None) -> None:
-        """Listen. sock: a listening socket that systemd opened. Raises ListenError."""
-        listen = self.channel.listen
-        if listen.tls is not None:
+    async def open(self, sock: socket.socket) -> None:
+        """Take a listening socket (a copy of it: it can be taken again later), and wait for `serve`. Raises ListenError."""
+        if self.channel.listen.tls is not None:
             self._tls = self._server_context()
-        if sock is None:
-            sock = await bind(listen.host, listen.port, self.channel.name)
-        else:
-            sock = sock.dup()  # a later reload may need it again
+        self.host, self.port = sock.getsockname()[:2]
         self._server = await asyncio.get_running_loop().create_server(
             lambda: Connection(self),
-            sock=sock,
-            backlog=_BACKLOG,
+            sock=sock.dup(),
+            backlog=BACKLOG,
             ssl=self._tls,
             ssl_handshake_timeout=HANDSHAKE_SECONDS_MAX if self._tls else None,
+            start_serving=False,
         )
-        self.host, self.port = sock.getsockname()[:2]
+
+    async def serve(self) -> None:
+        """Accept connections from now on."""
+        if self._server is None:
+            raise ListenError(f"channel {self.channel.name}: it was closed before it served")
+        await self._server.start_serving()
         self.lane.counts.inflight_bytes = lambda: self.inflight_bytes
         self._sweep()
         _log.info("listener opened", channel=self.channel.name, host=self.host, port=self.port)
 
-    def reconfigure(self, channel: Channel) -> None:
-        """Take a later version of the channel that listens in the same place; connections stay. Raises ListenError."""
-        if channel.listen.tls is not None and self._tls is not None:
-            self._load_certificates(self._tls, channel)  # new handshakes use the renewed certificate
-        self.channel = channel
-
-    def listens_like(self, channel: Channel) -> bool:
-        """Whether the open port serves this version of the channel too."""
+    def serves_like(self, channel: Channel) -> bool:
+        """Whether this listener can go on with this version of the channel: `reconfigure` then."""
         old, new = self.channel.listen, channel.listen
-        return (old.host, old.port, old.tls) == (new.host, new.port, new.tls)
+        return (old.host, old.port, old.tls is None) == (new.host, new.port, new.tls is None)
 
-    def check_certificates(self, channel: Channel) -> None:
-        """Raises ListenError when the channel's TLS files can't be used."""
+    def check(self, channel: Channel) -> None:
+        """Raises ListenError when `reconfigure` would."""
         if channel.listen.tls is not None:
             self._load_certificates(_bare_context(), channel)
+
+    def reconfigure(self, channel: Channel) -> None:
+        """Take a later version of the channel; open connections stay. New handshakes use its certificates."""
+        if self._tls is not None:
+            self._load_certificates(self._tls, channel)
+        self.channel = channel
+        self.lane.configure(channel)
 
     def stop_accepting(self) -> None:
         if self._server is not None:
@@ -152,7 +155,7 @@ class Listener:
             context.load_cert_chain(self._resolve(tls.cert), self._resolve(tls.key))
             if tls.client_ca is not None:
                 context.load_verify_locations(self._resolve(tls.client_ca))
-                context.verify_mode = ssl.CERT_REQUIRED
+            context.verify_mode = ssl.CERT_NONE if tls.client_ca is None else ssl.CERT_REQUIRED
         except (OSError, ssl.SSLError) as error:
             raise ListenError(
                 f"channel {channel.name}: its certificate, key or client_ca can't be used ({type(error).__name__})"
@@ -494,24 +497,24 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
 
-async def bind(host: str, port: int, channel: str) -> socket.socket:
-    """A listening socket. Raises ListenError."""
+async def bind(host: str, port: int, what: str) -> socket.socket:
+    """A listening socket. what: for whom, as the error says it (`channel main-campus`). Raises ListenError."""
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
         sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise ListenError(f"channel {channel}: {host} is no address to listen on: {error.strerror}") from None
+        raise ListenError(f"{what}: {host} is no address to listen on: {error.strerror}") from None
     try:
         # A restart must not wait for the old connections to leave TIME_WAIT.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
         sock.bind(address)
-        sock.listen(_BACKLOG)
+        sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
-        raise ListenError(f"channel {channel}: can't listen on {host} port {port}: {error.strerror}") from None
+        raise ListenError(f"{what}: can't listen on {host} port {port}: {error.strerror}") from None
     return sock
 
 

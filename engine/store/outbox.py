@@ -110,14 +110,14 @@ _CHANGED: Final = Prepared(
     .where(delivery.c.id == bindparam("wanted"))
     .values(
         state=bindparam("new_state"),
-        turn=bindparam("new_turn"),
+        turn=delivery.c.turn * bindparam("keeps_turn", type_=delivery.c.turn.type),
         attempts=bindparam("tries"),
         next_attempt_at=func.coalesce(bindparam("due", type_=delivery.c.id.type), delivery.c.next_attempt_at),
         error=bindparam("code"),
         started_at=None,
         settled_at=bindparam("at"),
     ),
-    ("wanted", "new_state", "new_turn", "tries", "due", "code", "at"),
+    ("wanted", "new_state", "keeps_turn", "tries", "due", "code", "at"),
 )
 _INSERT_LETTERS: Final = Rows(
     dead_letter, ("entry_id", "channel", "delivery_id", "stage", "error", "detail", "died_at")

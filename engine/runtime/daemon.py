@@ -1,0 +1,381 @@
+"""The main process: listeners, intake, the journal's writer, the console's port and the worker's supervisor.
+
+Start: configuration checked, store opened, listeners opened, console, worker. Stop: the same backwards, each step with
+its share of the time. Reload: all or nothing; open connections stay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from engine import logs
+from engine.clock import Clock
+from engine.domain.message import AckCode
+from engine.errors import HandoffError, SettingsError
+from engine.hl7v2.ack import Verdict
+from engine.runtime import hints
+from engine.runtime.answers import Lane
+from engine.runtime.intake import Intake
+from engine.runtime.listener import Listener, bind
+from engine.runtime.metrics import Metrics
+from engine.runtime.notify import Systemd
+from engine.runtime.returns import Returns
+from engine.runtime.status import ChannelStatus, ConsoleStatus, ReloadResult, Status, StatusFile, status_path
+from engine.runtime.supervisor import Supervisor, worker_command
+from engine.settings import Channel, Configuration
+from engine.yamlfile import Problem
+
+if TYPE_CHECKING:
+    from aiohttp import web
+    from sqlalchemy import Connection
+
+    from engine.store.store import Store
+
+_log = logs.get_logger(__name__)
+
+CONSOLE: Final = "console"
+"""The name of the console's socket when systemd opens it."""
+_SWITCH_SECONDS: Final = 0.0005
+"""How long a thread may keep the interpreter while another waits for it. The journal's writer waits for the disk often
+and each time has to get back in; Python's 5 ms would then be most of what a commit takes."""
+_DISK_BYTES_MIN: Final = 64 << 20
+_DRAIN_SHARE: Final = 0.6
+"""Of the time for stopping: the listeners' part; the rest is the worker's."""
+_NEEDS_RESTART: Final = ("node", "store", "console", "shutdown_seconds_max")
+
+
+class Daemon:
+    """`handoff run`, from start to stop.
+
+    load: reads the configuration again and checks all of it, compilation included; raises SettingsError. sockets: those
+    that systemd opened, by channel name.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        store: Store,
+        clock: Clock,
+        version: str,
+        *,
+        load: Callable[[], Configuration],
+        systemd: Systemd,
+        sockets: Mapping[str, socket.socket],
+        command: Callable[[int], Sequence[str]] = worker_command,
+    ) -> None:
+        self._configuration = configuration
+        self._store = store
+        self._clock = clock
+        self._load = load
+        self._systemd = systemd
+        self._given = dict(sockets)
+        self._sockets: dict[str, socket.socket] = {}
+        self._listeners: dict[str, Listener] = {}
+        self._leaving: set[asyncio.Task[bool]] = set()
+        self._state: Literal["starting", "running", "stopping", "stopped"] = "starting"
+        self._started_at: datetime = clock.now()
+        self._console: ConsoleStatus | None = None
+        self._runner: web.AppRunner | None = None
+        self._file = StatusFile(status_path(configuration))
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._reloading = asyncio.Lock()
+        self._reloads: set[asyncio.Task[Any]] = set()
+        self.metrics = Metrics(version)
+        self._returns = Returns()
+        self._intake = Intake(
+            store.journal,
+            store.journal_ledger,
+            store.keys,
+            clock,
+            self.metrics,
+            outcomes=self._outcomes,
+            stored=self._hint,
+            return_to=self._returns.send,
+        )
+        self._supervisor = Supervisor(configuration.snapshot, self._hear, command=command)
+        self.metrics.worker_restarts = lambda: self._supervisor.restarts
+        self.metrics.worker_up = lambda: self._supervisor.ready_version is not None
+
+    # --- start and stop ----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Raises HandoffError; then `stop` is still to be called."""
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        _raise_file_limit()
+        if not self._file.take():
+            _log.warning("status file can't be written, commands will not find the daemon", path=self._file.path)
+        unsent = await self._store.journal_ledger.write(self._store.journal.mark_startup_unsent)
+        if unsent:
+            _log.info("answers of the last run were not sent", count=unsent)
+        self._intake.start()
+        for channel in self._configuration.channels.values():
+            self._listeners[channel.name] = await self._open(channel)
+        for listener in self._listeners.values():
+            await listener.serve()
+        await self._open_console()
+        self._supervisor.start()
+        self._state = "running"
+        self._file.write(self.status())
+        self._systemd.ready(f"{len(self._listeners)} channel(s)")
+        self._pat_watchdog()
+        _log.info(
+            "daemon started",
+            node=self._configuration.site.node,
+            pid=os.getpid(),
+            channels=len(self._listeners),
+            config_version=self._configuration.snapshot.version,
+        )
+
+    async def stop(self) -> None:
+        """Answer what was received, note what was answered, let the worker finish its batch."""
+        if self._state in {"stopping", "stopped"}:
+            return
+        self._state = "stopping"
+        self._systemd.stopping()
+        self._file.write(self.status())
+        loop = asyncio.get_running_loop()
+        seconds = self._configuration.site.shutdown_seconds_max
+        until = loop.time() + seconds
+        drains = [listener.drain(seconds * _DRAIN_SHARE) for listener in self._listeners.values()]
+        clean = all(await asyncio.gather(*drains, *self._leaving))
+        await self._intake.close()
+        await self._returns.close(max(0.1, (until - loop.time()) / 4))
+        clean = await self._supervisor.stop(max(1.0, until - loop.time())) and clean
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await asyncio.to_thread(self._store.close)
+        for sock in [*self._sockets.values(), *self._given.values()]:
+            sock.close()
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        self._state = "stopped"
+        self._file.remove()
+        _log.info("daemon stopped", clean=clean)
+
+    async def _open(self, channel: Channel) -> Listener:
+        """A listener on its socket, not serving yet. Raises ListenError."""
+        lane = Lane(channel, self.metrics.channel(channel.name))
+        listener = Listener(channel, self._intake, lane, resolve=self._configuration.path)
+        await listener.open(await self._socket(channel))
+        return listener
+
+    async def _socket(self, channel: Channel) -> socket.socket:
+        """The listening socket of a channel's place. It stays open over reloads, so that no sender is refused then."""
+        place = self._place(channel)
+        if place not in self._sockets:
+            given = self._given.pop(channel.name, None)
+            listen = channel.listen
+            self._sockets[place] = given or await bind(listen.host, listen.port, f"channel {channel.name}")
+        return self._sockets[place]
+
+    def _place(self, channel: Channel) -> str:
+        # Port 0 is another port for each channel.
+        return f"{channel.listen.host}:{channel.listen.port or channel.name}"
+
+    async def _open_console(self) -> None:
+        from aiohttp import web  # not before the listeners are open: it takes long to import
+
+        from engine.runtime.health import create_app, is_loopback
+
+        console = self._configuration.site.console
+        sock = self._given.pop(CONSOLE, None) or await bind(console.host, console.port, "the console")
+        host, port = sock.getsockname()[:2]
+        self._runner = web.AppRunner(create_app(self, loopback=is_loopback(host)), access_log=None)
+        await self._runner.setup()
+        await web.SockSite(self._runner, sock).start()
+        self._console = ConsoleStatus(host=host, port=port)
+        _log.info("console opened", host=host, port=port)
+
+    def _pat_watchdog(self) -> None:
+        if self._systemd.watchdog_seconds is not None:
+            self._systemd.alive()
+            loop = asyncio.get_running_loop()
+            self._watchdog = loop.call_later(self._systemd.watchdog_seconds, self._pat_watchdog)
+
+    # --- reload ------------------------------------------------------------------------------------------------------
+
+    def reload_soon(self) -> None:
+        """SIGHUP."""
+        task = asyncio.create_task(self.try_reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def try_reload(self) -> ReloadResult:
+        """Load the configuration again, all or nothing. Never raises for what is wrong with it."""
+        self._systemd.reloading()
+        try:
+            async with self._reloading:
+                if self._state != "running":
+                    return ReloadResult(ok=False, problems=("the daemon is stopping",))
+                await self._reload()
+        except HandoffError as error:
+            problems = error.problems if isinstance(error, SettingsError) else ()
+            for problem in problems:
+                _log.error("configuration refused, the old one stays", exc_info=SettingsError((problem,)))
+            if not problems:
+                _log.error("configuration refused, the old one stays", exc_info=error)
+            return ReloadResult(ok=False, problems=tuple(map(str, problems)) or (str(error),))
+        finally:
+            self._systemd.ready(f"{len(self._listeners)} channel(s)")
+        version = self._configuration.snapshot.version
+        _log.info("configuration loaded", config_version=version, channels=len(self._listeners))
+        return ReloadResult(ok=True, config_version=version)
+
+    async def _reload(self) -> None:
+        new = await asyncio.to_thread(self._load)
+        self._check_unchanged(new)
+        old_configuration, self._configuration = self._configuration, new  # paths are made absolute by it
+        opened: dict[str, Listener] = {}
+        try:
+            kept: dict[str, Channel] = {}
+            for channel in new.channels.values():
+                listener = self._listeners.get(channel.name)
+                if listener is not None and listener.serves_like(channel):
+                    listener.check(channel)
+                    kept[channel.name] = channel
+                else:
+                    opened[channel.name] = await self._open(channel)
+            # The worker first: it must know a channel before the first message of it comes.
+            if not await self._supervisor.reload(new.snapshot):
+                raise SettingsError((Problem(new.snapshot.site_file, 1, 1, "", "the worker can't work by it"),))
+        except BaseException:
+            self._configuration = old_configuration
+            for listener in opened.values():
+                listener.stop_accepting()
+            self._close_unused_sockets()
+            raise
+        for name in [name for name in self._listeners if name not in kept]:
+            leaving = self._listeners.pop(name)
+            task = asyncio.create_task(leaving.drain(new.site.shutdown_seconds_max))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+        for name, channel in kept.items():
+            self._listeners[name].reconfigure(channel)
+        for name, listener in opened.items():
+            await listener.serve()
+            self._listeners[name] = listener
+        self._close_unused_sockets()
+        logs.configure(new.site.log_level)
+        self._file.write(self.status())
+
+    def _check_unchanged(self, new: Configuration) -> None:
+        """Some settings are for the life of a process."""
+        document = new.snapshot.document(new.snapshot.site_file)
+        problems = [
+            document.problem((key,), "can't be changed by a reload: restart the daemon")
+            for key in _NEEDS_RESTART
+            if getattr(new.site, key) != getattr(self._configuration.site, key)
+        ]
+        if problems:
+            raise SettingsError(tuple(problems))
+
+    def _close_unused_sockets(self) -> None:
+        used = {self._place(channel) for channel in self._configuration.channels.values()}
+        for place in [place for place in self._sockets if place not in used]:
+            self._sockets.pop(place).close()
+
+    # --- standing ----------------------------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        trouble = self._trouble()
+        return Status(
+            node=self._configuration.site.node,
+            state=self._state,
+            pid=os.getpid(),
+            channels=tuple(
+                ChannelStatus(
+                    name=name,
+                    mode=listener.channel.mode,
+                    host=listener.host,
+                    port=listener.port,
+                    connections=len(listener.connections),
+                )
+                for name, listener in self._listeners.items()
+            ),
+            console=self._console,
+            ready=self._state == "running" and not trouble,
+            trouble=trouble,
+            config_version=self._configuration.snapshot.version,
+            started_at=self._started_at,
+        )
+
+    def _trouble(self) -> tuple[str, ...]:
+        """Why nobody should rely on us now: the store can't be written, or the worker does not stay alive."""
+        trouble: list[str] = []
+        if not self.metrics.store_writable:
+            trouble.append("store-not-writable")
+        if self._disk_is_full():
+            trouble.append("disk-almost-full")
+        if self._state == "running" and self._supervisor.trouble is not None:
+            trouble.append(self._supervisor.trouble)
+        return tuple(trouble)
+
+    def _disk_is_full(self) -> bool:
+        file = self._store.location.journal_file
+        if file is None:
+            return False
+        try:
+            return shutil.disk_usage(file.parent).free < _DISK_BYTES_MIN
+        except OSError:
+            return True
+
+    # --- the worker --------------------------------------------------------------------------------------------------
+
+    def _hint(self) -> None:
+        self._supervisor.hint()
+
+    def _hear(self, message: hints.ToMain) -> None:
+        if isinstance(message, hints.Outcomes):
+            self._intake.late.have_outcomes(message.entries)
+        elif isinstance(message, hints.Report):
+            self.metrics.hear(message)
+
+    async def _outcomes(self, entries: Sequence[int]) -> Mapping[int, Verdict]:
+        """What senders who wait for the outcome are told; of failures their code and place, never a value."""
+
+        def read(conn: Connection) -> dict[int, Verdict]:
+            found: dict[int, Verdict] = {}
+            for entry, outcome in self._store.recorder.outcomes(conn, entries).items():
+                code = outcome.application_ack
+                letters = [] if code is AckCode.AA else self._store.dead_letters.of_entry(conn, entry)
+                found[entry] = Verdict(
+                    code=code,
+                    hl7_code=outcome.error_code,
+                    error=letters[0].error if letters else "",
+                    location=letters[0].location if letters else None,
+                    text=letters[0].detail if letters else "",
+                )
+            return found
+
+        return await self._store.read(read)
+
+
+async def run(daemon: Daemon) -> None:
+    """Start; the rest of its life is signals and callbacks. Raises HandoffError when it can't start."""
+    loop = asyncio.get_running_loop()
+    try:
+        await daemon.start()
+    except (HandoffError, asyncio.CancelledError):
+        await daemon.stop()
+        raise
+    loop.add_signal_handler(signal.SIGHUP, daemon.reload_soon)
+
+
+def _raise_file_limit() -> None:
+    """Each connection needs a descriptor; the soft limit (often 1,024) is only there for old programs."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):
+            return

@@ -1,0 +1,199 @@
+"""The status file beside the store: how commands find the running daemon, whatever ports it was given.
+
+Written by the daemon (atomically, removed at its stop), read by `handoff status` and `handoff reload`. A lock beside it
+tells a running daemon from one that was killed, and keeps a second daemon from the same store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import http.client
+import os
+import signal
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from engine.domain.record import Record
+from engine.errors import HandoffError
+from engine.settings import Configuration
+from engine.store.engines import locate
+
+_NAME: Final = "handoff.status.json"
+_ASK_SECONDS: Final = 2.0
+_RELOAD_SECONDS: Final = 60.0
+_LOCK_ATTEMPTS: Final = 10
+
+
+class DaemonRunningError(HandoffError):
+    """Another daemon works on this store."""
+
+
+class ChannelStatus(Record, frozen=True, kw_only=True):
+    name: str
+    mode: str
+    host: str
+    port: int
+    connections: int
+
+
+class ConsoleStatus(Record, frozen=True, kw_only=True):
+    host: str
+    port: int
+
+
+class Status(Record, frozen=True, kw_only=True):
+    """The contract's shape of `handoff status`; ports are the bound ones."""
+
+    node: str
+    state: Literal["starting", "running", "stopping", "stopped"]
+    pid: int | None
+    channels: tuple[ChannelStatus, ...]
+    console: ConsoleStatus | None
+    ready: bool = False
+    trouble: tuple[str, ...] = ()
+    """Why it is not ready, as stable codes."""
+    config_version: str | None = None
+    started_at: datetime | None = None
+
+
+class ReloadResult(Record, frozen=True, kw_only=True):
+    """problems: why the old configuration stays in force."""
+
+    ok: bool
+    config_version: str | None = None
+    problems: tuple[str, ...] = ()
+
+
+def status_path(configuration: Configuration) -> Path:
+    """Beside the SQLite files; with PostgreSQL in `var/` beside the configuration."""
+    location = locate(configuration.site.store.url, configuration.snapshot.base)
+    folder = location.charts_file.parent if location.charts_file else configuration.path("var")
+    return folder / _NAME
+
+
+# --- the daemon's side -----------------------------------------------------------------------------------------------
+
+
+class StatusFile:
+    """The daemon's hold on the file. A folder that can't be written costs the file, not the daemon."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    def take(self) -> bool:
+        """Become the store's daemon; false: the folder can't be written. Raises DaemonRunningError."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(_lock_path(self.path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return False
+        for _ in range(_LOCK_ATTEMPTS):  # a command that looks whether we run has it for a moment
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.05)
+                continue
+            self._lock = handle
+            return True
+        os.close(handle)
+        raise DaemonRunningError("another daemon runs on this store: `handoff status` shows it")
+
+    def write(self, status: Status) -> None:
+        if self._lock is None:
+            return
+        with contextlib.suppress(OSError):
+            handle, temporary = tempfile.mkstemp(prefix=f".{_NAME}.", dir=self.path.parent)
+            with os.fdopen(handle, "wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(status), indent=2) + b"\n")
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(self.path)
+
+    def remove(self) -> None:
+        if self._lock is None:
+            return
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+        os.close(self._lock)
+        self._lock = None
+
+
+# --- the commands' side ----------------------------------------------------------------------------------------------
+
+
+def running_status(configuration: Configuration) -> Status | None:
+    """The daemon's status as it is now, none when it does not run.
+
+    Asked from the daemon itself; when its console does not answer, as it last wrote it, with no connections counted.
+    """
+    path = status_path(configuration)
+    if not _is_held(path):
+        return None
+    try:
+        written = msgspec.json.decode(path.read_bytes(), type=Status)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    if written.console is not None:
+        answer = _ask(written.console, "GET", "/api/v1/status", _ASK_SECONDS)
+        if answer is not None:
+            with contextlib.suppress(msgspec.MsgspecError):
+                return msgspec.json.decode(answer, type=Status)
+    return written
+
+
+def request_reload(configuration: Configuration) -> ReloadResult | None:
+    """Have the running daemon load its configuration again, all or nothing. None: no daemon runs."""
+    status = running_status(configuration)
+    if status is None or status.pid is None:
+        return None
+    if status.console is not None:
+        answer = _ask(status.console, "POST", "/api/v1/reload", _RELOAD_SECONDS)
+        if answer is not None:
+            with contextlib.suppress(msgspec.MsgspecError):
+                return msgspec.json.decode(answer, type=ReloadResult)
+    try:
+        os.kill(status.pid, signal.SIGHUP)
+    except OSError:
+        problem = "the daemon's console does not answer, and it belongs to another user: systemctl reload handoff"
+        return ReloadResult(ok=False, problems=(problem,))
+    return ReloadResult(ok=True)
+
+
+def _ask(console: ConsoleStatus, method: str, path: str, seconds: float) -> bytes | None:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(console.host, console.host)
+    connection = http.client.HTTPConnection(host, console.port, timeout=seconds)
+    try:
+        body = b"{}" if method == "POST" else None
+        connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+        answer = connection.getresponse()
+        return answer.read() if answer.status in {200, 409} else None
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_suffix(".lock")
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        handle = os.open(_lock_path(path), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return path.exists()  # another user's: believe the file
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False

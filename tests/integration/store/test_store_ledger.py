@@ -1,0 +1,381 @@
+"""The write path: groups, failures of a unit, and a store that goes away and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+from sqlalchemy import event, func, select, text
+from store_builders import NOW, append, receipt
+
+from engine.errors import StoreError, StoreUnavailableError
+from engine.store.engines import writer_engine
+from engine.store.journal import Append
+from engine.store.ledger import Ledger
+from engine.store.schema import JOURNAL, entry, link
+
+
+@pytest.fixture
+def ledger(site):
+    """A ledger of the journal whose connections a test can get at."""
+    one = Ledger(writer_engine(site.location, JOURNAL), JOURNAL)
+    yield one
+    one.close()
+
+
+def insert(name):
+    def work(conn):
+        conn.execute(link.insert().values(channel=name, sequence_number=1))
+        return name
+
+    return work
+
+
+def names(store):
+    with store.reader() as conn:
+        return sorted(row.channel for row in conn.execute(select(link.c.channel)))
+
+
+async def test_a_write_returns_what_its_work_returns_once_others_can_read_it(store):
+    assert await store.journal_ledger.write(insert("a")) == "a"
+    assert names(store) == ["a"]
+
+
+async def test_64_writers_at_once_lose_nothing_and_share_transactions(store):
+    commits = []
+    event.listen(store.journal_ledger._engine, "commit", commits.append)
+
+    async def sender(number):
+        ids = []
+        for turn in range(20):
+            item = Append(receipts=(receipt(store.keys, f"{number}-{turn}"),))
+            [stored] = await store.journal_ledger.add(store.journal.append_each, item)
+            ids.append(stored.id)
+        return ids
+
+    ids = await asyncio.gather(*(sender(number) for number in range(64)))
+    assert sorted(number for own in ids for number in own) == list(range(1, 64 * 20 + 1))
+    assert all(own == sorted(own) for own in ids)
+    assert store.read_now(lambda conn: conn.execute(select(func.count()).select_from(entry)).scalar_one()) == 1280
+    assert len(commits) < 1280 / 4
+
+
+async def test_a_unit_that_fails_does_not_harm_its_group(store):
+    ledger = store.journal_ledger
+    gate = threading.Event()
+    first = asyncio.ensure_future(ledger.write(lambda _conn: gate.wait()))
+    await asyncio.sleep(0.05)  # the next ones gather behind it
+
+    def broken(conn):
+        insert("broken")(conn)
+        raise ZeroDivisionError
+
+    group = [
+        asyncio.ensure_future(ledger.write(work))
+        for work in (insert("a"), broken, insert("b"), insert("a"), insert("c"))
+    ]
+    gate.set()
+    results = await asyncio.gather(first, *group, return_exceptions=True)
+    assert results[1] == "a"
+    assert isinstance(results[2], ZeroDivisionError)
+    assert results[3] == "b"
+    assert isinstance(results[4], StoreError)
+    assert not isinstance(results[4], StoreUnavailableError)
+    assert results[5] == "c"
+    assert names(store) == ["a", "b", "c"]
+
+
+async def test_one_bad_item_of_a_combined_call_fails_alone(store):
+    ledger, journal = store.journal_ledger, store.journal
+    gate = threading.Event()
+    first = asyncio.ensure_future(ledger.write(lambda _conn: gate.wait()))
+    await asyncio.sleep(0.05)
+    items = [
+        Append(receipts=(receipt(store.keys, "1"),)),
+        Append(receipts=(receipt(store.keys, "2", replay_of=99),)),
+        Append(receipts=(receipt(store.keys, "3"),)),
+    ]
+    waiting = [asyncio.ensure_future(ledger.add(journal.append_each, item)) for item in items]
+    gate.set()
+    one, two, three = await asyncio.gather(*waiting, return_exceptions=True)
+    await first
+    assert (one[0].id, three[0].id) == (1, 2)
+    assert isinstance(two, StoreError)
+
+
+async def test_a_writer_that_gave_up_waiting_disturbs_nobody(store):
+    gate = threading.Event()
+    first = asyncio.ensure_future(store.journal_ledger.write(lambda _conn: gate.wait()))
+    gone = asyncio.ensure_future(store.journal_ledger.write(insert("a")))
+    other = asyncio.ensure_future(store.journal_ledger.write(insert("b")))
+    await asyncio.sleep(0.05)
+    gone.cancel()
+    gate.set()
+    assert await other == "b"
+    await first
+    assert names(store) == ["a", "b"]
+
+
+def test_threads_without_an_event_loop_write_too(store):
+    threads = [
+        threading.Thread(target=store.journal_ledger.write_now, args=(insert(f"n{number}"),)) for number in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert names(store) == [f"n{number}" for number in range(8)]
+
+
+def test_closing_finishes_what_waits_and_refuses_what_comes_later(store):
+    ledger = store.journal_ledger
+    gate = threading.Event()
+    writers = [threading.Thread(target=ledger.write_now, args=(lambda _conn: gate.wait(),))]
+    writers += [threading.Thread(target=ledger.write_now, args=(insert(f"n{number}"),)) for number in range(3)]
+    for writer in writers:
+        writer.start()
+        time.sleep(0.02)
+    closing = threading.Thread(target=ledger.close)
+    closing.start()
+    gate.set()
+    closing.join()
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        ledger.write_now(insert("late"))
+    assert names(store) == ["n0", "n1", "n2"]
+
+
+def test_a_process_may_write_its_own_side_only(site):
+    main, worker = site.open("main"), site.open("worker")
+    assert main.ledger is main.journal_ledger
+    assert worker.ledger is worker.charts_ledger
+    with pytest.raises(StoreError, match="main process does not write the charts"):
+        _ = main.charts_ledger
+    with pytest.raises(StoreError, match="worker process does not write the journal"):
+        _ = worker.journal_ledger
+
+
+def test_a_reader_cannot_write(store):
+    with pytest.raises(StoreError), store.reader() as conn:
+        insert("a")(conn)
+    assert names(store) == []
+
+
+def test_readers_go_on_while_a_writer_is_busy(store):
+    append(store, receipt(store.keys, "1"))
+    begun, gate = threading.Event(), threading.Event()
+
+    def busy(conn):
+        store.journal.append(conn, [receipt(store.keys, "2")])
+        begun.set()
+        gate.wait()
+
+    writer = threading.Thread(target=store.journal_ledger.write_now, args=(busy,))
+    writer.start()
+    begun.wait()
+    try:
+        assert len(store.read_now(store.journal.find)) == 1
+    finally:
+        gate.set()
+        writer.join()
+    assert len(store.read_now(store.journal.find)) == 2
+
+
+def test_a_reader_sees_one_moment_of_the_journal(store):
+    with store.reader() as conn:
+        assert store.journal.find(conn) == []
+        append(store, receipt(store.keys, "1"))
+        assert store.journal.find(conn) == []
+    assert len(store.read_now(store.journal.find)) == 1
+
+
+async def test_reading_does_not_stop_the_event_loop(store):
+    gate = threading.Event()
+    reading = asyncio.ensure_future(store.read(lambda _conn: gate.wait(5)))
+    await asyncio.sleep(0.02)
+    assert not reading.done()
+    gate.set()
+    assert await reading
+
+
+def test_a_store_that_is_closed_says_so(store):
+    store.close()
+    with pytest.raises(StoreError, match="closed"), store.reader():
+        pass
+    with pytest.raises(StoreError, match="closed"):
+        _ = store.journal_ledger
+
+
+# --- a store that goes away ------------------------------------------------------------------------------------------
+
+
+async def test_a_full_disk_is_told_to_every_sender_and_the_ledger_recovers(sqlite_site):
+    """SQLite's page limit stands in for the disk: the same error at the same place."""
+    engine = writer_engine(sqlite_site.location, JOURNAL)
+    full = threading.Event()
+
+    @event.listens_for(engine, "connect")
+    def _limit(connection, _record):
+        pages = connection.execute("PRAGMA journal.page_count").fetchone()[0]
+        connection.execute(f"PRAGMA journal.max_page_count = {pages + 20 if full.is_set() else 1 << 30}")
+
+    full.set()
+    ledger = Ledger(engine, JOURNAL)
+    store = sqlite_site.open("worker")
+    answered = 0
+    failure = None
+    while failure is None:
+        item = Append(receipts=(receipt(store.keys, str(answered), payload=bytes(4000)),))
+        [failure] = await asyncio.gather(ledger.add(store.journal.append_each, item), return_exceptions=True)
+        if not isinstance(failure, Exception):
+            failure = None
+            answered += 1
+    assert isinstance(failure, StoreUnavailableError)
+    assert "disk is full (SQLITE_FULL)" in str(failure)
+    assert answered > 0
+    group = [Append(receipts=(receipt(store.keys, f"x{number}", payload=bytes(40000)),)) for number in range(3)]
+    waiting = [ledger.add(store.journal.append_each, item) for item in group]
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(result) for result in results] == [StoreUnavailableError] * 3
+    assert len(store.read_now(lambda conn: store.journal.find(conn, limit=None))) == answered
+    full.clear()
+    results = await asyncio.gather(*(ledger.add(store.journal.append_each, item) for item in group))
+    assert [result[0].id for result in results] == [answered + 1, answered + 2, answered + 3]
+    ledger.close()
+
+
+def test_a_database_that_drops_its_connections_is_reconnected(postgresql_site):
+    store = postgresql_site.open("tool")
+    append(store, receipt(store.keys, "1"))
+    kick = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+    )
+    store.charts_ledger.write_now(lambda conn: conn.execute(kick).all())
+    with pytest.raises(StoreUnavailableError) as caught:
+        append(store, receipt(store.keys, "2"))
+    assert caught.value.__context__ is None
+    [stored] = append(store, receipt(store.keys, "2"))
+    assert stored.id == 2
+    assert len(store.read_now(store.journal.find)) == 2
+
+
+def test_a_connection_cut_in_the_middle_of_a_group_leaves_nothing_of_it(postgresql_site):
+    store = postgresql_site.open("tool")
+    kick = text("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    def cut(conn):
+        store.journal.append(conn, [receipt(store.keys, "1")])
+        conn.execute(kick)
+
+    with pytest.raises(StoreUnavailableError):
+        store.journal_ledger.write_now(cut)
+    assert store.read_now(store.journal.find) == []
+    assert append(store, receipt(store.keys, "1"))[0].id == 1
+
+
+def test_a_server_that_would_answer_before_the_disk_has_it_is_overruled(postgresql_site):
+    store = postgresql_site.open("tool")
+    off = text("ALTER ROLE postgres SET synchronous_commit = off")
+    try:
+        store.charts_ledger.write_now(lambda conn: conn.execute(off))
+        value = store.journal_ledger.write_now(lambda conn: conn.execute(text("SHOW synchronous_commit")).scalar_one())
+        assert value == "on"
+    finally:
+        reset = text("ALTER ROLE postgres RESET synchronous_commit")
+        store.charts_ledger.write_now(lambda conn: conn.execute(reset))
+
+
+def test_two_processes_can_append_at_once_without_a_gap(site):
+    stores = [site.open("tool"), site.open("tool")]
+
+    def run(number):
+        for turn in range(30):
+            append(stores[number], receipt(stores[number].keys, f"{number}-{turn}"))
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    listed = stores[0].read_now(lambda conn: stores[0].journal.find(conn, limit=None))
+    assert [one.id for one in listed] == list(range(60, 0, -1))
+
+
+def test_two_processes_that_get_the_same_message_at_once_keep_one_entry(site):
+    stores = [site.open("tool") for _ in range(4)]
+    stored = []
+
+    def run(store):
+        stored.extend(append(store, receipt(store.keys, "same")))
+
+    threads = [threading.Thread(target=run, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(str(one.duplicate_of) for one in stored) == ["1", "1", "1", "None"]
+
+
+def test_the_log_is_brought_into_the_file_when_there_is_nothing_to_do(sqlite_site):
+    with sqlite_site.open("tool") as store:
+        append(store, receipt(store.keys, "1", payload=bytes(1_000_000)))
+        file = sqlite_site.location.file(JOURNAL)
+        deadline = time.monotonic() + 10
+        while file.stat().st_size < 1_000_000 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert file.stat().st_size > 1_000_000
+
+
+def test_the_log_does_not_grow_without_end_under_load(sqlite_site, monkeypatch):
+    monkeypatch.setattr("engine.store.ledger._WAL_FRAMES_MAX", 100)
+    monkeypatch.setattr("engine.store.ledger._UNITS_BETWEEN_LOOKS", 1)
+    with sqlite_site.open("tool") as store:
+        for number in range(200):
+            append(store, receipt(store.keys, str(number), payload=bytes(20_000)))
+        log = sqlite_site.location.file(JOURNAL)
+        assert log.with_name(f"{log.name}-wal").stat().st_size < 200 * 20_000 / 2
+
+
+def test_sqlite_writers_sync_fully_and_readers_cannot_write(sqlite_site):
+    store = sqlite_site.open("tool")
+    pragmas = ("journal_mode", "synchronous", "page_size")
+    work = lambda conn: {name: conn.exec_driver_sql(f"PRAGMA journal.{name}").scalar() for name in pragmas}  # noqa: E731
+    assert store.journal_ledger.write_now(work) == {"journal_mode": "wal", "synchronous": 2, "page_size": 4096}
+    plain = ("foreign_keys", "wal_autocheckpoint", "query_only")
+    work = lambda conn: [conn.exec_driver_sql(f"PRAGMA {name}").scalar() for name in plain]  # noqa: E731
+    assert store.journal_ledger.write_now(work) == [1, 0, 0]
+    with store.reader() as conn:
+        assert conn.exec_driver_sql("PRAGMA query_only").scalar() == 1
+
+
+def test_a_killed_process_leaves_whole_groups_only(sqlite_site):
+    """While it appends groups of three: whatever was acknowledged is there, and no part of a group."""
+    import os
+    import signal
+
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with sqlite_site.open("main") as store:
+            number = 0
+            while True:
+                append(store, *(receipt(store.keys, f"{number}-{part}") for part in range(3)))
+                os.write(writing, b"x")
+                number += 1
+    os.close(writing)
+    acknowledged = 0
+    while acknowledged < 20:
+        acknowledged += len(os.read(reading, 4))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    while more := os.read(reading, 4096):
+        acknowledged += len(more)
+    os.close(reading)
+    store = sqlite_site.open("tool")
+    listed = store.read_now(lambda conn: store.journal.find(conn, limit=None))
+    assert len(listed) % 3 == 0
+    assert acknowledged <= len(listed) // 3 <= acknowledged + 1
+    assert append(store, receipt(store.keys, "next"))[0].id == len(listed) + 1
+    assert listed[0].received_at == NOW

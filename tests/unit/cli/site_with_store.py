@@ -1,0 +1,126 @@
+"""A site with a day in its store, and the commands run on it in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from engine.bootstrap import compile_site, open_store, recorded_configuration
+from engine.cli import app
+from engine.clock import FixedClock
+from engine.domain.message import AckState, Receipt
+from engine.runtime.acceptance import Rules, judge, summarize
+from engine.runtime.processor import Processor
+from engine.runtime.worker import Tally
+from engine.settings import Snapshot, load
+
+NAMES = (
+    "DOE",
+    "JANE",
+    "ELM",
+    "10016",
+    "5550143",
+    "+12125550143",
+    "558181838",
+    "V90001",
+    "1947",
+    "CARTER",
+    "LIU",
+    "I50.9",
+)
+"""What the first message says of the patient; nothing of it may be seen without --reveal."""
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Site:
+    """A site's folder, `handoff` run on it, and a stand-in for the daemon."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "config.yaml"
+        self.clock = FixedClock(datetime.now(UTC) - timedelta(minutes=1))
+
+    def run(self, *arguments: str) -> Done:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = app.run([*arguments, "--config", str(self.config)])
+        assert "internal error" not in err.getvalue(), err.getvalue()
+        return Done(code, out.getvalue(), err.getvalue())
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        done = self.run(*arguments, "--json")
+        assert done.code == code, done
+        return done.json
+
+    def receive(self, *payloads: bytes, channel: str = "main-campus") -> list[int]:
+        """Take messages into the journal, as intake does, and give their entries' ids."""
+        configuration = load(Snapshot.read(self.config))
+        rules = Rules.of(configuration.channels[channel])
+        with open_store(configuration, "tool") as store:
+            receipts = []
+            for payload in payloads:
+                judged = judge(rules, payload)
+                header = judged.header
+                receipts.append(
+                    Receipt(
+                        channel=channel,
+                        peer="127.0.0.1:50000",
+                        received_at=self.clock.now(),
+                        payload=payload,
+                        summary=summarize(header),
+                        dedupe_key=store.keys.lookup(channel, header.raw(10)) if header else None,
+                        digest=store.keys.lookup(payload),
+                        refusal=judged.refusal,
+                        ack=judged.code,
+                        ack_state=AckState.SENT,
+                    )
+                )
+            stored = store.journal_ledger.write_now(lambda conn: store.journal.append(conn, receipts))
+        return [one.id or -1 for one in stored]
+
+    def process(self) -> None:
+        """Work through the journal, as the worker does."""
+        configuration = load(Snapshot.read(self.config))
+        with open_store(configuration, "worker") as store:
+            snapshot = configuration.snapshot
+            store.charts_ledger.write_now(
+                lambda conn: store.configs.remember(conn, snapshot.version, snapshot.files, self.clock.now())
+            )
+            processor = Processor(
+                store,
+                compile_site(configuration, store.keys),
+                self.clock,
+                recompile=lambda version: recorded_configuration(store, snapshot.base, version),
+                on_outcomes=_nobody,
+                tally=Tally(),
+            )
+            while processor.step():
+                pass
+
+
+def _nobody(_: Sequence[int]) -> None:
+    """No sender waits."""
+
+
+def first_messages(site: Site) -> list[bytes]:
+    """The admission and the discharge of the example that every site gets."""
+    text = (site.folder / "channels/examples/first-message.hl7").read_text().replace("\n", "\r")
+    return [f"MSH{part}".encode() for part in text.split("MSH")[1:]]
+
+
+UNREADABLE = b"MSH|^~\\&|EHR|MAIN|||20261110||ADT^A08|NO-ID|P|2.5.1\rEVN|A08|20261110\rPID|1||||DOE^JANE\rPV1|1|I\r"
+REFUSED = b"MSH|^~\\&|EHR|MAIN|||20261110||ORU^R01|WRONG-TYPE|P|2.5.1\rPID|1||558181838^^^MRN^MR\r"
