@@ -108,8 +108,9 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
 
     async def depths() -> Depths:
         waiting = await store.read(lambda conn: pending(conn, store.journal.channels(conn)))
-        outbox = await store.read(store.outbox.counts)
-        return Depths(pending=waiting, outbox={name: dict(states) for name, states in outbox.items()})
+        outbox = await store.read(store.outbox.unfinished)
+        counts = {name: {state.value: number for state, number in states.items()} for name, states in outbox.items()}
+        return Depths(pending=waiting, outbox=counts)
 
     async def close() -> None:
         await asyncio.to_thread(store.close)

@@ -15,7 +15,7 @@ from datetime import date
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
@@ -123,6 +123,13 @@ class SalesforceDestination(DestinationBase):
             return url.rstrip("/")
         raise ValueError("must be https:// (plain http only to loopback)")
 
+
+_TAKES: Final[Mapping[str, frozenset[str]]] = {
+    "file": frozenset({"patient", "encounter", "score", "task", "message"}),
+    "mllp": frozenset({"message"}),
+    "salesforce": frozenset({"patient", "encounter", "score", "task"}),
+}
+"""What each type of destination can be given."""
 
 Destination = Annotated[FileDestination | MllpDestination | SalesforceDestination, Field(discriminator="type")]
 
@@ -367,9 +374,14 @@ def load(snapshot: Snapshot, *, resolve_references: bool = True) -> Configuratio
         ports[bound] = channel.name
         if site is not None:
             for index, deliver in enumerate(channel.deliver):
-                if deliver.to not in site.destinations:
+                destination = site.destinations.get(deliver.to)
+                if destination is None:
                     path = ("deliver", index, "to")
                     problems.append(document.problem(path, "no destination of this name in config.yaml"))
+                elif not set(deliver.what) <= _TAKES[destination.type]:
+                    known = ", ".join(sorted(_TAKES[destination.type]))
+                    text = f"a destination of type {destination.type} takes {known}"
+                    problems.append(document.problem(("deliver", index, "what"), text))
         channels[channel.name] = channel
         documents[channel.name] = document
     if problems or site is None:

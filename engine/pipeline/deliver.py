@@ -11,7 +11,7 @@ import msgspec
 from engine.domain.chart import Chart
 from engine.domain.delivery import Delivery, Operation
 from engine.domain.message import Entry
-from engine.domain.shapes import encounter_shape, patient_shape, score_shape, task_shape
+from engine.domain.shapes import encounter_shape, patient_shape, plain, task_shape
 
 if TYPE_CHECKING:
     from engine.pipeline.channel import CompiledChannel
@@ -58,8 +58,10 @@ def chart_deliveries(
         payload = {"patient_key": key, "encounter": encounter_shape(encounter)}
         add("encounter", Operation.UPSERT_ENCOUNTER, encounter.key, payload)
     for score in _changed(before.scores if before else (), chart.scores):
+        # The first model decides on bands and plans: a destination with one field for the risk takes that one.
+        decides = score.model == channel.models[0].name if channel.models else False
         subject = f"{score.encounter}/{score.model}"
-        add("score", Operation.UPSERT_SCORE, subject, {"patient_key": key, "score": score_shape(score)})
+        add("score", Operation.UPSERT_SCORE, subject, {"patient_key": key, "decides": decides, "score": plain(score)})
     for task in _changed(before.tasks if before else (), chart.tasks):
         add("task", Operation.UPSERT_TASK, task.id, {"task": task_shape(task, key)})
     return deliveries

@@ -47,6 +47,7 @@ _SWITCH_SECONDS: Final = 0.0005
 """How long a thread may keep the interpreter while another waits for it. The journal's writer waits for the disk often
 and each time has to get back in; Python's 5 ms would then be most of what a commit takes."""
 _DISK_BYTES_MIN: Final = 64 << 20
+_LEAVING_SECONDS_MAX: Final = 5.0
 _DRAIN_SHARE: Final = 0.6
 """Of the time for stopping: the listeners' part; the rest is the worker's."""
 _NEEDS_RESTART: Final = ("node", "store", "console", "shutdown_seconds_max")
@@ -163,7 +164,9 @@ class Daemon:
     async def _open(self, channel: Channel) -> Listener:
         """A listener on its socket, not serving yet. Raises ListenError."""
         lane = Lane(channel, self.metrics.channel(channel.name))
-        listener = Listener(channel, self._intake, lane, resolve=self._configuration.path)
+        # Paths of a channel are relative to its own file.
+        folder = self._configuration.path(self._configuration.channel_documents[channel.name].file).parent
+        listener = Listener(channel, self._intake, lane, resolve=folder.joinpath)
         await listener.open(await self._socket(channel))
         return listener
 
@@ -224,7 +227,8 @@ class Daemon:
                 _log.error("configuration refused, the old one stays", exc_info=error)
             return ReloadResult(ok=False, problems=tuple(map(str, problems)) or (str(error),))
         finally:
-            self._systemd.ready(f"{len(self._listeners)} channel(s)")
+            if self._state == "running":
+                self._systemd.ready(f"{len(self._listeners)} channel(s)")
         version = self._configuration.snapshot.version
         _log.info("configuration loaded", config_version=version, channels=len(self._listeners))
         return ReloadResult(ok=True, config_version=version)
@@ -234,37 +238,48 @@ class Daemon:
         self._check_unchanged(new)
         old_configuration, self._configuration = self._configuration, new  # paths are made absolute by it
         opened: dict[str, Listener] = {}
+        kept: list[Listener] = []
+        gone = [name for name in self._listeners if name not in new.channels]
         try:
-            kept: dict[str, Channel] = {}
             for channel in new.channels.values():
                 listener = self._listeners.get(channel.name)
                 if listener is not None and listener.serves_like(channel):
                     listener.check(channel)
-                    kept[channel.name] = channel
+                    kept.append(listener)
                 else:
                     opened[channel.name] = await self._open(channel)
-            # The worker first: it must know a channel before the first message of it comes.
-            if not await self._supervisor.reload(new.snapshot):
-                raise SettingsError((Problem(new.snapshot.site_file, 1, 1, "", "the worker can't work by it"),))
+            # The worker forgets a channel only after its last message has come, and knows one before its first comes.
+            await asyncio.gather(*(self._listeners[name].drain(_LEAVING_SECONDS_MAX) for name in gone))
+            await self._reload_worker(new)
         except BaseException:
             self._configuration = old_configuration
             for listener in opened.values():
                 listener.stop_accepting()
+            for name in gone:
+                self._listeners[name] = await self._open(old_configuration.channels[name])
+                await self._listeners[name].serve()
             self._close_unused_sockets()
             raise
-        for name in [name for name in self._listeners if name not in kept]:
-            leaving = self._listeners.pop(name)
-            task = asyncio.create_task(leaving.drain(new.site.shutdown_seconds_max))
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
-        for name, channel in kept.items():
-            self._listeners[name].reconfigure(channel)
+        for name in [*gone, *(name for name in opened if name in self._listeners)]:
+            self._leave(self._listeners.pop(name))
+        for listener in kept:
+            listener.reconfigure(new.channels[listener.channel.name])
         for name, listener in opened.items():
             await listener.serve()
             self._listeners[name] = listener
         self._close_unused_sockets()
         logs.configure(new.site.log_level)
         self._file.write(self.status())
+
+    async def _reload_worker(self, new: Configuration) -> None:
+        if not await self._supervisor.reload(new.snapshot):
+            raise SettingsError((Problem(new.snapshot.site_file, 1, 1, "", "the worker can't work by it: see its log"),))
+
+    def _leave(self, listener: Listener) -> None:
+        """Its connections go as they become idle; the reload does not wait for them."""
+        task = asyncio.create_task(listener.drain(_LEAVING_SECONDS_MAX))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
     def _check_unchanged(self, new: Configuration) -> None:
         """Some settings are for the life of a process."""

@@ -42,6 +42,7 @@ from engine.runtime.acceptance import (
 )
 from engine.runtime.answers import Exchange, Lane, LateAnswers, Outcomes, Peer, ReturnTo, fresh_control_id, made
 from engine.runtime.metrics import Metrics, event_label
+from engine.runtime.tasks import keep
 from engine.store.journal import CONFLICT, Append, Journal, Stored
 from engine.store.keys import KeyRing
 from engine.store.ledger import Ledger
@@ -98,10 +99,7 @@ class Intake:
     # --- life --------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        self._tasks = [
-            asyncio.create_task(self._commit_forever(), name="intake"),
-            asyncio.create_task(self.late.run(), name="late-answers"),
-        ]
+        self._tasks = [keep(self._commit_forever(), "intake"), keep(self.late.run(), "late-answers")]
 
     async def close(self) -> None:
         """Store what is waiting and the last states of answers. To be called when the listeners are drained."""
@@ -122,26 +120,17 @@ class Intake:
         """Judge a frame and queue it for the next group. Its exchange is done when its answer may be sent."""
         payload = frame.payload
         exchange.lane = lane
-        now = self._clock.now()
-        deviations = frame.deviations
         if frame.oversize or payload[:3] == b"MSH":
-            judgement, receipt = self._judge(lane, exchange, payload, deviations, now, oversize=frame.oversize)
-            exchange.judgements = (judgement,)
-            exchange.receipts = (receipt,)
+            self._read_frame(exchange, frame, (payload,))
         elif lane.commit_blocks and payload in {mllp.COMMIT_ACK_PAYLOAD, mllp.COMMIT_NAK_PAYLOAD}:
             exchange.done = True  # the sender's commit block for an answer of ours: no message
             exchange.connection.flush()
             return
         else:
             batch = batches.split(payload)
-            messages: tuple[bytes, ...] = (payload,)
             if batch is not None and batch.messages:
                 exchange.batch = batch
-                messages = batch.messages
-                deviations += batch.deviations
-            judged = [self._judge(lane, exchange, message, deviations, now) for message in messages]
-            exchange.judgements = tuple([judgement for judgement, _ in judged])
-            exchange.receipts = tuple([receipt for _, receipt in judged])
+            self._read_frame(exchange, frame, batch.messages if exchange.batch else (payload,))
         if lane.rules.sequence_numbers:
             self._sequenced = True
         self._pending.append(exchange)

@@ -77,7 +77,7 @@ class Listener:
     # --- opening and closing -----------------------------------------------------------------------------------------
 
     async def open(self, sock: socket.socket) -> None:
-        """Take a listening socket (a copy of it: it can be taken again later), and wait for `serve`. Raises ListenError."""
+        """Take a copy of a listening socket, and wait for `serve`. Raises ListenError."""
         if self.channel.listen.tls is not None:
             self._tls = self._server_context()
         self.host, self.port = sock.getsockname()[:2]

@@ -15,6 +15,7 @@ import msgspec
 
 from engine import logs
 from engine.runtime import hints
+from engine.runtime.tasks import keep
 from engine.settings import Snapshot
 
 _log = logs.get_logger()
@@ -87,7 +88,7 @@ class Supervisor:
 
     def start(self) -> None:
         self._started_at = asyncio.get_running_loop().time()
-        self._task = asyncio.create_task(self._run(), name="worker-supervisor")
+        self._task = keep(self._run(), "worker-supervisor")
 
     def hint(self) -> None:
         """There is work in the journal. Cheap enough for every commit."""
