@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine import __version__, logs
 from engine.clock import SystemClock
 from engine.connectors.registry import build_connectors
-from engine.errors import SettingsError
+from engine.errors import HandoffError, SettingsError
 from engine.pipeline.channel import CompiledConfiguration, Key, compile_configuration
 from engine.runtime.worker import Assembly, Depths, WorkerContext
 from engine.settings import Configuration, Snapshot, load
@@ -193,6 +196,90 @@ def _routes(configuration: Configuration) -> dict[str, Route]:
 async def _remember(store: Store, configuration: Configuration, now: datetime) -> None:
     """Keep the configuration, so that entries can be replayed under it."""
     snapshot = configuration.snapshot
-    await store.charts_ledger.write(
-        lambda conn: store.configs.remember(conn, snapshot.version, snapshot.files, now)
-    )
+    await store.charts_ledger.write(lambda conn: store.configs.remember(conn, snapshot.version, snapshot.files, now))
+
+
+def run_daemon(path: Path) -> int:
+    """`handoff run`: the main process from its start to its exit code. Raises HandoffError when it can't start."""
+    import aiorun
+
+    from engine.runtime import daemon as main_process
+    from engine.runtime.notify import Systemd, activated_sockets
+    from engine.runtime.tasks import tolerate_connections
+
+    systemd, sockets = Systemd(), activated_sockets()
+    configuration = load(Snapshot.read(path))
+    logs.configure(configuration.site.log_level)
+    keys = open_keys(configuration)
+    compile_site(configuration, keys)
+    build_connectors(configuration, clock=SystemClock())
+    make_store(configuration)
+    store = open_store(configuration, "main")
+
+    def load_again() -> Configuration:
+        new = load(Snapshot.read(path))
+        compile_site(new, keys)
+        build_connectors(new, clock=SystemClock())
+        return new
+
+    failure: list[HandoffError] = []
+    running: list[main_process.Daemon] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        tolerate_connections(loop)
+        daemon = main_process.Daemon(
+            configuration, store, SystemClock(), __version__, load=load_again, systemd=systemd, sockets=sockets
+        )
+        running.append(daemon)
+        try:
+            await main_process.run(daemon)
+        except HandoffError as error:
+            failure.append(error)
+            loop.stop()
+
+    async def stop(_: asyncio.AbstractEventLoop) -> None:
+        for daemon in running:
+            await daemon.stop()
+
+    try:
+        aiorun.run(
+            main(),
+            use_uvloop=find_spec("uvloop") is not None,
+            stop_on_unhandled_errors=True,
+            shutdown_callback=stop,
+            timeout_task_shutdown=5,
+        )
+    except Exception as error:  # noqa: BLE001 - an unhandled error has stopped the daemon; the service manager restarts it
+        logs.get_logger(__name__).critical("daemon stopped by an unhandled error", exc_info=error)
+        return os.EX_SOFTWARE
+    if failure:
+        raise failure[0]
+    return 0
+
+
+def run_worker(fd: int, parent: int) -> int:
+    """The worker process, started by the daemon: fd is its end of the socket pair, parent the daemon's pid."""
+    from engine.runtime import worker
+
+    logs.configure()
+    runner = asyncio.Runner(loop_factory=_loop_factory())
+    with runner:
+        return runner.run(worker.serve(fd, parent, assemble_worker))
+
+
+def make_store(configuration: Configuration) -> None:
+    """Make the store, or bring its tables to this version. Raises StoreError."""
+    from engine.store import migrations
+    from engine.store.engines import locate
+
+    migrations.upgrade(locate(configuration.site.store.url, configuration.snapshot.base))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    if find_spec("uvloop") is None:
+        return asyncio.new_event_loop
+    import uvloop
+
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory

@@ -15,6 +15,8 @@ from engine.errors import HandoffError, KeyMissingError, SettingsError, StoreUna
 
 COMMANDS: Final[Mapping[str, str]] = {
     "init": "engine.cli.init:init",
+    "status": "engine.cli.status:status",
+    "reload": "engine.cli.status:reload",
     "check": "engine.cli.check:check",
     "try": "engine.cli.dryrun:try_",
     "send": "engine.cli.send:send",

@@ -44,6 +44,7 @@ TOO_MANY_CONNECTIONS: Final = Refusal(
 NOT_PROCESSED_YET: Final = Refusal(
     error="not-processed-yet", text="stored, but not processed in time, send it again later", hl7_code=INTERNAL_ERROR
 )
+BROKEN: Final = Refusal(error="internal", text="an error of ours, the message was kept", hl7_code=INTERNAL_ERROR)
 VERSION: Final = Refusal(
     error="version-not-accepted",
     text="this channel does not accept this HL7 version",
@@ -95,7 +96,7 @@ _UNACCEPTABLE: Final = frozenset(
 
 _REJECTED: Final = _UNACCEPTABLE | {
     "header-missing", "field-separator", "encoding-characters",  # nothing of it can be read
-    STORE_UNAVAILABLE.error, NOT_PROCESSED_YET.error,  # our fault, not the content's
+    STORE_UNAVAILABLE.error, NOT_PROCESSED_YET.error, BROKEN.error,  # our fault, not the content's
 }  # fmt: skip
 """AR in original mode, where all other refusals are AE."""
 

@@ -99,7 +99,7 @@ class Exchange:
         batch, parts, lane = self.batch, self.parts, self.lane
         answer: bytes | None = None
         if batch is not None and lane.single_batch_answer:
-            if self.answers_anything:
+            if any(parts):
                 whole = [part or b"" for part in parts]
                 answer = mllp.wrap(batches.answer(batch, whole, now=clock.now(), control_id=fresh_control_id()))
         elif len(parts) == 1:
@@ -109,11 +109,6 @@ class Exchange:
             answer = b"".join([mllp.wrap(part) for part in parts if part]) or None
         self.answer = mllp.COMMIT_ACK + (answer or b"") if lane.commit_blocks else answer
         self.done = True
-
-    @property
-    def answers_anything(self) -> bool:
-        """A batch without messages is answered too; one whose messages are owed nothing is not."""
-        return any(self.parts) or (not self.parts and self.lane.rules.ack_mode != "none")
 
 
 def fresh_control_id() -> str:

@@ -273,7 +273,9 @@ class Daemon:
 
     async def _reload_worker(self, new: Configuration) -> None:
         if not await self._supervisor.reload(new.snapshot):
-            raise SettingsError((Problem(new.snapshot.site_file, 1, 1, "", "the worker can't work by it: see its log"),))
+            raise SettingsError(
+                (Problem(new.snapshot.site_file, 1, 1, "", "the worker can't work by it: see its log"),)
+            )
 
     def _leave(self, listener: Listener) -> None:
         """Its connections go as they become idle; the reload does not wait for them."""

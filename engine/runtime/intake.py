@@ -26,6 +26,7 @@ from engine.hl7v2 import batch as batches
 from engine.hl7v2 import mllp
 from engine.hl7v2.ack import acknowledge
 from engine.runtime.acceptance import (
+    BROKEN,
     LINK_RESTART,
     LINK_RESYNC,
     SEQUENCE_NUMBER_HIGH,
@@ -118,19 +119,28 @@ class Intake:
 
     def receive(self, lane: Lane, exchange: Exchange, frame: mllp.Frame) -> None:
         """Judge a frame and queue it for the next group. Its exchange is done when its answer may be sent."""
-        payload = frame.payload
         exchange.lane = lane
-        if frame.oversize or payload[:3] == b"MSH":
-            self._read_frame(exchange, frame, (payload,))
-        elif lane.commit_blocks and payload in {mllp.COMMIT_ACK_PAYLOAD, mllp.COMMIT_NAK_PAYLOAD}:
-            exchange.done = True  # the sender's commit block for an answer of ours: no message
-            exchange.connection.flush()
-            return
-        else:
+        payload = frame.payload
+        messages: tuple[bytes, ...] = (payload,)
+        deviations = frame.deviations
+        if not frame.oversize and payload[:3] != b"MSH":
+            if lane.commit_blocks and payload in {mllp.COMMIT_ACK_PAYLOAD, mllp.COMMIT_NAK_PAYLOAD}:
+                exchange.done = True  # the sender's commit block for an answer of ours: no message
+                exchange.connection.flush()
+                return
             batch = batches.split(payload)
             if batch is not None and batch.messages:
                 exchange.batch = batch
-            self._read_frame(exchange, frame, batch.messages if exchange.batch else (payload,))
+                messages = batch.messages
+                deviations += batch.deviations
+        now = self._clock.now()
+        judgements, receipts = [], []
+        for message in messages:
+            judgement = self._judge(lane, message, oversize=frame.oversize)
+            judgements.append(judgement)
+            receipts.append(self._receipt(lane, exchange, message, judgement, deviations, now))
+        exchange.judgements = tuple(judgements)
+        exchange.receipts = tuple(receipts)
         if lane.rules.sequence_numbers:
             self._sequenced = True
         self._pending.append(exchange)
@@ -158,32 +168,36 @@ class Intake:
 
     # --- judging -----------------------------------------------------------------------------------------------------
 
-    def _judge(
+    def _judge(self, lane: Lane, payload: bytes, *, oversize: bool) -> Judgement:
+        try:
+            return judge(lane.rules, payload, oversize=oversize)
+        except Exception as error:  # noqa: BLE001 - no bytes may take the daemon down; they are kept and answered
+            _log.error("message broke the intake", channel=lane.channel.name, exc_info=error)
+            return plan_answers(lane.rules, None, BROKEN)
+
+    def _receipt(
         self,
         lane: Lane,
         exchange: Exchange,
         payload: bytes,
+        judgement: Judgement,
         deviations: tuple[str, ...],
         now: datetime,
-        *,
-        oversize: bool = False,
-    ) -> tuple[Judgement, Receipt]:
-        rules, counts = lane.rules, lane.counts
-        judgement = judge(rules, payload, oversize=oversize)
-        header = judgement.header
+    ) -> Receipt:
+        header, counts, channel = judgement.header, lane.counts, lane.rules.channel
         dedupe_key = None
-        event = ""
-        if header is not None:
-            deviations = (*deviations, *header.deviations, *judgement.plan.deviations)
-            event = header.trigger_event
+        if header is None:
+            counts.received[event_label("")] += 1
+        else:
+            counts.received[event_label(header.trigger_event)] += 1
+            deviations += header.deviations + judgement.plan.deviations
             control_id = header.raw(10)
             if control_id:
-                dedupe_key = self._keys.lookup(rules.channel, header.raw(3), header.raw(4), control_id)
-        counts.received[event_label(event)] += 1
+                dedupe_key = self._keys.lookup(channel, header.raw(3), header.raw(4), control_id)
         for deviation in deviations:
             counts.deviate(deviation)
-        return judgement, Receipt(
-            channel=rules.channel,
+        return Receipt(
+            channel=channel,
             peer=exchange.connection.peer,
             received_at=now,
             payload=payload,
@@ -196,7 +210,7 @@ class Intake:
             ack_state=judgement.ack_state,
             wants_application_ack=judgement.awaits_outcome,
             sequence_number=judgement.sequence_number,
-            refuse_conflict=rules.refuse_conflict,
+            refuse_conflict=lane.rules.refuse_conflict,
             conflict_ack=judgement.conflict_code,
         )
 

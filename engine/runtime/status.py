@@ -22,7 +22,6 @@ import msgspec
 from engine.domain.record import Record
 from engine.errors import HandoffError
 from engine.settings import Configuration
-from engine.store.engines import locate
 
 _NAME: Final = "handoff.status.json"
 _ASK_SECONDS: Final = 2.0
@@ -72,8 +71,9 @@ class ReloadResult(Record, frozen=True, kw_only=True):
 
 def status_path(configuration: Configuration) -> Path:
     """Beside the SQLite files; with PostgreSQL in `var/` beside the configuration."""
-    location = locate(configuration.site.store.url, configuration.snapshot.base)
-    folder = location.charts_file.parent if location.charts_file else configuration.path("var")
+    # Not by `store.engines.locate`: that takes SQLAlchemy, which takes longer than all the rest of `handoff status`.
+    scheme, _, file = configuration.site.store.url.partition(":///")
+    folder = configuration.path(file.partition("?")[0]).parent if scheme == "sqlite" else configuration.path("var")
     return folder / _NAME
 
 

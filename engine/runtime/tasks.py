@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Coroutine
 from typing import Any
+
+from engine import logs
+
+_log = logs.get_logger(__name__)
 
 
 def keep(coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -15,6 +20,21 @@ def keep(coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
     task = asyncio.get_running_loop().create_task(coroutine, name=name)
     task.add_done_callback(_report)
     return task
+
+
+def tolerate_connections(loop: asyncio.AbstractEventLoop) -> None:
+    """Let what goes wrong with one connection end that connection only; all else goes to the handler that is set."""
+    stop = loop.get_exception_handler()
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        of_one = "transport" in context or "protocol" in context or "socket" in context
+        if of_one or stop is None or isinstance(error, ConnectionError | ssl.SSLError):
+            _log.error("connection failed", exc_info=error) if error is not None else _log.error("connection failed")
+        else:
+            stop(loop, context)
+
+    loop.set_exception_handler(handle)
 
 
 def _report(task: asyncio.Task[None]) -> None:

@@ -199,10 +199,12 @@ class Worker:
     def _load(self, message: hints.Configure) -> settings.Configuration | None:
         snapshot = settings.Snapshot(Path(message.base), message.site_file, message.files)
         try:
-            return settings.load(snapshot)
+            configuration = settings.load(snapshot)
         except SettingsError as error:
             self._refuse(snapshot.version, error)
             return None
+        logs.configure(configuration.site.log_level)
+        return configuration
 
     def _refuse(self, version: str, error: SettingsError) -> None:
         _log.error("configuration refused by the worker", config_version=version, exc_info=error)

@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import Daemon, Site
+from harness import Daemon, Site
 from test_kill import worker_pid
 
 MARKER = "ZQXCANARY"
@@ -24,8 +24,8 @@ def marked(trigger: str = "A01", *, number: int = 1, **changes: str) -> str:
     """A message that is processed although every field that can hold a text holds the marker."""
     m = MARKER
     parts = {
-        "msh": f"MSH|^~\\&|{m}APP|{m}FAC|{m}RAPP|{m}RFAC|20260301120000|{m}SEC|ADT^{trigger}^ADT_A01|{m}{number}|P|2.5.1"
-        f"|||||{m}|UNICODE UTF-8|{m}",
+        "msh": f"MSH|^~\\&|{m}APP|{m}FAC|{m}RAPP|{m}RFAC|20260301120000|{m}SEC|ADT^{trigger}^ADT_A01"
+        f"|{m}{number}|P|2.5.1|||||{m}|UNICODE UTF-8|{m}",
         "evn": f"EVN|{trigger}|20260301120000||{m}|{m}^{m}|20260301120000|{m}",
         "pid": f"PID|1|{m}|{m}{number}^^^{m}^MR~{m}^^^{m}^SS|{m}|{m}^{m}^{m}^{m}^{m}||19480312|F|{m}|{m}"
         f"|{m}^{m}^{m}^{m}^{m}^{m}|{m}|{m}|{m}|{m}|{m}|{m}|{m}|{m}|{m}",
@@ -66,10 +66,11 @@ def test_no_marker_reaches_log_metrics_status_or_masked_lists(
         "config.yaml",
         (
             r"(?m)^destinations:\n",
-            "destinations:\n"
-            "  nobody: {type: mllp, host: 127.0.0.1, port: 1, retry: {first_seconds: 0.1, attempts_max: 2}}\n"
-            "  crm: {type: salesforce, login_url: 'http://127.0.0.1:1', client_id: x, client_secret: y,"
-            " retry: {first_seconds: 0.1, attempts_max: 2}}\n",
+            """destinations:
+  nobody: {type: mllp, host: 127.0.0.1, port: 1, retry: {first_seconds: 0.1, attempts_max: 2}}
+  crm:
+    {type: salesforce, login_url: "http://127.0.0.1:1", client_id: x, client_secret: y, retry: {first_seconds: 0.1}}
+""",
         ),
     )
     site.edit(

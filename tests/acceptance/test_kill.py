@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import Daemon, Site
+from harness import Daemon, Site
 
 ROUNDS = 20
 SENDERS = 6

@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any
 
-from conftest import Daemon, Site
+from harness import Daemon, Site
 
 MESSAGES = int(os.environ.get("HANDOFF_DAY_MESSAGES", "30000"))
 

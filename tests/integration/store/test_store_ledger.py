@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 import time
 
@@ -15,14 +17,6 @@ from engine.store.engines import writer_engine
 from engine.store.journal import Append
 from engine.store.ledger import Ledger
 from engine.store.schema import JOURNAL, entry, link
-
-
-@pytest.fixture
-def ledger(site):
-    """A ledger of the journal whose connections a test can get at."""
-    one = Ledger(writer_engine(site.location, JOURNAL), JOURNAL)
-    yield one
-    one.close()
 
 
 def insert(name):
@@ -352,18 +346,18 @@ def test_sqlite_writers_sync_fully_and_readers_cannot_write(sqlite_site):
 
 def test_a_killed_process_leaves_whole_groups_only(sqlite_site):
     """While it appends groups of three: whatever was acknowledged is there, and no part of a group."""
-    import os
-    import signal
-
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        with sqlite_site.open("main") as store:
+        try:
+            store = sqlite_site.open("main")
             number = 0
             while True:
                 append(store, *(receipt(store.keys, f"{number}-{part}") for part in range(3)))
                 os.write(writing, b"x")
                 number += 1
+        finally:
+            os._exit(1)
     os.close(writing)
     acknowledged = 0
     while acknowledged < 20:

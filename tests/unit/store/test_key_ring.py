@@ -132,8 +132,10 @@ def test_a_forked_child_never_uses_a_nonce_of_its_parent(keys):
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(writing, b"".join(keys.seal("t.c:1", b"")[3:15] for _ in range(200)))
-        os._exit(0)
+        try:
+            os.write(writing, b"".join(keys.seal("t.c:1", b"")[3:15] for _ in range(200)))
+        finally:
+            os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         theirs = pipe.read()

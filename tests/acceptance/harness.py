@@ -1,0 +1,159 @@
+"""Real processes: a site in a temporary folder, the daemon run by its command, senders on plain sockets."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+START_SECONDS_MAX = 60
+STOP_SECONDS_MAX = 60
+
+
+class Site:
+    """A site's folder and the commands run in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "config.yaml"
+
+    def edit(self, file: str, *changes: tuple[str, str]) -> None:
+        """Replace texts (regular expressions) in a file of the site; each must be there."""
+        path = self.folder / file
+        text = path.read_text()
+        for pattern, replacement in changes:
+            text, count = re.subn(pattern, replacement, text)
+            assert count, f"{pattern!r} is not in {file}"
+        path.write_text(text)
+
+    def run(self, *arguments: str, code: int | None = 0, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run `handoff ...`; the exit code must be `code` (None: any)."""
+        environment = {name: value for name, value in os.environ.items() if name != "HANDOFF_CONFIG"}
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "engine", *arguments],
+            cwd=self.folder,
+            env=environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert code is None or done.returncode == code, (arguments, done.returncode, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        return done
+
+    def json(self, *arguments: str, code: int | None = 0) -> Any:
+        """Run `handoff ... --json`; stdout must be exactly one JSON document."""
+        return json.loads(self.run(*arguments, "--json", code=code).stdout)
+
+
+class Daemon:
+    """`handoff run` as a process of its own."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.log = site.folder / "daemon.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.status: dict[str, Any] = {}
+
+    def start(self) -> Daemon:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "engine", "run"],
+                cwd=self.site.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, f"the daemon ended: {self.log.read_text()[-4000:]}"
+            done = self.site.run("status", "--json", code=None)
+            if done.returncode == 0:
+                status = json.loads(done.stdout)
+                if status["pid"] == self.process.pid and status["state"] == "running":
+                    self.status = status
+                    return self
+            time.sleep(0.1)
+        raise AssertionError(f"the daemon did not come up: {self.log.read_text()[-4000:]}")
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def port(self, channel: str = "main-campus") -> int:
+        return next(item["port"] for item in self.status["channels"] if item["name"] == channel)
+
+    @property
+    def console(self) -> str:
+        return f"http://{self.status['console']['host']}:{self.status['console']['port']}"
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(STOP_SECONDS_MAX)
+
+    def kill(self) -> None:
+        """SIGKILL, as the power would do it."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    @contextmanager
+    def connection(self, channel: str = "main-campus") -> Iterator[Sender]:
+        with socket.create_connection(("127.0.0.1", self.port(channel)), timeout=30) as raw:
+            yield Sender(raw)
+
+    def send(self, *messages: bytes | str, channel: str = "main-campus") -> list[bytes]:
+        """Send messages one after the other on a new connection; their answers."""
+        with self.connection(channel) as sender:
+            return [sender.exchange(message) for message in messages]
+
+    def settled(self, *, seconds: float = 60) -> list[dict[str, Any]]:
+        """The ledger, once nothing is waiting any more: neither an entry for processing nor a delivery."""
+        deadline = time.monotonic() + seconds
+        while True:
+            ledger: list[dict[str, Any]] = json.loads(self.site.run("ledger", "--json", code=None).stdout)
+            if not any(row["pending"] or row["deliveries"]["pending"] for row in ledger):
+                return ledger
+            assert time.monotonic() < deadline, ledger
+            time.sleep(0.2)
+
+
+class Sender:
+    """A stop-and-wait MLLP sender that owes nothing to the code under test."""
+
+    def __init__(self, raw: socket.socket) -> None:
+        self.socket = raw
+        self._left = b""
+
+    def exchange(self, message: bytes | str) -> bytes:
+        self.write(message)
+        return self.read()
+
+    def write(self, message: bytes | str) -> None:
+        payload = message.encode() if isinstance(message, str) else message
+        self.socket.sendall(b"\x0b" + payload + b"\x1c\r")
+
+    def read(self) -> bytes:
+        while b"\x1c\r" not in self._left:
+            chunk = self.socket.recv(65536)
+            if not chunk:
+                raise ConnectionError("closed before the answer came")
+            self._left += chunk
+        frame, self._left = self._left.split(b"\x1c\r", 1)
+        assert frame.startswith(b"\x0b")
+        return frame[1:]

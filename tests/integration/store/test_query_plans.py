@@ -1,0 +1,182 @@
+"""Every statement of a hot path uses an index, however large its tables grow (SQLite's plan for it)."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+
+import pytest
+from store_builders import CHANNEL, NOW, append, chart, changed, delivery, load, outcome, receipt, record
+
+from engine.domain.delivery import DeliveryState
+from engine.domain.message import EntryState
+from engine.store import counts, statements
+from engine.store.outbox import Settled
+
+
+@pytest.fixture
+def plans(sqlite_site, monkeypatch):
+    """Collects the plan of each statement that runs: a list of (statement, line of its plan)."""
+    lines: list[tuple[str, str]] = []
+    store = sqlite_site.open("tool")
+
+    def explain(connection, statement, parameters):
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+        lines.extend((statement, row[-1]) for row in plan)
+
+    class Explaining:
+        def __init__(self, connection):
+            self._connection = connection
+
+        def execute(self, statement, parameters):
+            explain(self._connection, statement, parameters)
+            return self._connection.execute(statement, parameters)
+
+    driver = statements._driver
+    monkeypatch.setattr(statements, "_driver", lambda conn: Explaining(driver(conn)))
+
+    from sqlalchemy import Engine, event
+
+    def before(_conn, cursor, statement, parameters, _context, _many):
+        if statement.lstrip().upper().startswith(("SELECT", "UPDATE", "DELETE", "WITH", "INSERT")):
+            explain(cursor.connection, statement, parameters)
+
+    event.listen(Engine, "before_cursor_execute", before)
+    yield store, lines
+    event.remove(Engine, "before_cursor_execute", before)
+
+
+def scans(lines, *, allowed=()):
+    """Lines of plans that walk through a whole table or sort what an index could have given in order."""
+    return [
+        (line, statement)
+        for statement, line in lines
+        if (re.match(r"SCAN (?!CONSTANT|known|c\b|\d)", line) or "TEMP B-TREE" in line or "AUTOMATIC" in line)
+        and not any(re.search(pattern, line) for pattern in allowed)
+    ]
+
+
+@contextmanager
+def only(lines):
+    lines.clear()
+    yield
+    assert lines, "no statement was seen"
+
+
+def filled(store):
+    append(store, receipt(store.keys, "1"), receipt(store.keys, "2"), receipt(store.keys, "3"))
+    first = chart()
+    record(store, outcome(1, first, deliveries=(delivery("k1"), delivery("k2"))))
+    return first
+
+
+def test_appending(plans):
+    store, lines = plans
+    filled(store)
+    with only(lines):
+        append(
+            store,
+            receipt(store.keys, "1"),
+            receipt(store.keys, "2", "other"),
+            receipt(store.keys, "4", sequence_number=3),
+            receipt(store.keys, "5", replay_of=1),
+            sent=[1, -1],
+            unsent=[2],
+        )
+    assert scans(lines) == []
+
+
+def test_looking_for_the_answers_owed_at_the_start(plans):
+    store, lines = plans
+    filled(store)
+    with only(lines):
+        store.journal_ledger.write_now(store.journal.mark_startup_unsent)
+    # A partial index that holds the owed ones and nothing else is read whole.
+    assert scans(lines, allowed=["USING INDEX (entry|repeat)_owed", "USING COVERING INDEX (entry|repeat)_owed"]) == []
+
+
+def test_taking_the_next_entries(plans):
+    store, lines = plans
+    filled(store)
+    with only(lines), store.reader() as conn:
+        store.cursors(conn)
+        store.journal.channels(conn)
+        store.journal.first_received(conn)
+        store.journal.after(conn, CHANNEL, 1, 100)
+        store.journal.entry(conn, 1)
+        counts.pending(conn, [CHANNEL])
+    # The cursors are a handful of rows; the recursion walks over the channels it has found.
+    assert scans(lines, allowed=["^SCAN cursor$", "ORDER BY"]) == []
+
+
+def test_loading_charts(plans):
+    store, lines = plans
+    first = filled(store)
+    with only(lines):
+        load(store, first)
+        store.read_now(lambda conn: store.charts.by_key(conn, "MRN:P1"))
+        store.read_now(store.charts.find)
+    assert scans(lines, allowed=["^SCAN chart USING INDEX chart_updated$"]) == []
+
+
+def test_recording(plans):
+    store, lines = plans
+    first = filled(store)
+    known = load(store, first)
+    with only(lines):
+        second = changed(first, scores=())
+        new = chart("chart-2", 2)
+        record(store, outcome(2, second, deliveries=(delivery("k3"),)), outcome(3, new), before=known)
+        store.read_now(lambda conn: store.recorder.outcomes(conn, [1, 2]))
+    assert scans(lines) == []
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_taking_what_is_due_and_settling_it(plans, ordered):
+    store, lines = plans
+    filled(store)
+    with only(lines):
+        with store.reader() as conn:
+            [first, *_] = store.outbox.due(conn, "crm", NOW, 100, ordered_batches=ordered)
+            store.outbox.next_due_at(conn, "crm")
+            store.outbox.interrupted(conn, "crm")
+            store.outbox.of_entry(conn, 1)
+        store.charts_ledger.write_now(lambda conn: store.outbox.start(conn, [first.id], NOW))
+        for state in (DeliveryState.PENDING, DeliveryState.DELIVERED):
+            result = Settled(id=first.id, state=state, attempts=1)
+            store.charts_ledger.write_now(lambda conn, result=result: store.outbox.settle(conn, [result], NOW))
+    # The line of a patient is put in order by id over several patients: the temporary tree holds only these.
+    assert scans(lines, allowed=["TEMP B-TREE FOR ORDER BY"] if ordered else []) == []
+
+
+def test_counting_the_outbox_looks_at_open_deliveries_only(plans):
+    store, lines = plans
+    filled(store)
+    with only(lines):
+        store.read_now(store.outbox.unfinished)
+        store.read_now(store.outbox.held)
+    assert scans(lines, allowed=["SCAN delivery USING INDEX delivery_unfinished", "TEMP B-TREE"]) == []
+
+
+def test_looking_for_tasks_that_are_due(plans):
+    store, lines = plans
+    filled(store)
+    with only(lines):
+        store.read_now(lambda conn: store.tasks.due(conn, NOW))
+        store.read_now(lambda conn: store.tasks.to_escalate(conn, NOW))
+        store.read_now(lambda conn: store.tasks.get(conn, "task-1"))
+    assert scans(lines) == []
+
+
+def test_finding_messages(plans):
+    store, lines = plans
+    filled(store)
+    with only(lines), store.reader() as conn:
+        store.journal.find(conn, ids=[1])
+        store.journal.find(conn, channel=CHANNEL)
+        store.journal.find(conn, state=EntryState.DEAD)
+        store.journal.find(conn, patient="MRN:P1")
+    assert scans(lines) == []
+    with only(lines), store.reader() as conn:
+        store.journal.find(conn, control_id="1")
+    assert scans(lines, allowed=["TEMP B-TREE FOR ORDER BY"]) == []

@@ -1,0 +1,182 @@
+"""Dead letters, tasks, audit and configuration versions."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+from store_builders import CHANNEL, NOW, chart, delivery, due, outcome, patient, record, task
+
+from engine.domain.audit import AuditRecord
+from engine.domain.delivery import DeadLetter, Stage
+from engine.domain.message import EntryState
+from engine.domain.task import TaskState
+from engine.errors import StoreError
+from engine.store.deadletters import DISCARDED
+from engine.store.tasks import assigned, done
+
+
+def letter(stage=Stage.PROCESSING, error="mapping"):
+    return DeadLetter(stage=stage, error=error, location="PID-7", detail="not a date")
+
+
+@pytest.fixture
+def letters(store):
+    record(store, outcome(1, state=EntryState.DEAD, dead_letter=letter()))
+    record(store, outcome(2, state=EntryState.REFUSED, dead_letter=letter(Stage.INTAKE, "version")), channel="lab")
+    record(store, outcome(3, state=EntryState.DEAD, dead_letter=letter(error="identifier-missing")))
+    return store
+
+
+def find_letters(store, **conditions):
+    return [one.id for one in store.read_now(lambda conn: store.dead_letters.find(conn, **conditions))]
+
+
+def test_dead_letters_are_listed_newest_first_and_by_condition(letters):
+    assert find_letters(letters) == [3, 2, 1]
+    assert find_letters(letters, limit=2) == [3, 2]
+    assert find_letters(letters, stage=Stage.INTAKE) == [2]
+    assert find_letters(letters, error="mapping") == [1]
+    assert find_letters(letters, channel=CHANNEL) == [3, 1]
+    assert find_letters(letters, channel="lab", error="mapping") == []
+    assert letters.read_now(lambda conn: letters.dead_letters.get(conn, 2)).stage is Stage.INTAKE
+    assert letters.read_now(lambda conn: letters.dead_letters.get(conn, 9)) is None
+    assert [one.id for one in letters.read_now(lambda conn: letters.dead_letters.of_entry(conn, 3))] == [3]
+
+
+def test_a_resolved_dead_letter_leaves_the_list_and_is_resolved_once(letters):
+    resolve = letters.dead_letters.resolve
+    letters.charts_ledger.write_now(lambda conn: resolve(conn, 2, "entry:17", NOW))
+    letters.charts_ledger.write_now(lambda conn: resolve(conn, 3, DISCARDED, NOW))
+    assert find_letters(letters) == [1]
+    assert find_letters(letters, resolved=True) == [3, 2]
+    assert find_letters(letters, resolved=None) == [3, 2, 1]
+    found = letters.read_now(lambda conn: letters.dead_letters.get(conn, 2))
+    assert (found.resolved_by, found.resolved_at) == ("entry:17", NOW)
+    for letter_id in (2, 99):
+        with pytest.raises(StoreError, match="resolved before"):
+            letters.charts_ledger.write_now(lambda conn, number=letter_id: resolve(conn, number, DISCARDED, NOW))
+
+
+# --- tasks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plans(store):
+    hour = timedelta(hours=1)
+    one = chart(
+        "chart-1",
+        1,
+        tasks=(
+            task("late", "MRN:V1", due_at=NOW - hour, escalate_at=None),
+            task("soon", "MRN:V1", due_at=NOW + hour, escalate_at=NOW, kind="education", assignee="dr-lee"),
+            task("done", "MRN:V1", due_at=NOW - 2 * hour, escalate_at=NOW - hour, state=TaskState.DONE),
+        ),
+    )
+    two = chart("chart-2", 2, tasks=(task("other", "MRN:V2", due_at=NOW, escalate_at=NOW + hour),))
+    record(store, outcome(1, one), outcome(2, two))
+    return store
+
+
+def find_tasks(store, **conditions):
+    return [one.task.id for one in store.read_now(lambda conn: store.tasks.find(conn, **conditions))]
+
+
+def test_tasks_are_listed_by_urgency_and_condition(plans):
+    assert find_tasks(plans) == ["done", "late", "other", "soon"]
+    assert find_tasks(plans, state=TaskState.OPEN) == ["late", "other", "soon"]
+    assert find_tasks(plans, kind="education") == ["soon"]
+    assert find_tasks(plans, assignee="dr-lee") == ["soon"]
+    assert find_tasks(plans, chart_ids=["chart-2"]) == ["other"]
+    assert find_tasks(plans, due_before=NOW, state=TaskState.OPEN) == ["late"]
+    assert find_tasks(plans, limit=1) == ["done"]
+    [other] = plans.read_now(lambda conn: plans.tasks.find(conn, chart_ids=["chart-2"]))
+    assert (other.patient_key, other.chart_id) == ("MRN:P2", "chart-2")
+
+
+def test_the_scheduler_finds_what_is_due_and_what_is_to_escalate(plans):
+    ids = [one.task.id for one in plans.read_now(lambda conn: plans.tasks.due(conn, NOW))]
+    assert ids == ["late", "other"]
+    ids = [one.task.id for one in plans.read_now(lambda conn: plans.tasks.to_escalate(conn, NOW))]
+    assert ids == ["soon"]
+
+
+def test_a_task_that_a_person_has_done_changes_its_chart(plans):
+    change = plans.tasks.change
+    after = plans.charts_ledger.write_now(lambda conn: change(conn, "late", done("called"), now=NOW))
+    assert after.version == 2
+    stored = plans.read_now(lambda conn: plans.charts.by_id(conn, "chart-1"))
+    assert stored == after
+    found = plans.read_now(lambda conn: plans.tasks.get(conn, "late"))
+    assert (found.task.state, found.task.reason) == (TaskState.DONE, "band high — called")
+    assert find_tasks(plans, state=TaskState.OPEN) == ["other", "soon"]
+    with pytest.raises(StoreError, match="not open but done"):
+        plans.charts_ledger.write_now(lambda conn: change(conn, "late", done("again"), now=NOW))
+
+
+def test_a_task_can_be_given_to_somebody_and_tells_the_destinations(plans):
+    plans.charts_ledger.write_now(
+        lambda conn: plans.tasks.change(
+            conn,
+            "other",
+            assigned("dr-lee"),
+            now=NOW,
+            deliveries=lambda before, after: [delivery(f"v{before.version}-{after.version}", ordering_key=after.id)],
+        )
+    )
+    assert find_tasks(plans, assignee="dr-lee") == ["other", "soon"]
+    assert due(plans) == ["v1-2"]
+
+
+def test_a_task_that_is_not_there_cannot_be_changed(plans):
+    with pytest.raises(StoreError, match="no such task"):
+        plans.charts_ledger.write_now(lambda conn: plans.tasks.change(conn, "nobody", assigned("x"), now=NOW))
+    assert plans.read_now(lambda conn: plans.tasks.get(conn, "nobody")) is None
+
+
+def test_tasks_follow_their_patient_in_a_merge(plans):
+    one, two = (plans.read_now(lambda conn, n=n: plans.charts.by_id(conn, f"chart-{n}")) for n in (1, 2))
+    survivor = msgspec.structs.replace(
+        one,
+        version=2,
+        patient=patient(1, identifiers=(*one.patient.identifiers, *two.patient.identifiers)),
+        encounters=(*one.encounters, *two.encounters),
+        scores=(*one.scores, *two.scores),
+        tasks=(*one.tasks, *two.tasks),
+    )
+    gone = msgspec.structs.replace(
+        two, version=2, merged_into="chart-1", encounters=(), encounter_stamps={}, scores=(), tasks=()
+    )
+    known = plans.read_now(lambda conn: plans.charts.load(conn, {("MRN", "MR", "P1"), ("MRN", "MR", "P2")}, set()))
+    record(plans, outcome(3, survivor, gone), before=known)
+    [other] = plans.read_now(lambda conn: plans.tasks.find(conn, kind="pcp_follow_up", due_before=NOW + timedelta(1)))[
+        -1:
+    ]
+    assert (other.task.id, other.patient_key) == ("other", "MRN:P1")
+
+
+# --- audit -----------------------------------------------------------------------------------------------------------
+
+
+def test_audit_records_come_back_newest_first(store):
+    records = [
+        AuditRecord(at=NOW + timedelta(hours=n), actor="ann", action=action, subject=f"entry:{n}", reason=reason)
+        for n, (action, reason) in enumerate([("reveal", "asked by the ward"), ("replay", None), ("reveal", "é")])
+    ]
+    store.charts_ledger.write_now(lambda conn: store.audit.append(conn, records))
+    assert store.read_now(store.audit.find) == records[::-1]
+    assert store.read_now(lambda conn: store.audit.find(conn, action="replay")) == [records[1]]
+    assert store.read_now(lambda conn: store.audit.find(conn, since=NOW + timedelta(hours=1))) == records[:0:-1]
+    assert store.read_now(lambda conn: store.audit.find(conn, limit=1)) == [records[2]]
+
+
+# --- configuration versions ------------------------------------------------------------------------------------------
+
+
+def test_a_configuration_version_is_remembered_once(store):
+    files = {"config.yaml": "node: a\n", "channels/é.yaml": "name: é\n"}
+    for kept in (files, {"config.yaml": "other"}):
+        store.charts_ledger.write_now(lambda conn, kept=kept: store.configs.remember(conn, "v1", kept, NOW))
+    assert store.read_now(lambda conn: store.configs.get(conn, "v1")) == files
+    assert store.read_now(lambda conn: store.configs.get(conn, "v2")) is None
