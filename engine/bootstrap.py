@@ -22,6 +22,7 @@ from engine.yamlfile import Problem
 
 if TYPE_CHECKING:
     from engine.runtime.courier import Courier, Route
+    from engine.runtime.status import Status
     from engine.store.store import Role, Store
 
 
@@ -199,8 +200,11 @@ async def _remember(store: Store, configuration: Configuration, now: datetime) -
     await store.charts_ledger.write(lambda conn: store.configs.remember(conn, snapshot.version, snapshot.files, now))
 
 
-def run_daemon(path: Path) -> int:
-    """`handoff run`: the main process from its start to its exit code. Raises HandoffError when it can't start."""
+def run_daemon(path: Path, *, announce: Callable[[Status], None]) -> int:
+    """`handoff run`: the main process from its start to its exit code. Raises HandoffError when it can't start.
+
+    announce: called once, when it listens.
+    """
     import aiorun
 
     from engine.runtime import daemon as main_process
@@ -237,6 +241,8 @@ def run_daemon(path: Path) -> int:
         except HandoffError as error:
             failure.append(error)
             loop.stop()
+        else:
+            announce(daemon.status())
 
     async def stop(_: asyncio.AbstractEventLoop) -> None:
         for daemon in running:

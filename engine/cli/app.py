@@ -15,6 +15,7 @@ from engine.errors import HandoffError, KeyMissingError, SettingsError, StoreUna
 
 COMMANDS: Final[Mapping[str, str]] = {
     "init": "engine.cli.init:init",
+    "run": "engine.cli.run:run",
     "status": "engine.cli.status:status",
     "reload": "engine.cli.status:reload",
     "check": "engine.cli.check:check",
@@ -32,8 +33,11 @@ COMMANDS: Final[Mapping[str, str]] = {
     "db": "engine.cli.db:db",
     "audit": "engine.cli.audit:audit",
     "schema": "engine.cli.schema:schema",
+    "bench": "engine.cli.bench:bench",
 }
 """In the order of the help; `module:attribute`."""
+
+_UNLISTED: Final[Mapping[str, str]] = {"worker": "engine.cli.run:worker"}
 
 
 class _Lazy(click.Group):
@@ -43,7 +47,7 @@ class _Lazy(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        target = COMMANDS.get(cmd_name)
+        target = COMMANDS.get(cmd_name) or _UNLISTED.get(cmd_name)
         if target is None:
             return None
         module, _, attribute = target.partition(":")

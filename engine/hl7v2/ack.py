@@ -160,7 +160,8 @@ def acknowledge(header: Header | None, verdict: Verdict, *, now: datetime, contr
 def parse_ack(payload: bytes) -> Ack:
     """Read an acknowledgment that a peer sent.
 
-    Raises MessageError when the payload is none: no MSH, no MSA, no known code in MSA-1.
+    Raises MessageError when the payload is none: no MSH, no MSA or several, no known code in MSA-1. Whether MSA-2 names
+    the message in flight is for the caller to check.
     """
     try:
         header = read_header(payload)
@@ -171,19 +172,17 @@ def parse_ack(payload: bytes) -> Ack:
     if header.wide is not None:
         payload = payload.decode(header.wide, "replace").encode("utf-8", "replace")
     separator = header.delimiters.field.encode()
-    msa: list[bytes] = []
-    err: list[bytes] = []
-    for line in re.split(rb"[\r\n]+", payload):
-        if line.startswith(b"MSA" + separator) and not msa:
-            msa = line.split(separator)
-        elif line.startswith(b"ERR" + separator) and not err:
-            err = line.split(separator)
-    if not msa:
+    lines = [line.split(separator) for line in re.split(rb"[\r\n]+", payload)]
+    answers = [line for line in lines if line[0] == b"MSA"]
+    if len(answers) != 1:
         raise MessageError(
-            "ack-without-msa", "the answer has no MSA segment", hl7_code=SEGMENT_SEQUENCE, location="MSA"
+            "ack-without-msa" if not answers else "ack-with-several-msa",
+            "the answer has not one MSA segment",
+            hl7_code=SEGMENT_SEQUENCE,
+            location="MSA",
         )
-    msa += [b""] * (7 - len(msa))
-    err += [b""] * (9 - len(err))
+    msa = answers[0] + [b""] * 5
+    err = next((line for line in lines if line[0] == b"ERR"), []) + [b""] * 9
     try:
         code = AckCode(msa[1].strip().decode("ascii", "replace").upper())
     except ValueError:

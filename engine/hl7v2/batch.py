@@ -19,8 +19,10 @@ TRAILER_MISSING: Final = "batch-trailer-missing"
 HEADER_MISSING: Final = "batch-header-missing"
 CONTENT_OUTSIDE: Final = "batch-content-outside-message"
 
+# blanks are limited so that no line of them is looked at twice over
 _MARK: Final = re.compile(
-    rb"(?:\A(?:\xef\xbb\xbf)?|(?<=[\r\n]))[ \t\r\n\x00]*(FHS|BHS|MSH|BTS|FTS)(?=[!-/:-@\[-`{-~]|[\r\n]|\Z)"
+    rb"(?:\A(?:\xef\xbb\xbf)?[ \t\r\n\x00]*|(?<=[\r\n])[ \t\x00]{0,40})"
+    rb"(FHS|BHS|MSH|BTS|FTS)(?=[!-/:-@\[-`{-~]|[\r\n]|\Z)"
 )
 _LINE_END: Final = re.compile(rb"[\r\n]")
 _BLANK: Final = b"\r\n \t\x00"

@@ -240,11 +240,12 @@ class Message:
             elif line[:3] == "MSH" and not segments:
                 segments.append(Segment("MSH", line, syntax))
             elif line.strip(_BLANK):
-                segment, found = _other_segment(line, syntax)
+                segment, deviation = _other_segment(line, syntax)
                 if segment.name == "MSH" and segments:
                     raise several_headers(header)
                 segments.append(segment)
-                deviations += found
+                if deviation and deviation not in deviations:
+                    deviations += (deviation,)
         return Message(payload, header, decoded.charset, tuple(segments), tuple(dict.fromkeys(deviations)))
 
     def __repr__(self) -> str:
@@ -322,13 +323,13 @@ def _terminators(field: str) -> re.Pattern[str]:
     Any other line feed is part of a value: senders put whole paragraphs into OBX-5. In a text without CR every line
     feed ends a segment; joining what looks like none to the one before could put values into the wrong fields.
     """
-    return re.compile(rf"\r\n|\n(?=[\s\0]*(?:[A-Za-z][A-Za-z0-9]{{2}}(?:{re.escape(field)}|[\r\n])|\Z))")
+    return re.compile(rf"\r\n|\n(?=[ \t\0]{{0,40}}(?:[A-Za-z][A-Za-z0-9]{{2}}(?:{re.escape(field)}|[\r\n])|[\r\n]|\Z))")
 
 
-def _other_segment(line: str, syntax: Syntax) -> tuple[Segment, tuple[str, ...]]:
+def _other_segment(line: str, syntax: Syntax) -> tuple[Segment, str]:
     """A segment that is not among the common ones, or whose name is in lower case, indented, or no name at all."""
     text = line.lstrip(_BLANK)
     name = text.split(syntax.field, 1)[0].rstrip()
     if len(name) == 3 and name.isascii() and name.isalnum():
-        return Segment(name.upper(), text, syntax), (SEGMENT_CASE,) if name != name.upper() else ()
-    return Segment(name, text, syntax), (SEGMENT_UNREADABLE,)
+        return Segment(name.upper(), text, syntax), SEGMENT_CASE if name != name.upper() else ""
+    return Segment(name, text, syntax), SEGMENT_UNREADABLE

@@ -20,7 +20,7 @@ from engine.settings import Snapshot
 
 _log = logs.get_logger()
 
-_HINT_SECONDS: Final = 0.005
+_HINT_SECONDS: Final = 0.02
 """Hints are gathered for so long: the worker takes its work in batches anyway."""
 _SILENCE_SECONDS_MAX: Final = 60.0
 """A worker that reports about every second and says nothing for so long hangs."""

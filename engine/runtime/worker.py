@@ -32,6 +32,8 @@ _RESTART_SECONDS_MAX: Final = 15.0
 _STEADY_SECONDS: Final = 60.0
 """A service that ran so long since it last failed counts as sound again."""
 _PR_SET_PDEATHSIG: Final = 1
+_NICENESS: Final = 10
+"""A sender waits for its answer, processing can wait a little: on a busy machine the main process goes first."""
 
 
 class Wake:
@@ -264,6 +266,7 @@ def die_with_parent(parent_pid: int) -> None:
 async def serve(fd: int, parent_pid: int, assemble: Assemble) -> int:
     """The worker process from its start to its exit status. fd: its end of the socket pair."""
     die_with_parent(parent_pid)
+    os.nice(_NICENESS)
     loop = asyncio.get_running_loop()
     logs.watch_loop(loop)
     # Ctrl-C reaches the whole process group; when to stop is the main process's decision.

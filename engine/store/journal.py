@@ -284,6 +284,7 @@ class Journal:
         until: not included.
         """
         where: list[ColumnElement[bool]] = []
+        newest = entry.c.id
         if ids is not None:
             where.append(entry.c.id.in_(ids))
         if channel is not None:
@@ -294,6 +295,7 @@ class Journal:
             where.append(entry.c.refused == 1)
         elif state is not None:
             where.append(outcome.c.state == state.value)
+            newest = outcome.c.entry_id  # the same number, but of the index that leads to these
         if control_id is not None:
             where.append(entry.c.message_key.between(*_control_range(self._keys, control_id)))
         if patient is not None:
@@ -311,7 +313,7 @@ class Journal:
                 )
             )
             .where(*where)
-            .order_by(entry.c.id.desc())
+            .order_by(newest.desc())
         )
         if limit is not None and control_id is None:
             statement = statement.limit(limit)

@@ -22,6 +22,7 @@ from engine.store.statements import Listed, Prepared, Rows
 
 _UNFINISHED: Final = text("state IN ('pending', 'held')")
 _LOCK: Final = 0x48414E44_4F
+_HELD: Final = text("state = 'held'")
 _READY: Final = text("state = 'pending' AND turn = 1")
 
 
@@ -175,7 +176,7 @@ class Outbox:
         statement = select(delivery.c.id).where(
             delivery.c.destination == destination, _READY, delivery.c.started_at.is_not(None)
         )
-        return [row.id for row in conn.execute(statement.order_by(delivery.c.id))]
+        return sorted(row.id for row in conn.execute(statement))
 
     def settle(self, conn: Connection, results: Sequence[Settled], now: datetime) -> None:
         """Write what became of attempts. A buried one leaves a dead letter; the next of its patient gets the turn.
@@ -273,7 +274,7 @@ class Outbox:
 
     def held(self, conn: Connection, limit: int = 100) -> list[QueuedDelivery]:
         """What waits for a person's decision, oldest first."""
-        statement = _JOINED.where(_UNFINISHED, delivery.c.state == DeliveryState.HELD.value)
+        statement = _JOINED.where(_HELD)
         return [self._queued(row) for row in conn.execute(statement.order_by(delivery.c.id).limit(limit))]
 
     def _with_followers(

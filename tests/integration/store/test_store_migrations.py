@@ -7,7 +7,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import column, table
 from store_builders import append, receipt
 
 from engine.errors import StoreUnavailableError
@@ -43,7 +43,8 @@ def test_a_store_of_a_later_version_is_neither_opened_nor_changed(empty_site, si
     migrations.upgrade(empty_site.location)
     store = empty_site.open("tool")
     ledger = store.journal_ledger if side == JOURNAL else store.charts_ledger
-    ledger.write_now(lambda conn: conn.execute(text(f"UPDATE {side}.alembic_version SET version_num = '9999'")))
+    version = table("alembic_version", column("version_num"), schema=side)
+    ledger.write_now(lambda conn: conn.execute(version.update().values(version_num="9999")))
     with pytest.raises(StoreUnavailableError, match="another version"):
         empty_site.open("tool")
     with pytest.raises(StoreUnavailableError, match="later version"):
@@ -85,22 +86,23 @@ def test_migrated_tables_are_those_that_the_code_knows(site):
     engine.dispose()
 
 
+def made_by(side):
+    master = table("sqlite_master", column("name"), column("sql"), schema=side)
+    return master.select().where(master.c.sql.is_not(None))
+
+
 def test_partial_indexes_and_clustered_tables_are_made_as_the_code_knows_them(sqlite_site):
     """Alembic's comparison does not look at these."""
     store = sqlite_site.open("tool")
     with store.reader() as conn:
-        made = {
-            row.name: row.sql
-            for side in (JOURNAL, CHARTS)
-            for row in conn.execute(text(f"SELECT name, sql FROM {side}.sqlite_master WHERE sql IS NOT NULL"))
-        }
-    for table in metadata.sorted_tables:
-        assert ("WITHOUT ROWID" in made[table.name]) is (table.dialect_options["sqlite"]["with_rowid"] is False)
-        assert ("AUTOINCREMENT" in made[table.name]) is bool(table.dialect_options["sqlite"]["autoincrement"])
-        for index in table.indexes:
+        made = {row.name: row.sql for side in (JOURNAL, CHARTS) for row in conn.execute(made_by(side))}
+    for one in metadata.sorted_tables:
+        assert ("WITHOUT ROWID" in made[one.name]) is (one.dialect_options["sqlite"]["with_rowid"] is False)
+        assert ("AUTOINCREMENT" in made[one.name]) is bool(one.dialect_options["sqlite"]["autoincrement"])
+        for index in one.indexes:
             where = index.dialect_options["sqlite"]["where"]
             condition = made[index.name].partition(" WHERE ")[2]
-            assert condition == ("" if where is None else str(where).replace(f"{table.fullname}.", ""))
+            assert condition == ("" if where is None else str(where).replace(f"{one.fullname}.", ""))
 
 
 def test_the_code_works_with_the_last_revision():

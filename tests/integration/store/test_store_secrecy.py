@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from store_builders import NOW, append, chart, delivery, load, outcome, patient, receipt, record, score, task
 
 from engine.domain.audit import AuditRecord
@@ -104,16 +104,20 @@ def test_no_phi_stands_in_clear_in_any_column(site):
     assert store.read_now(store.audit.find)[0].reason == f"asked by {MARK}"
 
 
+def tables(name):
+    return next(table for table in metadata.sorted_tables if table.name == name)
+
+
 SEALED = [
-    ("journal", "payload", "head", "entry_id"),
-    ("journal", "payload", "body", "entry_id"),
-    ("charts", "outcome", "document", "entry_id"),
-    ("charts", "chart", "document", "id"),
-    ("charts", "encounter", "document", "encounter_hash"),
-    ("charts", "score", "document", "chart_id"),
-    ("charts", "task", "document", "id"),
-    ("charts", "delivery_payload", "body", "delivery_id"),
-    ("charts", "audit", "reason", "id"),
+    ("payload", "head", "entry_id"),
+    ("payload", "body", "entry_id"),
+    ("outcome", "document", "entry_id"),
+    ("chart", "document", "id"),
+    ("encounter", "document", "encounter_hash"),
+    ("score", "document", "chart_id"),
+    ("task", "document", "id"),
+    ("delivery_payload", "body", "delivery_id"),
+    ("audit", "reason", "id"),
 ]
 
 
@@ -137,16 +141,15 @@ def read_everything(store):
         store.audit.find(conn)
 
 
-@pytest.mark.parametrize(("side", "table", "column", "key"), SEALED)
-def test_sealed_values_of_two_rows_cannot_be_swapped(store, side, table, column, key):
+@pytest.mark.parametrize(("table", "column", "key"), SEALED)
+def test_sealed_values_of_two_rows_cannot_be_swapped(store, table, column, key):
+    known = tables(table)
     two_of_everything(store)
     read_everything(store)
     with store.reader() as conn:
-        rows = conn.execute(text(f"SELECT {key} AS id, {column} AS value FROM {side}.{table}")).all()
+        rows = conn.execute(select(known.c[key], known.c[column])).all()
     assert len(rows) == 2
-    write(
-        store, side, f"UPDATE {side}.{table} SET {column} = :value WHERE {key} = :id", value=rows[0][1], id=rows[1][0]
-    )
+    write(store, known.update().where(known.c[key] == rows[1][0]).values({column: rows[0][1]}))
     with pytest.raises(TamperedError) as caught:
         read_everything(store)
     assert caught.value.place.startswith(f"{table}.{column}:")
@@ -155,7 +158,8 @@ def test_sealed_values_of_two_rows_cannot_be_swapped(store, side, table, column,
 @pytest.mark.parametrize("table", ["encounter", "score", "task"])
 def test_a_row_cannot_be_moved_to_another_chart(store, table):
     two_of_everything(store)
-    write(store, "charts", f"UPDATE charts.{table} SET chart_id = 'chart-2' WHERE chart_id = 'chart-1'")
+    known = tables(table)
+    write(store, known.update().where(known.c.chart_id == "chart-1").values(chart_id="chart-2"))
     with pytest.raises(TamperedError):
         read_everything(store)
 
@@ -163,7 +167,8 @@ def test_a_row_cannot_be_moved_to_another_chart(store, table):
 @pytest.mark.parametrize("table", ["encounter", "score", "task"])
 def test_a_row_that_was_taken_away_is_missed(store, table):
     two_of_everything(store)
-    write(store, "charts", f"DELETE FROM charts.{table} WHERE chart_id = 'chart-1'")
+    known = tables(table)
+    write(store, known.delete().where(known.c.chart_id == "chart-1"))
     with pytest.raises(TamperedError, match="chart-1"):
         store.read_now(store.charts.find)
 
@@ -212,6 +217,6 @@ def test_what_is_stored_of_an_attempt_is_its_code_only(store):
         assert conn.execute(text("SELECT error FROM charts.delivery")).scalar_one() == "timeout"
 
 
-def write(store, side, statement, **values):
-    ledger = store.journal_ledger if side == "journal" else store.charts_ledger
-    ledger.write_now(lambda conn: conn.execute(text(statement), values))
+def write(store, statement):
+    ledger = store.journal_ledger if statement.table.schema == "journal" else store.charts_ledger
+    ledger.write_now(lambda conn: conn.execute(statement))

@@ -300,6 +300,7 @@ def test_the_expected_sequence_number_is_read() -> None:
         (b"", "header-missing"),
         (b"OK", "header-missing"),
         (b"MSH|^~\\&|||||||ACK|1|P|2.5\r", "ack-without-msa"),
+        (b"MSH|^~\\&|||||||ACK|1|P|2.5\rMSA|AE|7\rMSA|AA|8\r", "ack-with-several-msa"),
         (b"MSH|^~\\&|||||||ACK|1|P|2.5\rMSA|OK|7\r", "ack-code-unknown"),
         (b"MSH|^~\\&|||||||ACK|1|P|2.5\rMSA||7\r", "ack-code-unknown"),
         (b"MSH|^~\\&|||||||ACK|1|P|2.5\rMSA|AA|7\rMSH|^~\\&|||||||ACK|2|P|2.5\rMSA|AA|8\r", "several-headers"),

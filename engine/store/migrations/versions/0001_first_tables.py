@@ -159,6 +159,7 @@ def _charts() -> None:
         schema=CHARTS,
     )
     op.create_index("delivery_entry", "delivery", ["entry_id"], schema=CHARTS)
+    op.create_index("delivery_held", "delivery", ["id"], schema=CHARTS, **_only("state = 'held'"))
     op.create_index("delivery_idempotency", "delivery", ["idempotency_key"], unique=True, schema=CHARTS)
     op.create_index(
         "delivery_ready",
@@ -170,7 +171,7 @@ def _charts() -> None:
     op.create_index(
         "delivery_unfinished",
         "delivery",
-        ["ordering_key", "destination", "id"],
+        ["ordering_key", "destination", "id", "state"],
         schema=CHARTS,
         **_only("state IN ('pending', 'held')"),
     )
@@ -240,5 +241,5 @@ def _charts() -> None:
         schema=CHARTS,
     )
     op.create_index("task_chart", "task", ["chart_id"], schema=CHARTS)
-    op.create_index("task_escalate", "task", ["escalate_at"], schema=CHARTS, **_only("state = 'open'"))
     op.create_index("task_state_due", "task", ["state", "due_at"], schema=CHARTS)
+    op.create_index("task_state_escalate", "task", ["state", "escalate_at"], schema=CHARTS)

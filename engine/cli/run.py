@@ -1,0 +1,73 @@
+"""`handoff run`: the daemon, in the foreground."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from engine.cli.common import Cli, config_option
+from engine.cli.init import FIRST_MESSAGE
+
+if TYPE_CHECKING:
+    from engine.runtime.status import Status
+
+
+@click.command("run")
+@config_option
+@click.pass_obj
+def run(cli: Cli) -> int:
+    """Run the daemon in the foreground.
+
+    SIGTERM (or Ctrl-C) answers what was received and stops, SIGHUP loads the configuration again. Logs go to stderr.
+    """
+    from engine.bootstrap import run_daemon
+
+    path = cli.existing_config()
+    return run_daemon(path, announce=lambda status: click.echo(_welcome(path, status)))
+
+
+@click.command("worker", hidden=True)
+@click.option("--fd", type=int, required=True)
+@click.option("--parent", type=int, required=True)
+@config_option
+def worker(fd: int, parent: int) -> int:
+    """The daemon's second process; it starts it by itself."""
+    from engine.bootstrap import run_worker
+
+    return run_worker(fd, parent)
+
+
+def _welcome(config: Path, status: Status) -> str:
+    """Where it listens, and how to send a first message."""
+    width = max((len(channel.name) for channel in status.channels), default=0)
+    lines = ["Handoff is running."]
+    lines += [f"  MLLP     {item.name:<{width}}  {_address(item.host, item.port)}" for item in status.channels]
+    if status.console is not None:
+        lines.append(f"  console  http://{_address(status.console.host, status.console.port)}")
+    example = config.parent / FIRST_MESSAGE
+    if status.channels and example.exists():
+        first = status.channels[0]
+        at = _address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(first.host, first.host), first.port)
+        command, where = _command(), f"--config {shlex.quote(str(config))} " if config != Path("config.yaml") else ""
+        lines += [
+            "Send a first message from another terminal, and see its patient:",
+            f"  {command} send {at} {shlex.quote(str(example))}",
+            f'  {command} patients show {where}MRN:558181838 --reveal --reason "first look"',
+        ]
+    return "\n".join([*lines, "Ctrl-C stops it.", ""])
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _command() -> str:
+    """How this command was called, as short as it can be written here."""
+    called = Path(sys.argv[0])
+    if called.name != "handoff":
+        return f"{shlex.quote(sys.executable)} -m engine"
+    return str(called.relative_to(Path.cwd())) if called.is_relative_to(Path.cwd()) else str(called)
