@@ -6,7 +6,7 @@ PYTEST_ARGS ?= -n auto --dist loadfile
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
-SOURCES := engine tests benchmarks
+SOURCES := engine tests
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

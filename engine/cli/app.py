@@ -33,6 +33,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "db": "engine.cli.db:db",
     "audit": "engine.cli.audit:audit",
     "schema": "engine.cli.schema:schema",
+    "demo": "engine.cli.demo:demo",
     "bench": "engine.cli.bench:bench",
 }
 """In the order of the help; `module:attribute`."""

@@ -27,45 +27,53 @@ def init(cli: Cli, folder: Path, missing: bool) -> int:
 
     It gets config.yaml, channels, mappings, keys (readable for you only) and var/. Nothing is ever overwritten.
     """
-    from engine.settings import Site, Snapshot
-    from engine.store.keys import KeyRing
-    from engine.yamlfile import validate
-
-    wanted = {name: path for name, path in shipped_files() if not (folder / name).exists()}
-    kept = sum(1 for _ in shipped_files()) - len(wanted)
+    kept = [name for name, _ in shipped_files() if (folder / name).exists()]
     if kept and not missing:
         cli.fail(
-            f"{folder}: {kept} of the files of a site are here already, and none is ever overwritten",
+            f"{folder}: {len(kept)} of the files of a site are here already, and none is ever overwritten",
             hint="Choose an empty folder, or add what is missing with --missing.",
         )
         return NO
-    # A site that has a configuration of its own names its own channels and mappings.
-    if not (missing and (folder / "config.yaml").exists()):
-        for name, source in wanted.items():
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
-    snapshot = Snapshot.read(folder / "config.yaml")
-    site = validate(snapshot.document(snapshot.site_file), Site)
-    keys = folder / site.store.keys
-    (folder / "var").mkdir(mode=0o700, exist_ok=True)
-    if not keys.exists():
-        keys.parent.mkdir(parents=True, exist_ok=True)
-        KeyRing.create(keys)
+    keys = make_site(folder)
+    if keys is not None:
         cli.say(f"Made the keys {keys}: keep a copy elsewhere, nothing stored can be read without them.")
     if not missing:
         cli.say(f"Made the site {folder}. Now: cd {folder} && handoff run")
     return 0
 
 
+def make_site(folder: Path) -> Path | None:
+    """Make what a site lacks, and nothing else. Returns the key file when it was made too.
+
+    A site that has a config.yaml names its own channels and mappings: none are put beside them.
+    """
+    from engine.settings import Snapshot, Store
+    from engine.store.keys import KeyRing
+
+    if not (folder / "config.yaml").exists():
+        for name, source in shipped_files():
+            target = folder / name
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+    (folder / "var").mkdir(mode=0o700, exist_ok=True)
+    named = (
+        Snapshot.read(folder / "config.yaml").document("config.yaml").value.get("store", {}).get("keys", Store().keys)
+    )
+    if not isinstance(named, str) or (folder / named).exists():  # {credential: ...}: they are kept elsewhere
+        return None
+    KeyRing.create(folder / named)
+    return folder / named
+
+
 def shipped() -> Path:
     """The folder that holds the files a site begins with: the source tree, or what an installation has put aside."""
-    import sys
+    import sysconfig
 
     import engine
 
     source = Path(engine.__file__).parent.parent
-    return source if (source / "mappings").is_dir() else Path(sys.prefix) / "share" / "handoff"
+    return source if (source / "mappings").is_dir() else Path(sysconfig.get_path("data")) / "share" / "handoff"
 
 
 def shipped_files() -> Iterator[tuple[str, Path]]:

@@ -8,13 +8,19 @@ commands take in place of the key.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 HIDDEN: Final = "***"
 PSEUDONYM: Final = re.compile(r"(?P<authority>[^:]*):~(?P<hash>[0-9a-f]{8})")
 
-_PERSON: Final = frozenset({"name", "birth_date", "address", "phones", "pcp", "attending"})
+_CODE: Final = re.compile(r"[A-Za-z0-9]{1,4}")
+
+# What stays visible; everything else is hidden, so that a field which is added later is hidden until someone decides.
+_PATIENT: Final = frozenset({"deceased", "lives_alone", "transportation", "active_medications"})
+_PATIENT_CODES: Final = frozenset({"sex"})
+_ENCOUNTER: Final = frozenset({"status", "admitted_at", "discharged_at", "time_sources", "discharges"})
+_ENCOUNTER_CODES: Final = frozenset({"class", "admission_type", "hospital_service", "disposition"})
 
 
 class View:
@@ -34,22 +40,16 @@ class View:
     def patient(self, shape: Mapping[str, Any]) -> dict[str, Any]:
         if self.revealed:
             return dict(shape)
-        masked = {name: hide(value) if name in _PERSON else value for name, value in shape.items()}
+        masked = _hide_but(shape, _PATIENT, _PATIENT_CODES)
         masked["key"] = self.key(shape["key"])
-        masked["identifiers"] = [identifier | {"value": HIDDEN} for identifier in shape["identifiers"]]
+        masked["identifiers"] = [_hide_but(item, {"authority"}, {"type"}) for item in shape["identifiers"]]
         masked["merged_from"] = [self.key(key) for key in shape["merged_from"]]
         return masked
 
     def encounter(self, shape: Mapping[str, Any]) -> dict[str, Any]:
         if self.revealed:
             return dict(shape)
-        masked = {name: hide(value) if name in _PERSON else value for name, value in shape.items()}
-        masked["key"] = self.key(shape["key"])
-        masked["visit_number"] = hide(shape["visit_number"])
-        masked["account"] = hide(shape["account"])
-        for name, shown in (("diagnoses", {"system", "type"}), ("procedures", {"system", "performed_at"})):
-            masked[name] = [_hide_but(item, shown) for item in shape[name]]
-        return masked
+        return _hide_but(shape, _ENCOUNTER, _ENCOUNTER_CODES) | {"key": self.key(shape["key"])}
 
     def score(self, shape: Mapping[str, Any]) -> dict[str, Any]:
         if self.revealed:
@@ -103,5 +103,10 @@ def hide(value: Any) -> Any:
     return None if value is None else HIDDEN
 
 
-def _hide_but(item: Mapping[str, Any], shown: set[str]) -> dict[str, Any]:
-    return {name: value if name in shown else hide(value) for name, value in item.items()}
+def _hide_but(item: Mapping[str, Any], shown: Collection[str], codes: Collection[str] = frozenset()) -> dict[str, Any]:
+    """codes: fields that are shown when they hold a short code, as they should, and no text."""
+
+    def visible(name: str, value: Any) -> bool:
+        return name in shown or (name in codes and isinstance(value, str) and _CODE.fullmatch(value) is not None)
+
+    return {name: value if visible(name, value) else hide(value) for name, value in item.items()}

@@ -67,6 +67,8 @@ class Supervisor:
         self.ready_version: str | None = None
         """The configuration that the running worker said it works by."""
         self._answer: asyncio.Future[bool] | None = None
+        self._asked: str | None = None
+        """The version that `reload` waits for an answer about."""
         self.restarts = 0
         self.failing: tuple[str, ...] = ()
 
@@ -98,11 +100,12 @@ class Supervisor:
     async def reload(self, snapshot: Snapshot) -> bool:
         """Give the worker a new configuration; whether it took it. When it did not, it goes on with the old one.
 
-        A worker that is only just being started takes the new one then.
+        A worker that is only just being started has been given the old one: it takes the new one after that.
         """
         old, self._snapshot = self._snapshot, snapshot
-        if self._pipe is not None and self.ready_version is not None:
+        if self._pipe is not None:
             self._answer = asyncio.get_running_loop().create_future()
+            self._asked = snapshot.version
             self._pipe.send(_configure(snapshot))
             try:
                 taken = await asyncio.wait_for(self._answer, _RELOAD_SECONDS_MAX)
@@ -193,7 +196,8 @@ class Supervisor:
             return
         if isinstance(message, hints.Ready):
             self.ready_version = message.config_version
-            self._reloaded(taken=True)
+            if message.config_version == self._asked:
+                self._reloaded(taken=True)
             _log.info("worker ready", config_version=message.config_version, pid=self.pid)
         elif isinstance(message, hints.Refused):
             self._reloaded(taken=False)

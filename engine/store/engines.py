@@ -29,9 +29,11 @@ SQLITE_VERSION_MIN: Final = (3, 51, 3)
 """Older ones can corrupt a database when the WAL is reset (fixed in 3.51.3)."""
 
 _BUSY_MS: Final = 10_000
-_CACHE_KIB: Final = 16 * 1024
+_WRITER_CACHE_KIB: Final = 16 * 1024
+_READER_CACHE_KIB: Final = 4 * 1024
+"""Each of several connections, for each of two files."""
 _WAL_KEPT_BYTES: Final = 256 * 1024 * 1024
-_READERS_MAX: Final = 8
+_READERS_MAX: Final = 6
 
 
 class Location(Record, frozen=True, kw_only=True):
@@ -166,7 +168,7 @@ def _attached(location: Location, sides: tuple[str, ...], *, writes: bool) -> An
             connection.execute(f"ATTACH DATABASE ? AS {side}", (f"file:{quote(str(location.file(side)))}?mode=rw",))
             connection.execute(f"PRAGMA {side}.journal_mode = WAL")
             connection.execute(f"PRAGMA {side}.synchronous = FULL")
-            connection.execute(f"PRAGMA {side}.cache_size = -{_CACHE_KIB}")
+            connection.execute(f"PRAGMA {side}.cache_size = -{_WRITER_CACHE_KIB if writes else _READER_CACHE_KIB}")
             connection.execute(f"PRAGMA {side}.journal_size_limit = {_WAL_KEPT_BYTES}")
         connection.execute("PRAGMA foreign_keys = ON")
         if writes:
@@ -182,7 +184,8 @@ def _attached(location: Location, sides: tuple[str, ...], *, writes: bool) -> An
 def _begin_with(engine: Engine, statement: str) -> None:
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
-        connection.exec_driver_sql(statement)
+        # By the driver: a transaction of one message is short enough to notice SQLAlchemy's own execution.
+        connection.connection.driver_connection.execute(statement)
 
 
 def _postgresql_engine(location: Location, *, pooled: bool, options: str = "", **more: Any) -> Engine:

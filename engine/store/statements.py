@@ -11,18 +11,32 @@ A transaction must be open on the connection (`Ledger`, `Store.reader`): the dri
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Callable, Sequence
-from typing import Any, Final, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
 
-from sqlalchemy import BindParameter, ColumnElement, Connection, Delete, Insert, Select, Table, Update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Delete,
+    Insert,
+    Select,
+    Table,
+    Update,
+    any_,
+    cast,
+    func,
+    select,
+)
 from sqlalchemy import bindparam as bind
 from sqlalchemy.dialects import postgresql, sqlite
 
 ROWS_MAX: Final = 128
-"""Rows in one INSERT. At most 15 columns each: far below the 32,766 parameters that PostgreSQL takes."""
+"""Rows in one INSERT on SQLite. PostgreSQL gets one array a column, of any length: its driver would read the text of a
+long statement through at each run."""
 
 VALUES_MAX: Final = 512
-"""Values in one IN list."""
+"""Values in one IN list on SQLite."""
 
 _VALUE: Final = "v"
 
@@ -39,31 +53,43 @@ class Rows:
         self._columns = tuple(columns)
         self._conflict = tuple(conflict)
         self._replace = tuple(replace)
-        self._texts: dict[tuple[str, int], str] = {}
+        self._texts: dict[int, str] = {}
+        self._text_of_arrays: str | None = None
 
     def write(self, conn: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
         """Write the rows, in order."""
+        if not rows:
+            return
+        if conn.dialect.name == "postgresql":
+            if self._text_of_arrays is None:
+                self._text_of_arrays = self._compile_arrays(conn)
+            _driver(conn).execute(self._text_of_arrays, [list(values) for values in zip(*rows, strict=True)])
+            return
         at = 0
         left = len(rows)
         while left:
             count = min(ROWS_MAX, 1 << (left.bit_length() - 1))  # few sizes, so that the statements stay prepared
-            flat = [value for row in rows[at : at + count] for value in row]
-            _driver(conn).execute(self._text(conn, count), flat)
+            text = self._texts.get(count)
+            if text is None:
+                text = self._texts[count] = self._compile_rows(conn, count)
+            _driver(conn).execute(text, [value for row in rows[at : at + count] for value in row])
             at += count
             left -= count
 
-    def _text(self, conn: Connection, count: int) -> str:
-        name = conn.dialect.name
-        text = self._texts.get((name, count))
-        if text is None:
-            text = self._texts[name, count] = self._compile(conn, count)
-        return text
-
-    def _compile(self, conn: Connection, count: int) -> str:
-        dialect = sqlite if conn.dialect.name == "sqlite" else postgresql
-        statement = dialect.insert(self._table).values(
+    def _compile_rows(self, conn: Connection, count: int) -> str:
+        statement = sqlite.insert(self._table).values(
             [{column: bind(f"{column}_{row}") for column in self._columns} for row in range(count)]
         )
+        wanted = [f"{column}_{row}" for row in range(count) for column in self._columns]
+        return self._compile(conn, statement, wanted)
+
+    def _compile_arrays(self, conn: Connection) -> str:
+        arrays = [cast(bind(name), postgresql.ARRAY(self._table.c[name].type)) for name in self._columns]
+        given = func.unnest(*arrays).table_valued(*self._columns).render_derived(name="given")
+        source = select(*(given.c[name] for name in self._columns))
+        return self._compile(conn, postgresql.insert(self._table).from_select(self._columns, source), self._columns)
+
+    def _compile(self, conn: Connection, statement: sqlite.Insert | postgresql.Insert, wanted: Sequence[str]) -> str:
         if self._replace:
             statement = statement.on_conflict_do_update(
                 index_elements=self._conflict,
@@ -71,9 +97,8 @@ class Rows:
             )
         elif self._conflict:
             statement = statement.on_conflict_do_nothing(index_elements=self._conflict)
-        wanted = [f"{column}_{row}" for row in range(count) for column in self._columns]
         compiled = statement.compile(dialect=conn.dialect)
-        if list(compiled.positiontup or ()) != wanted:  # the flat lists rely on it
+        if list(compiled.positiontup or ()) != list(wanted):  # what is handed over relies on it
             raise AssertionError(f"columns of {self._table.name} are not in the order of the table")
         return str(compiled)
 
@@ -110,9 +135,10 @@ class Prepared:
 
 
 class Listed:
-    """A statement with an IN list of any length, after fixed parameters given in the order of `names`.
+    """A statement with a list of any number of values, after fixed parameters given in the order of `names`.
 
-    It is run once for every VALUES_MAX values; the last value is repeated to fill a list up to the next power of two.
+    On SQLite it is run once for every VALUES_MAX values, and a list is filled up to the next power of two by repeating
+    the last value.
     """
 
     def __init__(
@@ -124,33 +150,39 @@ class Listed:
         self._column = column
         self._build = build
         self._names = tuple(names)
-        self._compiled: dict[tuple[str, int], _Compiled] = {}
+        self._compiled: dict[int, _Compiled] = {}
 
     def rows(self, conn: Connection, values: Sequence[Any], *fixed: Any) -> list[Any]:
         found: list[Any] = []
-        for at in range(0, len(values), VALUES_MAX):
-            compiled, part = self._part(conn, values[at : at + VALUES_MAX])
+        for compiled, part in self._parts(conn, values):
             found.extend(compiled.rows(conn, (*fixed, *part)))
         return found
 
     def write(self, conn: Connection, values: Sequence[Any], *fixed: Any) -> int:
         """Returns how many rows were touched."""
-        touched = 0
-        for at in range(0, len(values), VALUES_MAX):
-            compiled, part = self._part(conn, values[at : at + VALUES_MAX])
-            touched += compiled.write(conn, (*fixed, *part))
-        return touched
+        return sum(compiled.write(conn, (*fixed, *part)) for compiled, part in self._parts(conn, values))
 
-    def _part(self, conn: Connection, values: Sequence[Any]) -> tuple[_Compiled, list[Any]]:
-        count = 1 << (len(values) - 1).bit_length()
-        part = [*values, *[values[-1]] * (count - len(values))]
-        key = (conn.dialect.name, count)
-        found = self._compiled.get(key)
+    def _parts(self, conn: Connection, values: Sequence[Any]) -> Iterator[tuple[_Compiled, Sequence[Any]]]:
+        if conn.dialect.name == "postgresql":
+            if values:
+                yield self._of(conn, 0), [list(values)]
+            return
+        for at in range(0, len(values), VALUES_MAX):
+            part = values[at : at + VALUES_MAX]
+            count = 1 << (len(part) - 1).bit_length()
+            yield self._of(conn, count), [*part, *[part[-1]] * (count - len(part))]
+
+    def _of(self, conn: Connection, count: int) -> _Compiled:
+        """For so many values; 0: for an array of them."""
+        found = self._compiled.get(count)
         if found is None:
-            found = self._compiled[key] = self._compile(conn, count)
-        return found, part
+            found = self._compiled[count] = self._compile(conn, count)
+        return found
 
     def _compile(self, conn: Connection, count: int) -> _Compiled:
+        if count == 0:
+            array = cast(bind(_VALUE), postgresql.ARRAY(self._column.type))
+            return _Compiled(conn, self._build(self._column == any_(array)), (*self._names, _VALUE))
         names = [f"{_VALUE}{index}" for index in range(count)]
         binds: list[BindParameter[Any]] = [bind(name, type_=self._column.type) for name in names]
         return _Compiled(conn, self._build(self._column.in_(binds)), (*self._names, *names))
@@ -172,8 +204,8 @@ class _Compiled:
         self._positions = tuple(given[name] if name in given else len(names) + constants.index(name) for name in order)
         self._in_order = not constants and list(order) == list(names)
         columns = statement.selected_columns.keys() if isinstance(statement, Select) else []
-        row = cast("Any", namedtuple)("Row", columns)  # noqa: PYI024 - the columns are known at run time only
-        self._row: Callable[[Any], Any] = row._make
+        make: Any = namedtuple  # noqa: PYI024 - the columns are known at run time only, which mypy can't follow
+        self._row: Callable[[Any], Any] = make("Row", columns)._make
 
     def rows(self, conn: Connection, values: Sequence[Any]) -> list[Any]:
         return list(map(self._row, _driver(conn).execute(self._text, self._arrange(values)).fetchall()))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, Self, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, func, select
 
 from engine.errors import StoreError
 from engine.store import migrations
@@ -24,7 +24,7 @@ from engine.store.keys import KeyRing
 from engine.store.ledger import Ledger
 from engine.store.outbox import Outbox
 from engine.store.record import Recorder
-from engine.store.schema import CHARTS, JOURNAL
+from engine.store.schema import CHARTS, JOURNAL, cursor, entry
 from engine.store.tasks import TaskStore
 
 T = TypeVar("T")
@@ -50,8 +50,6 @@ class Store:
         self.dead_letters = DeadLetters()
         self.tasks = TaskStore(self.charts, self.recorder)
         self.audit = AuditStore(keys)
-        self.record = self.recorder.record
-        self.cursors = self.recorder.cursors
         self.configs = ConfigStore()
         self._lock = threading.Lock()
         self._ledgers: dict[str, Ledger] = {}
@@ -63,18 +61,19 @@ class Store:
     def open(cls, url: str, keys: KeyRing, role: Role, *, base: Path | None = None) -> Store:
         """Open a store; a relative path in the URL is relative to `base`.
 
-        Raises StoreUnavailableError when it is not there, or is not of the version that this code works with.
+        Raises StoreUnavailableError when it is not there, or is not of the version that this code works with; for the
+        daemon's processes StoreError when its two sides are of different times.
         """
         location = locate(url, base)
         migrations.check(location)
-        return cls(location, keys, role)
-
-    @property
-    def ledger(self) -> Ledger:
-        """The one of the side that this process writes; a tool writes both and has to say which."""
-        if self.role == "tool":
-            raise StoreError("a tool names the side it writes: journal_ledger or charts_ledger")
-        return self._ledger(_SIDES[self.role][0])
+        store = cls(location, keys, role)
+        if role != "tool":  # a tool may look into it, to see what happened
+            try:
+                store.read_now(_check_same_time)
+            except BaseException:
+                store.close()
+                raise
+        return store
 
     @property
     def journal_ledger(self) -> Ledger:
@@ -141,3 +140,14 @@ class Store:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError("the store is closed")
+
+
+def _check_same_time(conn: Connection) -> None:
+    """Raises StoreError when the charts know entries that the journal does not have: it is an older copy of itself.
+
+    Going on would give their ids to new entries, which then would pass for processed.
+    """
+    done = conn.execute(select(func.max(cursor.c.position))).scalar_one()
+    stored = conn.execute(select(func.max(entry.c.id))).scalar_one()
+    if (done or 0) > (stored or 0):
+        raise StoreError("the journal is older than the charts: restore both from the same backup")

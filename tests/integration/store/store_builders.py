@@ -161,10 +161,10 @@ def record(
 ) -> int:
     """Record outcomes as the processor would; returns how many deliveries are new."""
     if cursor is None:
-        cursor = store.read_now(store.cursors).get(channel, 0)
+        cursor = store.read_now(store.recorder.cursors).get(channel, 0)
     known = before or Charts()
     recorded = store.charts_ledger.write_now(
-        lambda conn: store.record(conn, outcomes, known, channel=channel, cursor=cursor, now=now)
+        lambda conn: store.recorder.record(conn, outcomes, known, channel=channel, cursor=cursor, now=now)
     )
     return recorded.deliveries
 

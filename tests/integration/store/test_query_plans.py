@@ -99,7 +99,7 @@ def test_taking_the_next_entries(plans):
     store, lines = plans
     filled(store)
     with only(lines), store.reader() as conn:
-        store.cursors(conn)
+        store.recorder.cursors(conn)
         store.journal.channels(conn)
         store.journal.first_received(conn)
         store.journal.after(conn, CHANNEL, 1, 100)

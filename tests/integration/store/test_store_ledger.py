@@ -10,7 +10,7 @@ import time
 
 import pytest
 from sqlalchemy import event, func, select, text
-from store_builders import NOW, append, receipt
+from store_builders import NOW, append, outcome, receipt, record
 
 from engine.errors import StoreError, StoreUnavailableError
 from engine.store.engines import writer_engine
@@ -142,12 +142,24 @@ def test_closing_finishes_what_waits_and_refuses_what_comes_later(store):
 
 def test_a_process_may_write_its_own_side_only(site):
     main, worker = site.open("main"), site.open("worker")
-    assert main.ledger is main.journal_ledger
-    assert worker.ledger is worker.charts_ledger
+    main.journal_ledger.write_now(insert("a"))
+    worker.charts_ledger.write_now(worker.recorder.cursors)
     with pytest.raises(StoreError, match="main process does not write the charts"):
         _ = main.charts_ledger
     with pytest.raises(StoreError, match="worker process does not write the journal"):
         _ = worker.journal_ledger
+
+
+def test_a_journal_that_is_older_than_the_charts_stops_the_daemon_but_not_an_inspection(site):
+    store = site.open("tool")
+    append(store, *(receipt(store.keys, str(number)) for number in range(3)))
+    record(store, outcome(1), outcome(2))
+    site.open("main")
+    store.journal_ledger.write_now(lambda conn: conn.execute(entry.delete().where(entry.c.id > 1)))
+    for role in ("main", "worker"):
+        with pytest.raises(StoreError, match="older than the charts"):
+            site.open(role)
+    site.open("tool")
 
 
 def test_a_reader_cannot_write(store):
@@ -324,7 +336,7 @@ def test_the_log_is_brought_into_the_file_when_there_is_nothing_to_do(sqlite_sit
 
 def test_the_log_does_not_grow_without_end_under_load(sqlite_site, monkeypatch):
     monkeypatch.setattr("engine.store.ledger._WAL_FRAMES_MAX", 100)
-    monkeypatch.setattr("engine.store.ledger._UNITS_BETWEEN_LOOKS", 1)
+    monkeypatch.setattr("engine.store.ledger._GROUPS_BETWEEN_LOOKS", 1)
     with sqlite_site.open("tool") as store:
         for number in range(200):
             append(store, receipt(store.keys, str(number), payload=bytes(20_000)))

@@ -1,0 +1,215 @@
+"""hl7-rules.md, section 1: what senders do to frames, and what becomes of it, over real sockets and a real store."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from wire import END, START, Feed, Sender, adt, code, codes, eventually, fields, frame
+
+
+async def test_a_message_is_stored_and_then_answered_aa(feed: Feed, sender: Sender) -> None:
+    answer = await sender.exchange(adt("77"))
+    assert code(answer) == "AA"
+    assert fields(answer, "MSA")[2] == "77"
+    (entry,) = feed.entries()
+    assert entry.payload == adt("77")
+
+
+async def test_a_frame_split_at_any_byte_is_one_message(feed: Feed, sender: Sender) -> None:
+    data = frame(adt("1"))
+    for at in range(1, len(data)):
+        await sender.write(data[:at])
+        await asyncio.sleep(0.001)
+        await sender.write(data[at:])
+        assert code(await sender.answer()) == "AA"
+    assert {entry.payload for entry in feed.entries()} == {adt("1")}
+
+
+async def test_pipelined_frames_are_all_answered_in_order(feed: Feed, sender: Sender) -> None:
+    await sender.write(*(frame(adt(str(number))) for number in range(500)))
+    answers = [await sender.answer() for _ in range(500)]
+    assert [fields(answer, "MSA")[2] for answer in answers] == [str(number) for number in range(500)]
+    assert len(feed.entries()) == 500
+
+
+async def test_pipelined_frames_that_are_refused_keep_their_place_among_the_accepted(sender: Sender) -> None:
+    wanted = ["AA", "AR", "AA", "AE", "AA"]
+    await sender.write(
+        frame(adt("1")), frame(adt("2", version="9.9")), frame(adt("3")), frame(adt("")), frame(adt("5"))
+    )
+    answers = [await sender.answer() for _ in wanted]
+    assert codes(answers) == wanted
+    assert [fields(answer, "MSA")[2] for answer in answers] == ["1", "2", "3", "", "5"]
+
+
+@pytest.mark.parametrize("junk", [b"\r\n", b"\n", b"\x00\x00", b"GET / HTTP/1.1\r\n\r\n", "\ufeff".encode()])
+async def test_junk_between_frames_is_counted_and_recorded_as_a_deviation(
+    feed: Feed, sender: Sender, junk: bytes
+) -> None:
+    await sender.write(junk, frame(adt("1")), junk, frame(adt("2")))
+    assert codes([await sender.answer(), await sender.answer()]) == ["AA", "AA"]
+    assert feed.counts.junk_bytes == 2 * len(junk)
+    assert all("junk-before-frame" in entry.deviations for entry in feed.entries())
+    assert feed.counts.deviations["junk-before-frame"] == 2
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+async def test_other_segment_terminators_are_accepted(sender: Sender, end: bytes) -> None:
+    assert code(await sender.exchange(adt("1").replace(b"\r", end))) == "AA"
+
+
+async def test_a_missing_final_cr_is_accepted(feed: Feed, sender: Sender) -> None:
+    assert code(await sender.exchange(adt("1").rstrip(b"\r"))) == "AA"
+    assert feed.entries()[0].payload == adt("1").rstrip(b"\r")
+
+
+async def test_an_end_without_cr_is_complete_after_a_moment(feed: Feed, sender: Sender) -> None:
+    await sender.write(START, adt("1"), END)
+    assert code(await sender.answer()) == "AA"
+    await sender.write(frame(adt("2")))
+    assert fields(await sender.answer(), "MSA")[2] == "2"
+    assert "end-without-cr" in feed.entries()[0].deviations
+
+
+async def test_an_end_without_cr_before_the_next_frame_loses_neither(sender: Sender) -> None:
+    await sender.write(START, adt("1"), END, frame(adt("2")))
+    answers = [await sender.answer(), await sender.answer()]
+    assert [fields(answer, "MSA")[2] for answer in answers] == ["1", "2"]
+
+
+async def test_an_end_without_cr_at_the_end_of_the_connection_is_answered(sender: Sender) -> None:
+    await sender.write(START, adt("1"), END)
+    sender.writer.write_eof()
+    assert code(await sender.answer()) == "AA"
+    assert await sender.closed()
+
+
+async def test_a_start_inside_a_frame_discards_the_partial_one_and_never_acknowledges_it(
+    feed: Feed, sender: Sender
+) -> None:
+    await sender.write(START, adt("1")[:60], frame(adt("2")))
+    answer = await sender.answer()
+    assert fields(answer, "MSA")[2] == "2"
+    assert await sender.silent()
+    assert [entry.payload for entry in feed.entries()] == [adt("2")]
+    assert feed.counts.partial_frames == 1
+
+
+async def test_a_frame_cut_off_by_the_end_of_the_connection_is_counted_and_not_stored(
+    feed: Feed, sender: Sender
+) -> None:
+    await sender.write(START, adt("1")[:60])
+    sender.writer.write_eof()
+    assert await sender.closed()
+    assert feed.entries() == []
+    assert feed.counts.partial_frames == 1
+
+
+async def test_declared_delimiters_are_used_in_the_answer(sender: Sender) -> None:
+    odd = adt("1").replace(b"|", b"!").replace(b"^~\\&", b"*@/+").replace(b"^", b"*")
+    answer = await sender.exchange(odd)
+    assert answer.startswith(b"MSH!*@/+!")
+    assert b"MSA!AA!1" in answer
+
+
+async def test_the_truncation_character_is_accepted(sender: Sender) -> None:
+    assert code(await sender.exchange(adt("1", version="2.7").replace(b"^~\\&", b"^~\\&#"))) == "AA"
+
+
+async def test_a_missing_structure_and_a_lower_case_event_are_deviations_not_errors(feed: Feed, sender: Sender) -> None:
+    assert code(await sender.exchange(adt("1", type="adt^a01"))) == "AA"
+    deviations = feed.entries()[0].deviations
+    assert "event-case" in deviations
+    assert "message-structure-missing" in deviations
+
+
+async def test_over_long_fields_and_bytes_of_no_charset_are_kept_as_they_came(feed: Feed, sender: Sender) -> None:
+    payload = adt("1") + b"NTE|1||" + b"\xfc\xe9\x80" * 30_000 + b"\r"
+    assert code(await sender.exchange(payload)) == "AA"
+    assert feed.entries()[0].payload == payload
+
+
+async def test_a_frame_over_the_limit_is_answered_and_its_bytes_up_to_the_limit_are_kept(make_feed) -> None:
+    feed = await make_feed(listen={"frame_bytes_max": 1024})
+    sender = await feed.sender()
+    payload = adt("1") + b"NTE|1||" + b"X" * 5000 + b"\r"
+    answer = await sender.exchange(payload)
+    assert code(answer) == "AR"
+    assert fields(answer, "MSA")[2] == "1"
+    assert fields(answer, "ERR")[3].startswith("104^")
+    (entry,) = feed.entries()
+    assert entry.payload == payload[:1024]
+    assert entry.refusal is not None
+    assert code(await sender.exchange(adt("2"))) == "AA"
+
+
+async def test_a_frame_over_the_limit_is_answered_cr_in_enhanced_mode(make_feed) -> None:
+    feed = await make_feed(listen={"frame_bytes_max": 1024})
+    sender = await feed.sender()
+    assert code(await sender.exchange(adt("1", accept="AL") + b"NTE|1||" + b"X" * 5000 + b"\r")) == "CR"
+
+
+@pytest.mark.parametrize("payload", [b"", b"hello", b"\x00\x01\x02", b"PID|1||5", b"MSH", b"MSH|", b"MSH\x07\x07\x07"])
+async def test_a_payload_that_cannot_be_read_is_kept_and_answered_with_an_empty_msa_2(
+    feed: Feed, sender: Sender, payload: bytes
+) -> None:
+    answer = await sender.exchange(payload)
+    assert code(answer) in {"AR", "AE"}
+    assert fields(answer, "MSA")[2] == ""
+    (entry,) = feed.entries()
+    assert entry.payload == payload
+    assert entry.refusal is not None
+
+
+async def test_a_missing_control_id_is_refused_101_with_an_empty_msa_2(feed: Feed, sender: Sender) -> None:
+    answer = await sender.exchange(adt(""))
+    assert code(answer) == "AE"
+    assert fields(answer, "MSA")[2] == ""
+    assert fields(answer, "ERR")[3].startswith("101^")
+    assert feed.entries()[0].refusal.location == "MSH-10"
+
+
+async def test_two_messages_in_one_frame_are_refused_and_not_merged(feed: Feed, sender: Sender) -> None:
+    answer = await sender.exchange(adt("1") + adt("2"))
+    assert code(answer) == "AE"
+    assert feed.entries()[0].payload == adt("1") + adt("2")
+
+
+async def test_commit_blocks_of_mllp_release_2_when_the_channel_speaks_them(make_feed) -> None:
+    feed = await make_feed(listen={"commit_blocks": True})
+    sender = await feed.sender()
+    await sender.send(adt("1"))
+    assert await sender.answer() == b"\x06"
+    assert code(await sender.answer()) == "AA"
+    await sender.write(frame(b"\x06"))  # the sender commits our answer: no message
+    assert await sender.silent()
+    assert len(feed.entries()) == 1
+
+
+async def test_without_commit_blocks_none_is_sent(sender: Sender) -> None:
+    assert code(await sender.exchange(adt("1"))) == "AA"
+
+
+async def test_a_half_closed_peer_still_gets_all_its_answers(feed: Feed, sender: Sender) -> None:
+    await sender.write(*(frame(adt(str(number))) for number in range(200)))
+    sender.writer.write_eof()
+    assert codes([await sender.answer() for _ in range(200)]) == ["AA"] * 200
+    assert await sender.closed()
+    assert all(entry.ack_state == "sent" for entry in await feed.settled())
+
+
+async def test_an_answer_whose_sender_is_gone_is_recorded_as_unsent(make_feed) -> None:
+    feed = await make_feed(ack={"when": "processed"})
+    sender = await feed.sender()
+    await sender.send(adt("1"))
+    await eventually(feed.entries)
+    sender.abort()
+    await eventually(lambda: not feed.listener.connections)
+    await feed.process()
+    assert [entry.ack_state for entry in await feed.settled()] == ["unsent"]
+
+
+async def test_an_answer_that_went_out_is_recorded_as_sent(feed: Feed, sender: Sender) -> None:
+    await sender.exchange(adt("1"))
+    assert [(entry.ack, entry.ack_state) for entry in await feed.settled()] == [("AA", "sent")]
