@@ -22,10 +22,11 @@ from pydantic import Field
 from engine.care.dispositions import Action, Dispositions, normalise
 from engine.domain.chart import Chart, Charts, identity
 from engine.domain.encounter import Encounter, EncounterStatus
+from engine.domain.moment import parse_moment
 from engine.domain.outcome import Effect
 from engine.domain.patient import Identifier, Patient
 from engine.domain.record import Phi
-from engine.errors import UNKNOWN_KEY, MessageError
+from engine.errors import DATA_TYPE, UNKNOWN_KEY, MessageError
 from engine.yamlfile import Document, StrictModel, validate
 
 _R = TypeVar("_R", Patient, Encounter)
@@ -59,6 +60,9 @@ _STATUS: Final[Mapping[Meaning, EncounterStatus | None]] = {
 }
 """Events of a visit, and the status each asserts; none: it leaves the status of a known encounter."""
 
+_OPEN: Final = frozenset({EncounterStatus.ACTIVE, EncounterStatus.ON_LEAVE})
+_ENDED: Final = frozenset({EncounterStatus.FINISHED})
+_NOT_ARRIVED: Final = frozenset({EncounterStatus.PLANNED, EncounterStatus.CANCELLED})
 _OPENING: Final = frozenset({Meaning.ADMIT, Meaning.REGISTER, Meaning.PRE_ADMIT})
 _ARRIVAL: Final = frozenset({Meaning.ADMIT, Meaning.REGISTER})
 
@@ -87,6 +91,12 @@ def load_events(document: Document) -> Events:
 _NO_VISIT_CLASS: Final = "N"
 """PV1-2 `N`, not applicable: the message speaks of no visit (HL7 table 0004)."""
 
+_DISCHARGE: Final = ("discharged_at", "disposition")
+"""Fields of an encounter that only one that has ended holds."""
+
+_DEATH: Final = "death"
+"""Stamp of an encounter: the time of the event whose disposition said that the stay ended in death."""
+
 _TUPLES: Final = frozenset({"phones", "diagnoses", "procedures", "identifiers"})
 
 
@@ -105,6 +115,8 @@ class Event(Phi, frozen=True, kw_only=True):
     visit: str | None = None
     """Encounter key."""
     visit_number: str | None = None
+    visit_authority_sent: bool = True
+    """PV1-19 names the authority of the visit number; otherwise that in `visit` only stands in."""
     account: str | None = None
     has_visit: bool = False
     """A PV1 segment speaks of a visit."""
@@ -113,11 +125,14 @@ class Event(Phi, frozen=True, kw_only=True):
 
 
 class Merge(Phi, frozen=True, kw_only=True):
-    """One PID/MRG group of a merge: `merged` becomes an alias of `survivor`."""
+    """One pair of a merge: `merged` becomes an alias of the patient whose key is `survivor`."""
 
     survivor: Identifier
+    """The patient's key in the message, whichever of the patient's identifiers the pair is about."""
     survivor_id: str
     """Chart id, should the survivor have to be created."""
+    partner: Identifier | None = None
+    """The identifier of PID-3 that takes the place of `merged`; none: the key."""
     merged: Identifier
     merged_id: str
 
@@ -151,7 +166,7 @@ def apply_event(charts: Charts, event: Event, dispositions: Dispositions) -> App
         applied.effects.append(Effect(kind="patient-created", subject=chart.id))
     patient = _with_identifiers(chart, charts, event.identifiers, applied)
     was_deceased = patient.deceased is True
-    patient, stamps, stale = _merge_fields(patient, event.patient, chart.stamps, event.at)
+    patient, stamps, stale = _merge_fields(patient, _with_death(event.patient), chart.stamps, event.at)
     if stale:
         applied.deviations.append("stale-event")
     chart = msgspec.structs.replace(chart, patient=patient, stamps=stamps)
@@ -166,14 +181,21 @@ def apply_event(charts: Charts, event: Event, dispositions: Dispositions) -> App
     return applied
 
 
-def apply_merges(charts: Charts, merges: tuple[Merge, ...], at: float) -> Applied:
+def _with_death(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A time of death (PID-29) says that the patient has died, unless the message says otherwise (PID-30)."""
+    return {**values, "deceased": True} if values.get("deceased_at") and "deceased" not in values else values
+
+
+def apply_merges(charts: Charts, merges: tuple[Merge, ...]) -> Applied:
     """A40: the merged identity becomes an alias of the survivor; encounters, scores and tasks follow.
 
-    The result's `chart` is the survivor of the last group; `others` holds every other chart that changed. Raises
-    MessageError when a merge would lead in a circle.
+    The result's `chart` is the survivor of the last pair; `others` holds every other chart that changed. Raises
+    MessageError when the pairs contradict each other or what was merged before: which patient is meant is then for a
+    person to say.
     """
     applied = Applied()
     changed: dict[str, Chart] = {}
+    retired: set[tuple[str, str, str]] = set()
 
     def living(identifier: Identifier) -> Chart | None:
         chart = charts.find(identifier)
@@ -186,31 +208,43 @@ def apply_merges(charts: Charts, merges: tuple[Merge, ...], at: float) -> Applie
 
     for merge in merges:
         if identity(merge.survivor) == identity(merge.merged):
-            raise MessageError(
-                "merge-with-itself", "the surviving and the merged identifier are the same", location="MRG-1"
-            )
+            raise MessageError("merge-with-itself", "MRG-1 names the patient's own key in PID-3", location="MRG-1")
         survivor = living(merge.survivor) or _by_id(changed, merge.survivor_id)
         if survivor is None:
             survivor = Chart(id=merge.survivor_id, patient=Patient(identifiers=(merge.survivor,)))
             applied.effects.append(Effect(kind="patient-created", subject=survivor.id))
+        partner = living(merge.partner) if merge.partner is not None else None
+        if partner is not None and partner.id != survivor.id:
+            raise _contradiction("two identifiers of PID-3 belong to two patients: which one survives?", "PID-3")
         merged = living(merge.merged) or _by_id(changed, merge.merged_id)
         if merged is not None and merged.id == survivor.id:
+            if identity(merge.survivor) in retired and identity(merge.merged) not in retired:
+                raise _contradiction("the groups of the message merge in a circle", "MRG-1")
+            retired.add(identity(merge.merged))
             applied.chart = survivor
-            applied.note = "these identities are one patient already"
             changed.setdefault(survivor.id, survivor)
             continue
         if merged is None:
             # Nothing was known of the old identity; from now on it leads to the survivor.
             merged = Chart(id=merge.merged_id, patient=Patient(identifiers=(merge.merged,)))
+        elif merge.merged.key in merged.patient.merged_from:
+            raise _contradiction("the identity in MRG-1 was merged into another patient before", "MRG-1")
         survivor, merged = _fold(survivor, merged)
         changed[survivor.id] = survivor
         changed[merged.id] = merged
+        retired.add(identity(merge.merged))
         applied.chart = survivor
         applied.effects.append(Effect(kind="patient-merged", subject=survivor.id, detail=merged.id))
+    if merges and not any(chart.merged_into for chart in changed.values()):
+        applied.note = "these identities are one patient already"
     survivor_id = applied.chart.id if applied.chart else ""
     applied.chart = changed.get(survivor_id)
     applied.others = [chart for chart in changed.values() if chart.id != survivor_id]
     return applied
+
+
+def _contradiction(text: str, location: str) -> MessageError:
+    return MessageError("merge-contradiction", text, hl7_code=DATA_TYPE, location=location)
 
 
 def _by_id(changed: Mapping[str, Chart], chart_id: str) -> Chart | None:
@@ -225,10 +259,15 @@ def _fold(survivor: Chart, merged: Chart) -> tuple[Chart, Chart]:
     known = {identity(identifier) for identifier in survivor.patient.identifiers}
     aliases = tuple(i for i in merged.patient.identifiers if identity(i) not in known)
     filled: dict[str, Any] = {}
+    stamps = {**merged.stamps, **survivor.stamps}
     for name in Patient.__struct_fields__:
         mine, theirs = getattr(survivor.patient, name), getattr(merged.patient, name)
-        if name not in {"identifiers", "merged_from"} and mine in (None, ()) and theirs not in (None, ()):
-            filled[name] = theirs
+        if name in {"identifiers", "merged_from"} or mine not in (None, ()) or theirs in (None, ()):
+            continue
+        if merged.stamps.get(name, 0.0) < survivor.stamps.get(name, 0.0):
+            continue  # the survivor's was cleared since
+        filled[name] = theirs
+        stamps[name] = merged.stamps.get(name, 0.0)
     if merged.patient.deceased:
         filled["deceased"] = True
     former = dict.fromkeys((*survivor.patient.merged_from, merged.patient.key, *merged.patient.merged_from))
@@ -241,7 +280,7 @@ def _fold(survivor: Chart, merged: Chart) -> tuple[Chart, Chart]:
     survivor = msgspec.structs.replace(
         survivor,
         patient=patient,
-        stamps={**merged.stamps, **survivor.stamps},
+        stamps=stamps,
         encounters=(*survivor.encounters, *merged.encounters),
         encounter_stamps={**merged.encounter_stamps, **survivor.encounter_stamps},
         scores=(*survivor.scores, *merged.scores),
@@ -253,9 +292,7 @@ def _fold(survivor: Chart, merged: Chart) -> tuple[Chart, Chart]:
     return survivor, merged
 
 
-def _with_identifiers(
-    chart: Chart, charts: Charts, identifiers: tuple[Identifier, ...], applied: Applied
-) -> Patient:
+def _with_identifiers(chart: Chart, charts: Charts, identifiers: tuple[Identifier, ...], applied: Applied) -> Patient:
     known = {identity(identifier) for identifier in chart.patient.identifiers}
     added: list[Identifier] = []
     for identifier in identifiers:
@@ -278,21 +315,18 @@ def _merge_fields(
     changes: dict[str, Any] = {}
     new_stamps = dict(stamps)
     stale = False
-    for name, value in values.items():
+    for name, said in values.items():
         if at < new_stamps.get(name, at):
             stale = True
             continue
         new_stamps[name] = at
-        if value is None and name in _TUPLES:
-            value = ()
+        value = () if said is None and name in _TUPLES else said
         if value != getattr(record, name):
             changes[name] = value
     return (msgspec.structs.replace(record, **changes) if changes else record), new_stamps, stale
 
 
-def _apply_visit(
-    chart: Chart, charts: Charts, event: Event, dispositions: Dispositions, applied: Applied
-) -> Chart:
+def _apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispositions, applied: Applied) -> Chart:
     found = _find_encounter(chart, charts, event)
     if found is None:
         applied.note = "no visit number, and no single encounter that it could mean"
@@ -307,29 +341,28 @@ def _apply_visit(
         values["class_"] = "I"  # A01 is the admission of an inpatient; the sender left PV1-2 empty
     if event.account and before.account is None:
         values["account"] = event.account
-    status = _next_status(before, known is None, event, values, stamps, dispositions, applied)
+    status, taken = _next_status(before, known is None, event, values, stamps, dispositions, applied)
     sources = _complete_times(before, status, event, values, stamps)
     encounter, stamps, stale = _merge_fields(before, values, stamps, event.at)
     if stale and "stale-event" not in applied.deviations:
         applied.deviations.append("stale-event")
+    if status is not EncounterStatus.FINISHED:
+        # Whoever says that the stay goes on takes back its discharge; what was said of that before is stale from now on.
+        encounter = msgspec.structs.replace(encounter, discharged_at=None, disposition=None)
+        if taken:
+            stamps |= dict.fromkeys(_DISCHARGE, event.at)
     # A stay that we first saw when it had ended (an A08 with PV1-45) has no discharge yet: its A03 counts when it comes.
-    discharged = status is EncounterStatus.FINISHED and (
-        before.status is not EncounterStatus.FINISHED or before.discharges == 0
+    discharged = (
+        taken
+        and event.meaning is Meaning.DISCHARGE
+        and (before.status is not EncounterStatus.FINISHED or before.discharges == 0)
     )
     encounter = msgspec.structs.replace(
-        encounter,
-        status=status,
-        time_sources=sources,
-        discharges=before.discharges + (1 if discharged and event.meaning is Meaning.DISCHARGE else 0),
+        encounter, status=status, time_sources=sources, discharges=before.discharges + discharged
     )
     _note_transition(before, encounter, event, applied, created=known is None)
     applied.encounter = key
-    if (
-        status is EncounterStatus.FINISHED
-        and event.meaning is Meaning.DISCHARGE
-        and dispositions.of(encounter.disposition).action is Action.DEATH
-    ):
-        chart = _mark_deceased(chart, encounter, event.at)
+    chart = _follow_death(chart, before, encounter, stamps, event.at, dispositions)
     others = tuple(e for e in chart.encounters if e.key != key)
     return msgspec.structs.replace(
         chart,
@@ -341,6 +374,9 @@ def _apply_visit(
 def _find_encounter(chart: Chart, charts: Charts, event: Event) -> tuple[str, Encounter | None] | None:
     """The encounter that the message means: its key, and what is known of it. None: it can't be told."""
     if event.visit is not None:
+        known = chart.encounter(event.visit) or _same_number(chart, event)
+        if known is not None:
+            return known.key, known
         owner = charts.visits.get(event.visit)
         while owner is not None and (other := charts.by_id.get(owner)) is not None and other.merged_into is not None:
             owner = other.merged_into
@@ -351,11 +387,9 @@ def _find_encounter(chart: Chart, charts: Charts, event: Event) -> tuple[str, En
                 hl7_code=UNKNOWN_KEY,
                 location="PV1-19",
             )
-        return event.visit, chart.encounter(event.visit)
+        return event.visit, None
     if event.account is not None:
-        same = [
-            e for e in chart.encounters if e.account == event.account and e.status is not EncounterStatus.CANCELLED
-        ]
+        same = [e for e in chart.encounters if e.account == event.account and e.status is not EncounterStatus.CANCELLED]
         if len(same) == 1:
             return same[0].key, same[0]
         if len(same) > 1:
@@ -364,20 +398,51 @@ def _find_encounter(chart: Chart, charts: Charts, event: Event) -> tuple[str, En
     if event.meaning in _OPENING:
         started = event.encounter.get("admitted_at") or (event.event_time[0] if event.event_time else None)
         return _made_key(chart, started) if started else None
-    wanted = {EncounterStatus.FINISHED} if event.meaning is Meaning.CANCEL_DISCHARGE else {EncounterStatus.ACTIVE, EncounterStatus.ON_LEAVE}
+    wanted = _ENDED if event.meaning is Meaning.CANCEL_DISCHARGE else _OPEN
     open_ones = [e for e in chart.encounters if e.status in wanted]
     if len(open_ones) > 1:
         raise _ambiguous("PV1-19")
     if open_ones:
         return open_ones[0].key, open_ones[0]
     if event.meaning is Meaning.DISCHARGE and event.event_time:
-        return _made_key(chart, event.encounter.get("admitted_at") or event.event_time[0])
+        return _discharged_before(chart, event.encounter.get("discharged_at") or event.event_time[0]) or _made_key(
+            chart, event.encounter.get("admitted_at") or event.event_time[0]
+        )
     return None
 
 
+def _same_number(chart: Chart, event: Event) -> Encounter | None:
+    """The patient's own encounter of this number, when the message leaves open who gave it.
+
+    The authority that stands in then is that of the patient's key, which need not be the same in every message.
+    """
+    if event.visit_authority_sent:
+        return None
+    same = [e for e in chart.encounters if e.visit_number is not None and e.visit_number == event.visit_number]
+    return same[0] if len(same) == 1 else None
+
+
+def _discharged_before(chart: Chart, at: str) -> tuple[str, Encounter] | None:
+    """The one stay that a discharge at that time can have ended: the same discharge, said again."""
+    moment = parse_moment(at)
+    if moment is None:
+        return None
+    during = []
+    for encounter in chart.encounters:
+        begin, end = parse_moment(encounter.admitted_at), parse_moment(encounter.discharged_at)
+        if encounter.status in _ENDED and begin is not None and end is not None and begin <= moment <= end:
+            during.append(encounter)
+    return (during[0].key, during[0]) if len(during) == 1 else None
+
+
 def _made_key(chart: Chart, what: str) -> tuple[str, Encounter | None]:
+    """The key of an encounter without a visit number; one that a merged patient brought along keeps its own."""
     key = f"{chart.patient.key}@{what}"
-    return key, chart.encounter(key)
+    for owner in (chart.patient.key, *chart.patient.merged_from):
+        known = chart.encounter(f"{owner}@{what}")
+        if known is not None:
+            return known.key, known
+    return key, None
 
 
 def _ambiguous(location: str) -> MessageError:
@@ -397,41 +462,53 @@ def _next_status(
     stamps: dict[str, float],
     dispositions: Dispositions,
     applied: Applied,
-) -> EncounterStatus:
-    """The status after the event. Notes the time of the status in `stamps`."""
+) -> tuple[EncounterStatus, bool]:
+    """The status after the event, and whether the event decided it. If it did, notes its time in `stamps`."""
     asserted = _STATUS[event.meaning]
-    if asserted is None:  # A02, A08 for a stay whose admission we did not see
+    if (
+        asserted is None
+    ):  # A02, A08: they assert nothing, but of a stay whose admission we did not see they tell as much
         if not created:
-            return before.status
-        asserted = EncounterStatus.FINISHED if values.get("discharged_at") else EncounterStatus.ACTIVE
+            return before.status, False
+        return (EncounterStatus.FINISHED if values.get("discharged_at") else EncounterStatus.ACTIVE), False
     if event.at < stamps.get("status", event.at):
         applied.deviations.append("stale-event")
-        return before.status
+        return before.status, False
     if event.meaning is Meaning.DISCHARGE:
         disposition = values.get("disposition", before.disposition)
         if dispositions.of(disposition).action is Action.NOT_A_DISCHARGE:
             applied.deviations.append("disposition-is-no-discharge")
-            applied.effects.append(Effect(kind="data-quality", subject=before.key, detail="PV1-36 says still a patient"))
+            applied.effects.append(Effect(kind="data-quality", subject=before.key, detail="PV1-36: still a patient"))
             applied.note = "PV1-36 says that the patient is still here: not taken as a discharge"
-            values.pop("disposition", None)
-            return EncounterStatus.ACTIVE if created else before.status
+            for name in _DISCHARGE:
+                values.pop(name, None)
+            return (EncounterStatus.ACTIVE if created else before.status), False
     if not created:
-        if event.meaning is Meaning.PRE_ADMIT and before.status not in {EncounterStatus.PLANNED, EncounterStatus.CANCELLED}:
-            return before.status
+        if event.meaning is Meaning.PRE_ADMIT and before.status not in _NOT_ARRIVED:
+            return before.status, False
         if event.meaning is Meaning.CANCEL_DISCHARGE and before.status is EncounterStatus.ACTIVE:
             applied.note = "the encounter is not discharged: nothing to cancel"
-        if event.meaning in _ARRIVAL and before.status is EncounterStatus.FINISHED and _restates(before, values):
+        if event.meaning in _ARRIVAL and before.status is EncounterStatus.FINISHED and _same_stay(before, values):
             applied.note = "the admission of a stay that has ended already: not taken as a new one"
             applied.deviations.append("admission-after-discharge")
-            return before.status
+            return before.status, False
     stamps["status"] = event.at
-    return asserted
+    return asserted, True
 
 
-def _restates(before: Encounter, values: Mapping[str, Any]) -> bool:
-    """An admission that only says again what is known: same class, same time."""
-    known = (before.admitted_at, before.class_)
-    return known == (values.get("admitted_at", before.admitted_at), values.get("class_", before.class_))
+def _same_stay(before: Encounter, values: Mapping[str, Any]) -> bool:
+    """An admission, recorded after the end of a stay, that is the beginning of that stay: same class, not after its end.
+
+    What was not known of the stay until now is no difference.
+    """
+    if before.class_ not in {None, values.get("class_", before.class_)}:
+        return False
+    admitted = values.get("admitted_at", before.admitted_at)
+    if before.admitted_at in {None, admitted}:
+        begin, end = parse_moment(admitted), parse_moment(before.discharged_at)
+        return before.admitted_at == admitted or begin is None or end is None or begin <= end
+    begin, end = parse_moment(admitted), parse_moment(before.discharged_at)
+    return begin is not None and end is not None and begin <= end
 
 
 def _complete_times(
@@ -441,21 +518,38 @@ def _complete_times(
     sources = dict(before.time_sources)
     if event.meaning in _ARRIVAL and not values.get("admitted_at") and before.admitted_at is None:
         _from_event("admitted_at", event, values, sources)
-    elif values.get("admitted_at") and event.at >= stamps.get("admitted_at", event.at):
-        sources["admitted_at"] = "PV1-44"
+    else:
+        _note_source("admitted_at", "PV1-44", event, values, stamps, sources)
     if status is not EncounterStatus.FINISHED:
-        values.pop("discharged_at", None)
-        values.pop("disposition", None)
-        if event.meaning is Meaning.CANCEL_DISCHARGE and event.at >= stamps.get("status", event.at):
-            # Stamped even when there was nothing to clear, so that a late A03 does not discharge again.
-            values["discharged_at"] = values["disposition"] = None
-            sources.pop("discharged_at", None)
-    elif values.get("discharged_at"):
-        if event.at >= stamps.get("discharged_at", event.at):
-            sources["discharged_at"] = "PV1-45"
-    elif event.meaning is Meaning.DISCHARGE and (before.discharged_at is None or before.status is not EncounterStatus.FINISHED):
+        for name in _DISCHARGE:
+            values.pop(name, None)
+        sources.pop("discharged_at", None)
+    elif (
+        event.meaning is Meaning.DISCHARGE
+        and not values.get("discharged_at")
+        and (before.discharged_at is None or before.status is not EncounterStatus.FINISHED)
+    ):
         _from_event("discharged_at", event, values, sources)
+    else:
+        _note_source("discharged_at", "PV1-45", event, values, stamps, sources)
     return sources
+
+
+def _note_source(
+    name: str,
+    location: str,
+    event: Event,
+    values: Mapping[str, Any],
+    stamps: Mapping[str, float],
+    sources: dict[str, str],
+) -> None:
+    """Say where a time comes from that the event sets or clears."""
+    if name not in values or event.at < stamps.get(name, event.at):
+        return
+    if values[name]:
+        sources[name] = location
+    else:
+        sources.pop(name, None)
 
 
 def _from_event(name: str, event: Event, values: dict[str, Any], sources: dict[str, str]) -> None:
@@ -463,18 +557,38 @@ def _from_event(name: str, event: Event, values: dict[str, Any], sources: dict[s
         values[name], sources[name] = event.event_time
 
 
-def _mark_deceased(chart: Chart, encounter: Encounter, at: float) -> Chart:
-    if chart.patient.deceased is True or at < chart.stamps.get("deceased", at):
-        return chart
-    patient = msgspec.structs.replace(
-        chart.patient, deceased=True, deceased_at=chart.patient.deceased_at or encounter.discharged_at
+def _follow_death(
+    chart: Chart,
+    before: Encounter,
+    encounter: Encounter,
+    stamps: dict[str, float],
+    at: float,
+    dispositions: Dispositions,
+) -> Chart:
+    """A stay that ended in death marks the patient deceased; when that is taken back, so is the mark.
+
+    `stamps` remember that this stay said so, and when: the mark is only taken back while nobody else has spoken of it.
+    """
+    died = (
+        encounter.status is EncounterStatus.FINISHED and dispositions.of(encounter.disposition).action is Action.DEATH
     )
-    return msgspec.structs.replace(chart, patient=patient, stamps={**chart.stamps, "deceased": at})
+    if died and _DEATH not in stamps:
+        stamps[_DEATH] = at
+        if chart.patient.deceased is not True and at >= chart.stamps.get("deceased", at):
+            deceased_at = chart.patient.deceased_at or encounter.discharged_at
+            patient = msgspec.structs.replace(chart.patient, deceased=True, deceased_at=deceased_at)
+            return msgspec.structs.replace(chart, patient=patient, stamps={**chart.stamps, "deceased": at})
+    elif not died and _DEATH in stamps:
+        said = stamps.pop(_DEATH)
+        if chart.patient.deceased is True and chart.stamps.get("deceased") == said:
+            by_mark = "deceased_at" not in chart.stamps and chart.patient.deceased_at == before.discharged_at
+            deceased_at = None if by_mark else chart.patient.deceased_at
+            patient = msgspec.structs.replace(chart.patient, deceased=None, deceased_at=deceased_at)
+            return msgspec.structs.replace(chart, patient=patient, stamps={**chart.stamps, "deceased": at})
+    return chart
 
 
-def _note_transition(
-    before: Encounter, after: Encounter, event: Event, applied: Applied, *, created: bool
-) -> None:
+def _note_transition(before: Encounter, after: Encounter, event: Event, applied: Applied, *, created: bool) -> None:
     if created:
         applied.effects.append(Effect(kind="encounter-created", subject=after.key, detail=after.status))
     elif before.status is not after.status:

@@ -25,6 +25,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "messages": "engine.cli.messages:messages",
     "ledger": "engine.cli.ledger:ledger",
     "dead": "engine.cli.dead:dead",
+    "held": "engine.cli.held:held",
     "replay": "engine.cli.replay:replay",
     "patients": "engine.cli.patients:patients",
     "tasks": "engine.cli.tasks:tasks",

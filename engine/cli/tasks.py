@@ -10,11 +10,16 @@ import click
 
 from engine.cli.common import Cli, When, clock_time, config_option, json_option, limit_option, reveal_options, table
 from engine.cli.site import NotFoundError, OpenSite, actor, open_site, reveal_of
+from engine.errors import StaleChartError
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from engine.cli.show import View
     from engine.domain.task import Task
     from engine.store.tasks import ListedTask
+
+_ATTEMPTS_MAX = 5
 
 
 @click.group("tasks")
@@ -93,10 +98,16 @@ def done(cli: Cli, task_id: str) -> None:
 @click.pass_obj
 def assign(cli: Cli, task_id: str, assignee: str) -> None:
     """Give an open task to a role or a person. Destinations that have it are told."""
+    from engine.domain.task import TaskState
     from engine.store.tasks import assigned
 
+    def give(task: Task) -> Task:
+        if task.state is not TaskState.OPEN:
+            raise NotFoundError(f"the task is not open but {task.state}")
+        return assigned(assignee)(task)
+
     with open_site(cli) as site:
-        shape = _change(site, task_id, assigned(assignee), "task-assigned")
+        shape = _change(site, task_id, give, "task-assigned")
     cli.print(shape, f"{shape['kind']} of {shape['patient_key']} is now with {assignee}.")
 
 
@@ -120,9 +131,16 @@ def _change(site: OpenSite, task_id: str, change: Callable[[Task], Task], action
         live = channel is not None and channel.settings.mode == "live"
         return chart_deliveries(before, after, channel) if live and channel is not None else []
 
-    store.charts_ledger.write_now(
-        lambda conn: store.tasks.change(conn, task_id, change, now=site.now, deliveries=deliveries, channel=name)
-    )
+    def work(conn: Connection) -> Chart:
+        return store.tasks.change(conn, task_id, change, now=site.now, deliveries=deliveries, channel=name)
+
+    for attempt in range(_ATTEMPTS_MAX):
+        try:
+            store.charts_ledger.write_now(work)
+            break
+        except StaleChartError:  # a message of this patient came in between
+            if attempt == _ATTEMPTS_MAX - 1:
+                raise
     site.audit(action, [f"task:{task_id}"])
     with store.reader() as conn:
         after = store.tasks.get(conn, task_id)

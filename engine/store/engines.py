@@ -29,8 +29,8 @@ SQLITE_VERSION_MIN: Final = (3, 51, 3)
 """Older ones can corrupt a database when the WAL is reset (fixed in 3.51.3)."""
 
 _BUSY_MS: Final = 10_000
-_WRITER_CACHE_KIB: Final = 16 * 1024
-_READER_CACHE_KIB: Final = 4 * 1024
+_WRITER_CACHE_KIB: Final = 8 * 1024
+_READER_CACHE_KIB: Final = 1024
 """Each of several connections, for each of two files."""
 _WAL_KEPT_BYTES: Final = 256 * 1024 * 1024
 _READERS_MAX: Final = 6
@@ -129,7 +129,7 @@ def translate(error: Exception) -> StoreError | None:
     kinds = {base.__name__ for base in type(driver_error).__mro__}
     code = getattr(driver_error, "sqlite_errorname", None) or getattr(driver_error, "sqlstate", None) or "no code"
     if code in {"42P01", "3F000"} or (code == "SQLITE_ERROR" and "no such table" in str(driver_error)):
-        return StoreUnavailableError("the store's tables are missing or of another version: handoff db upgrade")
+        return StoreUnavailableError("the store's tables are missing or of another version: handoff db migrate")
     if code in {"SQLITE_CORRUPT", "SQLITE_NOTADB"}:
         return StoreUnavailableError(f"the store's file is damaged or is not a database ({code})")
     if code in {"SQLITE_FULL", "53100"}:

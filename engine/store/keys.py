@@ -151,7 +151,7 @@ class KeyRing:
     def rotate(self) -> int:
         """Add a key, make it the active one, and write the file. Returns its number.
 
-        Other processes keep sealing with the old key until they load the file again; they read the new one at once.
+        Other processes seal with the old key until they `reload`; what the new one has sealed they read at once.
         """
         if self._path is None:
             raise StoreError("these keys came without a file: rotate them where they are kept")
@@ -163,6 +163,12 @@ class KeyRing:
             _replace(self._path, _encode(content))
             self._use(content)
         return number
+
+    def reload(self) -> None:
+        """Read the file again, so that a key which another process has made active is used from now on."""
+        if self._path is not None:
+            with self._lock:
+                self._use(_decode(_read(self._path), str(self._path)))
 
     def describe(self) -> tuple[KeyDescription, ...]:
         """What there is, oldest first."""

@@ -119,10 +119,15 @@ class Ledger:
         open_for_work = True
         while open_for_work:
             units, open_for_work = self._next_group()
-            if units:
-                self._commit(units)
-            if self._is_sqlite:
-                self._checkpoint_if_due(idle=not units)
+            try:
+                if units:
+                    self._commit(units)
+                if self._is_sqlite:
+                    self._checkpoint_if_due(idle=not units)
+            except Exception as error:  # noqa: BLE001 - a writer that dies would leave everybody waiting for ever
+                self._disconnect()
+                broken = f"the {self._side} writer broke with {type(error).__name__}"
+                _settle([(unit, None, StoreUnavailableError(broken)) for unit in units if not unit.future.done()])
         self._disconnect()
 
     def _next_group(self) -> tuple[list[_Unit], bool]:
@@ -193,9 +198,8 @@ class Ledger:
                 return
             self._frames("PASSIVE")
             self._dirty = False
-        except (
-            sqlite_driver.Error
-        ):  # what is committed is safe in the log; the next write meets the same trouble and reports it
+        except sqlite_driver.Error:
+            # What is committed is safe in the log. The next write meets the same trouble, and reports it.
             self._disconnect()
 
     def _frames(self, mode: str) -> int:

@@ -128,7 +128,8 @@ _INSERT_LETTERS: Final = Rows(
 def take_lock(conn: Connection) -> None:
     """PostgreSQL: one transaction at a time queues or settles; SQLite's writers are alone anyway.
 
-    Without it one could queue a delivery behind a head that another is just settling, and none would have the turn.
+    Without it one could queue a delivery behind a head that another is just settling, and none would have the turn. It
+    comes after locks of charts and before locks of deliveries, so that no two transactions wait for each other.
     """
     if conn.dialect.name == "postgresql":
         conn.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
@@ -184,6 +185,7 @@ class Outbox:
         A delivery that is finished already (settled twice, or discarded meanwhile) stays as it is.
         """
         at = to_micros(now)
+        take_lock(conn)
         rows = {row.id: row for row in _NARROW.rows(conn, [result.id for result in results])}
         open_states = {DeliveryState.PENDING.value, DeliveryState.HELD.value}
         results = [result for result in results if result.id in rows and rows[result.id].state in open_states]
@@ -223,6 +225,7 @@ class Outbox:
 
     def requeue(self, conn: Connection, delivery_id: int, now: datetime) -> None:
         """Put a buried delivery back, in its old place in the order. Raises StoreError when it is not dead."""
+        take_lock(conn)
         changed = conn.execute(
             update(delivery)
             .where(delivery.c.id == delivery_id, delivery.c.state == DeliveryState.DEAD.value)

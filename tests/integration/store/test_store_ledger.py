@@ -344,6 +344,28 @@ def test_the_log_does_not_grow_without_end_under_load(sqlite_site, monkeypatch):
         assert log.with_name(f"{log.name}-wal").stat().st_size < 200 * 20_000 / 2
 
 
+def test_a_writer_outlives_an_error_that_nobody_expected(sqlite_site, monkeypatch):
+    with sqlite_site.open("tool") as store:
+        broken = threading.Event()
+
+        def fail(_ledger, _mode):
+            broken.set()
+            raise RuntimeError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Ledger, "_frames", fail)
+            store.journal_ledger.write_now(insert("a"))
+            assert broken.wait(10)
+        store.journal_ledger.write_now(insert("b"))
+        assert names(store) == ["a", "b"]
+
+
+async def test_a_combined_call_that_forgets_a_result_fails_its_callers_only(store):
+    with pytest.raises(ValueError, match="shorter"):
+        await store.journal_ledger.add(lambda _conn, _items: [], 1)
+    assert await store.journal_ledger.write(insert("a")) == "a"
+
+
 def test_sqlite_writers_sync_fully_and_readers_cannot_write(sqlite_site):
     store = sqlite_site.open("tool")
     pragmas = ("journal_mode", "synchronous", "page_size")

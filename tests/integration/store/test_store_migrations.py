@@ -34,7 +34,7 @@ def test_what_is_stored_outlives_another_upgrade(site):
 
 
 def test_a_store_that_is_not_there_cannot_be_opened(empty_site):
-    with pytest.raises(StoreUnavailableError, match="handoff db upgrade"):
+    with pytest.raises(StoreUnavailableError, match="handoff db migrate"):
         empty_site.open("tool")
 
 

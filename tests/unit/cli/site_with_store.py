@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 from engine.bootstrap import compile_site, open_store, recorded_configuration
 from engine.cli import app
 from engine.clock import FixedClock
+from engine.domain.delivery import DeliveryState
 from engine.domain.message import AckState, Receipt
 from engine.runtime.acceptance import Rules, judge, summarize
 from engine.runtime.processor import Processor
 from engine.runtime.worker import Tally
 from engine.settings import Snapshot, load
+from engine.store.outbox import Settled
 
 NAMES = (
     "DOE",
@@ -110,6 +112,15 @@ class Site:
             )
             while processor.step():
                 pass
+
+    def hold_first_delivery(self) -> int:
+        """What the courier does after an ambiguous attempt; the delivery's id."""
+        with open_store(load(Snapshot.read(self.config)), "tool") as store:
+            with store.reader() as conn:
+                (first, *_) = store.outbox.due(conn, "files", datetime.now(UTC), 1)
+            result = Settled(id=first.id, state=DeliveryState.HELD, attempts=1, error="timeout")
+            store.charts_ledger.write_now(lambda conn: store.outbox.settle(conn, [result], self.clock.now()))
+        return first.id
 
 
 def _nobody(_: Sequence[int]) -> None:

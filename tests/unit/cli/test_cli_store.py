@@ -290,6 +290,45 @@ def test_a_task_is_given_to_somebody(stocked: Site) -> None:
     task = stocked.json("tasks", "list", "--kind", "pcp_follow_up")[0]
     assert stocked.json("tasks", "assign", task["id"], "nurse.kim")["assignee"] == "nurse.kim"
     assert [t["id"] for t in stocked.json("tasks", "list", "--assignee", "nurse.kim")] == [task["id"]]
+    stocked.run("tasks", "done", task["id"])
+    assert stocked.run("tasks", "assign", task["id"], "nurse.lee").code == 1
+
+
+# --- held deliveries -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def held(stocked: Site) -> int:
+    """A delivery of which nobody knows whether it arrived."""
+    return stocked.hold_first_delivery()
+
+
+def test_held_deliveries_are_listed_masked(stocked: Site, held: int) -> None:
+    done = stocked.run("held", "list", "--json")
+    assert [(item["id"], item["state"]) for item in done.json] == [(held, "held")]
+    assert [name for name in NAMES if name in done.out] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "state"), [(("release",), "pending"), (("confirm",), "delivered"), (("bury", "--reason", "x"), "dead")]
+)
+def test_a_person_decides_on_a_held_delivery_once(
+    stocked: Site, held: int, command: tuple[str, ...], state: str
+) -> None:
+    assert stocked.json("held", command[0], str(held), *command[1:])["state"] == state
+    assert stocked.json("held", "list") == []
+    assert stocked.json("audit", "list")[0]["action"] == command[0]
+    assert stocked.run("held", command[0], str(held), *command[1:]).code == 1
+
+
+def test_a_buried_delivery_is_a_dead_letter_that_goes_back_into_the_outbox_on_replay(stocked: Site, held: int) -> None:
+    stocked.run("held", "bury", str(held), "--reason", "x")
+    letter = stocked.json("dead", "list", "--stage", "delivery")[0]
+    assert letter["error"] == "buried"
+    (result,) = stocked.json("dead", "replay", str(letter["id"]))
+    assert (result["entry"], result["delivery"]) == (None, held)
+    assert stocked.json("dead", "list", "--stage", "delivery")[0]["resolved_by"] == f"delivery:{held}"
+    assert stocked.json("ledger")[0]["deliveries"]["dead"] == 0
 
 
 # --- scores ----------------------------------------------------------------------------------------------------------

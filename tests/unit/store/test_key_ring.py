@@ -162,6 +162,14 @@ def test_a_process_that_loaded_the_keys_before_a_rotation_reads_what_was_sealed_
     assert other.open("t.c:1", keys.seal("t.c:1", b"new")) == b"new"
 
 
+def test_a_process_seals_with_the_new_key_once_it_has_read_the_file_again(path, keys):
+    other = KeyRing.load(path)
+    keys.rotate()
+    assert int.from_bytes(other.seal("t.c:1", b"")[1:3]) == 1
+    other.reload()
+    assert int.from_bytes(other.seal("t.c:1", b"")[1:3]) == 2
+
+
 def test_hashes_stay_the_same_after_a_rotation(keys):
     before = keys.lookup("identity", "MRN", "", "1")
     keys.rotate()
