@@ -95,7 +95,7 @@ _DISCHARGE: Final = ("discharged_at", "disposition")
 """Fields of an encounter that only one that has ended holds."""
 
 _DEATH: Final = "death"
-"""Stamp of an encounter: the time of the event whose disposition said that the stay ended in death."""
+"""Stamp of an encounter whose disposition marked the patient deceased: the time of the event that said so."""
 
 _TUPLES: Final = frozenset({"phones", "diagnoses", "procedures", "identifiers"})
 
@@ -347,11 +347,11 @@ def _apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispo
     if stale and "stale-event" not in applied.deviations:
         applied.deviations.append("stale-event")
     if status is not EncounterStatus.FINISHED:
-        # Whoever says that the stay goes on takes back its discharge; what was said of that before is stale from now on.
+        # Who says that the stay goes on takes back its discharge; what was said of that before is stale from now on.
         encounter = msgspec.structs.replace(encounter, discharged_at=None, disposition=None)
         if taken:
             stamps |= dict.fromkeys(_DISCHARGE, event.at)
-    # A stay that we first saw when it had ended (an A08 with PV1-45) has no discharge yet: its A03 counts when it comes.
+    # A stay first seen when it had ended (an A08 with PV1-45) has no discharge yet: its A03 counts when it comes.
     discharged = (
         taken
         and event.meaning is Meaning.DISCHARGE
@@ -497,18 +497,17 @@ def _next_status(
 
 
 def _same_stay(before: Encounter, values: Mapping[str, Any]) -> bool:
-    """An admission, recorded after the end of a stay, that is the beginning of that stay: same class, not after its end.
+    """Whether an admission that was recorded after the end of a stay is the beginning of that stay.
 
-    What was not known of the stay until now is no difference.
+    It is when the class is the same and it was not after that end; what was not known until now is no difference.
     """
     if before.class_ not in {None, values.get("class_", before.class_)}:
         return False
-    admitted = values.get("admitted_at", before.admitted_at)
-    if before.admitted_at in {None, admitted}:
-        begin, end = parse_moment(admitted), parse_moment(before.discharged_at)
-        return before.admitted_at == admitted or begin is None or end is None or begin <= end
+    admitted = values.get("admitted_at") or before.admitted_at
+    if admitted == before.admitted_at:
+        return True
     begin, end = parse_moment(admitted), parse_moment(before.discharged_at)
-    return begin is not None and end is not None and begin <= end
+    return before.admitted_at is None if begin is None or end is None else begin <= end
 
 
 def _complete_times(
@@ -560,32 +559,38 @@ def _from_event(name: str, event: Event, values: dict[str, Any], sources: dict[s
 def _follow_death(
     chart: Chart,
     before: Encounter,
-    encounter: Encounter,
+    after: Encounter,
     stamps: dict[str, float],
     at: float,
     dispositions: Dispositions,
 ) -> Chart:
     """A stay that ended in death marks the patient deceased; when that is taken back, so is the mark.
 
-    `stamps` remember that this stay said so, and when: the mark is only taken back while nobody else has spoken of it.
+    `stamps` remember that the mark is this stay's: it is taken back only while nobody else has spoken of it.
     """
-    died = (
+    patient = chart.patient
+    died = _ended_in_death(after, dispositions)
+    if died and not _ended_in_death(before, dispositions):
+        if patient.deceased is True or at < chart.stamps.get("deceased", at):
+            return chart
+        stamps[_DEATH] = at
+        patient = msgspec.structs.replace(
+            patient, deceased=True, deceased_at=patient.deceased_at or after.discharged_at
+        )
+    elif not died and _DEATH in stamps:
+        if chart.stamps.get("deceased") != stamps.pop(_DEATH):
+            return chart
+        own_time = "deceased_at" not in chart.stamps
+        patient = msgspec.structs.replace(patient, deceased=None, deceased_at=None if own_time else patient.deceased_at)
+    else:
+        return chart
+    return msgspec.structs.replace(chart, patient=patient, stamps={**chart.stamps, "deceased": at})
+
+
+def _ended_in_death(encounter: Encounter, dispositions: Dispositions) -> bool:
+    return (
         encounter.status is EncounterStatus.FINISHED and dispositions.of(encounter.disposition).action is Action.DEATH
     )
-    if died and _DEATH not in stamps:
-        stamps[_DEATH] = at
-        if chart.patient.deceased is not True and at >= chart.stamps.get("deceased", at):
-            deceased_at = chart.patient.deceased_at or encounter.discharged_at
-            patient = msgspec.structs.replace(chart.patient, deceased=True, deceased_at=deceased_at)
-            return msgspec.structs.replace(chart, patient=patient, stamps={**chart.stamps, "deceased": at})
-    elif not died and _DEATH in stamps:
-        said = stamps.pop(_DEATH)
-        if chart.patient.deceased is True and chart.stamps.get("deceased") == said:
-            by_mark = "deceased_at" not in chart.stamps and chart.patient.deceased_at == before.discharged_at
-            deceased_at = None if by_mark else chart.patient.deceased_at
-            patient = msgspec.structs.replace(chart.patient, deceased=None, deceased_at=deceased_at)
-            return msgspec.structs.replace(chart, patient=patient, stamps={**chart.stamps, "deceased": at})
-    return chart
 
 
 def _note_transition(before: Encounter, after: Encounter, event: Event, applied: Applied, *, created: bool) -> None:

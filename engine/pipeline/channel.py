@@ -1,4 +1,4 @@
-"""Channels made ready: everything that a configuration names is loaded, checked and compiled once, before the first message.
+"""Channels made ready: all that a configuration names is loaded, checked and compiled once, before the first message.
 
 Errors are collected over all files, so that one `handoff check` shows all of them.
 """

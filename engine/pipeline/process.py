@@ -9,12 +9,13 @@ and says which identities and visits it touches; `decide` works on the charts.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
 
-from engine.care.events import Applied, Event, Meaning, Merge, apply_event, apply_merges
+from engine.care.events import Event, Meaning, Merge, apply_event, apply_merges
 from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import DeadLetter, Delivery, Stage
 from engine.domain.encounter import Encounter
@@ -123,11 +124,10 @@ def _read_merges(
         mapped = channel.mapping.apply(group)
         event = _event(entry, channel, Meaning.PERSON, mapped)
         events.append(event)
-        pairs = _pair(event.identifiers, mapped, channel)
+        pairs = _pair(event.identifiers[0], mapped, channel)
         merges.extend(pairs)
         touched |= _identities(event.identifiers)
-        for pair in pairs:
-            touched |= _identities((pair.survivor, pair.merged))
+        touched |= _identities(tuple(pair.merged for pair in pairs))
         deviations = (*deviations, *mapped.deviations)
     return Prepared(
         entry=entry,
@@ -145,7 +145,7 @@ def _groups(message: Message) -> list[Message]:
         raise _merge_structure("PID", "the PID segment is missing")
     if len(groups) > _MERGE_GROUPS_MAX:
         raise _merge_structure("PID", f"more than {_MERGE_GROUPS_MAX} PID/MRG groups in one message")
-    if any(len(group.segments("MRG")) != 1 for group in groups):
+    if len(message.segments("MRG")) != len(groups) or any(len(group.segments("MRG")) != 1 for group in groups):
         raise _merge_structure("MRG", "each PID segment must be followed by one MRG segment")
     return groups
 
@@ -154,14 +154,17 @@ def _merge_structure(location: str, text: str) -> MessageError:
     return MessageError("merge-structure", text, hl7_code=SEGMENT_SEQUENCE, location=location)
 
 
-def _pair(survivors: tuple[Identifier, ...], mapped: Mapped, channel: CompiledChannel) -> list[Merge]:
-    """Pair PID-3 with MRG-1. A disagreement is dead-lettered, never guessed."""
-    types = channel.settings.identity.types
+def _pair(key: Identifier, mapped: Mapped, channel: CompiledChannel) -> list[Merge]:
+    """Pair PID-3 with MRG-1. A disagreement is dead-lettered, never guessed.
+
+    key: that of the patient in PID. Whichever of the patient's identifiers a pair is about, this patient survives.
+    """
+    by_type = channel.settings.identity.merge_pairing == "type"
     sent = tuple(_with_authority(i, channel) for i in mapped.identifiers)
     merges: list[Merge] = []
     for position, raw in enumerate(mapped.merged):
         merged = _with_authority(raw, channel)
-        partner = _partner(sent, merged, position, by_type=channel.settings.identity.merge_pairing == "type")
+        partner = _partner(sent, merged, None if by_type else position)
         if partner is None:
             raise MessageError(
                 "merge-pairing",
@@ -171,12 +174,13 @@ def _pair(survivors: tuple[Identifier, ...], mapped: Mapped, channel: CompiledCh
             )
         if merged.type == "" and partner.type != "":
             merged = msgspec.structs.replace(merged, type=partner.type)
-        if partner.type not in types or partner == merged:
+        if _rank(partner, channel) is None or partner == merged:
             continue  # not an identity that patients are found by (an SSN, an account), or the same on both sides
         merges.append(
             Merge(
-                survivor=partner,
-                survivor_id=_chart_id(partner, channel),
+                survivor=key,
+                survivor_id=_chart_id(key, channel),
+                partner=partner,
                 merged=merged,
                 merged_id=_chart_id(merged, channel),
             )
@@ -188,20 +192,13 @@ def _pair(survivors: tuple[Identifier, ...], mapped: Mapped, channel: CompiledCh
             hl7_code=REQUIRED_FIELD_MISSING,
             location="MRG-1",
         )
-    # The channel's own key leads, so that the survivor is the patient that the channel means.
-    merges.sort(key=lambda merge: merge.survivor != survivors[0])
     return merges
 
 
-def _partner(
-    sent: tuple[Identifier, ...], merged: Identifier, position: int, *, by_type: bool
-) -> Identifier | None:
-    def fits(identifier: Identifier) -> bool:
-        return identifier.authority == merged.authority and merged.type in {"", identifier.type}
-
-    if not by_type and position < len(sent):
-        return sent[position] if fits(sent[position]) else None
-    fitting = [identifier for identifier in sent if fits(identifier)]
+def _partner(sent: tuple[Identifier, ...], merged: Identifier, position: int | None) -> Identifier | None:
+    """The identifier of PID-3 that takes the place of one of MRG-1: at the same position, or the only one that fits."""
+    candidates = sent if position is None else sent[position : position + 1]
+    fitting = [i for i in candidates if i.authority == merged.authority and merged.type in {"", i.type}]
     return fitting[0] if len(fitting) == 1 else None
 
 
@@ -212,7 +209,7 @@ def _event(entry: Entry, channel: CompiledChannel, meaning: Meaning, mapped: Map
     visit = None
     if mapped.visit is not None and mapped.visit.value:
         visit = f"{mapped.visit.authority or key.authority}:{mapped.visit.value}"
-    event = Event(
+    return Event(
         meaning=meaning,
         at=at,
         chart_id=_chart_id(key, channel),
@@ -221,27 +218,17 @@ def _event(entry: Entry, channel: CompiledChannel, meaning: Meaning, mapped: Map
         encounter=mapped.encounter,
         visit=visit,
         visit_number=mapped.visit.value if mapped.visit is not None and visit else None,
+        visit_authority_sent=bool(mapped.visit is not None and mapped.visit.authority),
         account=mapped.account,
         has_visit=mapped.pv1_present,
         event_time=None if future else _event_time(mapped),
     )
-    return event
 
 
 def _ordered(identifiers: tuple[Identifier, ...], channel: CompiledChannel) -> tuple[Identifier, ...]:
     """The message's identifiers with the channel's key first. Raises MessageError when none may be the key."""
-    settings = channel.settings.identity
     complete = tuple(dict.fromkeys(_with_authority(i, channel) for i in identifiers if i.value))
-
-    def rank(identifier: Identifier) -> tuple[int, int] | None:
-        if identifier.type not in settings.types:
-            return None
-        if settings.authorities and identifier.authority not in settings.authorities:
-            return None
-        by_authority = settings.authorities.index(identifier.authority) if settings.authorities else 0
-        return (by_authority, settings.types.index(identifier.type))
-
-    ranked = [(found, index) for index, i in enumerate(complete) if (found := rank(i)) is not None]
+    ranked = [(found, index) for index, i in enumerate(complete) if (found := _rank(i, channel)) is not None]
     if not ranked:
         raise MessageError(
             "identifier-missing",
@@ -251,6 +238,17 @@ def _ordered(identifiers: tuple[Identifier, ...], channel: CompiledChannel) -> t
         )
     best = min(ranked)[1]
     return (complete[best], *(i for index, i in enumerate(complete) if index != best))
+
+
+def _rank(identifier: Identifier, channel: CompiledChannel) -> tuple[int, int] | None:
+    """How well an identifier serves as the patient's key, the best first; none: it is none."""
+    settings = channel.settings.identity
+    if identifier.type not in settings.types:
+        return None
+    if settings.authorities and identifier.authority not in settings.authorities:
+        return None
+    by_authority = settings.authorities.index(identifier.authority) if settings.authorities else 0
+    return (by_authority, settings.types.index(identifier.type))
 
 
 def _with_authority(identifier: Identifier, channel: CompiledChannel) -> Identifier:
@@ -292,16 +290,15 @@ def _event_seconds(entry: Entry, mapped: Mapped) -> tuple[float, bool]:
 def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: datetime) -> Outcome:
     entry = prepared.entry
     view = charts
-    applied = Applied()
-    changed: dict[str, Chart] = {}
-    if prepared.merges:
-        applied = apply_merges(charts, prepared.merges, prepared.events[0].at)
-        view = _overlay(charts, [*applied.others, *([applied.chart] if applied.chart else [])])
-        changed = {chart.id: chart for chart in [*applied.others, *([applied.chart] if applied.chart else [])]}
-    effects = list(applied.effects)
+    merge = apply_merges(charts, prepared.merges)
+    changed = {chart.id: chart for chart in [*merge.others, *([merge.chart] if merge.chart else [])]}
+    if changed:
+        view = _overlay(charts, changed.values())
+    folded = _folded(changed)
+    effects = list(merge.effects)
     deviations = list(prepared.deviations)
-    note = applied.note
-    last = applied
+    note = merge.note
+    last = merge
     for event in prepared.events:
         last = apply_event(view, event, channel.dispositions)
         effects.extend(last.effects)
@@ -309,13 +306,13 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
         note = note or last.note
         if last.chart is None:  # pragma: no cover - apply_event always gives a chart
             continue
-        chart = _follow_up(charts.by_id.get(last.chart.id), last.chart, last, channel, now)
+        before = _together(charts, last.chart.id, folded)
+        chart = _follow_up(before, last.chart, last.encounter, channel, now)
         changed[chart.id] = chart
         if len(prepared.events) > 1:
             view = _overlay(view, [chart])
     final: list[Chart] = []
     deliveries: list[Delivery] = []
-    merged_into = {chart.merged_into: chart for chart in changed.values() if chart.merged_into}
     for chart in changed.values():
         before = charts.by_id.get(chart.id)
         if before == chart:
@@ -323,8 +320,9 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
         chart = msgspec.structs.replace(chart, version=(before.version if before else 0) + 1)  # noqa: PLW2901
         final.append(chart)
         if chart.merged_into is None:
-            effects.extend((*score_effects(before, chart), *task_effects(before, chart)))
-            deliveries.extend(chart_deliveries(before, chart, channel, merged=merged_into.get(chart.id)))
+            together = _together(charts, chart.id, folded)
+            effects.extend((*score_effects(together, chart), *task_effects(together, chart)))
+            deliveries.extend(chart_deliveries(before, chart, channel, merged=folded.get(chart.id, ())))
     subject = changed.get(last.chart.id) if last.chart is not None else None
     if subject is not None:
         deliveries.extend(forward_deliveries(entry, subject.id, channel))
@@ -343,16 +341,46 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
     )
 
 
+def _folded(changed: Mapping[str, Chart]) -> dict[str, list[Chart]]:
+    """The charts that a merge has folded away, by the id of the chart that each ended in, chains followed."""
+    folded: dict[str, list[Chart]] = {}
+    for chart in changed.values():
+        survivor = chart
+        while survivor.merged_into is not None:
+            survivor = changed[survivor.merged_into]
+        if survivor is not chart:
+            folded.setdefault(survivor.id, []).append(chart)
+    return folded
+
+
+def _together(charts: Charts, chart_id: str, folded: Mapping[str, list[Chart]]) -> Chart | None:
+    """What was known of the patient before the entry, that of the charts folded into this one included.
+
+    A stay, score or task that only moved is no new one.
+    """
+    before = charts.by_id.get(chart_id)
+    parts = [part for chart in folded.get(chart_id, ()) if (part := charts.by_id.get(chart.id)) is not None]
+    if not parts:
+        return before
+    if before is not None:
+        parts.insert(0, before)
+    return msgspec.structs.replace(
+        parts[0],
+        encounters=tuple(encounter for part in parts for encounter in part.encounters),
+        scores=tuple(score for part in parts for score in part.scores),
+        tasks=tuple(task for part in parts for task in part.tasks),
+    )
+
+
 def _follow_up(
-    before: Chart | None, chart: Chart, applied: Applied, channel: CompiledChannel, now: datetime
+    before: Chart | None, chart: Chart, subject: str | None, channel: CompiledChannel, now: datetime
 ) -> Chart:
     """Scores and tasks; skipped when nothing but the time of the last word has changed."""
     if before is not None and before.patient == chart.patient and before.encounters == chart.encounters:
         return chart
-    if applied.encounter is not None:
-        chart = _ordered_encounters(chart)
-    chart = rescore(before, chart, applied.encounter, channel, now)
-    return replan(before, chart, applied, channel, now)
+    chart = _ordered_encounters(chart)
+    chart = rescore(before, chart, subject, channel, now)
+    return replan(before, chart, channel, now)
 
 
 def _ordered_encounters(chart: Chart) -> Chart:
@@ -365,7 +393,7 @@ def _ordered_encounters(chart: Chart) -> Chart:
     return chart if encounters == chart.encounters else msgspec.structs.replace(chart, encounters=encounters)
 
 
-def _overlay(charts: Charts, changed: list[Chart]) -> Charts:
+def _overlay(charts: Charts, changed: Iterable[Chart]) -> Charts:
     """The charts with newer versions on top, the original left as it is."""
     view = charts.copy()
     for chart in changed:

@@ -57,11 +57,13 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._tls: ssl.SSLContext | None = None
         self._sweeper: asyncio.TimerHandle | None = None
-        self._held: dict[Connection, None] = {}
         self._pass: Connection | None = None
         self._emptied = asyncio.Event()
         self.draining = False
-        self.connections: set[Connection] = set()
+        self.held = False
+        """No connection is read, because the channel's room for bytes in flight is full."""
+        self.connections: dict[Connection, None] = {}
+        """In the order of their arrival."""
         self.lingering: set[Connection] = set()
         self.unfinished_bytes = 0
         """Bytes of frames that are not complete yet."""
@@ -127,18 +129,23 @@ class Listener:
         self.draining = True
         for connection in list(self.connections):
             connection.drain()
+        await self._empty(seconds_max)
+        clean = not any(connection.exchanges for connection in self.connections)
+        for connection in [*self.connections, *self.lingering]:
+            connection.abort()
+        await self._empty(1.0)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        _log.info("listener closed", channel=self.channel.name, port=self.port, clean=clean)
+        return clean
+
+    async def _empty(self, seconds_max: float) -> None:
+        """Wait until no connection is left."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds_max):
                 while self.connections or self.lingering:
                     self._emptied.clear()
                     await self._emptied.wait()
-        clean = not any(connection.exchanges for connection in self.connections)
-        for connection in [*self.connections, *self.lingering]:
-            connection.abort()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        _log.info("listener closed", channel=self.channel.name, port=self.port, clean=clean)
-        return clean
 
     # --- TLS ---------------------------------------------------------------------------------------------------------
 
@@ -172,27 +179,29 @@ class Listener:
         mapped = getattr(address, "ipv4_mapped", None)  # an IPv4 peer of a socket that listens on both
         return any((mapped or address) in network for network in allow)
 
-    def hold(self, connection: Connection) -> None:
-        """Too many bytes are in flight on the channel: this connection waits until there are fewer."""
-        self._held[connection] = None
+    def hold_all(self) -> None:
+        """Too many bytes are in flight on the channel: nothing more is read until there are fewer."""
+        if not self.held:
+            self.held = True
+            for connection in self.connections:
+                connection.hold(_CHANNEL_FULL)
         self.relax()
 
     def relax(self) -> None:
-        """Let connections be read again that waited for room.
+        """Read again once there is room.
 
         When incomplete frames alone fill the room, none of them could ever be finished: then one connection after the
         other gets a pass until its frame is complete. So memory stays within the limit and one frame.
         """
-        if not self._held:
-            return
         if self.inflight_bytes <= self.channel.listen.inflight_bytes_max:
-            waiting, self._held = self._held, {}
-            for connection in waiting:
+            self.held = False
+            self._pass = None
+            for connection in self.connections:
                 connection.release(_CHANNEL_FULL)
         elif self.waiting_bytes == 0 and self._pass is None:
-            self._pass = next(iter(self._held))
-            del self._held[self._pass]
-            self._pass.release(_CHANNEL_FULL)
+            self._pass = next((one for one in self.connections if one.has_unfinished), None)
+            if self._pass is not None:
+                self._pass.release(_CHANNEL_FULL)
 
     def has_pass(self, connection: Connection) -> bool:
         return self._pass is connection
@@ -202,11 +211,11 @@ class Listener:
             self._pass = None
 
     def gone(self, connection: Connection) -> None:
-        self.connections.discard(connection)
+        self.connections.pop(connection, None)
         self.lingering.discard(connection)
-        self._held.pop(connection, None)
         self.end_pass(connection)
-        self.relax()
+        if self.held:
+            self.relax()
         if not self.connections and not self.lingering:
             self._emptied.set()
 
@@ -270,8 +279,9 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A stream server makes no other; uvloop's own are not of that class.
         self._transport = transport = cast("asyncio.Transport", transport)
-        # With no low and high water `pause_writing` means: the peer's system did not take all that was written.
-        transport.set_write_buffer_limits(high=0)
+        # With (nearly) no high water `pause_writing` means: the peer's system did not take all that was written.
+        # TLS transports pause at the mark, others above it; with 0 the former would never resume.
+        transport.set_write_buffer_limits(high=0 if transport.get_extra_info("ssl_object") is None else 1, low=0)
         listener, counts = self._listener, self._listener.lane.counts
         address = transport.get_extra_info("peername")
         if not listener.admits(address):
@@ -286,8 +296,10 @@ class Connection(asyncio.Protocol):
             self._linger()
             return
         self.peer = _describe(address, transport)
-        listener.connections.add(self)
+        listener.connections[self] = None
         counts.connections += 1
+        if listener.held:
+            self.hold(_CHANNEL_FULL)
 
     def data_received(self, data: bytes) -> None:
         if self._closing_since is not None:
@@ -330,7 +342,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._stalled_since = self._loop.time()
-        self._hold(_PEER_NOT_READING)
+        self.hold(_PEER_NOT_READING)
 
     def resume_writing(self) -> None:
         self._stalled_since = None
@@ -354,10 +366,13 @@ class Connection(asyncio.Protocol):
             if exchange.answer:
                 answers.append(exchange.answer)
                 arrivals += exchange.arrivals
-        self._listener.waiting_bytes -= freed
+        listener = self._listener
+        listener.waiting_bytes -= freed
         if answers:
             self._send(b"".join(answers) if len(answers) > 1 else answers[0], arrivals)
-        if self._holds & _PIPELINE_FULL and len(exchanges) <= self._listener.channel.listen.pipeline_frames_max // 2:
+        if listener.held:
+            listener.relax()
+        if self._holds & _PIPELINE_FULL and len(exchanges) <= listener.channel.listen.pipeline_frames_max // 2:
             self.release(_PIPELINE_FULL)
         self._close_if_done()
 
@@ -370,12 +385,22 @@ class Connection(asyncio.Protocol):
 
     def drain(self) -> None:
         """Take nothing more, answer what is here, close."""
-        self._hold(_DRAINING)
+        self.hold(_DRAINING)
         self._close_if_done()
 
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+    @property
+    def has_unfinished(self) -> bool:
+        return self._unfinished > 0
+
+    def hold(self, hold: int) -> None:
+        """Do not read for the moment."""
+        if not self._holds and self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+        self._holds |= hold
 
     def release(self, hold: int) -> None:
         held, self._holds = self._holds, self._holds & ~hold
@@ -426,11 +451,12 @@ class Connection(asyncio.Protocol):
             self._count_framing()
         if frames:
             listener.end_pass(self)
+            if listener.held:
+                self.hold(_CHANNEL_FULL)  # its pass was for one frame
             if len(self.exchanges) >= listener.channel.listen.pipeline_frames_max:
-                self._hold(_PIPELINE_FULL)
-        if listener.full and not listener.has_pass(self) and not self._half_closed:
-            self._hold(_CHANNEL_FULL)
-            listener.hold(self)
+                self.hold(_PIPELINE_FULL)
+        if listener.full and not listener.has_pass(self):
+            listener.hold_all()
 
     def _end_frame(self) -> None:
         self._end_timer = None
@@ -446,11 +472,6 @@ class Connection(asyncio.Protocol):
             self._listener.told(arrivals)
         else:
             self._arrivals_written += arrivals
-
-    def _hold(self, hold: int) -> None:
-        if not self._holds and self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
-        self._holds |= hold
 
     def _count_framing(self) -> None:
         counts, decoder = self._listener.lane.counts, self._decoder
@@ -480,8 +501,9 @@ class Connection(asyncio.Protocol):
         if transport is None:
             return
         if self in listener.connections:
-            listener.connections.discard(self)
+            del listener.connections[self]
             listener.lane.counts.connections -= 1
+            self._decoder.close()  # a frame that is not complete by now is cut off, and counted
             self._count_framing()
         listener.lingering.add(self)
         if self._half_closed or not transport.can_write_eof():
