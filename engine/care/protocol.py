@@ -34,7 +34,8 @@ TRANSITIONS: Final[Mapping[TaskState, frozenset[TaskState]]] = {
 }
 """Where a task may go. An ended task stays as it ended, because people and destinations have acted on it: what is
 wanted again gets a task of its own. The one exception is not among these transitions, because it undoes one: a task
-that a readmission set aside (`suspended_by`) is put back when that admission turns out not to have happened."""
+that a readmission set aside (`suspended_by`) is put back when that admission turns out not to have happened, and
+retracted when it is no longer wanted."""
 
 
 class TransitionError(HandoffError):
@@ -254,8 +255,8 @@ class Protocol:
     def _task_id(self, encounter: Encounter, step: _Step, known: Mapping[str, Task], key: Callable[..., str]) -> str:
         """The same for the same cause.
 
-        A task that was retracted while its discharge stood, or cancelled by a death that was none (corrections that were
-        corrected in turn), stays as it is: the next number stands in, so that the patient still gets what is wanted.
+        A task that was retracted while its discharge stood, or cancelled by a death that was none (corrections that
+        were corrected in turn), stays as it is: the next number stands in, so that the patient gets what is wanted.
         """
         number = 0
         while True:

