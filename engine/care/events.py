@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, TypeVar
 
@@ -389,12 +390,13 @@ def _find_encounter(chart: Chart, charts: Charts, event: Event) -> tuple[str, En
             )
         return event.visit, None
     if event.account is not None:
-        same = [e for e in chart.encounters if e.account == event.account and e.status is not EncounterStatus.CANCELLED]
-        if len(same) == 1:
-            return same[0].key, same[0]
-        if len(same) > 1:
+        same = [e for e in chart.encounters if e.account == event.account]
+        living = [e for e in same if e.status is not EncounterStatus.CANCELLED]
+        if len(living) > 1:
             raise _ambiguous("PID-18")
-        return _made_key(chart, f"acct-{event.account}")
+        if not living and event.meaning not in _OPENING and len(same) == 1:
+            living = same  # more news of a cancelled one; a new one would be opened
+        return (living[0].key, living[0]) if living else _made_key(chart, f"acct-{event.account}")
     if event.meaning in _OPENING:
         started = event.encounter.get("admitted_at") or (event.event_time[0] if event.event_time else None)
         return _made_key(chart, started) if started else None
@@ -424,25 +426,30 @@ def _same_number(chart: Chart, event: Event) -> Encounter | None:
 
 def _discharged_before(chart: Chart, at: str) -> tuple[str, Encounter] | None:
     """The one stay that a discharge at that time can have ended: the same discharge, said again."""
+    ended = [encounter for encounter in chart.encounters if encounter.status in _ENDED]
+    found = [encounter for encounter in ended if encounter.discharged_at == at]
     moment = parse_moment(at)
-    if moment is None:
-        return None
-    during = []
-    for encounter in chart.encounters:
-        begin, end = parse_moment(encounter.admitted_at), parse_moment(encounter.discharged_at)
-        if encounter.status in _ENDED and begin is not None and end is not None and begin <= moment <= end:
-            during.append(encounter)
-    return (during[0].key, during[0]) if len(during) == 1 else None
+    if not found and moment is not None:
+        found = [encounter for encounter in ended if _lasted_over(encounter, moment)]
+    return (found[0].key, found[0]) if len(found) == 1 else None
+
+
+def _lasted_over(encounter: Encounter, moment: datetime) -> bool:
+    begin, end = parse_moment(encounter.admitted_at), parse_moment(encounter.discharged_at)
+    return begin is not None and end is not None and begin <= moment <= end
 
 
 def _made_key(chart: Chart, what: str) -> tuple[str, Encounter | None]:
-    """The key of an encounter without a visit number; one that a merged patient brought along keeps its own."""
-    key = f"{chart.patient.key}@{what}"
-    for owner in (chart.patient.key, *chart.patient.merged_from):
-        known = chart.encounter(f"{owner}@{what}")
+    """The key of an encounter without a visit number; one that a merged patient brought along keeps its own.
+
+    The type is part of it: the same number of another type is another patient's.
+    """
+    keys = [f"{i.key}^{i.type}@{what}" if i.type else f"{i.key}@{what}" for i in chart.patient.identifiers]
+    for key in keys:
+        known = chart.encounter(key)
         if known is not None:
-            return known.key, known
-    return key, None
+            return key, known
+    return keys[0], None
 
 
 def _ambiguous(location: str) -> MessageError:
@@ -515,20 +522,20 @@ def _complete_times(
 ) -> dict[str, str]:
     """Fill admission and discharge times from the event where PV1-44/45 are empty; say where each came from."""
     sources = dict(before.time_sources)
-    if event.meaning in _ARRIVAL and not values.get("admitted_at") and before.admitted_at is None:
-        _from_event("admitted_at", event, values, sources)
+    if event.meaning in _ARRIVAL and not values.get("admitted_at"):
+        values.pop("admitted_at", None)  # an arrival has a time: a null would only make way for that of the event
+        if before.admitted_at is None:
+            _from_event("admitted_at", event, values, sources)
     else:
         _note_source("admitted_at", "PV1-44", event, values, stamps, sources)
     if status is not EncounterStatus.FINISHED:
         for name in _DISCHARGE:
             values.pop(name, None)
         sources.pop("discharged_at", None)
-    elif (
-        event.meaning is Meaning.DISCHARGE
-        and not values.get("discharged_at")
-        and (before.discharged_at is None or before.status is not EncounterStatus.FINISHED)
-    ):
-        _from_event("discharged_at", event, values, sources)
+    elif event.meaning is Meaning.DISCHARGE and not values.get("discharged_at"):
+        values.pop("discharged_at", None)  # as above
+        if before.discharged_at is None or before.status is not EncounterStatus.FINISHED:
+            _from_event("discharged_at", event, values, sources)
     else:
         _note_source("discharged_at", "PV1-45", event, values, stamps, sources)
     return sources
@@ -570,18 +577,17 @@ def _follow_death(
     """
     patient = chart.patient
     died = _ended_in_death(after, dispositions)
-    if died and not _ended_in_death(before, dispositions):
+    if died and (not _ended_in_death(before, dispositions) or stamps.get(_DEATH) == at):
         if patient.deceased is True or at < chart.stamps.get("deceased", at):
             return chart
         stamps[_DEATH] = at
-        patient = msgspec.structs.replace(
-            patient, deceased=True, deceased_at=patient.deceased_at or after.discharged_at
-        )
+        own_time = after.discharged_at if "deceased_at" not in chart.stamps else None
+        patient = msgspec.structs.replace(patient, deceased=True, deceased_at=patient.deceased_at or own_time)
     elif not died and _DEATH in stamps:
         if chart.stamps.get("deceased") != stamps.pop(_DEATH):
             return chart
-        own_time = "deceased_at" not in chart.stamps
-        patient = msgspec.structs.replace(patient, deceased=None, deceased_at=None if own_time else patient.deceased_at)
+        deceased_at = patient.deceased_at if "deceased_at" in chart.stamps else None
+        patient = msgspec.structs.replace(patient, deceased=None, deceased_at=deceased_at)
     else:
         return chart
     return msgspec.structs.replace(chart, patient=patient, stamps={**chart.stamps, "deceased": at})

@@ -47,13 +47,14 @@ def bench(
         output.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
     machine, memory = result["machine"], result["memory_mb"]
     disk = f"{machine['file_system']}, fdatasync {machine['fdatasync_ms']['p50']} ms"
-    sizes = " + ".join(f"{size:.0f}" for size in memory["processes"])
+    sizes = " + ".join(f"{size:.0f}" for size in memory["resident"])
     cli.print(
         result,
         f"{machine['cpu']}, {machine['cores']} cores; {disk}; "
         f"Python {machine['python']}, SQLite {machine['sqlite']}\n\n"
         f"{table(*table_rows(result))}\n\n"
-        f"memory {memory['total']:.0f} MB ({sizes}); port open after {result['start_seconds']['median']:.2f} s; "
+        f"memory {memory['proportional']:.0f} MB (resident {sizes}); "
+        f"port open after {result['start_seconds']['median']:.2f} s; "
         f"the generator alone could send {result['generator']['ceiling_per_second']:,}/s",
     )
     return 0

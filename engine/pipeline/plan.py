@@ -230,7 +230,7 @@ def _suspend_or_resume(chart: Chart, tasks: dict[str, Task]) -> None:
 
 
 def _came(encounter: Encounter) -> float:
-    """When the patient came, in seconds since 1970: admission, else discharge; not known: now if open, else long ago."""
+    """When the patient came, in seconds since 1970: admission, else discharge; unknown: now if open, else long ago."""
     moment = parse_moment(encounter.admitted_at) or parse_moment(encounter.discharged_at)
     if moment is not None:
         return moment.timestamp()

@@ -279,9 +279,10 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A stream server makes no other; uvloop's own are not of that class.
         self._transport = transport = cast("asyncio.Transport", transport)
-        # With (nearly) no high water `pause_writing` means: the peer's system did not take all that was written.
-        # TLS transports pause at the mark, others above it; with 0 the former would never resume.
-        transport.set_write_buffer_limits(high=0 if transport.get_extra_info("ssl_object") is None else 1, low=0)
+        if transport.get_extra_info("ssl_object") is None:
+            # With no high water `pause_writing` means: the peer's system did not take all that was written. (TLS
+            # transports count the end of the handshake too, and would never come to send it.)
+            transport.set_write_buffer_limits(high=0)
         listener, counts = self._listener, self._listener.lane.counts
         address = transport.get_extra_info("peername")
         if not listener.admits(address):

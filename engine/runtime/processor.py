@@ -18,7 +18,14 @@ from engine.domain.chart import Charts
 from engine.domain.delivery import DeadLetter, Stage
 from engine.domain.message import AckCode, Entry, EntryState
 from engine.domain.outcome import Outcome
-from engine.errors import INTERNAL_ERROR, CursorMovedError, HandoffError, StaleChartError, StoreError, StoreUnavailableError
+from engine.errors import (
+    INTERNAL_ERROR,
+    CursorMovedError,
+    HandoffError,
+    StaleChartError,
+    StoreError,
+    StoreUnavailableError,
+)
 from engine.logs import get_logger
 from engine.pipeline.channel import CompiledChannel, CompiledConfiguration
 from engine.pipeline.process import Prepared, decide, internal_failure, prepare

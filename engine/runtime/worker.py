@@ -32,8 +32,6 @@ _RESTART_SECONDS_MAX: Final = 15.0
 _STEADY_SECONDS: Final = 60.0
 """A service that ran so long since it last failed counts as sound again."""
 _PR_SET_PDEATHSIG: Final = 1
-_NICENESS: Final = 5
-"""Where processor time is short, acknowledging goes first: a sender waits for it, and what it stored can't get lost."""
 _NICENESS: Final = 10
 """A sender waits for its answer, processing can wait a little: on a busy machine the main process goes first."""
 

@@ -55,9 +55,12 @@ class Load:
                 while True:
                     number = self._take()
                     answer = sender.exchange(admission(number))
-                    assert f"MSA|AA|C{number}".encode() in answer
                     with self._lock:
-                        self.acknowledged.add(number)
+                        if f"MSA|AA|C{number}".encode() in answer:
+                            self.acknowledged.add(number)
+                        else:  # the store was away: the sender is told to send it again later
+                            assert f"MSA|AR|C{number}".encode() in answer
+                            self._again.append(number)
                     number = 0
         except OSError:  # the daemon was killed
             if number:

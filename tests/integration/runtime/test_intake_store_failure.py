@@ -26,9 +26,7 @@ def full_disk() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def test_store_down_is_answered_ar_207_and_the_connection_stays_and_recovers(
-    feed: Feed, sender: Sender
-) -> None:
+async def test_store_down_is_answered_ar_207_and_the_connection_stays_and_recovers(feed: Feed, sender: Sender) -> None:
     assert code(await sender.exchange(adt("1"))) == "AA"
     with full_disk():
         answer = await sender.exchange(adt("2"))

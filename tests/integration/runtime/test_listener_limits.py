@@ -134,7 +134,9 @@ async def test_a_peer_that_does_not_take_its_answers_is_not_read_meanwhile(make_
     sock.setblocking(False)
     loop = asyncio.get_running_loop()
     await loop.sock_connect(sock, ("127.0.0.1", feed.port))
-    pouring = asyncio.create_task(loop.sock_sendall(sock, b"".join(frame(adt(f"{n}-" + "x" * 900)) for n in range(20_000))))
+    pouring = asyncio.create_task(
+        loop.sock_sendall(sock, b"".join(frame(adt(f"{n}-" + "x" * 900)) for n in range(20_000)))
+    )
     await asyncio.sleep(0.2)
     before = -1
     while before != (now := len(feed.entries())):  # until nothing more is taken
@@ -155,14 +157,16 @@ async def test_unanswered_frames_of_a_connection_are_limited_and_none_is_lost(ma
         await asyncio.sleep(0.002)
     await asyncio.sleep(0.2)
     assert 4 <= len(feed.entries()) < 40
-    got = []
-    while len(got) < 40:
-        await feed.process()
-        with contextlib.suppress(TimeoutError):
-            while len(got) < 40:
-                got.append(fields(await sender.answer(0.2), "MSA")[2])
-        await eventually(lambda: len(got) == 40 or len(feed.entries()) > len(got))
-    assert got == [str(number) for number in range(40)]
+    got = asyncio.create_task(take(sender, 40))
+    processed = 0
+    while processed < 40:
+        await eventually(lambda: len(feed.entries()) > processed)
+        processed = await feed.process()
+    assert [fields(answer, "MSA")[2] for answer in await got] == [str(number) for number in range(40)]
+
+
+async def take(sender: Sender, count: int) -> list[bytes]:
+    return [await sender.answer() for _ in range(count)]
 
 
 async def test_bytes_in_flight_of_a_channel_are_limited_and_none_is_lost(make_feed: MakeFeed) -> None:
@@ -172,17 +176,13 @@ async def test_bytes_in_flight_of_a_channel_are_limited_and_none_is_lost(make_fe
         await sender.send(adt(str(number)) + b"NTE|1||" + b"x" * 1500 + b"\r")
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
-    held = len(feed.entries())
-    assert held < 8
-    answered = 0
+    assert len(feed.entries()) < 8
     waiting = [asyncio.create_task(sender.answer()) for sender in senders]
-    while answered < 8:
-        await feed.process()
-        await eventually(lambda: sum(task.done() for task in waiting) == len(feed.entries()))
-        answered = sum(task.done() for task in waiting)
-        if answered < 8:
-            await eventually(lambda: len(feed.entries()) > answered)
-    assert {code(task.result()) for task in waiting} == {"AA"}
+    processed = 0
+    while processed < 8:
+        await eventually(lambda: len(feed.entries()) > processed)
+        processed = await feed.process()
+    assert {code(answer) for answer in await asyncio.gather(*waiting)} == {"AA"}
     await eventually(lambda: feed.listener.inflight_bytes == 0)
 
 

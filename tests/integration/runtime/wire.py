@@ -9,7 +9,6 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-
 from engine.clock import SystemClock
 from engine.domain.chart import Charts
 from engine.domain.delivery import DeadLetter, Stage
@@ -103,6 +102,8 @@ class Sender:
 
     def abort(self) -> None:
         """Vanish with a reset: unlike an orderly close, that can't be a half close of somebody who still reads."""
+        if self.writer.transport.is_closing():
+            return
         sock = self.writer.get_extra_info("socket")
         if sock is not None and sock.fileno() >= 0:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -190,8 +191,8 @@ class Feed:
     def repeats(self) -> int:
         return sum(one.repeats for one in self.store.read_now(lambda conn: self.store.journal.find(conn)))
 
-    async def process(self, ack: AckCode = AckCode.AA, *, error: str = "patient-missing") -> None:
-        """Record an outcome for all entries, as the worker does, and tell intake."""
+    async def process(self, ack: AckCode = AckCode.AA, *, error: str = "patient-missing") -> int:
+        """Record an outcome for all entries, as the worker does, and tell intake. Returns how many have one."""
         if self._worker is None:
             self._worker = self.site.open("worker")
         entries = [entry for entry in self.entries() if entry.id > self._position]
@@ -214,6 +215,7 @@ class Feed:
             lambda conn: recorder.record(conn, outcomes, Charts(), channel="adt", cursor=cursor, now=now)
         )
         self.intake.late.have_outcomes([entry.id for entry in entries])
+        return self._position
 
     async def _outcomes(self, entries: Sequence[int]) -> dict[int, Verdict]:
         found = await self.store.read(lambda conn: self.store.recorder.outcomes(conn, entries))

@@ -179,9 +179,7 @@ def test_a40_with_several_groups_merges_each(heart: Heart) -> None:
 
 def test_a40_whose_identifiers_do_not_pair_is_dead_lettered_and_nobody_is_merged(heart: Heart) -> None:
     admit(heart)
-    outcome = heart.send(
-        adt("A40", at="20260309120000", pid3="999^^^OTHER^MR", segments=("MRG|558181838^^^MRN^MR",))
-    )
+    outcome = heart.send(adt("A40", at="20260309120000", pid3="999^^^OTHER^MR", segments=("MRG|558181838^^^MRN^MR",)))
     assert outcome.state is EntryState.DEAD
     assert outcome.dead_letter is not None
     assert outcome.dead_letter.error == "merge-pairing"
@@ -273,7 +271,9 @@ def test_a_refused_entry_becomes_a_dead_letter_of_the_intake(heart: Heart) -> No
     assert (outcome.dead_letter.stage, outcome.dead_letter.error) == (Stage.INTAKE, "version-not-accepted")
 
 
-@pytest.mark.parametrize("payload", [b"", b"MSH", b"MSH|^~\\&|", b"\x00\xff" * 50, b"MSH|^~\\&|A|B|C|D|||ADT^A01|1|P|2.5\r"])
+@pytest.mark.parametrize(
+    "payload", [b"", b"MSH", b"MSH|^~\\&|", b"\x00\xff" * 50, b"MSH|^~\\&|A|B|C|D|||ADT^A01|1|P|2.5\r"]
+)
 def test_no_bytes_break_processing(heart: Heart, payload: bytes) -> None:
     outcome = heart.send(payload)
     assert outcome.state is EntryState.DEAD

@@ -1,0 +1,81 @@
+"""The systemd units: without a word from the verifier, hardened, and socket-activated."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from harness import Sender, Site
+
+UNITS = Path(__file__).parents[2] / "systemd"
+EXPOSURE_MAX = 1.5
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None or shutil.which("systemd-socket-activate") is None,
+    reason="systemd's tools are not on this machine",
+)
+
+
+@needs_systemd
+def test_the_verifier_has_nothing_to_say() -> None:
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(UNITS / "handoff.service"), str(UNITS / "handoff.socket")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@needs_systemd
+def test_the_service_is_hardened() -> None:
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(UNITS / "handoff.service")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = re.search(r"exposure level for handoff.service: ([0-9.]+)", done.stdout)
+    assert found, done.stdout + done.stderr
+    assert float(found[1]) <= EXPOSURE_MAX
+
+
+@needs_systemd
+def test_a_socket_that_systemd_opened_is_used_and_a_sender_who_came_early_is_answered(site: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        ["systemd-socket-activate", f"--listen=127.0.0.1:{port}", "--fdname=main-campus",
+         sys.executable, "-P", "-m", "engine", "run"],
+        cwd=site.folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 20
+        while True:  # the daemon is only started by this connection; it waits in the socket's queue meanwhile
+            try:
+                raw = socket.create_connection(("127.0.0.1", port), timeout=30)
+                break
+            except ConnectionRefusedError:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        with raw:
+            answer = Sender(raw).exchange(
+                "MSH|^~\\&|A|B|C|D|20260301120000||ADT^A28^ADT_A05|1|P|2.5.1\r"
+                "EVN|A28|20260301120000\rPID|1||77^^^MRN^MR\r"
+            )
+        assert b"MSA|AA|1" in answer
+        status = json.loads(site.run("status", "--json").stdout)
+        assert [(c["name"], c["port"]) for c in status["channels"]] == [("main-campus", port)]
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0

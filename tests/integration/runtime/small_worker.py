@@ -1,0 +1,69 @@
+"""A worker with services of the test's choice, run as a real child process by `test_supervisor.py`.
+
+usage: small_worker.py BEHAVIOUR FOLDER --fd N --parent PID
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from pathlib import Path
+
+from engine.errors import SettingsError
+from engine.runtime import worker
+from engine.runtime.worker import Assembly, Depths, WorkerContext
+from engine.settings import Configuration
+from engine.yamlfile import Problem
+
+
+def main() -> None:
+    behaviour, folder = sys.argv[1], Path(sys.argv[2])
+    fd, parent = int(sys.argv[4]), int(sys.argv[6])
+    with (folder / "starts").open("a") as starts:
+        starts.write(f"{os.getpid()}\n")
+    if behaviour == "dies":
+        os._exit(3)
+
+    async def assemble(_: Configuration, context: WorkerContext) -> Assembly:
+        async def works() -> None:
+            while not context.stopping.is_set():
+                await context.work.wait(30)
+                with (folder / "worked").open("a") as worked:
+                    worked.write("x")
+                context.tally.processed("adt", "processed")
+                context.have_outcomes([7])
+            await asyncio.sleep(0.1)  # the batch in hand
+            (folder / "finished").touch()
+
+        async def fails() -> None:
+            with (folder / "failed").open("a") as failed:
+                failed.write("x")
+            raise RuntimeError("a defect")
+
+        async def hangs() -> None:
+            await context.stopping.wait()
+            time.sleep(60)
+
+        async def reload(configuration: Configuration) -> None:
+            if configuration.site.node == "bad":
+                raise SettingsError((Problem("config.yaml", 1, 1, "node", "is not to my liking"),))
+            (folder / "node").write_text(configuration.site.node)
+
+        async def depths() -> Depths:
+            return Depths(pending={"adt": 2}, outbox={"files": {"pending": 3}})
+
+        async def close() -> None:
+            (folder / "closed").touch()
+
+        services = {"works": works, "fails": fails} if behaviour == "fails" else {"works": works}
+        if behaviour == "hangs":
+            services = {"hangs": hangs}
+        return Assembly(services=services, reload=reload, depths=depths, close=close)
+
+    sys.exit(asyncio.run(worker.serve(fd, parent, assemble)))
+
+
+if __name__ == "__main__":
+    main()
