@@ -83,7 +83,6 @@ def recorded_configuration(store: Store, base: Path, version: str) -> CompiledCo
 
 async def assemble_worker(configuration: Configuration, context: WorkerContext) -> Assembly:
     """The worker's services over the store. Waits until the worker before this one has let go of the charts."""
-    from engine.runtime.courier import Courier, Route
     from engine.runtime.processor import Processor
     from engine.store.counts import pending
     from engine.store.lock import worker_lock

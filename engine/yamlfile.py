@@ -1,7 +1,7 @@
 """YAML files as people edit them: every problem is reported with file, line, column and key.
 
 Why our own constructor over libyaml's parser: PyYAML's own reads `no` as False, `012` as 10, `1:30` as 90 and takes
-duplicate keys; ruamel's parser needs 0.3 s for a thousand lines, which the start of the daemon can't afford. Scalars follow
+duplicate keys; ruamel's parser needs 0.3 s for a thousand lines: too long for the start. Scalars follow
 the YAML 1.2 core schema, except that digits with a leading zero stay text (disposition codes, ICD prefixes).
 """
 

@@ -41,6 +41,8 @@ _FUTURE_MAX: Final = timedelta(days=1)
 """An event further in the future than this has a wrong clock; taken at its word it would make all later ones stale."""
 
 _MERGE_GROUPS_MAX: Final = 100
+_MERGES_MAX: Final = 500
+"""Pairs of identifiers in one message. More have no meaning, and would hold up everybody else's messages."""
 
 
 class Prepared(Phi, frozen=True, kw_only=True):
@@ -120,6 +122,8 @@ def _read_merges(entry: Entry, channel: CompiledChannel, message: Message, devia
         mapped = channel.mapping.apply(group)
         event = _event(entry, channel, Meaning.PERSON, mapped)
         events.append(event)
+        if len(merges) + len(mapped.merged) > _MERGES_MAX:
+            raise _merge_structure("MRG-1", f"more than {_MERGES_MAX} identifiers to merge in one message")
         pairs = _pair(event.identifiers[0], mapped, channel)
         merges.extend(pairs)
         touched |= _identities(event.identifiers)
@@ -295,6 +299,7 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
     deviations = list(prepared.deviations)
     note = merge.note
     last = merge
+    subjects: dict[str, str | None] = {}
     for event in prepared.events:
         last = apply_event(view, event, channel.dispositions)
         effects.extend(last.effects)
@@ -302,11 +307,13 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
         note = note or last.note
         if last.chart is None:  # pragma: no cover - apply_event always gives a chart
             continue
-        before = _together(charts, last.chart.id, folded)
-        chart = _follow_up(before, last.chart, last.encounter, channel, now)
-        changed[chart.id] = chart
+        changed[last.chart.id] = last.chart
+        subjects[last.chart.id] = last.encounter
         if len(prepared.events) > 1:
-            view = _overlay(view, [chart])
+            view = _overlay(view, [last.chart])
+    for chart_id, subject in subjects.items():
+        before = _together(charts, chart_id, folded)
+        changed[chart_id] = _follow_up(before, changed[chart_id], subject, channel, now)
     final: list[Chart] = []
     deliveries: list[Delivery] = []
     for chart in changed.values():
@@ -319,15 +326,15 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
             together = _together(charts, chart.id, folded)
             effects.extend((*score_effects(together, chart), *task_effects(together, chart)))
             deliveries.extend(chart_deliveries(before, chart, channel, merged=folded.get(chart.id, ())))
-    subject = changed.get(last.chart.id) if last.chart is not None else None
-    if subject is not None:
-        deliveries.extend(forward_deliveries(entry, subject.id, channel))
+    spoken_of = changed.get(last.chart.id) if last.chart is not None else None
+    if spoken_of is not None:
+        deliveries.extend(forward_deliveries(entry, spoken_of.id, channel))
     return Outcome(
         entry_id=entry.id,
         state=EntryState.PROCESSED,
         reason=note,
-        chart_id=subject.id if subject else None,
-        patient_key=subject.patient.key if subject else None,
+        chart_id=spoken_of.id if spoken_of else None,
+        patient_key=spoken_of.patient.key if spoken_of else None,
         encounter_key=last.encounter,
         charts=tuple(final),
         deliveries=tuple(deliveries) if channel.settings.mode == "live" else (),

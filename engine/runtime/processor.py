@@ -1,7 +1,7 @@
 """The processor: takes the next entries of the journal in order, works on them, records what came of them.
 
 The batch is the unit of IO, the message the unit of thought: every chart that a batch touches is loaded in one go, the
-entries are worked on one after the other against the charts in memory, and all outcomes are recorded in one transaction.
+entries are worked on one after the other against the charts in memory, all outcomes are recorded in one transaction.
 """
 
 from __future__ import annotations
@@ -67,13 +67,16 @@ class Processor:
         self._tally = tally
         self._recorded: OrderedDict[str, CompiledConfiguration | None] = OrderedDict()
         self._observed: dict[str, datetime] = {}
+        self._ready: dict[tuple[str, str], CompiledChannel] = {}
+        """Channels with the time since when they are observed, by configuration version and name."""
 
     def reload(self, configuration: CompiledConfiguration) -> None:
         """Work with another configuration from the next batch on."""
         self._configuration = configuration
+        self._ready.clear()
 
     async def run(self, work: Wake, written: Wake, stopping: asyncio.Event) -> None:
-        """Work until told to stop; the batch in hand is finished first. `work` wakes it, `written` tells the couriers."""
+        """Work until told to stop; the batch in hand is finished first. `work` wakes it, `written` wakes couriers."""
         while not stopping.is_set():
             try:
                 count = await asyncio.to_thread(self.step)
@@ -125,7 +128,7 @@ class Processor:
                     self._batch(name, entries[:middle], cursor)
                     self._batch(name, entries[middle:], entries[middle - 1].id)
                     return
-                log.error("an entry could not be recorded", channel=name, entry=entries[0].id, exc_info=error)
+                log.exception("an entry could not be recorded", channel=name, entry=entries[0].id)
                 self._bury(name, entries[0], cursor, error)
             return
         raise StoreUnavailableError(f"the charts of a batch of {name} kept changing; trying again later")
@@ -163,7 +166,7 @@ class Processor:
         try:
             return prepare(entry, channel)
         except Exception as error:  # one message never stops the others: it is buried and the log says where it broke
-            log.error("an entry broke the processing", channel=entry.channel, entry=entry.id, exc_info=error)
+            log.exception("an entry broke the processing", channel=entry.channel, entry=entry.id)
             return Prepared(entry=entry, outcome=internal_failure(entry, channel.version, error))
 
     def _decide(
@@ -175,7 +178,7 @@ class Processor:
         try:
             return decide(prepared, channel, charts, now)
         except Exception as error:  # as above
-            log.error("an entry broke the processing", channel=entry.channel, entry=entry.id, exc_info=error)
+            log.exception("an entry broke the processing", channel=entry.channel, entry=entry.id)
             return internal_failure(entry, channel.version, error)
 
     def _bury(self, name: str, entry: Entry, cursor: int, error: Exception) -> None:
@@ -191,7 +194,12 @@ class Processor:
         channel = configuration.channels.get(entry.channel) if configuration is not None else None
         if channel is None:
             return None
-        return dataclasses.replace(channel, observed_since=self._observed.get(entry.channel))
+        observed = self._observed.get(entry.channel)
+        known = self._ready.get((channel.version, entry.channel))
+        if known is None or known.observed_since != observed:
+            known = dataclasses.replace(channel, observed_since=observed)
+            self._ready[channel.version, entry.channel] = known
+        return known
 
     def _recorded_configuration(self, version: str) -> CompiledConfiguration | None:
         if version not in self._recorded:
@@ -199,8 +207,8 @@ class Processor:
                 self._recorded[version] = self._recompile(version)
             except StoreError:
                 raise
-            except HandoffError as error:
-                log.error("a recorded configuration can't be compiled", version=version, exc_info=error)
+            except HandoffError:
+                log.exception("a recorded configuration can't be compiled", version=version)
                 self._recorded[version] = None
             while len(self._recorded) > _RECORDED_CONFIGURATIONS_MAX:
                 self._recorded.popitem(last=False)
