@@ -54,6 +54,7 @@ _GROUP_EXCHANGES_MAX: Final = 1024
 _GROUP_BYTES_MAX: Final = 16 << 20
 _MARKS_SECONDS: Final = 0.5
 """How long the states of answers wait for a group to ride on."""
+_FILL_SECONDS_MAX: Final = 0.001
 _PROBE_SECONDS: Final = 1.0
 _LOG_SECONDS: Final = 10.0
 """A store that fails is logged at once, then so often."""
@@ -89,6 +90,10 @@ class Intake:
         self._unsent: list[int] = []
         self._answered: list[tuple[int, AckCode]] = []
         self._wake = asyncio.Event()
+        self._busy = 0
+        """How many exchanges were waiting or being stored when the last group was done."""
+        self._wanted = 0
+        self._filled = asyncio.Event()
         self._marks_timer: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
@@ -145,6 +150,8 @@ class Intake:
             self._sequenced = True
         self._pending.append(exchange)
         self._wake.set()
+        if self._wanted and len(self._pending) >= self._wanted:
+            self._filled.set()
 
     def too_many_connections(self, lane: Lane) -> bytes:
         """What a connection over the limit is told before it is closed; empty when this channel answers nothing."""
@@ -227,9 +234,27 @@ class Intake:
                 else:  # with or without traffic, find out when the store works again
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._wake.wait(), _PROBE_SECONDS)
-            await self._commit(self._next_group())
+            await self._fill()
+            group = self._next_group()
+            await self._commit(group)
+            self._busy = len(group) + len(self._pending)
         if self._sent or self._unsent or self._answered:
             await self._commit([])
+
+    async def _fill(self) -> None:
+        """With many senders, wait for half of them, a millisecond at most.
+
+        They answer to the last group one after the other; without this the first of them alone would make a group, and
+        all others would wait for its sync. With halves, one is judged while the other is on its way to the disk.
+        """
+        wanted = self._busy // 2
+        if len(self._pending) >= wanted or self._closing:
+            return
+        self._wanted = wanted
+        self._filled.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._filled.wait(), _FILL_SECONDS_MAX)
+        self._wanted = 0
 
     def _next_group(self) -> list[Exchange]:
         pending = self._pending

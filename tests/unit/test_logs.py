@@ -1,4 +1,4 @@
-"""Nothing of a message can get into the log: unknown fields, values of the wrong shape, texts and locals are withheld."""
+"""Nothing of a message can get into the log: unknown fields, wrong shapes, texts and locals are withheld."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker as a real child process: it is kept alive, hears hints, reloads, ends in order, and never outlives main."""
+"""The worker as a real child: kept alive, hears hints, reloads, ends in order, never outlives main."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ class Feed:
         self.senders.append(sender)
         return sender
 
-    # --- the other side of the store -----------------------------------------------------------------------------------
+    # --- the other side of the store ------------------------------------------------------------------------------
 
     def entries(self) -> list[Entry]:
         return self.store.read_now(lambda conn: self.store.journal.after(conn, "adt", 0, 100_000))

@@ -182,6 +182,78 @@ def test_a_stay_first_seen_in_an_a08_after_its_end_gets_its_discharge_from_the_l
     assert ward.encounter().discharges == 1
 
 
+@pytest.mark.parametrize("meaning", [Meaning.UPDATE, Meaning.TRANSFER])
+def test_a_late_a03_counts_though_a_newer_event_had_opened_the_encounter(ward: Ward, meaning: Meaning) -> None:
+    ward.apply(meaning, 5)
+    ward.apply(Meaning.DISCHARGE, 3, encounter={"class_": "I", "disposition": "01"})
+    assert (ward.encounter().status, ward.encounter().discharges) == (EncounterStatus.FINISHED, 1)
+
+
+def test_an_encounter_that_goes_on_holds_nothing_of_a_discharge(ward: Ward) -> None:
+    ward.apply(Meaning.DISCHARGE, 3, encounter={"disposition": "01", "discharged_at": "2026-03-03T09:00:00-05:00"})
+    ward.apply(Meaning.ADMIT, 8, encounter={"class_": "I", "admitted_at": "2026-03-08T09:00:00-05:00"})
+    encounter = ward.encounter()
+    assert encounter.status is EncounterStatus.ACTIVE
+    assert (encounter.discharged_at, encounter.disposition) == (None, None)
+    assert "discharged_at" not in encounter.time_sources
+    ward.apply(Meaning.DISCHARGE, 9)
+    assert ward.encounter().disposition is None
+
+
+def test_a_cancelled_discharge_clears_what_an_update_newer_than_it_had_said_of_the_discharge(ward: Ward) -> None:
+    ward.apply(Meaning.DISCHARGE, 3)
+    ward.apply(Meaning.UPDATE, 7, encounter={"disposition": "01", "discharged_at": "2026-03-03T09:00:00-05:00"})
+    ward.apply(Meaning.CANCEL_DISCHARGE, 6)
+    assert (ward.encounter().discharged_at, ward.encounter().disposition) == (None, None)
+
+
+def test_an_a01_recorded_after_the_discharge_of_its_own_stay_does_not_open_it_again(ward: Ward) -> None:
+    ward.apply(Meaning.DISCHARGE, 3, encounter={"disposition": "01"})
+    ward.apply(Meaning.ADMIT, 4, encounter={"class_": "I", "admitted_at": "2026-03-01T08:00:00-05:00"})
+    encounter = ward.encounter()
+    assert (encounter.status, encounter.class_) == (EncounterStatus.FINISHED, "I")
+    assert encounter.admitted_at == "2026-03-01T08:00:00-05:00"
+
+
+def test_an_a01_of_another_class_after_the_discharge_opens_the_visit_again(ward: Ward) -> None:
+    ward.apply(Meaning.REGISTER, 1, encounter={"class_": "E"})
+    ward.apply(Meaning.DISCHARGE, 2, encounter={"disposition": "01"})
+    ward.apply(Meaning.ADMIT, 3)
+    assert (ward.encounter().status, ward.encounter().class_) == (EncounterStatus.ACTIVE, "I")
+
+
+def test_a_discharge_that_is_none_changes_nothing_of_an_earlier_one_and_is_not_counted(ward: Ward) -> None:
+    ward.apply(Meaning.UPDATE, 2, encounter={"class_": "I", "discharged_at": "2026-03-02T10:00:00-05:00"})
+    ward.apply(Meaning.DISCHARGE, 3, encounter={"disposition": "30", "discharged_at": "2026-03-03T10:00:00-05:00"})
+    assert (ward.encounter().discharges, ward.encounter().discharged_at) == (0, "2026-03-02T10:00:00-05:00")
+
+
+def test_a_null_for_the_time_of_an_arrival_or_discharge_leaves_that_of_the_event(ward: Ward) -> None:
+    for _ in range(2):
+        ward.apply(Meaning.ADMIT, 1, encounter={"class_": "I", "admitted_at": None})
+        assert ward.encounter().admitted_at == "2026-03-01T10:00:00-05:00"
+    for _ in range(2):
+        ward.apply(Meaning.DISCHARGE, 3, encounter={"discharged_at": None})
+        assert ward.encounter().discharged_at == "2026-03-03T10:00:00-05:00"
+
+
+def test_more_news_of_a_cancelled_visit_found_by_its_account_opens_no_other(ward: Ward) -> None:
+    ward.apply(Meaning.ADMIT, 1, account="A1")
+    ward.apply(Meaning.CANCEL_ADMIT, 2, account="A1", visit=None, visit_number=None)
+    ward.apply(Meaning.CANCEL_ADMIT, 2, account="A1", visit=None, visit_number=None)
+    chart = ward.charts.find(mrn())
+    assert chart is not None
+    assert [encounter.key for encounter in chart.encounters] == ["MRN:V1"]
+
+
+def test_a_death_by_disposition_is_the_same_said_twice_beside_a_pid_30_that_says_no(ward: Ward) -> None:
+    for _ in range(2):
+        ward.apply(Meaning.DISCHARGE, 3, patient={"deceased": False}, encounter={"disposition": "20"})
+        chart = ward.charts.find(mrn())
+        assert chart is not None
+        assert chart.patient.deceased is True
+
+
 def test_a_stale_event_turns_no_newer_field_back_but_fills_an_empty_one(ward: Ward) -> None:
     ward.apply(Meaning.UPDATE, 5, patient={"name": Name(family="New")})
     ward.apply(Meaning.UPDATE, 4, patient={"name": Name(family="Old"), "sex": "F"})
@@ -293,6 +365,16 @@ def test_a40_moves_encounters_and_makes_the_old_identity_an_alias(ward: Ward) ->
     found = ward.charts.find(mrn("1"))
     assert found is not None
     assert found.id == "chart-2"
+
+
+def test_a40_does_not_bring_back_what_the_survivor_had_cleared_since(ward: Ward) -> None:
+    phones = ("+12125550100",)
+    ward.apply(Meaning.PERSON, 1, patient={"phones": phones, "language": "en"}, identifiers=(mrn("2"),), chart_id="c2")
+    ward.apply(Meaning.PERSON, 2, patient={"phones": None})
+    survivor = apply_merges(ward.charts, (merge("1", "2"),)).chart
+    assert survivor is not None
+    assert survivor.patient.phones == ()
+    assert survivor.patient.language == "en"
 
 
 def test_a40_of_an_unknown_old_identity_still_leaves_an_alias(ward: Ward) -> None:

@@ -61,6 +61,11 @@ def adt(
     return "\r".join([*lines, *segments, ""]).encode()
 
 
+def merge(survivor: str, merged: str, *, at: str = "20260309120000") -> bytes:
+    """An A40 of two medical record numbers."""
+    return adt("A40", at=at, pid3=f"{survivor}^^^MRN^MR", segments=(f"MRG|{merged}^^^MRN^MR",))
+
+
 def _segment(name: str, fields: dict[int, str]) -> str:
     return "|".join([name, *(fields.get(number, "") for number in range(1, max(fields) + 1))])
 

@@ -6,10 +6,10 @@ from datetime import timedelta
 
 import msgspec
 import pytest
-from heart import NOW, Heart, adt
+from heart import NOW, Heart, adt, merge
 
 from engine.domain.delivery import Operation, Stage
-from engine.domain.encounter import EncounterStatus
+from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.message import AckCode, Entry, EntryState, Refusal
 from engine.domain.score import Band
 from engine.domain.task import TaskState
@@ -19,6 +19,8 @@ CHF = "DG1|1||I50.9^Heart failure^I10|||F"
 DIABETES = "DG1|2||E11.9^Diabetes^I10|||F"
 ADMITTED = {4: "E", 44: "20260301113000"}
 HOME = {**ADMITTED, 36: "01", 45: "20260306114500"}
+AGAIN = {4: "E", 19: "V2^^^MRN", 44: "20260308113000"}
+"""A second stay."""
 
 
 @pytest.fixture
@@ -36,6 +38,10 @@ def discharge(heart: Heart, at: str = "20260306120000", **pv1: str) -> None:
 
 def open_kinds(heart: Heart) -> set[str]:
     return {task.kind for task in heart.chart().tasks if task.state is TaskState.OPEN}
+
+
+def score(heart: Heart, model: str) -> int:
+    return next(one.min for one in heart.chart().scores if one.model == model)
 
 
 def test_a_discharge_gives_patient_encounter_scores_tasks_and_deliveries(heart: Heart) -> None:
@@ -138,10 +144,9 @@ def test_a_readmission_suspends_the_earlier_plan_and_its_cancel_brings_it_back(h
     admit(heart)
     discharge(heart)
     planned = open_kinds(heart)
-    again = {19: "V2^^^MRN", 44: "20260308113000"}
-    heart.send(adt("A01", at="20260308120000", pv1=again))
+    heart.send(adt("A01", at="20260308120000", pv1=AGAIN))
     assert open_kinds(heart) == set()
-    heart.send(adt("A11", at="20260308130000", pv1=again))
+    heart.send(adt("A11", at="20260308130000", pv1=AGAIN))
     assert open_kinds(heart) == planned
 
 
@@ -152,12 +157,137 @@ def test_news_of_an_earlier_stay_plans_nothing_while_the_patient_is_in_hospital_
     assert open_kinds(heart) == set()
 
 
+def test_a_suspended_plan_whose_discharge_is_cancelled_does_not_come_back(heart: Heart) -> None:
+    admit(heart)
+    discharge(heart)
+    heart.send(adt("A01", at="20260308120000", pv1=AGAIN))
+    heart.send(adt("A13", at="20260308123000", pv1=ADMITTED))
+    heart.send(adt("A11", at="20260308130000", pv1=AGAIN))
+    assert open_kinds(heart) == set()
+    assert {task.state for task in heart.chart().tasks} == {TaskState.RETRACTED}
+
+
+def test_a_plan_stays_suspended_while_another_readmission_stands(heart: Heart) -> None:
+    admit(heart)
+    discharge(heart)
+    third = {4: "E", 19: "V3^^^MRN", 44: "20260310113000"}
+    heart.send(adt("A01", at="20260308120000", pv1=AGAIN))
+    heart.send(adt("A03", at="20260309120000", pv1=AGAIN | {36: "01", 45: "20260309114500"}))
+    heart.send(adt("A01", at="20260310120000", pv1=third))
+    heart.send(adt("A11", at="20260310130000", pv1=AGAIN))
+    assert open_kinds(heart) == set()
+
+
+def test_a_stay_of_long_ago_that_is_heard_of_late_takes_nobody_s_plan_away(heart: Heart) -> None:
+    admit(heart)
+    discharge(heart)
+    planned = open_kinds(heart)
+    heart.send(adt("A01", at="20260101120000", pv1={4: "E", 19: "V0^^^MRN", 44: "20260101113000"}))
+    assert open_kinds(heart) == planned
+
+
+def test_a_stay_whose_end_was_never_heard_of_suspends_no_later_plan(heart: Heart) -> None:
+    heart.send(adt("A01", at="20260101120000", pv1={4: "E", 19: "V0^^^MRN", 44: "20260101113000"}))
+    admit(heart)
+    discharge(heart)
+    assert "tcm_contact" in open_kinds(heart)
+
+
+def test_a_discharge_heard_of_after_the_readmission_ended_leaves_the_plan_of_the_later_stay(heart: Heart) -> None:
+    admit(heart)
+    heart.send(adt("A01", at="20260308120000", pv1=AGAIN))
+    heart.send(adt("A03", at="20260309120000", pv1=AGAIN | {36: "01", 45: "20260309114500"}))
+    discharge(heart)
+    assert {task.encounter for task in heart.chart().tasks if task.state is TaskState.OPEN} == {"MRN:V2"}
+
+
+def test_an_emergency_visit_that_becomes_an_admission_suspends_the_earlier_plan(heart: Heart) -> None:
+    admit(heart)
+    discharge(heart)
+    heart.send(adt("A04", at="20260308120000", pv1=AGAIN | {2: "E"}))
+    assert "tcm_contact" in open_kinds(heart)
+    heart.send(adt("A01", at="20260308140000", pv1=AGAIN))
+    assert open_kinds(heart) == set()
+
+
+def test_a_merge_into_a_patient_who_is_in_hospital_suspends_the_plan_that_it_brings(heart: Heart) -> None:
+    admit(heart)
+    discharge(heart)
+    heart.send(adt("A01", at="20260308120000", pid3="2^^^MRN^MR", pv1=AGAIN))
+    heart.send(merge("2", "558181838"))
+    assert {task.suspended_by for task in heart.chart().tasks} == {"MRN:V2"}
+
+
+def test_an_emergency_visit_heard_of_late_scores_the_stay_after_it_again(heart: Heart) -> None:
+    heart.send(adt("A01", at="20260301120000", pv1=ADMITTED, segments=(CHF,)))
+    before = score(heart, "lace")
+    heart.send(adt("A04", at="20260201120000", pv1={2: "E", 19: "V0^^^MRN", 44: "20260201113000"}))
+    assert score(heart, "lace") == before + 1
+
+
+def test_a_death_by_disposition_is_taken_back_with_the_discharge(heart: Heart) -> None:
+    admit(heart)
+    heart.send(adt("A03", pv1=HOME | {36: "20"}))
+    assert heart.chart().patient.deceased is True
+    heart.send(adt("A13", at="20260306130000", pv1=ADMITTED))
+    assert (heart.chart().patient.deceased, heart.chart().patient.deceased_at) == (None, None)
+    discharge(heart, at="20260307120000")
+    assert "tcm_contact" in open_kinds(heart)
+
+
+def test_a_death_that_pid_30_states_stands_when_the_discharge_is_cancelled(heart: Heart) -> None:
+    admit(heart)
+    heart.send(adt("A03", pv1=HOME | {36: "20"}, pid={30: "Y"}))
+    heart.send(adt("A13", at="20260306130000", pv1=ADMITTED))
+    assert heart.chart().patient.deceased is True
+
+
+def test_a_discharge_whose_disposition_is_corrected_to_death_cancels_every_task(heart: Heart) -> None:
+    admit(heart)
+    discharge(heart)
+    heart.send(adt("A08", at="20260306130000", pv1=HOME | {36: "20"}))
+    assert heart.chart().patient.deceased is True
+    assert open_kinds(heart) == set()
+
+
+def test_a_time_of_death_is_a_death(heart: Heart) -> None:
+    admit(heart)
+    discharge(heart)
+    heart.send(adt("A31", at="20260308120000", pid={29: "20260308110000"}))
+    assert heart.chart().patient.deceased is True
+    assert open_kinds(heart) == set()
+
+
+def test_a_discharge_without_visit_number_replayed_is_the_same_discharge(heart: Heart) -> None:
+    heart.send(adt("A01", at="20260301120000", pv1={19: ""}))
+    message = adt("A03", pv1={19: "", 36: "01"})
+    heart.send(message)
+    again = heart.send(message)
+    assert len(heart.chart().encounters) == 1
+    assert again.deliveries == ()
+
+
+def test_a_visit_number_without_authority_is_the_same_visit_whichever_identifier_leads(heart: Heart) -> None:
+    heart.send(adt("A01", at="20260301120000", pid3="1^^^MRN^MR~9^^^EPI^PI", pv1=ADMITTED | {19: "V1"}))
+    heart.send(adt("A03", pid3="9^^^EPI^PI", pv1=HOME | {19: "V1"}))
+    encounter: Encounter = heart.chart("1").encounters[0]
+    assert len(heart.chart("1").encounters) == 1
+    assert (encounter.key, encounter.status) == ("MRN:V1", EncounterStatus.FINISHED)
+
+
+def test_a_visit_without_number_that_a_merge_brought_along_is_known_again(heart: Heart) -> None:
+    message = adt("A04", at="20260301120000", pid3="1^^^MRN^MR", pv1={2: "E", 19: ""})
+    heart.send(message)
+    heart.send(merge("2", "1"))
+    assert heart.send(message).deliveries == ()
+    assert len(heart.chart("2").encounters) == 1
+
+
 def test_a40_moves_encounters_tasks_and_identity_and_tells_the_destinations(heart: Heart) -> None:
     admit(heart)
     discharge(heart)
     tasks = len(heart.chart().tasks)
-    merge = adt("A40", at="20260309120000", pid3="999^^^MRN^MR", segments=("MRG|558181838^^^MRN^MR",))
-    outcome = heart.send(merge)
+    outcome = heart.send(merge("999", "558181838"))
     assert heart.chart().patient.key == "MRN:999"
     assert heart.chart("999").patient.merged_from == ("MRN:558181838",)
     assert len(heart.chart("999").tasks) == tasks
@@ -200,10 +330,110 @@ def test_a40_does_not_merge_by_a_shared_social_security_number(heart: Heart) -> 
     assert heart.chart("2").patient.key == "MRN:3"
 
 
-def test_two_types_of_the_same_number_are_two_patients(heart: Heart) -> None:
+def test_a40_tells_destinations_of_every_identity_that_it_merges(heart: Heart) -> None:
+    for value in "123":
+        heart.send(adt("A28", pid3=f"{value}^^^MRN^MR"))
+    chain = adt(
+        "A40",
+        at="20260309120000",
+        pid3="2^^^MRN^MR",
+        segments=("MRG|1^^^MRN^MR", "PID|2||3^^^MRN^MR||Roe^Rich", "MRG|2^^^MRN^MR"),
+    )
+    outcome = heart.send(chain)
+    told = [msgspec.json.decode(d.payload) for d in outcome.deliveries if d.operation is Operation.MERGE_PATIENT]
+    assert sorted(told, key=lambda one: one["merged"]) == [
+        {"survivor": "MRN:3", "merged": "MRN:1"},
+        {"survivor": "MRN:3", "merged": "MRN:2"},
+    ]
+    assert len({d.idempotency_key for d in outcome.deliveries}) == len(outcome.deliveries)
+
+
+def test_a40_over_several_identifiers_keeps_the_patient_s_key(heart: Heart) -> None:
+    heart.send(adt("A28", pid3="1^^^MRN^MR~P1^^^EPI^PI"))
+    heart.send(adt("A28", pid3="2^^^MRN^MR"))
+    pid3, mrg1 = "2^^^MRN^MR~P2^^^EPI^PI", "1^^^MRN^MR~P1^^^EPI^PI"
+    heart.send(adt("A40", at="20260309120000", pid3=pid3, segments=(f"MRG|{mrg1}",)))
+    patients = {heart.chart(value, "MRN", "MR").patient.key for value in "12"}
+    patients |= {heart.chart(value, "EPI", "PI").patient.key for value in ("P1", "P2")}
+    assert patients == {"MRN:2"}
+
+
+@pytest.mark.parametrize(
+    ("pid3", "segments", "error"),
+    [
+        ("2^^^MRN^MR~P3^^^EPI^PI", ("MRG|1^^^MRN^MR~P1^^^EPI^PI",), "merge-contradiction"),
+        ("2^^^MRN^MR", ("MRG|1^^^MRN^MR", "PID|2||3^^^MRN^MR||Roe", "MRG|1^^^MRN^MR"), "merge-contradiction"),
+        ("2^^^MRN^MR", ("MRG|1^^^MRN^MR", "PID|2||1^^^MRN^MR||Roe", "MRG|2^^^MRN^MR"), "merge-contradiction"),
+        ("2^^^MRN^MR~1^^^MRN^MR", ("MRG|1^^^MRN^MR~2^^^MRN^MR",), "merge-with-itself"),
+        ("2^^^MRN^MR", ("MRG|1^^^MRN^MR~3^^^MRN^MR",), "merge-pairing"),
+        ("2^^^MRN^MR", ("MRG|1^^^MRN^MR", "PID|2||3^^^MRN^MR||Roe"), "merge-structure"),
+    ],
+    ids=["survivors-differ", "one-into-two", "circle", "swapped", "missing-partner", "missing-group"],
+)
+def test_a40_that_contradicts_itself_is_dead_lettered_and_nobody_is_merged(
+    heart: Heart, pid3: str, segments: tuple[str, ...], error: str
+) -> None:
+    heart.send(adt("A28", pid3="1^^^MRN^MR~P1^^^EPI^PI"))
+    heart.send(adt("A28", pid3="2^^^MRN^MR"))
+    heart.send(adt("A28", pid3="3^^^MRN^MR~P3^^^EPI^PI"))
+    outcome = heart.send(adt("A40", at="20260309120000", pid3=pid3, segments=segments))
+    assert outcome.dead_letter is not None
+    assert outcome.dead_letter.error == error
+    assert {heart.chart(value).patient.key for value in "123"} == {"MRN:1", "MRN:2", "MRN:3"}
+
+
+def test_a40_before_whose_first_pid_an_mrg_stands_merges_nobody_into_two(heart: Heart) -> None:
+    merged = "\rMRG|1^^^MRN^MR\rPID|"
+    one_too_early = adt("A40", pid3="2^^^MRN^MR", segments=("PID|2||3^^^MRN^MR||Roe",)).decode()
+    outcome = heart.send(one_too_early.replace("\rPID|", merged, 1).encode())
+    assert outcome.dead_letter is not None
+    assert outcome.dead_letter.error == "merge-structure"
+
+
+def test_a40_of_an_identity_that_was_merged_elsewhere_before_is_for_a_person_to_decide(heart: Heart) -> None:
+    for value in "123":
+        heart.send(adt("A28", pid3=f"{value}^^^MRN^MR"))
+    heart.send(merge("2", "1"))
+    outcome = heart.send(merge("3", "1", at="20260310120000"))
+    assert outcome.dead_letter is not None
+    assert outcome.dead_letter.error == "merge-contradiction"
+    assert {heart.chart(value).patient.key for value in "123"} == {"MRN:2", "MRN:3"}
+
+
+def test_a40_merges_by_no_authority_that_may_not_be_the_key() -> None:
+    heart = Heart(identity={"authority": "MRN", "authorities": ["MRN"]})
+    heart.send(adt("A28", pid3="9^^^MRN^MR~78^^^OTHER^MR"))
+    pid3, mrg1 = "2^^^MRN^MR~77^^^OTHER^MR", "1^^^MRN^MR~78^^^OTHER^MR"
+    heart.send(adt("A40", at="20260309120000", pid3=pid3, segments=(f"MRG|{mrg1}",)))
+    assert heart.chart("9").patient.key == "MRN:9"
+    assert heart.chart("1").patient.key == "MRN:2"
+
+
+def test_what_moves_with_a_merge_is_not_told_as_new(heart: Heart) -> None:
+    admit(heart)
+    discharge(heart)
+    kinds = {effect.kind for effect in heart.send(merge("2", "558181838")).effects}
+    assert not kinds & {"task-created", "scored"}
+
+
+def test_a40_with_more_identifiers_than_make_sense_is_dead_lettered(heart: Heart) -> None:
+    pid3, mrg1 = ("~".join(f"{letter}{n}^^^MRN^MR" for n in range(501)) for letter in "AB")
+    outcome = heart.send(adt("A40", pid3=pid3, segments=(f"MRG|{mrg1}",)))
+    assert outcome.dead_letter is not None
+    assert outcome.dead_letter.error == "merge-structure"
+
+
+def test_the_same_number_of_two_authorities_is_two_patients(heart: Heart) -> None:
     heart.send(adt("A28", pid3="1^^^HOSP-A^MR"))
     heart.send(adt("A28", pid3="1^^^HOSP-B^MR"))
     assert heart.chart("1", "HOSP-A").id != heart.chart("1", "HOSP-B").id
+
+
+def test_visits_without_number_of_two_patients_with_one_number_of_two_types_are_two(heart: Heart) -> None:
+    for type_ in ("MR", "PI"):
+        heart.send(adt("A04", at="20260301120000", pid3=f"1^^^MRN^{type_}", pv1={2: "E", 19: ""}))
+    keys = {heart.chart("1", "MRN", type_).encounters[0].key for type_ in ("MR", "PI")}
+    assert len(keys) == 2
 
 
 def test_without_an_authority_the_channel_names_one(heart: Heart) -> None:

@@ -1,0 +1,265 @@
+"""What holds of the pure heart whatever arrives, and in whatever order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from heart import Heart, adt, merge
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.domain.chart import Chart
+from engine.domain.delivery import Operation
+from engine.domain.encounter import EncounterStatus
+from engine.domain.message import EntryState
+from engine.domain.outcome import Outcome
+from engine.domain.shapes import encounter_shape, patient_shape, plain, task_shape
+from engine.domain.task import TaskState
+
+CHF = "DG1|1||I50.9^Heart failure^I10|||F"
+DIABETES = "DG1|2||E11.9^Diabetes^I10|||F"
+KIDNEY = "DG1|3||N18.3^Kidney disease^I10|||F"
+
+
+def time(day: int, hour: int = 12) -> str:
+    return f"202603{day:02d}{hour:02d}0000"
+
+
+def event(
+    trigger: str,
+    day: int,
+    visit: str | None = "V1",
+    *codes: str,
+    since: int = 1,
+    pid: dict[int, str] | None = None,
+    **pv1: str,
+) -> bytes:
+    """An ADT message; its address and phone tell the day, so that later ones can be told from earlier ones."""
+    person = {11: f"{day} Main St^^Town^NY^10001", 13: f"2125551{day:03d}"} | (pid or {})
+    stay = {4: "E", 19: f"{visit}^^^MRN", 44: time(since, 11)} | {int(name[1:]): value for name, value in pv1.items()}
+    return adt(trigger, at=time(day), pid3="1^^^MRN^MR", pv1=stay if visit else None, segments=codes, pid=person)
+
+
+def left(day: int, disposition: str = "01") -> dict[str, str]:
+    return {"_36": disposition, "_45": time(day, 11)}
+
+
+STAY = (
+    event("A01", 1, _3="W1^1^A"),
+    event("A02", 2, _3="W2^2^B"),
+    event("A08", 3, "V1", CHF, _3="W2^2^B", _7="D1^House"),
+    event("A03", 5, "V1", CHF, **left(5, "03")),
+    event("A13", 6, "V1", CHF, _3="W2^3^B"),
+    event("A03", 8, "V1", CHF, DIABETES, **left(8)),
+    event("A08", 9, "V1", CHF, DIABETES, KIDNEY, **left(8)),
+)
+AGAIN = event("A01", 12, "V2", since=12)
+HISTORIES = {
+    "a stay, its discharge cancelled and said again": STAY,
+    "an admission cancelled": (*STAY, event("A11", 10)),
+    "a pre-admission": (event("A05", 1, _2="P", _44="", pid={11: "", 13: ""}), *STAY[1:]),
+    "a death": (*STAY, event("A31", 10, None, pid={29: time(10, 9), 30: "Y"})),
+    "a death that was none": (*STAY, event("A31", 10, None, pid={30: "Y"}), event("A31", 11, None, pid={30: "N"})),
+    "a discharge as dead that was cancelled": (
+        *STAY[:5],
+        event("A03", 8, **left(8, "20")),
+        event("A13", 9),
+        event("A03", 10, **left(10)),
+    ),
+    "a readmission": (*STAY, AGAIN, event("A03", 14, "V2", CHF, since=12, **left(14, "06"))),
+    "a readmission cancelled": (*STAY, AGAIN, event("A11", 13, "V2", since=12)),
+    "a readmission by way of the emergency department": (
+        *STAY,
+        event("A04", 12, "V2", since=12, _2="E"),
+        event("A01", 13, "V2", since=13),
+        event("A03", 14, "V2", CHF, since=13, **left(14, "06")),
+    ),
+    "an emergency visit before": (
+        adt("A04", at="20260201120000", pid3="1^^^MRN^MR", pv1={2: "E", 19: "V0^^^MRN", 44: "20260201110000"}),
+        adt(
+            "A03", at="20260201150000", pid3="1^^^MRN^MR", pv1={2: "E", 19: "V0^^^MRN", 36: "01", 45: "20260201140000"}
+        ),
+        *STAY,
+    ),
+    "a new stay under the same visit number": (
+        *STAY,
+        event("A01", 12, since=12),
+        event("A03", 14, "V1", CHF, since=12, **left(14, "06")),
+    ),
+    "a merge": (*STAY, adt("A40", at=time(10), pid3="1^^^MRN^MR", segments=("MRG|2^^^MRN^MR",))),
+}
+
+
+def run(messages: Sequence[bytes]) -> Heart:
+    heart = Heart()
+    heart.now = datetime(2026, 3, 20, tzinfo=UTC)
+    for message in messages:
+        assert heart.send(message).state is EntryState.PROCESSED
+    return heart
+
+
+def settled(heart: Heart) -> dict[str, Any]:
+    """What must not depend on the order: the patient, the stays, the open tasks, what suspends the others."""
+    chart = heart.chart("1")
+    stays = [
+        msgspec.structs.replace(stay, discharges=0, time_sources={}) for stay in chart.encounters
+    ]  # how often a discharge was cancelled depends on whether it came before its cancel
+    return {
+        "patient": plain(chart.patient),
+        "stays": plain(stays),
+        "open": sorted((task.encounter, task.kind) for task in chart.tasks if task.state is TaskState.OPEN),
+        "suspended": sorted((task.encounter, task.kind) for task in chart.tasks if task.suspended_by is not None),
+    }
+
+
+@pytest.mark.parametrize("name", HISTORIES)
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_messages_in_any_order_with_repeats_come_to_the_same_as_in_order(name: str, data: st.DataObject) -> None:
+    history = HISTORIES[name]
+    repeats = data.draw(st.lists(st.sampled_from(history), max_size=3))
+    shuffled = data.draw(st.permutations([*history, *repeats]))
+    assert settled(run(shuffled)) == settled(run(history))
+
+
+# --- anything --------------------------------------------------------------------------------------------------------
+
+_PATIENTS = ("1^^^MRN^MR", "2^^^MRN^MR", "3^^^MRN^MR", "1^^^MRN^MR~9^^^EPI^PI", "2^^^MRN^MR~9^^^EPI^PI", "9^^^EPI^PI")
+_TIMES = (
+    *(time(day, hour) for day in (1, 2, 3) for hour in (1, 12)),
+    "",
+    "20990101000000",
+    "20260308023000",
+    "junk",
+    "2026",
+)
+_VALUES = (
+    "", '""', "1", "V1", "V1^^^MRN", "~", "^^^", "2026", "99991231", "20260306240000", "20261101013000", "Y", "N", "E",
+    "01", "20", "30", "\\X0A\\", "\\XFF\\", "\x00", "é☃", "a" * 300, "-5", "٣", "(212)555-0100^PRN^CP", "A~B",
+)  # fmt: skip
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> bytes:
+    trigger = draw(st.sampled_from(["A01", "A02", "A03", "A04", "A05", "A08", "A11", "A13", "A31", "A40"]))
+    odd = st.dictionaries(st.integers(4, 45).filter(lambda number: number != 18), st.sampled_from(_VALUES), max_size=4)
+    pv1 = {
+        2: draw(st.sampled_from(["I", "E", "O", ""])),
+        19: draw(st.sampled_from(["V1^^^MRN", "V2^^^MRN", "V3", ""])),
+        36: draw(st.sampled_from(["", "01", "03", "20", "30"])),
+        44: draw(st.sampled_from(_TIMES)),
+        45: draw(st.sampled_from(_TIMES)),
+    }
+    account = {18: draw(st.sampled_from(["", "", "A1"]))}
+    merged = (f"MRG|{draw(st.sampled_from(_PATIENTS))}",) if trigger == "A40" else ()
+    return adt(
+        trigger,
+        at=draw(st.sampled_from(_TIMES)),
+        pid3=draw(st.sampled_from(_PATIENTS)),
+        pid=draw(odd) | account,
+        pv1=draw(st.sampled_from([pv1, pv1, pv1 | draw(odd), None])),
+        segments=(*draw(st.lists(st.sampled_from([CHF, DIABETES, "DG1|1||", 'DG1|1||""']), max_size=2)), *merged),
+    )
+
+
+class Mirror:
+    """A destination that takes every delivery at its word."""
+
+    def __init__(self) -> None:
+        self.patients: dict[str, Any] = {}
+        self.encounters: dict[str, Any] = {}
+        self.scores: dict[tuple[str, str], Any] = {}
+        self.tasks: dict[str, Any] = {}
+        self.seen: set[str] = set()
+
+    def take(self, outcome: Outcome) -> None:
+        for delivery in outcome.deliveries:
+            assert delivery.idempotency_key not in self.seen
+            self.seen.add(delivery.idempotency_key)
+            body = msgspec.json.decode(delivery.payload)
+            match delivery.operation:
+                case Operation.UPSERT_PATIENT:
+                    self.patients[body["patient"]["key"]] = body["patient"]
+                case Operation.MERGE_PATIENT:
+                    self.patients.pop(body["merged"], None)
+                case Operation.UPSERT_ENCOUNTER:
+                    self.encounters[body["encounter"]["key"]] = (body["patient_key"], body["encounter"])
+                case Operation.UPSERT_SCORE:
+                    key = (body["score"]["encounter"], body["score"]["model"])
+                    self.scores[key] = (body["patient_key"], body["score"])
+                case Operation.UPSERT_TASK:
+                    self.tasks[body["task"]["id"]] = body["task"]
+
+
+def as_mirrored(charts: list[Chart]) -> Mirror:
+    """What a destination must hold that was told of everything."""
+    mirror = Mirror()
+    for chart in charts:
+        key = chart.patient.key
+        mirror.patients[key] = as_json(patient_shape(chart.patient))
+        mirror.encounters |= {e.key: (key, as_json(encounter_shape(e))) for e in chart.encounters}
+        mirror.scores |= {(s.encounter or "", s.model): (key, as_json(plain(s))) for s in chart.scores}
+        mirror.tasks |= {task.id: as_json(task_shape(task, key)) for task in chart.tasks}
+    return mirror
+
+
+def as_json(value: Any) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(value))
+
+
+@given(st.lists(messages(), min_size=1, max_size=12))
+@settings(max_examples=150, deadline=None)
+def test_whatever_arrives_destinations_hold_what_the_charts_hold(history: list[bytes]) -> None:
+    heart, mirror = Heart(), Mirror()
+    for message in history:
+        mirror.take(heart.send(message))
+    living = [chart for chart in heart.charts.by_id.values() if chart.merged_into is None]
+    wanted = as_mirrored(living)
+    assert mirror.patients == wanted.patients
+    assert mirror.encounters == wanted.encounters
+    assert mirror.scores == wanted.scores
+    assert mirror.tasks == wanted.tasks
+
+
+@given(st.lists(messages(), min_size=1, max_size=12))
+@settings(max_examples=150, deadline=None)
+def test_whatever_arrives_the_charts_make_sense(history: list[bytes]) -> None:
+    heart = Heart()
+    for message in history:
+        heart.send(message)
+    owners: dict[str, str] = {}
+    for chart in heart.charts.by_id.values():
+        if chart.merged_into is not None:
+            assert chart.encounters == chart.scores == chart.tasks == ()
+        for stay in chart.encounters:
+            assert owners.setdefault(stay.key, chart.id) == chart.id
+            if stay.status is not EncounterStatus.FINISHED:
+                assert (stay.discharged_at, stay.disposition) == (None, None)
+        open_tasks = [task for task in chart.tasks if task.state is TaskState.OPEN]
+        assert len({(task.encounter, task.kind, task.reason) for task in open_tasks}) == len(open_tasks)
+        assert not (chart.patient.deceased and open_tasks)
+        stays = {stay.key: stay for stay in chart.encounters}
+        assert all(stays[task.encounter].status is EncounterStatus.FINISHED for task in open_tasks)
+
+
+@given(st.lists(messages(), min_size=1, max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_only_patients_that_a_message_names_are_touched(history: list[bytes]) -> None:
+    heart = Heart()
+    for message in history:
+        before = dict(heart.charts.by_id)
+        outcome = heart.send(message)
+        named = {value for value in ("1", "2", "3", "9") if f"{value}^^^".encode() in message}
+        for chart in outcome.charts:
+            known = before.get(chart.id, chart).patient.identifiers
+            assert named & {identifier.value for identifier in known}
+
+
+def test_two_records_of_one_patient_merged_before_or_after_a_stay_come_to_the_same() -> None:
+    old = [m.replace(b"1^^^MRN^MR", b"2^^^MRN^MR") for m in STAY]
+    first, last = run([merge("1", "2", at=time(10)), *old]), run([*old, merge("1", "2", at=time(10))])
+    assert settled(first) == settled(last)
