@@ -60,8 +60,16 @@ _LOG_SECONDS: Final = 10.0
 """A store that fails is logged at once, then so often."""
 
 
+@dataclass(frozen=True)
+class _InSequence:
+    """What storing with sequence numbers came to; none: a frame that only restarts the link is not stored."""
+
+    judgements: list[Judgement]
+    stored: list[Stored | None]
+
+
 class Intake:
-    """All channels' intake: one group at a time.
+    """All channels' intake.
 
     stored: called after each group that holds new entries. outcomes, return_to: see `answers`.
     """
@@ -223,38 +231,15 @@ class Intake:
 
     # --- storing -----------------------------------------------------------------------------------------------------
 
-    async def _commit_forever(self) -> None:
-        while True:
-            if not self._pending:
-                self._wake.clear()
-                if self._closing:
-                    break
-                if self._metrics.store_writable:
-                    await self._wake.wait()
-                else:  # with or without traffic, find out when the store works again
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._wake.wait(), _PROBE_SECONDS)
-            await self._fill()
-            group = self._next_group()
-            await self._commit(group)
-            self._busy = len(group) + len(self._pending)
-        if self._sent or self._unsent or self._answered:
-            await self._commit([])
+    def _gathered(self) -> None:
+        """All that this round of the event loop brought is here."""
+        self._scheduled = False
+        self._send_groups()
 
-    async def _fill(self) -> None:
-        """With many senders, wait for half of them, a millisecond at most.
-
-        They answer to the last group one after the other; without this the first of them alone would make a group, and
-        all others would wait for its sync. With halves, one is judged while the other is on its way to the disk.
-        """
-        wanted = self._busy // 2
-        if len(self._pending) >= wanted or self._closing:
-            return
-        self._wanted = wanted
-        self._filled.clear()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._filled.wait(), _FILL_SECONDS_MAX)
-        self._wanted = 0
+    def _send_groups(self) -> None:
+        groups_max = 1 if self._one_at_a_time else _GROUPS_MAX
+        while self._pending and self._on_way < groups_max:
+            self._send(self._next_group())
 
     def _next_group(self) -> list[Exchange]:
         pending = self._pending
@@ -266,49 +251,76 @@ class Intake:
             group.append(exchange)
         return group
 
-    async def _commit(self, group: list[Exchange]) -> None:
-        """Store a group and the marks that are due, and answer. Raises nothing that the store can cause."""
-        sent, self._sent = self._sent, []
-        unsent, self._unsent = self._unsent, []
-        answered, self._answered = self._answered, []
+    def _send(self, group: list[Exchange]) -> None:
+        """Hand a group and the marks that are due to the journal's writer; `_returned` is called when they are on disk.
+
+        The writer makes one transaction of all groups that wait for it.
+        """
         append = Append(
             receipts=tuple([receipt for exchange in group for receipt in exchange.receipts]),
-            sent=tuple(sent),
-            unsent=tuple(unsent),
-            answered=tuple(answered),
+            sent=tuple(self._sent),
+            unsent=tuple(self._unsent),
+            answered=tuple(self._answered),
         )
+        self._sent, self._unsent, self._answered = [], [], []
+        self._on_way += 1
+        self._idle.clear()
+        future: asyncio.Future[Any]
+        if self._one_at_a_time:
+            future = self._ledger.submit(lambda conn: self._append_in_sequence(conn, group, append))
+        else:
+            future = self._ledger.submit_item(self._journal.append_each, append)
         started = time.perf_counter()
-        stored: Sequence[Stored | None]
-        try:
-            if self._sequenced:
-                self._sequenced = False
-                judgements, stored = await self._ledger.write(
-                    lambda conn: self._append_in_sequence(conn, group, append)
-                )
-                _replace_judgements(group, judgements)
-            else:
-                stored = await self._ledger.add(self._journal.append_each, append)
-        except Exception as error:  # noqa: BLE001 - whatever went wrong with storing, the sender gets its answer
-            self._sent[:0], self._unsent[:0], self._answered[:0] = sent, unsent, answered
-            self._store_failed(error)
-            if len(group) > 1 and not isinstance(error, StoreUnavailableError):
-                for exchange in group:  # one of them is to blame: it must not take the others with it
-                    self._sequenced = exchange.lane.rules.sequence_numbers
-                    await self._commit([exchange])
-            else:
-                self._answer_unstored(group)
-            return
-        if append.receipts:
-            self._metrics.commit_seconds.add(time.perf_counter() - started)
-            self._metrics.group_size.add(len(append.receipts))
-        if not self._metrics.store_writable:
-            self._metrics.store_writable = True
-            _log.info("store works again")
-        self._answer(group, stored)
+        future.add_done_callback(lambda future: self._returned(group, append, started, future))
+
+    def _returned(self, group: list[Exchange], append: Append, started: float, future: asyncio.Future[Any]) -> None:
+        """A group is on disk, or could not be stored: answer, and send what has gathered meanwhile."""
+        self._on_way -= 1
+        error = future.exception()
+        if error is not None:
+            self._not_stored(group, append, error)
+        else:
+            if append.receipts:
+                self._metrics.commit_seconds.add(time.perf_counter() - started)
+                self._metrics.group_size.add(len(append.receipts))
+            if not self._metrics.store_writable:
+                self._metrics.store_writable = True
+                _log.info("store works again")
+            stored = future.result()
+            if isinstance(stored, _InSequence):
+                _replace_judgements(group, stored.judgements)
+                stored = stored.stored
+            self._answer(group, stored)
+        self._send_groups()
+        if not self._on_way:
+            self._idle.set()
+
+    def _not_stored(self, group: list[Exchange], append: Append, error: BaseException) -> None:
+        self._sent[:0], self._unsent[:0], self._answered[:0] = append.sent, append.unsent, append.answered
+        self._metrics.store_failures += 1
+        now = time.monotonic()
+        if self._metrics.store_writable or now - self._logged_at > _LOG_SECONDS:
+            self._logged_at = now
+            _log.error("store failed, senders are told to send again", exc_info=error)
+        if self._metrics.store_writable:
+            self._metrics.store_writable = False
+            self._loop.call_later(_PROBE_SECONDS, self._probe)
+        if len(group) > 1 and not isinstance(error, StoreUnavailableError):
+            for exchange in group:  # one of them is to blame: it must not take the others with it
+                self._send([exchange])
+        else:
+            self._answer_unstored(group)
+
+    def _probe(self) -> None:
+        """With or without traffic, find out when the store works again."""
+        if not self._metrics.store_writable and not self._closing:
+            if not self._on_way:
+                self._send([])
+            self._loop.call_later(_PROBE_SECONDS, self._probe)
 
     def _append_in_sequence(
         self, conn: StoreConnection, group: list[Exchange], append: Append
-    ) -> tuple[list[Judgement], list[Stored | None]]:
+    ) -> _InSequence:
         """Append with the sequence number protocol (HL7 v2.9.1, 2.10.1) where the channel speaks it.
 
         The number that is expected is known only here, in the transaction that also stores the new one. A frame that
@@ -359,15 +371,7 @@ class Intake:
                     )
         kept = replace(append, receipts=tuple(receipt for receipt in receipts if receipt is not None))
         stored = iter(self._journal.append_each(conn, [kept])[0])
-        return judgements, [None if receipt is None else next(stored) for receipt in receipts]
-
-    def _store_failed(self, error: Exception) -> None:
-        self._metrics.store_failures += 1
-        now = time.monotonic()
-        if self._metrics.store_writable or now - self._logged_at > _LOG_SECONDS:
-            self._logged_at = now
-            _log.error("store failed, senders are told to send again", exc_info=error)
-        self._metrics.store_writable = False
+        return _InSequence(judgements, [None if receipt is None else next(stored) for receipt in receipts])
 
     def _note_answer(self, arrival: int, code: AckCode) -> None:
         self._answered.append((arrival, code))
@@ -375,12 +379,18 @@ class Intake:
 
     def _marks_soon(self) -> None:
         if self._marks_timer is None and not self._closing:
-            self._marks_timer = asyncio.get_running_loop().call_later(_MARKS_SECONDS, self._marks_due)
+            self._marks_timer = self._loop.call_later(_MARKS_SECONDS, self._marks_due)
 
     def _marks_due(self) -> None:
         self._marks_timer = None
-        if self._sent or self._unsent or self._answered:
-            self._wake.set()
+        if self._on_way:
+            self._marks_soon()
+        elif self._has_marks:
+            self._send([])
+
+    @property
+    def _has_marks(self) -> bool:
+        return bool(self._sent or self._unsent or self._answered)
 
     # --- answering ---------------------------------------------------------------------------------------------------
 

@@ -74,26 +74,40 @@ class Ledger:
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in the next group. Raises what it raises, or StoreUnavailableError."""
+        return await self.submit(work)
+
+    def submit(self, work: Callable[[Connection], T]) -> asyncio.Future[T]:
+        """`write`, for callers in the event loop's thread that do not wait."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._put(_Unit(work, None, None, loop, future))
-        return await future
+        return future
 
     async def add(self, batch: Callable[[Connection, Sequence[Item]], Sequence[T]], item: Item) -> T:
         """Like `write`, for work that many callers do alike: `batch` gets the items of all of them in one call.
 
         It returns one result for each item, in their order.
         """
+        return await self.submit_item(batch, item)
+
+    def submit_item(
+        self, batch: Callable[[Connection, Sequence[Item]], Sequence[T]], item: Item
+    ) -> asyncio.Future[T]:
+        """`add`, for callers in the event loop's thread that do not wait."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._put(_Unit(None, batch, item, loop, future))
-        return await future
+        return future
 
     def write_now(self, work: Callable[[Connection], T]) -> T:
         """Like `write`, for callers without an event loop: waits in this thread."""
+        return self.submit(work).result()
+
+    def submit(self, work: Callable[[Connection], T]) -> Future[T]:
+        """Like `write_now`, without waiting: the result is there when it is on disk."""
         future: Future[T] = Future()
         self._put(_Unit(work, None, None, None, future))
-        return future.result()
+        return future
 
     def close(self) -> None:
         """Finish what is waiting, then stop. What comes later gets StoreUnavailableError."""
