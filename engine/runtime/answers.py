@@ -119,7 +119,11 @@ def fresh_control_id() -> str:
 def made(judgement: Judgement, stored: Stored, said: Verdict, *, second: bool = False) -> bytes:
     """The answer to a stored message. second: the application ACK that follows an accept ACK."""
     control_id = f"H{stored.id or stored.duplicate_of}{'A' if second else ''}"
-    return acknowledge(judgement.header, said, now=stored.received_at, control_id=control_id)
+    try:
+        return acknowledge(judgement.header, said, now=stored.received_at, control_id=control_id)
+    except Exception as error:  # noqa: BLE001 - no header may take the daemon down; the sender is answered all the same
+        _log.error("answer could not mirror its message", entry=stored.id or stored.duplicate_of, exc_info=error)
+        return acknowledge(None, said, now=stored.received_at, control_id=control_id)
 
 
 Outcomes = Callable[[Sequence[int]], Awaitable[Mapping[int, Verdict]]]

@@ -1,8 +1,11 @@
 """Intake: judges each frame, has it stored, and only then gives its answer to the connection that it came from.
 
-Group commit: while one group is on its way to the disk the next one gathers, and each group is one transaction. Nothing
-is answered AA or CA that is not on disk. If the store fails, every message of the group is answered AR or CE, with 207,
-and the next group tries again: the daemon recovers by itself when the store does.
+Group commit: while groups are on their way to the disk the next ones gather, and the writer makes one transaction of
+all that wait. Nothing is answered AA or CA that is not on disk. If the store fails, every message of the group is
+answered AR or CE, with 207, and the next group tries again: the daemon recovers by itself when the store does.
+
+All of it happens in callbacks of the event loop: what a round of the loop brings is judged while the writer waits for
+the disk, and a task for each message, or even for each group, would cost more than the judging.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from msgspec.structs import replace
 from sqlalchemy import Connection as StoreConnection
@@ -52,9 +56,12 @@ _log = logs.get_logger(__name__)
 
 _GROUP_EXCHANGES_MAX: Final = 1024
 _GROUP_BYTES_MAX: Final = 16 << 20
+_GROUPS_MAX: Final = 4
+"""So many groups are handed to the writer at once; the others gather."""
+_EARLY_EXCHANGES: Final = 16
+"""So many frames are a group before the round of the loop is over: the disk works while the rest is judged."""
 _MARKS_SECONDS: Final = 0.5
 """How long the states of answers wait for a group to ride on."""
-_FILL_SECONDS_MAX: Final = 0.001
 _PROBE_SECONDS: Final = 1.0
 _LOG_SECONDS: Final = 10.0
 """A store that fails is logged at once, then so often."""
@@ -93,17 +100,19 @@ class Intake:
         self._metrics = metrics
         self._stored = stored
         self._pending: deque[Exchange] = deque()
-        self._sequenced = False
+        self._on_way = 0
+        """Groups that the writer has."""
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._scheduled = False
+        self._one_at_a_time = False
+        """A channel with sequence numbers was heard: each group then has to see what the one before it stored."""
         self._sent: list[int] = []
         self._unsent: list[int] = []
         self._answered: list[tuple[int, AckCode]] = []
-        self._wake = asyncio.Event()
-        self._busy = 0
-        """How many exchanges were waiting or being stored when the last group was done."""
-        self._wanted = 0
-        self._filled = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._marks_timer: asyncio.TimerHandle | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._late: asyncio.Task[None] | None = None
         self._closing = False
         self._logged_at = 0.0
         self.late = LateAnswers(
@@ -113,20 +122,22 @@ class Intake:
     # --- life --------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        self._tasks = [keep(self._commit_forever(), "intake"), keep(self.late.run(), "late-answers")]
+        self._late = keep(self.late.run(), "late-answers")
 
     async def close(self) -> None:
         """Store what is waiting and the last states of answers. To be called when the listeners are drained."""
         self._closing = True
-        self._wake.set()
-        if self._tasks:
-            commits, late = self._tasks
-            await commits
-            late.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await late
         if self._marks_timer is not None:
             self._marks_timer.cancel()
+        self._send_groups()
+        await self._idle.wait()
+        if self._has_marks:
+            self._send([])
+            await self._idle.wait()
+        if self._late is not None:
+            self._late.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._late
 
     # --- called by listeners -----------------------------------------------------------------------------------------
 
@@ -155,11 +166,13 @@ class Intake:
         exchange.judgements = tuple(judgements)
         exchange.receipts = tuple(receipts)
         if lane.rules.sequence_numbers:
-            self._sequenced = True
+            self._one_at_a_time = True
         self._pending.append(exchange)
-        self._wake.set()
-        if self._wanted and len(self._pending) >= self._wanted:
-            self._filled.set()
+        if len(self._pending) >= _EARLY_EXCHANGES:
+            self._send_groups()
+        elif not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._gathered)
 
     def too_many_connections(self, lane: Lane) -> bytes:
         """What a connection over the limit is told before it is closed; empty when this channel answers nothing."""
@@ -318,9 +331,7 @@ class Intake:
                 self._send([])
             self._loop.call_later(_PROBE_SECONDS, self._probe)
 
-    def _append_in_sequence(
-        self, conn: StoreConnection, group: list[Exchange], append: Append
-    ) -> _InSequence:
+    def _append_in_sequence(self, conn: StoreConnection, group: list[Exchange], append: Append) -> _InSequence:
         """Append with the sequence number protocol (HL7 v2.9.1, 2.10.1) where the channel speaks it.
 
         The number that is expected is known only here, in the transaction that also stores the new one. A frame that

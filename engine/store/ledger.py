@@ -77,11 +77,8 @@ class Ledger:
         return await self.submit(work)
 
     def submit(self, work: Callable[[Connection], T]) -> asyncio.Future[T]:
-        """`write`, for callers in the event loop's thread that do not wait."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._put(_Unit(work, None, None, loop, future))
-        return future
+        """`write`, for callers in the event loop's thread that do not wait; raises nothing itself."""
+        return self._submit(work, None, None)
 
     async def add(self, batch: Callable[[Connection, Sequence[Item]], Sequence[T]], item: Item) -> T:
         """Like `write`, for work that many callers do alike: `batch` gets the items of all of them in one call.
@@ -90,24 +87,15 @@ class Ledger:
         """
         return await self.submit_item(batch, item)
 
-    def submit_item(
-        self, batch: Callable[[Connection, Sequence[Item]], Sequence[T]], item: Item
-    ) -> asyncio.Future[T]:
-        """`add`, for callers in the event loop's thread that do not wait."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._put(_Unit(None, batch, item, loop, future))
-        return future
+    def submit_item(self, batch: Callable[[Connection, Sequence[Item]], Sequence[T]], item: Item) -> asyncio.Future[T]:
+        """`add`, for callers in the event loop's thread that do not wait; raises nothing itself."""
+        return self._submit(None, batch, item)
 
     def write_now(self, work: Callable[[Connection], T]) -> T:
         """Like `write`, for callers without an event loop: waits in this thread."""
-        return self.submit(work).result()
-
-    def submit(self, work: Callable[[Connection], T]) -> Future[T]:
-        """Like `write_now`, without waiting: the result is there when it is on disk."""
         future: Future[T] = Future()
         self._put(_Unit(work, None, None, None, future))
-        return future
+        return future.result()
 
     def close(self) -> None:
         """Finish what is waiting, then stop. What comes later gets StoreUnavailableError."""
@@ -119,6 +107,15 @@ class Ledger:
         if self._thread is not None:
             self._thread.join()
         self._engine.dispose()
+
+    def _submit(self, work: _Work | None, batch: _Batch | None, item: Any) -> asyncio.Future[Any]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        try:
+            self._put(_Unit(work, batch, item, loop, future))
+        except StoreUnavailableError as error:
+            future.set_exception(error)
+        return future
 
     def _put(self, unit: _Unit) -> None:
         with self._starting:
