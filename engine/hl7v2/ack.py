@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Final
 
 from engine.domain.message import AckCode
@@ -128,6 +129,42 @@ def acknowledge(header: Header | None, verdict: Verdict, *, now: datetime, contr
         header = _UNREADABLE
     elif is_ack(header):
         raise ValueError("an acknowledgment is never acknowledged")
+    time, own_id, their_id = _stamp(int(now.timestamp()), now.utcoffset()), control_id.encode(), header.raw(10)
+    if verdict == _PLAIN.get(verdict.code) and control_id.isalnum() and their_id.isascii() and header.wide is None:
+        made = _template(header.delimiters, header.trigger_event, verdict.code, *map(header.raw, _ECHOED))
+        if made is not None:
+            return made[0] + time + made[1] + own_id + made[2] + their_id.translate(None, _NEVER_IN_A_FRAME) + made[3]
+    return _compose(header, verdict, time, _encoded(control_id, header.delimiters), their_id)
+
+
+@lru_cache(maxsize=1024)
+def _template(
+    delimiters: Delimiters, trigger_event: str, code: AckCode, *echoed: bytes
+) -> tuple[bytes, bytes, bytes, bytes] | None:
+    """A plain answer with its three gaps (time, our id, theirs); none: something in it depends on what fills them.
+
+    A sender says the same about itself in every message, and putting an answer together is much of what one costs.
+    """
+    fields = [b"MSH"] + [b""] * max(_ECHOED)
+    for number, value in zip(_ECHOED, echoed, strict=True):
+        fields[number - 1] = value
+    header = Header(delimiters=delimiters, fields=fields, message_code="", trigger_event=trigger_event)
+    whole = _compose(header, _PLAIN[code], b"\x01", b"\x02", b"\x03")
+    if not whole.isascii() or not whole.count(b"\x01") == whole.count(b"\x02") == whole.count(b"\x03") == 1:
+        return None
+    before, _, rest = whole.partition(b"\x01")
+    between, _, rest = rest.partition(b"\x02")
+    after, _, end = rest.partition(b"\x03")
+    return before, between, after, end
+
+
+@lru_cache(maxsize=64)
+def _stamp(second: int, offset: timedelta | None) -> bytes:
+    """MSH-7 of a second since 1970, with the offset."""
+    return datetime.fromtimestamp(second, timezone(offset or timedelta())).strftime("%Y%m%d%H%M%S%z").encode()
+
+
+def _compose(header: Header, verdict: Verdict, time: bytes, own_id: bytes, their_id: bytes) -> bytes:
     delimiters = header.delimiters
     field = delimiters.field.encode()
     component = delimiters.component.encode()
@@ -138,11 +175,11 @@ def acknowledge(header: Header | None, verdict: Verdict, *, now: datetime, contr
     )
     parts = [
         b"MSH", delimiters.encoding.encode(), header.raw(5), header.raw(6), header.raw(3), header.raw(4),
-        now.strftime("%Y%m%d%H%M%S%z").encode(), b"", type_, _encoded(control_id, delimiters),
+        time, b"", type_, own_id,
         header.raw(11) or _DEFAULT_PROCESSING_ID, header.raw(12) or _DEFAULT_VERSION,
     ]  # fmt: skip
     version = _version(header)
-    msa = [b"MSA", verdict.code.value.encode(), header.raw(10)]
+    msa = [b"MSA", verdict.code.value.encode(), their_id]
     text = verdict.text if version < (2, 7) else ""
     if text:
         msa.append(_encoded(text[:_MSA_TEXT_CHARACTERS_MAX], delimiters))
@@ -203,6 +240,10 @@ def parse_ack(payload: bytes) -> Ack:
     )
 
 
+_NEVER_IN_A_FRAME: Final = b"\x0b\x1c"
+_PLAIN: Final = {code: Verdict(code=code) for code in AckCode}
+_ECHOED: Final = (3, 4, 5, 6, 11, 12, 18)
+"""Fields of the message's MSH that an answer depends on, besides its event and control id."""
 _NOTHING: Final = AckPlan(original=False, accept="NE", application="NE")
 _ORIGINAL: Final = AckPlan(original=True, accept="NE", application="AL")
 _ENHANCED: Final = AckPlan(original=False, accept="AL", application="NE")
@@ -268,7 +309,7 @@ def _reply_charset(header: Header, parts: list[bytes]) -> bytes:
 
 def _line(fields: list[bytes], separator: bytes) -> bytes:
     """A segment, less the two bytes that MLLP itself uses and that can't travel in a frame."""
-    return separator.join(fields).translate(None, b"\x0b\x1c") + b"\r"
+    return separator.join(fields).translate(None, _NEVER_IN_A_FRAME) + b"\r"
 
 
 def _reported(err: list[bytes], delimiters: Delimiters) -> tuple[int, str | None]:
