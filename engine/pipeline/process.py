@@ -28,6 +28,7 @@ from engine.errors import (
     INTERNAL_ERROR,
     REQUIRED_FIELD_MISSING,
     SEGMENT_SEQUENCE,
+    UNKNOWN_KEY,
     MappingError,
     MessageError,
 )
@@ -108,7 +109,7 @@ def _read(entry: Entry, channel: CompiledChannel) -> Prepared:
     return Prepared(
         entry=entry,
         events=(event,),
-        identities=_identities(event.identifiers),
+        identities=_identities((*event.identifiers, *_namesakes(event.identifiers[0], channel))),
         visits=frozenset((event.visit,)) if event.visit else frozenset(),
         deviations=deviations,
     )
@@ -265,6 +266,27 @@ def _identities(identifiers: tuple[Identifier, ...]) -> frozenset[tuple[str, str
     return frozenset((i.authority, i.type, i.value) for i in identifiers)
 
 
+def _namesakes(key: Identifier, channel: CompiledChannel) -> tuple[Identifier, ...]:
+    """The same authority and number under the other types that may be a key."""
+    types = channel.settings.identity.types
+    return tuple(msgspec.structs.replace(key, type=type_) for type_ in types if type_ != key.type)
+
+
+def _check_namesakes(key: Identifier, charts: Charts, channel: CompiledChannel) -> None:
+    """Two patients must never share `AUTHORITY:ID`: destinations know them by it and would take them for one.
+
+    Raises MessageError for a new patient whose number is another one's under another type.
+    """
+    if charts.find(key) is None and any(charts.find(other) is not None for other in _namesakes(key, channel)):
+        raise MessageError(
+            "identifier-type",
+            "a patient has this number and authority under another identifier type; send the type (CX-5) alike, or "
+            "narrow the channel's identity.types",
+            hl7_code=UNKNOWN_KEY,
+            location="PID-3",
+        )
+
+
 def _event_time(mapped: Mapped) -> tuple[str, str] | None:
     """When the event happened: EVN-6, else EVN-2, else MSH-7, with a time of day if one of them has it."""
     found = [(mapped.times[source], source) for source in ("EVN-6", "EVN-2", "MSH-7") if source in mapped.times]
@@ -301,6 +323,7 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
     last = merge
     subjects: dict[str, str | None] = {}
     for event in prepared.events:
+        _check_namesakes(event.identifiers[0], view, channel)
         last = apply_event(view, event, channel.dispositions)
         effects.extend(last.effects)
         deviations.extend(last.deviations)

@@ -43,7 +43,7 @@ _log = logs.get_logger(__name__)
 
 CONSOLE: Final = "console"
 """The name of the console's socket when systemd opens it."""
-_SWITCH_SECONDS: Final = 0.00005
+_SWITCH_SECONDS: Final = 0.0001
 """How long a thread may keep the interpreter while another waits for it. The journal's writer waits for the disk often
 and each time has to get back in; Python's 5 ms would then be most of what a commit takes."""
 _DISK_BYTES_MIN: Final = 64 << 20

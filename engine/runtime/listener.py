@@ -549,8 +549,11 @@ def _bare_context() -> ssl.SSLContext:
 
 
 def _describe(address: Any, transport: asyncio.Transport) -> str:
-    """`10.0.0.4:51022`, with the client certificate's name when there is one."""
-    where = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "local"
+    """`10.0.0.4:51022` or `[::1]:51022`, with the client certificate's name when there is one."""
+    where = "local"
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     name = _certificate_name(transport.get_extra_info("peercert"))
     return f"{where} {name}" if name else where
 

@@ -332,6 +332,28 @@ async def test_a_message_that_was_refused_is_taken_when_it_is_sent_again_and_acc
     assert code(await sender.exchange(adt("1", processing_id="T"))) == "AA"
 
 
+async def test_a_storm_of_duplicates_is_one_entry_and_every_one_is_answered(feed: Feed) -> None:
+    senders = [await feed.sender() for _ in range(10)]
+    for sender in senders:
+        await sender.write(frame(adt("1")) * 50)
+    answers = {await sender.answer() for sender in senders for _ in range(50)}
+    assert len(answers) == 1
+    assert len(feed.entries()) == 1
+    assert feed.repeats() == 499
+
+
+async def test_each_of_many_senders_gets_the_answers_to_its_own_messages(feed: Feed) -> None:
+    senders = [await feed.sender() for _ in range(12)]
+
+    async def run(number: int, sender: Sender) -> list[str]:
+        wanted = [f"{number}-{index}" for index in range(40)]
+        got = [fields(await sender.exchange(adt(control_id)), "MSA")[2] for control_id in wanted]
+        return [control_id for control_id, answer in zip(wanted, got, strict=True) if answer != control_id]
+
+    assert await asyncio.gather(*(run(number, sender) for number, sender in enumerate(senders))) == [[]] * 12
+    assert len(feed.entries()) == 480
+
+
 # --- sequence numbers ------------------------------------------------------------------------------------------------
 
 

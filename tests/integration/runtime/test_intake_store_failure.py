@@ -111,6 +111,25 @@ async def test_a_message_that_triggers_a_defect_of_ours_is_kept_and_answered(
     assert code(await sender.exchange(adt("2"))) == "AA"
 
 
+async def test_an_answer_that_can_not_mirror_its_message_is_given_without_and_takes_nothing_down(
+    feed: Feed, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine.runtime import answers
+
+    acknowledge = answers.acknowledge
+
+    def broken(header: Any, *rest: Any, **more: Any) -> bytes:
+        if header is not None:
+            raise RuntimeError("a defect")
+        return acknowledge(header, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(answers, "acknowledge", broken)
+        answer = await sender.exchange(adt("1"))
+    assert (code(answer), fields(answer, "MSA")[2]) == ("AA", "")
+    assert code(await sender.exchange(adt("2"))) == "AA"
+
+
 async def test_no_answer_leaves_before_the_commit_is_on_disk(
     feed: Feed, sender: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -429,11 +429,13 @@ def test_the_same_number_of_two_authorities_is_two_patients(heart: Heart) -> Non
     assert heart.chart("1", "HOSP-A").id != heart.chart("1", "HOSP-B").id
 
 
-def test_visits_without_number_of_two_patients_with_one_number_of_two_types_are_two(heart: Heart) -> None:
-    for type_ in ("MR", "PI"):
-        heart.send(adt("A04", at="20260301120000", pid3=f"1^^^MRN^{type_}", pv1={2: "E", 19: ""}))
-    keys = {heart.chart("1", "MRN", type_).encounters[0].key for type_ in ("MR", "PI")}
-    assert len(keys) == 2
+def test_the_same_number_under_another_type_is_not_taken_for_the_same_patient_nor_for_a_new_one(heart: Heart) -> None:
+    heart.send(adt("A28", pid3="1^^^MRN^MR"))
+    outcome = heart.send(adt("A28", at="20260307120000", pid3="1^^^MRN^PI"))
+    assert outcome.state is EntryState.DEAD
+    assert outcome.dead_letter is not None
+    assert outcome.dead_letter.error == "identifier-type"
+    assert outcome.charts == ()
 
 
 def test_without_an_authority_the_channel_names_one(heart: Heart) -> None:
