@@ -105,6 +105,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
 
     async def reload(new: Configuration) -> None:
         compiled = compile_site(new, store.keys)
+        store.keys.reload()
         couriers.reload(new)
         await _remember(store, new, clock.now())
         processor.reload(compiled)
@@ -223,6 +224,7 @@ def run_daemon(path: Path, *, announce: Callable[[Status], None]) -> int:
         new = load(Snapshot.read(path))
         compile_site(new, keys)
         build_connectors(new, clock=SystemClock())
+        store.keys.reload()  # after `handoff keys rotate`, new values are sealed with the new key from here on
         return new
 
     failure: list[HandoffError] = []
