@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 from collections.abc import Callable
 from datetime import datetime
 from importlib.util import find_spec
@@ -23,6 +24,7 @@ from engine.yamlfile import Problem
 if TYPE_CHECKING:
     from engine.runtime.courier import Courier, Route
     from engine.runtime.status import Status
+    from engine.store.leases import Leases
     from engine.store.store import Role, Store
 
 
@@ -39,7 +41,8 @@ def open_store(configuration: Configuration, role: Role) -> Store:
     from engine.store.store import Store
 
     store = configuration.site.store
-    return Store.open(store.url, open_keys(configuration), role, base=configuration.snapshot.base)
+    node = configuration.site.node if role == "main" else ""
+    return Store.open(store.url, open_keys(configuration), role, base=configuration.snapshot.base, node=node)
 
 
 def hasher(keys: KeyRing) -> Key:
@@ -82,48 +85,61 @@ def recorded_configuration(store: Store, base: Path, version: str) -> CompiledCo
 
 
 async def assemble_worker(configuration: Configuration, context: WorkerContext) -> Assembly:
-    """The worker's services over the store. Waits until the worker before this one has let go of the charts."""
+    """The worker's services over the store."""
     from engine.runtime.processor import Processor
     from engine.store.counts import pending
-    from engine.store.lock import worker_lock
+    from engine.store.leases import database_leases, file_leases
 
     clock = SystemClock()
     store = open_store(configuration, "worker")
-    lock = worker_lock(store.location)
-    await lock.__aenter__()
+    destinations = configuration.site.destinations
+    if store.location.is_sqlite:
+        leases = file_leases(store.location, context.index, context.count, destinations)
+    else:
+        name = f"{configuration.site.node}/{context.index}/{secrets.token_hex(4)}"
+        leases = database_leases(store.location, store.charts_ledger, name, destinations)
     compiled = compile_site(configuration, store.keys)
     await _remember(store, configuration, clock.now())
     processor = Processor(
         store,
         compiled,
         clock,
+        leases,
         recompile=lambda version: recorded_configuration(store, configuration.snapshot.base, version),
         on_outcomes=context.have_outcomes,
         tally=context.tally,
     )
-    couriers = _Couriers(store, context, configuration)
+    couriers = _Couriers(store, context, configuration, leases)
 
     async def reload(new: Configuration) -> None:
         compiled = compile_site(new, store.keys)
         store.keys.reload()
+        leases.wanted_destinations(new.site.destinations)
         couriers.reload(new)
         await _remember(store, new, clock.now())
         processor.reload(compiled)
 
     async def depths() -> Depths:
+        if context.index:
+            return Depths()
         waiting = await store.read(lambda conn: pending(conn, store.journal.channels(conn)))
         outbox = await store.read(store.outbox.unfinished)
         counts = {name: {state.value: number for state, number in states.items()} for name, states in outbox.items()}
         return Depths(pending=waiting, outbox=counts)
 
+    def changed() -> None:
+        context.work.ring()
+        context.outbox.ring()
+
     async def close() -> None:
+        await asyncio.to_thread(leases.leave)
         await asyncio.to_thread(store.close)
-        await lock.__aexit__(None, None, None)
 
     return Assembly(
         services={
             "processor": lambda: processor.run(context.work, context.outbox, context.stopping),
             "courier": couriers.run,
+            "leases": lambda: leases.run(context.stopping, changed),
         },
         reload=reload,
         depths=depths,
@@ -134,8 +150,9 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
 class _Couriers:
     """The courier of the configuration in force; a new one takes over when the configuration changes."""
 
-    def __init__(self, store: Store, context: WorkerContext, configuration: Configuration) -> None:
+    def __init__(self, store: Store, context: WorkerContext, configuration: Configuration, leases: Leases) -> None:
         self._store = store
+        self._leases = leases
         self._context = context
         self._routes = _routes(configuration)
         self._courier: Courier | None = None
@@ -160,6 +177,7 @@ class _Couriers:
                 self._store.reader,
                 routes,
                 clock=SystemClock(),
+                leases=self._leases,
                 count=self._context.tally.delivery,
             )
             ringing = asyncio.create_task(self._ring(courier))

@@ -75,6 +75,10 @@ class StoreUnavailableError(StoreError):
     """The store can't be written or read now (disk full, database gone). The sender resends, the daemon goes on."""
 
 
+class StoreDamagedError(StoreUnavailableError):
+    """What was to be read lies in a damaged part of the store's file."""
+
+
 class StaleChartError(StoreError):
     """Somebody else changed a chart since it was read: process the batch again."""
 
@@ -101,6 +105,14 @@ class IdentityTakenError(StoreError):
 
 class CursorMovedError(StoreError):
     """Another processor has recorded outcomes since this batch was read. Nothing was written."""
+
+
+class RowTakenError(StoreError):
+    """Another writer has made a row with this key meanwhile. Nothing was written."""
+
+
+class LeaseLostError(StoreError):
+    """This worker no longer owns what it was about to write. Nothing was written."""
 
 
 class DeliveryFailure(StrEnum):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
 
+from engine.domain.partition import PARTITIONS
 from engine.errors import SettingsError
 from engine.yamlfile import Document, Problem, StrictModel, parse, validate
 
@@ -68,7 +69,11 @@ class RetrySettings(StrictModel):
 class DestinationBase(StrictModel):
     retry: RetrySettings = RetrySettings()
     timeout_seconds: Seconds = 30.0
+    """The longest that one step (a connection, a log-in, a call, a message with its answer) may take; see
+    `shutdown_seconds_max`."""
     batch_max: Annotated[int, Field(ge=1, le=2000)] = 200
+    batch_bytes_max: Annotated[int, Field(ge=1, le=1 << 30)] = 8 << 20
+    """Of payloads in one batch; a single larger one goes alone."""
 
 
 class FileDestination(DestinationBase):
@@ -84,6 +89,12 @@ class TlsClient(StrictModel):
     """PEM file of the authorities that may have signed the server's certificate; none: the system's."""
     cert: Text | None = None
     key: Text | None = None
+
+    @model_validator(mode="after")
+    def _key_with_cert(self) -> TlsClient:
+        if self.key is not None and self.cert is None:
+            raise ValueError("has a key and no cert: give both, to show the receiver who we are")
+        return self
 
 
 class MllpDestination(DestinationBase):
@@ -164,7 +175,27 @@ class Site(StrictModel):
     channels: Text = "channels"
     mappings: Text = "mappings"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    shutdown_seconds_max: Seconds = 25.0
+    shutdown_seconds_max: Seconds = 60.0
+    """The longest that stopping may take, shared out below; the service manager's own limit has to be longer."""
+    workers: Annotated[int, Field(ge=1, le=PARTITIONS)] | None = None
+    """Processes that work on what has arrived; none: one for each core but one, which is the intake's, at most 4."""
+
+    @property
+    def drain_seconds_max(self) -> float:
+        """Of stopping: what the listeners may take to answer what they have. The rest is the workers'."""
+        return self.shutdown_seconds_max * 0.25
+
+    @property
+    def call_seconds_max(self) -> float:
+        """Of stopping: what a destination may take for the step in hand.
+
+        The rest is there to record what came of it, so that nothing is delivered and not known for want of time.
+        """
+        return self.shutdown_seconds_max * 0.5
+
+    @property
+    def worker_count(self) -> int:
+        return self.workers or max(1, min(4, len(os.sched_getaffinity(0)) - 1))
 
 
 # --- channels/<name>.yaml --------------------------------------------------------------------------------------------
@@ -195,6 +226,8 @@ class Listen(StrictModel):
     """A frame that is not complete after so long is dropped and the connection closed (slow loris)."""
     write_seconds_max: Seconds = 60.0
     """A peer that does not take its answers for so long is closed."""
+    batch_messages_max: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Messages in one batch; a longer one is refused as a whole."""
     commit_blocks: bool = False
     """MLLP release 2: answer each frame with a commit block (0B 06 1C 0D / 0B 15 1C 0D)."""
 
@@ -339,6 +372,12 @@ class Configuration:
         """A path of the configuration, made absolute."""
         return self.snapshot.base / relative
 
+    def destination(self, name: str) -> Destination:
+        """The settings of a destination, its timeout not longer than stopping allows."""
+        settings = self.site.destinations[name]
+        seconds = min(settings.timeout_seconds, self.site.call_seconds_max)
+        return settings.model_copy(update={"timeout_seconds": seconds})
+
 
 def load(snapshot: Snapshot, *, resolve_references: bool = True) -> Configuration:
     """Validate config.yaml and every channel file. Raises SettingsError with all problems of all files at once.
@@ -352,12 +391,14 @@ def load(snapshot: Snapshot, *, resolve_references: bool = True) -> Configuratio
             document = snapshot.document(file)
             value = _references(document, document.value, (), snapshot.base, problems, resolve=resolve_references)
             resolved = Document(document.file, value, document.places)
+            problems.extend(_empty_tls(document, value, ()))
             return resolved, validate(resolved, model)
         except SettingsError as error:
             problems.extend(error.problems)
             return Document(file, {}, {}), None
 
-    _, site = read(snapshot.site_file, Site)
+    site_document, site = read(snapshot.site_file, Site)
+    problems.extend(_timeout_problems(site_document, site) if site is not None else ())
     channels: dict[str, Channel] = {}
     documents: dict[str, Document] = {}
     folder = site.channels if site else "channels"
@@ -387,6 +428,24 @@ def load(snapshot: Snapshot, *, resolve_references: bool = True) -> Configuratio
     if problems or site is None:
         raise SettingsError(tuple(problems))
     return Configuration(snapshot, site, channels, documents)
+
+
+def _empty_tls(document: Document, value: Any, path: tuple[str | int, ...]) -> Iterator[Problem]:
+    """`tls:` with nothing below it, left over from an edit, would be taken for no TLS."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "tls" and inner is None:
+                yield document.problem((*path, key), "is empty: say what TLS is to use, or take the line away for none")
+            yield from _empty_tls(document, inner, (*path, key))
+
+
+def _timeout_problems(document: Document, site: Site) -> Iterator[Problem]:
+    for name, destination in site.destinations.items():
+        seconds = destination.timeout_seconds
+        if "timeout_seconds" in destination.model_fields_set and seconds > site.call_seconds_max:
+            path = ("destinations", name, "timeout_seconds")
+            needed = f"a call of {seconds:g} s needs shutdown_seconds_max: {seconds * 2:g} (it is"
+            yield document.problem(path, f"{needed} {site.shutdown_seconds_max:g}), so that a stop can wait for it")
 
 
 def _read(path: Path, name: str) -> str:

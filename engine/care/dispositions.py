@@ -33,6 +33,7 @@ class Action(StrEnum):
 
 
 _HELD: Final = frozenset({Action.CONFLICT, Action.UNKNOWN})
+_ALIVE: Final = frozenset({Action.HOME_PLAN, Action.TRANSFER, Action.FACILITY, Action.AGAINST_ADVICE, Action.HOSPICE})
 _BLANK: Final = "no disposition was sent"
 _UNLISTED: Final = "the disposition sent is not in the table"
 _Code = Annotated[str, Field(pattern=r"^[0-9A-Z]{1,16}$")]
@@ -81,6 +82,9 @@ class Dispositions:
 
     def __init__(self, table: dict[str, Disposition]) -> None:
         self._table = table
+        self.deaths = _codes(table, frozenset({Action.DEATH}))
+        """Codes, normalised, that say that the patient has died."""
+        self.left_alive = _codes(table, _ALIVE)
 
     def of(self, code: str | None) -> Disposition:
         """What a code, as it was sent, calls for. Never raises."""
@@ -91,6 +95,10 @@ class Dispositions:
         if known is None:
             return Disposition(code=text, acts_as=text, meaning="unknown", action=Action.UNKNOWN, hold_reason=_UNLISTED)
         return known
+
+
+def _codes(table: dict[str, Disposition], actions: frozenset[Action]) -> frozenset[str]:
+    return frozenset(code for code, disposition in table.items() if disposition.action in actions)
 
 
 def normalise(code: str | None) -> str | None:

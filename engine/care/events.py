@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final, TypeVar
 
@@ -25,12 +25,12 @@ from engine.domain.chart import Chart, Charts, identity
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.moment import parse_moment
 from engine.domain.outcome import Effect
-from engine.domain.patient import Identifier, Patient
+from engine.domain.patient import Identifier, Patient, StatedDeath
 from engine.domain.record import Phi
 from engine.errors import DATA_TYPE, UNKNOWN_KEY, MessageError
 from engine.yamlfile import Document, StrictModel, validate
 
-_R = TypeVar("_R", Patient, Encounter)
+_R = TypeVar("_R", Patient, Encounter, StatedDeath)
 
 
 class Meaning(StrEnum):
@@ -64,6 +64,7 @@ _STATUS: Final[Mapping[Meaning, EncounterStatus | None]] = {
 _OPEN: Final = frozenset({EncounterStatus.ACTIVE, EncounterStatus.ON_LEAVE})
 _ENDED: Final = frozenset({EncounterStatus.FINISHED})
 _NOT_ARRIVED: Final = frozenset({EncounterStatus.PLANNED, EncounterStatus.CANCELLED})
+_CLOSED: Final = _ENDED | {EncounterStatus.CANCELLED}
 _OPENING: Final = frozenset({Meaning.ADMIT, Meaning.REGISTER, Meaning.PRE_ADMIT})
 _ARRIVAL: Final = frozenset({Meaning.ADMIT, Meaning.REGISTER})
 
@@ -95,8 +96,17 @@ _NO_VISIT_CLASS: Final = "N"
 _DISCHARGE: Final = ("discharged_at", "disposition")
 """Fields of an encounter that only one that has ended holds."""
 
-_DEATH: Final = "death"
-"""Stamp of an encounter whose disposition marked the patient deceased: the time of the event that said so."""
+_DEATH: Final = StatedDeath.__struct_fields__
+"""What a message says of death is kept apart: how the stays ended has a say in it as well."""
+
+_WITHOUT_BED: Final = frozenset({None, "E", "O", "P", "R"})
+"""Classes that an admission ends: A01 is the admission of an inpatient, also when the sender leaves PV1-2 empty."""
+
+_PRESENT: Final = frozenset({"I", "OBS", "E"})
+"""Classes of stays that a patient can't have had after death; accounts of other classes are closed by clerks."""
+
+_SAID_AGAIN: Final = timedelta(days=1)
+"""A discharge that names no visit, so soon after one, is the same discharge said again."""
 
 _TUPLES: Final = frozenset({"phones", "diagnoses", "procedures", "identifiers"})
 
@@ -116,8 +126,8 @@ class Event(Phi, frozen=True, kw_only=True):
     visit: str | None = None
     """Encounter key."""
     visit_number: str | None = None
-    visit_authority_sent: bool = True
-    """PV1-19 names the authority of the visit number; otherwise that in `visit` only stands in."""
+    visit_authority: str | None = None
+    """Of the visit number, as PV1-19 names it; none: it does not, and that in `visit` only stands in."""
     account: str | None = None
     has_visit: bool = False
     """A PV1 segment speaks of a visit."""
@@ -151,10 +161,6 @@ class Applied:
     deviations: list[str] = field(default_factory=list)
     note: str | None = None
     """Why it left the chart as it was."""
-    discharge_cancelled: bool = False
-    admission_cancelled: bool = False
-    admitted: bool = False
-    died: bool = False
 
 
 def apply_event(charts: Charts, event: Event, dispositions: Dispositions) -> Applied:
@@ -166,25 +172,72 @@ def apply_event(charts: Charts, event: Event, dispositions: Dispositions) -> App
         chart = Chart(id=event.chart_id, patient=Patient(identifiers=(key,)))
         applied.effects.append(Effect(kind="patient-created", subject=chart.id))
     patient = _with_identifiers(chart, charts, event.identifiers, applied)
-    was_deceased = patient.deceased is True
-    patient, stamps, stale = _merge_fields(patient, _with_death(event.patient), chart.stamps, event.at)
+    death, person = _death_said(event.patient, applied)
+    patient, stamps, stale = _merge_fields(patient, person, chart.stamps, event.at)
+    stated = chart.death_stated
+    if death:
+        stated, stamps, stale_death = _merge_fields(stated, death, stamps, event.at)
+        stale = stale or stale_death
     if stale:
         applied.deviations.append("stale-event")
-    chart = msgspec.structs.replace(chart, patient=patient, stamps=stamps)
+    chart = msgspec.structs.replace(chart, patient=patient, stamps=stamps, death_stated=stated)
     if event.meaning in _STATUS and event.has_visit and event.encounter.get("class_") != _NO_VISIT_CLASS:
         chart = _apply_visit(chart, charts, event, dispositions, applied)
     elif event.meaning in _STATUS and event.meaning is not Meaning.UPDATE:
         applied.note = "no visit in the message (PV1 missing or class N)"
-    applied.died = chart.patient.deceased is True and not was_deceased
-    if applied.died:
-        applied.effects.append(Effect(kind="patient-deceased", subject=chart.id))
-    applied.chart = chart
+    applied.chart = _settle_death(chart, dispositions)
+    if applied.chart.patient.deceased and death.get("deceased") is False and not stale:
+        applied.deviations.append("alive-against-disposition")
     return applied
 
 
-def _with_death(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A time of death (PID-29) says that the patient has died, unless the message says otherwise (PID-30)."""
-    return {**values, "deceased": True} if values.get("deceased_at") and "deceased" not in values else values
+def _death_said(values: Mapping[str, Any], applied: Applied) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """What a message says of death, and what else it says of the patient.
+
+    A time of death (PID-29) says that the patient has died, whatever PID-30 says: senders fill that by default.
+    """
+    said = {name: values[name] for name in _DEATH if name in values}
+    if not said:
+        return said, values
+    if said.get("deceased_at"):
+        if said.get("deceased") is False:
+            applied.deviations.append("death-contradicted")
+        said["deceased"] = True
+    return said, {name: value for name, value in values.items() if name not in said}
+
+
+def _settle_death(chart: Chart, dispositions: Dispositions) -> Chart:
+    """Deceased is who was said to be (PID-29, PID-30), and whose last stay ended in death.
+
+    It follows from the chart as it is, whatever way led there. A PID-30 that says no takes back what PID-30 had said;
+    a death that a disposition states is taken back where it was stated: by another disposition, by a cancelled
+    discharge, or by a later stay that the patient left alive.
+    """
+    stated = chart.death_stated
+    stay = _deadly_stay(chart.encounters, dispositions)
+    deceased = True if stay is not None else stated.deceased
+    at = (stated.deceased_at or (stay.discharged_at if stay is not None else None)) if deceased else None
+    patient = chart.patient
+    if (patient.deceased, patient.deceased_at) == (deceased, at):
+        return chart
+    patient = msgspec.structs.replace(patient, deceased=deceased, deceased_at=at)
+    return msgspec.structs.replace(chart, patient=patient)
+
+
+def _deadly_stay(encounters: tuple[Encounter, ...], dispositions: Dispositions) -> Encounter | None:
+    """The stay that ended in death, unless a later one ended alive."""
+    ended = [e for e in encounters if e.status is EncounterStatus.FINISHED]
+    deaths = [e for e in ended if e.disposition in dispositions.deaths]
+    for death in deaths:
+        at = parse_moment(death.discharged_at)
+        later = (
+            parse_moment(e.admitted_at)
+            for e in ended
+            if e.class_ in _PRESENT and e.disposition in dispositions.left_alive
+        )
+        if at is None or not any(begin is not None and begin > at for begin in later):
+            return death
+    return None
 
 
 def apply_merges(charts: Charts, merges: tuple[Merge, ...]) -> Applied:
@@ -222,6 +275,10 @@ def apply_merges(charts: Charts, merges: tuple[Merge, ...]) -> Applied:
             if identity(merge.survivor) in retired and identity(merge.merged) not in retired:
                 raise _contradiction("the groups of the message merge in a circle", "MRG-1")
             retired.add(identity(merge.merged))
+            if identity(merge.merged) == identity(survivor.patient.identifiers[0]):
+                # The hospital has turned the merge round. Both identities go on leading to this patient; the key stays,
+                # or every destination would have to move all that it holds, once for each change of mind.
+                applied.deviations.append("merge-reversed")
             applied.chart = survivor
             changed.setdefault(survivor.id, survivor)
             continue
@@ -263,14 +320,20 @@ def _fold(survivor: Chart, merged: Chart) -> tuple[Chart, Chart]:
     stamps = {**merged.stamps, **survivor.stamps}
     for name in Patient.__struct_fields__:
         mine, theirs = getattr(survivor.patient, name), getattr(merged.patient, name)
-        if name in {"identifiers", "merged_from"} or mine not in (None, ()) or theirs in (None, ()):
+        if name in {"identifiers", "merged_from", *_DEATH} or mine not in (None, ()) or theirs in (None, ()):
             continue
         if merged.stamps.get(name, 0.0) < survivor.stamps.get(name, 0.0):
             continue  # the survivor's was cleared since
         filled[name] = theirs
         stamps[name] = merged.stamps.get(name, 0.0)
-    if merged.patient.deceased:
-        filled["deceased"] = True
+    death = survivor.death_stated
+    for name in _DEATH:
+        # As if all had been said of one patient: the last word counts, whichever of the two it was said of.
+        mine, theirs = survivor.stamps.get(name, float("-inf")), merged.stamps.get(name, float("-inf"))
+        value = getattr(merged.death_stated, name)
+        if theirs > mine or (theirs == mine and value):
+            death = msgspec.structs.replace(death, **{name: value})
+            stamps[name] = theirs
     former = dict.fromkeys((*survivor.patient.merged_from, merged.patient.key, *merged.patient.merged_from))
     patient = msgspec.structs.replace(
         survivor.patient,
@@ -282,6 +345,7 @@ def _fold(survivor: Chart, merged: Chart) -> tuple[Chart, Chart]:
         survivor,
         patient=patient,
         stamps=stamps,
+        death_stated=death,
         encounters=(*survivor.encounters, *merged.encounters),
         encounter_stamps={**merged.encounter_stamps, **survivor.encounter_stamps},
         scores=(*survivor.scores, *merged.scores),
@@ -338,11 +402,17 @@ def _apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispo
     values = dict(event.encounter)
     if values.get("disposition"):
         values["disposition"] = normalise(values["disposition"])
-    if event.meaning is Meaning.ADMIT and "class_" not in values and before.class_ is None:
-        values["class_"] = "I"  # A01 is the admission of an inpatient; the sender left PV1-2 empty
+    if event.meaning is Meaning.ADMIT and "class_" not in values and before.class_ in _WITHOUT_BED:
+        values["class_"] = "I"
     if event.account and before.account is None:
         values["account"] = event.account
+    if event.visit_number is not None and before.visit_number is None:
+        before = msgspec.structs.replace(before, visit_number=event.visit_number)
+    if event.visit_authority is not None and before.visit_authority is None:
+        before = msgspec.structs.replace(before, visit_authority=event.visit_authority)
     status, taken = _next_status(before, known is None, event, values, stamps, dispositions, applied)
+    if status is EncounterStatus.FINISHED and _still_here(values, dispositions):
+        _reject_still_here(before, event, values, stamps, applied)
     sources = _complete_times(before, status, event, values, stamps)
     encounter, stamps, stale = _merge_fields(before, values, stamps, event.at)
     if stale and "stale-event" not in applied.deviations:
@@ -361,9 +431,8 @@ def _apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispo
     encounter = msgspec.structs.replace(
         encounter, status=status, time_sources=sources, discharges=before.discharges + discharged
     )
-    _note_transition(before, encounter, event, applied, created=known is None)
+    _note_transition(before, encounter, applied, created=known is None)
     applied.encounter = key
-    chart = _follow_death(chart, before, encounter, stamps, event.at, dispositions)
     others = tuple(e for e in chart.encounters if e.key != key)
     return msgspec.structs.replace(
         chart,
@@ -375,7 +444,7 @@ def _apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispo
 def _find_encounter(chart: Chart, charts: Charts, event: Event) -> tuple[str, Encounter | None] | None:
     """The encounter that the message means: its key, and what is known of it. None: it can't be told."""
     if event.visit is not None:
-        known = chart.encounter(event.visit) or _same_number(chart, event)
+        known = _by_number(chart, event, event.visit)
         if known is not None:
             return known.key, known
         owner = charts.visits.get(event.visit)
@@ -388,7 +457,8 @@ def _find_encounter(chart: Chart, charts: Charts, event: Event) -> tuple[str, En
                 hl7_code=UNKNOWN_KEY,
                 location="PV1-19",
             )
-        return event.visit, None
+        known = _not_numbered_yet(chart, event)
+        return (known.key, known) if known is not None else (event.visit, None)
     if event.account is not None:
         same = [e for e in chart.encounters if e.account == event.account]
         living = [e for e in same if e.status is not EncounterStatus.CANCELLED]
@@ -397,6 +467,9 @@ def _find_encounter(chart: Chart, charts: Charts, event: Event) -> tuple[str, En
         if not living and event.meaning not in _OPENING and len(same) == 1:
             living = same  # more news of a cancelled one; a new one would be opened
         return (living[0].key, living[0]) if living else _made_key(chart, f"acct-{event.account}")
+    known = _admitted_then(chart.encounters, event)
+    if known is not None:
+        return known.key, known
     if event.meaning in _OPENING:
         started = event.encounter.get("admitted_at") or (event.event_time[0] if event.event_time else None)
         return _made_key(chart, started) if started else None
@@ -407,36 +480,97 @@ def _find_encounter(chart: Chart, charts: Charts, event: Event) -> tuple[str, En
     if open_ones:
         return open_ones[0].key, open_ones[0]
     if event.meaning is Meaning.DISCHARGE and event.event_time:
-        return _discharged_before(chart, event.encounter.get("discharged_at") or event.event_time[0]) or _made_key(
-            chart, event.encounter.get("admitted_at") or event.event_time[0]
-        )
+        known = _discharged_before(chart, event, event.encounter.get("discharged_at") or event.event_time[0])
+        if known is not None:
+            return known.key, known
+        return _made_key(chart, event.encounter.get("admitted_at") or event.event_time[0])
     return None
 
 
-def _same_number(chart: Chart, event: Event) -> Encounter | None:
-    """The patient's own encounter of this number, when the message leaves open who gave it.
+def _by_number(chart: Chart, event: Event, key: str) -> Encounter | None:
+    """The patient's own encounter of this visit number.
 
-    The authority that stands in then is that of the patient's key, which need not be the same in every message.
+    A message that leaves open who gave the number may mean any of them: the authority that stands in is that of the
+    patient's key, which need not be the same in every message. One that says so means an encounter of that authority,
+    or one of which nobody has said yet.
     """
-    if event.visit_authority_sent:
+    said = event.visit_authority
+    same = [
+        e
+        for e in chart.encounters
+        if e.visit_number == event.visit_number
+        and (said is None or e.visit_authority in {None, said})
+        and (e.key == key or said == e.visit_authority or _may_have_begun_then(e, event))
+    ]
+    found = [e for e in same if said is not None and e.visit_authority == said]
+    found = found or [e for e in same if e.key == key] or same
+    if len(found) > 1 or (not found and chart.encounter(key) is not None):
+        raise _ambiguous("PV1-19")
+    return found[0] if found else None
+
+
+def _may_have_begun_then(encounter: Encounter, event: Event) -> bool:
+    begin, said = parse_moment(encounter.admitted_at), parse_moment(event.encounter.get("admitted_at"))
+    return begin is None or said is None or abs(begin - said) <= timedelta(days=1)
+
+
+def _not_numbered_yet(chart: Chart, event: Event) -> Encounter | None:
+    """The encounter that was heard of before it had its visit number, by its account or the time of its admission.
+
+    Taken for another one it would stay open for ever, and an open stay sets the plans of earlier ones aside.
+    """
+    unnumbered = tuple(e for e in chart.encounters if e.visit_number is None)
+    if event.account is not None:
+        open_ones = [e for e in unnumbered if e.account == event.account and e.status not in _CLOSED]
+        if len(open_ones) == 1:
+            return open_ones[0]
+    return _admitted_then(unnumbered, event)
+
+
+def _admitted_then(encounters: tuple[Encounter, ...], event: Event) -> Encounter | None:
+    """The one encounter that began at the very time, to the minute at least, that the message names in PV1-44."""
+    said = event.encounter.get("admitted_at")
+    moment = parse_moment(said)
+    if said is None or moment is None or ":" not in said:
         return None
-    same = [e for e in chart.encounters if e.visit_number is not None and e.visit_number == event.visit_number]
-    return same[0] if len(same) == 1 else None
+    found = [
+        e
+        for e in encounters
+        if e.status is not EncounterStatus.CANCELLED
+        and (e.admitted_at == said or parse_moment(e.admitted_at) == moment)
+    ]
+    return found[0] if len(found) == 1 else None
 
 
-def _discharged_before(chart: Chart, at: str) -> tuple[str, Encounter] | None:
+def _discharged_before(chart: Chart, event: Event, at: str) -> Encounter | None:
     """The one stay that a discharge at that time can have ended: the same discharge, said again."""
-    ended = [encounter for encounter in chart.encounters if encounter.status in _ENDED]
+    ended = [e for e in chart.encounters if e.status in _ENDED and _may_be_same(e, event)]
     found = [encounter for encounter in ended if encounter.discharged_at == at]
     moment = parse_moment(at)
     if not found and moment is not None:
-        found = [encounter for encounter in ended if _lasted_over(encounter, moment)]
-    return (found[0].key, found[0]) if len(found) == 1 else None
+        found = [e for e in ended if _lasted_over(e, moment)] or _ended_shortly_before(ended, moment)
+    return found[0] if len(found) == 1 else None
+
+
+def _may_be_same(encounter: Encounter, event: Event) -> bool:
+    """Nothing that the message says of the stay is against it."""
+    admitted = parse_moment(event.encounter.get("admitted_at"))
+    if admitted is not None and parse_moment(encounter.admitted_at) not in {None, admitted}:
+        return False
+    return event.encounter.get("class_") in {None, encounter.class_} or encounter.class_ is None
 
 
 def _lasted_over(encounter: Encounter, moment: datetime) -> bool:
     begin, end = parse_moment(encounter.admitted_at), parse_moment(encounter.discharged_at)
     return begin is not None and end is not None and begin <= moment <= end
+
+
+def _ended_shortly_before(ended: list[Encounter], moment: datetime) -> list[Encounter]:
+    return [
+        encounter
+        for encounter in ended
+        if (end := parse_moment(encounter.discharged_at)) is not None and end <= moment <= end + _SAID_AGAIN
+    ]
 
 
 def _made_key(chart: Chart, what: str) -> tuple[str, Encounter | None]:
@@ -477,19 +611,16 @@ def _next_status(
     ):  # A02, A08: they assert nothing, but of a stay whose admission we did not see they tell as much
         if not created:
             return before.status, False
-        return (EncounterStatus.FINISHED if values.get("discharged_at") else EncounterStatus.ACTIVE), False
+        ended = values.get("discharged_at") and not _still_here(values, dispositions)
+        return (EncounterStatus.FINISHED if ended else EncounterStatus.ACTIVE), False
     if event.at < stamps.get("status", event.at):
         applied.deviations.append("stale-event")
         return before.status, False
-    if event.meaning is Meaning.DISCHARGE:
-        disposition = values.get("disposition", before.disposition)
-        if dispositions.of(disposition).action is Action.NOT_A_DISCHARGE:
-            applied.deviations.append("disposition-is-no-discharge")
-            applied.effects.append(Effect(kind="data-quality", subject=before.key, detail="PV1-36: still a patient"))
-            applied.note = "PV1-36 says that the patient is still here: not taken as a discharge"
-            for name in _DISCHARGE:
-                values.pop(name, None)
-            return (EncounterStatus.ACTIVE if created else before.status), False
+    if event.meaning is Meaning.DISCHARGE and _still_here(values, dispositions):
+        _note_still_here(before, applied, "PV1-36 says that the patient is still here: not taken as a discharge")
+        for name in _DISCHARGE:
+            values.pop(name, None)
+        return (EncounterStatus.ACTIVE if created else before.status), False
     if not created:
         if event.meaning is Meaning.PRE_ADMIT and before.status not in _NOT_ARRIVED:
             return before.status, False
@@ -563,48 +694,32 @@ def _from_event(name: str, event: Event, values: dict[str, Any], sources: dict[s
         values[name], sources[name] = event.event_time
 
 
-def _follow_death(
-    chart: Chart,
-    before: Encounter,
-    after: Encounter,
-    stamps: dict[str, float],
-    at: float,
-    dispositions: Dispositions,
-) -> Chart:
-    """A stay that ended in death marks the patient deceased; when that is taken back, so is the mark.
+def _still_here(values: Mapping[str, Any], dispositions: Dispositions) -> bool:
+    return bool(values.get("disposition")) and dispositions.of(values["disposition"]).action is Action.NOT_A_DISCHARGE
 
-    `stamps` remember that the mark is this stay's: it is taken back only while nobody else has spoken of it.
+
+def _reject_still_here(
+    before: Encounter, event: Event, values: dict[str, Any], stamps: Mapping[str, float], applied: Applied
+) -> None:
+    """PV1-36 of a stay that has ended says that the patient is still there.
+
+    An end is taken back by its cancel (A13), never by an update: the plan that rests on it would go without a trace.
     """
-    patient = chart.patient
-    died = _ended_in_death(after, dispositions)
-    if died and (not _ended_in_death(before, dispositions) or stamps.get(_DEATH) == at):
-        if patient.deceased is True or at < chart.stamps.get("deceased", at):
-            return chart
-        stamps[_DEATH] = at
-        own_time = after.discharged_at if "deceased_at" not in chart.stamps else None
-        patient = msgspec.structs.replace(patient, deceased=True, deceased_at=patient.deceased_at or own_time)
-    elif not died and _DEATH in stamps:
-        if chart.stamps.get("deceased") != stamps.pop(_DEATH):
-            return chart
-        deceased_at = patient.deceased_at if "deceased_at" in chart.stamps else None
-        patient = msgspec.structs.replace(patient, deceased=None, deceased_at=deceased_at)
-    else:
-        return chart
-    return msgspec.structs.replace(chart, patient=patient, stamps={**chart.stamps, "deceased": at})
+    for name in _DISCHARGE:
+        values.pop(name, None)
+    if event.at < max(stamps.get("status", event.at), stamps.get("disposition", event.at)):
+        return  # it was true then
+    _note_still_here(before, applied, "PV1-36 says that the patient is still here: the discharge stands until an A13")
 
 
-def _ended_in_death(encounter: Encounter, dispositions: Dispositions) -> bool:
-    return (
-        encounter.status is EncounterStatus.FINISHED and dispositions.of(encounter.disposition).action is Action.DEATH
-    )
+def _note_still_here(encounter: Encounter, applied: Applied, note: str) -> None:
+    applied.deviations.append("disposition-is-no-discharge")
+    applied.effects.append(Effect(kind="data-quality", subject=encounter.key, detail="PV1-36: still a patient"))
+    applied.note = note
 
 
-def _note_transition(before: Encounter, after: Encounter, event: Event, applied: Applied, *, created: bool) -> None:
+def _note_transition(before: Encounter, after: Encounter, applied: Applied, *, created: bool) -> None:
     if created:
         applied.effects.append(Effect(kind="encounter-created", subject=after.key, detail=after.status))
     elif before.status is not after.status:
         applied.effects.append(Effect(kind=f"encounter-{after.status}", subject=after.key))
-    was, now = before.status, after.status
-    applied.admitted = event.meaning is Meaning.ADMIT and now is EncounterStatus.ACTIVE and (created or was is not now)
-    applied.discharge_cancelled = was is EncounterStatus.FINISHED and now is EncounterStatus.ACTIVE
-    applied.admission_cancelled = now is EncounterStatus.CANCELLED and (created or was is not now)

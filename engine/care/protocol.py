@@ -6,7 +6,8 @@ from the chart alone, so that the same state never asks for a second task. `reco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
@@ -18,6 +19,7 @@ from engine.care.dispositions import Action, Disposition
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter
 from engine.domain.moment import parse_moment
+from engine.domain.record import Phi
 from engine.domain.score import Band
 from engine.domain.task import Task, TaskState
 from engine.errors import HandoffError, SettingsError
@@ -166,6 +168,19 @@ class _Plans(StrictModel):
     """Held: without a task for a person the patient would be forgotten."""
     unknown: _Needed
 
+    def steps(self) -> Iterator[_Step]:
+        home = self.home_plan
+        yield from (*home.every, *home.high, *home.moderate, *home.low, *self.facility, *self.transfer)
+        yield from (*self.hospice, *self.against_advice, *self.conflict, *self.unknown)
+
+
+class Plan(Phi, frozen=True, kw_only=True):
+    """The tasks wanted after a discharge."""
+
+    tasks: tuple[Task, ...] = ()
+    withheld: tuple[str, ...] = ()
+    """Kinds that are not asked for any more, because the discharge is too old."""
+
 
 class _Spec(StrictModel):
     protocol: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -173,6 +188,8 @@ class _Spec(StrictModel):
     source: _Text
     classes: Annotated[tuple[_Text, ...], Field(min_length=1)]
     late: _Span
+    discharge_age_days_max: Annotated[int, Field(ge=1, le=3650)] = 30
+    """A discharge that is heard of later than this opens no task."""
     plans: _Plans
 
 
@@ -184,6 +201,7 @@ class Protocol:
         self.version = spec.version
         self._classes = frozenset(spec.classes)
         self._late = spec.late
+        self.discharge_age_days_max = spec.discharge_age_days_max
         home = spec.plans.home_plan
         self._home: Mapping[Band | None, _Steps] = {
             Band.HIGH: (*home.high, *home.every),
@@ -210,14 +228,15 @@ class Protocol:
         calendar: BusinessCalendar,
         now: datetime,
         key: Callable[..., str],
-    ) -> tuple[Task, ...]:
+        waits: bool = False,
+    ) -> Plan:
         """The tasks wanted after the encounter's last discharge; `chart` still holds those of before.
 
         band: none when no model scored the stay. key: a keyed hash of texts, so that a task's id tells nothing of the
-        patient and is the same in every replay.
+        patient and is the same in every replay. waits: the plan is set aside while there is a later stay.
         """
         if chart.patient.deceased or encounter.class_ not in {*self._classes, None}:
-            return ()
+            return Plan()
         hold_reason = disposition.hold_reason
         if encounter.class_ is None:  # whether this was a stay that needs a plan can't be told: a person must look
             hold_reason = "the patient class (PV1-2) is missing"
@@ -228,12 +247,18 @@ class Protocol:
             steps = self._others.get(disposition.action, ())
         discharged = _discharged(encounter, now, calendar)
         known = {task.id: task for task in chart.tasks}
+        too_old = discharged is not None and discharged < now - timedelta(days=self.discharge_age_days_max)
         tasks = []
+        withheld = []
         for step in steps:
             if step.dispositions and disposition.acts_as not in step.dispositions:
                 continue
             task_id = self._task_id(encounter, step, known, key)
-            due_at = self._due(step, discharged, known.get(task_id), calendar, now)
+            task = known.get(task_id)
+            if too_old and task is None:
+                withheld.append(step.kind)
+                continue
+            due_at = self._due(step, discharged, task, calendar, now, waits=waits)
             hold = f": {hold_reason}" if hold_reason else ""
             tasks.append(
                 Task(
@@ -250,7 +275,7 @@ class Protocol:
                     created_at=now,
                 )
             )
-        return tuple(tasks)
+        return Plan(tasks=tuple(tasks), withheld=tuple(withheld))
 
     def _task_id(self, encounter: Encounter, step: _Step, known: Mapping[str, Task], key: Callable[..., str]) -> str:
         """The same for the same cause.
@@ -270,18 +295,33 @@ class Protocol:
             number += 1
 
     def _due(
-        self, step: _Step, discharged: datetime | None, task: Task | None, calendar: BusinessCalendar, now: datetime
+        self,
+        step: _Step,
+        discharged: datetime | None,
+        task: Task | None,
+        calendar: BusinessCalendar,
+        now: datetime,
+        *,
+        waits: bool,
     ) -> datetime:
         """By the discharge; when that is past or all but, a while from now: no task is born overdue.
 
-        What was promised once is not put off by a later message.
+        What was promised once is not put off by a later message, unless it ran out while the task was set aside.
         """
         known_since = task.created_at if task is not None else now
         due_at = step.due.after(discharged or known_since, calendar)
         earliest = (step.late or self._late).after(now, calendar)
         if due_at >= earliest:
             return due_at
-        return earliest if task is None else min(task.due_at, earliest)
+        if task is None or (task.suspended_by is not None and not waits and task.due_at <= now):
+            return earliest
+        return min(task.due_at, earliest)
+
+
+def _days(span: _Span) -> float:
+    """At most so long, in days: a week has two business days or more, whatever the holidays."""
+    business = (span.business_days or 0) * 3.5
+    return business + (span.days or 0) + (span.hours or 0) / 24 + (span.minutes or 0) / 1440
 
 
 def _discharged(encounter: Encounter, now: datetime, calendar: BusinessCalendar) -> datetime | None:
@@ -298,6 +338,10 @@ def load_protocol(document: Document) -> Protocol:
     """Raises SettingsError."""
     spec = validate(document, _Spec)
     problems: list[Problem] = []
+    longest = max((_days(step.due) for step in spec.plans.steps()), default=0)
+    if spec.discharge_age_days_max < longest:
+        message = f"must be {math.ceil(longest)} or more: a task of this protocol may be due as late"
+        problems.append(document.problem(("discharge_age_days_max",), message))
     plans: dict[str, Any] = document.value["plans"]
     home = spec.plans.home_plan
 

@@ -23,7 +23,10 @@ from engine.cli.site import NotFoundError, OpenSite, open_site, reveal_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sqlalchemy import Connection
+
     from engine.store.deadletters import ListedDeadLetter
+    from engine.store.requeue import Requeued
 
 
 @click.group("dead")
@@ -102,16 +105,25 @@ def show(cli: Cli, letter_id: int, reveal: bool, reason: str | None) -> None:
 @click.option("--all", "every", is_flag=True, help="All that are unresolved.")
 @click.option("--error", metavar="CODE", help="All unresolved ones with this code.")
 @click.option("--channel", metavar="NAME", help="All unresolved ones of this channel.")
+@click.option("--out-of-order", is_flag=True, help="Also forward messages that later ones have overtaken.")
 @as_of_option
 @json_option
 @config_option
 @click.pass_obj
 def replay(
-    cli: Cli, letter_ids: tuple[int, ...], every: bool, error: str | None, channel: str | None, as_of: AsOf
+    cli: Cli,
+    letter_ids: tuple[int, ...],
+    every: bool,
+    error: str | None,
+    channel: str | None,
+    out_of_order: bool,
+    as_of: AsOf,
 ) -> int:
     """Try again: a message is processed anew, an undeliverable delivery goes back into the outbox.
 
-    Exit code 1 when one of those named can't be replayed.
+    A delivery goes out with what is true now, should that have changed since. A message that was to be forwarded can't
+    be renewed: when later ones of its patient were delivered meanwhile, it goes only with --out-of-order. Exit code 1
+    when one of those named can't be replayed.
     """
     if not letter_ids and not every and error is None and channel is None:
         raise click.UsageError("say which: ID..., --error CODE, --channel NAME or --all")
@@ -124,9 +136,9 @@ def replay(
             with site.store.reader() as conn:
                 found = site.store.dead_letters.find(conn, error=error, channel=channel, limit=None)
             letters = sorted(found, key=lambda letter: letter.id)
-        results = _replay(site, letters, as_of)
-    rows = [(result["id"], result["entry"], result["delivery"], result["problem"]) for result in results]
-    cli.print(results, table(("dead letter", "new entry", "delivery", "problem"), rows) or "Nothing to replay.")
+        results = _replay(site, letters, as_of, out_of_order=out_of_order)
+    rows = [(r["id"], r["entry"], r["delivery"], r["sent"], r["problem"]) for r in results]
+    cli.print(results, table(("dead letter", "new entry", "delivery", "sent", "problem"), rows) or "Nothing to replay.")
     return NO if any(result["problem"] for result in results) else 0
 
 
@@ -143,10 +155,12 @@ def discard(cli: Cli, letter_id: int, reason: str) -> None:
 
     with open_site(cli) as site:
         _get(site, letter_id)
-        site.store.charts_ledger.write_now(
-            lambda conn: site.store.dead_letters.resolve(conn, letter_id, DISCARDED, site.now)
-        )
-        site.audit("discard", [f"dead-letter:{letter_id}"], reason)
+
+        def work(conn: Connection) -> None:
+            site.store.dead_letters.resolve(conn, letter_id, DISCARDED, site.now)
+            site.note(conn, "discard", [f"dead-letter:{letter_id}"], reason)
+
+        site.store.charts_ledger.write_now(work)
         letter = _get(site, letter_id)
     cli.print(plain(letter), f"Dead letter {letter_id} is discarded.")
 
@@ -159,7 +173,9 @@ def _get(site: OpenSite, letter_id: int) -> ListedDeadLetter:
     return letter
 
 
-def _replay(site: OpenSite, letters: Sequence[ListedDeadLetter], as_of: AsOf) -> list[dict[str, Any]]:
+def _replay(
+    site: OpenSite, letters: Sequence[ListedDeadLetter], as_of: AsOf, *, out_of_order: bool
+) -> list[dict[str, Any]]:
     """A result for each: the new entry or the delivery, or why not.
 
     The journal is written before the letter is resolved: a crash between the two leaves a letter that is replayed once
@@ -168,9 +184,8 @@ def _replay(site: OpenSite, letters: Sequence[ListedDeadLetter], as_of: AsOf) ->
     from engine.domain.delivery import Stage
     from engine.errors import StoreError
 
-    results: dict[int, dict[str, Any]] = {
-        letter.id: {"id": letter.id, "entry": None, "delivery": None, "problem": None} for letter in letters
-    }
+    nothing = {"entry": None, "delivery": None, "sent": None, "problem": None}
+    results: dict[int, dict[str, Any]] = {letter.id: {"id": letter.id, **nothing} for letter in letters}
     anew: list[ListedDeadLetter] = []
     for letter in letters:
         result = results[letter.id]
@@ -180,30 +195,40 @@ def _replay(site: OpenSite, letters: Sequence[ListedDeadLetter], as_of: AsOf) ->
             anew.append(letter)
         else:
             try:
-                result["delivery"] = _requeue(site, letter)
+                result["delivery"], result["sent"] = _requeue(site, letter, out_of_order=out_of_order)
             except StoreError as error:
                 result["problem"] = str(error)
     replays = replay_entries(site, [letter.entry for letter in anew if letter.entry is not None], as_of)
     for letter, (_, new) in zip(anew, replays, strict=True):
-        site.store.charts_ledger.write_now(
-            lambda conn, letter=letter, new=new: site.store.dead_letters.resolve(  # type: ignore[misc]  # as in replay
-                conn, letter.id, f"entry:{new}", site.now
-            )
-        )
+        try:
+            _resolve(site, letter, f"entry:{new}")
+        except StoreError as error:  # somebody else has replayed or discarded it meanwhile
+            results[letter.id]["problem"] = str(error)
         results[letter.id]["entry"] = new
-    done = [f"dead-letter:{result['id']}" for result in results.values() if result["problem"] is None]
-    site.audit("replay", done)
     return list(results.values())
 
 
-def _requeue(site: OpenSite, letter: ListedDeadLetter) -> int:
+def _resolve(site: OpenSite, letter: ListedDeadLetter, resolved_by: str) -> None:
+    def work(conn: Connection) -> None:
+        site.store.dead_letters.resolve(conn, letter.id, resolved_by, site.now)
+        site.note(conn, "replay", [f"dead-letter:{letter.id}"])
+
+    site.store.charts_ledger.write_now(work)
+
+
+def _requeue(site: OpenSite, letter: ListedDeadLetter, *, out_of_order: bool) -> tuple[int, Requeued]:
+    from engine.store.deadletters import SUPERSEDED
+    from engine.store.requeue import Requeued, requeue
+
     delivery = letter.delivery
     if delivery is None:
         raise NotFoundError(f"dead letter {letter.id} names no delivery")
 
-    def work(conn: Any) -> None:
-        site.store.outbox.requeue(conn, delivery, site.now)
-        site.store.dead_letters.resolve(conn, letter.id, f"delivery:{delivery}", site.now)
+    def work(conn: Connection) -> Requeued:
+        done = requeue(conn, site.keys, delivery, site.now, out_of_order=out_of_order)
+        resolved_by = SUPERSEDED if done is Requeued.SUPERSEDED else f"delivery:{delivery}"
+        site.store.dead_letters.resolve(conn, letter.id, resolved_by, site.now)
+        site.note(conn, "replay", [f"dead-letter:{letter.id}"])
+        return done
 
-    site.store.charts_ledger.write_now(work)
-    return delivery
+    return delivery, site.store.charts_ledger.write_now(work)

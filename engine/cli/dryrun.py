@@ -174,6 +174,7 @@ class _Trial:
                 for delivery in outcome.deliveries
             ],
             "deviations": list(outcome.deviations),
+            "charset": outcome.charset,
             "dead_letter": plain(outcome.dead_letter),
         }
 

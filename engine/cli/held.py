@@ -117,9 +117,9 @@ def _decide(
             if queued is None or queued.state is not DeliveryState.HELD:
                 raise NotFoundError(f"there is no held delivery {delivery_id}")
             work(site, conn, queued)
+            site.note(conn, action, [f"delivery:{delivery_id}"], reason)
 
         site.store.charts_ledger.write_now(write)
-        site.audit(action, [f"delivery:{delivery_id}"], reason)
         with site.store.reader() as conn:
             after = site.store.outbox.get(conn, delivery_id)
         shape: dict[str, Any] | None = delivery_shape(after, site.view(None, ())) if after else None

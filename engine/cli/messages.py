@@ -119,6 +119,7 @@ def entry_details(site: OpenSite, entry_id: int, make_view: Callable[[], View]) 
         "sending_application": entry.summary.sending_application,
         "sending_facility": entry.summary.sending_facility,
         "deviations": list(dict.fromkeys((*entry.deviations, *(outcome.deviations if outcome else ())))),
+        "charset": outcome.charset if outcome else None,
         "refusal": plain(entry.refusal),
         "replay_root": entry.replay_root,
         "config_version": outcome.config_version if outcome else None,
@@ -158,12 +159,14 @@ def delivery_shape(queued: QueuedDelivery, view: View) -> dict[str, Any]:
     from engine.domain.shapes import plain
 
     delivery = queued.delivery
+    payload = None if queued.unreadable else view.payload(delivery.operation, msgspec.json.decode(delivery.payload))
     return {
         "id": queued.id,
         "destination": delivery.destination,
         "operation": delivery.operation,
         "idempotency_key": delivery.idempotency_key,
-        "payload": view.payload(delivery.operation, msgspec.json.decode(delivery.payload)),
+        "payload": payload,
+        "unreadable": queued.unreadable,
         "state": queued.state,
         "attempts": queued.attempts,
         "next_attempt_at": plain(queued.next_attempt_at) if queued.state in {"pending", "held"} else None,

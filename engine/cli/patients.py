@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,9 +11,14 @@ from engine.cli.common import Cli, clock_time, config_option, json_option, limit
 from engine.cli.site import open_site, reveal_of
 
 if TYPE_CHECKING:
-    from engine.domain.chart import Chart
+    from collections.abc import Iterator
 
-_SCANNED_MAX = 100_000
+    from engine.cli.site import OpenSite
+    from engine.domain.chart import Chart
+    from engine.store.charts import ChartDocument
+
+_PAGE_CHARTS = 500
+"""So many are read at once: a long look would pin the store's log, and hold more in memory than is shown."""
 
 
 @click.group("patients")
@@ -45,6 +51,15 @@ def show(cli: Cli, key: str, reveal: bool, reason: str | None) -> None:
 @click.option("--visit", metavar="NUMBER", help="With this encounter key (AUTHORITY:NUMBER) or visit number.")
 @click.option("--name", metavar="TEXT", help="Whose family name begins so.")
 @click.option("--birth-date", metavar="DATE", help="Born then; 1958-07 finds all of that month.")
+@click.option(
+    "--within",
+    "charts_max",
+    metavar="N",
+    type=click.IntRange(1, 1_000_000),
+    default=20_000,
+    show_default=True,
+    help="Look through so many charts, those that changed last.",
+)
 @limit_option
 @reveal_options
 @json_option
@@ -55,22 +70,32 @@ def find(
     visit: str | None,
     name: str | None,
     birth_date: str | None,
+    charts_max: int,
     limit: int,
     reveal: bool,
     reason: str | None,
 ) -> None:
     """Find patients, those that changed last first; without options simply those.
 
-    Everything that identifies a patient is encrypted, so a search opens the charts one by one, the latest 100,000.
+    Everything that identifies a patient is encrypted. A patient's key and a whole encounter key lead to their patient
+    at once (`show KEY`, `--visit AUTHORITY:NUMBER`); for a name, a birth date or a bare visit number the charts that
+    changed last are opened one by one. It says so when that were not all.
     """
     from engine.domain.shapes import patient_shape
 
     wish = reveal_of(reveal, reason)
     searching = visit is not None or name is not None or birth_date is not None
     with open_site(cli) as site:
-        with site.store.reader() as conn:
-            charts = site.store.charts.find(conn, _SCANNED_MAX if searching else limit)
-        found = [chart for chart in charts if _matches(chart, visit, name, birth_date)][:limit]
+        chart_ids = _direct(site, visit)
+        if not chart_ids:
+            with site.store.reader() as conn:
+                # One more than are looked at tells whether there are more.
+                chart_ids = site.store.charts.latest_ids(conn, charts_max + 1 if searching else limit)
+            if searching and len(chart_ids) > charts_max:
+                chart_ids.pop()
+                cli.say(f"Only the {charts_max:,} charts that changed last are looked through; more: --within N")
+        matching = _matching(cli, site, chart_ids, visit, name, birth_date)
+        found = [chart for page in _pages(list(islice(matching, limit))) for chart in _charts(site, page)]
         view = site.view(wish, (f"chart:{chart.id}" for chart in found))
     shapes = [view.patient(patient_shape(chart.patient)) for chart in found]
     rows = [
@@ -81,11 +106,43 @@ def find(
     cli.print(shapes, table(headers, rows) or "No such patient.")
 
 
-def _matches(chart: Chart, visit: str | None, name: str | None, birth_date: str | None) -> bool:
-    patient = chart.patient
+def _direct(site: OpenSite, visit: str | None) -> list[str]:
+    """The chart that a whole encounter key leads to."""
+    if visit is None or ":" not in visit:
+        return []
+    with site.store.reader() as conn:
+        chart = site.store.charts.by_visit(conn, visit)
+    return [chart.id] if chart is not None else []
+
+
+def _matching(
+    cli: Cli, site: OpenSite, chart_ids: list[str], visit: str | None, name: str | None, birth_date: str | None
+) -> Iterator[str]:
+    for page in _pages(chart_ids):
+        with site.store.reader() as conn:
+            documents = site.store.charts.documents(conn, page)
+        for chart_id, document in documents:
+            if document is None:
+                cli.say(f"Chart {chart_id} is damaged and was left out.")
+            elif _matches(document, visit, name, birth_date):
+                yield chart_id
+
+
+def _charts(site: OpenSite, chart_ids: list[str]) -> list[Chart]:
+    with site.store.reader() as conn:
+        return site.store.charts.whole(conn, chart_ids)
+
+
+def _pages(chart_ids: list[str]) -> Iterator[list[str]]:
+    for at in range(0, len(chart_ids), _PAGE_CHARTS):
+        yield chart_ids[at : at + _PAGE_CHARTS]
+
+
+def _matches(document: ChartDocument, visit: str | None, name: str | None, birth_date: str | None) -> bool:
+    patient = document.patient
     family = (patient.name.family if patient.name else None) or ""
     return (
-        (visit is None or any(visit in {item.key, item.visit_number} for item in chart.encounters))
+        (visit is None or any(visit in {key, key.partition(":")[2]} for key in document.encounters))
         and (name is None or family.casefold().startswith(name.casefold()))
         and (birth_date is None or (patient.birth_date or "").startswith(birth_date))
     )

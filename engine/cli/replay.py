@@ -18,6 +18,7 @@ from engine.cli.site import NotFoundError, OpenSite, open_site
 
 if TYPE_CHECKING:
     from engine.domain.message import Receipt
+    from engine.hl7v2.header import Header
 
 AsOf = Literal["now", "then"]
 
@@ -96,6 +97,7 @@ def replay_entries(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf) -> Ite
 
 def _receipts(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf) -> list[Receipt]:
     from engine.domain.message import Receipt
+    from engine.hl7v2.ordering import ordering_key
     from engine.runtime.acceptance import Rules, judge
 
     with site.store.reader() as conn:
@@ -105,6 +107,8 @@ def _receipts(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf) -> list[Rec
     for entry_id, entry in zip(entry_ids, entries, strict=True):
         if entry is None:
             raise NotFoundError(f"there is no entry {entry_id} in the journal")
+        if entry.damaged:
+            raise NotFoundError(f"what is stored of entry {entry_id} is damaged: there is nothing to replay")
         settings = site.configuration.channels.get(entry.channel)
         refusal = entry.refusal
         if refusal is not None and settings is not None:  # it may be acceptable under today's rules
@@ -119,6 +123,7 @@ def _receipts(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf) -> list[Rec
                 summary=entry.summary,
                 dedupe_key=None,
                 digest=site.keys.lookup(entry.payload),
+                ordering_key=ordering_key(entry.payload, _header(entry.payload)),
                 deviations=entry.deviations,
                 refusal=refusal,
                 replay_of=entry_id,
@@ -126,3 +131,12 @@ def _receipts(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf) -> list[Rec
             )
         )
     return receipts
+
+
+def _header(payload: bytes) -> Header | None:
+    from engine.hl7v2.header import HeaderError, read_header
+
+    try:
+        return read_header(payload)
+    except HeaderError as error:
+        return error.header

@@ -84,7 +84,8 @@ class View:
             case Operation.UPSERT_ENCOUNTER:
                 parts = {"encounter": self.encounter(payload["encounter"])}
             case Operation.UPSERT_SCORE:
-                parts = {"score": self.score(payload["score"])}
+                flags = {name: payload[name] for name in ("decides", "withdrawn") if name in payload}
+                parts = flags | {"score": self.score(payload["score"])}
             case Operation.UPSERT_TASK:
                 return {"task": self.task(payload["task"])}
             case Operation.MERGE_PATIENT:

@@ -17,6 +17,8 @@ from engine.cli.show import PSEUDONYM, View
 from engine.errors import HandoffError
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from engine.domain.chart import Chart
     from engine.pipeline.channel import CompiledConfiguration
     from engine.settings import Configuration
@@ -60,14 +62,20 @@ class OpenSite:
         return f"{key.partition(':')[0]}:~{key_hash(self.keys, key)[:4].hex()}"
 
     def audit(self, action: str, subjects: Iterable[str], reason: str | None = None) -> None:
+        """Write to the audit. What changes the store does so in its own transaction instead: `note`."""
+        named = list(subjects)
+        if named:
+            self.store.charts_ledger.write_now(lambda conn: self.note(conn, action, named, reason))
+
+    def note(self, conn: Connection, action: str, subjects: Iterable[str], reason: str | None = None) -> None:
+        """`audit`, as part of a transaction of the charts: nothing is done that is not on record."""
         from engine.domain.audit import AuditRecord
 
         records = [
             AuditRecord(at=self.now, actor=actor(), action=action, subject=subject, reason=reason)
             for subject in dict.fromkeys(subjects)
         ]
-        if records:
-            self.store.charts_ledger.write_now(lambda conn: self.store.audit.append(conn, records))
+        self.store.audit.append(conn, records)
 
     # --- finding -----------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,9 @@ class Result(Record, frozen=True, kw_only=True):
 
     error: our own stable code (`unable-to-lock-row`). text: a fixed sentence of ours, never the destination's words,
     which can hold the payload. attempted: false when the destination never got to see the delivery (the connection
-    was lost before its turn); it then stays as it is and no attempt is counted.
+    was lost before its turn); it then stays as it is and no attempt is counted. of_destination: the failure is one of
+    the destination rather than of this delivery (its database is down, it takes nothing today): it would be the same
+    with any other, so the breaker is told and the delivery pays no attempt for it.
     """
 
     delivered: bool
@@ -24,14 +26,31 @@ class Result(Record, frozen=True, kw_only=True):
     text: str = ""
     retry_after_seconds: float | None = None
     attempted: bool = True
+    of_destination: bool = False
 
 
 DELIVERED = Result(delivered=True)
+NOTHING_TO_SEND = Result(delivered=True, attempted=False)
+"""Done without a word to the destination."""
 NOT_ATTEMPTED = Result(delivered=False, attempted=False)
 
 
-def failed(failure: DeliveryFailure, error: str, text: str, *, retry_after_seconds: float | None = None) -> Result:
-    return Result(delivered=False, failure=failure, error=error, text=text, retry_after_seconds=retry_after_seconds)
+def failed(
+    failure: DeliveryFailure,
+    error: str,
+    text: str,
+    *,
+    retry_after_seconds: float | None = None,
+    of_destination: bool = False,
+) -> Result:
+    return Result(
+        delivered=False,
+        failure=failure,
+        error=error,
+        text=text,
+        retry_after_seconds=retry_after_seconds,
+        of_destination=of_destination,
+    )
 
 
 class Connector(Protocol):
@@ -40,6 +59,10 @@ class Connector(Protocol):
     The courier calls `connect` before every batch, `deliver` when that succeeded, and `close` once at the end. It hands
     over the next batch only when the results of the last one are in the store: a connector can rely on that no more
     than its last batch was done but not recorded when the process was killed.
+
+    No single step of a connector (a connection, a log-in, a call, a message with its answer) takes longer than the
+    destination's `timeout_seconds`, whatever the other side does: after `stop` it has to be over, and recorded, in the
+    time that the worker has for stopping.
     """
 
     @property
@@ -71,6 +94,10 @@ class Connector(Protocol):
         a whole: it holds for every delivery of the batch, of which none was done (transient) or it is not known which
         were (ambiguous).
         """
+        ...
+
+    def stop(self) -> None:
+        """Begin no further step: what of the batch in hand was not begun is not attempted. `close` follows."""
         ...
 
     async def close(self) -> None:

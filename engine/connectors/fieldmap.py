@@ -132,6 +132,7 @@ class _ScorePayload(Phi, frozen=True, kw_only=True):
     patient_key: str
     score: Score
     decides: bool = True
+    withdrawn: bool = False
 
 
 class _TaskPayload(Phi, frozen=True, kw_only=True):

@@ -2,7 +2,8 @@
 
 A line is `{"idempotency_key", "operation", "destination", "delivered_at", ...payload}`. A batch is one write and one
 fsync. Files are `<destination>-<number>.ndjson`, the highest number is the current one; a reader may take away all but
-that one.
+that one. (Should the current one be taken away all the same, the next number is begun: a name never comes twice while
+the engine runs.)
 
 Exactly one line for each idempotency key, also with `kill -9` between the write and the record of it in the store: the
 courier hands over the next batch only when the last one is recorded, and hands over in order of due time, so what was
@@ -16,14 +17,13 @@ import asyncio
 import contextlib
 import errno
 import fcntl
-import mmap
 import os
 import re
-import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -35,6 +35,9 @@ from engine.errors import DeliveryError, DeliveryFailure
 
 _WINDOW_LINES: Final = 4096
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_BLOCK_BYTES: Final = 1 << 16
+
+T = TypeVar("T")
 
 
 class _Key(Record, frozen=True, kw_only=True):
@@ -47,7 +50,7 @@ _read_key = msgspec.json.Decoder(_Key).decode
 
 
 class FileConnector:
-    """All file work happens in a thread, so that a slow disk does not stop the event loop."""
+    """All file work happens in a thread of its own: a disk that hangs holds up nobody else."""
 
     idempotent: Final = True
     ordered_batches: Final = True
@@ -58,56 +61,67 @@ class FileConnector:
         self._rotate_bytes = rotate_bytes
         self._clock = clock
         self._file_name = re.compile(re.escape(name) + r"-([0-9]{8})\.ndjson")
-        self._lock = threading.Lock()  # a thread whose await was cancelled may still be writing when close() comes
+        self._thread: ThreadPoolExecutor | None = None
         self._fd: int | None = None
         self._number = 0
+        self._cut = (0, 0)
+        """Number and sound size of a file whose last write has failed and is still to be taken away."""
         self._recent = _RecentKeys()
 
     async def connect(self) -> None:
-        await asyncio.to_thread(self._open)
+        await self._in_thread(self._open)
 
     async def deliver(self, batch: Sequence[QueuedDelivery]) -> list[Result]:
-        return await asyncio.to_thread(self._append, batch)
+        return await self._in_thread(lambda: self._append(batch))
+
+    def stop(self) -> None:
+        """A batch is one step."""
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._close)
+        await self._in_thread(self._shut)
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
+            self._thread = None
 
-    # --- in a thread ---
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"file-{self.name}")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    # --- in the thread ---
 
     def _open(self) -> None:
-        with self._lock:
-            try:
-                if self._fd is not None and self._still_there(self._fd):
-                    return
-                self._shut()
-                if not self._folder.is_dir():
-                    self._folder.mkdir(mode=0o700, parents=True)
-                self._open_newest()
-                self._read_back()
-            except OSError as error:
-                self._shut()
-                raise self._failure("file-unusable", error) from None
+        try:
+            if self._fd is not None and self._still_there(self._fd):
+                return
+            self._shut()
+            if not self._folder.is_dir():
+                self._folder.mkdir(mode=0o700, parents=True)
+            fd = self._open_newest()
+            self._read_back(fd)
+        except OSError as error:
+            self._shut()
+            raise self._failure("file-unusable", error) from None
 
     def _append(self, batch: Sequence[QueuedDelivery]) -> list[Result]:
         at = self._clock.now().isoformat()
         results: list[Result] = []
         lines: list[bytes] = []
         keys: list[str] = []
-        with self._lock:
-            for queued in batch:
-                key = queued.delivery.idempotency_key
-                if key not in self._recent:
-                    line = _line(queued, at)
-                    if line is None:
-                        results.append(failed(DeliveryFailure.PERMANENT, "payload-unreadable", "no JSON object"))
-                        continue
-                    lines.append(line)
-                    keys.append(key)
-                results.append(DELIVERED)
-            if lines:
-                self._write(b"".join(lines))
-                for key in keys:
-                    self._recent.add(key)
+        for queued in batch:
+            key = queued.delivery.idempotency_key
+            if key not in self._recent:
+                line = _line(queued, at)
+                if line is None:
+                    results.append(failed(DeliveryFailure.PERMANENT, "payload-unreadable", "no JSON object"))
+                    continue
+                lines.append(line)
+                keys.append(key)
+            results.append(DELIVERED)
+        if lines:
+            self._write(b"".join(lines))
+            for key in keys:
+                self._recent.add(key)
         return results
 
     def _write(self, data: bytes) -> None:
@@ -124,19 +138,29 @@ class FileConnector:
                 view = view[os.write(fd, view) :]
             os.fsync(fd)
         except OSError as error:
-            # Half a batch must not stay. Should even that fail, the next open finds what was written and goes by it.
+            # Half a batch must not stay, nor may it be found later and taken for done: a disk that has failed to sync
+            # once says at the next try that all is well.
+            self._cut = (self._number, size)
             with contextlib.suppress(OSError):
-                os.ftruncate(fd, size)
+                self._cut_off(fd)
             self._shut()
             raise self._failure("write-failed", error) from None
 
-    def _open_newest(self) -> None:
+    def _cut_off(self, fd: int) -> None:
+        """Take away what a failed write has left; again and again, until that is done. Raises OSError."""
+        number, size = self._cut
+        if number == self._number and os.fstat(fd).st_size > size:
+            os.ftruncate(fd, size)
+        self._cut = (0, 0)
+
+    def _open_newest(self) -> int:
         while True:
-            number = max(self._numbers(), default=1)
-            fd = self._open_number(number)
-            self._fd, self._number = fd, number
-            if max(self._numbers(), default=1) == number:
-                return
+            numbers = self._numbers()
+            taken_away = self._number > 0 and self._number not in numbers
+            number = max([1, self._number + taken_away, *numbers])
+            self._fd, self._number = self._open_number(number), number
+            if max(self._numbers(), default=number) == number:
+                return self._fd
             self._shut()  # another process went on to the next file between the look and the lock
 
     def _rotate(self) -> int:
@@ -160,25 +184,24 @@ class FileConnector:
             raise
         return fd
 
-    def _read_back(self) -> None:
+    def _read_back(self, fd: int) -> None:
         """Cut off what a crash left half written, and remember the keys of the last lines."""
-        if self._fd is None:
-            return
+        self._cut_off(fd)
         keys: list[str] = []
-        size = os.fstat(self._fd).st_size
+        size = os.fstat(fd).st_size
         sound = 0
-        for end, line in _lines_backwards(self._fd, size):
-            key = _key(line)
-            if key is None and not sound:
-                continue  # a torn or never finished line at the end of the file: it was not recorded as delivered
+        for end, line in _lines_backwards(fd, size):
+            if not sound and _torn(line):
+                continue  # it was not recorded as delivered
             sound = sound or end
+            key = _key(line)
             if key is not None:
                 keys.append(key)
             if len(keys) >= _WINDOW_LINES:
                 break
         if sound < size:
-            os.ftruncate(self._fd, sound)
-        os.fsync(self._fd)  # a killed process may have written lines and not synced them; they count as done from here
+            os.ftruncate(fd, sound)
+        os.fsync(fd)  # a killed process may have written lines and not synced them; they count as done from here
         for number in sorted(self._numbers(), reverse=True):
             if len(keys) >= _WINDOW_LINES:
                 break
@@ -218,10 +241,6 @@ class FileConnector:
         except FileNotFoundError:
             return False
         return os.path.samestat(named, os.fstat(fd))
-
-    def _close(self) -> None:
-        with self._lock:
-            self._shut()
 
     def _shut(self) -> None:
         if self._fd is not None:
@@ -290,13 +309,31 @@ def _key(line: bytes) -> str | None:
         return None
 
 
+def _torn(line: bytes) -> bool:
+    """Never finished, or blocks of zeros that never reached the disk: JSON has no such byte in it."""
+    return not line.endswith(b"\n") or b"\0" in line
+
+
 def _lines_backwards(fd: int, size: int) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file from the last to the first, each with the offset behind its end."""
-    if size == 0:
-        return
-    with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as content:
-        end = size
-        while end > 0:
-            start = content.rfind(b"\n", 0, end - 1) + 1
-            yield end, content[start:end]
-            end = start
+    """The lines of a file from the last to the first, each with the offset behind its end.
+
+    Read and not mapped: the process would be killed if somebody cut the file meanwhile. Raises OSError.
+    """
+    at = end = size
+    parts: list[bytes] = []  # of the line whose beginning is looked for, the last one first
+    while at > 0:
+        count = min(_BLOCK_BYTES, at)
+        at -= count
+        block = os.pread(fd, count, at)
+        if len(block) < count:
+            raise OSError(errno.EIO, "the file was cut meanwhile")
+        search = count if parts else count - 1  # without the byte that ends the line itself
+        while (before := block.rfind(b"\n", 0, search)) >= 0:
+            yield end, b"".join((block[before + 1 :], *reversed(parts)))
+            end = at + before + 1
+            block = block[: before + 1]
+            parts = []
+            search = before
+        parts.append(block)
+    if parts:
+        yield end, b"".join(reversed(parts))

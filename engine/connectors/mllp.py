@@ -40,6 +40,8 @@ a message sent into a forgotten one is ambiguous."""
 _END_PATIENCE_SECONDS: Final = 0.5
 """For receivers that end a frame with 1C and never send the CR."""
 _ANSWERED_MAX: Final = 10_000
+_READ_BYTES_MAX: Final = 4 << 20
+"""Of whatever comes while one answer is waited for."""
 
 _TRANSIENT_CODES: Final = frozenset({RECORD_LOCKED, INTERNAL_ERROR})
 _FAILURES: Final[Mapping[AckCode, DeliveryFailure]] = {
@@ -89,11 +91,12 @@ class MllpConnector:
         self._timeout_seconds = timeout_seconds
         self._tls = tls
         self._link: _Link | None = None
+        self._stopping = False
 
     async def connect(self) -> None:
         if self._link is not None and self._link.fresh():
             return
-        await self.close()
+        await self._hang_up()
         try:
             context = self._tls() if self._tls is not None else None
         except OSError:  # also what ssl raises for a file that is no certificate
@@ -107,7 +110,7 @@ class MllpConnector:
             raise self._unreachable("tls-failed", "no TLS connection came about") from None
         except TimeoutError:
             raise self._unreachable("connect-timeout", "no connection within the time allowed") from None
-        except OSError:
+        except (OSError, ValueError):  # the latter: what is configured as host can't be the name of one
             raise self._unreachable("unreachable", "the connection was refused or is not possible") from None
         sock = writer.get_extra_info("socket")
         if sock is not None:
@@ -117,13 +120,20 @@ class MllpConnector:
     async def deliver(self, batch: Sequence[QueuedDelivery]) -> list[Result]:
         results: list[Result] = []
         for queued in batch:
-            if self._link is None:
-                results.append(NOT_ATTEMPTED)  # it was lost on the way; connect() comes before the next batch
+            if self._link is None or self._stopping:
+                results.append(NOT_ATTEMPTED)  # if it was lost on the way: connect() comes before the next batch
                 continue
             results.append(await self._forward(queued, self._link))
         return results
 
+    def stop(self) -> None:
+        self._stopping = True
+
     async def close(self) -> None:
+        self._stopping = False
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
         link, self._link = self._link, None
         if link is not None:
             await link.close()
@@ -143,26 +153,26 @@ class MllpConnector:
             return failed(DeliveryFailure.PERMANENT, "framing-bytes", "the message holds bytes that MLLP itself uses")
         if link.used_up(control_id):
             # A second use of a control id on one connection could be given the first one's late answer.
-            await self.close()
+            await self._hang_up()
             with contextlib.suppress(DeliveryError):  # of this call: others of the batch may be done already
                 await self.connect()
-            if self._link is None:
+            if self._link is None or self._stopping:
                 return NOT_ATTEMPTED
             link = self._link
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 ack = await link.exchange(frame, control_id)
         except _UnknownOutcomeError as error:
-            await self.close()
-            return failed(DeliveryFailure.AMBIGUOUS, error.error, error.text)
+            await self._hang_up()
+            return _unknown(error.error, error.text)
         except TimeoutError:
-            await self.close()
-            return failed(DeliveryFailure.AMBIGUOUS, "no-answer", "no answer within the time allowed")
+            await self._hang_up()
+            return _unknown("no-answer", "no answer within the time allowed")
         except OSError:
-            await self.close()
-            return failed(DeliveryFailure.AMBIGUOUS, "connection-lost", "the connection broke before an answer came")
+            await self._hang_up()
+            return _unknown("connection-lost", "the connection broke before an answer came")
         except BaseException:  # cancelled: an answer that still comes must find nobody
-            await self.close()
+            await self._hang_up()
             raise
         return _judge(ack)
 
@@ -178,6 +188,7 @@ class _Link:
         self._writer = writer
         self._decoder = FrameDecoder(_ANSWER_BYTES_MAX)
         self._answered: set[bytes] = set()
+        self._bytes_left = _READ_BYTES_MAX
         self._used_at = asyncio.get_running_loop().time()
 
     def fresh(self) -> bool:
@@ -192,6 +203,7 @@ class _Link:
         """Send a frame and wait for its answer. Raises _UnknownOutcomeError and OSError."""
         self._writer.write(frame)
         await self._writer.drain()
+        self._bytes_left = _READ_BYTES_MAX
         while True:
             for payload in await self._payloads():
                 try:
@@ -217,6 +229,9 @@ class _Link:
                 return [frame.payload for frame in self._decoder.flush_pending_end()]
         else:
             data = await self._reader.read(1 << 16)
+        self._bytes_left -= len(data)
+        if self._bytes_left < 0:
+            raise _UnknownOutcomeError("answer-endless", "much came, but no answer to the message")
         frames = self._decoder.feed(data) if data else self._decoder.close()
         if not data and not frames:
             raise _UnknownOutcomeError("connection-lost", "the connection was closed before an answer came")
@@ -228,6 +243,10 @@ class _Link:
             await self._writer.wait_closed()
 
 
+def _unknown(error: str, text: str) -> Result:
+    return failed(DeliveryFailure.AMBIGUOUS, error, text, of_destination=True)
+
+
 def _judge(ack: Ack) -> Result:
     if ack.accepted:
         return DELIVERED
@@ -236,7 +255,11 @@ def _judge(ack: Ack) -> Result:
     else:
         failure = DeliveryFailure.TRANSIENT if ack.hl7_code in _TRANSIENT_CODES else DeliveryFailure.PERMANENT
     code = f"-{ack.hl7_code}" if 0 < ack.hl7_code < 1000 else ""
-    return failed(failure, f"answer-{ack.code.lower()}{code}", f"the receiver answered {ack.code}")
+    # A locked record is this patient's trouble; whatever else may pass is the receiver's.
+    of_destination = failure is DeliveryFailure.TRANSIENT and ack.hl7_code != RECORD_LOCKED
+    return failed(
+        failure, f"answer-{ack.code.lower()}{code}", f"the receiver answered {ack.code}", of_destination=of_destination
+    )
 
 
 def tls_context(tls: TlsClient, path: Callable[[str], Path]) -> ssl.SSLContext:

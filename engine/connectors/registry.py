@@ -28,7 +28,7 @@ def build_connectors(configuration: Configuration, *, clock: Clock) -> dict[str,
 
 def build_connector(name: str, configuration: Configuration, *, clock: Clock) -> Connector:
     """Raises SettingsError."""
-    settings = configuration.site.destinations[name]
+    settings = configuration.destination(name)
     match settings:
         case FileDestination():
             from engine.connectors.file import FileConnector

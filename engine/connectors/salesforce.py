@@ -5,9 +5,9 @@ travel in the body, never in a URL, and each record has its own result. Upserts 
 attempt with an unknown outcome is simply made again.
 
 simple-salesforce 1.12 does the calls, with its habits kept out: it is given a session token and never logs in by itself
-(its own log-in repeats without end while the org answers 401); it is given a session that always has a timeout, never
-follows a redirect (which would carry the token along) and never reads credentials from ~/.netrc; and its exceptions,
-which hold URL and body, never leave this module: what comes out are codes.
+(its own log-in repeats without end while the org answers 401); it is given a session whose calls always end in time,
+which never follows a redirect (that would carry the token along) and never reads credentials from ~/.netrc; and its
+exceptions, which hold URL and body, never leave this module: what comes out are codes.
 
 It works synchronously, so all of it happens in one thread of its own.
 """
@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -24,7 +26,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from engine.clock import Clock
-from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, Result, failed
+from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, NOTHING_TO_SEND, Result, failed
 from engine.connectors.fieldmap import FieldMap, Row, UnsafeKeyError
 from engine.domain.delivery import Operation, QueuedDelivery
 from engine.errors import DeliveryError, DeliveryFailure
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 RECORDS_MAX: Final = 200
 """Records in one call of sObject Collections."""
 
-_RESPONSE_BYTES_MAX: Final = 8 << 20
+_RESPONSE_BYTES_MAX: Final = 2 << 20
 _JWT_SECONDS: Final = 180
 """Salesforce takes no assertion that is valid for longer."""
 _LIMIT_REST_SECONDS: Final = 60.0
@@ -60,6 +62,18 @@ _TRANSIENT: Final[Mapping[str, float | None]] = {
     "API_CURRENTLY_DISABLED": None,
 }
 """Codes that may go away by themselves, with the seconds that it takes at least."""
+
+_OF_THE_ORG: Final = frozenset(
+    {
+        "SERVER_UNAVAILABLE",
+        "SERVER_TOO_BUSY",
+        "TOO_MANY_APEX_REQUESTS",
+        "REQUEST_LIMIT_EXCEEDED",
+        "STORAGE_LIMIT_EXCEEDED",
+        "API_CURRENTLY_DISABLED",
+    }
+)
+"""Those that speak of the org: any other record would get the same answer."""
 
 _RACES: Final = frozenset({"DUPLICATE_VALUE", "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY"})
 """Codes that are final when they stay: DUPLICATE_VALUE also comes when the org is still at work on an earlier attempt
@@ -110,6 +124,7 @@ class SalesforceConnector:
         self._thread: ThreadPoolExecutor | None = None
         self._http: Session | None = None
         self._org: Any = None  # simple_salesforce.Salesforce, which is not typed
+        self._stopping = threading.Event()
 
     async def connect(self) -> None:
         if self._org is None:
@@ -118,7 +133,11 @@ class SalesforceConnector:
     async def deliver(self, batch: Sequence[QueuedDelivery]) -> list[Result]:
         return await self._in_thread(lambda: self._deliver(batch))
 
+    def stop(self) -> None:
+        self._stopping.set()
+
     async def close(self) -> None:
+        self._stopping.clear()
         thread, self._thread = self._thread, None
         http, self._http, self._org = self._http, None, None
         if http is not None:
@@ -148,18 +167,29 @@ class SalesforceConnector:
                 results[index] = row
             else:
                 rows.append((index, row))
-        for call in _calls(rows):
+        calls = deque(_calls(rows))
+        answered = False
+        while calls and not self._stopping.is_set():
+            call = calls.popleft()
             try:
                 answers = self._upsert([row for _, row in call])
+            except _RejectedError as error:
+                answered = True
+                if error.schema or len(call) == 1:
+                    answers = [{"success": False, "errors": [{"statusCode": error.code}]}] * len(call)
+                else:
+                    # One record can spoil a whole call (a value the org cannot even parse): halve until it is alone.
+                    middle = len(call) // 2
+                    calls.extendleft((call[middle:], call[:middle]))
+                    continue
             except _CallError as error:
-                if all(result is None for result in results):
+                if not answered:
                     raise
-                lost = NOT_ATTEMPTED
                 if error.kind is DeliveryFailure.AMBIGUOUS:
-                    lost = failed(error.kind, error.error, error.text)
-                for index, _ in call:
-                    results[index] = lost
+                    for index, _ in call:
+                        results[index] = failed(error.kind, error.error, error.text, of_destination=True)
                 break
+            answered = True
             for (index, _), answer in zip(call, answers, strict=True):
                 results[index] = _judge(answer, batch[index])
         return [result or NOT_ATTEMPTED for result in results]
@@ -175,16 +205,19 @@ class SalesforceConnector:
             return failed(DeliveryFailure.PERMANENT, "payload-unreadable", "the delivery holds no JSON object")
         except UnsafeKeyError as error:
             return failed(DeliveryFailure.PERMANENT, "key-unsafe", str(error))
-        return row if row is not None else DELIVERED
+        return row if row is not None else NOTHING_TO_SEND
 
     def _upsert(self, rows: Sequence[Row]) -> list[Mapping[str, Any]]:
-        """The org's result for each record of one object, each with another external id. Raises _CallError."""
+        """The org's result for each record of one object, each with another external id.
+
+        Raises _CallError, or _RejectedError when the org refuses the call for what is in it.
+        """
         try:
             return self._call(rows)
         except _SessionEndedError:
             self._org = None
-        except _RejectedError as error:
-            return self._split(rows, error)
+        if self._stopping.is_set():
+            raise _CallError(DeliveryFailure.TRANSIENT, "session-ended", "the token has expired")
         try:
             return self._call(rows)
         except _SessionEndedError:
@@ -193,31 +226,36 @@ class SalesforceConnector:
             raise _CallError(
                 DeliveryFailure.TRANSIENT, "session-refused", "the org refuses a token it has just given"
             ) from None
-        except _RejectedError as error:
-            return self._split(rows, error)
-
-    def _split(self, rows: Sequence[Row], error: _RejectedError) -> list[Mapping[str, Any]]:
-        """One record can spoil a whole call (a value the org cannot even parse): halve until it stands alone."""
-        if error.schema or len(rows) == 1:
-            return [{"success": False, "errors": [{"statusCode": error.code}]}] * len(rows)
-        middle = len(rows) // 2
-        return [*self._upsert(rows[:middle]), *self._upsert(rows[middle:])]
 
     def _call(self, rows: Sequence[Row]) -> list[Mapping[str, Any]]:
         import requests
         from simple_salesforce.exceptions import SalesforceError
 
         path = f"composite/sobjects/{rows[0].object}/{rows[0].key_field}"
+        if self._org is None:
+            self._log_in()
+            if self._stopping.is_set():
+                raise _CallError(DeliveryFailure.TRANSIENT, "stopped", "the engine stops")
+        body = _body(rows)
         try:
-            if self._org is None:
-                self._log_in()
-            answer = self._org.restful(path, method="PATCH", data=_body(rows))
+            answer = self._org.restful(path, method="PATCH", data=body)
         except SalesforceError as error:
             raise _refusal(error.status, error.content) from None
-        except (requests.RequestException, ValueError, TypeError) as error:  # the last two: what came is no JSON list
+        except (requests.RequestException, ValueError, TypeError, RecursionError) as error:
+            # The last three: what came is not the JSON that it should be.
             self._org = None  # the org may have moved to another instance: the next log-in tells
-            raise _lost(error) from None
+            raise self._lost(error) from None
         return _checked(answer, len(rows))
+
+    def _lost(self, error: Exception) -> _CallError:
+        """What a call that brought no answer means: one of which nothing was sent has done nothing."""
+        import requests
+
+        if self._http is not None and not self._http.sent:
+            return _CallError(DeliveryFailure.TRANSIENT, "unreachable", "no connection to the org came about")
+        if isinstance(error, requests.Timeout):
+            return _CallError(DeliveryFailure.AMBIGUOUS, "no-answer", "no answer within the time allowed")
+        return _CallError(DeliveryFailure.AMBIGUOUS, "answer-lost", "the connection or its answer broke off")
 
     def _log_in(self) -> None:
         """Get a token and make the client that uses it. Raises _CallError."""
@@ -235,7 +273,7 @@ class SalesforceConnector:
         try:
             response = self._http.post(f"{self._settings.login_url}/services/oauth2/token", data=self._grant())
             answer = response.json()
-        except requests.RequestException:
+        except (requests.RequestException, ValueError, RecursionError):
             raise _CallError(
                 DeliveryFailure.TRANSIENT, "login-unreachable", "the login server gives no usable answer"
             ) from None
@@ -247,7 +285,8 @@ class SalesforceConnector:
             text = "the org refuses the log-in: see its log-in history and the connected app"
             raise _CallError(DeliveryFailure.TRANSIENT, f"login-{code}", text)
         url = url.rstrip("/")
-        if not url.startswith("https://") and not _loopback(url):
+        # Without TLS only where the log-in went without it: to this machine.
+        if not url.startswith("https://") and not (_loopback(url) and _loopback(self._settings.login_url)):
             raise _CallError(DeliveryFailure.TRANSIENT, "instance-insecure", "the org's address is not https")
         version = self._settings.api_version
         self._org = Salesforce(session_id=token, instance_url=url, session=self._http, version=version)
@@ -341,14 +380,19 @@ def _judge(answer: Mapping[str, Any], queued: QueuedDelivery) -> Result:
     if answer["success"]:
         return DELIVERED
     errors = answer.get("errors")
-    codes = [_code(item.get("statusCode")) for item in errors if isinstance(item, dict)] if errors else []
+    errors = errors if isinstance(errors, list) else []
+    codes = [_code(item.get("statusCode")) for item in errors if isinstance(item, dict)]
     code = codes[0] if codes else "UNKNOWN"
     if queued.delivery.operation is Operation.MERGE_PATIENT and code == _MISSING_PATIENT:
         return DELIVERED  # the org would have to create it: the merged patient was never sent, nothing is to be marked
     error = code.lower().replace("_", "-")
     if code in _TRANSIENT:
         return failed(
-            DeliveryFailure.TRANSIENT, error, "the org could not do it now", retry_after_seconds=_TRANSIENT[code]
+            DeliveryFailure.TRANSIENT,
+            error,
+            "the org could not do it now",
+            retry_after_seconds=_TRANSIENT[code],
+            of_destination=code in _OF_THE_ORG,
         )
     if code in _RACES and queued.attempts + 1 < _RACE_ATTEMPTS:
         return failed(DeliveryFailure.TRANSIENT, error, "the org may still be at work on the same record")
@@ -373,21 +417,6 @@ def _refusal(status: int, content: Any) -> Exception:
     if status in {500, 502, 504}:
         return _CallError(DeliveryFailure.AMBIGUOUS, f"http-{status}", "the org failed on the way")
     return _CallError(DeliveryFailure.TRANSIENT, f"http-{status}", "the org is not available")
-
-
-def _lost(error: Exception) -> _CallError:
-    """What a call that brought no answer means: only one that never reached the org is known to have done nothing."""
-    import requests
-    from urllib3.exceptions import NewConnectionError
-
-    if isinstance(error, requests.Timeout) and not isinstance(error, requests.ConnectTimeout):
-        return _CallError(DeliveryFailure.AMBIGUOUS, "no-answer", "no answer within the time allowed")
-    cause = getattr(error.args[0], "reason", None) if error.args else None
-    if isinstance(error, requests.ConnectTimeout | requests.exceptions.SSLError) or isinstance(
-        cause, NewConnectionError
-    ):
-        return _CallError(DeliveryFailure.TRANSIENT, "unreachable", "no connection to the org came about")
-    return _CallError(DeliveryFailure.AMBIGUOUS, "answer-lost", "the connection or its answer broke off")
 
 
 def _code(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.domain.encounter import Encounter
-from engine.domain.patient import Identifier, Patient
+from engine.domain.patient import Identifier, Patient, StatedDeath
 from engine.domain.record import Phi
 from engine.domain.score import Score
 from engine.domain.task import Task
@@ -21,6 +21,7 @@ class Chart(Phi, frozen=True, kw_only=True):
     version: int = 0
     patient: Patient
     stamps: dict[str, float] = {}
+    death_stated: StatedDeath = StatedDeath()
     encounters: tuple[Encounter, ...] = ()
     encounter_stamps: dict[str, dict[str, float]] = {}
     scores: tuple[Score, ...] = ()

@@ -51,6 +51,8 @@ class QueuedDelivery(Phi, frozen=True, kw_only=True):
     attempts: int
     next_attempt_at: datetime
     created_at: datetime
+    unreadable: str | None = None
+    """Why its payload can't be read (then it is empty), as a stable code; such a delivery is never sent."""
 
 
 class Stage(StrEnum):

@@ -48,6 +48,8 @@ class Encounter(Phi, frozen=True, kw_only=True):
     key: str
     """`AUTHORITY:VISIT`, unique in the store."""
     visit_number: str | None = None
+    visit_authority: str | None = None
+    """Who gave the number, once a message has said so (PV1-19.4)."""
     class_: str | None = msgspec.field(default=None, name="class")
     """PV1-2 after its code table: I inpatient, O outpatient, E emergency, P pre-admit, R recurring, B obstetrics, OBS
     observation, N none."""

@@ -71,6 +71,8 @@ class Receipt(Phi, frozen=True, kw_only=True):
     """Keyed hash of channel, MSH-3, MSH-4 and MSH-10; none when there is no control id."""
     digest: bytes
     """Keyed hash of the payload."""
+    ordering_key: bytes = b""
+    """What decides the partition (`hl7v2.ordering`): receipts that share it are processed in their order."""
     deviations: tuple[str, ...] = ()
     refusal: Refusal | None = None
     ack: AckCode | None = None
@@ -109,3 +111,8 @@ class Entry(Phi, frozen=True, kw_only=True):
     config_as_of: str | None = None
     flagged_duplicate_of: int | None = None
     """An earlier entry with the same control id and other content."""
+    first_received_at: datetime | None = None
+    """Of a replay: when its message first came."""
+    partition: int = 0
+    damaged: bool = False
+    """What is stored of it can't be read any more (altered, cut off, lost): payload and summary are empty."""

@@ -33,6 +33,8 @@ class Outcome(Phi, frozen=True, kw_only=True):
     effects: tuple[Effect, ...] = ()
     dead_letter: DeadLetter | None = None
     deviations: tuple[str, ...] = ()
+    charset: str | None = None
+    """Python's name of the codec that the message was read with; none: it was not read."""
     application_ack: AckCode = AckCode.AA
     """What the sender is told when it asked for an answer after processing."""
     error_code: int = 0

@@ -40,6 +40,15 @@ class Provider(Phi, frozen=True, kw_only=True):
     given: str | None = None
 
 
+class StatedDeath(Phi, frozen=True, kw_only=True):
+    """What messages last said of the patient's death."""
+
+    deceased: bool | None = None
+    """PID-30."""
+    deceased_at: str | None = None
+    """PID-29."""
+
+
 class Patient(Phi, frozen=True, kw_only=True):
     """Fields are set by mapping targets `patient.<field>`; each is replaced whole, and each has a stamp of its own.
 
@@ -57,6 +66,7 @@ class Patient(Phi, frozen=True, kw_only=True):
     """E.164."""
     language: str | None = None
     deceased: bool | None = None
+    """From what was said of it (`Chart.death_stated`) and from how the stays ended."""
     deceased_at: str | None = None
     pcp: Provider | None = None
     lives_alone: bool | None = None

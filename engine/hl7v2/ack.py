@@ -36,6 +36,7 @@ ERROR_TEXTS: Final = {
 
 _MSA_TEXT_CHARACTERS_MAX: Final = 80  # MSA-3 is ST with length 80 up to 2.6
 _CONDITIONS: Final = frozenset({"AL", "NE", "ER", "SU"})
+_TEMPLATE_BYTES_MAX: Final = 1024  # what echoes more is put together anew each time, and takes no memory
 _VERSION: Final = re.compile(r"([0-9]{1,2})\.([0-9]{1,2})")
 _LOCATION: Final = re.compile(
     r"([A-Z][A-Z0-9]{2})(?:\[([0-9]+)\])?(?:-([0-9]+)(?:\[(?:([0-9]+)|[^\]]*)\])?(?:\.([0-9]+)(?:\.([0-9]+))?)?)?"
@@ -131,7 +132,9 @@ def acknowledge(header: Header | None, verdict: Verdict, *, now: datetime, contr
         raise ValueError("an acknowledgment is never acknowledged")
     time, own_id, their_id = _stamp(int(now.timestamp()), now.utcoffset()), control_id.encode(), header.raw(10)
     if verdict == _PLAIN.get(verdict.code) and control_id.isalnum() and their_id.isascii() and header.wide is None:
-        made = _template(header.delimiters, header.trigger_event, verdict.code, *map(header.raw, _ECHOED))
+        echoed = [header.raw(number) for number in _ECHOED]
+        small = len(header.trigger_event) + sum(map(len, echoed)) <= _TEMPLATE_BYTES_MAX
+        made = _template(header.delimiters, header.trigger_event, verdict.code, *echoed) if small else None
         if made is not None:
             return made[0] + time + made[1] + own_id + made[2] + their_id.translate(None, _NEVER_IN_A_FRAME) + made[3]
     return _compose(header, verdict, time, _encoded(control_id, header.delimiters), their_id)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Final
 
 from engine.domain.record import Phi
+from engine.errors import VALUE_TOO_LONG, MessageError
 from engine.hl7v2.mllp import START, FrameDecoder
 
 COUNT_WRONG: Final = "batch-count-wrong"
@@ -49,13 +51,29 @@ class Batch(Phi, frozen=True, kw_only=True):
         return tuple(message for group in self.groups for message in group.messages)
 
 
-def split(payload: bytes) -> Batch | None:
-    """The batch, or None when the payload is a plain message (or nothing that can be read)."""
+class BatchTooLongError(MessageError):
+    """A batch of more messages than may be taken at once."""
+
+    def __init__(self) -> None:
+        super().__init__("batch-too-long", "the batch holds too many messages", hl7_code=VALUE_TOO_LONG)
+
+
+def split(payload: bytes, *, messages_max: int | None = None) -> Batch | None:
+    """The batch, or None when the payload is a plain message (or nothing that can be read).
+
+    Raises BatchTooLongError for more than `messages_max` messages, or more headers and trailers than those could need.
+    """
     if payload[:3] == b"MSH":  # nearly always
         return None
-    marks = list(_MARK.finditer(payload))
+    marks_max = None if messages_max is None else 2 + 3 * messages_max  # FHS and FTS, and for each BHS, MSH and BTS
+    found = _MARK.finditer(payload)
+    marks = list(found if marks_max is None else islice(found, marks_max + 1))
     if not marks or marks[0].start() != 0 or marks[0][1] not in _HEADERS:
         return None
+    if marks_max is not None and len(marks) > marks_max:
+        raise BatchTooLongError
+    if messages_max is not None and sum(mark[1] == b"MSH" for mark in marks) > messages_max:
+        raise BatchTooLongError
     reader = _BatchReader()
     ends = [*(mark.start(1) for mark in marks[1:]), len(payload)]
     for mark, end in zip(marks, ends, strict=True):

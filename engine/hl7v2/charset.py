@@ -90,11 +90,15 @@ def decode(payload: bytes, names: tuple[str, ...], *, default: str | None, fallb
 
     names: the repetitions of MSH-18. default, fallback: Python codec names, known to exist.
     """
-    if not names and default is None and payload[:3] == b"MSH":  # nearly every message
-        try:
-            return Decoded(text=payload.decode("ascii"), charset="utf-8")
-        except UnicodeDecodeError:
-            pass
+    if payload[:3] == b"MSH":  # nearly every message: no byte order mark, not UTF-16, and in the charset it names
+        declared, understood = declared_codec(names)
+        codec = declared or default or "utf-8"
+        if not codec.startswith(_WIDE):
+            try:
+                text = payload.decode(codec)
+                return Decoded(text=text, charset=codec, deviations=() if understood else (CHARSET_UNKNOWN,))
+            except UnicodeError:
+                pass
     deviations: list[str] = []
     candidates: list[str] = []
     wide = unicode_form(payload)

@@ -59,17 +59,43 @@ def _syntax(delimiters: Delimiters, charset: str) -> Syntax:
     return Syntax(delimiters, charset)
 
 
-class Repetition:
+class Repetition(Struct, eq=False):  # a Struct, as a segment is
     """One repetition of a field. `text` is as it came, escapes and delimiters included."""
 
-    __slots__ = ("_syntax", "text")
+    text: str
+    syntax: Syntax
+    _components: list[str] | None = None
 
-    def __init__(self, text: str, syntax: Syntax) -> None:
-        self.text = text
-        self._syntax = syntax
+    @property
+    def components(self) -> list[str]:
+        """Raw components: `components[n - 1]` is component n; a null has none. Not to be changed."""
+        components = self._components
+        if components is None:
+            text = self.text
+            components = self._components = [] if text == NULL else text.split(self.syntax.component)
+        return components
 
     def get(self, component: int = 1, subcomponent: int = 1) -> str | None:
-        return _value(self.text, component, subcomponent, self._syntax)
+        components = self.components
+        if component > len(components):
+            return NULL if self.text == NULL else None
+        return _primitive(components[component - 1], subcomponent, self.syntax)
+
+    def valued(self, component: int, subcomponent: int = 1) -> str | None:
+        """A valued component, trimmed; none when it is absent, empty or null."""
+        components = self._components
+        if components is None:
+            components = self.components
+        if component > len(components):
+            return None
+        text = components[component - 1]
+        if not text:
+            return None
+        syntax = self.syntax
+        if subcomponent > 1 or syntax.subcomponent in text or syntax.escape in text:
+            text = _primitive(text, subcomponent, syntax) or ""
+        text = text.strip()
+        return text if text and text != NULL else None
 
     def __repr__(self) -> str:
         return "<Repetition: PHI withheld>"
@@ -83,7 +109,7 @@ class Segment(Struct, eq=False):  # a Struct because it is made in half the time
 
     name: str
     text: str
-    _syntax: Syntax
+    syntax: Syntax
     _fields: list[str] | None = None
 
     def __repr__(self) -> str:
@@ -97,9 +123,9 @@ class Segment(Struct, eq=False):  # a Struct because it is made in half the time
         """Raw fields: `fields[n]` is field n (field 0 is the segment's name). Not to be changed."""
         fields = self._fields
         if fields is None:
-            fields = self.text.split(self._syntax.field)
+            fields = self.text.split(self.syntax.field)
             if self.name in _HEADERS:
-                fields.insert(1, self._syntax.field)
+                fields.insert(1, self.syntax.field)
             self._fields = fields
         return fields
 
@@ -117,7 +143,7 @@ class Segment(Struct, eq=False):  # a Struct because it is made in half the time
         if path.repetition != ALL:
             value = self.at(path)
             return [] if value is None else [value]
-        values = (_value(text, path.component, path.subcomponent, self._syntax) for text in self._selected(path))
+        values = (_value(text, path.component, path.subcomponent, self.syntax) for text in self._selected(path))
         return [value for value in values if value is not None]
 
     def at(self, path: Path) -> str | None:
@@ -129,14 +155,16 @@ class Segment(Struct, eq=False):  # a Struct because it is made in half the time
         repetition = path.repetition
         if repetition == ALL:
             for text in self._selected(path):
-                value = _value(text, path.component, path.subcomponent, self._syntax)
+                value = _value(text, path.component, path.subcomponent, self.syntax)
                 if value is not None:
                     return value
             return None
         if number >= len(fields):
             return None
         text = fields[number]
-        syntax = self._syntax
+        if not text:
+            return text if repetition == path.component == path.subcomponent == 1 else None
+        syntax = self.syntax
         if number <= 2 and self.name in _HEADERS:
             return text if repetition == path.component == path.subcomponent == 1 else None
         if repetition > 1 or syntax.repetition in text:
@@ -151,19 +179,20 @@ class Segment(Struct, eq=False):  # a Struct because it is made in half the time
         fields = self.fields
         if field >= len(fields) or not fields[field]:
             return []
-        return [Repetition(text, self._syntax) for text in self._split(fields[field], field)]
+        syntax = self.syntax
+        return [Repetition(text, syntax) for text in self._split(fields[field], field)]
 
     def _split(self, text: str, field: int) -> list[str]:
         if field <= 2 and self.name in _HEADERS:
             return [text]
-        return text.split(self._syntax.repetition)
+        return text.split(self.syntax.repetition)
 
     def _selected(self, path: Path) -> Iterator[str]:
         """The repetitions that a path with ALL means."""
         fields = self.fields
         if path.field >= len(fields):
             return
-        syntax = self._syntax
+        syntax = self.syntax
         for text in self._split(fields[path.field], path.field):
             for component, subcomponent, wanted in path.conditions:
                 if (_value(text, component, subcomponent, syntax) or "").strip() != wanted:
@@ -181,8 +210,15 @@ def _value(text: str, component: int, subcomponent: int, syntax: Syntax) -> str 
         if component > len(parts):
             return None
         text = parts[component - 1]
-        if text == NULL:
-            return NULL
+    if subcomponent == 1 and syntax.subcomponent not in text and syntax.escape not in text:
+        return text
+    return _primitive(text, subcomponent, syntax)
+
+
+def _primitive(text: str, subcomponent: int, syntax: Syntax) -> str | None:
+    """The primitive at a place inside one component. The null of a whole component is the null of its parts."""
+    if text == NULL:
+        return NULL
     if subcomponent > 1 or syntax.subcomponent in text:
         parts = text.split(syntax.subcomponent, subcomponent)
         if subcomponent > len(parts):
@@ -260,7 +296,7 @@ class Message:
 
     def segments(self, name: str) -> list[Segment]:
         """The segments of that name, in order. Not to be changed."""
-        return self._named().get(name, [])
+        return (self._by_name or self._named()).get(name) or []
 
     def _named(self) -> dict[str, list[Segment]]:
         by_name = self._by_name

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from engine.domain.encounter import Diagnosis, Procedure
 from engine.errors import DATA_TYPE, REQUIRED_FIELD_MISSING, MappingError, MessageError, SettingsError
-from engine.hl7v2.message import NULL, Message, Repetition, Segment
+from engine.hl7v2.message import NULL, Message, Repetition, Segment, Syntax
 from engine.hl7v2.path import ALL, Path, PathError
 from engine.mapping import functions
 from engine.mapping import spec as specs
@@ -21,6 +21,9 @@ from engine.mapping.expression import Source as Readable
 from engine.mapping.functions import ABSENT, Build, Flaw, Parse, several
 from engine.mapping.tables import Tables
 from engine.yamlfile import Document, Problem, validate
+
+FIELDS_REMEMBERED_MAX: Final = 1024
+"""Repetitions or segments that one target remembers the reading of, a few hundred bytes each."""
 
 # --- what there is to map to -----------------------------------------------------------------------------------------
 
@@ -244,6 +247,7 @@ class _Compiler:
         takes = [(_repetitions(path, where), path.text) for path, where in self.paths(at, rule, whole=True)]
         if build is None or not takes:
             return None
+        build = _remembered(build)
         rank = _rank(rule.prefer, kind.type_component)
         if kind.several and rule.from_ is not None:
             return _several(takes, build, rank, positions=kind.positions)
@@ -279,7 +283,7 @@ class _Compiler:
                 self.problem(at, f"a part of each {segment} is read from that {segment}, as in {segment}-3.1")
             if where is not None:
                 self.problem(at, "where stands beside each, not in a part")
-            reads.append(_scalar(_text(path), parse, path.text, fatal))
+            reads.append(_scalar(_text_in_segment(path), parse, path.text, fatal))
         read = _first_of(reads)
         if read is not None and (part.default is not None or part.on_error == "dead"):
             return _strict(read, part, part.sources[0].path, self.failure(target))
@@ -336,6 +340,12 @@ def _text(path: Path) -> Callable[[Readable], str | None]:
     if several(path):
         return lambda source: _first_valued(source.all(path))
     return lambda source: source.get(path)
+
+
+def _text_in_segment(path: Path) -> Callable[[Segment], str | None]:
+    if path.repetition == ALL:
+        return lambda segment: _first_valued(segment.all(path))
+    return lambda segment: segment.at(path)
 
 
 def _text_where(path: Path, where: Filter) -> Callable[[Message], str | None]:
@@ -409,11 +419,21 @@ def _repetitions(path: Path, where: Filter | None) -> _Take:
     return take_plain if plain else take
 
 
+def _remembered(read: Callable[[Repetition], Any]) -> Callable[[Repetition], Any]:
+    """The same name, address and attending stand in message after message of a stay."""
+
+    @functions.remembered(FIELDS_REMEMBERED_MAX)
+    def of(text: str, syntax: Syntax) -> Any:
+        return read(Repetition(text, syntax))
+
+    return lambda repetition: of(repetition.text, repetition.syntax)
+
+
 def _rank(prefer: list[str] | None, component: int) -> _Rank | None:
     if prefer is None:
         return None
     order = {kind: index for index, kind in enumerate(prefer)}
-    return lambda repetition: order.get(functions.part(repetition, component) or "", len(order))
+    return _remembered(lambda repetition: order.get(repetition.valued(component) or "", len(order)))
 
 
 def _single(take: _Take, build: Build, rank: _Rank | None) -> Read:
@@ -488,24 +508,36 @@ def _items(
 ) -> Read:
     """One item a segment. The segments of a message are a snapshot: together they replace what the chart holds."""
 
+    @functions.remembered(FIELDS_REMEMBERED_MAX)  # an update repeats all that was said before
+    def one(text: str, syntax: Syntax) -> tuple[Any, bool, list[str]]:
+        """The item or ABSENT, whether the segment clears something, and what is to be noted."""
+        segment = Segment(name, text, syntax)
+        if where is not None and not where(segment):
+            return ABSENT, True, []  # a deleted one: the set without it is what the sender means
+        said = False
+        notes: list[str] = []
+        values = {}
+        for part, read_part in parts:
+            value = read_part(segment, notes)
+            if value is None:
+                said = True
+            elif value is not ABSENT:
+                values[part] = value
+        if "code" in values:
+            return make(**values), said, notes
+        if values:
+            notes.append(f"item-without-code:{location}")
+        return ABSENT, said, notes
+
     def read(message: Message, notes: list[str]) -> Any:
         items: list[Any] = []
         said = False
         for segment in message.segments(name):
-            if where is not None and not where(segment):
-                said = True  # a deleted one: the set without it is what the sender means
-                continue
-            values = {}
-            for part, read_part in parts:
-                value = read_part(segment, notes)
-                if value is None:
-                    said = True
-                elif value is not ABSENT:
-                    values[part] = value
-            if "code" in values:
-                items.append(make(**values))
-            elif values:
-                notes.append(f"item-without-code:{location}")
+            item, clears, noted = one(segment.text, segment.syntax)
+            said = said or clears
+            notes += noted
+            if item is not ABSENT:
+                items.append(item)
         return tuple(items) if items else None if said else ABSENT
 
     return read

@@ -7,11 +7,11 @@ for most), and no text of the message is in it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
-from typing import Any, Final
+from functools import lru_cache, wraps
+from typing import Any, Final, TypeVar
 from zoneinfo import ZoneInfo
 
 from engine.domain.encounter import Location
@@ -20,12 +20,16 @@ from engine.hl7v2.message import NULL, Repetition
 from engine.hl7v2.path import ALL, Path
 from engine.mapping.tables import Table
 
+K = TypeVar("K")
+V = TypeVar("V")
+
 YEAR_MIN: Final = 1800
 YEAR_MAX: Final = 2999
 """A year outside is a placeholder (00010101, 99991231), not a date in the life of a patient."""
 
-PHONES_CACHED_MAX: Final = 16_384
-TIMES_CACHED_MAX: Final = 4_096
+PHONES_REMEMBERED_MAX: Final = 16_384
+TIMES_REMEMBERED_MAX: Final = 4_096
+_REMEMBERED_CHARS_MAX: Final = 1024
 
 
 class _Absent:
@@ -55,6 +59,21 @@ def several(path: Path) -> bool:
     return ALL in {path.index, path.repetition}
 
 
+def remembered(entries_max: int) -> Callable[[Callable[[str, K], V]], Callable[[str, K], V]]:
+    """Keeps what a function of a text and something else gave last. Long texts are not kept: the memory has a bound."""
+
+    def around(work: Callable[[str, K], V]) -> Callable[[str, K], V]:
+        kept = lru_cache(maxsize=entries_max)(work)
+
+        @wraps(work)
+        def recall(text: str, other: K) -> V:
+            return kept(text, other) if len(text) <= _REMEMBERED_CHARS_MAX else work(text, other)
+
+        return recall
+
+    return around
+
+
 # --- texts -----------------------------------------------------------------------------------------------------------
 
 
@@ -75,10 +94,11 @@ def iso_date(text: str) -> str | Flaw:
     found = _DTM.fullmatch(text)
     if found is None or _moment(found) is None:
         return _INVALID_DATE
-    return "-".join(part for part in found.group(1, 2, 3) if part)
+    year, month, day = found.group(1, 2, 3)
+    return f"{year}-{month}-{day}" if day else f"{year}-{month}" if month else str(year)
 
 
-@lru_cache(maxsize=TIMES_CACHED_MAX)
+@remembered(TIMES_REMEMBERED_MAX)
 def iso_time(text: str, zone: ZoneInfo) -> str | Flaw:
     """HL7 DTM to ISO 8601 with the digits that were sent: `2026-07-15T14:30-04:00`; without an hour, a date alone.
 
@@ -164,13 +184,24 @@ def then(look_up: Parse, parse: Callable[[str], Any]) -> Parse:
     return both
 
 
-@lru_cache(maxsize=PHONES_CACHED_MAX)
+@remembered(PHONES_REMEMBERED_MAX)
 def e164(text: str, region: str) -> str | None:
     """A phone number to E.164; none when it is not a whole number.
 
     The length must be that of a number of its country; whether the number is in use is not asked, because such lists
     age. What follows the digits (extension, comment) is left out, and letters are never read as digits.
     """
+    if region in _NORTH_AMERICA and (plain := _NORTH_AMERICAN.fullmatch(text)):
+        return "+1" + "".join(plain.groups())
+    return _parsed_phone(text, region)
+
+
+_NORTH_AMERICA: Final = frozenset({"US", "CA"})
+_NORTH_AMERICAN: Final = re.compile(r"(?:\+1)?\(?([2-9][0-9]{2})\)?[-. ]?([0-9]{3})[-. ]?([0-9]{4})")
+"""As nearly all numbers are written there; `phonenumbers` comes to the same in thirty times the time."""
+
+
+def _parsed_phone(text: str, region: str) -> str | None:
     import phonenumbers
 
     letters = _LETTER_AFTER_DIGIT.search(text)
@@ -195,25 +226,15 @@ def region_is_known(region: str) -> bool:
 # --- parts of a field ------------------------------------------------------------------------------------------------
 
 
-def part(repetition: Repetition, component: int, subcomponent: int = 1) -> str | None:
-    """A valued component, trimmed; none when it is absent, empty or null."""
-    value = repetition.get(component, subcomponent)
-    if not value:
-        return None
-    value = value.strip()
-    return value if value and value != NULL else None
-
-
 def _composite(record: Callable[..., Any], places: Mapping[str, tuple[int, int]]) -> Build:
     """Reads a record part by part. Without any valued part: null if there is a null in it, else absent."""
     items = tuple((name, component, subcomponent) for name, (component, subcomponent) in places.items())
 
     def build(repetition: Repetition) -> Any:
         values = {}
-        get = repetition.get
+        valued = repetition.valued
         for name, component, subcomponent in items:
-            value = get(component, subcomponent)
-            if value and (value := value.strip()) and value != NULL:
+            if value := valued(component, subcomponent):
                 values[name] = value
         return record(**values) if values else nothing(repetition)
 
@@ -245,11 +266,11 @@ location: Final = _composite(Location, {"point_of_care": (1, 1), "room": (2, 1),
 
 def identifier(repetition: Repetition) -> Any:
     """CX. The authority is the namespace id of CX-4, else its universal id, else empty: the channel then names one."""
-    value = part(repetition, 1)
+    value = repetition.valued(1)
     if value is None:
         return nothing(repetition)
-    authority = part(repetition, 4) or part(repetition, 4, 2) or ""
-    return Identifier(value=value, authority=authority, type=part(repetition, 5) or "")
+    authority = repetition.valued(4) or repetition.valued(4, 2) or ""
+    return Identifier(value=value, authority=authority, type=repetition.valued(5) or "")
 
 
 _NOT_A_PHONE: Final = frozenset({"INTERNET", "X.400", "FX", "BP", "MD"})
@@ -260,11 +281,11 @@ def phone(region: str) -> Build:
     """XTN to E.164: the number as one text (XTN-1 up to 2.6, XTN-12 since), else country, area and local number."""
 
     def build(repetition: Repetition) -> Any:
-        equipment = part(repetition, 3)
-        if (equipment and equipment.upper() in _NOT_A_PHONE) or part(repetition, 2) == "NET":
+        equipment = repetition.valued(3)
+        if (equipment and equipment.upper() in _NOT_A_PHONE) or repetition.valued(2) == "NET":
             return ABSENT
         said = False
-        for text in (part(repetition, 1), part(repetition, 12), _parted(repetition)):
+        for text in _numbers(repetition):
             if text is not None:
                 said = True
                 number = e164(text, region)
@@ -275,9 +296,16 @@ def phone(region: str) -> Build:
     return build
 
 
+def _numbers(repetition: Repetition) -> Iterator[str | None]:
+    """Where the number may stand, best first."""
+    yield repetition.valued(1)
+    yield repetition.valued(12)
+    yield _parted(repetition)
+
+
 def _parted(repetition: Repetition) -> str | None:
-    local = part(repetition, 7)
+    local = repetition.valued(7)
     if local is None:
         return None
-    country, area = part(repetition, 5), part(repetition, 6) or ""
+    country, area = repetition.valued(5), repetition.valued(6) or ""
     return f"+{country.lstrip('+')}{area}{local}" if country else area + local

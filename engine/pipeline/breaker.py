@@ -51,10 +51,12 @@ class Breaker:
         self.state = BreakerState.CLOSED
         self.failures = 0
         self.resting_until: datetime | None = None
+        self._resting_since: datetime | None = None
 
     def ready(self, now: datetime) -> bool:
-        """Whether the destination may be tried now."""
-        if self.resting_until is not None and now < self.resting_until:
+        """Whether the destination may be tried now. A clock that was set back does not make a rest longer."""
+        since, until = self._resting_since, self.resting_until
+        if since is not None and until is not None and since <= now < until:
             return False
         self.resting_until = None
         if self.state is BreakerState.OPEN:
@@ -74,6 +76,7 @@ class Breaker:
             rest = self._policy.breaker_seconds
         else:
             rest = backoff_seconds(self.failures, self._policy, random)
+        self._resting_since = now
         self.resting_until = now + timedelta(seconds=max(rest, retry_after or 0.0))
 
     def _move(self, event: BreakerEvent) -> None:

@@ -35,6 +35,14 @@ class Key(Interface):
     def __call__(self, *parts: str) -> str: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """A protocol and the model whose band decides in it; none: it plans without a band."""
+
+    protocol: Protocol
+    model: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledChannel:
     """A channel with all that its messages meet."""
@@ -47,7 +55,10 @@ class CompiledChannel:
     mapping: FieldMapping
     models: tuple[Model, ...]
     """The first decides the band."""
-    protocol: Protocol | None
+    planner: Planner | None
+    """Of the discharges that nobody has planned yet."""
+    planners: Mapping[str, Planner]
+    """Of all channels, by protocol: what another channel has planned goes on as it was planned."""
     events: Events
     dispositions: Dispositions
     inputs: InputTables
@@ -103,6 +114,10 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
     dispositions = read("care/dispositions.yaml", load_dispositions)
     inputs = read("care/risk-inputs.yaml", load_input_tables)
     calendar = BusinessCalendar(configuration.site.calendar)
+    planners: dict[str, Planner] = {}
+    for settings in configuration.channels.values():
+        if (planner := _planner(settings, protocols)) is not None:
+            planners.setdefault(planner.protocol.name, planner)
     channels: dict[str, CompiledChannel] = {}
     mappings: dict[tuple[str, str], FieldMapping | None] = {}
     for name, settings in configuration.channels.items():
@@ -130,7 +145,8 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
             filter=compiled,
             mapping=mapping,
             models=tuple(models[model] for model in settings.risk),
-            protocol=protocols[settings.protocol] if settings.protocol is not None else None,
+            planner=_planner(settings, protocols),
+            planners=planners,
             events=events,
             dispositions=dispositions,
             inputs=inputs,
@@ -142,6 +158,11 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
     return CompiledConfiguration(
         version=configuration.snapshot.version, site=configuration.site, source=configuration, channels=channels
     )
+
+
+def _planner(settings: Channel, protocols: Mapping[str, Protocol]) -> Planner | None:
+    protocol = protocols.get(settings.protocol) if settings.protocol is not None else None
+    return Planner(protocol, settings.risk[0] if settings.risk else None) if protocol is not None else None
 
 
 def _documents(configuration: Configuration, attempt: _Collector) -> dict[str, Document]:

@@ -3,43 +3,58 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from engine.care.protocol import end, reconcile, retract_all
+from engine.care.protocol import Plan, end, reconcile, retract_all
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.moment import parse_moment
 from engine.domain.outcome import Effect
 from engine.domain.score import Band, Score
 from engine.domain.task import Task, TaskState
-from engine.risk.inputs import inputs_of
+from engine.risk.inputs import History, inputs_of
 
 if TYPE_CHECKING:
-    from engine.pipeline.channel import CompiledChannel
+    from engine.pipeline.channel import CompiledChannel, Planner
 
 SCORED_CLASSES: Final = frozenset({"I", "OBS"})
 """Inpatient and observation stays: the readmission models were made for these."""
 
 _READMITTING_CLASSES: Final = frozenset({"I", "OBS"})
 _OPEN: Final = frozenset({EncounterStatus.ACTIVE, EncounterStatus.ON_LEAVE})
-_ARRIVED: Final = _OPEN | {EncounterStatus.FINISHED}
+ARRIVED: Final = _OPEN | {EncounterStatus.FINISHED}
 _SUSPENDED: Final = " — suspended:"
 
 
 def rescore(before: Chart | None, chart: Chart, subject: str | None, channel: CompiledChannel, now: datetime) -> Chart:
-    """Work out again every current score that the change can have touched; a score that comes out the same stays."""
-    if not channel.models:
-        return chart
-    changed = _encounters_to_score(before, chart, subject)
-    if not changed:
-        return chart
-    current = {(score.encounter, score.model): score for score in chart.scores}
-    for encounter in changed:
-        inputs = inputs_of(chart, encounter, now=now, observed_since=channel.observed_since, tables=channel.inputs)
-        for model in channel.models:
+    """Work out again every current score that the change can have touched; a score that comes out the same stays.
+
+    The score of a stay that was cancelled, or is no longer an inpatient's, goes.
+    """
+    scored = {encounter.key for encounter in chart.encounters if is_scored(encounter)}
+    current = {
+        (one.encounter, one.model): one for one in chart.scores if one.encounter is None or one.encounter in scored
+    }
+    history = None
+    for encounter in _encounters_to_score(before, chart, subject):
+        # A stay gets its first score from a message that speaks of it: from its own channel, and not from all others.
+        models = [m for m in channel.models if encounter.key == subject or (encounter.key, m.name) in current]
+        if not models:
+            continue
+        history = history or History(chart, channel.inputs)
+        inputs = inputs_of(
+            chart,
+            encounter,
+            now=now,
+            observed_since=channel.observed_since,
+            tables=channel.inputs,
+            history=history,
+        )
+        for model in models:
             score = msgspec.structs.replace(
                 model.score(inputs, now=now, observed_since=channel.observed_since), encounter=encounter.key
             )
@@ -48,6 +63,10 @@ def rescore(before: Chart | None, chart: Chart, subject: str | None, channel: Co
                 current[encounter.key, model.name] = score
     scores = tuple(current.values())
     return chart if scores == chart.scores else msgspec.structs.replace(chart, scores=scores)
+
+
+def is_scored(encounter: Encounter) -> bool:
+    return encounter.class_ in SCORED_CLASSES and encounter.status in ARRIVED
 
 
 def _encounters_to_score(before: Chart | None, chart: Chart, subject: str | None) -> list[Encounter]:
@@ -69,7 +88,7 @@ def _encounters_to_score(before: Chart | None, chart: Chart, subject: str | None
         admitted = parse_moment(encounter.admitted_at) if since is not None else None
         return since is not None and admitted is not None and admitted > since
 
-    return [e for e in chart.encounters if e.class_ in SCORED_CLASSES and e.status in _ARRIVED and touched(e)]
+    return [e for e in chart.encounters if is_scored(e) and touched(e)]
 
 
 def _history_changed_since(before: Chart | None, chart: Chart) -> datetime | None:
@@ -101,8 +120,8 @@ def _same_result(old: Score, new: Score) -> bool:
     return old == msgspec.structs.replace(new, scored_at=old.scored_at, observed_since=old.observed_since)
 
 
-def replan(before: Chart | None, chart: Chart, channel: CompiledChannel, now: datetime) -> Chart:
-    """Bring the tasks of the chart into line with its encounters.
+def replan(before: Chart | None, chart: Chart, channel: CompiledChannel, now: datetime) -> tuple[Chart, list[Effect]]:
+    """Bring the tasks of the chart into line with its encounters; also says what is not planned though it might be.
 
     What is wanted follows from the state of the encounters alone, so that the same state never gives a second task,
     whatever way led to it. Tasks are touched only when something that decides on them has changed: class, disposition,
@@ -110,64 +129,106 @@ def replan(before: Chart | None, chart: Chart, channel: CompiledChannel, now: da
     """
     if chart.patient.deceased is True:
         ended = retract_all(chart.tasks, why="the patient has died", state=TaskState.CANCELLED)
-        return _with_tasks(chart, {task.id: task for task in ended})
+        return _with_tasks(chart, {task.id: task for task in ended}), _withheld_by_death(before, chart, channel)
+    planning = _Planning(before, chart, channel)
+    changed = {encounter.key for encounter in planning.changed()}
+    if not changed and not any(task.state is TaskState.OPEN or task.suspended_by for task in chart.tasks):
+        return chart, []
+    waits_for = _later_stays(chart)
     tasks = {task.id: task for task in chart.tasks}
-    for encounter in _encounters_to_plan(before, chart, channel):
-        # What waits for the end of a readmission is decided on like what is open; whether it goes on waiting, below.
-        existing = tuple(_resume(task) for task in chart.tasks if task.encounter == encounter.key)
-        wanted: tuple[Task, ...] = ()
-        why = _why_not(encounter)
+    effects: list[Effect] = []
+    for encounter in chart.encounters:
+        own = planning.tasks.get(encounter.key, ())
+        by = waits_for(encounter)
+        if encounter.key not in changed and (by is not None or all(task.suspended_by is None for task in own)):
+            continue
+        wanted, why = Plan(), _why_not(encounter)
         if why is None:
-            if channel.protocol is None:
+            planner = planning.planner(encounter)
+            if planner is None:
                 continue
-            wanted = channel.protocol.plan(
-                chart,
+            why = "the discharge data changed: no longer part of the plan"
+            wanted = planner.protocol.plan(
+                msgspec.structs.replace(chart, tasks=own),
                 encounter,
-                band=band_of(chart, encounter, channel),
+                band=planning.bands.get((encounter.key, planner.model)),
                 disposition=channel.dispositions.of(encounter.disposition),
                 calendar=channel.calendar,
                 now=now,
                 key=channel.key,
+                waits=by is not None,
             )
-            why = "the discharge data changed: no longer part of the plan"
-        tasks |= {task.id: task for task in reconcile(existing, wanted, why=why)}
-    _suspend_or_resume(chart, tasks)
-    return _with_tasks(chart, tasks)
+            if wanted.withheld:
+                days = planner.protocol.discharge_age_days_max
+                detail = f"discharged more than {days} days ago: no task {', '.join(wanted.withheld)}"
+                effects.append(Effect(kind="plan-withheld", subject=encounter.key, detail=detail))
+        # What waits for the end of a readmission is decided on like what is open; whether it goes on waiting, below.
+        tasks |= {task.id: task for task in reconcile(tuple(map(_resume, own)), wanted.tasks, why=why)}
+    return _with_tasks(chart, _suspend_or_resume(chart, tasks, waits_for)), effects
 
 
-def band_of(chart: Chart, encounter: Encounter, channel: CompiledChannel) -> Band | None:
-    """The band that decides on the plan: that of the channel's first model."""
-    return _bands(chart, channel).get(encounter.key)
+def _withheld_by_death(before: Chart | None, chart: Chart, channel: CompiledChannel) -> list[Effect]:
+    """Discharges of a patient who is recorded as deceased, though these say otherwise: somebody must put it right."""
+    return [
+        Effect(kind="plan-withheld", subject=encounter.key, detail="the patient is recorded as deceased: no task")
+        for encounter in chart.encounters
+        if encounter.disposition in channel.dispositions.left_alive
+        and encounter.class_ in _READMITTING_CLASSES
+        and encounter.discharges > 0
+        and (was := before.encounter(encounter.key) if before is not None else None) is not encounter
+        and (was is None or _decides(was) != _decides(encounter))
+    ]
 
 
-def _bands(chart: Chart, channel: CompiledChannel) -> dict[str | None, Band]:
-    if not channel.models:
-        return {}
-    name = channel.models[0].name
-    return {score.encounter: score.band for score in chart.scores if score.model == name}
+class _Planning:
+    """Who plans which encounter, and which of them have to be planned again."""
 
+    def __init__(self, before: Chart | None, chart: Chart, channel: CompiledChannel) -> None:
+        self._before = before
+        self._chart = chart
+        self._channel = channel
+        self.bands = _bands(chart)
+        self.tasks: dict[str, tuple[Task, ...]] = {}
+        for task in chart.tasks:
+            self.tasks[task.encounter] = (*self.tasks.get(task.encounter, ()), task)
 
-def _encounters_to_plan(before: Chart | None, chart: Chart, channel: CompiledChannel) -> list[Encounter]:
-    """Those of which something has changed that decides on their plan."""
-    if before is None:
-        return [encounter for encounter in chart.encounters if encounter.discharges > 0]
-    old = {encounter.key: encounter for encounter in before.encounters}
-    bands, old_bands = _bands(chart, channel), _bands(before, channel)
-    lived_again = before.patient.deceased is True
-    changed = []
-    for encounter in chart.encounters:
-        was = old.get(encounter.key)
-        if was is None:
-            decides = encounter.discharges > 0
-        else:
-            decides = (
-                lived_again
-                or old_bands.get(encounter.key) is not bands.get(encounter.key)
+    def planner(self, encounter: Encounter) -> Planner | None:
+        """The protocol that has planned the discharge goes on with it, whatever channel the news come by."""
+        channel = self._channel
+        by = {task.protocol for task in self.tasks.get(encounter.key, ()) if task.discharge == encounter.discharges}
+        if not by or (channel.planner is not None and channel.planner.protocol.name in by):
+            return channel.planner
+        return next((channel.planners[name] for name in sorted(by) if name in channel.planners), channel.planner)
+
+    def changed(self) -> list[Encounter]:
+        """Those of which something has changed that decides on their plan."""
+        before = self._before
+        if before is None:
+            return [encounter for encounter in self._chart.encounters if encounter.discharges > 0]
+        old = {encounter.key: encounter for encounter in before.encounters}
+        old_bands = _bands(before)
+        lived_again = before.patient.deceased is True
+        return [
+            encounter
+            for encounter in self._chart.encounters
+            if (
+                encounter.discharges > 0
+                if (was := old.get(encounter.key)) is None
+                else lived_again
                 or (was is not encounter and _decides(was) != _decides(encounter))
+                or self._band_changed(encounter, old_bands)
             )
-        if decides:
-            changed.append(encounter)
-    return changed
+        ]
+
+    def _band_changed(self, encounter: Encounter, old_bands: Mapping[tuple[str | None, str | None], Band]) -> bool:
+        if self.bands == old_bands or (planner := self.planner(encounter)) is None:
+            return False
+        place = (encounter.key, planner.model)
+        return old_bands.get(place) is not self.bands.get(place)
+
+
+def _bands(chart: Chart) -> dict[tuple[str | None, str | None], Band]:
+    return {(score.encounter, score.model): score.band for score in chart.scores}
 
 
 def _decides(encounter: Encounter) -> tuple[object, ...]:
@@ -203,37 +264,51 @@ def _resume(task: Task) -> Task:
     return msgspec.structs.replace(task, state=TaskState.OPEN, suspended_by=None, reason=reason)
 
 
-def _suspend_or_resume(chart: Chart, tasks: dict[str, Task]) -> None:
-    """The plan of a stay waits while there is a later one; when that turns out not to have been, the plan goes on.
+def _suspend_or_resume(
+    chart: Chart, tasks: dict[str, Task], waits_for: Callable[[Encounter], str | None]
+) -> dict[str, Task]:
+    by = {encounter.key: waits_for(encounter) for encounter in chart.encounters}
+    for task in tasks.values():
+        later = by[task.encounter]
+        if later != task.suspended_by and (task.state is TaskState.OPEN or task.suspended_by is not None):
+            resumed = _resume(task)
+            tasks[task.id] = resumed if later is None else _suspend(resumed, later)
+    return tasks
 
-    Later by when the patient came, not by when we heard of it: an old stay that is heard of late, and one whose end was
-    never heard of, take nobody's plan away.
+
+def _later_stays(chart: Chart) -> Callable[[Encounter], str | None]:
+    """Gives the stay that the plan of an encounter waits for: the next later one, by when the patient came.
+
+    Not by when we heard of it: an old stay that is heard of late, and one whose end was never heard of, take nobody's
+    plan away. When the later stay turns out not to have been, the plan goes on.
     """
-    pending = [task for task in tasks.values() if task.state is TaskState.OPEN or task.suspended_by is not None]
-    if not pending:
-        return
-    came = {encounter.key: _came(encounter) for encounter in chart.encounters}
     stays = sorted(
-        (came[encounter.key], encounter.status in _OPEN, encounter.key)
+        _lateness(encounter)
         for encounter in chart.encounters
-        if encounter.class_ in _READMITTING_CLASSES and encounter.status in _ARRIVED
+        if encounter.class_ in _READMITTING_CLASSES and encounter.status in ARRIVED
     )
     order = [stay[:2] for stay in stays]
-    for task in pending:
+
+    def waits_for(encounter: Encounter) -> str | None:
         # At the same time, the stay that goes on is the later one.
-        later = bisect_right(order, (came[task.encounter], False))
-        by = stays[later][2] if later < len(stays) else None
-        if by == task.suspended_by:
-            continue
-        task = _resume(task)  # noqa: PLW2901
-        tasks[task.id] = task if by is None else _suspend(task, by)
+        later = bisect_right(order, (came_at(encounter), False))
+        return stays[later][2] if later < len(stays) else None
+
+    return waits_for
 
 
-def _came(encounter: Encounter) -> float:
-    """When the patient came, in seconds since 1970: admission, else discharge; unknown: now if open, else long ago."""
-    moment = parse_moment(encounter.admitted_at) or parse_moment(encounter.discharged_at)
-    if moment is not None:
-        return moment.timestamp()
+def _lateness(encounter: Encounter) -> tuple[float, bool, str]:
+    return came_at(encounter), encounter.status in _OPEN, encounter.key
+
+
+def came_at(encounter: Encounter) -> float:
+    """When the patient came, in seconds since 1970: admission, else discharge; unknown: now if open, else long ago.
+
+    An admission after the discharge is an error of the sender; at its word, every later plan would wait for that stay.
+    """
+    moments = [m for m in map(parse_moment, (encounter.admitted_at, encounter.discharged_at)) if m is not None]
+    if moments:
+        return min(moments).timestamp()
     return float("inf") if encounter.status in _OPEN else float("-inf")
 
 
@@ -252,9 +327,20 @@ def task_effects(before: Chart | None, chart: Chart) -> list[Effect]:
 
 
 def score_effects(before: Chart | None, chart: Chart) -> list[Effect]:
-    old = set(map(id, before.scores)) if before is not None else set()
-    return [
-        Effect(kind="scored", subject=score.encounter or chart.id, detail=f"{score.model} {score.band}")
-        for score in chart.scores
-        if id(score) not in old
-    ]
+    old = {(score.encounter, score.model): score for score in before.scores} if before is not None else {}
+    effects = []
+    for score in chart.scores:
+        if old.pop((score.encounter, score.model), None) is not score:
+            detail = f"{score.model} {score.band}"
+            effects.append(Effect(kind="scored", subject=score.encounter or chart.id, detail=detail))
+    withdrawn = (
+        Effect(kind="score-withdrawn", subject=gone.encounter or chart.id, detail=gone.model) for gone in old.values()
+    )
+    return [*effects, *withdrawn]
+
+
+def death_effects(before: Chart | None, chart: Chart) -> list[Effect]:
+    was, now = (one is not None and one.patient.deceased is True for one in (before, chart))
+    if was == now:
+        return []
+    return [Effect(kind="patient-deceased" if now else "patient-not-deceased", subject=chart.id)]

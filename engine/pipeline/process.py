@@ -10,7 +10,7 @@ and says which identities and visits it touches; `decide` works on the charts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -36,10 +36,13 @@ from engine.hl7v2.message import Message
 from engine.mapping.apply import Mapped
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.deliver import chart_deliveries, forward_deliveries
-from engine.pipeline.plan import replan, rescore, score_effects, task_effects
+from engine.pipeline.plan import death_effects, replan, rescore, score_effects, task_effects
 
 _FUTURE_MAX: Final = timedelta(days=1)
 """An event further in the future than this has a wrong clock; taken at its word it would make all later ones stale."""
+
+_SKEW_MAX: Final = timedelta(minutes=5)
+"""So far ahead of ours may a sender's clock be that is set right."""
 
 _MERGE_GROUPS_MAX: Final = 100
 _MERGES_MAX: Final = 500
@@ -55,6 +58,7 @@ class Prepared(Phi, frozen=True, kw_only=True):
     identities: frozenset[tuple[str, str, str]] = frozenset()
     visits: frozenset[str] = frozenset()
     deviations: tuple[str, ...] = ()
+    charset: str | None = None
     outcome: Outcome | None = None
     """Already decided: refused, filtered, dead, or nothing that a chart is concerned with."""
 
@@ -112,6 +116,7 @@ def _read(entry: Entry, channel: CompiledChannel) -> Prepared:
         identities=_identities((*event.identifiers, *_namesakes(event.identifiers[0], channel))),
         visits=frozenset((event.visit,)) if event.visit else frozenset(),
         deviations=deviations,
+        charset=message.charset,
     )
 
 
@@ -136,6 +141,7 @@ def _read_merges(entry: Entry, channel: CompiledChannel, message: Message, devia
         merges=tuple(merges),
         identities=frozenset(touched),
         deviations=tuple(dict.fromkeys(deviations)),
+        charset=message.charset,
     )
 
 
@@ -206,7 +212,8 @@ def _partner(sent: tuple[Identifier, ...], merged: Identifier, position: int | N
 def _event(entry: Entry, channel: CompiledChannel, meaning: Meaning, mapped: Mapped) -> Event:
     identifiers = _ordered(mapped.identifiers, channel)
     key = identifiers[0]
-    at, future = _event_seconds(entry, mapped)
+    times = _times(entry, channel, mapped)
+    at, future = _event_seconds(entry, times)
     visit = None
     if mapped.visit is not None and mapped.visit.value:
         visit = f"{mapped.visit.authority or key.authority}:{mapped.visit.value}"
@@ -219,10 +226,10 @@ def _event(entry: Entry, channel: CompiledChannel, meaning: Meaning, mapped: Map
         encounter=mapped.encounter,
         visit=visit,
         visit_number=mapped.visit.value if mapped.visit is not None and visit else None,
-        visit_authority_sent=bool(mapped.visit is not None and mapped.visit.authority),
+        visit_authority=(mapped.visit.authority or None) if mapped.visit is not None else None,
         account=mapped.account,
         has_visit=mapped.pv1_present,
-        event_time=None if future else _event_time(mapped),
+        event_time=None if future else _event_time(times),
     )
 
 
@@ -287,26 +294,52 @@ def _check_namesakes(key: Identifier, charts: Charts, channel: CompiledChannel) 
         )
 
 
-def _event_time(mapped: Mapped) -> tuple[str, str] | None:
+def _received(entry: Entry) -> datetime:
+    """When the message came: a replay makes it no newer."""
+    return entry.first_received_at or entry.received_at
+
+
+def _times(entry: Entry, channel: CompiledChannel, mapped: Mapped) -> Mapping[str, str]:
+    """When the event was.
+
+    A local time that may mean two moments, because the clock was turned back between them, is the later one if that had
+    come when the message was received: the first one would make it older than what was sent before it.
+    """
+    ambiguous = [
+        source for source in ("EVN-6", "EVN-2", "MSH-7") if f"ambiguous-local-time:{source}" in mapped.deviations
+    ]
+    if not ambiguous:
+        return mapped.times
+    times = dict(mapped.times)
+    for source in ambiguous:
+        first = datetime.fromisoformat(times[source])
+        second = first.replace(tzinfo=channel.zone, fold=1)
+        if first < second.astimezone(UTC) <= _received(entry) + _SKEW_MAX:
+            times[source] = second.isoformat()
+    return times
+
+
+def _event_time(times: Mapping[str, str]) -> tuple[str, str] | None:
     """When the event happened: EVN-6, else EVN-2, else MSH-7, with a time of day if one of them has it."""
-    found = [(mapped.times[source], source) for source in ("EVN-6", "EVN-2", "MSH-7") if source in mapped.times]
+    found = [(times[source], source) for source in ("EVN-6", "EVN-2", "MSH-7") if source in times]
     return next((item for item in found if "T" in item[0]), found[0] if found else None)
 
 
-def _event_seconds(entry: Entry, mapped: Mapped) -> tuple[float, bool]:
+def _event_seconds(entry: Entry, times: Mapping[str, str]) -> tuple[float, bool]:
     """The time of staleness: when the event was recorded (EVN-2), else sent (MSH-7), else received; seconds since 1970.
 
     Also whether that time had to be given up, because the sender's clock is wrong.
     """
+    received = _received(entry)
     for source in ("EVN-2", "MSH-7"):
-        text = mapped.times.get(source, "")
+        text = times.get(source, "")
         if "T" not in text:
             continue
         at = datetime.fromisoformat(text)
-        if at > entry.received_at + _FUTURE_MAX:
-            return entry.received_at.timestamp(), True
+        if at > received + _FUTURE_MAX:
+            return received.timestamp(), True
         return at.timestamp(), False
-    return entry.received_at.timestamp(), False
+    return received.timestamp(), False
 
 
 def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: datetime) -> Outcome:
@@ -315,7 +348,7 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
     merge = apply_merges(charts, prepared.merges)
     changed = {chart.id: chart for chart in [*merge.others, *([merge.chart] if merge.chart else [])]}
     if changed:
-        view = _overlay(charts, changed.values())
+    deviations = [*prepared.deviations, *merge.deviations]
     folded = _folded(changed)
     effects = list(merge.effects)
     deviations = list(prepared.deviations)
@@ -336,7 +369,9 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
             view = _overlay(view, [last.chart])
     for chart_id, subject in subjects.items():
         before = _together(charts, chart_id, folded)
-        changed[chart_id] = _follow_up(before, changed[chart_id], subject, channel, now)
+        changed[chart_id], withheld = _follow_up(before, changed[chart_id], subject, channel, now)
+        effects.extend(withheld)
+        note = note or next((effect.detail for effect in withheld), None)
     final: list[Chart] = []
     deliveries: list[Delivery] = []
     for chart in changed.values():
@@ -347,7 +382,9 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
         final.append(chart)
         if chart.merged_into is None:
             together = _together(charts, chart.id, folded)
-            effects.extend((*score_effects(together, chart), *task_effects(together, chart)))
+            effects.extend(
+                (*death_effects(before, chart), *score_effects(together, chart), *task_effects(together, chart))
+            )
             deliveries.extend(chart_deliveries(before, chart, channel, merged=folded.get(chart.id, ())))
     spoken_of = changed.get(last.chart.id) if last.chart is not None else None
     if spoken_of is not None:
@@ -363,6 +400,7 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
         deliveries=tuple(deliveries) if channel.settings.mode == "live" else (),
         effects=tuple(effects),
         deviations=tuple(dict.fromkeys(deviations)),
+        charset=prepared.charset,
         config_version=channel.version,
     )
 
@@ -400,10 +438,10 @@ def _together(charts: Charts, chart_id: str, folded: Mapping[str, list[Chart]]) 
 
 def _follow_up(
     before: Chart | None, chart: Chart, subject: str | None, channel: CompiledChannel, now: datetime
-) -> Chart:
-    """Scores and tasks; skipped when nothing but the time of the last word has changed."""
+) -> tuple[Chart, list[Effect]]:
+    """Scores and tasks; skipped when nothing but the time of the last word has changed. Also what was withheld."""
     if before is not None and before.patient == chart.patient and before.encounters == chart.encounters:
-        return chart
+        return chart, []
     chart = _ordered_encounters(chart)
     chart = rescore(before, chart, subject, channel, now)
     return replan(before, chart, channel, now)

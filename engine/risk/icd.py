@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Final
 
 from pydantic import AfterValidator
+
+CODES_REMEMBERED_MAX: Final = 4096
+_CODE_CHARS: Final = 32
+"""What is longer is no code of ICD-10, and not remembered."""
 
 _PATTERN: Final = re.compile(r"[A-Z][0-9][0-9A-Z][0-9A-Z]{0,4}")
 _RANGE: Final = re.compile(r"([A-Z])([0-9]{2,6})-([A-Z])([0-9]{2,6})")
@@ -55,13 +60,17 @@ class PrefixTable:
                         of_prefix.append(group)
         self._by_prefix = {prefix: tuple(names) for prefix, names in by_prefix.items()}
         self._lengths = sorted({len(prefix) for prefix in by_prefix})
+        # A hospital uses a few thousand codes, each again and again.
+        self._groups_of = lru_cache(maxsize=CODES_REMEMBERED_MAX)(self._find)
 
     def match(self, codes: Iterable[str]) -> dict[str, str]:
         """Every group that one of the codes belongs to, with the first such code as it was given: its evidence."""
         found: dict[str, str] = {}
         for code in codes:
-            text = normalise(code)
-            for length in self._lengths:
-                for group in self._by_prefix.get(text[:length], ()):
-                    found.setdefault(group, code)
+            for group in self._groups_of(code) if len(code) <= _CODE_CHARS else self._find(code):
+                found.setdefault(group, code)
         return found
+
+    def _find(self, code: str) -> tuple[str, ...]:
+        text = normalise(code)
+        return tuple(group for length in self._lengths for group in self._by_prefix.get(text[:length], ()))

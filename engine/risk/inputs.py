@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
 from calendar import monthrange
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from operator import itemgetter
 from typing import Annotated, Any, Final
 
 from pydantic import Field, model_validator
@@ -147,6 +149,8 @@ class _Spec(StrictModel):
     admission_classes: _Codes
     emergency_classes: _Codes
     index_emergency_hours: Annotated[int, Field(ge=0, le=168)]
+    transfer_dispositions: tuple[Annotated[str, Field(pattern=r"^[0-9A-Z]{2,16}$")], ...]
+    transfer_hours: Annotated[int, Field(ge=0, le=168)]
     icd10_systems: _Codes
     lives_alone: tuple[Pattern, ...]
     no_transportation: tuple[Pattern, ...]
@@ -160,6 +164,8 @@ class InputTables:
     admission_classes: frozenset[str]
     emergency_classes: frozenset[str]
     index_emergency: timedelta
+    transfers: frozenset[str]
+    transfer: timedelta
     icd10_systems: frozenset[str]
     social: PrefixTable
 
@@ -176,6 +182,8 @@ def load_input_tables(document: Document) -> InputTables:
         admission_classes=frozenset(spec.admission_classes),
         emergency_classes=frozenset(spec.emergency_classes),
         index_emergency=timedelta(hours=spec.index_emergency_hours),
+        transfers=frozenset(spec.transfer_dispositions),
+        transfer=timedelta(hours=spec.transfer_hours),
         icd10_systems=frozenset(map(_system, spec.icd10_systems)),
         social=PrefixTable({"lives_alone": spec.lives_alone, "no_transportation": spec.no_transportation}),
     )
@@ -186,14 +194,87 @@ def _system(name: str) -> str:
     return re.sub(r"[^A-Z0-9]", "", name.upper())
 
 
+class History:
+    """The admissions and emergency visits of a chart in their order, made once for all of its stays.
+
+    Stays that a transfer joins are one episode of care and one admission, that of the first of them: so CMS counts them
+    in its readmission measures, and so did the studies behind the models, which left transferred patients out.
+    """
+
+    def __init__(self, chart: Chart, tables: InputTables) -> None:
+        self._tables = tables
+        arrived = sorted(
+            ((at, encounter.key, encounter) for encounter in chart.encounters if (at := _arrived_at(encounter))),
+            key=itemgetter(0, 1),
+        )
+        self._emergencies = [(at, e) for at, _, e in arrived if e.class_ in tables.emergency_classes]
+        self._emergency_times = [at for at, _ in self._emergencies]
+        self._transfers: list[tuple[datetime, datetime, datetime]] = []
+        """Of each stay that ended in a transfer: admission, last moment of an admission that goes on with it, and the
+        admission of its episode."""
+        self._episodes: list[datetime] = []
+        for at, _, stay in arrived:
+            if stay.class_ not in tables.admission_classes:
+                continue
+            episode = self._joined(at)
+            if episode is None:
+                self._episodes.append(at)
+            ended = parse_moment(stay.discharged_at)
+            if ended is not None and stay.disposition in tables.transfers:
+                self._transfers.append((at, ended + tables.transfer, episode or at))
+
+    def before(self, admitted: datetime) -> tuple[int, int]:
+        """Admissions in the 365 days and emergency visits in the 6 months before the admission of a stay."""
+        year_ago = admitted - timedelta(days=365)
+        since, until = bisect_left(self._episodes, year_ago), bisect_left(self._episodes, admitted)
+        own = self._joined(admitted)
+        admissions = until - since - (own is not None and own >= year_ago)
+        since = bisect_left(self._emergency_times, _months_before(admitted, 6))
+        until = bisect_left(self._emergency_times, admitted)
+        shortly_before = bisect_left(self._emergency_times, admitted - self._tables.index_emergency, since, until)
+        led_to = sum(self._led_to(visit, admitted) for _, visit in self._emergencies[shortly_before:until])
+        return admissions, until - since - led_to
+
+    def _joined(self, admitted: datetime) -> datetime | None:
+        """The admission of the episode that an admission at that time goes on with; none: it begins one."""
+        for at, until, episode in reversed(self._transfers):
+            if at < admitted <= until:
+                return episode
+        return None
+
+    def _led_to(self, visit: Encounter, admitted: datetime) -> bool:
+        """The emergency visit is the one that ended in the admission, under a visit number of its own."""
+        ended = parse_moment(visit.discharged_at)
+        # NUBC 09: admitted as an inpatient to this hospital.
+        return (
+            ended is None
+            or ended >= admitted
+            or visit.disposition == "09"
+            or visit.disposition in self._tables.transfers
+        )
+
+
+def _arrived_at(encounter: Encounter) -> datetime | None:
+    if encounter.status in {EncounterStatus.PLANNED, EncounterStatus.CANCELLED}:
+        return None
+    return parse_moment(encounter.admitted_at)
+
+
 def inputs_of(
-    chart: Chart, encounter: Encounter, *, now: datetime, observed_since: datetime | None, tables: InputTables
+    chart: Chart,
+    encounter: Encounter,
+    *,
+    now: datetime,
+    observed_since: datetime | None,
+    tables: InputTables,
+    history: History | None = None,
 ) -> RiskInputs:
     """The inputs of a stay: of the patient as of admission, of the stay as it is at `now`.
 
     Diagnoses are those of this stay alone, as the models were published; none received: missing. History is counted
     from the chart's own encounters; `observed_since` (None: nothing was ever observed, history is missing) goes into
-    the score, because "no earlier admission" is only as good as the time of observation behind it.
+    the score, because "no earlier admission" is only as good as the time of observation behind it. history: of the
+    chart, for who asks for several of its stays.
     """
     admitted = parse_moment(encounter.admitted_at)
     patient = chart.patient
@@ -201,7 +282,9 @@ def inputs_of(
     social = tables.social.match(diagnoses)
     no_transportation = None if patient.transportation is None else not patient.transportation
     admissions, ed_visits = (
-        (None, None) if admitted is None or observed_since is None else _history(chart, encounter, admitted, tables)
+        (None, None)
+        if admitted is None or observed_since is None
+        else (history or History(chart, tables)).before(admitted)
     )
     return RiskInputs(
         age=age_range(patient.birth_date, (admitted or now).date()),
@@ -252,33 +335,6 @@ def _midnights(encounter: Encounter, admitted: datetime | None, now: datetime) -
         ended = now.astimezone(admitted.tzinfo)
     nights = (ended.date() - admitted.date()).days
     return nights if nights >= 0 else None
-
-
-def _history(chart: Chart, index: Encounter, admitted: datetime, tables: InputTables) -> tuple[int, int]:
-    """Admissions in the 365 days and emergency visits in the 6 months before the index admission."""
-    year_ago = admitted - timedelta(days=365)
-    half_year_ago = _months_before(admitted, 6)
-    admissions = ed_visits = 0
-    for encounter in chart.encounters:
-        if encounter.key == index.key or encounter.status in {EncounterStatus.PLANNED, EncounterStatus.CANCELLED}:
-            continue
-        at = parse_moment(encounter.admitted_at)
-        if at is None or at >= admitted:
-            continue
-        if encounter.class_ in tables.admission_classes:
-            admissions += at >= year_ago
-        elif encounter.class_ in tables.emergency_classes and at >= half_year_ago:
-            ed_visits += not _led_to(encounter, at, admitted, tables.index_emergency)
-    return admissions, ed_visits
-
-
-def _led_to(visit: Encounter, at: datetime, admitted: datetime, within: timedelta) -> bool:
-    """The emergency visit is the one that ended in the index admission, under a visit number of its own."""
-    if admitted - at > within:
-        return False
-    ended = parse_moment(visit.discharged_at)
-    # NUBC 09: admitted as an inpatient to this hospital.
-    return ended is None or ended >= admitted or visit.disposition == "09"
 
 
 def _months_before(moment: datetime, months: int) -> datetime:

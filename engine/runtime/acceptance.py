@@ -35,6 +35,9 @@ LINK_RESYNC: Final = -1
 OVERSIZE: Final = Refusal(
     error="frame-too-long", text="the frame is over this channel's limit", hl7_code=VALUE_TOO_LONG
 )
+BATCH_TOO_LONG: Final = Refusal(
+    error="batch-too-long", text="the batch holds more messages than this channel takes", hl7_code=VALUE_TOO_LONG
+)
 STORE_UNAVAILABLE: Final = Refusal(
     error="store-unavailable", text="could not be stored, send it again later", hl7_code=INTERNAL_ERROR
 )
@@ -90,7 +93,7 @@ SEQUENCE_NUMBER_HIGH: Final = Refusal(
 
 _UNACCEPTABLE: Final = frozenset(
     {VERSION.error, PROCESSING_ID.error, TYPE.error, EVENT.error, "message-type-missing", OVERSIZE.error}
-    | {TOO_MANY_CONNECTIONS.error}
+    | {BATCH_TOO_LONG.error, TOO_MANY_CONNECTIONS.error}
 )
 """Not to be taken whatever the content: CR in enhanced mode, where all other refusals are CE."""
 
@@ -99,6 +102,10 @@ _REJECTED: Final = _UNACCEPTABLE | {
     STORE_UNAVAILABLE.error, NOT_PROCESSED_YET.error, BROKEN.error,  # our fault, not the content's
 }  # fmt: skip
 """AR in original mode, where all other refusals are AE."""
+
+
+_TYPE_CHARACTERS_MAX: Final = 64
+"""A longer message type is nobody's, and is not remembered."""
 
 
 class Rules(Record, frozen=True, kw_only=True):
@@ -172,7 +179,10 @@ def check(rules: Rules, header: Header) -> Refusal | None:
         return VERSION
     if header.processing_id not in rules.processing_ids:
         return PROCESSING_ID
-    refusal = _check_type(rules.types, header.message_code, header.trigger_event)
+    remembered = len(header.message_code) + len(header.trigger_event) <= _TYPE_CHARACTERS_MAX
+    refusal = (_check_type if remembered else _check_type.__wrapped__)(
+        rules.types, header.message_code, header.trigger_event
+    )
     if refusal is None and rules.sequence_numbers and header.sequence_number is None:
         return SEQUENCE_NUMBER_MISSING
     return refusal

@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Final, Protocol
 
 from engine import logs
@@ -29,6 +30,8 @@ _log = logs.get_logger(__name__)
 
 _POLL_SECONDS: Final = 0.25
 """Outcomes are looked for so often without a hint: hints may be lost."""
+EXCHANGE_BYTES: Final = 4096
+"""What a message costs in memory besides its bytes, until it is answered (measured, and rounded up)."""
 _WAITERS_MAX: Final = 20_000
 _READ_MAX: Final = 500
 
@@ -73,7 +76,7 @@ class Exchange:
 
     done: the answer may be sent; when it is none, there is nothing to be said. arrivals: of the messages that the
     answer is for, to record whether it went out. parts: the answers to its messages, missing: how many of them still
-    wait for an outcome.
+    wait for an outcome. size: bytes of memory until it is answered, about.
     """
 
     __slots__ = (
@@ -94,8 +97,13 @@ class Exchange:
         self.parts: list[bytes | None] = []
         self.missing = 0
 
-    def finish(self, clock: Clock) -> None:
-        """All parts are there: put the answer together."""
+    @property
+    def stored(self) -> bool:
+        """Its messages are on disk or refused, and their bytes are kept here no longer."""
+        return not self.receipts
+
+    def finish(self, clock: Clock, *, block: bytes = mllp.COMMIT_ACK) -> None:
+        """All parts are there: put the answer together. block: the commit block, where the channel speaks them."""
         batch, parts, lane = self.batch, self.parts, self.lane
         answer: bytes | None = None
         if batch is not None and lane.single_batch_answer:
@@ -107,7 +115,7 @@ class Exchange:
             answer = mllp.wrap(part) if part else None
         else:
             answer = b"".join([mllp.wrap(part) for part in parts if part]) or None
-        self.answer = mllp.COMMIT_ACK + (answer or b"") if lane.commit_blocks else answer
+        self.answer = block + (answer or b"") if lane.commit_blocks else answer
         self.done = True
 
 
@@ -118,12 +126,21 @@ def fresh_control_id() -> str:
 
 def made(judgement: Judgement, stored: Stored, said: Verdict, *, second: bool = False) -> bytes:
     """The answer to a stored message. second: the application ACK that follows an accept ACK."""
-    control_id = f"H{stored.id or stored.duplicate_of}{'A' if second else ''}"
+    entry = stored.id or stored.duplicate_of
+    return _mirror(judgement, said, stored.received_at, f"H{entry}{'A' if second else ''}", entry)
+
+
+def made_without_entry(judgement: Judgement, said: Verdict, now: datetime) -> bytes:
+    """The answer to a message that was not stored."""
+    return _mirror(judgement, said, now, fresh_control_id(), None)
+
+
+def _mirror(judgement: Judgement, said: Verdict, now: datetime, control_id: str, entry: int | None) -> bytes:
     try:
-        return acknowledge(judgement.header, said, now=stored.received_at, control_id=control_id)
+        return acknowledge(judgement.header, said, now=now, control_id=control_id)
     except Exception as error:  # noqa: BLE001 - no header may take the daemon down; the sender is answered all the same
-        _log.error("answer could not mirror its message", entry=stored.id or stored.duplicate_of, exc_info=error)
-        return acknowledge(None, said, now=stored.received_at, control_id=control_id)
+        _log.error("answer could not mirror its message", entry=entry, exc_info=error)
+        return acknowledge(None, said, now=now, control_id=control_id)
 
 
 Outcomes = Callable[[Sequence[int]], Awaitable[Mapping[int, Verdict]]]
@@ -151,9 +168,8 @@ class _Waiter:
         # With commit blocks the block answers the frame, and every HL7 answer is a frame of its own.
         return self.judgement.holds and not self.exchange.lane.commit_blocks
 
-    @property
-    def overdue_at(self) -> float | None:
-        return self.since + self.exchange.lane.channel.ack.processed_seconds_max if self.holds else None
+    def is_overdue(self, now: float) -> bool:
+        return self.holds and self.since + self.exchange.lane.channel.ack.processed_seconds_max <= now
 
 
 class LateAnswers:
@@ -217,9 +233,9 @@ class LateAnswers:
         now = asyncio.get_running_loop().time()
         late = verdict(original_code(NOT_PROCESSED_YET), NOT_PROCESSED_YET)
         for entry, waiters in list(self._waiting.items()):
-            overdue = [waiter for waiter in waiters if waiter.overdue_at is not None and waiter.overdue_at <= now]
+            overdue = [waiter for waiter in waiters if waiter.is_overdue(now)]
             if overdue:
-                kept = [waiter for waiter in waiters if waiter not in overdue]
+                kept = [waiter for waiter in waiters if not waiter.is_overdue(now)]
                 self._waiting[entry] = kept
                 if not kept:
                     del self._waiting[entry]

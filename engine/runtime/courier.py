@@ -11,6 +11,12 @@ a connector that keeps the order in a batch itself).
 | after its record | nothing is left to do | the same |
 
 Therefore destinations that are not idempotent get one delivery at a time, noted as started before.
+
+A failure can be the destination's (it is down, it takes nothing today) or the delivery's, and the far end does not
+always say which: a firewall that dislikes one message looks like a destination that is gone. So after a failure of the
+destination its deliveries wait a little and pay no attempt, others come first, and one at a time to begin with; one
+that fails alone while others are delivered pays after all. Thus nothing dies of an outage, however long, and no
+delivery can hold up the others for good.
 """
 
 from __future__ import annotations
@@ -19,8 +25,10 @@ import asyncio
 import contextlib
 import random as random_module
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection
@@ -31,8 +39,9 @@ from engine.connectors.base import NOT_ATTEMPTED, Connector, Result, failed
 from engine.domain.delivery import DeliveryState, QueuedDelivery
 from engine.errors import DeliveryError, DeliveryFailure, StoreError, StoreUnavailableError
 from engine.pipeline.breaker import Breaker, BreakerState
-from engine.pipeline.retry import Bury, Hold, RetryAt, decide
+from engine.pipeline.retry import Bury, Hold, RetryAt, backoff_seconds, decide
 from engine.settings import DestinationBase
+from engine.store.leases import Leases
 from engine.store.ledger import Ledger
 from engine.store.outbox import Outbox, Settled
 
@@ -40,6 +49,8 @@ _log = logs.get_logger()
 
 _PAUSE_SECONDS: Final = 1.0
 """After trouble with the store, or of our own."""
+_ASKED_SECONDS_MAX: Final = 3600.0
+"""No destination asks to be left alone for longer."""
 _LOOK_SECONDS: Final = 1.0
 """The outbox is looked at so often without a hint: for what is to be tried again, and because a hint can be lost."""
 
@@ -70,8 +81,9 @@ class Counters:
 class Courier:
     """Runs one task for each destination until it is stopped.
 
-    outbox, ledger, reader: the store's charts side. random: uniform in [0, 1), for jitter. count: told of what became
-    of deliveries (destination, `delivered` `retried` `held` or `dead`, how many).
+    outbox, ledger, reader: the store's charts side. leases: which destinations are this worker's. random: uniform in
+    [0, 1), for jitter. count: told of what became of deliveries (destination, `delivered` `retried` `held` or `dead`,
+    how many).
     """
 
     def __init__(
@@ -82,11 +94,12 @@ class Courier:
         routes: Mapping[str, Route],
         *,
         clock: Clock,
+        leases: Leases,
         random: Callable[[], float] = random_module.random,
         count: Callable[[str, str, int], None] = lambda _destination, _what, _number: None,
     ) -> None:
         self._rounds = {
-            name: _Rounds(name, outbox, ledger, reader, route, clock=clock, random=random, count=count)
+            name: _Rounds(name, outbox, ledger, reader, route, clock=clock, leases=leases, random=random, count=count)
             for name, route in routes.items()
         }
 
@@ -102,7 +115,7 @@ class Courier:
             rounds.wake()
 
     def stop(self) -> None:
-        """Take nothing new. `run` returns when what is in hand is recorded; cancel it when that takes too long."""
+        """Take nothing new. `run` returns when the step in hand is over and recorded."""
         for rounds in self._rounds.values():
             rounds.stop()
 
@@ -123,6 +136,7 @@ class _Rounds:
         route: Route,
         *,
         clock: Clock,
+        leases: Leases,
         random: Callable[[], float],
         count: Callable[[str, str, int], None],
     ) -> None:
@@ -134,19 +148,29 @@ class _Rounds:
         self._connector = route.connector
         self._policy = route.settings.retry
         self._batch_max = route.settings.batch_max if route.connector.idempotent else 1
+        self._batch_bytes_max = route.settings.batch_bytes_max
+        self._size = self._batch_max
+        """Deliveries in the next batch: one after a failure of the destination, then twice as many each time."""
+        self._successes = 0
+        self._failed_alone: dict[int, int] = {}
+        """Deliveries that failed for reasons of the destination while they were alone; with `_successes` then."""
         self._clock = clock
+        self._leases = leases
         self._random = random
         self._count = count
         self._breaker = Breaker(self._policy)
         self._signal = asyncio.Event()
         self._stopping = False
         self._looked_for_interrupted = False
+        self._ours = False
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"courier-{name}")
 
     def wake(self) -> None:
         self._signal.set()
 
     def stop(self) -> None:
         self._stopping = True
+        self._connector.stop()
         self._signal.set()
 
     async def run(self) -> None:
@@ -154,7 +178,12 @@ class _Rounds:
             while not self._stopping:
                 self._signal.clear()
                 try:
-                    wait = await self._round()
+                    with self._leases.destination(self.name) as ours:
+                        wait = await self._round() if ours else _LOOK_SECONDS
+                    if self._ours and not ours:
+                        self._looked_for_interrupted = False  # whoever has it now may leave something
+                        await self._connector.close()  # it may hold what only one may have: a file, a connection
+                    self._ours = ours
                 except StoreError as error:
                     _log.warning("outbox not usable", destination=self.name, exc_info=error)
                     self._looked_for_interrupted = False  # what was begun in this round may have no result
@@ -167,6 +196,7 @@ class _Rounds:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._signal.wait(), wait)
         finally:
+            self._thread.shutdown(wait=False)
             await self._connector.close()
 
     async def _round(self) -> float:
@@ -178,13 +208,25 @@ class _Rounds:
         self.counters.breaker = self._breaker.state
         if not ready and self._breaker.resting_until is not None:
             return max((self._breaker.resting_until - now).total_seconds(), 0.001)
-        limit = 1 if self._breaker.state is BreakerState.HALF_OPEN else self._batch_max
+        limit = 1 if self._breaker.state is BreakerState.HALF_OPEN else self._size
         batch = await self._read(
-            lambda conn: self._outbox.due(conn, self.name, now, limit, ordered_batches=self._connector.ordered_batches)
+            lambda conn: self._outbox.due(
+                conn,
+                self.name,
+                now,
+                limit,
+                bytes_max=self._batch_bytes_max,
+                ordered_batches=self._connector.ordered_batches,
+            )
         )
         if not batch:
+            await self._recall(now)
             return _LOOK_SECONDS
-        await self._attempt(batch)
+        unreadable = [queued for queued in batch if queued.unreadable is not None]
+        if unreadable:
+            await self._set_aside(unreadable)
+        else:
+            await self._attempt(batch)
         return 0.0
 
     async def _attempt(self, batch: Sequence[QueuedDelivery]) -> None:
@@ -193,9 +235,12 @@ class _Rounds:
         except DeliveryError as error:
             self._destination_failed(error.error, error.retry_after_seconds)
             return
+        if self._stopping:
+            return
         if not self._connector.idempotent:
-            ids = [queued.id for queued in batch]
-            await self._ledger.write(lambda conn: self._outbox.start(conn, ids, self._clock.now()))
+            (queued,) = batch
+            if not await self._write(lambda conn: self._outbox.start(conn, queued.id, self._clock.now())):
+                return  # another one has the turn now
         try:
             results = await self._deliver(batch)
         except asyncio.CancelledError:
@@ -211,22 +256,32 @@ class _Rounds:
             results = await self._connector.deliver(batch)
             _check(batch, results)
         except DeliveryError as error:
-            self._destination_failed(error.error, error.retry_after_seconds)
-            if error.kind is DeliveryFailure.TRANSIENT:
-                return [NOT_ATTEMPTED] * len(batch)
-            return [failed(error.kind, error.error, error.text)] * len(batch)
+            whole = failed(
+                error.kind, error.error, error.text, retry_after_seconds=error.retry_after_seconds, of_destination=True
+            )
+            results = [whole] * len(batch)
         except Exception as error:  # noqa: BLE001 - a defect of a connector: the culprit is found and buried
             _log.error("connector failed", destination=self.name, batch=len(batch), exc_info=error)
             return await self._after_defect(batch)
-        if any(result.delivered for result in results):
-            self._breaker.worked()
-        elif not any(result.attempted for result in results):
-            self._destination_failed("not-attempted", None)
-        elif any(result.failure is DeliveryFailure.AMBIGUOUS for result in results):
-            self._destination_failed(next(result.error for result in results if result.attempted), None)
-        else:
-            self._breaker.worked()  # it answers; what it says is about single deliveries
+        self._learn(results)
         return results
+
+    def _learn(self, results: Sequence[Result]) -> None:
+        """Tell the breaker how the destination does, and choose the size of the next batch."""
+        attempted = [result for result in results if result.attempted]
+        delivered = sum(result.delivered for result in attempted)
+        trouble = [
+            result for result in attempted if result.of_destination or result.failure is DeliveryFailure.AMBIGUOUS
+        ]
+        self._successes += delivered
+        if trouble and not delivered:
+            self._size = 1
+            self._destination_failed(trouble[0].error, max(result.retry_after_seconds or 0.0 for result in trouble))
+        elif attempted:
+            self._size = min(self._size * 2, self._batch_max)
+            self._breaker.worked()  # it answers; what else it says is about single deliveries
+        elif not self._stopping and not any(result.delivered for result in results):
+            self._destination_failed("not-attempted", None)
 
     async def _after_defect(self, batch: Sequence[QueuedDelivery]) -> Sequence[Result]:
         """Who may have got something twice is held; else one by one, so that only the culprit is buried."""
@@ -260,28 +315,49 @@ class _Rounds:
 
     async def _settle(self, batch: Sequence[QueuedDelivery], results: Sequence[Result]) -> None:
         """Record the results, however long the store takes to come back: the next batch waits for that."""
+        others = any(result.delivered and result.attempted for result in results)
+        settled: list[Settled] = []
+        for queued, result in zip(batch, results, strict=True):
+            pays = others or self._fails_while_others_do_not(queued, alone=len(batch) == 1)
+            one = self._settled(queued, result, pays=pays)
+            if one is not None:
+                settled.append(one)
+        if len(batch) == 1 and results[0].of_destination:
+            self._failed_alone[batch[0].id] = self._successes
+        for one in settled:
+            if one.state is not DeliveryState.PENDING:
+                self._failed_alone.pop(one.id, None)
+        await self._record(settled)
+
+    async def _record(self, settled: Sequence[Settled]) -> None:
         now = self._clock.now()
-        settled = [one for queued, result in zip(batch, results, strict=True) if (one := self._settled(queued, result))]
-        if not settled:
-            return
-        while True:
+        while settled:
             try:
-                await self._ledger.write(lambda conn: self._outbox.settle(conn, settled, now))
+                await self._write(lambda conn: self._outbox.settle(conn, settled, now))
                 break
             except StoreUnavailableError as error:
-                _log.warning("results not recorded yet", destination=self.name, batch=len(batch), exc_info=error)
+                _log.warning("results not recorded yet", destination=self.name, batch=len(settled), exc_info=error)
                 await asyncio.sleep(_PAUSE_SECONDS)
         for one in settled:
             self._tell(one)
 
-    def _settled(self, queued: QueuedDelivery, result: Result) -> Settled | None:
-        if not result.attempted:
+    def _settled(self, queued: QueuedDelivery, result: Result, *, pays: bool) -> Settled | None:
+        """What is to be recorded; none: nothing. pays: an attempt, also for what may be the destination's failure."""
+        if not result.attempted and not result.delivered:
             if self._connector.idempotent:
                 return None
             return Settled(id=queued.id, state=DeliveryState.PENDING, attempts=queued.attempts)  # no longer started
         attempts = queued.attempts + 1
         if result.delivered:
             return Settled(id=queued.id, state=DeliveryState.DELIVERED, attempts=attempts)
+        if not pays and self._is_of_destination(result):
+            return Settled(
+                id=queued.id,
+                state=DeliveryState.PENDING,
+                attempts=queued.attempts,
+                next_attempt_at=self._later(attempts, result.retry_after_seconds),
+                error=result.error,
+            )
         decision = decide(
             attempts,
             result.failure or DeliveryFailure.PERMANENT,
@@ -307,6 +383,20 @@ class _Rounds:
             error=result.error,
             detail=result.text,
         )
+
+    def _is_of_destination(self, result: Result) -> bool:
+        """The failure is the destination's, as far as can be seen, and to try again does no harm."""
+        if result.failure is DeliveryFailure.AMBIGUOUS and not self._connector.idempotent:
+            return False
+        return result.of_destination and result.failure is not DeliveryFailure.PERMANENT
+
+    def _fails_while_others_do_not(self, queued: QueuedDelivery, *, alone: bool) -> bool:
+        return alone and self._failed_alone.get(queued.id, self._successes) != self._successes
+
+    def _later(self, attempt: int, retry_after_seconds: float | None) -> datetime:
+        asked = min(retry_after_seconds or 0.0, _ASKED_SECONDS_MAX)
+        seconds = max(backoff_seconds(attempt, self._policy, self._random), asked)
+        return self._clock.now() + timedelta(seconds=seconds)
 
     def _tell(self, settled: Settled) -> None:
         match settled.state:
@@ -334,6 +424,29 @@ class _Rounds:
                 attempts=settled.attempts,
             )
 
+    async def _recall(self, now: datetime) -> None:
+        """Make due what was put off by a clock that was wrong then: nothing waits for longer than we let it."""
+        limit = now + timedelta(seconds=self._policy.seconds_max + _ASKED_SECONDS_MAX)
+        latest = await self._read(lambda conn: self._outbox.last_due_at(conn, self.name))
+        if latest is not None and latest > limit:
+            _log.warning("deliveries were put off by a clock that was wrong", destination=self.name)
+            await self._write(lambda conn: self._outbox.recall(conn, self.name, limit, now))
+
+    async def _set_aside(self, unreadable: Sequence[QueuedDelivery]) -> None:
+        """What can't be read is never sent. A key that is missing can come back; what was damaged can't."""
+        await self._record(
+            [
+                Settled(
+                    id=queued.id,
+                    state=DeliveryState.HELD if queued.unreadable == "key-missing" else DeliveryState.DEAD,
+                    attempts=queued.attempts,
+                    error=queued.unreadable,
+                    detail="the stored payload can't be read: it was altered or damaged",
+                )
+                for queued in unreadable
+            ]
+        )
+
     async def _hold_interrupted(self) -> None:
         """What the last courier had begun when it was killed may have been done: a person decides."""
         if not self._connector.idempotent:
@@ -348,12 +461,22 @@ class _Rounds:
             doubt = failed(DeliveryFailure.AMBIGUOUS, "interrupted", "the engine stopped in the middle of it")
             await self._settle([queued], [doubt])
 
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        """Raises LeaseLostError when the destination has become another worker's."""
+
+        def fenced(conn: Connection) -> T:
+            self._leases.check_destination(conn, self.name)
+            return work(conn)
+
+        return await self._ledger.write(fenced)
+
     async def _read(self, work: Callable[[Connection], T]) -> T:
         def read() -> T:
             with self._reader() as conn:
                 return work(conn)
 
-        return await asyncio.to_thread(read)
+        # A thread of its own: one that waits for a store that hangs is not missing elsewhere.
+        return await asyncio.get_running_loop().run_in_executor(self._thread, read)
 
 
 def _check(batch: Sequence[QueuedDelivery], results: Sequence[Result]) -> None:

@@ -1,4 +1,4 @@
-"""The main process: listeners, intake, the journal's writer, the console's port and the worker's supervisor.
+"""The main process: listeners, intake, the journal's writer, the console's port and the workers' supervisors.
 
 Start: configuration checked, store opened, listeners opened, console, worker. Stop: the same backwards, each step with
 its share of the time. Reload: all or nothing; open connections stay.
@@ -28,8 +28,16 @@ from engine.runtime.listener import Listener, bind
 from engine.runtime.metrics import Metrics
 from engine.runtime.notify import Systemd
 from engine.runtime.returns import Returns
-from engine.runtime.status import ChannelStatus, ConsoleStatus, ReloadResult, Status, StatusFile, status_path
-from engine.runtime.supervisor import Supervisor, worker_command
+from engine.runtime.status import (
+    ChannelStatus,
+    ConsoleStatus,
+    DaemonRunningError,
+    ReloadResult,
+    Status,
+    StatusFile,
+    status_path,
+)
+from engine.runtime.supervisor import Workers, worker_command
 from engine.settings import Channel, Configuration
 from engine.yamlfile import Problem
 
@@ -47,10 +55,9 @@ _SWITCH_SECONDS: Final = 0.0001
 """How long a thread may keep the interpreter while another waits for it. The journal's writer waits for the disk often
 and each time has to get back in; Python's 5 ms would then be most of what a commit takes."""
 _DISK_BYTES_MIN: Final = 64 << 20
+_CLAIM_ATTEMPTS: Final = 8
 _LEAVING_SECONDS_MAX: Final = 5.0
-_DRAIN_SHARE: Final = 0.6
-"""Of the time for stopping: the listeners' part; the rest is the worker's."""
-_NEEDS_RESTART: Final = ("node", "store", "console", "shutdown_seconds_max")
+_NEEDS_RESTART: Final = ("node", "store", "console", "shutdown_seconds_max", "workers")
 
 
 class Daemon:
@@ -101,9 +108,9 @@ class Daemon:
             stored=self._hint,
             return_to=self._returns.send,
         )
-        self._supervisor = Supervisor(configuration.snapshot, self._hear, command=command)
-        self.metrics.worker_restarts = lambda: self._supervisor.restarts
-        self.metrics.worker_up = lambda: self._supervisor.ready_version is not None
+        self._workers = Workers(configuration.snapshot, self._hear, configuration.site.worker_count, command=command)
+        self.metrics.worker_restarts = lambda: self._workers.restarts
+        self.metrics.worker_up = lambda: self._workers.ready
 
     # --- start and stop ----------------------------------------------------------------------------------------------
 
@@ -113,6 +120,7 @@ class Daemon:
         _raise_file_limit()
         if not self._file.take():
             _log.warning("status file can't be written, commands will not find the daemon", path=self._file.path)
+        await self._claim_name()
         unsent = await self._store.journal_ledger.write(self._store.journal.mark_startup_unsent)
         if unsent:
             _log.info("answers of the last run were not sent", count=unsent)
@@ -122,7 +130,7 @@ class Daemon:
         for listener in self._listeners.values():
             await listener.serve()
         await self._open_console()
-        self._supervisor.start()
+        self._workers.start()
         self._state = "running"
         self._file.write(self.status())
         self._systemd.ready(f"{len(self._listeners)} channel(s)")
@@ -143,13 +151,13 @@ class Daemon:
         self._systemd.stopping()
         self._file.write(self.status())
         loop = asyncio.get_running_loop()
-        seconds = self._configuration.site.shutdown_seconds_max
-        until = loop.time() + seconds
-        drains = [listener.drain(seconds * _DRAIN_SHARE) for listener in self._listeners.values()]
+        site = self._configuration.site
+        until = loop.time() + site.shutdown_seconds_max
+        drains = [listener.drain(site.drain_seconds_max) for listener in self._listeners.values()]
         clean = all(await asyncio.gather(*drains, *self._leaving))
         await self._intake.close()
         await self._returns.close(max(0.1, (until - loop.time()) / 4))
-        clean = await self._supervisor.stop(max(1.0, until - loop.time())) and clean
+        clean = await self._workers.stop(max(1.0, until - loop.time())) and clean
         if self._runner is not None:
             await self._runner.cleanup()
         await asyncio.to_thread(self._store.close)
@@ -160,6 +168,17 @@ class Daemon:
         self._state = "stopped"
         self._file.remove()
         _log.info("daemon stopped", clean=clean)
+
+    async def _claim_name(self) -> None:
+        """Raises DaemonRunningError when another node has our name: it would take our answers for its own."""
+        for _ in range(_CLAIM_ATTEMPTS):
+            if await self._store.journal_ledger.write(self._store.journal.claim):
+                return
+            await asyncio.sleep(1.0)  # a daemon that was killed keeps its database session for a moment
+        name = self._configuration.site.node
+        raise DaemonRunningError(
+            f"another daemon with the node name {name} runs on this store: give each its own `node`"
+        )
 
     async def _open(self, channel: Channel) -> Listener:
         """A listener on its socket, not serving yet. Raises ListenError."""
@@ -272,7 +291,7 @@ class Daemon:
         self._file.write(self.status())
 
     async def _reload_worker(self, new: Configuration) -> None:
-        if not await self._supervisor.reload(new.snapshot):
+        if not await self._workers.reload(new.snapshot):
             raise SettingsError(
                 (Problem(new.snapshot.site_file, 1, 1, "", "the worker can't work by it: see its log"),)
             )
@@ -331,8 +350,8 @@ class Daemon:
             trouble.append("store-not-writable")
         if self._disk_is_full():
             trouble.append("disk-almost-full")
-        if self._state == "running" and self._supervisor.trouble is not None:
-            trouble.append(self._supervisor.trouble)
+        if self._state == "running" and self._workers.trouble is not None:
+            trouble.append(self._workers.trouble)
         return tuple(trouble)
 
     def _disk_is_full(self) -> bool:
@@ -347,7 +366,7 @@ class Daemon:
     # --- the worker --------------------------------------------------------------------------------------------------
 
     def _hint(self) -> None:
-        self._supervisor.hint()
+        self._workers.hint()
 
     def _hear(self, message: hints.ToMain) -> None:
         if isinstance(message, hints.Outcomes):

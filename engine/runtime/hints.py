@@ -19,8 +19,13 @@ _LINE_BYTES_MAX: Final = 64 << 20  # a configuration's whole text travels in one
 
 
 class Configure(Record, frozen=True, kw_only=True, tag="configure"):
-    """Main to worker, first of all and at each reload: the configuration to work by, the very text main loaded."""
+    """Main to worker, first of all and at each reload: the configuration to work by, the very text main loaded.
 
+    index, count: which of the node's workers it is (from 0), and how many there are.
+    """
+
+    index: int = 0
+    count: int = 1
     base: str
     site_file: str
     files: dict[str, str]
@@ -57,13 +62,14 @@ class Report(Record, frozen=True, kw_only=True, tag="report"):
 
     processed: by channel, by state of the entry. deliveries: by destination, by state. deviations: by channel, by code.
     failing: services that had to be started again and have not run long since. As it stands now: pending, entries that
-    wait for processing by channel; outbox, deliveries by destination and state.
+    wait for processing by channel; outbox, deliveries by destination and state; both of the whole store, and none from
+    all workers of a node but its first.
     """
 
     processed: dict[str, dict[str, int]] = {}
     deliveries: dict[str, dict[str, int]] = {}
-    pending: dict[str, int] = {}
-    outbox: dict[str, dict[str, int]] = {}
+    pending: dict[str, int] | None = None
+    outbox: dict[str, dict[str, int]] | None = None
     deviations: dict[str, dict[str, int]] = {}
     failing: tuple[str, ...] = ()
 

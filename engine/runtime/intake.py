@@ -29,7 +29,9 @@ from engine.errors import StoreUnavailableError
 from engine.hl7v2 import batch as batches
 from engine.hl7v2 import mllp
 from engine.hl7v2.ack import acknowledge
+from engine.hl7v2.ordering import ordering_key
 from engine.runtime.acceptance import (
+    BATCH_TOO_LONG,
     BROKEN,
     LINK_RESTART,
     LINK_RESYNC,
@@ -45,7 +47,17 @@ from engine.runtime.acceptance import (
     summarize,
     verdict,
 )
-from engine.runtime.answers import Exchange, Lane, LateAnswers, Outcomes, Peer, ReturnTo, fresh_control_id, made
+from engine.runtime.answers import (
+    Exchange,
+    Lane,
+    LateAnswers,
+    Outcomes,
+    Peer,
+    ReturnTo,
+    fresh_control_id,
+    made,
+    made_without_entry,
+)
 from engine.runtime.metrics import Metrics, event_label
 from engine.runtime.tasks import keep
 from engine.store.journal import CONFLICT, Append, Journal, Stored
@@ -146,21 +158,26 @@ class Intake:
         exchange.lane = lane
         payload = frame.payload
         messages: tuple[bytes, ...] = (payload,)
+        whole: Judgement | None = None
         deviations = frame.deviations
         if not frame.oversize and payload[:3] != b"MSH":
             if lane.commit_blocks and payload in {mllp.COMMIT_ACK_PAYLOAD, mllp.COMMIT_NAK_PAYLOAD}:
                 exchange.done = True  # the sender's commit block for an answer of ours: no message
                 exchange.connection.flush()
                 return
-            batch = batches.split(payload)
-            if batch is not None and batch.messages:
-                exchange.batch = batch
-                messages = batch.messages
-                deviations += batch.deviations
+            try:
+                batch = batches.split(payload, messages_max=lane.channel.listen.batch_messages_max)
+            except batches.BatchTooLongError:
+                whole = plan_answers(lane.rules, None, BATCH_TOO_LONG)
+            else:
+                if batch is not None and batch.messages:
+                    exchange.batch = batch
+                    messages = batch.messages
+                    deviations += batch.deviations
         now = self._clock.now()
         judgements, receipts = [], []
         for message in messages:
-            judgement = self._judge(lane, message, oversize=frame.oversize)
+            judgement = whole or self._judge(lane, message, oversize=frame.oversize)
             judgements.append(judgement)
             receipts.append(self._receipt(lane, exchange, message, judgement, deviations, now))
         exchange.judgements = tuple(judgements)
@@ -232,6 +249,7 @@ class Intake:
             summary=summarize(header),
             dedupe_key=dedupe_key,
             digest=self._keys.lookup(payload),
+            ordering_key=ordering_key(payload, header),
             deviations=deviations,
             refusal=judgement.refusal,
             ack=judgement.code,
@@ -355,7 +373,6 @@ class Intake:
                 if number in {LINK_RESTART, LINK_RESYNC}:
                     if number == LINK_RESYNC:
                         links[rules.channel] = None
-                        self._journal.forget_sequence_number(conn, rules.channel)
                         following = LINK_RESYNC
                     judgements.append(replace(judgement, expected_sequence=following))
                     receipts.append(replace(receipt, sequence_number=None) if _has_content(receipt.payload) else None)
@@ -382,6 +399,9 @@ class Intake:
                     )
         kept = replace(append, receipts=tuple(receipt for receipt in receipts if receipt is not None))
         stored = iter(self._journal.append_each(conn, [kept])[0])
+        for channel, last in links.items():
+            if last is None:  # it was resynchronised, perhaps behind a number that the append has just kept
+                self._journal.forget_sequence_number(conn, channel)
         return _InSequence(judgements, [None if receipt is None else next(stored) for receipt in receipts])
 
     def _note_answer(self, arrival: int, code: AckCode) -> None:
@@ -449,29 +469,27 @@ class Intake:
         if judgement.code is None:
             return None
         said = verdict(judgement.code, None, expected_sequence=judgement.expected_sequence)
-        return acknowledge(judgement.header, said, now=self._clock.now(), control_id=fresh_control_id())
+        return made_without_entry(judgement, said, self._clock.now())
 
     def _answer_unstored(self, group: list[Exchange]) -> None:
         """The store did not take them: nobody is told that it did, and nobody is left waiting."""
         for exchange in group:
             exchange.receipts = ()
-            answers: list[bytes] = []
-            for judgement in exchange.judgements:
-                plan = plan_answers(exchange.lane.rules, judgement.header, STORE_UNAVAILABLE)
-                if plan.code is not None:
-                    exchange.lane.counts.answers[plan.code.value] += 1
-                    said = verdict(plan.code, STORE_UNAVAILABLE)
-                    made_now = acknowledge(judgement.header, said, now=self._clock.now(), control_id=fresh_control_id())
-                    answers.append(mllp.wrap(made_now))
-            exchange.answer = mllp.COMMIT_NAK if exchange.lane.commit_blocks else b"".join(answers) or None
-            exchange.done = True
+            exchange.parts = [None] * len(exchange.judgements)
+            for index, judgement in enumerate(exchange.judgements):
+                code = plan_answers(exchange.lane.rules, judgement.header, STORE_UNAVAILABLE).code
+                if code is not None and not exchange.lane.commit_blocks:  # the block says it all, and first
+                    exchange.lane.counts.answers[code.value] += 1
+                    said = verdict(code, STORE_UNAVAILABLE)
+                    exchange.parts[index] = made_without_entry(judgement, said, self._clock.now())
+            exchange.finish(self._clock, block=mllp.COMMIT_NAK)
         for connection in dict.fromkeys(exchange.connection for exchange in group):
             connection.flush()
 
 
 def _has_content(payload: bytes) -> bool:
-    """Whether there is a segment behind MSH."""
-    return len(payload.split(b"\r", 1)) > 1 and bool(payload.split(b"\r", 1)[1].strip())
+    """Whether there is anything behind MSH, whatever ends its line."""
+    return len(payload.replace(b"\n", b"\r").strip().split(b"\r", 1)) > 1
 
 
 def _replace_judgements(group: list[Exchange], judgements: list[Judgement]) -> None:

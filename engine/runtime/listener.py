@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import socket
 import ssl
 from collections import deque
@@ -20,7 +21,7 @@ from typing import Any, Final, cast
 from engine import logs
 from engine.errors import HandoffError
 from engine.hl7v2 import mllp
-from engine.runtime.answers import Exchange, Lane
+from engine.runtime.answers import EXCHANGE_BYTES, Exchange, Lane
 from engine.runtime.intake import Intake
 from engine.settings import Channel
 
@@ -32,6 +33,14 @@ HANDSHAKE_SECONDS_MAX: Final = 10.0
 _LINGER_SECONDS_MAX: Final = 1.0
 """So long a connection that was told something and closed may take to read it."""
 BACKLOG: Final = 512
+_ACCEPTS_MAX: Final = 64
+"""So many connections are accepted in one round of the loop; then others have their turn."""
+_TURNED_AWAY_MAX: Final = 64
+"""So many connections beyond `connections_max` shake hands or are told so at once; the next are just closed."""
+_NO_DESCRIPTOR_SECONDS: Final = 1.0
+"""How long nothing is accepted after the system had no descriptor or memory for a connection."""
+_KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+"""A peer that vanished without a word (a firewall forgot it, its power failed) is found after two minutes."""
 _SWEEP_SECONDS_MAX: Final = 1.0
 _SWEEP_SECONDS_MIN: Final = 0.05
 
@@ -40,10 +49,23 @@ _PIPELINE_FULL: Final = 1
 _CHANNEL_FULL: Final = 2
 _PEER_NOT_READING: Final = 4
 _DRAINING: Final = 8
+_NOT_DECODED: Final = 16
 
 
 class ListenError(HandoffError):
     """A channel's port can't be opened."""
+
+
+class Room(enum.IntEnum):
+    """How much of a channel's `inflight_bytes_max` is taken, and so who is read."""
+
+    FREE = 0
+    """Everybody."""
+    UNFINISHED = 1
+    """With the frames that are not complete it is full. They must not keep others out, or whoever sends many halves of
+    frames would stop the channel: read is who holds no more than its share of them, and one of the others at a time."""
+    WAITING = 2
+    """The frames that wait for their answers alone fill it: nobody. Answering them makes room."""
 
 
 class Listener:
@@ -54,14 +76,16 @@ class Listener:
         self.lane = lane
         self._intake = intake
         self._resolve = resolve
-        self._server: asyncio.Server | None = None
+        self._loop = asyncio.get_running_loop()
+        self._socket: socket.socket | None = None
         self._tls: ssl.SSLContext | None = None
+        self._arriving: dict[Connection, asyncio.Task[None]] = {}
+        self._resting: asyncio.TimerHandle | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._pass: Connection | None = None
         self._emptied = asyncio.Event()
         self.draining = False
-        self.held = False
-        """No connection is read, because the channel's room for bytes in flight is full."""
+        self.room = Room.FREE
         self.connections: dict[Connection, None] = {}
         """In the order of their arrival."""
         self.lingering: set[Connection] = set()
@@ -76,27 +100,25 @@ class Listener:
     def inflight_bytes(self) -> int:
         return self.unfinished_bytes + self.waiting_bytes
 
+    @property
+    def full(self) -> bool:
+        return self.inflight_bytes > self.channel.listen.inflight_bytes_max
+
     # --- opening and closing -----------------------------------------------------------------------------------------
 
     async def open(self, sock: socket.socket) -> None:
         """Take a copy of a listening socket, and wait for `serve`. Raises ListenError."""
-        if self.channel.listen.tls is not None:
-            self._tls = self._server_context()
+        self._tls = self._server_context(self.channel)
         self.host, self.port = sock.getsockname()[:2]
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self),
-            sock=sock.dup(),
-            backlog=BACKLOG,
-            ssl=self._tls,
-            ssl_handshake_timeout=HANDSHAKE_SECONDS_MAX if self._tls else None,
-            start_serving=False,
-        )
+        self._socket = sock.dup()
+        self._socket.setblocking(False)  # noqa: FBT003 - the standard library's signature
 
     async def serve(self) -> None:
         """Accept connections from now on."""
-        if self._server is None:
+        if self._socket is None:
             raise ListenError(f"channel {self.channel.name}: it was closed before it served")
-        await self._server.start_serving()
+        self._socket.listen(BACKLOG)
+        self._loop.add_reader(self._socket, self._accept)
         self.lane.counts.inflight_bytes = lambda: self.inflight_bytes
         self._sweep()
         _log.info("listener opened", channel=self.channel.name, host=self.host, port=self.port)
@@ -108,25 +130,32 @@ class Listener:
 
     def check(self, channel: Channel) -> None:
         """Raises ListenError when `reconfigure` would."""
-        if channel.listen.tls is not None:
-            self._load_certificates(_bare_context(), channel)
+        self._server_context(channel)
 
     def reconfigure(self, channel: Channel) -> None:
-        """Take a later version of the channel; open connections stay. New handshakes use its certificates."""
-        if self._tls is not None:
-            self._load_certificates(self._tls, channel)
+        """Take a later version of the channel; open connections stay, with the frame limit that they began with.
+
+        New connections are held to its allow-list and certificates: what is no longer trusted is not trusted any more.
+        """
+        self._tls = self._server_context(channel)
         self.channel = channel
         self.lane.configure(channel)
 
     def stop_accepting(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
 
     async def drain(self, seconds_max: float) -> bool:
         """Answer what has been received, then close every connection. Returns whether all were answered in time."""
         self.stop_accepting()
         self.draining = True
+        for task in self._arriving.values():
+            task.cancel()
         for connection in list(self.connections):
             connection.drain()
         await self._empty(seconds_max)
@@ -147,66 +176,134 @@ class Listener:
                     self._emptied.clear()
                     await self._emptied.wait()
 
+    # --- accepting ---------------------------------------------------------------------------------------------------
+
+    # Not left to the loop's own server: that one shakes hands over TLS before anybody may look at the address or count
+    # the connections, and uvloop's asks for the address when a peer that has gone already has none any more.
+
+    def _accept(self) -> None:
+        """Somebody connects."""
+        for _ in range(_ACCEPTS_MAX):
+            if self._socket is None:
+                return
+            try:
+                sock, address = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no descriptor or memory left; those who are connected are served meanwhile
+                _log.error("no connection can be accepted for a moment", channel=self.channel.name, exc_info=error)
+                self.lane.counts.connections_refused["no-descriptor"] += 1
+                self._loop.remove_reader(self._socket)
+                self._resting = self._loop.call_later(_NO_DESCRIPTOR_SECONDS, self._accept_again)
+                return
+            self._greet(sock, address)
+
+    def _accept_again(self) -> None:
+        self._resting = None
+        if self._socket is not None:
+            self._loop.add_reader(self._socket, self._accept)
+
+    def _greet(self, sock: socket.socket, address: Any) -> None:
+        """Turn away who may not connect, or for whom there is no room; with the others go on to TLS or to reading."""
+        taken = len(self.connections) + len(self._arriving) + len(self.lingering)
+        if not self.admits(address):
+            reason = "not-allowed"
+        elif taken >= self.channel.listen.connections_max + _TURNED_AWAY_MAX:
+            reason = "too-many"
+        else:
+            connection = Connection(self, address)
+            self._arriving[connection] = self._loop.create_task(self._connect(sock, connection))
+            return
+        self.lane.counts.connections_refused[reason] += 1
+        sock.close()
+
+    async def _connect(self, sock: socket.socket, connection: Connection) -> None:
+        try:
+            _prepare(sock)
+            await self._loop.connect_accepted_socket(
+                lambda: connection,
+                sock,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS_MAX if self._tls else None,
+            )
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong with one connection ends that one only
+            self.lane.counts.connections_refused["handshake" if self._tls else "gone"] += 1
+            if not isinstance(error, OSError):  # TLS errors and timeouts are such
+                _log.error("connection failed", channel=self.channel.name, exc_info=error)
+        finally:
+            self._arriving.pop(connection, None)
+
+    def arrived(self, connection: Connection) -> None:
+        """It is connected, and its handshake is done."""
+        self._arriving.pop(connection, None)
+
     # --- TLS ---------------------------------------------------------------------------------------------------------
 
-    def _server_context(self) -> ssl.SSLContext:
-        context = _bare_context()
-        self._load_certificates(context, self.channel)
-        return context
-
-    def _load_certificates(self, context: ssl.SSLContext, channel: Channel) -> None:
+    def _server_context(self, channel: Channel) -> ssl.SSLContext | None:
+        """A new one each time: a certificate authority can't be taken out of one. None: plain. Raises ListenError."""
         tls = channel.listen.tls
         if tls is None:
-            return
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION
         try:
             context.load_cert_chain(self._resolve(tls.cert), self._resolve(tls.key))
             if tls.client_ca is not None:
                 context.load_verify_locations(self._resolve(tls.client_ca))
-            context.verify_mode = ssl.CERT_NONE if tls.client_ca is None else ssl.CERT_REQUIRED
+                context.verify_mode = ssl.CERT_REQUIRED
         except (OSError, ssl.SSLError) as error:
             raise ListenError(
                 f"channel {channel.name}: its certificate, key or client_ca can't be used ({type(error).__name__})"
             ) from None
+        return context
 
     # --- limits ------------------------------------------------------------------------------------------------------
 
     def admits(self, peer: Any) -> bool:
         """Whether the allow-list lets this address connect."""
         allow = self.channel.listen.allow
-        if not allow or not isinstance(peer, tuple):
+        if not allow:
+            return True
+        if not isinstance(peer, tuple):  # a socket of the file system that systemd opened: its rights are the list
             return True
         address = ip_address(peer[0].partition("%")[0])
         mapped = getattr(address, "ipv4_mapped", None)  # an IPv4 peer of a socket that listens on both
         return any((mapped or address) in network for network in allow)
 
-    def hold_all(self) -> None:
-        """Too many bytes are in flight on the channel: nothing more is read until there are fewer."""
-        if not self.held:
-            self.held = True
-            for connection in self.connections:
-                connection.hold(_CHANNEL_FULL)
-        self.relax()
+    def settle(self) -> None:
+        """Bytes came or went: see who is read now.
 
-    def relax(self) -> None:
-        """Read again once there is room.
-
-        When incomplete frames alone fill the room, none of them could ever be finished: then one connection after the
-        other gets a pass until its frame is complete. So memory stays within the limit and one frame.
+        Memory stays within three times the limit (waiting, unfinished, the shares), one frame and one read of each.
         """
-        if self.inflight_bytes <= self.channel.listen.inflight_bytes_max:
-            self.held = False
-            self._pass = None
+        if self.waiting_bytes > self.channel.listen.inflight_bytes_max:
+            room = Room.WAITING
+        else:
+            room = Room.UNFINISHED if self.full else Room.FREE
+        if room is not self.room:
+            self.room = room
             for connection in self.connections:
-                connection.release(_CHANNEL_FULL)
-        elif self.waiting_bytes == 0 and self._pass is None:
-            self._pass = next((one for one in self.connections if one.has_unfinished), None)
+                self.heed(connection)
+        if room is Room.UNFINISHED and self._pass is None:
+            self._pass = next((one for one in self.connections if self._crowds(one)), None)
             if self._pass is not None:
                 self._pass.release(_CHANNEL_FULL)
 
-    def has_pass(self, connection: Connection) -> bool:
-        return self._pass is connection
+    def heed(self, connection: Connection) -> None:
+        """Read this connection, or do not, as there is room."""
+        if self.room is Room.WAITING or (self.room is Room.UNFINISHED and self._crowds(connection)):
+            connection.hold(_CHANNEL_FULL)
+        else:
+            connection.release(_CHANNEL_FULL)
+
+    def _crowds(self, connection: Connection) -> bool:
+        """Whether it has more than its share of the room, and no pass to finish its frame all the same."""
+        listen = self.channel.listen
+        share = listen.inflight_bytes_max // listen.connections_max
+        return connection.unfinished > share and connection is not self._pass
 
     def end_pass(self, connection: Connection) -> None:
+        """Its frame is complete, or it is gone: another one may finish its frame."""
         if self._pass is connection:
             self._pass = None
 
@@ -214,14 +311,10 @@ class Listener:
         self.connections.pop(connection, None)
         self.lingering.discard(connection)
         self.end_pass(connection)
-        if self.held:
-            self.relax()
+        if self.room:
+            self.settle()
         if not self.connections and not self.lingering:
             self._emptied.set()
-
-    @property
-    def full(self) -> bool:
-        return self.inflight_bytes > self.channel.listen.inflight_bytes_max
 
     def refuse(self) -> bytes:
         return self._intake.too_many_connections(self.lane)
@@ -237,31 +330,31 @@ class Listener:
 
     def _sweep(self) -> None:
         """One timer for all connections: a timer for each, set anew with each message, would cost more than reading."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = self._loop.time()
         for connection in [*self.connections, *self.lingering]:
             connection.check(now)
         listen = self.channel.listen
         shortest = min(listen.idle_seconds_max, listen.frame_seconds_max, listen.write_seconds_max)
         pause = max(_SWEEP_SECONDS_MIN, min(_SWEEP_SECONDS_MAX, shortest / 4))
-        self._sweeper = loop.call_later(pause, self._sweep)
+        self._sweeper = self._loop.call_later(pause, self._sweep)
 
 
 class Connection(asyncio.Protocol):
     """One sender's connection."""
 
     __slots__ = (
-        "_arrivals_written", "_closing_since", "_decoder", "_end_timer", "_frame_since", "_half_closed", "_holds",
-        "_junk_seen", "_listener", "_loop", "_partials_seen", "_seen_at", "_stalled_since", "_transport",
-        "_unfinished", "exchanges", "peer",
+        "_address", "_arrivals_written", "_closing_since", "_decoder", "_end_timer", "_frame_since", "_half_closed",
+        "_holds", "_junk_seen", "_listener", "_loop", "_not_decoded", "_partials_seen", "_seen_at", "_stalled_since",
+        "_transport", "exchanges", "peer", "unfinished",
     )  # fmt: skip
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, address: Any) -> None:
         self._listener = listener
+        self._address = address
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._decoder = mllp.FrameDecoder(listener.channel.listen.frame_bytes_max)
-        self._unfinished = 0
+        self._not_decoded = b""  # the end of a read that brought more frames than there is room for
         self._holds = 0
         self._half_closed = False
         self._end_timer: asyncio.TimerHandle | None = None
@@ -273,6 +366,8 @@ class Connection(asyncio.Protocol):
         self._arrivals_written: list[int] = []  # written to the transport, not yet taken by the peer's system
         self.exchanges: deque[Exchange] = deque()
         self.peer = ""
+        self.unfinished = 0
+        """Bytes that are here and belong to no complete frame yet."""
 
     # --- called by the loop ------------------------------------------------------------------------------------------
 
@@ -284,23 +379,17 @@ class Connection(asyncio.Protocol):
             # transports count the end of the handshake too, and would never come to send it.)
             transport.set_write_buffer_limits(high=0)
         listener, counts = self._listener, self._listener.lane.counts
-        address = transport.get_extra_info("peername")
-        if not listener.admits(address):
-            counts.connections_refused["not-allowed"] += 1
-            self._closing_since = self._seen_at
-            listener.lingering.add(self)
-            transport.abort()
-            return
+        listener.arrived(self)
+        self._seen_at = self._loop.time()
         if len(listener.connections) >= listener.channel.listen.connections_max or listener.draining:
             counts.connections_refused["too-many"] += 1
             transport.write(listener.refuse())
             self._linger()
             return
-        self.peer = _describe(address, transport)
+        self.peer = _describe(self._address, transport)
         listener.connections[self] = None
         counts.connections += 1
-        if listener.held:
-            self.hold(_CHANNEL_FULL)
+        listener.heed(self)
 
     def data_received(self, data: bytes) -> None:
         if self._closing_since is not None:
@@ -309,15 +398,16 @@ class Connection(asyncio.Protocol):
         if self._end_timer is not None:
             self._end_timer.cancel()
             self._end_timer = None
-        self._take(self._decoder.feed(data))
+        self._decode(data)
 
     def eof_received(self) -> bool:
         """The peer says no more; what it sent is answered all the same, except over TLS, which can't be half open."""
         if self._closing_since is not None or self._transport is None:
             return False
         self._half_closed = True
-        self._take(self._decoder.close())
-        return bool(self.exchanges) and self._transport.can_write_eof()
+        if not self._not_decoded:
+            self._take(self._decoder.close())
+        return bool(self.exchanges or self._not_decoded) and self._transport.can_write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc  # whatever it was: the sender is gone, and sends again what was not answered
@@ -329,15 +419,13 @@ class Connection(asyncio.Protocol):
             if not self._half_closed:
                 self._decoder.close()  # counts the frame that was cut off
             self._count_framing()
-        listener.unfinished_bytes -= self._unfinished
-        self._unfinished = 0
+        listener.unfinished_bytes -= self.unfinished
+        self.unfinished = 0
+        self._not_decoded = b""
         self._transport = None
         if self._arrivals_written:
             listener.lost(self._arrivals_written)
             self._arrivals_written = []
-        for exchange in self.exchanges:
-            listener.waiting_bytes -= exchange.size
-            exchange.size = 0
         self.flush()
         listener.gone(self)
 
@@ -367,14 +455,21 @@ class Connection(asyncio.Protocol):
             if exchange.answer:
                 answers.append(exchange.answer)
                 arrivals += exchange.arrivals
+        if self._transport is None:
+            for exchange in exchanges:
+                if exchange.stored:  # what waits for the disk is in memory still, though its sender is gone
+                    freed += exchange.size
+                    exchange.size = 0
         listener = self._listener
         listener.waiting_bytes -= freed
         if answers:
             self._send(b"".join(answers) if len(answers) > 1 else answers[0], arrivals)
-        if listener.held:
-            listener.relax()
-        if self._holds & _PIPELINE_FULL and len(exchanges) <= listener.channel.listen.pipeline_frames_max // 2:
+        if listener.room:
+            listener.settle()
+        if self._holds & (_PIPELINE_FULL | _NOT_DECODED) and self._has_room():
             self.release(_PIPELINE_FULL)
+            if self._not_decoded:
+                self._loop.call_soon(self._decode_rest)
         self._close_if_done()
 
     def push(self, answer: bytes, arrivals: list[int]) -> bool:
@@ -392,10 +487,6 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
-
-    @property
-    def has_unfinished(self) -> bool:
-        return self._unfinished > 0
 
     def hold(self, hold: int) -> None:
         """Do not read for the moment."""
@@ -430,34 +521,63 @@ class Connection(asyncio.Protocol):
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
+    def _decode(self, data: bytes) -> None:
+        """Decode as many frames as there is room for. A read may bring a hundred thousand of no length at all."""
+        room = max(1, self._listener.channel.listen.pipeline_frames_max - len(self.exchanges))
+        if data.count(mllp.END) > room:
+            cut = 0
+            for _ in range(room):
+                cut = data.index(mllp.END, cut) + 1
+            data, self._not_decoded = data[: cut + 1], data[cut + 1 :]
+            if self._not_decoded:
+                self.hold(_NOT_DECODED)
+                self._loop.call_soon(self._decode_rest)
+        self._take(self._decoder.feed(data))
+
+    def _decode_rest(self) -> None:
+        if not self._not_decoded or self._closing_since is not None or self._holds & _DRAINING or not self._has_room():
+            return  # the rest may be of no use any more, or it is come back to when answers have gone
+        data, self._not_decoded = self._not_decoded, b""
+        self._decode(data)
+        if not self._not_decoded:
+            if self._half_closed:
+                self._take(self._decoder.close())
+                self._close_if_done()
+            self.release(_NOT_DECODED)
+
+    def _has_room(self) -> bool:
+        return len(self.exchanges) <= self._listener.channel.listen.pipeline_frames_max // 2
+
     def _take(self, frames: list[mllp.Frame]) -> None:
         listener, decoder = self._listener, self._decoder
         for frame in frames:
-            exchange = Exchange(self, len(frame.payload))
+            exchange = Exchange(self, len(frame.payload) + EXCHANGE_BYTES)
             self.exchanges.append(exchange)
             listener.waiting_bytes += exchange.size
             listener.take(exchange, frame)
+            if (more := EXCHANGE_BYTES * (len(exchange.judgements) - 1)) > 0:
+                exchange.size += more
+                listener.waiting_bytes += more
         if decoder.in_frame:
             if frames or self._frame_since is None:
                 self._frame_since = self._seen_at
             if decoder.end_pending:
                 self._end_timer = self._loop.call_later(END_SECONDS, self._end_frame)
-            self._unfinished, before = decoder.pending, self._unfinished
-            listener.unfinished_bytes += self._unfinished - before
-        elif self._unfinished or self._frame_since is not None:
-            listener.unfinished_bytes -= self._unfinished
-            self._unfinished = 0
+        else:
             self._frame_since = None
+        unfinished = decoder.pending + len(self._not_decoded)
+        if unfinished != self.unfinished:
+            listener.unfinished_bytes += unfinished - self.unfinished
+            self.unfinished = unfinished
         if decoder.junk_bytes != self._junk_seen or decoder.partials != self._partials_seen:
             self._count_framing()
         if frames:
             listener.end_pass(self)
-            if listener.held:
-                self.hold(_CHANNEL_FULL)  # its pass was for one frame
             if len(self.exchanges) >= listener.channel.listen.pipeline_frames_max:
                 self.hold(_PIPELINE_FULL)
-        if listener.full and not listener.has_pass(self):
-            listener.hold_all()
+        if listener.room or listener.full:
+            listener.settle()
+            listener.heed(self)
 
     def _end_frame(self) -> None:
         self._end_timer = None
@@ -483,7 +603,7 @@ class Connection(asyncio.Protocol):
     def _close_if_done(self) -> None:
         """After a half close or while draining: close once everything is answered and taken."""
         if (
-            (self._half_closed or self._holds & _DRAINING)
+            ((self._half_closed and not self._not_decoded) or self._holds & _DRAINING)
             and not self.exchanges
             and self._stalled_since is None
             and self._closing_since is None
@@ -504,6 +624,7 @@ class Connection(asyncio.Protocol):
         if self in listener.connections:
             del listener.connections[self]
             listener.lane.counts.connections -= 1
+            self._not_decoded = b""
             self._decoder.close()  # a frame that is not complete by now is cut off, and counted
             self._count_framing()
         listener.lingering.add(self)
@@ -541,11 +662,15 @@ async def bind(host: str, port: int, what: str) -> socket.socket:
     return sock
 
 
-def _bare_context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    return context
+def _prepare(sock: socket.socket) -> None:
+    sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    if sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _describe(address: Any, transport: asyncio.Transport) -> str:

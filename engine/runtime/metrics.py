@@ -114,7 +114,7 @@ class Metrics:
         return self.channels.setdefault(name, ChannelCounts())
 
     def hear(self, report: hints.Report) -> None:
-        """Add what the worker did since its last report."""
+        """Add what a worker did since its last report."""
         for channel, states in report.processed.items():
             self._processed[channel].update(states)
         for destination, states in report.deliveries.items():
@@ -123,8 +123,10 @@ class Metrics:
             counts = self.channel(channel)
             for code, count in codes.items():
                 counts.deviations[vetted(counts.deviations, code)] += count
-        self._pending = report.pending
-        self._outbox = report.outbox
+        if report.pending is not None:
+            self._pending = report.pending
+        if report.outbox is not None:
+            self._outbox = report.outbox
 
     def text(self) -> bytes:
         """The Prometheus text format."""

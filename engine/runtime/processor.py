@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+
+from sqlalchemy import Connection
 
 from engine.clock import Clock
 from engine.domain.chart import Charts
@@ -22,7 +26,11 @@ from engine.errors import (
     INTERNAL_ERROR,
     CursorMovedError,
     HandoffError,
+    IdentityTakenError,
+    LeaseLostError,
+    RowTakenError,
     StaleChartError,
+    StoreDamagedError,
     StoreError,
     StoreUnavailableError,
 )
@@ -30,6 +38,7 @@ from engine.logs import get_logger
 from engine.pipeline.channel import CompiledChannel, CompiledConfiguration
 from engine.pipeline.process import Prepared, decide, internal_failure, prepare
 from engine.runtime.worker import Tally, Wake
+from engine.store.leases import Leases
 from engine.store.store import Store
 
 BATCH_MAX: Final = 256
@@ -37,16 +46,35 @@ _POLL_SECONDS: Final = 0.5
 """A hint may be lost; the journal is then looked at so much later."""
 _STORE_PAUSE_SECONDS: Final = 1.0
 _STALE_ATTEMPTS_MAX: Final = 10
+_TAKEN_ATTEMPTS_MAX: Final = 3
 _RECORDED_CONFIGURATIONS_MAX: Final = 8
+_LOOK_MAX: Final = 1024
+"""Entries that are looked at for those of our partitions, by their ids alone."""
+_LIFT_ENTRIES: Final = 4096
+_LIFT_SECONDS: Final = 10.0
 
 log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Reading:
+    """How far this worker is with a channel.
+
+    positions: by partition of ours, every entry up to there has an outcome, and the store knows it. scanned: the same,
+    over all our partitions; the store is told now and then (see `Processor._lift`).
+    """
+
+    positions: dict[int, int]
+    scanned: int
+    lifted_at: float = 0.0
 
 
 class Processor:
     """Not thread-safe: one thread calls `step` again and again.
 
-    recompile: gives the configuration that was recorded under a version, for replays that ask for it.
-    on_outcomes: told after the commit, with the outcomes whose senders wait for an answer.
+    leases: the partitions whose entries are this worker's. recompile: gives the configuration that was recorded under a
+    version, for replays that ask for it. on_outcomes: told after the commit, with the outcomes whose senders wait for
+    an answer.
     """
 
     def __init__(
@@ -54,6 +82,7 @@ class Processor:
         store: Store,
         configuration: CompiledConfiguration,
         clock: Clock,
+        leases: Leases,
         *,
         recompile: Callable[[str], CompiledConfiguration | None],
         on_outcomes: Callable[[Sequence[int]], None],
@@ -62,6 +91,7 @@ class Processor:
         self._store = store
         self._configuration = configuration
         self._clock = clock
+        self._leases = leases
         self._recompile = recompile
         self._on_outcomes = on_outcomes
         self._tally = tally
@@ -69,6 +99,8 @@ class Processor:
         self._observed: dict[str, datetime] = {}
         self._ready: dict[tuple[str, str], CompiledChannel] = {}
         """Channels with the time since when they are observed, by configuration version and name."""
+        self._share: frozenset[int] = frozenset()
+        self._readings: dict[str, _Reading] = {}
 
     def reload(self, configuration: CompiledConfiguration) -> None:
         """Work with another configuration from the next batch on."""
@@ -84,6 +116,11 @@ class Processor:
                 log.warning("store not available, processing waits", seconds=_STORE_PAUSE_SECONDS, exc_info=error)
                 await work.wait(_STORE_PAUSE_SECONDS)
                 continue
+            except (CursorMovedError, LeaseLostError) as error:
+                log.info("another worker has taken over, looking again at what is ours", exc_info=error)
+                self._share = frozenset()
+                await work.wait(_POLL_SECONDS)
+                continue
             if count:
                 written.ring()
             else:
@@ -92,50 +129,112 @@ class Processor:
     def step(self) -> int:
         """One batch of every channel that is not paused. Returns how many entries were recorded; 0: nothing waits.
 
-        Raises StoreUnavailableError when the store can't be used now; nothing is lost, call again later.
+        Raises StoreUnavailableError when the store can't be used now, CursorMovedError or LeaseLostError when what was
+        ours is another worker's now. Nothing is lost, call again later.
         """
+        share = self._leases.partitions
+        if not share:
+            self._share = share
+            return 0
+        batches: list[tuple[str, list[Entry], int]] = []
         with self._store.reader() as conn:
-            cursors = self._store.recorder.cursors(conn)
-            if not self._observed:
-                self._observed = dict(self._store.journal.first_received(conn))
-            batches = [
-                (name, entries)
-                for name in self._store.journal.channels(conn)
-                if not self._paused(name)
-                and (entries := self._store.journal.after(conn, name, cursors.get(name, 0), BATCH_MAX))
-            ]
-        for name, entries in batches:
-            self._batch(name, entries, cursors.get(name, 0))
-        return sum(len(entries) for _, entries in batches)
+            if share != self._share:
+                self._begin(conn, share)
+            for name in self._store.journal.channels(conn):
+                if not self._paused(name):
+                    entries, scanned = self._next(conn, name)
+                    batches.append((name, entries, scanned))
+                    if entries and name not in self._observed:
+                        self._observed.update(self._store.journal.first_received(conn))
+        for name, entries, scanned in batches:
+            if entries:
+                self._batch(name, entries)
+            self._readings[name].scanned = scanned
+            self._lift(name, idle=not entries)
+        return sum(len(entries) for _, entries, _ in batches)
+
+    def _begin(self, conn: Connection, share: frozenset[int]) -> None:
+        """Read on where whoever had these partitions before has stopped."""
+        self._readings = {}
+        for name, cursors in self._store.recorder.cursors(conn).items():
+            self._readings[name] = _reading({partition: cursors.get(partition, 0) for partition in share})
+        self._share = share
+
+    def _next(self, conn: Connection, name: str) -> tuple[list[Entry], int]:
+        """The next entries of a channel that are ours, and how far the journal was looked through for them."""
+        reading = self._readings.get(name)
+        if reading is None:
+            reading = self._readings[name] = _reading(dict.fromkeys(self._share, 0))
+        position = reading.scanned
+        ids: list[int] = []
+        while True:
+            look = self._store.journal.after(conn, name, position, _LOOK_MAX)
+            for entry_id, partition in look:
+                if partition in self._share and entry_id > reading.positions[partition]:
+                    ids.append(entry_id)
+                    if len(ids) == BATCH_MAX:
+                        break
+            if ids or len(look) < _LOOK_MAX:
+                break
+            position = look[-1][0]
+        if not ids:
+            return [], look[-1][0] if look else position
+        entries = self._store.journal.entries(conn, ids)
+        whole = len(entries) == len(ids) < BATCH_MAX
+        return entries, look[-1][0] if whole else entries[-1].id
+
+    def _lift(self, name: str, *, idle: bool) -> None:
+        """Tell the store how far we have looked, for partitions that had nothing: others need not look there again."""
+        reading = self._readings[name]
+        behind = {p: (old, reading.scanned) for p, old in reading.positions.items() if old < reading.scanned}
+        if not behind:
+            return
+        far = reading.scanned - min(reading.positions.values()) >= _LIFT_ENTRIES
+        if far or (idle and time.monotonic() - reading.lifted_at > _LIFT_SECONDS):
+            self._write(lambda conn: self._store.recorder.move(conn, name, behind))
+            reading.positions.update((partition, new) for partition, (_, new) in behind.items())
+            reading.lifted_at = time.monotonic()
+
+    def _write(self, work: Callable[[Connection], object]) -> None:
+        def fenced(conn: Connection) -> None:
+            self._leases.check(conn, self._share)
+            work(conn)
+
+        self._store.charts_ledger.write_now(fenced)
 
     def _paused(self, channel: str) -> bool:
         compiled = self._configuration.channels.get(channel)
         return compiled is not None and compiled.settings.mode == "paused"
 
-    def _batch(self, name: str, entries: Sequence[Entry], cursor: int) -> None:
+    def _batch(self, name: str, entries: Sequence[Entry]) -> None:
         """Record all entries; when that fails for a reason of theirs, halve until the culprit stands alone."""
         for attempt in range(_STALE_ATTEMPTS_MAX):
             try:
-                self._record(name, entries, cursor)
+                self._record(name, entries)
             except StaleChartError:
                 log.info("charts changed meanwhile, working on the batch again", channel=name, attempt=attempt)
                 continue
-            except (StoreUnavailableError, CursorMovedError):
+            except (CursorMovedError, LeaseLostError):
                 raise
             except Exception as error:
+                if isinstance(error, StoreUnavailableError) and not isinstance(error, StoreDamagedError):
+                    raise
+                if isinstance(error, IdentityTakenError | RowTakenError) and attempt < _TAKEN_ATTEMPTS_MAX:
+                    # Another worker made a chart of this patient since ours were loaded: load again, then it is there.
+                    log.info("a chart was made meanwhile, working on the batch again", channel=name, attempt=attempt)
+                    continue
                 if len(entries) > 1:
                     middle = len(entries) // 2
-                    self._batch(name, entries[:middle], cursor)
-                    self._batch(name, entries[middle:], entries[middle - 1].id)
+                    self._batch(name, entries[:middle])
+                    self._batch(name, entries[middle:])
                     return
                 log.exception("an entry could not be recorded", channel=name, entry=entries[0].id)
-                self._bury(name, entries[0], cursor, error)
+                self._bury(name, entries[0], error)
             return
         raise StoreUnavailableError(f"the charts of a batch of {name} kept changing; trying again later")
 
-    def _record(self, name: str, entries: Sequence[Entry], cursor: int) -> None:
+    def _record(self, name: str, entries: Sequence[Entry]) -> None:
         now = self._clock.now()
-        self._observed.setdefault(name, entries[0].received_at)
         prepared = [(entry, channel := self._channel(entry), self._prepare(entry, channel)) for entry in entries]
         identities = {identity for _, _, one in prepared for identity in one.identities}
         visits = {visit for _, _, one in prepared for visit in one.visits}
@@ -148,19 +247,27 @@ class Processor:
             for chart in outcome.charts:
                 charts.add(chart)
             outcomes.append(outcome)
-        self._commit(name, outcomes, before, cursor, now)
-        self._on_outcomes([entry.id for entry in entries if entry.wants_application_ack])
+        self._commit(name, entries, outcomes, before, now)
 
-    def _commit(self, name: str, outcomes: list[Outcome], before: Charts, cursor: int, now: datetime) -> None:
-        self._store.charts_ledger.write_now(
-            lambda conn: self._store.recorder.record(conn, outcomes, before, channel=name, cursor=cursor, now=now)
+    def _commit(
+        self, name: str, entries: Sequence[Entry], outcomes: list[Outcome], before: Charts, now: datetime
+    ) -> None:
+        positions = self._readings[name].positions
+        last = {entry.partition: entry.id for entry in entries}
+        moves = {partition: (positions[partition], id_) for partition, id_ in last.items()}
+        self._write(
+            lambda conn: self._store.recorder.record(conn, outcomes, before, channel=name, moves=moves, now=now)
         )
+        positions.update(last)
         for outcome in outcomes:
             self._tally.processed(name, outcome.state.value)
             for deviation in outcome.deviations:
                 self._tally.deviation(name, deviation.partition(":")[0])
+        self._on_outcomes([entry.id for entry in entries if entry.wants_application_ack])
 
     def _prepare(self, entry: Entry, channel: CompiledChannel | None) -> Prepared:
+        if entry.damaged and entry.refusal is None:
+            return Prepared(entry=entry, outcome=_damaged(entry))
         if channel is None:
             return Prepared(entry=entry, outcome=_unknown_channel(entry))
         try:
@@ -181,10 +288,9 @@ class Processor:
             log.exception("an entry broke the processing", channel=entry.channel, entry=entry.id)
             return internal_failure(entry, channel.version, error)
 
-    def _bury(self, name: str, entry: Entry, cursor: int, error: Exception) -> None:
+    def _bury(self, name: str, entry: Entry, error: Exception) -> None:
         outcome = internal_failure(entry, self._configuration.version, error)
-        self._commit(name, [outcome], Charts(), cursor, self._clock.now())
-        self._on_outcomes([entry.id] if entry.wants_application_ack else [])
+        self._commit(name, [entry], [outcome], Charts(), self._clock.now())
 
     def _channel(self, entry: Entry) -> CompiledChannel | None:
         """The channel as it is to be applied to this entry."""
@@ -215,14 +321,26 @@ class Processor:
         return self._recorded[version]
 
 
+def _reading(positions: dict[int, int]) -> _Reading:
+    return _Reading(positions=positions, scanned=min(positions.values()))
+
+
 def _unknown_channel(entry: Entry) -> Outcome:
     """The channel (or the recorded configuration that a replay asked for) is gone."""
-    letter = DeadLetter(
-        stage=Stage.PROCESSING,
-        error="channel-unknown",
-        location=None,
-        detail="the configuration has no such channel; replay this entry when it has",
+    return _dead(entry, "channel-unknown", "the configuration has no such channel; replay this entry when it has")
+
+
+def _damaged(entry: Entry) -> Outcome:
+    return _dead(
+        entry,
+        "entry-damaged",
+        "what the store holds of this message was altered or damaged and can't be read: restore it from a backup, or"
+        " have the sender send it again",
     )
+
+
+def _dead(entry: Entry, error: str, detail: str) -> Outcome:
+    letter = DeadLetter(stage=Stage.PROCESSING, error=error, location=None, detail=detail)
     return Outcome(
         entry_id=entry.id,
         state=EntryState.DEAD,

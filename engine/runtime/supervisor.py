@@ -1,4 +1,4 @@
-"""Keeps the worker alive: starts it, hears it, starts it again when it dies or falls silent, and ends it in order."""
+"""Keeps the workers alive: starts and hears them, starts one again when it dies or falls silent, ends them in order."""
 
 from __future__ import annotations
 
@@ -38,10 +38,63 @@ def worker_command(fd: int) -> list[str]:
     return [sys.executable, "-P", "-m", "engine", "worker", "--fd", str(fd), "--parent", str(os.getpid())]
 
 
+class Workers:
+    """All workers of this node, as the daemon sees them. Parameters as of `Supervisor`."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        on_message: Callable[[hints.ToMain], None],
+        count: int,
+        *,
+        command: Callable[[int], Sequence[str]] = worker_command,
+    ) -> None:
+        self._each = [
+            Supervisor(snapshot, on_message, index=index, count=count, command=command) for index in range(count)
+        ]
+        self._snapshot = snapshot
+
+    @property
+    def trouble(self) -> str | None:
+        """Why they can't be relied on now: the first one's trouble that has some."""
+        return next((trouble for one in self._each if (trouble := one.trouble) is not None), None)
+
+    @property
+    def ready(self) -> bool:
+        return all(one.ready_version is not None for one in self._each)
+
+    @property
+    def restarts(self) -> int:
+        return sum(one.restarts for one in self._each)
+
+    def start(self) -> None:
+        for one in self._each:
+            one.start()
+
+    def hint(self) -> None:
+        """There is work in the journal. Cheap enough for every commit."""
+        for one in self._each:
+            one.hint()
+
+    async def reload(self, snapshot: Snapshot) -> bool:
+        """Give all of them a new configuration; whether they took it. If one did not, all go on with the old one."""
+        taken = await asyncio.gather(*(one.reload(snapshot) for one in self._each))
+        if all(taken):
+            self._snapshot = snapshot
+            return True
+        await asyncio.gather(*(one.reload(self._snapshot) for one, took in zip(self._each, taken, strict=True) if took))
+        return False
+
+    async def stop(self, seconds_max: float) -> bool:
+        """Let them finish what they have in hand, kill those that take too long; whether all left by themselves."""
+        return all(await asyncio.gather(*(one.stop(seconds_max) for one in self._each)))
+
+
 class Supervisor:
     """One worker at a time.
 
-    on_message: called for each of the worker's messages. command: how to start it, given the number of its descriptor.
+    on_message: called for each of the worker's messages. index, count: which of how many workers of the node it is.
+    command: how to start it, given the number of its descriptor.
     """
 
     def __init__(
@@ -49,11 +102,14 @@ class Supervisor:
         snapshot: Snapshot,
         on_message: Callable[[hints.ToMain], None],
         *,
+        index: int = 0,
+        count: int = 1,
         command: Callable[[int], Sequence[str]] = worker_command,
         restart_seconds_first: float = _RESTART_SECONDS_FIRST,
     ) -> None:
         self._snapshot = snapshot
         self._on_message = on_message
+        self._index, self._count = index, count
         self._command = command
         self._restart_seconds_first = restart_seconds_first
         self._pipe: hints.Pipe | None = None
@@ -106,7 +162,7 @@ class Supervisor:
         if self._pipe is not None:
             self._answer = asyncio.get_running_loop().create_future()
             self._asked = snapshot.version
-            self._pipe.send(_configure(snapshot))
+            self._pipe.send(self._configure(snapshot))
             try:
                 taken = await asyncio.wait_for(self._answer, _RELOAD_SECONDS_MAX)
             except TimeoutError:
@@ -157,7 +213,13 @@ class Supervisor:
             self._deaths.append(loop.time())
             if loop.time() - started > _DYING_SECONDS:
                 pause = self._restart_seconds_first
-            _log.error("worker died and is started again", exit_code=status, restarts=self.restarts, seconds=pause)
+            _log.error(
+                "worker died and is started again",
+                worker=self._index,
+                exit_code=status,
+                restarts=self.restarts,
+                seconds=pause,
+            )
             await asyncio.sleep(pause)
             pause = min(pause * 2, _RESTART_SECONDS_MAX)
 
@@ -171,7 +233,7 @@ class Supervisor:
         self._process = process
         pipe = self._pipe = await hints.Pipe.over(ours)
         self._heard_at = asyncio.get_running_loop().time()
-        pipe.send(_configure(self._snapshot))
+        pipe.send(self._configure(self._snapshot))
         watchdog = asyncio.create_task(self._watch(process))
         try:
             while (line := await pipe.line()) is not None:
@@ -198,7 +260,7 @@ class Supervisor:
             self.ready_version = message.config_version
             if message.config_version == self._asked:
                 self._reloaded(taken=True)
-            _log.info("worker ready", config_version=message.config_version, pid=self.pid)
+            _log.info("worker ready", worker=self._index, config_version=message.config_version, pid=self.pid)
         elif isinstance(message, hints.Refused):
             self._reloaded(taken=False)
         elif isinstance(message, hints.Report):
@@ -218,6 +280,11 @@ class Supervisor:
                     process.kill()
                 return
 
-
-def _configure(snapshot: Snapshot) -> hints.Configure:
-    return hints.Configure(base=str(snapshot.base), site_file=snapshot.site_file, files=dict(snapshot.files))
+    def _configure(self, snapshot: Snapshot) -> hints.Configure:
+        return hints.Configure(
+            base=str(snapshot.base),
+            site_file=snapshot.site_file,
+            files=dict(snapshot.files),
+            index=self._index,
+            count=self._count,
+        )

@@ -1,4 +1,4 @@
-"""The worker: the child process that processes, delivers and watches the clock, as a shell around given services.
+"""The worker: a child process that processes, delivers and watches the clock, as a shell around given services.
 
 Its life hangs on the pipe to the main process: hints wake its services, a closed pipe ends it at once. All it does is
 in the store, in whole transactions, so it may be killed at any moment.
@@ -53,10 +53,13 @@ class Wake:
 
 @dataclass(frozen=True)
 class Depths:
-    """How much waits now. pending: entries without outcome, by channel. outbox: deliveries by destination and state."""
+    """How much waits now. pending: entries without outcome, by channel. outbox: deliveries by destination and state.
 
-    pending: dict[str, int] = field(default_factory=dict)
-    outbox: dict[str, dict[str, int]] = field(default_factory=dict)
+    None: not looked at by this worker.
+    """
+
+    pending: dict[str, int] | None = None
+    outbox: dict[str, dict[str, int]] | None = None
 
 
 class Tally:
@@ -102,11 +105,14 @@ class WorkerContext:
 
     work: rung when there may be new entries. outbox: to be rung by the processor when it has written deliveries.
     stopping: set when the service is to finish what it has in hand and return. tally: where it counts.
+    index, count: which of the node's workers this is, and how many there are.
     have_outcomes(entries): tells main that these entries, whose senders wait, have their outcome. May be called from
     any thread.
     """
 
     have_outcomes: Callable[[Sequence[int]], None]
+    index: int = 0
+    count: int = 1
     work: Wake = field(default_factory=Wake)
     outbox: Wake = field(default_factory=Wake)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -152,6 +158,7 @@ class Worker:
         configure = hints.read_to_worker(first)
         if not isinstance(configure, hints.Configure):
             raise TypeError("the first line to the worker is its configuration")
+        self.context.index, self.context.count = configure.index, configure.count
         configuration = self._load(configure)
         if configuration is None:
             await self._pipe.drain()

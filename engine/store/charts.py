@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 
 from engine.domain.chart import Chart, Charts
 from engine.domain.encounter import Encounter
-from engine.domain.patient import Patient
+from engine.domain.patient import Patient, StatedDeath
 from engine.domain.record import Phi
 from engine.domain.score import Score
 from engine.domain.task import Task
@@ -29,6 +29,7 @@ class ChartDocument(Phi, frozen=True, kw_only=True):
 
     patient: Patient
     stamps: dict[str, float] = {}
+    death_stated: StatedDeath = StatedDeath()
     encounters: tuple[str, ...] = ()
     scores: tuple[tuple[str, str | None], ...] = ()
     tasks: tuple[str, ...] = ()
@@ -41,12 +42,9 @@ class EncounterDocument(Phi, frozen=True, kw_only=True):
     stamps: dict[str, float] = {}
 
 
-_IDENTITIES: Final = Listed(
-    identifier.c.identity_hash,
-    lambda listed: select(identifier.c.identity_hash, identifier.c.chart_id).where(listed),
-)
 _KEYS: Final = Listed(
-    identifier.c.key_hash, lambda listed: select(identifier.c.key_hash, identifier.c.chart_id).where(listed)
+    identifier.c.key_hash,
+    lambda listed: select(identifier.c.key_hash, identifier.c.identity_hash, identifier.c.chart_id).where(listed),
 )
 _VISITS: Final = Listed(
     encounter.c.encounter_hash,
@@ -84,10 +82,16 @@ class ChartStore:
     def load(self, conn: Connection, identities: Collection[tuple[str, str, str]], visits: Collection[str]) -> Charts:
         """Every chart that the identities and encounter keys lead to, merges followed, whole."""
         charts = Charts()
-        by_identity = {identity_hash(self._keys, *identity): identity for identity in identities}
+        # By key, because most identities of a batch are namesakes: the same key under another type.
+        namesakes: dict[str, list[tuple[str, str, str]]] = {}
+        for identity in identities:
+            namesakes.setdefault(f"{identity[0]}:{identity[2]}", []).append(identity)
+        by_key = {key_hash(self._keys, key): found for key, found in namesakes.items()}
         by_visit = {encounter_hash(self._keys, key): key for key in visits}
-        for row in _IDENTITIES.rows(conn, list(by_identity)):
-            charts.aliases[by_identity[row.identity_hash]] = row.chart_id
+        for row in _KEYS.rows(conn, list(by_key)):
+            for identity in by_key[row.key_hash]:
+                if identity_hash(self._keys, *identity) == row.identity_hash:
+                    charts.aliases[identity] = row.chart_id
         for row in _VISITS.rows(conn, list(by_visit)):
             charts.visits[by_visit[row.encounter_hash]] = row.chart_id
         for loaded in self._whole(conn, {*charts.aliases.values(), *charts.visits.values()}):
@@ -97,6 +101,14 @@ class ChartStore:
     def by_id(self, conn: Connection, chart_id: str) -> Chart | None:
         """The chart itself, also when it was merged into another."""
         return next((found for found in self._whole(conn, {chart_id}) if found.id == chart_id), None)
+
+    def living(self, conn: Connection, chart_id: str) -> Chart | None:
+        """The chart, or the one that it has ended in; none: there is no such chart."""
+        found = {one.id: one for one in self._whole(conn, {chart_id})}
+        chart = found.get(chart_id)
+        while chart is not None and chart.merged_into is not None:
+            chart = found.get(chart.merged_into)
+        return chart
 
     def by_key(self, conn: Connection, key: str) -> list[Chart]:
         """The living charts that `AUTHORITY:ID` leads to; several when two types of identifier share it."""
@@ -113,10 +125,35 @@ class ChartStore:
 
     def find(self, conn: Connection, limit: int = 100) -> list[Chart]:
         """The living charts that changed last, newest first."""
+        return self.whole(conn, self.latest_ids(conn, limit))
+
+    def latest_ids(self, conn: Connection, limit: int) -> list[str]:
+        """Ids of the living charts that changed last, newest first."""
         statement = select(chart.c.id).where(chart.c.merged_into.is_(None)).order_by(chart.c.updated_at.desc())
-        ids = [row.id for row in conn.execute(statement.limit(limit))]
-        found = {one.id: one for one in self._whole(conn, ids)}
-        return [found[chart_id] for chart_id in ids]
+        return [row.id for row in conn.execute(statement.limit(limit))]
+
+    def by_visit(self, conn: Connection, key: str) -> Chart | None:
+        """The living chart that an encounter (`AUTHORITY:NUMBER`) belongs to."""
+        rows = _VISITS.rows(conn, [encounter_hash(self._keys, key)])
+        return self.living(conn, rows[0].chart_id) if rows else None
+
+    def documents(self, conn: Connection, chart_ids: Sequence[str]) -> list[tuple[str, ChartDocument | None]]:
+        """What stands in the charts themselves, without what belongs to them: quick to read, for a search.
+
+        None: it is damaged, which must not keep a search from finding others.
+        """
+        found: dict[str, ChartDocument | None] = {}
+        for row in _CHARTS.rows(conn, sorted(chart_ids)):
+            try:
+                found[row.id] = _decode_chart(self._keys.open(chart_place(row.id), row.document))
+            except TamperedError:
+                found[row.id] = None
+        return [(chart_id, found[chart_id]) for chart_id in chart_ids if chart_id in found]
+
+    def whole(self, conn: Connection, chart_ids: Sequence[str]) -> list[Chart]:
+        """These charts, in this order."""
+        found = {one.id: one for one in self._whole(conn, chart_ids)}
+        return [found[chart_id] for chart_id in chart_ids if chart_id in found]
 
     def _whole(self, conn: Connection, chart_ids: Iterable[str]) -> list[Chart]:
         """The charts, and those that they were merged into."""
@@ -191,14 +228,19 @@ def task_place(chart_id: str, task_id: str) -> str:
 
 def family_of_key(conn: Connection, keys: KeyRing, key: str) -> set[str]:
     """Ids of the charts that `AUTHORITY:ID` leads to, and of all that were merged into them."""
-    family: set[str] = set()
-    wanted = {row.chart_id for row in _KEYS.rows(conn, [key_hash(keys, key)])}
+    return family(conn, {row.chart_id for row in _KEYS.rows(conn, [key_hash(keys, key)])})
+
+
+def family(conn: Connection, chart_ids: Collection[str]) -> set[str]:
+    """These charts, their survivors, and all that were merged into them."""
+    found: set[str] = set()
+    wanted = set(chart_ids)
     while wanted:
         survivors = {row.merged_into for row in _CHARTS.rows(conn, sorted(wanted)) if row.merged_into}
         merged = {row.id for row in _MERGED.rows(conn, sorted(wanted))}
-        family |= wanted
-        wanted = (survivors | merged) - family
-    return family
+        found |= wanted
+        wanted = (survivors | merged) - found
+    return found
 
 
 def _assemble(
@@ -219,6 +261,7 @@ def _assemble(
         version=row.version,
         patient=document.patient,
         stamps=document.stamps,
+        death_stated=document.death_stated,
         encounters=tuple(encounters[key].encounter for key in document.encounters),
         encounter_stamps={key: encounters[key].stamps for key in document.encounters if encounters[key].stamps},
         scores=tuple(scores[key] for key in document.scores),

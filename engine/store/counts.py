@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, Table, TextClause, func, select, text
+from sqlalchemy import ColumnElement, Connection, Table, TextClause, and_, func, literal_column, select, text
 
 from engine.domain.delivery import DeliveryState
 from engine.domain.message import EntryState
+from engine.domain.partition import PARTITIONS
 from engine.domain.record import Record
 from engine.store.schema import cursor, delivery, entry, outcome, repeat
 
@@ -52,7 +53,6 @@ def ledger(conn: Connection, channels: Iterable[str] = ()) -> list[LedgerLine]:
     """
     outcomes = _by_state(conn, outcome)
     deliveries = _by_state(conn, delivery)
-    cursors = {row.channel: row.position for row in conn.execute(select(cursor))}
     entries = _by_channel(conn, entry)
     refused = _by_channel(conn, entry, entry.c.refused == 1)
     repeats = _by_channel(conn, repeat)
@@ -60,7 +60,7 @@ def ledger(conn: Connection, channels: Iterable[str] = ()) -> list[LedgerLine]:
     acked_repeats = _by_channel(conn, repeat, _POSITIVE)
     lines: list[LedgerLine] = []
     for channel in sorted({*channels, *entries, *repeats, *(name for name, _ in outcomes)}):
-        waiting = {flag: _waiting(conn, channel, cursors.get(channel, 0), flag) for flag in (0, 1)}
+        waiting = {flag: _waiting(conn, channel, flag) for flag in (0, 1)}
         received = entries.get(channel, 0) + repeats.get(channel, 0)
         states = {state: outcomes.get((channel, state.value), 0) for state in EntryState}
         ended = states[EntryState.FILTERED] + states[EntryState.PROCESSED] + states[EntryState.DEAD]
@@ -87,16 +87,30 @@ def ledger(conn: Connection, channels: Iterable[str] = ()) -> list[LedgerLine]:
 
 
 def pending(conn: Connection, channels: Iterable[str]) -> dict[str, int]:
-    """How many entries of each channel wait for the processor. Finished ones are not looked at."""
-    cursors = {row.channel: row.position for row in conn.execute(select(cursor))}
-    return {
-        channel: sum(_waiting(conn, channel, cursors.get(channel, 0), flag) for flag in (0, 1)) for channel in channels
+    """How many entries of each channel wait for the processor. Finished ones are hardly looked at."""
+    return {channel: sum(_waiting(conn, channel, flag) for flag in (0, 1)) for channel in channels}
+
+
+def _waiting(conn: Connection, channel: str, refused: int) -> int:
+    """Entries behind their partition's cursor. Cursors of idle partitions are lifted now and then (see the processor),
+    so that the lowest of them is never far behind.
+    """
+    cursors = {
+        row.partition: row.position
+        for row in conn.execute(select(cursor.c.partition, cursor.c.position).where(cursor.c.channel == channel))
     }
-
-
-def _waiting(conn: Connection, channel: str, position: int, refused: int) -> int:
-    statement = select(func.count()).where(
-        entry.c.channel == channel, entry.c.id > position, entry.c.refused == refused
+    lowest = min((cursors.get(partition, 0) for partition in range(PARTITIONS)), default=0)
+    statement = (
+        select(func.count())
+        .select_from(
+            entry.outerjoin(cursor, and_(cursor.c.channel == entry.c.channel, cursor.c.partition == entry.c.partition))
+        )
+        .where(
+            entry.c.channel == channel,
+            entry.c.id > lowest,
+            entry.c.id > func.coalesce(cursor.c.position, literal_column("0")),
+            entry.c.refused == refused,
+        )
     )
     return int(conn.execute(statement).scalar_one())
 

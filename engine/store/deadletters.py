@@ -15,6 +15,8 @@ from engine.store.schema import dead_letter, from_micros, to_micros
 
 DISCARDED: Final = "discarded"
 """`resolved_by` of a dead letter that nobody will replay; why stands in the audit."""
+SUPERSEDED: Final = "superseded"
+"""`resolved_by` of a delivery's dead letter whose object is gone: there was nothing left to send at its replay."""
 
 
 class ListedDeadLetter(Record, frozen=True, kw_only=True):
@@ -31,7 +33,7 @@ class ListedDeadLetter(Record, frozen=True, kw_only=True):
     detail: str
     died_at: datetime
     resolved_by: str | None
-    """`entry:17` (its replay), `delivery:5` (put back into the outbox), `discarded`."""
+    """`entry:17` (its replay), `delivery:5` (put back into the outbox), `discarded`, `superseded`."""
     resolved_at: datetime | None
 
 

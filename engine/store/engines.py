@@ -22,13 +22,14 @@ from sqlalchemy.pool import NullPool, QueuePool
 from sqlcipher3 import dbapi2 as sqlite_driver
 
 from engine.domain.record import Record
-from engine.errors import StoreError, StoreUnavailableError
+from engine.errors import RowTakenError, StoreDamagedError, StoreError, StoreUnavailableError
 from engine.store.schema import CHARTS, JOURNAL
 
 SQLITE_VERSION_MIN: Final = (3, 51, 3)
 """Older ones can corrupt a database when the WAL is reset (fixed in 3.51.3)."""
 
 _BUSY_MS: Final = 10_000
+_IDLE_IN_TRANSACTION_MS: Final = 5_000
 _WRITER_CACHE_KIB: Final = 8 * 1024
 _READER_CACHE_KIB: Final = 1024
 """Each of several connections, for each of two files."""
@@ -78,7 +79,10 @@ def writer_engine(location: Location, side: str) -> Engine:
         engine = _sqlite_engine(lambda: _attached(location, (side,), writes=True), pooled=False)
         _begin_with(engine, "BEGIN IMMEDIATE")
         return engine
-    engine = _postgresql_engine(location, pooled=False)
+    # A process that hangs in the middle of a transaction would keep its locks, and with them all other nodes waiting.
+    engine = _postgresql_engine(
+        location, pooled=False, options=f"-c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MS}"
+    )
 
     @event.listens_for(engine, "connect")
     def _durable(connection: Any, _record: Any) -> None:
@@ -100,9 +104,16 @@ def reader_engine(location: Location) -> Engine:
         engine = _sqlite_engine(lambda: _attached(location, (CHARTS, JOURNAL), writes=False), pooled=True)
         _begin_with(engine, "BEGIN")
         return engine
-    return _postgresql_engine(
-        location, pooled=True, isolation_level="REPEATABLE READ", options="-c default_transaction_read_only=on"
-    )
+    engine = _postgresql_engine(location, pooled=True, isolation_level="REPEATABLE READ")
+
+    @event.listens_for(engine, "connect")
+    def _only_reads(connection: Any, _record: Any) -> None:
+        # Not at the start of the session: a URL that asks for a server that can be written would refuse it then.
+        with connection.cursor() as cursor:
+            cursor.execute("SET default_transaction_read_only = on")
+        connection.commit()
+
+    return engine
 
 
 @contextmanager
@@ -131,9 +142,11 @@ def translate(error: Exception) -> StoreError | None:
     if code in {"42P01", "3F000"} or (code == "SQLITE_ERROR" and "no such table" in str(driver_error)):
         return StoreUnavailableError("the store's tables are missing or of another version: handoff db migrate")
     if code in {"SQLITE_CORRUPT", "SQLITE_NOTADB"}:
-        return StoreUnavailableError(f"the store's file is damaged or is not a database ({code})")
+        return StoreDamagedError(f"the store's file is damaged or is not a database ({code})")
     if code in {"SQLITE_FULL", "53100"}:
         return StoreUnavailableError(f"the store's disk is full ({code})")
+    if code == "23505" or (code == "SQLITE_CONSTRAINT" and str(driver_error).startswith("UNIQUE")):
+        return RowTakenError(f"another writer has made this row meanwhile ({code})")
     if kinds & {"OperationalError", "InterfaceError"}:
         return StoreUnavailableError(f"the store can't be used now ({code})")
     return StoreError(f"the store refused what was asked ({code})")

@@ -1,7 +1,9 @@
 """The journal: what arrived, in the order of its commits, and what became of the answers.
 
-Duplicates. `entry.message_key` is an index of 64 bits. Its high half is a keyed hash of the control id alone, so that a
-control id is found by a range of the index. Its low half is a keyed hash of channel, sender and control id (the
+Duplicates. `entry.message_key` is an index of 64 bits. Its high 48 bits are keyed hashes of the control id alone, so
+that a control id is found by a range of the index: 32 bits of all but its last two characters, then 16 bits of the
+whole. Senders count their control ids, so neighbours in time are neighbours in the index, and a group rewrites one of
+its pages instead of one for each message. The low 16 bits are a keyed hash of channel, sender and control id (the
 receipt's `dedupe_key`); of these and the content for entries whose dedupe key was taken already; and zero for entries
 that never are an original (refused ones, replays). So a look-up meets one or two rows, whatever senders do with their
 control ids.
@@ -9,6 +11,8 @@ control ids.
 
 from __future__ import annotations
 
+import contextlib
+import zlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -27,10 +31,13 @@ from sqlalchemy import (
 )
 
 from engine.domain.message import AckCode, AckState, Entry, EntryState, Receipt, Refusal, Summary
+from engine.domain.partition import PARTITIONS
 from engine.domain.record import Phi, Record
-from engine.errors import DUPLICATE_KEY, StoreError
+from engine.errors import DUPLICATE_KEY, INTERNAL_ERROR, StoreDamagedError, StoreError, TamperedError
+from engine.logs import get_logger
 from engine.store import schema
 from engine.store.charts import family_of_key
+from engine.store.engines import translated
 from engine.store.keys import KeyRing
 from engine.store.record import OutcomeDocument, open_outcome
 from engine.store.schema import entry, from_micros, outcome, payload, repeat, to_micros
@@ -38,6 +45,12 @@ from engine.store.statements import Listed, Prepared, Rows
 
 _BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
 """A batch of entries ends early when its payloads (as stored) have so many bytes."""
+
+_NODE_SPACE: Final = 0x48414E4E
+"""PostgreSQL: the first half of the advisory locks that names of nodes have."""
+_READ_ENTRIES_MAX: Final = 256
+_COUNTED: Final = 2
+"""Characters at the end of a control id that differ between neighbours."""
 
 _APPEND_LOCK: Final = 0x48414E44_4A
 """PostgreSQL: the advisory lock that puts appends, and so their ids, in the order of their commits."""
@@ -47,6 +60,13 @@ CONFLICT: Final = Refusal(
     text="this control id was used before, for a message with other content",
     hl7_code=DUPLICATE_KEY,
     location="MSH-10",
+)
+
+
+_DAMAGED: Final = Refusal(
+    error="entry-damaged",
+    text="this message was refused; why can't be read any more, what is stored of it is damaged",
+    hl7_code=INTERNAL_ERROR,
 )
 
 
@@ -110,11 +130,11 @@ class Head(Phi, frozen=True, kw_only=True):
 
 _ENTRY_COLUMNS: Final = (
     "id", "channel", "received_at", "refused", "ack", "ack_state", "wants_application_ack", "message_key", "digest",
-    "replay_of", "replay_root", "config_as_of", "flagged_duplicate_of",
+    "replay_of", "replay_root", "config_as_of", "flagged_duplicate_of", "partition", "node",
 )  # fmt: skip
 _INSERT_ENTRIES: Final = Rows(entry, _ENTRY_COLUMNS)
 _INSERT_PAYLOADS: Final = Rows(payload, ("entry_id", "head", "body"))
-_INSERT_REPEATS: Final = Rows(repeat, ("id", "entry_id", "channel", "received_at", "ack", "ack_state"))
+_INSERT_REPEATS: Final = Rows(repeat, ("id", "entry_id", "channel", "received_at", "ack", "ack_state", "node"))
 _UPSERT_LINKS: Final = Rows(
     schema.link, ("channel", "sequence_number"), conflict=("channel",), replace=("sequence_number",)
 )
@@ -147,16 +167,24 @@ _ANSWER_ENTRIES: Final = Listed(
 _ANSWER_REPEATS: Final = Listed(
     repeat.c.id, lambda listed: update(repeat).where(listed).values(ack=bindparam("code")), ("code",)
 )
-_JOINED: Final = select(entry, payload.c.head, payload.c.body).join(payload, payload.c.entry_id == entry.c.id)
+_JOINED: Final = select(entry, payload.c.head, payload.c.body).outerjoin(payload, payload.c.entry_id == entry.c.id)
 _AFTER: Final = Prepared(
-    _JOINED.where(entry.c.channel == bindparam("channel"), entry.c.id > bindparam("position"))
+    select(entry.c.id, entry.c.partition)
+    .where(entry.c.channel == bindparam("channel"), entry.c.id > bindparam("position"))
     .order_by(entry.c.id)
     .limit(bindparam("count", type_=entry.c.id.type)),
     ("channel", "position", "count"),
 )
-_BY_ID: Final = Prepared(_JOINED.where(entry.c.id == bindparam("wanted")), ("wanted",))
+_BY_IDS: Final = Listed(entry.c.id, lambda listed: _JOINED.where(listed).order_by(entry.c.id))
+_NARROW: Final = Listed(entry.c.id, lambda listed: select(entry).where(listed))
+_SIZES: Final = Listed(
+    payload.c.entry_id,
+    lambda listed: select(payload.c.entry_id, func.length(payload.c.body).label("size")).where(listed),
+)
+_RECEIVED: Final = Listed(entry.c.id, lambda listed: select(entry.c.id, entry.c.received_at).where(listed))
 _HEAD: Final = Prepared(select(payload.c.head).where(payload.c.entry_id == bindparam("wanted")), ("wanted",))
 
+_log = get_logger(__name__)
 _encode = msgspec.json.Encoder().encode
 _decode_head = msgspec.json.Decoder(Head).decode
 
@@ -177,8 +205,10 @@ class _Original(msgspec.Struct, frozen=True):
 class Journal:
     """Reading and appending. Methods that write must run in a transaction of the journal's ledger."""
 
-    def __init__(self, keys: KeyRing) -> None:
+    def __init__(self, keys: KeyRing, node: str = "") -> None:
+        """node: whose daemon appends here, and owes the answers; empty for a command."""
         self._keys = keys
+        self._node = node
 
     def append(
         self, conn: Connection, receipts: Sequence[Receipt], *, sent: Sequence[int] = (), unsent: Sequence[int] = ()
@@ -193,7 +223,7 @@ class Journal:
             return []
         if conn.dialect.name == "postgresql":
             conn.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_APPEND_LOCK,))
-        return _Group(self._keys, conn, receipts).append()
+        return _Group(self._keys, self._node, conn, receipts).append()
 
     def append_each(self, conn: Connection, items: Sequence[Append]) -> list[list[Stored]]:
         """`append` for many callers at once: what `Ledger.add` wants."""
@@ -215,33 +245,62 @@ class Journal:
             at += len(item.receipts)
         return results
 
+    def claim(self, conn: Connection) -> bool:
+        """Become the only daemon of this node's name; false: another one runs. On SQLite the status file does it."""
+        if conn.dialect.name != "postgresql":
+            return True
+        number = zlib.crc32(self._node.encode()) & 0x7FFFFFFF
+        locked = conn.exec_driver_sql("SELECT pg_try_advisory_lock(%s, %s)", (_NODE_SPACE, number))
+        return bool(locked.scalar_one())
+
     def mark_startup_unsent(self, conn: Connection) -> int:
-        """At the start of the daemon: whoever was owed an answer then did not get it. Returns how many."""
+        """At the start of this node: whoever was owed an answer by it did not get it. Returns how many."""
         return sum(
             conn.execute(
-                update(table).where(table.c.ack_state == text("'owed'")).values(ack_state=AckState.UNSENT.value)
+                update(table)
+                .where(table.c.ack_state == text("'owed'"), table.c.node == self._node)
+                .values(ack_state=AckState.UNSENT.value)
             ).rowcount
             for table in (entry, repeat)
         )
+
+    def check_keys(self, conn: Connection) -> None:
+        """Raises StoreError when none of a few entries can be opened: these are the keys of another store.
+
+        Working on with them would take every message for damaged.
+        """
+        ids = [conn.execute(select(function(entry.c.id))).scalar_one() for function in (func.min, func.max)]
+        if ids[0] is None:
+            return
+        heads = {row.id: row.head for row in _BY_IDS.rows(conn, sorted({*ids, sum(ids) // 2})) if row.head is not None}
+        for number, head in heads.items():
+            with contextlib.suppress(TamperedError):
+                _open_head(self._keys, number, head)
+                return
+        if heads:
+            raise StoreError("the key file does not belong to this store: nothing in it can be read with these keys")
 
     def channels(self, conn: Connection) -> list[str]:
         """Every channel that ever received something, in order of name. One seek in the index for each."""
         return [row.channel for row in conn.execute(_CHANNELS)]
 
-    def after(self, conn: Connection, channel: str, position: int, limit: int) -> list[Entry]:
-        """The channel's next entries in the order of their commits. Ends early when they hold very many bytes."""
-        entries: list[Entry] = []
-        size = 0
-        for row in _AFTER.rows(conn, channel, position, limit):
-            entries.append(self._entry(row))
-            size += len(row.body or b"")
-            if size > _BATCH_BYTES_MAX:
-                break
-        return entries
+    def after(self, conn: Connection, channel: str, position: int, limit: int) -> list[tuple[int, int]]:
+        """The channel's next entries in the order of their commits: (id, partition)."""
+        return [(row.id, row.partition) for row in _AFTER.rows(conn, channel, position, limit)]
+
+    def entries(self, conn: Connection, ids: Sequence[int]) -> list[Entry]:
+        """These entries, in the order of their ids. Ends early when they hold very many bytes.
+
+        One whose stored bytes can't be read any more comes as damaged: it must not hold up those behind it.
+        """
+        try:
+            found = self._read_entries(conn, ids)
+        except StoreDamagedError:
+            found = [self._read_alone(conn, wanted) for wanted in ids]
+        return self._with_first_times(conn, found)
 
     def entry(self, conn: Connection, entry_id: int) -> Entry | None:
-        row = _BY_ID.first(conn, entry_id)
-        return None if row is None else self._entry(row)
+        return next(iter(self.entries(conn, [entry_id])), None)
 
     def first_received(self, conn: Connection) -> Mapping[str, datetime]:
         """Since when each channel is observed: the time of its first entry."""
@@ -263,7 +322,7 @@ class Journal:
 
     def is_repeat(self, conn: Connection, receipt: Receipt) -> bool:
         """Whether `append` would find this receipt to be an exact duplicate."""
-        return _Group(self._keys, conn, [receipt]).is_repeat()
+        return _Group(self._keys, self._node, conn, [receipt]).is_repeat()
 
     def find(
         self,
@@ -308,7 +367,7 @@ class Journal:
         statement = (
             select(entry, payload.c.head, outcome.c.state, outcome.c.document, repeats.label("repeats"))
             .select_from(
-                entry.join(payload, payload.c.entry_id == entry.c.id).outerjoin(
+                entry.outerjoin(payload, payload.c.entry_id == entry.c.id).outerjoin(
                     outcome, outcome.c.entry_id == entry.c.id
                 )
             )
@@ -333,17 +392,65 @@ class Journal:
         if len(entries) < len(arrivals):
             _MARK_REPEATS.write(conn, [-arrival for arrival in arrivals if arrival < 0], state.value)
 
+    def _read_entries(self, conn: Connection, ids: Sequence[int]) -> list[Entry]:
+        found: list[Entry] = []
+        size = 0
+        for at in range(0, len(ids), _READ_ENTRIES_MAX):
+            part = ids[at : at + _READ_ENTRIES_MAX]
+            with translated():
+                sizes = {row.entry_id: row.size or 0 for row in _SIZES.rows(conn, part)} if len(ids) > 1 else {}
+            kept: list[int] = []
+            for wanted in part:
+                kept.append(wanted)
+                size += sizes.get(wanted, 0)
+                if size > _BATCH_BYTES_MAX:
+                    break
+            with translated():
+                rows = _BY_IDS.rows(conn, kept)
+            found.extend(map(self._entry, rows))
+            if size > _BATCH_BYTES_MAX:
+                break
+        return found
+
+    def _read_alone(self, conn: Connection, entry_id: int) -> Entry:
+        """One of several of which at least one lies in a damaged page."""
+        try:
+            return self._read_entries(conn, [entry_id])[0]
+        except StoreDamagedError:
+            with translated():
+                row = _NARROW.rows(conn, [entry_id])[0]
+            return self._damaged(row)
+
+    def _with_first_times(self, conn: Connection, found: list[Entry]) -> list[Entry]:
+        """Replays get the time at which their message first came."""
+        roots = {one.replay_root for one in found if one.replay_root is not None}
+        if not roots:
+            return found
+        times = {row.id: from_micros(row.received_at) for row in _RECEIVED.rows(conn, sorted(roots))}
+        return [
+            one
+            if one.replay_root is None
+            else msgspec.structs.replace(one, first_received_at=times.get(one.replay_root))
+            for one in found
+        ]
+
     def _entry(self, row: Any) -> Entry:
-        head = _open_head(self._keys, row.id, row.head)
+        try:
+            head = _open_head(self._keys, row.id, row.head or b"")
+            body = b"" if row.body is None else self._keys.open(f"payload.body:{row.id}", row.body)
+        except TamperedError as error:
+            _log.error("a stored entry is damaged", entry=row.id, channel=row.channel, exc_info=error)
+            return self._damaged(row)
         return Entry(
             id=row.id,
             channel=row.channel,
             peer=head.peer,
             received_at=from_micros(row.received_at),
-            payload=b"" if row.body is None else self._keys.open(f"payload.body:{row.id}", row.body),
+            payload=body,
             summary=head.summary,
             deviations=head.deviations,
             refusal=head.refusal,
+            partition=row.partition,
             ack=AckCode(row.ack) if row.ack else None,
             ack_state=AckState(row.ack_state),
             wants_application_ack=bool(row.wants_application_ack),
@@ -353,11 +460,41 @@ class Journal:
             flagged_duplicate_of=row.flagged_duplicate_of,
         )
 
+    @staticmethod
+    def _damaged(row: Any) -> Entry:
+        """What the narrow row alone says."""
+        return Entry(
+            id=row.id,
+            channel=row.channel,
+            peer="",
+            received_at=from_micros(row.received_at),
+            payload=b"",
+            summary=Summary(),
+            refusal=_DAMAGED if row.refused else None,
+            ack=AckCode(row.ack) if row.ack else None,
+            ack_state=AckState(row.ack_state),
+            wants_application_ack=bool(row.wants_application_ack),
+            replay_of=row.replay_of,
+            replay_root=row.replay_root,
+            config_as_of=row.config_as_of,
+            flagged_duplicate_of=row.flagged_duplicate_of,
+            partition=row.partition,
+            damaged=True,
+        )
+
     def _listed(self, row: Any) -> ListedEntry:
-        head = _open_head(self._keys, row.id, row.head)
+        try:
+            head = _open_head(self._keys, row.id, row.head or b"")
+        except TamperedError:
+            head = Head(peer="", summary=Summary())
         document = OutcomeDocument()
         if row.document is not None:
-            document = open_outcome(self._keys, row.id, row.document)
+            try:
+                document = open_outcome(self._keys, row.id, row.document)
+            except TamperedError:
+                document = OutcomeDocument(
+                    reason="what came of this entry can't be read any more: its record is damaged"
+                )
         state = EntryState.REFUSED if row.refused else EntryState(row.state or EntryState.RECEIVED)
         return ListedEntry(
             id=row.id,
@@ -379,8 +516,9 @@ class Journal:
 class _Group:
     """One append: what it knows while it walks through the receipts."""
 
-    def __init__(self, keys: KeyRing, conn: Connection, receipts: Sequence[Receipt]) -> None:
+    def __init__(self, keys: KeyRing, node: str, conn: Connection, receipts: Sequence[Receipt]) -> None:
         self._keys = keys
+        self._node = node
         self._conn = conn
         self._receipts = receipts
         self._entries: list[tuple[Any, ...]] = []
@@ -395,7 +533,7 @@ class _Group:
     def append(self) -> list[Stored]:
         controls = [self._control(receipt) for receipt in self._receipts]
         first_keys = [
-            _signed(control + receipt.dedupe_key[:4])
+            _signed(control + receipt.dedupe_key[:2])
             if control and receipt.dedupe_key and receipt.refusal is None and receipt.replay_of is None
             else None
             for control, receipt in zip(controls, self._receipts, strict=True)
@@ -426,7 +564,7 @@ class _Group:
         control = self._control(receipt)
         if not control or not receipt.dedupe_key or receipt.refusal is not None or receipt.replay_of is not None:
             return False
-        keys = (_signed(control + receipt.dedupe_key[:4]), self._content_key(control, receipt))
+        keys = (_signed(control + receipt.dedupe_key[:2]), self._content_key(control, receipt))
         self._look_up(keys)
         return any(
             original.digest == receipt.digest and original.channel == receipt.channel
@@ -438,8 +576,11 @@ class _Group:
         control_id = receipt.summary.control_id
         return _control_hash(self._keys, control_id) if control_id else b""
 
+    def _partition(self, receipt: Receipt) -> int:
+        return self._keys.lookup("partition", receipt.ordering_key)[0] % PARTITIONS
+
     def _content_key(self, control: bytes, receipt: Receipt) -> int:
-        return _signed(control + self._keys.lookup("content", receipt.dedupe_key or b"", receipt.digest)[:4])
+        return _signed(control + self._keys.lookup("content", receipt.dedupe_key or b"", receipt.digest)[:2])
 
     def _look_up(self, message_keys: Sequence[int]) -> None:
         if not message_keys:
@@ -458,7 +599,7 @@ class _Group:
 
     def _one(self, receipt: Receipt, control: bytes, first_key: int | None) -> Stored:
         if first_key is None:
-            return self._add(receipt, _signed(control + bytes(4)) if control else None)
+            return self._add(receipt, _signed(control + bytes(2)) if control else None)
         holders = self._known.get(first_key)
         if not holders:
             return self._add(receipt, first_key)
@@ -477,7 +618,7 @@ class _Group:
                 ack_state=AckState.OWED if receipt.conflict_ack else AckState.NOT_OWED,
                 wants_application_ack=False,
             )
-            return self._add(refused, _signed(control + bytes(4)), conflict.id)
+            return self._add(refused, _signed(control + bytes(2)), conflict.id)
         return self._add(receipt, content_key, conflict.id)
 
     def _same_sender(self, receipt: Receipt, original: _Original) -> bool:
@@ -510,7 +651,7 @@ class _Group:
         self._entries.append(
             (number, receipt.channel, to_micros(receipt.received_at), int(refused), ack, receipt.ack_state.value,
              int(receipt.wants_application_ack), message_key, receipt.digest, receipt.replay_of, root,
-             receipt.config_as_of, conflict_with)
+             receipt.config_as_of, conflict_with, self._partition(receipt), self._node)
         )  # fmt: skip
         if not refused and receipt.replay_of is None:
             if receipt.sequence_number is not None:
@@ -546,7 +687,7 @@ class _Group:
         ack_state = receipt.ack_state if original.ack else AckState.NOT_OWED
         ack = original.ack.value if original.ack else None
         self._repeats.append(
-            (number, original.id, receipt.channel, to_micros(receipt.received_at), ack, ack_state.value)
+            (number, original.id, receipt.channel, to_micros(receipt.received_at), ack, ack_state.value, self._node)
         )
         return Stored(
             arrival=-number,
@@ -564,12 +705,12 @@ def _open_head(keys: KeyRing, entry_id: int, sealed: bytes) -> Head:
 
 
 def _control_hash(keys: KeyRing, control_id: str) -> bytes:
-    return keys.lookup("control", control_id)[:4]
+    return keys.lookup("control", control_id[:-_COUNTED])[:4] + keys.lookup("control", control_id)[:2]
 
 
 def _control_range(keys: KeyRing, control_id: str) -> tuple[int, int]:
     control = _control_hash(keys, control_id)
-    return _signed(control + bytes(4)), _signed(control + b"\xff" * 4)
+    return _signed(control + bytes(2)), _signed(control + b"\xff" * 2)
 
 
 def _signed(raw: bytes) -> int:

@@ -164,10 +164,18 @@ class KeyRing:
         return number
 
     def reload(self) -> None:
-        """Read the file again, so that a key which another process has made active is used from now on."""
+        """Read the file again, so that a key which another process has made active is used from now on.
+
+        Raises KeyMissingError, and goes on with the keys it has, when the file is not those keys and perhaps more.
+        """
         if self._path is not None:
             with self._lock:
-                self._use(_decode(_read(self._path), str(self._path)))
+                content = _decode(_read(self._path), str(self._path))
+                if not self._is_later(content):
+                    raise KeyMissingError(
+                        f"{self._path}: these are other keys than those in use; the file must keep every old one"
+                    )
+                self._use(content)
 
     def describe(self) -> tuple[KeyDescription, ...]:
         """What there is, oldest first."""
@@ -185,13 +193,20 @@ class KeyRing:
         # One tuple, so that a thread that seals during a rotation never combines the old number with the new key.
         self._sealing = (_PREFIX.pack(_FORMAT, content.active), self._ciphers[content.active])
 
+    def _is_later(self, content: _KeyFile) -> bool:
+        """Whether this is what we have, with keys added at most: what is sealed must stay readable, and be found."""
+        ours = self._content
+        return content.lookup == ours.lookup and all(
+            content.keys.get(number) == key for number, key in ours.keys.items()
+        )
+
     def _after_rotation(self, number: int) -> AESGCM:
         """A key that another process has added since we read the file."""
         if self._path is not None:
             with self._lock:
                 if number not in self._ciphers:
                     content = _decode(_read(self._path), str(self._path))
-                    if number in content.keys:
+                    if number in content.keys and self._is_later(content):
                         self._use(content)
         if number not in self._ciphers:
             raise KeyMissingError(f"a stored value is sealed with key {number}, which the key file does not hold")

@@ -1,27 +1,33 @@
 """The outbox: deliveries that wait, in order for each patient and destination.
 
-Of the unfinished (pending or held) deliveries of one ordering key at one destination only the oldest has its `turn`.
-The turn is kept as a column, given to the next one when its holder is finished: so what is due is a range of an index,
-however many wait behind a patient whose delivery fails, and however many were delivered before.
+The unfinished (pending or held) deliveries of one ordering key at one destination stand in a line, in the order of
+their ids. Only the oldest has its `turn`. The turn is kept as a column, given to the next one when its holder is
+finished: so what is due is a range of an index, however many wait behind a patient whose delivery fails, and however
+many were delivered before.
+
+Lines of patients that are merged become one (`join_lines`). Who is no longer the oldest then, or because an older one
+was put back, keeps its turn while an attempt is noted as under way: how that attempt ended must be found after a crash.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, func, literal_column, select, text, update
 
 from engine.domain.delivery import Delivery, DeliveryState, Operation, QueuedDelivery, Stage
-from engine.domain.record import Record
-from engine.errors import StoreError
+from engine.domain.record import Phi, Record
+from engine.errors import KeyMissingError, StoreError, TamperedError
 from engine.store.keys import KeyRing
 from engine.store.schema import dead_letter, delivery, delivery_payload, from_micros, to_micros
 from engine.store.statements import Listed, Prepared, Rows
 
 _UNFINISHED: Final = text("state IN ('pending', 'held')")
 _LOCK: Final = 0x48414E44_4F
+BATCH_BYTES_MAX: Final = 8 << 20
+"""Of payloads handed out at once, unless a destination is set up otherwise."""
 _HELD: Final = text("state = 'held'")
 _READY: Final = text("state = 'pending' AND turn = 1")
 
@@ -39,13 +45,21 @@ class Settled(Record, frozen=True, kw_only=True):
     """In words, for the dead letter."""
 
 
-_JOINED: Final = select(delivery, delivery_payload.c.body).join(
-    delivery_payload, delivery_payload.c.delivery_id == delivery.c.id
-)
+class Renewed(Phi, frozen=True, kw_only=True):
+    """What goes out in the place of a buried delivery, because what that one said is old news."""
+
+    payload: bytes
+    idempotency_key: str
+    """Another one: whoever has the old key on record must not take the new content for it."""
+
+
+_PAYLOAD: Final = delivery_payload.c.delivery_id == delivery.c.id
+_BYTES: Final = func.length(delivery_payload.c.body).label("bytes")
+_JOINED: Final = select(delivery, delivery_payload.c.body).join(delivery_payload, _PAYLOAD)
 _HEADS: Final = Prepared(
-    _JOINED.where(
-        delivery.c.destination == bindparam("destination"), _READY, delivery.c.next_attempt_at <= bindparam("now")
-    )
+    select(delivery.c.id, delivery.c.ordering_key, _BYTES)
+    .join(delivery_payload, _PAYLOAD)
+    .where(delivery.c.destination == bindparam("destination"), _READY, delivery.c.next_attempt_at <= bindparam("now"))
     .order_by(delivery.c.next_attempt_at, delivery.c.id)
     .limit(bindparam("count", type_=delivery.c.id.type)),
     ("destination", "now", "count"),
@@ -53,7 +67,8 @@ _HEADS: Final = Prepared(
 _IN_LINE: Final = Listed(
     delivery.c.ordering_key,
     lambda listed: (
-        select(delivery.c.id)
+        select(delivery.c.id, delivery.c.ordering_key, delivery.c.state, delivery.c.next_attempt_at, _BYTES)
+        .join(delivery_payload, _PAYLOAD)
         .where(listed, delivery.c.destination == bindparam("destination"), _UNFINISHED)
         .order_by(delivery.c.id)
         .limit(bindparam("count", type_=delivery.c.id.type))
@@ -64,7 +79,14 @@ _BY_IDS: Final = Listed(delivery.c.id, _JOINED.where)
 _NARROW: Final = Listed(
     delivery.c.id,
     lambda listed: (
-        select(delivery.c.id, delivery.c.entry_id, delivery.c.channel, delivery.c.ordering_key, delivery.c.state)
+        select(
+            delivery.c.id,
+            delivery.c.entry_id,
+            delivery.c.channel,
+            delivery.c.ordering_key,
+            delivery.c.state,
+            delivery.c.started_at,
+        )
         .where(listed)
         .with_for_update()
     ),
@@ -85,6 +107,19 @@ _PROMOTE: Final = Listed(
         .values(turn=literal_column("1"))
     ),
 )
+_JOIN_LINE: Final = Listed(
+    delivery.c.ordering_key,
+    lambda listed: update(delivery).where(listed, _UNFINISHED).values(ordering_key=bindparam("survivor")),
+    ("survivor",),
+)
+_SIT_DOWN: Final = Listed(
+    delivery.c.ordering_key,
+    lambda listed: (
+        update(delivery)
+        .where(listed, _UNFINISHED, delivery.c.turn == literal_column("1"), delivery.c.started_at.is_(None))
+        .values(turn=literal_column("0"))
+    ),
+)
 _DELIVERED: Final = Listed(
     delivery.c.id,
     lambda listed: (
@@ -102,9 +137,7 @@ _DELIVERED: Final = Listed(
     ("tries", "at"),
 )
 _STARTED: Final = Listed(
-    delivery.c.id,
-    lambda listed: update(delivery).where(listed).values(started_at=bindparam("at")),
-    ("at",),
+    delivery.c.id, lambda listed: update(delivery).where(listed, _READY).values(started_at=bindparam("at")), ("at",)
 )
 _CHANGED: Final = Prepared(
     update(delivery)
@@ -142,6 +175,30 @@ def promote(conn: Connection, ordering_keys: Collection[str]) -> None:
         _PROMOTE.write(conn, sorted(ordering_keys))
 
 
+def join_lines(conn: Connection, merged: Mapping[str, str]) -> None:
+    """Put what waits for merged patients into the lines of their survivors: ordering key -> that of the survivor.
+
+    A delivery of the old patient must not come after the one that tells of the merge. All keep their order by id, and
+    whatever the transaction queues after this comes behind them.
+    """
+    if not merged:
+        return
+    take_lock(conn)
+    by_survivor: dict[str, list[str]] = {}
+    for ordering_key, survivor in merged.items():
+        by_survivor.setdefault(survivor, []).append(ordering_key)
+    for survivor, ordering_keys in by_survivor.items():
+        _JOIN_LINE.write(conn, sorted(ordering_keys), survivor)
+    line_up(conn, by_survivor)
+
+
+def line_up(conn: Connection, ordering_keys: Collection[str]) -> None:
+    """Give the turns of these lines anew, after something was put in among what waits there."""
+    take_lock(conn)
+    _SIT_DOWN.write(conn, sorted(ordering_keys))
+    promote(conn, ordering_keys)
+
+
 class Outbox:
     """Reading the outbox, and writing what became of attempts (in a transaction of the charts' ledger)."""
 
@@ -149,9 +206,16 @@ class Outbox:
         self._keys = keys
 
     def due(
-        self, conn: Connection, destination: str, now: datetime, limit: int, *, ordered_batches: bool = False
+        self,
+        conn: Connection,
+        destination: str,
+        now: datetime,
+        limit: int,
+        *,
+        bytes_max: int = BATCH_BYTES_MAX,
+        ordered_batches: bool = False,
     ) -> list[QueuedDelivery]:
-        """What may be sent to a destination now, at most `limit`.
+        """What may be sent to a destination now: at most `limit`, of `bytes_max` (but one in any case).
 
         At most one delivery of each ordering key; with `ordered_batches` also those that follow it, in order, as far as
         they are due themselves.
@@ -159,18 +223,33 @@ class Outbox:
         at = to_micros(now)
         rows: Sequence[Any] = _HEADS.rows(conn, destination, at, limit)
         if ordered_batches and rows:
-            rows = self._with_followers(conn, destination, at, limit, {row.ordering_key for row in rows})
-        return [self._queued(row) for row in rows]
+            rows = _with_followers(conn, destination, at, limit, {row.ordering_key for row in rows})
+        ids = _fitting(rows, bytes_max)
+        found = {row.id: row for row in _BY_IDS.rows(conn, ids)}
+        return [self._queued(found[id_]) for id_ in ids]
 
     def next_due_at(self, conn: Connection, destination: str) -> datetime | None:
         """When the next delivery of a destination is due; none: nothing can become due by waiting."""
-        statement = select(func.min(delivery.c.next_attempt_at)).where(delivery.c.destination == destination, _READY)
-        at = conn.execute(statement).scalar_one()
-        return None if at is None else from_micros(at)
+        return _due_at(conn, destination, func.min)
 
-    def start(self, conn: Connection, ids: Sequence[int], now: datetime) -> None:
-        """Note that an attempt is under way; for destinations that must not get anything twice (see `interrupted`)."""
-        _STARTED.write(conn, ids, to_micros(now))
+    def last_due_at(self, conn: Connection, destination: str) -> datetime | None:
+        """When the last of those is due that wait for nothing but their time."""
+        return _due_at(conn, destination, func.max)
+
+    def recall(self, conn: Connection, destination: str, limit: datetime, now: datetime) -> None:
+        """Make due now what would be due after a limit."""
+        conn.execute(
+            update(delivery)
+            .where(delivery.c.destination == destination, _READY, delivery.c.next_attempt_at > to_micros(limit))
+            .values(next_attempt_at=to_micros(now))
+        )
+
+    def start(self, conn: Connection, delivery_id: int, now: datetime) -> bool:
+        """Note that an attempt is under way; for destinations that must not get anything twice (see `interrupted`).
+
+        False: it has lost its turn since it was read, to another one of its line; then it must not be sent now.
+        """
+        return _STARTED.write(conn, [delivery_id], to_micros(now)) == 1
 
     def interrupted(self, conn: Connection, destination: str) -> list[int]:
         """Ids of the attempts that were under way when the last courier stopped without settling them."""
@@ -192,6 +271,7 @@ class Outbox:
         delivered: dict[int, list[int]] = {}
         letters: list[tuple[Any, ...]] = []
         freed: set[str] = set()
+        stayed: set[str] = set()
         for result in results:
             row = rows[result.id]
             if result.state is DeliveryState.DELIVERED:
@@ -204,6 +284,8 @@ class Outbox:
             _CHANGED.write(
                 conn, result.id, result.state.value, 0 if dead else 1, result.attempts, due, result.error, settled_at
             )
+            if not dead and row.started_at is not None:
+                stayed.add(row.ordering_key)  # it may have kept its turn only for the time of the attempt
             if dead:
                 freed.add(row.ordering_key)
                 code = result.error or "undeliverable"
@@ -212,6 +294,8 @@ class Outbox:
             _DELIVERED.write(conn, ids, attempts, at)
         _INSERT_LETTERS.write(conn, letters)
         promote(conn, freed)
+        if stayed:
+            line_up(conn, stayed)
 
     def release(self, conn: Connection, delivery_id: int, now: datetime) -> None:
         """Try a held delivery again. Raises StoreError when it is not held."""
@@ -223,36 +307,49 @@ class Outbox:
         if changed.rowcount != 1:
             raise StoreError(f"delivery {delivery_id} is not held")
 
-    def requeue(self, conn: Connection, delivery_id: int, now: datetime) -> None:
-        """Put a buried delivery back, in its old place in the order. Raises StoreError when it is not dead."""
+    def put_back(
+        self, conn: Connection, delivery_id: int, now: datetime, *, ordering_key: str, renewed: Renewed | None = None
+    ) -> None:
+        """Put a buried delivery back, in its old place in the order. Raises StoreError when it is not dead.
+
+        What it says may be old news: that is for `engine.store.requeue` to decide. ordering_key: that of its patient
+        today.
+        """
         take_lock(conn)
         changed = conn.execute(
             update(delivery)
             .where(delivery.c.id == delivery_id, delivery.c.state == DeliveryState.DEAD.value)
             .values(
                 state=DeliveryState.PENDING.value,
+                ordering_key=ordering_key,
                 attempts=0,
                 next_attempt_at=to_micros(now),
                 settled_at=None,
                 error=None,
+                **({} if renewed is None else {"idempotency_key": renewed.idempotency_key}),
             )
         )
         if changed.rowcount != 1:
             raise StoreError(f"delivery {delivery_id} is not a dead one")
-        row = conn.execute(
-            select(delivery.c.ordering_key, delivery.c.destination).where(delivery.c.id == delivery_id)
-        ).one()
-        # A younger one may have the turn by now: it goes back into the line.
-        conn.execute(
-            update(delivery)
-            .where(
-                delivery.c.ordering_key == row.ordering_key,
-                delivery.c.destination == row.destination,
-                _UNFINISHED,
+        if renewed is not None:
+            body = self._keys.seal(_place(delivery_id), renewed.payload)
+            conn.execute(
+                update(delivery_payload).where(delivery_payload.c.delivery_id == delivery_id).values(body=body)
             )
-            .values(turn=0)
+        line_up(conn, [ordering_key])
+
+    def waiting_behind(
+        self, conn: Connection, delivery_id: int, destination: str, ordering_key: str
+    ) -> Iterable[QueuedDelivery]:
+        """The unfinished deliveries of a line that come after this one, in order."""
+        statement = _JOINED.where(
+            delivery.c.ordering_key == ordering_key,
+            delivery.c.destination == destination,
+            delivery.c.id > delivery_id,
+            _UNFINISHED,
         )
-        promote(conn, {row.ordering_key})
+        for row in conn.execute(statement.order_by(delivery.c.id)):
+            yield self._queued(row)
 
     def get(self, conn: Connection, delivery_id: int) -> QueuedDelivery | None:
         rows = _BY_IDS.rows(conn, [delivery_id])
@@ -280,20 +377,14 @@ class Outbox:
         statement = _JOINED.where(_HELD)
         return [self._queued(row) for row in conn.execute(statement.order_by(delivery.c.id).limit(limit))]
 
-    def _with_followers(
-        self, conn: Connection, destination: str, now: int, limit: int, ordering_keys: set[str]
-    ) -> list[Any]:
-        in_line = sorted(row.id for row in _IN_LINE.rows(conn, sorted(ordering_keys), destination, limit))[:limit]
-        rows: list[Any] = []
-        stopped: set[str] = set()
-        for row in sorted(_BY_IDS.rows(conn, in_line), key=lambda row: int(row.id)):
-            if row.state != DeliveryState.PENDING.value or row.next_attempt_at > now:
-                stopped.add(row.ordering_key)
-            elif row.ordering_key not in stopped:
-                rows.append(row)
-        return rows
-
     def _queued(self, row: Any) -> QueuedDelivery:
+        payload, unreadable = b"", None
+        try:
+            payload = self._keys.open(_place(row.id), row.body)
+        except TamperedError:
+            unreadable = "payload-damaged"
+        except KeyMissingError:
+            unreadable = "key-missing"
         return QueuedDelivery(
             id=row.id,
             entry_id=row.entry_id,
@@ -302,10 +393,50 @@ class Outbox:
                 operation=Operation(row.operation),
                 ordering_key=row.ordering_key,
                 idempotency_key=row.idempotency_key,
-                payload=self._keys.open(f"delivery_payload.body:{row.id}", row.body),
+                payload=payload,
             ),
             state=DeliveryState(row.state),
             attempts=row.attempts,
             next_attempt_at=from_micros(row.next_attempt_at),
             created_at=from_micros(row.created_at),
+            unreadable=unreadable,
         )
+
+
+def _due_at(conn: Connection, destination: str, pick: Any) -> datetime | None:
+    at = conn.execute(select(pick(delivery.c.next_attempt_at)).where(delivery.c.destination == destination, _READY))
+    found = at.scalar_one()
+    return None if found is None else from_micros(found)
+
+
+def _place(delivery_id: int) -> str:
+    return f"delivery_payload.body:{delivery_id}"
+
+
+def _with_followers(
+    conn: Connection, destination: str, now: int, limit: int, ordering_keys: Collection[str]
+) -> list[Any]:
+    in_line = sorted(_IN_LINE.rows(conn, sorted(ordering_keys), destination, limit), key=_id)[:limit]
+    rows: list[Any] = []
+    stopped: set[str] = set()
+    for row in in_line:
+        if row.state != DeliveryState.PENDING.value or row.next_attempt_at > now:
+            stopped.add(row.ordering_key)
+        elif row.ordering_key not in stopped:
+            rows.append(row)
+    return rows
+
+
+def _fitting(rows: Sequence[Any], bytes_max: int) -> list[int]:
+    """Ids of the first rows whose payloads fit; of the first one in any case."""
+    ids: list[int] = []
+    for row in rows:
+        bytes_max -= row.bytes
+        if ids and bytes_max < 0:
+            break
+        ids.append(row.id)
+    return ids
+
+
+def _id(row: Any) -> int:
+    return int(row.id)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, func, literal_column, select, update
+from sqlalchemy import Connection, bindparam, delete, func, literal_column, select
 
 from engine.domain.chart import Chart, Charts, identity
 from engine.domain.delivery import Delivery, DeliveryState
@@ -30,9 +31,12 @@ from engine.store.charts import (
     task_place,
 )
 from engine.store.keys import KeyRing
-from engine.store.outbox import promote, take_lock
+from engine.store.outbox import join_lines, promote, take_lock
 from engine.store.schema import chart, cursor, delivery, from_micros, identifier, outcome, to_micros
 from engine.store.statements import Listed, Prepared, Rows
+
+Move = tuple[int, int]
+"""A cursor's positions before and after."""
 
 
 class Recorded(Record, frozen=True, kw_only=True):
@@ -50,6 +54,7 @@ class OutcomeDocument(Phi, frozen=True, kw_only=True):
     encounter_key: str | None = None
     effects: tuple[Effect, ...] = ()
     deviations: tuple[str, ...] = ()
+    charset: str | None = None
 
 
 class RecordedOutcome(Phi, frozen=True, kw_only=True):
@@ -63,6 +68,7 @@ class RecordedOutcome(Phi, frozen=True, kw_only=True):
     encounter_key: str | None
     effects: tuple[Effect, ...]
     deviations: tuple[str, ...]
+    charset: str | None
     application_ack: AckCode
     error_code: int
     config_version: str
@@ -75,15 +81,25 @@ _INSERT_OUTCOMES: Final = Rows(
      "document"),
 )  # fmt: skip
 _OUTCOMES: Final = Listed(outcome.c.entry_id, lambda listed: select(outcome).where(listed))
-_START_CURSOR: Final = Rows(cursor, ("channel", "position"), conflict=("channel",))
-_MOVE_CURSOR: Final = Prepared(
-    update(cursor)
-    .where(cursor.c.channel == bindparam("name"), cursor.c.position == bindparam("old"))
-    .values(position=bindparam("new")),
-    ("name", "old", "new"),
+_POSITIONS: Final = Listed(
+    cursor.c.partition,
+    lambda listed: (
+        select(cursor.c.partition, cursor.c.position)
+        .where(cursor.c.channel == bindparam("name"), listed)
+        .order_by(cursor.c.partition)
+        .with_for_update()
+    ),
+    ("name",),
+)
+_MOVE_CURSORS: Final = Rows(
+    cursor, ("channel", "partition", "position"), conflict=("channel", "partition"), replace=("position",)
 )
 _VERSIONS: Final = Listed(
     chart.c.id, lambda listed: select(chart.c.id, chart.c.version).where(listed).order_by(chart.c.id).with_for_update()
+)
+_MERGED: Final = Listed(
+    chart.c.id,
+    lambda listed: select(chart.c.id, chart.c.merged_into).where(listed, chart.c.merged_into.is_not(None)),
 )
 _CHART_COLUMNS: Final = ("id", "version", "merged_into", "updated_at", "document")
 _INSERT_CHARTS: Final = Rows(chart, _CHART_COLUMNS)
@@ -143,28 +159,24 @@ class Recorder:
         before: Charts,
         *,
         channel: str,
-        cursor: int,
+        moves: Mapping[int, Move],
         now: datetime,
     ) -> Recorded:
-        """Record the outcomes of a channel's next entries and move its cursor behind the last of them.
+        """Record the outcomes of a channel's next entries and move the cursors of their partitions behind them.
 
-        before: the charts as they were loaded, without the outcomes' changes. cursor: where the batch was read from.
+        before: the charts as they were loaded, without the outcomes' changes. moves: by partition.
         Raises CursorMovedError, StaleChartError or IdentityTakenError; then nothing is written.
         """
         if not outcomes:
             return Recorded(deliveries=0)
-        position = cursor
-        for one in outcomes:
-            if one.entry_id <= position:
-                raise StoreError("the outcomes of a batch are not in the order of the journal")
-            position = one.entry_id
-        if cursor == 0:
-            _START_CURSOR.write(conn, [(channel, 0)])
-        if _MOVE_CURSOR.write(conn, channel, cursor, position) != 1:
-            raise CursorMovedError(f"another processor has recorded outcomes of channel {channel}")
+        ids = [min(old for old, _ in moves.values()), *(one.entry_id for one in outcomes)]
+        if any(one >= following for one, following in pairwise(ids)):
+            raise StoreError("the outcomes of a batch are not in the order of the journal")
+        self.move(conn, channel, moves)
         micros = to_micros(now)
         after = {changed.id: changed for one in outcomes for changed in one.charts}
         self._write_charts(conn, after, before, micros)
+        join_lines(conn, _merges(after, before))
         _INSERT_OUTCOMES.write(conn, [self._outcome(one, channel, micros) for one in outcomes])
         _INSERT_LETTERS.write(
             conn,
@@ -175,7 +187,7 @@ class Recorder:
             ],
         )
         wanted = [(one.entry_id, item) for one in outcomes for item in one.deliveries]
-        return Recorded(deliveries=self._queue(conn, channel, wanted, micros))
+        return Recorded(deliveries=self._queue(conn, channel, wanted, after, micros))
 
     def apply(
         self,
@@ -192,13 +204,25 @@ class Recorder:
 
         Each chart has a higher version than the one in `before`. Raises like `record`.
         """
-        self._write_charts(conn, {changed.id: changed for changed in charts}, before, to_micros(now))
+        after = {changed.id: changed for changed in charts}
+        self._write_charts(conn, after, before, to_micros(now))
+        join_lines(conn, _merges(after, before))
         wanted = [(entry_id, item) for item in deliveries]
-        return Recorded(deliveries=self._queue(conn, channel, wanted, to_micros(now)))
+        return Recorded(deliveries=self._queue(conn, channel, wanted, after, to_micros(now)))
 
-    def cursors(self, conn: Connection) -> dict[str, int]:
-        """How far each channel is processed: channel -> id of the last entry that has an outcome."""
-        return {row.channel: row.position for row in conn.execute(select(schema.cursor))}
+    def move(self, conn: Connection, channel: str, moves: Mapping[int, Move]) -> None:
+        """Move cursors of a channel. Raises CursorMovedError when one is not where it is to be moved from."""
+        stored = {row.partition: row.position for row in _POSITIONS.rows(conn, sorted(moves), channel)}
+        if any(stored.get(partition, 0) != old for partition, (old, _) in moves.items()):
+            raise CursorMovedError(f"another processor has recorded outcomes of channel {channel}")
+        _MOVE_CURSORS.write(conn, [(channel, partition, new) for partition, (_, new) in sorted(moves.items())])
+
+    def cursors(self, conn: Connection) -> dict[str, dict[int, int]]:
+        """How far each channel is processed: channel -> partition -> every entry up to this id has an outcome."""
+        found: dict[str, dict[int, int]] = {}
+        for row in conn.execute(select(cursor)):
+            found.setdefault(row.channel, {})[row.partition] = row.position
+        return found
 
     def outcomes(self, conn: Connection, entry_ids: Sequence[int]) -> dict[int, RecordedOutcome]:
         """The outcomes of those of the entries that have one."""
@@ -214,6 +238,7 @@ class Recorder:
                 encounter_key=document.encounter_key,
                 effects=document.effects,
                 deviations=document.deviations,
+                charset=document.charset,
                 application_ack=AckCode(row.application_ack),
                 error_code=row.error_code,
                 config_version=row.config_version,
@@ -228,6 +253,7 @@ class Recorder:
             encounter_key=one.encounter_key,
             effects=one.effects,
             deviations=one.deviations,
+            charset=one.charset,
         )
         sealed = self._keys.seal(f"outcome.document:{one.entry_id}", _encode(document))
         return (one.entry_id, channel, one.state.value, one.chart_id, one.application_ack.value, one.error_code,
@@ -250,17 +276,32 @@ class Recorder:
     def _check_versions(conn: Connection, changed: Sequence[Chart], old: Mapping[str, Chart]) -> None:
         stored = {row.id: row.version for row in _VERSIONS.rows(conn, sorted(new.id for new in changed))}
         expected = {new.id: old[new.id].version if new.id in old else 0 for new in changed}
+        after = {new.id: new.merged_into for new in changed}
         stale = tuple(chart_id for chart_id, version in expected.items() if stored.get(chart_id, 0) != version)
         if stale:
             raise StaleChartError(stale)
+        if any(was.merged_into is not None and was.merged_into != after[was.id] for was in old.values()):
+            # What is on its way to destinations for the two patients stands in one line since the merge.
+            raise StoreError("a merged chart never comes back to life, nor does it change its survivor")
         if any(new.version <= expected[new.id] for new in changed):
             raise StoreError("a changed chart does not have a higher version than the one it came from")
 
-    def _queue(self, conn: Connection, channel: str, wanted: Sequence[tuple[int, Delivery]], now: int) -> int:
-        """Put deliveries into the outbox, in this order; those whose idempotency key is known are left out."""
+    def _queue(
+        self,
+        conn: Connection,
+        channel: str,
+        wanted: Sequence[tuple[int, Delivery]],
+        after: Mapping[str, Chart],
+        now: int,
+    ) -> int:
+        """Put deliveries into the outbox, in this order; those whose idempotency key is known are left out.
+
+        after: the charts that this transaction has written.
+        """
         if not wanted:
             return 0
         take_lock(conn)
+        lines = _lines(conn, {item.ordering_key for _, item in wanted}, after)
         keys = {item.idempotency_key for _, item in wanted}
         known = {row.idempotency_key for row in _KNOWN_DELIVERIES.rows(conn, sorted(keys))}
         number: int = _LAST_DELIVERY.scalar(conn)
@@ -272,16 +313,45 @@ class Recorder:
                 continue
             known.add(item.idempotency_key)
             number += 1
+            line = lines.get(item.ordering_key, item.ordering_key)
             rows.append(
-                (number, entry_id, channel, item.destination, item.operation.value, item.ordering_key,
-                 item.idempotency_key, DeliveryState.PENDING.value, 0, 0, now, now)
+                (number, entry_id, channel, item.destination, item.operation.value, line, item.idempotency_key,
+                 DeliveryState.PENDING.value, 0, 0, now, now)
             )  # fmt: skip
             bodies.append((number, self._keys.seal(f"delivery_payload.body:{number}", item.payload)))
-            ordering_keys.add(item.ordering_key)
+            ordering_keys.add(line)
         _INSERT_DELIVERIES.write(conn, rows)
         _INSERT_BODIES.write(conn, bodies)
         promote(conn, ordering_keys)
         return len(rows)
+
+
+def _merges(after: Mapping[str, Chart], before: Charts) -> dict[str, str]:
+    """Charts that were merged away, with the chart that each has ended in."""
+    known = before.by_id
+    merged = {one.id: one.merged_into for one in after.values() if one.merged_into is not None}
+    return {id_: _end(id_, merged) for id_ in merged if id_ not in known or known[id_].merged_into is None}
+
+
+def _lines(conn: Connection, ordering_keys: set[str], after: Mapping[str, Chart]) -> dict[str, str]:
+    """Ordering keys of charts that are merged away -> that of the survivor.
+
+    Those of this transaction's own charts are known. Any other may have been merged by another worker since it was
+    read: a message can be forwarded without changing its chart, and then no version was checked.
+    """
+    merged = {one.id: one.merged_into for one in after.values() if one.merged_into is not None}
+    wanted = ordering_keys - after.keys()
+    while wanted:
+        found = {row.id: row.merged_into for row in _MERGED.rows(conn, sorted(wanted))}
+        merged |= found
+        wanted = set(found.values()) - after.keys() - merged.keys()
+    return {key: _end(key, merged) for key in ordering_keys if key in merged}
+
+
+def _end(chart_id: str, merged: Mapping[str, str]) -> str:
+    while chart_id in merged:
+        chart_id = merged[chart_id]
+    return chart_id
 
 
 class _ChartWriter:
@@ -395,6 +465,7 @@ class _ChartWriter:
             document = ChartDocument(
                 patient=new.patient,
                 stamps=new.stamps,
+                death_stated=new.death_stated,
                 encounters=tuple(item.key for item in new.encounters),
                 scores=tuple((item.model, item.encounter) for item in new.scores),
                 tasks=tuple(item.id for item in new.tasks),

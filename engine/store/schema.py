@@ -47,10 +47,12 @@ entry: Final = Table(
     Column("replay_root", BigInteger),
     Column("config_as_of", Text),
     Column("flagged_duplicate_of", BigInteger),
+    Column("partition", SmallInteger, nullable=False),
+    Column("node", Text, nullable=False),  # the node that owes the answer
     schema=JOURNAL,
 )
 Index("entry_message_key", entry.c.message_key)
-Index("entry_channel", entry.c.channel, entry.c.id)
+Index("entry_channel", entry.c.channel, entry.c.id, entry.c.partition)  # a worker finds its entries in the index alone
 # Answers that are owed are few at any time: the start of the daemon finds those of the last run without a scan.
 Index(
     "entry_owed",
@@ -77,6 +79,7 @@ repeat: Final = Table(
     Column("received_at", BigInteger, nullable=False),
     Column("ack", Text),
     Column("ack_state", Text, nullable=False),
+    Column("node", Text, nullable=False),
     schema=JOURNAL,
 )
 Index("repeat_entry", repeat.c.entry_id)
@@ -101,7 +104,18 @@ cursor: Final = Table(
     "cursor",
     metadata,
     Column("channel", Text, primary_key=True),
-    Column("position", BigInteger, nullable=False),  # id of the last entry that has an outcome
+    Column("partition", SmallInteger, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, nullable=False),  # every entry of the partition up to this id has an outcome
+    schema=CHARTS,
+)
+
+worker: Final = Table(  # PostgreSQL: the workers of all nodes, so that each knows its share (see leases.py)
+    "worker",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("backend_pid", Integer, nullable=False),
+    Column("backend_start", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),  # by the database's clock
     schema=CHARTS,
 )
 

@@ -20,6 +20,7 @@ from engine.store.configs import ConfigStore
 from engine.store.deadletters import DeadLetters
 from engine.store.engines import Location, locate, reader_engine, translated, writer_engine
 from engine.store.journal import Journal
+from engine.store.keycheck import check_keys
 from engine.store.keys import KeyRing
 from engine.store.ledger import Ledger
 from engine.store.outbox import Outbox
@@ -39,11 +40,11 @@ _READING_THREADS: Final = 4
 class Store:
     """Open it with `Store.open`; engines and threads come into being when they are first used."""
 
-    def __init__(self, location: Location, keys: KeyRing, role: Role) -> None:
+    def __init__(self, location: Location, keys: KeyRing, role: Role, node: str = "") -> None:
         self.location = location
         self.keys = keys
         self.role: Role = role
-        self.journal = Journal(keys)
+        self.journal = Journal(keys, node)
         self.charts = ChartStore(keys)
         self.recorder = Recorder(keys)
         self.outbox = Outbox(keys)
@@ -58,18 +59,20 @@ class Store:
         self._closed = False
 
     @classmethod
-    def open(cls, url: str, keys: KeyRing, role: Role, *, base: Path | None = None) -> Store:
-        """Open a store; a relative path in the URL is relative to `base`.
+    def open(cls, url: str, keys: KeyRing, role: Role, *, base: Path | None = None, node: str = "") -> Store:
+        """Open a store; a relative path in the URL is relative to `base`. node: whose daemon this is.
 
         Raises StoreUnavailableError when it is not there, or is not of the version that this code works with; for the
-        daemon's processes StoreError when its two sides are of different times.
+        daemon's processes StoreError when its two sides are of different times, KeyMissingError when the keys are
+        those of another store.
         """
         location = locate(url, base)
         migrations.check(location)
-        store = cls(location, keys, role)
+        store = cls(location, keys, role, node)
         if role != "tool":  # a tool may look into it, to see what happened
             try:
                 store.read_now(_check_same_time)
+                store.read_now(lambda conn: check_keys(conn, keys))
             except BaseException:
                 store.close()
                 raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -21,12 +21,12 @@ def site(tmp_path: Path) -> Site:
 
 
 @pytest.fixture
-def make_daemon() -> Iterator[Callable[[Site], Daemon]]:
+def make_daemon() -> Iterator[Callable[..., Daemon]]:
     """Starts daemons, and ends them when the test does."""
     daemons: list[Daemon] = []
 
-    def start(site: Site) -> Daemon:
-        daemons.append(Daemon(site))
+    def start(site: Site, environment: Mapping[str, str] | None = None) -> Daemon:
+        daemons.append(Daemon(site, environment))
         return daemons[-1].start()
 
     yield start

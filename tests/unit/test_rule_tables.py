@@ -113,7 +113,7 @@ def test_protocol(stem: str, case: dict[str, Any]) -> None:
         calendar=BusinessCalendar(Calendar()),
         now=now,
         key=lambda *parts: "/".join(parts),
-    )
+    ).tasks
     expected = [{"kind": task} if isinstance(task, str) else task for task in case["expect"]["tasks"]]
     assert [task.kind for task in tasks] == [task["kind"] for task in expected]
     for task, wanted in zip(tasks, expected, strict=True):

@@ -1,235 +1,207 @@
-"""The benchmark: how fast the daemon is on this machine, beside two probes that say how fast it could be.
+"""The benchmark: how fast the daemon is on this machine, beside what says how fast it could be.
 
-Times depend on the machine and on what else it does; the ratios to the probes of the same run are the result.
-
-framer: the engine's own framing and acknowledging without a store. append: the same bytes, appended by raw SQLite with
-nothing around it. acknowledged: the daemon answers AA once a message is on disk, encrypted (its channel is paused: only
-received). to the end: the daemon also maps, scores, plans and fills the outbox (and delivers to files), measured until
-nothing is pending.
+Times depend on the machine and on what else it does; the ratios to the probes of the same run are the result. Each part
+is a file of its own here; `tables.py` and `report.py` show what comes of them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import Any, Final
 
 from sqlcipher3 import dbapi2 as sqlite
 
-from engine.simulator.bench.append import append_rate, sync_milliseconds
-from engine.simulator.bench.daemon import CHANNEL, BenchError, Daemon, daemon
-from engine.simulator.bench.load import frames
-from engine.store import Store
-from engine.store.counts import LedgerLine, ledger, pending
-from engine.store.keys import KeyRing
+from engine import __version__
+from engine.simulator.bench import delivery, growth, heart, openloop, soak, throughput
+from engine.simulator.bench.append import sync_milliseconds
+from engine.simulator.bench.load import STAY, Feed
+from engine.simulator.bench.measure import Say
+from engine.simulator.bench.processes import machine_time
+from engine.simulator.bench.site import BenchError, Database, Place, check_org, server_version
+from engine.simulator.bench.throughput import Variant
 
-SENDERS: Final = (1, 8, 64)
-_WARM_UP_SECONDS: Final = 1.0
-_DRAIN_SECONDS_MAX: Final = 600.0
-_POLL_SECONDS: Final = 0.02
+PARTS: Final = ("throughput", "openloop", "cpu", "salesforce", "growth", "soak")
+SHORT: Final = ("throughput", "openloop", "cpu")
+"""The parts that need nothing but this machine and a few minutes."""
 
 
-def benchmark(
-    *,
-    senders: Sequence[int] = SENDERS,
-    seconds: float = 8.0,
-    messages: int = 12_000,
-    folder: Path | None = None,
-    say: Callable[[str], None] = lambda _: None,
-) -> dict[str, Any]:
-    """Run everything; takes about `senders * (2.5 * seconds + a drain)`.
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to measure. seconds: of each measurement. messages: sent in each measurement to the end.
 
-    seconds: of each measurement. messages: sent in each measurement to the end. folder: where the site is made (and
-    removed again); its disk is what is measured. Raises BenchError.
+    folder: where sites are made and removed again; its disk is what is measured. postgresql, salesforce, settings: see
+    `site.Place`. beside: other MLLP receivers by name (host, port). stored_bytes: of a message of the history.
     """
-    with tempfile.TemporaryDirectory(prefix=".handoff-bench-", dir=folder or Path.cwd()) as name:
-        place = Path(name)
+
+    parts: Sequence[str] = SHORT
+    databases: Sequence[Database] = ("sqlite",)
+    tls: bool = False
+    senders: Sequence[int] = (1, 8, 64, 256)
+    seconds: float = 5.0
+    messages: int = 12_000
+    rates: Sequence[float] = (200.0, 1000.0)
+    sizes: Sequence[int] = (0, 1_000_000, 10_000_000)
+    stored_bytes: int = 400
+    soak_minutes: float = 30.0
+    soak_rate: float = 300.0
+    folder: Path | None = None
+    postgresql: str | None = None
+    salesforce: str | None = None
+    beside: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def benchmark(options: Options, *, say: Say, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Run the parts, one after the other. Raises BenchError.
+
+    keep: called with all there is so far after each part, so that a long run that is stopped has not been in vain.
+    """
+    _check(options)
+    with tempfile.TemporaryDirectory(prefix=".handoff-bench-", dir=options.folder or Path.cwd()) as name:
+        place = Place(Path(name), options.postgresql, options.settings)
         say("the machine")
-        machine = _machine(place)
-        runs = [_measure(count, seconds, messages, place, say) for count in senders]
-        starts = [start for run in runs for start in run.pop("start_seconds")]
-        memory = [size for run in runs for size in run.pop("memory_mb")]
-        costs = [run["framer"]["generator_us"] for run in runs]
-        return {
+        began, before = perf_counter(), machine_time()
+        result: dict[str, Any] = {
+            "format": 2,
+            "version": __version__,
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": machine,
-            "message_bytes": [len(frame) for frame, _ in islice(frames(0, "B"), 3)],
-            "generator": {"us_per_message": min(costs), "ceiling_per_second": round(1e6 / min(costs))},
-            "runs": runs,
-            "start_seconds": {"first": starts[0], "median": sorted(starts)[len(starts) // 2]},
-            "memory_mb": max(memory, key=lambda size: float(size["proportional"])),
+            "machine": _machine(options, place.folder),
+            "message_bytes": _message_bytes(),
+            "parts": [],
+            "settings": dict(options.settings),
+            "generator": None,
+            "runs": [],
+            "start_seconds": None,
+            "memory_mb": None,
         }
+        for part in PARTS:
+            if part in options.parts:
+                result |= _PARTS[part](place, options, say)
+                result["parts"].append(part)
+                result["took_seconds"] = round(perf_counter() - began, 1)
+                stolen = machine_time().stolen - before.stolen
+                result["machine"]["stolen_share"] = round(
+                    stolen / result["took_seconds"] / result["machine"]["cores"], 4
+                )
+                keep(result)
+        return result
 
 
-def table_rows(result: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """The headers and lines of the table for people."""
-    headers = ("senders", "framer/s", "append/s", "acknowledged/s", "p50 ms", "p99 ms", "of framer", "of append",
-               "to the end/s", "of acknowledged")  # fmt: skip
-    rows: list[tuple[str, ...]] = []
-    for run in result["runs"]:
-        acknowledged, to_the_end = run["acknowledged"], run["to_the_end"]
-        rows.append((
-            f"{run['senders']}",
-            f"{run['framer']['rate']:,.0f}",
-            f"{run['append']['rate']:,.0f}",
-            f"{acknowledged['rate']:,.0f}",
-            f"{acknowledged['p50_ms']}",
-            f"{acknowledged['p99_ms']}",
-            f"{run['ratios']['acknowledged_of_framer']:.2f}",
-            f"{run['ratios']['acknowledged_of_append']:.2f}",
-            f"{to_the_end['rate']:,.0f}",
-            f"{run['ratios']['to_the_end_of_acknowledged']:.2f}",
-        ))  # fmt: skip
-    return headers, rows
+def _check(options: Options) -> None:
+    """Whatever is missing is better said at the start than after an hour."""
+    if "postgresql" in options.databases:
+        if options.postgresql is None:
+            raise BenchError("measuring on PostgreSQL needs the URL of a server: --postgresql URL")
+        server_version(options.postgresql)
+    if "salesforce" in options.parts:
+        if options.salesforce is None:
+            raise BenchError("the part salesforce needs the URL of an org on this machine: --salesforce URL")
+        check_org(options.salesforce)
 
 
-def _measure(senders: int, seconds: float, messages: int, place: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    say(f"{senders} sender(s): the bare framer")
-    with _framer() as port:
-        framer = _load(port, senders, "--seconds", str(seconds / 2), "--warm-up-seconds", str(_WARM_UP_SECONDS / 2))
-    say(f"{senders} sender(s): the plain append")
-    payload = next(frames(0, "B"))[0]
-    append = append_rate(place, payload, group=senders, seconds=seconds / 2)
-    say(f"{senders} sender(s): acknowledged")
-    starts, memory = [], []
-    with daemon(place, mode="paused") as running:
-        starts.append(running.start_seconds)
-        acknowledged = _load(
-            running.port, senders, "--seconds", str(seconds), "--warm-up-seconds", str(_WARM_UP_SECONDS)
-        )
-        memory.append(_memory(running))
-    say(f"{senders} sender(s): to the end")
-    with daemon(place) as running:
-        starts.append(running.start_seconds)
-        to_the_end = _to_the_end(running, senders, messages)
-        memory.append(_memory(running))
+def _throughput(place: Place, options: Options, say: Say) -> dict[str, Any]:
+    variants = [Variant(database) for database in options.databases]
+    if options.tls:
+        variants.append(Variant(options.databases[0], tls=True))
+    runs = throughput.throughput(
+        place,
+        variants,
+        senders=options.senders,
+        seconds=options.seconds,
+        messages=options.messages,
+        beside=options.beside,
+        say=say,
+    )
+    starts = [start for run in runs for start in run.pop("start_seconds")]
+    memory = [size for run in runs for size in run.pop("memory_mb")]
+    opened, processed = (sorted(pair[index] for pair in starts) for index in (0, 1))
+    cost = min(run["framer"]["generator_us"] for run in runs)
     return {
-        "senders": senders,
-        "framer": framer,
-        "append": {"group": senders, "rate": round(append, 1)},
-        "acknowledged": acknowledged,
-        "to_the_end": to_the_end,
-        "ratios": {
-            "acknowledged_of_framer": _ratio(acknowledged["rate"], framer["rate"]),
-            "acknowledged_of_append": _ratio(acknowledged["rate"], append),
-            "to_the_end_of_acknowledged": _ratio(to_the_end["rate"], acknowledged["rate"]),
+        "runs": runs,
+        "generator": {"us_per_message": cost, "ceiling_per_second": round(1e6 / cost)},
+        "start_seconds": {
+            "first": starts[0][0],
+            "median": opened[len(opened) // 2],
+            "first_processed": processed[len(processed) // 2],
         },
-        "start_seconds": starts,
-        "memory_mb": memory,
+        "memory_mb": max(memory, key=lambda size: float(size["proportional"])),
     }
 
 
-def _to_the_end(running: Daemon, senders: int, messages: int) -> dict[str, Any]:
-    keys = KeyRing.load(running.site / "var" / "keys.json")
-    with Store.open("sqlite:///var/handoff.db", keys, "tool", base=running.site) as store:
-        began = perf_counter()
-        load = _load(running.port, senders, "--messages", str(messages))
-        _await(running, lambda: not _pending(store), "processed")
-        seconds = perf_counter() - began
-        _await(running, lambda: not _line(store).deliveries.pending, "delivered")
-        delivered_seconds = perf_counter() - began
-        _await(running, lambda: _line(store).acked == messages, "noted as answered")
-        line = _line(store)
-    if not line.balanced or line.received != messages:
-        raise BenchError("the ledger does not hold what was sent")
+def _openloop(place: Place, options: Options, say: Say) -> dict[str, Any]:
+    runs = openloop.openloop(place, options.databases, rates=options.rates, seconds=options.seconds, say=say)
+    return {"openloop": runs}
+
+
+def _cpu(place: Place, options: Options, say: Say) -> dict[str, Any]:
+    return {"cpu": heart.cpu(place, messages=options.messages, say=say)}
+
+
+def _salesforce(place: Place, options: Options, say: Say) -> dict[str, Any]:
+    org = options.salesforce or ""
+    return {"salesforce": delivery.salesforce(place, org, messages=options.messages // 4, say=say)}
+
+
+def _growth(place: Place, options: Options, say: Say) -> dict[str, Any]:
     return {
-        "messages": messages,
-        "seconds": round(seconds, 3),
-        "rate": round(messages / seconds, 1),
-        "acknowledged_rate": load["rate"],
-        "p50_ms": load["p50_ms"],
-        "p99_ms": load["p99_ms"],
-        "deliveries": line.deliveries.delivered,
-        "delivered_seconds": round(delivered_seconds, 3),
-        "dead": line.dead,
+        "growth": growth.growth(
+            place,
+            options.databases,
+            sizes=options.sizes,
+            payload_bytes=options.stored_bytes,
+            seconds=options.seconds,
+            messages=options.messages,
+            rate=max(options.rates),
+            say=say,
+        )
     }
 
 
-def _pending(store: Store) -> int:
-    return store.read_now(lambda conn: pending(conn, [CHANNEL]))[CHANNEL]
+def _soak(place: Place, options: Options, say: Say) -> dict[str, Any]:
+    seconds = options.soak_minutes * 60
+    return {"soak": soak.soak(place, options.databases[0], rate=options.soak_rate, seconds=seconds, say=say)}
 
 
-def _line(store: Store) -> LedgerLine:
-    return next(line for line in store.read_now(ledger) if line.channel == CHANNEL)
+_PARTS: Final[Mapping[str, Callable[[Place, Options, Say], dict[str, Any]]]] = {
+    "throughput": _throughput,
+    "openloop": _openloop,
+    "cpu": _cpu,
+    "salesforce": _salesforce,
+    "growth": _growth,
+    "soak": _soak,
+}
 
 
-def _await(running: Daemon, reached: Callable[[], bool], what: str) -> None:
-    until = perf_counter() + _DRAIN_SECONDS_MAX
-    while not reached():
-        if not running.alive():
-            raise BenchError("the daemon ended during the measurement")
-        if perf_counter() > until:
-            raise BenchError(f"not everything was {what} within {_DRAIN_SECONDS_MAX:.0f} s")
-        sleep(_POLL_SECONDS)
+def _message_bytes() -> list[int]:
+    feed = Feed("A", 0)
+    return [len(feed.next()) for _ in range(STAY)]
 
 
-def _load(port: int, senders: int, *options: str) -> dict[str, Any]:
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "engine.simulator.bench.load",
-        "127.0.0.1",
-        str(port),
-        "--senders",
-        str(senders),
-    ]
-    done = subprocess.run([*command, *options], stdout=subprocess.PIPE, check=False)  # noqa: S603 - our own module
-    if done.returncode:
-        raise BenchError("the load generator failed; is there a receiver?")
-    result: dict[str, Any] = json.loads(done.stdout)
-    if result["wrong"]:
-        raise BenchError(f"{result['wrong']} messages were not acknowledged with AA")
-    return result
-
-
-@contextlib.contextmanager
-def _framer() -> Iterator[int]:
-    command = [sys.executable, "-P", "-m", "engine.simulator.bench.framer"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:  # noqa: S603 - our own module
-        try:
-            line = process.stdout.readline() if process.stdout is not None else b""
-            if not line:
-                raise BenchError("the bare framer did not start")
-            yield int(line)
-        finally:
-            process.terminate()
-
-
-def _memory(running: Daemon) -> dict[str, Any]:
-    memory = running.memory()
-    return {"proportional": memory.proportional, "resident": list(memory.resident)}
-
-
-def _ratio(part: float, whole: float) -> float:
-    return round(part / whole, 3) if whole else 0.0
-
-
-def _machine(place: Path) -> dict[str, Any]:
-    median, worst = sync_milliseconds(place)
+def _machine(options: Options, folder: Path) -> dict[str, Any]:
+    median, worst = sync_milliseconds(folder)
     return {
-        "cpu": _cpu(),
+        "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1),
         "load_average": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "sqlite": sqlite.sqlite_version,
-        "file_system": _file_system(place),
+        "postgresql": server_version(options.postgresql) if options.postgresql else None,
+        "file_system": _file_system(folder),
         "fdatasync_ms": {"p50": median, "p99": worst},
     }
 
 
-def _cpu() -> str:
+def _cpu_name() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines():
             if line.startswith("model name"):
@@ -237,12 +209,17 @@ def _cpu() -> str:
     return platform.machine()
 
 
-def _file_system(place: Path) -> str:
+def _file_system(folder: Path) -> str:
     """The type of the file system that holds a folder (a tmpfs syncs nothing)."""
     best = ("", "unknown")
+    for mount, kind in _mounts():
+        if len(mount) >= len(best[0]) and folder.resolve().is_relative_to(mount):
+            best = (mount, kind)
+    return best[1]
+
+
+def _mounts() -> Iterator[tuple[str, str]]:
     with contextlib.suppress(OSError):
         for line in Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines():
             _, mount, kind, *_ = line.split(" ")
-            if len(mount) >= len(best[0]) and place.resolve().is_relative_to(mount):
-                best = (mount, kind)
-    return best[1]
+            yield mount, kind

@@ -5,8 +5,11 @@ What the daemon reaches with a disk under it is set beside this, so that the mac
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import ssl
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import cast
 
 from engine.domain.message import AckCode
@@ -36,11 +39,22 @@ class _Answerer(asyncio.Protocol):
                 self._transport.write(wrap(answer))
 
 
-async def serve() -> None:
-    server = await asyncio.get_running_loop().create_server(_Answerer, "127.0.0.1", 0)
+async def serve(certificate: Path | None) -> None:
+    """certificate: speak TLS with it; its key stands beside it (`.key`)."""
+    tls = None
+    if certificate is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    server = await asyncio.get_running_loop().create_server(_Answerer, "127.0.0.1", 0, ssl=tls)
     print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - tells its parent the port
     await server.serve_forever()
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--certificate", type=Path)
+    run(serve(parser.parse_args().certificate))
+
+
 if __name__ == "__main__":
-    run(serve())
+    main()

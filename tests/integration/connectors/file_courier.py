@@ -22,6 +22,7 @@ from engine.connectors.file import FileConnector
 from engine.domain.delivery import QueuedDelivery
 from engine.runtime.courier import Courier, Route
 from engine.settings import FileDestination
+from engine.store.leases import file_leases
 
 
 def die() -> None:
@@ -53,8 +54,16 @@ async def main(folder: Path, seed: int) -> None:
     settings = FileDestination(type="file", path="out", batch_max=dice.randrange(5, 40))
     connector = Doomed("files", folder / "out", rotate_bytes=8192, clock=SystemClock())
     connector.dice = dice
+    leases = file_leases(store.location, 0, 1, ["files"])
+    leases.beat()
+    leases.take()
     courier = Courier(
-        store.outbox, store.charts_ledger, store.reader, {"files": Route(connector, settings)}, clock=SystemClock()
+        store.outbox,
+        store.charts_ledger,
+        store.reader,
+        {"files": Route(connector, settings)},
+        clock=SystemClock(),
+        leases=leases,
     )
     task = asyncio.create_task(courier.run())
     while store.read_now(store.outbox.unfinished):

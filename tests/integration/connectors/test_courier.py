@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from connector_deliveries import delivery, forward_payload, patient_payload
+from held_leases import held_leases
 from outbox_store import get, make_store, put, states
 from peers.mllp_receiver import MllpReceiver
 from peers.salesforce_org import SalesforceOrg
@@ -65,6 +66,9 @@ class Destination:
                 self.got.append(key)
         return results
 
+    def stop(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 
@@ -80,6 +84,7 @@ def courier(store: Store, *connectors: Connector, retry: RetrySettings = QUICK, 
         store.reader,
         {connector.name: Route(connector, given) for connector in connectors},
         clock=SystemClock(),
+        leases=held_leases(store, *(connector.name for connector in connectors)),
     )
 
 
@@ -279,7 +284,7 @@ async def test_a_connector_that_gives_too_few_results_delivers_nothing_by_accide
 
 async def test_what_was_begun_when_the_last_courier_was_killed_is_held_where_twice_would_harm(store: Store):
     put(store, [item("a1", "a"), item("b1", "b")])
-    await store.charts_ledger.write(lambda conn: store.outbox.start(conn, [1], SystemClock().now()))
+    await store.charts_ledger.write(lambda conn: store.outbox.start(conn, 1, SystemClock().now()))
     lab = Destination(idempotent=False)
     async with running(courier(store, lab)):
         await until(lambda: lab.got == ["b1"])
@@ -288,7 +293,7 @@ async def test_what_was_begun_when_the_last_courier_was_killed_is_held_where_twi
 
 async def test_what_was_begun_is_sent_again_to_an_idempotent_destination(store: Store):
     put(store, [item("a1", "a")])
-    await store.charts_ledger.write(lambda conn: store.outbox.start(conn, [1], SystemClock().now()))
+    await store.charts_ledger.write(lambda conn: store.outbox.start(conn, 1, SystemClock().now()))
     crm = Destination()
     async with running(courier(store, crm)):
         await until(lambda: crm.got == ["a1"])
@@ -405,7 +410,12 @@ async def test_a_silent_receiver_leaves_one_message_held_and_gets_the_next_ones(
             "lab", host="127.0.0.1", port=receiver.port, timeout_seconds=0.3, deduplicates=settings.deduplicates
         )
         made = Courier(
-            store.outbox, store.charts_ledger, store.reader, {"lab": Route(lab, settings)}, clock=SystemClock()
+            store.outbox,
+            store.charts_ledger,
+            store.reader,
+            {"lab": Route(lab, settings)},
+            clock=SystemClock(),
+            leases=held_leases(store, "lab"),
         )
         async with running(made):
             await until(lambda: states(store, 3) == ["held", "delivered", "delivered"])
@@ -426,7 +436,14 @@ async def test_a_salesforce_org_in_trouble_ends_with_every_patient_once(
     settings = SalesforceDestination(
         type="salesforce", login_url=org.url, client_id="c", client_secret="s", retry=QUICK, batch_max=200
     )
-    made = Courier(store.outbox, store.charts_ledger, store.reader, {"crm": Route(crm, settings)}, clock=SystemClock())
+    made = Courier(
+        store.outbox,
+        store.charts_ledger,
+        store.reader,
+        {"crm": Route(crm, settings)},
+        clock=SystemClock(),
+        leases=held_leases(store, "crm"),
+    )
     async with running(made):
         await until(lambda: states(store, 20) == ["delivered"] * 9 + ["dead"] + ["delivered"] * 10)
     assert sorted(row["ExternalId__c"] for row in org.find("Account")) == sorted(set(keys) - {"MRN:9"})

@@ -260,7 +260,7 @@ async def test_a_worker_that_refuses_the_configuration_leaves_removed_channels_o
     async def refuse(_: Snapshot) -> bool:
         return False
 
-    monkeypatch.setattr(daemon._supervisor, "reload", refuse)
+    monkeypatch.setattr(daemon._workers, "reload", refuse)
     result = await daemon.try_reload()
     assert not result.ok
     assert names(daemon) == ["east"]
@@ -323,7 +323,7 @@ async def test_ready_means_that_the_worker_stays_alive(start: StartDaemon) -> No
     daemon = await start()
     for _ in range(3):
         await ready(daemon)
-        pid = daemon._supervisor.pid
+        pid = daemon._workers._each[0].pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         await eventually(lambda: not daemon.metrics.worker_up())

@@ -90,6 +90,21 @@ async def test_the_application_ack_goes_to_the_return_address_when_there_is_one(
     server.close()
 
 
+async def test_an_application_ack_that_missed_its_sender_comes_with_the_answer_to_its_resend(
+    feed: Feed, sender: Sender
+) -> None:
+    accept = await sender.exchange(adt("1", accept="AL", application="AL"))
+    sender.abort()
+    await eventually(lambda: not feed.listener.connections)
+    await feed.process()
+    await eventually(lambda: feed.counts.unsent == 1)
+    back = await feed.sender()
+    assert await back.silent()  # it is never given to a connection that did not ask
+    assert await back.exchange(adt("1", accept="AL", application="AL")) == accept
+    assert code(await back.answer()) == "AA"
+    assert len(feed.entries()) == 1
+
+
 @pytest.mark.parametrize(
     ("message", "expected", "error", "location"),
     [
@@ -420,11 +435,28 @@ async def test_sequence_numbers_survive_a_restart(make_feed: MakeFeed) -> None:
     assert msa(await sender.exchange(adt("8", sequence="8"))) == ("AA", "8")
 
 
-async def test_a_restart_of_the_link_that_carries_content_is_stored(make_feed: MakeFeed) -> None:
+@pytest.mark.parametrize("end", [b"\r", b"\n", b"\r\n"])
+async def test_a_restart_of_the_link_that_carries_content_is_stored(make_feed: MakeFeed, end: bytes) -> None:
     feed = await make_feed(ack={"sequence_numbers": True})
     sender = await feed.sender()
-    assert msa(await sender.exchange(adt("1", sequence="0"))) == ("AA", "-1")
+    assert msa(await sender.exchange(adt("1", sequence="0").replace(b"\r", end))) == ("AA", "-1")
     assert len(feed.entries()) == 1
+    assert msa(await sender.exchange(adt("2", sequence="0").split(b"\r")[0] + end)) == ("AA", "-1")
+    assert len(feed.entries()) == 1
+
+
+async def test_a_resynchronisation_behind_a_message_in_one_packet_counts_anew(counted: Sender) -> None:
+    resync = adt("s", sequence="-1").split(b"\r")[0] + b"\r"
+    await counted.write(frame(adt("7", sequence="7")), frame(resync))
+    assert [msa(await counted.answer()) for _ in range(2)] == [("AA", "7"), ("AA", "-1")]
+    assert msa(await counted.exchange(adt("100", sequence="100"))) == ("AA", "100")
+
+
+async def test_the_sequence_number_of_a_refused_message_is_expected_again(counted: Sender) -> None:
+    await counted.exchange(adt("7", sequence="7"))
+    assert code(await counted.exchange(adt("8", sequence="8", version="9.9"))) == "AR"
+    assert msa(await counted.exchange(adt("9", sequence="9"))) == ("AE", "8")
+    assert msa(await counted.exchange(adt("8", sequence="8"))) == ("AA", "8")
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
@@ -450,6 +482,22 @@ async def test_a_batch_is_answered_by_one_batch_acknowledgment_when_the_channel_
     assert [line for line in answer.split(b"\r") if line.startswith(b"MSA")] == [b"MSA|AA|1", b"MSA|AA|2"]
     assert fields(answer, "BTS")[1] == "2"
     assert await sender.silent()
+
+
+async def test_refusals_in_a_batch_are_each_answered_in_their_place(make_feed: MakeFeed) -> None:
+    feed = await make_feed(ack={"batch": "single"})
+    sender = await feed.sender()
+    acknowledgment = b"MSH|^~\\&|A|B|C|D|20260101||ACK|x|P|2.5.1\rMSA|AA|77\r"
+    answer = await sender.exchange(
+        batch(adt("1"), adt("2", version="9.9"), acknowledgment, adt("3"), b"MSH|^~\\&|\r", adt("1"))
+    )
+    lines = [line for line in answer.split(b"\r") if line.startswith(b"MSA")]
+    assert [line.split(b"|")[1:3] for line in lines] == [
+        [b"AA", b"1"], [b"AR", b"2"], [b"AA", b"3"], [b"AR", b""], [b"AA", b"1"],
+    ]  # fmt: skip
+    assert fields(answer, "BTS")[1] == "5"
+    assert len(feed.entries()) == 5
+    assert feed.repeats() == 1
 
 
 async def test_all_messages_of_a_batch_are_stored_in_one_transaction_before_any_answer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import resource
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 from wire import Feed, Sender, adt, code, codes, eventually, fields, frame
+
+from engine.errors import StoreUnavailableError
 
 MakeFeed = Callable[..., Awaitable[Feed]]
 
@@ -55,6 +58,60 @@ async def test_store_down_is_never_silence_for_pipelined_messages_and_batches(fe
         await sender.send(b"BHS|^~\\&\r" + adt("a") + adt("b") + b"BTS|2\r")
         assert codes([await sender.answer(), await sender.answer()]) == ["AR", "AR"]
     assert feed.entries() == []
+
+
+async def test_store_down_is_one_batch_acknowledgment_where_the_channel_gives_one(make_feed: MakeFeed) -> None:
+    feed = await make_feed(ack={"batch": "single"})
+    sender = await feed.sender()
+    with full_disk():
+        answer = await sender.exchange(b"BHS|^~\\&|EPIC|MAIN|||||||B1\r" + adt("a") + adt("b") + b"BTS|2\r")
+    assert fields(answer, "BHS")[12] == "B1"
+    assert [line[:8] for line in answer.split(b"\r") if line.startswith(b"MSA")] == [b"MSA|AR|a", b"MSA|AR|b"]
+    assert await sender.silent()
+
+
+async def test_a_group_that_fails_behind_its_first_message_is_answered_aa_for_none_of_them(
+    feed: Feed, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = feed.store.journal.append_each
+
+    def half(conn: Any, items: Any) -> Any:
+        append(conn, items)
+        raise StoreUnavailableError("gone in the middle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feed.store.journal, "append_each", half)
+        await sender.write(*(frame(adt(str(number))) for number in range(5)))
+        assert codes([await sender.answer() for _ in range(5)]) == ["AR"] * 5
+    assert feed.entries() == []
+
+
+async def test_a_batch_of_which_one_message_can_not_be_stored_is_stored_and_answered_aa_for_none(
+    feed: Feed, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = feed.store.journal.append_each
+
+    def refuse_one(conn: Any, items: Any) -> Any:
+        done = append(conn, items)
+        if any(receipt.summary.control_id == "2" for item in items for receipt in item.receipts):
+            raise ValueError("a defect that one message triggers")
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feed.store.journal, "append_each", refuse_one)
+        await sender.send(b"BHS|^~\\&\r" + adt("1") + adt("2") + adt("3") + b"BTS|3\r")
+        assert codes([await sender.answer() for _ in range(3)]) == ["AR"] * 3
+    assert feed.entries() == []
+
+
+async def test_a_store_that_fails_for_long_is_logged_once_and_not_for_each_message(
+    feed: Feed, sender: Sender, log: io.StringIO
+) -> None:
+    with full_disk():
+        for number in range(50):
+            assert code(await sender.exchange(adt(str(number)))) == "AR"
+    assert log.getvalue().count("store failed") == 1
+    assert feed.metrics.store_failures >= 50
 
 
 async def test_store_down_is_a_commit_nak_where_commit_blocks_are_spoken(make_feed: MakeFeed) -> None:
@@ -126,7 +183,10 @@ async def test_an_answer_that_can_not_mirror_its_message_is_given_without_and_ta
     with monkeypatch.context() as patch:
         patch.setattr(answers, "acknowledge", broken)
         answer = await sender.exchange(adt("1"))
+        with full_disk():
+            refusal = await sender.exchange(adt("2"))
     assert (code(answer), fields(answer, "MSA")[2]) == ("AA", "")
+    assert (code(refusal), fields(refusal, "MSA")[2]) == ("AR", "")
     assert code(await sender.exchange(adt("2"))) == "AA"
 
 

@@ -54,6 +54,36 @@ async def test_junk_between_frames_is_counted_and_recorded_as_a_deviation(
     assert feed.counts.deviations["junk-before-frame"] == 2
 
 
+async def test_a_byte_order_mark_inside_a_frame_is_accepted_and_recorded(feed: Feed, sender: Sender) -> None:
+    payload = "\ufeff".encode() + adt("1")
+    assert code(await sender.exchange(payload)) == "AA"
+    (entry,) = feed.entries()
+    assert entry.payload == payload
+    assert "byte-order-mark" in entry.deviations
+
+
+@pytest.mark.parametrize(
+    ("data", "answered", "stored"),
+    [
+        pytest.param(b"left over\r\n" + frame(adt("1")), ["1"], [adt("1")], id="junk that is left over"),
+        pytest.param(frame(adt("1") + b"NTE|1||" + b"x" * 70_000), ["1"], None, id="a message of 70 kB"),
+        pytest.param(frame(adt("1", pid="PID|1||5||M\u00dcLLER")), ["1"], None, id="a byte that is not ASCII"),
+        pytest.param(START + adt("1") + END + frame(adt("2")), ["1", "2"], [adt("1"), adt("2")], id="1C without 0D"),
+        pytest.param(START + adt("1")[:80] + frame(adt("2")), ["2"], [adt("2")], id="a frame that was cut off"),
+        pytest.param(frame(adt("1")) + frame(adt("2")), ["1", "2"], [adt("1"), adt("2")], id="two frames in a packet"),
+    ],
+)
+async def test_what_other_servers_lose_merge_or_break_at_is_stored_and_answered_once_each(
+    feed: Feed, sender: Sender, data: bytes, answered: list[str], stored: list[bytes] | None
+) -> None:
+    await sender.write(data)
+    answers = [await sender.answer() for _ in answered]
+    assert [(code(answer), fields(answer, "MSA")[2]) for answer in answers] == [("AA", one) for one in answered]
+    assert await sender.silent()
+    assert [entry.payload for entry in feed.entries()] == (stored or [data[1:-2]])
+    assert code(await sender.exchange(adt("9"))) == "AA"
+
+
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 async def test_other_segment_terminators_are_accepted(sender: Sender, end: bytes) -> None:
     assert code(await sender.exchange(adt("1").replace(b"\r", end))) == "AA"

@@ -160,6 +160,42 @@ async def test_a_handshake_that_does_not_end_is_closed(
         assert await asyncio.to_thread(silent.recv, 1) == b""
 
 
+async def test_handshakes_beyond_the_limit_are_closed_at_once(
+    make_feed: MakeFeed, ours: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "_TURNED_AWAY_MAX", 3)
+    feed = await make_feed(listen={"tls": tls(ours), "connections_max": 2})
+    silent = [socket.create_connection(("127.0.0.1", feed.port), timeout=10) for _ in range(20)]
+    await eventually(lambda: feed.counts.connections_refused["too-many"] == 15)
+    for sock in silent:
+        sock.close()
+    await eventually(lambda: feed.counts.connections_refused["handshake"] == 5)
+    assert code(await (await feed.sender(tls=client(ours))).exchange(adt("1"))) == "AA"
+
+
+async def test_no_hands_are_shaken_with_a_peer_outside_of_the_allowed_networks(
+    make_feed: MakeFeed, ours: Authority
+) -> None:
+    feed = await make_feed(listen={"tls": tls(ours), "allow": ["10.0.0.0/8"]})
+    with socket.create_connection(("127.0.0.1", feed.port), timeout=5) as sock:
+        assert await asyncio.to_thread(sock.recv, 1) == b""
+    assert feed.counts.connections_refused["not-allowed"] == 1
+
+
+async def test_an_authority_that_a_reload_takes_away_is_not_trusted_any_more(
+    make_feed: MakeFeed, ours: Authority, tmp_path: Path
+) -> None:
+    feed = await make_feed(listen={"tls": tls(ours, mutual=True)})
+    own = ours.issue("epic-prod")
+    assert code(await (await feed.sender(tls=client(ours, own))).exchange(adt("1"))) == "AA"
+    settings = tls(ours, mutual=True) | {"client_ca": str(Authority(tmp_path, "next").path)}
+    listen = feed.channel.listen.model_copy(update={"tls": type(feed.channel.listen.tls)(**settings)})
+    feed.listener.reconfigure(feed.channel.model_copy(update={"listen": listen}))
+    with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
+        await (await feed.sender(tls=client(ours, own))).exchange(adt("2"))
+    assert len(feed.entries()) == 1
+
+
 async def test_the_connection_too_many_is_told_over_tls_too(make_feed: MakeFeed, ours: Authority) -> None:
     feed = await make_feed(listen={"tls": tls(ours), "connections_max": 1})
     await (await feed.sender(tls=client(ours))).exchange(adt("1"))

@@ -14,6 +14,7 @@ from engine.domain.chart import Charts
 from engine.domain.delivery import DeadLetter, Stage
 from engine.domain.message import AckCode, Entry, EntryState
 from engine.domain.outcome import Outcome
+from engine.domain.partition import PARTITIONS
 from engine.hl7v2.ack import Verdict
 from engine.runtime.answers import Lane
 from engine.runtime.intake import Intake
@@ -179,7 +180,10 @@ class Feed:
     # --- the other side of the store ------------------------------------------------------------------------------
 
     def entries(self) -> list[Entry]:
-        return self.store.read_now(lambda conn: self.store.journal.after(conn, "adt", 0, 100_000))
+        journal = self.store.journal
+        return self.store.read_now(
+            lambda conn: journal.entries(conn, [id_ for id_, _ in journal.after(conn, "adt", 0, 100_000)])
+        )
 
     async def settled(self) -> list[Entry]:
         """The entries once the state of every answer is recorded."""
@@ -210,9 +214,10 @@ class Feed:
             for entry in entries
         ]
         cursor, self._position = self._position, entries[-1].id
+        moves = dict.fromkeys(range(PARTITIONS), (cursor, self._position))
         recorder, now = self._worker.recorder, SystemClock().now()
         await self._worker.charts_ledger.write(
-            lambda conn: recorder.record(conn, outcomes, Charts(), channel="adt", cursor=cursor, now=now)
+            lambda conn: recorder.record(conn, outcomes, Charts(), channel="adt", moves=moves, now=now)
         )
         self.intake.late.have_outcomes([entry.id for entry in entries])
         return self._position

@@ -13,6 +13,7 @@ from engine.domain.delivery import Delivery, Operation
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.message import AckCode, AckState, EntryState, Receipt, Summary
 from engine.domain.outcome import Outcome
+from engine.domain.partition import PARTITIONS
 from engine.domain.patient import Identifier, Name, Patient
 from engine.domain.score import Band, Factor, Score
 from engine.domain.task import Task, TaskState
@@ -161,12 +162,18 @@ def record(
 ) -> int:
     """Record outcomes as the processor would; returns how many deliveries are new."""
     if cursor is None:
-        cursor = store.read_now(store.recorder.cursors).get(channel, 0)
+        cursor = positions(store).get(channel, 0)
     known = before or Charts()
+    moves = dict.fromkeys(range(PARTITIONS), (cursor, outcomes[-1].entry_id if outcomes else cursor))
     recorded = store.charts_ledger.write_now(
-        lambda conn: store.recorder.record(conn, outcomes, known, channel=channel, cursor=cursor, now=now)
+        lambda conn: store.recorder.record(conn, outcomes, known, channel=channel, moves=moves, now=now)
     )
     return recorded.deliveries
+
+
+def positions(store: Store) -> dict[str, int]:
+    """How far each channel is, all partitions together."""
+    return {channel: min(cursors.values()) for channel, cursors in store.read_now(store.recorder.cursors).items()}
 
 
 def queue(store: Store, *deliveries: Delivery, now: datetime = NOW) -> None:

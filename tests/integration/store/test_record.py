@@ -16,6 +16,7 @@ from store_builders import (
     load,
     outcome,
     patient,
+    positions,
     receipt,
     record,
     score,
@@ -42,7 +43,7 @@ def stored(store, chart_id):
 
 def nothing_written(store):
     tables = (schema.outcome, schema.chart, schema.identifier, schema.delivery, schema.dead_letter, schema.task)
-    return all(rows(store, table) == 0 for table in tables) and store.read_now(store.recorder.cursors) == {}
+    return all(rows(store, table) == 0 for table in tables) and positions(store) == {}
 
 
 def merged(survivor, other):
@@ -190,7 +191,7 @@ def test_a_chart_that_somebody_changed_meanwhile_is_stale_and_nothing_is_written
         record(store, outcome(2, again, deliveries=(delivery("k1"),)), before=known)
     assert caught.value.chart_ids == ("chart-1",)
     assert rows(store, schema.outcome) == 1
-    assert store.read_now(store.recorder.cursors) == {CHANNEL: 1}
+    assert positions(store) == {CHANNEL: 1}
     assert due(store) == []
     assert stored(store, "chart-1").tasks[0].assignee == "dr-lee"
 
@@ -215,7 +216,7 @@ def test_two_processors_never_both_advance(store):
             record(store, outcome(4, chart()), cursor=cursor)
     assert rows(store, schema.chart) == 0
     record(store, outcome(4), cursor=2)
-    assert store.read_now(store.recorder.cursors) == {CHANNEL: 4}
+    assert positions(store) == {CHANNEL: 4}
 
 
 def test_a_second_store_cannot_record_what_the_first_has_recorded(site):
@@ -229,7 +230,7 @@ def test_a_second_store_cannot_record_what_the_first_has_recorded(site):
 def test_channels_advance_by_themselves(store):
     record(store, outcome(1), outcome(5))
     record(store, outcome(2), channel="lab")
-    assert store.read_now(store.recorder.cursors) == {CHANNEL: 5, "lab": 2}
+    assert positions(store) == {CHANNEL: 5, "lab": 2}
 
 
 @pytest.mark.parametrize("order", [(2, 1), (1, 1), (0, 1)])
@@ -355,7 +356,7 @@ def test_deliveries_have_ids_in_the_order_of_the_outcomes(store):
 
 def test_an_empty_batch_moves_nothing(store):
     assert record(store) == 0
-    assert store.read_now(store.recorder.cursors) == {}
+    assert positions(store) == {}
 
 
 def test_a_large_batch_of_many_patients_is_recorded_whole(store):

@@ -14,7 +14,10 @@ REFUSAL = Refusal(error="unsupported-version", text="this version is not accepte
 
 
 def entries(store, position=0, limit=100, channel=CHANNEL):
-    return store.read_now(lambda conn: store.journal.after(conn, channel, position, limit))
+    def read(conn):
+        return store.journal.entries(conn, [id_ for id_, _ in store.journal.after(conn, channel, position, limit)])
+
+    return store.read_now(read)
 
 
 def find(store, **conditions):

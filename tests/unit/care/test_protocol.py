@@ -65,7 +65,7 @@ def plan(
         calendar=CALENDAR,
         now=now,
         key=key,
-    )
+    ).tasks
 
 
 def replan(tasks: tuple[Task, ...], band: Band | None = Band.HIGH, **changes: Any) -> tuple[Task, ...]:
@@ -207,6 +207,20 @@ def test_a_corrected_discharge_time_moves_the_due_times() -> None:
 DAYS = st.integers(0, 60)
 
 
+@pytest.mark.parametrize("disposition", ["01", "03", "07", "50", "21", ""])
+def test_a_discharge_that_is_too_old_asks_for_nothing(disposition: str) -> None:
+    last, first = NOW + timedelta(days=30), NOW + timedelta(days=30, seconds=1)
+    assert plan(now=last, disposition=disposition)
+    assert plan(now=first, disposition=disposition) == ()
+
+
+def test_what_was_asked_for_in_time_is_still_wanted_when_the_discharge_is_old() -> None:
+    tasks = replan((), Band.MODERATE)
+    later = replan(tasks, Band.HIGH, now=NOW + timedelta(days=40))
+    assert kinds(later) == kinds(tasks)
+    assert kinds(later, TaskState.RETRACTED) == []
+
+
 @given(DAYS, st.sampled_from([*Band, None]), st.sampled_from(["01", "06", "03", "07", "50", "21", ""]))
 def test_no_task_is_born_overdue(days_late: int, band: Band | None, disposition: str) -> None:
     now = NOW + timedelta(days=days_late)
@@ -294,6 +308,8 @@ def test_reconcile_is_idempotent_adds_once_and_touches_open_tasks_only(
         ("kind: specialist_follow_up", "kind: pcp_follow_up", "plans.home_plan.high[2]"),
         ("kind: specialist_follow_up", "kind: tcm_contact", "plans.home_plan.high[2]"),
         ("classes: [I, OBS]", "classes: []", "classes"),
+        ("discharge_age_days_max: 30", "discharge_age_days_max: 13", "discharge_age_days_max"),
+        ("due: {business_days: 2}", "due: {business_days: 9}", "discharge_age_days_max"),
         ("assignee: pharmacist", "assignee: The Pharmacist", "plans.home_plan.high[0].assignee"),
     ],
 )

@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from held_leases import held_leases
+
 from engine.bootstrap import compile_site, open_store, recorded_configuration
 from engine.cli import app
 from engine.clock import FixedClock
@@ -106,6 +108,7 @@ class Site:
                 store,
                 compile_site(configuration, store.keys),
                 self.clock,
+                held_leases(store),
                 recompile=lambda version: recorded_configuration(store, snapshot.base, version),
                 on_outcomes=_nobody,
                 tally=Tally(),

@@ -185,6 +185,19 @@ def test_an_open_score_sends_the_points_that_are_proven():
     assert (row.fields["ReadmissionRiskScore__c"], row.fields["ReadmissionRiskScoreMax__c"]) == (11, 15)
 
 
+def test_a_withdrawn_score_takes_flag_and_points_back():
+    withdrawn = score_payload(decides=True) | {"withdrawn": True}
+    row = shipped().row(Operation.UPSERT_SCORE, withdrawn, NOW)
+    high = shipped().row(Operation.UPSERT_SCORE, score_payload(decides=True) | {"withdrawn": False}, NOW)
+    assert row is not None
+    assert high is not None
+    assert (row.object, row.key) == ("Account", "MRN:1001")
+    assert row.fields.pop("HighRiskFlag__c") is False
+    assert row.fields.pop("LastSync__c") is not None
+    assert set(row.fields.values()) == {None}
+    assert {*row.fields, "HighRiskFlag__c", "LastSync__c"} == set(high.fields)
+
+
 def test_a_score_that_does_not_decide_is_not_sent():
     assert shipped().row(Operation.UPSERT_SCORE, score_payload(decides=False), NOW) is None
     assert shipped().row(Operation.UPSERT_SCORE, score_payload(decides=True), NOW) is not None

@@ -40,3 +40,15 @@ def test_a_template_gives_the_same_bytes(
     assert acknowledge(header, verdict, now=now, control_id="H17") == ack._compose(
         header, verdict, time, b"H17", header.raw(10)
     )
+
+
+def test_a_header_of_great_length_is_mirrored_and_not_remembered() -> None:
+    ack._template.cache_clear()
+    now = datetime(2026, 1, 5, tzinfo=UTC)
+    for number in range(3):
+        long = b"E" * 100_000 + str(number).encode()
+        header = read_header(b"MSH|^~\\&|" + long + b"|F|||2026||ADT^A01|7|P|2.5\r")
+        assert long in acknowledge(header, Verdict(code=AckCode.AA), now=now, control_id="H1")
+        header = read_header(b"MSH|^~\\&|A|F|||2026||ADT^" + long + b"|7|P|2.5\r")
+        assert long in acknowledge(header, Verdict(code=AckCode.AA), now=now, control_id="H1")
+    assert ack._template.cache_info().currsize == 0

@@ -17,6 +17,7 @@ from engine.hl7v2.batch import (
     HEADER_MISSING,
     TRAILER_MISSING,
     Batch,
+    BatchTooLongError,
     answer,
     messages_in,
     split,
@@ -124,6 +125,26 @@ def test_a_batch_with_lf_or_crlf_is_split() -> None:
 
 def test_an_empty_batch_is_a_batch() -> None:
     assert batch_of(FHS + BHS + b"BTS|0\rFTS|1\r").messages == ()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        pytest.param(FHS + BHS + ONE + TWO + OTHER + b"BTS|3\rFTS|1\r", id="messages"),
+        pytest.param(FHS + BHS * 20, id="lines around messages"),
+        pytest.param(b"FHS\r" * 500_000, id="a whole frame of such lines"),
+    ],
+)
+def test_a_batch_over_the_limit_is_an_error_before_it_is_taken_apart(payload: bytes) -> None:
+    with pytest.raises(BatchTooLongError):
+        split(payload, messages_max=2)
+
+
+def test_a_batch_at_the_limit_is_taken_whatever_stands_around_its_messages() -> None:
+    payload = FHS + BHS + ONE + b"BTS|1\r" + BHS + TWO + b"BTS|1\rFTS|2\r"
+    batch = split(payload, messages_max=2)
+    assert batch is not None
+    assert len(batch.messages) == 2
 
 
 def test_one_batch_acknowledgment_mirrors_the_headers_and_holds_every_answer_in_its_batch() -> None:

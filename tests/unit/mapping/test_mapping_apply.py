@@ -418,6 +418,34 @@ def test_event_times_are_read_whatever_the_mapping_names(compiled: Compiled, bui
     assert mapped.pv1_present is True
 
 
+def test_the_same_field_in_another_message_is_read_with_that_messages_delimiters_and_charset(
+    shipped: Mapping, build: Build
+) -> None:
+    name = r"Doe^Ja\XC3A9\*X"
+    diagnosis = "DG1|1||I10^Hypertension*I50^I10"
+    usual = shipped.apply(build("PID|||7^^^MRN^MR||" + name, diagnosis))
+    star = shipped.apply(
+        build("PID|||7*^*^*^MRN*MR||" + name, diagnosis, msh=r"MSH|*~\&|A|B|C|D|20260715||ADT*A01|1|P|2.5")
+    )
+    latin = r"MSH|^~\&|A|B|C|D|20260715||ADT^A01|1|P|2.5||||||8859/1"
+    other = shipped.apply(build("PID|||7^^^MRN^MR||" + name, diagnosis, msh=latin))
+    names = [mapped.patient["name"] for mapped in (usual, star, other)]
+    assert names == [
+        Name(family="Doe", given="Ja\u00e9*X"),
+        Name(family="Doe^Ja\u00e9", given="X"),
+        Name(family="Doe", given="Ja\u00c3\u00a9*X"),
+    ]
+    codes = [mapped.encounter["diagnoses"][0].code for mapped in (usual, star, other)]
+    assert codes == ["I10", "I10^Hypertension", "I10"]
+
+
+def test_what_is_noted_of_a_field_is_noted_again_in_the_next_message(shipped: Mapping, build: Build) -> None:
+    segments = ("PID|||7^^^MRN^MR||Doe||||||||12", "DG1|1", "DG1|2||^text only", "PR1|1||0DT^X^I10||20261399")
+    first, second = (shipped.apply(build(*segments)) for _ in range(2))
+    noted = ("invalid-phone:PID-13", "item-without-code:DG1-3.1", "invalid-time:PR1-5")
+    assert first.deviations == second.deviations == noted
+
+
 def test_what_is_mapped_cannot_be_printed(shipped: Mapping) -> None:
     mapped = shipped.apply(read("adt_a01_admission"))
     assert "Testperson" not in repr(mapped)

@@ -22,6 +22,19 @@ def repetition(text: str) -> Repetition:
     return message.segments("PID")[0].repetitions(3)[0]
 
 
+def test_what_was_read_is_remembered_unless_it_is_long() -> None:
+    calls: list[tuple[str, int]] = []
+
+    @functions.remembered(2)
+    def read(text: str, other: int) -> int:
+        calls.append((text, other))
+        return len(text) + other
+
+    long = "x" * 100_000
+    assert [read("abc", 1), read("abc", 1), read("abc", 2), read(long, 1), read(long, 1)] == [4, 4, 5, 100_001, 100_001]
+    assert calls == [("abc", 1), ("abc", 2), (long, 1), (long, 1)]
+
+
 # --- dates and times
 
 
@@ -159,6 +172,24 @@ def test_what_is_not_one_whole_number_is_no_phone(text: str) -> None:
 def test_any_text_is_a_possible_phone_number_or_none(text: str) -> None:
     number = e164(text, "US")
     assert number is None or phonenumbers.is_possible_number(phonenumbers.parse(number))
+
+
+@given(
+    st.sampled_from(["US", "CA"]),
+    st.sampled_from(
+        ["{}{}{}", "({}){}-{}", "({}) {}-{}", "{}-{}-{}", "{}.{}.{}", "+1{}{}{}", "+1({}){}{}", "{} {} {}"]
+    ),
+    st.integers(200, 999),
+    st.integers(0, 999),
+    st.integers(0, 9999),
+)
+def test_a_north_american_number_is_what_phonenumbers_makes_of_it(
+    region: str, form: str, area: int, exchange: int, line: int
+) -> None:
+    text = form.format(area, f"{exchange:03}", f"{line:04}")
+    number = phonenumbers.parse(text, region)
+    assert phonenumbers.is_possible_number(number)
+    assert e164(text, region) == phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 
 @pytest.mark.parametrize(

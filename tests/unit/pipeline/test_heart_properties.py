@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from engine.domain.chart import Chart
 from engine.domain.delivery import Operation
-from engine.domain.encounter import EncounterStatus
+from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.message import EntryState
 from engine.domain.outcome import Outcome
 from engine.domain.shapes import encounter_shape, patient_shape, plain, task_shape
 from engine.domain.task import TaskState
+from engine.pipeline.plan import came_at
 
 CHF = "DG1|1||I50.9^Heart failure^I10|||F"
 DIABETES = "DG1|2||E11.9^Diabetes^I10|||F"
@@ -70,6 +71,20 @@ HISTORIES = {
         event("A13", 9),
         event("A03", 10, **left(10)),
     ),
+    "a death by disposition, and a PID-30 that always says no": (
+        *STAY[:5],
+        event("A03", 8, "V1", CHF, pid={30: "N"}, **left(8, "20")),
+        event("A08", 9, "V1", CHF, pid={30: "N"}, **left(8, "20")),
+        event("A31", 10, None, pid={30: "N"}),
+    ),
+    "a death by disposition that a later stay disproves": (
+        *STAY[:5],
+        event("A03", 8, "V1", CHF, pid={30: "N"}, **left(8, "20")),
+        event("A01", 12, "V2", CHF, since=12, pid={30: "N"}),
+        event("A03", 14, "V2", CHF, since=12, pid={30: "N"}, **left(14)),
+    ),
+    "a disposition that says still here after the discharge": (*STAY, event("A08", 10, "V1", CHF, **left(10, "30"))),
+    "a stay that is no inpatient's after all": (*STAY, event("A08", 10, "V1", CHF, _2="O", **left(8))),
     "a readmission": (*STAY, AGAIN, event("A03", 14, "V2", CHF, since=12, **left(14, "06"))),
     "a readmission cancelled": (*STAY, AGAIN, event("A11", 13, "V2", since=12)),
     "a readmission by way of the emergency department": (
@@ -173,6 +188,8 @@ class Mirror:
         self.patients: dict[str, Any] = {}
         self.encounters: dict[str, Any] = {}
         self.scores: dict[tuple[str, str], Any] = {}
+        self.deciding: dict[str, tuple[str, str] | None] = {}
+        """The place for one risk that a patient has, and whose score stands in it."""
         self.tasks: dict[str, Any] = {}
         self.seen: set[str] = set()
 
@@ -191,6 +208,10 @@ class Mirror:
                 case Operation.UPSERT_SCORE:
                     key = (body["score"]["encounter"], body["score"]["model"])
                     self.scores[key] = (body["patient_key"], body["score"])
+                    if body["withdrawn"]:
+                        del self.scores[key]
+                    if body["decides"]:
+                        self.deciding[body["patient_key"]] = None if body["withdrawn"] else key
                 case Operation.UPSERT_TASK:
                     self.tasks[body["task"]["id"]] = body["task"]
 
@@ -211,6 +232,10 @@ def as_json(value: Any) -> Any:
     return msgspec.json.decode(msgspec.json.encode(value))
 
 
+def by_arrival(stay: Encounter) -> tuple[float, str]:
+    return came_at(stay), stay.key
+
+
 @given(st.lists(messages(), min_size=1, max_size=12))
 @settings(max_examples=150, deadline=None)
 def test_whatever_arrives_destinations_hold_what_the_charts_hold(history: list[bytes]) -> None:
@@ -222,6 +247,10 @@ def test_whatever_arrives_destinations_hold_what_the_charts_hold(history: list[b
     assert mirror.patients == wanted.patients
     assert mirror.encounters == wanted.encounters
     assert mirror.scores == wanted.scores
+    for chart in living:
+        scored = {score.encounter for score in chart.scores}
+        latest = max((stay for stay in chart.encounters if stay.key in scored), key=by_arrival, default=None)
+        assert mirror.deciding.get(chart.patient.key) == (latest and (latest.key, "lace"))
     assert mirror.tasks == wanted.tasks
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -492,6 +492,66 @@ def test_a_sender_whose_clock_is_far_ahead_does_not_freeze_the_chart(heart: Hear
     heart.now = NOW + timedelta(days=1)
     heart.send(adt("A31", at="20260307180000", pid={8: "F"}))
     assert heart.chart().patient.sex == "F"
+
+
+def replay(heart: Heart, entry: Entry) -> None:
+    again = msgspec.structs.replace(
+        entry, id=99, received_at=heart.now, first_received_at=entry.received_at, replay_of=entry.id
+    )
+    for chart in process(again, heart.channel, heart.charts, heart.now).charts:
+        heart.charts.add(chart)
+
+
+@pytest.mark.parametrize("clock", ["", "2026", "20990101000000"])
+def test_a_replay_is_no_newer_than_its_message_was(heart: Heart, clock: str) -> None:
+    old = heart.entry(adt("A31", at=clock, pid={8: "M"}))
+    heart.now = NOW + timedelta(hours=2)
+    heart.send(adt("A31", at=clock, pid={8: "F"}))
+    heart.now = NOW + timedelta(days=3)
+    replay(heart, old)
+    assert heart.chart().patient.sex == "F"
+
+
+AUTUMN = datetime(2026, 11, 1, 5, 0, tzinfo=UTC)
+"""01:00 in New York, daylight saving time; an hour later it is 01:00 again."""
+
+
+def test_a_discharge_in_the_repeated_hour_of_autumn_is_not_older_than_what_was_before_it(heart: Heart) -> None:
+    heart.now = AUTUMN + timedelta(minutes=50)
+    heart.send(adt("A01", at="20261101015000", pv1={4: "E"}))
+    heart.now = AUTUMN + timedelta(hours=1, minutes=10)
+    outcome = heart.send(adt("A03", at="20261101011000", pv1={36: "01"}))
+    encounter = heart.chart().encounters[0]
+    assert encounter.status is EncounterStatus.FINISHED
+    assert (encounter.admitted_at, encounter.discharged_at) == (
+        "2026-11-01T01:50:00-04:00",
+        "2026-11-01T01:10:00-05:00",
+    )
+    assert "stale-event" not in outcome.deviations
+
+
+def test_in_the_first_of_the_two_hours_of_autumn_nothing_is_taken_for_the_second(heart: Heart) -> None:
+    heart.now = AUTUMN + timedelta(minutes=50)
+    heart.send(adt("A01", at="20261101014959", pv1={4: "E"}))
+    heart.now = AUTUMN + timedelta(hours=2)
+    heart.send(adt("A03", at="20261101020000-0500", pv1={36: "01"}))
+    assert heart.chart().encounters[0].admitted_at == "2026-11-01T01:49:59-04:00"
+    assert heart.chart().encounters[0].status is EncounterStatus.FINISHED
+
+
+def test_an_offset_that_was_sent_is_taken_at_its_word_in_the_repeated_hour(heart: Heart) -> None:
+    heart.now = AUTUMN + timedelta(hours=5)
+    heart.send(adt("A01", at="20261101015000-0400", pv1={4: "E"}))
+    assert heart.chart().encounters[0].admitted_at == "2026-11-01T01:50:00-04:00"
+
+
+def test_a40_the_other_way_round_leaves_the_key_that_destinations_know(heart: Heart) -> None:
+    heart.send(adt("A31", at="20260301120000", pid3="1^^^MRN^MR"))
+    heart.send(merge("1", "2"))
+    outcome = heart.send(merge("2", "1", at="20260310120000"))
+    assert outcome.patient_key == "MRN:1"
+    assert heart.chart("2").id == heart.chart("1").id
+    assert "merge-reversed" in outcome.deviations
 
 
 def test_a_refused_entry_becomes_a_dead_letter_of_the_intake(heart: Heart) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +186,119 @@ def test_emergency_visits_are_those_of_6_months_without_the_one_that_led_here(
     other = stay("VN:2", **{"class_": "E", "status": EncounterStatus.FINISHED, **visit})
     inputs = read(INDEX, other)
     assert (inputs.ed_visits_6m, inputs.admissions_12m) == (count, 0)
+
+
+def moved(key: str, begin: str, end: str, disposition: str = "02", **fields: Any) -> Encounter:
+    ended = {"status": EncounterStatus.FINISHED, "disposition": disposition}
+    return stay(key, admitted_at=f"2026-{begin}-05:00", discharged_at=f"2026-{end}-05:00", **{**ended, **fields})
+
+
+@pytest.mark.parametrize("disposition", ["02", "05", "43", "66", "82"])
+def test_stays_that_transfers_join_are_one_earlier_admission(disposition: str) -> None:
+    chain = (
+        moved("VN:7", "01-05T10:00", "01-07T10:00", disposition),
+        moved("VN:8", "01-07T15:00", "01-09T10:00", disposition),  # at another hospital
+        moved("VN:9", "01-10T09:00", "01-12T10:00", "01"),  # and back
+    )
+    assert read(INDEX, *chain).admissions_12m == 1
+
+
+def test_the_stay_that_a_transfer_ended_is_no_earlier_admission_to_the_stay_it_led_to() -> None:
+    chain = (moved("VN:8", "02-20T10:00", "02-25T10:00"), moved("VN:9", "02-25T12:00", "02-28T20:00"))
+    assert read(INDEX, *chain).admissions_12m == 0
+    assert read(INDEX, *chain, moved("VN:7", "01-01T10:00", "01-05T10:00", "01")).admissions_12m == 1
+
+
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        moved("VN:9", "02-20T10:00", "02-27T10:00"),  # two days before
+        moved("VN:9", "02-20T10:00", "02-28T20:00", "01"),  # no transfer
+        moved("VN:9", "02-20T10:00", "02-28T20:00", "01", status=EncounterStatus.ACTIVE),
+    ],
+)
+def test_an_admission_of_its_own_is_counted(earlier: Encounter) -> None:
+    assert read(INDEX, earlier).admissions_12m == 1
+
+
+def test_an_episode_that_began_more_than_a_year_before_is_not_counted() -> None:
+    old = stay(
+        "VN:8",
+        status=EncounterStatus.FINISHED,
+        admitted_at="2025-02-27T10:00-05:00",
+        discharged_at="2025-03-02T10:00-05:00",
+        disposition="02",
+    )
+    assert read(INDEX, old, stay("VN:9", admitted_at="2025-03-02T12:00-05:00")).admissions_12m == 0
+
+
+def test_an_emergency_visit_elsewhere_that_ended_in_a_transfer_here_is_the_one_that_led_here() -> None:
+    visit = moved("VN:9", "02-28T22:00", "03-01T08:00", class_="E")
+    assert read(INDEX, visit).ed_visits_6m == 0
+    assert read(INDEX, msgspec.structs.replace(visit, disposition="01")).ed_visits_6m == 1
+
+
+MOMENTS = st.integers(0, 400 * 24).map(lambda hours: datetime(2025, 1, 25, tzinfo=UTC) + timedelta(hours=hours))
+STAYS = st.lists(
+    st.tuples(
+        st.sampled_from(["I", "E", "O"]),
+        st.sampled_from(list(EncounterStatus)),
+        st.sampled_from([None, "01", "02", "09"]),
+        MOMENTS,
+        st.integers(0, 100),
+    ),
+    max_size=12,
+)
+
+
+@given(STAYS)
+def test_history_counts_what_each_stay_asked_for_itself_would_count(drawn: list[tuple[Any, ...]]) -> None:
+    earlier = [
+        stay(
+            f"VN:{number + 10}",
+            class_=class_,
+            status=status,
+            disposition=disposition,
+            admitted_at=at.isoformat(),
+            discharged_at=(at + timedelta(hours=hours)).isoformat(),
+        )
+        for number, (class_, status, disposition, at, hours) in enumerate(drawn)
+    ]
+    chart = Chart(id="c1", patient=Patient(), encounters=(INDEX, *earlier))
+    admitted = datetime.fromisoformat(str(INDEX.admitted_at))
+    inputs = inputs_of(chart, INDEX, now=NOW, observed_since=SINCE, tables=TABLES)
+    assert (inputs.admissions_12m, inputs.ed_visits_6m) == (
+        len(episodes(earlier, admitted)),
+        sum(is_visit_before(visit, admitted) for visit in earlier),
+    )
+
+
+def span(encounter: Encounter) -> tuple[datetime, datetime]:
+    return datetime.fromisoformat(str(encounter.admitted_at)), datetime.fromisoformat(str(encounter.discharged_at))
+
+
+def has_come(encounter: Encounter) -> bool:
+    return encounter.status not in {EncounterStatus.PLANNED, EncounterStatus.CANCELLED}
+
+
+def episodes(earlier: list[Encounter], admitted: datetime) -> set[datetime]:
+    """The slow way: follow each stay back through the transfers that led to it."""
+    stays = [e for e in earlier if e.class_ == "I" and has_come(e)]
+
+    def begin(at: datetime) -> datetime:
+        led = [s for s in stays if s.disposition == "02" and span(s)[0] < at <= span(s)[1] + timedelta(hours=24)]
+        return min((begin(span(s)[0]) for s in led), default=at)
+
+    begins = {begin(span(s)[0]) for s in stays if span(s)[0] < admitted}
+    return {at for at in begins if at >= admitted - timedelta(days=365)} - {begin(admitted)}
+
+
+def is_visit_before(visit: Encounter, admitted: datetime) -> bool:
+    at, ended = span(visit)
+    if visit.class_ != "E" or not has_come(visit) or not datetime(2025, 9, 1, 15, tzinfo=UTC) <= at < admitted:
+        return False
+    led_here = ended >= admitted or visit.disposition in {"02", "09"}
+    return not (led_here and admitted - at <= timedelta(hours=24))
 
 
 def test_six_months_before_the_end_of_a_long_month_is_the_end_of_a_short_one() -> None:

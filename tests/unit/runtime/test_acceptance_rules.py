@@ -90,6 +90,16 @@ def test_types_match_whole_or_by_wildcard(types: tuple[str, ...], given_type: st
     assert judge(Rules.of(channel), message(type=given_type)).refusal == refusal
 
 
+def test_a_message_type_of_great_length_is_refused_and_not_remembered() -> None:
+    acceptance._check_type.cache_clear()
+    for number in range(3):
+        judgement = judge(rules(), message(type=f"ADT^{'Z' * 100_000}{number}"))
+        assert judgement.refusal is None  # the channel takes every event
+        judgement = judge(rules(), message(type=f"{'Z' * 100_000}{number}^A01"))
+        assert judgement.refusal == acceptance.TYPE
+    assert acceptance._check_type.cache_info().currsize == 0
+
+
 def test_an_acknowledgment_is_owed_nothing_whatever_it_asks_for() -> None:
     for accept, application in itertools.product(CONDITIONS, CONDITIONS):
         judgement = judge(rules(mode="enhanced"), message(accept, application, type="ACK^A01"))

@@ -170,6 +170,28 @@ def test_a_process_seals_with_the_new_key_once_it_has_read_the_file_again(path, 
     assert int.from_bytes(other.seal("t.c:1", b"")[1:3]) == 2
 
 
+def test_other_keys_in_the_place_of_those_in_use_are_refused_and_change_nothing(path, keys, tmp_path):
+    """Sealing with them would make new values unreadable for the right keys, and hashes would find nothing again."""
+    before = keys.lookup("identity", "MRN", "", "1")
+    foreign = tmp_path / "foreign.json"
+    KeyRing.create(foreign).rotate()
+    path.write_bytes(foreign.read_bytes())
+    with pytest.raises(KeyMissingError, match="other keys"):
+        keys.reload()
+    with pytest.raises(KeyMissingError, match="key 2"):
+        keys.open("t.c:1", KeyRing.load(foreign).seal("t.c:1", b""))
+    assert int.from_bytes(keys.seal("t.c:1", b"")[1:3]) == 1
+    assert keys.lookup("identity", "MRN", "", "1") == before
+
+
+def test_a_key_that_was_taken_out_of_the_file_is_missed_by_a_reload(path, keys):
+    before = path.read_bytes()
+    keys.rotate()
+    path.write_bytes(before)
+    with pytest.raises(KeyMissingError, match="must keep every old one"):
+        keys.reload()
+
+
 def test_hashes_stay_the_same_after_a_rotation(keys):
     before = keys.lookup("identity", "MRN", "", "1")
     keys.rotate()

@@ -58,7 +58,7 @@ def test_the_errors_of_a_driver_lose_their_texts_and_values(tmp_path):
         conn.execute(text("INSERT INTO journal.t VALUES ('MARKER')"))
         with pytest.raises(StoreError) as caught, translated():
             conn.execute(text("INSERT INTO journal.t VALUES (:a)"), {"a": "MARKER"})
-        assert str(caught.value) == "the store refused what was asked (SQLITE_CONSTRAINT)"
+        assert str(caught.value) == "another writer has made this row meanwhile (SQLITE_CONSTRAINT)"
         assert caught.value.__suppress_context__
         with pytest.raises(DBAPIError) as raw:
             conn.execute(text("INSERT INTO journal.t VALUES (:a)"), {"a": "MARKER"})

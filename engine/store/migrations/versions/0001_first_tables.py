@@ -43,10 +43,12 @@ def _journal() -> None:
         sa.Column("replay_root", sa.BigInteger(), nullable=True),
         sa.Column("config_as_of", sa.Text(), nullable=True),
         sa.Column("flagged_duplicate_of", sa.BigInteger(), nullable=True),
+        sa.Column("partition", sa.SmallInteger(), nullable=False),
+        sa.Column("node", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         schema=JOURNAL,
     )
-    op.create_index("entry_channel", "entry", ["channel", "id"], schema=JOURNAL)
+    op.create_index("entry_channel", "entry", ["channel", "id", "partition"], schema=JOURNAL)
     op.create_index("entry_message_key", "entry", ["message_key"], schema=JOURNAL)
     op.create_index("entry_owed", "entry", ["id"], schema=JOURNAL, **_only("ack_state = 'owed'"))
     op.create_table(
@@ -72,6 +74,7 @@ def _journal() -> None:
         sa.Column("received_at", sa.BigInteger(), nullable=False),
         sa.Column("ack", sa.Text(), nullable=True),
         sa.Column("ack_state", sa.Text(), nullable=False),
+        sa.Column("node", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         schema=JOURNAL,
     )
@@ -115,8 +118,18 @@ def _charts() -> None:
     op.create_table(
         "cursor",
         sa.Column("channel", sa.Text(), nullable=False),
+        sa.Column("partition", sa.SmallInteger(), autoincrement=False, nullable=False),
         sa.Column("position", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("channel"),
+        sa.PrimaryKeyConstraint("channel", "partition"),
+        schema=CHARTS,
+    )
+    op.create_table(
+        "worker",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("backend_pid", sa.Integer(), nullable=False),
+        sa.Column("backend_start", sa.BigInteger(), nullable=False),
+        sa.Column("seen_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
         schema=CHARTS,
     )
     op.create_table(

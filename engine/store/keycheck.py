@@ -1,0 +1,39 @@
+"""Whether a store and a key file belong together, asked when a daemon opens the store."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Connection, select
+
+from engine.errors import KeyMissingError, TamperedError
+from engine.store.keys import KeyRing
+from engine.store.schema import payload
+
+_LOOKED_AT: Final = 8
+"""The newest entries. Several, because one of them may be damaged."""
+
+
+def check_keys(conn: Connection, keys: KeyRing) -> None:
+    """Raises KeyMissingError when what was stored last can't be opened with these keys.
+
+    With the keys of another site a daemon would find no patient again, make every chart anew beside the old one, and
+    seal what it receives so that the right keys can't open it.
+    """
+    newest = conn.execute(
+        select(payload.c.entry_id, payload.c.head).order_by(payload.c.entry_id.desc()).limit(_LOOKED_AT)
+    ).all()
+    missing: KeyMissingError | None = None
+    for row in newest:
+        try:
+            keys.open(f"payload.head:{row.entry_id}", row.head)
+        except KeyMissingError as error:
+            missing = missing or error
+        except TamperedError:
+            continue
+        else:
+            return
+    if newest:
+        raise missing or KeyMissingError(
+            "the key file is not the one that this store was sealed with: put that one back in its place"
+        )

@@ -1,0 +1,116 @@
+"""Putting a buried delivery back into the outbox without telling its destination old news.
+
+A buried delivery lets those behind it go on, so when it is put back, later ones may have been made: what it says of a
+phone or of a status can be out of date, and so can the patient it names, who was merged. A delivery of an object
+therefore goes out with what is true now; of a message that is forwarded there is no newer form, so one that later
+messages of the patient have overtaken goes out only when a person says so.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+from sqlalchemy import Connection, bindparam, literal_column, select
+
+from engine.domain.chart import Chart
+from engine.domain.delivery import DeliveryState, Operation, QueuedDelivery
+from engine.errors import StoreError
+from engine.pipeline.deliver import Gone, as_of_now, subject
+from engine.store.charts import ChartStore, family
+from engine.store.keys import KeyRing
+from engine.store.outbox import Outbox, Renewed, take_lock
+from engine.store.schema import delivery, outcome
+from engine.store.statements import Listed
+
+
+class Requeued(StrEnum):
+    """What became of a buried delivery that was to be put back."""
+
+    AS_IT_WAS = "as_it_was"
+    """It still says what is true."""
+    RENEWED = "renewed"
+    """It says what is true now, under an idempotency key of its own."""
+    SUPERSEDED = "superseded"
+    """There is nothing to send any more: its object is gone. It stays dead."""
+
+
+_OVERTAKEN: Final = Listed(
+    outcome.c.chart_id,
+    lambda listed: (
+        select(literal_column("1"))
+        .select_from(outcome)
+        .join(delivery, delivery.c.entry_id == outcome.c.entry_id)
+        .where(
+            listed,
+            outcome.c.entry_id > bindparam("entry"),
+            delivery.c.destination == bindparam("destination"),
+            delivery.c.operation == Operation.FORWARD.value,
+            delivery.c.state == DeliveryState.DELIVERED.value,
+        )
+        .limit(literal_column("1"))
+    ),
+    ("entry", "destination"),
+)
+
+
+def requeue(
+    conn: Connection, keys: KeyRing, delivery_id: int, now: datetime, *, out_of_order: bool = False
+) -> Requeued:
+    """Put a buried delivery back; in a transaction of the charts' ledger.
+
+    out_of_order: forward a message although later ones of its patient have been delivered. Raises StoreError when the
+    delivery is not dead or can't be read, or when it must not go out as it is; then nothing was changed.
+    """
+    take_lock(conn)  # before the chart is read: whoever changes it from here on queues behind what this puts back
+    outbox = Outbox(keys)
+    queued = outbox.get(conn, delivery_id)
+    if queued is None or queued.state is not DeliveryState.DEAD:
+        raise StoreError(f"delivery {delivery_id} is not a dead one")
+    if queued.unreadable is not None:
+        raise StoreError(f"delivery {delivery_id} can't be read ({queued.unreadable}); replay its entry instead")
+    chart = ChartStore(keys).living(conn, queued.delivery.ordering_key)
+    line = queued.delivery.ordering_key if chart is None else chart.id
+    if queued.delivery.operation is Operation.FORWARD:
+        if chart is not None and not out_of_order and _overtaken(conn, queued, chart.id):
+            raise StoreError(
+                f"delivery {delivery_id} is a message, and later ones of its patient were delivered there since:"
+                " it could turn them back. Send it with --out-of-order, or discard it with a reason"
+            )
+        outbox.put_back(conn, delivery_id, now, ordering_key=line)
+        return Requeued.AS_IT_WAS
+    if chart is None:
+        raise StoreError(f"delivery {delivery_id} is of a patient whose chart is not there: what it says may be old")
+    try:
+        payload = _newest(conn, outbox, queued, chart)
+    except Gone:
+        return Requeued.SUPERSEDED
+    if payload is None:
+        outbox.put_back(conn, delivery_id, now, ordering_key=line)
+        return Requeued.AS_IT_WAS
+    key = keys.lookup("renewed", queued.delivery.idempotency_key, payload).hex()
+    outbox.put_back(conn, delivery_id, now, ordering_key=line, renewed=Renewed(payload=payload, idempotency_key=key))
+    return Requeued.RENEWED
+
+
+def _newest(conn: Connection, outbox: Outbox, queued: QueuedDelivery, chart: Chart) -> bytes | None:
+    """What is to be sent in place of the payload; none: the payload itself. Raises Gone.
+
+    Not newer than what waits in the line for the same object: it would be turned back by that for a while.
+    """
+    old = queued.delivery
+    about = subject(old.operation, old.payload)
+    for other in outbox.waiting_behind(conn, queued.id, old.destination, chart.id):
+        item = other.delivery
+        alike = item.operation is old.operation and other.unreadable is None
+        if alike and subject(item.operation, item.payload) == about:
+            return None if item.payload == old.payload else item.payload
+    payload = as_of_now(chart, old.operation, old.payload)
+    same = msgspec.json.decode(payload) == msgspec.json.decode(old.payload)
+    return None if same else payload
+
+
+def _overtaken(conn: Connection, queued: QueuedDelivery, chart_id: str) -> bool:
+    return bool(_OVERTAKEN.rows(conn, sorted(family(conn, {chart_id})), queued.entry_id, queued.delivery.destination))

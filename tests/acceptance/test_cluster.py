@@ -1,0 +1,218 @@
+"""Several nodes on one PostgreSQL with two standbys: nodes and the database are killed in turn, under load."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from harness import Daemon, Site
+from peers.postgres_cluster import PostgresCluster
+from test_kill import admission
+
+NODES = ("north", "south", "west")
+TAKEOVER_SECONDS_MAX = 10
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[PostgresCluster]:
+    cluster = PostgresCluster()
+    yield cluster
+    cluster.close()
+
+
+class Nodes:
+    """Three sites that share a database, its keys, and the folder that deliveries go to."""
+
+    def __init__(self, folder: Path, first: Site, url: str, make_daemon: Callable[..., Daemon]) -> None:
+        self.make_daemon = make_daemon
+        self.outbox = folder / "shared-outbox"
+        self.sites: dict[str, Site] = {}
+        for name in NODES:
+            site = Site(folder / name)
+            shutil.copytree(first.folder, site.folder)
+            site.edit(
+                "config.yaml",
+                (r"url: sqlite:\S+", f'url: "{url}"'),
+                (r"path: var/outbox", f"path: {self.outbox}"),
+                (r"(?m)^node: .*$", f"node: {name}\nworkers: 1"),
+            )
+            self.sites[name] = site
+        self.daemons: dict[str, Daemon] = {}
+
+    def start(self, name: str) -> Daemon:
+        self.daemons[name] = self.make_daemon(self.sites[name])
+        return self.daemons[name]
+
+    def start_all(self) -> None:
+        for name in NODES:
+            self.start(name)
+
+    def workers(self, name: str) -> list[int]:
+        pid = self.daemons[name].pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def lines(self) -> list[dict[str, object]]:
+        return [
+            json.loads(line) for file in sorted(self.outbox.glob("*.ndjson")) for line in file.read_text().splitlines()
+        ]
+
+
+class Load:
+    """Senders that go on for ever, and to the next node when theirs does not answer."""
+
+    def __init__(self, nodes: Nodes, senders: int = 6) -> None:
+        self._nodes = nodes
+        self._lock = threading.Lock()
+        self._next = 0
+        self._again: list[int] = []
+        self._stop = threading.Event()
+        self.acknowledged: set[int] = set()
+        self.refused = 0
+        self._threads = [threading.Thread(target=self._send, args=(index,), daemon=True) for index in range(senders)]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout=60)
+            assert not thread.is_alive()
+
+    def _send(self, turn: int) -> None:
+        while not self._stop.is_set():
+            turn += 1
+            number = 0
+            try:
+                with self._nodes.daemons[NODES[turn % len(NODES)]].connection() as sender:
+                    sender.socket.settimeout(30)
+                    while not self._stop.is_set():
+                        with self._lock:
+                            if self._again:
+                                number = self._again.pop()
+                            else:
+                                self._next += 1
+                                number = self._next
+                        answer = sender.exchange(admission(number))
+                        with self._lock:
+                            if f"MSA|AA|C{number}".encode() in answer:
+                                self.acknowledged.add(number)
+                            else:
+                                assert f"MSA|AR|C{number}".encode() in answer, answer
+                                self.refused += 1
+                                self._again.append(number)
+                        number = 0
+            except OSError:
+                if number:
+                    with self._lock:
+                        self._again.append(number)
+                time.sleep(0.1)
+
+
+@pytest.fixture
+def nodes(tmp_path: Path, site: Site, make_daemon: Callable[..., Daemon], cluster: PostgresCluster) -> Nodes:
+    return Nodes(tmp_path, site, cluster.url(cluster.new_database()), make_daemon)
+
+
+def check_nothing_lost_nothing_twice(nodes: Nodes, load: Load) -> None:
+    name = next(iter(nodes.daemons))
+    ledger = nodes.daemons[name].settled(seconds=120)
+    assert all(row["balanced"] for row in ledger), ledger
+    listed = nodes.sites[name].json("messages", "list", "--limit", "1000000")
+    by_control = Counter(message["control_id"] for message in listed)
+    missing = {number for number in load.acknowledged if f"C{number}" not in by_control}
+    assert not missing, "acknowledged and lost"
+    assert max(by_control.values()) == 1, "the same message is in the journal twice"
+    assert {message["state"] for message in listed} == {"processed"}
+    keys = Counter(line["idempotency_key"] for line in nodes.lines())
+    assert max(keys.values()) == 1, "delivered twice under one idempotency key"
+    patients = Counter(
+        line["patient"]["key"]
+        for line in nodes.lines()
+        if line["operation"] == "upsert_patient"  # type: ignore[index]
+    )
+    assert set(patients) == {f"MRN:{message['control_id'][1:]}" for message in listed}
+    assert max(patients.values()) == 1
+
+
+def test_three_nodes_share_the_work_and_each_may_be_killed(nodes: Nodes) -> None:
+    nodes.start_all()
+    load = Load(nodes)
+    moments = random.Random(7)
+    for name in NODES:
+        time.sleep(moments.uniform(1.0, 2.0))
+        nodes.daemons[name].kill()
+        time.sleep(moments.uniform(1.0, 2.0))
+        nodes.start(name)
+    time.sleep(1)
+    load.stop()
+    assert len(load.acknowledged) > 200, "the load was no load"
+    check_nothing_lost_nothing_twice(nodes, load)
+    for daemon in nodes.daemons.values():
+        assert daemon.stop() == 0
+
+
+def test_a_duplicate_sent_to_another_node_is_a_duplicate(nodes: Nodes) -> None:
+    nodes.start_all()
+    answers = [nodes.daemons[name].send(admission(1))[0] for name in NODES]
+    assert all(b"MSA|AA|C1" in answer for answer in answers)
+    [row] = nodes.daemons["north"].settled()
+    assert (row["received"], row["processed"], row["duplicates"]) == (3, 1, 2)
+
+
+@pytest.mark.parametrize("how", ["killed", "hangs"])
+def test_the_work_of_a_node_that_stops_is_taken_over_within_seconds(nodes: Nodes, how: str) -> None:
+    nodes.start_all()
+    time.sleep(3)  # all partitions are shared out
+    for pid in [*nodes.workers("north"), nodes.daemons["north"].pid]:
+        os.kill(pid, signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+    began = time.monotonic()
+    try:
+        # Enough patients that some are in partitions that were the stopped node's.
+        answers = nodes.daemons["south"].send(*[admission(number) for number in range(1, 61)])
+        assert all(b"MSA|AA|" in answer for answer in answers)
+        [row] = nodes.daemons["south"].settled(seconds=60)
+        assert row["processed"] == 60
+        assert time.monotonic() - began < TAKEOVER_SECONDS_MAX * 2  # the commands themselves take their time here
+    finally:
+        for pid in [*nodes.workers("north"), nodes.daemons["north"].pid] if how == "hangs" else []:
+            os.kill(pid, signal.SIGCONT)
+    if how == "hangs":  # it wakes up, finds that it owns nothing, and takes its part again
+        time.sleep(3)
+        nodes.daemons["north"].send(*[admission(number) for number in range(61, 91)])
+        [row] = nodes.daemons["north"].settled(seconds=60)
+        assert row["processed"] == 90
+        assert max(Counter(line["idempotency_key"] for line in nodes.lines()).values()) == 1
+
+
+def test_two_daemons_of_one_name_are_not_allowed(nodes: Nodes) -> None:
+    nodes.start("north")
+    nodes.sites["south"].edit("config.yaml", (r"node: south", "node: north"))
+    done = nodes.sites["south"].run("run", code=None)
+    assert done.returncode != 0
+    assert "node name north" in done.stderr
+
+
+def test_the_primary_is_killed_and_a_standby_takes_over(nodes: Nodes, cluster: PostgresCluster) -> None:
+    nodes.start_all()
+    load = Load(nodes)
+    time.sleep(2)
+    before = len(load.acknowledged)
+    lost = cluster.primary.name
+    cluster.fail_over()
+    until = time.monotonic() + 60
+    while len(load.acknowledged) < before + 100:  # they go on by themselves
+        assert time.monotonic() < until, (before, len(load.acknowledged), load.refused)
+        time.sleep(0.2)
+    load.stop()
+    assert before > 50
+    check_nothing_lost_nothing_twice(nodes, load)
+    cluster.rejoin(lost)

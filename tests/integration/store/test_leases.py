@@ -1,0 +1,230 @@
+"""Leases: everything is one worker's, whoever dies, hangs, comes or goes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import text
+
+from engine.domain.partition import ALL_PARTITIONS
+from engine.errors import LeaseLostError, StoreUnavailableError
+from engine.store import leases as leases_module
+from engine.store.leases import Leases, database_leases, file_leases
+
+SITES = ["lab", "crm", "files"]
+
+
+@contextmanager
+def child_holding(location, index: int, count: int) -> Iterator[int]:
+    """Another process that holds its share of a SQLite store until it is killed."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            held = file_leases(location, index, count, SITES)
+            held.beat()
+            held.take()
+            os.write(writing, len(held.partitions).to_bytes())
+            signal.pause()
+        finally:
+            os._exit(1)
+    os.close(writing)
+    try:
+        yield os.read(reading, 1)[0]
+    finally:
+        os.close(reading)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def taken(leases: Leases) -> frozenset[int]:
+    leases.beat()
+    leases.take()
+    return leases.partitions
+
+
+class Members:
+    """Workers of several nodes on one PostgreSQL database, in one process: a session each, as it would be."""
+
+    def __init__(self, site) -> None:
+        self._site = site
+        self.leases: dict[str, Leases] = {}
+        self.stores = {}
+
+    def join(self, name: str) -> Leases:
+        store = self.stores[name] = self._site.open("worker")
+        self.leases[name] = database_leases(store.location, store.charts_ledger, name, SITES)
+        return self.leases[name]
+
+    def round(self, *names: str) -> None:
+        """Everybody looks who lives, lets go, and takes."""
+        for step in ("beat", "beat", "take", "take"):
+            for name in names or self.leases:
+                getattr(self.leases[name], step)()
+
+    def end_session(self, name: str) -> None:
+        pid = self.stores[name].charts_ledger.write_now(
+            lambda conn: conn.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        )
+        other = self._site.open("tool")
+        other.charts_ledger.write_now(
+            lambda conn: conn.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid}).scalar_one()
+        )
+
+
+@pytest.fixture
+def members(postgresql_site) -> Members:
+    return Members(postgresql_site)
+
+
+def owners(members: Members, name: str) -> list[str]:
+    found = []
+    for member, leases in members.leases.items():
+        with leases.destination(name) as ours:
+            if ours:
+                found.append(member)
+    return found
+
+
+def test_a_worker_alone_has_everything(sqlite_site):
+    alone = file_leases(sqlite_site.location, 0, 1, SITES)
+    assert taken(alone) == ALL_PARTITIONS
+    for name in SITES:
+        with alone.destination(name) as ours:
+            assert ours
+
+
+def test_a_worker_has_nothing_before_it_has_taken_it(sqlite_site):
+    leases = file_leases(sqlite_site.location, 0, 1, SITES)
+    assert leases.partitions == frozenset()
+    with leases.destination("lab") as ours:
+        assert not ours
+
+
+def test_two_workers_of_a_node_share_everything_without_overlap(sqlite_site):
+    with child_holding(sqlite_site.location, 1, 2) as others:
+        mine = taken(file_leases(sqlite_site.location, 0, 2, SITES))
+        assert (len(mine), others) == (32, 32)
+
+
+def test_what_a_killed_worker_had_is_free(sqlite_site):
+    alone = file_leases(sqlite_site.location, 0, 1, SITES)
+    with child_holding(sqlite_site.location, 0, 2):
+        assert len(taken(alone)) == 32
+    assert taken(alone) == ALL_PARTITIONS
+
+
+def test_workers_of_two_nodes_share_everything_without_overlap(members):
+    first, second = members.join("a"), members.join("b")
+    members.round("a")
+    assert first.partitions == ALL_PARTITIONS
+    members.round()
+    assert first.partitions | second.partitions == ALL_PARTITIONS
+    assert not first.partitions & second.partitions
+    assert abs(len(first.partitions) - len(second.partitions)) <= 1
+    assert [len(owners(members, name)) for name in SITES] == [1, 1, 1]
+
+
+def test_nobody_gets_what_another_has_not_let_go_of(members):
+    first, second = members.join("a"), members.join("b")
+    members.round("a")
+    second.beat()
+    second.take()
+    assert second.partitions == frozenset()
+    assert first.partitions == ALL_PARTITIONS
+
+
+def test_a_worker_that_leaves_is_followed_at_once(members):
+    first = members.join("a")
+    members.join("b")
+    members.round()
+    members.leases["b"].leave()
+    members.round("a")
+    assert first.partitions == ALL_PARTITIONS
+
+
+def test_a_destination_in_use_is_kept_until_the_use_ends(members):
+    first = members.join("a")
+    members.round("a")
+    name = next(name for name in SITES if leases_module.destination_number(name) % 2 == 1)
+    with first.destination(name) as ours:
+        assert ours
+        second = members.join("b")
+        members.round()
+        with second.destination(name) as taken_away:
+            assert not taken_away
+    members.round()
+    assert owners(members, name) == ["b"]
+
+
+def test_a_worker_whose_session_is_gone_can_write_for_nothing_until_it_has_taken_it_again(members):
+    first = members.join("a")
+    members.round()
+    ledger = members.stores["a"].charts_ledger
+    ledger.write_now(lambda conn: first.check(conn, {1, 2}))
+    members.end_session("a")
+    with pytest.raises(StoreUnavailableError):
+        ledger.write_now(lambda conn: conn.execute(text("SELECT 1")))
+    with pytest.raises(LeaseLostError):
+        ledger.write_now(lambda conn: first.check(conn, {1, 2}))
+    with pytest.raises(LeaseLostError):
+        ledger.write_now(lambda conn: first.check_destination(conn, "lab"))
+    members.round()
+    ledger.write_now(lambda conn: first.check(conn, {1, 2}))
+
+
+def test_what_is_not_held_cannot_be_written_for(members):
+    first = members.join("a")
+    members.join("b")
+    members.round()
+    foreign = min(ALL_PARTITIONS - first.partitions)
+    with pytest.raises(LeaseLostError):
+        members.stores["a"].charts_ledger.write_now(lambda conn: first.check(conn, {foreign}))
+
+
+def test_a_worker_that_hangs_is_fenced_and_its_share_taken_over(members, monkeypatch):
+    first, second = members.join("a"), members.join("b")
+    members.round()
+    time.sleep(0.5)
+    monkeypatch.setattr(leases_module, "STALE_SECONDS", 0.4)
+    second.beat()  # a has not been heard of for longer than that
+    monkeypatch.undo()
+    until = time.monotonic() + 10
+    while len(second.partitions) < len(ALL_PARTITIONS) and time.monotonic() < until:  # the server ends a's session
+        members.round("b")
+    assert second.partitions == ALL_PARTITIONS
+    with pytest.raises(StoreUnavailableError):  # a wakes up, and writes
+        members.stores["a"].charts_ledger.write_now(lambda conn: conn.execute(text("SELECT 1")))
+    with pytest.raises(LeaseLostError):
+        members.stores["a"].charts_ledger.write_now(lambda conn: first.check(conn, {2}))
+    members.round()
+    assert first.partitions | second.partitions == ALL_PARTITIONS
+    assert not first.partitions & second.partitions
+
+
+async def test_running_leases_take_over_by_themselves(postgresql_site):
+    members = Members(postgresql_site)
+    stopping = {name: asyncio.Event() for name in "ab"}
+    tasks = {name: asyncio.create_task(members.join(name).run(stopping[name])) for name in "ab"}
+
+    async def shared(*names: str) -> None:
+        async with asyncio.timeout(20):
+            while True:
+                held = [members.leases[name].partitions for name in names]
+                if frozenset().union(*held) == ALL_PARTITIONS and sum(map(len, held)) == len(ALL_PARTITIONS):
+                    return
+                await asyncio.sleep(0.05)
+
+    await shared("a", "b")
+    stopping["a"].set()
+    await tasks["a"]
+    members.leases["a"].leave()
+    await shared("b")
+    stopping["b"].set()
+    await tasks["b"]
