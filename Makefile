@@ -10,14 +10,14 @@ SOURCES := engine tests
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run demo test check format bench schemas lock
+.PHONY: help setup run demo test check format bench bench-all bench-report schemas lock
 
 help:
 	@echo 'make run      set up, initialise what is missing, start the daemon'
 	@echo 'make demo     the daemon fed by a simulated hospital, with progress'
 	@echo 'make test     set up with all the tests need, run all tests'
 	@echo 'make check    format, lint, types, import layers'
-	@echo 'make bench    the benchmark of this machine'
+	@echo 'make bench    the benchmark of this machine (make bench-all: everything, with the report)'
 	@echo 'make setup    only the set-up; the command is then $(BIN)/handoff'
 	@echo 'make format, make schemas, make lock     rewrite formatting, docs/schemas, lock files'
 
@@ -30,8 +30,20 @@ run: setup
 demo: setup
 	@$(BIN)/handoff demo
 
-bench: setup
-	@$(BIN)/handoff bench
+BENCH := $(BIN)/python benchmarks/with_peers.py $(BIN)/handoff bench
+BENCH_NAME ?= $(shell nproc)-cores
+
+bench: $(VENV)/.dev
+	@$(BENCH) $(BENCH_ARGS)
+
+bench-all: $(VENV)/.dev
+	@mkdir -p docs/benchmarks
+	@$(BENCH) --parts all --stores sqlite,postgresql --tls --seconds 10 --messages 30000 \
+	  --output docs/benchmarks/$(BENCH_NAME).json $(BENCH_ARGS)
+	@$(MAKE) --no-print-directory bench-report
+
+bench-report: setup
+	@$(BIN)/handoff bench report docs/benchmarks/*.json
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -57,6 +58,8 @@ def main() -> int:
             "HANDOFF_BENCH_SALESFORCE_ID": "bench",
             "HANDOFF_BENCH_SALESFORCE_SECRET": secret,
         }
+        # Ctrl-C reaches the command as well, which has things to put away; wait for it.
+        signal.signal(signal.SIGINT, lambda _number, _frame: None)
         return subprocess.run(sys.argv[1:], env={**os.environ, **peers}, check=False).returncode
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -144,6 +145,7 @@ def bench(ctx: click.Context, /, output: Path | None, **options: Any) -> int:
     from engine.simulator.bench.benchmark import Options, benchmark
 
     cli: Cli = ctx.obj
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # sites and daemons are put away, as after Ctrl-C
     options["databases"] = options.pop("stores")
     if "all" in options["parts"]:
         options["parts"] = PARTS

@@ -18,7 +18,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
 
 _IDLE_SECONDS_MAX: Final = 20.0
 """Connections unused for longer are dropped: the far end may have closed them, and a request lost that way is
@@ -59,17 +59,16 @@ class Session(requests.Session):
             try:
                 response = super().request(method, url, *args, **kwargs)
                 self._read(response)
-            except requests.RequestException:
-                if self._call.over:
-                    raise requests.ReadTimeout from None
-                raise
+            except (requests.RequestException, HTTPError):
+                raise (requests.ReadTimeout if self._call.over else requests.ConnectionError) from None
+            if self._call.over:  # cut off where an answer may end as well: nobody knows whether this one did
+                raise requests.ReadTimeout
         self._used_at = time.monotonic()
         return response
 
     def _read(self, response: requests.Response) -> None:
-        response.raw.decode_content = False
         body = bytearray()
-        for chunk in response.iter_content(1 << 16):
+        for chunk in response.raw.stream(1 << 16, decode_content=False):
             body += chunk
             if len(body) > self._response_bytes_max:
                 response.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -45,7 +45,8 @@ def rescore(before: Chart | None, chart: Chart, subject: str | None, channel: Co
         models = [m for m in channel.models if encounter.key == subject or (encounter.key, m.name) in current]
         if not models:
             continue
-        history = history or History(chart, channel.inputs)
+        if history is None and len(chart.encounters) > 1:
+            history = History(chart, channel.inputs)
         inputs = inputs_of(
             chart,
             encounter,
@@ -130,6 +131,8 @@ def replan(before: Chart | None, chart: Chart, channel: CompiledChannel, now: da
     if chart.patient.deceased is True:
         ended = retract_all(chart.tasks, why="the patient has died", state=TaskState.CANCELLED)
         return _with_tasks(chart, {task.id: task for task in ended}), _withheld_by_death(before, chart, channel)
+    if not chart.tasks and not any(encounter.discharges for encounter in chart.encounters):
+        return chart, []
     planning = _Planning(before, chart, channel)
     changed = {encounter.key for encounter in planning.changed()}
     if not changed and not any(task.state is TaskState.OPEN or task.suspended_by for task in chart.tasks):
@@ -149,7 +152,7 @@ def replan(before: Chart | None, chart: Chart, channel: CompiledChannel, now: da
                 continue
             why = "the discharge data changed: no longer part of the plan"
             wanted = planner.protocol.plan(
-                msgspec.structs.replace(chart, tasks=own),
+                msgspec.structs.replace(chart, tasks=tuple(own)),
                 encounter,
                 band=planning.bands.get((encounter.key, planner.model)),
                 disposition=channel.dispositions.of(encounter.disposition),
@@ -169,14 +172,14 @@ def replan(before: Chart | None, chart: Chart, channel: CompiledChannel, now: da
 
 def _withheld_by_death(before: Chart | None, chart: Chart, channel: CompiledChannel) -> list[Effect]:
     """Discharges of a patient who is recorded as deceased, though these say otherwise: somebody must put it right."""
+    old = {encounter.key: encounter for encounter in before.encounters} if before is not None else {}
     return [
         Effect(kind="plan-withheld", subject=encounter.key, detail="the patient is recorded as deceased: no task")
         for encounter in chart.encounters
         if encounter.disposition in channel.dispositions.left_alive
         and encounter.class_ in _READMITTING_CLASSES
         and encounter.discharges > 0
-        and (was := before.encounter(encounter.key) if before is not None else None) is not encounter
-        and (was is None or _decides(was) != _decides(encounter))
+        and ((was := old.get(encounter.key)) is None or _decides(was) != _decides(encounter))
     ]
 
 
@@ -188,9 +191,9 @@ class _Planning:
         self._chart = chart
         self._channel = channel
         self.bands = _bands(chart)
-        self.tasks: dict[str, tuple[Task, ...]] = {}
+        self.tasks: dict[str, list[Task]] = {}
         for task in chart.tasks:
-            self.tasks[task.encounter] = (*self.tasks.get(task.encounter, ()), task)
+            self.tasks.setdefault(task.encounter, []).append(task)
 
     def planner(self, encounter: Encounter) -> Planner | None:
         """The protocol that has planned the discharge goes on with it, whatever channel the news come by."""
@@ -207,6 +210,7 @@ class _Planning:
             return [encounter for encounter in self._chart.encounters if encounter.discharges > 0]
         old = {encounter.key: encounter for encounter in before.encounters}
         old_bands = _bands(before)
+        bands = {place for place in {*old_bands, *self.bands} if old_bands.get(place) is not self.bands.get(place)}
         lived_again = before.patient.deceased is True
         return [
             encounter
@@ -216,15 +220,13 @@ class _Planning:
                 if (was := old.get(encounter.key)) is None
                 else lived_again
                 or (was is not encounter and _decides(was) != _decides(encounter))
-                or self._band_changed(encounter, old_bands)
+                or (bands and self._band_of(encounter) in bands)
             )
         ]
 
-    def _band_changed(self, encounter: Encounter, old_bands: Mapping[tuple[str | None, str | None], Band]) -> bool:
-        if self.bands == old_bands or (planner := self.planner(encounter)) is None:
-            return False
-        place = (encounter.key, planner.model)
-        return old_bands.get(place) is not self.bands.get(place)
+    def _band_of(self, encounter: Encounter) -> tuple[str | None, str | None]:
+        planner = self.planner(encounter)
+        return encounter.key, planner.model if planner is not None else None
 
 
 def _bands(chart: Chart) -> dict[tuple[str | None, str | None], Band]:

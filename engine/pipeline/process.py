@@ -348,10 +348,10 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
     merge = apply_merges(charts, prepared.merges)
     changed = {chart.id: chart for chart in [*merge.others, *([merge.chart] if merge.chart else [])]}
     if changed:
-    deviations = [*prepared.deviations, *merge.deviations]
+        view = _overlay(charts, changed.values())
     folded = _folded(changed)
     effects = list(merge.effects)
-    deviations = list(prepared.deviations)
+    deviations = [*prepared.deviations, *merge.deviations]
     note = merge.note
     last = merge
     subjects: dict[str, str | None] = {}

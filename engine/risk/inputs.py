@@ -281,11 +281,11 @@ def inputs_of(
     diagnoses = tuple(d.code for d in encounter.diagnoses if d.code and tables.is_icd10(d.system))
     social = tables.social.match(diagnoses)
     no_transportation = None if patient.transportation is None else not patient.transportation
-    admissions, ed_visits = (
-        (None, None)
-        if admitted is None or observed_since is None
-        else (history or History(chart, tables)).before(admitted)
-    )
+    admissions = ed_visits = None
+    if admitted is not None and observed_since is not None:
+        admissions, ed_visits = 0, 0
+        if len(chart.encounters) > 1:
+            admissions, ed_visits = (history or History(chart, tables)).before(admitted)
     return RiskInputs(
         age=age_range(patient.birth_date, (admitted or now).date()),
         diagnoses=diagnoses or None,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from engine import logs
 from engine.clock import Clock
 from engine.domain.message import AckCode
-from engine.errors import HandoffError, SettingsError
+from engine.errors import HandoffError, SettingsError, StoreError
 from engine.hl7v2.ack import Verdict
 from engine.runtime import hints
 from engine.runtime.answers import Lane
@@ -38,7 +38,9 @@ from engine.runtime.status import (
     status_path,
 )
 from engine.runtime.supervisor import Workers, worker_command
+from engine.runtime.tasks import keep
 from engine.settings import Channel, Configuration
+from engine.store.days import prepare_days
 from engine.yamlfile import Problem
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ _SWITCH_SECONDS: Final = 0.0001
 and each time has to get back in; Python's 5 ms would then be most of what a commit takes."""
 _DISK_BYTES_MIN: Final = 64 << 20
 _CLAIM_ATTEMPTS: Final = 8
+_DAYS_SECONDS: Final = 6 * 3600.0
 _LEAVING_SECONDS_MAX: Final = 5.0
 _NEEDS_RESTART: Final = ("node", "store", "console", "shutdown_seconds_max", "workers")
 
@@ -94,6 +97,7 @@ class Daemon:
         self._runner: web.AppRunner | None = None
         self._file = StatusFile(status_path(configuration))
         self._watchdog: asyncio.TimerHandle | None = None
+        self._days: asyncio.Task[None] | None = None
         self._reloading = asyncio.Lock()
         self._reloads: set[asyncio.Task[Any]] = set()
         self.metrics = Metrics(version)
@@ -121,6 +125,7 @@ class Daemon:
         if not self._file.take():
             _log.warning("status file can't be written, commands will not find the daemon", path=self._file.path)
         await self._claim_name()
+        await self._store.journal_ledger.write(lambda conn: prepare_days(conn, self._clock.now()))
         unsent = await self._store.journal_ledger.write(self._store.journal.mark_startup_unsent)
         if unsent:
             _log.info("answers of the last run were not sent", count=unsent)
@@ -135,6 +140,7 @@ class Daemon:
         self._file.write(self.status())
         self._systemd.ready(f"{len(self._listeners)} channel(s)")
         self._pat_watchdog()
+        self._days = keep(self._prepare_days(), "journal-days")
         _log.info(
             "daemon started",
             node=self._configuration.site.node,
@@ -165,6 +171,8 @@ class Daemon:
             sock.close()
         if self._watchdog is not None:
             self._watchdog.cancel()
+        if self._days is not None:
+            self._days.cancel()
         self._state = "stopped"
         self._file.remove()
         _log.info("daemon stopped", clean=clean)
@@ -179,6 +187,15 @@ class Daemon:
         raise DaemonRunningError(
             f"another daemon with the node name {name} runs on this store: give each its own `node`"
         )
+
+    async def _prepare_days(self) -> None:
+        """Keep partitions of the journal ready for the days to come. Without them all goes into the default one."""
+        while True:
+            await asyncio.sleep(_DAYS_SECONDS)
+            try:
+                await self._store.journal_ledger.write(lambda conn: prepare_days(conn, self._clock.now()))
+            except StoreError as error:
+                _log.warning("partitions of the journal not prepared", exc_info=error)
 
     async def _open(self, channel: Channel) -> Listener:
         """A listener on its socket, not serving yet. Raises ListenError."""

@@ -92,6 +92,7 @@ class ChartStore:
             for identity in by_key[row.key_hash]:
                 if identity_hash(self._keys, *identity) == row.identity_hash:
                     charts.aliases[identity] = row.chart_id
+                    break
         for row in _VISITS.rows(conn, list(by_visit)):
             charts.visits[by_visit[row.encounter_hash]] = row.chart_id
         for loaded in self._whole(conn, {*charts.aliases.values(), *charts.visits.values()}):

@@ -11,7 +11,6 @@ control ids.
 
 from __future__ import annotations
 
-import contextlib
 import zlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -21,6 +20,7 @@ import msgspec
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    and_,
     bindparam,
     delete,
     func,
@@ -40,7 +40,7 @@ from engine.store.charts import family_of_key
 from engine.store.engines import translated
 from engine.store.keys import KeyRing
 from engine.store.record import OutcomeDocument, open_outcome
-from engine.store.schema import entry, from_micros, outcome, payload, repeat, to_micros
+from engine.store.schema import day_of, entry, from_micros, outcome, payload, repeat, to_micros
 from engine.store.statements import Listed, Prepared, Rows
 
 _BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -130,10 +130,10 @@ class Head(Phi, frozen=True, kw_only=True):
 
 _ENTRY_COLUMNS: Final = (
     "id", "channel", "received_at", "refused", "ack", "ack_state", "wants_application_ack", "message_key", "digest",
-    "replay_of", "replay_root", "config_as_of", "flagged_duplicate_of", "partition", "node",
+    "replay_of", "replay_root", "config_as_of", "flagged_duplicate_of", "partition", "node", "day",
 )  # fmt: skip
 _INSERT_ENTRIES: Final = Rows(entry, _ENTRY_COLUMNS)
-_INSERT_PAYLOADS: Final = Rows(payload, ("entry_id", "head", "body"))
+_INSERT_PAYLOADS: Final = Rows(payload, ("entry_id", "head", "body", "day"))
 _INSERT_REPEATS: Final = Rows(repeat, ("id", "entry_id", "channel", "received_at", "ack", "ack_state", "node"))
 _UPSERT_LINKS: Final = Rows(
     schema.link, ("channel", "sequence_number"), conflict=("channel",), replace=("sequence_number",)
@@ -167,7 +167,8 @@ _ANSWER_ENTRIES: Final = Listed(
 _ANSWER_REPEATS: Final = Listed(
     repeat.c.id, lambda listed: update(repeat).where(listed).values(ack=bindparam("code")), ("code",)
 )
-_JOINED: Final = select(entry, payload.c.head, payload.c.body).outerjoin(payload, payload.c.entry_id == entry.c.id)
+_OWN_PAYLOAD: Final = and_(payload.c.entry_id == entry.c.id, payload.c.day == entry.c.day)
+_JOINED: Final = select(entry, payload.c.head, payload.c.body).outerjoin(payload, _OWN_PAYLOAD)
 _AFTER: Final = Prepared(
     select(entry.c.id, entry.c.partition)
     .where(entry.c.channel == bindparam("channel"), entry.c.id > bindparam("position"))
@@ -178,11 +179,16 @@ _AFTER: Final = Prepared(
 _BY_IDS: Final = Listed(entry.c.id, lambda listed: _JOINED.where(listed).order_by(entry.c.id))
 _NARROW: Final = Listed(entry.c.id, lambda listed: select(entry).where(listed))
 _SIZES: Final = Listed(
-    payload.c.entry_id,
-    lambda listed: select(payload.c.entry_id, func.length(payload.c.body).label("size")).where(listed),
+    entry.c.id,
+    lambda listed: (
+        select(entry.c.id, func.length(payload.c.body).label("size")).join(payload, _OWN_PAYLOAD).where(listed)
+    ),
 )
 _RECEIVED: Final = Listed(entry.c.id, lambda listed: select(entry.c.id, entry.c.received_at).where(listed))
-_HEAD: Final = Prepared(select(payload.c.head).where(payload.c.entry_id == bindparam("wanted")), ("wanted",))
+_HEAD: Final = Prepared(
+    select(payload.c.head).select_from(entry.join(payload, _OWN_PAYLOAD)).where(entry.c.id == bindparam("wanted")),
+    ("wanted",),
+)
 
 _log = get_logger(__name__)
 _encode = msgspec.json.Encoder().encode
@@ -263,22 +269,6 @@ class Journal:
             ).rowcount
             for table in (entry, repeat)
         )
-
-    def check_keys(self, conn: Connection) -> None:
-        """Raises StoreError when none of a few entries can be opened: these are the keys of another store.
-
-        Working on with them would take every message for damaged.
-        """
-        ids = [conn.execute(select(function(entry.c.id))).scalar_one() for function in (func.min, func.max)]
-        if ids[0] is None:
-            return
-        heads = {row.id: row.head for row in _BY_IDS.rows(conn, sorted({*ids, sum(ids) // 2})) if row.head is not None}
-        for number, head in heads.items():
-            with contextlib.suppress(TamperedError):
-                _open_head(self._keys, number, head)
-                return
-        if heads:
-            raise StoreError("the key file does not belong to this store: nothing in it can be read with these keys")
 
     def channels(self, conn: Connection) -> list[str]:
         """Every channel that ever received something, in order of name. One seek in the index for each."""
@@ -366,11 +356,7 @@ class Journal:
         repeats = select(func.count()).where(repeat.c.entry_id == entry.c.id).scalar_subquery()
         statement = (
             select(entry, payload.c.head, outcome.c.state, outcome.c.document, repeats.label("repeats"))
-            .select_from(
-                entry.outerjoin(payload, payload.c.entry_id == entry.c.id).outerjoin(
-                    outcome, outcome.c.entry_id == entry.c.id
-                )
-            )
+            .select_from(entry.outerjoin(payload, _OWN_PAYLOAD).outerjoin(outcome, outcome.c.entry_id == entry.c.id))
             .where(*where)
             .order_by(newest.desc())
         )
@@ -398,7 +384,7 @@ class Journal:
         for at in range(0, len(ids), _READ_ENTRIES_MAX):
             part = ids[at : at + _READ_ENTRIES_MAX]
             with translated():
-                sizes = {row.entry_id: row.size or 0 for row in _SIZES.rows(conn, part)} if len(ids) > 1 else {}
+                sizes = {row.id: row.size or 0 for row in _SIZES.rows(conn, part)} if len(ids) > 1 else {}
             kept: list[int] = []
             for wanted in part:
                 kept.append(wanted)
@@ -624,8 +610,11 @@ class _Group:
     def _same_sender(self, receipt: Receipt, original: _Original) -> bool:
         summary = original.summary
         if summary is None:
-            sealed = _HEAD.scalar(self._conn, original.id)
-            summary = _open_head(self._keys, original.id, sealed).summary
+            row = _HEAD.first(self._conn, original.id)
+            try:
+                summary = _open_head(self._keys, original.id, row.head if row else b"").summary
+            except TamperedError:  # or swept: nobody can say any more, so it is a message of its own
+                return False
         return (
             original.channel == receipt.channel
             and summary.control_id == receipt.summary.control_id
@@ -643,15 +632,21 @@ class _Group:
                 raise StoreError(f"entry {receipt.replay_of} is not in the journal: it can't be replayed")
         head = Head(peer=receipt.peer, summary=receipt.summary, deviations=receipt.deviations, refusal=receipt.refusal)
         seal = self._keys.seal
+        day = day_of(receipt.received_at)
         self._payloads.append(
-            (number, seal(f"payload.head:{number}", _encode(head)), seal(f"payload.body:{number}", receipt.payload))
+            (
+                number,
+                seal(f"payload.head:{number}", _encode(head)),
+                seal(f"payload.body:{number}", receipt.payload),
+                day,
+            )
         )
         refused = receipt.refusal is not None
         ack = receipt.ack.value if receipt.ack else None
         self._entries.append(
             (number, receipt.channel, to_micros(receipt.received_at), int(refused), ack, receipt.ack_state.value,
              int(receipt.wants_application_ack), message_key, receipt.digest, receipt.replay_of, root,
-             receipt.config_as_of, conflict_with, self._partition(receipt), self._node)
+             receipt.config_as_of, conflict_with, self._partition(receipt), self._node, day)
         )  # fmt: skip
         if not refused and receipt.replay_of is None:
             if receipt.sequence_number is not None:

@@ -49,6 +49,7 @@ entry: Final = Table(
     Column("flagged_duplicate_of", BigInteger),
     Column("partition", SmallInteger, nullable=False),
     Column("node", Text, nullable=False),  # the node that owes the answer
+    Column("day", Integer, nullable=False),  # the day (in UTC, since 1970) under which its payload is kept
     schema=JOURNAL,
 )
 Index("entry_message_key", entry.c.message_key)
@@ -67,6 +68,8 @@ payload: Final = Table(
     Column("entry_id", _AutoId, primary_key=True, autoincrement=False),
     Column("head", LargeBinary, nullable=False),  # sealed: summary, peer, deviations, refusal
     Column("body", LargeBinary),  # sealed: the bytes as they came; none: swept after their retention
+    # PostgreSQL: one partition a day (see days.py), so that retention is the dropping of tables.
+    Column("day", Integer, nullable=False),
     schema=JOURNAL,
 )
 
@@ -310,6 +313,11 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 def to_micros(at: datetime) -> int:
     """An aware time as the tables keep it."""
     return (at - _EPOCH) // _MICROSECOND
+
+
+def day_of(at: datetime) -> int:
+    """Days since 1970, in UTC."""
+    return (at - _EPOCH).days
 
 
 def from_micros(micros: int) -> datetime:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
+import time
 from pathlib import Path
 
 import psycopg
@@ -56,6 +58,17 @@ class PostgresServer:
     def url(self, name: str) -> str:
         socket = self._uri.partition("host=")[2]
         return f"postgresql+psycopg://postgres@/{name}?host={socket}"
+
+    def crash(self) -> None:
+        """Every process of the server is gone at once, as after a fault; the next start recovers from its log."""
+        pid = self._server.get_pid()
+        os.kill(pid, signal.SIGQUIT)
+        while Path(f"/proc/{pid}").exists() and "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text():
+            time.sleep(0.02)
+
+    def start(self) -> None:
+        """Start it again after a crash."""
+        self._server.start()
 
     def close(self) -> None:
         self._server.cleanup()

@@ -66,6 +66,7 @@ def _grow(
             began, before = perf_counter(), done
             done = history.extend(site, done, size, payload_bytes=payload_bytes)
             made = perf_counter() - began
+            site.gather_statistics()
             say(f"{size:,} stored entries on {database}: measuring")
             step = {"entries": done, "made_per_second": round((done - before) / made) if done > before else None}
             steps.append(step | _step(site, number, done, seconds, messages, rate))

@@ -218,6 +218,8 @@ def _growth_charts(result: Json) -> Iterator[tuple[str, str, str, str]]:
             ),
         )
         steps = [step for step in steps if step["searches"]]
+        if not steps:
+            continue
         labels = [f"{step['entries']:,}" for step in steps]
         searched = [name for name in _SEARCHES if all(name in step["searches"] for step in steps)]
         title = f"Searches among stored entries, {on(grown)}"

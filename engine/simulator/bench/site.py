@@ -182,6 +182,11 @@ class Site:
         finally:
             _stop(process)
 
+    def gather_statistics(self) -> None:
+        """What PostgreSQL's autovacuum would long have done for rows that came over time, and not all at once."""
+        if not self.store_url.startswith("sqlite"):
+            _execute(self.store_url, "VACUUM ANALYZE")
+
     def stored_bytes(self) -> int:
         """What the store takes on the disk."""
         if not self.store_url.startswith("sqlite"):

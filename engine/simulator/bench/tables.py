@@ -54,7 +54,8 @@ def sections(result: Json) -> Iterator[Section]:
         yield _salesforce(result["salesforce"])
     for grown in result.get("growth") or []:
         yield _growth(grown)
-        yield _searches(grown)
+        if any(step["searches"] for step in grown["steps"]):
+            yield _searches(grown)
     if result.get("soak"):
         yield _soak(result["soak"])
 

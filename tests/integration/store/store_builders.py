@@ -116,6 +116,24 @@ def changed(old: Chart, **more: Any) -> Chart:
     return msgspec.structs.replace(old, version=old.version + 1, **more)
 
 
+def merged(survivor: Chart, other: Chart) -> tuple[Chart, Chart]:
+    """Both charts after a merge, as the event rules make them."""
+    identifiers = (*survivor.patient.identifiers, *other.patient.identifiers)
+    return (
+        changed(
+            survivor,
+            patient=msgspec.structs.replace(
+                survivor.patient, identifiers=identifiers, merged_from=(other.patient.key,)
+            ),
+            encounters=(*survivor.encounters, *other.encounters),
+            encounter_stamps={**other.encounter_stamps, **survivor.encounter_stamps},
+            scores=(*survivor.scores, *other.scores),
+            tasks=(*survivor.tasks, *other.tasks),
+        ),
+        changed(other, merged_into=survivor.id, encounters=(), encounter_stamps={}, scores=(), tasks=()),
+    )
+
+
 def delivery(key: str, destination: str = "crm", ordering_key: str = "chart-1", payload: bytes = b"{}") -> Delivery:
     return Delivery(
         destination=destination,

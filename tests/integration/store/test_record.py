@@ -14,6 +14,7 @@ from store_builders import (
     due,
     encounter,
     load,
+    merged,
     outcome,
     patient,
     positions,
@@ -44,24 +45,6 @@ def stored(store, chart_id):
 def nothing_written(store):
     tables = (schema.outcome, schema.chart, schema.identifier, schema.delivery, schema.dead_letter, schema.task)
     return all(rows(store, table) == 0 for table in tables) and positions(store) == {}
-
-
-def merged(survivor, other):
-    """Both charts after a merge, as the event rules make them."""
-    identifiers = (*survivor.patient.identifiers, *other.patient.identifiers)
-    return (
-        changed(
-            survivor,
-            patient=msgspec.structs.replace(
-                survivor.patient, identifiers=identifiers, merged_from=(other.patient.key,)
-            ),
-            encounters=(*survivor.encounters, *other.encounters),
-            encounter_stamps={**other.encounter_stamps, **survivor.encounter_stamps},
-            scores=(*survivor.scores, *other.scores),
-            tasks=(*survivor.tasks, *other.tasks),
-        ),
-        changed(other, merged_into=survivor.id, encounters=(), encounter_stamps={}, scores=(), tasks=()),
-    )
 
 
 def test_a_chart_comes_back_as_it_was_recorded(store):

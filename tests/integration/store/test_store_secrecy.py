@@ -193,8 +193,10 @@ def test_the_keys_of_another_site_read_nothing(site, tmp_path):
     from engine.store.store import Store
 
     two_of_everything(site.open("tool"))
-    with pytest.raises(StoreError, match="does not belong to this store"):
-        Store.open(site.url, KeyRing.create(tmp_path / "other.json"), "tool")
+    with Store.open(site.url, KeyRing.create(tmp_path / "other.json"), "tool") as other:
+        assert [one.control_id for one in other.read_now(other.journal.find)] == [None, None]
+        assert other.read_now(lambda conn: other.journal.entry(conn, 1)).damaged
+        assert other.read_now(lambda conn: other.charts.by_key(conn, "MRN:P1")) == []
 
 
 def test_an_error_of_the_database_carries_no_value(store):

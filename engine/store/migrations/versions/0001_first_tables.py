@@ -45,6 +45,7 @@ def _journal() -> None:
         sa.Column("flagged_duplicate_of", sa.BigInteger(), nullable=True),
         sa.Column("partition", sa.SmallInteger(), nullable=False),
         sa.Column("node", sa.Text(), nullable=False),
+        sa.Column("day", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         schema=JOURNAL,
     )
@@ -58,14 +59,19 @@ def _journal() -> None:
         sa.PrimaryKeyConstraint("channel"),
         schema=JOURNAL,
     )
+    by_day = op.get_bind().dialect.name == "postgresql"
     op.create_table(
         "payload",
         sa.Column("entry_id", _ID, autoincrement=False, nullable=False),
         sa.Column("head", sa.LargeBinary(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=True),
-        sa.PrimaryKeyConstraint("entry_id"),
+        sa.Column("day", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint(*(("entry_id", "day") if by_day else ("entry_id",))),
         schema=JOURNAL,
+        postgresql_partition_by="RANGE (day)",
     )
+    if by_day:  # for days that nobody has prepared: nothing is ever refused for want of a partition
+        op.execute("CREATE TABLE journal.payload_other PARTITION OF journal.payload DEFAULT")
     op.create_table(
         "repeat",
         sa.Column("id", _ID, autoincrement=False, nullable=False),

@@ -1,0 +1,46 @@
+"""PostgreSQL: the payloads of the journal in one partition a day, so that retention is the dropping of tables.
+
+Partitions are made ahead. What falls on a day that nobody has prepared (a clock that jumped) goes into the default
+partition, `payload_other`, and is found there like everything else. To sweep a day: `DROP TABLE journal.payload_<day>`;
+the narrow entries stay, with their ids, states and keys for finding duplicates.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+from engine.store.schema import JOURNAL, day_of
+
+AHEAD_DAYS: Final = 7
+_LOCK: Final = 0x48414E44_44
+
+
+def prepare_days(conn: Connection, now: datetime) -> list[str]:
+    """Make the partitions of today and the next days that are missing; their names. Nothing to do on SQLite."""
+    if conn.dialect.name != "postgresql":
+        return []
+    days = [day_of(now) + ahead for ahead in range(AHEAD_DAYS + 1)]
+    known = set(conn.execute(text("SELECT relname FROM pg_class JOIN pg_inherits ON inhrelid = oid")).scalars())
+    missing = {day: name for day in days if (name := partition_name(day)) not in known}
+    if not missing:
+        return []
+    conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})  # all nodes come at the same time
+    made: list[str] = []
+    for day, name in missing.items():
+        taken = text(f"SELECT 1 FROM {JOURNAL}.payload_other WHERE day = :day LIMIT 1")  # noqa: S608 - a name of ours
+        there = text("SELECT to_regclass(:name)")
+        if conn.execute(there, {"name": f"{JOURNAL}.{name}"}).scalar() or conn.execute(taken, {"day": day}).scalar():
+            continue
+        conn.execute(
+            text(f"CREATE TABLE {JOURNAL}.{name} PARTITION OF {JOURNAL}.payload FOR VALUES FROM ({day}) TO ({day + 1})")
+        )
+        made.append(name)
+    return made
+
+
+def partition_name(day: int) -> str:
+    """`payload_20261122`."""
+    return f"payload_{datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day):%Y%m%d}"
