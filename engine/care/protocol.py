@@ -188,8 +188,8 @@ class _Spec(StrictModel):
     source: _Text
     classes: Annotated[tuple[_Text, ...], Field(min_length=1)]
     late: _Span
-    discharge_age_days_max: Annotated[int, Field(ge=1, le=3650)] = 30
-    """A discharge that is heard of later than this opens no task."""
+    discharge_age_days_max: Annotated[int, Field(ge=1, le=3650)] | None = None
+    """A discharge that is older than this when it is heard of opens no task; none: any may."""
     plans: _Plans
 
 
@@ -247,7 +247,7 @@ class Protocol:
             steps = self._others.get(disposition.action, ())
         discharged = _discharged(encounter, now, calendar)
         known = {task.id: task for task in chart.tasks}
-        too_old = discharged is not None and discharged < now - timedelta(days=self.discharge_age_days_max)
+        too_old = self._too_old(discharged, now)
         tasks = []
         withheld = []
         for step in steps:
@@ -276,6 +276,10 @@ class Protocol:
                 )
             )
         return Plan(tasks=tuple(tasks), withheld=tuple(withheld))
+
+    def _too_old(self, discharged: datetime | None, now: datetime) -> bool:
+        days = self.discharge_age_days_max
+        return days is not None and discharged is not None and discharged < now - timedelta(days=days)
 
     def _task_id(self, encounter: Encounter, step: _Step, known: Mapping[str, Task], key: Callable[..., str]) -> str:
         """The same for the same cause.
@@ -319,8 +323,8 @@ class Protocol:
 
 
 def _days(span: _Span) -> float:
-    """At most so long, in days: a week has two business days or more, whatever the holidays."""
-    business = (span.business_days or 0) * 3.5
+    """At most so long, in days: business days with the weekends and holidays that can lie between them."""
+    business = span.business_days * 1.5 + 4 if span.business_days else 0
     return business + (span.days or 0) + (span.hours or 0) / 24 + (span.minutes or 0) / 1440
 
 
@@ -339,7 +343,7 @@ def load_protocol(document: Document) -> Protocol:
     spec = validate(document, _Spec)
     problems: list[Problem] = []
     longest = max((_days(step.due) for step in spec.plans.steps()), default=0)
-    if spec.discharge_age_days_max < longest:
+    if spec.discharge_age_days_max is not None and spec.discharge_age_days_max < longest:
         message = f"must be {math.ceil(longest)} or more: a task of this protocol may be due as late"
         problems.append(document.problem(("discharge_age_days_max",), message))
     plans: dict[str, Any] = document.value["plans"]

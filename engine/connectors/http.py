@@ -59,8 +59,9 @@ class Session(requests.Session):
             try:
                 response = super().request(method, url, *args, **kwargs)
                 self._read(response)
-            except (requests.RequestException, HTTPError):
-                raise (requests.ReadTimeout if self._call.over else requests.ConnectionError) from None
+            except (requests.RequestException, HTTPError) as error:
+                too_late = self._call.over or isinstance(error, requests.Timeout)
+                raise (requests.ReadTimeout if too_late else requests.ConnectionError) from None
             if self._call.over:  # cut off where an answer may end as well: nobody knows whether this one did
                 raise requests.ReadTimeout
         self._used_at = time.monotonic()

@@ -25,8 +25,8 @@ from engine.domain.record import Record
 from engine.errors import RowTakenError, StoreDamagedError, StoreError, StoreUnavailableError
 from engine.store.schema import CHARTS, JOURNAL
 
-# The driver asks every value but texts and numbers for a way to adapt it, at five times the cost of storing it. So each is
-# given one: bytes become what the driver takes as it is, and this dictionary gives None for None.
+# The driver asks every value but texts and numbers for a way to adapt it, at five times the cost of storing it. So each
+# is given one: bytes become what the driver takes as it is, and this dictionary gives None for None.
 sqlite_driver.register_adapter(bytes, bytearray)
 sqlite_driver.register_adapter(type(None), {}.get)
 

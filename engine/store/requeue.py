@@ -40,7 +40,7 @@ class Requeued(StrEnum):
 _OVERTAKEN: Final = Listed(
     outcome.c.chart_id,
     lambda listed: (
-        select(literal_column("1"))
+        select(delivery.c.id)
         .select_from(outcome)
         .join(delivery, delivery.c.entry_id == outcome.c.entry_id)
         .where(

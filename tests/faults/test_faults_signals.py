@@ -115,10 +115,10 @@ def test_reloads_under_load_are_noticed_by_no_sender(site: Site, daemon: Daemon)
         if round_ % 4 != 3:
             eventually(lambda: site.json("status")["config_version"] not in versions)
             versions.add(site.json("status")["config_version"])
+    channel.write_text(right)
     assert all(thread.is_alive() for thread in threads), "a sender lost its connection"
     assert site.json("status")["channels"][0]["connections"] == len(threads)
     assert {"configuration loaded", "configuration refused, the old one stays"} <= events(daemon)
-    channel.write_text(right)
     assert daemon.stop() == 0
     for thread in threads:
         thread.join(timeout=30)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+import requests
 from connector_deliveries import (
     delivery,
     encounter_payload,
@@ -16,8 +17,9 @@ from connector_deliveries import (
 )
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from peers.salesforce_org import SalesforceOrg
+from peers.salesforce_org import SalesforceOrg, _RefusedError
 
+from engine.connectors import http
 from engine.connectors.base import Result
 from engine.connectors.salesforce import SalesforceConnector, audience
 from engine.domain.delivery import Operation, QueuedDelivery
@@ -226,7 +228,26 @@ async def test_an_instance_without_tls_gets_no_token(org: SalesforceOrg, salesfo
     assert (await fault(salesforce(), patients("MRN:1"))).error == "instance-insecure"
 
 
-@pytest.mark.parametrize("body", [None, [], {"access_token": 5}, {"error": "Patient Doe"}, "text"])
+async def test_an_instance_on_this_machine_gets_no_token_of_an_org_elsewhere(org: SalesforceOrg, salesforce: Make):
+    """Without TLS only where the log-in is without it too."""
+    connector = salesforce(login_url="https://login.example.com")
+    real = SalesforceConnector._log_in
+
+    def redirected(self: SalesforceConnector) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(http.Session, "post", lambda self, _url, **more: requests.Session.post(self, token, **more))
+            real(self)
+
+    token = f"{org.url}/services/oauth2/token"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SalesforceConnector, "_log_in", redirected)
+        assert (await fault(connector, patients("MRN:1"))).error == "instance-insecure"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [None, [], {"access_token": 5}, {"error": "Patient Doe"}, "text", b"[" * 100_000, b"\xff", b'{"error": 1e999}'],
+)
 async def test_an_odd_answer_to_the_log_in_is_a_fault_of_the_destination(
     org: SalesforceOrg, salesforce: Make, body: Any
 ):
@@ -381,6 +402,60 @@ async def test_a_call_that_fails_as_a_whole_is_a_fault_of_the_destination(
     assert (error.kind, error.error) == (kind, code)
     assert outcomes(await send(connector, patients("MRN:1", "MRN:2"))) == ["delivered"] * 2
     assert len(org.find("Account")) == 2
+
+
+@pytest.mark.parametrize("status", [200, 201, 300, 400, 401, 403, 404, 500, 503])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b"[1e999, NaN]",
+        b"nul",
+        b"\xff\xfe\x00",
+        b"9" * 10_000,
+        b"[]",
+        b"[[]]",
+        b'[{"success": "yes", "id": "1"}]',
+        b'[{"success": false, "errors": 5}]',
+        b'[{"success": false, "errors": [7, {"statusCode": {}}]}]',
+        b'[{"errorCode": ["X"]}]',
+        b'"' + b"x" * 3_000_000 + b'"',
+    ],
+    ids=range(13),
+)
+async def test_no_answer_is_taken_for_a_defect_of_ours_or_for_success(
+    org: SalesforceOrg, salesforce: Make, status: int, body: bytes
+):
+    """What a proxy or a firewall makes up must not bury a delivery as if the connector had broken."""
+    org.fail(status=status, body=body, times=2)
+    try:
+        (result,) = await send(salesforce(), patients("MRN:1"))
+    except DeliveryError:
+        return
+    assert not result.delivered
+    assert "defect" not in result.error
+
+
+async def test_a_record_that_spoils_its_call_takes_nothing_from_those_done_before_it(
+    org: SalesforceOrg, salesforce: Make
+):
+    connector = salesforce()
+    real = org.upsert_collection
+    calls = 0
+
+    def upsert(name: str, key_field: str, body: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if len(body["records"]) > 2:
+            raise _RefusedError(400, [{"errorCode": "JSON_PARSER_ERROR", "message": "x"}])
+        if calls == 3:
+            raise _RefusedError(503, [])
+        return real(name, key_field, body)
+
+    org.upsert_collection = upsert  # type: ignore[method-assign]  # refuses some calls, and passes on
+    results = await send(connector, patients(*(f"MRN:{number}" for number in range(4))))
+    assert outcomes(results) == ["delivered"] * 2 + ["not attempted"] * 2
 
 
 async def test_a_redirect_is_never_followed(org: SalesforceOrg, salesforce: Make):

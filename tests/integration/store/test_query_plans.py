@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 
+import msgspec
 import pytest
 from store_builders import CHANNEL, NOW, append, changed, chart, delivery, load, outcome, receipt, record
 
-from engine.domain.delivery import DeliveryState
+from engine.domain.delivery import DeliveryState, Operation
 from engine.domain.message import EntryState
 from engine.store import counts, statements
-from engine.store.outbox import Settled
+from engine.store.outbox import Settled, join_lines
+from engine.store.requeue import requeue
 
 
 @pytest.fixture
@@ -140,14 +142,27 @@ def test_taking_what_is_due_and_settling_it(plans, ordered):
         with store.reader() as conn:
             [first, *_] = store.outbox.due(conn, "crm", NOW, 100, ordered_batches=ordered)
             store.outbox.next_due_at(conn, "crm")
+            store.outbox.last_due_at(conn, "crm")
             store.outbox.interrupted(conn, "crm")
             store.outbox.of_entry(conn, 1)
-        store.charts_ledger.write_now(lambda conn: store.outbox.start(conn, [first.id], NOW))
+        store.charts_ledger.write_now(lambda conn: store.outbox.start(conn, first.id, NOW))
         for state in (DeliveryState.PENDING, DeliveryState.DELIVERED):
             result = Settled(id=first.id, state=state, attempts=1)
             store.charts_ledger.write_now(lambda conn, result=result: store.outbox.settle(conn, [result], NOW))
     # The line of a patient is put in order by id over several patients: the temporary tree holds only these.
     assert scans(lines, allowed=["TEMP B-TREE FOR ORDER BY"] if ordered else []) == []
+
+
+def test_joining_lines_and_putting_back(plans):
+    store, lines = plans
+    forward = msgspec.structs.replace(delivery("m"), operation=Operation.FORWARD)
+    record(store, outcome(1, chart(), deliveries=(forward,)))
+    buried = Settled(id=1, state=DeliveryState.DEAD, attempts=1)
+    store.charts_ledger.write_now(lambda conn: store.outbox.settle(conn, [buried], NOW))
+    with only(lines):
+        store.charts_ledger.write_now(lambda conn: join_lines(conn, {"chart-1": "chart-2"}))
+        store.charts_ledger.write_now(lambda conn: requeue(conn, store.keys, 1, NOW))
+    assert scans(lines) == []
 
 
 def test_counting_the_outbox_looks_at_open_deliveries_only(plans):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from engine.care.calendar import BusinessCalendar
 from engine.care.dispositions import load_dispositions
-from engine.care.protocol import TRANSITIONS, TransitionError, end, load_protocol, reconcile, retract_all
+from engine.care.protocol import TRANSITIONS, Protocol, TransitionError, end, load_protocol, reconcile, retract_all
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.patient import Identifier, Patient
@@ -28,6 +28,8 @@ from engine.yamlfile import parse
 MAPPINGS = Path(__file__).parents[3] / "mappings"
 TEXT = (MAPPINGS / "protocols/post-discharge.yaml").read_text(encoding="utf-8")
 PROTOCOL = load_protocol(parse(TEXT, "post-discharge.yaml"))
+RECENT = TEXT.replace("# discharge_age_days_max: 30", "discharge_age_days_max: 30")
+"""With a limit to the age of a discharge."""
 DISPOSITIONS = load_dispositions(
     parse((MAPPINGS / "care/dispositions.yaml").read_text(encoding="utf-8"), "dispositions.yaml")
 )
@@ -53,11 +55,15 @@ def stay(**fields: Any) -> Encounter:
 
 
 def plan(
-    band: Band | None = Band.HIGH, tasks: tuple[Task, ...] = (), now: datetime = NOW, **fields: Any
+    band: Band | None = Band.HIGH,
+    tasks: tuple[Task, ...] = (),
+    now: datetime = NOW,
+    protocol: Protocol = PROTOCOL,
+    **fields: Any,
 ) -> tuple[Task, ...]:
     encounter = stay(**fields)
     patient = Patient(identifiers=(Identifier(value="558181838", authority="MRN"),))
-    return PROTOCOL.plan(
+    return protocol.plan(
         Chart(id="c1", patient=patient, encounters=(encounter,), tasks=tasks),
         encounter,
         band=band,
@@ -209,14 +215,17 @@ DAYS = st.integers(0, 60)
 
 @pytest.mark.parametrize("disposition", ["01", "03", "07", "50", "21", ""])
 def test_a_discharge_that_is_too_old_asks_for_nothing(disposition: str) -> None:
+    recent = load_protocol(parse(RECENT, "post-discharge.yaml"))
     last, first = NOW + timedelta(days=30), NOW + timedelta(days=30, seconds=1)
-    assert plan(now=last, disposition=disposition)
-    assert plan(now=first, disposition=disposition) == ()
+    assert plan(now=last, disposition=disposition, protocol=recent)
+    assert plan(now=first, disposition=disposition, protocol=recent) == ()
+    assert plan(now=first, disposition=disposition)
 
 
 def test_what_was_asked_for_in_time_is_still_wanted_when_the_discharge_is_old() -> None:
-    tasks = replan((), Band.MODERATE)
-    later = replan(tasks, Band.HIGH, now=NOW + timedelta(days=40))
+    recent = load_protocol(parse(RECENT, "post-discharge.yaml"))
+    tasks = replan((), Band.MODERATE, protocol=recent)
+    later = replan(tasks, Band.HIGH, now=NOW + timedelta(days=40), protocol=recent)
     assert kinds(later) == kinds(tasks)
     assert kinds(later, TaskState.RETRACTED) == []
 
@@ -309,13 +318,14 @@ def test_reconcile_is_idempotent_adds_once_and_touches_open_tasks_only(
         ("kind: specialist_follow_up", "kind: tcm_contact", "plans.home_plan.high[2]"),
         ("classes: [I, OBS]", "classes: []", "classes"),
         ("discharge_age_days_max: 30", "discharge_age_days_max: 13", "discharge_age_days_max"),
-        ("due: {business_days: 2}", "due: {business_days: 9}", "discharge_age_days_max"),
+        ("due: {business_days: 2}", "due: {business_days: 18}", "discharge_age_days_max"),
+        ("discharge_age_days_max: 30", "discharge_age_days_max: 0", "discharge_age_days_max"),
         ("assignee: pharmacist", "assignee: The Pharmacist", "plans.home_plan.high[0].assignee"),
     ],
 )
 def test_a_wrong_document_is_refused_with_the_place_of_what_is_wrong(old: str, new: str, key_of_problem: str) -> None:
-    wrong = TEXT.replace(old, new, 1)
-    assert wrong != TEXT
+    wrong = RECENT.replace(old, new, 1)
+    assert wrong != RECENT
     with pytest.raises(SettingsError) as caught:
         load_protocol(parse(wrong, "post-discharge.yaml"))
     assert key_of_problem in [problem.key for problem in caught.value.problems]

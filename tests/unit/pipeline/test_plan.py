@@ -19,6 +19,7 @@ from engine.yamlfile import parse
 
 CHF = "DG1|1||I50.9^Heart failure^I10|||F"
 DIABETES = "DG1|2||E11.9^Diabetes^I10|||F"
+PROTOCOL = ROOT / "mappings/protocols/post-discharge.yaml"
 STAY = {4: "E", 44: "20260301113000"}
 HOME = {**STAY, 36: "01", 45: "20260306114500"}
 AGAIN = {4: "E", 19: "V2^^^MRN", 44: "20260308113000"}
@@ -246,7 +247,17 @@ def test_a_time_of_death_counts_beside_a_pid_30_that_is_filled_by_default(heart:
 # --- discharges of long ago -------------------------------------------------------------------------------------------
 
 
-def test_a_discharge_of_long_ago_opens_no_task_and_says_so(heart: Heart) -> None:
+@pytest.fixture
+def recent(heart: Heart) -> Heart:
+    """With a protocol that plans no discharge of more than 30 days ago."""
+    text = PROTOCOL.read_text().replace("# discharge_age_days_max: 30", "discharge_age_days_max: 30")
+    protocol = load_protocol(parse(text, PROTOCOL.name))
+    heart.channel = dataclasses.replace(heart.channel, planner=Planner(protocol, "lace"))
+    return heart
+
+
+def test_a_discharge_of_long_ago_opens_no_task_and_says_so(recent: Heart) -> None:
+    heart = recent
     heart.now = datetime(2029, 3, 6, tzinfo=UTC)
     outcome = discharge(heart)
     assert heart.chart().tasks == ()
@@ -259,13 +270,15 @@ def test_a_discharge_of_long_ago_opens_no_task_and_says_so(heart: Heart) -> None
 
 
 @pytest.mark.parametrize(("days", "planned"), [(30, True), (31, False)])
-def test_the_protocol_says_how_old_a_discharge_may_be(heart: Heart, days: int, planned: bool) -> None:
+def test_the_protocol_says_how_old_a_discharge_may_be(recent: Heart, days: int, planned: bool) -> None:
+    heart = recent
     heart.now = datetime(2026, 3, 6, 16, 45, tzinfo=UTC) + timedelta(days=days)
     discharge(heart)
     assert bool(heart.chart().tasks) is planned
 
 
-def test_a_plan_that_was_made_in_time_stays_when_more_is_heard_of_it_later(heart: Heart) -> None:
+def test_a_plan_that_was_made_in_time_stays_when_more_is_heard_of_it_later(recent: Heart) -> None:
+    heart = recent
     admit(heart)
     discharge(heart)
     planned = open_tasks(heart)
@@ -308,9 +321,7 @@ def other_channel(heart: Heart) -> Heart:
     """The same charts, by way of a channel with another protocol and another first model."""
     other = Live()
     other.charts = heart.charts
-    text = (
-        (ROOT / "mappings/protocols/post-discharge.yaml").read_text().replace("protocol: post-discharge", "protocol: b")
-    )
+    text = PROTOCOL.read_text().replace("protocol: post-discharge", "protocol: b")
     protocol = load_protocol(parse(text, "b.yaml"))
     seed = tuple(model for model in other.channel.models if model.name == "seed")
     planners = {**heart.channel.planners, "b": Planner(protocol, "seed")}

@@ -268,7 +268,7 @@ def test_history_counts_what_each_stay_asked_for_itself_would_count(drawn: list[
     admitted = datetime.fromisoformat(str(INDEX.admitted_at))
     inputs = inputs_of(chart, INDEX, now=NOW, observed_since=SINCE, tables=TABLES)
     assert (inputs.admissions_12m, inputs.ed_visits_6m) == (
-        len(episodes(earlier, admitted)),
+        episodes(earlier, admitted),
         sum(is_visit_before(visit, admitted) for visit in earlier),
     )
 
@@ -281,7 +281,7 @@ def has_come(encounter: Encounter) -> bool:
     return encounter.status not in {EncounterStatus.PLANNED, EncounterStatus.CANCELLED}
 
 
-def episodes(earlier: list[Encounter], admitted: datetime) -> set[datetime]:
+def episodes(earlier: list[Encounter], admitted: datetime) -> int:
     """The slow way: follow each stay back through the transfers that led to it."""
     stays = [e for e in earlier if e.class_ == "I" and has_come(e)]
 
@@ -289,8 +289,10 @@ def episodes(earlier: list[Encounter], admitted: datetime) -> set[datetime]:
         led = [s for s in stays if s.disposition == "02" and span(s)[0] < at <= span(s)[1] + timedelta(hours=24)]
         return min((begin(span(s)[0]) for s in led), default=at)
 
-    begins = {begin(span(s)[0]) for s in stays if span(s)[0] < admitted}
-    return {at for at in begins if at >= admitted - timedelta(days=365)} - {begin(admitted)}
+    begins = [span(s)[0] for s in stays if begin(span(s)[0]) == span(s)[0] < admitted]
+    if begin(admitted) != admitted:
+        begins.remove(begin(admitted))
+    return sum(at >= admitted - timedelta(days=365) for at in begins)
 
 
 def is_visit_before(visit: Encounter, admitted: datetime) -> bool:

@@ -1,0 +1,324 @@
+"""The processor over the real store: shares of several workers, takeovers, damaged entries."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, text
+
+from engine.bootstrap import compile_site
+from engine.clock import FixedClock
+from engine.domain.message import AckCode, AckState, EntryState, Receipt
+from engine.domain.outcome import Outcome
+from engine.domain.partition import ALL_PARTITIONS
+from engine.errors import CursorMovedError, LeaseLostError
+from engine.hl7v2.header import read_header
+from engine.hl7v2.ordering import ordering_key
+from engine.pipeline.channel import CompiledConfiguration
+from engine.pipeline.process import Prepared
+from engine.runtime import processor as processor_module
+from engine.runtime.acceptance import summarize
+from engine.runtime.processor import Processor
+from engine.runtime.worker import Tally
+from engine.settings import Snapshot, load
+from engine.store import Store, counts
+
+CHANNEL = "main-campus"
+NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
+CONFIG = Path(__file__).parents[3] / "config.yaml"
+
+
+def adt(event: str, patient: str, number: int, *, also: str = "", at: str = "20260302100000") -> bytes:
+    identifiers = f"{patient}^^^MRN^MR" + (f"~{also}^^^MPI^PI" if also else "")
+    return (
+        f"MSH|^~\\&|EPIC|MAIN|HANDOFF|H|{at}||ADT^{event}^ADT_A01|C{number}|P|2.5.1\rEVN|{event}|{at}\r"
+        f"PID|1||{identifiers}||Doe^Jane||19480312|F\r"
+        f"PV1|1|I|3W^{number}^A||||||||||||||||V{patient}^^^MRN|||||||||||||||||||||||||20260301113000\r"
+    ).encode()
+
+
+@dataclass
+class Share:
+    """Leases that a test gives and takes."""
+
+    partitions: frozenset[int]
+    lost: bool = False
+    checked: list[frozenset[int]] = field(default_factory=list)
+
+    def check(self, _conn: Connection, partitions: Collection[int]) -> None:
+        self.checked.append(frozenset(partitions))
+        if self.lost or not self.partitions.issuperset(partitions):
+            raise LeaseLostError("taken away by the test")
+
+
+class Bench:
+    """A store with a channel, and any number of processors over it."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.compiled: CompiledConfiguration = compile_site(load(Snapshot.read(CONFIG)), store.keys)
+        self.clock = FixedClock(NOW)
+        self.told: list[int] = []
+
+    def processor(self, share: Share | frozenset[int] = ALL_PARTITIONS) -> Processor:
+        leases = share if isinstance(share, Share) else Share(share)
+        return Processor(
+            self.store,
+            self.compiled,
+            self.clock,
+            leases,  # type: ignore[arg-type]  # what the processor uses of them
+            recompile=lambda _: None,
+            on_outcomes=self.told.extend,
+            tally=Tally(),
+        )
+
+    def receive(self, *payloads: bytes) -> list[int]:
+        receipts = []
+        for payload in payloads:
+            header = read_header(payload)
+            receipts.append(
+                Receipt(
+                    channel=CHANNEL,
+                    peer="10.0.0.4:51022",
+                    received_at=NOW,
+                    payload=payload,
+                    summary=summarize(header),
+                    dedupe_key=self.store.keys.lookup(CHANNEL, header.raw(10)),
+                    digest=self.store.keys.lookup(payload),
+                    ordering_key=ordering_key(payload, header),
+                    ack=AckCode.AA,
+                    ack_state=AckState.SENT,
+                    wants_application_ack=True,
+                )
+            )
+        stored = self.store.journal_ledger.write_now(lambda conn: self.store.journal.append(conn, receipts))
+        return [one.arrival for one in stored]
+
+    def states(self) -> dict[int, EntryState]:
+        return {
+            one.id: one.state for one in self.store.read_now(lambda conn: self.store.journal.find(conn, limit=None))
+        }
+
+    def reason(self, entry: int) -> str | None:
+        [one] = self.store.read_now(lambda conn: self.store.journal.find(conn, ids=[entry]))
+        return one.reason
+
+    def balanced(self) -> bool:
+        return all(line.balanced for line in self.store.read_now(counts.ledger))
+
+    def pending(self) -> int:
+        return self.store.read_now(lambda conn: counts.pending(conn, [CHANNEL]))[CHANNEL]
+
+    def write(self, statement: str, **values: object) -> None:
+        ledger = self.store.journal_ledger if "journal." in statement else self.store.charts_ledger
+        ledger.write_now(lambda conn: conn.execute(text(statement), values))
+
+
+@pytest.fixture
+def bench(store: Store) -> Bench:
+    return Bench(store)
+
+
+def finish(*processors: Processor) -> int:
+    """Step by turns until nobody finds anything."""
+    done = 0
+    while counted := sum(processor.step() for processor in processors):
+        done += counted
+    return done
+
+
+EVEN = frozenset(number for number in ALL_PARTITIONS if number % 2 == 0)
+ODD = ALL_PARTITIONS - EVEN
+
+
+def test_two_workers_share_the_entries_and_each_is_processed_once(bench: Bench) -> None:
+    bench.receive(*(adt("A01", f"P{number}", number) for number in range(100)))
+    one, two = bench.processor(EVEN), bench.processor(ODD)
+    assert 20 < finish(one) < 80
+    assert bench.balanced()
+    finish(two)
+    assert set(bench.states().values()) == {EntryState.PROCESSED}
+    assert sorted(bench.told) == list(range(1, 101)), "each sender is told once"
+    assert (bench.pending(), bench.balanced()) == (0, True)
+
+
+def test_the_messages_of_a_patient_are_in_one_partition(bench: Bench) -> None:
+    bench.receive(*(adt(event, f"P{number % 5}", number) for number, event in enumerate(["A01", "A08", "A03"] * 20)))
+    found = bench.store.read_now(lambda conn: bench.store.journal.after(conn, CHANNEL, 0, 100))
+    partitions: dict[int, set[int]] = {}
+    for index, (_, partition) in enumerate(found):
+        partitions.setdefault(index % 5, set()).add(partition)
+    assert all(len(one) == 1 for one in partitions.values())
+
+
+def test_a_worker_goes_on_where_the_one_before_it_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor_module, "BATCH_MAX", 7)
+    bench.receive(*(adt("A01", f"P{number}", number) for number in range(60)))
+    bench.processor(EVEN).step()
+    bench.processor(ALL_PARTITIONS).step()
+    finish(bench.processor(ODD), bench.processor(EVEN))
+    assert set(bench.states().values()) == {EntryState.PROCESSED}
+    assert (len(bench.told), bench.balanced()) == (60, True)
+
+
+def test_what_a_worker_lost_while_it_worked_is_recorded_by_its_successor_only(bench: Bench) -> None:
+    bench.receive(*(adt("A01", f"P{number}", number) for number in range(20)))
+    share = Share(ALL_PARTITIONS, lost=True)
+    hanging = bench.processor(share)
+    with pytest.raises(LeaseLostError):
+        hanging.step()
+    assert set(bench.states().values()) == {EntryState.RECEIVED}
+    finish(bench.processor())
+    assert (len(bench.told), bench.balanced()) == (20, True)
+
+
+def test_a_worker_that_does_not_know_it_was_replaced_records_nothing(bench: Bench) -> None:
+    bench.receive(adt("A01", "P1", 1))
+    old = bench.processor()
+    assert finish(old) == 1
+    bench.receive(adt("A08", "P1", 2))
+    assert finish(bench.processor()) == 1
+    bench.receive(adt("A08", "P1", 3))
+    with pytest.raises(CursorMovedError):  # nobody took its leases: the cursor alone stops it
+        old.step()
+    assert bench.states()[3] is EntryState.RECEIVED
+    assert bench.told == [1, 2]
+
+
+def test_two_workers_that_meet_a_new_patient_at_the_same_time_make_one_chart(bench: Bench) -> None:
+    """One sender names him by his number first, another by the index: two partitions, two workers, one patient."""
+    both = adt("A28", "P1", 1, also="X1")
+    swapped = both.replace(b"P1^^^MRN^MR~X1^^^MPI^PI", b"X1^^^MPI^PI~P1^^^MRN^MR").replace(b"|C1|", b"|C2|")
+    bench.receive(both, swapped)
+    found = bench.store.read_now(lambda conn: bench.store.journal.after(conn, CHANNEL, 0, 10))
+    assert found[0][1] != found[1][1]
+    first, second = (bench.processor(frozenset({partition})) for _, partition in found)
+    load_charts = bench.store.charts.load
+    meanwhile = [first]
+
+    def load_and_let_the_other_go_first(conn, identities, visits):  # type: ignore[no-untyped-def]
+        charts = load_charts(conn, identities, visits)
+        if meanwhile:
+            meanwhile.pop().step()
+        return charts
+
+    bench.store.charts.load = load_and_let_the_other_go_first  # type: ignore[method-assign]
+    finish(second)
+    assert set(bench.states().values()) == {EntryState.PROCESSED}
+    [chart] = bench.store.read_now(bench.store.charts.find)
+    assert {item.value for item in chart.patient.identifiers} == {"P1", "X1"}
+    assert bench.balanced()
+
+
+@pytest.mark.parametrize("column", ["head", "body"])
+def test_an_entry_that_was_tampered_with_is_buried_alone(bench: Bench, column: str) -> None:
+    bench.receive(*(adt("A01", f"P{number}", number) for number in range(9)))
+    bench.write(f"UPDATE journal.payload SET {column} = :junk WHERE entry_id = 5", junk=bytes(100))
+    finish(bench.processor())
+    states = bench.states()
+    assert states.pop(5) is EntryState.DEAD
+    assert set(states.values()) == {EntryState.PROCESSED}
+    [letter] = bench.store.read_now(lambda conn: bench.store.dead_letters.of_entry(conn, 5))
+    assert letter.error == "entry-damaged"
+    assert 5 in bench.told, "its sender is told that it was not processed"
+    assert bench.balanced()
+
+
+def test_an_entry_whose_payload_is_gone_is_buried_alone(bench: Bench) -> None:
+    bench.receive(*(adt("A01", f"P{number}", number) for number in range(3)))
+    bench.write("DELETE FROM journal.payload WHERE entry_id = 2")
+    finish(bench.processor())
+    assert bench.states() == {1: EntryState.PROCESSED, 2: EntryState.DEAD, 3: EntryState.PROCESSED}
+    assert bench.balanced()
+
+
+def test_a_chart_that_was_tampered_with_stops_its_own_patient_only(bench: Bench) -> None:
+    bench.receive(*(adt("A01", f"P{number}", number) for number in range(3)))
+    finish(bench.processor())
+    chart_id = bench.store.read_now(
+        lambda conn: conn.execute(text("SELECT chart_id FROM charts.outcome WHERE entry_id = 2")).scalar_one()
+    )
+    bench.write("UPDATE charts.chart SET document = :junk WHERE id = :id", junk=bytes(100), id=chart_id)
+    bench.receive(*(adt("A08", f"P{number}", 10 + number) for number in range(3)))
+    finish(bench.processor())
+    assert [bench.states()[entry] for entry in (4, 5, 6)] == ["processed", "dead", "processed"]
+    assert bench.balanced()
+
+
+def test_idle_partitions_are_lifted_so_that_nobody_looks_there_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor_module, "_LIFT_SECONDS", 0.0)
+    bench.receive(*(adt("A01", "P1", number) for number in range(30)))
+    finish(bench.processor())
+    cursors = bench.store.read_now(bench.store.recorder.cursors)[CHANNEL]
+    assert cursors == dict.fromkeys(ALL_PARTITIONS, 30)
+
+
+def test_lifting_passes_over_nothing_that_is_not_recorded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor_module, "_LIFT_SECONDS", 0.0)
+    monkeypatch.setattr(processor_module, "_LIFT_ENTRIES", 1)
+    monkeypatch.setattr(processor_module, "BATCH_MAX", 3)
+    monkeypatch.setattr(processor_module, "_LOOK_MAX", 5)
+    bench.receive(*(adt("A01", f"P{number % 17}", number) for number in range(80)))
+    one, two = bench.processor(EVEN), bench.processor(ODD)
+    while one.step() + two.step():
+        assert bench.balanced()
+        done: Sequence[EntryState] = list(bench.states().values())
+        assert bench.pending() == done.count(EntryState.RECEIVED)
+    assert (len(bench.told), bench.pending()) == (80, 0)
+
+
+def test_a_message_that_breaks_the_processing_is_buried_alone_and_blocks_nobody(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide = processor_module.decide
+
+    def broken(prepared: Prepared, *rest: object) -> Outcome:
+        if prepared.entry.id == 4:
+            raise RuntimeError("a defect that one message triggers")
+        return decide(prepared, *rest)  # type: ignore[arg-type]  # as it came
+
+    monkeypatch.setattr(processor_module, "decide", broken)
+    bench.receive(*(adt("A01", f"P{number % 3}", number) for number in range(9)))
+    finish(bench.processor())
+    states = bench.states()
+    assert states.pop(4) is EntryState.DEAD
+    assert set(states.values()) == {EntryState.PROCESSED}
+    assert bench.balanced()
+
+
+def test_a_message_that_can_not_be_recorded_is_found_by_halving_and_buried_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = type(bench.store.recorder)
+    record = recorder.record
+
+    def broken(self: object, conn: Connection, outcomes: Sequence[Outcome], *rest: object, **more: object) -> None:
+        record(self, conn, outcomes, *rest, **more)  # type: ignore[arg-type]  # as it came
+        if any(one.entry_id == 6 and one.charts for one in outcomes):
+            raise ValueError("a defect that one outcome triggers")
+
+    monkeypatch.setattr(recorder, "record", broken)
+    bench.receive(*(adt("A01", f"P{number}", number) for number in range(16)))
+    finish(bench.processor())
+    states = bench.states()
+    assert states.pop(6) is EntryState.DEAD
+    assert set(states.values()) == {EntryState.PROCESSED}
+    assert bench.balanced()
+
+
+def test_messages_of_one_patient_are_worked_on_in_their_order_by_however_many_workers(bench: Bench) -> None:
+    """All at the same time of the sender's clock, so that nothing but the order says which one is the last."""
+    bench.receive(*(adt("A08", f"P{number % 7}", number) for number in range(70)))
+    workers = [bench.processor(frozenset(range(start, 64, 3))) for start in range(3)]
+    finish(*workers)
+    found = bench.store.read_now(bench.store.charts.find)
+    rooms = {chart.patient.identifiers[0].value: chart.encounters[0].location for chart in found}
+    assert {patient: place.room if place else None for patient, place in rooms.items()} == {
+        f"P{number % 7}": str(number) for number in range(63, 70)
+    }
