@@ -16,6 +16,7 @@ from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
@@ -129,8 +130,12 @@ class SalesforceDestination(DestinationBase):
     @field_validator("login_url")
     @classmethod
     def _https(cls, url: str) -> str:
-        host = url.removeprefix("http://").split("/", 1)[0].rsplit(":", 1)[0]
-        if url.startswith("https://") or (url.startswith("http://") and host in {"127.0.0.1", "localhost", "[::1]"}):
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise ValueError("is not a URL") from None
+        loopback = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "localhost", "::1"}
+        if parts.hostname and (parts.scheme == "https" or loopback):
             return url.rstrip("/")
         raise ValueError("must be https:// (plain http only to loopback)")
 

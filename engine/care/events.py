@@ -225,17 +225,22 @@ def _settle_death(chart: Chart, dispositions: Dispositions) -> Chart:
 
 
 def _deadly_stay(encounters: tuple[Encounter, ...], dispositions: Dispositions) -> Encounter | None:
-    """The stay that ended in death, unless a later one ended alive."""
+    """The stay that ended in death, unless one that began later ended alive."""
     ended = [e for e in encounters if e.status is EncounterStatus.FINISHED]
-    deaths = [e for e in ended if e.disposition in dispositions.deaths]
-    for death in deaths:
+    for death in ended:
+        if death.disposition not in dispositions.deaths:
+            continue
         at = parse_moment(death.discharged_at)
+        if at is None:
+            return death
+        if "T" not in (death.discharged_at or ""):
+            at += timedelta(days=1)  # some time of that day
         later = (
             parse_moment(e.admitted_at)
             for e in ended
             if e.class_ in _PRESENT and e.disposition in dispositions.left_alive
         )
-        if at is None or not any(begin is not None and begin > at for begin in later):
+        if not any(begin is not None and begin > at for begin in later):
             return death
     return None
 

@@ -248,6 +248,7 @@ class Protocol:
         discharged = _discharged(encounter, now, calendar)
         known = {task.id: task for task in chart.tasks}
         too_old = self._too_old(discharged, now)
+        late = self._late.after(now, calendar)
         tasks = []
         withheld = []
         for step in steps:
@@ -258,7 +259,8 @@ class Protocol:
             if too_old and task is None:
                 withheld.append(step.kind)
                 continue
-            due_at = self._due(step, discharged, task, calendar, now, waits=waits)
+            earliest = step.late.after(now, calendar) if step.late is not None else late
+            due_at = _due(step, discharged, task, calendar, now, earliest=earliest, waits=waits)
             hold = f": {hold_reason}" if hold_reason else ""
             tasks.append(
                 Task(
@@ -298,28 +300,28 @@ class Protocol:
                 return task_id
             number += 1
 
-    def _due(
-        self,
-        step: _Step,
-        discharged: datetime | None,
-        task: Task | None,
-        calendar: BusinessCalendar,
-        now: datetime,
-        *,
-        waits: bool,
-    ) -> datetime:
-        """By the discharge; when that is past or all but, a while from now: no task is born overdue.
 
-        What was promised once is not put off by a later message, unless it ran out while the task was set aside.
-        """
-        known_since = task.created_at if task is not None else now
-        due_at = step.due.after(discharged or known_since, calendar)
-        earliest = (step.late or self._late).after(now, calendar)
-        if due_at >= earliest:
-            return due_at
-        if task is None or (task.suspended_by is not None and not waits and task.due_at <= now):
-            return earliest
-        return min(task.due_at, earliest)
+def _due(
+    step: _Step,
+    discharged: datetime | None,
+    task: Task | None,
+    calendar: BusinessCalendar,
+    now: datetime,
+    *,
+    earliest: datetime,
+    waits: bool,
+) -> datetime:
+    """By the discharge; when that is past or all but, a while from now: no task is born overdue.
+
+    What was promised once is not put off by a later message, unless it ran out while the task was set aside.
+    """
+    known_since = task.created_at if task is not None else now
+    due_at = step.due.after(discharged or known_since, calendar)
+    if due_at >= earliest:
+        return due_at
+    if task is None or (task.suspended_by is not None and not waits and task.due_at <= now):
+        return earliest
+    return min(task.due_at, earliest)
 
 
 def _days(span: _Span) -> float:

@@ -410,7 +410,8 @@ def _refusal(status: int, content: Any) -> Exception:
         return _CallError(DeliveryFailure.TRANSIENT, _slug(code, status), "the org takes nothing now", rest)
     if status == 403:
         return _CallError(DeliveryFailure.TRANSIENT, _slug(code, status), "the org does not let the user in")
-    if status in {300, 400} or (status == 404 and code != "UNKNOWN"):
+    # Without a code it is not the org that speaks, but a proxy or a firewall: it may like the next record better.
+    if status == 300 or (status in {400, 404} and code != "UNKNOWN"):
         return _RejectedError(code, schema=code in {"INVALID_FIELD", "INVALID_TYPE", "NOT_FOUND"})
     if status in {413, 414, 431}:
         return _RejectedError("REQUEST_TOO_LARGE", schema=False)

@@ -308,9 +308,12 @@ def age_range(birth_date: str | None, on: date) -> tuple[int, int] | None:
     if not birth_date:
         return None
     try:
-        year, month, day = (*map(int, birth_date[:10].split("-")), 0, 0)[:3]
-        earliest = date(year, month or 1, day or 1)
-        latest = date(year, month or 12, day or monthrange(year, month or 12)[1])
+        if birth_date[4:5] == birth_date[7:8] == "-":
+            earliest = latest = date.fromisoformat(birth_date[:10])
+        else:
+            year, month = (*map(int, birth_date[:7].split("-")), 0)[:2]
+            earliest = date(year, month or 1, 1)
+            latest = date(year, month or 12, monthrange(year, month or 12)[1])
     except ValueError:
         return None
     oldest = _years(earliest, on)

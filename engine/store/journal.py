@@ -339,9 +339,11 @@ class Journal:
         if channel is not None:
             where.append(entry.c.channel == channel)
         if state is EntryState.RECEIVED:
-            where.extend((outcome.c.entry_id.is_(None), entry.c.refused == 0))
+            where.extend(
+                (outcome.c.entry_id.is_(None), entry.c.refused == 0, entry.c.id > _lowest_cursor(conn, channel))
+            )
         elif state is EntryState.REFUSED:
-            where.append(entry.c.refused == 1)
+            where.append(entry.c.refused == literal_column("1"))  # as the index on them is written
         elif state is not None:
             where.append(outcome.c.state == state.value)
             newest = outcome.c.entry_id  # the same number, but of the index that leads to these
@@ -710,6 +712,19 @@ def _control_range(keys: KeyRing, control_id: str) -> tuple[int, int]:
 
 def _signed(raw: bytes) -> int:
     return int.from_bytes(raw, signed=True)
+
+
+def _lowest_cursor(conn: Connection, channel: str | None) -> int:
+    """Up to here every entry (of the channel) has an outcome."""
+    numbers = func.count(schema.cursor.c.partition).label("number")
+    statement = (
+        select(schema.cursor.c.channel, numbers, func.min(schema.cursor.c.position).label("lowest"))
+        .group_by(schema.cursor.c.channel)
+        .where(*([schema.cursor.c.channel == channel] if channel is not None else []))
+    )
+    lowest = {row.channel: row.lowest if row.number == PARTITIONS else 0 for row in conn.execute(statement)}
+    channels = [channel] if channel is not None else [row.channel for row in conn.execute(_CHANNELS)]
+    return min((lowest.get(name, 0) for name in channels), default=0)
 
 
 def _loose_channels() -> Any:

@@ -61,6 +61,12 @@ Index(
     sqlite_where=entry.c.ack_state == text("'owed'"),
     postgresql_where=entry.c.ack_state == text("'owed'"),
 )
+Index(
+    "entry_refused",
+    entry.c.id,
+    sqlite_where=entry.c.refused == text("1"),
+    postgresql_where=entry.c.refused == text("1"),
+)
 
 payload: Final = Table(
     "payload",

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -72,7 +74,7 @@ class Rows:
             text = self._texts.get(count)
             if text is None:
                 text = self._texts[count] = self._compile_rows(conn, count)
-            _driver(conn).execute(text, [value for row in rows[at : at + count] for value in row])
+            _driver(conn).execute(text, list(chain.from_iterable(rows[at : at + count])))
             at += count
             left -= count
 
@@ -205,7 +207,8 @@ class _Compiled:
         self._in_order = not constants and list(order) == list(names)
         columns = statement.selected_columns.keys() if isinstance(statement, Select) else []
         make: Any = namedtuple  # noqa: PYI024 - the columns are known at run time only, which mypy can't follow
-        self._row: Callable[[Any], Any] = make("Row", columns)._make
+        # What `_make` does, without a call of Python for each row.
+        self._row: Callable[[Any], Any] = partial(tuple.__new__, make("Row", columns))
 
     def rows(self, conn: Connection, values: Sequence[Any]) -> list[Any]:
         return list(map(self._row, _driver(conn).execute(self._text, self._arrange(values)).fetchall()))

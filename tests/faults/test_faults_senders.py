@@ -102,25 +102,29 @@ def test_a_network_that_goes_silent_frees_its_places_and_loses_nothing_that_was_
     assert daemon.stop() == 0
 
 
-def test_a_flood_of_connections_is_told_and_turned_away_and_leaves_nothing_open(
-    site: Site, make_daemon: MakeDaemon
-) -> None:
+def test_a_flood_of_connections_is_turned_away_and_leaves_nothing_open(site: Site, make_daemon: MakeDaemon) -> None:
+    """Those beyond the limit are told why as far as that costs little; none is left waiting."""
     site.edit("channels/main-campus.yaml", (r"(?m)^listen:\n", "listen:\n  connections_max: 32\n"))
     daemon = make_daemon(site)
     before = descriptors(daemon)
+    told = closed = 0
     with daemon.connection() as good:
         assert AA in good.exchange(admission(1))
-        told = 0
         for wave in range(10):
+            eventually(lambda: connections(daemon) == 1)  # or one of the next wave gets a place that becomes free
             with opened(daemon, 200) as flood:
-                for one in flood[-20:]:
-                    assert AR in Sender(one).read()  # never left waiting
-                    told += 1
+                for one in flood[32:]:
+                    try:
+                        assert AR in Sender(one).read()
+                        told += 1
+                    except ConnectionError:
+                        closed += 1
                 assert AA in good.exchange(admission(2 + wave))
                 assert connections(daemon) <= 32
-        assert told == 200
         eventually(lambda: connections(daemon) == 1)
-    assert metric(daemon, "connections_refused_total", reason="too-many") >= 10 * (200 - 32)
+    assert told > 0
+    assert told + closed == 10 * (200 - 32)
+    assert metric(daemon, "connections_refused_total") >= told + closed
     eventually(lambda: descriptors(daemon) <= before + 4)
     assert all(AA in answer for answer in daemon.send(*map(admission, range(20, 30))))
     [row] = daemon.settled()

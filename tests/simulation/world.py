@@ -303,15 +303,14 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        handle = _Due(when, callback, args, self, context)
         if self.process.alive:
-            timer = self._world.after(max(0.0, when - self._world.now), lambda: self._push(handle))
-            handle._scheduled = True
-            handle._timer = timer  # type: ignore[attr-defined]  # ours, for `_timer_handle_cancelled`
+            handle.timer = self._world.after(max(0.0, when - self._world.now), lambda: self._push(handle))
         return handle
 
-    def _timer_handle_cancelled(self, handle: Any) -> None:
-        handle._timer.cancelled = True
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        if isinstance(handle, _Due) and handle.timer is not None:
+            handle.timer.cancelled = True
 
     def _push(self, handle: asyncio.Handle) -> None:
         self._ready.append(handle)
@@ -361,6 +360,10 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         error = context.get("exception")
         if self.process.alive and not isinstance(error, Gone):
             self._world.fail(f"unhandled in the loop of {self.process.name}: {context.get('message')} {error!r}")
+
+
+class _Due(asyncio.TimerHandle):
+    timer: Timer | None = None
 
 
 class Strand:

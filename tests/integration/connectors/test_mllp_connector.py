@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Sequence
@@ -137,6 +138,30 @@ async def test_a_control_id_is_never_used_twice_on_one_connection(receiver: Mllp
     assert await send(target, "A", "A") == ["delivered", "permanent answer-ae"]
     assert receiver.connections == 2
     await target.close()
+
+
+@pytest.mark.parametrize("flood", [b"x" * 65536, b"\x0bx\x1c\r" * 10_000, b"\x0b" + b"x" * 65535])
+async def test_a_receiver_that_says_very_much_and_nothing_is_given_up(flood: bytes):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        with contextlib.suppress(OSError):
+            while True:
+                writer.write(flood)
+                await writer.drain()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    target = connector(server.sockets[0].getsockname()[1], timeout_seconds=60.0)
+    (result,) = await send(target, "A")
+    assert result in {"ambiguous answer-endless", "ambiguous answer-unreadable"}
+    await target.close()
+    server.close()
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70 + ".invalid", "no-such-host.invalid"])
+async def test_a_name_that_leads_nowhere_is_transient(host: str):
+    with pytest.raises(DeliveryError) as caught:
+        await connector(2575, host=host, timeout_seconds=20.0).connect()
+    assert (caught.value.kind, caught.value.error) == (DeliveryFailure.TRANSIENT, "unreachable")
 
 
 async def test_a_receiver_that_is_not_there_is_transient():

@@ -80,6 +80,17 @@ async def test_a_patient_with_stay_score_and_task_arrives(org: SalesforceOrg, sa
     assert len(org.logins()) == 1
 
 
+async def test_a_withdrawn_score_takes_flag_and_points_from_the_account(org: SalesforceOrg, salesforce: Make):
+    connector = salesforce()
+    await send(connector, patients("MRN:1001"))
+    await send(connector, [some(Operation.UPSERT_SCORE, score_payload(decides=True))])
+    withdrawn = score_payload(decides=True) | {"withdrawn": True}
+    assert outcomes(await send(connector, [some(Operation.UPSERT_SCORE, withdrawn)])) == ["delivered"]
+    account = org.one("Account", ExternalId__c="MRN:1001")
+    assert (account["HighRiskFlag__c"], account["ReadmissionRiskScore__c"]) == (False, None)
+    assert account["ReadmissionRiskBand__c"] is None
+
+
 async def test_sending_again_changes_the_same_records(org: SalesforceOrg, salesforce: Make):
     connector = salesforce()
     await send(connector, [some(Operation.UPSERT_PATIENT, patient_payload())])
@@ -378,6 +389,7 @@ async def test_several_records_for_one_external_id_are_permanent(org: Salesforce
         ({"status": 503, "body": b"<html>Doe</html>"}, "transient", "http-503"),
         ({"status": 429, "body": []}, "transient", "http-429"),
         ({"status": 404, "body": b"<html></html>"}, "transient", "http-404"),
+        ({"status": 400, "body": b"<html>sent to the wrong port</html>"}, "transient", "http-400"),
         ({"status": 500, "body": [{"errorCode": "UNKNOWN_EXCEPTION"}]}, "transient", "unknown-exception"),
         ({"status": 502, "body": b""}, "ambiguous", "http-502"),
         ({"status": 307, "body": b""}, "transient", "http-307"),

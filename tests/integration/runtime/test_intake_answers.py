@@ -1,4 +1,4 @@
-"""hl7-rules.md, section 2: which answer, when, and with what in it."""
+"""docs/hl7.md, Acknowledgments and what follows it: which answer, when, and with what in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""hl7-rules.md, sections 2 and 5: nothing is acknowledged that is not on disk, and a store that fails is survived."""
+"""docs/hl7.md: nothing is acknowledged that is not on disk, and a store that fails is survived."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""hl7-rules.md, section 1: what senders do to frames, and what becomes of it, over real sockets and a real store."""
+"""docs/hl7.md, Framing: what senders do to frames, and what becomes of it, over real sockets and a real store."""
 
 from __future__ import annotations
 

@@ -139,7 +139,9 @@ def read_everything(store):
         store.recorder.outcomes(conn, [1, 2])
         store.charts.find(conn)
         store.tasks.find(conn)
-        store.outbox.due(conn, "crm", NOW, 10)
+        due = store.outbox.due(conn, "crm", NOW, 10)
+        if any(queued.unreadable for queued in due):  # as above
+            raise TamperedError("delivery_payload.body:")
         store.audit.find(conn)
 
 

@@ -4,11 +4,14 @@ import errno
 import json
 import os
 import stat
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from connector_deliveries import NOW, delivery, queued
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.clock import FixedClock
 from engine.connectors import file as file_module
@@ -184,6 +187,138 @@ async def test_a_file_that_a_reader_moved_away_is_replaced(tmp_path: Path):
     (folder / "files-00000001.ndjson").rename(tmp_path / "taken.ndjson")
     await write(target, 1, 2)
     assert keys(folder) == ["key-2"]
+
+
+async def test_a_name_that_was_taken_away_is_not_used_again(tmp_path: Path):
+    """The second file of a name would replace the first one where the reader keeps them."""
+    folder = tmp_path / "out"
+    target = connector(folder)
+    await write(target, 1)
+    (folder / "files-00000001.ndjson").rename(tmp_path / "files-00000001.ndjson")
+    await write(target, 2)
+    assert [path.name for path in folder.iterdir()] == ["files-00000002.ndjson"]
+
+
+async def test_a_file_that_is_copied_and_emptied_by_an_outsider_goes_on_from_its_new_end(tmp_path: Path):
+    """What logrotate does with copytruncate."""
+    target = connector(tmp_path)
+    await write(target, 1)
+    os.truncate(tmp_path / "files-00000001.ndjson", 0)
+    await write(target, 1, 2)
+    assert keys(tmp_path) == ["key-2"]
+    assert b"\0" not in (tmp_path / "files-00000001.ndjson").read_bytes()
+
+
+async def test_a_file_that_is_emptied_by_an_outsider_during_a_write_that_fails_gets_no_hole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    target = connector(tmp_path)
+    await write(target, 1)
+
+    def emptied(fd: int, data: bytes) -> int:
+        os.ftruncate(fd, 0)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file_module.os, "write", emptied)
+        with pytest.raises(DeliveryError):
+            await target.deliver([queued(number=2)])
+    await write(target, 2)
+    assert keys(tmp_path) == ["key-2"]
+
+
+async def test_what_a_failed_write_has_left_is_never_taken_for_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Not even when it can't be taken away at once: a disk that has failed to sync says later that all is well."""
+    target = connector(tmp_path)
+    await write(target, 1)
+
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file_module.os, "fsync", broken)
+        patch.setattr(file_module.os, "ftruncate", broken)
+        with pytest.raises(DeliveryError):
+            await target.deliver([queued(number=2)])
+        assert keys(tmp_path) == ["key-1", "key-2"]
+    await target.connect()
+    assert keys(tmp_path) == ["key-1"]
+    await write(target, 2)
+    assert keys(tmp_path) == ["key-1", "key-2"]
+
+
+@pytest.mark.parametrize("foreign", [b'{"note": "kept by hand"}\n', b"not even JSON\n"])
+async def test_whole_lines_of_somebody_else_are_left_alone(tmp_path: Path, foreign: bytes):
+    await write_and_die(tmp_path, 1)
+    (path,) = tmp_path.iterdir()
+    with path.open("ab") as file:
+        file.write(foreign)
+    await write(connector(tmp_path), 1, 2)
+    content = path.read_bytes().splitlines(keepends=True)
+    assert content[1] == foreign
+    assert [json.loads(content[at])["idempotency_key"] for at in (0, 2)] == ["key-1", "key-2"]
+
+
+async def test_a_file_that_shrinks_while_it_is_read_back_is_read_again_at_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    await write_and_die(tmp_path, 1, 2)
+    real = os.pread
+
+    def shrunk(fd: int, count: int, at: int) -> bytes:
+        return real(fd, count, at)[: count // 2]
+
+    target = connector(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(file_module.os, "pread", shrunk)
+        with pytest.raises(DeliveryError) as caught:
+            await target.connect()
+    assert caught.value.kind is DeliveryFailure.TRANSIENT
+    await write(target, 1, 2, 3)
+    assert keys(tmp_path) == ["key-1", "key-2", "key-3"]
+
+
+@given(content=st.lists(st.binary(max_size=40), max_size=30), block=st.integers(1, 50))
+@settings(max_examples=200, deadline=None)
+def test_lines_are_read_backwards_as_they_stand(content: list[bytes], block: int):
+    data = b"\n".join(content)
+    with tempfile.TemporaryFile() as file, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(file_module, "_BLOCK_BYTES", block)
+        file.write(data)
+        file.flush()
+        found = list(file_module._lines_backwards(file.fileno(), len(data)))
+    assert b"".join(line for _, line in reversed(found)) == data
+    assert all(end == len(data[:end]) and data[:end].endswith(line) for end, line in found)
+    assert all(b"\n" not in line[:-1] for _, line in found)
+
+
+async def test_a_folder_that_cannot_be_written_is_a_fault_of_the_destination_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    target = connector(tmp_path)
+    real = os.open
+
+    def read_only(path: Any, flags: int, *more: Any) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return real(path, flags, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file_module.os, "open", read_only)
+        with pytest.raises(DeliveryError) as caught:
+            await target.connect()
+    assert (caught.value.kind, caught.value.error) == (DeliveryFailure.TRANSIENT, "file-unusable")
+    await write(target, 1)
+    assert keys(tmp_path) == ["key-1"]
+
+
+async def test_a_connector_can_be_used_again_after_it_was_closed(tmp_path: Path):
+    target = connector(tmp_path)
+    await write(target, 1)
+    await target.close()
+    await write(target, 1, 2)
+    await target.close()
+    assert keys(tmp_path) == ["key-1", "key-2"]
 
 
 async def test_a_folder_that_cannot_be_made_is_a_fault_of_the_destination(tmp_path: Path):

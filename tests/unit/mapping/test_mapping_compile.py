@@ -15,7 +15,7 @@ Compiled = Callable[[str], Mapping]
 
 NOT_MAPPED = {
     "patient": {"merged_from"},
-    "encounter": {"key", "status", "time_sources", "discharges"},
+    "encounter": {"key", "visit_authority", "status", "time_sources", "discharges"},
 }
 """Fields that events set, not mappings."""
 

@@ -90,3 +90,9 @@ def test_a_rest_that_the_destination_asks_for_is_kept_to():
     breaker.failed(NOW, half, 900.0)
     assert not breaker.ready(after(899))
     assert breaker.ready(after(900))
+
+
+def test_a_clock_that_is_set_back_does_not_make_a_rest_longer():
+    breaker = opened()
+    assert not breaker.ready(after(29))
+    assert breaker.ready(after(-86_400))

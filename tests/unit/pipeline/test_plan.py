@@ -200,6 +200,13 @@ def test_a_later_stay_that_the_patient_left_alive_disproves_a_death_by_dispositi
     assert "tcm_contact" in open_tasks(heart)
 
 
+def test_an_earlier_stay_of_the_day_of_a_death_disproves_it_not(heart: Heart) -> None:
+    emergency = {2: "E", 19: "V0^^^MRN", 36: "01", 44: "20260306080000", 45: "20260306090000"}
+    heart.send(adt("A03", at="20260306100000", pv1=emergency))
+    heart.send(adt("A03", pv1=HOME | {36: "20", 45: "20260306"}))
+    assert heart.chart().patient.deceased is True
+
+
 def test_an_account_that_a_clerk_closes_later_disproves_no_death(heart: Heart) -> None:
     heart.send(adt("A03", pv1=HOME | {36: "20"}))
     clinic = {2: "O", 19: "V7^^^MRN", 36: "01", 44: "20260310110000", 45: "20260331110000"}

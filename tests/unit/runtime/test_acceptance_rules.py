@@ -1,4 +1,4 @@
-"""The pure decisions of intake: hl7-rules.md section 2 as a table, and no bytes that break it."""
+"""The pure decisions of intake: the acknowledgments of docs/hl7.md as a table, and no bytes that break it."""
 
 from __future__ import annotations
 

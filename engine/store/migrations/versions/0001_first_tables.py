@@ -52,6 +52,7 @@ def _journal() -> None:
     op.create_index("entry_channel", "entry", ["channel", "id", "partition"], schema=JOURNAL)
     op.create_index("entry_message_key", "entry", ["message_key"], schema=JOURNAL)
     op.create_index("entry_owed", "entry", ["id"], schema=JOURNAL, **_only("ack_state = 'owed'"))
+    op.create_index("entry_refused", "entry", ["id"], schema=JOURNAL, **_only("refused = 1"))
     op.create_table(
         "link",
         sa.Column("channel", sa.Text(), nullable=False),

@@ -1,0 +1,59 @@
+"""What the simulated hospital has installed: one configuration, compiled once for all runs."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from simulation.database import Disk
+
+from engine.bootstrap import compile_site
+from engine.pipeline.channel import CompiledConfiguration
+from engine.settings import Configuration, Snapshot, load
+
+ROOT = Path(__file__).parents[2]
+
+CRM, LAB = "crm", "lab"
+"""A destination that takes a delivery twice without acting twice, and one that does not."""
+
+_SITE = """
+node: simulated
+destinations:
+  crm: {type: file, path: nowhere, batch_max: 8, timeout_seconds: 3, retry: RETRY}
+  lab: {type: mllp, host: nowhere, port: 1, timeout_seconds: 3, retry: RETRY}
+shutdown_seconds_max: 10
+""".replace("RETRY", "{first_seconds: 0.2, seconds_max: 2, attempts_max: 1000000, breaker_seconds: 2}")
+
+_CHANNEL = """
+name: NAME
+listen: {port: PORT}
+timezone: UTC
+ack: {when: WHEN, processed_seconds_max: 4}
+identity: {authority: MRN}
+mapping: adt
+risk: [lace]
+protocol: post-discharge
+deliver:
+  - {to: crm, what: [patient, encounter, task]}
+  - {to: lab, what: [message]}
+"""
+
+CHANNELS = {"prompt": "stored", "late": "processed"}
+"""Channels, and when each answers."""
+
+
+@cache
+def configuration() -> Configuration:
+    files = {"config.yaml": _SITE}
+    for port, (name, when) in enumerate(CHANNELS.items(), start=2):
+        text = _CHANNEL.replace("NAME", name).replace("WHEN", when).replace("PORT", str(port))
+        files[f"channels/{name}.yaml"] = text
+    for path in sorted((ROOT / "mappings").rglob("*.yaml")):
+        if not path.name.endswith(".test.yaml"):
+            files[path.relative_to(ROOT).as_posix()] = path.read_text(encoding="utf-8")
+    return load(Snapshot(ROOT, "config.yaml", files))
+
+
+@cache
+def compiled(disk: Disk) -> CompiledConfiguration:
+    return compile_site(configuration(), disk.keys)

@@ -1,0 +1,86 @@
+"""`handoff dead replay` of deliveries, and what a decision leaves on record."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from site_with_store import Site
+
+from engine.bootstrap import open_store
+from engine.domain.delivery import DeliveryState
+from engine.settings import Snapshot, load
+from engine.store.outbox import Settled
+
+KEY = "MRN:558181838"
+NEW_PHONE = (
+    b"MSH|^~\\&|EHR|MAIN|||20261120120000||ADT^A31|NEW-PHONE|P|2.5.1\rEVN|A31|20261120120000\r"
+    b"PID|1||558181838^^^MRN^MR||||||||||2125550199\r"
+)
+
+
+@pytest.fixture
+def buried(stocked: Site) -> int:
+    """The first delivery (of the patient) is a dead letter; the id of that."""
+    held = stocked.hold_first_delivery()
+    assert stocked.run("held", "bury", str(held), "--reason", "x").code == 0
+    return int(stocked.json("dead", "list", "--stage", "delivery")[0]["id"])
+
+
+def test_a_delivery_goes_back_as_it_was_and_says_so(stocked: Site, buried: int) -> None:
+    stocked.process()
+    result = {"id": buried, "entry": None, "problem": None}
+    (done,) = stocked.json("dead", "replay", str(buried))
+    assert done.items() >= result.items()
+    # The discharge has added to the patient's chart, so what the admission said is old news where it differs.
+    assert done["sent"] in {"as_it_was", "renewed"}
+    letter = next(one for one in stocked.json("dead", "list") if one["id"] == buried)
+    assert letter["resolved_by"] == f"delivery:{done['delivery']}"
+
+
+def test_a_delivery_with_an_old_phone_goes_out_with_the_new_one(stocked: Site, buried: int) -> None:
+    stocked.receive(NEW_PHONE)
+    stocked.process()
+    deliver_everything(stocked)
+    (done,) = stocked.json("dead", "replay", str(buried))
+    assert (done["sent"], done["problem"]) == ("renewed", None)
+    (line,) = waiting(stocked)
+    assert json.loads(line)["patient"]["phones"] == ["+12125550199"]
+
+
+def test_replay_and_its_audit_are_one(stocked: Site, buried: int) -> None:
+    stocked.json("dead", "replay", str(buried))
+    actions = [(one["action"], one["subject"]) for one in stocked.json("audit")]
+    assert ("replay", f"dead-letter:{buried}") in actions
+    assert [action for action, _ in actions].count("bury") == 1
+
+
+def test_a_letter_that_somebody_else_has_resolved_meanwhile_does_not_stop_the_others(
+    stocked: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine.cli import dead
+
+    real = dead.replay_entries
+
+    def meanwhile(site, entry_ids, as_of):
+        site.store.charts_ledger.write_now(lambda conn: site.store.dead_letters.resolve(conn, 1, "discarded", site.now))
+        return real(site, entry_ids, as_of)
+
+    monkeypatch.setattr(dead, "replay_entries", meanwhile)
+    results = stocked.json("dead", "replay", "--all", code=1)
+    assert [bool(result["problem"]) for result in results] == [True, False]
+
+
+def deliver_everything(site: Site) -> None:
+    with open_store(load(Snapshot.read(site.config)), "tool") as store:
+        while found := store.read_now(lambda conn: store.outbox.due(conn, "files", datetime.now(UTC), 100)):
+            results = [Settled(id=item.id, state=DeliveryState.DELIVERED, attempts=1) for item in found]
+            store.charts_ledger.write_now(
+                lambda conn, results=results: store.outbox.settle(conn, results, datetime.now(UTC))
+            )
+
+
+def waiting(site: Site) -> list[bytes]:
+    with open_store(load(Snapshot.read(site.config)), "tool") as store, store.reader() as conn:
+        return [item.delivery.payload for item in store.outbox.due(conn, "files", datetime.now(UTC), 100)]

@@ -1,0 +1,99 @@
+"""docs/hl7.md says what the code does: the tests it names exist, and its tables are those of the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from pydantic import BaseModel
+
+from engine.domain.message import Refusal
+from engine.hl7v2 import ack, batch, charset, header, message, mllp
+from engine.hl7v2.header import HeaderError, read_header
+from engine.runtime import acceptance
+from engine.runtime.acceptance import enhanced_code, original_code
+from engine.settings import Channel, Listen
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "hl7.md").read_text(encoding="utf-8")
+RULE = re.compile(r"`(test_\w+)::(test_\w+)`")
+UNREADABLE = (
+    b"hello", b"MSH", b"MSH|AAAA|", b"MSH|^~\\&|||||||||P|2.5\r", b"MSH|^~\\&|||||||ADT^A01||P|2.5\r",
+    b"MSH|^~\\&|||||||ADT^A01|1|P|2.5\rMSH|^~\\&|\r",
+)  # fmt: skip
+
+
+def functions_of(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+def table(first: str) -> list[list[str]]:
+    """The cells of the rows of the table whose first heading is this."""
+    lines = PAGE[PAGE.index(f"\n| {first} |") :].strip().split("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
+
+
+def code(cell: str) -> str:
+    return cell.strip("`")
+
+
+def test_every_test_that_the_page_names_exists() -> None:
+    files = {path.stem: path for path in (ROOT / "tests").rglob("test_*.py")}
+    named = set(RULE.findall(PAGE))
+    assert len(named) > 150
+    known = {file: functions_of(files[file]) for file, _ in named if file in files}
+    assert [f"{file}::{test}" for file, test in sorted(named) if test not in known.get(file, ())] == []
+
+
+def test_every_rule_names_a_test() -> None:
+    tables = [block.splitlines() for block in PAGE.split("\n\n")]
+    rules = [row for lines in tables if lines[0].endswith("| shown by |") for row in lines[2:]]
+    assert len(rules) > 100
+    assert [row for row in rules if not RULE.search(row)] == []
+
+
+def test_every_setting_that_the_page_names_exists() -> None:
+    for path in re.findall(r"`((?:listen|ack|accept|charset|identity)\.[a-z_.]+)", PAGE):
+        model: type[BaseModel] = Channel
+        for name in path.split("."):
+            assert name in model.model_fields, path
+            annotation = model.model_fields[name].annotation
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                model = annotation
+
+
+def test_the_limits_are_those_of_the_code_with_their_defaults() -> None:
+    documented = {code(row[0]).removeprefix("listen."): float(row[1]) for row in table("setting")}
+    assert documented == {name: field.default for name, field in Listen.model_fields.items() if name.endswith("_max")}
+
+
+def test_the_refusals_are_those_of_the_code_with_their_codes() -> None:
+    refusals = [value for value in vars(acceptance).values() if isinstance(value, Refusal)]
+    for payload in UNREADABLE:
+        with pytest.raises(HeaderError) as caught:
+            read_header(payload)
+        error = caught.value
+        refusals.append(Refusal(error=error.error, text=error.text, hl7_code=error.hl7_code))
+    documented = {code(row[0]): row[1:4] for row in table("ERR-5")}
+    assert documented == {
+        one.error: [str(one.hl7_code), original_code(one).value, enhanced_code(one).value] for one in refusals
+    }
+
+
+KEBAB = re.compile(r"[a-z-]+-[a-z-]+")
+
+
+def deviations(module: ModuleType) -> set[str]:
+    """The module's own constants that are names of deviations."""
+    constants = [value for name, value in vars(module).items() if name.isupper() and not name.startswith("_")]
+    return {value for value in constants if isinstance(value, str) and KEBAB.fullmatch(value)}
+
+
+def test_the_deviations_are_those_of_the_code() -> None:
+    known = set().union(*map(deviations, (ack, batch, charset, header, message, mllp)))
+    assert len(known) > 20
+    assert {code(row[0]) for row in table("name")} == known
