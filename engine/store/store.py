@@ -91,8 +91,10 @@ class Store:
     @contextmanager
     def reader(self) -> Iterator[Connection]:
         """A connection that reads both sides as they are at its first look. Keep it short: it pins SQLite's log."""
-        with translated(), self._readers().connect() as conn, conn.begin():
+        with translated(), self._readers().connect() as conn:
+            conn.begin()
             yield conn
+            conn.rollback()  # SQLite refuses to commit once it has met a damaged page, though nothing was written
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` with a reader, in a thread, so that the event loop goes on."""

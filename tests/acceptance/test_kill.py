@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import threading
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from harness import Daemon, Site
 
 ROUNDS = 20
@@ -73,27 +75,31 @@ def worker_pid(daemon: Daemon) -> int:
     return int(children[0])
 
 
+@pytest.mark.parametrize(("workers", "rounds"), [(1, ROUNDS), (3, ROUNDS // 2)])
 def test_kill_9_at_random_moments_loses_nothing_and_repeats_nothing(
-    site: Site, make_daemon: Callable[[Site], Daemon]
+    site: Site, make_daemon: Callable[[Site], Daemon], workers: int, rounds: int
 ) -> None:
+    site.edit("config.yaml", (r"(?m)^node:", f"workers: {workers}\nnode:"))
     moments = random.Random(20260302)
     load = Load()
-    for round_ in range(ROUNDS):
+    for round_ in range(rounds):
         daemon = make_daemon(site)
         threads = load.run(daemon)
         time.sleep(moments.uniform(0.05, 1.2))
         if round_ % 4 == 3:  # now and then the worker dies first, and is started again under load
-            import os
-
             os.kill(worker_pid(daemon), signal.SIGKILL)
             time.sleep(moments.uniform(0.05, 0.8))
         daemon.kill()
         for thread in threads:
             thread.join(timeout=30)
             assert not thread.is_alive()
-    assert len(load.acknowledged) > ROUNDS * 10, "the load was no load"
+    assert len(load.acknowledged) > rounds * 10, "the load was no load"
 
-    daemon = make_daemon(site)
+    check_nothing_lost_nothing_twice(site, make_daemon(site), load)
+
+
+def check_nothing_lost_nothing_twice(site: Site, daemon: Daemon, load: Load) -> None:
+    """All that was acknowledged is in the journal, processed once, and went out once."""
     ledger = daemon.settled(seconds=120)
     assert all(row["balanced"] for row in ledger), ledger
     listed = site.json("messages", "list", "--limit", "1000000")

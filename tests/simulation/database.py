@@ -76,6 +76,11 @@ _TRIGGERS = {
             INSERT INTO observed (what, id, channel, a, b)
             VALUES ('settled', new.id, new.destination, old.state, new.state);
         END;
+        CREATE TRIGGER charts.see_attempt AFTER UPDATE OF started_at ON delivery
+        WHEN new.started_at IS NOT old.started_at BEGIN
+            INSERT INTO observed (what, id, channel, a)
+            VALUES (iif(new.started_at IS NULL, 'attempt-over', 'attempt'), new.id, new.destination, new.started_at);
+        END;
         CREATE TRIGGER charts.see_line AFTER UPDATE OF ordering_key ON delivery BEGIN
             INSERT INTO observed (what, id, channel, a) VALUES ('line', new.id, new.destination, new.ordering_key);
         END;

@@ -96,6 +96,15 @@ class Cluster:
         for node in self.nodes:
             node.start()
 
+    def of(self, process: Process) -> Node:
+        return next(node for node in self.nodes if process in node.processes())
+
+    def stop(self, process: Process, message: object) -> None:
+        """A worker is told to finish and to leave; a main process has nobody who tells it."""
+        for one in self.of(process).workers.values():
+            if one.process is process:
+                one.tell(message)
+
     def connect(self, process: Process, channel: str) -> Line | None:
         """A connection from a sender to some node; none: nobody listens there."""
         node = self.world.random.choice(self.nodes)

@@ -1,0 +1,38 @@
+"""kill -9 at named points, under load: between any two steps that must not be confused."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from crashing.sitecustomize import POINTS
+from harness import Daemon, Site
+from test_kill import Load, check_nothing_lost_nothing_twice
+
+CRASHING = Path(__file__).with_name("crashing")
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_crash_loses_nothing_and_repeats_nothing(
+    point: str, site: Site, make_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    load = Load()
+    for round_ in range(2):
+        told = tmp_path / f"died-{round_}"
+        passes = random.Random(f"{point}{round_}").randrange(1, 30)
+        daemon = make_daemon(site, {"PYTHONPATH": str(CRASHING), "HANDOFF_TEST_CRASH": f"{point}:{passes}:{told}"})
+        threads = load.run(daemon)
+        until = time.monotonic() + 60
+        while not told.exists():
+            assert time.monotonic() < until, "the point was not passed"
+            time.sleep(0.02)
+        time.sleep(0.5)  # a worker is started again, and goes on under load
+        daemon.kill()
+        for thread in threads:
+            thread.join(timeout=30)
+            assert not thread.is_alive()
+    assert len(load.acknowledged) > 5, "the load was no load"
+    check_nothing_lost_nothing_twice(site, make_daemon(site), load)

@@ -1,0 +1,326 @@
+"""What must always be so, checked against what the database commits, what senders are told and destinations get."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from simulation import site
+from simulation.database import Database, Observed, Session, read_all
+from simulation.destinations import Destination
+from simulation.hospital import Message, Script
+from simulation.world import BEGIN, World
+
+from engine.domain.chart import Chart, Charts
+from engine.domain.delivery import DeliveryState, Operation, QueuedDelivery
+from engine.domain.message import Entry
+from engine.domain.partition import PARTITIONS
+from engine.pipeline.process import decide, prepare
+from engine.store.charts import ChartStore
+from engine.store.counts import ledger
+from engine.store.journal import Journal
+from engine.store.leases import destination_number
+from engine.store.outbox import Outbox
+
+
+@dataclass
+class _Delivery:
+    id: int
+    destination: str
+    line: str
+    """The ordering key that it was queued with."""
+    key: str
+    operation: str
+    state: str = "pending"
+
+
+@dataclass
+class Checks:
+    """The truth about a run. Every method that finds it broken says so to the world."""
+
+    world: World
+    database: Database
+    destinations: dict[str, Destination]
+    acknowledged: set[str] = field(default_factory=set)
+    entries: dict[int, tuple[str, int, bytes]] = field(default_factory=dict)
+    """What is committed: channel, partition, digest."""
+    outcomes: dict[int, str] = field(default_factory=dict)
+    deliveries: dict[int, _Delivery] = field(default_factory=dict)
+    _by_digest: dict[bytes, int] = field(default_factory=dict)
+    _lists: dict[tuple[str, int], list[int]] = field(default_factory=dict)
+    _done: dict[tuple[str, int], int] = field(default_factory=dict)
+    """How many of a partition's entries have their outcome."""
+    _first: dict[tuple[str, str], int] = field(default_factory=dict)
+    """The last delivery that came for the first time, by destination and line."""
+    _told: dict[str, set[int]] = field(default_factory=dict)
+    """Deliveries that destinations have got."""
+    _merges: list[tuple[_Delivery, str]] = field(default_factory=list)
+    _controls: dict[bytes, str] = field(default_factory=dict)
+    _wait_for_outcome: set[str] = field(default_factory=set)
+
+    def expect(self, scripts: Sequence[Script]) -> None:
+        """What will be sent, so that the digests in the journal have names."""
+        keys = self.database.disk.keys
+        for script in scripts:
+            for message in script.messages:
+                self._controls[keys.lookup(message.payload)] = message.control_id
+                if site.CHANNELS[message.channel] == "processed":
+                    self._wait_for_outcome.add(message.control_id)
+
+    # --- while it goes on --------------------------------------------------------------------------------------------
+
+    def before_commit(self, session: Session, changes: list[Observed]) -> None:
+        if changes:
+            counts: dict[str, list[int]] = {}
+            for change in changes:
+                counts.setdefault(change.what, []).append(change.id)
+            said = ", ".join(f"{what} {ids}" for what, ids in counts.items() if what != "cursor")
+            self.world.note(f"{session.process.name} commits {said or 'cursors'}")
+        for change in changes:
+            getattr(self, f"_{change.what.replace('-', '_')}")(session, change)
+        # Entries of one transaction are looked at as a whole: the cursor moves before the outcomes are written.
+        for change in changes:
+            if change.what == "cursor":
+                self._moved(change)
+
+    def acknowledge(self, message: Message) -> None:
+        """A sender was told AA."""
+        entry = self._by_digest.get(self.database.disk.keys.lookup(message.payload))
+        if entry is None:
+            self.world.fail(f"{message.control_id} was acknowledged and is not stored")
+        elif message.control_id in self._wait_for_outcome and entry not in self.outcomes:
+            self.world.fail(f"{message.control_id} was answered as processed and is not")
+        self.acknowledged.add(message.control_id)
+
+    def received(self, destination: str, queued: QueuedDelivery, first: bool) -> None:
+        known = self.deliveries.get(queued.id)
+        if known is None:
+            self.world.fail(f"{destination} gets delivery {queued.id}, which is not in the outbox")
+            return
+        if known.key != queued.delivery.idempotency_key:
+            self.world.fail(f"delivery {queued.id} goes out under another idempotency key")
+        if not first:
+            if not self.destinations[destination].idempotent:
+                self.world.fail(f"{destination} acts twice on delivery {queued.id}")
+            return
+        line = (destination, known.line)
+        if self._first.get(line, 0) > queued.id:
+            self.world.fail(f"{destination} gets delivery {queued.id} after {self._first[line]} of the same patient")
+        self._first[line] = queued.id
+        told = self._told.setdefault(destination, set())
+        told.add(queued.id)
+        for merge, merged in self._merges:
+            if merge.destination == destination and merge.id in told and known.line == merged and queued.id < merge.id:
+                self.world.fail(f"{destination} gets delivery {queued.id} of a patient after it was merged away")
+        if known.operation == Operation.MERGE_PATIENT.value:
+            self._check_merge(known, queued)
+
+    def _check_merge(self, merge: _Delivery, queued: QueuedDelivery) -> None:
+        """Whatever was queued for the merged patient before has to be there, or to be dead."""
+        said = msgspec.json.decode(queued.delivery.payload)
+        authority, _, number = said["merged"].partition(":")
+        merged = site.compiled(self.database.disk).channels["prompt"].key("chart", authority, "MR", number)
+        self._merges.append((merge, merged))
+
+    # --- changes that are about to be committed ----------------------------------------------------------------------
+
+    def _entry(self, session: Session, change: Observed) -> None:
+        number, channel, partition, digest = change.id, change.channel, change.a, bytes(change.b)
+        if number in self.entries or number != len(self.entries) + 1:
+            self.world.fail(f"entry {number} is not the next one of the journal")
+        if digest in self._by_digest:
+            self.world.fail(f"{self._controls.get(digest)} is in the journal twice: {self._by_digest[digest]}, {number}")
+        if digest not in self._controls:
+            self.world.fail(f"entry {number} is nothing that was sent")
+        self.entries[number] = (channel, partition, digest)
+        self._by_digest[digest] = number
+        self._lists.setdefault((channel, partition), []).append(number)
+
+    def _repeat(self, session: Session, change: Observed) -> None:
+        if change.id not in self.entries:
+            self.world.fail(f"a repeat of entry {change.id}, which is not there")
+
+    def _entry_deleted(self, session: Session, change: Observed) -> None:
+        self.world.fail(f"entry {change.id} was deleted")
+
+    def _outcome(self, session: Session, change: Observed) -> None:
+        entry = self.entries.get(change.id)
+        if entry is None:
+            self.world.fail(f"an outcome for entry {change.id}, which is not in the journal")
+            return
+        if change.id in self.outcomes:
+            self.world.fail(f"entry {change.id} was processed twice")
+        self.outcomes[change.id] = change.a
+        place = entry[:2]
+        done = self._done.get(place, 0)
+        if self._lists[place][done] != change.id:
+            self.world.fail(f"entry {change.id} was processed before {self._lists[place][done]} of the same partition")
+        self._done[place] = done + 1
+        self._owned(session, place[1], f"entry {change.id}")
+
+    def _cursor(self, session: Session, change: Observed) -> None:
+        if change.b <= change.a:
+            self.world.fail(f"the cursor of partition {change.id} was set back from {change.a} to {change.b}")
+        self._owned(session, change.id, f"the cursor of partition {change.id}")
+
+    def _moved(self, change: Observed) -> None:
+        place = (change.channel, change.id)
+        behind = bisect_right(self._lists.get(place, []), change.b)
+        if behind > self._done.get(place, 0):
+            entry = self._lists[place][self._done.get(place, 0)]
+            self.world.fail(f"the cursor of partition {change.id} went over entry {entry}, which has no outcome")
+
+    def _delivery(self, session: Session, change: Observed) -> None:
+        if any(known.key == change.b for known in self.deliveries.values()):
+            self.world.fail(f"delivery {change.id} has the idempotency key of another one")
+        self.deliveries[change.id] = _Delivery(change.id, change.channel, change.a, change.b, change.c)
+
+    def _settled(self, session: Session, change: Observed) -> None:
+        known = self.deliveries[change.id]
+        known.state = change.b
+        destination = self.destinations[known.destination]
+        if change.a in {"delivered", "dead"}:
+            self.world.fail(f"delivery {change.id} was {change.a} and became {change.b}")
+        if change.b == "delivered" and known.key not in destination.acts:
+            self.world.fail(f"delivery {change.id} counts as delivered, and {destination.name} has never got it")
+        if change.b == "dead" and known.key not in destination.refused:
+            self.world.fail(f"delivery {change.id} was buried, and {destination.name} has never refused it")
+        if not session.process.name.startswith("operator"):
+            self._owned(session, destination_number(known.destination), f"delivery {change.id}")
+
+    def _attempt(self, session: Session, change: Observed) -> None:
+        self._owned(session, destination_number(change.channel), f"an attempt of delivery {change.id}")
+
+    def _attempt_over(self, session: Session, change: Observed) -> None:
+        """What came of it is another change."""
+
+    def _line(self, session: Session, change: Observed) -> None:
+        """A merge joins lines: the order of receipt is checked by the lines that deliveries were queued in."""
+
+    def _owned(self, session: Session, number: int, what: str) -> None:
+        holder = self.database.holders.get(number)
+        if holder is not session and holder is not session.process:
+            name = getattr(holder, "name", None) or (holder.process.name if isinstance(holder, Session) else "nobody")
+            self.world.fail(f"{session.process.name} writes for {what}, which belongs to {name}")
+
+    # --- at any time, and at the end ---------------------------------------------------------------------------------
+
+    def balance(self) -> None:
+        """The engine's own count, of what is committed now."""
+        for line in read_all(self.database.disk, lambda conn: ledger(conn, site.CHANNELS)):
+            if not line.balanced:
+                self.world.fail(f"the ledger of {line.channel} is not balanced")
+
+    def settled(self) -> bool:
+        """Everything has been worked off."""
+        return len(self.outcomes) == len(self.entries) and all(
+            known.state in {"delivered", "dead"} for known in self.deliveries.values()
+        )
+
+    def waiting(self) -> str:
+        open_ = [known.id for known in self.deliveries.values() if known.state not in {"delivered", "dead"}]
+        return f"entries {sorted(self.entries.keys() - self.outcomes.keys())}, deliveries {open_}"
+
+    def finish(self, scripts: Sequence[Script]) -> None:
+        """To be called when all is quiet."""
+        messages = [message for script in scripts for message in script.messages]
+        missing = [message.control_id for message in messages if message.control_id not in self.acknowledged]
+        if missing:
+            self.world.fail(f"never acknowledged: {missing}")
+        for number, state in self.outcomes.items():
+            if state != "processed":
+                self.world.fail(f"entry {number} is {state}")
+        self.balance()
+        self._check_journal(messages)
+        self._check_deliveries()
+        self._check_charts(messages)
+
+    def _check_journal(self, messages: Sequence[Message]) -> None:
+        disk = self.database.disk
+        journal = Journal(disk.keys)
+        stored = {entry.summary.control_id: entry for entry in self._stored(journal)}
+        for message in messages:
+            entry = stored.get(message.control_id)
+            if entry is None or entry.payload != message.payload:
+                self.world.fail(f"{message.control_id} is not in the journal as it was sent")
+        owed = read_all(
+            disk, lambda conn: conn.exec_driver_sql("SELECT count(*) FROM entry WHERE ack_state = 'owed'").scalar_one()
+        )
+        if owed:
+            self.world.fail(f"{owed} answers are owed for ever")
+        lines = read_all(disk, lambda conn: ledger(conn, site.CHANNELS))
+        for line in lines:
+            if line.pending or line.dead or line.refused or line.filtered:
+                self.world.fail(f"the ledger of {line.channel} counts what is not there")
+        if sum(line.processed for line in lines) != len(messages):
+            self.world.fail("the ledger does not count what was sent")
+
+    def _stored(self, journal: Journal) -> list[Entry]:
+        disk = self.database.disk
+        found: list[Entry] = []
+        for channel in site.CHANNELS:
+            found += read_all(
+                disk,
+                lambda conn, channel=channel: journal.entries(  # type: ignore[misc]
+                    conn, [id_ for id_, _ in journal.after(conn, channel, 0, 100_000)]
+                ),
+            )
+        return found
+
+    def _check_deliveries(self) -> None:
+        for known in self.deliveries.values():
+            acts = self.destinations[known.destination].acts.get(known.key, 0)
+            if acts != (1 if known.state == "delivered" else 0):
+                self.world.fail(f"delivery {known.id} is {known.state}, and {known.destination} has acted {acts} times")
+        unfinished = read_all(self.database.disk, Outbox(self.database.disk.keys).unfinished)
+        if unfinished:
+            self.world.fail(f"the outbox still holds {unfinished}")
+
+    def _check_charts(self, messages: Sequence[Message]) -> None:
+        """The charts are those that the messages come to when each is worked on in the order of its sender."""
+        disk = self.database.disk
+        stored = {entry.summary.control_id: entry for entry in self._stored(Journal(disk.keys))}
+        first = read_all(disk, Journal(disk.keys).first_received)
+        charts = Charts()
+        for message in messages:
+            entry = stored[message.control_id]
+            channel = msgspec_replace(site.compiled(disk).channels[entry.channel], first[entry.channel])
+            outcome = decide(prepare(entry, channel), channel, charts, BEGIN)
+            for chart in outcome.charts:
+                charts.add(chart)
+        ids = sorted(charts.by_id)
+        real = {one.id: one for one in read_all(disk, lambda conn: ChartStore(disk.keys).whole(conn, ids))}
+        for chart_id in ids:
+            if chart_id not in real:
+                self.world.fail(f"chart {chart_id} is not there")
+                continue
+            wanted, found = told(charts.by_id[chart_id]), told(real[chart_id])
+            for part in wanted:
+                if wanted[part] != found[part]:
+                    self.world.fail(f"chart {chart_id} has other {part}: {found[part]} instead of {wanted[part]}")
+
+
+def msgspec_replace(channel: Any, since: datetime) -> Any:
+    import dataclasses
+
+    return dataclasses.replace(channel, observed_since=since)
+
+
+def told(chart: Chart) -> dict[str, Any]:
+    """What a chart says, without when it was written."""
+    return {
+        "patient": msgspec.structs.replace(chart.patient, identifiers=(), merged_from=()),
+        "identifiers": {(one.authority, one.type, one.value) for one in chart.patient.identifiers},
+        "merged from": set(chart.patient.merged_from),
+        "merge": chart.merged_into,
+        "encounters": {one.key: one for one in chart.encounters},
+        "scores": {(one.model, one.encounter): (one.min, one.max, one.band, one.band_max) for one in chart.scores},
+        "tasks": {one.id: (one.kind, one.encounter, one.state, one.discharge, one.suspended_by) for one in chart.tasks},
+    }
+
+
+__all__ = ["PARTITIONS", "Checks", "DeliveryState"]

@@ -1,0 +1,164 @@
+"""One run of the simulated hospital: everything in it follows from its seed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from simulation import site
+from simulation.checks import Checks
+from simulation.database import Database, Disk, SimulatedStore
+from simulation.destinations import TRAVEL_SECONDS_MAX, Destination
+from simulation.faults import Faults, Plan
+from simulation.hospital import Sender, scripts
+from simulation.nodes import Cluster, simulated_surroundings
+from simulation.world import Machine, Process, Violation, World
+
+from engine.domain.delivery import DeliveryState
+from engine.errors import StoreError
+from engine.store.outbox import Settled
+
+QUIET_SECONDS_MAX = 400.0
+_TRACE_LINES = 60
+_OPERATOR_SECONDS = TRAVEL_SECONDS_MAX + 0.5
+
+Mutation = Callable[[], AbstractContextManager[object]]
+"""Breaks the engine for the time of a run."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of a seed. trace: everything that happened, line by line."""
+
+    seed: int
+    violation: str | None
+    trace: list[str]
+    messages: int
+    steps: int
+    seconds: float
+
+    def report(self) -> str:
+        lines = self.trace if os.environ.get("SIMULATION_TRACE") else self.trace[-_TRACE_LINES:]
+        return (
+            f"seed {self.seed}: {self.violation}\n"
+            f"replay it: SIMULATION_SEED={self.seed} SIMULATION_TRACE=1 python -m pytest tests/simulation\n"
+            + "\n".join(lines)
+        )
+
+
+def make_disk() -> Disk:
+    """On memory where there is such a place: what is on disk is not what is tried here."""
+    memory = Path("/dev/shm")
+    return Disk(Path(tempfile.mkdtemp(prefix="handoff-simulation-", dir=memory if memory.is_dir() else None)))
+
+
+def run(seed: int, disk: Disk, mutation: Mutation | None = None) -> Run:
+    """Simulate one seed. Nothing is raised for what goes wrong in it."""
+    world = World(seed)
+    disk.clear()
+    collects = gc.isenabled()
+    gc.disable()  # what is collected when depends on more than the seed
+    violation, messages = None, 0
+    try:
+        with mutation() if mutation is not None else contextlib.nullcontext():
+            messages = _play(world, disk)
+    except Violation as error:
+        violation = str(error)
+    finally:
+        if collects:
+            gc.enable()
+    return Run(seed, violation, world.trace, messages, world.steps, world.now)
+
+
+def _play(world: World, disk: Disk) -> int:
+    random = world.random
+    plan = _plan(world)
+    world.note(f"{plan}")
+    database = Database(world, disk, clustered=plan.clustered)
+    machines = [Machine(world, random.uniform(-4, 4), random.uniform(-0.001, 0.001)) for _ in range(plan.nodes)]
+    destinations: dict[str, Destination] = {}
+    checks = Checks(world, database, destinations)
+    for name, idempotent in ((site.CRM, True), (site.LAB, False)):
+        destinations[name] = Destination(world, name, idempotent=idempotent, received=checks.received)
+    cluster = Cluster(world, database, destinations, machines, plan.workers)
+    found = scripts(random, plan.senders, plan.messages)
+    checks.expect(found)
+    database.before_commit = checks.before_commit
+    faults = Faults(world, plan)
+    hospital = Process(world, "hospital", Machine(world))
+    operator = Process(world, "operator", Machine(world))
+    senders = [Sender(world, hospital, script, lambda c: cluster.connect(hospital, c), checks.acknowledge) for script in found]
+    with simulated_surroundings(world, cluster):
+        try:
+            cluster.start()
+            faults.begin(cluster, database)
+            for sender in senders:
+                hospital.spawn(sender.run())
+            operator.spawn(_operate(operator, SimulatedStore(database, operator, "tool"), destinations))
+            _watch(world, checks)
+            world.run(lambda: world.now > plan.seconds, plan.seconds + 1.0)
+            faults.end()
+            world.note("from here on all goes well")
+            done = world.run(lambda: all(one.done for one in senders) and checks.settled(), QUIET_SECONDS_MAX)
+            if not done:
+                stuck = [one.last for one in senders if not one.done]
+                raise Violation(f"it never comes to rest: senders wait with {stuck}, {checks.waiting()}")
+            world.run(lambda: False, 1.2)  # the states of the last answers are noted
+            checks.finish(found)
+            if world.violation is not None:
+                raise world.violation
+        finally:
+            world.end()
+    return sum(len(script.messages) for script in found)
+
+
+def _plan(world: World) -> Plan:
+    random = world.random
+    clustered = random.random() < 0.6
+    return Plan(
+        clustered=clustered,
+        nodes=random.choice([2, 2, 3]) if clustered else 1,
+        workers=1 if clustered and random.random() < 0.7 else random.choice([1, 2, 3]),
+        senders=random.choice([2, 3, 4]),
+        messages=random.choice([4, 6, 10]),
+        faults=random.choice([0, 1, 2, 3, 5, 8]),
+        seconds=random.choice([1.5, 3.0, 6.0]),
+    )
+
+
+def _watch(world: World, checks: Checks) -> None:
+    def look() -> None:
+        checks.balance()
+        world.after(world.random.uniform(0.3, 2.0), look)
+
+    world.after(0.5, look)
+
+
+async def _operate(process: Process, store: SimulatedStore, destinations: dict[str, Destination]) -> None:
+    """The person who decides on what is held: looks at the destination whether it is there."""
+    seen: dict[int, float] = {}
+    while True:
+        await asyncio.sleep(1.0)
+        with contextlib.suppress(StoreError):
+            for queued in await store.read(lambda conn: store.outbox.held(conn)):
+                now = process.world.now
+                if now - seen.setdefault(queued.id, now) < _OPERATOR_SECONDS:
+                    continue
+                del seen[queued.id]
+                there = queued.delivery.idempotency_key in destinations[queued.delivery.destination].acts
+                done = Settled(id=queued.id, state=DeliveryState.DELIVERED, attempts=queued.attempts)
+                at = process.machine.now()
+                process.world.note(f"operator: delivery {queued.id} is {'there' if there else 'not there'}")
+                if there:
+                    await store.charts_ledger.write(lambda conn, done=done, at=at: store.outbox.settle(conn, [done], at))
+                else:
+                    await store.charts_ledger.write(
+                        lambda conn, id_=queued.id, at=at: store.outbox.release(conn, id_, at)
+                    )
