@@ -150,11 +150,13 @@ class Leases:
     def take(self) -> None:
         """Take once what is ours, and let go of what no longer is. Raises StoreError."""
         if self._ledger is None:
-            self._take(None)
+            self._take(None, self._let_go())
             return
         if self._ledger.write_now(self._begin):
             self.beat()  # the others must know the session before it holds anything
-        self._ledger.write_now(self._take)
+        # Before the ledger has it: what it writes in one group with this is checked after that, or was on disk before.
+        leaving = self._let_go()
+        self._ledger.write_now(lambda conn: self._take(conn, leaving))
 
     def leave(self) -> None:
         """Let go of everything, at the end."""
@@ -178,23 +180,33 @@ class Leases:
         self._session = conn.connection.driver_connection
         return True
 
-    def _take(self, conn: Connection | None) -> None:
-        if conn is not None:
-            self._check_session(conn)
+    def _wanted(self) -> set[int]:
         rank, count = self._place
-        if not count:
-            return
         numbers = {*range(PARTITIONS), *map(destination_number, self._destinations)}
-        wanted = {number for number in numbers if number % count == rank}
+        return {number for number in numbers if number % count == rank} if count else self._held.copy()
+
+    def _let_go(self) -> set[int]:
+        """What others are to have now; from here on nothing is written for it, and its locks may be released."""
+        wanted = self._wanted()
         with self._guard:
             leaving = {number for number in self._held - wanted if not self._in_use.get(number)}
             self._held -= leaving
+            self._show()
+        return leaving
+
+    def _take(self, conn: Connection | None, leaving: Collection[int]) -> None:
+        if conn is not None:
+            self._check_session(conn)
         for number in leaving:
             self._locks.release(conn, number)
+        wanted = self._wanted()
         taken = {number for number in sorted(wanted - self._held) if self._locks.take(conn, number)}
         with self._guard:
             self._held |= taken
-            partitions = frozenset(number for number in self._held if number < PARTITIONS)
+            self._show()
+
+    def _show(self) -> None:
+        partitions = frozenset(number for number in self._held if number < PARTITIONS)
         if partitions != self.partitions:
             self.partitions = partitions
             _log.info("partitions of this worker", count=len(partitions))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from simulation.database import Database, Observed, Session
@@ -51,8 +52,9 @@ class Faults:
         self._database: Database
         self.hangs: list[Process] = []
 
-    def begin(self, cluster: Cluster, database: Database) -> None:
-        """Let things go wrong from now on."""
+    def begin(self, cluster: Cluster, database: Database, unknown: Callable[[list[Observed]], None]) -> None:
+        """Let things go wrong from now on. unknown: told of what is committed without a word to who did it."""
+        self._unknown = unknown
         world, random = self._world, self._random
         self._cluster, self._database = cluster, database
         world.disturb = self._disturb
@@ -152,4 +154,6 @@ class Faults:
             return "committed"
         fate = self._random.choice(["failed", "unknown"])
         self._world.note(f"FAULT a commit on the {session.side} side is {fate}")
+        if fate == "unknown":
+            self._unknown(changes)
         return fate

@@ -98,7 +98,7 @@ def _play(world: World, disk: Disk) -> int:
     with simulated_surroundings(world, cluster):
         try:
             cluster.start()
-            faults.begin(cluster, database)
+            faults.begin(cluster, database, checks.unknown)
             for sender in senders:
                 hospital.spawn(sender.run())
             operator.spawn(_operate(operator, SimulatedStore(database, operator, "tool"), destinations))
