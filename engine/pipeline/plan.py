@@ -75,6 +75,9 @@ def _encounters_to_score(before: Chart | None, chart: Chart, subject: str | None
 
     Open stays matter, and those with an open plan; the history are the earlier stays and visits.
     """
+    stays = [encounter for encounter in chart.encounters if is_scored(encounter)]
+    if all(stay.key == subject for stay in stays):
+        return stays
     person_changed = before is None or before.patient is not chart.patient
     since = _history_changed_since(before, chart)
     planned = {task.encounter for task in chart.tasks if task.state is TaskState.OPEN}
@@ -89,7 +92,7 @@ def _encounters_to_score(before: Chart | None, chart: Chart, subject: str | None
         admitted = parse_moment(encounter.admitted_at) if since is not None else None
         return since is not None and admitted is not None and admitted > since
 
-    return [e for e in chart.encounters if is_scored(e) and touched(e)]
+    return [stay for stay in stays if touched(stay)]
 
 
 def _history_changed_since(before: Chart | None, chart: Chart) -> datetime | None:

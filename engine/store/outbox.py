@@ -28,6 +28,8 @@ _UNFINISHED: Final = text("state IN ('pending', 'held')")
 _LOCK: Final = 0x48414E44_4F
 BATCH_BYTES_MAX: Final = 8 << 20
 """Of payloads handed out at once, unless a destination is set up otherwise."""
+_READ_MAX: Final = 128
+"""Deliveries that are read at once, so that few are read in vain when they are large."""
 _HELD: Final = text("state = 'held'")
 _READY: Final = text("state = 'pending' AND turn = 1")
 
@@ -54,11 +56,9 @@ class Renewed(Phi, frozen=True, kw_only=True):
 
 
 _PAYLOAD: Final = delivery_payload.c.delivery_id == delivery.c.id
-_BYTES: Final = func.length(delivery_payload.c.body).label("bytes")
-_JOINED: Final = select(delivery, delivery_payload.c.body).join(delivery_payload, _PAYLOAD)
+_JOINED: Final = select(delivery, delivery_payload.c.body).outerjoin(delivery_payload, _PAYLOAD)
 _HEADS: Final = Prepared(
-    select(delivery.c.id, delivery.c.ordering_key, _BYTES)
-    .join(delivery_payload, _PAYLOAD)
+    select(delivery.c.id, delivery.c.ordering_key)
     .where(delivery.c.destination == bindparam("destination"), _READY, delivery.c.next_attempt_at <= bindparam("now"))
     .order_by(delivery.c.next_attempt_at, delivery.c.id)
     .limit(bindparam("count", type_=delivery.c.id.type)),
@@ -67,8 +67,7 @@ _HEADS: Final = Prepared(
 _IN_LINE: Final = Listed(
     delivery.c.ordering_key,
     lambda listed: (
-        select(delivery.c.id, delivery.c.ordering_key, delivery.c.state, delivery.c.next_attempt_at, _BYTES)
-        .join(delivery_payload, _PAYLOAD)
+        select(delivery.c.id, delivery.c.ordering_key, delivery.c.state, delivery.c.next_attempt_at)
         .where(listed, delivery.c.destination == bindparam("destination"), _UNFINISHED)
         .order_by(delivery.c.id)
         .limit(bindparam("count", type_=delivery.c.id.type))
@@ -224,9 +223,21 @@ class Outbox:
         rows: Sequence[Any] = _HEADS.rows(conn, destination, at, limit)
         if ordered_batches and rows:
             rows = _with_followers(conn, destination, at, limit, {row.ordering_key for row in rows})
-        ids = _fitting(rows, bytes_max)
-        found = {row.id: row for row in _BY_IDS.rows(conn, ids)}
-        return [self._queued(found[id_]) for id_ in ids]
+        return self._fitting(conn, [row.id for row in rows], bytes_max)
+
+    def _fitting(self, conn: Connection, ids: Sequence[int], bytes_max: int) -> list[QueuedDelivery]:
+        """The first of them, as many as fit; one in any case."""
+        fitting: list[QueuedDelivery] = []
+        for at in range(0, len(ids), _READ_MAX):
+            part = ids[at : at + _READ_MAX]
+            found = {row.id: row for row in _BY_IDS.rows(conn, part)}
+            for id_ in part:
+                queued = self._queued(found[id_])
+                bytes_max -= len(queued.delivery.payload)
+                if fitting and bytes_max < 0:
+                    return fitting
+                fitting.append(queued)
+        return fitting
 
     def next_due_at(self, conn: Connection, destination: str) -> datetime | None:
         """When the next delivery of a destination is due; none: nothing can become due by waiting."""
@@ -380,7 +391,7 @@ class Outbox:
     def _queued(self, row: Any) -> QueuedDelivery:
         payload, unreadable = b"", None
         try:
-            payload = self._keys.open(_place(row.id), row.body)
+            payload = self._keys.open(_place(row.id), row.body or b"")
         except TamperedError:
             unreadable = "payload-damaged"
         except KeyMissingError:
@@ -425,17 +436,6 @@ def _with_followers(
         elif row.ordering_key not in stopped:
             rows.append(row)
     return rows
-
-
-def _fitting(rows: Sequence[Any], bytes_max: int) -> list[int]:
-    """Ids of the first rows whose payloads fit; of the first one in any case."""
-    ids: list[int] = []
-    for row in rows:
-        bytes_max -= row.bytes
-        if ids and bytes_max < 0:
-            break
-        ids.append(row.id)
-    return ids
 
 
 def _id(row: Any) -> int:

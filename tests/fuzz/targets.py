@@ -51,7 +51,7 @@ ROOT: Final = Path(__file__).parents[2]
 CORPUS: Final = Path(__file__).parent / "corpus"
 MESSAGES: Final = ROOT / "tests" / "messages"
 NOW: Final = datetime(2026, 3, 6, 18, 0, tzinfo=UTC)
-MARKER: Final = "ZQX"
+MARKER: Final = "ZQXV"
 """Stands in the values of many seeds, and so in much of what is made of them. No error text may hold it."""
 ZONE: Final = ZoneInfo("America/New_York")
 
@@ -171,16 +171,10 @@ def batch(data: bytes) -> None:
     """Files of messages: nothing that stands in them gets lost."""
     found = batches.messages_in(data)
     if b"\x0b" not in data:
-        at = 0
-        for message in found:  # each as it came, in order
-            at = data.find(message, at)
-            assert at >= 0
-            at += len(message)
-        rest = data
-        for message in found:
-            rest = rest.replace(message, b"", 1)
-        for line in re.split(rb"[\r\n]", rest):  # what is left over are headers and trailers, and blanks
-            assert line.strip(b" \t\x00\xef\xbb\xbf")[:3] in {b"", b"FHS", b"BHS", b"BTS", b"FTS"}
+        assert all(message in data for message in found)
+        for line in re.split(rb"[\r\n]", data):
+            line = line.strip(b" \t\x00\xef\xbb\xbf")
+            assert line[:3] in {b"FHS", b"BHS", b"BTS", b"FTS"} or any(line in message for message in found)
     with contextlib.suppress(batches.BatchTooLongError):
         batches.split(data, messages_max=3)
 
@@ -245,7 +239,10 @@ def channels() -> tuple[CompiledChannel, ...]:
     for changes in (
         {},
         {"identity": {"authority": "MRN", "merge_pairing": "type"}, "charset": {"default": "iso8859-1"}},
-        {"filter": "PV1-2 in ('I', 'E') or MSH-9.2 matches '^A[34]'", "deliver": [{"to": "files", "what": ["message"]}]},
+        {
+            "filter": "PV1-2 in ('I', 'E') or MSH-9.2 matches '^A[34]'",
+            "deliver": [{"to": "files", "what": ["message"]}],
+        },
     ):
         settings = Channel.model_validate_json(msgspec.json.encode(compiled.settings.model_dump(mode="json") | changes))
         chosen = compile_filter(settings.filter) if settings.filter else None
@@ -264,7 +261,9 @@ def heart(data: bytes) -> None:
     channel = channels()[first(data) % len(channels())]
     charts = Charts()
     for number, payload in enumerate(batches.messages_in(data[1:])[:8], 1):
-        entry = Entry(id=number, channel="main-campus", peer="fuzz", received_at=NOW, payload=payload, summary=Summary())
+        entry = Entry(
+            id=number, channel="main-campus", peer="fuzz", received_at=NOW, payload=payload, summary=Summary()
+        )
         outcome = work_on(entry, channel, charts, NOW)
         assert work_on(entry, channel, charts, NOW) == outcome, "the same entry has two outcomes"
         judge_outcome(outcome)
@@ -299,7 +298,7 @@ def judge_outcome(outcome: Outcome) -> None:
 def samples() -> tuple[Message, ...]:
     marked = (
         f"MSH|^~\\&|{MARKER}|{MARKER}|||20260301||ADT^A01|{MARKER}|P|2.5.1\rEVN|A01|20260301{MARKER}\r"
-        f"PID|1||{MARKER}1^^^{MARKER}^MR~{MARKER}||{MARKER}^{MARKER}~\"\"||1948{MARKER}|{MARKER}|||{MARKER}||{MARKER}\r"
+        f'PID|1||{MARKER}1^^^{MARKER}^MR~{MARKER}||{MARKER}^{MARKER}~""||1948{MARKER}|{MARKER}|||{MARKER}||{MARKER}\r'
         f"PV1|1|{MARKER}|{MARKER}^1^2|||||||||||||||||{MARKER}|{'|' * 16}{MARKER}\rDG1|1||{MARKER}^{MARKER}|||{MARKER}\r"
     ).encode()
     good = (MESSAGES / "adt_a03_discharge_home_health.hl7").read_bytes()
@@ -413,7 +412,7 @@ _HL7: Final = (
     b"FHS|", b"FTS|", b"ADT^A01", b"ADT^A03", b"ADT^A08", b"ADT^A11", b"ADT^A13", b"ADT^A40", b"ACK", b"^~\\&#", b"\\X0D\\",
     b"\\.br\\", b"\\F\\", b'""', b"|", b"^", b"~", b"&", b"\\", b"\r", b"\n", b"\r\n", b"\x0b", b"\x1c\r", b"\x1c", b"\x00",
     b"UNICODE UTF-8", b"ISO IR87", b"8859/1", b"GB 18030-2000", b"\xef\xbb\xbf", b"\xff\xfe", b"M\x00S\x00H\x00", b"AL", b"NE",
-    b"2.5.1", b"2.3", b"20260301120000-0500", b"99991231", b"19480230", b"^^^MRN^MR", b"ZQX", b"\x1b$B", b"\xed\xa0\x80", b"-1",
+    b"2.5.1", b"2.3", b"20260301120000-0500", b"99991231", b"19480230", b"^^^MRN^MR", b"ZQXV", b"\x1b$B", b"\xed\xa0\x80", b"-1",
 )  # fmt: skip
 _FILTER: Final = (
     b" and ", b" or ", b"not ", b" in ", b" matches ", b"==", b"!=", b"('I', 'E')", b"['I']", b"PV1-2", b"PID-3[type=MR].1",
