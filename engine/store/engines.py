@@ -35,6 +35,9 @@ SQLITE_VERSION_MIN: Final = (3, 51, 3)
 
 _BUSY_MS: Final = 10_000
 _IDLE_IN_TRANSACTION_MS: Final = 5_000
+_PASSING: Final = frozenset({"25006", "25P03", "25P04"})
+"""PostgreSQL: a server that is no primary (yet), and sessions that were cut off because their process had stopped for a
+while. The driver takes them for errors of the statement, but the next try may well succeed."""
 _WRITER_CACHE_KIB: Final = 8 * 1024
 _READER_CACHE_KIB: Final = 1024
 """Each of several connections, for each of two files."""
@@ -152,7 +155,7 @@ def translate(error: Exception) -> StoreError | None:
         return StoreUnavailableError(f"the store's disk is full ({code})")
     if code == "23505" or (code == "SQLITE_CONSTRAINT" and str(driver_error).startswith("UNIQUE")):
         return RowTakenError(f"another writer has made this row meanwhile ({code})")
-    if kinds & {"OperationalError", "InterfaceError"}:
+    if kinds & {"OperationalError", "InterfaceError"} or code in _PASSING:
         return StoreUnavailableError(f"the store can't be used now ({code})")
     return StoreError(f"the store refused what was asked ({code})")
 

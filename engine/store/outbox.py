@@ -30,6 +30,9 @@ BATCH_BYTES_MAX: Final = 8 << 20
 """Of payloads handed out at once, unless a destination is set up otherwise."""
 _READ_MAX: Final = 128
 """Deliveries that are read at once, so that few are read in vain when they are large."""
+_LINE_LENGTH: Final = 3
+"""Deliveries of a patient that wait together, as a rule: a message makes so many. With longer lines some rows are read
+in vain, with shorter ones a batch is smaller than it might be."""
 _HELD: Final = text("state = 'held'")
 _READY: Final = text("state = 'pending' AND turn = 1")
 
@@ -220,7 +223,8 @@ class Outbox:
         they are due themselves.
         """
         at = to_micros(now)
-        rows: Sequence[Any] = _HEADS.rows(conn, destination, at, limit)
+        heads = -(-limit // _LINE_LENGTH) if ordered_batches else limit
+        rows: Sequence[Any] = _HEADS.rows(conn, destination, at, heads)
         if ordered_batches and rows:
             rows = _with_followers(conn, destination, at, limit, {row.ordering_key for row in rows})
         return self._fitting(conn, [row.id for row in rows], bytes_max)

@@ -1,8 +1,8 @@
 """What is fuzzed: one function a language that strangers or operators write, which takes any bytes and checks what
 must hold for them.
 
-It raises AssertionError when something does not hold; any other exception is one that the engine did not declare. The
-same functions are run by `test_fuzz.py` (the kept corpus, and hypothesis) and by `run.py` (atheris, guided by coverage).
+It raises AssertionError when something does not hold; any other exception is one that the engine did not declare.
+`test_fuzz.py` runs the same functions with the kept corpus and hypothesis, `run.py` with atheris, guided by coverage.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -25,9 +25,8 @@ from engine.clock import SystemClock
 from engine.connectors.fieldmap import FieldMap, UnsafeKeyError, compile_field_map
 from engine.connectors.registry import build_connectors
 from engine.domain.chart import Charts
-from engine.domain.message import Entry, EntryState, Summary
+from engine.domain.message import AckCode, Entry, EntryState, Summary
 from engine.domain.outcome import Outcome
-from engine.domain.patient import Identifier
 from engine.errors import HandoffError, MappingError, MessageError, SettingsError
 from engine.hl7v2 import batch as batches
 from engine.hl7v2.ack import acknowledge, parse_ack
@@ -35,8 +34,8 @@ from engine.hl7v2.header import HeaderError
 from engine.hl7v2.message import Message
 from engine.hl7v2.mllp import FrameDecoder, wrap
 from engine.hl7v2.ordering import ordering_key
-from engine.hl7v2.path import PathError
 from engine.hl7v2.path import Path as Place
+from engine.hl7v2.path import PathError
 from engine.mapping.compile import compile_mapping
 from engine.mapping.expression import FilterError, compile_filter
 from engine.mapping.tables import Tables, load_tables
@@ -172,9 +171,8 @@ def batch(data: bytes) -> None:
     found = batches.messages_in(data)
     if b"\x0b" not in data:
         assert all(message in data for message in found)
-        for line in re.split(rb"[\r\n]", data):
-            line = line.strip(b" \t\x00\xef\xbb\xbf")
-            assert line[:3] in {b"FHS", b"BHS", b"BTS", b"FTS"} or any(line in message for message in found)
+        for line in (line.strip(b" \t\x00\xef\xbb\xbf") for line in re.split(rb"[\r\n]", data)):
+            assert line[:3] in {b"", b"FHS", b"BHS", b"BTS", b"FTS"} or any(line in message for message in found)
     with contextlib.suppress(batches.BatchTooLongError):
         batches.split(data, messages_max=3)
 
@@ -183,7 +181,7 @@ def batch(data: bytes) -> None:
 
 _PLACES: Final = tuple(
     Place.parse(text)
-    for text in ("MSH-1", "MSH-2", "MSH-9.2", "PID-3[type=MR].1", "PID-3[*].4.2", "PID-5[2].1", "OBX[*]-5", "DG1[3]-3.1",
+    for text in ("MSH-1", "MSH-2", "MSH-9.2", "PID-3[type=MR].1", "PID-3[*].4.2", "PID-5[2].1", "OBX[*]-5", "DG1[3]-3",
                  "PV1-19", "ZZZ[*]-1[1=x].2")
 )  # fmt: skip
 _CHARSETS: Final = ((None, "windows-1252"), ("iso8859-1", "ascii"), ("shift_jis", "utf-8"), ("gb18030", "cp950"))
@@ -299,7 +297,8 @@ def samples() -> tuple[Message, ...]:
     marked = (
         f"MSH|^~\\&|{MARKER}|{MARKER}|||20260301||ADT^A01|{MARKER}|P|2.5.1\rEVN|A01|20260301{MARKER}\r"
         f'PID|1||{MARKER}1^^^{MARKER}^MR~{MARKER}||{MARKER}^{MARKER}~""||1948{MARKER}|{MARKER}|||{MARKER}||{MARKER}\r'
-        f"PV1|1|{MARKER}|{MARKER}^1^2|||||||||||||||||{MARKER}|{'|' * 16}{MARKER}\rDG1|1||{MARKER}^{MARKER}|||{MARKER}\r"
+        f"PV1|1|{MARKER}|{MARKER}^1^2|||||||||||||||||{MARKER}|{'|' * 16}{MARKER}\r"
+        f"DG1|1||{MARKER}^{MARKER}|||{MARKER}\r"
     ).encode()
     good = (MESSAGES / "adt_a03_discharge_home_health.hl7").read_bytes()
     empty = b"MSH|^~\\&|||||||ADT^A01|1|P|2.5.1\r"
@@ -338,8 +337,7 @@ def filter_(data: bytes) -> None:
     try:
         compiled = compile_filter(text)
     except FilterError as error:
-        assert error.line >= 1
-        assert error.column >= 1
+        has_place(error.line, error.column)
         return
     for sample in samples():
         assert isinstance(compiled(sample), bool)
@@ -351,7 +349,7 @@ def path(data: bytes) -> None:
     try:
         place = Place.parse(text)
     except PathError as error:
-        assert 1 <= error.column <= len(text) + 1
+        has_place(1, error.column)
         return
     assert str(place) == text
     for sample in samples():
@@ -379,8 +377,7 @@ def judge_problems(error: HandoffError) -> None:
     assert isinstance(error, SettingsError)
     assert error.problems
     for problem in error.problems:
-        assert problem.line >= 1
-        assert problem.column >= 1
+        has_place(problem.line, problem.column)
         assert problem.message
         assert len(str(problem)) < 8192
 
@@ -390,6 +387,11 @@ def judge_problems(error: HandoffError) -> None:
 
 def first(data: bytes) -> int:
     return data[0] if data else 0
+
+
+def has_place(line: int, column: int) -> None:
+    assert line >= 1
+    assert column >= 1
 
 
 def says_no_value(*texts: str | None) -> None:
@@ -409,44 +411,49 @@ def yaml_seeds() -> list[bytes]:
 
 _HL7: Final = (
     b"MSH|^~\\&|", b"MSH", b"PID|", b"PV1|", b"EVN|", b"MRG|", b"DG1|", b"OBX|", b"MSA|AA|", b"ERR|", b"BHS|", b"BTS|",
-    b"FHS|", b"FTS|", b"ADT^A01", b"ADT^A03", b"ADT^A08", b"ADT^A11", b"ADT^A13", b"ADT^A40", b"ACK", b"^~\\&#", b"\\X0D\\",
-    b"\\.br\\", b"\\F\\", b'""', b"|", b"^", b"~", b"&", b"\\", b"\r", b"\n", b"\r\n", b"\x0b", b"\x1c\r", b"\x1c", b"\x00",
-    b"UNICODE UTF-8", b"ISO IR87", b"8859/1", b"GB 18030-2000", b"\xef\xbb\xbf", b"\xff\xfe", b"M\x00S\x00H\x00", b"AL", b"NE",
-    b"2.5.1", b"2.3", b"20260301120000-0500", b"99991231", b"19480230", b"^^^MRN^MR", b"ZQXV", b"\x1b$B", b"\xed\xa0\x80", b"-1",
+    b"FHS|", b"FTS|", b"ADT^A01", b"ADT^A03", b"ADT^A08", b"ADT^A11", b"ADT^A13", b"ADT^A40", b"ACK", b"^~\\&#", b"-1",
+    b"\\X0D\\", b"\\.br\\", b"\\F\\", b'""', b"|", b"^", b"~", b"&", b"\\", b"\r", b"\n", b"\r\n", b"\x0b", b"\x1c\r",
+    b"\x1c", b"\x00", b"UNICODE UTF-8", b"ISO IR87", b"8859/1", b"GB 18030-2000", b"\xef\xbb\xbf", b"\xff\xfe", b"AL",
+    b"NE", b"M\x00S\x00H\x00", b"2.5.1", b"2.3", b"20260301120000-0500", b"99991231", b"19480230", b"^^^MRN^MR",
+    b"ZQXV", b"\x1b$B", b"\xed\xa0\x80",
 )  # fmt: skip
 _FILTER: Final = (
-    b" and ", b" or ", b"not ", b" in ", b" matches ", b"==", b"!=", b"('I', 'E')", b"['I']", b"PV1-2", b"PID-3[type=MR].1",
-    b"OBX[*]-5", b"'^A+$'", b"'(a|b)*'", b"'[^x]{1,9}'", b"1.0", b"-1", b'"', b"'", b"(", b")", b"[*]", b"[", b"]", b",",
+    b" and ", b" or ", b"not ", b" in ", b" matches ", b"==", b"!=", b"('I', 'E')", b"['I']", b"PV1-2", b"OBX[*]-5",
+    b"PID-3[type=MR].1", b"'^A+$'", b"'(a|b)*'", b"'[^x]{1,9}'", b"1.0", b"-1", b'"', b"'", b"(", b")", b"[*]", b"[",
+    b"]", b",",
 )  # fmt: skip
 _YAML: Final = (
-    b": ", b"- ", b"\n  ", b"{", b"}", b"[", b"]", b"&a ", b"*a", b"<<: ", b"!!python/object ", b"|\n", b">\n", b"'", b'"', b"#",
-    b"null", b"true", b"no", b"012", b"1e309", b"-1", b"~", b"{env: X}", b"{file: x}", b"from: PID-3", b"first_of: ",
-    b"where: ", b"each: DG1", b"parts: ", b"table: sex", b"required: true", b"on_error: dead", b"default: x", b"prefer: [L]",
-    b"region: US", b"patient.identifiers: ", b"patient.name: ", b"encounter.diagnoses: ",
+    b": ", b"- ", b"\n  ", b"{", b"}", b"[", b"]", b"&a ", b"*a", b"<<: ", b"!!python/object ", b"|\n", b">\n", b"'",
+    b'"', b"#", b"null", b"true", b"no", b"012", b"1e309", b"-1", b"~", b"{env: X}", b"{file: x}", b"from: PID-3",
+    b"first_of: ", b"where: ", b"each: DG1", b"parts: ", b"table: sex", b"required: true", b"on_error: dead", b"\t",
+    b"default: x", b"prefer: [L]", b"region: US", b"patient.identifiers: ", b"patient.name: ", b"encounter.diagnoses: ",
 )  # fmt: skip
+
+
+def _acknowledgments() -> list[bytes]:
+    return [acknowledge(None, verdict(code, None), now=NOW, control_id="1") for code in AckCode]
+
+
+def _batches() -> list[bytes]:
+    return [b"FHS|^~\\&|\rBHS|^~\\&|\r" + one + b"BTS|1\rFTS|1\r" for one in hl7_seeds()]
+
+
+def _filters() -> list[bytes]:
+    return [b"PV1-2 in ('I', 'E', 'O') and not (PID-3.4.1 == 'TEST' or PV1-3.1 matches '^ZZ')"]
+
 
 TARGETS: Final = {
     target.name: target
     for target in (
         Target("framer", framer, lambda: [b"\x10\x03" + wrap(one) for one in hl7_seeds()], _HL7),
         Target("intake", intake, lambda: hl7_seeds(b"\x00"), _HL7),
-        Target("acknowledgment", acknowledgment, lambda: [
-            acknowledge(None, verdict(code, None), now=NOW, control_id="1") for code in _codes()
-        ], _HL7),
-        Target("batch", batch, lambda: [b"FHS|^~\\&|\rBHS|^~\\&|\r" + one + b"BTS|1\rFTS|1\r" for one in hl7_seeds()], _HL7),
+        Target("acknowledgment", acknowledgment, _acknowledgments, _HL7),
+        Target("batch", batch, _batches, _HL7),
         Target("reader", reader, lambda: hl7_seeds(b"\x00"), _HL7),
         Target("heart", heart, lambda: [*hl7_seeds(b"\x00"), b"\x01" + b"".join(hl7_seeds())], _HL7),
-        Target("filter", filter_, lambda: [
-            b"PV1-2 in ('I', 'E', 'O') and not (PID-3.4.1 == 'TEST' or PV1-3.1 matches '^ZZ')",
-        ], _FILTER),
+        Target("filter", filter_, _filters, _FILTER),
         Target("path", path, lambda: [place.text.encode() for place in _PLACES], _FILTER),
         Target("mapping", mapping, lambda: [shipped().files["mappings/fields/adt.yaml"].encode()], _YAML),
         Target("configuration", configuration, yaml_seeds, _YAML),
     )
-}  # fmt: skip
-
-
-def _codes() -> list[Any]:
-    from engine.domain.message import AckCode
-
-    return list(AckCode)
+}

@@ -90,6 +90,31 @@ async def test_the_application_ack_goes_to_the_return_address_when_there_is_one(
     server.close()
 
 
+async def test_whether_the_only_answer_reached_its_return_address_is_recorded(make_feed: MakeFeed) -> None:
+    got: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        got.put_nowait(await reader.read(4096))
+        writer.close()
+
+    server = await asyncio.start_server(receive, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    feed = await make_feed(ack={"return_to": {"host": "127.0.0.1", "port": port}})
+    sender = await feed.sender()
+    await sender.send(adt("1", accept="NE", application="AL"))
+    await eventually(feed.entries)
+    await feed.process()
+    assert code((await asyncio.wait_for(got.get(), 10))[1:-2]) == "AA"
+    assert [(entry.ack, entry.ack_state) for entry in await feed.settled()] == [("AA", "sent")]
+    server.close()
+    await server.wait_closed()
+    await sender.send(adt("2", accept="NE", application="AL"))
+    await eventually(lambda: len(feed.entries()) == 2)
+    await feed.process()
+    assert [entry.ack_state for entry in await feed.settled()] == ["sent", "unsent"]
+    assert feed.counts.unsent == 1
+
+
 async def test_an_application_ack_that_missed_its_sender_comes_with_the_answer_to_its_resend(
     feed: Feed, sender: Sender
 ) -> None:

