@@ -10,7 +10,7 @@ SOURCES := engine tests
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run demo test check format bench bench-all bench-report schemas lock
+.PHONY: help setup run demo test fuzz check format bench bench-all bench-report schemas lock
 
 help:
 	@echo 'make run      set up, initialise what is missing, start the daemon'
@@ -18,6 +18,7 @@ help:
 	@echo 'make test     set up with all the tests need, run all tests'
 	@echo 'make check    format, lint, types, import layers'
 	@echo 'make bench    the benchmark of this machine (make bench-all: everything, with the report)'
+	@echo 'make fuzz     look for inputs that break something, for SECONDS=60'
 	@echo 'make setup    only the set-up; the command is then $(BIN)/handoff'
 	@echo 'make format, make schemas, make lock     rewrite formatting, docs/schemas, lock files'
 
@@ -47,6 +48,13 @@ bench-report: setup
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Guided by coverage; what it finds is in .fuzz/findings (tests/fuzz/run.py says more). FUZZ: some targets only.
+SECONDS ?= 60
+FUZZ ?=
+
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS) $(FUZZ)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check $(SOURCES)
@@ -85,6 +93,11 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
 	@$(PIP) install --quiet --require-hashes -r requirements-dev.lock
 	@touch $@
 
+# The fuzzer is a large binary for Linux on x86-64 and Python 3.11 to 3.13: only who fuzzes needs it.
+$(VENV)/.fuzz: $(VENV)/.dev requirements-fuzz.lock
+	@$(PIP) install --quiet --require-hashes -r requirements-fuzz.lock
+	@touch $@
+
 # --- lock files: all versions and hashes, for every Python from 3.11 up and every platform ---
 
 LOCK = .bootstrap/uv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
@@ -94,4 +107,5 @@ lock:
 	@test -x .bootstrap/uv/bin/uv || $(PYTHON) -m pip install --quiet --upgrade --target .bootstrap/uv uv
 	$(LOCK) pyproject.toml --group build --output-file requirements.lock
 	$(LOCK) pyproject.toml --group build --group dev --constraint requirements.lock --output-file requirements-dev.lock
+	$(LOCK) --group fuzz --output-file requirements-fuzz.lock
 	$(LOCK) --group bootstrap --output-file requirements-bootstrap.lock

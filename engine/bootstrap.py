@@ -113,11 +113,12 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
     couriers = _Couriers(store, context, configuration, leases)
 
     async def reload(new: Configuration) -> None:
-        compiled = compile_site(new, store.keys)
+        compiled, routes = compile_site(new, store.keys), _routes(new)
         store.keys.reload()
-        leases.wanted_destinations(new.site.destinations)
-        couriers.reload(new)
         await _remember(store, new, clock.now())
+        # From here on nothing can go wrong: it is taken as a whole or not at all.
+        leases.wanted_destinations(new.site.destinations)
+        couriers.reload(routes)
         processor.reload(compiled)
         _settle_memory()
 
@@ -168,9 +169,8 @@ class _Couriers:
         self._courier: Courier | None = None
         self._changed = asyncio.Event()
 
-    def reload(self, configuration: Configuration) -> None:
-        """Raises SettingsError, and goes on with the old destinations then."""
-        self._routes = _routes(configuration)
+    def reload(self, routes: dict[str, Route]) -> None:
+        self._routes = routes
         self._changed.set()
         if self._courier is not None:
             self._courier.stop()

@@ -4,6 +4,8 @@
 - A field is shown when its name is in FIELDS and its value has that field's shape, else its value reads `withheld`.
 - An exception is its type and the engine's own frames (file:line). Its text is shown only when it is a HandoffError,
   whose texts hold no value of a message or chart. Locals are never rendered.
+- Of the same warning or error again and again the first lines are shown, then one now and then with the number of those
+  that were left out: a store that is gone for an hour must not fill the disk.
 - What libraries log keeps its logger, level and the place of the statement (`aiohttp/web_protocol.py:512`); its text is
   withheld, because nobody knows what is in it.
 """
@@ -14,8 +16,10 @@ import asyncio
 import faulthandler
 import logging
 import re
+import select
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
@@ -42,6 +46,13 @@ _ENGINE: Final = Path(__file__).resolve().parent
 _FRAMES_MAX: Final = 12
 _CAUSES_MAX: Final = 4
 _ERROR_CHARS_MAX: Final = 2000
+_ALIKE: Final = ("event", "module", "channel", "destination", "service", "worker", "error", "exception", "source")
+"""Lines that have these in common say the same."""
+_ALIKE_MAX: Final = 20
+_ALIKE_SECONDS: Final = 5.0
+"""So many lines of a kind at once, and one more each time that so long has passed."""
+_KINDS_MAX: Final = 1000
+_UNREAD_MS_MAX: Final = 200
 
 
 def _number(value: object) -> bool:
@@ -63,7 +74,7 @@ FIELDS: Final[Mapping[str, Callable[[object], bool]]] = {
     **dict.fromkeys(
         ("entry", "entries", "delivery", "deliveries", "dead_letter", "dead_letters", "messages", "frames", "receipts",
          "answers", "groups", "count", "attempt", "attempts", "restarts", "connections", "channels", "files", "rows",
-         "pid", "fd", "port", "line", "column", "status", "exit_code", "signal", "hl7_code", "bytes", "seconds",
+         "pid", "worker", "fd", "port", "line", "column", "status", "exit_code", "signal", "hl7_code", "bytes", "seconds",
          "limit", "pending", "dead", "held", "delivered", "processed", "problems", "lag", "batch", "position"),
         _number,
     ),
@@ -107,6 +118,7 @@ def configure(level: str = "info", *, stream: TextIO | None = None) -> None:
     level: `debug`, `info`, `warning` or `error`. stream: stderr unless told; a terminal gets columns, all else JSON.
     """
     out = stream or sys.stderr
+    lines = _Lines(out)
     number = logging.getLevelNamesMapping()[level.upper()]
     renderer: Processor
     if out.isatty():
@@ -119,10 +131,11 @@ def configure(level: str = "info", *, stream: TextIO | None = None) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             withhold,
+            _Bursts(),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=lambda *_: _Lines(out),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,
     )
     _route_libraries(number)
@@ -218,17 +231,61 @@ def _cause(error: BaseException) -> BaseException | None:
     return error.__cause__ if error.__suppress_context__ else error.__cause__ or error.__context__
 
 
+class _Bursts:
+    """The processor that lets through so many warnings or errors of a kind, and counts the others."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # what Python ignores is logged wherever it happens, here too
+        self._kinds: dict[tuple[object, ...], tuple[float, int]] = {}
+        """When all of its allowance is there again, and how many lines were left out since the last one shown."""
+
+    def __call__(self, _: WrappedLogger, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if event.get("level") not in {"warning", "error"}:
+            return event
+        kind = tuple(event.get(name) for name in _ALIKE)
+        now = time.monotonic() / _ALIKE_SECONDS
+        with self._lock:
+            if len(self._kinds) >= _KINDS_MAX:
+                self._kinds.clear()
+            full_at, left_out = self._kinds.get(kind, (now, 0))
+            full_at = max(full_at, now) + 1
+            if full_at > now + _ALIKE_MAX:
+                self._kinds[kind] = (full_at - 1, left_out + 1)
+                raise structlog.DropEvent
+            self._kinds[kind] = (full_at, 0)
+        if left_out:
+            event["left_out_count"] = left_out
+        return event
+
+
 class _Lines:
-    """Writes finished lines. A closed or full stderr must not take the daemon down."""
+    """Writes finished lines. A closed or full stderr must not take the daemon down, nor one that nobody reads."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
+        self._lock = threading.RLock()
+        self._lost = 0
+        self._poll: select.poll | None = None
+        try:
+            fd = out.fileno()
+        except (OSError, ValueError):
+            return
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
 
     def msg(self, line: str) -> None:
         try:
-            self._out.write(line + "\n")
-            self._out.flush()
-        except (OSError, ValueError):
+            with self._lock:
+                # A pipe that is ready takes 4 KiB without making us wait (POSIX). Who reads it gets a moment once.
+                if self._poll is not None and not self._poll.poll(0 if self._lost else _UNREAD_MS_MAX):
+                    self._lost += 1
+                    return
+                if self._lost:
+                    lost, self._lost = self._lost, 0
+                    line = f'{{"level": "warning", "event": "log lines were lost", "lost_count": {lost}}}\n{line}'
+                self._out.write(line + "\n")
+                self._out.flush()
+        except (OSError, ValueError, RuntimeError):  # the last: something was to be said while we were at it
             pass
 
     log = debug = info = warn = warning = error = critical = exception = fatal = failure = err = msg
@@ -302,3 +359,11 @@ def _showwarning(
 def _loop_exception(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     error = context.get("exception")
     _report(get_logger().error, "unhandled exception in the event loop", error)
+
+
+def _drop(_: WrappedLogger, __: str, ___: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    raise structlog.DropEvent
+
+
+# Until `configure` is called nothing is logged: structlog's own default writes to stdout, and shows locals.
+structlog.configure(processors=[_drop])

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, field_validator, model_validator
 
 from engine.domain.partition import PARTITIONS
 from engine.errors import SettingsError
@@ -39,6 +39,16 @@ def _check_zone(name: str) -> str:
     return name
 
 
+def _check_network(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return handler(value)
+    except ValidationError:
+        raise ValueError("is not a network, like 10.1.0.0/16, ::1/128 or a single address") from None
+
+
+Network = Annotated[IPv4Network | IPv6Network, WrapValidator(_check_network)]
+
+
 # --- config.yaml -----------------------------------------------------------------------------------------------------
 
 
@@ -47,6 +57,14 @@ class Store(StrictModel):
     """`sqlite:///PATH` or `postgresql+psycopg://USER@HOST/DB`."""
     keys: Text = "var/keys.json"
     """The key file (0600)."""
+
+    @field_validator("url")
+    @classmethod
+    def _known_kind(cls, url: str) -> str:
+        scheme, _, rest = url.partition("://")
+        if (scheme == "sqlite" and rest.strip("/")) or scheme in {"postgresql+psycopg", "postgresql"}:
+            return url
+        raise ValueError("must be sqlite:///PATH or postgresql+psycopg://USER@HOST/DB")
 
 
 class Console(StrictModel):
@@ -216,7 +234,7 @@ class TlsServer(StrictModel):
 class Listen(StrictModel):
     host: Text = "127.0.0.1"
     port: Port
-    allow: tuple[IPv4Network | IPv6Network, ...] = ()
+    allow: tuple[Network, ...] = ()
     """Networks that may connect; none: every one."""
     tls: TlsServer | None = None
     frame_bytes_max: Annotated[int, Field(ge=1024, le=1 << 30)] = 1 << 20
@@ -387,7 +405,8 @@ class Configuration:
 def load(snapshot: Snapshot, *, resolve_references: bool = True) -> Configuration:
     """Validate config.yaml and every channel file. Raises SettingsError with all problems of all files at once.
 
-    resolve_references: read the values behind `{env: ...}` and the like; a recorded configuration is compiled without.
+    resolve_references: the values behind `{env: ...}` and the like must be there; a recorded configuration, whose
+    secrets may be gone, is compiled without those that are not.
     """
     problems: list[Problem] = []
 
@@ -408,6 +427,8 @@ def load(snapshot: Snapshot, *, resolve_references: bool = True) -> Configuratio
     documents: dict[str, Document] = {}
     folder = site.channels if site else "channels"
     ports: dict[tuple[str, int], str] = {}
+    if site is not None:
+        ports[site.console.host, site.console.port] = "the console"
     for file in snapshot.below(folder):
         document, channel = read(file, Channel)
         if channel is None:
@@ -416,8 +437,8 @@ def load(snapshot: Snapshot, *, resolve_references: bool = True) -> Configuratio
             problems.append(document.problem(("name",), "another channel file has the same name"))
         bound = (channel.listen.host, channel.listen.port)
         if channel.listen.port and bound in ports:
-            problems.append(document.problem(("listen", "port"), f"channel {ports[bound]} listens there already"))
-        ports[bound] = channel.name
+            problems.append(document.problem(("listen", "port"), f"{ports[bound]} listens there already"))
+        ports[bound] = f"channel {channel.name}"
         if site is not None:
             for index, deliver in enumerate(channel.deliver):
                 destination = site.destinations.get(deliver.to)
@@ -476,9 +497,9 @@ def _references(
     if len(value) == 1:
         kind, name = next(iter(value.items()))
         if kind in {"env", "file", "credential"} and isinstance(name, str):
-            if not resolve:
-                return f"<{kind}>"
             found = _look_up(kind, name, base)
+            if found is None and not resolve:
+                return f"<{kind}>"
             if found is None:
                 problems.append(document.problem(path, f"{kind} {name} is not there or is empty"))
                 return "missing"

@@ -146,13 +146,26 @@ def validate(document: Document, model: type[Model]) -> Model:
 
 def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
     for item in error.errors(include_url=False, include_context=True, include_input=False):
-        path: Path = tuple(item["loc"])
-        known = path
-        while known and known not in document.places:
-            known = known[:-1]
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "unknown key"
-        elif item["type"] == "missing":
-            message = f"the key {path[-1]!r} is missing here"
-        yield Problem(document.file, *document.place(known), dotted(path), message)
+        path = _known(document, item["loc"])
+        message = item["msg"].removeprefix("Value error, ").replace("Input should be ", "must be ", 1)
+        match item["type"]:
+            case "extra_forbidden":
+                message = "unknown key"
+            case "missing":
+                path = (*path, item["loc"][-1])
+                message = f"the key {path[-1]!r} is missing here"
+            case "union_tag_invalid":
+                path = (*path, item["ctx"]["discriminator"].strip("'"))
+                message = f"must be one of {item['ctx']['expected_tags']}"
+            case "string_pattern_mismatch":
+                message = f"must have the form {item['ctx']['pattern']}"
+        yield Problem(document.file, *document.place(path), dotted(path), message)
+
+
+def _known(document: Document, location: Path) -> Path:
+    """The keys and indexes that stand in the file; Pydantic puts names of its own (which type it tried) between them."""
+    path: Path = ()
+    for part in location:
+        if (*path, part) in document.places:
+            path = (*path, part)
+    return path

@@ -22,7 +22,7 @@ from engine.mapping.functions import ABSENT, Build, Flaw, Parse, several
 from engine.mapping.tables import Tables
 from engine.yamlfile import Document, Problem, validate
 
-FIELDS_REMEMBERED_MAX: Final = 1024
+FIELDS_REMEMBERED_MAX: Final = 256
 """Repetitions or segments that one target remembers the reading of, a few hundred bytes each."""
 
 # --- what there is to map to -----------------------------------------------------------------------------------------

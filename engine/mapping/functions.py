@@ -27,7 +27,7 @@ YEAR_MIN: Final = 1800
 YEAR_MAX: Final = 2999
 """A year outside is a placeholder (00010101, 99991231), not a date in the life of a patient."""
 
-PHONES_REMEMBERED_MAX: Final = 16_384
+PHONES_REMEMBERED_MAX: Final = 4_096
 TIMES_REMEMBERED_MAX: Final = 4_096
 _REMEMBERED_CHARS_MAX: Final = 256
 

@@ -12,6 +12,7 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Final, Protocol
 
 from engine import logs
@@ -146,8 +147,8 @@ def _mirror(judgement: Judgement, said: Verdict, now: datetime, control_id: str,
 Outcomes = Callable[[Sequence[int]], Awaitable[Mapping[int, Verdict]]]
 """Reads what the senders of these entries are to be told; entries without outcome are missing."""
 
-ReturnTo = Callable[[Lane, bytes], None]
-"""Sends an application ACK (unframed) to the channel's return address."""
+ReturnTo = Callable[[Lane, bytes, Callable[[AckState], None]], None]
+"""Sends an application ACK (unframed) to the channel's return address, and tells what became of it."""
 
 
 class _Waiter:
@@ -176,17 +177,19 @@ class LateAnswers:
     """Application answers: sent when their entry is processed.
 
     outcomes, return_to: see there. answered(arrival, code): called for each first answer whose code was not known when
-    its message was stored.
+    its message was stored. sent, unsent: called with the arrivals whose first answer went out otherwise than over their
+    connection, or could not.
     """
 
     def __init__(
         self, clock: Clock, *, outcomes: Outcomes, return_to: ReturnTo, answered: Callable[[int, AckCode], None],
-        unsent: Callable[[Lane, list[int]], None],
+        sent: Callable[[list[int]], None], unsent: Callable[[Lane, list[int]], None],
     ) -> None:  # fmt: skip
         self._clock = clock
         self._outcomes = outcomes
         self._return_to = return_to
         self._answered = answered
+        self._sent = sent
         self._unsent = unsent
         self._waiting: dict[int, list[_Waiter]] = {}
         self._count = 0
@@ -272,9 +275,15 @@ class LateAnswers:
         exchange = waiter.exchange
         first = waiter.judgement.code is None
         if exchange.lane.channel.ack.return_to is not None:
-            self._return_to(exchange.lane, answer)
+            self._return_to(exchange.lane, answer, partial(self._returned, waiter))
         elif not exchange.connection.push(mllp.wrap(answer), [waiter.stored.arrival] if first else []):
             self._not_sent(waiter)
+
+    def _returned(self, waiter: _Waiter, state: AckState) -> None:
+        if state is AckState.UNSENT:
+            self._not_sent(waiter)
+        elif waiter.judgement.code is None:
+            self._sent([waiter.stored.arrival])
 
     def _not_sent(self, waiter: _Waiter) -> None:
         first = waiter.judgement.code is None

@@ -162,7 +162,8 @@ class _Rounds:
         self._signal = asyncio.Event()
         self._stopping = False
         self._looked_for_interrupted = False
-        self._ours = False
+        self._tenure = 0
+        """Of the leases: 0 while the destination is not ours."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"courier-{name}")
 
     def wake(self) -> None:
@@ -178,12 +179,13 @@ class _Rounds:
             while not self._stopping:
                 self._signal.clear()
                 try:
-                    with self._leases.destination(self.name) as ours:
-                        wait = await self._round() if ours else _LOOK_SECONDS
-                    if self._ours and not ours:
-                        self._looked_for_interrupted = False  # whoever has it now may leave something
-                        await self._connector.close()  # it may hold what only one may have: a file, a connection
-                    self._ours = ours
+                    with self._leases.destination(self.name) as tenure:
+                        if tenure != self._tenure:
+                            self._looked_for_interrupted = False  # another worker may have left something
+                            if self._tenure:
+                                await self._connector.close()  # it may hold what only one may have: a file
+                            self._tenure = tenure
+                        wait = await self._round() if tenure else _LOOK_SECONDS
                 except StoreError as error:
                     _log.warning("outbox not usable", destination=self.name, exc_info=error)
                     self._looked_for_interrupted = False  # what was begun in this round may have no result

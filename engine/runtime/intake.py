@@ -128,7 +128,12 @@ class Intake:
         self._closing = False
         self._logged_at = 0.0
         self.late = LateAnswers(
-            clock, outcomes=outcomes, return_to=return_to, answered=self._note_answer, unsent=self.unsent
+            clock,
+            outcomes=outcomes,
+            return_to=return_to,
+            answered=self._note_answer,
+            sent=self.sent,
+            unsent=self.unsent,
         )
 
     # --- life --------------------------------------------------------------------------------------------------------

@@ -565,8 +565,8 @@ class Connection(asyncio.Protocol):
                 self._end_timer = self._loop.call_later(END_SECONDS, self._end_frame)
         else:
             self._frame_since = None
-        unfinished = decoder.pending + len(self._not_decoded)
-        if unfinished != self.unfinished:
+        if decoder.in_frame or self._not_decoded or self.unfinished:
+            unfinished = decoder.pending + len(self._not_decoded)
             listener.unfinished_bytes += unfinished - self.unfinished
             self.unfinished = unfinished
         if decoder.junk_bytes != self._junk_seen or decoder.partials != self._partials_seen:

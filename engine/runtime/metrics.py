@@ -105,6 +105,8 @@ class Metrics:
         self.store_writable = True
         self.worker_restarts: Callable[[], int] = int
         self.worker_up: Callable[[], bool] = bool
+        self.queues_known: Callable[[], bool] = lambda: True
+        """Whether somebody still looks at what waits: an old number is worse than none."""
         self._processed: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._deliveries: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._pending: dict[str, int] = {}
@@ -183,14 +185,13 @@ class Metrics:
         yield gauge("inflight_bytes", "Bytes not answered yet.", ["channel"], each(lambda c: c.inflight_bytes()))
         yield counter("store_failures", "Groups that could not be stored.", [], iter([([], self.store_failures)]))
         yield gauge("store_writable", "Whether the last group was stored.", [], iter([([], self.store_writable)]))
-        yield counter("worker_restarts", "Restarts of the worker.", [], iter([([], self.worker_restarts())]))
-        yield gauge("worker_up", "Whether the worker is ready.", [], iter([([], self.worker_up())]))
+        yield counter("worker_restarts", "Restarts of workers.", [], iter([([], self.worker_restarts())]))
+        yield gauge("worker_up", "Whether all workers are ready.", [], iter([([], self.worker_up())]))
         yield counter("entries_processed", "Outcomes.", ["channel", "state"], nested(self._processed))
-        yield gauge(
-            "entries_pending", "Waiting for processing.", ["channel"], (([n], v) for n, v in self._pending.items())
-        )
+        pending, outbox = (self._pending, self._outbox) if self.queues_known() else ({}, {})
+        yield gauge("entries_pending", "Waiting for processing.", ["channel"], (([n], v) for n, v in pending.items()))
         yield counter("deliveries", "Deliveries settled.", ["destination", "state"], nested(self._deliveries))
-        yield gauge("outbox", "Deliveries by state.", ["destination", "state"], nested(self._outbox))
+        yield gauge("outbox", "Deliveries by state.", ["destination", "state"], nested(outbox))
         for name, text, spread in (
             ("commit_seconds", "Seconds a group took to be on disk.", self.commit_seconds),
             ("commit_group_size", "Messages in a group.", self.group_size),

@@ -23,7 +23,8 @@ class Systemd:
         self._address = env.pop("NOTIFY_SOCKET", "")
         watchdog_us, watchdog_pid = env.pop("WATCHDOG_USEC", ""), env.pop("WATCHDOG_PID", "")
         mine = not watchdog_pid or watchdog_pid == str(os.getpid())
-        self.watchdog_seconds = int(watchdog_us) / 1_000_000 / 2 if mine and watchdog_us.isdigit() else None
+        seconds = int(watchdog_us) / 1_000_000 / 2 if mine and watchdog_us.isdigit() else 0.0
+        self.watchdog_seconds = seconds or None
         """How often the watchdog must be told that we live (half of its limit); none: never."""
 
     def ready(self, text: str) -> None:

@@ -7,7 +7,6 @@ import contextlib
 import os
 import socket
 import sys
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -22,15 +21,19 @@ _log = logs.get_logger()
 
 _HINT_SECONDS: Final = 0.02
 """Hints are gathered for so long: the worker takes its work in batches anyway."""
-_SILENCE_SECONDS_MAX: Final = 60.0
-"""A worker that reports about every second and says nothing for so long hangs."""
+_SILENCE_SECONDS_MAX: Final = 30.0
+"""A worker that reports about every second and says nothing for so long hangs. It is killed: on SQLite it may hold the
+lock that all writers of the charts wait for."""
+_SILENT_SECONDS: Final = 10.0
+"""After so long its silence is trouble already."""
 _START_SECONDS_MAX: Final = 60.0
 _RELOAD_SECONDS_MAX: Final = 30.0
+_KILLED_SECONDS_MAX: Final = 2.0
 _RESTART_SECONDS_FIRST: Final = 0.25
 _RESTART_SECONDS_MAX: Final = 30.0
-_DYING_RESTARTS: Final = 3
+_DYING_DEATHS: Final = 3
 _DYING_SECONDS: Final = 60.0
-"""Dead so often within so long: the worker keeps dying, and the daemon is not ready."""
+"""So many lives in a row that were shorter than this: the worker keeps dying, until one life is longer."""
 
 
 def worker_command(fd: int) -> list[str]:
@@ -55,13 +58,18 @@ class Workers:
         self._snapshot = snapshot
 
     @property
-    def trouble(self) -> str | None:
-        """Why they can't be relied on now: the first one's trouble that has some."""
-        return next((trouble for one in self._each if (trouble := one.trouble) is not None), None)
+    def trouble(self) -> tuple[str, ...]:
+        """Why they can't be relied on now, as stable codes, each once."""
+        return tuple(dict.fromkeys(trouble for one in self._each if (trouble := one.trouble) is not None))
 
     @property
-    def ready(self) -> bool:
-        return all(one.ready_version is not None for one in self._each)
+    def up(self) -> bool:
+        return all(one.up for one in self._each)
+
+    @property
+    def counting(self) -> bool:
+        """Whether the one that looks at the queues is up."""
+        return self._each[0].up
 
     @property
     def restarts(self) -> int:
@@ -106,19 +114,23 @@ class Supervisor:
         count: int = 1,
         command: Callable[[int], Sequence[str]] = worker_command,
         restart_seconds_first: float = _RESTART_SECONDS_FIRST,
+        silence_seconds_max: float = _SILENCE_SECONDS_MAX,
     ) -> None:
         self._snapshot = snapshot
         self._on_message = on_message
         self._index, self._count = index, count
         self._command = command
         self._restart_seconds_first = restart_seconds_first
+        self._silence_seconds_max = silence_seconds_max
         self._pipe: hints.Pipe | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._hint: asyncio.TimerHandle | None = None
-        self._deaths: deque[float] = deque(maxlen=_DYING_RESTARTS)
+        self._early_deaths = 0
+        """In a row."""
         self._stopping = asyncio.Event()
-        self._started_at = 0.0
+        self._born_at = 0.0
+        self._unready_since = 0.0
         self._heard_at = 0.0
         self.ready_version: str | None = None
         """The configuration that the running worker said it works by."""
@@ -133,19 +145,31 @@ class Supervisor:
         return self._process.pid if self._process and self._process.returncode is None else None
 
     @property
+    def up(self) -> bool:
+        """It works by a configuration, and is heard of."""
+        return self.ready_version is not None and not self._silent
+
+    @property
+    def _silent(self) -> bool:
+        return asyncio.get_running_loop().time() - self._heard_at > min(_SILENT_SECONDS, self._silence_seconds_max / 2)
+
+    @property
     def trouble(self) -> str | None:
         """Why the worker can't be relied on now, as a stable code; none: all is well, or it has only just started."""
         now = asyncio.get_running_loop().time()
-        if len(self._deaths) == _DYING_RESTARTS and now - self._deaths[0] < _DYING_SECONDS:
+        ready = self.ready_version is not None
+        if self._early_deaths >= _DYING_DEATHS and not (ready and now - self._born_at > _DYING_SECONDS):
             return "worker-keeps-dying"
-        if self.ready_version is None and now - self._started_at > _START_SECONDS_MAX:
+        if not ready and now - self._unready_since > _START_SECONDS_MAX:
             return "worker-not-ready"
+        if ready and self._silent:
+            return "worker-silent"
         if self.failing:
             return "service-failing"
         return None
 
     def start(self) -> None:
-        self._started_at = asyncio.get_running_loop().time()
+        self._unready_since = asyncio.get_running_loop().time()
         self._task = keep(self._run(), "worker-supervisor")
 
     def hint(self) -> None:
@@ -159,20 +183,22 @@ class Supervisor:
         A worker that is only just being started has been given the old one: it takes the new one after that.
         """
         old, self._snapshot = self._snapshot, snapshot
-        if self._pipe is not None:
-            self._answer = asyncio.get_running_loop().create_future()
-            self._asked = snapshot.version
-            self._pipe.send(self._configure(snapshot))
-            try:
-                taken = await asyncio.wait_for(self._answer, _RELOAD_SECONDS_MAX)
-            except TimeoutError:
-                taken = False
-            finally:
-                self._answer = None
-            if not taken:
-                self._snapshot = old
-            return taken
-        return True
+        if self._pipe is None:
+            return True
+        self._answer = asyncio.get_running_loop().create_future()
+        self._asked = snapshot.version
+        self._pipe.send(self._configure(snapshot))
+        try:
+            taken = await asyncio.wait_for(self._answer, _RELOAD_SECONDS_MAX)
+        except TimeoutError:
+            taken = False
+            if self._pipe is not None:  # it may still come to it, and is then to come back from it
+                self._pipe.send(self._configure(old))
+        finally:
+            self._answer = self._asked = None
+        if not taken:
+            self._snapshot = old
+        return taken
 
     async def stop(self, seconds_max: float) -> bool:
         """Let the worker finish what it has in hand, kill it if that takes too long; whether it left by itself."""
@@ -189,7 +215,8 @@ class Supervisor:
                 _log.warning("worker killed because it did not stop in time", seconds=seconds_max)
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
-                await process.wait()
+                with contextlib.suppress(TimeoutError):  # one that is stuck in the kernel goes when that lets it
+                    await asyncio.wait_for(process.wait(), _KILLED_SECONDS_MAX)
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -205,14 +232,15 @@ class Supervisor:
         pause = self._restart_seconds_first
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
-            started = loop.time()
+            self._born_at = loop.time()
             status = await self._live_once()
             if self._stopping.is_set():
                 return
             self.restarts += 1
-            self._deaths.append(loop.time())
-            if loop.time() - started > _DYING_SECONDS:
+            if loop.time() - self._born_at > _DYING_SECONDS:
+                self._early_deaths = 0
                 pause = self._restart_seconds_first
+            self._early_deaths += 1
             _log.error(
                 "worker died and is started again",
                 worker=self._index,
@@ -223,17 +251,21 @@ class Supervisor:
             await asyncio.sleep(pause)
             pause = min(pause * 2, _RESTART_SECONDS_MAX)
 
-    async def _live_once(self) -> int:
-        """One worker from its start to its end; its exit status (negative: the signal that killed it)."""
-        ours, its = socket.socketpair()
-        with its:
-            process = await asyncio.create_subprocess_exec(
-                *self._command(its.fileno()), pass_fds=(its.fileno(),), stdin=asyncio.subprocess.DEVNULL
-            )
-        self._process = process
-        pipe = self._pipe = await hints.Pipe.over(ours)
+    async def _live_once(self) -> int | None:
+        """One worker from its start to its end; its exit status (negative: the signal that killed it).
+
+        None: it could not be started (no memory, no descriptors).
+        """
+        try:
+            process, pipe = await self._spawn()
+        except OSError as error:
+            _log.error("worker can't be started", worker=self._index, exc_info=error)
+            return None
+        self._pipe = pipe
         self._heard_at = asyncio.get_running_loop().time()
         pipe.send(self._configure(self._snapshot))
+        if self._stopping.is_set():  # `stop` did not find it yet
+            pipe.send(hints.Stop())
         watchdog = asyncio.create_task(self._watch(process))
         try:
             while (line := await pipe.line()) is not None:
@@ -243,12 +275,28 @@ class Supervisor:
         finally:
             watchdog.cancel()
             self._pipe = None
-            self.ready_version = None
+            if self.ready_version is not None:
+                self.ready_version = None
+                self._unready_since = asyncio.get_running_loop().time()
+            self.failing = ()
             self._reloaded(taken=False)
             pipe.close()
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
+
+    async def _spawn(self) -> tuple[asyncio.subprocess.Process, hints.Pipe]:
+        ours, its = socket.socketpair()
+        try:
+            with its:
+                process = await asyncio.create_subprocess_exec(
+                    *self._command(its.fileno()), pass_fds=(its.fileno(),), stdin=asyncio.subprocess.DEVNULL
+                )
+            self._process = process
+            return process, await hints.Pipe.over(ours)
+        except BaseException:
+            ours.close()
+            raise
 
     def _hear(self, line: bytes) -> None:
         try:
@@ -262,7 +310,8 @@ class Supervisor:
                 self._reloaded(taken=True)
             _log.info("worker ready", worker=self._index, config_version=message.config_version, pid=self.pid)
         elif isinstance(message, hints.Refused):
-            self._reloaded(taken=False)
+            if message.config_version == self._asked:
+                self._reloaded(taken=False)
         elif isinstance(message, hints.Report):
             self.failing = message.failing
         self._on_message(message)
@@ -273,9 +322,11 @@ class Supervisor:
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         while True:
-            await asyncio.sleep(_SILENCE_SECONDS_MAX / 12)
-            if asyncio.get_running_loop().time() - self._heard_at > _SILENCE_SECONDS_MAX:
-                _log.error("worker killed because it fell silent", seconds=_SILENCE_SECONDS_MAX)
+            await asyncio.sleep(self._silence_seconds_max / 12)
+            if asyncio.get_running_loop().time() - self._heard_at > self._silence_seconds_max:
+                _log.error(
+                    "worker killed because it fell silent", worker=self._index, seconds=self._silence_seconds_max
+                )
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 return

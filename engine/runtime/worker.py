@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Final
 
 from engine import logs, settings
-from engine.errors import SettingsError
+from engine.errors import HandoffError, SettingsError
 from engine.runtime import hints
 
 _log = logs.get_logger()
 
 REPORT_SECONDS: Final = 1.0
+_CLOSE_SECONDS_MAX: Final = 3.0
+"""A store that is gone can't be taken leave of; what was to be done there falls with the process."""
 _RESTART_SECONDS_FIRST: Final = 0.2
 _RESTART_SECONDS_MAX: Final = 15.0
 _STEADY_SECONDS: Final = 60.0
@@ -127,7 +129,7 @@ class Assembly:
     """What the composition root made out of a configuration.
 
     services: by name; each runs until `stopping` is set and then returns. reload: takes a new configuration or raises
-    SettingsError and goes on with the old one. depths: for the report, about once a second. close: the last call.
+    HandoffError and goes on with the old one. depths: for the report, about once a second. close: the last call.
     """
 
     services: Mapping[str, Service]
@@ -148,6 +150,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self.context = WorkerContext(have_outcomes=self._tell_outcomes)
         self._failed_at: dict[str, float] = {}
+        self._depths = Depths()
         self._assembly: Assembly | None = None
 
     async def run(self) -> int:
@@ -163,19 +166,29 @@ class Worker:
         if configuration is None:
             await self._pipe.drain()
             return os.EX_CONFIG
-        self._assembly = assembly = await self._assemble(configuration, self.context)
+        logs.configure(configuration.site.log_level)
+        try:
+            self._assembly = assembly = await self._assemble(configuration, self.context)
+        except HandoffError as error:
+            _log.error("worker can't start", worker=self.context.index, exc_info=error)
+            return os.EX_UNAVAILABLE
         self._pipe.send(hints.Ready(config_version=configuration.snapshot.version))
         async with asyncio.TaskGroup() as tasks:
             services = [tasks.create_task(self._supervise(name, run)) for name, run in assembly.services.items()]
-            side = [tasks.create_task(self._listen()), tasks.create_task(self._report_forever())]
+            side = [tasks.create_task(run()) for run in (self._listen, self._report_forever, self._count_forever)]
             await self.context.stopping.wait()
             self.context.work.ring()
             self.context.outbox.ring()
             await asyncio.gather(*services)
             for task in side:
                 task.cancel()
-        await self._report()
-        await assembly.close()
+        self._report()
+        try:
+            await asyncio.wait_for(assembly.close(), _CLOSE_SECONDS_MAX)
+        except TimeoutError:
+            _log.warning("store not closed in time, leaving without that", seconds=_CLOSE_SECONDS_MAX)
+            await self._pipe.drain()
+            os._exit(0)  # its threads wait for the store, and nothing could be written by them any more
         await self._pipe.drain()
         return 0
 
@@ -200,9 +213,10 @@ class Worker:
             return
         try:
             await self._assembly.reload(configuration)
-        except SettingsError as error:
+        except HandoffError as error:
             self._refuse(configuration.snapshot.version, error)
             return
+        logs.configure(configuration.site.log_level)
         self._pipe.send(hints.Ready(config_version=configuration.snapshot.version))
 
     def _load(self, message: hints.Configure) -> settings.Configuration | None:
@@ -212,10 +226,9 @@ class Worker:
         except SettingsError as error:
             self._refuse(snapshot.version, error)
             return None
-        logs.configure(configuration.site.log_level)
         return configuration
 
-    def _refuse(self, version: str, error: SettingsError) -> None:
+    def _refuse(self, version: str, error: HandoffError) -> None:
         _log.error("configuration refused by the worker", config_version=version, exc_info=error)
         self._pipe.send(hints.Refused(config_version=version))
 
@@ -243,18 +256,23 @@ class Worker:
 
     async def _report_forever(self) -> None:
         while True:
-            await self._report()
+            self._report()
             await asyncio.sleep(REPORT_SECONDS)
 
-    async def _report(self) -> None:
+    def _report(self) -> None:
+        """The sign of life too: it waits for nothing, least of all for the store."""
         now = asyncio.get_running_loop().time()
         failing = tuple(name for name, at in self._failed_at.items() if now - at < _STEADY_SECONDS)
-        try:
-            depths = await self._assembly.depths() if self._assembly else Depths()
-        except Exception as error:  # noqa: BLE001 - a count that can't be read must not stop the sign of life
-            _log.warning("queues not counted", exc_info=error)
-            depths = Depths()
+        depths, self._depths = self._depths, Depths()
         self._pipe.send(self.context.tally.take(depths, failing=failing))
+
+    async def _count_forever(self) -> None:
+        while self._assembly is not None:
+            try:
+                self._depths = await self._assembly.depths()
+            except Exception as error:  # noqa: BLE001 - a count that can't be read now can be read later
+                _log.warning("queues not counted", exc_info=error)
+            await asyncio.sleep(REPORT_SECONDS)
 
     def _tell_outcomes(self, entries: Sequence[int]) -> None:
         if entries:

@@ -16,10 +16,14 @@ from engine.store.schema import JOURNAL, day_of
 
 AHEAD_DAYS: Final = 7
 _LOCK: Final = 0x48414E44_44
+_LOCK_MS_MAX: Final = 500
 
 
 def prepare_days(conn: Connection, now: datetime) -> list[str]:
-    """Make the partitions of today and the next days that are missing; their names. Nothing to do on SQLite."""
+    """Make the partitions of today and the next days that are missing; their names. Nothing to do on SQLite.
+
+    Raises StoreUnavailableError when somebody uses the journal's tables for so long that it has to be tried again later.
+    """
     if conn.dialect.name != "postgresql":
         return []
     days = [day_of(now) + ahead for ahead in range(AHEAD_DAYS + 1)]
@@ -27,6 +31,8 @@ def prepare_days(conn: Connection, now: datetime) -> list[str]:
     missing = {day: name for day in days if (name := partition_name(day)) not in known}
     if not missing:
         return []
+    # A new partition needs the whole table for itself. Who reads it for long (a dump) must not make senders wait behind us.
+    conn.execute(text(f"SET LOCAL lock_timeout = {_LOCK_MS_MAX}"))
     conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})  # all nodes come at the same time
     made: list[str] = []
     for day, name in missing.items():

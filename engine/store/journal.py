@@ -252,12 +252,19 @@ class Journal:
         return results
 
     def claim(self, conn: Connection) -> bool:
-        """Become the only daemon of this node's name; false: another one runs. On SQLite the status file does it."""
+        """Become the only daemon of this node's name, or make sure that we still are; false: another one runs.
+
+        To be called again now and then: the claim falls with the database session. On SQLite the status file does it.
+        """
         if conn.dialect.name != "postgresql":
             return True
+        session = conn.connection.driver_connection
+        if session is self._claimed:
+            return True
         number = zlib.crc32(self._node.encode()) & 0x7FFFFFFF
-        locked = conn.exec_driver_sql("SELECT pg_try_advisory_lock(%s, %s)", (_NODE_SPACE, number))
-        return bool(locked.scalar_one())
+        locked = conn.exec_driver_sql("SELECT pg_try_advisory_lock(%s, %s)", (_NODE_SPACE, number)).scalar_one()
+        self._claimed = session if locked else None
+        return bool(locked)
 
     def mark_startup_unsent(self, conn: Connection) -> int:
         """At the start of this node: whoever was owed an answer by it did not get it. Returns how many."""

@@ -23,6 +23,7 @@ import contextlib
 import fcntl
 import os
 import threading
+import time
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ class _Locks(Protocol):
         ...
 
     def begin(self, conn: Connection) -> None:
-        """A new session, which holds nothing yet."""
+        """A session that is to hold nothing yet."""
         ...
 
     def take(self, conn: Connection | None, number: int) -> bool: ...
@@ -81,6 +82,9 @@ class Leases:
         self._guard = threading.Lock()
         self._beating = threading.Lock()
         self._held: set[int] = set()
+        self._unwanted: set[int] = set()
+        """Held, but another worker's by right: no use of it begins any more, so that it can be let go of."""
+        self._tenures: dict[int, int] = {}
         self._in_use: dict[int, int] = {}
         self._place = (0, 0)
         self._session: Any = None
@@ -102,15 +106,18 @@ class Leases:
             raise LeaseLostError(f"destination {name} belongs to another worker now")
 
     @contextmanager
-    def destination(self, name: str) -> Iterator[bool]:
-        """Whether the destination is ours; while in it, it stays so unless the session is lost."""
+    def destination(self, name: str) -> Iterator[int]:
+        """Whether the destination is ours; while in it, it stays so unless the session is lost. 0: it is not.
+
+        Else a number that is another one each time we have come to it: in between it may have been another worker's.
+        """
         number = destination_number(name)
         with self._guard:
-            ours = number in self._held
+            ours = number in self._held and number not in self._unwanted
             if ours:
                 self._in_use[number] = self._in_use.get(number, 0) + 1
         try:
-            yield ours
+            yield self._tenures[number] if ours else 0
         finally:
             if ours:
                 with self._guard:
@@ -126,21 +133,24 @@ class Leases:
         while not stopping.is_set():
             try:
                 await asyncio.to_thread(self.beat)
-            except StoreUnavailableError as error:
+            except StoreError as error:
                 _log.warning("store not available, no sign of life", exc_info=error)
             await _pause(stopping, TICK_SECONDS)
 
     async def _take_forever(self, stopping: asyncio.Event, changed: Callable[[], None]) -> None:
         while not stopping.is_set():
             before = self._held.copy()
+            pause = TICK_SECONDS
             try:
                 await asyncio.to_thread(self.take)
-            except (StoreUnavailableError, LeaseLostError) as error:
+                pause = TICK_SECONDS if self._held else _FIRST_TICK_SECONDS
+            except StoreError as error:
                 _log.warning("store not available, leases wait", exc_info=error)
                 self._lost()
+                self._session = None  # whatever the session may still hold is let go of before it is used again
             if before != self._held:
                 changed()
-            await _pause(stopping, TICK_SECONDS if self._held else _FIRST_TICK_SECONDS)
+            await _pause(stopping, pause)
 
     def beat(self) -> None:
         """Show that we live, and see who else does. Raises StoreUnavailableError."""
@@ -152,8 +162,10 @@ class Leases:
         if self._ledger is None:
             self._take(None, self._let_go())
             return
-        if self._ledger.write_now(self._begin):
+        session = self._ledger.write_now(self._begin)
+        if session is not None:
             self.beat()  # the others must know the session before it holds anything
+            self._session = session
         # Before the ledger has it: what it writes in one group with this is checked after that, or was on disk before.
         leaving = self._let_go()
         self._ledger.write_now(lambda conn: self._take(conn, leaving))
@@ -171,14 +183,15 @@ class Leases:
             else:
                 self._ledger.write_now(go)
 
-    def _begin(self, conn: Connection) -> bool:
-        """Whether this is another session than before."""
-        if conn.connection.driver_connection is self._session:
-            return False
+    def _begin(self, conn: Connection) -> Any:
+        """The session, when it is another than before."""
+        session = conn.connection.driver_connection
+        if session is self._session:
+            return None
+        self._session = None
         self._lost()
         self._locks.begin(conn)
-        self._session = conn.connection.driver_connection
-        return True
+        return session
 
     def _wanted(self) -> set[int]:
         rank, count = self._place
@@ -189,7 +202,8 @@ class Leases:
         """What others are to have now; from here on nothing is written for it, and its locks may be released."""
         wanted = self._wanted()
         with self._guard:
-            leaving = {number for number in self._held - wanted if not self._in_use.get(number)}
+            self._unwanted = self._held - wanted
+            leaving = {number for number in self._unwanted if not self._in_use.get(number)}
             self._held -= leaving
             self._show()
         return leaving
@@ -202,6 +216,7 @@ class Leases:
         wanted = self._wanted()
         taken = {number for number in sorted(wanted - self._held) if self._locks.take(conn, number)}
         with self._guard:
+            self._tenures |= {number: self._tenures.get(number, 0) + 1 for number in taken}
             self._held |= taken
             self._show()
 
@@ -292,6 +307,16 @@ _LIVING: Final = text(
     WHERE seen_at > extract(epoch FROM clock_timestamp()) * 1000000 - :stale ORDER BY id
     """
 )
+# The server's clock went back, or a standby with another clock took over: a worker that is dead by now would pass for
+# living until the clock has come to its last sign of life.
+_PULL_BACK: Final = text(
+    """
+    UPDATE charts.worker SET seen_at = extract(epoch FROM clock_timestamp()) * 1000000 WHERE id IN (
+        SELECT id FROM charts.worker
+        WHERE seen_at > extract(epoch FROM clock_timestamp()) * 1000000 + :stale FOR UPDATE SKIP LOCKED
+    )
+    """
+)
 # The start of the session is compared too: the numbers of processes are used again.
 _END_STALE: Final = text(
     """
@@ -320,6 +345,7 @@ class _DatabaseLocks:
         self._session = {"pid": 0, "began": 0}
         self._engine = writer_engine(location, CHARTS)
         self._conn: Connection | None = None
+        self._beaten_at = -STALE_SECONDS
 
     def beat(self) -> tuple[int, int]:
         stale = {"stale": int(STALE_SECONDS * 1_000_000)}
@@ -330,17 +356,23 @@ class _DatabaseLocks:
                     # A sign of life need not wait for the standbys: it is worth nothing after a failover.
                     conn.execute(text("SET LOCAL synchronous_commit = local"))
                     conn.execute(_BEAT, {"id": self._name, **self._session})
-                    ended = conn.execute(_END_STALE, stale).scalar_one()
-                    conn.execute(_FORGET_STALE, stale)
+                    conn.execute(_PULL_BACK, stale)
+                    # Who was away himself (the database was, for all) can't tell yet who hangs.
+                    away = time.monotonic() - self._beaten_at > STALE_SECONDS / 2
+                    ended = 0 if away else conn.execute(_END_STALE, stale).scalar_one()
+                    if not away:
+                        conn.execute(_FORGET_STALE, stale)
                     living = [row.id for row in conn.execute(_LIVING, stale)]
         except StoreError:
             self._disconnect()
             raise
+        self._beaten_at = time.monotonic()
         if ended:
             _log.warning("sessions of workers that hang were ended", count=ended)
         return (living.index(self._name), len(living)) if self._name in living else (0, 0)
 
     def begin(self, conn: Connection) -> None:
+        conn.execute(text("SELECT pg_advisory_unlock_all()"))
         row = conn.execute(_SESSION).one()
         self._session = {"pid": row.pid, "began": row.began}
 

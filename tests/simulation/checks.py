@@ -19,6 +19,7 @@ from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import DeliveryState, Operation, QueuedDelivery
 from engine.domain.message import Entry
 from engine.domain.partition import PARTITIONS
+from engine.domain.task import TaskState
 from engine.pipeline.process import decide, prepare
 from engine.store.charts import ChartStore
 from engine.store.counts import ledger
@@ -330,14 +331,22 @@ def _end(charts: Mapping[str, Chart], chart_id: str) -> str:
 
 
 def told(chart: Chart) -> dict[str, Any]:
-    """What a chart says, without when it was written."""
+    """What a chart says, without when it was written.
+
+    What merged patients' messages said may have been worked on in another order than they were sent in: it comes to the
+    same, but a task that ended may have been or not have been in between.
+    """
     said = {
         "patient": msgspec.structs.replace(chart.patient, identifiers=(), merged_from=()),
         "identifiers": sorted((one.authority, one.type, one.value) for one in chart.patient.identifiers),
         "merged from": sorted(chart.patient.merged_from),
         "encounters": {one.key: one for one in chart.encounters},
         "scores": sorted((one.model, one.encounter, one.min, one.max, one.band, one.band_max) for one in chart.scores),
-        "tasks": {one.id: (one.kind, one.encounter, one.state, one.discharge, one.suspended_by) for one in chart.tasks},
+        "tasks": {
+            one.id: (one.kind, one.encounter, one.state, one.discharge, one.suspended_by)
+            for one in chart.tasks
+            if one.state is TaskState.OPEN or not chart.patient.merged_from
+        },
     }
     return {part: msgspec.to_builtins(what) for part, what in said.items()}
 

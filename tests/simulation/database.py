@@ -427,6 +427,7 @@ class ClusterLocks:
     def __init__(self, database: Database, process: Process, name: str) -> None:
         self._database, self._process, self._name = database, process, name
         self._session: Session | None = None
+        self._beaten_at = -STALE_SECONDS
 
     def beat(self) -> tuple[int, int]:
         self._process.pause("beat")
@@ -434,17 +435,19 @@ class ClusterLocks:
         database.check_up()
         workers = database.workers
         workers[self._name] = (self._session, now)
+        away, self._beaten_at = now - self._beaten_at > STALE_SECONDS / 2, now
         for name, (session, seen_at) in list(workers.items()):
-            if seen_at <= now - STALE_SECONDS:
+            if seen_at <= now - STALE_SECONDS and not away:
                 del workers[name]
                 if session is not None and session.alive:
                     database.world.note(f"ends the session of {name}, which hangs")
                     session.end()
-        living = sorted(workers)
+        living = sorted(name for name, (_, seen_at) in workers.items() if seen_at > now - STALE_SECONDS)
         self._process.pause("beaten")
         return living.index(self._name), len(living)
 
     def begin(self, conn: Any) -> None:
+        self._release_all(conn.session)
         self._session = conn.session
 
     def take(self, conn: Any, number: int) -> bool:
@@ -459,8 +462,11 @@ class ClusterLocks:
     def leave(self, conn: Any) -> None:
         conn.session.check()
         self._database.workers.pop(self._name, None)
+        self._release_all(conn.session)
+
+    def _release_all(self, session: Session) -> None:
         holders = self._database.holders
-        for number in [number for number, holder in holders.items() if holder is conn.session]:
+        for number in [number for number, holder in holders.items() if holder is session]:
             del holders[number]
 
 

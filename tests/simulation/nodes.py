@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NoReturn
 from unittest import mock
 
 import msgspec
@@ -14,7 +15,7 @@ from simulation import site
 from simulation.database import Database, SimulatedStore, simulated_leases
 from simulation.destinations import Destination, SimulatedConnector
 from simulation.hospital import Line
-from simulation.world import BEGIN, Machine, Process, World, in_process
+from simulation.world import BEGIN, Gone, Machine, Process, World, in_process
 
 from engine import bootstrap
 from engine.clock import Clock
@@ -346,6 +347,21 @@ class _Time:
         return int((BEGIN.timestamp() + self._world.now) * 1e9)
 
 
+class _System:
+    """Stands for the module `os` where a worker ends itself."""
+
+    EX_CONFIG, EX_UNAVAILABLE = os.EX_CONFIG, os.EX_UNAVAILABLE
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def _exit(self, _status: int) -> NoReturn:
+        process = self._world.current
+        assert process is not None
+        process.kill()
+        raise Gone
+
+
 @contextmanager
 def simulated_surroundings(world: World, cluster: Cluster) -> Iterator[None]:
     """Give the composition root the simulated world to wire the services to, and write its log into the trace."""
@@ -390,7 +406,10 @@ def simulated_surroundings(world: World, cluster: Cluster) -> Iterator[None]:
             (bootstrap, "compile_site", lambda _configuration, _keys: site.compiled(cluster.database.disk)),
             (bootstrap, "SystemClock", clock),
             (bootstrap, "_routes", routes),
+            (bootstrap, "gc", mock.Mock()),  # a process of its own may freeze what it has loaded
             (worker, "REPORT_SECONDS", 20.0),
+            (worker, "os", _System(world)),
+            (worker, "logs", mock.Mock()),
             (processor, "time", time),
             (intake, "time", time),
         ):

@@ -136,7 +136,7 @@ def _plan(world: World) -> Plan:
 def _watch(world: World, checks: Checks) -> None:
     def look() -> None:
         checks.balance()
-        world.after(world.random.uniform(0.3, 2.0), look)
+        world.after(world.random.uniform(0.5, 5.0), look)
 
     world.after(0.5, look)
 
