@@ -6,9 +6,13 @@ import sys
 
 
 def main() -> None:
-    from engine.cli.app import run
+    try:
+        from engine.cli.app import run
 
-    sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # before the command had begun
+        code = 1
+    sys.exit(code)
 
 
 if __name__ == "__main__":

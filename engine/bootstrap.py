@@ -6,8 +6,10 @@ import asyncio
 import gc
 import os
 import secrets
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,16 +17,17 @@ from typing import TYPE_CHECKING
 from engine import __version__, logs
 from engine.clock import SystemClock
 from engine.connectors.registry import build_connectors
-from engine.errors import HandoffError, SettingsError
+from engine.errors import HandoffError, SettingsError, StoreError
 from engine.pipeline.channel import CompiledConfiguration, Key, compile_configuration
 from engine.runtime.worker import Assembly, Depths, WorkerContext
-from engine.settings import Configuration, Snapshot, load
+from engine.settings import Configuration, MllpDestination, Snapshot, TlsClient, TlsServer, load
 from engine.store.keys import KeyRing
-from engine.yamlfile import Problem
+from engine.yamlfile import Document, Problem
 
 if TYPE_CHECKING:
     from engine.runtime.courier import Courier, Route
     from engine.runtime.status import Status
+    from engine.store.engines import Location
     from engine.store.leases import Leases
     from engine.store.store import Role, Store
 
@@ -38,9 +41,10 @@ def open_keys(configuration: Configuration) -> KeyRing:
 
 
 def open_store(configuration: Configuration, role: Role) -> Store:
-    """Raises StoreError."""
+    """Raises SettingsError or StoreError."""
     from engine.store.store import Store
 
+    store_location(configuration)
     store = configuration.site.store
     node = configuration.site.node if role == "main" else ""
     return Store.open(store.url, open_keys(configuration), role, base=configuration.snapshot.base, node=node)
@@ -63,6 +67,9 @@ def check_configuration(path: Path) -> Configuration:
     checks: tuple[Callable[[], object], ...] = (
         lambda: compile_configuration(configuration, lambda *parts: "/".join(parts)),
         lambda: build_connectors(configuration, clock=SystemClock()),
+        lambda: store_location(configuration),
+        lambda: check_listen_tls(configuration),
+        lambda: check_destination_tls(configuration),
     )
     for check in checks:
         try:
@@ -72,6 +79,70 @@ def check_configuration(path: Path) -> Configuration:
     if problems:
         raise SettingsError(tuple(dict.fromkeys(problems)))
     return configuration
+
+
+def store_location(configuration: Configuration) -> Location:
+    """Where the store is. Raises SettingsError when its URL can't be read."""
+    from engine.store.engines import locate
+
+    snapshot = configuration.snapshot
+    try:
+        return locate(configuration.site.store.url, snapshot.base)
+    except StoreError as error:
+        document = snapshot.document(snapshot.site_file)
+        raise SettingsError((document.problem(("store", "url"), str(error)),)) from None
+
+
+def check_listen_tls(configuration: Configuration) -> None:
+    """Raises SettingsError when a channel's certificate, key or client_ca can't be used."""
+    from engine.runtime.listener import server_context
+
+    problems: list[Problem] = []
+    for name, channel in configuration.channels.items():
+        if (tls := channel.listen.tls) is not None:
+            document = configuration.channel_documents[name]
+            folder = configuration.path(document.file).parent
+            problems += _tls_problems(document, ("listen", "tls"), tls, folder, partial(server_context, tls))
+    if problems:
+        raise SettingsError(tuple(problems))
+
+
+def check_destination_tls(configuration: Configuration) -> None:
+    """Raises SettingsError when files that a destination needs for TLS can't be used.
+
+    No reason not to start: its deliveries wait until they can be, and everything else goes on.
+    """
+    from engine.connectors.mllp import tls_context
+
+    problems: list[Problem] = []
+    snapshot = configuration.snapshot
+    for name, destination in configuration.site.destinations.items():
+        if isinstance(destination, MllpDestination) and destination.tls is not None:
+            path = ("destinations", name, "tls")
+            tls, document = destination.tls, snapshot.document(snapshot.site_file)
+            problems += _tls_problems(document, path, tls, snapshot.base, partial(tls_context, tls))
+    if problems:
+        raise SettingsError(tuple(problems))
+
+
+def _tls_problems(
+    document: Document,
+    path: tuple[str, ...],
+    tls: TlsServer | TlsClient,
+    folder: Path,
+    load_files: Callable[[Callable[[str], Path]], object],
+) -> Iterator[Problem]:
+    for part, file in tls:
+        try:
+            (folder / (file or "")).stat()
+        except OSError as error:
+            yield document.problem((*path, part), f"{file} can't be read: {error.strerror}")
+            return
+    try:
+        load_files(folder.joinpath)
+    except OSError:
+        text = "can't be used: they must be PEM files, the key without a passphrase and belonging to the certificate"
+        yield document.problem(path, text)
 
 
 def recorded_configuration(store: Store, base: Path, version: str) -> CompiledConfiguration | None:
@@ -239,12 +310,14 @@ def run_daemon(path: Path, *, announce: Callable[[Status], None]) -> int:
     from engine.runtime.notify import Systemd, activated_sockets
     from engine.runtime.tasks import tolerate_connections
 
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # a reload that is asked for now comes after the start
     systemd, sockets = Systemd(), activated_sockets()
     configuration = load(Snapshot.read(path))
     logs.configure(configuration.site.log_level)
     keys = open_keys(configuration)
     compile_site(configuration, keys)
     build_connectors(configuration, clock=SystemClock())
+    check_listen_tls(configuration)
     make_store(configuration)
     store = open_store(configuration, "main")
 
@@ -252,10 +325,13 @@ def run_daemon(path: Path, *, announce: Callable[[Status], None]) -> int:
         new = load(Snapshot.read(path))
         compile_site(new, keys)
         build_connectors(new, clock=SystemClock())
+        check_listen_tls(new)
         store.keys.reload()  # after `handoff keys rotate`, new values are sealed with the new key from here on
         return new
 
     failure: list[HandoffError] = []
+    # aiorun ignores a word to stop that comes before it has set its handlers up; so that waits until it is heard.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     running: list[main_process.Daemon] = []
 
     async def main() -> None:
@@ -265,8 +341,10 @@ def run_daemon(path: Path, *, announce: Callable[[Status], None]) -> int:
             configuration, store, SystemClock(), __version__, load=load_again, systemd=systemd, sockets=sockets
         )
         running.append(daemon)
+        loop.add_signal_handler(signal.SIGHUP, daemon.reload_soon)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
         try:
-            await main_process.run(daemon)
+            await daemon.start()
         except HandoffError as error:
             failure.append(error)
             loop.stop()
@@ -288,6 +366,8 @@ def run_daemon(path: Path, *, announce: Callable[[Status], None]) -> int:
     except Exception as error:  # noqa: BLE001 - an unhandled error has stopped the daemon; the service manager restarts it
         logs.get_logger(__name__).critical("daemon stopped by an unhandled error", exc_info=error)
         return os.EX_SOFTWARE
+    if any(daemon.stuck for daemon in running):
+        os._exit(0)  # at its end Python would wait for threads that wait for the store
     if failure:
         raise failure[0]
     return 0
@@ -306,9 +386,8 @@ def run_worker(fd: int, parent: int) -> int:
 def make_store(configuration: Configuration) -> None:
     """Make the store, or bring its tables to this version. Raises StoreError."""
     from engine.store import migrations
-    from engine.store.engines import locate
 
-    migrations.upgrade(locate(configuration.site.store.url, configuration.snapshot.base))
+    migrations.upgrade(store_location(configuration))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

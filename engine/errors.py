@@ -91,6 +91,10 @@ class KeyMissingError(StoreError):
     """A stored value is sealed with a key that the key file does not hold."""
 
 
+class KeyFileError(StoreError):
+    """The key file can't be used: it is damaged, can't be read, or can be read by others."""
+
+
 class TamperedError(StoreError):
     """A stored value is not what was sealed in its place: altered, cut off, or moved there from another row."""
 

@@ -74,8 +74,9 @@ FIELDS: Final[Mapping[str, Callable[[object], bool]]] = {
     **dict.fromkeys(
         ("entry", "entries", "delivery", "deliveries", "dead_letter", "dead_letters", "messages", "frames", "receipts",
          "answers", "groups", "count", "attempt", "attempts", "restarts", "connections", "channels", "files", "rows",
-         "pid", "worker", "fd", "port", "line", "column", "status", "exit_code", "signal", "hl7_code", "bytes", "seconds",
-         "limit", "pending", "dead", "held", "delivered", "processed", "problems", "lag", "batch", "position"),
+         "worker", "pid", "fd", "port", "line", "column", "status", "exit_code", "signal", "hl7_code", "bytes",
+         "seconds", "limit", "pending", "dead", "held", "delivered", "processed", "problems", "lag", "batch",
+         "position"),
         _number,
     ),
     # Words from closed sets: states, codes of ours, kinds.

@@ -19,7 +19,14 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, field_validator, model_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from engine.domain.partition import PARTITIONS
 from engine.errors import SettingsError
@@ -29,6 +36,9 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+_UNRESOLVED: Final = "unresolved"
+"""Stands for a value that is kept elsewhere and is not there; a name and a URL like any other, as far as checks go."""
 
 
 def _check_zone(name: str) -> str:
@@ -62,7 +72,8 @@ class Store(StrictModel):
     @classmethod
     def _known_kind(cls, url: str) -> str:
         scheme, _, rest = url.partition("://")
-        if (scheme == "sqlite" and rest.strip("/")) or scheme in {"postgresql+psycopg", "postgresql"}:
+        known = (scheme == "sqlite" and rest.strip("/")) or scheme in {"postgresql+psycopg", "postgresql"}
+        if known or url == _UNRESOLVED:
             return url
         raise ValueError("must be sqlite:///PATH or postgresql+psycopg://USER@HOST/DB")
 
@@ -153,7 +164,7 @@ class SalesforceDestination(DestinationBase):
         except ValueError:
             raise ValueError("is not a URL") from None
         loopback = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "localhost", "::1"}
-        if parts.hostname and (parts.scheme == "https" or loopback):
+        if (parts.hostname and (parts.scheme == "https" or loopback)) or url == _UNRESOLVED:
             return url.rstrip("/")
         raise ValueError("must be https:// (plain http only to loopback)")
 
@@ -499,10 +510,10 @@ def _references(
         if kind in {"env", "file", "credential"} and isinstance(name, str):
             found = _look_up(kind, name, base)
             if found is None and not resolve:
-                return f"<{kind}>"
+                return _UNRESOLVED
             if found is None:
                 problems.append(document.problem(path, f"{kind} {name} is not there or is empty"))
-                return "missing"
+                return _UNRESOLVED
             return found
     return {
         key: _references(document, item, (*path, key), base, problems, resolve=resolve) for key, item in value.items()

@@ -163,7 +163,7 @@ def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
 
 
 def _known(document: Document, location: Path) -> Path:
-    """The keys and indexes that stand in the file; Pydantic puts names of its own (which type it tried) between them."""
+    """The keys and indexes that stand in the file; Pydantic puts the types that it tried between them."""
     path: Path = ()
     for part in location:
         if (*path, part) in document.places:

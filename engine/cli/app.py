@@ -10,8 +10,8 @@ from typing import Final
 
 import click
 
-from engine.cli.common import NO, UNAVAILABLE, USAGE, WRONG_CONFIGURATION, Cli, config_option
-from engine.errors import HandoffError, KeyMissingError, SettingsError, StoreUnavailableError
+from engine.cli.common import NO, UNAVAILABLE, WRONG_CONFIGURATION, Cli, config_option
+from engine.errors import HandoffError, KeyFileError, KeyMissingError, SettingsError, StoreUnavailableError
 
 COMMANDS: Final[Mapping[str, str]] = {
     "init": "engine.cli.init:init",
@@ -38,6 +38,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "bench": "engine.cli.bench:bench",
 }
 """In the order of the help; `module:attribute`."""
+
+_REPORT: Final = "Nothing was lost. Please report this line; it holds no patient data."
 
 _UNLISTED: Final[Mapping[str, str]] = {"worker": "engine.cli.run:worker"}
 
@@ -69,17 +71,28 @@ def run(arguments: Sequence[str]) -> int:
     cli = Cli()
     try:
         code = handoff.main(list(arguments), prog_name="handoff", standalone_mode=False, obj=cli)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
+    except click.ClickException as error:
+        cli.json = cli.json or "--json" in arguments  # it may not have come so far
+        error.show()
+        cli.fail_json(error.format_message())
+        return error.exit_code
     except click.Abort:
-        cli.say("Stopped.")
+        cli.fail("stopped")
         return NO
     except HandoffError as error:
-        cli.fail(str(error), hint=_hint(error), problems=getattr(error, "problems", ()))
+        cli.fail(str(error), hint=_hint(error, cli), problems=getattr(error, "problems", ()))
         return exit_code(error)
+    except OSError as error:
+        if error.filename is None:
+            cli.fail(_unexpected(error), hint=_REPORT)
+        else:
+            cli.fail(f"{error.filename}: {error.strerror}")
+        return NO
     except Exception as error:  # noqa: BLE001 - the one place where the unexpected ends, so that no traceback is shown
-        cli.fail(_unexpected(error), hint="Nothing was lost. Please report this line; it holds no patient data.")
+        cli.fail(_unexpected(error), hint=_REPORT)
         return NO
     return code if isinstance(code, int) else 0
 
@@ -87,18 +100,18 @@ def run(arguments: Sequence[str]) -> int:
 def exit_code(error: HandoffError) -> int:
     if isinstance(error, StoreUnavailableError):
         return UNAVAILABLE
-    if isinstance(error, SettingsError | KeyMissingError):
+    if isinstance(error, SettingsError | KeyMissingError | KeyFileError):
         return WRONG_CONFIGURATION
-    return USAGE if isinstance(error, click.UsageError) else NO
+    return NO
 
 
-def _hint(error: HandoffError) -> str | None:
+def _hint(error: HandoffError, cli: Cli) -> str | None:
     if isinstance(error, SettingsError):
         return "`handoff check` shows every problem of the configuration."
     if isinstance(error, KeyMissingError):
-        return (
-            "Put the key file back that `store.keys` of config.yaml names; `handoff keys status` shows what it holds."
-        )
+        return "Put the key file back that `store.keys` of config.yaml names. (`handoff keys create`: for a new site.)"
+    if isinstance(error, StoreUnavailableError) and cli.store is not None:
+        return f"The store is {cli.store} (`store.url` of config.yaml)."
     return None
 
 

@@ -70,7 +70,7 @@ def _settings(_ctx: click.Context, _param: click.Parameter, values: tuple[str, .
     return found
 
 
-@click.group("bench", invoke_without_command=True)
+@click.group("bench", invoke_without_command=True, short_help="Measure what this machine makes of it.")
 @_list_option(
     "--parts", click.Choice((*PARTS, "all")), metavar="PART,...",
     help=f"What to measure, of {', '.join(PARTS)}, or all.  [default: throughput,openloop,cpu]",
@@ -159,7 +159,7 @@ def bench(ctx: click.Context, /, output: Path | None, **options: Any) -> int:
     return 0
 
 
-@bench.command("report")
+@bench.command("report", short_help="Write the report from the JSON of runs.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--to", "folder", type=click.Path(file_okay=False, path_type=Path), default=Path("docs/benchmarks"),

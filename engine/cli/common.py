@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+
+from engine.errors import HandoffError
 
 if TYPE_CHECKING:
     from engine.settings import Configuration
@@ -21,6 +25,7 @@ _UNPRINTABLE: Final = {
     code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in {9, 10}
 }
 """Control characters out of a message could drive the terminal of whoever looks at it."""
+_SAID_CHARACTERS_MAX: Final = 500
 _AGO: Final = re.compile(r"([0-9]{1,6})([wdhms])")
 
 NO: Final = 1
@@ -38,17 +43,24 @@ class Cli:
     def __init__(self) -> None:
         self.config: Path | None = None
         self.json = False
+        self.store: str | None = None
+        """Where the store is, as people are told it, once the configuration has been read."""
 
     # --- output ---
 
     def print(self, document: Any, human: str) -> None:
         """The one result of a command: a JSON document with `--json`, else a text for people."""
+        text = human.translate(_UNPRINTABLE)
         if self.json:
             import msgspec
 
-            click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
-        else:
-            click.echo(human.translate(_UNPRINTABLE))
+            text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+        try:
+            click.echo(text)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # nobody reads on: click ends quietly
+                raise
+            raise HandoffError(f"the output can't be written: {error.strerror}") from None
 
     def say(self, text: str) -> None:
         """Progress and remarks; never on stdout, which belongs to the result."""
@@ -56,10 +68,15 @@ class Cli:
 
     def fail(self, text: str, *, hint: str | None = None, problems: Iterable[Problem] = ()) -> None:
         self.say(f"handoff: {text}" + (f"\n{hint}" if hint else ""))
+        self.fail_json(text, problems=problems)
+
+    def fail_json(self, text: str, *, problems: Iterable[Problem] = ()) -> None:
+        """With `--json` a failure is a document too."""
         if self.json:
             details = [problem_shape(problem) for problem in problems]
             error = {"message": text} | ({"problems": details} if details else {})
-            self.print({"error": error}, "")
+            with contextlib.suppress(HandoffError):
+                self.print({"error": error}, "")
 
     # --- the site ---
 
@@ -82,7 +99,24 @@ class Cli:
         """The site's configuration, shapes and references checked. Raises SettingsError."""
         from engine.settings import Snapshot, load
 
-        return load(Snapshot.read(self.existing_config()))
+        loaded = load(Snapshot.read(self.existing_config()))
+        self.store = _where(loaded)
+        return loaded
+
+
+def _where(configuration: Configuration) -> str:
+    """The store's URL without its user and password."""
+    from urllib.parse import parse_qs, urlsplit
+
+    scheme, _, rest = configuration.site.store.url.partition(":///")
+    if scheme == "sqlite":
+        return str(configuration.path(rest.partition("?")[0]))
+    try:
+        url = urlsplit(configuration.site.store.url)
+    except ValueError:
+        return "PostgreSQL"
+    hosts = parse_qs(url.query).get("host") or [url.netloc.rpartition("@")[2] or "this machine"]
+    return f"the PostgreSQL database {url.path.lstrip('/')} at {', '.join(hosts)}"
 
 
 def problem_shape(problem: Problem) -> dict[str, Any]:
@@ -134,9 +168,10 @@ def limit_option(function: F) -> F:
     return click.option(
         "--limit",
         type=click.IntRange(1, 1_000_000),
+        metavar="N",
         default=100,
         show_default=True,
-        help="At most so many, newest first.",
+        help="At most so many.",
     )(function)
 
 
@@ -144,6 +179,22 @@ def reveal_options(function: F) -> F:
     """Adds `reveal` and `reason`; see `site.reveal_of`."""
     function = click.option("--reason", metavar="TEXT", help="Why; written to the audit.")(function)
     return click.option("--reveal", is_flag=True, help="Show patient data unmasked; needs --reason.")(function)
+
+
+ROW: Final = click.IntRange(1, (1 << 63) - 1)
+"""The number of an entry, a dead letter or a delivery."""
+
+
+class Said(click.ParamType[str]):
+    """A text that a person gives and that is kept: not empty, on one line."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value).strip()
+        if not text or len(text) > _SAID_CHARACTERS_MAX or not text.isprintable():
+            self.fail(f"must be a text of one line, of {_SAID_CHARACTERS_MAX} characters at most", param, ctx)
+        return text
 
 
 class When(click.ParamType[datetime]):

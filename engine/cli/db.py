@@ -50,7 +50,6 @@ def status(cli: Cli) -> int:
 
 
 def _location(cli: Cli) -> Location:
-    from engine.store.engines import locate
+    from engine.bootstrap import store_location
 
-    configuration = cli.configuration()
-    return locate(configuration.site.store.url, configuration.snapshot.base)
+    return store_location(cli.configuration())

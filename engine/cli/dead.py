@@ -8,7 +8,9 @@ import click
 
 from engine.cli.common import (
     NO,
+    ROW,
     Cli,
+    Said,
     clock_time,
     config_option,
     json_option,
@@ -49,15 +51,17 @@ def list_(cli: Cli, stage: str | None, error: str | None, channel: str | None, u
     from engine.domain.delivery import Stage
     from engine.domain.shapes import plain
 
-    with open_site(cli) as site, site.store.reader() as conn:
-        found = site.store.dead_letters.find(
-            conn,
-            stage=Stage(stage) if stage else None,
-            error=error,
-            channel=channel,
-            resolved=False if unresolved else None,
-            limit=limit,
-        )
+    with open_site(cli) as site:
+        with site.store.reader() as conn:
+            found = site.store.dead_letters.find(
+                conn,
+                stage=Stage(stage) if stage else None,
+                error=error,
+                channel=channel,
+                resolved=False if unresolved else None,
+                limit=limit,
+            )
+        site.remark_on_channel(cli, channel)
     rows = [
         (letter.id, clock_time(letter.died_at), letter.stage, letter.channel, letter.entry, letter.error,
          letter.location, letter.detail, letter.resolved_by) for letter in found
@@ -66,8 +70,8 @@ def list_(cli: Cli, stage: str | None, error: str | None, channel: str | None, u
     cli.print(plain(found), table(headers, rows) or "No dead letters.")
 
 
-@dead.command("show")
-@click.argument("letter_id", metavar="ID", type=int)
+@dead.command("show", short_help="Show one dead letter with its message.")
+@click.argument("letter_id", metavar="ID", type=ROW)
 @reveal_options
 @json_option
 @config_option
@@ -100,8 +104,8 @@ def show(cli: Cli, letter_id: int, reveal: bool, reason: str | None) -> None:
     cli.print(plain(letter) | {"message": message, "delivery_details": delivery}, "\n".join(human))
 
 
-@dead.command("replay")
-@click.argument("letter_ids", metavar="[ID...]", nargs=-1, type=int)
+@dead.command("replay", short_help="Try again, once the cause is put right.")
+@click.argument("letter_ids", metavar="[ID...]", nargs=-1, type=ROW)
 @click.option("--all", "every", is_flag=True, help="All that are unresolved.")
 @click.option("--error", metavar="CODE", help="All unresolved ones with this code.")
 @click.option("--channel", metavar="NAME", help="All unresolved ones of this channel.")
@@ -136,6 +140,7 @@ def replay(
             with site.store.reader() as conn:
                 found = site.store.dead_letters.find(conn, error=error, channel=channel, limit=None)
             letters = sorted(found, key=lambda letter: letter.id)
+            site.remark_on_channel(cli, channel)
         results = _replay(site, letters, as_of, out_of_order=out_of_order)
     rows = [(r["id"], r["entry"], r["delivery"], r["sent"], r["problem"]) for r in results]
     cli.print(results, table(("dead letter", "new entry", "delivery", "sent", "problem"), rows) or "Nothing to replay.")
@@ -143,8 +148,8 @@ def replay(
 
 
 @dead.command("discard")
-@click.argument("letter_id", metavar="ID", type=int)
-@click.option("--reason", required=True, metavar="TEXT", help="Why; written to the audit.")
+@click.argument("letter_id", metavar="ID", type=ROW)
+@click.option("--reason", required=True, type=Said(), metavar="TEXT", help="Why; written to the audit.")
 @json_option
 @config_option
 @click.pass_obj
@@ -199,12 +204,14 @@ def _replay(
             except StoreError as error:
                 result["problem"] = str(error)
     replays = replay_entries(site, [letter.entry for letter in anew if letter.entry is not None], as_of)
-    for letter, (_, new) in zip(anew, replays, strict=True):
-        try:
-            _resolve(site, letter, f"entry:{new}")
-        except StoreError as error:  # somebody else has replayed or discarded it meanwhile
-            results[letter.id]["problem"] = str(error)
-        results[letter.id]["entry"] = new
+    for letter, replayed in zip(anew, replays, strict=True):
+        result = results[letter.id]
+        result["entry"], result["problem"] = replayed.new, replayed.problem
+        if replayed.new is not None:
+            try:
+                _resolve(site, letter, f"entry:{replayed.new}")
+            except StoreError as error:  # somebody else has replayed or discarded it meanwhile
+                result["problem"] = str(error)
     return list(results.values())
 
 

@@ -22,9 +22,14 @@ _STOP_SECONDS_MAX = 60.0
 
 
 @click.command("demo")
-@click.option("--messages", type=click.IntRange(1), default=5_000, show_default=True, help="So many.")
-@click.option("--rate", type=click.FloatRange(0), default=250.0, show_default=True, help="So many a second; 0 is all.")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of the simulated day.  [default: another each time]")
+@click.option("--messages", type=click.IntRange(1), metavar="N", default=5_000, show_default=True, help="How many.")
+@click.option(
+    "--rate", type=click.FloatRange(0), metavar="N", default=250.0, show_default=True,
+    help="So many a second; 0: as fast as they are acknowledged.",
+)  # fmt: skip
+@click.option(
+    "--seed", type=click.IntRange(0, 2**31 - 1), metavar="N", help="Of the simulated day.  [default: another each time]"
+)
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import click
 
 from engine.cli.common import NO, Cli, config_option, json_option, reveal_options, table
 from engine.cli.patients import human_chart
-from engine.cli.site import NotFoundError, open_site, read_bytes, reveal_of
+from engine.cli.site import NotFoundError, open_site, read_input, reveal_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -210,14 +209,18 @@ def _messages(file: Path) -> list[bytes]:
     from engine.hl7v2 import batch as batches
     from engine.simulator.capture import read_capture
 
-    content = sys.stdin.buffer.read() if str(file) == "-" else read_bytes(file)
+    content = read_input(file)
     messages: list[bytes] = []
     for unit in read_capture(content):
         batch = batches.split(unit.payload)
         messages += batch.messages if batch is not None and batch.messages else (unit.payload,)
     if not messages:
-        raise NotFoundError(f"{file} holds no message")
+        raise NotFoundError(f"{_named(file)} holds no message")
     return messages
+
+
+def _named(file: Path) -> str:
+    return "standard input" if str(file) == "-" else str(file)
 
 
 def _channel(channels: Any, name: str) -> CompiledChannel:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from engine.cli.common import Cli, clock_time, config_option, json_option, limit_option, reveal_options, table
+from engine.cli.common import (
+    ROW,
+    Cli,
+    Said,
+    clock_time,
+    config_option,
+    json_option,
+    limit_option,
+    reveal_options,
+    table,
+)
 from engine.cli.messages import delivery_shape
 from engine.cli.site import NotFoundError, OpenSite, open_site, reveal_of
 
@@ -46,7 +56,7 @@ def list_(cli: Cli, limit: int, reveal: bool, reason: str | None) -> None:
 
 
 @held.command("release")
-@click.argument("delivery_id", metavar="ID", type=int)
+@click.argument("delivery_id", metavar="ID", type=ROW)
 @json_option
 @config_option
 @click.pass_obj
@@ -60,7 +70,7 @@ def release(cli: Cli, delivery_id: int) -> None:
 
 
 @held.command("confirm")
-@click.argument("delivery_id", metavar="ID", type=int)
+@click.argument("delivery_id", metavar="ID", type=ROW)
 @json_option
 @config_option
 @click.pass_obj
@@ -77,8 +87,8 @@ def confirm(cli: Cli, delivery_id: int) -> None:
 
 
 @held.command("bury")
-@click.argument("delivery_id", metavar="ID", type=int)
-@click.option("--reason", required=True, metavar="TEXT", help="Why; written to the audit.")
+@click.argument("delivery_id", metavar="ID", type=ROW)
+@click.option("--reason", required=True, type=Said(), metavar="TEXT", help="Why; written to the audit.")
 @json_option
 @config_option
 @click.pass_obj

@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from engine.cli.common import NO, Cli, config_option
+from engine.errors import KeyMissingError
 
 FIRST_MESSAGE: Final = "channels/examples/first-message.hl7"
 """An admission and the discharge that follows, to try a new site with."""
@@ -45,7 +46,8 @@ def init(cli: Cli, folder: Path, missing: bool) -> int:
 def make_site(folder: Path) -> Path | None:
     """Make what a site lacks, and nothing else. Returns the key file when it was made too.
 
-    A site that has a config.yaml names its own channels and mappings: none are put beside them.
+    A site that has a config.yaml names its own channels and mappings: none are put beside them. Raises KeyMissingError
+    when its keys are gone and its store is not.
     """
     from engine.settings import Snapshot, Store
     from engine.store.keys import KeyRing
@@ -57,11 +59,17 @@ def make_site(folder: Path) -> Path | None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
     (folder / "var").mkdir(mode=0o700, exist_ok=True)
-    named = (
-        Snapshot.read(folder / "config.yaml").document("config.yaml").value.get("store", {}).get("keys", Store().keys)
-    )
+    site = Snapshot.read(folder / "config.yaml").document("config.yaml").value
+    store = site.get("store") if isinstance(site, dict) else None
+    settings = {"keys": Store().keys, "url": Store().url} | (store if isinstance(store, dict) else {})
+    named = settings["keys"]
     if not isinstance(named, str) or (folder / named).exists():  # {credential: ...}: they are kept elsewhere
         return None
+    kind, _, file = str(settings["url"]).partition(":///")
+    if kind == "sqlite" and (folder / file.partition("?")[0]).is_file():
+        raise KeyMissingError(
+            f"{folder / named}: the key file is not there, and new keys would not open the store that is"
+        )
     KeyRing.create(folder / named)
     return folder / named
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
+
 import click
 
 from engine.cli.common import NO, Cli, config_option, json_option, table
@@ -28,5 +31,15 @@ def ledger(cli: Cli) -> int:
         (*(getattr(line, name) for name in names), *(getattr(line.deliveries, state) for state in states),
          "yes" if line.balanced else "NO") for line in lines
     ]  # fmt: skip
-    cli.print(plain(lines), table((*names, *(f"d.{state}" for state in states), "balanced"), rows) or "No channels.")
+    headers = (*names, *(f"d.{state}" for state in states), "balanced")
+    cli.print(plain(lines), _table(headers, rows) or "No channels.")
     return 0 if all(line.balanced for line in lines) else NO
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A line for each channel; where that is too wide for the terminal, a column for each."""
+    text = table(headers, rows)
+    if len(text.partition("\n")[0]) <= shutil.get_terminal_size((200, 50)).columns:
+        return text
+    first, *others = zip(headers, *rows, strict=True)
+    return table([str(cell) for cell in first], others)

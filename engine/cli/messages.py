@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from engine.cli.common import Cli, When, clock_time, config_option, json_option, limit_option, reveal_options, table
+from engine.cli.common import (
+    ROW,
+    Cli,
+    When,
+    clock_time,
+    config_option,
+    json_option,
+    limit_option,
+    reveal_options,
+    table,
+)
+from engine.cli.show import HIDDEN
 from engine.cli.site import NotFoundError, OpenSite, open_site, reveal_of
+from engine.errors import TamperedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +30,11 @@ if TYPE_CHECKING:
     from engine.domain.outcome import Effect
     from engine.settings import Channel
     from engine.store.journal import ListedEntry
+
+_DAMAGED: Final = {
+    "message": "what is stored of the message can't be read any more; its sender has it still, and can send it again",
+    "outcome": "what is stored of its outcome can't be read any more; its deliveries and dead letters are above",
+}
 
 STATES = ("received", "processed", "filtered", "dead", "refused")
 
@@ -70,6 +87,7 @@ def list_(
                 limit=limit,
             )
         view = site.view(wish, (f"entry:{entry.id}" for entry in found))
+        site.remark_on_channel(cli, channel)
     shapes = [entry_shape(entry, view) for entry in found]
     rows = [
         (s["id"], clock_time(s["received_at"]), s["channel"], s["type"], s["control_id"], s["state"], s["ack"],
@@ -79,8 +97,8 @@ def list_(
     cli.print(shapes, table(headers, rows) or "No messages.")
 
 
-@messages.command("show")
-@click.argument("entry_id", metavar="ID", type=int)
+@messages.command("show", short_help="Show one message and what it caused.")
+@click.argument("entry_id", metavar="ID", type=ROW)
 @reveal_options
 @json_option
 @config_option
@@ -104,17 +122,26 @@ def entry_details(site: OpenSite, entry_id: int, make_view: Callable[[], View]) 
     from engine.domain.shapes import plain
 
     store = site.store
+    damaged: list[str] = []
     with store.reader() as conn:
         listed = store.journal.find(conn, ids=[entry_id])
         entry = store.journal.entry(conn, entry_id)
-        outcome = store.recorder.outcomes(conn, [entry_id]).get(entry_id)
+        try:
+            outcome = store.recorder.outcomes(conn, [entry_id]).get(entry_id)
+        except TamperedError:
+            outcome = None
+            damaged.append("outcome")
         deliveries = store.outbox.of_entry(conn, entry_id)
         letters = store.dead_letters.of_entry(conn, entry_id)
     if not listed or entry is None:
         raise NotFoundError(f"there is no entry {entry_id} in the journal")
+    if entry.damaged:
+        damaged.insert(0, "message")
     view = make_view()
+    text = None if entry.damaged else payload_text(entry.payload, site.configuration.channels.get(entry.channel))
     return entry_shape(listed[0], view) | {
-        "peer": entry.peer,
+        "damaged": damaged,
+        "peer": entry.peer or None,
         "version": entry.summary.version,
         "sending_application": entry.summary.sending_application,
         "sending_facility": entry.summary.sending_facility,
@@ -128,7 +155,7 @@ def entry_details(site: OpenSite, entry_id: int, make_view: Callable[[], View]) 
         "effects": [effect_shape(effect, view) for effect in (outcome.effects if outcome else ())],
         "deliveries": [delivery_shape(queued, view) for queued in deliveries],
         "dead_letters": plain(letters),
-        "payload": view.text(payload_text(entry.payload, site.configuration.channels.get(entry.channel))),
+        "payload": view.text(text),
     }
 
 
@@ -176,8 +203,8 @@ def delivery_shape(queued: QueuedDelivery, view: View) -> dict[str, Any]:
 
 def human_entry(shape: dict[str, Any]) -> str:
     lines = [
-        f"entry {shape['id']}: {shape['type'] or 'unreadable'} {shape['control_id'] or ''}",
-        f"  came      on {shape['channel']} from {shape['peer']}",
+        f"entry {shape['id']}: {shape['type'] or 'unreadable'} {shape['control_id'] or ''}".rstrip(),
+        f"  came      on {shape['channel']} from {shape['peer'] or '-'}",
         f"  received  {clock_time(shape['received_at'])}",
         f"  state     {shape['state']}" + (f": {shape['reason']}" if shape["reason"] else ""),
         f"  answer    {shape['ack'] or 'none'} ({shape['ack_state']})",
@@ -192,5 +219,9 @@ def human_entry(shape: dict[str, Any]) -> str:
         f"  delivery  {item['operation']} to {item['destination']}: {item['state']}" for item in shape["deliveries"]
     ]
     lines += [f"  dead letter {item['id']}: {item['error']}: {item['detail']}" for item in shape["dead_letters"]]
-    text = (shape["payload"] or "").replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
-    return "\n".join([*lines, "", text])
+    lines += [f"  damaged   {_DAMAGED[part]}" for part in shape["damaged"]]
+    if shape["payload"] == HIDDEN:
+        lines += ["", "The text of the message is shown with --reveal --reason TEXT."]
+    elif shape["payload"]:
+        lines += ["", shape["payload"].replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")]
+    return "\n".join(lines)

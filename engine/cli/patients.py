@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import click
 
 from engine.cli.common import Cli, clock_time, config_option, json_option, limit_option, reveal_options, table
 from engine.cli.site import open_site, reveal_of
+from engine.errors import TamperedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +21,20 @@ if TYPE_CHECKING:
 
 _PAGE_CHARTS = 500
 """So many are read at once: a long look would pin the store's log, and hold more in memory than is shown."""
+
+
+_NAMED_MAX = 10
+
+
+class _BornOn(click.ParamType[str]):
+    """A date, a month or a year, as birth dates are kept."""
+
+    name = "date"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if re.fullmatch(r"[0-9]{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?)?", str(value)) is None:
+            self.fail("must be like 1958, 1958-07 or 1958-07-15", param, ctx)
+        return str(value)
 
 
 @click.group("patients")
@@ -47,10 +63,10 @@ def show(cli: Cli, key: str, reveal: bool, reason: str | None) -> None:
     cli.print(shape, human_chart(shape))
 
 
-@patients.command("find")
+@patients.command("find", short_help="Find patients by visit, name or birth date.")
 @click.option("--visit", metavar="NUMBER", help="With this encounter key (AUTHORITY:NUMBER) or visit number.")
 @click.option("--name", metavar="TEXT", help="Whose family name begins so.")
-@click.option("--birth-date", metavar="DATE", help="Born then; 1958-07 finds all of that month.")
+@click.option("--birth-date", metavar="DATE", type=_BornOn(), help="Born then; 1958-07 finds all of that month.")
 @click.option(
     "--within",
     "charts_max",
@@ -84,6 +100,7 @@ def find(
     from engine.domain.shapes import patient_shape
 
     wish = reveal_of(reveal, reason)
+    damaged: list[str] = []
     searching = visit is not None or name is not None or birth_date is not None
     with open_site(cli) as site:
         chart_ids = _direct(site, visit)
@@ -94,9 +111,12 @@ def find(
             if searching and len(chart_ids) > charts_max:
                 chart_ids.pop()
                 cli.say(f"Only the {charts_max:,} charts that changed last are looked through; more: --within N")
-        matching = _matching(cli, site, chart_ids, visit, name, birth_date)
-        found = [chart for page in _pages(list(islice(matching, limit))) for chart in _charts(site, page)]
+        matching = _matching(site, chart_ids, damaged, visit, name, birth_date)
+        found = [chart for page in _pages(list(islice(matching, limit))) for chart in _charts(site, page, damaged)]
         view = site.view(wish, (f"chart:{chart.id}" for chart in found))
+    if damaged:
+        named = ", ".join(damaged[:_NAMED_MAX]) + (", ..." if len(damaged) > _NAMED_MAX else "")
+        cli.say(f"Damaged and left out: {len(damaged)} chart(s): {named}")
     shapes = [view.patient(patient_shape(chart.patient)) for chart in found]
     rows = [
         (s["key"], _name(s["name"]), s["birth_date"], s["sex"], len(chart.encounters),
@@ -116,21 +136,32 @@ def _direct(site: OpenSite, visit: str | None) -> list[str]:
 
 
 def _matching(
-    cli: Cli, site: OpenSite, chart_ids: list[str], visit: str | None, name: str | None, birth_date: str | None
+    site: OpenSite,
+    chart_ids: list[str],
+    damaged: list[str],
+    visit: str | None,
+    name: str | None,
+    birth_date: str | None,
 ) -> Iterator[str]:
     for page in _pages(chart_ids):
         with site.store.reader() as conn:
             documents = site.store.charts.documents(conn, page)
         for chart_id, document in documents:
             if document is None:
-                cli.say(f"Chart {chart_id} is damaged and was left out.")
+                damaged.append(chart_id)
             elif _matches(document, visit, name, birth_date):
                 yield chart_id
 
 
-def _charts(site: OpenSite, chart_ids: list[str]) -> list[Chart]:
-    with site.store.reader() as conn:
-        return site.store.charts.whole(conn, chart_ids)
+def _charts(site: OpenSite, chart_ids: list[str], damaged: list[str]) -> list[Chart]:
+    try:
+        with site.store.reader() as conn:
+            return site.store.charts.whole(conn, chart_ids)
+    except TamperedError:
+        if len(chart_ids) == 1:
+            damaged.append(chart_ids[0])
+            return []
+    return [chart for one in chart_ids for chart in _charts(site, [one], damaged)]
 
 
 def _pages(chart_ids: list[str]) -> Iterator[list[str]]:

@@ -7,14 +7,15 @@ chain, so that nothing is sent twice that was sent.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from engine.cli.common import Cli, When, config_option, json_option
+from engine.cli.common import NO, Cli, When, config_option, json_option
 from engine.cli.messages import STATES
-from engine.cli.site import NotFoundError, OpenSite, open_site
+from engine.cli.site import OpenSite, open_site
 
 if TYPE_CHECKING:
     from engine.domain.message import Receipt
@@ -56,10 +57,11 @@ def replay(
     patient: str | None,
     as_of: AsOf,
     dry_run: bool,
-) -> None:
+) -> int:
     """Process entries of the journal again, oldest first. What was sent is not sent a second time.
 
-    Replays of replays are left out: the entry that they came from is replayed.
+    Replays of replays are left out: the entry that they came from is replayed. Exit code 1 when an entry can't be
+    replayed because what is stored of it is damaged.
     """
     from engine.domain.message import EntryState
 
@@ -75,40 +77,62 @@ def replay(
                 until=until,
                 limit=None,
             )
+        site.remark_on_channel(cli, channel)
         chosen = sorted(entry.id for entry in found if entry.replay_of is None)
-        made = [] if dry_run else [new for _, new in replay_entries(site, chosen, as_of)]
-        if made:
-            site.audit("replay", [f"entries:{made[0]}-{made[-1]}"])
-    verb = "would be replayed" if dry_run else "replayed"
+        if chosen and not dry_run:  # on record before it is done; the new entries name those that they replay
+            site.audit("replay", [f"entries:{chosen[0]}-{chosen[-1]}"])
+        replays = [] if dry_run else list(replay_entries(site, chosen, as_of))
+    made = [replay.new for replay in replays if replay.new is not None]
+    problems = [{"entry": replay.old, "problem": replay.problem} for replay in replays if replay.problem is not None]
+    done = f"{len(chosen)} entries would be replayed." if dry_run else f"{len(made)} entries replayed."
+    lines = [done + (f" New: {made[0]} to {made[-1]}." if made else "")]
+    lines += [f"Not replayed: entry {problem['entry']}: {problem['problem']}" for problem in problems]
     document = {"dry_run": dry_run, "config_as_of": as_of, "selected": chosen, "replayed": len(made), "entries": made}
-    cli.print(document, f"{len(chosen)} entries {verb}." + (f" New: {made[0]} to {made[-1]}." if made else ""))
+    cli.print(document | {"problems": problems}, "\n".join(lines))
+    return NO if problems else 0
 
 
-def replay_entries(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf) -> Iterator[tuple[int, int]]:
-    """Append a replay of each entry to the journal, in this order; (old, new) ids. Raises NotFoundError."""
+@dataclass(frozen=True)
+class Replayed:
+    """What became of an entry that was to be replayed: its replay, or why there is none."""
+
+    old: int
+    new: int | None = None
+    problem: str | None = None
+
+
+def replay_entries(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf) -> Iterator[Replayed]:
+    """Append a replay of each entry to the journal, in this order."""
     for at in range(0, len(entry_ids), _BATCH):
         some = entry_ids[at : at + _BATCH]
-        receipts = _receipts(site, some, as_of)
-        stored = site.store.journal_ledger.write_now(
-            lambda conn, receipts=receipts: site.store.journal.append(conn, receipts)  # type: ignore[misc]  # mypy can't type the default
+        found = _receipts(site, some, as_of)
+        receipts = [one for one in found if not isinstance(one, str)]
+        stored = iter(
+            site.store.journal_ledger.write_now(
+                lambda conn, receipts=receipts: site.store.journal.append(conn, receipts)  # type: ignore[misc]  # mypy can't type the default
+            )
         )
-        yield from zip(some, (one.arrival for one in stored), strict=True)
+        for old, one in zip(some, found, strict=True):
+            yield Replayed(old, problem=one) if isinstance(one, str) else Replayed(old, next(stored).arrival)
 
 
-def _receipts(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf) -> list[Receipt]:
+def _receipts(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf) -> list[Receipt | str]:
+    """A receipt for each entry, or why it can't be replayed."""
     from engine.domain.message import Receipt
     from engine.hl7v2.ordering import ordering_key
     from engine.runtime.acceptance import Rules, judge
 
     with site.store.reader() as conn:
         entries = [site.store.journal.entry(conn, entry_id) for entry_id in entry_ids]
-        outcomes = site.store.recorder.outcomes(conn, entry_ids)
-    receipts: list[Receipt] = []
+        outcomes = site.store.recorder.outcomes(conn, entry_ids) if as_of == "then" else {}
+    receipts: list[Receipt | str] = []
     for entry_id, entry in zip(entry_ids, entries, strict=True):
         if entry is None:
-            raise NotFoundError(f"there is no entry {entry_id} in the journal")
+            receipts.append("it is not in the journal any more")
+            continue
         if entry.damaged:
-            raise NotFoundError(f"what is stored of entry {entry_id} is damaged: there is nothing to replay")
+            receipts.append("what is stored of it is damaged: there is nothing to replay")
+            continue
         settings = site.configuration.channels.get(entry.channel)
         refusal = entry.refusal
         if refusal is not None and settings is not None:  # it may be acceptable under today's rules
@@ -127,7 +151,7 @@ def _receipts(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf) -> list[Rec
                 deviations=entry.deviations,
                 refusal=refusal,
                 replay_of=entry_id,
-                config_as_of=outcome.config_version if outcome is not None and as_of == "then" else None,
+                config_as_of=outcome.config_version if outcome is not None else None,
             )
         )
     return receipts

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.cli.common import Cli, config_option, json_option, reveal_options, table
-from engine.cli.site import NotFoundError, OpenSite, Reveal, open_site, read_bytes, reveal_of
+from engine.cli.site import NotFoundError, OpenSite, Reveal, open_site, read_input, reveal_of
 
 if TYPE_CHECKING:
     from engine.domain.chart import Chart
@@ -82,7 +82,6 @@ def _models(configuration: Configuration) -> dict[str, Model]:
 
 
 def _of_inputs(model: Model, file: Path) -> dict[str, Any]:
-    import sys
     from datetime import UTC, datetime
 
     import msgspec
@@ -90,7 +89,7 @@ def _of_inputs(model: Model, file: Path) -> dict[str, Any]:
     from engine.domain.shapes import score_shape
     from engine.risk.inputs import InputsError, inputs_from_json
 
-    content = sys.stdin.buffer.read() if str(file) == "-" else read_bytes(file)
+    content = read_input(file)
     try:
         value = msgspec.json.decode(content)
     except msgspec.DecodeError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.cli.common import NO, UNAVAILABLE, Cli, config_option, json_option, table
+from engine.cli.site import NotFoundError, read_input
 
 if TYPE_CHECKING:
     import ssl
@@ -37,7 +37,7 @@ _FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 _PEM = click.Path(exists=True, dir_okay=False)
 
 
-@click.command("send")
+@click.command("send", short_help="Send the messages of files over MLLP, and show the answers.")
 @click.argument("address", metavar="HOST:PORT", type=Address())
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=_FILE)
 @click.option("--tls", is_flag=True, help="Speak TLS.")
@@ -45,7 +45,8 @@ _PEM = click.Path(exists=True, dir_okay=False)
 @click.option("--cert", type=_PEM, help="PEM file of your own certificate, for a server that asks for one.")
 @click.option("--key", type=_PEM, help="PEM file of your own key.")
 @click.option(
-    "--timeout", "timeout_seconds", type=click.FloatRange(0, 3600, min_open=True), default=30.0, show_default=True,
+    "--timeout", "timeout_seconds", type=click.FloatRange(0, 3600, min_open=True), metavar="SECONDS", default=30.0,
+    show_default=True,
     help="Seconds to wait for each answer.",
 )  # fmt: skip
 @json_option
@@ -70,18 +71,25 @@ def send(
 
     units: list[tuple[str, int, Captured]] = []
     for file in files:
-        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        units += ((str(file), index, unit) for index, unit in enumerate(read_capture(content)))
+        found = list(enumerate(read_capture(read_input(file))))
+        if not found:
+            raise NotFoundError(f"{'standard input' if str(file) == '-' else file} holds no message")
+        units += ((str(file), index, unit) for index, unit in found)
     sender = Sender(*address, tls=tls_context(tls, ca, cert, key), timeout_seconds=timeout_seconds)
-    results, code = run(_send_all(sender, units))
+    results: list[dict[str, Any]] = []
+    try:
+        code = run(_send_all(sender, units, results))
+    except KeyboardInterrupt:
+        cli.say(f"Stopped after {len(results)} answers.")
+        code = NO
     cli.print(results, _human(results))
     return code
 
 
-async def _send_all(sender: Sender, units: list[tuple[str, int, Captured]]) -> tuple[list[dict[str, Any]], int]:
+async def _send_all(sender: Sender, units: list[tuple[str, int, Captured]], results: list[dict[str, Any]]) -> int:
+    """The exit code."""
     from engine.errors import DeliveryError
 
-    results: list[dict[str, Any]] = []
     code = 0
     try:
         for file, index, unit in units:
@@ -92,14 +100,14 @@ async def _send_all(sender: Sender, units: list[tuple[str, int, Captured]]) -> t
                 results.append(_result(file, index, None, began) | {"problem": f"{error.error}: {error.text}"})
                 code = NO
                 if error.error in {"unreachable", "tls"}:
-                    return results, UNAVAILABLE
+                    return UNAVAILABLE
                 continue
             results += (_result(file, index, reply, began) for reply in replies)
             if not all(reply.accepted for reply in replies):
                 code = NO
     finally:
         await sender.close()
-    return results, code
+    return code
 
 
 def _result(file: str, index: int, reply: Reply | None, began: float) -> dict[str, Any]:
@@ -140,6 +148,8 @@ def _human(results: list[dict[str, Any]]) -> str:
 
 def tls_context(tls: bool, ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext | None:
     """The TLS that the options ask for, or None. Raises UsageError."""
+    import ssl
+
     from engine.simulator.sender import Tls
 
     if not tls:
@@ -149,4 +159,5 @@ def tls_context(tls: bool, ca: str | None, cert: str | None, key: str | None) ->
     try:
         return Tls(ca=ca, cert=cert, key=key).context()
     except OSError as error:
-        raise click.UsageError(f"the TLS files can't be used: {error.strerror or type(error).__name__}") from None
+        said = error.strerror if not isinstance(error, ssl.SSLError) else "they must be PEM files that belong together"
+        raise click.UsageError(f"the TLS files can't be used: {said}") from None

@@ -17,22 +17,30 @@ if TYPE_CHECKING:
 _PEM = click.Path(exists=True, dir_okay=False)
 
 
-@click.command("simulate")
+@click.command("simulate", short_help="Send a hospital's day of invented ADT messages.")
 @click.argument("address", metavar="HOST:PORT", type=Address())
-@click.option("--messages", type=click.IntRange(1, 100_000_000), default=30_000, show_default=True, help="So many.")
-@click.option("--connections", type=click.IntRange(1, 10_000), default=16, show_default=True, help="Over so many.")
+@click.option(
+    "--messages", type=click.IntRange(1, 100_000_000), metavar="N", default=30_000, show_default=True, help="How many."
+)
+@click.option(
+    "--connections", type=click.IntRange(1, 10_000), metavar="N", default=16, show_default=True, help="Over so many."
+)
 @click.option(
     "--rate", "per_second", type=click.FloatRange(0), default=0.0, metavar="PER_SECOND",
     help="So many a second, all connections together; 0 (the default) is as fast as they are acknowledged.",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=1, show_default=True, help="Another, another day.")
 @click.option(
-    "--day", type=click.DateTime(["%Y-%m-%d"]), show_default="today, from noon UTC on; until then yesterday",
+    "--seed", type=click.IntRange(0, 2**31 - 1), metavar="N", default=1, show_default=True,
+    help="Of the day: another number, another day.",
+)  # fmt: skip
+@click.option(
+    "--day", type=click.DateTime(["%Y-%m-%d"]), metavar="YYYY-MM-DD",
+    show_default="today, from noon UTC on; until then yesterday",
     help="The day that is simulated; the first one, when there are more messages than a day holds.",
 )  # fmt: skip
 @click.option(
-    "--patience", "patience_seconds", type=click.FloatRange(0), default=30.0, show_default=True,
-    help="Seconds to send a message again that is not acknowledged, before giving up.",
+    "--patience", "patience_seconds", type=click.FloatRange(0), metavar="SECONDS", default=30.0, show_default=True,
+    help="So long a message that is not acknowledged is sent again, before giving up.",
 )  # fmt: skip
 @click.option("--tls", is_flag=True, help="Speak TLS.")
 @click.option("--ca", type=_PEM, help="PEM file of the authorities that signed the server's certificate.")
@@ -83,6 +91,8 @@ def simulate(
     except DeliveryError as error:
         cli.say(f"\nhandoff: {error}" if progress else f"handoff: {error}")
         unreachable = True
+    except KeyboardInterrupt:
+        cli.say("\nStopped." if progress else "Stopped.")
     summary = feed.summary()
     cli.print(summary, _human(summary))
     if unreachable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -97,6 +98,14 @@ class OpenSite:
             raise NotFoundError(f"{len(found)} patients answer to this key: use one that is theirs alone")
         return found[0]
 
+    def remark_on_channel(self, cli: Cli, name: str | None) -> None:
+        """Say so when a filter names a channel that there is not, and never was: nothing is found then."""
+        if name is not None and name not in self.configuration.channels:
+            with self.store.reader() as conn:
+                known = sorted({*self.configuration.channels, *self.store.journal.channels(conn)})
+            if name not in known:
+                cli.say(f"There is no channel {name}; there are {', '.join(known) or 'none'}.")
+
 
 class Reveal:
     """The wish to see PHI, with its reason."""
@@ -117,8 +126,11 @@ def reveal_of(reveal: bool, reason: str | None) -> Reveal | None:
 @contextmanager
 def open_site(cli: Cli) -> Iterator[OpenSite]:
     """Raises SettingsError, KeyMissingError or StoreUnavailableError."""
+    from engine import logs
     from engine.bootstrap import open_store
 
+    # What libraries and threads would print by themselves could hold values; a command says what went wrong itself.
+    logs.configure("critical")
     configuration = cli.configuration()
     with open_store(configuration, "tool") as store:
         yield OpenSite(configuration, store)
@@ -132,7 +144,12 @@ def actor() -> str:
         return f"uid-{os.getuid()}"
 
 
-def read_bytes(path: Path) -> bytes:
+def read_input(path: Path) -> bytes:
+    """What a file holds; `-` is standard input. Raises NotFoundError."""
+    if str(path) == "-":
+        if sys.stdin is None:  # closed by whoever started us
+            raise NotFoundError("standard input is closed")
+        return sys.stdin.buffer.read()
     try:
         return path.read_bytes()
     except OSError as error:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from engine.cli.common import Cli, When, clock_time, config_option, json_option, limit_option, reveal_options, table
+from engine.cli.common import (
+    Cli,
+    Said,
+    When,
+    clock_time,
+    config_option,
+    json_option,
+    limit_option,
+    reveal_options,
+    table,
+)
 from engine.cli.site import NotFoundError, OpenSite, actor, open_site, reveal_of
 from engine.errors import StaleChartError
 
@@ -54,6 +64,7 @@ def list_(
     from engine.domain.task import TaskState
 
     wish = reveal_of(reveal, reason)
+    damaged: list[str] = []
     with open_site(cli) as site:
         chart = site.chart(patient) if patient else None
         with site.store.reader() as conn:
@@ -65,8 +76,11 @@ def list_(
                 chart_ids=[chart.id] if chart else None,
                 due_before=due_before,
                 limit=limit,
+                damaged=damaged.append,
             )
         view = site.view(wish, (f"chart:{item.chart_id}" for item in found))
+    for task_id in damaged:
+        cli.say(f"Task {task_id} can't be read any more: it, or its patient's chart, is damaged. It is left out.")
     shapes = [_shape(item, view) for item in found]
     rows = [
         (s["id"], s["kind"], s["state"], clock_time(s["due_at"]), s["assignee"], s["patient_key"], s["reason"])
@@ -92,7 +106,7 @@ def done(cli: Cli, task_id: str) -> None:
 
 @tasks.command("assign")
 @click.argument("task_id", metavar="ID")
-@click.argument("assignee", metavar="WHO")
+@click.argument("assignee", metavar="WHO", type=Said())
 @json_option
 @config_option
 @click.pass_obj
@@ -132,7 +146,9 @@ def _change(site: OpenSite, task_id: str, change: Callable[[Task], Task], action
         return chart_deliveries(before, after, channel) if live and channel is not None else []
 
     def work(conn: Connection) -> Chart:
-        return store.tasks.change(conn, task_id, change, now=site.now, deliveries=deliveries, channel=name)
+        changed = store.tasks.change(conn, task_id, change, now=site.now, deliveries=deliveries, channel=name)
+        site.note(conn, action, [f"task:{task_id}"])
+        return changed
 
     for attempt in range(_ATTEMPTS_MAX):
         try:
@@ -141,7 +157,6 @@ def _change(site: OpenSite, task_id: str, change: Callable[[Task], Task], action
         except StaleChartError:  # a message of this patient came in between
             if attempt == _ATTEMPTS_MAX - 1:
                 raise
-    site.audit(action, [f"task:{task_id}"])
     with store.reader() as conn:
         after = store.tasks.get(conn, task_id)
     return _shape(after or listed, site.view(None, ()))

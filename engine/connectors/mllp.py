@@ -267,5 +267,5 @@ def tls_context(tls: TlsClient, path: Callable[[str], Path]) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(path(tls.ca)) if tls.ca else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if tls.cert:
-        context.load_cert_chain(path(tls.cert), path(tls.key) if tls.key else None)
+        context.load_cert_chain(path(tls.cert), path(tls.key) if tls.key else None, password="")
     return context

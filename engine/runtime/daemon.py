@@ -9,17 +9,16 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from engine import logs
 from engine.clock import Clock
 from engine.domain.message import AckCode
-from engine.errors import HandoffError, SettingsError, StoreError
+from engine.errors import HandoffError, SettingsError, StoreError, StoreUnavailableError
 from engine.hl7v2.ack import Verdict
 from engine.runtime import hints
 from engine.runtime.answers import Lane
@@ -32,21 +31,22 @@ from engine.runtime.status import (
     ChannelStatus,
     ConsoleStatus,
     DaemonRunningError,
+    LastReload,
     ReloadResult,
     Status,
     StatusFile,
     status_path,
 )
 from engine.runtime.supervisor import Workers, worker_command
-from engine.runtime.tasks import keep
+from engine.runtime.tasks import apart, keep
 from engine.settings import Channel, Configuration
-from engine.store.days import prepare_days
+from engine.store.days import prepare_days_apart
 from engine.yamlfile import Problem
 
 if TYPE_CHECKING:
-    from aiohttp import web
     from sqlalchemy import Connection
 
+    from engine.runtime.health import Console
     from engine.store.store import Store
 
 _log = logs.get_logger(__name__)
@@ -58,8 +58,13 @@ _SWITCH_SECONDS: Final = 0.0001
 and each time has to get back in; Python's 5 ms would then be most of what a commit takes."""
 _DISK_BYTES_MIN: Final = 64 << 20
 _CLAIM_ATTEMPTS: Final = 8
-_DAYS_SECONDS: Final = 6 * 3600.0
+_DAYS_SECONDS: Final = 3600.0
+_TEND_SECONDS: Final = 2.0
+_STORE_SECONDS_MAX: Final = 5.0
+"""A store that takes longer for next to nothing is as good as gone."""
 _LEAVING_SECONDS_MAX: Final = 5.0
+_RELOADS_WAITING_MAX: Final = 2
+"""One that is under way, and one more that will read the configuration after it."""
 _NEEDS_RESTART: Final = ("node", "store", "console", "shutdown_seconds_max", "workers")
 
 
@@ -94,12 +99,21 @@ class Daemon:
         self._state: Literal["starting", "running", "stopping", "stopped"] = "starting"
         self._started_at: datetime = clock.now()
         self._console: ConsoleStatus | None = None
-        self._runner: web.AppRunner | None = None
+        self._http: Console | None = None
         self._file = StatusFile(status_path(configuration))
         self._watchdog: asyncio.TimerHandle | None = None
-        self._days: asyncio.Task[None] | None = None
+        self._side: list[asyncio.Task[None]] = []
+        self._name_is_ours = True
+        self._store_answers = True
         self._reloading = asyncio.Lock()
+        """Held by the start too: a reload that is asked for meanwhile comes after it."""
+        self._cancellable: asyncio.Task[Any] | None = None
+        """The start or the reload, while it is under way: a stop need not wait for it."""
+        self._cancelled = asyncio.Event()
+        self._last_reload: LastReload | None = None
         self._reloads: set[asyncio.Task[Any]] = set()
+        self.stuck = False
+        """It has stopped, but threads of it still wait for the store: only the end of the process ends them."""
         self.metrics = Metrics(version)
         self._returns = Returns()
         self._intake = Intake(
@@ -114,18 +128,27 @@ class Daemon:
         )
         self._workers = Workers(configuration.snapshot, self._hear, configuration.site.worker_count, command=command)
         self.metrics.worker_restarts = lambda: self._workers.restarts
-        self.metrics.worker_up = lambda: self._workers.ready
+        self.metrics.worker_up = lambda: self._workers.up
+        self.metrics.queues_known = lambda: self._workers.counting
 
     # --- start and stop ----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Raises HandoffError; then `stop` is still to be called."""
+        """Raises HandoffError; then `stop` is still to be called. One that comes earlier cancels it."""
+        async with self._reloading:
+            await self._unless_stopped(self._start())
+
+    async def _start(self) -> None:
         sys.setswitchinterval(_SWITCH_SECONDS)
         _raise_file_limit()
         if not self._file.take():
+            if self._store.location.is_sqlite:  # nothing else keeps two daemons apart
+                raise StoreUnavailableError(
+                    f"the store can't be used now: no lock can be made beside {self._file.path}"
+                )
             _log.warning("status file can't be written, commands will not find the daemon", path=self._file.path)
         await self._claim_name()
-        await self._store.journal_ledger.write(lambda conn: prepare_days(conn, self._clock.now()))
+        await self._prepare_days()
         unsent = await self._store.journal_ledger.write(self._store.journal.mark_startup_unsent)
         if unsent:
             _log.info("answers of the last run were not sent", count=unsent)
@@ -135,12 +158,14 @@ class Daemon:
         for listener in self._listeners.values():
             await listener.serve()
         await self._open_console()
+        for name in self._given:
+            _log.warning("socket from the service manager is no channel's", channel=name)
         self._workers.start()
         self._state = "running"
         self._file.write(self.status())
         self._systemd.ready(f"{len(self._listeners)} channel(s)")
         self._pat_watchdog()
-        self._days = keep(self._prepare_days(), "journal-days")
+        self._side = [keep(self._tend(), "tend"), keep(self._keep_days(), "journal-days")]
         _log.info(
             "daemon started",
             node=self._configuration.site.node,
@@ -150,32 +175,56 @@ class Daemon:
         )
 
     async def stop(self) -> None:
-        """Answer what was received, note what was answered, let the worker finish its batch."""
+        """Answer what was received, note what was answered, let the worker finish its batch. Each in its time."""
         if self._state in {"stopping", "stopped"}:
             return
         self._state = "stopping"
         self._systemd.stopping()
+        if self._cancellable is not None:
+            self._cancellable.cancel()
+            await self._cancelled.wait()
+        for task in self._side:
+            task.cancel()
         self._file.write(self.status())
         loop = asyncio.get_running_loop()
         site = self._configuration.site
         until = loop.time() + site.shutdown_seconds_max
+        closing_seconds = max(1.0, site.shutdown_seconds_max * 0.1)
         drains = [listener.drain(site.drain_seconds_max) for listener in self._listeners.values()]
         clean = all(await asyncio.gather(*drains, *self._leaving))
-        await self._intake.close()
+        clean = await self._in_time(self._intake.close(), closing_seconds) and clean
         await self._returns.close(max(0.1, (until - loop.time()) / 4))
-        clean = await self._workers.stop(max(1.0, until - loop.time())) and clean
-        if self._runner is not None:
-            await self._runner.cleanup()
-        await asyncio.to_thread(self._store.close)
+        clean = await self._workers.stop(max(1.0, until - closing_seconds - loop.time())) and clean
+        if self._http is not None:
+            await self._http.close()
+        clean = await self._in_time(apart(self._store.close, "store-closing"), closing_seconds) and clean
         for sock in [*self._sockets.values(), *self._given.values()]:
             sock.close()
         if self._watchdog is not None:
             self._watchdog.cancel()
-        if self._days is not None:
-            self._days.cancel()
         self._state = "stopped"
         self._file.remove()
         _log.info("daemon stopped", clean=clean)
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run it as what `stop` may cancel."""
+        task = self._cancellable = asyncio.create_task(work)
+        self._cancelled.clear()
+        try:
+            await task
+        finally:
+            self._cancellable = None
+            self._cancelled.set()
+
+    async def _in_time(self, step: Coroutine[Any, Any, None], seconds: float) -> bool:
+        """Whether this step of stopping came to its end. A store that hangs must not keep the daemon."""
+        try:
+            await asyncio.wait_for(step, seconds)
+        except TimeoutError:
+            self.stuck = True
+            _log.error("store does not answer, stopping without it", seconds=seconds)
+            return False
+        return True
 
     async def _claim_name(self) -> None:
         """Raises DaemonRunningError when another node has our name: it would take our answers for its own."""
@@ -188,14 +237,40 @@ class Daemon:
             f"another daemon with the node name {name} runs on this store: give each its own `node`"
         )
 
-    async def _prepare_days(self) -> None:
-        """Keep partitions of the journal ready for the days to come. Without them all goes into the default one."""
+    async def _tend(self) -> None:
+        """Keep right what gets wrong by itself: our claim to our name, what we know of the store, the status file."""
+        while True:
+            await asyncio.sleep(_TEND_SECONDS)
+            if not self._store.location.is_sqlite:
+                await self._claim_again()
+            self._file.write(self.status())
+
+    async def _claim_again(self) -> None:
+        try:
+            claim = self._store.journal_ledger.write(self._store.journal.claim)
+            ours = await asyncio.wait_for(claim, _STORE_SECONDS_MAX)
+        except (StoreError, TimeoutError) as error:
+            if self._store_answers:
+                _log.error("store does not answer", exc_info=error)
+            self._store_answers = False
+            return
+        self._store_answers = True
+        if self._name_is_ours and not ours:
+            _log.error("another node has our name now", node=self._configuration.site.node)
+        self._name_is_ours = ours
+
+    async def _keep_days(self) -> None:
         while True:
             await asyncio.sleep(_DAYS_SECONDS)
-            try:
-                await self._store.journal_ledger.write(lambda conn: prepare_days(conn, self._clock.now()))
-            except StoreError as error:
-                _log.warning("partitions of the journal not prepared", exc_info=error)
+            await self._prepare_days()
+
+    async def _prepare_days(self) -> None:
+        """Keep partitions of the journal ready for the days to come. Without them all goes into the default one."""
+        prepare = apart(lambda: prepare_days_apart(self._store.location, self._clock.now()), "journal-days")
+        try:
+            await asyncio.wait_for(prepare, _STORE_SECONDS_MAX)
+        except (StoreError, TimeoutError) as error:
+            _log.warning("partitions of the journal not prepared", exc_info=error)
 
     async def _open(self, channel: Channel) -> Listener:
         """A listener on its socket, not serving yet. Raises ListenError."""
@@ -220,16 +295,14 @@ class Daemon:
         return f"{channel.listen.host}:{channel.listen.port or channel.name}"
 
     async def _open_console(self) -> None:
-        from aiohttp import web  # not before the listeners are open: it takes long to import
-
-        from engine.runtime.health import create_app, is_loopback
+        # Not before the listeners are open: it takes long to import.
+        from engine.runtime.health import Console, create_app, is_loopback
 
         console = self._configuration.site.console
         sock = self._given.pop(CONSOLE, None) or await bind(console.host, console.port, "the console")
         host, port = sock.getsockname()[:2]
-        self._runner = web.AppRunner(create_app(self, loopback=is_loopback(host)), access_log=None)
-        await self._runner.setup()
-        await web.SockSite(self._runner, sock).start()
+        self._http = Console(create_app(self, loopback=is_loopback(host)))
+        await self._http.open(sock)
         self._console = ConsoleStatus(host=host, port=port)
         _log.info("console opened", host=host, port=port)
 
@@ -243,18 +316,34 @@ class Daemon:
 
     def reload_soon(self) -> None:
         """SIGHUP."""
-        task = asyncio.create_task(self.try_reload())
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)
+        if len(self._reloads) < _RELOADS_WAITING_MAX:
+            task = asyncio.create_task(self.try_reload())
+            self._reloads.add(task)
+            task.add_done_callback(self._reloads.discard)
 
     async def try_reload(self) -> ReloadResult:
         """Load the configuration again, all or nothing. Never raises for what is wrong with it."""
+        async with self._reloading:
+            result = await self._try_reload()
+            if self._running:
+                number = self._last_reload.number + 1 if self._last_reload is not None else 1
+                self._last_reload = LastReload(number=number, ok=result.ok, problems=result.problems)
+                self._file.write(self.status())
+                self._systemd.ready(f"{len(self._listeners)} channel(s)")
+        return result
+
+    async def _try_reload(self) -> ReloadResult:
+        stopping = ReloadResult(ok=False, problems=("the daemon is stopping",))
+        if not self._running:
+            return stopping
         self._systemd.reloading()
         try:
-            async with self._reloading:
-                if self._state != "running":
-                    return ReloadResult(ok=False, problems=("the daemon is stopping",))
-                await self._reload()
+            await self._unless_stopped(self._reload())
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return stopping
         except HandoffError as error:
             problems = error.problems if isinstance(error, SettingsError) else ()
             for problem in problems:
@@ -262,9 +351,6 @@ class Daemon:
             if not problems:
                 _log.error("configuration refused, the old one stays", exc_info=error)
             return ReloadResult(ok=False, problems=tuple(map(str, problems)) or (str(error),))
-        finally:
-            if self._state == "running":
-                self._systemd.ready(f"{len(self._listeners)} channel(s)")
         version = self._configuration.snapshot.version
         _log.info("configuration loaded", config_version=version, channels=len(self._listeners))
         return ReloadResult(ok=True, config_version=version)
@@ -291,21 +377,21 @@ class Daemon:
             self._configuration = old_configuration
             for listener in opened.values():
                 listener.stop_accepting()
-            for name in gone:
-                self._listeners[name] = await self._open(old_configuration.channels[name])
-                await self._listeners[name].serve()
-            self._close_unused_sockets()
+            if self._running:
+                for name in gone:
+                    self._listeners[name] = await self._open(old_configuration.channels[name])
+                    await self._listeners[name].serve()
+                self._close_unused_sockets()
             raise
         for name in [*gone, *(name for name in opened if name in self._listeners)]:
             self._leave(self._listeners.pop(name))
         for listener in kept:
             listener.reconfigure(new.channels[listener.channel.name])
-        for name, listener in opened.items():
+        self._listeners.update(opened)
+        for listener in opened.values():
             await listener.serve()
-            self._listeners[name] = listener
         self._close_unused_sockets()
         logs.configure(new.site.log_level)
-        self._file.write(self.status())
 
     async def _reload_worker(self, new: Configuration) -> None:
         if not await self._workers.reload(new.snapshot):
@@ -335,6 +421,10 @@ class Daemon:
         for place in [place for place in self._sockets if place not in used]:
             self._sockets.pop(place).close()
 
+    @property
+    def _running(self) -> bool:
+        return self._state == "running"
+
     # --- standing ----------------------------------------------------------------------------------------------------
 
     def status(self) -> Status:
@@ -354,21 +444,24 @@ class Daemon:
                 for name, listener in self._listeners.items()
             ),
             console=self._console,
-            ready=self._state == "running" and not trouble,
+            ready=self._running and not trouble,
             trouble=trouble,
             config_version=self._configuration.snapshot.version,
             started_at=self._started_at,
+            last_reload=self._last_reload,
         )
 
     def _trouble(self) -> tuple[str, ...]:
         """Why nobody should rely on us now: the store can't be written, or the worker does not stay alive."""
         trouble: list[str] = []
-        if not self.metrics.store_writable:
+        if not self.metrics.store_writable or not self._store_answers:
             trouble.append("store-not-writable")
         if self._disk_is_full():
             trouble.append("disk-almost-full")
-        if self._state == "running" and self._workers.trouble is not None:
-            trouble.append(self._workers.trouble)
+        if not self._name_is_ours:
+            trouble.append("node-name-taken")
+        if self._running:
+            trouble += self._workers.trouble
         return tuple(trouble)
 
     def _disk_is_full(self) -> bool:
@@ -409,17 +502,6 @@ class Daemon:
             return found
 
         return await self._store.read(read)
-
-
-async def run(daemon: Daemon) -> None:
-    """Start; the rest of its life is signals and callbacks. Raises HandoffError when it can't start."""
-    loop = asyncio.get_running_loop()
-    try:
-        await daemon.start()
-    except (HandoffError, asyncio.CancelledError):
-        await daemon.stop()
-        raise
-    loop.add_signal_handler(signal.SIGHUP, daemon.reload_soon)
 
 
 def _raise_file_limit() -> None:

@@ -5,6 +5,8 @@ Everything but /healthz and /readyz stays closed while the console is bound to m
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import Final, Protocol
@@ -16,6 +18,13 @@ from engine.runtime.metrics import Metrics
 from engine.runtime.status import ReloadResult, Status
 
 _OPEN: Final = frozenset({"/healthz", "/readyz"})
+_CONNECTIONS_MAX: Final = 64
+_LIFE_SECONDS_MAX: Final = 60.0
+"""A connection is closed after so long as soon as it has no answer to wait for..."""
+_ANSWER_SECONDS_MAX: Final = 120.0
+"""...and after so much longer whatever it waits for."""
+_SWEEP_SECONDS: Final = 5.0
+_CLOSE_SECONDS_MAX: Final = 1.0
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -29,6 +38,60 @@ class Watched(Protocol):
     async def try_reload(self) -> ReloadResult:
         """Load the configuration again; never raises for what is wrong with it."""
         ...
+
+
+class Console:
+    """The HTTP server. It keeps few connections, and none for long: descriptors and memory are for the senders.
+
+    When there are too many, the oldest makes room: whoever comes to ask whether we are ready is always heard.
+    """
+
+    def __init__(self, app: web.Application) -> None:
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_CLOSE_SECONDS_MAX)
+        self._since: dict[web.RequestHandler, float] = {}
+        self._loop = asyncio.get_running_loop()
+        self._listening: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def open(self, sock: socket.socket) -> None:
+        await self._runner.setup()
+        self._listening = await self._loop.create_server(self._greet, sock=sock)
+        self._sweep()
+
+    async def close(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._listening is not None:
+            self._listening.close()
+        await self._runner.cleanup()
+
+    @property
+    def _server(self) -> web.Server:
+        server = self._runner.server
+        assert server is not None  # noqa: S101 - it is set up before it listens
+        return server
+
+    def _greet(self) -> asyncio.Protocol:
+        """Somebody connects."""
+        connected = [handler for handler in self._server.connections if handler.connected]
+        for handler in connected[: max(0, len(connected) + 1 - _CONNECTIONS_MAX)]:
+            _abort(handler)
+        return self._server()
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        self._since = {handler: self._since.get(handler, now) for handler in self._server.connections}
+        for handler, since in self._since.items():
+            if now - since > _LIFE_SECONDS_MAX + _ANSWER_SECONDS_MAX:
+                _abort(handler)
+            elif now - since > _LIFE_SECONDS_MAX:
+                handler.close()
+        self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+
+
+def _abort(handler: web.RequestHandler) -> None:
+    if handler.transport is not None:
+        handler.transport.abort()
 
 
 def create_app(daemon: Watched, *, loopback: bool) -> web.Application:

@@ -23,7 +23,7 @@ from engine.errors import HandoffError
 from engine.hl7v2 import mllp
 from engine.runtime.answers import EXCHANGE_BYTES, Exchange, Lane
 from engine.runtime.intake import Intake
-from engine.settings import Channel
+from engine.settings import Channel, TlsServer
 
 _log = logs.get_logger(__name__)
 
@@ -244,19 +244,12 @@ class Listener:
         tls = channel.listen.tls
         if tls is None:
             return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.options |= ssl.OP_NO_RENEGOTIATION
         try:
-            context.load_cert_chain(self._resolve(tls.cert), self._resolve(tls.key))
-            if tls.client_ca is not None:
-                context.load_verify_locations(self._resolve(tls.client_ca))
-                context.verify_mode = ssl.CERT_REQUIRED
-        except (OSError, ssl.SSLError) as error:
+            return server_context(tls, self._resolve)
+        except OSError as error:
             raise ListenError(
                 f"channel {channel.name}: its certificate, key or client_ca can't be used ({type(error).__name__})"
             ) from None
-        return context
 
     # --- limits ------------------------------------------------------------------------------------------------------
 
@@ -639,6 +632,19 @@ class Connection(asyncio.Protocol):
         self._listener.lane.counts.connections_closed[reason] += 1
         if self._transport is not None:
             self._transport.abort()
+
+
+def server_context(tls: TlsServer, resolve: Callable[[str], Any]) -> ssl.SSLContext:
+    """TLS 1.2 or later. Raises OSError when a file can't be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    # Without a passphrase given, OpenSSL would ask for one at the terminal, and wait.
+    context.load_cert_chain(resolve(tls.cert), resolve(tls.key), password="")
+    if tls.client_ca is not None:
+        context.load_verify_locations(resolve(tls.client_ca))
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 async def bind(host: str, port: int, what: str) -> socket.socket:

@@ -11,7 +11,6 @@ import fcntl
 import http.client
 import os
 import signal
-import tempfile
 import time
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +25,7 @@ from engine.settings import Configuration
 _NAME: Final = "handoff.status.json"
 _ASK_SECONDS: Final = 2.0
 _RELOAD_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 0.1
 _LOCK_ATTEMPTS: Final = 10
 
 
@@ -46,6 +46,14 @@ class ConsoleStatus(Record, frozen=True, kw_only=True):
     port: int
 
 
+class LastReload(Record, frozen=True, kw_only=True):
+    """number: how many there were. ok, problems: as in `ReloadResult`."""
+
+    number: int
+    ok: bool
+    problems: tuple[str, ...] = ()
+
+
 class Status(Record, frozen=True, kw_only=True):
     """The contract's shape of `handoff status`; ports are the bound ones."""
 
@@ -59,6 +67,7 @@ class Status(Record, frozen=True, kw_only=True):
     """Why it is not ready, as stable codes."""
     config_version: str | None = None
     started_at: datetime | None = None
+    last_reload: LastReload | None = None
 
 
 class ReloadResult(Record, frozen=True, kw_only=True):
@@ -86,6 +95,7 @@ class StatusFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: int | None = None
+        self._written: Status | None = None
 
     def take(self) -> bool:
         """Become the store's daemon; false: the folder can't be written. Raises DaemonRunningError."""
@@ -101,19 +111,22 @@ class StatusFile:
                 time.sleep(0.05)
                 continue
             self._lock = handle
+            with contextlib.suppress(OSError):  # of a daemon that was killed: it would be taken for ours now
+                self.path.unlink(missing_ok=True)
             return True
         os.close(handle)
         raise DaemonRunningError("another daemon runs on this store: `handoff status` shows it")
 
     def write(self, status: Status) -> None:
-        if self._lock is None:
+        """Nothing to do when it is what was written last."""
+        if self._lock is None or status == self._written:
             return
         with contextlib.suppress(OSError):
-            handle, temporary = tempfile.mkstemp(prefix=f".{_NAME}.", dir=self.path.parent)
-            with os.fdopen(handle, "wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(status), indent=2) + b"\n")
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(self.path)
+            temporary = self.path.with_name(f".{_NAME}.new")  # one name: on a full disk it stays, and must not be many
+            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(status), indent=2) + b"\n")
+            temporary.chmod(0o644)
+            temporary.replace(self.path)
+            self._written = status
 
     def remove(self) -> None:
         if self._lock is None:
@@ -130,21 +143,25 @@ class StatusFile:
 def running_status(configuration: Configuration) -> Status | None:
     """The daemon's status as it is now, none when it does not run.
 
-    Asked from the daemon itself; when its console does not answer, as it last wrote it, with no connections counted.
+    Asked from the daemon itself; when its console does not answer, as it wrote it some seconds ago.
     """
-    path = status_path(configuration)
-    if not _is_held(path):
-        return None
-    try:
-        written = msgspec.json.decode(path.read_bytes(), type=Status)
-    except (OSError, msgspec.MsgspecError):
-        return None
-    if written.console is not None:
+    written = _written(status_path(configuration))
+    if written is not None and written.console is not None:
         answer = _ask(written.console, "GET", "/api/v1/status", _ASK_SECONDS)
         if answer is not None:
             with contextlib.suppress(msgspec.MsgspecError):
                 return msgspec.json.decode(answer, type=Status)
     return written
+
+
+def _written(path: Path) -> Status | None:
+    """What the running daemon wrote last."""
+    if not _is_held(path):
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Status)
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 def request_reload(configuration: Configuration) -> ReloadResult | None:
@@ -162,7 +179,23 @@ def request_reload(configuration: Configuration) -> ReloadResult | None:
     except OSError:
         problem = "the daemon's console does not answer, and it belongs to another user: systemctl reload handoff"
         return ReloadResult(ok=False, problems=(problem,))
-    return ReloadResult(ok=True)
+    return _told_by_file(configuration, status)
+
+
+def _told_by_file(configuration: Configuration, before: Status) -> ReloadResult:
+    """What became of a reload that was asked for by a signal."""
+    number = before.last_reload.number if before.last_reload is not None else 0
+    until = time.monotonic() + _RELOAD_SECONDS
+    while time.monotonic() < until:
+        written = _written(status_path(configuration))
+        if written is None:
+            return ReloadResult(ok=False, problems=("the daemon has stopped",))
+        last = written.last_reload
+        if last is not None and last.number > number:
+            version = written.config_version if last.ok else None
+            return ReloadResult(ok=last.ok, config_version=version, problems=last.problems)
+        time.sleep(_LOOK_SECONDS)
+    return ReloadResult(ok=False, problems=("the daemon did not say in time whether it took it: see its log",))
 
 
 def _ask(console: ConsoleStatus, method: str, path: str, seconds: float) -> bytes | None:

@@ -290,7 +290,10 @@ class Supervisor:
         try:
             with its:
                 process = await asyncio.create_subprocess_exec(
-                    *self._command(its.fileno()), pass_fds=(its.fileno(),), stdin=asyncio.subprocess.DEVNULL
+                    *self._command(its.fileno()),
+                    pass_fds=(its.fileno(),),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    start_new_session=True,  # Ctrl-C is for us: when a worker stops is our decision
                 )
             self._process = process
             return process, await hints.Pipe.over(ours)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
-from collections.abc import Coroutine
-from typing import Any
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from engine import logs
 
 _log = logs.get_logger(__name__)
+
+T = TypeVar("T")
 
 
 def keep(coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -20,6 +24,32 @@ def keep(coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
     task = asyncio.get_running_loop().create_task(coroutine, name=name)
     task.add_done_callback(_report)
     return task
+
+
+async def apart(work: Callable[[], T], name: str) -> T:
+    """Run it in a thread of its own, which nobody waits for at the end of the process: it may hang with a database."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(error: BaseException | None, result: Any) -> None:
+        if future.done():  # nobody waits any more
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        error, result = None, None
+        try:
+            result = work()
+        except BaseException as raised:  # noqa: BLE001 - it is the waiting one's
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, error, result)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await future
 
 
 def tolerate_connections(loop: asyncio.AbstractEventLoop) -> None:

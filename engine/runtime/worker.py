@@ -294,7 +294,7 @@ async def serve(fd: int, parent_pid: int, assemble: Assemble) -> int:
     os.nice(_NICENESS)
     loop = asyncio.get_running_loop()
     logs.watch_loop(loop)
-    # Ctrl-C reaches the whole process group; when to stop is the main process's decision.
+    # Whoever sends these to all processes means the main process, whose decision it is when to stop.
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
     pipe = await hints.Pipe.over(socket.socket(fileno=fd))

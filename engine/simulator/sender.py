@@ -8,6 +8,7 @@ connection, so that nothing of it can be credited to a later message; the next s
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
@@ -45,7 +46,7 @@ class Tls(Record, frozen=True, kw_only=True):
         context = ssl.create_default_context(cafile=self.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.cert is not None:
-            context.load_cert_chain(self.cert, self.key)
+            context.load_cert_chain(self.cert, self.key, password="")
         return context
 
 
@@ -339,9 +340,20 @@ class Sender:
         except ssl.SSLError as error:
             reason = error.reason or "handshake failed"
             raise DeliveryError(self.name, "tls", f"TLS: {reason}", kind=DeliveryFailure.TRANSIENT) from None
-        except (OSError, TimeoutError):
-            raise DeliveryError(self.name, "unreachable", "can't connect", kind=DeliveryFailure.TRANSIENT) from None
+        except OSError as error:
+            raise DeliveryError(self.name, "unreachable", self._why(error), kind=DeliveryFailure.TRANSIENT) from None
         return self._link
+
+    def _why(self, error: OSError) -> str:
+        match error:
+            case ConnectionRefusedError():
+                return "nobody listens there"
+            case socket.gaierror():
+                return "there is no host of this name"
+            case TimeoutError():
+                question = "; does it speak TLS?" if self._tls is not None else ""
+                return f"no connection within {self._timeout_seconds:g} seconds{question}"
+        return f"no connection: {error.strerror}" if error.strerror else "no connection"
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

@@ -12,6 +12,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
+from engine.store.engines import Location, translated, writer_engine
 from engine.store.schema import JOURNAL, day_of
 
 AHEAD_DAYS: Final = 7
@@ -19,10 +20,22 @@ _LOCK: Final = 0x48414E44_44
 _LOCK_MS_MAX: Final = 500
 
 
+def prepare_days_apart(location: Location, now: datetime) -> list[str]:
+    """`prepare_days` over a connection of its own: what can't be done now is nobody else's failure."""
+    if location.is_sqlite:
+        return []
+    engine = writer_engine(location, JOURNAL)
+    try:
+        with translated(), engine.begin() as conn:
+            return prepare_days(conn, now)
+    finally:
+        engine.dispose()
+
+
 def prepare_days(conn: Connection, now: datetime) -> list[str]:
     """Make the partitions of today and the next days that are missing; their names. Nothing to do on SQLite.
 
-    Raises StoreUnavailableError when somebody uses the journal's tables for so long that it has to be tried again later.
+    Raises StoreUnavailableError when somebody uses the journal's tables for long: it is to be tried again later.
     """
     if conn.dialect.name != "postgresql":
         return []
@@ -31,7 +44,7 @@ def prepare_days(conn: Connection, now: datetime) -> list[str]:
     missing = {day: name for day in days if (name := partition_name(day)) not in known}
     if not missing:
         return []
-    # A new partition needs the whole table for itself. Who reads it for long (a dump) must not make senders wait behind us.
+    # A new partition needs the whole table for itself: senders wait behind us, while we wait for who reads it (a dump).
     conn.execute(text(f"SET LOCAL lock_timeout = {_LOCK_MS_MAX}"))
     conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})  # all nodes come at the same time
     made: list[str] = []

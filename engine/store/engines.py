@@ -68,7 +68,7 @@ def locate(url: str, base: Path | None = None) -> Location:
     """Read a store URL; relative paths are relative to `base`. Raises StoreError when it can't be used."""
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise StoreError("the store's URL can't be read; it looks like sqlite:///var/handoff.db") from None
     if parsed.get_backend_name() == "sqlite":
         if not parsed.database or parsed.database == ":memory:":
@@ -155,6 +155,8 @@ def translate(error: Exception) -> StoreError | None:
         return StoreUnavailableError(f"the store's disk is full ({code})")
     if code == "23505" or (code == "SQLITE_CONSTRAINT" and str(driver_error).startswith("UNIQUE")):
         return RowTakenError(f"another writer has made this row meanwhile ({code})")
+    if "OperationalError" in kinds and code == "no code":
+        return StoreUnavailableError("the database can't be reached, or does not let us in")
     if kinds & {"OperationalError", "InterfaceError"} or code in _PASSING:
         return StoreUnavailableError(f"the store can't be used now ({code})")
     return StoreError(f"the store refused what was asked ({code})")
@@ -230,8 +232,8 @@ def _postgresql_engine(location: Location, *, pooled: bool, options: str = "", *
 
 def make_sqlite_file(path: Path) -> None:
     """Make an empty database file that only its owner may read; SQLite gives the files beside it the same mode."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
         raise StoreUnavailableError(f"{path}: the store can't be made here: {error.strerror}") from None

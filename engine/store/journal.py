@@ -215,6 +215,8 @@ class Journal:
         """node: whose daemon appends here, and owes the answers; empty for a command."""
         self._keys = keys
         self._node = node
+        self._claimed: Any = None
+        """The database session that has the node's name."""
 
     def append(
         self, conn: Connection, receipts: Sequence[Receipt], *, sent: Sequence[int] = (), unsent: Sequence[int] = ()

@@ -1,4 +1,4 @@
-"""Whether a store and a key file belong together, asked when a daemon opens the store."""
+"""Whether a store and a key file belong together, asked when the store is opened."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_keys(conn: Connection, keys: KeyRing) -> None:
     """Raises KeyMissingError when what was stored last can't be opened with these keys.
 
     With the keys of another site a daemon would find no patient again, make every chart anew beside the old one, and
-    seal what it receives so that the right keys can't open it.
+    seal what it receives so that the right keys can't open it; a command would find nothing and do the same.
     """
     newest = conn.execute(
         select(payload.c.entry_id, payload.c.head).order_by(payload.c.entry_id.desc()).limit(_LOOKED_AT)

@@ -30,7 +30,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from engine.domain.record import Record
-from engine.errors import KeyMissingError, StoreError, TamperedError
+from engine.errors import KeyFileError, KeyMissingError, StoreError, TamperedError
 
 _FORMAT: Final = 1
 _PREFIX: Final = struct.Struct(">BH")
@@ -105,7 +105,7 @@ class KeyRing:
     def load(cls, path: Path) -> KeyRing:
         """Read a key file.
 
-        Raises KeyMissingError when it is not there, StoreError when others may read it or it is damaged. A systemd
+        Raises KeyMissingError when it is not there, KeyFileError when others may read it or it is damaged. A systemd
         credential (a path below $CREDENTIALS_DIRECTORY) may look readable for its group: there the group bits show the
         mask of an access list, not a group.
         """
@@ -235,11 +235,11 @@ def _decode(raw: bytes, name: str) -> _KeyFile:
         keys = [*(key.key for key in content.keys.values()), content.lookup]
         whole = all(len(base64.b64decode(key, validate=True)) == _KEY_BYTES for key in keys)
     except (msgspec.MsgspecError, binascii.Error):
-        raise StoreError(f"{name}: is not a key file of Handoff, or it is damaged") from None
+        raise KeyFileError(f"{name}: is not a key file of Handoff, or it is damaged") from None
     if content.format != _FORMAT:
-        raise StoreError(f"{name}: key file format {content.format} is not known to this version of Handoff")
+        raise KeyFileError(f"{name}: key file format {content.format} is not known to this version of Handoff")
     if not whole or content.active not in content.keys or not all(0 < number < 1 << 16 for number in content.keys):
-        raise StoreError(f"{name}: is not a key file of Handoff, or it is damaged")
+        raise KeyFileError(f"{name}: is not a key file of Handoff, or it is damaged")
     return content
 
 
@@ -251,11 +251,11 @@ def _read(path: Path) -> bytes:
     except FileNotFoundError:
         raise KeyMissingError(f"{path}: the key file is not there; without it nothing stored can be read") from None
     except OSError as error:
-        raise StoreError(f"{path}: the key file can't be read: {error.strerror}") from None
+        raise KeyFileError(f"{path}: the key file can't be read: {error.strerror}") from None
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     is_credential = credentials is not None and path.resolve().is_relative_to(Path(credentials).resolve())
     if mode & (stat.S_IRWXO if is_credential else stat.S_IRWXO | stat.S_IRWXG):
-        raise StoreError(f"{path}: others may read this key file; run chmod 600 on it")
+        raise KeyFileError(f"{path}: others may read this key file; run chmod 600 on it")
     return raw
 
 

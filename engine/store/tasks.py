@@ -13,7 +13,7 @@ from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import Delivery
 from engine.domain.record import Phi
 from engine.domain.task import Task, TaskState
-from engine.errors import StoreError
+from engine.errors import StoreError, TamperedError
 from engine.store.charts import ChartStore
 from engine.store.record import Recorder
 from engine.store.schema import chart, task, to_micros
@@ -46,8 +46,13 @@ class TaskStore:
         chart_ids: Sequence[str] | None = None,
         due_before: datetime | None = None,
         limit: int | None = 100,
+        damaged: Callable[[str], object] | None = None,
     ) -> list[ListedTask]:
-        """Tasks that meet all conditions, the most urgent first."""
+        """Tasks that meet all conditions, the most urgent first.
+
+        damaged: called with the id of each that can't be read any more, and which is left out then; without it such a
+        one raises TamperedError.
+        """
         where: list[ColumnElement[bool]] = []
         if state is not None:
             where.append(task.c.state == state.value)
@@ -60,7 +65,7 @@ class TaskStore:
         if due_before is not None:
             where.append(task.c.due_at < to_micros(due_before))
         statement = _joined().where(*where).order_by(task.c.due_at, task.c.id)
-        return self._run(conn, statement if limit is None else statement.limit(limit))
+        return self._run(conn, statement if limit is None else statement.limit(limit), damaged)
 
     def get(self, conn: Connection, task_id: str) -> ListedTask | None:
         return next(iter(self._run(conn, _joined().where(task.c.id == task_id))), None)
@@ -101,20 +106,29 @@ class TaskStore:
         self._recorder.apply(conn, [new], before, deliveries(old, new), now=now, channel=channel)
         return new
 
-    def _run(self, conn: Connection, statement: Select[Any]) -> list[ListedTask]:
-        rows = conn.execute(statement).all()
-        keys = {row.chart_id: self._patient_key(row) for row in {row.chart_id: row for row in rows}.values()}
-        return [
-            ListedTask(
-                task=self._charts.open_task(row.chart_id, row.id, row.document),
-                chart_id=row.chart_id,
-                patient_key=keys[row.chart_id],
-            )
-            for row in rows
-        ]
+    def _run(
+        self, conn: Connection, statement: Select[Any], damaged: Callable[[str], object] | None = None
+    ) -> list[ListedTask]:
+        keys: dict[str, str] = {}
+        found: list[ListedTask] = []
+        for row in conn.execute(statement).all():
+            try:
+                found.append(self._listed(row, keys))
+            except TamperedError:
+                if damaged is None:
+                    raise
+                damaged(row.id)
+        return found
 
-    def _patient_key(self, row: Row[Any]) -> str:
-        return self._charts.open_patient(row.chart_id, row.chart_document).key
+    def _listed(self, row: Row[Any], keys: dict[str, str]) -> ListedTask:
+        """keys: of the patients met so far, by chart."""
+        if row.chart_id not in keys:
+            keys[row.chart_id] = self._charts.open_patient(row.chart_id, row.chart_document).key
+        return ListedTask(
+            task=self._charts.open_task(row.chart_id, row.id, row.document),
+            chart_id=row.chart_id,
+            patient_key=keys[row.chart_id],
+        )
 
 
 def done(now_reason: str) -> Callable[[Task], Task]:

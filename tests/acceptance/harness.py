@@ -70,6 +70,7 @@ class Daemon:
 
     def start(self) -> Daemon:
         with self.log.open("ab") as log:
+            before = log.tell()
             self.process = subprocess.Popen(
                 [*self.site.prefix, sys.executable, "-P", "-m", "engine", "run"],
                 cwd=self.site.folder,
@@ -81,13 +82,11 @@ class Daemon:
         deadline = time.monotonic() + START_SECONDS_MAX
         while time.monotonic() < deadline:
             assert self.process.poll() is None, f"the daemon ended: {self.log.read_text()[-4000:]}"
-            done = self.site.run("status", "--json", code=None)
-            if done.returncode == 0:
-                status = json.loads(done.stdout)
-                if status["pid"] == self.process.pid and status["state"] == "running":
-                    self.status = status
-                    return self
-            time.sleep(0.1)
+            if b"Handoff is running." in self.log.read_bytes()[before:]:
+                self.status = self.site.json("status")
+                assert (self.status["pid"], self.status["state"]) == (self.process.pid, "running")
+                return self
+            time.sleep(0.05)
         raise AssertionError(f"the daemon did not come up: {self.log.read_text()[-4000:]}")
 
     @property
@@ -133,7 +132,7 @@ class Daemon:
             if not any(row["pending"] or row["deliveries"]["pending"] for row in ledger):
                 return ledger
             assert time.monotonic() < deadline, ledger
-            time.sleep(0.2)
+            time.sleep(0.4)
 
 
 class Sender:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import pytest
 from conftest import MakeDaemon
 from harness import Site
+from load import SteadyLoad
 from peers.postgres_server import PostgresServer
-from test_kill import Load, admission
+from test_kill import admission
 from watch import events, eventually, log, readiness
 
 AA, AR = b"MSA|AA", b"MSA|AR"
@@ -25,7 +26,7 @@ def postgres() -> Iterator[PostgresServer]:
     server.close()
 
 
-def under_load(load: Load) -> None:
+def under_load(load: SteadyLoad) -> None:
     before = len(load.acknowledged)
     eventually(lambda: len(load.acknowledged) > before + 50)
 
@@ -35,7 +36,7 @@ def test_a_database_server_that_dies_under_load_costs_a_pause_and_no_message(
 ) -> None:
     site.edit("config.yaml", (r"url: sqlite:\S+", f"url: {postgres.url(postgres.new_database())}"))
     daemon = make_daemon(site)
-    load = Load()
+    load = SteadyLoad()
     threads = load.run(daemon)
     for _ in range(2):
         under_load(load)

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from conftest import MakeDaemon
 from harness import Daemon, Sender, Site
+from load import SteadyLoad
 from peers.fault_proxy import FaultProxy
-from test_kill import Load, admission
+from test_kill import admission
 from watch import eventually, memory_bytes, metric, readiness
 
 AA, AR = b"MSA|AA", b"MSA|AR"
@@ -260,7 +261,7 @@ def test_a_slow_network_only_makes_things_slow(site: Site, daemon: Daemon) -> No
 
 
 def test_load_through_a_network_that_is_reset_again_and_again_loses_nothing(daemon: Daemon) -> None:
-    load = Load()
+    load = SteadyLoad()
     with FaultProxy("127.0.0.1", daemon.port()) as network:
         real = daemon.port
         daemon.port = lambda channel="main-campus": network.port  # type: ignore[method-assign]  # senders come this way

@@ -11,7 +11,8 @@ from collections import Counter
 
 from conftest import MakeDaemon
 from harness import Daemon, Sender, Site
-from test_kill import Load, admission
+from load import SteadyLoad
+from test_kill import admission
 from watch import events, eventually, log
 
 AA = b"MSA|AA"
@@ -32,6 +33,8 @@ class Pipelined:
     def _write(self) -> None:
         try:
             for number in range(self._first, self._first + 100_000):
+                if number % 20 == 0:
+                    time.sleep(0.02)
                 self._socket.sendall(b"\x0b" + admission(number) + b"\x1c\r")
                 self.sent.add(number)
         except OSError:  # the daemon has closed
@@ -56,7 +59,7 @@ def journal(site: Site) -> Counter[str]:
 
 def test_a_stop_under_load_answers_what_was_received_and_loses_nothing(site: Site, make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(site)
-    load = Load()
+    load = SteadyLoad()
     waiting = load.run(daemon)
     pipelined = [Pipelined(daemon, 1_000_000 * number) for number in range(1, 4)]
     time.sleep(1.0)
@@ -96,7 +99,7 @@ def test_a_stop_under_load_answers_what_was_received_and_loses_nothing(site: Sit
 def test_reloads_under_load_are_noticed_by_no_sender(site: Site, daemon: Daemon) -> None:
     """Some change the channel, some change nothing, and some are wrong and refused."""
     assert daemon.process is not None
-    load = Load()
+    load = SteadyLoad()
     threads = load.run(daemon)
     channel = site.folder / "channels" / "main-campus.yaml"
     right = channel.read_text()
@@ -130,7 +133,7 @@ def test_reloads_under_load_are_noticed_by_no_sender(site: Site, daemon: Daemon)
 def test_a_reload_and_a_stop_at_once_end_in_a_clean_stop(site: Site, make_daemon: MakeDaemon) -> None:
     for pause in (0.0, 0.01, 0.05):
         daemon = make_daemon(site)
-        load = Load()
+        load = SteadyLoad()
         threads = load.run(daemon)
         time.sleep(0.3)
         assert daemon.process is not None

@@ -29,7 +29,9 @@ def test_every_test_that_is_named_exists() -> None:
 
 def test_every_fault_that_is_tested_stands_in_the_table() -> None:
     named = set(_NAMED.findall(TEXT))
-    tested = {(file.name, name) for file in Path(__file__).parent.glob("test_faults_*.py") for name in functions_of(file)}
+    tested = {
+        (file.name, name) for file in Path(__file__).parent.glob("test_faults_*.py") for name in functions_of(file)
+    }
     assert not tested - named
 
 

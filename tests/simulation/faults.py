@@ -44,13 +44,12 @@ class Faults:
         for spot in random.sample(SPOTS, random.choice([0, 1, 1, 2, 3])):
             rates[spot] = random.choice([0.01, 0.05, 0.2])
         self._rates = rates
-        kinds = ["kill", "kill node", "hang", "session", "outage", "stop", "slow"]
+        kinds = ["kill", "kill node", "hang", "session", "failover", "outage", "stop", "slow"]
         self._kinds = random.sample(kinds, random.randint(1, len(kinds)))
         self._commits_fail = random.choice([0.0, 0.0, 0.0, 0.02, 0.1])
         self._quiet = plan.faults == 0
         self._cluster: Cluster
         self._database: Database
-        self.hangs: list[Process] = []
 
     def begin(self, cluster: Cluster, database: Database, unknown: Callable[[list[Observed]], None]) -> None:
         """Let things go wrong from now on. unknown: told of what is committed without a word to who did it."""
@@ -78,8 +77,6 @@ class Faults:
         self._cluster.hints_lost = 0.0
         for destination in self._cluster.destinations.values():
             destination.troubles = Troubles()
-        for process in list(world.processes):
-            process.resume()
 
     def _trouble(self, destination: Destination) -> None:
         random = self._random
@@ -132,7 +129,10 @@ class Faults:
                 for one in self._cluster.of(process).processes():
                     one.kill()
             case "hang":
-                process.hang(random.choice([0.1, 1.0, 3.0, 7.0, 12.0]) * random.uniform(0.5, 1.0))
+                process.hang(random.choice([0.1, 1.0, 3.0, 9.0, 9.0]) * random.uniform(0.5, 1.0))
+            case "failover":
+                for session in list(self._database.sessions):
+                    session.end()
             case "session":
                 for session in [one for one in self._database.sessions if one.process is process]:
                     session.end()

@@ -114,7 +114,7 @@ class _Teller:
 class Sender:
     """Stop and wait: the next message when the last one is acknowledged, to whichever node takes it.
 
-    connect: gives a line to some node, or none. acknowledged: told of each positive answer.
+    pause_seconds: between messages, about. connect: gives a line to some node, or none. acknowledged: told of each positive answer.
     """
 
     def __init__(
@@ -122,10 +122,12 @@ class Sender:
         world: World,
         process: Process,
         script: Script,
+        pause_seconds: float,
         connect: Callable[[str], Line | None],
         acknowledged: Callable[[Message], None],
     ) -> None:
         self._world, self._process, self._script = world, process, script
+        self._pause_seconds = pause_seconds
         self._connect, self._acknowledged = connect, acknowledged
         self._line: Line | None = None
         self.done = False
@@ -138,7 +140,7 @@ class Sender:
             await self._tell(message)
             if random.random() < 0.1:  # it has forgotten that, and says it again
                 await self._tell(message)
-            await asyncio.sleep(random.expovariate(1 / 0.1))
+            await asyncio.sleep(random.expovariate(1 / self._pause_seconds))
         if self._line is not None:
             self._line.close()
         self.done = True

@@ -94,7 +94,11 @@ def _play(world: World, disk: Disk) -> int:
     faults = Faults(world, plan)
     hospital = Process(world, "hospital", Machine(world))
     operator = Process(world, "operator", Machine(world))
-    senders = [Sender(world, hospital, script, lambda c: cluster.connect(hospital, c), checks.acknowledge) for script in found]
+    pause = plan.seconds / plan.messages
+    senders = [
+        Sender(world, hospital, script, pause, lambda c: cluster.connect(hospital, c), checks.acknowledge)
+        for script in found
+    ]
     with simulated_surroundings(world, cluster):
         try:
             cluster.start()
@@ -129,7 +133,7 @@ def _plan(world: World) -> Plan:
         senders=random.choice([2, 3, 4]),
         messages=random.choice([4, 6, 10]),
         faults=random.choice([0, 1, 2, 3, 5, 8]),
-        seconds=random.choice([1.5, 3.0, 6.0]),
+        seconds=random.choice([2.0, 5.0, 9.0, 14.0] if clustered else [1.5, 3.0, 6.0]),
     )
 
 

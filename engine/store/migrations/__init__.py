@@ -35,9 +35,9 @@ def check(location: Location) -> None:
     """Raises StoreUnavailableError when this code can't work with the store as it is."""
     revisions = current(location)
     if None in revisions.values():
-        raise StoreUnavailableError("the store is not there yet: handoff db migrate makes it")
+        raise StoreUnavailableError("the store is not there yet: `handoff run` or `handoff db migrate` makes it")
     if any(revision != REVISION for revision in revisions.values()):
-        raise StoreUnavailableError("the store's tables are those of another version of Handoff: handoff db migrate")
+        raise StoreUnavailableError("the store's tables are of another version of Handoff: `handoff db migrate`")
 
 
 def upgrade(location: Location) -> bool:

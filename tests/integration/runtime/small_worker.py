@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from engine.errors import SettingsError
+from engine.errors import SettingsError, StoreUnavailableError
 from engine.runtime import worker
 from engine.runtime.worker import Assembly, Depths, WorkerContext
 from engine.settings import Configuration
@@ -46,20 +46,31 @@ def main() -> None:
             await context.stopping.wait()
             time.sleep(60)
 
+        async def flaps() -> None:
+            await asyncio.sleep(0.2)
+            os._exit(3)
+
         async def reload(configuration: Configuration) -> None:
-            if configuration.site.node == "bad":
+            node = configuration.site.node
+            if node == "bad" or (node == "bad-for-1" and context.index == 1):
                 raise SettingsError((Problem("config.yaml", 1, 1, "node", "is not to my liking"),))
-            (folder / "node").write_text(configuration.site.node)
+            if node == "gone":
+                raise StoreUnavailableError("the store is away just now")
+            (folder / f"node-{context.index}").write_text(node)
 
         async def depths() -> Depths:
+            if behaviour == "counts for ever":
+                await asyncio.sleep(60)
             return Depths(pending={"adt": 2}, outbox={"files": {"pending": 3}})
 
         async def close() -> None:
             (folder / "closed").touch()
+            if behaviour == "can't close":
+                await asyncio.to_thread(time.sleep, 60)
 
         services = {"works": works, "fails": fails} if behaviour == "fails" else {"works": works}
-        if behaviour == "hangs":
-            services = {"hangs": hangs}
+        if behaviour in {"hangs", "flaps"}:
+            services = {behaviour: hangs if behaviour == "hangs" else flaps}
         return Assembly(services=services, reload=reload, depths=depths, close=close)
 
     sys.exit(asyncio.run(worker.serve(fd, parent, assemble)))

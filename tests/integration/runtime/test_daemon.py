@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
+import json
 import os
 import shutil
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
+from peers.postgres_server import PostgresServer
+from sqlcipher3 import dbapi2 as sqlite_driver
 from test_intake_store_failure import full_disk
 from wire import Sender, adt, code, eventually
 
 from engine import bootstrap
 from engine.clock import SystemClock
 from engine.errors import HandoffError
+from engine.runtime import daemon as daemon_module
+from engine.runtime import health
 from engine.runtime.daemon import Daemon
 from engine.runtime.notify import Systemd
-from engine.runtime.status import DaemonRunningError, running_status
+from engine.runtime.status import DaemonRunningError, ReloadResult, Status, request_reload, running_status
 from engine.settings import Configuration, Snapshot, load
+from engine.store.counts import pending
 
+one_loop = pytest.mark.asyncio(loop_factories=["uvloop"])
+"""For what does not depend on the event loop."""
 SHIPPED = Path(__file__).parents[3]
 
 
@@ -72,6 +86,21 @@ def folder(tmp_path: Path, sqlite_template: Path) -> Folder:
     return folder
 
 
+def make(
+    folder: Folder, environ: dict[str, str] | None = None, sockets: dict[str, socket.socket] | None = None
+) -> Daemon:
+    configuration = folder.load()
+    return Daemon(
+        configuration,
+        bootstrap.open_store(configuration, "main"),
+        SystemClock(),
+        "0",
+        load=folder.load,
+        systemd=Systemd(environ or {}),
+        sockets=sockets or {},
+    )
+
+
 StartDaemon = Callable[..., Awaitable[Daemon]]
 
 
@@ -79,17 +108,8 @@ StartDaemon = Callable[..., Awaitable[Daemon]]
 async def start(folder: Folder) -> AsyncIterator[StartDaemon]:
     daemons: list[Daemon] = []
 
-    async def begin(environ: dict[str, str] | None = None) -> Daemon:
-        configuration = folder.load()
-        daemon = Daemon(
-            configuration,
-            bootstrap.open_store(configuration, "main"),
-            SystemClock(),
-            "0",
-            load=folder.load,
-            systemd=Systemd(environ or {}),
-            sockets={},
-        )
+    async def begin(environ: dict[str, str] | None = None, **sockets: socket.socket) -> Daemon:
+        daemon = make(folder, environ, sockets)
         daemons.append(daemon)
         try:
             await daemon.start()
@@ -107,12 +127,28 @@ def port(daemon: Daemon, name: str = "east") -> int:
     return next(channel.port for channel in daemon.status().channels if channel.name == name)
 
 
+def as_before(daemon: Daemon) -> Status:
+    """Its status less what became of the last reload."""
+    return msgspec.structs.replace(daemon.status(), last_reload=None)
+
+
 def names(daemon: Daemon) -> list[str]:
     return [channel.name for channel in daemon.status().channels]
 
 
 async def ready(daemon: Daemon) -> None:
     await eventually(daemon.metrics.worker_up, 30)
+
+
+def children(name: str = "worker") -> list[int]:
+    """The processes that we started and that live."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if name.encode() in command:
+                found.append(int(pid))
+    return found
 
 
 def free_port() -> int:
@@ -202,40 +238,45 @@ async def test_a_port_that_changes_its_channel_refuses_nobody(folder: Folder, st
     sender.abort()
 
 
+def standing(daemon: Daemon) -> Status:
+    """The status, but for what it says of the last reload."""
+    return replace(daemon.status(), last_reload=None)
+
+
 async def test_a_configuration_that_is_wrong_anywhere_changes_nothing(folder: Folder, start: StartDaemon) -> None:
     daemon = await start()
     await ready(daemon)
-    before = daemon.status()
+    before = standing(daemon)
     folder.channel("west")
     folder.channel("east", 0, "no_such_key: 1")
     result = await daemon.try_reload()
     assert not result.ok
     assert any(problem.startswith("channels/east.yaml:") and "no_such_key" in problem for problem in result.problems)
-    assert daemon.status() == before
+    assert as_before(daemon) == before
 
 
 async def test_a_port_that_is_taken_by_another_program_changes_nothing(folder: Folder, start: StartDaemon) -> None:
     daemon = await start()
     await ready(daemon)
-    before = daemon.status()
+    before = standing(daemon)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         folder.channel("west", taken.getsockname()[1])
         folder.channel("east", 0, "mode: paused")
         result = await daemon.try_reload()
     assert not result.ok
     assert "channel west" in result.problems[0]
-    assert daemon.status() == before
+    assert as_before(daemon) == before
 
 
 async def test_certificates_that_cannot_be_read_change_nothing(folder: Folder, start: StartDaemon) -> None:
     daemon = await start()
     await ready(daemon)
-    before = daemon.status()
+    before = standing(daemon)
     folder.channel("west", 0, tls="{cert: none.pem, key: none.key}")
     result = await daemon.try_reload()
     assert not result.ok
     assert "channel west" in result.problems[0]
-    assert daemon.status() == before
+    assert as_before(daemon) == before
 
 
 async def test_settings_for_the_life_of_a_process_are_refused_by_a_reload(folder: Folder, start: StartDaemon) -> None:
@@ -410,3 +451,370 @@ async def test_systemd_is_told_when_it_is_ready_alive_reloading_and_stopping(
         loop.remove_reader(manager)
     changes = [message.split("\n")[0] for message in said if message != "WATCHDOG=1"]
     assert changes == ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
+
+
+# --- stops and reloads that come at a bad moment ---------------------------------------------------------------------
+
+
+async def test_a_stop_at_any_moment_of_the_start_leaves_nothing_open(folder: Folder) -> None:
+    there = free_port()
+    folder.channel("east", there)
+    for pause in (0.0, 0.001, 0.004, 0.016, 0.06):
+        daemon = make(folder)
+        starting = asyncio.create_task(daemon.start())
+        await asyncio.sleep(pause)
+        await daemon.stop()
+        await asyncio.wait([starting])
+        assert daemon.status().state == "stopped"
+        with pytest.raises(ConnectionError):
+            await Sender.to(there)
+        assert not (folder.path / "var" / "handoff.status.json").exists()
+    assert children() == []
+
+
+@one_loop
+async def test_a_stop_before_the_start_has_the_nodes_name_does_not_wait_for_it(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = make(folder)
+    monkeypatch.setattr(daemon._store.journal, "claim", lambda _: False)
+    starting = asyncio.create_task(daemon.start())
+    await asyncio.sleep(0.1)
+    await daemon.stop()
+    await asyncio.wait([starting])
+    assert starting.cancelled()
+    assert daemon.status().state == "stopped"
+
+
+async def test_a_reload_that_is_asked_for_during_the_start_comes_after_it(folder: Folder, start: StartDaemon) -> None:
+    starting = asyncio.create_task(start())
+    daemon: Daemon | None = None
+    while daemon is None:
+        await asyncio.sleep(0)
+        daemon = next((task.get_coro().cr_frame.f_locals["self"] for task in asyncio.all_tasks()
+                       if task.get_coro().__qualname__ == "Daemon._start"), None)  # type: ignore[union-attr]  # fmt: skip
+    folder.channel("west")
+    for _ in range(20):
+        daemon.reload_soon()
+    await starting
+    await eventually(lambda: names(daemon) == ["east", "west"], 30)
+    last = daemon.status().last_reload
+    assert last is not None
+    assert last.number <= 2, "who asks twenty times is answered once or twice"
+
+
+async def test_a_stop_during_a_reload_gives_the_reload_up(folder: Folder, start: StartDaemon) -> None:
+    daemon = await start()
+    await ready(daemon)
+    os.kill(daemon._workers._each[0].pid or 0, signal.SIGSTOP)  # the reload waits for it
+    there = free_port()
+    folder.channel("west", there)
+    folder.drop("east")
+    reloading = asyncio.create_task(daemon.try_reload())
+    await asyncio.sleep(0.3)
+    stopping = asyncio.create_task(daemon.stop())
+    assert await reloading == ReloadResult(ok=False, problems=("the daemon is stopping",))
+    os.kill(daemon._workers._each[0].pid or 0, signal.SIGCONT)
+    await stopping
+    with pytest.raises(ConnectionError):
+        await Sender.to(there)
+
+
+# --- several workers -------------------------------------------------------------------------------------------------
+
+
+async def metrics(daemon: Daemon) -> str:
+    text: str = (await get(daemon, "/metrics"))[1]
+    return text
+
+
+def total(text: str, name: str) -> float:
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
+
+
+@one_loop
+async def test_what_several_workers_count_adds_up_and_what_waits_is_told_by_one(
+    folder: Folder, start: StartDaemon
+) -> None:
+    folder.site(workers="3")
+    daemon = await start()
+    sender = await Sender.to(port(daemon))
+    for number in range(30):
+        assert code(await sender.exchange(adt(str(number), pid=f"PID|1||{number}^^^MRN^MR"))) == "AA"
+    processed = 'handoff_entries_processed_total{channel="east",state="processed"}'
+    async with asyncio.timeout(30):
+        while total(await metrics(daemon), processed) < 30:
+            await asyncio.sleep(0.1)
+    assert total(await metrics(daemon), processed) == 30
+    assert len({one.pid for one in daemon._workers._each}) == 3
+    await eventually(lambda: daemon.metrics._pending == {"east": 0})
+    assert 'handoff_entries_pending{channel="east"} 0.0' in await metrics(daemon)
+    os.kill(daemon._workers._each[0].pid or 0, signal.SIGKILL)
+    await eventually(lambda: not daemon.metrics.worker_up())
+    text = await metrics(daemon)
+    assert "handoff_worker_up 0.0" in text
+    assert "handoff_worker_restarts_total 1.0" in text
+    assert "handoff_entries_pending{" not in text, "nobody looks, and an old number is worse than none"
+    await ready(daemon)
+    sender.abort()
+
+
+@one_loop
+async def test_a_worker_that_hangs_with_the_lock_of_the_charts_holds_up_the_others_until_it_is_killed(
+    folder: Folder, start: StartDaemon
+) -> None:
+    folder.site(workers="2")
+    daemon = await start()
+    for one in daemon._workers._each:
+        one._silence_seconds_max = 4.0
+    await ready(daemon)
+    sender = await Sender.to(port(daemon))
+    hanging = daemon._workers._each[1].pid or 0
+    sent = 0
+    async with asyncio.timeout(30):
+        while True:  # until it is caught in the middle of a transaction
+            for _ in range(20):
+                sent += 1
+                assert code(await sender.exchange(adt(str(sent), pid=f"PID|1||{sent}^^^MRN^MR"))) == "AA"
+            os.kill(hanging, signal.SIGSTOP)
+            if await asyncio.to_thread(charts_are_locked, folder):
+                break
+            os.kill(hanging, signal.SIGCONT)
+    processed = 'handoff_entries_processed_total{channel="east",state="processed"}'
+    async with asyncio.timeout(40):
+        while "worker-silent" not in daemon.status().trouble:
+            await asyncio.sleep(0.02)
+        store = bootstrap.open_store(folder.load(), "tool")
+        with store:
+            while store.read_now(lambda conn: pending(conn, ["east"]))["east"]:
+                await asyncio.sleep(0.1)
+    assert total(await metrics(daemon), "handoff_worker_restarts_total") == 1
+    assert total(await metrics(daemon), processed) <= sent
+    sender.abort()
+
+
+def charts_are_locked(folder: Folder) -> bool:
+    """By somebody who does not let go."""
+    with sqlite_driver.connect(folder.path / "var" / "handoff.db", timeout=0.3, isolation_level=None) as conn:
+        try:
+            conn.execute("BEGIN IMMEDIATE")
+            conn.execute("ROLLBACK")
+        except sqlite_driver.OperationalError:
+            return True
+        return False
+
+
+@one_loop
+async def test_a_daemon_that_is_killed_takes_its_workers_with_it_and_another_one_starts_at_once(folder: Folder) -> None:
+    folder.site(workers="2")
+    command = [sys.executable, "-P", "-m", "engine", "run", "--config", str(folder.config)]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        status = await asyncio.to_thread(wait_for_status, folder)
+        await asyncio.sleep(0.5)
+        workers = [int(pid) for pid in Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()]
+        assert len(workers) == 2
+    finally:
+        first.kill()
+    second = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        first.wait()
+        again = await asyncio.to_thread(wait_for_status, folder)
+        assert (status.pid, again.pid) == (first.pid, second.pid)
+        assert not any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers)
+        sender = await Sender.to(again.channels[0].port)
+        assert code(await sender.exchange(adt("1"))) == "AA"
+        sender.abort()
+    finally:
+        second.terminate()
+        assert second.wait(60) == 0
+        for process in (first, second):
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+def wait_for_status(folder: Folder) -> Status:
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        status = running_status(folder.load())
+        if status is not None:
+            return status
+        time.sleep(0.02)
+    raise AssertionError("no daemon runs")
+
+
+# --- the console ----------------------------------------------------------------------------------------------------
+
+
+async def test_any_number_of_idle_clients_keeps_nobody_from_asking_whether_we_are_ready(start: StartDaemon) -> None:
+    daemon = await start()
+    await ready(daemon)
+    console = daemon.status().console
+    assert console is not None
+    idle = []
+    for _ in range(3 * health._CONNECTIONS_MAX):
+        idle.append(await asyncio.open_connection("127.0.0.1", console.port))
+        idle[-1][1].write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")  # and no more
+    assert (await get(daemon, "/readyz"))[0] == 200
+    assert daemon._http is not None
+    assert len(daemon._http._server.connections) <= health._CONNECTIONS_MAX
+    for _, writer in idle:
+        writer.transport.abort()
+
+
+async def test_clients_that_never_come_to_an_end_are_let_go_of(
+    start: StartDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "_SWEEP_SECONDS", 0.05)
+    monkeypatch.setattr(health, "_LIFE_SECONDS_MAX", 0.2)
+    daemon = await start()
+    console = daemon.status().console
+    assert console is not None
+    reader, writer = await asyncio.open_connection("127.0.0.1", console.port)
+    writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
+    async with asyncio.timeout(5):
+        assert await reader.read() == b""
+    writer.transport.abort()
+
+
+async def test_a_client_that_does_not_read_its_answer_does_not_hold_up_the_stop(start: StartDaemon) -> None:
+    daemon = await start()
+    await ready(daemon)
+    for number in range(400):  # an answer that is larger than what the system takes
+        counts = daemon.metrics.channel(f"channel-{number}")
+        for event in range(1, 60):
+            counts.received[f"A{event:02}"] += 1
+    console = daemon.status().console
+    assert console is not None
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, ("127.0.0.1", console.port))
+        await loop.sock_sendall(client, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await asyncio.sleep(0.5)
+        async with asyncio.timeout(20):
+            await daemon.stop()
+    assert daemon.status().state == "stopped"
+
+
+async def test_beyond_loopback_a_reload_by_signal_tells_what_became_of_it(folder: Folder, start: StartDaemon) -> None:
+    folder.site(console="{host: 0.0.0.0, port: 0}")
+    daemon = await start()
+    await ready(daemon)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, daemon.reload_soon)
+    folder.channel("west")
+    result = await asyncio.to_thread(request_reload, folder.load())
+    assert result == ReloadResult(ok=True, config_version=daemon.status().config_version)
+    configuration = folder.load()
+    folder.channel("west", 0, "no_such_key: 1")
+    result = await asyncio.to_thread(request_reload, configuration)
+    assert result is not None
+    assert not result.ok
+    assert "no_such_key" in result.problems[0]
+
+
+async def test_beyond_loopback_the_status_is_not_an_old_one(
+    folder: Folder, start: StartDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon_module, "_TEND_SECONDS", 0.05)
+    folder.site(console="{host: 0.0.0.0, port: 0}")
+    daemon = await start()
+    await ready(daemon)
+    sender = await Sender.to(port(daemon))
+    await sender.exchange(adt("1"))
+    configuration = folder.load()
+
+    def connections() -> int:
+        status = running_status(configuration)
+        return status.channels[0].connections if status is not None else 0
+
+    await eventually(lambda: connections() == 1)
+    sender.abort()
+    await eventually(lambda: connections() == 0)
+
+
+@one_loop
+async def test_a_socket_that_is_no_channels_is_told_to_ops(start: StartDaemon, log: io.StringIO) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        await start(None, **{"handoff.socket": given.dup()})
+    [line] = [line for line in map(json.loads, log.getvalue().splitlines()) if "service manager" in line["event"]]
+    assert line["channel"] == "handoff.socket"
+
+
+async def test_the_watchdog_is_not_patted_by_a_loop_that_stands_still(start: StartDaemon, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(5)
+        await start({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "100000"})
+        while await asyncio.to_thread(manager.recv, 4096) != b"WATCHDOG=1":
+            pass
+        manager.setblocking(False)
+        time.sleep(0.5)  # here nothing of the loop runs
+        said = 0
+        with contextlib.suppress(BlockingIOError):
+            while manager.recv(4096):
+                said += 1
+        assert said <= 1
+
+
+# --- on PostgreSQL ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_postgresql(folder: Folder, postgres: PostgresServer, postgres_database: str) -> Iterator[Folder]:
+    folder.site(store=f'{{url: "{postgres.url(postgres_database)}", keys: var/keys.json}}')
+    yield folder
+    postgres.empty(postgres_database)
+
+
+@one_loop
+async def test_a_node_keeps_its_name_when_the_database_ends_its_session(
+    on_postgresql: Folder,
+    start: StartDaemon,
+    postgres: PostgresServer,
+    postgres_database: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(daemon_module, "_TEND_SECONDS", 0.1)
+    monkeypatch.setattr(daemon_module, "_CLAIM_ATTEMPTS", 1)
+    daemon = await start()
+    journal = daemon._store.journal
+    first = journal._claimed
+    end_sessions = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+    await asyncio.to_thread(postgres.execute, postgres_database, end_sessions)
+    await eventually(lambda: journal._claimed not in {None, first}, 20)
+    await eventually(lambda: daemon.status().trouble == ())
+    twin = make(on_postgresql)
+    monkeypatch.setattr(twin._file, "take", lambda: True)  # it runs on another machine
+    with pytest.raises(DaemonRunningError):
+        await twin.start()
+    await twin.stop()
+
+
+@one_loop
+async def test_a_node_whose_name_was_taken_meanwhile_is_not_ready(
+    on_postgresql: Folder, start: StartDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon_module, "_TEND_SECONDS", 0.1)
+    daemon = await start()
+    monkeypatch.setattr(daemon._store.journal, "claim", lambda _: False)
+    await eventually(lambda: daemon.status().trouble == ("node-name-taken",))
+    monkeypatch.undo()
+    await eventually(lambda: daemon.status().trouble == ())
+
+
+@one_loop
+async def test_a_database_that_hangs_is_noticed_without_traffic_and_keeps_no_daemon_from_stopping(
+    on_postgresql: Folder, start: StartDaemon, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon_module, "_TEND_SECONDS", 0.1)
+    monkeypatch.setattr(daemon_module, "_STORE_SECONDS_MAX", 0.5)
+    daemon = await start()
+    await ready(daemon)
+    with postgres.frozen():
+        await eventually(lambda: "store-not-writable" in daemon.status().trouble)
+        async with asyncio.timeout(30):  # shutdown_seconds_max is 5
+            await daemon.stop()
+        assert daemon.stuck
+    assert children() == []

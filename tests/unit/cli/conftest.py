@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from site_with_store import REFUSED, UNREADABLE, Site, first_messages
 
 from engine.cli import app
+
+
+@pytest.fixture(autouse=True)
+def _hooks() -> Iterator[None]:
+    """A command sets up logging for its process; here that is the tests' own."""
+    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook, warnings.showwarning
+    root = logging.getLogger()
+    before = list(root.handlers), root.level, logging.raiseExceptions
+    yield
+    sys.excepthook, threading.excepthook, sys.unraisablehook, warnings.showwarning = hooks
+    root.handlers[:], logging.raiseExceptions = before[0], before[2]
+    root.setLevel(before[1])
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ def test_the_shipped_hospital_is_valid() -> None:
         ("after_minutes: [3, 90]", "after_minutes: [90, 3]", "pathways[7].steps[1]", "the least is more"),
         ("after_minutes: [3, 90]", "after_minutes: [1, 90]", "pathways[7].steps[1]", "at least 2 minutes"),
         ("  child: [1, 17]\n", "", "ages", "child is missing"),
-        ("{event: A11,", "{event: A99,", "pathways[7].steps[1].event", "Input should be"),
+        ("{event: A11,", "{event: A99,", "pathways[7].steps[1].event", "must be"),
         ("facility: MAIN\n", "facility: MA|IN\n", "hospital.facility", "delimiter"),
         ("quirks:\n", "quirks:\n  typos: 0.1\n", "quirks.typos", "unknown key"),
     ],
