@@ -116,7 +116,7 @@ class RowTakenError(StoreError):
 
 
 class LeaseLostError(StoreError):
-    """This worker no longer owns what it was about to write. Nothing was written."""
+    """What was about to be written belongs to another worker now. Nothing was written."""
 
 
 class DeliveryFailure(StrEnum):

@@ -142,7 +142,9 @@ class Checks:
         if number in self.entries or number != len(self.entries) + 1:
             self.world.fail(f"entry {number} is not the next one of the journal")
         if digest in self._by_digest:
-            self.world.fail(f"{self._controls.get(digest)} is in the journal twice: {self._by_digest[digest]}, {number}")
+            self.world.fail(
+                f"{self._controls.get(digest)} is in the journal twice: {self._by_digest[digest]}, {number}"
+            )
         if digest not in self._controls:
             self.world.fail(f"entry {number} is nothing that was sent")
         self.entries[number] = (channel, partition, digest)

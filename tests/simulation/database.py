@@ -255,9 +255,7 @@ class Session:
 
     def _observe(self) -> None:
         driver = _driver(self.real)
-        rows = driver.execute(
-            f"SELECT what, id, channel, a, b, c FROM {self.side}.observed ORDER BY number"
-        ).fetchall()
+        rows = driver.execute(f"SELECT what, id, channel, a, b, c FROM {self.side}.observed ORDER BY number").fetchall()
         self.changes = [Observed(*row) for row in rows]
         if rows:
             driver.execute(f"DELETE FROM {self.side}.observed")

@@ -119,7 +119,9 @@ class SimulatedConnector:
         stopped = random.random() < troubles.transient
         for queued in batch:
             if stopped:
-                results.append(failed(DeliveryFailure.TRANSIENT, "not-now", "not now", of_destination=random.random() < 0.5))
+                results.append(
+                    failed(DeliveryFailure.TRANSIENT, "not-now", "not now", of_destination=random.random() < 0.5)
+                )
             elif queued.delivery.idempotency_key in destination.refused or (
                 random.random() < troubles.permanent and queued.delivery.idempotency_key not in destination.acts
             ):

@@ -81,7 +81,11 @@ class _Teller:
             self.tell(random.choice(["A01", "A01", "A04"]), patient)
         elif random.random() < 0.4:
             patient.inside, patient.out = False, True
-            self.tell("A03", patient, disposition=random.choice(["01", "06", "03", "20"] if random.random() < 0.3 else ["01", "06"]))
+            self.tell(
+                "A03",
+                patient,
+                disposition=random.choice(["01", "06", "03", "20"] if random.random() < 0.3 else ["01", "06"]),
+            )
         else:
             patient.phone = random.randrange(1000)
             self.tell("A08", patient)
@@ -214,4 +218,3 @@ class Line:
     def lost(self) -> None:
         self.closed = True
         self._answers.put_nowait(b"")
-

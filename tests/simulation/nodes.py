@@ -83,14 +83,20 @@ class Cluster:
     """All nodes on one database, and who they deliver to."""
 
     def __init__(
-        self, world: World, database: Database, destinations: dict[str, Destination], machines: Sequence[Machine], workers: int
+        self,
+        world: World,
+        database: Database,
+        destinations: dict[str, Destination],
+        machines: Sequence[Machine],
+        workers: int,
     ) -> None:
         self.world = world
         self.database = database
         self.destinations = destinations
         self.hints_lost = 0.0
         self.nodes = [
-            Node(self, name, machine, workers) for name, machine in zip(("north", "south", "west"), machines, strict=False)
+            Node(self, name, machine, workers)
+            for name, machine in zip(("north", "south", "west"), machines, strict=False)
         ]
 
     def start(self) -> None:
@@ -152,7 +158,11 @@ class Main:
     async def _outcomes(self, entries: Sequence[int]) -> dict[int, Verdict]:
         found = await self._store.read(lambda conn: self._store.recorder.outcomes(conn, entries))
         return {
-            entry: Verdict(code=one.application_ack, hl7_code=one.error_code, text="" if one.application_ack is AckCode.AA else "why")
+            entry: Verdict(
+                code=one.application_ack,
+                hl7_code=one.error_code,
+                text="" if one.application_ack is AckCode.AA else "why",
+            )
             for entry, one in found.items()
         }
 
@@ -185,9 +195,7 @@ class Main:
 class _Transport(asyncio.Transport):
     """Both ends of a connection: what either writes comes to the other a little later, in order, in pieces."""
 
-    def __init__(
-        self, world: World, main: Process, sender: Process, line: Line, connection: list[Connection]
-    ) -> None:
+    def __init__(self, world: World, main: Process, sender: Process, line: Line, connection: list[Connection]) -> None:
         super().__init__()
         self._world, self._main, self._sender = world, main, sender
         self._line, self._connection = line, connection
@@ -288,7 +296,9 @@ class WorkerProcess:
 
     async def _run(self) -> None:
         pipe: Any = _Pipe(self)
-        self._lines.put_nowait(_encode(hints.Configure(index=self.index, count=self.node.worker_count, base="", site_file="", files={})))
+        self._lines.put_nowait(
+            _encode(hints.Configure(index=self.index, count=self.node.worker_count, base="", site_file="", files={}))
+        )
         try:
             await _Worker(pipe, bootstrap.assemble_worker).run()
         except StoreError as error:

@@ -161,7 +161,9 @@ async def _operate(process: Process, store: SimulatedStore, destinations: dict[s
                 at = process.machine.now()
                 process.world.note(f"operator: delivery {queued.id} is {'there' if there else 'not there'}")
                 if there:
-                    await store.charts_ledger.write(lambda conn, done=done, at=at: store.outbox.settle(conn, [done], at))
+                    await store.charts_ledger.write(
+                        lambda conn, done=done, at=at: store.outbox.settle(conn, [done], at)
+                    )
                 else:
                     await store.charts_ledger.write(
                         lambda conn, id_=queued.id, at=at: store.outbox.release(conn, id_, at)

@@ -22,7 +22,9 @@ destinations:
   crm: {type: file, path: nowhere, batch_max: 8, timeout_seconds: 3, retry: RETRY}
   lab: {type: mllp, host: nowhere, port: 1, timeout_seconds: 3, retry: RETRY}
 shutdown_seconds_max: 10
-""".replace("RETRY", "{first_seconds: 0.2, seconds_max: 2, attempts_max: 1000000, breaker_failures: 3, breaker_seconds: 5}")
+""".replace(
+    "RETRY", "{first_seconds: 0.2, seconds_max: 2, attempts_max: 1000000, breaker_failures: 3, breaker_seconds: 5}"
+)
 
 _CHANNEL = """
 name: NAME

@@ -240,7 +240,7 @@ async def test_a_port_that_changes_its_channel_refuses_nobody(folder: Folder, st
 
 def standing(daemon: Daemon) -> Status:
     """The status, but for what it says of the last reload."""
-    return replace(daemon.status(), last_reload=None)
+    return msgspec.structs.replace(daemon.status(), last_reload=None)
 
 
 async def test_a_configuration_that_is_wrong_anywhere_changes_nothing(folder: Folder, start: StartDaemon) -> None:

@@ -78,7 +78,7 @@ def test_migrated_tables_are_those_that_the_code_knows(site):
                     "include_name": lambda name, kind, _parent, side=side: kind != "schema" or name == side,
                     "include_object": lambda item, _name, kind, _reflected, _other, side=side: (
                         kind != "table"
-                        or (item.schema == side and item.name != "alembic_version" and item.name != "payload_other")
+                        or (item.schema == side and item.name not in {"alembic_version", "payload_other"})
                     ),
                     "version_table_schema": side,
                 },

@@ -54,6 +54,16 @@ def test_what_commands_print_of_a_damaged_message_holds_nothing_of_it(stocked: S
     assert seen(done.stdout) == []
 
 
+def test_until_logging_is_set_up_nothing_is_logged() -> None:
+    program = (
+        "from engine.logs import get_logger\n"
+        "try: raise ValueError('CANARY')\n"
+        "except ValueError: get_logger('x').error('a stored entry is damaged', exc_info=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_what_libraries_and_threads_say_is_not_printed_by_a_command(stocked: Site) -> None:
     program = (
         "import logging, sys, threading\n"
@@ -133,7 +143,7 @@ def test_a_dead_letter_whose_message_is_damaged_does_not_keep_the_others_from_be
 
 
 def test_commands_refuse_the_keys_of_another_site(stocked: Site) -> None:
-    """They would find nothing, say that all is damaged, and seal what they write so that the right keys can't open it."""
+    """They would find nothing, call all damaged, and seal what they write so that the right keys can't open it."""
     keys = stocked.folder / "var/keys.json"
     keys.rename(keys.with_name("right.json"))
     assert stocked.run("keys", "create").code == 0
