@@ -19,6 +19,7 @@ from engine.clock import SystemClock
 from engine.connectors.registry import build_connectors
 from engine.errors import HandoffError, SettingsError, StoreError
 from engine.pipeline.channel import CompiledConfiguration, Key, compile_configuration
+from engine.runtime import hints
 from engine.runtime.worker import Assembly, Depths, WorkerContext
 from engine.settings import Configuration, MllpDestination, Snapshot, TlsClient, TlsServer, load
 from engine.store.keys import KeyRing
@@ -219,6 +220,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         reload=reload,
         depths=depths,
         close=close,
+        leased=lambda: hints.Leased(partitions=len(leases.partitions), destinations=leases.destinations),
     )
 
 

@@ -6,6 +6,9 @@ import contextlib
 import errno
 import os
 import re
+import shlex
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -240,3 +243,15 @@ def clock_time(at: datetime | str | None) -> str | None:
         return None
     moment = datetime.fromisoformat(at) if isinstance(at, str) else at
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def called(*, from_elsewhere: bool = False) -> str:
+    """How this command is called, as short as it can be written; from_elsewhere: in another folder than this one."""
+    path = Path(sys.argv[0])
+    if path.name != "handoff":
+        return f"{shlex.quote(sys.executable)} -m engine"
+    if (found := shutil.which("handoff")) is not None and path.exists() and Path(found).samefile(path):
+        return "handoff"
+    if not from_elsewhere and path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    return shlex.quote(str(path.absolute() if from_elsewhere else path))

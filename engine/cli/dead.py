@@ -18,7 +18,7 @@ from engine.cli.common import (
     reveal_options,
     table,
 )
-from engine.cli.messages import delivery_shape, entry_details, human_entry
+from engine.cli.messages import delivery_shape, entry_details, human_entry, told
 from engine.cli.replay import AsOf, as_of_option, replay_entries
 from engine.cli.site import NotFoundError, OpenSite, open_site, reveal_of
 
@@ -98,7 +98,7 @@ def show(cli: Cli, letter_id: int, reveal: bool, reason: str | None) -> None:
         "",
     ]
     if delivery is not None:
-        human.append(f"{delivery['operation']} to {delivery['destination']}, {delivery['attempts']} attempts\n")
+        human.append(f"{told(delivery)} to {delivery['destination']}, {delivery['attempts']} attempts\n")
     if message is not None:
         human.append(human_entry(message))
     cli.print(plain(letter) | {"message": message, "delivery_details": delivery}, "\n".join(human))

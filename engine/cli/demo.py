@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 import click
 
-from engine.cli.common import NO, Cli, config_option, table
+from engine.cli.common import NO, Cli, called, config_option, table
 
 if TYPE_CHECKING:
     from engine.cli.site import OpenSite
@@ -62,8 +62,8 @@ def demo(cli: Cli, messages: int, rate: float, seed: int | None, folder: Path) -
             line = _watch(cli, opened, sender, daemon)
             cli.print(None, _summary(opened, line))
         processes.stop()
-    tasks = f"--config {config}"
-    cli.say(f"\nLook around: handoff tasks list {tasks} | handoff messages list {tasks} | handoff ledger {tasks}")
+    commands = (f"  {called()} {command} --config {config}" for command in ("tasks list", "messages list", "ledger"))
+    cli.say("\n".join(("\nLook around:", *commands)))
     cli.say(f"What was delivered is in {folder / 'var/outbox'}, the daemon's log in {log}.")
     return 0 if line["balanced"] and not line["pending"] else NO
 

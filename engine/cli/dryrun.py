@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.cli.common import NO, Cli, config_option, json_option, reveal_options, table
+from engine.cli.messages import told
 from engine.cli.patients import human_chart
 from engine.cli.site import NotFoundError, open_site, read_input, reveal_of
 
@@ -249,7 +250,7 @@ def _human(result: dict[str, Any]) -> str:
         encounters = [result["encounter"]] if result["encounter"] else []
         parts = {"encounters": encounters, "scores": result["scores"], "tasks": result["tasks"]}
         lines += ["", human_chart(result["patient"] | parts)]
-    deliveries = [(item["destination"], item["operation"], item["idempotency_key"]) for item in result["deliveries"]]
+    deliveries = [(item["destination"], told(item), item["idempotency_key"]) for item in result["deliveries"]]
     if deliveries:
-        lines += ["", table(("delivery to", "operation", "idempotency key"), deliveries)]
+        lines += ["", table(("delivery to", "what", "idempotency key"), deliveries)]
     return "\n".join(lines)

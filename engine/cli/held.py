@@ -18,7 +18,7 @@ from engine.cli.common import (
     reveal_options,
     table,
 )
-from engine.cli.messages import delivery_shape
+from engine.cli.messages import delivery_shape, told
 from engine.cli.site import NotFoundError, OpenSite, open_site, reveal_of
 
 if TYPE_CHECKING:
@@ -48,10 +48,9 @@ def list_(cli: Cli, limit: int, reveal: bool, reason: str | None) -> None:
         view = site.view(wish, (f"delivery:{queued.id}" for queued in found))
     shapes = [delivery_shape(queued, view) | {"entry": queued.entry_id or None} for queued in found]
     rows = [
-        (s["id"], clock_time(s["created_at"]), s["destination"], s["operation"], s["entry"], s["attempts"])
-        for s in shapes
+        (s["id"], clock_time(s["created_at"]), s["destination"], told(s), s["entry"], s["attempts"]) for s in shapes
     ]
-    headers = ("id", "since", "destination", "operation", "entry", "attempts")
+    headers = ("id", "since", "destination", "what", "entry", "attempts")
     cli.print(shapes, table(headers, rows) or "No held deliveries.")
 
 

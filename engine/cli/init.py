@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Final
 
 import click
 
-from engine.cli.common import NO, Cli, config_option
+from engine.cli.common import NO, Cli, called, config_option
 from engine.errors import KeyMissingError
 
 FIRST_MESSAGE: Final = "channels/examples/first-message.hl7"
@@ -39,7 +40,7 @@ def init(cli: Cli, folder: Path, missing: bool) -> int:
     if keys is not None:
         cli.say(f"Made the keys {keys}: keep a copy elsewhere, nothing stored can be read without them.")
     if not missing:
-        cli.say(f"Made the site {folder}. Now: cd {folder} && handoff run")
+        cli.say(f"Made the site {folder}. Now: cd {shlex.quote(str(folder))} && {called(from_elsewhere=True)} run")
     return 0
 
 

@@ -201,6 +201,20 @@ def delivery_shape(queued: QueuedDelivery, view: View) -> dict[str, Any]:
     }
 
 
+def told(shape: dict[str, Any]) -> str:
+    """What a delivery says, in a few words that name nobody: `upsert_task pcp_follow_up retracted`."""
+    match shape["payload"]:
+        case None:
+            return f"{shape['operation']} (its payload can't be read: {shape['unreadable']})"
+        case {"score": {"model": model}, "withdrawn": withdrawn}:
+            words = [model, "withdrawn" if withdrawn else ""]
+        case {"task": {"kind": kind, "state": state}}:
+            words = [kind, state]
+        case _:
+            words = []
+    return " ".join(filter(None, (shape["operation"], *words)))
+
+
 def human_entry(shape: dict[str, Any]) -> str:
     lines = [
         f"entry {shape['id']}: {shape['type'] or 'unreadable'} {shape['control_id'] or ''}".rstrip(),
@@ -216,7 +230,8 @@ def human_entry(shape: dict[str, Any]) -> str:
         lines.append(f"  deviations: {', '.join(shape['deviations'])}")
     lines += [f"  effect    {effect['kind']} {effect['detail']}".rstrip() for effect in shape["effects"]]
     lines += [
-        f"  delivery  {item['operation']} to {item['destination']}: {item['state']}" for item in shape["deliveries"]
+        f"  delivery  {item['id']}: {told(item)} to {item['destination']}: {item['state']}"
+        for item in shape["deliveries"]
     ]
     lines += [f"  dead letter {item['id']}: {item['error']}: {item['detail']}" for item in shape["dead_letters"]]
     lines += [f"  damaged   {_DAMAGED[part]}" for part in shape["damaged"]]

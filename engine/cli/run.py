@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from engine.cli.common import Cli, config_option
+from engine.cli.common import Cli, called, config_option
 from engine.cli.init import FIRST_MESSAGE
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def _welcome(config: Path, status: Status) -> str:
     if status.channels and example.exists():
         first = status.channels[0]
         at = _address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(first.host, first.host), first.port)
-        command, where = _command(), f"--config {shlex.quote(str(config))} " if config != Path("config.yaml") else ""
+        command, where = called(), f"--config {shlex.quote(str(config))} " if config != Path("config.yaml") else ""
         lines += [
             "Send a first message from another terminal, and see its patient:",
             f"  {command} send {at} {shlex.quote(str(example))}",
@@ -63,11 +62,3 @@ def _welcome(config: Path, status: Status) -> str:
 
 def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _command() -> str:
-    """How this command was called, as short as it can be written here."""
-    called = Path(sys.argv[0])
-    if called.name != "handoff":
-        return f"{shlex.quote(sys.executable)} -m engine"
-    return str(called.relative_to(Path.cwd())) if called.is_relative_to(Path.cwd()) else str(called)

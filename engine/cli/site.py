@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import sys
@@ -15,7 +16,7 @@ import click
 
 from engine.cli.common import Cli
 from engine.cli.show import PSEUDONYM, View
-from engine.errors import HandoffError
+from engine.errors import HandoffError, StoreDamagedError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -128,11 +129,14 @@ def open_site(cli: Cli) -> Iterator[OpenSite]:
     """Raises SettingsError, KeyMissingError or StoreUnavailableError."""
     from engine import logs
     from engine.bootstrap import open_store
+    from engine.store.keycheck import check_keys
 
     # What libraries and threads would print by themselves could hold values; a command says what went wrong itself.
     logs.configure("critical")
     configuration = cli.configuration()
     with open_store(configuration, "tool") as store:
+        with contextlib.suppress(StoreDamagedError):  # then there is all the more to look at
+            store.read_now(lambda conn: check_keys(conn, store.keys))
         yield OpenSite(configuration, store)
 
 

@@ -129,6 +129,7 @@ class Daemon:
         self._workers = Workers(configuration.snapshot, self._hear, configuration.site.worker_count, command=command)
         self.metrics.worker_restarts = lambda: self._workers.restarts
         self.metrics.worker_up = lambda: self._workers.up
+        self.metrics.partitions = lambda: sum(one.partitions for one in self._workers.status)
         self.metrics.queues_known = lambda: self._workers.counting
 
     # --- start and stop ----------------------------------------------------------------------------------------------
@@ -444,6 +445,7 @@ class Daemon:
                 for name, listener in self._listeners.items()
             ),
             console=self._console,
+            workers=self._workers.status,
             ready=self._running and not trouble,
             trouble=trouble,
             config_version=self._configuration.snapshot.version,

@@ -19,10 +19,8 @@ from engine.runtime.status import ReloadResult, Status
 
 _OPEN: Final = frozenset({"/healthz", "/readyz"})
 _CONNECTIONS_MAX: Final = 64
-_LIFE_SECONDS_MAX: Final = 60.0
-"""A connection is closed after so long as soon as it has no answer to wait for..."""
-_ANSWER_SECONDS_MAX: Final = 120.0
-"""...and after so much longer whatever it waits for."""
+_LIFE_SECONDS_MAX: Final = 120.0
+"""Of a connection, which is there for one request; longer than a reload can take."""
 _SWEEP_SECONDS: Final = 5.0
 _CLOSE_SECONDS_MAX: Final = 1.0
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -82,10 +80,8 @@ class Console:
         now = self._loop.time()
         self._since = {handler: self._since.get(handler, now) for handler in self._server.connections}
         for handler, since in self._since.items():
-            if now - since > _LIFE_SECONDS_MAX + _ANSWER_SECONDS_MAX:
+            if now - since > _LIFE_SECONDS_MAX:
                 _abort(handler)
-            elif now - since > _LIFE_SECONDS_MAX:
-                handler.close()
         self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
 
 
@@ -96,6 +92,12 @@ def _abort(handler: web.RequestHandler) -> None:
 
 def create_app(daemon: Watched, *, loopback: bool) -> web.Application:
     """loopback: the console is bound to a loopback address."""
+
+    @web.middleware
+    async def one_request_each(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        response = await handler(request)
+        response.force_close()
+        return response
 
     @web.middleware
     async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -126,7 +128,7 @@ def create_app(daemon: Watched, *, loopback: bool) -> web.Application:
         result = await daemon.try_reload()
         return _json(result, status=200 if result.ok else 409)
 
-    app = web.Application(middlewares=[guard])
+    app = web.Application(middlewares=[one_request_each, guard])
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)

@@ -57,6 +57,13 @@ class Outcomes(Record, frozen=True, kw_only=True, tag="outcomes"):
     entries: tuple[int, ...]
 
 
+class Leased(Record, frozen=True, kw_only=True):
+    """What is the worker's now: how many partitions, and which destinations."""
+
+    partitions: int = 0
+    destinations: tuple[str, ...] = ()
+
+
 class Report(Record, frozen=True, kw_only=True, tag="report"):
     """Worker to main, about once a second: that it lives, and what it did since its last report.
 
@@ -72,6 +79,7 @@ class Report(Record, frozen=True, kw_only=True, tag="report"):
     outbox: dict[str, dict[str, int]] | None = None
     deviations: dict[str, dict[str, int]] = {}
     failing: tuple[str, ...] = ()
+    leased: Leased = Leased()
 
 
 ToWorker = Configure | Work | Stop

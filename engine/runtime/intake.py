@@ -360,6 +360,7 @@ class Intake:
         The number that is expected is known only here, in the transaction that also stores the new one. A frame that
         only restarts or resynchronises the link (MSH alone) is no message and makes no entry.
         """
+        self._journal.lock(conn)  # another node may hear the same sender
         links: dict[str, int | None] = {}
         judgements: list[Judgement] = []
         receipts: list[Receipt | None] = []

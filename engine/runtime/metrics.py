@@ -105,6 +105,7 @@ class Metrics:
         self.store_writable = True
         self.worker_restarts: Callable[[], int] = int
         self.worker_up: Callable[[], bool] = bool
+        self.partitions: Callable[[], int] = int
         self.queues_known: Callable[[], bool] = lambda: True
         """Whether somebody still looks at what waits: an old number is worse than none."""
         self._processed: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -187,6 +188,7 @@ class Metrics:
         yield gauge("store_writable", "Whether the last group was stored.", [], iter([([], self.store_writable)]))
         yield counter("worker_restarts", "Restarts of workers.", [], iter([([], self.worker_restarts())]))
         yield gauge("worker_up", "Whether all workers are ready.", [], iter([([], self.worker_up())]))
+        yield gauge("partitions", "Partitions of this node's workers.", [], iter([([], self.partitions())]))
         yield counter("entries_processed", "Outcomes.", ["channel", "state"], nested(self._processed))
         pending, outbox = (self._pending, self._outbox) if self.queues_known() else ({}, {})
         yield gauge("entries_pending", "Waiting for processing.", ["channel"], (([n], v) for n, v in pending.items()))

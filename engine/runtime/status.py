@@ -54,6 +54,17 @@ class LastReload(Record, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()
 
 
+class WorkerStatus(Record, frozen=True, kw_only=True):
+    """One of this node's workers, and what is its own; other nodes' workers have the other partitions."""
+
+    index: int
+    pid: int | None
+    up: bool
+    restarts: int
+    partitions: int
+    destinations: tuple[str, ...]
+
+
 class Status(Record, frozen=True, kw_only=True):
     """The contract's shape of `handoff status`; ports are the bound ones."""
 
@@ -62,6 +73,7 @@ class Status(Record, frozen=True, kw_only=True):
     pid: int | None
     channels: tuple[ChannelStatus, ...]
     console: ConsoleStatus | None
+    workers: tuple[WorkerStatus, ...] = ()
     ready: bool = False
     trouble: tuple[str, ...] = ()
     """Why it is not ready, as stable codes."""

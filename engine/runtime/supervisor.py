@@ -14,6 +14,7 @@ import msgspec
 
 from engine import logs
 from engine.runtime import hints
+from engine.runtime.status import WorkerStatus
 from engine.runtime.tasks import keep
 from engine.settings import Snapshot
 
@@ -74,6 +75,10 @@ class Workers:
     @property
     def restarts(self) -> int:
         return sum(one.restarts for one in self._each)
+
+    @property
+    def status(self) -> tuple[WorkerStatus, ...]:
+        return tuple(one.status for one in self._each)
 
     def start(self) -> None:
         for one in self._each:
@@ -139,6 +144,7 @@ class Supervisor:
         """The version that `reload` waits for an answer about."""
         self.restarts = 0
         self.failing: tuple[str, ...] = ()
+        self._leased = hints.Leased()
 
     @property
     def pid(self) -> int | None:
@@ -152,6 +158,17 @@ class Supervisor:
     @property
     def _silent(self) -> bool:
         return asyncio.get_running_loop().time() - self._heard_at > min(_SILENT_SECONDS, self._silence_seconds_max / 2)
+
+    @property
+    def status(self) -> WorkerStatus:
+        return WorkerStatus(
+            index=self._index,
+            pid=self.pid,
+            up=self.up,
+            restarts=self.restarts,
+            partitions=self._leased.partitions,
+            destinations=self._leased.destinations,
+        )
 
     @property
     def trouble(self) -> str | None:
@@ -279,6 +296,7 @@ class Supervisor:
                 self.ready_version = None
                 self._unready_since = asyncio.get_running_loop().time()
             self.failing = ()
+            self._leased = hints.Leased()
             self._reloaded(taken=False)
             pipe.close()
             if process.returncode is None:
@@ -317,6 +335,7 @@ class Supervisor:
                 self._reloaded(taken=False)
         elif isinstance(message, hints.Report):
             self.failing = message.failing
+            self._leased = message.leased
         self._on_message(message)
 
     def _reloaded(self, *, taken: bool) -> None:

@@ -85,7 +85,7 @@ class Tally:
         with self._lock:
             self._deviations[channel][code] += count
 
-    def take(self, depths: Depths, *, failing: tuple[str, ...]) -> hints.Report:
+    def take(self, depths: Depths, *, failing: tuple[str, ...], leased: hints.Leased) -> hints.Report:
         with self._lock:
             report = hints.Report(
                 processed={name: dict(counts) for name, counts in self._processed.items()},
@@ -94,6 +94,7 @@ class Tally:
                 pending=depths.pending,
                 outbox=depths.outbox,
                 failing=failing,
+                leased=leased,
             )
             self._processed.clear()
             self._deliveries.clear()
@@ -130,12 +131,14 @@ class Assembly:
 
     services: by name; each runs until `stopping` is set and then returns. reload: takes a new configuration or raises
     HandoffError and goes on with the old one. depths: for the report, about once a second. close: the last call.
+    leased: for the report; waits for nothing.
     """
 
     services: Mapping[str, Service]
     reload: Callable[[settings.Configuration], Awaitable[None]]
     depths: Callable[[], Awaitable[Depths]]
     close: Callable[[], Awaitable[None]]
+    leased: Callable[[], hints.Leased] = hints.Leased
 
 
 Assemble = Callable[[settings.Configuration, WorkerContext], Awaitable[Assembly]]
@@ -264,7 +267,8 @@ class Worker:
         now = asyncio.get_running_loop().time()
         failing = tuple(name for name, at in self._failed_at.items() if now - at < _STEADY_SECONDS)
         depths, self._depths = self._depths, Depths()
-        self._pipe.send(self.context.tally.take(depths, failing=failing))
+        leased = self._assembly.leased() if self._assembly is not None else hints.Leased()
+        self._pipe.send(self.context.tally.take(depths, failing=failing, leased=leased))
 
     async def _count_forever(self) -> None:
         while self._assembly is not None:

@@ -229,9 +229,13 @@ class Journal:
         self._mark(conn, unsent, AckState.UNSENT)
         if not receipts:
             return []
+        self.lock(conn)
+        return _Group(self._keys, self._node, conn, receipts).append()
+
+    def lock(self, conn: Connection) -> None:
+        """On PostgreSQL, have the appends of all nodes wait until this transaction is over (see decision 9)."""
         if conn.dialect.name == "postgresql":
             conn.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_APPEND_LOCK,))
-        return _Group(self._keys, self._node, conn, receipts).append()
 
     def append_each(self, conn: Connection, items: Sequence[Append]) -> list[list[Stored]]:
         """`append` for many callers at once: what `Ledger.add` wants."""
@@ -262,6 +266,7 @@ class Journal:
             return True
         session = conn.connection.driver_connection
         if session is self._claimed:
+            conn.exec_driver_sql("SELECT 1")  # what was asked nothing does not tell that it is gone
             return True
         number = zlib.crc32(self._node.encode()) & 0x7FFFFFFF
         locked = conn.exec_driver_sql("SELECT pg_try_advisory_lock(%s, %s)", (_NODE_SPACE, number)).scalar_one()

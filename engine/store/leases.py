@@ -93,6 +93,11 @@ class Leases:
     def wanted_destinations(self, names: Collection[str]) -> None:
         self._destinations = tuple(names)
 
+    @property
+    def destinations(self) -> tuple[str, ...]:
+        """Those that are ours now."""
+        return tuple(name for name in self._destinations if destination_number(name) in self._held)
+
     def check(self, conn: Connection, partitions: Collection[int]) -> None:
         """To be called in the transaction that writes for the partitions. Raises LeaseLostError."""
         self._check_session(conn)
@@ -301,20 +306,11 @@ _BEAT: Final = text(
     SET backend_pid = excluded.backend_pid, backend_start = excluded.backend_start, seen_at = excluded.seen_at
     """
 )
+# `now()` is when the transaction began: a server that stood still since then makes nobody stale.
 _LIVING: Final = text(
     """
     SELECT id FROM charts.worker
-    WHERE seen_at > extract(epoch FROM clock_timestamp()) * 1000000 - :stale ORDER BY id
-    """
-)
-# The server's clock went back, or a standby with another clock took over: a worker that is dead by now would pass for
-# living until the clock has come to its last sign of life.
-_PULL_BACK: Final = text(
-    """
-    UPDATE charts.worker SET seen_at = extract(epoch FROM clock_timestamp()) * 1000000 WHERE id IN (
-        SELECT id FROM charts.worker
-        WHERE seen_at > extract(epoch FROM clock_timestamp()) * 1000000 + :stale FOR UPDATE SKIP LOCKED
-    )
+    WHERE seen_at > extract(epoch FROM now()) * 1000000 - :stale ORDER BY id
     """
 )
 # The start of the session is compared too: the numbers of processes are used again.
@@ -324,14 +320,24 @@ _END_STALE: Final = text(
     FROM charts.worker JOIN pg_stat_activity AS activity
       ON activity.pid = backend_pid
      AND (extract(epoch FROM activity.backend_start) * 1000000)::bigint = worker.backend_start
-    WHERE seen_at <= extract(epoch FROM clock_timestamp()) * 1000000 - :stale
+    WHERE seen_at <= extract(epoch FROM now()) * 1000000 - :stale
     """
 )
 _FORGET_STALE: Final = text(
     """
     DELETE FROM charts.worker WHERE id IN (
         SELECT id FROM charts.worker
-        WHERE seen_at <= extract(epoch FROM clock_timestamp()) * 1000000 - :stale FOR UPDATE SKIP LOCKED
+        WHERE seen_at <= extract(epoch FROM now()) * 1000000 - :stale FOR UPDATE SKIP LOCKED
+    )
+    """
+)
+# The server's clock went back, or a standby with another clock took over: a worker that is dead by now would pass for
+# living until the clock has come to its last sign of life.
+_PULL_BACK: Final = text(
+    """
+    UPDATE charts.worker SET seen_at = extract(epoch FROM clock_timestamp()) * 1000000 WHERE id IN (
+        SELECT id FROM charts.worker
+        WHERE seen_at > extract(epoch FROM clock_timestamp()) * 1000000 + :stale FOR UPDATE SKIP LOCKED
     )
     """
 )

@@ -12,7 +12,7 @@ from typing import Final, Literal, Self, TypeVar
 
 from sqlalchemy import Connection, Engine, func, select
 
-from engine.errors import StoreDamagedError, StoreError
+from engine.errors import StoreError
 from engine.store import migrations
 from engine.store.audit import AuditStore
 from engine.store.charts import ChartStore
@@ -62,22 +62,20 @@ class Store:
     def open(cls, url: str, keys: KeyRing, role: Role, *, base: Path | None = None, node: str = "") -> Store:
         """Open a store; a relative path in the URL is relative to `base`. node: whose daemon this is.
 
-        Raises StoreUnavailableError when it is not there, or is not of the version that this code works with;
-        KeyMissingError when the keys are those of another store; for the daemon's processes StoreError when its two
-        sides are of different times.
+        Raises StoreUnavailableError when it is not there, or is not of the version that this code works with; for the
+        daemon's processes StoreError when its two sides are of different times, KeyMissingError when the keys are
+        those of another store.
         """
         location = locate(url, base)
         migrations.check(location)
         store = cls(location, keys, role, node)
-        try:
-            if role != "tool":  # a tool may look into it, to see what happened
+        if role != "tool":  # a tool may look into it, to see what happened
+            try:
                 store.read_now(_check_same_time)
-            store.read_now(lambda conn: check_keys(conn, keys))
-        except BaseException as error:
-            if role == "tool" and isinstance(error, StoreDamagedError):
-                return store
-            store.close()
-            raise
+                store.read_now(lambda conn: check_keys(conn, keys))
+            except BaseException:
+                store.close()
+                raise
         return store
 
     @property

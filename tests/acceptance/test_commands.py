@@ -65,6 +65,34 @@ def test_status_tells_a_running_daemon_from_none(site: Site, daemon: Daemon) -> 
     assert site.json("status", code=69)["state"] == "stopped"
 
 
+def test_status_shows_the_workers_of_the_node_and_what_is_theirs(site: Site, daemon: Daemon) -> None:
+    deadline = time.monotonic() + 30
+    while sum(worker["partitions"] for worker in site.json("status")["workers"]) < 64:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    workers = site.json("status")["workers"]
+    assert [worker["index"] for worker in workers] == list(range(len(workers)))
+    assert all(worker["up"] and worker["pid"] and worker["restarts"] == 0 for worker in workers)
+    assert [name for worker in workers for name in worker["destinations"]] == ["files"]
+    with urllib.request.urlopen(daemon.console + "/metrics", timeout=30) as answer:
+        assert b"\nhandoff_partitions 64.0\n" in answer.read()
+
+
+@pytest.mark.parametrize("change", [("node: .*", "noode: x"), ("node: .*", "node: ["), ("store:", "store: x\\nx:")])
+def test_the_daemon_is_found_when_its_configuration_was_broken_since(
+    site: Site, daemon: Daemon, change: tuple[str, str]
+) -> None:
+    site.edit("config.yaml", change)
+    done = site.run("status", "--json")
+    assert json.loads(done.stdout)["pid"] == daemon.pid
+    assert "goes on with the configuration that it loaded before" in done.stderr
+    refused = site.json("reload", code=1)
+    assert (refused["ok"], bool(refused["problems"])) == (False, True)
+    assert "The last reload was refused" in site.run("status").stdout
+    daemon.stop()
+    site.json("status", code=78)
+
+
 def test_after_a_kill_status_says_that_no_daemon_runs_and_another_one_starts(
     site: Site, daemon: Daemon, make_daemon: Callable[[Site], Daemon]
 ) -> None:

@@ -23,9 +23,7 @@ def stamp(answer: bytes) -> int:
     return int(found[1])
 
 
-@pytest.mark.parametrize(
-    "jump_seconds", [-400 * DAY_SECONDS, -3600.0, 3600.0, 4000 * DAY_SECONDS], ids=["-400d", "-1h", "+1h", "+4000d"]
-)
+@pytest.mark.parametrize("jump_seconds", [-400 * DAY_SECONDS, 4000 * DAY_SECONDS], ids=["back", "forward"])
 def test_a_clock_that_jumps_ends_no_connection_and_holds_up_no_message(
     failing: Daemon, machine: Machine, jump_seconds: float
 ) -> None:

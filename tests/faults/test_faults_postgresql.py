@@ -71,5 +71,5 @@ def test_a_daemon_does_not_start_without_its_database_and_says_so(site: Site, po
     site.edit("config.yaml", (r"url: sqlite:\S+", f"url: {postgres.url(postgres.new_database())}"))
     postgres.crash()
     done = site.run("run", code=69)
-    assert "the store can't be used now" in done.stderr
+    assert "the database can't be reached" in done.stderr
     assert postgres.url("x").partition("host=")[2] not in done.stderr

@@ -16,8 +16,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from types import FrameType
+from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[2]
 CORPUS: Final = Path(__file__).parent / "corpus"
@@ -31,6 +33,10 @@ INPUT_SECONDS_MAX: Final = 10
 INPUT_BYTES_MAX: Final = 8192
 KEPT_BYTES_MAX: Final = 512
 """Larger inputs are not put into the tree."""
+_ENGINE: Final = str(ROOT / "engine")
+
+_Step = tuple[str, int, int]
+_Trace = Callable[[FrameType, str, object], Any]
 
 
 def main() -> int:
@@ -92,20 +98,50 @@ def _fuzz(name: str, *arguments: str) -> None:
 
 
 def _keep(name: str) -> None:
-    """Add to the kept corpus the gathered inputs that cover what it and the seeds do not."""
-    kept = CORPUS / name
-    with tempfile.TemporaryDirectory() as scratch:
-        seeds, _ = _prepare(name, Path(scratch))
-        before = {file.name for file in seeds.iterdir()}
-        subprocess.run(
-            [sys.executable, "-m", "tests.fuzz.run", "--inside", name, "-merge=1", str(seeds), str(GATHERED / name)],
-            cwd=ROOT, capture_output=True, check=True,
-        )  # fmt: skip
-        new = [file for file in seeds.iterdir() if file.name not in before and file.stat().st_size <= KEPT_BYTES_MAX]
-        kept.mkdir(parents=True, exist_ok=True)
-        for file in new:
-            shutil.copy(file, kept / f"covers-{file.name[:12]}")
-    sys.stdout.write(f"{name}: {len(new)} added\n")
+    """Add to the kept corpus the gathered inputs that lead where neither it nor the seeds do."""
+    from tests.fuzz.targets import TARGETS
+
+    target = TARGETS[name]
+    known: set[_Step] = set()
+    for data in target.corpus():
+        known |= _steps(target.check, data)
+    added = 0
+    for file in sorted((GATHERED / name).iterdir(), key=lambda file: (file.stat().st_size, file.name)):
+        if file.stat().st_size <= KEPT_BYTES_MAX:
+            new = _steps(target.check, file.read_bytes()) - known
+            if new:
+                known |= new
+                added += 1
+                (CORPUS / name).mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, CORPUS / name / f"covers-{file.name[:12]}")
+    sys.stdout.write(f"{name}: {added} added\n")
+
+
+def _steps(check: Callable[[bytes], None], data: bytes) -> set[_Step]:
+    """From which line to which line of the engine an input leads."""
+    found: set[_Step] = set()
+
+    def enter(frame: FrameType, _event: str, _argument: object) -> _Trace | None:
+        file = frame.f_code.co_filename
+        if not file.startswith(_ENGINE):
+            return None
+        before = 0
+
+        def line(frame: FrameType, event: str, _argument: object) -> _Trace:
+            nonlocal before
+            if event == "line":
+                found.add((file, before, frame.f_lineno))
+                before = frame.f_lineno
+            return line
+
+        return line
+
+    sys.settrace(enter)
+    try:
+        check(data)
+    finally:
+        sys.settrace(None)
+    return found
 
 
 def _prepare(name: str, folder: Path) -> tuple[Path, Path]:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 import msgspec
-from simulation import site
+from simulation import installed
 from simulation.database import Database, Observed, Session, read_all
 from simulation.destinations import Destination
 from simulation.hospital import Message, Script
 from simulation.world import BEGIN, World
 
 from engine.domain.chart import Chart, Charts
-from engine.domain.delivery import DeliveryState, Operation, QueuedDelivery
+from engine.domain.delivery import Operation, QueuedDelivery
 from engine.domain.message import Entry
-from engine.domain.partition import PARTITIONS
 from engine.domain.task import TaskState
 from engine.pipeline.process import decide, prepare
 from engine.store.charts import ChartStore
@@ -52,7 +51,7 @@ class Checks:
     outcomes: dict[int, str] = field(default_factory=dict)
     deliveries: dict[int, _Delivery] = field(default_factory=dict)
     unheard: dict[str, set[int]] = field(default_factory=lambda: {"entry": set(), "repeat": set()})
-    """Arrivals that were stored, and whoever stored them was told that they were not: they stay owed until it starts."""
+    """Arrivals that were stored though it did not look so: their answers stay owed until the node starts again."""
     _by_digest: dict[bytes, int] = field(default_factory=dict)
     _lists: dict[tuple[str, int], list[int]] = field(default_factory=dict)
     _done: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -71,7 +70,7 @@ class Checks:
         for script in scripts:
             for message in script.messages:
                 self._controls[keys.lookup(message.payload)] = message.control_id
-                if site.CHANNELS[message.channel] == "processed":
+                if installed.CHANNELS[message.channel] == "processed":
                     self._wait_for_outcome.add(message.control_id)
 
     # --- while it goes on --------------------------------------------------------------------------------------------
@@ -132,7 +131,7 @@ class Checks:
         """Whatever was queued for the merged patient before has to be there, or to be dead."""
         said = msgspec.json.decode(queued.delivery.payload)
         authority, _, number = said["merged"].partition(":")
-        merged = site.compiled(self.database.disk).channels["prompt"].key("chart", authority, "MR", number)
+        merged = installed.compiled(self.database.disk).channels["prompt"].key("chart", authority, "MR", number)
         self._merges.append((merge, merged))
 
     # --- changes that are about to be committed ----------------------------------------------------------------------
@@ -222,7 +221,7 @@ class Checks:
 
     def balance(self) -> None:
         """The engine's own count, of what is committed now."""
-        for line in read_all(self.database.disk, lambda conn: ledger(conn, site.CHANNELS)):
+        for line in read_all(self.database.disk, lambda conn: ledger(conn, installed.CHANNELS)):
             if not line.balanced:
                 self.world.fail(f"the ledger of {line.channel} is not balanced")
 
@@ -263,7 +262,7 @@ class Checks:
             owed = read_all(disk, lambda conn, select=select: set(conn.exec_driver_sql(select).scalars()))  # type: ignore[misc]
             if owed - self.unheard[table]:
                 self.world.fail(f"answers are owed for ever: {table} {sorted(owed - self.unheard[table])}")
-        lines = read_all(disk, lambda conn: ledger(conn, site.CHANNELS))
+        lines = read_all(disk, lambda conn: ledger(conn, installed.CHANNELS))
         for line in lines:
             if line.pending or line.dead or line.refused or line.filtered:
                 self.world.fail(f"the ledger of {line.channel} counts what is not there")
@@ -273,7 +272,7 @@ class Checks:
     def _stored(self, journal: Journal) -> list[Entry]:
         disk = self.database.disk
         found: list[Entry] = []
-        for channel in site.CHANNELS:
+        for channel in installed.CHANNELS:
             found += read_all(
                 disk,
                 lambda conn, channel=channel: journal.entries(  # type: ignore[misc]
@@ -299,7 +298,9 @@ class Checks:
         charts = Charts()
         for message in messages:
             entry = stored[message.control_id]
-            channel = msgspec_replace(site.compiled(disk).channels[entry.channel], first[entry.channel])
+            channel = dataclasses.replace(
+                installed.compiled(disk).channels[entry.channel], observed_since=first[entry.channel]
+            )
             outcome = decide(prepare(entry, channel), channel, charts, BEGIN)
             for chart in outcome.charts:
                 charts.add(chart)
@@ -317,12 +318,6 @@ class Checks:
             for part in wanted:
                 if wanted[part] != found[part]:
                     self.world.fail(f"chart {chart_id} has other {part}: {found[part]} instead of {wanted[part]}")
-
-
-def msgspec_replace(channel: Any, since: datetime) -> Any:
-    import dataclasses
-
-    return dataclasses.replace(channel, observed_since=since)
 
 
 def _end(charts: Mapping[str, Chart], chart_id: str) -> str:
@@ -351,6 +346,3 @@ def told(chart: Chart) -> dict[str, Any]:
         },
     }
     return {part: msgspec.to_builtins(what) for part, what in said.items()}
-
-
-__all__ = ["PARTITIONS", "Checks", "DeliveryState"]

@@ -1,9 +1,9 @@
-"""The database of the simulated world: real SQL on one real SQLite store, with sessions and locks as PostgreSQL has them.
+"""The database of the simulated world: real SQL on a real SQLite store, with sessions and locks as PostgreSQL has them.
 
 All simulated processes share the store's real connections; what each has of its own is a session, which ends with its
 process, or before. One transaction a side is open at a time: SQLite's writers are alone anyway. (What several open
-transactions of PostgreSQL do to each other is for the tests that run on PostgreSQL.) Between two steps of a transaction,
-before its commit and after it, others run, processes die, and sessions are ended.
+transactions of PostgreSQL do to each other is for the tests that run on PostgreSQL.) Before a transaction, before its
+commit and after it others run, processes die, and sessions are ended.
 
 An observer, made of triggers inside the database, writes down every change; what a transaction has changed is looked at
 before it is committed (`Observed`), so that the checks see what is there and not what somebody believes to be there.
@@ -38,15 +38,18 @@ IDLE_IN_TRANSACTION_SECONDS = 5.0
 LOCK_SECONDS = 10.0
 CHECKPOINT_RUNS = 16
 
-_KEYS = """{"format": 1, "active": 1, "lookup": "%s", "keys": {"1": {"created_at": "2026-01-01T00:00:00Z", "key": "%s"}}}
-""" % ("bG9va3VwLWtleS1vZi10aGUtc2ltdWxhdGlvbi0wMDE=", "c2VhbGluZy1rZXktb2YtdGhlLXNpbXVsYXRpb24tMDE=")
+_KEYS = """{
+    "format": 1, "active": 1, "lookup": "bG9va3VwLWtleS1vZi10aGUtc2ltdWxhdGlvbi0wMDE=",
+    "keys": {"1": {"created_at": "2026-01-01T00:00:00Z", "key": "c2VhbGluZy1rZXktb2YtdGhlLXNpbXVsYXRpb24tMDE="}}
+}"""
 
 _TRIGGERS = {
     JOURNAL: """
         CREATE TABLE journal.observed (
             number INTEGER PRIMARY KEY, what TEXT, id INTEGER, channel TEXT, a, b, c);
         CREATE TRIGGER journal.see_entry AFTER INSERT ON entry BEGIN
-            INSERT INTO observed (what, id, channel, a, b) VALUES ('entry', new.id, new.channel, new.partition, new.digest);
+            INSERT INTO observed (what, id, channel, a, b)
+            VALUES ('entry', new.id, new.channel, new.partition, new.digest);
         END;
         CREATE TRIGGER journal.see_repeat AFTER INSERT ON repeat BEGIN
             INSERT INTO observed (what, id, channel, a) VALUES ('repeat', new.entry_id, new.channel, new.id);
@@ -62,7 +65,8 @@ _TRIGGERS = {
             INSERT INTO observed (what, id, channel, a) VALUES ('outcome', new.entry_id, new.channel, new.state);
         END;
         CREATE TRIGGER charts.see_first_cursor AFTER INSERT ON cursor BEGIN
-            INSERT INTO observed (what, id, channel, a, b) VALUES ('cursor', new.partition, new.channel, 0, new.position);
+            INSERT INTO observed (what, id, channel, a, b)
+            VALUES ('cursor', new.partition, new.channel, 0, new.position);
         END;
         CREATE TRIGGER charts.see_cursor AFTER UPDATE ON cursor BEGIN
             INSERT INTO observed (what, id, channel, a, b)
@@ -147,7 +151,7 @@ class Database:
         self.before_commit: Callable[[Session, list[Observed]], None] = lambda _session, _changes: None
         self.after_commit: Callable[[Session, list[Observed]], None] = lambda _session, _changes: None
         self.fate: Callable[[Session, list[Observed]], str] = lambda _session, _changes: "committed"
-        """What becomes of a commit: `committed`, `failed` (rolled back), `unknown` (committed, and nobody hears of it)."""
+        """What becomes of a commit: `committed`, `failed` (rolled back), `unknown` (committed, and nobody hears)."""
         self._writing: dict[str, Session | None] = {JOURNAL: None, CHARTS: None}
         self._queue: dict[str, deque[Strand]] = {JOURNAL: deque(), CHARTS: deque()}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
 
-from simulation.site import CHANNELS
+from simulation.installed import CHANNELS
 from simulation.world import BEGIN, Process, World
 
 ANSWER_SECONDS_MAX = 6.0
@@ -94,12 +94,12 @@ class _Teller:
         self._at += timedelta(hours=1)
         at = f"{self._at:%Y%m%d%H%M%S}+0000"
         control_id = f"S{self._number}M{len(self._script.messages):03}"
+        number, phone = patient.number, f"555{patient.phone:04}"
         structure = {"A40": "ADT_A39", "A03": "ADT_A03"}.get(event, "ADT_A01")
         lines = [
             f"MSH|^~\\&|ADT{self._number}|SIM|HANDOFF|H|{at}||ADT^{event}^{structure}|{control_id}|P|2.5.1",
             f"EVN|{event}|{at}",
-            f"PID|1||{patient.number}^^^MRN^MR||Person{patient.number}^Sim||19480312|F|||1 Lane^^Town^IL^62701"
-            f"||^PRN^PH^^1^217^555{patient.phone:04}",
+            f"PID|1||{number}^^^MRN^MR||Person{number}^Sim||19480312|F|||1 Lane^^Town||^PRN^PH^^1^217^{phone}",
         ]
         if merged is not None:
             lines.append(f"MRG|{merged.number}^^^MRN^MR")
@@ -118,7 +118,8 @@ class _Teller:
 class Sender:
     """Stop and wait: the next message when the last one is acknowledged, to whichever node takes it.
 
-    pause_seconds: between messages, about. connect: gives a line to some node, or none. acknowledged: told of each positive answer.
+    pause_seconds: between messages, about. connect: gives a line to some node, or none. acknowledged: told of each
+    positive answer.
     """
 
     def __init__(

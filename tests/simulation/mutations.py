@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 from unittest import mock
 
@@ -15,7 +15,7 @@ from engine.runtime.courier import _Rounds
 from engine.store import ledger, outbox, record
 from engine.store.engines import translated
 from engine.store.journal import _Group
-from engine.store.leases import STALE_SECONDS, Leases, destination_number
+from engine.store.leases import STALE_SECONDS, Leases
 from engine.store.ledger import Ledger
 from engine.store.outbox import Outbox
 from engine.store.record import Recorder
@@ -51,7 +51,7 @@ def _result(unit: Any, conn: Any) -> Any:
 
 def does_not_look_for_duplicates() -> Broken:
     """What is sent again is stored again."""
-    return mock.patch.object(_Group, "_look_up", lambda _self, _keys: None)
+    return mock.patch.object(_Group, "_look_up")
 
 
 def moves_cursors_without_looking() -> Broken:
@@ -89,29 +89,6 @@ def lets_leases_time_out() -> Broken:
         return right(self, conn, number)
 
     return mock.patch.multiple(ClusterLocks, beat=beat, take=take)
-
-
-def releases_before_the_commit() -> Broken:
-    """Others may have a partition while what was written under its lease is not on disk yet."""
-    right = Leases._take
-
-    def take(self: Any, conn: Any, _leaving: object) -> None:
-        right(self, conn, let_go(self))
-
-    let_go = Leases._let_go
-    return mock.patch.multiple(Leases, _let_go=lambda _self: set(), _take=take)
-
-
-def takes_a_second_tenure_for_the_first() -> Broken:
-    """A destination that was another worker's in between is gone on with as if it had not been."""
-
-    @contextmanager
-    def destination(self: Any, name: str) -> Iterator[int]:
-        with right(self, name) as tenure:
-            yield int(bool(tenure))
-
-    right = Leases.destination
-    return mock.patch.object(Leases, "destination", destination)
 
 
 def does_not_note_attempts() -> Broken:
@@ -158,7 +135,4 @@ def gives_everybody_the_turn() -> Broken:
 
 def does_not_join_lines() -> Broken:
     """What waits for a merged patient goes its own way."""
-    return mock.patch.object(record, "join_lines", lambda _conn, _merged: None)
-
-
-__all__ = ["destination_number"]
+    return mock.patch.object(record, "join_lines")

@@ -1,4 +1,4 @@
-"""The engine's processes: the real services, wired together by the real composition root, over simulated surroundings."""
+"""The engine's processes: the real services, wired by the real composition root, over simulated surroundings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unittest import mock
 
 import msgspec
 import structlog
-from simulation import site
+from simulation import installed
 from simulation.database import Database, SimulatedStore, simulated_leases
 from simulation.destinations import Destination, SimulatedConnector
 from simulation.hospital import Line
@@ -22,7 +22,7 @@ from engine.clock import Clock
 from engine.domain.message import AckCode
 from engine.errors import StoreError
 from engine.hl7v2.ack import Verdict
-from engine.runtime import hints, intake, listener, processor, worker
+from engine.runtime import hints, intake, processor, worker
 from engine.runtime.answers import Lane
 from engine.runtime.courier import Route
 from engine.runtime.intake import Intake
@@ -148,7 +148,7 @@ class Main:
             outcomes=self._outcomes, stored=self._hint, return_to=lambda _lane, _answer: None,
         )  # fmt: skip
         self._intake.start()
-        for name, channel in site.configuration().channels.items():
+        for name, channel in installed.configuration().channels.items():
             self.listeners[name] = Listener(channel, self._intake, Lane(channel, metrics.channel(name)))
             self.listeners[name]._sweep()
         for index in range(self.node.worker_count):
@@ -339,7 +339,7 @@ class _Pipe:
 
 class _Worker(worker.Worker):
     def _load(self, _message: hints.Configure) -> Configuration:
-        return site.configuration()
+        return installed.configuration()
 
 
 class _Time:
@@ -413,7 +413,7 @@ def simulated_surroundings(world: World, cluster: Cluster) -> Iterator[None]:
     with ExitStack() as stack:
         for module, name, stand_in in (
             (bootstrap, "open_store", lambda _configuration, _role: here().store),
-            (bootstrap, "compile_site", lambda _configuration, _keys: site.compiled(cluster.database.disk)),
+            (bootstrap, "compile_site", lambda _configuration, _keys: installed.compiled(cluster.database.disk)),
             (bootstrap, "SystemClock", clock),
             (bootstrap, "_routes", routes),
             (bootstrap, "gc", mock.Mock()),  # a process of its own may freeze what it has loaded
@@ -434,6 +434,3 @@ def simulated_surroundings(world: World, cluster: Cluster) -> Iterator[None]:
         finally:
             structlog.configure(**configured)
             _OF_PROCESS.clear()
-
-
-_ = listener

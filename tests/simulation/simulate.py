@@ -6,18 +6,19 @@ import asyncio
 import contextlib
 import gc
 import os
+import random as random_module
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from simulation import site
+from simulation import installed
 from simulation.checks import Checks
 from simulation.database import Database, Disk, SimulatedStore
 from simulation.destinations import TRAVEL_SECONDS_MAX, Destination
-from simulation.faults import Faults, Plan
 from simulation.hospital import Sender, scripts
+from simulation.mishaps import Mishaps, Plan
 from simulation.nodes import Cluster, simulated_surroundings
 from simulation.world import Machine, Process, Violation, World
 
@@ -62,36 +63,39 @@ def make_disk() -> Disk:
 def run(seed: int, disk: Disk, mutation: Mutation | None = None) -> Run:
     """Simulate one seed. Nothing is raised for what goes wrong in it."""
     world = World(seed)
+    elsewhere = random_module.getstate()
+    random_module.seed(seed)  # couriers draw from it when they will try again
     disk.clear()
     collects = gc.isenabled()
     gc.disable()  # what is collected when depends on more than the seed
     violation, messages = None, 0
     try:
         with mutation() if mutation is not None else contextlib.nullcontext():
-            messages = _play(world, disk)
+            messages = _play(world, disk, seed)
     except Violation as error:
         violation = str(error)
     finally:
+        random_module.setstate(elsewhere)
         if collects:
             gc.enable()
     return Run(seed, violation, world.trace, messages, world.steps, world.now)
 
 
-def _play(world: World, disk: Disk) -> int:
+def _play(world: World, disk: Disk, seed: int) -> int:
     random = world.random
-    plan = _plan(world)
+    plan = _plan(world, clustered=seed % 2 == 0)
     world.note(f"{plan}")
     database = Database(world, disk, clustered=plan.clustered)
     machines = [Machine(world, random.uniform(-4, 4), random.uniform(-0.001, 0.001)) for _ in range(plan.nodes)]
     destinations: dict[str, Destination] = {}
     checks = Checks(world, database, destinations)
-    for name, idempotent in ((site.CRM, True), (site.LAB, False)):
+    for name, idempotent in ((installed.CRM, True), (installed.LAB, False)):
         destinations[name] = Destination(world, name, idempotent=idempotent, received=checks.received)
     cluster = Cluster(world, database, destinations, machines, plan.workers)
     found = scripts(random, plan.senders, plan.messages)
     checks.expect(found)
     database.before_commit = checks.before_commit
-    faults = Faults(world, plan)
+    mishaps = Mishaps(world, plan)
     hospital = Process(world, "hospital", Machine(world))
     operator = Process(world, "operator", Machine(world))
     pause = plan.seconds / plan.messages
@@ -102,13 +106,13 @@ def _play(world: World, disk: Disk) -> int:
     with simulated_surroundings(world, cluster):
         try:
             cluster.start()
-            faults.begin(cluster, database, checks.unknown)
+            mishaps.begin(cluster, database, checks.unknown)
             for sender in senders:
                 hospital.spawn(sender.run())
             operator.spawn(_operate(operator, SimulatedStore(database, operator, "tool"), destinations))
             _watch(world, checks)
             world.run(lambda: world.now > plan.seconds, plan.seconds + 1.0)
-            faults.end()
+            mishaps.end()
             world.note("from here on all goes well")
             done = world.run(lambda: all(one.done for one in senders) and checks.settled(), QUIET_SECONDS_MAX)
             if not done:
@@ -123,9 +127,8 @@ def _play(world: World, disk: Disk) -> int:
     return sum(len(script.messages) for script in found)
 
 
-def _plan(world: World) -> Plan:
+def _plan(world: World, *, clustered: bool) -> Plan:
     random = world.random
-    clustered = random.random() < 0.6
     return Plan(
         clustered=clustered,
         nodes=random.choice([2, 2, 3]) if clustered else 1,

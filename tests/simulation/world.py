@@ -1,12 +1,12 @@
 """A simulated world: processes with event loops and threads of their own, one simulated time, one seeded scheduler.
 
-Real code runs in it. Every process has an event loop (`ProcessLoop`) whose callbacks run in the order in which they were
-scheduled, as asyncio promises; which process runs next is drawn by the seed. What the code hands to a thread runs as a
-`Strand`: a real thread that runs only while the scheduler waits for it, so that one thing happens at a time, and that
-gives the turn back wherever it reaches for the world outside (`Process.pause`). Time passes when nothing else can.
+Real code runs in it. Every process has an event loop (`ProcessLoop`) whose callbacks run in the order in which they
+were scheduled, as asyncio promises; which process runs next is drawn by the seed. What the code hands to a thread runs
+as a `Strand`: a real thread that runs only while the scheduler waits for it, so that one thing happens at a time, and
+that gives the turn back wherever it reaches for the world outside (`Process.pause`). Time passes when nothing else can.
 
-A process is killed by never running it again. So that nothing of it stays behind in Python, what it was in the middle of
-is unwound with `Gone`, which no `except Exception` catches; every door to the world is shut for it by then.
+A process is killed by never running it again. So that nothing of it stays behind in Python, what it was in the middle
+of is unwound with `Gone`, which no `except Exception` catches; every door to the world is shut for it by then.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Gone(BaseException):
     """The process in which this code runs is no more."""
 
 
-class Violation(AssertionError):
+class Violation(AssertionError):  # noqa: N818 - it is what was found, and no error
     """Something that must never happen has happened."""
 
 
@@ -101,7 +101,7 @@ class World:
     def run(self, until: Callable[[], bool], seconds_max: float) -> bool:
         """Let things happen until a condition holds; false: it did not in so many simulated seconds."""
         end = self.now + seconds_max
-        while self.steps % STEPS_BETWEEN_LOOKS or not until():
+        while (self._runnable and self.steps % STEPS_BETWEEN_LOOKS) or not until():
             if self.violation is not None:
                 raise self.violation
             if self.now > end:
@@ -114,7 +114,9 @@ class World:
         return True
 
     def _step(self) -> None:
+        fired = False
         while self._timers and self._timers[0][0] <= self.now:
+            fired = True
             timer = heapq.heappop(self._timers)[2]
             if not timer.cancelled:
                 timer.work()
@@ -134,7 +136,7 @@ class World:
                 self.current = None
         elif self._timers:
             self.now = self._timers[0][0]
-        else:
+        elif not fired:
             raise Violation("nothing will ever happen again")
         while self._doomed:
             self._doomed.pop().bury()
@@ -210,7 +212,7 @@ class Process:
             self.world.doom(self)
 
     def hang(self, seconds: float) -> None:
-        """Not be scheduled for a while: a virtual machine that is moved, a disk that stands still, a long collection."""
+        """Not be scheduled for a while: a virtual machine that is moved, a disk that stands still."""
         if not self.hangs:
             self.hangs = True
             self.world.after(seconds, self.resume)

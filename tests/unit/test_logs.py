@@ -8,8 +8,10 @@ import gc
 import io
 import json
 import logging
+import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -217,6 +219,74 @@ def test_a_stderr_that_is_gone_takes_nothing_down() -> None:
     logs._Lines(stream).msg("one")
     stream.close()
     logs._Lines(stream).msg("two")
+
+
+def test_of_the_same_error_again_and_again_few_lines_are_shown_and_the_others_counted(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for _ in range(10_000):
+        logs.get_logger().error("entry failed", channel="east", exc_info=ValueError(CANARY))
+    assert len(log.lines) == logs._ALIKE_MAX
+    now[0] += logs._ALIKE_SECONDS
+    for _ in range(3):
+        logs.get_logger().error("entry failed", channel="east", exc_info=ValueError(CANARY))
+    assert len(log.lines) == logs._ALIKE_MAX + 1
+    assert log.last["left_out_count"] == 10_000 - logs._ALIKE_MAX
+    now[0] += logs._ALIKE_SECONDS * 1000
+    for _ in range(1000):
+        logs.get_logger().error("entry failed", channel="east", exc_info=ValueError(CANARY))
+    assert len(log.lines) == 2 * logs._ALIKE_MAX + 1
+
+
+def test_a_burst_hides_no_other_error_and_no_information(log: Log) -> None:
+    for number in range(1000):
+        logs.get_logger().error("entry failed", channel="east")
+        logs.get_logger().info("listener opened", port=number)
+    logs.get_logger().error("entry failed", channel="west")
+    logs.get_logger().error("entry failed", channel="east", exc_info=ValueError())
+    logs.get_logger().critical("entry failed", channel="east")
+    assert [line.get("channel") for line in log.lines[-3:]] == ["west", "east", "east"]
+    assert len([line for line in log.lines if line["level"] == "info"]) == 1000
+
+
+def test_a_burst_of_a_library_is_bounded_too(log: Log) -> None:
+    for _ in range(1000):
+        logging.getLogger("aiohttp.server").error("%s", CANARY)
+    assert len(log.lines) == logs._ALIKE_MAX
+
+
+def test_a_stderr_that_nobody_reads_holds_nobody_up() -> None:
+    program = """
+import sys
+from engine import logs
+logs.configure()
+log = logs.get_logger()
+for number in range(5000):
+    log.info("listener opened", port=number)
+print("done", flush=True)
+sys.stdin.readline()
+log.info("listener closed", port=1)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "done\n"
+        threading.Timer(0.5, lambda: process.stdin and process.stdin.write("\n") and process.stdin.flush()).start()
+        lines = [json.loads(line) for line in process.stderr]
+    shown = [line["port"] for line in lines if line["event"] == "listener opened"]
+    [lost] = [line["lost_count"] for line in lines if line["event"] == "log lines were lost"]
+    assert len(shown) + lost == 5000
+    assert shown == list(range(len(shown)))
+    assert lines[-1]["event"] == "listener closed"
 
 
 def test_below_the_level_nothing_is_logged(log: Log) -> None:

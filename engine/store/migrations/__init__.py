@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Column, Connection, MetaData, String, Table, select, text
+from sqlalchemy import Column, Connection, MetaData, String, Table, literal_column, select, text
 
 from engine.errors import StoreUnavailableError
 from engine.store.engines import Location, make_sqlite_file, reader_engine, translated, writer_engine
-from engine.store.schema import CHARTS, JOURNAL, REVISION
+from engine.store.schema import CHARTS, JOURNAL, REVISION, entry, outcome
 
 _SIDES: Final = (JOURNAL, CHARTS)
 _LOCK: Final = 0x48414E44_4D
@@ -35,6 +35,7 @@ def check(location: Location) -> None:
     """Raises StoreUnavailableError when this code can't work with the store as it is."""
     revisions = current(location)
     if None in revisions.values():
+        _check_whole(location)
         raise StoreUnavailableError("the store is not there yet: `handoff run` or `handoff db migrate` makes it")
     if any(revision != REVISION for revision in revisions.values()):
         raise StoreUnavailableError("the store's tables are of another version of Handoff: `handoff db migrate`")
@@ -48,6 +49,7 @@ def upgrade(location: Location) -> bool:
     """
     if all(revision == REVISION for revision in current(location).values()):
         return False
+    _check_whole(location)
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
@@ -70,6 +72,40 @@ def upgrade(location: Location) -> bool:
         finally:
             engine.dispose()
     return True
+
+
+def _check_whole(location: Location) -> None:
+    """Raises StoreUnavailableError when one side is gone and the other is in use.
+
+    Made anew it would be empty: without the charts everything would be processed and delivered a second time, without
+    the journal its ids would be given again. A first start that was cut off leaves a journal without entries.
+    """
+    journal, charts = _look(location, JOURNAL), _look(location, CHARTS)
+    gone: str | None = None
+    if charts is None and journal:
+        gone = CHARTS
+    if journal is None and charts is not None:
+        gone = JOURNAL
+    if gone is not None:
+        what = str(location.file(gone)) if location.is_sqlite else f"the schema {gone}"
+        raise StoreUnavailableError(
+            f"{what}: this half of the store is gone, and the other is there: restore both from the same backup"
+        )
+
+
+def _look(location: Location, side: str) -> bool | None:
+    """Whether anything has been stored on a side; none: it has no tables."""
+    if location.is_sqlite and not location.file(side).exists():
+        return None
+    engine = writer_engine(location, side)
+    try:
+        with translated(), engine.connect() as conn:
+            if _revision(conn, side) is None:
+                return None
+            table = entry if side == JOURNAL else outcome
+            return conn.execute(select(literal_column("1")).select_from(table).limit(1)).first() is not None
+    finally:
+        engine.dispose()
 
 
 def _revision(conn: Connection, side: str) -> str | None:

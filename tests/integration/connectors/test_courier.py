@@ -214,6 +214,24 @@ async def test_what_was_begun_when_the_last_courier_was_killed_is_held_where_twi
     assert states(store, 2) == ["held", "delivered"]
 
 
+async def test_what_another_worker_began_meanwhile_is_held_where_twice_would_harm(store: Store):
+    lab = Destination(idempotent=False)
+    made = courier(store, lab)
+    (rounds,) = made._rounds.values()
+    leases = rounds._leases
+    put(store, [item("a1", "a")])
+    async with running(made):
+        await until(lambda: states(store, 1) == ["delivered"])  # it has looked for what was begun, and found nothing
+        leases._lost()  # the destination goes to another worker, which dies, and comes back before the next look
+        put(store, [item("b1", "b")])
+        store.charts_ledger.write_now(lambda conn: store.outbox.start(conn, 2, SystemClock().now()))
+        leases.take()
+        made.wake()
+        await until(lambda: states(store, 2)[1] != "pending")
+    assert states(store, 2) == ["delivered", "held"]
+    assert lab.got == ["a1"]
+
+
 async def test_what_was_begun_is_sent_again_to_an_idempotent_destination(store: Store):
     put(store, [item("a1", "a")])
     await store.charts_ledger.write(lambda conn: store.outbox.start(conn, 1, SystemClock().now()))

@@ -503,6 +503,46 @@ async def test_a_reload_that_is_asked_for_during_the_start_comes_after_it(folder
     assert last.number <= 2, "who asks twenty times is answered once or twice"
 
 
+SIGNALLED_EARLY = """
+import os, signal, sys
+from pathlib import Path
+import aiorun
+from engine import bootstrap
+listen = aiorun._set_signal_handlers
+def too_early(handler):
+    os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+    listen(handler)
+aiorun._set_signal_handlers = too_early
+sys.exit(bootstrap.run_daemon(Path(sys.argv[2]), announce=lambda status: print(status.state, flush=True)))
+"""
+
+
+def signalled_early(folder: Folder, name: str) -> subprocess.Popen[str]:
+    """A daemon that gets a signal before its event loop runs."""
+    command = [sys.executable, "-c", SIGNALLED_EARLY, name, str(folder.config)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_word_to_stop_that_comes_before_the_event_loop_runs_is_not_lost(folder: Folder) -> None:
+    with signalled_early(folder, "SIGTERM") as process:
+        try:
+            said, logged = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert (process.returncode, said) == (0, "")
+    assert "daemon stopped" in logged
+
+
+def test_a_word_to_reload_that_comes_before_the_event_loop_runs_is_heard_after_the_start(folder: Folder) -> None:
+    with signalled_early(folder, "SIGHUP") as process:
+        assert process.stderr is not None
+        events = iter(process.stderr.readline, "")
+        assert any("configuration loaded" in line for line in events)
+        process.terminate()
+        said, _ = process.communicate(timeout=30)
+    assert (process.returncode, said) == (0, "running\n")
+
+
 async def test_a_stop_during_a_reload_gives_the_reload_up(folder: Folder, start: StartDaemon) -> None:
     daemon = await start()
     await ready(daemon)
@@ -611,9 +651,9 @@ async def test_a_daemon_that_is_killed_takes_its_workers_with_it_and_another_one
     first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
         status = await asyncio.to_thread(wait_for_status, folder)
-        await asyncio.sleep(0.5)
-        workers = [int(pid) for pid in Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()]
-        assert len(workers) == 2
+        children_of_it = Path(f"/proc/{first.pid}/task/{first.pid}/children")
+        await eventually(lambda: len(children_of_it.read_text().split()) == 2)
+        workers = [int(pid) for pid in children_of_it.read_text().split()]
     finally:
         first.kill()
     second = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -621,7 +661,7 @@ async def test_a_daemon_that_is_killed_takes_its_workers_with_it_and_another_one
         first.wait()
         again = await asyncio.to_thread(wait_for_status, folder)
         assert (status.pid, again.pid) == (first.pid, second.pid)
-        assert not any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers)
+        assert not any(map(alive, workers))
         sender = await Sender.to(again.channels[0].port)
         assert code(await sender.exchange(adt("1"))) == "AA"
         sender.abort()
@@ -633,10 +673,18 @@ async def test_a_daemon_that_is_killed_takes_its_workers_with_it_and_another_one
             process.stdout.close()
 
 
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def wait_for_status(folder: Folder) -> Status:
+    configuration = folder.load()
     until = time.monotonic() + 30
     while time.monotonic() < until:
-        status = running_status(folder.load())
+        status = running_status(configuration)
         if status is not None:
             return status
         time.sleep(0.02)
@@ -725,13 +773,16 @@ async def test_beyond_loopback_the_status_is_not_an_old_one(
     await sender.exchange(adt("1"))
     configuration = folder.load()
 
-    def connections() -> int:
-        status = running_status(configuration)
-        return status.channels[0].connections if status is not None else 0
+    async def shown(connections: int) -> None:
+        async with asyncio.timeout(10):
+            while True:
+                status = await asyncio.to_thread(running_status, configuration)
+                if status is not None and status.channels[0].connections == connections:
+                    return
 
-    await eventually(lambda: connections() == 1)
+    await shown(1)
     sender.abort()
-    await eventually(lambda: connections() == 0)
+    await shown(0)
 
 
 @one_loop

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
@@ -15,7 +17,7 @@ from engine.clock import FixedClock
 from engine.domain.message import AckCode, AckState, EntryState, Receipt
 from engine.domain.outcome import Outcome
 from engine.domain.partition import ALL_PARTITIONS
-from engine.errors import CursorMovedError, LeaseLostError
+from engine.errors import CursorMovedError, LeaseLostError, StoreUnavailableError
 from engine.hl7v2.header import read_header
 from engine.hl7v2.ordering import ordering_key
 from engine.pipeline.channel import CompiledConfiguration
@@ -25,7 +27,7 @@ from engine.runtime.acceptance import summarize
 from engine.runtime.processor import Processor
 from engine.runtime.worker import Tally
 from engine.settings import Snapshot, load
-from engine.store import Store, counts
+from engine.store import Store, counts, engines
 
 CHANNEL = "main-campus"
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -322,3 +324,26 @@ def test_messages_of_one_patient_are_worked_on_in_their_order_by_however_many_wo
     assert {patient: place.room if place else None for patient, place in rooms.items()} == {
         f"P{number % 7}": str(number) for number in range(63, 70)
     }
+
+
+def test_a_process_that_stood_still_inside_a_transaction_costs_no_message(
+    postgresql_site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has cut its session off meanwhile. That is nobody's fault, least of all the message's."""
+    monkeypatch.setattr(engines, "_IDLE_IN_TRANSACTION_MS", 200)
+    bench = Bench(postgresql_site.open("tool"))
+    bench.receive(adt("A01", "P1", 1))
+    recorder = type(bench.store.recorder)
+    record, pauses = recorder.record, iter([0.6])
+
+    def slow(self: object, conn: Connection, *rest: object, **more: object) -> None:
+        conn.execute(text("SELECT 1"))
+        time.sleep(next(pauses, 0))
+        record(self, conn, *rest, **more)  # type: ignore[arg-type]  # as it came
+
+    monkeypatch.setattr(recorder, "record", slow)
+    processor = bench.processor()
+    with pytest.raises(StoreUnavailableError):
+        processor.step()
+    finish(processor)
+    assert bench.states() == {1: EntryState.PROCESSED}

@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import text
 from store_builders import NOW, append, receipt
 
-from engine.store.days import AHEAD_DAYS, partition_name, prepare_days
+from engine.errors import StoreUnavailableError
+from engine.store.days import AHEAD_DAYS, partition_name, prepare_days, prepare_days_apart
 from engine.store.schema import day_of
 
 
@@ -82,3 +83,16 @@ def test_a_single_payload_is_looked_for_in_its_day_only(store):
         ).scalars()
         looked_at = [line for line in plan if "payload_" in line and "never executed" not in line]
     assert len(looked_at) == 1, looked_at
+
+
+def test_a_dump_that_reads_the_whole_journal_costs_the_preparation_and_no_message(store):
+    ledger = store.journal_ledger
+    with store.reader() as dump:
+        dump.execute(text("SELECT count(*) FROM journal.payload"))
+        with pytest.raises(StoreUnavailableError):
+            prepare_days_apart(store.location, NOW)
+        assert ledger._conn is None, "the journal's own writer had nothing to do with it"
+        append(store, receipt(store.keys, "1"))
+    append(store, receipt(store.keys, "2"))
+    assert [entry.summary.control_id for entry in entries(store)] == ["1", "2"]
+    assert len(prepare_days_apart(store.location, NOW)) == AHEAD_DAYS, "today's are in the default partition"

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from engine.domain.partition import ALL_PARTITIONS
-from engine.errors import LeaseLostError, StoreUnavailableError
+from engine.errors import LeaseLostError, StoreError, StoreUnavailableError
 from engine.store import leases as leases_module
 from engine.store.leases import Leases, database_leases, file_leases
 
@@ -159,6 +159,8 @@ def test_a_destination_in_use_is_kept_until_the_use_ends(members):
         members.round()
         with second.destination(name) as taken_away:
             assert not taken_away
+        with first.destination(name) as another_use:
+            assert not another_use, "or one that is always in use would never be let go of"
     members.round()
     assert owners(members, name) == ["b"]
 
@@ -179,6 +181,20 @@ def test_a_worker_whose_session_is_gone_can_write_for_nothing_until_it_has_taken
     ledger.write_now(lambda conn: first.check(conn, {1, 2}))
 
 
+def test_what_another_is_to_have_cannot_be_written_for_while_its_lock_is_still_held(members):
+    first, second = members.join("a"), members.join("b")
+    members.round("a")
+    second.beat()
+    first.beat()
+    leaving = first._let_go()  # what a write in the same transaction as the release would be checked against
+    assert leaving
+    with pytest.raises(LeaseLostError):
+        members.stores["a"].charts_ledger.write_now(lambda conn: first.check(conn, {min(leaving)}))
+    second.beat()
+    second.take()
+    assert second.partitions == frozenset()
+
+
 def test_what_is_not_held_cannot_be_written_for(members):
     first = members.join("a")
     members.join("b")
@@ -192,6 +208,7 @@ def test_a_worker_that_hangs_is_fenced_and_its_share_taken_over(members, monkeyp
     first, second = members.join("a"), members.join("b")
     members.round()
     time.sleep(0.5)
+    second.beat()
     monkeypatch.setattr(leases_module, "STALE_SECONDS", 0.4)
     second.beat()  # a has not been heard of for longer than that
     monkeypatch.undo()
@@ -206,6 +223,125 @@ def test_a_worker_that_hangs_is_fenced_and_its_share_taken_over(members, monkeyp
     members.round()
     assert first.partitions | second.partitions == ALL_PARTITIONS
     assert not first.partitions & second.partitions
+
+
+def test_who_was_away_himself_ends_nobodys_session(members, monkeypatch):
+    """The database stood still, or was cut off from everybody: all look stale to whoever comes back first."""
+    first, second = members.join("a"), members.join("b")
+    members.round()
+    shares = first.partitions, second.partitions
+    time.sleep(0.5)
+    monkeypatch.setattr(leases_module, "STALE_SECONDS", 0.4)
+    second.beat()
+    first.beat()
+    second.beat()
+    for name, leases in members.leases.items():
+        members.stores[name].charts_ledger.write_now(lambda conn, leases=leases: leases.check(conn, leases.partitions))
+    monkeypatch.undo()
+    members.round()
+    assert (first.partitions, second.partitions) == shares
+
+
+def test_a_clock_that_goes_back_keeps_no_dead_worker_alive(members, monkeypatch):
+    """A standby whose clock is an hour behind takes over; worker a has died with its machine meanwhile."""
+    members.join("a")
+    second = members.join("b")
+    members.round()
+    members.end_session("a")
+    members.stores["b"].charts_ledger.write_now(
+        lambda conn: conn.execute(text("UPDATE charts.worker SET seen_at = seen_at + 3600000000"))
+    )
+    monkeypatch.setattr(leases_module, "STALE_SECONDS", 0.4)
+    until = time.monotonic() + 10
+    while second.partitions != ALL_PARTITIONS and time.monotonic() < until:
+        members.round("b")
+        time.sleep(0.05)
+    assert second.partitions == ALL_PARTITIONS
+
+
+def test_a_destination_that_is_no_longer_wanted_is_let_go_of_when_its_use_ends(members):
+    leases = members.join("a")
+    members.round()
+    with leases.destination("lab") as ours:
+        assert ours
+        leases.wanted_destinations(["crm", "files"])  # a reload took it away while it delivers
+        members.round()
+        members.stores["a"].charts_ledger.write_now(lambda conn: leases.check_destination(conn, "lab"))
+    members.round()
+    assert owners(members, "lab") == []
+    with pytest.raises(LeaseLostError):
+        members.stores["a"].charts_ledger.write_now(lambda conn: leases.check_destination(conn, "lab"))
+    leases.wanted_destinations(SITES)
+    members.round()
+    assert owners(members, "lab") == ["a"]
+
+
+def test_nothing_is_held_by_a_session_that_the_others_do_not_know(members, monkeypatch):
+    leases = members.join("a")
+    beat, events = leases._locks.beat, []
+
+    def fails_once():
+        events.append("beat")
+        if events == ["beat"]:
+            raise StoreUnavailableError("the network dropped it")
+        return beat()
+
+    def take(conn, number):
+        if events[-1] != "take":
+            events.append("take")
+        return True
+
+    monkeypatch.setattr(leases._locks, "beat", fails_once)
+    monkeypatch.setattr(leases._locks, "take", take)
+    with pytest.raises(StoreUnavailableError):
+        leases.take()
+    assert leases.partitions == frozenset()
+    leases.take()
+    assert events == ["beat", "beat", "take"]
+
+
+async def test_leases_go_on_after_whatever_the_store_says(sqlite_site, monkeypatch):
+    monkeypatch.setattr(leases_module, "TICK_SECONDS", 0.01)
+    leases = file_leases(sqlite_site.location, 0, 1, SITES)
+    take, refusals = leases._locks.take, iter(range(2))
+
+    def refuses_at_first(conn, number):
+        if next(refusals, None) is not None:
+            raise StoreError("the store refused what was asked")
+        return take(conn, number)
+
+    monkeypatch.setattr(leases._locks, "take", refuses_at_first)
+    stopping = asyncio.Event()
+    running = asyncio.create_task(leases.run(stopping))
+    async with asyncio.timeout(10):
+        while leases.partitions != ALL_PARTITIONS:
+            await asyncio.sleep(0.01)
+    stopping.set()
+    await running
+
+
+async def test_a_database_that_stands_still_for_a_while_costs_nobody_his_session(
+    postgresql_site, postgres, monkeypatch
+):
+    monkeypatch.setattr(leases_module, "TICK_SECONDS", 0.1)
+    monkeypatch.setattr(leases_module, "STALE_SECONDS", 0.8)
+    members = Members(postgresql_site)
+    stopping = asyncio.Event()
+    running = [asyncio.create_task(members.join(name).run(stopping)) for name in "ab"]
+
+    def shares():
+        return [members.leases[name].partitions for name in "ab"]
+
+    async with asyncio.timeout(20):
+        while sorted(map(len, shares())) != [32, 32]:
+            await asyncio.sleep(0.05)
+    before = shares(), [members.leases[name]._session for name in "ab"]
+    with postgres.frozen():
+        await asyncio.sleep(1.5)
+    await asyncio.sleep(1.0)
+    assert (shares(), [members.leases[name]._session for name in "ab"]) == before
+    stopping.set()
+    await asyncio.gather(*running)
 
 
 async def test_running_leases_take_over_by_themselves(postgresql_site):

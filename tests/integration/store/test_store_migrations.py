@@ -38,6 +38,22 @@ def test_a_store_that_is_not_there_cannot_be_opened(empty_site):
         empty_site.open("tool")
 
 
+@pytest.mark.parametrize("gone", [CHARTS, JOURNAL])
+@pytest.mark.parametrize("how", ["removed", "emptied"])
+def test_a_half_that_is_gone_is_not_made_anew_beside_the_other(sqlite_site, gone, how):
+    store = sqlite_site.open("tool")
+    append(store, receipt(store.keys))
+    store.close()
+    file = sqlite_site.location.file(gone)
+    for path in file.parent.glob(f"{file.name}*"):
+        path.unlink()
+    if how == "emptied":
+        file.touch(0o600)
+    for use in (migrations.upgrade, migrations.check):
+        with pytest.raises(StoreUnavailableError, match=f"{file.name}: this half of the store is gone"):
+            use(sqlite_site.location)
+
+
 @pytest.mark.parametrize("side", [JOURNAL, CHARTS])
 def test_a_store_of_a_later_version_is_neither_opened_nor_changed(empty_site, side):
     migrations.upgrade(empty_site.location)

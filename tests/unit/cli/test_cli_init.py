@@ -17,6 +17,22 @@ def test_init_makes_a_site_that_check_finds_good(tmp_path: Path) -> None:
     assert app.run(["check", "--config", str(tmp_path / "site" / "config.yaml")]) == 0
 
 
+def test_init_says_the_next_command_as_it_can_be_typed_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = tmp_path / "venv/bin/handoff"
+    command.parent.mkdir(parents=True)
+    command.touch(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["venv/bin/handoff"])
+    monkeypatch.setenv("PATH", "/nowhere")
+    app.run(["init", "a site"])
+    assert f"Now: cd 'a site' && {command} run" in capsys.readouterr().err
+    monkeypatch.setenv("PATH", str(command.parent))
+    app.run(["init", "another"])
+    assert "Now: cd another && handoff run" in capsys.readouterr().err
+
+
 def test_init_keeps_the_keys_and_the_data_to_their_owner(tmp_path: Path) -> None:
     app.run(["init", str(tmp_path / "site")])
     assert stat.S_IMODE((tmp_path / "site/var/keys.json").stat().st_mode) == 0o600

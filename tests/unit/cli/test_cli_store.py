@@ -162,6 +162,25 @@ def test_a_message_is_shown_with_its_text_only_when_revealed(stocked: Site) -> N
     assert shown["deliveries"][0]["payload"]["patient"]["key"] == KEY
 
 
+def test_a_withdrawn_score_is_called_so_and_masked(stocked: Site) -> None:
+    for event in ("A13", "A11"):  # neither the discharge nor the stay has been
+        stocked.receive(
+            f"MSH|^~\\&|EHR|MAIN|||20261112||ADT^{event}|{event}|P|2.5.1\rEVN|{event}|20261112\r"
+            "PID|1||558181838^^^MRN^MR\rPV1|1|I|||||||||||||||||V90001\r".encode()
+        )
+    stocked.process()
+    withdrawn = [
+        (entry["id"], item["payload"]["score"]["model"])
+        for entry in stocked.json("messages", "list")
+        for item in stocked.json("messages", "show", str(entry["id"]))["deliveries"]
+        if item["payload"].get("withdrawn")
+    ]
+    assert {model for _, model in withdrawn} == {"lace", "seed"}
+    shown = stocked.run("messages", "show", str(withdrawn[0][0])).out
+    assert "upsert_score lace withdrawn to files" in shown
+    assert seen(shown) == []
+
+
 def test_control_characters_of_a_message_do_not_reach_the_terminal(bare: Site) -> None:
     bare.receive(b"MSH|^~\\&|E|M|||2026||ADT^A08|\x1b[2Jgone|P|2.5.1\rPID|1\r")
     assert "\x1b" not in bare.run("messages", "list").out

@@ -53,6 +53,10 @@ def test_the_watchdog_is_told_twice_in_its_time_and_only_by_the_process_it_watch
     assert Systemd({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}).watchdog_seconds is None
 
 
+def test_a_watchdog_without_a_limit_is_none() -> None:
+    assert Systemd({"WATCHDOG_USEC": "0"}).watchdog_seconds is None
+
+
 def test_a_child_never_speaks_for_the_daemon() -> None:
     environ = {"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1", "LISTEN_PID": "1", "LISTEN_FDS": "1",
                "LISTEN_FDNAMES": "a", "PATH": "/bin"}  # fmt: skip

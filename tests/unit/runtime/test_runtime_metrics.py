@@ -57,6 +57,24 @@ def test_what_the_worker_reports_is_added_up_over_its_lives() -> None:
     assert found["handoff_build_info{version=1.2.3}"] == 1
 
 
+def test_what_several_workers_did_adds_up_and_what_waits_is_told_by_one_of_them() -> None:
+    metrics = Metrics("1")
+    metrics.hear(hints.Report(processed={"adt": {"processed": 2}}, pending={"adt": 7}, outbox={"crm": {"held": 1}}))
+    for count in (3, 4):
+        metrics.hear(hints.Report(processed={"adt": {"processed": count}}))
+    found = samples(metrics)
+    assert found["handoff_entries_processed_total{channel=adt,state=processed}"] == 9
+    assert found["handoff_entries_pending{channel=adt}"] == 7
+    assert found["handoff_outbox{destination=crm,state=held}"] == 1
+
+
+def test_what_waits_is_not_told_while_nobody_looks() -> None:
+    metrics = Metrics("1")
+    metrics.hear(hints.Report(pending={"adt": 7}, outbox={"crm": {"held": 1}}))
+    metrics.queues_known = lambda: False
+    assert not [name for name in samples(metrics) if name.startswith(("handoff_entries_pending", "handoff_outbox"))]
+
+
 def test_a_spread_counts_cumulatively_and_a_value_on_a_bound_belongs_to_it() -> None:
     spread = Spread((1, 2, 4))
     for value in (0.5, 1, 1.5, 4, 100):

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from engine.runtime.status import DaemonRunningError, Status, StatusFile, request_reload, running_status
+from engine.runtime.status import (
+    DaemonRunningError,
+    LastReload,
+    ReloadResult,
+    Status,
+    StatusFile,
+    request_reload,
+    running_status,
+)
 from engine.settings import Configuration, Snapshot, load
 
 
@@ -58,6 +70,23 @@ def test_the_file_of_a_daemon_that_was_killed_is_not_believed(configuration: Con
     assert StatusFile(path).take()
 
 
+def test_a_daemon_that_starts_is_not_taken_for_the_one_that_was_killed_before_it(
+    configuration: Configuration, path: Path
+) -> None:
+    """Its pid may be another program's by now, and a reload would send that one a signal."""
+    file = StatusFile(path)
+    file.take()
+    file.write(status())
+    old = path.read_bytes()
+    file.remove()
+    path.write_bytes(old)
+    starting = StatusFile(path)
+    assert starting.take()
+    assert running_status(configuration) is None
+    assert request_reload(configuration) is None
+    starting.remove()
+
+
 def test_a_second_daemon_is_refused(path: Path) -> None:
     first = StatusFile(path)
     assert first.take()
@@ -93,6 +122,42 @@ def test_a_folder_that_cannot_be_written_costs_the_file_only(tmp_path: Path) -> 
     assert file.take() is False
     file.write(status())
     file.remove()
+
+
+def test_a_full_disk_leaves_one_unfinished_file_at_most(path: Path) -> None:
+    file = StatusFile(path)
+    assert file.take()
+    file.write(status())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        for state in ("starting", "stopping", "stopped"):
+            file.write(status(state))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert b"running" in path.read_bytes()
+    assert len([entry for entry in path.parent.iterdir() if entry.name.startswith(".")]) <= 1
+    file.remove()
+
+
+def test_what_became_of_a_reload_by_signal_is_read_from_the_file(configuration: Configuration, path: Path) -> None:
+    """The daemon's console does not answer (it may be bound beyond loopback): a refusal must not look like success."""
+    file = StatusFile(path)
+    file.take()
+    running = msgspec.structs.replace(status(), pid=os.getpid())
+    file.write(running)
+    answers = iter([LastReload(number=1, ok=True), LastReload(number=2, ok=False, problems=("config.yaml:1:1: no",))])
+
+    def reload(*_: object) -> None:
+        file.write(msgspec.structs.replace(running, last_reload=next(answers), config_version="v2"))
+
+    before = signal.signal(signal.SIGHUP, reload)
+    try:
+        assert request_reload(configuration) == ReloadResult(ok=True, config_version="v2")
+        assert request_reload(configuration) == ReloadResult(ok=False, problems=("config.yaml:1:1: no",))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+        file.remove()
 
 
 def test_a_reader_never_sees_half_a_file(path: Path) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from typing import Any
 
-from engine.runtime.tasks import keep, tolerate_connections
+import pytest
+
+from engine.runtime.tasks import apart, keep, tolerate_connections
 
 
 class Stops:
@@ -46,3 +50,26 @@ async def test_what_goes_wrong_with_one_connection_does_not_stop_the_daemon() ->
     assert stops.told == []
     loop.call_exception_handler({"message": "x", "exception": ValueError("x")})
     assert len(stops.told) == 1
+
+
+async def test_work_apart_gives_its_result_or_raises_what_it_raised() -> None:
+    assert await apart(lambda: 7, "seven") == 7
+    with pytest.raises(ZeroDivisionError):
+        await apart(lambda: 1 // 0, "a defect")
+
+
+def test_work_apart_that_hangs_keeps_no_process_from_ending() -> None:
+    program = """
+import asyncio, time
+from engine.runtime.tasks import apart
+
+async def main():
+    try:
+        await asyncio.wait_for(apart(lambda: time.sleep(60), "hangs"), 0.1)
+    except TimeoutError:
+        print("gave up")
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("gave up\n", "")

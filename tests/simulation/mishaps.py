@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from simulation.database import Database, Observed, Session
 from simulation.destinations import Destination, Troubles
 from simulation.nodes import Cluster
-from simulation.world import Process, World
+from simulation.world import Machine, Process, World
 
 from engine.runtime import hints
 
@@ -35,7 +35,7 @@ class Plan:
     """So long things go wrong; then all must come right."""
 
 
-class Faults:
+class Mishaps:
     def __init__(self, world: World, plan: Plan) -> None:
         random = self._random = world.random
         self._world = world
@@ -89,11 +89,8 @@ class Faults:
             partial=some(0.1), permanent=some(0.01, 0.05), slow=some(0.1, 0.5),
         )  # fmt: skip
 
-    def _jump(self, machine: object) -> None:
+    def _jump(self, machine: Machine) -> None:
         """A clock is set: a little, or by hours and back later."""
-        from simulation.world import Machine
-
-        assert isinstance(machine, Machine)
         random = self._random
         seconds = random.choice([-4.0, -1.0, 2.0, 5.0, 3 * 3600.0])
         machine.offset_seconds += seconds
