@@ -361,7 +361,7 @@ class Snapshot:
             root = base / folder
             if not root.is_dir():
                 raise SettingsError((Problem(config.name, 1, 1, "", f"the folder {folder} does not exist"),))
-            for path in sorted(root.rglob("*.yaml")):
+            for path in _yaml_files(root):
                 if not path.name.endswith(".test.yaml"):
                     name = path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
                     files[name] = _read(path, name)
@@ -483,6 +483,16 @@ def _timeout_problems(document: Document, site: Site) -> Iterator[Problem]:
             path = ("destinations", name, "timeout_seconds")
             needed = f"a call of {seconds:g} s needs shutdown_seconds_max: {seconds * 2:g} (it is"
             yield document.problem(path, f"{needed} {site.shutdown_seconds_max:g}), so that a stop can wait for it")
+
+
+def _yaml_files(root: Path) -> list[Path]:
+    """Those below a folder. Raises SettingsError for a folder that can't be read: nothing in it would be nothing."""
+
+    def refuse(error: OSError) -> None:
+        raise SettingsError((Problem(str(error.filename), 1, 1, "", f"can't be read: {error.strerror}"),)) from None
+
+    walk = os.walk(root, onerror=refuse)
+    return sorted(Path(folder, name) for folder, _, names in walk for name in names if name.endswith(".yaml"))
 
 
 def _read(path: Path, name: str) -> str:

@@ -49,7 +49,7 @@ def try_(cli: Cli, channel: str, files: tuple[Path, ...], charts: bool, reveal: 
     from engine.bootstrap import compile_site, open_keys
     from engine.cli.show import View
     from engine.domain.chart import Charts
-    from engine.errors import KeyMissingError
+    from engine.errors import KeyFileError, KeyMissingError
     from engine.pipeline.channel import compile_configuration
 
     wish = reveal_of(reveal, reason)
@@ -71,7 +71,7 @@ def try_(cli: Cli, channel: str, files: tuple[Path, ...], charts: bool, reveal: 
         configuration = cli.configuration()
         try:
             compiled = compile_site(configuration, open_keys(configuration))
-        except KeyMissingError:  # ids and idempotency keys then differ from the daemon's, and nothing else
+        except (KeyMissingError, KeyFileError):  # then only ids and idempotency keys differ from the daemon's
             compiled = compile_configuration(configuration, _unkeyed)
         trial = _Trial(_channel(compiled.channels, channel), datetime.now(UTC))
         trial.prepare(payloads, None)

@@ -19,7 +19,7 @@ from typing import Final, Literal
 import msgspec
 
 from engine.domain.record import Record
-from engine.errors import HandoffError
+from engine.errors import HandoffError, StoreUnavailableError
 from engine.settings import Configuration
 
 _NAME: Final = "handoff.status.json"
@@ -153,7 +153,7 @@ class StatusFile:
 
 
 def running_status(configuration: Configuration) -> Status | None:
-    """The daemon's status as it is now, none when it does not run.
+    """The daemon's status as it is now, none when it does not run. Raises StoreUnavailableError when we may not know.
 
     Asked from the daemon itself; when its console does not answer, as it wrote it some seconds ago.
     """
@@ -233,8 +233,11 @@ def _is_held(path: Path) -> bool:
         handle = os.open(_lock_path(path), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
-    except OSError:
-        return path.exists()  # another user's: believe the file
+    except OSError as error:
+        try:
+            return path.exists()  # another user's: believe the file
+        except OSError:
+            raise StoreUnavailableError(f"{path.parent} can't be looked into: {error.strerror}") from None
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from site_with_store import Site
+
+from engine.errors import SettingsError, StoreUnavailableError
+from engine.runtime.status import running_status
+from engine.settings import Snapshot, load
 
 CHANNEL = "channels/main-campus.yaml"
 
@@ -111,3 +120,48 @@ def test_entries_are_replayed_under_a_configuration_whose_node_name_stood_elsewh
     assert bare.json("replay", "--config-as-of", "then")["entries"] == [2]
     bare.process()
     assert [entry["state"] for entry in bare.json("messages", "list")] == ["processed", "processed"]
+
+
+# --- what may not be read --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(bare: Site) -> Iterator[Path]:
+    """A copy of the site in a folder that everybody may enter."""
+    with tempfile.TemporaryDirectory(prefix="handoff-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(shutil.copytree(bare.folder, Path(folder) / "site"))
+
+
+@contextmanager
+def as_somebody_else() -> Iterator[None]:
+    """Root may read everything."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_a_folder_of_channels_that_may_not_be_read_is_not_taken_for_an_empty_one(elsewhere: Path) -> None:
+    (elsewhere / "channels").chmod(0)
+    try:
+        with as_somebody_else(), pytest.raises(SettingsError) as caught:
+            Snapshot.read(elsewhere / "config.yaml")
+    finally:
+        (elsewhere / "channels").chmod(0o755)
+    (problem,) = caught.value.problems
+    assert (problem.file, problem.message) == (str(elsewhere / "channels"), "can't be read: Permission denied")
+
+
+def test_a_daemon_that_one_may_not_know_of_is_not_taken_for_none(elsewhere: Path) -> None:
+    configuration = load(Snapshot.read(elsewhere / "config.yaml"))
+    (elsewhere / "var").chmod(0)
+    try:
+        with as_somebody_else(), pytest.raises(StoreUnavailableError, match="can't be looked into"):
+            running_status(configuration)
+    finally:
+        (elsewhere / "var").chmod(0o700)
