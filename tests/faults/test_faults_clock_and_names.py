@@ -59,7 +59,7 @@ def test_what_waits_in_the_outbox_does_not_wait_for_a_clock_that_went_back(
     eventually(lambda: "destination failed" in events(daemon))
     machine.clock_is_ahead(-DAY_SECONDS)
     outbox.unlink()
-    [row] = daemon.settled(seconds=30)
+    [row] = daemon.settled()
     assert (row["deliveries"]["delivered"], row["balanced"]) == (4, True)
     assert daemon.stop() == 0
 
@@ -78,7 +78,7 @@ def test_a_daemon_that_starts_with_an_earlier_clock_delivers_what_waits(
     outbox.unlink()
     machine.clock_is_ahead(0)
     daemon = make_daemon(site, machine.environment(site.folder / "var"))
-    [row] = daemon.settled(seconds=30)
+    [row] = daemon.settled()
     assert (row["deliveries"]["delivered"], row["balanced"]) == (4, True)
     assert daemon.stop() == 0
 

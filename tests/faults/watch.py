@@ -53,7 +53,7 @@ def events(daemon: Daemon) -> set[str]:
     return {line["event"] for line in log(daemon)}
 
 
-def eventually(condition: Callable[[], Any], *, seconds: float = 30) -> Any:
+def eventually(condition: Callable[[], Any], *, seconds: float = 60) -> Any:
     """Wait for a condition; what it says in the end."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

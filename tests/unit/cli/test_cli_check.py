@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +27,12 @@ def edit(site: Site, file: str, pattern: str, replacement: str) -> None:
     text, count = re.subn(pattern, replacement, path.read_text(), count=1)
     assert count == 1, f"{pattern!r} is not in {file}"
     path.write_text(text)
+
+
+def run_daemon(site: Site) -> subprocess.CompletedProcess[str]:
+    """As a process of its own: it sets up signals."""
+    command = [sys.executable, "-P", "-m", "engine", "run", "--config", str(site.config)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize(
@@ -55,10 +63,12 @@ def test_a_problem_is_said_once_in_words_and_at_its_place(
 
 def test_what_check_finds_is_why_the_daemon_does_not_start(bare: Site) -> None:
     edit(bare, "config.yaml", "url: sqlite.*", "url: 'postgresql+psycopg://h:x/d'")
-    for command in ("run", "ledger", "db status", "check"):
+    for command in ("ledger", "db status", "check"):
         done = bare.run(*command.split())
         assert done.code == (1 if command == "check" else 78)
         assert "config.yaml:6:3: store.url" in done.out + done.err
+    daemon = run_daemon(bare)
+    assert (daemon.returncode, "config.yaml:6:3: store.url" in daemon.stderr) == (78, True)
 
 
 # --- files for TLS ---------------------------------------------------------------------------------------------------
@@ -77,7 +87,7 @@ def test_a_file_for_tls_that_is_not_there_is_a_problem_of_the_configuration(bare
     assert problem["file"] == CHANNEL
     assert problem["key"] == "listen.tls.key"
     assert "tls/server.key can't be read: No such file" in problem["message"]
-    assert bare.run("run").code == 78
+    assert run_daemon(bare).returncode == 78
 
 
 def test_files_for_tls_that_are_none_are_a_problem_of_the_configuration(bare: Site) -> None:
