@@ -10,7 +10,7 @@ SOURCES := engine tests
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run demo test fuzz check format bench bench-all bench-report schemas lock
+.PHONY: help setup run demo test fuzz soak check format bench bench-all bench-report schemas lock
 
 help:
 	@echo 'make run      set up, initialise what is missing, start the daemon'
@@ -19,6 +19,7 @@ help:
 	@echo 'make check    format, lint, types, import layers'
 	@echo 'make bench    the benchmark of this machine (make bench-all: everything, with the report)'
 	@echo 'make fuzz     look for inputs that break something, for SECONDS=60'
+	@echo 'make soak     an hour of kills, faults, simulation and fuzz; the report is docs/soak.md'
 	@echo 'make setup    only the set-up; the command is then $(BIN)/handoff'
 	@echo 'make format, make schemas, make lock     rewrite formatting, docs/schemas, lock files'
 
@@ -55,6 +56,11 @@ FUZZ ?=
 
 fuzz: $(VENV)/.fuzz
 	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS) $(FUZZ)
+
+# The tests that kill, starve and simulate, again and again with new seeds; writes docs/soak.md.
+soak: SECONDS = 3600
+soak: $(VENV)/.fuzz
+	$(BIN)/python -m tests.soak.run --seconds $(SECONDS) $(SOAK_ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check $(SOURCES)

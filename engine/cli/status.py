@@ -105,7 +105,7 @@ def human_status(shown: Status) -> str:
     since = f" since {clock_time(shown.started_at)}" if shown.started_at else ""
     lines = [f"{shown.node}: {shown.state}" + (f", pid {shown.pid}{since}" if shown.pid else "")]
     if shown.trouble:
-        lines.append(f"not ready: {', '.join(shown.trouble)}")
+        lines.append(f"{'trouble' if shown.ready else 'not ready'}: {', '.join(shown.trouble)}")
     if shown.last_reload is not None and not shown.last_reload.ok:
         lines += ["The last reload was refused, the configuration before it is in force:", *shown.last_reload.problems]
     rows = [(item.name, item.mode, f"{item.host}:{item.port}", item.connections) for item in shown.channels]

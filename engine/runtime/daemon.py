@@ -65,6 +65,8 @@ _STORE_SECONDS_MAX: Final = 5.0
 _LEAVING_SECONDS_MAX: Final = 5.0
 _RELOADS_WAITING_MAX: Final = 2
 """One that is under way, and one more that will read the configuration after it."""
+_NOT_READY: Final = frozenset({"store-not-writable", "disk-almost-full", "node-name-taken"})
+"""Troubles with which no message should come here."""
 _NEEDS_RESTART: Final = ("node", "store", "console", "shutdown_seconds_max", "workers")
 
 
@@ -446,7 +448,7 @@ class Daemon:
             ),
             console=self._console,
             workers=self._workers.status,
-            ready=self._running and not trouble,
+            ready=self._running and _NOT_READY.isdisjoint(trouble),
             trouble=trouble,
             config_version=self._configuration.snapshot.version,
             started_at=self._started_at,
@@ -454,7 +456,7 @@ class Daemon:
         )
 
     def _trouble(self) -> tuple[str, ...]:
-        """Why nobody should rely on us now: the store can't be written, or the worker does not stay alive."""
+        """What keeps us from storing (`_NOT_READY`), or from working on what is stored."""
         trouble: list[str] = []
         if not self.metrics.store_writable or not self._store_answers:
             trouble.append("store-not-writable")

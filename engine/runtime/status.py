@@ -75,8 +75,10 @@ class Status(Record, frozen=True, kw_only=True):
     console: ConsoleStatus | None
     workers: tuple[WorkerStatus, ...] = ()
     ready: bool = False
+    """It accepts and stores what senders send."""
     trouble: tuple[str, ...] = ()
-    """Why it is not ready, as stable codes."""
+    """What is wrong, as stable codes. With a worker's trouble it is still ready: what is stored is worked on later, here
+    or by another node, and sending it elsewhere would not change that."""
     config_version: str | None = None
     started_at: datetime | None = None
     last_reload: LastReload | None = None

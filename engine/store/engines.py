@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -101,8 +101,24 @@ def writer_engine(location: Location, side: str) -> Engine:
                 " WHERE current_setting('synchronous_commit') IN ('off', 'local')"
             )
         connection.commit()
+        connection.add_notice_handler(lambda notice: _note_warning(connection, notice))
 
     return engine
+
+
+def _note_warning(connection: Any, notice: Any) -> None:
+    if notice.severity_nonlocalized == "WARNING":
+        connection.handoff_warned = True
+
+
+def committed_with_warning(conn: Connection) -> bool:
+    """Whether PostgreSQL warned in this session, and so may have ended a commit before its standbys had it.
+
+    That is what it does when the wait for them is cancelled (by a `statement_timeout`, by an operator): the commit
+    succeeds, and all that tells it from others is a warning ("canceling wait for synchronous replication"). No
+    transaction of ours gives any other.
+    """
+    return getattr(conn.connection.driver_connection, "handoff_warned", False)
 
 
 def reader_engine(location: Location) -> Engine:

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlcipher3 import dbapi2 as sqlite_driver
 
 from engine.errors import StoreUnavailableError
-from engine.store.engines import translated
+from engine.store.engines import committed_with_warning, translated
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -190,6 +190,9 @@ class Ledger:
                 for index, unit in enumerate(units):
                     if unit.work is not None:
                         results[index] = unit.work(self._conn)
+            if not self._is_sqlite and committed_with_warning(self._conn):
+                # It is committed here, but a standby that takes over may not have it: to be sent again.
+                raise StoreUnavailableError("the database did not wait until its standbys had what was written")
         return results
 
     def _disconnect(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import threading
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 from harness import Daemon, Site
 from peers.postgres_cluster import PostgresCluster
+from rounds import chance
 from test_kill import admission
 
 NODES = ("north", "south", "west")
@@ -143,10 +143,12 @@ def check_nothing_lost_nothing_twice(nodes: Nodes, load: Load) -> None:
     assert max(patients.values()) == 1
 
 
-def test_three_nodes_share_the_work_and_each_may_be_killed(nodes: Nodes) -> None:
+def test_three_nodes_share_the_work_and_each_may_be_killed(
+    nodes: Nodes, record_property: Callable[[str, object], None]
+) -> None:
     nodes.start_all()
     load = Load(nodes)
-    moments = random.Random(7)
+    moments = chance("nodes")
     for name in NODES:
         time.sleep(moments.uniform(1.0, 2.0))
         nodes.daemons[name].kill()
@@ -155,6 +157,8 @@ def test_three_nodes_share_the_work_and_each_may_be_killed(nodes: Nodes) -> None
     time.sleep(1)
     load.stop()
     assert len(load.acknowledged) > 200, "the load was no load"
+    record_property("kills", len(NODES))
+    record_property("acknowledged", len(load.acknowledged))
     check_nothing_lost_nothing_twice(nodes, load)
     for daemon in nodes.daemons.values():
         assert daemon.stop() == 0
@@ -201,10 +205,12 @@ def test_two_daemons_of_one_name_are_not_allowed(nodes: Nodes) -> None:
     assert "node name north" in done.stderr
 
 
-def test_the_primary_is_killed_and_a_standby_takes_over(nodes: Nodes, cluster: PostgresCluster) -> None:
+def test_the_primary_is_killed_and_a_standby_takes_over(
+    nodes: Nodes, cluster: PostgresCluster, record_property: Callable[[str, object], None]
+) -> None:
     nodes.start_all()
     load = Load(nodes)
-    time.sleep(2)
+    time.sleep(chance("primary").uniform(1.5, 3.0))
     before = len(load.acknowledged)
     lost = cluster.primary.name
     cluster.fail_over()
@@ -214,5 +220,7 @@ def test_the_primary_is_killed_and_a_standby_takes_over(nodes: Nodes, cluster: P
         time.sleep(0.2)
     load.stop()
     assert before > 50
+    record_property("kills", 1)
+    record_property("acknowledged", len(load.acknowledged))
     check_nothing_lost_nothing_twice(nodes, load)
     cluster.rejoin(lost)

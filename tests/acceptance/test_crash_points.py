@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 from crashing.sitecustomize import POINTS
 from harness import Daemon, Site
+from rounds import chance
 from test_kill import Load, check_nothing_lost_nothing_twice
 
 CRASHING = Path(__file__).with_name("crashing")
@@ -17,12 +17,16 @@ CRASHING = Path(__file__).with_name("crashing")
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_crash_loses_nothing_and_repeats_nothing(
-    point: str, site: Site, make_daemon: Callable[..., Daemon], tmp_path: Path
+    point: str,
+    site: Site,
+    make_daemon: Callable[..., Daemon],
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     load = Load()
     for round_ in range(2):
         told = tmp_path / f"died-{round_}"
-        passes = random.Random(f"{point}{round_}").randrange(1, 30)
+        passes = chance(f"{point} {round_}").randrange(1, 30)
         daemon = make_daemon(site, {"PYTHONPATH": str(CRASHING), "HANDOFF_TEST_CRASH": f"{point}:{passes}:{told}"})
         threads = load.run(daemon)
         until = time.monotonic() + 60
@@ -35,4 +39,6 @@ def test_a_crash_loses_nothing_and_repeats_nothing(
             thread.join(timeout=30)
             assert not thread.is_alive()
     assert len(load.acknowledged) > 5, "the load was no load"
+    record_property("kills", 4)
+    record_property("acknowledged", len(load.acknowledged))
     check_nothing_lost_nothing_twice(site, make_daemon(site), load)

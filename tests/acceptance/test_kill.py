@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import threading
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from harness import Daemon, Site
+from rounds import chance
 
 ROUNDS = 20
 SENDERS = 6
@@ -77,10 +77,14 @@ def worker_pid(daemon: Daemon) -> int:
 
 @pytest.mark.parametrize(("workers", "rounds"), [(1, ROUNDS), (3, ROUNDS // 2)])
 def test_kill_9_at_random_moments_loses_nothing_and_repeats_nothing(
-    site: Site, make_daemon: Callable[[Site], Daemon], workers: int, rounds: int
+    site: Site,
+    make_daemon: Callable[[Site], Daemon],
+    record_property: Callable[[str, object], None],
+    workers: int,
+    rounds: int,
 ) -> None:
     site.edit("config.yaml", (r"(?m)^node:", f"workers: {workers}\nnode:"))
-    moments = random.Random(20260302)
+    moments = chance("kill")
     load = Load()
     for round_ in range(rounds):
         daemon = make_daemon(site)
@@ -94,6 +98,8 @@ def test_kill_9_at_random_moments_loses_nothing_and_repeats_nothing(
             thread.join(timeout=30)
             assert not thread.is_alive()
     assert len(load.acknowledged) > rounds * 10, "the load was no load"
+    record_property("kills", rounds + rounds // 4)
+    record_property("acknowledged", len(load.acknowledged))
 
     check_nothing_lost_nothing_twice(site, make_daemon(site), load)
 

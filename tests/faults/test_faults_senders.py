@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import socket
 import struct
 import threading
@@ -21,6 +20,7 @@ from conftest import MakeDaemon
 from harness import Daemon, Sender, Site
 from load import SteadyLoad
 from peers.fault_proxy import FaultProxy
+from rounds import chance
 from test_kill import admission
 from watch import eventually, memory_bytes, metric, readiness
 
@@ -202,7 +202,7 @@ def test_tiny_frames_without_end_are_all_answered_in_order_in_little_memory(
 
 def test_connections_that_are_cut_anywhere_lose_nothing_and_repeat_nothing(site: Site, daemon: Daemon) -> None:
     """Senders whose connection is reset send the message again until it is acknowledged, on a new one."""
-    dice = random.Random(20260302)
+    dice = chance("cuts")
     with FaultProxy("127.0.0.1", daemon.port()) as network:
         network.chunk_bytes = 64
         for number in range(1, 41):
@@ -228,7 +228,7 @@ def test_a_network_that_alters_bytes_breaks_nothing_and_what_was_sent_whole_is_s
     site: Site, daemon: Daemon
 ) -> None:
     """TCP's checksum lets one altered segment in some billions through. Here it is every other one."""
-    with FaultProxy("127.0.0.1", daemon.port(), seed=20260302) as network:
+    with FaultProxy("127.0.0.1", daemon.port(), seed=chance("alters").randrange(1 << 32)) as network:
         network.corrupt_share = 0.5
         network.chunk_bytes = 200
         for number in range(1, 151):

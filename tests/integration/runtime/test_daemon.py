@@ -360,7 +360,7 @@ async def test_ready_means_that_the_store_can_be_written(start: StartDaemon) -> 
     sender.abort()
 
 
-async def test_ready_means_that_the_worker_stays_alive(start: StartDaemon) -> None:
+async def test_a_worker_that_keeps_dying_is_trouble_but_messages_are_still_taken(start: StartDaemon) -> None:
     daemon = await start()
     for _ in range(3):
         await ready(daemon)
@@ -368,7 +368,7 @@ async def test_ready_means_that_the_worker_stays_alive(start: StartDaemon) -> No
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         await eventually(lambda: not daemon.metrics.worker_up())
-    assert (await get(daemon, "/readyz"))[1] == {"ready": False, "trouble": ["worker-keeps-dying"]}
+    assert await get(daemon, "/readyz") == (200, {"ready": True, "trouble": ["worker-keeps-dying"]})
     assert "handoff_worker_restarts_total 3.0" in (await get(daemon, "/metrics"))[1]
 
 
