@@ -184,9 +184,9 @@ def test_an_interrupt_shows_what_was_done_until_then(bare: Site, command: tuple[
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=_acknowledge, args=(server, acknowledged), daemon=True).start()
         named = [part.format(address=f"127.0.0.1:{server.getsockname()[1]}", file=file) for part in command]
-        process = subprocess.Popen(
-            [*ENGINE, *named], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_interrupts
-        )
+        # Tests that were started in the background ignore interrupts, and so would what they start.
+        heeding = ["env", "--default-signal=INT", *ENGINE, *named]
+        process = subprocess.Popen(heeding, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert acknowledged.wait(60)
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
@@ -195,11 +195,6 @@ def test_an_interrupt_shows_what_was_done_until_then(bare: Site, command: tuple[
     assert answered in out
     assert "Stopped" in err
     assert "Traceback" not in err
-
-
-def _heed_interrupts() -> None:
-    """Tests that were started in the background ignore them, and so would what they start."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _acknowledge(server: socket.socket, acknowledged: threading.Event) -> None:
