@@ -70,7 +70,7 @@ _GROUP_EXCHANGES_MAX: Final = 1024
 _GROUP_BYTES_MAX: Final = 16 << 20
 _GROUPS_MAX: Final = 4
 """So many groups are handed to the writer at once; the others gather."""
-_EARLY_EXCHANGES: Final = 16
+_EARLY_EXCHANGES: Final = 64
 """So many frames are a group before the round of the loop is over: the disk works while the rest is judged."""
 _MARKS_SECONDS: Final = 0.5
 """How long the states of answers wait for a group to ride on."""
