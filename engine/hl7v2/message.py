@@ -59,7 +59,7 @@ def _syntax(delimiters: Delimiters, charset: str) -> Syntax:
     return Syntax(delimiters, charset)
 
 
-class Repetition(Struct, eq=False):  # a Struct, as a segment is
+class Repetition(Struct, eq=False, gc=False):  # a Struct, as a segment is
     """One repetition of a field. `text` is as it came, escapes and delimiters included."""
 
     text: str
@@ -104,7 +104,7 @@ class Repetition(Struct, eq=False):  # a Struct, as a segment is
         raise TypeError("a repetition holds PHI and has no text form")
 
 
-class Segment(Struct, eq=False):  # a Struct because it is made in half the time, eleven times a message
+class Segment(Struct, eq=False, gc=False):  # a Struct because it is made in half the time, eleven times a message
     """One segment. `name` is in upper case; `text` is as it came, without its terminator."""
 
     name: str

@@ -79,7 +79,7 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._socket: socket.socket | None = None
         self._tls: ssl.SSLContext | None = None
-        self._arriving: dict[Connection, asyncio.Task[None]] = {}
+        self._arriving: dict[Connection, tuple[socket.socket, asyncio.Task[None]]] = {}
         self._resting: asyncio.TimerHandle | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._pass: Connection | None = None
@@ -154,8 +154,11 @@ class Listener:
         """Answer what has been received, then close every connection. Returns whether all were answered in time."""
         self.stop_accepting()
         self.draining = True
-        for task in self._arriving.values():
-            task.cancel()
+        for sock, _ in self._arriving.values():
+            # Not by cancelling: a task that has not begun would leave its socket open, and uvloop closes the transport
+            # of one that has without a word to the protocol (`connection_lost`), so that it would be waited for.
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
         for connection in list(self.connections):
             connection.drain()
         await self._empty(seconds_max)
@@ -212,7 +215,7 @@ class Listener:
             reason = "too-many"
         else:
             connection = Connection(self, address)
-            self._arriving[connection] = self._loop.create_task(self._connect(sock, connection))
+            self._arriving[connection] = sock, self._loop.create_task(self._connect(sock, connection))
             return
         self.lane.counts.connections_refused[reason] += 1
         sock.close()
@@ -374,7 +377,11 @@ class Connection(asyncio.Protocol):
         listener, counts = self._listener, self._listener.lane.counts
         listener.arrived(self)
         self._seen_at = self._loop.time()
-        if len(listener.connections) >= listener.channel.listen.connections_max or listener.draining:
+        if listener.draining:  # nothing was read of it, and nothing is owed
+            counts.connections_refused["draining"] += 1
+            transport.abort()
+            return
+        if len(listener.connections) >= listener.channel.listen.connections_max:
             counts.connections_refused["too-many"] += 1
             transport.write(listener.refuse())
             self._linger()

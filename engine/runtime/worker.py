@@ -27,6 +27,9 @@ from engine.runtime import hints
 _log = logs.get_logger()
 
 REPORT_SECONDS: Final = 1.0
+_COUNT_SHARE: Final = 0.05
+"""Of the time at most goes into counting what waits: where that is millions, a look at it takes seconds."""
+_COUNT_PAUSE_SECONDS_MAX: Final = 60.0
 _CLOSE_SECONDS_MAX: Final = 3.0
 """A store that is gone can't be taken leave of; what was to be done there falls with the process."""
 _RESTART_SECONDS_FIRST: Final = 0.2
@@ -130,8 +133,8 @@ class Assembly:
     """What the composition root made out of a configuration.
 
     services: by name; each runs until `stopping` is set and then returns. reload: takes a new configuration or raises
-    HandoffError and goes on with the old one. depths: for the report, about once a second. close: the last call.
-    leased: for the report; waits for nothing.
+    HandoffError and goes on with the old one. depths: for the report, about once a second, more rarely when it takes
+    long. close: the last call. leased: for the report; waits for nothing.
     """
 
     services: Mapping[str, Service]
@@ -271,16 +274,23 @@ class Worker:
         self._pipe.send(self.context.tally.take(depths, failing=failing, leased=leased))
 
     async def _count_forever(self) -> None:
+        loop = asyncio.get_running_loop()
         while self._assembly is not None:
+            began = loop.time()
             try:
                 self._depths = await self._assembly.depths()
             except Exception as error:  # noqa: BLE001 - a count that can't be read now can be read later
                 _log.warning("queues not counted", exc_info=error)
-            await asyncio.sleep(REPORT_SECONDS)
+            await asyncio.sleep(count_pause_seconds(loop.time() - began))
 
     def _tell_outcomes(self, entries: Sequence[int]) -> None:
         if entries:
             self._loop.call_soon_threadsafe(self._pipe.send, hints.Outcomes(entries=tuple(entries)))
+
+
+def count_pause_seconds(taken_seconds: float) -> float:
+    """Until what waits is counted again, after a count that took so long."""
+    return min(max(REPORT_SECONDS, taken_seconds / _COUNT_SHARE), _COUNT_PAUSE_SECONDS_MAX)
 
 
 def die_with_parent(parent_pid: int) -> None:

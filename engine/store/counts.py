@@ -8,9 +8,9 @@ was lost.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Table, TextClause, and_, func, literal_column, select, text
+from sqlalchemy import ColumnElement, Connection, Row, Table, and_, func, literal_column, select, text
 
 from engine.domain.delivery import DeliveryState
 from engine.domain.message import EntryState
@@ -18,7 +18,11 @@ from engine.domain.partition import PARTITIONS
 from engine.domain.record import Record
 from engine.store.schema import cursor, delivery, entry, outcome, repeat
 
-_POSITIVE: Final = text("ack IN ('AA', 'CA') AND ack_state = 'sent'")
+_ARRIVALS: Final = (
+    func.count().label("number"),
+    func.count().filter(text("ack IN ('AA', 'CA') AND ack_state = 'sent'")).label("acked"),
+)
+_REFUSED: Final = entry.c.refused == literal_column("1")
 
 
 class DeliveryCounts(Record, frozen=True, kw_only=True):
@@ -53,45 +57,46 @@ def ledger(conn: Connection, channels: Iterable[str] = ()) -> list[LedgerLine]:
     """
     outcomes = _by_state(conn, outcome)
     deliveries = _by_state(conn, delivery)
-    entries = _by_channel(conn, entry)
-    refused = _by_channel(conn, entry, entry.c.refused == 1)
-    repeats = _by_channel(conn, repeat)
-    acked_entries = _by_channel(conn, entry, _POSITIVE)
-    acked_repeats = _by_channel(conn, repeat, _POSITIVE)
+    entries = _by_channel(conn, entry, *_ARRIVALS, func.count().filter(_REFUSED).label("refused"))
+    repeats = _by_channel(conn, repeat, *_ARRIVALS)
     lines: list[LedgerLine] = []
     for channel in sorted({*channels, *entries, *repeats, *(name for name, _ in outcomes)}):
-        waiting = {flag: _waiting(conn, channel, flag) for flag in (0, 1)}
-        received = entries.get(channel, 0) + repeats.get(channel, 0)
+        stored, repeated = entries.get(channel), repeats.get(channel)
+        refused = stored.refused if stored else 0
+        duplicates = repeated.number if repeated else 0
+        received = (stored.number if stored else 0) + duplicates
+        unseen = _waiting(conn, channel, _REFUSED)
+        waiting = _waiting(conn, channel) - unseen
         states = {state: outcomes.get((channel, state.value), 0) for state in EntryState}
         ended = states[EntryState.FILTERED] + states[EntryState.PROCESSED] + states[EntryState.DEAD]
         lines.append(
             LedgerLine(
                 channel=channel,
                 received=received,
-                refused=refused.get(channel, 0),
+                refused=refused,
                 filtered=states[EntryState.FILTERED],
                 processed=states[EntryState.PROCESSED],
                 dead=states[EntryState.DEAD],
-                pending=waiting[0],
-                duplicates=repeats.get(channel, 0),
-                acked=acked_entries.get(channel, 0) + acked_repeats.get(channel, 0),
+                pending=waiting,
+                duplicates=duplicates,
+                acked=(stored.acked if stored else 0) + (repeated.acked if repeated else 0),
                 deliveries=DeliveryCounts(
                     **{state.value: deliveries.get((channel, state.value), 0) for state in DeliveryState}
                 ),
                 # The second condition: a refused entry has its outcome too, once the processor has come to it.
-                balanced=received == refused.get(channel, 0) + ended + waiting[0] + repeats.get(channel, 0)
-                and refused.get(channel, 0) == states[EntryState.REFUSED] + waiting[1],
+                balanced=received == refused + ended + waiting + duplicates
+                and refused == states[EntryState.REFUSED] + unseen,
             )
         )
     return lines
 
 
 def pending(conn: Connection, channels: Iterable[str]) -> dict[str, int]:
-    """How many entries of each channel wait for the processor. Finished ones are hardly looked at."""
-    return {channel: sum(_waiting(conn, channel, flag) for flag in (0, 1)) for channel in channels}
+    """How many entries of each channel wait for the processor, from an index alone; finished ones are not looked at."""
+    return {channel: _waiting(conn, channel) for channel in channels}
 
 
-def _waiting(conn: Connection, channel: str, refused: int) -> int:
+def _waiting(conn: Connection, channel: str, *where: ColumnElement[bool]) -> int:
     """Entries behind their partition's cursor. Cursors of idle partitions are lifted now and then (see the processor),
     so that the lowest of them is never far behind.
     """
@@ -109,15 +114,16 @@ def _waiting(conn: Connection, channel: str, refused: int) -> int:
             entry.c.channel == channel,
             entry.c.id > lowest,
             entry.c.id > func.coalesce(cursor.c.position, literal_column("0")),
-            entry.c.refused == refused,
+            *where,
         )
     )
     return int(conn.execute(statement).scalar_one())
 
 
-def _by_channel(conn: Connection, table: Table, *where: ColumnElement[bool] | TextClause) -> dict[str, int]:
-    statement = select(table.c.channel, func.count().label("number")).where(*where).group_by(table.c.channel)
-    return {row.channel: row.number for row in conn.execute(statement)}
+def _by_channel(conn: Connection, table: Table, *numbers: ColumnElement[int]) -> dict[str, Row[Any]]:
+    """All numbers in one pass: it is the rows that take long, once they are many."""
+    statement = select(table.c.channel, *numbers).group_by(table.c.channel)
+    return {row.channel: row for row in conn.execute(statement)}
 
 
 def _by_state(conn: Connection, table: Table) -> dict[tuple[str, str], int]:

@@ -195,7 +195,7 @@ _encode = msgspec.json.Encoder().encode
 _decode_head = msgspec.json.Decoder(Head).decode
 
 
-class _Original(msgspec.Struct, frozen=True):
+class _Original(msgspec.Struct, frozen=True, gc=False):
     """What is known of the holder of a message key."""
 
     id: int

@@ -33,6 +33,8 @@ _READ_MAX: Final = 128
 _LINE_LENGTH: Final = 3
 """Deliveries of a patient that wait together, as a rule: a message makes so many. With longer lines some rows are read
 in vain, with shorter ones a batch is smaller than it might be."""
+_OPERATIONS: Final = {one.value: one for one in Operation}
+_STATES: Final = {one.value: one for one in DeliveryState}
 _HELD: Final = text("state = 'held'")
 _READY: Final = text("state = 'pending' AND turn = 1")
 
@@ -59,7 +61,19 @@ class Renewed(Phi, frozen=True, kw_only=True):
 
 
 _PAYLOAD: Final = delivery_payload.c.delivery_id == delivery.c.id
-_JOINED: Final = select(delivery, delivery_payload.c.body).outerjoin(delivery_payload, _PAYLOAD)
+_JOINED: Final = select(
+    delivery.c.id,
+    delivery.c.entry_id,
+    delivery.c.destination,
+    delivery.c.operation,
+    delivery.c.ordering_key,
+    delivery.c.idempotency_key,
+    delivery.c.state,
+    delivery.c.attempts,
+    delivery.c.next_attempt_at,
+    delivery.c.created_at,
+    delivery_payload.c.body,
+).outerjoin(delivery_payload, _PAYLOAD)
 _HEADS: Final = Prepared(
     select(delivery.c.id, delivery.c.ordering_key)
     .where(delivery.c.destination == bindparam("destination"), _READY, delivery.c.next_attempt_at <= bindparam("now"))
@@ -78,7 +92,7 @@ _IN_LINE: Final = Listed(
     ("destination", "count"),
 )
 _BY_IDS: Final = Listed(delivery.c.id, _JOINED.where)
-_NARROW: Final = Listed(
+_OPEN: Final = Listed(
     delivery.c.id,
     lambda listed: (
         select(
@@ -86,10 +100,9 @@ _NARROW: Final = Listed(
             delivery.c.entry_id,
             delivery.c.channel,
             delivery.c.ordering_key,
-            delivery.c.state,
             delivery.c.started_at,
         )
-        .where(listed)
+        .where(listed, _UNFINISHED)
         .with_for_update()
     ),
 )
@@ -122,11 +135,15 @@ _SIT_DOWN: Final = Listed(
         .values(turn=literal_column("0"))
     ),
 )
+_OCCUPIED: Final = Listed(
+    delivery.c.ordering_key,
+    lambda listed: select(delivery.c.ordering_key, delivery.c.destination).where(listed, _UNFINISHED).distinct(),
+)
 _DELIVERED: Final = Listed(
     delivery.c.id,
     lambda listed: (
         update(delivery)
-        .where(listed)
+        .where(listed, _UNFINISHED)
         .values(
             state=literal_column("'delivered'"),
             turn=literal_column("0"),
@@ -135,6 +152,7 @@ _DELIVERED: Final = Listed(
             attempts=bindparam("tries"),
             settled_at=bindparam("at"),
         )
+        .returning(delivery.c.ordering_key)
     ),
     ("tries", "at"),
 )
@@ -168,6 +186,11 @@ def take_lock(conn: Connection) -> None:
     """
     if conn.dialect.name == "postgresql":
         conn.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+
+
+def occupied(conn: Connection, ordering_keys: Collection[str]) -> set[tuple[str, str]]:
+    """The lines, by ordering key and destination, in which something waits: whoever comes next stands behind it."""
+    return {(row.ordering_key, row.destination) for row in _OCCUPIED.rows(conn, sorted(ordering_keys))}
 
 
 def promote(conn: Connection, ordering_keys: Collection[str]) -> None:
@@ -280,18 +303,20 @@ class Outbox:
         """
         at = to_micros(now)
         take_lock(conn)
-        rows = {row.id: row for row in _NARROW.rows(conn, [result.id for result in results])}
-        open_states = {DeliveryState.PENDING.value, DeliveryState.HELD.value}
-        results = [result for result in results if result.id in rows and rows[result.id].state in open_states]
         delivered: dict[int, list[int]] = {}
-        letters: list[tuple[Any, ...]] = []
-        freed: set[str] = set()
-        stayed: set[str] = set()
+        others: list[Settled] = []
         for result in results:
-            row = rows[result.id]
             if result.state is DeliveryState.DELIVERED:
                 delivered.setdefault(result.attempts, []).append(result.id)
-                freed.add(row.ordering_key)
+            else:
+                others.append(result)
+        freed = {row.ordering_key for tries, ids in delivered.items() for row in _DELIVERED.rows(conn, ids, tries, at)}
+        rows = {row.id: row for row in _OPEN.rows(conn, [other.id for other in others])}
+        letters: list[tuple[Any, ...]] = []
+        stayed: set[str] = set()
+        for result in others:
+            row = rows.get(result.id)
+            if row is None:
                 continue
             dead = result.state is DeliveryState.DEAD
             due = None if result.next_attempt_at is None else to_micros(result.next_attempt_at)
@@ -305,8 +330,6 @@ class Outbox:
                 freed.add(row.ordering_key)
                 code = result.error or "undeliverable"
                 letters.append((row.entry_id, row.channel, row.id, Stage.DELIVERY.value, code, result.detail, at))
-        for attempts, ids in delivered.items():
-            _DELIVERED.write(conn, ids, attempts, at)
         _INSERT_LETTERS.write(conn, letters)
         promote(conn, freed)
         if stayed:
@@ -405,12 +428,12 @@ class Outbox:
             entry_id=row.entry_id,
             delivery=Delivery(
                 destination=row.destination,
-                operation=Operation(row.operation),
+                operation=_OPERATIONS[row.operation],
                 ordering_key=row.ordering_key,
                 idempotency_key=row.idempotency_key,
                 payload=payload,
             ),
-            state=DeliveryState(row.state),
+            state=_STATES[row.state],
             attempts=row.attempts,
             next_attempt_at=from_micros(row.next_attempt_at),
             created_at=from_micros(row.created_at),

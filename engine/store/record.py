@@ -31,7 +31,7 @@ from engine.store.charts import (
     task_place,
 )
 from engine.store.keys import KeyRing
-from engine.store.outbox import join_lines, promote, take_lock
+from engine.store.outbox import join_lines, occupied, take_lock
 from engine.store.schema import chart, cursor, delivery, from_micros, identifier, outcome, to_micros
 from engine.store.statements import Listed, Prepared, Rows
 
@@ -302,27 +302,27 @@ class Recorder:
             return 0
         take_lock(conn)
         lines = _lines(conn, {item.ordering_key for _, item in wanted}, after)
+        taken = occupied(conn, {lines.get(item.ordering_key, item.ordering_key) for _, item in wanted})
         keys = {item.idempotency_key for _, item in wanted}
         known = {row.idempotency_key for row in _KNOWN_DELIVERIES.rows(conn, sorted(keys))}
         number: int = _LAST_DELIVERY.scalar(conn)
         rows: list[tuple[Any, ...]] = []
         bodies: list[tuple[int, bytes]] = []
-        ordering_keys: set[str] = set()
         for entry_id, item in wanted:
             if item.idempotency_key in known:
                 continue
             known.add(item.idempotency_key)
             number += 1
             line = lines.get(item.ordering_key, item.ordering_key)
+            turn = (line, item.destination) not in taken
+            taken.add((line, item.destination))
             rows.append(
                 (number, entry_id, channel, item.destination, item.operation.value, line, item.idempotency_key,
-                 DeliveryState.PENDING.value, 0, 0, now, now)
+                 DeliveryState.PENDING.value, int(turn), 0, now, now)
             )  # fmt: skip
             bodies.append((number, self._keys.seal(f"delivery_payload.body:{number}", item.payload)))
-            ordering_keys.add(line)
         _INSERT_DELIVERIES.write(conn, rows)
         _INSERT_BODIES.write(conn, bodies)
-        promote(conn, ordering_keys)
         return len(rows)
 
 

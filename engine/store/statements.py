@@ -79,9 +79,12 @@ class Rows:
             left -= count
 
     def _compile_rows(self, conn: Connection, count: int) -> str:
-        statement = sqlite.insert(self._table).values(
-            [{column: bind(f"{column}_{row}") for column in self._columns} for row in range(count)]
-        )
+        rows: list[dict[str, Any]] = [
+            {column: bind(f"{column}_{row}") for column in self._columns} for row in range(count)
+        ]
+        # A row that fails leaves those before it: the transaction is rolled back in any case. Without it SQLite copies
+        # every page before it is changed, to take back the statement alone.
+        statement = sqlite.insert(self._table).prefix_with("OR FAIL").values(rows)
         wanted = [f"{column}_{row}" for row in range(count) for column in self._columns]
         return self._compile(conn, statement, wanted)
 
@@ -205,7 +208,7 @@ class _Compiled:
         self._constants = tuple(compiled.params[name] for name in constants)
         self._positions = tuple(given[name] if name in given else len(names) + constants.index(name) for name in order)
         self._in_order = not constants and list(order) == list(names)
-        columns = statement.selected_columns.keys() if isinstance(statement, Select) else []
+        columns = statement.exported_columns.keys()
         make: Any = namedtuple  # noqa: PYI024 - the columns are known at run time only, which mypy can't follow
         # What `_make` does, without a call of Python for each row.
         self._row: Callable[[Any], Any] = partial(tuple.__new__, make("Row", columns))

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from engine.bootstrap import compile_site
+from engine.bootstrap import compile_site, settle_memory
 from engine.clock import SystemClock
 from engine.connectors.registry import build_connector
 from engine.domain.delivery import DeliveryState
@@ -64,6 +64,7 @@ def cpu(place: Place, *, messages: int, say: Say) -> dict[str, Any]:
     with place.site() as site:
         site.make_store()
         with site.store() as store:
+            settle_memory()  # as the daemon does
             spent, deliveries = _Heart(site, store).run(messages)
     stages = {name: round(spent[name] / messages * 1e6, 1) for name in STAGES}
     return {"messages": messages, "deliveries": deliveries, "group": GROUP, "batch": BATCH_MAX, "stages_us": stages,

@@ -230,6 +230,24 @@ async def test_draining_answers_what_was_received_and_then_closes(make_feed: Mak
         await Sender.to(feed.port)
 
 
+@pytest.mark.parametrize("rounds", range(6))
+async def test_a_connection_that_comes_as_a_drain_begins_is_closed_and_not_waited_for(
+    make_feed: MakeFeed, rounds: int
+) -> None:
+    """Whatever it has come to by then: the loop takes some rounds to accept it, to make its transport and to read."""
+    feed = await make_feed()
+    with socket.create_connection(("127.0.0.1", feed.port)) as sock:
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        draining = asyncio.create_task(feed.listener.drain(60))
+        sender = Sender(*await asyncio.open_connection(sock=sock))
+        assert await sender.closed()
+        sender.abort()
+        async with asyncio.timeout(10):
+            assert await draining
+    assert feed.counts.connections == 0
+
+
 async def test_draining_gives_up_on_answers_that_do_not_come_in_time(make_feed: MakeFeed) -> None:
     feed = await make_feed(ack={"when": "processed"})
     sender = await feed.sender()

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from wire import Feed, adt, code, eventually
+from wire import Feed, Sender, adt, code, eventually
 
 from engine.runtime import listener
 from engine.runtime.listener import ListenError
@@ -213,6 +213,21 @@ async def test_draining_answers_over_tls_too(make_feed: MakeFeed, ours: Authorit
     assert await sender.closed()
     sender.close()
     assert await draining
+
+
+@pytest.mark.parametrize("rounds", range(6))
+async def test_a_handshake_that_is_under_way_as_a_drain_begins_is_closed(
+    make_feed: MakeFeed, ours: Authority, rounds: int
+) -> None:
+    feed = await make_feed(listen={"tls": tls(ours)})
+    with socket.create_connection(("127.0.0.1", feed.port)) as sock:
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        draining = asyncio.create_task(feed.listener.drain(60))
+        silent = Sender(*await asyncio.open_connection(sock=sock))
+        assert await silent.closed(listener.HANDSHAKE_SECONDS_MAX / 2)
+        silent.abort()
+        assert await draining
 
 
 async def test_a_renewed_certificate_is_used_for_new_connections_and_open_ones_stay(

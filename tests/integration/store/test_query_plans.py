@@ -174,6 +174,25 @@ def test_counting_the_outbox_looks_at_open_deliveries_only(plans):
     assert scans(lines, allowed=["INDEX delivery_(unfinished|held)$", "TEMP B-TREE"]) == []
 
 
+def test_counting_what_waits_for_the_processor_looks_at_an_index_alone(plans):
+    store, lines = plans
+    filled(store)
+    with only(lines):
+        store.read_now(lambda conn: counts.pending(conn, [CHANNEL]))
+    looked = [line for _, line in lines if "journal.entry" in line]
+    assert looked
+    assert all("COVERING INDEX entry_channel (channel=? AND id>?)" in line for line in looked)
+
+
+def test_the_ledger_walks_through_each_table_once(plans):
+    store, lines = plans
+    filled(store)
+    with only(lines):
+        store.read_now(counts.ledger)
+    walks = [match[1] for _, line in lines if (match := re.match(r"SCAN ((journal|charts)\.\w+)", line))]
+    assert sorted(walks) == ["charts.delivery", "charts.outcome", "journal.entry", "journal.repeat"]
+
+
 def test_looking_for_tasks_that_are_due(plans):
     store, lines = plans
     filled(store)
