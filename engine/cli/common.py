@@ -53,13 +53,12 @@ class Cli:
 
     def print(self, document: Any, human: str) -> None:
         """The one result of a command: a JSON document with `--json`, else a text for people."""
-        text = human.translate(_UNPRINTABLE)
-        if self.json:
-            import msgspec
+        self.write(_json_text(document) if self.json else human.translate(_UNPRINTABLE))
 
-            text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    def write(self, text: str, *, end: bool = True) -> None:
+        """To stdout. end: with the end of the line."""
         try:
-            click.echo(text)
+            click.echo(text, nl=end)
         except OSError as error:
             if error.errno == errno.EPIPE:  # nobody reads on: click ends quietly
                 raise
@@ -105,6 +104,41 @@ class Cli:
         loaded = load(Snapshot.read(self.existing_config()))
         self.store = _where(loaded)
         return loaded
+
+
+class Listing:
+    """The one result of a command that is a list, however long: each part becomes text as it comes, and only that stays.
+
+    Nothing is printed before all of it is there: a command that fails prints its failure alone.
+    """
+
+    def __init__(self, cli: Cli, headers: Sequence[str]) -> None:
+        self._cli = cli
+        self._headers = headers
+        self._parts: list[str] = []
+        self._rows: list[list[str]] = []
+
+    def add(self, shapes: Sequence[Any], rows: Iterable[Sequence[object]]) -> None:
+        """shapes: for the JSON document. rows: the same as a table shows it, with the columns of the headers."""
+        if not self._cli.json:
+            self._rows += _cells(rows)
+        elif shapes:
+            self._parts.append(_json_text(shapes).removeprefix("[").removesuffix("\n]"))
+
+    def print(self, nothing: str) -> None:
+        """nothing: what to say when there is none."""
+        if not self._cli.json or not self._parts:
+            self._cli.print([], table(self._headers, self._rows) or nothing)
+            return
+        for number, part in enumerate(self._parts):
+            self._cli.write(f"{',' if number else '['}{part}", end=False)
+        self._cli.write("\n]")
+
+
+def _json_text(document: Any) -> str:
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
 
 
 def _where(configuration: Configuration) -> str:
@@ -227,7 +261,7 @@ class When(click.ParamType[datetime]):
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Aligned columns; an empty table is an empty text. None is shown as a dash."""
-    lines = [[("-" if cell is None else str(cell)) for cell in row] for row in rows]
+    lines = _cells(rows)
     if not lines:
         return ""
     widths = [max(len(line[index]) for line in [list(headers), *lines]) for index in range(len(headers))]
@@ -235,6 +269,10 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in [[header.upper() for header in headers], *lines]
     )
+
+
+def _cells(rows: Iterable[Sequence[object]]) -> list[list[str]]:
+    return [[("-" if cell is None else str(cell)) for cell in row] for row in rows]
 
 
 def clock_time(at: datetime | str | None) -> str | None:

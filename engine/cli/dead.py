@@ -10,6 +10,7 @@ from engine.cli.common import (
     NO,
     ROW,
     Cli,
+    Listing,
     Said,
     clock_time,
     config_option,
@@ -19,11 +20,11 @@ from engine.cli.common import (
     table,
 )
 from engine.cli.messages import delivery_shape, entry_details, human_entry, told
-from engine.cli.replay import AsOf, as_of_option, replay_entries
+from engine.cli.replay import PIECE, AsOf, as_of_option, replay_entries
 from engine.cli.site import NotFoundError, OpenSite, open_site, reveal_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -133,18 +134,23 @@ def replay(
         raise click.UsageError("say which: ID..., --error CODE, --channel NAME or --all")
     if letter_ids and (every or error or channel):
         raise click.UsageError("either ID... or --all, --error, --channel")
+    listing = Listing(cli, ("dead letter", "new entry", "delivery", "sent", "problem"))
+    code = 0
     with open_site(cli) as site:
         if letter_ids:
-            letters = [_get(site, letter_id) for letter_id in dict.fromkeys(letter_ids)]
+            chosen = [_get(site, letter_id).id for letter_id in dict.fromkeys(letter_ids)]
         else:
             with site.store.reader() as conn:
-                found = site.store.dead_letters.find(conn, error=error, channel=channel, limit=None)
-            letters = sorted(found, key=lambda letter: letter.id)
+                chosen = site.store.dead_letters.unresolved(conn, error=error, channel=channel)
             site.remark_on_channel(cli, channel)
-        results = _replay(site, letters, as_of, out_of_order=out_of_order)
-    rows = [(r["id"], r["entry"], r["delivery"], r["sent"], r["problem"]) for r in results]
-    cli.print(results, table(("dead letter", "new entry", "delivery", "sent", "problem"), rows) or "Nothing to replay.")
-    return NO if any(result["problem"] for result in results) else 0
+        for at in range(0, len(chosen), PIECE):
+            letters = [_get(site, letter_id) for letter_id in chosen[at : at + PIECE]]
+            results = _replay(site, letters, as_of, out_of_order=out_of_order)
+            listing.add(results, ((r["id"], r["entry"], r["delivery"], r["sent"], r["problem"]) for r in results))
+            if any(result["problem"] for result in results):
+                code = NO
+    listing.print("Nothing to replay.")
+    return code
 
 
 @dead.command("discard")
@@ -183,8 +189,8 @@ def _replay(
 ) -> list[dict[str, Any]]:
     """A result for each: the new entry or the delivery, or why not.
 
-    The journal is written before the letter is resolved: a crash between the two leaves a letter that is replayed once
-    more, which changes nothing.
+    The journal is written before the letters are resolved: a crash between the two leaves letters that are replayed
+    once more, which changes nothing.
     """
     from engine.domain.delivery import Stage
     from engine.errors import StoreError
@@ -205,22 +211,31 @@ def _replay(
                 result["problem"] = str(error)
     replays = replay_entries(site, [letter.entry for letter in anew if letter.entry is not None], as_of)
     for letter, replayed in zip(anew, replays, strict=True):
-        result = results[letter.id]
-        result["entry"], result["problem"] = replayed.new, replayed.problem
-        if replayed.new is not None:
-            try:
-                _resolve(site, letter, f"entry:{replayed.new}")
-            except StoreError as error:  # somebody else has replayed or discarded it meanwhile
-                result["problem"] = str(error)
+        results[letter.id] |= {"entry": replayed.new, "problem": replayed.problem}
+    new = {letter.id: entry for letter in anew if (entry := results[letter.id]["entry"]) is not None}
+    for letter_id, problem in _resolve(site, new).items():
+        results[letter_id]["problem"] = problem
     return list(results.values())
 
 
-def _resolve(site: OpenSite, letter: ListedDeadLetter, resolved_by: str) -> None:
-    def work(conn: Connection) -> None:
-        site.store.dead_letters.resolve(conn, letter.id, resolved_by, site.now)
-        site.note(conn, "replay", [f"dead-letter:{letter.id}"])
+def _resolve(site: OpenSite, replays: Mapping[int, int]) -> dict[int, str]:
+    """Note which entries the letters were replayed as. Returns why not, for those that can't be resolved."""
+    from engine.errors import StoreError
 
-    site.store.charts_ledger.write_now(work)
+    def work(conn: Connection) -> dict[int, str]:
+        problems: dict[int, str] = {}
+        for letter_id, entry_id in replays.items():
+            try:
+                site.store.dead_letters.resolve(conn, letter_id, f"entry:{entry_id}", site.now)
+            except StoreError as error:  # somebody else has replayed or discarded it meanwhile
+                problems[letter_id] = str(error)
+        site.note(conn, "replay", [f"dead-letter:{letter_id}" for letter_id in replays if letter_id not in problems])
+        return problems
+
+    try:
+        return site.store.charts_ledger.write_now(work) if replays else {}
+    except StoreError as error:
+        return dict.fromkeys(replays, str(error))
 
 
 def _requeue(site: OpenSite, letter: ListedDeadLetter, *, out_of_order: bool) -> tuple[int, Requeued]:

@@ -10,13 +10,13 @@ import click
 from engine.cli.common import (
     ROW,
     Cli,
+    Listing,
     When,
     clock_time,
     config_option,
     json_option,
     limit_option,
     reveal_options,
-    table,
 )
 from engine.cli.show import HIDDEN
 from engine.cli.site import NotFoundError, OpenSite, open_site, reveal_of
@@ -35,6 +35,9 @@ _DAMAGED: Final = {
     "message": "what is stored of the message can't be read any more; its sender has it still, and can send it again",
     "outcome": "what is stored of its outcome can't be read any more; its deliveries and dead letters are above",
 }
+
+_PIECE: Final = 1000
+"""So many entries are read at once: a list may be of a million."""
 
 STATES = ("received", "processed", "filtered", "dead", "refused")
 
@@ -73,28 +76,37 @@ def list_(
     from engine.domain.message import EntryState
 
     wish = reveal_of(reveal, reason)
+    headers = ("id", "received", "channel", "type", "control id", "state", "ack", "answer", "patient")
+    listing = Listing(cli, headers)
     with open_site(cli) as site:
         key = site.chart(patient).patient.key if patient else None
-        with site.store.reader() as conn:
-            found = site.store.journal.find(
-                conn,
-                channel=channel,
-                state=EntryState(state) if state else None,
-                control_id=control_id,
-                patient=key,
-                since=since,
-                until=until,
-                limit=limit,
-            )
-        view = site.view(wish, (f"entry:{entry.id}" for entry in found))
+        before: int | None = None
+        while limit > 0:
+            with site.store.reader() as conn:
+                found = site.store.journal.find(
+                    conn,
+                    channel=channel,
+                    state=EntryState(state) if state else None,
+                    control_id=control_id,
+                    patient=key,
+                    since=since,
+                    until=until,
+                    before=before,
+                    limit=min(limit, _PIECE),
+                )
+            view = site.view(wish, (f"entry:{entry.id}" for entry in found))
+            shapes = [entry_shape(entry, view) for entry in found]
+            listing.add(
+                shapes,
+                (
+                    (s["id"], clock_time(s["received_at"]), s["channel"], s["type"], s["control_id"], s["state"],
+                     s["ack"], s["ack_state"], s["patient_key"]) for s in shapes
+                ),
+            )  # fmt: skip
+            limit = limit - len(found) if len(found) == _PIECE else 0
+            before = found[-1].id if found else None
         site.remark_on_channel(cli, channel)
-    shapes = [entry_shape(entry, view) for entry in found]
-    rows = [
-        (s["id"], clock_time(s["received_at"]), s["channel"], s["type"], s["control_id"], s["state"], s["ack"],
-         s["ack_state"], s["patient_key"]) for s in shapes
-    ]  # fmt: skip
-    headers = ("id", "received", "channel", "type", "control id", "state", "ack", "answer", "patient")
-    cli.print(shapes, table(headers, rows) or "No messages.")
+    listing.print("No messages.")
 
 
 @messages.command("show", short_help="Show one message and what it caused.")

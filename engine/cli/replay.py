@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
@@ -18,12 +18,15 @@ from engine.cli.messages import STATES
 from engine.cli.site import OpenSite, open_site
 
 if TYPE_CHECKING:
-    from engine.domain.message import Receipt
+    from engine.domain.message import Entry, Receipt
     from engine.hl7v2.header import Header
 
 AsOf = Literal["now", "then"]
 
-_BATCH = 256
+PIECE: Final = 256
+"""So many are replayed in one transaction."""
+_PIECE_BYTES: Final = 16 << 20
+"""...or fewer, when they are large."""
 
 
 def as_of_option(function: click.decorators.FC) -> click.decorators.FC:
@@ -68,22 +71,24 @@ def replay(
     with open_site(cli) as site:
         key = site.chart(patient).patient.key if patient else None
         with site.store.reader() as conn:
-            found = site.store.journal.find(
+            chosen = site.store.journal.originals(
                 conn,
                 channel=channel,
                 state=EntryState(state) if state else None,
                 patient=key,
                 since=since,
                 until=until,
-                limit=None,
             )
         site.remark_on_channel(cli, channel)
-        chosen = sorted(entry.id for entry in found if entry.replay_of is None)
         if chosen and not dry_run:  # on record before it is done; the new entries name those that they replay
             site.audit("replay", [f"entries:{chosen[0]}-{chosen[-1]}"])
-        replays = [] if dry_run else list(replay_entries(site, chosen, as_of))
-    made = [replay.new for replay in replays if replay.new is not None]
-    problems = [{"entry": replay.old, "problem": replay.problem} for replay in replays if replay.problem is not None]
+        made: list[int] = []
+        problems: list[dict[str, Any]] = []
+        for one in replay_entries(site, [] if dry_run else chosen, as_of):
+            if one.new is not None:
+                made.append(one.new)
+            else:
+                problems.append({"entry": one.old, "problem": one.problem})
     done = f"{len(chosen)} entries would be replayed." if dry_run else f"{len(made)} entries replayed."
     lines = [done + (f" New: {made[0]} to {made[-1]}." if made else "")]
     lines += [f"Not replayed: entry {problem['entry']}: {problem['problem']}" for problem in problems]
@@ -102,31 +107,39 @@ class Replayed:
 
 
 def replay_entries(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf) -> Iterator[Replayed]:
-    """Append a replay of each entry to the journal, in this order."""
-    for at in range(0, len(entry_ids), _BATCH):
-        some = entry_ids[at : at + _BATCH]
-        found = _receipts(site, some, as_of)
+    """Append a replay of each entry to the journal, in this order; some at a time, so that any number may be given."""
+    at = 0
+    while at < len(entry_ids):
+        found = _receipts(site, entry_ids[at : at + PIECE], as_of)
         receipts = [one for one in found if not isinstance(one, str)]
         stored = iter(
             site.store.journal_ledger.write_now(
                 lambda conn, receipts=receipts: site.store.journal.append(conn, receipts)  # type: ignore[misc]  # mypy can't type the default
             )
         )
-        for old, one in zip(some, found, strict=True):
+        for old, one in zip(entry_ids[at : at + len(found)], found, strict=True):
             yield Replayed(old, problem=one) if isinstance(one, str) else Replayed(old, next(stored).arrival)
+        at += len(found)
 
 
 def _receipts(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf) -> list[Receipt | str]:
-    """A receipt for each entry, or why it can't be replayed."""
+    """A receipt for each entry, or why it can't be replayed. For the first of them only, when their bytes are many."""
     from engine.domain.message import Receipt
     from engine.hl7v2.ordering import ordering_key
     from engine.runtime.acceptance import Rules, judge
 
+    entries: list[Entry | None] = []
+    size = 0
     with site.store.reader() as conn:
-        entries = [site.store.journal.entry(conn, entry_id) for entry_id in entry_ids]
-        outcomes = site.store.recorder.outcomes(conn, entry_ids) if as_of == "then" else {}
+        for entry_id in entry_ids:
+            entry = site.store.journal.entry(conn, entry_id)
+            entries.append(entry)
+            size += len(entry.payload) if entry is not None else 0
+            if size > _PIECE_BYTES:
+                break
+        versions = site.store.recorder.config_versions(conn, entry_ids) if as_of == "then" else {}
     receipts: list[Receipt | str] = []
-    for entry_id, entry in zip(entry_ids, entries, strict=True):
+    for entry_id, entry in zip(entry_ids, entries, strict=False):
         if entry is None:
             receipts.append("it is not in the journal any more")
             continue
@@ -137,7 +150,6 @@ def _receipts(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf) -> list[Rec
         refusal = entry.refusal
         if refusal is not None and settings is not None:  # it may be acceptable under today's rules
             refusal = judge(Rules.of(settings), entry.payload).refusal
-        outcome = outcomes.get(entry_id)
         receipts.append(
             Receipt(
                 channel=entry.channel,
@@ -151,7 +163,7 @@ def _receipts(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf) -> list[Rec
                 deviations=entry.deviations,
                 refusal=refusal,
                 replay_of=entry_id,
-                config_as_of=outcome.config_version if outcome is not None else None,
+                config_as_of=versions.get(entry_id),
             )
         )
     return receipts

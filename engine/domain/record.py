@@ -1,7 +1,7 @@
 """The base of the vocabulary: immutable records, and records that hold PHI and cannot be formatted by accident.
 
-What is immutable holds no cycles, so the garbage collector need not look at it (`gc=False`): it took a fifth of the time
-of decisions.
+What is immutable holds no cycles, so the garbage collector need not look at it (`gc=False`), which took a fifth of the
+time of decisions.
 """
 
 from __future__ import annotations

@@ -77,8 +77,8 @@ class Status(Record, frozen=True, kw_only=True):
     ready: bool = False
     """It accepts and stores what senders send."""
     trouble: tuple[str, ...] = ()
-    """What is wrong, as stable codes. With a worker's trouble it is still ready: what is stored is worked on later, here
-    or by another node, and sending it elsewhere would not change that."""
+    """What is wrong, as stable codes. With a worker's trouble it is still ready: what is stored is worked on later,
+    here or by another node, and to send it elsewhere would change nothing."""
     config_version: str | None = None
     started_at: datetime | None = None
     last_reload: LastReload | None = None

@@ -48,22 +48,21 @@ class DeadLetters:
         error: str | None = None,
         channel: str | None = None,
         resolved: bool | None = False,
-        limit: int | None = 100,
+        limit: int = 100,
     ) -> list[ListedDeadLetter]:
         """Newest first. resolved: only those (true), only those that still wait (false), or all (none)."""
-        where: list[ColumnElement[bool]] = []
+        where = _conditions(error, channel)
         if stage is not None:
             where.append(dead_letter.c.stage == stage.value)
-        if error is not None:
-            where.append(dead_letter.c.error == error)
-        if channel is not None:
-            where.append(dead_letter.c.channel == channel)
         if resolved is not None:
             where.append(dead_letter.c.resolved_by.is_not(None) if resolved else dead_letter.c.resolved_by.is_(None))
-        statement = select(dead_letter).where(*where).order_by(dead_letter.c.id.desc())
-        if limit is not None:
-            statement = statement.limit(limit)
+        statement = select(dead_letter).where(*where).order_by(dead_letter.c.id.desc()).limit(limit)
         return [_listed(row) for row in conn.execute(statement)]
+
+    def unresolved(self, conn: Connection, *, error: str | None = None, channel: str | None = None) -> list[int]:
+        """Ids of all that still wait, in the order they died."""
+        where = [*_conditions(error, channel), dead_letter.c.resolved_by.is_(None)]
+        return list(conn.execute(select(dead_letter.c.id).where(*where).order_by(dead_letter.c.id)).scalars())
 
     def get(self, conn: Connection, letter_id: int) -> ListedDeadLetter | None:
         row = conn.execute(select(dead_letter).where(dead_letter.c.id == letter_id)).one_or_none()
@@ -82,6 +81,15 @@ class DeadLetters:
         )
         if changed.rowcount != 1:
             raise StoreError(f"dead letter {letter_id} is not there, or was resolved before")
+
+
+def _conditions(error: str | None, channel: str | None) -> list[ColumnElement[bool]]:
+    where: list[ColumnElement[bool]] = []
+    if error is not None:
+        where.append(dead_letter.c.error == error)
+    if channel is not None:
+        where.append(dead_letter.c.channel == channel)
+    return where
 
 
 def _listed(row: Row[Any]) -> ListedDeadLetter:

@@ -339,42 +339,27 @@ class Journal:
         patient: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        before: int | None = None,
         limit: int | None = 100,
     ) -> list[ListedEntry]:
         """Entries that meet all conditions, newest first. Needs a reader: it looks at both sides.
 
         patient: a key (`AUTHORITY:ID`); entries of charts that were merged into that patient's are among them.
-        until: not included.
+        until: not included. before: only those with a lower id; so a long list is read piece by piece.
         """
-        where: list[ColumnElement[bool]] = []
-        newest = entry.c.id
+        where, number = self._conditions(conn, channel, state, patient, since, until)
         if ids is not None:
             where.append(entry.c.id.in_(ids))
-        if channel is not None:
-            where.append(entry.c.channel == channel)
-        if state is EntryState.RECEIVED:
-            where.extend(
-                (outcome.c.entry_id.is_(None), entry.c.refused == 0, entry.c.id > _lowest_cursor(conn, channel))
-            )
-        elif state is EntryState.REFUSED:
-            where.append(entry.c.refused == literal_column("1"))  # as the index on them is written
-        elif state is not None:
-            where.append(outcome.c.state == state.value)
-            newest = outcome.c.entry_id  # the same number, but of the index that leads to these
         if control_id is not None:
             where.append(entry.c.message_key.between(*_control_range(self._keys, control_id)))
-        if patient is not None:
-            where.append(outcome.c.chart_id.in_(family_of_key(conn, self._keys, patient)))
-        if since is not None:
-            where.append(entry.c.received_at >= to_micros(since))
-        if until is not None:
-            where.append(entry.c.received_at < to_micros(until))
+        if before is not None:
+            where.append(number < before)
         repeats = select(func.count()).where(repeat.c.entry_id == entry.c.id).scalar_subquery()
         statement = (
             select(entry, payload.c.head, outcome.c.state, outcome.c.document, repeats.label("repeats"))
             .select_from(entry.outerjoin(payload, _OWN_PAYLOAD).outerjoin(outcome, outcome.c.entry_id == entry.c.id))
             .where(*where)
-            .order_by(newest.desc())
+            .order_by(number.desc())
         )
         if limit is not None and control_id is None:
             statement = statement.limit(limit)
@@ -386,6 +371,57 @@ class Journal:
                 if limit is not None and len(found) >= limit:
                     break
         return found
+
+    def originals(
+        self,
+        conn: Connection,
+        *,
+        channel: str | None = None,
+        state: EntryState | None = None,
+        patient: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> list[int]:
+        """Ids of all entries that meet the conditions (see `find`) and are no replays, oldest first."""
+        where, number = self._conditions(conn, channel, state, patient, since, until)
+        statement = (
+            select(entry.c.id)
+            .select_from(entry.outerjoin(outcome, outcome.c.entry_id == entry.c.id))
+            .where(*where, entry.c.replay_of.is_(None))
+            .order_by(number)
+        )
+        return list(conn.execute(statement).scalars())
+
+    def _conditions(
+        self,
+        conn: Connection,
+        channel: str | None,
+        state: EntryState | None,
+        patient: str | None,
+        since: datetime | None,
+        until: datetime | None,
+    ) -> tuple[list[ColumnElement[bool]], ColumnElement[int]]:
+        """Also the column of the entry's id to go by: that of the index which leads to these."""
+        where: list[ColumnElement[bool]] = []
+        number: ColumnElement[int] = entry.c.id
+        if channel is not None:
+            where.append(entry.c.channel == channel)
+        if state is EntryState.RECEIVED:
+            where.extend(
+                (outcome.c.entry_id.is_(None), entry.c.refused == 0, entry.c.id > _lowest_cursor(conn, channel))
+            )
+        elif state is EntryState.REFUSED:
+            where.append(entry.c.refused == literal_column("1"))  # as the index on them is written
+        elif state is not None:
+            where.append(outcome.c.state == state.value)
+            number = outcome.c.entry_id
+        if patient is not None:
+            where.append(outcome.c.chart_id.in_(family_of_key(conn, self._keys, patient)))
+        if since is not None:
+            where.append(entry.c.received_at >= to_micros(since))
+        if until is not None:
+            where.append(entry.c.received_at < to_micros(until))
+        return where, number
 
     def _mark(self, conn: Connection, arrivals: Sequence[int], state: AckState) -> None:
         entries = [arrival for arrival in arrivals if arrival > 0]

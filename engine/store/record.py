@@ -81,6 +81,9 @@ _INSERT_OUTCOMES: Final = Rows(
      "document"),
 )  # fmt: skip
 _OUTCOMES: Final = Listed(outcome.c.entry_id, lambda listed: select(outcome).where(listed))
+_CONFIG_VERSIONS: Final = Listed(
+    outcome.c.entry_id, lambda listed: select(outcome.c.entry_id, outcome.c.config_version).where(listed)
+)
 _POSITIONS: Final = Listed(
     cursor.c.partition,
     lambda listed: (
@@ -245,6 +248,10 @@ class Recorder:
                 recorded_at=from_micros(row.recorded_at),
             )
         return found
+
+    def config_versions(self, conn: Connection, entry_ids: Sequence[int]) -> dict[int, str]:
+        """Under which configuration those of the entries were processed that have an outcome, readable or not."""
+        return {row.entry_id: row.config_version for row in _CONFIG_VERSIONS.rows(conn, entry_ids)}
 
     def _outcome(self, one: Outcome, channel: str, now: int) -> tuple[Any, ...]:
         document = OutcomeDocument(
