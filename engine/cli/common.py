@@ -107,7 +107,7 @@ class Cli:
 
 
 class Listing:
-    """The one result of a command that is a list, however long: each part becomes text as it comes, and only that stays.
+    """The one result of a command that is a list, however long: each part becomes text at once, and only that is kept.
 
     Nothing is printed before all of it is there: a command that fails prints its failure alone.
     """

@@ -32,6 +32,8 @@ _RELOAD_SECONDS_MAX: Final = 30.0
 _KILLED_SECONDS_MAX: Final = 2.0
 _RESTART_SECONDS_FIRST: Final = 0.25
 _RESTART_SECONDS_MAX: Final = 30.0
+_ENVIRONMENT: Final = {"MALLOC_ARENA_MAX": "1"}
+"""An arena of the allocator for each thread costs memory, and gains nothing: one thread at a time runs Python anyway."""
 _DYING_DEATHS: Final = 3
 _DYING_SECONDS: Final = 60.0
 """So many lives in a row that were shorter than this: the worker keeps dying, until one life is longer."""
@@ -311,6 +313,7 @@ class Supervisor:
                     *self._command(its.fileno()),
                     pass_fds=(its.fileno(),),
                     stdin=asyncio.subprocess.DEVNULL,
+                    env=_ENVIRONMENT | os.environ,
                     start_new_session=True,  # Ctrl-C is for us: when a worker stops is our decision
                 )
             self._process = process
