@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from engine.hl7v2.header import Header
     from engine.pipeline.channel import CompiledChannel
     from engine.pipeline.process import Prepared
-    from engine.runtime.acceptance import Judgement
+    from engine.runtime.acceptance import Judgement, Rules
 
 
 @click.command("try")
@@ -55,14 +55,14 @@ def try_(cli: Cli, channel: str, files: tuple[Path, ...], charts: bool, reveal: 
     wish = reveal_of(reveal, reason)
     if wish is not None and not charts:
         raise click.UsageError("--reveal goes with --charts: what the files hold is not masked")
-    payloads = [payload for file in files for payload in _messages(file)]
+    frames = [frame for file in files for frame in _frames(file)]
     if charts:
         with open_site(cli) as site:
             compiled = site.compiled()
             trial = _Trial(_channel(compiled.channels, channel), site.now)
             with site.store.reader() as conn:
                 since = site.store.journal.first_received(conn).get(channel)
-                trial.prepare(payloads, since)
+                trial.prepare(frames, since)
                 trial.charts = site.store.charts.load(conn, trial.identities, trial.visits)
             view = site.view(wish, (f"chart:{chart_id}" for chart_id in trial.charts.by_id))
     else:
@@ -74,7 +74,7 @@ def try_(cli: Cli, channel: str, files: tuple[Path, ...], charts: bool, reveal: 
         except (KeyMissingError, KeyFileError):  # then only ids and idempotency keys differ from the daemon's
             compiled = compile_configuration(configuration, _unkeyed)
         trial = _Trial(_channel(compiled.channels, channel), datetime.now(UTC))
-        trial.prepare(payloads, None)
+        trial.prepare(frames, None)
         trial.charts = Charts()
         view = View(str, revealed=True)
     results = trial.run(view)
@@ -93,19 +93,43 @@ class _Trial:
         self._judged: list[Judgement] = []
         self._prepared: list[Prepared] = []
 
-    def prepare(self, payloads: list[bytes], observed_since: datetime | None) -> None:
+    def prepare(self, frames: list[bytes], observed_since: datetime | None) -> None:
         import dataclasses
 
-        from engine.pipeline.process import prepare
-        from engine.runtime.acceptance import Rules, judge
+        from engine.runtime.acceptance import Rules
 
         self._channel = dataclasses.replace(self._channel, observed_since=observed_since or self._now)
         rules = Rules.of(self._channel.settings)
-        limit = self._channel.settings.listen.frame_bytes_max
-        for number, payload in enumerate(payloads, 1):
-            judgement = judge(rules, payload[:limit], oversize=len(payload) > limit)
-            self._judged.append(judgement)
-            self._prepared.append(prepare(self._entry(number, payload[:limit], judgement), self._channel))
+        for frame in frames:
+            self._take(rules, frame)
+
+    def _take(self, rules: Rules, frame: bytes) -> None:
+        """As intake takes a frame: a batch is taken apart, one that is too long is refused as a whole."""
+        from engine.hl7v2 import batch as batches
+        from engine.runtime.acceptance import BATCH_TOO_LONG, judge, plan_answers
+
+        listen = self._channel.settings.listen
+        if len(frame) > listen.frame_bytes_max:
+            payload = frame[: listen.frame_bytes_max]
+            self._add(payload, judge(rules, payload, oversize=True))
+            return
+        try:
+            batch = batches.split(frame, messages_max=listen.batch_messages_max)
+        except batches.BatchTooLongError:
+            self._add(frame, plan_answers(rules, None, BATCH_TOO_LONG))
+            return
+        if batch is None or not batch.messages:
+            self._add(frame, judge(rules, frame))
+            return
+        for message in batch.messages:
+            self._add(message, judge(rules, message), batch.deviations)
+
+    def _add(self, payload: bytes, judgement: Judgement, deviations: tuple[str, ...] = ()) -> None:
+        from engine.pipeline.process import prepare
+
+        entry = self._entry(len(self._judged) + 1, payload, judgement, deviations)
+        self._judged.append(judgement)
+        self._prepared.append(prepare(entry, self._channel))
 
     @property
     def identities(self) -> set[tuple[str, str, str]]:
@@ -126,11 +150,12 @@ class _Trial:
             results.append(self._shape(judgement, outcome, view))
         return results
 
-    def _entry(self, number: int, payload: bytes, judgement: Judgement) -> Entry:
+    def _entry(self, number: int, payload: bytes, judgement: Judgement, deviations: tuple[str, ...]) -> Entry:
         from engine.domain.message import Entry
         from engine.runtime.acceptance import summarize
 
-        deviations = judgement.header.deviations if judgement.header is not None else ()
+        if judgement.header is not None:
+            deviations += judgement.header.deviations + judgement.plan.deviations
         return Entry(
             id=number,
             channel=self._channel.settings.name,
@@ -138,7 +163,7 @@ class _Trial:
             received_at=self._now,
             payload=payload,
             summary=summarize(judgement.header),
-            deviations=(*deviations, *judgement.plan.deviations),
+            deviations=deviations,
             refusal=judgement.refusal,
             ack=judgement.code,
             ack_state=judgement.ack_state,
@@ -205,19 +230,14 @@ def _header(header: Header | None) -> dict[str, Any] | None:
     return {name: getattr(header, name) or None for name in names} | {"charset_names": list(header.charset_names)}
 
 
-def _messages(file: Path) -> list[bytes]:
-    """The messages of a file as the daemon would see them; a batch is taken apart as intake does it."""
-    from engine.hl7v2 import batch as batches
+def _frames(file: Path) -> list[bytes]:
+    """What a file holds, as it would be sent: each message or batch in a frame of its own."""
     from engine.simulator.capture import read_capture
 
-    content = read_input(file)
-    messages: list[bytes] = []
-    for unit in read_capture(content):
-        batch = batches.split(unit.payload)
-        messages += batch.messages if batch is not None and batch.messages else (unit.payload,)
-    if not messages:
+    frames = [unit.payload for unit in read_capture(read_input(file))]
+    if not frames:
         raise NotFoundError(f"{_named(file)} holds no message")
-    return messages
+    return frames
 
 
 def _named(file: Path) -> str:

@@ -33,7 +33,7 @@ _KILLED_SECONDS_MAX: Final = 2.0
 _RESTART_SECONDS_FIRST: Final = 0.25
 _RESTART_SECONDS_MAX: Final = 30.0
 _ENVIRONMENT: Final = {"MALLOC_ARENA_MAX": "1"}
-"""An arena of the allocator for each thread costs memory, and gains nothing: one thread at a time runs Python anyway."""
+"""An allocator's arena for each thread costs memory and gains nothing: one thread at a time runs Python anyway."""
 _DYING_DEATHS: Final = 3
 _DYING_SECONDS: Final = 60.0
 """So many lives in a row that were shorter than this: the worker keeps dying, until one life is longer."""

@@ -431,6 +431,24 @@ def test_try_takes_an_mllp_capture_and_a_batch(bare: Site) -> None:
 
 
 @pytest.mark.parametrize(
+    ("limit", "error"), [("batch_messages_max: 1", "batch-too-long"), ("frame_bytes_max: 1024", "frame-too-long")]
+)
+def test_try_refuses_a_batch_as_a_whole_where_the_daemon_does(bare: Site, limit: str, error: str) -> None:
+    first, second = first_messages(bare)
+    (bare.folder / "batch").write_bytes(b"BHS|^~\\&\r" + first + second + b"BTS|2\r")
+    channel = bare.folder / "channels/main-campus.yaml"
+    channel.write_text(channel.read_text().replace("listen:\n", f"listen:\n  {limit}\n"))
+    result = bare.json("try", "main-campus", str(bare.folder / "batch"), code=1)
+    assert (result["state"], result["ack"]["code"], result["ack"]["error"]) == ("refused", "AR", error)
+    assert (result["patient"], result["deliveries"]) == (None, [])
+
+
+def test_try_says_what_deviates_in_the_batch_around_a_message(bare: Site) -> None:
+    (bare.folder / "batch").write_bytes(b"BHS|^~\\&\r" + first_messages(bare)[0] + b"BTS|7\r")
+    assert "batch-count-wrong" in bare.json("try", "main-campus", str(bare.folder / "batch"))["deviations"]
+
+
+@pytest.mark.parametrize(
     ("payload", "state", "code"), [(REFUSED, "refused", "AR"), (UNREADABLE, "dead", "AA"), (b"hello", "refused", "AR")]
 )
 def test_try_ends_with_1_when_a_message_would_be_refused_or_die(
