@@ -18,6 +18,11 @@ def ledger(cli: Cli) -> int:
     """Show whether the books of each channel balance.
 
     received = refused + filtered + processed + dead + pending + duplicates. Exit code 1 when one does not.
+
+    It counts what became of everything that ever came, and of every delivery, not what is left to do. A message that
+    died stays dead: its replay is received, and counted, anew. A delivery that died is dead until it is put back into
+    the outbox; when its dead letter was discarded, or nothing was left to send (superseded), it stays dead for good.
+    What waits for somebody is listed by `dead list --unresolved` and `held list`.
     """
     from engine.cli.site import open_site
     from engine.domain.shapes import plain

@@ -245,7 +245,11 @@ def human_entry(shape: dict[str, Any]) -> str:
         f"  delivery  {item['id']}: {told(item)} to {item['destination']}: {item['state']}"
         for item in shape["deliveries"]
     ]
-    lines += [f"  dead letter {item['id']}: {item['error']}: {item['detail']}" for item in shape["dead_letters"]]
+    lines += [
+        f"  dead letter {item['id']}: {item['error']}: {item['detail']}"
+        + (f" (resolved: {item['resolved_by']})" if item["resolved_by"] else "")
+        for item in shape["dead_letters"]
+    ]
     lines += [f"  damaged   {_DAMAGED[part]}" for part in shape["damaged"]]
     if shape["payload"] == HIDDEN:
         lines += ["", "The text of the message is shown with --reveal --reason TEXT."]

@@ -132,6 +132,7 @@ class Daemon:
         self.metrics.worker_restarts = lambda: self._workers.restarts
         self.metrics.worker_up = lambda: self._workers.up
         self.metrics.partitions = lambda: sum(one.partitions for one in self._workers.status)
+        self.metrics.destinations = self._destinations
         self.metrics.queues_known = lambda: self._workers.counting
 
     # --- start and stop ----------------------------------------------------------------------------------------------
@@ -467,6 +468,10 @@ class Daemon:
         if self._running:
             trouble += self._workers.trouble
         return tuple(trouble)
+
+    def _destinations(self) -> dict[str, bool]:
+        ours = {name for worker in self._workers.status for name in worker.destinations}
+        return {name: name in ours for name in self._configuration.site.destinations}
 
     def _disk_is_full(self) -> bool:
         file = self._store.location.journal_file

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -111,7 +111,10 @@ class Intake:
         self._clock = clock
         self._metrics = metrics
         self._stored = stored
-        self._pending: deque[Exchange] = deque()
+        self._pending: OrderedDict[Peer, deque[Exchange]] = OrderedDict()
+        """In order for each connection, which take turns: who sends much at once does not hold up the others."""
+        self._waiting = 0
+        """Exchanges that are pending."""
         self._on_way = 0
         """Groups that the writer has."""
         self._idle = asyncio.Event()
@@ -189,8 +192,13 @@ class Intake:
         exchange.receipts = tuple(receipts)
         if lane.rules.sequence_numbers:
             self._one_at_a_time = True
-        self._pending.append(exchange)
-        if len(self._pending) >= _EARLY_EXCHANGES:
+        own = self._pending.get(exchange.connection)
+        if own is None:
+            self._pending[exchange.connection] = deque((exchange,))
+        else:
+            own.append(exchange)
+        self._waiting += 1
+        if self._waiting >= _EARLY_EXCHANGES:
             self._send_groups()
         elif not self._scheduled:
             self._scheduled = True
@@ -282,9 +290,13 @@ class Intake:
         group: list[Exchange] = []
         size = 0
         while pending and len(group) < _GROUP_EXCHANGES_MAX and size < _GROUP_BYTES_MAX:
-            exchange = pending.popleft()
+            connection, own = pending.popitem(last=False)
+            exchange = own.popleft()
+            if own:
+                pending[connection] = own
             size += exchange.size
             group.append(exchange)
+        self._waiting -= len(group)
         return group
 
     def _send(self, group: list[Exchange]) -> None:

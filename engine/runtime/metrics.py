@@ -106,6 +106,8 @@ class Metrics:
         self.worker_restarts: Callable[[], int] = int
         self.worker_up: Callable[[], bool] = bool
         self.partitions: Callable[[], int] = int
+        self.destinations: Callable[[], Mapping[str, bool]] = dict
+        """Of each destination that we know, whether it is one of our workers'."""
         self.queues_known: Callable[[], bool] = lambda: True
         """Whether somebody still looks at what waits: an old number is worse than none."""
         self._processed: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -189,6 +191,12 @@ class Metrics:
         yield counter("worker_restarts", "Restarts of workers.", [], iter([([], self.worker_restarts())]))
         yield gauge("worker_up", "Whether all workers are ready.", [], iter([([], self.worker_up())]))
         yield gauge("partitions", "Partitions of this node's workers.", [], iter([([], self.partitions())]))
+        yield gauge(
+            "destination_owned",
+            "Whether a worker of this node delivers there.",
+            ["destination"],
+            (([name], owned) for name, owned in self.destinations().items()),
+        )
         yield counter("entries_processed", "Outcomes.", ["channel", "state"], nested(self._processed))
         pending, outbox = (self._pending, self._outbox) if self.queues_known() else ({}, {})
         yield gauge("entries_pending", "Waiting for processing.", ["channel"], (([n], v) for n, v in pending.items()))

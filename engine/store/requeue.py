@@ -70,7 +70,10 @@ def requeue(
     if queued is None or queued.state is not DeliveryState.DEAD:
         raise StoreError(f"delivery {delivery_id} is not a dead one")
     if queued.unreadable is not None:
-        raise StoreError(f"delivery {delivery_id} can't be read ({queued.unreadable}); replay its entry instead")
+        raise StoreError(
+            f"delivery {delivery_id} can't be read ({queued.unreadable}), so it can't be sent. A replay of its entry"
+            " does not make it anew; the next change of what it is about is sent. Discard it with a reason"
+        )
     chart = ChartStore(keys).living(conn, queued.delivery.ordering_key)
     line = queued.delivery.ordering_key if chart is None else chart.id
     if queued.delivery.operation is Operation.FORWARD:

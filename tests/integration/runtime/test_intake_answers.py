@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -392,6 +393,26 @@ async def test_each_of_many_senders_gets_the_answers_to_its_own_messages(feed: F
 
     assert await asyncio.gather(*(run(number, sender) for number, sender in enumerate(senders))) == [[]] * 12
     assert len(feed.entries()) == 480
+
+
+async def test_a_sender_that_sends_much_at_once_does_not_hold_up_the_others(feed: Feed) -> None:
+    gate = threading.Event()
+    busy = feed.store.journal_ledger.submit(lambda _: gate.wait(30))  # the disk, as it were
+    hasty, patient = await feed.sender(), await feed.sender()
+    try:
+        writing = asyncio.create_task(hasty.write(*(frame(adt(f"H{number}")) for number in range(3000))))
+        await eventually(lambda: sum(feed.counts.received.values()) > 1000)
+        await patient.send(adt("P"))
+        await asyncio.sleep(0.3)
+    finally:
+        gate.set()
+    await busy
+    assert code(await patient.answer()) == "AA"
+    order = [entry.summary.control_id for entry in feed.entries()]
+    assert order.index("P") < 600
+    answers = [fields(await hasty.answer(), "MSA")[2] for _ in range(3000)]
+    await writing
+    assert answers == [f"H{number}" for number in range(3000)]
 
 
 # --- sequence numbers ------------------------------------------------------------------------------------------------

@@ -276,6 +276,19 @@ def test_a_destination_that_is_no_longer_wanted_is_let_go_of_when_its_use_ends(m
     assert owners(members, "lab") == ["a"]
 
 
+def test_a_new_destination_waits_for_the_worker_whose_it_is_until_that_knows_it(members):
+    """A configuration that is rolled out node by node: nobody else takes it meanwhile, so nobody has to give it back."""
+    workers = [members.join("a"), members.join("b")]
+    members.round()
+    owner = leases_module.destination_number("new") % 2
+    workers[1 - owner].wanted_destinations([*SITES, "new"])
+    members.round()
+    assert owners(members, "new") == []
+    workers[owner].wanted_destinations([*SITES, "new"])
+    members.round()
+    assert owners(members, "new") == ["ab"[owner]]
+
+
 def test_nothing_is_held_by_a_session_that_the_others_do_not_know(members, monkeypatch):
     leases = members.join("a")
     beat, events = leases._locks.beat, []

@@ -47,6 +47,29 @@ def test_a_delivery_with_an_old_phone_goes_out_with_the_new_one(stocked: Site, b
     assert json.loads(line)["patient"]["phones"] == ["+12125550199"]
 
 
+def test_a_delivery_whose_dead_letter_is_discarded_stays_dead_in_the_books_and_nobody_is_asked_for_it_again(
+    stocked: Site, buried: int
+) -> None:
+    stocked.json("dead", "discard", str(buried), "--reason", "x")
+    (line,) = stocked.json("ledger")
+    assert (line["deliveries"]["dead"], line["balanced"]) == (1, True)
+    assert buried not in [letter["id"] for letter in stocked.json("dead", "list", "--unresolved")]
+    assert stocked.json("held", "list") == []
+    (line,) = [line for line in stocked.run("messages", "show", "1").out.splitlines() if "dead letter" in line]
+    assert line.endswith("(resolved: discarded)")
+
+
+def test_a_replayed_message_is_counted_anew_and_the_books_balance(stocked: Site) -> None:
+    (before,) = stocked.json("ledger")
+    stocked.json("dead", "replay", "--all")
+    stocked.process()
+    (after,) = stocked.json("ledger")
+    assert (after["received"], after["dead"], after["refused"]) == (
+        before["received"] + 2, before["dead"] + 1, before["refused"] + 1,
+    )  # fmt: skip
+    assert after["balanced"]
+
+
 def test_nothing_is_put_back_or_decided_that_is_not_on_record(
     stocked: Site, buried: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

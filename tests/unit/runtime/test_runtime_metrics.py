@@ -75,6 +75,14 @@ def test_what_waits_is_not_told_while_nobody_looks() -> None:
     assert not [name for name in samples(metrics) if name.startswith(("handoff_entries_pending", "handoff_outbox"))]
 
 
+def test_each_destination_says_whether_this_node_delivers_there() -> None:
+    metrics = Metrics("1")
+    metrics.destinations = lambda: {"crm": True, "lab": False}
+    found = samples(metrics)
+    assert found["handoff_destination_owned{destination=crm}"] == 1
+    assert found["handoff_destination_owned{destination=lab}"] == 0
+
+
 def test_a_spread_counts_cumulatively_and_a_value_on_a_bound_belongs_to_it() -> None:
     spread = Spread((1, 2, 4))
     for value in (0.5, 1, 1.5, 4, 100):
