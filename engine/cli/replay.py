@@ -63,8 +63,9 @@ def replay(
 ) -> int:
     """Process entries of the journal again, oldest first. What was sent is not sent a second time.
 
-    Replays of replays are left out: the entry that they came from is replayed. Exit code 1 when an entry can't be
-    replayed because what is stored of it is damaged.
+    Replays of replays are left out: the entry that they came from is replayed. Any number can be replayed, and a
+    replay that was interrupted be run again: what is processed twice changes nothing twice. Exit code 1 when an entry
+    can't be replayed because what is stored of it is damaged.
     """
     from engine.domain.message import EntryState
 

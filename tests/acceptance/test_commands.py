@@ -75,7 +75,9 @@ def test_status_shows_the_workers_of_the_node_and_what_is_theirs(site: Site, dae
     assert all(worker["up"] and worker["pid"] and worker["restarts"] == 0 for worker in workers)
     assert [name for worker in workers for name in worker["destinations"]] == ["files"]
     with urllib.request.urlopen(daemon.console + "/metrics", timeout=30) as answer:
-        assert b"\nhandoff_partitions 64.0\n" in answer.read()
+        text = answer.read()
+    assert b"\nhandoff_partitions 64.0\n" in text
+    assert b'\nhandoff_destination_owned{destination="files"} 1.0\n' in text
 
 
 @pytest.mark.parametrize("change", [("node: .*", "noode: x"), ("node: .*", "node: ["), ("store:", "store: x\\nx:")])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from simulation.database import Disk
@@ -10,5 +10,8 @@ from simulation.seeds import check, chunks
 
 
 @pytest.mark.parametrize("seeds", chunks(clustered=False), ids=str)
-def test_one_node_keeps_every_promise_whatever_happens(seeds: Sequence[int], disk: Disk) -> None:
+def test_one_node_keeps_every_promise_whatever_happens(
+    seeds: Sequence[int], disk: Disk, record_property: Callable[[str, object], None]
+) -> None:
     check(seeds, disk)
+    record_property("seeds", len(seeds))

@@ -277,7 +277,7 @@ def test_a_destination_that_is_no_longer_wanted_is_let_go_of_when_its_use_ends(m
 
 
 def test_a_new_destination_waits_for_the_worker_whose_it_is_until_that_knows_it(members):
-    """A configuration that is rolled out node by node: nobody else takes it meanwhile, so nobody has to give it back."""
+    """A configuration that is rolled out node by node (see the guide for clusters): nobody else takes it meanwhile."""
     workers = [members.join("a"), members.join("b")]
     members.round()
     owner = leases_module.destination_number("new") % 2
