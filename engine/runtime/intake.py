@@ -72,8 +72,9 @@ _GROUPS_MAX: Final = 4
 """So many groups are handed to the writer at once; the others gather."""
 _EARLY_EXCHANGES: Final = 64
 """So many frames are a group before the round of the loop is over: the disk works while the rest is judged."""
-_MARKS_SECONDS: Final = 0.5
-"""How long the states of answers wait for a group to ride on."""
+_MARKS_SECONDS: Final = 0.05
+"""How long the states of answers wait for a group to ride on: with so little to do, a commit for them alone is cheap,
+and `handoff ledger` says at once what was answered."""
 _PROBE_SECONDS: Final = 1.0
 _LOG_SECONDS: Final = 10.0
 """A store that fails is logged at once, then so often."""
