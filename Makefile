@@ -1,7 +1,8 @@
 # Two commands are all it takes on a fresh Debian or Ubuntu with python3 (3.11 or later), pip and make:
 #   make run     the engine, here and now         make test     everything that proves it
 PYTHON ?= python3
-PYTEST_ARGS ?= -n auto --dist loadfile
+# One more than there are cores: many tests wait for something most of the time.
+PYTEST_ARGS ?= -n $(shell echo $$(($$(nproc) + 1))) --dist loadfile
 
 VENV := .venv
 BIN := $(VENV)/bin
