@@ -25,6 +25,9 @@ from engine.domain.task import Task, TaskState
 from engine.errors import HandoffError, SettingsError
 from engine.yamlfile import Document, Problem, StrictModel, validate
 
+_ALIKE: Final = 12
+"""Hexadecimal digits of a task's id that are the same for all tasks of a stay; the other 20 tell them apart."""
+
 # --- the life of a task ----------------------------------------------------------------------------------------------
 
 TRANSITIONS: Final[Mapping[TaskState, frozenset[TaskState]]] = {
@@ -290,8 +293,11 @@ class Protocol:
         were corrected in turn), stays as it is: the next number stands in, so that the patient gets what is wanted.
         """
         number = 0
+        # The tasks of a stay begin alike: they stand together in the store's indexes, and in one page of them.
+        stay = key("tasks", encounter.key)[:_ALIKE]
         while True:
-            task_id = key("task", encounter.key, str(encounter.discharges), self.name, step.id, str(number))
+            cause = ("task", encounter.key, str(encounter.discharges), self.name, step.id, str(number))
+            task_id = stay + key(*cause)[len(stay) :]
             task = known.get(task_id)
             withdrawn = task is not None and (
                 task.state is TaskState.RETRACTED or (task.state is TaskState.CANCELLED and task.suspended_by is None)

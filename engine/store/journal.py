@@ -23,8 +23,10 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    false,
     func,
     literal_column,
+    or_,
     select,
     text,
     update,
@@ -407,9 +409,7 @@ class Journal:
         if channel is not None:
             where.append(entry.c.channel == channel)
         if state is EntryState.RECEIVED:
-            where.extend(
-                (outcome.c.entry_id.is_(None), entry.c.refused == 0, entry.c.id > _lowest_cursor(conn, channel))
-            )
+            where.extend((outcome.c.entry_id.is_(None), entry.c.refused == 0, _beyond_cursors(conn, channel)))
         elif state is EntryState.REFUSED:
             where.append(entry.c.refused == literal_column("1"))  # as the index on them is written
         elif state is not None:
@@ -764,17 +764,15 @@ def _signed(raw: bytes) -> int:
     return int.from_bytes(raw, signed=True)
 
 
-def _lowest_cursor(conn: Connection, channel: str | None) -> int:
-    """Up to here every entry (of the channel) has an outcome."""
+def _beyond_cursors(conn: Connection, channel: str | None) -> ColumnElement[bool]:
+    """Entries that may have no outcome yet: of each channel those behind the lowest of its cursors."""
     numbers = func.count(schema.cursor.c.partition).label("number")
-    statement = (
-        select(schema.cursor.c.channel, numbers, func.min(schema.cursor.c.position).label("lowest"))
-        .group_by(schema.cursor.c.channel)
-        .where(*([schema.cursor.c.channel == channel] if channel is not None else []))
+    statement = select(schema.cursor.c.channel, numbers, func.min(schema.cursor.c.position).label("lowest")).group_by(
+        schema.cursor.c.channel
     )
     lowest = {row.channel: row.lowest if row.number == PARTITIONS else 0 for row in conn.execute(statement)}
     channels = [channel] if channel is not None else [row.channel for row in conn.execute(_CHANNELS)]
-    return min((lowest.get(name, 0) for name in channels), default=0)
+    return or_(false(), *(and_(entry.c.channel == name, entry.c.id > lowest.get(name, 0)) for name in channels))
 
 
 def _loose_channels() -> Any:
