@@ -661,7 +661,7 @@ async def test_a_daemon_that_is_killed_takes_its_workers_with_it_and_another_one
         first.wait()
         again = await asyncio.to_thread(wait_for_status, folder)
         assert (status.pid, again.pid) == (first.pid, second.pid)
-        assert not any(map(alive, workers))
+        await eventually(lambda: not any(map(alive, workers)))
         sender = await Sender.to(again.channels[0].port)
         assert code(await sender.exchange(adt("1"))) == "AA"
         sender.abort()
