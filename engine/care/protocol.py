@@ -18,15 +18,13 @@ from engine.care.calendar import BusinessCalendar
 from engine.care.dispositions import Action, Disposition
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter
+from engine.domain.ids import beginning_like
 from engine.domain.moment import parse_moment
 from engine.domain.record import Phi
 from engine.domain.score import Band
 from engine.domain.task import Task, TaskState
 from engine.errors import HandoffError, SettingsError
 from engine.yamlfile import Document, Problem, StrictModel, validate
-
-_ALIKE: Final = 12
-"""Hexadecimal digits of a task's id that are the same for all tasks of a stay; the other 20 tell them apart."""
 
 # --- the life of a task ----------------------------------------------------------------------------------------------
 
@@ -252,12 +250,13 @@ class Protocol:
         known = {task.id: task for task in chart.tasks}
         too_old = self._too_old(discharged, now)
         late = self._late.after(now, calendar)
+        group = key("tasks", encounter.key)
         tasks = []
         withheld = []
         for step in steps:
             if step.dispositions and disposition.acts_as not in step.dispositions:
                 continue
-            task_id = self._task_id(encounter, step, known, key)
+            task_id = self._task_id(encounter, step, known, key, group)
             task = known.get(task_id)
             if too_old and task is None:
                 withheld.append(step.kind)
@@ -286,18 +285,18 @@ class Protocol:
         days = self.discharge_age_days_max
         return days is not None and discharged is not None and discharged < now - timedelta(days=days)
 
-    def _task_id(self, encounter: Encounter, step: _Step, known: Mapping[str, Task], key: Callable[..., str]) -> str:
-        """The same for the same cause.
+    def _task_id(
+        self, encounter: Encounter, step: _Step, known: Mapping[str, Task], key: Callable[..., str], group: str
+    ) -> str:
+        """The same for the same cause; all of a stay begin like `group`.
 
         A task that was retracted while its discharge stood, or cancelled by a death that was none (corrections that
         were corrected in turn), stays as it is: the next number stands in, so that the patient gets what is wanted.
         """
         number = 0
-        # The tasks of a stay begin alike: they stand together in the store's indexes, and in one page of them.
-        stay = key("tasks", encounter.key)[:_ALIKE]
         while True:
-            cause = ("task", encounter.key, str(encounter.discharges), self.name, step.id, str(number))
-            task_id = stay + key(*cause)[len(stay) :]
+            own = key("task", encounter.key, str(encounter.discharges), self.name, step.id, str(number))
+            task_id = beginning_like(group, own)
             task = known.get(task_id)
             withdrawn = task is not None and (
                 task.state is TaskState.RETRACTED or (task.state is TaskState.CANCELLED and task.suspended_by is None)

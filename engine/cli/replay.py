@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
@@ -113,11 +114,7 @@ def replay_entries(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf) -> Ite
     while at < len(entry_ids):
         found = _receipts(site, entry_ids[at : at + PIECE], as_of)
         receipts = [one for one in found if not isinstance(one, str)]
-        stored = iter(
-            site.store.journal_ledger.write_now(
-                lambda conn, receipts=receipts: site.store.journal.append(conn, receipts)  # type: ignore[misc]  # mypy can't type the default
-            )
-        )
+        stored = iter(site.store.journal_ledger.write_now(partial(site.store.journal.append, receipts=receipts)))
         for old, one in zip(entry_ids[at : at + len(found)], found, strict=True):
             yield Replayed(old, problem=one) if isinstance(one, str) else Replayed(old, next(stored).arrival)
         at += len(found)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from engine.domain.chart import Chart
 from engine.domain.delivery import Delivery, Operation
 from engine.domain.encounter import Encounter
+from engine.domain.ids import beginning_like
 from engine.domain.message import Entry
 from engine.domain.score import Band, Score
 from engine.domain.shapes import patient_shape, task_shape
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from engine.pipeline.channel import CompiledChannel
 
 T = TypeVar("T")
-
-_ALIKE: Final = 12
-"""Hexadecimal digits; the other 20 tell the deliveries of a patient apart."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -55,15 +53,13 @@ def chart_deliveries(
         body = _encode(payload)
         for destination in destinations:
             # The chart's version makes the key: the same change replayed has the same key, a later change another one.
-            # All keys of a patient begin alike: they stand together in the store's index, in one page of it or a few.
-            told = channel.key("delivery", destination, operation, chart.id, subject, version)
-            idempotency_key = chart.id[:_ALIKE] + told[_ALIKE:]
+            own = channel.key("delivery", destination, operation, chart.id, subject, version)
             deliveries.append(
                 Delivery(
                     destination=destination,
                     operation=operation,
                     ordering_key=chart.id,
-                    idempotency_key=idempotency_key,
+                    idempotency_key=beginning_like(chart.id, own),
                     payload=body,
                 )
             )

@@ -65,8 +65,6 @@ _STORE_SECONDS_MAX: Final = 5.0
 _LEAVING_SECONDS_MAX: Final = 5.0
 _RELOADS_WAITING_MAX: Final = 2
 """One that is under way, and one more that will read the configuration after it."""
-_NOT_READY: Final = frozenset({"store-not-writable", "disk-almost-full", "node-name-taken"})
-"""Troubles with which no message should come here."""
 _NEEDS_RESTART: Final = ("node", "store", "console", "shutdown_seconds_max", "workers")
 
 
@@ -432,7 +430,7 @@ class Daemon:
     # --- standing ----------------------------------------------------------------------------------------------------
 
     def status(self) -> Status:
-        trouble = self._trouble()
+        unready = self._unready()
         return Status(
             node=self._configuration.site.node,
             state=self._state,
@@ -449,15 +447,15 @@ class Daemon:
             ),
             console=self._console,
             workers=self._workers.status,
-            ready=self._running and _NOT_READY.isdisjoint(trouble),
-            trouble=trouble,
+            ready=self._running and not unready,
+            trouble=(*unready, *(self._workers.trouble if self._running else ())),
             config_version=self._configuration.snapshot.version,
             started_at=self._started_at,
             last_reload=self._last_reload,
         )
 
-    def _trouble(self) -> tuple[str, ...]:
-        """What keeps us from storing (`_NOT_READY`), or from working on what is stored."""
+    def _unready(self) -> tuple[str, ...]:
+        """Why no message should come here now: it could not be stored, or not as this node's."""
         trouble: list[str] = []
         if not self.metrics.store_writable or not self._store_answers:
             trouble.append("store-not-writable")
@@ -465,8 +463,6 @@ class Daemon:
             trouble.append("disk-almost-full")
         if not self._name_is_ours:
             trouble.append("node-name-taken")
-        if self._running:
-            trouble += self._workers.trouble
         return tuple(trouble)
 
     def _destinations(self) -> dict[str, bool]:

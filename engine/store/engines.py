@@ -35,6 +35,7 @@ SQLITE_VERSION_MIN: Final = (3, 51, 3)
 
 _BUSY_MS: Final = 10_000
 _IDLE_IN_TRANSACTION_MS: Final = 5_000
+_WARNED: Final = "warned"
 _PASSING: Final = frozenset({"25006", "25P03", "25P04"})
 """PostgreSQL: a server that is no primary (yet), and sessions that were cut off because their process had stopped for a
 while. The driver takes them for errors of the statement, but the next try may well succeed."""
@@ -93,7 +94,7 @@ def writer_engine(location: Location, side: str) -> Engine:
     )
 
     @event.listens_for(engine, "connect")
-    def _durable(connection: Any, _record: Any) -> None:
+    def _durable(connection: Any, record: Any) -> None:
         # A server may be set up to answer before the disk has it; what we acknowledge must be there.
         with connection.cursor() as cursor:
             cursor.execute(
@@ -101,14 +102,14 @@ def writer_engine(location: Location, side: str) -> Engine:
                 " WHERE current_setting('synchronous_commit') IN ('off', 'local')"
             )
         connection.commit()
-        connection.add_notice_handler(lambda notice: _note_warning(connection, notice))
+        connection.add_notice_handler(lambda notice: _note_warning(record.info, notice))
 
     return engine
 
 
-def _note_warning(connection: Any, notice: Any) -> None:
+def _note_warning(session: dict[str, bool], notice: Any) -> None:
     if notice.severity_nonlocalized == "WARNING":
-        connection.handoff_warned = True
+        session[_WARNED] = True
 
 
 def committed_with_warning(conn: Connection) -> bool:
@@ -118,7 +119,7 @@ def committed_with_warning(conn: Connection) -> bool:
     succeeds, and all that tells it from others is a warning ("canceling wait for synchronous replication"). No
     transaction of ours gives any other.
     """
-    return getattr(conn.connection.driver_connection, "handoff_warned", False)
+    return _WARNED in conn.info
 
 
 def reader_engine(location: Location) -> Engine:

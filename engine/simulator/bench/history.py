@@ -30,6 +30,7 @@ from sqlalchemy import Connection, func, select
 from engine.bootstrap import compile_site, open_store
 from engine.domain.chart import Charts
 from engine.domain.delivery import DeadLetter, DeliveryState, Stage
+from engine.domain.ids import ALIKE_DIGITS, beginning_like
 from engine.domain.message import AckCode, AckState, Entry, EntryState, Receipt
 from engine.domain.outcome import Outcome
 from engine.domain.partition import ALL_PARTITIONS
@@ -162,8 +163,8 @@ class Model:
 
 def _other_id(known: bytes, seed: bytes) -> bytes:
     """Ids that begin alike still do: it matters to indexes."""
-    alike = blake2b(known[:12], digest_size=6, key=seed).hexdigest()
-    return f"{alike}{blake2b(known, digest_size=10, key=seed).hexdigest()}".encode()
+    group, own = (blake2b(part, digest_size=16, key=seed).hexdigest() for part in (known[:ALIKE_DIGITS], known))
+    return beginning_like(group, own).encode()
 
 
 def extend(site: Site, done: int, wanted: int, *, payload_bytes: int) -> int:

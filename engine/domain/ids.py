@@ -1,0 +1,16 @@
+"""Ids that are keyed hashes in hexadecimal digits."""
+
+from __future__ import annotations
+
+from typing import Final
+
+ALIKE_DIGITS: Final = 12
+"""So many are the same for ids that belong together; the others, 20 as a rule, tell them apart."""
+
+
+def beginning_like(group: str, own: str) -> str:
+    """An id with the beginning of its group's: those of a group stand together in an index, in one page of it or a few.
+
+    An insert at a place of its own for each would change, log and write a page of its own for each.
+    """
+    return group[:ALIKE_DIGITS] + own[ALIKE_DIGITS:]
