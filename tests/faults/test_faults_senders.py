@@ -260,20 +260,19 @@ def test_a_slow_network_only_makes_things_slow(site: Site, daemon: Daemon) -> No
 
 def test_load_through_a_network_that_is_reset_again_and_again_loses_nothing(daemon: Daemon) -> None:
     load = SteadyLoad()
+    real = daemon.port
     with FaultProxy("127.0.0.1", daemon.port()) as network:
-        real = daemon.port
         daemon.port = lambda channel="main-campus": network.port  # type: ignore[method-assign]  # senders come this way
         threads = load.run(daemon)
         for _ in range(6):
             time.sleep(0.2)
             network.reset_all()
             threads += load.run(daemon)
-        daemon.port = real  # type: ignore[method-assign]  # as above
         time.sleep(0.3)
-        network.reset_all()
-        for thread in threads:
-            thread.join(timeout=30)
-            assert not thread.is_alive()
+    for thread in threads:  # the network is gone for good, also for those that had only begun to connect
+        thread.join(timeout=30)
+        assert not thread.is_alive()
+    daemon.port = real  # type: ignore[method-assign]  # as above
     assert len(load.acknowledged) > 50, "the load was no load"
     [row] = daemon.settled(seconds=120)
     assert row["balanced"]

@@ -298,24 +298,31 @@ def test_a_server_that_would_answer_before_the_disk_has_it_is_overruled(postgres
 def test_a_commit_whose_wait_for_the_standbys_was_cancelled_is_not_acknowledged(postgresql_site):
     """PostgreSQL calls such a commit a success, and warns: a standby that takes over then would not have it."""
     store = postgresql_site.open("tool")
-    append(store, receipt(store.keys, "1"))
-    waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    numbers: list[str] = []
+
+    def append_until_one_waits() -> None:
+        """The server takes its new settings when it comes to it; until then commits wait for nobody."""
+        while True:
+            numbers.append(str(len(numbers)))
+            append(store, receipt(store.keys, numbers[-1]))
+
+    waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND backend_type = 'client backend'"
     with psycopg.connect(postgresql_site.url.replace("+psycopg", ""), autocommit=True) as operator:
         try:
             operator.execute("ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (nobody)'")
             operator.execute("SELECT pg_reload_conf()")
             with ThreadPoolExecutor(1) as pool:
-                second = pool.submit(append, store, receipt(store.keys, "2"))
+                appending = pool.submit(append_until_one_waits)
                 while (row := operator.execute(waiting).fetchone()) is None:
-                    assert not second.done()
+                    assert not appending.done()
                     time.sleep(0.05)
                 operator.execute("SELECT pg_cancel_backend(%s)", row)
                 with pytest.raises(StoreUnavailableError, match="standbys"):
-                    second.result()
+                    appending.result()
         finally:
             operator.execute("ALTER SYSTEM RESET synchronous_standby_names")
             operator.execute("SELECT pg_reload_conf()")
-    assert append(store, receipt(store.keys, "2"))[0].duplicate_of == 2
+    assert append(store, receipt(store.keys, numbers[-1]))[0].duplicate_of == len(numbers)
 
 
 def test_two_processes_can_append_at_once_without_a_gap(site):
