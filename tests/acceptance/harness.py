@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-START_SECONDS_MAX = 60
-STOP_SECONDS_MAX = 60
+START_SECONDS_MAX = 120
+STOP_SECONDS_MAX = 120
+COMMAND_SECONDS_MAX = 600
 
 
 class Site:
@@ -46,7 +47,7 @@ class Site:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=COMMAND_SECONDS_MAX,
             check=False,
         )
         assert code is None or done.returncode == code, (arguments, done.returncode, done.stdout, done.stderr)

@@ -34,6 +34,8 @@ def test_a_crash_loses_nothing_and_repeats_nothing(
             assert time.monotonic() < until, "the point was not passed"
             time.sleep(0.02)
         time.sleep(0.5)  # a worker is started again, and goes on under load
+        if daemon.process is not None and daemon.process.poll() is None:
+            load.wait_for(5 * round_)
         daemon.kill()
         for thread in threads:
             thread.join(timeout=30)

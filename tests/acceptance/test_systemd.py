@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from harness import Sender, Site
+from peers.ports import free_port
 
 UNITS = Path(__file__).parents[2] / "systemd"
 EXPOSURE_MAX = 1.5
@@ -49,8 +50,7 @@ def test_the_service_is_hardened() -> None:
 
 @needs_systemd
 def test_a_socket_that_systemd_opened_is_used_and_a_sender_who_came_early_is_answered(site: Site) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         ["systemd-socket-activate", f"--listen=127.0.0.1:{port}", "--fdname=main-campus",
          sys.executable, "-P", "-m", "engine", "run"],
@@ -60,10 +60,10 @@ def test_a_socket_that_systemd_opened_is_used_and_a_sender_who_came_early_is_ans
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:  # the daemon is only started by this connection; it waits in the socket's queue meanwhile
             try:
-                raw = socket.create_connection(("127.0.0.1", port), timeout=30)
+                raw = socket.create_connection(("127.0.0.1", port), timeout=60)
                 break
             except ConnectionRefusedError:
                 assert time.monotonic() < deadline
@@ -74,7 +74,10 @@ def test_a_socket_that_systemd_opened_is_used_and_a_sender_who_came_early_is_ans
                 "EVN|A28|20260301120000\rPID|1||77^^^MRN^MR\r"
             )
         assert b"MSA|AA|1" in answer
-        status = json.loads(site.run("status", "--json").stdout)
+        deadline = time.monotonic() + 60
+        while (done := site.run("status", "--json", code=None)).returncode:  # it answers before its start is at its end
+            assert time.monotonic() < deadline, done.stderr
+        status = json.loads(done.stdout)
         assert [(c["name"], c["port"]) for c in status["channels"]] == [("main-campus", port)]
     finally:
         process.terminate()

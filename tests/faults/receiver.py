@@ -39,12 +39,18 @@ class Receiver:
         return self._receiver.control_ids()
 
 
-def deliver_to(site: Site, port: int, *, host: str = "127.0.0.1", deduplicates: bool = False) -> None:
-    """Have the site forward its messages to an MLLP destination `lab`, which is given up on and tried again soon."""
+def deliver_to(
+    site: Site, port: int, *, host: str = "127.0.0.1", deduplicates: bool = False, timeout_seconds: float = 30.0
+) -> None:
+    """Have the site forward its messages to an MLLP destination `lab`, which is tried again soon.
+
+    timeout_seconds: to be short only where silence is the matter. On a busy machine an answer may take its time, and a
+    message that is given up on meanwhile is held.
+    """
     retry = "{first_seconds: 0.05, seconds_max: 0.3, breaker_failures: 3, breaker_seconds: 0.3}"
     lab = (
         f"  lab: {{type: mllp, host: {host}, port: {port}, deduplicates: {str(deduplicates).lower()},"
-        f" timeout_seconds: 0.7, retry: {retry}}}"
+        f" timeout_seconds: {timeout_seconds}, retry: {retry}}}"
     )
     site.edit("config.yaml", (r"(?m)^destinations:\n", f"destinations:\n{lab}\n"))
     site.edit("channels/main-campus.yaml", (r"  - \{to: files", "  - {to: lab, what: [message]}\n  - {to: files"))

@@ -33,7 +33,7 @@ def test_a_destination_that_answers_nonsense_or_nothing_leaves_one_message_held_
 ) -> None:
     with Receiver() as lab:
         lab.behave(answer)
-        deliver_to(site, lab.port)
+        deliver_to(site, lab.port, timeout_seconds=3.0 if answer == "silent" else 30.0)
         daemon = make_daemon(site)
         assert all(AA in said for said in daemon.send(*map(admission, range(1, 4))))
         [row] = daemon.settled()
@@ -54,7 +54,7 @@ def test_a_network_that_cuts_connections_costs_no_delivery_where_the_receiver_de
     site: Site, make_daemon: MakeDaemon
 ) -> None:
     with Receiver() as lab, FaultProxy("127.0.0.1", lab.port) as network:
-        deliver_to(site, network.port, deduplicates=True)
+        deliver_to(site, network.port, deduplicates=True, timeout_seconds=3.0)
         daemon = make_daemon(site)
         network.cut_after_bytes = 900  # two messages, and a part of the third
         network.chunk_bytes = 50
@@ -71,7 +71,7 @@ def test_a_network_that_goes_silent_holds_what_was_under_way_and_nothing_else(
     site: Site, make_daemon: MakeDaemon
 ) -> None:
     with Receiver() as lab, FaultProxy("127.0.0.1", lab.port) as network:
-        deliver_to(site, network.port)
+        deliver_to(site, network.port, timeout_seconds=0.7)
         daemon = make_daemon(site)
         assert AA in daemon.send(admission(1))[0]
         eventually(lambda: lab.control_ids() == ["C1"])

@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import threading
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 from chamber import Chamber
@@ -201,20 +202,14 @@ def test_a_slow_disk_makes_many_senders_share_one_sync_and_blocks_nothing_else(
 ) -> None:
     eventually(lambda: "worker ready" in events(failing))
     before = machine.syncs
-    answers: list[bytes] = []
-
-    def send(number: int) -> None:
-        answers.extend(failing.send(admission(number)))
-
-    with machine.syncs_take(0.4):
-        threads = [threading.Thread(target=send, args=(number,)) for number in range(1, 41)]
-        for thread in threads:
-            thread.start()
+    with ExitStack() as stack:
+        senders = [stack.enter_context(failing.connection()) for _ in range(40)]
+        stack.enter_context(machine.syncs_take(0.4))
+        for number, sender in enumerate(senders, 1):
+            sender.write(admission(number))
         assert readiness(failing) == (True, [])  # slow is not broken, and the rest of the daemon goes on
-        for thread in threads:
-            thread.join()
+        answers = [sender.read() for sender in senders]
         assert machine.syncs - before < 40
-    assert len(answers) == 40
     assert codes(answers) == {AA}
     assert metric(failing, "commit_seconds_sum") > 0.4
     all_there_once(failing, set(range(1, 41)))

@@ -52,7 +52,7 @@ def test_senders_that_are_half_open_or_drip_are_dropped_and_the_good_one_is_serv
     """A third of them never says anything, a third stops in a frame, a third sends a byte now and then."""
     site.edit(
         "channels/main-campus.yaml",
-        (r"(?m)^listen:\n", "listen:\n  idle_seconds_max: 3\n  frame_seconds_max: 2\n  connections_max: 100\n"),
+        (r"(?m)^listen:\n", "listen:\n  idle_seconds_max: 8\n  frame_seconds_max: 2\n  connections_max: 100\n"),
     )
     daemon = make_daemon(site)
     raw = b"\x0b" + admission(999)
@@ -141,7 +141,7 @@ def test_connections_that_are_reset_as_soon_as_they_are_made_are_nothing_to_the_
             if number % 50 == 0:
                 assert AA in good.exchange(admission(number))
     eventually(lambda: connections(daemon) == 0)
-    assert descriptors(daemon) <= before + 4
+    eventually(lambda: descriptors(daemon) <= before + 4)
     assert readiness(daemon) == (True, [])
 
 
@@ -269,11 +269,11 @@ def test_load_through_a_network_that_is_reset_again_and_again_loses_nothing(daem
             network.reset_all()
             threads += load.run(daemon)
         time.sleep(0.3)
+        eventually(lambda: len(load.acknowledged) > 50)  # or the load was no load
     for thread in threads:  # the network is gone for good, also for those that had only begun to connect
         thread.join(timeout=30)
         assert not thread.is_alive()
     daemon.port = real  # type: ignore[method-assign]  # as above
-    assert len(load.acknowledged) > 50, "the load was no load"
     [row] = daemon.settled(seconds=120)
     assert row["balanced"]
     listed = Counter(entry["control_id"] for entry in daemon.site.json("messages", "list", "--limit", "1000000"))

@@ -45,8 +45,8 @@ def readiness(daemon: Daemon) -> tuple[bool, list[str]]:
 
 
 def log(daemon: Daemon) -> list[dict[str, Any]]:
-    lines = daemon.log.read_text(errors="replace").splitlines()
-    return [json.loads(line) for line in lines if line.startswith("{")]
+    whole, _, _ = daemon.log.read_text(errors="replace").rpartition("\n")  # the last line may be in the writing
+    return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
 
 def events(daemon: Daemon) -> set[str]:

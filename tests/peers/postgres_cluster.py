@@ -11,13 +11,13 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 import psycopg
+from peers.ports import free_port
 
 _START_SECONDS_MAX = 60
 _QUORUM = 'ANY 1 ("one", "two", "three")'
@@ -42,7 +42,7 @@ class Server:
     def __init__(self, cluster: PostgresCluster, name: str) -> None:
         self._cluster = cluster
         self.name = name
-        self.port = _free_port()
+        self.port = free_port()
         self.data = cluster.folder / name
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -172,10 +172,3 @@ class PostgresCluster:
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run([self.program(program), *arguments], check=True, capture_output=True, **self.identity)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -65,8 +66,9 @@ class PostgresServer:
         """Every process of the server is gone at once, as after a fault; the next start recovers from its log."""
         pid = self._server.get_pid()
         os.kill(pid, signal.SIGQUIT)
-        while Path(f"/proc/{pid}").exists() and "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text():
-            time.sleep(0.02)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it is gone
+            while "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text():
+                time.sleep(0.02)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

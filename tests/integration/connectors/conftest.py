@@ -36,7 +36,7 @@ async def salesforce(org: SalesforceOrg) -> AsyncIterator[Callable[..., Salesfor
             "login_url": org.url,
             "client_id": org.client_id,
             "client_secret": org.client_secret,
-            "timeout_seconds": 5.0,
+            "timeout_seconds": 60.0,
         }
         destination = SalesforceDestination(**(given | settings))
         made.append(SalesforceConnector("crm", destination, field_map, clock=SystemClock()))

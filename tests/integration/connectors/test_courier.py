@@ -348,7 +348,7 @@ async def test_a_silent_receiver_leaves_one_message_held_and_gets_the_next_ones(
         receiver.behave("silent")
         settings = MllpDestination(type="mllp", host="127.0.0.1", port=receiver.port, retry=QUICK)
         lab = MllpConnector(
-            "lab", host="127.0.0.1", port=receiver.port, timeout_seconds=0.3, deduplicates=settings.deduplicates
+            "lab", host="127.0.0.1", port=receiver.port, timeout_seconds=2.0, deduplicates=settings.deduplicates
         )
         made = Courier(
             store.outbox,

@@ -136,7 +136,7 @@ async def test_a_receiver_whose_database_is_down_gets_every_message_when_it_is_b
         settings = MllpDestination(
             type="mllp", host="127.0.0.1", port=receiver.port, retry=QUICK.model_copy(update={"attempts_max": 2})
         )
-        lab = MllpConnector("lab", host="127.0.0.1", port=receiver.port, timeout_seconds=5.0, deduplicates=False)
+        lab = MllpConnector("lab", host="127.0.0.1", port=receiver.port, timeout_seconds=60.0, deduplicates=False)
         made = Courier(
             store.outbox, store.charts_ledger, store.reader, {"lab": Route(lab, settings)}, clock=SystemClock(),
             leases=held_leases(store, "lab"),
@@ -205,7 +205,7 @@ async def test_what_was_done_before_a_stop_in_the_middle_of_a_batch_is_on_record
 
     def slowly(*args: Any) -> Any:
         entered.set()
-        release.wait(20)
+        release.wait(60)
         return real(*args)
 
     org.upsert_collection = slowly  # type: ignore[method-assign]  # waits, and passes on
@@ -218,7 +218,7 @@ async def test_what_was_done_before_a_stop_in_the_middle_of_a_batch_is_on_record
     await until(entered.is_set)
     made.stop()
     release.set()
-    await asyncio.wait_for(task, 20)
+    await asyncio.wait_for(task, 60)
     assert len(org.upserts()) == 1
     # The score goes to the same object as the patient, but never in one call with the same record.
     assert states(store, 3) == ["delivered", "pending", "pending"]
@@ -227,7 +227,7 @@ async def test_what_was_done_before_a_stop_in_the_middle_of_a_batch_is_on_record
 
 async def test_messages_behind_the_one_in_hand_are_not_begun_after_a_stop():
     async with MllpReceiver() as receiver:
-        lab = MllpConnector("lab", host="127.0.0.1", port=receiver.port, timeout_seconds=5.0, deduplicates=True)
+        lab = MllpConnector("lab", host="127.0.0.1", port=receiver.port, timeout_seconds=60.0, deduplicates=True)
         await lab.connect()
         lab.stop()
         batch = [_forward("A"), _forward("B")]

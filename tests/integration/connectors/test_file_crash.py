@@ -37,7 +37,7 @@ def test_kill_9_anywhere_leaves_one_line_for_each_delivery_in_order(tmp_path: Pa
             [sys.executable, HERE / "file_courier.py", tmp_path, str(seed)],
             env=environment,
             check=False,
-            timeout=60,
+            timeout=600,
             capture_output=True,
         )
         if done.returncode == 0:

@@ -92,11 +92,11 @@ async def delivering(store: Store, connector: Connector) -> AsyncIterator[Courie
         yield made
     finally:
         made.stop()
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, 60)
 
 
 async def until(check: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not check():
             await asyncio.sleep(0.01)
 

@@ -17,7 +17,15 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 @pytest.fixture
 def session() -> Iterator[Session]:
-    made = Session(timeout_seconds=0.5, response_bytes_max=10_000, environment=False)
+    made = Session(timeout_seconds=60.0, response_bytes_max=10_000, environment=False)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def impatient() -> Iterator[Session]:
+    """For servers that would never come to an end."""
+    made = Session(timeout_seconds=1.0, response_bytes_max=10_000, environment=False)
     yield made
     made.close()
 
@@ -34,13 +42,14 @@ def session() -> Iterator[Session]:
     ],
     ids=["status line", "headers", "body", "chunks", "body without end", "continue"],
 )
-def test_a_server_that_answers_drop_by_drop_is_given_up_in_time(session: Session, answer: bytes, drip: bytes):
+def test_a_server_that_answers_drop_by_drop_is_given_up_in_time(impatient: Session, answer: bytes, drip: bytes):
     with RudeServer(answer, drip=drip) as server, pytest.raises(requests.ReadTimeout):
-        session.post(f"{server.url}/x", data=b"{}")
-    assert session.sent
+        impatient.post(f"{server.url}/x", data=b"{}")
+    assert impatient.sent
 
 
-def test_a_call_on_a_connection_kept_alive_ends_in_time_too(session: Session):
+def test_a_call_on_a_connection_kept_alive_ends_in_time_too():
+    session = Session(timeout_seconds=3.0, response_bytes_max=10_000, environment=False)
     with RudeServer(OK + b"Content-Length: 2\r\n\r\n{}", drip=b"x") as server:
         assert session.post(f"{server.url}/x", data=b"{}").status_code == 200
         # What drips in between tells urllib3 to take a new connection, if it comes early enough; that one answers.
@@ -50,6 +59,7 @@ def test_a_call_on_a_connection_kept_alive_ends_in_time_too(session: Session):
             answered = False
         assert answered is (server.connections == 2)
     assert session.sent
+    session.close()
 
 
 @pytest.mark.parametrize(
@@ -93,10 +103,10 @@ def test_a_redirect_carries_nothing_elsewhere(session: Session, status: int):
         assert (answer.status_code, elsewhere.connections) == (status, 0)
 
 
-def test_a_tls_handshake_that_does_not_come_about_has_sent_nothing(session: Session):
+def test_a_tls_handshake_that_does_not_come_about_has_sent_nothing(impatient: Session):
     with RudeServer(silent=True) as server, pytest.raises(requests.RequestException):
-        session.post(f"https://127.0.0.1:{server.port}/x", data=b"{}")
-    assert not session.sent
+        impatient.post(f"https://127.0.0.1:{server.port}/x", data=b"{}")
+    assert not impatient.sent
 
 
 def test_a_server_that_is_not_there_has_been_sent_nothing(session: Session):

@@ -20,6 +20,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+from peers.ports import free_port
 from peers.postgres_server import PostgresServer
 from sqlcipher3 import dbapi2 as sqlite_driver
 from test_intake_store_failure import full_disk
@@ -127,33 +128,24 @@ def port(daemon: Daemon, name: str = "east") -> int:
     return next(channel.port for channel in daemon.status().channels if channel.name == name)
 
 
-def as_before(daemon: Daemon) -> Status:
-    """Its status less what became of the last reload."""
-    return msgspec.structs.replace(daemon.status(), last_reload=None)
-
-
 def names(daemon: Daemon) -> list[str]:
     return [channel.name for channel in daemon.status().channels]
 
 
 async def ready(daemon: Daemon) -> None:
-    await eventually(daemon.metrics.worker_up, 30)
+    await eventually(daemon.metrics.worker_up)
 
 
 def children(name: str = "worker") -> list[int]:
     """The processes that we started and that live."""
     found = []
     for task in Path("/proc/self/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if name.encode() in command:
-                found.append(int(pid))
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread or process that ends meanwhile
+            for pid in (task / "children").read_text().split():
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if name.encode() in command:
+                    found.append(int(pid))
     return found
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 async def get(daemon: Daemon, path: str, **more: Any) -> tuple[int, Any]:
@@ -239,8 +231,8 @@ async def test_a_port_that_changes_its_channel_refuses_nobody(folder: Folder, st
 
 
 def standing(daemon: Daemon) -> Status:
-    """The status, but for what it says of the last reload."""
-    return msgspec.structs.replace(daemon.status(), last_reload=None)
+    """The status, but for what it says of the last reload, and of the workers, who come to their shares meanwhile."""
+    return msgspec.structs.replace(daemon.status(), last_reload=None, workers=())
 
 
 async def test_a_configuration_that_is_wrong_anywhere_changes_nothing(folder: Folder, start: StartDaemon) -> None:
@@ -252,7 +244,7 @@ async def test_a_configuration_that_is_wrong_anywhere_changes_nothing(folder: Fo
     result = await daemon.try_reload()
     assert not result.ok
     assert any(problem.startswith("channels/east.yaml:") and "no_such_key" in problem for problem in result.problems)
-    assert as_before(daemon) == before
+    assert standing(daemon) == before
 
 
 async def test_a_port_that_is_taken_by_another_program_changes_nothing(folder: Folder, start: StartDaemon) -> None:
@@ -265,7 +257,7 @@ async def test_a_port_that_is_taken_by_another_program_changes_nothing(folder: F
         result = await daemon.try_reload()
     assert not result.ok
     assert "channel west" in result.problems[0]
-    assert as_before(daemon) == before
+    assert standing(daemon) == before
 
 
 async def test_certificates_that_cannot_be_read_change_nothing(folder: Folder, start: StartDaemon) -> None:
@@ -276,7 +268,7 @@ async def test_certificates_that_cannot_be_read_change_nothing(folder: Folder, s
     result = await daemon.try_reload()
     assert not result.ok
     assert "channel west" in result.problems[0]
-    assert as_before(daemon) == before
+    assert standing(daemon) == before
 
 
 async def test_settings_for_the_life_of_a_process_are_refused_by_a_reload(folder: Folder, start: StartDaemon) -> None:
@@ -377,7 +369,7 @@ async def test_the_processing_of_a_stored_message_reaches_metrics(start: StartDa
     sender = await Sender.to(port(daemon))
     await sender.exchange(adt("1"))
     counted = 'handoff_entries_processed_total{channel="east",state="processed"} 1.0'
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while counted not in (await get(daemon, "/metrics"))[1]:
             await asyncio.sleep(0.1)
     text = (await get(daemon, "/metrics"))[1]
@@ -497,7 +489,7 @@ async def test_a_reload_that_is_asked_for_during_the_start_comes_after_it(folder
     for _ in range(20):
         daemon.reload_soon()
     await starting
-    await eventually(lambda: names(daemon) == ["east", "west"], 30)
+    await eventually(lambda: names(daemon) == ["east", "west"])
     last = daemon.status().last_reload
     assert last is not None
     assert last.number <= 2, "who asks twenty times is answered once or twice"
@@ -526,7 +518,7 @@ def signalled_early(folder: Folder, name: str) -> subprocess.Popen[str]:
 def test_a_word_to_stop_that_comes_before_the_event_loop_runs_is_not_lost(folder: Folder) -> None:
     with signalled_early(folder, "SIGTERM") as process:
         try:
-            said, logged = process.communicate(timeout=30)
+            said, logged = process.communicate(timeout=120)
         finally:
             process.kill()
     assert (process.returncode, said) == (0, "")
@@ -539,7 +531,7 @@ def test_a_word_to_reload_that_comes_before_the_event_loop_runs_is_heard_after_t
         events = iter(process.stderr.readline, "")
         assert any("configuration loaded" in line for line in events)
         process.terminate()
-        said, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=120)
     assert (process.returncode, said) == (0, "running\n")
 
 
@@ -582,7 +574,7 @@ async def test_what_several_workers_count_adds_up_and_what_waits_is_told_by_one(
     for number in range(30):
         assert code(await sender.exchange(adt(str(number), pid=f"PID|1||{number}^^^MRN^MR"))) == "AA"
     processed = 'handoff_entries_processed_total{channel="east",state="processed"}'
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while total(await metrics(daemon), processed) < 30:
             await asyncio.sleep(0.1)
     assert total(await metrics(daemon), processed) == 30
@@ -590,9 +582,9 @@ async def test_what_several_workers_count_adds_up_and_what_waits_is_told_by_one(
     await eventually(lambda: daemon.metrics._pending == {"east": 0})
     assert 'handoff_entries_pending{channel="east"} 0.0' in await metrics(daemon)
     os.kill(daemon._workers._each[0].pid or 0, signal.SIGKILL)
-    await eventually(lambda: not daemon.metrics.worker_up())
-    text = await metrics(daemon)
-    assert "handoff_worker_up 0.0" in text
+    async with asyncio.timeout(60):
+        while "handoff_worker_up 0.0" not in (text := await metrics(daemon)):
+            await asyncio.sleep(0.01)
     assert "handoff_worker_restarts_total 1.0" in text
     assert "handoff_entries_pending{" not in text, "nobody looks, and an old number is worse than none"
     await ready(daemon)
@@ -605,13 +597,11 @@ async def test_a_worker_that_hangs_with_the_lock_of_the_charts_holds_up_the_othe
 ) -> None:
     folder.site(workers="2")
     daemon = await start()
-    for one in daemon._workers._each:
-        one._silence_seconds_max = 4.0
     await ready(daemon)
     sender = await Sender.to(port(daemon))
     hanging = daemon._workers._each[1].pid or 0
     sent = 0
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while True:  # until it is caught in the middle of a transaction
             for _ in range(20):
                 sent += 1
@@ -620,10 +610,13 @@ async def test_a_worker_that_hangs_with_the_lock_of_the_charts_holds_up_the_othe
             if await asyncio.to_thread(charts_are_locked, folder):
                 break
             os.kill(hanging, signal.SIGCONT)
+    daemon._workers._each[1]._silence_seconds_max = 4.0
     processed = 'handoff_entries_processed_total{channel="east",state="processed"}'
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(120):
         while "worker-silent" not in daemon.status().trouble:
             await asyncio.sleep(0.02)
+        await eventually(lambda: daemon._workers.restarts == 1)
+        daemon._workers._each[1]._silence_seconds_max = 30.0  # its successor may take its time to start
         store = bootstrap.open_store(folder.load(), "tool")
         with store:
             while store.read_now(lambda conn: pending(conn, ["east"]))["east"]:
@@ -682,7 +675,7 @@ def alive(pid: int) -> bool:
 
 def wait_for_status(folder: Folder) -> Status:
     configuration = folder.load()
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while time.monotonic() < until:
         status = running_status(configuration)
         if status is not None:
@@ -720,7 +713,7 @@ async def test_clients_that_never_come_to_an_end_are_let_go_of(
     assert console is not None
     reader, writer = await asyncio.open_connection("127.0.0.1", console.port)
     writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await reader.read() == b""
     writer.transport.abort()
 
@@ -741,7 +734,7 @@ async def test_a_client_that_does_not_read_its_answer_does_not_hold_up_the_stop(
         await loop.sock_connect(client, ("127.0.0.1", console.port))
         await loop.sock_sendall(client, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await asyncio.sleep(0.5)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await daemon.stop()
     assert daemon.status().state == "stopped"
 
@@ -774,7 +767,7 @@ async def test_beyond_loopback_the_status_is_not_an_old_one(
     configuration = folder.load()
 
     async def shown(connections: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 status = await asyncio.to_thread(running_status, configuration)
                 if status is not None and status.channels[0].connections == connections:
@@ -796,17 +789,22 @@ async def test_a_socket_that_is_no_channels_is_told_to_ops(start: StartDaemon, l
 async def test_the_watchdog_is_not_patted_by_a_loop_that_stands_still(start: StartDaemon, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(5)
+        manager.settimeout(60)
         await start({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "100000"})
         while await asyncio.to_thread(manager.recv, 4096) != b"WATCHDOG=1":
             pass
         manager.setblocking(False)
+
+        def said() -> int:
+            count = 0
+            with contextlib.suppress(BlockingIOError):
+                while manager.recv(4096):
+                    count += 1
+            return count
+
+        said()  # what came until here
         time.sleep(0.5)  # here nothing of the loop runs
-        said = 0
-        with contextlib.suppress(BlockingIOError):
-            while manager.recv(4096):
-                said += 1
-        assert said <= 1
+        assert said() == 0
 
 
 # --- on PostgreSQL ---------------------------------------------------------------------------------------------------
@@ -828,15 +826,15 @@ async def test_a_node_keeps_its_name_when_the_database_ends_its_session(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(daemon_module, "_TEND_SECONDS", 0.1)
-    monkeypatch.setattr(daemon_module, "_CLAIM_ATTEMPTS", 1)
     daemon = await start()
     journal = daemon._store.journal
     first = journal._claimed
     end_sessions = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
     await asyncio.to_thread(postgres.execute, postgres_database, end_sessions)
-    await eventually(lambda: journal._claimed not in {None, first}, 20)
+    await eventually(lambda: journal._claimed not in {None, first})
     await eventually(lambda: daemon.status().trouble == ())
     twin = make(on_postgresql)
+    monkeypatch.setattr(daemon_module, "_CLAIM_ATTEMPTS", 1)
     monkeypatch.setattr(twin._file, "take", lambda: True)  # it runs on another machine
     with pytest.raises(DaemonRunningError):
         await twin.start()
@@ -860,12 +858,12 @@ async def test_a_database_that_hangs_is_noticed_without_traffic_and_keeps_no_dae
     on_postgresql: Folder, start: StartDaemon, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(daemon_module, "_TEND_SECONDS", 0.1)
-    monkeypatch.setattr(daemon_module, "_STORE_SECONDS_MAX", 0.5)
     daemon = await start()
     await ready(daemon)
+    monkeypatch.setattr(daemon_module, "_STORE_SECONDS_MAX", 0.5)
     with postgres.frozen():
         await eventually(lambda: "store-not-writable" in daemon.status().trouble)
-        async with asyncio.timeout(30):  # shutdown_seconds_max is 5
+        async with asyncio.timeout(60):  # shutdown_seconds_max is 5
             await daemon.stop()
         assert daemon.stuck
     assert children() == []

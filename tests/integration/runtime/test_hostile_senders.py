@@ -30,7 +30,7 @@ def stuck_disk(feed: Feed) -> Iterator[None]:
     append = feed.store.journal.append_each
 
     def wait(conn: Any, items: Any) -> Any:
-        go_on.wait(30)
+        go_on.wait(60)
         return append(conn, items)
 
     feed.store.journal.append_each = wait  # type: ignore[method-assign]
@@ -42,7 +42,7 @@ def stuck_disk(feed: Feed) -> Iterator[None]:
 
 
 def connect(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=10)
+    return socket.create_connection(("127.0.0.1", port), timeout=60)
 
 
 def vanish(sock: socket.socket) -> None:
@@ -148,7 +148,10 @@ async def test_what_waits_for_the_disk_counts_as_in_flight_though_its_sender_is_
         for number in range(6):
             sender = await feed.sender()
             writing = asyncio.create_task(sender.send(adt(str(number)) + b"NTE|1||" + b"x" * 200_000 + b"\r"))
-            await asyncio.sleep(0.1)
+            if feed.listener.full:
+                await asyncio.sleep(0.1)
+            else:
+                await eventually(lambda number=number: feed.listener.waiting_bytes > 200_000 * (number + 1))
             sender.abort()
             await asyncio.gather(writing, return_exceptions=True)
         await asyncio.sleep(0.2)
@@ -234,7 +237,7 @@ async def test_without_descriptors_those_who_are_connected_are_served_and_others
     inside = await feed.sender()
     await inside.exchange(adt("1"))
     waiting = socket.socket()
-    waiting.settimeout(10)
+    waiting.settimeout(60)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken: list[int] = []
     try:
@@ -313,7 +316,7 @@ async def test_draining_under_load_loses_nothing_that_was_answered_and_answers_n
 
     pouring = [asyncio.create_task(pour(number)) for number in range(8)]
     await eventually(lambda: len(answered) > 100)
-    assert await feed.listener.drain(10)
+    assert await feed.listener.drain(60)
     await asyncio.gather(*pouring)
     stored = {entry.summary.control_id for entry in feed.entries()}
     assert stored == answered

@@ -83,7 +83,7 @@ async def test_the_application_ack_goes_to_the_return_address_when_there_is_one(
     sender = await feed.sender()
     assert code(await sender.exchange(adt("1", accept="AL", application="AL"))) == "CA"
     await feed.process()
-    returned = await asyncio.wait_for(got.get(), 10)
+    returned = await asyncio.wait_for(got.get(), 60)
     assert returned.startswith(START)
     assert returned.endswith(END + b"\r")
     assert code(returned[1:-2]) == "AA"
@@ -105,7 +105,7 @@ async def test_whether_the_only_answer_reached_its_return_address_is_recorded(ma
     await sender.send(adt("1", accept="NE", application="AL"))
     await eventually(feed.entries)
     await feed.process()
-    assert code((await asyncio.wait_for(got.get(), 10))[1:-2]) == "AA"
+    assert code((await asyncio.wait_for(got.get(), 60))[1:-2]) == "AA"
     assert [(entry.ack, entry.ack_state) for entry in await feed.settled()] == [("AA", "sent")]
     server.close()
     await server.wait_closed()
@@ -249,7 +249,10 @@ async def test_without_an_outcome_in_time_the_sender_is_told_ar_and_gets_the_out
     assert code(late) == "AR"
     assert fields(late, "ERR")[3].startswith("207^")
     await feed.process()
-    assert code(await sender.exchange(adt("1"))) == "AA"
+    async with asyncio.timeout(60):
+        while (said := code(await sender.exchange(adt("1")))) == "AR":  # the machine was too slow even for this
+            pass
+    assert said == "AA"
     assert len(feed.entries()) == 1
 
 
@@ -402,8 +405,8 @@ async def test_a_sender_that_sends_much_at_once_does_not_hold_up_the_others(feed
     try:
         writing = asyncio.create_task(hasty.write(*(frame(adt(f"H{number}")) for number in range(3000))))
         await eventually(lambda: sum(feed.counts.received.values()) > 1000)
-        await patient.send(adt("P"))
-        await asyncio.sleep(0.3)
+        await patient.send(adt("P", type="ADT^A08^ADT_A01"))
+        await eventually(lambda: feed.counts.received["A08"] == 1)
     finally:
         gate.set()
     await busy

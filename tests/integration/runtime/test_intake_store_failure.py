@@ -232,7 +232,7 @@ async def test_postgresql_that_is_gone_is_answered_ar_and_recovers(
     try:
         postgres.execute(
             "postgres",
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{postgres_database}'",
+            f"SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = '{postgres_database}'",
         )
         assert code(await sender.exchange(adt("2"))) == "AR"
     finally:

@@ -71,20 +71,28 @@ async def test_a_peer_inside_of_the_allowed_networks_is_served(make_feed: MakeFe
 
 
 async def test_a_connection_that_says_nothing_is_closed(make_feed: MakeFeed) -> None:
-    feed = await make_feed(listen={"idle_seconds_max": 0.3})
+    feed = await make_feed(listen={"idle_seconds_max": 1.5})
     idle, busy = await feed.sender(), await feed.sender()
-    for number in range(8):
+    closing = asyncio.create_task(idle.closed())
+    number = 0
+    while not closing.done():
         assert code(await busy.exchange(adt(str(number)))) == "AA"
-        await asyncio.sleep(0.1)
-    assert await idle.closed()
+        await asyncio.sleep(0.02)
+        number += 1
+    assert await closing
     assert feed.counts.connections_closed["idle"] == 1
 
 
 async def test_a_connection_whose_message_waits_for_processing_is_not_idle(make_feed: MakeFeed) -> None:
-    feed = await make_feed(listen={"idle_seconds_max": 0.2}, ack={"when": "processed"})
+    feed = await make_feed(ack={"when": "processed"})
     sender = await feed.sender()
     await sender.send(adt("1"))
-    await asyncio.sleep(0.6)
+    await eventually(feed.entries)
+    listen = feed.channel.listen.model_copy(update={"idle_seconds_max": 0.2})  # now, or it might be too slow to send
+    feed.listener.reconfigure(feed.channel.model_copy(update={"listen": listen}))
+    other = await feed.sender()
+    assert await other.closed()
+    await asyncio.sleep(0.3)
     await feed.process()
     assert code(await sender.answer()) == "AA"
 
@@ -120,7 +128,7 @@ async def test_a_peer_that_does_not_take_its_answers_is_closed_and_they_are_unse
                 await loop.sock_sendall(sock, frame(adt(f"{number}-" + "x" * 2000)))
 
     pouring = asyncio.create_task(pour())
-    await eventually(lambda: feed.counts.connections_closed["slow-reader"] == 1, 30)
+    await eventually(lambda: feed.counts.connections_closed["slow-reader"] == 1)
     pouring.cancel()
     sock.close()
     states = {entry.ack_state for entry in await feed.settled()}
@@ -155,8 +163,9 @@ async def test_unanswered_frames_of_a_connection_are_limited_and_none_is_lost(ma
     for number in range(40):
         await sender.send(adt(str(number)))
         await asyncio.sleep(0.002)
+    await eventually(lambda: len(feed.entries()) >= 4)
     await asyncio.sleep(0.2)
-    assert 4 <= len(feed.entries()) < 40
+    assert len(feed.entries()) < 40
     got = asyncio.create_task(take(sender, 40))
     processed = 0
     while processed < 40:
@@ -198,7 +207,7 @@ async def test_incomplete_frames_alone_never_block_the_channel_for_ever(make_fee
     answers = await asyncio.gather(*(sender.answer() for sender in senders))
     assert {code(answer) for answer in answers} == {"AA"}
     assert [entry.payload for entry in sorted(feed.entries(), key=lambda entry: entry.payload)] == big
-    assert feed.listener.inflight_bytes == 0
+    await eventually(lambda: feed.listener.inflight_bytes == 0)
 
 
 async def test_the_bytes_of_a_connection_that_is_gone_are_given_back(make_feed: MakeFeed) -> None:
@@ -218,7 +227,7 @@ async def test_draining_answers_what_was_received_and_then_closes(make_feed: Mak
     for number, sender in enumerate(senders):
         await sender.send(adt(str(number)))
     await eventually(lambda: len(feed.entries()) == 3)
-    draining = asyncio.create_task(feed.listener.drain(10))
+    draining = asyncio.create_task(feed.listener.drain(60))
     assert await idle.closed()
     await feed.process()
     for sender in senders:
@@ -243,7 +252,7 @@ async def test_a_connection_that_comes_as_a_drain_begins_is_closed_and_not_waite
         sender = Sender(*await asyncio.open_connection(sock=sock))
         assert await sender.closed()
         sender.abort()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):  # less than the drain would wait
             assert await draining
     assert feed.counts.connections == 0
 
@@ -262,7 +271,7 @@ async def test_a_frame_that_is_incomplete_when_the_listener_drains_is_not_stored
     sender = await feed.sender()
     await sender.write(frame(adt("1")), START, adt("2")[:50])
     assert code(await sender.answer()) == "AA"
-    draining = asyncio.create_task(feed.listener.drain(5))
+    draining = asyncio.create_task(feed.listener.drain(60))
     assert await sender.closed()
     sender.close()
     assert await draining

@@ -156,7 +156,7 @@ async def test_a_handshake_that_does_not_end_is_closed(
 ) -> None:
     monkeypatch.setattr(listener, "HANDSHAKE_SECONDS_MAX", 0.3)
     feed = await make_feed(listen={"tls": tls(ours)})
-    with socket.create_connection(("127.0.0.1", feed.port), timeout=10) as silent:
+    with socket.create_connection(("127.0.0.1", feed.port), timeout=60) as silent:
         assert await asyncio.to_thread(silent.recv, 1) == b""
 
 
@@ -165,7 +165,7 @@ async def test_handshakes_beyond_the_limit_are_closed_at_once(
 ) -> None:
     monkeypatch.setattr(listener, "_TURNED_AWAY_MAX", 3)
     feed = await make_feed(listen={"tls": tls(ours), "connections_max": 2})
-    silent = [socket.create_connection(("127.0.0.1", feed.port), timeout=10) for _ in range(20)]
+    silent = [socket.create_connection(("127.0.0.1", feed.port), timeout=60) for _ in range(20)]
     await eventually(lambda: feed.counts.connections_refused["too-many"] == 15)
     for sock in silent:
         sock.close()
@@ -177,7 +177,7 @@ async def test_no_hands_are_shaken_with_a_peer_outside_of_the_allowed_networks(
     make_feed: MakeFeed, ours: Authority
 ) -> None:
     feed = await make_feed(listen={"tls": tls(ours), "allow": ["10.0.0.0/8"]})
-    with socket.create_connection(("127.0.0.1", feed.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", feed.port), timeout=60) as sock:
         assert await asyncio.to_thread(sock.recv, 1) == b""
     assert feed.counts.connections_refused["not-allowed"] == 1
 
@@ -207,7 +207,7 @@ async def test_draining_answers_over_tls_too(make_feed: MakeFeed, ours: Authorit
     sender = await feed.sender(tls=client(ours))
     await sender.send(adt("1"))
     await eventually(feed.entries)
-    draining = asyncio.create_task(feed.listener.drain(10))
+    draining = asyncio.create_task(feed.listener.drain(60))
     await feed.process()
     assert code(await sender.answer()) == "AA"
     assert await sender.closed()
@@ -217,8 +217,9 @@ async def test_draining_answers_over_tls_too(make_feed: MakeFeed, ours: Authorit
 
 @pytest.mark.parametrize("rounds", range(6))
 async def test_a_handshake_that_is_under_way_as_a_drain_begins_is_closed(
-    make_feed: MakeFeed, ours: Authority, rounds: int
+    make_feed: MakeFeed, ours: Authority, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(listener, "HANDSHAKE_SECONDS_MAX", 60.0)
     feed = await make_feed(listen={"tls": tls(ours)})
     with socket.create_connection(("127.0.0.1", feed.port)) as sock:
         for _ in range(rounds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from engine.bootstrap import compile_site
 from engine.clock import FixedClock
 from engine.domain.message import AckCode, AckState, EntryState, Receipt
 from engine.domain.outcome import Outcome
-from engine.domain.partition import ALL_PARTITIONS
+from engine.domain.partition import ALL_PARTITIONS, PARTITIONS
 from engine.errors import CursorMovedError, LeaseLostError, StoreUnavailableError
 from engine.hl7v2.header import read_header
 from engine.hl7v2.ordering import ordering_key
@@ -99,6 +100,10 @@ class Bench:
             )
         stored = self.store.journal_ledger.write_now(lambda conn: self.store.journal.append(conn, receipts))
         return [one.arrival for one in stored]
+
+    def partition(self, payload: bytes) -> int:
+        """Where the journal will have it."""
+        return self.store.keys.lookup("partition", ordering_key(payload, read_header(payload)))[0] % PARTITIONS
 
     def states(self) -> dict[int, EntryState]:
         return {
@@ -193,8 +198,13 @@ def test_a_worker_that_does_not_know_it_was_replaced_records_nothing(bench: Benc
 
 def test_two_workers_that_meet_a_new_patient_at_the_same_time_make_one_chart(bench: Bench) -> None:
     """One sender names him by his number first, another by the index: two partitions, two workers, one patient."""
-    both = adt("A28", "P1", 1, also="X1")
-    swapped = both.replace(b"P1^^^MRN^MR~X1^^^MPI^PI", b"X1^^^MPI^PI~P1^^^MRN^MR").replace(b"|C1|", b"|C2|")
+    for index in (f"X{number}" for number in range(1, 100)):  # the keys are new each time, and so are the partitions
+        both = adt("A28", "P1", 1, also=index)
+        swapped = both.replace(
+            f"P1^^^MRN^MR~{index}^^^MPI^PI".encode(), f"{index}^^^MPI^PI~P1^^^MRN^MR".encode()
+        ).replace(b"|C1|", b"|C2|")
+        if bench.partition(both) != bench.partition(swapped):
+            break
     bench.receive(both, swapped)
     found = bench.store.read_now(lambda conn: bench.store.journal.after(conn, CHANNEL, 0, 10))
     assert found[0][1] != found[1][1]
@@ -212,7 +222,7 @@ def test_two_workers_that_meet_a_new_patient_at_the_same_time_make_one_chart(ben
     finish(second)
     assert set(bench.states().values()) == {EntryState.PROCESSED}
     [chart] = bench.store.read_now(bench.store.charts.find)
-    assert {item.value for item in chart.patient.identifiers} == {"P1", "X1"}
+    assert {item.value for item in chart.patient.identifiers} == {"P1", index}
     assert bench.balanced()
 
 
@@ -330,9 +340,9 @@ def test_a_process_that_stood_still_inside_a_transaction_costs_no_message(
     postgresql_site: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server has cut its session off meanwhile. That is nobody's fault, least of all the message's."""
+    Bench(postgresql_site.open("tool")).receive(adt("A01", "P1", 1))
     monkeypatch.setattr(engines, "_IDLE_IN_TRANSACTION_MS", 200)
     bench = Bench(postgresql_site.open("tool"))
-    bench.receive(adt("A01", "P1", 1))
     recorder = type(bench.store.recorder)
     record, pauses = recorder.record, iter([0.6])
 
@@ -345,5 +355,8 @@ def test_a_process_that_stood_still_inside_a_transaction_costs_no_message(
     processor = bench.processor()
     with pytest.raises(StoreUnavailableError):
         processor.step()
-    finish(processor)
+    for _ in range(20):  # a machine that stands still now may cost it another session
+        with contextlib.suppress(StoreUnavailableError):
+            finish(processor)
+            break
     assert bench.states() == {1: EntryState.PROCESSED}

@@ -63,7 +63,7 @@ class Run:
         return self.supervisor.pid
 
     async def ready(self) -> None:
-        await eventually(lambda: self.supervisor.ready_version is not None, 30)
+        await eventually(lambda: self.supervisor.ready_version is not None)
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ async def test_a_worker_that_is_killed_is_started_again(start: Callable[..., Run
     run = start()
     await run.ready()
     os.kill(run.pid, signal.SIGKILL)
-    await eventually(lambda: run.starts == 2, 30)
+    await eventually(lambda: run.starts == 2)
     await run.ready()
     assert run.supervisor.restarts == 1
     assert run.supervisor.trouble is None
@@ -121,7 +121,7 @@ async def test_a_worker_that_is_killed_is_started_again(start: Callable[..., Run
 @one_loop
 async def test_a_worker_that_keeps_dying_is_trouble(start: Callable[..., Run]) -> None:
     run = start("dies")
-    await eventually(lambda: run.supervisor.trouble == "worker-keeps-dying", 30)
+    await eventually(lambda: run.supervisor.trouble == "worker-keeps-dying")
     assert run.supervisor.restarts >= 3
 
 
@@ -130,14 +130,14 @@ async def test_a_worker_that_gets_ready_and_dies_again_and_again_is_trouble_all_
     start: Callable[..., Run],
 ) -> None:
     run = start("flaps")
-    await eventually(lambda: run.supervisor.restarts == 3, 30)
+    await eventually(lambda: run.supervisor.restarts >= 3)
     seen: set[tuple[bool, str | None]] = set()
 
     def twice_more() -> bool:
         seen.add((run.supervisor.ready_version is not None, run.supervisor.trouble))
-        return run.supervisor.restarts == 5
+        return run.supervisor.restarts >= 5 and len(seen) >= 2  # who looks now and then may miss a short life
 
-    await eventually(twice_more, 30)
+    await eventually(twice_more)
     assert seen == {(True, "worker-keeps-dying"), (False, "worker-keeps-dying")}
 
 
@@ -170,14 +170,17 @@ async def test_a_worker_that_can_not_be_started_is_trouble_and_stops_nobody_else
 
 
 async def test_a_worker_that_hangs_is_trouble_and_is_replaced(start: Callable[..., Run]) -> None:
-    run = start(silence_seconds_max=3.0)
+    run = start()
     await run.ready()
     hanging = run.pid
     assert run.supervisor.up
     os.kill(hanging, signal.SIGSTOP)
-    await eventually(lambda: run.supervisor.trouble == "worker-silent", 10)
+    run.supervisor._silence_seconds_max = 3.0
+    await eventually(lambda: run.supervisor.trouble == "worker-silent")
     assert not run.supervisor.up
-    await eventually(lambda: run.starts == 2, 20)
+    await eventually(lambda: run.supervisor.restarts == 1)
+    run.supervisor._silence_seconds_max = 30.0  # its successor may take its time to start
+    await eventually(lambda: run.starts == 2)
     await run.ready()
     assert not alive(hanging)
     assert run.supervisor.trouble is None
@@ -203,7 +206,7 @@ async def test_a_service_that_fails_is_started_again_and_takes_no_other_with_it(
 async def test_stopping_lets_the_worker_finish_its_batch(start: Callable[..., Run]) -> None:
     run = start()
     await run.ready()
-    assert await run.supervisor.stop(20)
+    assert await run.supervisor.stop(60)
     assert (run.folder / "finished").exists()
     assert (run.folder / "closed").exists()
     assert run.supervisor.pid is None
@@ -220,7 +223,7 @@ async def test_a_worker_that_does_not_stop_in_time_is_killed(start: Callable[...
 async def test_a_worker_that_can_not_take_leave_of_its_store_leaves_without_that(start: Callable[..., Run]) -> None:
     run = start("can't close")
     await run.ready()
-    assert await run.supervisor.stop(worker._CLOSE_SECONDS_MAX + 20)
+    assert await run.supervisor.stop(worker._CLOSE_SECONDS_MAX + 30)
 
 
 async def test_a_stop_at_any_moment_of_the_start_finds_the_worker(tmp_path: Path) -> None:
@@ -228,7 +231,7 @@ async def test_a_stop_at_any_moment_of_the_start_finds_the_worker(tmp_path: Path
         run = Run(tmp_path, "works")
         run.supervisor.start()
         await asyncio.sleep(pause)
-        assert await run.supervisor.stop(20), "it was told to stop"
+        assert await run.supervisor.stop(60), "it was told to stop"
     assert not any(map(alive, run.pids))
 
 
@@ -293,7 +296,7 @@ async def test_a_reload_that_one_of_several_workers_refuses_is_taken_by_none(tmp
     workers = Workers(snapshot(tmp_path), lambda _: None, 3, command=command("works", tmp_path))
     workers.start()
     try:
-        await eventually(lambda: workers.up, 30)
+        await eventually(lambda: workers.up)
         assert await workers.reload(snapshot(tmp_path, "main-2"))
         assert not await workers.reload(snapshot(tmp_path, "bad-for-1"))
         assert [(tmp_path / f"node-{index}").read_text() for index in range(3)] == ["main-2"] * 3
@@ -316,10 +319,10 @@ async def test_the_trouble_of_one_of_several_workers_is_the_nodes(tmp_path: Path
     workers = Workers(snapshot(tmp_path), lambda _: None, 2, command=by_turns)
     workers.start()
     try:
-        await eventually(lambda: workers.trouble == ("worker-keeps-dying",), 30)
+        await eventually(lambda: workers.trouble == ("worker-keeps-dying",))
         assert not workers.up
         assert workers.restarts >= 3
-        await eventually(lambda: workers.counting, 30)
+        await eventually(lambda: workers.counting)
     finally:
         await workers.stop(10)
 
@@ -330,7 +333,7 @@ async def test_a_worker_that_is_started_again_works_by_the_latest_configuration(
     new = snapshot(run.folder, "main-2")
     await run.supervisor.reload(new)
     os.kill(run.pid, signal.SIGKILL)
-    await eventually(lambda: run.starts == 2, 30)
+    await eventually(lambda: run.starts == 2)
     await run.ready()
     assert run.supervisor.ready_version == new.version
 

@@ -25,6 +25,8 @@ from engine.settings import Channel
 from engine.store import Store
 
 START, END, CR = b"\x0b", b"\x1c", b"\r"
+PATIENCE_SECONDS = 60.0
+"""How long is waited for what must come: long, because it costs nothing where it comes, and machines stand still."""
 
 
 def adt(
@@ -69,7 +71,7 @@ class Sender:
     async def send(self, payload: bytes) -> None:
         await self.write(frame(payload))
 
-    async def answer(self, seconds_max: float = 10) -> bytes:
+    async def answer(self, seconds_max: float = PATIENCE_SECONDS) -> bytes:
         """The payload of the next frame; raises IncompleteReadError when the connection is closed before."""
         async with asyncio.timeout(seconds_max):
             data = await self.reader.readuntil(END + CR)
@@ -88,7 +90,7 @@ class Sender:
         except TimeoutError:
             return True
 
-    async def closed(self, seconds_max: float = 10) -> bool:
+    async def closed(self, seconds_max: float = PATIENCE_SECONDS) -> bool:
         """Whether the other side closes without another word."""
         try:
             async with asyncio.timeout(seconds_max):
@@ -187,7 +189,7 @@ class Feed:
 
     async def settled(self) -> list[Entry]:
         """The entries once the state of every answer is recorded."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while any(entry.ack_state == "owed" for entry in self.entries()):
                 await asyncio.sleep(0.02)
         return self.entries()
@@ -241,7 +243,7 @@ def _json(more: dict[str, Any]) -> bytes:
     return msgspec.json.encode(base)
 
 
-async def eventually(condition: Any, seconds_max: float = 10) -> None:
+async def eventually(condition: Any, seconds_max: float = PATIENCE_SECONDS) -> None:
     async with asyncio.timeout(seconds_max):
         while not condition():
             await asyncio.sleep(0.01)

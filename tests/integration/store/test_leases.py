@@ -74,7 +74,7 @@ class Members:
         )
         other = self._site.open("tool")
         other.charts_ledger.write_now(
-            lambda conn: conn.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid}).scalar_one()
+            lambda conn: conn.execute(text("SELECT pg_terminate_backend(:pid, 60000)"), {"pid": pid}).scalar_one()
         )
 
 
@@ -210,11 +210,10 @@ def test_a_worker_that_hangs_is_fenced_and_its_share_taken_over(members, monkeyp
     time.sleep(0.5)
     second.beat()
     monkeypatch.setattr(leases_module, "STALE_SECONDS", 0.4)
-    second.beat()  # a has not been heard of for longer than that
+    until = time.monotonic() + 60
+    while len(second.partitions) < len(ALL_PARTITIONS) and time.monotonic() < until:
+        members.round("b")  # a has not been heard of for longer than that; the server ends its session
     monkeypatch.undo()
-    until = time.monotonic() + 10
-    while len(second.partitions) < len(ALL_PARTITIONS) and time.monotonic() < until:  # the server ends a's session
-        members.round("b")
     assert second.partitions == ALL_PARTITIONS
     with pytest.raises(StoreUnavailableError):  # a wakes up, and writes
         members.stores["a"].charts_ledger.write_now(lambda conn: conn.execute(text("SELECT 1")))
@@ -252,7 +251,7 @@ def test_a_clock_that_goes_back_keeps_no_dead_worker_alive(members, monkeypatch)
         lambda conn: conn.execute(text("UPDATE charts.worker SET seen_at = seen_at + 3600000000"))
     )
     monkeypatch.setattr(leases_module, "STALE_SECONDS", 0.4)
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while second.partitions != ALL_PARTITIONS and time.monotonic() < until:
         members.round("b")
         time.sleep(0.05)
@@ -326,7 +325,7 @@ async def test_leases_go_on_after_whatever_the_store_says(sqlite_site, monkeypat
     monkeypatch.setattr(leases._locks, "take", refuses_at_first)
     stopping = asyncio.Event()
     running = asyncio.create_task(leases.run(stopping))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while leases.partitions != ALL_PARTITIONS:
             await asyncio.sleep(0.01)
     stopping.set()
@@ -337,7 +336,7 @@ async def test_a_database_that_stands_still_for_a_while_costs_nobody_his_session
     postgresql_site, postgres, monkeypatch
 ):
     monkeypatch.setattr(leases_module, "TICK_SECONDS", 0.1)
-    monkeypatch.setattr(leases_module, "STALE_SECONDS", 0.8)
+    monkeypatch.setattr(leases_module, "STALE_SECONDS", 2.0)
     members = Members(postgresql_site)
     stopping = asyncio.Event()
     running = [asyncio.create_task(members.join(name).run(stopping)) for name in "ab"]
@@ -345,12 +344,12 @@ async def test_a_database_that_stands_still_for_a_while_costs_nobody_his_session
     def shares():
         return [members.leases[name].partitions for name in "ab"]
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while sorted(map(len, shares())) != [32, 32]:
             await asyncio.sleep(0.05)
     before = shares(), [members.leases[name]._session for name in "ab"]
     with postgres.frozen():
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(2.7)
     await asyncio.sleep(1.0)
     assert (shares(), [members.leases[name]._session for name in "ab"]) == before
     stopping.set()
@@ -363,7 +362,7 @@ async def test_running_leases_take_over_by_themselves(postgresql_site):
     tasks = {name: asyncio.create_task(members.join(name).run(stopping[name])) for name in "ab"}
 
     async def shared(*names: str) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 held = [members.leases[name].partitions for name in names]
                 if frozenset().union(*held) == ALL_PARTITIONS and sum(map(len, held)) == len(ALL_PARTITIONS):

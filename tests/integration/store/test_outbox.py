@@ -361,7 +361,9 @@ def test_what_a_wrong_clock_has_put_off_can_be_made_due(store):
         max_size=40,
     )
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_the_oldest_open_delivery_of_each_patient_has_its_turn_and_no_other_that_is_not_under_way(sqlite_site, steps):
     with sqlite_site.open("tool") as store:
         for table in (schema.delivery, schema.delivery_payload):

@@ -63,7 +63,7 @@ async def receiver(script: Script) -> AsyncIterator[Receiver]:
 
 
 @asynccontextmanager
-async def sender(peer: Receiver, *, timeout_seconds: float = 5.0) -> AsyncIterator[Sender]:
+async def sender(peer: Receiver, *, timeout_seconds: float = 60.0) -> AsyncIterator[Sender]:
     client = Sender("127.0.0.1", peer.port, timeout_seconds=timeout_seconds)
     try:
         yield client
@@ -155,7 +155,7 @@ async def test_a_late_answer_is_never_credited_to_the_next_message() -> None:
         await asyncio.sleep(0.05)
         write(wrap(ack(payload, AckCode.AE)))
 
-    async with receiver(script) as peer, sender(peer, timeout_seconds=0.2) as client:
+    async with receiver(script) as peer, sender(peer, timeout_seconds=1.0) as client:
         with pytest.raises(DeliveryError) as caught:
             await client.send(message("M1"))
         assert caught.value.error == "timeout"
@@ -192,7 +192,7 @@ async def test_a_connection_closed_without_an_answer_is_ambiguous_and_made_anew(
 async def test_an_unreachable_receiver_is_transient() -> None:
     async with receiver(agree) as peer:
         port = peer.port
-    client = Sender("127.0.0.1", port, timeout_seconds=1)
+    client = Sender("127.0.0.1", port, timeout_seconds=60)
     with pytest.raises(DeliveryError) as caught:
         await client.send(message("M1"))
     assert (caught.value.error, caught.value.kind) == ("unreachable", DeliveryFailure.TRANSIENT)
@@ -227,7 +227,7 @@ async def test_an_application_answer_that_takes_another_way_is_not_missed() -> N
     async def accept(payload: bytes, write: Write) -> None:
         write(wrap(ack(payload, AckCode.CA)))
 
-    async with receiver(accept) as peer, sender(peer, timeout_seconds=0.2) as client:
+    async with receiver(accept) as peer, sender(peer, timeout_seconds=1.0) as client:
         reply = await client.send(message("M1", accept="AL", application="AL"))
         assert reply.accepted
         assert reply.application is None
@@ -351,7 +351,7 @@ async def test_over_mutual_tls_both_sides_know_each_other(tmp_path: Path) -> Non
     port = server.sockets[0].getsockname()[1]
 
     async def attempt(tls: ssl.SSLContext | None) -> bool:
-        client = Sender("127.0.0.1", port, tls=tls, timeout_seconds=2)
+        client = Sender("127.0.0.1", port, tls=tls, timeout_seconds=60)
         try:
             return (await client.send(message("M1"))).accepted
         finally:
