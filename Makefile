@@ -1,8 +1,9 @@
 # Two commands are all it takes on a fresh Debian or Ubuntu with python3 (3.11 or later), pip and make:
 #   make run     the engine, here and now         make test     everything that proves it
 PYTHON ?= python3
-# One more than there are cores: many tests wait for something most of the time.
-PYTEST_ARGS ?= -n $(shell echo $$(($$(nproc) + 1))) --dist loadfile
+# One more than there are cores: many tests wait for something most of the time. Files in their order, so that those of
+# tests/acceptance and tests/faults, which have few tests and take longest, are begun first and not left for the end.
+PYTEST_ARGS ?= -n $(shell echo $$(($$(nproc) + 1))) --dist loadfile --no-loadscope-reorder
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -20,7 +20,7 @@ from engine.simulator.bench import history
 from engine.simulator.bench.site import LIVE, STORED, Place
 from engine.store.counts import ledger, pending
 
-SHORT = ("--seconds", "0.5", "--messages", "120")
+SHORT = ("--seconds", "1", "--messages", "120")
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_the_benchmark_measures_the_daemon_beside_its_probes_and_leaves_nothing(
     assert len(result["memory_mb"]["resident"]) == run["to_the_end"]["cpu_us"]["processes"]
     [fixed] = result["openloop"]
     for until in ("stored", "processed"):
-        assert fixed[until]["acknowledged"] == 25
+        assert fixed[until]["acknowledged"] == 50
         assert fixed[until]["p99_ms"] >= fixed[until]["from_sending"]["p50_ms"]
     assert result["cpu"]["deliveries"] > 120
     assert all(spent >= 0 for spent in result["cpu"]["stages_us"].values())

@@ -30,7 +30,7 @@ def effects(site: Site) -> tuple[int, int]:
 def test_a_simulated_day_balances_twice_over_without_one_more_task_or_delivery(site: Site, daemon: Daemon) -> None:
     first = day(daemon)
     assert first["sent"] == MESSAGES
-    ledger = daemon.settled(seconds=300)
+    ledger = daemon.settled(seconds=900)
     row = ledger[0]
     assert row["balanced"]
     assert row["received"] == MESSAGES
@@ -44,7 +44,7 @@ def test_a_simulated_day_balances_twice_over_without_one_more_task_or_delivery(s
 
     second = day(daemon)
     assert second["sent"] == MESSAGES
-    row = daemon.settled(seconds=300)[0]
+    row = daemon.settled(seconds=900)[0]
     assert row["balanced"]
     assert (row["received"], row["duplicates"]) == (2 * MESSAGES, MESSAGES)
     assert effects(site) == before

@@ -138,10 +138,10 @@ async def test_a_sender_waits_for_its_answer() -> None:
 async def test_a_run_of_seconds_counts_only_what_came_after_the_warm_up() -> None:
     received: list[bytes] = []
     async with receiver(accept, received) as port:
-        result = await closed(port, senders=2, seconds=0.3, warm_up_seconds=0.2)
+        result = await closed(port, senders=2, seconds=1.0, warm_up_seconds=0.2)
     assert result["wrong"] == 0
     assert 0 < result["acknowledged"] < result["sent"] == len(received)
-    assert result["seconds"] == 0.3
+    assert result["seconds"] == 1.0
 
 
 async def test_tls_is_spoken_only_with_who_shows_the_expected_certificate(tmp_path: Path) -> None:
@@ -204,7 +204,8 @@ async def test_a_stall_counts_for_every_message_that_was_due_in_it() -> None:
     assert result["acknowledged"] == 100
     assert result["waited"] >= 40  # due within the half second
     assert result["p50_ms"] >= result["from_sending"]["p50_ms"]
-    assert result["p90_ms"] > 10 * result["from_sending"]["p90_ms"]
+    assert result["p90_ms"] >= 390  # what was due in the first tenth of a second of it waited for the rest
+    assert result["p90_ms"] >= result["from_sending"]["p90_ms"]
     assert result["max_ms"] >= 500
 
 

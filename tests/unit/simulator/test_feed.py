@@ -130,7 +130,7 @@ async def test_a_fault_of_the_messages_is_not_tried_again(verdict: Verdict) -> N
 
 async def test_patience_ends_with_the_error_that_ended_it() -> None:
     async with hospital(lambda _payload: None) as peer:
-        feed = Feed("127.0.0.1", peer.port, connections=2, patience_seconds=0.2)
+        feed = Feed("127.0.0.1", peer.port, connections=2, patience_seconds=1.0)
         with pytest.raises(DeliveryError) as caught:
             await feed.run(iter(day(9)))
     assert caught.value.error == "closed"

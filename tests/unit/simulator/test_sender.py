@@ -329,13 +329,20 @@ async def test_a_pipeline_keeps_at_most_its_window_unanswered_and_replies_in_ord
 
 
 async def test_cancelling_a_send_ends_the_connection_so_that_its_answer_finds_nobody() -> None:
+    cancelled = asyncio.Event()
+
     async def slow(payload: bytes, write: Write) -> None:
-        await asyncio.sleep(0.1)
+        await cancelled.wait()
         write(wrap(ack(payload)))
 
     async with receiver(slow) as peer, sender(peer) as client:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(client.send(message("M1")), 0.02)
+        sending = asyncio.create_task(client.send(message("M1")))
+        while not peer.received:
+            await asyncio.sleep(0.01)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        cancelled.set()
         assert (await client.send(message("M2"))).accepted
         assert [connection for connection, _ in peer.received] == [1, 2]
 
