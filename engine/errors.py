@@ -79,6 +79,10 @@ class StoreDamagedError(StoreUnavailableError):
     """What was to be read lies in a damaged part of the store's file."""
 
 
+class StoreBusyError(StoreUnavailableError):
+    """Another writer was in the way, and the database has undone this transaction. The same again may well succeed."""
+
+
 class StaleChartError(StoreError):
     """Somebody else changed a chart since it was read: process the batch again."""
 

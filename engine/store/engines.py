@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 from sqlcipher3 import dbapi2 as sqlite_driver
 
 from engine.domain.record import Record
-from engine.errors import RowTakenError, StoreDamagedError, StoreError, StoreUnavailableError
+from engine.errors import RowTakenError, StoreBusyError, StoreDamagedError, StoreError, StoreUnavailableError
 from engine.store.schema import CHARTS, JOURNAL
 
 # The driver asks every value but texts and numbers for a way to adapt it, at five times the cost of storing it. So each
@@ -39,6 +39,8 @@ _WARNED: Final = "warned"
 _PASSING: Final = frozenset({"25006", "25P03", "25P04"})
 """PostgreSQL: a server that is no primary (yet), and sessions that were cut off because their process had stopped for a
 while. The driver takes them for errors of the statement, but the next try may well succeed."""
+_UNDONE: Final = frozenset({"40001", "40P01"})
+"""PostgreSQL: a serialisation failure, a deadlock. The session lives on."""
 _WRITER_CACHE_KIB: Final = 8 * 1024
 _READER_CACHE_KIB: Final = 1024
 """Each of several connections, for each of two files."""
@@ -89,8 +91,12 @@ def writer_engine(location: Location, side: str) -> Engine:
         _begin_with(engine, "BEGIN IMMEDIATE")
         return engine
     # A process that hangs in the middle of a transaction would keep its locks, and with them all other nodes waiting.
+    # Whoever waits for a lock must see then what its holder has written, whatever the server's default is.
     engine = _postgresql_engine(
-        location, pooled=False, options=f"-c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MS}"
+        location,
+        pooled=False,
+        isolation_level="READ COMMITTED",
+        options=f"-c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MS}",
     )
 
     @event.listens_for(engine, "connect")
@@ -172,6 +178,8 @@ def translate(error: Exception) -> StoreError | None:
         return StoreUnavailableError(f"the store's disk is full ({code})")
     if code == "23505" or (code == "SQLITE_CONSTRAINT" and str(driver_error).startswith("UNIQUE")):
         return RowTakenError(f"another writer has made this row meanwhile ({code})")
+    if code in _UNDONE:
+        return StoreBusyError(f"the store has undone this for another writer ({code})")
     if "OperationalError" in kinds and code == "no code":
         return StoreUnavailableError("the database can't be reached, or does not let us in")
     if kinds & {"OperationalError", "InterfaceError"} or code in _PASSING:

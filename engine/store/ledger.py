@@ -3,6 +3,11 @@
 Group commit: while one group is on its way to the disk the next one gathers, so many senders share one sync. A unit of
 work is a function of a connection and must be re-runnable: when one unit of a group fails, the transaction is rolled
 back and the group is halved until the culprit stands alone, so that only it fails.
+
+Deadlocks. Each unit takes its locks in one order (charts, outbox, deliveries), but a group of several takes those of
+its second unit after those of its first, and two workers may meet at rows that both make. PostgreSQL then undoes one of
+them. That costs neither the session, with the locks and leases that hang on it, nor anybody's work: it is done again,
+in halves, for a unit alone keeps the order.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlcipher3 import dbapi2 as sqlite_driver
 
-from engine.errors import StoreUnavailableError
+from engine.errors import StoreBusyError, StoreUnavailableError
 from engine.store.engines import committed_with_warning, translated
 
 T = TypeVar("T")
@@ -32,6 +37,7 @@ _WAL_FRAMES_MAX: Final = 16_384
 """...or when it has so many frames (pages of 4 KiB). Writers wait for that meanwhile (measured: 40-160 ms for 64 MiB);
 more often would make more of them wait, more rarely would make the files grow."""
 _GROUPS_BETWEEN_LOOKS: Final = 16
+_BUSY_ATTEMPTS_MAX: Final = 5
 
 _Work = Callable[[Connection], Any]
 _Batch = Callable[[Connection, Sequence[Any]], Sequence[Any]]
@@ -155,23 +161,33 @@ class Ledger:
             return units, True
         return units, False
 
-    def _commit(self, units: list[_Unit]) -> None:
+    def _commit(self, units: list[_Unit], attempt: int = 1) -> None:
         try:
             results = self._transaction(units)
+        except StoreBusyError as error:
+            if len(units) > 1:
+                self._commit_halves(units)
+            elif attempt < _BUSY_ATTEMPTS_MAX:
+                self._commit(units, attempt + 1)
+            else:
+                _settle([(units[0], None, StoreUnavailableError(*error.args))])
         except StoreUnavailableError as error:
             self._disconnect()
             _settle([(unit, None, StoreUnavailableError(*error.args)) for unit in units])
         except Exception as error:  # noqa: BLE001 - whatever a unit raises belongs to its caller
             if len(units) > 1:
-                middle = len(units) // 2
-                self._commit(units[:middle])
-                self._commit(units[middle:])
+                self._commit_halves(units)
             else:
                 _settle([(units[0], None, error)])
         else:
             self._dirty = True
             self._groups_since_look += 1
             _settle([(unit, result, None) for unit, result in zip(units, results, strict=True)])
+
+    def _commit_halves(self, units: list[_Unit]) -> None:
+        middle = len(units) // 2
+        self._commit(units[:middle])
+        self._commit(units[middle:])
 
     def _transaction(self, units: list[_Unit]) -> list[Any]:
         results: list[Any] = [None] * len(units)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -285,6 +286,82 @@ def test_a_connection_cut_in_the_middle_of_a_group_leaves_nothing_of_it(postgres
         store.journal_ledger.write_now(cut)
     assert store.read_now(store.journal.find) == []
     assert append(store, receipt(store.keys, "1"))[0].id == 1
+
+
+def test_a_deadlock_costs_neither_the_work_nor_the_session(postgresql_site):
+    """A group takes the locks of its second unit after those of its first: two workers can wait for each other."""
+    one, other = (postgresql_site.open("tool").charts_ledger for _ in range(2))
+    pid = text("SELECT pg_backend_pid()")
+    sessions = [ledger.write_now(lambda conn: conn.execute(pid).scalar_one()) for ledger in (one, other)]
+    gate, met = threading.Event(), threading.Barrier(2)
+
+    def lock(conn, number):
+        conn.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+
+    def meet():
+        with contextlib.suppress(threading.BrokenBarrierError):  # whoever comes again waits for nobody
+            met.wait(1)
+
+    def outbox_and_then(conn):
+        lock(conn, 1)
+        meet()
+        return conn.execute(pid).scalar_one()
+
+    def chart(conn):
+        lock(conn, 2)
+        return "chart"
+
+    def chart_and_then_outbox(conn):
+        lock(conn, 2)
+        meet()
+        lock(conn, 1)
+        return conn.execute(pid).scalar_one()
+
+    with ThreadPoolExecutor(4) as pool:
+        opening = pool.submit(one.write_now, lambda _conn: gate.wait(10))
+        time.sleep(0.1)
+        group = [pool.submit(one.write_now, outbox_and_then)]
+        time.sleep(0.1)
+        group.append(pool.submit(one.write_now, chart))
+        time.sleep(0.1)
+        alone = pool.submit(other.write_now, chart_and_then_outbox)
+        gate.set()
+        opening.result()
+        assert [unit.result() for unit in group] == [sessions[0], "chart"]
+        assert alone.result() == sessions[1]
+
+
+def test_a_unit_that_is_always_in_the_way_of_others_fails_in_the_end_and_alone(postgresql_site):
+    ledger = postgresql_site.open("tool").charts_ledger
+    tries = []
+
+    def loses(conn):
+        tries.append(1)
+        conn.execute(text("DO $$ BEGIN RAISE EXCEPTION 'again' USING ERRCODE = '40001'; END $$"))
+
+    with pytest.raises(StoreUnavailableError):
+        ledger.write_now(loses)
+    assert len(tries) == 5
+    assert ledger.write_now(lambda conn: conn.execute(text("SELECT 1")).scalar_one()) == 1
+
+
+def test_whoever_waits_for_a_lock_sees_what_its_holder_wrote_whatever_the_servers_default_is(postgresql_site):
+    store = postgresql_site.open("tool")
+    strict = text("ALTER ROLE postgres SET default_transaction_isolation = 'serializable'")
+    try:
+        store.charts_ledger.write_now(lambda conn: conn.execute(strict))
+        stores = [postgresql_site.open("tool") for _ in range(4)]
+
+        def run(number):
+            for turn in range(10):
+                append(stores[number], receipt(stores[number].keys, f"{number}-{turn}"))
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(run, range(4)))
+        assert len(store.read_now(lambda conn: store.journal.find(conn, limit=None))) == 40
+    finally:
+        reset = text("ALTER ROLE postgres RESET default_transaction_isolation")
+        store.charts_ledger.write_now(lambda conn: conn.execute(reset))
 
 
 def test_a_server_that_would_answer_before_the_disk_has_it_is_overruled(postgresql_site):
