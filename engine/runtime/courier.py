@@ -37,7 +37,7 @@ from engine import logs
 from engine.clock import Clock
 from engine.connectors.base import NOT_ATTEMPTED, Connector, Result, failed
 from engine.domain.delivery import DeliveryState, QueuedDelivery
-from engine.errors import DeliveryError, DeliveryFailure, StoreError, StoreUnavailableError
+from engine.errors import DeliveryError, DeliveryFailure, LeaseLostError, StoreError, StoreUnavailableError
 from engine.pipeline.breaker import Breaker, BreakerState
 from engine.pipeline.retry import Bury, Hold, RetryAt, backoff_seconds, decide
 from engine.settings import DestinationBase
@@ -243,6 +243,9 @@ class _Rounds:
             (queued,) = batch
             if not await self._write(lambda conn: self._outbox.start(conn, queued.id, self._clock.now())):
                 return  # another one has the turn now
+        if not self._leases.may_act(self.name):
+            await self._settle(batch, [NOT_ATTEMPTED] * len(batch))
+            raise LeaseLostError("this worker has hung, or the store has: the destination may be another's by now")
         try:
             results = await self._deliver(batch)
         except asyncio.CancelledError:

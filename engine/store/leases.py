@@ -14,6 +14,10 @@ holds what is no longer his lets go of it when it is not in use; whoever lacks s
 
 A worker that hangs keeps its session, and so its locks. When its row has been stale for STALE_SECONDS, the others have
 the server end its session (`pg_terminate_backend`), which fences it for good.
+
+That fences what it writes. What it does to a destination no session can fence: when it goes on after it hung, others
+may have told the destination newer things meanwhile. So before each batch a worker asks its own clock how long ago it
+last made sure of its locks (`may_act`).
 """
 
 from __future__ import annotations
@@ -42,6 +46,8 @@ from engine.store.schema import CHARTS
 TICK_SECONDS: Final = 1.0
 STALE_SECONDS: Final = 5.0
 """A worker that has not been heard of for so long is dead or hangs: others take over what it had."""
+_FRESH_SECONDS: Final = STALE_SECONDS / 2
+"""So long after its last sign of life a worker can be sure that nobody has taken over what it holds."""
 _FIRST_TICK_SECONDS: Final = 0.1
 _DESTINATIONS: Final = 1 << 20
 """Destinations get numbers from PARTITIONS up, by a hash of their names; two may share one, and then a worker."""
@@ -87,6 +93,8 @@ class Leases:
         self._tenures: dict[int, int] = {}
         self._in_use: dict[int, int] = {}
         self._place = (0, 0)
+        self._beaten_at = self._held_at = -STALE_SECONDS
+        """When the last sign of life, and the last look at what is held, were begun that came through."""
         self._session: Any = None
         self.partitions: frozenset[int] = frozenset()
 
@@ -109,6 +117,14 @@ class Leases:
         self._check_session(conn)
         if destination_number(name) not in self._held:
             raise LeaseLostError(f"destination {name} belongs to another worker now")
+
+    def may_act(self, name: str) -> bool:
+        """To be asked right before something is done at the destination, which no transaction can undo.
+
+        False: it is another worker's, or may be by now, because we hung or were cut off from the database.
+        """
+        fresh = time.monotonic() - min(self._beaten_at, self._held_at) < _FRESH_SECONDS
+        return destination_number(name) in self._held and (fresh or self._ledger is None)
 
     @contextmanager
     def destination(self, name: str) -> Iterator[int]:
@@ -160,13 +176,16 @@ class Leases:
     def beat(self) -> None:
         """Show that we live, and see who else does. Raises StoreUnavailableError."""
         with self._beating:
+            began = time.monotonic()
             self._place = self._locks.beat()
+            self._beaten_at = began
 
     def take(self) -> None:
         """Take once what is ours, and let go of what no longer is. Raises StoreError."""
         if self._ledger is None:
             self._take(None, self._let_go())
             return
+        began = time.monotonic()
         session = self._ledger.write_now(self._begin)
         if session is not None:
             self.beat()  # the others must know the session before it holds anything
@@ -174,6 +193,7 @@ class Leases:
         # Before the ledger has it: what it writes in one group with this is checked after that, or was on disk before.
         leaving = self._let_go()
         self._ledger.write_now(lambda conn: self._take(conn, leaving))
+        self._held_at = began
 
     def leave(self) -> None:
         """Let go of everything, at the end."""
@@ -213,11 +233,11 @@ class Leases:
             self._show()
         return leaving
 
-    def _take(self, conn: Connection | None, leaving: Collection[int]) -> None:
+    def _take(self, conn: Connection | None, leaving: set[int]) -> None:
         if conn is not None:
             self._check_session(conn)
-        for number in leaving:
-            self._locks.release(conn, number)
+        while leaving:  # once only, also when this is run again: a lock does not come back with a transaction
+            self._locks.release(conn, leaving.pop())
         wanted = self._wanted()
         taken = {number for number in sorted(wanted - self._held) if self._locks.take(conn, number)}
         with self._guard:

@@ -104,6 +104,13 @@ class Checks:
             self.world.fail(f"{message.control_id} was answered as processed and is not")
         self.acknowledged.add(message.control_id)
 
+    def sent(self, destination: str, queued: QueuedDelivery) -> None:
+        """A worker sends this now: nobody may who was not looking when others went on without him."""
+        known = self.deliveries.get(queued.id)
+        if known is not None and self._first.get((destination, known.line), 0) > queued.id:
+            newer = self._first[destination, known.line]
+            self.world.fail(f"{destination} is sent delivery {queued.id}, though {newer} of the same patient has come")
+
     def received(self, destination: str, queued: QueuedDelivery, first: bool) -> None:
         known = self.deliveries.get(queued.id)
         if known is None:

@@ -33,10 +33,19 @@ class Troubles:
 
 
 class Destination:
-    """One of them. received: told of everything that it acts on, in its order (first time for its key or not)."""
+    """One of them. received: told of everything that it acts on, in its order (first time for its key or not).
+
+    sent: told of everything that is sent to it, at that moment, whether it arrives or not.
+    """
 
     def __init__(
-        self, world: World, name: str, *, idempotent: bool, received: Callable[[str, QueuedDelivery, bool], None]
+        self,
+        world: World,
+        name: str,
+        *,
+        idempotent: bool,
+        received: Callable[[str, QueuedDelivery, bool], None],
+        sent: Callable[[str, QueuedDelivery], None],
     ) -> None:
         self.name = name
         self.idempotent = idempotent
@@ -47,6 +56,7 @@ class Destination:
         """Keys that it will never take."""
         self._world = world
         self._received = received
+        self.sent = sent
 
     def take(self, queued: QueuedDelivery) -> None:
         key = queued.delivery.idempotency_key
@@ -83,6 +93,8 @@ class SimulatedConnector:
         process.pause("deliver")
         if self._stopping:
             return [NOT_ATTEMPTED] * len(batch)
+        for queued in batch:
+            self._destination.sent(self.name, queued)
         random, troubles = world.random, self._destination.troubles
         answer: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
         travel = random.random() * (TRAVEL_SECONDS_MAX if random.random() < troubles.slow else 0.02)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest import mock
 
 from simulation.database import ClusterLocks
+from simulation.mishaps import Mishaps, Plan
+from simulation.world import World
 from sqlalchemy import literal_column, text, update
 
 from engine.errors import StoreUnavailableError
@@ -67,6 +69,23 @@ def does_not_check_leases() -> Broken:
     """A worker believes for ever that what it once had is its own."""
     nothing: Callable[..., None] = lambda *_: None  # noqa: E731
     return mock.patch.multiple(Leases, check=nothing, check_destination=nothing)
+
+
+@contextmanager
+def sends_without_making_sure_that_it_may() -> Iterator[object]:
+    """A worker that hung, or was cut off from the database, goes on where it was and tells destinations old news.
+
+    That takes a long rest at the one spot between the log-in and the call, so this looks for it there.
+    """
+    right = Mishaps.__init__
+
+    def begin(self: Mishaps, world: World, plan: Plan) -> None:
+        right(self, world, plan)
+        self._rates["connect-out"] = 0.1
+        self._kinds = ["hang"]
+
+    with mock.patch.object(Leases, "may_act", return_value=True), mock.patch.object(Mishaps, "__init__", begin):
+        yield
 
 
 def lets_leases_time_out() -> Broken:

@@ -426,6 +426,7 @@ def simulated_surroundings(world: World, cluster: Cluster) -> Iterator[None]:
             stack.enter_context(mock.patch.object(module, name, stand_in))
         stack.enter_context(mock.patch("engine.store.leases.file_leases", leases))
         stack.enter_context(mock.patch("engine.runtime.answers.time", time))
+        stack.enter_context(mock.patch("engine.store.leases.time", time))
         structlog.configure(
             processors=[log], wrapper_class=structlog.make_filtering_bound_logger(20), cache_logger_on_first_use=False
         )

@@ -90,7 +90,7 @@ def _play(world: World, disk: Disk, seed: int) -> int:
     destinations: dict[str, Destination] = {}
     checks = Checks(world, database, destinations)
     for name, idempotent in ((installed.CRM, True), (installed.LAB, False)):
-        destinations[name] = Destination(world, name, idempotent=idempotent, received=checks.received)
+        destinations[name] = Destination(world, name, idempotent=idempotent, received=checks.received, sent=checks.sent)
     cluster = Cluster(world, database, destinations, machines, plan.workers)
     found = scripts(random, plan.senders, plan.messages)
     checks.expect(found)

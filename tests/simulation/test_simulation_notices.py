@@ -19,6 +19,7 @@ SEEDS_MAX = 400
         (mutations.moves_cursors_without_looking, ""),
         (mutations.does_not_check_leases, "which belongs to"),
         (mutations.lets_leases_time_out, "which belongs to"),
+        (mutations.sends_without_making_sure_that_it_may, "of the same patient has come"),
         (mutations.does_not_note_attempts, "acts twice"),
         (mutations.loses_results, "acts twice"),
         (mutations.gives_everybody_the_turn, "of the same patient"),

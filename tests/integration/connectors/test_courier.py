@@ -232,6 +232,27 @@ async def test_what_another_worker_began_meanwhile_is_held_where_twice_would_har
     assert lab.got == ["a1"]
 
 
+@pytest.mark.parametrize("idempotent", [True, False])
+async def test_a_worker_that_hung_sends_nothing_before_it_has_made_sure_that_it_may(
+    store: Store, idempotent: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """Others may have told the destination newer things meanwhile."""
+    put(store, [item("a1", "a")])
+    crm = Destination(idempotent=idempotent)
+    made = courier(store, crm)
+    (rounds,) = made._rounds.values()
+    asked: list[str] = []
+    with monkeypatch.context() as hung:
+        hung.setattr(rounds._leases, "may_act", lambda name: bool(asked.append(name)))
+        async with running(made):
+            await until(lambda: bool(asked))
+            await until(lambda: not store.read_now(lambda conn: store.outbox.interrupted(conn, "crm")))
+            assert crm.batches == []
+            assert (states(store, 1), get(store, 1).attempts) == (["pending"], 0)
+            hung.undo()
+            await until(lambda: crm.got == ["a1"])
+
+
 async def test_what_was_begun_is_sent_again_to_an_idempotent_destination(store: Store):
     put(store, [item("a1", "a")])
     await store.charts_ledger.write(lambda conn: store.outbox.start(conn, 1, SystemClock().now()))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -310,6 +312,59 @@ def test_nothing_is_held_by_a_session_that_the_others_do_not_know(members, monke
     assert leases.partitions == frozenset()
     leases.take()
     assert events == ["beat", "beat", "take"]
+
+
+def test_who_hung_may_not_act_at_a_destination_until_it_has_looked_at_its_locks_again(members, monkeypatch):
+    first = members.join("a")
+    members.round()
+    assert first.may_act("lab")
+    monkeypatch.setattr(leases_module, "_FRESH_SECONDS", 0.2)
+    time.sleep(0.3)
+    assert not first.may_act("lab")
+    first.take()
+    assert not first.may_act("lab"), "the others have not heard of it"
+    first.beat()
+    first.take()
+    assert first.may_act("lab")
+    assert not first.may_act("a destination of nobody")
+
+
+def test_a_worker_that_hung_on_one_machine_may_act_for_nobody_has_taken_what_it_holds(sqlite_site, monkeypatch):
+    alone = file_leases(sqlite_site.location, 0, 1, SITES)
+    taken(alone)
+    monkeypatch.setattr(leases_module, "_FRESH_SECONDS", 0.0)
+    assert alone.may_act("lab")
+
+
+def test_a_release_that_is_run_again_with_its_group_costs_no_session(members):
+    """PostgreSQL warns of a lock that is released twice, and a warning could be one about the standbys."""
+    first, second = members.join("a"), members.join("b")
+    members.round("a")
+    second.beat()
+    first.beat()
+    leaving, gate = first._let_go(), threading.Event()
+    assert leaving
+    ledger, session = members.stores["a"].charts_ledger, first._session
+
+    def broken(_conn):
+        raise ZeroDivisionError
+
+    with ThreadPoolExecutor(3) as pool:
+        opening = pool.submit(ledger.write_now, lambda _conn: gate.wait(10))
+        time.sleep(0.1)
+        releasing = pool.submit(ledger.write_now, lambda conn: first._take(conn, leaving))
+        time.sleep(0.1)
+        breaking = pool.submit(ledger.write_now, broken)
+        time.sleep(0.1)
+        gate.set()
+        opening.result()
+        releasing.result()
+        with pytest.raises(ZeroDivisionError):
+            breaking.result()
+    ledger.write_now(lambda conn: first.check(conn, first.partitions))
+    assert first._session is session
+    second.take()
+    assert first.partitions | second.partitions == ALL_PARTITIONS
 
 
 async def test_leases_go_on_after_whatever_the_store_says(sqlite_site, monkeypatch):
