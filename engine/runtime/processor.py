@@ -138,7 +138,7 @@ class Processor:
             return 0
         batches: list[tuple[str, list[Entry], int]] = []
         with self._store.reader() as conn:
-            if share != self._share:
+            if share is not self._share:  # also when the same ones were lost and taken again in between
                 self._begin(conn, share)
             for name in self._store.journal.channels(conn):
                 if not self._paused(name):

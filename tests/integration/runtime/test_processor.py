@@ -360,3 +360,17 @@ def test_a_process_that_stood_still_inside_a_transaction_costs_no_message(
             finish(processor)
             break
     assert bench.states() == {1: EntryState.PROCESSED}
+
+
+def test_a_worker_that_lost_its_partitions_and_got_them_back_reads_on_where_others_have_stopped(bench):
+    """The same ones, taken again before anybody looked: what it remembers of them is not true any more."""
+    share = Share(ALL_PARTITIONS)
+    worker = bench.processor(share)
+    bench.receive(adt("A01", "P1", 1))
+    assert worker.step() == 1
+    bench.receive(adt("A08", "P1", 2))
+    assert bench.processor().step() == 1
+    share.partitions = frozenset(list(ALL_PARTITIONS))
+    bench.receive(adt("A08", "P1", 3))
+    assert worker.step() == 1
+    assert set(bench.states().values()) == {EntryState.PROCESSED}
