@@ -45,7 +45,8 @@ _LIMIT_REST_SECONDS: Final = 60.0
 """The daily limit of API calls is a rolling one: calls come free again, and a refused call does not count."""
 _RACE_ATTEMPTS: Final = 3
 
-_CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{1,79}")
+_CODE: Final = re.compile(r"(?=.{1,64}$)[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
+"""Every code of an org has an underscore; a single word could be a name that was put there."""
 
 _TRANSIENT: Final[Mapping[str, float | None]] = {
     "UNABLE_TO_LOCK_ROW": None,
@@ -281,7 +282,7 @@ class SalesforceConnector:
         token, url = answer.get("access_token"), answer.get("instance_url")
         if response.status_code != requests.codes.ok or not isinstance(token, str) or not isinstance(url, str):
             error = str(answer.get("error"))
-            code = error.replace("_", "-") if re.fullmatch(r"[a-z_]{1,40}", error) else "refused"
+            code = error.replace("_", "-") if re.fullmatch(r"(?=.{1,40}$)[a-z]+(_[a-z]+)+", error) else "refused"
             text = "the org refuses the log-in: see its log-in history and the connected app"
             raise _CallError(DeliveryFailure.TRANSIENT, f"login-{code}", text)
         url = url.rstrip("/")

@@ -5,10 +5,14 @@ Looked at: the daemon's log and stderr, metrics, status, the lists of the comman
 
 from __future__ import annotations
 
+import http.server
+import json
 import os
 import re
 import resource
 import signal
+import socketserver
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -52,9 +56,9 @@ def outputs(site: Site, daemon: Daemon) -> dict[str, str]:
         ("status",), ("ledger",), ("dead", "list"), ("tasks", "list"), ("patients", "find"), ("audit", "list"),
         ("check",),
     ):  # fmt: skip
-        for json in ((), ("--json",)):
-            done = site.run(*command, *json, code=None)
-            seen[" ".join((*command, *json))] = done.stdout + done.stderr
+        for form in ((), ("--json",)):
+            done = site.run(*command, *form, code=None)
+            seen[" ".join((*command, *form))] = done.stdout + done.stderr
     for letter in site.json("dead", "list"):
         if letter["stage"] == "intake":  # its control id and message type are shown, which here hold the marker
             continue
@@ -140,3 +144,111 @@ def test_no_marker_reaches_log_metrics_status_or_masked_lists(
     assert MARKER not in daemon.log.read_text()
     for file in (site.folder / "var").glob("*.db*"):
         assert MARKER.encode() not in file.read_bytes(), f"{file.name} holds clear text"
+
+
+ENDED = {"delivery not made", "destination failed"}
+
+
+def logged(daemon: Daemon) -> list[dict[str, object]]:
+    return [json.loads(line) for line in daemon.log.read_text().splitlines() if line.startswith("{")]
+
+
+class _Echo(socketserver.StreamRequestHandler):
+    """An MLLP receiver whose answers are full of what it was sent, in words and codes of its own."""
+
+    def handle(self) -> None:
+        received = b""
+        m = MARKER
+        answers = (
+            f"MSH|^~\\&|{m}|{m}|{m}|{m}|{m}|{m}|{m}|{m}|{m}|{m}\rMSA|AE|CONTROL|{m}\rERR|{m}|{m}^{m}|{m}|{m}|{m}|{m}|{m}\r",
+            f"MSH|^~\\&|{m}|{m}\rMSA|{m}|CONTROL|{m}\r",
+            f"MSH|^~\\&|{m}|{m}\rMSA|AR|{m}|{m}\r",
+            f"{m} is no HL7",
+        )
+        while True:
+            while b"\x1c\r" not in received:
+                data = self.request.recv(65536)
+                if not data:
+                    return
+                received += data
+            frame, _, received = received.partition(b"\x1c\r")
+            control = frame.split(b"\r")[0].split(b"|")[9].decode()
+            self.server.turn = turn = getattr(self.server, "turn", -1) + 1  # type: ignore[attr-defined]
+            answer = answers[turn % len(answers)].replace("CONTROL", control)
+            self.request.sendall(b"\x0b" + answer.encode() + b"\x1c\r")
+
+
+class _Org(http.server.BaseHTTPRequestHandler):
+    """An org that lets everybody in, and whose refusals quote what it was sent."""
+
+    def do_POST(self) -> None:
+        self._answer(200, {"access_token": "x", "instance_url": f"http://127.0.0.1:{self.server.server_address[1]}"})
+
+    def do_PATCH(self) -> None:
+        turn = self.server.turn = getattr(self.server, "turn", -1) + 1  # type: ignore[attr-defined]
+        error = {"message": MARKER, "errorCode": MARKER, "statusCode": MARKER, "fields": [MARKER], MARKER: MARKER}
+        status, body = (
+            (400, [error]),
+            (200, [{"success": False, "id": None, "errors": [error]}]),
+            (500, f"<html>{MARKER}</html>"),
+            (404, {MARKER: MARKER}),
+            (200, MARKER),
+            (300, [MARKER]),
+            (302, [error]),
+        )[turn % 7]
+        self._answer(status, body)
+
+    def _answer(self, status: int, body: object) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self.send_response(status, MARKER)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Location", f"http://127.0.0.1:1/{MARKER}")
+        self.send_header("Sforce-Limit-Info", MARKER)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def log_message(self, *_: object) -> None:
+        """The test's output is nobody's log."""
+
+
+def test_no_marker_that_a_destination_sends_back_is_repeated(site: Site, make_daemon: Callable[[Site], Daemon]) -> None:
+    with (
+        socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Echo) as lab,
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Org) as org,
+    ):
+        lab.daemon_threads = org.daemon_threads = True
+        for server in (lab, org):
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        retry = "retry: {first_seconds: 0.05, seconds_max: 0.1, attempts_max: 2, breaker_seconds: 0.1}"
+        host, port = "127.0.0.1", lab.server_address[1]
+        crm = f'login_url: "http://{host}:{org.server_address[1]}", client_id: x, client_secret: y'
+        site.edit(
+            "config.yaml",
+            (
+                r"(?m)^destinations:\n",
+                f"""destinations:
+  lab: {{type: mllp, host: {host}, port: {port}, {retry}}}
+  crm: {{type: salesforce, {crm}, {retry}}}
+""",
+            ),
+        )
+        wanted = "  - {to: lab, what: [message]}\n  - {to: crm, what: [patient, encounter, score, task]}\n"
+        site.edit("channels/main-campus.yaml", (r"  - \{to: files", f"{wanted}  - {{to: files"))
+        daemon = make_daemon(site)
+        daemon.send(*(marked("A01", number=number) for number in range(1, 5)))
+        until = time.monotonic() + 60
+        while time.monotonic() < until and not {line["event"] for line in logged(daemon)} >= ENDED:
+            time.sleep(0.2)
+        time.sleep(1)
+        seen = {"log": daemon.log.read_text()}
+        with urllib.request.urlopen(daemon.console + "/metrics", timeout=10) as answer:
+            seen["metrics"] = answer.read().decode()
+        for command in (("dead", "list"), ("held", "list"), ("status",), ("ledger",)):
+            done = site.run(*command, "--json", code=None)
+            seen[" ".join(command)] = done.stdout + done.stderr
+        for server in (lab, org):
+            server.shutdown()
+    refused = [line for line in logged(daemon) if line["event"] == "delivery not made"]
+    assert {line["destination"] for line in refused} == {"lab", "crm"}, "it was not driven"
+    for name, text in seen.items():
+        assert MARKER.lower() not in text.lower(), f"the marker stands in {name}"
