@@ -494,12 +494,11 @@ class Daemon:
 
         def read(conn: Connection) -> dict[int, Verdict]:
             found: dict[int, Verdict] = {}
-            for entry, outcome in self._store.recorder.outcomes(conn, entries).items():
-                code = outcome.application_ack
+            for entry, (code, error_code) in self._store.recorder.answers(conn, entries).items():
                 letters = [] if code is AckCode.AA else self._store.dead_letters.of_entry(conn, entry)
                 found[entry] = Verdict(
                     code=code,
-                    hl7_code=outcome.error_code,
+                    hl7_code=error_code,
                     error=letters[0].error if letters else "",
                     location=letters[0].location if letters else None,
                     text=letters[0].detail if letters else "",

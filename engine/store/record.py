@@ -84,6 +84,10 @@ _OUTCOMES: Final = Listed(outcome.c.entry_id, lambda listed: select(outcome).whe
 _CONFIG_VERSIONS: Final = Listed(
     outcome.c.entry_id, lambda listed: select(outcome.c.entry_id, outcome.c.config_version).where(listed)
 )
+_ANSWERS: Final = Listed(
+    outcome.c.entry_id,
+    lambda listed: select(outcome.c.entry_id, outcome.c.application_ack, outcome.c.error_code).where(listed),
+)
 _POSITIONS: Final = Listed(
     cursor.c.partition,
     lambda listed: (
@@ -248,6 +252,10 @@ class Recorder:
                 recorded_at=from_micros(row.recorded_at),
             )
         return found
+
+    def answers(self, conn: Connection, entry_ids: Sequence[int]) -> dict[int, tuple[AckCode, int]]:
+        """What the senders of those of the entries that have an outcome are told: code and error, readable or not."""
+        return {row.entry_id: (AckCode(row.application_ack), row.error_code) for row in _ANSWERS.rows(conn, entry_ids)}
 
     def config_versions(self, conn: Connection, entry_ids: Sequence[int]) -> dict[int, str]:
         """Under which configuration those of the entries were processed that have an outcome, readable or not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -184,6 +185,51 @@ def test_three_nodes_share_the_work_and_each_may_be_killed(
         assert daemon.stop() == 0
 
 
+def update(patient: int, turn: int) -> bytes:
+    """News of a patient, sent by one who waits for each answer."""
+    at = f"20260301{12 + turn // 3600:02}{turn // 60 % 60:02}{turn % 60:02}"
+    return (
+        f"MSH|^~\\&|EPIC|MAIN|HANDOFF|H|{at}||ADT^A31^ADT_A05|U{patient}-{turn}|P|2.5.1\rEVN|A31|{at}\r"
+        f"PID|1||{patient}^^^MRN^MR||Doe{turn}^Jane||19480312|F\r"
+    ).encode()
+
+
+def test_news_of_a_patient_arrives_in_order_whichever_node_took_it_and_died(nodes: Nodes) -> None:
+    nodes.start_all()
+    stop, turns = threading.Event(), dict.fromkeys(range(1, 7), 0)
+
+    def send(patient: int) -> None:
+        tries = patient
+        while not stop.is_set():
+            tries += 1
+            with contextlib.suppress(OSError):
+                answer = nodes.daemons[NODES[tries % len(NODES)]].send(update(patient, turns[patient] + 1))[0]
+                turns[patient] += b"MSA|AA" in answer
+
+    threads = [threading.Thread(target=send, args=(patient,), daemon=True) for patient in turns]
+    for thread in threads:
+        thread.start()
+    moments = chance("order")
+    for name in NODES:
+        time.sleep(moments.uniform(1.0, 2.0))
+        nodes.daemons[name].kill()
+        time.sleep(moments.uniform(1.0, 2.0))
+        nodes.start(name)
+    stop.set()
+    for thread in threads:
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+    assert min(turns.values()) > 10, "the load was no load"
+    assert all(row["balanced"] for row in nodes.daemons["north"].settled(seconds=120))
+    told: dict[str, list[int]] = {}
+    for line in nodes.lines():
+        patient = line["patient"]
+        told.setdefault(patient["key"], []).append(int(patient["name"]["family"].removeprefix("Doe")))  # type: ignore[index]
+    assert {key: heard[-1] for key, heard in told.items()} == {f"MRN:{one}": last for one, last in turns.items()}
+    for key, heard in told.items():
+        assert heard == sorted(set(heard)), f"{key} was told old news after new"
+
+
 def test_a_duplicate_sent_to_another_node_is_a_duplicate(nodes: Nodes) -> None:
     nodes.start_all()
     answers = [nodes.daemons[name].send(admission(1))[0] for name in NODES]
@@ -222,6 +268,36 @@ def test_two_daemons_of_one_name_are_not_allowed(nodes: Nodes) -> None:
     done = nodes.sites["south"].run("run", code=None)
     assert done.returncode != 0
     assert "node name north" in done.stderr
+
+
+def test_standbys_are_killed_and_nothing_is_acknowledged_that_one_machine_alone_has(
+    nodes: Nodes, cluster: PostgresCluster
+) -> None:
+    nodes.start_all()
+    load = Load(nodes)
+
+    def goes_on(count: int = 50) -> None:
+        before, until = len(load.acknowledged), time.monotonic() + 60
+        while len(load.acknowledged) < before + count:
+            assert time.monotonic() < until, (before, len(load.acknowledged), load.refused)
+            time.sleep(0.1)
+
+    goes_on()
+    first, second = cluster.standbys
+    first.kill()
+    goes_on()
+    second.kill()
+    time.sleep(2)  # answers to what the second one still had are on their way
+    before = len(load.acknowledged)
+    time.sleep(12)  # longer than a node waits for a lock, and than its health does for the store
+    assert len(load.acknowledged) == before
+    for name in NODES:
+        assert "store-not-writable" in nodes.sites[name].json("status", code=None)["trouble"]
+    second.start()
+    goes_on()
+    first.start()
+    load.stop()
+    check_nothing_lost_nothing_twice(nodes, load)
 
 
 def test_the_primary_is_killed_and_a_standby_takes_over(

@@ -307,6 +307,15 @@ def test_an_outcome_comes_back_with_its_effects(store):
     assert found[2].state is EntryState.FILTERED
 
 
+def test_what_senders_are_told_is_known_though_the_outcome_is_damaged(store):
+    """One that can't be read must not hold up the answers to all others that wait beside it."""
+    record(store, outcome(1, application_ack=AckCode.AE, error_code=207), outcome(2))
+    damaged = schema.outcome.update().where(schema.outcome.c.entry_id == 1).values(document=b"damaged")
+    store.charts_ledger.write_now(lambda conn: conn.execute(damaged))
+    found = store.read_now(lambda conn: store.recorder.answers(conn, [1, 2, 3]))
+    assert found == {1: (AckCode.AE, 207), 2: (AckCode.AA, 0)}
+
+
 def test_a_dead_letter_is_recorded_with_its_entry(store):
     record(store, outcome(1, state=EntryState.DEAD, dead_letter=letter()))
     [found] = store.read_now(store.dead_letters.find)
