@@ -35,10 +35,14 @@ if TYPE_CHECKING:
 
 def open_keys(configuration: Configuration) -> KeyRing:
     """The key ring of the site: a path, or the content of a key file out of a credential. Raises StoreError."""
+    path = key_file(configuration)
+    return KeyRing.parse(configuration.site.store.keys) if path is None else KeyRing.load(path)
+
+
+def key_file(configuration: Configuration) -> Path | None:
+    """Where the keys are; none when `store.keys` is their content itself (`{credential: NAME}`): it is no path then."""
     keys = configuration.site.store.keys
-    if keys.lstrip().startswith("{"):
-        return KeyRing.parse(keys)
-    return KeyRing.load(configuration.path(keys))
+    return None if keys.lstrip().startswith("{") else configuration.path(keys)
 
 
 def open_store(configuration: Configuration, role: Role) -> Store:

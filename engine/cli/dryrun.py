@@ -209,8 +209,8 @@ def _ack(judgement: Judgement, outcome: Outcome) -> dict[str, Any]:
     refusal = judgement.refusal
     if refusal is not None:
         return {"code": judgement.code, "error": refusal.error, "text": refusal.text, "location": refusal.location}
-    if judgement.holds:
-        letter = outcome.dead_letter
+    letter = outcome.dead_letter
+    if judgement.holds or _answers_later(judgement, accepted=letter is None):
         return {
             "code": outcome.application_ack,
             "error": letter.error if letter else None,
@@ -218,6 +218,13 @@ def _ack(judgement: Judgement, outcome: Outcome) -> dict[str, Any]:
             "location": letter.location if letter else None,
         }
     return {"code": judgement.code, "error": None, "text": None, "location": None}
+
+
+def _answers_later(judgement: Judgement, *, accepted: bool) -> bool:
+    """The only answer is the application's, after processing (enhanced mode without an accept acknowledgment)."""
+    from engine.hl7v2.ack import owed
+
+    return judgement.code is None and judgement.awaits_outcome and owed(judgement.plan.application, success=accepted)
 
 
 def _header(header: Header | None) -> dict[str, Any] | None:

@@ -38,9 +38,10 @@ def create(cli: Cli) -> None:
 @click.pass_obj
 def status(cli: Cli) -> None:
     """Show which keys there are; never the keys themselves."""
-    from engine.bootstrap import open_keys
+    from engine.bootstrap import key_file, open_keys
 
-    _print(cli, open_keys(cli.configuration()), None, "")
+    configuration = cli.configuration()
+    _print(cli, open_keys(configuration), key_file(configuration), "")
 
 
 @keys.command("rotate")
@@ -58,8 +59,17 @@ def rotate(cli: Cli) -> None:
 
 
 def _path(cli: Cli) -> Path:
-    configuration = cli.configuration()
-    return configuration.path(configuration.site.store.keys)
+    """The key file. Raises KeyFileError when the configuration gives the keys themselves, which are shown to nobody."""
+    from engine.bootstrap import key_file
+    from engine.errors import KeyFileError
+
+    path = key_file(cli.configuration())
+    if path is None:
+        raise KeyFileError(
+            "store.keys of config.yaml gives the keys' content, not a file that could be written: do this where the"
+            " content comes from, with a config.yaml whose store.keys is the path of that file"
+        )
+    return path
 
 
 def _print(cli: Cli, ring: KeyRing, path: Path | None, text: str) -> None:

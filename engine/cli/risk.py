@@ -45,7 +45,7 @@ def score(
     reveal: bool,
     reason: str | None,
 ) -> None:
-    r"""Score a stored patient as of now, or inputs given as JSON.
+    """Score a stored patient as of now, or inputs given as JSON.
 
     \b
     seed      age diagnoses admissions_12m lives_alone no_transportation active_medications
@@ -93,7 +93,7 @@ def _of_inputs(model: Model, file: Path) -> dict[str, Any]:
     try:
         value = msgspec.json.decode(content)
     except msgspec.DecodeError:
-        raise InputsError("", f"{file} is not JSON") from None
+        raise InputsError("", f"{'standard input' if str(file) == '-' else file} is not JSON") from None
     return score_shape(model.score(inputs_from_json(value), now=datetime.now(UTC), observed_since=None))
 
 

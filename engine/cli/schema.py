@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from engine.cli.common import Cli, config_option
+from engine.cli.common import Cli, config_option, json_option
 
 MODELS: Final[Mapping[str, tuple[str, ...]]] = {
     "config": ("engine.settings:Site",),
@@ -37,10 +37,11 @@ _REFERENCE: Final = {
 @click.command("schema")
 @click.argument("kind", type=click.Choice(list(MODELS)), required=False)
 @click.option("--write", type=click.Path(file_okay=False, path_type=Path), help="Write all of them into this folder.")
+@json_option
 @config_option
 @click.pass_obj
 def schema(cli: Cli, kind: str | None, write: Path | None) -> None:
-    """Print the JSON Schema of a kind of file.
+    """Print the JSON Schema of a kind of file. It is one JSON document in any case, with --json or without.
 
     The shipped files name theirs in a first line `# yaml-language-server: $schema=...`, which editors follow.
     """
@@ -48,7 +49,11 @@ def schema(cli: Cli, kind: str | None, write: Path | None) -> None:
         write.mkdir(parents=True, exist_ok=True)
         for name in MODELS:
             (write / f"{name}.json").write_text(rendered(name), encoding="utf-8")
-        cli.say(f"{len(MODELS)} schemas written to {write}")
+        written = [str(write / f"{name}.json") for name in MODELS]
+        if cli.json:
+            cli.print({"written": written}, "")
+        else:
+            cli.say(f"{len(written)} schemas written to {write}")
     elif kind is None:
         raise click.UsageError(f"say which one: {', '.join(MODELS)} (or --write FOLDER for all)")
     else:

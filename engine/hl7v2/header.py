@@ -23,6 +23,7 @@ LEADING_BYTES: Final = "bytes-before-header"
 SEGMENT_CASE: Final = "segment-name-case"
 EVENT_CASE: Final = "event-case"
 STRUCTURE_MISSING: Final = "message-structure-missing"
+PROCESSING_ID_MISSING: Final = "processing-id-missing"
 
 _BLANK: Final = b"\x00\t\n\r\x0b\x0c \x1c"
 _FIELDS_MAX: Final = 40  # MSH has 25 fields in 2.8; what follows in a segment without end stays one field
@@ -207,6 +208,8 @@ def read_header(payload: bytes) -> Header:
     )
     if STRUCTURE_MISSING in found_in_type and header.version in _VERSIONS_WITHOUT_STRUCTURE:
         header = replace(header, deviations=tuple(name for name in deviations if name != STRUCTURE_MISSING))
+    if not header.processing_id:
+        header = replace(header, deviations=(*header.deviations, PROCESSING_ID_MISSING))
     if broken is not None:
         broken.header = header
         raise broken

@@ -177,7 +177,7 @@ def check(rules: Rules, header: Header) -> Refusal | None:
     """The tests of MSH-9, MSH-11 and MSH-12 that precede storing for processing."""
     if header.version not in rules.versions:
         return VERSION
-    if header.processing_id not in rules.processing_ids:
+    if header.processing_id and header.processing_id not in rules.processing_ids:  # none: a deviation, see the header
         return PROCESSING_ID
     remembered = len(header.message_code) + len(header.trigger_event) <= _TYPE_CHARACTERS_MAX
     refusal = (_check_type if remembered else _check_type.__wrapped__)(

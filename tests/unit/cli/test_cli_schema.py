@@ -28,6 +28,14 @@ def test_schema_prints_one_json_document(kind: str, capsys: pytest.CaptureFixtur
     assert json.loads(capsys.readouterr().out)["title"]
 
 
+def test_schema_prints_the_same_with_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.run(["schema", "channel", "--json"]) == 0
+    assert capsys.readouterr().out == rendered("channel")
+    assert app.run(["schema", "--write", str(tmp_path), "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)["written"]
+    assert {Path(file).stem for file in written} == set(MODELS)
+
+
 def test_schema_without_a_kind_is_a_usage_error() -> None:
     assert app.run(["schema"]) == 2
 

@@ -461,6 +461,23 @@ def test_try_ends_with_1_when_a_message_would_be_refused_or_die(
     assert result["reason"]
 
 
+@pytest.mark.parametrize(
+    ("conditions", "good", "bad"),
+    [("NE|AL", "AA", "AE"), ("ER|AL", "AA", "AE"), ("NE|ER", None, "AE"), ("NE|SU", "AA", None), ("NE|NE", None, None)],
+)
+def test_try_shows_the_application_answer_where_it_is_the_only_one(
+    bare: Site, conditions: str, good: str | None, bad: str | None
+) -> None:
+    message = first_messages(bare)[0].replace(b"|P|2.5.1||||||", f"|P|2.5.1|||{conditions}||".encode())
+    file = bare.folder / "one.hl7"
+    file.write_bytes(message)
+    assert bare.json("try", "main-campus", str(file))["ack"]["code"] == good
+    file.write_bytes(message.replace(b"558181838^^^MRN^MR", b""))
+    ack = bare.json("try", "main-campus", str(file), code=1)["ack"]
+    assert ack["code"] == bad
+    assert (ack["error"] is not None) == (bad is not None)
+
+
 def test_try_against_the_stored_charts_is_masked_and_writes_nothing(stocked: Site) -> None:
     file = stocked.folder / "one.hl7"
     cancel = first_messages(stocked)[1].replace(b"A03", b"A13").replace(b"FIRST-0002", b"FIRST-0003")
@@ -507,6 +524,29 @@ def test_keys_are_described_but_never_shown(bare: Site) -> None:
     assert [key["active"] for key in done.json["keys"]] == [True]
     assert content["lookup"] not in done.out
     assert content["keys"]["1"]["key"] not in done.out
+
+
+@pytest.mark.parametrize("command", [("keys", "rotate"), ("keys", "create")])
+def test_keys_that_the_configuration_gives_themselves_are_taken_for_no_path_and_not_shown(
+    bare: Site, command: tuple[str, ...]
+) -> None:
+    """`{credential: NAME}` as under systemd: what the name stands for is the content of the key file."""
+    config = bare.folder / "config.yaml"
+    config.write_text(config.read_text().replace("keys: var/keys.json ", "keys: {file: var/keys.json} "))
+    before = sorted(bare.folder.rglob("*"))
+    content = json.loads((bare.folder / "var/keys.json").read_text())
+    done = bare.run(*command)
+    assert done.code == 78
+    assert "not a file that could be written" in done.err
+    for secret in (content["lookup"], content["keys"]["1"]["key"]):
+        assert secret not in done.out + done.err
+    assert sorted(bare.folder.rglob("*")) == before
+    status = bare.json("keys", "status")
+    assert (status["file"], len(status["keys"])) == (None, 1)
+
+
+def test_keys_status_names_the_key_file(bare: Site) -> None:
+    assert bare.json("keys", "status")["file"] == str(bare.folder / "var/keys.json")
 
 
 def test_after_a_rotation_the_old_entries_are_still_readable(stocked: Site) -> None:

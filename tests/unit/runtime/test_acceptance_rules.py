@@ -48,6 +48,15 @@ def test_every_pair_of_conditions_answers_what_table_0155_says(accept: str, appl
     assert bad.awaits_outcome is False
 
 
+def test_a_message_without_a_processing_id_is_taken_and_one_with_another_is_not() -> None:
+    silent = judge(rules(), message(processing=""))
+    assert (silent.code, silent.refusal) == (AckCode.AA, None)
+    assert silent.header is not None
+    assert "processing-id-missing" in silent.header.deviations
+    for other in ("T", "D", "X"):
+        assert judge(rules(), message(processing=other)).refusal == acceptance.PROCESSING_ID
+
+
 @given(st.binary(max_size=300), st.sampled_from(["auto", "original", "enhanced", "none"]), st.booleans())
 def test_no_bytes_break_the_judgement_and_there_is_always_an_answer(payload: bytes, mode: str, oversize: bool) -> None:
     judgement = judge(rules(mode=mode), payload, oversize=oversize)
@@ -66,7 +75,7 @@ def test_no_bytes_break_the_judgement_and_there_is_always_an_answer(payload: byt
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="|^~\\&"), max_size=20))
 def test_only_an_accepted_processing_id_is_accepted(processing_id: str) -> None:
     judgement = judge(rules(), message(processing=processing_id))
-    assert (judgement.refusal is None) is (processing_id == "P")
+    assert (judgement.refusal is None) is (processing_id in {"P", ""})
 
 
 @pytest.mark.parametrize(
