@@ -47,10 +47,13 @@ def score(
 ) -> None:
     """Score a stored patient as of now, or inputs given as JSON.
 
-    \b
-    seed      age diagnoses admissions_12m lives_alone no_transportation active_medications
-    lace      los_days acute charlson ed_visits_6m (or diagnoses for charlson)
-    charlson  diagnoses
+    Inputs of seed: age diagnoses admissions_12m lives_alone no_transportation active_medications.
+
+    Inputs of lace: los_days acute charlson ed_visits_6m (or diagnoses for charlson).
+
+    Inputs of hospital: haemoglobin_g_dl sodium_mmol_l oncology procedure elective admissions_12m los_days.
+
+    Inputs of charlson: diagnoses.
     """
     wish = reveal_of(reveal, reason)
     if (patient is None) == (inputs is None):

@@ -15,7 +15,12 @@ MODELS: Final[Mapping[str, tuple[str, ...]]] = {
     "channel": ("engine.settings:Channel",),
     "fields": ("engine.mapping.spec:MappingFile",),
     "table": ("engine.mapping.tables:TableFile",),
-    "risk": ("engine.risk.lace:_Spec", "engine.risk.seed:_Spec", "engine.risk.charlson:_Spec"),
+    "risk": (
+        "engine.risk.lace:_Spec",
+        "engine.risk.seed:_Spec",
+        "engine.risk.charlson:_Spec",
+        "engine.risk.hospital:_Spec",
+    ),
     "protocol": ("engine.care.protocol:_Spec",),
     "destination": ("engine.connectors.fieldmap:FieldMapFile",),
     "adt-events": ("engine.care.events:_EventsFile",),

@@ -53,6 +53,14 @@ class RiskInputs(Phi, frozen=True, kw_only=True):
     lives_alone: bool | None = None
     no_transportation: bool | None = None
     active_medications: int | None = None
+    haemoglobin_g_dl: float | None = None
+    """The last result before the discharge, as the sodium."""
+    sodium_mmol_l: float | None = None
+    oncology: bool | None = None
+    """Discharged from an oncology service."""
+    procedure: bool | None = None
+    """Any was coded during the stay."""
+    elective: bool | None = None
 
 
 class InputsError(HandoffError):
@@ -96,6 +104,17 @@ def _days(name: str, value: object) -> int:
     return _count(name, value)
 
 
+def _level(most: float) -> Callable[[str, object], float]:
+    """A result in the unit of its name. most: above it the unit must be another one."""
+
+    def read(name: str, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+            raise InputsError(name, f"must be a number above 0, up to {most:g}, in the unit of its name")
+        return float(value)
+
+    return read
+
+
 def _age(name: str, value: object) -> tuple[int, int]:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= AGE_YEARS_MAX:
         raise InputsError(name, f"must be a whole number of years from 0 to {AGE_YEARS_MAX}")
@@ -125,6 +144,11 @@ _READERS: Final[Mapping[str, Callable[[str, object], Any]]] = {
     "lives_alone": _flag,
     "no_transportation": _flag,
     "active_medications": _count,
+    "haemoglobin_g_dl": _level(30),
+    "sodium_mmol_l": _level(250),
+    "oncology": _flag,
+    "procedure": _flag,
+    "elective": _flag,
 }
 
 # --- inputs read from a chart ----------------------------------------------------------------------------------------
@@ -286,13 +310,16 @@ def inputs_of(
         admissions, ed_visits = 0, 0
         if len(chart.encounters) > 1:
             admissions, ed_visits = (history or History(chart, tables)).before(admitted)
+    acute = tables.acute.get(encounter.admission_type) if encounter.admission_type else None
     return RiskInputs(
         age=age_range(patient.birth_date, (admitted or now).date()),
         diagnoses=diagnoses or None,
         admissions_12m=admissions,
         ed_visits_6m=ed_visits,
         los_midnights=_midnights(encounter, admitted, now),
-        acute=tables.acute.get(encounter.admission_type) if encounter.admission_type else None,
+        acute=acute,
+        elective=None if acute is None else not acute,
+        procedure=True if encounter.procedures else None,  # they often come late: none so far is not none
         lives_alone=True if "lives_alone" in social else patient.lives_alone,
         no_transportation=True if "no_transportation" in social else no_transportation,
         active_medications=patient.active_medications,

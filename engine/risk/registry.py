@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from engine.domain.score import Score
 from engine.errors import SettingsError
-from engine.risk import charlson, lace, seed
+from engine.risk import charlson, hospital, lace, seed
 from engine.risk.charlson import Categories
 from engine.risk.inputs import RiskInputs
 from engine.yamlfile import Document, Problem
@@ -28,7 +28,7 @@ class Model(Protocol):
     def score(self, inputs: RiskInputs, *, now: datetime, observed_since: datetime | None) -> Score: ...
 
 
-_LOADERS: Final[Mapping[str, Any]] = {"seed": seed.load, "lace": lace.load}
+_LOADERS: Final[Mapping[str, Any]] = {"seed": seed.load, "lace": lace.load, "hospital": hospital.load}
 
 
 def load_models(documents: Mapping[str, Document]) -> dict[str, Model]:

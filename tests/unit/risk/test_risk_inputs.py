@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.domain.chart import Chart
-from engine.domain.encounter import Diagnosis, Encounter, EncounterStatus
+from engine.domain.encounter import Diagnosis, Encounter, EncounterStatus, Procedure
 from engine.domain.patient import Identifier, Patient
 from engine.errors import SettingsError
 from engine.risk.inputs import InputsError, RiskInputs, age_range, inputs_from_json, inputs_of, load_input_tables
@@ -335,6 +335,17 @@ def test_nothing_is_assumed_of_a_patient_of_whom_nothing_is_known() -> None:
     assert msgspec.structs.asdict(inputs) == msgspec.structs.asdict(RiskInputs())
 
 
+@pytest.mark.parametrize(("admission_type", "elective"), [("C", True), ("E", False), ("N", None), (None, None)])
+def test_an_admission_is_elective_when_its_type_says_so(admission_type: str | None, elective: bool | None) -> None:
+    assert read(stay(admission_type=admission_type)).elective is elective
+
+
+def test_a_procedure_counts_when_there_is_one_and_is_missing_before() -> None:
+    """They are coded late: none so far does not mean none."""
+    assert read(stay()).procedure is None
+    assert read(stay(procedures=(Procedure(code="0DTJ4ZZ"),))).procedure is True
+
+
 # --- inputs given as JSON --------------------------------------------------------------------------------------------
 
 
@@ -342,10 +353,12 @@ def test_all_inputs_of_the_contract_are_read() -> None:
     given = {
         "age": 71, "diagnoses": ["I50.9"], "admissions_12m": 1, "lives_alone": True, "no_transportation": False,
         "active_medications": 4, "los_days": 3, "acute": True, "charlson": 2, "ed_visits_6m": 0,
+        "haemoglobin_g_dl": 11.4, "sodium_mmol_l": 140, "oncology": False, "procedure": True, "elective": False,
     }  # fmt: skip
     assert inputs_from_json(given) == RiskInputs(
         age=(71, 71), diagnoses=("I50.9",), admissions_12m=1, lives_alone=True, no_transportation=False,
         active_medications=4, los_days=3, acute=True, charlson=2, ed_visits_6m=0,
+        haemoglobin_g_dl=11.4, sodium_mmol_l=140.0, oncology=False, procedure=True, elective=False,
     )  # fmt: skip
 
 
@@ -359,8 +372,9 @@ def test_absent_and_null_are_missing_and_an_empty_list_is_not() -> None:
     "given",
     [
         {"agee": 71}, {"age": "71"}, {"age": True}, {"age": -1}, {"age": 131}, {"age": 71.5}, {"diagnoses": "I50.9"},
-        {"diagnoses": [1]}, {"acute": 1}, {"acute": "Y"}, {"los_days": -0.5}, {"los_days": float("nan")},
-        {"los_days": float("inf")}, {"charlson": 10**30}, {"lives_alone": "no"}, [], "x", None,
+        {"haemoglobin_g_dl": 130}, {"haemoglobin_g_dl": 0}, {"sodium_mmol_l": "140"}, {"sodium_mmol_l": float("nan")},
+        {"oncology": 0}, {"diagnoses": [1]}, {"acute": 1}, {"acute": "Y"}, {"los_days": -0.5},
+        {"los_days": float("nan")}, {"los_days": float("inf")}, {"charlson": 10**30}, {"lives_alone": "no"}, [], "x", None,
     ],
 )  # fmt: skip
 def test_inputs_that_can_not_be_used_are_refused_without_repeating_them(given: Any) -> None:

@@ -19,7 +19,9 @@ from engine.risk.registry import load_models
 from engine.yamlfile import parse
 
 FOLDER = Path(__file__).parents[3] / "mappings/risk"
-TEXTS = {name: (FOLDER / f"{name}.yaml").read_text(encoding="utf-8") for name in ("charlson", "lace", "seed")}
+TEXTS = {
+    name: (FOLDER / f"{name}.yaml").read_text(encoding="utf-8") for name in ("charlson", "hospital", "lace", "seed")
+}
 NOW = datetime(2026, 3, 10, tzinfo=UTC)
 
 
@@ -145,6 +147,35 @@ def test_lace_bands(points: int, band: str) -> None:
     assert {result.band for result in reached if result.value == points} == {Band(band)}
 
 
+HOSPITAL = RiskInputs(
+    haemoglobin_g_dl=13, sodium_mmol_l=140, oncology=False, procedure=False, elective=True, admissions_12m=0, los_days=0
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "value", "band"),
+    [
+        ({"haemoglobin_g_dl": 11.9}, 1, "low"),
+        ({"sodium_mmol_l": 134.9}, 1, "low"),
+        ({"admissions_12m": 5}, 2, "low"),
+        ({"admissions_12m": 6}, 5, "moderate"),
+        ({"admissions_12m": 5, "oncology": True, "elective": False, "procedure": True}, 6, "moderate"),
+        ({"admissions_12m": 6, "los_days": 5}, 7, "high"),
+        ({"los_days": None, "los_midnights": 5}, 2, "low"),
+    ],
+)
+def test_hospital_points_and_bands(changes: dict[str, Any], value: int, band: str) -> None:
+    result = score("hospital", HOSPITAL, **changes)
+    assert (result.value, result.band) == (value, Band(band))
+
+
+def test_hospital_counts_admissions_by_the_other_published_reading_when_its_steps_say_so() -> None:
+    other = TEXTS["hospital"].replace("from: 2", "from: 1").replace("variant: 0-1/2-5/>5", "variant: 0/1-5/>5")
+    once = msgspec.structs.replace(HOSPITAL, admissions_12m=1)
+    result = load(hospital=other)["hospital"].score(once, now=NOW, observed_since=None)
+    assert (score("hospital", once).value, result.value, result.version) == (0, 2, "1 0/1-5/>5")
+
+
 OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
     "age": st.integers(0, 110).map(lambda age: (age, age)),
     "diagnoses": st.lists(
@@ -157,6 +188,11 @@ OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
     "lives_alone": st.booleans(),
     "no_transportation": st.booleans(),
     "active_medications": st.integers(0, 20),
+    "haemoglobin_g_dl": st.floats(5, 20),
+    "sodium_mmol_l": st.floats(110, 160),
+    "oncology": st.booleans(),
+    "procedure": st.booleans(),
+    "elective": st.booleans(),
 }
 
 
@@ -179,6 +215,9 @@ def test_whatever_a_missing_input_turns_out_to_be_the_score_is_in_the_interval(
 def _inputs_of(model: str) -> set[str]:
     if model == "lace":
         return {"los_days", "acute", "diagnoses", "ed_visits_6m"}
+    if model == "hospital":
+        level_and_flags = {"haemoglobin_g_dl", "sodium_mmol_l", "oncology", "procedure", "elective"}
+        return level_and_flags | {"admissions_12m", "los_days"}
     if model == "seed":
         return {"age", "diagnoses", "admissions_12m", "lives_alone", "no_transportation", "active_medications"}
     return {"diagnoses"}
