@@ -374,7 +374,8 @@ def test_absent_and_null_are_missing_and_an_empty_list_is_not() -> None:
         {"agee": 71}, {"age": "71"}, {"age": True}, {"age": -1}, {"age": 131}, {"age": 71.5}, {"diagnoses": "I50.9"},
         {"haemoglobin_g_dl": 130}, {"haemoglobin_g_dl": 0}, {"sodium_mmol_l": "140"}, {"sodium_mmol_l": float("nan")},
         {"oncology": 0}, {"diagnoses": [1]}, {"acute": 1}, {"acute": "Y"}, {"los_days": -0.5},
-        {"los_days": float("nan")}, {"los_days": float("inf")}, {"charlson": 10**30}, {"lives_alone": "no"}, [], "x", None,
+        {"los_days": float("nan")}, {"los_days": float("inf")}, {"charlson": 10**30}, {"lives_alone": "no"},
+        [], "x", None,
     ],
 )  # fmt: skip
 def test_inputs_that_can_not_be_used_are_refused_without_repeating_them(given: Any) -> None:
