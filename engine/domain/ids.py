@@ -8,6 +8,11 @@ ALIKE_DIGITS: Final = 12
 """So many are the same for ids that belong together; the others, 20 as a rule, tell them apart."""
 
 
+def by_entry(entry_id: int) -> str:
+    """The beginning of ids that stand in an index in the order of the entries that they came from."""
+    return f"{entry_id:0{ALIKE_DIGITS}x}"
+
+
 def beginning_like(group: str, own: str) -> str:
     """An id with the beginning of its group's: those of a group stand together in an index, in one page of it or a few.
 

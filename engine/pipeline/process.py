@@ -19,6 +19,7 @@ from engine.care.events import Event, Meaning, Merge, apply_event, apply_merges
 from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import DeadLetter, Delivery, Stage
 from engine.domain.encounter import Encounter
+from engine.domain.ids import beginning_like, by_entry
 from engine.domain.message import AckCode, Entry, EntryState
 from engine.domain.outcome import Effect, Outcome
 from engine.domain.patient import Identifier
@@ -130,7 +131,7 @@ def _read_merges(entry: Entry, channel: CompiledChannel, message: Message, devia
         events.append(event)
         if len(merges) + len(mapped.merged) > _MERGES_MAX:
             raise _merge_structure("MRG-1", f"more than {_MERGES_MAX} identifiers to merge in one message")
-        pairs = _pair(event.identifiers[0], mapped, channel)
+        pairs = _pair(entry, event.identifiers[0], mapped, channel)
         merges.extend(pairs)
         touched |= _identities(event.identifiers)
         touched |= _identities(tuple(pair.merged for pair in pairs))
@@ -161,7 +162,7 @@ def _merge_structure(location: str, text: str) -> MessageError:
     return MessageError("merge-structure", text, hl7_code=SEGMENT_SEQUENCE, location=location)
 
 
-def _pair(key: Identifier, mapped: Mapped, channel: CompiledChannel) -> list[Merge]:
+def _pair(entry: Entry, key: Identifier, mapped: Mapped, channel: CompiledChannel) -> list[Merge]:
     """Pair PID-3 with MRG-1. A disagreement is dead-lettered, never guessed.
 
     key: that of the patient in PID. Whichever of the patient's identifiers a pair is about, this patient survives.
@@ -186,10 +187,10 @@ def _pair(key: Identifier, mapped: Mapped, channel: CompiledChannel) -> list[Mer
         merges.append(
             Merge(
                 survivor=key,
-                survivor_id=_chart_id(key, channel),
+                survivor_id=_chart_id(entry, key, channel),
                 partner=partner,
                 merged=merged,
-                merged_id=_chart_id(merged, channel),
+                merged_id=_chart_id(entry, merged, channel),
             )
         )
     if not merges:
@@ -220,7 +221,7 @@ def _event(entry: Entry, channel: CompiledChannel, meaning: Meaning, mapped: Map
     return Event(
         meaning=meaning,
         at=at,
-        chart_id=_chart_id(key, channel),
+        chart_id=_chart_id(entry, key, channel),
         identifiers=identifiers,
         patient=mapped.patient,
         encounter=mapped.encounter,
@@ -265,8 +266,13 @@ def _with_authority(identifier: Identifier, channel: CompiledChannel) -> Identif
     return msgspec.structs.replace(identifier, authority=channel.settings.default_authority)
 
 
-def _chart_id(identifier: Identifier, channel: CompiledChannel) -> str:
-    return channel.key("chart", identifier.authority, identifier.type, identifier.value)
+def _chart_id(entry: Entry, identifier: Identifier, channel: CompiledChannel) -> str:
+    """Of a chart that this entry creates: charts stand in all indexes in the order of the entries that created them.
+
+    Nobody finds a patient by it; the identifiers lead to the chart.
+    """
+    own = channel.key("chart", identifier.authority, identifier.type, identifier.value)
+    return beginning_like(by_entry(entry.id), own)
 
 
 def _identities(identifiers: tuple[Identifier, ...]) -> frozenset[tuple[str, str, str]]:

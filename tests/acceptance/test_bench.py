@@ -15,6 +15,7 @@ import pytest
 from peers.postgres_server import PostgresServer
 from peers.salesforce_org import SalesforceOrg
 
+from engine.domain.ids import by_entry
 from engine.domain.message import EntryState
 from engine.simulator.bench import history
 from engine.simulator.bench.site import LIVE, STORED, Place
@@ -163,6 +164,7 @@ def test_made_up_history_is_what_the_daemon_would_have_left(place: Path) -> None
             [chart] = store.charts.by_key(conn, last.patient_key)
             assert chart.encounters[0].discharged_at is not None
             assert chart.scores
+            assert chart.id.startswith(by_entry(done - history.BLOCK + history.SENDERS))  # the admission
             assert len(store.journal.find(conn, patient=last.patient_key, limit=None)) >= history.STEPS - 2
             patients = {entry.patient_key for entry in store.journal.find(conn, limit=None)} - {None}
             assert len(patients) == 2 * history.SENDERS

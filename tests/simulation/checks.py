@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +18,10 @@ from simulation.world import BEGIN, World
 from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import Operation, QueuedDelivery
 from engine.domain.message import Entry
+from engine.domain.patient import Identifier
 from engine.domain.task import TaskState
 from engine.pipeline.process import decide, prepare
-from engine.store.charts import ChartStore
+from engine.store.charts import ChartStore, identity_hash
 from engine.store.counts import ledger
 from engine.store.journal import Journal
 from engine.store.leases import destination_number
@@ -61,6 +62,9 @@ class Checks:
     _told: dict[str, set[int]] = field(default_factory=dict)
     """Deliveries that destinations have got."""
     _merges: list[tuple[_Delivery, str]] = field(default_factory=list)
+    """What destinations were told of a merge, and the line of the patient that was merged away."""
+    _owners: dict[bytes, list[str]] = field(default_factory=dict)
+    """The charts that an identity has led to, one after the other."""
     _controls: dict[bytes, str] = field(default_factory=dict)
     _wait_for_outcome: set[str] = field(default_factory=set)
 
@@ -80,7 +84,7 @@ class Checks:
             counts: dict[str, list[int]] = {}
             for change in changes:
                 counts.setdefault(change.what, []).append(change.id)
-            said = ", ".join(f"{what} {ids}" for what, ids in counts.items() if what != "cursor")
+            said = ", ".join(f"{what} {ids}" for what, ids in counts.items() if what not in {"cursor", "identity"})
             self.world.note(f"{session.process.name} commits {said or 'cursors'}")
         for change in changes:
             getattr(self, f"_{change.what.replace('-', '_')}")(session, change)
@@ -138,8 +142,9 @@ class Checks:
         """Whatever was queued for the merged patient before has to be there, or to be dead."""
         said = msgspec.json.decode(queued.delivery.payload)
         authority, _, number = said["merged"].partition(":")
-        merged = installed.compiled(self.database.disk).channels["prompt"].key("chart", authority, "MR", number)
-        self._merges.append((merge, merged))
+        owners = self._owners[identity_hash(self.database.disk.keys, authority, "MR", number)]
+        if (before := owners.index(merge.line)) > 0:  # else nothing was known of the merged patient
+            self._merges.append((merge, owners[before - 1]))
 
     # --- changes that are about to be committed ----------------------------------------------------------------------
 
@@ -217,6 +222,12 @@ class Checks:
 
     def _line(self, session: Session, change: Observed) -> None:
         """A merge joins lines: the order of receipt is checked by the lines that deliveries were queued in."""
+
+    def _identity(self, session: Session, change: Observed) -> None:
+        owners = self._owners.setdefault(bytes(change.a), [])
+        if change.b in owners:
+            self.world.fail(f"an identity leads to chart {change.b} again, which it was taken from")
+        owners.append(change.b)
 
     def _owned(self, session: Session, number: int, what: str) -> None:
         holder = self.database.holders.get(number)
@@ -311,27 +322,26 @@ class Checks:
             outcome = decide(prepare(entry, channel), channel, charts, BEGIN)
             for chart in outcome.charts:
                 charts.add(chart)
-        ids = sorted(charts.by_id)
-        real = {one.id: one for one in read_all(disk, lambda conn: ChartStore(disk.keys).whole(conn, ids))}
-        for chart_id in ids:
-            if chart_id not in real:
-                self.world.fail(f"chart {chart_id} is not there")
-                continue
-            if (end := _end(charts.by_id, chart_id)) != _end(real, chart_id):
-                self.world.fail(f"chart {chart_id} has not ended in {end}")
-            if end != chart_id:
-                continue  # it only answers for its identifiers, and by which ways it got there is nothing to anybody
-            wanted, found = told(charts.by_id[chart_id]), told(real[chart_id])
-            for part in wanted:
-                if wanted[part] != found[part]:
-                    self.world.fail(f"chart {chart_id} has other {part}: {found[part]} instead of {wanted[part]}")
+        real = read_all(disk, lambda conn: ChartStore(disk.keys).load(conn, charts.aliases.keys(), ()))
+        compared: dict[str, str] = {}
+        for identity in charts.aliases:
+            identifier = Identifier(authority=identity[0], type=identity[1], value=identity[2])
+            wanted, found = charts.find(identifier), real.find(identifier)
+            if wanted is None or found is None:
+                self.world.fail("a patient is not there")
+            # Which of a patient's messages has made the chart, and so its id, is nothing to anybody.
+            elif wanted.id not in compared:
+                compared[wanted.id] = found.id
+                self._compare(told(wanted), told(found), found.id)
+            elif compared[wanted.id] != found.id:
+                self.world.fail(f"charts {compared[wanted.id]} and {found.id} are one patient's")
+        if len(set(compared.values())) != len(compared):
+            self.world.fail("two patients have one chart")
 
-
-def _end(charts: Mapping[str, Chart], chart_id: str) -> str:
-    """The chart that this one was merged into, at last."""
-    while (into := charts[chart_id].merged_into) is not None:
-        chart_id = into
-    return chart_id
+    def _compare(self, wanted: dict[str, Any], found: dict[str, Any], chart_id: str) -> None:
+        for part, value in wanted.items():
+            if value != found[part]:
+                self.world.fail(f"chart {chart_id} has other {part}: {found[part]} instead of {value}")
 
 
 def told(chart: Chart) -> dict[str, Any]:

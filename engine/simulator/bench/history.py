@@ -30,7 +30,7 @@ from sqlalchemy import Connection, func, select
 from engine.bootstrap import compile_site, open_store
 from engine.domain.chart import Charts
 from engine.domain.delivery import DeadLetter, DeliveryState, Stage
-from engine.domain.ids import ALIKE_DIGITS, beginning_like
+from engine.domain.ids import ALIKE_DIGITS, beginning_like, by_entry
 from engine.domain.message import AckCode, AckState, Entry, EntryState, Receipt
 from engine.domain.outcome import Outcome
 from engine.domain.partition import ALL_PARTITIONS
@@ -58,6 +58,7 @@ _DISMISSED: Final = "acknowledged for the benchmark"
 _FILTERED_EACH: Final = 100
 _DEAD_EACH: Final = 1000
 _HEX_ID: Final = re.compile(rb"\b[0-9a-f]{32}\b")
+_MODEL_CHART: Final = by_entry(1).encode()
 _MODEL: Final = (9999, 9_999_999)
 """The sender and stay whose messages go through the pipeline; no sender comes so far."""
 _ADMITTED: Final = datetime(2026, 3, 2, 9, 15, tzinfo=UTC)
@@ -153,17 +154,19 @@ class Model:
         self._ids = Ids.of(sender, stay * STEPS)
         self._decode = msgspec.json.Decoder(list[Outcome]).decode
 
-    def stay(self, sender: int, stay: int) -> list[Outcome]:
-        """The outcomes of another patient's stay; their entry ids are still the model's."""
+    def stay(self, sender: int, stay: int, first_entry_id: int) -> list[Outcome]:
+        """The outcomes of another patient's stay, admitted by the entry; their entry ids are still the model's."""
         ids = Ids.of(sender, stay * STEPS)
         seed = ids.patient
         text = self._json.replace(self._ids.patient, ids.patient).replace(self._ids.visit, ids.visit)
-        return self._decode(_HEX_ID.sub(lambda found: _other_id(found[0], seed), text))
+        return self._decode(_HEX_ID.sub(lambda found: _other_id(found[0], seed, first_entry_id), text))
 
 
-def _other_id(known: bytes, seed: bytes) -> bytes:
-    """Ids that begin alike still do: it matters to indexes."""
+def _other_id(known: bytes, seed: bytes, first_entry_id: int) -> bytes:
+    """Ids that begin alike still do, and the chart's begin with the entry that made it: it matters to indexes."""
     group, own = (blake2b(part, digest_size=16, key=seed).hexdigest() for part in (known[:ALIKE_DIGITS], known))
+    if known.startswith(_MODEL_CHART):
+        group = by_entry(first_entry_id)
     return beginning_like(group, own).encode()
 
 
@@ -244,7 +247,8 @@ def _write_charts(store: Store, channel: CompiledChannel, options: argparse.Name
     for part in _parts(options):
         outcomes: list[Outcome] = []
         for at in range(part[0], part[-1], BLOCK):
-            stays = [model.stay(sender, at // BLOCK) for sender in range(SENDERS)]
+            first = options.first_id + at - options.done
+            stays = [model.stay(sender, at // BLOCK, first + sender) for sender in range(SENDERS)]
             for index in range(at, at + BLOCK):
                 step = index // SENDERS % STEPS
                 one = (

@@ -423,6 +423,17 @@ def test_a40_with_more_identifiers_than_make_sense_is_dead_lettered(heart: Heart
     assert outcome.dead_letter.error == "merge-structure"
 
 
+def test_charts_stand_in_the_order_of_the_entries_that_created_them(heart: Heart) -> None:
+    """Whichever of a patient's messages comes later, it finds the chart by the identifiers."""
+    numbers = [str(number) for number in range(40)]
+    for number in numbers:
+        heart.send(adt("A01", pid3=f"{number}^^^MRN^MR", pv1=ADMITTED | {19: f"V{number}^^^MRN"}))
+    for number in reversed(numbers):
+        heart.send(adt("A08", pid3=f"{number}^^^MRN^MR", pv1=ADMITTED | {19: f"V{number}^^^MRN"}))
+    created = [heart.chart(number).id for number in numbers]
+    assert created == sorted(set(created))
+
+
 def test_the_same_number_of_two_authorities_is_two_patients(heart: Heart) -> None:
     heart.send(adt("A28", pid3="1^^^HOSP-A^MR"))
     heart.send(adt("A28", pid3="1^^^HOSP-B^MR"))
