@@ -10,7 +10,7 @@ import msgspec
 
 from engine.simulator.bench.chart import Bar, Series, bar_chart, line_chart
 from engine.simulator.bench.site import BenchError
-from engine.simulator.bench.tables import STAGES, Json, closing_line, machine_line, on, sections
+from engine.simulator.bench.tables import STAGES, Json, closing_line, machine_line, more_cores, on, sections
 
 _PERCENTILES: Final = {"p50_ms": "p50", "p90_ms": "p90", "p95_ms": "p95", "p99_ms": "p99", "p999_ms": "p99.9",
                        "max_ms": "max"}  # fmt: skip
@@ -75,7 +75,7 @@ def read_result(file: Path) -> Json:
 
 def charts(result: Json) -> Iterator[tuple[str, str, str, str]]:
     """(part of the report, name, title, SVG) of each chart that the result has figures for."""
-    for chart in (_throughput_charts, _openloop_chart, _stages_chart, _growth_charts, _soak_charts):
+    for chart in (_throughput_charts, _openloop_chart, _stages_chart, _cores_chart, _growth_charts, _soak_charts):
         yield from chart(result)
 
 
@@ -196,6 +196,22 @@ def _stages_chart(result: Json) -> Iterator[tuple[str, str, str, str]]:
     bars = [Bar(name, [(names[STAGES[name][0]], spent)]) for name, spent in result["cpu"]["stages_us"].items()]
     title = "Processor time a message, by stage"
     yield "cpu", "cpu", title, bar_chart(title=title, x_title="microseconds", bars=bars)
+
+
+def _cores_chart(result: Json) -> Iterator[tuple[str, str, str, str]]:
+    more = more_cores(result)
+    if not more:
+        return
+    best = {one.cores: one for one in more}  # the last of each: as many workers as cores
+    series = [
+        Series("to the end", [(float(index), one.rate) for index, one in enumerate(best.values())]),
+        Series("acknowledged meanwhile", [(float(index), one.acknowledged) for index, one in enumerate(best.values())]),
+    ]
+    title = "Messages a second by cores, in simulation"
+    yield "cores", "cores", title, line_chart(
+        title=title, x_title="cores, each with a worker", y_title="messages/s", series=series,
+        x_labels=[f"{cores}" for cores in best],
+    )  # fmt: skip
 
 
 def _growth_charts(result: Json) -> Iterator[tuple[str, str, str, str]]:

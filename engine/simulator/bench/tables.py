@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from engine.simulator.bench.cores import SWEEP, Costs, Simulated, simulate
+from engine.simulator.bench.heart import GROUP
+
 Json = Mapping[str, Any]
 
 STORES: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
@@ -50,6 +53,8 @@ def sections(result: Json) -> Iterator[Section]:
         yield _openloop(result["openloop"])
     if result.get("cpu"):
         yield _stages(result["cpu"])
+    if more := more_cores(result):
+        yield _cores(more)
     if result.get("salesforce"):
         yield _salesforce(result["salesforce"])
     for grown in result.get("growth") or []:
@@ -289,6 +294,31 @@ def _searches(grown: Json) -> Section:
         control id, patient, state or none (the newest 100), `patients show` (chart), `ledger`.
     """
     return Section("searches", f"Searches on {STORES[grown['store']]}", text, headers, rows)
+
+
+def more_cores(result: Json) -> list[Simulated]:
+    """The sweep over cores in simulation; nothing without the figures that it rests on."""
+    if not result.get("cpu"):
+        return []
+    stages = result["cpu"]["stages_us"]
+    plain = (run for run in result.get("runs") or [] if run["senders"] == GROUP and on(run) == STORES["sqlite"])
+    costs = [Costs.measured(run, stages) for run in plain]
+    return [simulate(costs[0], cores=cores, workers=workers) for cores, workers in SWEEP] if costs else []
+
+
+def _cores(more: Sequence[Simulated]) -> Section:
+    headers = ("cores", "workers", "to the end/s", "acknowledged/s meanwhile", "cores busy", "main process busy",
+               "busiest worker", "somebody writes charts")  # fmt: skip
+    rows = [
+        (f"{one.cores}", f"{one.workers}", _count(one.rate), _count(one.acknowledged), f"{one.cores_share:.0%}",
+         f"{one.main_share:.0%}", f"{one.worker_share:.0%}", f"{one.charts_share:.0%}") for one in more
+    ]  # fmt: skip
+    text = f"""
+        Simulated, with the processor time that was measured here: {GROUP} senders, SQLite, threads that wait for a
+        core, workers that wait for messages of their partitions and (busy all the same) for the charts' one writer. What
+        is busy nearly all of the time is where the machine ends. Compare the lines of this machine's cores with what was measured.
+    """
+    return Section("cores", "More cores, in simulation", text, headers, rows)
 
 
 def _soak(soak: Json) -> Section:

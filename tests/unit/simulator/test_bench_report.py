@@ -25,7 +25,7 @@ RUN = {
     "append": {"group": 64, "rate": 50_000.0},
     "beside": {"python-hl7": {"rate": 1_700.0}},
     "acknowledged": {"rate": 20_123.0, "generator_us": 11.0, "cpu_us": CPU, **MS},
-    "to_the_end": {"rate": 3_999.0, "delivered_rate": 3_500.0, "cpu_us": CPU, **MS},
+    "to_the_end": {"rate": 3_999.0, "delivered_rate": 3_500.0, "generator_us": 10.0, "cpu_us": CPU, **MS},
     "ratios": {"acknowledged_of_framer": 0.5, "acknowledged_of_append": 0.402, "to_the_end_of_acknowledged": 0.2,
                "acknowledged_of_python-hl7": 11.8},
 }  # fmt: skip
@@ -57,7 +57,8 @@ RESULT: dict[str, Any] = {
     "memory_mb": {"proportional": 150.0, "resident": [90.0, 80.0]},
     "openloop": [{"rate": 1000.0, "store": "sqlite", "stored": OPEN, "processed": OPEN}],
     "cpu": {"messages": 100, "deliveries": 200, "group": 64, "batch": 256, "all_us": 50.0,
-            "stages_us": {"frame": 2.0, "append": 8.0, "decide": 40.0}},
+            "stages_us": {"frame": 2.0, "append": 8.0, "read": 5.0, "prepare": 10.0, "load": 5.0, "decide": 10.0,
+                          "record": 6.0, "courier": 4.0}},
     "salesforce": {"messages": 100, "rate": 600.0, "delivered_rate": 400.0, "deliveries": 240,
                    "deliveries_rate": 960.0, "dead": 0, "cpu_us": CPU},
     "growth": [{"store": "sqlite", "stored_message_bytes": 400, "senders": 64, "rate": 1000.0,
@@ -74,7 +75,8 @@ RESULT: dict[str, Any] = {
 def test_every_part_has_its_table_and_every_row_its_cells() -> None:
     found = list(sections(RESULT))
     assert [section.part for section in found] == [
-        "targets", "throughput", "latency", "processor", "openloop", "cpu", "salesforce", "growth", "searches", "soak",
+        "targets", "throughput", "latency", "processor", "openloop", "cpu", "cores", "salesforce", "growth",
+        "searches", "soak",
     ]  # fmt: skip
     for section in found:
         assert section.rows
@@ -108,7 +110,7 @@ def test_the_report_is_written_with_its_charts(tmp_path: Path) -> None:
         assert chart.read_text().startswith("<svg ")
     for shown in ("Test CPU", "[two-cores.json](two-cores.json)", "20,123", "python-hl7", "`workers: 2`", "10,000,640"):
         assert shown in text
-    assert len(written) == 10
+    assert len(written) == 11
 
 
 def test_the_story_of_the_profile_is_linked_when_there_is_one(tmp_path: Path) -> None:
