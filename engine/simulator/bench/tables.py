@@ -315,8 +315,9 @@ def _cores(more: Sequence[Simulated]) -> Section:
     ]  # fmt: skip
     text = f"""
         Simulated, with the processor time that was measured here: {GROUP} senders, SQLite, threads that wait for a
-        core, workers that wait for messages of their partitions and (busy all the same) for the charts' one writer. What
-        is busy nearly all of the time is where the machine ends. Compare the lines of this machine's cores with what was measured.
+        core, workers that wait for messages of their partitions and (busy all the same) for the charts' one writer.
+        What is busy nearly all of the time is where the machine ends. Compare the lines of this machine's cores with
+        what was measured.
     """
     return Section("cores", "More cores, in simulation", text, headers, rows)
 
