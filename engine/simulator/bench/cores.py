@@ -19,7 +19,7 @@ from engine.runtime.processor import BATCH_MAX
 from engine.simulator.bench.heart import GROUP, STAGES
 
 MESSAGES: Final = 30_000
-SWEEP: Final = ((1, 1), (2, 1), (2, 2), (3, 2), (4, 3), (4, 4), (6, 6), (8, 8), (12, 12), (16, 16), (32, 32))
+SWEEP: Final = ((1, 1), (2, 1), (2, 2), (3, 2), (3, 3), (4, 3), (4, 4), (6, 6), (8, 8), (12, 12), (16, 16), (32, 32))
 """Cores and workers."""
 _MESSAGES_A_PATIENT: Final = 3
 _SETTLING: Final = 0.25
