@@ -21,7 +21,7 @@ import msgspec
 from pydantic import Field
 
 from engine.care.dispositions import Action, Dispositions, normalise
-from engine.domain.chart import Chart, Charts, identity
+from engine.domain.chart import Chart, Charts, Stamp, identity
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.moment import parse_moment
 from engine.domain.outcome import Effect
@@ -108,14 +108,15 @@ _PRESENT: Final = frozenset({"I", "OBS", "E"})
 _SAID_AGAIN: Final = timedelta(days=1)
 """A discharge that names no visit, so soon after one, is the same discharge said again."""
 
+_NEVER: Final[Stamp] = (0.0, 0)
 _TUPLES: Final = frozenset({"phones", "diagnoses", "procedures", "identifiers"})
 
 
 class Event(Phi, frozen=True, kw_only=True):
-    """An ADT message in the engine's words. `at` is when it happened, in seconds since 1970: the time of staleness."""
+    """An ADT message in the engine's words. `at` is when it happened: what is older than what is known is stale."""
 
     meaning: Meaning
-    at: float
+    at: Stamp
     chart_id: str
     """The id of the chart, should it have to be created."""
     identifiers: tuple[Identifier, ...]
@@ -327,14 +328,14 @@ def _fold(survivor: Chart, merged: Chart) -> tuple[Chart, Chart]:
         mine, theirs = getattr(survivor.patient, name), getattr(merged.patient, name)
         if name in {"identifiers", "merged_from", *_DEATH} or mine not in (None, ()) or theirs in (None, ()):
             continue
-        if merged.stamps.get(name, 0.0) < survivor.stamps.get(name, 0.0):
+        if merged.stamps.get(name, _NEVER) < survivor.stamps.get(name, _NEVER):
             continue  # the survivor's was cleared since
         filled[name] = theirs
-        stamps[name] = merged.stamps.get(name, 0.0)
+        stamps[name] = merged.stamps.get(name, _NEVER)
     death = survivor.death_stated
     for name in _DEATH:
         # As if all had been said of one patient: the last word counts, whichever of the two it was said of.
-        mine, theirs = survivor.stamps.get(name, float("-inf")), merged.stamps.get(name, float("-inf"))
+        mine, theirs = survivor.stamps.get(name, _NEVER), merged.stamps.get(name, _NEVER)
         value = getattr(merged.death_stated, name)
         if theirs > mine or (theirs == mine and value):
             death = msgspec.structs.replace(death, **{name: value})
@@ -380,8 +381,8 @@ def _with_identifiers(chart: Chart, charts: Charts, identifiers: tuple[Identifie
 
 
 def _merge_fields(
-    record: _R, values: Mapping[str, Any], stamps: Mapping[str, float], at: float
-) -> tuple[_R, dict[str, float], bool]:
+    record: _R, values: Mapping[str, Any], stamps: Mapping[str, Stamp], at: Stamp
+) -> tuple[_R, dict[str, Stamp], bool]:
     changes: dict[str, Any] = {}
     new_stamps = dict(stamps)
     stale = False
@@ -605,7 +606,7 @@ def _next_status(
     created: bool,  # noqa: FBT001
     event: Event,
     values: dict[str, Any],
-    stamps: dict[str, float],
+    stamps: dict[str, Stamp],
     dispositions: Dispositions,
     applied: Applied,
 ) -> tuple[EncounterStatus, bool]:
@@ -654,7 +655,7 @@ def _same_stay(before: Encounter, values: Mapping[str, Any]) -> bool:
 
 
 def _complete_times(
-    before: Encounter, status: EncounterStatus, event: Event, values: dict[str, Any], stamps: Mapping[str, float]
+    before: Encounter, status: EncounterStatus, event: Event, values: dict[str, Any], stamps: Mapping[str, Stamp]
 ) -> dict[str, str]:
     """Fill admission and discharge times from the event where PV1-44/45 are empty; say where each came from."""
     sources = dict(before.time_sources)
@@ -682,7 +683,7 @@ def _note_source(
     location: str,
     event: Event,
     values: Mapping[str, Any],
-    stamps: Mapping[str, float],
+    stamps: Mapping[str, Stamp],
     sources: dict[str, str],
 ) -> None:
     """Say where a time comes from that the event sets or clears."""
@@ -704,7 +705,7 @@ def _still_here(values: Mapping[str, Any], dispositions: Dispositions) -> bool:
 
 
 def _reject_still_here(
-    before: Encounter, event: Event, values: dict[str, Any], stamps: Mapping[str, float], applied: Applied
+    before: Encounter, event: Event, values: dict[str, Any], stamps: Mapping[str, Stamp], applied: Applied
 ) -> None:
     """PV1-36 of a stay that has ended says that the patient is still there.
 

@@ -8,22 +8,29 @@ from engine.domain.record import Phi
 from engine.domain.score import Score
 from engine.domain.task import Task
 
+Stamp = tuple[float, int]
+"""When something was said: the time of the event (seconds since 1970), and the entry (of a replay: the original).
+
+Senders give many events the same time (to the minute, often). Of those the one that came later is the newer one, and it
+stays so when the earlier one is replayed. The last one of all can be replayed, and read by a better mapping then.
+"""
+
 
 class Chart(Phi, frozen=True, kw_only=True):
     """`version` is the optimistic lock: 0 for a chart that is not stored yet.
 
-    `stamps` hold, for each field of the patient, the time of the event that last said something of it (seconds since
-    1970); an older event does not turn it back. `encounter_stamps` hold the same for each encounter, by its key.
+    `stamps` hold, for each field of the patient, when something was last said of it; what was said before does not turn
+    it back. `encounter_stamps` hold the same for each encounter, by its key.
     """
 
     id: str
-    """Opaque, made by a keyed hash of the first identifier; safe in a log."""
+    """Opaque: the entry that created it, and a keyed hash of the first identifier; safe in a log."""
     version: int = 0
     patient: Patient
-    stamps: dict[str, float] = {}
+    stamps: dict[str, Stamp] = {}
     death_stated: StatedDeath = StatedDeath()
     encounters: tuple[Encounter, ...] = ()
-    encounter_stamps: dict[str, dict[str, float]] = {}
+    encounter_stamps: dict[str, dict[str, Stamp]] = {}
     scores: tuple[Score, ...] = ()
     """The current ones."""
     tasks: tuple[Task, ...] = ()

@@ -220,7 +220,7 @@ def _event(entry: Entry, channel: CompiledChannel, meaning: Meaning, mapped: Map
         visit = f"{mapped.visit.authority or key.authority}:{mapped.visit.value}"
     return Event(
         meaning=meaning,
-        at=at,
+        at=(at, entry.replay_root or entry.id),
         chart_id=_chart_id(entry, key, channel),
         identifiers=identifiers,
         patient=mapped.patient,

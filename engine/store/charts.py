@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, select
 
-from engine.domain.chart import Chart, Charts
+from engine.domain.chart import Chart, Charts, Stamp
 from engine.domain.encounter import Encounter
 from engine.domain.patient import Patient, StatedDeath
 from engine.domain.record import Phi
@@ -28,7 +28,7 @@ class ChartDocument(Phi, frozen=True, kw_only=True):
     """
 
     patient: Patient
-    stamps: dict[str, float] = {}
+    stamps: dict[str, Stamp] = {}
     death_stated: StatedDeath = StatedDeath()
     encounters: tuple[str, ...] = ()
     scores: tuple[tuple[str, str | None], ...] = ()
@@ -39,7 +39,7 @@ class EncounterDocument(Phi, frozen=True, kw_only=True):
     """The sealed part of an encounter."""
 
     encounter: Encounter
-    stamps: dict[str, float] = {}
+    stamps: dict[str, Stamp] = {}
 
 
 _KEYS: Final = Listed(

@@ -103,9 +103,9 @@ def chart(chart_id: str = "chart-1", number: int = 1, version: int = 1, **more: 
         "id": chart_id,
         "version": version,
         "patient": patient(number),
-        "stamps": {"name": 1.5},
+        "stamps": {"name": (1.5, 1)},
         "encounters": (encounter(key),),
-        "encounter_stamps": {key: {"status": 2.5}},
+        "encounter_stamps": {key: {"status": (2.5, 1)}},
         "scores": (score(key),),
         "tasks": (task(f"task-{number}", key),),
     }

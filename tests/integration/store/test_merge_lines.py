@@ -58,7 +58,7 @@ def test_what_is_held_for_the_merged_patient_holds_back_the_merge(store, pair):
 
 def test_a_message_of_the_patient_in_the_batch_that_merges_it_keeps_its_place_before_the_merge(store, pair):
     one, two = pair
-    newer = changed(one, stamps={"name": 9.0})
+    newer = changed(one, stamps={"name": (9.0, 1)})
     survivor, gone = merged(two, newer)
     record(
         store,
@@ -133,7 +133,7 @@ def test_a_message_forwarded_by_who_has_not_heard_of_the_merge_comes_into_the_li
 def test_a_merge_that_came_too_late_joins_nothing(store, pair):
     one, two = pair
     known = load(store, one, two)
-    record(store, outcome(3, changed(one, stamps={"name": 9.0})), before=load(store, one))
+    record(store, outcome(3, changed(one, stamps={"name": (9.0, 1)})), before=load(store, one))
     survivor, gone = merged(two, one)
     with pytest.raises(StaleChartError):
         record(store, outcome(4, survivor, gone, deliveries=(of(survivor, "merge"),)), before=known)

@@ -50,7 +50,7 @@ def nothing_written(store):
 def test_a_chart_comes_back_as_it_was_recorded(store):
     new = chart(
         encounters=(encounter("MRN:V1"), encounter("MRN:V2", admitted_at="2026-03-01T10:00:00-05:00")),
-        encounter_stamps={"MRN:V1": {"status": 2.5}},
+        encounter_stamps={"MRN:V1": {"status": (2.5, 1)}},
         scores=(score("MRN:V2", "seed"), score("MRN:V1", "lace"), score(None, "lace")),
         tasks=(task("t2"), task("t1", state=TaskState.DONE, escalate_at=None, assignee=None)),
     )
@@ -103,7 +103,7 @@ def test_scores_that_are_no_longer_current_go(store):
 def test_only_the_last_version_in_a_batch_is_written(store):
     first = chart()
     second = changed(first, tasks=(*first.tasks, task("t2")))
-    third = changed(second, stamps={"name": 9.0})
+    third = changed(second, stamps={"name": (9.0, 1)})
     record(store, outcome(1, first), outcome(2, second), outcome(3, third))
     assert stored(store, "chart-1") == third
     assert rows(store, schema.outcome) == 3
@@ -169,7 +169,7 @@ def test_a_chart_that_somebody_changed_meanwhile_is_stale_and_nothing_is_written
             conn, "task-1", lambda item: msgspec.structs.replace(item, assignee="dr-lee"), now=NOW
         )
     )
-    again = changed(first, stamps={"name": 9.0})
+    again = changed(first, stamps={"name": (9.0, 1)})
     with pytest.raises(StaleChartError) as caught:
         record(store, outcome(2, again, deliveries=(delivery("k1"),)), before=known)
     assert caught.value.chart_ids == ("chart-1",)
@@ -189,7 +189,7 @@ def test_a_chart_without_a_new_version_is_refused(store):
     first = chart()
     record(store, outcome(1, first))
     with pytest.raises(StoreError, match="higher version"):
-        record(store, outcome(2, chart(stamps={"name": 9.0})), before=load(store, first))
+        record(store, outcome(2, chart(stamps={"name": (9.0, 1)})), before=load(store, first))
 
 
 def test_two_processors_never_both_advance(store):

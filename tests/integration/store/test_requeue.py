@@ -210,7 +210,7 @@ def test_what_is_no_longer_there_is_not_sent(store):
 def forwarded(store):
     """Three messages of a patient, the first one buried."""
     one = chart()
-    versions = [one, changed(one, stamps={"name": 2.0}), changed(changed(one), stamps={"name": 3.0})]
+    versions = [one, changed(one, stamps={"name": (2.0, 1)}), changed(changed(one), stamps={"name": (3.0, 1)})]
     for step, version in enumerate(versions, start=1):
         item = of(version, f"m{step}", Operation.FORWARD)
         before = load(store, one) if step > 1 else None

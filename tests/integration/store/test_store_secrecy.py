@@ -45,7 +45,7 @@ def fill(store):
             merged_from=(f"MRN:{MARK}",),
         ),
         encounters=(Encounter(key=key, visit_number=MARK, diagnoses=(Diagnosis(code=MARK, text=MARK),), account=MARK),),
-        encounter_stamps={key: {"status": 1.0}},
+        encounter_stamps={key: {"status": (1.0, 1)}},
         scores=(score(key, factors=(Factor(name="age", points=1, evidence=MARK),)),),
         tasks=(task("task-1", key, reason=MARK),),
     )

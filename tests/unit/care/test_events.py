@@ -35,7 +35,7 @@ def mrn(value: str = "1", type_: str = "MR", authority: str = "MRN") -> Identifi
 def event(meaning: Meaning, at: float, **changes: Any) -> Event:
     values: dict[str, Any] = {
         "meaning": meaning,
-        "at": at,
+        "at": (at, 0),
         "chart_id": "chart-1",
         "identifiers": (mrn(),),
         "patient": {"name": Name(family="Doe")},

@@ -86,7 +86,10 @@ class Heart:
         )
 
     def send(self, payload: bytes) -> Outcome:
-        outcome = process(self.entry(payload), self.channel, self.charts, self.now)
+        return self.work(self.entry(payload))
+
+    def work(self, entry: Entry) -> Outcome:
+        outcome = process(entry, self.channel, self.charts, self.now)
         for chart in outcome.charts:
             self.charts.add(chart)
         return outcome
