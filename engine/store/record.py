@@ -112,16 +112,18 @@ _CHART_COLUMNS: Final = ("id", "version", "merged_into", "updated_at", "document
 _INSERT_CHARTS: Final = Rows(chart, _CHART_COLUMNS)
 _REPLACE_CHARTS: Final = Rows(chart, _CHART_COLUMNS, conflict=("id",), replace=_CHART_COLUMNS[1:])
 _OWNERS: Final = Listed(
-    identifier.c.identity_hash,
+    identifier.c.key_hash,
     lambda listed: (
         select(identifier.c.identity_hash, identifier.c.chart_id, chart.c.merged_into)
         .join(chart, chart.c.id == identifier.c.chart_id)
         .where(listed)
     ),
 )
-_IDENTIFIER_COLUMNS: Final = ("identity_hash", "key_hash", "chart_id")
+_IDENTIFIER_COLUMNS: Final = ("key_hash", "identity_hash", "chart_id")
 _INSERT_IDENTIFIERS: Final = Rows(identifier, _IDENTIFIER_COLUMNS)
-_MOVE_IDENTIFIERS: Final = Rows(identifier, _IDENTIFIER_COLUMNS, conflict=("identity_hash",), replace=("chart_id",))
+_MOVE_IDENTIFIERS: Final = Rows(
+    identifier, _IDENTIFIER_COLUMNS, conflict=("key_hash", "identity_hash"), replace=("chart_id",)
+)
 _ENCOUNTER_COLUMNS: Final = ("encounter_hash", "chart_id", "document")
 _INSERT_ENCOUNTERS: Final = Rows(schema.encounter, _ENCOUNTER_COLUMNS)
 _REPLACE_ENCOUNTERS: Final = Rows(
@@ -399,16 +401,18 @@ class _ChartWriter:
             return
         merged = {new.id for new in self._changed if new.merged_into is not None}
         moved: list[tuple[bytes, bytes, str]] = []
-        for row in _OWNERS.rows(conn, list(claims)):
+        for row in _OWNERS.rows(conn, [hashed_key for hashed_key, _ in claims.values()]):
+            if row.identity_hash not in claims:
+                continue  # the same number under another type
             hashed_key, claimant = claims.pop(row.identity_hash)
             if row.chart_id == claimant.id or claimant.merged_into is not None:
                 continue
             if row.merged_into is None and row.chart_id not in merged:
                 raise IdentityTakenError("a chart claims an identifier that belongs to another living chart")
-            moved.append((row.identity_hash, hashed_key, claimant.id))
+            moved.append((hashed_key, row.identity_hash, claimant.id))
         _MOVE_IDENTIFIERS.write(conn, moved)
         _INSERT_IDENTIFIERS.write(
-            conn, [(hashed, hashed_key, claimant.id) for hashed, (hashed_key, claimant) in claims.items()]
+            conn, [(hashed_key, hashed, claimant.id) for hashed, (hashed_key, claimant) in claims.items()]
         )
 
     def encounters(self, conn: Connection) -> None:

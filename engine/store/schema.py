@@ -166,13 +166,12 @@ Index(
 identifier: Final = Table(
     "identifier",
     metadata,
-    Column("identity_hash", LargeBinary, primary_key=True),  # authority, type, value
-    Column("key_hash", LargeBinary, nullable=False),  # authority, value: as the command line names a patient
+    Column("key_hash", LargeBinary, primary_key=True),  # authority, value: as the command line names a patient
+    Column("identity_hash", LargeBinary, primary_key=True),  # authority, type, value: of these there is one row
     Column("chart_id", Text, nullable=False),
     schema=CHARTS,
     sqlite_with_rowid=False,
 )
-Index("identifier_key", identifier.c.key_hash)
 
 encounter: Final = Table(
     "encounter",

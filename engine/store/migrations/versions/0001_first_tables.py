@@ -213,14 +213,13 @@ def _charts() -> None:
     op.create_index("encounter_chart", "encounter", ["chart_id"], schema=CHARTS)
     op.create_table(
         "identifier",
-        sa.Column("identity_hash", sa.LargeBinary(), nullable=False),
         sa.Column("key_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("identity_hash", sa.LargeBinary(), nullable=False),
         sa.Column("chart_id", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("identity_hash"),
+        sa.PrimaryKeyConstraint("key_hash", "identity_hash"),
         schema=CHARTS,
         sqlite_with_rowid=False,
     )
-    op.create_index("identifier_key", "identifier", ["key_hash"], schema=CHARTS)
     op.create_table(
         "outcome",
         sa.Column("entry_id", _ID, autoincrement=False, nullable=False),
