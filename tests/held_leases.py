@@ -16,4 +16,7 @@ def held_leases(store: Store, *destinations: str) -> Leases:
         leases = database_leases(store.location, store.charts_ledger, secrets.token_hex(4), destinations)
     leases.beat()
     leases.take()
+    leases.may_act = lambda name: (
+        name in leases.destinations
+    )  # nobody beats for it, and nobody is there to take anything over
     return leases
