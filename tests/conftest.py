@@ -7,8 +7,13 @@ never judged: on a loaded machine any of them can take a second.
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Final
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+_TESTS: Final = Path(__file__).parent
 
 settings.register_profile(
     "handoff",
@@ -17,3 +22,14 @@ settings.register_profile(
     **({} if os.environ.get("HANDOFF_TEST_SEED") else {"derandomize": True, "database": None}),
 )
 settings.load_profile("handoff")
+
+_LONGEST_FIRST: Final = ("acceptance", "simulation", "faults")
+"""Folders with files that take minutes: begun last, one of them would keep a single process busy at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(_TESTS).parts[0]
+        return _LONGEST_FIRST.index(folder) if folder in _LONGEST_FIRST else len(_LONGEST_FIRST)
+
+    items.sort(key=place)
