@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -82,6 +82,10 @@ def try_(cli: Cli, channel: str, files: tuple[Path, ...], charts: bool, reveal: 
     return NO if any(result["state"] in {"refused", "dead"} for result in results) else 0
 
 
+_BEHIND_ALL: Final = 1 << 40
+"""An entry's id: the messages are tried as if they came now, after all that is stored."""
+
+
 class _Trial:
     """Messages on their way through intake and processing, without journal and record."""
 
@@ -127,7 +131,7 @@ class _Trial:
     def _add(self, payload: bytes, judgement: Judgement, deviations: tuple[str, ...] = ()) -> None:
         from engine.pipeline.process import prepare
 
-        entry = self._entry(len(self._judged) + 1, payload, judgement, deviations)
+        entry = self._entry(_BEHIND_ALL + len(self._judged), payload, judgement, deviations)
         self._judged.append(judgement)
         self._prepared.append(prepare(entry, self._channel))
 

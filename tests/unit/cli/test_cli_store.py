@@ -490,6 +490,14 @@ def test_try_against_the_stored_charts_is_masked_and_writes_nothing(stocked: Sit
     assert {task["state"] for task in stocked.json("tasks", "list")} == {"open"}
 
 
+def test_what_is_tried_comes_after_what_is_stored_though_it_has_the_same_time(stocked: Site) -> None:
+    file = stocked.folder / "one.hl7"
+    file.write_bytes(first_messages(stocked)[1].replace(b"A03", b"A13").replace(b"FIRST-0002", b"FIRST-0003"))
+    result = stocked.json("try", "main-campus", str(file), "--charts")
+    assert {task["state"] for task in result["tasks"]} == {"retracted"}
+    assert "stale-event" not in result["deviations"]
+
+
 def test_try_works_before_there_are_keys_or_a_store(bare: Site) -> None:
     for file in bare.folder.glob("var/*"):
         file.unlink()
