@@ -18,7 +18,7 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, Text, text
 
-REVISION: Final = "0001"
+REVISION: Final = "0002"
 """The alembic revision that this code works with."""
 
 JOURNAL: Final = "journal"

@@ -45,7 +45,7 @@ def upgrade(location: Location) -> bool:
     """Make or change the tables of both sides as needed. Returns whether there was something to do.
 
     SQLite files are made when they are missing, readable for their owner only. Raises StoreUnavailableError, also when
-    the store was made by a later version of Handoff.
+    the store was made by a later version of Handoff, or before its first release.
     """
     if all(revision == REVISION for revision in current(location).values()):
         return False
@@ -68,7 +68,9 @@ def upgrade(location: Location) -> bool:
                 config.set_main_option("path_separator", "newline")
                 command.upgrade(config, REVISION)
         except CommandError:
-            raise StoreUnavailableError("the store was made by a later version of Handoff") from None
+            raise StoreUnavailableError(
+                "the store was made by a later version of Handoff, or by one from before its first release"
+            ) from None
         finally:
             engine.dispose()
     return True

@@ -1,4 +1,4 @@
-"""The first tables of both sides."""
+"""The first tables of both sides. (Stores of 0001, from before the first release, can't be brought to it.)"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from alembic import context, op
 
-revision: str = "0001"
+revision: str = "0002"
 down_revision: str | None = None
 
 JOURNAL: Final = "journal"
