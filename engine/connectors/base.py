@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from engine.domain.delivery import QueuedDelivery
@@ -53,6 +53,10 @@ def failed(
     )
 
 
+def always() -> bool:
+    return True
+
+
 class Connector(Protocol):
     """One destination. All calls come from one courier task, one at a time.
 
@@ -87,8 +91,11 @@ class Connector(Protocol):
         """
         ...
 
-    async def deliver(self, batch: Sequence[QueuedDelivery]) -> list[Result]:
+    async def deliver(self, batch: Sequence[QueuedDelivery], may_go_on: Callable[[], bool] = always) -> list[Result]:
         """One result for each delivery, in the same order.
+
+        may_go_on: to be asked before every step. False: what is left is not attempted, for this process has hung since
+        the last one, and another may be at work at the destination by now.
 
         What is wrong with one delivery is in its result. Raises DeliveryError for what is wrong with the destination as
         a whole: it holds for every delivery of the batch, of which none was done (transient) or it is not known which

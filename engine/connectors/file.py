@@ -28,7 +28,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from engine.clock import Clock
-from engine.connectors.base import DELIVERED, Result, failed
+from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, Result, always, failed
 from engine.domain.delivery import QueuedDelivery
 from engine.domain.record import Record
 from engine.errors import DeliveryError, DeliveryFailure
@@ -71,8 +71,8 @@ class FileConnector:
     async def connect(self) -> None:
         await self._in_thread(self._open)
 
-    async def deliver(self, batch: Sequence[QueuedDelivery]) -> list[Result]:
-        return await self._in_thread(lambda: self._append(batch))
+    async def deliver(self, batch: Sequence[QueuedDelivery], may_go_on: Callable[[], bool] = always) -> list[Result]:
+        return await self._in_thread(lambda: self._append(batch) if may_go_on() else [NOT_ATTEMPTED] * len(batch))
 
     def stop(self) -> None:
         """A batch is one step."""

@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, Result, failed
+from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, Result, always, failed
 from engine.domain.delivery import Operation, QueuedDelivery
 from engine.domain.message import AckCode
 from engine.domain.record import Phi
@@ -117,13 +117,13 @@ class MllpConnector:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._link = _Link(reader, writer)
 
-    async def deliver(self, batch: Sequence[QueuedDelivery]) -> list[Result]:
+    async def deliver(self, batch: Sequence[QueuedDelivery], may_go_on: Callable[[], bool] = always) -> list[Result]:
         results: list[Result] = []
         for queued in batch:
-            if self._link is None or self._stopping:
+            if self._link is None or self._stopping or not may_go_on():
                 results.append(NOT_ATTEMPTED)  # if it was lost on the way: connect() comes before the next batch
                 continue
-            results.append(await self._forward(queued, self._link))
+            results.append(await self._forward(queued, self._link, may_go_on))
         return results
 
     def stop(self) -> None:
@@ -138,7 +138,7 @@ class MllpConnector:
         if link is not None:
             await link.close()
 
-    async def _forward(self, queued: QueuedDelivery, link: _Link) -> Result:
+    async def _forward(self, queued: QueuedDelivery, link: _Link, may_go_on: Callable[[], bool]) -> Result:
         if queued.delivery.operation is not Operation.FORWARD:
             return failed(DeliveryFailure.PERMANENT, "operation-unknown", "an MLLP destination takes messages only")
         try:
@@ -156,7 +156,7 @@ class MllpConnector:
             await self._hang_up()
             with contextlib.suppress(DeliveryError):  # of this call: others of the batch may be done already
                 await self.connect()
-            if self._link is None or self._stopping:
+            if self._link is None or self._stopping or not may_go_on():
                 return NOT_ATTEMPTED
             link = self._link
         try:

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from engine.clock import Clock
-from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, NOTHING_TO_SEND, Result, failed
+from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, NOTHING_TO_SEND, Result, always, failed
 from engine.connectors.fieldmap import FieldMap, Row, UnsafeKeyError
 from engine.domain.delivery import Operation, QueuedDelivery
 from engine.errors import DeliveryError, DeliveryFailure
@@ -126,12 +126,14 @@ class SalesforceConnector:
         self._http: Session | None = None
         self._org: Any = None  # simple_salesforce.Salesforce, which is not typed
         self._stopping = threading.Event()
+        self._may_go_on: Callable[[], bool] = always
 
     async def connect(self) -> None:
         if self._org is None:
             await self._in_thread(self._log_in)
 
-    async def deliver(self, batch: Sequence[QueuedDelivery]) -> list[Result]:
+    async def deliver(self, batch: Sequence[QueuedDelivery], may_go_on: Callable[[], bool] = always) -> list[Result]:
+        self._may_go_on = may_go_on
         return await self._in_thread(lambda: self._deliver(batch))
 
     def stop(self) -> None:
@@ -170,7 +172,7 @@ class SalesforceConnector:
                 rows.append((index, row))
         calls = deque(_calls(rows))
         answered = False
-        while calls and not self._stopping.is_set():
+        while calls and self._may_begin():
             call = calls.popleft()
             try:
                 answers = self._upsert([row for _, row in call])
@@ -195,6 +197,9 @@ class SalesforceConnector:
                 results[index] = _judge(answer, batch[index])
         return [result or NOT_ATTEMPTED for result in results]
 
+    def _may_begin(self) -> bool:
+        return not self._stopping.is_set() and self._may_go_on()
+
     def _row(self, queued: QueuedDelivery, now: Any) -> Row | Result:
         operation = queued.delivery.operation
         if not self._map.knows(operation):
@@ -217,7 +222,7 @@ class SalesforceConnector:
             return self._call(rows)
         except _SessionEndedError:
             self._org = None
-        if self._stopping.is_set():
+        if not self._may_begin():
             raise _CallError(DeliveryFailure.TRANSIENT, "session-ended", "the token has expired")
         try:
             return self._call(rows)
@@ -235,8 +240,8 @@ class SalesforceConnector:
         path = f"composite/sobjects/{rows[0].object}/{rows[0].key_field}"
         if self._org is None:
             self._log_in()
-            if self._stopping.is_set():
-                raise _CallError(DeliveryFailure.TRANSIENT, "stopped", "the engine stops")
+            if not self._may_begin():
+                raise _CallError(DeliveryFailure.TRANSIENT, "stopped", "the engine stops, or has hung meanwhile")
         body = _body(rows)
         try:
             answer = self._org.restful(path, method="PATCH", data=body)

@@ -243,7 +243,7 @@ class _Rounds:
             (queued,) = batch
             if not await self._write(lambda conn: self._outbox.start(conn, queued.id, self._clock.now())):
                 return  # another one has the turn now
-        if not self._leases.may_act(self.name):
+        if not self._may_act():
             await self._settle(batch, [NOT_ATTEMPTED] * len(batch))
             raise LeaseLostError("this worker has hung, or the store has: the destination may be another's by now")
         try:
@@ -255,10 +255,13 @@ class _Rounds:
             raise
         await self._settle(batch, results)
 
+    def _may_act(self) -> bool:
+        return self._leases.may_act(self.name)
+
     async def _deliver(self, batch: Sequence[QueuedDelivery]) -> Sequence[Result]:
         """One result for each delivery, whatever the connector does."""
         try:
-            results = await self._connector.deliver(batch)
+            results = await self._connector.deliver(batch, self._may_act)
             _check(batch, results)
         except DeliveryError as error:
             whole = failed(
@@ -285,7 +288,7 @@ class _Rounds:
         elif attempted:
             self._size = min(self._size * 2, self._batch_max)
             self._breaker.worked()  # it answers; what else it says is about single deliveries
-        elif not self._stopping and not any(result.delivered for result in results):
+        elif not self._stopping and self._may_act() and not any(result.delivered for result in results):
             self._destination_failed("not-attempted", None)
 
     async def _after_defect(self, batch: Sequence[QueuedDelivery]) -> Sequence[Result]:

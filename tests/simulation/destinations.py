@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from simulation.world import Process, World
 
-from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, Result, failed
+from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, Result, always, failed
 from engine.domain.delivery import QueuedDelivery
 from engine.errors import DeliveryError, DeliveryFailure
 
@@ -88,10 +88,10 @@ class SimulatedConnector:
         if random.random() < self._destination.troubles.unreachable:
             raise DeliveryError(self.name, "unreachable", "nobody answers", kind=DeliveryFailure.TRANSIENT)
 
-    async def deliver(self, batch: Sequence[QueuedDelivery]) -> list[Result]:
+    async def deliver(self, batch: Sequence[QueuedDelivery], may_go_on: Callable[[], bool] = always) -> list[Result]:
         process, world = self._process, self._process.world
         process.pause("deliver")
-        if self._stopping:
+        if self._stopping or not may_go_on():
             return [NOT_ATTEMPTED] * len(batch)
         for queued in batch:
             self._destination.sent(self.name, queued)

@@ -11,7 +11,7 @@ from connector_deliveries import delivery
 from held_leases import held_leases
 
 from engine.clock import Clock, SystemClock
-from engine.connectors.base import DELIVERED, Connector, Result
+from engine.connectors.base import DELIVERED, Connector, Result, always
 from engine.domain.delivery import Delivery, QueuedDelivery
 from engine.errors import DeliveryError, DeliveryFailure
 from engine.runtime.courier import Courier, Route
@@ -40,7 +40,7 @@ class Destination:
         if self.unreachable:
             raise self.unreachable.pop(0)
 
-    async def deliver(self, batch: Sequence[QueuedDelivery]) -> list[Result]:
+    async def deliver(self, batch: Sequence[QueuedDelivery], may_go_on: Callable[[], bool] = always) -> list[Result]:
         self.batches.append([queued.delivery.idempotency_key for queued in batch])
         if self.gate is not None:
             await self.gate.wait()

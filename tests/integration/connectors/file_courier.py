@@ -10,14 +10,14 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from outbox_store import open_store
 
 from engine.clock import SystemClock
 from engine.connectors import file as file_module
-from engine.connectors.base import Result
+from engine.connectors.base import Result, always
 from engine.connectors.file import FileConnector
 from engine.domain.delivery import QueuedDelivery
 from engine.runtime.courier import Courier, Route
@@ -32,8 +32,8 @@ def die() -> None:
 class Doomed(FileConnector):
     dice: random.Random
 
-    async def deliver(self, batch: Sequence[QueuedDelivery]) -> list[Result]:
-        results = await super().deliver(batch)
+    async def deliver(self, batch: Sequence[QueuedDelivery], may_go_on: Callable[[], bool] = always) -> list[Result]:
+        results = await super().deliver(batch, may_go_on)
         if self.dice.random() < 0.4:
             die()  # written, and not recorded
         return results

@@ -14,7 +14,7 @@ from peers.mllp_receiver import MllpReceiver
 from peers.salesforce_org import SalesforceOrg
 
 from engine.clock import SystemClock
-from engine.connectors.base import NOT_ATTEMPTED, Result, failed
+from engine.connectors.base import NOT_ATTEMPTED, Result, always, failed
 from engine.connectors.mllp import MllpConnector
 from engine.connectors.salesforce import SalesforceConnector
 from engine.domain.delivery import Operation, QueuedDelivery
@@ -195,8 +195,10 @@ async def test_a_connector_that_gives_too_few_results_delivers_nothing_by_accide
     put(store, [item("a1", "a"), item("b1", "b")])
 
     class Forgetful(Destination):
-        async def deliver(self, batch: Sequence[QueuedDelivery]) -> list[Result]:
-            return (await super().deliver(batch))[:-1]
+        async def deliver(
+            self, batch: Sequence[QueuedDelivery], may_go_on: Callable[[], bool] = always
+        ) -> list[Result]:
+            return (await super().deliver(batch, may_go_on))[:-1]
 
     async with running(courier(store, Forgetful())):
         await until(lambda: states(store, 2) == ["dead", "dead"])

@@ -19,7 +19,7 @@ from peers.salesforce_org import SalesforceOrg
 from sqlalchemy import select
 
 from engine.clock import FixedClock, SystemClock
-from engine.connectors.base import NOT_ATTEMPTED, NOTHING_TO_SEND, Result, failed
+from engine.connectors.base import NOT_ATTEMPTED, NOTHING_TO_SEND, Result, always, failed
 from engine.connectors.mllp import MllpConnector
 from engine.connectors.salesforce import SalesforceConnector
 from engine.domain.delivery import Operation, QueuedDelivery
@@ -44,7 +44,7 @@ class Picky(Destination):
         self.poison = poison
         self.kind = kind
 
-    async def deliver(self, batch: Sequence[QueuedDelivery]) -> list[Result]:
+    async def deliver(self, batch: Sequence[QueuedDelivery], may_go_on: Callable[[], bool] = always) -> list[Result]:
         if any(queued.delivery.idempotency_key == self.poison for queued in batch):
             self.batches.append([queued.delivery.idempotency_key for queued in batch])
             raise DeliveryError(self.name, "http-403", "a firewall dislikes it", kind=self.kind)
@@ -310,3 +310,16 @@ async def test_a_batch_is_limited_by_its_bytes(store: Store):
     async with running(courier(store, crm, batch_bytes_max=1)):
         await until(lambda: len(crm.got) == 6)
     assert {len(batch) for batch in crm.batches} == {1}
+
+
+async def test_messages_behind_the_one_in_hand_are_not_begun_when_the_worker_has_hung():
+    """Another worker may have the destination by now."""
+    async with MllpReceiver() as receiver:
+        lab = MllpConnector("lab", host="127.0.0.1", port=receiver.port, timeout_seconds=60.0, deduplicates=True)
+        await lab.connect()
+        answers = iter((True, False, False))
+        first, *others = await lab.deliver([_forward(name) for name in "ABC"], lambda: next(answers))
+        assert first.delivered
+        assert others == [NOT_ATTEMPTED] * 2
+        await lab.close()
+        assert receiver.control_ids() == ["A"]

@@ -517,3 +517,19 @@ async def test_what_was_done_before_the_org_closed_is_kept_and_the_rest_waits(or
     ]
     org.fail(on="Task", status=503, body=[])
     assert outcomes(await send(connector, batch)) == ["delivered", "not attempted"]
+
+
+async def test_no_call_of_a_batch_is_begun_when_the_worker_has_hung_since_the_last(
+    org: SalesforceOrg, salesforce: Make
+):
+    """Another worker may have told the org newer things meanwhile. Each object takes a call of its own."""
+    connector = salesforce()
+    await connector.connect()
+    batch = [
+        some(Operation.UPSERT_PATIENT, patient_payload()),
+        some(Operation.UPSERT_ENCOUNTER, encounter_payload(), 2),
+    ]
+    answers = iter((True, False))
+    assert outcomes(await connector.deliver(batch, lambda: next(answers))) == ["delivered", "not attempted"]
+    assert [call.path.rsplit("/", 2)[1] for call in org.upserts()] == ["Account"]
+    assert outcomes(await connector.deliver(batch)) == ["delivered", "delivered"]
