@@ -16,7 +16,7 @@ A worker that hangs keeps its session, and so its locks. When its row has been s
 the server end its session (`pg_terminate_backend`), which fences it for good.
 
 That fences what it writes. What it does to a destination no session can fence: when it goes on after it hung, others
-may have told the destination newer things meanwhile. So before each batch a worker asks its own clock how long ago it
+may have told the destination newer things meanwhile. So before each call a worker asks its own clock how long ago it
 last made sure of its locks (`may_act`).
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from engine.simulator.bench.cores import SWEEP, Costs, Simulated, simulate
@@ -296,14 +297,19 @@ def _searches(grown: Json) -> Section:
     return Section("searches", f"Searches on {STORES[grown['store']]}", text, headers, rows)
 
 
-def more_cores(result: Json) -> list[Simulated]:
+def more_cores(result: Json) -> Sequence[Simulated]:
     """The sweep over cores in simulation; nothing without the figures that it rests on."""
-    if not result.get("cpu"):
-        return []
-    stages = result["cpu"]["stages_us"]
-    plain = (run for run in result.get("runs") or [] if run["senders"] == GROUP and on(run) == STORES["sqlite"])
-    costs = [Costs.measured(run, stages) for run in plain]
-    return [simulate(costs[0], cores=cores, workers=workers) for cores, workers in SWEEP] if costs else []
+    runs = result.get("runs") or []
+    run = next((run for run in runs if run["senders"] == GROUP and on(run) == STORES["sqlite"]), None)
+    if run is None or not result.get("cpu"):
+        return ()
+    return _sweep(Costs.measured(run, result["cpu"]["stages_us"]))
+
+
+@lru_cache(maxsize=4)
+def _sweep(costs: Costs) -> tuple[Simulated, ...]:
+    """Remembered, because a report has both a table and a chart of it."""
+    return tuple(simulate(costs, cores=cores, workers=workers) for cores, workers in SWEEP)
 
 
 def _cores(more: Sequence[Simulated]) -> Section:
