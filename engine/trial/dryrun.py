@@ -1,0 +1,194 @@
+"""What would become of messages: intake and processing as the daemon does them, less journal and record.
+
+`handoff try` shows it to a person, the message tests of channels compare it with what they expect.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+from typing import Protocol as Interface
+
+import msgspec
+
+from engine.domain.chart import Charts
+from engine.domain.message import Entry
+from engine.domain.outcome import Outcome
+from engine.domain.shapes import encounter_shape, patient_shape, plain, score_shape, task_shape
+from engine.hl7v2 import batch as batches
+from engine.hl7v2.ack import owed
+from engine.hl7v2.header import Header
+from engine.pipeline.channel import CompiledChannel
+from engine.pipeline.process import Prepared, decide, prepare
+from engine.runtime.acceptance import BATCH_TOO_LONG, Judgement, Rules, judge, plan_answers, summarize
+
+_BEHIND_ALL: Final = 1 << 40
+"""An entry's id: the messages are tried as if they came now, after all that is stored."""
+
+
+class View(Interface):
+    """How much is shown of each part (`engine.cli.show.View`)."""
+
+    def patient(self, shape: Mapping[str, Any]) -> dict[str, Any]: ...
+
+    def encounter(self, shape: Mapping[str, Any]) -> dict[str, Any]: ...
+
+    def score(self, shape: Mapping[str, Any]) -> dict[str, Any]: ...
+
+    def task(self, shape: Mapping[str, Any]) -> dict[str, Any]: ...
+
+    def payload(self, operation: str, payload: Mapping[str, Any]) -> dict[str, Any]: ...
+
+
+class Clear:
+    """The view of what holds no patients: all of it."""
+
+    def patient(self, shape: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(shape)
+
+    encounter = score = task = patient
+
+    def payload(self, _operation: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(payload)
+
+
+class Trial:
+    """Messages on their way through intake and processing, without journal and record."""
+
+    def __init__(self, channel: CompiledChannel, now: datetime) -> None:
+        self._channel = channel
+        self.now = now
+        """When the messages arrive that are prepared next."""
+        self.charts = Charts()
+        """What there is before the first message, and after each that has run."""
+        self._number = _BEHIND_ALL
+        self._waiting: list[tuple[Judgement, Prepared]] = []
+
+    def prepare(self, frames: Sequence[bytes], observed_since: datetime | None = None) -> None:
+        """Take messages in, as intake does. observed_since: since when the channel's patients are known; none: now."""
+        since = observed_since or self._channel.observed_since or self.now
+        self._channel = dataclasses.replace(self._channel, observed_since=since)
+        rules = Rules.of(self._channel.settings)
+        for frame in frames:
+            self._take(rules, frame)
+
+    def _take(self, rules: Rules, frame: bytes) -> None:
+        """As intake takes a frame: a batch is taken apart, one that is too long is refused as a whole."""
+        listen = self._channel.settings.listen
+        if len(frame) > listen.frame_bytes_max:
+            payload = frame[: listen.frame_bytes_max]
+            self._add(payload, judge(rules, payload, oversize=True))
+            return
+        try:
+            batch = batches.split(frame, messages_max=listen.batch_messages_max)
+        except batches.BatchTooLongError:
+            self._add(frame, plan_answers(rules, None, BATCH_TOO_LONG))
+            return
+        if batch is None or not batch.messages:
+            self._add(frame, judge(rules, frame))
+            return
+        for message in batch.messages:
+            self._add(message, judge(rules, message), batch.deviations)
+
+    def _add(self, payload: bytes, judgement: Judgement, deviations: tuple[str, ...] = ()) -> None:
+        entry = self._entry(self._number, payload, judgement, deviations)
+        self._number += 1
+        self._waiting.append((judgement, prepare(entry, self._channel)))
+
+    @property
+    def identities(self) -> set[tuple[str, str, str]]:
+        return {identity for _, one in self._waiting for identity in one.identities}
+
+    @property
+    def visits(self) -> set[str]:
+        return {visit for _, one in self._waiting for visit in one.visits}
+
+    def run(self, view: View) -> list[dict[str, Any]]:
+        """Process what was taken in, in order; the contract's shape of `handoff try` for each message."""
+        results = []
+        waiting, self._waiting = self._waiting, []
+        for judgement, prepared in waiting:
+            outcome = decide(prepared, self._channel, self.charts, self.now)
+            for chart in outcome.charts:
+                self.charts.add(chart)
+            results.append(self._shape(judgement, outcome, view))
+        return results
+
+    def _entry(self, number: int, payload: bytes, judgement: Judgement, deviations: tuple[str, ...]) -> Entry:
+        if judgement.header is not None:
+            deviations += judgement.header.deviations + judgement.plan.deviations
+        return Entry(
+            id=number,
+            channel=self._channel.settings.name,
+            peer="file",
+            received_at=self.now,
+            payload=payload,
+            summary=summarize(judgement.header),
+            deviations=deviations,
+            refusal=judgement.refusal,
+            ack=judgement.code,
+            ack_state=judgement.ack_state,
+            wants_application_ack=judgement.awaits_outcome,
+        )
+
+    def _shape(self, judgement: Judgement, outcome: Outcome, view: View) -> dict[str, Any]:
+        chart = self.charts.by_id.get(outcome.chart_id) if outcome.chart_id else None
+        encounter = chart.encounter(outcome.encounter_key) if chart and outcome.encounter_key else None
+        return {
+            "ack": _ack(judgement, outcome),
+            "state": outcome.state,
+            "reason": outcome.reason,
+            "header": _header(judgement.header),
+            "patient": view.patient(patient_shape(chart.patient)) if chart else None,
+            "encounter": view.encounter(encounter_shape(encounter)) if encounter else None,
+            "scores": [view.score(score_shape(score)) for score in (chart.scores if chart else ())],
+            "tasks": [view.task(task_shape(task, chart.patient.key)) for task in chart.tasks] if chart else [],
+            "deliveries": [
+                {
+                    "destination": delivery.destination,
+                    "operation": delivery.operation,
+                    "idempotency_key": delivery.idempotency_key,
+                    "payload": view.payload(delivery.operation, msgspec.json.decode(delivery.payload)),
+                    "state": "pending",
+                    "attempts": 0,
+                    "next_attempt_at": None,
+                }
+                for delivery in outcome.deliveries
+            ],
+            "deviations": list(outcome.deviations),
+            "charset": outcome.charset,
+            "dead_letter": plain(outcome.dead_letter),
+        }
+
+
+def _ack(judgement: Judgement, outcome: Outcome) -> dict[str, Any]:
+    """The first answer that the sender gets; `code` is null when it gets none."""
+    refusal = judgement.refusal
+    if refusal is not None:
+        return {"code": judgement.code, "error": refusal.error, "text": refusal.text, "location": refusal.location}
+    letter = outcome.dead_letter
+    if judgement.holds or _answers_later(judgement, accepted=letter is None):
+        return {
+            "code": outcome.application_ack,
+            "error": letter.error if letter else None,
+            "text": letter.detail if letter else None,
+            "location": letter.location if letter else None,
+        }
+    return {"code": judgement.code, "error": None, "text": None, "location": None}
+
+
+def _answers_later(judgement: Judgement, *, accepted: bool) -> bool:
+    """The only answer is the application's, after processing (enhanced mode without an accept acknowledgment)."""
+    return judgement.code is None and judgement.awaits_outcome and owed(judgement.plan.application, success=accepted)
+
+
+def _header(header: Header | None) -> dict[str, Any] | None:
+    names = (
+        "type", "message_code", "trigger_event", "control_id", "version", "processing_id", "sending_application",
+        "sending_facility", "receiving_application", "receiving_facility", "sent_at", "accept_ack", "application_ack",
+    )  # fmt: skip
+    if header is None:
+        return None
+    return {name: getattr(header, name) or None for name in names} | {"charset_names": list(header.charset_names)}
