@@ -8,7 +8,7 @@ PYTEST_ARGS ?= -n $(shell echo $$(($$(nproc) + 1))) --dist loadfile --no-loadsco
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
-SOURCES := engine tests
+SOURCES := engine tests benchmarks
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -34,7 +34,7 @@ run: setup
 demo: setup
 	@$(BIN)/handoff demo
 
-BENCH := $(BIN)/python benchmarks/with_peers.py $(BIN)/handoff bench
+BENCH := $(BIN)/python benchmarks/with_peers.py $(BIN)/python -m benchmarks run
 BENCH_NAME ?= $(shell nproc)-cores
 
 bench: $(VENV)/.dev
@@ -47,7 +47,7 @@ bench-all: $(VENV)/.dev
 	@$(MAKE) --no-print-directory bench-report
 
 bench-report: setup
-	@$(BIN)/handoff bench report docs/benchmarks/*.json
+	@$(BIN)/python -m benchmarks report docs/benchmarks/*.json
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

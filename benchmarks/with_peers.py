@@ -1,9 +1,10 @@
 """Run a command beside what the benchmark compares with: python-hl7, a PostgreSQL server and a Salesforce org.
 
-    python benchmarks/with_peers.py handoff bench --parts all --stores sqlite,postgresql
+    python benchmarks/with_peers.py python -m benchmarks run --parts all --stores sqlite,postgresql
 
-All of them are private to this run and end with it; the command finds them by its environment (`handoff bench --help`).
-They come out of what the tests need (`make test`), so that the engine itself needs none of them.
+All of them are private to this run and end with it; the command finds them by its environment
+(`python -m benchmarks run --help`). They come out of what the tests need (`make test`), so that the engine itself needs
+none of them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from peers.postgres_server import PostgresServer  # noqa: E402 - of the path above
+from peers.postgres_server import PostgresServer  # type: ignore[import-not-found]  # noqa: E402 - of the path above
 
 
 @contextlib.contextmanager

@@ -66,11 +66,14 @@ def handoff() -> None:
     """Handoff: an HL7 v2 MLLP interface engine that makes sure nobody falls through between hospital and home."""
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code. Nothing is raised, and no traceback is printed."""
+def run(arguments: Sequence[str], command: click.Command = handoff) -> int:
+    """Run one command and return its exit code. Nothing is raised, and no traceback is printed.
+
+    command: another one that is to end the same way (a tool of the source tree).
+    """
     cli = Cli()
     try:
-        code = handoff.main(list(arguments), prog_name="handoff", standalone_mode=False, obj=cli)
+        code = command.main(list(arguments), prog_name=command.name, standalone_mode=False, obj=cli)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code

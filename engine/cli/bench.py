@@ -1,20 +1,24 @@
-"""`handoff bench`: the benchmark of this machine, and its report."""
+"""`handoff bench`: throughput and latency on this machine. All that is measured besides stands in `benchmarks/`."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from engine.cli.common import Cli, config_option, json_option, table
 
+if TYPE_CHECKING:
+    from engine.simulator.bench.benchmark import Options_, Part
+    from engine.simulator.bench.tables import Section
+
 F = TypeVar("F", bound=Callable[..., Any])
 
-PARTS: Final = ("throughput", "openloop", "cpu", "salesforce", "growth", "soak")
 DATABASES: Final = ("sqlite", "postgresql")
+_PARTS: Final = ("throughput", "openloop")
 
 
 class _Each(click.ParamType[tuple[Any, ...]]):
@@ -31,7 +35,7 @@ class _Each(click.ParamType[tuple[Any, ...]]):
         return tuple(self._item.convert(part.strip(), param, ctx) for part in str(value).split(","))
 
 
-def _list_option(name: str, item: click.ParamType[Any], **options: Any) -> Callable[[F], F]:
+def list_option(name: str, item: click.ParamType[Any], **options: Any) -> Callable[[F], F]:
     """An option that takes several values with commas between them, may be given several times, and has no default."""
     return click.option(
         name,
@@ -70,111 +74,113 @@ def _settings(_ctx: click.Context, _param: click.Parameter, values: tuple[str, .
     return found
 
 
-@click.group("bench", invoke_without_command=True, short_help="Measure what this machine makes of it.")
-@_list_option(
-    "--parts", click.Choice((*PARTS, "all")), metavar="PART,...",
-    help=f"What to measure, of {', '.join(PARTS)}, or all.  [default: throughput,openloop,cpu]",
-)  # fmt: skip
-@_list_option(
-    "--stores", click.Choice(DATABASES), metavar="STORE,...",
-    help="On sqlite, postgresql or both.  [default: sqlite]",
-)  # fmt: skip
-@_list_option(
-    "--senders", click.IntRange(1, 4096), metavar="NUMBER,...",
-    help="throughput: stop-and-wait senders.  [default: 1,8,64,256]",
-)  # fmt: skip
-@click.option("--tls", is_flag=True, help="throughput: over TLS as well.")
-@click.option(
-    "--seconds", type=click.FloatRange(0.5, 3600), default=5.0, show_default=True, help="Of each measurement."
-)
-@click.option(
-    "--messages", type=click.IntRange(100), default=12_000, show_default=True, help="Of each measurement to the end."
-)
-@_list_option(
-    "--rates", click.FloatRange(1, 100_000), metavar="NUMBER,...",
-    help="openloop: messages a second; growth uses the highest.  [default: 200,1000]",
-)  # fmt: skip
-@_list_option(
-    "--sizes", click.IntRange(0), metavar="NUMBER,...",
-    help="growth: so many stored entries; ten million take 20 GB.  [default: 0,1000000,10000000]",
-)  # fmt: skip
-@click.option(
-    "--stored-bytes", type=click.IntRange(300, 100_000), default=400, show_default=True,
-    help="growth: of a stored message.",
-)  # fmt: skip
-@click.option("--soak-minutes", type=click.FloatRange(0.05), default=30.0, show_default=True, help="soak: so long.")
-@click.option(
-    "--soak-rate", type=click.FloatRange(1), default=300.0, show_default=True, help="soak: messages a second."
-)
-@click.option(
-    "--postgresql", metavar="URL", envvar="HANDOFF_BENCH_POSTGRESQL",
-    help="A server where databases may be made (postgresql+psycopg://...); what is in it is not touched.",
-)  # fmt: skip
-@click.option(
-    "--salesforce", metavar="URL", envvar="HANDOFF_BENCH_SALESFORCE",
-    help="An org on this machine; its client id and secret in HANDOFF_BENCH_SALESFORCE_ID and _SECRET.",
-)  # fmt: skip
-@click.option(
-    "--beside", metavar="NAME=HOST:PORT", multiple=True, envvar="HANDOFF_BENCH_BESIDE", callback=_address,
-    help="throughput: another MLLP receiver, measured with the same load.",
-)  # fmt: skip
-@click.option(
-    "--set", "settings", metavar="KEY=VALUE", multiple=True, callback=_settings,
-    help="A setting of the measured site's config.yaml.",
-)  # fmt: skip
-@click.option(
-    "--folder", type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Make the sites here, so measure this disk; they are removed again.  [default: the current folder]",
-)  # fmt: skip
-@click.option(
-    "--output", type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write the JSON to this file too, after each part.",
-)  # fmt: skip
-@json_option
-@config_option
-@click.pass_context
-def bench(ctx: click.Context, /, output: Path | None, **options: Any) -> int:
-    """Measure a real daemon in sites of its own, beside probes of the same run.
+def parts_option(parts: Sequence[str], *, default: Sequence[str]) -> Callable[[F], F]:
+    """`--parts`: some of them in their own order, or all; given to the command as `parts`."""
 
-    The probes: framing and acknowledging without a store, the same bytes plainly appended to the database, and what is
-    given with --beside. The ratios to them are the result; the times depend on the machine.
-    """
-    if ctx.invoked_subcommand is not None:
-        return 0
+    def chosen(_ctx: click.Context, _param: click.Parameter, values: tuple[tuple[str, ...], ...]) -> list[str]:
+        asked = {part for given in values for part in given} or set(default)
+        return [part for part in parts if "all" in asked or part in asked]
+
+    return click.option(
+        "--parts", type=_Each(click.Choice((*parts, "all"))), multiple=True, callback=chosen, metavar="PART,...",
+        help=f"What to measure, of {', '.join(parts)}, or all.  [default: {','.join(default)}]",
+    )  # fmt: skip
+
+
+def load_options(command: F) -> F:
+    """What all benchmarks can be told: stores, load, peers, settings, and where to do it."""
+    options = (
+        list_option(
+            "--stores", click.Choice(DATABASES), metavar="STORE,...",
+            help="On sqlite, postgresql or both.  [default: sqlite]",
+        ),
+        list_option(
+            "--senders", click.IntRange(1, 4096), metavar="NUMBER,...",
+            help="throughput: stop-and-wait senders.  [default: 1,8,64,256]",
+        ),
+        click.option("--tls", is_flag=True, help="throughput: over TLS as well."),
+        click.option(
+            "--seconds", type=click.FloatRange(0.5, 3600), default=5.0, show_default=True, help="Of each measurement."
+        ),
+        click.option(
+            "--messages", type=click.IntRange(100), default=12_000, show_default=True,
+            help="Of each measurement to the end.",
+        ),
+        list_option(
+            "--rates", click.FloatRange(1, 100_000), metavar="NUMBER,...",
+            help="openloop: messages a second.  [default: 200,1000]",
+        ),
+        click.option(
+            "--postgresql", metavar="URL", envvar="HANDOFF_BENCH_POSTGRESQL",
+            help="A server where databases may be made (postgresql+psycopg://...); what is in it is not touched.",
+        ),
+        click.option(
+            "--beside", metavar="NAME=HOST:PORT", multiple=True, envvar="HANDOFF_BENCH_BESIDE", callback=_address,
+            help="throughput: another MLLP receiver, measured with the same load.",
+        ),
+        click.option(
+            "--set", "settings", metavar="KEY=VALUE", multiple=True, callback=_settings,
+            help="A setting of the measured site's config.yaml.",
+        ),
+        click.option(
+            "--folder", type=click.Path(exists=True, file_okay=False, path_type=Path),
+            help="Make the sites here, so measure this disk; they are removed again.  [default: the current folder]",
+        ),
+        click.option(
+            "--output", type=click.Path(dir_okay=False, writable=True, path_type=Path),
+            help="Write the JSON to this file too, after each part.",
+        ),
+        json_option,
+        config_option,
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given, as `Options` names them."""
+    named = {"databases" if name == "stores" else name: value for name, value in options.items()}
+    return {name: value for name, value in named.items() if value is not None and value != ()}
+
+
+def measure(
+    cli: Cli,
+    options: Options_,
+    parts: Mapping[str, Part[Options_]],
+    *,
+    sections: Callable[[Mapping[str, Any]], Iterable[Section]],
+    output: Path | None,
+) -> int:
+    """Run the parts and print the result as tables, or as the JSON document that `output` is given as well."""
     from engine.simulator.bench import tables
-    from engine.simulator.bench.benchmark import Options, benchmark
+    from engine.simulator.bench.benchmark import benchmark
 
-    cli: Cli = ctx.obj
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # sites and daemons are put away, as after Ctrl-C
-    options["databases"] = options.pop("stores")
-    if "all" in options["parts"]:
-        options["parts"] = PARTS
-    chosen = Options(**{name: value for name, value in options.items() if value is not None and value != ()})
-    result = benchmark(chosen, say=cli.say, keep=lambda so_far: _keep(output, so_far))
+    result = benchmark(options, parts, say=cli.say, keep=lambda so_far: _keep(output, so_far))
     lines = [tables.machine_line(result)]
-    for section in tables.sections(result):
+    for section in sections(result):
         lines += ["", section.title, table(section.headers, section.rows)]
     lines += ["", tables.closing_line(result)]
     cli.print(result, "\n".join(lines).rstrip())
     return 0
 
 
-@bench.command("report", short_help="Write the report from the JSON of runs.")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "--to", "folder", type=click.Path(file_okay=False, path_type=Path), default=Path("docs/benchmarks"),
-    show_default=True, help="The folder that is written.",
-)  # fmt: skip
-@json_option
-@config_option
+@click.command("bench", short_help="Measure what this machine makes of it.")
+@parts_option(_PARTS, default=_PARTS)
+@load_options
 @click.pass_obj
-def report(cli: Cli, files: tuple[Path, ...], folder: Path) -> int:
-    """Write README.md and charts from the JSON of runs (--output), a chapter for each file."""
-    from engine.simulator.bench.report import write_report
+def bench(cli: Cli, /, parts: Sequence[str], output: Path | None, **options: Any) -> int:
+    """Measure a real daemon in sites of its own, beside probes of the same run.
 
-    written = [str(path) for path in write_report(files, folder)]
-    cli.print({"written": written}, "\n".join(written))
-    return 0
+    The probes: framing and acknowledging without a store, the same bytes plainly appended to the database, and what is
+    given with --beside. The ratios to them are the result; the times depend on the machine.
+    """
+    from engine.simulator.bench import tables
+    from engine.simulator.bench.benchmark import PARTS, Options
+
+    wanted = {part: PARTS[part] for part in parts}
+    return measure(cli, Options(**given(options)), wanted, sections=tables.sections, output=output)
 
 
 def _keep(output: Path | None, result: dict[str, Any]) -> None:

@@ -15,12 +15,13 @@ import pytest
 from peers.postgres_server import PostgresServer
 from peers.salesforce_org import SalesforceOrg
 
+from benchmarks import history
 from engine.domain.ids import by_entry
 from engine.domain.message import EntryState
-from engine.simulator.bench import history
 from engine.simulator.bench.site import LIVE, STORED, Place
 from engine.store.counts import ledger, pending
 
+ROOT = Path(__file__).parents[2]
 SHORT = ("--seconds", "1", "--messages", "120")
 
 
@@ -38,9 +39,9 @@ def postgresql() -> Iterator[PostgresServer]:
     server.close()
 
 
-def handoff(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "engine", *map(str, arguments)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", *map(str, arguments)], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
@@ -49,7 +50,7 @@ def handoff(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProces
 
 def measured(place: Path, *arguments: str) -> Any:
     """The result, of a run that leaves nothing behind."""
-    result = json.loads(handoff("bench", *SHORT, "--folder", place, *arguments, "--json").stdout)
+    result = json.loads(command("benchmarks", "run", *SHORT, "--folder", place, *arguments, "--json").stdout)
     assert list(place.iterdir()) == []
     return result
 
@@ -81,7 +82,7 @@ def test_the_benchmark_measures_the_daemon_beside_its_probes_and_leaves_nothing(
     assert result["cpu"]["all_us"] > 0
 
     report = tmp_path / "report"
-    written = json.loads(handoff("bench", "report", kept, "--to", report, "--json").stdout)["written"]
+    written = json.loads(command("benchmarks", "report", kept, "--to", report, "--json").stdout)["written"]
     assert {str(path) for path in report.iterdir()} == set(written)
     assert f"{run['acknowledged']['rate']:,.0f}" in (report / "README.md").read_text()
 
@@ -114,8 +115,16 @@ def test_deliveries_go_to_an_org_on_this_machine_and_to_no_other(place: Path, mo
         assert len(org.find("Account")) >= 40
     finally:
         org.stop()
-    refused = handoff(
-        "bench", "--parts", "salesforce", "--salesforce", "https://example.my.salesforce.com", "--folder", place, code=1
+    refused = command(
+        "benchmarks",
+        "run",
+        "--parts",
+        "salesforce",
+        "--salesforce",
+        "https://example.my.salesforce.com",
+        "--folder",
+        place,
+        code=1,
     )
     assert "must be one on this machine" in refused.stderr
 
@@ -135,10 +144,19 @@ def test_growth_and_soak_are_measured(place: Path) -> None:
 
 
 def test_what_is_missing_is_said_before_anything_is_measured(place: Path) -> None:
-    done = handoff("bench", "--stores", "postgresql", "--folder", place, code=1)
+    done = command("engine", "bench", "--stores", "postgresql", "--folder", place, code=1)
     assert "--postgresql URL" in done.stderr
-    handoff("bench", "--parts", "nothing", "--folder", place, code=2)
-    handoff("bench", "--beside", "old-engine", "--folder", place, code=2)
+    command("engine", "bench", "--parts", "growth", "--folder", place, code=2)
+    command("engine", "bench", "--beside", "old-engine", "--folder", place, code=2)
+    done = command("benchmarks", "run", "--parts", "salesforce", "--folder", place, code=1)
+    assert "--salesforce URL" in done.stderr
+
+
+def test_what_is_installed_measures_throughput_and_latency_alone(place: Path) -> None:
+    options = ("--senders", "2", "--rates", "50", "--folder", place)
+    result = json.loads(command("engine", "bench", *SHORT, *options, "--json").stdout)
+    assert result["parts"] == ["throughput", "openloop"]
+    assert list(place.iterdir()) == []
 
 
 def test_made_up_history_is_what_the_daemon_would_have_left(place: Path) -> None:

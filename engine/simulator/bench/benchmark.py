@@ -1,7 +1,7 @@
 """The benchmark: how fast the daemon is on this machine, beside what says how fast it could be.
 
 Times depend on the machine and on what else it does; the ratios to the probes of the same run are the result. Each part
-is a file of its own here; `tables.py` and `report.py` show what comes of them.
+is a file of its own. Parts that take long, or need more than this machine, stand in `benchmarks/` of the source tree.
 """
 
 from __future__ import annotations
@@ -15,58 +15,55 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlcipher3 import dbapi2 as sqlite
 
 from engine import __version__
-from engine.simulator.bench import delivery, growth, heart, openloop, soak, throughput
+from engine.simulator.bench import openloop, throughput
 from engine.simulator.bench.append import sync_milliseconds
 from engine.simulator.bench.load import STAY, Feed
 from engine.simulator.bench.measure import Say
 from engine.simulator.bench.processes import machine_time
-from engine.simulator.bench.site import BenchError, Database, Place, check_org, server_version
+from engine.simulator.bench.site import BenchError, Database, Place, server_version
 from engine.simulator.bench.throughput import Variant
-
-PARTS: Final = ("throughput", "openloop", "cpu", "salesforce", "growth", "soak")
-SHORT: Final = ("throughput", "openloop", "cpu")
-"""The parts that need nothing but this machine and a few minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What to measure. seconds: of each measurement. messages: sent in each measurement to the end.
 
-    folder: where sites are made and removed again; its disk is what is measured. postgresql, salesforce, settings: see
-    `site.Place`. beside: other MLLP receivers by name (host, port). stored_bytes: of a message of the history.
+    folder: where sites are made and removed again; its disk is what is measured. postgresql, settings: see
+    `site.Place`. beside: other MLLP receivers by name (host, port).
     """
 
-    parts: Sequence[str] = SHORT
     databases: Sequence[Database] = ("sqlite",)
     tls: bool = False
     senders: Sequence[int] = (1, 8, 64, 256)
     seconds: float = 5.0
     messages: int = 12_000
     rates: Sequence[float] = (200.0, 1000.0)
-    sizes: Sequence[int] = (0, 1_000_000, 10_000_000)
-    stored_bytes: int = 400
-    soak_minutes: float = 30.0
-    soak_rate: float = 300.0
     folder: Path | None = None
     postgresql: str | None = None
-    salesforce: str | None = None
     beside: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def benchmark(options: Options, *, say: Say, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+Options_ = TypeVar("Options_", bound=Options)
+Part = Callable[[Place, Options_, Say], dict[str, Any]]
+"""Measures something; what it returns is added to the result."""
+
+
+def benchmark(
+    options: Options_, parts: Mapping[str, Part[Options_]], *, say: Say, keep: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
     """Run the parts, one after the other. Raises BenchError.
 
     keep: called with all there is so far after each part, so that a long run that is stopped has not been in vain.
     """
     _check(options)
-    with tempfile.TemporaryDirectory(prefix=".handoff-bench-", dir=options.folder or Path.cwd()) as name:
-        place = Place(Path(name), options.postgresql, options.settings)
+    with tempfile.TemporaryDirectory(prefix=".handoff-bench-", dir=options.folder or Path.cwd()) as folder:
+        place = Place(Path(folder), options.postgresql, options.settings)
         say("the machine")
         began, before = perf_counter(), machine_time()
         result: dict[str, Any] = {
@@ -82,16 +79,13 @@ def benchmark(options: Options, *, say: Say, keep: Callable[[dict[str, Any]], No
             "start_seconds": None,
             "memory_mb": None,
         }
-        for part in PARTS:
-            if part in options.parts:
-                result |= _PARTS[part](place, options, say)
-                result["parts"].append(part)
-                result["took_seconds"] = round(perf_counter() - began, 1)
-                stolen = machine_time().stolen - before.stolen
-                result["machine"]["stolen_share"] = round(
-                    stolen / result["took_seconds"] / result["machine"]["cores"], 4
-                )
-                keep(result)
+        for name, part in parts.items():
+            result |= part(place, options, say)
+            result["parts"].append(name)
+            result["took_seconds"] = round(perf_counter() - began, 1)
+            stolen = machine_time().stolen - before.stolen
+            result["machine"]["stolen_share"] = round(stolen / result["took_seconds"] / result["machine"]["cores"], 4)
+            keep(result)
         return result
 
 
@@ -101,10 +95,6 @@ def _check(options: Options) -> None:
         if options.postgresql is None:
             raise BenchError("measuring on PostgreSQL needs the URL of a server: --postgresql URL")
         server_version(options.postgresql)
-    if "salesforce" in options.parts:
-        if options.salesforce is None:
-            raise BenchError("the part salesforce needs the URL of an org on this machine: --salesforce URL")
-        check_org(options.salesforce)
 
 
 def _throughput(place: Place, options: Options, say: Say) -> dict[str, Any]:
@@ -141,43 +131,7 @@ def _openloop(place: Place, options: Options, say: Say) -> dict[str, Any]:
     return {"openloop": runs}
 
 
-def _cpu(place: Place, options: Options, say: Say) -> dict[str, Any]:
-    return {"cpu": heart.cpu(place, messages=options.messages, say=say)}
-
-
-def _salesforce(place: Place, options: Options, say: Say) -> dict[str, Any]:
-    org = options.salesforce or ""
-    return {"salesforce": delivery.salesforce(place, org, messages=options.messages // 4, say=say)}
-
-
-def _growth(place: Place, options: Options, say: Say) -> dict[str, Any]:
-    return {
-        "growth": growth.growth(
-            place,
-            options.databases,
-            sizes=options.sizes,
-            payload_bytes=options.stored_bytes,
-            seconds=options.seconds,
-            messages=options.messages,
-            rate=max(options.rates),
-            say=say,
-        )
-    }
-
-
-def _soak(place: Place, options: Options, say: Say) -> dict[str, Any]:
-    seconds = options.soak_minutes * 60
-    return {"soak": soak.soak(place, options.databases[0], rate=options.soak_rate, seconds=seconds, say=say)}
-
-
-_PARTS: Final[Mapping[str, Callable[[Place, Options, Say], dict[str, Any]]]] = {
-    "throughput": _throughput,
-    "openloop": _openloop,
-    "cpu": _cpu,
-    "salesforce": _salesforce,
-    "growth": _growth,
-    "soak": _soak,
-}
+PARTS: Final[Mapping[str, Part[Options]]] = {"throughput": _throughput, "openloop": _openloop}
 
 
 def _message_bytes() -> list[int]:

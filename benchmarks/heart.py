@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
+from benchmarks.history import receipt
 from engine.bootstrap import compile_site, settle_memory
 from engine.clock import SystemClock
 from engine.connectors.registry import build_connector
@@ -29,7 +30,6 @@ from engine.hl7v2.mllp import FrameDecoder, wrap
 from engine.pipeline.process import decide, prepare
 from engine.runtime.acceptance import Rules, judge
 from engine.runtime.processor import BATCH_MAX
-from engine.simulator.bench.history import receipt
 from engine.simulator.bench.load import Feed
 from engine.simulator.bench.measure import Say
 from engine.simulator.bench.site import LIVE, Place, Site

@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import msgspec
 
-from engine.simulator.bench.chart import Bar, Series, bar_chart, line_chart
+from benchmarks.chart import Bar, Series, bar_chart, line_chart
+from benchmarks.tables import STAGES, more_cores, sections
 from engine.simulator.bench.site import BenchError
-from engine.simulator.bench.tables import STAGES, Json, closing_line, machine_line, more_cores, on, sections
+from engine.simulator.bench.tables import Json, closing_line, machine_line, on
 
 _PERCENTILES: Final = {"p50_ms": "p50", "p90_ms": "p90", "p95_ms": "p95", "p99_ms": "p99", "p999_ms": "p99.9",
                        "max_ms": "max"}  # fmt: skip
@@ -28,7 +29,7 @@ _SEARCHES: Final = (
 _HEAD: Final = """\
 # Benchmarks
 
-This file and its charts are written by `handoff bench report` from the JSON beside them; nothing here is typed by hand.
+This file and its charts are written by `make bench-report` from the JSON beside them; nothing here is typed by hand.
 `make bench-all` measures everything anew (an hour or more, on a machine that does nothing else), `make bench` the short
 form. What each part does stands in [benchmarks/README.md](../../benchmarks/README.md).
 
@@ -61,7 +62,7 @@ def write_report(files: Sequence[Path], folder: Path) -> list[Path]:
 
 
 def read_result(file: Path) -> Json:
-    """The JSON of `handoff bench`. Raises BenchError."""
+    """The JSON of a run (`--output`). Raises BenchError."""
     try:
         result = msgspec.json.decode(file.read_bytes())
     except OSError as error:
@@ -69,7 +70,7 @@ def read_result(file: Path) -> Json:
     except msgspec.DecodeError:
         result = None
     if not isinstance(result, dict) or result.get("format") != 2:
-        raise BenchError(f"{file}: is no result of this version's `handoff bench --output`")
+        raise BenchError(f"{file}: is no result of this version's benchmark (--output)")
     return result
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.simulator.bench.cores import Costs, simulate
+from benchmarks.cores import Costs, simulate
 
 COSTS = Costs(generator=10.0, main=80.0, work=200.0, record=100.0, deliver=60.0, settle=20.0)
 MESSAGES = 20_000

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from engine.simulator.bench.chart import Bar, Series, bar_chart, line_chart
+from benchmarks.chart import Bar, Series, bar_chart, line_chart
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from engine.simulator.bench.report import write_report
+from benchmarks.report import write_report
+from benchmarks.soak import slope_per_hour
+from benchmarks.tables import sections, targets
 from engine.simulator.bench.site import BenchError
-from engine.simulator.bench.soak import slope_per_hour
-from engine.simulator.bench.tables import sections, targets
 
 MS = {"p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 1.5, "p99_ms": 9.875, "p999_ms": 12.0, "max_ms": 31.0}
 CPU = {"main_loop": 10.0, "main_writer": 20.0, "worker_loops": 5.0, "worker_threads": 100.0, "all": 135.0,

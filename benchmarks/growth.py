@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
+from benchmarks import history
 from engine.domain.message import EntryState
-from engine.simulator.bench import history
 from engine.simulator.bench.load import spread
 from engine.simulator.bench.measure import WARM_UP_SECONDS, Meter, Say, ledger_line, load, ratio, warm_up
 from engine.simulator.bench.openloop import at_rate

@@ -46,6 +46,7 @@ from engine.store.keys import KeyRing
 from engine.store.outbox import Settled
 from engine.store.schema import delivery, entry
 
+_ROOT: Final = Path(__file__).parents[1]
 STEPS: Final = 20
 """Messages of one stay."""
 SENDERS: Final = 64
@@ -181,12 +182,12 @@ def extend(site: Site, done: int, wanted: int, *, payload_bytes: int) -> int:
     with site.store() as store, store.reader() as conn:
         first = (conn.execute(select(func.max(entry.c.id))).scalar_one() or 0) + 1
     arguments = ["--first-id", str(first), "--done", str(done), "--count", str(count), "--bytes", str(payload_bytes)]
-    module = [sys.executable, "-P", "-m", "engine.simulator.bench.history"]
+    module = [sys.executable, "-m", "benchmarks.history"]
     with contextlib.ExitStack() as stack:
         writers = []
         for side in _WRITERS:
-            command = [*module, str(site.config), side, *arguments]
-            writers.append(stack.enter_context(subprocess.Popen(command)))  # noqa: S603 - our own module
+            command = [*module, str(site.config.resolve()), side, *arguments]
+            writers.append(stack.enter_context(subprocess.Popen(command, cwd=_ROOT)))
             stack.callback(writers[-1].kill)
         if any(writer.wait() for writer in writers):
             raise BenchError("the stored entries could not be made")

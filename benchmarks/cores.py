@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
 
+from benchmarks.heart import GROUP, STAGES
 from engine.domain.partition import PARTITIONS
 from engine.domain.record import Record
 from engine.runtime.processor import BATCH_MAX
-from engine.simulator.bench.heart import GROUP, STAGES
 
 MESSAGES: Final = 30_000
 SWEEP: Final = ((1, 1), (2, 1), (2, 2), (3, 2), (3, 3), (4, 3), (4, 4), (6, 6), (8, 8), (12, 12), (16, 16), (32, 32))
