@@ -22,7 +22,7 @@ from engine.domain.ids import beginning_like
 from engine.domain.moment import parse_moment
 from engine.domain.record import Phi
 from engine.domain.score import Band
-from engine.domain.task import Task, TaskState
+from engine.domain.task import ENGINE, Task, TaskState
 from engine.errors import HandoffError, SettingsError
 from engine.yamlfile import Document, Problem, StrictModel, validate
 
@@ -50,20 +50,36 @@ class TransitionError(HandoffError):
         self.after = after
 
 
-def end(task: Task, state: TaskState, *, why: str | None = None) -> Task:
-    """The task, ended. Raises TransitionError."""
+def end(task: Task, state: TaskState, *, at: datetime, by: str = ENGINE, why: str | None = None) -> Task:
+    """The task, ended: when, by whom and why. Raises TransitionError."""
     if state not in TRANSITIONS[task.state]:
         raise TransitionError(task.state, state)
-    reason = f"{task.reason} — {why}" if why else task.reason
-    return msgspec.structs.replace(task, state=state, reason=reason)
+    return msgspec.structs.replace(task, state=state, ended_at=at, ended_by=by, end_reason=why)
 
 
-def retract_all(tasks: Iterable[Task], *, why: str, state: TaskState = TaskState.RETRACTED) -> tuple[Task, ...]:
+def suspend(task: Task, by: str, *, at: datetime) -> Task:
+    """The open task, set aside for the stay `by`. `resume` restores it exactly."""
+    ended = end(task, TaskState.CANCELLED, at=at, why="suspended: the patient was admitted again")
+    return msgspec.structs.replace(ended, suspended_by=by)
+
+
+def resume(task: Task) -> Task:
+    """The task as it was before a readmission set it aside; any other task stays as it is."""
+    if task.suspended_by is None:
+        return task
+    return msgspec.structs.replace(
+        task, state=TaskState.OPEN, suspended_by=None, ended_at=None, ended_by=None, end_reason=None
+    )
+
+
+def retract_all(
+    tasks: Iterable[Task], *, at: datetime, why: str, state: TaskState = TaskState.RETRACTED
+) -> tuple[Task, ...]:
     """End every open task: retracted when its cause is withdrawn (a cancelled discharge), cancelled at a death."""
-    return tuple(end(task, state, why=why) if task.state is TaskState.OPEN else task for task in tasks)
+    return tuple(end(task, state, at=at, why=why) if task.state is TaskState.OPEN else task for task in tasks)
 
 
-def reconcile(existing: tuple[Task, ...], wanted: tuple[Task, ...], *, why: str) -> tuple[Task, ...]:
+def reconcile(existing: tuple[Task, ...], wanted: tuple[Task, ...], *, at: datetime, why: str) -> tuple[Task, ...]:
     """The tasks of one encounter, brought into line with the wanted ones.
 
     Open ones that are no longer wanted are retracted (`why` says why), those still wanted take the new times and the
@@ -77,7 +93,7 @@ def reconcile(existing: tuple[Task, ...], wanted: tuple[Task, ...], *, why: str)
         if task.state is not TaskState.OPEN:
             result.append(task)
         elif want is None:
-            result.append(end(task, TaskState.RETRACTED, why=why))
+            result.append(end(task, TaskState.RETRACTED, at=at, why=why))
         else:
             result.append(
                 msgspec.structs.replace(task, due_at=want.due_at, escalate_at=want.escalate_at, reason=want.reason)

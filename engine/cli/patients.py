@@ -10,6 +10,7 @@ import click
 
 from engine.cli.common import Cli, clock_time, config_option, json_option, limit_option, reveal_options, table
 from engine.cli.site import open_site, reveal_of
+from engine.cli.tasks import reason_told
 from engine.errors import TamperedError
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def human_chart(shape: dict[str, Any]) -> str:
         for s in shape["scores"]
     ]  # fmt: skip
     tasks = [
-        (t["id"], t["kind"], t["state"], clock_time(t["due_at"]), t["assignee"], t["reason"]) for t in shape["tasks"]
+        (t["id"], t["kind"], t["state"], clock_time(t["due_at"]), t["assignee"], reason_told(t)) for t in shape["tasks"]
     ]
     for part in (
         table(("encounter", "class", "status", "admitted", "discharged", "disposition"), encounters),

@@ -83,7 +83,7 @@ def list_(
         cli.say(f"Task {task_id} can't be read any more: it, or its patient's chart, is damaged. It is left out.")
     shapes = [_shape(item, view) for item in found]
     rows = [
-        (s["id"], s["kind"], s["state"], clock_time(s["due_at"]), s["assignee"], s["patient_key"], s["reason"])
+        (s["id"], s["kind"], s["state"], clock_time(s["due_at"]), s["assignee"], s["patient_key"], reason_told(s))
         for s in shapes
     ]
     headers = ("id", "kind", "state", "due", "assignee", "patient", "reason")
@@ -100,7 +100,7 @@ def done(cli: Cli, task_id: str) -> None:
     from engine.store.tasks import done as as_done
 
     with open_site(cli) as site:
-        shape = _change(site, task_id, as_done(f"done by {actor()}"), "task-done")
+        shape = _change(site, task_id, as_done(actor(), site.now), "task-done")
     cli.print(shape, f"{shape['kind']} of {shape['patient_key']} is done.")
 
 
@@ -160,6 +160,14 @@ def _change(site: OpenSite, task_id: str, change: Callable[[Task], Task], action
     with store.reader() as conn:
         after = store.tasks.get(conn, task_id)
     return _shape(after or listed, site.view(None, ()))
+
+
+def reason_told(shape: dict[str, Any]) -> str:
+    """Why a task exists, and when it has ended by whom, when and why."""
+    if shape["ended_at"] is None:
+        return str(shape["reason"])
+    ended = f"{shape['state']} by {shape['ended_by']} {clock_time(shape['ended_at'])}"
+    return f"{shape['reason']} — {ended}" + (f": {shape['end_reason']}" if shape["end_reason"] else "")
 
 
 def _shape(item: ListedTask, view: View) -> dict[str, Any]:

@@ -117,6 +117,7 @@ class _PatientShape(Patient, frozen=True, kw_only=True):
 
 class _TaskShape(Task, frozen=True, kw_only=True):
     patient_key: str
+    closed_by: str | None = None
 
 
 class _PatientPayload(Phi, frozen=True, kw_only=True):

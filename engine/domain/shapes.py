@@ -13,7 +13,7 @@ from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter
 from engine.domain.patient import Patient
 from engine.domain.score import Score
-from engine.domain.task import Task
+from engine.domain.task import ENGINE, Task
 
 
 def plain(value: Any) -> Any:
@@ -34,8 +34,10 @@ def score_shape(score: Score) -> dict[str, Any]:
 
 
 def task_shape(task: Task, patient_key: str) -> dict[str, Any]:
+    """closed_by: the person who ended it; null while it is open, and when a message ended it."""
     shape: dict[str, Any] = plain(task)
     shape["patient_key"] = patient_key
+    shape["closed_by"] = None if task.ended_by == ENGINE else task.ended_by
     return shape
 
 

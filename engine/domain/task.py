@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from engine.domain.record import Phi
+
+ENGINE: Final = "engine"
+"""`Task.ended_by` of a task that no person has ended: a message, or what followed from one, has."""
 
 
 class TaskState(StrEnum):
@@ -28,10 +32,16 @@ class Task(Phi, frozen=True, kw_only=True):
     assignee: str | None
     """A role (`care_coordinator`) or a person."""
     reason: str
-    """Why it exists, and when it ended why it ended; in words for the care team."""
+    """Why it exists, in words for the care team."""
     protocol: str
     discharge: int
     """Which discharge of the encounter it belongs to."""
     created_at: datetime
+    ended_at: datetime | None = None
+    """When it ended; none: it is open."""
+    ended_by: str | None = None
+    """Who ended it: a person, or `ENGINE`; none: it is open."""
+    end_reason: str | None = None
+    """Why it ended, in words for the care team; none: it is open, or it was done and nothing more was said."""
     suspended_by: str | None = None
     """Key of the encounter whose admission suspended it; when that admission is cancelled the task opens again."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from engine.care.protocol import Plan, end, reconcile, retract_all
+from engine.care.protocol import Plan, reconcile, resume, retract_all, suspend
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.moment import parse_moment
@@ -27,7 +27,6 @@ SCORED_CLASSES: Final = frozenset({"I", "OBS"})
 _READMITTING_CLASSES: Final = frozenset({"I", "OBS"})
 _OPEN: Final = frozenset({EncounterStatus.ACTIVE, EncounterStatus.ON_LEAVE})
 ARRIVED: Final = _OPEN | {EncounterStatus.FINISHED}
-_SUSPENDED: Final = " — suspended:"
 
 
 def rescore(before: Chart | None, chart: Chart, subject: str | None, channel: CompiledChannel, now: datetime) -> Chart:
@@ -132,7 +131,7 @@ def replan(before: Chart | None, chart: Chart, channel: CompiledChannel, now: da
     discharge, band, death or a readmission.
     """
     if chart.patient.deceased is True:
-        ended = retract_all(chart.tasks, why="the patient has died", state=TaskState.CANCELLED)
+        ended = retract_all(chart.tasks, at=now, why="the patient has died", state=TaskState.CANCELLED)
         return _with_tasks(chart, {task.id: task for task in ended}), _withheld_by_death(before, chart, channel)
     if not chart.tasks and not any(encounter.discharges for encounter in chart.encounters):
         return chart, []
@@ -169,8 +168,8 @@ def replan(before: Chart | None, chart: Chart, channel: CompiledChannel, now: da
                 detail = f"discharged more than {days} days ago: no task {', '.join(wanted.withheld)}"
                 effects.append(Effect(kind="plan-withheld", subject=encounter.key, detail=detail))
         # What waits for the end of a readmission is decided on like what is open; whether it goes on waiting, below.
-        tasks |= {task.id: task for task in reconcile(tuple(map(_resume, own)), wanted.tasks, why=why)}
-    return _with_tasks(chart, _suspend_or_resume(chart, tasks, waits_for)), effects
+        tasks |= {task.id: task for task in reconcile(tuple(map(resume, own)), wanted.tasks, at=now, why=why)}
+    return _with_tasks(chart, _suspend_or_resume(chart, tasks, waits_for, now)), effects
 
 
 def _withheld_by_death(before: Chart | None, chart: Chart, channel: CompiledChannel) -> list[Effect]:
@@ -257,27 +256,16 @@ def _why_not(encounter: Encounter) -> str | None:
     return None
 
 
-def _suspend(task: Task, by: str) -> Task:
-    ended = end(task, TaskState.CANCELLED, why=f"{_SUSPENDED.removeprefix(' — ')} the patient was admitted again")
-    return msgspec.structs.replace(ended, suspended_by=by)
-
-
-def _resume(task: Task) -> Task:
-    if task.suspended_by is None:
-        return task
-    reason = task.reason.partition(_SUSPENDED)[0]
-    return msgspec.structs.replace(task, state=TaskState.OPEN, suspended_by=None, reason=reason)
-
-
 def _suspend_or_resume(
-    chart: Chart, tasks: dict[str, Task], waits_for: Callable[[Encounter], str | None]
+    chart: Chart, tasks: dict[str, Task], waits_for: Callable[[Encounter], str | None], now: datetime
 ) -> dict[str, Task]:
     by = {encounter.key: waits_for(encounter) for encounter in chart.encounters}
+    since = {task.id: task.ended_at or now for task in chart.tasks if task.suspended_by is not None}
     for task in tasks.values():
         later = by[task.encounter]
         if later != task.suspended_by and (task.state is TaskState.OPEN or task.suspended_by is not None):
-            resumed = _resume(task)
-            tasks[task.id] = resumed if later is None else _suspend(resumed, later)
+            resumed = resume(task)
+            tasks[task.id] = resumed if later is None else suspend(resumed, later, at=since.get(task.id, now))
     return tasks
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, Select, select, text
 
+from engine.care.protocol import end
 from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import Delivery
 from engine.domain.record import Phi
@@ -131,13 +132,13 @@ class TaskStore:
         )
 
 
-def done(now_reason: str) -> Callable[[Task], Task]:
+def done(by: str, at: datetime) -> Callable[[Task], Task]:
     """The change that a person makes who has done a task. Raises StoreError when the task is not open."""
 
     def change(item: Task) -> Task:
         if item.state is not TaskState.OPEN:
             raise StoreError(f"the task is not open but {item.state}")
-        return msgspec.structs.replace(item, state=TaskState.DONE, reason=f"{item.reason} — {now_reason}")
+        return end(item, TaskState.DONE, at=at, by=by)
 
     return change
 

@@ -104,15 +104,16 @@ def test_the_scheduler_finds_what_is_due_and_what_is_to_escalate(plans):
 
 def test_a_task_that_a_person_has_done_changes_its_chart(plans):
     change = plans.tasks.change
-    after = plans.charts_ledger.write_now(lambda conn: change(conn, "late", done("called"), now=NOW))
+    after = plans.charts_ledger.write_now(lambda conn: change(conn, "late", done("anna", NOW), now=NOW))
     assert after.version == 2
     stored = plans.read_now(lambda conn: plans.charts.by_id(conn, "chart-1"))
     assert stored == after
     found = plans.read_now(lambda conn: plans.tasks.get(conn, "late"))
-    assert (found.task.state, found.task.reason) == (TaskState.DONE, "band high — called")
+    assert (found.task.state, found.task.reason) == (TaskState.DONE, "band high")
+    assert (found.task.ended_at, found.task.ended_by, found.task.end_reason) == (NOW, "anna", None)
     assert find_tasks(plans, state=TaskState.OPEN) == ["other", "soon"]
     with pytest.raises(StoreError, match="not open but done"):
-        plans.charts_ledger.write_now(lambda conn: change(conn, "late", done("again"), now=NOW))
+        plans.charts_ledger.write_now(lambda conn: change(conn, "late", done("bob", NOW), now=NOW))
 
 
 def test_a_task_can_be_given_to_somebody_and_tells_the_destinations(plans):

@@ -15,12 +15,22 @@ from hypothesis import strategies as st
 
 from engine.care.calendar import BusinessCalendar
 from engine.care.dispositions import load_dispositions
-from engine.care.protocol import TRANSITIONS, Protocol, TransitionError, end, load_protocol, reconcile, retract_all
+from engine.care.protocol import (
+    TRANSITIONS,
+    Protocol,
+    TransitionError,
+    end,
+    load_protocol,
+    reconcile,
+    resume,
+    retract_all,
+    suspend,
+)
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.patient import Identifier, Patient
 from engine.domain.score import Band
-from engine.domain.task import Task, TaskState
+from engine.domain.task import ENGINE, Task, TaskState
 from engine.errors import SettingsError
 from engine.settings import Calendar
 from engine.yamlfile import parse
@@ -75,7 +85,7 @@ def plan(
 
 
 def replan(tasks: tuple[Task, ...], band: Band | None = Band.HIGH, **changes: Any) -> tuple[Task, ...]:
-    return reconcile(tasks, plan(band, tasks, **changes), why="the discharge data changed")
+    return reconcile(tasks, plan(band, tasks, **changes), at=NOW, why="the discharge data changed")
 
 
 def kinds(tasks: tuple[Task, ...], state: TaskState = TaskState.OPEN) -> list[str]:
@@ -100,22 +110,23 @@ def test_an_open_task_ends_once_and_an_ended_one_never_changes(before: TaskState
     allowed = before is TaskState.OPEN and after is not TaskState.OPEN
     assert (after in TRANSITIONS[before]) is allowed
     if allowed:
-        ended = end(task, after, why="because")
-        assert (ended.state, ended.reason) == (after, f"{task.reason} — because")
+        ended = end(task, after, at=NOW, by="anna", why="because")
+        assert (ended.state, ended.ended_at, ended.ended_by, ended.end_reason) == (after, NOW, "anna", "because")
+        assert ended.reason == task.reason
     else:
         with pytest.raises(TransitionError, match=f"{before} can't become {after}"):
-            end(task, after)
+            end(task, after, at=NOW)
 
 
 def test_retract_all_ends_the_open_tasks_and_leaves_the_others() -> None:
     done, *rest = plan()
-    done = end(done, TaskState.DONE)
-    retracted = retract_all((done, *rest), why="the discharge was cancelled")
+    done = end(done, TaskState.DONE, at=NOW, by="anna")
+    retracted = retract_all((done, *rest), at=NOW + HOUR, why="the discharge was cancelled")
     assert [task.state for task in retracted] == [TaskState.DONE] + [TaskState.RETRACTED] * len(rest)
-    assert retract_all(retracted, why="again") == retracted
-    assert (
-        kinds(retract_all(plan(), why="the patient has died", state=TaskState.CANCELLED), TaskState.CANCELLED) == HIGH
-    )
+    assert retract_all(retracted, at=NOW + HOUR * 2, why="again") == retracted
+    assert {task.ended_by for task in retracted} == {"anna", ENGINE}
+    died = retract_all(plan(), at=NOW, why="the patient has died", state=TaskState.CANCELLED)
+    assert kinds(died, TaskState.CANCELLED) == HIGH
 
 
 # --- identity --------------------------------------------------------------------------------------------------------
@@ -145,9 +156,9 @@ def test_another_discharge_of_the_same_stay_asks_for_other_tasks() -> None:
 
 def test_a_cancelled_discharge_retracts_and_the_next_one_plans_afresh() -> None:
     first = replan(())
-    cancelled = reconcile(first, (), why="the discharge was cancelled")
+    cancelled = reconcile(first, (), at=NOW, why="the discharge was cancelled")
     assert kinds(cancelled, TaskState.RETRACTED) == HIGH
-    assert all(task.reason.endswith("— the discharge was cancelled") for task in cancelled)
+    assert {task.end_reason for task in cancelled} == {"the discharge was cancelled"}
     again = replan(cancelled, discharges=2)
     assert kinds(again) == HIGH
     assert kinds(again, TaskState.RETRACTED) == HIGH
@@ -180,17 +191,22 @@ def test_a_correction_of_a_correction_brings_back_what_was_retracted_as_new_task
 
 
 def test_what_was_done_is_not_asked_for_again() -> None:
-    tasks = tuple(end(task, TaskState.DONE) if task.kind == "tcm_contact" else task for task in replan(()))
+    tasks = tuple(end(task, TaskState.DONE, at=NOW) if task.kind == "tcm_contact" else task for task in replan(()))
     after = replan(replan(tasks, Band.MODERATE), Band.HIGH)
     assert [task.state for task in after if task.kind == "tcm_contact"] == [TaskState.DONE]
 
 
 def test_what_a_readmission_set_aside_is_not_planned_anew() -> None:
-    suspended = tuple(
-        msgspec.structs.replace(task, suspended_by="ADT1:VN-99")
-        for task in retract_all(replan(()), why="admitted again", state=TaskState.CANCELLED)
-    )
+    suspended = tuple(suspend(task, "ADT1:VN-99", at=NOW) for task in replan(()))
+    assert {(task.state, task.ended_at) for task in suspended} == {(TaskState.CANCELLED, NOW)}
     assert replan(suspended) == suspended
+
+
+def test_a_task_that_is_put_back_is_exactly_what_it_was_also_when_its_reason_speaks_of_a_suspension() -> None:
+    tasks = [msgspec.structs.replace(task, reason=f"{task.reason} — suspended: not this one") for task in plan()]
+    assert [resume(suspend(task, "ADT1:VN-99", at=NOW)) for task in tasks] == tasks
+    done = end(tasks[0], TaskState.DONE, at=NOW, by="anna")
+    assert resume(done) == done
 
 
 def test_a_person_keeps_the_task_that_was_given_to_them() -> None:
@@ -287,8 +303,8 @@ def some_tasks(*, open_only: bool) -> st.SearchStrategy[tuple[Task, ...]]:
 def test_reconcile_is_idempotent_adds_once_and_touches_open_tasks_only(
     existing: tuple[Task, ...], wanted: tuple[Task, ...]
 ) -> None:
-    after = reconcile(existing, wanted, why="why")
-    assert reconcile(after, wanted, why="other") == after
+    after = reconcile(existing, wanted, at=NOW, why="why")
+    assert reconcile(after, wanted, at=NOW + HOUR, why="other") == after
     by_id = {task.id: task for task in after}
     assert len(by_id) == len(after)
     assert set(by_id) == {task.id for task in existing} | {task.id for task in wanted}

@@ -298,7 +298,11 @@ def test_a_replay_under_the_recorded_configuration_ignores_what_was_changed_sinc
 def test_a_task_that_is_done_stays_done_and_its_destinations_are_told(stocked: Site) -> None:
     before = stocked.json("ledger")[0]["deliveries"]["pending"]
     task = stocked.json("tasks", "list", "--kind", "pcp_follow_up")[0]
-    assert stocked.json("tasks", "done", task["id"])["state"] == "done"
+    assert (task["ended_at"], task["ended_by"], task["end_reason"], task["closed_by"]) == (None, None, None, None)
+    done = stocked.json("tasks", "done", task["id"])
+    assert (done["state"], done["reason"], done["end_reason"]) == ("done", task["reason"], None)
+    assert done["ended_by"] == done["closed_by"] == stocked.json("audit", "list")[0]["actor"]
+    assert done["ended_at"] is not None
     assert [t["id"] for t in stocked.json("tasks", "list", "--state", "done")] == [task["id"]]
     assert stocked.json("ledger")[0]["deliveries"]["pending"] == before + 1
     assert stocked.json("audit", "list")[0]["action"] == "task-done"

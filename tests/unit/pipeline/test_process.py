@@ -145,10 +145,51 @@ def test_a_readmission_suspends_the_earlier_plan_and_its_cancel_brings_it_back(h
     admit(heart)
     discharge(heart)
     planned = open_kinds(heart)
+    before = heart.chart().tasks
+    heart.now += timedelta(minutes=1)
     heart.send(adt("A01", at="20260308120000", pv1=AGAIN))
     assert open_kinds(heart) == set()
+    assert {(task.ended_at, task.ended_by) for task in heart.chart().tasks} == {(heart.now, "engine")}
     heart.send(adt("A11", at="20260308130000", pv1=AGAIN))
     assert open_kinds(heart) == planned
+    assert heart.chart().tasks == before
+
+
+def test_a_task_set_aside_says_since_when_whatever_is_said_of_its_stay_meanwhile(heart: Heart) -> None:
+    admit(heart)
+    discharge(heart)
+    heart.now += timedelta(days=2)
+    heart.send(adt("A01", at="20260308120000", pv1=AGAIN))
+    since = heart.now
+    heart.now += timedelta(hours=3)
+    outcome = heart.send(adt("A08", at="20260308150000", pv1=HOME | {45: "20260306110000"}, segments=(CHF, DIABETES)))
+    assert {task.ended_at for task in heart.chart().tasks} == {since}
+    assert "task-cancelled" not in {effect.kind for effect in outcome.effects}
+
+
+@pytest.mark.parametrize(
+    ("trigger", "change", "state", "why"),
+    [
+        ("A13", {}, TaskState.RETRACTED, "the discharge was cancelled"),
+        ("A11", {}, TaskState.RETRACTED, "the admission was cancelled"),
+        ("A08", HOME | {36: "02"}, TaskState.RETRACTED, "the discharge data changed: no longer part of the plan"),
+        ("A08", HOME | {36: "20"}, TaskState.CANCELLED, "the patient has died"),
+    ],
+)
+def test_a_task_says_when_by_whom_and_why_it_ended_and_its_reason_stays(
+    heart: Heart, trigger: str, change: dict[int, str], state: TaskState, why: str
+) -> None:
+    admit(heart)
+    discharge(heart)
+    reasons = {task.id: task.reason for task in heart.chart().tasks}
+    assert {(task.ended_at, task.ended_by, task.end_reason) for task in heart.chart().tasks} == {(None, None, None)}
+    heart.now += timedelta(hours=1)
+    heart.send(adt(trigger, at="20260306130000", pv1=ADMITTED | change))
+    ended = heart.chart().tasks
+    assert {(task.state, task.ended_at, task.ended_by, task.end_reason) for task in ended} == {
+        (state, heart.now, "engine", why)
+    }
+    assert {task.id: task.reason for task in ended} == reasons
 
 
 def test_news_of_an_earlier_stay_plans_nothing_while_the_patient_is_in_hospital_again(heart: Heart) -> None:
