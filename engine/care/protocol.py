@@ -197,6 +197,8 @@ class Plan(Phi, frozen=True, kw_only=True):
     tasks: tuple[Task, ...] = ()
     withheld: tuple[str, ...] = ()
     """Kinds that are not asked for any more, because the discharge is too old."""
+    class_unknown: bool = False
+    """Whether this stay gets a plan can't be told by its class: the tasks ask a person."""
 
 
 class _Spec(StrictModel):
@@ -204,10 +206,18 @@ class _Spec(StrictModel):
     version: _Text
     source: _Text
     classes: Annotated[tuple[_Text, ...], Field(min_length=1)]
+    """Patient classes whose discharge gets a plan."""
+    classes_without_plan: tuple[_Text, ...] = ("E", "O", "P", "R", "B", "C", "N")
+    """Patient classes whose discharge gets none (as a rule all other classes of HL7 table 0004 but U, unknown). A
+    discharge of any further class asks a person: the plan `unknown`."""
     late: _Span
     discharge_age_days_max: Annotated[int, Field(ge=1, le=3650)] | None = None
     """A discharge that is older than this when it is heard of opens no task; none: any may."""
     plans: _Plans
+
+
+_CLASS_MISSING: Final = "the patient class (PV1-2) is missing"
+_CLASS_UNKNOWN: Final = "the patient class sent (PV1-2) is not one that the protocol knows"
 
 
 class Protocol:
@@ -217,6 +227,7 @@ class Protocol:
         self.name = spec.protocol
         self.version = spec.version
         self._classes = frozenset(spec.classes)
+        self._classes_without_plan = frozenset(spec.classes_without_plan)
         self._late = spec.late
         self.discharge_age_days_max = spec.discharge_age_days_max
         home = spec.plans.home_plan
@@ -252,11 +263,13 @@ class Protocol:
         band: none when no model scored the stay. key: a keyed hash of texts, so that a task's id tells nothing of the
         patient and is the same in every replay. waits: the plan is set aside while there is a later stay.
         """
-        if chart.patient.deceased or encounter.class_ not in {*self._classes, None}:
+        if chart.patient.deceased or encounter.class_ in self._classes_without_plan - self._classes:
             return Plan()
         hold_reason = disposition.hold_reason
-        if encounter.class_ is None:  # whether this was a stay that needs a plan can't be told: a person must look
-            hold_reason = "the patient class (PV1-2) is missing"
+        class_unknown = encounter.class_ not in self._classes
+        if class_unknown:  # whether this was a stay that needs a plan can't be told: a person must look
+            why = _CLASS_MISSING if encounter.class_ is None else _CLASS_UNKNOWN
+            hold_reason = f"{why}; {hold_reason}" if hold_reason else why
             steps = self._others[Action.UNKNOWN]
         elif disposition.action is Action.HOME_PLAN:
             steps = self._home[band]
@@ -295,7 +308,7 @@ class Protocol:
                     created_at=now,
                 )
             )
-        return Plan(tasks=tuple(tasks), withheld=tuple(withheld))
+        return Plan(tasks=tuple(tasks), withheld=tuple(withheld), class_unknown=class_unknown)
 
     def _too_old(self, discharged: datetime | None, now: datetime) -> bool:
         days = self.discharge_age_days_max
@@ -369,6 +382,11 @@ def load_protocol(document: Document) -> Protocol:
     if spec.discharge_age_days_max is not None and spec.discharge_age_days_max < longest:
         message = f"must be {math.ceil(longest)} or more: a task of this protocol may be due as late"
         problems.append(document.problem(("discharge_age_days_max",), message))
+    for index, class_ in enumerate(document.value.get("classes_without_plan", ())):
+        if class_ in spec.classes:
+            problems.append(
+                document.problem(("classes_without_plan", index), "stands among classes, too: which is it?")
+            )
     plans: dict[str, Any] = document.value["plans"]
     home = spec.plans.home_plan
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 SCORED_CLASSES: Final = frozenset({"I", "OBS"})
 """Inpatient and observation stays: the readmission models were made for these."""
 
+CLASS_UNKNOWN: Final = "class-unknown"
+"""Kind of the effect, and code of the deviation, of a discharge whose class the protocol does not know."""
+
 _READMITTING_CLASSES: Final = frozenset({"I", "OBS"})
 _OPEN: Final = frozenset({EncounterStatus.ACTIVE, EncounterStatus.ON_LEAVE})
 ARRIVED: Final = _OPEN | {EncounterStatus.FINISHED}
@@ -163,6 +166,11 @@ def replan(before: Chart | None, chart: Chart, channel: CompiledChannel, now: da
                 key=channel.key,
                 waits=by is not None,
             )
+            if wanted.class_unknown and encounter.key in changed:
+                detail = (
+                    "the patient class tells neither that the stay gets a plan nor that it gets none: a person is asked"
+                )
+                effects.append(Effect(kind=CLASS_UNKNOWN, subject=encounter.key, detail=detail))
             if wanted.withheld:
                 days = planner.protocol.discharge_age_days_max
                 detail = f"discharged more than {days} days ago: no task {', '.join(wanted.withheld)}"

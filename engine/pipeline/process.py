@@ -37,7 +37,7 @@ from engine.hl7v2.message import Message
 from engine.mapping.apply import Mapped
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.deliver import chart_deliveries, forward_deliveries
-from engine.pipeline.plan import death_effects, replan, rescore, score_effects, task_effects
+from engine.pipeline.plan import CLASS_UNKNOWN, death_effects, replan, rescore, score_effects, task_effects
 
 _FUTURE_MAX: Final = timedelta(days=1)
 """An event further in the future than this has a wrong clock; taken at its word it would make all later ones stale."""
@@ -377,6 +377,8 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
         before = _together(charts, chart_id, folded)
         changed[chart_id], withheld = _follow_up(before, changed[chart_id], subject, channel, now)
         effects.extend(withheld)
+        if any(effect.kind == CLASS_UNKNOWN for effect in withheld):
+            deviations.append(f"{CLASS_UNKNOWN}:PV1-2")
         note = note or next((effect.detail for effect in withheld), None)
     final: list[Chart] = []
     deliveries: list[Delivery] = []

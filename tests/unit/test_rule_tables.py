@@ -99,7 +99,7 @@ def test_protocol(stem: str, case: dict[str, Any]) -> None:
     assert now is not None
     stay = Encounter(
         key="VN:1",
-        class_=given.get("class", "I"),
+        class_=given.get("class", "I") or None,
         discharged_at=discharged_at,
         disposition=given["disposition"],
         discharges=1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
@@ -127,6 +128,22 @@ def test_retract_all_ends_the_open_tasks_and_leaves_the_others() -> None:
     assert {task.ended_by for task in retracted} == {"anna", ENGINE}
     died = retract_all(plan(), at=NOW, why="the patient has died", state=TaskState.CANCELLED)
     assert kinds(died, TaskState.CANCELLED) == HIGH
+
+
+# --- patient classes --------------------------------------------------------------------------------------------------
+
+
+def test_a_class_that_stands_in_both_lists_is_a_problem() -> None:
+    text = TEXT.replace("classes_without_plan: [E,", "classes_without_plan: [OBS, E,")
+    with pytest.raises(SettingsError, match=r"classes_without_plan\[0\].*which is it"):
+        load_protocol(parse(text, "protocol.yaml"))
+
+
+def test_a_protocol_that_plans_a_class_of_the_default_list_and_says_no_more_plans_it() -> None:
+    text = re.sub(r"(?m)^classes_without_plan:.*$", "", TEXT).replace("[I, OBS]", "[I, OBS, B]")
+    protocol = load_protocol(parse(text, "protocol.yaml"))
+    assert kinds(plan(class_="B", protocol=protocol)) == HIGH
+    assert kinds(plan(class_="E", protocol=protocol)) == []
 
 
 # --- identity --------------------------------------------------------------------------------------------------------

@@ -654,3 +654,70 @@ def test_no_bytes_break_processing(heart: Heart, payload: bytes) -> None:
     outcome = heart.send(payload)
     assert outcome.state is EntryState.DEAD
     assert outcome.dead_letter is not None
+
+
+# --- patient classes that no table knows -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("class_", ["INPATIENT", "U", "STAT", "i p", "99"])
+def test_a_discharge_of_a_class_that_nobody_knows_asks_a_person(heart: Heart, class_: str) -> None:
+    heart.send(adt("A01", at="20260301120000", pv1=ADMITTED | {2: class_}, segments=(CHF, DIABETES)))
+    outcome = heart.send(adt("A03", pv1=HOME | {2: class_}, segments=(CHF, DIABETES)))
+    (task,) = heart.chart().tasks
+    assert (task.kind, task.state, task.assignee) == ("care_coordinator_alert", TaskState.OPEN, "care_coordinator")
+    assert "A person must decide" in task.reason
+    assert "PV1-2" in task.reason
+    assert class_ not in task.reason
+    assert "class-unknown:PV1-2" in outcome.deviations
+    assert outcome.reason is not None
+    assert "class" in outcome.reason
+    assert {delivery.operation for delivery in outcome.deliveries} >= {Operation.UPSERT_TASK}
+
+
+def test_a_discharge_whose_class_was_never_said_asks_a_person(heart: Heart) -> None:
+    outcome = heart.send(adt("A03", pv1=HOME | {2: ""}))
+    (task,) = heart.chart().tasks
+    assert (task.kind, "PV1-2" in task.reason) == ("care_coordinator_alert", True)
+    assert "class-unknown:PV1-2" in outcome.deviations
+
+
+@pytest.mark.parametrize("class_", ["E", "O", "P", "R", "B", "C"])
+def test_a_discharge_of_a_class_that_gets_no_plan_asks_nobody(heart: Heart, class_: str) -> None:
+    heart.send(adt("A04", at="20260301120000", pv1=ADMITTED | {2: class_}))
+    outcome = heart.send(adt("A03", pv1=HOME | {2: class_}))
+    assert heart.chart().tasks == ()
+    assert "class-unknown:PV1-2" not in outcome.deviations
+
+
+@pytest.mark.parametrize(("known", "wanted"), [("I", {"tcm_contact", "pcp_follow_up"}), ("E", set()), ("O", set())])
+def test_the_question_goes_when_the_class_becomes_known(heart: Heart, known: str, wanted: set[str]) -> None:
+    heart.send(adt("A01", at="20260301120000", pv1=ADMITTED | {2: "INPATIENT"}))
+    heart.send(adt("A03", pv1=HOME | {2: "INPATIENT"}))
+    outcome = heart.send(adt("A08", at="20260306130000", pv1=HOME | {2: known}))
+    assert open_kinds(heart) >= wanted
+    assert bool(open_kinds(heart)) is bool(wanted)
+    (question,) = [task for task in heart.chart().tasks if task.kind == "care_coordinator_alert"]
+    assert (question.state, question.ended_by) == (TaskState.RETRACTED, "engine")
+    assert "class-unknown:PV1-2" not in outcome.deviations
+
+
+def test_a_class_that_becomes_unknown_after_the_discharge_asks_a_person(heart: Heart) -> None:
+    admit(heart)
+    discharge(heart)
+    heart.send(adt("A08", at="20260306130000", pv1=HOME | {2: "STAT"}))
+    assert open_kinds(heart) == {"care_coordinator_alert"}
+    heart.send(adt("A08", at="20260306140000", pv1=HOME, segments=(CHF, DIABETES)))
+    assert "medication_reconciliation" in open_kinds(heart)
+
+
+def test_an_update_that_says_nothing_of_the_class_asks_no_second_time(heart: Heart) -> None:
+    heart.send(adt("A03", pv1=HOME | {2: "STAT"}))
+    outcome = heart.send(adt("A08", at="20260306130000", pv1=HOME | {2: ""}, pid={13: "2125550143"}))
+    assert len(heart.chart().tasks) == 1
+    assert "class-unknown:PV1-2" not in outcome.deviations
+
+
+def test_the_question_of_a_dead_patient_ends(heart: Heart) -> None:
+    heart.send(adt("A03", pv1=HOME | {2: "STAT"}))
+    heart.send(adt("A31", at="20260306130000", pid={30: "Y"}))
+    assert open_kinds(heart) == set()
