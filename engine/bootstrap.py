@@ -204,7 +204,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         waiting = await store.read(lambda conn: pending(conn, store.journal.channels(conn)))
         outbox = await store.read(store.outbox.unfinished)
         counts = {name: {state.value: number for state, number in states.items()} for name, states in outbox.items()}
-        return Depths(pending=waiting, outbox=counts)
+        return Depths(pending=waiting, outbox=counts, holds=await store.read(store.holds.counts))
 
     def changed() -> None:
         context.work.ring()

@@ -23,6 +23,7 @@ from pydantic import Field
 from engine.care.dispositions import Action, Dispositions, normalise
 from engine.domain.chart import Chart, Charts, Stamp, identity
 from engine.domain.encounter import Encounter, EncounterStatus
+from engine.domain.hold import Hold, HoldCode, hold_key
 from engine.domain.moment import parse_moment
 from engine.domain.outcome import Effect
 from engine.domain.patient import Identifier, Patient, StatedDeath
@@ -134,6 +135,12 @@ class Event(Phi, frozen=True, kw_only=True):
     """A PV1 segment speaks of a visit."""
     event_time: tuple[str, str] | None = None
     """ISO time of the event itself and the HL7 field it came from: stands in for PV1-44 and PV1-45."""
+    decision: str | None = None
+    """The hold (`Hold.key`) that a person has released: what it asked is true as of `at`."""
+
+    def believed(self, code: HoldCode, location: str | None = None) -> bool:
+        """A person has decided that what this hold asks is so."""
+        return self.decision == hold_key(code, location)
 
 
 class Merge(Phi, frozen=True, kw_only=True):
@@ -160,8 +167,15 @@ class Applied:
     """Further charts that changed (the merged ones)."""
     effects: list[Effect] = field(default_factory=list)
     deviations: list[str] = field(default_factory=list)
+    holds: list[Hold] = field(default_factory=list)
     note: str | None = None
     """Why it left the chart as it was."""
+
+    def hold(
+        self, code: HoldCode, *, location: str | None = None, subject: str | None = None, detail: str = ""
+    ) -> None:
+        """Leave a question to a person; of which chart is filled in by the caller of the rules."""
+        self.holds.append(Hold(code=code, location=location, subject=subject, detail=detail))
 
 
 def apply_event(charts: Charts, event: Event, dispositions: Dispositions) -> Applied:

@@ -1,14 +1,18 @@
-"""`handoff held`: deliveries of which nobody knows whether they arrived. A person looks there, and decides."""
+"""`handoff held`: what waits for a person's decision.
+
+Deliveries of which nobody knows whether they arrived, and messages that ask a question (`m12`): an old discharge, a
+merge that changed nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from engine.cli.common import (
-    ROW,
     Cli,
     Said,
     clock_time,
@@ -18,87 +22,182 @@ from engine.cli.common import (
     reveal_options,
     table,
 )
-from engine.cli.messages import delivery_shape, told
-from engine.cli.site import NotFoundError, OpenSite, open_site, reveal_of
+from engine.cli.messages import delivery_shape, hold_shape, told
+from engine.cli.replay import replay_entries
+from engine.cli.site import NotFoundError, OpenSite, actor, open_site, reveal_of
+from engine.errors import HandoffError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from engine.cli.show import View
     from engine.domain.delivery import QueuedDelivery
+    from engine.store.holds import ListedHold
+
+_ROW_MAX = (1 << 63) - 1
+
+
+@dataclass(frozen=True)
+class HeldId:
+    """`12`: a delivery; `m12`: a message's question."""
+
+    what: Literal["delivery", "message"]
+    number: int
+
+    def __str__(self) -> str:
+        return f"m{self.number}" if self.what == "message" else str(self.number)
+
+
+class _Held(click.ParamType[HeldId]):
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> HeldId:
+        if isinstance(value, HeldId):
+            return value
+        text = str(value)
+        digits = text.removeprefix("m")
+        if not (digits.isascii() and digits.isdigit() and 0 < int(digits[:20]) <= _ROW_MAX):
+            self.fail("must be the number of a held delivery, or of a held message like m12", param, ctx)
+        return HeldId("message" if text != digits else "delivery", int(digits))
+
+
+_ID = _Held()
+_REASON_HELP = "Why; written to the audit."
 
 
 @click.group("held")
 @config_option
 def held() -> None:
-    """Deliveries that wait for your decision."""
+    """Deliveries and messages that wait for your decision."""
 
 
 @held.command("list")
+@click.option("--what", type=click.Choice(["delivery", "message"]), help="Only these.")
 @limit_option
 @reveal_options
 @json_option
 @config_option
 @click.pass_obj
-def list_(cli: Cli, limit: int, reveal: bool, reason: str | None) -> None:
-    """List held deliveries, oldest first. Each may have arrived or not; later ones of its patient wait behind it."""
+def list_(cli: Cli, what: str | None, limit: int, reveal: bool, reason: str | None) -> None:
+    """List what is held, oldest first: first messages, then deliveries.
+
+    A held message was taken, and asks whether something is so that the chart does not say. A held delivery may have
+    arrived or not; later ones of its patient wait behind it.
+    """
     wish = reveal_of(reveal, reason)
     with open_site(cli) as site:
         with site.store.reader() as conn:
-            found = site.store.outbox.held(conn, limit)
-        view = site.view(wish, (f"delivery:{queued.id}" for queued in found))
-    shapes = [delivery_shape(queued, view) | {"entry": queued.entry_id or None} for queued in found]
+            asked = site.store.holds.find(conn, limit=limit) if what != "delivery" else []
+            left = limit - len(asked)
+            found = site.store.outbox.held(conn, left) if what != "message" and left > 0 else []
+        view = site.view(wish, (*(f"entry:{one.entry}" for one in asked), *(f"delivery:{one.id}" for one in found)))
+    questions = [hold_shape(one, view) for one in asked]
+    deliveries = [_delivery(queued, view) for queued in found]
     rows = [
-        (s["id"], clock_time(s["created_at"]), s["destination"], told(s), s["entry"], s["attempts"]) for s in shapes
-    ]
-    headers = ("id", "since", "destination", "what", "entry", "attempts")
-    cli.print(shapes, table(headers, rows) or "No held deliveries.")
+        *((s["id"], clock_time(s["opened_at"]), s["code"], s["patient_key"], s["entry"]) for s in questions),
+        *((s["id"], clock_time(s["created_at"]), f"{s['destination']}: {told(s)}", None, s["entry"])
+          for s in deliveries),
+    ]  # fmt: skip
+    headers = ("id", "since", "what", "patient", "entry")
+    cli.print([*questions, *deliveries], table(headers, rows) or "Nothing is held.")
+
+
+@held.command("show")
+@click.argument("held_id", metavar="ID", type=_ID)
+@reveal_options
+@json_option
+@config_option
+@click.pass_obj
+def show(cli: Cli, held_id: HeldId, reveal: bool, reason: str | None) -> None:
+    """Show what is asked, and what became of it."""
+    wish = reveal_of(reveal, reason)
+    with open_site(cli) as site:
+        if held_id.what == "delivery":
+            queued = site.store.read_now(lambda conn: _held_delivery(site, conn, held_id.number))
+            shape = _delivery(queued, site.view(wish, [f"delivery:{queued.id}"]))
+            text = f"delivery {shape['id']}: {told(shape)} to {shape['destination']}, {shape['attempts']} attempt(s)"
+        else:
+            asked = site.store.read_now(lambda conn: _question(site, conn, held_id))
+            shape = hold_shape(asked, site.view(wish, [f"entry:{asked.entry}"]))
+            text = _human(shape)
+    cli.print(shape, text)
 
 
 @held.command("release")
-@click.argument("delivery_id", metavar="ID", type=ROW)
+@click.argument("held_id", metavar="ID", type=_ID)
+@click.option("--reason", type=Said(), metavar="TEXT", help=f"{_REASON_HELP} A message's needs it.")
 @json_option
 @config_option
 @click.pass_obj
-def release(cli: Cli, delivery_id: int) -> None:
-    """It did not arrive: try it again."""
+def release(cli: Cli, held_id: HeldId, reason: str | None) -> int:
+    """A delivery: it did not arrive, try it again. A message: what it asks is true now, apply it.
 
-    def work(site: OpenSite, conn: Connection, _: QueuedDelivery) -> None:
-        site.store.outbox.release(conn, delivery_id, site.now)
+    A message is processed again with your decision; the question ends when that has changed the chart.
+    """
+    if held_id.what == "message":
+        return _release_message(cli, held_id, reason)
 
-    _decide(cli, delivery_id, work, "release", None, "is tried again")
+    def work(site: OpenSite, conn: Connection, queued: QueuedDelivery) -> None:
+        site.store.outbox.release(conn, queued.id, site.now)
+
+    _decide(cli, held_id, work, "release", reason, "is tried again")
+    return 0
+
+
+@held.command("dismiss")
+@click.argument("held_id", metavar="ID", type=_ID)
+@click.option("--reason", required=True, type=Said(), metavar="TEXT", help=_REASON_HELP)
+@json_option
+@config_option
+@click.pass_obj
+def dismiss(cli: Cli, held_id: HeldId, reason: str) -> None:
+    """A message: it is not so, or you have seen to it by hand. Nothing is applied."""
+    if held_id.what == "delivery":
+        raise click.UsageError("a held delivery is released, confirmed or buried; dismiss is for messages like m12")
+    with open_site(cli) as site:
+
+        def write(conn: Connection) -> None:
+            asked = _question(site, conn, held_id)
+            site.store.holds.dismiss(conn, held_id.number, by=actor(), reason=reason, now=site.now)
+            site.note(conn, "dismiss", _subjects(asked), reason)
+
+        site.store.charts_ledger.write_now(write)
+        with site.store.reader() as conn:
+            shape = hold_shape(_question(site, conn, held_id), site.view(None, ()))
+    cli.print(shape, f"{held_id} is dismissed.")
 
 
 @held.command("confirm")
-@click.argument("delivery_id", metavar="ID", type=ROW)
+@click.argument("held_id", metavar="ID", type=_ID)
 @json_option
 @config_option
 @click.pass_obj
-def confirm(cli: Cli, delivery_id: int) -> None:
-    """It arrived: count it as delivered, and let those behind it go on."""
+def confirm(cli: Cli, held_id: HeldId) -> None:
+    """A delivery: it arrived. Count it as delivered, and let those behind it go on."""
     from engine.domain.delivery import DeliveryState
     from engine.store.outbox import Settled
 
     def work(site: OpenSite, conn: Connection, queued: QueuedDelivery) -> None:
-        result = Settled(id=delivery_id, state=DeliveryState.DELIVERED, attempts=queued.attempts)
+        result = Settled(id=queued.id, state=DeliveryState.DELIVERED, attempts=queued.attempts)
         site.store.outbox.settle(conn, [result], site.now)
 
-    _decide(cli, delivery_id, work, "confirm", None, "counts as delivered")
+    _decide(cli, held_id, work, "confirm", None, "counts as delivered")
 
 
 @held.command("bury")
-@click.argument("delivery_id", metavar="ID", type=ROW)
-@click.option("--reason", required=True, type=Said(), metavar="TEXT", help="Why; written to the audit.")
+@click.argument("held_id", metavar="ID", type=_ID)
+@click.option("--reason", required=True, type=Said(), metavar="TEXT", help=_REASON_HELP)
 @json_option
 @config_option
 @click.pass_obj
-def bury(cli: Cli, delivery_id: int, reason: str) -> None:
-    """Give it up: it becomes a dead letter, and those behind it go on."""
+def bury(cli: Cli, held_id: HeldId, reason: str) -> None:
+    """A delivery: give it up. It becomes a dead letter, and those behind it go on."""
     from engine.domain.delivery import DeliveryState
     from engine.store.outbox import Settled
 
     def work(site: OpenSite, conn: Connection, queued: QueuedDelivery) -> None:
         result = Settled(
-            id=delivery_id,
+            id=queued.id,
             state=DeliveryState.DEAD,
             attempts=queued.attempts,
             error="buried",
@@ -106,30 +205,99 @@ def bury(cli: Cli, delivery_id: int, reason: str) -> None:
         )
         site.store.outbox.settle(conn, [result], site.now)
 
-    _decide(cli, delivery_id, work, "bury", reason, "is a dead letter")
+    _decide(cli, held_id, work, "bury", reason, "is a dead letter")
 
 
 def _decide(
     cli: Cli,
-    delivery_id: int,
+    held_id: HeldId,
     work: Callable[[OpenSite, Connection, QueuedDelivery], None],
     action: str,
     reason: str | None,
     said: str,
 ) -> None:
-    from engine.domain.delivery import DeliveryState
-
+    if held_id.what == "message":
+        raise click.UsageError(f"{held_id} is a message: `handoff held release` or `handoff held dismiss` decides it")
     with open_site(cli) as site:
 
         def write(conn: Connection) -> None:
-            queued = site.store.outbox.get(conn, delivery_id)
-            if queued is None or queued.state is not DeliveryState.HELD:
-                raise NotFoundError(f"there is no held delivery {delivery_id}")
+            queued = _held_delivery(site, conn, held_id.number)
             work(site, conn, queued)
-            site.note(conn, action, [f"delivery:{delivery_id}"], reason)
+            site.note(conn, action, [f"delivery:{held_id}"], reason)
 
         site.store.charts_ledger.write_now(write)
         with site.store.reader() as conn:
-            after = site.store.outbox.get(conn, delivery_id)
+            after = site.store.outbox.get(conn, held_id.number)
         shape: dict[str, Any] | None = delivery_shape(after, site.view(None, ())) if after else None
-    cli.print(shape, f"Delivery {delivery_id} {said}.")
+    cli.print(shape, f"Delivery {held_id} {said}.")
+
+
+def _release_message(cli: Cli, held_id: HeldId, reason: str | None) -> int:
+    """Note the decision, then replay the message with it: cut off in between, it is open still and can be released."""
+    from engine.domain.hold import hold_key
+
+    if reason is None:
+        raise click.UsageError("releasing a held message needs --reason TEXT: why it is true; it goes to the audit")
+    with open_site(cli) as site:
+
+        def write(conn: Connection) -> ListedHold:
+            asked = _question(site, conn, held_id)
+            site.store.holds.begin_release(conn, held_id.number, by=actor(), reason=reason, now=site.now)
+            site.note(conn, "release", _subjects(asked), reason)
+            return asked
+
+        asked = site.store.charts_ledger.write_now(write)
+        replayed = next(replay_entries(site, [asked.root], "now", hold_key(asked.code, asked.location)))
+        if replayed.new is None:
+            raise HandoffError(f"{held_id} stays open: {replayed.problem}")
+        with site.store.reader() as conn:
+            shape = hold_shape(_question(site, conn, held_id), site.view(None, ()))
+    cli.print(
+        shape | {"replay": replayed.new},
+        f"{held_id} is released: entry {replayed.new} applies it (`handoff messages show {replayed.new}`).",
+    )
+    return 0
+
+
+def _question(site: OpenSite, conn: Connection, held_id: HeldId) -> ListedHold:
+    asked = site.store.holds.get(conn, held_id.number)
+    if asked is None:
+        raise NotFoundError(f"there is no held message {held_id}")
+    return asked
+
+
+def _held_delivery(site: OpenSite, conn: Connection, delivery_id: int) -> QueuedDelivery:
+    from engine.domain.delivery import DeliveryState
+
+    queued = site.store.outbox.get(conn, delivery_id)
+    if queued is None or queued.state is not DeliveryState.HELD:
+        raise NotFoundError(f"there is no held delivery {delivery_id}")
+    return queued
+
+
+def _subjects(asked: ListedHold) -> list[str]:
+    return [f"hold:m{asked.id}", *([f"chart:{asked.chart_id}"] if asked.chart_id else [])]
+
+
+def _delivery(queued: QueuedDelivery, view: View) -> dict[str, Any]:
+    return {"what": "delivery"} | delivery_shape(queued, view) | {"entry": queued.entry_id or None}
+
+
+def _human(shape: dict[str, Any]) -> str:
+    lines = [
+        f"{shape['id']}: {shape['code']}" + (f" at {shape['location']}" if shape["location"] else ""),
+        f"  asked     {shape['detail']}",
+        f"  message   entry {shape['entry']} on {shape['channel']}",
+        f"  patient   {shape['patient_key'] or '-'}   about {shape['subject'] or '-'}",
+        f"  since     {clock_time(shape['opened_at'])}",
+        f"  state     {shape['state']}",
+    ]
+    if shape["decided_at"]:
+        under_way = shape["state"] == "open"
+        lines.append(
+            f"  {'releasing' if under_way else 'decided  '} by {shape['decided_by'] or 'a replay'}"
+            f" at {clock_time(shape['decided_at'])}: {shape['decision'] or '-'}"
+        )
+    if shape["unreadable"]:
+        lines.append("  damaged   what is sealed of it was altered: look at the message instead")
+    return "\n".join(lines)

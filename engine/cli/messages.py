@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from engine.domain.delivery import QueuedDelivery
     from engine.domain.outcome import Effect
     from engine.settings import Channel
+    from engine.store.holds import ListedHold
     from engine.store.journal import ListedEntry
 
 _DAMAGED: Final = {
@@ -55,6 +56,7 @@ def messages() -> None:
 @click.option("--patient", metavar="KEY", help="AUTHORITY:ID, or a pseudonym.")
 @click.option("--since", type=When(), help="Received at or after.")
 @click.option("--until", type=When(), help="Received before.")
+@click.option("--held", is_flag=True, help="Only those that left a question which waits for a person.")
 @limit_option
 @reveal_options
 @json_option
@@ -68,6 +70,7 @@ def list_(
     patient: str | None,
     since: datetime | None,
     until: datetime | None,
+    held: bool,
     limit: int,
     reveal: bool,
     reason: str | None,
@@ -92,6 +95,7 @@ def list_(
                     since=since,
                     until=until,
                     before=before,
+                    held=held,
                     limit=min(limit, _PIECE),
                 )
             view = site.view(wish, (f"entry:{entry.id}" for entry in found))
@@ -145,6 +149,7 @@ def entry_details(site: OpenSite, entry_id: int, make_view: Callable[[], View]) 
             damaged.append("outcome")
         deliveries = store.outbox.of_entry(conn, entry_id)
         letters = store.dead_letters.of_entry(conn, entry_id)
+        holds = store.holds.of_message(conn, entry.replay_root or entry_id) if entry is not None else []
     if not listed or entry is None:
         raise NotFoundError(f"there is no entry {entry_id} in the journal")
     if entry.damaged:
@@ -167,6 +172,7 @@ def entry_details(site: OpenSite, entry_id: int, make_view: Callable[[], View]) 
         "effects": [effect_shape(effect, view) for effect in (outcome.effects if outcome else ())],
         "deliveries": [delivery_shape(queued, view) for queued in deliveries],
         "dead_letters": plain(letters),
+        "held": [hold_shape(one, view) for one in holds],
         "payload": view.text(text),
     }
 
@@ -213,6 +219,21 @@ def delivery_shape(queued: QueuedDelivery, view: View) -> dict[str, Any]:
     }
 
 
+def hold_shape(one: ListedHold, view: View) -> dict[str, Any]:
+    """A question of a message, as `held list` and others show it."""
+    from engine.domain.shapes import plain
+
+    subject = view.key(one.subject) if one.subject and ":" in one.subject else one.subject
+    shown = {
+        "id": f"m{one.id}",
+        "what": "message",
+        "subject": subject,
+        "patient_key": view.key(one.patient_key),
+        "decision": view.text(one.decision),
+    }
+    return plain(one) | shown  # type: ignore[no-any-return]  # a dict
+
+
 def told(shape: dict[str, Any]) -> str:
     """What a delivery says, in a few words that name nobody: `upsert_task pcp_follow_up retracted`."""
     match shape["payload"]:
@@ -249,6 +270,11 @@ def human_entry(shape: dict[str, Any]) -> str:
         f"  dead letter {item['id']}: {item['error']}: {item['detail']}"
         + (f" (resolved: {item['resolved_by']})" if item["resolved_by"] else "")
         for item in shape["dead_letters"]
+    ]
+    lines += [
+        f"  held      {item['id']}: {item['code']}: {item['detail']}"
+        + ("" if item["state"] == "open" else f" ({item['state']})")
+        for item in shape["held"]
     ]
     lines += [f"  damaged   {_DAMAGED[part]}" for part in shape["damaged"]]
     if shape["payload"] == HIDDEN:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.cli.common import Cli, clock_time, config_option, json_option, limit_option, reveal_options, table
+from engine.cli.messages import hold_shape
 from engine.cli.site import open_site, reveal_of
 from engine.cli.tasks import reason_told
 from engine.errors import TamperedError
@@ -51,16 +52,20 @@ def patients() -> None:
 @config_option
 @click.pass_obj
 def show(cli: Cli, key: str, reveal: bool, reason: str | None) -> None:
-    """Show a patient with encounters, scores and tasks. KEY is AUTHORITY:ID or a pseudonym (MRN:~3f9a1c2b).
+    """Show a patient with encounters, scores, tasks, and what is held for a person.
 
-    The key of a patient that was merged into another shows the other.
+    KEY is AUTHORITY:ID or a pseudonym (MRN:~3f9a1c2b). The key of a patient that was merged into another shows the
+    other.
     """
     from engine.domain.shapes import chart_shape
 
     wish = reveal_of(reveal, reason)
     with open_site(cli) as site:
         chart = site.chart(key)
-        shape = site.view(wish, [f"chart:{chart.id}"]).chart(chart_shape(chart))
+        with site.store.reader() as conn:
+            holds = site.store.holds.of_chart(conn, chart.id)
+        view = site.view(wish, [f"chart:{chart.id}"])
+        shape = view.chart(chart_shape(chart)) | {"held": [hold_shape(one, view) for one in holds]}
     cli.print(shape, human_chart(shape))
 
 
@@ -191,6 +196,7 @@ def human_chart(shape: dict[str, Any]) -> str:
     ]
     if shape["merged_from"]:
         lines.append(f"merged from {', '.join(shape['merged_from'])}")
+    lines += [f"held for a person: {one['id']} {one['code']}: {one['detail']}" for one in shape.get("held", ())]
     encounters = [
         (e["key"], e["class"], e["status"], clock_time(e["admitted_at"]), clock_time(e["discharged_at"]),
          e["disposition"]) for e in shape["encounters"]

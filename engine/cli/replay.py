@@ -108,11 +108,16 @@ class Replayed:
     problem: str | None = None
 
 
-def replay_entries(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf) -> Iterator[Replayed]:
-    """Append a replay of each entry to the journal, in this order; some at a time, so that any number may be given."""
+def replay_entries(
+    site: OpenSite, entry_ids: Sequence[int], as_of: AsOf, decision: str | None = None
+) -> Iterator[Replayed]:
+    """Append a replay of each entry to the journal, in this order; some at a time, so that any number may be given.
+
+    decision: the hold (`Hold.key`) that a person takes as true.
+    """
     at = 0
     while at < len(entry_ids):
-        found = _receipts(site, entry_ids[at : at + PIECE], as_of)
+        found = _receipts(site, entry_ids[at : at + PIECE], as_of, decision)
         receipts = [one for one in found if not isinstance(one, str)]
         stored = iter(site.store.journal_ledger.write_now(partial(site.store.journal.append, receipts=receipts)))
         for old, one in zip(entry_ids[at : at + len(found)], found, strict=True):
@@ -120,7 +125,7 @@ def replay_entries(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf) -> Ite
         at += len(found)
 
 
-def _receipts(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf) -> list[Receipt | str]:
+def _receipts(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf, decision: str | None) -> list[Receipt | str]:
     """A receipt for each entry, or why it can't be replayed. For the first of them only, when their bytes are many."""
     from engine.domain.message import Receipt
     from engine.hl7v2.ordering import ordering_key
@@ -162,6 +167,7 @@ def _receipts(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf) -> list[Rec
                 refusal=refusal,
                 replay_of=entry_id,
                 config_as_of=versions.get(entry_id),
+                decision=decision,
             )
         )
     return receipts

@@ -83,6 +83,8 @@ class Receipt(Phi, frozen=True, kw_only=True):
     replay_of: int | None = None
     config_as_of: str | None = None
     """The configuration version to process with; none: today's."""
+    decision: str | None = None
+    """Of a replay: the hold (`Hold.key`) that a person has released, to be taken as true now."""
     sequence_number: int | None = None
     """MSH-13, where the channel speaks the sequence number protocol."""
     refuse_conflict: bool = False
@@ -109,6 +111,8 @@ class Entry(Phi, frozen=True, kw_only=True):
     replay_root: int | None = None
     """The first entry of a chain of replays: effect keys are made from it."""
     config_as_of: str | None = None
+    decision: str | None = None
+    """The hold (`Hold.key`) that a person has released: it is true as of this replay."""
     flagged_duplicate_of: int | None = None
     """An earlier entry with the same control id and other content."""
     first_received_at: datetime | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engine.domain.chart import Chart
 from engine.domain.delivery import DeadLetter, Delivery
+from engine.domain.hold import Hold
 from engine.domain.message import AckCode, EntryState
 from engine.domain.record import Phi
 
@@ -31,6 +32,8 @@ class Outcome(Phi, frozen=True, kw_only=True):
     charts: tuple[Chart, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
     effects: tuple[Effect, ...] = ()
+    holds: tuple[Hold, ...] = ()
+    """What a person must decide."""
     dead_letter: DeadLetter | None = None
     deviations: tuple[str, ...] = ()
     charset: str | None = None
@@ -40,3 +43,7 @@ class Outcome(Phi, frozen=True, kw_only=True):
     error_code: int = 0
     """Table 0357, for that answer."""
     config_version: str = ""
+    replay_root: int | None = None
+    """Of a replay: the first entry of its chain."""
+    decision: str | None = None
+    """Of a replay that carries a person's decision: the hold (`Hold.key`) that is taken as true."""

@@ -15,10 +15,11 @@ from typing import Final
 
 import msgspec
 
-from engine.care.events import Event, Meaning, Merge, apply_event, apply_merges
+from engine.care.events import Applied, Event, Meaning, Merge, apply_event, apply_merges
 from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import DeadLetter, Delivery, Stage
 from engine.domain.encounter import Encounter
+from engine.domain.hold import HOLD_TEXTS, Hold
 from engine.domain.ids import beginning_like, by_entry
 from engine.domain.message import AckCode, Entry, EntryState
 from engine.domain.outcome import Effect, Outcome
@@ -231,6 +232,7 @@ def _event(entry: Entry, channel: CompiledChannel, meaning: Meaning, mapped: Map
         account=mapped.account,
         has_visit=mapped.pv1_present,
         event_time=None if future else _event_time(times),
+        decision=entry.decision,
     )
 
 
@@ -358,6 +360,7 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
     folded = _folded(changed)
     effects = list(merge.effects)
     deviations = [*prepared.deviations, *merge.deviations]
+    holds = _held(merge)
     note = merge.note
     last = merge
     subjects: dict[str, str | None] = {}
@@ -366,6 +369,7 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
         last = apply_event(view, event, channel.dispositions)
         effects.extend(last.effects)
         deviations.extend(last.deviations)
+        holds.extend(_held(last))
         note = note or last.note
         if last.chart is None:  # pragma: no cover - apply_event always gives a chart
             continue
@@ -397,20 +401,37 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
     spoken_of = changed.get(last.chart.id) if last.chart is not None else None
     if spoken_of is not None:
         deliveries.extend(forward_deliveries(entry, spoken_of.id, channel))
+    held = tuple({hold.key: hold for hold in holds}.values())
+    effects.extend(Effect(kind="held", subject=one.subject or one.chart_id or "", detail=one.code) for one in held)
     return Outcome(
         entry_id=entry.id,
         state=EntryState.PROCESSED,
-        reason=note,
+        reason=_held_for(held) if held else note,
         chart_id=spoken_of.id if spoken_of else None,
         patient_key=spoken_of.patient.key if spoken_of else None,
         encounter_key=last.encounter,
         charts=tuple(final),
         deliveries=tuple(deliveries) if channel.settings.mode == "live" else (),
         effects=tuple(effects),
+        holds=held,
         deviations=tuple(dict.fromkeys(deviations)),
         charset=prepared.charset,
         config_version=channel.version,
+        replay_root=entry.replay_root,
+        decision=entry.decision,
     )
+
+
+def _held_for(holds: tuple[Hold, ...]) -> str:
+    return "held for a person: " + "; also: ".join(hold.detail or HOLD_TEXTS[hold.code] for hold in holds)
+
+
+def _held(applied: Applied) -> list[Hold]:
+    """What the rules left to a person, with the patient it is about."""
+    chart = applied.chart
+    if chart is None or not applied.holds:
+        return applied.holds
+    return [msgspec.structs.replace(one, chart_id=chart.id, patient_key=chart.patient.key) for one in applied.holds]
 
 
 def _folded(changed: Mapping[str, Chart]) -> dict[str, list[Chart]]:
@@ -513,6 +534,8 @@ def _decided(
         application_ack=ack,
         error_code=code,
         config_version=channel.version,
+        replay_root=entry.replay_root,
+        decision=entry.decision,
         effects=(Effect(kind=state, subject=f"entry-{entry.id}"),),
     )
     return Prepared(entry=entry, outcome=outcome)
@@ -535,4 +558,6 @@ def internal_failure(entry: Entry, channel_version: str, error: BaseException) -
         application_ack=AckCode.AE,
         error_code=INTERNAL_ERROR,
         config_version=channel_version,
+        replay_root=entry.replay_root,
+        decision=entry.decision,
     )

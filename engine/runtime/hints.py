@@ -69,14 +69,15 @@ class Report(Record, frozen=True, kw_only=True, tag="report"):
 
     processed: by channel, by state of the entry. deliveries: by destination, by state. deviations: by channel, by code.
     failing: services that had to be started again and have not run long since. As it stands now: pending, entries that
-    wait for processing by channel; outbox, deliveries by destination and state; both of the whole store, and none from
-    all workers of a node but its first.
+    wait for processing by channel; outbox, deliveries by destination and state; holds, open ones
+    by code; all of the whole store, and none from all workers of a node but its first.
     """
 
     processed: dict[str, dict[str, int]] = {}
     deliveries: dict[str, dict[str, int]] = {}
     pending: dict[str, int] | None = None
     outbox: dict[str, dict[str, int]] | None = None
+    holds: dict[str, int] | None = None
     deviations: dict[str, dict[str, int]] = {}
     failing: tuple[str, ...] = ()
     leased: Leased = Leased()

@@ -114,6 +114,7 @@ class Metrics:
         self._deliveries: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._pending: dict[str, int] = {}
         self._outbox: dict[str, dict[str, int]] = {}
+        self._holds: dict[str, int] = {}
 
     def channel(self, name: str) -> ChannelCounts:
         return self.channels.setdefault(name, ChannelCounts())
@@ -132,6 +133,8 @@ class Metrics:
             self._pending = report.pending
         if report.outbox is not None:
             self._outbox = report.outbox
+        if report.holds is not None:
+            self._holds = report.holds
 
     def text(self) -> bytes:
         """The Prometheus text format."""
@@ -198,10 +201,14 @@ class Metrics:
             (([name], owned) for name, owned in self.destinations().items()),
         )
         yield counter("entries_processed", "Outcomes.", ["channel", "state"], nested(self._processed))
-        pending, outbox = (self._pending, self._outbox) if self.queues_known() else ({}, {})
+        known = self.queues_known()
+        pending, outbox, holds = (self._pending, self._outbox, self._holds) if known else ({}, {}, {})
         yield gauge("entries_pending", "Waiting for processing.", ["channel"], (([n], v) for n, v in pending.items()))
         yield counter("deliveries", "Deliveries settled.", ["destination", "state"], nested(self._deliveries))
         yield gauge("outbox", "Deliveries by state.", ["destination", "state"], nested(outbox))
+        yield gauge(
+            "holds_open", "Messages that wait for a person's decision.", ["code"], (([c], n) for c, n in holds.items())
+        )
         for name, text, spread in (
             ("commit_seconds", "Seconds a group took to be on disk.", self.commit_seconds),
             ("commit_group_size", "Messages in a group.", self.group_size),

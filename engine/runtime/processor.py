@@ -349,4 +349,6 @@ def _dead(entry: Entry, error: str, detail: str) -> Outcome:
         deviations=entry.deviations,
         application_ack=AckCode.AE,
         error_code=INTERNAL_ERROR,
+        replay_root=entry.replay_root,
+        decision=entry.decision,
     )

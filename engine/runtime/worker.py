@@ -58,13 +58,16 @@ class Wake:
 
 @dataclass(frozen=True)
 class Depths:
-    """How much waits now. pending: entries without outcome, by channel. outbox: deliveries by destination and state.
+    """How much waits now.
+
+    pending: entries without outcome, by channel. outbox: deliveries by destination and state. holds: open ones by code.
 
     None: not looked at by this worker.
     """
 
     pending: dict[str, int] | None = None
     outbox: dict[str, dict[str, int]] | None = None
+    holds: dict[str, int] | None = None
 
 
 class Tally:
@@ -96,6 +99,7 @@ class Tally:
                 deviations={name: dict(counts) for name, counts in self._deviations.items()},
                 pending=depths.pending,
                 outbox=depths.outbox,
+                holds=depths.holds,
                 failing=failing,
                 leased=leased,
             )

@@ -40,6 +40,7 @@ from engine.logs import get_logger
 from engine.store import schema
 from engine.store.charts import family_of_key
 from engine.store.engines import translated
+from engine.store.holds import open_entries
 from engine.store.keys import KeyRing
 from engine.store.record import OutcomeDocument, open_outcome
 from engine.store.schema import day_of, entry, from_micros, outcome, payload, repeat, to_micros
@@ -132,7 +133,7 @@ class Head(Phi, frozen=True, kw_only=True):
 
 _ENTRY_COLUMNS: Final = (
     "id", "channel", "received_at", "refused", "ack", "ack_state", "wants_application_ack", "message_key", "digest",
-    "replay_of", "replay_root", "config_as_of", "flagged_duplicate_of", "partition", "node", "day",
+    "replay_of", "replay_root", "config_as_of", "decision", "flagged_duplicate_of", "partition", "node", "day",
 )  # fmt: skip
 _INSERT_ENTRIES: Final = Rows(entry, _ENTRY_COLUMNS)
 _INSERT_PAYLOADS: Final = Rows(payload, ("entry_id", "head", "body", "day"))
@@ -342,18 +343,22 @@ class Journal:
         since: datetime | None = None,
         until: datetime | None = None,
         before: int | None = None,
+        held: bool = False,
         limit: int | None = 100,
     ) -> list[ListedEntry]:
         """Entries that meet all conditions, newest first. Needs a reader: it looks at both sides.
 
         patient: a key (`AUTHORITY:ID`); entries of charts that were merged into that patient's are among them.
-        until: not included. before: only those with a lower id; so a long list is read piece by piece.
+        until: not included. before: only those with a lower id; so a long list is read piece by piece. held: only those
+        that left a question which still waits for a person.
         """
         where, number = self._conditions(conn, channel, state, patient, since, until)
         if ids is not None:
             where.append(entry.c.id.in_(ids))
         if control_id is not None:
             where.append(entry.c.message_key.between(*_control_range(self._keys, control_id)))
+        if held:
+            where.append(entry.c.id.in_(open_entries()))
         if before is not None:
             where.append(number < before)
         repeats = select(func.count()).where(repeat.c.entry_id == entry.c.id).scalar_subquery()
@@ -495,6 +500,7 @@ class Journal:
             replay_of=row.replay_of,
             replay_root=row.replay_root,
             config_as_of=row.config_as_of,
+            decision=row.decision,
             flagged_duplicate_of=row.flagged_duplicate_of,
         )
 
@@ -515,6 +521,7 @@ class Journal:
             replay_of=row.replay_of,
             replay_root=row.replay_root,
             config_as_of=row.config_as_of,
+            decision=row.decision,
             flagged_duplicate_of=row.flagged_duplicate_of,
             partition=row.partition,
             damaged=True,
@@ -698,7 +705,7 @@ class _Group:
         self._entries.append(
             (number, receipt.channel, to_micros(receipt.received_at), int(refused), ack, receipt.ack_state.value,
              int(receipt.wants_application_ack), message_key, receipt.digest, receipt.replay_of, root,
-             receipt.config_as_of, conflict_with, self._partition(receipt), self._node, day)
+             receipt.config_as_of, receipt.decision, conflict_with, self._partition(receipt), self._node, day)
         )  # fmt: skip
         if not refused and receipt.replay_of is None:
             if receipt.sequence_number is not None:

@@ -30,6 +30,7 @@ from engine.store.charts import (
     score_place,
     task_place,
 )
+from engine.store.holds import record_holds
 from engine.store.keys import KeyRing
 from engine.store.outbox import join_lines, occupied, take_lock
 from engine.store.schema import chart, cursor, delivery, from_micros, identifier, outcome, to_micros
@@ -195,6 +196,7 @@ class Recorder:
                 if (letter := one.dead_letter) is not None
             ],
         )
+        record_holds(conn, self._keys, outcomes, channel, micros)
         wanted = [(one.entry_id, item) for one in outcomes for item in one.deliveries]
         return Recorded(deliveries=self._queue(conn, channel, wanted, after, micros))
 

@@ -46,6 +46,7 @@ entry: Final = Table(
     Column("replay_of", BigInteger),
     Column("replay_root", BigInteger),
     Column("config_as_of", Text),
+    Column("decision", Text),  # of a replay: the hold that a person has released (code and location)
     Column("flagged_duplicate_of", BigInteger),
     Column("partition", SmallInteger, nullable=False),
     Column("node", Text, nullable=False),  # the node that owes the answer
@@ -285,6 +286,37 @@ Index(
     dead_letter.c.id,
     sqlite_where=dead_letter.c.resolved_by.is_(None),
     postgresql_where=dead_letter.c.resolved_by.is_(None),
+)
+
+hold: Final = Table(
+    "hold",
+    metadata,
+    Column("id", _AutoId, primary_key=True),
+    Column("entry_id", BigInteger, nullable=False),  # that opened it
+    Column("root_id", BigInteger, nullable=False),  # the first entry of the chain of replays
+    Column("channel", Text, nullable=False),
+    Column("chart_id", Text),  # as it was then: merges are followed by whoever reads it
+    Column("code", Text, nullable=False),
+    Column("location", Text, nullable=False),  # empty: none
+    Column("detail", Text, nullable=False),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("decided_at", BigInteger),  # of an open one: its release is under way
+    Column("decided_by", Text),
+    Column("decision", LargeBinary),  # sealed: a person wrote it
+    Column("document", LargeBinary, nullable=False),  # sealed: subject, patient key
+    schema=CHARTS,
+    sqlite_autoincrement=True,
+)
+Index("hold_asked", hold.c.root_id, hold.c.code, hold.c.location, unique=True)
+Index("hold_chart", hold.c.chart_id)
+Index(
+    "hold_open",
+    hold.c.id,
+    hold.c.code,
+    hold.c.entry_id,
+    sqlite_where=hold.c.state == text("'open'"),
+    postgresql_where=hold.c.state == text("'open'"),
 )
 
 audit: Final = Table(

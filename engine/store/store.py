@@ -19,6 +19,7 @@ from engine.store.charts import ChartStore
 from engine.store.configs import ConfigStore
 from engine.store.deadletters import DeadLetters
 from engine.store.engines import Location, locate, reader_engine, translated, writer_engine
+from engine.store.holds import Holds
 from engine.store.journal import Journal
 from engine.store.keycheck import check_keys
 from engine.store.keys import KeyRing
@@ -49,6 +50,7 @@ class Store:
         self.recorder = Recorder(keys)
         self.outbox = Outbox(keys)
         self.dead_letters = DeadLetters()
+        self.holds = Holds(keys)
         self.tasks = TaskStore(self.charts, self.recorder)
         self.audit = AuditStore(keys)
         self.configs = ConfigStore()

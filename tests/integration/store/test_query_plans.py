@@ -10,6 +10,7 @@ import pytest
 from store_builders import CHANNEL, NOW, append, changed, chart, delivery, load, outcome, receipt, record
 
 from engine.domain.delivery import DeliveryState, Operation
+from engine.domain.hold import Hold, HoldCode
 from engine.domain.message import EntryState
 from engine.store import counts, statements
 from engine.store.outbox import Settled, join_lines
@@ -95,6 +96,23 @@ def test_looking_for_the_answers_owed_at_the_start(plans):
         store.journal_ledger.write_now(store.journal.mark_startup_unsent)
     # A partial index that holds the owed ones and nothing else is read whole.
     assert scans(lines, allowed=["INDEX (entry|repeat)_owed$"]) == []
+
+
+def test_questions_that_wait_for_a_person(plans):
+    store, lines = plans
+    filled(store)
+    asked = Hold(code=HoldCode.STATUS_EVENT_STALE, chart_id="chart-1")
+    record(store, outcome(2, holds=(asked,)))
+    with only(lines):
+        record(store, outcome(3, holds=(asked,), replay_root=2))
+        store.read_now(lambda conn: store.holds.of_message(conn, 2))
+        store.read_now(lambda conn: store.holds.of_chart(conn, "chart-1"))
+        store.read_now(lambda conn: store.holds.find(conn, limit=10))
+        store.read_now(store.holds.counts)
+        store.read_now(lambda conn: store.journal.find(conn, held=True))
+    # A partial index that holds the open ones and nothing else is read whole.
+    found = scans(lines, allowed=[r"^SCAN charts\.cursor$", "INDEX hold_open", "TEMP B-TREE FOR (ORDER|GROUP) BY"])
+    assert found == []
 
 
 def test_taking_the_next_entries(plans):

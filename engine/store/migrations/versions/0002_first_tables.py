@@ -42,6 +42,7 @@ def _journal() -> None:
         sa.Column("replay_of", sa.BigInteger(), nullable=True),
         sa.Column("replay_root", sa.BigInteger(), nullable=True),
         sa.Column("config_as_of", sa.Text(), nullable=True),
+        sa.Column("decision", sa.Text(), nullable=True),
         sa.Column("flagged_duplicate_of", sa.BigInteger(), nullable=True),
         sa.Column("partition", sa.SmallInteger(), nullable=False),
         sa.Column("node", sa.Text(), nullable=False),
@@ -211,6 +212,29 @@ def _charts() -> None:
         schema=CHARTS,
     )
     op.create_index("encounter_chart", "encounter", ["chart_id"], schema=CHARTS)
+    op.create_table(
+        "hold",
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("entry_id", sa.BigInteger(), nullable=False),
+        sa.Column("root_id", sa.BigInteger(), nullable=False),
+        sa.Column("channel", sa.Text(), nullable=False),
+        sa.Column("chart_id", sa.Text(), nullable=True),
+        sa.Column("code", sa.Text(), nullable=False),
+        sa.Column("location", sa.Text(), nullable=False),
+        sa.Column("detail", sa.Text(), nullable=False),
+        sa.Column("opened_at", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("decided_at", sa.BigInteger(), nullable=True),
+        sa.Column("decided_by", sa.Text(), nullable=True),
+        sa.Column("decision", sa.LargeBinary(), nullable=True),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        schema=CHARTS,
+        sqlite_autoincrement=True,
+    )
+    op.create_index("hold_asked", "hold", ["root_id", "code", "location"], unique=True, schema=CHARTS)
+    op.create_index("hold_chart", "hold", ["chart_id"], schema=CHARTS)
+    op.create_index("hold_open", "hold", ["id", "code", "entry_id"], schema=CHARTS, **_only("state = 'open'"))
     op.create_table(
         "identifier",
         sa.Column("key_hash", sa.LargeBinary(), nullable=False),
