@@ -276,9 +276,9 @@ def _cells(rows: Iterable[Sequence[object]]) -> list[list[str]]:
 
 
 def clock_time(at: datetime | str | None) -> str | None:
-    """A time as tables show it: to the second, in this machine's zone."""
-    if at is None:
-        return None
+    """A time as tables show it: to the second, in this machine's zone; one without a time of day as it is."""
+    if at is None or (isinstance(at, str) and "T" not in at):
+        return at
     moment = datetime.fromisoformat(at) if isinstance(at, str) else at
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 

@@ -12,7 +12,8 @@ from engine.domain.record import Phi
 from engine.errors import DATA_TYPE, MessageError
 from engine.hl7v2.message import NULL, Message
 from engine.hl7v2.path import Path
-from engine.mapping.functions import ABSENT, Flaw, iso_time
+from engine.mapping.functions import ABSENT, Flaw
+from engine.mapping.times import iso_time
 
 Read = Callable[[Any, list[str]], Any]
 """Reads one target of a Message (or one part of an item, of its Segment): a domain value, None (cleared) or ABSENT.
@@ -102,7 +103,7 @@ class Mapping:
                 continue
             time = iso_time(text, self.zone)
             if isinstance(time, Flaw):
-                notes.append(f"{time.code}:{path.text}")
+                time.note(path.text, notes)
                 time = time.value
             if time is not ABSENT:
                 times[path.text] = time

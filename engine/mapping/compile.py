@@ -13,7 +13,7 @@ from engine.domain.encounter import Diagnosis, Procedure
 from engine.errors import DATA_TYPE, REQUIRED_FIELD_MISSING, MappingError, MessageError, SettingsError
 from engine.hl7v2.message import NULL, Message, Repetition, Segment, Syntax
 from engine.hl7v2.path import ALL, Path, PathError
-from engine.mapping import functions
+from engine.mapping import functions, times
 from engine.mapping import spec as specs
 from engine.mapping.apply import Mapping, Read
 from engine.mapping.expression import Filter, FilterError, compile_filter
@@ -52,7 +52,7 @@ class Kind:
 _TEXT: Final = Kind("a text", frozenset({"table", "default"}), str)
 _BOOLEAN: Final = Kind("a yes or no", frozenset({"table", "default"}), bool, parse=functions.boolean)
 _INTEGER: Final = Kind("a whole number", frozenset({"default"}), int, parse=functions.integer)
-_DATE: Final = Kind("a date", parse=functions.iso_date)
+_DATE: Final = Kind("a date", parse=times.iso_date)
 _TIME: Final = Kind("a time")
 _DISPOSITION: Final = Kind("a disposition", frozenset({"table"}), str, parse=functions.disposition)
 _NAME: Final = Kind("a name", frozenset({"prefer"}), build=functions.name, type_component=7)
@@ -293,7 +293,7 @@ class _Compiler:
         parse = kind.parse
         if kind is _TIME:
             zone = self.zone
-            return lambda text: functions.iso_time(text, zone)
+            return lambda text: times.iso_time(text, zone)
         if rule.table is None or "table" not in kind.options:
             return parse
         table = self.tables.get(rule.table)
@@ -386,7 +386,7 @@ def _scalar(text_of: _Text, parse: Parse | None, location: str, fatal: _Fail | N
         if value.__class__ is Flaw:
             if fatal is not None and value.code == "unknown-code":
                 raise fatal(value.code, location)
-            notes.append(f"{value.code}:{location}")
+            value.note(location, notes)
             return value.value
         return value
 
@@ -461,7 +461,7 @@ def _several(takes: Sequence[tuple[_Take, str]], build: Build, rank: _Rank | Non
             for repetition in take(message):
                 value = build(repetition)
                 if value.__class__ is Flaw:
-                    notes.append(f"{value.code}:{location}")
+                    value.note(location, notes)
                 elif value is not ABSENT and value is not None:
                     found.append((rank(repetition) if rank is not None else 0, value))
                     continue

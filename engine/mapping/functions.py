@@ -1,4 +1,4 @@
-"""What a field's text or parts become: dates, times, phones, names, identifiers.
+"""What a field's text or parts become: phones, names, identifiers; of dates and times see `times`.
 
 Nothing here guesses. What can't be read is a `Flaw`: its code says what is wrong, its value is what stands in (none,
 for most), and no text of the message is in it.
@@ -9,10 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from functools import lru_cache, wraps
 from typing import Any, Final, TypeVar
-from zoneinfo import ZoneInfo
 
 from engine.domain.encounter import Location
 from engine.domain.patient import Address, Identifier, Name, Provider
@@ -23,12 +21,7 @@ from engine.mapping.tables import Table
 K = TypeVar("K")
 V = TypeVar("V")
 
-YEAR_MIN: Final = 1800
-YEAR_MAX: Final = 2999
-"""A year outside is a placeholder (00010101, 99991231), not a date in the life of a patient."""
-
 PHONES_REMEMBERED_MAX: Final = 4_096
-TIMES_REMEMBERED_MAX: Final = 4_096
 _REMEMBERED_CHARS_MAX: Final = 256
 
 
@@ -46,6 +39,13 @@ class Flaw:
     code: str
     value: Any = ABSENT
     """What the field gets all the same; absent: it is left as it is."""
+    also: tuple[str, ...] = ()
+    """Further codes of the same text."""
+
+    def note(self, location: str, notes: list[str]) -> None:
+        """Add the deviations."""
+        notes.append(f"{self.code}:{location}")
+        notes.extend(f"{code}:{location}" for code in self.also)
 
 
 Parse = Callable[[str], Any]
@@ -75,73 +75,6 @@ def remembered(entries_max: int) -> Callable[[Callable[[str, K], V]], Callable[[
 
 
 # --- texts -----------------------------------------------------------------------------------------------------------
-
-
-_DTM: Final = re.compile(
-    r"([0-9]{4})(?:([0-9]{2})(?:([0-9]{2})(?:([0-9]{2})(?:([0-9]{2})(?:([0-9]{2})(\.[0-9]{1,4})?)?)?)?)?)?"
-    r"([+-][0-9]{4})?"
-)
-_INVALID_DATE: Final = Flaw("invalid-date")
-_INVALID_TIME: Final = Flaw("invalid-time")
-
-
-def iso_date(text: str) -> str | Flaw:
-    """HL7 DT or DTM to an ISO date of the precision that was sent: `1958`, `1958-07`, `1958-07-15`.
-
-    A time of day is left out. A date that does not exist (`19580230`, `19580000`) is invalid as a whole: that its year
-    might be right would be a guess.
-    """
-    found = _DTM.fullmatch(text)
-    if found is None or _moment(found) is None:
-        return _INVALID_DATE
-    year, month, day = found.group(1, 2, 3)
-    return f"{year}-{month}-{day}" if day else f"{year}-{month}" if month else str(year)
-
-
-@remembered(TIMES_REMEMBERED_MAX)
-def iso_time(text: str, zone: ZoneInfo) -> str | Flaw:
-    """HL7 DTM to ISO 8601 with the digits that were sent: `2026-07-15T14:30-04:00`; without an hour, a date alone.
-
-    A time without offset is local time of `zone`. Where the clock was turned back and the text may mean two moments,
-    the first one is taken; where it was turned forward and such a time never was, the offset before the change; both
-    are noted (`ambiguous-local-time`).
-    """
-    found = _DTM.fullmatch(text)
-    moment = _moment(found) if found else None
-    if found is None or moment is None:
-        return _INVALID_TIME
-    year, month, day, hour, minute, second, fraction, offset = found.groups()
-    if hour is None:
-        return "-".join(part for part in (year, month, day) if part)
-    clock = f"{year}-{month}-{day}T{hour}"
-    if minute is not None:
-        clock += f":{minute}"
-        if second is not None:
-            clock += f":{second}{fraction or ''}"
-    if offset is not None:
-        if int(offset[1:3]) > 14 or int(offset[3:]) > 59:
-            return _INVALID_TIME
-        return f"{clock}{offset[:3]}:{offset[3:]}"
-    ours = zone.utcoffset(moment)
-    iso = clock + _offset(ours)
-    return iso if ours == zone.utcoffset(moment.replace(fold=1)) else Flaw("ambiguous-local-time", iso)
-
-
-def _moment(found: re.Match[str]) -> datetime | None:
-    year, month, day, hour, minute, second = found.group(1, 2, 3, 4, 5, 6)
-    if not YEAR_MIN <= int(year) <= YEAR_MAX:
-        return None
-    try:
-        return datetime(int(year), int(month or 1), int(day or 1), int(hour or 0), int(minute or 0), int(second or 0))  # noqa: DTZ001  # local time as it was sent
-    except ValueError:
-        return None
-
-
-@lru_cache(maxsize=256)
-def _offset(offset: timedelta | None) -> str:
-    minutes = round((offset or timedelta()).total_seconds() / 60)
-    sign, minutes = ("-", -minutes) if minutes < 0 else ("+", minutes)
-    return f"{sign}{minutes // 60:02}:{minutes % 60:02}"
 
 
 def boolean(text: str) -> bool | Flaw:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from engine.domain.message import Refusal
 from engine.hl7v2 import ack, batch, charset, header, message, mllp
 from engine.hl7v2.header import HeaderError, read_header
+from engine.mapping import times
 from engine.runtime import acceptance
 from engine.runtime.acceptance import enhanced_code, original_code
 from engine.settings import Channel, Listen
@@ -84,7 +85,7 @@ def test_the_refusals_are_those_of_the_code_with_their_codes() -> None:
     }
 
 
-KEBAB = re.compile(r"[a-z-]+-[a-z-]+")
+KEBAB = re.compile(r"[a-z-]+-[a-z0-9-]+")
 
 
 def deviations(module: ModuleType) -> set[str]:
@@ -97,3 +98,8 @@ def test_the_deviations_are_those_of_the_code() -> None:
     known = set().union(*map(deviations, (ack, batch, charset, header, message, mllp)))
     assert len(known) > 20
     assert {code(row[0]) for row in table("name")} == known
+
+
+def test_the_deviations_of_content_are_those_of_the_code() -> None:
+    known = set().union(*map(deviations, (times,)))
+    assert {code(row[0]) for row in table("content")} == known
