@@ -296,7 +296,10 @@ def _routes(configuration: Configuration) -> dict[str, Route]:
     from engine.runtime.courier import Route
 
     connectors = build_connectors(configuration, clock=SystemClock())
-    return {name: Route(connector, configuration.site.destinations[name]) for name, connector in connectors.items()}
+    return {
+        name: Route(connector, configuration.site.destinations[name], configuration.feeding(name))
+        for name, connector in connectors.items()
+    }
 
 
 async def _remember(store: Store, configuration: Configuration, now: datetime) -> None:

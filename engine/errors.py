@@ -130,6 +130,8 @@ class DeliveryFailure(StrEnum):
     """It may work later: retry with backoff."""
     AMBIGUOUS = "ambiguous"
     """It may have been done: retry when the destination is idempotent, else hold for a person."""
+    UNDECIDED = "undecided"
+    """It was refused without a reason, and the site wants a person to decide: hold it."""
     PERMANENT = "permanent"
     """It will never work as it is: bury it."""
 

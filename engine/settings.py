@@ -406,6 +406,15 @@ class Configuration:
         """A path of the configuration, made absolute."""
         return self.snapshot.base / relative
 
+    def feeding(self, destination: str) -> frozenset[str]:
+        """The channels that deliver charts to a destination. One in shadow delivers nothing."""
+        return frozenset(
+            name
+            for name, channel in self.channels.items()
+            if channel.mode != "shadow"
+            and any(one.to == destination and set(one.what) - {"message"} for one in channel.deliver)
+        )
+
     def destination(self, name: str) -> Destination:
         """The settings of a destination, its timeout not longer than stopping allows."""
         settings = self.site.destinations[name]

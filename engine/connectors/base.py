@@ -17,7 +17,9 @@ class Result(Record, frozen=True, kw_only=True):
     which can hold the payload. attempted: false when the destination never got to see the delivery (the connection
     was lost before its turn); it then stays as it is and no attempt is counted. of_destination: the failure is one of
     the destination rather than of this delivery (its database is down, it takes nothing today): it would be the same
-    with any other, so the breaker is told and the delivery pays no attempt for it.
+    with any other, so the breaker is told and the delivery pays no attempt for it. answered: the destination spoke, and
+    refused without a reason: that is no sign that it is down, so no breaker opens and no other patient waits.
+    attempts_max: so often at most is it tried, where that is less than the destination's `retry.attempts_max`.
     """
 
     delivered: bool
@@ -27,6 +29,8 @@ class Result(Record, frozen=True, kw_only=True):
     retry_after_seconds: float | None = None
     attempted: bool = True
     of_destination: bool = False
+    answered: bool = False
+    attempts_max: int | None = None
 
 
 DELIVERED = Result(delivered=True)
@@ -42,6 +46,8 @@ def failed(
     *,
     retry_after_seconds: float | None = None,
     of_destination: bool = False,
+    answered: bool = False,
+    attempts_max: int | None = None,
 ) -> Result:
     return Result(
         delivered=False,
@@ -50,6 +56,8 @@ def failed(
         text=text,
         retry_after_seconds=retry_after_seconds,
         of_destination=of_destination,
+        answered=answered,
+        attempts_max=attempts_max,
     )
 
 

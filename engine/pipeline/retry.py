@@ -17,7 +17,7 @@ class RetryAt(Record, frozen=True, kw_only=True):
 
 
 class Hold(Record, frozen=True, kw_only=True):
-    """It may have been done, and doing it twice would harm: a person decides."""
+    """A person decides: it may have been done and doing it twice would harm, or the site has it so."""
 
 
 class Bury(Record, frozen=True, kw_only=True):
@@ -44,7 +44,7 @@ def decide(
     """
     if failure is DeliveryFailure.PERMANENT:
         return Bury()
-    if failure is DeliveryFailure.AMBIGUOUS and not idempotent:
+    if failure is DeliveryFailure.UNDECIDED or (failure is DeliveryFailure.AMBIGUOUS and not idempotent):
         return Hold()
     if attempt >= policy.attempts_max:
         return Bury()

@@ -17,6 +17,9 @@ always say which: a firewall that dislikes one message looks like a destination 
 destination its deliveries wait a little and pay no attempt, others come first, and one at a time to begin with; one
 that fails alone while others are delivered pays after all. Thus nothing dies of an outage, however long, and no
 delivery can hold up the others for good.
+
+How the destination stands is on record (`store/destinations.py`), so that commands and the next worker know it: it is
+written when a destination fails and when it works again, never for a delivery that was made.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
+from msgspec import structs
 from sqlalchemy import Connection
 
 from engine import logs
@@ -41,6 +45,7 @@ from engine.errors import DeliveryError, DeliveryFailure, LeaseLostError, StoreE
 from engine.pipeline.breaker import Breaker, BreakerState
 from engine.pipeline.retry import Bury, Hold, RetryAt, backoff_seconds, decide
 from engine.settings import DestinationBase
+from engine.store.destinations import DestinationStore, Kept, Trouble
 from engine.store.leases import Leases
 from engine.store.ledger import Ledger
 from engine.store.outbox import Outbox, Settled
@@ -59,10 +64,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Route:
-    """A destination: its connector and how to treat it."""
+    """A destination: its connector and how to treat it. channels: those that deliver charts to it."""
 
     connector: Connector
     settings: DestinationBase
+    channels: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -146,12 +152,20 @@ class _Rounds:
         self._ledger = ledger
         self._reader = reader
         self._connector = route.connector
+        self._channels = route.channels
+        self._destinations = DestinationStore()
+        self._kept = Kept()
+        """What is on record of the destination, as it was last read or written here."""
+        self._trouble: Trouble | None = None
+        """Why it fails now; what is on record follows (`_note`)."""
         self._policy = route.settings.retry
         self._batch_max = route.settings.batch_max if route.connector.idempotent else 1
         self._batch_bytes_max = route.settings.batch_bytes_max
         self._size = self._batch_max
         """Deliveries in the next batch: one after a failure of the destination, then twice as many each time."""
         self._successes = 0
+        self._refusals = 0
+        """Answers without a reason in a row, while nothing was delivered."""
         self._failed_alone: dict[int, int] = {}
         """Deliveries that failed for reasons of the destination while they were alone; with `_successes` then."""
         self._clock = clock
@@ -185,6 +199,8 @@ class _Rounds:
                             if self._tenure:
                                 await self._connector.close()  # it may hold what only one may have: a file
                             self._tenure = tenure
+                            if tenure:
+                                await self._take_over()
                         wait = await self._round() if tenure else _LOOK_SECONDS
                 except StoreError as error:
                     _log.warning("outbox not usable", destination=self.name, exc_info=error)
@@ -209,10 +225,17 @@ class _Rounds:
         ready = self._breaker.ready(now)
         self.counters.breaker = self._breaker.state
         if not ready and self._breaker.resting_until is not None:
-            return max((self._breaker.resting_until - now).total_seconds(), 0.001)
+            if not await self._is_asked_to_retry():
+                # A rest may be long, and a person may want an end of it: so it is looked at now and then.
+                return min(max((self._breaker.resting_until - now).total_seconds(), 0.001), _LOOK_SECONDS)
+            self._breaker = Breaker(self._policy)
         limit = 1 if self._breaker.state is BreakerState.HALF_OPEN else self._size
-        batch = await self._read(
-            lambda conn: self._outbox.due(
+
+        def look(conn: Connection) -> tuple[Kept, list[QueuedDelivery]]:
+            kept = self._destinations.get(conn, self.name)
+            if kept.paused(now):
+                return kept, []
+            due = self._outbox.due(
                 conn,
                 self.name,
                 now,
@@ -220,8 +243,15 @@ class _Rounds:
                 bytes_max=self._batch_bytes_max,
                 ordered_batches=self._connector.ordered_batches,
             )
-        )
+            return kept, due
+
+        kept, batch = await self._read(look)
+        asked, self._kept = kept.retry_at != self._kept.retry_at, kept
+        if kept.paused(now):
+            return _LOOK_SECONDS
         if not batch:
+            if asked and self._trouble is not None:
+                await self._probe()
             await self._recall(now)
             return _LOOK_SECONDS
         unreadable = [queued for queued in batch if queued.unreadable is not None]
@@ -229,13 +259,53 @@ class _Rounds:
             await self._set_aside(unreadable)
         else:
             await self._attempt(batch)
+        await self._note()
         return 0.0
+
+    async def _take_over(self) -> None:
+        """The destination has become ours: what is known of it comes from the store."""
+        self._kept = await self._read(lambda conn: self._destinations.get(conn, self.name))
+        self._trouble = self._kept.trouble
+        if self._kept.fed_by == tuple(sorted(self._channels)):
+            return
+        untold = await self._read(lambda conn: self._destinations.untold(conn, self.name, self._channels))
+        await self._write(lambda conn: self._destinations.fed(conn, self.name, self._channels, untold))
+        if untold:  # it is new, or a channel that was in shadow delivers to it now
+            _log.warning("destination was never told of patients", destination=self.name, count=untold)
+
+    async def _is_asked_to_retry(self) -> bool:
+        """A person wants an attempt now, whatever the breaker says."""
+        kept = await self._read(lambda conn: self._destinations.get(conn, self.name))
+        return kept.retry_at != self._kept.retry_at
+
+    async def _probe(self) -> None:
+        """Nothing waits, and a person wants to know whether the destination can be reached again."""
+        try:
+            await self._connector.connect()
+        except DeliveryError as error:
+            self._destination_failed(error.error, error.text, error.retry_after_seconds)
+        else:
+            self._trouble = None
+        await self._note()
+
+    async def _note(self) -> None:
+        """Put on record how the destination stands, when that has changed."""
+        trouble = self._trouble
+        if trouble == self._kept.trouble:
+            return
+        if trouble is None:
+            now = self._clock.now()
+            await self._write(lambda conn: self._destinations.worked(conn, self.name, now))
+            _log.info("destination works again", destination=self.name)
+        else:
+            await self._write(lambda conn: self._destinations.failed(conn, self.name, trouble))
+        self._kept = structs.replace(self._kept, trouble=trouble)
 
     async def _attempt(self, batch: Sequence[QueuedDelivery]) -> None:
         try:
             await self._connector.connect()
         except DeliveryError as error:
-            self._destination_failed(error.error, error.retry_after_seconds)
+            self._destination_failed(error.error, error.text, error.retry_after_seconds)
             return
         if self._stopping:
             return
@@ -279,17 +349,46 @@ class _Rounds:
         attempted = [result for result in results if result.attempted]
         delivered = sum(result.delivered for result in attempted)
         trouble = [
-            result for result in attempted if result.of_destination or result.failure is DeliveryFailure.AMBIGUOUS
+            result
+            for result in attempted
+            if (result.of_destination and not result.answered) or result.failure is DeliveryFailure.AMBIGUOUS
         ]
+        refusals = [result for result in attempted if result.answered]
         self._successes += delivered
         if trouble and not delivered:
             self._size = 1
-            self._destination_failed(trouble[0].error, max(result.retry_after_seconds or 0.0 for result in trouble))
+            asked = max(result.retry_after_seconds or 0.0 for result in trouble)
+            self._destination_failed(trouble[0].error, trouble[0].text, max(asked, self._rest_seconds(trouble)))
         elif attempted:
             self._size = min(self._size * 2, self._batch_max)
             self._breaker.worked()  # it answers; what else it says is about single deliveries
+            self._refusals = 0 if delivered else self._refusals + len(refusals)
+            if refusals and self._refusals >= self._policy.breaker_failures:  # one here and there is its patient's trouble
+                self._set_trouble(refusals[0].error, refusals[0].text, down=False)
+            elif delivered or (self._trouble is not None and self._trouble.down):
+                self._trouble = None
         elif not self._stopping and self._may_act() and not any(result.delivered for result in results):
-            self._destination_failed("not-attempted", None)
+            self._destination_failed("not-attempted", "the connection was lost before anything was sent", None)
+
+    def _rest_seconds(self, trouble: Sequence[Result]) -> float:
+        """Longer from time to time where each try leaves another delivery that a person has to decide on."""
+        over = self._breaker.failures + 1 - self._policy.breaker_failures
+        doubt = not self._connector.idempotent and any(one.failure is DeliveryFailure.AMBIGUOUS for one in trouble)
+        if not doubt or over <= 0:
+            return 0.0
+        return min(self._policy.breaker_seconds * 2.0 ** min(over, 20), self._policy.seconds_max)
+
+    def _set_trouble(self, error: str, text: str, *, down: bool, next_attempt_at: datetime | None = None) -> None:
+        old = self._trouble
+        same = old is not None and old.down == down
+        self._trouble = Trouble(
+            since=old.since if old is not None and same else self._clock.now(),
+            error=error,
+            detail=text,
+            down=down,
+            failures=(old.failures if old is not None and same else 0) + 1,
+            next_attempt_at=next_attempt_at,
+        )
 
     async def _after_defect(self, batch: Sequence[QueuedDelivery]) -> Sequence[Result]:
         """Who may have got something twice is held; else one by one, so that only the culprit is buried."""
@@ -309,8 +408,9 @@ class _Rounds:
             results.append(result)
         return results
 
-    def _destination_failed(self, error: str, retry_after_seconds: float | None) -> None:
+    def _destination_failed(self, error: str, text: str, retry_after_seconds: float | None) -> None:
         self._breaker.failed(self._clock.now(), self._random, retry_after_seconds)
+        self._set_trouble(error, text, down=True, next_attempt_at=self._breaker.resting_until)
         self.counters.failures += 1
         self.counters.breaker = self._breaker.state
         _log.warning(
@@ -375,6 +475,8 @@ class _Rounds:
             result.retry_after_seconds,
             idempotent=self._connector.idempotent,
         )
+        if isinstance(decision, RetryAt) and attempts >= (result.attempts_max or self._policy.attempts_max):
+            decision = Bury()
         next_attempt_at = None
         match decision:
             case RetryAt(at=at):

@@ -319,6 +319,25 @@ Index(
     postgresql_where=hold.c.state == text("'open'"),
 )
 
+destination: Final = Table(  # how a destination stands; what waits for it stands in delivery
+    "destination",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("since", BigInteger),  # when it began to fail, or to work again after it had failed
+    Column("error", Text),  # why it fails; none: it works, as far as is known
+    Column("detail", Text),
+    Column("down", SmallInteger, nullable=False),  # 1: it can't be used; 0 with an error: it answers, and refuses
+    Column("failures", Integer, nullable=False),  # in a row
+    Column("next_attempt_at", BigInteger),
+    Column("paused_at", BigInteger),
+    Column("paused_until", BigInteger),
+    Column("paused_by", Text),
+    Column("retry_at", BigInteger),  # when a person last asked for an attempt at once
+    Column("fed_by", Text),  # the channels that deliver to it, in order of name; none: not looked at yet
+    Column("untold", BigInteger, nullable=False),  # patients of these channels that it was never told of, when counted
+    schema=CHARTS,
+)
+
 audit: Final = Table(
     "audit",
     metadata,

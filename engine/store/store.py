@@ -18,6 +18,7 @@ from engine.store.audit import AuditStore
 from engine.store.charts import ChartStore
 from engine.store.configs import ConfigStore
 from engine.store.deadletters import DeadLetters
+from engine.store.destinations import DestinationStore
 from engine.store.engines import Location, locate, reader_engine, translated, writer_engine
 from engine.store.holds import Holds
 from engine.store.journal import Journal
@@ -49,6 +50,7 @@ class Store:
         self.charts = ChartStore(keys)
         self.recorder = Recorder(keys)
         self.outbox = Outbox(keys)
+        self.destinations = DestinationStore()
         self.dead_letters = DeadLetters()
         self.holds = Holds(keys)
         self.tasks = TaskStore(self.charts, self.recorder)

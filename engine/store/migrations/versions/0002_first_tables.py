@@ -204,6 +204,24 @@ def _charts() -> None:
         schema=CHARTS,
     )
     op.create_table(
+        "destination",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("since", sa.BigInteger(), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("detail", sa.Text(), nullable=True),
+        sa.Column("down", sa.SmallInteger(), nullable=False),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("next_attempt_at", sa.BigInteger(), nullable=True),
+        sa.Column("paused_at", sa.BigInteger(), nullable=True),
+        sa.Column("paused_until", sa.BigInteger(), nullable=True),
+        sa.Column("paused_by", sa.Text(), nullable=True),
+        sa.Column("retry_at", sa.BigInteger(), nullable=True),
+        sa.Column("fed_by", sa.Text(), nullable=True),
+        sa.Column("untold", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+        schema=CHARTS,
+    )
+    op.create_table(
         "encounter",
         sa.Column("encounter_hash", sa.LargeBinary(), nullable=False),
         sa.Column("chart_id", sa.Text(), nullable=False),
