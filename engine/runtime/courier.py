@@ -363,7 +363,8 @@ class _Rounds:
             self._size = min(self._size * 2, self._batch_max)
             self._breaker.worked()  # it answers; what else it says is about single deliveries
             self._refusals = 0 if delivered else self._refusals + len(refusals)
-            if refusals and self._refusals >= self._policy.breaker_failures:  # one here and there is its patient's trouble
+            # One refusal here and there is the trouble of its patient; nothing else for a while is the destination's.
+            if refusals and self._refusals >= self._policy.breaker_failures:
                 self._set_trouble(refusals[0].error, refusals[0].text, down=False)
             elif delivered or (self._trouble is not None and self._trouble.down):
                 self._trouble = None
