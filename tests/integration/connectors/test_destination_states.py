@@ -136,7 +136,7 @@ async def test_an_answered_refusal_is_no_sign_that_the_destination_is_down(store
     put(store, [item("bad", "bad"), item("good", "good")])
     lab = Destination(idempotent=False)
     refusal = failed(TRANSIENT, code, "the receiver refused", of_destination=True, answered=True)
-    lab.answers["bad"] = [refusal] * 200
+    lab.answers["bad"] = [refusal] * 100_000
     made = courier(store, lab, retry=SLOW)  # one failure of the destination would open the breaker for an hour
     async with running(made):
         await until(lambda: "good" in lab.got)
@@ -153,7 +153,7 @@ async def test_a_refusal_for_want_of_a_reason_can_be_given_up_or_held_early(stor
     put(store, [item("dies", "p1"), item("waits", "p2"), *(item(f"k{n}", f"q{n}") for n in range(3))])
     lab = Destination(idempotent=False)
     retried = failed(TRANSIENT, "answer-ae", "refused", of_destination=True, answered=True, attempts_max=2)
-    lab.answers["dies"] = [retried] * 200
+    lab.answers["dies"] = [retried] * 100_000
     lab.answers["waits"] = [failed(DeliveryFailure.UNDECIDED, "answer-ar", "refused")]
     made = courier(store, lab)
     async with running(made):
