@@ -82,7 +82,7 @@ def list_(
     headers = ("id", "received", "channel", "type", "control id", "state", "ack", "answer", "patient")
     listing = Listing(cli, headers)
     with open_site(cli) as site:
-        key = site.chart(patient).patient.key if patient else None
+        key = site.patient_key(patient) if patient else None
         before: int | None = None
         while limit > 0:
             with site.store.reader() as conn:

@@ -99,6 +99,25 @@ class OpenSite:
             raise NotFoundError(f"{len(found)} patients answer to this key: use one that is theirs alone")
         return found[0]
 
+    def patient_key(self, named: str) -> str:
+        """The key by which messages of a patient are found; also of one who has no chart, only dead messages.
+
+        Raises NotFoundError.
+        """
+        from engine.store.charts import key_hash
+
+        try:
+            return self.chart(named).patient.key
+        except NotFoundError:
+            match = PSEUDONYM.fullmatch(named)
+            prefix = bytes.fromhex(match["hash"]) if match is not None else key_hash(self.keys, named)
+            with self.store.reader() as conn:
+                keys = self.store.dead_letters.patients(conn, self.keys, prefix)
+            keys = {key for key in keys if match is None or key.partition(":")[0] == match["authority"]}
+            if len(keys) != 1:
+                raise
+            return keys.pop()
+
     def remark_on_channel(self, cli: Cli, name: str | None) -> None:
         """Say so when a filter names a channel that there is not, and never was: nothing is found then."""
         if name is not None and name not in self.configuration.channels:

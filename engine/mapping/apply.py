@@ -95,6 +95,13 @@ class Mapping:
             deviations=tuple(dict.fromkeys(notes)) if notes else (),
         )
 
+    def identifiers(self, message: Message) -> tuple[Identifier, ...]:
+        """The patient's identifiers alone: of a message that can't be mapped as a whole. Raises like `apply`."""
+        if len(message.segments("PID")) > 1:
+            message = message.groups("PID")[0]
+        found = _read_all(tuple(rule for rule in self.own if rule[0] == "identifiers"), message, [])
+        return tuple(identifier for identifier in found.get("identifiers") or () if identifier is not None)
+
     def _times(self, message: Message, notes: list[str]) -> dict[str, str]:
         times: dict[str, str] = {}
         for path in EVENT_TIMES:

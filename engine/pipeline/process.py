@@ -63,6 +63,13 @@ class Prepared(Phi, frozen=True, kw_only=True):
     charset: str | None = None
     outcome: Outcome | None = None
     """Already decided: refused, filtered, dead, or nothing that a chart is concerned with."""
+    key: Identifier | None = None
+    """Whose message it is, of one that was refused or is dead."""
+
+    @property
+    def patient(self) -> Identifier | None:
+        """The key of the patient whose message it is; none: that can't be read, or it is nobody's."""
+        return self.events[0].identifiers[0] if self.events else self.key
 
 
 def process(entry: Entry, channel: CompiledChannel, charts: Charts, now: datetime) -> Outcome:
@@ -75,24 +82,46 @@ def prepare(entry: Entry, channel: CompiledChannel) -> Prepared:
     if entry.refusal is not None:
         refusal = entry.refusal
         letter = DeadLetter(stage=Stage.INTAKE, error=refusal.error, location=refusal.location, detail=refusal.text)
-        return _decided(entry, channel, EntryState.REFUSED, letter=letter)
+        return _belonging(_decided(entry, channel, EntryState.REFUSED, letter=letter), channel)
     try:
         return _read(entry, channel)
     except (MessageError, MappingError) as error:
-        return _dead(entry, channel, error)
+        return _belonging(_dead(entry, channel, error), channel)
 
 
 def decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: datetime) -> Outcome:
     """Work on the charts. Does not change `charts`: the caller adds the new versions for the next entry to see."""
     if prepared.outcome is not None:
-        return prepared.outcome
+        return of_patient(prepared.outcome, prepared, charts)
     try:
         return _decide(prepared, channel, charts, now)
     except (MessageError, MappingError) as error:
         outcome = _dead(prepared.entry, channel, error).outcome
         if outcome is None:  # pragma: no cover - _dead always decides
             raise
+        return of_patient(outcome, prepared, charts)
+
+
+def of_patient(outcome: Outcome, prepared: Prepared, charts: Charts) -> Outcome:
+    """The outcome of a message that changed no chart, under the patient it names, so that it is seen there."""
+    key = prepared.patient
+    if key is None:
         return outcome
+    chart = charts.find(key)
+    if chart is None:
+        return msgspec.structs.replace(outcome, patient_key=key.key)
+    return msgspec.structs.replace(outcome, chart_id=chart.id, patient_key=chart.patient.key)
+
+
+def _belonging(prepared: Prepared, channel: CompiledChannel) -> Prepared:
+    """With the patient's key, whatever else of the message could not be read."""
+    charset = channel.settings.charset
+    try:
+        message = Message.parse(prepared.entry.payload, default=charset.default, fallback=charset.fallback)
+        key = _ordered(channel.mapping.identifiers(message), channel)[0]
+    except (MessageError, MappingError):
+        return prepared
+    return msgspec.structs.replace(prepared, key=key, identities=_identities((key,)))
 
 
 def _read(entry: Entry, channel: CompiledChannel) -> Prepared:

@@ -36,7 +36,7 @@ from engine.errors import (
 )
 from engine.logs import get_logger
 from engine.pipeline.channel import CompiledChannel, CompiledConfiguration
-from engine.pipeline.process import Prepared, decide, internal_failure, prepare
+from engine.pipeline.process import Prepared, decide, internal_failure, of_patient, prepare
 from engine.runtime.worker import Tally, Wake
 from engine.store.leases import Leases
 from engine.store.store import Store
@@ -279,14 +279,14 @@ class Processor:
     def _decide(
         self, entry: Entry, channel: CompiledChannel | None, prepared: Prepared, charts: Charts, now: datetime
     ) -> Outcome:
-        if channel is None or prepared.outcome is not None:
+        if channel is None:
             assert prepared.outcome is not None  # noqa: S101  # _prepare decides for an unknown channel
             return prepared.outcome
         try:
             return decide(prepared, channel, charts, now)
         except Exception as error:  # as above
             log.exception("an entry broke the processing", channel=entry.channel, entry=entry.id)
-            return internal_failure(entry, channel.version, error)
+            return of_patient(internal_failure(entry, channel.version, error), prepared, charts)
 
     def _bury(self, name: str, entry: Entry, error: Exception) -> None:
         outcome = internal_failure(entry, self._configuration.version, error)

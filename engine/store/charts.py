@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -230,6 +231,16 @@ def task_place(chart_id: str, task_id: str) -> str:
 def family_of_key(conn: Connection, keys: KeyRing, key: str) -> set[str]:
     """Ids of the charts that `AUTHORITY:ID` leads to, and of all that were merged into them."""
     return family(conn, {row.chart_id for row in _KEYS.rows(conn, [key_hash(keys, key)])})
+
+
+def keys_of(conn: Connection, keys: KeyRing, chart_ids: Collection[str]) -> set[str]:
+    """`AUTHORITY:ID` of every identifier of these charts; none of a chart that can't be read any more."""
+    found: set[str] = set()
+    for row in _CHARTS.rows(conn, sorted(chart_ids)):
+        with suppress(TamperedError):
+            patient = _decode_chart(keys.open(chart_place(row.id), row.document)).patient
+            found.update(identifier.key for identifier in patient.identifiers)
+    return found
 
 
 def family(conn: Connection, chart_ids: Collection[str]) -> set[str]:

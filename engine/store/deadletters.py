@@ -11,7 +11,10 @@ from sqlalchemy import ColumnElement, Connection, Row, select, update
 from engine.domain.delivery import Stage
 from engine.domain.record import Record
 from engine.errors import StoreError
-from engine.store.schema import dead_letter, from_micros, to_micros
+from engine.store.charts import key_hash
+from engine.store.keys import KeyRing
+from engine.store.record import early_dead, of_patient
+from engine.store.schema import dead_letter, from_micros, outcome, to_micros
 
 DISCARDED: Final = "discarded"
 """`resolved_by` of a dead letter that nobody will replay; why stands in the audit."""
@@ -71,6 +74,23 @@ class DeadLetters:
     def of_entry(self, conn: Connection, entry_id: int) -> Sequence[ListedDeadLetter]:
         statement = select(dead_letter).where(dead_letter.c.entry_id == entry_id).order_by(dead_letter.c.id)
         return [_listed(row) for row in conn.execute(statement)]
+
+    def of_patient(self, conn: Connection, keys: KeyRing, patient: str, limit: int = 100) -> list[ListedDeadLetter]:
+        """Those that wait for somebody and are about this patient (`AUTHORITY:ID`), newest first."""
+        statement = (
+            select(dead_letter)
+            .join(outcome, outcome.c.entry_id == dead_letter.c.entry_id)
+            .where(of_patient(conn, keys, patient), dead_letter.c.resolved_by.is_(None))
+            .order_by(dead_letter.c.id.desc())
+            .limit(limit)
+        )
+        return [_listed(row) for row in conn.execute(statement)]
+
+    def patients(self, conn: Connection, keys: KeyRing, prefix: bytes) -> set[str]:
+        """Keys whose hash begins so (see `ChartStore.by_key_hash`) of messages that died before there was a chart."""
+        condition = dead_letter.c.key_hash.between(prefix.ljust(16, b"\x00"), prefix.ljust(16, b"\xff"))
+        found = {key for _, key in early_dead(conn, keys, condition) if key is not None}
+        return {key for key in found if key_hash(keys, key).startswith(prefix)}
 
     def resolve(self, conn: Connection, letter_id: int, resolved_by: str, now: datetime) -> None:
         """Note what became of a dead letter. Raises StoreError when it is not there or was resolved before."""

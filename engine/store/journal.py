@@ -38,11 +38,10 @@ from engine.domain.record import Phi, Record
 from engine.errors import DUPLICATE_KEY, INTERNAL_ERROR, StoreDamagedError, StoreError, TamperedError
 from engine.logs import get_logger
 from engine.store import schema
-from engine.store.charts import family_of_key
 from engine.store.engines import translated
 from engine.store.holds import open_entries
 from engine.store.keys import KeyRing
-from engine.store.record import OutcomeDocument, open_outcome
+from engine.store.record import OutcomeDocument, of_patient, open_outcome
 from engine.store.schema import day_of, entry, from_micros, outcome, payload, repeat, to_micros
 from engine.store.statements import Listed, Prepared, Rows
 
@@ -348,7 +347,8 @@ class Journal:
     ) -> list[ListedEntry]:
         """Entries that meet all conditions, newest first. Needs a reader: it looks at both sides.
 
-        patient: a key (`AUTHORITY:ID`); entries of charts that were merged into that patient's are among them.
+        patient: a key (`AUTHORITY:ID`); entries of charts that were merged into that patient's are among them, and
+        dead and refused ones that name the patient.
         until: not included. before: only those with a lower id; so a long list is read piece by piece. held: only those
         that left a question which still waits for a person.
         """
@@ -391,6 +391,8 @@ class Journal:
     ) -> list[int]:
         """Ids of all entries that meet the conditions (see `find`) and are no replays, oldest first."""
         where, number = self._conditions(conn, channel, state, patient, since, until)
+        if patient is not None and state is None:
+            where.append(entry.c.refused == 0)  # what was refused of a patient was never processed
         statement = (
             select(entry.c.id)
             .select_from(entry.outerjoin(outcome, outcome.c.entry_id == entry.c.id))
@@ -421,7 +423,7 @@ class Journal:
             where.append(outcome.c.state == state.value)
             number = outcome.c.entry_id
         if patient is not None:
-            where.append(outcome.c.chart_id.in_(family_of_key(conn, self._keys, patient)))
+            where.append(of_patient(conn, self._keys, patient))
         if since is not None:
             where.append(entry.c.received_at >= to_micros(since))
         if until is not None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, literal_column, or_, select
 
 from engine.domain.chart import Chart, Charts, identity
 from engine.domain.delivery import Delivery, DeliveryState
@@ -17,7 +18,7 @@ from engine.domain.outcome import Effect, Outcome
 from engine.domain.record import Phi, Record
 from engine.domain.score import Score
 from engine.domain.task import Task
-from engine.errors import CursorMovedError, IdentityTakenError, StaleChartError, StoreError
+from engine.errors import CursorMovedError, IdentityTakenError, StaleChartError, StoreError, TamperedError
 from engine.store import schema
 from engine.store.charts import (
     ChartDocument,
@@ -25,8 +26,10 @@ from engine.store.charts import (
     chart_place,
     encounter_hash,
     encounter_place,
+    family_of_key,
     identity_hash,
     key_hash,
+    keys_of,
     score_place,
     task_place,
 )
@@ -149,11 +152,46 @@ _INSERT_DELIVERIES: Final = Rows(
 )  # fmt: skip
 _INSERT_BODIES: Final = Rows(schema.delivery_payload, ("delivery_id", "body"))
 _INSERT_LETTERS: Final = Rows(
-    schema.dead_letter, ("entry_id", "channel", "stage", "error", "location", "detail", "died_at")
+    schema.dead_letter, ("entry_id", "channel", "stage", "error", "location", "detail", "key_hash", "died_at")
 )
 
 _encode = msgspec.json.Encoder().encode
 _decode_outcome = msgspec.json.Decoder(OutcomeDocument).decode
+
+
+_EARLY_MAX: Final = 1000
+"""At most so many dead messages from before a patient had a chart are found, the newest."""
+
+
+def of_patient(conn: Connection, keys: KeyRing, patient: str) -> ColumnElement[bool]:
+    """The condition on outcomes that they are of this patient (`AUTHORITY:ID`), or of one merged with them.
+
+    Among them are messages that died before there was a chart: those are found by the key that they name.
+    """
+    charts = family_of_key(conn, keys, patient)
+    named = {patient, *keys_of(conn, keys, charts)}
+    hashes = [key_hash(keys, key) for key in sorted(named)]
+    found = early_dead(conn, keys, schema.dead_letter.c.key_hash.in_(hashes))
+    # The column only leads there: who the patient is stands in the sealed document.
+    early = [entry_id for entry_id, key in found if key in named]
+    own = outcome.c.chart_id.in_(sorted(charts))
+    return or_(own, outcome.c.entry_id.in_(early)) if early else own
+
+
+def early_dead(conn: Connection, keys: KeyRing, condition: ColumnElement[bool]) -> list[tuple[int, str | None]]:
+    """Entry and patient key of messages that died before their patient had a chart, the newest of them."""
+    statement = (
+        select(outcome.c.entry_id, outcome.c.document)
+        .join(schema.dead_letter, schema.dead_letter.c.entry_id == outcome.c.entry_id)
+        .where(condition, outcome.c.chart_id.is_(None))
+        .order_by(outcome.c.entry_id.desc())
+        .limit(_EARLY_MAX)
+    )
+    found: list[tuple[int, str | None]] = []
+    for row in conn.execute(statement):
+        with suppress(TamperedError):
+            found.append((row.entry_id, open_outcome(keys, row.entry_id, row.document).patient_key))
+    return found
 
 
 class Recorder:
@@ -191,7 +229,16 @@ class Recorder:
         _INSERT_LETTERS.write(
             conn,
             [
-                (one.entry_id, channel, letter.stage.value, letter.error, letter.location, letter.detail, micros)
+                (
+                    one.entry_id,
+                    channel,
+                    letter.stage.value,
+                    letter.error,
+                    letter.location,
+                    letter.detail,
+                    key_hash(self._keys, one.patient_key) if one.patient_key is not None else None,
+                    micros,
+                )
                 for one in outcomes
                 if (letter := one.dead_letter) is not None
             ],

@@ -274,6 +274,7 @@ dead_letter: Final = Table(
     Column("error", Text, nullable=False),
     Column("location", Text),
     Column("detail", Text, nullable=False),
+    Column("key_hash", LargeBinary),  # of the patient's key (see identifier), where it could be read
     Column("died_at", BigInteger, nullable=False),
     Column("resolved_by", Text),
     Column("resolved_at", BigInteger),
@@ -281,6 +282,12 @@ dead_letter: Final = Table(
     sqlite_autoincrement=True,
 )
 Index("dead_letter_entry", dead_letter.c.entry_id)
+Index(
+    "dead_letter_key",
+    dead_letter.c.key_hash,
+    sqlite_where=dead_letter.c.key_hash.is_not(None),
+    postgresql_where=dead_letter.c.key_hash.is_not(None),
+)
 Index(
     "dead_letter_open",
     dead_letter.c.id,

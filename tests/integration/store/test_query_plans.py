@@ -231,5 +231,7 @@ def test_finding_messages(plans):
     assert scans(lines) == []
     with only(lines), store.reader() as conn:
         store.journal.find(conn, patient="MRN:P1")
+        store.dead_letters.of_patient(conn, store.keys, "MRN:P1")
+        store.dead_letters.patients(conn, store.keys, b"1234")
         store.journal.find(conn, control_id="1")
     assert scans(lines, allowed=["TEMP B-TREE FOR ORDER BY"]) == []

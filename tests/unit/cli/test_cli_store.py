@@ -37,7 +37,7 @@ def test_messages_list_shows_each_entry_with_both_legs_newest_first(stocked: Sit
         (("--state", "refused"), [4]),
         (("--control-id", "FIRST-0001"), [1]),
         (("--channel", "elsewhere"), []),
-        (("--patient", KEY), [2, 1]),
+        (("--patient", KEY), [4, 2, 1]),
         (("--since", "1h"), [4, 3, 2, 1]),
         (("--until", "1h"), []),
         (("--since", "2020-01-01", "--until", "2020-01-02T00:00:00+02:00"), []),
@@ -122,7 +122,7 @@ def test_the_masked_key_is_a_pseudonym_that_commands_take_for_the_key(stocked: S
     assert stocked.json("patients", "show", name)["key"] == name
     assert stocked.json("patients", "show", KEY)["key"] == name
     assert {task["patient_key"] for task in stocked.json("tasks", "list", "--patient", name)} == {name}
-    assert [m["id"] for m in stocked.json("messages", "list", "--patient", name)] == [2, 1]
+    assert [m["id"] for m in stocked.json("messages", "list", "--patient", name)] == [4, 2, 1]
 
 
 def test_masked_output_keeps_what_the_work_needs(stocked: Site) -> None:

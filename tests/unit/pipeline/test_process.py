@@ -721,3 +721,65 @@ def test_the_question_of_a_dead_patient_ends(heart: Heart) -> None:
     heart.send(adt("A03", pv1=HOME | {2: "STAT"}))
     heart.send(adt("A31", at="20260306130000", pid={30: "Y"}))
     assert open_kinds(heart) == set()
+
+
+# --- a dead message belongs to its patient ---------------------------------------------------------------------------
+
+REFUSAL = Refusal(error="type-not-accepted", text="no", hl7_code=200, location="MSH-9.1")
+BROKEN = {
+    "a filter or segment behind PID fails": adt("A40", segments=("MRG|2^^^MRN^MR", "MRG|3^^^MRN^MR")),
+    "the merge does not pair": adt("A40", segments=("MRG|2^^^OTHER^MR",)),
+    "the merge is with itself": adt("A40", segments=("MRG|558181838^^^MRN^MR",)),
+}
+
+
+@pytest.mark.parametrize("payload", BROKEN.values(), ids=BROKEN)
+def test_a_dead_message_is_its_patients_whatever_failed(heart: Heart, payload: bytes) -> None:
+    unknown = heart.send(payload)
+    assert (unknown.state, unknown.chart_id, unknown.patient_key) == (EntryState.DEAD, None, "MRN:558181838")
+    admit(heart)
+    known = heart.send(payload)
+    assert (known.state, known.chart_id, known.patient_key) == (EntryState.DEAD, heart.chart().id, "MRN:558181838")
+    assert known.charts == ()
+
+
+def test_a_message_that_died_on_the_charts_is_its_patients(heart: Heart) -> None:
+    admit(heart)
+    heart.send(adt("A01", pid3="2^^^MRN^MR", pv1={19: "V2^^^MRN"}))
+    outcome = heart.send(adt("A03", pid3="2^^^MRN^MR", pv1=HOME))
+    assert outcome.dead_letter is not None
+    assert outcome.dead_letter.error == "visit-of-another-patient"
+    assert (outcome.chart_id, outcome.patient_key) == (heart.chart("2").id, "MRN:2")
+
+
+def test_a_dead_message_of_a_merged_number_is_the_survivors(heart: Heart) -> None:
+    admit(heart)
+    heart.send(adt("A31", pid3="2^^^MRN^MR"))
+    heart.send(merge("558181838", "2"))
+    outcome = heart.send(adt("A40", pid3="2^^^MRN^MR", segments=("MRG|3^^^OTHER^MR",)))
+    assert (outcome.chart_id, outcome.patient_key) == (heart.chart().id, "MRN:558181838")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_refused_message_is_its_patients_when_pid_3_can_be_read(heart: Heart, known: bool) -> None:
+    if known:
+        admit(heart)
+    entry = msgspec.structs.replace(heart.entry(adt("R01", pv1=HOME)), refusal=REFUSAL)
+    outcome = heart.work(entry)
+    assert (outcome.state, outcome.patient_key) == (EntryState.REFUSED, "MRN:558181838")
+    assert outcome.chart_id == (heart.chart().id if known else None)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"hello",
+        b"",
+        b"MSH|^~\\&|EPIC|MAIN|||20260306||ADT^A01|1|P|2.5.1\r",
+        adt("A01", pid3=""),
+        adt("A01", pid3="558181838^^^MRN^SS"),
+    ],
+)
+def test_a_message_whose_patient_can_not_be_read_is_nobodys(heart: Heart, payload: bytes) -> None:
+    outcome = heart.work(msgspec.structs.replace(heart.entry(payload), refusal=REFUSAL))
+    assert (outcome.state, outcome.chart_id, outcome.patient_key) == (EntryState.REFUSED, None, None)

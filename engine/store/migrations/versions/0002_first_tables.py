@@ -150,6 +150,7 @@ def _charts() -> None:
         sa.Column("error", sa.Text(), nullable=False),
         sa.Column("location", sa.Text(), nullable=True),
         sa.Column("detail", sa.Text(), nullable=False),
+        sa.Column("key_hash", sa.LargeBinary(), nullable=True),
         sa.Column("died_at", sa.BigInteger(), nullable=False),
         sa.Column("resolved_by", sa.Text(), nullable=True),
         sa.Column("resolved_at", sa.BigInteger(), nullable=True),
@@ -158,6 +159,7 @@ def _charts() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("dead_letter_entry", "dead_letter", ["entry_id"], schema=CHARTS)
+    op.create_index("dead_letter_key", "dead_letter", ["key_hash"], schema=CHARTS, **_only("key_hash IS NOT NULL"))
     op.create_index("dead_letter_open", "dead_letter", ["id"], schema=CHARTS, **_only("resolved_by IS NULL"))
     op.create_table(
         "delivery",
