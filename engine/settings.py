@@ -299,17 +299,62 @@ class Charset(StrictModel):
     fallback: Text = "windows-1252"
 
 
+class Authority(StrictModel):
+    """One assigning authority under all the names that senders give it in CX-4."""
+
+    name: Text
+    """Its namespace id, and what charts and destinations call it."""
+    oid: Text | None = None
+    """Its universal id."""
+    also: tuple[Text, ...] = ()
+    """Further names of either kind."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, *((self.oid,) if self.oid else ()), *self.also)
+
+
 class Identity(StrictModel):
     """Which identifier of PID-3 is the patient's key."""
 
     authority: Annotated[str, Field(pattern=r"^[^:\s|^~&]{1,64}$")] | None = None
     """Stands in when CX-4 is empty; none: the channel's name, so that channels never share patients by accident."""
     types: tuple[str, ...] = ("MR", "MRN", "PI", "PT", "PN", "")
-    """Types (CX-5) that may be the key, best first; `""` is an identifier without a type."""
-    authorities: tuple[Text, ...] = ()
-    """When given, only identifiers of these authorities may be the key, best first."""
-    merge_pairing: Literal["position", "type"] = "position"
-    """How PID-3 and MRG-1 pair in a merge: by position, or by type and authority."""
+    """Types (CX-5) that may be the key, best first; `""` is an identifier without a type. Case does not matter."""
+    authorities: tuple[Text | Authority, ...] = ()
+    """When given, only identifiers of these authorities may be the key, best first: a name, or `{name, oid, also}`."""
+    merge_pairing: Literal["fit", "position", "type"] = "fit"
+    """How PID-3 and MRG-1 pair in a merge. fit: by position where authority and type agree, else the only one that
+    fits; numbers that are no keys need no partner. position, type: strictly so, and everything needs a partner."""
+
+    @field_validator("types")
+    @classmethod
+    def _upper_case(cls, types: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(one.strip().upper() for one in types))
+
+    @field_validator("authorities")
+    @classmethod
+    def _named_once(cls, authorities: tuple[str | Authority, ...]) -> tuple[str | Authority, ...]:
+        named: dict[str, int] = {}
+        for index, one in enumerate(authorities):
+            for name in (one,) if isinstance(one, str) else one.names:
+                if named.setdefault(name, index) != index:
+                    raise ValueError(f"name {name} twice: each name leads to one authority")
+        return authorities
+
+    @cached_property
+    def names(self) -> Mapping[str, str]:
+        """What an authority is called -> its name, for those of `authorities`."""
+        sets = (Authority(name=one) if isinstance(one, str) else one for one in self.authorities)
+        return {name: one.name for one in sets for name in one.names}
+
+    @cached_property
+    def authority_order(self) -> Mapping[str, int]:
+        return {name: index for index, name in enumerate(dict.fromkeys(self.names.values()))}
+
+    @cached_property
+    def type_order(self) -> Mapping[str, int]:
+        return {type_: index for index, type_ in enumerate(self.types)}
 
 
 class DeliverTo(StrictModel):
@@ -336,7 +381,8 @@ class Channel(StrictModel):
 
     @cached_property
     def default_authority(self) -> str:
-        return self.identity.authority or self.name
+        authority = self.identity.authority or self.name
+        return self.identity.names.get(authority, authority)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

@@ -68,6 +68,8 @@ def try_(cli: Cli, channel: str, files: tuple[Path, ...], charts: bool, reveal: 
         trial.prepare(frames)
         view = View(str, revealed=True)
     results = trial.run(view)
+    for name in trial.authorities_unseen:
+        cli.say(f"identity.authorities: no message here names {name}, in CX-4 of a number that may be the key")
     cli.print(results[0] if len(results) == 1 else results, "\n\n".join(_human(result) for result in results))
     return NO if any(result["state"] in {"refused", "dead"} for result in results) else 0
 

@@ -9,7 +9,6 @@ from zoneinfo import ZoneInfo
 
 from engine.domain.patient import Identifier
 from engine.domain.record import Phi
-from engine.errors import DATA_TYPE, MessageError
 from engine.hl7v2.message import NULL, Message
 from engine.hl7v2.path import Path
 from engine.mapping.functions import ABSENT, Flaw
@@ -39,6 +38,8 @@ class Mapped(Phi, frozen=True, kw_only=True):
     merged: tuple[Identifier, ...]
     """MRG-1: the identifiers that the merge takes away. In a merge both lists are as they were sent, place by place,
     repeated ones included, because PID-3 and MRG-1 pair by position."""
+    gap: str | None = None
+    """In a merge: the field in which an empty repetition stands before a valued one, so that places mean nothing."""
     visit: Identifier | None
     merged_visit: Identifier | None
     account: str | None
@@ -63,9 +64,8 @@ class Mapping:
     def apply(self, message: Message) -> Mapped:
         """Map the first patient of a message; when it may hold several (A40), map each of `message.groups("PID")`.
 
-        Raises MessageError when a required field is missing or can't be read or the identifiers of a merge can't be
-        paired, and MappingError when the mapping asks for a dead letter (`on_error: dead`, a table with
-        `unknown: error`).
+        Raises MessageError when a required field is missing or can't be read, and MappingError when the mapping asks
+        for a dead letter (`on_error: dead`, a table with `unknown: error`).
         """
         if len(message.segments("PID")) > 1:
             message = message.groups("PID")[0]
@@ -74,19 +74,17 @@ class Mapping:
         encounter = _read_all(self.encounter, message, notes)
         own = _read_all(self.own, message, notes)
         identifiers, merged = own.get("identifiers") or (), own.get("merged") or ()
+        gap = None
         if merged and (None in identifiers or None in merged):
-            raise MessageError(
-                "merge-positions",
-                "an empty repetition stands before another one: which identifier replaces which would be a guess",
-                hl7_code=DATA_TYPE,
-                location="MRG-1" if None in merged else "PID-3",
-            )
+            gap = "MRG-1" if None in merged else "PID-3"
+            merged = tuple(identifier for identifier in merged if identifier is not None)
         times = self._times(message, notes)
         return Mapped(
             patient=patient,
             encounter=encounter,
             identifiers=tuple(identifier for identifier in identifiers if identifier is not None),
             merged=merged,
+            gap=gap,
             visit=own.get("visit"),
             merged_visit=own.get("merged_visit"),
             account=own.get("account"),

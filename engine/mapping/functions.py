@@ -197,13 +197,39 @@ location: Final = _composite(Location, {"point_of_care": (1, 1), "room": (2, 1),
 """PL."""
 
 
+class SentIdentifier(Identifier, frozen=True, kw_only=True):
+    """A CX that says more than an identifier keeps. `authority` is the namespace id of its HD."""
+
+    universal: str = ""
+    """The universal id of its HD, where there is a namespace id too."""
+    effective: str = ""
+    """CX-7, as it was sent."""
+    expires: str = ""
+    """CX-8."""
+
+
 def identifier(repetition: Repetition) -> Any:
-    """CX. The authority is the namespace id of CX-4, else its universal id, else empty: the channel then names one."""
+    """CX. The authority is the namespace id of CX-4, else its universal id, else empty: the channel then names one.
+
+    The type is in upper case, as the codes of table 0203 are.
+    """
     value = repetition.valued(1)
     if value is None:
         return nothing(repetition)
-    authority = repetition.valued(4) or repetition.valued(4, 2) or ""
-    return Identifier(value=value, authority=authority, type=repetition.valued(5) or "")
+    namespace, universal = repetition.valued(4), repetition.valued(4, 2)
+    authority = namespace or universal or ""
+    kind = (repetition.valued(5) or "").upper()
+    effective, expires = repetition.valued(7) or "", repetition.valued(8) or ""
+    if effective or expires or (namespace and universal):
+        return SentIdentifier(
+            value=value,
+            authority=authority,
+            type=kind,
+            universal=universal if namespace and universal else "",
+            effective=effective,
+            expires=expires,
+        )
+    return Identifier(value=value, authority=authority, type=kind)
 
 
 _NOT_A_PHONE: Final = frozenset({"INTERNET", "X.400", "FX", "BP", "MD"})

@@ -95,6 +95,24 @@ def iso_time(text: str, zone: tzinfo) -> str | Flaw:
     return _local(clock, moment, zone)
 
 
+def valid_on(effective: str, expires: str, day: date) -> bool:
+    """Whether something is valid on a day, by the first and last day that HL7 texts name, as precise as they are.
+
+    An empty text, and one that can't be read, is no limit.
+    """
+    on = day.isoformat()
+    first, last = _day(effective), _day(expires)
+    return on[: len(first)] >= first and (not last or on[: len(last)] <= last)
+
+
+def _day(text: str) -> str:
+    if not text:
+        return ""
+    read = iso_date(text)
+    value = read.value if isinstance(read, Flaw) else read
+    return value if isinstance(value, str) else ""
+
+
 def _moment(found: re.Match[str]) -> datetime | None:
     year, month, day, hour, minute, second = found.group(1, 2, 3, 4, 5, 6)
     if not YEAR_MIN <= int(year) <= YEAR_MAX:

@@ -20,17 +20,12 @@ from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import DeadLetter, Delivery, Stage
 from engine.domain.encounter import Encounter
 from engine.domain.hold import HOLD_TEXTS, Hold
-from engine.domain.ids import beginning_like, by_entry
 from engine.domain.message import AckCode, Entry, EntryState
 from engine.domain.outcome import Effect, Outcome
-from engine.domain.patient import Identifier
 from engine.domain.record import Phi
 from engine.errors import (
-    DATA_TYPE,
     INTERNAL_ERROR,
-    REQUIRED_FIELD_MISSING,
     SEGMENT_SEQUENCE,
-    UNKNOWN_KEY,
     MappingError,
     MessageError,
 )
@@ -38,6 +33,16 @@ from engine.hl7v2.message import Message
 from engine.mapping.apply import Mapped
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.deliver import chart_deliveries, forward_deliveries
+from engine.pipeline.identity import (
+    check_namesakes,
+    identities,
+    merges_as_known,
+    namesakes,
+    new_chart_id,
+    ordered,
+    pair,
+    visit_authority_of,
+)
 from engine.pipeline.plan import CLASS_UNKNOWN, death_effects, replan, rescore, score_effects, task_effects
 
 _FUTURE_MAX: Final = timedelta(days=1)
@@ -45,6 +50,9 @@ _FUTURE_MAX: Final = timedelta(days=1)
 
 _SKEW_MAX: Final = timedelta(minutes=5)
 """So far ahead of ours may a sender's clock be that is set right."""
+
+_ONCE: Final = ("EVN", "PID", "PV1", "MRG")
+"""Segments that a message has once, or once for each patient of a merge (HL7 v2.9.1 chapter 3, message structures)."""
 
 _MERGE_GROUPS_MAX: Final = 100
 _MERGES_MAX: Final = 500
@@ -138,13 +146,15 @@ def _read(entry: Entry, channel: CompiledChannel) -> Prepared:
         return _read_merges(entry, channel, message, deviations)
     if not message.segments("PID"):
         raise MessageError("pid-missing", "the PID segment is missing", hl7_code=SEGMENT_SEQUENCE, location="PID")
+    _check_single(message, _ONCE)
     mapped = channel.mapping.apply(message)
-    event = _event(entry, channel, meaning, mapped)
-    deviations = (*deviations, *mapped.deviations)
+    notes: list[str] = []
+    event = _event(entry, channel, meaning, mapped, notes)
+    deviations = (*deviations, *mapped.deviations, *notes)
     return Prepared(
         entry=entry,
         events=(event,),
-        identities=_identities((*event.identifiers, *_namesakes(event.identifiers[0], channel))),
+        identities=identities((*event.identifiers, *namesakes(event.identifiers[0], channel))),
         visits=frozenset((event.visit,)) if event.visit else frozenset(),
         deviations=deviations,
         charset=message.charset,
@@ -156,16 +166,21 @@ def _read_merges(entry: Entry, channel: CompiledChannel, message: Message, devia
     merges: list[Merge] = []
     touched: set[tuple[str, str, str]] = set()
     for group in _groups(message):
+        _check_single(group, _ONCE)
         mapped = channel.mapping.apply(group)
-        event = _event(entry, channel, Meaning.PERSON, mapped)
-        events.append(event)
+        notes: list[str] = []
+        event = _event(entry, channel, Meaning.PERSON, mapped, notes)
         if len(merges) + len(mapped.merged) > _MERGES_MAX:
             raise _merge_structure("MRG-1", f"more than {_MERGES_MAX} identifiers to merge in one message")
-        pairs = _pair(entry, event.identifiers[0], mapped, channel)
+        key, pairs = pair(entry, event.identifiers[0], mapped, channel, notes)
+        if key != event.identifiers[0]:
+            event = msgspec.structs.replace(event, identifiers=(key, *event.identifiers[1:]))
+        events.append(event)
         merges.extend(pairs)
-        touched |= _identities(event.identifiers)
-        touched |= _identities(tuple(pair.merged for pair in pairs))
-        deviations = (*deviations, *mapped.deviations)
+        named = (key, *(one.merged for one in pairs), *(one.partner for one in pairs if one.partner is not None))
+        touched |= identities(event.identifiers)
+        touched |= identities((*named, *(other for one in named for other in namesakes(one, channel))))
+        deviations = (*deviations, *mapped.deviations, *notes)
     return Prepared(
         entry=entry,
         events=tuple(events),
@@ -174,6 +189,18 @@ def _read_merges(entry: Entry, channel: CompiledChannel, message: Message, devia
         deviations=tuple(dict.fromkeys(deviations)),
         charset=message.charset,
     )
+
+
+def _check_single(message: Message, names: tuple[str, ...]) -> None:
+    """Raises MessageError for a second patient or visit in a message that speaks of one: nobody is left out."""
+    for name in names:
+        if len(message.segments(name)) > 1:
+            raise MessageError(
+                "segment-repeated",
+                f"a second {name} segment: a message of this event speaks of one patient and one visit",
+                hl7_code=SEGMENT_SEQUENCE,
+                location=f"{name}[2]",
+            )
 
 
 def _groups(message: Message) -> list[Message]:
@@ -192,143 +219,30 @@ def _merge_structure(location: str, text: str) -> MessageError:
     return MessageError("merge-structure", text, hl7_code=SEGMENT_SEQUENCE, location=location)
 
 
-def _pair(entry: Entry, key: Identifier, mapped: Mapped, channel: CompiledChannel) -> list[Merge]:
-    """Pair PID-3 with MRG-1. A disagreement is dead-lettered, never guessed.
-
-    key: that of the patient in PID. Whichever of the patient's identifiers a pair is about, this patient survives.
-    """
-    by_type = channel.settings.identity.merge_pairing == "type"
-    sent = tuple(_with_authority(i, channel) for i in mapped.identifiers)
-    merges: list[Merge] = []
-    for position, raw in enumerate(mapped.merged):
-        merged = _with_authority(raw, channel)
-        partner = _partner(sent, merged, None if by_type else position)
-        if partner is None:
-            raise MessageError(
-                "merge-pairing",
-                "an identifier of MRG-1 has no partner of the same authority and type in PID-3",
-                hl7_code=DATA_TYPE,
-                location=f"MRG-1[{position + 1}]",
-            )
-        if merged.type == "" and partner.type != "":
-            merged = msgspec.structs.replace(merged, type=partner.type)
-        if _rank(partner, channel) is None or partner == merged:
-            continue  # not an identity that patients are found by (an SSN, an account), or the same on both sides
-        merges.append(
-            Merge(
-                survivor=key,
-                survivor_id=_chart_id(entry, key, channel),
-                partner=partner,
-                merged=merged,
-                merged_id=_chart_id(entry, merged, channel),
-            )
-        )
-    if not merges:
-        raise MessageError(
-            "merge-empty",
-            "MRG-1 names no identity that differs from PID-3",
-            hl7_code=REQUIRED_FIELD_MISSING,
-            location="MRG-1",
-        )
-    return merges
-
-
-def _partner(sent: tuple[Identifier, ...], merged: Identifier, position: int | None) -> Identifier | None:
-    """The identifier of PID-3 that takes the place of one of MRG-1: at the same position, or the only one that fits."""
-    candidates = sent if position is None else sent[position : position + 1]
-    fitting = [i for i in candidates if i.authority == merged.authority and merged.type in {"", i.type}]
-    return fitting[0] if len(fitting) == 1 else None
-
-
-def _event(entry: Entry, channel: CompiledChannel, meaning: Meaning, mapped: Mapped) -> Event:
-    identifiers = _ordered(mapped.identifiers, channel)
+def _event(entry: Entry, channel: CompiledChannel, meaning: Meaning, mapped: Mapped, notes: list[str]) -> Event:
+    identifiers = ordered(mapped, channel, _received(entry), notes)
     key = identifiers[0]
     times = _times(entry, channel, mapped)
     at, future = _event_seconds(entry, times)
-    visit = None
+    visit, visit_authority = None, None
     if mapped.visit is not None and mapped.visit.value:
-        visit = f"{mapped.visit.authority or key.authority}:{mapped.visit.value}"
+        visit_authority = visit_authority_of(mapped.visit, channel, notes)
+        visit = f"{visit_authority or key.authority}:{mapped.visit.value}"
     return Event(
         meaning=meaning,
         at=(at, entry.replay_root or entry.id),
-        chart_id=_chart_id(entry, key, channel),
+        chart_id=new_chart_id(entry, key, channel),
         identifiers=identifiers,
         patient=mapped.patient,
         encounter=mapped.encounter,
         visit=visit,
         visit_number=mapped.visit.value if mapped.visit is not None and visit else None,
-        visit_authority=(mapped.visit.authority or None) if mapped.visit is not None else None,
+        visit_authority=visit_authority,
         account=mapped.account,
         has_visit=mapped.pv1_present,
         event_time=None if future else _event_time(times),
         decision=entry.decision,
     )
-
-
-def _ordered(identifiers: tuple[Identifier, ...], channel: CompiledChannel) -> tuple[Identifier, ...]:
-    """The message's identifiers with the channel's key first. Raises MessageError when none may be the key."""
-    complete = tuple(dict.fromkeys(_with_authority(i, channel) for i in identifiers if i.value))
-    ranked = [(found, index) for index, i in enumerate(complete) if (found := _rank(i, channel)) is not None]
-    if not ranked:
-        raise MessageError(
-            "identifier-missing",
-            "no identifier that may be the patient's key (see the channel's identity setting)",
-            hl7_code=REQUIRED_FIELD_MISSING,
-            location="PID-3",
-        )
-    best = min(ranked)[1]
-    return (complete[best], *(i for index, i in enumerate(complete) if index != best))
-
-
-def _rank(identifier: Identifier, channel: CompiledChannel) -> tuple[int, int] | None:
-    """How well an identifier serves as the patient's key, the best first; none: it is none."""
-    settings = channel.settings.identity
-    if identifier.type not in settings.types:
-        return None
-    if settings.authorities and identifier.authority not in settings.authorities:
-        return None
-    by_authority = settings.authorities.index(identifier.authority) if settings.authorities else 0
-    return (by_authority, settings.types.index(identifier.type))
-
-
-def _with_authority(identifier: Identifier, channel: CompiledChannel) -> Identifier:
-    if identifier.authority:
-        return identifier
-    return msgspec.structs.replace(identifier, authority=channel.settings.default_authority)
-
-
-def _chart_id(entry: Entry, identifier: Identifier, channel: CompiledChannel) -> str:
-    """Of a chart that this entry creates: charts stand in all indexes in the order of the entries that created them.
-
-    Nobody finds a patient by it; the identifiers lead to the chart.
-    """
-    own = channel.key("chart", identifier.authority, identifier.type, identifier.value)
-    return beginning_like(by_entry(entry.id), own)
-
-
-def _identities(identifiers: tuple[Identifier, ...]) -> frozenset[tuple[str, str, str]]:
-    return frozenset((i.authority, i.type, i.value) for i in identifiers)
-
-
-def _namesakes(key: Identifier, channel: CompiledChannel) -> tuple[Identifier, ...]:
-    """The same authority and number under the other types that may be a key."""
-    types = channel.settings.identity.types
-    return tuple(msgspec.structs.replace(key, type=type_) for type_ in types if type_ != key.type)
-
-
-def _check_namesakes(key: Identifier, charts: Charts, channel: CompiledChannel) -> None:
-    """Two patients must never share `AUTHORITY:ID`: destinations know them by it and would take them for one.
-
-    Raises MessageError for a new patient whose number is another one's under another type.
-    """
-    if charts.find(key) is None and any(charts.find(other) is not None for other in _namesakes(key, channel)):
-        raise MessageError(
-            "identifier-type",
-            "a patient has this number and authority under another identifier type; send the type (CX-5) alike, or "
-            "narrow the channel's identity.types",
-            hl7_code=UNKNOWN_KEY,
-            location="PID-3",
-        )
 
 
 def _received(entry: Entry) -> datetime:
@@ -382,7 +296,10 @@ def _event_seconds(entry: Entry, times: Mapping[str, str]) -> tuple[float, bool]
 def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: datetime) -> Outcome:
     entry = prepared.entry
     view = charts
-    merge = apply_merges(charts, prepared.merges)
+    merges, events = prepared.merges, prepared.events
+    if merges:
+        merges, events = merges_as_known(merges, events, charts, channel)
+    merge = apply_merges(charts, merges)
     changed = {chart.id: chart for chart in [*merge.others, *([merge.chart] if merge.chart else [])]}
     if changed:
         view = _overlay(charts, changed.values())
@@ -393,8 +310,8 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
     note = merge.note
     last = merge
     subjects: dict[str, str | None] = {}
-    for event in prepared.events:
-        _check_namesakes(event.identifiers[0], view, channel)
+    for event in events:
+        check_namesakes(event.identifiers[0], view, channel)
         last = apply_event(view, event, channel.dispositions)
         effects.extend(last.effects)
         deviations.extend(last.deviations)
@@ -404,7 +321,7 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
             continue
         changed[last.chart.id] = last.chart
         subjects[last.chart.id] = last.encounter
-        if len(prepared.events) > 1:
+        if len(events) > 1:
             view = _overlay(view, [last.chart])
     for chart_id, subject in subjects.items():
         before = _together(charts, chart_id, folded)

@@ -21,6 +21,7 @@ from engine.hl7v2 import batch as batches
 from engine.hl7v2.ack import owed
 from engine.hl7v2.header import Header
 from engine.pipeline.channel import CompiledChannel
+from engine.pipeline.identity import authorities_of
 from engine.pipeline.process import Prepared, decide, prepare
 from engine.runtime.acceptance import BATCH_TOO_LONG, Judgement, Rules, judge, plan_answers, summarize
 
@@ -65,6 +66,8 @@ class Trial:
         """What there is before the first message, and after each that has run."""
         self._number = _BEHIND_ALL
         self._waiting: list[tuple[Judgement, Prepared]] = []
+        self.authorities_unseen = list(channel.settings.identity.authority_order)
+        """Those of the channel's `identity` that no message so far has named."""
 
     def prepare(self, frames: Sequence[bytes], observed_since: datetime | None = None) -> None:
         """Take messages in, as intake does. observed_since: since when the channel's patients are known; none: now."""
@@ -96,6 +99,9 @@ class Trial:
         entry = self._entry(self._number, payload, judgement, deviations)
         self._number += 1
         self._waiting.append((judgement, prepare(entry, self._channel)))
+        if self.authorities_unseen:
+            named = authorities_of(payload, self._channel)
+            self.authorities_unseen = [name for name in self.authorities_unseen if name not in named]
 
     @property
     def identities(self) -> set[tuple[str, str, str]]:

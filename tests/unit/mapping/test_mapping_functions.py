@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from engine.domain.patient import Address, Identifier, Name, Provider
 from engine.hl7v2.message import Message, Repetition
 from engine.mapping import functions
-from engine.mapping.functions import ABSENT, Flaw, e164
+from engine.mapping.functions import ABSENT, Flaw, SentIdentifier, e164
 
 
 def repetition(text: str) -> Repetition:
@@ -141,7 +141,12 @@ def test_a_disposition_has_two_digits(text: str, code: str) -> None:
     ("text", "value"),
     [
         ("7^^^MRN^MR", Identifier(value="7", authority="MRN", type="MR")),
-        ("7^^^MRN&1.2.3&ISO^MR", Identifier(value="7", authority="MRN", type="MR")),
+        ("7^^^MRN^ mr ", Identifier(value="7", authority="MRN", type="MR")),
+        ("7^^^MRN&1.2.3&ISO^MR", SentIdentifier(value="7", authority="MRN", type="MR", universal="1.2.3")),
+        (
+            "7^^^&1.2.3&ISO^MR^^2015^20200101",
+            SentIdentifier(value="7", authority="1.2.3", type="MR", effective="2015", expires="20200101"),
+        ),
         ("7^^^&1.2.3&ISO^MR", Identifier(value="7", authority="1.2.3", type="MR")),
         (" 7 ", Identifier(value="7", authority="", type="")),
         ('7^^^""^""', Identifier(value="7", authority="", type="")),

@@ -407,7 +407,7 @@ def test_a40_over_several_identifiers_keeps_the_patient_s_key(heart: Heart) -> N
         ("2^^^MRN^MR", ("MRG|1^^^MRN^MR", "PID|2||3^^^MRN^MR||Roe", "MRG|1^^^MRN^MR"), "merge-contradiction"),
         ("2^^^MRN^MR", ("MRG|1^^^MRN^MR", "PID|2||1^^^MRN^MR||Roe", "MRG|2^^^MRN^MR"), "merge-contradiction"),
         ("2^^^MRN^MR~1^^^MRN^MR", ("MRG|1^^^MRN^MR~2^^^MRN^MR",), "merge-with-itself"),
-        ("2^^^MRN^MR", ("MRG|1^^^MRN^MR~3^^^MRN^MR",), "merge-pairing"),
+        ("2^^^MRN^MR", ("MRG|1^^^MRN^MR~3^^^OLD^MR",), "merge-pairing"),
         ("2^^^MRN^MR", ("MRG|1^^^MRN^MR", "PID|2||3^^^MRN^MR||Roe"), "merge-structure"),
     ],
     ids=["survivors-differ", "one-into-two", "circle", "swapped", "missing-partner", "missing-group"],

@@ -1,0 +1,286 @@
+"""Who a message speaks of: the channel's key among its identifiers, and how the numbers of a merge pair.
+
+Decisions 0003 and 0014 say why. Pure, as the heart is: the day on which the message came is given.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from engine.care.events import Event, Merge
+from engine.domain.chart import Charts
+from engine.domain.ids import beginning_like, by_entry
+from engine.domain.message import Entry
+from engine.domain.patient import Identifier
+from engine.errors import DATA_TYPE, REQUIRED_FIELD_MISSING, UNKNOWN_KEY, MappingError, MessageError
+from engine.hl7v2.message import Message
+from engine.mapping.apply import Mapped
+from engine.mapping.functions import SentIdentifier
+from engine.mapping.times import valid_on
+from engine.pipeline.channel import CompiledChannel
+
+AUTHORITY_ALIAS: Final = "authority-alias"
+AUTHORITY_CONTRADICTED: Final = "authority-contradicted"
+KEY_BY_POSITION: Final = "key-by-position"
+
+Identity = tuple[str, str, str]
+"""Authority, type, value."""
+
+
+def settled(sent: Identifier, channel: CompiledChannel, notes: list[str], location: str) -> Identifier:
+    """An identifier with the one name that the channel has for its authority.
+
+    An HD that names two authorities of the configuration names none: it is kept under both, and is nobody's key.
+    """
+    known = channel.settings.identity.names
+    authority = sent.authority
+    if sent.__class__ is not SentIdentifier:
+        name = known.get(authority, authority) if known else authority
+        if name and name == authority:
+            return sent
+        return msgspec.structs.replace(sent, authority=name or channel.settings.default_authority)
+    universal = sent.universal if isinstance(sent, SentIdentifier) else ""
+    name = known.get(authority, authority)
+    if universal and known:
+        first, second = known.get(authority), known.get(universal)
+        if first is not None and second is not None and first != second:
+            notes.append(f"{AUTHORITY_CONTRADICTED}:{location}")
+            name = f"{authority}&{universal}"
+        elif first is not None or second is not None:
+            name = first or second or authority
+            if first is None or second is None:
+                notes.append(f"{AUTHORITY_ALIAS}:{location}")
+    return Identifier(value=sent.value, authority=name or channel.settings.default_authority, type=sent.type)
+
+
+def visit_authority_of(visit: Identifier, channel: CompiledChannel, notes: list[str]) -> str | None:
+    """Who gave a visit number; none: the message does not say."""
+    return settled(visit, channel, notes, "PV1-19").authority if visit.authority else None
+
+
+def ordered(mapped: Mapped, channel: CompiledChannel, received: datetime, notes: list[str]) -> tuple[Identifier, ...]:
+    """The message's identifiers with the channel's key first. Raises MessageError when none may be the key.
+
+    received: when the message came. A number that was no longer or not yet valid on that day (CX-7, CX-8) is the key
+    only when no other one may be.
+    """
+    found: dict[Identifier, bool] = {}
+    for sent in mapped.identifiers:
+        identifier = settled(sent, channel, notes, "PID-3")
+        stale = isinstance(sent, SentIdentifier) and not valid_on(
+            sent.effective, sent.expires, received.astimezone(channel.zone).date()
+        )
+        found[identifier] = found.get(identifier, True) and stale
+    ranked = [
+        ((stale, *place), index)
+        for index, (identifier, stale) in enumerate(found.items())
+        if (place := rank(identifier, channel)) is not None
+    ]
+    if not ranked:
+        raise MessageError(
+            "identifier-missing",
+            "no identifier that may be the patient's key (see the channel's identity setting)",
+            hl7_code=REQUIRED_FIELD_MISSING,
+            location="PID-3",
+        )
+    first, best = min(ranked)
+    if len(ranked) > 1 and any(other == first and index != best for other, index in ranked):
+        notes.append(f"{KEY_BY_POSITION}:PID-3")
+    complete = tuple(found)
+    return complete if best == 0 else (complete[best], *complete[:best], *complete[best + 1 :])
+
+
+def authorities_of(payload: bytes, channel: CompiledChannel) -> set[str]:
+    """The authorities of all of a message's numbers; none when it can't be read."""
+    charset = channel.settings.charset
+    try:
+        message = Message.parse(payload, default=charset.default, fallback=charset.fallback)
+        mapped = [channel.mapping.apply(group) for group in message.groups("PID")]
+    except (MessageError, MappingError):
+        return set()
+    return {settled(one, channel, [], "PID-3").authority for group in mapped for one in group.identifiers}
+
+
+def rank(identifier: Identifier, channel: CompiledChannel) -> tuple[int, int] | None:
+    """How well an identifier serves as the patient's key, the best first; none: it is none."""
+    settings = channel.settings.identity
+    by_type = settings.type_order.get(identifier.type)
+    if by_type is None:
+        return None
+    if not settings.authorities:
+        return (0, by_type)
+    by_authority = settings.authority_order.get(identifier.authority)
+    return None if by_authority is None else (by_authority, by_type)
+
+
+def new_chart_id(entry: Entry, identifier: Identifier, channel: CompiledChannel) -> str:
+    """Of a chart that this entry creates: charts stand in all indexes in the order of the entries that created them.
+
+    Nobody finds a patient by it; the identifiers lead to the chart.
+    """
+    own = channel.key("chart", identifier.authority, identifier.type, identifier.value)
+    return beginning_like(by_entry(entry.id), own)
+
+
+def identities(identifiers: tuple[Identifier, ...]) -> frozenset[Identity]:
+    return frozenset((i.authority, i.type, i.value) for i in identifiers)
+
+
+def namesakes(key: Identifier, channel: CompiledChannel) -> tuple[Identifier, ...]:
+    """The same authority and number under the other types that may be a key."""
+    types = channel.settings.identity.types
+    return tuple(msgspec.structs.replace(key, type=type_) for type_ in types if type_ != key.type)
+
+
+def check_namesakes(key: Identifier, charts: Charts, channel: CompiledChannel) -> None:
+    """Two patients must never share `AUTHORITY:ID`: destinations know them by it and would take them for one.
+
+    Raises MessageError for a new patient whose number is another one's under another type.
+    """
+    if charts.find(key) is None and any(charts.find(other) is not None for other in namesakes(key, channel)):
+        raise _other_type("PID-3")
+
+
+def _other_type(location: str) -> MessageError:
+    return MessageError(
+        "identifier-type",
+        "a patient has this number and authority under another identifier type; send the type (CX-5) alike, or "
+        "narrow the channel's identity.types",
+        hl7_code=UNKNOWN_KEY,
+        location=location,
+    )
+
+
+# --- merges ----------------------------------------------------------------------------------------------------------
+
+
+def pair(
+    entry: Entry, key: Identifier, mapped: Mapped, channel: CompiledChannel, notes: list[str]
+) -> tuple[Identifier, list[Merge]]:
+    """The key of the patient who survives, and the pairs of PID-3 and MRG-1. What is ambiguous is never guessed.
+
+    key: that of the patient in PID. Whichever of the patient's identifiers a pair is about, this patient survives.
+    Where PID-3 leaves out the type of the key that MRG-1 names, it is that of MRG-1.
+    """
+    how = channel.settings.identity.merge_pairing
+    if how == "position" and mapped.gap is not None:
+        raise MessageError(
+            "merge-positions",
+            "an empty repetition stands before another one: which identifier replaces which would be a guess",
+            hl7_code=DATA_TYPE,
+            location=mapped.gap,
+        )
+    sent = tuple(settled(i, channel, notes, "PID-3") for i in mapped.identifiers)
+    found: list[tuple[Identifier, Identifier]] = []
+    for position, raw in enumerate(mapped.merged):
+        merged = settled(raw, channel, notes, "MRG-1")
+        if how == "fit":
+            partner = _fitting(sent, merged, position, channel, by_position=mapped.gap is None)
+            if partner is None:
+                continue  # a number that patients are not found by needs no partner
+        else:
+            partner = _strict(sent, merged, position, by_position=how == "position")
+        if merged.type == "" != partner.type:
+            merged = msgspec.structs.replace(merged, type=partner.type)
+        elif partner.type == "" != merged.type and how == "fit":
+            typed = msgspec.structs.replace(partner, type=merged.type)
+            key, partner = (typed if partner == key else key), typed
+        if rank(partner, channel) is None or partner == merged:
+            continue  # not an identity that patients are found by (an SSN, an account), or the same on both sides
+        found.append((partner, merged))
+    if not found:
+        raise MessageError(
+            "merge-empty",
+            "MRG-1 names no number that patients are found by and that differs from PID-3",
+            hl7_code=REQUIRED_FIELD_MISSING,
+            location="MRG-1",
+        )
+    merges = [
+        Merge(
+            survivor=key,
+            survivor_id=new_chart_id(entry, key, channel),
+            partner=partner,
+            merged=merged,
+            merged_id=new_chart_id(entry, merged, channel),
+        )
+        for partner, merged in found
+    ]
+    return key, merges
+
+
+def _fits(identifier: Identifier, merged: Identifier) -> bool:
+    """A type that is missing on one side is no contradiction."""
+    types = {identifier.type, merged.type} - {""}
+    return identifier.authority == merged.authority and len(types) < 2
+
+
+def _fitting(
+    sent: tuple[Identifier, ...], merged: Identifier, place: int, channel: CompiledChannel, *, by_position: bool
+) -> Identifier | None:
+    """The identifier of PID-3 that takes the place of one of MRG-1: that of the same position, else the only one.
+
+    None: `merged` is none that patients are found by, and has no partner. Raises MessageError when one that they are
+    found by has none, or several.
+    """
+    if by_position and place < len(sent) and _fits(sent[place], merged):
+        return sent[place]
+    fitting = list(dict.fromkeys(i for i in sent if _fits(i, merged)))
+    fitting = [i for i in fitting if i.type == merged.type] or fitting
+    if len(fitting) == 1:
+        return fitting[0]
+    if rank(merged, channel) is None:
+        return None
+    if fitting:
+        raise _unpaired(
+            "more than one identifier of PID-3 could take the place of this one: which one is a guess", place
+        )
+    raise _unpaired("no identifier of PID-3 has the authority and type of this one", place)
+
+
+def _strict(sent: tuple[Identifier, ...], merged: Identifier, place: int, *, by_position: bool) -> Identifier:
+    """The same by position or by type alone, each without exception."""
+    candidates = sent[place : place + 1] if by_position else sent
+    fitting = [i for i in candidates if i.authority == merged.authority and merged.type in {"", i.type}]
+    if len(fitting) != 1:
+        raise _unpaired("an identifier of MRG-1 has no partner of the same authority and type in PID-3", place)
+    return fitting[0]
+
+
+def _unpaired(text: str, place: int) -> MessageError:
+    return MessageError("merge-pairing", text, hl7_code=DATA_TYPE, location=f"MRG-1[{place + 1}]")
+
+
+def as_known(identifier: Identifier, charts: Charts, channel: CompiledChannel, location: str) -> Identifier:
+    """An identifier of a merge as a chart has it: one of both may lack the type.
+
+    Raises MessageError when the number is known under another type only: the merge would change nothing.
+    """
+    if charts.find(identifier) is not None:
+        return identifier
+    known = [other for other in namesakes(identifier, channel) if charts.find(other) is not None]
+    if not known:
+        return identifier
+    if len(known) == 1 and "" in {identifier.type, known[0].type}:
+        return known[0]
+    raise _other_type(location)
+
+
+def merges_as_known(
+    merges: tuple[Merge, ...], events: tuple[Event, ...], charts: Charts, channel: CompiledChannel
+) -> tuple[tuple[Merge, ...], tuple[Event, ...]]:
+    """The pairs of a merge, and what is said of its survivors, with the identifiers that charts are known by."""
+
+    def settle(one: Merge) -> Merge:
+        partner = as_known(one.partner, charts, channel, "PID-3") if one.partner is not None else None
+        survivor = as_known(one.survivor, charts, channel, "PID-3")
+        merged = as_known(one.merged, charts, channel, "MRG-1")
+        return msgspec.structs.replace(one, survivor=survivor, partner=partner, merged=merged)
+
+    def settle_event(event: Event) -> Event:
+        key, *others = event.identifiers
+        return msgspec.structs.replace(event, identifiers=(as_known(key, charts, channel, "PID-3"), *others))
+
+    return tuple(map(settle, merges)), tuple(map(settle_event, events))
