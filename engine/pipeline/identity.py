@@ -61,14 +61,16 @@ def visit_authority_of(visit: Identifier, channel: CompiledChannel, notes: list[
     return settled(visit, channel, notes, "PV1-19").authority if visit.authority else None
 
 
-def ordered(mapped: Mapped, channel: CompiledChannel, received: datetime, notes: list[str]) -> tuple[Identifier, ...]:
-    """The message's identifiers with the channel's key first. Raises MessageError when none may be the key.
+def ordered(
+    sent_as: tuple[Identifier, ...], channel: CompiledChannel, received: datetime, notes: list[str]
+) -> tuple[Identifier, ...]:
+    """A message's identifiers, as they were sent, with the channel's key first. Raises MessageError when none may be the key.
 
     received: when the message came. A number that was no longer or not yet valid on that day (CX-7, CX-8) is the key
     only when no other one may be.
     """
     found: dict[Identifier, bool] = {}
-    for sent in mapped.identifiers:
+    for sent in sent_as:
         identifier = settled(sent, channel, notes, "PID-3")
         stale = isinstance(sent, SentIdentifier) and not valid_on(
             sent.effective, sent.expires, received.astimezone(channel.zone).date()
@@ -98,10 +100,10 @@ def authorities_of(payload: bytes, channel: CompiledChannel) -> set[str]:
     charset = channel.settings.charset
     try:
         message = Message.parse(payload, default=charset.default, fallback=charset.fallback)
-        mapped = [channel.mapping.apply(group) for group in message.groups("PID")]
+        sent = [one for group in message.groups("PID") for one in channel.mapping.identifiers(group)]
     except (MessageError, MappingError):
         return set()
-    return {settled(one, channel, [], "PID-3").authority for group in mapped for one in group.identifiers}
+    return {settled(one, channel, [], "PID-3").authority for one in sent}
 
 
 def rank(identifier: Identifier, channel: CompiledChannel) -> tuple[int, int] | None:

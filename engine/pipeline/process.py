@@ -126,10 +126,10 @@ def _belonging(prepared: Prepared, channel: CompiledChannel) -> Prepared:
     charset = channel.settings.charset
     try:
         message = Message.parse(prepared.entry.payload, default=charset.default, fallback=charset.fallback)
-        key = _ordered(channel.mapping.identifiers(message), channel)[0]
+        key = ordered(channel.mapping.identifiers(message), channel, _received(prepared.entry), [])[0]
     except (MessageError, MappingError):
         return prepared
-    return msgspec.structs.replace(prepared, key=key, identities=_identities((key,)))
+    return msgspec.structs.replace(prepared, key=key, identities=identities((key,)))
 
 
 def _read(entry: Entry, channel: CompiledChannel) -> Prepared:
@@ -220,7 +220,7 @@ def _merge_structure(location: str, text: str) -> MessageError:
 
 
 def _event(entry: Entry, channel: CompiledChannel, meaning: Meaning, mapped: Mapped, notes: list[str]) -> Event:
-    identifiers = ordered(mapped, channel, _received(entry), notes)
+    identifiers = ordered(mapped.identifiers, channel, _received(entry), notes)
     key = identifiers[0]
     times = _times(entry, channel, mapped)
     at, future = _event_seconds(entry, times)
