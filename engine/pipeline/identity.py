@@ -64,7 +64,7 @@ def visit_authority_of(visit: Identifier, channel: CompiledChannel, notes: list[
 def ordered(
     sent_as: tuple[Identifier, ...], channel: CompiledChannel, received: datetime, notes: list[str]
 ) -> tuple[Identifier, ...]:
-    """A message's identifiers, as they were sent, with the channel's key first. Raises MessageError when none may be the key.
+    """A message's identifiers with the channel's key first. Raises MessageError when none may be the key.
 
     received: when the message came. A number that was no longer or not yet valid on that day (CX-7, CX-8) is the key
     only when no other one may be.

@@ -22,6 +22,7 @@ from engine.domain.encounter import Encounter
 from engine.domain.hold import HOLD_TEXTS, Hold
 from engine.domain.message import AckCode, Entry, EntryState
 from engine.domain.outcome import Effect, Outcome
+from engine.domain.patient import Identifier
 from engine.domain.record import Phi
 from engine.errors import (
     INTERNAL_ERROR,
