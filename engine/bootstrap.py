@@ -21,7 +21,7 @@ from engine.errors import HandoffError, SettingsError, StoreError
 from engine.pipeline.channel import CompiledConfiguration, Key, compile_configuration
 from engine.runtime import hints
 from engine.runtime.worker import Assembly, Depths, WorkerContext
-from engine.settings import Configuration, MllpDestination, Snapshot, TlsClient, TlsServer, load
+from engine.settings import Configuration, FileDestination, MllpDestination, Snapshot, TlsClient, TlsServer, load
 from engine.store.keys import KeyRing
 from engine.yamlfile import Document, Problem
 
@@ -75,6 +75,7 @@ def check_configuration(path: Path) -> Configuration:
         lambda: store_location(configuration),
         lambda: check_listen_tls(configuration),
         lambda: check_destination_tls(configuration),
+        lambda: check_destination_folders(configuration),
     )
     for check in checks:
         try:
@@ -128,6 +129,25 @@ def check_destination_tls(configuration: Configuration) -> None:
             problems += _tls_problems(document, path, tls, snapshot.base, partial(tls_context, tls))
     if problems:
         raise SettingsError(tuple(problems))
+
+
+def check_destination_folders(configuration: Configuration) -> None:
+    """Raises SettingsError when what lies in a file destination's folder is not its own.
+
+    No reason not to start: its deliveries wait until that is taken away, and everything else goes on.
+    """
+    from engine.connectors.file import folder_problem
+
+    snapshot = configuration.snapshot
+    document = snapshot.document(snapshot.site_file)
+    problems = tuple(
+        document.problem(("destinations", name, "path"), problem)
+        for name, destination in configuration.site.destinations.items()
+        if isinstance(destination, FileDestination)
+        and (problem := folder_problem(name, configuration.path(destination.path))) is not None
+    )
+    if problems:
+        raise SettingsError(problems)
 
 
 def _tls_problems(

@@ -176,6 +176,12 @@ _TAKES: Final[Mapping[str, frozenset[str]]] = {
 }
 """What each type of destination can be given."""
 
+
+def takes(type_: str) -> frozenset[str]:
+    """What a type of destination can be given, as `deliver.what` names it."""
+    return _TAKES[type_]
+
+
 Destination = Annotated[FileDestination | MllpDestination | SalesforceDestination, Field(discriminator="type")]
 
 

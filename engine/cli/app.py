@@ -26,6 +26,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "ledger": "engine.cli.ledger:ledger",
     "dead": "engine.cli.dead:dead",
     "held": "engine.cli.held:held",
+    "destinations": "engine.cli.destinations:destinations",
+    "resend": "engine.cli.resend:resend",
     "replay": "engine.cli.replay:replay",
     "patients": "engine.cli.patients:patients",
     "tasks": "engine.cli.tasks:tasks",

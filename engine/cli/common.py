@@ -234,6 +234,27 @@ class Said(click.ParamType[str]):
         return text
 
 
+_UNITS: Final = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+
+
+class Span(click.ParamType[timedelta]):
+    """A length of time: `30m`, `2h`, `1d`."""
+
+    name = "span"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        span = _AGO.fullmatch(str(value).strip())
+        try:
+            found = timedelta(**{_UNITS[span[2]]: int(span[1])}) if span is not None else timedelta()
+        except OverflowError:
+            found = timedelta()
+        if not timedelta() < found <= timedelta(days=366):
+            self.fail("must be a length of time like 30m, 2h or 1d, of a year at most", param, ctx)
+        return found
+
+
 class When(click.ParamType[datetime]):
     """A time: ISO 8601 (this machine's zone, without an offset), or a while ago (`7d`, `2h`, `30m`)."""
 
@@ -245,9 +266,8 @@ class When(click.ParamType[datetime]):
         text = str(value).strip()
         ago = _AGO.fullmatch(text)
         if ago is not None:
-            unit = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}[ago[2]]
             try:
-                return datetime.now(UTC) - timedelta(**{unit: int(ago[1])})
+                return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
             except OverflowError:
                 self.fail("is too long ago", param, ctx)
         try:

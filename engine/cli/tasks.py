@@ -142,8 +142,9 @@ def _change(site: OpenSite, task_id: str, change: Callable[[Task], Task], action
     channel = site.compiled().channels.get(name)
 
     def deliveries(before: Chart, after: Chart) -> list[Delivery]:
-        live = channel is not None and channel.settings.mode == "live"
-        return chart_deliveries(before, after, channel) if live and channel is not None else []
+        # One that is paused has delivered, and will again; one in shadow delivers nothing.
+        heard = channel is not None and channel.settings.mode != "shadow"
+        return chart_deliveries(before, after, channel) if heard and channel is not None else []
 
     def work(conn: Connection) -> Chart:
         changed = store.tasks.change(conn, task_id, change, now=site.now, deliveries=deliveries, channel=name)

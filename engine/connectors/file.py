@@ -1,9 +1,14 @@
 """Deliveries as lines of JSON (NDJSON) in a folder: the embedded default destination.
 
 A line is `{"idempotency_key", "operation", "destination", "delivered_at", ...payload}`. A batch is one write and one
-fsync. Files are `<destination>-<number>.ndjson`, the highest number is the current one; a reader may take away all but
-that one. (Should the current one be taken away all the same, the next number is begun: a name never comes twice while
-the engine runs.)
+fsync. Files are `<destination>-<number>.ndjson`; the one with the highest number is being written, all others are
+finished: a reader takes those, and moves them away. (Should the current one be taken away all the same, the next number
+is begun: a name never comes twice while the engine runs.)
+
+Who may move files away may also put something in their place. So nothing in the folder is followed, truncated or
+written unless it is ours: opened within the folder and never through a link, a regular file of one name that belongs to
+the daemon's user, and empty or beginning as one of our lines does. Anything else is left as it is, and the destination
+is down with `file-foreign`.
 
 Exactly one line for each idempotency key, also with `kill -9` between the write and the record of it in the store: the
 courier hands over the next batch only when the last one is recorded, and hands over in order of due time, so what was
@@ -19,6 +24,7 @@ import errno
 import fcntl
 import os
 import re
+import stat
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +42,10 @@ from engine.errors import DeliveryError, DeliveryFailure
 _WINDOW_LINES: Final = 4096
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _BLOCK_BYTES: Final = 1 << 16
+_BEGINNING: Final = b'{"idempotency_key":"'
+"""Of each of our lines."""
+_OPEN_FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""Not through a link, and without waiting for whoever is at the other end of a pipe."""
 
 T = TypeVar("T")
 
@@ -47,6 +57,14 @@ class _Key(Record, frozen=True, kw_only=True):
 
 
 _read_key = msgspec.json.Decoder(_Key).decode
+
+
+class ForeignFileError(OSError):
+    """What has a name of ours in the folder is not ours, or the folder lets everybody put something there."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(errno.EPERM, text)
+        self.text = text
 
 
 class FileConnector:
@@ -63,6 +81,7 @@ class FileConnector:
         self._file_name = re.compile(re.escape(name) + r"-([0-9]{8})\.ndjson")
         self._thread: ThreadPoolExecutor | None = None
         self._fd: int | None = None
+        self._folder_fd: int | None = None
         self._number = 0
         self._cut = (0, 0)
         """Number and sound size of a file whose last write has failed and is still to be taken away."""
@@ -97,6 +116,9 @@ class FileConnector:
             self._shut()
             if not self._folder.is_dir():
                 self._folder.mkdir(mode=0o700, parents=True)
+            self._folder_fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            if os.fstat(self._folder_fd).st_mode & stat.S_IWOTH:
+                raise ForeignFileError("everybody may write in the folder: chmod o-w")
             fd = self._open_newest()
             self._read_back(fd)
         except OSError as error:
@@ -161,24 +183,28 @@ class FileConnector:
             self._fd, self._number = self._open_number(number), number
             if max(self._numbers(), default=number) == number:
                 return self._fd
-            self._shut()  # another process went on to the next file between the look and the lock
+            os.close(self._fd)  # another process went on to the next file between the look and the lock
+            self._fd = None
 
     def _rotate(self) -> int:
         fd = self._open_number(self._number + 1)
-        self._shut()
-        self._fd = fd
+        old, self._fd = self._fd, fd
+        if old is not None:
+            os.close(old)
         self._number += 1
         return fd
 
     def _open_number(self, number: int) -> int:
-        fd = os.open(self._path(number), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        if self._folder_fd is None:
+            raise OSError(errno.EBADF, "the folder is not open")
+        fd = os.open(
+            self._name(number), os.O_RDWR | os.O_CREAT | os.O_APPEND | _OPEN_FLAGS, 0o600, dir_fd=self._folder_fd
+        )
         try:
+            _check_ours(fd)
+            os.fchmod(fd, 0o600)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            folder = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)  # the new file's name is as durable as its lines
-            finally:
-                os.close(folder)
+            os.fsync(self._folder_fd)  # the new file's name is as durable as its lines
         except OSError:
             os.close(fd)
             raise
@@ -213,10 +239,11 @@ class FileConnector:
     def _older_keys(self, number: int, limit: int) -> list[str]:
         keys: list[str] = []
         try:
-            fd = os.open(self._path(number), os.O_RDONLY)
+            fd = os.open(self._name(number), os.O_RDONLY | _OPEN_FLAGS, dir_fd=self._folder_fd)
         except FileNotFoundError:  # taken away just now
             return keys
         try:
+            _check_ours(fd)
             for _, line in _lines_backwards(fd, os.fstat(fd).st_size):
                 key = _key(line)
                 if key is not None:
@@ -231,31 +258,81 @@ class FileConnector:
         found = (self._file_name.fullmatch(path.name) for path in self._folder.iterdir())
         return [int(match[1]) for match in found if match]
 
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{self.name}-{number:08d}.ndjson"
+    def _name(self, number: int) -> str:
+        return f"{self.name}-{number:08d}.ndjson"
 
     def _still_there(self, fd: int) -> bool:
         """Whether the open file is still the one of that name: a reader may have moved it away."""
         try:
-            named = self._path(self._number).stat()
+            named = os.stat(self._name(self._number), dir_fd=self._folder_fd, follow_symlinks=False)
+            folder = self._folder.stat()
         except FileNotFoundError:
             return False
-        return os.path.samestat(named, os.fstat(fd))
+        own = self._folder_fd is not None and os.path.samestat(folder, os.fstat(self._folder_fd))
+        return own and named.st_nlink == 1 and os.path.samestat(named, os.fstat(fd))
 
     def _shut(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        for fd in (self._fd, self._folder_fd):
+            if fd is not None:
+                os.close(fd)
+        self._fd = self._folder_fd = None
 
     def _failure(self, error: str, cause: OSError | None) -> DeliveryError:
         number = cause.errno if cause is not None else None
-        if number in _NO_SPACE:
+        if isinstance(cause, ForeignFileError):
+            error, text = "file-foreign", cause.text
+        elif number == errno.ELOOP:
+            error, text = "file-foreign", _LINK
+        elif number in _NO_SPACE:
             error, text = "disk-full", "there is no space left for the files"
         elif number == errno.EWOULDBLOCK:
             error, text = "file-in-use", "another process writes to the files of this destination"
         else:
             text = os.strerror(number) if number else "the file is not open"
         return DeliveryError(self.name, error, text, kind=DeliveryFailure.TRANSIENT)
+
+
+_LINK: Final = "a link stands where a file of ours should: take it away"
+
+
+def _check_ours(fd: int) -> None:
+    """Raises ForeignFileError."""
+    found = os.fstat(fd)
+    problem = _problem(found)
+    if problem is None and found.st_size:
+        begins = os.pread(fd, len(_BEGINNING), 0)
+        # A machine that lost power may have left blocks of zeros, and half of a first line.
+        if not _BEGINNING.startswith(begins) and begins.strip(b"\0"):
+            problem = "a file with a name of ours does not begin as one of ours: take it away"
+    if problem is not None:
+        raise ForeignFileError(problem)
+
+
+def _problem(found: os.stat_result) -> str | None:
+    if stat.S_ISLNK(found.st_mode):
+        return _LINK
+    if not stat.S_ISREG(found.st_mode):
+        return "something that is no regular file has a name of ours: take it away"
+    if found.st_uid != os.geteuid():
+        return "a file with a name of ours belongs to another user: take it away"
+    if found.st_nlink != 1:
+        return "a file with a name of ours has a second name (a hard link): take one away"
+    return None
+
+
+def folder_problem(name: str, folder: Path) -> str | None:
+    """What can be seen to be wrong with a destination's folder, without touching it; none: nothing."""
+    try:
+        if not folder.is_dir():
+            return "is no folder" if folder.exists() or folder.is_symlink() else None
+        for entry in os.scandir(folder):
+            if re.fullmatch(re.escape(name) + r"-([0-9]{8})\.ndjson", entry.name):
+                problem = _problem(entry.stat(follow_symlinks=False))
+                if problem is not None:
+                    return f"{entry.name}: {problem}"
+    except OSError as error:
+        return f"can't be read: {error.strerror}"
+    return None
 
 
 class _RecentKeys:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from engine.domain.record import Phi, Record
 
@@ -26,6 +27,21 @@ class Operation(StrEnum):
     """payload: {"survivor": key, "merged": key}."""
     FORWARD = "forward"
     """The message itself, byte for byte; payload: {"hl7": base64}."""
+
+    @property
+    def what(self) -> str:
+        """As a channel's `deliver.what` names it."""
+        return _WHAT[self]
+
+
+_WHAT: Final = {
+    Operation.UPSERT_PATIENT: "patient",
+    Operation.MERGE_PATIENT: "patient",
+    Operation.UPSERT_ENCOUNTER: "encounter",
+    Operation.UPSERT_SCORE: "score",
+    Operation.UPSERT_TASK: "task",
+    Operation.FORWARD: "message",
+}
 
 
 class Delivery(Phi, frozen=True, kw_only=True):

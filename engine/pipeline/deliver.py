@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -87,6 +87,32 @@ def chart_deliveries(
     for task in _changed(before.tasks if before else (), chart.tasks, _task_key):
         add("task", Operation.UPSERT_TASK, task.id, {"task": task_shape(task, key)})
     return deliveries
+
+
+def state_deliveries(
+    chart: Chart, channels: Sequence[CompiledChannel], destination: str, *, merged: Sequence[Chart] = ()
+) -> list[Delivery]:
+    """All that a chart says today, for one destination, in the order in which it must hear it.
+
+    channels: those that the patient was heard of on, the latest first; of what several deliver, the first one's is
+    taken. merged: charts that ended in this one and that the destination knows. The idempotency keys are those of a
+    change of the chart; who sends it again gives them others.
+    """
+    found: dict[tuple[Operation, tuple[str | None, ...]], Delivery] = {}
+    for channel in channels:
+        for item in chart_deliveries(None, chart, channel, merged=merged):
+            if item.destination == destination:
+                found.setdefault((item.operation, subject(item.operation, item.payload)), item)
+    return sorted(found.values(), key=lambda item: _ORDER.index(item.operation))
+
+
+_ORDER: Final = (
+    Operation.UPSERT_PATIENT,
+    Operation.MERGE_PATIENT,
+    Operation.UPSERT_ENCOUNTER,
+    Operation.UPSERT_SCORE,
+    Operation.UPSERT_TASK,
+)
 
 
 def forward_deliveries(entry: Entry, ordering_key: str, channel: CompiledChannel) -> list[Delivery]:

@@ -18,6 +18,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, bindparam, func, literal_column, select, text, update
 
 from engine.domain.delivery import Delivery, DeliveryState, Operation, QueuedDelivery, Stage
+from engine.domain.ids import ALIKE_DIGITS
 from engine.domain.record import Phi, Record
 from engine.errors import KeyMissingError, StoreError, TamperedError
 from engine.store.keys import KeyRing
@@ -92,6 +93,15 @@ _IN_LINE: Final = Listed(
     ("destination", "count"),
 )
 _BY_IDS: Final = Listed(delivery.c.id, _JOINED.where)
+_TOLD: Final = Prepared(
+    _JOINED.where(
+        delivery.c.idempotency_key >= bindparam("first"),
+        delivery.c.idempotency_key < bindparam("behind"),
+        delivery.c.destination == bindparam("wanted"),
+        delivery.c.operation != literal_column(f"'{Operation.FORWARD.value}'"),
+    ).order_by(delivery.c.id),
+    ("first", "behind", "wanted"),
+)
 _OPEN: Final = Listed(
     delivery.c.id,
     lambda listed: (
@@ -397,6 +407,18 @@ class Outbox:
         """What an entry has caused to be sent."""
         rows = conn.execute(_JOINED.where(delivery.c.entry_id == entry_id).order_by(delivery.c.id))
         return [self._queued(row) for row in rows]
+
+    def told(
+        self, conn: Connection, destination: str, chart_id: str, ordering_keys: Collection[str]
+    ) -> list[QueuedDelivery]:
+        """What a destination was, or will be, told of a chart, the oldest first; messages are no part of it.
+
+        Found by the beginning that the idempotency keys of a chart's deliveries have in common. ordering_keys: in whose
+        lines it may stand: the chart's own, or that of the one it was merged into.
+        """
+        first = chart_id[:ALIKE_DIGITS]
+        rows = _TOLD.rows(conn, first, f"{first}g", destination)  # `g` comes behind every hexadecimal digit
+        return [self._queued(row) for row in rows if row.ordering_key in ordering_keys]
 
     def unfinished(self, conn: Connection) -> Mapping[str, Mapping[DeliveryState, int]]:
         """How many are pending and held at each destination. Cheap: finished ones are not looked at."""

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, bindparam, literal_column, select
 
 from engine.domain.chart import Chart
 from engine.domain.delivery import DeliveryState, Operation, QueuedDelivery
+from engine.domain.ids import beginning_like
 from engine.errors import StoreError
 from engine.pipeline.deliver import Gone, as_of_now, subject
 from engine.store.charts import ChartStore, family
@@ -93,7 +94,8 @@ def requeue(
     if payload is None:
         outbox.put_back(conn, delivery_id, now, ordering_key=line)
         return Requeued.AS_IT_WAS
-    key = keys.lookup("renewed", queued.delivery.idempotency_key, payload).hex()
+    # It begins as all keys of the chart do: by that `Outbox.told` finds what its destination was told of it.
+    key = beginning_like(chart.id, keys.lookup("renewed", queued.delivery.idempotency_key, payload).hex())
     outbox.put_back(conn, delivery_id, now, ordering_key=line, renewed=Renewed(payload=payload, idempotency_key=key))
     return Requeued.RENEWED
 

@@ -298,10 +298,10 @@ async def test_a_folder_that_cannot_be_written_is_a_fault_of_the_destination_unt
     target = connector(tmp_path)
     real = os.open
 
-    def read_only(path: Any, flags: int, *more: Any) -> int:
+    def read_only(path: Any, flags: int, *more: Any, **named: Any) -> int:
         if flags & os.O_CREAT:
             raise OSError(errno.EROFS, "Read-only file system")
-        return real(path, flags, *more)
+        return real(path, flags, *more, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(file_module.os, "open", read_only)

@@ -66,3 +66,38 @@ def test_problems_of_a_shared_field_map_are_told_once(tmp_path: Path):
         build_connectors(configuration(tmp_path, site, MAP.replace("patient.key", "patient.id")), clock=SystemClock())
     (problem,) = caught.value.problems
     assert (problem.file, problem.line) == ("mappings/destinations/salesforce.yaml", 4)
+
+
+@pytest.mark.parametrize(
+    ("path", "who"),
+    [
+        ("var", "the store"),
+        (".", "config.yaml"),
+        ("var/../var/.", "the store"),
+        ("channels", "the channels"),
+        ("mappings/destinations", "the channels or mappings"),
+        ("keys", "the keys"),
+        ("link", "the store"),
+    ],
+)
+def test_a_destination_does_not_write_among_the_engine_s_own_files(tmp_path: Path, path: str, who: str):
+    (tmp_path / "var").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "var")
+    site = f"store: {{keys: keys/keys.json}}\ndestinations:\n  files: {{type: file, path: {path}}}\n"
+    with pytest.raises(SettingsError) as caught:
+        build_connectors(configuration(tmp_path, site), clock=SystemClock())
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.key) == (3, "destinations.files.path")
+    assert who in problem.message
+
+
+@pytest.mark.parametrize("second", ["var/outbox", "var/./outbox/", "other/link"])
+def test_two_destinations_do_not_share_a_folder(tmp_path: Path, second: str):
+    (tmp_path / "var/outbox").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/link").symlink_to(tmp_path / "var/outbox")
+    site = f"destinations:\n  a: {{type: file, path: var/outbox}}\n  b: {{type: file, path: {second}}}\n"
+    with pytest.raises(SettingsError) as caught:
+        build_connectors(configuration(tmp_path, site), clock=SystemClock())
+    (problem,) = caught.value.problems
+    assert (problem.line, "destination a" in problem.message) == (3, True)

@@ -1,0 +1,261 @@
+"""`handoff destinations`: how each stands, and what a person can do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from engine.cli.common import Cli, Said, Span, clock_time, config_option, json_option, table
+from engine.cli.site import NotFoundError, OpenSite, actor, open_site
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from engine.store.destinations import Standing
+
+_NAME = click.argument("name", metavar="NAME")
+
+
+@click.group("destinations")
+@config_option
+def destinations() -> None:
+    """Where deliveries go: what is up, down or paused, and what waits."""
+
+
+@destinations.command("list")
+@json_option
+@config_option
+@click.pass_obj
+def list_(cli: Cli) -> None:
+    """List the destinations, those too that are no longer configured and for which something waits (orphans).
+
+    The state is `up`, `down` or `paused`. A destination that is up and has an error answers, and refuses what it is
+    sent without a reason.
+    """
+    with open_site(cli) as site:
+        found = standings(site)
+    rows = [
+        (
+            one.name,
+            one.type or "-",
+            "ORPHAN" if one.orphan else one.state,
+            clock_time(one.since),
+            one.error,
+            one.pending,
+            one.held,
+            one.dead,
+            clock_time(one.next_attempt_at),
+        )
+        for one in found
+    ]
+    headers = ("name", "type", "state", "since", "error", "pending", "held", "dead", "next try")
+    lines = [table(headers, rows) or "No destinations.", *filter(None, map(offer, found))]
+    cli.print([shape(one) for one in found], "\n".join(lines))
+
+
+@destinations.command("show")
+@_NAME
+@json_option
+@config_option
+@click.pass_obj
+def show(cli: Cli, name: str) -> None:
+    """Show one destination: since when and why it is down, what waits, and what to do."""
+    with open_site(cli) as site:
+        _print(cli, standing(site, name))
+
+
+@destinations.command("pause")
+@_NAME
+@click.option("--for", "span", type=Span(), metavar="SPAN", help="Resume by itself after so long: 30m, 2h, 1d.")
+@click.option("--reason", type=Said(), metavar="TEXT", help="Why; written to the audit.")
+@json_option
+@config_option
+@click.pass_obj
+def pause(cli: Cli, name: str, span: timedelta | None, reason: str | None) -> None:
+    """Send nothing there until you resume it. What is for it waits and is counted; nothing is lost.
+
+    A batch that is under way is finished. The daemon takes notice within seconds.
+    """
+
+    def work(site: OpenSite, conn: Connection) -> None:
+        until = None if span is None else site.now + span
+        site.store.destinations.pause(conn, name, site.now, until=until, by=actor())
+
+    _act(cli, name, "destination-paused", reason, work)
+
+
+@destinations.command("resume")
+@_NAME
+@click.option("--reason", type=Said(), metavar="TEXT", help="Why; written to the audit.")
+@json_option
+@config_option
+@click.pass_obj
+def resume(cli: Cli, name: str, reason: str | None) -> None:
+    """End a pause: what waits goes out, in order for each patient."""
+    _act(cli, name, "destination-resumed", reason, lambda site, conn: site.store.destinations.resume(conn, name))
+
+
+@destinations.command("retry")
+@_NAME
+@json_option
+@config_option
+@click.pass_obj
+def retry(cli: Cli, name: str) -> None:
+    """Have what waits tried at once, and end the rest that a destination was given after it had failed."""
+
+    def work(site: OpenSite, conn: Connection) -> None:
+        site.store.destinations.retry(conn, name, site.now)
+
+    _act(cli, name, "destination-retried", None, work)
+
+
+@destinations.command("discard")
+@_NAME
+@click.option("--reason", required=True, type=Said(), metavar="TEXT", help="Why; written to the audit.")
+@json_option
+@config_option
+@click.pass_obj
+def discard(cli: Cli, name: str, reason: str) -> None:
+    """Give up what waits for a destination that is no longer configured."""
+    from engine.store.destinations import discard_rest
+
+    with open_site(cli) as site:
+        _check_orphan(site, name)
+
+        def work(conn: Connection) -> int:
+            return discard_rest(conn, site.store.outbox, name, site.now)
+
+        done = _in_pieces(site, "destination-discarded", [f"destination:{name}"], reason, work)
+    cli.print({"name": name, "discarded": done}, f"{done} deliveries to {name} are given up.")
+
+
+@destinations.command("move")
+@_NAME
+@click.option("--to", "other", required=True, metavar="OTHER", help="The destination that gets it.")
+@click.option("--reason", type=Said(), metavar="TEXT", help="Why; written to the audit.")
+@json_option
+@config_option
+@click.pass_obj
+def move(cli: Cli, name: str, other: str, reason: str | None) -> None:
+    """Give what waits for a destination that is no longer configured to another one. Order per patient is kept."""
+    from engine.settings import takes
+    from engine.store.destinations import move_rest, operations
+
+    with open_site(cli) as site:
+        _check_orphan(site, name)
+        target = site.configuration.site.destinations.get(other)
+        if target is None:
+            raise NotFoundError(_unknown(site, other))
+        with site.store.reader() as conn:
+            waiting = {operation.what for operation in operations(conn, name)}
+        if not waiting <= takes(target.type):
+            known = ", ".join(sorted(takes(target.type)))
+            raise NotFoundError(f"what waits for {name} is {', '.join(sorted(waiting))}; {other} takes {known}")
+
+        def work(conn: Connection) -> int:
+            return move_rest(conn, name, other, site.now)
+
+        subjects = [f"destination:{name}", f"destination:{other}"]
+        done = _in_pieces(site, "destination-moved", subjects, reason, work)
+    cli.print({"name": name, "to": other, "moved": done}, f"{done} deliveries to {name} go to {other} now.")
+
+
+# --- shared with `handoff status` and `handoff held` -----------------------------------------------------------------
+
+
+def standings(site: OpenSite) -> list[Standing]:
+    """The contract's rows of all destinations."""
+    configured = {name: one.type for name, one in site.configuration.site.destinations.items()}
+    with site.store.reader() as conn:
+        return site.store.destinations.standings(conn, configured, site.now)
+
+
+def standing(site: OpenSite, name: str) -> Standing:
+    """Raises NotFoundError."""
+    found = next((one for one in standings(site) if one.name == name), None)
+    if found is None:
+        raise NotFoundError(_unknown(site, name))
+    return found
+
+
+def shape(one: Standing) -> dict[str, Any]:
+    from engine.connectors.remedies import remedy
+    from engine.domain.shapes import plain
+
+    return plain(one) | {"remedy": remedy(one.error)}  # type: ignore[no-any-return]  # a dict
+
+
+def offer(one: Standing) -> str | None:
+    """What is said of a destination that was never told of patients."""
+    if not one.untold:
+        return None
+    command = f"handoff resend --destination {one.name} --dry-run"
+    return f"destination {one.name} was never told of {one.untold} patients: {command}"
+
+
+def _print(cli: Cli, one: Standing) -> None:
+    from engine.connectors.remedies import remedy
+
+    said = "an orphan" if one.orphan else one.state
+    since = f" since {clock_time(one.since)}" if one.since else ""
+    lines = [f"{one.name} ({one.type or 'not configured'}): {said}{since}"]
+    if one.state == "paused":
+        ends = f"until {clock_time(one.paused_until)}" if one.paused_until else "until `handoff destinations resume`"
+        lines.append(f"  paused    {ends}, by {one.paused_by}")
+    if one.error is not None:
+        times = f" ({one.failures} times in a row)" if one.failures > 1 else ""
+        lines.append(f"  error     {one.error}: {one.detail}{times}")
+    if (text := remedy(one.error)) is not None:
+        lines.append(f"  remedy    {text}")
+    oldest = f", the oldest since {clock_time(one.oldest_at)}" if one.oldest_at else ""
+    lines.append(f"  waiting   {one.pending} pending{oldest}, {one.held} held, {one.dead} dead")
+    if one.next_attempt_at is not None:
+        lines.append(f"  next try  {clock_time(one.next_attempt_at)}")
+    if (text := offer(one)) is not None:
+        lines.append(f"  {text}")
+    cli.print(shape(one), "\n".join(lines))
+
+
+def _act(cli: Cli, name: str, action: str, reason: str | None, work: Callable[[OpenSite, Connection], None]) -> None:
+    with open_site(cli) as site:
+        if name not in site.configuration.site.destinations:
+            raise NotFoundError(_unknown(site, name))
+
+        def write(conn: Connection) -> None:
+            work(site, conn)
+            site.note(conn, action, [f"destination:{name}"], reason)
+
+        site.store.charts_ledger.write_now(write)
+        _print(cli, standing(site, name))
+
+
+def _in_pieces(
+    site: OpenSite, action: str, subjects: list[str], reason: str | None, work: Callable[[Connection], int]
+) -> int:
+    """All that waits, some in each transaction; on record with the first."""
+    noted = False
+
+    def write(conn: Connection) -> int:
+        done = work(conn)
+        if done and not noted:
+            site.note(conn, action, subjects, reason)
+        return done
+
+    total = 0
+    while done := site.store.charts_ledger.write_now(write):
+        total, noted = total + done, True
+    return total
+
+
+def _check_orphan(site: OpenSite, name: str) -> None:
+    if name in site.configuration.site.destinations:
+        raise NotFoundError(f"{name} is in config.yaml: this is for destinations that no longer are")
+    standing(site, name)
+
+
+def _unknown(site: OpenSite, name: str) -> str:
+    known = ", ".join(sorted(site.configuration.site.destinations)) or "none"
+    return f"there is no destination {name}; there are {known}"

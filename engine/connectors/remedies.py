@@ -1,0 +1,70 @@
+"""What to do about each trouble of a destination: the codes that `handoff destinations` shows, and their remedies.
+
+The codes are a closed vocabulary: a connector never passes on a word of the far end that is not in a list of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+REMEDIES: Final[Mapping[str, str]] = {
+    # every type
+    "not-configured": "put it back into config.yaml, or `handoff destinations move NAME --to OTHER` or `discard NAME`",
+    "connector-defect": "a defect of the engine: report the lines of the log at that time",
+    "not-attempted": "the connection broke before anything was sent: look at the network",
+    "interrupted": "the engine stopped in the middle: look there whether it arrived, then `handoff held`",
+    "payload-damaged": "what was stored can't be read: see docs/guarantees.md, damaged rows",
+    "key-missing": "put the key file back that `store.keys` names, then `handoff held release`",
+    "unreachable": "host, port and firewall: nobody takes a connection there",
+    # mllp
+    "connect-timeout": "host, port and firewall: packets to it vanish",
+    "tls-files": "look at the files that `tls` of the destination names: they must be readable PEM",
+    "tls-failed": "its certificate must be signed by `tls.ca` and name its host; it may want ours (`tls.cert`)",
+    "no-answer": "it took the message and said nothing in `timeout_seconds`: look at its log",
+    "connection-lost": "it closed the connection with a message in hand: look there, then `handoff held`",
+    "answer-unreadable": "it answers with something that is no HL7 acknowledgment: is it the right port?",
+    "answer-foreign": "its answers name other messages (MSA-2): it must return the control id of the message",
+    "answer-without-control-id": "its answers name no message (MSA-2 is empty): have it return MSH-10 there",
+    "answer-endless": "it sends without end and never an acknowledgment: is it the right port?",
+    "answer-ae": "it refuses and says no reason: look at its log; `answers_without_code` says what that means",
+    "answer-ar": "it rejects and says no reason: has it a filter? `answers_without_code` says what that means",
+    "answer-ce": "it does not accept, and says no reason: look at its log",
+    "answer-cr": "it rejects at once, and says no reason: look at its log",
+    "answer-ae-207": "its application failed: look at its log",
+    "answer-ar-207": "it can't take messages now: look at its log",
+    # file
+    "disk-full": "make room on the disk; what waits goes out by itself",
+    "file-in-use": "another process writes there: two destinations, or two daemons, must not share a folder",
+    "file-unusable": "folder and files must belong to the daemon's user and be writable for it",
+    "file-foreign": "something in the folder is not a file of ours (a link, a pipe, another's): take it away",
+    "write-failed": "the disk refuses: look at the system's log",
+    # salesforce
+    "login-unreachable": "`login_url`, network and proxy: the login server gives no usable answer",
+    "login-invalid-client": "the org does not know `client_id` and `client_secret` together: see the connected app",
+    "login-invalid-client-id": "the org does not know `client_id`: see the connected app",
+    "login-invalid-grant": "the user may not use the connected app, or is locked: see the org's log-in history",
+    "login": "the org refuses the log-in: see its log-in history and the connected app",
+    "private-key": "`private_key` must be an RSA key in PEM",
+    "instance-insecure": "the org's address is not https: see `login_url`",
+    "instance-foreign": "the log-in names a host that is not the org's: tell security; if it is right, add it to"
+    " `instance_hosts`",
+    "ca-unusable": "`ca` of the destination must be a readable PEM file",
+    "session-refused": "the org refuses a token that it has just given: see the user's log-in hours and IP ranges",
+    "request-limit-exceeded": "the org's daily limit of API calls is used up: calls come free again by themselves",
+    "storage-limit-exceeded": "the org is full",
+    "http-403": "the user lacks a permission, or a proxy is in the way: see docs/guides/destinations.md",
+    "http": "the org, or a proxy before it, answers with that HTTP status",
+    "answer-lost": "the connection broke off in the middle of an answer: look at network and proxy",
+    "results-mismatched": "the org's answer does not fit what it was sent: is a proxy in the way?",
+}
+"""By code, or by the beginning of one, up to a hyphen."""
+
+
+def remedy(code: str | None) -> str | None:
+    """What to do about a code; none: nothing is known to do."""
+    while code:
+        if (found := REMEDIES.get(code)) is not None:
+            return found
+        code = code.rpartition("-")[0]
+    return None

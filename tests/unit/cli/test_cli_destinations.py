@@ -1,0 +1,131 @@
+"""`handoff destinations`: what the one on call sees of them and can do."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from site_with_store import Site
+
+from engine.bootstrap import open_store
+from engine.settings import Snapshot, load
+from engine.store.destinations import Trouble
+
+
+def row(site: Site, name: str = "files") -> dict[str, object]:
+    return next(one for one in site.json("destinations", "list") if one["name"] == name)
+
+
+def fails(site: Site, *, down: bool = True, error: str = "disk-full") -> datetime:
+    since = datetime.now(UTC) - timedelta(minutes=15)
+    trouble = Trouble(since=since, error=error, detail="there is no space left", down=down, failures=7)
+    with open_store(load(Snapshot.read(site.config)), "tool") as store:
+        store.charts_ledger.write_now(lambda conn: store.destinations.failed(conn, "files", trouble))
+    return since
+
+
+def without_destination(site: Site) -> None:
+    """Takes `files` out of the configuration, with what it was to be told still waiting."""
+    text = site.config.read_text()
+    site.config.write_text(text.replace("files:", "other:").replace("var/outbox", "var/other"))
+    channel = site.folder / "channels/main-campus.yaml"
+    channel.write_text(channel.read_text().replace("to: files", "to: other"))
+
+
+def test_list_has_the_contract_s_fields_whether_or_not_a_daemon_runs(stocked: Site):
+    one = row(stocked)
+    assert one.keys() >= {
+        "name", "type", "state", "since", "error", "pending", "oldest_at", "next_attempt_at", "held", "dead",
+    }  # fmt: skip
+    assert (one["type"], one["state"], one["error"], one["held"], one["dead"]) == ("file", "up", None, 0, 0)
+    assert one["pending"]
+    assert one["oldest_at"]
+
+
+def test_show_says_since_when_why_and_what_to_do(stocked: Site):
+    since = fails(stocked)
+    one = row(stocked)
+    assert (one["state"], one["error"], one["since"]) == ("down", "disk-full", since.isoformat().replace("+00:00", "Z"))
+    text = stocked.run("destinations", "show", "files").out
+    assert "down since" in text
+    assert "disk-full" in text
+    assert "make room" in text
+    assert "pending" in text
+
+
+def test_a_destination_that_answers_and_refuses_is_up_and_has_an_error(stocked: Site):
+    fails(stocked, down=False, error="answer-ar")
+    one = row(stocked)
+    assert (one["state"], one["error"]) == ("up", "answer-ar")
+
+
+@pytest.mark.parametrize(("span", "hours"), [("2h", 2), ("90m", 1.5), ("1d", 24), (None, None)])
+def test_pause_and_resume(stocked: Site, span: str | None, hours: float | None):
+    more = () if span is None else ("--for", span)
+    paused = stocked.json("destinations", "pause", "files", "--reason", "moving the server", *more)
+    assert paused["state"] == "paused"
+    if hours is None:
+        assert paused["next_attempt_at"] is None
+    else:
+        left = datetime.fromisoformat(paused["next_attempt_at"]) - datetime.now(UTC)
+        assert timedelta(hours=hours) - timedelta(minutes=5) < left <= timedelta(hours=hours)
+    assert "paused" in stocked.run("destinations", "show", "files").out
+    assert stocked.json("destinations", "resume", "files")["state"] == "up"
+    acts = [one["action"] for one in stocked.json("audit", "list")]
+    assert acts[:2] == ["destination-resumed", "destination-paused"]
+
+
+def test_retry_makes_due_what_waits_for_its_time(stocked: Site):
+    fails(stocked)
+    after = stocked.json("destinations", "retry", "files")
+    assert datetime.fromisoformat(after["next_attempt_at"]) <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize("command", ["show", "pause", "resume", "retry"])
+def test_a_wrong_name_is_said_with_those_that_exist(stocked: Site, command: str):
+    done = stocked.run("destinations", command, "nosuch")
+    assert done.code == 1
+    assert "there are files" in done.err
+
+
+@pytest.mark.parametrize("span", ["2", "h", "-1h", "0h", "2026-11-30", "9999999d", "400d"])
+def test_a_pause_needs_a_length_of_time(stocked: Site, span: str):
+    assert stocked.run("destinations", "pause", "files", "--for", span).code == 2
+
+
+def test_what_waits_for_a_destination_that_is_gone_is_an_orphan_until_moved(stocked: Site):
+    waiting = row(stocked)["pending"]
+    without_destination(stocked)
+    one = row(stocked)
+    assert (one["orphan"], one["state"], one["error"], one["pending"]) == (True, "down", "not-configured", waiting)
+    assert "ORPHAN" in stocked.run("destinations", "list").out
+    done = stocked.json("destinations", "move", "files", "--to", "other", "--reason", "renamed")
+    assert done["moved"] == waiting
+    assert row(stocked, "other")["pending"] == waiting
+    assert [one["name"] for one in stocked.json("destinations", "list")] == ["other"]
+
+
+def test_what_waits_for_a_destination_that_is_gone_can_be_given_up(stocked: Site):
+    waiting = row(stocked)["pending"]
+    without_destination(stocked)
+    assert stocked.run("destinations", "discard", "files").code == 2  # it needs a reason
+    assert stocked.json("destinations", "discard", "files", "--reason", "old test")["discarded"] == waiting
+    assert [one["name"] for one in stocked.json("destinations", "list")] == ["other"]
+    assert "destination-discarded" in [one["action"] for one in stocked.json("audit", "list")]
+    assert stocked.json("ledger", code=0)[0]["deliveries"]["pending"] == 0
+
+
+@pytest.mark.parametrize("act", [("discard", "files", "--reason", "x"), ("move", "files", "--to", "files")])
+def test_what_waits_for_a_destination_that_is_there_is_left_alone(stocked: Site, act: tuple[str, ...]):
+    before = row(stocked)["pending"]
+    assert stocked.run("destinations", *act).code == 1
+    assert row(stocked)["pending"] == before
+
+
+def test_what_waits_can_only_go_where_it_can_be_taken(stocked: Site):
+    without_destination(stocked)
+    text = stocked.config.read_text()
+    stocked.config.write_text(text.replace("destinations:", "destinations:\n  lab: {type: mllp, host: h, port: 1}", 1))
+    done = stocked.run("destinations", "move", "files", "--to", "lab")
+    assert done.code == 1
+    assert "lab takes message" in done.err
