@@ -7,23 +7,25 @@ import gc
 import os
 import secrets
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from engine import __version__, logs
 from engine.clock import SystemClock
 from engine.connectors.registry import build_connectors
 from engine.errors import HandoffError, SettingsError, StoreError
 from engine.pipeline.channel import CompiledConfiguration, Key, compile_configuration
+from engine.pipeline.doubts import doubts
 from engine.runtime import hints
 from engine.runtime.worker import Assembly, Depths, WorkerContext
-from engine.settings import Configuration, FileDestination, MllpDestination, Snapshot, TlsClient, TlsServer, load
+from engine.settings import Configuration, FileDestination, MllpDestination, References, Snapshot, load
 from engine.store.keys import KeyRing
-from engine.yamlfile import Document, Problem
+from engine.tlsfiles import exposed_key, tls_problems
+from engine.yamlfile import Problem
 
 if TYPE_CHECKING:
     from engine.runtime.courier import Courier, Route
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from engine.store.engines import Location
     from engine.store.leases import Leases
     from engine.store.store import Role, Store
+
+T = TypeVar("T")
 
 
 def open_keys(configuration: Configuration) -> KeyRing:
@@ -65,26 +69,40 @@ def compile_site(configuration: Configuration, keys: KeyRing) -> CompiledConfigu
     return compile_configuration(configuration, hasher(keys))
 
 
-def check_configuration(path: Path) -> Configuration:
-    """All that `handoff check` looks at, without touching the store or needing its keys. Raises SettingsError."""
-    configuration = load(Snapshot.read(path))
+@dataclass(frozen=True)
+class Examined:
+    """A configuration in which nothing is wrong, ready to be worked by."""
+
+    configuration: Configuration
+    compiled: CompiledConfiguration
+    warnings: tuple[Problem, ...]
+
+
+def examine(path: Path, keys: KeyRing | None = None, *, references: References = "required") -> Examined:
+    """All that can be said of a configuration without its store and without the network.
+
+    The one examination of `check`, `run` and `reload`. keys: none: ids are made without them (they are only compared).
+    Raises SettingsError with everything that keeps a daemon from working by it; what keeps only a destination from
+    working is in `side_problems`.
+    """
+    configuration = load(Snapshot.read(path), references=references)
     problems: list[Problem] = []
-    checks: tuple[Callable[[], object], ...] = (
-        lambda: compile_configuration(configuration, lambda *parts: "/".join(parts)),
-        lambda: build_connectors(configuration, clock=SystemClock()),
-        lambda: store_location(configuration),
-        lambda: check_listen_tls(configuration),
-        lambda: check_destination_tls(configuration),
-        lambda: check_destination_folders(configuration),
-    )
-    for check in checks:
+
+    def attempt(work: Callable[[], T]) -> T | None:
         try:
-            check()
+            return work()
         except SettingsError as error:
             problems.extend(error.problems)
-    if problems:
+            return None
+
+    key: Key = hasher(keys) if keys is not None else lambda *parts: "/".join(parts)
+    compiled = attempt(lambda: compile_configuration(configuration, key))
+    attempt(lambda: build_connectors(configuration, clock=SystemClock()))
+    attempt(lambda: store_location(configuration))
+    attempt(lambda: check_listen_tls(configuration))
+    if problems or compiled is None:
         raise SettingsError(tuple(dict.fromkeys(problems)))
-    return configuration
+    return Examined(configuration, compiled, doubts(configuration))
 
 
 def store_location(configuration: Configuration) -> Location:
@@ -101,73 +119,41 @@ def store_location(configuration: Configuration) -> Location:
 
 def check_listen_tls(configuration: Configuration) -> None:
     """Raises SettingsError when a channel's certificate, key or client_ca can't be used."""
-    from engine.runtime.listener import server_context
-
     problems: list[Problem] = []
     for name, channel in configuration.channels.items():
         if (tls := channel.listen.tls) is not None:
             document = configuration.channel_documents[name]
             folder = configuration.path(document.file).parent
-            problems += _tls_problems(document, ("listen", "tls"), tls, folder, partial(server_context, tls))
+            problems += tls_problems(document, ("listen", "tls"), tls, folder)
     if problems:
         raise SettingsError(tuple(problems))
 
 
-def check_destination_tls(configuration: Configuration) -> None:
-    """Raises SettingsError when files that a destination needs for TLS can't be used.
+def side_problems(configuration: Configuration) -> tuple[Problem, ...]:
+    """What `handoff check` refuses and a daemon goes on with, because stopping would harm more.
 
-    No reason not to start: its deliveries wait until they can be, and everything else goes on.
-    """
-    from engine.connectors.mllp import tls_context
-
-    problems: list[Problem] = []
-    snapshot = configuration.snapshot
-    for name, destination in configuration.site.destinations.items():
-        if isinstance(destination, MllpDestination) and destination.tls is not None:
-            path = ("destinations", name, "tls")
-            tls, document = destination.tls, snapshot.document(snapshot.site_file)
-            problems += _tls_problems(document, path, tls, snapshot.base, partial(tls_context, tls))
-    if problems:
-        raise SettingsError(tuple(problems))
-
-
-def check_destination_folders(configuration: Configuration) -> None:
-    """Raises SettingsError when what lies in a file destination's folder is not its own.
-
-    No reason not to start: its deliveries wait until that is taken away, and everything else goes on.
+    Files that a destination needs for TLS and can't be used, what lies in a destination's folder and is not its own: its
+    deliveries wait. A TLS key that others may read.
     """
     from engine.connectors.file import folder_problem
 
     snapshot = configuration.snapshot
-    document = snapshot.document(snapshot.site_file)
-    problems = tuple(
-        document.problem(("destinations", name, "path"), problem)
-        for name, destination in configuration.site.destinations.items()
-        if isinstance(destination, FileDestination)
-        and (problem := folder_problem(name, configuration.path(destination.path))) is not None
-    )
-    if problems:
-        raise SettingsError(problems)
-
-
-def _tls_problems(
-    document: Document,
-    path: tuple[str, ...],
-    tls: TlsServer | TlsClient,
-    folder: Path,
-    load_files: Callable[[Callable[[str], Path]], object],
-) -> Iterator[Problem]:
-    for part, file in tls:
-        try:
-            (folder / (file or "")).stat()
-        except OSError as error:
-            yield document.problem((*path, part), f"{file} can't be read: {error.strerror}")
-            return
-    try:
-        load_files(folder.joinpath)
-    except OSError:
-        text = "can't be used: they must be PEM files, the key without a passphrase and belonging to the certificate"
-        yield document.problem(path, text)
+    site = snapshot.document(snapshot.site_file)
+    problems: list[Problem] = []
+    for name, destination in configuration.site.destinations.items():
+        if isinstance(destination, MllpDestination) and destination.tls is not None:
+            path = ("destinations", name, "tls")
+            problems += tls_problems(site, path, destination.tls, snapshot.base)
+            problems += exposed_key(site, path, destination.tls, snapshot.base)
+        if isinstance(destination, FileDestination):
+            foreign = folder_problem(name, configuration.path(destination.path))
+            problems += [site.problem(("destinations", name, "path"), foreign)] if foreign is not None else []
+    for name, channel in configuration.channels.items():
+        if channel.listen.tls is not None:
+            document = configuration.channel_documents[name]
+            folder = configuration.path(document.file).parent
+            problems += exposed_key(document, ("listen", "tls"), channel.listen.tls, folder)
+    return tuple(problems)
 
 
 def recorded_configuration(store: Store, base: Path, version: str) -> CompiledConfiguration | None:
@@ -178,7 +164,7 @@ def recorded_configuration(store: Store, base: Path, version: str) -> CompiledCo
         return None
     site_file = next((name for name in files if "/" not in name), "config.yaml")
     snapshot = Snapshot(base, site_file, files)
-    return compile_site(load(snapshot, resolve_references=False), store.keys)
+    return compile_site(load(snapshot, references="never"), store.keys)
 
 
 async def assemble_worker(configuration: Configuration, context: WorkerContext) -> Assembly:
@@ -344,19 +330,15 @@ def run_daemon(path: Path, *, announce: Callable[[Status], None]) -> int:
     configuration = load(Snapshot.read(path))
     logs.configure(configuration.site.log_level)
     keys = open_keys(configuration)
-    compile_site(configuration, keys)
-    build_connectors(configuration, clock=SystemClock())
-    check_listen_tls(configuration)
+    _say_doubts(examine(path, keys))
     make_store(configuration)
     store = open_store(configuration, "main")
 
     def load_again() -> Configuration:
-        new = load(Snapshot.read(path))
-        compile_site(new, keys)
-        build_connectors(new, clock=SystemClock())
-        check_listen_tls(new)
+        examined = examine(path, keys)
+        _say_doubts(examined)
         store.keys.reload()  # after `handoff keys rotate`, new values are sealed with the new key from here on
-        return new
+        return examined.configuration
 
     failure: list[HandoffError] = []
     # aiorun ignores a word to stop that comes before it has set its handlers up; so that waits until it is heard.
@@ -401,6 +383,11 @@ def run_daemon(path: Path, *, announce: Callable[[Status], None]) -> int:
     if failure:
         raise failure[0]
     return 0
+
+
+def _say_doubts(examined: Examined) -> None:
+    for problem in (*side_problems(examined.configuration), *examined.warnings):
+        logs.get_logger(__name__).warning("configuration questionable", exc_info=SettingsError((problem,)))
 
 
 def run_worker(fd: int, parent: int) -> int:

@@ -7,19 +7,23 @@ in it (`{env: NAME}`) and never part of it.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
+import re
+import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import (
+    AfterValidator,
     Field,
     ValidationError,
     ValidatorFunctionWrapHandler,
@@ -30,10 +34,12 @@ from pydantic import (
 
 from engine.domain.partition import PARTITIONS
 from engine.errors import SettingsError
-from engine.yamlfile import Document, Problem, StrictModel, parse, validate
+from engine.files import SECRET_BYTES_MAX, UnreadableFileError, foreign_owner, read_regular, read_with_status
+from engine.yamlfile import TEXT_CHARS_MAX, Document, Problem, StrictModel, did_you_mean, parse, validate
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
+Folder = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(os.path.normpath)]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -53,7 +59,15 @@ def _check_network(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
     try:
         return handler(value)
     except ValidationError:
-        raise ValueError("is not a network, like 10.1.0.0/16, ::1/128 or a single address") from None
+        raise ValueError(_no_network(str(value))) from None
+
+
+def _no_network(text: str) -> str:
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        return "is not a network, like 10.1.0.0/16, ::1/128 or a single address"
+    return f"has bits of a host set: write {network} for the network, or {text.partition('/')[0]} for the host"
 
 
 Network = Annotated[IPv4Network | IPv6Network, WrapValidator(_check_network)]
@@ -212,8 +226,8 @@ class Site(StrictModel):
     console: Console = Console()
     destinations: dict[Identifier, Destination] = {}
     calendar: Calendar = Calendar()
-    channels: Text = "channels"
-    mappings: Text = "mappings"
+    channels: Folder = "channels"
+    mappings: Folder = "mappings"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     shutdown_seconds_max: Seconds = 60.0
     """The longest that stopping may take, shared out below; the service manager's own limit has to be longer."""
@@ -292,11 +306,51 @@ class Ack(StrictModel):
     """Where application ACKs of enhanced mode go; none: back on the same connection."""
 
 
+_MESSAGE_TYPE: Final = re.compile(
+    r"(?i)([A-Z]{3}|Z[A-Z0-9]{2}|\*)(\^([A-Z][A-Z0-9]{2}|\*)(\^[A-Z0-9_]+)?)?",
+)
+"""`ADT^A01`, `ADT^*`, `ADT` (any event), `*`, and a whole MSH-9 as it stands in a message."""
+_VERSION: Final = re.compile(r"[A-Za-z]?[0-9]+(\.[0-9]+)*")
+_PROCESSING_ID: Final = re.compile(r"[^\^|~&\s*]+")
+
+
+def _no_message_type(text: str) -> str:
+    parts = [part for part in re.split(r"[^A-Za-z0-9*]+", text.upper()) if part]
+    if len(parts) == 1 and len(parts[0]) == 6:
+        parts = [parts[0][:3], parts[0][3:]]
+    meant = "^".join(parts[:2])
+    said = "is no message type: write MSH-9.1^MSH-9.2, as in ADT^A01"
+    if len(parts) > 1 and _MESSAGE_TYPE.fullmatch(meant):
+        return f'"{text}" is no message type: write {meant} (MSH-9.1^MSH-9.2)'
+    return f'"{text}" {said}'
+
+
 class Accept(StrictModel):
     types: tuple[Text, ...] = ("ADT^*",)
     versions: tuple[Text, ...] = ("2.1", "2.2", "2.3", "2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7", "2.7.1", "2.8",
                                   "2.8.1", "2.8.2", "2.9", "2.9.1")  # fmt: skip
     processing_ids: tuple[Text, ...] = ("P",)
+
+    @field_validator("types")
+    @classmethod
+    def _of_messages(cls, types: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [text for text in types if not _MESSAGE_TYPE.fullmatch(text)]:
+            raise ValueError(_no_message_type(wrong[0]))
+        return types
+
+    @field_validator("versions")
+    @classmethod
+    def _of_the_standard(cls, versions: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [text for text in versions if not _VERSION.fullmatch(text)]:
+            raise ValueError(f'"{wrong[0]}" is no version of HL7 as MSH-12 has it: "2.3" to "2.9.1"')
+        return versions
+
+    @field_validator("processing_ids")
+    @classmethod
+    def _of_table_0103(cls, ids: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [text for text in ids if not _PROCESSING_ID.fullmatch(text)]:
+            raise ValueError(f'"{wrong[0]}" is no processing id as MSH-11.1 has it: P (production), T or D')
+        return ids
 
 
 class Charset(StrictModel):
@@ -394,6 +448,23 @@ class Channel(StrictModel):
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
+FILES_MAX: Final = 1_000
+"""Of a configuration, tests included."""
+ENTRIES_MAX: Final = 10_000
+"""Names that may stand in a folder of the configuration, whatever they are: more is no folder of a site."""
+SNAPSHOT_BYTES_MAX: Final = 4 << 20
+"""Of all files together."""
+VALUES_MAX: Final = 300_000
+"""Keys and values of all files together."""
+
+MAPPING_FOLDERS: Final = ("care", "destinations", "fields", "protocols", "risk", "tables")
+_TEST_ENDING: Final = ".test.yaml"
+_NEVER_MEANT: Final = re.compile(
+    r"(?i)(readme.*|license.*|.*\.(md|txt|hl7|dat|pem|crt|cer|csr|key|p12|pfx|jks|sh|py|gitignore|gitkeep))"
+)
+"""Files that stand beside a configuration and are none of it."""
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """All text of a configuration. Keys are paths relative to `base` (`config.yaml`, `channels/main-campus.yaml`)."""
@@ -402,22 +473,35 @@ class Snapshot:
     """The folder of config.yaml: relative paths in the configuration are relative to it."""
     site_file: str
     files: Mapping[str, str]
+    tests: Mapping[str, str] = field(default_factory=dict)
+    """The test files beside them, which are no part of the version."""
+    remarks: tuple[Problem, ...] = ()
+    """What was found on reading: problems and warnings about files that are not read, or that others may change."""
 
     @classmethod
     def read(cls, config: Path) -> Snapshot:
         """Read config.yaml and what stands below its channels and mappings folders. Raises SettingsError."""
         base = config.resolve().parent
-        files = {config.name: _read(config, config.name)}
-        site = validate(parse(files[config.name], config.name), _Folders)
-        for folder in (site.channels, site.mappings):
-            root = base / folder
-            if not root.is_dir():
-                raise SettingsError((Problem(config.name, 1, 1, "", f"the folder {folder} does not exist"),))
-            for path in _yaml_files(root):
-                if not path.name.endswith(".test.yaml"):
-                    name = path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
-                    files[name] = _read(path, name)
-        return cls(base, config.name, files)
+        reading = _Reading(base)
+        text = reading.read(config, config.name)
+        site = validate(parse(text, config.name), _Folders)
+        files: dict[str, str] = {config.name: text}
+        tests: dict[str, str] = {}
+        for key, folder in (("channels", site.channels), ("mappings", site.mappings)):
+            root = _inside(base, folder)
+            if root is None:
+                where = parse(text, config.name).problem((key,), f"must be a folder below {base}, not {folder}")
+                raise SettingsError((where,))
+            if not (base / root).is_dir():
+                where = parse(text, config.name).problem((key,), f"the folder {folder} does not exist")
+                raise SettingsError((where,))
+            for path in reading.walk(base / root, mappings=key == "mappings"):
+                name = path.relative_to(base).as_posix()
+                try:
+                    (tests if name.endswith(_TEST_ENDING) else files)[name] = reading.read(path, name)
+                except SettingsError as error:
+                    reading.remarks.extend(error.problems)
+        return cls(base, config.name, files, tests, tuple(reading.remarks))
 
     @cached_property
     def version(self) -> str:
@@ -428,11 +512,23 @@ class Snapshot:
         return digest.hexdigest()[:16]
 
     def document(self, file: str) -> Document:
-        return parse(self.files[file], file)
+        """A parsed file. Raises SettingsError."""
+        parsed = self._parsed
+        if file not in parsed:
+            document = parse(self.files[file], file)
+            if sum(len(one.places) for one in parsed.values()) + len(document.places) > VALUES_MAX:
+                text = f"with this file the configuration holds more than {VALUES_MAX:,} values"
+                raise SettingsError((Problem(file, 1, 1, "", text),))
+            parsed[file] = document
+        return parsed[file]
+
+    @cached_property
+    def _parsed(self) -> dict[str, Document]:
+        return {}
 
     def below(self, folder: str) -> tuple[str, ...]:
         """The files below a folder, in order of name."""
-        prefix = folder.removeprefix("./").rstrip("/") + "/"
+        prefix = os.path.normpath(folder) + "/"
         return tuple(name for name in sorted(self.files) if name.startswith(prefix))
 
 
@@ -453,6 +549,7 @@ class Configuration:
     channels: Mapping[str, Channel]
     channel_documents: Mapping[str, Document]
     """By channel name, for problems that only the compiler can find."""
+    warnings: tuple[Problem, ...] = ()
 
     def path(self, relative: str) -> Path:
         """A path of the configuration, made absolute."""
@@ -474,18 +571,19 @@ class Configuration:
         return settings.model_copy(update={"timeout_seconds": seconds})
 
 
-def load(snapshot: Snapshot, *, resolve_references: bool = True) -> Configuration:
-    """Validate config.yaml and every channel file. Raises SettingsError with all problems of all files at once.
+References = Literal["required", "optional", "never"]
+"""What becomes of `{env: ...}` and the like: their values must be there; they may be missing (a check without the
+production's secrets); they are not looked up (a recorded configuration: its text comes from the store)."""
 
-    resolve_references: the values behind `{env: ...}` and the like must be there; a recorded configuration, whose
-    secrets may be gone, is compiled without those that are not.
-    """
-    problems: list[Problem] = []
+
+def load(snapshot: Snapshot, *, references: References = "required") -> Configuration:
+    """Validate config.yaml and every channel file. Raises SettingsError with all problems of all files at once."""
+    problems = [remark for remark in snapshot.remarks if remark.level == "problem"]
 
     def read(file: str, model: type[Any]) -> tuple[Document, Any]:
         try:
             document = snapshot.document(file)
-            value = _references(document, document.value, (), snapshot.base, problems, resolve=resolve_references)
+            value = _references(document, document.value, (), snapshot.base, problems, mode=references)
             resolved = Document(document.file, value, document.places)
             problems.extend(_empty_tls(document, value, ()))
             return resolved, validate(resolved, model)
@@ -495,6 +593,7 @@ def load(snapshot: Snapshot, *, resolve_references: bool = True) -> Configuratio
 
     site_document, site = read(snapshot.site_file, Site)
     problems.extend(_timeout_problems(site_document, site) if site is not None else ())
+    problems.extend(_keys_inside(snapshot) if site is not None else ())
     channels: dict[str, Channel] = {}
     documents: dict[str, Document] = {}
     folder = site.channels if site else "channels"
@@ -525,7 +624,18 @@ def load(snapshot: Snapshot, *, resolve_references: bool = True) -> Configuratio
         documents[channel.name] = document
     if problems or site is None:
         raise SettingsError(tuple(problems))
-    return Configuration(snapshot, site, channels, documents)
+    warnings = tuple(remark for remark in snapshot.remarks if remark.level == "warning")
+    return Configuration(snapshot, site, channels, documents, warnings)
+
+
+def _keys_inside(snapshot: Snapshot) -> Iterator[Problem]:
+    """The keys themselves in config.yaml, which is kept in the store with every version: a lock with its key in it."""
+    document = snapshot.document(snapshot.site_file)
+    store = document.value.get("store")
+    keys = store.get("keys") if isinstance(store, dict) else None
+    if isinstance(keys, str) and keys.lstrip().startswith("{"):
+        text = "the keys must not stand in this file: name a file (var/keys.json, 0600), or {credential: NAME}"
+        yield document.problem(("store", "keys"), text)
 
 
 def _empty_tls(document: Document, value: Any, path: tuple[str | int, ...]) -> Iterator[Problem]:
@@ -546,56 +656,158 @@ def _timeout_problems(document: Document, site: Site) -> Iterator[Problem]:
             yield document.problem(path, f"{needed} {site.shutdown_seconds_max:g}), so that a stop can wait for it")
 
 
-def _yaml_files(root: Path) -> list[Path]:
-    """Those below a folder. Raises SettingsError for a folder that can't be read: nothing in it would be nothing."""
-
-    def refuse(error: OSError) -> None:
-        raise SettingsError((Problem(str(error.filename), 1, 1, "", f"can't be read: {error.strerror}"),)) from None
-
-    walk = os.walk(root, onerror=refuse)
-    return sorted(Path(folder, name) for folder, _, names in walk for name in names if name.endswith(".yaml"))
-
-
-def _read(path: Path, name: str) -> str:
+def _inside(base: Path, folder: str) -> str | None:
+    """A folder of the configuration as a path below its base; none when it lies elsewhere."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise SettingsError((Problem(name, 1, 1, "", f"can't be read: {error.strerror}"),)) from None
-    except UnicodeDecodeError:
-        raise SettingsError((Problem(name, 1, 1, "", "is not UTF-8 text"),)) from None
+        relative = os.path.relpath(os.path.normpath(base / folder), base)
+    except ValueError:
+        return None
+    return None if relative == "." or relative.startswith("..") or "\0" in folder else relative
+
+
+class _Reading:
+    """Reads the files of a configuration within limits, and remarks on those that are not read."""
+
+    def __init__(self, base: Path) -> None:
+        self.remarks: list[Problem] = []
+        self._base = base
+        self._bytes = 0
+        self._files = 0
+
+    def read(self, path: Path, name: str) -> str:
+        """Raises SettingsError."""
+        try:
+            raw, status = read_with_status(path, bytes_max=TEXT_CHARS_MAX)
+        except UnreadableFileError as error:
+            raise _unusable(name, error.reason) from None
+        self._bytes += len(raw)
+        if self._bytes > SNAPSHOT_BYTES_MAX:
+            raise _unusable(name, f"with this file the configuration is larger than {SNAPSHOT_BYTES_MAX >> 20} MiB")
+        if status.st_mode & stat.S_IWOTH:
+            self._remark(name, "everybody on this machine may change this file: chmod o-w", "problem")
+        elif foreign_owner(status, path.parent):
+            self._remark(name, "belongs to another user, who may change it: chown it to root or to the service's user")
+        return _decoded(raw, name)
+
+    def walk(self, root: Path, *, mappings: bool) -> list[Path]:
+        """The YAML files below a folder. Raises SettingsError for a folder that can't be read, or is none of a site."""
+        found: list[Path] = []
+        folders, entries = [root], 0
+        while folders:
+            folder = folders.pop()
+            try:
+                with os.scandir(folder) as listed:
+                    for entry in listed:
+                        entries += 1
+                        if entries > ENTRIES_MAX:
+                            text = f"holds more than {ENTRIES_MAX:,} files and folders: it can't be one of a site"
+                            raise _unusable(str(root.relative_to(self._base)), text)
+                        if entry.name.startswith("."):  # hidden: an editor's, or what links to a mounted folder lead to
+                            continue
+                        if entry.is_dir(follow_symlinks=False):
+                            self._folder(Path(entry.path), root, mappings=mappings)
+                            folders.append(Path(entry.path))
+                        elif self._is_meant(Path(entry.path), root, mappings=mappings):
+                            found.append(Path(entry.path))
+            except OSError as error:
+                raise _unusable(str(error.filename or folder), f"can't be read: {error.strerror}") from None
+        self._files += len(found)
+        if self._files > FILES_MAX:
+            raise _unusable(str(root.relative_to(self._base)), f"more than {FILES_MAX:,} files of YAML")
+        return sorted(found)
+
+    def _folder(self, folder: Path, root: Path, *, mappings: bool) -> None:
+        if folder.name.endswith((".yaml", ".yml")):
+            self._remark(self._name(folder), "not read as a file: it is a folder", "problem")
+        elif mappings and folder.parent == root and folder.name not in MAPPING_FOLDERS:
+            near = did_you_mean(folder.name, MAPPING_FOLDERS)
+            self._remark(
+                self._name(folder), f"not read: {root.name} has the folders {', '.join(MAPPING_FOLDERS)}{near}"
+            )
+
+    def _is_meant(self, path: Path, root: Path, *, mappings: bool) -> bool:
+        """Whether it is a file of the configuration; if it only looks like one, that is remarked."""
+        name, below = path.name, path.parent.relative_to(root).parts
+        if path.is_dir():
+            self._remark(self._name(path), "not read: a link to a folder is not followed")
+        elif name.endswith(".yaml") and name != ".yaml":
+            if mappings and (len(below) != 1 or below[0] not in MAPPING_FOLDERS):
+                if not below or below[0] in MAPPING_FOLDERS:
+                    where = (
+                        f"{root.name}/{below[0]}"
+                        if below
+                        else f"a folder of {root.name}: " + ", ".join(MAPPING_FOLDERS)
+                    )
+                    self._remark(self._name(path), f"not read: move it into {where}", "problem")
+                return False
+            return True
+        elif name.lower().endswith((".yaml", ".yml")):
+            self._remark(self._name(path), f"not read: its name must end in .yaml ({path.stem}.yaml)", "problem")
+        elif not _NEVER_MEANT.fullmatch(name):
+            self._remark(self._name(path), "not read: only names that end in .yaml are (rename it, or take it away)")
+        return False
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._base).as_posix()
+
+    def _remark(self, name: str, message: str, level: Literal["problem", "warning"] = "warning") -> None:
+        self.remarks.append(Problem(name, 1, 1, "", message, level))
+
+
+def _unusable(name: str, message: str) -> SettingsError:
+    return SettingsError((Problem(name, 1, 1, "", message),))
+
+
+def _decoded(raw: bytes, name: str) -> str:
+    """The text of a file, in words that help when it is none. Raises SettingsError."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or raw[:2].count(0) == 1:
+        raise _unusable(name, "is UTF-16 text: save it as UTF-8")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = raw[: error.start]
+        line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
+        text = f"the byte {raw[error.start]:02X} is not UTF-8 (Latin-1 or Windows-1252?): save the file as UTF-8"
+        raise SettingsError((Problem(name, line, column, "", text),)) from None
 
 
 def _references(
-    document: Document, value: Any, path: tuple[str | int, ...], base: Path, problems: list[Problem], *, resolve: bool
+    document: Document,
+    value: Any,
+    path: tuple[str | int, ...],
+    base: Path,
+    problems: list[Problem],
+    *,
+    mode: References,
 ) -> Any:
     """Replace `{env: NAME}`, `{file: PATH}` and `{credential: NAME}` by what they name."""
     if isinstance(value, list):
         return [
-            _references(document, item, (*path, index), base, problems, resolve=resolve)
-            for index, item in enumerate(value)
+            _references(document, item, (*path, index), base, problems, mode=mode) for index, item in enumerate(value)
         ]
     if not isinstance(value, dict):
         return value
     if len(value) == 1:
         kind, name = next(iter(value.items()))
         if kind in {"env", "file", "credential"} and isinstance(name, str):
-            found = _look_up(kind, name, base)
-            if found is None and not resolve:
+            found, reason = _look_up(kind, name, base) if mode != "never" else (None, None)
+            if not found and mode != "required":
                 return _UNRESOLVED
-            if found is None:
-                problems.append(document.problem(path, f"{kind} {name} is not there or is empty"))
+            if not found:
+                problems.append(document.problem(path, f"{kind} {name} {reason or 'is not there or is empty'}"))
                 return _UNRESOLVED
             return found
-    return {
-        key: _references(document, item, (*path, key), base, problems, resolve=resolve) for key, item in value.items()
-    }
+    return {key: _references(document, item, (*path, key), base, problems, mode=mode) for key, item in value.items()}
 
 
-def _look_up(kind: str, name: str, base: Path) -> str | None:
+def _look_up(kind: str, name: str, base: Path) -> tuple[str | None, str | None]:
+    """The value, and why there is none when it is not simply missing."""
     if kind == "env":
-        return os.environ.get(name) or None
+        return os.environ.get(name), None
     folder = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) if kind == "credential" else base
     try:
-        return (folder / name).read_text(encoding="utf-8").strip() or None
-    except (OSError, UnicodeDecodeError):
-        return None
+        return read_regular(folder / name, bytes_max=SECRET_BYTES_MAX).decode().strip(), None
+    except UnreadableFileError as error:
+        return None, None if error.missing else error.reason
+    except UnicodeDecodeError:
+        return None, "is not UTF-8 text"

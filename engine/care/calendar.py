@@ -20,16 +20,21 @@ class BusinessCalendar:
         self._weekend = frozenset(map(_WEEKDAYS.index, settings.weekend))
         self._closed = frozenset(settings.closed)
         self._open = frozenset(settings.open)
-        self._country, _, self._subdivision = (settings.holidays or "").partition("-")
+        self._named = settings.holidays or ""
+        self._country, _, self._subdivision = self._named.partition("-")
         self._holidays: dict[int, frozenset[date]] = {}
 
     def check(self) -> str | None:
         """What is wrong with `holidays`, if anything. Loads the holiday tables, which takes a tenth of a second."""
+        if self._named in {"", "US"}:  # none, and the default, which every start would wait for
+            return None
         try:
-            self._holidays_of(2026)
-        except NotImplementedError:
-            return "holidays: there is no table for this country or subdivision (like US or US-CA)"
-        return None
+            known = bool(self._holidays_of(2026)) and not self._named.endswith("-")
+        except (NotImplementedError, AttributeError, LookupError, TypeError, ValueError):  # as the name is taken there
+            known = False
+        return (
+            None if known else f"no table for {self._named!r}: a country, or country and subdivision (US, US-CA, DE-BY)"
+        )
 
     def is_business_day(self, day: date) -> bool:
         if day in self._open:

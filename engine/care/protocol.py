@@ -228,6 +228,8 @@ class Protocol:
         self.version = spec.version
         self._classes = frozenset(spec.classes)
         self._classes_without_plan = frozenset(spec.classes_without_plan)
+        self.known_classes = self._classes | self._classes_without_plan
+        """Those that it says something of."""
         self._late = spec.late
         self.discharge_age_days_max = spec.discharge_age_days_max
         home = spec.plans.home_plan

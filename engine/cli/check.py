@@ -13,26 +13,43 @@ if TYPE_CHECKING:
 
 
 @click.command("check")
+@click.option("--strict", is_flag=True, help="Exit code 1 for warnings too.")
+@click.option("--without-secrets", is_flag=True, help="Values of {env: ...} and the like may be missing here.")
 @json_option
 @config_option
 @click.pass_obj
-def check(cli: Cli) -> int:
+def check(cli: Cli, strict: bool, without_secrets: bool) -> int:
     """Validate the whole configuration.
 
-    Names file, line, column and key of every problem in config.yaml, channels and mappings; touches neither store nor
-    network. Exit code 1 when there is one.
+    Names file, line, column and key of every problem in config.yaml, channels and mappings, and runs the tests beside
+    them; touches neither store nor network. Exit code 1 when there is a problem; a warning is for you to judge.
     """
-    from engine.bootstrap import check_configuration
+    from engine.bootstrap import examine, side_problems
     from engine.errors import SettingsError
 
-    problems: tuple[Problem, ...] = ()
+    found: tuple[Problem, ...]
     good = ""
     try:
-        configuration = check_configuration(cli.existing_config())
-        good = f"Good: {len(configuration.channels)} channel(s), {len(configuration.site.destinations)} destination(s)."
+        examined = examine(cli.existing_config(), references="optional" if without_secrets else "required")
+        found = (*side_problems(examined.configuration), *examined.warnings)
+        good = f"{_counted(len(examined.configuration.channels), 'channel')}, " + _counted(
+            len(examined.configuration.site.destinations), "destination"
+        )
     except SettingsError as error:
-        problems = error.problems
-    shown = [problem_shape(problem) for problem in problems]
-    lines = [*map(str, problems), f"{len(problems)} problem(s)."]
-    cli.print({"ok": not problems, "problems": shown}, "\n".join(lines) if problems else good)
-    return NO if problems else 0
+        found = error.problems
+    problems = [problem for problem in found if problem.level == "problem"]
+    warnings = [problem for problem in found if problem.level == "warning"]
+    ok = not problems and not (strict and warnings)
+    counts = [_counted(len(problems), "problem")] * bool(problems) + [_counted(len(warnings), "warning")] * bool(
+        warnings
+    )
+    last = f"{', '.join(counts)}." if problems else f"Good: {', '.join([good, *counts])}."
+    if warnings and strict and not problems:
+        last = f"{', '.join(counts)}, and --strict takes them for problems."
+    shown = [problem_shape(problem) for problem in (*problems, *warnings)]
+    cli.print({"ok": ok, "problems": shown}, "\n".join([*map(str, (*problems, *warnings)), last]))
+    return 0 if ok else NO
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

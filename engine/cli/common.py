@@ -163,6 +163,7 @@ def problem_shape(problem: Problem) -> dict[str, Any]:
         "column": problem.column,
         "key": problem.key,
         "message": problem.message,
+        "level": problem.level,
     }
 
 

@@ -92,7 +92,7 @@ def build_connector(name: str, configuration: Configuration, *, clock: Clock) ->
             from engine.connectors.salesforce import SalesforceConnector
 
             snapshot = configuration.snapshot
-            file = f"{configuration.site.mappings.removeprefix('./').rstrip('/')}/destinations/{settings.mapping}.yaml"
+            file = f"{configuration.site.mappings}/destinations/{settings.mapping}.yaml"
             if file not in snapshot.files:
                 site = snapshot.document(snapshot.site_file)
                 path = ("destinations", name, "mapping")

@@ -87,6 +87,8 @@ class Path(Record, frozen=True, kw_only=True):
             segment, position = match[1], match.end()
             index = _index(match[2])
         field = _FIELD.match(text, position)
+        if field is None and (meant := elsewhere(text)) is not None:
+            raise PathError(f"a segment and a field are expected: write {meant}", 1)
         if field is None:
             raise PathError("a segment and a field are expected, as in PID-3.1", position + 1)
         number, position = int(field[1]), field.end()
@@ -101,12 +103,32 @@ class Path(Record, frozen=True, kw_only=True):
         if match := _COMPONENT.match(text, position):
             component, position = int(match[1]), match.end()
             subcomponent = int(match[2] or 1)
+        if position != len(text) and (meant := elsewhere(text)) is not None:
+            raise PathError(f"write {meant}", position + 1)
         if position != len(text):
             raise PathError("this does not belong to a path", position + 1)
         return Path(
             segment=segment, index=index, field=number, repetition=repetition, conditions=conditions,
             component=component, subcomponent=subcomponent, text=text,
         )  # fmt: skip
+
+
+_ELSEWHERE: Final = (
+    re.compile(r"(?P<segment>[A-Z][A-Z0-9]{2})[.-](?P<field>[1-9][0-9]{0,2})(?:[.-](?P<component>[0-9]{1,2}))?"
+               r"(?:[.-](?P<subcomponent>[0-9]{1,2}))?(?![0-9.-])"),
+    re.compile(r"""(?:msg|tmp)\[?.?['"]?(?P<segment>[A-Z][A-Z0-9]{2})['"]?\]?\[['"][A-Z0-9]{3}\.(?P<field>[0-9]{1,3})['"]\]"""
+               r"""(?:\[['"][A-Z0-9]{3}\.[0-9]{1,3}\.(?P<component>[0-9]{1,2})['"]\])?(?P<subcomponent>(?!))?"""),
+)  # fmt: skip
+"""How other engines write a path: `PID.5.1`, `PID-5-1`, `msg['PID']['PID.5']['PID.5.1']`."""
+
+
+def elsewhere(text: str) -> str | None:
+    """The path that a text in the notation of another engine begins with, as it is written here (`PID-5.1`)."""
+    for notation in _ELSEWHERE:
+        if found := notation.match(text):
+            parts = ".".join(part for part in (found["component"], found["subcomponent"]) if part)
+            return f"{found['segment']}-{found['field']}" + (f".{parts}" if parts else "")
+    return None
 
 
 @lru_cache(maxsize=4096)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -13,6 +12,7 @@ from engine.domain.encounter import Diagnosis, Procedure
 from engine.errors import DATA_TYPE, REQUIRED_FIELD_MISSING, MappingError, MessageError, SettingsError
 from engine.hl7v2.message import NULL, Message, Repetition, Segment, Syntax
 from engine.hl7v2.path import ALL, Path, PathError
+from engine.hl7v2.segments import nowhere
 from engine.mapping import functions, times
 from engine.mapping import spec as specs
 from engine.mapping.apply import Mapping, Read
@@ -20,7 +20,7 @@ from engine.mapping.expression import Filter, FilterError, compile_filter
 from engine.mapping.expression import Source as Readable
 from engine.mapping.functions import ABSENT, Build, Flaw, Parse, several
 from engine.mapping.tables import Tables
-from engine.yamlfile import Document, Problem, validate
+from engine.yamlfile import Document, Problem, did_you_mean, validate
 
 FIELDS_REMEMBERED_MAX: Final = 256
 """Repetitions or segments that one target remembers the reading of, a few hundred bytes each."""
@@ -106,16 +106,22 @@ _UNREADABLE: Final = "invalid-"
 """How the codes begin that say a value could not be read."""
 
 
-def compile_mapping(document: Document, tables: Tables, *, zone: ZoneInfo) -> Mapping:
-    """Compile a mapping file. zone: of times without offset. Raises SettingsError with all problems."""
+def compile_mapping(
+    document: Document, tables: Tables, *, zone: ZoneInfo, broken_tables: Collection[str] = ()
+) -> Mapping:
+    """Compile a mapping file. zone: of times without offset. Raises SettingsError with all problems.
+
+    broken_tables: names of tables that have problems of their own, which are told there and not again here.
+    """
     file = validate(document, specs.MappingFile)
-    return _Compiler(document, tables, zone).mapping(file)
+    return _Compiler(document, tables, zone, broken_tables).mapping(file)
 
 
 class _Compiler:
-    def __init__(self, document: Document, tables: Tables, zone: ZoneInfo) -> None:
+    def __init__(self, document: Document, tables: Tables, zone: ZoneInfo, broken_tables: Collection[str]) -> None:
         self.document = document
         self.tables = tables
+        self.broken_tables = broken_tables
         self.zone = zone
         self.problems: list[Problem] = []
 
@@ -128,7 +134,7 @@ class _Compiler:
         rules: dict[str, list[tuple[str, Read]]] = {"patient": [], "encounter": [], "own": []}
         for target, rule in file.root.items():
             if target not in TARGETS:
-                self.problem((target,), f"there is no such target{_did_you_mean(target, TARGETS)}")
+                self.problem((target,), f"there is no such target{did_you_mean(target, TARGETS)}")
                 continue
             kind, group, field = TARGETS[target]
             read = self.rule(target, kind, rule)
@@ -216,6 +222,9 @@ class _Compiler:
         if not path.segment:
             self.problem(at, "a path begins with a segment, as in PID-3")
             return None
+        if (reason := nowhere(path)) is not None:
+            self.problem(at, f"{path.text} is always empty: {reason}")
+            return None
         return path
 
     def where(self, at: tuple[str | int, ...], text: str | None, segment: str) -> Filter | None:
@@ -224,7 +233,7 @@ class _Compiler:
         try:
             where = compile_filter(text)
         except FilterError as error:
-            self.problem(at, f"{error.text} (line {error.line}, column {error.column} of the filter)")
+            self.problem(at, f"{error.text} (line {error.line}, column {error.column} of the filter)\n{error.pointed}")
             return None
         for path in where.paths:
             if path.segment != segment:
@@ -263,7 +272,7 @@ class _Compiler:
         for name, part in rule.parts.items():
             at = (target, "parts", name)
             if name not in kinds:
-                self.problem(at, f"{kind.name} have no such part{_did_you_mean(name, kinds)}")
+                self.problem(at, f"{kind.name} have no such part{did_you_mean(name, kinds)}")
                 continue
             self.options(at, kinds[name], part)
             read = self.part(target, at, kinds[name], part, rule.each)
@@ -297,8 +306,10 @@ class _Compiler:
         if rule.table is None or "table" not in kind.options:
             return parse
         table = self.tables.get(rule.table)
+        if table is None and rule.table in self.broken_tables:
+            return parse
         if table is None:
-            self.problem((*at, "table"), f"there is no such table{_did_you_mean(rule.table, self.tables)}")
+            self.problem((*at, "table"), f"there is no such table{did_you_mean(rule.table, self.tables)}")
             return None
         if not table.results() <= {kind.value}:
             self.problem((*at, "table"), f"the values of this table ({table.file}) are not each {kind.name}")
@@ -308,11 +319,6 @@ class _Compiler:
     def fatal(self, target: str, rule: specs.Rule | specs.Part) -> Callable[[str, str], MappingError] | None:
         table = self.tables.get(rule.table) if rule.table else None
         return self.failure(target) if table is not None and table.unknown_is_error else None
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 _SELECTION: Final = re.compile(r"\[[^\]]*\]")

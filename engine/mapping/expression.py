@@ -25,7 +25,8 @@ from typing import Final, NoReturn, Protocol
 
 from engine.errors import HandoffError
 from engine.hl7v2.message import NULL
-from engine.hl7v2.path import Path, PathError
+from engine.hl7v2.path import Path, PathError, elsewhere
+from engine.hl7v2.segments import nowhere
 from engine.mapping.functions import several
 
 TEXT_CHARS_MAX: Final = 4096
@@ -37,16 +38,29 @@ SUBJECT_CHARS_MAX: Final = 4096
 """`matches` looks at so many characters of a value (at 256 when the pattern is costly)."""
 _SUBJECT_CHARS_SMALL: Final = 256
 _REPEAT_MAX: Final = 100
+_HEADERS: Final = frozenset({"MSH", "BHS", "FHS"})
+_SEPARATORS: Final = {"^": "component", "~": "repetition", "|": "field"}
+_ELSEWHERE_CHARS_MAX: Final = 64
+_POINTED_CHARS_MAX: Final = 100
 
 
 class FilterError(HandoffError):
     """A filter can't be compiled. Line and column count from 1, in the filter's text."""
 
-    def __init__(self, text: str, line: int, column: int) -> None:
+    def __init__(self, text: str, line: int, column: int, source: str = "") -> None:
         super().__init__(f"line {line}, column {column}: {text}")
         self.text = text
         self.line = line
         self.column = column
+        self.source = source
+        """The line of the filter."""
+
+    @property
+    def pointed(self) -> str:
+        """The place, as people find it: the line with a caret below."""
+        first = max(0, self.column - 1 - _POINTED_CHARS_MAX // 2)
+        shown = self.source[first : first + _POINTED_CHARS_MAX].replace("\t", " ")
+        return f"    {shown}\n    {' ' * (self.column - 1 - first)}^"
 
 
 class Source(Protocol):
@@ -122,7 +136,9 @@ class _Parser:
 
     def fail(self, text: str, at: int) -> NoReturn:
         before = self.text[:at]
-        raise FilterError(text, before.count("\n") + 1, at - (before.rfind("\n") + 1) + 1)
+        line, column = before.count("\n") + 1, at - (before.rfind("\n") + 1) + 1
+        lines = self.text.split("\n")
+        raise FilterError(text, line, column, lines[line - 1])
 
     def _tokens(self) -> list[_Token]:
         tokens: list[_Token] = []
@@ -130,11 +146,13 @@ class _Parser:
         while at < len(self.text):
             found = _TOKEN.match(self.text, at)
             if found is None:
+                self._fail_as_elsewhere(at)
                 self.fail(_HINTS.get(self.text[at], "this character means nothing here"), at)
             kind, text = str(found.lastgroup), found.group()
             if kind == "word" and text in _KEYWORDS:
                 kind = text
             elif kind == "word":
+                self._fail_as_elsewhere(at)
                 lower = text.lower()
                 self.fail(
                     f"write `{lower}` in lower case"
@@ -144,11 +162,18 @@ class _Parser:
                 )
             elif kind == "sign":
                 kind = text
+            elif kind == "path" and self.text[found.end() : found.end() + 2].strip("0123456789") == "-":
+                self._fail_as_elsewhere(at)
             if kind != "space":
                 tokens.append(_Token(kind, text, at))
             at = found.end()
         tokens.append(_Token("end", "", len(self.text)))
         return tokens
+
+    def _fail_as_elsewhere(self, at: int) -> None:
+        """Fail with the right path when what stands here is a path in the notation of another engine."""
+        if (meant := elsewhere(self.text[at : at + _ELSEWHERE_CHARS_MAX])) is not None:
+            self.fail(f"write {meant}: this is how other engines write it", at)
 
     @property
     def token(self) -> _Token:
@@ -227,12 +252,30 @@ class _Parser:
                 path = Path.parse(token.text)
             except PathError as error:
                 self.fail(error.text, token.at + error.column - 1)
+            if (reason := nowhere(path)) is not None:
+                self.fail(f"{path.text} is always empty: {reason}", token.at)
             self.paths.append(path)
             return path
+        self.check_one_component(token)
         value = self.value()
         if value is None:
             self.fail("expected a path (like PV1-2), a text in quotes or a number", token.at)
         return value
+
+    def check_one_component(self, token: _Token) -> None:
+        """A path stands for one component, in which no separator can be."""
+        text = token.text[1:-1]
+        sign = next((sign for sign in _SEPARATORS if sign in text), None)
+        if token.kind != "string" or sign is None:
+            return
+        path = self.paths[-1] if self.paths else None
+        if path is not None and path.segment in _HEADERS and path.field <= 2:  # they hold the separators themselves
+            return
+        hint = f"compare each {_SEPARATORS[sign]} with a text of its own"
+        if sign == "^" and path is not None and "." not in path.text.partition("-")[2]:
+            parts = [(number, part) for number, part in enumerate(text.split("^"), 1) if part]
+            hint = "write " + " and ".join(f"{path.text}.{number} == '{part}'" for number, part in parts)
+        self.fail(f"a text with {sign} never equals one component: {hint}", token.at)
 
     def value(self) -> str | float | None:
         if token := self.take("string"):
@@ -250,6 +293,7 @@ class _Parser:
         closing = ")" if start.kind == "(" else "]"
         values: list[str | float] = []
         while not self.take(closing):
+            self.check_one_component(self.token)
             value = self.value()
             if value is None:
                 self.fail("expected a text in quotes or a number", self.token.at)

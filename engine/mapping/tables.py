@@ -78,6 +78,10 @@ Tables = Mapping[str, Table]
 def load_table(document: Document) -> Table:
     """One table. Raises SettingsError."""
     file = validate(document, TableFile)
+    wrong = [code for code in file.values if set("^~|") & set(code)]
+    if wrong:
+        text = "a code is what stands in one component: ^, ~ and | are never in it"
+        raise SettingsError(tuple(document.problem(("values", code), text) for code in wrong))
     unknown: Value | _Keep = None
     if file.unknown == "keep":
         unknown = KEEP
@@ -86,10 +90,13 @@ def load_table(document: Document) -> Table:
     return Table(file.name, document.file, file.values, unknown, unknown_is_error=file.unknown == "error")
 
 
-def load_tables(documents: Iterable[Document]) -> Tables:
-    """All tables by name. Raises SettingsError with the problems of all files."""
+def load_tables(documents: Iterable[Document], collected: list[Problem] | None = None) -> Tables:
+    """All tables by name.
+
+    collected: takes the problems, and the tables without any are returned; none: raises SettingsError with them.
+    """
     tables: dict[str, Table] = {}
-    problems: list[Problem] = []
+    problems: list[Problem] = [] if collected is None else collected
     for document in documents:
         try:
             table = load_table(document)
@@ -99,6 +106,6 @@ def load_tables(documents: Iterable[Document]) -> Tables:
         if table.name in tables:
             problems.append(document.problem(("name",), f"{tables[table.name].file} has a table of the same name"))
         tables[table.name] = table
-    if problems:
+    if problems and collected is None:
         raise SettingsError(tuple(problems))
     return tables

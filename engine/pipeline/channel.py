@@ -5,11 +5,12 @@ Errors are collected over all files, so that one `handoff check` shows all of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from typing import Final, TypeVar
 from typing import Protocol as Interface
-from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from engine.care.calendar import BusinessCalendar
@@ -20,11 +21,11 @@ from engine.errors import SettingsError
 from engine.mapping.apply import Mapping as FieldMapping
 from engine.mapping.compile import compile_mapping
 from engine.mapping.expression import Filter, FilterError, compile_filter
-from engine.mapping.tables import load_tables
+from engine.mapping.tables import Tables, load_tables
 from engine.risk.inputs import InputTables, load_input_tables
 from engine.risk.registry import Model, load_models
 from engine.settings import Channel, Configuration, Site
-from engine.yamlfile import Document, Problem
+from engine.yamlfile import Document, Problem, did_you_mean
 
 T = TypeVar("T")
 
@@ -103,8 +104,8 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
             return None
         return attempt(lambda: load(document))
 
-    tables = attempt(lambda: load_tables(d for name, d in documents.items() if name.startswith("tables/"))) or {}
-    models = attempt(lambda: load_models(_folder(documents, "risk"))) or {}
+    tables = load_tables((d for name, d in documents.items() if name.startswith("tables/")), attempt.problems)
+    models = load_models(_folder(documents, "risk"), attempt.problems)
     protocols = {
         name: protocol
         for name, document in _folder(documents, "protocols").items()
@@ -114,6 +115,9 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
     dispositions = read("care/dispositions.yaml", load_dispositions)
     inputs = read("care/risk-inputs.yaml", load_input_tables)
     calendar = BusinessCalendar(configuration.site.calendar)
+    attempt.problems += _site_problems(configuration, calendar)
+    broken_tables = _broken_tables(configuration, documents, tables)
+    missing = partial(_missing, configuration)
     planners: dict[str, Planner] = {}
     for settings in configuration.channels.values():
         if (planner := _planner(settings, protocols)) is not None:
@@ -123,18 +127,19 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
     for name, settings in configuration.channels.items():
         document = configuration.channel_documents[name]
         zone = ZoneInfo(settings.timezone)
+        compile_fields = partial(compile_mapping, tables=tables, zone=zone, broken_tables=broken_tables)
         compiled = attempt(lambda: _filter(settings, document))  # noqa: B023  # called at once
         field_file = documents.get(f"fields/{settings.mapping}.yaml")
         mapping_key = (settings.mapping, settings.timezone)
         if field_file is None:
-            attempt.problems.append(document.problem(("mapping",), _missing("fields", settings.mapping)))
+            attempt.problems.append(document.problem(("mapping",), missing("fields", settings.mapping)))
         elif mapping_key not in mappings:
-            mappings[mapping_key] = attempt(lambda: compile_mapping(field_file, tables, zone=zone))  # noqa: B023
+            mappings[mapping_key] = attempt(partial(compile_fields, field_file))
         for index, model in enumerate(settings.risk):
             if model not in models:
-                attempt.problems.append(document.problem(("risk", index), _missing("risk", model)))
+                attempt.problems.append(document.problem(("risk", index), missing("risk", model)))
         if settings.protocol is not None and settings.protocol not in protocols:
-            attempt.problems.append(document.problem(("protocol",), _missing("protocols", settings.protocol)))
+            attempt.problems.append(document.problem(("protocol",), missing("protocols", settings.protocol)))
         mapping = mappings.get(mapping_key)
         if attempt.problems or mapping is None or events is None or dispositions is None or inputs is None:
             continue
@@ -153,6 +158,7 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
             calendar=calendar,
             key=key,
         )
+    attempt.problems += _class_problems(configuration, documents, tables, protocols)
     if attempt.problems:
         raise SettingsError(tuple(dict.fromkeys(attempt.problems)))
     return CompiledConfiguration(
@@ -169,7 +175,7 @@ def _documents(configuration: Configuration, attempt: _Collector) -> dict[str, D
     """All files below the mappings folder, by their path in it (`fields/adt.yaml`)."""
     snapshot = configuration.snapshot
     found: dict[str, Document] = {}
-    folder = configuration.site.mappings.removeprefix("./").rstrip("/") + "/"
+    folder = f"{configuration.site.mappings}/"
     for file in snapshot.below(folder):
         document = attempt(lambda: snapshot.document(file))  # noqa: B023  # called at once
         if document is not None:
@@ -187,21 +193,82 @@ def _folder(documents: Mapping[str, Document], folder: str) -> dict[str, Documen
     }
 
 
+_CLASSES: Final = frozenset({"I", "E", "O", "P", "R", "B", "C", "N", "U", "OBS"})
+"""Of HL7 table 0004, and OBS: every rule of care says what they mean to it."""
+
+
+def _class_problems(
+    configuration: Configuration,
+    documents: Mapping[str, Document],
+    tables: Tables,
+    protocols: Mapping[str, Protocol],
+) -> Iterator[Problem]:
+    """Patient classes that tables or defaults lead to and no rule knows: their discharges would get no plan."""
+    known = _CLASSES.union(*(protocol.known_classes for protocol in protocols.values()))
+    for name in sorted({channel.mapping for channel in configuration.channels.values()}):
+        document = documents.get(f"fields/{name}.yaml")
+        rule = document.value.get("encounter.class") if document is not None else None
+        if document is None or not isinstance(rule, dict):
+            continue
+        default = rule.get("default")
+        if isinstance(default, str) and default not in known:
+            yield document.problem(("encounter.class", "default"), _unknown_class(default, known))
+        table = tables.get(str(rule.get("table")))
+        if table is None:
+            continue
+        of_table = next(one for one in documents.values() if one.file == table.file)
+        for code, value in table.values.items():
+            if isinstance(value, str) and value not in known:
+                yield of_table.problem(("values", code), _unknown_class(value, known))
+        if isinstance(table.unknown, str) and table.unknown not in known:
+            yield of_table.problem(("unknown", "value"), _unknown_class(table.unknown, known))
+
+
+def _unknown_class(name: str, known: Collection[str]) -> str:
+    return f"class {name} is in no protocol, and not among {' '.join(sorted(known))}: its discharges would get no plan"
+
+
+def _site_problems(configuration: Configuration, calendar: BusinessCalendar) -> Iterator[Problem]:
+    site = configuration.snapshot.document(configuration.snapshot.site_file)
+    if (wrong := calendar.check()) is not None:
+        yield site.problem(("calendar", "holidays"), wrong)
+    if not configuration.channels:
+        folder = configuration.site.channels
+        text = f"there is no channel, so no message can come: put a file into {folder}/ (its name ends in .yaml)"
+        yield site.problem(("channels",), text)
+
+
+def _missing(configuration: Configuration, folder: str, name: str) -> str:
+    """Why a file that a channel names can't be used."""
+    root = f"{configuration.site.mappings}/{folder}/"
+    files = [file for file in configuration.snapshot.files if file.startswith(root)]
+    if f"{root}{name}.yaml" in files:
+        return f"{root}{name}.yaml has problems, see there"
+    known = [file.removeprefix(root).removesuffix(".yaml") for file in files]
+    return f"there is no {root}{name}.yaml{did_you_mean(name, known)}"
+
+
+def _broken_tables(configuration: Configuration, documents: Mapping[str, Document], tables: Tables) -> set[str]:
+    """Names of tables whose files have problems: what they call themselves, or what their files are called."""
+    folder = f"{configuration.site.mappings}/"
+    files = {name.removeprefix(folder) for name in configuration.snapshot.files if name.startswith(f"{folder}tables/")}
+    stems = {name.removeprefix("tables/").removesuffix(".yaml") for name in files}
+    values = [document.value for name, document in documents.items() if name.startswith("tables/")]
+    named = {str(value.get("name")) for value in values if isinstance(value, dict)}
+    return (stems | named) - set(tables)
+
+
 def _filter(settings: Channel, document: Document) -> Filter | None:
     if settings.filter is None:
         return None
     try:
         return compile_filter(settings.filter)
     except FilterError as error:
-        line, column = document.place(("filter",))
-        raise SettingsError((Problem(document.file, line, column, "filter", f"{error.text} ({_at(error)})"),)) from None
+        text = f"{error.text} ({_at(error)})\n{error.pointed}"
+        raise SettingsError((document.problem(("filter",), text),)) from None
 
 
 def _at(error: FilterError) -> str:
     """Where in the filter: a place in the file would be wrong as soon as its text is quoted or folded."""
     line = f"line {error.line}, " if error.line > 1 else ""
     return f"{line}character {error.column} of the filter"
-
-
-def _missing(folder: str, name: str) -> str:
-    return f"there is no mappings/{folder}/{name}.yaml"

@@ -31,15 +31,16 @@ class Model(Protocol):
 _LOADERS: Final[Mapping[str, Any]] = {"seed": seed.load, "lace": lace.load, "hospital": hospital.load}
 
 
-def load_models(documents: Mapping[str, Document]) -> dict[str, Model]:
+def load_models(documents: Mapping[str, Document], collected: list[Problem] | None = None) -> dict[str, Model]:
     """Compile every document; keys are names without folder and ending (`lace`), and name the models.
 
     The document's `model` says which logic it feeds, so that a site may keep a variant under a name of its own. A
-    charlson document gives one model for each set of weights. Raises SettingsError with all problems of all documents.
+    charlson document gives one model for each set of weights. collected: takes the problems of all documents, and the
+    models without any are returned; none: raises SettingsError with them.
     """
     models: dict[str, Model] = {}
     tables: dict[str, Categories] = {}
-    problems: list[Problem] = []
+    problems: list[Problem] = [] if collected is None else collected
     others: list[tuple[str, Document]] = []
     for name, document in documents.items():
         kind = str(document.value.get("model")) if isinstance(document.value, dict) else ""
@@ -61,6 +62,6 @@ def load_models(documents: Mapping[str, Document]) -> dict[str, Model]:
             models[name] = _LOADERS[document.value["model"]](name, document, tables)
         except SettingsError as error:
             problems.extend(error.problems)
-    if problems:
+    if problems and collected is None:
         raise SettingsError(tuple(problems))
     return models

@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from engine.domain.record import Record
 from engine.errors import KeyFileError, KeyMissingError, StoreError, TamperedError
+from engine.files import SECRET_BYTES_MAX, UnreadableFileError, foreign_owner, read_with_status, writable_by_others
 
 _FORMAT: Final = 1
 _PREFIX: Final = struct.Struct(">BH")
@@ -245,17 +246,20 @@ def _decode(raw: bytes, name: str) -> _KeyFile:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            raw = file.read()
-    except FileNotFoundError:
-        raise KeyMissingError(f"{path}: the key file is not there; without it nothing stored can be read") from None
-    except OSError as error:
-        raise KeyFileError(f"{path}: the key file can't be read: {error.strerror}") from None
+        raw, status = read_with_status(path, bytes_max=SECRET_BYTES_MAX)
+    except UnreadableFileError as error:
+        if error.missing:
+            text = "the key file is not there; without it nothing stored can be read"
+            raise KeyMissingError(f"{path}: {text}") from None
+        raise KeyFileError(f"{path}: the key file {error.reason}") from None
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     is_credential = credentials is not None and path.resolve().is_relative_to(Path(credentials).resolve())
-    if mode & (stat.S_IRWXO if is_credential else stat.S_IRWXO | stat.S_IRWXG):
+    if status.st_mode & (stat.S_IRWXO if is_credential else stat.S_IRWXO | stat.S_IRWXG):
         raise KeyFileError(f"{path}: others may read this key file; run chmod 600 on it")
+    if not is_credential and foreign_owner(status, path.parent):
+        raise KeyFileError(f"{path}: this key file belongs to another user: chown it to root or to the service's user")
+    if not is_credential and writable_by_others(path.parent):
+        raise KeyFileError(f"{path.parent}: everybody may put another key file into this folder; run chmod o-w on it")
     return raw
 
 

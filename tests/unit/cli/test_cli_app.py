@@ -120,4 +120,5 @@ def test_with_json_an_error_is_one_document_on_stdout(failing, capsys: pytest.Ca
     failing(SettingsError((Problem("config.yaml", 3, 5, "node", "unknown key"),)))
     assert app.run(["status", "--json"]) == 78
     problem = json.loads(capsys.readouterr().out)["error"]["problems"][0]
-    assert problem == {"file": "config.yaml", "line": 3, "column": 5, "key": "node", "message": "unknown key"}
+    place = {"file": "config.yaml", "line": 3, "column": 5, "key": "node"}
+    assert problem == place | {"message": "unknown key", "level": "problem"}

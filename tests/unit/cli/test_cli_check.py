@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from site_with_store import Site
@@ -95,7 +96,8 @@ def test_files_for_tls_that_are_none_are_a_problem_of_the_configuration(bare: Si
     for name in ("server.pem", "server.key"):
         (folder / name).write_text("no PEM")
     (problem,) = bare.json("check", code=1)["problems"]
-    assert (problem["key"], "PEM files" in problem["message"]) == ("listen.tls", True)
+    assert problem["key"] == "listen.tls.cert"
+    assert problem["message"] == "tls/server.pem holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)"
 
 
 def test_files_that_a_destination_needs_are_checked_too(bare: Site) -> None:
@@ -103,6 +105,200 @@ def test_files_that_a_destination_needs_are_checked_too(bare: Site) -> None:
     edit(bare, "config.yaml", "\ncalendar:", lab)
     (problem,) = bare.json("check", code=1)["problems"]
     assert problem["key"] == "destinations.lab.tls.ca"
+
+
+# --- what would drop everybody, or let everybody in ---------------------------------------------------------------
+
+
+def found(site: Site, *options: str) -> list[dict[str, Any]]:
+    done = site.run("check", "--json", *options)
+    problems: list[dict[str, Any]] = done.json["problems"]
+    assert done.code == int(any(problem["level"] == "problem" for problem in problems) or "--strict" in options)
+    return problems
+
+
+FILTER = r"# filter: .*"
+CRM = "\n  crm: {{type: salesforce, login_url: 'https://o.example.com', client_id: c, client_secret: {}}}\n  # crm: "
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern", "replacement", "key", "words"),
+    [
+        ("config.yaml", "holidays: US", "holidays: Bayern", "calendar.holidays", "no table for 'Bayern'"),
+        ("config.yaml", "holidays: US", "holidays: US-XX", "calendar.holidays", "no table for 'US-XX'"),
+        ("config.yaml", "holidays: US", "holidays: DE-", "calendar.holidays", "no table for 'DE-'"),
+        ("mappings/tables/patient-class.yaml", "  E: E ", "  STAT: INPATIENT ", "values.STAT", "class INPATIENT"),
+        ("mappings/tables/patient-class.yaml", "unknown: keep", "unknown: {value: INP}", "unknown.value", "class INP"),
+        ("mappings/tables/sex.yaml", "  M: M", "  M^X: M", "values.M^X", "never in it"),
+        (CHANNEL, FILTER, "filter: \"MSH-9 == 'ADT^A01'\"", "filter", "MSH-9.1 == 'ADT' and MSH-9.2 == 'A01'"),
+        (CHANNEL, FILTER, "filter: \"PV1-3 not in ('A^B', 'C')\"", "filter", "never equals one component"),
+        (CHANNEL, FILTER, "filter: \"PID-3 == 'A~B'\"", "filter", "each repetition"),
+        (CHANNEL, FILTER, "filter: \"PV1-200 in ('I')\"", "filter", "PV1 has 54 fields"),
+        (CHANNEL, FILTER, "filter: \"PID-3.13 == '1'\"", "filter", "PID-3 has 12 components"),
+        (CHANNEL, FILTER, "filter: \"PVI-2 == 'I'\"", "filter", "PVI is no segment of HL7"),
+        (CHANNEL, FILTER, "filter: \"PID.8 == 'F'\"", "filter", "write PID-8"),
+        (CHANNEL, FILTER, "filter: \"PID-5-1 == 'DOE'\"", "filter", "write PID-5.1"),
+        (CHANNEL, FILTER, "filter: \"msg['PV1']['PV1.2'] == 'I'\"", "filter", "write PV1-2"),
+        ("mappings/fields/adt.yaml", "patient.birth_date: .*", "patient.birth_date: PID-300", "patient.birth_date",
+         "PID has 40 fields"),
+        ("mappings/fields/adt.yaml", "patient.birth_date: .*", "patient.birth_date: PID.7", "patient.birth_date",
+         "write PID-7"),
+        (CHANNEL, r'types: \["ADT\^\*"\]', "types: [ADT_A01]", "accept.types", "write ADT^A01"),
+        (CHANNEL, r'types: \["ADT\^\*"\]', "types: [ADT-A03]", "accept.types", "write ADT^A03"),
+        (CHANNEL, r'types: \["ADT\^\*"\]', "types: [A01]", "accept.types", "as in ADT^A01"),
+        (CHANNEL, r"processing_ids: \[P\]", "versions: ['2.x']", "accept.versions", "no version of HL7"),
+        (CHANNEL, "what: .*", "what: [patient, appointment]}", "deliver[0].what[1]",
+         "must be"),
+        ("config.yaml", "  files: .*", "  files: {type: mllp, host: 127.0.0.1, port: 1}", "deliver[0].what",
+         "takes message"),
+        ("config.yaml", "keys: var/keys.json", "keys: '{\"format\": 1}'", "store.keys", "must not stand in this file"),
+        ("config.yaml", "node: main-1", "channels: ../..", "channels", "must be a folder below"),
+        ("config.yaml", "node: main-1", "mappings: /etc", "mappings", "must be a folder below"),
+    ],
+)  # fmt: skip
+def test_what_would_drop_everybody_is_a_problem_with_its_remedy(
+    bare: Site, file: str, pattern: str, replacement: str, key: str, words: str
+) -> None:
+    edit(bare, file, pattern, replacement)
+    (problem,) = found(bare)
+    assert (problem["level"], problem["key"], words in problem["message"]) == ("problem", key, True), problem
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern", "replacement", "key"),
+    [
+        (CHANNEL, "host: 127.0.0.1\n  port: 2575\n  allow: .*", "host: 0.0.0.0\n  port: 2575", "listen.host"),
+        (CHANNEL, "host: 127.0.0.1\n  port: 2575\n  allow: .*", "host: '::'\n  port: 2575\n  allow: ['::/0']",
+         "listen.host"),
+        (CHANNEL, "ack: {", "ack: {return_to: {host: 10.0.0.9, port: 1}, ", "ack.return_to.host"),
+        ("config.yaml", "  # lab: ", "  lab: ", "destinations.lab.host"),
+        ("config.yaml", "host: 127.0.0.1, port: 8080", "host: 0.0.0.0, port: 8080", "console.host"),
+        ("config.yaml", "url: .*", "url: postgresql+psycopg://h@db.example.com/x", "store.url"),
+        ("config.yaml", "url: .*", "url: postgresql+psycopg://h:pw@127.0.0.1/x", "store.url"),
+        ("config.yaml", "\n  # crm: ", CRM.format("word"), "destinations.crm.client_secret"),
+    ],
+)  # fmt: skip
+def test_what_lets_others_read_along_is_a_warning_and_a_problem_when_strict(
+    bare: Site, file: str, pattern: str, replacement: str, key: str
+) -> None:
+    edit(bare, file, pattern, replacement)
+    (warning,) = found(bare)
+    assert (warning["level"], warning["key"]) == ("warning", key)
+    assert found(bare, "--strict") == [warning]
+    assert bare.json("check", "--strict", code=1)["ok"] is False
+    assert "1 warning" in bare.run("check").out
+
+
+def test_a_secret_that_is_not_here_is_no_problem_of_a_check_without_secrets(bare: Site) -> None:
+    edit(bare, "config.yaml", "\n  # crm: ", CRM.format("{env: NO_SUCH}"))
+    assert [problem["key"] for problem in found(bare)] == ["destinations.crm.client_secret"]
+    assert found(bare, "--without-secrets") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "words"),
+    [
+        ("channels/west.yml", "problem", "its name must end in .yaml (west.yaml)"),
+        ("channels/west.YAML", "problem", "its name must end in .yaml"),
+        ("mappings/tables/codes.yml", "problem", "its name must end in .yaml"),
+        ("mappings/codes.yaml", "problem", "move it into a folder of mappings"),
+        ("mappings/tables/local/codes.yaml", "problem", "move it into mappings/tables"),
+        ("channels/west.yaml.bak", "warning", "not read"),
+        ("channels/west.json", "warning", "not read"),
+        ("channels/west.yaml~", "warning", "not read"),
+        ("channels/west", "warning", "not read"),
+    ],
+)
+def test_a_file_that_is_not_read_is_said_with_its_name(bare: Site, name: str, level: str, words: str) -> None:
+    path = bare.folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("name: west\n")
+    (problem,) = found(bare)
+    assert (problem["file"], problem["level"], words in problem["message"]) == (name, level, True), problem
+
+
+def test_a_folder_that_nothing_is_read_from_is_said(bare: Site) -> None:
+    (bare.folder / "mappings/table").mkdir()
+    (bare.folder / "mappings/table/codes.yaml").write_text("name: codes\n")
+    (problem,) = found(bare)
+    assert (problem["file"], problem["level"]) == ("mappings/table", "warning")
+    assert "did you mean tables?" in problem["message"]
+
+
+def test_a_site_without_channels_is_a_problem(bare: Site) -> None:
+    (bare.folder / CHANNEL).rename(bare.folder / "channels/main-campus.yaml.off")
+    assert [(problem["key"], problem["level"]) for problem in found(bare)] == [
+        ("channels", "problem"),
+    ]
+
+
+def test_what_stands_beside_a_configuration_is_let_be(bare: Site) -> None:
+    for name in ("channels/README.md", "channels/server.pem", "channels/.west.yaml.swp", "mappings/tables/notes.txt"):
+        (bare.folder / name).write_text("x")
+    assert found(bare) == []
+
+
+# --- mistakes of an edit ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern", "replacement", "words"),
+    [
+        (CHANNEL, "  port: 2575", "\tport: 2575", "a tab: indent with blanks"),
+        (CHANNEL, "listen:", "listener:", "did you mean listen?"),
+        (CHANNEL, "# filter: ", "filters: ", "did you mean filter?; the keys here are name, mode,"),
+        (CHANNEL, "  port: 2575", "  port: 2575\n  commit_blocks: yes", "true or false, without quotes"),
+        (CHANNEL, "port: 2575", 'port: "2575"', "a whole number, without quotes and without a leading 0"),
+        (CHANNEL, "port: 2575", "port: 02575", "without a leading 0"),
+        (CHANNEL, "risk: .*", "risk: lace", "must be a list: [lace]"),
+        (CHANNEL, r"processing_ids: \[P\]", "versions: [2.5]", 'put it in quotes: "2.5"'),
+        (CHANNEL, "allow: .*", "allow: [10.0.0.5/8]", "write 10.0.0.0/8 for the network, or 10.0.0.5 for the host"),
+        ("config.yaml", "type: file, path", "type: file, paht: x, path", "did you mean path?"),
+        ("config.yaml", "  files: .*", "  files: {type: file, path: x, timeout: 5}", "did you mean timeout_seconds?"),
+        ("config.yaml", "calendar: .*", "calendar: US", "must be keys with values (timezone, weekend, holidays"),
+        ("config.yaml", "node: .*", "node: @main", "@ can't begin a text: put it in quotes"),
+        ("config.yaml", "node: .*", "node: 99999999999999999999", "this number is too long"),
+        ("mappings/protocols/post-discharge.yaml", r"due: \{[^}]*\}", "due: 2 days",
+         "must be keys with values: {days: 2}"),
+    ],
+)  # fmt: skip
+def test_a_mistake_of_an_edit_is_told_with_what_to_write(
+    bare: Site, file: str, pattern: str, replacement: str, words: str
+) -> None:
+    edit(bare, file, pattern, replacement)
+    assert any(words in problem["message"] for problem in found(bare)), found(bare)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words"),
+    [("utf-16", "UTF-16 text: save it as UTF-8"), ("utf-16-le", "UTF-16"), ("latin-1", "the byte E4")],
+)
+def test_a_file_in_another_encoding_is_told_by_its_name(bare: Site, encoding: str, words: str) -> None:
+    (bare.folder / CHANNEL).write_bytes("# Käfer\nname: x\n".encode(encoding))
+    assert words in found(bare)[0]["message"]
+
+
+def test_a_wrong_filter_is_shown_with_its_place(bare: Site) -> None:
+    edit(bare, CHANNEL, FILTER, "filter: \"PV1-2 = 'I'\"")
+    (problem,) = found(bare)
+    shown, caret = problem["message"].splitlines()[1:]
+    assert shown[caret.index("^")] == "="
+
+
+@pytest.mark.parametrize(
+    "broken", ["tables/sex.yaml", "protocols/post-discharge.yaml", "risk/lace.yaml", "fields/adt.yaml"]
+)
+def test_a_broken_file_is_not_taken_for_one_that_is_missing(bare: Site, broken: str) -> None:
+    (bare.folder / "mappings" / broken).write_text("name: [\n")
+    problems = found(bare)
+    assert problems[0]["file"] == f"mappings/{broken}"
+    assert all("see there" in problem["message"] for problem in problems[1:])
+    assert len(problems) <= 2
+
+
+def test_a_name_that_leads_nowhere_is_told_with_one_that_is_near(bare: Site) -> None:
+    edit(bare, CHANNEL, "mapping: adt", "mapping: atd")
+    assert "there is no mappings/fields/atd.yaml; did you mean adt?" in found(bare)[0]["message"]
 
 
 # --- values that stand elsewhere -------------------------------------------------------------------------------------

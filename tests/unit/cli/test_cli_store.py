@@ -519,7 +519,7 @@ def test_check_names_file_line_column_and_key_of_every_problem(bare: Site) -> No
     )
     document = bare.json("check", code=1)
     assert document["ok"] is False
-    assert {"file", "line", "column", "key", "message"} == document["problems"][0].keys()
+    assert {"file", "line", "column", "key", "message", "level"} == document["problems"][0].keys()
     assert any(problem["key"] == "moode" and problem["line"] == 4 for problem in document["problems"])
     assert bare.run("ledger").code == 78
 
