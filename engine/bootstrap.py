@@ -132,8 +132,8 @@ def check_listen_tls(configuration: Configuration) -> None:
 def side_problems(configuration: Configuration) -> tuple[Problem, ...]:
     """What `handoff check` refuses and a daemon goes on with, because stopping would harm more.
 
-    Files that a destination needs for TLS and can't be used, what lies in a destination's folder and is not its own: its
-    deliveries wait. A TLS key that others may read.
+    What a destination needs for TLS and can't be used, what lies in its folder and is not its own: its deliveries
+    wait. A TLS key that others may read.
     """
     from engine.connectors.file import folder_problem
 
