@@ -15,12 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import chain
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from pydantic import Field
 
 from engine.care.dispositions import Action, Dispositions, normalise
+from engine.care.person import is_another
 from engine.domain.chart import Chart, Charts, Stamp, identity
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.hold import Hold, HoldCode, hold_key
@@ -186,6 +188,10 @@ def apply_event(charts: Charts, event: Event, dispositions: Dispositions) -> App
     if chart is None:
         chart = Chart(id=event.chart_id, patient=Patient(identifiers=(key,)))
         applied.effects.append(Effect(kind="patient-created", subject=chart.id))
+    elif _speaks_of_another(chart, event):
+        applied.hold(HoldCode.PERSON_CONTRADICTED, location="PID-5")
+        applied.chart = chart
+        return applied
     patient = _with_identifiers(chart, charts, event.identifiers, applied)
     death, person = _death_said(event.patient, applied)
     patient, stamps, stale = _merge_fields(patient, person, chart.stamps, event.at)
@@ -204,6 +210,17 @@ def apply_event(charts: Charts, event: Event, dispositions: Dispositions) -> App
     if applied.chart.patient.deceased and death.get("deceased") is False and not stale:
         applied.deviations.append("alive-against-disposition")
     return applied
+
+
+def _speaks_of_another(chart: Chart, event: Event) -> bool:
+    """The message's name and birth date are both others than the chart's, and nobody has said that it is the same.
+
+    A message of which the chart has something already, sent again, was taken then.
+    """
+    if not is_another(chart.patient, event.patient) or event.believed(HoldCode.PERSON_CONTRADICTED, "PID-5"):
+        return False
+    taken = chain(chart.stamps.values(), *(stamps.values() for stamps in chart.encounter_stamps.values()))
+    return all(entry != event.at[1] for _, entry in taken)
 
 
 def _death_said(values: Mapping[str, Any], applied: Applied) -> tuple[dict[str, Any], Mapping[str, Any]]:
@@ -258,6 +275,22 @@ def _deadly_stay(encounters: tuple[Encounter, ...], dispositions: Dispositions) 
         if not any(begin is not None and begin > at for begin in later):
             return death
     return None
+
+
+def merges_in_doubt(charts: Charts, events: tuple[Event, ...], merges: tuple[Merge, ...]) -> dict[Merge, Chart]:
+    """Merges whose PID speaks of another person than the chart it leads to: each with that chart.
+
+    That is the chart of the number that survives; where it does not know who it is about, that of the number that goes.
+    """
+    found: dict[Merge, Chart] = {}
+    by_key = {event.identifiers[0]: event for event in events}
+    for merge in merges:
+        event, survivor, merged = by_key.get(merge.survivor), charts.find(merge.survivor), charts.find(merge.merged)
+        known = survivor is not None and survivor.patient.name is not None and survivor.patient.birth_date is not None
+        chart = survivor if known else merged
+        if event is not None and chart is not None and _speaks_of_another(chart, event):
+            found[merge] = chart
+    return found
 
 
 def apply_merges(charts: Charts, merges: tuple[Merge, ...]) -> Applied:

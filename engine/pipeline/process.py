@@ -15,11 +15,11 @@ from typing import Final
 
 import msgspec
 
-from engine.care.events import Applied, Event, Meaning, Merge, apply_event, apply_merges
+from engine.care.events import Applied, Event, Meaning, Merge, apply_event, apply_merges, merges_in_doubt
 from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import DeadLetter, Delivery, Stage
 from engine.domain.encounter import Encounter
-from engine.domain.hold import HOLD_TEXTS, Hold
+from engine.domain.hold import HOLD_TEXTS, Hold, HoldCode
 from engine.domain.message import AckCode, Entry, EntryState
 from engine.domain.outcome import Effect, Outcome
 from engine.domain.patient import Identifier
@@ -300,14 +300,13 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
     merges, events = prepared.merges, prepared.events
     if merges:
         merges, events = merges_as_known(merges, events, charts, channel)
-    merge = apply_merges(charts, merges)
+    merge, holds = _merge(charts, merges, events)
     changed = {chart.id: chart for chart in [*merge.others, *([merge.chart] if merge.chart else [])]}
     if changed:
         view = _overlay(charts, changed.values())
     folded = _folded(changed)
     effects = list(merge.effects)
     deviations = [*prepared.deviations, *merge.deviations]
-    holds = _held(merge)
     note = merge.note
     last = merge
     subjects: dict[str, str | None] = {}
@@ -371,6 +370,23 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
 
 def _held_for(holds: tuple[Hold, ...]) -> str:
     return "held for a person: " + "; also: ".join(hold.detail or HOLD_TEXTS[hold.code] for hold in holds)
+
+
+def _merge(charts: Charts, merges: tuple[Merge, ...], events: tuple[Event, ...]) -> tuple[Applied, list[Hold]]:
+    """Apply the merges whose PID does not speak of another person than the chart does; those are held."""
+    doubtful = merges_in_doubt(charts, events, merges)
+    applied = apply_merges(charts, tuple(one for one in merges if one not in doubtful))
+    contradicted = [
+        Hold(
+            code=HoldCode.PERSON_CONTRADICTED,
+            location="PID-5",
+            subject=chart.id,
+            chart_id=chart.id,
+            patient_key=chart.patient.key,
+        )
+        for chart in doubtful.values()
+    ]
+    return applied, [*contradicted, *_held(applied)]
 
 
 def _held(applied: Applied) -> list[Hold]:
