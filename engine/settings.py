@@ -141,11 +141,29 @@ class TlsClient(StrictModel):
         return self
 
 
+class AnswersWithoutCode(StrictModel):
+    """What it means when the receiver refuses and names no code of HL7 table 0357 (ERR-3, before 2.5 ERR-1).
+
+    Such an answer says nothing of the reason: some engines answer AE while their database is away, others AR for what
+    their filter drops. retry: try again, with the waits of `retry`; as long as nothing is delivered meanwhile no
+    attempt counts, so an outage costs no message. hold: a person decides. dead: a dead letter at once. The patient's
+    later messages wait behind one that is tried again or held; nobody else's do.
+    """
+
+    ae: Literal["retry", "hold", "dead"] = "retry"
+    """Of AE and CE."""
+    ar: Literal["retry", "hold", "dead"] = "retry"
+    """Of AR and CR."""
+    attempts_max: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    """Of `retry`: after so many attempts, while others were delivered, it is a dead letter."""
+
+
 class MllpDestination(DestinationBase):
     type: Literal["mllp"]
     host: Text
     port: Port
     tls: TlsClient | None = None
+    answers_without_code: AnswersWithoutCode = AnswersWithoutCode()
     deduplicates: bool = False
     """The receiver is known to answer a repeated control id without acting twice: then an ambiguous attempt is
     repeated instead of held for a person."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from engine.domain.delivery import QueuedDelivery
     from engine.domain.outcome import Effect
     from engine.settings import Channel
+    from engine.store.destinations import Standing
     from engine.store.holds import ListedHold
     from engine.store.journal import ListedEntry
 
@@ -148,6 +149,11 @@ def entry_details(site: OpenSite, entry_id: int, make_view: Callable[[], View]) 
             outcome = None
             damaged.append("outcome")
         deliveries = store.outbox.of_entry(conn, entry_id)
+        # How they stand says why something waits, and is not asked for what does not.
+        waiting = any(queued.state == "pending" for queued in deliveries)
+        configured = {name: one.type for name, one in site.configuration.site.destinations.items()}
+        found = store.destinations.standings(conn, configured, site.now) if waiting else []
+        standings = {one.name: one for one in found}
         letters = store.dead_letters.of_entry(conn, entry_id)
         holds = store.holds.of_message(conn, entry.replay_root or entry_id) if entry is not None else []
     if not listed or entry is None:
@@ -170,7 +176,9 @@ def entry_details(site: OpenSite, entry_id: int, make_view: Callable[[], View]) 
         "recorded_at": plain(outcome.recorded_at) if outcome else None,
         "encounter": view.key(outcome.encounter_key) if outcome else None,
         "effects": [effect_shape(effect, view) for effect in (outcome.effects if outcome else ())],
-        "deliveries": [delivery_shape(queued, view) for queued in deliveries],
+        "deliveries": [
+            delivery_shape(queued, view, standings.get(queued.delivery.destination)) for queued in deliveries
+        ],
         "dead_letters": plain(letters),
         "held": [hold_shape(one, view) for one in holds],
         "payload": view.text(text),
@@ -198,12 +206,20 @@ def effect_shape(effect: Effect, view: View) -> dict[str, Any]:
     return {"kind": effect.kind, "subject": subject, "detail": effect.detail}
 
 
-def delivery_shape(queued: QueuedDelivery, view: View) -> dict[str, Any]:
+def delivery_shape(queued: QueuedDelivery, view: View, standing: Standing | None = None) -> dict[str, Any]:
+    """standing: of its destination; it says why a delivery waits that was never tried."""
     import msgspec
 
     from engine.domain.shapes import plain
 
     delivery = queued.delivery
+    next_at = queued.next_attempt_at if queued.state in {"pending", "held"} else None
+    trouble = None
+    if queued.state == "pending" and standing is not None and standing.state != "up":
+        trouble = standing.error or standing.state
+        next_at = None
+        if standing.next_attempt_at is not None:
+            next_at = max(queued.next_attempt_at, standing.next_attempt_at)
     payload = None if queued.unreadable else view.payload(delivery.operation, msgspec.json.decode(delivery.payload))
     return {
         "id": queued.id,
@@ -214,8 +230,12 @@ def delivery_shape(queued: QueuedDelivery, view: View) -> dict[str, Any]:
         "unreadable": queued.unreadable,
         "state": queued.state,
         "attempts": queued.attempts,
-        "next_attempt_at": plain(queued.next_attempt_at) if queued.state in {"pending", "held"} else None,
+        "next_attempt_at": plain(next_at),
         "created_at": plain(queued.created_at),
+        "last_error": queued.error,
+        "destination_error": trouble,
+        "delivered_at": plain(queued.settled_at) if queued.state == "delivered" else None,
+        "held_at": plain(queued.settled_at) if queued.state == "held" else None,
     }
 
 
@@ -248,6 +268,23 @@ def told(shape: dict[str, Any]) -> str:
     return " ".join(filter(None, (shape["operation"], *words)))
 
 
+def fate(shape: dict[str, Any]) -> str:
+    """What became of a delivery so far: attempts, the last error, when it is tried next, and how its destination is."""
+    parts = [f"{shape['attempts']} attempts" if shape["attempts"] else "", shape["last_error"] or ""]
+    destination = shape.get("destination_error")
+    match shape["state"]:
+        case "delivered":
+            parts = [clock_time(shape["delivered_at"]) or ""]
+        case "held":
+            parts.append(f"since {clock_time(shape['held_at'])}" if shape["held_at"] else "")
+        case "pending":
+            parts.append(f"{shape['destination']}: {destination}" if destination else "")
+            waits = shape["last_error"] or destination
+            parts.append(f"next try {clock_time(shape['next_attempt_at'])}" if waits else "")
+    known = ", ".join(filter(None, parts))
+    return f" ({known})" if known else ""
+
+
 def human_entry(shape: dict[str, Any]) -> str:
     lines = [
         f"entry {shape['id']}: {shape['type'] or 'unreadable'} {shape['control_id'] or ''}".rstrip(),
@@ -263,7 +300,7 @@ def human_entry(shape: dict[str, Any]) -> str:
         lines.append(f"  deviations: {', '.join(shape['deviations'])}")
     lines += [f"  effect    {effect['kind']} {effect['detail']}".rstrip() for effect in shape["effects"]]
     lines += [
-        f"  delivery  {item['id']}: {told(item)} to {item['destination']}: {item['state']}"
+        f"  delivery  {item['id']}: {told(item)} to {item['destination']}: {item['state']}{fate(item)}"
         for item in shape["deliveries"]
     ]
     lines += [

@@ -1,6 +1,8 @@
 """Messages forwarded over MLLP, one at a time, each waiting for its own answer.
 
-Success is only an answer AA or CA whose MSA-2 is the control id in flight. Whenever it is not known what the receiver
+Success is only an answer AA or CA whose MSA-2 is the control id in flight. A refusal that says why, by a code of table
+0357, is judged by that code; what one without a code means is the site's to say (`answers_without_code`). No refusal is
+a sign that the destination is down. Whenever it is not known what the receiver
 did (no answer, garbage, the answer to something else), the connection is closed, so that nothing that is still on its
 way can be credited to the next message.
 """
@@ -28,10 +30,10 @@ from engine.errors import (
     DeliveryFailure,
     MessageError,
 )
-from engine.hl7v2.ack import Ack, parse_ack
+from engine.hl7v2.ack import ERROR_TEXTS, Ack, parse_ack
 from engine.hl7v2.header import HeaderError, read_header
 from engine.hl7v2.mllp import FrameDecoder, wrap
-from engine.settings import TlsClient
+from engine.settings import AnswersWithoutCode, TlsClient
 
 _ANSWER_BYTES_MAX: Final = 1 << 20
 _IDLE_SECONDS_MAX: Final = 30.0
@@ -44,14 +46,11 @@ _READ_BYTES_MAX: Final = 4 << 20
 """Of whatever comes while one answer is waited for."""
 
 _TRANSIENT_CODES: Final = frozenset({RECORD_LOCKED, INTERNAL_ERROR})
-_FAILURES: Final[Mapping[AckCode, DeliveryFailure]] = {
-    AckCode.AE: DeliveryFailure.PERMANENT,
-    AckCode.AR: DeliveryFailure.TRANSIENT,
-    AckCode.CE: DeliveryFailure.TRANSIENT,
-    AckCode.CR: DeliveryFailure.TRANSIENT,
+_MEANINGS: Final[Mapping[str, DeliveryFailure]] = {
+    "retry": DeliveryFailure.TRANSIENT,
+    "hold": DeliveryFailure.UNDECIDED,
+    "dead": DeliveryFailure.PERMANENT,
 }
-"""What a refusal without a code of table 0357 means: AE is an error in the content; with the others the fault may be
-the receiver's, and the message is sent again."""
 
 
 class _Forward(Phi, frozen=True, kw_only=True):
@@ -81,6 +80,7 @@ class MllpConnector:
         port: int,
         timeout_seconds: float,
         deduplicates: bool,
+        answers_without_code: AnswersWithoutCode | None = None,
         tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         """tls: makes the context at each connect, so that a renewed certificate is taken up."""
@@ -90,6 +90,7 @@ class MllpConnector:
         self._port = port
         self._timeout_seconds = timeout_seconds
         self._tls = tls
+        self._answers = answers_without_code or AnswersWithoutCode()
         self._link: _Link | None = None
         self._stopping = False
 
@@ -174,7 +175,7 @@ class MllpConnector:
         except BaseException:  # cancelled: an answer that still comes must find nobody
             await self._hang_up()
             raise
-        return _judge(ack)
+        return _judge(ack, self._answers)
 
     def _unreachable(self, error: str, text: str) -> DeliveryError:
         return DeliveryError(self.name, error, text, kind=DeliveryFailure.TRANSIENT)
@@ -211,6 +212,9 @@ class _Link:
                 except MessageError:
                     raise _UnknownOutcomeError("answer-unreadable", "the answer is no acknowledgment") from None
                 answered = ack.control_id.strip()
+                if not answered:
+                    text = "the answer names no message: MSA-2 is empty"
+                    raise _UnknownOutcomeError("answer-without-control-id", text)
                 if answered in self._answered:
                     continue  # enhanced mode: the application answer to a message whose accept answer came before
                 if answered != control_id:
@@ -247,18 +251,30 @@ def _unknown(error: str, text: str) -> Result:
     return failed(DeliveryFailure.AMBIGUOUS, error, text, of_destination=True)
 
 
-def _judge(ack: Ack) -> Result:
+def _judge(ack: Ack, answers: AnswersWithoutCode) -> Result:
     if ack.accepted:
         return DELIVERED
-    if not ack.hl7_code:
-        failure = _FAILURES[ack.code]
-    else:
-        failure = DeliveryFailure.TRANSIENT if ack.hl7_code in _TRANSIENT_CODES else DeliveryFailure.PERMANENT
-    code = f"-{ack.hl7_code}" if 0 < ack.hl7_code < 1000 else ""
+    answer = ack.code.lower()
+    if ack.hl7_code not in ERROR_TEXTS or not ack.hl7_code:  # none, or one of the receiver's own making
+        meaning = answers.ar if ack.code in {AckCode.AR, AckCode.CR} else answers.ae
+        again = meaning == "retry"
+        return failed(
+            _MEANINGS[meaning],
+            f"answer-{answer}",
+            f"the receiver answered {ack.code} and gave no code for the reason",
+            of_destination=again,
+            answered=again,
+            attempts_max=answers.attempts_max if again else None,
+        )
+    passing = ack.hl7_code in _TRANSIENT_CODES
     # A locked record is this patient's trouble; whatever else may pass is the receiver's.
-    of_destination = failure is DeliveryFailure.TRANSIENT and ack.hl7_code != RECORD_LOCKED
+    of_destination = passing and ack.hl7_code != RECORD_LOCKED
     return failed(
-        failure, f"answer-{ack.code.lower()}{code}", f"the receiver answered {ack.code}", of_destination=of_destination
+        DeliveryFailure.TRANSIENT if passing else DeliveryFailure.PERMANENT,
+        f"answer-{answer}-{ack.hl7_code}",
+        f"the receiver answered {ack.code} {ack.hl7_code} ({ERROR_TEXTS[ack.hl7_code]})",
+        of_destination=of_destination,
+        answered=of_destination,
     )
 
 

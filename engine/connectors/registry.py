@@ -86,6 +86,7 @@ def build_connector(name: str, configuration: Configuration, *, clock: Clock) ->
                 port=settings.port,
                 timeout_seconds=settings.timeout_seconds,
                 deduplicates=settings.deduplicates,
+                answers_without_code=settings.answers_without_code,
                 tls=(lambda: tls_context(tls, configuration.path)) if tls is not None else None,
             )
         case SalesforceDestination():

@@ -67,6 +67,10 @@ class QueuedDelivery(Phi, frozen=True, kw_only=True):
     attempts: int
     next_attempt_at: datetime
     created_at: datetime
+    error: str | None = None
+    """Of the last attempt that failed, as a stable code."""
+    settled_at: datetime | None = None
+    """When it was delivered, died, or was held."""
     unreadable: str | None = None
     """Why its payload can't be read (then it is empty), as a stable code; such a delivery is never sent."""
 

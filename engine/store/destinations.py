@@ -358,6 +358,7 @@ def move_rest(conn: Connection, name: str, to: str, now: datetime) -> int:
             turn=0,
             attempts=0,
             error=None,
+            settled_at=None,
             started_at=None,
             next_attempt_at=to_micros(now),
         )

@@ -73,6 +73,8 @@ _JOINED: Final = select(
     delivery.c.attempts,
     delivery.c.next_attempt_at,
     delivery.c.created_at,
+    delivery.c.settled_at,
+    delivery.c.error,
     delivery_payload.c.body,
 ).outerjoin(delivery_payload, _PAYLOAD)
 _HEADS: Final = Prepared(
@@ -330,7 +332,7 @@ class Outbox:
                 continue
             dead = result.state is DeliveryState.DEAD
             due = None if result.next_attempt_at is None else to_micros(result.next_attempt_at)
-            settled_at = at if dead else None
+            settled_at = None if result.state is DeliveryState.PENDING else at
             _CHANGED.write(
                 conn, result.id, result.state.value, 0 if dead else 1, result.attempts, due, result.error, settled_at
             )
@@ -350,7 +352,7 @@ class Outbox:
         changed = conn.execute(
             update(delivery)
             .where(delivery.c.id == delivery_id, delivery.c.state == DeliveryState.HELD.value)
-            .values(state=DeliveryState.PENDING.value, next_attempt_at=to_micros(now), error=None)
+            .values(state=DeliveryState.PENDING.value, next_attempt_at=to_micros(now), error=None, settled_at=None)
         )
         if changed.rowcount != 1:
             raise StoreError(f"delivery {delivery_id} is not held")
@@ -459,6 +461,8 @@ class Outbox:
             attempts=row.attempts,
             next_attempt_at=from_micros(row.next_attempt_at),
             created_at=from_micros(row.created_at),
+            error=row.error,
+            settled_at=None if row.settled_at is None else from_micros(row.settled_at),
             unreadable=unreadable,
         )
 

@@ -5,6 +5,7 @@
 What goes wrong is scripted with `receiver.behave(...)`, one entry a message in the order of arrival:
 
 - `aa`, `ca`, `ae`, `ar`, `ce`, `cr`: that answer; with `:207` that code in ERR-3
+- `aa!`: AA with an empty MSA-2
 - `foreign`: AA with another control id        - `garbage`: a frame that is no acknowledgment
 - `silent`: no answer                          - `close`: the connection is closed without an answer
 - `late`: no answer, and an AA for this message just before the answer to the next one on the same connection
@@ -27,6 +28,10 @@ from engine.hl7v2.mllp import FrameDecoder
 class MllpReceiver:
     def __init__(self, port: int = 0) -> None:
         self.port = port
+        self.always: str | None = None
+        """How it answers when the script is at its end; none: AA."""
+        self.filtered: tuple[bytes, str] = (b"", "aa")
+        """How it answers whatever holds these bytes, without asking the script; none when they are empty."""
         self.received: list[bytes] = []
         """Every message that arrived, in order."""
         self.connections = 0
@@ -70,7 +75,11 @@ class MllpReceiver:
             while data := await reader.read(1 << 16):
                 for frame in decoder.feed(data):
                     self.received.append(frame.payload)
-                    how = self._script.popleft() if self._script else "aa"
+                    marker, refusal = self.filtered
+                    if marker and marker in frame.payload:
+                        how = refusal
+                    else:
+                        how = self._script.popleft() if self._script else self.always or "aa"
                     if how == "close":
                         writer.transport.abort()
                         return
@@ -99,6 +108,8 @@ def _ack(code: str, control_id: str, hl7_code: str = "") -> bytes:
 def _answers(how: str, payload: bytes) -> list[bytes]:
     control_id = _control_id(payload)
     match how:
+        case "aa!":
+            return [_ack("AA", "")]
         case "silent":
             return []
         case "foreign":

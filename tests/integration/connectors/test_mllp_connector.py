@@ -17,7 +17,7 @@ from engine.connectors.base import Result
 from engine.connectors.mllp import MllpConnector, tls_context
 from engine.domain.delivery import Operation, QueuedDelivery
 from engine.errors import DeliveryError, DeliveryFailure
-from engine.settings import TlsClient
+from engine.settings import AnswersWithoutCode, TlsClient
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ async def test_the_message_arrives_byte_for_byte(receiver: MllpReceiver):
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        ("ae", "permanent answer-ae"),
+        ("ae", "transient answer-ae"),
         ("ar", "transient answer-ar"),
         ("ce", "transient answer-ce"),
         ("cr", "transient answer-cr"),
@@ -84,6 +84,8 @@ async def test_the_message_arrives_byte_for_byte(receiver: MllpReceiver):
         ("ar:200", "permanent answer-ar-200"),
         ("cr:203", "permanent answer-cr-203"),
         ("ce:101", "permanent answer-ce-101"),
+        ("ae:500", "transient answer-ae"),
+        ("ar:19580715", "transient answer-ar"),
     ],
 )
 async def test_a_refusal_means_what_its_code_says(receiver: MllpReceiver, answer: str, expected: str):
@@ -93,10 +95,26 @@ async def test_a_refusal_means_what_its_code_says(receiver: MllpReceiver, answer
     await target.close()
 
 
+@pytest.mark.parametrize("meaning", ["retry", "hold", "dead"])
+@pytest.mark.parametrize("answer", ["ae", "ce", "ar", "cr", "ae:500", "ar:0"])
+async def test_a_refusal_without_a_code_means_what_the_site_says(receiver: MllpReceiver, answer: str, meaning: str):
+    receiver.behave(answer)
+    mine, other = ("ae", "ar") if answer[1] == "e" else ("ar", "ae")
+    answers = AnswersWithoutCode(**{mine: meaning, other: "hold" if meaning == "dead" else "dead"})
+    target = connector(receiver.port, answers_without_code=answers)
+    await target.connect()
+    result, _ = await target.deliver(forwards("A", "B"))
+    kind = {"retry": "transient", "hold": "undecided", "dead": "permanent"}[meaning]
+    assert (result.failure, result.error) == (kind, f"answer-{answer[:2]}")
+    assert (result.answered, result.attempts_max) == ((True, 10) if meaning == "retry" else (False, None))
+    await target.close()
+
+
 @pytest.mark.parametrize(
     ("behaviour", "expected"),
     [
         ("foreign", "ambiguous answer-foreign"),
+        ("aa!", "ambiguous answer-without-control-id"),
         ("garbage", "ambiguous answer-unreadable"),
         ("silent", "ambiguous no-answer"),
         ("close", "ambiguous connection-lost"),
@@ -119,7 +137,7 @@ async def test_a_late_answer_is_never_credited_to_the_next_message(receiver: Mll
     receiver.behave("late", "ae")
     target = connector(receiver.port, timeout_seconds=2.0)
     assert await send(target, "A") == ["ambiguous no-answer"]
-    assert await send(target, "B") == ["permanent answer-ae"]
+    assert await send(target, "B") == ["transient answer-ae"]
     await target.close()
 
 
@@ -127,7 +145,7 @@ async def test_a_second_answer_to_the_same_message_is_not_taken_for_the_next_one
     """Enhanced mode: CA at once, AA when the receiver has worked on it."""
     receiver.behave("twice", "ae", "twice", "aa")
     target = connector(receiver.port)
-    assert await send(target, "A", "B", "C", "D") == ["delivered", "permanent answer-ae", "delivered", "delivered"]
+    assert await send(target, "A", "B", "C", "D") == ["delivered", "transient answer-ae", "delivered", "delivered"]
     assert receiver.connections == 1
     await target.close()
 
@@ -136,7 +154,7 @@ async def test_a_control_id_is_never_used_twice_on_one_connection(receiver: Mllp
     """Or the late second answer to the first one could be credited to the second."""
     receiver.behave("twice", "ae")
     target = connector(receiver.port)
-    assert await send(target, "A", "A") == ["delivered", "permanent answer-ae"]
+    assert await send(target, "A", "A") == ["delivered", "transient answer-ae"]
     assert receiver.connections == 2
     await target.close()
 
