@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import msgspec
 from pydantic import Field, model_validator
@@ -22,7 +22,7 @@ from engine.domain.ids import beginning_like
 from engine.domain.moment import parse_moment
 from engine.domain.record import Phi
 from engine.domain.score import Band
-from engine.domain.task import ENGINE, Task, TaskState
+from engine.domain.task import ENGINE, Kind, Task, TaskState
 from engine.errors import HandoffError, SettingsError
 from engine.yamlfile import Document, Problem, StrictModel, validate
 
@@ -132,15 +132,7 @@ class _Span(StrictModel):
 
 
 class _Step(StrictModel):
-    kind: Literal[
-        "medication_reconciliation",
-        "pcp_follow_up",
-        "specialist_follow_up",
-        "care_coordinator_alert",
-        "on_call_page",
-        "tcm_contact",
-        "education",
-    ]
+    kind: Kind
     name: _Name | None = None
     """Tells apart two tasks of one kind; none: the kind."""
     due: _Span

@@ -6,8 +6,18 @@ from datetime import datetime
 
 import click
 
-from engine.cli.common import Cli, When, clock_time, config_option, json_option, limit_option, reveal_options, table
+from engine.cli.common import (
+    Cli,
+    clock_time,
+    config_option,
+    limit_option,
+    listing_options,
+    reveal_options,
+    time_column,
+)
 from engine.cli.site import open_site, reveal_of
+from engine.cli.tables import Column, table
+from engine.cli.times import TIMES, When
 
 
 @click.group("audit")
@@ -16,12 +26,12 @@ def audit() -> None:
     """Who looked at or changed what, when and why."""
 
 
-@audit.command("list")
+@audit.command("list", epilog=TIMES)
 @click.option("--since", type=When(), help="At or after.")
 @click.option("--action", metavar="VERB", help="reveal, replay, discard, task-done, ...")
 @limit_option
 @reveal_options
-@json_option
+@listing_options
 @config_option
 @click.pass_obj
 def list_(cli: Cli, since: datetime | None, action: str | None, limit: int, reveal: bool, reason: str | None) -> None:
@@ -30,9 +40,15 @@ def list_(cli: Cli, since: datetime | None, action: str | None, limit: int, reve
 
     wish = reveal_of(reveal, reason)
     with open_site(cli) as site:
+        site.check_action(action)
         with site.store.reader() as conn:
-            found = site.store.audit.find(conn, since=since, action=action, limit=limit)
+            found = site.store.audit.find(conn, since=since, action=action, limit=limit + 1)
+        if len(found) > limit:
+            found = found[:limit]
+            with site.store.reader() as conn:
+                cli.cut(limit, site.store.audit.count(conn, since=since, action=action))
         view = site.view(wish, ["audit"])
     shapes = [plain(record) | {"reason": view.text(record.reason)} for record in found]
     rows = [(clock_time(s["at"]), s["actor"], s["action"], s["subject"], s["reason"]) for s in shapes]
-    cli.print(shapes, table(("at", "who", "did", "to", "why"), rows) or "No records.")
+    columns = (time_column("at"), Column("who", least=6), "did", Column("to", least=8), Column("why", least=8, drop=1))
+    cli.print(shapes, table(columns, rows) or "No records.")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from engine.cli.common import Cli, config_option, json_option, table
+from engine.cli.common import Cli, config_option, json_option
+from engine.cli.tables import table
 
 if TYPE_CHECKING:
     from engine.simulator.bench.benchmark import Options_, Part

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import os
 import re
@@ -10,12 +11,15 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, tzinfo
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from engine.cli import tables, times
+from engine.cli.tables import Column
 from engine.errors import HandoffError
 
 if TYPE_CHECKING:
@@ -29,7 +33,8 @@ _UNPRINTABLE: Final = {
 }
 """Control characters out of a message could drive the terminal of whoever looks at it."""
 _SAID_CHARACTERS_MAX: Final = 500
-_AGO: Final = re.compile(r"([0-9]{1,6})([wdhms])")
+_STYLE: Final = re.compile(r"(\x1b\[(?:31|33|0)m)")
+"""What `tables.alarm` writes."""
 
 NO: Final = 1
 """The answer is no: a check failed, a difference was found, a file was refused, nothing of that name."""
@@ -46,6 +51,9 @@ class Cli:
     def __init__(self) -> None:
         self.config: Path | None = None
         self.json = False
+        self.wide = False
+        """Tables are as wide as they are, whatever the terminal."""
+        self.utc = False
         self.store: str | None = None
         """Where the store is, as people are told it, once the configuration has been read."""
 
@@ -53,7 +61,7 @@ class Cli:
 
     def print(self, document: Any, human: str) -> None:
         """The one result of a command: a JSON document with `--json`, else a text for people."""
-        self.write(_json_text(document) if self.json else human.translate(_UNPRINTABLE))
+        self.write(_json_text(document) if self.json else _printable(human))
 
     def write(self, text: str, *, end: bool = True) -> None:
         """To stdout. end: with the end of the line."""
@@ -68,6 +76,11 @@ class Cli:
         """Progress and remarks; never on stdout, which belongs to the result."""
         click.echo(text, err=True)
 
+    def cut(self, shown: int, total: int | None, *, narrow: str = "") -> None:
+        """Say that a list was cut. total: how many there are; none: not counted. narrow: options that help besides."""
+        of = f"{shown:,} of {total:,} shown" if total is not None else f"the first {shown:,} shown, there are more"
+        self.say(f"{of}; --limit N shows more" + (f", {narrow} fewer" if narrow else ""))
+
     def fail(self, text: str, *, hint: str | None = None, problems: Iterable[Problem] = ()) -> None:
         self.say(f"handoff: {text}" + (f"\n{hint}" if hint else ""))
         self.fail_json(text, problems=problems)
@@ -81,6 +94,23 @@ class Cli:
                 self.print({"error": error}, "")
 
     # --- the site ---
+
+    @cached_property
+    def zone(self) -> tzinfo:
+        """The site's (`calendar.timezone`), in which times are read and shown; UTC where it can't be known."""
+        if self.utc:
+            return UTC
+        from zoneinfo import ZoneInfo
+
+        from engine.settings import Calendar
+        from engine.yamlfile import parse
+
+        try:
+            site = parse(self.config_path.read_text(encoding="utf-8-sig"), "").value
+            calendar = site.get("calendar") or {}
+            return ZoneInfo(calendar.get("timezone", Calendar.model_fields["timezone"].default))
+        except (HandoffError, OSError, ValueError, LookupError, TypeError, AttributeError):
+            return UTC
 
     @property
     def config_path(self) -> Path:
@@ -112,23 +142,23 @@ class Listing:
     Nothing is printed before all of it is there: a command that fails prints its failure alone.
     """
 
-    def __init__(self, cli: Cli, headers: Sequence[str]) -> None:
+    def __init__(self, cli: Cli, columns: Sequence[str | Column]) -> None:
         self._cli = cli
-        self._headers = headers
+        self._columns = columns
         self._parts: list[str] = []
         self._rows: list[list[str]] = []
 
     def add(self, shapes: Sequence[Any], rows: Iterable[Sequence[object]]) -> None:
-        """shapes: for the JSON document. rows: the same as a table shows it, with the columns of the headers."""
+        """shapes: for the JSON document. rows: the same as a table shows it, with its columns."""
         if not self._cli.json:
-            self._rows += _cells(rows)
+            self._rows += tables.cells(rows)
         elif shapes:
             self._parts.append(_json_text(shapes).removeprefix("[").removesuffix("\n]"))
 
     def print(self, nothing: str) -> None:
         """nothing: what to say when there is none."""
         if not self._cli.json or not self._parts:
-            self._cli.print([], table(self._headers, self._rows) or nothing)
+            self._cli.print([], tables.table(self._columns, self._rows) or nothing)
             return
         for number, part in enumerate(self._parts):
             self._cli.write(f"{',' if number else '['}{part}", end=False)
@@ -192,6 +222,20 @@ def json_option(function: F) -> F:
     )(function)
 
 
+def listing_options(function: F) -> F:
+    """`--json`, `--wide`, `--utc`: of commands that show tables."""
+    for name, text in (("utc", "Show and read times in UTC."), ("wide", "Show tables whole, however wide.")):
+        function = click.option(
+            f"--{name}", is_flag=True, expose_value=False, is_eager=True, callback=_remember_flag, help=text
+        )(function)
+    return json_option(function)
+
+
+def _remember_flag(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        setattr(ctx.ensure_object(Cli), parameter.name or "", value)
+
+
 def _remember_config(ctx: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
     if value is not None:
         ctx.ensure_object(Cli).config = value
@@ -235,73 +279,57 @@ class Said(click.ParamType[str]):
         return text
 
 
-_UNITS: Final = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
-
-
-class Span(click.ParamType[timedelta]):
-    """A length of time: `30m`, `2h`, `1d`."""
-
-    name = "span"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        if isinstance(value, timedelta):
-            return value
-        span = _AGO.fullmatch(str(value).strip())
-        try:
-            found = timedelta(**{_UNITS[span[2]]: int(span[1])}) if span is not None else timedelta()
-        except OverflowError:
-            found = timedelta()
-        if not timedelta() < found <= timedelta(days=366):
-            self.fail("must be a length of time like 30m, 2h or 1d, of a year at most", param, ctx)
-        return found
-
-
-class When(click.ParamType[datetime]):
-    """A time: ISO 8601 (this machine's zone, without an offset), or a while ago (`7d`, `2h`, `30m`)."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        text = str(value).strip()
-        ago = _AGO.fullmatch(text)
-        if ago is not None:
-            try:
-                return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-            except OverflowError:
-                self.fail("is too long ago", param, ctx)
-        try:
-            return datetime.fromisoformat(text).astimezone(UTC)
-        except (ValueError, OverflowError):
-            self.fail("must be a time like 2026-11-22T08:00 or a while ago like 7d, 2h, 30m", param, ctx)
-
-
 # --- text for people -------------------------------------------------------------------------------------------------
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Aligned columns; an empty table is an empty text. None is shown as a dash."""
-    lines = _cells(rows)
-    if not lines:
-        return ""
-    widths = [max(len(line[index]) for line in [list(headers), *lines]) for index in range(len(headers))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in [[header.upper() for header in headers], *lines]
-    )
-
-
-def _cells(rows: Iterable[Sequence[object]]) -> list[list[str]]:
-    return [[("-" if cell is None else str(cell)) for cell in row] for row in rows]
-
-
 def clock_time(at: datetime | str | None) -> str | None:
-    """A time as tables show it: to the second, in this machine's zone; one without a time of day as it is."""
+    """A time as a column of `time_column` shows it: to the second, in the site's zone; a mere date as it is."""
     if at is None or (isinstance(at, str) and "T" not in at):
         return at
-    moment = datetime.fromisoformat(at) if isinstance(at, str) else at
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    moment, zone = _moment(at), _zone()
+    own = times.zone_name(moment, zone)
+    return times.shown(moment, zone) + ("" if own == times.zone_name(datetime.now(UTC), zone) else f" {own}")
+
+
+def named_time(at: datetime | str | None) -> str | None:
+    """A time in a sentence: with its zone; a mere date as it is."""
+    if at is None or (isinstance(at, str) and "T" not in at):
+        return at
+    moment, zone = _moment(at), _zone()
+    return f"{times.shown(moment, zone)} {times.zone_name(moment, zone)}"
+
+
+def time_column(title: str, *, drop: int = 0) -> Column:
+    """The zone is named once, in the head; a time of the other half of the year names its own."""
+    return Column(f"{title} ({times.zone_name(datetime.now(UTC), _zone())})", kind="time", drop=drop)
+
+
+def _moment(at: datetime | str) -> datetime:
+    return datetime.fromisoformat(at) if isinstance(at, str) else at
+
+
+def _zone() -> tzinfo:
+    context = click.get_current_context(silent=True)
+    zone: tzinfo = getattr(context.obj if context is not None else None, "zone", UTC)
+    return zone
+
+
+def unstyled(text: str) -> str:
+    """A text out of a message: nothing in it drives a terminal."""
+    return text.translate(_UNPRINTABLE)
+
+
+def _printable(text: str) -> str:
+    """Nothing that drives a terminal, but the colours that we give it."""
+    if not tables.in_colour():
+        return unstyled(text)
+    return "".join(part if number % 2 else unstyled(part) for number, part in enumerate(_STYLE.split(text)))
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """What somebody may have meant, for the end of a message: ` Did you mean west?`; empty: nothing is like it."""
+    near = difflib.get_close_matches(word, list(known), 3)
+    return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
 def called(*, from_elsewhere: bool = False) -> str:

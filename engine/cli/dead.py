@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -16,20 +17,30 @@ from engine.cli.common import (
     config_option,
     json_option,
     limit_option,
+    listing_options,
+    named_time,
     reveal_options,
-    table,
+    time_column,
 )
+from engine.cli.groups import agree, counted, group_options
 from engine.cli.messages import delivery_shape, entry_details, human_entry, told
 from engine.cli.replay import PIECE, AsOf, as_of_option, replay_entries
 from engine.cli.site import NotFoundError, OpenSite, open_site, reveal_of
+from engine.cli.tables import Column, table
+from engine.domain.advice import remedy_of
+from engine.domain.delivery import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection
 
-    from engine.store.deadletters import ListedDeadLetter
+    from engine.store.deadletters import DeadGroup, ListedDeadLetter
     from engine.store.requeue import Requeued
+
+STAGES: Final = ("intake", "processing", "delivery")
+_SENDERS_OF_LETTERS_MAX: Final = 200
+"""Of so many letters of a group it is looked up who sent them."""
 
 
 @click.group("dead")
@@ -39,36 +50,117 @@ def dead() -> None:
 
 
 @dead.command("list")
-@click.option("--stage", type=click.Choice(["intake", "processing", "delivery"]), help="Where it died.")
+@click.option("--stage", type=click.Choice(STAGES), help="Where it died.")
 @click.option("--error", metavar="CODE", help="With this code.")
 @click.option("--channel", metavar="NAME", help="Of this channel.")
 @click.option("--unresolved", is_flag=True, help="Only those that still wait for somebody.")
+@click.option("--resolved", is_flag=True, help="Only those that do not wait any more.")
+@click.option("--each", is_flag=True, help="One by one, not in groups.")
 @limit_option
-@json_option
+@listing_options
 @config_option
 @click.pass_obj
-def list_(cli: Cli, stage: str | None, error: str | None, channel: str | None, unresolved: bool, limit: int) -> None:
-    """List dead letters, newest first. They hold no patient data."""
-    from engine.domain.delivery import Stage
+def list_(
+    cli: Cli,
+    stage: str | None,
+    error: str | None,
+    channel: str | None,
+    unresolved: bool,
+    resolved: bool,
+    each: bool,
+    limit: int,
+) -> None:
+    """List dead letters that wait for somebody, in groups; with --each one by one, newest first.
+
+    With --json, which scripts read, it is each of them, also those that are resolved: those that still wait come
+    first. They hold no patient data.
+    """
     from engine.domain.shapes import plain
 
+    if unresolved and resolved:
+        raise click.UsageError("either --unresolved or --resolved")
+    if not cli.json and not each and not resolved:
+        _summary(cli, stage, error, channel)
+        return
     with open_site(cli) as site:
+        site.check_channel(channel)
+        site.check_error(error)
+        conditions: dict[str, Any] = {
+            "stage": Stage(stage) if stage else None,
+            "error": error,
+            "channel": channel,
+            "resolved": True if resolved else False if unresolved or not cli.json else None,
+        }
         with site.store.reader() as conn:
-            found = site.store.dead_letters.find(
-                conn,
-                stage=Stage(stage) if stage else None,
-                error=error,
-                channel=channel,
-                resolved=False if unresolved else None,
-                limit=limit,
-            )
-        site.remark_on_channel(cli, channel)
+            found = site.store.dead_letters.find(conn, **conditions, limit=limit + 1)
+            if len(found) > limit:
+                found = found[:limit]
+                cli.cut(limit, site.store.dead_letters.count(conn, **conditions), narrow="--error, --channel, --stage")
     rows = [
         (letter.id, clock_time(letter.died_at), letter.stage, letter.channel, letter.entry, letter.error,
          letter.location, letter.detail, letter.resolved_by) for letter in found
     ]  # fmt: skip
-    headers = ("id", "died", "stage", "channel", "entry", "error", "at", "detail", "resolved by")
-    cli.print(plain(found), table(headers, rows) or "No dead letters.")
+    columns = (
+        "id", time_column("died"), Column("stage", drop=3, common=True),
+        Column("channel", drop=2, common=True, least=8), "entry", Column("error", least=12),
+        Column("at", drop=1, common=True), Column("detail", least=12),
+        Column("resolved by", drop=4, common=True),
+    )  # fmt: skip
+    cli.print(plain(found), table(columns, rows) or "No dead letters.")
+
+
+@dead.command("summary")
+@click.option("--stage", type=click.Choice(STAGES), help="Where it died.")
+@click.option("--error", metavar="CODE", help="With this code.")
+@click.option("--channel", metavar="NAME", help="Of this channel.")
+@listing_options
+@config_option
+@click.pass_obj
+def summary(cli: Cli, stage: str | None, error: str | None, channel: str | None) -> None:
+    """Show what waits for somebody in groups: by error and channel, how many, since when, from whom, and what to do."""
+    _summary(cli, stage, error, channel)
+
+
+def _summary(cli: Cli, stage: str | None, error: str | None, channel: str | None) -> None:
+    from engine.domain.shapes import plain
+
+    with open_site(cli) as site:
+        site.check_channel(channel)
+        site.check_error(error)
+        chosen = Stage(stage) if stage else None
+        with site.store.reader() as conn:
+            groups = site.store.dead_letters.groups(conn, stage=chosen, error=error, channel=channel)
+            resolved = site.store.dead_letters.count(conn, stage=chosen, error=error, channel=channel, resolved=True)
+        shapes = [plain(group) | _more_of(site, group) for group in groups]
+    rows = [
+        (s["count"], s["error"], s["stage"], s["channel"], ", ".join(s["senders"]) or None, clock_time(s["first_at"]),
+         clock_time(s["last_at"]), s["example"]) for s in shapes
+    ]  # fmt: skip
+    columns = (
+        "count", "error", Column("stage", common=True, drop=3), Column("channel", common=True, least=8),
+        Column("sender", least=8, drop=1), time_column("first", drop=4), time_column("last"), "newest",
+    )  # fmt: skip
+    parts = [table(columns, rows) or "No dead letters wait for anybody."]
+    parts += [f"{s['error']}: {s['remedy']}" for s in {s["error"]: s for s in shapes}.values()]
+    if resolved:
+        parts.append(f"{resolved:,} more are resolved (--resolved).")
+    cli.print(shapes, "\n\n".join(parts))
+
+
+def _more_of(site: OpenSite, group: DeadGroup) -> dict[str, Any]:
+    """From whom the newest of a group came, and what is to be done."""
+    with site.store.reader() as conn:
+        letters = site.store.dead_letters.find(
+            conn, stage=group.stage, error=group.error, channel=group.channel, limit=_SENDERS_OF_LETTERS_MAX
+        )
+        ids = {letter.entry for letter in letters if letter.entry is not None}
+        entries = site.store.journal.find(conn, ids=sorted(ids), limit=None) if ids else []
+        example = site.store.dead_letters.get(conn, group.example)
+    senders = Counter(entry.sender for entry in entries if entry.sender)
+    return {
+        "senders": [sender for sender, _ in senders.most_common()],
+        "remedy": remedy_of(group.error, example.detail if example is not None else ""),
+    }
 
 
 @dead.command("show", short_help="Show one dead letter with its message.")
@@ -94,7 +186,7 @@ def show(cli: Cli, letter_id: int, reveal: bool, reason: str | None) -> None:
     place = f" at {letter.location}" if letter.location else ""
     human = [
         f"dead letter {letter.id} of {letter.stage}: {letter.error}{place}: {letter.detail}",
-        f"  died      {clock_time(letter.died_at)}",
+        f"  died      {named_time(letter.died_at)}",
         f"  resolved  {letter.resolved_by or 'no: replay it once its cause is put right, or discard it with a reason'}",
         "",
     ]
@@ -105,13 +197,59 @@ def show(cli: Cli, letter_id: int, reveal: bool, reason: str | None) -> None:
     cli.print(plain(letter) | {"message": message, "delivery_details": delivery}, "\n".join(human))
 
 
+def _choice_options(function: click.decorators.FC) -> click.decorators.FC:
+    """Which letters: ID..., or all unresolved ones that meet the options."""
+    for option in (
+        click.option("--channel", metavar="NAME", help="All unresolved ones of this channel."),
+        click.option("--stage", type=click.Choice(STAGES), help="All unresolved ones that died there."),
+        click.option("--error", metavar="CODE", help="All unresolved ones with this code."),
+        click.option("--all", "every", is_flag=True, help="All that are unresolved."),
+        click.argument("letter_ids", metavar="[ID...]", nargs=-1, type=ROW),
+    ):
+        function = option(function)
+    return function
+
+
+def _chosen(
+    site: OpenSite,
+    letter_ids: tuple[int, ...],
+    error: str | None,
+    channel: str | None,
+    stage: str | None,
+) -> list[int]:
+    if letter_ids:
+        return [_get(site, letter_id).id for letter_id in dict.fromkeys(letter_ids)]
+    site.check_channel(channel)
+    site.check_error(error)
+    with site.store.reader() as conn:
+        return site.store.dead_letters.unresolved(
+            conn, error=error, channel=channel, stage=Stage(stage) if stage else None
+        )
+
+
+def _check_choice(letter_ids: tuple[int, ...], every: bool, *options: str | None) -> None:
+    """Raises UsageError unless it is said which letters are meant, in one way."""
+    if not letter_ids and not every and not any(options):
+        raise click.UsageError("say which: ID..., --error CODE, --channel NAME, --stage STAGE or --all")
+    if letter_ids and (every or any(options)):
+        raise click.UsageError("either ID... or --all, --error, --channel, --stage")
+
+
+def _preview(site: OpenSite, chosen: Sequence[int], verb: str) -> tuple[list[dict[str, Any]], str]:
+    """What would be done to which letters, as shapes and in words."""
+    from engine.domain.shapes import plain
+
+    letters = [_get(site, letter_id) for letter_id in chosen]
+    kinds = counted(f"{letter.error} ({letter.channel})" for letter in letters)
+    said = f"{len(letters):,} dead letter(s) would be {verb}: {kinds}." if letters else f"None would be {verb}."
+    return [plain(letter) for letter in letters], said
+
+
 @dead.command("replay", short_help="Try again, once the cause is put right.")
-@click.argument("letter_ids", metavar="[ID...]", nargs=-1, type=ROW)
-@click.option("--all", "every", is_flag=True, help="All that are unresolved.")
-@click.option("--error", metavar="CODE", help="All unresolved ones with this code.")
-@click.option("--channel", metavar="NAME", help="All unresolved ones of this channel.")
+@_choice_options
 @click.option("--out-of-order", is_flag=True, help="Also forward messages that later ones have overtaken.")
 @as_of_option
+@group_options
 @json_option
 @config_option
 @click.pass_obj
@@ -121,8 +259,11 @@ def replay(
     every: bool,
     error: str | None,
     channel: str | None,
+    stage: str | None,
     out_of_order: bool,
     as_of: AsOf,
+    dry_run: bool,
+    yes: bool,
 ) -> int:
     """Try again: a message is processed anew, an undeliverable delivery goes back into the outbox.
 
@@ -130,19 +271,16 @@ def replay(
     be renewed: when later ones of its patient were delivered meanwhile, it goes only with --out-of-order. Exit code 1
     when one of those named can't be replayed.
     """
-    if not letter_ids and not every and error is None and channel is None:
-        raise click.UsageError("say which: ID..., --error CODE, --channel NAME or --all")
-    if letter_ids and (every or error or channel):
-        raise click.UsageError("either ID... or --all, --error, --channel")
-    listing = Listing(cli, ("dead letter", "new entry", "delivery", "sent", "problem"))
+    _check_choice(letter_ids, every, error, channel, stage)
+    listing = Listing(cli, ("dead letter", "new entry", "delivery", "sent", Column("problem", least=20)))
     code = 0
     with open_site(cli) as site:
-        if letter_ids:
-            chosen = [_get(site, letter_id).id for letter_id in dict.fromkeys(letter_ids)]
-        else:
-            with site.store.reader() as conn:
-                chosen = site.store.dead_letters.unresolved(conn, error=error, channel=channel)
-            site.remark_on_channel(cli, channel)
+        chosen = _chosen(site, letter_ids, error, channel, stage)
+        if dry_run:
+            cli.print(*_preview(site, chosen, "replayed"))
+            return 0
+        if chosen and not letter_ids:
+            agree(cli, _preview(site, chosen, "replayed")[1], yes=yes)
         for at in range(0, len(chosen), PIECE):
             letters = [_get(site, letter_id) for letter_id in chosen[at : at + PIECE]]
             results = _replay(site, letters, as_of, out_of_order=out_of_order)
@@ -153,27 +291,53 @@ def replay(
     return code
 
 
-@dead.command("discard")
-@click.argument("letter_id", metavar="ID", type=ROW)
+@dead.command("discard", short_help="Close without replaying.")
+@_choice_options
 @click.option("--reason", required=True, type=Said(), metavar="TEXT", help="Why; written to the audit.")
+@group_options
 @json_option
 @config_option
 @click.pass_obj
-def discard(cli: Cli, letter_id: int, reason: str) -> None:
-    """Close a dead letter without replaying it. Its bytes stay in the journal."""
+def discard(
+    cli: Cli,
+    letter_ids: tuple[int, ...],
+    every: bool,
+    error: str | None,
+    channel: str | None,
+    stage: str | None,
+    reason: str,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Close dead letters without replaying them. Their bytes stay in the journal.
+
+    With --json one that was named is an object, several or a group are a list.
+    """
     from engine.domain.shapes import plain
     from engine.store.deadletters import DISCARDED
 
+    _check_choice(letter_ids, every, error, channel, stage)
     with open_site(cli) as site:
-        _get(site, letter_id)
+        chosen = _chosen(site, letter_ids, error, channel, stage)
+        if dry_run:
+            cli.print(*_preview(site, chosen, "discarded"))
+            return
+        if len(chosen) > 1:
+            agree(cli, _preview(site, chosen, "discarded")[1], yes=yes)
+        for at in range(0, len(chosen), PIECE):
+            some = chosen[at : at + PIECE]
 
-        def work(conn: Connection) -> None:
-            site.store.dead_letters.resolve(conn, letter_id, DISCARDED, site.now)
-            site.note(conn, "discard", [f"dead-letter:{letter_id}"], reason)
+            def work(conn: Connection, some: Sequence[int] = some) -> None:
+                for letter_id in some:
+                    site.store.dead_letters.resolve(conn, letter_id, DISCARDED, site.now)
+                site.note(conn, "discard", [f"dead-letter:{letter_id}" for letter_id in some], reason)
 
-        site.store.charts_ledger.write_now(work)
-        letter = _get(site, letter_id)
-    cli.print(plain(letter), f"Dead letter {letter_id} is discarded.")
+            site.store.charts_ledger.write_now(work)
+        shapes = [plain(_get(site, letter_id)) for letter_id in chosen]
+    if len(letter_ids) == 1:
+        cli.print(shapes[0], f"Dead letter {chosen[0]} is discarded.")
+    else:
+        cli.print(shapes, f"{len(chosen):,} dead letters are discarded." if chosen else "Nothing to discard.")
 
 
 def _get(site: OpenSite, letter_id: int) -> ListedDeadLetter:
@@ -192,7 +356,6 @@ def _replay(
     The journal is written before the letters are resolved: a crash between the two leaves letters that are replayed
     once more, which changes nothing.
     """
-    from engine.domain.delivery import Stage
     from engine.errors import StoreError
 
     nothing = {"entry": None, "delivery": None, "sent": None, "problem": None}

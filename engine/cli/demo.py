@@ -11,7 +11,8 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 import click
 
-from engine.cli.common import NO, Cli, called, config_option, table
+from engine.cli.common import NO, Cli, called, config_option
+from engine.cli.tables import table
 
 if TYPE_CHECKING:
     from engine.cli.site import OpenSite

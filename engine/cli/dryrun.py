@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from engine.cli.common import NO, Cli, config_option, json_option, reveal_options, table
+from engine.cli.common import NO, Cli, config_option, json_option, reveal_options
 from engine.cli.messages import told
 from engine.cli.patients import human_chart
 from engine.cli.site import NotFoundError, open_site, read_input, reveal_of
+from engine.cli.tables import table
 
 if TYPE_CHECKING:
     from engine.pipeline.channel import CompiledChannel

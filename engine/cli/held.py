@@ -19,12 +19,14 @@ from engine.cli.common import (
     config_option,
     json_option,
     limit_option,
+    named_time,
     reveal_options,
-    table,
+    time_column,
 )
 from engine.cli.messages import delivery_shape, hold_shape, told
 from engine.cli.replay import replay_entries
 from engine.cli.site import NotFoundError, OpenSite, actor, open_site, reveal_of
+from engine.cli.tables import Column, table
 from engine.errors import HandoffError
 
 if TYPE_CHECKING:
@@ -98,8 +100,8 @@ def list_(cli: Cli, what: str | None, limit: int, reveal: bool, reason: str | No
         *((s["id"], clock_time(s["created_at"]), f"{s['destination']}: {told(s)}", None, s["entry"])
           for s in deliveries),
     ]  # fmt: skip
-    headers = ("id", "since", "what", "patient", "entry")
-    cli.print([*questions, *deliveries], table(headers, rows) or "Nothing is held.")
+    columns = ("id", time_column("since"), Column("what", least=12), Column("patient", least=8), "entry")
+    cli.print([*questions, *deliveries], table(columns, rows) or "Nothing is held.")
 
 
 @held.command("show")
@@ -289,14 +291,14 @@ def _human(shape: dict[str, Any]) -> str:
         f"  asked     {shape['detail']}",
         f"  message   entry {shape['entry']} on {shape['channel']}",
         f"  patient   {shape['patient_key'] or '-'}   about {shape['subject'] or '-'}",
-        f"  since     {clock_time(shape['opened_at'])}",
+        f"  since     {named_time(shape['opened_at'])}",
         f"  state     {shape['state']}",
     ]
     if shape["decided_at"]:
         under_way = shape["state"] == "open"
         lines.append(
             f"  {'releasing' if under_way else 'decided  '} by {shape['decided_by'] or 'a replay'}"
-            f" at {clock_time(shape['decided_at'])}: {shape['decision'] or '-'}"
+            f" at {named_time(shape['decided_at'])}: {shape['decision'] or '-'}"
         )
     if shape["unreadable"]:
         lines.append("  damaged   what is sealed of it was altered: look at the message instead")

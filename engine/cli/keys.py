@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from engine.cli.common import Cli, clock_time, config_option, json_option, table
+from engine.cli.common import Cli, clock_time, config_option, json_option, time_column
+from engine.cli.tables import table
 
 if TYPE_CHECKING:
     from engine.store.keys import KeyRing
@@ -78,4 +79,4 @@ def _print(cli: Cli, ring: KeyRing, path: Path | None, text: str) -> None:
     described = ring.describe()
     rows = [(key.number, clock_time(key.created_at), "in use" if key.active else "") for key in described]
     document = {"file": str(path) if path else None, "keys": plain(described)}
-    cli.print(document, text + table(("key", "created", ""), rows))
+    cli.print(document, text + table(("key", time_column("created"), ""), rows))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
+from typing import Final
 
 import click
 
-from engine.cli.common import NO, Cli, config_option, json_option, table
+from engine.cli.common import NO, Cli, config_option, listing_options
+from engine.cli.tables import Column, alarm, table, terminal_columns
+
+_GAP: Final = 2
 
 
 @click.command("ledger")
-@json_option
+@listing_options
 @config_option
 @click.pass_obj
 def ledger(cli: Cli) -> int:
@@ -22,7 +25,7 @@ def ledger(cli: Cli) -> int:
     It counts what became of everything that ever came, and of every delivery, not what is left to do. A message that
     died stays dead: its replay is received, and counted, anew. A delivery that died is dead until it is put back into
     the outbox; when its dead letter was discarded, or nothing was left to send (superseded), it stays dead for good.
-    What waits for somebody is listed by `dead list --unresolved` and `held list`.
+    What waits for somebody is listed by `dead list` and `held list`.
     """
     from engine.cli.site import open_site
     from engine.domain.shapes import plain
@@ -33,18 +36,41 @@ def ledger(cli: Cli) -> int:
     names = ("channel", "received", "refused", "filtered", "processed", "dead", "pending", "duplicates", "acked")
     states = ("pending", "delivered", "held", "dead")
     rows = [
-        (*(getattr(line, name) for name in names), *(getattr(line.deliveries, state) for state in states),
-         "yes" if line.balanced else "NO") for line in lines
+        [str(value) for value in (
+            *(getattr(line, name) for name in names), *(getattr(line.deliveries, state) for state in states),
+            "yes" if line.balanced else "NO",
+        )] for line in lines
     ]  # fmt: skip
-    headers = (*names, *(f"d.{state}" for state in states), "balanced")
+    headers = (*names, *(f"{state} out" for state in states), "balanced")
     cli.print(plain(lines), _table(headers, rows) or "No channels.")
     return 0 if all(line.balanced for line in lines) else NO
 
 
-def _table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A line for each channel; where that is too wide for the terminal, a column for each."""
-    text = table(headers, rows)
-    if len(text.partition("\n")[0]) <= shutil.get_terminal_size((200, 50)).columns:
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A line for each channel; where that is too wide for the terminal, a column for each, as many as fit."""
+    columns = [Column(header, alarm={"NO"} if header == "balanced" else ()) for header in headers]
+    width = terminal_columns()
+    text = table(columns, rows, width=1 << 20)
+    if width is None or len(text.partition("\n")[0]) <= width:
         return text
-    first, *others = zip(headers, *rows, strict=True)
-    return table([str(cell) for cell in first], others)
+    left = max(map(len, headers))
+    blocks: list[str] = []
+    rest = list(rows)
+    while rest:
+        taken, room = 0, width - left
+        while taken < len(rest) and (taken == 0 or room >= _GAP + max(map(len, rest[taken]))):
+            room -= _GAP + max(map(len, rest[taken]))
+            taken += 1
+        blocks.append("\n".join(_turned(headers, rest[:taken], left)))
+        rest = rest[taken:]
+    return "\n\n".join(blocks)
+
+
+def _turned(headers: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
+    widths = [max(map(len, row)) for row in rows]
+    lines: list[str] = []
+    for header, values in zip(headers, zip(*rows, strict=True), strict=True):
+        shown = [alarm(padded) if value == "NO" else padded for value, width in zip(values, widths, strict=True)
+                 for padded in [value.rjust(width)]]  # fmt: skip
+        lines.append((" " * _GAP).join((header.ljust(left), *shown)).rstrip())
+    return lines

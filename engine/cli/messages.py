@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,15 +12,20 @@ from engine.cli.common import (
     ROW,
     Cli,
     Listing,
-    When,
     clock_time,
     config_option,
     json_option,
     limit_option,
+    listing_options,
+    named_time,
     reveal_options,
+    time_column,
+    unstyled,
 )
 from engine.cli.show import HIDDEN
-from engine.cli.site import NotFoundError, OpenSite, open_site, reveal_of
+from engine.cli.site import PATIENT_HELP, NotFoundError, OpenSite, PatientKey, open_site, reveal_of
+from engine.cli.tables import Column, alarm
+from engine.cli.times import TIMES, When
 from engine.errors import TamperedError
 
 if TYPE_CHECKING:
@@ -40,6 +46,8 @@ _DAMAGED: Final = {
 
 _PIECE: Final = 1000
 """So many entries are read at once: a list may be of a million."""
+_LOOK_ENTRIES_MAX: Final = 200_000
+"""So many are opened at most for a filter that looks into what is sealed (sender, deviation, without effect)."""
 
 STATES = ("received", "processed", "filtered", "dead", "refused")
 
@@ -50,17 +58,22 @@ def messages() -> None:
     """What arrived, and what it caused."""
 
 
-@messages.command("list")
+@messages.command("list", epilog=TIMES)
 @click.option("--channel", metavar="NAME", help="Of this channel.")
 @click.option("--state", type=click.Choice(STATES), help="What became of the message.")
 @click.option("--control-id", metavar="ID", help="MSH-10.")
-@click.option("--patient", metavar="KEY", help="AUTHORITY:ID, or a pseudonym.")
+@click.option("--sender", metavar="TEXT", help="Whose MSH-3 or MSH-4 is this, or both (EPIC/MAIN).")
+@click.option("--patient", metavar="KEY", type=PatientKey(), help=PATIENT_HELP)
+@click.option("--error", metavar="CODE", help="That left a dead letter with this code.")
+@click.option("--deviation", metavar="CODE", help="With this deviation; `event-*` for all that begin so.")
+@click.option("--without-effect", is_flag=True, help="Processed, and nothing was changed by it.")
+@click.option("--flagged", is_flag=True, help="Whose control id had been used for another message.")
 @click.option("--since", type=When(), help="Received at or after.")
 @click.option("--until", type=When(), help="Received before.")
 @click.option("--held", is_flag=True, help="Only those that left a question which waits for a person.")
 @limit_option
 @reveal_options
-@json_option
+@listing_options
 @config_option
 @click.pass_obj
 def list_(
@@ -68,7 +81,12 @@ def list_(
     channel: str | None,
     state: str | None,
     control_id: str | None,
+    sender: str | None,
     patient: str | None,
+    error: str | None,
+    deviation: str | None,
+    without_effect: bool,
+    flagged: bool,
     since: datetime | None,
     until: datetime | None,
     held: bool,
@@ -80,38 +98,95 @@ def list_(
     from engine.domain.message import EntryState
 
     wish = reveal_of(reveal, reason)
-    headers = ("id", "received", "channel", "type", "control id", "state", "ack", "answer", "patient")
-    listing = Listing(cli, headers)
+
+    def meant(item: ListedEntry) -> bool:
+        """The conditions that only what is sealed can tell."""
+        return (
+            (sender is None or sender in {item.sender, *(item.sender or "").split("/")})
+            and (deviation is None or any(_is(code, deviation) for code in item.deviations))
+            and (not without_effect or item.without_effect)
+        )
+
+    looking = sender is not None or deviation is not None or without_effect
     with open_site(cli) as site:
-        key = site.patient_key(patient) if patient else None
-        before: int | None = None
-        while limit > 0:
-            with site.store.reader() as conn:
-                found = site.store.journal.find(
-                    conn,
-                    channel=channel,
-                    state=EntryState(state) if state else None,
-                    control_id=control_id,
-                    patient=key,
-                    since=since,
-                    until=until,
-                    before=before,
-                    held=held,
-                    limit=min(limit, _PIECE),
-                )
+        site.check_channel(channel)
+        site.check_error(error)
+        conditions: dict[str, Any] = {
+            "channel": channel,
+            "state": EntryState(state) if state else None,
+            "patient": site.patient_key(patient) if patient else None,
+            "since": since,
+            "until": until,
+            "error": error,
+            "flagged": flagged,
+            "held": held,
+        }
+        listing = Listing(cli, _columns())
+        shown = 0
+        more = False
+        for page in _pages(cli, site, conditions | {"control_id": control_id}, meant if looking else None, limit + 1):
+            more = shown + len(page) > limit
+            found = page[: limit - shown]
+            shown += len(found)
             view = site.view(wish, (f"entry:{entry.id}" for entry in found))
             shapes = [entry_shape(entry, view) for entry in found]
-            listing.add(
-                shapes,
-                (
-                    (s["id"], clock_time(s["received_at"]), s["channel"], s["type"], s["control_id"], s["state"],
-                     s["ack"], s["ack_state"], s["patient_key"]) for s in shapes
-                ),
-            )  # fmt: skip
-            limit = limit - len(found) if len(found) == _PIECE else 0
-            before = found[-1].id if found else None
-        site.remark_on_channel(cli, channel)
+            listing.add(shapes, map(_row, shapes))
+            if more:
+                break
+        if more:
+            countable = not looking and control_id is None
+            with site.store.reader() as conn:
+                cli.cut(shown, site.store.journal.count(conn, **conditions) if countable else None)
     listing.print("No messages.")
+
+
+def _pages(
+    cli: Cli, site: OpenSite, conditions: dict[str, Any], meant: Callable[[ListedEntry], bool] | None, wanted: int
+) -> Iterator[list[ListedEntry]]:
+    """What meets the conditions, piece by piece, newest first. wanted: so many are looked for."""
+    before: int | None = None
+    looked_at = 0
+    piece = _PIECE if meant is not None else min(wanted, _PIECE)
+    while True:
+        with site.store.reader() as conn:
+            found = site.store.journal.find(conn, **conditions, before=before, limit=piece)
+        yield found if meant is None else list(filter(meant, found))
+        looked_at += len(found)
+        if len(found) < piece:
+            return
+        if meant is not None and looked_at >= _LOOK_ENTRIES_MAX:
+            cli.say(f"Only the latest {looked_at:,} entries were looked into; go further back with --until.")
+            return
+        before = found[-1].id
+
+
+def _is(code: str, wanted: str) -> bool:
+    return code.startswith(wanted[:-1]) if wanted.endswith("*") else code == wanted or code.startswith(f"{wanted}:")
+
+
+def _columns() -> tuple[str | Column, ...]:
+    return (
+        "id",
+        time_column("received"),
+        Column("channel", least=8, drop=3, common=True),
+        Column("sender", least=8, drop=5, common=True),
+        "type",
+        Column("control id", least=8, drop=1),
+        Column("state", alarm={"dead", "refused"}),
+        Column("ack", drop=4, alarm={"AE", "AR", "CE", "CR"}),
+        Column("answer", drop=6, common=True, alarm={"unsent"}),
+        Column("patient", least=8),
+        Column("remark", least=8, drop=2),
+    )
+
+
+def _row(shape: dict[str, Any]) -> tuple[object, ...]:
+    flagged = shape["flagged_duplicate_of"]
+    remark = f"control id of {flagged}" if flagged else "without effect" if shape["without_effect"] else None
+    return (
+        shape["id"], clock_time(shape["received_at"]), shape["channel"], shape["sender"], shape["type"],
+        shape["control_id"], shape["state"], shape["ack"], shape["ack_state"], shape["patient_key"], remark,
+    )  # fmt: skip
 
 
 @messages.command("show", short_help="Show one message and what it caused.")
@@ -274,26 +349,35 @@ def fate(shape: dict[str, Any]) -> str:
     destination = shape.get("destination_error")
     match shape["state"]:
         case "delivered":
-            parts = [clock_time(shape["delivered_at"]) or ""]
+            parts = [named_time(shape["delivered_at"]) or ""]
         case "held":
-            parts.append(f"since {clock_time(shape['held_at'])}" if shape["held_at"] else "")
+            parts.append(f"since {named_time(shape['held_at'])}" if shape["held_at"] else "")
         case "pending":
             parts.append(f"{shape['destination']}: {destination}" if destination else "")
             waits = shape["last_error"] or destination
-            parts.append(f"next try {clock_time(shape['next_attempt_at'])}" if waits else "")
+            parts.append(f"next try {named_time(shape['next_attempt_at'])}" if waits else "")
     known = ", ".join(filter(None, parts))
     return f" ({known})" if known else ""
+
+
+def _state(state: str) -> str:
+    return alarm(state) if state in {"dead", "refused"} else state
 
 
 def human_entry(shape: dict[str, Any]) -> str:
     lines = [
         f"entry {shape['id']}: {shape['type'] or 'unreadable'} {shape['control_id'] or ''}".rstrip(),
         f"  came      on {shape['channel']} from {shape['peer'] or '-'}",
-        f"  received  {clock_time(shape['received_at'])}",
-        f"  state     {shape['state']}" + (f": {shape['reason']}" if shape["reason"] else ""),
+        f"  sender    {shape['sender'] or '-'}",
+        f"  received  {named_time(shape['received_at'])}",
+        f"  state     {_state(shape['state'])}" + (f": {shape['reason']}" if shape["reason"] else ""),
         f"  answer    {shape['ack'] or 'none'} ({shape['ack_state']})",
         f"  patient   {shape['patient_key'] or '-'}   encounter {shape['encounter'] or '-'}",
     ]
+    if shape["flagged_duplicate_of"]:
+        lines.append(f"  remark    its control id was that of entry {shape['flagged_duplicate_of']}, of other content")
+    if shape["without_effect"]:
+        lines.append("  remark    it changed nothing")
     if shape["replay_of"]:
         lines.append(f"  replay of entry {shape['replay_of']}")
     if shape["deviations"]:
@@ -317,5 +401,5 @@ def human_entry(shape: dict[str, Any]) -> str:
     if shape["payload"] == HIDDEN:
         lines += ["", "The text of the message is shown with --reveal --reason TEXT."]
     elif shape["payload"]:
-        lines += ["", shape["payload"].replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")]
+        lines += ["", unstyled(shape["payload"].replace("\r\n", "\n").replace("\r", "\n").rstrip("\n"))]
     return "\n".join(lines)

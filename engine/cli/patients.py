@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from engine.cli.common import Cli, clock_time, config_option, json_option, limit_option, reveal_options, table
+from engine.cli.common import (
+    Cli,
+    clock_time,
+    config_option,
+    limit_option,
+    listing_options,
+    reveal_options,
+    time_column,
+)
 from engine.cli.messages import hold_shape
-from engine.cli.site import open_site, reveal_of
+from engine.cli.site import PatientKey, open_site, reveal_of
+from engine.cli.tables import Column, alarm, table
 from engine.cli.tasks import reason_told
 from engine.errors import TamperedError
 
@@ -46,16 +55,16 @@ def patients() -> None:
 
 
 @patients.command("show")
-@click.argument("key", metavar="KEY")
+@click.argument("key", metavar="KEY", type=PatientKey())
 @reveal_options
-@json_option
+@listing_options
 @config_option
 @click.pass_obj
 def show(cli: Cli, key: str, reveal: bool, reason: str | None) -> None:
     """Show a patient with encounters, scores, tasks, and what is held for a person.
 
-    KEY is AUTHORITY:ID or a pseudonym (MRN:~3f9a1c2b). The key of a patient that was merged into another shows the
-    other.
+    KEY is AUTHORITY:ID or a pseudonym (MRN:~3f9a1c2b); - asks for it. The key of a patient that was merged into another
+    shows the other.
     """
     from engine.domain.shapes import chart_shape
 
@@ -84,7 +93,7 @@ def show(cli: Cli, key: str, reveal: bool, reason: str | None) -> None:
 )
 @limit_option
 @reveal_options
-@json_option
+@listing_options
 @config_option
 @click.pass_obj
 def find(
@@ -113,12 +122,16 @@ def find(
         if not chart_ids:
             with site.store.reader() as conn:
                 # One more than are looked at tells whether there are more.
-                chart_ids = site.store.charts.latest_ids(conn, charts_max + 1 if searching else limit)
+                chart_ids = site.store.charts.latest_ids(conn, charts_max + 1 if searching else limit + 1)
             if searching and len(chart_ids) > charts_max:
                 chart_ids.pop()
                 cli.say(f"Only the {charts_max:,} charts that changed last are looked through; more: --within N")
         matching = _matching(site, chart_ids, damaged, visit, name, birth_date)
-        found = [chart for page in _pages(list(islice(matching, limit))) for chart in _charts(site, page, damaged)]
+        found = [chart for page in _pages(list(islice(matching, limit + 1))) for chart in _charts(site, page, damaged)]
+        if len(found) > limit:
+            found = found[:limit]
+            with site.store.reader() as conn:
+                cli.cut(limit, None if searching else site.store.charts.count(conn))
         view = site.view(wish, (f"chart:{chart.id}" for chart in found))
     if damaged:
         named = ", ".join(damaged[:_NAMED_MAX]) + (", ..." if len(damaged) > _NAMED_MAX else "")
@@ -128,8 +141,11 @@ def find(
         (s["key"], _name(s["name"]), s["birth_date"], s["sex"], len(chart.encounters),
          sum(task.state == "open" for task in chart.tasks)) for chart, s in zip(found, shapes, strict=True)
     ]  # fmt: skip
-    headers = ("patient", "name", "born", "sex", "encounters", "open tasks")
-    cli.print(shapes, table(headers, rows) or "No such patient.")
+    columns = (
+        "patient", Column("name", least=8, common=True), Column("born", common=True, drop=1),
+        Column("sex", common=True, drop=2), Column("encounters", drop=3), Column("open tasks"),
+    )  # fmt: skip
+    cli.print(shapes, table(columns, rows) or "No such patient.")
 
 
 def _direct(site: OpenSite, visit: str | None) -> list[str]:
@@ -192,7 +208,7 @@ def _name(name: dict[str, Any] | None) -> str | None:
 def human_chart(shape: dict[str, Any]) -> str:
     lines = [
         f"{shape['key']}  {_name(shape['name']) or '-'}  born {shape['birth_date'] or '-'}  {shape['sex'] or '-'}"
-        + ("  DECEASED" if shape["deceased"] else "")
+        + (f"  {alarm('DECEASED')}" if shape["deceased"] else "")
     ]
     if shape["merged_from"]:
         lines.append(f"merged from {', '.join(shape['merged_from'])}")
@@ -210,9 +226,39 @@ def human_chart(shape: dict[str, Any]) -> str:
         (t["id"], t["kind"], t["state"], clock_time(t["due_at"]), t["assignee"], reason_told(t)) for t in shape["tasks"]
     ]
     for part in (
-        table(("encounter", "class", "status", "admitted", "discharged", "disposition"), encounters),
-        table(("score", "value", "band", "encounter", "factors", "missing"), scores),
-        table(("task", "kind", "state", "due", "assignee", "reason"), tasks),
+        table(
+            (
+                Column("encounter", least=8),
+                "class",
+                "status",
+                time_column("admitted"),
+                time_column("discharged"),
+                Column("disposition", drop=1),
+            ),
+            encounters,
+        ),
+        table(
+            (
+                "score",
+                "value",
+                "band",
+                Column("encounter", least=8, drop=2),
+                Column("factors", least=12),
+                Column("missing", least=8, drop=1),
+            ),
+            scores,
+        ),
+        table(
+            (
+                Column("task", kind="id"),
+                Column("kind", least=12),
+                Column("state", alarm={"missed"}),
+                time_column("due"),
+                Column("assignee", least=8, drop=2),
+                Column("reason", least=8, drop=1),
+            ),
+            tasks,
+        ),
     ):
         if part:
             lines += ["", part]

@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
-from engine.cli.common import NO, Cli, When, config_option, json_option
+from engine.cli.common import NO, Cli, config_option, json_option
+from engine.cli.groups import agree, counted, group_options
 from engine.cli.messages import STATES
-from engine.cli.site import OpenSite, open_site
+from engine.cli.site import PATIENT_HELP, OpenSite, PatientKey, open_site
+from engine.cli.tables import Column, table
+from engine.cli.times import TIMES, When
 
 if TYPE_CHECKING:
     from engine.domain.message import Entry, Receipt
@@ -28,6 +31,10 @@ PIECE: Final = 256
 """So many are replayed in one transaction."""
 _PIECE_BYTES: Final = 16 << 20
 """...or fewer, when they are large."""
+_LOOK_ENTRIES_MAX: Final = 1000
+"""So many are looked at, and tried, to say what a replay would do."""
+_BEHIND_ALL: Final = 1 << 40
+"""An entry's id: what is tried comes after all that is stored."""
 
 
 def as_of_option(function: click.decorators.FC) -> click.decorators.FC:
@@ -41,14 +48,16 @@ def as_of_option(function: click.decorators.FC) -> click.decorators.FC:
     )(function)
 
 
-@click.command("replay")
+@click.command("replay", epilog=TIMES)
 @click.option("--channel", metavar="NAME", help="Of this channel.")
 @click.option("--since", type=When(), help="Received at or after.")
 @click.option("--until", type=When(), help="Received before.")
 @click.option("--state", type=click.Choice(STATES), help="With this state now.")
-@click.option("--patient", metavar="KEY", help="AUTHORITY:ID, or a pseudonym.")
+@click.option("--patient", metavar="KEY", type=PatientKey(), help=PATIENT_HELP)
+@click.option("--all", "every", is_flag=True, help="The whole journal.")
 @as_of_option
-@click.option("--dry-run", is_flag=True, help="Only say which entries would be replayed.")
+@group_options
+@click.option("-v", "--verbose", is_flag=True, help="With --dry-run: entry by entry.")
 @json_option
 @config_option
 @click.pass_obj
@@ -59,18 +68,30 @@ def replay(
     until: datetime | None,
     state: str | None,
     patient: str | None,
+    every: bool,
     as_of: AsOf,
     dry_run: bool,
+    yes: bool,
+    verbose: bool,
 ) -> int:
     """Process entries of the journal again, oldest first. What was sent is not sent a second time.
 
     Replays of replays are left out: the entry that they came from is replayed. Any number can be replayed, and a
     replay that was interrupted be run again: what is processed twice changes nothing twice. Exit code 1 when an entry
     can't be replayed because what is stored of it is damaged.
+
+    --dry-run shows which entries these are and what they would change now: their outcomes, new tasks, and what would be
+    sent that was not sent.
     """
     from engine.domain.message import EntryState
 
+    if not every and not any((channel, since, until, state, patient)):
+        raise click.UsageError(
+            "say which: --channel, --since, --until, --state, --patient, or --all for the whole journal"
+        )
+
     with open_site(cli) as site:
+        site.check_channel(channel)
         key = site.chart(patient).patient.key if patient else None
         with site.store.reader() as conn:
             chosen = site.store.journal.originals(
@@ -81,22 +102,145 @@ def replay(
                 since=since,
                 until=until,
             )
-        site.remark_on_channel(cli, channel)
-        if chosen and not dry_run:  # on record before it is done; the new entries name those that they replay
+        if dry_run:
+            cli.print(*_preview(site, chosen, as_of, verbose=verbose))
+            return 0
+        if len(chosen) > 1:
+            agree(cli, f"{len(chosen):,} entries would be replayed: {_kinds(site, chosen)}.", yes=yes)
+        if chosen:  # on record before it is done; the new entries name those that they replay
             site.audit("replay", [f"entries:{chosen[0]}-{chosen[-1]}"])
         made: list[int] = []
         problems: list[dict[str, Any]] = []
-        for one in replay_entries(site, [] if dry_run else chosen, as_of):
+        for one in replay_entries(site, chosen, as_of):
             if one.new is not None:
                 made.append(one.new)
             else:
                 problems.append({"entry": one.old, "problem": one.problem})
-    done = f"{len(chosen)} entries would be replayed." if dry_run else f"{len(made)} entries replayed."
-    lines = [done + (f" New: {made[0]} to {made[-1]}." if made else "")]
+    lines = [f"{len(made)} entries replayed." + (f" New: {made[0]} to {made[-1]}." if made else "")]
     lines += [f"Not replayed: entry {problem['entry']}: {problem['problem']}" for problem in problems]
-    document = {"dry_run": dry_run, "config_as_of": as_of, "selected": chosen, "replayed": len(made), "entries": made}
+    document = {"dry_run": False, "config_as_of": as_of, "selected": chosen, "replayed": len(made), "entries": made}
     cli.print(document | {"problems": problems}, "\n".join(lines))
     return NO if problems else 0
+
+
+def _kinds(site: OpenSite, chosen: Sequence[int]) -> str:
+    """`12 ADT^A01 processed (main)`: what the first entries of a group are."""
+    with site.store.reader() as conn:
+        found = site.store.journal.find(conn, ids=chosen[:_LOOK_ENTRIES_MAX], limit=None)
+    said = counted(f"{one.type or 'unreadable'} {one.state} ({one.channel})" for one in found)
+    return said + (f", and {len(chosen) - len(found):,} more" if len(chosen) > len(found) else "")
+
+
+def _preview(site: OpenSite, chosen: Sequence[int], as_of: AsOf, *, verbose: bool) -> tuple[dict[str, Any], str]:
+    """What a replay would do, as a document and in words. The first entries are tried; nothing is written."""
+    document: dict[str, Any] = {
+        "dry_run": True, "config_as_of": as_of, "selected": list(chosen), "replayed": 0, "entries": [], "problems": [],
+        "would": None,
+    }  # fmt: skip
+    if not chosen:
+        return document, "0 entries would be replayed."
+    lines = [f"{len(chosen):,} entries would be replayed: {_kinds(site, chosen)}."]
+    if as_of == "then":
+        lines.append("What they would change is only tried under today's configuration.")
+        return document, "\n".join(lines)
+    tried = list(_tried(site, chosen[:_LOOK_ENTRIES_MAX]))
+    document["would"] = tried
+    if len(tried) < len(chosen):
+        lines.append(f"Tried were the first {len(tried):,} of them:")
+    lines += [
+        f"  outcome     {counted(one['state'] + (': ' + one['error'] if one['error'] else '') for one in tried)}",
+        f"  tasks       {counted(task for one in tried for task in one['tasks']) or 'none'}",
+        f"  deliveries  {counted(what for one in tried for what in one['deliveries']) or 'none'}",
+    ]
+    if verbose:
+        rows = [
+            (one["entry"], one["type"], one["state"], one["error"], counted(one["tasks"]) or None,
+             counted(one["deliveries"]) or None) for one in tried
+        ]  # fmt: skip
+        columns = (
+            "entry", "type", Column("state", alarm={"dead", "refused"}), Column("error", least=8, common=True),
+            Column("tasks", least=12), Column("deliveries", least=12),
+        )  # fmt: skip
+        lines += ["", table(columns, rows)]
+    return document, "\n".join(lines)
+
+
+def _tried(site: OpenSite, chosen: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """What each entry would come to now, one after the other, as the worker would do it."""
+    import dataclasses
+
+    import msgspec
+
+    from engine.domain.task import TaskState
+    from engine.pipeline.process import decide, prepare
+    from engine.runtime.acceptance import Rules, judge
+
+    compiled = site.compiled().channels
+    with site.store.reader() as conn:
+        since = site.store.journal.first_received(conn)
+    channels = {
+        name: dataclasses.replace(channel, observed_since=since.get(name, site.now))
+        for name, channel in compiled.items()
+    }
+    prepared = []
+    entries = _whole_entries(site, chosen)
+    for number, entry in enumerate(entries):
+        channel = channels.get(entry.channel)
+        if channel is None or entry.damaged:
+            continue
+        refusal = judge(Rules.of(channel.settings), entry.payload).refusal if entry.refusal is not None else None
+        again = msgspec.structs.replace(
+            entry, id=_BEHIND_ALL + number, refusal=refusal, received_at=site.now, replay_of=entry.id,
+            replay_root=entry.replay_root or entry.id, first_received_at=entry.first_received_at or entry.received_at,
+        )  # fmt: skip
+        prepared.append((entry, channel, prepare(again, channel)))
+    with site.store.reader() as conn:
+        charts = site.store.charts.load(
+            conn,
+            {identity for _, _, one in prepared for identity in one.identities},
+            {visit for _, _, one in prepared for visit in one.visits},
+        )
+    for entry, channel, one in prepared:
+        before = {task.id: task for chart in charts.by_id.values() for task in chart.tasks}
+        outcome = decide(one, channel, charts, site.now)
+        tasks: list[str] = []
+        for chart in outcome.charts:
+            charts.add(chart)
+            for task in chart.tasks:
+                old = before.get(task.id)
+                if old is None or old.state is not task.state:
+                    what = "new" if old is None and task.state is TaskState.OPEN else task.state.value
+                    tasks.append(f"{task.kind} {what}")
+        keys = [delivery.idempotency_key for delivery in outcome.deliveries]
+        with site.store.reader() as conn:
+            known = site.store.outbox.known(conn, keys)
+        letter = outcome.dead_letter
+        yield {
+            "entry": entry.id,
+            "type": entry.summary.type,
+            "state": outcome.state,
+            "error": letter.error if letter is not None else None,
+            "tasks": tasks,
+            "deliveries": [
+                f"{delivery.operation} to {delivery.destination}"
+                for delivery in outcome.deliveries
+                if delivery.idempotency_key not in known
+            ],
+        }
+
+
+def _whole_entries(site: OpenSite, chosen: Sequence[int]) -> list[Entry]:
+    """Fewer than were chosen, when their bytes are many."""
+    found: list[Entry] = []
+    size = 0
+    for at in range(0, len(chosen), PIECE):
+        with site.store.reader() as conn:
+            entries = site.store.journal.entries(conn, chosen[at : at + PIECE])
+        found += entries
+        size += sum(len(entry.payload) for entry in entries)
+        if size > _PIECE_BYTES:
+            break
+    return found
 
 
 @dataclass(frozen=True)

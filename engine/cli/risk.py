@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from engine.cli.common import Cli, config_option, json_option, reveal_options, table
+from engine.cli.common import Cli, config_option, json_option, reveal_options
 from engine.cli.site import NotFoundError, OpenSite, Reveal, open_site, read_input, reveal_of
+from engine.cli.tables import table
 
 if TYPE_CHECKING:
     from engine.domain.chart import Chart

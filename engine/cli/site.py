@@ -6,16 +6,17 @@ import contextlib
 import os
 import pwd
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from engine.cli.common import Cli
+from engine.cli.common import Cli, meant
 from engine.cli.show import PSEUDONYM, View
+from engine.domain.audit import ACTIONS
 from engine.errors import HandoffError, StoreDamagedError
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from engine.settings import Configuration
     from engine.store import Store
     from engine.store.keys import KeyRing
+
+
+_NAMED_MAX: Final = 12
+CANDIDATES_MAX: Final = 13
+"""So many ids are read at most that begin as the one which was given."""
+_KEY_CHARACTERS_MAX: Final = 1000
 
 
 class NotFoundError(HandoffError):
@@ -118,13 +125,89 @@ class OpenSite:
                 raise
             return keys.pop()
 
-    def remark_on_channel(self, cli: Cli, name: str | None) -> None:
-        """Say so when a filter names a channel that there is not, and never was: nothing is found then."""
-        if name is not None and name not in self.configuration.channels:
-            with self.store.reader() as conn:
-                known = sorted({*self.configuration.channels, *self.store.journal.channels(conn)})
-            if name not in known:
-                cli.say(f"There is no channel {name}; there are {', '.join(known) or 'none'}.")
+    def check_channel(self, name: str | None) -> None:
+        """Raises UsageError when a filter names a channel that there is not, and never was."""
+        if name is None or name in self.configuration.channels:
+            return
+        with self.store.reader() as conn:
+            known = sorted({*self.configuration.channels, *self.store.journal.channels(conn)})
+        check_name("channel", name, known)
+
+    def check_destination(self, name: str | None) -> None:
+        """Raises UsageError when there is no such destination, and nothing was ever to be sent to one."""
+        if name is None or name in self.configuration.site.destinations:
+            return
+        with self.store.reader() as conn:
+            known = sorted({*self.configuration.site.destinations, *self.store.outbox.unfinished(conn)})
+        check_name("destination", name, known)
+
+    def check_kind(self, name: str | None) -> None:
+        """Raises UsageError when there are no tasks of this kind, and could be none."""
+        if name is None:
+            return
+        with self.store.reader() as conn:
+            known = self.store.tasks.kinds(conn)
+        if name not in known:
+            from engine.domain.task import KINDS
+
+            check_name("kind", name, sorted({*known, *KINDS}))
+
+    def check_action(self, name: str | None) -> None:
+        """Raises UsageError when nothing of this name was ever done."""
+        if name is None:
+            return
+        with self.store.reader() as conn:
+            known = sorted({*ACTIONS, *self.store.audit.actions(conn)})
+        check_name("action", name, known)
+
+    def check_error(self, code: str | None) -> None:
+        """Raises UsageError when no dead letter has this code."""
+        if code is None:
+            return
+        with self.store.reader() as conn:
+            known = self.store.dead_letters.errors(conn)
+        check_name("error", code, known)
+
+
+def check_name(what: str, name: str, known: Sequence[str]) -> None:
+    """Raises UsageError when a filter names something that there is not: nothing found would be no answer."""
+    if name not in known:
+        some = ", ".join(known[:_NAMED_MAX]) + (", ..." if len(known) > _NAMED_MAX else "")
+        raise click.UsageError(f"There is no {what} {name}; there are {some or 'none'}.{meant(name, known)}")
+
+
+def by_prefix(what: str, given: str, found: Sequence[str]) -> str:
+    """The one id that begins with what was given. Raises NotFoundError, and UsageError when there are several."""
+    if given in found:
+        return given
+    if len(found) > 1:
+        some = ", ".join(found[:_NAMED_MAX]) + (", ..." if len(found) > _NAMED_MAX else "")
+        raise click.UsageError(f"{given} begins the ids of {len(found)} {what}s: {some}")
+    if not found:
+        raise NotFoundError(f"there is no such {what}; `handoff {what}s list` shows the ids")
+    return found[0]
+
+
+PATIENT_HELP: Final = "AUTHORITY:ID or a pseudonym (MRN:~3f9a1c2b); - asks for it, so that no history keeps it."
+
+
+class PatientKey(click.ParamType[str]):
+    """A patient's key or pseudonym. `-`: it is asked for, or read from standard input when that is no terminal."""
+
+    name = "key"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value != "-":
+            return str(value)
+        if sys.stdin is None:
+            self.fail("standard input is closed", param, ctx)
+        if sys.stdin.isatty():
+            key = click.prompt("Patient", hide_input=True, err=True)
+        else:
+            key = sys.stdin.readline(_KEY_CHARACTERS_MAX)
+        if not str(key).strip():
+            self.fail("standard input holds no key", param, ctx)
+        return str(key).strip()
 
 
 class Reveal:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from engine.cli.common import NO, UNAVAILABLE, Cli, clock_time, config_option, json_option, table
+from engine.cli.common import NO, UNAVAILABLE, Cli, config_option, json_option, named_time
+from engine.cli.tables import table
 
 if TYPE_CHECKING:
     from engine.errors import SettingsError
@@ -102,7 +103,7 @@ def _stopped(configuration: Configuration) -> Status:
 
 
 def human_status(shown: Status) -> str:
-    since = f" since {clock_time(shown.started_at)}" if shown.started_at else ""
+    since = f" since {named_time(shown.started_at)}" if shown.started_at else ""
     lines = [f"{shown.node}: {shown.state}" + (f", pid {shown.pid}{since}" if shown.pid else "")]
     if shown.trouble:
         lines.append(f"{'trouble' if shown.ready else 'not ready'}: {', '.join(shown.trouble)}")

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from engine.cli.common import (
     Cli,
     Said,
-    When,
     clock_time,
     config_option,
     json_option,
-    limit_option,
+    listing_options,
+    meant,
     reveal_options,
-    table,
+    time_column,
 )
-from engine.cli.site import NotFoundError, OpenSite, actor, open_site, reveal_of
+from engine.cli.site import (
+    CANDIDATES_MAX,
+    PATIENT_HELP,
+    NotFoundError,
+    OpenSite,
+    PatientKey,
+    actor,
+    by_prefix,
+    open_site,
+    reveal_of,
+)
+from engine.cli.tables import Column, table
+from engine.cli.times import DUE_TIMES, Due, Range, When
 from engine.errors import StaleChartError
 
 if TYPE_CHECKING:
@@ -29,7 +41,11 @@ if TYPE_CHECKING:
     from engine.domain.task import Task
     from engine.store.tasks import ListedTask
 
-_ATTEMPTS_MAX = 5
+_ATTEMPTS_MAX: Final = 5
+_LISTED_MAX: Final = 100_000
+"""A worklist is shown whole: who is cut off from it is a patient that nobody calls."""
+STATES: Final = ("open", "done", "missed", "cancelled", "retracted")
+ENDED: Final = STATES[1:]
 
 
 @click.group("tasks")
@@ -38,56 +54,91 @@ def tasks() -> None:
     """Follow-up tasks of patients."""
 
 
-@tasks.command("list")
-@click.option("--state", type=click.Choice(["open", "done", "missed", "cancelled", "retracted"]), help="In this state.")
+@tasks.command("list", epilog=DUE_TIMES)
+@click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="In this state; may be repeated.")
+@click.option("--all", "every", is_flag=True, help="In any state.")
 @click.option("--kind", metavar="KIND", help="Of this kind.")
 @click.option("--assignee", metavar="WHO", help="Of this role or person.")
-@click.option("--patient", metavar="KEY", help="Of this patient: AUTHORITY:ID, or a pseudonym.")
-@click.option("--due-before", type=When(), help="Due before.")
-@limit_option
+@click.option("--patient", metavar="KEY", type=PatientKey(), help=PATIENT_HELP)
+@click.option("--due", type=Due(), help="Overdue, due that day, or due before a time (+2d).")
+@click.option("--due-before", type=When(ahead=True), help="Due before.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1_000_000), metavar="N", default=_LISTED_MAX, show_default=True,
+    help="At most so many.",
+)  # fmt: skip
 @reveal_options
-@json_option
+@listing_options
 @config_option
 @click.pass_obj
 def list_(
     cli: Cli,
-    state: str | None,
+    states: tuple[str, ...],
+    every: bool,
     kind: str | None,
     assignee: str | None,
     patient: str | None,
+    due: Range | None,
     due_before: datetime | None,
     limit: int,
     reveal: bool,
     reason: str | None,
 ) -> None:
-    """List tasks, the most urgent first."""
+    """List tasks, the most urgent first.
+
+    Without --state these are the open ones; with --patient all of that patient; with --json, which scripts read, all
+    that there are.
+    """
     from engine.domain.task import TaskState
 
+    if every and states:
+        raise click.UsageError("either --all or --state")
     wish = reveal_of(reveal, reason)
+    open_only = not (states or every or patient or cli.json)
     damaged: list[str] = []
     with open_site(cli) as site:
         chart = site.chart(patient) if patient else None
+        site.check_kind(kind)
         with site.store.reader() as conn:
-            found = site.store.tasks.find(
-                conn,
-                state=TaskState(state) if state else None,
-                kind=kind,
-                assignee=assignee,
-                chart_ids=[chart.id] if chart else None,
-                due_before=due_before,
-                limit=limit,
-                damaged=damaged.append,
+            conditions: dict[str, Any] = {
+                "states": [TaskState.OPEN] if open_only else [TaskState(state) for state in states],
+                "kind": kind,
+                "assignee": assignee,
+                "chart_ids": [chart.id] if chart else None,
+                "due_from": due.since if due else None,
+                "due_before": min(filter(None, (due.until if due else None, due_before)), default=None),
+            }
+            found = site.store.tasks.find(conn, **conditions, limit=limit + 1, damaged=damaged.append)
+            if len(found) > limit:
+                found = found[:limit]
+                cli.cut(limit, site.store.tasks.count(conn, **conditions), narrow="--assignee, --kind, --due")
+            ended = (
+                site.store.tasks.count(conn, **conditions | {"states": [TaskState(state) for state in ENDED]})
+                if open_only
+                else 0
             )
+            if assignee is not None and not found:
+                near = meant(assignee, site.store.tasks.assignees(conn))
+                cli.say(f"{assignee} has no such task.{near}")
         view = site.view(wish, (f"chart:{item.chart_id}" for item in found))
+        now = site.now
     for task_id in damaged:
         cli.say(f"Task {task_id} can't be read any more: it, or its patient's chart, is damaged. It is left out.")
     shapes = [_shape(item, view) for item in found]
     rows = [
-        (s["id"], s["kind"], s["state"], clock_time(s["due_at"]), s["assignee"], s["patient_key"], reason_told(s))
-        for s in shapes
-    ]
-    headers = ("id", "kind", "state", "due", "assignee", "patient", "reason")
-    cli.print(shapes, table(headers, rows) or "No tasks.")
+        (s["id"], s["kind"], "overdue" if _overdue(item, now) else s["state"], clock_time(s["due_at"]), s["assignee"],
+         s["patient_key"], reason_told(s)) for item, s in zip(found, shapes, strict=True)
+    ]  # fmt: skip
+    columns = (
+        Column("id", kind="id"), Column("kind", least=12), Column("state", common=True, alarm={"overdue", "missed"}),
+        time_column("due"), Column("assignee", least=8, drop=1, common=True), Column("patient", least=8),
+        Column("reason", least=8, drop=2),
+    )  # fmt: skip
+    text = table(columns, rows) or ("No open tasks." if open_only else "No tasks.")
+    cli.print(shapes, text + (f"\n{ended:,} more are not open any more (--all)." if ended else ""))
+
+
+def _overdue(item: ListedTask, now: datetime) -> bool:
+    return item.task.state == "open" and item.task.due_at < now
 
 
 @tasks.command("done")
@@ -133,6 +184,7 @@ def _change(site: OpenSite, task_id: str, change: Callable[[Task], Task], action
 
     store = site.store
     with store.reader() as conn:
+        task_id = by_prefix("task", task_id, store.tasks.beginning(conn, task_id, CANDIDATES_MAX))
         listed = store.tasks.get(conn, task_id)
         entries = store.journal.find(conn, patient=listed.patient_key, limit=1) if listed else []
     if listed is None:

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from engine.domain.record import Record
+
+ACTIONS: Final = (
+    "assign", "bury", "confirm", "discard", "dismiss", "release", "replay", "resend", "reveal", "task-assigned",
+    "task-done",
+)  # fmt: skip
+"""What people do, for those who look for it; others may be on record besides."""
 
 
 class AuditRecord(Record, frozen=True, kw_only=True):

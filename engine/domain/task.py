@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal, get_args
 
 from engine.domain.record import Phi
 
 ENGINE: Final = "engine"
 """`Task.ended_by` of a task that no person has ended: a message, or what followed from one, has."""
+Kind = Literal[
+    "medication_reconciliation",
+    "pcp_follow_up",
+    "specialist_follow_up",
+    "care_coordinator_alert",
+    "on_call_page",
+    "tcm_contact",
+    "education",
+]
+KINDS: Final[tuple[str, ...]] = get_args(Kind)
 
 
 class TaskState(StrEnum):

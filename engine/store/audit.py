@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from engine.domain.audit import AuditRecord
 from engine.store.keys import KeyRing
@@ -29,11 +29,7 @@ class AuditStore:
         self, conn: Connection, *, since: datetime | None = None, action: str | None = None, limit: int | None = 100
     ) -> list[AuditRecord]:
         """Newest first."""
-        statement = select(audit).order_by(audit.c.id.desc())
-        if since is not None:
-            statement = statement.where(audit.c.at >= to_micros(since))
-        if action is not None:
-            statement = statement.where(audit.c.action == action)
+        statement = select(audit).where(*_conditions(since, action)).order_by(audit.c.id.desc())
         if limit is not None:
             statement = statement.limit(limit)
         found: list[AuditRecord] = []
@@ -47,6 +43,14 @@ class AuditStore:
             )
         return found
 
+    def count(self, conn: Connection, *, since: datetime | None = None, action: str | None = None) -> int:
+        statement = select(func.count()).select_from(audit).where(*_conditions(since, action))
+        return int(conn.execute(statement).scalar_one())
+
+    def actions(self, conn: Connection) -> list[str]:
+        """All that was ever done, in order."""
+        return list(conn.execute(select(audit.c.action).distinct().order_by(audit.c.action)).scalars())
+
     def _row(self, record: AuditRecord) -> tuple[int, str, str, str, bytes | None]:
         at = to_micros(record.at)
         reason = None
@@ -54,6 +58,15 @@ class AuditStore:
             place = _place(at, record.actor, record.action, record.subject)
             reason = self._keys.seal(place, record.reason.encode())
         return (at, record.actor, record.action, record.subject, reason)
+
+
+def _conditions(since: datetime | None, action: str | None) -> list[ColumnElement[bool]]:
+    where: list[ColumnElement[bool]] = []
+    if since is not None:
+        where.append(audit.c.at >= to_micros(since))
+    if action is not None:
+        where.append(audit.c.action == action)
+    return where
 
 
 def _place(at: int, actor: str, action: str, subject: str) -> str:

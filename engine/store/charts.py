@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from engine.domain.chart import Chart, Charts, Stamp
 from engine.domain.encounter import Encounter
@@ -133,6 +133,11 @@ class ChartStore:
         """Ids of the living charts that changed last, newest first."""
         statement = select(chart.c.id).where(chart.c.merged_into.is_(None)).order_by(chart.c.updated_at.desc())
         return [row.id for row in conn.execute(statement.limit(limit))]
+
+    def count(self, conn: Connection) -> int:
+        """How many charts are living."""
+        statement = select(func.count()).select_from(chart).where(chart.c.merged_into.is_(None))
+        return int(conn.execute(statement).scalar_one())
 
     def by_visit(self, conn: Connection, key: str) -> Chart | None:
         """The living chart that an encounter (`AUTHORITY:NUMBER`) belongs to."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, select, update
+from sqlalchemy import ColumnElement, Connection, Row, func, select, update
 
 from engine.domain.delivery import Stage
 from engine.domain.record import Record
@@ -40,6 +40,19 @@ class ListedDeadLetter(Record, frozen=True, kw_only=True):
     resolved_at: datetime | None
 
 
+class DeadGroup(Record, frozen=True, kw_only=True):
+    """Dead letters that still wait and have stage, error and channel in common."""
+
+    stage: Stage
+    error: str
+    channel: str
+    count: int
+    first_at: datetime
+    last_at: datetime
+    example: int
+    """The id of the newest."""
+
+
 class DeadLetters:
     """Methods that write must run in a transaction of the charts' ledger."""
 
@@ -53,19 +66,71 @@ class DeadLetters:
         resolved: bool | None = False,
         limit: int = 100,
     ) -> list[ListedDeadLetter]:
-        """Newest first. resolved: only those (true), only those that still wait (false), or all (none)."""
-        where = _conditions(error, channel)
-        if stage is not None:
-            where.append(dead_letter.c.stage == stage.value)
-        if resolved is not None:
-            where.append(dead_letter.c.resolved_by.is_not(None) if resolved else dead_letter.c.resolved_by.is_(None))
-        statement = select(dead_letter).where(*where).order_by(dead_letter.c.id.desc()).limit(limit)
+        """Those that still wait first, newest first.
+
+        resolved: only those (true), only those that still wait (false), or all (none).
+        """
+        where = _conditions(error, channel, stage, resolved=resolved)
+        newest = [dead_letter.c.id.desc()]
+        order = newest if resolved is not None else [dead_letter.c.resolved_by.is_not(None), *newest]
+        statement = select(dead_letter).where(*where).order_by(*order).limit(limit)
         return [_listed(row) for row in conn.execute(statement)]
 
-    def unresolved(self, conn: Connection, *, error: str | None = None, channel: str | None = None) -> list[int]:
+    def unresolved(
+        self, conn: Connection, *, error: str | None = None, channel: str | None = None, stage: Stage | None = None
+    ) -> list[int]:
         """Ids of all that still wait, in the order they died."""
-        where = [*_conditions(error, channel), dead_letter.c.resolved_by.is_(None)]
+        where = _conditions(error, channel, stage, resolved=False)
         return list(conn.execute(select(dead_letter.c.id).where(*where).order_by(dead_letter.c.id)).scalars())
+
+    def count(
+        self,
+        conn: Connection,
+        *,
+        stage: Stage | None = None,
+        error: str | None = None,
+        channel: str | None = None,
+        resolved: bool | None = False,
+    ) -> int:
+        """How many meet the conditions (see `find`)."""
+        where = _conditions(error, channel, stage, resolved=resolved)
+        return int(conn.execute(select(func.count()).select_from(dead_letter).where(*where)).scalar_one())
+
+    def errors(self, conn: Connection) -> list[str]:
+        """The codes of all that ever died, in order."""
+        statement = select(dead_letter.c.error).distinct().order_by(dead_letter.c.error)
+        return list(conn.execute(statement).scalars())
+
+    def groups(
+        self, conn: Connection, *, stage: Stage | None = None, error: str | None = None, channel: str | None = None
+    ) -> list[DeadGroup]:
+        """Those that still wait, by what they have in common; the largest group first."""
+        columns = (dead_letter.c.stage, dead_letter.c.error, dead_letter.c.channel)
+        number = func.count().label("number")
+        statement = (
+            select(
+                *columns,
+                number,
+                func.min(dead_letter.c.died_at).label("first"),
+                func.max(dead_letter.c.died_at).label("last"),
+                func.max(dead_letter.c.id).label("example"),
+            )
+            .where(*_conditions(error, channel, stage, resolved=False))
+            .group_by(*columns)
+            .order_by(number.desc(), *columns)
+        )
+        return [
+            DeadGroup(
+                stage=Stage(row.stage),
+                error=row.error,
+                channel=row.channel,
+                count=row.number,
+                first_at=from_micros(row.first),
+                last_at=from_micros(row.last),
+                example=row.example,
+            )
+            for row in conn.execute(statement)
+        ]
 
     def get(self, conn: Connection, letter_id: int) -> ListedDeadLetter | None:
         row = conn.execute(select(dead_letter).where(dead_letter.c.id == letter_id)).one_or_none()
@@ -103,12 +168,18 @@ class DeadLetters:
             raise StoreError(f"dead letter {letter_id} is not there, or was resolved before")
 
 
-def _conditions(error: str | None, channel: str | None) -> list[ColumnElement[bool]]:
+def _conditions(
+    error: str | None, channel: str | None, stage: Stage | None, *, resolved: bool | None
+) -> list[ColumnElement[bool]]:
     where: list[ColumnElement[bool]] = []
     if error is not None:
         where.append(dead_letter.c.error == error)
     if channel is not None:
         where.append(dead_letter.c.channel == channel)
+    if stage is not None:
+        where.append(dead_letter.c.stage == stage.value)
+    if resolved is not None:
+        where.append(dead_letter.c.resolved_by.is_not(None) if resolved else dead_letter.c.resolved_by.is_(None))
     return where
 
 

@@ -119,6 +119,11 @@ class ListedEntry(Phi, frozen=True, kw_only=True):
     flagged_duplicate_of: int | None
     repeats: int
     """How often an exact duplicate came after it."""
+    sender: str | None = None
+    """MSH-3 and MSH-4, `EPIC/MAIN`."""
+    deviations: tuple[str, ...] = ()
+    without_effect: bool = False
+    """It was processed, and changed nothing."""
 
 
 class Head(Phi, frozen=True, kw_only=True):
@@ -341,24 +346,27 @@ class Journal:
         patient: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        error: str | None = None,
+        flagged: bool = False,
         before: int | None = None,
         held: bool = False,
         limit: int | None = 100,
     ) -> list[ListedEntry]:
         """Entries that meet all conditions, newest first. Needs a reader: it looks at both sides.
 
+        error: they left a dead letter with this code. flagged: their control id had been used for another message.
         patient: a key (`AUTHORITY:ID`); entries of charts that were merged into that patient's are among them, and
         dead and refused ones that name the patient.
         until: not included. before: only those with a lower id; so a long list is read piece by piece. held: only those
         that left a question which still waits for a person.
         """
-        where, number = self._conditions(conn, channel, state, patient, since, until)
+        where, number = self._conditions(
+            conn, channel, state, patient, since, until, error=error, flagged=flagged, held=held
+        )
         if ids is not None:
             where.append(entry.c.id.in_(ids))
         if control_id is not None:
             where.append(entry.c.message_key.between(*_control_range(self._keys, control_id)))
-        if held:
-            where.append(entry.c.id.in_(open_entries()))
         if before is not None:
             where.append(number < before)
         repeats = select(func.count()).where(repeat.c.entry_id == entry.c.id).scalar_subquery()
@@ -378,6 +386,27 @@ class Journal:
                 if limit is not None and len(found) >= limit:
                     break
         return found
+
+    def count(
+        self,
+        conn: Connection,
+        *,
+        channel: str | None = None,
+        state: EntryState | None = None,
+        patient: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        error: str | None = None,
+        flagged: bool = False,
+        held: bool = False,
+    ) -> int:
+        """How many entries meet the conditions (see `find`)."""
+        where, number = self._conditions(
+            conn, channel, state, patient, since, until, error=error, flagged=flagged, held=held
+        )
+        by_outcome = patient is not None or state not in {None, EntryState.REFUSED}
+        source = entry.outerjoin(outcome, outcome.c.entry_id == entry.c.id) if by_outcome else entry
+        return int(conn.execute(select(func.count(number)).select_from(source).where(*where)).scalar_one())
 
     def originals(
         self,
@@ -409,6 +438,10 @@ class Journal:
         patient: str | None,
         since: datetime | None,
         until: datetime | None,
+        *,
+        error: str | None = None,
+        flagged: bool = False,
+        held: bool = False,
     ) -> tuple[list[ColumnElement[bool]], ColumnElement[int]]:
         """Also the column of the entry's id to go by: that of the index which leads to these."""
         where: list[ColumnElement[bool]] = []
@@ -424,6 +457,13 @@ class Journal:
             number = outcome.c.entry_id
         if patient is not None:
             where.append(of_patient(conn, self._keys, patient))
+        if error is not None:
+            died = select(schema.dead_letter.c.entry_id).where(schema.dead_letter.c.error == error)
+            where.append(entry.c.id.in_(died))
+        if held:
+            where.append(entry.c.id.in_(open_entries()))
+        if flagged:
+            where.append(entry.c.flagged_duplicate_of.is_not(None))
         if since is not None:
             where.append(entry.c.received_at >= to_micros(since))
         if until is not None:
@@ -557,7 +597,14 @@ class Journal:
             reason=head.refusal.text if head.refusal else document.reason,
             flagged_duplicate_of=row.flagged_duplicate_of,
             repeats=row.repeats,
+            sender=_sender(head.summary),
+            deviations=tuple(dict.fromkeys((*head.deviations, *document.deviations))),
+            without_effect=state is EntryState.PROCESSED and row.document is not None and not document.effects,
         )
+
+
+def _sender(summary: Summary) -> str | None:
+    return "/".join(filter(None, (summary.sending_application, summary.sending_facility))) or None
 
 
 class _Group:

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, func, literal_column, select, text, update
+from sqlalchemy import ColumnElement, Connection, bindparam, func, literal_column, select, text, update
 
 from engine.domain.delivery import Delivery, DeliveryState, Operation, QueuedDelivery, Stage
 from engine.domain.ids import ALIKE_DIGITS
@@ -405,6 +405,11 @@ class Outbox:
         rows = _BY_IDS.rows(conn, [delivery_id])
         return self._queued(rows[0]) if rows else None
 
+    def known(self, conn: Connection, idempotency_keys: Sequence[str]) -> set[str]:
+        """Those that something was put into the outbox under before: nothing is again."""
+        statement = select(delivery.c.idempotency_key).where(delivery.c.idempotency_key.in_(idempotency_keys))
+        return set(conn.execute(statement).scalars())
+
     def of_entry(self, conn: Connection, entry_id: int) -> list[QueuedDelivery]:
         """What an entry has caused to be sent."""
         rows = conn.execute(_JOINED.where(delivery.c.entry_id == entry_id).order_by(delivery.c.id))
@@ -434,10 +439,16 @@ class Outbox:
             found.setdefault(row.destination, {})[DeliveryState(row.state)] = row.number
         return found
 
-    def held(self, conn: Connection, limit: int = 100) -> list[QueuedDelivery]:
+    def held(
+        self, conn: Connection, limit: int | None = 100, *, destination: str | None = None
+    ) -> list[QueuedDelivery]:
         """What waits for a person's decision, oldest first."""
-        statement = _JOINED.where(_HELD)
-        return [self._queued(row) for row in conn.execute(statement.order_by(delivery.c.id).limit(limit))]
+        statement = _JOINED.where(_HELD, *_to(destination)).order_by(delivery.c.id)
+        return [self._queued(row) for row in conn.execute(statement if limit is None else statement.limit(limit))]
+
+    def held_count(self, conn: Connection, destination: str | None = None) -> int:
+        statement = select(func.count()).select_from(delivery).where(_HELD, *_to(destination))
+        return int(conn.execute(statement).scalar_one())
 
     def _queued(self, row: Any) -> QueuedDelivery:
         payload, unreadable = b"", None
@@ -465,6 +476,10 @@ class Outbox:
             settled_at=None if row.settled_at is None else from_micros(row.settled_at),
             unreadable=unreadable,
         )
+
+
+def _to(destination: str | None) -> list[ColumnElement[bool]]:
+    return [] if destination is None else [delivery.c.destination == destination]
 
 
 def _due_at(conn: Connection, destination: str, pick: Any) -> datetime | None:

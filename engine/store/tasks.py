@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, Select, select, text
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal_column, select, text
 
 from engine.care.protocol import end
 from engine.domain.chart import Chart, Charts
@@ -41,32 +41,55 @@ class TaskStore:
         self,
         conn: Connection,
         *,
-        state: TaskState | None = None,
+        states: Collection[TaskState] = (),
         kind: str | None = None,
         assignee: str | None = None,
         chart_ids: Sequence[str] | None = None,
+        due_from: datetime | None = None,
         due_before: datetime | None = None,
         limit: int | None = 100,
         damaged: Callable[[str], object] | None = None,
     ) -> list[ListedTask]:
-        """Tasks that meet all conditions, the most urgent first.
+        """Tasks that meet all conditions: open ones first, the most urgent of them first.
 
-        damaged: called with the id of each that can't be read any more, and which is left out then; without it such a
-        one raises TamperedError.
+        states: none for all. damaged: called with the id of each that can't be read any more, and which is left out
+        then; without it such a one raises TamperedError.
         """
-        where: list[ColumnElement[bool]] = []
-        if state is not None:
-            where.append(task.c.state == state.value)
-        if kind is not None:
-            where.append(task.c.kind == kind)
-        if assignee is not None:
-            where.append(task.c.assignee == assignee)
-        if chart_ids is not None:
-            where.append(task.c.chart_id.in_(chart_ids))
-        if due_before is not None:
-            where.append(task.c.due_at < to_micros(due_before))
-        statement = _joined().where(*where).order_by(task.c.due_at, task.c.id)
+        where = _conditions(states, kind, assignee, chart_ids, due_from, due_before)
+        order: list[ColumnElement[Any]] = [task.c.due_at, task.c.id]
+        if len(states) != 1:
+            order.insert(0, task.c.state != literal_column("'open'"))
+        statement = _joined().where(*where).order_by(*order)
         return self._run(conn, statement if limit is None else statement.limit(limit), damaged)
+
+    def count(
+        self,
+        conn: Connection,
+        *,
+        states: Collection[TaskState] = (),
+        kind: str | None = None,
+        assignee: str | None = None,
+        chart_ids: Sequence[str] | None = None,
+        due_from: datetime | None = None,
+        due_before: datetime | None = None,
+    ) -> int:
+        """How many meet the conditions (see `find`)."""
+        where = _conditions(states, kind, assignee, chart_ids, due_from, due_before)
+        return int(conn.execute(select(func.count()).select_from(task).where(*where)).scalar_one())
+
+    def kinds(self, conn: Connection) -> list[str]:
+        """Of all tasks that there are, in order."""
+        return list(conn.execute(select(task.c.kind).distinct().order_by(task.c.kind)).scalars())
+
+    def assignees(self, conn: Connection) -> list[str]:
+        """Everybody who has a task, in order."""
+        statement = select(task.c.assignee).distinct().where(task.c.assignee.is_not(None)).order_by(task.c.assignee)
+        return list(conn.execute(statement).scalars())
+
+    def beginning(self, conn: Connection, prefix: str, limit: int) -> list[str]:
+        """Ids that begin so, in order."""
+        statement = select(task.c.id).where(task.c.id >= prefix, task.c.id < f"{prefix}\U0010ffff")
+        return list(conn.execute(statement.order_by(task.c.id).limit(limit)).scalars())
 
     def get(self, conn: Connection, task_id: str) -> ListedTask | None:
         return next(iter(self._run(conn, _joined().where(task.c.id == task_id))), None)
@@ -146,6 +169,30 @@ def done(by: str, at: datetime) -> Callable[[Task], Task]:
 def assigned(assignee: str) -> Callable[[Task], Task]:
     """The change of giving a task to a role or a person."""
     return lambda item: msgspec.structs.replace(item, assignee=assignee)
+
+
+def _conditions(
+    states: Collection[TaskState],
+    kind: str | None,
+    assignee: str | None,
+    chart_ids: Sequence[str] | None,
+    due_from: datetime | None,
+    due_before: datetime | None,
+) -> list[ColumnElement[bool]]:
+    where: list[ColumnElement[bool]] = []
+    if states:
+        where.append(task.c.state.in_([state.value for state in states]))
+    if kind is not None:
+        where.append(task.c.kind == kind)
+    if assignee is not None:
+        where.append(task.c.assignee == assignee)
+    if chart_ids is not None:
+        where.append(task.c.chart_id.in_(chart_ids))
+    if due_from is not None:
+        where.append(task.c.due_at >= to_micros(due_from))
+    if due_before is not None:
+        where.append(task.c.due_at < to_micros(due_before))
+    return where
 
 
 def _joined() -> Select[Any]:

@@ -323,7 +323,7 @@ def test_entries_are_replayed_under_a_configuration_whose_node_name_stood_elsewh
     bare.process()
     edit(bare, "config.yaml", "node: .*", "node: south")
     monkeypatch.delenv("HANDOFF_TEST_NODE")
-    assert bare.json("replay", "--config-as-of", "then")["entries"] == [2]
+    assert bare.json("replay", "--all", "--config-as-of", "then")["entries"] == [2]
     bare.process()
     assert [entry["state"] for entry in bare.json("messages", "list")] == ["processed", "processed"]
 

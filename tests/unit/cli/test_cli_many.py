@@ -46,7 +46,7 @@ def test_all_that_is_revealed_in_pieces_is_on_record(stocked: Site, monkeypatch:
 
 def test_a_replay_in_pieces_replays_each_entry_once_in_order(stocked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "PIECE", 3)
-    document = stocked.json("replay")
+    document = stocked.json("replay", "--all")
     assert (document["selected"], document["replayed"], document["entries"]) == ([1, 2, 3, 4], 4, [5, 6, 7, 8])
     listed = {entry["id"]: entry["replay_of"] for entry in stocked.json("messages", "list", "--limit", "4")}
     assert listed == {5: 1, 6: 2, 7: 3, 8: 4}
@@ -69,7 +69,7 @@ def test_a_replay_of_large_messages_holds_few_of_them_at_a_time(bare: Site) -> N
         bare.receive(*(UNREADABLE.replace(b"NO-ID", b"%d" % number) + note for number in range(start, start + 10)))
     tracemalloc.start()
     try:
-        document = bare.json("replay")
+        document = bare.json("replay", "--all")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

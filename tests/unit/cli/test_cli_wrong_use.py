@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from site_with_store import Site
 
-from engine.cli import app
+from engine.cli import app, ledger, tables
 
 ENGINE = [sys.executable, "-P", "-m", "engine"]
 
@@ -57,15 +57,37 @@ def test_a_usage_error_with_json_is_one_document_on_stdout(
 
 
 @pytest.mark.parametrize(
-    "command", [("messages", "list"), ("dead", "list"), ("replay", "--dry-run"), ("dead", "replay")], ids=" ".join
+    ("command", "option", "wrong", "right"),
+    [
+        (("messages", "list"), "--channel", "man-campus", "main-campus"),
+        (("replay", "--dry-run"), "--channel", "man-campus", "main-campus"),
+        (("dead", "list"), "--channel", "man-campus", "main-campus"),
+        (("dead", "replay"), "--channel", "man-campus", "main-campus"),
+        (("dead", "discard", "--reason", "x"), "--channel", "man-campus", "main-campus"),
+        (("messages", "list"), "--error", "identifier-mising", "identifier-missing"),
+        (("dead", "list"), "--error", "identifier-mising", "identifier-missing"),
+        (("dead", "replay"), "--error", "identifier-mising", "identifier-missing"),
+        (("tasks", "list"), "--kind", "phone", None),
+        (("tasks", "list"), "--kind", "educatoin", "education"),
+        (("audit", "list"), "--action", "reveel", "reveal"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
 )
-def test_a_channel_that_there_is_not_is_remarked_on(stocked: Site, command: tuple[str, ...]) -> None:
-    done = stocked.run(*command, "--channel", "man-campus", "--json")
-    assert done.code == 0
-    assert done.json in ([], {"dry_run": True, "config_as_of": "now", "selected": [], "replayed": 0, "entries": [],
-                              "problems": []})  # fmt: skip
-    assert "There is no channel man-campus; there are main-campus." in done.err
-    assert stocked.run(*command, "--channel", "main-campus").err == ""
+def test_a_wrong_name_in_a_filter_is_a_usage_error_that_says_what_there_is(
+    stocked: Site, command: tuple[str, ...], option: str, wrong: str, right: str | None
+) -> None:
+    done = stocked.run(*command, option, wrong)
+    assert (done.code, done.out) == (2, "")
+    assert f"There is no {option[2:]} {wrong}; there are " in done.err
+    if right is not None:
+        assert f"Did you mean {right}" in done.err
+        assert stocked.run(*command, option, right, "--json").code == 0
+
+
+def test_a_person_without_tasks_is_nobody_that_there_is_not(stocked: Site) -> None:
+    done = stocked.run("tasks", "list", "--assignee", "care_cordinator")
+    assert (done.code, done.out) == (0, "No open tasks.\n")
+    assert "care_cordinator has no such task. Did you mean care_coordinator?" in done.err
 
 
 @pytest.mark.parametrize(
@@ -146,12 +168,14 @@ def test_a_database_that_cannot_be_reached_is_named_without_user_and_password(ba
 def test_where_a_line_is_too_wide_the_ledger_has_a_column_for_each_channel(
     stocked: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(tables, "terminal_columns", lambda: 80)
+    monkeypatch.setattr(ledger, "terminal_columns", lambda: 80)
     lines = stocked.run("ledger").out.splitlines()
-    assert lines[0].split() == ["CHANNEL", "MAIN-CAMPUS"]
+    assert lines[0].split() == ["channel", "main-campus"]
     assert ["received", "4"] in [line.split() for line in lines]
+    assert lines[9].split()[:2] == ["pending", "out"]
     assert max(map(len, lines)) <= 80
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(ledger, "terminal_columns", lambda: None)
     assert len(stocked.run("ledger").out.splitlines()) == 2
 
 

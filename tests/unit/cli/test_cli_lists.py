@@ -1,0 +1,135 @@
+"""Lists: what they show first, that they never end in silence, and keys that stay out of the history."""
+
+from __future__ import annotations
+
+import io
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from site_with_store import Site
+
+KEY = "MRN:558181838"
+
+
+@pytest.mark.parametrize(
+    ("command", "total"),
+    [
+        (("messages", "list"), 4), (("messages", "list", "--state", "processed"), 2),
+        (("messages", "list", "--channel", "main-campus", "--since", "1d"), 4),
+        (("dead", "list"), 2), (("dead", "list", "--each"), 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
+)  # fmt: skip
+@pytest.mark.parametrize("as_json", [True, False], ids=["json", "table"])
+def test_a_list_that_is_cut_says_how_many_there_are(
+    stocked: Site, command: tuple[str, ...], total: int, as_json: bool
+) -> None:
+    if command == ("dead", "list") and not as_json:
+        return  # groups, never cut
+    more = ["--json"] if as_json else []
+    assert f"1 of {total} shown; --limit N shows more" in stocked.run(*command, "--limit", "1", *more).err
+    assert stocked.run(*command, "--limit", str(total), *more).err == ""
+
+
+def test_a_list_that_is_looked_through_says_that_there_are_more(stocked: Site) -> None:
+    said = stocked.run("messages", "list", "--sender", "MAIN", "--limit", "3").err
+    assert said == "the first 3 shown, there are more; --limit N shows more\n"
+
+
+def test_tasks_are_cut_only_on_request_and_say_so(stocked: Site) -> None:
+    every = len(stocked.json("tasks", "list"))
+    assert f"2 of {every} shown" in stocked.run("tasks", "list", "--limit", "2").err
+    assert stocked.run("tasks", "list").err == ""
+    assert "100000" in stocked.run("tasks", "list", "--help").out
+
+
+def test_tasks_shows_open_ones_and_says_how_many_have_ended(stocked: Site) -> None:
+    task = stocked.json("tasks", "list", "--kind", "pcp_follow_up")[0]
+    stocked.run("tasks", "done", task["id"])
+    shown = stocked.run("tasks", "list")
+    assert task["id"] not in shown.out
+    assert "1 more are not open any more (--all)." in shown.out
+    assert task["id"] in stocked.run("tasks", "list", "--all").out
+    assert task["id"] in stocked.run("tasks", "list", "--patient", KEY).out
+    assert stocked.json("tasks", "list")[-1]["id"] == task["id"], "a script sees all, open ones first"
+    states = stocked.json("tasks", "list", "--state", "done", "--state", "missed")
+    assert [t["id"] for t in states] == [task["id"]]
+    assert stocked.run("tasks", "list", "--all", "--state", "done").code == 2
+
+
+def test_tasks_are_found_by_when_they_are_due(stocked: Site) -> None:
+    every = stocked.json("tasks", "list")
+    now = datetime.now(UTC)
+    overdue = [t["id"] for t in every if datetime.fromisoformat(t["due_at"]) < now]
+    assert [t["id"] for t in stocked.json("tasks", "list", "--due", "overdue")] == overdue
+    in_a_year = [t["id"] for t in stocked.json("tasks", "list", "--due", "+52w")]
+    assert in_a_year == [t["id"] for t in stocked.json("tasks", "list", "--due-before", "365d")]
+    assert len(in_a_year) == len(every), "a span lies ahead: nothing of it is lost to a date in the past"
+    for word in ("today", "tomorrow", "+2d", "23:59"):
+        assert stocked.run("tasks", "list", "--due", word).code == 0
+    done = stocked.run("tasks", "list", "--due", "someday")
+    assert (done.code, "overdue, today, tomorrow" in done.err) == (2, True)
+
+
+def test_an_id_may_be_shortened_as_long_as_it_is_one_tasks(stocked: Site) -> None:
+    every = [task["id"] for task in stocked.json("tasks", "list")]
+    one = every[0]
+    assert stocked.json("tasks", "assign", one[:20], "nurse.kim")["id"] == one
+    done = stocked.run("tasks", "done", "")
+    assert done.code == 2
+    assert all(task_id in done.err for task_id in every[:3])
+    assert stocked.run("tasks", "done", "zzzz").code == 1
+
+
+def test_a_dead_letter_that_waits_comes_before_one_that_is_resolved(stocked: Site) -> None:
+    newest, other = stocked.json("dead", "list")
+    stocked.run("dead", "discard", str(newest["id"]), "--reason", "x")
+    assert [letter["id"] for letter in stocked.json("dead", "list")] == [other["id"], newest["id"]]
+    assert [letter["id"] for letter in stocked.json("dead", "list", "--unresolved")] == [other["id"]]
+    assert [letter["id"] for letter in stocked.json("dead", "list", "--resolved")] == [newest["id"]]
+    assert "1 more are resolved (--resolved)." in stocked.run("dead", "list").out
+
+
+def test_dead_letters_are_shown_in_groups_with_their_sender_and_remedy(stocked: Site) -> None:
+    stocked.run("replay", "--state", "dead", "--all")
+    stocked.process()
+    groups = stocked.json("dead", "summary")
+    (missing,) = [group for group in groups if group["error"] == "identifier-missing"]
+    assert (missing["stage"], missing["channel"], missing["count"]) == ("processing", "main-campus", 2)
+    assert missing["senders"] == ["EHR/MAIN"]
+    assert missing["first_at"] <= missing["last_at"]
+    assert missing["remedy"]
+    shown = stocked.run("dead", "list").out
+    assert "EHR/MAIN" in shown
+    assert missing["remedy"] in shown
+
+
+def test_the_sender_and_what_is_odd_stand_in_the_list(stocked: Site) -> None:
+    shown = stocked.run("messages", "list").out
+    assert "SENDER" in shown
+    assert "EHR/MAIN" in shown
+
+
+@pytest.mark.parametrize("given", [KEY, f"{KEY}\n", f" {KEY} \nmore"])
+def test_a_key_may_come_from_standard_input(stocked: Site, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    for command in (
+        ("messages", "list", "--patient", "-"),
+        ("tasks", "list", "--patient", "-"),
+        ("patients", "show", "-"),
+    ):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(given))
+        assert stocked.run(*command, "--json").code == 0
+
+
+@pytest.mark.parametrize("given", ["", "\n"])
+def test_no_key_on_standard_input_is_a_usage_error(stocked: Site, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(given))
+    assert stocked.run("messages", "list", "--patient", "-").code == 2
+
+
+def test_a_span_of_the_future_is_no_way_to_say_since(stocked: Site) -> None:
+    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat(timespec="seconds")
+    assert (
+        stocked.json("messages", "list", "--since", later) == stocked.json("messages", "list", "--since", "+1h") == []
+    )
