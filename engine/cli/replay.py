@@ -92,7 +92,7 @@ def replay(
 
     with open_site(cli) as site:
         site.check_channel(channel)
-        key = site.chart(patient).patient.key if patient else None
+        key = site.patient_key(patient) if patient else None
         with site.store.reader() as conn:
             chosen = site.store.journal.originals(
                 conn,
