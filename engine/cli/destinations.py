@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from engine.cli.common import Cli, Said, Span, clock_time, config_option, json_option, table
+from engine.cli.common import (
+    Cli,
+    Said,
+    clock_time,
+    config_option,
+    json_option,
+    listing_options,
+    named_time,
+    time_column,
+)
 from engine.cli.site import NotFoundError, OpenSite, actor, open_site
+from engine.cli.tables import Column, table
+from engine.cli.times import Span
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -26,7 +37,7 @@ def destinations() -> None:
 
 
 @destinations.command("list")
-@json_option
+@listing_options
 @config_option
 @click.pass_obj
 def list_(cli: Cli) -> None:
@@ -41,7 +52,7 @@ def list_(cli: Cli) -> None:
         (
             one.name,
             one.type or "-",
-            "ORPHAN" if one.orphan else one.state,
+            "orphan" if one.orphan else one.state,
             clock_time(one.since),
             one.error,
             one.pending,
@@ -51,8 +62,12 @@ def list_(cli: Cli) -> None:
         )
         for one in found
     ]
-    headers = ("name", "type", "state", "since", "error", "pending", "held", "dead", "next try")
-    lines = [table(headers, rows) or "No destinations.", *filter(None, map(offer, found))]
+    columns = (
+        Column("name", least=8), Column("type", drop=3), Column("state", alarm={"down", "orphan"}),
+        time_column("since", drop=2), Column("error", least=10), "pending", "held", "dead",
+        time_column("next try", drop=1),
+    )  # fmt: skip
+    lines = [table(columns, rows) or "No destinations.", *filter(None, map(offer, found))]
     cli.print([shape(one) for one in found], "\n".join(lines))
 
 
@@ -200,20 +215,20 @@ def _print(cli: Cli, one: Standing) -> None:
     from engine.connectors.remedies import remedy
 
     said = "an orphan" if one.orphan else one.state
-    since = f" since {clock_time(one.since)}" if one.since else ""
+    since = f" since {named_time(one.since)}" if one.since else ""
     lines = [f"{one.name} ({one.type or 'not configured'}): {said}{since}"]
     if one.state == "paused":
-        ends = f"until {clock_time(one.paused_until)}" if one.paused_until else "until `handoff destinations resume`"
+        ends = f"until {named_time(one.paused_until)}" if one.paused_until else "until `handoff destinations resume`"
         lines.append(f"  paused    {ends}, by {one.paused_by}")
     if one.error is not None:
         times = f" ({one.failures} times in a row)" if one.failures > 1 else ""
         lines.append(f"  error     {one.error}: {one.detail}{times}")
     if (text := remedy(one.error)) is not None:
         lines.append(f"  remedy    {text}")
-    oldest = f", the oldest since {clock_time(one.oldest_at)}" if one.oldest_at else ""
+    oldest = f", the oldest since {named_time(one.oldest_at)}" if one.oldest_at else ""
     lines.append(f"  waiting   {one.pending} pending{oldest}, {one.held} held, {one.dead} dead")
     if one.next_attempt_at is not None:
-        lines.append(f"  next try  {clock_time(one.next_attempt_at)}")
+        lines.append(f"  next try  {named_time(one.next_attempt_at)}")
     if (text := offer(one)) is not None:
         lines.append(f"  {text}")
     cli.print(shape(one), "\n".join(lines))

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from engine.cli.common import NO, Cli, Said, When, config_option, json_option
+from engine.cli.common import NO, Cli, Said, config_option, json_option
 from engine.cli.destinations import standing
-from engine.cli.site import NotFoundError, OpenSite, open_site
+from engine.cli.site import PATIENT_HELP, NotFoundError, OpenSite, PatientKey, open_site
+from engine.cli.times import TIMES, When
 
 if TYPE_CHECKING:
     from engine.store.resend import Resender, Told
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 _PROGRESS_PATIENTS: Final = 10_000
 
 
-@click.command("resend")
+@click.command("resend", epilog=TIMES)
 @click.option("--destination", "name", required=True, metavar="NAME", help="Who is to be told.")
-@click.option("--patient", metavar="KEY", help="Of this patient: AUTHORITY:ID, or a pseudonym.")
+@click.option("--patient", metavar="KEY", type=PatientKey(), help=PATIENT_HELP)
 @click.option("--since", type=When(), help="Of the patients that changed at or after.")
 @click.option("--all", "every", is_flag=True, help="Of all patients.")
 @click.option("--again", is_flag=True, help="Also what the destination has already, as it is now.")

@@ -98,7 +98,7 @@ def test_what_waits_for_a_destination_that_is_gone_is_an_orphan_until_moved(stoc
     without_destination(stocked)
     one = row(stocked)
     assert (one["orphan"], one["state"], one["error"], one["pending"]) == (True, "down", "not-configured", waiting)
-    assert "ORPHAN" in stocked.run("destinations", "list").out
+    assert "orphan" in stocked.run("destinations", "list").out
     done = stocked.json("destinations", "move", "files", "--to", "other", "--reason", "renamed")
     assert done["moved"] == waiting
     assert row(stocked, "other")["pending"] == waiting
