@@ -158,13 +158,21 @@ def side_problems(configuration: Configuration) -> tuple[Problem, ...]:
 
 def recorded_configuration(store: Store, base: Path, version: str) -> CompiledConfiguration | None:
     """A configuration as it was recorded, for replays under it; its secrets are not part of it. None: not known."""
+    snapshot = recorded_snapshot(store, base, version)
+    return None if snapshot is None else compile_site(load(snapshot, references="never"), store.keys)
+
+
+def recorded_snapshot(store: Store, base: Path, version: str) -> Snapshot | None:
+    """The files of a version. Raises HandoffError when they are not those any more that were recorded under it."""
     with store.reader() as conn:
         files = store.configs.get(conn, version)
     if files is None:
         return None
     site_file = next((name for name in files if "/" not in name), "config.yaml")
     snapshot = Snapshot(base, site_file, files)
-    return compile_site(load(snapshot, references="never"), store.keys)
+    if snapshot.version != version:
+        raise HandoffError(f"the recorded configuration {version} was altered in the store, and is not used")
+    return snapshot
 
 
 async def assemble_worker(configuration: Configuration, context: WorkerContext) -> Assembly:

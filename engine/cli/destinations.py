@@ -171,7 +171,7 @@ def move(cli: Cli, name: str, other: str, reason: str | None) -> None:
             raise NotFoundError(f"what waits for {name} is {', '.join(sorted(waiting))}; {other} takes {known}")
 
         def work(conn: Connection) -> int:
-            return move_rest(conn, name, other, site.now)
+            return move_rest(conn, site.store.outbox, name, other, site.now)
 
         subjects = [f"destination:{name}", f"destination:{other}"]
         done = _in_pieces(site, "destination-moved", subjects, reason, work)

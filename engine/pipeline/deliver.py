@@ -183,6 +183,22 @@ def subject(operation: Operation, payload: bytes) -> tuple[str | None, ...]:
             return ()
 
 
+def patient_key(operation: Operation, payload: bytes) -> str | None:
+    """Whose object a delivery is about; none: it is a message."""
+    said = msgspec.json.decode(payload)
+    key: str | None
+    match operation:
+        case Operation.UPSERT_PATIENT:
+            key = said["patient"]["key"]
+        case Operation.UPSERT_TASK:
+            key = said["task"]["patient_key"]
+        case Operation.MERGE_PATIENT:
+            key = said["survivor"]
+        case _:
+            key = said.get("patient_key")
+    return key
+
+
 def _score_payload(patient_key: str, score: Score, *, decides: bool, withdrawn: bool = False) -> dict[str, Any]:
     return {"patient_key": patient_key, "decides": decides, "withdrawn": withdrawn, "score": score}
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import msgspec
 from sqlalchemy import Connection
 
 from engine.clock import Clock
@@ -33,6 +34,7 @@ from engine.errors import (
     StoreDamagedError,
     StoreError,
     StoreUnavailableError,
+    TamperedError,
 )
 from engine.logs import get_logger
 from engine.pipeline.channel import CompiledChannel, CompiledConfiguration
@@ -228,7 +230,10 @@ class Processor:
                     self._batch(name, entries[:middle])
                     self._batch(name, entries[middle:])
                     return
-                log.exception("an entry could not be recorded", channel=name, entry=entries[0].id)
+                if isinstance(error, TamperedError):
+                    log.exception("a stored chart is damaged or was altered", channel=name, entry=entries[0].id)
+                else:
+                    log.exception("an entry could not be recorded", channel=name, entry=entries[0].id)
                 self._bury(name, entries[0], error)
             return
         raise StoreUnavailableError(f"the charts of a batch of {name} kept changing; trying again later")
@@ -289,7 +294,10 @@ class Processor:
             return of_patient(internal_failure(entry, channel.version, error), prepared, charts)
 
     def _bury(self, name: str, entry: Entry, error: Exception) -> None:
-        outcome = internal_failure(entry, self._configuration.version, error)
+        if isinstance(error, TamperedError):
+            outcome = _damaged_chart(entry)
+        else:
+            outcome = internal_failure(entry, self._configuration.version, error)
         self._commit(name, [entry], [outcome], Charts(), self._clock.now())
 
     def _channel(self, entry: Entry) -> CompiledChannel | None:
@@ -337,6 +345,17 @@ def _damaged(entry: Entry) -> Outcome:
         "what the store holds of this message was altered or damaged and can't be read: restore it from a backup, or"
         " have the sender send it again",
     )
+
+
+def _damaged_chart(entry: Entry) -> Outcome:
+    """The patient's chart is left as it is. The deviation counts it in the metrics."""
+    outcome = _dead(
+        entry,
+        "chart-damaged",
+        "what the store holds of this patient was altered or damaged, so nothing was changed; the log of that time"
+        " names the row: restore it from a backup, then replay this entry",
+    )
+    return msgspec.structs.replace(outcome, deviations=(*outcome.deviations, "chart-damaged"))
 
 
 def _dead(entry: Entry, error: str, detail: str) -> Outcome:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, func, select
 
-from engine.domain.chart import Chart, Charts, Stamp
+from engine.domain.chart import Chart, Charts, Stamp, identity
 from engine.domain.encounter import Encounter
 from engine.domain.patient import Patient, StatedDeath
 from engine.domain.record import Phi
@@ -47,6 +47,7 @@ _KEYS: Final = Listed(
     identifier.c.key_hash,
     lambda listed: select(identifier.c.key_hash, identifier.c.identity_hash, identifier.c.chart_id).where(listed),
 )
+_KEYS_LIKE: Final = select(identifier.c.key_hash, identifier.c.chart_id)
 _VISITS: Final = Listed(
     encounter.c.encounter_hash,
     lambda listed: select(encounter.c.encounter_hash, encounter.c.chart_id).where(listed),
@@ -63,9 +64,7 @@ _SCORES: Final = Listed(
     score.c.chart_id,
     lambda listed: select(score.c.chart_id, score.c.model, score.c.encounter_hash, score.c.document).where(listed),
 )
-_TASKS: Final = Listed(
-    task.c.chart_id, lambda listed: select(task.c.chart_id, task.c.id, task.c.document).where(listed)
-)
+_TASKS: Final = Listed(task.c.chart_id, lambda listed: select(task).where(listed))
 _MERGED: Final = Listed(chart.c.merged_into, lambda listed: select(chart.c.id).where(listed))
 
 _decode_chart = msgspec.json.Decoder(ChartDocument).decode
@@ -75,29 +74,50 @@ _decode_task = msgspec.json.Decoder(Task).decode
 
 
 class ChartStore:
-    """Reading charts. They are written by `record` only."""
+    """Reading charts. They are written by `record` only.
+
+    Only what is sealed decides who a patient is. The rows of `identifier` and `encounter` say where to look; the chart
+    that they lead to is opened, and must itself have the identity or the stay that it was looked up by. The plain
+    columns of a chart or task are part of the place that its document is sealed for. So a row that was swapped, moved
+    or altered behind our back raises TamperedError, and never leads to another patient.
+    """
 
     def __init__(self, keys: KeyRing) -> None:
-        self._keys = keys
+        self.keys = self._keys = keys
 
     def load(self, conn: Connection, identities: Collection[tuple[str, str, str]], visits: Collection[str]) -> Charts:
-        """Every chart that the identities and encounter keys lead to, merges followed, whole."""
+        """Every chart that the identities and encounter keys lead to, merges followed, whole.
+
+        Raises TamperedError when a row leads to a chart that does not say so itself, or when the row of an identity is
+        gone that one of the charts has.
+        """
         charts = Charts()
         # By key, because most identities of a batch are namesakes: the same key under another type.
         namesakes: dict[str, list[tuple[str, str, str]]] = {}
-        for identity in identities:
-            namesakes.setdefault(f"{identity[0]}:{identity[2]}", []).append(identity)
+        for wanted in identities:
+            namesakes.setdefault(f"{wanted[0]}:{wanted[2]}", []).append(wanted)
         by_key = {key_hash(self._keys, key): found for key, found in namesakes.items()}
         by_visit = {encounter_hash(self._keys, key): key for key in visits}
+        leads: dict[tuple[str, str, str], str] = {}
         for row in _KEYS.rows(conn, list(by_key)):
-            for identity in by_key[row.key_hash]:
-                if identity_hash(self._keys, *identity) == row.identity_hash:
-                    charts.aliases[identity] = row.chart_id
+            for wanted in by_key[row.key_hash]:
+                if identity_hash(self._keys, *wanted) == row.identity_hash:
+                    leads[wanted] = row.chart_id
                     break
-        for row in _VISITS.rows(conn, list(by_visit)):
-            charts.visits[by_visit[row.encounter_hash]] = row.chart_id
-        for loaded in self._whole(conn, {*charts.aliases.values(), *charts.visits.values()}):
+        places = {by_visit[row.encounter_hash]: row.chart_id for row in _VISITS.rows(conn, list(by_visit))}
+        for loaded in self._whole(conn, {*leads.values(), *places.values()}):
             charts.add(loaded)
+        known = {chart_id: _identities(found) for chart_id, found in charts.by_id.items()}
+        for wanted, chart_id in leads.items():
+            if wanted not in known.get(chart_id, ()):
+                raise TamperedError(self._identifier_place(wanted))
+            charts.aliases[wanted] = chart_id
+        for wanted in charts.aliases.keys() & set(identities):
+            if wanted not in leads:
+                raise TamperedError(self._identifier_place(wanted))
+        for key, chart_id in places.items():
+            if charts.visits.get(key) != chart_id:
+                raise TamperedError(encounter_place(chart_id, encounter_hash(self._keys, key)))
         return charts
 
     def by_id(self, conn: Connection, chart_id: str) -> Chart | None:
@@ -114,16 +134,56 @@ class ChartStore:
 
     def by_key(self, conn: Connection, key: str) -> list[Chart]:
         """The living charts that `AUTHORITY:ID` leads to; several when two types of identifier share it."""
-        owners = {row.chart_id for row in _KEYS.rows(conn, [key_hash(self._keys, key)])}
-        return [found for found in self._whole(conn, owners) if found.merged_into is None]
+        return self._living_owners(conn, _KEYS.rows(conn, [key_hash(self._keys, key)]))
 
     def by_key_hash(self, conn: Connection, prefix: bytes) -> list[Chart]:
         """The living charts with a key whose hash (`key_hash`) begins so: what a pseudonym leads to."""
-        statement = select(identifier.c.chart_id).where(
-            identifier.c.key_hash.between(prefix.ljust(16, b"\x00"), prefix.ljust(16, b"\xff"))
-        )
-        owners = {row.chart_id for row in conn.execute(statement)}
-        return [found for found in self._whole(conn, owners) if found.merged_into is None]
+        begins = identifier.c.key_hash.between(prefix.ljust(16, b"\x00"), prefix.ljust(16, b"\xff"))
+        return self._living_owners(conn, conn.execute(_KEYS_LIKE.where(begins)).all())
+
+    def _living_owners(self, conn: Connection, rows: Sequence[Any]) -> list[Chart]:
+        """The living charts that rows of `identifier` lead to. Raises TamperedError when one leads astray."""
+        found = {one.id: one for one in self._whole(conn, {row.chart_id for row in rows})}
+        for row in rows:
+            owner = found.get(row.chart_id)
+            if owner is None or row.key_hash not in {key_hash(self._keys, i.key) for i in owner.patient.identifiers}:
+                raise TamperedError(f"identifier.chart_id:{row.key_hash.hex()}")
+        return [one for one in found.values() if one.merged_into is None]
+
+    def family_of_key(self, conn: Connection, key: str) -> set[str]:
+        """Ids of the charts that `AUTHORITY:ID` leads to, and of all that were merged into them.
+
+        Raises TamperedError when it leads to a chart that does not have it.
+        """
+        hashed = key_hash(self._keys, key)
+        owners = [row.chart_id for row in _KEYS.rows(conn, [hashed])]
+        for _, document in self.documents(conn, owners):
+            if document is not None and all(item.key != key for item in document.patient.identifiers):
+                raise TamperedError(f"identifier.chart_id:{hashed.hex()}")
+        return self.family(conn, owners)
+
+    def family(self, conn: Connection, chart_ids: Collection[str]) -> set[str]:
+        """These charts, their survivors, and all that were merged into them.
+
+        A chart that can't be read any more does not say what it was merged into: its link is not followed.
+        """
+        found: set[str] = set()
+        wanted = set(chart_ids)
+        while wanted:
+            found |= wanted
+            merged = {row.id for row in _MERGED.rows(conn, sorted(wanted))}
+            linked: set[str] = set()
+            for row in _CHARTS.rows(conn, sorted(wanted | merged)):
+                with suppress(TamperedError):
+                    self._open_chart(row)
+                    linked |= {row.id} | ({row.merged_into} if row.merged_into else set())
+            wanted = linked - found
+        return found
+
+    def keys_of(self, conn: Connection, chart_ids: Collection[str]) -> set[str]:
+        """`AUTHORITY:ID` of every identifier of these charts; none of a chart that can't be read any more."""
+        documents = [document for _, document in self.documents(conn, sorted(chart_ids)) if document is not None]
+        return {item.key for document in documents for item in document.patient.identifiers}
 
     def find(self, conn: Connection, limit: int = 100) -> list[Chart]:
         """The living charts that changed last, newest first."""
@@ -141,8 +201,14 @@ class ChartStore:
 
     def by_visit(self, conn: Connection, key: str) -> Chart | None:
         """The living chart that an encounter (`AUTHORITY:NUMBER`) belongs to."""
-        rows = _VISITS.rows(conn, [encounter_hash(self._keys, key)])
-        return self.living(conn, rows[0].chart_id) if rows else None
+        hashed = encounter_hash(self._keys, key)
+        rows = _VISITS.rows(conn, [hashed])
+        if not rows:
+            return None
+        found = self.by_id(conn, rows[0].chart_id)
+        if found is None or found.encounter(key) is None:
+            raise TamperedError(encounter_place(rows[0].chart_id, hashed))
+        return found
 
     def documents(self, conn: Connection, chart_ids: Sequence[str]) -> list[tuple[str, ChartDocument | None]]:
         """What stands in the charts themselves, without what belongs to them: quick to read, for a search.
@@ -152,7 +218,7 @@ class ChartStore:
         found: dict[str, ChartDocument | None] = {}
         for row in _CHARTS.rows(conn, sorted(chart_ids)):
             try:
-                found[row.id] = _decode_chart(self._keys.open(chart_place(row.id), row.document))
+                found[row.id] = self._open_chart(row)
             except TamperedError:
                 found[row.id] = None
         return [(chart_id, found[chart_id]) for chart_id in chart_ids if chart_id in found]
@@ -167,8 +233,9 @@ class ChartStore:
         rows: dict[str, Any] = {}
         wanted = set(chart_ids)
         while wanted:
-            rows.update((row.id, row) for row in _CHARTS.rows(conn, sorted(wanted)))
-            wanted = {row.merged_into for row in rows.values() if row.merged_into} - rows.keys()
+            found = _CHARTS.rows(conn, sorted(wanted))
+            rows.update((row.id, row) for row in found)
+            wanted = {row.merged_into for row in found if row.merged_into} - rows.keys()
         ids = [chart_id for chart_id, row in rows.items() if row.merged_into is None]
         encounters: dict[str, dict[str, EncounterDocument]] = {}
         scores: dict[str, dict[tuple[str, str | None], Score]] = {}
@@ -182,11 +249,11 @@ class ChartStore:
             one = _decode_score(unseal(score_place(row.chart_id, row.model, row.encounter_hash), row.document))
             scores.setdefault(row.chart_id, {})[one.model, one.encounter] = one
         for row in _TASKS.rows(conn, ids):
-            tasks.setdefault(row.chart_id, {})[row.id] = self.open_task(row.chart_id, row.id, row.document)
+            tasks.setdefault(row.chart_id, {})[row.id] = self.open_task(row)
         return [
             _assemble(
                 row,
-                _decode_chart(unseal(chart_place(row.id), row.document)),
+                self._open_chart(row),
                 encounters.get(row.id, {}),
                 scores.get(row.id, {}),
                 tasks.get(row.id, {}),
@@ -194,11 +261,25 @@ class ChartStore:
             for row in rows.values()
         ]
 
-    def open_patient(self, chart_id: str, sealed: bytes) -> Patient:
-        return _decode_chart(self._keys.open(chart_place(chart_id), sealed)).patient
+    def patient_keys(self, conn: Connection, chart_ids: Collection[str]) -> dict[str, str]:
+        """The keys of those of the patients whose charts can be read, by chart."""
+        documents = self.documents(conn, sorted(set(chart_ids)))
+        return {chart_id: document.patient.key for chart_id, document in documents if document is not None}
 
-    def open_task(self, chart_id: str, task_id: str, sealed: bytes) -> Task:
-        return _decode_task(self._keys.open(task_place(chart_id, task_id), sealed))
+    def open_task(self, row: Any) -> Task:
+        """row: of the table, whole."""
+        place = task_place(row.chart_id, row.id, row.kind, row.state, row.due_at, row.escalate_at, row.assignee_hash)
+        return _decode_task(self._keys.open(place, row.document))
+
+    def _open_chart(self, row: Any) -> ChartDocument:
+        return _decode_chart(self._keys.open(chart_place(row.id, row.version, row.merged_into), row.document))
+
+    def _identifier_place(self, wanted: tuple[str, str, str]) -> str:
+        return f"identifier.chart_id:{identity_hash(self._keys, *wanted).hex()}"
+
+
+def _identities(chart: Chart) -> set[tuple[str, str, str]]:
+    return {identity(item) for item in chart.patient.identifiers}
 
 
 def identity_hash(keys: KeyRing, authority: str, type_: str, value: str) -> bytes:
@@ -214,11 +295,17 @@ def encounter_hash(keys: KeyRing, key: str) -> bytes:
     return keys.lookup("encounter", key)
 
 
-def chart_place(chart_id: str) -> str:
-    return f"chart.document:{chart_id}"
+def assignee_hash(keys: KeyRing, assignee: str) -> bytes:
+    """Tasks are found by it: people type names and worse, so the assignee itself stands in the sealed document only."""
+    return keys.lookup("assignee", assignee)
 
 
-# The owner is part of the place, so that a row which is moved to another chart behind our back does not open.
+# The owner is part of the place, and so are all plain columns that decide something: a row that is moved to another
+# chart, or altered, behind our back does not open.
+
+
+def chart_place(chart_id: str, version: int, merged_into: str | None) -> str:
+    return f"chart.document:{chart_id}/{version}/{merged_into or ''}"
 
 
 def encounter_place(chart_id: str, hashed: bytes) -> str:
@@ -229,35 +316,12 @@ def score_place(chart_id: str, model: str, hashed: bytes) -> str:
     return f"score.document:{chart_id}/{model}/{hashed.hex()}"
 
 
-def task_place(chart_id: str, task_id: str) -> str:
-    return f"task.document:{chart_id}/{task_id}"
-
-
-def family_of_key(conn: Connection, keys: KeyRing, key: str) -> set[str]:
-    """Ids of the charts that `AUTHORITY:ID` leads to, and of all that were merged into them."""
-    return family(conn, {row.chart_id for row in _KEYS.rows(conn, [key_hash(keys, key)])})
-
-
-def keys_of(conn: Connection, keys: KeyRing, chart_ids: Collection[str]) -> set[str]:
-    """`AUTHORITY:ID` of every identifier of these charts; none of a chart that can't be read any more."""
-    found: set[str] = set()
-    for row in _CHARTS.rows(conn, sorted(chart_ids)):
-        with suppress(TamperedError):
-            patient = _decode_chart(keys.open(chart_place(row.id), row.document)).patient
-            found.update(identifier.key for identifier in patient.identifiers)
-    return found
-
-
-def family(conn: Connection, chart_ids: Collection[str]) -> set[str]:
-    """These charts, their survivors, and all that were merged into them."""
-    found: set[str] = set()
-    wanted = set(chart_ids)
-    while wanted:
-        survivors = {row.merged_into for row in _CHARTS.rows(conn, sorted(wanted)) if row.merged_into}
-        merged = {row.id for row in _MERGED.rows(conn, sorted(wanted))}
-        found |= wanted
-        wanted = (survivors | merged) - found
-    return found
+def task_place(
+    chart_id: str, task_id: str, kind: str, state: str, due_at: int, escalate_at: int | None, assigned: bytes | None
+) -> str:
+    """The times as the table keeps them; assigned: see `assignee_hash`."""
+    to = assigned.hex() if assigned else ""
+    return f"task.document:{chart_id}/{task_id}/{kind}/{state}/{due_at}/{escalate_at}/{to}"
 
 
 def _assemble(
@@ -272,7 +336,7 @@ def _assemble(
         or scores.keys() != set(document.scores)
         or tasks.keys() != set(document.tasks)
     ):
-        raise TamperedError(chart_place(row.id))
+        raise TamperedError(chart_place(row.id, row.version, row.merged_into))
     return Chart(
         id=row.id,
         version=row.version,

@@ -8,6 +8,7 @@ from datetime import datetime
 import msgspec
 from sqlalchemy import Connection, select
 
+from engine.errors import HandoffError
 from engine.store.schema import config_version, to_micros
 from engine.store.statements import Rows
 
@@ -22,8 +23,11 @@ class ConfigStore:
         _INSERT.write(conn, [(version, to_micros(now), msgspec.json.encode(dict(files)))])
 
     def get(self, conn: Connection, version: str) -> dict[str, str] | None:
-        """The files of a version: path -> text."""
+        """The files of a version: path -> text. Raises HandoffError when they can't be read any more."""
         raw = conn.execute(
             select(config_version.c.files).where(config_version.c.version == version)
         ).scalar_one_or_none()
-        return None if raw is None else msgspec.json.decode(raw, type=dict[str, str])
+        try:
+            return None if raw is None else msgspec.json.decode(raw, type=dict[str, str])
+        except msgspec.DecodeError:
+            raise HandoffError(f"the recorded configuration {version} is damaged in the store") from None

@@ -14,7 +14,7 @@ from engine.errors import StoreError
 from engine.store.charts import key_hash
 from engine.store.keys import KeyRing
 from engine.store.record import early_dead, of_patient
-from engine.store.schema import dead_letter, from_micros, outcome, to_micros
+from engine.store.schema import dead_letter, from_micros, outcome, to_micros, word
 
 DISCARDED: Final = "discarded"
 """`resolved_by` of a dead letter that nobody will replay; why stands in the audit."""
@@ -189,7 +189,7 @@ def _listed(row: Row[Any]) -> ListedDeadLetter:
         entry=row.entry_id or None,
         channel=row.channel,
         delivery=row.delivery_id,
-        stage=Stage(row.stage),
+        stage=word(Stage, row.stage, Stage.PROCESSING),
         error=row.error,
         location=row.location,
         detail=row.detail,

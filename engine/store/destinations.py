@@ -24,6 +24,7 @@ from engine.store.schema import (
     from_micros,
     outcome,
     to_micros,
+    word,
 )
 from engine.store.statements import Prepared, Rows
 
@@ -320,7 +321,7 @@ _REST: Final = Prepared(
 def operations(conn: Connection, name: str) -> set[Operation]:
     """What the unfinished deliveries of a destination are."""
     statement = select(delivery.c.operation).where(delivery.c.destination == name, _UNFINISHED).distinct()
-    return {Operation(row.operation) for row in conn.execute(statement)}
+    return {word(Operation, row.operation, Operation.FORWARD) for row in conn.execute(statement)}
 
 
 def discard_rest(conn: Connection, outbox: Outbox, name: str, now: datetime) -> int:
@@ -345,10 +346,11 @@ def discard_rest(conn: Connection, outbox: Outbox, name: str, now: datetime) -> 
     return len(rows)
 
 
-def move_rest(conn: Connection, name: str, to: str, now: datetime) -> int:
+def move_rest(conn: Connection, outbox: Outbox, name: str, to: str, now: datetime) -> int:
     """Have another destination get some of what waits for one; again until it returns 0. Order per patient is kept."""
     take_lock(conn)
     rows = _REST.rows(conn, name)
+    outbox.seal_for(conn, [row.id for row in rows], to)
     conn.execute(
         update(delivery)
         .where(delivery.c.id.in_([row.id for row in rows]))

@@ -14,9 +14,9 @@ from engine.domain.message import EntryState
 from engine.domain.outcome import Outcome
 from engine.domain.record import Phi
 from engine.errors import StoreError, TamperedError
-from engine.store.charts import family
+from engine.store.charts import ChartStore
 from engine.store.keys import KeyRing
-from engine.store.schema import from_micros, hold, to_micros
+from engine.store.schema import from_micros, hold, to_micros, word
 from engine.store.statements import Listed, Rows
 
 _OPEN: Final = text("hold.state = 'open'")
@@ -100,7 +100,7 @@ class Holds:
 
     def of_chart(self, conn: Connection, chart_id: str) -> list[ListedHold]:
         """The open ones of a patient, those of charts that were merged into theirs among them; oldest first."""
-        charts = family(conn, {chart_id})
+        charts = ChartStore(self._keys).family(conn, {chart_id})
         return self._run(conn, select(hold).where(hold.c.chart_id.in_(charts), _OPEN).order_by(hold.c.id))
 
     def counts(self, conn: Connection) -> dict[str, int]:
@@ -130,7 +130,7 @@ class Holds:
             raise StoreError(f"m{hold_id} is not open: `handoff held show m{hold_id}`")
 
     def _decided(self, hold_id: int, by: str, reason: str, now: datetime) -> dict[str, Any]:
-        decision = self._keys.seal(_decision_place(hold_id), reason.encode())
+        decision = self._keys.seal(_decision_place(hold_id, by, to_micros(now)), reason.encode())
         return {"decided_at": to_micros(now), "decided_by": by, "decision": decision}
 
     def _run(self, conn: Connection, statement: Select[Any]) -> list[ListedHold]:
@@ -141,7 +141,9 @@ class Holds:
         try:
             document = _decode(self._keys.open(_place(row.root_id, row.code, row.location, row.chart_id), row.document))
             if row.decision is not None:
-                decision = self._keys.open(_decision_place(row.id), row.decision).decode()
+                decision = self._keys.open(
+                    _decision_place(row.id, row.decided_by, row.decided_at), row.decision
+                ).decode()
         except TamperedError:
             unreadable = True
         return ListedHold(
@@ -156,7 +158,7 @@ class Holds:
             subject=document.subject,
             patient_key=document.patient_key,
             opened_at=from_micros(row.opened_at),
-            state=HoldState(row.state),
+            state=word(HoldState, row.state, HoldState.OPEN),
             decided_at=None if row.decided_at is None else from_micros(row.decided_at),
             decided_by=row.decided_by,
             decision=decision,
@@ -243,5 +245,6 @@ def _place(root: int, code: str, location: str, chart_id: str | None) -> str:
     return f"hold.document:{chart_id or ''}/{root}/{code}/{location}"
 
 
-def _decision_place(hold_id: int) -> str:
-    return f"hold.decision:{hold_id}"
+def _decision_place(hold_id: int, by: str, at: int) -> str:
+    """Who decided and when is part of it, so that a decision can't be put into another's mouth."""
+    return f"hold.decision:{hold_id}/{by}/{at}"

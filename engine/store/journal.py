@@ -42,7 +42,7 @@ from engine.store.engines import translated
 from engine.store.holds import open_entries
 from engine.store.keys import KeyRing
 from engine.store.record import OutcomeDocument, of_patient, open_outcome
-from engine.store.schema import day_of, entry, from_micros, outcome, payload, repeat, to_micros
+from engine.store.schema import day_of, entry, from_micros, outcome, payload, repeat, to_micros, word
 from engine.store.statements import Listed, Prepared, Rows
 
 _BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -174,6 +174,7 @@ _ANSWER_ENTRIES: Final = Listed(
 _ANSWER_REPEATS: Final = Listed(
     repeat.c.id, lambda listed: update(repeat).where(listed).values(ack=bindparam("code")), ("code",)
 )
+_OF_OUTCOME: Final = [column for column in outcome.c if column.name != "channel"]  # that is the entry's too
 _OWN_PAYLOAD: Final = and_(payload.c.entry_id == entry.c.id, payload.c.day == entry.c.day)
 _JOINED: Final = select(entry, payload.c.head, payload.c.body).outerjoin(payload, _OWN_PAYLOAD)
 _AFTER: Final = Prepared(
@@ -193,7 +194,9 @@ _SIZES: Final = Listed(
 )
 _RECEIVED: Final = Listed(entry.c.id, lambda listed: select(entry.c.id, entry.c.received_at).where(listed))
 _HEAD: Final = Prepared(
-    select(payload.c.head).select_from(entry.join(payload, _OWN_PAYLOAD)).where(entry.c.id == bindparam("wanted")),
+    select(entry, payload.c.head)
+    .select_from(entry.join(payload, _OWN_PAYLOAD))
+    .where(entry.c.id == bindparam("wanted")),
     ("wanted",),
 )
 
@@ -371,7 +374,7 @@ class Journal:
             where.append(number < before)
         repeats = select(func.count()).where(repeat.c.entry_id == entry.c.id).scalar_subquery()
         statement = (
-            select(entry, payload.c.head, outcome.c.state, outcome.c.document, repeats.label("repeats"))
+            select(entry, payload.c.head, *_OF_OUTCOME, repeats.label("repeats"))
             .select_from(entry.outerjoin(payload, _OWN_PAYLOAD).outerjoin(outcome, outcome.c.entry_id == entry.c.id))
             .where(*where)
             .order_by(number.desc())
@@ -521,7 +524,7 @@ class Journal:
 
     def _entry(self, row: Any) -> Entry:
         try:
-            head = _open_head(self._keys, row.id, row.head or b"")
+            head = open_head(self._keys, row)
             body = b"" if row.body is None else self._keys.open(f"payload.body:{row.id}", row.body)
         except TamperedError as error:
             _log.error("a stored entry is damaged", entry=row.id, channel=row.channel, exc_info=error)
@@ -536,8 +539,8 @@ class Journal:
             deviations=head.deviations,
             refusal=head.refusal,
             partition=row.partition,
-            ack=AckCode(row.ack) if row.ack else None,
-            ack_state=AckState(row.ack_state),
+            ack=word(AckCode, row.ack, AckCode.AR) if row.ack else None,
+            ack_state=word(AckState, row.ack_state, AckState.UNSENT),
             wants_application_ack=bool(row.wants_application_ack),
             replay_of=row.replay_of,
             replay_root=row.replay_root,
@@ -557,8 +560,8 @@ class Journal:
             payload=b"",
             summary=Summary(),
             refusal=_DAMAGED if row.refused else None,
-            ack=AckCode(row.ack) if row.ack else None,
-            ack_state=AckState(row.ack_state),
+            ack=word(AckCode, row.ack, AckCode.AR) if row.ack else None,
+            ack_state=word(AckState, row.ack_state, AckState.UNSENT),
             wants_application_ack=bool(row.wants_application_ack),
             replay_of=row.replay_of,
             replay_root=row.replay_root,
@@ -571,18 +574,20 @@ class Journal:
 
     def _listed(self, row: Any) -> ListedEntry:
         try:
-            head = _open_head(self._keys, row.id, row.head or b"")
+            head = open_head(self._keys, row)
         except TamperedError:
             head = Head(peer="", summary=Summary())
         document = OutcomeDocument()
         if row.document is not None:
             try:
-                document = open_outcome(self._keys, row.id, row.document)
+                document = open_outcome(self._keys, row)
             except TamperedError:
                 document = OutcomeDocument(
                     reason="what came of this entry can't be read any more: its record is damaged"
                 )
-        state = EntryState.REFUSED if row.refused else EntryState(row.state or EntryState.RECEIVED)
+        state = (
+            EntryState.REFUSED if row.refused else word(EntryState, row.state or EntryState.RECEIVED, EntryState.DEAD)
+        )
         return ListedEntry(
             id=row.id,
             channel=row.channel,
@@ -590,8 +595,8 @@ class Journal:
             type=head.summary.type,
             received_at=from_micros(row.received_at),
             state=state,
-            ack=AckCode(row.ack) if row.ack else None,
-            ack_state=AckState(row.ack_state),
+            ack=word(AckCode, row.ack, AckCode.AR) if row.ack else None,
+            ack_state=word(AckState, row.ack_state, AckState.UNSENT),
             patient_key=document.patient_key,
             replay_of=row.replay_of,
             reason=head.refusal.text if head.refusal else document.reason,
@@ -685,7 +690,7 @@ class _Group:
                     row.id,
                     row.channel,
                     row.digest,
-                    AckCode(row.ack) if row.ack else None,
+                    word(AckCode, row.ack, AckCode.AR) if row.ack else None,
                     from_micros(row.received_at),
                     bool(row.wants_application_ack),
                 )
@@ -720,8 +725,10 @@ class _Group:
         if summary is None:
             row = _HEAD.first(self._conn, original.id)
             try:
-                summary = _open_head(self._keys, original.id, row.head if row else b"").summary
+                summary = open_head(self._keys, row).summary if row else None
             except TamperedError:  # or swept: nobody can say any more, so it is a message of its own
+                return False
+            if summary is None:
                 return False
         return (
             original.channel == receipt.channel
@@ -741,20 +748,20 @@ class _Group:
         head = Head(peer=receipt.peer, summary=receipt.summary, deviations=receipt.deviations, refusal=receipt.refusal)
         seal = self._keys.seal
         day = day_of(receipt.received_at)
-        self._payloads.append(
-            (
-                number,
-                seal(f"payload.head:{number}", _encode(head)),
-                seal(f"payload.body:{number}", receipt.payload),
-                day,
-            )
-        )
         refused = receipt.refusal is not None
+        partition = self._partition(receipt)
+        received_at = to_micros(receipt.received_at)
+        place = _head_place(
+            number, receipt.channel, received_at, int(refused), root, receipt.config_as_of, receipt.decision, partition
+        )
+        self._payloads.append(
+            (number, seal(place, _encode(head)), seal(f"payload.body:{number}", receipt.payload), day)
+        )
         ack = receipt.ack.value if receipt.ack else None
         self._entries.append(
-            (number, receipt.channel, to_micros(receipt.received_at), int(refused), ack, receipt.ack_state.value,
+            (number, receipt.channel, received_at, int(refused), ack, receipt.ack_state.value,
              int(receipt.wants_application_ack), message_key, receipt.digest, receipt.replay_of, root,
-             receipt.config_as_of, receipt.decision, conflict_with, self._partition(receipt), self._node, day)
+             receipt.config_as_of, receipt.decision, conflict_with, partition, self._node, day)
         )  # fmt: skip
         if not refused and receipt.replay_of is None:
             if receipt.sequence_number is not None:
@@ -803,8 +810,18 @@ class _Group:
         )
 
 
-def _open_head(keys: KeyRing, entry_id: int, sealed: bytes) -> Head:
-    return _decode_head(keys.open(f"payload.head:{entry_id}", sealed))
+def open_head(keys: KeyRing, row: Any) -> Head:
+    """row: of the entry, with the `head` of its payload. Raises TamperedError."""
+    place = _head_place(
+        row.id, row.channel, row.received_at, row.refused, row.replay_root, row.config_as_of, row.decision,
+        row.partition
+    )  # fmt: skip
+    return _decode_head(keys.open(place, row.head or b""))
+
+
+def _head_place(entry_id: int, *plain: object) -> str:
+    """With the plain columns that decide how an entry is read: a channel has authorities and a mapping of its own."""
+    return f"payload.head:{entry_id}/" + "/".join(map(str, plain))
 
 
 def _control_hash(keys: KeyRing, control_id: str) -> bytes:

@@ -7,8 +7,9 @@ from typing import Final
 from sqlalchemy import Connection, select
 
 from engine.errors import KeyMissingError, TamperedError
+from engine.store.journal import open_head
 from engine.store.keys import KeyRing
-from engine.store.schema import payload
+from engine.store.schema import entry, payload
 
 _LOOKED_AT: Final = 8
 """The newest entries. Several, because one of them may be damaged."""
@@ -21,12 +22,15 @@ def check_keys(conn: Connection, keys: KeyRing) -> None:
     seal what it receives so that the right keys can't open it; a command would find nothing and do the same.
     """
     newest = conn.execute(
-        select(payload.c.entry_id, payload.c.head).order_by(payload.c.entry_id.desc()).limit(_LOOKED_AT)
+        select(entry, payload.c.head)
+        .join(payload, payload.c.entry_id == entry.c.id)
+        .order_by(entry.c.id.desc())
+        .limit(_LOOKED_AT)
     ).all()
     missing: KeyMissingError | None = None
     for row in newest:
         try:
-            keys.open(f"payload.head:{row.entry_id}", row.head)
+            open_head(keys, row)
         except KeyMissingError as error:
             missing = missing or error
         except TamperedError:

@@ -22,7 +22,7 @@ from engine.domain.ids import ALIKE_DIGITS
 from engine.domain.record import Phi, Record
 from engine.errors import KeyMissingError, StoreError, TamperedError
 from engine.store.keys import KeyRing
-from engine.store.schema import dead_letter, delivery, delivery_payload, from_micros, to_micros
+from engine.store.schema import dead_letter, delivery, delivery_payload, from_micros, to_micros, word
 from engine.store.statements import Listed, Prepared, Rows
 
 _UNFINISHED: Final = text("state IN ('pending', 'held')")
@@ -34,8 +34,6 @@ _READ_MAX: Final = 128
 _LINE_LENGTH: Final = 3
 """Deliveries of a patient that wait together, as a rule: a message makes so many. With longer lines some rows are read
 in vain, with shorter ones a batch is smaller than it might be."""
-_OPERATIONS: Final = {one.value: one for one in Operation}
-_STATES: Final = {one.value: one for one in DeliveryState}
 _HELD: Final = text("state = 'held'")
 _READY: Final = text("state = 'pending' AND turn = 1")
 
@@ -382,11 +380,24 @@ class Outbox:
         if changed.rowcount != 1:
             raise StoreError(f"delivery {delivery_id} is not a dead one")
         if renewed is not None:
-            body = self._keys.seal(_place(delivery_id), renewed.payload)
+            known = _BY_IDS.rows(conn, [delivery_id])[0]
+            place = payload_place(
+                delivery_id, known.entry_id, known.destination, known.operation, known.idempotency_key
+            )
+            body = self._keys.seal(place, renewed.payload)
             conn.execute(
                 update(delivery_payload).where(delivery_payload.c.delivery_id == delivery_id).values(body=body)
             )
         line_up(conn, [ordering_key])
+
+    def seal_for(self, conn: Connection, delivery_ids: Sequence[int], destination: str) -> None:
+        """Seal payloads anew for another destination, which the caller puts into their rows. Damaged ones stay so."""
+        for row in _BY_IDS.rows(conn, delivery_ids):
+            queued = self._queued(row)
+            if queued.unreadable is None:
+                place = payload_place(row.id, row.entry_id, destination, row.operation, row.idempotency_key)
+                body = self._keys.seal(place, queued.delivery.payload)
+                conn.execute(update(delivery_payload).where(delivery_payload.c.delivery_id == row.id).values(body=body))
 
     def waiting_behind(
         self, conn: Connection, delivery_id: int, destination: str, ordering_key: str
@@ -453,7 +464,8 @@ class Outbox:
     def _queued(self, row: Any) -> QueuedDelivery:
         payload, unreadable = b"", None
         try:
-            payload = self._keys.open(_place(row.id), row.body or b"")
+            place = payload_place(row.id, row.entry_id, row.destination, row.operation, row.idempotency_key)
+            payload = self._keys.open(place, row.body or b"")
         except TamperedError:
             unreadable = "payload-damaged"
         except KeyMissingError:
@@ -463,12 +475,12 @@ class Outbox:
             entry_id=row.entry_id,
             delivery=Delivery(
                 destination=row.destination,
-                operation=_OPERATIONS[row.operation],
+                operation=word(Operation, row.operation, Operation.FORWARD),
                 ordering_key=row.ordering_key,
                 idempotency_key=row.idempotency_key,
                 payload=payload,
             ),
-            state=_STATES[row.state],
+            state=word(DeliveryState, row.state, DeliveryState.HELD),
             attempts=row.attempts,
             next_attempt_at=from_micros(row.next_attempt_at),
             created_at=from_micros(row.created_at),
@@ -488,8 +500,9 @@ def _due_at(conn: Connection, destination: str, pick: Any) -> datetime | None:
     return None if found is None else from_micros(found)
 
 
-def _place(delivery_id: int) -> str:
-    return f"delivery_payload.body:{delivery_id}"
+def payload_place(delivery_id: int, entry_id: int, destination: str, operation: str, idempotency_key: str) -> str:
+    """What a payload is for is part of where it is sealed: it can't be led to another destination behind our back."""
+    return f"delivery_payload.body:{delivery_id}/{entry_id}/{destination}/{operation}/{idempotency_key}"
 
 
 def _with_followers(

@@ -22,21 +22,21 @@ from engine.errors import CursorMovedError, IdentityTakenError, StaleChartError,
 from engine.store import schema
 from engine.store.charts import (
     ChartDocument,
+    ChartStore,
     EncounterDocument,
+    assignee_hash,
     chart_place,
     encounter_hash,
     encounter_place,
-    family_of_key,
     identity_hash,
     key_hash,
-    keys_of,
     score_place,
     task_place,
 )
 from engine.store.holds import record_holds
 from engine.store.keys import KeyRing
-from engine.store.outbox import join_lines, occupied, take_lock
-from engine.store.schema import chart, cursor, delivery, from_micros, identifier, outcome, to_micros
+from engine.store.outbox import join_lines, occupied, payload_place, take_lock
+from engine.store.schema import chart, cursor, delivery, from_micros, identifier, outcome, to_micros, word
 from engine.store.statements import Listed, Prepared, Rows
 
 Move = tuple[int, int]
@@ -138,7 +138,7 @@ _REPLACE_SCORES: Final = Rows(schema.score, (*_SCORE_KEY, "document"), conflict=
 _DELETE_SCORE: Final = Prepared(
     delete(schema.score).where(*(schema.score.c[name] == bindparam(name) for name in _SCORE_KEY)), _SCORE_KEY
 )
-_TASK_COLUMNS: Final = ("id", "chart_id", "kind", "state", "due_at", "escalate_at", "assignee", "document")
+_TASK_COLUMNS: Final = ("id", "chart_id", "kind", "state", "due_at", "escalate_at", "assignee_hash", "document")
 _INSERT_TASKS: Final = Rows(schema.task, _TASK_COLUMNS)
 _REPLACE_TASKS: Final = Rows(schema.task, _TASK_COLUMNS, conflict=("id",), replace=_TASK_COLUMNS[1:])
 _KNOWN_DELIVERIES: Final = Listed(
@@ -168,8 +168,9 @@ def of_patient(conn: Connection, keys: KeyRing, patient: str) -> ColumnElement[b
 
     Among them are messages that died before there was a chart: those are found by the key that they name.
     """
-    charts = family_of_key(conn, keys, patient)
-    named = {patient, *keys_of(conn, keys, charts)}
+    store = ChartStore(keys)
+    charts = store.family_of_key(conn, patient)
+    named = {patient, *store.keys_of(conn, charts)}
     hashes = [key_hash(keys, key) for key in sorted(named)]
     found = early_dead(conn, keys, schema.dead_letter.c.key_hash.in_(hashes))
     # The column only leads there: who the patient is stands in the sealed document.
@@ -181,7 +182,7 @@ def of_patient(conn: Connection, keys: KeyRing, patient: str) -> ColumnElement[b
 def early_dead(conn: Connection, keys: KeyRing, condition: ColumnElement[bool]) -> list[tuple[int, str | None]]:
     """Entry and patient key of messages that died before their patient had a chart, the newest of them."""
     statement = (
-        select(outcome.c.entry_id, outcome.c.document)
+        select(outcome)
         .join(schema.dead_letter, schema.dead_letter.c.entry_id == outcome.c.entry_id)
         .where(condition, outcome.c.chart_id.is_(None))
         .order_by(outcome.c.entry_id.desc())
@@ -190,7 +191,7 @@ def early_dead(conn: Connection, keys: KeyRing, condition: ColumnElement[bool]) 
     found: list[tuple[int, str | None]] = []
     for row in conn.execute(statement):
         with suppress(TamperedError):
-            found.append((row.entry_id, open_outcome(keys, row.entry_id, row.document).patient_key))
+            found.append((row.entry_id, open_outcome(keys, row).patient_key))
     return found
 
 
@@ -286,7 +287,7 @@ class Recorder:
         """The outcomes of those of the entries that have one."""
         found: dict[int, RecordedOutcome] = {}
         for row in _OUTCOMES.rows(conn, entry_ids):
-            document = open_outcome(self._keys, row.entry_id, row.document)
+            document = open_outcome(self._keys, row)
             found[row.entry_id] = RecordedOutcome(
                 entry_id=row.entry_id,
                 state=EntryState(row.state),
@@ -297,7 +298,7 @@ class Recorder:
                 effects=document.effects,
                 deviations=document.deviations,
                 charset=document.charset,
-                application_ack=AckCode(row.application_ack),
+                application_ack=word(AckCode, row.application_ack, AckCode.AE),
                 error_code=row.error_code,
                 config_version=row.config_version,
                 recorded_at=from_micros(row.recorded_at),
@@ -306,7 +307,10 @@ class Recorder:
 
     def answers(self, conn: Connection, entry_ids: Sequence[int]) -> dict[int, tuple[AckCode, int]]:
         """What the senders of those of the entries that have an outcome are told: code and error, readable or not."""
-        return {row.entry_id: (AckCode(row.application_ack), row.error_code) for row in _ANSWERS.rows(conn, entry_ids)}
+        return {
+            row.entry_id: (word(AckCode, row.application_ack, AckCode.AE), row.error_code)
+            for row in _ANSWERS.rows(conn, entry_ids)
+        }
 
     def config_versions(self, conn: Connection, entry_ids: Sequence[int]) -> dict[int, str]:
         """Under which configuration those of the entries were processed that have an outcome, readable or not."""
@@ -321,9 +325,9 @@ class Recorder:
             deviations=one.deviations,
             charset=one.charset,
         )
-        sealed = self._keys.seal(f"outcome.document:{one.entry_id}", _encode(document))
-        return (one.entry_id, channel, one.state.value, one.chart_id, one.application_ack.value, one.error_code,
-                one.config_version, now, sealed)  # fmt: skip
+        plain = (one.entry_id, channel, one.state.value, one.chart_id, one.application_ack.value, one.error_code,
+                 one.config_version, now)  # fmt: skip
+        return (*plain, self._keys.seal(_outcome_place(*plain), _encode(document)))
 
     def _write_charts(self, conn: Connection, after: Mapping[str, Chart], before: Charts, now: int) -> None:
         changed = [new for new in after.values() if before.by_id.get(new.id) is not new]
@@ -386,7 +390,8 @@ class Recorder:
                 (number, entry_id, channel, item.destination, item.operation.value, line, item.idempotency_key,
                  DeliveryState.PENDING.value, int(turn), 0, now, now)
             )  # fmt: skip
-            bodies.append((number, self._keys.seal(f"delivery_payload.body:{number}", item.payload)))
+            place = payload_place(number, entry_id, item.destination, item.operation.value, item.idempotency_key)
+            bodies.append((number, self._keys.seal(place, item.payload)))
         _INSERT_DELIVERIES.write(conn, rows)
         _INSERT_BODIES.write(conn, bodies)
         return len(rows)
@@ -516,11 +521,10 @@ class _ChartWriter:
                 if was is not None and was[1] == new.id and _same(was[0], item):
                     continue
                 escalate_at = None if item.escalate_at is None else to_micros(item.escalate_at)
-                sealed = self._keys.seal(task_place(new.id, item.id), _encode(item))
-                (inserts if was is None else replaces).append(
-                    (item.id, new.id, item.kind, item.state.value, to_micros(item.due_at), escalate_at,
-                     item.assignee, sealed)
-                )  # fmt: skip
+                assigned = None if item.assignee is None else assignee_hash(self._keys, item.assignee)
+                plain = (item.kind, item.state.value, to_micros(item.due_at), escalate_at, assigned)
+                sealed = self._keys.seal(task_place(new.id, item.id, *plain), _encode(item))
+                (inserts if was is None else replaces).append((item.id, new.id, *plain, sealed))
         if held:
             raise StoreError("a change would take a task away without giving it to another chart")
         _REPLACE_TASKS.write(conn, replaces)
@@ -538,7 +542,7 @@ class _ChartWriter:
                 scores=tuple((item.model, item.encounter) for item in new.scores),
                 tasks=tuple(item.id for item in new.tasks),
             )
-            sealed = self._keys.seal(chart_place(new.id), _encode(document))
+            sealed = self._keys.seal(chart_place(new.id, new.version, new.merged_into), _encode(document))
             (replaces if new.id in self._old else inserts).append((new.id, new.version, new.merged_into, now, sealed))
         _REPLACE_CHARTS.write(conn, replaces)
         _INSERT_CHARTS.write(conn, inserts)
@@ -550,8 +554,16 @@ class _ChartWriter:
         return hashed
 
 
-def open_outcome(keys: KeyRing, entry_id: int, sealed: bytes) -> OutcomeDocument:
-    return _decode_outcome(keys.open(f"outcome.document:{entry_id}", sealed))
+def open_outcome(keys: KeyRing, row: Any) -> OutcomeDocument:
+    """row: of the table, whole. Raises TamperedError."""
+    plain = (row.entry_id, row.channel, row.state, row.chart_id, row.application_ack, row.error_code,
+             row.config_version, row.recorded_at)  # fmt: skip
+    return _decode_outcome(keys.open(_outcome_place(*plain), row.document))
+
+
+def _outcome_place(entry_id: int, *plain: object) -> str:
+    """The whole row, so that an outcome can't be given another state, or be put beside another patient's."""
+    return f"outcome.document:{entry_id}/" + "/".join(map(str, plain))
 
 
 def _same(one: object, other: object) -> bool:

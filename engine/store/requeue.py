@@ -18,9 +18,9 @@ from sqlalchemy import Connection, bindparam, literal_column, select
 from engine.domain.chart import Chart
 from engine.domain.delivery import DeliveryState, Operation, QueuedDelivery
 from engine.domain.ids import beginning_like
-from engine.errors import StoreError
-from engine.pipeline.deliver import Gone, as_of_now, subject
-from engine.store.charts import ChartStore, family
+from engine.errors import StoreError, TamperedError
+from engine.pipeline.deliver import Gone, as_of_now, patient_key, subject
+from engine.store.charts import ChartStore
 from engine.store.keys import KeyRing
 from engine.store.outbox import Outbox, Renewed, take_lock
 from engine.store.schema import delivery, outcome
@@ -78,7 +78,7 @@ def requeue(
     chart = ChartStore(keys).living(conn, queued.delivery.ordering_key)
     line = queued.delivery.ordering_key if chart is None else chart.id
     if queued.delivery.operation is Operation.FORWARD:
-        if chart is not None and not out_of_order and _overtaken(conn, queued, chart.id):
+        if chart is not None and not out_of_order and _overtaken(conn, keys, queued, chart.id):
             raise StoreError(
                 f"delivery {delivery_id} is a message, and later ones of its patient were delivered there since:"
                 " it could turn them back. Send it with --out-of-order, or discard it with a reason"
@@ -87,6 +87,8 @@ def requeue(
         return Requeued.AS_IT_WAS
     if chart is None:
         raise StoreError(f"delivery {delivery_id} is of a patient whose chart is not there: what it says may be old")
+    if not _is_about(chart, queued):
+        raise TamperedError(f"delivery.ordering_key:{delivery_id}")
     try:
         payload = _newest(conn, outbox, queued, chart)
     except Gone:
@@ -109,7 +111,7 @@ def _newest(conn: Connection, outbox: Outbox, queued: QueuedDelivery, chart: Cha
     about = subject(old.operation, old.payload)
     for other in outbox.waiting_behind(conn, queued.id, old.destination, chart.id):
         item = other.delivery
-        alike = item.operation is old.operation and other.unreadable is None
+        alike = item.operation is old.operation and other.unreadable is None and _is_about(chart, other)
         if alike and subject(item.operation, item.payload) == about:
             return None if item.payload == old.payload else item.payload
     payload = as_of_now(chart, old.operation, old.payload)
@@ -117,5 +119,12 @@ def _newest(conn: Connection, outbox: Outbox, queued: QueuedDelivery, chart: Cha
     return None if same else payload
 
 
-def _overtaken(conn: Connection, queued: QueuedDelivery, chart_id: str) -> bool:
-    return bool(_OVERTAKEN.rows(conn, sorted(family(conn, {chart_id})), queued.entry_id, queued.delivery.destination))
+def _is_about(chart: Chart, queued: QueuedDelivery) -> bool:
+    """Whether a delivery is of this patient: its ordering key, which led to the chart, is not sealed."""
+    known = {item.key for item in chart.patient.identifiers}
+    return patient_key(queued.delivery.operation, queued.delivery.payload) in known
+
+
+def _overtaken(conn: Connection, keys: KeyRing, queued: QueuedDelivery, chart_id: str) -> bool:
+    family = ChartStore(keys).family(conn, {chart_id})
+    return bool(_OVERTAKEN.rows(conn, sorted(family), queued.entry_id, queued.delivery.destination))

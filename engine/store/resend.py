@@ -21,7 +21,7 @@ from engine.domain.record import Phi, Record
 from engine.errors import KeyMissingError, TamperedError
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.deliver import Gone, as_of_now, state_deliveries, subject
-from engine.store.charts import ChartStore, family
+from engine.store.charts import ChartStore
 from engine.store.keys import KeyRing
 from engine.store.outbox import Outbox, take_lock
 from engine.store.record import Recorder
@@ -128,7 +128,7 @@ class Resender:
             return Told(chart_id=chart_id, damaged=True)
         if found is None or found.id != chart_id:
             return Told(chart_id=chart_id)  # merged meanwhile: its survivor has its own turn
-        relatives = sorted(family(conn, {chart_id}))
+        relatives = sorted(self._charts.family(conn, {chart_id}))
         heard = sorted(_HEARD.rows(conn, relatives), key=lambda row: -row.latest)
         names = list(dict.fromkeys(row.channel for row in heard if row.channel in self._channels))
         if not names:

@@ -14,7 +14,8 @@ a sweep can take them away while the narrow rows, and with them the ids, stay.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from enum import StrEnum
+from typing import Final, TypeVar
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, Text, text
 
@@ -23,6 +24,8 @@ REVISION: Final = "0002"
 
 JOURNAL: Final = "journal"
 CHARTS: Final = "charts"
+
+E = TypeVar("E", bound=StrEnum)
 
 metadata: Final = MetaData()
 
@@ -204,7 +207,7 @@ task: Final = Table(
     Column("state", Text, nullable=False),
     Column("due_at", BigInteger, nullable=False),
     Column("escalate_at", BigInteger),
-    Column("assignee", Text),
+    Column("assignee_hash", LargeBinary),
     Column("document", LargeBinary, nullable=False),  # sealed
     schema=CHARTS,
 )
@@ -384,4 +387,16 @@ def day_of(at: datetime) -> int:
 
 
 def from_micros(micros: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=micros)
+    """A time as it was stored; 1970 for what can't be one, so that a cell that was altered stops nobody."""
+    try:
+        return _EPOCH + timedelta(microseconds=micros)
+    except (OverflowError, TypeError):
+        return _EPOCH
+
+
+def word(kind: type[E], stored: str, otherwise: E) -> E:
+    """A word of a closed vocabulary; `otherwise` for one that is none, because the cell was altered."""
+    try:
+        return kind(stored)
+    except ValueError:
+        return otherwise

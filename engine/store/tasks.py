@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal_column, select, text
+from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, select, text
 
 from engine.care.protocol import end
 from engine.domain.chart import Chart, Charts
@@ -15,9 +16,10 @@ from engine.domain.delivery import Delivery
 from engine.domain.record import Phi
 from engine.domain.task import Task, TaskState
 from engine.errors import StoreError, TamperedError
-from engine.store.charts import ChartStore
+from engine.store.charts import ChartStore, assignee_hash
+from engine.store.keys import KeyRing
 from engine.store.record import Recorder
-from engine.store.schema import chart, task, to_micros
+from engine.store.schema import task, to_micros
 
 _OPEN: Final = text("task.state = 'open'")
 
@@ -55,11 +57,11 @@ class TaskStore:
         states: none for all. damaged: called with the id of each that can't be read any more, and which is left out
         then; without it such a one raises TamperedError.
         """
-        where = _conditions(states, kind, assignee, chart_ids, due_from, due_before)
+        where = _conditions(self._charts.keys, states, kind, assignee, chart_ids, due_from, due_before)
         order: list[ColumnElement[Any]] = [task.c.due_at, task.c.id]
         if len(states) != 1:
             order.insert(0, task.c.state != literal_column("'open'"))
-        statement = _joined().where(*where).order_by(*order)
+        statement = select(task).where(*where).order_by(*order)
         return self._run(conn, statement if limit is None else statement.limit(limit), damaged)
 
     def count(
@@ -74,7 +76,7 @@ class TaskStore:
         due_before: datetime | None = None,
     ) -> int:
         """How many meet the conditions (see `find`)."""
-        where = _conditions(states, kind, assignee, chart_ids, due_from, due_before)
+        where = _conditions(self._charts.keys, states, kind, assignee, chart_ids, due_from, due_before)
         return int(conn.execute(select(func.count()).select_from(task).where(*where)).scalar_one())
 
     def kinds(self, conn: Connection) -> list[str]:
@@ -83,8 +85,12 @@ class TaskStore:
 
     def assignees(self, conn: Connection) -> list[str]:
         """Everybody who has a task, in order."""
-        statement = select(task.c.assignee).distinct().where(task.c.assignee.is_not(None)).order_by(task.c.assignee)
-        return list(conn.execute(statement).scalars())
+        one_each = select(func.min(task.c.id)).where(task.c.assignee_hash.is_not(None)).group_by(task.c.assignee_hash)
+        found: set[str] = set()
+        for row in conn.execute(select(task).where(task.c.id.in_(one_each))):
+            with suppress(TamperedError):
+                found.add(self._charts.open_task(row).assignee or "")
+        return sorted(found)
 
     def beginning(self, conn: Connection, prefix: str, limit: int) -> list[str]:
         """Ids that begin so, in order."""
@@ -92,16 +98,16 @@ class TaskStore:
         return list(conn.execute(statement.order_by(task.c.id).limit(limit)).scalars())
 
     def get(self, conn: Connection, task_id: str) -> ListedTask | None:
-        return next(iter(self._run(conn, _joined().where(task.c.id == task_id))), None)
+        return next(iter(self._run(conn, select(task).where(task.c.id == task_id))), None)
 
     def due(self, conn: Connection, now: datetime, limit: int = 100) -> list[ListedTask]:
         """Open tasks whose time has come."""
-        statement = _joined().where(_OPEN, task.c.due_at <= to_micros(now)).order_by(task.c.due_at)
+        statement = select(task).where(_OPEN, task.c.due_at <= to_micros(now)).order_by(task.c.due_at)
         return self._run(conn, statement.limit(limit))
 
     def to_escalate(self, conn: Connection, now: datetime, limit: int = 100) -> list[ListedTask]:
         """Open tasks that somebody has to be told of now."""
-        statement = _joined().where(_OPEN, task.c.escalate_at <= to_micros(now)).order_by(task.c.escalate_at)
+        statement = select(task).where(_OPEN, task.c.escalate_at <= to_micros(now)).order_by(task.c.escalate_at)
         return self._run(conn, statement.limit(limit))
 
     def change(
@@ -133,26 +139,20 @@ class TaskStore:
     def _run(
         self, conn: Connection, statement: Select[Any], damaged: Callable[[str], object] | None = None
     ) -> list[ListedTask]:
-        keys: dict[str, str] = {}
+        rows = conn.execute(statement).all()
+        keys = self._charts.patient_keys(conn, [row.chart_id for row in rows])
         found: list[ListedTask] = []
-        for row in conn.execute(statement).all():
+        for row in rows:
             try:
-                found.append(self._listed(row, keys))
-            except TamperedError:
+                item = self._charts.open_task(row)
+                key = keys[row.chart_id]
+            except (TamperedError, KeyError):
                 if damaged is None:
-                    raise
+                    raise TamperedError(f"task.document:{row.chart_id}/{row.id}") from None
                 damaged(row.id)
+            else:
+                found.append(ListedTask(task=item, chart_id=row.chart_id, patient_key=key))
         return found
-
-    def _listed(self, row: Row[Any], keys: dict[str, str]) -> ListedTask:
-        """keys: of the patients met so far, by chart."""
-        if row.chart_id not in keys:
-            keys[row.chart_id] = self._charts.open_patient(row.chart_id, row.chart_document).key
-        return ListedTask(
-            task=self._charts.open_task(row.chart_id, row.id, row.document),
-            chart_id=row.chart_id,
-            patient_key=keys[row.chart_id],
-        )
 
 
 def done(by: str, at: datetime) -> Callable[[Task], Task]:
@@ -172,6 +172,7 @@ def assigned(assignee: str) -> Callable[[Task], Task]:
 
 
 def _conditions(
+    keys: KeyRing,
     states: Collection[TaskState],
     kind: str | None,
     assignee: str | None,
@@ -185,7 +186,7 @@ def _conditions(
     if kind is not None:
         where.append(task.c.kind == kind)
     if assignee is not None:
-        where.append(task.c.assignee == assignee)
+        where.append(task.c.assignee_hash == assignee_hash(keys, assignee))
     if chart_ids is not None:
         where.append(task.c.chart_id.in_(chart_ids))
     if due_from is not None:
@@ -193,9 +194,3 @@ def _conditions(
     if due_before is not None:
         where.append(task.c.due_at < to_micros(due_before))
     return where
-
-
-def _joined() -> Select[Any]:
-    return select(task.c.id, task.c.chart_id, task.c.document, chart.c.document.label("chart_document")).join(
-        chart, chart.c.id == task.c.chart_id
-    )

@@ -176,8 +176,8 @@ async def test_what_nobody_serves_any_more_is_an_orphan_and_can_be_moved_or_give
     store.charts_ledger.write_now(lambda conn: discard_rest(conn, store.outbox, "older", now))
     assert states(store, 4) == ["pending", "pending", "pending", "dead"]
     assert store.read_now(store.dead_letters.find) == []  # it is resolved
-    assert store.charts_ledger.write_now(lambda conn: move_rest(conn, "old", "crm", now)) == 2
-    assert store.charts_ledger.write_now(lambda conn: move_rest(conn, "old", "crm", now)) == 0
+    assert store.charts_ledger.write_now(lambda conn: move_rest(conn, store.outbox, "old", "crm", now)) == 2
+    assert store.charts_ledger.write_now(lambda conn: move_rest(conn, store.outbox, "old", "crm", now)) == 0
     assert store.read_now(lambda conn: store.destinations.orphans(conn, {"crm"})) == {}
     crm = Destination()
     async with running(courier(store, crm)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -25,10 +26,12 @@ from engine.pipeline.channel import CompiledConfiguration
 from engine.pipeline.process import Prepared
 from engine.runtime import processor as processor_module
 from engine.runtime.acceptance import summarize
+from engine.runtime.hints import Leased
 from engine.runtime.processor import Processor
-from engine.runtime.worker import Tally
+from engine.runtime.worker import Depths, Tally
 from engine.settings import Snapshot, load
 from engine.store import Store, counts, engines
+from engine.store.charts import key_hash
 
 CHANNEL = "main-campus"
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -42,6 +45,11 @@ def adt(event: str, patient: str, number: int, *, also: str = "", at: str = "202
         f"PID|1||{identifiers}||Doe^Jane||19480312|F\r"
         f"PV1|1|I|3W^{number}^A||||||||||||||||V{patient}^^^MRN|||||||||||||||||||||||||20260301113000\r"
     ).encode()
+
+
+def discharged(number: int) -> bytes:
+    """A patient with a stay, a score and tasks."""
+    return adt("A03", f"P{number}", number)
 
 
 @dataclass
@@ -66,6 +74,7 @@ class Bench:
         self.compiled: CompiledConfiguration = compile_site(load(Snapshot.read(CONFIG)), store.keys)
         self.clock = FixedClock(NOW)
         self.told: list[int] = []
+        self.tally = Tally()
 
     def processor(self, share: Share | frozenset[int] = ALL_PARTITIONS) -> Processor:
         leases = share if isinstance(share, Share) else Share(share)
@@ -76,7 +85,7 @@ class Bench:
             leases,  # type: ignore[arg-type]  # what the processor uses of them
             recompile=lambda _: None,
             on_outcomes=self.told.extend,
-            tally=Tally(),
+            tally=self.tally,
         )
 
     def receive(self, *payloads: bytes) -> list[int]:
@@ -119,6 +128,12 @@ class Bench:
 
     def pending(self) -> int:
         return self.store.read_now(lambda conn: counts.pending(conn, [CHANNEL]))[CHANNEL]
+
+    def rows(self, table: str) -> set[tuple[Any, ...]]:
+        """All that stands in a table of the charts."""
+        return self.store.read_now(
+            lambda conn: {tuple(row) for row in conn.execute(text(f"SELECT * FROM charts.{table}"))}
+        )
 
     def write(self, statement: str, **values: object) -> None:
         ledger = self.store.journal_ledger if "journal." in statement else self.store.charts_ledger
@@ -259,6 +274,65 @@ def test_a_chart_that_was_tampered_with_stops_its_own_patient_only(bench: Bench)
     finish(bench.processor())
     assert [bench.states()[entry] for entry in (4, 5, 6)] == ["processed", "dead", "processed"]
     assert bench.balanced()
+
+
+SWAP = "UPDATE charts.{table} SET {column} = CASE {column} WHEN :one THEN :two WHEN :two THEN :one ELSE {column} END"
+
+
+@pytest.mark.parametrize(
+    ("tamper", "dead"),
+    [
+        (SWAP.format(table="identifier", column="chart_id"), {1, 2}),
+        (SWAP.format(table="encounter", column="chart_id"), {1, 2}),
+        (SWAP.format(table="task", column="chart_id"), {1, 2}),
+        (SWAP.format(table="score", column="chart_id"), {1, 2}),
+        (SWAP.format(table="chart", column="merged_into").replace(" ELSE merged_into ", " ELSE :two "), {1, 2, 0}),
+        ("UPDATE charts.identifier SET chart_id = :two WHERE chart_id = :one", {1}),
+        ("UPDATE charts.identifier SET chart_id = 'nobody' WHERE chart_id = :one", {1}),
+        ("DELETE FROM charts.identifier WHERE chart_id = :one", {1}),  # its stay leads there
+        ("UPDATE charts.chart SET merged_into = :two WHERE id = :one", {1}),
+        ("UPDATE charts.chart SET version = version + 1 WHERE id = :one", {1}),
+        ("UPDATE charts.task SET chart_id = :two WHERE chart_id = :one", {1, 2}),
+        ("UPDATE charts.task SET state = 'done' WHERE chart_id = :one", {1}),
+        ("UPDATE charts.task SET due_at = due_at + 1 WHERE chart_id = :one", {1}),
+        ("DELETE FROM charts.chart WHERE id = :one", {1}),
+    ],
+)
+def test_a_row_that_leads_to_another_chart_touches_nobody_and_holds_up_nobody_else(
+    bench: Bench, log: io.StringIO, tamper: str, dead: set[int]
+) -> None:
+    bench.receive(*(discharged(number) for number in range(3)))
+    finish(bench.processor())
+    of = bench.store.read_now(lambda conn: bench.store.recorder.outcomes(conn, [1, 2, 3]))
+    bench.write(
+        tamper, **{f: v for f, v in {"one": of[2].chart_id, "two": of[3].chart_id}.items() if f":{f}" in tamper}
+    )
+    before = bench.rows("chart")
+    bench.receive(*(adt("A31", f"P{number}", 10 + number).replace(b"Doe^Jane", b"Roe^Ann") for number in range(3)))
+    processor = bench.processor()
+    finish(processor)
+    assert {number for number in range(3) if bench.states()[4 + number] == "dead"} == dead
+    letters = [bench.store.read_now(lambda conn, e=4 + n: bench.store.dead_letters.of_entry(conn, e)) for n in dead]
+    assert {letter.error for [letter] in letters} == {"chart-damaged"}
+    untouched = {of[1 + number].chart_id for number in dead}
+    assert {row for row in bench.rows("chart") if row[0] in untouched} == {row for row in before if row[0] in untouched}
+    assert len(bench.rows("chart")) == len(before), "no second chart came about"
+    assert log.getvalue().count("a stored chart is damaged or was altered") == len(dead)
+    report = bench.tally.take(Depths(), failing=(), leased=Leased())
+    assert report.deviations[CHANNEL]["chart-damaged"] == len(dead)
+    assert bench.balanced()
+
+
+def test_an_identifier_that_is_gone_is_missed_when_a_message_names_another_of_the_patient(bench: Bench) -> None:
+    bench.receive(adt("A01", "P1", 1, also="X1"), adt("A01", "P2", 2, also="X2"))
+    finish(bench.processor())
+    hashed = key_hash(bench.store.keys, "MRN:P1")
+    bench.write("DELETE FROM charts.identifier WHERE key_hash = :hashed", hashed=hashed)
+    away = [adt("A31", f"P{n}", 2 + n, also=f"X{n}").replace(f"VP{n}^^^MRN".encode(), b"") for n in (1, 2)]
+    bench.receive(*away)
+    finish(bench.processor())
+    assert [bench.states()[entry] for entry in (3, 4)] == ["dead", "processed"]
+    assert len(bench.rows("chart")) == 2
 
 
 def test_idle_partitions_are_lifted_so_that_nobody_looks_there_again(

@@ -298,7 +298,7 @@ def _charts() -> None:
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("due_at", sa.BigInteger(), nullable=False),
         sa.Column("escalate_at", sa.BigInteger(), nullable=True),
-        sa.Column("assignee", sa.Text(), nullable=True),
+        sa.Column("assignee_hash", sa.LargeBinary(), nullable=True),
         sa.Column("document", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         schema=CHARTS,

@@ -1,0 +1,218 @@
+"""Somebody writes to the database without the key: each column of each table altered and swapped, each row taken away.
+
+What is not noticed stands in docs/guarantees.md, as not promised, and nothing else does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import LargeBinary, Table, Text, and_, insert, select
+from store_builders import NOW, append, chart, delivery, encounter, load, merged, outcome, patient, receipt, record
+
+from engine.bootstrap import recorded_snapshot
+from engine.domain.audit import AuditRecord
+from engine.domain.chart import Chart, Charts
+from engine.domain.delivery import DeliveryState
+from engine.domain.hold import Hold, HoldCode
+from engine.errors import HandoffError, RowTakenError, TamperedError
+from engine.settings import Snapshot
+from engine.store import Store, counts, schema
+from engine.store.charts import key_hash
+from engine.store.outbox import Settled
+from engine.store.requeue import requeue
+
+ROOT = Path(__file__).parents[3]
+DOCUMENT = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+SNAPSHOTS = [Snapshot(ROOT, "config.yaml", {"config.yaml": f"node: {name}\n"}) for name in ("here", "there")]
+PATIENTS = (chart("chart-1", 1), chart("chart-2", 2))
+
+
+def write(store: Store, *statements: Any) -> None:
+    side = store.journal_ledger if statements[0].table.schema == schema.JOURNAL else store.charts_ledger
+    side.write_now(lambda conn: [conn.execute(statement) for statement in statements])
+
+
+def fill(store: Store) -> None:
+    """Two of everything: two patients, of whom one was merged with a third, each with a dead delivery."""
+    append(store, *(receipt(store.keys, str(number)) for number in range(1, 5)))
+    append(store, *(receipt(store.keys, str(number)) for number in (1, 2)))  # repeats
+    append(
+        store, *(receipt(store.keys, None, replay_of=number, config_as_of=SNAPSHOTS[0].version) for number in (1, 2))
+    )
+    for number, one in enumerate(PATIENTS, 1):
+        told = delivery(f"k{number}", ordering_key=one.id, payload=f'{{"patient":{{"key":"MRN:P{number}"}}}}'.encode())
+        asks = Hold(code=HoldCode.VISIT_MISSING, subject=f"MRN:V{number}", chart_id=one.id)
+        done = outcome(number, one, chart_id=one.id, patient_key=one.patient.key, deliveries=(told,), holds=(asks,))
+        record(store, done)
+        decide = {"by": f"u{number}", "reason": f"why {number}", "now": NOW}
+        store.charts_ledger.write_now(lambda conn, n=number, it=decide: store.holds.begin_release(conn, n, **it))
+    others = [chart(f"chart-{n}", n, encounters=(), scores=(), tasks=(), encounter_stamps={}) for n in (3, 4)]
+    for one in others:
+        record(store, outcome(int(one.id[-1]), one, chart_id=one.id))
+    for number, (one, other) in enumerate(zip(PATIENTS, others, strict=True), 5):
+        record(store, outcome(number, *merged(one, other), chart_id=one.id), before=charts(one, other))
+    dead = [
+        Settled(id=number, state=DeliveryState.DEAD, attempts=1, next_attempt_at=None, error="refused", detail="no")
+        for number in (1, 2)
+    ]
+    acts = [AuditRecord(at=NOW, actor=f"u{n}", action=f"a{n}", subject=f"s{n}", reason=f"why {n}") for n in (1, 2)]
+    store.charts_ledger.write_now(lambda conn: store.outbox.settle(conn, dead, NOW))
+    store.charts_ledger.write_now(lambda conn: store.audit.append(conn, acts))
+    for name in ("crm", "lab"):
+        store.charts_ledger.write_now(
+            lambda conn, it=name: store.destinations.pause(conn, it, NOW, until=None, by="u1")
+        )
+    for snapshot in SNAPSHOTS:
+        store.charts_ledger.write_now(lambda conn, it=snapshot: store.configs.remember(conn, it.version, it.files, NOW))
+
+
+def charts(*known: Chart) -> Charts:
+    found = Charts()
+    for one in known:
+        found.add(one)
+    return found
+
+
+class RolledBackError(Exception):
+    pass
+
+
+def look(store: Store) -> None:
+    """Look at all there is in every way that the engine has. Raises when something is noticed."""
+    with store.reader() as conn:
+        ids = [id_ for id_, _ in store.journal.after(conn, "main-campus", 0, 10)]
+        if any(entry.damaged for entry in store.journal.entries(conn, ids)):
+            raise TamperedError("payload")  # the processor buries it as damaged
+        if not all(line.balanced for line in counts.ledger(conn)):
+            raise TamperedError("ledger")
+        store.recorder.outcomes(conn, ids)
+        for number in range(1, 5):
+            store.charts.by_key(conn, f"MRN:P{number}")
+            store.charts.by_key_hash(conn, key_hash(store.keys, f"MRN:P{number}")[:4])
+            store.charts.by_visit(conn, f"MRN:V{number}")
+            store.charts.family_of_key(conn, f"MRN:P{number}")
+        store.charts.find(conn)
+        store.tasks.find(conn)
+        store.audit.find(conn)
+        if any(held.unreadable for held in store.holds.find(conn)):
+            raise TamperedError("hold.document")  # lists say that it can't be read
+        for number in (1, 2):
+            queued = store.outbox.get(conn, number)
+            if queued is not None and queued.unreadable is not None:
+                raise TamperedError("delivery_payload.body")  # the courier buries it as damaged
+    for number in range(1, 5):  # one message each; those of the merged patients find the survivors
+        load(store, chart(f"chart-{number}", number, encounters=(encounter(f"MRN:V{number}"),)))
+    load(store, chart("chart-1", 1, patient=patient(identifiers=(*PATIENTS[0].patient.identifiers, *_third()))))
+    for snapshot in SNAPSHOTS:
+        if recorded_snapshot(store, ROOT, snapshot.version) is None:
+            raise TamperedError("config_version")  # a replay under it is a dead letter
+
+    def put_back(conn: Any) -> None:
+        for number in (1, 2):
+            queued = store.outbox.get(conn, number)
+            if queued is not None and queued.state is DeliveryState.DEAD:
+                requeue(conn, store.keys, number, NOW)
+        raise RolledBackError
+
+    with pytest.raises(RolledBackError):
+        store.charts_ledger.write_now(put_back)
+
+
+def _third() -> Any:
+    return patient(3).identifiers
+
+
+def noticed(store: Store) -> bool:
+    try:
+        look(store)
+    except HandoffError:
+        return True
+    return False
+
+
+@contextmanager
+def changed(store: Store, table: Table, *statements: Any) -> Iterator[None]:
+    with store.reader() as conn:
+        rows = [dict(row._mapping) for row in conn.execute(select(table))]
+    write(store, *statements)
+    yield
+    write(store, table.delete(), *(insert(table).values(row) for row in rows))
+
+
+def where(table: Table, row: Any) -> Any:
+    """The row by its whole key."""
+    return and_(*(column == row[column.name] for column in table.primary_key))
+
+
+def label(table: Table, row: Any) -> str:
+    """Charts that were merged away are another thing than the living ones."""
+    return "merged" if row.get("merged_into") else table.name
+
+
+def altered(column: Any, value: Any) -> Any:
+    if isinstance(column.type, LargeBinary):
+        return bytes([(value or b"\0")[0] ^ 1, *(value or b"\0")[1:]])
+    if isinstance(column.type, Text):
+        return f"{value or ''}x"
+    return (value or 0) + 70
+
+
+TABLES = [table for table in schema.metadata.sorted_tables if table.name != "worker"]
+
+
+def unnoticed(store: Store, table: Table) -> set[str]:
+    with store.reader() as conn:
+        rows = [dict(row._mapping) for row in conn.execute(select(table))]
+    assert len(rows) >= 2 or table.name == "link", table.name
+    # Merged charts are looked at in other ways, and patients with one identifier too.
+    tried = rows if table.name in {"chart", "identifier"} else rows[:2]
+    found = set()
+    for column in table.c:
+        names = {"entry.ack_state": "unsent"}
+        for row in tried:
+            value = names.get(str(column).removeprefix("journal."), altered(column, row[column.name]))
+            with changed(store, table, table.update().where(where(table, row)).values({column.name: value})):
+                if not noticed(store):
+                    found.add(f"{label(table, row)}.{column.name}")
+        if len(rows) >= 2 and not column.primary_key and not column.unique:
+            one, two = rows[:2]
+            swap = [
+                table.update().where(where(table, a)).values({column.name: b[column.name]})
+                for a, b in ((one, two), (two, one))
+            ]
+            if one[column.name] != two[column.name]:
+                with suppress(RowTakenError), changed(store, table, *swap):  # an index may forbid it
+                    if not noticed(store):
+                        found.add(f"{label(table, one)}.{column.name}")
+    for row in tried:
+        with changed(store, table, table.delete().where(where(table, row))):
+            if not noticed(store):
+                found.add(f"{label(table, row)} row")
+    return found
+
+
+def test_what_is_altered_swapped_or_taken_away_is_noticed_or_stands_in_the_document(store: Store) -> None:
+    fill(store)
+    look(store)
+    found = set().union(*(unnoticed(store, table) for table in TABLES))
+    chapter = DOCUMENT.partition("### Somebody writes to the database without the key")[2].partition("\n## ")[0]
+    said: set[str] = set()
+    for name, column in re.findall(r"`(\w+)(\.\w+|\.\*| row)`", chapter):
+        table = next(table for table in TABLES if table.name == name.replace("merged", "chart"))
+        everything = {f"{name} row", *(f"{name}.{one.name}" for one in table.c)}
+        said |= everything if column == ".*" else {name + column}
+    assert found == said
+
+
+def test_after_every_such_look_the_store_was_as_before(store: Store) -> None:
+    """The test above would notice everything if it broke the store itself."""
+    fill(store)
+    unnoticed(store, schema.identifier)
+    unnoticed(store, schema.chart)
+    look(store)
