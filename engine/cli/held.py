@@ -6,7 +6,7 @@ merge that changed nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from engine.cli.show import View
     from engine.domain.delivery import QueuedDelivery
+    from engine.store.destinations import Standing
     from engine.store.holds import ListedHold
 
 _ROW_MAX = (1 << 63) - 1
@@ -92,15 +93,20 @@ def list_(cli: Cli, what: str | None, limit: int, reveal: bool, reason: str | No
             asked = site.store.holds.find(conn, limit=limit) if what != "delivery" else []
             left = limit - len(asked)
             found = site.store.outbox.held(conn, left) if what != "message" and left > 0 else []
+            around = _around(site, conn, found)
         view = site.view(wish, (*(f"entry:{one.entry}" for one in asked), *(f"delivery:{one.id}" for one in found)))
     questions = [hold_shape(one, view) for one in asked]
-    deliveries = [_delivery(queued, view) for queued in found]
+    deliveries = [_delivery(queued, view, around) for queued in found]
     rows = [
-        *((s["id"], clock_time(s["opened_at"]), s["code"], s["patient_key"], s["entry"]) for s in questions),
-        *((s["id"], clock_time(s["created_at"]), f"{s['destination']}: {told(s)}", None, s["entry"])
-          for s in deliveries),
+        *((s["id"], clock_time(s["opened_at"]), s["code"], None, s["patient_key"], s["entry"], None)
+          for s in questions),
+        *((s["id"], clock_time(s["held_at"] or s["created_at"]), f"{s['destination']}: {told(s)}", s["last_error"],
+           s["patient_key"], s["entry"], s["waiting_behind"]) for s in deliveries),
     ]  # fmt: skip
-    columns = ("id", time_column("since"), Column("what", least=12), Column("patient", least=8), "entry")
+    columns = (
+        "id", time_column("since"), Column("what", least=12), Column("reason", least=8), Column("patient", least=8),
+        "entry", "behind",
+    )  # fmt: skip
     cli.print([*questions, *deliveries], table(columns, rows) or "Nothing is held.")
 
 
@@ -115,9 +121,11 @@ def show(cli: Cli, held_id: HeldId, reveal: bool, reason: str | None) -> None:
     wish = reveal_of(reveal, reason)
     with open_site(cli) as site:
         if held_id.what == "delivery":
-            queued = site.store.read_now(lambda conn: _held_delivery(site, conn, held_id.number))
-            shape = _delivery(queued, site.view(wish, [f"delivery:{queued.id}"]))
-            text = f"delivery {shape['id']}: {told(shape)} to {shape['destination']}, {shape['attempts']} attempt(s)"
+            with site.store.reader() as conn:
+                queued = _held_delivery(site, conn, held_id.number)
+                around = _around(site, conn, [queued])
+            shape = _delivery(queued, site.view(wish, [f"delivery:{queued.id}"]), around)
+            text = _human_delivery(shape)
         else:
             asked = site.store.read_now(lambda conn: _question(site, conn, held_id))
             shape = hold_shape(asked, site.view(wish, [f"entry:{asked.entry}"]))
@@ -281,8 +289,57 @@ def _subjects(asked: ListedHold) -> list[str]:
     return [f"hold:m{asked.id}", *([f"chart:{asked.chart_id}"] if asked.chart_id else [])]
 
 
-def _delivery(queued: QueuedDelivery, view: View) -> dict[str, Any]:
-    return {"what": "delivery"} | delivery_shape(queued, view) | {"entry": queued.entry_id or None}
+@dataclass(frozen=True)
+class _Around:
+    """What stands around held deliveries: whose they are, what waits behind each, how their destinations do."""
+
+    patients: dict[str, str]
+    """By ordering key."""
+    behind: dict[int, int]
+    standings: dict[str, Standing]
+
+
+def _around(site: OpenSite, conn: Connection, found: Sequence[QueuedDelivery]) -> _Around:
+    if not found:
+        return _Around({}, {}, {})
+    lines = sorted({queued.delivery.ordering_key for queued in found})
+    documents = site.store.charts.documents(conn, lines)
+    configured = {name: one.type for name, one in site.configuration.site.destinations.items()}
+    return _Around(
+        {line: document.patient.key for line, document in documents if document is not None},
+        site.store.outbox.behind(conn, found),
+        {one.name: one for one in site.store.destinations.standings(conn, configured, site.now)},
+    )
+
+
+def _delivery(queued: QueuedDelivery, view: View, around: _Around) -> dict[str, Any]:
+    from engine.connectors.remedies import remedy
+
+    standing = around.standings.get(queued.delivery.destination)
+    return {
+        "what": "delivery",
+        **delivery_shape(queued, view),
+        "entry": queued.entry_id or None,
+        "patient_key": view.key(around.patients.get(queued.delivery.ordering_key)),
+        "waiting_behind": around.behind.get(queued.id, 0),
+        "destination_state": standing.state if standing else None,
+        "destination_error": standing.error if standing else None,
+        "remedy": remedy(queued.error),
+    }
+
+
+def _human_delivery(shape: dict[str, Any]) -> str:
+    error = f": {shape['destination_error']}" if shape["destination_error"] else ""
+    lines = [
+        f"delivery {shape['id']}: {told(shape)} to {shape['destination']}",
+        f"  held      since {clock_time(shape['held_at']) or '-'}, after {shape['attempts']} attempt(s)",
+        f"  reason    {shape['last_error'] or '-'}" + (f": {shape['remedy']}" if shape["remedy"] else ""),
+        f"  patient   {shape['patient_key'] or '-'}   entry {shape['entry'] or '-'}",
+        f"  behind it {shape['waiting_behind']} deliveries of this patient wait",
+        f"  {shape['destination']} is {shape['destination_state'] or 'unknown'}{error}",
+        f"  decide    it arrived: `handoff held confirm {shape['id']}`; it did not: `... release {shape['id']}`",
+    ]
+    return "\n".join(lines)
 
 
 def _human(shape: dict[str, Any]) -> str:

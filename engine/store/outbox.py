@@ -92,6 +92,10 @@ _IN_LINE: Final = Listed(
     ),
     ("destination", "count"),
 )
+_IN_LINES: Final = Listed(
+    delivery.c.ordering_key,
+    lambda listed: select(delivery.c.id, delivery.c.ordering_key, delivery.c.destination).where(listed, _UNFINISHED),
+)
 _BY_IDS: Final = Listed(delivery.c.id, _JOINED.where)
 _TOLD: Final = Prepared(
     _JOINED.where(
@@ -425,6 +429,17 @@ class Outbox:
         """What an entry has caused to be sent."""
         rows = conn.execute(_JOINED.where(delivery.c.entry_id == entry_id).order_by(delivery.c.id))
         return [self._queued(row) for row in rows]
+
+    def behind(self, conn: Connection, queued: Sequence[QueuedDelivery]) -> dict[int, int]:
+        """How many deliveries of its patient, to its destination, wait behind each."""
+        lines = sorted({one.delivery.ordering_key for one in queued})
+        waiting: dict[tuple[str, str], list[int]] = {}
+        for row in _IN_LINES.rows(conn, lines):
+            waiting.setdefault((row.ordering_key, row.destination), []).append(row.id)
+        return {
+            one.id: sum(id_ > one.id for id_ in waiting.get((one.delivery.ordering_key, one.delivery.destination), ()))
+            for one in queued
+        }
 
     def told(
         self, conn: Connection, destination: str, chart_id: str, ordering_keys: Collection[str]

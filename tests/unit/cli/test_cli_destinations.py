@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from site_with_store import Site
+from site_with_store import Site, seen
 
 from engine.bootstrap import open_store
+from engine.domain.delivery import DeliveryState
 from engine.settings import Snapshot, load
 from engine.store.destinations import Trouble
+from engine.store.outbox import Settled
 
 
 def row(site: Site, name: str = "files") -> dict[str, object]:
@@ -129,3 +131,41 @@ def test_what_waits_can_only_go_where_it_can_be_taken(stocked: Site):
     done = stocked.run("destinations", "move", "files", "--to", "lab")
     assert done.code == 1
     assert "lab takes message" in done.err
+
+
+def test_a_held_delivery_says_why_whose_since_when_and_what_waits_behind_it(stocked: Site):
+    made = stocked.hold_first_delivery()
+    fails(stocked, error="no-answer")
+    [one] = stocked.json("held", "list", "--what", "delivery")
+    waiting = row(stocked)["pending"]
+    assert (one["id"], one["last_error"], one["waiting_behind"]) == (made, "timeout", waiting)
+    assert (one["destination_state"], one["destination_error"]) == ("down", "no-answer")
+    assert one["patient_key"].startswith("MRN:~")
+    assert one["held_at"] == stocked.clock.now().isoformat().replace("+00:00", "Z")
+    text = stocked.run("held", "show", str(made)).out
+    assert f"{waiting} deliveries of this patient wait" in text
+    assert "files is down: no-answer" in text
+    assert seen(text + str(one)) == []
+    stocked.json("held", "release", str(made))
+    assert stocked.json("held", "list") == []
+
+
+def test_a_message_says_what_became_of_each_delivery_and_why_it_waits(stocked: Site):
+    fails(stocked)
+    entry = stocked.json("messages", "list", "--state", "processed")[-1]["id"]
+    waiting = stocked.json("messages", "show", str(entry))["deliveries"]
+    assert {one["destination_error"] for one in waiting} == {"disk-full"}
+    assert {one["delivered_at"] for one in waiting} == {None}
+    assert "files: disk-full" in stocked.run("messages", "show", str(entry)).out
+    at = datetime.now(UTC)
+    with open_store(load(Snapshot.read(stocked.config)), "tool") as store:
+        results = [
+            Settled(id=waiting[0]["id"], state=DeliveryState.DELIVERED, attempts=1),
+            Settled(
+                id=waiting[1]["id"], state=DeliveryState.PENDING, attempts=3, error="no-answer", next_attempt_at=at
+            ),
+        ]
+        store.charts_ledger.write_now(lambda conn: store.outbox.settle(conn, results, at))
+    first, second, *_ = stocked.json("messages", "show", str(entry))["deliveries"]
+    assert (first["state"], first["delivered_at"]) == ("delivered", at.isoformat().replace("+00:00", "Z"))
+    assert (second["state"], second["attempts"], second["last_error"]) == ("pending", 3, "no-answer")
