@@ -41,8 +41,10 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Folder = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(os.path.normpath)]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+HostSuffix = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+$")]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
+_PROXY: Final = re.compile(r"https?://([^/?#@\s]+(:[^/?#@\s]*)?@)?[A-Za-z0-9.\[\]:-]+/?")
 _UNRESOLVED: Final = "unresolved"
 """Stands for a value that is kept elsewhere and is not there; a name and a URL like any other, as far as checks go."""
 
@@ -179,6 +181,13 @@ class SalesforceDestination(DestinationBase):
     api_version: Annotated[str, Field(pattern=r"^[0-9]{2,3}\.0$")] = "62.0"
     mapping: Identifier = "salesforce"
     """The field map, mappings/destinations/<mapping>.yaml."""
+    instance_hosts: tuple[HostSuffix, ...] = ()
+    """Hosts (and what is below them) to which the log-in may send us, besides the login server's own. Below
+    salesforce.com every host is one."""
+    proxy: Text | None = None
+    """`http://HOST:PORT` of the proxy to go through; none: none, whatever the environment says."""
+    ca: Text | None = None
+    """PEM file of the authorities that may have signed the org's or the proxy's certificate; none: the usual ones."""
 
     @model_validator(mode="after")
     def _one_way_to_log_in(self) -> SalesforceDestination:
@@ -187,6 +196,13 @@ class SalesforceDestination(DestinationBase):
         if self.client_secret is not None and self.private_key is not None:
             raise ValueError("has both client_secret and private_key: give one of them")
         return self
+
+    @field_validator("proxy")
+    @classmethod
+    def _proxy(cls, url: str | None) -> str | None:
+        if url is None or url == _UNRESOLVED or _PROXY.fullmatch(url):
+            return url
+        raise ValueError("must be http://HOST:PORT or https://HOST:PORT")
 
     @field_validator("login_url")
     @classmethod

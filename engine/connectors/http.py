@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import requests
@@ -19,6 +21,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
+from urllib3.util.ssl_ import create_urllib3_context
 
 _IDLE_SECONDS_MAX: Final = 20.0
 """Connections unused for longer are dropped: the far end may have closed them, and a request lost that way is
@@ -30,16 +33,23 @@ class Session(requests.Session):
 
     A redirect would carry token and body to wherever it points. requests puts what ~/.netrc holds for a host over the
     Authorization header of a call. Answers are taken as they are, never unpacked: a small one could become a huge one.
-    environment: whether proxies and certificate bundles of the environment apply.
+    Nothing of the environment applies: a variable that somebody has left there must not send what we hold elsewhere.
+    proxy: its URL. ca: a PEM file of authorities, in place of the usual ones.
     """
 
-    def __init__(self, *, timeout_seconds: float, response_bytes_max: int, environment: bool) -> None:
+    def __init__(
+        self, *, timeout_seconds: float, response_bytes_max: int, proxy: str | None = None, ca: Path | None = None
+    ) -> None:
         super().__init__()
         self._timeout_seconds = timeout_seconds
         self._response_bytes_max = response_bytes_max
         self._used_at = time.monotonic()
         self._call = _Call()
-        self.trust_env = environment
+        self.trust_env = False
+        if proxy is not None:
+            self.proxies = {"http": proxy, "https": proxy}
+        if ca is not None:
+            self.verify = str(ca)
         self.auth = _as_it_is  # anything but None keeps ~/.netrc out
         self.headers["Accept-Encoding"] = "identity"
         for scheme in ("https://", "http://"):
@@ -127,6 +137,12 @@ class _Call:
                     sock.shutdown(socket.SHUT_RDWR)
 
 
+def _context() -> ssl.SSLContext:
+    context = create_urllib3_context()
+    context.keylog_filename = None  # type: ignore[assignment]  # what SSLKEYLOGFILE of the environment has set
+    return context
+
+
 def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
@@ -139,12 +155,12 @@ class _Adapter(HTTPAdapter):
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
+        super().init_poolmanager(*args, ssl_context=_context(), **kwargs)
         self._watch(self.poolmanager)
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         known = proxy in self.proxy_manager
-        manager = super().proxy_manager_for(proxy, **kwargs)
+        manager = super().proxy_manager_for(proxy, ssl_context=_context(), **kwargs)
         if not known:
             self._watch(manager)
         return manager

@@ -279,8 +279,19 @@ def _judge(ack: Ack, answers: AnswersWithoutCode) -> Result:
 
 
 def tls_context(tls: TlsClient, path: Callable[[str], Path]) -> ssl.SSLContext:
-    """TLS 1.2 or later, the server's name and certificate checked. Raises OSError when a file can't be read."""
-    context = ssl.create_default_context(cafile=str(path(tls.ca)) if tls.ca else None)
+    """TLS 1.2 or later, the server's name and certificate checked; nothing of the environment applies.
+
+    Raises OSError when a file can't be read.
+    """
+    if tls.ca:
+        context = ssl.create_default_context(cafile=str(path(tls.ca)))
+    else:
+        # Not by the default: SSL_CERT_FILE and SSL_CERT_DIR of the environment would take the place of the system's.
+        known = ssl.get_default_verify_paths()
+        folder = known.openssl_capath if Path(known.openssl_capath).is_dir() else None
+        file = known.openssl_cafile if Path(known.openssl_cafile).is_file() or folder is None else None
+        context = ssl.create_default_context(cafile=file, capath=folder)
+    context.keylog_filename = None  # type: ignore[assignment]  # what SSLKEYLOGFILE of the environment has set
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if tls.cert:
         context.load_cert_chain(path(tls.cert), path(tls.key) if tls.key else None, password="")

@@ -100,5 +100,9 @@ def build_connector(name: str, configuration: Configuration, *, clock: Clock) ->
                 raise SettingsError((site.problem(path, f"there is no {file}"),))
             zone = ZoneInfo(configuration.site.calendar.timezone)
             return SalesforceConnector(
-                name, settings, compile_field_map(snapshot.document(file), zone=zone), clock=clock
+                name,
+                settings,
+                compile_field_map(snapshot.document(file), zone=zone),
+                clock=clock,
+                ca=configuration.path(settings.ca) if settings.ca is not None else None,
             )

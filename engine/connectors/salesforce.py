@@ -20,6 +20,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -28,6 +29,7 @@ import msgspec
 from engine.clock import Clock
 from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, NOTHING_TO_SEND, Result, always, failed
 from engine.connectors.fieldmap import FieldMap, Row, UnsafeKeyError
+from engine.connectors.salesforce_codes import CODES, OAUTH_ERRORS
 from engine.domain.delivery import Operation, QueuedDelivery
 from engine.errors import DeliveryError, DeliveryFailure
 from engine.settings import SalesforceDestination
@@ -45,8 +47,9 @@ _LIMIT_REST_SECONDS: Final = 60.0
 """The daily limit of API calls is a rolling one: calls come free again, and a refused call does not count."""
 _RACE_ATTEMPTS: Final = 3
 
-_CODE: Final = re.compile(r"(?=.{1,64}$)[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
-"""Every code of an org has an underscore; a single word could be a name that was put there."""
+_INSTANCE: Final = re.compile(r"https?://(?P<host>[a-z0-9.-]+|\[::1\])(:[0-9]{1,5})?")
+_DOMAINS: Final = ("salesforce.com", "salesforce.mil")
+"""Whose hosts are Salesforce's: a log-in at one of them may lead to any other."""
 
 _TRANSIENT: Final[Mapping[str, float | None]] = {
     "UNABLE_TO_LOCK_ROW": None,
@@ -117,8 +120,11 @@ class SalesforceConnector:
     idempotent: Final = True
     ordered_batches: Final = False
 
-    def __init__(self, name: str, settings: SalesforceDestination, field_map: FieldMap, *, clock: Clock) -> None:
+    def __init__(
+        self, name: str, settings: SalesforceDestination, field_map: FieldMap, *, clock: Clock, ca: Path | None = None
+    ) -> None:
         self.name: Final = name
+        self._ca = ca
         self._settings = settings
         self._map = field_map
         self._clock = clock
@@ -270,11 +276,14 @@ class SalesforceConnector:
 
         from engine.connectors.http import Session
 
+        if self._ca is not None and not self._ca.is_file():
+            raise _CallError(DeliveryFailure.TRANSIENT, "ca-unusable", "the file that `ca` names can't be read")
         if self._http is None:
             self._http = Session(
                 timeout_seconds=self._settings.timeout_seconds,
                 response_bytes_max=_RESPONSE_BYTES_MAX,
-                environment=not _loopback(self._settings.login_url),
+                proxy=self._settings.proxy,
+                ca=self._ca,
             )
         try:
             response = self._http.post(f"{self._settings.login_url}/services/oauth2/token", data=self._grant())
@@ -286,14 +295,18 @@ class SalesforceConnector:
         answer = answer if isinstance(answer, dict) else {}
         token, url = answer.get("access_token"), answer.get("instance_url")
         if response.status_code != requests.codes.ok or not isinstance(token, str) or not isinstance(url, str):
-            error = str(answer.get("error"))
-            code = error.replace("_", "-") if re.fullmatch(r"(?=.{1,40}$)[a-z]+(_[a-z]+)+", error) else "refused"
+            error = answer.get("error")
+            known = isinstance(error, str) and error in OAUTH_ERRORS
+            code = str(error).replace("_", "-") if known else "refused"
             text = "the org refuses the log-in: see its log-in history and the connected app"
             raise _CallError(DeliveryFailure.TRANSIENT, f"login-{code}", text)
         url = url.rstrip("/")
         # Without TLS only where the log-in went without it: to this machine.
         if not url.startswith("https://") and not (_loopback(url) and _loopback(self._settings.login_url)):
             raise _CallError(DeliveryFailure.TRANSIENT, "instance-insecure", "the org's address is not https")
+        if not _is_instance(url, self._settings):
+            text = "the log-in names a host that is neither Salesforce's nor in `instance_hosts`"
+            raise _CallError(DeliveryFailure.TRANSIENT, "instance-foreign", text)
         version = self._settings.api_version
         self._org = Salesforce(session_id=token, instance_url=url, session=self._http, version=version)
         self._org.base_url = f"{url}/services/data/v{version}/"  # it writes https:// whatever it is given
@@ -321,6 +334,18 @@ class SalesforceConnector:
         except (ValueError, TypeError, jwt.PyJWTError):
             raise _CallError(DeliveryFailure.TRANSIENT, "private-key", "private_key is no RSA key in PEM") from None
         return {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": assertion}
+
+
+def _is_instance(url: str, settings: SalesforceDestination) -> bool:
+    """Whether the address that a log-in gave may be the org's: patients' data goes there."""
+    found = _INSTANCE.fullmatch(url)
+    if found is None:
+        return False
+    host, login = found["host"], urlsplit(settings.login_url).hostname or ""
+    if host == login or (_loopback(url) and _loopback(settings.login_url)):
+        return True
+    suffixes = (*settings.instance_hosts, *(one for one in _DOMAINS if f".{login}".endswith(f".{one}")))
+    return any(f".{host}".endswith(f".{suffix}") for suffix in suffixes)
 
 
 def audience(login_url: str) -> str:
@@ -427,7 +452,8 @@ def _refusal(status: int, content: Any) -> Exception:
 
 
 def _code(value: Any) -> str:
-    return value if isinstance(value, str) and _CODE.fullmatch(value) else "UNKNOWN"
+    """The org's word for an error when it is one of Salesforce's own: any other could be something of a record."""
+    return value if isinstance(value, str) and value in CODES else "UNKNOWN"
 
 
 def _slug(code: str, status: int) -> str:

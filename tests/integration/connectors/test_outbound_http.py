@@ -17,7 +17,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 @pytest.fixture
 def session() -> Iterator[Session]:
-    made = Session(timeout_seconds=60.0, response_bytes_max=10_000, environment=False)
+    made = Session(timeout_seconds=60.0, response_bytes_max=10_000)
     yield made
     made.close()
 
@@ -25,7 +25,7 @@ def session() -> Iterator[Session]:
 @pytest.fixture
 def impatient() -> Iterator[Session]:
     """For servers that would never come to an end."""
-    made = Session(timeout_seconds=1.0, response_bytes_max=10_000, environment=False)
+    made = Session(timeout_seconds=1.0, response_bytes_max=10_000)
     yield made
     made.close()
 
@@ -49,7 +49,7 @@ def test_a_server_that_answers_drop_by_drop_is_given_up_in_time(impatient: Sessi
 
 
 def test_a_call_on_a_connection_kept_alive_ends_in_time_too():
-    session = Session(timeout_seconds=3.0, response_bytes_max=10_000, environment=False)
+    session = Session(timeout_seconds=3.0, response_bytes_max=10_000)
     with RudeServer(OK + b"Content-Length: 2\r\n\r\n{}", drip=b"x") as server:
         assert session.post(f"{server.url}/x", data=b"{}").status_code == 200
         # What drips in between tells urllib3 to take a new connection, if it comes early enough; that one answers.

@@ -280,7 +280,7 @@ async def test_an_odd_answer_to_the_log_in_is_a_fault_of_the_destination(
         ("REQUIRED_FIELD_MISSING", "permanent required-field-missing"),
         ("FIELD_CUSTOM_VALIDATION_EXCEPTION", "permanent field-custom-validation-exception"),
         ("DUPLICATE_EXTERNAL_ID", "permanent duplicate-external-id"),
-        ("SOMETHING_NEW", "permanent something-new"),
+        ("SOMETHING_NEW", "permanent unknown"),
     ],
 )
 async def test_only_the_record_at_fault_fails(org: SalesforceOrg, salesforce: Make, code: str, expected: str):

@@ -197,21 +197,21 @@ def test_a_netrc_file_does_not_replace_the_token(org: SalesforceOrg, tmp_path: A
     netrc.write_text("machine 127.0.0.1 login somebody password else\n")
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
-    session = Session(timeout_seconds=60.0, response_bytes_max=1 << 20, environment=True)
+    session = Session(timeout_seconds=60.0, response_bytes_max=1 << 20)
     session.trust_env = True
     session.get(f"{org.url}/services/data", headers={"Authorization": "Bearer token"})
     assert org.calls[0].headers["Authorization"] == "Bearer token"
 
 
 def test_an_answer_without_end_is_given_up(org: SalesforceOrg):
-    session = Session(timeout_seconds=60.0, response_bytes_max=1000, environment=False)
+    session = Session(timeout_seconds=60.0, response_bytes_max=1000)
     org.fail(on="any", status=200, body=b"x" * 2000)
     with pytest.raises(requests.ReadTimeout):
         session.get(f"{org.url}/services/data")
 
 
 def test_connections_that_were_long_idle_are_not_used_again(org: SalesforceOrg):
-    session = Session(timeout_seconds=60.0, response_bytes_max=1000, environment=False)
+    session = Session(timeout_seconds=60.0, response_bytes_max=1000)
     closed = 0
     real = session.close
 
