@@ -363,6 +363,8 @@ class Accept(StrictModel):
     types: tuple[Text, ...] = ("ADT^*",)
     versions: tuple[Text, ...] = ("2.1", "2.2", "2.3", "2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7", "2.7.1", "2.8",
                                   "2.8.1", "2.8.2", "2.9", "2.9.1")  # fmt: skip
+    version_default: Text = "2.3"
+    """Taken for the version of a message whose MSH-12 is empty, as old senders leave it."""
     processing_ids: tuple[Text, ...] = ("P",)
 
     @field_validator("types")
@@ -386,11 +388,34 @@ class Accept(StrictModel):
             raise ValueError(f'"{wrong[0]}" is no processing id as MSH-11.1 has it: P (production), T or D')
         return ids
 
+    @model_validator(mode="after")
+    def _default_is_accepted(self) -> Accept:
+        if "version_default" in self.model_fields_set and self.version_default not in self.versions:
+            raise ValueError(
+                "has a version_default that is not among its versions: every message without would be refused"
+            )
+        return self
+
+
+def _check_codec(name: str | None) -> str | None:
+    try:
+        known = name is None or b"MSH|".decode(name) == "MSH|"
+    except (LookupError, UnicodeError):
+        known = False
+    if not known:
+        raise ValueError("is not the name of a character set that MLLP can carry (like utf-8, iso8859-1, windows-1252)")
+    return name
+
 
 class Charset(StrictModel):
+    force: Text | None = None
+    """Read every message so, whatever its MSH-18 says: for senders that declare what they do not send."""
     default: Text | None = None
     """For senders that do not say in MSH-18; none: UTF-8."""
     fallback: Text = "windows-1252"
+    """For bytes that are in none of the sets before it."""
+
+    _codecs = field_validator("force", "default", "fallback")(_check_codec)
 
 
 class Authority(StrictModel):

@@ -272,7 +272,8 @@ def payload_text(payload: bytes, channel: Channel | None) -> str:
         names = read_header(payload).charset_names
     except MessageError:
         names = ()
-    return charset.decode(payload, names, default=settings.default, fallback=settings.fallback).text
+    default, fallback, force = settings.default, settings.fallback, settings.force
+    return charset.decode(payload, names, default=default, fallback=fallback, force=force).text
 
 
 def effect_shape(effect: Effect, view: View) -> dict[str, Any]:

@@ -131,8 +131,9 @@ def acknowledge(header: Header | None, verdict: Verdict, *, now: datetime, contr
     elif is_ack(header):
         raise ValueError("an acknowledgment is never acknowledged")
     time, own_id, their_id = _stamp(int(now.timestamp()), now.utcoffset()), control_id.encode(), header.raw(10)
-    if verdict == _PLAIN.get(verdict.code) and control_id.isalnum() and their_id.isascii() and header.wide is None:
+    if verdict == _PLAIN.get(verdict.code) and control_id.isalnum() and their_id.isascii() and not header.wide:
         echoed = [header.raw(number) for number in _ECHOED]
+        echoed[_ECHOED.index(12)] = echoed[_ECHOED.index(12)] or header.version_default.encode()
         small = len(header.trigger_event) + sum(map(len, echoed)) <= _TEMPLATE_BYTES_MAX
         made = _template(header.delimiters, header.trigger_event, verdict.code, *echoed) if small else None
         if made is not None:
@@ -179,7 +180,7 @@ def _compose(header: Header, verdict: Verdict, time: bytes, own_id: bytes, their
     parts = [
         b"MSH", delimiters.encoding.encode(), header.raw(5), header.raw(6), header.raw(3), header.raw(4),
         time, b"", type_, own_id,
-        header.raw(11) or _DEFAULT_PROCESSING_ID, header.raw(12) or _DEFAULT_VERSION,
+        header.raw(11) or _DEFAULT_PROCESSING_ID, header.raw(12) or header.version_default.encode() or _DEFAULT_VERSION,
     ]  # fmt: skip
     version = _version(header)
     msa = [b"MSA", verdict.code.value.encode(), their_id]
@@ -206,11 +207,9 @@ def parse_ack(payload: bytes) -> Ack:
     try:
         header = read_header(payload)
     except HeaderError as error:
-        if error.header is None or error.error == "several-headers":
+        if error.header is None or error.error in {"several-headers", "charset-not-accepted"}:
             raise
         header = error.header
-    if header.wide is not None:
-        payload = payload.decode(header.wide, "replace").encode("utf-8", "replace")
     separator = header.delimiters.field.encode()
     lines = [line.split(separator) for line in re.split(rb"[\r\n]+", payload)]
     answers = [line for line in lines if line[0] == b"MSA"]
@@ -229,7 +228,7 @@ def parse_ack(payload: bytes) -> Ack:
         raise MessageError(
             "ack-code-unknown", "the answer has no known code", hl7_code=TABLE_VALUE, location="MSA-1"
         ) from None
-    codec = None if header.wide else charset.declared_codec(header.charset_names)[0]
+    codec = charset.declared_codec(header.charset_names)[0]
     unescape = unescaper(header.delimiters, "utf-8")
     sequence = msa[4].strip()
     hl7_code, location = _reported(err, header.delimiters)
@@ -300,8 +299,8 @@ def _place(location: str | None) -> list[bytes]:
 
 def _reply_charset(header: Header, parts: list[bytes]) -> bytes:
     """MSH-18 of the answer, which echoes the sender's bytes: the sender's, if those are in it."""
-    if header.wide is not None:
-        return b"UNICODE UTF-8"
+    if header.wide:
+        return b"" if all(part.isascii() for part in parts) else b"UNICODE UTF-8"
     codec = charset.declared_codec(header.charset_names)[0]
     if codec is not None and charset.decodes(b"".join(parts), codec):
         return header.raw(18)

@@ -14,7 +14,7 @@ from typing import Final
 
 from engine.domain.record import Phi
 from engine.errors import VALUE_TOO_LONG, MessageError
-from engine.hl7v2.mllp import START, FrameDecoder
+from engine.hl7v2.mllp import START, FrameDecoder, is_framed
 
 COUNT_WRONG: Final = "batch-count-wrong"
 TRAILER_MISSING: Final = "batch-trailer-missing"
@@ -105,7 +105,7 @@ def messages_in(content: bytes) -> list[bytes]:
 
     Bytes that are none of these come back as the one message they were meant to be.
     """
-    if START in content:
+    if START in content and is_framed(content):
         decoder = FrameDecoder(len(content))
         frames = decoder.feed(content)
         frames += decoder.close()

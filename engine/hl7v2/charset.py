@@ -1,26 +1,36 @@
 """Character sets: which one a message is in, and its text.
 
-The order is fixed: byte order mark, MSH-18, the channel's charset, UTF-8, the channel's fallback. The choice is kept
-with the message, and decoding never fails: bytes that the fallback does not define become the code point of the same
-number.
+The order is fixed: what the channel forces, byte order mark, MSH-18, the channel's charset, UTF-8, the channel's
+fallback. The choice is kept with the message, and decoding never fails: bytes that the fallback does not define become
+the code point of the same number.
+
+A set of single bytes decodes any bytes, so that nobody notices when it is declared in error. It is not believed where
+all that is not ASCII is valid UTF-8 (real text of such a set never is): that is read as UTF-8, with the deviation
+CHARSET_DOUBTFUL. Bytes 80 to 9F are no text in ISO 8859; they are read as the windows set that contains it.
 """
 
 from __future__ import annotations
 
 import codecs
+import re
 from functools import lru_cache
 from typing import Final
 
 from engine.domain.record import Phi
+from engine.hl7v2.mllp import WIDE_HEADER, is_wide
 
 _WIDE: Final = ("utf-16", "utf-32")
+_WIDE_NAMES: Final = ("UTF16", "UTF32", "UCS2", "UCS4", "10646UCS")
+_SINGLE: Final = ("iso8859-", "cp125", "koi8-")
+_C1: Final = re.compile("[\x80-\x9f]")
+_SUPERSETS: Final = {"iso8859-1": "windows-1252", "iso8859-9": "windows-1254"}  # those that agree but for 80 to 9F
 
 CHARSET_UNKNOWN: Final = "charset-unknown"
 CHARSET_UNDECODABLE: Final = "charset-undecodable"
 CHARSET_FALLBACK: Final = "charset-fallback"
+CHARSET_DOUBTFUL: Final = "charset-doubtful"
 BYTE_ORDER_MARK: Final = "byte-order-mark"
 
-_BOMS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 _JAPANESE: Final = "iso2022_jp_ext"  # JIS X 0201, 0208 and 0212 by escape sequences: ISO IR14, IR87, IR159
 
@@ -72,43 +82,66 @@ def declared_codec(names: tuple[str, ...]) -> tuple[str | None, bool]:
     return codec, codec is not None
 
 
-def unicode_form(payload: bytes) -> str | None:
-    """`utf-16-le` or `utf-16-be` when the payload is in one of them: it starts so, or its MSH can be read so."""
-    start = payload[:64]
-    if start.startswith(codecs.BOM_UTF16_LE):
-        return "utf-16-le"
-    if start.startswith(codecs.BOM_UTF16_BE):
-        return "utf-16-be"
-    at = start.find(b"M\x00S\x00H")
-    if at < 0 or start[:at].strip(b"\x00\t\n\r "):
+@lru_cache(maxsize=64)
+def is_single_byte(codec: str) -> bool:
+    """Whether any bytes are text in this codec: one of the sets of single bytes."""
+    return codecs.lookup(codec).name.startswith(_SINGLE)
+
+
+def names_wide(names: tuple[str, ...]) -> bool:
+    """Whether MSH-18 names UTF-16 or UTF-32, as table 0211 does or by another of their names (ISO IR 10646-UCS-2)."""
+    return any(wide in "".join(filter(str.isalnum, name)).upper() for name in names for wide in _WIDE_NAMES)
+
+
+def wide_text(payload: bytes, bytes_max: int | None = None) -> str | None:
+    """The text of a message in UTF-16 or UTF-32, as far as it can be read, from its header on; none: it is in neither.
+
+    For people and for the answer's header only: the payload may be half of a message.
+    """
+    found = WIDE_HEADER.match(payload) if is_wide(payload) else None
+    if found is None:
         return None
-    return "utf-16-be" if at % 2 else "utf-16-le"
+    at = next(index for index, byte in enumerate(payload) if byte in b"MmFfBb")
+    width = 4 if payload[at + 1 : at + 4] == b"\0\0\0" else 2
+    end = len(payload) if bytes_max is None else at + bytes_max
+    codec = f"utf-{8 * width}"
+    # A mark or blanks of another width may stand before it: the order of bytes is the one that gives more plain text.
+    readings = [
+        payload[start:end].decode(codec + order, "replace")
+        for start, order in ((at, "-le"), (max(0, at + 1 - width), "-be"))
+    ]
+    return max(readings, key=lambda text: sum(map(str.isascii, text)))
 
 
-def decode(payload: bytes, names: tuple[str, ...], *, default: str | None, fallback: str) -> Decoded:
+def decode(
+    payload: bytes, names: tuple[str, ...], *, default: str | None, fallback: str, force: str | None = None
+) -> Decoded:
     """The payload's text, without a byte order mark.
 
-    names: the repetitions of MSH-18. default, fallback: Python codec names, known to exist.
+    names: the repetitions of MSH-18. default, fallback, force: Python codec names, known to exist; force takes the
+    place of all that the message says.
     """
-    if payload[:3] == b"MSH":  # nearly every message: no byte order mark, not UTF-16, and in the charset it names
+    if payload[:3] == b"MSH":  # nearly every message: no byte order mark, and in the charset it names
         declared, understood = declared_codec(names)
-        codec = declared or default or "utf-8"
-        if not codec.startswith(_WIDE):
+        codec = force or declared or default or "utf-8"
+        if codec == "utf-8" or (payload.isascii() and not codec.startswith(_WIDE)):
             try:
                 text = payload.decode(codec)
-                return Decoded(text=text, charset=codec, deviations=() if understood else (CHARSET_UNKNOWN,))
+                return Decoded(text=text, charset=codec, deviations=() if understood or force else (CHARSET_UNKNOWN,))
             except UnicodeError:
                 pass
+    if not payload.startswith(codecs.BOM_UTF8) and (wide := wide_text(payload)) is not None:
+        return Decoded(text=wide, charset="utf-16", deviations=(CHARSET_UNDECODABLE,))
     deviations: list[str] = []
     candidates: list[str] = []
-    wide = unicode_form(payload)
-    marked = next(((mark, codec) for mark, codec in _BOMS if payload.startswith(mark)), None)
-    if marked is not None:
+    marked = payload.startswith(codecs.BOM_UTF8)
+    if marked:
         deviations.append(BYTE_ORDER_MARK)
-        payload = payload[len(marked[0]) :]
-        candidates.append(marked[1])
-    elif wide is not None:
-        candidates.append(wide)
+        payload = payload[len(codecs.BOM_UTF8) :]
+    if force is not None:
+        candidates.append(force)
+    elif marked:
+        candidates.append("utf-8")
     else:
         declared, understood = declared_codec(names)
         if not understood:
@@ -118,9 +151,17 @@ def decode(payload: bytes, names: tuple[str, ...], *, default: str | None, fallb
     candidates.append("utf-8")
     for position, codec in enumerate(candidates):
         try:
-            if wide is None and codec.startswith(_WIDE):  # the bytes are not what was declared, though they may decode
+            if codec.startswith(_WIDE):  # the bytes are not what was declared, though they may decode
                 raise UnicodeError  # noqa: TRY301
+            if force is None and is_single_byte(codec) and not payload.isascii() and decodes(payload, "utf-8"):
+                deviations.append(CHARSET_DOUBTFUL)
+                codec = "utf-8"  # noqa: PLW2901 - what it is read with, from here on
             text = payload.decode(codec)
+            superset = _SUPERSETS.get(codecs.lookup(codec).name)
+            if superset is not None and _C1.search(text):
+                deviations.append(CHARSET_UNDECODABLE)
+                codec = superset  # noqa: PLW2901
+                text = payload.decode(codec, "handoff-same-number")
         except UnicodeError:
             if position < claimed:
                 deviations.append(CHARSET_UNDECODABLE)
@@ -143,8 +184,11 @@ def decodes(raw: bytes, codec: str) -> bool:
 
 
 def decode_short(raw: bytes, codec: str | None) -> str:
-    """A field of MSH as text: in the declared codec if it can be, else UTF-8, else windows-1252."""
-    for candidate in (codec, "utf-8"):
+    """A field of MSH as text: in the declared codec if it can be, else UTF-8, else windows-1252.
+
+    A set of single bytes is not believed where the bytes are UTF-8, as in `decode`.
+    """
+    for candidate in ("utf-8", codec) if codec is None or is_single_byte(codec) else (codec, "utf-8"):
         if candidate is None:
             continue
         try:

@@ -1,12 +1,13 @@
 """One cheap look at MSH: all that intake needs to decide and to answer.
 
-Raw fields stay bytes, as they came, because an answer echoes them byte for byte. (Of a UTF-16 message, which must not
-be sent over MLLP but is, the header is held in UTF-8.) MSH is split before its charset is known: in a charset whose
-characters may contain the byte of a delimiter (Big5, GB 18030), names of applications are expected to be ASCII.
+Raw fields stay bytes, as they came, because an answer echoes them byte for byte. (Of a message in UTF-16 or UTF-32,
+which is refused, the header is held in UTF-8, to answer it.) MSH is split before its charset is known: in a charset
+whose characters may contain the byte of a delimiter (Big5, GB 18030), names of applications are expected to be ASCII.
 """
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Final
 
@@ -15,6 +16,7 @@ from msgspec.structs import replace
 from engine.domain.record import Phi, Record
 from engine.errors import DATA_TYPE, REQUIRED_FIELD_MISSING, SEGMENT_SEQUENCE, MessageError
 from engine.hl7v2 import charset
+from engine.hl7v2.mllp import is_wide
 
 ENCODING_CHARACTERS_MISSING: Final = "encoding-characters-missing"
 ENCODING_CHARACTERS_LONG: Final = "encoding-characters-long"
@@ -24,13 +26,22 @@ SEGMENT_CASE: Final = "segment-name-case"
 EVENT_CASE: Final = "event-case"
 STRUCTURE_MISSING: Final = "message-structure-missing"
 PROCESSING_ID_MISSING: Final = "processing-id-missing"
+VERSION_MISSING: Final = "version-missing"
+EVENT_FROM_EVN: Final = "event-from-evn"
 
 _BLANK: Final = b"\x00\t\n\r\x0b\x0c \x1c"
+_INDENT: Final = b" \t\x00"
+_INDENT_MAX: Final = 42
 _FIELDS_MAX: Final = 40  # MSH has 25 fields in 2.8; what follows in a segment without end stays one field
 _NAMES_BYTES_MAX: Final = 256
 _TYPE_BYTES_MAX: Final = 64
 _ENCODING_BYTES_MAX: Final = 16
 _ACKNOWLEDGMENTS: Final = frozenset({"ACK", "MCF"})
+_EVENT: Final = re.compile(rb"[A-Z][A-Z0-9]{2}")
+_EVN_BYTES_MAX: Final = 64
+_WIDE_BYTES_MAX: Final = 16_384
+_EVENT_IN_EVN: Final = frozenset({"", "2.1", "2.2"})
+"""Versions whose MSH-9 may be the message type alone, and EVN-1 the event (2.1: MSH-9 has one component)."""
 _VERSIONS_WITHOUT_STRUCTURE: Final = frozenset({"2.1", "2.2", "2.3"})
 
 
@@ -60,8 +71,10 @@ class Header(Phi, frozen=True, kw_only=True):
     """MSH-9.1 in upper case: `ADT`."""
     trigger_event: str
     """MSH-9.2 in upper case: `A01`; empty in an acknowledgment."""
-    wide: str | None = None
-    """`utf-16-le` or `utf-16-be` when the message is in one of them."""
+    wide: bool = False
+    """The message is in UTF-16 or UTF-32, and refused."""
+    version_default: str = ""
+    """What the channel takes for the version of a message without one."""
     deviations: tuple[str, ...] = ()
 
     def raw(self, number: int) -> bytes:
@@ -121,7 +134,8 @@ class Header(Phi, frozen=True, kw_only=True):
 
     @property
     def version(self) -> str:
-        return self.text(12)
+        """MSH-12, else the channel's `version_default`."""
+        return self.text(12) or self.version_default
 
     @property
     def sequence_number(self) -> int | None:
@@ -174,15 +188,13 @@ def read_header(payload: bytes) -> Header:
     """MSH of a message.
 
     Raises HeaderError: no MSH (100), unusable delimiters (102), MSH-9 or MSH-10 missing (101), a second MSH in the same
-    payload (100).
+    payload (100), bytes in UTF-16 or UTF-32 (102).
     """
     deviations: tuple[str, ...] = ()
-    wide: str | None = None
     start = 0
     if payload[:3] != b"MSH":
-        wide = charset.unicode_form(payload)
-        if wide is not None:
-            payload = payload.decode(wide, "replace").encode("utf-8", "replace")
+        if is_wide(payload):
+            raise _refused_as_wide(payload)
         start, deviations = _find_header(payload)
     end = payload.find(b"\r", start)
     line_end = payload.find(b"\n", start, end if end >= 0 else len(payload))
@@ -203,13 +215,17 @@ def read_header(payload: bytes) -> Header:
     raw_type = fields[8] if len(fields) > 8 else b""
     code, event, found_in_type = (_type if len(raw_type) <= _TYPE_BYTES_MAX else _type.__wrapped__)(raw_type, component)
     deviations += found + found_in_type
-    header = Header(
-        delimiters=delimiters, fields=fields, message_code=code, trigger_event=event, wide=wide, deviations=deviations
-    )
+    header = Header(delimiters=delimiters, fields=fields, message_code=code, trigger_event=event, deviations=deviations)
+    if not event and code not in _ACKNOWLEDGMENTS and end >= 0 and header.version in _EVENT_IN_EVN:
+        event = _event_of_evn(payload, end, separator, component)
+        if event:
+            header = replace(header, trigger_event=event, deviations=(*header.deviations, EVENT_FROM_EVN))
     if STRUCTURE_MISSING in found_in_type and header.version in _VERSIONS_WITHOUT_STRUCTURE:
         header = replace(header, deviations=tuple(name for name in deviations if name != STRUCTURE_MISSING))
     if not header.processing_id:
         header = replace(header, deviations=(*header.deviations, PROCESSING_ID_MISSING))
+    if not header.version:
+        header = replace(header, deviations=(*header.deviations, VERSION_MISSING))
     if broken is not None:
         broken.header = header
         raise broken
@@ -249,12 +265,44 @@ def several_headers(header: Header) -> HeaderError:
 
 
 def _another_header(payload: bytes, start: int) -> bool:
-    """Whether a further MSH starts a line. A quick look; the reader, which sees every segment, makes sure."""
-    for name in (b"\rMSH", b"\nMSH") if b"\n" in payload else (b"\rMSH",):
-        found = payload.find(name, start)
-        if found >= 0 and _usable(payload[found + 4 : found + 5]):
+    """Whether a further MSH starts a line, indented or not. The reader, which sees every segment, makes sure."""
+    found = payload.find(b"MSH", start)
+    while found >= 0:
+        before = payload[max(start, found - _INDENT_MAX) : found].rstrip(_INDENT)
+        if before.endswith((b"\r", b"\n")) and _usable(payload[found + 3 : found + 4]):
             return True
+        found = payload.find(b"MSH", found + 3)
     return False
+
+
+def _refused_as_wide(payload: bytes) -> HeaderError:
+    """The refusal of bytes that MLLP can't carry, with as much of the header as its answer needs."""
+    text = charset.wide_text(payload, _WIDE_BYTES_MAX) or ""
+    header: Header | None
+    try:
+        header = read_header(text.encode("utf-8", "replace"))
+    except HeaderError as error:
+        header = error.header
+    if header is not None:
+        header = replace(header, wide=True)
+    return HeaderError(
+        "charset-not-accepted",
+        "MLLP can't carry UTF-16 or UTF-32: send UTF-8",
+        hl7_code=DATA_TYPE,
+        location="MSH-18",
+        header=header,
+    )
+
+
+def _event_of_evn(payload: bytes, start: int, separator: bytes, component: bytes) -> str:
+    """EVN-1 in upper case; empty when there is none."""
+    for name in (b"EVN", b"evn"):
+        found = payload.find(name + separator, start)
+        if found > 0 and payload[found - 1 : found] in {b"\r", b"\n"}:
+            line = re.split(rb"[\r\n]", payload[found : found + _EVN_BYTES_MAX], maxsplit=1)[0]
+            event = line.split(separator)[1].split(component)[0].strip().upper()
+            return event.decode("ascii") if _EVENT.fullmatch(event) else ""
+    return ""
 
 
 def _find_header(payload: bytes) -> tuple[int, tuple[str, ...]]:
@@ -286,6 +334,10 @@ def _delimiters(separator: bytes, encoding: bytes) -> tuple[Delimiters, bytes, t
     Accepted beyond the standard: nothing declared (the usual ones are meant); fewer than four; more characters than
     can be delimiters, of which the first four count (`^~\&amp;` out of XML); the escape character doubled as
     programmers write it (`^~\\&`), where the escape is a backslash and the subcomponent separator what follows.
+
+    Not accepted: fewer than four with one of the usual ones out of its place (`^~&`). By its place the `&` would
+    escape; the sender means that it separates, and read so or so the same number would be two patients (ch. 2, MSH-2:
+    the escape may be left out only when there are no subcomponents).
     """
     if not encoding:
         return (*_usual(separator), (ENCODING_CHARACTERS_MISSING,))
@@ -297,7 +349,8 @@ def _delimiters(separator: bytes, encoding: bytes) -> tuple[Delimiters, bytes, t
         encoding = encoding[:4]
         deviations += (ENCODING_CHARACTERS_LONG,)
     characters = [bytes((byte,)) for byte in encoding]
-    if not all(map(_usable, characters)) or len({separator, *characters}) <= len(characters):
+    misplaced = len(encoding) < 4 and any(_USUAL.find(one) not in {-1, place} for place, one in enumerate(characters))
+    if misplaced or not all(map(_usable, characters)) or len({separator, *characters}) <= len(characters):
         raise HeaderError(
             "encoding-characters", "MSH-2 holds unusable delimiters", hl7_code=DATA_TYPE, location="MSH-2"
         )
@@ -306,6 +359,9 @@ def _delimiters(separator: bytes, encoding: bytes) -> tuple[Delimiters, bytes, t
     names = ("component", "repetition", "escape", "subcomponent", "truncation")
     declared = dict.fromkeys(names, "") | dict(zip(names, encoding.decode("ascii"), strict=False))
     return Delimiters(field=separator.decode("ascii"), **declared), characters[0], deviations
+
+
+_USUAL: Final = b"^~\\&"
 
 
 def _usual(separator: bytes) -> tuple[Delimiters, bytes]:
@@ -325,7 +381,7 @@ def _usable(character: bytes) -> bool:
 def _type(raw: bytes, component: bytes) -> tuple[str, str, tuple[str, ...]]:
     """MSH-9.1 and .2 in upper case, and what was strange about them."""
     parts = [part.strip() for part in raw.split(component)]
-    code, event = parts[0], parts[1] if len(parts) > 1 else b""
+    code, event = parts[0], parts[1] if len(parts) > 1 and parts[1] != b'""' else b""
     deviations: tuple[str, ...] = ()
     if (code + event).upper() != code + event:
         deviations += (EVENT_CASE,)

@@ -18,7 +18,7 @@ from typing import Final, NoReturn
 from msgspec import Struct
 
 from engine.hl7v2 import charset as charsets
-from engine.hl7v2.escape import unescaper
+from engine.hl7v2.escape import CONTROL, unescaper
 from engine.hl7v2.header import SEGMENT_CASE, Delimiters, Header, read_header, several_headers
 from engine.hl7v2.path import ALL, Path, compiled
 
@@ -26,6 +26,9 @@ NULL: Final = '""'
 """HL7's explicit null."""
 
 LINE_FEED: Final = "line-feed-terminator"
+LINE_FEED_IN_TEXT: Final = "line-feed-in-text"
+LINE_FEED_DOUBTFUL: Final = "line-feed-doubtful"
+CONTROL_CHARACTER: Final = "control-character"
 FINAL_CR_MISSING: Final = "final-cr-missing"
 SEGMENT_UNREADABLE: Final = "segment-unreadable"
 
@@ -35,7 +38,12 @@ _COMMON: Final = frozenset({
     "DG1", "DRG", "PR1", "GT1", "IN1", "IN2", "IN3", "ACC", "UB1", "UB2", "PDA", "MRG", "OBR", "ORC",
     "NTE", "NPU", "AUT", "CON", "ZBE",
 })  # fmt: skip
-_BLANK: Final = "\0\t\n\x0b\x0c\x1c \ufeff"
+_BLANK: Final = "\t\n \ufeff"
+_CONTROL_BYTES: Final = bytes({*range(32), 127} - set(b"\t\n\r"))
+_SOFT_RETURNS: Final = {0x0B: " ", 0x0C: " "}
+"""A line break inside a line, as word processors write it, keeps two words apart."""
+_OF_TEXT: Final = frozenset({"NTE", "OBX"})
+"""Segments that hold whole texts, with whatever stands in them."""
 
 
 class Syntax:
@@ -247,24 +255,34 @@ class Message:
 
     @staticmethod
     def parse(
-        payload: bytes, *, default: str | None = None, fallback: str = "windows-1252", header: Header | None = None
+        payload: bytes,
+        *,
+        default: str | None = None,
+        fallback: str = "windows-1252",
+        force: str | None = None,
+        header: Header | None = None,
     ) -> Message:
         """Read a message.
 
-        default, fallback: the channel's charset and the one of last resort, as Python codec names. header: when it was
-        read already (a HeaderError's partial one too). Raises HeaderError, also for a second MSH that `read_header`
-        overlooked.
+        default, fallback, force: the channel's charset, the one of last resort, and the one that takes the place of
+        what the message says, as Python codec names. header: when it was read already (a HeaderError's partial one
+        too). Raises HeaderError, also for a second MSH that `read_header` overlooked.
         """
         if header is None:
             header = read_header(payload)
-        decoded = charsets.decode(payload, header.charset_names, default=default, fallback=fallback)
+        decoded = charsets.decode(payload, header.charset_names, default=default, fallback=fallback, force=force)
         text = decoded.text
         deviations = header.deviations + decoded.deviations
+        plain = text.isascii()
+        if (plain and len(payload.translate(None, _CONTROL_BYTES)) < len(payload)) or (
+            not plain and CONTROL.search(text)
+        ):
+            text = CONTROL.sub("", text.translate(_SOFT_RETURNS))
+            deviations += (CONTROL_CHARACTER,)
         syntax = _syntax(header.delimiters, decoded.charset)
-        field = syntax.field
         if "\n" in text:
-            deviations += (LINE_FEED,)
-            text = _terminators(field).sub("\r", text) if "\r" in text else text.replace("\n", "\r")
+            text, found = _without_line_feeds(text, header.delimiters)
+            deviations += found
         if not text.endswith("\r"):
             deviations += (FINAL_CR_MISSING,)
         segments: list[Segment] = []
@@ -351,15 +369,62 @@ class Message:
         return [self.only((*common, *self._segments[start:end])) for start, end in bounds]
 
 
-@lru_cache(maxsize=64)
-def _terminators(field: str) -> re.Pattern[str]:
-    """What ends a segment in a text that holds both CR and LF: CR LF, or a line feed before what can be a segment (a
-    name and the field separator) or before nothing.
+def _without_line_feeds(text: str, delimiters: Delimiters) -> tuple[str, tuple[str, ...]]:
+    """The text with CR as its only terminator, and what was found.
 
-    Any other line feed is part of a value: senders put whole paragraphs into OBX-5. In a text without CR every line
-    feed ends a segment; joining what looks like none to the one before could put values into the wrong fields.
+    A message whose segments end in LF or CRLF is taken so; of one that mixes CR and LF, what ends most segments counts.
+    Where segments end in CR, a line feed ends nothing: senders put whole paragraphs into a value. What follows it may
+    look like a segment all the same. In a segment of text (NTE, OBX) that is text, to the segment's end; in any other
+    segment both may be meant, and the doubtful part is read as neither.
     """
-    return re.compile(rf"\r\n|\n(?=[ \t\0]{{0,40}}(?:[A-Za-z][A-Za-z0-9]{{2}}(?:{re.escape(field)}|[\r\n])|[\r\n]|\Z))")
+    crlf = text.count("\r\n")
+    if "\r" not in text:
+        return text.replace("\n", "\r"), (LINE_FEED,)
+    mixed = text.replace("\r\n", "\r") if crlf else text
+    if "\n" not in mixed:
+        return mixed, (LINE_FEED,)
+    segment = _line_feed_and_segment(delimiters.field)
+    lines = mixed.strip("\r\n").split("\r")
+    ended = sum(len(segment.findall(line)) for line in lines if "\n" in line and line[:3].upper() not in _OF_TEXT)
+    if ended > (len(lines) - 1 if text.count("\r") > crlf else 0):
+        return _ends_of_lines(delimiters.field).sub("\r", mixed), (LINE_FEED,)
+    found: list[str] = [LINE_FEED] if crlf else []
+    for index, line in enumerate(lines):
+        if "\n" not in line:
+            continue
+        value = line.strip("\n")  # what stands at the end of a line is in no value
+        if "\n" not in value:
+            found.append(LINE_FEED)
+        elif (doubt := segment.search(value)) is None:
+            found.append(LINE_FEED_IN_TEXT)
+        elif value[:3].upper() in _OF_TEXT and delimiters.escape:
+            found.append(LINE_FEED_IN_TEXT)
+            value = value[: doubt.start()] + _as_text(value[doubt.start() :], delimiters)
+        else:
+            found.append(LINE_FEED_DOUBTFUL)
+            value = value[: doubt.start()]
+        lines[index] = value
+    end = "\r" if mixed.endswith(("\r", "\n")) else ""
+    return "\r".join(lines) + end, tuple(dict.fromkeys(found))
+
+
+@lru_cache(maxsize=64)
+def _line_feed_and_segment(field: str) -> re.Pattern[str]:
+    """A line feed before what can be a segment: a name and the field separator."""
+    return re.compile(rf"\n[ \t]{{0,40}}[A-Za-z][A-Za-z0-9]{{2}}{re.escape(field)}")
+
+
+@lru_cache(maxsize=64)
+def _ends_of_lines(field: str) -> re.Pattern[str]:
+    """A line feed before what can be a segment or before nothing; any other is part of a value."""
+    return re.compile(rf"\n(?=[ \t]{{0,40}}(?:[A-Za-z][A-Za-z0-9]{{2}}(?:{re.escape(field)}|[\r\n])|[\r\n]|\Z))")
+
+
+def _as_text(part: str, delimiters: Delimiters) -> str:
+    """The part with every delimiter but the escape character escaped."""
+    names = {delimiters.field: "F", delimiters.component: "S", delimiters.repetition: "R", delimiters.subcomponent: "T"}
+    escaped = {ord(one): f"{delimiters.escape}{name}{delimiters.escape}" for one, name in names.items() if one}
+    return part.translate(escaped)
 
 
 def _other_segment(line: str, syntax: Syntax) -> tuple[Segment, str]:

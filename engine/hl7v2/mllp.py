@@ -8,10 +8,19 @@ What ends a frame: `1C` followed by CR. `1C` followed by LF, NUL, another `1C` o
 deviation END_WITHOUT_CR; `1C` followed by anything else is taken as payload. When `1C` is the last byte that arrived
 (`end_pending`), only the next byte or the host's patience decides: after a short pause without more bytes the host
 calls `flush_pending_end`, or a sender that never writes CR would wait for its answer for ever.
+
+What starts a frame inside of another: `0B` with MSH, FHS or BHS behind it; any other `0B` is payload (a soft return of
+a word processor). The decoder waits for the bytes that decide.
+
+UTF-16 and UTF-32 can't travel so: any of the bytes above may be half of a character. Such a message is refused by
+whoever judges it. It must be kept whole all the same, so no `1C` ends it: it ends where the bytes end with
+`1C 0D` and a pause follows, where the next frame starts, or with the connection. What still comes before the next frame
+starts is the rest of it (`Frame.rest`).
 """
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from engine.domain.record import Phi
@@ -30,28 +39,58 @@ JUNK_BEFORE_FRAME: Final = "junk-before-frame"
 END_WITHOUT_CR: Final = "end-without-cr"
 START_INSIDE_FRAME: Final = "start-inside-frame"
 END_BYTE_IN_PAYLOAD: Final = "end-byte-in-payload"
+START_BYTE_IN_PAYLOAD: Final = "start-byte-in-payload"
 
 _CR: Final = 0x0D
 _ENDS_WITHOUT_CR: Final = frozenset(b"\n\x00\x1c\x0b")
 
+_BLANKS: Final = rb"[\x00\t\n\r\x0c ]{0,16}"
+_MARK: Final = _BLANKS + rb"(?:\xef\xbb\xbf|\xff\xfe(?:\x00\x00)?|(?:\x00\x00)?\xfe\xff){0,2}"
+_SEPARATOR: Final = rb"[!-/:-@\[-`{-~]"
+# A header in ASCII, or with one or three NULs around each letter as UTF-16 and UTF-32 have it. Neither pattern holds
+# 0B or 1C, and each is of limited length, so that what they find does not depend on how the network cut the stream.
+_NARROW: Final = rb"(?:[Mm][Ss][Hh]|[FfBb][Hh][Ss])" + _SEPARATOR
+_WIDE: Final = rb"(?:[Mm](\x00|\x00{3})[Ss]\1[Hh]\1|[FfBb](\x00|\x00{3})[Hh]\2[Ss]\2)" + _SEPARATOR
+WIDE_HEADER: Final = re.compile(_MARK + _BLANKS + _WIDE)
+_FRAME_START: Final = re.compile(rb"\x0b" + _MARK + _BLANKS + rb"(?:" + _WIDE + rb"|(?P<narrow>" + _NARROW + rb"))")
+_UNDECIDED: Final = re.compile(
+    rb"\x0b[\xef\xbb\xbf\xff\xfe\x00\t\n\r\x0c ]*"
+    rb"(?:[Mm]\x00*(?:[Ss]\x00*(?:[Hh]\x00*)?)?|[FfBb]\x00*(?:[Hh]\x00*(?:[Ss]\x00*)?)?)?\Z"
+)
+AHEAD_BYTES: Final = 54
+"""So many bytes behind a `0B` decide whether it starts a frame."""
+_WIDE_END: Final = re.compile(rb"\x1c\x00{0,3}\r?[\x00\r\n]{0,8}\Z")
+_WIDE_END_BYTES: Final = 16
+_JUNK: Final = b"\x00\t\n\r\x0c \x1c"
+
+# Where a decoder is in the stream.
+_BETWEEN: Final = 0
+_IN_FRAME: Final = 1
+_IN_WIDE: Final = 2
+_IN_REST: Final = 3
+
 
 class Frame(Phi, frozen=True, kw_only=True):
-    """One MLLP block. The payload of an oversize frame is its bytes up to the limit."""
+    """One MLLP block. The payload of an oversize frame is its bytes up to the limit.
+
+    rest: it is no block but the rest of a message in UTF-16 or UTF-32: to be kept, and never to be answered.
+    """
 
     payload: bytes
     deviations: tuple[str, ...] = ()
     oversize: bool = False
+    rest: bool = False
 
 
 class FrameDecoder:
-    """One connection's framing state. Memory is bounded by `frame_bytes_max` and the size of one `feed`.
+    """One connection's framing state. Memory is bounded by `frame_bytes_max`, a few bytes and the size of one `feed`.
 
     junk_bytes: bytes that arrived outside of any frame, so far. partials: frames that a new `0B` or the end of the
     connection cut off, so far. discarded: what there was of those, up to the limit each; filled by the last call
     only. They are never to be acknowledged.
     """
 
-    __slots__ = ("_buffer", "_deviations", "_head", "_max", "_scan", "discarded", "in_frame", "junk_bytes", "partials")
+    __slots__ = ("_buffer", "_deviations", "_head", "_max", "_scan", "_where", "discarded", "junk_bytes", "partials")
 
     def __init__(self, frame_bytes_max: int) -> None:
         self._max = frame_bytes_max
@@ -59,10 +98,15 @@ class FrameDecoder:
         self._scan = 0  # nothing before this index of the buffer can end the frame
         self._head: bytes | None = None  # set once the open frame is over the limit: its first bytes
         self._deviations: list[str] = []  # of the frame that is open or comes next
-        self.in_frame = False
+        self._where = _BETWEEN
         self.junk_bytes = 0
         self.partials = 0
         self.discarded: list[bytes] = []
+
+    @property
+    def in_frame(self) -> bool:
+        """Whether bytes of a frame that is not complete are held, or awaited."""
+        return self._where in {_IN_FRAME, _IN_WIDE} or bool(self._buffer)
 
     @property
     def pending(self) -> int:
@@ -71,14 +115,18 @@ class FrameDecoder:
 
     @property
     def end_pending(self) -> bool:
-        """The last byte that arrived was `1C`: the frame may be complete."""
-        return self.in_frame and self._buffer.endswith(END)
+        """The bytes that arrived may be the end of the frame: a pause decides."""
+        if self._where == _IN_FRAME and not self._is_wide(self._buffer, 0):
+            return self._buffer.endswith(END)
+        if self._where == _IN_REST:
+            return bool(self._buffer)
+        return self._where != _BETWEEN and _WIDE_END.search(self._buffer[-_WIDE_END_BYTES:]) is not None
 
-    def feed(self, data: bytes) -> list[Frame]:
+    def feed(self, data: bytes) -> list[Frame]:  # noqa: PLR0915 - one loop over the stream, in the order of its bytes
         """The frames that these bytes complete, in order."""
         self.discarded = []
         frames: list[Frame] = []
-        if not self.in_frame:
+        if self._where == _BETWEEN:
             position = self._skip_junk(data, 0)
             if position < 0:
                 return frames
@@ -90,9 +138,27 @@ class FrameDecoder:
         scan = position if view is data else self._scan
         size = len(view)
         while True:
+            if self._where >= _IN_WIDE:
+                start = _FRAME_START.search(view, scan)
+                if start is None:
+                    scan = _undecided(view, scan)
+                    break
+                frames += self._complete_wide(view, position, start.start())
+                self._where = _IN_FRAME if start["narrow"] else _IN_WIDE
+                position = scan = start.start() + 1
+                continue
             end = view.find(END, scan)
-            if view.find(START, scan, end if end >= 0 else size) >= 0:
-                position = self._restart(view, position, scan, end if end >= 0 else size)
+            stop = end if end >= 0 else size
+            starts = view.find(START, scan, stop) >= 0
+            if (starts or end >= 0) and self._is_wide(view, position):
+                self._where = _IN_WIDE
+                continue
+            if starts:
+                position, scan = self._look_at_starts(view, position, scan, stop)
+                if self._where >= _IN_WIDE:
+                    continue
+                if scan < stop:
+                    break
             if end < 0:
                 scan = size
                 break
@@ -118,27 +184,35 @@ class FrameDecoder:
         return frames
 
     def flush_pending_end(self) -> list[Frame]:
-        """Complete the frame whose last byte is `1C`, if there is one: the host waited for the CR long enough."""
+        """Complete the frame that may be at its end, if there is one: the host waited for more bytes long enough."""
         self.discarded = []
         if not self.end_pending:
             return []
+        buffer, self._buffer, self._scan = self._buffer, bytearray(), 0
+        if self._where >= _IN_WIDE or self._is_wide(buffer, 0):
+            self._where = max(self._where, _IN_WIDE)
+            frames = self._complete_wide(buffer, 0, len(buffer))
+            self._where = _IN_REST
+            return frames
         self._deviate(END_WITHOUT_CR)
-        frame = self._complete(self._buffer, 0, len(self._buffer) - 1)
-        self._buffer = bytearray()
-        self._scan = 0
-        self.in_frame = False
-        return [frame]
+        self._where = _BETWEEN
+        return [self._complete(buffer, 0, len(buffer) - 1)]
 
     def close(self) -> list[Frame]:
-        """The connection has ended: a frame that only lacks its CR is complete, any other open frame is discarded."""
+        """The connection has ended: a frame that only lacks its CR is complete, any other open frame is discarded.
+
+        What there is of a message in UTF-16 or UTF-32 is kept in any case: it can't be known whether it is all of it.
+        """
         frames = self.flush_pending_end()
-        if self.in_frame:
+        if self._where == _IN_WIDE or (self._where == _IN_FRAME and self._is_wide(self._buffer, 0)):
+            frames += self._complete_wide(self._buffer, 0, len(self._buffer))
+        elif self._where == _IN_FRAME:
             self._discard(self._buffer, 0, len(self._buffer))
-            self._buffer = bytearray()
-            self._scan = 0
-            self._head = None
-            self._deviations = []
-            self.in_frame = False
+        self._buffer = bytearray()
+        self._scan = 0
+        self._head = None
+        self._deviations = [] if self._where != _BETWEEN else self._deviations
+        self._where = _BETWEEN
         return frames
 
     def _skip_junk(self, view: bytes | bytearray, position: int) -> int:
@@ -148,17 +222,33 @@ class FrameDecoder:
         if junk:
             self.junk_bytes += junk
             self._deviate(JUNK_BEFORE_FRAME)
-        self.in_frame = start >= 0
+        self._where = _IN_FRAME if start >= 0 else _BETWEEN
         return start + 1 if start >= 0 else -1
 
-    def _restart(self, view: bytes | bytearray, position: int, scan: int, stop: int) -> int:
-        """Discard what the 0B bytes in view[scan:stop] cut off; the index behind the last of them."""
-        while (start := view.find(START, scan, stop)) >= 0:
-            self._discard(view, position, start)
+    def _is_wide(self, view: bytes | bytearray, position: int) -> bool:
+        """Whether the open frame begins as UTF-16 and UTF-32 do. (One over the limit was looked at before.)"""
+        if self._head is not None or view[position : position + 2] == b"MS":
+            return False
+        return WIDE_HEADER.match(view, position) is not None
+
+    def _look_at_starts(self, view: bytes | bytearray, position: int, scan: int, stop: int) -> tuple[int, int]:
+        """Discard what the 0B bytes in view[scan:stop] cut off; where the frame begins, and how far they are decided.
+
+        Behind one that starts a wide message nothing is looked at.
+        """
+        while (start := _FRAME_START.search(view, scan, stop)) is not None:
+            self._discard(view, position, start.start())
             self._head = None
-            position = scan = start + 1
-        self._deviate(START_INSIDE_FRAME)
-        return position
+            self._deviations = [name for name in self._deviations if name == JUNK_BEFORE_FRAME]  # not the lost frame's
+            self._deviate(START_INSIDE_FRAME)
+            position = scan = start.start() + 1
+            if not start["narrow"]:
+                self._where = _IN_WIDE
+                return position, scan
+        decided = _undecided(view, scan) if stop == len(view) else stop
+        if view.find(START, scan, decided) >= 0:
+            self._deviate(START_BYTE_IN_PAYLOAD)
+        return position, decided
 
     def _discard(self, view: bytes | bytearray, position: int, stop: int) -> None:
         self.partials += 1
@@ -166,7 +256,7 @@ class FrameDecoder:
             self._head if self._head is not None else bytes(view[position : min(stop, position + self._max)])
         )
 
-    def _complete(self, view: bytes | bytearray, position: int, end: int) -> Frame:
+    def _complete(self, view: bytes | bytearray, position: int, end: int, *, rest: bool = False) -> Frame:
         if self._head is not None:
             payload, oversize = self._head, True
             self._head = None
@@ -176,14 +266,30 @@ class FrameDecoder:
         deviations = tuple(self._deviations)
         if deviations:
             self._deviations = []
-        return Frame(payload=payload, deviations=deviations, oversize=oversize)
+        return Frame(payload=payload, deviations=deviations, oversize=oversize, rest=rest)
+
+    def _complete_wide(self, view: bytes | bytearray, position: int, stop: int) -> list[Frame]:
+        """The wide message, or what came behind it, in view[position:stop]; none: only blanks came behind it."""
+        rest = self._where == _IN_REST
+        if rest and self._head is None and not view[position:stop].strip(_JUNK):
+            if stop > position:
+                self.junk_bytes += stop - position
+                self._deviate(JUNK_BEFORE_FRAME)
+            return []
+        if rest:
+            self._deviate(JUNK_BEFORE_FRAME)
+        tail = max(position, stop - _WIDE_END_BYTES)
+        end = _WIDE_END.search(view[tail:stop])
+        return [self._complete(view, position, stop if end is None else tail + end.start(), rest=rest)]
 
     def _keep(self, view: bytes | bytearray, position: int, scan: int) -> None:
-        """Hold the open frame's bytes for the next feed; of an oversize one only its first bytes and a last `1C`."""
-        if self._head is None and scan - position > self._max:
+        """Hold the open frame's bytes for the next feed; of an oversize one only its first bytes and its last ones."""
+        if self._head is None and scan - position > max(self._max, AHEAD_BYTES):
+            if self._where == _IN_FRAME and self._is_wide(view, position):
+                self._where = _IN_WIDE
             self._head = bytes(view[position : position + self._max])
         if self._head is not None:
-            position = scan
+            position = scan if self._where == _IN_FRAME else max(position, scan - _WIDE_END_BYTES)
         if view is self._buffer:
             del self._buffer[:position]
         else:
@@ -193,6 +299,23 @@ class FrameDecoder:
     def _deviate(self, name: str) -> None:
         if name not in self._deviations:
             self._deviations.append(name)
+
+
+def is_framed(content: bytes) -> bool:
+    """Whether these bytes of a file are a capture of frames, and not one message that holds a `0B`."""
+    return content.lstrip(_JUNK).startswith(START) or _FRAME_START.search(content) is not None
+
+
+def is_wide(payload: bytes) -> bool:
+    """Whether the payload is in UTF-16 or UTF-32, by the bytes of its header."""
+    return payload[:2] != b"MS" and WIDE_HEADER.match(payload) is not None
+
+
+def _undecided(view: bytes | bytearray, scan: int) -> int:
+    """The index of a 0B at the end of the view that may start a frame when more bytes come, else the view's length."""
+    size = len(view)
+    found = _UNDECIDED.search(view, max(scan, size - AHEAD_BYTES))
+    return size if found is None else found.start()
 
 
 def wrap(payload: bytes) -> bytes:

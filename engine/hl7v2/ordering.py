@@ -18,7 +18,7 @@ def ordering_key(payload: bytes, header: Header | None) -> bytes:
     sender that names a patient by several identifiers in changing order gets different keys; such messages may be
     worked on at the same time, and the versions of the charts and the times of the events keep the result right.
     """
-    if header is None or header.wide is not None:
+    if header is None or header.wide:
         return b""
     delimiters = header.delimiters
     separator = delimiters.field.encode("latin-1", "ignore")

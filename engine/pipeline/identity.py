@@ -99,7 +99,7 @@ def authorities_of(payload: bytes, channel: CompiledChannel) -> set[str]:
     """The authorities of all of a message's numbers; none when it can't be read."""
     charset = channel.settings.charset
     try:
-        message = Message.parse(payload, default=charset.default, fallback=charset.fallback)
+        message = Message.parse(payload, default=charset.default, fallback=charset.fallback, force=charset.force)
         sent = [one for group in message.groups("PID") for one in channel.mapping.identifiers(group)]
     except (MessageError, MappingError):
         return set()

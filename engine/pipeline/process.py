@@ -126,7 +126,9 @@ def _belonging(prepared: Prepared, channel: CompiledChannel) -> Prepared:
     """With the patient's key, whatever else of the message could not be read."""
     charset = channel.settings.charset
     try:
-        message = Message.parse(prepared.entry.payload, default=charset.default, fallback=charset.fallback)
+        message = Message.parse(
+            prepared.entry.payload, default=charset.default, fallback=charset.fallback, force=charset.force
+        )
         key = ordered(channel.mapping.identifiers(message), channel, _received(prepared.entry), [])[0]
     except (MessageError, MappingError):
         return prepared
@@ -135,7 +137,8 @@ def _belonging(prepared: Prepared, channel: CompiledChannel) -> Prepared:
 
 def _read(entry: Entry, channel: CompiledChannel) -> Prepared:
     settings = channel.settings
-    message = Message.parse(entry.payload, default=settings.charset.default, fallback=settings.charset.fallback)
+    charset = settings.charset
+    message = Message.parse(entry.payload, default=charset.default, fallback=charset.fallback, force=charset.force)
     if channel.filter is not None and not channel.filter(message):
         return _decided(entry, channel, EntryState.FILTERED, reason=f"the channel's filter: {settings.filter}")
     header = message.header

@@ -9,9 +9,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
+from msgspec.structs import replace
+
 from engine.domain.message import AckCode, AckState, Refusal, Summary
 from engine.domain.record import Phi, Record
 from engine.errors import (
+    DATA_TYPE,
     DUPLICATE_KEY,
     INTERNAL_ERROR,
     REQUIRED_FIELD_MISSING,
@@ -22,6 +25,7 @@ from engine.errors import (
     UNSUPPORTED_VERSION,
     VALUE_TOO_LONG,
 )
+from engine.hl7v2 import charset
 from engine.hl7v2.ack import AckPlan, Verdict, modes, owed
 from engine.hl7v2.header import Header, HeaderError, is_ack, read_header
 from engine.settings import Accept, Channel
@@ -72,6 +76,18 @@ EVENT: Final = Refusal(
     hl7_code=UNSUPPORTED_EVENT,
     location="MSH-9.2",
 )
+EVENT_MISSING: Final = Refusal(
+    error="event-missing",
+    text="this message type needs a trigger event",
+    hl7_code=UNSUPPORTED_EVENT,
+    location="MSH-9.2",
+)
+CHARSET: Final = Refusal(
+    error="charset-not-accepted",
+    text="MLLP can't carry UTF-16 or UTF-32: send UTF-8",
+    hl7_code=DATA_TYPE,
+    location="MSH-18",
+)
 SEQUENCE_NUMBER_MISSING: Final = Refusal(
     error="sequence-number-missing",
     text="this channel needs a sequence number",
@@ -92,8 +108,8 @@ SEQUENCE_NUMBER_HIGH: Final = Refusal(
 )
 
 _UNACCEPTABLE: Final = frozenset(
-    {VERSION.error, PROCESSING_ID.error, TYPE.error, EVENT.error, "message-type-missing", OVERSIZE.error}
-    | {BATCH_TOO_LONG.error, TOO_MANY_CONNECTIONS.error}
+    {VERSION.error, PROCESSING_ID.error, TYPE.error, EVENT.error, EVENT_MISSING.error, CHARSET.error}
+    | {"message-type-missing", OVERSIZE.error, BATCH_TOO_LONG.error, TOO_MANY_CONNECTIONS.error}
 )
 """Not to be taken whatever the content: CR in enhanced mode, where all other refusals are CE."""
 
@@ -104,6 +120,8 @@ _REJECTED: Final = _UNACCEPTABLE | {
 """AR in original mode, where all other refusals are AE."""
 
 
+_TYPES_OF_EVENTS: Final = frozenset({"ADT", "BAR", "DFT", "MDM", "RAS", "RDE", "SIU", "SRM"})
+"""Types whose messages mean nothing without their event (HL7 v2.9.1, chapters 3, 4, 6, 9 and 10)."""
 _TYPE_CHARACTERS_MAX: Final = 64
 """A longer message type is nobody's, and is not remembered."""
 
@@ -118,6 +136,8 @@ class Rules(Record, frozen=True, kw_only=True):
     sequence_numbers: bool
     types: frozenset[tuple[str, str]]
     versions: frozenset[str]
+    version_default: str
+    charset_forced: bool
     processing_ids: frozenset[str]
 
     @classmethod
@@ -130,6 +150,8 @@ class Rules(Record, frozen=True, kw_only=True):
             sequence_numbers=channel.ack.sequence_numbers,
             types=_types(channel.accept),
             versions=frozenset(channel.accept.versions),
+            version_default=channel.accept.version_default,
+            charset_forced=channel.charset.force is not None,
             processing_ids=frozenset(channel.accept.processing_ids),
         )
 
@@ -166,6 +188,8 @@ def judge(rules: Rules, payload: bytes, *, oversize: bool = False) -> Judgement:
     header: Header | None
     try:
         header = read_header(payload)
+        if not header.version:
+            header = replace(header, version_default=rules.version_default)
         refusal = check(rules, header)
     except HeaderError as error:
         header = error.header
@@ -174,15 +198,19 @@ def judge(rules: Rules, payload: bytes, *, oversize: bool = False) -> Judgement:
 
 
 def check(rules: Rules, header: Header) -> Refusal | None:
-    """The tests of MSH-9, MSH-11 and MSH-12 that precede storing for processing."""
+    """The tests of MSH-9, MSH-11, MSH-12 and MSH-18 that precede storing for processing."""
     if header.version not in rules.versions:
         return VERSION
     if header.processing_id and header.processing_id not in rules.processing_ids:  # none: a deviation, see the header
         return PROCESSING_ID
+    if header.fields[17:] and not rules.charset_forced and charset.names_wide(header.charset_names):
+        return CHARSET
     remembered = len(header.message_code) + len(header.trigger_event) <= _TYPE_CHARACTERS_MAX
     refusal = (_check_type if remembered else _check_type.__wrapped__)(
         rules.types, header.message_code, header.trigger_event
     )
+    if refusal is None and not header.trigger_event and header.message_code in _TYPES_OF_EVENTS:
+        return EVENT_MISSING
     if refusal is None and rules.sequence_numbers and header.sequence_number is None:
         return SEQUENCE_NUMBER_MISSING
     return refusal
@@ -215,6 +243,11 @@ def plan_answers(rules: Rules, header: Header | None, refusal: Refusal | None) -
     )
 
 
+def rest_of_message(rules: Rules) -> Judgement:
+    """What follows a message in UTF-16 or UTF-32 that its bytes cut: refused as it was, and not answered once more."""
+    return replace(plan_answers(rules, None, CHARSET), code=None)
+
+
 def original_code(refusal: Refusal) -> AckCode:
     return AckCode.AR if refusal.error in _REJECTED else AckCode.AE
 
@@ -242,7 +275,7 @@ def summarize(header: Header | None) -> Summary:
     return Summary(
         control_id=header.control_id or None,
         type=header.type or None,
-        version=header.version or None,
+        version=header.text(12) or None,
         sending_application=header.sending_application or None,
         sending_facility=header.sending_facility or None,
     )

@@ -44,6 +44,7 @@ from engine.runtime.acceptance import (
     judge,
     original_code,
     plan_answers,
+    rest_of_message,
     summarize,
     verdict,
 )
@@ -186,7 +187,9 @@ class Intake:
         now = self._clock.now()
         judgements, receipts = [], []
         for message in messages:
-            judgement = whole or self._judge(lane, message, oversize=frame.oversize)
+            judgement = (rest_of_message(lane.rules) if frame.rest else whole) or self._judge(
+                lane, message, oversize=frame.oversize
+            )
             judgements.append(judgement)
             receipts.append(self._receipt(lane, exchange, message, judgement, deviations, now))
         exchange.judgements = tuple(judgements)

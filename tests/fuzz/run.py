@@ -25,7 +25,8 @@ ROOT: Final = Path(__file__).parents[2]
 CORPUS: Final = Path(__file__).parent / "corpus"
 GATHERED: Final = ROOT / ".fuzz"
 NAMES: Final = (
-    "framer", "intake", "acknowledgment", "batch", "reader", "heart", "filter", "path", "mapping", "configuration",
+    "framer", "wide", "intake", "acknowledgment", "batch", "reader", "heart", "filter", "path", "mapping",
+    "configuration",
 )  # fmt: skip
 MEMORY_MIB_MAX: Final = 1024
 INPUT_SECONDS_MAX: Final = 10

@@ -32,7 +32,7 @@ from engine.hl7v2 import batch as batches
 from engine.hl7v2.ack import acknowledge, parse_ack
 from engine.hl7v2.header import HeaderError
 from engine.hl7v2.message import Message
-from engine.hl7v2.mllp import FrameDecoder, wrap
+from engine.hl7v2.mllp import AHEAD_BYTES, FrameDecoder, wrap
 from engine.hl7v2.ordering import ordering_key
 from engine.hl7v2.path import Path as Place
 from engine.hl7v2.path import PathError
@@ -41,7 +41,7 @@ from engine.mapping.expression import FilterError, compile_filter
 from engine.mapping.tables import Tables, load_tables
 from engine.pipeline.channel import CompiledChannel, compile_configuration
 from engine.pipeline.process import process as work_on
-from engine.runtime.acceptance import Rules, judge, summarize, verdict
+from engine.runtime.acceptance import Rules, judge, rest_of_message, summarize, verdict
 from engine.settings import Channel, Snapshot, load
 from engine.store.journal import Head
 from engine.yamlfile import parse
@@ -82,7 +82,7 @@ def framer(data: bytes) -> None:
     pieces = []
     for at in range(0, len(stream), step):
         pieces += cut.feed(stream[at : at + step])
-        assert cut.pending <= 2 * limit + step + 2, "more is held than the limit allows"
+        assert cut.pending <= 2 * max(limit, AHEAD_BYTES) + step + AHEAD_BYTES, "more is held than the limit allows"
     assert [(f.payload, f.oversize) for f in pieces] == [(f.payload, f.oversize) for f in frames]
     assert (cut.junk_bytes, cut.partials, cut.in_frame) == (whole.junk_bytes, whole.partials, whole.in_frame)
     for piece in [frame.payload for frame in frames] + discarded:
@@ -96,6 +96,39 @@ def framer(data: bytes) -> None:
         assert after[-1].payload == good[:limit]
         decoder.close()
         assert (decoder.pending, decoder.in_frame) == (0, False)
+
+
+_WIDE: Final = ("utf-16-le", "utf-16-be", "utf-16", "utf-32-le", "utf-32-be", "utf-32")
+
+
+def wide(data: bytes) -> None:
+    """Bytes 1 to 3: the encoding, the channel's rules and how the stream is cut. The rest is text of a message.
+
+    Nothing of what MLLP can't carry is ever accepted, all of it is kept, and it is answered once.
+    """
+    encoding, chosen, step = _WIDE[first(data) % len(_WIDE)], rules()[first(data[1:]) % len(rules())], first(data[2:])
+    text = data[3:].decode("utf-8", "replace")
+    message = f"MSH|^~\\&|A|B|||20260301||ADT^A01|1|P|2.5.1\rPID|1||7||{text}\r".encode(encoding)
+    stream, decoder, frames = wrap_anything(message), FrameDecoder(1 << 20), []
+    for at in range(0, len(stream), 8 * step or len(stream)):
+        frames += decoder.feed(stream[at : at + (8 * step or len(stream))])
+        if step % 2:  # a pause
+            frames += decoder.flush_pending_end()
+    frames += decoder.close()
+    for frame in frames:
+        judgement = judge(chosen, frame.payload) if not frame.rest else rest_of_message(chosen)
+        assert judgement.refusal is not None
+        assert judgement.code not in {AckCode.AA, AckCode.CA}
+    if "MSH" not in text.upper() and "HS" not in text.upper():  # behind a 0B, it would be the next message
+        assert not frames[0].rest
+        assert all(frame.rest for frame in frames[1:]), "a part of it is taken for another message"
+        if not step % 2:
+            assert b"".join(frame.payload for frame in frames) == message
+
+
+def wrap_anything(payload: bytes) -> bytes:
+    """A frame of bytes that no frame should hold."""
+    return b"\x0b" + payload + b"\x1c\r"
 
 
 # --- intake: header, acceptance, answers, batches --------------------------------------------------------------------
@@ -446,6 +479,7 @@ TARGETS: Final = {
     target.name: target
     for target in (
         Target("framer", framer, lambda: [b"\x10\x03" + wrap(one) for one in hl7_seeds()], _HL7),
+        Target("wide", wide, lambda: [bytes((at, 0, at)) + "\u0d1c\u041c\u0b95".encode() for at in range(6)], _HL7),
         Target("intake", intake, lambda: hl7_seeds(b"\x00"), _HL7),
         Target("acknowledgment", acknowledgment, _acknowledgments, _HL7),
         Target("batch", batch, _batches, _HL7),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 from wire import END, START, Feed, Sender, adt, code, codes, eventually, fields, frame
@@ -243,3 +244,124 @@ async def test_an_answer_whose_sender_is_gone_is_recorded_as_unsent(make_feed) -
 async def test_an_answer_that_went_out_is_recorded_as_sent(feed: Feed, sender: Sender) -> None:
     await sender.exchange(adt("1"))
     assert [(entry.ack, entry.ack_state) for entry in await feed.settled()] == [("AA", "sent")]
+
+
+WIDE = ["utf-16-le", "utf-16-be", "utf-16", "utf-32-le", "utf-32-be"]
+CUT_BY_ITS_BYTES = "\u0d1c\u0410\u0414\u0410\u041c^\u0b95\u0b4d\u1c0d\u0d0a\u1c1c"  # 1C 0D, 1C 00, 0B, 1C 0A ...
+
+
+@pytest.mark.parametrize("encoding", WIDE)
+async def test_a_message_in_utf_16_or_utf_32_is_refused_once_and_kept_whole(
+    feed: Feed, sender: Sender, encoding: str
+) -> None:
+    payload = adt("7", pid=f"PID|1||81^^^MRN^MR||{CUT_BY_ITS_BYTES}").decode().encode(encoding)
+    answer = await sender.exchange(payload)
+    assert (code(answer), fields(answer, "MSA")[2], fields(answer, "ERR")[3].split("^")[0]) == ("AR", "7", "102")
+    assert fields(answer, "ERR")[5] == "charset-not-accepted^^L"
+    assert fields(answer, "ERR")[2] == "MSH^1^18"
+    assert code(await sender.exchange(adt("8"))) == "AA"
+    refused, taken = feed.entries()
+    assert (refused.payload, taken.payload) == (payload, adt("8"))
+    assert refused.refusal is not None
+
+
+async def test_a_message_in_utf_16_that_comes_slowly_is_answered_once_and_nothing_of_it_is_lost_or_taken(
+    feed: Feed, sender: Sender
+) -> None:
+    payload = adt("7", pid=f"PID|1||81^^^MRN^MR||{CUT_BY_ITS_BYTES}").decode().encode("utf-16-le")
+    at = payload.index(b"\x1c\r") + 2
+    await sender.write(START, payload[:at])
+    assert code(await sender.answer()) == "AR"
+    await sender.write(payload[at:], END, b"\r")
+    await eventually(lambda: len(feed.entries()) == 2)
+    assert code(await sender.exchange(adt("8"))) == "AA"
+    first, rest, taken = await feed.settled()
+    assert first.payload + END + b"\r" + rest.payload == payload
+    assert (rest.refusal is not None, rest.ack, rest.ack_state) == (True, None, "not_owed")
+    assert taken.payload == adt("8")
+
+
+async def test_messages_in_utf_16_that_are_pipelined_are_each_refused(feed: Feed, sender: Sender) -> None:
+    wide = [adt(str(number)).decode().encode("utf-16-be") for number in range(3)]
+    await sender.write(*map(frame, wide), frame(adt("9")))
+    assert codes([await sender.answer() for _ in range(4)]) == ["AR", "AR", "AR", "AA"]
+    assert [entry.payload for entry in feed.entries()] == [*wide, adt("9")]
+
+
+async def test_a_message_in_utf_16_that_the_connection_cuts_off_is_kept(feed: Feed, sender: Sender) -> None:
+    payload = adt("7").decode().encode("utf-16")[:200]
+    await sender.write(START, payload)
+    sender.writer.write_eof()
+    assert code(await sender.answer()) == "AR"
+    assert [entry.payload for entry in feed.entries()] == [payload]
+
+
+@pytest.mark.parametrize("declared", ["UNICODE UTF-16", "UNICODE UTF-32", "ISO IR 10646-UCS-2", "UTF-16LE"])
+async def test_a_message_that_says_it_is_in_utf_16_is_refused_whatever_its_bytes(
+    make_feed: Callable[..., Awaitable[Feed]], declared: str
+) -> None:
+    feed = await make_feed()
+    sender = await feed.sender()
+    payload = adt("7").replace(b"|2.5.1||||\r", f"|2.5.1||||||{declared}\r".encode())
+    answer = await sender.exchange(payload)
+    assert (code(answer), fields(answer, "MSA")[2], fields(answer, "ERR")[3].split("^")[0]) == ("AR", "7", "102")
+
+
+async def test_a_channel_that_forces_a_character_set_does_not_believe_msh_18(
+    make_feed: Callable[..., Awaitable[Feed]],
+) -> None:
+    sender = await (await make_feed(charset={"force": "utf-8"})).sender()
+    payload = adt("7").replace(b"|2.5.1||||\r", b"|2.5.1||||||UNICODE UTF-16\r")
+    assert code(await sender.exchange(payload)) == "AA"
+    assert code(await sender.exchange(adt("8").decode().encode("utf-16"))) == "AR"
+
+
+@pytest.mark.parametrize("text", ["soft\x0breturn", "\x0b\x0b", "\x0bMSHA|x", "\x0b MS"])
+async def test_a_0b_inside_of_a_text_does_not_cut_the_message(feed: Feed, sender: Sender, text: str) -> None:
+    payload = adt("1") + f"NTE|1||{text}\r".encode()
+    data = frame(payload)
+    for at in (data.index(b"\x0b", 1) + 1, data.index(b"\x0b", 1), len(data) - 3):
+        await sender.write(data[:at])
+        await asyncio.sleep(0.002)
+        await sender.write(data[at:])
+        assert code(await sender.answer()) == "AA"
+    (entry,) = feed.entries()
+    assert entry.payload == payload
+    assert "start-byte-in-payload" in entry.deviations
+
+
+async def test_a_message_without_a_version_is_taken_with_a_deviation(feed: Feed, sender: Sender) -> None:
+    answer = await sender.exchange(adt("1", version=""))
+    assert (code(answer), fields(answer, "MSH")[12]) == ("AA", "2.3")
+    (entry,) = feed.entries()
+    assert "version-missing" in entry.deviations
+
+
+async def test_a_channel_says_which_version_stands_in(make_feed: Callable[..., Awaitable[Feed]]) -> None:
+    accept = {"versions": ["2.1", "2.5.1"], "version_default": "2.1"}
+    sender = await (await make_feed(accept=accept)).sender()
+    assert fields(await sender.exchange(adt("1", version="")), "MSH")[12] == "2.1"
+    strict = await (await make_feed(name="strict", accept={"versions": ["2.5.1"]})).sender()
+    answer = await strict.exchange(adt("2", version=""))
+    assert (code(answer), fields(answer, "ERR")[1].split("^")[3].split("&")[0]) == ("AR", "203")
+
+
+@pytest.mark.parametrize("type_", ["ADT", "ADT^", "adt^ ", "ADT^^ADT_A03", 'ADT^""', "SIU", "MDM^^MDM_T02"])
+async def test_a_message_type_of_events_without_its_event_is_refused_201(
+    make_feed: Callable[..., Awaitable[Feed]], type_: str
+) -> None:
+    sender = await (await make_feed(accept={"types": ["*"]})).sender()
+    answer = await sender.exchange(adt("1", type=type_))
+    assert (code(answer), fields(answer, "ERR")[2]) == ("AR", "MSH^1^9^1^2")
+    assert fields(answer, "ERR")[3].split("^")[0] == "201"
+    assert code(await sender.exchange(adt("2", type="ORU^R01"))) == "AA"
+
+
+@pytest.mark.parametrize("version", ["2.1", "2.2", ""])
+async def test_an_old_message_has_its_event_in_evn_1(feed: Feed, sender: Sender, version: str) -> None:
+    payload = adt("1", type="ADT", version=version).replace(b"EVN||", b"EVN|A03|")
+    assert code(await sender.exchange(payload)) == "AA"
+    assert code(await sender.exchange(adt("2", type="ADT", version=version))) == "AR"
+    entry = feed.entries()[0]
+    assert entry.summary.type == "ADT^A03"
+    assert "event-from-evn" in entry.deviations

@@ -177,11 +177,19 @@ def test_msh_18_says_how_the_reply_is_encoded(declared: bytes, control_id: bytes
     assert (msh[17] if len(msh) > 17 else b"") == said
 
 
-def test_a_utf_16_message_is_answered_in_utf_8() -> None:
-    read = read_header("MSH|^~\\&|Ä||||||ADT^A01|Ü|P|2.5\r".encode("utf-16"))
-    ack = acknowledge(read, ACCEPTED, now=NOW, control_id="H1").decode()
-    assert "MSA|AA|Ü\r" in ack
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32-le"])
+def test_the_refusal_of_a_message_in_utf_16_names_its_control_id_in_utf_8(encoding: str) -> None:
+    with pytest.raises(HeaderError) as caught:
+        read_header("MSH|^~\\&|Ä||||||ADT^A01|Ü|P|2.5\r".encode(encoding))
+    refused = Verdict(code=AckCode.AR, hl7_code=102, error="charset-not-accepted", location="MSH-18")
+    ack = acknowledge(caught.value.header, refused, now=NOW, control_id="H1").decode()
+    assert "MSA|AR|Ü\r" in ack
     assert "|UNICODE UTF-8\r" in ack
+
+
+def test_an_answer_in_utf_16_is_no_answer() -> None:
+    with pytest.raises(MessageError):
+        parse_ack("MSH|^~\\&|||||||ACK|1|P|2.5\rMSA|AA|7\r".encode("utf-16"))
 
 
 def test_a_message_whose_header_cannot_be_read_is_answered_with_an_empty_msa_2() -> None:

@@ -217,3 +217,19 @@ def test_no_order_of_pieces_raises_or_loses_a_message(pieces: list[bytes]) -> No
         answer(batch, [b""] * len(batch.messages), now=NOW, control_id="B")
     if b"\x0b" not in pieces:
         assert b"".join(messages_in(content)).count(b"PID") == content.count(b"PID")
+
+
+@pytest.mark.parametrize("end", [b"\r", b"\n", b"\r\n"])
+@pytest.mark.parametrize("indent", [b"", b" ", b"    ", b"\t", b" " * 40])
+def test_indented_messages_in_a_file_are_messages_of_their_own(indent: bytes, end: bytes) -> None:
+    content = b"".join(indent + line + end for message in (ONE, TWO) for line in message.split(b"\r")[:-1])
+    found = messages_in(content)
+    assert [read_header(message).control_id for message in found] == ["1", "2"]
+    assert [Message.parse(message).get("PID-3") for message in found] == ["7", "8"]
+
+
+def test_a_0b_inside_of_a_text_makes_no_capture_of_a_file() -> None:
+    content = ONE + b"NTE|1||soft\x0breturn\r" + TWO
+    assert [read_header(message).control_id for message in messages_in(content)] == ["1", "2"]
+    assert messages_in(wrap(ONE) + b"\r\n" + wrap(TWO)) == [ONE, TWO]
+    assert messages_in(b"\n" + wrap(b"hello")) == [b"hello"]

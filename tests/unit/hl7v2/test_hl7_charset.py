@@ -8,14 +8,16 @@ from hypothesis import strategies as st
 
 from engine.hl7v2.charset import (
     BYTE_ORDER_MARK,
+    CHARSET_DOUBTFUL,
     CHARSET_FALLBACK,
     CHARSET_UNDECODABLE,
     CHARSET_UNKNOWN,
     codec_of,
     declared_codec,
     decode,
+    names_wide,
 )
-from engine.hl7v2.header import read_header
+from engine.hl7v2.header import HeaderError, read_header
 from engine.hl7v2.message import Message
 
 
@@ -39,7 +41,8 @@ def test_undeclared_text_that_is_no_utf8_is_windows_1252_and_recorded() -> None:
 
 
 def test_the_fallback_never_fails_even_on_bytes_it_does_not_define() -> None:
-    assert read(b"\x81\x8d\x8f\x90\x9d\xff").get("PID-5") == "\x81\x8d\x8f\x90\x9d\xff"
+    read_message = read(b"\x81\x8d\x8f\x90\x9d\xff")
+    assert (read_message.get("PID-5"), read_message.raw.count(b"\x81")) == ("\xff", 1)
 
 
 def test_the_channels_charset_comes_before_utf8() -> None:
@@ -123,18 +126,97 @@ def test_a_utf8_byte_order_mark_is_stripped_and_recorded() -> None:
     assert read_message.raw == payload
 
 
-@pytest.mark.parametrize(
-    ("mark", "codec"), [(b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"), (b"", "utf-16-le"), (b"", "utf-16-be")]
-)
+WIDE = ["utf-16-le", "utf-16-be", "utf-16", "utf-32-le", "utf-32-be", "utf-32"]
+
+
+@pytest.mark.parametrize("encoding", WIDE)
 @pytest.mark.parametrize("declared", [b"UNICODE UTF-16", b""])
-@pytest.mark.parametrize("text", ["Müller 漢", "plain"])
-def test_utf_16_is_found_by_its_bytes_with_or_without_a_mark(
-    text: str, declared: bytes, mark: bytes, codec: str
+@pytest.mark.parametrize("text", ["Müller 漢", "plain", "\u0d1c", "\u041c"])
+def test_utf_16_and_utf_32_are_refused_with_102_at_msh_18_and_the_control_id_is_known(
+    text: str, declared: bytes, encoding: str
 ) -> None:
-    payload = mark + message(text.encode(), declared).decode().encode(codec)
-    assert read_header(payload).control_id_raw == b"1"
-    read_message = Message.parse(payload)
-    assert (read_message.get("PID-5"), read_message.charset, read_message.header.type) == (text, codec, "ADT^A01")
+    for before in (b"", b"\r\n", b"\x00", b"\xff\xfe", b"\xfe\xff"):
+        payload = before + message(text.encode(), declared).decode().encode(encoding)
+        for cut in (payload, payload[: len(payload) * 3 // 4], payload[:-1], payload + b"\r"):
+            with pytest.raises(HeaderError) as caught:
+                Message.parse(cut)
+            error = caught.value
+            assert (error.error, error.hl7_code, error.location) == ("charset-not-accepted", 102, "MSH-18")
+            assert error.header is not None
+            assert (error.header.control_id_raw, error.header.type) == (b"1", "ADT^A01")
+
+
+@pytest.mark.parametrize("header", ["FHS", "BHS", "msh"])
+def test_a_batch_in_utf_16_is_refused_too(header: str) -> None:
+    with pytest.raises(HeaderError) as caught:
+        read_header(f"{header}|^~\\&|A\rMSH|^~\\&|".encode("utf-16"))
+    assert caught.value.error == "charset-not-accepted"
+
+
+def test_a_message_in_utf_16_can_still_be_shown_to_people() -> None:
+    payload = message("Müller".encode()).decode().encode("utf-16")
+    assert "Müller" in decode(payload, (), default=None, fallback="windows-1252").text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "UNICODE UTF-16",
+        "UNICODE UTF-32",
+        "utf-16",
+        "UTF-16LE",
+        "ISO IR 10646-UCS-2",
+        "ISO 10646-UCS-4",
+        "UCS-2",
+        "~UNICODE UTF-16",
+    ],
+)
+def test_the_names_of_what_mllp_can_not_carry_are_known(name: str) -> None:
+    assert names_wide(tuple(name.split("~")))
+
+
+@pytest.mark.parametrize("name", ["", "UNICODE", "UNICODE UTF-8", "8859/1", "ASCII~ISO IR87", "GB 18030-2000"])
+def test_no_other_name_is_taken_for_one(name: str) -> None:
+    assert not names_wide(tuple(name.split("~")))
+
+
+@pytest.mark.parametrize("declared", [b"8859/1", b"8859/2", b"8859/5", b"8859/15", b"WINDOWS-1252"])
+@pytest.mark.parametrize("text", ["MUÑOZ", "JOSÉ", "Łukasz", "Жук", "漢"])
+def test_a_set_of_single_bytes_is_not_believed_where_the_bytes_are_utf_8(declared: bytes, text: str) -> None:
+    read_message = read(text.encode(), declared)
+    assert (read_message.get("PID-5"), read_message.charset) == (text, "utf-8")
+    assert read_message.deviations == (CHARSET_DOUBTFUL,)
+
+
+def test_the_channels_own_set_is_doubted_in_the_same_way() -> None:
+    read_message = read("MUÑOZ".encode(), default="latin-1")
+    assert (read_message.get("PID-5"), read_message.deviations) == ("MUÑOZ", (CHARSET_DOUBTFUL,))
+
+
+@pytest.mark.parametrize(
+    ("declared", "text"), [(b"8859/1", "MUÑOZ"), (b"8859/2", "Łukasz"), (b"8859/5", "Жук"), (b"8859/7", "Ωμέγα")]
+)
+def test_a_set_that_is_declared_rightly_is_believed(declared: bytes, text: str) -> None:
+    codec = codec_of(declared.decode())
+    assert codec is not None
+    read_message = read(text.encode(codec), declared)
+    assert (read_message.get("PID-5"), read_message.charset, read_message.deviations) == (text, codec, ())
+
+
+def test_the_channel_may_force_a_set_over_all_that_the_message_says() -> None:
+    payload = message("MÜLLER".encode("iso8859-1"), b"UNICODE UTF-8")
+    read_message = Message.parse(payload, force="iso8859-1")
+    assert (read_message.get("PID-5"), read_message.charset, read_message.deviations) == ("MÜLLER", "iso8859-1", ())
+    assert Message.parse(message("MUÑOZ".encode(), b"8859/1"), force="utf-8").deviations == ()
+    assert Message.parse(message(b"MU\xc3\x91OZ", b"UNICODE UTF-16"), force="iso8859-1").get("PID-5") == "MUÃ‘OZ"
+    forced = Message.parse(message(b"M\xdcLLER", b"8859/1"), force="utf-8")
+    assert (forced.get("PID-5"), forced.deviations) == ("MÜLLER", (CHARSET_UNDECODABLE, CHARSET_FALLBACK))
+
+
+def test_bytes_that_are_no_text_in_latin_1_are_read_as_the_windows_set() -> None:
+    read_message = read("O\u2019NEIL".encode("windows-1252"), b"8859/1")
+    assert (read_message.get("PID-5"), read_message.charset) == ("O\u2019NEIL", "windows-1252")
+    assert read_message.deviations == (CHARSET_UNDECODABLE,)
 
 
 def test_bytes_that_look_like_a_utf_16_header_inside_a_field_change_nothing() -> None:

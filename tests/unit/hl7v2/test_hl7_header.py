@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.hl7v2 import header as h
 from engine.hl7v2.charset import BYTE_ORDER_MARK
-from engine.hl7v2.header import HeaderError, read_header
+from engine.hl7v2.header import EVENT_FROM_EVN, VERSION_MISSING, HeaderError, read_header
 from engine.hl7v2.message import Message
 
 MESSAGES = sorted((Path(__file__).parents[2] / "messages").glob("*.hl7"))
@@ -223,7 +223,14 @@ def test_two_messages_merged_into_one_payload_are_refused(second: bytes) -> None
     assert (error.error, error.hl7_code, error.location) == ("several-headers", 100, "MSH[2]")
 
 
-@pytest.mark.parametrize("second", [b"\r msh|^~\\&|", b"\r\x00MSH|"])
+@pytest.mark.parametrize("indent", [b" ", b"    ", b"\t", b" " * 40])
+@pytest.mark.parametrize("end", [b"\r", b"\n", b"\r\n", b"\r\n\r\n"])
+def test_a_second_message_that_is_indented_is_refused_as_well(end: bytes, indent: bytes) -> None:
+    error = refusal(FULL.replace(b"\r", end) + b"PID|1||7" + end + indent + FULL)
+    assert (error.error, error.hl7_code) == ("several-headers", 100)
+
+
+@pytest.mark.parametrize("second", [b"\r msh|^~\\&|", b"\r\x00msh|"])
 def test_a_second_header_in_disguise_is_refused_by_the_reader(second: bytes) -> None:
     with pytest.raises(HeaderError, match="several messages"):
         Message.parse(FULL + second + b"X\rPID|1||8\r")
@@ -251,6 +258,7 @@ def test_any_bytes_are_a_header_or_a_header_error_that_names_no_value(tail: byte
         "MSH-9: the message type is missing",
         "MSH-10: the control id is missing",
         "MSH[2]: one payload holds several messages",
+        "MSH-18: MLLP can't carry UTF-16 or UTF-32: send UTF-8",
     }
     if header is not None:
         assert all(isinstance(header.text(number), str) for number in range(2, 26))
@@ -260,3 +268,52 @@ def test_any_bytes_are_a_header_or_a_header_error_that_names_no_value(tail: byte
 
 def test_a_header_never_shows_its_content() -> None:
     assert "MSG0001" not in repr(read_header(FULL))
+
+
+@pytest.mark.parametrize(
+    "encoding", [b"^~&", b"^\\&", b"^&", b"&", b"~&", b"^\\", b"^~&&", b"~^\\", b"\\", b"^&~", b"#~&", b"~"]
+)
+def test_a_usual_delimiter_out_of_its_place_among_fewer_than_four_is_refused_with_102(encoding: bytes) -> None:
+    error = refusal(msh(n2=encoding))
+    assert (error.error, error.hl7_code, error.location) == ("encoding-characters", 102, "MSH-2")
+
+
+@pytest.mark.parametrize("encoding", [b"^~\\&", b"^~\\", b"^~", b"^", b"^~\\&#", b"$%*!", b"~^\\&", b"^~\\@", b"@"])
+def test_delimiters_in_their_places_are_accepted(encoding: bytes) -> None:
+    assert read_header(msh(n2=encoding)).delimiters.component == encoding[:1].decode()
+
+
+EVN = b"EVN|%s|20260101\rPID|1||7\r"
+
+
+@pytest.mark.parametrize("type_", [b"ADT", b"adt", b" ADT ", b"ADT^", b"ADT^ ", b'ADT^""', b"ADT^^ADT_A03"])
+@pytest.mark.parametrize("event", [b"A03", b"a03", b" A03 ", b"A03^X"])
+@pytest.mark.parametrize("version", [b"2.1", b"2.2", b""])
+def test_the_event_of_an_old_message_without_one_in_msh_9_is_that_of_evn_1(
+    version: bytes, event: bytes, type_: bytes
+) -> None:
+    for end in (b"\r", b"\n", b"\r\n"):
+        header = read_header((msh(n9=type_, n12=version) + b"\r" + EVN % event).replace(b"\r", end))
+        assert header.type == "ADT^A03"
+        assert EVENT_FROM_EVN in header.deviations
+
+
+@pytest.mark.parametrize("version", [b"2.3", b"2.5.1", b"2.9"])
+def test_the_event_of_a_later_message_is_in_msh_9_alone(version: bytes) -> None:
+    assert read_header(msh(n9=b"ADT", n12=version) + b"\r" + EVN % b"A03").trigger_event == ""
+
+
+@pytest.mark.parametrize("event", [b"", b"A3", b"A033", b"\xfc03", b"A0^", b'""'])
+def test_an_event_that_is_none_is_not_taken_from_evn_1(event: bytes) -> None:
+    header = read_header(msh(n9=b"ADT", n12=b"2.1") + b"\r" + EVN % event)
+    assert header.trigger_event == ""
+
+
+def test_the_event_of_msh_9_comes_before_that_of_evn_1() -> None:
+    header = read_header(msh(n9=b"ADT^A01", n12=b"2.2") + b"\r" + EVN % b"A03")
+    assert (header.trigger_event, EVENT_FROM_EVN in header.deviations) == ("A01", False)
+
+
+def test_a_missing_version_is_recorded() -> None:
+    assert VERSION_MISSING in read_header(msh(n12=b"")).deviations
+    assert VERSION_MISSING not in read_header(msh()).deviations

@@ -176,10 +176,80 @@ def test_lf_and_crlf_terminate_segments_and_are_recorded(terminator: str, deviat
     assert message.deviations == deviations
 
 
-def test_mixed_terminators_all_terminate() -> None:
-    message = Message.parse((HEAD + "PID|1||7\nPV1|1|I\r\nDG1|1||X\n\n").encode())
+@pytest.mark.parametrize(
+    "text",
+    [
+        HEAD.replace("\r", "\n") + "PID|1||7\nPV1|1|I\r\nDG1|1||X\n\n",  # LF and CRLF
+        HEAD + "PID|1||7\nPV1|1|I\nDG1|1||X\n",  # only MSH with CR
+        HEAD.replace("\r", "\n") + "PID|1||7\nPV1|1|I\nDG1|1||X\r",  # a last CR
+        HEAD + "PID|1||7\r\nPV1|1|I\rDG1|1||X\r\n",  # CR and CRLF
+        HEAD + "PID|1||7\rPV1|1|I\rDG1|1||X\n",  # a last LF
+    ],
+)
+def test_mixed_terminators_of_which_one_is_the_senders_all_terminate(text: str) -> None:
+    message = Message.parse(text.encode())
     assert [segment.name for segment in message] == ["MSH", "PID", "PV1", "DG1"]
     assert message.get("DG1-3") == "X"
+    assert m.LINE_FEED_DOUBTFUL not in message.deviations
+
+
+PASTED = "see below\nPID|1||999^^^MRN^MR||OTHER^PERSON\n  PV1|1|O|ELSEWHERE\nDG1|1||C80"
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n"])
+@pytest.mark.parametrize("place", ["NTE|1|L|", "OBX|1|TX|N||", "nte|1||"])
+def test_what_looks_like_segments_inside_a_text_is_text(place: str, end: str) -> None:
+    lines = ["PID|1||7^^^MRN^MR||DOE^JANE", "PV1|1|I|3B", place + PASTED + "^x~y&z|F", "DG1|1||I50.9"]
+    message = Message.parse((HEAD + "".join(line + "\r" for line in lines)).replace("\r", end).encode())
+    assert [segment.name for segment in message] == ["MSH", "PID", "PV1", place[:3].upper(), "DG1"]
+    assert (message.get("PID-3.1"), message.get("PV1-2"), message.get("DG1-3")) == ("7", "I", "I50.9")
+    field = place.count("|")
+    assert message.get(f"{place[:3].upper()}-{field}") == PASTED + "^x~y&z|F"
+    assert m.LINE_FEED_IN_TEXT in message.deviations
+
+
+@pytest.mark.parametrize("line", ["PID|1||7^^^MRN^MR||DOE^JANE||19500101|F", "DG1|1||I50.9^Heart failure", "ZAB|1|x"])
+def test_a_doubtful_segment_behind_a_line_feed_is_read_as_neither(line: str) -> None:
+    doubtful = line + "\nPV1|1|O|ELSEWHERE|||||||||||||||||V9"
+    others = [one for one in ("EVN|A01", "PID|1||7^^^MRN^MR||DOE^JANE||19500101|F", "PV1|1|I|3B") if one != line]
+    message = Message.parse((HEAD + "\r".join([*others, doubtful, "AL1|1"]) + "\r").encode())
+    assert message.all("PV1[*]-2") == ["I"]
+    assert message.segments(line[:3])[-1].text == line
+    assert message.deviations == (m.LINE_FEED_DOUBTFUL,)
+
+
+@given(
+    st.lists(
+        st.sampled_from(["\r", "\n", "\r\n", "PID|1||7", "PV1|1|I", "NTE|1||x", "OBX|1|TX|||", "text", "|"]),
+        max_size=20,
+    )
+)
+def test_no_mixture_of_line_ends_makes_a_value_of_another_segment(parts: list[str]) -> None:
+    message = Message.parse((HEAD + "".join(parts)).encode())
+    for segment in message:
+        if segment.name not in {"NTE", "OBX"}:
+            assert "\nPID|" not in segment.text
+            assert "\nPV1|" not in segment.text
+
+
+@pytest.mark.parametrize(
+    ("sent", "read_as"),
+    [
+        ("An\x00na\x01", "Anna"), ("\x7fAnna\x1b", "Anna"), ("An\x85na", "Anna"),
+        ("Anna\x9f Li\u017a", "Anna Li\u017a"),
+        ("Anna\x0bMaria", "Anna Maria"), ("Anna\x0cMaria", "Anna Maria"), ("Anna\x1cMaria", "AnnaMaria"),
+    ],
+)  # fmt: skip
+def test_control_characters_are_no_data(sent: str, read_as: str) -> None:
+    message = read(f"PID|1||7||DOE^{sent}\rPV1|1|I\r")
+    assert (message.get("PID-5.2"), message.get("PV1-2")) == (read_as, "I")
+    assert message.deviations == (m.CONTROL_CHARACTER,)
+
+
+def test_tabs_and_line_breaks_are_data() -> None:
+    message = read("OBX|1|TX|||a\tb\nc\\.br\\d\\X0A\\e\r")
+    assert message.get("OBX-5") == "a\tb\nc\nd\ne"
+    assert m.CONTROL_CHARACTER not in message.deviations
 
 
 def test_a_line_feed_inside_a_value_of_a_cr_terminated_message_is_part_of_the_value() -> None:
@@ -249,7 +319,7 @@ def test_our_own_messages_read_without_deviations_and_byte_for_byte(path: Path) 
 
 VALUES = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\x0b\x1c\x00\ufeff"), max_size=12)
 SEPARATORS = "|^~\\&\r\n\x0b\x0c\x00\x1c\x1d\x1e\x1f\x85\u2028\u2029\ufeff"
-PLAIN = st.text(st.characters(codec="utf-8", exclude_characters=SEPARATORS), max_size=6)
+PLAIN = st.text(st.characters(codec="utf-8", exclude_characters=SEPARATORS, exclude_categories=["Cc"]), max_size=6)
 
 
 @given(st.lists(VALUES, max_size=6), st.sampled_from(["PID", "ZAB", "dg1", "x"]))

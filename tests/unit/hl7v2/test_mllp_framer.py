@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.hl7v2.mllp import (
+    AHEAD_BYTES,
     COMMIT_ACK,
     COMMIT_ACK_PAYLOAD,
     COMMIT_NAK,
@@ -16,9 +18,11 @@ from engine.hl7v2.mllp import (
     END_BYTE_IN_PAYLOAD,
     END_WITHOUT_CR,
     JUNK_BEFORE_FRAME,
+    START_BYTE_IN_PAYLOAD,
     START_INSIDE_FRAME,
     Frame,
     FrameDecoder,
+    is_wide,
     wrap,
 )
 
@@ -27,8 +31,32 @@ TWO = b"MSH|^~\\&|B\rPID|2\r"
 LIMIT = 1000
 
 # streams rich in the bytes that matter
+WIDE = ONE.decode().encode("utf-16-le")
 STREAMS = st.lists(
-    st.one_of(st.sampled_from([b"\x0b", b"\x1c", b"\r", b"\n", b"\x00", b"\x1c\r", ONE, TWO]), st.binary(max_size=8)),
+    st.one_of(
+        st.sampled_from(
+            [
+                b"\x0b",
+                b"\x1c",
+                b"\r",
+                b"\n",
+                b"\x00",
+                b"\x1c\r",
+                ONE,
+                TWO,
+                WIDE,
+                b"\x0bMSH|",
+                b"\x0b\xff\xfeM\x00S\x00",
+                b"H\x00|\x00",
+                b"\x0bF",
+                b"HS|",
+                b"M",
+                b"SH|",
+                b"\x0b\xef\xbb\xbf ",
+            ]
+        ),
+        st.binary(max_size=8),
+    ),
     max_size=30,
 ).map(b"".join)
 
@@ -160,7 +188,7 @@ def test_memory_stays_bounded_while_an_endless_frame_is_swallowed() -> None:
     chunk = b"y" * 4096 + b"\x1c" + b"y"
     for _ in range(300):
         assert decoder.feed(chunk) == []
-        assert decoder.pending <= LIMIT + 1
+        assert decoder.pending <= LIMIT + AHEAD_BYTES
     (frame,) = decoder.feed(b"\x1c\r")
     assert (frame.oversize, len(frame.payload)) == (True, LIMIT)
     assert payloads(decoder.feed(wrap(ONE))) == [ONE]
@@ -194,7 +222,7 @@ def test_a_stream_gives_the_same_frames_however_it_is_split(stream: bytes, place
     for chunk in cut(stream, places):
         frames += pieces.feed(chunk)
         discarded += pieces.discarded
-        assert pieces.pending <= max(limit, 0) + 1
+        assert pieces.pending <= max(limit, AHEAD_BYTES) + AHEAD_BYTES
     assert whole.feed(stream) == frames
     assert whole.discarded == discarded
     assert (whole.junk_bytes, whole.partials, whole.in_frame, whole.end_pending) == (
@@ -212,7 +240,7 @@ def test_no_bytes_make_the_decoder_raise_and_memory_is_bounded(chunks: list[byte
     for chunk in chunks:
         for frame in decoder.feed(chunk):
             assert len(frame.payload) <= limit
-        assert decoder.pending <= limit + 1
+        assert decoder.pending <= max(limit, AHEAD_BYTES) + AHEAD_BYTES
         assert sum(map(len, decoder.discarded)) <= limit + len(chunk)
     decoder.close()
 
@@ -223,3 +251,117 @@ def test_what_is_wrapped_comes_out_again_whatever_was_sent_before(messages: list
     decoder.feed(before)
     decoder.close()
     assert payloads(decoder.feed(b"".join(map(wrap, messages)))) == messages
+
+
+@pytest.mark.parametrize(
+    "text", [b"\x0b", b"\x0b\x0b", b"\x0bMS", b"\x0bMSHA", b"\x0bMSH note", b"\x0b \r PID|1|", b"\x0bBTS|1", b"x\x0b"]
+)
+def test_a_0b_without_a_header_behind_it_is_text(text: bytes) -> None:
+    payload = ONE + b"NTE|1||soft" + text + b"return\r"
+    wanted = [Frame(payload=payload, deviations=(START_BYTE_IN_PAYLOAD,)), Frame(payload=TWO)]
+    assert feed(b"\x0b" + payload + b"\x1c\r" + wrap(TWO))[0] == wanted
+    assert feed(*(bytes((byte,)) for byte in b"\x0b" + payload + b"\x1c\r" + wrap(TWO)))[0] == wanted
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf", b"\r\n", b" \x00\t"])
+@pytest.mark.parametrize("header", [b"MSH|^~\\&|", b"FHS|^~\\&|", b"BHS$%*!@$", b"msh|^~\\&|"])
+def test_a_0b_with_a_header_behind_it_starts_a_frame_however_it_is_split(mark: bytes, header: bytes) -> None:
+    second = mark + header + b"B\r"
+    stream = b"\x0bMSH|cut of\x0b" + second + b"\x1c\r"
+    for at in range(1, len(stream)):
+        frames, decoder = feed(stream[:at], stream[at:])
+        assert frames == [Frame(payload=second, deviations=(START_INSIDE_FRAME,))]
+        assert decoder.partials == 1
+
+
+def test_a_million_starts_take_no_time() -> None:
+    decoder = FrameDecoder(1 << 20)
+    began = time.perf_counter()
+    for _ in range(64):
+        decoder.feed(b"\x0b" * 16_384)
+    assert time.perf_counter() - began < 5
+    assert decoder.pending <= 1 << 20
+
+
+ENCODINGS = ["utf-16-le", "utf-16-be", "utf-16", "utf-32-le", "utf-32-be", "utf-32"]
+# names whose letters hold the bytes 0B, 1C and 0D in one place or the other
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.text(
+    st.sampled_from("\u0d1c\u1c0d\u041c\u0d0b\u0b1c\u0b95\u0b4d\u4d0b\u5300\u0d0d\u1c1c\u0a1c\u1c0a\u1c00AM^|\r"),
+    max_size=12,
+)
+
+
+def wide_message(text: str, encoding: str) -> bytes:
+    return f"MSH|^~\\&|A|B|C|D|20260101||ADT^A01|7|P|2.5.1\rPID|1||7^^^MRN||{text}\rPV1|1|I\r".encode(encoding)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@given(st.data())
+def test_a_message_in_utf_16_or_utf_32_is_kept_whole_whatever_its_bytes_and_however_they_are_split(
+    encoding: str, data: st.DataObject
+) -> None:
+    message = wide_message(data.draw(ANY_TEXT), encoding)
+    places = data.draw(st.lists(st.integers(0, 1000), max_size=6))
+    decoder = FrameDecoder(4096)
+    frames = [frame for chunk in cut(b"\x0b" + message + b"\x1c\r", places) for frame in decoder.feed(chunk)]
+    frames += decoder.flush_pending_end()
+    assert payloads(frames) == [message]
+    assert is_wide(frames[0].payload)
+    assert payloads(decoder.feed(wrap(TWO))) == [TWO]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@given(st.data())
+def test_pauses_in_a_wide_message_make_pieces_of_it_and_no_message(encoding: str, data: st.DataObject) -> None:
+    message = wide_message(data.draw(ANY_TEXT), encoding)
+    places = data.draw(st.lists(st.integers(0, 1000), max_size=6))
+    decoder = FrameDecoder(4096)
+    frames: list[Frame] = []
+    for chunk in cut(b"\x0b" + message + b"\x1c\r", places):
+        frames += [*decoder.feed(chunk), *decoder.flush_pending_end()]
+    frames += decoder.close()
+    first, *rest = frames
+    assert is_wide(first.payload)
+    assert all(piece.rest for piece in rest)
+    kept = sum(map(len, payloads(frames)))
+    assert kept + decoder.junk_bytes >= len(message) - 8 * len(places), "only the bytes of ends are taken away"
+
+
+def test_wide_messages_that_are_pipelined_are_kept_one_by_one_and_the_next_ordinary_one_is_a_frame() -> None:
+    one, two = wide_message("\u0d1c", "utf-16"), wide_message("\u0b95\u041c", "utf-16-be")
+    frames, decoder = feed(wrap_wide(one) + wrap_wide(two) + wrap(TWO))
+    assert payloads(frames) == [one, two, TWO]
+    assert not any(frame.rest for frame in frames)
+    assert not decoder.in_frame
+
+
+def test_a_wide_message_whose_frame_is_wide_too_is_kept_without_its_end() -> None:
+    for encoding in ENCODINGS:
+        message = wide_message("\u0d1c", encoding)
+        start, end = "\x0b".encode(encoding), "\x1c\r".encode(encoding)
+        decoder = FrameDecoder(4096)
+        frames = [*decoder.feed(start + message + end), *decoder.flush_pending_end()]
+        assert len(frames) == 1
+        assert is_wide(frames[0].payload)
+        assert message.strip(b"\0\xff\xfe")[-20:-4] in frames[0].payload
+
+
+def test_an_unfinished_wide_message_is_kept_at_the_end_of_the_connection() -> None:
+    message = wide_message("ADA", "utf-16")
+    _, decoder = feed(b"\x0b" + message)
+    assert payloads(decoder.close()) == [message]
+    assert decoder.partials == 0
+
+
+def test_a_wide_message_over_the_limit_is_kept_up_to_the_limit() -> None:
+    message = wide_message("x" * 5000, "utf-16")
+    decoder = FrameDecoder(LIMIT)
+    for chunk in cut(b"\x0b" + message + b"\x1c\r", list(range(0, 10_000, 97))):
+        assert decoder.feed(chunk) == []
+        assert decoder.pending <= LIMIT + 120
+    assert decoder.flush_pending_end() == [Frame(payload=message[:LIMIT], oversize=True)]
+    assert payloads(decoder.feed(wrap(ONE))) == [ONE]
+
+
+def wrap_wide(payload: bytes) -> bytes:
+    return b"\x0b" + payload + b"\x1c\r"
