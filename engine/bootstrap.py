@@ -7,7 +7,8 @@ import gc
 import os
 import secrets
 import signal
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.util import find_spec
@@ -22,7 +23,15 @@ from engine.pipeline.channel import CompiledConfiguration, Key, compile_configur
 from engine.pipeline.doubts import doubts
 from engine.runtime import hints
 from engine.runtime.worker import Assembly, Depths, WorkerContext
-from engine.settings import Configuration, FileDestination, MllpDestination, References, Snapshot, load
+from engine.settings import (
+    Configuration,
+    FileDestination,
+    MllpDestination,
+    References,
+    SalesforceDestination,
+    Snapshot,
+    load,
+)
 from engine.store.keys import KeyRing
 from engine.tlsfiles import exposed_key, tls_problems
 from engine.yamlfile import Problem
@@ -35,6 +44,8 @@ if TYPE_CHECKING:
     from engine.store.store import Role, Store
 
 T = TypeVar("T")
+
+_log = logs.get_logger(__name__)
 
 
 def open_keys(configuration: Configuration) -> KeyRing:
@@ -145,6 +156,12 @@ def side_problems(configuration: Configuration) -> tuple[Problem, ...]:
             path = ("destinations", name, "tls")
             problems += tls_problems(site, path, destination.tls, snapshot.base)
             problems += exposed_key(site, path, destination.tls, snapshot.base)
+        if isinstance(destination, SalesforceDestination) and destination.ca is not None:
+            try:
+                ssl.create_default_context(cafile=str(configuration.path(destination.ca)))
+            except OSError:  # also what ssl raises for a file that is no certificate
+                text = f"{destination.ca} can't be used: it must be a readable PEM file of certificates"
+                problems.append(site.problem(("destinations", name, "ca"), text))
         if isinstance(destination, FileDestination):
             foreign = folder_problem(name, configuration.path(destination.path))
             problems += [site.problem(("destinations", name, "path"), foreign)] if foreign is not None else []
@@ -202,6 +219,13 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
     )
     couriers = _Couriers(store, context, configuration, leases)
 
+    async def say_orphans(configured: Collection[str]) -> None:
+        if context.index == 0:
+            for name, count in (await store.read(lambda conn: store.destinations.orphans(conn, configured))).items():
+                _log.warning("deliveries wait for a destination that is not configured", destination=name, count=count)
+
+    await say_orphans(destinations)
+
     async def reload(new: Configuration) -> None:
         compiled, routes = compile_site(new, store.keys), _routes(new)
         store.keys.reload()
@@ -211,6 +235,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         couriers.reload(routes)
         processor.reload(compiled)
         settle_memory()
+        await say_orphans(new.site.destinations)
 
     async def depths() -> Depths:
         if context.index:

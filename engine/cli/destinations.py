@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import structs
 
 from engine.cli.common import (
     Cli,
@@ -21,10 +23,12 @@ from engine.cli.common import (
 from engine.cli.site import NotFoundError, OpenSite, actor, open_site
 from engine.cli.tables import Column, table
 from engine.cli.times import Span
+from engine.errors import HandoffError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from engine.settings import Configuration
     from engine.store.destinations import Standing
 
 _NAME = click.argument("name", metavar="NAME")
@@ -209,6 +213,32 @@ def offer(one: Standing) -> str | None:
         return None
     command = f"handoff resend --destination {one.name} --dry-run"
     return f"destination {one.name} was never told of {one.untold} patients: {command}"
+
+
+def remarks(configuration: Configuration) -> list[str]:
+    """What a configuration leaves unsaid or undone: destinations that were never told, and deliveries for none.
+
+    Looks into the store; nothing, where that can't be opened.
+    """
+    from datetime import UTC, datetime
+
+    from engine.bootstrap import open_store
+
+    configured = {name: one.type for name, one in configuration.site.destinations.items()}
+    lines: list[str] = []
+    with contextlib.suppress(HandoffError), open_store(configuration, "tool") as store, store.reader() as conn:
+        for one in store.destinations.standings(conn, configured, datetime.now(UTC)):
+            feeding = configuration.feeding(one.name)
+            if one.orphan:
+                waiting = one.pending + one.held
+                if waiting:
+                    command = f"handoff destinations show {one.name}"
+                    lines.append(f"{one.name} is not in config.yaml, and {waiting} deliveries wait for it: {command}")
+                continue
+            if store.destinations.get(conn, one.name).fed_by != tuple(sorted(feeding)):  # not counted yet
+                one = structs.replace(one, untold=store.destinations.untold(conn, one.name, feeding))  # noqa: PLW2901
+            lines += filter(None, [offer(one)])
+    return lines
 
 
 def _print(cli: Cli, one: Standing) -> None:

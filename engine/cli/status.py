@@ -47,15 +47,18 @@ def reload(cli: Cli) -> int:
     Open connections stay. Exit code 1 when the new configuration is refused (the old one stays in force), 69 when no
     daemon runs.
     """
+    from engine.cli.destinations import remarks
     from engine.domain.shapes import plain
     from engine.runtime.status import request_reload
 
-    result = request_reload(_configuration(cli)[0])
+    configuration = _configuration(cli)[0]
+    result = request_reload(configuration)
     if result is None:
         cli.fail("no daemon runs on this site", hint="`handoff run` starts one; it reads the configuration then.")
         return UNAVAILABLE
     problems = "\n".join((*result.problems, "The old configuration stays in force."))
-    cli.print(plain(result), "Loaded." if result.ok else problems)
+    said = remarks(configuration) if result.ok else []
+    cli.print(plain(result) | {"remarks": said}, "\n".join(("Loaded.", *said)) if result.ok else problems)
     return 0 if result.ok else NO
 
 
