@@ -484,6 +484,8 @@ class DeliverTo(StrictModel):
 class Channel(StrictModel):
     name: Identifier
     mode: Literal["live", "shadow", "paused"] = "live"
+    """live; shadow: charts, scores and tasks are written as by a live one, and nothing is delivered (see
+    docs/guides/destinations.md); paused: messages are stored and answered, and wait."""
     listen: Listen
     timezone: Text
     charset: Charset = Charset()

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 from pydantic import BaseModel
 
+from engine.connectors.remedies import REMEDIES
 from engine.domain.message import Refusal
 from engine.hl7v2 import ack, batch, charset, header, message, mllp
 from engine.hl7v2.header import HeaderError, read_header
@@ -104,3 +105,8 @@ def test_the_deviations_are_those_of_the_code() -> None:
 def test_the_deviations_of_content_are_those_of_the_code() -> None:
     known = set().union(*map(deviations, (times, identity)))
     assert {code(row[0]) for row in table("content")} == known
+
+
+def test_the_guide_to_destinations_lists_every_code_and_what_to_do() -> None:
+    guide = (ROOT / "docs/guides/destinations.md").read_text(encoding="utf-8")
+    assert [code for code, remedy in REMEDIES.items() if f"| `{code}` | {remedy} |" not in guide] == []
