@@ -44,6 +44,9 @@ from engine.store.leases import Leases
 from engine.store.store import Store
 
 BATCH_MAX: Final = 256
+_TURN_SECONDS: Final = 0.5
+"""A channel's batch ends after this time, and the next channel has its turn: half of it is for reading messages, half for
+deciding on them. One message is always done, however long it takes."""
 _POLL_SECONDS: Final = 0.5
 """A hint may be lost; the journal is then looked at so much later."""
 _STORE_PAUSE_SECONDS: Final = 1.0
@@ -69,6 +72,8 @@ class _Reading:
     positions: dict[int, int]
     scanned: int
     lifted_at: float = 0.0
+    batch_max: int = BATCH_MAX
+    """Entries of the next batch: fewer after a turn that ended before its batch did."""
 
 
 class Processor:
@@ -103,6 +108,7 @@ class Processor:
         """Channels with the time since when they are observed, by configuration version and name."""
         self._share: frozenset[int] = frozenset()
         self._readings: dict[str, _Reading] = {}
+        self._turn_began = 0.0
 
     def reload(self, configuration: CompiledConfiguration) -> None:
         """Work with another configuration from the next batch on."""
@@ -148,12 +154,23 @@ class Processor:
                     batches.append((name, entries, scanned))
                     if entries and name not in self._observed:
                         self._observed.update(self._store.journal.first_received(conn))
-        for name, entries, scanned in batches:
-            if entries:
-                self._batch(name, entries)
-            self._readings[name].scanned = scanned
-            self._lift(name, idle=not entries)
-        return sum(len(entries) for _, entries, _ in batches)
+        return sum(self._turn(name, entries, scanned) for name, entries, scanned in batches)
+
+    def _turn(self, name: str, entries: Sequence[Entry], scanned: int) -> int:
+        """Record the next entries of a channel, for as long as its turn lasts. Returns how many."""
+        reading = self._readings[name]
+        self._turn_began = time.monotonic()
+        done = self._batch(name, entries) if entries else 0
+        if done < len(entries):
+            reading.scanned, reading.batch_max = entries[done - 1].id, min(BATCH_MAX, 2 * done)
+        else:
+            reading.scanned, reading.batch_max = scanned, min(BATCH_MAX, 2 * reading.batch_max)
+        self._lift(name, idle=not entries)
+        return done
+
+    def _over(self, share: float) -> bool:
+        """Whether a share of the channel's turn is over."""
+        return time.monotonic() - self._turn_began > share * _TURN_SECONDS
 
     def _begin(self, conn: Connection, share: frozenset[int]) -> None:
         """Read on where whoever had these partitions before has stopped."""
@@ -174,7 +191,7 @@ class Processor:
             for entry_id, partition in look:
                 if partition in self._share and entry_id > reading.positions[partition]:
                     ids.append(entry_id)
-                    if len(ids) == BATCH_MAX:
+                    if len(ids) == reading.batch_max:
                         break
             if ids or len(look) < _LOOK_MAX:
                 break
@@ -182,7 +199,7 @@ class Processor:
         if not ids:
             return [], look[-1][0] if look else position
         entries = self._store.journal.entries(conn, ids)
-        whole = len(entries) == len(ids) < BATCH_MAX
+        whole = len(entries) == len(ids) < reading.batch_max
         return entries, look[-1][0] if whole else entries[-1].id
 
     def _lift(self, name: str, *, idle: bool) -> None:
@@ -208,11 +225,14 @@ class Processor:
         compiled = self._configuration.channels.get(channel)
         return compiled is not None and compiled.settings.mode == "paused"
 
-    def _batch(self, name: str, entries: Sequence[Entry]) -> None:
-        """Record all entries; when that fails for a reason of theirs, halve until the culprit stands alone."""
+    def _batch(self, name: str, entries: Sequence[Entry]) -> int:
+        """Record the entries; when that fails for a reason of theirs, halve until the culprit stands alone.
+
+        Returns how many of the first: not all when the turn is over.
+        """
         for attempt in range(_STALE_ATTEMPTS_MAX):
             try:
-                self._record(name, entries)
+                return self._record(name, entries)
             except StaleChartError:
                 log.info("charts changed meanwhile, working on the batch again", channel=name, attempt=attempt)
                 continue
@@ -227,20 +247,26 @@ class Processor:
                     continue
                 if len(entries) > 1:
                     middle = len(entries) // 2
-                    self._batch(name, entries[:middle])
-                    self._batch(name, entries[middle:])
-                    return
+                    done = self._batch(name, entries[:middle])
+                    over = done < middle or self._over(1)
+                    return done if over else done + self._batch(name, entries[middle:])
                 if isinstance(error, TamperedError):
                     log.exception("a stored chart is damaged or was altered", channel=name, entry=entries[0].id)
                 else:
                     log.exception("an entry could not be recorded", channel=name, entry=entries[0].id)
                 self._bury(name, entries[0], error)
-            return
+                return 1
         raise StoreUnavailableError(f"the charts of a batch of {name} kept changing; trying again later")
 
-    def _record(self, name: str, entries: Sequence[Entry]) -> None:
+    def _record(self, name: str, entries: Sequence[Entry]) -> int:
+        """The first entries, as many as the turn allows, one in any case. Returns how many."""
         now = self._clock.now()
-        prepared = [(entry, channel := self._channel(entry), self._prepare(entry, channel)) for entry in entries]
+        prepared: list[tuple[Entry, CompiledChannel | None, Prepared]] = []
+        for entry in entries:
+            channel = self._channel(entry)
+            prepared.append((entry, channel, self._prepare(entry, channel)))
+            if self._over(1 / 2):
+                break
         identities = {identity for _, _, one in prepared for identity in one.identities}
         visits = {visit for _, _, one in prepared for visit in one.visits}
         with self._store.reader() as conn:
@@ -252,7 +278,10 @@ class Processor:
             for chart in outcome.charts:
                 charts.add(chart)
             outcomes.append(outcome)
-        self._commit(name, entries, outcomes, before, now)
+            if self._over(1):
+                break
+        self._commit(name, entries[: len(outcomes)], outcomes, before, now)
+        return len(outcomes)
 
     def _commit(
         self, name: str, entries: Sequence[Entry], outcomes: list[Outcome], before: Charts, now: datetime

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import time
 from collections.abc import Collection, Sequence
@@ -88,18 +89,18 @@ class Bench:
             tally=self.tally,
         )
 
-    def receive(self, *payloads: bytes) -> list[int]:
+    def receive(self, *payloads: bytes, channel: str = CHANNEL) -> list[int]:
         receipts = []
         for payload in payloads:
             header = read_header(payload)
             receipts.append(
                 Receipt(
-                    channel=CHANNEL,
+                    channel=channel,
                     peer="10.0.0.4:51022",
                     received_at=NOW,
                     payload=payload,
                     summary=summarize(header),
-                    dedupe_key=self.store.keys.lookup(CHANNEL, header.raw(10)),
+                    dedupe_key=self.store.keys.lookup(channel, header.raw(10)),
                     digest=self.store.keys.lookup(payload),
                     ordering_key=ordering_key(payload, header),
                     ack=AckCode.AA,
@@ -333,6 +334,92 @@ def test_an_identifier_that_is_gone_is_missed_when_a_message_names_another_of_th
     finish(bench.processor())
     assert [bench.states()[entry] for entry in (3, 4)] == ["dead", "processed"]
     assert len(bench.rows("chart")) == 2
+
+
+class Hours:
+    """A clock that stands still but for what is slow."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("slow", ["prepare", "decide"])
+def test_slow_messages_of_one_channel_cost_another_one_turn_each(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    hours = Hours()
+    real = getattr(processor_module, slow)
+
+    def slowly(what: Any, *rest: Any) -> Any:
+        entry = what if slow == "prepare" else what.entry
+        hours.now += 10.0 if entry.channel == CHANNEL else 0.001
+        return real(what, *rest)
+
+    monkeypatch.setattr(processor_module, "time", hours)
+    monkeypatch.setattr(processor_module, slow, slowly)
+    channels = bench.compiled.channels
+    channels["other"] = dataclasses.replace(
+        channels[CHANNEL], settings=channels[CHANNEL].settings.model_copy(update={"name": "other"})
+    )
+    flood = bench.receive(*(adt("A01" if number < 3 else "A08", f"P{number % 3}", number) for number in range(20)))
+    quick = bench.receive(*(adt("A01", f"Q{number}", 100 + number) for number in range(30)), channel="other")
+    processor = bench.processor()
+    assert processor.step() == 1 + 30
+    states = bench.states()
+    assert [states[entry] for entry in quick] == ["processed"] * 30
+    for turn in range(1, 5):
+        late = bench.receive(adt("A01", f"L{turn}", 200 + turn), channel="other")
+        assert processor.step() == 2, "one of each channel"
+        states = bench.states()
+        assert [states[entry] for entry in late] == ["processed"]
+        assert [entry for entry in flood if states[entry] != "received"] == flood[: turn + 1], "in their order"
+    finish(processor)
+    assert (bench.pending(), bench.balanced()) == (0, True)
+    assert {bench.states()[entry] for entry in flood} == {"processed"}
+
+
+def test_batches_grow_again_when_a_channel_is_no_longer_slow(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    hours = Hours()
+    real = processor_module.prepare
+
+    def slowly(entry: Any, channel: Any) -> Prepared:
+        hours.now += 10.0 if entry.id <= 2 else 0.0
+        return real(entry, channel)
+
+    monkeypatch.setattr(processor_module, "time", hours)
+    monkeypatch.setattr(processor_module, "prepare", slowly)
+    bench.receive(*(adt("A08", f"P{number % 3}", number) for number in range(40)))
+    processor = bench.processor()
+    assert [processor.step() for _ in range(8)] == [1, 1, 2, 4, 8, 16, 8, 0]
+    assert bench.balanced()
+
+
+def test_a_slow_batch_with_a_damaged_chart_in_it_ends_with_its_turn_and_loses_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.receive(*(adt("A01", f"P{number}", number) for number in range(8)))
+    finish(bench.processor())
+    bench.write("UPDATE charts.chart SET version = version + 1 WHERE id = (SELECT max(id) FROM charts.chart)")
+    hours = Hours()
+    real = processor_module.decide
+
+    def slowly(*given: Any) -> Outcome:
+        hours.now += 0.3
+        return real(*given)
+
+    monkeypatch.setattr(processor_module, "time", hours)
+    monkeypatch.setattr(processor_module, "decide", slowly)
+    entries = bench.receive(*(adt("A08", f"P{number}", 20 + number) for number in range(8)))
+    processor = bench.processor()
+    while processor.step():
+        states = [bench.states()[entry] for entry in entries]
+        done = [state for state in states if state != "received"]
+        assert states[: len(done)] == done, "in their order"
+    assert [bench.states()[entry] for entry in entries] == ["processed"] * 7 + ["dead"]
+    assert bench.balanced()
 
 
 def test_idle_partitions_are_lifted_so_that_nobody_looks_there_again(
