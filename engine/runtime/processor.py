@@ -45,8 +45,8 @@ from engine.store.store import Store
 
 BATCH_MAX: Final = 256
 _TURN_SECONDS: Final = 0.5
-"""A channel's batch ends after this time, and the next channel has its turn: half of it is for reading messages, half for
-deciding on them. One message is always done, however long it takes."""
+"""A channel's batch ends after this time, and the next channel has its turn: half of it is for reading messages, half
+for deciding on them. One message is always done, however long it takes."""
 _POLL_SECONDS: Final = 0.5
 """A hint may be lost; the journal is then looked at so much later."""
 _STORE_PAUSE_SECONDS: Final = 1.0
