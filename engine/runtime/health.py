@@ -6,15 +6,19 @@ Everything but /healthz and /readyz stays closed while the console is bound to m
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import Final, Protocol
 
 import msgspec
-from aiohttp import web
+from aiohttp import web, web_response
 
 from engine.runtime.metrics import Metrics
+from engine.runtime.peeruid import peer_uid
 from engine.runtime.status import ReloadResult, Status
 
 _OPEN: Final = frozenset({"/healthz", "/readyz"})
@@ -23,7 +27,15 @@ _LIFE_SECONDS_MAX: Final = 120.0
 """Of a connection, which is there for one request; longer than a reload can take."""
 _SWEEP_SECONDS: Final = 5.0
 _CLOSE_SECONDS_MAX: Final = 1.0
+_RELOADS_MAX: Final = 5
+_RELOADS_SECONDS: Final = 10.0
+"""At most so many reloads by HTTP in this time; a signal does it too."""
+_BODY_BYTES_MAX: Final = 64 * 1024
+_HOST: Final = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[0-9A-Za-z.-]+))(?::[0-9]{1,5})?", re.ASCII)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+# Whoever asks need not know what we are made of. What is refused before the app sees it never comes to `unnamed`.
+web_response.SERVER_SOFTWARE = "handoff"  # type: ignore[attr-defined]
 
 
 class Watched(Protocol):
@@ -104,8 +116,12 @@ def create_app(daemon: Watched, *, loopback: bool) -> web.Application:
         if request.path not in _OPEN and not loopback:
             return _json({"error": "needs a login: bind the console to loopback, or ask there"}, status=403)
         # A page on the web may be resolved to our address by its own name server; its name gives it away.
-        if loopback and not is_loopback(_host_name(request.host)):
+        hosts = request.headers.getall("Host", [])
+        unnamed = not hosts and request.path in _OPEN  # health checks of load balancers speak HTTP/1.0
+        if loopback and not unnamed and (len(hosts) != 1 or not is_loopback(_host_name(hosts[0]))):
             return _json({"error": "ask by a loopback name"}, status=421)
+        if request.method not in {"GET", "HEAD"} and _is_foreign(request):
+            return _json({"error": "a page of another site may not ask for this"}, status=403)
         return await handler(request)
 
     async def healthz(_: web.Request) -> web.Response:
@@ -125,10 +141,29 @@ def create_app(daemon: Watched, *, loopback: bool) -> web.Application:
         # Browsers do not send this type to another site without asking first, and we never say yes.
         if request.content_type != "application/json":
             return _json({"error": "send application/json"}, status=415)
+        if peer_uid(request.transport) not in {os.geteuid(), 0}:
+            return _json({"error": "only the daemon's own user or root may reload it"}, status=403)
+        try:
+            msgspec.json.decode(await request.read(), type=dict[str, object])
+        except msgspec.MsgspecError:
+            return _json({"error": "send a JSON object"}, status=400)
+        now = asyncio.get_running_loop().time()
+        while reloads and now - reloads[0] > _RELOADS_SECONDS:
+            reloads.popleft()
+        if len(reloads) >= _RELOADS_MAX:
+            answer = _json({"error": f"at most {_RELOADS_MAX} reloads in {_RELOADS_SECONDS:.0f} s"}, status=429)
+            answer.headers["Retry-After"] = "10"
+            return answer
+        reloads.append(now)
         result = await daemon.try_reload()
         return _json(result, status=200 if result.ok else 409)
 
-    app = web.Application(middlewares=[one_request_each, guard])
+    async def unnamed(_: web.Request, response: web.StreamResponse) -> None:
+        response.headers.popall("Server", None)
+
+    reloads: deque[float] = deque()
+    app = web.Application(middlewares=[one_request_each, guard], client_max_size=_BODY_BYTES_MAX)
+    app.on_response_prepare.append(unnamed)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
@@ -147,10 +182,17 @@ def is_loopback(host: str) -> bool:
 
 
 def _host_name(host: str) -> str:
-    """`[::1]:8080` -> `::1`, `localhost:8080` -> `localhost`."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+    """`[::1]:8080` -> `::1`, `localhost:8080` -> `localhost`; empty for what is no host and port."""
+    found = _HOST.fullmatch(host)
+    return (found["ipv6"] or found["name"]).lower() if found else ""
+
+
+def _is_foreign(request: web.Request) -> bool:
+    """Whether a browser says that a page of another site asks. Commands say nothing of where they come from."""
+    if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
+        return True
+    origin = request.headers.get("Origin")
+    return origin is not None and origin != f"http://{request.headers.get('Host', '')}"
 
 
 def _json(document: object, *, status: int = 200) -> web.Response:

@@ -412,6 +412,108 @@ async def test_a_reload_over_http_needs_a_type_that_no_foreign_page_can_send(sta
     assert (status, body["ok"]) == (200, True)
 
 
+async def raw(daemon: Daemon, request: str, *, uid: int | None = None) -> tuple[int, str]:
+    """The answer to a request as it stands, from a socket of another user: status, and all of it."""
+    sock = socket.socket()
+    if uid is not None:
+        sock.close()
+        own = os.geteuid()
+        os.seteuid(uid)
+        try:
+            sock = socket.socket()
+        finally:
+            os.seteuid(own)
+    sock.setblocking(False)
+    console = daemon.status().console
+    assert console is not None
+    await asyncio.get_running_loop().sock_connect(sock, (console.host, console.port))
+    reader, writer = await asyncio.open_connection(sock=sock)
+    writer.write(request.replace("\n", "\r\n").encode())
+    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).decode()
+    length = next(int(line[15:]) for line in head.splitlines() if line.lower().startswith("content-length:"))
+    answer = head + (await reader.readexactly(length)).decode()
+    writer.close()
+    return int(answer.split()[1]), answer
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200), ("LOCALHOST:80", 200), ("127.0.0.1:9", 200), ("127.9.9.9", 200), ("[::1]:80", 200),
+        ("localhost:80@evil", 421), ("[::1]evil", 421), ("[::1]@evil:80", 421), ("localhost@evil", 421),
+        ("evil@localhost", 421), ("localhost:evil", 421), ("localhost:", 421), ("localhost.evil", 421), ("", 421),
+        ("127.0.0.1.evil", 421), ("2130706433", 421), ("[127.0.0.1", 421), ("localhost, evil", 421),
+    ],
+)  # fmt: skip
+async def test_a_host_that_is_not_just_a_loopback_name_and_a_port_is_refused(
+    start: StartDaemon, host: str, status: int
+) -> None:
+    daemon = await start()
+    for version in ("1.0", "1.1"):
+        got, answer = await raw(daemon, f"GET /api/v1/status HTTP/{version}\nHost: {host}\n\n")
+        assert got == status
+        assert "server:" not in answer.lower()
+
+
+async def test_without_a_host_only_health_answers_and_two_hosts_are_none(start: StartDaemon) -> None:
+    daemon = await start()
+    assert (await raw(daemon, "GET /api/v1/status HTTP/1.0\n\n"))[0] == 421
+    assert (await raw(daemon, "GET /metrics HTTP/1.0\n\n"))[0] == 421
+    assert (await raw(daemon, "GET /healthz HTTP/1.0\n\n"))[0] == 200
+    assert (await raw(daemon, "GET /healthz HTTP/1.0\nHost: evil\n\n"))[0] == 421
+    twice = await raw(daemon, "GET /api/v1/status HTTP/1.1\nHost: localhost\nHost: evil\n\n")
+    assert twice[0] in {400, 421}
+    for odd in ("GET /nothing HTTP/1.1\nHost: localhost\n\n", "\x00\x16\x03 nonsense\n\n"):
+        assert "aiohttp" not in (await raw(daemon, odd))[1]
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        ("Origin: http://evil.example\n", "{}", 403),
+        ("Origin: null\n", "{}", 403),
+        ("Origin: http://localhost:1\n", "{}", 403),
+        ("Sec-Fetch-Site: cross-site\n", "{}", 403),
+        ("Sec-Fetch-Site: same-site\n", "{}", 403),
+        ("", "", 400),
+        ("", "x", 400),
+        ("", "[]", 400),
+        ("", "{} {}", 400),
+        ("Origin: http://localhost\nSec-Fetch-Site: same-origin\n", "{}", 200),
+    ],
+)
+async def test_a_reload_needs_a_json_object_from_no_other_site(
+    start: StartDaemon, headers: str, body: str, status: int
+) -> None:
+    daemon = await start()
+    await ready(daemon)
+    assert (await raw(daemon, reload_request(headers, body)))[0] == status
+
+
+def reload_request(headers: str = "", body: str = "{}") -> str:
+    fixed = f"Host: localhost\nContent-Type: application/json\nContent-Length: {len(body)}\n"
+    return f"POST /api/v1/reload HTTP/1.1\n{fixed}{headers}\n{body}"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a socket of another user")
+async def test_only_the_daemons_own_user_may_reload_over_http(start: StartDaemon) -> None:
+    daemon = await start()
+    await ready(daemon)
+    status, answer = await raw(daemon, reload_request(), uid=65534)
+    assert (status, "only the daemon's own user" in answer) == (403, True)
+    assert (await raw(daemon, "GET /api/v1/status HTTP/1.1\nHost: localhost\n\n", uid=65534))[0] == 200
+    assert (await raw(daemon, reload_request()))[0] == 200
+
+
+async def test_reloads_over_http_are_limited_and_a_command_still_gets_its_answer(
+    start: StartDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "_RELOADS_MAX", 2)
+    daemon = await start()
+    await ready(daemon)
+    assert [(await raw(daemon, reload_request()))[0] for _ in range(4)] == [200, 200, 429, 429]
+
+
 async def test_beyond_loopback_only_health_is_open(folder: Folder, start: StartDaemon) -> None:
     folder.site(console="{host: 0.0.0.0, port: 0}")
     daemon = await start()
