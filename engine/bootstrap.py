@@ -19,7 +19,7 @@ from engine import __version__, logs
 from engine.clock import SystemClock
 from engine.connectors.registry import build_connectors
 from engine.errors import HandoffError, SettingsError, StoreError
-from engine.pipeline.channel import CompiledConfiguration, Key, compile_configuration
+from engine.pipeline.channel import CompiledConfiguration, Key, beyond_the_standard, compile_configuration
 from engine.pipeline.doubts import doubts
 from engine.runtime import hints
 from engine.runtime.worker import Assembly, Depths, WorkerContext
@@ -34,6 +34,7 @@ from engine.settings import (
 )
 from engine.store.keys import KeyRing
 from engine.tlsfiles import exposed_key, tls_problems
+from engine.trial.cases import run_tests
 from engine.yamlfile import Problem
 
 if TYPE_CHECKING:
@@ -87,14 +88,19 @@ class Examined:
     configuration: Configuration
     compiled: CompiledConfiguration
     warnings: tuple[Problem, ...]
+    failures: tuple[Problem, ...]
+    """Of the tests beside the files. `check` and a reload refuse them; a start says them and goes on: a hospital's feed
+    does not stand still after a power cut because of an expectation."""
 
 
-def examine(path: Path, keys: KeyRing | None = None, *, references: References = "required") -> Examined:
+def examine(
+    path: Path, keys: KeyRing | None = None, *, references: References = "required", tests: bool = True
+) -> Examined:
     """All that can be said of a configuration without its store and without the network.
 
     The one examination of `check`, `run` and `reload`. keys: none: ids are made without them (they are only compared).
-    Raises SettingsError with everything that keeps a daemon from working by it; what keeps only a destination from
-    working is in `side_problems`.
+    tests: run those beside the files. Raises SettingsError with everything that keeps a daemon from working by it; what
+    only keeps a destination from working is in `side_problems`.
     """
     configuration = load(Snapshot.read(path), references=references)
     problems: list[Problem] = []
@@ -113,7 +119,12 @@ def examine(path: Path, keys: KeyRing | None = None, *, references: References =
     attempt(lambda: check_listen_tls(configuration))
     if problems or compiled is None:
         raise SettingsError(tuple(dict.fromkeys(problems)))
-    return Examined(configuration, compiled, doubts(configuration))
+    warnings = doubts(configuration)
+    failures: tuple[Problem, ...] = ()
+    if tests:
+        report = run_tests(compiled, configuration.snapshot)
+        failures = tuple(report.failures)
+    return Examined(configuration, compiled, warnings, failures)
 
 
 def store_location(configuration: Configuration) -> Location:
@@ -140,17 +151,19 @@ def check_listen_tls(configuration: Configuration) -> None:
         raise SettingsError(tuple(problems))
 
 
-def side_problems(configuration: Configuration) -> tuple[Problem, ...]:
+def side_problems(examined: Examined) -> tuple[Problem, ...]:
     """What `handoff check` refuses and a daemon goes on with, because stopping would harm more.
 
+    Paths beyond the segments of the standard: a sender may have made its own fields there.
     What a destination needs for TLS and can't be used, what lies in its folder and is not its own: its deliveries
     wait. A TLS key that others may read.
     """
     from engine.connectors.file import folder_problem
 
+    configuration = examined.configuration
     snapshot = configuration.snapshot
     site = snapshot.document(snapshot.site_file)
-    problems: list[Problem] = []
+    problems: list[Problem] = list(beyond_the_standard(examined.compiled))
     for name, destination in configuration.site.destinations.items():
         if isinstance(destination, MllpDestination) and destination.tls is not None:
             path = ("destinations", name, "tls")
@@ -170,7 +183,7 @@ def side_problems(configuration: Configuration) -> tuple[Problem, ...]:
             document = configuration.channel_documents[name]
             folder = configuration.path(document.file).parent
             problems += exposed_key(document, ("listen", "tls"), channel.listen.tls, folder)
-    return tuple(problems)
+    return tuple(dict.fromkeys(problems))
 
 
 def recorded_configuration(store: Store, base: Path, version: str) -> CompiledConfiguration | None:
@@ -369,6 +382,8 @@ def run_daemon(path: Path, *, announce: Callable[[Status], None]) -> int:
 
     def load_again() -> Configuration:
         examined = examine(path, keys)
+        if examined.failures:
+            raise SettingsError(examined.failures)
         _say_doubts(examined)
         store.keys.reload()  # after `handoff keys rotate`, new values are sealed with the new key from here on
         return examined.configuration
@@ -419,7 +434,7 @@ def run_daemon(path: Path, *, announce: Callable[[Status], None]) -> int:
 
 
 def _say_doubts(examined: Examined) -> None:
-    for problem in (*side_problems(examined.configuration), *examined.warnings):
+    for problem in (*examined.failures, *side_problems(examined), *examined.warnings):
         logs.get_logger(__name__).warning("configuration questionable", exc_info=SettingsError((problem,)))
 
 

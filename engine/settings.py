@@ -519,6 +519,8 @@ VALUES_MAX: Final = 300_000
 """Keys and values of all files together."""
 
 MAPPING_FOLDERS: Final = ("care", "destinations", "fields", "protocols", "risk", "tables")
+EXAMPLES: Final = "examples"
+"""A folder below the channels' or mappings' that nothing is read from: messages and files to copy."""
 _TEST_ENDING: Final = ".test.yaml"
 _NEVER_MEANT: Final = re.compile(
     r"(?i)(readme.*|license.*|.*\.(md|txt|hl7|dat|pem|crt|cer|csr|key|p12|pfx|jks|sh|py|gitignore|gitkeep))"
@@ -763,6 +765,8 @@ class _Reading:
                         if entries > ENTRIES_MAX:
                             text = f"holds more than {ENTRIES_MAX:,} files and folders: it can't be one of a site"
                             raise _unusable(str(root.relative_to(self._base)), text)
+                        if folder == root and entry.name == EXAMPLES:
+                            continue
                         if entry.name.startswith("."):  # hidden: an editor's, or what links to a mounted folder lead to
                             continue
                         if entry.is_dir(follow_symlinks=False):

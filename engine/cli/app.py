@@ -19,6 +19,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "status": "engine.cli.status:status",
     "reload": "engine.cli.status:reload",
     "check": "engine.cli.check:check",
+    "test": "engine.cli.test:test",
     "try": "engine.cli.dryrun:try_",
     "send": "engine.cli.send:send",
     "simulate": "engine.cli.simulate:simulate",

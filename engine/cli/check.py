@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from engine.cli.common import NO, Cli, config_option, json_option, problem_shape
+from engine.cli.common import NO, Cli, config_option, counted, json_option, problem_shape
 
 if TYPE_CHECKING:
     from engine.yamlfile import Problem
@@ -31,8 +31,8 @@ def check(cli: Cli, strict: bool, without_secrets: bool) -> int:
     good = ""
     try:
         examined = examine(cli.existing_config(), references="optional" if without_secrets else "required")
-        found = (*side_problems(examined.configuration), *examined.warnings)
-        good = f"{_counted(len(examined.configuration.channels), 'channel')}, " + _counted(
+        found = (*examined.failures, *side_problems(examined), *examined.warnings)
+        good = f"{counted(len(examined.configuration.channels), 'channel')}, " + counted(
             len(examined.configuration.site.destinations), "destination"
         )
     except SettingsError as error:
@@ -40,16 +40,10 @@ def check(cli: Cli, strict: bool, without_secrets: bool) -> int:
     problems = [problem for problem in found if problem.level == "problem"]
     warnings = [problem for problem in found if problem.level == "warning"]
     ok = not problems and not (strict and warnings)
-    counts = [_counted(len(problems), "problem")] * bool(problems) + [_counted(len(warnings), "warning")] * bool(
-        warnings
-    )
+    counts = [counted(len(problems), "problem")] * bool(problems) + [counted(len(warnings), "warning")] * bool(warnings)
     last = f"{', '.join(counts)}." if problems else f"Good: {', '.join([good, *counts])}."
     if warnings and strict and not problems:
         last = f"{', '.join(counts)}, and --strict takes them for problems."
     shown = [problem_shape(problem) for problem in (*problems, *warnings)]
     cli.print({"ok": ok, "problems": shown}, "\n".join([*map(str, (*problems, *warnings)), last]))
     return 0 if ok else NO
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

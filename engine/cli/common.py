@@ -186,6 +186,11 @@ def _where(configuration: Configuration) -> str:
     return f"the PostgreSQL database {url.path.lstrip('/')} at {', '.join(hosts)}"
 
 
+def counted(number: int, what: str) -> str:
+    """`1 channel`, `2 channels`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def problem_shape(problem: Problem) -> dict[str, Any]:
     return {
         "file": problem.file,

@@ -77,7 +77,7 @@ def try_(cli: Cli, channel: str, files: tuple[Path, ...], charts: bool, reveal: 
 
 def _frames(file: Path) -> list[bytes]:
     """What a file holds, as it would be sent: each message or batch in a frame of its own."""
-    from engine.simulator.capture import read_capture
+    from engine.hl7v2.capture import read_capture
 
     frames = [unit.payload for unit in read_capture(read_input(file))]
     if not frames:

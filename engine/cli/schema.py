@@ -26,6 +26,8 @@ MODELS: Final[Mapping[str, tuple[str, ...]]] = {
     "adt-events": ("engine.care.events:_EventsFile",),
     "dispositions": ("engine.care.dispositions:_Spec",),
     "risk-inputs": ("engine.risk.inputs:_Spec",),
+    "channel-tests": ("engine.trial.cases:ChannelTests",),
+    "rule-tests": ("engine.trial.cases:RuleTests",),
 }
 """Kind of file -> the models that read it."""
 

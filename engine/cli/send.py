@@ -15,7 +15,7 @@ from engine.cli.tables import table
 if TYPE_CHECKING:
     import ssl
 
-    from engine.simulator.capture import Captured
+    from engine.hl7v2.capture import Captured
     from engine.simulator.sender import Reply, Sender
 
 
@@ -67,7 +67,7 @@ def send(
 
     Exit code 1 when a message was not accepted, 69 when nobody listens.
     """
-    from engine.simulator.capture import read_capture
+    from engine.hl7v2.capture import read_capture
     from engine.simulator.sender import Sender, run
 
     units: list[tuple[str, int, Captured]] = []

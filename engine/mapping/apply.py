@@ -13,6 +13,7 @@ from engine.hl7v2.message import NULL, Message
 from engine.hl7v2.path import Path
 from engine.mapping.functions import ABSENT, Flaw
 from engine.mapping.times import iso_time
+from engine.yamlfile import Problem
 
 Read = Callable[[Any, list[str]], Any]
 """Reads one target of a Message (or one part of an item, of its Segment): a domain value, None (cleared) or ABSENT.
@@ -60,6 +61,8 @@ class Mapping:
     encounter: tuple[tuple[str, Read], ...]
     own: tuple[tuple[str, Read], ...]
     """Fields of Mapped itself: `identifiers`, `merged`, `visit`, `merged_visit`, `account`."""
+    doubts: tuple[Problem, ...] = ()
+    """Paths that lead beyond the segments of the standard: `handoff check` refuses them, a daemon works by them."""
 
     def apply(self, message: Message) -> Mapped:
         """Map the first patient of a message; when it may hold several (A40), map each of `message.groups("PID")`.

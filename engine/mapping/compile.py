@@ -124,11 +124,15 @@ class _Compiler:
         self.broken_tables = broken_tables
         self.zone = zone
         self.problems: list[Problem] = []
+        self.doubts: list[Problem] = []
 
     def problem(self, path: tuple[str | int, ...], message: str) -> None:
+        self.problems.append(self.located(path, message))
+
+    def located(self, path: tuple[str | int, ...], message: str) -> Problem:
         while path not in self.document.places and len(path) > 1:
             path = path[:-1]  # the short forms have fewer levels than the model
-        self.problems.append(self.document.problem(path, message))
+        return self.document.problem(path, message)
 
     def mapping(self, file: specs.MappingFile) -> Mapping:
         rules: dict[str, list[tuple[str, Read]]] = {"patient": [], "encounter": [], "own": []}
@@ -145,7 +149,12 @@ class _Compiler:
         if self.problems:
             raise SettingsError(tuple(self.problems))
         return Mapping(
-            self.document.file, self.zone, tuple(rules["patient"]), tuple(rules["encounter"]), tuple(rules["own"])
+            self.document.file,
+            self.zone,
+            tuple(rules["patient"]),
+            tuple(rules["encounter"]),
+            tuple(rules["own"]),
+            tuple(dict.fromkeys(self.doubts)),
         )
 
     def rule(self, target: str, kind: Kind, rule: specs.Rule) -> Read | None:
@@ -223,8 +232,7 @@ class _Compiler:
             self.problem(at, "a path begins with a segment, as in PID-3")
             return None
         if (reason := nowhere(path)) is not None:
-            self.problem(at, f"{path.text} is always empty: {reason}")
-            return None
+            self.doubts.append(self.located(at, f"{path.text} is always empty: {reason}"))
         return path
 
     def where(self, at: tuple[str | int, ...], text: str | None, segment: str) -> Filter | None:
@@ -235,6 +243,7 @@ class _Compiler:
         except FilterError as error:
             self.problem(at, f"{error.text} (line {error.line}, column {error.column} of the filter)\n{error.pointed}")
             return None
+        self.doubts += [self.located(at, f"{one.text}\n{one.pointed}") for one in where.doubts]
         for path in where.paths:
             if path.segment != segment:
                 self.problem(at, f"{path.text} is not in {segment}: this filter sees one {segment} at a time")

@@ -78,10 +78,12 @@ _Values = Callable[[Source], Sequence[str]]
 class Filter:
     """A compiled filter. Calling it never raises, whatever the message holds."""
 
-    __slots__ = ("_test", "paths", "text")
+    __slots__ = ("_test", "doubts", "paths", "text")
 
-    def __init__(self, text: str, test: _Test, paths: tuple[Path, ...]) -> None:
+    def __init__(self, text: str, test: _Test, paths: tuple[Path, ...], doubts: tuple[FilterError, ...] = ()) -> None:
         self.text = text
+        self.doubts = doubts
+        """What it asks for that the standard has not: paths that lead beyond a segment."""
         self.paths = paths
         """What it reads."""
         self._test = test
@@ -95,7 +97,7 @@ def compile_filter(text: str) -> Filter:
     if len(text) > TEXT_CHARS_MAX:
         raise FilterError(f"a filter has at most {TEXT_CHARS_MAX} characters", 1, 1)
     parser = _Parser(text)
-    return Filter(text, parser.parse(), tuple(parser.paths))
+    return Filter(text, parser.parse(), tuple(parser.paths), tuple(parser.doubts))
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------------
@@ -133,12 +135,16 @@ class _Parser:
         self.index = 0
         self.depth = 0
         self.paths: list[Path] = []
+        self.doubts: list[FilterError] = []
 
     def fail(self, text: str, at: int) -> NoReturn:
+        raise self.error(text, at)
+
+    def error(self, text: str, at: int) -> FilterError:
         before = self.text[:at]
         line, column = before.count("\n") + 1, at - (before.rfind("\n") + 1) + 1
         lines = self.text.split("\n")
-        raise FilterError(text, line, column, lines[line - 1])
+        return FilterError(text, line, column, lines[line - 1])
 
     def _tokens(self) -> list[_Token]:
         tokens: list[_Token] = []
@@ -253,7 +259,7 @@ class _Parser:
             except PathError as error:
                 self.fail(error.text, token.at + error.column - 1)
             if (reason := nowhere(path)) is not None:
-                self.fail(f"{path.text} is always empty: {reason}", token.at)
+                self.doubts.append(self.error(f"{path.text} is always empty: {reason}", token.at))
             self.paths.append(path)
             return path
         self.check_one_component(token)

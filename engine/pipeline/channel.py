@@ -70,11 +70,25 @@ class CompiledChannel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RuleFiles:
+    """What the files below `mappings/` say, whether a channel uses them or not."""
+
+    tables: Tables
+    models: Mapping[str, Model]
+    protocols: Mapping[str, Protocol]
+    events: Events
+    dispositions: Dispositions
+    inputs: InputTables
+    calendar: BusinessCalendar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledConfiguration:
     version: str
     site: Site
     source: Configuration
     channels: Mapping[str, CompiledChannel]
+    rules: RuleFiles
 
 
 class _Collector:
@@ -159,10 +173,22 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
             key=key,
         )
     attempt.problems += _class_problems(configuration, documents, tables, protocols)
-    if attempt.problems:
+    if attempt.problems or events is None or dispositions is None or inputs is None:
         raise SettingsError(tuple(dict.fromkeys(attempt.problems)))
     return CompiledConfiguration(
-        version=configuration.snapshot.version, site=configuration.site, source=configuration, channels=channels
+        version=configuration.snapshot.version,
+        site=configuration.site,
+        source=configuration,
+        channels=channels,
+        rules=RuleFiles(
+            tables=tables,
+            models=models,
+            protocols=protocols,
+            events=events,
+            dispositions=dispositions,
+            inputs=inputs,
+            calendar=calendar,
+        ),
     )
 
 
@@ -264,8 +290,20 @@ def _filter(settings: Channel, document: Document) -> Filter | None:
     try:
         return compile_filter(settings.filter)
     except FilterError as error:
-        text = f"{error.text} ({_at(error)})\n{error.pointed}"
-        raise SettingsError((document.problem(("filter",), text),)) from None
+        raise SettingsError((_filter_problem(document, error),)) from None
+
+
+def _filter_problem(document: Document, error: FilterError) -> Problem:
+    return document.problem(("filter",), f"{error.text} ({_at(error)})\n{error.pointed}")
+
+
+def beyond_the_standard(compiled: CompiledConfiguration) -> Iterator[Problem]:
+    """Paths of filters and mappings that no message of the standard has a value for."""
+    for name, channel in compiled.channels.items():
+        document = compiled.source.channel_documents[name]
+        for doubt in channel.filter.doubts if channel.filter is not None else ():
+            yield _filter_problem(document, doubt)
+        yield from channel.mapping.doubts
 
 
 def _at(error: FilterError) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.simulator.capture import read_capture
+from engine.hl7v2.capture import read_capture
 
 ONE = b"MSH|^~\\&|A|B|C|D|20260302||ADT^A01|1|P|2.5.1\rPID|1\r"
 TWO = b"MSH|^~\\&|A|B|C|D|20260302||ADT^A03|2|P|2.5.1\rPID|1\r"
