@@ -22,7 +22,7 @@ from engine.errors import HandoffError, SettingsError, StoreError
 from engine.pipeline.channel import CompiledConfiguration, Key, beyond_the_standard, compile_configuration
 from engine.pipeline.doubts import doubts
 from engine.runtime import hints
-from engine.runtime.worker import Assembly, Depths, WorkerContext
+from engine.runtime.worker import Assembly, WorkerContext
 from engine.settings import (
     Configuration,
     FileDestination,
@@ -38,6 +38,7 @@ from engine.trial.cases import run_tests
 from engine.yamlfile import Problem
 
 if TYPE_CHECKING:
+    from engine.domain.standing import Overview
     from engine.runtime.courier import Courier, Route
     from engine.runtime.status import Status
     from engine.store.engines import Location
@@ -208,8 +209,8 @@ def recorded_snapshot(store: Store, base: Path, version: str) -> Snapshot | None
 async def assemble_worker(configuration: Configuration, context: WorkerContext) -> Assembly:
     """The worker's services over the store."""
     from engine.runtime.processor import Processor
-    from engine.store.counts import pending
     from engine.store.leases import database_leases, file_leases
+    from engine.store.overview import overview
 
     clock = SystemClock()
     store = open_store(configuration, "worker")
@@ -238,8 +239,10 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
                 _log.warning("deliveries wait for a destination that is not configured", destination=name, count=count)
 
     await say_orphans(destinations)
+    current = configuration
 
     async def reload(new: Configuration) -> None:
+        nonlocal current
         compiled, routes = compile_site(new, store.keys), _routes(new)
         store.keys.reload()
         await _remember(store, new, clock.now())
@@ -247,16 +250,17 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         leases.wanted_destinations(new.site.destinations)
         couriers.reload(routes)
         processor.reload(compiled)
+        current = new
         settle_memory()
         await say_orphans(new.site.destinations)
 
-    async def depths() -> Depths:
+    async def look() -> Overview | None:
         if context.index:
-            return Depths()
-        waiting = await store.read(lambda conn: pending(conn, store.journal.channels(conn)))
-        outbox = await store.read(store.outbox.unfinished)
-        counts = {name: {state.value: number for state, number in states.items()} for name, states in outbox.items()}
-        return Depths(pending=waiting, outbox=counts, holds=await store.read(store.holds.counts))
+            return None
+        site = current.site
+        types = {name: one.type for name, one in site.destinations.items()}
+        now = clock.now()
+        return await store.read(lambda conn: overview(store, conn, sorted(current.channels), types, now))
 
     def changed() -> None:
         context.work.ring()
@@ -274,7 +278,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
             "leases": lambda: leases.run(context.stopping, changed),
         },
         reload=reload,
-        depths=depths,
+        overview=look,
         close=close,
         leased=lambda: hints.Leased(partitions=len(leases.partitions), destinations=leases.destinations),
     )

@@ -28,8 +28,8 @@ from engine.errors import HandoffError
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from engine.domain.standing import Standing
     from engine.settings import Configuration
-    from engine.store.destinations import Standing
 
 _NAME = click.argument("name", metavar="NAME")
 

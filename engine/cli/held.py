@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from engine.cli.show import View
     from engine.domain.delivery import QueuedDelivery
-    from engine.store.destinations import Standing
+    from engine.domain.standing import Standing
     from engine.store.holds import ListedHold
 
 _ROW_MAX = (1 << 63) - 1

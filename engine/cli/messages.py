@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from engine.cli.show import View
     from engine.domain.delivery import QueuedDelivery
     from engine.domain.outcome import Effect
+    from engine.domain.standing import Standing
     from engine.settings import Channel
-    from engine.store.destinations import Standing
     from engine.store.holds import ListedHold
     from engine.store.journal import ListedEntry
 

@@ -1,29 +1,39 @@
-"""`handoff status` and `handoff reload`: the running daemon."""
+"""`handoff status` and `handoff reload`: the running daemon and how its work stands, on one screen."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+import textwrap
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from engine.cli.common import NO, UNAVAILABLE, Cli, config_option, json_option, named_time
-from engine.cli.tables import table
+from engine.cli.common import NO, UNAVAILABLE, Cli, config_option, json_option, listing_options, named_time
+from engine.cli.tables import Column, alarm, table, terminal_columns
+from engine.cli.times import length
 
 if TYPE_CHECKING:
     from engine.errors import SettingsError
     from engine.runtime.status import Status
+    from engine.runtime.trouble import Trouble
     from engine.settings import Configuration
+
+_PROSE_COLUMNS: Final = 80
+_EXPLAINED_MAX: Final = 2
+"""With more troubles their sentences would push the tables off the screen."""
 
 
 @click.command("status")
-@json_option
+@listing_options
 @config_option
 @click.pass_obj
 def status(cli: Cli) -> int:
-    """Show how the daemon stands, and where it listens.
+    """Show how the daemon, its channels, destinations and work stand, and what is wrong.
 
-    Ports are the ones that are open, also when the configuration says 0. Exit code 69 when no daemon runs.
+    Ports are the ones that are open, also when the configuration says 0. Exit code 1 when something is wrong that a
+    person has to see to (each with its code, since when, and what to do), 69 when no daemon runs.
     """
     from engine.domain.shapes import plain
     from engine.runtime.status import running_status
@@ -32,9 +42,15 @@ def status(cli: Cli) -> int:
     found = running_status(configuration)
     if broken is not None:
         cli.say(f"{broken}\nThe daemon goes on with the configuration that it loaded before.")
-    shown = found or _stopped(configuration)
+    shown = found or _stopped(cli, configuration)
+    if broken is not None:
+        from engine.runtime.trouble import trouble
+
+        shown = shown.with_troubles((*shown.troubles, trouble("configuration-broken")))
     cli.print(plain(shown), human_status(shown))
-    return 0 if found is not None else UNAVAILABLE
+    if found is None:
+        return UNAVAILABLE
+    return NO if any(one.urgent for one in shown.troubles) else 0
 
 
 @click.command("reload")
@@ -84,10 +100,21 @@ def _configuration(cli: Cli) -> tuple[Configuration, SettingsError | None]:
         return known, error
 
 
-def _stopped(configuration: Configuration) -> Status:
+def _stopped(cli: Cli, configuration: Configuration) -> Status:
+    """What is left to see when no daemon runs: what the files say, and what waits in the store."""
+    from engine.cli.site import open_site
+    from engine.domain.standing import Overview
+    from engine.errors import HandoffError
     from engine.runtime.status import ChannelStatus, ConsoleStatus, Status
+    from engine.runtime.trouble import of_work, trouble
+    from engine.store.overview import overview
 
-    return Status(
+    now = datetime.now(UTC)
+    work = Overview(at=now)
+    destinations = {name: one.type for name, one in configuration.site.destinations.items()}
+    with contextlib.suppress(HandoffError), open_site(cli) as site, site.store.reader() as conn:
+        work = overview(site.store, conn, sorted(configuration.channels), destinations, now)
+    stopped = Status(
         node=configuration.site.node,
         state="stopped",
         pid=None,
@@ -103,23 +130,108 @@ def _stopped(configuration: Configuration) -> Status:
         ),
         console=ConsoleStatus(host=configuration.site.console.host, port=configuration.site.console.port),
     )
+    return stopped.with_work(work).with_troubles((trouble("not-running"), *of_work(work, now)))
+
+
+# --- for people ------------------------------------------------------------------------------------------------------
 
 
 def human_status(shown: Status) -> str:
-    since = f" since {named_time(shown.started_at)}" if shown.started_at else ""
-    lines = [f"{shown.node}: {shown.state}" + (f", pid {shown.pid}{since}" if shown.pid else "")]
-    if shown.trouble:
-        lines.append(f"{'trouble' if shown.ready else 'not ready'}: {', '.join(shown.trouble)}")
+    now = datetime.now(UTC)
+    since = f" for {length((now - shown.started_at).total_seconds())}" if shown.started_at else ""
+    ready = "" if shown.ready or shown.pid is None else alarm("  NOT READY")
+    lines = [f"{shown.node}: {shown.state}" + (f"{since}, pid {shown.pid}" if shown.pid else "") + ready]
+    explained = terminal_columns() is None or len(shown.troubles) <= _EXPLAINED_MAX
+    for one in sorted(shown.troubles, key=lambda one: not one.urgent):
+        lines += _trouble(one, now, explained=explained)
+    if not explained:
+        lines.append("(--wide says what each means and what to do)")
     if shown.last_reload is not None and not shown.last_reload.ok:
         lines += ["The last reload was refused, the configuration before it is in force:", *shown.last_reload.problems]
-    rows = [(item.name, item.mode, f"{item.host}:{item.port}", item.connections) for item in shown.channels]
-    lines += ["", table(("channel", "mode", "mllp", "connections"), rows)]
-    if shown.workers:
-        workers = [
-            (one.index, one.pid, "yes" if one.up else "NO", one.restarts, one.partitions, ", ".join(one.destinations))
-            for one in shown.workers
-        ]
-        lines += ["", table(("worker", "pid", "up", "restarts", "partitions", "delivers to"), workers)]
-    if shown.console is not None:
-        lines.append(f"\nconsole  http://{shown.console.host}:{shown.console.port}")
+    lines += ["", _channels(shown, now)]
+    if shown.destinations:
+        lines += ["", _destinations(shown, now)]
+    down = [one for one in shown.workers if not one.up]
+    if down:
+        rows = [(one.index, one.pid, "yes" if one.up else "NO", one.restarts) for one in shown.workers]
+        lines += ["", table(("worker", "pid", Column("up", alarm={"NO"}), "restarts"), rows)]
+    lines += ["", *_summary(shown, now)]
     return "\n".join(lines)
+
+
+def _trouble(one: Trouble, now: datetime, *, explained: bool) -> Iterator[str]:
+    since = f" since {_moment(one.since)} ({length((now - one.since).total_seconds())})" if one.since else ""
+    head = f"{one.code}{since}" + (f": {one.detail}" if one.detail else "")
+    width = terminal_columns() or _PROSE_COLUMNS
+    for line in textwrap.wrap(head, width, subsequent_indent="  ", break_on_hyphens=False):
+        yield alarm(line) if one.urgent else alarm(line, "yellow")
+    if explained:
+        text = f"{one.meaning}. {one.remedy}"
+        yield from textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    yield f"  see: {one.first}"
+
+
+def _moment(at: datetime) -> str:
+    """To the minute."""
+    day, clock, zone = (named_time(at) or "").split(" ")
+    return f"{day} {clock[:5]} {zone}"
+
+
+def _channels(shown: Status, now: datetime) -> str:
+    rows = [
+        (one.name, one.mode, f"{one.host}:{one.port}", one.connections, _ago(one.last_message_at, now),
+         one.per_minute, one.waiting, _ago(one.oldest_waiting_at, now)) for one in shown.channels
+    ]  # fmt: skip
+    columns = (
+        Column("channel", least=8), Column("mode", alarm={"paused"}), "mllp", "connections", "last message",
+        Column("a minute", drop=2), "waiting", Column("oldest", drop=1),
+    )  # fmt: skip
+    return table(columns, rows) or "No channels."
+
+
+def _destinations(shown: Status, now: datetime) -> str:
+    rows = [
+        (one.name, "orphan" if one.orphan else one.state, _ago(one.since, now), one.error, one.pending,
+         _ago(one.oldest_at, now), one.held, one.dead, _ahead(one.next_attempt_at, now)) for one in shown.destinations
+    ]  # fmt: skip
+    columns = (
+        Column("destination", least=8), Column("state", alarm={"down", "orphan"}), Column("since", drop=2),
+        Column("why", least=10), "waiting", Column("oldest", drop=1), "held", "dead", Column("next try", drop=3),
+    )  # fmt: skip
+    return table(columns, rows)
+
+
+def _summary(shown: Status, now: datetime) -> Iterator[str]:
+    deliveries = sum(one.pending for one in shown.destinations)
+    messages = sum(shown.holds.values())
+    held = f"{shown.held:,} held" + (f" ({messages:,} messages)" if messages else "")
+    oldest = f" (oldest {length((now - shown.oldest_waiting_at).total_seconds())})" if shown.oldest_waiting_at else ""
+    yield f"{shown.waiting:,} entries{oldest} and {deliveries:,} deliveries wait; {shown.dead:,} dead, {held}."
+    if shown.pid is not None:
+        up = sum(one.up for one in shown.workers)
+        parts = [f"workers {up} of {len(shown.workers)} up"]
+        if shown.disk_free_bytes is not None:
+            parts.append(f"disk {shown.disk_free_bytes / (1 << 30):,.1f} GiB free")
+        if shown.certificates:
+            ends = min(one.expires_at for one in shown.certificates)
+            parts.append(f"certificates good for {max(0, (ends - now).days)} days")
+        yield ", ".join(parts)
+        yield _restart(shown)
+    if shown.console is not None:
+        yield f"console  http://{shown.console.host}:{shown.console.port}"
+
+
+def _restart(shown: Status) -> str:
+    """Nothing that was acknowledged is lost by a restart; but a configuration that can't be loaded keeps it down."""
+    if any(one.code == "configuration-broken" for one in shown.troubles):
+        return f"{alarm('Not safe to restart')}: the files on disk can't be loaded (`handoff check`)."
+    under_way = f"{shown.unanswered_bytes:,} bytes are not answered yet" if shown.unanswered_bytes else "none under way"
+    return f"Safe to restart: what was acknowledged is on disk; {under_way}."
+
+
+def _ago(at: datetime | None, now: datetime) -> str | None:
+    return None if at is None else length((now - at).total_seconds())
+
+
+def _ahead(at: datetime | None, now: datetime) -> str | None:
+    return None if at is None else f"in {length((at - now).total_seconds())}" if at > now else "now"

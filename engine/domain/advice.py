@@ -10,11 +10,15 @@ from typing import Final, NamedTuple
 
 
 class Advice(NamedTuple):
-    """meaning: one clause. first: the command that shows more. remedy: what to do, in one sentence."""
+    """meaning: one clause. first: the command that shows more. remedy: what to do, in one sentence.
+
+    urgent: of a trouble: a person has to see to it now, `handoff status` exits 1.
+    """
 
     meaning: str
     first: str
     remedy: str
+    urgent: bool = True
 
 
 TROUBLES: Final[Mapping[str, Advice]] = {
@@ -62,11 +66,13 @@ TROUBLES: Final[Mapping[str, Advice]] = {
         "the last reload was refused; the configuration before it is in force",
         "handoff check",
         "Mend the problems it names and `handoff reload`.",
+        urgent=False,
     ),
     "configuration-broken": Advice(
         "the files on disk can't be loaded; the daemon would not start with them",
         "handoff check",
         "Mend the problems it names before the next restart.",
+        urgent=False,
     ),
     "destination-down": Advice(
         "a destination takes nothing; its deliveries wait, none is lost",
@@ -77,6 +83,7 @@ TROUBLES: Final[Mapping[str, Advice]] = {
         "a destination was paused by a person; its deliveries wait",
         "handoff destinations show NAME",
         "`handoff destinations resume NAME` once the reason for the pause is gone.",
+        urgent=False,
     ),
     "destination-unknown": Advice(
         "deliveries wait for a destination that the configuration does not have any more",

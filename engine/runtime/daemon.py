@@ -11,9 +11,12 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
 
 from engine import logs
 from engine.clock import Clock
@@ -22,6 +25,7 @@ from engine.errors import HandoffError, SettingsError, StoreError, StoreUnavaila
 from engine.hl7v2.ack import Verdict
 from engine.runtime import hints
 from engine.runtime.answers import Lane
+from engine.runtime.certificates import certificates
 from engine.runtime.intake import Intake
 from engine.runtime.listener import Listener, bind
 from engine.runtime.metrics import Metrics
@@ -39,13 +43,16 @@ from engine.runtime.status import (
 )
 from engine.runtime.supervisor import Workers, worker_command
 from engine.runtime.tasks import apart, keep
+from engine.runtime.trouble import Certificate, Trouble, of_certificates, of_work, trouble
 from engine.settings import Channel, Configuration
 from engine.store.days import prepare_days_apart
+from engine.store.overview import overview
 from engine.yamlfile import Problem
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from engine.domain.standing import Overview
     from engine.runtime.health import Console
     from engine.store.store import Store
 
@@ -62,6 +69,9 @@ _DAYS_SECONDS: Final = 3600.0
 _TEND_SECONDS: Final = 2.0
 _STORE_SECONDS_MAX: Final = 5.0
 """A store that takes longer for next to nothing is as good as gone."""
+_LOOK_SECONDS: Final = 10.0
+"""Between our own looks at what waits, while no worker looks."""
+_RATE_SECONDS: Final = 300.0
 _LEAVING_SECONDS_MAX: Final = 5.0
 _RELOADS_WAITING_MAX: Final = 2
 """One that is under way, and one more that will read the configuration after it."""
@@ -131,7 +141,15 @@ class Daemon:
         self.metrics.worker_up = lambda: self._workers.up
         self.metrics.partitions = lambda: sum(one.partitions for one in self._workers.status)
         self.metrics.destinations = self._destinations
-        self.metrics.queues_known = lambda: self._workers.counting
+        self.metrics.queues_known = lambda: self._workers.counting or self._looks_itself
+        self.metrics.status = self.status
+        self._looks_itself = False
+        self._looked_at = 0.0
+        """No worker looks at what waits: we do, more rarely."""
+        self._config_loaded_at = self._started_at
+        self._certificates: tuple[Certificate, ...] = ()
+        self._rates = {name: _Rate() for name in configuration.channels}
+        self._trouble_since: dict[str, datetime] = {}
 
     # --- start and stop ----------------------------------------------------------------------------------------------
 
@@ -163,6 +181,7 @@ class Daemon:
         for name in self._given:
             _log.warning("socket from the service manager is no channel's", channel=name)
         self._workers.start()
+        self._certificates = await asyncio.to_thread(certificates, self._configuration)
         self._state = "running"
         self._file.write(self.status())
         self._systemd.ready(f"{len(self._listeners)} channel(s)")
@@ -245,7 +264,30 @@ class Daemon:
             await asyncio.sleep(_TEND_SECONDS)
             if not self._store.location.is_sqlite:
                 await self._claim_again()
+            for name, counts in self.metrics.channels.items():
+                self._rates.setdefault(name, _Rate()).take(counts.received.total(), asyncio.get_running_loop().time())
+            await self._look()
             self._file.write(self.status())
+
+    async def _look(self) -> None:
+        """Where no worker looks at what waits, look ourselves: that nobody works is when it is to be seen."""
+        loop = asyncio.get_running_loop()
+        if self._workers.counting:
+            self._looked_at, self._looks_itself = loop.time(), False
+            return
+        if loop.time() - self._looked_at < _LOOK_SECONDS:
+            return
+        site = self._configuration.site
+        types = {name: one.type for name, one in site.destinations.items()}
+        channels, now = sorted(self._configuration.channels), self._clock.now()
+        try:
+            look = self._store.read(lambda conn: overview(self._store, conn, channels, types, now))
+            self.metrics.work = await asyncio.wait_for(look, _STORE_SECONDS_MAX)
+        except (StoreError, TimeoutError) as error:
+            _log.warning("queues not counted", exc_info=error)
+        else:
+            self._looks_itself = True
+        self._looked_at = loop.time()
 
     async def _claim_again(self) -> None:
         try:
@@ -265,6 +307,7 @@ class Daemon:
         while True:
             await asyncio.sleep(_DAYS_SECONDS)
             await self._prepare_days()
+            self._certificates = await asyncio.to_thread(certificates, self._configuration)
 
     async def _prepare_days(self) -> None:
         """Keep partitions of the journal ready for the days to come. Without them all goes into the default one."""
@@ -329,7 +372,11 @@ class Daemon:
             result = await self._try_reload()
             if self._running:
                 number = self._last_reload.number + 1 if self._last_reload is not None else 1
-                self._last_reload = LastReload(number=number, ok=result.ok, problems=result.problems)
+                now = self._clock.now()
+                self._last_reload = LastReload(number=number, ok=result.ok, problems=result.problems, at=now)
+                if result.ok:
+                    self._config_loaded_at = now
+                    self._certificates = await asyncio.to_thread(certificates, self._configuration)
                 self._file.write(self.status())
                 self._systemd.ready(f"{len(self._listeners)} channel(s)")
         return result
@@ -431,7 +478,9 @@ class Daemon:
 
     def status(self) -> Status:
         unready = self._unready()
-        return Status(
+        now = self._clock.now()
+        channels = self.metrics.channels
+        status = Status(
             node=self._configuration.site.node,
             state=self._state,
             pid=os.getpid(),
@@ -442,17 +491,44 @@ class Daemon:
                     host=listener.host,
                     port=listener.port,
                     connections=len(listener.connections),
+                    per_minute=self._rates[name].per_minute if name in self._rates else None,
                 )
                 for name, listener in self._listeners.items()
             ),
             console=self._console,
             workers=self._workers.status,
             ready=self._running and not unready,
-            trouble=(*unready, *(self._workers.trouble if self._running else ())),
+            unanswered_bytes=sum(counts.inflight_bytes() for counts in channels.values()),
+            certificates=self._certificates,
+            disk_free_bytes=self._disk_free(),
             config_version=self._configuration.snapshot.version,
+            config_loaded_at=self._config_loaded_at,
             started_at=self._started_at,
             last_reload=self._last_reload,
         )
+        work = self.metrics.work if self.metrics.queues_known() else None
+        if work is not None:
+            status = status.with_work(work)
+        return status.with_troubles(self._dated(self._troubles(unready, work, now), now))
+
+    def _troubles(self, unready: Sequence[str], work: Overview | None, now: datetime) -> Iterator[Trouble]:
+        yield from map(trouble, unready)
+        if self._running:
+            yield from map(trouble, self._workers.trouble)
+        if self._last_reload is not None and not self._last_reload.ok:
+            yield trouble("reload-refused", self._last_reload.at)
+        yield from of_certificates(self._certificates, now)
+        if work is not None:
+            yield from of_work(work, now)
+
+    def _dated(self, found: Iterable[Trouble], now: datetime) -> list[Trouble]:
+        """What does not know itself since when it is there has been since we first saw it."""
+        listed = list(found)
+        self._trouble_since = {one.code: self._trouble_since.get(one.code, now) for one in listed}
+        return [
+            one if one.since is not None else msgspec.structs.replace(one, since=self._trouble_since[one.code])
+            for one in listed
+        ]
 
     def _unready(self) -> tuple[str, ...]:
         """Why no message should come here now: it could not be stored, or not as this node's."""
@@ -470,13 +546,17 @@ class Daemon:
         return {name: name in ours for name in self._configuration.site.destinations}
 
     def _disk_is_full(self) -> bool:
+        return self._store.location.journal_file is not None and (self._disk_free() or 0) < _DISK_BYTES_MIN
+
+    def _disk_free(self) -> int | None:
+        """Bytes on the disk of the store; none: it is not on one of ours, or can't be looked at."""
         file = self._store.location.journal_file
         if file is None:
-            return False
+            return None
         try:
-            return shutil.disk_usage(file.parent).free < _DISK_BYTES_MIN
+            return shutil.disk_usage(file.parent).free
         except OSError:
-            return True
+            return None
 
     # --- the worker --------------------------------------------------------------------------------------------------
 
@@ -506,6 +586,26 @@ class Daemon:
             return found
 
         return await self._store.read(read)
+
+
+class _Rate:
+    """Messages a minute, over the last minutes."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def take(self, total: int, now: float) -> None:
+        """total: since the start. now: of the loop's clock."""
+        self._samples.append((now, total))
+        while now - self._samples[0][0] > _RATE_SECONDS:
+            self._samples.popleft()
+
+    @property
+    def per_minute(self) -> float | None:
+        if len(self._samples) < 2:
+            return None
+        (began, first), (ended, last) = self._samples[0], self._samples[-1]
+        return round((last - first) * 60 / (ended - began), 1) if ended > began else None
 
 
 def _raise_file_limit() -> None:

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from engine.domain.record import Record
+from engine.domain.standing import Overview
 
 _LINE_BYTES_MAX: Final = 64 << 20  # a configuration's whole text travels in one line
 
@@ -68,16 +69,13 @@ class Report(Record, frozen=True, kw_only=True, tag="report"):
     """Worker to main, about once a second: that it lives, and what it did since its last report.
 
     processed: by channel, by state of the entry. deliveries: by destination, by state. deviations: by channel, by code.
-    failing: services that had to be started again and have not run long since. As it stands now: pending, entries that
-    wait for processing by channel; outbox, deliveries by destination and state; holds, open ones
-    by code; all of the whole store, and none from all workers of a node but its first.
+    failing: services that had to be started again and have not run long since. work: how that of the
+    whole store stands; none when it was not looked at since, and from all workers of a node but its first.
     """
 
     processed: dict[str, dict[str, int]] = {}
     deliveries: dict[str, dict[str, int]] = {}
-    pending: dict[str, int] | None = None
-    outbox: dict[str, dict[str, int]] | None = None
-    holds: dict[str, int] | None = None
+    work: Overview | None = None
     deviations: dict[str, dict[str, int]] = {}
     failing: tuple[str, ...] = ()
     leased: Leased = Leased()

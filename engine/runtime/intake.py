@@ -473,6 +473,8 @@ class Intake:
         """The answer to one stored message; none when there is none, or none yet."""
         counts = exchange.lane.counts
         refusal, code = judgement.refusal, judgement.code
+        if stored.conflict_with is not None:
+            counts.conflicts += 1
         if stored.duplicate_of is not None:
             counts.duplicates += 1
         elif stored.refused:

@@ -10,12 +10,18 @@ import re
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from engine.runtime import hints
 
+_Gauge = Callable[[str, str, Sequence[str], Iterator[tuple[list[str], float]]], "Metric"]
+
 if TYPE_CHECKING:  # imported when /metrics is asked for: the start of the daemon need not wait for it
     from prometheus_client.core import Metric
+
+    from engine.domain.standing import Overview
+    from engine.runtime.status import Status
 
 OTHER: Final = "other"
 _CODE: Final = re.compile(r"[a-z0-9_.-]{1,64}")
@@ -60,7 +66,7 @@ class ChannelCounts:
     """What one channel's listener and intake count."""
 
     __slots__ = (
-        "answers", "connections", "connections_closed", "connections_refused", "deviations", "duplicates",
+        "answers", "conflicts", "connections", "connections_closed", "connections_refused", "deviations", "duplicates",
         "inflight_bytes", "junk_bytes", "partial_frames", "received", "refused", "unsent",
     )  # fmt: skip
 
@@ -72,6 +78,8 @@ class ChannelCounts:
         self.connections_refused: Counter[str] = Counter()
         self.connections_closed: Counter[str] = Counter()
         self.duplicates = 0
+        self.conflicts = 0
+        """Messages whose control id had been used for another content."""
         self.unsent = 0
         self.junk_bytes = 0
         self.partial_frames = 0
@@ -110,11 +118,12 @@ class Metrics:
         """Of each destination that we know, whether it is one of our workers'."""
         self.queues_known: Callable[[], bool] = lambda: True
         """Whether somebody still looks at what waits: an old number is worse than none."""
+        self.status: Callable[[], Status | None] = lambda: None
+        """How the daemon stands."""
+        self.work: Overview | None = None
+        """How the work of the whole store stood when it was looked at last."""
         self._processed: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._deliveries: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self._pending: dict[str, int] = {}
-        self._outbox: dict[str, dict[str, int]] = {}
-        self._holds: dict[str, int] = {}
 
     def channel(self, name: str) -> ChannelCounts:
         return self.channels.setdefault(name, ChannelCounts())
@@ -129,12 +138,8 @@ class Metrics:
             counts = self.channel(channel)
             for code, count in codes.items():
                 counts.deviations[vetted(counts.deviations, code)] += count
-        if report.pending is not None:
-            self._pending = report.pending
-        if report.outbox is not None:
-            self._outbox = report.outbox
-        if report.holds is not None:
-            self._holds = report.holds
+        if report.work is not None:
+            self.work = report.work
 
     def text(self) -> bytes:
         """The Prometheus text format."""
@@ -201,14 +206,18 @@ class Metrics:
             (([name], owned) for name, owned in self.destinations().items()),
         )
         yield counter("entries_processed", "Outcomes.", ["channel", "state"], nested(self._processed))
-        known = self.queues_known()
-        pending, outbox, holds = (self._pending, self._outbox, self._holds) if known else ({}, {}, {})
-        yield gauge("entries_pending", "Waiting for processing.", ["channel"], (([n], v) for n, v in pending.items()))
         yield counter("deliveries", "Deliveries settled.", ["destination", "state"], nested(self._deliveries))
-        yield gauge("outbox", "Deliveries by state.", ["destination", "state"], nested(outbox))
-        yield gauge(
-            "holds_open", "Messages that wait for a person's decision.", ["code"], (([c], n) for c, n in holds.items())
+        yield counter(
+            "control_id_conflicts",
+            "Messages with the control id of another one.",
+            ["channel"],
+            each(lambda c: c.conflicts),
         )
+        if self.work is not None and self.queues_known():
+            yield from self._of_work(self.work, gauge)
+        status = self.status()
+        if status is not None:
+            yield from _of_status(status, gauge)
         for name, text, spread in (
             ("commit_seconds", "Seconds a group took to be on disk.", self.commit_seconds),
             ("commit_group_size", "Messages in a group.", self.group_size),
@@ -216,3 +225,51 @@ class Metrics:
             histogram = HistogramMetricFamily(f"handoff_{name}", text)
             histogram.add_metric([], spread.buckets(), spread.total)
             yield histogram
+
+    def _of_work(self, work: Overview, gauge: _Gauge) -> Iterator[Metric]:
+        now = work.at
+        channels, destinations = work.channels, work.destinations
+
+        def seconds(at: datetime | None) -> float:
+            return 0.0 if at is None else max(0.0, (now - at).total_seconds())
+
+        rows = [([one.name], float(one.waiting)) for one in channels]
+        yield gauge("entries_pending", "Waiting for processing.", ["channel"], iter(rows))
+        rows = [([one.name], seconds(one.oldest_waiting_at)) for one in channels]
+        yield gauge("entries_oldest_seconds", "How long the oldest one waits.", ["channel"], iter(rows))
+        rows = [([one.name], one.last_message_at.timestamp()) for one in channels if one.last_message_at is not None]
+        yield gauge("last_message_timestamp_seconds", "When the last message came.", ["channel"], iter(rows))
+        rows = [
+            ([one.name, state], float(number))
+            for one in destinations
+            for state, number in (("pending", one.pending), ("held", one.held))
+        ]
+        yield gauge("outbox", "Deliveries by state.", ["destination", "state"], iter(rows))
+        rows = [([one.name], seconds(one.oldest_at)) for one in destinations]
+        yield gauge("delivery_oldest_seconds", "How long the oldest one waits.", ["destination"], iter(rows))
+        rows = [
+            ([one.name, state], float(state == ("orphan" if one.orphan else one.state)))
+            for one in destinations
+            for state in ("up", "down", "paused", "orphan")
+        ]
+        yield gauge("destination_state", "1 for the state it is in.", ["destination", "state"], iter(rows))
+        yield gauge("dead_letters_open", "Dead letters that wait for a person.", [], iter([([], float(work.dead))]))
+        rows = [([code], float(number)) for code, number in work.holds.items()]
+        yield gauge("holds_open", "Messages that wait for a person's decision.", ["code"], iter(rows))
+
+
+def _of_status(status: Status, gauge: _Gauge) -> Iterator[Metric]:
+    yield gauge("ready", "Whether messages are taken and stored.", [], iter([([], float(status.ready))]))
+    rows = [([code, about], 1.0) for code, _, about in (one.partition(":") for one in status.trouble)]
+    yield gauge("trouble", "1 for each thing that is wrong.", ["code", "about"], iter(rows))
+    ok = status.last_reload is None or status.last_reload.ok
+    yield gauge("last_reload_ok", "Whether the last reload was taken.", [], iter([([], float(ok))]))
+    loaded = status.config_loaded_at.timestamp() if status.config_loaded_at is not None else 0.0
+    text = "When the configuration in force was loaded."
+    yield gauge("configuration_loaded_timestamp_seconds", text, [], iter([([], loaded)]))
+    now = datetime.now(UTC)
+    rows = [([one.use], float(one.days_left(now))) for one in status.certificates]
+    yield gauge("certificate_days_left", "Days until it ends.", ["use"], iter(rows))
+    if status.disk_free_bytes is not None:
+        rows = [([], float(status.disk_free_bytes))]
+        yield gauge("disk_free_bytes", "Free on the disk of the store.", [], iter(rows))

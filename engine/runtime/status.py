@@ -12,6 +12,7 @@ import http.client
 import os
 import signal
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal
@@ -19,7 +20,9 @@ from typing import Final, Literal
 import msgspec
 
 from engine.domain.record import Record
+from engine.domain.standing import Overview, Standing
 from engine.errors import HandoffError, StoreUnavailableError
+from engine.runtime.trouble import Certificate, Trouble, codes
 from engine.settings import Configuration
 
 _NAME: Final = "handoff.status.json"
@@ -39,6 +42,12 @@ class ChannelStatus(Record, frozen=True, kw_only=True):
     host: str
     port: int
     connections: int
+    waiting: int = 0
+    """Entries that wait for processing."""
+    oldest_waiting_at: datetime | None = None
+    last_message_at: datetime | None = None
+    per_minute: float | None = None
+    """Messages received, on average over the last minutes; none: not known yet."""
 
 
 class ConsoleStatus(Record, frozen=True, kw_only=True):
@@ -52,6 +61,7 @@ class LastReload(Record, frozen=True, kw_only=True):
     number: int
     ok: bool
     problems: tuple[str, ...] = ()
+    at: datetime | None = None
 
 
 class WorkerStatus(Record, frozen=True, kw_only=True):
@@ -79,9 +89,55 @@ class Status(Record, frozen=True, kw_only=True):
     trouble: tuple[str, ...] = ()
     """What is wrong, as stable codes. With a worker's trouble it is still ready: what is stored is worked on later,
     here or by another node, and to send it elsewhere would change nothing."""
+    troubles: tuple[Trouble, ...] = ()
+    """The same, with what each means and what to do."""
+    destinations: tuple[Standing, ...] = ()
+    dead: int = 0
+    """Dead letters that wait for a person."""
+    held: int = 0
+    """Deliveries and messages that wait for a person."""
+    holds: dict[str, int] = {}
+    """The messages among them, by code."""
+    waiting: int = 0
+    """Entries that wait for processing."""
+    oldest_waiting_at: datetime | None = None
+    unanswered_bytes: int = 0
+    """Of messages that are under way: received, and not answered yet."""
+    certificates: tuple[Certificate, ...] = ()
+    disk_free_bytes: int | None = None
     config_version: str | None = None
+    config_loaded_at: datetime | None = None
     started_at: datetime | None = None
     last_reload: LastReload | None = None
+
+    def with_work(self, work: Overview) -> Status:
+        """With how the work of the store stands."""
+        known = {one.name: one for one in work.channels}
+        waits = [one.oldest_waiting_at for one in work.channels if one.oldest_waiting_at is not None]
+        channels = tuple(
+            msgspec.structs.replace(
+                channel,
+                waiting=known[channel.name].waiting,
+                oldest_waiting_at=known[channel.name].oldest_waiting_at,
+                last_message_at=known[channel.name].last_message_at,
+            )
+            if channel.name in known
+            else channel
+            for channel in self.channels
+        )
+        return msgspec.structs.replace(
+            self,
+            channels=channels,
+            destinations=work.destinations,
+            dead=work.dead,
+            held=sum(work.holds.values()) + sum(one.held for one in work.destinations),
+            holds=work.holds,
+            waiting=work.waiting,
+            oldest_waiting_at=min(waits, default=None),
+        )
+
+    def with_troubles(self, troubles: Sequence[Trouble]) -> Status:
+        return msgspec.structs.replace(self, trouble=codes(troubles), troubles=tuple(troubles))
 
 
 class ReloadResult(Record, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from engine import logs, settings
+from engine.domain.standing import Overview
 from engine.errors import HandoffError, SettingsError
 from engine.runtime import hints
 
@@ -56,20 +57,6 @@ class Wake:
         self._event.clear()
 
 
-@dataclass(frozen=True)
-class Depths:
-    """How much waits now.
-
-    pending: entries without outcome, by channel. outbox: deliveries by destination and state. holds: open ones by code.
-
-    None: not looked at by this worker.
-    """
-
-    pending: dict[str, int] | None = None
-    outbox: dict[str, dict[str, int]] | None = None
-    holds: dict[str, int] | None = None
-
-
 class Tally:
     """Counts since the last report. Services count in any thread."""
 
@@ -91,15 +78,13 @@ class Tally:
         with self._lock:
             self._deviations[channel][code] += count
 
-    def take(self, depths: Depths, *, failing: tuple[str, ...], leased: hints.Leased) -> hints.Report:
+    def take(self, work: Overview | None, *, failing: tuple[str, ...], leased: hints.Leased) -> hints.Report:
         with self._lock:
             report = hints.Report(
                 processed={name: dict(counts) for name, counts in self._processed.items()},
                 deliveries={name: dict(counts) for name, counts in self._deliveries.items()},
                 deviations={name: dict(counts) for name, counts in self._deviations.items()},
-                pending=depths.pending,
-                outbox=depths.outbox,
-                holds=depths.holds,
+                work=work,
                 failing=failing,
                 leased=leased,
             )
@@ -137,13 +122,13 @@ class Assembly:
     """What the composition root made out of a configuration.
 
     services: by name; each runs until `stopping` is set and then returns. reload: takes a new configuration or raises
-    HandoffError and goes on with the old one. depths: for the report, about once a second, more rarely when it takes
+    HandoffError and goes on with the old one. overview: for the report, about once a second, more rarely when it takes
     long. close: the last call. leased: for the report; waits for nothing.
     """
 
     services: Mapping[str, Service]
     reload: Callable[[settings.Configuration], Awaitable[None]]
-    depths: Callable[[], Awaitable[Depths]]
+    overview: Callable[[], Awaitable[Overview | None]]
     close: Callable[[], Awaitable[None]]
     leased: Callable[[], hints.Leased] = hints.Leased
 
@@ -160,7 +145,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self.context = WorkerContext(have_outcomes=self._tell_outcomes)
         self._failed_at: dict[str, float] = {}
-        self._depths = Depths()
+        self._work: Overview | None = None
         self._assembly: Assembly | None = None
 
     async def run(self) -> int:
@@ -273,16 +258,16 @@ class Worker:
         """The sign of life too: it waits for nothing, least of all for the store."""
         now = asyncio.get_running_loop().time()
         failing = tuple(name for name, at in self._failed_at.items() if now - at < _STEADY_SECONDS)
-        depths, self._depths = self._depths, Depths()
+        work, self._work = self._work, None
         leased = self._assembly.leased() if self._assembly is not None else hints.Leased()
-        self._pipe.send(self.context.tally.take(depths, failing=failing, leased=leased))
+        self._pipe.send(self.context.tally.take(work, failing=failing, leased=leased))
 
     async def _count_forever(self) -> None:
         loop = asyncio.get_running_loop()
         while self._assembly is not None:
             began = loop.time()
             try:
-                self._depths = await self._assembly.depths()
+                self._work = await self._assembly.overview()
             except Exception as error:  # noqa: BLE001 - a count that can't be read now can be read later
                 _log.warning("queues not counted", exc_info=error)
             await asyncio.sleep(count_pause_seconds(loop.time() - began))

@@ -8,15 +8,16 @@ was lost.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, and_, func, literal_column, select, text
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, func, literal_column, select, text
 
 from engine.domain.delivery import DeliveryState
 from engine.domain.message import EntryState
 from engine.domain.partition import PARTITIONS
 from engine.domain.record import Record
-from engine.store.schema import cursor, delivery, entry, outcome, repeat
+from engine.store.schema import cursor, delivery, entry, from_micros, outcome, repeat
 
 _ARRIVALS: Final = (
     func.count().label("number"),
@@ -96,7 +97,18 @@ def pending(conn: Connection, channels: Iterable[str]) -> dict[str, int]:
     return {channel: _waiting(conn, channel) for channel in channels}
 
 
+def oldest_waiting(conn: Connection, channel: str) -> datetime | None:
+    """When the oldest entry came that waits for the processor."""
+    received = _behind(conn, channel, entry.c.received_at).order_by(entry.c.id).limit(1)
+    micros = conn.execute(received).scalar_one_or_none()
+    return None if micros is None else from_micros(micros)
+
+
 def _waiting(conn: Connection, channel: str, *where: ColumnElement[bool]) -> int:
+    return int(conn.execute(_behind(conn, channel, func.count()).where(*where)).scalar_one())
+
+
+def _behind(conn: Connection, channel: str, column: ColumnElement[Any]) -> Select[Any]:
     """Entries behind their partition's cursor. Cursors of idle partitions are lifted now and then (see the processor),
     so that the lowest of them is never far behind.
     """
@@ -105,8 +117,8 @@ def _waiting(conn: Connection, channel: str, *where: ColumnElement[bool]) -> int
         for row in conn.execute(select(cursor.c.partition, cursor.c.position).where(cursor.c.channel == channel))
     }
     lowest = min((cursors.get(partition, 0) for partition in range(PARTITIONS)), default=0)
-    statement = (
-        select(func.count())
+    return (
+        select(column)
         .select_from(
             entry.outerjoin(cursor, and_(cursor.c.channel == entry.c.channel, cursor.c.partition == entry.c.partition))
         )
@@ -114,10 +126,8 @@ def _waiting(conn: Connection, channel: str, *where: ColumnElement[bool]) -> int
             entry.c.channel == channel,
             entry.c.id > lowest,
             entry.c.id > func.coalesce(cursor.c.position, literal_column("0")),
-            *where,
         )
     )
-    return int(conn.execute(statement).scalar_one())
 
 
 def _by_channel(conn: Connection, table: Table, *numbers: ColumnElement[int]) -> dict[str, Row[Any]]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, func, literal_column, select, text, update
 
 from engine.domain.delivery import DeliveryState, Operation
 from engine.domain.record import Record
+from engine.domain.standing import Standing, State
 from engine.store.deadletters import DISCARDED
 from engine.store.outbox import Outbox, Settled, line_up, take_lock
 from engine.store.schema import (
@@ -27,8 +28,6 @@ from engine.store.schema import (
     word,
 )
 from engine.store.statements import Prepared, Rows
-
-State = Literal["up", "down", "paused"]
 
 _UNFINISHED: Final = text("delivery.state IN ('pending', 'held')")
 _READY: Final = text("delivery.state = 'pending' AND delivery.turn = 1")
@@ -70,37 +69,6 @@ class Kept(Record, frozen=True, kw_only=True):
 
     def paused(self, now: datetime) -> bool:
         return self.paused_at is not None and (self.paused_until is None or now < self.paused_until)
-
-
-class Standing(Record, frozen=True, kw_only=True):
-    """A destination as `handoff destinations` and `handoff status` show it: the contract's shape and more."""
-
-    name: str
-    type: str | None
-    """None: it is no longer configured."""
-    state: State
-    since: datetime | None
-    error: str | None
-    """A stable code. Also with the state `up`: it answers, and refuses without a reason."""
-    detail: str | None
-    pending: int
-    oldest_at: datetime | None
-    """When the oldest pending delivery was made."""
-    next_attempt_at: datetime | None
-    held: int
-    dead: int
-    """Dead letters that nobody has resolved yet."""
-    orphan: bool = False
-    """It is not in config.yaml, and something waits for it."""
-    failures: int = 0
-    paused_until: datetime | None = None
-    paused_by: str | None = None
-    untold: int = 0
-
-    @property
-    def troubled(self) -> bool:
-        """A person should look at it: it fails, refuses, or nobody serves it any more. A pause is no trouble."""
-        return self.state == "down" or self.error is not None or self.orphan
 
 
 class DestinationStore:

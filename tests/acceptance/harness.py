@@ -84,7 +84,7 @@ class Daemon:
         while time.monotonic() < deadline:
             assert self.process.poll() is None, f"the daemon ended: {self.log.read_text()[-4000:]}"
             if b"Handoff is running." in self.log.read_bytes()[before:]:
-                self.status = self.site.json("status")
+                self.status = self.site.json("status", code=None)
                 assert (self.status["pid"], self.status["state"]) == (self.process.pid, "running")
                 return self
             time.sleep(0.05)

@@ -116,7 +116,7 @@ def test_a_dead_letter_is_replayed_by_the_running_daemon_after_a_reload(site: Si
     mapping = site.folder / "mappings/fields/adt.yaml"
     good = mapping.read_text()
     mapping.write_text(
-        good.replace("patient.sex: {from: PID-8, table: sex}", "patient.sex: {from: PID-99, required: true}")
+        good.replace("patient.sex: {from: PID-8, table: sex}", "patient.sex: {from: PID-37, required: true}")
     )
     assert site.json("reload")["ok"] is True
     daemon.send(_message("NEEDS-FIX"))

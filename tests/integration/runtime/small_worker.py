@@ -9,13 +9,20 @@ import asyncio
 import os
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
+from engine.domain.standing import ChannelWork, Overview
 from engine.errors import SettingsError, StoreUnavailableError
 from engine.runtime import worker
-from engine.runtime.worker import Assembly, Depths, WorkerContext
+from engine.runtime.worker import Assembly, WorkerContext
 from engine.settings import Configuration
 from engine.yamlfile import Problem
+
+WORK = Overview(
+    at=datetime.now(UTC),
+    channels=(ChannelWork(name="adt", waiting=2, oldest_waiting_at=None, last_message_at=None),),
+)
 
 
 def main() -> None:
@@ -58,10 +65,10 @@ def main() -> None:
                 raise StoreUnavailableError("the store is away just now")
             (folder / f"node-{context.index}").write_text(node)
 
-        async def depths() -> Depths:
+        async def look() -> Overview:
             if behaviour == "counts for ever":
                 await asyncio.sleep(60)
-            return Depths(pending={"adt": 2}, outbox={"files": {"pending": 3}})
+            return WORK
 
         async def close() -> None:
             (folder / "closed").touch()
@@ -71,7 +78,7 @@ def main() -> None:
         services = {"works": works, "fails": fails} if behaviour == "fails" else {"works": works}
         if behaviour in {"hangs", "flaps"}:
             services = {behaviour: hangs if behaviour == "hangs" else flaps}
-        return Assembly(services=services, reload=reload, depths=depths, close=close)
+        return Assembly(services=services, reload=reload, overview=look, close=close)
 
     sys.exit(asyncio.run(worker.serve(fd, parent, assemble)))
 

@@ -681,7 +681,7 @@ async def test_what_several_workers_count_adds_up_and_what_waits_is_told_by_one(
             await asyncio.sleep(0.1)
     assert total(await metrics(daemon), processed) == 30
     assert len({one.pid for one in daemon._workers._each}) == 3
-    await eventually(lambda: daemon.metrics._pending == {"east": 0})
+    await eventually(lambda: daemon.metrics.work is not None and daemon.metrics.work.waiting == 0)
     assert 'handoff_entries_pending{channel="east"} 0.0' in await metrics(daemon)
     os.kill(daemon._workers._each[0].pid or 0, signal.SIGKILL)
     async with asyncio.timeout(60):

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from engine.domain.standing import ChannelWork, Overview, Standing
 from engine.runtime import hints
 from engine.runtime.metrics import ChannelCounts, Metrics, Spread, event_label
+from engine.runtime.status import LastReload, Status
+from engine.runtime.trouble import Certificate, of_work
+
+GUIDES = Path(__file__).parents[3] / "docs/guides"
+STATES = ("up", "down", "paused", "orphan")
+
+NOW = datetime(2026, 11, 30, 3, 0, tzinfo=UTC)
+CRM = Standing(
+    name="crm", type="salesforce", state="down", since=NOW, error="login-invalid-client", detail="x", pending=46,
+    oldest_at=NOW - timedelta(minutes=18), next_attempt_at=None, held=1, dead=2,
+)  # fmt: skip
+ADT = ChannelWork(
+    name="adt", waiting=7, oldest_waiting_at=NOW - timedelta(minutes=1), last_message_at=NOW - timedelta(seconds=12)
+)
+WORK = Overview(at=NOW, channels=(ADT,), destinations=(CRM,), dead=4, oldest_dead_at=NOW, holds={"death-stale": 3})
 
 
 def samples(metrics: Metrics) -> dict[str, float]:
@@ -43,8 +64,7 @@ def test_what_the_worker_reports_is_added_up_over_its_lives() -> None:
         processed={"adt": {"processed": 2}},
         deliveries={"crm": {"delivered": 3}},
         deviations={"adt": {"pid-2-used": 1}},
-        pending={"adt": 7},
-        outbox={"crm": {"held": 1}},
+        work=WORK,
     )
     metrics.hear(report)
     metrics.hear(report)
@@ -59,7 +79,7 @@ def test_what_the_worker_reports_is_added_up_over_its_lives() -> None:
 
 def test_what_several_workers_did_adds_up_and_what_waits_is_told_by_one_of_them() -> None:
     metrics = Metrics("1")
-    metrics.hear(hints.Report(processed={"adt": {"processed": 2}}, pending={"adt": 7}, outbox={"crm": {"held": 1}}))
+    metrics.hear(hints.Report(processed={"adt": {"processed": 2}}, work=WORK))
     for count in (3, 4):
         metrics.hear(hints.Report(processed={"adt": {"processed": count}}))
     found = samples(metrics)
@@ -70,7 +90,7 @@ def test_what_several_workers_did_adds_up_and_what_waits_is_told_by_one_of_them(
 
 def test_what_waits_is_not_told_while_nobody_looks() -> None:
     metrics = Metrics("1")
-    metrics.hear(hints.Report(pending={"adt": 7}, outbox={"crm": {"held": 1}}))
+    metrics.hear(hints.Report(work=WORK))
     metrics.queues_known = lambda: False
     assert not [name for name in samples(metrics) if name.startswith(("handoff_entries_pending", "handoff_outbox"))]
 
@@ -101,3 +121,57 @@ def test_the_text_has_every_metric_with_its_help() -> None:
     for line in text.splitlines():
         if not line.startswith("#"):
             assert line.startswith("handoff_")
+
+
+def test_what_waits_and_what_is_wrong_has_a_number() -> None:
+    metrics = Metrics("1")
+    metrics.hear(hints.Report(work=WORK))
+    found = samples(metrics)
+    assert found["handoff_entries_oldest_seconds{channel=adt}"] == 60
+    assert found["handoff_last_message_timestamp_seconds{channel=adt}"] == NOW.timestamp() - 12
+    assert found["handoff_delivery_oldest_seconds{destination=crm}"] == 18 * 60
+    states = {state: found[f"handoff_destination_state{{destination=crm,state={state}}}"] for state in STATES}
+    assert states == {"up": 0, "down": 1, "paused": 0, "orphan": 0}
+    assert found["handoff_dead_letters_open"] == 4
+    assert found["handoff_holds_open{code=death-stale}"] == 3
+
+
+def test_how_the_daemon_stands_is_counted_too() -> None:
+    metrics = Metrics("1")
+    status = Status(
+        node="main-1", state="running", pid=1, channels=(), console=None, ready=True, disk_free_bytes=1 << 30,
+        certificates=(Certificate(use="channel west", expires_at=datetime.now(UTC) + timedelta(days=3, hours=1)),),
+        last_reload=LastReload(number=1, ok=False), config_loaded_at=NOW,
+    ).with_work(WORK).with_troubles(list(of_work(WORK, NOW)))  # fmt: skip
+    metrics.status = lambda: status
+    found = samples(metrics)
+    assert found["handoff_ready"] == 1
+    assert found["handoff_trouble{about=crm,code=destination-down}"] == 1
+    assert found["handoff_trouble{about=,code=dead-letters}"] == 1
+    assert found["handoff_last_reload_ok"] == 0
+    assert found["handoff_configuration_loaded_timestamp_seconds"] == NOW.timestamp()
+    assert found["handoff_certificate_days_left{use=channel west}"] == 3
+    assert found["handoff_disk_free_bytes"] == 1 << 30
+
+
+def test_every_metric_that_an_alert_or_the_guide_names_exists() -> None:
+    metrics = Metrics("1")
+    counts = metrics.channel("adt")
+    for counter in (counts.received, counts.refused, counts.deviations, counts.connections_refused):
+        counter["x"] += 1
+    metrics.hear(hints.Report(work=WORK))
+    metrics.status = lambda: Status(
+        node="main-1", state="running", pid=1, channels=(), console=None, ready=True, disk_free_bytes=1, trouble=("x",),
+        certificates=(Certificate(use="channel west", expires_at=NOW),),
+    )  # fmt: skip
+    known = {name.partition("{")[0] for name in samples(metrics)}
+    for file in ("handoff-alerts.yaml", "monitoring.md"):
+        named = set(re.findall(r"\bhandoff_[a-z_]+", (GUIDES / file).read_text()))
+        assert len(named) > 12
+        assert named <= known, sorted(named - known)
+
+
+def test_every_alert_says_what_to_run() -> None:
+    for rule in yaml.safe_load((GUIDES / "handoff-alerts.yaml").read_text())["groups"][0]["rules"]:
+        assert rule["annotations"].keys() == {"summary", "run"}, rule["alert"]
+        assert rule["labels"]["severity"] in {"page", "ticket"}

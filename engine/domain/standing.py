@@ -1,0 +1,66 @@
+"""How the work stands: channels, destinations, and what waits for a person. `engine.store.overview` looks it up."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from engine.domain.record import Record
+
+State = Literal["up", "down", "paused"]
+
+
+class Standing(Record, frozen=True, kw_only=True):
+    """A destination as `handoff destinations` and `handoff status` show it: the contract's shape and more."""
+
+    name: str
+    type: str | None
+    """None: it is no longer configured."""
+    state: State
+    since: datetime | None
+    error: str | None
+    """A stable code. Also with the state `up`: it answers, and refuses without a reason."""
+    detail: str | None
+    pending: int
+    oldest_at: datetime | None
+    """When the oldest pending delivery was made."""
+    next_attempt_at: datetime | None
+    held: int
+    dead: int
+    """Dead letters that nobody has resolved yet."""
+    orphan: bool = False
+    """It is not in config.yaml, and something waits for it."""
+    failures: int = 0
+    paused_until: datetime | None = None
+    paused_by: str | None = None
+    untold: int = 0
+
+    @property
+    def troubled(self) -> bool:
+        """A person should look at it: it fails, refuses, or nobody serves it any more. A pause is no trouble."""
+        return self.state == "down" or self.error is not None or self.orphan
+
+
+class ChannelWork(Record, frozen=True, kw_only=True):
+    """What a channel has brought. waiting: entries without an outcome."""
+
+    name: str
+    waiting: int
+    oldest_waiting_at: datetime | None
+    last_message_at: datetime | None
+
+
+class Overview(Record, frozen=True, kw_only=True):
+    """dead: open dead letters. holds: open questions of messages, by code. `at`: when it was looked."""
+
+    at: datetime
+    channels: tuple[ChannelWork, ...] = ()
+    destinations: tuple[Standing, ...] = ()
+    dead: int = 0
+    oldest_dead_at: datetime | None = None
+    holds: dict[str, int] = {}
+    oldest_hold_at: datetime | None = None
+
+    @property
+    def waiting(self) -> int:
+        return sum(channel.waiting for channel in self.channels)

@@ -1,0 +1,101 @@
+"""What is wrong, as stable codes: found in how the daemon and its work stand. Pure.
+
+`engine.domain.advice` says what each means and what to do about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from engine.domain.advice import advice_of
+from engine.domain.record import Record
+from engine.domain.standing import Overview
+
+PROCESSING_SECONDS_MAX: Final = 300.0
+"""An entry that waits for longer means that processing is behind."""
+DELIVERY_SECONDS_MAX: Final = 900.0
+"""A delivery that waits for longer, at a destination that is up, means that it can't keep up."""
+PAUSE_SECONDS_MAX: Final = 86_400.0
+"""A pause that is longer may have been forgotten."""
+CERTIFICATE_DAYS_MIN: Final = 14
+
+
+class Trouble(Record, frozen=True, kw_only=True):
+    """One thing that is wrong. code: with what it is about, `destination-down:crm`. since: none: not known."""
+
+    code: str
+    since: datetime | None
+    meaning: str
+    first: str
+    """The command that shows more."""
+    remedy: str
+    detail: str | None = None
+    """What is known besides: a code of the destination, how many."""
+    urgent: bool = True
+    """A person has to see to it now; else it is to be known."""
+
+
+class Certificate(Record, frozen=True, kw_only=True):
+    """A certificate that we show to others. use: `channel west`, `destination lab`."""
+
+    use: str
+    expires_at: datetime
+
+    def days_left(self, now: datetime) -> int:
+        return (self.expires_at - now) // timedelta(days=1)
+
+
+def trouble(code: str, since: datetime | None = None, detail: str | None = None) -> Trouble:
+    advice = advice_of(code)
+    return Trouble(
+        code=code,
+        since=since,
+        meaning=advice.meaning,
+        first=advice.first,
+        remedy=advice.remedy,
+        detail=detail,
+        urgent=advice.urgent,
+    )
+
+
+def of_work(work: Overview, now: datetime) -> Iterator[Trouble]:
+    """What is wrong with channels, destinations, dead letters and holds."""
+    for channel in work.channels:
+        at = channel.oldest_waiting_at
+        if at is not None and _old(at, now, PROCESSING_SECONDS_MAX):
+            yield trouble(f"processing-behind:{channel.name}", at, f"{channel.waiting:,} wait")
+    for one in work.destinations:
+        wait = f"{one.pending:,} wait"
+        if one.orphan:
+            yield trouble(f"destination-unknown:{one.name}", one.oldest_at, wait)
+        elif one.state == "paused":
+            if one.since is not None and _old(one.since, now, PAUSE_SECONDS_MAX):
+                yield trouble(f"destination-paused:{one.name}", one.since, wait)
+        elif one.troubled:
+            yield trouble(f"destination-down:{one.name}", one.since, f"{one.error}, {wait}")
+        elif one.oldest_at is not None and _old(one.oldest_at, now, DELIVERY_SECONDS_MAX):
+            yield trouble(f"deliveries-behind:{one.name}", one.oldest_at, wait)
+        if one.held:
+            yield trouble(f"deliveries-held:{one.name}", None, f"{one.held:,} held")
+    if work.dead:
+        yield trouble("dead-letters", work.oldest_dead_at, f"{work.dead:,} wait for a person")
+    if work.holds:
+        yield trouble("messages-held", work.oldest_hold_at, f"{sum(work.holds.values()):,} wait for a person")
+
+
+def of_certificates(certificates: Iterable[Certificate], now: datetime) -> Iterator[Trouble]:
+    for one in certificates:
+        days = one.days_left(now)
+        if days < CERTIFICATE_DAYS_MIN:
+            left = f"{days} days left" if days >= 0 else "has ended"
+            yield trouble(f"certificate-expires:{one.use}", None, left)
+
+
+def codes(found: Sequence[Trouble]) -> tuple[str, ...]:
+    return tuple(one.code for one in found)
+
+
+def _old(at: datetime, now: datetime, seconds: float) -> bool:
+    return now - at > timedelta(seconds=seconds)

@@ -1,0 +1,120 @@
+"""What is wrong: found in how the work stands, and said with what it means and what to do."""
+
+from __future__ import annotations
+
+import ast
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from engine.domain.advice import TROUBLES, advice_of
+from engine.domain.standing import ChannelWork, Overview, Standing
+from engine.runtime.trouble import Certificate, of_certificates, of_work
+
+NOW = datetime(2026, 11, 30, 3, 0, tzinfo=UTC)
+ENGINE = Path(__file__).parents[3] / "engine"
+
+
+def ago(**span: float) -> datetime:
+    return NOW - timedelta(**span)
+
+
+def standing(**values) -> Standing:
+    fine = {
+        "name": "crm", "type": "salesforce", "state": "up", "since": None, "error": None, "detail": None, "pending": 0,
+        "oldest_at": None, "next_attempt_at": None, "held": 0, "dead": 0,
+    }  # fmt: skip
+    return Standing(**fine | values)
+
+
+def found(**values) -> list[str]:
+    return [one.code for one in of_work(Overview(at=NOW, **values), NOW)]
+
+
+def test_nothing_is_wrong_with_a_quiet_site() -> None:
+    quiet = ChannelWork(name="west", waiting=0, oldest_waiting_at=None, last_message_at=ago(days=3))
+    assert (
+        found(channels=(quiet,), destinations=(standing(), standing(name="lab", pending=3, oldest_at=ago(seconds=5))))
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "codes"),
+    [
+        ({"state": "down", "since": ago(minutes=18), "error": "login-invalid-client"}, ["destination-down:crm"]),
+        ({"error": "answer-ae"}, ["destination-down:crm"]),
+        ({"state": "down", "orphan": True, "pending": 46}, ["destination-unknown:crm"]),
+        ({"state": "paused", "since": ago(hours=2), "pending": 46, "oldest_at": ago(hours=2)}, []),
+        ({"state": "paused", "since": ago(hours=30)}, ["destination-paused:crm"]),
+        ({"pending": 4, "oldest_at": ago(minutes=16)}, ["deliveries-behind:crm"]),
+        ({"held": 3}, ["deliveries-held:crm"]),
+        ({"state": "down", "error": "x", "held": 1}, ["destination-down:crm", "deliveries-held:crm"]),
+    ],
+)
+def test_a_destination_that_needs_a_person_is_named(values: dict, codes: list[str]) -> None:
+    assert found(destinations=(standing(**values),)) == codes
+
+
+def test_what_waits_for_a_person_or_too_long_is_named() -> None:
+    behind = ChannelWork(name="west", waiting=9, oldest_waiting_at=ago(minutes=6), last_message_at=NOW)
+    busy = msgspec.structs.replace(behind, name="east", oldest_waiting_at=ago(seconds=20))
+    assert found(channels=(behind, busy), dead=2, oldest_dead_at=ago(hours=1), holds={"death-stale": 1}) == [
+        "processing-behind:west", "dead-letters", "messages-held",
+    ]  # fmt: skip
+
+
+def test_a_trouble_says_since_when_what_it_means_and_what_to_do() -> None:
+    down = standing(state="down", since=ago(minutes=18), error="login-invalid-client", pending=46)
+    (one,) = of_work(Overview(at=NOW, destinations=(down,)), NOW)
+    assert one.since == ago(minutes=18)
+    assert one.detail == "login-invalid-client, 46 wait"
+    assert one.first == "handoff destinations show crm"
+    assert one.remedy.endswith(".")
+    assert one.urgent
+
+
+@pytest.mark.parametrize(("days", "said"), [(13, "13 days left"), (0, "0 days left"), (-2, "has ended"), (15, None)])
+def test_a_certificate_that_ends_soon_is_named(days: int, said: str | None) -> None:
+    ends = NOW + timedelta(days=days, hours=1)
+    assert [one.detail for one in of_certificates([Certificate(use="channel west", expires_at=ends)], NOW)] == (
+        [said] if said else []
+    )
+
+
+def test_every_trouble_that_the_code_names_has_its_advice() -> None:
+    named: set[str] = set()
+    for path in (ENGINE / "runtime").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            named |= set(_codes(node))
+    assert named >= {"worker-silent", "disk-almost-full", "destination-down", "dead-letters", "reload-refused"}
+    assert sorted(named - TROUBLES.keys()) == []
+
+
+def _codes(node: ast.AST):
+    """First texts of calls of `trouble`, appended codes, and what the supervisor's `trouble` returns."""
+    if isinstance(node, ast.Call) and node.args:
+        name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+        owner = getattr(getattr(node.func, "value", None), "id", "")
+        first = node.args[0]
+        text = first.values[0] if isinstance(first, ast.JoinedStr) else first
+        if name == "trouble" or (name == "append" and owner == "trouble"):
+            yield str(getattr(text, "value", "")).rstrip(":")
+    if isinstance(node, ast.FunctionDef) and node.name == "trouble":
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.Return) and isinstance(inner.value, ast.Constant) and inner.value.value:
+                yield str(inner.value.value)
+
+
+def test_every_advice_is_a_clause_a_command_and_a_sentence() -> None:
+    for code, advice in TROUBLES.items():
+        assert re.fullmatch(r"[a-z]+(-[a-z]+)+", code)
+        assert not advice.meaning.endswith(".")
+        assert advice.first
+        assert advice.remedy[0].isupper() or advice.remedy.startswith("`")
+        assert advice.remedy.endswith((".", ")."))
+    assert advice_of("destination-down:crm").first == "handoff destinations show crm"
+    assert advice_of("something-new").remedy
