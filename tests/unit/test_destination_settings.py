@@ -94,3 +94,38 @@ def test_an_org_is_never_talked_to_without_tls(tmp_path: Path, url: str):
         "https" in message or "URL" in message
         for _, _, message in problems(tmp_path, f"destinations: {{crm: {{{crm}}}}}")
     )
+
+
+TYPES = {
+    "file": "{type: file, path: var/x}",
+    "mllp": "{type: mllp, host: 127.0.0.1, port: 1}",
+    "salesforce": "{type: salesforce, login_url: 'https://x.my.salesforce.com', client_id: c, client_secret: s}",
+}
+GOOD = {
+    ("file", "patient"), ("file", "encounter"), ("file", "score"), ("file", "task"), ("file", "message"),
+    ("mllp", "message"),
+    ("salesforce", "patient"), ("salesforce", "encounter"), ("salesforce", "score"), ("salesforce", "task"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ["patient", "encounter", "score", "task", "message"])
+@pytest.mark.parametrize("type_", TYPES)
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_destination_is_given_what_it_takes_and_nothing_else(tmp_path: Path, type_: str, what: str, beside: bool):
+    """Else each delivery would be buried, one by one. beside: what it takes stands beside it."""
+    known = sorted(item for kind, item in GOOD if kind == type_)
+    given = ", ".join([*(known if beside else []), what])
+    channel = (
+        "name: west\nlisten: {port: 0}\ntimezone: UTC\nmapping: adt\n"
+        f"deliver:\n  - {{to: other, what: [message]}}\n  - {{to: x, what: [{given}]}}\n"
+    )
+    site = f"destinations:\n  x: {TYPES[type_]}\n  other: {{type: file, path: var/other}}\n"
+    snapshot = Snapshot(tmp_path, "config.yaml", {"config.yaml": site, "channels/west.yaml": channel})
+    if (type_, what) in GOOD:
+        load(snapshot)
+        return
+    with pytest.raises(SettingsError) as caught:
+        load(snapshot)
+    (problem,) = caught.value.problems
+    assert (problem.file, problem.line, problem.key) == ("channels/west.yaml", 7, "deliver[1].what")
+    assert f"takes {', '.join(known)}" in problem.message

@@ -235,3 +235,20 @@ def test_finding_messages(plans):
         store.dead_letters.patients(conn, store.keys, b"1234")
         store.journal.find(conn, control_id="1")
     assert scans(lines, allowed=["TEMP B-TREE FOR ORDER BY"]) == []
+
+
+def test_how_destinations_stand_and_what_they_were_told(plans):
+    store, lines = plans
+    filled(store)
+    with only(lines):
+        store.read_now(lambda conn: store.destinations.get(conn, "crm"))
+        store.read_now(lambda conn: store.destinations.standings(conn, {"crm": "file"}, NOW))
+        told = store.read_now(lambda conn: store.outbox.told(conn, "crm", "chart-1", {"chart-1"}))
+        store.read_now(lambda conn: store.outbox.behind(conn, told))
+    # One row a destination; the partial indexes hold what is unfinished or unresolved and nothing else.
+    allowed = [
+        r"^SCAN charts\.destination$",
+        "INDEX (delivery_(unfinished|ready)|dead_letter_open)",
+        "TEMP B-TREE",
+    ]
+    assert scans(lines, allowed=allowed) == []
