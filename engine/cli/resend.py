@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
@@ -12,6 +11,7 @@ import click
 
 from engine.cli.common import NO, Cli, Said, config_option, json_option
 from engine.cli.destinations import standing
+from engine.cli.groups import agree, group_options
 from engine.cli.site import PATIENT_HELP, NotFoundError, OpenSite, PatientKey, open_site
 from engine.cli.times import TIMES, When
 
@@ -27,8 +27,7 @@ _PROGRESS_PATIENTS: Final = 10_000
 @click.option("--since", type=When(), help="Of the patients that changed at or after.")
 @click.option("--all", "every", is_flag=True, help="Of all patients.")
 @click.option("--again", is_flag=True, help="Also what the destination has already, as it is now.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be sent.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@group_options
 @click.option("--reason", type=Said(), metavar="TEXT", help="Why; written to the audit.")
 @json_option
 @config_option
@@ -72,8 +71,10 @@ def resend(
         compiled = site.compiled().channels
         resender = Resender(site.keys, name, {one: compiled[one] for one in sorted(feeding)}, again=again)
         only = site.chart(patient).id if patient is not None else None
-        if every and not dry_run and not yes and sys.stdin.isatty():
-            click.confirm(f"Send {name} what it lacks of all patients?", abort=True, err=True)
+        if only is None and not dry_run:
+            whom = "all patients" if every else "all patients that changed since"
+            what = "how they stand, again" if again else "what it lacks"
+            agree(cli, f"{name} is sent {what}, of {whom}. --dry-run counts it.", yes=yes)
         tally = Tally()
         details: list[dict[str, Any]] = []
         noted = False
