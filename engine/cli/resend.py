@@ -58,6 +58,7 @@ def resend(
     from engine.store.resend import Resender, Tally
 
     with open_site(cli) as site:
+        site.check_destination(name)
         here = standing(site, name)
         if here.type is None:
             raise NotFoundError(f"{name} is not in config.yaml any more")
