@@ -40,7 +40,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "file-foreign": "something in the folder is not a file of ours (a link, a pipe, another's): take it away",
     "write-failed": "the disk refuses: look at the system's log",
     # salesforce
-    "login-unreachable": "`login_url`, network and proxy: the login server gives no usable answer",
+    "login-unreachable": "look at `login_url`, the network and the proxy",
     "login-invalid-client": "the org does not know `client_id` and `client_secret` together: see the connected app",
     "login-invalid-client-id": "the org does not know `client_id`: see the connected app",
     "login-invalid-grant": "the user may not use the connected app, or is locked: see the org's log-in history",
