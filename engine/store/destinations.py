@@ -96,7 +96,7 @@ class DestinationStore:
         found: list[Standing] = []
         for name in (*sorted(configured), *orphans):
             one, wait, orphan = kept.get(name, Kept()), waiting.get(name, _Waiting()), name not in configured
-            paused = one.paused(now)
+            paused = one.paused(now) and not orphan
             trouble = one.trouble
             state: State = "paused" if paused else "down" if orphan or (trouble is not None and trouble.down) else "up"
             next_at = due.get(name)
@@ -120,7 +120,7 @@ class DestinationStore:
                     held=wait.held,
                     dead=dead.get(name, 0),
                     orphan=orphan,
-                    failures=trouble.failures if trouble else 0,
+                    failures=trouble.failures if trouble and not orphan else 0,
                     paused_until=one.paused_until if paused else None,
                     paused_by=one.paused_by if paused else None,
                     untold=0 if orphan else one.untold,

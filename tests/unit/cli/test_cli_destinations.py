@@ -97,6 +97,7 @@ def test_a_pause_needs_a_length_of_time(stocked: Site, span: str):
 
 def test_what_waits_for_a_destination_that_is_gone_is_an_orphan_until_moved(stocked: Site):
     waiting = row(stocked)["pending"]
+    stocked.json("destinations", "pause", "files")
     without_destination(stocked)
     one = row(stocked)
     assert (one["orphan"], one["state"], one["error"], one["pending"]) == (True, "down", "not-configured", waiting)
