@@ -28,6 +28,13 @@ def test_an_ambiguous_failure_is_held_unless_the_destination_is_idempotent():
     assert isinstance(decide(1, ambiguous, POLICY, NOW, always(0.5), idempotent=True), RetryAt)
 
 
+@pytest.mark.parametrize("idempotent", [True, False])
+@pytest.mark.parametrize("attempt", [1, 10, 1000])
+def test_what_the_site_leaves_to_a_person_is_held_whatever_the_destination_is(attempt: int, idempotent: bool):
+    undecided = DeliveryFailure.UNDECIDED
+    assert decide(attempt, undecided, POLICY, NOW, always(0.5), idempotent=idempotent) == Hold()
+
+
 def test_a_transient_failure_is_tried_again_until_the_attempts_are_used_up():
     transient = DeliveryFailure.TRANSIENT
     assert isinstance(decide(9, transient, POLICY, NOW, always(0.5), idempotent=False), RetryAt)
