@@ -24,6 +24,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     ValidationError,
     ValidatorFunctionWrapHandler,
@@ -418,6 +419,24 @@ class Charset(StrictModel):
     _codecs = field_validator("force", "default", "fallback")(_check_codec)
 
 
+ZoneName = Annotated[Text, AfterValidator(_check_zone)]
+
+
+class Zones(StrictModel):
+    """The zone of times without an offset. A name alone is the zone of all senders."""
+
+    default: ZoneName
+    from_: Annotated[Literal["message"] | None, Field(alias="from")] = None
+    """message: the offset of MSH-7, where it has one, counts for the other times of the message too."""
+    senders: dict[Annotated[str, Field(min_length=1, max_length=256)], ZoneName] = {}
+    """Sending facility (MSH-4), sending application (MSH-3) or facility of the place (PV1-3.4) -> its zone; the first
+    of the three that stands here counts."""
+
+
+def _zone_of_all(value: Any) -> Any:
+    return {"default": value} if isinstance(value, str) else value
+
+
 class Authority(StrictModel):
     """One assigning authority under all the names that senders give it in CX-4."""
 
@@ -487,7 +506,7 @@ class Channel(StrictModel):
     """live; shadow: charts, scores and tasks are written as by a live one, and nothing is delivered (see
     docs/guides/destinations.md); paused: messages are stored and answered, and wait."""
     listen: Listen
-    timezone: Text
+    timezone: Annotated[Zones, BeforeValidator(_zone_of_all, json_schema_input_type=Text | Zones)]
     charset: Charset = Charset()
     ack: Ack = Ack()
     accept: Accept = Accept()
@@ -497,8 +516,6 @@ class Channel(StrictModel):
     risk: tuple[Identifier, ...] = ()
     protocol: Identifier | None = None
     deliver: tuple[DeliverTo, ...] = ()
-
-    _zone = field_validator("timezone")(_check_zone)
 
     @cached_property
     def default_authority(self) -> str:

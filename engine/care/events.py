@@ -111,6 +111,9 @@ _PRESENT: Final = frozenset({"I", "OBS", "E"})
 _SAID_AGAIN: Final = timedelta(days=1)
 """A discharge that names no visit, so soon after one, is the same discharge said again."""
 
+IDENTIFIERS_MAX: Final = 500
+"""Of one patient, those of merged ones included: each change of the patient carries them all to the destinations."""
+
 _NEVER: Final[Stamp] = (0.0, 0)
 _TUPLES: Final = frozenset({"phones", "diagnoses", "procedures", "identifiers"})
 
@@ -369,6 +372,8 @@ def _by_id(changed: Mapping[str, Chart], chart_id: str) -> Chart | None:
 def _fold(survivor: Chart, merged: Chart) -> tuple[Chart, Chart]:
     known = {identity(identifier) for identifier in survivor.patient.identifiers}
     aliases = tuple(i for i in merged.patient.identifiers if identity(i) not in known)
+    if len(known) + len(aliases) > IDENTIFIERS_MAX:
+        raise _too_many_identifiers("MRG-1")
     filled: dict[str, Any] = {}
     stamps = {**merged.stamps, **survivor.stamps}
     for name in Patient.__struct_fields__:
@@ -410,6 +415,15 @@ def _fold(survivor: Chart, merged: Chart) -> tuple[Chart, Chart]:
     return survivor, merged
 
 
+def _too_many_identifiers(location: str) -> MessageError:
+    return MessageError(
+        "identifiers-too-many",
+        f"the patient would have more than {IDENTIFIERS_MAX} identifiers: something is wrong with the sender's numbers",
+        hl7_code=DATA_TYPE,
+        location=location,
+    )
+
+
 def _with_identifiers(chart: Chart, charts: Charts, identifiers: tuple[Identifier, ...], applied: Applied) -> Patient:
     known = {identity(identifier) for identifier in chart.patient.identifiers}
     added: list[Identifier] = []
@@ -424,6 +438,8 @@ def _with_identifiers(chart: Chart, charts: Charts, identifiers: tuple[Identifie
         added.append(identifier)
     if not added:
         return chart.patient
+    if len(known) > IDENTIFIERS_MAX:
+        raise _too_many_identifiers("PID-3")
     return msgspec.structs.replace(chart.patient, identifiers=(*chart.patient.identifiers, *added))
 
 

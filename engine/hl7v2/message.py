@@ -10,13 +10,14 @@ where somebody looks.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import pairwise
 from typing import Final, NoReturn
 
 from msgspec import Struct
 
+from engine.errors import SEGMENT_SEQUENCE, VALUE_TOO_LONG, MessageError
 from engine.hl7v2 import charset as charsets
 from engine.hl7v2.escape import CONTROL, unescaper
 from engine.hl7v2.header import SEGMENT_CASE, Delimiters, Header, read_header, several_headers
@@ -31,6 +32,11 @@ LINE_FEED_DOUBTFUL: Final = "line-feed-doubtful"
 CONTROL_CHARACTER: Final = "control-character"
 FINAL_CR_MISSING: Final = "final-cr-missing"
 SEGMENT_UNREADABLE: Final = "segment-unreadable"
+
+SEGMENTS_MAX: Final = 10_000
+"""Of one message; more are refused, because every look for one would take long."""
+REPETITIONS_MAX: Final = 1_000
+"""Of a field that is read."""
 
 _HEADERS: Final = frozenset({"MSH", "FHS", "BHS"})
 _COMMON: Final = frozenset({
@@ -183,7 +189,10 @@ class Segment(Struct, eq=False, gc=False):  # a Struct because it is made in hal
         return _value(text, path.component, path.subcomponent, syntax)
 
     def repetitions(self, field: int) -> list[Repetition]:
-        """The repetitions of a field in order; none when the field is absent or empty."""
+        """The repetitions of a field in order; none when the field is absent or empty.
+
+        Raises MessageError for more than REPETITIONS_MAX, as every reading of all repetitions does.
+        """
         fields = self.fields
         if field >= len(fields) or not fields[field]:
             return []
@@ -193,7 +202,15 @@ class Segment(Struct, eq=False, gc=False):  # a Struct because it is made in hal
     def _split(self, text: str, field: int) -> list[str]:
         if field <= 2 and self.name in _HEADERS:
             return [text]
-        return text.split(self.syntax.repetition)
+        parts = text.split(self.syntax.repetition)
+        if len(parts) > REPETITIONS_MAX:
+            raise MessageError(
+                "repetitions-too-many",
+                f"a field that is read repeats more than {REPETITIONS_MAX} times",
+                hl7_code=VALUE_TOO_LONG,
+                location=f"{self.name}-{field}",
+            )
+        return parts
 
     def _selected(self, path: Path) -> Iterator[str]:
         """The repetitions that a path with ALL means."""
@@ -266,7 +283,8 @@ class Message:
 
         default, fallback, force: the channel's charset, the one of last resort, and the one that takes the place of
         what the message says, as Python codec names. header: when it was read already (a HeaderError's partial one
-        too). Raises HeaderError, also for a second MSH that `read_header` overlooked.
+        too). Raises HeaderError, also for a second MSH that `read_header` overlooked, and
+        MessageError for more segments than SEGMENTS_MAX.
         """
         if header is None:
             header = read_header(payload)
@@ -287,7 +305,15 @@ class Message:
             deviations += (FINAL_CR_MISSING,)
         segments: list[Segment] = []
         known = syntax.known.get
-        for line in text.split("\r"):
+        lines = text.split("\r")
+        if len(lines) > SEGMENTS_MAX + 1:
+            raise MessageError(
+                "segments-too-many",
+                f"the message has more than {SEGMENTS_MAX} segments",
+                hl7_code=SEGMENT_SEQUENCE,
+                location="MSH",
+            )
+        for line in lines:
             name = known(line[:4])
             if name is not None:
                 segments.append(Segment(name, line, syntax))
@@ -315,6 +341,11 @@ class Message:
     def segments(self, name: str) -> list[Segment]:
         """The segments of that name, in order. Not to be changed."""
         return (self._by_name or self._named()).get(name) or []
+
+    @property
+    def present(self) -> Mapping[str, list[Segment]]:
+        """The segments by their names."""
+        return self._by_name or self._named()
 
     def _named(self) -> dict[str, list[Segment]]:
         by_name = self._by_name

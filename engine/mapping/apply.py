@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, tzinfo
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -11,16 +12,59 @@ from engine.domain.patient import Identifier
 from engine.domain.record import Phi
 from engine.hl7v2.message import NULL, Message
 from engine.hl7v2.path import Path
+from engine.mapping.expression import Budget
 from engine.mapping.functions import ABSENT, Flaw
-from engine.mapping.times import iso_time
+from engine.mapping.times import iso_time, valid_on
 from engine.yamlfile import Problem
 
-Read = Callable[[Any, list[str]], Any]
-"""Reads one target of a Message (or one part of an item, of its Segment): a domain value, None (cleared) or ABSENT.
-Deviations are added to the list."""
+
+class Reading(list[str]):
+    """One message on its way through filter and mapping: what deviates is appended, as `code:location`.
+
+    zone: of times without an offset. received: when the message came; none: nothing that it names is too old.
+    """
+
+    __slots__ = ("_budget", "received", "zone")
+
+    def __init__(self, zone: tzinfo, received: datetime | None = None) -> None:
+        self.zone = zone
+        self.received = received
+        self._budget: Budget | None = None
+
+    @property
+    def budget(self) -> Budget:
+        """Of the filters, for this message."""
+        if self._budget is None:
+            self._budget = Budget()
+        return self._budget
+
+    def valid(self, effective: str, expires: str) -> bool:
+        """Whether something with such a first and last day was valid on the day on which the message came."""
+        return self.received is None or valid_on(effective, expires, self.received.astimezone(self.zone).date())
+
+
+Read = Callable[[Any, Reading], Any]
+"""Reads one target of a Message (or one part of an item, of its Segment): a domain value, None (cleared) or ABSENT."""
+Rule = tuple[str, Read, str | None]
+"""Field, its reader, and the segment without which the reader has nothing to say; none: it is always asked."""
 
 EVENT_TIMES: Final = tuple(Path.parse(text) for text in ("PV1-44", "PV1-45", "EVN-6", "EVN-2", "MSH-7", "PID-29"))
 """Fields that tell when something happened. They are read in every message, whatever the mapping says."""
+
+
+class Movement(Phi, frozen=True, kw_only=True):
+    """A movement of the patient, as IHE PAM (ITI TF-2: 3.31, segment ZBE) describes it."""
+
+    at: str | None = None
+    """When it began, ISO 8601."""
+    action: str | None = None
+    """INSERT, UPDATE, CANCEL, in upper case."""
+    historic: bool | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it says where the patient is now."""
+        return not self.historic and self.action not in {"CANCEL", "UPDATE", "DELETE"}
 
 
 class Mapped(Phi, frozen=True, kw_only=True):
@@ -44,6 +88,8 @@ class Mapped(Phi, frozen=True, kw_only=True):
     visit: Identifier | None
     merged_visit: Identifier | None
     account: str | None
+    movement: Movement | None = None
+    """Where the message speaks of one in a segment of its own (ZBE)."""
     times: dict[str, str]
     """HL7 location (of EVENT_TIMES) -> ISO 8601, where valued and readable."""
     pv1_present: bool
@@ -57,22 +103,25 @@ class Mapping:
 
     file: str
     zone: ZoneInfo
-    patient: tuple[tuple[str, Read], ...]
-    encounter: tuple[tuple[str, Read], ...]
-    own: tuple[tuple[str, Read], ...]
+    patient: tuple[Rule, ...]
+    encounter: tuple[Rule, ...]
+    own: tuple[Rule, ...]
     """Fields of Mapped itself: `identifiers`, `merged`, `visit`, `merged_visit`, `account`."""
+    movement: tuple[Rule, ...]
+    """Fields of Movement."""
     doubts: tuple[Problem, ...] = ()
     """Paths that lead beyond the segments of the standard: `handoff check` refuses them, a daemon works by them."""
 
-    def apply(self, message: Message) -> Mapped:
+    def apply(self, message: Message, reading: Reading | None = None) -> Mapped:
         """Map the first patient of a message; when it may hold several (A40), map each of `message.groups("PID")`.
 
+        reading: of the message; none: in the mapping's own zone.
         Raises MessageError when a required field is missing or can't be read, and MappingError when the mapping asks
         for a dead letter (`on_error: dead`, a table with `unknown: error`).
         """
         if len(message.segments("PID")) > 1:
             message = message.groups("PID")[0]
-        notes: list[str] = []
+        notes = reading if reading is not None else Reading(self.zone)
         patient = _read_all(self.patient, message, notes)
         encounter = _read_all(self.encounter, message, notes)
         own = _read_all(self.own, message, notes)
@@ -91,6 +140,7 @@ class Mapping:
             visit=own.get("visit"),
             merged_visit=own.get("merged_visit"),
             account=own.get("account"),
+            movement=self._movement(message, notes) if self.movement else None,
             times=times,
             pv1_present=bool(message.segments("PV1")),
             deviations=tuple(dict.fromkeys(notes)) if notes else (),
@@ -100,16 +150,22 @@ class Mapping:
         """The patient's identifiers alone: of a message that can't be mapped as a whole. Raises like `apply`."""
         if len(message.segments("PID")) > 1:
             message = message.groups("PID")[0]
-        found = _read_all(tuple(rule for rule in self.own if rule[0] == "identifiers"), message, [])
+        found = _read_all(tuple(rule for rule in self.own if rule[0] == "identifiers"), message, Reading(self.zone))
         return tuple(identifier for identifier in found.get("identifiers") or () if identifier is not None)
 
-    def _times(self, message: Message, notes: list[str]) -> dict[str, str]:
+    def _movement(self, message: Message, notes: Reading) -> Movement | None:
+        said = _read_all(self.movement, message, notes)
+        if action := said.get("action"):
+            said["action"] = action.upper()
+        return Movement(**said) if said else None
+
+    def _times(self, message: Message, notes: Reading) -> dict[str, str]:
         times: dict[str, str] = {}
         for path in EVENT_TIMES:
             text = message.get(path)
             if not text or text == NULL or not (text := text.strip()):
                 continue
-            time = iso_time(text, self.zone)
+            time = iso_time(text, notes.zone)
             if isinstance(time, Flaw):
                 time.note(path.text, notes)
                 time = time.value
@@ -118,9 +174,12 @@ class Mapping:
         return times
 
 
-def _read_all(rules: tuple[tuple[str, Read], ...], message: Message, notes: list[str]) -> dict[str, Any]:
+def _read_all(rules: tuple[Rule, ...], message: Message, notes: Reading) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for field, read in rules:
+    present = message.present
+    for field, read, segment in rules:
+        if segment is not None and segment not in present:
+            continue
         value = read(message, notes)
         if value is not ABSENT:
             values[field] = value

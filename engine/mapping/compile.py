@@ -5,25 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from datetime import tzinfo
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from engine.domain.encounter import Diagnosis, Procedure
-from engine.errors import DATA_TYPE, REQUIRED_FIELD_MISSING, MappingError, MessageError, SettingsError
+from engine.errors import DATA_TYPE, REQUIRED_FIELD_MISSING, SEGMENT_SEQUENCE, MappingError, MessageError, SettingsError
 from engine.hl7v2.message import NULL, Message, Repetition, Segment, Syntax
 from engine.hl7v2.path import ALL, Path, PathError
 from engine.hl7v2.segments import nowhere
 from engine.mapping import functions, times
 from engine.mapping import spec as specs
-from engine.mapping.apply import Mapping, Read
+from engine.mapping.apply import Mapping, Read, Reading, Rule
 from engine.mapping.expression import Filter, FilterError, compile_filter
-from engine.mapping.expression import Source as Readable
 from engine.mapping.functions import ABSENT, Build, Flaw, Parse, several
 from engine.mapping.tables import Tables
 from engine.yamlfile import Document, Problem, did_you_mean, validate
 
 FIELDS_REMEMBERED_MAX: Final = 256
 """Repetitions or segments that one target remembers the reading of, a few hundred bytes each."""
+ITEMS_MAX: Final = 500
+"""Diagnoses, and procedures, of one message."""
 
 # --- what there is to map to -----------------------------------------------------------------------------------------
 
@@ -47,6 +49,10 @@ class Kind:
     parse: Parse | None = None
     type_component: int = 0
     """Where `prefer` finds the type."""
+    last: frozenset[str] = frozenset()
+    """Types that are taken only when there is nothing else."""
+    validity: tuple[int, int, int] | None = None
+    """Components that say when a repetition is valid: a range (DR), the first day, the last day; 0: there is none."""
 
 
 _TEXT: Final = Kind("a text", frozenset({"table", "default"}), str)
@@ -55,13 +61,29 @@ _INTEGER: Final = Kind("a whole number", frozenset({"default"}), int, parse=func
 _DATE: Final = Kind("a date", parse=times.iso_date)
 _TIME: Final = Kind("a time")
 _DISPOSITION: Final = Kind("a disposition", frozenset({"table"}), str, parse=functions.disposition)
-_NAME: Final = Kind("a name", frozenset({"prefer"}), build=functions.name, type_component=7)
-_ADDRESS: Final = Kind("an address", frozenset({"prefer"}), build=functions.address, type_component=7)
-_PROVIDER: Final = Kind("a provider", frozenset({"prefer"}), build=functions.provider, type_component=13)
+_NAME: Final = Kind(
+    "a name",
+    frozenset({"prefer"}),
+    build=functions.name,
+    type_component=7,
+    last=frozenset({"BAD"}),
+    validity=(10, 12, 13),
+)
+_ADDRESS: Final = Kind(
+    "an address",
+    frozenset({"prefer"}),
+    build=functions.address,
+    type_component=7,
+    last=frozenset({"BA"}),
+    validity=(12, 13, 14),
+)
+_PROVIDER: Final = Kind(
+    "a provider", frozenset({"prefer"}), build=functions.provider, type_component=13, validity=(17, 19, 20)
+)
 _LOCATION: Final = Kind("a location", build=functions.location)
 _IDENTIFIER: Final = Kind("an identifier", build=functions.identifier)
 _IDENTIFIERS: Final = Kind("identifiers", several=True, positions=True, build=functions.identifier)
-_PHONES: Final = Kind("phones", frozenset({"prefer", "region"}), several=True, type_component=3)
+_PHONES: Final = Kind("phones", frozenset({"prefer", "region"}), several=True, type_component=3, validity=(0, 13, 14))
 _DIAGNOSES: Final = Kind("diagnoses", frozenset({"each"}))
 _PROCEDURES: Final = Kind("procedures", frozenset({"each"}))
 
@@ -97,6 +119,9 @@ TARGETS: Final[dict[str, tuple[Kind, str, str]]] = {
     "encounter.disposition": (_DISPOSITION, "encounter", "disposition"),
     "encounter.diagnoses": (_DIAGNOSES, "encounter", "diagnoses"),
     "encounter.procedures": (_PROCEDURES, "encounter", "procedures"),
+    "movement.at": (_TIME, "movement", "at"),
+    "movement.action": (_TEXT, "movement", "action"),
+    "movement.historic": (_BOOLEAN, "movement", "historic"),
     "merge.identifiers": (_IDENTIFIERS, "own", "merged"),
     "merge.visit": (_IDENTIFIER, "own", "merged_visit"),
 }
@@ -135,7 +160,7 @@ class _Compiler:
         return self.document.problem(path, message)
 
     def mapping(self, file: specs.MappingFile) -> Mapping:
-        rules: dict[str, list[tuple[str, Read]]] = {"patient": [], "encounter": [], "own": []}
+        rules: dict[str, list[Rule]] = {"patient": [], "encounter": [], "own": [], "movement": []}
         for target, rule in file.root.items():
             if target not in TARGETS:
                 self.problem((target,), f"there is no such target{did_you_mean(target, TARGETS)}")
@@ -143,7 +168,7 @@ class _Compiler:
             kind, group, field = TARGETS[target]
             read = self.rule(target, kind, rule)
             if read is not None:
-                rules[group].append((field, read))
+                rules[group].append((field, read, _only_segment(rule)))
         if "patient.identifiers" not in file.root:
             self.problem((), "patient.identifiers is missing: without it no message finds its patient")
         if self.problems:
@@ -151,10 +176,11 @@ class _Compiler:
         return Mapping(
             self.document.file,
             self.zone,
-            tuple(rules["patient"]),
-            tuple(rules["encounter"]),
-            tuple(rules["own"]),
-            tuple(dict.fromkeys(self.doubts)),
+            patient=tuple(rules["patient"]),
+            encounter=tuple(rules["encounter"]),
+            own=tuple(rules["own"]),
+            movement=tuple(rules["movement"]),
+            doubts=tuple(dict.fromkeys(self.doubts)),
         )
 
     def rule(self, target: str, kind: Kind, rule: specs.Rule) -> Read | None:
@@ -254,24 +280,27 @@ class _Compiler:
     def scalar(self, target: str, at: tuple[str | int, ...], kind: Kind, rule: specs.Rule) -> Read | None:
         parse = self.parse(at, kind, rule)
         fatal = self.fatal(target, rule)
-        reads: list[Read] = [
-            _scalar(_text(path) if where is None else _text_where(path, where), parse, path.text, fatal)
-            for path, where in self.paths(at, rule, whole=False)
-        ]
+        reads: list[Read] = []
+        for path, where in self.paths(at, rule, whole=False):
+            text = _text(path) if where is None else _text_where(path, where)
+            reads.append(_time(text, path.text) if kind is _TIME else _scalar(text, parse, path.text, fatal))
         return _first_of(reads)
 
     def composite(self, at: tuple[str | int, ...], kind: Kind, rule: specs.Rule) -> Read | None:
         build = functions.phone(rule.region or "") if kind is _PHONES else kind.build
-        takes = [(_repetitions(path, where), path.text) for path, where in self.paths(at, rule, whole=True)]
+        paths = self.paths(at, rule, whole=True)
+        takes = [(_repetitions(path, where), path.text) for path, where in paths]
         if build is None or not takes:
             return None
         build = _remembered(build)
-        rank = _rank(rule.prefer, kind.type_component)
+        order = _order(kind, rule.prefer)
         if kind.several and rule.from_ is not None:
-            return _several(takes, build, rank, positions=kind.positions)
+            return _several(takes, build, order, positions=kind.positions)
         if kind.several:
-            return _first_of([_several([take], build, rank, positions=kind.positions) for take in takes])
-        return _first_of([_single(take, build, rank) for take, _ in takes])
+            reads = [_several([take], build, order, positions=kind.positions) for take in takes]
+        else:
+            reads = [_single(take, build, order) for take, _ in takes]
+        return _first_of(reads, [path.segment for path, _ in paths])
 
     def items(self, target: str, kind: Kind, rule: specs.Rule) -> Read | None:
         make, kinds = _ITEMS[kind]
@@ -301,7 +330,8 @@ class _Compiler:
                 self.problem(at, f"a part of each {segment} is read from that {segment}, as in {segment}-3.1")
             if where is not None:
                 self.problem(at, "where stands beside each, not in a part")
-            reads.append(_scalar(_text_in_segment(path), parse, path.text, fatal))
+            text = _text_in_segment(path)
+            reads.append(_time(text, path.text) if kind is _TIME else _scalar(text, parse, path.text, fatal))
         read = _first_of(reads)
         if read is not None and (part.default is not None or part.on_error == "dead"):
             return _strict(read, part, part.sources[0].path, self.failure(target))
@@ -309,9 +339,6 @@ class _Compiler:
 
     def parse(self, at: tuple[str | int, ...], kind: Kind, rule: specs.Rule | specs.Part) -> Parse | None:
         parse = kind.parse
-        if kind is _TIME:
-            zone = self.zone
-            return lambda text: times.iso_time(text, zone)
         if rule.table is None or "table" not in kind.options:
             return parse
         table = self.tables.get(rule.table)
@@ -330,6 +357,14 @@ class _Compiler:
         return self.failure(target) if table is not None and table.unknown_is_error else None
 
 
+def _only_segment(rule: specs.Rule) -> str | None:
+    """The one segment that a rule reads, where it says nothing of a message without it."""
+    if rule.required or rule.default is not None:
+        return None
+    segments = {rule.each} if rule.each is not None else {source.path[:3] for source in rule.sources}
+    return segments.pop() if len(segments) == 1 else None
+
+
 _SELECTION: Final = re.compile(r"\[[^\]]*\]")
 
 
@@ -345,27 +380,29 @@ def _selects(path: Path) -> bool:
 
 # --- closures --------------------------------------------------------------------------------------------------------
 
-_Text = Callable[[Any], str | None]
-_Take = Callable[[Message], Sequence[Repetition]]
-_Rank = Callable[[Repetition], int]
+_Text = Callable[[Any, Reading], str | None]
+_Take = Callable[[Message, Reading], Sequence[Repetition]]
+_Standing = tuple[bool, bool, int]
+"""No longer or not yet valid, known to be bad, place in `prefer`."""
+_Order = Callable[[Repetition, Reading], _Standing]
 _Fail = Callable[[str, str], MappingError]
 
 
-def _text(path: Path) -> Callable[[Readable], str | None]:
+def _text(path: Path) -> _Text:
     if several(path):
-        return lambda source: _first_valued(source.all(path))
-    return lambda source: source.get(path)
+        return lambda source, _: _first_valued(source.all(path))
+    return lambda source, _: source.get(path)
 
 
-def _text_in_segment(path: Path) -> Callable[[Segment], str | None]:
+def _text_in_segment(path: Path) -> _Text:
     if path.repetition == ALL:
-        return lambda segment: _first_valued(segment.all(path))
-    return lambda segment: segment.at(path)
+        return lambda segment, _: _first_valued(segment.all(path))
+    return lambda segment, _: segment.at(path)
 
 
-def _text_where(path: Path, where: Filter) -> Callable[[Message], str | None]:
-    def text(message: Message) -> str | None:
-        segments = _chosen(message, path, where)
+def _text_where(path: Path, where: Filter) -> _Text:
+    def text(message: Message, reading: Reading) -> str | None:
+        segments = _chosen(message, path, where, reading)
         return _first_valued([value for segment in segments for value in segment.all(path)])
 
     return text
@@ -381,16 +418,16 @@ def _first_valued(values: list[str]) -> str | None:
     return null
 
 
-def _chosen(message: Message, path: Path, where: Filter | None) -> list[Segment]:
+def _chosen(message: Message, path: Path, where: Filter | None, reading: Reading) -> list[Segment]:
     segments = message.segments(path.segment)
     if where is not None:
-        segments = [segment for segment in segments if where(segment)]
+        segments = [segment for segment in segments if where(segment, reading.budget)]
     return segments if path.index == ALL else segments[path.index - 1 : path.index]
 
 
 def _scalar(text_of: _Text, parse: Parse | None, location: str, fatal: _Fail | None) -> Read:
-    def read(source: Any, notes: list[str]) -> Any:
-        text = text_of(source)
+    def read(source: Any, notes: Reading) -> Any:
+        text = text_of(source, notes)
         if not text or not (text := text.strip()):
             return ABSENT
         if text == NULL:
@@ -408,19 +445,37 @@ def _scalar(text_of: _Text, parse: Parse | None, location: str, fatal: _Fail | N
     return read
 
 
+def _time(text_of: _Text, location: str) -> Read:
+    """A time of the zone that the message has."""
+
+    def read(source: Any, notes: Reading) -> Any:
+        text = text_of(source, notes)
+        if not text or not (text := text.strip()):
+            return ABSENT
+        if text == NULL:
+            return None
+        value = times.iso_time(text, notes.zone)
+        if isinstance(value, Flaw):
+            value.note(location, notes)
+            return value.value
+        return value
+
+    return read
+
+
 def _repetitions(path: Path, where: Filter | None) -> _Take:
     """The repetitions that a path means; all of the field when it chooses none."""
     name, field, conditions = path.segment, path.field, path.conditions
     one = _selects(path) and path.repetition != ALL
     plain = not one and not conditions and where is None and path.index == 1
 
-    def take_plain(message: Message) -> Sequence[Repetition]:
+    def take_plain(message: Message, _: Reading) -> Sequence[Repetition]:
         segments = message.segments(name)
         return segments[0].repetitions(field) if segments else ()
 
-    def take(message: Message) -> Sequence[Repetition]:
+    def take(message: Message, reading: Reading) -> Sequence[Repetition]:
         found: list[Repetition] = []
-        for segment in _chosen(message, path, where):
+        for segment in _chosen(message, path, where, reading):
             repetitions = segment.repetitions(field)
             found += repetitions[path.repetition - 1 : path.repetition] if one else repetitions
         if conditions:
@@ -444,18 +499,35 @@ def _remembered(read: Callable[[Repetition], Any]) -> Callable[[Repetition], Any
     return lambda repetition: of(repetition.text, repetition.syntax)
 
 
-def _rank(prefer: list[str] | None, component: int) -> _Rank | None:
-    if prefer is None:
+def _order(kind: Kind, prefer: list[str] | None) -> _Order | None:
+    """What comes first among repetitions: what is valid, then what is not known to be bad, then by `prefer`."""
+    if prefer is None and kind.validity is None:
         return None
-    order = {kind: index for index, kind in enumerate(prefer)}
-    return _remembered(lambda repetition: order.get(repetition.valued(component) or "", len(order)))
+    places = {type_.upper(): index for index, type_ in enumerate(prefer or ())}
+    span, first, last = kind.validity or (0, 0, 0)
+
+    @functions.remembered(FIELDS_REMEMBERED_MAX)
+    def standing(text: str, syntax: Syntax) -> tuple[_Standing, str, str]:
+        repetition = Repetition(text, syntax)
+        type_ = (repetition.valued(kind.type_component) or "").upper()
+        effective = (first and repetition.valued(first)) or (span and repetition.valued(span, 1)) or ""
+        expires = (last and repetition.valued(last)) or (span and repetition.valued(span, 2)) or ""
+        return (False, type_ in kind.last, places.get(type_, len(places))), effective, expires
+
+    def order(repetition: Repetition, reading: Reading) -> _Standing:
+        standard, effective, expires = standing(repetition.text, repetition.syntax)
+        if (effective or expires) and not reading.valid(effective, expires):
+            return (True, *standard[1:])
+        return standard
+
+    return order
 
 
-def _single(take: _Take, build: Build, rank: _Rank | None) -> Read:
-    def read(message: Message, _notes: list[str]) -> Any:
-        repetitions = take(message)
-        if rank is not None and len(repetitions) > 1:
-            repetitions = sorted(repetitions, key=rank)
+def _single(take: _Take, build: Build, order: _Order | None) -> Read:
+    def read(message: Message, notes: Reading) -> Any:
+        repetitions = take(message, notes)
+        if order is not None and len(repetitions) > 1:
+            repetitions = sorted(repetitions, key=lambda repetition: order(repetition, notes))
         result: Any = ABSENT
         for repetition in repetitions:
             value = build(repetition)
@@ -468,47 +540,66 @@ def _single(take: _Take, build: Build, rank: _Rank | None) -> Read:
     return read
 
 
-def _several(takes: Sequence[tuple[_Take, str]], build: Build, rank: _Rank | None, *, positions: bool) -> Read:
-    def read(message: Message, notes: list[str]) -> Any:
-        found: list[tuple[int, Any]] = []
+def _several(takes: Sequence[tuple[_Take, str]], build: Build, order: _Order | None, *, positions: bool) -> Read:
+    def read(message: Message, notes: Reading) -> Any:
+        found: list[Any] = []
+        sources: list[Repetition] = []
         nothing: Any = ABSENT
         for take, location in takes:
-            for repetition in take(message):
+            for repetition in take(message, notes):
                 value = build(repetition)
                 if value.__class__ is Flaw:
                     value.note(location, notes)
                 elif value is not ABSENT and value is not None:
-                    found.append((rank(repetition) if rank is not None else 0, value))
+                    found.append(value)
+                    sources.append(repetition)
                     continue
                 elif value is None:
                     nothing = None
                 if positions:
-                    found.append((0, None))
-        if rank is not None:
-            found.sort(key=lambda item: item[0])
-        values = [value for _, value in found]
+                    found.append(None)
         if not positions:
-            return tuple(dict.fromkeys(values)) or nothing
-        while values and values[-1] is None:
-            values.pop()
-        return tuple(values) or nothing
+            if order is not None and len(found) > 1:
+                found = [found[i] for i in sorted(range(len(found)), key=lambda i: order(sources[i], notes))]
+            return tuple(dict.fromkeys(found)) or nothing
+        while found and found[-1] is None:
+            found.pop()
+        return tuple(found) or nothing
 
     return read
 
 
-def _first_of(reads: Sequence[Read]) -> Read | None:
-    """The first value; else a null, if one of them is one."""
+def _first_of(reads: Sequence[Read], segments: Sequence[str] | None = None) -> Read | None:
+    """The first value; else a null, if one of them is one. segments: without its own, a read has nothing to say."""
     if len(reads) < 2:
         return reads[0] if reads else None
+    if segments is not None:
+        return _first_there(tuple(zip(segments, reads, strict=True)))
 
-    def read(message: Message, notes: list[str]) -> Any:
+    def read(source: Any, notes: Reading) -> Any:
         result: Any = ABSENT
         for one in reads:
-            value = one(message, notes)
+            value = one(source, notes)
             if value is None:
                 result = None
             elif value is not ABSENT:
                 return value
+        return result
+
+    return read
+
+
+def _first_there(reads: tuple[tuple[str, Read], ...]) -> Read:
+    def read(message: Message, notes: Reading) -> Any:
+        result: Any = ABSENT
+        present = message.present
+        for segment, one in reads:
+            if segment in present:
+                value = one(message, notes)
+                if value is None:
+                    result = None
+                elif value is not ABSENT:
+                    return value
         return result
 
     return read
@@ -522,15 +613,16 @@ def _items(
     location: str,
 ) -> Read:
     """One item a segment. The segments of a message are a snapshot: together they replace what the chart holds."""
+    costly = where is not None and where.costly
 
     @functions.remembered(FIELDS_REMEMBERED_MAX)  # an update repeats all that was said before
-    def one(text: str, syntax: Syntax) -> tuple[Any, bool, list[str]]:
+    def one(text: str, how: tuple[Syntax, tzinfo]) -> tuple[Any, bool, list[str]]:
         """The item or ABSENT, whether the segment clears something, and what is to be noted."""
-        segment = Segment(name, text, syntax)
-        if where is not None and not where(segment):
+        segment = Segment(name, text, how[0])
+        if where is not None and not costly and not where(segment):
             return ABSENT, True, []  # a deleted one: the set without it is what the sender means
         said = False
-        notes: list[str] = []
+        notes = Reading(how[1])
         values = {}
         for part, read_part in parts:
             value = read_part(segment, notes)
@@ -544,11 +636,22 @@ def _items(
             notes.append(f"item-without-code:{location}")
         return ABSENT, said, notes
 
-    def read(message: Message, notes: list[str]) -> Any:
+    def read(message: Message, notes: Reading) -> Any:
+        segments = message.segments(name)
+        if len(segments) > ITEMS_MAX:
+            raise MessageError(
+                "items-too-many",
+                f"the message has more than {ITEMS_MAX} {name} segments",
+                hl7_code=SEGMENT_SEQUENCE,
+                location=f"{name}[{ITEMS_MAX + 1}]",
+            )
         items: list[Any] = []
         said = False
-        for segment in message.segments(name):
-            item, clears, noted = one(segment.text, segment.syntax)
+        for segment in segments:
+            if costly and where is not None and not where(segment, notes.budget):
+                said = True
+                continue
+            item, clears, noted = one(segment.text, (segment.syntax, notes.zone))
             said = said or clears
             notes += noted
             if item is not ABSENT:
@@ -563,7 +666,7 @@ def _strict(read: Read, rule: specs.Rule | specs.Part, location: str, failure: _
     required = isinstance(rule, specs.Rule) and rule.required
     dead, default = rule.on_error == "dead", rule.default
 
-    def strict(message: Message, notes: list[str]) -> Any:
+    def strict(message: Message, notes: Reading) -> Any:
         before = len(notes)
         value = read(message, notes)
         for note in notes[before:]:

@@ -9,7 +9,8 @@
 - A path with `[*]` stands for all its values: `==`, `in` and `matches` ask whether any of them does; `!=`, `not in` and
   `not matches` are the exact opposite: none of them does.
 - `matches` finds the pattern anywhere in the text; anchor it with `^` and `$`. Patterns that could take long on a text
-  that a sender makes up are refused when the filter is compiled.
+  that a sender makes up are refused when the filter is compiled. All of them together have a budget for each message;
+  a message that would use it up is a dead letter (`filter-budget`), never silently left out.
 
 Own parser, because a filter is configuration that runs on every message: no calls, no attributes, no loops, so there is
 nothing to sandbox, and 1-5 microseconds where the general languages need 20 and more.
@@ -23,7 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn, Protocol
 
-from engine.errors import HandoffError
+from engine.errors import VALUE_TOO_LONG, HandoffError, MessageError
 from engine.hl7v2.message import NULL
 from engine.hl7v2.path import Path, PathError, elsewhere
 from engine.hl7v2.segments import nowhere
@@ -33,7 +34,9 @@ TEXT_CHARS_MAX: Final = 4096
 DEPTH_MAX: Final = 32
 PATTERN_CHARS_MAX: Final = 256
 PATTERN_STEPS_MAX: Final = 1 << 24
-"""The most steps that a pattern may need on the longest text it is given: about a quarter of a second, once."""
+"""The most steps that a pattern may need on the longest text it is given: about a quarter of a second."""
+MESSAGE_STEPS_MAX: Final = 4 * PATTERN_STEPS_MAX
+"""The most that all patterns may need for one message: a second, where it is as bad as it can be."""
 SUBJECT_CHARS_MAX: Final = 4096
 """`matches` looks at so many characters of a value (at 256 when the pattern is costly)."""
 _SUBJECT_CHARS_SMALL: Final = 256
@@ -71,25 +74,60 @@ class Source(Protocol):
     def all(self, path: Path) -> list[str]: ...
 
 
-_Test = Callable[[Source], bool]
+class Budget:
+    """What the patterns of all filters may cost with one message, in steps; many long values would take minutes."""
+
+    __slots__ = ("steps",)
+
+    def __init__(self, steps: int = MESSAGE_STEPS_MAX) -> None:
+        self.steps = steps
+
+    def spend(self, steps: int, path: Path) -> None:
+        """Raises MessageError when there is not so much left: what can't be judged is for a person, never left out."""
+        self.steps -= steps
+        if self.steps < 0:
+            raise MessageError(
+                "filter-budget",
+                "the patterns of `matches` would take too long with the values of this message",
+                hl7_code=VALUE_TOO_LONG,
+                location=path.text,
+            )
+
+
+_Test = Callable[[Source, Budget], bool]
 _Values = Callable[[Source], Sequence[str]]
 
 
 class Filter:
-    """A compiled filter. Calling it never raises, whatever the message holds."""
+    """A compiled filter."""
 
-    __slots__ = ("_test", "doubts", "paths", "text")
+    __slots__ = ("_test", "costly", "doubts", "paths", "text")
 
-    def __init__(self, text: str, test: _Test, paths: tuple[Path, ...], doubts: tuple[FilterError, ...] = ()) -> None:
+    def __init__(
+        self,
+        text: str,
+        test: _Test,
+        paths: tuple[Path, ...],
+        doubts: tuple[FilterError, ...] = (),
+        *,
+        costly: bool,
+    ) -> None:
         self.text = text
         self.doubts = doubts
         """What it asks for that the standard has not: paths that lead beyond a segment."""
         self.paths = paths
         """What it reads."""
+        self.costly = costly
+        """It has patterns, and so needs the message's budget."""
         self._test = test
 
-    def __call__(self, source: Source) -> bool:
-        return self._test(source)
+    def __call__(self, source: Source, budget: Budget | None = None) -> bool:
+        """Whether it holds. budget: what is left of the message's; none: a new one.
+
+        Raises MessageError when a limit is passed (of repetitions, or of the budget), and nothing else whatever the
+        message holds.
+        """
+        return self._test(source, budget or Budget())
 
 
 def compile_filter(text: str) -> Filter:
@@ -97,7 +135,8 @@ def compile_filter(text: str) -> Filter:
     if len(text) > TEXT_CHARS_MAX:
         raise FilterError(f"a filter has at most {TEXT_CHARS_MAX} characters", 1, 1)
     parser = _Parser(text)
-    return Filter(text, parser.parse(), tuple(parser.paths), tuple(parser.doubts))
+    test = parser.parse()
+    return Filter(text, test, tuple(parser.paths), tuple(parser.doubts), costly=parser.costly)
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------------
@@ -136,6 +175,7 @@ class _Parser:
         self.depth = 0
         self.paths: list[Path] = []
         self.doubts: list[FilterError] = []
+        self.costly = False
 
     def fail(self, text: str, at: int) -> NoReturn:
         raise self.error(text, at)
@@ -316,8 +356,9 @@ class _Parser:
             self.fail("expected a pattern in quotes", self.token.at)
         if not isinstance(left, Path):
             self.fail("`matches` needs a path on its left", token.at)
+        self.costly = True
         try:
-            return _matching(left, *_pattern(token.text[1:-1]))
+            return _matching(left, _pattern(token.text[1:-1]))
         except _PatternError as error:
             self.fail(str(error), token.at + 1 + error.at)
 
@@ -329,9 +370,9 @@ _NUMBER: Final = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
 
 
 def _any_of(tests: tuple[_Test, ...]) -> _Test:
-    def test(source: Source) -> bool:
+    def test(source: Source, budget: Budget) -> bool:
         for one in tests:  # noqa: SIM110  # any() would set up a generator for every message
-            if one(source):
+            if one(source, budget):
                 return True
         return False
 
@@ -339,9 +380,9 @@ def _any_of(tests: tuple[_Test, ...]) -> _Test:
 
 
 def _all_of(tests: tuple[_Test, ...]) -> _Test:
-    def test(source: Source) -> bool:
+    def test(source: Source, budget: Budget) -> bool:
         for one in tests:  # noqa: SIM110  # as above
-            if not one(source):
+            if not one(source, budget):
                 return False
         return True
 
@@ -349,13 +390,13 @@ def _all_of(tests: tuple[_Test, ...]) -> _Test:
 
 
 def _negated(test: _Test) -> _Test:
-    return lambda source: not test(source)
+    return lambda source, budget: not test(source, budget)
 
 
 def _valued(path: Path) -> _Test:
     if several(path):
-        return lambda source: any(value not in {"", NULL} for value in source.all(path))
-    return lambda source: source.get(path) not in {None, "", NULL}
+        return lambda source, _: any(value not in {"", NULL} for value in source.all(path))
+    return lambda source, _: source.get(path) not in {None, "", NULL}
 
 
 def _values(path: Path) -> _Values:
@@ -371,13 +412,13 @@ def _same(text: str, number: float) -> bool:
 def _equal(left: Path | str | float, right: Path | str | float) -> _Test:
     if isinstance(left, Path) and isinstance(right, Path):
         first, second = _values(left), _values(right)
-        return lambda source: not set(first(source)).isdisjoint(second(source))
+        return lambda source, _: not set(first(source)).isdisjoint(second(source))
     if isinstance(left, Path):
         return _member(left, [right])  # type: ignore[list-item]  # the branch above took the paths
     if isinstance(right, Path):
         return _member(right, [left])
     constant = _in(left, [right])
-    return lambda _: constant
+    return lambda _, __: constant
 
 
 def _in(value: str | float, wanted: list[str | float]) -> bool:
@@ -393,28 +434,35 @@ def _in(value: str | float, wanted: list[str | float]) -> bool:
 def _member(left: Path | str | float, wanted: list[str | float]) -> _Test:
     if not isinstance(left, Path):
         constant = _in(left, wanted)
-        return lambda _: constant
+        return lambda _, __: constant
     path = left
     texts = frozenset(w for w in wanted if isinstance(w, str))
     numbers = tuple(w for w in wanted if isinstance(w, float))
     if numbers:
         values = _values(path)
-        return lambda source: any(v in texts or any(_same(v, n) for n in numbers) for v in values(source))
+        return lambda source, _: any(v in texts or any(_same(v, n) for n in numbers) for v in values(source))
     if several(path):
         values = _values(path)
-        return lambda source: not texts.isdisjoint(values(source))
+        return lambda source, _: not texts.isdisjoint(values(source))
     if len(texts) == 1:
         (only,) = texts
-        return lambda source: (source.get(path) or "") == only
-    return lambda source: (source.get(path) or "") in texts
+        return lambda source, _: (source.get(path) or "") == only
+    return lambda source, _: (source.get(path) or "") in texts
 
 
-def _matching(path: Path, pattern: re.Pattern[str], subject_chars_max: int) -> _Test:
-    search = pattern.search
-    if several(path):
-        values = _values(path)
-        return lambda source: any(search(value[:subject_chars_max]) for value in values(source))
-    return lambda source: search((source.get(path) or "")[:subject_chars_max]) is not None
+def _matching(path: Path, pattern: Pattern) -> _Test:
+    search, chars_max, factor, unbounded = pattern.compiled.search, pattern.chars_max, pattern.factor, pattern.unbounded
+    values = _values(path)
+
+    def test(source: Source, budget: Budget) -> bool:
+        for value in values(source):
+            subject = value[:chars_max]
+            budget.spend(factor * len(subject) ** unbounded, path)
+            if search(subject):
+                return True
+        return False
+
+    return test
 
 
 # --- patterns --------------------------------------------------------------------------------------------------------
@@ -426,8 +474,18 @@ class _PatternError(Exception):
         self.at = at
 
 
-def _pattern(text: str) -> tuple[re.Pattern[str], int]:
-    """The compiled pattern, and how many characters of a value it is given."""
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A pattern and what it may cost: factor x length ** unbounded steps."""
+
+    compiled: re.Pattern[str]
+    chars_max: int
+    """It is given so many characters of a value."""
+    factor: int
+    unbounded: int
+
+
+def _pattern(text: str) -> Pattern:
     if len(text) > PATTERN_CHARS_MAX:
         raise _PatternError(f"a pattern has at most {PATTERN_CHARS_MAX} characters", 0)
     factor, unbounded = _cost(text)
@@ -439,7 +497,7 @@ def _pattern(text: str) -> tuple[re.Pattern[str], int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # a pattern that Python warns of means something else some day
-            return re.compile(text), subject
+            return Pattern(re.compile(text), subject, factor, unbounded)
     except re.error as error:
         raise _PatternError(f"not a valid pattern: {error.msg}", error.pos or 0) from None
     except (Warning, OverflowError, RecursionError, ValueError):

@@ -182,16 +182,42 @@ def _address(street: str | None = None, other: str | None = None, **rest: str) -
     return Address(line=", ".join(line for line in (street, other) if line) or None, **rest)
 
 
-name: Final = _composite(
-    Name, {"family": (1, 1), "given": (2, 1), "middle": (3, 1), "suffix": (4, 1), "prefix": (5, 1)}
-)
+def _named(record: Callable[..., Any], family: int, places: Mapping[str, tuple[int, int]]) -> Build:
+    """A record with a family name (FN) among its parts."""
+    items = tuple((name, component, subcomponent) for name, (component, subcomponent) in places.items())
+
+    def build(repetition: Repetition) -> Any:
+        values = {}
+        valued = repetition.valued
+        if surname := valued(family) or _surname(repetition, family):
+            values["family"] = surname
+        for name, component, subcomponent in items:
+            if value := valued(component, subcomponent):
+                values[name] = value
+        return record(**values) if values else nothing(repetition)
+
+    return build
+
+
+def _surname(repetition: Repetition, component: int) -> str | None:
+    """The family name of its parts where FN-1 is empty, as Dutch senders leave it: own prefix and name (FN-2 and 3),
+    else those of the partner (FN-4 and 5). HL7 chapter 2A, FN.
+    """
+    for prefix, own in ((2, 3), (4, 5)):
+        if surname := repetition.valued(component, own):
+            before = repetition.valued(component, prefix)
+            return f"{before} {surname}" if before else surname
+    return None
+
+
+name: Final = _named(Name, 1, {"given": (2, 1), "middle": (3, 1), "suffix": (4, 1), "prefix": (5, 1)})
 """XPN, HL7 chapter 2A."""
 address: Final = _composite(
     _address,
     {"street": (1, 1), "other": (2, 1), "city": (3, 1), "state": (4, 1), "postal_code": (5, 1), "country": (6, 1)},
 )
 """XAD: street (SAD-1) and other designation are the line."""
-provider: Final = _composite(Provider, {"id": (1, 1), "family": (2, 1), "given": (3, 1)})
+provider: Final = _named(Provider, 2, {"id": (1, 1), "given": (3, 1)})
 """XCN."""
 location: Final = _composite(Location, {"point_of_care": (1, 1), "room": (2, 1), "bed": (3, 1), "facility": (4, 1)})
 """PL."""

@@ -22,6 +22,7 @@ from engine.mapping.apply import Mapping as FieldMapping
 from engine.mapping.compile import compile_mapping
 from engine.mapping.expression import Filter, FilterError, compile_filter
 from engine.mapping.tables import Tables, load_tables
+from engine.pipeline.zones import Zones
 from engine.risk.inputs import InputTables, load_input_tables
 from engine.risk.registry import Model, load_models
 from engine.settings import Channel, Configuration, Site
@@ -51,7 +52,7 @@ class CompiledChannel:
     settings: Channel
     version: str
     """Of the configuration."""
-    zone: ZoneInfo
+    zones: Zones
     filter: Filter | None
     mapping: FieldMapping
     models: tuple[Model, ...]
@@ -67,6 +68,11 @@ class CompiledChannel:
     key: Key
     observed_since: datetime | None = None
     """When the engine first heard of this channel's patients: before that it knows nothing of them."""
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The channel's own; that of a message may be another one (`zones`)."""
+        return self.zones.default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,11 +146,11 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
     mappings: dict[tuple[str, str], FieldMapping | None] = {}
     for name, settings in configuration.channels.items():
         document = configuration.channel_documents[name]
-        zone = ZoneInfo(settings.timezone)
-        compile_fields = partial(compile_mapping, tables=tables, zone=zone, broken_tables=broken_tables)
+        zones = Zones.of(settings.timezone)
+        compile_fields = partial(compile_mapping, tables=tables, zone=zones.default, broken_tables=broken_tables)
         compiled = attempt(lambda: _filter(settings, document))  # noqa: B023  # called at once
         field_file = documents.get(f"fields/{settings.mapping}.yaml")
-        mapping_key = (settings.mapping, settings.timezone)
+        mapping_key = (settings.mapping, settings.timezone.default)
         if field_file is None:
             attempt.problems.append(document.problem(("mapping",), missing("fields", settings.mapping)))
         elif mapping_key not in mappings:
@@ -160,7 +166,7 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
         channels[name] = CompiledChannel(
             settings=settings,
             version=configuration.snapshot.version,
-            zone=zone,
+            zones=zones,
             filter=compiled,
             mapping=mapping,
             models=tuple(models[model] for model in settings.risk),

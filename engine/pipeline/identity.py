@@ -5,7 +5,6 @@ Decisions 0003 and 0014 say why. Pure, as the heart is: the day on which the mes
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -17,9 +16,8 @@ from engine.domain.message import Entry
 from engine.domain.patient import Identifier
 from engine.errors import DATA_TYPE, REQUIRED_FIELD_MISSING, UNKNOWN_KEY, MappingError, MessageError
 from engine.hl7v2.message import Message
-from engine.mapping.apply import Mapped
+from engine.mapping.apply import Mapped, Reading
 from engine.mapping.functions import SentIdentifier
-from engine.mapping.times import valid_on
 from engine.pipeline.channel import CompiledChannel
 
 AUTHORITY_ALIAS: Final = "authority-alias"
@@ -61,20 +59,16 @@ def visit_authority_of(visit: Identifier, channel: CompiledChannel, notes: list[
     return settled(visit, channel, notes, "PV1-19").authority if visit.authority else None
 
 
-def ordered(
-    sent_as: tuple[Identifier, ...], channel: CompiledChannel, received: datetime, notes: list[str]
-) -> tuple[Identifier, ...]:
+def ordered(sent_as: tuple[Identifier, ...], channel: CompiledChannel, reading: Reading) -> tuple[Identifier, ...]:
     """A message's identifiers with the channel's key first. Raises MessageError when none may be the key.
 
-    received: when the message came. A number that was no longer or not yet valid on that day (CX-7, CX-8) is the key
-    only when no other one may be.
+    A number that was no longer or not yet valid on the day of receipt (CX-7, CX-8) is the key only when no other one
+    may be.
     """
     found: dict[Identifier, bool] = {}
     for sent in sent_as:
-        identifier = settled(sent, channel, notes, "PID-3")
-        stale = isinstance(sent, SentIdentifier) and not valid_on(
-            sent.effective, sent.expires, received.astimezone(channel.zone).date()
-        )
+        identifier = settled(sent, channel, reading, "PID-3")
+        stale = isinstance(sent, SentIdentifier) and not reading.valid(sent.effective, sent.expires)
         found[identifier] = found.get(identifier, True) and stale
     ranked = [
         ((stale, *place), index)
@@ -90,7 +84,7 @@ def ordered(
         )
     first, best = min(ranked)
     if len(ranked) > 1 and any(other == first and index != best for other, index in ranked):
-        notes.append(f"{KEY_BY_POSITION}:PID-3")
+        reading.append(f"{KEY_BY_POSITION}:PID-3")
     complete = tuple(found)
     return complete if best == 0 else (complete[best], *complete[:best], *complete[best + 1 :])
 

@@ -31,7 +31,7 @@ from engine.errors import (
     MessageError,
 )
 from engine.hl7v2.message import Message
-from engine.mapping.apply import Mapped
+from engine.mapping.apply import Mapped, Reading
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.deliver import chart_deliveries, forward_deliveries
 from engine.pipeline.identity import (
@@ -52,11 +52,15 @@ _FUTURE_MAX: Final = timedelta(days=1)
 _SKEW_MAX: Final = timedelta(minutes=5)
 """So far ahead of ours may a sender's clock be that is set right."""
 
+MOVEMENT_NOT_CURRENT: Final = "movement-not-current"
+MOVEMENT_TIME: Final = "ZBE-2"
+"""Where the time of a movement came from, whatever field the mapping reads it from."""
+
 _ONCE: Final = ("EVN", "PID", "PV1", "MRG")
 """Segments that a message has once, or once for each patient of a merge (HL7 v2.9.1 chapter 3, message structures)."""
 
-_MERGE_GROUPS_MAX: Final = 100
-_MERGES_MAX: Final = 500
+MERGE_GROUPS_MAX: Final = 100
+MERGES_MAX: Final = 500
 """Pairs of identifiers in one message. More have no meaning, and would hold up everybody else's messages."""
 
 
@@ -129,7 +133,7 @@ def _belonging(prepared: Prepared, channel: CompiledChannel) -> Prepared:
         message = Message.parse(
             prepared.entry.payload, default=charset.default, fallback=charset.fallback, force=charset.force
         )
-        key = ordered(channel.mapping.identifiers(message), channel, _received(prepared.entry), [])[0]
+        key = ordered(channel.mapping.identifiers(message), channel, _reading(prepared.entry, channel))[0]
     except (MessageError, MappingError):
         return prepared
     return msgspec.structs.replace(prepared, key=key, identities=identities((key,)))
@@ -139,7 +143,8 @@ def _read(entry: Entry, channel: CompiledChannel) -> Prepared:
     settings = channel.settings
     charset = settings.charset
     message = Message.parse(entry.payload, default=charset.default, fallback=charset.fallback, force=charset.force)
-    if channel.filter is not None and not channel.filter(message):
+    reading = _reading(entry, channel)
+    if channel.filter is not None and not channel.filter(message, reading.budget):
         return _decided(entry, channel, EntryState.FILTERED, reason=f"the channel's filter: {settings.filter}")
     header = message.header
     meaning = channel.events.of(header.trigger_event) if header.message_code == "ADT" else Meaning.RECORD
@@ -147,14 +152,13 @@ def _read(entry: Entry, channel: CompiledChannel) -> Prepared:
         return _recorded_only(entry, channel)
     deviations = (*entry.deviations, *message.deviations)
     if meaning is Meaning.MERGE:
-        return _read_merges(entry, channel, message, deviations)
+        return _read_merges(entry, channel, message, reading, deviations)
     if not message.segments("PID"):
         raise MessageError("pid-missing", "the PID segment is missing", hl7_code=SEGMENT_SEQUENCE, location="PID")
     _check_single(message, _ONCE)
-    mapped = channel.mapping.apply(message)
-    notes: list[str] = []
-    event = _event(entry, channel, meaning, mapped, notes)
-    deviations = (*deviations, *mapped.deviations, *notes)
+    reading.zone = channel.zones.choose(message, reading)
+    event = _event(entry, channel, meaning, channel.mapping.apply(message, reading), reading)
+    deviations = (*deviations, *dict.fromkeys(reading))
     return Prepared(
         entry=entry,
         events=(event,),
@@ -165,18 +169,24 @@ def _read(entry: Entry, channel: CompiledChannel) -> Prepared:
     )
 
 
-def _read_merges(entry: Entry, channel: CompiledChannel, message: Message, deviations: tuple[str, ...]) -> Prepared:
+def _reading(entry: Entry, channel: CompiledChannel) -> Reading:
+    return Reading(channel.zones.default, _received(entry))
+
+
+def _read_merges(
+    entry: Entry, channel: CompiledChannel, message: Message, reading: Reading, deviations: tuple[str, ...]
+) -> Prepared:
     events: list[Event] = []
     merges: list[Merge] = []
     touched: set[tuple[str, str, str]] = set()
+    reading.zone = channel.zones.choose(message, reading)
     for group in _groups(message):
         _check_single(group, _ONCE)
-        mapped = channel.mapping.apply(group)
-        notes: list[str] = []
-        event = _event(entry, channel, Meaning.PERSON, mapped, notes)
-        if len(merges) + len(mapped.merged) > _MERGES_MAX:
-            raise _merge_structure("MRG-1", f"more than {_MERGES_MAX} identifiers to merge in one message")
-        key, pairs = pair(entry, event.identifiers[0], mapped, channel, notes)
+        mapped = channel.mapping.apply(group, reading)
+        event = _event(entry, channel, Meaning.PERSON, mapped, reading)
+        if len(merges) + len(mapped.merged) > MERGES_MAX:
+            raise _merge_structure("MRG-1", f"more than {MERGES_MAX} identifiers to merge in one message")
+        key, pairs = pair(entry, event.identifiers[0], mapped, channel, reading)
         if key != event.identifiers[0]:
             event = msgspec.structs.replace(event, identifiers=(key, *event.identifiers[1:]))
         events.append(event)
@@ -184,21 +194,21 @@ def _read_merges(entry: Entry, channel: CompiledChannel, message: Message, devia
         named = (key, *(one.merged for one in pairs), *(one.partner for one in pairs if one.partner is not None))
         touched |= identities(event.identifiers)
         touched |= identities((*named, *(other for one in named for other in namesakes(one, channel))))
-        deviations = (*deviations, *mapped.deviations, *notes)
     return Prepared(
         entry=entry,
         events=tuple(events),
         merges=tuple(merges),
         identities=frozenset(touched),
-        deviations=tuple(dict.fromkeys(deviations)),
+        deviations=tuple(dict.fromkeys((*deviations, *reading))),
         charset=message.charset,
     )
 
 
 def _check_single(message: Message, names: tuple[str, ...]) -> None:
     """Raises MessageError for a second patient or visit in a message that speaks of one: nobody is left out."""
+    present = message.present
     for name in names:
-        if len(message.segments(name)) > 1:
+        if name in present and len(present[name]) > 1:
             raise MessageError(
                 "segment-repeated",
                 f"a second {name} segment: a message of this event speaks of one patient and one visit",
@@ -212,8 +222,8 @@ def _groups(message: Message) -> list[Message]:
     groups = message.groups("PID")
     if not groups:
         raise _merge_structure("PID", "the PID segment is missing")
-    if len(groups) > _MERGE_GROUPS_MAX:
-        raise _merge_structure("PID", f"more than {_MERGE_GROUPS_MAX} PID/MRG groups in one message")
+    if len(groups) > MERGE_GROUPS_MAX:
+        raise _merge_structure("PID", f"more than {MERGE_GROUPS_MAX} PID/MRG groups in one message")
     if len(message.segments("MRG")) != len(groups) or any(len(group.segments("MRG")) != 1 for group in groups):
         raise _merge_structure("MRG", "each PID segment must be followed by one MRG segment")
     return groups
@@ -223,14 +233,20 @@ def _merge_structure(location: str, text: str) -> MessageError:
     return MessageError("merge-structure", text, hl7_code=SEGMENT_SEQUENCE, location=location)
 
 
-def _event(entry: Entry, channel: CompiledChannel, meaning: Meaning, mapped: Mapped, notes: list[str]) -> Event:
-    identifiers = ordered(mapped.identifiers, channel, _received(entry), notes)
+def _event(entry: Entry, channel: CompiledChannel, meaning: Meaning, mapped: Mapped, reading: Reading) -> Event:
+    identifiers = ordered(mapped.identifiers, channel, reading)
     key = identifiers[0]
-    times = _times(entry, channel, mapped)
+    times = _times(entry, mapped, reading)
+    encounter, movement = mapped.encounter, mapped.movement
+    if movement is not None and movement.is_current:
+        times = {**times, MOVEMENT_TIME: movement.at} if movement.at else times
+    elif movement is not None:
+        encounter = {name: value for name, value in encounter.items() if name != "location"}
+        reading.append(f"{MOVEMENT_NOT_CURRENT}:ZBE")
     at, future = _event_seconds(entry, times)
     visit, visit_authority = None, None
     if mapped.visit is not None and mapped.visit.value:
-        visit_authority = visit_authority_of(mapped.visit, channel, notes)
+        visit_authority = visit_authority_of(mapped.visit, channel, reading)
         visit = f"{visit_authority or key.authority}:{mapped.visit.value}"
     return Event(
         meaning=meaning,
@@ -238,7 +254,7 @@ def _event(entry: Entry, channel: CompiledChannel, meaning: Meaning, mapped: Map
         chart_id=new_chart_id(entry, key, channel),
         identifiers=identifiers,
         patient=mapped.patient,
-        encounter=mapped.encounter,
+        encounter=encounter,
         visit=visit,
         visit_number=mapped.visit.value if mapped.visit is not None and visit else None,
         visit_authority=visit_authority,
@@ -254,29 +270,27 @@ def _received(entry: Entry) -> datetime:
     return entry.first_received_at or entry.received_at
 
 
-def _times(entry: Entry, channel: CompiledChannel, mapped: Mapped) -> Mapping[str, str]:
+def _times(entry: Entry, mapped: Mapped, reading: Reading) -> Mapping[str, str]:
     """When the event was.
 
     A local time that may mean two moments, because the clock was turned back between them, is the later one if that had
     come when the message was received: the first one would make it older than what was sent before it.
     """
-    ambiguous = [
-        source for source in ("EVN-6", "EVN-2", "MSH-7") if f"ambiguous-local-time:{source}" in mapped.deviations
-    ]
+    ambiguous = [source for source in ("EVN-6", "EVN-2", "MSH-7") if f"ambiguous-local-time:{source}" in reading]
     if not ambiguous:
         return mapped.times
     times = dict(mapped.times)
     for source in ambiguous:
         first = datetime.fromisoformat(times[source])
-        second = first.replace(tzinfo=channel.zone, fold=1)
+        second = first.replace(tzinfo=reading.zone, fold=1)
         if first < second.astimezone(UTC) <= _received(entry) + _SKEW_MAX:
             times[source] = second.isoformat()
     return times
 
 
 def _event_time(times: Mapping[str, str]) -> tuple[str, str] | None:
-    """When the event happened: EVN-6, else EVN-2, else MSH-7, with a time of day if one of them has it."""
-    found = [(times[source], source) for source in ("EVN-6", "EVN-2", "MSH-7") if source in times]
+    """When the event happened: ZBE-2, EVN-6, EVN-2 or MSH-7, the first of them that has a time of day."""
+    found = [(times[source], source) for source in (MOVEMENT_TIME, "EVN-6", "EVN-2", "MSH-7") if source in times]
     return next((item for item in found if "T" in item[0]), found[0] if found else None)
 
 

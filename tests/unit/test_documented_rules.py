@@ -10,12 +10,14 @@ from types import ModuleType
 import pytest
 from pydantic import BaseModel
 
+from engine.care import events
 from engine.connectors.remedies import REMEDIES
 from engine.domain.message import Refusal
 from engine.hl7v2 import ack, batch, charset, header, message, mllp
 from engine.hl7v2.header import HeaderError, read_header
+from engine.mapping import compile as compile_
 from engine.mapping import times
-from engine.pipeline import identity
+from engine.pipeline import identity, process, zones
 from engine.runtime import acceptance
 from engine.runtime.acceptance import enhanced_code, original_code
 from engine.settings import Channel, Listen
@@ -103,10 +105,19 @@ def test_the_deviations_are_those_of_the_code() -> None:
 
 
 def test_the_deviations_of_content_are_those_of_the_code() -> None:
-    known = set().union(*map(deviations, (times, identity)))
+    known = set().union(*map(deviations, (times, identity, process, zones)))
     assert {code(row[0]) for row in table("content")} == known
 
 
 def test_the_guide_to_destinations_lists_every_code_and_what_to_do() -> None:
     guide = (ROOT / "docs/guides/destinations.md").read_text(encoding="utf-8")
     assert [code for code, remedy in REMEDIES.items() if f"| `{code}` | {remedy} |" not in guide] == []
+
+
+def test_the_limits_of_content_are_those_of_the_code() -> None:
+    limits = {
+        message.SEGMENTS_MAX, message.REPETITIONS_MAX, compile_.ITEMS_MAX, process.MERGES_MAX, process.MERGE_GROUPS_MAX,
+        events.IDENTIFIERS_MAX,
+    }  # fmt: skip
+    documented = {int(number) for row in table("content of") for number in re.findall(r"\d+", row[1])}
+    assert documented == limits

@@ -7,7 +7,7 @@ import pytest
 from engine.domain.encounter import Diagnosis, Encounter, Procedure
 from engine.domain.patient import Patient
 from engine.errors import SettingsError
-from engine.mapping.apply import Mapped, Mapping
+from engine.mapping.apply import Mapped, Mapping, Movement
 from engine.mapping.compile import _ITEMS, TARGETS
 from engine.mapping.spec import MappingFile
 
@@ -26,7 +26,7 @@ def test_every_target_is_a_field_of_the_domain_and_every_field_has_a_target() ->
     fields = {"class" if field == "class_" else field for field in Encounter.__struct_fields__}
     assert targets["encounter"] | NOT_MAPPED["encounter"] == fields
     for _, group, field in TARGETS.values():
-        record = {"patient": Patient, "encounter": Encounter, "own": Mapped}[group]
+        record = {"patient": Patient, "encounter": Encounter, "own": Mapped, "movement": Movement}[group]
         assert field in record.__struct_fields__
 
 

@@ -18,6 +18,7 @@ from engine.domain.patient import Identifier
 from engine.mapping.expression import compile_filter
 from engine.pipeline.channel import CompiledChannel, compile_configuration
 from engine.pipeline.process import process
+from engine.pipeline.zones import Zones
 from engine.settings import Channel, Snapshot, load
 
 ROOT = Path(__file__).parents[3]
@@ -37,7 +38,8 @@ def channel(**changes: Any) -> CompiledChannel:
     settings = Channel.model_validate_json(msgspec.json.encode(compiled.settings.model_dump(mode="json") | changes))
     observed = datetime(2025, 1, 1, tzinfo=UTC)
     chosen = compile_filter(settings.filter) if settings.filter else None
-    return dataclasses.replace(compiled, settings=settings, observed_since=observed, filter=chosen)
+    zones = Zones.of(settings.timezone)
+    return dataclasses.replace(compiled, settings=settings, zones=zones, observed_since=observed, filter=chosen)
 
 
 def adt(
