@@ -86,6 +86,11 @@ class Dispositions:
         """Codes, normalised, that say that the patient has died."""
         self.left_alive = _codes(table, _ALIVE)
 
+    def knows(self, code: str | None) -> bool:
+        """Whether the table has a code, as it was sent; a blank one is none that it could lack."""
+        text = normalise(code)
+        return text is None or text in self._table
+
     def of(self, code: str | None) -> Disposition:
         """What a code, as it was sent, calls for. Never raises."""
         text = normalise(code)

@@ -219,8 +219,8 @@ class Segment(Struct, eq=False, gc=False):  # a Struct because it is made in hal
             return
         syntax = self.syntax
         for text in self._split(fields[path.field], path.field):
-            for component, subcomponent, wanted in path.conditions:
-                if (_value(text, component, subcomponent, syntax) or "").strip() != wanted:
+            for condition in path.conditions:
+                if not condition.holds(_value(text, condition.component, condition.subcomponent, syntax)):
                     break
             else:
                 yield text

@@ -5,7 +5,7 @@
 All numbers count from 1. `[n]` is the n-th segment of that name, `[r]` the r-th repetition; without them the first is
 meant, and `[*]` means all. `[type=MR]` selects repetitions by the value of a component, `[4.1=HOSP]` by its number,
 `[type=MR,authority=HOSP]` by both; a value may stand in quotes. The names are those of the field's data type: id,
-authority (its namespace id), type and so on.
+authority (its namespace id), type and so on; a type is compared without case.
 
 A path that ends above the primitive values means the first one below (PID-5 is PID-5.1.1), as HL7's rule for later
 versions asks.
@@ -60,6 +60,12 @@ class Condition(NamedTuple):
     component: int
     subcomponent: int
     value: str
+    folded: bool = False
+    """A type: compared in upper case, as `value` is."""
+
+    def holds(self, text: str | None) -> bool:
+        text = (text or "").strip()
+        return (text.upper() if self.folded else text) == self.value
 
 
 class Path(Record, frozen=True, kw_only=True):
@@ -157,7 +163,9 @@ def _conditions(text: str, position: int, field: str) -> tuple[tuple[Condition, 
         else:
             component, subcomponent = int(match[1]), int(match[2] or 1)
         value = next(group for group in match.group(4, 5, 6) if group is not None).strip()
-        conditions.append(Condition(component=component, subcomponent=subcomponent, value=value))
+        folded = match[3] == "type"
+        value = value.upper() if folded else value
+        conditions.append(Condition(component=component, subcomponent=subcomponent, value=value, folded=folded))
         position = match.end()
         if text.startswith(",", position):
             position += 1

@@ -482,7 +482,7 @@ def _repetitions(path: Path, where: Filter | None) -> _Take:
             return [
                 repetition
                 for repetition in found
-                if all((repetition.get(c.component, c.subcomponent) or "").strip() == c.value for c in conditions)
+                if all(c.holds(repetition.get(c.component, c.subcomponent)) for c in conditions)
             ]
         return found
 

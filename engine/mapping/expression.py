@@ -1,5 +1,7 @@
 """The filter language: one condition over the fields of a message, compiled once to a closure.
 
+For those who write filters, docs/reference/mapping.md is the reference.
+
     PV1-2 in ('I', 'E', 'O') and not (PID-3.4.1 == 'TEST' or PV1-3.1 matches '^ZZ')
 
 - A *path* is what `engine.hl7v2.path` reads; without a component it means the first one.

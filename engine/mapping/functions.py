@@ -24,6 +24,8 @@ V = TypeVar("V")
 PHONES_REMEMBERED_MAX: Final = 4_096
 _REMEMBERED_CHARS_MAX: Final = 256
 
+UNKNOWN_CODE: Final = "unknown-code"
+
 
 class _Absent:
     """The message says nothing of it."""
@@ -100,7 +102,7 @@ def coded(table: Table) -> Parse:
 
     def look_up(code: str) -> Any:
         value, known = table.find(code)
-        return value if known else Flaw("unknown-code", value)
+        return value if known else Flaw(UNKNOWN_CODE, value)
 
     return look_up
 

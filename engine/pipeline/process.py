@@ -32,6 +32,7 @@ from engine.errors import (
 )
 from engine.hl7v2.message import Message
 from engine.mapping.apply import Mapped, Reading
+from engine.mapping.functions import UNKNOWN_CODE
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.deliver import chart_deliveries, forward_deliveries
 from engine.pipeline.identity import (
@@ -55,6 +56,8 @@ _SKEW_MAX: Final = timedelta(minutes=5)
 MOVEMENT_NOT_CURRENT: Final = "movement-not-current"
 MOVEMENT_TIME: Final = "ZBE-2"
 """Where the time of a movement came from, whatever field the mapping reads it from."""
+
+UNKNOWN_CODING_SYSTEM: Final = "unknown-coding-system"
 
 _ONCE: Final = ("EVN", "PID", "PV1", "MRG")
 """Segments that a message has once, or once for each patient of a merge (HL7 v2.9.1 chapter 3, message structures)."""
@@ -157,7 +160,9 @@ def _read(entry: Entry, channel: CompiledChannel) -> Prepared:
         raise MessageError("pid-missing", "the PID segment is missing", hl7_code=SEGMENT_SEQUENCE, location="PID")
     _check_single(message, _ONCE)
     reading.zone = channel.zones.choose(message, reading)
-    event = _event(entry, channel, meaning, channel.mapping.apply(message, reading), reading)
+    mapped = channel.mapping.apply(message, reading)
+    _note_codes(mapped, channel, reading)
+    event = _event(entry, channel, meaning, mapped, reading)
     deviations = (*deviations, *dict.fromkeys(reading))
     return Prepared(
         entry=entry,
@@ -167,6 +172,15 @@ def _read(entry: Entry, channel: CompiledChannel) -> Prepared:
         deviations=deviations,
         charset=message.charset,
     )
+
+
+def _note_codes(mapped: Mapped, channel: CompiledChannel, reading: Reading) -> None:
+    """Note codes that the tables behind scores and plans do not know: what they say would be left out in silence."""
+    diagnoses = mapped.encounter.get("diagnoses")
+    if diagnoses and not all(channel.inputs.knows_system(diagnosis.system) for diagnosis in diagnoses):
+        reading.append(f"{UNKNOWN_CODING_SYSTEM}:DG1-3.3")
+    if not channel.dispositions.knows(mapped.encounter.get("disposition")):
+        reading.append(f"{UNKNOWN_CODE}:PV1-36")
 
 
 def _reading(entry: Entry, channel: CompiledChannel) -> Reading:

@@ -176,6 +176,7 @@ class _Spec(StrictModel):
     transfer_dispositions: tuple[Annotated[str, Field(pattern=r"^[0-9A-Z]{2,16}$")], ...]
     transfer_hours: Annotated[int, Field(ge=0, le=168)]
     icd10_systems: _Codes
+    other_systems: _Codes = ()
     lives_alone: tuple[Pattern, ...]
     no_transportation: tuple[Pattern, ...]
 
@@ -191,11 +192,17 @@ class InputTables:
     transfers: frozenset[str]
     transfer: timedelta
     icd10_systems: frozenset[str]
+    other_systems: frozenset[str]
+    """Known, and not read."""
     social: PrefixTable
 
     def is_icd10(self, system: str | None) -> bool:
         """A code without a system is taken for ICD-10; it then has to look like one to count."""
         return not system or system in self.icd10_systems or _system(system) in self.icd10_systems
+
+    def knows_system(self, system: str | None) -> bool:
+        """Whether the codes of a coding system are read, or left out on purpose."""
+        return self.is_icd10(system) or _system(system or "") in self.other_systems
 
 
 def load_input_tables(document: Document) -> InputTables:
@@ -209,6 +216,7 @@ def load_input_tables(document: Document) -> InputTables:
         transfers=frozenset(spec.transfer_dispositions),
         transfer=timedelta(hours=spec.transfer_hours),
         icd10_systems=frozenset(map(_system, spec.icd10_systems)),
+        other_systems=frozenset(map(_system, spec.other_systems)),
         social=PrefixTable({"lives_alone": spec.lives_alone, "no_transportation": spec.no_transportation}),
     )
 

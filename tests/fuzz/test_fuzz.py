@@ -16,8 +16,8 @@ from fuzz.targets import CORPUS, TARGETS, Target
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.errors import MessageError
 from engine.hl7v2.batch import messages_in
-from engine.hl7v2.header import HeaderError
 from engine.hl7v2.message import Message
 from engine.hl7v2.mllp import FrameDecoder
 from engine.runtime.acceptance import judge
@@ -121,9 +121,9 @@ def framing(data: bytes) -> object:
 def reading(data: bytes) -> object:
     try:
         message = Message.parse(_HEADER + b"PID|1|" + data)
-    except HeaderError:
+        return [(segment, segment.fields, segment.repetitions(2)) for segment in message]
+    except MessageError:
         return None
-    return [(segment, segment.fields, segment.repetitions(2)) for segment in message]
 
 
 @_reads

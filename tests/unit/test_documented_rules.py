@@ -16,7 +16,7 @@ from engine.domain.message import Refusal
 from engine.hl7v2 import ack, batch, charset, header, message, mllp
 from engine.hl7v2.header import HeaderError, read_header
 from engine.mapping import compile as compile_
-from engine.mapping import times
+from engine.mapping import functions, times
 from engine.pipeline import identity, process, zones
 from engine.runtime import acceptance
 from engine.runtime.acceptance import enhanced_code, original_code
@@ -105,7 +105,7 @@ def test_the_deviations_are_those_of_the_code() -> None:
 
 
 def test_the_deviations_of_content_are_those_of_the_code() -> None:
-    known = set().union(*map(deviations, (times, identity, process, zones)))
+    known = set().union(*map(deviations, (functions, times, identity, process, zones)))
     assert {code(row[0]) for row in table("content")} == known
 
 

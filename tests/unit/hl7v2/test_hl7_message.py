@@ -41,6 +41,7 @@ def read(body: str = BODY, head: str = HEAD) -> Message:
         ("PID-3[2].4.1", "SSA"),
         ("PID-3[type=MR].1", "558181838"),
         ("PID-3[type=SS].1", "900"),
+        ("PID-3[type=ss].1", "900"),
         ("PID-3[authority=MRN].1", "558181838"),
         ("PID-3[4.1=MRN].1", "558181838"),
         ("PID-3[authority=MRN,type=PI].1", "77"),

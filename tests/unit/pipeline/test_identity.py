@@ -81,6 +81,13 @@ def test_types_are_compared_without_case_and_blanks(cx5: str) -> None:
     assert [i.type for i in heart.chart("83011").patient.identifiers] == ["MR"]
 
 
+@pytest.mark.parametrize("cx5", ["MR", "mr", " mr "])
+def test_a_path_that_selects_by_type_compares_so_too(cx5: str) -> None:
+    heart = Heart(filter="PID-3[type=MR].1 == '7'")
+    assert heart.send(adt("A28", pid3=f"9^^^MRN^PI~7^^^MRN^{cx5}")).state is EntryState.PROCESSED
+    assert heart.send(adt("A28", pid3=f"7^^^MRN^PI~9^^^MRN^{cx5}")).state is EntryState.FILTERED
+
+
 def test_types_of_the_configuration_are_compared_so_too() -> None:
     heart = Heart(identity={"types": ["epi", "mr"]})
     heart.send(adt("A28", pid3="1^^^MRN^MR~2^^^MRN^Epi"))
