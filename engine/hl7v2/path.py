@@ -61,11 +61,11 @@ class Condition(NamedTuple):
     subcomponent: int
     value: str
     folded: bool = False
-    """A type: compared in upper case, as `value` is."""
+    """A type: compared without case."""
 
     def holds(self, text: str | None) -> bool:
         text = (text or "").strip()
-        return (text.upper() if self.folded else text) == self.value
+        return text == self.value or (self.folded and text.upper() == self.value.upper())
 
 
 class Path(Record, frozen=True, kw_only=True):
@@ -163,9 +163,7 @@ def _conditions(text: str, position: int, field: str) -> tuple[tuple[Condition, 
         else:
             component, subcomponent = int(match[1]), int(match[2] or 1)
         value = next(group for group in match.group(4, 5, 6) if group is not None).strip()
-        folded = match[3] == "type"
-        value = value.upper() if folded else value
-        conditions.append(Condition(component=component, subcomponent=subcomponent, value=value, folded=folded))
+        conditions.append(Condition(component, subcomponent, value, folded=match[3] == "type"))
         position = match.end()
         if text.startswith(",", position):
             position += 1
