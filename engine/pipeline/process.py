@@ -176,10 +176,12 @@ def _read(entry: Entry, channel: CompiledChannel) -> Prepared:
 
 def _note_codes(mapped: Mapped, channel: CompiledChannel, reading: Reading) -> None:
     """Note codes that the tables behind scores and plans do not know: what they say would be left out in silence."""
-    diagnoses = mapped.encounter.get("diagnoses")
-    if diagnoses and not all(channel.inputs.knows_system(diagnosis.system) for diagnosis in diagnoses):
-        reading.append(f"{UNKNOWN_CODING_SYSTEM}:DG1-3.3")
-    if not channel.dispositions.knows(mapped.encounter.get("disposition")):
+    for diagnosis in mapped.encounter.get("diagnoses") or ():
+        if not channel.inputs.knows_system(diagnosis.system):
+            reading.append(f"{UNKNOWN_CODING_SYSTEM}:DG1-3.3")
+            break
+    disposition = mapped.encounter.get("disposition")
+    if disposition and not channel.dispositions.knows(disposition):
         reading.append(f"{UNKNOWN_CODE}:PV1-36")
 
 
