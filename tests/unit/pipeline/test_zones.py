@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ def admitted_at(
 ) -> tuple[str | None, bool]:  # fmt: skip
     """When the patient was admitted, and whether the offset of MSH-7 was noted."""
     heart = Heart(timezone=timezone)
+    heart.now = datetime(2026, int(sent.replace("-", "")[4:6]), 15, 20, tzinfo=UTC)
     payload = adt("A01", at="20260715115500", pv1={3: place, 44: at}).decode()
     payload = payload.replace("|EPIC|MAIN|HANDOFF|H|20260715115500|", f"|{application}|{facility}|HANDOFF|H|{sent}|", 1)
     outcome = heart.send(payload.encode())
@@ -34,7 +36,7 @@ def admitted_at(
         ("America/New_York", "20260715120000-0400", "20260715113000", "-04:00", False),
         ("America/New_York", "20260715120000-0700", "20260715113000", "-04:00", True),
         ("America/New_York", "20260115120000-0400", "20260115113000", "-05:00", True),
-        ("America/New_York", "20260115120000-0500", "20260715113000", "-04:00", False),
+        ("America/New_York", "20260115120000-0500", "20251020113000", "-04:00", False),
         ("America/New_York", "2026-07-15T12:00:00Z", "20260715113000", "-04:00", True),
         ("America/New_York", "2026-07-15T12:00:00-04:00", "20260715113000", "-04:00", False),
         ("America/New_York", "20260715-0700", "20260715113000", "-04:00", False),
@@ -92,6 +94,7 @@ def test_a_sender_s_offset_is_compared_with_the_zone_of_the_sender() -> None:
 
 def test_an_ambiguous_local_time_is_settled_in_the_zone_of_its_sender() -> None:
     heart = Heart(timezone=SENDERS)
+    heart.now = datetime(2026, 11, 1, 20, tzinfo=UTC)
     payload = adt("A08", at="202611010130", pv1={}).replace(b"|EPIC|MAIN|", b"|EPIC|DENVER|")
     assert "ambiguous-local-time:EVN-2" in heart.send(payload).deviations
 
