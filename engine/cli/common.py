@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from engine import printable
 from engine.cli import tables, times
 from engine.cli.tables import Column
 from engine.errors import HandoffError
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_UNPRINTABLE: Final = {
-    code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in {9, 10}
-}
-"""Control characters out of a message could drive the terminal of whoever looks at it."""
 _SAID_CHARACTERS_MAX: Final = 500
 _STYLE: Final = re.compile(r"(\x1b\[(?:31|33|0)m)")
 """What `tables.alarm` writes."""
@@ -74,7 +71,7 @@ class Cli:
 
     def say(self, text: str) -> None:
         """Progress and remarks; never on stdout, which belongs to the result."""
-        click.echo(text, err=True)
+        click.echo(_printable(text), err=True)
 
     def cut(self, shown: int, total: int | None, *, narrow: str = "") -> None:
         """Say that a list was cut. total: how many there are; none: not counted. narrow: options that help besides."""
@@ -168,7 +165,7 @@ class Listing:
 def _json_text(document: Any) -> str:
     import msgspec
 
-    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    return printable.escaped(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
 
 
 def _where(configuration: Configuration) -> str:
@@ -319,16 +316,11 @@ def _zone() -> tzinfo:
     return zone
 
 
-def unstyled(text: str) -> str:
-    """A text out of a message: nothing in it drives a terminal."""
-    return text.translate(_UNPRINTABLE)
-
-
 def _printable(text: str) -> str:
     """Nothing that drives a terminal, but the colours that we give it."""
     if not tables.in_colour():
-        return unstyled(text)
-    return "".join(part if number % 2 else unstyled(part) for number, part in enumerate(_STYLE.split(text)))
+        return printable.lines(text)
+    return "".join(part if number % 2 else printable.lines(part) for number, part in enumerate(_STYLE.split(text)))
 
 
 def meant(word: str, known: Iterable[str]) -> str:

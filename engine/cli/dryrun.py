@@ -12,6 +12,7 @@ from engine.cli.messages import told
 from engine.cli.patients import human_chart
 from engine.cli.site import NotFoundError, open_site, read_input, reveal_of
 from engine.cli.tables import table
+from engine.printable import singles
 
 if TYPE_CHECKING:
     from engine.pipeline.channel import CompiledChannel
@@ -103,6 +104,7 @@ def _unkeyed(*parts: str) -> str:
 
 
 def _human(result: dict[str, Any]) -> str:
+    result = singles(result)
     header, ack = result["header"] or {}, result["ack"]
     lines = [
         f"{header.get('type') or 'unreadable'} {header.get('control_id') or ''}: {result['state']}"

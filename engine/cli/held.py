@@ -28,6 +28,7 @@ from engine.cli.replay import replay_entries
 from engine.cli.site import NotFoundError, OpenSite, actor, open_site, reveal_of
 from engine.cli.tables import Column, table
 from engine.errors import HandoffError
+from engine.printable import singles
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -329,6 +330,7 @@ def _delivery(queued: QueuedDelivery, view: View, around: _Around) -> dict[str, 
 
 
 def _human_delivery(shape: dict[str, Any]) -> str:
+    shape = singles(shape)
     error = f": {shape['destination_error']}" if shape["destination_error"] else ""
     lines = [
         f"delivery {shape['id']}: {told(shape)} to {shape['destination']}",
@@ -343,6 +345,7 @@ def _human_delivery(shape: dict[str, Any]) -> str:
 
 
 def _human(shape: dict[str, Any]) -> str:
+    shape = singles(shape)
     lines = [
         f"{shape['id']}: {shape['code']}" + (f" at {shape['location']}" if shape["location"] else ""),
         f"  asked     {shape['detail']}",

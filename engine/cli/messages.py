@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from engine import printable
 from engine.cli.common import (
     ROW,
     Cli,
@@ -20,13 +21,13 @@ from engine.cli.common import (
     named_time,
     reveal_options,
     time_column,
-    unstyled,
 )
 from engine.cli.show import HIDDEN
 from engine.cli.site import PATIENT_HELP, NotFoundError, OpenSite, PatientKey, open_site, reveal_of
 from engine.cli.tables import Column, alarm
 from engine.cli.times import TIMES, When
 from engine.errors import TamperedError
+from engine.printable import singles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -366,6 +367,7 @@ def _state(state: str) -> str:
 
 
 def human_entry(shape: dict[str, Any]) -> str:
+    payload, shape = shape["payload"], singles(shape)
     lines = [
         f"entry {shape['id']}: {shape['type'] or 'unreadable'} {shape['control_id'] or ''}".rstrip(),
         f"  came      on {shape['channel']} from {shape['peer'] or '-'}",
@@ -399,8 +401,8 @@ def human_entry(shape: dict[str, Any]) -> str:
         for item in shape["held"]
     ]
     lines += [f"  damaged   {_DAMAGED[part]}" for part in shape["damaged"]]
-    if shape["payload"] == HIDDEN:
+    if payload == HIDDEN:
         lines += ["", "The text of the message is shown with --reveal --reason TEXT."]
-    elif shape["payload"]:
-        lines += ["", unstyled(shape["payload"].replace("\r\n", "\n").replace("\r", "\n").rstrip("\n"))]
+    elif payload:
+        lines += ["", printable.lines(payload.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n"))]
     return "\n".join(lines)

@@ -22,6 +22,7 @@ from engine.cli.site import PatientKey, open_site, reveal_of
 from engine.cli.tables import Column, alarm, table
 from engine.cli.tasks import reason_told
 from engine.errors import TamperedError
+from engine.printable import singles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -206,6 +207,7 @@ def _name(name: dict[str, Any] | None) -> str | None:
 
 
 def human_chart(shape: dict[str, Any]) -> str:
+    shape = singles(shape)
     lines = [
         f"{shape['key']}  {_name(shape['name']) or '-'}  born {shape['birth_date'] or '-'}  {shape['sex'] or '-'}"
         + (f"  {alarm('DECEASED')}" if shape["deceased"] else "")

@@ -10,6 +10,7 @@ import click
 from engine.cli.common import Cli, config_option, json_option, reveal_options
 from engine.cli.site import NotFoundError, OpenSite, Reveal, open_site, read_input, reveal_of
 from engine.cli.tables import table
+from engine.printable import singles
 
 if TYPE_CHECKING:
     from engine.domain.chart import Chart
@@ -139,6 +140,7 @@ def _stay(chart: Chart, key: str | None) -> Encounter:
 
 
 def _human(shape: dict[str, Any]) -> str:
+    shape = singles(shape)
     value = shape["value"] if shape["value"] is not None else f"{shape['min']}..{shape['max']}"
     lines = [f"{shape['model']} {shape['version']}: {value}, {shape['band']}"]
     if shape["band_max"] != shape["band"]:

@@ -2,7 +2,7 @@
 
 Masked output stays useful: states, times, task kinds, codes of disposition and the structure stay; who it is goes. A
 patient (or visit) key becomes a pseudonym, `MRN:~3f9a1c2b`, the same one for the same patient everywhere, which
-commands take in place of the key.
+commands take in place of the key. An authority that no channel is configured with is what a sender wrote: `~5be7d2aa`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ class View:
             return dict(shape)
         masked = _hide_but(shape, _PATIENT, _PATIENT_CODES)
         masked["key"] = self.key(shape["key"])
-        masked["identifiers"] = [_hide_but(item, {"authority"}, {"type"}) for item in shape["identifiers"]]
+        masked["identifiers"] = [
+            _hide_but(item, (), {"type"}) | {"authority": self._pseudonym(f"{item['authority']}:").partition(":")[0]}
+            for item in shape["identifiers"]
+        ]
         masked["merged_from"] = [self.key(key) for key in shape["merged_from"]]
         return masked
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,7 +69,27 @@ class OpenSite:
         """`MRN:558181838` -> `MRN:~3f9a1c2b`."""
         from engine.store.charts import key_hash
 
-        return f"{key.partition(':')[0]}:~{key_hash(self.keys, key)[:4].hex()}"
+        return f"{self._authority(key.partition(':')[0])}:~{key_hash(self.keys, key)[:4].hex()}"
+
+    def _authority(self, authority: str) -> str:
+        """As it is shown masked: senders write what they like into CX-4, so only configured names stay."""
+        from engine.store.charts import key_hash
+
+        if authority in self._known_authorities or not authority:
+            return authority
+        return f"~{key_hash(self.keys, authority)[:4].hex()}"
+
+    def _shown_as(self, authority: str) -> set[str]:
+        """All that an authority may be called in a pseudonym, also before or after it was configured."""
+        from engine.store.charts import key_hash
+
+        return {authority, f"~{key_hash(self.keys, authority)[:4].hex()}"}
+
+    @cached_property
+    def _known_authorities(self) -> frozenset[str]:
+        channels = self.configuration.channels.values()
+        named = {name for channel in channels for name in channel.identity.names.values()}
+        return frozenset(named | {channel.default_authority for channel in channels})
 
     def audit(self, action: str, subjects: Iterable[str], reason: str | None = None) -> None:
         """Write to the audit. What changes the store does so in its own transaction instead: `note`."""
@@ -98,7 +119,7 @@ class OpenSite:
                 found = [
                     chart
                     for chart in self.store.charts.by_key_hash(conn, bytes.fromhex(match["hash"]))
-                    if any(item.authority == match["authority"] for item in chart.patient.identifiers)
+                    if any(match["authority"] in self._shown_as(item.authority) for item in chart.patient.identifiers)
                 ]
         if not found:
             raise NotFoundError("there is no patient of this key; it is written AUTHORITY:ID, like MRN:558181838")
@@ -120,7 +141,7 @@ class OpenSite:
             prefix = bytes.fromhex(match["hash"]) if match is not None else key_hash(self.keys, named)
             with self.store.reader() as conn:
                 keys = self.store.dead_letters.patients(conn, self.keys, prefix)
-            keys = {key for key in keys if match is None or key.partition(":")[0] == match["authority"]}
+            keys = {key for key in keys if match is None or match["authority"] in self._shown_as(key.partition(":")[0])}
             if len(keys) != 1:
                 raise
             return keys.pop()

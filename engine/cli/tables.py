@@ -18,11 +18,12 @@ from typing import Final, Literal
 
 import click
 
+from engine.printable import single
+
 _GAP: Final = "  "
 _ELLIPSIS: Final = "…"
 _SHORT_ID_CHARACTERS_MIN: Final = 8
 _TIME: Final = re.compile(r"[0-9]{4}-([0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}):[0-9]{2}(?P<zone> .*)?")
-_CONTROLS: Final = dict.fromkeys((*range(32), *range(127, 160)), "�")
 
 Colour = Literal["red", "yellow"]
 
@@ -63,7 +64,7 @@ def table(columns: Sequence[str | Column], rows: Iterable[Sequence[object]], *, 
 
 def cells(rows: Iterable[Sequence[object]]) -> list[list[str]]:
     """What is shown of values: on one line, without anything that drives a terminal."""
-    return [[("-" if cell is None else str(cell).translate(_CONTROLS)) for cell in row] for row in rows]
+    return [[("-" if cell is None else single(str(cell))) for cell in row] for row in rows]
 
 
 def alarm(text: str, colour: Colour = "red") -> str:
