@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -300,6 +301,14 @@ class Checks:
         return found
 
     def _check_deliveries(self) -> None:
+        told = {
+            name: Counter(
+                (known.line, known.operation) for known in self.deliveries.values() if known.destination == name
+            )
+            for name in (installed.CRM, installed.COPY)
+        }
+        if told[installed.CRM] != told[installed.COPY]:
+            self.world.fail("two destinations that want the same were not given the same")
         for known in self.deliveries.values():
             acts = self.destinations[known.destination].acts.get(known.key, 0)
             if acts != (1 if known.state == "delivered" else 0):

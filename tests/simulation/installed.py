@@ -13,14 +13,15 @@ from engine.settings import Configuration, Snapshot, load
 
 ROOT = Path(__file__).parents[2]
 
-CRM, LAB = "crm", "lab"
-"""A destination that takes a delivery twice without acting twice, and one that does not."""
+CRM, LAB, COPY = "crm", "lab", "copy"
+"""Takes a delivery twice without acting twice; does not; takes what crm takes."""
 
 _SITE = """
 node: simulated
 destinations:
   crm: {type: file, path: nowhere, batch_max: 8, timeout_seconds: 3, retry: RETRY}
   lab: {type: mllp, host: nowhere, port: 1, timeout_seconds: 3, retry: RETRY}
+  copy: {type: file, path: elsewhere, batch_max: 8, timeout_seconds: 3, retry: RETRY}
 shutdown_seconds_max: 10
 """.replace(
     "RETRY", "{first_seconds: 0.2, seconds_max: 2, attempts_max: 1000000, breaker_failures: 3, breaker_seconds: 5}"
@@ -38,6 +39,7 @@ protocol: post-discharge
 deliver:
   - {to: crm, what: [patient, encounter, task]}
   - {to: lab, what: [message]}
+  - {to: copy, what: [patient, encounter, task]}
 """
 
 CHANNELS = {"prompt": "stored", "late": "processed"}

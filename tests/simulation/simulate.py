@@ -89,7 +89,7 @@ def _play(world: World, disk: Disk, seed: int) -> int:
     machines = [Machine(world, random.uniform(-4, 4), random.uniform(-0.001, 0.001)) for _ in range(plan.nodes)]
     destinations: dict[str, Destination] = {}
     checks = Checks(world, database, destinations)
-    for name, idempotent in ((installed.CRM, True), (installed.LAB, False)):
+    for name, idempotent in ((installed.CRM, True), (installed.LAB, False), (installed.COPY, True)):
         destinations[name] = Destination(world, name, idempotent=idempotent, received=checks.received, sent=checks.sent)
     cluster = Cluster(world, database, destinations, machines, plan.workers)
     found = scripts(random, plan.senders, plan.messages)
