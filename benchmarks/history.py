@@ -27,7 +27,7 @@ from typing import Final
 import msgspec
 from sqlalchemy import Connection, func, select
 
-from engine.bootstrap import compile_site, open_store
+from engine.bootstrap import compile_site
 from engine.domain.chart import Charts
 from engine.domain.delivery import DeadLetter, DeliveryState, Stage
 from engine.domain.ids import ALIKE_DIGITS, beginning_like, by_entry
@@ -43,6 +43,7 @@ from engine.settings import Snapshot, load
 from engine.simulator.bench.site import LIVE, BenchError, Site
 from engine.store import Store
 from engine.store.keys import KeyRing
+from engine.store.opening import open_store
 from engine.store.outbox import Settled
 from engine.store.schema import delivery, entry
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from engine import __version__, logs
 from engine.clock import SystemClock
 from engine.connectors.registry import build_connectors
-from engine.errors import HandoffError, SettingsError, StoreError
+from engine.errors import HandoffError, SettingsError
 from engine.pipeline.channel import CompiledConfiguration, Key, beyond_the_standard, compile_configuration
 from engine.pipeline.doubts import doubts
 from engine.runtime import hints
@@ -33,6 +33,7 @@ from engine.settings import (
     load,
 )
 from engine.store.keys import KeyRing
+from engine.store.opening import open_keys, open_store, store_location
 from engine.tlsfiles import exposed_key, tls_problems
 from engine.trial.cases import run_tests
 from engine.yamlfile import Problem
@@ -41,35 +42,12 @@ if TYPE_CHECKING:
     from engine.domain.standing import Overview
     from engine.runtime.courier import Courier, Route
     from engine.runtime.status import Status
-    from engine.store.engines import Location
     from engine.store.leases import Leases
-    from engine.store.store import Role, Store
+    from engine.store.store import Store
 
 T = TypeVar("T")
 
 _log = logs.get_logger(__name__)
-
-
-def open_keys(configuration: Configuration) -> KeyRing:
-    """The key ring of the site: a path, or the content of a key file out of a credential. Raises StoreError."""
-    path = key_file(configuration)
-    return KeyRing.parse(configuration.site.store.keys) if path is None else KeyRing.load(path)
-
-
-def key_file(configuration: Configuration) -> Path | None:
-    """Where the keys are; none when `store.keys` is their content itself (`{credential: NAME}`): it is no path then."""
-    keys = configuration.site.store.keys
-    return None if keys.lstrip().startswith("{") else configuration.path(keys)
-
-
-def open_store(configuration: Configuration, role: Role) -> Store:
-    """Raises SettingsError or StoreError."""
-    from engine.store.store import Store
-
-    store_location(configuration)
-    store = configuration.site.store
-    node = configuration.site.node if role == "main" else ""
-    return Store.open(store.url, open_keys(configuration), role, base=configuration.snapshot.base, node=node)
 
 
 def hasher(keys: KeyRing) -> Key:
@@ -126,18 +104,6 @@ def examine(
         report = run_tests(compiled, configuration.snapshot)
         failures = tuple(report.failures)
     return Examined(configuration, compiled, warnings, failures)
-
-
-def store_location(configuration: Configuration) -> Location:
-    """Where the store is. Raises SettingsError when its URL can't be read."""
-    from engine.store.engines import locate
-
-    snapshot = configuration.snapshot
-    try:
-        return locate(configuration.site.store.url, snapshot.base)
-    except StoreError as error:
-        document = snapshot.document(snapshot.site_file)
-        raise SettingsError((document.problem(("store", "url"), str(error)),)) from None
 
 
 def check_listen_tls(configuration: Configuration) -> None:

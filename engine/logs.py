@@ -24,12 +24,12 @@ import warnings
 from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, TextIO, cast
-
-import structlog
-from structlog.typing import FilteringBoundLogger, Processor, WrappedLogger
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 from engine.errors import HandoffError
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger, Processor, WrappedLogger
 
 WITHHELD: Final = "withheld"
 
@@ -109,8 +109,38 @@ _NUMBER_SUFFIXES: Final = ("_seconds", "_count", "_bytes", "_max")
 
 def get_logger(module: str | None = None) -> FilteringBoundLogger:
     """A logger; given `__name__`, its events say which module speaks."""
-    log = structlog.get_logger(module=module) if module else structlog.get_logger()
-    return cast("FilteringBoundLogger", log)
+    return cast("FilteringBoundLogger", _Logger(module))
+
+
+class _Logger:
+    """structlog's, made when it first says something: a command, which seldom does, does not wait for its import."""
+
+    def __init__(self, module: str | None) -> None:
+        self._module = module
+        self._log: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._log is None:
+            import structlog
+
+            if not structlog.is_configured():
+                # Until `configure` is called nothing is logged: its own default writes to stdout, and shows locals.
+                structlog.configure(processors=[_drop])
+            self._log = structlog.get_logger(module=self._module) if self._module else structlog.get_logger()
+        return getattr(self._log, name)
+
+
+def silence() -> None:
+    """For a command, which says itself what went wrong: nothing that libraries, threads and warnings say is printed."""
+    _route_libraries(logging.CRITICAL)
+    _hook()
+
+
+def _hook() -> None:
+    sys.excepthook = _excepthook
+    threading.excepthook = _threading_excepthook
+    sys.unraisablehook = _unraisablehook
+    warnings.showwarning = _showwarning
 
 
 def configure(level: str = "info", *, stream: TextIO | None = None) -> None:
@@ -118,6 +148,8 @@ def configure(level: str = "info", *, stream: TextIO | None = None) -> None:
 
     level: `debug`, `info`, `warning` or `error`. stream: stderr unless told; a terminal gets columns, all else JSON.
     """
+    import structlog
+
     out = stream or sys.stderr
     lines = _Lines(out)
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -140,10 +172,7 @@ def configure(level: str = "info", *, stream: TextIO | None = None) -> None:
         cache_logger_on_first_use=False,
     )
     _route_libraries(number)
-    sys.excepthook = _excepthook
-    threading.excepthook = _threading_excepthook
-    sys.unraisablehook = _unraisablehook
-    warnings.showwarning = _showwarning
+    _hook()
     if stream is None:
         try:
             faulthandler.enable()  # frames only, never values
@@ -251,8 +280,10 @@ class _Bursts:
             full_at, left_out = self._kinds.get(kind, (now, 0))
             full_at = max(full_at, now) + 1
             if full_at > now + _ALIKE_MAX:
+                from structlog import DropEvent
+
                 self._kinds[kind] = (full_at - 1, left_out + 1)
-                raise structlog.DropEvent
+                raise DropEvent
             self._kinds[kind] = (full_at, 0)
         if left_out:
             event["left_out_count"] = left_out
@@ -363,8 +394,6 @@ def _loop_exception(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> No
 
 
 def _drop(_: WrappedLogger, __: str, ___: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    raise structlog.DropEvent
+    from structlog import DropEvent
 
-
-# Until `configure` is called nothing is logged: structlog's own default writes to stdout, and shows locals.
-structlog.configure(processors=[_drop])
+    raise DropEvent

@@ -240,6 +240,10 @@ class Protocol:
             Action.UNKNOWN: spec.plans.unknown,
         }
 
+    def plans_nothing_for(self, class_: str | None) -> bool:
+        """It says that the discharge of a stay of this patient class gets no plan."""
+        return class_ in self._classes_without_plan - self._classes
+
     def plan(
         self,
         chart: Chart,

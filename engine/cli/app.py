@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from engine.cli.common import NO, UNAVAILABLE, WRONG_CONFIGURATION, Cli, config_option
+from engine.cli.common import NO, UNAVAILABLE, WRONG_CONFIGURATION, Cli, config_option, meant
 from engine.errors import HandoffError, KeyFileError, KeyMissingError, SettingsError, StoreUnavailableError
 
 COMMANDS: Final[Mapping[str, str]] = {
@@ -23,6 +23,9 @@ COMMANDS: Final[Mapping[str, str]] = {
     "try": "engine.cli.dryrun:try_",
     "send": "engine.cli.send:send",
     "simulate": "engine.cli.simulate:simulate",
+    "connections": "engine.cli.connections:connections",
+    "senders": "engine.cli.senders:senders",
+    "gaps": "engine.cli.gaps:gaps",
     "messages": "engine.cli.messages:messages",
     "ledger": "engine.cli.ledger:ledger",
     "dead": "engine.cli.dead:dead",
@@ -39,6 +42,9 @@ COMMANDS: Final[Mapping[str, str]] = {
     "schema": "engine.cli.schema:schema",
     "demo": "engine.cli.demo:demo",
     "bench": "engine.cli.bench:bench",
+    "help": "engine.cli.manual:help_",
+    "completion": "engine.cli.manual:completion",
+    "manual": "engine.cli.manual:manual",
 }
 """In the order of the help; `module:attribute`."""
 
@@ -60,6 +66,15 @@ class _Lazy(click.Group):
         module, _, attribute = target.partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = meant(args[0], COMMANDS) if args and not args[0].startswith("-") else ""
+            raise click.UsageError(f"{error.message}{near}", ctx) from None
 
 
 @click.group("handoff", cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

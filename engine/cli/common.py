@@ -323,6 +323,24 @@ def _printable(text: str) -> str:
     return "".join(part if number % 2 else printable.lines(part) for number, part in enumerate(_STYLE.split(text)))
 
 
+def complete_channel(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Names of channels, for the shell's completion."""
+    return _names(ctx, incomplete, lambda configuration: configuration.channels)
+
+
+def complete_destination(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    return _names(ctx, incomplete, lambda configuration: configuration.site.destinations)
+
+
+def _names(ctx: click.Context, incomplete: str, pick: Callable[[Configuration], Iterable[str]]) -> list[str]:
+    """None where the configuration can't be read: a completion never fails."""
+    cli = ctx.find_object(Cli) or Cli()
+    try:
+        return sorted(name for name in pick(cli.configuration()) if name.startswith(incomplete))
+    except HandoffError:
+        return []
+
+
 def meant(word: str, known: Iterable[str]) -> str:
     """What somebody may have meant, for the end of a message: ` Did you mean west?`; empty: nothing is like it."""
     near = difflib.get_close_matches(word, list(known), 3)

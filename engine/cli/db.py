@@ -50,6 +50,6 @@ def status(cli: Cli) -> int:
 
 
 def _location(cli: Cli) -> Location:
-    from engine.bootstrap import store_location
+    from engine.store.opening import store_location
 
     return store_location(cli.configuration())

@@ -14,6 +14,7 @@ from engine.cli.common import (
     Listing,
     Said,
     clock_time,
+    complete_channel,
     config_option,
     json_option,
     limit_option,
@@ -52,7 +53,7 @@ def dead() -> None:
 @dead.command("list")
 @click.option("--stage", type=click.Choice(STAGES), help="Where it died.")
 @click.option("--error", metavar="CODE", help="With this code.")
-@click.option("--channel", metavar="NAME", help="Of this channel.")
+@click.option("--channel", metavar="NAME", shell_complete=complete_channel, help="Of this channel.")
 @click.option("--unresolved", is_flag=True, help="Only those that still wait for somebody.")
 @click.option("--resolved", is_flag=True, help="Only those that do not wait any more.")
 @click.option("--each", is_flag=True, help="One by one, not in groups.")
@@ -112,7 +113,7 @@ def list_(
 @dead.command("summary")
 @click.option("--stage", type=click.Choice(STAGES), help="Where it died.")
 @click.option("--error", metavar="CODE", help="With this code.")
-@click.option("--channel", metavar="NAME", help="Of this channel.")
+@click.option("--channel", metavar="NAME", shell_complete=complete_channel, help="Of this channel.")
 @listing_options
 @config_option
 @click.pass_obj
@@ -149,6 +150,8 @@ def _summary(cli: Cli, stage: str | None, error: str | None, channel: str | None
 
 def _more_of(site: OpenSite, group: DeadGroup) -> dict[str, Any]:
     """From whom the newest of a group came, and what is to be done."""
+    from engine.connectors.remedies import remedy
+
     with site.store.reader() as conn:
         letters = site.store.dead_letters.find(
             conn, stage=group.stage, error=group.error, channel=group.channel, limit=_SENDERS_OF_LETTERS_MAX
@@ -159,7 +162,7 @@ def _more_of(site: OpenSite, group: DeadGroup) -> dict[str, Any]:
     senders = Counter(entry.sender for entry in entries if entry.sender)
     return {
         "senders": [sender for sender, _ in senders.most_common()],
-        "remedy": remedy_of(group.error, example.detail if example is not None else ""),
+        "remedy": remedy(group.error) or remedy_of(group.error, example.detail if example is not None else ""),
     }
 
 
@@ -200,7 +203,9 @@ def show(cli: Cli, letter_id: int, reveal: bool, reason: str | None) -> None:
 def _choice_options(function: click.decorators.FC) -> click.decorators.FC:
     """Which letters: ID..., or all unresolved ones that meet the options."""
     for option in (
-        click.option("--channel", metavar="NAME", help="All unresolved ones of this channel."),
+        click.option(
+            "--channel", metavar="NAME", shell_complete=complete_channel, help="All unresolved ones of this channel."
+        ),
         click.option("--stage", type=click.Choice(STAGES), help="All unresolved ones that died there."),
         click.option("--error", metavar="CODE", help="All unresolved ones with this code."),
         click.option("--all", "every", is_flag=True, help="All that are unresolved."),

@@ -14,6 +14,7 @@ from engine.cli.common import (
     Cli,
     Said,
     clock_time,
+    complete_destination,
     config_option,
     json_option,
     listing_options,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from engine.domain.standing import Standing
     from engine.settings import Configuration
 
-_NAME = click.argument("name", metavar="NAME")
+_NAME = click.argument("name", metavar="NAME", shell_complete=complete_destination)
 
 
 @click.group("destinations")
@@ -222,7 +223,7 @@ def remarks(configuration: Configuration) -> list[str]:
     """
     from datetime import UTC, datetime
 
-    from engine.bootstrap import open_store
+    from engine.store.opening import open_store
 
     configured = {name: one.type for name, one in configuration.site.destinations.items()}
     lines: list[str] = []

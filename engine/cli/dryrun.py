@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from engine.cli.common import NO, Cli, config_option, json_option, reveal_options
+from engine.cli.common import NO, Cli, complete_channel, config_option, json_option, reveal_options
 from engine.cli.messages import told
 from engine.cli.patients import human_chart
 from engine.cli.site import NotFoundError, open_site, read_input, reveal_of
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("try")
-@click.argument("channel", metavar="CHANNEL")
+@click.argument("channel", metavar="CHANNEL", shell_complete=complete_channel)
 @click.argument(
     "files",
     metavar="FILE...",
@@ -39,10 +39,11 @@ def try_(cli: Cli, channel: str, files: tuple[Path, ...], charts: bool, reveal: 
     with no chart at all, and each message finds what those before it left. What the files hold is shown as it is. Exit
     code 1 when a message would be refused or become a dead letter.
     """
-    from engine.bootstrap import compile_site, open_keys
+    from engine.bootstrap import compile_site
     from engine.cli.show import View
     from engine.errors import KeyFileError, KeyMissingError
     from engine.pipeline.channel import compile_configuration
+    from engine.store.opening import open_keys
     from engine.trial.dryrun import Trial
 
     wish = reveal_of(reveal, reason)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
@@ -16,6 +16,7 @@ from engine.cli.common import (
     Cli,
     Said,
     clock_time,
+    complete_destination,
     config_option,
     json_option,
     limit_option,
@@ -23,6 +24,7 @@ from engine.cli.common import (
     reveal_options,
     time_column,
 )
+from engine.cli.groups import agree, counted, group_options
 from engine.cli.messages import delivery_shape, hold_shape, told
 from engine.cli.replay import replay_entries
 from engine.cli.site import NotFoundError, OpenSite, actor, open_site, reveal_of
@@ -91,6 +93,10 @@ def list_(cli: Cli, what: str | None, limit: int, reveal: bool, reason: str | No
     wish = reveal_of(reveal, reason)
     with open_site(cli) as site:
         with site.store.reader() as conn:
+            total = sum(site.store.holds.counts(conn).values()) if what != "delivery" else 0
+            total += site.store.outbox.held_count(conn) if what != "message" else 0
+            if total > limit:
+                cli.cut(limit, total)
             asked = site.store.holds.find(conn, limit=limit) if what != "delivery" else []
             left = limit - len(asked)
             found = site.store.outbox.held(conn, left) if what != "message" and left > 0 else []
@@ -134,56 +140,92 @@ def show(cli: Cli, held_id: HeldId, reveal: bool, reason: str | None) -> None:
     cli.print(shape, text)
 
 
+def _deliveries_option(function: click.decorators.FC) -> click.decorators.FC:
+    """Which ones: ID..., or all held deliveries for a destination."""
+    function = click.option(
+        "--destination", metavar="NAME", shell_complete=complete_destination,
+        help="All deliveries that are held for this destination.",
+    )(function)  # fmt: skip
+    return click.argument("held_ids", metavar="[ID...]", nargs=-1, type=_ID)(function)
+
+
 @held.command("release")
-@click.argument("held_id", metavar="ID", type=_ID)
+@_deliveries_option
 @click.option("--reason", type=Said(), metavar="TEXT", help=f"{_REASON_HELP} A message's needs it.")
+@group_options
 @json_option
 @config_option
 @click.pass_obj
-def release(cli: Cli, held_id: HeldId, reason: str | None) -> int:
+def release(
+    cli: Cli, held_ids: tuple[HeldId, ...], destination: str | None, reason: str | None, dry_run: bool, yes: bool
+) -> int:
     """A delivery: it did not arrive, try it again. A message: what it asks is true now, apply it.
 
-    A message is processed again with your decision; the question ends when that has changed the chart.
+    A message is processed again with your decision; the question ends when that has changed the chart. Messages are
+    released one at a time: each is a decision of its own.
     """
-    if held_id.what == "message":
-        return _release_message(cli, held_id, reason)
+    if any(held_id.what == "message" for held_id in held_ids):
+        if len(held_ids) > 1 or destination is not None or dry_run:
+            raise click.UsageError("a held message is released alone: each is a decision of its own")
+        return _release_message(cli, held_ids[0], reason)
 
     def work(site: OpenSite, conn: Connection, queued: QueuedDelivery) -> None:
         site.store.outbox.release(conn, queued.id, site.now)
 
-    _decide(cli, held_id, work, "release", reason, "is tried again")
+    choice = _Choice(held_ids, destination, dry_run, yes)
+    _decide(cli, choice, work, "release", reason, "tried again")
     return 0
 
 
 @held.command("dismiss")
-@click.argument("held_id", metavar="ID", type=_ID)
+@click.argument("held_ids", metavar="ID...", nargs=-1, required=True, type=_ID)
 @click.option("--reason", required=True, type=Said(), metavar="TEXT", help=_REASON_HELP)
+@group_options
 @json_option
 @config_option
 @click.pass_obj
-def dismiss(cli: Cli, held_id: HeldId, reason: str) -> None:
-    """A message: it is not so, or you have seen to it by hand. Nothing is applied."""
-    if held_id.what == "delivery":
+def dismiss(cli: Cli, held_ids: tuple[HeldId, ...], reason: str, dry_run: bool, yes: bool) -> None:
+    """A message: it is not so, or you have seen to it by hand. Nothing is applied.
+
+    With --json one is an object, several are a list.
+    """
+    if any(held_id.what == "delivery" for held_id in held_ids):
         raise click.UsageError("a held delivery is released, confirmed or buried; dismiss is for messages like m12")
     with open_site(cli) as site:
+        view = site.view(None, ())
+
+        def shapes() -> list[dict[str, Any]]:
+            with site.store.reader() as conn:
+                return [hold_shape(_question(site, conn, held_id), view) for held_id in held_ids]
+
+        if dry_run or len(held_ids) > 1:
+            preview = f"{len(held_ids):,} would be dismissed: {counted(shape['code'] for shape in shapes())}."
+            if dry_run:
+                cli.print(shapes(), preview)
+                return
+            agree(cli, preview, yes=yes)
 
         def write(conn: Connection) -> None:
-            asked = _question(site, conn, held_id)
-            site.store.holds.dismiss(conn, held_id.number, by=actor(), reason=reason, now=site.now)
-            site.note(conn, "dismiss", _subjects(asked), reason)
+            for held_id in dict.fromkeys(held_ids):
+                asked = _question(site, conn, held_id)
+                site.store.holds.dismiss(conn, held_id.number, by=actor(), reason=reason, now=site.now)
+                site.note(conn, "dismiss", _subjects(asked), reason)
 
         site.store.charts_ledger.write_now(write)
-        with site.store.reader() as conn:
-            shape = hold_shape(_question(site, conn, held_id), site.view(None, ()))
-    cli.print(shape, f"{held_id} is dismissed.")
+        after = shapes()
+    if len(held_ids) == 1:
+        cli.print(after[0], f"{held_ids[0]} is dismissed.")
+    else:
+        cli.print(after, f"{len(after):,} are dismissed.")
 
 
 @held.command("confirm")
-@click.argument("held_id", metavar="ID", type=_ID)
+@_deliveries_option
+@group_options
 @json_option
 @config_option
 @click.pass_obj
-def confirm(cli: Cli, held_id: HeldId) -> None:
+def confirm(cli: Cli, held_ids: tuple[HeldId, ...], destination: str | None, dry_run: bool, yes: bool) -> None:
     """A delivery: it arrived. Count it as delivered, and let those behind it go on."""
     from engine.domain.delivery import DeliveryState
     from engine.store.outbox import Settled
@@ -192,16 +234,19 @@ def confirm(cli: Cli, held_id: HeldId) -> None:
         result = Settled(id=queued.id, state=DeliveryState.DELIVERED, attempts=queued.attempts)
         site.store.outbox.settle(conn, [result], site.now)
 
-    _decide(cli, held_id, work, "confirm", None, "counts as delivered")
+    _decide(cli, _Choice(held_ids, destination, dry_run, yes), work, "confirm", None, "counted as delivered")
 
 
 @held.command("bury")
-@click.argument("held_id", metavar="ID", type=_ID)
+@_deliveries_option
 @click.option("--reason", required=True, type=Said(), metavar="TEXT", help=_REASON_HELP)
+@group_options
 @json_option
 @config_option
 @click.pass_obj
-def bury(cli: Cli, held_id: HeldId, reason: str) -> None:
+def bury(
+    cli: Cli, held_ids: tuple[HeldId, ...], destination: str | None, reason: str, dry_run: bool, yes: bool
+) -> None:
     """A delivery: give it up. It becomes a dead letter, and those behind it go on."""
     from engine.domain.delivery import DeliveryState
     from engine.store.outbox import Settled
@@ -216,31 +261,70 @@ def bury(cli: Cli, held_id: HeldId, reason: str) -> None:
         )
         site.store.outbox.settle(conn, [result], site.now)
 
-    _decide(cli, held_id, work, "bury", reason, "is a dead letter")
+    _decide(cli, _Choice(held_ids, destination, dry_run, yes), work, "bury", reason, "made dead letters")
+
+
+class _Choice(NamedTuple):
+    """Which held deliveries a decision is about, and how it is made."""
+
+    ids: tuple[HeldId, ...]
+    destination: str | None
+    dry_run: bool
+    yes: bool
+
+    def of(self, site: OpenSite) -> list[int]:
+        """Raises UsageError unless it is said which, in one way; NotFoundError when one of them is not held."""
+        if not self.ids and self.destination is None:
+            raise click.UsageError("say which: ID... or --destination NAME")
+        if self.ids and self.destination is not None:
+            raise click.UsageError("either ID... or --destination")
+        messages = [str(held_id) for held_id in self.ids if held_id.what == "message"]
+        if messages:
+            decides = "`handoff held release` or `handoff held dismiss` decides it"
+            raise click.UsageError(f"{messages[0]} is a message: {decides}")
+        site.check_destination(self.destination)
+        with site.store.reader() as conn:
+            if self.ids:
+                return [_held_delivery(site, conn, held_id.number).id for held_id in dict.fromkeys(self.ids)]
+            return [queued.id for queued in site.store.outbox.held(conn, None, destination=self.destination)]
 
 
 def _decide(
     cli: Cli,
-    held_id: HeldId,
+    choice: _Choice,
     work: Callable[[OpenSite, Connection, QueuedDelivery], None],
     action: str,
     reason: str | None,
     said: str,
 ) -> None:
-    if held_id.what == "message":
-        raise click.UsageError(f"{held_id} is a message: `handoff held release` or `handoff held dismiss` decides it")
+    """All or none of them. One that was named is shown as an object, several or a group as a list."""
     with open_site(cli) as site:
+        chosen = choice.of(site)
+        view = site.view(None, ())
+        if choice.dry_run or len(chosen) > 1:
+            with site.store.reader() as conn:
+                shapes = [delivery_shape(_held_delivery(site, conn, number), view) for number in chosen]
+            kinds = counted(f"{told(shape)} to {shape['destination']}" for shape in shapes)
+            preview = f"{len(chosen):,} would be {said}: {kinds}." if chosen else "None is held."
+            if choice.dry_run:
+                cli.print(shapes, preview)
+                return
+            agree(cli, preview, yes=choice.yes)
 
         def write(conn: Connection) -> None:
-            queued = _held_delivery(site, conn, held_id.number)
-            work(site, conn, queued)
-            site.note(conn, action, [f"delivery:{held_id}"], reason)
+            for number in chosen:
+                work(site, conn, _held_delivery(site, conn, number))
+            site.note(conn, action, [f"delivery:{number}" for number in chosen], reason)
 
-        site.store.charts_ledger.write_now(write)
+        if chosen:
+            site.store.charts_ledger.write_now(write)
         with site.store.reader() as conn:
-            after = site.store.outbox.get(conn, held_id.number)
-        shape: dict[str, Any] | None = delivery_shape(after, site.view(None, ())) if after else None
-    cli.print(shape, f"Delivery {held_id} {said}.")
+            after = [site.store.outbox.get(conn, number) for number in chosen]
+        shapes = [delivery_shape(queued, view) for queued in after if queued is not None]
+    if len(choice.ids) == 1:
+        cli.print(shapes[0] if shapes else None, f"Delivery {chosen[0]} is {said}.")
+    else:
+        cli.print(shapes, f"{len(chosen):,} deliveries are {said}." if chosen else "None is held.")
 
 
 def _release_message(cli: Cli, held_id: HeldId, reason: str | None) -> int:

@@ -39,7 +39,7 @@ def create(cli: Cli) -> None:
 @click.pass_obj
 def status(cli: Cli) -> None:
     """Show which keys there are; never the keys themselves."""
-    from engine.bootstrap import key_file, open_keys
+    from engine.store.opening import key_file, open_keys
 
     configuration = cli.configuration()
     _print(cli, open_keys(configuration), key_file(configuration), "")
@@ -61,8 +61,8 @@ def rotate(cli: Cli) -> None:
 
 def _path(cli: Cli) -> Path:
     """The key file. Raises KeyFileError when the configuration gives the keys themselves, which are shown to nobody."""
-    from engine.bootstrap import key_file
     from engine.errors import KeyFileError
+    from engine.store.opening import key_file
 
     path = key_file(cli.configuration())
     if path is None:

@@ -14,6 +14,7 @@ from engine.cli.common import (
     Cli,
     Listing,
     clock_time,
+    complete_channel,
     config_option,
     json_option,
     limit_option,
@@ -60,7 +61,7 @@ def messages() -> None:
 
 
 @messages.command("list", epilog=TIMES)
-@click.option("--channel", metavar="NAME", help="Of this channel.")
+@click.option("--channel", metavar="NAME", shell_complete=complete_channel, help="Of this channel.")
 @click.option("--state", type=click.Choice(STATES), help="What became of the message.")
 @click.option("--control-id", metavar="ID", help="MSH-10.")
 @click.option("--sender", metavar="TEXT", help="Whose MSH-3 or MSH-4 is this, or both (EPIC/MAIN).")

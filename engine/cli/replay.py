@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
-from engine.cli.common import NO, Cli, config_option, json_option
+from engine.cli.common import NO, Cli, complete_channel, config_option, json_option
 from engine.cli.groups import agree, counted, group_options
 from engine.cli.messages import STATES
 from engine.cli.site import PATIENT_HELP, OpenSite, PatientKey, open_site
@@ -49,7 +49,7 @@ def as_of_option(function: click.decorators.FC) -> click.decorators.FC:
 
 
 @click.command("replay", epilog=TIMES)
-@click.option("--channel", metavar="NAME", help="Of this channel.")
+@click.option("--channel", metavar="NAME", shell_complete=complete_channel, help="Of this channel.")
 @click.option("--since", type=When(), help="Received at or after.")
 @click.option("--until", type=When(), help="Received before.")
 @click.option("--state", type=click.Choice(STATES), help="With this state now.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from engine.cli.common import NO, Cli, Said, config_option, json_option
+from engine.cli.common import NO, Cli, Said, complete_destination, config_option, json_option
 from engine.cli.destinations import standing
 from engine.cli.groups import agree, group_options
 from engine.cli.site import PATIENT_HELP, NotFoundError, OpenSite, PatientKey, open_site
@@ -22,7 +22,14 @@ _PROGRESS_PATIENTS: Final = 10_000
 
 
 @click.command("resend", epilog=TIMES)
-@click.option("--destination", "name", required=True, metavar="NAME", help="Who is to be told.")
+@click.option(
+    "--destination",
+    "name",
+    required=True,
+    metavar="NAME",
+    shell_complete=complete_destination,
+    help="Who is to be told.",
+)
 @click.option("--patient", metavar="KEY", type=PatientKey(), help=PATIENT_HELP)
 @click.option("--since", type=When(), help="Of the patients that changed at or after.")
 @click.option("--all", "every", is_flag=True, help="Of all patients.")

@@ -251,11 +251,11 @@ def reveal_of(reveal: bool, reason: str | None) -> Reveal | None:
 def open_site(cli: Cli) -> Iterator[OpenSite]:
     """Raises SettingsError, KeyMissingError or StoreUnavailableError."""
     from engine import logs
-    from engine.bootstrap import open_store
     from engine.store.keycheck import check_keys
+    from engine.store.opening import open_store
 
     # What libraries and threads would print by themselves could hold values; a command says what went wrong itself.
-    logs.configure("critical")
+    logs.silence()
     configuration = cli.configuration()
     with open_store(configuration, "tool") as store:
         with contextlib.suppress(StoreDamagedError):  # then there is all the more to look at

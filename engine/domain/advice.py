@@ -1,7 +1,4 @@
-"""What each code means to whoever is on call, and what to do: one table for the commands, the guide and its test.
-
-A key that ends with `*` stands for all codes that begin so: what a destination said itself.
-"""
+"""What each code means to whoever is on call, and what to do: one table for the commands, the guide and its test."""
 
 from __future__ import annotations
 
@@ -124,7 +121,207 @@ TROUBLES: Final[Mapping[str, Advice]] = {
 """Codes of `trouble`; what a code is about follows a colon (`destination-down:crm`)."""
 
 
-ERRORS: Final[Mapping[str, Advice]] = {}
+def _error(code: str, meaning: str, remedy: str) -> Advice:
+    return Advice(meaning, f"handoff dead list --error {code} --each", remedy)
+
+
+ERRORS: Final[Mapping[str, Advice]] = {
+    "frame-too-long": _error(
+        "frame-too-long",
+        "a frame is longer than the channel takes",
+        "Raise `listen.frame_bytes_max` if such messages are meant; have it sent again.",
+    ),
+    "batch-too-long": _error(
+        "batch-too-long",
+        "a batch holds more messages than the channel takes",
+        "Raise `listen.batch_messages_max`, or have smaller batches sent.",
+    ),
+    "header-missing": _error(
+        "header-missing",
+        "the message does not begin with MSH",
+        "Ask the sender what it sends; nothing can be done with it here.",
+    ),
+    "several-headers": _error(
+        "several-headers",
+        "one payload holds several messages",
+        "Have the sender put each message into a frame of its own.",
+    ),
+    "field-separator": _error("field-separator", "MSH-1 is no field separator", "The sender must mend MSH."),
+    "encoding-characters": _error(
+        "encoding-characters", "MSH-2 can't be used", "The sender must mend MSH-2 (`^~\\&`)."
+    ),
+    "message-type-missing": _error("message-type-missing", "MSH-9 is empty", "The sender must fill MSH-9."),
+    "control-id-missing": _error(
+        "control-id-missing", "MSH-10 is empty", "The sender must fill MSH-10: answers name it."
+    ),
+    "ack-code-unknown": _error(
+        "ack-code-unknown",
+        "an acknowledgment has a code that HL7 does not know",
+        "Ask the sender of the acknowledgment.",
+    ),
+    "event-missing": _error("event-missing", "an ADT message names no event", "The sender must fill MSH-9.2 or EVN-1."),
+    "type-not-accepted": _error(
+        "type-not-accepted",
+        "the channel does not take this message type",
+        "Add it to `accept.types` if it is meant for us, else have it not sent; then discard.",
+    ),
+    "event-not-accepted": _error(
+        "event-not-accepted",
+        "the channel does not take this event",
+        "Add it to `accept.types` if it is meant for us, else discard.",
+    ),
+    "version-not-accepted": _error(
+        "version-not-accepted",
+        "the channel does not take this HL7 version",
+        "Add it to `accept.versions`, reload and replay.",
+    ),
+    "processing-id-not-accepted": _error(
+        "processing-id-not-accepted",
+        "MSH-11 is not one that the channel takes: a test message?",
+        "Discard it; if tests are meant add `T` to `accept.processing_ids`.",
+    ),
+    "charset-not-accepted": _error(
+        "charset-not-accepted",
+        "the message is in a character set that MLLP can't carry or we can't read",
+        "Have the sender use UTF-8 or the declared set.",
+    ),
+    "sequence-number-missing": _error(
+        "sequence-number-missing",
+        "the channel speaks the sequence number protocol and MSH-13 is empty",
+        "The sender must send MSH-13, or take `sequence_numbers` away.",
+    ),
+    "sequence-number-low": _error(
+        "sequence-number-low",
+        "a message comes again that was sent before, by its sequence number",
+        "The sender must resynchronise (MSH-13 = 0 or -1).",
+    ),
+    "sequence-number-high": _error(
+        "sequence-number-high", "a message is missing before this one", "The sender must send it, or resynchronise."
+    ),
+    "duplicate-conflict": _error(
+        "duplicate-conflict",
+        "two different messages have one control id",
+        "Ask the sender: one of them may be lost on its side (`handoff messages list --flagged`).",
+    ),
+    "too-many-connections": _error(
+        "too-many-connections",
+        "the channel has all the connections that it may have",
+        "`handoff connections`; raise `listen.connections_max` or have old ones closed.",
+    ),
+    "store-unavailable": _error(
+        "store-unavailable", "the message could not be stored; the sender sends it again", "See `store-not-writable`."
+    ),
+    "not-processed-yet": _error(
+        "not-processed-yet",
+        "the sender waited for the outcome, and it did not come in time",
+        "Nothing is lost: see `processing-behind`.",
+    ),
+    "internal": _error(
+        "internal", "a defect of the engine", "Report the lines of the log at that time; replay after the update."
+    ),
+    "mapping": _error(
+        "mapping",
+        "a rule of the mapping could not be applied",
+        "Mend the rule that the detail names, reload, `handoff dead replay --error mapping`.",
+    ),
+    "channel-unknown": _error(
+        "channel-unknown",
+        "the channel was taken away before its messages were processed",
+        "Put it back, reload, replay; or discard.",
+    ),
+    "entry-damaged": _error(
+        "entry-damaged",
+        "what is stored of the message can't be read any more",
+        "Have the sender send it again; look for a failing disk.",
+    ),
+    "chart-damaged": _error(
+        "chart-damaged",
+        "rows of the store were altered, moved or are missing for this patient",
+        "Tell whoever keeps the database; restore from a backup; see docs/guarantees.md.",
+    ),
+    "pid-missing": _error(
+        "pid-missing", "there is no PID segment", "The sender must send PID; nothing can be done with it here."
+    ),
+    "identifier-missing": _error(
+        "identifier-missing",
+        "PID-3 names no patient by an authority that we know",
+        "See PID-3 (`handoff dead show ID --reveal --reason TEXT`); mend `identity` or have the sender mend it.",
+    ),
+    "identifier-type": _error(
+        "identifier-type",
+        "an identifier is of a type that can't name a patient",
+        "Mend `identity` of the channel, or have the sender mend PID-3.5; replay.",
+    ),
+    "segment-repeated": _error(
+        "segment-repeated",
+        "a segment stands twice where the structure has one",
+        "Ask the sender which is right; have it sent again.",
+    ),
+    "encounter-ambiguous": _error(
+        "encounter-ambiguous",
+        "the message means a stay, and several of the patient could be it",
+        "Have the sender give the visit number (PV1-19); replay after the chart is right.",
+    ),
+    "visit-of-another-patient": _error(
+        "visit-of-another-patient",
+        "its visit number belongs to another patient",
+        "The wrong patient must not be touched: ask the sender who it is; merge or mend there, then replay.",
+    ),
+    "merge-empty": _error("merge-empty", "a merge names nobody to be merged", "The sender must fill MRG-1."),
+    "merge-pairing": _error(
+        "merge-pairing",
+        "which identities a merge means can't be told",
+        "Ask the sender; have it sent again with one pair.",
+    ),
+    "merge-positions": _error(
+        "merge-positions",
+        "the parts of a merge stand in an order that can't be read",
+        "Ask the sender; have it sent again.",
+    ),
+    "merge-structure": _error(
+        "merge-structure", "a merge has not the segments that it needs", "The sender must send PID and MRG in pairs."
+    ),
+    "merge-with-itself": _error(
+        "merge-with-itself", "a merge names one patient twice", "Nothing to merge: discard it."
+    ),
+    "merge-contradiction": _error(
+        "merge-contradiction",
+        "a merge contradicts one that was done before",
+        "Ask which is right; mend it at the source, then replay.",
+    ),
+    "buried": _error(
+        "buried", "a person gave this delivery up", "Replay it if it is to go out after all, else discard it."
+    ),
+    "destination-discarded": _error(
+        "destination-discarded", "what waited for a destination that is gone was given up", "Nothing to do."
+    ),
+    "framing-bytes": _error(
+        "framing-bytes",
+        "the message holds bytes that end an MLLP frame",
+        "It can't be forwarded: tell the receiver by other means, discard.",
+    ),
+    "header-unreadable": _error(
+        "header-unreadable", "the message to be forwarded has no header that can be read", "Discard it."
+    ),
+    "operation-unknown": _error(
+        "operation-unknown",
+        "the destination does not know what is to be done",
+        "`deliver.what` of the channel names something that its type can't take.",
+    ),
+    "payload-unreadable": _error(
+        "payload-unreadable", "the payload is no JSON that can be read", "Report it; replay makes it anew."
+    ),
+    "key-unsafe": _error(
+        "key-unsafe", "a key holds characters that the org's address can't carry", "See the mapping of the destination."
+    ),
+    "not-mapped": _error(
+        "not-mapped",
+        "the destination's mapping has nothing for this",
+        "Add it to mappings/destinations, reload, replay.",
+    ),
+    "session-ended": _error("session-ended", "the org ended the session", "Nothing: it is logged in to again."),
+}
+"""Codes of refusals and dead letters; those of destinations are in `engine.connectors.remedies`."""
 
 
 def advice_of(trouble: str) -> Advice:
@@ -137,6 +334,4 @@ def advice_of(trouble: str) -> Advice:
 def remedy_of(error: str, detail: str = "") -> str:
     """What to do about a dead letter or a failing destination. detail: said where the code has no remedy of its own."""
     found = ERRORS.get(error)
-    if found is None:
-        found = next((one for code, one in ERRORS.items() if code[-1:] == "*" and error.startswith(code[:-1])), None)
     return found.remedy if found is not None else detail

@@ -33,9 +33,11 @@ from engine.runtime.notify import Systemd
 from engine.runtime.returns import Returns
 from engine.runtime.status import (
     ChannelStatus,
+    Connections,
     ConsoleStatus,
     DaemonRunningError,
     LastReload,
+    OpenConnection,
     ReloadResult,
     Status,
     StatusFile,
@@ -510,6 +512,18 @@ class Daemon:
         if work is not None:
             status = status.with_work(work)
         return status.with_troubles(self._dated(self._troubles(unready, work, now), now))
+
+    def connections(self) -> Connections:
+        refused = [one for counts in self.metrics.channels.values() for one in counts.refusals.listed()]
+        return Connections(
+            channels=tuple(self._listeners),
+            open=tuple(
+                OpenConnection(channel=name, peer=connection.peer)
+                for name, listener in self._listeners.items()
+                for connection in listener.connections
+            ),
+            refused=tuple(sorted(refused, key=lambda one: one.last_at, reverse=True)),
+        )
 
     def _troubles(self, unready: Sequence[str], work: Overview | None, now: datetime) -> Iterator[Trouble]:
         yield from map(trouble, unready)

@@ -19,7 +19,7 @@ from aiohttp import web, web_response
 
 from engine.runtime.metrics import Metrics
 from engine.runtime.peeruid import peer_uid
-from engine.runtime.status import ReloadResult, Status
+from engine.runtime.status import Connections, ReloadResult, Status
 
 _OPEN: Final = frozenset({"/healthz", "/readyz"})
 _CONNECTIONS_MAX: Final = 64
@@ -44,6 +44,8 @@ class Watched(Protocol):
     metrics: Metrics
 
     def status(self) -> Status: ...
+
+    def connections(self) -> Connections: ...
 
     async def try_reload(self) -> ReloadResult:
         """Load the configuration again; never raises for what is wrong with it."""
@@ -137,6 +139,9 @@ def create_app(daemon: Watched, *, loopback: bool) -> web.Application:
     async def status(_: web.Request) -> web.Response:
         return _json(daemon.status())
 
+    async def connections(_: web.Request) -> web.Response:
+        return _json(daemon.connections())
+
     async def reload(request: web.Request) -> web.Response:
         # Browsers do not send this type to another site without asking first, and we never say yes.
         if request.content_type != "application/json":
@@ -168,6 +173,7 @@ def create_app(daemon: Watched, *, loopback: bool) -> web.Application:
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/api/v1/status", status)
+    app.router.add_get("/api/v1/connections", connections)
     app.router.add_post("/api/v1/reload", reload)
     return app
 

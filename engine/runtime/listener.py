@@ -15,6 +15,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Any, Final, cast
 
@@ -23,6 +24,7 @@ from engine.errors import HandoffError
 from engine.hl7v2 import mllp
 from engine.runtime.answers import EXCHANGE_BYTES, Exchange, Lane
 from engine.runtime.intake import Intake
+from engine.runtime.refusals import reason_of
 from engine.settings import Channel, TlsServer
 
 _log = logs.get_logger(__name__)
@@ -217,7 +219,7 @@ class Listener:
             connection = Connection(self, address)
             self._arriving[connection] = sock, self._loop.create_task(self._connect(sock, connection))
             return
-        self.lane.counts.connections_refused[reason] += 1
+        self.turned_away(reason, address)
         sock.close()
 
     async def _connect(self, sock: socket.socket, connection: Connection) -> None:
@@ -230,11 +232,20 @@ class Listener:
                 ssl_handshake_timeout=HANDSHAKE_SECONDS_MAX if self._tls else None,
             )
         except Exception as error:  # noqa: BLE001 - whatever goes wrong with one connection ends that one only
-            self.lane.counts.connections_refused["handshake" if self._tls else "gone"] += 1
+            self.turned_away("handshake" if self._tls else "gone", connection.address, error)
             if not isinstance(error, OSError):  # TLS errors and timeouts are such
                 _log.error("connection failed", channel=self.channel.name, exc_info=error)
         finally:
             self._arriving.pop(connection, None)
+
+    def turned_away(self, reason: str, address: Any, error: BaseException | None = None) -> None:
+        """Count and keep that somebody could not connect. error: of its TLS handshake, which tells more."""
+        counts = self.lane.counts
+        counts.connections_refused[reason] += 1
+        peer = str(address[0]) if isinstance(address, tuple) and address else "unknown"
+        if error is not None and reason == "handshake":
+            reason = reason_of(error)
+        counts.refusals.note(self.channel.name, peer, reason, datetime.now(UTC))
 
     def arrived(self, connection: Connection) -> None:
         """It is connected, and its handshake is done."""
@@ -339,14 +350,14 @@ class Connection(asyncio.Protocol):
     """One sender's connection."""
 
     __slots__ = (
-        "_address", "_arrivals_written", "_closing_since", "_decoder", "_end_timer", "_frame_since", "_half_closed",
+        "_arrivals_written", "_closing_since", "_decoder", "_end_timer", "_frame_since", "_half_closed",
         "_holds", "_junk_seen", "_listener", "_loop", "_not_decoded", "_partials_seen", "_seen_at", "_stalled_since",
-        "_transport", "exchanges", "peer", "unfinished",
+        "_transport", "address", "exchanges", "peer", "unfinished",
     )  # fmt: skip
 
     def __init__(self, listener: Listener, address: Any) -> None:
         self._listener = listener
-        self._address = address
+        self.address = address
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._decoder = mllp.FrameDecoder(listener.channel.listen.frame_bytes_max)
@@ -378,15 +389,15 @@ class Connection(asyncio.Protocol):
         listener.arrived(self)
         self._seen_at = self._loop.time()
         if listener.draining:  # nothing was read of it, and nothing is owed
-            counts.connections_refused["draining"] += 1
+            listener.turned_away("draining", self.address)
             transport.abort()
             return
         if len(listener.connections) >= listener.channel.listen.connections_max:
-            counts.connections_refused["too-many"] += 1
+            listener.turned_away("too-many", self.address)
             transport.write(listener.refuse())
             self._linger()
             return
-        self.peer = _describe(self._address, transport)
+        self.peer = _describe(self.address, transport)
         listener.connections[self] = None
         counts.connections += 1
         listener.heed(self)

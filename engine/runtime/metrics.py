@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from engine.runtime import hints
+from engine.runtime.refusals import Refusals
 
 _Gauge = Callable[[str, str, Sequence[str], Iterator[tuple[list[str], float]]], "Metric"]
 
@@ -67,7 +68,7 @@ class ChannelCounts:
 
     __slots__ = (
         "answers", "conflicts", "connections", "connections_closed", "connections_refused", "deviations", "duplicates",
-        "inflight_bytes", "junk_bytes", "partial_frames", "received", "refused", "unsent",
+        "inflight_bytes", "junk_bytes", "partial_frames", "received", "refusals", "refused", "unsent",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -85,6 +86,7 @@ class ChannelCounts:
         self.partial_frames = 0
         self.connections = 0
         self.inflight_bytes: Callable[[], int] = int
+        self.refusals = Refusals()
 
     def deviate(self, code: str) -> None:
         self.deviations[vetted(self.deviations, code)] += 1

@@ -22,6 +22,7 @@ import msgspec
 from engine.domain.record import Record
 from engine.domain.standing import Overview, Standing
 from engine.errors import HandoffError, StoreUnavailableError
+from engine.runtime.refusals import Refusal
 from engine.runtime.trouble import Certificate, Trouble, codes
 from engine.settings import Configuration
 
@@ -140,6 +141,21 @@ class Status(Record, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, trouble=codes(troubles), troubles=tuple(troubles))
 
 
+class OpenConnection(Record, frozen=True, kw_only=True):
+    """peer: its address, and its certificate's name when it has shown one."""
+
+    channel: str
+    peer: str
+
+
+class Connections(Record, frozen=True, kw_only=True):
+    """Who is connected, and who could not connect since the daemon started."""
+
+    channels: tuple[str, ...]
+    open: tuple[OpenConnection, ...]
+    refused: tuple[Refusal, ...]
+
+
 class ReloadResult(Record, frozen=True, kw_only=True):
     """problems: why the old configuration stays in force."""
 
@@ -222,6 +238,15 @@ def running_status(configuration: Configuration) -> Status | None:
             with contextlib.suppress(msgspec.MsgspecError):
                 return msgspec.json.decode(answer, type=Status)
     return written
+
+
+def running_connections(configuration: Configuration) -> Connections | None:
+    """From the daemon itself; none when it does not run, or its console does not answer."""
+    written = _written(status_path(configuration))
+    answer = None
+    if written is not None and written.console is not None:
+        answer = _ask(written.console, "GET", "/api/v1/connections", _ASK_SECONDS)
+    return None if answer is None else msgspec.json.decode(answer, type=Connections)
 
 
 def _written(path: Path) -> Status | None:

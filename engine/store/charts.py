@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -17,7 +18,7 @@ from engine.domain.score import Score
 from engine.domain.task import Task
 from engine.errors import TamperedError
 from engine.store.keys import KeyRing
-from engine.store.schema import chart, encounter, identifier, score, task
+from engine.store.schema import chart, encounter, identifier, score, task, to_micros
 from engine.store.statements import Listed
 
 
@@ -193,6 +194,14 @@ class ChartStore:
         """Ids of the living charts that changed last, newest first."""
         statement = select(chart.c.id).where(chart.c.merged_into.is_(None)).order_by(chart.c.updated_at.desc())
         return [row.id for row in conn.execute(statement.limit(limit))]
+
+    def changed(self, conn: Connection, since: datetime, until: datetime | None, limit: int) -> list[str]:
+        """Ids of the living charts that changed then, those that changed last first."""
+        where = [chart.c.merged_into.is_(None), chart.c.updated_at >= to_micros(since)]
+        if until is not None:
+            where.append(chart.c.updated_at < to_micros(until))
+        statement = select(chart.c.id).where(*where).order_by(chart.c.updated_at.desc()).limit(limit)
+        return list(conn.execute(statement).scalars())
 
     def count(self, conn: Connection) -> int:
         """How many charts are living."""

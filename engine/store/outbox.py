@@ -51,6 +51,18 @@ class Settled(Record, frozen=True, kw_only=True):
     """In words, for the dead letter."""
 
 
+class WaitingLine(Record, frozen=True, kw_only=True):
+    """What waits for one destination of one patient."""
+
+    ordering_key: str
+    """Chart id."""
+    destination: str
+    channel: str | None
+    number: int
+    oldest_at: datetime
+    error: str | None
+
+
 class Renewed(Phi, frozen=True, kw_only=True):
     """What goes out in the place of a buried delivery, because what that one said is old news."""
 
@@ -419,6 +431,36 @@ class Outbox:
     def get(self, conn: Connection, delivery_id: int) -> QueuedDelivery | None:
         rows = _BY_IDS.rows(conn, [delivery_id])
         return self._queued(rows[0]) if rows else None
+
+    def lines(self, conn: Connection, before: datetime, limit: int) -> list[WaitingLine]:
+        """Patients of whom a destination was to hear before then and has not, the oldest first."""
+        oldest = func.min(delivery.c.created_at)
+        statement = (
+            select(
+                delivery.c.ordering_key,
+                delivery.c.destination,
+                func.min(delivery.c.channel).label("channel"),
+                func.count().label("number"),
+                oldest.label("oldest"),
+                func.max(delivery.c.error).label("error"),
+            )
+            .where(_UNFINISHED)
+            .group_by(delivery.c.ordering_key, delivery.c.destination)
+            .having(oldest < to_micros(before))
+            .order_by(oldest)
+            .limit(limit)
+        )
+        return [
+            WaitingLine(
+                ordering_key=row.ordering_key,
+                destination=row.destination,
+                channel=row.channel or None,
+                number=row.number,
+                oldest_at=from_micros(row.oldest),
+                error=row.error,
+            )
+            for row in conn.execute(statement)
+        ]
 
     def known(self, conn: Connection, idempotency_keys: Sequence[str]) -> set[str]:
         """Those that something was put into the outbox under before: nothing is again."""

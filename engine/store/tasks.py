@@ -10,7 +10,6 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, select, text
 
-from engine.care.protocol import end
 from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import Delivery
 from engine.domain.record import Phi
@@ -159,6 +158,8 @@ def done(by: str, at: datetime) -> Callable[[Task], Task]:
     """The change that a person makes who has done a task. Raises StoreError when the task is not open."""
 
     def change(item: Task) -> Task:
+        from engine.care.protocol import end  # it takes long to import, and lists need none of it
+
         if item.state is not TaskState.OPEN:
             raise StoreError(f"the task is not open but {item.state}")
         return end(item, TaskState.DONE, at=at, by=by)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from held_leases import held_leases
 
-from engine.bootstrap import compile_site, open_store, recorded_configuration
+from engine.bootstrap import compile_site, recorded_configuration
 from engine.cli import app
 from engine.clock import FixedClock
 from engine.domain.delivery import DeliveryState
@@ -22,6 +22,7 @@ from engine.runtime.acceptance import Rules, judge, summarize
 from engine.runtime.processor import Processor
 from engine.runtime.worker import Tally
 from engine.settings import Snapshot, load
+from engine.store.opening import open_store
 from engine.store.outbox import Settled
 
 NAMES = (

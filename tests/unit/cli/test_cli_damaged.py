@@ -10,9 +10,9 @@ import pytest
 from site_with_store import Site, seen
 from sqlalchemy import text
 
-from engine.bootstrap import open_store
 from engine.cli import app
 from engine.settings import Snapshot, load
+from engine.store.opening import open_store
 
 KEY = "MRN:558181838"
 

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from site_with_store import Site, seen
 
-from engine.bootstrap import open_store
 from engine.domain.delivery import DeliveryState
 from engine.settings import Snapshot, load
 from engine.store.destinations import Trouble
+from engine.store.opening import open_store
 from engine.store.outbox import Settled
 
 

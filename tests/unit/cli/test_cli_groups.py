@@ -136,3 +136,45 @@ def test_one_that_was_named_is_not_asked_about(stocked: Site, person: list[bool]
 
 def test_a_script_is_never_asked(stocked: Site) -> None:
     assert stocked.run("replay", "--all").code == 0
+
+
+# --- held deliveries -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_held(stocked: Site) -> list[int]:
+    for message in first_messages(stocked):
+        other = message.replace(b"558181838", b"558181839").replace(b"V90001", b"V90002").replace(b"FIRST", b"OTHER")
+        stocked.receive(other)
+    stocked.process()
+    return [stocked.hold_first_delivery(), stocked.hold_first_delivery()]
+
+
+@pytest.mark.parametrize(
+    ("command", "state"), [(("release",), "pending"), (("confirm",), "delivered"), (("bury", "--reason", "x"), "dead")]
+)
+@pytest.mark.parametrize("by", ["ids", "destination"])
+def test_held_deliveries_are_decided_on_together(
+    stocked: Site, two_held: list[int], command: tuple[str, ...], state: str, by: str
+) -> None:
+    held = sorted(item["id"] for item in stocked.json("held", "list") if item["what"] == "delivery")
+    which = [*map(str, held)] if by == "ids" else ["--destination", "files"]
+    preview = stocked.json("held", command[0], *which, *command[1:], "--dry-run")
+    assert sorted(item["id"] for item in preview) == held
+    assert len(stocked.json("held", "list")) == len(held)
+    done = stocked.json("held", command[0], *which, *command[1:])
+    shapes = done if isinstance(done, list) else [done]
+    assert {item["state"] for item in shapes} == {state}
+    assert stocked.json("held", "list") == []
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("1", "--destination", "files"), ("m1", "--destination", "files"), ("m1", "m2")]
+)
+def test_which_held_ones_are_meant_must_be_said_in_one_way(stocked: Site, options: tuple[str, ...]) -> None:
+    assert stocked.run("held", "release", *options, "--reason", "x").code == 2
+
+
+def test_one_that_is_not_held_keeps_the_others_as_they_are(stocked: Site, two_held: list[int]) -> None:
+    assert stocked.run("held", "confirm", str(two_held[0]), "99999").code == 1
+    assert two_held[0] in [item["id"] for item in stocked.json("held", "list")]

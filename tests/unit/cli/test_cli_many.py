@@ -9,9 +9,9 @@ import pytest
 from site_with_store import UNREADABLE, Site
 from sqlalchemy import text
 
-from engine.bootstrap import open_store
 from engine.cli import dead, messages, replay
 from engine.settings import Snapshot, load
+from engine.store.opening import open_store
 
 REVEAL = ("--reveal", "--reason", "x")
 

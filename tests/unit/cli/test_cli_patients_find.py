@@ -4,9 +4,9 @@ import pytest
 from site_with_store import Site
 from sqlalchemy import select
 
-from engine.bootstrap import open_store
 from engine.settings import Snapshot, load
 from engine.store import schema
+from engine.store.opening import open_store
 
 
 def patient(number: int, family: str, born: str = "19580715") -> bytes:

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 import pytest
 from site_with_store import Site
 
-from engine.bootstrap import open_store
 from engine.domain.delivery import DeliveryState
 from engine.errors import StoreError
 from engine.settings import Snapshot, load
 from engine.store.audit import AuditStore
+from engine.store.opening import open_store
 from engine.store.outbox import Settled
 
 NEW_PHONE = (

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from site_with_store import Site, first_messages, seen
 
-from engine.bootstrap import open_store
 from engine.domain.delivery import DeliveryState, QueuedDelivery
 from engine.settings import Snapshot, load
+from engine.store.opening import open_store
 from engine.store.outbox import Settled
 
 KEY = "MRN:558181838"

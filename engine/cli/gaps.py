@@ -1,0 +1,279 @@
+"""`handoff gaps`: patients who may have got no follow-up, each with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from engine.cli.common import (
+    Cli,
+    clock_time,
+    complete_channel,
+    config_option,
+    limit_option,
+    listing_options,
+    reveal_options,
+    time_column,
+)
+from engine.cli.site import OpenSite, open_site, reveal_of
+from engine.cli.tables import Column, table
+from engine.cli.times import TIMES, When
+from engine.domain.record import Phi
+
+if TYPE_CHECKING:
+    from engine.domain.chart import Chart
+    from engine.domain.encounter import Encounter
+
+KINDS: Final = ("dead", "refused", "held", "filtered", "pending", "undelivered", "no-plan")
+_LOOK_MAX: Final = 20_000
+"""So many entries, or charts, are looked at for one kind of gap."""
+_PAGE_CHARTS: Final = 500
+_LATE: Final = timedelta(days=3)
+"""A discharge that is told so much later is still one of that time."""
+
+
+class _Gap(Phi, frozen=True, kw_only=True):
+    """A patient without follow-up, as far as is known.
+
+    kind: of KINDS. patient_key: none: the message does not say whose it is. see: the command that shows more.
+    """
+
+    kind: str
+    patient_key: str | None
+    channel: str | None
+    at: datetime
+    reason: str
+    see: str
+    entry: int | None = None
+    encounter: str | None = None
+
+
+@click.command("gaps", epilog=TIMES)
+@click.option("--since", type=When(), help="What came, or changed, since then.  [default: 1d]")
+@click.option("--until", type=When(), help="...and before.")
+@click.option("--channel", metavar="NAME", shell_complete=complete_channel, help="Of this channel.")
+@click.option("--what", "kinds", type=click.Choice(KINDS), multiple=True, help="Only these; may be repeated.")
+@limit_option
+@reveal_options
+@listing_options
+@config_option
+@click.pass_obj
+def gaps(
+    cli: Cli,
+    since: datetime | None,
+    until: datetime | None,
+    channel: str | None,
+    kinds: tuple[str, ...],
+    limit: int,
+    reveal: bool,
+    reason: str | None,
+) -> None:
+    """List the patients who may have got no follow-up, and why: after an outage, or as a morning's round.
+
+    dead, refused: their message failed, and nobody has seen to it. held: it waits for a person. filtered: the channel's
+    filter left it out. pending: it is not processed yet. undelivered: a destination has not got what is for them.
+    no-plan: they were discharged, and no task came of it.
+    """
+    wish = reveal_of(reveal, reason)
+    with open_site(cli) as site:
+        site.check_channel(channel)
+        begin = since or site.now - timedelta(days=1)
+        wanted = set(kinds or KINDS)
+        found = sorted(
+            (
+                one
+                for kind, look in _LOOKS.items()
+                if wanted & set(kind)
+                for one in look(site, cli, begin, until)
+                if one.kind in wanted and (channel is None or one.channel in {None, channel})
+            ),
+            key=lambda one: (KINDS.index(one.kind), one.at),
+        )
+        if len(found) > limit:
+            total, found = len(found), found[:limit]
+            cli.cut(limit, total, narrow="--what, --channel, --since")
+        view = site.view(wish, (f"entry:{one.entry}" for one in found if one.entry is not None))
+    shapes: list[dict[str, Any]] = [
+        {
+            "what": one.kind,
+            "patient_key": view.key(one.patient_key),
+            "encounter": view.key(one.encounter),
+            "channel": one.channel,
+            "entry": one.entry,
+            "at": one.at,
+            "reason": one.reason,
+            "see": one.see,
+        }
+        for one in found
+    ]
+    rows = [(s["what"], s["patient_key"], s["channel"], clock_time(s["at"]), s["reason"], s["see"]) for s in shapes]
+    columns = (
+        Column("what", alarm={"dead", "no-plan"}), Column("patient", least=8), Column("channel", least=8, common=True),
+        time_column("since", drop=1), Column("reason", least=16), Column("see", drop=2),
+    )  # fmt: skip
+    cli.print(shapes, table(columns, rows) or "No patient is known to be without follow-up.")
+
+
+def _dead(site: OpenSite, _cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
+    """Dead letters that nobody has resolved."""
+    with site.store.reader() as conn:
+        letters = site.store.dead_letters.find(conn, resolved=False, limit=_LOOK_MAX)
+        ids = sorted({letter.entry for letter in letters if letter.entry is not None})
+        entries = {one.id: one for at in range(0, len(ids), 500)
+                   for one in site.store.journal.find(conn, ids=ids[at : at + 500], limit=None)}  # fmt: skip
+    for letter in letters:
+        entry = entries.get(letter.entry or 0)
+        if not _within(letter.died_at, since, until):
+            continue
+        yield _Gap(
+            kind="refused" if letter.stage == "intake" else "undelivered" if letter.stage == "delivery" else "dead",
+            patient_key=entry.patient_key if entry else None,
+            channel=letter.channel,
+            at=letter.died_at,
+            reason=f"{letter.error}: {letter.detail}",
+            see=f"handoff dead show {letter.id}",
+            entry=letter.entry,
+        )
+
+
+def _held(site: OpenSite, _cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
+    with site.store.reader() as conn:
+        asked = site.store.holds.find(conn, limit=_LOOK_MAX)
+    for one in asked:
+        if _within(one.opened_at, since, until):
+            yield _Gap(
+                kind="held",
+                patient_key=one.patient_key,
+                channel=one.channel,
+                at=one.opened_at,
+                reason=f"{one.code}: {one.detail}",
+                see=f"handoff held show m{one.id}",
+                entry=one.entry,
+            )
+
+
+def _entries(site: OpenSite, cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
+    """What was left out, and what waits. A replay of a message stands for it."""
+    from engine.domain.message import EntryState
+
+    seen: set[tuple[str, str | None]] = set()
+    for state, kind in ((EntryState.RECEIVED, "pending"), (EntryState.FILTERED, "filtered")):
+        with site.store.reader() as conn:
+            found = site.store.journal.find(conn, state=state, since=since, until=until, limit=_LOOK_MAX)
+        if len(found) == _LOOK_MAX:
+            cli.say(f"Only the latest {_LOOK_MAX:,} {kind} entries were looked at.")
+        for entry in found:
+            key = kind, entry.patient_key
+            if entry.patient_key is not None and key in seen:
+                continue  # one line a patient
+            seen.add(key)
+            yield _Gap(
+                kind=kind,
+                patient_key=entry.patient_key,
+                channel=entry.channel,
+                at=entry.received_at,
+                reason=entry.reason or "it is not processed yet",
+                see=f"handoff messages show {entry.id}",
+                entry=entry.id,
+            )
+
+
+def _undelivered(site: OpenSite, _cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
+    """Patients of whom a destination has not heard for more than some minutes."""
+    with site.store.reader() as conn:
+        lines = site.store.outbox.lines(conn, site.now - timedelta(minutes=5), _LOOK_MAX)
+        charts = {
+            chart.id: chart for chart in site.store.charts.whole(conn, sorted({one.ordering_key for one in lines}))
+        }
+    for one in lines:
+        chart = charts.get(one.ordering_key)
+        if _within(one.oldest_at, since, until):
+            why = f" ({one.error})" if one.error else ""
+            yield _Gap(
+                kind="undelivered",
+                patient_key=chart.patient.key if chart is not None else None,
+                channel=one.channel,
+                at=one.oldest_at,
+                reason=f"{one.number} deliveries wait for {one.destination}{why}",
+                see=f"handoff destinations show {one.destination}",
+            )
+
+
+def _without_plan(site: OpenSite, cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
+    """Discharged since then, and no task is there for the stay."""
+    with site.store.reader() as conn:
+        ids = site.store.charts.changed(conn, since, until, _LOOK_MAX)
+    if len(ids) == _LOOK_MAX:
+        cli.say(f"Only the latest {_LOOK_MAX:,} charts that changed were looked at.")
+    planners = [channel.planner for channel in site.compiled().channels.values() if channel.planner] if ids else []
+    for at in range(0, len(ids), _PAGE_CHARTS):
+        with site.store.reader() as conn:
+            charts = site.store.charts.whole(conn, ids[at : at + _PAGE_CHARTS])
+        for chart in charts:
+            planned = {task.encounter for task in chart.tasks}
+            for encounter in chart.encounters:
+                left = _moment(encounter.discharged_at)
+                if encounter.status != "finished" or encounter.key in planned:
+                    continue
+                if _within(left, since - _LATE, until) and not (
+                    planners and all(one.protocol.plans_nothing_for(encounter.class_) for one in planners)
+                ):
+                    yield _no_plan(site, chart, encounter, left)
+
+
+def _no_plan(site: OpenSite, chart: Chart, encounter: Encounter, left: datetime) -> _Gap:
+    """The outcome of the discharge says why."""
+    reason, entry, channel = "", None, None
+    with site.store.reader() as conn:
+        entries = site.store.journal.find(conn, patient=chart.patient.key, limit=20)
+        outcomes = site.store.recorder.outcomes(conn, [one.id for one in entries])
+    for one in entries:
+        outcome = outcomes.get(one.id)
+        if outcome is None or outcome.encounter_key != encounter.key:
+            continue
+        entry, channel = entry or one.id, channel or one.channel
+        withheld = [effect for effect in outcome.effects if effect.kind == "plan-withheld"]
+        if withheld:
+            reason, entry = withheld[0].detail, one.id
+            break
+    settings = site.configuration.channels.get(channel or "")
+    if not reason:
+        if settings is not None and settings.protocol is None:
+            reason = f"channel {channel} has no protocol"
+        else:
+            kind = encounter.class_ or "none"
+            reason = f"no step of the protocol is for class {kind}, disposition {encounter.disposition or 'none'}"
+    if chart.patient.deceased:
+        reason = "the patient is recorded as deceased"
+    return _Gap(
+        kind="no-plan", patient_key=chart.patient.key, channel=channel, at=left, reason=reason, entry=entry,
+        encounter=encounter.key, see=f"handoff messages show {entry}" if entry else "handoff patients show KEY",
+    )  # fmt: skip
+
+
+_LOOKS: Final = {
+    ("dead", "refused", "undelivered"): _dead,
+    ("held",): _held,
+    ("filtered", "pending"): _entries,
+    ("undelivered", ""): _undelivered,
+    ("no-plan",): _without_plan,
+}
+
+
+def _within(at: datetime | None, since: datetime, until: datetime | None) -> bool:
+    return at is not None and at >= since and (until is None or at < until)
+
+
+def _moment(at: Any) -> datetime:
+    """What a chart knows of a discharge, of whatever precision."""
+    if isinstance(at, datetime):
+        return at
+    text = str(at or "")
+    try:
+        moment = datetime.fromisoformat(text + "-01-01"[len(text) - 4 :] if len(text) in {4, 7} else text)
+    except ValueError:
+        return datetime.max.replace(tzinfo=UTC)  # not readable: rather one too many
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

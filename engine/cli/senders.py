@@ -1,0 +1,127 @@
+"""`handoff senders`: who sends what, and how well."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from engine.cli.common import Cli, clock_time, complete_channel, config_option, listing_options, time_column
+from engine.cli.site import open_site
+from engine.cli.tables import Column, table
+from engine.cli.times import TIMES, When
+
+if TYPE_CHECKING:
+    from engine.store.journal import ListedEntry
+
+_PIECE: Final = 1000
+_LOOK_ENTRIES_MAX: Final = 200_000
+_DEVIATIONS_SHOWN: Final = 5
+
+
+@dataclass
+class _Sender:
+    """What came from one sender (MSH-3/MSH-4) on one channel."""
+
+    channel: str
+    sender: str | None
+    states: Counter[str] = field(default_factory=Counter)
+    deviations: Counter[str] = field(default_factory=Counter)
+    received: int = 0
+    deviating: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    without_effect: int = 0
+    last_at: datetime | None = None
+    example: int | None = None
+    """The newest entry that was refused or died, else the newest that deviates."""
+
+    def add(self, entry: ListedEntry) -> None:
+        """Entries come newest first."""
+        self.received += 1
+        self.states[entry.state] += 1
+        codes = {code.partition(":")[0] for code in entry.deviations}
+        self.deviations.update(codes)
+        self.deviating += bool(codes)
+        self.duplicates += entry.repeats
+        self.conflicts += entry.flagged_duplicate_of is not None
+        self.without_effect += entry.without_effect
+        self.last_at = self.last_at or entry.received_at
+        if self.example is None and entry.state in {"refused", "dead"}:
+            self.example = entry.id
+
+    @property
+    def bad(self) -> int:
+        return self.states["refused"] + self.states["dead"]
+
+
+@click.command("senders", epilog=TIMES)
+@click.option("--since", type=When(), help="Of what came since then.  [default: 1d]")
+@click.option("--until", type=When(), help="Of what came before.")
+@click.option("--channel", metavar="NAME", shell_complete=complete_channel, help="Of this channel.")
+@listing_options
+@config_option
+@click.pass_obj
+def senders(cli: Cli, since: datetime | None, until: datetime | None, channel: str | None) -> None:
+    """Show by channel and sender (MSH-3/MSH-4) what came, what of it was refused or died, and what deviates.
+
+    Those with the largest share of refused and dead messages come first. Replays are not counted.
+    """
+    known: dict[tuple[str, str | None], _Sender] = {}
+    with open_site(cli) as site:
+        site.check_channel(channel)
+        conditions: dict[str, Any] = {
+            "channel": channel,
+            "since": since or site.now - timedelta(days=1),
+            "until": until,
+        }
+        before: int | None = None
+        looked_at = 0
+        while True:
+            with site.store.reader() as conn:
+                found = site.store.journal.find(conn, **conditions, before=before, limit=_PIECE)
+            for entry in found:
+                if entry.replay_of is None:
+                    key = entry.channel, entry.sender
+                    known.setdefault(key, _Sender(*key)).add(entry)
+            looked_at += len(found)
+            if len(found) < _PIECE:
+                break
+            if looked_at >= _LOOK_ENTRIES_MAX:
+                cli.say(f"Only the latest {looked_at:,} entries were looked into; narrow it with --since and --until.")
+                break
+            before = found[-1].id
+    ordered = sorted(known.values(), key=lambda one: (one.bad / one.received, one.deviating), reverse=True)
+    shapes = list(map(_shape, ordered))
+    rows = [
+        (s["sender"], s["channel"], s["received"], s["refused"], s["dead"], s["deviating"],
+         ", ".join(f"{code} {number}" for code, number in list(s["deviations"].items())[:_DEVIATIONS_SHOWN]) or None,
+         s["duplicates"], s["conflicts"], clock_time(one.last_at), s["example"])
+        for s, one in zip(shapes, ordered, strict=True)
+    ]  # fmt: skip
+    columns = (
+        Column("sender", least=10), Column("channel", least=8, common=True), "received", "refused", "dead", "deviating",
+        Column("deviations", least=12), Column("repeats", drop=3), Column("id conflicts", drop=2),
+        time_column("last"), Column("see entry", drop=1),
+    )  # fmt: skip
+    cli.print(shapes, table(columns, rows) or "Nothing came.")
+
+
+def _shape(one: _Sender) -> dict[str, Any]:
+    return {
+        "channel": one.channel,
+        "sender": one.sender,
+        "received": one.received,
+        **{state: one.states[state] for state in ("processed", "filtered", "refused", "dead")},
+        "pending": one.states["received"],
+        "deviating": one.deviating,
+        "deviations": dict(one.deviations.most_common()),
+        "duplicates": one.duplicates,
+        "conflicts": one.conflicts,
+        "without_effect": one.without_effect,
+        "last_at": one.last_at,
+        "example": one.example,
+    }
