@@ -216,3 +216,10 @@ def test_after_every_such_look_the_store_was_as_before(store: Store) -> None:
     unnoticed(store, schema.identifier)
     unnoticed(store, schema.chart)
     look(store)
+
+
+def test_a_stay_that_leads_to_no_chart_is_noticed_by_a_message_that_names_nothing_else(store: Store) -> None:
+    fill(store)
+    write(store, schema.encounter.update().where(schema.encounter.c.chart_id == "chart-1").values(chart_id="nobody"))
+    with store.reader() as conn, pytest.raises(TamperedError, match="encounter"):
+        store.charts.load(conn, set(), {"MRN:V1"})
