@@ -29,7 +29,7 @@ from engine.runtime import processor as processor_module
 from engine.runtime.acceptance import summarize
 from engine.runtime.hints import Leased
 from engine.runtime.processor import Processor
-from engine.runtime.worker import Depths, Tally
+from engine.runtime.worker import Tally
 from engine.settings import Snapshot, load
 from engine.store import Store, counts, engines
 from engine.store.charts import key_hash
@@ -319,7 +319,7 @@ def test_a_row_that_leads_to_another_chart_touches_nobody_and_holds_up_nobody_el
     assert {row for row in bench.rows("chart") if row[0] in untouched} == {row for row in before if row[0] in untouched}
     assert len(bench.rows("chart")) == len(before), "no second chart came about"
     assert log.getvalue().count("a stored chart is damaged or was altered") == len(dead)
-    report = bench.tally.take(Depths(), failing=(), leased=Leased())
+    report = bench.tally.take(None, failing=(), leased=Leased())
     assert report.deviations[CHANNEL]["chart-damaged"] == len(dead)
     assert bench.balanced()
 
@@ -398,21 +398,22 @@ def test_batches_grow_again_when_a_channel_is_no_longer_slow(bench: Bench, monke
     assert bench.balanced()
 
 
+@pytest.mark.parametrize(("slow", "seconds"), [("decide", 0.3), ("prepare", 0.03)])
 def test_a_slow_batch_with_a_damaged_chart_in_it_ends_with_its_turn_and_loses_nothing(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, slow: str, seconds: float
 ) -> None:
     bench.receive(*(adt("A01", f"P{number}", number) for number in range(8)))
     finish(bench.processor())
     bench.write("UPDATE charts.chart SET version = version + 1 WHERE id = (SELECT max(id) FROM charts.chart)")
     hours = Hours()
-    real = processor_module.decide
+    real = getattr(processor_module, slow)
 
-    def slowly(*given: Any) -> Outcome:
-        hours.now += 0.3
+    def slowly(*given: Any) -> Any:
+        hours.now += seconds
         return real(*given)
 
     monkeypatch.setattr(processor_module, "time", hours)
-    monkeypatch.setattr(processor_module, "decide", slowly)
+    monkeypatch.setattr(processor_module, slow, slowly)
     entries = bench.receive(*(adt("A08", f"P{number}", 20 + number) for number in range(8)))
     processor = bench.processor()
     while processor.step():
