@@ -46,7 +46,9 @@ _ENGINE: Final = Path(__file__).resolve().parent
 _FRAMES_MAX: Final = 12
 _CAUSES_MAX: Final = 4
 _ERROR_CHARS_MAX: Final = 2000
-_ALIKE: Final = ("event", "module", "channel", "destination", "service", "worker", "error", "exception", "source")
+_ALIKE: Final = (
+    "event", "module", "channel", "destination", "service", "worker", "error", "reason", "exception", "source",
+)  # fmt: skip
 """Lines that have these in common say the same."""
 _ALIKE_MAX: Final = 20
 _ALIKE_SECONDS: Final = 5.0

@@ -295,6 +295,17 @@ class TlsServer(StrictModel):
     key: Text
     client_ca: Text | None = None
     """When given, a client must show a certificate that one of these authorities signed (mutual TLS)."""
+    client_names: tuple[Text, ...] = ()
+    """Which of those certificates may send here: `DNS:epic.example`, `URI:urn:epic:prod`, `CN:epic-prod`, or
+    `SHA256:` with the certificate's fingerprint; a name without a kind may be any of the first three. None: all."""
+    crl: Text | None = None
+    """PEM file of the authorities' lists of revoked certificates; without a valid list nobody connects."""
+
+    @model_validator(mode="after")
+    def _names_of_certificates(self) -> TlsServer:
+        if (self.client_names or self.crl) and self.client_ca is None:
+            raise ValueError("has client_names or a crl and no client_ca: without one no client shows a certificate")
+        return self
 
 
 class Listen(StrictModel):
@@ -305,6 +316,8 @@ class Listen(StrictModel):
     tls: TlsServer | None = None
     frame_bytes_max: Annotated[int, Field(ge=1024, le=1 << 30)] = 1 << 20
     connections_max: Annotated[int, Field(ge=1, le=100_000)] = 256
+    connections_per_peer_max: Annotated[int, Field(ge=1, le=100_000)] = 256
+    """From one address. Whatever it is: who has more than half of `connections_max` makes room for others."""
     inflight_bytes_max: Annotated[int, Field(ge=4096)] = 64 << 20
     """Bytes received on the channel and not answered yet; above it the channel stops reading until it falls."""
     pipeline_frames_max: Annotated[int, Field(ge=1)] = 1024
@@ -337,6 +350,15 @@ class Ack(StrictModel):
     """A batch is answered message by message, or by one batch acknowledgment."""
     sequence_numbers: bool = False
     """The sequence number protocol of MSH-13."""
+    answers: Literal["all", "one"] = "all"
+    """`one`: for senders that read one answer a message. Who asks for both an accept and an application ACK (MSH-15 and
+    MSH-16) gets the accept ACK alone."""
+    unavailable: Literal["refuse", "close"] = "refuse"
+    """When a message can't be taken now (the store fails, too many connections, no outcome in time): refuse it with
+    207, or close the connection without an answer, for senders that take every refusal as final and send again after
+    a broken connection."""
+    msa_text: Literal["auto", "always"] = "auto"
+    """The text of a refusal in MSA-3: for senders before 2.7, as the standard has it, or for all."""
     return_to: ReturnAddress | None = None
     """Where application ACKs of enhanced mode go; none: back on the same connection."""
 

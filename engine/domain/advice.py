@@ -54,6 +54,11 @@ TROUBLES: Final[Mapping[str, Advice]] = {
         "journalctl -u handoff -g worker",
         "Wait a minute; when it comes back, the store's disk is too slow or the machine out of memory.",
     ),
+    "message-repeated": Advice(
+        "a sender sends the same message again and again: it does not understand our answers, or asks for none",
+        "handoff messages list --channel NAME",
+        "Set the channel's `ack` as docs/guides/beside-mirth.md says, or ask who runs the sender.",
+    ),
     "service-failing": Advice(
         "a part of a worker failed lately and was started again",
         "journalctl -u handoff -g 'service failed'",

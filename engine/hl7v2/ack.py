@@ -120,11 +120,14 @@ def owed(condition: str, *, success: bool) -> bool:
     return condition in {"AL", "SU" if success else "ER"}
 
 
-def acknowledge(header: Header | None, verdict: Verdict, *, now: datetime, control_id: str) -> bytes:
+def acknowledge(
+    header: Header | None, verdict: Verdict, *, now: datetime, control_id: str, msa_text: bool = False
+) -> bytes:
     """The acknowledgment of a message, unframed.
 
     header: the message's, none (or a partial one) when it could not be read. now: aware. control_id: our own, unique.
-    Raises ValueError for the header of an acknowledgment: those are never answered.
+    msa_text: MSA-3 holds the verdict's text for senders of 2.7 and later too, who have it in ERR-8. Raises ValueError
+    for the header of an acknowledgment: those are never answered.
     """
     if header is None:
         header = _UNREADABLE
@@ -138,7 +141,7 @@ def acknowledge(header: Header | None, verdict: Verdict, *, now: datetime, contr
         made = _template(header.delimiters, header.trigger_event, verdict.code, *echoed) if small else None
         if made is not None:
             return made[0] + time + made[1] + own_id + made[2] + their_id.translate(None, _NEVER_IN_A_FRAME) + made[3]
-    return _compose(header, verdict, time, _encoded(control_id, header.delimiters), their_id)
+    return _compose(header, verdict, time, _encoded(control_id, header.delimiters), their_id, msa_text=msa_text)
 
 
 @lru_cache(maxsize=1024)
@@ -168,7 +171,9 @@ def _stamp(second: int, offset: timedelta | None) -> bytes:
     return datetime.fromtimestamp(second, timezone(offset or timedelta())).strftime("%Y%m%d%H%M%S%z").encode()
 
 
-def _compose(header: Header, verdict: Verdict, time: bytes, own_id: bytes, their_id: bytes) -> bytes:
+def _compose(
+    header: Header, verdict: Verdict, time: bytes, own_id: bytes, their_id: bytes, *, msa_text: bool = False
+) -> bytes:
     delimiters = header.delimiters
     field = delimiters.field.encode()
     component = delimiters.component.encode()
@@ -184,7 +189,7 @@ def _compose(header: Header, verdict: Verdict, time: bytes, own_id: bytes, their
     ]  # fmt: skip
     version = _version(header)
     msa = [b"MSA", verdict.code.value.encode(), their_id]
-    text = verdict.text if version < (2, 7) else ""
+    text = verdict.text if msa_text or version < (2, 7) else ""
     if text:
         msa.append(_encoded(text[:_MSA_TEXT_CHARACTERS_MAX], delimiters))
     if verdict.expected_sequence is not None:

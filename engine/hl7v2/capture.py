@@ -6,10 +6,10 @@ import re
 from typing import Final
 
 from engine.domain.record import Phi
-from engine.hl7v2.mllp import START, FrameDecoder
+from engine.hl7v2.mllp import START, FrameDecoder, is_framed
 
 _BYTE_ORDER_MARK: Final = "\ufeff".encode()
-_UNIT: Final = re.compile(rb"(?:^|(?<=[\r\n]))(?=(?:MSH|FHS|BHS)[^\w\r\n])")
+_UNIT: Final = re.compile(rb"(?:^|(?<=[\r\n]))(?=[ \t]{0,40}(?:MSH|FHS|BHS)[^\w\r\n])")
 _BATCH_END: Final = {b"FHS": b"FTS", b"BHS": b"BTS"}
 
 
@@ -27,7 +27,7 @@ def read_capture(data: bytes) -> list[Captured]:
     they become the CR that HL7 asks for. A file with lone CRs in it is an HL7 file, and stays as it is. A batch (FHS or
     BHS to FTS or BTS) is one unit. What does not start with a header is a unit too: its receiver shall judge it.
     """
-    if START in data:
+    if START in data and is_framed(data):
         decoder = FrameDecoder(max(1, len(data)))
         frames = [*decoder.feed(data), *decoder.close()]
         return [Captured(payload=frame.payload, batch=_is_batch(frame.payload)) for frame in frames]
@@ -54,17 +54,20 @@ def read_capture(data: bytes) -> list[Captured]:
 
 
 def _is_batch(payload: bytes) -> bool:
+    payload = payload.lstrip(b" \t")
     return payload[:3] in _BATCH_END and payload[3:4] != b"" and not payload[3:4].isalnum()
 
 
 def _batch_end(data: bytes, start: int) -> int | None:
     """Where the batch that starts here ends: behind its trailer, or where the next one starts."""
+    while data[start : start + 1] in {b" ", b"\t"}:
+        start += 1
     header = data[start : start + 3]
     if header not in _BATCH_END:
         return None
     separator = re.escape(data[start + 3 : start + 4])
-    trailer = re.compile(rb"[\r\n]" + _BATCH_END[header] + rb"(?:" + separator + rb"[^\r\n]*)?(?=[\r\n]|$)")
-    another = re.compile(rb"[\r\n]" + header + separator)
+    trailer = re.compile(rb"[\r\n][ \t]{0,40}" + _BATCH_END[header] + rb"(?:" + separator + rb"[^\r\n]*)?(?=[\r\n]|$)")
+    another = re.compile(rb"[\r\n][ \t]{0,40}" + header + separator)
     found, following = trailer.search(data, start + 1), another.search(data, start + 1)
     if found is not None and (following is None or found.start() < following.start()):
         return found.end()

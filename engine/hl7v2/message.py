@@ -291,10 +291,7 @@ class Message:
         decoded = charsets.decode(payload, header.charset_names, default=default, fallback=fallback, force=force)
         text = decoded.text
         deviations = header.deviations + decoded.deviations
-        plain = text.isascii()
-        if (plain and len(payload.translate(None, _CONTROL_BYTES)) < len(payload)) or (
-            not plain and CONTROL.search(text)
-        ):
+        if _holds_control(payload, text, decoded.charset):
             text = CONTROL.sub("", text.translate(_SOFT_RETURNS))
             deviations += (CONTROL_CHARACTER,)
         syntax = _syntax(header.delimiters, decoded.charset)
@@ -398,6 +395,15 @@ class Message:
         common = self._segments[: starts[0]]
         bounds = pairwise((*starts, len(self._segments)))
         return [self.only((*common, *self._segments[start:end])) for start, end in bounds]
+
+
+def _holds_control(payload: bytes, text: str, charset: str) -> bool:
+    """Whether the text holds control characters. Asked of every message: bytes are looked through much faster."""
+    if charset != "utf-8" and not text.isascii():
+        return CONTROL.search(text) is not None
+    if len(payload.translate(None, _CONTROL_BYTES)) < len(payload):
+        return True
+    return b"\xc2" in payload and CONTROL.search(text) is not None  # what C1 begins with in UTF-8
 
 
 def _without_line_feeds(text: str, delimiters: Delimiters) -> tuple[str, tuple[str, ...]]:

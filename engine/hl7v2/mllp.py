@@ -150,7 +150,7 @@ class FrameDecoder:
             end = view.find(END, scan)
             stop = end if end >= 0 else size
             starts = view.find(START, scan, stop) >= 0
-            if (starts or end >= 0) and self._is_wide(view, position):
+            if view[position : position + 2] != b"MS" and (starts or end >= 0) and self._is_wide(view, position):
                 self._where = _IN_WIDE
                 continue
             if starts:

@@ -134,6 +134,9 @@ class Rules(Record, frozen=True, kw_only=True):
     wait_for_processing: bool
     refuse_conflict: bool
     sequence_numbers: bool
+    one_answer: bool
+    close_when_unavailable: bool
+    msa_text: bool
     types: frozenset[tuple[str, str]]
     versions: frozenset[str]
     version_default: str
@@ -148,6 +151,9 @@ class Rules(Record, frozen=True, kw_only=True):
             wait_for_processing=channel.ack.when == "processed",
             refuse_conflict=channel.ack.duplicate_conflict == "refuse",
             sequence_numbers=channel.ack.sequence_numbers,
+            one_answer=channel.ack.answers == "one",
+            close_when_unavailable=channel.ack.unavailable == "close",
+            msa_text=channel.ack.msa_text == "always",
             types=_types(channel.accept),
             versions=frozenset(channel.accept.versions),
             version_default=channel.accept.version_default,
@@ -162,7 +168,8 @@ class Judgement(Phi, frozen=True, kw_only=True):
     header: none (or partial) when it could not be read. code: answered as soon as the message is stored; none: nothing
     is, then. awaits_outcome: an answer may be owed once it is processed; holds: that answer takes the place of the
     first one, so the sender waits for it (original mode). conflict_code: answered instead when its control id turns out
-    to be taken by other content, on a channel that refuses those. expected_sequence: for MSA-4.
+    to be taken by other content, on a channel that refuses those. expected_sequence: for MSA-4. msa_text: its answers
+    have their text in MSA-3 whatever the sender's version.
     """
 
     header: Header | None
@@ -174,6 +181,7 @@ class Judgement(Phi, frozen=True, kw_only=True):
     conflict_code: AckCode | None = None
     sequence_number: int | None = None
     expected_sequence: int | None = None
+    msa_text: bool = False
 
     @property
     def ack_state(self) -> AckState:
@@ -222,7 +230,8 @@ def plan_answers(rules: Rules, header: Header | None, refusal: Refusal | None) -
     if header is not None and is_ack(header):  # an acknowledgment is never acknowledged
         return Judgement(header=header, plan=plan, refusal=refusal, code=None)
     if refusal is not None:
-        return Judgement(header=header, plan=plan, refusal=refusal, code=_refused_code(plan, refusal))
+        code = _refused_code(plan, refusal)
+        return Judgement(header=header, plan=plan, refusal=refusal, code=code, msa_text=rules.msa_text)
     conflict_code = _refused_code(plan, CONFLICT) if rules.refuse_conflict else None
     sequence_number = header.sequence_number if rules.sequence_numbers and header is not None else None
     if plan.original:
@@ -230,7 +239,7 @@ def plan_answers(rules: Rules, header: Header | None, refusal: Refusal | None) -
         awaits_outcome = holds = rules.wait_for_processing
     else:
         code = AckCode.CA if owed(plan.accept, success=True) else None
-        awaits_outcome, holds = plan.application != "NE", False
+        awaits_outcome, holds = plan.application != "NE" and not (rules.one_answer and code is not None), False
     return Judgement(
         header=header,
         plan=plan,
@@ -240,6 +249,7 @@ def plan_answers(rules: Rules, header: Header | None, refusal: Refusal | None) -
         holds=holds,
         conflict_code=conflict_code,
         sequence_number=sequence_number,
+        msa_text=rules.msa_text,
     )
 
 

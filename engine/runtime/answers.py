@@ -77,18 +77,20 @@ class Exchange:
 
     done: the answer may be sent; when it is none, there is nothing to be said. arrivals: of the messages that the
     answer is for, to record whether it went out. parts: the answers to its messages, missing: how many of them still
-    wait for an outcome. size: bytes of memory until it is answered, about.
+    wait for an outcome. size: bytes of memory until it is answered, about. hang_up: the connection is closed instead
+    of an answer.
     """
 
     __slots__ = (
-        "answer", "arrivals", "batch", "connection", "done", "judgements", "lane", "missing", "parts", "receipts",
-        "size",
+        "answer", "arrivals", "batch", "connection", "done", "hang_up", "judgements", "lane", "missing", "parts",
+        "receipts", "size",
     )  # fmt: skip
 
     def __init__(self, connection: Peer, size: int) -> None:
         self.connection = connection
         self.size = size
         self.done = False
+        self.hang_up = False
         self.answer: bytes | None = None
         self.arrivals: list[int] = []
         self.lane: Lane
@@ -138,7 +140,7 @@ def made_without_entry(judgement: Judgement, said: Verdict, now: datetime) -> by
 
 def _mirror(judgement: Judgement, said: Verdict, now: datetime, control_id: str, entry: int | None) -> bytes:
     try:
-        return acknowledge(judgement.header, said, now=now, control_id=control_id)
+        return acknowledge(judgement.header, said, now=now, control_id=control_id, msa_text=judgement.msa_text)
     except Exception as error:  # noqa: BLE001 - no header may take the daemon down; the sender is answered all the same
         _log.error("answer could not mirror its message", entry=entry, exc_info=error)
         return acknowledge(None, said, now=now, control_id=control_id)
@@ -243,7 +245,7 @@ class LateAnswers:
                 if not kept:
                     del self._waiting[entry]
                 self._count -= len(overdue)
-                self._settle(overdue, late)
+                self._overdue(overdue, late)
 
     def _take(self, entry: int) -> list[_Waiter]:
         waiters = self._waiting.pop(entry, [])
@@ -269,6 +271,19 @@ class LateAnswers:
                     exchange.connection.flush()
             elif answer is not None:
                 self._send(waiter, answer)
+
+    def _overdue(self, waiters: list[_Waiter], late: Verdict) -> None:
+        """Who waited too long is told to send again, or finds its connection closed."""
+        close = [waiter for waiter in waiters if waiter.exchange.lane.rules.close_when_unavailable]
+        self._settle([waiter for waiter in waiters if waiter not in close], late)
+        for waiter in close:
+            exchange = waiter.exchange
+            exchange.hang_up = True
+            self._not_sent(waiter)
+            exchange.missing -= 1
+            if not exchange.missing:
+                exchange.finish(self._clock)
+                exchange.connection.flush()
 
     def _send(self, waiter: _Waiter, answer: bytes) -> None:
         """A separate exchange: to the return address, else on the same connection."""

@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -28,7 +29,7 @@ from engine.runtime.answers import Lane
 from engine.runtime.certificates import certificates
 from engine.runtime.intake import Intake
 from engine.runtime.listener import Listener, bind
-from engine.runtime.metrics import Metrics
+from engine.runtime.metrics import REPEATS_TROUBLE, Metrics
 from engine.runtime.notify import Systemd
 from engine.runtime.returns import Returns
 from engine.runtime.status import (
@@ -528,7 +529,7 @@ class Daemon:
     def _troubles(self, unready: Sequence[str], work: Overview | None, now: datetime) -> Iterator[Trouble]:
         yield from map(trouble, unready)
         if self._running:
-            yield from map(trouble, self._workers.trouble)
+            yield from map(trouble, (*self._workers.trouble, *self._repeating()))
         if self._last_reload is not None and not self._last_reload.ok:
             yield trouble("reload-refused", self._last_reload.at)
         yield from of_certificates(self._certificates, now)
@@ -554,6 +555,14 @@ class Daemon:
         if not self._name_is_ours:
             trouble.append("node-name-taken")
         return tuple(trouble)
+
+    def _repeating(self) -> tuple[str, ...]:
+        """Channels on which a sender sends the same message again and again."""
+        now = time.monotonic()
+        counts = self.metrics.channels
+        return tuple(
+            f"message-repeated:{name}" for name in self._listeners if counts[name].repeats.most(now) >= REPEATS_TROUBLE
+        )
 
     def _destinations(self) -> dict[str, bool]:
         ours = {name for worker in self._workers.status for name in worker.destinations}

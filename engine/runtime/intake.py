@@ -59,7 +59,7 @@ from engine.runtime.answers import (
     made,
     made_without_entry,
 )
-from engine.runtime.metrics import Metrics, event_label
+from engine.runtime.metrics import REPEATS_TROUBLE, Metrics, event_label
 from engine.runtime.tasks import keep
 from engine.store.journal import CONFLICT, Append, Journal, Stored
 from engine.store.keys import KeyRing
@@ -184,6 +184,13 @@ class Intake:
                     exchange.batch = batch
                     messages = batch.messages
                     deviations += batch.deviations
+                    if len(messages) > 1 and "batch" not in lane.channel.ack.model_fields_set:
+                        _log.warning(
+                            "batch answered message by message",
+                            channel=lane.channel.name,
+                            setting="ack.batch",
+                            messages=len(messages),
+                        )
         now = self._clock.now()
         judgements, receipts = [], []
         for message in messages:
@@ -211,7 +218,7 @@ class Intake:
     def too_many_connections(self, lane: Lane) -> bytes:
         """What a connection over the limit is told before it is closed; empty when this channel answers nothing."""
         refusal = TOO_MANY_CONNECTIONS
-        if lane.rules.ack_mode == "none":
+        if lane.rules.ack_mode == "none" or lane.rules.close_when_unavailable:
             return b""
         code = enhanced_code(refusal) if lane.rules.ack_mode == "enhanced" else original_code(refusal)
         said = verdict(code, refusal)
@@ -476,11 +483,19 @@ class Intake:
         if stored.conflict_with is not None:
             counts.conflicts += 1
         if stored.duplicate_of is not None:
-            counts.duplicates += 1
+            self._count_repeat(exchange, stored.duplicate_of)
         elif stored.refused:
             if refusal is None:
                 refusal, code = CONFLICT, judgement.conflict_code
             counts.refused[refusal.error] += 1
+            host = exchange.connection.peer.partition(" ")[0]
+            _log.warning(
+                "message refused",
+                channel=exchange.lane.channel.name,
+                entry=stored.id,
+                error=refusal.error,
+                peer=host,
+            )
         if judgement.awaits_outcome and refusal is None:
             self.late.expect(exchange, index, stored)
         if code is None:
@@ -488,6 +503,17 @@ class Intake:
         counts.answers[code.value] += 1
         exchange.arrivals.append(stored.arrival)
         return made(judgement, stored, verdict(code, refusal, expected_sequence=judgement.expected_sequence))
+
+    def _count_repeat(self, exchange: Exchange, entry: int) -> None:
+        """A sender that sends the same again and again does not understand our answers, or gets none."""
+        counts = exchange.lane.counts
+        counts.duplicates += 1
+        repeats = counts.repeats.count(entry, time.monotonic())
+        if repeats in {REPEATS_TROUBLE, 10 * REPEATS_TROUBLE}:
+            host = exchange.connection.peer.partition(" ")[0]
+            _log.warning(
+                "sender repeats one message", channel=exchange.lane.channel.name, entry=entry, count=repeats, peer=host
+            )
 
     def _link_answer(self, judgement: Judgement) -> bytes | None:
         if judgement.code is None:
@@ -500,6 +526,9 @@ class Intake:
         for exchange in group:
             exchange.receipts = ()
             exchange.parts = [None] * len(exchange.judgements)
+            if exchange.lane.rules.close_when_unavailable:
+                exchange.done = exchange.hang_up = True
+                continue
             for index, judgement in enumerate(exchange.judgements):
                 code = plan_answers(exchange.lane.rules, judgement.header, STORE_UNAVAILABLE).code
                 if code is not None and not exchange.lane.commit_blocks:  # the block says it all, and first

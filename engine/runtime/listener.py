@@ -13,8 +13,9 @@ import contextlib
 import enum
 import socket
 import ssl
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Any, Final, cast
@@ -24,7 +25,7 @@ from engine.errors import HandoffError
 from engine.hl7v2 import mllp
 from engine.runtime.answers import EXCHANGE_BYTES, Exchange, Lane
 from engine.runtime.intake import Intake
-from engine.runtime.refusals import reason_of
+from engine.runtime.peers import Certificate, Trusted, host_of, why_no_handshake
 from engine.settings import Channel, TlsServer
 
 _log = logs.get_logger(__name__)
@@ -39,12 +40,20 @@ _ACCEPTS_MAX: Final = 64
 """So many connections are accepted in one round of the loop; then others have their turn."""
 _TURNED_AWAY_MAX: Final = 64
 """So many connections beyond `connections_max` shake hands or are told so at once; the next are just closed."""
+_SILENT_SECONDS: Final = 10.0
+"""A connection that has said nothing for so long since it was made may have to make room for another one."""
+_SILENT_HANDSHAKE_SECONDS: Final = 1.0
+"""So may one that did not shake hands for so long."""
 _NO_DESCRIPTOR_SECONDS: Final = 1.0
 """How long nothing is accepted after the system had no descriptor or memory for a connection."""
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 """A peer that vanished without a word (a firewall forgot it, its power failed) is found after two minutes."""
 _SWEEP_SECONDS_MAX: Final = 1.0
 _SWEEP_SECONDS_MIN: Final = 0.05
+
+_AEAD: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Of TLS 1.2; those of 1.3 are all such."""
+_TLS_GREETING: Final = b"\x16\x03"
 
 # Why a connection is not read for the moment.
 _PIPELINE_FULL: Final = 1
@@ -82,6 +91,9 @@ class Listener:
         self._socket: socket.socket | None = None
         self._tls: ssl.SSLContext | None = None
         self._arriving: dict[Connection, tuple[socket.socket, asyncio.Task[None]]] = {}
+        self._of_peer: dict[str, dict[Connection, None]] = {}
+        """Who is here or arriving, by address and in the order of arrival."""
+        self._trusted = Trusted()
         self._resting: asyncio.TimerHandle | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._pass: Connection | None = None
@@ -110,7 +122,7 @@ class Listener:
 
     async def open(self, sock: socket.socket) -> None:
         """Take a copy of a listening socket, and wait for `serve`. Raises ListenError."""
-        self._tls = self._server_context(self.channel)
+        self._tls, self._trusted = self._server_context(self.channel), self._trust(self.channel)
         self.host, self.port = sock.getsockname()[:2]
         self._socket = sock.dup()
         self._socket.setblocking(False)  # noqa: FBT003 - the standard library's signature
@@ -133,15 +145,30 @@ class Listener:
     def check(self, channel: Channel) -> None:
         """Raises ListenError when `reconfigure` would."""
         self._server_context(channel)
+        self._trust(channel)
 
     def reconfigure(self, channel: Channel) -> None:
         """Take a later version of the channel; open connections stay, with the frame limit that they began with.
 
-        New connections are held to its allow-list and certificates: what is no longer trusted is not trusted any more.
+        What is no longer trusted is not trusted any more: a connection that its allow-list, names, authorities or lists
+        of revoked certificates would not let in now gets its answers and is closed.
         """
-        self._tls = self._server_context(channel)
+        tls, trusted = self._server_context(channel), self._trust(channel)
+        self._tls, before, self._trusted = tls, self._trusted, trusted
         self.channel = channel
         self.lane.configure(channel)
+        for connection in list(self.connections):
+            reason = self._no_longer_admitted(connection, before)
+            if reason is not None:
+                self.lane.counts.connections_closed[reason] += 1
+                _log.warning("connection closed", channel=channel.name, peer=connection.host, reason=reason)
+                connection.drain()
+
+    def _no_longer_admitted(self, connection: Connection, before: Trusted) -> str | None:
+        if not self.admits(connection.address):
+            return "not-in-allow-list"
+        tls = self.channel.listen.tls
+        return None if tls is None else self._trusted.objection(connection.certificate, tls, before)
 
     def stop_accepting(self) -> None:
         if self._resting is not None:
@@ -197,7 +224,7 @@ class Listener:
                 return
             except OSError as error:  # no descriptor or memory left; those who are connected are served meanwhile
                 _log.error("no connection can be accepted for a moment", channel=self.channel.name, exc_info=error)
-                self.lane.counts.connections_refused["no-descriptor"] += 1
+                self.refused("unknown", "no-descriptor")
                 self._loop.remove_reader(self._socket)
                 self._resting = self._loop.call_later(_NO_DESCRIPTOR_SECONDS, self._accept_again)
                 return
@@ -210,17 +237,92 @@ class Listener:
 
     def _greet(self, sock: socket.socket, address: Any) -> None:
         """Turn away who may not connect, or for whom there is no room; with the others go on to TLS or to reading."""
+        listen = self.channel.listen
         taken = len(self.connections) + len(self._arriving) + len(self.lingering)
+        own = self._of_peer.get(host_of(address), ())
         if not self.admits(address):
-            reason = "not-allowed"
-        elif taken >= self.channel.listen.connections_max + _TURNED_AWAY_MAX:
+            reason = "not-in-allow-list"
+        elif len(own) >= listen.connections_per_peer_max + _TURNED_AWAY_MAX and not self._drop_handshake(own):
+            reason = "too-many-of-peer"
+        elif taken >= listen.connections_max + _TURNED_AWAY_MAX and not self._drop_handshake(self._most()):
             reason = "too-many"
         else:
             connection = Connection(self, address)
+            self._of_peer.setdefault(connection.host, {})[connection] = None
             self._arriving[connection] = sock, self._loop.create_task(self._connect(sock, connection))
             return
-        self.turned_away(reason, address)
+        self.refused(host_of(address), reason)
         sock.close()
+
+    def refused(self, host: str, reason: str) -> None:
+        """Count somebody who could not connect, and say who and why."""
+        counts = self.lane.counts
+        counts.connections_refused[reason] += 1
+        counts.refusals.note(self.channel.name, host, reason, datetime.now(UTC))
+        _log.warning("connection refused", channel=self.channel.name, peer=host, reason=reason)
+
+    def _most(self) -> Mapping[Connection, None]:
+        """The connections of the address that has most of them."""
+        return max(self._of_peer.values(), key=len, default={})
+
+    def _drop_handshake(self, connections: Iterable[Connection]) -> bool:
+        """Of these, the oldest that is silent instead of shaking hands makes room; false: there is none."""
+        now = self._loop.time()
+        for connection in connections:
+            arriving = self._arriving.get(connection)
+            if arriving is not None and now - connection.since > _SILENT_HANDSHAKE_SECONDS:
+                del self._arriving[connection]
+                self._forget(connection)
+                with contextlib.suppress(OSError):
+                    arriving[0].shutdown(socket.SHUT_RDWR)  # its task ends by it
+                return True
+        return False
+
+    def too_many(self, connection: Connection) -> str | None:
+        """Why there is no room for one that has just connected; none: there is, or somebody silent made it."""
+        listen = self.channel.listen
+        own = [one for one in self._of_peer.get(connection.host, ()) if one in self.connections]
+        if len(own) >= listen.connections_per_peer_max and not self._drop_silent(own):
+            return "too-many-of-peer"
+        if len(self.connections) < listen.connections_max:
+            return None
+        return None if self._drop_silent(self._most()) or self._share(connection) else "too-many"
+
+    def _share(self, connection: Connection) -> bool:
+        """Whether the address that has more than half of the places made room for one of another address.
+
+        Of its connections on which nothing is to be answered, that goes which has said nothing for longest.
+        """
+        most = [one for one in self._most() if one in self.connections and one.host != connection.host]
+        if len(most) <= self.channel.listen.connections_max // 2:
+            return False
+        quiet = [one for one in most if not one.exchanges]
+        if not quiet:
+            return False
+        self._make_room(min(quiet, key=lambda one: one.seen_at))
+        return True
+
+    def _drop_silent(self, connections: Iterable[Connection]) -> bool:
+        """Of these, the oldest that has never said anything makes room; false: there is none."""
+        now = self._loop.time()
+        for connection in connections:
+            if connection in self.connections and connection.silent and now - connection.since > _SILENT_SECONDS:
+                self._make_room(connection)
+                return True
+        return False
+
+    def _make_room(self, connection: Connection) -> None:
+        self.lane.counts.connections_closed["made-room"] += 1
+        _log.warning("connection closed", channel=self.channel.name, peer=connection.host, reason="made-room")
+        connection.abort()
+        self._forget(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        own = self._of_peer.get(connection.host)
+        if own is not None:
+            own.pop(connection, None)
+            if not own:
+                del self._of_peer[connection.host]
 
     async def _connect(self, sock: socket.socket, connection: Connection) -> None:
         try:
@@ -232,20 +334,12 @@ class Listener:
                 ssl_handshake_timeout=HANDSHAKE_SECONDS_MAX if self._tls else None,
             )
         except Exception as error:  # noqa: BLE001 - whatever goes wrong with one connection ends that one only
-            self.turned_away("handshake" if self._tls else "gone", connection.address, error)
+            self._forget(connection)
+            self.refused(connection.host, why_no_handshake(error) if self._tls else "gone")
             if not isinstance(error, OSError):  # TLS errors and timeouts are such
                 _log.error("connection failed", channel=self.channel.name, exc_info=error)
         finally:
             self._arriving.pop(connection, None)
-
-    def turned_away(self, reason: str, address: Any, error: BaseException | None = None) -> None:
-        """Count and keep that somebody could not connect. error: of its TLS handshake, which tells more."""
-        counts = self.lane.counts
-        counts.connections_refused[reason] += 1
-        peer = str(address[0]) if isinstance(address, tuple) and address else "unknown"
-        if error is not None and reason == "handshake":
-            reason = reason_of(error)
-        counts.refusals.note(self.channel.name, peer, reason, datetime.now(UTC))
 
     def arrived(self, connection: Connection) -> None:
         """It is connected, and its handshake is done."""
@@ -262,8 +356,22 @@ class Listener:
             return server_context(tls, self._resolve)
         except OSError as error:
             raise ListenError(
-                f"channel {channel.name}: its certificate, key or client_ca can't be used ({type(error).__name__})"
+                f"channel {channel.name}: its certificate, key, client_ca or crl can't be used ({type(error).__name__})"
             ) from None
+
+    def _trust(self, channel: Channel) -> Trusted:
+        """Raises ListenError."""
+        tls = channel.listen.tls
+        try:
+            return Trusted() if tls is None else Trusted.read(tls, self._resolve)
+        except (OSError, ValueError) as error:
+            text = f"channel {channel.name}: its client_ca or crl can't be used ({type(error).__name__})"
+            raise ListenError(text) from None
+
+    def objection(self, certificate: Certificate | None) -> str | None:
+        """Why a client with this certificate may not send here; none: it may."""
+        tls = self.channel.listen.tls
+        return None if tls is None else self._trusted.objection(certificate, tls, self._trusted)
 
     # --- limits ------------------------------------------------------------------------------------------------------
 
@@ -317,6 +425,7 @@ class Listener:
     def gone(self, connection: Connection) -> None:
         self.connections.pop(connection, None)
         self.lingering.discard(connection)
+        self._forget(connection)
         self.end_pass(connection)
         if self.room:
             self.settle()
@@ -351,13 +460,18 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_arrivals_written", "_closing_since", "_decoder", "_end_timer", "_frame_since", "_half_closed",
-        "_holds", "_junk_seen", "_listener", "_loop", "_not_decoded", "_partials_seen", "_seen_at", "_stalled_since",
-        "_transport", "address", "exchanges", "peer", "unfinished",
+        "_holds", "_junk_seen", "_listener", "_loop", "_not_decoded", "_partials_seen", "_stalled_since",
+        "_transport", "address", "certificate", "exchanges", "host", "peer", "seen_at", "silent", "since", "unfinished",
     )  # fmt: skip
 
     def __init__(self, listener: Listener, address: Any) -> None:
         self._listener = listener
         self.address = address
+        self.host = host_of(address)
+        self.certificate: Certificate | None = None
+        """The client's, under mutual TLS."""
+        self.silent = True
+        """It has not said anything yet."""
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._decoder = mllp.FrameDecoder(listener.channel.listen.frame_bytes_max)
@@ -365,7 +479,7 @@ class Connection(asyncio.Protocol):
         self._holds = 0
         self._half_closed = False
         self._end_timer: asyncio.TimerHandle | None = None
-        self._seen_at = self._loop.time()
+        self.seen_at = self.since = self._loop.time()
         self._frame_since: float | None = None
         self._stalled_since: float | None = None
         self._closing_since: float | None = None
@@ -387,17 +501,24 @@ class Connection(asyncio.Protocol):
             transport.set_write_buffer_limits(high=0)
         listener, counts = self._listener, self._listener.lane.counts
         listener.arrived(self)
-        self._seen_at = self._loop.time()
+        self.seen_at = self._loop.time()
         if listener.draining:  # nothing was read of it, and nothing is owed
-            listener.turned_away("draining", self.address)
+            listener.refused(self.host, "draining")
             transport.abort()
             return
-        if len(listener.connections) >= listener.channel.listen.connections_max:
-            listener.turned_away("too-many", self.address)
+        self.certificate = Certificate.of(transport)
+        objection = listener.objection(self.certificate)
+        if objection is not None:
+            listener.refused(self.host, objection)
+            transport.abort()
+            return
+        too_many = listener.too_many(self)
+        if too_many is not None:
+            listener.refused(self.host, too_many)
             transport.write(listener.refuse())
             self._linger()
             return
-        self.peer = _describe(self.address, transport)
+        self.peer = _describe(self.address, self.certificate)
         listener.connections[self] = None
         counts.connections += 1
         listener.heed(self)
@@ -405,10 +526,16 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing_since is not None:
             return
-        self._seen_at = self._loop.time()
+        self.seen_at = self._loop.time()
         if self._end_timer is not None:
             self._end_timer.cancel()
             self._end_timer = None
+        if self.silent:
+            self.silent = False
+            if data.startswith(_TLS_GREETING):
+                self._listener.refused(self.host, "tls-on-plain-port")
+                self.abort()
+                return
         self._decode(data)
 
     def eof_received(self) -> bool:
@@ -428,7 +555,10 @@ class Connection(asyncio.Protocol):
         if self in listener.connections:
             listener.lane.counts.connections -= 1
             if not self._half_closed:
-                self._decoder.close()  # counts the frame that was cut off
+                cut_off = (
+                    self._decoder.close()
+                )  # counts a frame that was cut off; of a message in UTF-16 it keeps what came
+                self._take([frame for frame in cut_off if frame.rest or mllp.is_wide(frame.payload)])
             self._count_framing()
         listener.unfinished_bytes -= self.unfinished
         self.unfinished = 0
@@ -460,10 +590,12 @@ class Connection(asyncio.Protocol):
         answers: list[bytes] = []
         arrivals: list[int] = []
         freed = 0
-        while exchanges and exchanges[0].done:
+        hang_up = False
+        while exchanges and exchanges[0].done and not hang_up:
             exchange = exchanges.popleft()
             freed += exchange.size
-            if exchange.answer:
+            hang_up = exchange.hang_up
+            if exchange.answer and not hang_up:
                 answers.append(exchange.answer)
                 arrivals += exchange.arrivals
         if self._transport is None:
@@ -475,6 +607,10 @@ class Connection(asyncio.Protocol):
         listener.waiting_bytes -= freed
         if answers:
             self._send(b"".join(answers) if len(answers) > 1 else answers[0], arrivals)
+        if hang_up and self._transport is not None:
+            listener.lane.counts.connections_closed["unavailable"] += 1
+            self._transport.close()  # what is written goes out before
+            return
         if listener.room:
             listener.settle()
         if self._holds & (_PIPELINE_FULL | _NOT_DECODED) and self._has_room():
@@ -509,7 +645,7 @@ class Connection(asyncio.Protocol):
         held, self._holds = self._holds, self._holds & ~hold
         if held and not self._holds and self._transport is not None and not self._transport.is_closing():
             now = self._loop.time()
-            self._seen_at = now  # the time that we did not read is not the peer's
+            self.seen_at = now  # the time that we did not read is not the peer's
             if self._frame_since is not None:
                 self._frame_since = now
             self._transport.resume_reading()
@@ -523,11 +659,15 @@ class Connection(asyncio.Protocol):
         elif self._stalled_since is not None:
             if now - self._stalled_since > listen.write_seconds_max:
                 self._give_up("slow-reader")
+        elif self.certificate is not None and self.certificate.expires < time.time():
+            self._listener.lane.counts.connections_closed["certificate-expired"] += 1
+            self.certificate = None
+            self.drain()
         elif self._holds or self.exchanges:
             return
         elif self._frame_since is not None and now - self._frame_since > listen.frame_seconds_max:
             self._give_up("slow-frame")
-        elif now - self._seen_at > listen.idle_seconds_max:
+        elif now - self.seen_at > listen.idle_seconds_max:
             self._give_up("idle")
 
     # --- inside ------------------------------------------------------------------------------------------------------
@@ -571,7 +711,7 @@ class Connection(asyncio.Protocol):
                 listener.waiting_bytes += more
         if decoder.in_frame:
             if frames or self._frame_since is None:
-                self._frame_since = self._seen_at
+                self._frame_since = self.seen_at
             if decoder.end_pending:
                 self._end_timer = self._loop.call_later(END_SECONDS, self._end_frame)
         else:
@@ -648,6 +788,8 @@ class Connection(asyncio.Protocol):
 
     def _give_up(self, reason: str) -> None:
         self._listener.lane.counts.connections_closed[reason] += 1
+        if self._decoder.in_frame:
+            self._take(self._decoder.close())  # what there is of a message that no frame can hold is kept
         if self._transport is not None:
             self._transport.abort()
 
@@ -657,11 +799,15 @@ def server_context(tls: TlsServer, resolve: Callable[[str], Any]) -> ssl.SSLCont
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_ciphers(_AEAD)
     # Without a passphrase given, OpenSSL would ask for one at the terminal, and wait.
     context.load_cert_chain(resolve(tls.cert), resolve(tls.key), password="")
     if tls.client_ca is not None:
         context.load_verify_locations(resolve(tls.client_ca))
         context.verify_mode = ssl.CERT_REQUIRED
+        if tls.crl is not None:
+            context.load_verify_locations(resolve(tls.crl))
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     return context
 
 
@@ -697,24 +843,11 @@ def _prepare(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _describe(address: Any, transport: asyncio.Transport) -> str:
+def _describe(address: Any, certificate: Certificate | None) -> str:
     """`10.0.0.4:51022` or `[::1]:51022`, with the client certificate's name when there is one."""
     where = "local"
     if isinstance(address, tuple):
         host, port = address[:2]
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    name = _certificate_name(transport.get_extra_info("peercert"))
+    name = certificate.name if certificate is not None else None
     return f"{where} {name}" if name else where
-
-
-def _certificate_name(certificate: Any) -> str | None:
-    """The subject's common name (`CN=epic-prod`), else the first alternative name (`DNS:epic.example`)."""
-    if not certificate:
-        return None
-    for part in certificate.get("subject", ()):
-        for key, value in part:
-            if key == "commonName":
-                return f"CN={value}"
-    for kind, value in certificate.get("subjectAltName", ()):
-        return f"{kind}:{value}"
-    return None

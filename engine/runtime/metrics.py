@@ -7,6 +7,7 @@ events of the standard. What a sender writes never becomes a label.
 from __future__ import annotations
 
 import re
+import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -63,12 +64,41 @@ class Spread:
         return found
 
 
+REPEATS_TROUBLE: Final = 20
+"""So often the same message is no resend any more: its sender does not understand our answers, or asks for none."""
+_REPEATS_SECONDS: Final = 600.0
+_REPEATED_MAX: Final = 64
+
+
+class Repeats:
+    """How often the same messages came again lately, of those that did so last."""
+
+    __slots__ = ("_seen",)
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[int, float]] = {}
+        """By entry: how often, and when last (seconds of the loop's clock); the latest last."""
+
+    def count(self, entry: int, now: float) -> int:
+        """One more; returns how many by now."""
+        repeats, last = self._seen.pop(entry, (0, now))
+        repeats = repeats + 1 if now - last < _REPEATS_SECONDS else 1
+        self._seen[entry] = repeats, now
+        if len(self._seen) > _REPEATED_MAX:
+            del self._seen[next(iter(self._seen))]
+        return repeats
+
+    def most(self, now: float) -> int:
+        """How often the most repeated one came, among those that still come."""
+        return max((repeats for repeats, last in self._seen.values() if now - last < _REPEATS_SECONDS), default=0)
+
+
 class ChannelCounts:
     """What one channel's listener and intake count."""
 
     __slots__ = (
         "answers", "conflicts", "connections", "connections_closed", "connections_refused", "deviations", "duplicates",
-        "inflight_bytes", "junk_bytes", "partial_frames", "received", "refusals", "refused", "unsent",
+        "inflight_bytes", "junk_bytes", "partial_frames", "received", "refusals", "refused", "repeats", "unsent",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -81,6 +111,7 @@ class ChannelCounts:
         self.duplicates = 0
         self.conflicts = 0
         """Messages whose control id had been used for another content."""
+        self.repeats = Repeats()
         self.unsent = 0
         self.junk_bytes = 0
         self.partial_frames = 0
@@ -183,6 +214,12 @@ class Metrics:
         yield counter("messages_received", "Messages received.", ["channel", "event"], by(lambda c: c.received))
         yield counter("messages_refused", "Messages refused.", ["channel", "error"], by(lambda c: c.refused))
         yield counter("duplicates", "Exact duplicates.", ["channel"], each(lambda c: c.duplicates))
+        yield gauge(
+            "repeats_max",
+            "How often the most repeated message came again.",
+            ["channel"],
+            each(lambda c: c.repeats.most(time.monotonic())),
+        )
         yield counter("answers_sent", "Answers sent.", ["channel", "code"], by(lambda c: c.answers))
         yield counter("answers_unsent", "Answers whose sender was gone.", ["channel"], each(lambda c: c.unsent))
         yield counter("deviations", "Deviations.", ["channel", "deviation"], by(lambda c: c.deviations))

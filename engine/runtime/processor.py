@@ -295,6 +295,10 @@ class Processor:
         positions.update(last)
         for outcome in outcomes:
             self._tally.processed(name, outcome.state.value)
+            if outcome.state is EntryState.DEAD and (letter := outcome.dead_letter) is not None:
+                log.warning(
+                    "message died", channel=name, entry=outcome.entry_id, error=letter.error, location=letter.location
+                )
             for deviation in outcome.deviations:
                 self._tally.deviation(name, deviation.partition(":")[0])
         self._on_outcomes([entry.id for entry in entries if entry.wants_application_ack])

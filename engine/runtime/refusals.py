@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
@@ -12,44 +11,39 @@ from engine.domain.record import Record
 _KEPT_MAX: Final = 100
 """Different peers and reasons of a channel; the one that was heard of longest ago makes room."""
 
-REASONS: Final[Mapping[str, str]] = {
-    "not-allowed": "its address is not in `listen.allow` of the channel",
-    "too-many": "the channel has `listen.connections_max` connections: does the sender leave old ones open?",
-    "no-descriptor": "the daemon has no file descriptor left: raise LimitNOFILE of the service",
-    "draining": "the daemon was stopping, or the channel was being taken away",
-    "gone": "it hung up before the connection was made: a port scan, a load balancer's probe, or a firewall",
-    "plain-sender": "it speaks no TLS and the channel does: set TLS at the sender, or take `listen.tls` away",
-    "no-client-certificate": "it shows no certificate and the channel wants one (`listen.tls.client_ca`)",
-    "client-certificate-foreign": "its certificate is signed by nobody of `listen.tls.client_ca`",
-    "client-certificate-expired": "its certificate has ended: the sender needs a new one",
-    "client-certificate-invalid": "its certificate can't be verified",
-    "our-certificate-refused": "it does not trust our certificate: give it the authority that signed `listen.tls.cert`",
-    "tls-version": "it offers only TLS versions or ciphers that we do not take: TLS 1.2 is the least",
-    "handshake-timeout": "it began no TLS handshake, or did not finish it: does it speak TLS at all?",
-    "handshake": "the TLS handshake failed in another way",
-}
-"""What each reason means, for whoever has to tell the sender."""
-
-_BY_TLS_REASON: Final[Mapping[str, str]] = {
-    "HTTP_REQUEST": "plain-sender",
-    "WRONG_VERSION_NUMBER": "plain-sender",
-    "UNKNOWN_PROTOCOL": "plain-sender",
-    "PACKET_LENGTH_TOO_LONG": "plain-sender",
-    "RECORD_LAYER_FAILURE": "plain-sender",
-    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "no-client-certificate",
-    "UNSUPPORTED_PROTOCOL": "tls-version",
-    "NO_SHARED_CIPHER": "tls-version",
-    "NO_PROTOCOLS_AVAILABLE": "tls-version",
-    "TLSV1_ALERT_PROTOCOL_VERSION": "tls-version",
-    "TLSV1_ALERT_UNKNOWN_CA": "our-certificate-refused",
-    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "our-certificate-refused",
-    "SSLV3_ALERT_BAD_CERTIFICATE": "our-certificate-refused",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "our-certificate-refused",
-}
-_EXPIRED: Final = 10
-"""X509_V_ERR_CERT_HAS_EXPIRED."""
-_FOREIGN: Final = frozenset({2, 18, 19, 20, 21})
-"""X509_V_ERR: no issuer certificate, self-signed, chain not known."""
+MEANINGS: Final[Mapping[str, tuple[str, str]]] = {
+    "not-in-allow-list": ("its address is not in `listen.allow`", "add its network, or find out who it is"),
+    "too-many": ("the channel has `listen.connections_max`", "does the sender close its connections? else raise it"),
+    "too-many-of-peer": ("its address has `listen.connections_per_peer_max`", "as above"),
+    "no-client-certificate": ("it showed no certificate", "the sender sets up its client certificate"),
+    "client-name": ("its certificate is good, and not in `tls.client_names`", "add the name that `openssl x509` shows"),
+    "unknown-ca": ("no authority of `tls.client_ca` signed its certificate", "add the authority"),
+    "certificate-expired": ("its certificate is over", "the sender renews it"),
+    "certificate-not-yet-valid": ("its certificate is not valid yet", "look at both clocks"),
+    "certificate-revoked": ("its certificate is in `tls.crl`", "the sender gets a new one"),
+    "certificate-purpose": ("its certificate is not for clients", "the sender gets one with that purpose"),
+    "certificate-invalid": ("its certificate does not hold for another reason", "try it with `openssl verify`"),
+    "crl-missing": ("`tls.crl` has no list of the authority that signed", "add that authority's list"),
+    "crl-expired": ("`tls.crl` is past its next update", "fetch the new list, then `handoff reload`"),
+    "plain-text-on-tls-port": ("it does not speak TLS", "the sender turns TLS on"),
+    "tls-on-plain-port": ("it speaks TLS, the channel does not", "set `listen.tls`, or the sender turns TLS off"),
+    "tls-version": ("it knows nothing newer than TLS 1.1", "the sender is updated"),
+    "no-shared-cipher": ("it knows none of our ciphers", "the sender allows AES-GCM"),
+    "our-certificate-refused": ("it does not trust our certificate", "the sender trusts the authority of `tls.cert`"),
+    "handshake-timeout": ("it did not shake hands in ten seconds", "a firewall, or no TLS on the other side"),
+    "handshake-broken-off": ("it left in the middle; probes of load balancers do", "ask the sender for its own log"),
+    "handshake-failed": ("TLS failed in another way", "ask the sender for its own log"),
+    "gone": ("it was gone before it was served", "nothing"),
+    "draining": ("the channel is being closed", "nothing: it comes again"),
+    "no-descriptor": ("the system has no descriptor or memory left", "raise LimitNOFILE"),
+    "idle": ("closed: silent for `listen.idle_seconds_max`", "nothing"),
+    "slow-frame": ("closed: a frame took `listen.frame_seconds_max`", "the network, or a sender that stands still"),
+    "slow-reader": ("closed: its answers were not taken for `listen.write_seconds_max`", "as above"),
+    "made-room": ("closed: silent, and others needed the place", "does the sender close its connections?"),
+    "unavailable": ("closed instead of a refusal (`ack.unavailable: close`)", "see `handoff status`"),
+}  # fmt: skip
+"""Why a connection was refused, or closed by us: what it means, and what to do. The labels of the metrics."""
+REASONS: Final[Mapping[str, str]] = {name: f"{meaning}: {remedy}" for name, (meaning, remedy) in MEANINGS.items()}
 
 
 class Refusal(Record, frozen=True, kw_only=True):
@@ -83,18 +77,3 @@ class Refusals:
     def listed(self) -> list[Refusal]:
         """The latest first."""
         return list(reversed(self._known.values()))
-
-
-def reason_of(error: BaseException) -> str:
-    """Why a TLS handshake failed."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        if error.verify_code == _EXPIRED:
-            return "client-certificate-expired"
-        return "client-certificate-foreign" if error.verify_code in _FOREIGN else "client-certificate-invalid"
-    if isinstance(error, ssl.SSLError):
-        return _BY_TLS_REASON.get(error.reason or "", "handshake")
-    if isinstance(error, TimeoutError):
-        return "handshake-timeout"
-    if isinstance(error, ConnectionAbortedError) and "timeout" in str(error).lower():
-        return "handshake-timeout"
-    return "gone" if isinstance(error, ConnectionError) else "handshake"

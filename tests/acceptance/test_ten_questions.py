@@ -122,9 +122,9 @@ def test_9_why_can_a_sender_not_connect(site: Site, daemon: Daemon) -> None:
     with socket.create_connection(("127.0.0.1", daemon.port()), timeout=30) as raw, pytest.raises(ConnectionError):
         Sender(raw).exchange(message("NO", "1"))
     (refused,) = eventually(lambda: site.json("connections", "--refused")["refused"])
-    assert (refused["peer"], refused["reason"]) == ("127.0.0.1", "not-allowed")
+    assert (refused["peer"], refused["reason"]) == ("127.0.0.1", "not-in-allow-list")
     assert "listen.allow" in refused["meaning"]
-    assert "not-allowed" in site.run("connections").stdout
+    assert "not-in-allow-list" in site.run("connections").stdout
 
 
 def test_10_is_it_safe_to_restart(site: Site) -> None:

@@ -20,6 +20,8 @@ from engine.mapping import functions, times
 from engine.pipeline import identity, process, zones
 from engine.runtime import acceptance
 from engine.runtime.acceptance import enhanced_code, original_code
+from engine.runtime.peers import _SSL_REASONS, _VERIFY_CODES
+from engine.runtime.refusals import MEANINGS
 from engine.settings import Channel, Listen
 
 ROOT = Path(__file__).parents[2]
@@ -121,3 +123,22 @@ def test_the_limits_of_content_are_those_of_the_code() -> None:
     }  # fmt: skip
     documented = {int(number) for row in table("content of") for number in re.findall(r"\d+", row[1])}
     assert documented == limits
+
+
+def test_the_reasons_why_nobody_connects_are_those_of_the_code() -> None:
+    assert [[code(row[0]), *row[1:]] for row in table("reason")] == [[name, *said] for name, said in MEANINGS.items()]
+
+
+REASON = re.compile(
+    r"(?:connections_(?:refused|closed)\[|_give_up\(|refused\([^\n]*, |return |reason = |reason=)"
+    r"\"([a-z-]+)\""
+)
+
+
+def test_every_reason_in_the_code_has_its_meaning() -> None:
+    known = {*_VERIFY_CODES.values(), *_SSL_REASONS.values()}
+    for module in ("listener", "peers"):
+        text = (ROOT / "engine" / "runtime" / f"{module}.py").read_text(encoding="utf-8")
+        known |= set(REASON.findall(text))
+    assert known <= set(MEANINGS)
+    assert len(known) > 25

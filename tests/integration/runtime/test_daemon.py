@@ -32,6 +32,7 @@ from engine.errors import HandoffError
 from engine.runtime import daemon as daemon_module
 from engine.runtime import health
 from engine.runtime.daemon import Daemon
+from engine.runtime.metrics import REPEATS_TROUBLE
 from engine.runtime.notify import Systemd
 from engine.runtime.status import DaemonRunningError, ReloadResult, Status, request_reload, running_status
 from engine.settings import Configuration, Snapshot, load
@@ -969,3 +970,16 @@ async def test_a_database_that_hangs_is_noticed_without_traffic_and_keeps_no_dae
             await daemon.stop()
         assert daemon.stuck
     assert children() == []
+
+
+async def test_a_sender_that_repeats_one_message_is_named_as_trouble(folder: Folder, start: StartDaemon) -> None:
+    folder.channel("east", 0)
+    daemon = await start()
+    sender = await Sender.to(port(daemon))
+    for _ in range(REPEATS_TROUBLE):
+        await sender.exchange(adt("1"))
+    assert "message-repeated:east" not in daemon.status().trouble
+    await sender.exchange(adt("1"))
+    assert "message-repeated:east" in daemon.status().trouble
+    assert daemon.status().ready or not daemon.metrics.worker_up()
+    sender.abort()

@@ -222,7 +222,7 @@ async def test_a_message_of_a_peer_that_is_not_allowed_is_not_taken_though_the_p
         sock = connect(feed.port)
         sock.sendall(frame(adt(str(number))))
         vanish(sock)
-    await eventually(lambda: feed.counts.connections_refused["not-allowed"] == 10)
+    await eventually(lambda: feed.counts.connections_refused["not-in-allow-list"] == 10)
     await asyncio.sleep(0.1)
     assert feed.entries() == []
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import socket
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 from wire import END, START, Feed, Sender, adt, code, eventually, fields, frame
+
+from engine.runtime import listener
 
 MakeFeed = Callable[..., Awaitable[Feed]]
 
@@ -62,7 +66,7 @@ async def test_the_connection_too_many_is_told_cr_on_an_enhanced_channel_and_not
 async def test_a_peer_outside_of_the_allowed_networks_is_closed_and_counted(make_feed: MakeFeed) -> None:
     feed = await make_feed(listen={"allow": ["10.0.0.0/8", "192.168.0.0/16"]})
     assert await (await feed.sender()).closed()
-    assert feed.counts.connections_refused["not-allowed"] == 1
+    assert feed.counts.connections_refused["not-in-allow-list"] == 1
 
 
 async def test_a_peer_inside_of_the_allowed_networks_is_served(make_feed: MakeFeed) -> None:
@@ -277,3 +281,78 @@ async def test_a_frame_that_is_incomplete_when_the_listener_drains_is_not_stored
     assert await draining
     assert len(feed.entries()) == 1
     assert feed.counts.partial_frames == 1
+
+
+async def test_one_peer_never_takes_all_the_places(make_feed: MakeFeed) -> None:
+    feed = await make_feed(listen={"connections_max": 4, "connections_per_peer_max": 2})
+    first, second = await feed.sender(), await feed.sender()
+    assert code(await first.exchange(adt("1"))) == "AA"
+    assert code(await second.exchange(adt("2"))) == "AA"
+    third = await feed.sender()
+    assert code(await third.answer()) == "AR"
+    assert await third.closed()
+    assert feed.counts.connections_refused["too-many-of-peer"] == 1
+    for number, address in enumerate(("127.0.0.2", "127.0.0.3")):
+        other = await feed.sender(local_addr=(address, 0))
+        assert code(await other.exchange(adt(f"other {number}"))) == "AA"
+    first.close()
+    await eventually(lambda: len(feed.listener.connections) == 3)
+    assert code(await (await feed.sender()).exchange(adt("3"))) == "AA"
+
+
+async def test_a_peer_that_has_more_than_half_of_the_places_makes_room_for_others(make_feed: MakeFeed) -> None:
+    feed = await make_feed(listen={"connections_max": 4}, ack={"when": "processed"})
+    greedy = [await feed.sender() for _ in range(4)]
+    await greedy[0].send(adt("0"))  # waits for its answer
+    await greedy[1].write(b"\x0bMSH|half of a frame")
+    await eventually(lambda: len(feed.entries()) == 1)
+    assert code(await (await feed.sender()).answer()) == "AR"  # not for one of its own
+    for number, address in enumerate(("127.0.0.2", "127.0.0.3"), 1):
+        other = await feed.sender(local_addr=(address, 0))
+        await other.send(adt(str(number)))
+        await eventually(lambda wanted=number: len(feed.entries()) == 1 + wanted)
+    assert code(await (await feed.sender(local_addr=("127.0.0.4", 0))).answer()) == "AR"  # no one has too many now
+    await feed.process()
+    assert code(await greedy[0].answer()) == "AA"
+    assert code(await other.answer()) == "AA"
+    assert feed.counts.connections_closed["made-room"] == 2
+
+
+@pytest.mark.parametrize("limit", ["connections_max", "connections_per_peer_max"])
+async def test_the_oldest_connection_that_never_said_anything_makes_room(
+    make_feed: MakeFeed, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(listener, "_SILENT_SECONDS", 0.2)
+    feed = await make_feed(listen={limit: 3})
+    busy, silent, later = await feed.sender(), await feed.sender(), await feed.sender()
+    assert code(await busy.exchange(adt("1"))) == "AA"
+    await asyncio.sleep(0.3)
+    assert code(await (await feed.sender()).exchange(adt("2"))) == "AA"
+    assert await silent.closed()
+    assert code(await busy.exchange(adt("3"))) == "AA"
+    assert code(await later.exchange(adt("4"))) == "AA"
+    assert feed.counts.connections_closed["made-room"] == 1
+    assert code(await (await feed.sender()).answer()) == "AR"  # nobody is silent any more
+
+
+async def test_refused_messages_and_connections_are_in_the_log_without_what_they_say(
+    make_feed: MakeFeed, log: io.StringIO
+) -> None:
+    feed = await make_feed(listen={"connections_max": 1})
+    sender = await feed.sender()
+    assert code(await sender.exchange(adt("ZQX1", type="ORU^R01", sender="ZQXAPP|ZQXFAC"))) == "AR"
+    assert code(await sender.exchange(b"ZQX garbage")) == "AR"
+    assert code(await (await feed.sender()).answer()) == "AR"
+    lines = [msgspec.json.decode(line) for line in log.getvalue().splitlines()]
+    messages = [line for line in lines if line["event"] == "message refused"]
+    assert [(line["error"], line["entry"]) for line in messages] == [("type-not-accepted", 1), ("header-missing", 2)]
+    assert all(line["peer"].startswith("127.0.0.1:") for line in messages)
+    (connection,) = [line for line in lines if line["event"] == "connection refused"]
+    assert (connection["reason"], connection["peer"], connection["channel"]) == ("too-many", "127.0.0.1", "adt")
+    assert "ZQX" not in log.getvalue()
+
+
+async def test_a_storm_of_refused_messages_is_a_few_lines(feed: Feed, sender: Sender, log: io.StringIO) -> None:
+    for number in range(100):
+        await sender.exchange(adt(str(number), type="ORU^R01"))
+    assert 1 <= log.getvalue().count("message refused") < 40

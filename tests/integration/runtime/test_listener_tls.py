@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import hashlib
+import io
 import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -19,6 +23,7 @@ from wire import Feed, Sender, adt, code, eventually
 
 from engine.runtime import listener
 from engine.runtime.listener import ListenError
+from engine.settings import Channel
 
 MakeFeed = Callable[..., Awaitable[Feed]]
 
@@ -33,12 +38,14 @@ class Authority:
         self.path = folder / f"{name}.pem"
         self.path.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str | None, alternative: str = "localhost") -> tuple[Path, Path]:
+    def issue(
+        self, name: str | None, alternative: str = "localhost", *, uri: str = "", days: float = 1
+    ) -> tuple[Path, Path]:
         """Certificate and key files."""
         key = ec.generate_private_key(ec.SECP256R1())
-        stem = f"{self.name}-{name or alternative}"
+        stem = f"{self.name}-{name or alternative}-{days}"
         certificate, secret = self.folder / f"{stem}.pem", self.folder / f"{stem}.key"
-        signed = self._sign(name, key.public_key(), alternative=alternative)
+        signed = self._sign(name, key.public_key(), alternative=alternative, uri=uri, days=days)
         certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
         secret.write_bytes(
             key.private_bytes(
@@ -47,8 +54,31 @@ class Authority:
         )
         return certificate, secret
 
+    def revoke(self, *certificates: Path, days: float = 1) -> Path:
+        """The list of revoked certificates, valid for so long."""
+        now = datetime.datetime.now(datetime.UTC)
+        builder = x509.CertificateRevocationListBuilder(
+            issuer_name=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)]),
+            last_update=now - datetime.timedelta(days=2),
+            next_update=now + datetime.timedelta(days=days),
+        )
+        for path in certificates:
+            serial = x509.load_pem_x509_certificate(path.read_bytes()).serial_number
+            revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+            builder = builder.add_revoked_certificate(revoked)
+        path = self.folder / f"{self.name}-{len(certificates)}-{days}.crl"
+        path.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        return path
+
     def _sign(
-        self, name: str | None, key: ec.EllipticCurvePublicKey, *, is_authority: bool = False, alternative: str = ""
+        self,
+        name: str | None,
+        key: ec.EllipticCurvePublicKey,
+        *,
+        is_authority: bool = False,
+        alternative: str = "",
+        uri: str = "",
+        days: float = 1,
     ) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else [])
@@ -58,12 +88,14 @@ class Authority:
             .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)]))
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_before(now - datetime.timedelta(days=2))
+            .not_valid_after(now + datetime.timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
         )
         if alternative:
-            names = [x509.DNSName(alternative), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+            names: list[x509.GeneralName] = [x509.DNSName(alternative)]
+            names += [x509.UniformResourceIdentifier(uri)] if uri else []
+            names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self._key, hashes.SHA256())
 
@@ -73,10 +105,24 @@ def ours(tmp_path: Path) -> Authority:
     return Authority(tmp_path, "ours")
 
 
-def tls(authority: Authority, *, mutual: bool = False) -> dict[str, str]:
+def tls(authority: Authority, *, mutual: bool = False, **more: Any) -> dict[str, Any]:
     certificate, key = authority.issue("server")
     settings = {"cert": str(certificate), "key": str(key)}
-    return settings | {"client_ca": str(authority.path)} if mutual else settings
+    return settings | ({"client_ca": str(authority.path)} if mutual else {}) | more
+
+
+def reconfigured(feed: Feed, **listen: Any) -> Channel:
+    """A later version of the feed's channel, whose `listen` has these keys."""
+    document = feed.channel.model_dump(mode="json")
+    return Channel.model_validate_json(msgspec.json.encode(document | {"listen": document["listen"] | listen}))
+
+
+REFUSED = (ssl.SSLError, ConnectionError, asyncio.IncompleteReadError, TimeoutError)
+
+
+async def refused(feed: Feed, context: ssl.SSLContext | None) -> None:
+    with pytest.raises(REFUSED):
+        await (await feed.sender(tls=context)).exchange(adt("refused"))
 
 
 def client(authority: Authority, own: tuple[Path, Path] | None = None) -> ssl.SSLContext:
@@ -169,7 +215,7 @@ async def test_handshakes_beyond_the_limit_are_closed_at_once(
     await eventually(lambda: feed.counts.connections_refused["too-many"] == 15)
     for sock in silent:
         sock.close()
-    await eventually(lambda: feed.counts.connections_refused["handshake"] == 5)
+    await eventually(lambda: feed.counts.connections_refused["handshake-broken-off"] == 5)
     assert code(await (await feed.sender(tls=client(ours))).exchange(adt("1"))) == "AA"
 
 
@@ -179,7 +225,7 @@ async def test_no_hands_are_shaken_with_a_peer_outside_of_the_allowed_networks(
     feed = await make_feed(listen={"tls": tls(ours), "allow": ["10.0.0.0/8"]})
     with socket.create_connection(("127.0.0.1", feed.port), timeout=60) as sock:
         assert await asyncio.to_thread(sock.recv, 1) == b""
-    assert feed.counts.connections_refused["not-allowed"] == 1
+    assert feed.counts.connections_refused["not-in-allow-list"] == 1
 
 
 async def test_an_authority_that_a_reload_takes_away_is_not_trusted_any_more(
@@ -254,3 +300,191 @@ async def test_certificates_that_cannot_be_used_are_an_error_that_names_the_chan
 ) -> None:
     with pytest.raises(ListenError, match="channel adt"):
         await make_feed(listen={"tls": {"cert": str(tmp_path / "none.pem"), "key": str(tmp_path / "none.key")}})
+
+
+def fingerprint(certificate: Path) -> str:
+    der = x509.load_pem_x509_certificate(certificate.read_bytes()).public_bytes(serialization.Encoding.DER)
+    return hashlib.sha256(der).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CN:epic-prod",
+        "CN=epic-prod",
+        "epic-prod",
+        "DNS:EPIC.example",
+        "epic.example",
+        "URI:urn:epic:prod",
+        "urn:epic:prod",
+    ],
+)
+async def test_only_certificates_of_the_channels_names_may_send(
+    make_feed: MakeFeed, ours: Authority, name: str, log: io.StringIO
+) -> None:
+    feed = await make_feed(listen={"tls": tls(ours, mutual=True, client_names=["CN:somebody", name])})
+    own = ours.issue("epic-prod", "epic.example", uri="urn:epic:prod")
+    assert code(await (await feed.sender(tls=client(ours, own))).exchange(adt("1"))) == "AA"
+    await refused(feed, client(ours, ours.issue("lab", "lab.example", uri="urn:lab")))
+    assert feed.counts.connections_refused["client-name"] == 1
+    assert '"reason": "client-name"' in log.getvalue()
+    assert len(feed.entries()) == 1
+
+
+async def test_a_certificate_may_be_named_by_its_fingerprint(make_feed: MakeFeed, ours: Authority) -> None:
+    own, other = ours.issue("epic-prod"), ours.issue("lab")
+    digest = fingerprint(own[0]).upper()
+    colons = ":".join(digest[at : at + 2] for at in range(0, 64, 2))
+    for written in (digest, colons):
+        feed = await make_feed(listen={"tls": tls(ours, mutual=True, client_names=[f"SHA256:{written}"])})
+        assert code(await (await feed.sender(tls=client(ours, own))).exchange(adt("1"))) == "AA"
+        await refused(feed, client(ours, other))
+
+
+async def test_a_revoked_certificate_is_refused_and_a_list_that_is_too_old_refuses_all(
+    make_feed: MakeFeed, ours: Authority, log: io.StringIO
+) -> None:
+    good, bad = ours.issue("epic-prod"), ours.issue("stolen")
+    feed = await make_feed(listen={"tls": tls(ours, mutual=True, crl=str(ours.revoke(bad[0])))})
+    assert code(await (await feed.sender(tls=client(ours, good))).exchange(adt("1"))) == "AA"
+    await refused(feed, client(ours, bad))
+    await eventually(lambda: feed.counts.connections_refused["certificate-revoked"] == 1)
+    feed.listener.reconfigure(reconfigured(feed, tls=tls(ours, mutual=True, crl=str(ours.revoke(days=-1)))))
+    await refused(feed, client(ours, good))
+    await eventually(lambda: feed.counts.connections_refused["crl-expired"] == 1)
+
+
+@pytest.mark.parametrize("change", ["allow", "names", "fingerprint", "crl", "ca"])
+async def test_who_would_not_be_let_in_after_a_reload_gets_the_answers_and_is_closed_and_others_stay(
+    make_feed: MakeFeed, ours: Authority, tmp_path: Path, change: str, log: io.StringIO
+) -> None:
+    foreign = Authority(tmp_path, "foreign")
+    both = tmp_path / "both.pem"
+    both.write_bytes(ours.path.read_bytes() + foreign.path.read_bytes())
+    own, other = ours.issue("epic-prod"), foreign.issue("lab")
+    certificates = tls(ours, mutual=True, client_ca=str(both))
+    feed = await make_feed(listen={"tls": certificates})
+    stays, goes = await feed.sender(tls=client(ours, own)), await feed.sender(tls=client(ours, other))
+    assert code(await stays.exchange(adt("1"))) == "AA"
+    assert code(await goes.exchange(adt("2"))) == "AA"
+    changed = {
+        "allow": {"allow": ["10.0.0.0/8"]},
+        "names": {"tls": certificates | {"client_names": ["CN:epic-prod"]}},
+        "fingerprint": {"tls": certificates | {"client_names": [f"SHA256:{fingerprint(own[0])}"]}},
+        "crl": {"tls": certificates | {"crl": str(_joined(tmp_path, ours.revoke(), foreign.revoke(other[0])))}},
+        "ca": {"tls": tls(ours, mutual=True)},
+    }[change]
+    feed.listener.reconfigure(reconfigured(feed, **changed))
+    assert await goes.closed()
+    if change == "allow":
+        assert await stays.closed()
+    else:
+        assert code(await stays.exchange(adt("3"))) == "AA"
+    assert '"event": "connection closed"' in log.getvalue()
+
+
+def _joined(folder: Path, *files: Path) -> Path:
+    path = folder / "joined.crl"
+    path.write_bytes(b"".join(file.read_bytes() for file in files))
+    return path
+
+
+async def test_a_reload_that_takes_nothing_away_closes_nobody(make_feed: MakeFeed, ours: Authority) -> None:
+    feed = await make_feed(listen={"tls": tls(ours, mutual=True)})
+    sender = await feed.sender(tls=client(ours, ours.issue("epic-prod")))
+    assert code(await sender.exchange(adt("1"))) == "AA"
+    feed.listener.reconfigure(reconfigured(feed, allow=["127.0.0.1"], connections_max=1))
+    assert code(await sender.exchange(adt("2"))) == "AA"
+
+
+async def test_a_connection_ends_with_its_certificate(make_feed: MakeFeed, ours: Authority) -> None:
+    feed = await make_feed(listen={"tls": tls(ours, mutual=True), "idle_seconds_max": 3600})
+    sender = await feed.sender(tls=client(ours, ours.issue("epic-prod", days=3 / 86_400)))
+    assert code(await sender.exchange(adt("1"))) == "AA"
+    assert await sender.closed()
+    assert feed.counts.connections_closed["certificate-expired"] == 1
+
+
+async def test_tls_1_2_has_authenticated_ciphers_only(make_feed: MakeFeed, ours: Authority) -> None:
+    feed = await make_feed(listen={"tls": tls(ours)})
+    context = client(ours)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ECDHE+AES:!AESGCM:!AESCCM")
+    await refused(feed, context)
+    await eventually(lambda: feed.counts.connections_refused["no-shared-cipher"] == 1)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "reason"),
+    [
+        ("plain", "plain-text-on-tls-port"),
+        ("http", "plain-text-on-tls-port"),
+        ("none", "no-client-certificate"),
+        ("foreign", "unknown-ca"),
+        ("expired", "certificate-expired"),
+        ("old", "tls-version"),
+        ("distrust", "our-certificate-refused"),
+        ("close", "handshake-broken-off"),
+    ],
+)
+async def test_who_could_not_connect_is_named_with_the_reason(
+    make_feed: MakeFeed, ours: Authority, tmp_path: Path, log: io.StringIO, attempt: str, reason: str
+) -> None:
+    feed = await make_feed(listen={"tls": tls(ours, mutual=True)})
+    foreign = Authority(tmp_path, "foreign")
+    own = ours.issue("epic-prod")
+    if attempt in {"plain", "http", "close"}:
+        sender = await feed.sender()
+        await sender.write(
+            {"plain": b"\x0b" + adt("1") + b"\x1c\r", "http": b"GET / HTTP/1.1\r\n\r\n", "close": b""}[attempt]
+        )
+        sender.close()
+    elif attempt == "distrust":  # not asyncio's client: it says no word about it
+        with socket.create_connection(("127.0.0.1", feed.port), timeout=60) as sock, pytest.raises(ssl.SSLError):
+            await asyncio.to_thread(client(foreign, own).wrap_socket, sock, server_hostname="localhost")
+    elif attempt == "old":
+        context = client(ours, own)
+        context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        with pytest.warns(DeprecationWarning):
+            context.maximum_version = ssl.TLSVersion.TLSv1_1
+        await refused(feed, context)
+    else:
+        await refused(
+            feed,
+            {
+                "none": lambda: client(ours),
+                "foreign": lambda: client(ours, foreign.issue("epic-prod")),
+                "expired": lambda: client(ours, ours.issue("old", days=-1)),
+            }[attempt](),
+        )
+    await eventually(lambda: feed.counts.connections_refused.total() == 1)
+    assert dict(feed.counts.connections_refused) == {reason: 1}
+    line = next(line for line in log.getvalue().splitlines() if "connection refused" in line)
+    assert f'"reason": "{reason}"' in line
+    assert '"channel": "adt"' in line
+    assert '"peer": "127.0.0.1"' in line
+
+
+async def test_tls_on_a_plain_port_is_named(make_feed: MakeFeed, ours: Authority, log: io.StringIO) -> None:
+    feed = await make_feed()
+    with pytest.raises(REFUSED):
+        await feed.sender(tls=client(ours))
+    assert feed.counts.connections_refused["tls-on-plain-port"] == 1
+    assert feed.entries() == []
+
+
+async def test_silent_handshakes_of_one_peer_make_room_for_others(
+    make_feed: MakeFeed, ours: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "_TURNED_AWAY_MAX", 3)
+    monkeypatch.setattr(listener, "_SILENT_HANDSHAKE_SECONDS", 0.2)
+    feed = await make_feed(listen={"tls": tls(ours), "connections_max": 8, "connections_per_peer_max": 4})
+    silent = [socket.create_connection(("127.0.0.1", feed.port), timeout=60) for _ in range(20)]
+    await eventually(lambda: feed.counts.connections_refused["too-many-of-peer"] == 13)
+    other = await feed.sender(tls=client(ours), local_addr=("127.0.0.2", 0))
+    assert code(await other.exchange(adt("1"))) == "AA"
+    await asyncio.sleep(0.25)
+    assert code(await (await feed.sender(tls=client(ours))).exchange(adt("2"))) == "AA"
+    for sock in silent:
+        sock.close()

@@ -71,3 +71,23 @@ def test_an_empty_file_has_no_units(content: bytes) -> None:
 
 def _payloads(content: bytes) -> list[bytes]:
     return [unit.payload for unit in read_capture(content)]
+
+
+def test_a_0b_inside_of_a_text_makes_no_capture_of_the_file() -> None:
+    noted = ONE + b"NTE|1||soft\x0breturn\r"
+    assert _payloads(noted + TWO) == [noted, TWO]
+    assert _payloads(b"\x0b" + noted + b"\x1c\r\x0b" + TWO + b"\x1c\r") == [noted, TWO]
+
+
+@pytest.mark.parametrize("end", [b"\r", b"\n", b"\r\n"])
+@pytest.mark.parametrize("indent", [b" ", b"    ", b"\t", b" " * 40])
+def test_indented_messages_out_of_a_mail_are_messages_of_their_own(indent: bytes, end: bytes) -> None:
+    content = b"".join(indent + line + end for line in (ONE + TWO).split(b"\r")[:-1])
+    found = _payloads(content)
+    assert [b"ADT^A01" in payload for payload in found] == [True, False]
+    assert [payload.count(b"MSH|") for payload in found] == [1, 1]
+
+
+def test_an_indented_batch_is_one_unit() -> None:
+    content = b"".join(b"  " + line + b"\r" for line in (BATCH + ONE).split(b"\r")[:-1])
+    assert [unit.batch for unit in read_capture(content)] == [True, False]
