@@ -111,7 +111,7 @@ def gaps(
     ]
     rows = [(s["what"], s["patient_key"], s["channel"], clock_time(s["at"]), s["reason"], s["see"]) for s in shapes]
     columns = (
-        Column("what", alarm={"dead", "no-plan"}), Column("patient", least=8), Column("channel", least=8, common=True),
+        Column("what", alarm={"dead", "no-plan"}), "patient", Column("channel", least=8, common=True),
         time_column("since", drop=1), Column("reason", least=16), Column("see", drop=2),
     )  # fmt: skip
     cli.print(shapes, table(columns, rows) or "No patient is known to be without follow-up.")

@@ -111,7 +111,7 @@ def list_(cli: Cli, what: str | None, limit: int, reveal: bool, reason: str | No
            s["patient_key"], s["entry"], s["waiting_behind"]) for s in deliveries),
     ]  # fmt: skip
     columns = (
-        "id", time_column("since"), Column("what", least=12), Column("reason", least=8), Column("patient", least=8),
+        "id", time_column("since"), Column("what", least=12), Column("reason", least=8), "patient",
         "entry", "behind",
     )  # fmt: skip
     cli.print([*questions, *deliveries], table(columns, rows) or "Nothing is held.")

@@ -177,7 +177,7 @@ def _columns() -> tuple[str | Column, ...]:
         Column("state", alarm={"dead", "refused"}),
         Column("ack", drop=4, alarm={"AE", "AR", "CE", "CR"}),
         Column("answer", drop=6, common=True, alarm={"unsent"}),
-        Column("patient", least=8),
+        "patient",
         Column("remark", least=8, drop=2),
     )
 

@@ -253,7 +253,7 @@ def human_chart(shape: dict[str, Any]) -> str:
         table(
             (
                 Column("task", kind="id"),
-                Column("kind", least=12),
+                "kind",
                 Column("state", alarm={"missed"}),
                 time_column("due"),
                 Column("assignee", least=8, drop=2),

@@ -129,8 +129,8 @@ def list_(
          s["patient_key"], reason_told(s)) for item, s in zip(found, shapes, strict=True)
     ]  # fmt: skip
     columns = (
-        Column("id", kind="id"), Column("kind", least=12), Column("state", common=True, alarm={"overdue", "missed"}),
-        time_column("due"), Column("assignee", least=8, drop=1, common=True), Column("patient", least=8),
+        Column("id", kind="id"), "kind", Column("state", common=True, alarm={"overdue", "missed"}),
+        time_column("due"), Column("assignee", least=8, drop=1, common=True), "patient",
         Column("reason", least=8, drop=2),
     )  # fmt: skip
     text = table(columns, rows) or ("No open tasks." if open_only else "No tasks.")
