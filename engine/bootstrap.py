@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, TypeVar
 from engine import __version__, logs
 from engine.clock import SystemClock
 from engine.connectors.registry import build_connectors
-from engine.errors import HandoffError, SettingsError
+from engine.domain.audit import AuditRecord
+from engine.errors import HandoffError, SettingsError, TamperedError
 from engine.pipeline.channel import CompiledConfiguration, Key, beyond_the_standard, compile_configuration
 from engine.pipeline.doubts import doubts
 from engine.runtime import hints
+from engine.runtime.sockets import user_name
 from engine.runtime.worker import Assembly, WorkerContext
 from engine.settings import (
     Configuration,
@@ -31,6 +33,7 @@ from engine.settings import (
     SalesforceDestination,
     Snapshot,
     load,
+    loaded,
 )
 from engine.store.keys import KeyRing
 from engine.store.opening import open_keys, open_store, store_location
@@ -39,6 +42,8 @@ from engine.trial.cases import run_tests
 from engine.yamlfile import Problem
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from engine.domain.standing import Overview
     from engine.runtime.courier import Courier, Route
     from engine.runtime.status import Status
@@ -161,8 +166,11 @@ def recorded_configuration(store: Store, base: Path, version: str) -> CompiledCo
 
 def recorded_snapshot(store: Store, base: Path, version: str) -> Snapshot | None:
     """The files of a version. Raises HandoffError when they are not those any more that were recorded under it."""
-    with store.reader() as conn:
-        files = store.configs.get(conn, version)
+    try:
+        with store.reader() as conn:
+            files = store.configs.get(conn, version)
+    except TamperedError as error:  # replays under it are dead letters; everything else goes on
+        raise SettingsError((Problem(f"configuration {version}", 1, 1, "", str(error)),)) from None
     if files is None:
         return None
     site_file = next((name for name in files if "/" not in name), "config.yaml")
@@ -187,7 +195,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         name = f"{configuration.site.node}/{context.index}/{secrets.token_hex(4)}"
         leases = database_leases(store.location, store.charts_ledger, name, destinations)
     compiled = compile_site(configuration, store.keys)
-    await _remember(store, configuration, clock.now())
+    await _remember(store, configuration, clock.now(), context.index)
     processor = Processor(
         store,
         compiled,
@@ -211,7 +219,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         nonlocal current
         compiled, routes = compile_site(new, store.keys), _routes(new)
         store.keys.reload()
-        await _remember(store, new, clock.now())
+        await _remember(store, new, clock.now(), context.index)
         # From here on nothing can go wrong: it is taken as a whole or not at all.
         leases.wanted_destinations(new.site.destinations)
         couriers.reload(routes)
@@ -324,10 +332,21 @@ def _routes(configuration: Configuration) -> dict[str, Route]:
     }
 
 
-async def _remember(store: Store, configuration: Configuration, now: datetime) -> None:
-    """Keep the configuration, so that entries can be replayed under it."""
-    snapshot = configuration.snapshot
-    await store.charts_ledger.write(lambda conn: store.configs.remember(conn, snapshot.version, snapshot.files, now))
+async def _remember(store: Store, configuration: Configuration, now: datetime, index: int) -> None:
+    """Keep the configuration, so that entries can be replayed under it, and who loaded it.
+
+    index: of the worker; the first one of a node keeps its record.
+    """
+    snapshot, node = configuration.snapshot, configuration.site.node
+
+    def remember(conn: Connection) -> None:
+        store.configs.remember(conn, snapshot.version, snapshot.files, now)
+        loaded = snapshot.loaded
+        if loaded is not None and index == 0 and store.configs.note_load(conn, snapshot.version, node, loaded):
+            action, subject = f"config-{loaded.by}", f"config:{snapshot.version}"
+            store.audit.append(conn, [AuditRecord(at=loaded.at, actor=loaded.who, action=action, subject=subject)])
+
+    await store.charts_ledger.write(remember)
 
 
 def run_daemon(path: Path, *, announce: Callable[[Status], None]) -> int:
@@ -343,15 +362,10 @@ def run_daemon(path: Path, *, announce: Callable[[Status], None]) -> int:
 
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # a reload that is asked for now comes after the start
     systemd, sockets = Systemd(), activated_sockets()
-    configuration = load(Snapshot.read(path))
-    logs.configure(configuration.site.log_level)
-    keys = open_keys(configuration)
-    _say_doubts(examine(path, keys))
-    make_store(configuration)
-    store = open_store(configuration, "main")
+    configuration, store = _open_site(path)
 
     def load_again() -> Configuration:
-        examined = examine(path, keys)
+        examined = examine(path, store.keys)
         if examined.failures:
             raise SettingsError(examined.failures)
         _say_doubts(examined)
@@ -401,6 +415,18 @@ def run_daemon(path: Path, *, announce: Callable[[Status], None]) -> int:
     if failure:
         raise failure[0]
     return 0
+
+
+def _open_site(path: Path) -> tuple[Configuration, Store]:
+    """What a daemon starts with. Raises HandoffError."""
+    configuration = load(Snapshot.read(path))
+    logs.configure(configuration.site.log_level)
+    keys = open_keys(configuration)
+    examined = examine(path, keys)
+    _say_doubts(examined)
+    make_store(configuration)
+    by_us = loaded(examined.configuration, who=user_name(os.getuid()), by="run", at=SystemClock().now())
+    return by_us, open_store(configuration, "main")
 
 
 def _say_doubts(examined: Examined) -> None:

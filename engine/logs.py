@@ -155,6 +155,7 @@ def configure(level: str = "info", *, stream: TextIO | None = None) -> None:
     out = stream or sys.stderr
     lines = _Lines(out)
     number = logging.getLevelNamesMapping()[level.upper()]
+    logging.getLogger("aiorun").setLevel(logging.ERROR)  # it remarks on each Ctrl-C, which is no trouble
     renderer: Processor
     if out.isatty():
         # Exceptions are plain fields by then: the renderer's own traceback (which shows locals) has nothing to do.

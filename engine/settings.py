@@ -11,10 +11,11 @@ import codecs
 import hashlib
 import os
 import re
+import secrets
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import date
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -34,6 +35,7 @@ from pydantic import (
 )
 
 from engine.domain.partition import PARTITIONS
+from engine.domain.record import Record
 from engine.errors import SettingsError
 from engine.files import SECRET_BYTES_MAX, UnreadableFileError, foreign_owner, read_regular, read_with_status
 from engine.yamlfile import TEXT_CHARS_MAX, Document, Problem, StrictModel, did_you_mean, parse, validate
@@ -567,6 +569,17 @@ _NEVER_MEANT: Final = re.compile(
 """Files that stand beside a configuration and are none of it."""
 
 
+class Loaded(Record, frozen=True, kw_only=True):
+    """One loading of a configuration by a daemon: at its start, or by a reload."""
+
+    id: str
+    at: datetime
+    who: str
+    """The operating system's user, as far as the kernel told us."""
+    by: str
+    """`run` or `reload`."""
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """All text of a configuration. Keys are paths relative to `base` (`config.yaml`, `channels/main-campus.yaml`)."""
@@ -579,6 +592,8 @@ class Snapshot:
     """The test files beside them, which are no part of the version."""
     remarks: tuple[Problem, ...] = ()
     """What was found on reading: problems and warnings about files that are not read, or that others may change."""
+    loaded: Loaded | None = None
+    """By whom a daemon was given it; none: it is only looked at."""
 
     @classmethod
     def read(cls, config: Path) -> Snapshot:
@@ -608,10 +623,7 @@ class Snapshot:
     @cached_property
     def version(self) -> str:
         """Digest of the whole configuration; names it in the store."""
-        digest = hashlib.sha256()
-        for name, text in sorted(self.files.items()):
-            digest.update(f"{name}\0{len(text)}\0{text}".encode())
-        return digest.hexdigest()[:16]
+        return version_of(self.files)
 
     def document(self, file: str) -> Document:
         """A parsed file. Raises SettingsError."""
@@ -632,6 +644,14 @@ class Snapshot:
         """The files below a folder, in order of name."""
         prefix = os.path.normpath(folder) + "/"
         return tuple(name for name in sorted(self.files) if name.startswith(prefix))
+
+
+def version_of(files: Mapping[str, str]) -> str:
+    """The digest that names a configuration of these files."""
+    digest = hashlib.sha256()
+    for name, text in sorted(files.items()):
+        digest.update(f"{name}\0{len(text)}\0{text}".encode())
+    return digest.hexdigest()[:16]
 
 
 class _Folders(StrictModel):
@@ -671,6 +691,12 @@ class Configuration:
         settings = self.site.destinations[name]
         seconds = min(settings.timeout_seconds, self.site.call_seconds_max)
         return settings.model_copy(update={"timeout_seconds": seconds})
+
+
+def loaded(configuration: Configuration, *, who: str, by: str, at: datetime) -> Configuration:
+    """The same configuration, as one that a daemon is given to work by."""
+    snapshot = replace(configuration.snapshot, loaded=Loaded(id=secrets.token_hex(8), at=at, who=who, by=by))
+    return replace(configuration, snapshot=snapshot)
 
 
 References = Literal["required", "optional", "never"]
@@ -738,6 +764,55 @@ def _keys_inside(snapshot: Snapshot) -> Iterator[Problem]:
     if isinstance(keys, str) and keys.lstrip().startswith("{"):
         text = "the keys must not stand in this file: name a file (var/keys.json, 0600), or {credential: NAME}"
         yield document.problem(("store", "keys"), text)
+
+
+_TO_READ: Final = ("node", "store", "calendar", "console", "channels", "mappings")
+"""What of config.yaml leads to the store, and shows what is in it."""
+
+
+def store_only(config: Path) -> Configuration:
+    """As much of a broken configuration as leads to its store, and no channel. Raises SettingsError.
+
+    Somebody edits a channel while somebody else has to see what waits: what is wrong elsewhere must not matter. When
+    config.yaml itself is no YAML, the lines of each of these keys are read alone.
+    """
+    base = config.resolve().parent
+    text = _Reading(base).read(config, config.name)
+    snapshot = Snapshot(base, config.name, {config.name: text})
+    found: dict[str, Any] = {}
+    for key in _TO_READ:
+        try:
+            value = snapshot.document(config.name).value.get(key)
+        except SettingsError:
+            value = _value_alone(text, key)
+        problems: list[Problem] = []
+        document = Document(config.name, {key: value}, {})
+        value = _references(document, value, (key,), base, problems, mode="required")
+        if value is None:
+            continue
+        try:
+            validate(Document(config.name, {key: value}, {}), Site)
+            found[key] = value
+        except SettingsError as error:
+            problems.extend(error.problems)
+        if problems and key == "store":
+            raise SettingsError(tuple(problems))
+    return Configuration(snapshot, validate(Document(config.name, found, {}), Site), {}, {})
+
+
+def _value_alone(text: str, key: str) -> Any:
+    """The value of a key at the margin, read from its own lines alone."""
+    lines = text.splitlines()
+    start = next((number for number, line in enumerate(lines) if line.startswith(f"{key}:")), None)
+    if start is None:
+        return None
+    end = start + 1
+    while end < len(lines) and (not lines[end].strip() or lines[end][0] in " \t#"):
+        end += 1
+    try:
+        return parse("\n".join(lines[start:end]), "config.yaml").value.get(key)
+    except SettingsError:
+        return None
 
 
 def _empty_tls(document: Document, value: Any, path: tuple[str | int, ...]) -> Iterator[Problem]:

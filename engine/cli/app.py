@@ -20,6 +20,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "reload": "engine.cli.status:reload",
     "check": "engine.cli.check:check",
     "test": "engine.cli.test:test",
+    "config": "engine.cli.config:config",
     "try": "engine.cli.dryrun:try_",
     "send": "engine.cli.send:send",
     "simulate": "engine.cli.simulate:simulate",

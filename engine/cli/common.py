@@ -24,6 +24,7 @@ from engine.cli.tables import Column
 from engine.errors import HandoffError
 
 if TYPE_CHECKING:
+    from engine.errors import SettingsError
     from engine.settings import Configuration
     from engine.yamlfile import Problem
 
@@ -131,6 +132,23 @@ class Cli:
         loaded = load(Snapshot.read(self.existing_config()))
         self.store = _where(loaded)
         return loaded
+
+    def readable_configuration(self) -> tuple[Configuration, SettingsError | None]:
+        """The configuration as far as it can be read: what is wrong in it keeps nobody from looking at the store.
+
+        With the problems, when it is broken: then it names the store, and no channel. Raises SettingsError when not
+        even the store can be found.
+        """
+        from engine.errors import SettingsError
+        from engine.settings import Snapshot, load, store_only
+
+        broken: SettingsError | None = None
+        try:
+            loaded = load(Snapshot.read(self.existing_config()), references="optional")
+        except SettingsError as error:
+            loaded, broken = store_only(self.existing_config()), error
+        self.store = _where(loaded)
+        return loaded, broken
 
 
 class Listing:

@@ -52,4 +52,4 @@ def status(cli: Cli) -> int:
 def _location(cli: Cli) -> Location:
     from engine.store.opening import store_location
 
-    return store_location(cli.configuration())
+    return store_location(cli.readable_configuration()[0])

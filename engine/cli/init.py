@@ -17,6 +17,16 @@ FIRST_MESSAGE: Final = "channels/examples/first-message.hl7"
 """An admission and the discharge that follows, to try a new site with."""
 
 _SHIPPED: Final = ("config.yaml", "channels", "mappings", "docs/schemas")
+_CONFIG_MODE: Final = 0o640
+"""It says where data goes; others of this machine need not know."""
+_IGNORED: Final = """# Keys, stores and what was delivered hold patients' data, or open it: never in a repository.
+/var/
+keys*.json
+*.key
+*.pem
+*.p12
+.env
+"""
 
 
 @click.command("init")
@@ -59,6 +69,9 @@ def make_site(folder: Path) -> Path | None:
             if not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
+                target.chmod(_CONFIG_MODE if name == "config.yaml" else 0o644)
+        if not (folder / ".gitignore").exists():
+            (folder / ".gitignore").write_text(_IGNORED, encoding="utf-8")
     (folder / "var").mkdir(mode=0o700, exist_ok=True)
     site = Snapshot.read(folder / "config.yaml").document("config.yaml").value
     store = site.get("store") if isinstance(site, dict) else None
@@ -86,9 +99,15 @@ def shipped() -> Path:
 
 
 def shipped_files() -> Iterator[tuple[str, Path]]:
-    """(name in a site, file) of all that a new site gets."""
-    root = shipped()
+    """(name in a site, file) of all that a new site gets.
+
+    config.yaml and the channels come from the package itself: those beside it may be a site that somebody lives in.
+    """
+    from importlib.resources import files
+
+    template = Path(str(files("engine"))) / "site"
     for name in _SHIPPED:
+        root = template if name in {"config.yaml", "channels"} else shipped()
         top = root / name
         for path in [top] if top.is_file() else sorted(top.rglob("*")):
             if path.is_file():

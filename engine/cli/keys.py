@@ -41,7 +41,7 @@ def status(cli: Cli) -> None:
     """Show which keys there are; never the keys themselves."""
     from engine.store.opening import key_file, open_keys
 
-    configuration = cli.configuration()
+    configuration = cli.readable_configuration()[0]
     _print(cli, open_keys(configuration), key_file(configuration), "")
 
 
@@ -64,7 +64,7 @@ def _path(cli: Cli) -> Path:
     from engine.errors import KeyFileError
     from engine.store.opening import key_file
 
-    path = key_file(cli.configuration())
+    path = key_file(cli.readable_configuration()[0])
     if path is None:
         raise KeyFileError(
             "store.keys of config.yaml gives the keys' content, not a file that could be written: do this where the"

@@ -26,7 +26,8 @@ def run(cli: Cli) -> int:
     from engine.bootstrap import run_daemon
 
     path = cli.existing_config()
-    return run_daemon(path, announce=lambda status: click.echo(_welcome(path, status)))
+    fresh = _is_fresh(path)
+    return run_daemon(path, announce=lambda status: click.echo(_welcome(path, status, fresh=fresh)))
 
 
 @click.command("worker", hidden=True)
@@ -40,21 +41,33 @@ def worker(fd: int, parent: int) -> int:
     return run_worker(fd, parent)
 
 
-def _welcome(config: Path, status: Status) -> str:
-    """Where it listens, and how to send a first message."""
+def _is_fresh(config: Path) -> bool:
+    """Whether no daemon has ever run on this site: then a person is trying it out."""
+    from engine.errors import SettingsError
+    from engine.runtime.status import status_path
+    from engine.settings import store_only
+
+    try:
+        return not status_path(store_only(config)).with_suffix(".lock").exists()
+    except SettingsError:  # said when it is loaded
+        return False
+
+
+def _welcome(config: Path, status: Status, *, fresh: bool) -> str:
+    """Where it listens; on a site that has only just been made, how to send a first message too."""
     width = max((len(channel.name) for channel in status.channels), default=0)
     lines = ["Handoff is running."]
     lines += [f"  MLLP     {item.name:<{width}}  {_address(item.host, item.port)}" for item in status.channels]
     if status.console is not None:
-        lines.append(f"  console  http://{_address(status.console.host, status.console.port)}")
+        lines.append(f"  health   http://{_address(status.console.host, status.console.port)}/readyz")
     example = config.parent / FIRST_MESSAGE
-    if status.channels and example.exists():
+    if fresh and status.channels and example.exists():
         first = status.channels[0]
         at = _address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(first.host, first.host), first.port)
         command, where = called(), f"--config {shlex.quote(str(config))} " if config != Path("config.yaml") else ""
         lines += [
             "Send a first message from another terminal, and see its patient:",
-            f"  {command} send {at} {shlex.quote(str(example))}",
+            f"  {command} send {at} {shlex.quote(str(example))} --shift-to-now",
             f'  {command} patients show {where}MRN:558181838 --reveal --reason "first look"',
         ]
     return "\n".join([*lines, "Ctrl-C stops it.", ""])

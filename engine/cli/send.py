@@ -50,6 +50,9 @@ _PEM = click.Path(exists=True, dir_okay=False)
     show_default=True,
     help="Seconds to wait for each answer.",
 )  # fmt: skip
+@click.option(
+    "--shift-to-now", is_flag=True, help="Move the times of the messages, so that the last was sent just now."
+)
 @json_option
 @config_option
 @click.pass_obj
@@ -62,6 +65,7 @@ def send(
     cert: str | None,
     key: str | None,
     timeout_seconds: float,
+    shift_to_now: bool,
 ) -> int:
     """Send every message in the files (also batches, also MLLP captures; - is standard input), and print each answer.
 
@@ -76,6 +80,18 @@ def send(
         if not found:
             raise NotFoundError(f"{'standard input' if str(file) == '-' else file} holds no message")
         units += ((str(file), index, unit) for index, unit in found)
+    if shift_to_now:
+        from datetime import UTC, datetime
+
+        from msgspec import structs
+
+        from engine.simulator.shift import shift
+
+        moved = shift([unit.payload for _, _, unit in units], datetime.now(UTC))
+        units = [
+            (file, index, structs.replace(unit, payload=payload))
+            for (file, index, unit), payload in zip(units, moved, strict=True)
+        ]
     sender = Sender(*address, tls=tls_context(tls, ca, cert, key), timeout_seconds=timeout_seconds)
     results: list[dict[str, Any]] = []
     try:

@@ -18,7 +18,7 @@ import click
 from engine.cli.common import Cli, meant
 from engine.cli.show import PSEUDONYM, View
 from engine.domain.audit import ACTIONS
-from engine.errors import HandoffError, StoreDamagedError
+from engine.errors import HandoffError, SettingsError, StoreDamagedError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -43,7 +43,8 @@ class NotFoundError(HandoffError):
 class OpenSite:
     """A site whose store is open for a command (`Store` role `tool`)."""
 
-    def __init__(self, configuration: Configuration, store: Store) -> None:
+    def __init__(self, configuration: Configuration, store: Store, broken: SettingsError | None = None) -> None:
+        self._broken = broken
         self.configuration = configuration
         self.store = store
         self.now = datetime.now(UTC)
@@ -53,8 +54,11 @@ class OpenSite:
         return self.store.keys
 
     def compiled(self) -> CompiledConfiguration:
+        """What processing works by. Raises SettingsError when there is something wrong with it."""
         from engine.bootstrap import compile_site
 
+        if self._broken is not None:
+            raise self._broken
         return compile_site(self.configuration, self.keys)
 
     # --- showing -----------------------------------------------------------------------------------------------------
@@ -256,11 +260,15 @@ def open_site(cli: Cli) -> Iterator[OpenSite]:
 
     # What libraries and threads would print by themselves could hold values; a command says what went wrong itself.
     logs.silence()
-    configuration = cli.configuration()
+    configuration, broken = cli.readable_configuration()
+    if broken is not None:
+        first, *others = broken.problems
+        more = f" (and {len(others)} more: `handoff check`)" if others else ""
+        cli.say(f"The configuration has problems, which change nothing of what is stored: {first}{more}")
     with open_store(configuration, "tool") as store:
         with contextlib.suppress(StoreDamagedError):  # then there is all the more to look at
             store.read_now(lambda conn: check_keys(conn, store.keys))
-        yield OpenSite(configuration, store)
+        yield OpenSite(configuration, store, broken)
 
 
 def actor() -> str:

@@ -54,50 +54,51 @@ def status(cli: Cli) -> int:
 
 
 @click.command("reload")
+@click.option(
+    "--allow-remove", is_flag=True, help="Also take away channels with connections, destinations with deliveries."
+)
 @json_option
 @config_option
 @click.pass_obj
-def reload(cli: Cli) -> int:
-    """Have the daemon load its configuration again, all or nothing.
+def reload(cli: Cli, allow_remove: bool) -> int:
+    """Have the daemon load its configuration again, all or nothing, and show what changed.
 
-    Open connections stay. Exit code 1 when the new configuration is refused (the old one stays in force), 69 when no
-    daemon runs.
+    The tests beside the files are run first, and open connections stay. Exit code 1 when the new configuration is
+    refused (the old one stays in force), 69 when no daemon runs.
     """
+    from msgspec import structs
+
     from engine.cli.destinations import remarks
     from engine.domain.shapes import plain
-    from engine.runtime.status import request_reload
+    from engine.runtime.status import request_reload, running_status
 
-    configuration = _configuration(cli)[0]
-    result = request_reload(configuration)
+    known = _configuration(cli)[0]
+    result = request_reload(known, allow_remove=allow_remove)
     if result is None:
         cli.fail("no daemon runs on this site", hint="`handoff run` starts one; it reads the configuration then.")
         return UNAVAILABLE
-    problems = "\n".join((*result.problems, "The old configuration stays in force."))
-    said = remarks(configuration) if result.ok else []
-    cli.print(plain(result) | {"remarks": said}, "\n".join(("Loaded.", *said)) if result.ok else problems)
+    if result.changes is None:
+        status = running_status(known)
+        last = status.last_reload if status is not None else None
+        result = structs.replace(result, changes=last.changes if last is not None else ())
+    changed = [str(change) for change in result.changes or ()]
+    said = remarks(known) if result.ok else []
+    if result.ok:
+        text = "\n".join([*changed, "Loaded." if changed else "Loaded; nothing has changed.", *said])
+    else:
+        text = "\n".join([*result.problems, "The old configuration stays in force."])
+    cli.print(plain(result) | {"remarks": said}, text)
     return 0 if result.ok else NO
 
 
 def _configuration(cli: Cli) -> tuple[Configuration, SettingsError | None]:
     """The site's; as much of it as leads to the daemon when it was broken since that has loaded it, and how."""
-    from engine.errors import SettingsError
     from engine.runtime.status import running_status
-    from engine.settings import Configuration, Site, Snapshot
-    from engine.yamlfile import parse
 
-    try:
-        return cli.configuration(), None
-    except SettingsError as error:
-        config = cli.existing_config()
-        snapshot, site = Snapshot(config.resolve().parent, config.name, {}), Site()
-        # It names no URL, or it is just that which is broken: then the store is where it is without one.
-        with contextlib.suppress(SettingsError, OSError, LookupError, TypeError, ValueError):
-            url = parse(config.read_text(encoding="utf-8"), config.name).value["store"]["url"]
-            site = Site.model_validate({"store": {"url": url}})
-        known = Configuration(snapshot, site, {}, {})
-        if running_status(known) is None:
-            raise
-        return known, error
+    known, broken = cli.readable_configuration()
+    if broken is not None and running_status(known) is None:
+        raise broken
+    return known, broken
 
 
 def _stopped(cli: Cli, configuration: Configuration) -> Status:
@@ -218,7 +219,7 @@ def _summary(shown: Status, now: datetime) -> Iterator[str]:
         yield ", ".join(parts)
         yield _restart(shown)
     if shown.console is not None:
-        yield f"console  http://{shown.console.host}:{shown.console.port}"
+        yield f"health   http://{shown.console.host}:{shown.console.port}/readyz"
 
 
 def _restart(shown: Status) -> str:

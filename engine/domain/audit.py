@@ -8,7 +8,8 @@ from typing import Final
 from engine.domain.record import Record
 
 ACTIONS: Final = (
-    "assign", "bury", "confirm", "discard", "dismiss", "release", "replay", "resend", "reveal", "task-assigned",
+    "assign", "bury", "config-reload", "config-run", "confirm",
+    "discard", "dismiss", "release", "replay", "resend", "reveal", "task-assigned",
     "task-done",
 )  # fmt: skip
 """What people do, for those who look for it; others may be on record besides."""

@@ -27,6 +27,7 @@ from engine.hl7v2.ack import Verdict
 from engine.runtime import hints
 from engine.runtime.answers import Lane
 from engine.runtime.certificates import certificates
+from engine.runtime.changes import Change, changes, in_the_way
 from engine.runtime.intake import Intake
 from engine.runtime.listener import Listener, bind
 from engine.runtime.metrics import REPEATS_TROUBLE, Metrics
@@ -47,7 +48,7 @@ from engine.runtime.status import (
 from engine.runtime.supervisor import Workers, worker_command
 from engine.runtime.tasks import apart, keep
 from engine.runtime.trouble import Certificate, Trouble, of_certificates, of_work, trouble
-from engine.settings import Channel, Configuration
+from engine.settings import Channel, Configuration, loaded
 from engine.store.days import prepare_days_apart
 from engine.store.overview import overview
 from engine.yamlfile import Problem
@@ -78,6 +79,8 @@ _RATE_SECONDS: Final = 300.0
 _LEAVING_SECONDS_MAX: Final = 5.0
 _RELOADS_WAITING_MAX: Final = 2
 """One that is under way, and one more that will read the configuration after it."""
+RELOAD_SECONDS_MAX: Final = 45.0
+"""For reading, checking and testing a new configuration; `handoff reload` waits longer."""
 _NEEDS_RESTART: Final = ("node", "store", "console", "shutdown_seconds_max", "workers")
 
 
@@ -124,7 +127,11 @@ class Daemon:
         """The start or the reload, while it is under way: a stop need not wait for it."""
         self._cancelled = asyncio.Event()
         self._last_reload: LastReload | None = None
+        self._changes: tuple[Change, ...] = ()
+        """Of the reload that is under way."""
         self._reloads: set[asyncio.Task[Any]] = set()
+        self._failed = False
+        """It could not start."""
         self.stuck = False
         """It has stopped, but threads of it still wait for the store: only the end of the process ends them."""
         self.metrics = Metrics(version)
@@ -159,7 +166,11 @@ class Daemon:
     async def start(self) -> None:
         """Raises HandoffError; then `stop` is still to be called. One that comes earlier cancels it."""
         async with self._reloading:
-            await self._unless_stopped(self._start())
+            try:
+                await self._unless_stopped(self._start())
+            except HandoffError:
+                self._failed = True
+                raise
 
     async def _start(self) -> None:
         sys.setswitchinterval(_SWITCH_SECONDS)
@@ -228,7 +239,8 @@ class Daemon:
             self._watchdog.cancel()
         self._state = "stopped"
         self._file.remove()
-        _log.info("daemon stopped", clean=clean)
+        if not self._failed:  # else why it did not start is all that there is to say
+            _log.info("daemon stopped", clean=clean)
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
         """Run it as what `stop` may cancel."""
@@ -365,18 +377,25 @@ class Daemon:
     def reload_soon(self) -> None:
         """SIGHUP."""
         if len(self._reloads) < _RELOADS_WAITING_MAX:
-            task = asyncio.create_task(self.try_reload())
+            task = asyncio.create_task(self.try_reload(allow_remove=False))
             self._reloads.add(task)
             task.add_done_callback(self._reloads.discard)
 
-    async def try_reload(self) -> ReloadResult:
-        """Load the configuration again, all or nothing. Never raises for what is wrong with it."""
+    async def try_reload(self, *, allow_remove: bool = True, who: str = "a signal") -> ReloadResult:
+        """Load the configuration again, all or nothing. Never raises for what is wrong with it.
+
+        allow_remove: also when that takes away a channel with connections, or a destination with deliveries. who: asks
+        for it, for the record.
+        """
         async with self._reloading:
-            result = await self._try_reload()
+            self._changes = ()
+            result = await self._try_reload(allow_remove=allow_remove, who=who)
             if self._running:
                 number = self._last_reload.number + 1 if self._last_reload is not None else 1
                 now = self._clock.now()
-                self._last_reload = LastReload(number=number, ok=result.ok, problems=result.problems, at=now)
+                self._last_reload = LastReload(
+                    number=number, ok=result.ok, problems=result.problems, changes=result.changes or (), at=now
+                )
                 if result.ok:
                     self._config_loaded_at = now
                     self._certificates = await asyncio.to_thread(certificates, self._configuration)
@@ -384,13 +403,13 @@ class Daemon:
                 self._systemd.ready(f"{len(self._listeners)} channel(s)")
         return result
 
-    async def _try_reload(self) -> ReloadResult:
+    async def _try_reload(self, *, allow_remove: bool, who: str) -> ReloadResult:
         stopping = ReloadResult(ok=False, problems=("the daemon is stopping",))
         if not self._running:
             return stopping
         self._systemd.reloading()
         try:
-            await self._unless_stopped(self._reload())
+            await self._unless_stopped(self._reload(allow_remove=allow_remove, who=who))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -402,14 +421,21 @@ class Daemon:
                 _log.error("configuration refused, the old one stays", exc_info=SettingsError((problem,)))
             if not problems:
                 _log.error("configuration refused, the old one stays", exc_info=error)
-            return ReloadResult(ok=False, problems=tuple(map(str, problems)) or (str(error),))
+            return ReloadResult(ok=False, problems=tuple(map(str, problems)) or (str(error),), changes=self._changes)
         version = self._configuration.snapshot.version
         _log.info("configuration loaded", config_version=version, channels=len(self._listeners))
-        return ReloadResult(ok=True, config_version=version)
+        return ReloadResult(ok=True, config_version=version, changes=self._changes)
 
-    async def _reload(self) -> None:
-        new = await asyncio.to_thread(self._load)
+    async def _reload(self, *, allow_remove: bool, who: str) -> None:
+        try:  # in a thread that nobody waits for: a file may lie on a server that does not answer
+            new = await asyncio.wait_for(apart(self._load, "reload"), RELOAD_SECONDS_MAX)
+        except TimeoutError:
+            raise SettingsError(
+                (Problem(self._configuration.snapshot.site_file, 1, 1, "", "reading and checking it takes too long"),)
+            ) from None
         self._check_unchanged(new)
+        await self._weigh(new, allow_remove=allow_remove)
+        new = loaded(new, who=who, by="reload", at=self._clock.now())
         old_configuration, self._configuration = self._configuration, new  # paths are made absolute by it
         opened: dict[str, Listener] = {}
         kept: list[Listener] = []
@@ -444,6 +470,23 @@ class Daemon:
             await listener.serve()
         self._close_unused_sockets()
         logs.configure(new.site.log_level)
+
+    async def _weigh(self, new: Configuration, *, allow_remove: bool) -> None:
+        """Find out what it changes. Raises SettingsError when that takes away what is in use, and nobody said so."""
+        gone = set(self._configuration.site.destinations) - set(new.site.destinations)
+        waiting: dict[str, int] = {}
+        if gone and not allow_remove:
+            try:
+                outbox = await asyncio.wait_for(self._store.read(self._store.outbox.unfinished), _STORE_SECONDS_MAX)
+            except (StoreError, TimeoutError):
+                text = f"what waits for {', '.join(sorted(gone))} can't be counted now: the store does not answer"
+                raise SettingsError((Problem(new.snapshot.site_file, 1, 1, "", text),)) from None
+            waiting = {name: sum(outbox.get(name, {}).values()) for name in gone}
+        open_now = {name: len(listener.connections) for name, listener in self._listeners.items()}
+        self._changes = changes(self._configuration, new, connections=open_now, waiting=waiting)
+        if (why := in_the_way(self._changes)) is not None and not allow_remove:
+            text = f"{why}; `handoff reload --allow-remove` does it all the same"
+            raise SettingsError((Problem(new.snapshot.site_file, 1, 1, "", text),))
 
     async def _reload_worker(self, new: Configuration) -> None:
         if not await self._workers.reload(new.snapshot):

@@ -17,8 +17,10 @@ from typing import Final, Protocol
 import msgspec
 from aiohttp import web, web_response
 
+from engine.domain.record import Record
 from engine.runtime.metrics import Metrics
 from engine.runtime.peeruid import peer_uid
+from engine.runtime.sockets import user_name
 from engine.runtime.status import Connections, ReloadResult, Status
 
 _OPEN: Final = frozenset({"/healthz", "/readyz"})
@@ -47,7 +49,7 @@ class Watched(Protocol):
 
     def connections(self) -> Connections: ...
 
-    async def try_reload(self) -> ReloadResult:
+    async def try_reload(self, *, allow_remove: bool, who: str) -> ReloadResult:
         """Load the configuration again; never raises for what is wrong with it."""
         ...
 
@@ -99,6 +101,10 @@ class Console:
         self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
 
 
+class _ReloadRequest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    allow_remove: bool = False
+
+
 def _abort(handler: web.RequestHandler) -> None:
     if handler.transport is not None:
         handler.transport.abort()
@@ -146,12 +152,13 @@ def create_app(daemon: Watched, *, loopback: bool) -> web.Application:
         # Browsers do not send this type to another site without asking first, and we never say yes.
         if request.content_type != "application/json":
             return _json({"error": "send application/json"}, status=415)
-        if peer_uid(request.transport) not in {os.geteuid(), 0}:
+        uid = peer_uid(request.transport)
+        if uid is None or uid not in {os.geteuid(), 0}:
             return _json({"error": "only the daemon's own user or root may reload it"}, status=403)
         try:
-            msgspec.json.decode(await request.read(), type=dict[str, object])
+            asked = msgspec.json.decode(await request.read(), type=_ReloadRequest)
         except msgspec.MsgspecError:
-            return _json({"error": "send a JSON object"}, status=400)
+            return _json({"error": 'send a JSON object: {} or {"allow_remove": true}'}, status=400)
         now = asyncio.get_running_loop().time()
         while reloads and now - reloads[0] > _RELOADS_SECONDS:
             reloads.popleft()
@@ -160,7 +167,7 @@ def create_app(daemon: Watched, *, loopback: bool) -> web.Application:
             answer.headers["Retry-After"] = "10"
             return answer
         reloads.append(now)
-        result = await daemon.try_reload()
+        result = await daemon.try_reload(allow_remove=asked.allow_remove, who=user_name(uid))
         return _json(result, status=200 if result.ok else 409)
 
     async def unnamed(_: web.Request, response: web.StreamResponse) -> None:

@@ -15,6 +15,7 @@ import msgspec
 
 from engine.domain.record import Record
 from engine.domain.standing import Overview
+from engine.settings import Loaded
 
 _LINE_BYTES_MAX: Final = 64 << 20  # a configuration's whole text travels in one line
 
@@ -30,6 +31,7 @@ class Configure(Record, frozen=True, kw_only=True, tag="configure"):
     base: str
     site_file: str
     files: dict[str, str]
+    loaded: Loaded | None = None
 
 
 class Work(Record, frozen=True, kw_only=True, tag="work"):

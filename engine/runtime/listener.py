@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import errno
 import socket
 import ssl
 import time
@@ -26,6 +27,7 @@ from engine.hl7v2 import mllp
 from engine.runtime.answers import EXCHANGE_BYTES, Exchange, Lane
 from engine.runtime.intake import Intake
 from engine.runtime.peers import Certificate, Trusted, host_of, why_no_handshake
+from engine.runtime.sockets import who_has
 from engine.settings import Channel, TlsServer
 
 _log = logs.get_logger(__name__)
@@ -828,6 +830,11 @@ async def bind(host: str, port: int, what: str) -> socket.socket:
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
+        if error.errno == errno.EADDRINUSE:
+            who = who_has(port)
+            by = f" by {who}" if who else ""
+            text = f"port {port} is taken{by}: stop that, or give {what} another port in its file"
+            raise ListenError(f"{what}: can't listen on {host} port {port}: {text}") from None
         raise ListenError(f"{what}: can't listen on {host} port {port}: {error.strerror}") from None
     return sock
 

@@ -22,6 +22,7 @@ import msgspec
 from engine.domain.record import Record
 from engine.domain.standing import Overview, Standing
 from engine.errors import HandoffError, StoreUnavailableError
+from engine.runtime.changes import Change
 from engine.runtime.refusals import Refusal
 from engine.runtime.trouble import Certificate, Trouble, codes
 from engine.settings import Configuration
@@ -57,11 +58,12 @@ class ConsoleStatus(Record, frozen=True, kw_only=True):
 
 
 class LastReload(Record, frozen=True, kw_only=True):
-    """number: how many there were. ok, problems: as in `ReloadResult`."""
+    """number: how many there were. ok, problems, changes: as in `ReloadResult`."""
 
     number: int
     ok: bool
     problems: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = ()
     at: datetime | None = None
 
 
@@ -157,11 +159,14 @@ class Connections(Record, frozen=True, kw_only=True):
 
 
 class ReloadResult(Record, frozen=True, kw_only=True):
-    """problems: why the old configuration stays in force."""
+    """problems: why the old configuration stays in force. changes: what the new one changes, or would have changed;
+    none: the daemon could not be asked (its `last_reload` knows).
+    """
 
     ok: bool
     config_version: str | None = None
     problems: tuple[str, ...] = ()
+    changes: tuple[Change, ...] | None = None
 
 
 def status_path(configuration: Configuration) -> Path:
@@ -259,13 +264,17 @@ def _written(path: Path) -> Status | None:
         return None
 
 
-def request_reload(configuration: Configuration) -> ReloadResult | None:
-    """Have the running daemon load its configuration again, all or nothing. None: no daemon runs."""
+def request_reload(configuration: Configuration, *, allow_remove: bool = False) -> ReloadResult | None:
+    """Have the running daemon load its configuration again, all or nothing. None: no daemon runs.
+
+    allow_remove: also when that takes away a channel with connections, or a destination with deliveries.
+    """
     status = running_status(configuration)
     if status is None or status.pid is None:
         return None
     if status.console is not None:
-        answer = _ask(status.console, "POST", "/api/v1/reload", _RELOAD_SECONDS)
+        body = msgspec.json.encode({"allow_remove": allow_remove})
+        answer = _ask(status.console, "POST", "/api/v1/reload", _RELOAD_SECONDS, body)
         if answer is not None:
             with contextlib.suppress(msgspec.MsgspecError):
                 return msgspec.json.decode(answer, type=ReloadResult)
@@ -293,11 +302,10 @@ def _told_by_file(configuration: Configuration, before: Status) -> ReloadResult:
     return ReloadResult(ok=False, problems=("the daemon did not say in time whether it took it: see its log",))
 
 
-def _ask(console: ConsoleStatus, method: str, path: str, seconds: float) -> bytes | None:
+def _ask(console: ConsoleStatus, method: str, path: str, seconds: float, body: bytes | None = None) -> bytes | None:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(console.host, console.host)
     connection = http.client.HTTPConnection(host, console.port, timeout=seconds)
     try:
-        body = b"{}" if method == "POST" else None
         connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
         answer = connection.getresponse()
         return answer.read() if answer.status in {200, 409} else None

@@ -361,6 +361,7 @@ class Supervisor:
             base=str(snapshot.base),
             site_file=snapshot.site_file,
             files=dict(snapshot.files),
+            loaded=snapshot.loaded,
             index=self._index,
             count=self._count,
         )

@@ -215,7 +215,7 @@ class Worker:
         self._pipe.send(hints.Ready(config_version=configuration.snapshot.version))
 
     def _load(self, message: hints.Configure) -> settings.Configuration | None:
-        snapshot = settings.Snapshot(Path(message.base), message.site_file, message.files)
+        snapshot = settings.Snapshot(Path(message.base), message.site_file, message.files, loaded=message.loaded)
         try:
             configuration = settings.load(snapshot)
         except SettingsError as error:

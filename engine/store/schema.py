@@ -366,7 +366,19 @@ config_version: Final = Table(
     metadata,
     Column("version", Text, primary_key=True),
     Column("first_used_at", BigInteger, nullable=False),
-    Column("files", LargeBinary, nullable=False),  # JSON: path -> text
+    Column("files", LargeBinary, nullable=False),  # sealed JSON: path -> text
+    schema=CHARTS,
+)
+
+config_load: Final = Table(
+    "config_load",
+    metadata,
+    Column("load_id", Text, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("node", Text, nullable=False),
+    Column("who", Text, nullable=False),  # the operating system's user
+    Column("by", Text, nullable=False),  # run or reload
     schema=CHARTS,
 )
 

@@ -55,7 +55,7 @@ class Store:
         self.holds = Holds(keys)
         self.tasks = TaskStore(self.charts, self.recorder)
         self.audit = AuditStore(keys)
-        self.configs = ConfigStore()
+        self.configs = ConfigStore(keys)
         self._lock = threading.Lock()
         self._ledgers: dict[str, Ledger] = {}
         self._engine: Engine | None = None

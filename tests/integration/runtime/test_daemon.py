@@ -7,11 +7,13 @@ import contextlib
 import io
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+from hostile_files import KINDS, RAW, TEXTS
 from peers.ports import free_port
 from peers.postgres_server import PostgresServer
 from sqlcipher3 import dbapi2 as sqlite_driver
@@ -191,6 +194,70 @@ async def test_a_reload_opens_new_channels_and_closes_removed_ones(folder: Folde
     new = await Sender.to(port(daemon, "west"))
     assert code(await new.exchange(adt("2"))) == "AA"
     new.abort()
+
+
+async def test_a_channel_with_connections_is_taken_away_only_with_the_word_for_it(
+    folder: Folder, start: StartDaemon
+) -> None:
+    daemon = await start()
+    await ready(daemon)
+    old = await Sender.to(port(daemon))
+    await old.exchange(adt("1"))
+    folder.channel("west")
+    folder.drop("east")
+    refused, answer = await get(daemon, "/api/v1/reload", method="POST", json={})
+    assert (refused, "1 connection); `handoff reload --allow-remove`" in answer["problems"][0]) == (409, True)
+    assert [(one["change"], one["what"], one["name"]) for one in answer["changes"]] == [
+        ("removed", "channel", "east"),
+        ("added", "channel", "west"),
+    ]
+    assert code(await old.exchange(adt("2"))) == "AA"
+    taken, answer = await get(daemon, "/api/v1/reload", method="POST", json={"allow_remove": True})
+    assert (taken, names(daemon)) == (200, ["west"])
+    last = daemon.status().last_reload
+    assert last is not None
+    assert [str(change).partition(" (")[0] for change in last.changes] == ["- channel east", "+ channel west"]
+    assert await old.closed()
+
+
+async def test_no_file_of_a_configuration_stops_or_fills_a_running_daemon(folder: Folder, start: StartDaemon) -> None:
+    daemon = await start()
+    await ready(daemon)
+    sender = await Sender.to(port(daemon))
+    x = folder.path / "channels/x.yaml"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    makers: list[Callable[[Path], object]] = [
+        *(lambda path, text=text: path.write_text(text) for text in TEXTS.values()),
+        *(lambda path, raw=raw: path.write_bytes(raw) for raw in RAW.values()),
+        *KINDS.values(),
+    ]
+    for number, make_x in enumerate(makers):
+        make_x(x)
+        began = time.monotonic()
+        assert not (await daemon.try_reload()).ok
+        assert time.monotonic() - began < 10
+        assert code(await sender.exchange(adt(f"m{number}"))) == "AA"
+        x.rmdir() if x.is_dir() and not x.is_symlink() else x.unlink()
+        (x.parent / ".pipe").unlink(missing_ok=True)
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) < 300 << 10
+    assert (await daemon.try_reload()).ok
+    sender.abort()
+
+
+async def test_a_reload_that_takes_too_long_fails_and_lets_go(
+    folder: Folder, start: StartDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = await start()
+    await ready(daemon)
+    hangs = threading.Event()
+    monkeypatch.setattr("engine.runtime.daemon.RELOAD_SECONDS_MAX", 0.1)
+    quick, daemon._load = daemon._load, lambda: hangs.wait() and folder.load()
+    result = await daemon.try_reload()
+    assert (result.ok, "takes too long" in result.problems[0]) == (False, True)
+    monkeypatch.setattr("engine.runtime.daemon.RELOAD_SECONDS_MAX", 45.0)
+    daemon._load = quick
+    assert (await daemon.try_reload()).ok
+    hangs.set()
 
 
 async def test_a_channel_that_moves_answers_at_its_new_port(folder: Folder, start: StartDaemon) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -66,10 +67,42 @@ def test_init_missing_adds_the_keys_and_leaves_the_rest(tmp_path: Path) -> None:
 def test_an_installation_puts_aside_every_file_that_init_needs() -> None:
     root = shipped()
     table = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["data-files"]
-    put_aside = {
+    packaged = {name for name, file in shipped_files() if "engine" in file.relative_to(root).parts[:1]}
+    put_aside = packaged | {
         f"{target.removeprefix('share/handoff').strip('/')}/{path.name}".lstrip("/")
         for target, patterns in table.items()
         for pattern in patterns
         for path in root.glob(pattern)
     }
     assert {name for name, _ in shipped_files()} <= put_aside
+
+
+def test_a_new_site_is_that_of_the_package_whatever_lies_beside_it(tmp_path: Path) -> None:
+    """The checkout may be lived in: its channels and ports are not those of the next site."""
+    root = shipped()
+    for name, file in shipped_files():
+        if name.startswith(("config.yaml", "channels/")):
+            assert file.is_relative_to(root / "engine")
+            assert file.read_bytes() == (root / name).read_bytes(), f"{name}: the packaged one is another"
+
+
+def test_init_keeps_keys_and_data_out_of_a_repository(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    app.run(["init", str(site)])
+    (site / "channels/tls").mkdir()
+    (site / "channels/tls/server.key").touch()
+    subprocess.run(["git", "init", "-q", str(site)], check=True)
+    listed = subprocess.run(
+        ["git", "-C", str(site), "ls-files", "--others", "--exclude-standard"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert "config.yaml" in listed
+    assert "mappings/tables/sex.yaml" in listed
+    assert not [name for name in listed if name.startswith("var/") or name.endswith((".key", "keys.json"))]
+
+
+def test_the_configuration_of_a_new_site_is_not_for_everybody(tmp_path: Path) -> None:
+    app.run(["init", str(tmp_path / "site")])
+    assert stat.S_IMODE((tmp_path / "site/config.yaml").stat().st_mode) == 0o640

@@ -116,6 +116,17 @@ def _charts() -> None:
     op.create_index("chart_merged", "chart", ["merged_into"], schema=CHARTS, **_only("merged_into IS NOT NULL"))
     op.create_index("chart_updated", "chart", ["updated_at"], schema=CHARTS)
     op.create_table(
+        "config_load",
+        sa.Column("load_id", sa.Text(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("version", sa.Text(), nullable=False),
+        sa.Column("node", sa.Text(), nullable=False),
+        sa.Column("who", sa.Text(), nullable=False),
+        sa.Column("by", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("load_id"),
+        schema=CHARTS,
+    )
+    op.create_table(
         "config_version",
         sa.Column("version", sa.Text(), nullable=False),
         sa.Column("first_used_at", sa.BigInteger(), nullable=False),
