@@ -135,7 +135,7 @@ BREAKING = {
 
 
 def seen(site: Site, *command: str) -> tuple[int, object]:
-    """The exit code, and what is named by ids and states: who a patient is may be masked more while nothing is known."""
+    """The exit code, ids and states: who a patient is may be masked more while no channel is known."""
     done = site.run(*command, "--json")
     shown = done.json
     rows = shown if isinstance(shown, list) else [shown]
