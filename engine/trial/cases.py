@@ -1,7 +1,8 @@
 """The tests beside the YAML files: `<name>.test.yaml` beside a channel, mapping, table, score, protocol or care rule.
 
 What each kind is given and what it may expect is said in their schemas (`handoff schema channel-tests`, `rule-tests`).
-A test compares what it names and nothing else. The code that runs is the daemon's: channels' messages go through the dry run (`engine.trial.dryrun`).
+A test compares what it names and nothing else. The code that runs is the daemon's: channels' messages go through the
+dry run (`engine.trial.dryrun`).
 """
 
 from __future__ import annotations
