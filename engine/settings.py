@@ -524,6 +524,15 @@ class DeliverTo(StrictModel):
     what: tuple[Literal["patient", "encounter", "score", "task", "message"], ...]
 
 
+class Order(StrictModel):
+    """How far the times that a message claims are believed; outside, the next source or the receipt stands in."""
+
+    ahead_seconds_max: Annotated[int, Field(ge=0, le=86_400)] = 300
+    """So far ahead of ours may a sender's clock be."""
+    behind_days_max: Annotated[int, Field(ge=1, le=55_000)] = 9_000
+    """So old may an event be: a history that is loaded keeps its order, a clock that was reset is noticed."""
+
+
 class Channel(StrictModel):
     name: Identifier
     mode: Literal["live", "shadow", "paused"] = "live"
@@ -537,6 +546,7 @@ class Channel(StrictModel):
     filter: Text | None = None
     mapping: Identifier
     identity: Identity = Identity()
+    order: Order = Order()
     risk: tuple[Identifier, ...] = ()
     protocol: Identifier | None = None
     deliver: tuple[DeliverTo, ...] = ()

@@ -23,6 +23,7 @@ from pydantic import Field
 
 from engine.care.dispositions import Action, Dispositions, normalise
 from engine.care.person import is_another
+from engine.care.times import IMPLAUSIBLE, Claims, is_before
 from engine.domain.chart import Chart, Charts, Stamp, identity
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.hold import Hold, HoldCode, hold_key
@@ -49,7 +50,10 @@ class Meaning(StrEnum):
     CANCEL_DISCHARGE = "cancel_discharge"
     PERSON = "person"
     MERGE = "merge"
+    HOLD = "hold"
+    """It says something of identities, or deletes, in a way that is not applied here: a person must see to it."""
     RECORD = "record"
+    """It leaves the charts alone; such messages are listed and counted."""
 
 
 _STATUS: Final[Mapping[Meaning, EncounterStatus | None]] = {
@@ -70,6 +74,18 @@ _NOT_ARRIVED: Final = frozenset({EncounterStatus.PLANNED, EncounterStatus.CANCEL
 _CLOSED: Final = _ENDED | {EncounterStatus.CANCELLED}
 _OPENING: Final = frozenset({Meaning.ADMIT, Meaning.REGISTER, Meaning.PRE_ADMIT})
 _ARRIVAL: Final = frozenset({Meaning.ADMIT, Meaning.REGISTER})
+_ARRIVED: Final = _ARRIVAL | {Meaning.DISCHARGE}
+"""Events that say of a patient who was expected that the stay has begun."""
+_REGISTERING: Final = frozenset({Meaning.REGISTER, Meaning.PRE_ADMIT})
+_GONE_ON: Final[Mapping[EncounterStatus, frozenset[EncounterStatus]]] = {
+    EncounterStatus.PLANNED: _OPEN | _ENDED,
+    EncounterStatus.ACTIVE: _ENDED | {EncounterStatus.ON_LEAVE},
+}
+"""How a stay goes on by itself: an older event that says where it began says nothing else than the chart does."""
+_STATUS_QUESTIONS: Final = frozenset(
+    {HoldCode.STATUS_EVENT_STALE, HoldCode.NOTHING_TO_CANCEL, HoldCode.DISPOSITION_IS_NO_DISCHARGE}
+)
+"""Holds whose release means: the status that the event asserts is that of the stay now."""
 
 
 class _EventsFile(StrictModel):
@@ -119,10 +135,11 @@ _TUPLES: Final = frozenset({"phones", "diagnoses", "procedures", "identifiers"})
 
 
 class Event(Phi, frozen=True, kw_only=True):
-    """An ADT message in the engine's words. `at` is when it happened: what is older than what is known is stale."""
+    """An ADT message in the engine's words."""
 
     meaning: Meaning
     at: Stamp
+    """When it was recorded, by the best source that is believed: what is older than what is known is stale."""
     chart_id: str
     """The id of the chart, should it have to be created."""
     identifiers: tuple[Identifier, ...]
@@ -140,8 +157,16 @@ class Event(Phi, frozen=True, kw_only=True):
     """A PV1 segment speaks of a visit."""
     event_time: tuple[str, str] | None = None
     """ISO time of the event itself and the HL7 field it came from: stands in for PV1-44 and PV1-45."""
+    claims: Claims | None = None
+    """What `at`, `sent` and `event_time` come from; none: they are beyond doubt."""
+    sent: float = 0.0
+    """When it was sent, by its sender's clock (seconds since 1970)."""
+    sender: int = 0
+    """Of the events of one sender the order of sending decides; 0: who sent it is not known."""
+    decided_at: Stamp | None = None
+    """When a person took it as true; none: nobody has."""
     decision: str | None = None
-    """The hold (`Hold.key`) that a person has released: what it asked is true as of `at`."""
+    """The hold (`Hold.key`) that a person has released: what it asked is true as of `decided_at`."""
 
     def believed(self, code: HoldCode, location: str | None = None) -> bool:
         """A person has decided that what this hold asks is so."""
@@ -196,6 +221,7 @@ def apply_event(charts: Charts, event: Event, dispositions: Dispositions) -> App
         applied.chart = chart
         return applied
     patient = _with_identifiers(chart, charts, event.identifiers, applied)
+    event = _after_birth(event, event.patient.get("birth_date") or patient.birth_date, applied)
     death, person = _death_said(event.patient, applied)
     patient, stamps, stale = _merge_fields(patient, person, chart.stamps, event.at)
     stated = chart.death_stated
@@ -209,6 +235,9 @@ def apply_event(charts: Charts, event: Event, dispositions: Dispositions) -> App
         chart = _apply_visit(chart, charts, event, dispositions, applied)
     elif event.meaning in _STATUS and event.meaning is not Meaning.UPDATE:
         applied.note = "no visit in the message (PV1 missing or class N)"
+        # A class of N says that there is no visit: of a registration it is an answer, of all others a contradiction.
+        if _STATUS[event.meaning] is not None and not (event.has_visit and event.meaning in _REGISTERING):
+            applied.hold(HoldCode.VISIT_MISSING, location="PV1")
     applied.chart = _settle_death(chart, dispositions)
     if applied.chart.patient.deceased and death.get("deceased") is False and not stale:
         applied.deviations.append("alive-against-disposition")
@@ -224,6 +253,27 @@ def _speaks_of_another(chart: Chart, event: Event) -> bool:
         return False
     taken = chain(chart.stamps.values(), *(stamps.values() for stamps in chart.encounter_stamps.values()))
     return all(entry != event.at[1] for _, entry in taken)
+
+
+def _after_birth(event: Event, born: str | None, applied: Applied) -> Event:
+    """The event without times from before the patient was born; a birth date to come is no help."""
+    claims = event.claims
+    if not born or claims is None or not (early := claims.before(born)):
+        return event
+    return event if is_before(claims.received_at, born) else _without(event, claims, early, applied)
+
+
+def _without(event: Event, claims: Claims, early: list[str], applied: Applied) -> Event:
+    """The event with the next best sources in the place of times that are before what it builds on."""
+    applied.deviations.extend(f"{IMPLAUSIBLE}:{source}" for source in early)
+    claims = claims.without(early)
+    return msgspec.structs.replace(
+        event,
+        at=(claims.recorded(), event.at[1]),
+        sent=claims.sent(),
+        event_time=claims.happened(),
+        claims=claims,
+    )
 
 
 def _death_said(values: Mapping[str, Any], applied: Applied) -> tuple[dict[str, Any], Mapping[str, Any]]:
@@ -335,6 +385,7 @@ def apply_merges(charts: Charts, merges: tuple[Merge, ...]) -> Applied:
                 # The hospital has turned the merge round. Both identities go on leading to this patient; the key stays,
                 # or every destination would have to move all that it holds, once for each change of mind.
                 applied.deviations.append("merge-reversed")
+                applied.hold(HoldCode.MERGE_WITHOUT_EFFECT, location="MRG-1", subject=survivor.id)
             applied.chart = survivor
             changed.setdefault(survivor.id, survivor)
             continue
@@ -464,11 +515,15 @@ def _apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispo
     found = _find_encounter(chart, charts, event)
     if found is None:
         applied.note = "no visit number, and no single encounter that it could mean"
+        if _STATUS[event.meaning] is not None:
+            applied.hold(HoldCode.ENCOUNTER_UNKNOWN, location="PV1-19")
         return chart
     key, known = found
     before = known or Encounter(key=key, visit_number=event.visit_number, account=event.account)
     stamps = dict(chart.encounter_stamps.get(key, {}))
     values = dict(event.encounter)
+    _drop_implausible(known, event, values, chart.patient.birth_date, applied)
+    event = _after_admission(before, event, values, applied)
     if values.get("disposition"):
         values["disposition"] = normalise(values["disposition"])
     if event.meaning is Meaning.ADMIT and "class_" not in values and before.class_ in _WITHOUT_BED:
@@ -479,21 +534,29 @@ def _apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispo
         before = msgspec.structs.replace(before, visit_number=event.visit_number)
     if event.visit_authority is not None and before.visit_authority is None:
         before = msgspec.structs.replace(before, visit_authority=event.visit_authority)
-    status, taken = _next_status(before, known is None, event, values, stamps, dispositions, applied)
+    status, as_of = _next_status(before, known is None, event, values, stamps, dispositions, applied)
+    if as_of is not None:
+        stamps["status"] = as_of
+        stamps["status_sent"] = (as_of[0] if as_of == event.decided_at else event.sent, event.sender)
     if status is EncounterStatus.FINISHED and _still_here(values, dispositions):
         _reject_still_here(before, event, values, stamps, applied)
-    sources = _complete_times(before, status, event, values, stamps)
+    ends_at = as_of or event.at  # what it says of the end counts like its status, be it recorded earlier or later
+    sources = _complete_times(before, status, event, values, stamps, ends_at)
+    ending: dict[str, Any] = {name: values.pop(name) for name in _DISCHARGE if name in values}
     encounter, stamps, stale = _merge_fields(before, values, stamps, event.at)
+    if ending:
+        encounter, stamps, stale_end = _merge_fields(encounter, ending, stamps, ends_at)
+        stale = stale or stale_end
     if stale and "stale-event" not in applied.deviations:
         applied.deviations.append("stale-event")
     if status is not EncounterStatus.FINISHED:
         # Who says that the stay goes on takes back its discharge; what was said of that before is stale from now on.
         encounter = msgspec.structs.replace(encounter, discharged_at=None, disposition=None)
-        if taken:
-            stamps |= dict.fromkeys(_DISCHARGE, event.at)
+        if as_of is not None:
+            stamps |= dict.fromkeys(_DISCHARGE, as_of)
     # A stay first seen when it had ended (an A08 with PV1-45) has no discharge yet: its A03 counts when it comes.
     discharged = (
-        taken
+        as_of is not None
         and event.meaning is Meaning.DISCHARGE
         and (before.status is not EncounterStatus.FINISHED or before.discharges == 0)
     )
@@ -664,6 +727,64 @@ def _ambiguous(location: str) -> MessageError:
     )
 
 
+def _drop_implausible(
+    known: Encounter | None, event: Event, values: dict[str, Any], born: str | None, applied: Applied
+) -> None:
+    """Leave out a PV1-44 or PV1-45 that can't be true: the event's own time stands in, where it is one."""
+    claims = event.claims
+    if claims is None:
+        return
+    planned = event.meaning is Meaning.PRE_ADMIT or (
+        known is not None and known.status is EncounterStatus.PLANNED and event.meaning not in _ARRIVED
+    )
+    for name, location in (("admitted_at", "PV1-44"), ("discharged_at", "PV1-45")):
+        text = values.get(name)
+        if not text or (planned and name == "admitted_at"):
+            continue
+        if not claims.plausible(text) or (born and text[:4] <= born[:4] and is_before(text, born)):
+            del values[name]
+            applied.deviations.append(f"{IMPLAUSIBLE}:{location}")
+
+
+def _after_admission(before: Encounter, event: Event, values: dict[str, Any], applied: Applied) -> Event:
+    """A discharge is not before the admission of its stay: that which the message names, else that which is known.
+
+    An admission that lies ahead is a plan, or came from a wrong clock: no discharge is measured by it.
+    """
+    claims = event.claims
+    begin = values.get("admitted_at") or before.admitted_at
+    if claims is None or not begin:
+        return event
+    early = claims.before(begin) if event.meaning is Meaning.DISCHARGE else []
+    ended = values.get("discharged_at")
+    ended_early = ended is not None and is_before(ended, begin)
+    if not (early or ended_early) or not claims.plausible(begin):
+        return event
+    if ended_early:
+        del values["discharged_at"]
+        applied.deviations.append(f"{IMPLAUSIBLE}:PV1-45")
+    return _without(event, claims, early, applied) if early else event
+
+
+def _as_of(event: Event, stamps: Mapping[str, Stamp]) -> Stamp | None:
+    """As of when a status event counts; none: it is older than the one that the stay has its status from.
+
+    Of two events of one sender the one that was sent later is the later one, whatever time it claims: an A03 after an
+    A13 is often back-dated to the true end. Between senders, whose clocks differ, the time of the event decides.
+    """
+    if event.decided_at is not None and any(event.believed(code) for code in _STATUS_QUESTIONS):
+        return event.decided_at
+    last = stamps.get("status")
+    if last is None:
+        return event.at
+    sent, sender = stamps.get("status_sent", _NEVER)
+    if not event.sender or event.sender != sender:
+        return event.at if event.at >= last else None
+    if (event.sent, event.at[1]) < (sent, last[1]):
+        return None
+    return event.at if event.at >= last else (max(last[0], event.sent), event.at[1])
+
+
 def _next_status(
     before: Encounter,
     created: bool,  # noqa: FBT001
@@ -672,35 +793,46 @@ def _next_status(
     stamps: dict[str, Stamp],
     dispositions: Dispositions,
     applied: Applied,
-) -> tuple[EncounterStatus, bool]:
-    """The status after the event, and whether the event decided it. If it did, notes its time in `stamps`."""
+) -> tuple[EncounterStatus, Stamp | None]:
+    """The status after the event; and as of when, if the event decided it."""
     asserted = _STATUS[event.meaning]
     if (
         asserted is None
     ):  # A02, A08: they assert nothing, but of a stay whose admission we did not see they tell as much
         if not created:
-            return before.status, False
+            return before.status, None
         ended = values.get("discharged_at") and not _still_here(values, dispositions)
-        return (EncounterStatus.FINISHED if ended else EncounterStatus.ACTIVE), False
-    if event.at < stamps.get("status", event.at):
+        return (EncounterStatus.FINISHED if ended else EncounterStatus.ACTIVE), None
+    as_of = _as_of(event, stamps)
+    still_here = event.meaning is Meaning.DISCHARGE and _still_here(values, dispositions)
+    if as_of is None:
         applied.deviations.append("stale-event")
-        return before.status, False
-    if event.meaning is Meaning.DISCHARGE and _still_here(values, dispositions):
+        gone_on = event.meaning in _OPENING and before.status in _GONE_ON[asserted]
+        if asserted is not before.status and not gone_on and not still_here:
+            applied.hold(HoldCode.STATUS_EVENT_STALE, subject=before.key)
+        return before.status, None
+    if still_here and event.believed(HoldCode.DISPOSITION_IS_NO_DISCHARGE):
+        del values["disposition"]
+    elif still_here:
+        if before.status is not EncounterStatus.FINISHED:
+            applied.hold(HoldCode.DISPOSITION_IS_NO_DISCHARGE, subject=before.key)
         _note_still_here(before, applied, "PV1-36 says that the patient is still here: not taken as a discharge")
         for name in _DISCHARGE:
             values.pop(name, None)
-        return (EncounterStatus.ACTIVE if created else before.status), False
+        return (EncounterStatus.ACTIVE if created else before.status), None
     if not created:
         if event.meaning is Meaning.PRE_ADMIT and before.status not in _NOT_ARRIVED:
-            return before.status, False
+            return before.status, None
         if event.meaning is Meaning.CANCEL_DISCHARGE and before.status is EncounterStatus.ACTIVE:
             applied.note = "the encounter is not discharged: nothing to cancel"
+            # One that was discharged, and is not any more, had its discharge cancelled: this says so again.
+            if before.discharges == 0 and not event.believed(HoldCode.NOTHING_TO_CANCEL):
+                applied.hold(HoldCode.NOTHING_TO_CANCEL, subject=before.key)
         if event.meaning in _ARRIVAL and before.status is EncounterStatus.FINISHED and _same_stay(before, values):
             applied.note = "the admission of a stay that has ended already: not taken as a new one"
             applied.deviations.append("admission-after-discharge")
-            return before.status, False
-    stamps["status"] = event.at
-    return asserted, True
+            return before.status, None
+    return asserted, as_of
 
 
 def _same_stay(before: Encounter, values: Mapping[str, Any]) -> bool:
@@ -718,16 +850,21 @@ def _same_stay(before: Encounter, values: Mapping[str, Any]) -> bool:
 
 
 def _complete_times(
-    before: Encounter, status: EncounterStatus, event: Event, values: dict[str, Any], stamps: Mapping[str, Stamp]
+    before: Encounter,
+    status: EncounterStatus,
+    event: Event,
+    values: dict[str, Any],
+    stamps: Mapping[str, Stamp],
+    ends_at: Stamp,
 ) -> dict[str, str]:
     """Fill admission and discharge times from the event where PV1-44/45 are empty; say where each came from."""
     sources = dict(before.time_sources)
     if event.meaning in _ARRIVAL and not values.get("admitted_at"):
         values.pop("admitted_at", None)  # an arrival has a time: a null would only make way for that of the event
-        if before.admitted_at is None:
+        if before.admitted_at is None or _lies_ahead(before.admitted_at, event):
             _from_event("admitted_at", event, values, sources)
     else:
-        _note_source("admitted_at", "PV1-44", event, values, stamps, sources)
+        _note_source("admitted_at", "PV1-44", event.at, values, stamps, sources)
     if status is not EncounterStatus.FINISHED:
         for name in _DISCHARGE:
             values.pop(name, None)
@@ -737,20 +874,25 @@ def _complete_times(
         if before.discharged_at is None or before.status is not EncounterStatus.FINISHED:
             _from_event("discharged_at", event, values, sources)
     else:
-        _note_source("discharged_at", "PV1-45", event, values, stamps, sources)
+        _note_source("discharged_at", "PV1-45", ends_at, values, stamps, sources)
     return sources
+
+
+def _lies_ahead(text: str, event: Event) -> bool:
+    """A planned admission that has come to pass before its time."""
+    return event.claims is not None and is_before(event.claims.received_at, text)
 
 
 def _note_source(
     name: str,
     location: str,
-    event: Event,
+    at: Stamp,
     values: Mapping[str, Any],
     stamps: Mapping[str, Stamp],
     sources: dict[str, str],
 ) -> None:
     """Say where a time comes from that the event sets or clears."""
-    if name not in values or event.at < stamps.get(name, event.at):
+    if name not in values or at < stamps.get(name, at):
         return
     if values[name]:
         sources[name] = location

@@ -329,7 +329,7 @@ def _decide(
 
 def _release_message(cli: Cli, held_id: HeldId, reason: str | None) -> int:
     """Note the decision, then replay the message with it: cut off in between, it is open still and can be released."""
-    from engine.domain.hold import hold_key
+    from engine.domain.hold import QUESTIONS, HoldCode, hold_key
 
     if reason is None:
         raise click.UsageError("releasing a held message needs --reason TEXT: why it is true; it goes to the audit")
@@ -337,6 +337,11 @@ def _release_message(cli: Cli, held_id: HeldId, reason: str | None) -> int:
 
         def write(conn: Connection) -> ListedHold:
             asked = _question(site, conn, held_id)
+            if not QUESTIONS[HoldCode(asked.code)].can_be_released:
+                raise HandoffError(
+                    f"{held_id} can't be released: the engine would not know what to apply. See to it by hand, then"
+                    f" `handoff held dismiss {held_id}`"
+                )
             site.store.holds.begin_release(conn, held_id.number, by=actor(), reason=reason, now=site.now)
             site.note(conn, "release", _subjects(asked), reason)
             return asked

@@ -101,9 +101,9 @@ def simulate(
 
 
 def _first_day(messages: int, a_day: int) -> date:
-    """So that the last day is today, and no event is a day or more in the future, wherever the hospital is."""
-    today = (datetime.now(UTC) - timedelta(hours=12)).date()
-    return today - timedelta(days=(messages - 1) // a_day)
+    """So that the last day is over, wherever the hospital is: no event lies in the future."""
+    over = (datetime.now(UTC) - timedelta(hours=36)).date()
+    return over - timedelta(days=(messages - 1) // a_day)
 
 
 class _Progress:

@@ -157,6 +157,13 @@ def human_status(shown: Status) -> str:
         rows = [(one.index, one.pid, "yes" if one.up else "NO", one.restarts) for one in shown.workers]
         lines += ["", table(("worker", "pid", Column("up", alarm={"NO"}), "restarts"), rows)]
     lines += ["", *_summary(shown, now)]
+    lines += [
+        f"the clock of sender {one.sender} on {one.channel} is {length(abs(one.skew_seconds))}"
+        f" {'ahead' if one.skew_seconds < 0 else 'behind, or its messages wait on the way'}:"
+        f" handoff messages show {one.entry}"
+        for one in shown.senders
+        if one.wrong
+    ]
     return "\n".join(lines)
 
 

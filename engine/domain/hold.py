@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
-from engine.domain.record import Phi
+from engine.domain.record import Phi, Record
 
 
 class HoldCode(StrEnum):
@@ -32,35 +32,87 @@ class HoldCode(StrEnum):
     PERSON_CONTRADICTED = "person-contradicted"
 
 
-HOLD_TEXTS: Final[Mapping[HoldCode, str]] = {
-    HoldCode.STATUS_EVENT_STALE: "the event is older than what the chart says of this stay, and says something else;"
-    " release it if it is true now, dismiss it if it is old news",
-    HoldCode.NOTHING_TO_CANCEL: "the event takes back what the chart does not say of this stay;"
-    " release it if the stay is to be so now, dismiss it if there is nothing to do",
-    HoldCode.VISIT_MISSING: "the event is about a stay, but the message names none (no PV1 segment, or class N);"
-    " have it sent again with its visit, or dismiss it",
-    HoldCode.ENCOUNTER_UNKNOWN: "the message has no visit number, and no single stay of the patient that it could mean;"
-    " have it sent again with its visit number, or dismiss it",
-    HoldCode.DISPOSITION_IS_NO_DISCHARGE: "a discharge whose disposition (PV1-36) says that the patient is still here;"
-    " release it if the patient has left, dismiss it if not",
-    HoldCode.CLASS_UNKNOWN: "the patient class (PV1-2) is not in the code table, so no plan could be chosen;"
-    " add it to the table and replay the message, or dismiss it",
-    HoldCode.MERGE_WITHOUT_EFFECT: "the merge changed nothing: which identity it means can't be told;"
-    " merge the two by hand where the patient is kept, or dismiss it",
-    HoldCode.EVENT_NOT_SUPPORTED: "the event changes identities, or deletes, in a way that is not applied here;"
-    " see to the charts by hand, then dismiss it",
-    HoldCode.DEATH_STALE: "the message says that the patient has died, but is older than what the chart says;"
-    " release it if it is true, dismiss it if it was taken back",
-    HoldCode.DEATH_UNREADABLE: "the time of death (PID-29) can't be read;"
-    " release it if the patient has died, dismiss it if not",
-    HoldCode.DEATH_IN_FUTURE: "the time of death (PID-29) lies in the future;"
-    " release it if the patient has died, dismiss it if not",
-    HoldCode.DEATH_CONTRADICTED: "what is said of the patient's death contradicts what was said before;"
-    " release it if this is true now, dismiss it if the chart is right",
-    HoldCode.PERSON_CONTRADICTED: "the number belongs to a patient of another name and birth date;"
-    " release it if it is the same person, dismiss it if the number was used again",
+class Question(Record, frozen=True, kw_only=True):
+    """What a hold asks, and how it is dealt with."""
+
+    text: str
+    """For a person: what is unclear, and what to do."""
+    status: bool = False
+    """It is about the status of a stay, which the event did not change."""
+    of_its_time: bool = False
+    """It is asked because of what came before the message: of one that was applied in its time no replay asks it."""
+    can_be_released: bool = True
+    """False: a person can see to it, but the engine would not know what to apply."""
+
+
+QUESTIONS: Final[Mapping[HoldCode, Question]] = {
+    HoldCode.STATUS_EVENT_STALE: Question(
+        text="the event is older than what the chart says of this stay, and says something else;"
+        " release it if it is true now, dismiss it if it is old news",
+        status=True,
+        of_its_time=True,
+    ),
+    HoldCode.NOTHING_TO_CANCEL: Question(
+        text="the event takes back what the chart does not say of this stay;"
+        " release it if the stay is to be so now, dismiss it if there is nothing to do",
+        status=True,
+        of_its_time=True,
+    ),
+    HoldCode.VISIT_MISSING: Question(
+        text="the event is about a stay, but the message names none (no PV1 segment, or class N);"
+        " have it sent again with its visit, or dismiss it",
+        status=True,
+        can_be_released=False,
+    ),
+    HoldCode.ENCOUNTER_UNKNOWN: Question(
+        text="the message has no visit number, and no single stay of the patient that it could mean;"
+        " have it sent again with its visit number, or dismiss it",
+        status=True,
+        can_be_released=False,
+    ),
+    HoldCode.DISPOSITION_IS_NO_DISCHARGE: Question(
+        text="a discharge whose disposition (PV1-36) says that the patient is still here;"
+        " release it if the patient has left, dismiss it if not",
+        status=True,
+    ),
+    HoldCode.CLASS_UNKNOWN: Question(
+        text="the patient class (PV1-2) is not in the code table, so no plan could be chosen;"
+        " add it to the table and replay the message, or dismiss it",
+        can_be_released=False,
+    ),
+    HoldCode.MERGE_WITHOUT_EFFECT: Question(
+        text="the merge changed nothing: which identity it means can't be told;"
+        " merge the two by hand where the patient is kept, or dismiss it",
+        of_its_time=True,
+        can_be_released=False,
+    ),
+    HoldCode.EVENT_NOT_SUPPORTED: Question(
+        text="the event changes identities, or deletes, in a way that is not applied here;"
+        " see to the charts by hand, then dismiss it",
+        can_be_released=False,
+    ),
+    HoldCode.DEATH_STALE: Question(
+        text="the message says that the patient has died, but is older than what the chart says;"
+        " release it if it is true, dismiss it if it was taken back",
+        of_its_time=True,
+    ),
+    HoldCode.DEATH_UNREADABLE: Question(
+        text="the time of death (PID-29) can't be read; release it if the patient has died, dismiss it if not",
+    ),
+    HoldCode.DEATH_IN_FUTURE: Question(
+        text="the time of death (PID-29) lies in the future; release it if the patient has died, dismiss it if not",
+    ),
+    HoldCode.DEATH_CONTRADICTED: Question(
+        text="what is said of the patient's death contradicts what was said before;"
+        " release it if this is true now, dismiss it if the chart is right",
+        of_its_time=True,
+    ),
+    HoldCode.PERSON_CONTRADICTED: Question(
+        text="the number belongs to a patient of another name and birth date;"
+        " release it if it is the same person, dismiss it if the number was used again",
+        of_its_time=True,
+    ),
 }
-"""The sentence for a person: what is unclear, and what to do."""
 
 
 class HoldState(StrEnum):
@@ -85,7 +137,11 @@ class Hold(Phi, frozen=True, kw_only=True):
     """None: no chart is known for the patient."""
     patient_key: str | None = None
     detail: str = ""
-    """For a person, free of PHI; empty: `HOLD_TEXTS`."""
+    """For a person, free of PHI; empty: the text of its question."""
+
+    @property
+    def text(self) -> str:
+        return self.detail or QUESTIONS[self.code].text
 
     @property
     def key(self) -> str:

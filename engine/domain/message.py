@@ -117,6 +117,8 @@ class Entry(Phi, frozen=True, kw_only=True):
     """An earlier entry with the same control id and other content."""
     first_received_at: datetime | None = None
     """Of a replay: when its message first came."""
+    settled: bool = False
+    """Of a replay: the message was applied before. What came since is then no reason to ask a person about it."""
     partition: int = 0
     damaged: bool = False
     """What is stored of it can't be read any more (altered, cut off, lost): payload and summary are empty."""

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from engine.domain.chart import Chart
 from engine.domain.delivery import DeadLetter, Delivery
 from engine.domain.hold import Hold
 from engine.domain.message import AckCode, EntryState
 from engine.domain.record import Phi
+
+
+class EffectKind(StrEnum):
+    """Kinds of effects that say that there was none."""
+
+    WITHOUT_EFFECT = "recorded-without-effect"
+    """The message's event means nothing here; the detail is the event."""
+    SET_ASIDE = "status-event-set-aside"
+    """An event about the status of a stay did not change it, and is held."""
 
 
 class Effect(Phi, frozen=True, kw_only=True):

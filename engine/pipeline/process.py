@@ -9,19 +9,21 @@ and says which identities and visits it touches; `decide` works on the charts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
+from zlib import crc32
 
 import msgspec
 
 from engine.care.events import Applied, Event, Meaning, Merge, apply_event, apply_merges, merges_in_doubt
+from engine.care.times import believed
 from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import DeadLetter, Delivery, Stage
 from engine.domain.encounter import Encounter
-from engine.domain.hold import HOLD_TEXTS, Hold, HoldCode
+from engine.domain.hold import QUESTIONS, Hold, HoldCode
 from engine.domain.message import AckCode, Entry, EntryState
-from engine.domain.outcome import Effect, Outcome
+from engine.domain.outcome import Effect, EffectKind, Outcome
 from engine.domain.patient import Identifier
 from engine.domain.record import Phi
 from engine.errors import (
@@ -30,6 +32,7 @@ from engine.errors import (
     MappingError,
     MessageError,
 )
+from engine.hl7v2.header import Header
 from engine.hl7v2.message import Message
 from engine.mapping.apply import Mapped, Reading
 from engine.mapping.functions import UNKNOWN_CODE
@@ -46,12 +49,6 @@ from engine.pipeline.identity import (
     visit_authority_of,
 )
 from engine.pipeline.plan import CLASS_UNKNOWN, death_effects, replan, rescore, score_effects, task_effects
-
-_FUTURE_MAX: Final = timedelta(days=1)
-"""An event further in the future than this has a wrong clock; taken at its word it would make all later ones stale."""
-
-_SKEW_MAX: Final = timedelta(minutes=5)
-"""So far ahead of ours may a sender's clock be that is set right."""
 
 MOVEMENT_NOT_CURRENT: Final = "movement-not-current"
 MOVEMENT_TIME: Final = "ZBE-2"
@@ -81,6 +78,12 @@ class Prepared(Phi, frozen=True, kw_only=True):
     """Already decided: refused, filtered, dead, or nothing that a chart is concerned with."""
     key: Identifier | None = None
     """Whose message it is, of one that was refused or is dead."""
+    clock: tuple[int, float] | None = None
+    """The sender (a number), and by how many seconds its MSH-7 is behind the receipt; none: not known, or a replay."""
+    held: tuple[Hold, ...] = ()
+    """Of an event that is for a person to see to: a question for each patient it names, not looked up yet."""
+    named: tuple[Identifier | None, ...] = ()
+    """The keys of these patients; none: it can't be read."""
 
     @property
     def patient(self) -> Identifier | None:
@@ -110,6 +113,8 @@ def decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: da
     if prepared.outcome is not None:
         return of_patient(prepared.outcome, prepared, charts)
     try:
+        if prepared.held:
+            return _hold(prepared, channel, charts)
         return _decide(prepared, channel, charts, now)
     except (MessageError, MappingError) as error:
         outcome = _dead(prepared.entry, channel, error).outcome
@@ -152,8 +157,10 @@ def _read(entry: Entry, channel: CompiledChannel) -> Prepared:
     header = message.header
     meaning = channel.events.of(header.trigger_event) if header.message_code == "ADT" else Meaning.RECORD
     if meaning is Meaning.RECORD:
-        return _recorded_only(entry, channel)
+        return _recorded_only(entry, channel, header)
     deviations = (*entry.deviations, *message.deviations)
+    if meaning is Meaning.HOLD:
+        return _read_unsupported(entry, channel, message, deviations)
     if meaning is Meaning.MERGE:
         return _read_merges(entry, channel, message, reading, deviations)
     if not message.segments("PID"):
@@ -162,7 +169,7 @@ def _read(entry: Entry, channel: CompiledChannel) -> Prepared:
     reading.zone = channel.zones.choose(message, reading)
     mapped = channel.mapping.apply(message, reading)
     _note_codes(mapped, channel, reading)
-    event = _event(entry, channel, meaning, mapped, reading)
+    event = _event(entry, channel, meaning, mapped, header, reading)
     deviations = (*deviations, *dict.fromkeys(reading))
     return Prepared(
         entry=entry,
@@ -171,7 +178,18 @@ def _read(entry: Entry, channel: CompiledChannel) -> Prepared:
         visits=frozenset((event.visit,)) if event.visit else frozenset(),
         deviations=deviations,
         charset=message.charset,
+        clock=_clock(entry, mapped, event),
     )
+
+
+def _clock(entry: Entry, mapped: Mapped, event: Event) -> tuple[int, float] | None:
+    claims, text = event.claims, mapped.times.get("MSH-7", "")
+    if claims is None or "T" not in text or entry.replay_of is not None:
+        return None
+    sent = claims.moments.get("MSH-7")
+    if sent is None:  # not believed: all the more is it measured
+        sent = datetime.fromisoformat(text).timestamp()
+    return event.sender, claims.received - sent
 
 
 def _note_codes(mapped: Mapped, channel: CompiledChannel, reading: Reading) -> None:
@@ -199,7 +217,7 @@ def _read_merges(
     for group in _groups(message):
         _check_single(group, _ONCE)
         mapped = channel.mapping.apply(group, reading)
-        event = _event(entry, channel, Meaning.PERSON, mapped, reading)
+        event = _event(entry, channel, Meaning.PERSON, mapped, message.header, reading)
         if len(merges) + len(mapped.merged) > MERGES_MAX:
             raise _merge_structure("MRG-1", f"more than {MERGES_MAX} identifiers to merge in one message")
         key, pairs = pair(entry, event.identifiers[0], mapped, channel, reading)
@@ -249,24 +267,33 @@ def _merge_structure(location: str, text: str) -> MessageError:
     return MessageError("merge-structure", text, hl7_code=SEGMENT_SEQUENCE, location=location)
 
 
-def _event(entry: Entry, channel: CompiledChannel, meaning: Meaning, mapped: Mapped, reading: Reading) -> Event:
+def _event(
+    entry: Entry, channel: CompiledChannel, meaning: Meaning, mapped: Mapped, header: Header, reading: Reading
+) -> Event:
     identifiers = ordered(mapped.identifiers, channel, reading)
     key = identifiers[0]
-    times = _times(entry, mapped, reading)
+    times = _times(entry, mapped, channel, reading)
     encounter, movement = mapped.encounter, mapped.movement
     if movement is not None and movement.is_current:
         times = {**times, MOVEMENT_TIME: movement.at} if movement.at else times
     elif movement is not None:
         encounter = {name: value for name, value in encounter.items() if name != "location"}
         reading.append(f"{MOVEMENT_NOT_CURRENT}:ZBE")
-    at, future = _event_seconds(entry, times)
+    order = channel.settings.order
+    claims = believed(
+        times,
+        _received(entry),
+        ahead_seconds=order.ahead_seconds_max,
+        behind_seconds=order.behind_days_max * 86_400,
+        notes=reading,
+    )
     visit, visit_authority = None, None
     if mapped.visit is not None and mapped.visit.value:
         visit_authority = visit_authority_of(mapped.visit, channel, reading)
         visit = f"{visit_authority or key.authority}:{mapped.visit.value}"
     return Event(
         meaning=meaning,
-        at=(at, entry.replay_root or entry.id),
+        at=(claims.recorded(), entry.replay_root or entry.id),
         chart_id=new_chart_id(entry, key, channel),
         identifiers=identifiers,
         patient=mapped.patient,
@@ -276,9 +303,18 @@ def _event(entry: Entry, channel: CompiledChannel, meaning: Meaning, mapped: Map
         visit_authority=visit_authority,
         account=mapped.account,
         has_visit=mapped.pv1_present,
-        event_time=None if future else _event_time(times),
+        event_time=claims.happened(),
+        claims=claims,
+        sent=claims.sent(),
+        sender=_sender(entry, header),
+        decided_at=(entry.received_at.timestamp(), entry.id) if entry.decision else None,
         decision=entry.decision,
     )
+
+
+def _sender(entry: Entry, header: Header) -> int:
+    """Names MSH-3 and MSH-4 of a channel among the senders of a patient's messages; never 0."""
+    return crc32(b"|".join(header.fields[2:4]), crc32(entry.channel.encode())) or 1
 
 
 def _received(entry: Entry) -> datetime:
@@ -286,7 +322,7 @@ def _received(entry: Entry) -> datetime:
     return entry.first_received_at or entry.received_at
 
 
-def _times(entry: Entry, mapped: Mapped, reading: Reading) -> Mapping[str, str]:
+def _times(entry: Entry, mapped: Mapped, channel: CompiledChannel, reading: Reading) -> Mapping[str, str]:
     """When the event was.
 
     A local time that may mean two moments, because the clock was turned back between them, is the later one if that had
@@ -296,35 +332,13 @@ def _times(entry: Entry, mapped: Mapped, reading: Reading) -> Mapping[str, str]:
     if not ambiguous:
         return mapped.times
     times = dict(mapped.times)
+    latest = _received(entry) + timedelta(seconds=channel.settings.order.ahead_seconds_max)
     for source in ambiguous:
         first = datetime.fromisoformat(times[source])
         second = first.replace(tzinfo=reading.zone, fold=1)
-        if first < second.astimezone(UTC) <= _received(entry) + _SKEW_MAX:
+        if first < second.astimezone(UTC) <= latest:
             times[source] = second.isoformat()
     return times
-
-
-def _event_time(times: Mapping[str, str]) -> tuple[str, str] | None:
-    """When the event happened: ZBE-2, EVN-6, EVN-2 or MSH-7, the first of them that has a time of day."""
-    found = [(times[source], source) for source in (MOVEMENT_TIME, "EVN-6", "EVN-2", "MSH-7") if source in times]
-    return next((item for item in found if "T" in item[0]), found[0] if found else None)
-
-
-def _event_seconds(entry: Entry, times: Mapping[str, str]) -> tuple[float, bool]:
-    """The time of staleness: when the event was recorded (EVN-2), else sent (MSH-7), else received; seconds since 1970.
-
-    Also whether that time had to be given up, because the sender's clock is wrong.
-    """
-    received = _received(entry)
-    for source in ("EVN-2", "MSH-7"):
-        text = times.get(source, "")
-        if "T" not in text:
-            continue
-        at = datetime.fromisoformat(text)
-        if at > received + _FUTURE_MAX:
-            return received.timestamp(), True
-        return at.timestamp(), False
-    return received.timestamp(), False
 
 
 def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: datetime) -> Outcome:
@@ -333,7 +347,7 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
     merges, events = prepared.merges, prepared.events
     if merges:
         merges, events = merges_as_known(merges, events, charts, channel)
-    merge, holds = _merge(charts, merges, events)
+    merge, holds = _merge(charts, merges, events, entry)
     changed = {chart.id: chart for chart in [*merge.others, *([merge.chart] if merge.chart else [])]}
     if changed:
         view = _overlay(charts, changed.values())
@@ -348,7 +362,7 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
         last = apply_event(view, event, channel.dispositions)
         effects.extend(last.effects)
         deviations.extend(last.deviations)
-        holds.extend(_held(last))
+        holds.extend(_asked(last, entry))
         note = note or last.note
         if last.chart is None:  # pragma: no cover - apply_event always gives a chart
             continue
@@ -380,8 +394,8 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
     spoken_of = changed.get(last.chart.id) if last.chart is not None else None
     if spoken_of is not None:
         deliveries.extend(forward_deliveries(entry, spoken_of.id, channel))
-    held = tuple({hold.key: hold for hold in holds}.values())
-    effects.extend(Effect(kind="held", subject=one.subject or one.chart_id or "", detail=one.code) for one in held)
+    held = tuple({hold.key: hold for hold in holds}.values()) if holds else ()
+    effects.extend(_effects_of(held, entry) if held else ())
     return Outcome(
         entry_id=entry.id,
         state=EntryState.PROCESSED,
@@ -401,11 +415,21 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
     )
 
 
+def _effects_of(holds: tuple[Hold, ...], entry: Entry) -> Iterator[Effect]:
+    for hold in holds:
+        subject = hold.subject or hold.chart_id or f"entry-{entry.id}"
+        yield Effect(kind="held", subject=subject, detail=hold.code)
+        if QUESTIONS[hold.code].status:
+            yield Effect(kind=EffectKind.SET_ASIDE, subject=subject, detail=hold.code)
+
+
 def _held_for(holds: tuple[Hold, ...]) -> str:
-    return "held for a person: " + "; also: ".join(hold.detail or HOLD_TEXTS[hold.code] for hold in holds)
+    return "held for a person: " + "; also: ".join(hold.text for hold in holds)
 
 
-def _merge(charts: Charts, merges: tuple[Merge, ...], events: tuple[Event, ...]) -> tuple[Applied, list[Hold]]:
+def _merge(
+    charts: Charts, merges: tuple[Merge, ...], events: tuple[Event, ...], entry: Entry
+) -> tuple[Applied, list[Hold]]:
     """Apply the merges whose PID does not speak of another person than the chart does; those are held."""
     doubtful = merges_in_doubt(charts, events, merges)
     applied = apply_merges(charts, tuple(one for one in merges if one not in doubtful))
@@ -419,15 +443,18 @@ def _merge(charts: Charts, merges: tuple[Merge, ...], events: tuple[Event, ...])
         )
         for chart in doubtful.values()
     ]
-    return applied, [*contradicted, *_held(applied)]
+    return applied, [*contradicted, *_asked(applied, entry)]
 
 
-def _held(applied: Applied) -> list[Hold]:
+def _asked(applied: Applied, entry: Entry) -> list[Hold]:
     """What the rules left to a person, with the patient it is about."""
+    if not applied.holds:
+        return []
     chart = applied.chart
-    if chart is None or not applied.holds:
-        return applied.holds
-    return [msgspec.structs.replace(one, chart_id=chart.id, patient_key=chart.patient.key) for one in applied.holds]
+    holds = [one for one in applied.holds if not (entry.settled and QUESTIONS[one.code].of_its_time)]
+    if chart is None or not holds:
+        return holds
+    return [msgspec.structs.replace(one, chart_id=chart.id, patient_key=chart.patient.key) for one in holds]
 
 
 def _folded(changed: Mapping[str, Chart]) -> dict[str, list[Chart]]:
@@ -490,15 +517,78 @@ def _overlay(charts: Charts, changed: Iterable[Chart]) -> Charts:
     return view
 
 
-def _recorded_only(entry: Entry, channel: CompiledChannel) -> Prepared:
+def _read_unsupported(
+    entry: Entry, channel: CompiledChannel, message: Message, deviations: tuple[str, ...]
+) -> Prepared:
+    """An event about identities that is not applied here: each patient that it names has a question instead."""
+    trigger = message.header.trigger_event
+    named: list[Identifier | None] = []
+    held: list[Hold] = []
+    for number, group in enumerate((message.groups("PID") or [message])[:MERGE_GROUPS_MAX]):
+        try:
+            named.append(ordered(channel.mapping.identifiers(group), channel, _reading(entry, channel))[0])
+        except (MessageError, MappingError):
+            named.append(None)
+        place = "PID-3" if number == 0 else f"PID[{number + 1}]-3"
+        text = f"{trigger}: {QUESTIONS[HoldCode.EVENT_NOT_SUPPORTED].text}"
+        held.append(Hold(code=HoldCode.EVENT_NOT_SUPPORTED, location=place, detail=text))
+    return Prepared(
+        entry=entry,
+        identities=identities(tuple(key for key in named if key is not None)),
+        deviations=deviations,
+        charset=message.charset,
+        held=tuple(held),
+        named=tuple(named),
+    )
+
+
+def _hold(prepared: Prepared, channel: CompiledChannel, charts: Charts) -> Outcome:
+    """The outcome of an event that is for a person to see to."""
+    entry = prepared.entry
+    owners = [charts.find(key) if key is not None else None for key in prepared.named]
+    held = tuple(
+        msgspec.structs.replace(
+            hold,
+            chart_id=owner.id if owner is not None else None,
+            patient_key=owner.patient.key if owner is not None else key.key if key is not None else None,
+        )
+        for hold, key, owner in zip(prepared.held, prepared.named, owners, strict=True)
+    )
+    first = owners[0]
+    forwards = forward_deliveries(entry, first.id if first is not None else _nobody(entry), channel)
+    return Outcome(
+        entry_id=entry.id,
+        state=EntryState.PROCESSED,
+        reason=_held_for(held[:1]),
+        chart_id=first.id if first is not None else None,
+        patient_key=held[0].patient_key,
+        deliveries=tuple(forwards) if channel.settings.mode == "live" else (),
+        effects=tuple(_effects_of(held, entry)),
+        holds=held,
+        deviations=tuple(dict.fromkeys(prepared.deviations)),
+        charset=prepared.charset,
+        config_version=channel.version,
+        replay_root=entry.replay_root,
+        decision=entry.decision,
+    )
+
+
+def _nobody(entry: Entry) -> str:
+    """Ordering key of what is forwarded for no known patient."""
+    return f"entry-{entry.replay_root or entry.id}"
+
+
+def _recorded_only(entry: Entry, channel: CompiledChannel, header: Header) -> Prepared:
     """An event that no chart is concerned with: recorded, and forwarded where a destination wants the messages."""
-    forwards = forward_deliveries(entry, f"entry-{entry.replay_root or entry.id}", channel)
+    forwards = forward_deliveries(entry, _nobody(entry), channel)
+    event = header.trigger_event if header.message_code == "ADT" else header.type
     return _decided(
         entry,
         channel,
         EntryState.PROCESSED,
         reason="recorded: this event leaves the charts alone",
         deliveries=tuple(forwards) if channel.settings.mode == "live" else (),
+        effect=Effect(kind=EffectKind.WITHOUT_EFFECT, subject=f"entry-{entry.id}", detail=event),
     )
 
 
@@ -519,6 +609,7 @@ def _decided(
     deliveries: tuple[Delivery, ...] = (),
     ack: AckCode = AckCode.AA,
     code: int = 0,
+    effect: Effect | None = None,
 ) -> Prepared:
     outcome = Outcome(
         entry_id=entry.id,
@@ -532,7 +623,7 @@ def _decided(
         config_version=channel.version,
         replay_root=entry.replay_root,
         decision=entry.decision,
-        effects=(Effect(kind=state, subject=f"entry-{entry.id}"),),
+        effects=(effect or Effect(kind=state, subject=f"entry-{entry.id}"),),
     )
     return Prepared(entry=entry, outcome=outcome)
 

@@ -551,6 +551,7 @@ class Daemon:
             config_loaded_at=self._config_loaded_at,
             started_at=self._started_at,
             last_reload=self._last_reload,
+            senders=tuple(self.metrics.skews.all()),
         )
         work = self.metrics.work if self.metrics.queues_known() else None
         if work is not None:

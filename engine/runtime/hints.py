@@ -71,6 +71,8 @@ class Report(Record, frozen=True, kw_only=True, tag="report"):
     """Worker to main, about once a second: that it lives, and what it did since its last report.
 
     processed: by channel, by state of the entry. deliveries: by destination, by state. deviations: by channel, by code.
+    without_effect: messages whose event means nothing here, by channel, by event.
+    skews: by channel, by sender, the least seconds between MSH-7 and receipt, and the entry.
     failing: services that had to be started again and have not run long since. work: how that of the
     whole store stands; none when it was not looked at since, and from all workers of a node but its first.
     """
@@ -79,6 +81,8 @@ class Report(Record, frozen=True, kw_only=True, tag="report"):
     deliveries: dict[str, dict[str, int]] = {}
     work: Overview | None = None
     deviations: dict[str, dict[str, int]] = {}
+    without_effect: dict[str, dict[str, int]] = {}
+    skews: dict[str, dict[int, tuple[float, int]]] = {}
     failing: tuple[str, ...] = ()
     leased: Leased = Leased()
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from engine.runtime import hints
 from engine.runtime.refusals import Refusals
+from engine.runtime.skews import Skews
 
 _Gauge = Callable[[str, str, Sequence[str], Iterator[tuple[list[str], float]]], "Metric"]
 
@@ -157,6 +158,8 @@ class Metrics:
         """How the work of the whole store stood when it was looked at last."""
         self._processed: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._deliveries: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.skews = Skews()
+        self._without_effect: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     def channel(self, name: str) -> ChannelCounts:
         return self.channels.setdefault(name, ChannelCounts())
@@ -171,6 +174,11 @@ class Metrics:
             counts = self.channel(channel)
             for code, count in codes.items():
                 counts.deviations[vetted(counts.deviations, code)] += count
+        for channel, senders in report.skews.items():
+            for sender, (seconds, entry) in senders.items():
+                self.skews.hear(channel, sender, seconds, entry)
+        for channel, events in report.without_effect.items():
+            self._without_effect[channel].update(events)
         if report.work is not None:
             self.work = report.work
 
@@ -243,6 +251,18 @@ class Metrics:
             "Whether a worker of this node delivers there.",
             ["destination"],
             (([name], owned) for name, owned in self.destinations().items()),
+        )
+        yield gauge(
+            "sender_skew_seconds",
+            "Receipt minus MSH-7, the least of the last minutes; negative: the sender's clock is ahead.",
+            ["channel", "sender"],
+            (([one.channel, str(one.sender)], one.skew_seconds) for one in self.skews.all()),
+        )
+        yield counter(
+            "events_without_effect",
+            "Messages whose event means nothing here.",
+            ["channel", "event"],
+            nested(self._without_effect),
         )
         yield counter("entries_processed", "Outcomes.", ["channel", "state"], nested(self._processed))
         yield counter("deliveries", "Deliveries settled.", ["destination", "state"], nested(self._deliveries))

@@ -22,7 +22,7 @@ from engine.clock import Clock
 from engine.domain.chart import Charts
 from engine.domain.delivery import DeadLetter, Stage
 from engine.domain.message import AckCode, Entry, EntryState
-from engine.domain.outcome import Outcome
+from engine.domain.outcome import EffectKind, Outcome
 from engine.errors import (
     INTERNAL_ERROR,
     CursorMovedError,
@@ -39,6 +39,7 @@ from engine.errors import (
 from engine.logs import get_logger
 from engine.pipeline.channel import CompiledChannel, CompiledConfiguration
 from engine.pipeline.process import Prepared, decide, internal_failure, of_patient, prepare
+from engine.runtime.metrics import event_label
 from engine.runtime.worker import Tally, Wake
 from engine.store.leases import Leases
 from engine.store.store import Store
@@ -281,6 +282,9 @@ class Processor:
             if self._over(1):
                 break
         self._commit(name, entries[: len(outcomes)], outcomes, before, now)
+        for entry, _, one in prepared[: len(outcomes)]:
+            if one.clock is not None:
+                self._tally.clock(name, *one.clock, entry.id)
         return len(outcomes)
 
     def _commit(
@@ -299,6 +303,8 @@ class Processor:
                 log.warning(
                     "message died", channel=name, entry=outcome.entry_id, error=letter.error, location=letter.location
                 )
+            if outcome.effects and outcome.effects[0].kind == EffectKind.WITHOUT_EFFECT:
+                self._tally.without_effect(name, event_label(outcome.effects[0].detail))
             for deviation in outcome.deviations:
                 self._tally.deviation(name, deviation.partition(":")[0])
         self._on_outcomes([entry.id for entry in entries if entry.wants_application_ack])

@@ -24,6 +24,7 @@ from engine.domain.standing import Overview, Standing
 from engine.errors import HandoffError, StoreUnavailableError
 from engine.runtime.changes import Change
 from engine.runtime.refusals import Refusal
+from engine.runtime.skews import SenderSkew
 from engine.runtime.trouble import Certificate, Trouble, codes
 from engine.settings import Configuration
 
@@ -112,6 +113,8 @@ class Status(Record, frozen=True, kw_only=True):
     config_loaded_at: datetime | None = None
     started_at: datetime | None = None
     last_reload: LastReload | None = None
+    senders: tuple[SenderSkew, ...] = ()
+    """How far the clocks of senders are from ours."""
 
     def with_work(self, work: Overview) -> Status:
         """With how the work of the store stands."""

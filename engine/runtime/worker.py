@@ -24,6 +24,7 @@ from engine import logs, settings
 from engine.domain.standing import Overview
 from engine.errors import HandoffError, SettingsError
 from engine.runtime import hints
+from engine.runtime.skews import SENDERS_MAX
 
 _log = logs.get_logger()
 
@@ -65,6 +66,8 @@ class Tally:
         self._processed: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._deliveries: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._deviations: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._without_effect: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._skews: defaultdict[str, dict[int, tuple[float, int]]] = defaultdict(dict)
 
     def processed(self, channel: str, state: str, count: int = 1) -> None:
         with self._lock:
@@ -73,6 +76,20 @@ class Tally:
     def delivery(self, destination: str, state: str, count: int = 1) -> None:
         with self._lock:
             self._deliveries[destination][state] += count
+
+    def clock(self, channel: str, sender: int, seconds: float, entry: int) -> None:
+        """A message came so long after its sender's clock says that it was sent."""
+        with self._lock:
+            senders = self._skews[channel]
+            known = senders.get(sender)
+            if known is None and len(senders) >= SENDERS_MAX:
+                return
+            if known is None or seconds < known[0]:
+                senders[sender] = (seconds, entry)
+
+    def without_effect(self, channel: str, event: str) -> None:
+        with self._lock:
+            self._without_effect[channel][event] += 1
 
     def deviation(self, channel: str, code: str, count: int = 1) -> None:
         with self._lock:
@@ -85,12 +102,16 @@ class Tally:
                 deliveries={name: dict(counts) for name, counts in self._deliveries.items()},
                 deviations={name: dict(counts) for name, counts in self._deviations.items()},
                 work=work,
+                skews={name: dict(senders) for name, senders in self._skews.items()},
+                without_effect={name: dict(counts) for name, counts in self._without_effect.items()},
                 failing=failing,
                 leased=leased,
             )
             self._processed.clear()
             self._deliveries.clear()
             self._deviations.clear()
+            self._without_effect.clear()
+            self._skews.clear()
         return report
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, Select, TextClause, func, select, text, update
 
-from engine.domain.hold import HOLD_TEXTS, Hold, HoldState, hold_key
+from engine.domain.hold import Hold, HoldState, hold_key
 from engine.domain.message import EntryState
 from engine.domain.outcome import Outcome
 from engine.domain.record import Phi
@@ -63,6 +63,9 @@ _OF_ROOTS: Final = Listed(
     hold.c.root_id,
     lambda listed: select(hold.c.id, hold.c.root_id, hold.c.code, hold.c.location, hold.c.state).where(listed),
 )
+
+ASKED: Final = Listed(hold.c.root_id, lambda listed: select(hold.c.root_id).where(listed, _OPEN))
+"""The messages that wait for a person."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(HoldDocument).decode
@@ -236,8 +239,7 @@ def _row(
     root, code, location = place
     document = _encode(HoldDocument(subject=held.subject, patient_key=held.patient_key))
     sealed = keys.seal(_place(root, code, location, held.chart_id), document)
-    detail = held.detail or HOLD_TEXTS[held.code]
-    return (one.entry_id, root, channel, held.chart_id, code, location, detail, now, HoldState.OPEN.value, sealed)
+    return (one.entry_id, root, channel, held.chart_id, code, location, held.text, now, HoldState.OPEN.value, sealed)
 
 
 def _place(root: int, code: str, location: str, chart_id: str | None) -> str:

@@ -12,7 +12,7 @@ control ids.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -33,18 +33,20 @@ from sqlalchemy import (
 )
 
 from engine.domain.message import AckCode, AckState, Entry, EntryState, Receipt, Refusal, Summary
+from engine.domain.outcome import EffectKind
 from engine.domain.partition import PARTITIONS
 from engine.domain.record import Phi, Record
 from engine.errors import DUPLICATE_KEY, INTERNAL_ERROR, StoreDamagedError, StoreError, TamperedError
 from engine.logs import get_logger
 from engine.store import schema
 from engine.store.engines import translated
-from engine.store.holds import open_entries
+from engine.store.holds import ASKED, open_entries
 from engine.store.keys import KeyRing
 from engine.store.record import OutcomeDocument, of_patient, open_outcome
 from engine.store.schema import day_of, entry, from_micros, outcome, payload, repeat, to_micros, word
 from engine.store.statements import Listed, Prepared, Rows
 
+_NOTHING: Final = frozenset({EffectKind.SET_ASIDE, EffectKind.WITHOUT_EFFECT})
 _BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
 """A batch of entries ends early when its payloads (as stored) have so many bytes."""
 
@@ -193,6 +195,13 @@ _SIZES: Final = Listed(
     ),
 )
 _RECEIVED: Final = Listed(entry.c.id, lambda listed: select(entry.c.id, entry.c.received_at).where(listed))
+_STATES: Final = Listed(outcome.c.entry_id, lambda listed: select(outcome.c.entry_id, outcome.c.state).where(listed))
+_REPLAYED: Final = Listed(
+    schema.dead_letter.c.entry_id,
+    lambda listed: select(schema.dead_letter.c.entry_id, schema.dead_letter.c.resolved_by).where(
+        listed, schema.dead_letter.c.resolved_by.like("entry:%")
+    ),
+)
 _HEAD: Final = Prepared(
     select(entry, payload.c.head)
     .select_from(entry.join(payload, _OWN_PAYLOAD))
@@ -311,7 +320,7 @@ class Journal:
             found = self._read_entries(conn, ids)
         except StoreDamagedError:
             found = [self._read_alone(conn, wanted) for wanted in ids]
-        return self._with_first_times(conn, found)
+        return self._with_history(conn, found)
 
     def entry(self, conn: Connection, entry_id: int) -> Entry | None:
         return next(iter(self.entries(conn, [entry_id])), None)
@@ -509,16 +518,19 @@ class Journal:
                 row = _NARROW.rows(conn, [entry_id])[0]
             return self._damaged(row)
 
-    def _with_first_times(self, conn: Connection, found: list[Entry]) -> list[Entry]:
-        """Replays get the time at which their message first came."""
+    def _with_history(self, conn: Connection, found: list[Entry]) -> list[Entry]:
+        """Replays get the time at which their message first came, and whether it was applied before."""
         roots = {one.replay_root for one in found if one.replay_root is not None}
         if not roots:
             return found
         times = {row.id: from_micros(row.received_at) for row in _RECEIVED.rows(conn, sorted(roots))}
+        settled = _settled(conn, roots)
         return [
             one
             if one.replay_root is None
-            else msgspec.structs.replace(one, first_received_at=times.get(one.replay_root))
+            else msgspec.structs.replace(
+                one, first_received_at=times.get(one.replay_root), settled=one.replay_root in settled
+            )
             for one in found
         ]
 
@@ -604,7 +616,7 @@ class Journal:
             repeats=row.repeats,
             sender=_sender(head.summary),
             deviations=tuple(dict.fromkeys((*head.deviations, *document.deviations))),
-            without_effect=state is EntryState.PROCESSED and row.document is not None and not document.effects,
+            without_effect=any(effect.kind in _NOTHING for effect in document.effects),
         )
 
 
@@ -808,6 +820,22 @@ class _Group:
             received_at=original.received_at,
             wants_application_ack=original.wants_application_ack,
         )
+
+
+def _settled(conn: Connection, roots: Collection[int]) -> set[int]:
+    """Those of the messages that were applied, and left no question open. One that died may have been so by a replay.
+
+    Needs a reader: what became of them stands on the other side.
+    """
+    standing = {root: root for root in roots}  # root -> the entry of its chain to look at
+    applied: set[int] = set()
+    while standing:
+        states = {row.entry_id: row.state for row in _STATES.rows(conn, sorted(standing.values()))}
+        applied |= {root for root, one in standing.items() if states.get(one) == EntryState.PROCESSED}
+        dead = {one: root for root, one in standing.items() if states.get(one) == EntryState.DEAD}
+        replays = _REPLAYED.rows(conn, sorted(dead)) if dead else []
+        standing = {dead[row.entry_id]: int(row.resolved_by.partition(":")[2]) for row in replays}
+    return applied - {row.root_id for row in ASKED.rows(conn, sorted(applied))} if applied else applied
 
 
 def open_head(keys: KeyRing, row: Any) -> Head:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from engine.care import events
 from engine.connectors.remedies import REMEDIES
+from engine.domain.hold import QUESTIONS
 from engine.domain.message import Refusal
 from engine.hl7v2 import ack, batch, charset, header, message, mllp
 from engine.hl7v2.header import HeaderError, read_header
@@ -109,6 +110,14 @@ def test_the_deviations_are_those_of_the_code() -> None:
 def test_the_deviations_of_content_are_those_of_the_code() -> None:
     known = set().union(*map(deviations, (functions, times, identity, process, zones)))
     assert {code(row[0]) for row in table("content")} == known
+
+
+def test_the_questions_that_are_held_are_those_of_the_code() -> None:
+    documented = {code(row[0]): (row[1], row[2]) for row in table("hold")}
+    assert documented == {
+        one.value: (asked.text, "released or dismissed" if asked.can_be_released else "dismissed")
+        for one, asked in QUESTIONS.items()
+    }
 
 
 def test_the_guide_to_destinations_lists_every_code_and_what_to_do() -> None:

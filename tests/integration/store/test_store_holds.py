@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from store_builders import NOW, chart, load, merged, outcome, record
 
-from engine.domain.hold import HOLD_TEXTS, Hold, HoldCode, HoldState
+from engine.domain.hold import Hold, HoldCode, HoldState
 from engine.domain.message import EntryState
 from engine.errors import StoreError
 
@@ -46,7 +46,7 @@ def test_a_question_comes_back_as_it_was_asked(store):
     first, second = open_ones(store)
     assert (first.entry, first.root, first.code, first.location) == (1, 1, "status-event-stale", None)
     assert (first.subject, first.chart_id, first.patient_key) == ("MRN:V1", "chart-1", "MRN:P1")
-    assert (first.detail, first.opened_at, first.state) == (HOLD_TEXTS[STALE.code], NOW, HoldState.OPEN)
+    assert (first.detail, first.opened_at, first.state) == (STALE.text, NOW, HoldState.OPEN)
     assert (second.code, second.location, second.unreadable) == ("death-in-future", "PID-29", False)
     assert store.read_now(store.holds.counts) == {"status-event-stale": 1, "death-in-future": 1}
 

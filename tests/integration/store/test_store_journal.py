@@ -6,6 +6,8 @@ import msgspec
 import pytest
 from store_builders import CHANNEL, NOW, append, chart, outcome, receipt, record
 
+from engine.domain.delivery import DeadLetter, Stage
+from engine.domain.hold import Hold, HoldCode
 from engine.domain.message import AckCode, AckState, EntryState, Refusal, Summary
 from engine.errors import StoreError
 from engine.store.journal import Append
@@ -312,3 +314,42 @@ def test_entries_of_a_patient_include_those_of_charts_merged_into_theirs(store):
     assert [item.id for item in find(store, patient="MRN:P1")] == [4, 2, 1]
     assert [item.id for item in find(store, patient="MRN:P3")] == [3]
     assert find(store, patient="MRN:P9") == []
+
+
+def settled(store, entry_id):
+    entry = store.read_now(lambda conn: store.journal.entry(conn, entry_id))
+    return entry.settled
+
+
+def test_a_replay_knows_whether_its_message_was_applied_before(store):
+    asked = Hold(code=HoldCode.STATUS_EVENT_STALE, chart_id="chart-1")
+    append(store, *(receipt(store.keys, str(number)) for number in range(1, 5)))
+    letter = DeadLetter(stage=Stage.PROCESSING, error="pid-missing", location="PID", detail="")
+    record(
+        store,
+        outcome(1),
+        outcome(2, holds=(asked,)),
+        outcome(3, state=EntryState.DEAD, dead_letter=letter),
+        outcome(4, state=EntryState.FILTERED),
+    )
+    append(store, *(receipt(store.keys, str(number), replay_of=number) for number in range(1, 5)))
+    assert [settled(store, entry) for entry in range(1, 9)] == [False] * 4 + [True, False, False, False]
+
+
+def test_a_message_that_died_and_was_applied_by_a_replay_is_known_as_applied(store):
+    append(store, receipt(store.keys, "1"))
+    letter = DeadLetter(stage=Stage.PROCESSING, error="pid-missing", location="PID", detail="")
+    record(store, outcome(1, state=EntryState.DEAD, dead_letter=letter))
+    append(store, receipt(store.keys, "1", replay_of=1))
+    store.charts_ledger.write_now(lambda conn: store.dead_letters.resolve(conn, 1, "entry:2", NOW))
+    assert not settled(store, 2)
+    record(store, outcome(2, replay_root=1))
+    append(store, receipt(store.keys, "1", replay_of=1))
+    assert settled(store, 3)
+
+
+def test_a_decision_travels_with_the_replay_that_carries_it(store):
+    append(store, receipt(store.keys, "1"))
+    append(store, receipt(store.keys, "1", replay_of=1, decision="death-in-future@PID-29"))
+    found = store.read_now(lambda conn: store.journal.entry(conn, 2))
+    assert found.decision == "death-in-future@PID-29"

@@ -77,7 +77,9 @@ def test_the_shipped_event_table_loads_and_leaves_unknown_triggers_alone() -> No
     events = load_events(parse(file.read_text(), file.name))
     assert events.of("A01") is Meaning.ADMIT
     assert events.of("A40") is Meaning.MERGE
-    assert events.of("A17") is Meaning.RECORD
+    assert events.of("A17") is Meaning.HOLD
+    assert events.of("A06") is Meaning.RECORD
+    assert events.of("Z01") is Meaning.RECORD
 
 
 def test_a01_opens_an_inpatient_encounter_and_takes_the_admission_time_from_the_event_when_pv1_44_is_empty(

@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import hmac
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from engine.domain.chart import Chart, Charts
-from engine.domain.message import Entry, Summary
+from engine.domain.encounter import Encounter
+from engine.domain.message import Entry, EntryState, Summary
 from engine.domain.outcome import Outcome
 from engine.domain.patient import Identifier
+from engine.domain.task import TaskState
 from engine.mapping.expression import compile_filter
 from engine.pipeline.channel import CompiledChannel, compile_configuration
 from engine.pipeline.process import process
@@ -100,3 +102,75 @@ class Heart:
         found = self.charts.find(Identifier(value=value, authority=authority, type=type_))
         assert found is not None
         return found
+
+
+DAY = datetime(2026, 3, 5, 14, 0, tzinfo=UTC)
+"""09:00 in New York."""
+HOUR = timedelta(hours=1)
+
+
+def hl7(at: datetime | None) -> str:
+    return "" if at is None else at.strftime("%Y%m%d%H%M%S+0000")
+
+
+class Feed:
+    """One patient's messages: each is received at its true time, and claims what it is told to claim."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.heart = Heart(**changes)
+        self.entries: list[Entry] = []
+        self.outcomes: list[Outcome] = []
+
+    def send(
+        self,
+        trigger: str,
+        at: datetime,
+        *,
+        skew: timedelta = timedelta(),
+        sender: str = "EPIC",
+        sent: datetime | None = None,
+        evn2: datetime | None = None,
+        evn6: datetime | None = None,
+        pv1: dict[int, str] | None = None,
+        visit: bool = True,
+        birth: str = "19480312",
+    ) -> Outcome:
+        """skew: of the sender's clock, which it writes MSH-7 and EVN-2 by."""
+        sent = sent or at + skew
+        fields = {1: "1", 2: "I", 19: "V1^^^MRN"} | ({36: "01"} if trigger == "A03" else {}) | (pv1 or {})
+        lines = [
+            f"MSH|^~\\&|{sender}|MAIN|HANDOFF|H|{hl7(sent)}||ADT^{trigger}|C{len(self.entries)}|P|2.5.1",
+            f"EVN|{trigger}|{hl7(evn2 or at + skew)}||||{hl7(evn6)}",
+            f"PID|1||1^^^MRN^MR||Doe^Jane||{birth}|F",
+        ]
+        if visit:
+            lines.append("|".join(["PV1", *(fields.get(number, "") for number in range(1, max(fields) + 1))]))
+        self.heart.now = at
+        entry = self.heart.entry("\r".join([*lines, ""]).encode())
+        self.entries.append(entry)
+        outcome = self.heart.work(entry)
+        assert outcome.state is EntryState.PROCESSED
+        self.outcomes.append(outcome)
+        return outcome
+
+    def replay(self, entry: Entry, **more: Any) -> Outcome:
+        self.heart.now += HOUR
+        again = self.heart.entry(entry.payload)
+        return self.heart.work(
+            msgspec.structs.replace(
+                again,
+                replay_of=entry.id,
+                replay_root=entry.replay_root or entry.id,
+                first_received_at=entry.first_received_at or entry.received_at,
+                **more,
+            )
+        )
+
+    @property
+    def stay(self) -> Encounter:
+        (stay,) = self.heart.chart("1").encounters
+        return stay
+
+    @property
+    def plan(self) -> list[str]:
+        return [task.kind for task in self.heart.chart("1").tasks if task.state is TaskState.OPEN]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
-from heart import Heart, adt, merge
+from heart import DAY, HOUR, Feed, Heart, adt, hl7, merge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -139,6 +139,75 @@ def test_messages_in_any_order_with_repeats_come_to_the_same_as_in_order(name: s
     repeats = data.draw(st.lists(st.sampled_from(history), max_size=3))
     shuffled = data.draw(st.permutations([*history, *repeats]))
     assert settled(run(shuffled)) == settled(run(history))
+
+
+# --- wrong clocks ----------------------------------------------------------------------------------------------------
+
+CLOCKS = st.sampled_from(
+    [timedelta(), timedelta(minutes=4), -timedelta(minutes=40), 5 * HOUR, -5 * HOUR, timedelta(days=1),
+     timedelta(days=365), -timedelta(days=20), datetime(2000, 1, 1, tzinfo=UTC) - DAY,
+     datetime(1970, 1, 1, tzinfo=UTC) - DAY]
+)  # fmt: skip
+SENDERS = st.sampled_from(["EPIC", "BEDS"])
+ENDS_DISCHARGED = (
+    ("A01", "A03"),
+    ("A04", "A01", "A02", "A03"),
+    ("A01", "A03", "A13", "A03"),
+    ("A01", "A08", "A03", "A13", "A02", "A03", "A08"),
+    ("A05", "A11", "A01", "A03"),
+    ("A01", "A03", "A13", "A03", "A13", "A03"),
+)
+
+
+def falls_through(feed: Feed) -> bool:
+    """A patient who has left, whose chart does not say so, and of whom no person is told."""
+    chart = feed.heart.chart("1")
+    held = any(hold.chart_id == chart.id for outcome in feed.outcomes for hold in outcome.holds)
+    (stay,) = chart.encounters
+    return not held and not (stay.status is EncounterStatus.FINISHED and feed.plan)
+
+
+@given(data=st.data())
+@settings(max_examples=300, deadline=None)
+def test_no_clock_of_any_sender_makes_a_discharged_patient_fall_through(data: st.DataObject) -> None:
+    feed, at = Feed(), DAY
+    for trigger in data.draw(st.sampled_from(ENDS_DISCHARGED)):
+        at += data.draw(st.sampled_from([timedelta(minutes=1), HOUR, 7 * HOUR]))
+        pv1 = {}
+        if data.draw(st.booleans()):
+            pv1[44] = hl7(DAY + data.draw(CLOCKS))
+        if trigger == "A03" and data.draw(st.booleans()):
+            pv1[45] = hl7(at + data.draw(CLOCKS))
+        late = data.draw(st.sampled_from([timedelta(), timedelta(minutes=1), 2 * HOUR]))  # it is recorded afterwards
+        skew = data.draw(CLOCKS)
+        feed.send(trigger, at, sender=data.draw(SENDERS), skew=skew, evn2=at + skew - late, pv1=pv1)
+    assert not falls_through(feed)
+
+
+@given(data=st.data())
+@settings(max_examples=200, deadline=None)
+def test_no_order_of_arrival_from_two_senders_makes_a_discharged_patient_fall_through(data: st.DataObject) -> None:
+    history = data.draw(st.sampled_from(ENDS_DISCHARGED))
+    said = [(trigger, DAY + number * HOUR, data.draw(SENDERS)) for number, trigger in enumerate(history)]
+    repeats = data.draw(st.lists(st.sampled_from(said), max_size=2))
+    feed = Feed()
+    for number, (trigger, then, sender) in enumerate(data.draw(st.permutations([*said, *repeats]))):
+        feed.send(trigger, DAY + (20 + number) * HOUR, sender=sender, sent=then, evn2=then, pv1={44: hl7(DAY)})
+    assert not falls_through(feed)
+
+
+@given(data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_a_replay_of_all_that_was_applied_asks_nothing_and_changes_nothing(data: st.DataObject) -> None:
+    feed = Feed()
+    for number, trigger in enumerate(data.draw(st.sampled_from(ENDS_DISCHARGED))):
+        feed.send(trigger, DAY + number * HOUR, sender=data.draw(SENDERS), skew=data.draw(CLOCKS))
+    before = feed.heart.chart("1")
+    applied = [one for one, outcome in zip(feed.entries, feed.outcomes, strict=True) if not outcome.holds]
+    for entry in applied:
+        outcome = feed.replay(entry, settled=True)
+        assert (outcome.holds, outcome.deliveries) == ((), ())
+    assert feed.heart.chart("1").encounters == before.encounters
 
 
 # --- anything --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,84 @@
+"""Events that mean nothing to the charts: listed and counted; those about identities and deletions are held."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from heart import Heart, adt, merge
+
+from engine.care.events import Events, Meaning
+from engine.domain.message import EntryState
+
+
+@pytest.fixture
+def heart() -> Heart:
+    return Heart()
+
+
+@pytest.mark.parametrize("trigger", ["A06", "A07", "A12", "A21", "A38", "A60", "Z01", "ZZ9"])
+def test_an_event_without_a_meaning_is_recorded_without_effect(heart: Heart, trigger: str) -> None:
+    outcome = heart.send(adt(trigger, pv1={}))
+    assert outcome.state is EntryState.PROCESSED
+    assert [(effect.kind, effect.detail) for effect in outcome.effects] == [("recorded-without-effect", trigger)]
+    assert (outcome.charts, outcome.holds) == ((), ())
+
+
+def test_a_message_that_is_no_adt_is_recorded_without_effect(heart: Heart) -> None:
+    outcome = heart.send(adt("A01", pv1={}).replace(b"ADT^A01", b"ORU^R01"))
+    assert [(effect.kind, effect.detail) for effect in outcome.effects] == [("recorded-without-effect", "ORU^R01")]
+
+
+@pytest.mark.parametrize("trigger", ["A17", "A23", "A24", "A29", "A37", "A41", "A44", "A45", "A47", "A49", "A51"])
+def test_an_event_about_identities_is_held_on_the_patient_and_changes_nothing(heart: Heart, trigger: str) -> None:
+    heart.send(adt("A01", pv1={}))
+    before = heart.chart()
+    outcome = heart.send(adt(trigger, pid={5: "Roe^Other"}, pv1={}))
+    (hold,) = outcome.holds
+    assert (hold.code, hold.location) == ("event-not-supported", "PID-3")
+    assert (hold.chart_id, hold.patient_key) == (before.id, "MRN:558181838")
+    assert hold.detail.startswith(f"{trigger}: ")
+    assert (outcome.chart_id, outcome.patient_key) == (before.id, "MRN:558181838")
+    assert ("held", "event-not-supported") in {(effect.kind, effect.detail) for effect in outcome.effects}
+    assert outcome.reason is not None
+    assert outcome.reason.startswith("held for a person: ")
+    assert heart.chart() == before
+
+
+def test_each_patient_of_a_held_event_has_a_question(heart: Heart) -> None:
+    heart.send(adt("A01", pv1={}))
+    heart.send(adt("A01", pid3="2^^^MRN^MR", pv1={19: "V2^^^MRN"}))
+    outcome = heart.send(adt("A17", pv1={}, segments=("PID|2||2^^^MRN^MR", "PV1|2|I")))
+    assert [(hold.location, hold.patient_key) for hold in outcome.holds] == [
+        ("PID-3", "MRN:558181838"),
+        ("PID[2]-3", "MRN:2"),
+    ]
+
+
+@pytest.mark.parametrize(("pid3", "key"), [("77^^^MRN^MR", "MRN:77"), ("", None), ("123-45-6789^^^USA^SS", None)])
+def test_a_held_event_of_nobody_known_is_held_all_the_same(heart: Heart, pid3: str, key: str | None) -> None:
+    outcome = heart.send(adt("A29", pid3=pid3))
+    assert [(hold.chart_id, hold.patient_key) for hold in outcome.holds] == [(None, key)]
+    assert outcome.charts == ()
+
+
+def test_a_replay_of_a_held_event_asks_the_same_question(heart: Heart) -> None:
+    first, second = heart.send(adt("A45")), heart.send(adt("A45"))
+    assert [hold.key for hold in first.holds] == [hold.key for hold in second.holds]
+
+
+@pytest.mark.parametrize("trigger", ["A18", "A30", "A34", "A36", "A39"])
+def test_the_merges_of_older_versions_merge(heart: Heart, trigger: str) -> None:
+    heart.send(adt("A01", pid3="2^^^MRN^MR", pv1={}))
+    outcome = heart.send(merge("1", "2").replace(b"A40", trigger.encode()))
+    assert outcome.holds == ()
+    assert heart.chart("2").id == heart.chart("1").id
+    assert heart.chart("1").patient.merged_from == ("MRN:2",)
+
+
+def test_whether_an_event_without_a_meaning_is_held_is_the_sites_choice() -> None:
+    heart = Heart()
+    heart.channel = dataclasses.replace(
+        heart.channel, events=Events({"A06": Meaning.HOLD, "A23": Meaning.RECORD, "Z01": Meaning.HOLD})
+    )
+    assert [len(heart.send(adt(trigger)).holds) for trigger in ("A06", "A23", "Z01")] == [1, 0, 1]
