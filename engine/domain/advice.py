@@ -325,6 +325,31 @@ ERRORS: Final[Mapping[str, Advice]] = {
         "Add it to mappings/destinations, reload, replay.",
     ),
     "session-ended": _error("session-ended", "the org ended the session", "Nothing: it is logged in to again."),
+    "filter-budget": _error(
+        "filter-budget",
+        "the channel's filter took too long for this message",
+        "Simplify `filter` of the channel; replay.",
+    ),
+    "identifiers-too-many": _error(
+        "identifiers-too-many",
+        "the message goes beyond a limit of the channel",
+        "Raise the limit that the detail names, if such messages are meant; reload and replay.",
+    ),
+    "items-too-many": _error(
+        "items-too-many",
+        "the message goes beyond a limit of the channel",
+        "Raise the limit that the detail names, if such messages are meant; reload and replay.",
+    ),
+    "repetitions-too-many": _error(
+        "repetitions-too-many",
+        "the message goes beyond a limit of the channel",
+        "Raise the limit that the detail names, if such messages are meant; reload and replay.",
+    ),
+    "segments-too-many": _error(
+        "segments-too-many",
+        "the message has more segments than the channel takes",
+        "Raise the limit of the channel if it is meant; replay.",
+    ),
 }
 """Codes of refusals and dead letters; those of destinations are in `engine.connectors.remedies`."""
 
