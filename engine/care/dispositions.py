@@ -91,6 +91,10 @@ class Dispositions:
         text = normalise(code)
         return text is None or text in self._table
 
+    def means_death(self, code: str | None) -> bool:
+        """code: as it was sent."""
+        return normalise(code) in self.deaths
+
     def of(self, code: str | None) -> Disposition:
         """What a code, as it was sent, calls for. Never raises."""
         text = normalise(code)

@@ -21,6 +21,8 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from pydantic import Field
 
+from engine.care.death import FIELDS as DEATH_FIELDS
+from engine.care.death import fold_death, merge_contradicts_death, settle_death
 from engine.care.dispositions import Action, Dispositions, normalise
 from engine.care.person import is_another
 from engine.care.times import IMPLAUSIBLE, Claims, is_before
@@ -29,12 +31,12 @@ from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.hold import Hold, HoldCode, hold_key
 from engine.domain.moment import parse_moment
 from engine.domain.outcome import Effect
-from engine.domain.patient import Identifier, Patient, StatedDeath
+from engine.domain.patient import Doubt, Identifier, Patient
 from engine.domain.record import Phi
 from engine.errors import DATA_TYPE, UNKNOWN_KEY, MessageError
 from engine.yamlfile import Document, StrictModel, validate
 
-_R = TypeVar("_R", Patient, Encounter, StatedDeath)
+_R = TypeVar("_R", Patient, Encounter)
 
 
 class Meaning(StrEnum):
@@ -115,14 +117,8 @@ _NO_VISIT_CLASS: Final = "N"
 _DISCHARGE: Final = ("discharged_at", "disposition")
 """Fields of an encounter that only one that has ended holds."""
 
-_DEATH: Final = StatedDeath.__struct_fields__
-"""What a message says of death is kept apart: how the stays ended has a say in it as well."""
-
 _WITHOUT_BED: Final = frozenset({None, "E", "O", "P", "R"})
 """Classes that an admission ends: A01 is the admission of an inpatient, also when the sender leaves PV1-2 empty."""
-
-_PRESENT: Final = frozenset({"I", "OBS", "E"})
-"""Classes of stays that a patient can't have had after death; accounts of other classes are closed by clerks."""
 
 _SAID_AGAIN: Final = timedelta(days=1)
 """A discharge that names no visit, so soon after one, is the same discharge said again."""
@@ -163,6 +159,10 @@ class Event(Phi, frozen=True, kw_only=True):
     """When it was sent, by its sender's clock (seconds since 1970)."""
     sender: int = 0
     """Of the events of one sender the order of sending decides; 0: who sent it is not known."""
+    unread_death: str | None = None
+    """HL7 path of a mark or time of death that is there and can't be read."""
+    settled: bool = False
+    """A replay of what was applied in its time (`Entry.settled`)."""
     decided_at: Stamp | None = None
     """When a person took it as true; none: nobody has."""
     decision: str | None = None
@@ -220,17 +220,14 @@ def apply_event(charts: Charts, event: Event, dispositions: Dispositions) -> App
         applied.hold(HoldCode.PERSON_CONTRADICTED, location="PID-5")
         applied.chart = chart
         return applied
+    before = chart
     patient = _with_identifiers(chart, charts, event.identifiers, applied)
     event = _after_birth(event, event.patient.get("birth_date") or patient.birth_date, applied)
-    death, person = _death_said(event.patient, applied)
+    person = {name: value for name, value in event.patient.items() if name not in DEATH_FIELDS}
     patient, stamps, stale = _merge_fields(patient, person, chart.stamps, event.at)
-    stated = chart.death_stated
-    if death:
-        stated, stamps, stale_death = _merge_fields(stated, death, stamps, event.at)
-        stale = stale or stale_death
     if stale:
         applied.deviations.append("stale-event")
-    chart = msgspec.structs.replace(chart, patient=patient, stamps=stamps, death_stated=stated)
+    chart = msgspec.structs.replace(chart, patient=patient, stamps=stamps)
     if event.meaning in _STATUS and event.has_visit and event.encounter.get("class_") != _NO_VISIT_CLASS:
         chart = _apply_visit(chart, charts, event, dispositions, applied)
     elif event.meaning in _STATUS and event.meaning is not Meaning.UPDATE:
@@ -238,9 +235,7 @@ def apply_event(charts: Charts, event: Event, dispositions: Dispositions) -> App
         # A class of N says that there is no visit: of a registration it is an answer, of all others a contradiction.
         if _STATUS[event.meaning] is not None and not (event.has_visit and event.meaning in _REGISTERING):
             applied.hold(HoldCode.VISIT_MISSING, location="PV1")
-    applied.chart = _settle_death(chart, dispositions)
-    if applied.chart.patient.deceased and death.get("deceased") is False and not stale:
-        applied.deviations.append("alive-against-disposition")
+    applied.chart = settle_death(before, chart, event, dispositions, applied)
     return applied
 
 
@@ -276,60 +271,6 @@ def _without(event: Event, claims: Claims, early: list[str], applied: Applied) -
     )
 
 
-def _death_said(values: Mapping[str, Any], applied: Applied) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """What a message says of death, and what else it says of the patient.
-
-    A time of death (PID-29) says that the patient has died, whatever PID-30 says: senders fill that by default.
-    """
-    said = {name: values[name] for name in _DEATH if name in values}
-    if not said:
-        return said, values
-    if said.get("deceased_at"):
-        if said.get("deceased") is False:
-            applied.deviations.append("death-contradicted")
-        said["deceased"] = True
-    return said, {name: value for name, value in values.items() if name not in said}
-
-
-def _settle_death(chart: Chart, dispositions: Dispositions) -> Chart:
-    """Deceased is who was said to be (PID-29, PID-30), and whose last stay ended in death.
-
-    It follows from the chart as it is, whatever way led there. A PID-30 that says no takes back what PID-30 had said;
-    a death that a disposition states is taken back where it was stated: by another disposition, by a cancelled
-    discharge, or by a later stay that the patient left alive.
-    """
-    stated = chart.death_stated
-    stay = _deadly_stay(chart.encounters, dispositions)
-    deceased = True if stay is not None else stated.deceased
-    at = (stated.deceased_at or (stay.discharged_at if stay is not None else None)) if deceased else None
-    patient = chart.patient
-    if (patient.deceased, patient.deceased_at) == (deceased, at):
-        return chart
-    patient = msgspec.structs.replace(patient, deceased=deceased, deceased_at=at)
-    return msgspec.structs.replace(chart, patient=patient)
-
-
-def _deadly_stay(encounters: tuple[Encounter, ...], dispositions: Dispositions) -> Encounter | None:
-    """The stay that ended in death, unless one that began later ended alive."""
-    ended = [e for e in encounters if e.status is EncounterStatus.FINISHED]
-    for death in ended:
-        if death.disposition not in dispositions.deaths:
-            continue
-        at = parse_moment(death.discharged_at)
-        if at is None:
-            return death
-        if "T" not in (death.discharged_at or ""):
-            at += timedelta(days=1)  # some time of that day
-        later = (
-            parse_moment(e.admitted_at)
-            for e in ended
-            if e.class_ in _PRESENT and e.disposition in dispositions.left_alive
-        )
-        if not any(begin is not None and begin > at for begin in later):
-            return death
-    return None
-
-
 def merges_in_doubt(charts: Charts, events: tuple[Event, ...], merges: tuple[Merge, ...]) -> dict[Merge, Chart]:
     """Merges whose PID speaks of another person than the chart it leads to: each with that chart.
 
@@ -346,12 +287,12 @@ def merges_in_doubt(charts: Charts, events: tuple[Event, ...], merges: tuple[Mer
     return found
 
 
-def apply_merges(charts: Charts, merges: tuple[Merge, ...]) -> Applied:
+def apply_merges(charts: Charts, merges: tuple[Merge, ...], dispositions: Dispositions, root: int) -> Applied:
     """A40: the merged identity becomes an alias of the survivor; encounters, scores and tasks follow.
 
     The result's `chart` is the survivor of the last pair; `others` holds every other chart that changed. Raises
     MessageError when the pairs contradict each other or what was merged before: which patient is meant is then for a
-    person to say.
+    person to say. root: the entry (of a replay: the original).
     """
     applied = Applied()
     changed: dict[str, Chart] = {}
@@ -394,7 +335,10 @@ def apply_merges(charts: Charts, merges: tuple[Merge, ...]) -> Applied:
             merged = Chart(id=merge.merged_id, patient=Patient(identifiers=(merge.merged,)))
         elif merge.merged.key in merged.patient.merged_from:
             raise _contradiction("the identity in MRG-1 was merged into another patient before", "MRG-1")
+        contradicted = merge_contradicts_death(survivor, merged, dispositions)
         survivor, merged = _fold(survivor, merged)
+        if contradicted:
+            survivor = _death_in_doubt(survivor, root)
         changed[survivor.id] = survivor
         changed[merged.id] = merged
         retired.add(identity(merge.merged))
@@ -406,6 +350,15 @@ def apply_merges(charts: Charts, merges: tuple[Merge, ...]) -> Applied:
     applied.chart = changed.get(survivor_id)
     applied.others = [chart for chart in changed.values() if chart.id != survivor_id]
     return applied
+
+
+def _death_in_doubt(survivor: Chart, root: int) -> Chart:
+    """One of the two is dead, the other one was seen alive after that; `settle_death` asks a person."""
+    code, location = HoldCode.DEATH_CONTRADICTED, "MRG-1"
+    doubt = Doubt(root=root, code=code, location=location, sender=0)
+    stated = survivor.death_stated
+    stated = msgspec.structs.replace(stated, doubts=(*stated.doubts, doubt))
+    return msgspec.structs.replace(survivor, death_stated=stated)
 
 
 def _contradiction(text: str, location: str) -> MessageError:
@@ -429,20 +382,16 @@ def _fold(survivor: Chart, merged: Chart) -> tuple[Chart, Chart]:
     stamps = {**merged.stamps, **survivor.stamps}
     for name in Patient.__struct_fields__:
         mine, theirs = getattr(survivor.patient, name), getattr(merged.patient, name)
-        if name in {"identifiers", "merged_from", *_DEATH} or mine not in (None, ()) or theirs in (None, ()):
+        if name in {"identifiers", "merged_from", *DEATH_FIELDS} or mine not in (None, ()) or theirs in (None, ()):
             continue
         if merged.stamps.get(name, _NEVER) < survivor.stamps.get(name, _NEVER):
             continue  # the survivor's was cleared since
         filled[name] = theirs
         stamps[name] = merged.stamps.get(name, _NEVER)
-    death = survivor.death_stated
-    for name in _DEATH:
-        # As if all had been said of one patient: the last word counts, whichever of the two it was said of.
-        mine, theirs = survivor.stamps.get(name, _NEVER), merged.stamps.get(name, _NEVER)
-        value = getattr(merged.death_stated, name)
-        if theirs > mine or (theirs == mine and value):
-            death = msgspec.structs.replace(death, **{name: value})
-            stamps[name] = theirs
+    death, said = fold_death(survivor, merged)
+    stamps |= said
+    if merged.patient.deceased is True:  # `settle_death` has the last word, on all that is known of the two
+        filled |= {name: getattr(merged.patient, name) for name in DEATH_FIELDS}
     former = dict.fromkeys((*survivor.patient.merged_from, merged.patient.key, *merged.patient.merged_from))
     patient = msgspec.structs.replace(
         survivor.patient,

@@ -176,11 +176,14 @@ class _Plans(StrictModel):
     conflict: _Needed
     """Held: without a task for a person the patient would be forgotten."""
     unknown: _Needed
+    death_uncertain: _Steps = ()
+    """A death is reported, and a person must find out; no discharge is needed for that."""
 
     def steps(self) -> Iterator[_Step]:
         home = self.home_plan
         yield from (*home.every, *home.high, *home.moderate, *home.low, *self.facility, *self.transfer)
         yield from (*self.hospice, *self.against_advice, *self.conflict, *self.unknown)
+        yield from self.death_uncertain
 
 
 class Plan(Phi, frozen=True, kw_only=True):
@@ -239,6 +242,7 @@ class Protocol:
             Action.CONFLICT: spec.plans.conflict,
             Action.UNKNOWN: spec.plans.unknown,
         }
+        self._death_uncertain = spec.plans.death_uncertain
 
     def plans_nothing_for(self, class_: str | None) -> bool:
         """It says that the discharge of a stay of this patient class gets no plan."""
@@ -307,6 +311,44 @@ class Protocol:
                 )
             )
         return Plan(tasks=tuple(tasks), withheld=tuple(withheld), class_unknown=class_unknown)
+
+    def ask_of_death(
+        self, chart: Chart, *, calendar: BusinessCalendar, now: datetime, key: Callable[..., str]
+    ) -> tuple[Task, ...]:
+        """The tasks that ask a person whether the patient has died; those that are open already stay as they are.
+
+        One that a person has closed is not asked for again, until a further message is in doubt.
+        """
+        doubts = [doubt for doubt in chart.death_stated.doubts if not doubt.settled]
+        if not doubts:
+            return ()
+        known = {task.id: task for task in chart.tasks if task.encounter is None}
+        still = tuple(task for task in known.values() if task.state is TaskState.OPEN)
+        if still:
+            return still
+        group = key("tasks", chart.id)
+        wanted: list[Task] = []
+        for step in self._death_uncertain:
+            task_id = beginning_like(group, key("death", chart.id, str(doubts[-1].root), self.name, step.id))
+            due_at = step.due.after(now, calendar)
+            escalate_at = step.escalate.after(due_at, calendar) if step.escalate is not None else None
+            if task_id not in known:
+                wanted.append(
+                    Task(
+                        id=task_id,
+                        kind=step.kind,
+                        encounter=None,
+                        due_at=due_at,
+                        escalate_at=escalate_at,
+                        state=TaskState.OPEN,
+                        assignee=step.assignee,
+                        reason=step.reason,
+                        protocol=self.name,
+                        discharge=0,
+                        created_at=now,
+                    )
+                )
+        return tuple(wanted)
 
     def _too_old(self, discharged: datetime | None, now: datetime) -> bool:
         days = self.discharge_age_days_max

@@ -97,7 +97,8 @@ QUESTIONS: Final[Mapping[HoldCode, Question]] = {
         of_its_time=True,
     ),
     HoldCode.DEATH_UNREADABLE: Question(
-        text="the time of death (PID-29) can't be read; release it if the patient has died, dismiss it if not",
+        text="the mark of death (PID-30) or its time (PID-29) can't be read;"
+        " release it if the patient has died, dismiss it if not",
     ),
     HoldCode.DEATH_IN_FUTURE: Question(
         text="the time of death (PID-29) lies in the future; release it if the patient has died, dismiss it if not",

@@ -40,13 +40,38 @@ class Provider(Phi, frozen=True, kw_only=True):
     given: str | None = None
 
 
+class Doubt(Phi, frozen=True, kw_only=True):
+    """A question on the patient's death that a message has left to a person (see `Hold`)."""
+
+    root: int
+    """The entry that asked (of a replay: the original)."""
+    code: str
+    location: str
+    sender: int
+    settled: bool = False
+    """A person has said that it is not so."""
+
+
 class StatedDeath(Phi, frozen=True, kw_only=True):
-    """What messages last said of the patient's death."""
+    """What is known of the patient's death besides how the stays ended."""
 
     deceased: bool | None = None
-    """PID-30."""
+    """What messages last said (PID-30; a valued PID-29 says yes), as far as it is believed."""
     deceased_at: str | None = None
     """PID-29."""
+    by: tuple[int, ...] = ()
+    """Senders (`Event.sender`) that say yes: only they may take it back."""
+    denied_by: int = 0
+    """The sender that last said no."""
+    heard: tuple[int, ...] = ()
+    """Entries that said that the patient has died, and were believed: one that is replayed later is no news."""
+    overruled: tuple[str, ...] = ()
+    """Discharges that ended in death, which a person has said not to be so."""
+    doubts: tuple[Doubt, ...] = ()
+
+    @property
+    def in_doubt(self) -> bool:
+        return any(not one.settled for one in self.doubts)
 
 
 class Patient(Phi, frozen=True, kw_only=True):

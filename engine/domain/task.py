@@ -34,8 +34,8 @@ class Task(Phi, frozen=True, kw_only=True):
     id: str
     """Made from what caused it (encounter, discharge, protocol, kind), so that it is the same in every replay."""
     kind: str
-    encounter: str
-    """Encounter key."""
+    encounter: str | None
+    """Encounter key; none: it is about the patient, and not about one of the stays."""
     due_at: datetime
     escalate_at: datetime | None
     state: TaskState

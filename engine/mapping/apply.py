@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
@@ -95,6 +96,8 @@ class Mapped(Phi, frozen=True, kw_only=True):
     pv1_present: bool
     deviations: tuple[str, ...]
     """`code:location`, such as `invalid-date:PID-7`; never a value."""
+    unread: dict[str, str] = {}
+    """Field of `Patient` -> HL7 location that is valued and can't be read; a placeholder for "no date" is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,8 @@ class Mapping:
         if len(message.segments("PID")) > 1:
             message = message.groups("PID")[0]
         notes = reading if reading is not None else Reading(self.zone)
-        patient = _read_all(self.patient, message, notes)
+        unread: dict[str, str] = {}
+        patient = _read_all(self.patient, message, notes, unread)
         encounter = _read_all(self.encounter, message, notes)
         own = _read_all(self.own, message, notes)
         identifiers, merged = own.get("identifiers") or (), own.get("merged") or ()
@@ -144,6 +148,7 @@ class Mapping:
             times=times,
             pv1_present=bool(message.segments("PV1")),
             deviations=tuple(dict.fromkeys(notes)) if notes else (),
+            unread={field: location for field, location in unread.items() if not _placeholder(message, location)},
         )
 
     def identifiers(self, message: Message) -> tuple[Identifier, ...]:
@@ -174,13 +179,28 @@ class Mapping:
         return times
 
 
-def _read_all(rules: tuple[Rule, ...], message: Message, notes: Reading) -> dict[str, Any]:
+def _read_all(
+    rules: tuple[Rule, ...], message: Message, notes: Reading, unread: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """unread: takes the location of each field that is there and could not be read."""
     values: dict[str, Any] = {}
     present = message.present
     for field, read, segment in rules:
         if segment is not None and segment not in present:
             continue
+        noted = len(notes)
         value = read(message, notes)
         if value is not ABSENT:
             values[field] = value
+        elif len(notes) > noted and unread is not None:
+            unread[field] = notes[-1].partition(":")[2]
     return values
+
+
+_NO_DATE: Final = re.compile(r"0{4}[0\s:.T-]*|9{4}.*|0001.*|1753-?01-?01.*")
+"""What systems write for a date that there is not."""
+
+
+def _placeholder(message: Message, location: str) -> bool:
+    text = message.get(Path.parse(location))
+    return text is None or _NO_DATE.fullmatch(text.strip()) is not None

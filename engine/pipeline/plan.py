@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from engine.care.protocol import Plan, reconcile, resume, retract_all, suspend
+from engine.care.death import without_doubts
+from engine.care.protocol import Plan, end, reconcile, resume, retract_all, suspend
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.moment import parse_moment
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 SCORED_CLASSES: Final = frozenset({"I", "OBS"})
 """Inpatient and observation stays: the readmission models were made for these."""
+
+DECIDED: Final = "it is decided whether the patient has died"
+"""Why the task ends that asks whether the patient has died."""
 
 CLASS_UNKNOWN: Final = "class-unknown"
 """Kind of the effect, and code of the deviation, of a discharge whose class the protocol does not know."""
@@ -133,7 +137,10 @@ def replan(before: Chart | None, chart: Chart, channel: CompiledChannel, now: da
     whatever way led to it. Tasks are touched only when something that decides on them has changed: class, disposition,
     discharge, band, death or a readmission.
     """
+    chart = _ask_of_death(chart, channel, now)
     if chart.patient.deceased is True:
+        if chart.death_stated.in_doubt:  # as long as nobody knows, neither a plan goes on nor is one lost
+            return chart, _withheld_by_death(before, chart, channel)
         ended = retract_all(chart.tasks, at=now, why="the patient has died", state=TaskState.CANCELLED)
         return _with_tasks(chart, {task.id: task for task in ended}), _withheld_by_death(before, chart, channel)
     if not chart.tasks and not any(encounter.discharges for encounter in chart.encounters):
@@ -180,6 +187,37 @@ def replan(before: Chart | None, chart: Chart, channel: CompiledChannel, now: da
     return _with_tasks(chart, _suspend_or_resume(chart, tasks, waits_for, now)), effects
 
 
+def _ask_of_death(chart: Chart, channel: CompiledChannel, now: datetime) -> Chart:
+    """While it is uncertain whether the patient has died there is one task for a person; then it goes."""
+    asked = tuple(task for task in chart.tasks if task.encounter is None)
+    if not asked and not chart.death_stated.in_doubt:
+        return chart
+    wanted: tuple[Task, ...] = ()
+    if channel.planner is not None:
+        wanted = channel.planner.protocol.ask_of_death(chart, calendar=channel.calendar, now=now, key=channel.key)
+    tasks = {task.id: task for task in chart.tasks}
+    tasks |= {task.id: task for task in reconcile(asked, wanted, at=now, why=DECIDED)}
+    return _with_tasks(chart, tasks)
+
+
+def decide_death(chart: Chart, root: int, *, by: str, at: datetime) -> Chart:
+    """A person says of the death that a message reported that it is not so; the last such word ends the question.
+
+    root: the entry that asked. A patient who is dead by what is certain has no plan any more.
+    """
+    stated = without_doubts(chart.death_stated, root)
+    if stated == chart.death_stated:
+        return chart
+    tasks = chart.tasks
+    if not stated.in_doubt:
+        asked = (task for task in tasks if task.encounter is None and task.state is TaskState.OPEN)
+        ended = {task.id: end(task, TaskState.RETRACTED, at=at, by=by, why=DECIDED) for task in asked}
+        tasks = tuple(ended.get(task.id, task) for task in tasks)
+        if chart.patient.deceased is True:
+            tasks = retract_all(tasks, at=at, why="the patient has died", state=TaskState.CANCELLED)
+    return msgspec.structs.replace(chart, death_stated=stated, tasks=tasks)
+
+
 def _withheld_by_death(before: Chart | None, chart: Chart, channel: CompiledChannel) -> list[Effect]:
     """Discharges of a patient who is recorded as deceased, though these say otherwise: somebody must put it right."""
     old = {encounter.key: encounter for encounter in before.encounters} if before is not None else {}
@@ -203,7 +241,8 @@ class _Planning:
         self.bands = _bands(chart)
         self.tasks: dict[str, list[Task]] = {}
         for task in chart.tasks:
-            self.tasks.setdefault(task.encounter, []).append(task)
+            if task.encounter is not None:
+                self.tasks.setdefault(task.encounter, []).append(task)
 
     def planner(self, encounter: Encounter) -> Planner | None:
         """The protocol that has planned the discharge goes on with it, whatever channel the news come by."""
@@ -270,6 +309,8 @@ def _suspend_or_resume(
     by = {encounter.key: waits_for(encounter) for encounter in chart.encounters}
     since = {task.id: task.ended_at or now for task in chart.tasks if task.suspended_by is not None}
     for task in tasks.values():
+        if task.encounter is None:
+            continue
         later = by[task.encounter]
         if later != task.suspended_by and (task.state is TaskState.OPEN or task.suspended_by is not None):
             resumed = resume(task)

@@ -307,6 +307,8 @@ def _event(
         claims=claims,
         sent=claims.sent(),
         sender=_sender(entry, header),
+        unread_death=mapped.unread.get("deceased_at") or mapped.unread.get("deceased"),
+        settled=entry.settled,
         decided_at=(entry.received_at.timestamp(), entry.id) if entry.decision else None,
         decision=entry.decision,
     )
@@ -347,7 +349,7 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
     merges, events = prepared.merges, prepared.events
     if merges:
         merges, events = merges_as_known(merges, events, charts, channel)
-    merge, holds = _merge(charts, merges, events, entry)
+    merge, holds = _merge(charts, merges, events, entry, channel)
     changed = {chart.id: chart for chart in [*merge.others, *([merge.chart] if merge.chart else [])]}
     if changed:
         view = _overlay(charts, changed.values())
@@ -428,11 +430,12 @@ def _held_for(holds: tuple[Hold, ...]) -> str:
 
 
 def _merge(
-    charts: Charts, merges: tuple[Merge, ...], events: tuple[Event, ...], entry: Entry
+    charts: Charts, merges: tuple[Merge, ...], events: tuple[Event, ...], entry: Entry, channel: CompiledChannel
 ) -> tuple[Applied, list[Hold]]:
     """Apply the merges whose PID does not speak of another person than the chart does; those are held."""
     doubtful = merges_in_doubt(charts, events, merges)
-    applied = apply_merges(charts, tuple(one for one in merges if one not in doubtful))
+    certain = tuple(one for one in merges if one not in doubtful)
+    applied = apply_merges(charts, certain, channel.dispositions, entry.replay_root or entry.id)
     contradicted = [
         Hold(
             code=HoldCode.PERSON_CONTRADICTED,
@@ -492,7 +495,12 @@ def _follow_up(
     before: Chart | None, chart: Chart, subject: str | None, channel: CompiledChannel, now: datetime
 ) -> tuple[Chart, list[Effect]]:
     """Scores and tasks; skipped when nothing but the time of the last word has changed. Also what was withheld."""
-    if before is not None and before.patient == chart.patient and before.encounters == chart.encounters:
+    if (
+        before is not None
+        and before.patient == chart.patient
+        and before.encounters == chart.encounters
+        and before.death_stated.doubts == chart.death_stated.doubts
+    ):
         return chart, []
     chart = _ordered_encounters(chart)
     chart = rescore(before, chart, subject, channel, now)

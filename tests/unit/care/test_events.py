@@ -492,7 +492,7 @@ def merge(survivor: str, merged: str) -> Merge:
 def test_a40_moves_encounters_and_makes_the_old_identity_an_alias(ward: Ward) -> None:
     ward.apply(Meaning.ADMIT, 1)
     ward.apply(Meaning.ADMIT, 1, identifiers=(mrn("2"),), chart_id="chart-2", visit="MRN:V2", visit_number="V2")
-    applied = apply_merges(ward.charts, (merge("2", "1"),))
+    applied = apply_merges(ward.charts, (merge("2", "1"),), ward.dispositions, 1)
     survivor = applied.chart
     assert survivor is not None
     assert survivor.id == "chart-2"
@@ -509,7 +509,7 @@ def test_a40_does_not_bring_back_what_the_survivor_had_cleared_since(ward: Ward)
     phones = ("+12125550100",)
     ward.apply(Meaning.PERSON, 1, patient={"phones": phones, "language": "en"}, identifiers=(mrn("2"),), chart_id="c2")
     ward.apply(Meaning.PERSON, 2, patient={"phones": None})
-    survivor = apply_merges(ward.charts, (merge("1", "2"),)).chart
+    survivor = apply_merges(ward.charts, (merge("1", "2"),), ward.dispositions, 1).chart
     assert survivor is not None
     assert survivor.patient.phones == ()
     assert survivor.patient.language == "en"
@@ -517,7 +517,7 @@ def test_a40_does_not_bring_back_what_the_survivor_had_cleared_since(ward: Ward)
 
 def test_a40_of_an_unknown_old_identity_still_leaves_an_alias(ward: Ward) -> None:
     ward.apply(Meaning.ADMIT, 1)
-    applied = apply_merges(ward.charts, (merge("1", "9"),))
+    applied = apply_merges(ward.charts, (merge("1", "9"),), ward.dispositions, 1)
     for chart in (*applied.others, *([applied.chart] if applied.chart else [])):
         ward.charts.add(chart)
     found = ward.charts.find(mrn("9"))
@@ -527,17 +527,17 @@ def test_a40_of_an_unknown_old_identity_still_leaves_an_alias(ward: Ward) -> Non
 
 def test_a40_twice_is_the_same_as_once(ward: Ward) -> None:
     ward.apply(Meaning.ADMIT, 1)
-    first = apply_merges(ward.charts, (merge("1", "9"),))
+    first = apply_merges(ward.charts, (merge("1", "9"),), ward.dispositions, 1)
     for chart in (*first.others, *([first.chart] if first.chart else [])):
         ward.charts.add(chart)
-    second = apply_merges(ward.charts, (merge("1", "9"),))
+    second = apply_merges(ward.charts, (merge("1", "9"),), ward.dispositions, 1)
     assert second.chart == first.chart
     assert second.others == []
 
 
 def test_a40_chains_in_one_message_end_at_the_last_survivor(ward: Ward) -> None:
     ward.apply(Meaning.ADMIT, 1)
-    applied = apply_merges(ward.charts, (merge("2", "1"), merge("3", "2")))
+    applied = apply_merges(ward.charts, (merge("2", "1"), merge("3", "2")), ward.dispositions, 1)
     for chart in (*applied.others, *([applied.chart] if applied.chart else [])):
         ward.charts.add(chart)
     assert {ward.charts.find(mrn(v)).id for v in ("1", "2", "3")} == {"chart-3"}  # type: ignore[union-attr]

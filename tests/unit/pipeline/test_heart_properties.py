@@ -77,12 +77,6 @@ HISTORIES = {
         event("A08", 9, "V1", CHF, pid={30: "N"}, **left(8, "20")),
         event("A31", 10, None, pid={30: "N"}),
     ),
-    "a death by disposition that a later stay disproves": (
-        *STAY[:5],
-        event("A03", 8, "V1", CHF, pid={30: "N"}, **left(8, "20")),
-        event("A01", 12, "V2", CHF, since=12, pid={30: "N"}),
-        event("A03", 14, "V2", CHF, since=12, pid={30: "N"}, **left(14)),
-    ),
     "a disposition that says still here after the discharge": (*STAY, event("A08", 10, "V1", CHF, **left(10, "30"))),
     "a stay that is no inpatient's after all": (*STAY, event("A08", 10, "V1", CHF, _2="O", **left(8))),
     "a readmission": (*STAY, AGAIN, event("A03", 14, "V2", CHF, since=12, **left(14, "06"))),
@@ -109,6 +103,15 @@ HISTORIES = {
 }
 
 
+DISPUTED = (
+    *STAY[:5],
+    event("A03", 8, "V1", CHF, pid={30: "N"}, **left(8, "20")),
+    event("A01", 12, "V2", CHF, since=12, pid={30: "N"}),
+    event("A03", 14, "V2", CHF, since=12, pid={30: "N"}, **left(14)),
+)
+"""A stay that ended in death, and a later one that the patient left alive."""
+
+
 def run(messages: Sequence[bytes]) -> Heart:
     heart = Heart()
     heart.now = datetime(2026, 3, 20, tzinfo=UTC)
@@ -126,7 +129,11 @@ def settled(heart: Heart) -> dict[str, Any]:
     return {
         "patient": plain(chart.patient),
         "stays": plain(stays),
-        "open": sorted((task.encounter, task.kind) for task in chart.tasks if task.state is TaskState.OPEN),
+        "open": sorted(
+            (task.encounter, task.kind)
+            for task in chart.tasks
+            if task.state is TaskState.OPEN and task.encounter is not None
+        ),
         "suspended": sorted((task.encounter, task.kind) for task in chart.tasks if task.suspended_by is not None),
     }
 
@@ -208,6 +215,18 @@ def test_a_replay_of_all_that_was_applied_asks_nothing_and_changes_nothing(data:
         outcome = feed.replay(entry, settled=True)
         assert (outcome.holds, outcome.deliveries) == ((), ())
     assert feed.heart.chart("1").encounters == before.encounters
+
+
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_a_disputed_death_is_left_to_a_person_in_whatever_order_it_is_heard_of(data: st.DataObject) -> None:
+    repeats = data.draw(st.lists(st.sampled_from(DISPUTED), max_size=3))
+    chart = run(data.draw(st.permutations([*DISPUTED, *repeats]))).chart("1")
+    assert chart.death_stated.in_doubt
+    asked = [task for task in chart.tasks if task.encounter is None and task.state is TaskState.OPEN]
+    assert [task.kind for task in asked] == ["care_coordinator_alert"]
+    planned = {task.encounter for task in chart.tasks if task.state is TaskState.OPEN} - {None}
+    assert planned == (set() if chart.patient.deceased else {"MRN:V2"})
 
 
 # --- anything --------------------------------------------------------------------------------------------------------
@@ -339,9 +358,12 @@ def test_whatever_arrives_the_charts_make_sense(history: list[bytes]) -> None:
                 assert (stay.discharged_at, stay.disposition) == (None, None)
         open_tasks = [task for task in chart.tasks if task.state is TaskState.OPEN]
         assert len({(task.encounter, task.kind, task.reason) for task in open_tasks}) == len(open_tasks)
-        assert not (chart.patient.deceased and open_tasks)
+        doubt = chart.death_stated.in_doubt
+        assert not (chart.patient.deceased and open_tasks and not doubt)
+        assert sum(task.encounter is None for task in open_tasks) == (1 if doubt else 0)
         stays = {stay.key: stay for stay in chart.encounters}
-        assert all(stays[task.encounter].status is EncounterStatus.FINISHED for task in open_tasks)
+        planned = [stays[task.encounter] for task in open_tasks if task.encounter is not None]
+        assert all(stay.status is EncounterStatus.FINISHED for stay in planned) or (doubt and chart.patient.deceased)
 
 
 @given(st.lists(messages(), min_size=1, max_size=8))

@@ -191,13 +191,14 @@ def test_a_death_by_disposition_is_taken_back_by_another_disposition(heart: Hear
     assert "patient-not-deceased" in kinds_of(alive)
 
 
-def test_a_later_stay_that_the_patient_left_alive_disproves_a_death_by_disposition(heart: Heart) -> None:
+def test_a_later_stay_that_the_patient_left_alive_leaves_the_death_to_a_person(heart: Heart) -> None:
     heart.send(adt("A03", pv1=HOME | {36: "20"}))
     heart.send(adt("A01", at="20260308120000", pv1=AGAIN))
     assert heart.chart().patient.deceased is True  # organ donors are admitted too
-    heart.send(adt("A03", at="20260310120000", pv1=AGAIN | {36: "01", 45: "20260310110000"}))
-    assert heart.chart().patient.deceased is None
-    assert "tcm_contact" in open_tasks(heart)
+    outcome = heart.send(adt("A03", at="20260310120000", pv1=AGAIN | {36: "01", 45: "20260310110000"}))
+    assert [hold.code for hold in outcome.holds] == ["death-contradicted"]
+    assert heart.chart().patient.deceased is True
+    assert set(open_tasks(heart)) == {"care_coordinator_alert"}
 
 
 def test_an_earlier_stay_of_the_day_of_a_death_disproves_it_not(heart: Heart) -> None:
@@ -217,9 +218,10 @@ def test_an_account_that_a_clerk_closes_later_disproves_no_death(heart: Heart) -
 def test_a_discharge_of_a_patient_who_is_recorded_as_deceased_is_not_lost_without_a_word(heart: Heart) -> None:
     heart.send(adt("A31", at="20260302120000", pid={30: "Y"}))
     outcome = discharge(heart)
-    assert open_tasks(heart) == {}
+    assert set(open_tasks(heart)) == {"care_coordinator_alert"}  # whether the patient has died is for a person to say
     assert "plan-withheld" in kinds_of(outcome)
-    assert outcome.reason == "the patient is recorded as deceased: no task"
+    assert outcome.reason is not None
+    assert outcome.reason.startswith("held for a person: the patient is recorded as dead")
 
 
 @pytest.mark.parametrize(("survivor", "merged"), [("1", "2"), ("2", "1")])

@@ -295,6 +295,7 @@ def test_a_discharge_whose_disposition_is_corrected_to_death_cancels_every_task(
 def test_a_time_of_death_is_a_death(heart: Heart) -> None:
     admit(heart)
     discharge(heart)
+    heart.now += timedelta(days=2)
     heart.send(adt("A31", at="20260308120000", pid={29: "20260308110000"}))
     assert heart.chart().patient.deceased is True
     assert open_kinds(heart) == set()

@@ -1,0 +1,420 @@
+"""Whether a patient has died: what messages say of it, how the stays ended, and what is left to a person.
+
+A death ends every plan, and nobody notices a wrong one. So it is believed when it is certain: said in words that can be
+read, at a time that can be, by news that are not old. It is taken back only where it was said: by the sender that said
+it (PID-30), or by another disposition of the stay that ended in it. All else (an old message, a mark that nobody can
+read, a time that can't be, another sender's "no", a later stay that the patient left alive) is a question for a person.
+Until it is decided the patient stays what the chart says, with the plan as it is, and a task asks somebody to find out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from engine.domain.encounter import Encounter, EncounterStatus
+from engine.domain.hold import QUESTIONS, HoldCode
+from engine.domain.moment import parse_moment
+from engine.domain.patient import Doubt, StatedDeath
+
+if TYPE_CHECKING:
+    from engine.care.dispositions import Dispositions
+    from engine.care.events import Applied, Event
+    from engine.domain.chart import Chart, Stamp
+
+FIELDS: Final = ("deceased", "deceased_at")
+"""Fields of a patient that only this module sets."""
+
+PRESENT: Final = frozenset({"I", "OBS", "E"})
+"""Classes of stays that a patient can't have had after death; accounts of other classes are closed by clerks."""
+
+_SENDERS_MAX: Final = 8
+_ROOTS_MAX: Final = 20
+_DOUBTS_MAX: Final = 20
+"""Of each chart, the newest are kept."""
+
+_EASTERNMOST_SECONDS: Final = 14 * 3600
+"""So much earlier than in UTC may a day begin."""
+
+_NEVER: Final[tuple[float, int]] = (0.0, 0)
+_DISPOSITION: Final = "PV1-36"
+_MERGE: Final = "MRG-1"
+
+
+def settle_death(before: Chart, chart: Chart, event: Event, dispositions: Dispositions, applied: Applied) -> Chart:
+    """The chart with what follows from the event for the patient's death.
+
+    before: the chart as the event found it. chart: with all of the event but its word on death. Questions go to
+    `applied`, and stand in the chart (`StatedDeath.doubts`) until they are decided.
+    """
+    return _Hearing(before, chart, event, dispositions, applied).chart()
+
+
+class _Hearing:
+    """One event heard on one chart."""
+
+    def __init__(self, before: Chart, chart: Chart, event: Event, dispositions: Dispositions, applied: Applied) -> None:
+        self._before = before
+        self._chart = chart
+        self._event = event
+        self._dispositions = dispositions
+        self._applied = applied
+        self._root = event.at[1]
+        self._at = event.at
+        self._state = chart.death_stated
+        self._asked: list[Doubt] = []
+        self._was_dead = before.patient.deceased is True
+        self._stay = chart.encounter(applied.encounter) if applied.encounter else None
+
+    def chart(self) -> Chart:
+        event = self._event
+        self._believe_merge()
+        deadly = self._deaths()
+        said = self._said(dead=bool(deadly) or self._state.deceased is True)
+        said = self._stale_disposition(said, deadly)
+        state, stamps = self._take(said)
+        if said.get("deceased") is not True:
+            state, deadly, stamps = self._left_alive(state, deadly, stamps)
+        dead = bool(deadly) or state.deceased is True
+        if dead and event.patient.get("deceased") is False and "deceased" in said:
+            self._applied.deviations.append("alive-against-disposition")
+        state = msgspec.structs.replace(state, doubts=self._doubts(flipped=dead != self._was_dead))
+        chart = self._chart
+        if state != chart.death_stated or stamps != chart.stamps:
+            chart = msgspec.structs.replace(chart, death_stated=state, stamps=stamps)
+        deceased = True if dead else state.deceased
+        at = (state.deceased_at or (deadly[0].discharged_at if deadly else None)) if dead else None
+        if (chart.patient.deceased, chart.patient.deceased_at) == (deceased, at):
+            return chart
+        patient = msgspec.structs.replace(chart.patient, deceased=deceased, deceased_at=at)
+        return msgspec.structs.replace(chart, patient=patient)
+
+    # --- questions
+
+    def _doubt(self, code: HoldCode, location: str, detail: str = "") -> bool:
+        """Ask a person, unless one has said already that it is so. Returns whether it is in doubt."""
+        if self._event.believed(code, location):
+            self._at = self._event.decided_at or self._at
+            return False
+        if self._asked_before(code, location, settled=True):
+            return True  # a person has said that it is not so
+        if self._event.settled and QUESTIONS[code].of_its_time:
+            return True  # it was applied in its time, and is old news now
+        subject = self._stay.key if location == _DISPOSITION and self._stay is not None else self._chart.id
+        self._applied.hold(code, location=location, subject=subject, detail=detail)
+        self._asked.append(Doubt(root=self._root, code=code, location=location, sender=self._event.sender))
+        return True
+
+    def _asked_before(self, code: HoldCode, location: str, *, settled: bool = False) -> bool:
+        """The same message has asked it before; and nobody has decided, or (settled) a person has."""
+        wanted = (self._root, code, location, settled)
+        return any((one.root, one.code, one.location, one.settled) == wanted for one in self._state.doubts)
+
+    def _doubts(self, *, flipped: bool) -> tuple[Doubt, ...]:
+        """Open questions: those of other messages, unless the answer is there, and those of this one."""
+        kept = (one for one in self._state.doubts if one.settled or (one.root != self._root and not flipped))
+        return (*kept, *self._asked)[-_DOUBTS_MAX:]
+
+    # --- what the message says (PID-29, PID-30)
+
+    def _said(self, *, dead: bool) -> dict[str, Any]:
+        """What of it counts. dead: the patient is, whatever the message says."""
+        values = self._event.patient
+        said: dict[str, Any] = {name: values[name] for name in FIELDS if name in values}
+        if said.get("deceased_at"):  # then the patient has died, whatever PID-30 says: senders fill that by default
+            if said.get("deceased") is False:
+                self._applied.deviations.append("death-contradicted")
+            said["deceased"] = True
+        unread = self._event.unread_death
+        if said.get("deceased") is not True and unread is not None:
+            if dead or self._doubt(HoldCode.DEATH_UNREADABLE, unread):
+                return {}
+            return {"deceased": True}
+        if said.get("deceased") is True:
+            return self._death(said, dead=dead)
+        return self._no_death(said) if said else said
+
+    def _death(self, said: dict[str, Any], *, dead: bool) -> dict[str, Any]:
+        location = "PID-29" if said.get("deceased_at") else "PID-30"
+        wrong = self._impossible(said.get("deceased_at"))
+        if wrong is not None:
+            del said["deceased_at"]  # whatever becomes of the death, it was not then
+            if dead:
+                self._applied.deviations.append(f"{wrong[0]}:PID-29")
+            elif self._doubt(*wrong):
+                return {}
+        if dead or self._at >= self._chart.stamps.get("deceased", self._at) or self._root in self._state.heard:
+            return said
+        return {} if self._doubt(HoldCode.DEATH_STALE, location) else said
+
+    def _impossible(self, at: str | None) -> tuple[HoldCode, str, str] | None:
+        """Why the patient can't have died then; none: it may be."""
+        event, chart = self._event, self._chart
+        if not at:
+            return None
+        begin, end = parse_moment(_whole(at)), _end(at)
+        latest = event.claims.latest if event.claims is not None else None
+        if latest is not None and "T" not in at:
+            latest += _EASTERNMOST_SECONDS
+        if begin is not None and latest is not None and begin.timestamp() > latest:
+            return HoldCode.DEATH_IN_FUTURE, "PID-29", ""
+        born = chart.patient.birth_date
+        if born and at[: len(born)] < born[: len(at)]:
+            detail = "the time of death (PID-29) lies before the patient's birth"
+            return HoldCode.DEATH_CONTRADICTED, "PID-29", f"{detail}; {_WHICH}"
+        for stay in chart.encounters:
+            admitted = parse_moment(stay.admitted_at)
+            if end is not None and admitted is not None and admitted > end and self._seen_alive(stay):
+                detail = "the time of death (PID-29) lies before the admission of a stay that the patient was alive in"
+                return HoldCode.DEATH_CONTRADICTED, "PID-29", f"{detail}; {_WHICH}"
+        return None
+
+    def _seen_alive(self, stay: Encounter) -> bool:
+        if stay.class_ not in PRESENT:
+            return False
+        if stay.status is EncounterStatus.FINISHED:
+            return stay.disposition in self._dispositions.left_alive
+        return stay.status in {EncounterStatus.ACTIVE, EncounterStatus.ON_LEAVE}
+
+    def _no_death(self, said: dict[str, Any]) -> dict[str, Any]:
+        """A word that the patient has not died, or that nothing is known of a death."""
+        state, sender = self._state, self._event.sender
+        if state.deceased is not True or state.by == (sender,):
+            return said
+        if "deceased" not in said:
+            return {}  # it clears a time of death that it has not given
+        if self._at < self._chart.stamps.get("deceased", self._at):
+            return said  # old: it turns nothing back
+        known = any(
+            one.sender == sender and one.location == "PID-30" and (one.settled or one.root != self._root)
+            for one in state.doubts
+        )
+        detail = "another sender says that the patient has not died (PID-30); release it if the patient is alive,"
+        if known:  # senders that say it by default say it in each message: one question is enough
+            self._applied.deviations.append("alive-against-death")
+        elif not self._doubt(HoldCode.DEATH_CONTRADICTED, "PID-30", f"{detail} dismiss it if not"):
+            self._overrule()
+            return {"deceased": False, "deceased_at": None}
+        return {}
+
+    def _take(self, said: Mapping[str, Any]) -> tuple[StatedDeath, dict[str, Stamp]]:
+        state, stamps = self._state, dict(self._chart.stamps)
+        changes: dict[str, Any] = {}
+        for name, value in said.items():
+            if self._at < stamps.get(name, self._at):
+                if "stale-event" not in self._applied.deviations:
+                    self._applied.deviations.append("stale-event")
+                continue
+            stamps[name] = self._at
+            changes[name] = value
+        if "deceased" in changes:
+            sender = self._event.sender
+            others = tuple(one for one in state.by if one != sender)
+            changes["by"] = (*others, sender)[-_SENDERS_MAX:] if changes["deceased"] else ()
+            changes["denied_by"] = 0 if changes["deceased"] else sender
+        if said.get("deceased") is True and self._root not in state.heard:
+            changes["heard"] = (*state.heard, self._root)[-_ROOTS_MAX:]
+        return (msgspec.structs.replace(state, **changes) if changes else state), stamps
+
+    # --- what the stays tell (PV1-36)
+
+    def _deaths(self) -> list[Encounter]:
+        """The stays that ended in death, as far as that is certain."""
+        certain: list[Encounter] = []
+        for stay in self._chart.encounters:
+            if not _ended_in_death(stay, self._dispositions) or _discharge(stay) in self._state.overruled:
+                continue
+            was = self._before.encounter(stay.key)
+            known = self._was_dead and was is not None and _ended_in_death(was, self._dispositions)
+            if known or not _left_later(stay, self._chart, self._dispositions):
+                certain.append(stay)
+            elif self._stay is not None and stay.key == self._stay.key:
+                new = was is None or not _ended_in_death(was, self._dispositions)
+                detail = "the stay ended in death (PV1-36), but the patient left a later stay alive"
+                if (new or self._asked_before(HoldCode.DEATH_CONTRADICTED, _DISPOSITION)) and not self._doubt(
+                    HoldCode.DEATH_CONTRADICTED, _DISPOSITION, f"{detail}; {_WHICH}"
+                ):
+                    certain.append(stay)
+        if certain and self._root not in self._state.heard and self._says_death_by_disposition():
+            self._state = msgspec.structs.replace(self._state, heard=(*self._state.heard, self._root)[-_ROOTS_MAX:])
+        return certain
+
+    def _says_death_by_disposition(self) -> bool:
+        return self._dispositions.means_death(self._event.encounter.get("disposition"))
+
+    def _stale_disposition(self, said: dict[str, Any], deadly: list[Encounter]) -> dict[str, Any]:
+        """A disposition that says death and was set aside as old news is never just set aside."""
+        stay = self._stay
+        if (
+            stay is None
+            or deadly
+            or said.get("deceased") is True
+            or self._state.deceased is True
+            or self._root in self._state.heard
+            or not self._says_death_by_disposition()
+            or _ended_in_death(stay, self._dispositions)
+            or (stay.status is not EncounterStatus.FINISHED and self._event.meaning != "discharge")
+        ):
+            return said
+        detail = "a disposition (PV1-36) says that the patient has died, but is older than what the chart says;"
+        detail += " release it if the patient has died, dismiss it if not"
+        if self._doubt(HoldCode.DEATH_STALE, _DISPOSITION, detail):
+            return said
+        return {"deceased": True}
+
+    def _left_alive(
+        self, state: StatedDeath, deadly: list[Encounter], stamps: dict[str, Stamp]
+    ) -> tuple[StatedDeath, list[Encounter], dict[str, Stamp]]:
+        """A dead patient leaves a stay alive: who of the two is right is for a person to say."""
+        stay = self._stay
+        if stay is None or not _left_alive(stay, self._dispositions) or not self._after_death(stay, state, deadly):
+            return state, deadly, stamps
+        was = self._before.encounter(stay.key)
+        again = was is not None and _left_alive(was, self._dispositions) and _discharge(was) == _discharge(stay)
+        if again and not self._asked_before(HoldCode.DEATH_CONTRADICTED, _DISPOSITION):
+            return state, deadly, stamps
+        detail = "the patient is recorded as dead, and left a stay alive after that;"
+        detail += " release it if the patient is alive, dismiss it if not"
+        if self._doubt(HoldCode.DEATH_CONTRADICTED, _DISPOSITION, detail):
+            return state, deadly, stamps
+        overruled = (*state.overruled, *map(_discharge, deadly))[-_ROOTS_MAX:]
+        state = msgspec.structs.replace(
+            state, deceased=False if state.deceased is not None else None, deceased_at=None, by=(), overruled=overruled
+        )
+        return state, [], {**stamps, **dict.fromkeys(FIELDS, self._at)}
+
+    def _after_death(self, stay: Encounter, state: StatedDeath, deadly: list[Encounter]) -> bool:
+        left, came = parse_moment(stay.discharged_at), parse_moment(stay.admitted_at)
+        if state.deceased is True:
+            said = self._chart.stamps.get("deceased", _NEVER)[0]
+            at = _end(state.deceased_at) if state.deceased_at else None
+            if left is not None and (left > at if at is not None else left.timestamp() > said):
+                return True
+        ends = [end for death in deadly if (end := _end(death.discharged_at)) is not None]
+        return bool(ends) and came is not None and any(came > end for end in ends)
+
+    # --- merges and decisions
+
+    def _believe_merge(self) -> None:
+        """The question that the merge of a dead with a living chart has asked stays open until it is decided."""
+        if not self._asked_before(HoldCode.DEATH_CONTRADICTED, _MERGE):
+            return
+        if not self._doubt(HoldCode.DEATH_CONTRADICTED, _MERGE, MERGED_DEATH):
+            self._overrule()
+
+    def _overrule(self) -> None:
+        """A person says that the patient is alive: no death that is known now counts any more."""
+        deadly = [stay for stay in self._chart.encounters if _ended_in_death(stay, self._dispositions)]
+        overruled = (*self._state.overruled, *map(_discharge, deadly))[-_ROOTS_MAX:]
+        deceased = False if self._state.deceased is not None else None
+        self._state = msgspec.structs.replace(
+            self._state, deceased=deceased, deceased_at=None, by=(), overruled=overruled
+        )
+
+
+_WHICH: Final = "release it if the patient has died, dismiss it if not"
+MERGED_DEATH: Final = (
+    "one of the two merged patients is recorded as dead, the other one was seen alive after that;"
+    " release it if the patient is alive, dismiss it if not"
+)
+
+
+def fold_death(survivor: Chart, merged: Chart) -> tuple[StatedDeath, dict[str, Stamp]]:
+    """What was said of the death of two charts that are one patient, as if all had been said of one.
+
+    The last word counts, but a "no" takes back only what its own sender has said. Also the stamps of the fields.
+    """
+    ours, theirs = survivor.death_stated, merged.death_stated
+    stamps: dict[str, Stamp] = {}
+    values: dict[str, Any] = {}
+    for name in FIELDS:
+        mine, other = survivor.stamps.get(name, _NEVER), merged.stamps.get(name, _NEVER)
+        newer = other > mine or (other == mine and bool(getattr(theirs, name)))
+        if other != _NEVER or mine != _NEVER:
+            stamps[name] = other if newer else mine
+        values[name] = getattr(theirs if newer else ours, name)
+    last, first = (theirs, ours) if values["deceased"] == theirs.deceased else (ours, theirs)
+    if first.deceased is True and last.deceased is not True and first.by != (last.denied_by,):
+        values = {name: getattr(first, name) for name in FIELDS}
+    state = StatedDeath(
+        **values,
+        by=tuple(dict.fromkeys((*ours.by, *theirs.by)))[-_SENDERS_MAX:],
+        denied_by=last.denied_by,
+        heard=(*theirs.heard, *ours.heard)[-_ROOTS_MAX:],
+        overruled=(*theirs.overruled, *ours.overruled)[-_ROOTS_MAX:],
+        doubts=(*theirs.doubts, *ours.doubts)[-_DOUBTS_MAX:],
+    )
+    return state, stamps
+
+
+def merge_contradicts_death(one: Chart, other: Chart, dispositions: Dispositions) -> bool:
+    """Whether one of two charts that become one patient is dead, and the other was seen alive after that."""
+    for dead, living in ((one, other), (other, one)):
+        if dead.patient.deceased is not True or living.patient.deceased is True:
+            continue
+        stated, denied = dead.death_stated, living.death_stated
+        later = living.stamps.get("deceased", _NEVER) > dead.stamps.get("deceased", _NEVER)
+        if stated.deceased is True and denied.deceased is False and later and stated.by != (denied.denied_by,):
+            return True
+        at = _end(dead.patient.deceased_at)
+        if at is None:
+            at_said = dead.stamps.get("deceased", _NEVER)[0]
+            at = datetime.fromtimestamp(at_said).astimezone() if at_said else None
+        came = (parse_moment(stay.admitted_at) for stay in living.encounters if _left_alive(stay, dispositions))
+        if at is not None and any(moment is not None and moment > at for moment in came):
+            return True
+    return False
+
+
+def without_doubts(state: StatedDeath, root: int) -> StatedDeath:
+    """The questions of one message are decided: what it says is not so.
+
+    That is remembered, so that its replay, or the next "no" of its sender, is no new question.
+    """
+    doubts = tuple(msgspec.structs.replace(one, settled=True) if one.root == root else one for one in state.doubts)
+    return msgspec.structs.replace(state, doubts=doubts)
+
+
+def _ended_in_death(stay: Encounter, dispositions: Dispositions) -> bool:
+    return stay.status is EncounterStatus.FINISHED and stay.disposition in dispositions.deaths
+
+
+def _left_alive(stay: Encounter, dispositions: Dispositions) -> bool:
+    return (
+        stay.status is EncounterStatus.FINISHED
+        and stay.class_ in PRESENT
+        and stay.disposition in dispositions.left_alive
+    )
+
+
+def _left_later(death: Encounter, chart: Chart, dispositions: Dispositions) -> bool:
+    """The patient left a stay alive that began after this one had ended in death."""
+    at = _end(death.discharged_at)
+    if at is None:
+        return False
+    came = (parse_moment(stay.admitted_at) for stay in chart.encounters if _left_alive(stay, dispositions))
+    return any(moment is not None and moment > at for moment in came)
+
+
+def _discharge(stay: Encounter) -> str:
+    """Which discharge of which stay: a cancelled and repeated one is another one."""
+    return f"{stay.key}#{stay.discharges}"
+
+
+def _whole(text: str) -> str:
+    """A year or a month as its first day."""
+    return text + "0001-01-01"[len(text) :] if len(text) < len("0001-01-01") else text
+
+
+def _end(text: str | None) -> datetime | None:
+    """The last moment that a time of any precision can mean."""
+    if not text:
+        return None
+    moment = parse_moment(_whole(text))
+    if moment is None or "T" in text:
+        return moment
+    days = {4: 366, 7: 31}.get(len(text), 1)
+    return moment + timedelta(days=days)
