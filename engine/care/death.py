@@ -369,12 +369,16 @@ def merge_contradicts_death(one: Chart, other: Chart, dispositions: Dispositions
     return False
 
 
-def without_doubts(state: StatedDeath, root: int) -> StatedDeath:
-    """The questions of one message are decided: what it says is not so.
+def without_doubt(state: StatedDeath, root: int, code: str, location: str | None) -> StatedDeath:
+    """A question of one message is decided: what it says is not so.
 
     That is remembered, so that its replay, or the next "no" of its sender, is no new question.
     """
-    doubts = tuple(msgspec.structs.replace(one, settled=True) if one.root == root else one for one in state.doubts)
+    wanted = (root, code, location)
+    doubts = tuple(
+        msgspec.structs.replace(one, settled=True) if (one.root, one.code, one.location) == wanted else one
+        for one in state.doubts
+    )
     return msgspec.structs.replace(state, doubts=doubts)
 
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from engine.cli.show import View
+    from engine.domain.chart import Chart
+    from engine.domain.delivery import Delivery
     from engine.domain.task import Task
     from engine.store.tasks import ListedTask
 
@@ -178,18 +180,31 @@ def assign(cli: Cli, task_id: str, assignee: str) -> None:
 
 def _change(site: OpenSite, task_id: str, change: Callable[[Task], Task], action: str) -> dict[str, Any]:
     """Change a task, send the change where the task went, and return its new shape, masked."""
-    from engine.domain.chart import Chart
-    from engine.domain.delivery import Delivery
-    from engine.pipeline.deliver import chart_deliveries
-
     store = site.store
     with store.reader() as conn:
         task_id = by_prefix("task", task_id, store.tasks.beginning(conn, task_id, CANDIDATES_MAX))
         listed = store.tasks.get(conn, task_id)
-        entries = store.journal.find(conn, patient=listed.patient_key, limit=1) if listed else []
     if listed is None:
         raise NotFoundError("there is no such task; `handoff tasks list` shows the ids")
-    # A task goes where the channel delivers to that its patient was last heard of on.
+    name, deliveries = told_of(site, listed.patient_key)
+
+    def work(conn: Connection) -> Chart:
+        changed = store.tasks.change(conn, task_id, change, now=site.now, deliveries=deliveries, channel=name)
+        site.note(conn, action, [f"task:{task_id}"])
+        return changed
+
+    write_chart(site, work)
+    with store.reader() as conn:
+        after = store.tasks.get(conn, task_id)
+    return _shape(after or listed, site.view(None, ()))
+
+
+def told_of(site: OpenSite, patient_key: str) -> tuple[str, Callable[[Chart, Chart], list[Delivery]]]:
+    """Who hears of what a person changes in a chart: the channel that last spoke of the patient, and its deliveries."""
+    from engine.pipeline.deliver import chart_deliveries
+
+    with site.store.reader() as conn:
+        entries = site.store.journal.find(conn, patient=patient_key, limit=1)
     name = entries[0].channel if entries else ""
     channel = site.compiled().channels.get(name)
 
@@ -198,21 +213,18 @@ def _change(site: OpenSite, task_id: str, change: Callable[[Task], Task], action
         heard = channel is not None and channel.settings.mode != "shadow"
         return chart_deliveries(before, after, channel) if heard and channel is not None else []
 
-    def work(conn: Connection) -> Chart:
-        changed = store.tasks.change(conn, task_id, change, now=site.now, deliveries=deliveries, channel=name)
-        site.note(conn, action, [f"task:{task_id}"])
-        return changed
+    return name, deliveries
 
+
+def write_chart(site: OpenSite, work: Callable[[Connection], object]) -> None:
+    """Run a change of a chart in a transaction of its own; again when a message of that patient comes in between."""
     for attempt in range(_ATTEMPTS_MAX):
         try:
-            store.charts_ledger.write_now(work)
+            site.store.charts_ledger.write_now(work)
             break
-        except StaleChartError:  # a message of this patient came in between
+        except StaleChartError:
             if attempt == _ATTEMPTS_MAX - 1:
                 raise
-    with store.reader() as conn:
-        after = store.tasks.get(conn, task_id)
-    return _shape(after or listed, site.view(None, ()))
 
 
 def reason_told(shape: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from engine.care.death import without_doubts
+from engine.care.death import without_doubt
 from engine.care.protocol import Plan, end, reconcile, resume, retract_all, suspend
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter, EncounterStatus
@@ -200,12 +200,12 @@ def _ask_of_death(chart: Chart, channel: CompiledChannel, now: datetime) -> Char
     return _with_tasks(chart, tasks)
 
 
-def decide_death(chart: Chart, root: int, *, by: str, at: datetime) -> Chart:
-    """A person says of the death that a message reported that it is not so; the last such word ends the question.
+def decide_death(chart: Chart, root: int, code: str, location: str | None, *, by: str, at: datetime) -> Chart:
+    """A person says of a question on the patient's death that it is not so; the last such word ends the task.
 
     root: the entry that asked. A patient who is dead by what is certain has no plan any more.
     """
-    stated = without_doubts(chart.death_stated, root)
+    stated = without_doubt(chart.death_stated, root, code, location)
     if stated == chart.death_stated:
         return chart
     tasks = chart.tasks

@@ -128,10 +128,24 @@ class TaskStore:
         old = None if owner is None else self._charts.by_id(conn, owner)
         if old is None:
             raise StoreError("there is no such task")
+        tasks = tuple(change(item) if item.id == task_id else item for item in old.tasks)
+        new = msgspec.structs.replace(old, tasks=tasks)
+        return self.replace(conn, old, new, now=now, deliveries=deliveries, channel=channel)
+
+    def replace(
+        self,
+        conn: Connection,
+        old: Chart,
+        new: Chart,
+        *,
+        now: datetime,
+        deliveries: Callable[[Chart, Chart], Sequence[Delivery]] = lambda _before, _after: (),
+        channel: str = "",
+    ) -> Chart:
+        """Record what a person has changed in a chart: see `change`. Returns the chart with its new version."""
         before = Charts()
         before.add(old)
-        tasks = tuple(change(item) if item.id == task_id else item for item in old.tasks)
-        new = msgspec.structs.replace(old, tasks=tasks, version=old.version + 1)
+        new = msgspec.structs.replace(new, version=old.version + 1)
         self._recorder.apply(conn, [new], before, deliveries(old, new), now=now, channel=channel)
         return new
 

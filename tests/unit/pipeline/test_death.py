@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from heart import Heart, adt
 
+from engine.domain.chart import Chart
 from engine.domain.encounter import EncounterStatus
 from engine.domain.hold import HoldCode
 from engine.domain.outcome import Outcome
@@ -77,6 +78,13 @@ def decided(heart: Heart, payload: bytes, first: Outcome, key: str) -> Outcome:
     root = first.replay_root or first.entry_id
     heart.now += timedelta(hours=1)
     return heart.work(msgspec.structs.replace(heart.entry(payload), replay_of=root, replay_root=root, decision=key))
+
+
+def turned_down(heart: Heart, outcome: Outcome) -> Chart:
+    """What `handoff held dismiss` makes of the chart."""
+    (hold,) = outcome.holds
+    root = outcome.replay_root or outcome.entry_id
+    return decide_death(heart.chart(), root, hold.code, hold.location, by="anna", at=heart.now)
 
 
 def in_doubt(heart: Heart, outcome: Outcome, code: str, plan: set[str], *, was_dead: bool = False) -> None:
@@ -382,12 +390,12 @@ def test_when_a_death_is_turned_down_the_task_goes_and_the_plan_goes_on(heart: H
     plan = planned(heart)
     payload = says("A31", {30: "YES"})
     outcome = heart.send(payload)
-    chart = decide_death(heart.chart(), outcome.entry_id, by="anna", at=heart.now)
+    chart = turned_down(heart, outcome)
     heart.charts.add(chart)
     assert (dead(heart), planned(heart), questions(heart)) == (False, plan, [])
     (task,) = [task for task in chart.tasks if task.encounter is None]
     assert (task.state, task.ended_by, task.ended_at) == (TaskState.RETRACTED, "anna", heart.now)
-    assert decide_death(chart, outcome.entry_id, by="anna", at=heart.now) is chart
+    assert turned_down(heart, outcome) is chart
     root = outcome.entry_id
     heart.work(msgspec.structs.replace(heart.entry(payload), replay_of=root, replay_root=root))
     assert (dead(heart), planned(heart), questions(heart)) == (False, plan, [])
@@ -396,14 +404,14 @@ def test_when_a_death_is_turned_down_the_task_goes_and_the_plan_goes_on(heart: H
 def test_the_task_stays_as_long_as_another_message_is_in_doubt(heart: Heart) -> None:
     first = heart.send(says("A31", {30: "YES"}, at="20260310100000"))
     heart.send(says("A31", {29: "20991231"}, at="20260310110000"))
-    heart.charts.add(decide_death(heart.chart(), first.entry_id, by="anna", at=heart.now))
+    heart.charts.add(turned_down(heart, first))
     assert len(questions(heart)) == 1
 
 
 def test_when_the_no_to_a_death_is_turned_down_its_sender_asks_no_more(heart: Heart) -> None:
     heart.send(says("A31", {30: "Y"}, at="20260310100000"))
     outcome = heart.send(says("A31", {30: "N"}, at="20260310110000", sender="LAB"))
-    heart.charts.add(decide_death(heart.chart(), outcome.entry_id, by="anna", at=heart.now))
+    heart.charts.add(turned_down(heart, outcome))
     assert questions(heart) == []
     again = heart.send(says("A31", {30: "N"}, sender="LAB"))
     assert (codes(again), dead(heart), questions(heart)) == ([], True, [])
@@ -412,7 +420,7 @@ def test_when_the_no_to_a_death_is_turned_down_its_sender_asks_no_more(heart: He
 def test_when_a_merge_is_turned_down_as_proof_of_life_the_plan_ends(heart: Heart) -> None:
     old_record(heart, {29: "20260115", 30: "Y"}, "20260120100000")
     outcome = heart.send(says("A40", {}))
-    heart.charts.add(decide_death(heart.chart(), outcome.entry_id, by="anna", at=heart.now))
+    heart.charts.add(turned_down(heart, outcome))
     assert (dead(heart), planned(heart), questions(heart)) == (True, set(), [])
 
 
