@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from engine.store.deadletters import DeadGroup, ListedDeadLetter
+    from engine.store.journal import ListedEntry
     from engine.store.requeue import Requeued
 
 STAGES: Final = ("intake", "processing", "delivery")
@@ -74,7 +75,7 @@ def list_(
     """List dead letters that wait for somebody, in groups; with --each one by one, newest first.
 
     With --json, which scripts read, it is each of them, also those that are resolved: those that still wait come
-    first. They hold no patient data.
+    first. A patient is shown by a pseudonym, which other commands take.
     """
     from engine.domain.shapes import plain
 
@@ -97,17 +98,39 @@ def list_(
             if len(found) > limit:
                 found = found[:limit]
                 cli.cut(limit, site.store.dead_letters.count(conn, **conditions), narrow="--error, --channel, --stage")
+            whose = _whose(site, conn, found)
+    shapes = [plain(letter) | whose[letter.id] for letter in found]
     rows = [
-        (letter.id, clock_time(letter.died_at), letter.stage, letter.channel, letter.entry, letter.error,
-         letter.location, letter.detail, letter.resolved_by) for letter in found
+        (s["id"], clock_time(s["died_at"]), s["stage"], s["channel"], s["entry"], s["patient_key"], s["sender"],
+         s["error"], s["location"], s["detail"], s["resolved_by"]) for s in shapes
     ]  # fmt: skip
     columns = (
         "id", time_column("died"), Column("stage", drop=3, common=True),
-        Column("channel", drop=2, common=True, least=8), "entry", Column("error", least=12),
+        Column("channel", drop=2, common=True, least=8), "entry", Column("patient", least=8, drop=6),
+        Column("sender", least=8, drop=5, common=True), Column("error", least=12),
         Column("at", drop=1, common=True), Column("detail", least=12),
         Column("resolved by", drop=4, common=True),
     )  # fmt: skip
-    cli.print(plain(found), table(columns, rows) or "No dead letters.")
+    cli.print(shapes, table(columns, rows) or "No dead letters.")
+
+
+def _whose(site: OpenSite, conn: Connection, letters: Sequence[ListedDeadLetter]) -> dict[int, dict[str, str | None]]:
+    """Of each letter the patient that its message names, masked, and who sent it; null where that can't be read."""
+    view = site.view(None, ())
+    entries: dict[int | None, ListedEntry] = {}
+    ids = [letter.entry for letter in letters if letter.entry is not None]
+    for at in range(0, len(ids), PIECE):
+        found = site.store.journal.find(conn, ids=ids[at : at + PIECE], limit=None)
+        entries |= {entry.id: entry for entry in found}
+
+    def of(letter: ListedDeadLetter) -> dict[str, str | None]:
+        entry = entries.get(letter.entry)
+        return {
+            "patient_key": view.key(entry.patient_key) if entry is not None else None,
+            "sender": entry.sender if entry is not None else None,
+        }
+
+    return {letter.id: of(letter) for letter in letters}
 
 
 @dead.command("summary")

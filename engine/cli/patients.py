@@ -62,20 +62,22 @@ def patients() -> None:
 @config_option
 @click.pass_obj
 def show(cli: Cli, key: str, reveal: bool, reason: str | None) -> None:
-    """Show a patient with encounters, scores, tasks, and what is held for a person.
+    """Show a patient with encounters, scores, tasks, what is held for a person, and dead messages.
 
     KEY is AUTHORITY:ID or a pseudonym (MRN:~3f9a1c2b); - asks for it. The key of a patient that was merged into another
     shows the other.
     """
-    from engine.domain.shapes import chart_shape
+    from engine.domain.shapes import chart_shape, plain
 
     wish = reveal_of(reveal, reason)
     with open_site(cli) as site:
         chart = site.chart(key)
         with site.store.reader() as conn:
             holds = site.store.holds.of_chart(conn, chart.id)
+            letters = site.store.dead_letters.of_patient(conn, site.keys, chart.patient.key)
         view = site.view(wish, [f"chart:{chart.id}"])
-        shape = view.chart(chart_shape(chart)) | {"held": [hold_shape(one, view) for one in holds]}
+        shape = view.chart(chart_shape(chart))
+        shape |= {"held": [hold_shape(one, view) for one in holds], "dead": plain(letters)}
     cli.print(shape, human_chart(shape))
 
 
@@ -215,6 +217,10 @@ def human_chart(shape: dict[str, Any]) -> str:
     if shape["merged_from"]:
         lines.append(f"merged from {', '.join(shape['merged_from'])}")
     lines += [f"held for a person: {one['id']} {one['code']}: {one['detail']}" for one in shape.get("held", ())]
+    lines += [
+        f"dead letter {one['id']} (entry {one['entry']}): {one['error']}: {one['detail']}"
+        for one in shape.get("dead", ())
+    ]
     encounters = [
         (e["key"], e["class"], e["status"], clock_time(e["admitted_at"]), clock_time(e["discharged_at"]),
          e["disposition"]) for e in shape["encounters"]

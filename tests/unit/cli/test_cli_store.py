@@ -103,6 +103,9 @@ def test_dead_letters_have_the_shape_of_the_contract(stocked: Site) -> None:
     assert [(letter["entry"], letter["stage"]) for letter in letters] == [(4, "intake"), (3, "processing")]
     assert {"id", "error", "location", "detail", "died_at", "resolved_by"} <= letters[0].keys()
     assert letters[0]["location"] == "MSH-9.1"
+    assert [(letter["patient_key"], letter["sender"]) for letter in letters] == [
+        (pseudonym(stocked), "EHR/MAIN"), (None, "EHR/MAIN"),
+    ]  # fmt: skip
     assert stocked.json("dead", "list", "--stage", "intake")[0]["entry"] == 4
 
 
