@@ -219,13 +219,13 @@ def dismiss(cli: Cli, held_ids: tuple[HeldId, ...], reason: str, dry_run: bool, 
                     continue
                 new = decide_death(old, asked.root, asked.code, asked.location, by=actor(), at=site.now)
                 if new is not old:
-                    channel, deliveries = told.get(asked.patient_key or "", ("", lambda _before, _after: []))
+                    channel, deliveries = hearers.get(asked.patient_key or "", ("", lambda _before, _after: []))
                     site.store.tasks.replace(conn, old, new, now=site.now, deliveries=deliveries, channel=channel)
 
         with site.store.reader() as conn:
             questions = [_question(site, conn, held_id) for held_id in held_ids]
         keys = {one.patient_key for one in questions if one.patient_key is not None and one.code.startswith("death-")}
-        told = {key: told_of(site, key) for key in keys}
+        hearers = {key: told_of(site, key) for key in keys}
         write_chart(site, write)
         after = shapes()
     if len(held_ids) == 1:
