@@ -531,7 +531,7 @@ def test_check_names_file_line_column_and_key_of_every_problem(bare: Site) -> No
     assert document["ok"] is False
     assert {"file", "line", "column", "key", "message", "level"} == document["problems"][0].keys()
     assert any(problem["key"] == "moode" and problem["line"] == 4 for problem in document["problems"])
-    assert bare.run("ledger").code == 78
+    assert bare.run("ledger").code == 0  # what is stored can be read meanwhile
 
 
 def test_check_needs_neither_store_nor_keys(bare: Site) -> None:
