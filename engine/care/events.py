@@ -25,7 +25,7 @@ from engine.care.death import FIELDS as DEATH_FIELDS
 from engine.care.death import fold_death, merge_contradicts_death, settle_death
 from engine.care.dispositions import Action, Dispositions, normalise
 from engine.care.person import is_another
-from engine.care.times import IMPLAUSIBLE, Claims, is_before
+from engine.care.times import IMPLAUSIBLE, SAME_SECONDS, Claims, is_before
 from engine.domain.chart import Chart, Charts, Stamp, identity
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.hold import Hold, HoldCode, hold_key
@@ -728,6 +728,8 @@ def _as_of(event: Event, stamps: Mapping[str, Stamp]) -> Stamp | None:
         return event.at
     sent, sender = stamps.get("status_sent", _NEVER)
     if not event.sender or event.sender != sender:
+        if event.at[1] > last[1] and event.at[0] > last[0] - SAME_SECONDS:  # as good as at once: arrival decides
+            return (max(event.at[0], last[0]), event.at[1])
         return event.at if event.at >= last else None
     if (event.sent, event.at[1]) < (sent, last[1]):
         return None

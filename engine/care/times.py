@@ -31,7 +31,7 @@ _WHOLE: Final = "0001-01-01"
 _EASTERNMOST_SECONDS: Final = 14 * 3600
 """So much earlier than in UTC may a day begin."""
 _NEVER: Final = math.inf
-_SAME_SECONDS: Final = 60
+SAME_SECONDS: Final = 60
 """Many senders give times to the minute: what is earlier by less is not earlier."""
 
 
@@ -88,7 +88,7 @@ class Claims(Phi, frozen=True, kw_only=True):
 
     def before(self, bound: str) -> list[str]:
         """The sources whose time is before this one."""
-        limit = _instant(bound) - _SAME_SECONDS if "T" in bound else None
+        limit = _instant(bound) - SAME_SECONDS if "T" in bound else None
         early: list[str] = []
         for source, text in self.said.items():
             moment = self.moments.get(source) if limit is not None else None
@@ -130,7 +130,7 @@ def believed(
 def is_before(text: str, bound: str) -> bool:
     """Whether one ISO time is before another, as far as the precision of both tells."""
     if "T" in text and "T" in bound:
-        return _instant(text) < _instant(bound) - _SAME_SECONDS
+        return _instant(text) < _instant(bound) - SAME_SECONDS
     return _day_before(text, bound)
 
 

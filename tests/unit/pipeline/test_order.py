@@ -208,6 +208,19 @@ def test_between_senders_the_time_of_the_event_decides(feed: Feed) -> None:
     assert codes(outcome) == ["status-event-stale"]
 
 
+@pytest.mark.parametrize("clock", [timedelta(), 5 * HOUR], ids=["right clock", "5 hours ahead"])
+def test_between_senders_what_is_earlier_by_less_than_a_minute_is_not_earlier(feed: Feed, clock: timedelta) -> None:
+    """Receipts have fractions of a second, many senders give minutes."""
+    at = DAY + timedelta(seconds=40.5)
+    feed.send("A01", at, skew=clock, sender="REG")
+    outcome = feed.send("A03", at + timedelta(seconds=10), sender="BEDS", sent=DAY, evn2=DAY)
+    assert codes(outcome) == []
+    assert discharged(feed)
+    late = feed.send("A13", at + HOUR, sender="REG", evn2=DAY - timedelta(seconds=30))
+    assert codes(late) == ["status-event-stale"]
+    assert discharged(feed)
+
+
 def test_an_older_field_of_a_message_whose_status_counts_stays_older(feed: Feed) -> None:
     """Fields go by the time of the event, quietly."""
     feed.send("A01", DAY)
