@@ -23,7 +23,8 @@ help:
 	@echo 'make fuzz     look for inputs that break something, for SECONDS=60'
 	@echo 'make soak     an hour of kills, faults, simulation and fuzz; the report is docs/soak.md'
 	@echo 'make setup    only the set-up; the command is then $(BIN)/handoff'
-	@echo 'make format, make schemas, make lock     rewrite formatting, docs/schemas, lock files'
+	@echo 'make format, make lock     rewrite formatting, lock files'
+	@echo 'make schemas  rewrite docs/schemas and docs/reference/configuration.md'
 
 setup: $(VENV)/.runtime
 
@@ -75,7 +76,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix $(SOURCES)
 
 schemas: setup
-	@$(BIN)/handoff schema --write docs/schemas
+	@$(BIN)/handoff schema --write docs/schemas --reference docs/reference/configuration.md
 
 # --- set-up: each step leaves a stamp inside .venv, and is done again when what it rests on changes ---
 

@@ -82,10 +82,12 @@ Network = Annotated[IPv4Network | IPv6Network, WrapValidator(_check_network)]
 
 
 class Store(StrictModel):
+    """The database and the keys that open it."""
+
     url: Text = "sqlite:///var/handoff.db"
-    """`sqlite:///PATH` or `postgresql+psycopg://USER@HOST/DB`."""
+    """The database: `sqlite:///PATH` (relative to config.yaml) or `postgresql+psycopg://USER@HOST/DB`."""
     keys: Text = "var/keys.json"
-    """The key file (0600)."""
+    """The key file (mode 0600), relative to config.yaml. `handoff init` makes it; keep a copy elsewhere."""
 
     @field_validator("url")
     @classmethod
@@ -98,46 +100,65 @@ class Store(StrictModel):
 
 
 class Console(StrictModel):
+    """The HTTP listener of `/healthz`, `/readyz`, `/metrics` and the console."""
+
     host: Text = "127.0.0.1"
+    """Address to listen on. Loopback unless told."""
     port: Port = 8080
+    """TCP port."""
 
 
 class RetrySettings(StrictModel):
     """When a failed delivery is tried again: seconds grow from first to max by doubling, with full jitter."""
 
     first_seconds: Seconds = 1.0
+    """Wait before the second attempt; doubled for each further one."""
     seconds_max: Seconds = 900.0
+    """Longest wait between two attempts."""
     attempts_max: Annotated[int, Field(ge=1, le=1_000_000)] = 100
-    """After so many transient failures the delivery is a dead letter."""
+    """Transient failures after which the delivery is a dead letter."""
     breaker_failures: Annotated[int, Field(ge=1)] = 5
-    """After so many failures of the destination in a row it gets a rest..."""
+    """Failures of the destination in a row after which it gets a rest."""
     breaker_seconds: Seconds = 30.0
-    """...of this length, then one try."""
+    """Length of that rest; one attempt follows, and decides."""
 
 
 class DestinationBase(StrictModel):
+    """What all destinations have in common."""
+
     retry: RetrySettings = RetrySettings()
+    """When a failed delivery is tried again."""
     timeout_seconds: Seconds = 30.0
-    """The longest that one step (a connection, a log-in, a call, a message with its answer) may take; see
+    """Longest time of one step (a connection, a log-in, a call, a message with its answer); see
     `shutdown_seconds_max`."""
     batch_max: Annotated[int, Field(ge=1, le=2000)] = 200
+    """Most deliveries handed over in one step."""
     batch_bytes_max: Annotated[int, Field(ge=1, le=1 << 30)] = 8 << 20
-    """Of payloads in one batch; a single larger one goes alone."""
+    """Most bytes of payload in one batch; a single larger one goes alone."""
 
 
 class FileDestination(DestinationBase):
+    """A folder of NDJSON files: one line for each delivery."""
+
     type: Literal["file"]
+    """`file`: a folder of NDJSON files."""
     path: Text
-    """A folder; NDJSON files are written into it."""
+    """The folder, relative to config.yaml."""
     rotate_bytes: Annotated[int, Field(ge=4096)] = 64 * 1024 * 1024
+    """Size from which a new file is begun."""
     batch_max: Annotated[int, Field(ge=1, le=2000)] = 1000
+    """Most deliveries written in one step."""
 
 
 class TlsClient(StrictModel):
+    """TLS towards a receiver."""
+
     ca: Text | None = None
     """PEM file of the authorities that may have signed the server's certificate; none: the system's."""
     cert: Text | None = None
+    """PEM file of the certificate shown to the receiver; none: none is shown."""
     key: Text | None = None
+    """PEM file of its private key."""
 
     @model_validator(mode="after")
     def _key_with_cert(self) -> TlsClient:
@@ -156,34 +177,50 @@ class AnswersWithoutCode(StrictModel):
     """
 
     ae: Literal["retry", "hold", "dead"] = "retry"
-    """Of AE and CE."""
+    """Answers AE and CE."""
     ar: Literal["retry", "hold", "dead"] = "retry"
-    """Of AR and CR."""
+    """Answers AR and CR."""
     attempts_max: Annotated[int, Field(ge=1, le=1_000_000)] = 10
-    """Of `retry`: after so many attempts, while others were delivered, it is a dead letter."""
+    """With `retry`: attempts, while others were delivered, after which it is a dead letter."""
 
 
 class MllpDestination(DestinationBase):
+    """A receiver of HL7 v2 messages over MLLP; it gets `message` deliveries, byte for byte as they came."""
+
     type: Literal["mllp"]
+    """`mllp`: a receiver of HL7 v2 messages."""
     host: Text
+    """Name or address of the receiver."""
     port: Port
+    """Its TCP port."""
     tls: TlsClient | None = None
+    """TLS towards the receiver; none: plain TCP."""
     answers_without_code: AnswersWithoutCode = AnswersWithoutCode()
+    """What a refusal without a reason means."""
     deduplicates: bool = False
     """The receiver is known to answer a repeated control id without acting twice: then an ambiguous attempt is
     repeated instead of held for a person."""
 
 
 class SalesforceDestination(DestinationBase):
+    """A Salesforce org, written through its REST API."""
+
     type: Literal["salesforce"]
+    """`salesforce`: a Salesforce org."""
     login_url: Text
+    """Address to log in at, `https://MY_DOMAIN.my.salesforce.com`."""
     client_id: Text
+    """Consumer key of the connected app."""
     client_secret: Text | None = None
+    """Consumer secret (client credentials flow): a reference, never the secret itself."""
     username: Text | None = None
+    """User to act as (JWT bearer flow)."""
     private_key: Text | None = None
+    """Private key in PEM (JWT bearer flow): a reference, `{file: PATH}` or `{credential: NAME}`."""
     api_version: Annotated[str, Field(pattern=r"^[0-9]{2,3}\.0$")] = "62.0"
+    """Version of the REST API."""
     mapping: Identifier = "salesforce"
-    """The field map, mappings/destinations/<mapping>.yaml."""
+    """Field map: the name of a file in mappings/destinations/."""
     instance_hosts: tuple[HostSuffix, ...] = ()
     """Hosts (and what is below them) to which the log-in may send us, besides the login server's own. Below
     salesforce.com every host is one."""
@@ -240,12 +277,16 @@ class Calendar(StrictModel):
     """Which days are business days."""
 
     timezone: Text = "America/New_York"
+    """IANA zone of the site: its business days, and the times that commands show."""
     weekend: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = ("sat", "sun")
+    """Days of the week that are no business days."""
     holidays: Text | None = "US"
-    """Country (`US`) or country and subdivision (`US-CA`) whose public holidays are no business days."""
+    """Country (`US`) or country and subdivision (`US-CA`) whose public holidays are no business days; `null`: none
+    are."""
     closed: tuple[date, ...] = ()
+    """Further dates that are no business days."""
     open: tuple[date, ...] = ()
-    """Open all the same."""
+    """Dates that are business days all the same."""
 
     _zone = field_validator("timezone")(_check_zone)
 
@@ -258,16 +299,26 @@ class Calendar(StrictModel):
 
 
 class Site(StrictModel):
+    """The site: this node, its store, its console and its destinations."""
+
     node: Identifier = "main-1"
+    """Name of this node, unique among those that share a store."""
     store: Store = Store()
+    """Where everything is kept."""
     console: Console = Console()
+    """HTTP listener of health, metrics and console."""
     destinations: dict[Identifier, Destination] = {}
+    """Name -> destination. Channels name them under `deliver`."""
     calendar: Calendar = Calendar()
+    """Business days and the site's zone."""
     channels: Folder = "channels"
+    """Folder of the channel files, relative to config.yaml."""
     mappings: Folder = "mappings"
+    """Folder of the mappings, relative to config.yaml."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level of log lines."""
     shutdown_seconds_max: Seconds = 60.0
-    """The longest that stopping may take, shared out below; the service manager's own limit has to be longer."""
+    """Longest time that stopping may take; the service manager's own limit has to be longer."""
     workers: Annotated[int, Field(ge=1, le=PARTITIONS)] | None = None
     """Processes that work on what has arrived; none: one for each core but one, which is the intake's, at most 4."""
 
@@ -293,8 +344,12 @@ class Site(StrictModel):
 
 
 class TlsServer(StrictModel):
+    """TLS for senders."""
+
     cert: Text
+    """PEM file of the server's certificate with its chain. A relative path begins at the folder of this file."""
     key: Text
+    """PEM file of its private key."""
     client_ca: Text | None = None
     """When given, a client must show a certificate that one of these authorities signed (mutual TLS)."""
     client_names: tuple[Text, ...] = ()
@@ -311,15 +366,23 @@ class TlsServer(StrictModel):
 
 
 class Listen(StrictModel):
+    """Where senders connect, and what one of them may use up."""
+
     host: Text = "127.0.0.1"
+    """Address to listen on. Loopback unless told; `0.0.0.0` is every IPv4 address of the machine."""
     port: Port
+    """TCP port, one for each channel."""
     allow: tuple[Network, ...] = ()
     """Networks that may connect; none: every one."""
     tls: TlsServer | None = None
+    """TLS for senders; none: plain TCP."""
     frame_bytes_max: Annotated[int, Field(ge=1024, le=1 << 30)] = 1 << 20
+    """Largest frame in bytes; a larger one is refused."""
     connections_max: Annotated[int, Field(ge=1, le=100_000)] = 256
+    """Most connections at once."""
     connections_per_peer_max: Annotated[int, Field(ge=1, le=100_000)] = 256
-    """From one address. Whatever it is: who has more than half of `connections_max` makes room for others."""
+    """Most connections from one address. Whatever it is: who has more than half of `connections_max` makes room for
+    others."""
     inflight_bytes_max: Annotated[int, Field(ge=4096)] = 64 << 20
     """Bytes received on the channel and not answered yet; above it the channel stops reading until it falls."""
     pipeline_frames_max: Annotated[int, Field(ge=1)] = 1024
@@ -337,13 +400,21 @@ class Listen(StrictModel):
 
 
 class ReturnAddress(StrictModel):
+    """A listener of the sender's for application ACKs."""
+
     host: Text
+    """Name or address."""
     port: Port
+    """TCP port."""
 
 
 class Ack(StrictModel):
+    """How messages are answered."""
+
     mode: Literal["auto", "original", "enhanced", "none"] = "auto"
+    """auto: by MSH-15 and MSH-16 of each message; original or enhanced: always so; none: no answers."""
     when: Literal["stored", "processed"] = "stored"
+    """stored: answered when the message is on disk; processed: when its outcome is known."""
     processed_seconds_max: Seconds = 30.0
     """With `when: processed`: after so long without an outcome the sender is told to send again (AR)."""
     duplicate_conflict: Literal["process", "refuse"] = "process"
@@ -385,12 +456,17 @@ def _no_message_type(text: str) -> str:
 
 
 class Accept(StrictModel):
+    """Which messages are taken; others are refused with the code of HL7 table 0357."""
+
     types: tuple[Text, ...] = ("ADT^*",)
+    """Message types (MSH-9), as `ADT^A01` or `ADT^*`."""
     versions: tuple[Text, ...] = ("2.1", "2.2", "2.3", "2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7", "2.7.1", "2.8",
                                   "2.8.1", "2.8.2", "2.9", "2.9.1")  # fmt: skip
+    """Versions (MSH-12)."""
     version_default: Text = "2.3"
     """Taken for the version of a message whose MSH-12 is empty, as old senders leave it."""
     processing_ids: tuple[Text, ...] = ("P",)
+    """Processing ids (MSH-11.1): `P` production, `T` training, `D` debugging."""
 
     @field_validator("types")
     @classmethod
@@ -433,12 +509,14 @@ def _check_codec(name: str | None) -> str | None:
 
 
 class Charset(StrictModel):
+    """How bytes become text."""
+
     force: Text | None = None
-    """Read every message so, whatever its MSH-18 says: for senders that declare what they do not send."""
+    """Character set of every message, whatever its MSH-18 says: for senders that declare what they do not send."""
     default: Text | None = None
-    """For senders that do not say in MSH-18; none: UTF-8."""
+    """Character set of senders that do not say in MSH-18; none: UTF-8."""
     fallback: Text = "windows-1252"
-    """For bytes that are in none of the sets before it."""
+    """Character set of bytes that are in none of the sets before it."""
 
     _codecs = field_validator("force", "default", "fallback")(_check_codec)
 
@@ -450,6 +528,7 @@ class Zones(StrictModel):
     """The zone of times without an offset. A name alone is the zone of all senders."""
 
     default: ZoneName
+    """Zone of senders that are not listed."""
     from_: Annotated[Literal["message"] | None, Field(alias="from")] = None
     """message: the offset of MSH-7, where it has one, counts for the other times of the message too."""
     senders: dict[Annotated[str, Field(min_length=1, max_length=256)], ZoneName] = {}
@@ -520,8 +599,12 @@ class Identity(StrictModel):
 
 
 class DeliverTo(StrictModel):
+    """What one destination gets."""
+
     to: Identifier
+    """Name of a destination in config.yaml."""
     what: tuple[Literal["patient", "encounter", "score", "task", "message"], ...]
+    """Kinds of delivery. `message` is the message itself, byte for byte."""
 
 
 class Order(StrictModel):
@@ -534,22 +617,38 @@ class Order(StrictModel):
 
 
 class Channel(StrictModel):
+    """One feed: where it arrives, what is taken, what it means, who hears of it."""
+
     name: Identifier
+    """Name of the channel, unique in the site."""
     mode: Literal["live", "shadow", "paused"] = "live"
     """live; shadow: charts, scores and tasks are written as by a live one, and nothing is delivered (see
     docs/guides/destinations.md); paused: messages are stored and answered, and wait."""
     listen: Listen
+    """Where senders connect."""
     timezone: Annotated[Zones, BeforeValidator(_zone_of_all, json_schema_input_type=Text | Zones)]
+    """IANA zone of times without an offset."""
     charset: Charset = Charset()
+    """How bytes become text."""
     ack: Ack = Ack()
+    """How messages are answered."""
     accept: Accept = Accept()
+    """Which messages are taken."""
     filter: Text | None = None
+    """Condition on a message (see docs/reference/mapping.md). What does not meet it is recorded, answered AA and
+    changes nothing."""
     mapping: Identifier
+    """Field mapping: the name of a file in mappings/fields/."""
     identity: Identity = Identity()
+    """Which identifier is the patient's key."""
     order: Order = Order()
+    """How far claimed times are believed."""
     risk: tuple[Identifier, ...] = ()
+    """Risk models, by the names of files in mappings/risk/; the first decides the band."""
     protocol: Identifier | None = None
+    """Protocol of follow-up tasks: the name of a file in mappings/protocols/; none: no tasks."""
     deliver: tuple[DeliverTo, ...] = ()
+    """What goes to which destination."""
 
     @cached_property
     def default_authority(self) -> str:

@@ -54,9 +54,14 @@ class Disposition(Phi, frozen=True, kw_only=True):
 
 
 class _Entry(StrictModel):
+    """One discharge disposition."""
+
     meaning: Annotated[str, Field(min_length=1)] | None = None
+    """What the code means, in words."""
     action: Action | None = None
+    """What it calls for: an action of the protocol's plans, or `death`, `not_a_discharge`."""
     hold: Annotated[str, Field(min_length=1)] | None = None
+    """With conflict and unknown: why a person must decide."""
     twin: _Code | None = None
     """The code that this one is, with a planned readmission."""
 
@@ -73,8 +78,12 @@ class _Entry(StrictModel):
 
 
 class _Spec(StrictModel):
+    """What each discharge disposition (PV1-36) calls for. A code that is not listed asks a person."""
+
     source: Annotated[str, Field(min_length=1)]
+    """Where the codes come from."""
     codes: Annotated[dict[_Code, _Entry], Field(min_length=1)]
+    """Code -> entry."""
 
 
 class Dispositions:

@@ -91,9 +91,14 @@ _STATUS_QUESTIONS: Final = frozenset(
 
 
 class _EventsFile(StrictModel):
+    """What each ADT trigger event means to the charts."""
+
     name: str
+    """Name of the table."""
     source: str
+    """Where the meanings come from."""
     events: dict[Annotated[str, Field(pattern=r"^[A-Z][0-9A-Z]{2}$")], Meaning]
+    """Trigger event (MSH-9.2) -> meaning. One that is not listed means `record`."""
 
 
 class Events:

@@ -112,9 +112,13 @@ class _Span(StrictModel):
     """A length of time. Minutes and hours are absolute, days keep the time of day of the site's zone."""
 
     minutes: _Count | None = None
+    """Minutes."""
     hours: _Count | None = None
+    """Hours."""
     days: _Count | None = None
+    """Days: the same time of day, that many dates later."""
     business_days: _Count | None = None
+    """Days of the site's calendar: the same time of day."""
 
     @model_validator(mode="after")
     def _one_unit(self) -> _Span:
@@ -132,20 +136,24 @@ class _Span(StrictModel):
 
 
 class _Step(StrictModel):
+    """One task of a plan."""
+
     kind: Kind
+    """Kind of task."""
     name: _Name | None = None
     """Tells apart two tasks of one kind; none: the kind."""
     due: _Span
-    """After the discharge."""
+    """Due time, counted from the discharge."""
     late: _Span | None = None
-    """After the message, when that is later; none: the protocol's."""
+    """Earliest due time, counted from the message; none: the protocol's `late`."""
     escalate: _Span | None = None
-    """After the due time."""
+    """Time of escalation, counted from the due time; none: it never escalates."""
     assignee: _Name
-    """A role."""
+    """Role that has to do it."""
     reason: _Text
+    """What has to be done, as the assignee reads it: no diagnosis, no result."""
     dispositions: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    """Only for these; none: for all of the action."""
+    """Discharge dispositions (PV1-36) it is for; none: all of the action."""
 
     @property
     def id(self) -> str:
@@ -156,10 +164,16 @@ _Steps = tuple[_Step, ...]
 
 
 class _HomePlan(StrictModel):
+    """Tasks after a discharge to home."""
+
     every: _Steps = ()
+    """For every patient."""
     high: _Steps
+    """For the high band."""
     moderate: _Steps
+    """For the moderate band."""
     low: _Steps
+    """For the low band."""
 
 
 _Needed = Annotated[_Steps, Field(min_length=1)]
@@ -169,13 +183,19 @@ class _Plans(StrictModel):
     """What each action of the disposition table calls for. Death and `not_a_discharge` never call for anything."""
 
     home_plan: _HomePlan
+    """Home."""
     facility: _Steps
+    """A nursing or rehabilitation facility."""
     transfer: _Steps
+    """Another hospital."""
     hospice: _Steps
+    """Hospice care."""
     against_advice: _Needed
+    """Left against medical advice: at least one task."""
     conflict: _Needed
-    """Held: without a task for a person the patient would be forgotten."""
+    """Dispositions that mean different things to different senders: at least one task for a person."""
     unknown: _Needed
+    """Blank or unknown disposition, or a class that is not listed: at least one task for a person."""
     death_uncertain: _Steps = ()
     """A death is reported, and a person must find out; no discharge is needed for that."""
 
@@ -197,18 +217,25 @@ class Plan(Phi, frozen=True, kw_only=True):
 
 
 class _Spec(StrictModel):
+    """Which follow-up tasks a discharge calls for."""
+
     protocol: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    """Name of the protocol, as channels name it."""
     version: _Text
+    """Version of this file, as text."""
     source: _Text
+    """Where the rules come from."""
     classes: Annotated[tuple[_Text, ...], Field(min_length=1)]
     """Patient classes whose discharge gets a plan."""
     classes_without_plan: tuple[_Text, ...] = ("E", "O", "P", "R", "B", "C", "N")
     """Patient classes whose discharge gets none (as a rule all other classes of HL7 table 0004 but U, unknown). A
     discharge of any further class asks a person: the plan `unknown`."""
     late: _Span
+    """Earliest due time of any task, counted from the message: for messages that come late."""
     discharge_age_days_max: Annotated[int, Field(ge=1, le=3650)] | None = None
-    """A discharge that is older than this when it is heard of opens no task; none: any may."""
+    """Age in days above which a discharge opens no task; none: any age does."""
     plans: _Plans
+    """Action of the disposition table -> tasks."""
 
 
 _CLASS_MISSING: Final = "the patient class (PV1-2) is missing"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,12 +31,21 @@ MODELS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Kind of file -> the models that read it."""
 
+_PLACES: Final = {
+    "env": "Name of an environment variable.",
+    "file": "Path of a file, relative to config.yaml; blanks around the value are left out.",
+    "credential": "Name of a systemd credential (`LoadCredential=`).",
+}
 _REFERENCE: Final = {
     "type": "object",
     "description": "A value that stands elsewhere: in the environment, in a file, or in a systemd credential.",
     "oneOf": [
-        {"properties": {kind: {"type": "string"}}, "required": [kind], "additionalProperties": False}
-        for kind in ("env", "file", "credential")
+        {
+            "properties": {kind: {"type": "string", "description": said}},
+            "required": [kind],
+            "additionalProperties": False,
+        }
+        for kind, said in _PLACES.items()
     ],
 }
 
@@ -44,14 +53,27 @@ _REFERENCE: Final = {
 @click.command("schema")
 @click.argument("kind", type=click.Choice(list(MODELS)), required=False)
 @click.option("--write", type=click.Path(file_okay=False, path_type=Path), help="Write all of them into this folder.")
+@click.option(
+    "--reference",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the reference of all keys to this file (Markdown), with examples from the folder examples beside it.",
+)
 @json_option
 @config_option
 @click.pass_obj
-def schema(cli: Cli, kind: str | None, write: Path | None) -> None:
+def schema(cli: Cli, kind: str | None, write: Path | None, reference: Path | None) -> None:
     """Print the JSON Schema of a kind of file. It is one JSON document in any case, with --json or without.
 
     The shipped files name theirs in a first line `# yaml-language-server: $schema=...`, which editors follow.
     """
+    if reference is not None:
+        from engine.cli import reference as pages
+        from engine.cli.init import shipped
+
+        reference.write_text(pages.reference(reference.parent / "examples", shipped()), encoding="utf-8")
+        cli.say(f"reference written to {reference}")
+        if write is None:
+            return
     if write is not None:
         write.mkdir(parents=True, exist_ok=True)
         for name in MODELS:
@@ -125,25 +147,41 @@ def _describe(result: dict[str, Any], root: type[Any]) -> None:
 
     Pydantic can do so when a class is made, but then every start of the daemon reads the sources again.
     """
+    models = {model.__name__: model for model in _models_below(root)}
+    for name, part in ({root.__name__: result} | result.get("$defs", {})).items():
+        model = models.get(name)
+        if model is None:
+            continue  # an enumeration
+        texts: dict[str, str] = {}
+        for base in reversed(model.__mro__):
+            generic = "[" in base.__name__  # made by pydantic, has no source
+            if base.__module__.startswith("engine.") and not generic:
+                texts |= _field_texts(base)
+        for shape in (part, *part.get("anyOf", ())):  # the short form stands beside the object
+            for field, said in shape.get("properties", {}).items():
+                name_in_code = next(own for own, info in model.model_fields.items() if field in {own, info.alias})
+                if name_in_code in texts:
+                    said.setdefault("description", texts[name_in_code])
+
+
+def _models_below(root: type[Any]) -> Iterator[type[Any]]:
+    """The model and all that its fields are made of."""
     import inspect
-    import sys
+    import typing
 
     from pydantic import BaseModel
 
-    models = {
-        name: value
-        for name, value in vars(sys.modules[root.__module__]).items()
-        if inspect.isclass(value) and issubclass(value, BaseModel)
-    }
-    parts = {root.__name__: result} | result.get("$defs", {})
-    for name, part in parts.items():
-        for base in reversed(models[name].__mro__ if name in models else ()):
-            generic = "[" in base.__name__  # made by pydantic, has no source
-            if issubclass(base, BaseModel) and base.__module__ == root.__module__ and not generic:
-                for name_in_code, text in _field_texts(base).items():
-                    field = models[name].model_fields[name_in_code].alias or name_in_code
-                    if field in part.get("properties", {}):
-                        part["properties"][field].setdefault("description", text)
+    seen: set[int] = set()
+    waiting: list[Any] = [root]
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        waiting += typing.get_args(one)
+        if inspect.isclass(one) and issubclass(one, BaseModel):
+            yield one
+            waiting += [info.annotation for info in one.model_fields.values()]
 
 
 def _field_texts(model: type[Any]) -> dict[str, str]:

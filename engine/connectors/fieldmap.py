@@ -43,22 +43,24 @@ class FieldRule(StrictModel):
     value: Scalar = None
     """A fixed value."""
     now: bool = False
-    """The time of the delivery."""
+    """The time of the delivery is sent."""
     kind: Literal["text", "number", "boolean", "date", "datetime"] = Field(default="text", alias="as")
-    """`date`, `datetime`: a value without a day, or without a time, is sent as nothing; nobody makes up the rest."""
+    """How it is written. `date`, `datetime`: a value without a day, or without a time, is sent as nothing; nobody makes
+    up the rest."""
     equals: Scalar = None
-    """Sent is whether the value is this one."""
+    """Value to compare with; sent is whether it is this one."""
     table: dict[str, str] | None = None
-    """Sent is what stands beside the value; for a value that is not in the table, `default`."""
+    """Value -> what is sent for it; for a value that is not listed, `default`."""
     default: Scalar = None
     """Sent when there is no value. Without it the field is cleared."""
     join: str | None = None
+    """Text put between several values."""
     chars_max: Annotated[int, Field(ge=1, le=131_072)] | None = None
-    """Longer texts are cut. Never for a key."""
+    """Longest text in characters; what is longer is cut. Never for a key."""
     reference: ApiName | None = None
-    """The field is a relationship (`Patient__r`, `What`) to a record of this object..."""
+    """Object that the field, a relationship (`Patient__r`, `What`), points to."""
     by: ApiName | None = None
-    """...found by this field of it."""
+    """With `reference`: the field that finds the record."""
 
     @model_validator(mode="after")
     def _one_source(self) -> FieldRule:
@@ -78,20 +80,26 @@ class KeyRule(StrictModel):
     """The external id that finds the record."""
 
     field: ApiName
+    """Name of the external id field."""
     source: str = Field(alias="from")
+    """Place in the delivery: `patient.key`."""
 
 
 class RowRule(StrictModel):
     """What one operation becomes. Of several rules for an operation, the first whose `when` holds is used."""
 
     on: Operation
+    """Operation that the rule is for."""
     when: dict[str, Scalar] = {}
     """Place in the delivery: the value it must have."""
     skip: bool = False
-    """Nothing is sent for it."""
+    """Nothing is sent for it; stands alone."""
     object: ApiName | None = None
+    """Name of the object."""
     key: KeyRule | None = None
+    """External id that finds or creates the record."""
     fields: dict[ApiName, FieldRule] = {}
+    """Field of the object -> its value."""
 
     @model_validator(mode="after")
     def _whole(self) -> RowRule:
@@ -105,7 +113,10 @@ class RowRule(StrictModel):
 
 
 class FieldMapFile(StrictModel):
+    """Which value of a delivery feeds which field of which object."""
+
     rows: Annotated[tuple[RowRule, ...], Field(min_length=1)]
+    """Rules, in order."""
 
 
 # --- what a delivery can hold ----------------------------------------------------------------------------------------

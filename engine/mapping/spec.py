@@ -57,7 +57,9 @@ class Source(_Model):
     """A path, or a path in those segments for which a filter holds."""
 
     path: PathText
+    """A path: `PV1-44`, `PID-3[type=MR].1` (see docs/reference/mapping.md)."""
     where: Annotated[str, Field(min_length=1)] | None = None
+    """Condition on the segment, `ROL-3.1 == 'PP'`; others are passed over."""
 
     @model_validator(mode="before")
     @classmethod
@@ -75,10 +77,16 @@ From = Annotated[Sources | None, BeforeValidator(_listed, json_schema_input_type
 
 class _Reading(_Model):
     from_: From = Field(default=None, alias="from")
+    """A path; for targets that hold several things a list of paths, all of which are read."""
     first_of: Sources | None = None
+    """Paths, of which the first valued one counts."""
     table: TableName | None = None
+    """Code table of mappings/tables/, by its name."""
     default: Default | None = None
+    """What the field gets when the message says nothing of it."""
     on_error: OnError = "deviation"
+    """When a value can't be read: deviation (the field is left as it is and the deviation noted), or dead (the message
+    becomes a dead letter)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -104,11 +112,17 @@ class Rule(_Reading):
     """What one target is read from."""
 
     each: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9]{2}$")] | None = None
+    """Segment of which every occurrence becomes one item; `parts` says what of it."""
     where: Annotated[str, Field(min_length=1)] | None = None
+    """With `each`: condition on the segment; others are passed over."""
     parts: dict[str, Part] | None = None
+    """With `each`: field of the item -> where it is read from."""
     prefer: list[str] | None = None
+    """Types (name and address: component 7, provider: 13, phone: 3), best first; others come after them."""
     region: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = None
+    """Country of phone numbers that name none, as `US`."""
     required: bool = False
+    """A message without it is refused: error 101 at the first path."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Rule:

@@ -26,18 +26,24 @@ Code = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class UnknownValue(StrictModel):
+    """A fixed meaning for every unknown code."""
+
     value: str | bool | int
+    """What an unknown code becomes."""
 
 
 class TableFile(StrictModel):
-    """The shape of a table file."""
+    """A code table: which code of a sender means what."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+    """Name of the table, as mappings name it."""
     source: str | None = None
     """Where the values come from, for the reader of the file."""
     values: dict[Code, str | bool | int | None]
+    """Code -> its meaning; `null` clears the field. A code is looked up as it is, then in upper case."""
     unknown: Literal["keep", "error"] | UnknownValue | None
-    """Has no default: what happens to a code that nobody foresaw is decided by whoever writes the table."""
+    """What an unknown code becomes: `keep` (as it came), `null` (the field is cleared), `error` (the message is a dead
+    letter) or `{value: X}`. There is no default: whoever writes the table decides."""
 
 
 class _Keep:

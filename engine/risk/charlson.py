@@ -20,23 +20,40 @@ from engine.yamlfile import Document, Problem, StrictModel, validate
 
 
 class _Category(StrictModel):
+    """A category of comorbidity."""
+
     codes: Annotated[tuple[Pattern, ...], Field(min_length=1)]
+    """ICD-10 codes without dots, as prefixes (`I50`) or ranges (`I60-I69`)."""
     weights: dict[Name, Points]
+    """Name of a set of weights -> the category's weight in it."""
 
 
 class _Rule(StrictModel):
+    """A category that stands for another."""
+
     keep: Name
+    """Category that counts."""
     drop: Name
+    """Category that then does not."""
 
 
 class _Spec(StrictModel):
+    """Charlson: the comorbidity index over ICD-10."""
+
     model: Literal["charlson"]
+    """`charlson`."""
     version: Text
+    """Version of this file, kept with each score."""
     source: Text
+    """Where codes and weights come from."""
     bands: Bands
+    """Bands of the sum."""
     default_weights: Name
+    """Set of weights that the model `charlson` uses; `charlson-NAME` uses the set NAME."""
     categories: Annotated[dict[Name, _Category], Field(min_length=1)]
+    """Name -> category."""
     hierarchy: tuple[_Rule, ...]
+    """Which category stands for which."""
 
 
 class Categories:

@@ -19,30 +19,54 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class _Below(StrictModel):
+    """Points of a low result."""
+
     below: Annotated[float, Field(gt=0)]
+    """Limit: a lower value gives the points."""
     points: Points
+    """The points."""
 
 
 class _Expected(StrictModel):
+    """Expected risk of each band, in percent."""
+
     low: Percent
+    """Of the low band."""
     moderate: Percent
+    """Of the moderate band."""
     high: Percent
+    """Of the high band."""
 
 
 class _Spec(StrictModel):
+    """HOSPITAL: the score of potentially avoidable readmissions."""
+
     model: Literal["hospital"]
+    """`hospital`."""
     version: Text
+    """Version of this file, kept with each score."""
     variant: Text
+    """Which published form it is, kept with each score."""
     source: Text
+    """Where the numbers come from."""
     bands: Bands
+    """Bands of the score."""
     haemoglobin_g_dl: _Below
+    """H: last haemoglobin before the discharge, in g/dL."""
     oncology: Points
+    """O: points of a discharge from an oncology service."""
     sodium_mmol_l: _Below
+    """S: last sodium before the discharge, in mmol/L."""
     procedure: Points
+    """P: points of any coded procedure."""
     not_elective: Points
+    """IT: points of an admission that was not elective."""
     admissions_12m: Steps
+    """A: points by admissions in the twelve months before."""
     los_days: Steps
+    """L: points by days of stay."""
     expected_risk_percent: _Expected
+    """Expected risk of each band, in percent."""
 
 
 class Hospital:

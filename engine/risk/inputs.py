@@ -157,8 +157,12 @@ _Codes = tuple[Annotated[str, Field(min_length=1, max_length=64)], ...]
 
 
 class _Acuity(StrictModel):
+    """Admission types (PV1-4). A code in neither list leaves the input missing."""
+
     emergent: _Codes
+    """Codes of emergent admissions."""
     elective: _Codes
+    """Codes of elective admissions."""
 
     @model_validator(mode="after")
     def _disjoint(self) -> _Acuity:
@@ -168,17 +172,30 @@ class _Acuity(StrictModel):
 
 
 class _Spec(StrictModel):
+    """How the inputs of the risk models are read from a chart."""
+
     source: Annotated[str, Field(min_length=1)]
+    """Where the codes come from."""
     acuity: _Acuity
+    """Which admission types (PV1-4) are emergent, which elective."""
     admission_classes: _Codes
+    """Patient classes (PV1-2) that count as an earlier admission."""
     emergency_classes: _Codes
+    """Patient classes (PV1-2) that count as an emergency visit."""
     index_emergency_hours: Annotated[int, Field(ge=0, le=168)]
+    """Hours before an admission in which an emergency visit is taken to have led to it, and does not count."""
     transfer_dispositions: tuple[Annotated[str, Field(pattern=r"^[0-9A-Z]{2,16}$")], ...]
+    """Dispositions (PV1-36) of a transfer: with the next admission it is one episode."""
     transfer_hours: Annotated[int, Field(ge=0, le=168)]
+    """Hours within which that admission follows."""
     icd10_systems: _Codes
+    """Names of ICD-10 in DG1-3.3, however spelled. A code without a system is taken for ICD-10."""
     other_systems: _Codes = ()
+    """Names of other coding systems: their codes are not read. A system in neither list is a deviation."""
     lives_alone: tuple[Pattern, ...]
+    """ICD-10 codes that prove it, whatever the record says."""
     no_transportation: tuple[Pattern, ...]
+    """ICD-10 codes that prove it, whatever the record says."""
 
 
 @dataclass(frozen=True, slots=True)

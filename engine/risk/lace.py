@@ -18,24 +18,41 @@ from engine.yamlfile import Document, StrictModel, validate
 
 
 class _Comorbidity(StrictModel):
+    """LACE's C: weights over the categories of a Charlson file."""
+
     categories: Name
-    """The document that says which codes belong to a category."""
+    """Charlson file whose codes are used, by its name in mappings/risk/."""
     weights: Annotated[dict[Name, Points], Field(min_length=1)]
+    """Category -> weight; those not listed do not count."""
     points: Steps
+    """Points by the sum of the weights."""
 
 
 class _Spec(StrictModel):
+    """LACE: length of stay, acuity, comorbidity, emergency visits."""
+
     model: Literal["lace"]
+    """`lace`."""
     version: Text
+    """Version of this file, kept with each score."""
     variant: Text
+    """Which published form it is, kept with each score."""
     source: Text
+    """Where the numbers come from."""
     bands: Bands
+    """Bands of the score."""
     length_of_stay: Literal["midnights", "days_inclusive"]
+    """How days are counted: midnights, or days_inclusive (days of admission and discharge both count)."""
     los_days: Steps
+    """L: points by days of stay."""
     acute: Points
+    """A: points of an emergent admission."""
     charlson: _Comorbidity
+    """C: comorbidity."""
     ed_visits_6m: Steps
+    """E: points by emergency visits in the six months before."""
     expected_risk_percent: tuple[Annotated[float, Field(ge=0, le=100)], ...]
+    """Expected risk in percent for each score, from 0 up."""
 
 
 class Lace:

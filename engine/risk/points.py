@@ -18,8 +18,12 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 
 
 class Step(StrictModel):
+    """Points from a value on, up to the next step."""
+
     start: Annotated[int, Field(ge=0, alias="from")]
+    """Lowest value of the step; the first is 0."""
     points: Points
+    """Points of the step."""
 
 
 def _check_ladder(steps: tuple[Step, ...]) -> tuple[Step, ...]:
@@ -55,7 +59,9 @@ class Bands(StrictModel):
     """The lowest score of each band; `low` begins at 0."""
 
     moderate: Annotated[int, Field(ge=1)]
+    """Lowest score of the moderate band."""
     high: Annotated[int, Field(ge=2)]
+    """Lowest score of the high band."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Bands:

@@ -18,10 +18,14 @@ from engine.yamlfile import Document, Problem, StrictModel, validate
 
 
 class _Condition(StrictModel):
+    """A condition that gives points once, however many codes prove it."""
+
     points: Points
+    """Points of the condition."""
     codes: tuple[Pattern, ...] = ()
+    """ICD-10 codes without dots, as prefixes (`I50`) or ranges (`E08-E13`)."""
     category: Name | None = None
-    """Of the table of categories, instead of codes."""
+    """Category of the Charlson file, in place of codes."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> _Condition:
@@ -31,20 +35,34 @@ class _Condition(StrictModel):
 
 
 class _Spec(StrictModel):
+    """Seed: an additive score."""
+
     model: Literal["seed"]
+    """`seed`."""
     version: Text
+    """Version of this file, kept with each score."""
     variant: Text
+    """Which form it is, kept with each score."""
     source: Text
+    """Where the numbers come from."""
     bands: Bands
+    """Bands of the score."""
     cap: Annotated[int, Field(ge=1)]
+    """Highest score."""
     categories: Name
-    """The document whose categories the conditions may name."""
+    """Charlson file whose categories the conditions may name, by its name in mappings/risk/."""
     age: Steps
+    """Points by age in years."""
     conditions: dict[Name, _Condition]
+    """Name -> condition."""
     admissions_12m: Steps
+    """Points by admissions in the twelve months before."""
     lives_alone: Points
+    """Points of living alone."""
     no_transportation: Points
+    """Points of having no transport."""
     active_medications: Steps
+    """Points by number of active medications."""
 
 
 class Seed:

@@ -57,17 +57,18 @@ class Case(StrictModel):
     expect: dict[str, Any]
     """Some of its answer."""
     model: str | None = None
-    """Of a charlson file, which gives several models: the one that is asked."""
+    """Model that is asked, of a charlson file, which gives several."""
 
 
 class RuleTests(StrictModel):
     """A test file beside a file of `mappings/`."""
 
     cases: Annotated[tuple[Case, ...], Field(min_length=1)]
+    """The cases."""
     calendar: Calendar = Calendar()
     """The calendar that business days are counted by; none: the default, whatever the site's is."""
     timezone: str = "America/New_York"
-    """Of times without an offset, in tests of mappings."""
+    """Zone of times without an offset, in tests of mappings."""
 
 
 class Step(StrictModel):
@@ -80,7 +81,7 @@ class Step(StrictModel):
     now: str | None = None
     """When they arrive (ISO 8601); none: the case's."""
     expect: dict[str, Any] = {}
-    """ack, error, state, reason, patient, encounter, class, scores, tasks, deliveries, deviations."""
+    """Any of ack, error, state, reason, patient, encounter, class, scores, tasks, deliveries, deviations."""
 
 
 class ChannelCase(Step):
@@ -100,6 +101,7 @@ class ChannelTests(StrictModel):
     assumes: dict[str, Any] = {}
     """Settings of the channel that these cases were written for; when one is another now, they are skipped."""
     cases: Annotated[tuple[ChannelCase, ...], Field(min_length=1)]
+    """The cases."""
 
 
 @dataclass

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 
 from engine.cli import app
 from engine.cli.init import shipped
+from engine.cli.reference import anchor, reference
 from engine.cli.schema import MODELS, rendered, schema_of
 from engine.yamlfile import parse
 
@@ -48,6 +51,46 @@ def test_a_text_of_the_configuration_may_stand_elsewhere() -> None:
 def test_fields_carry_their_description() -> None:
     channel = schema_of("channel")
     assert channel["$defs"]["Listen"]["properties"]["allow"]["description"].startswith("Networks that may connect")
+
+
+def _objects(kind: str) -> Iterator[dict[str, Any]]:
+    schema = schema_of(kind)
+    for shape in (schema, *schema.get("$defs", {}).values()):
+        yield from (one for one in (shape, *shape.get("anyOf", ()), *shape.get("oneOf", ())) if "properties" in one)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_every_key_has_a_description_and_so_has_every_object(kind: str) -> None:
+    for shape in _objects(kind):
+        without = [key for key, about in shape["properties"].items() if not about.get("description")]
+        assert not without, shape.get("title")
+        assert shape.get("description") or "title" not in shape, shape.get("title")
+
+
+def test_the_reference_in_docs_is_the_one_the_code_makes() -> None:
+    page = ROOT / "docs/reference/configuration.md"
+    assert page.read_text() == reference(page.parent / "examples", ROOT), "run `make schemas`"
+
+
+def test_the_reference_has_a_row_for_every_key_and_no_dead_link() -> None:
+    page = (ROOT / "docs/reference/configuration.md").read_text()
+    headings = {anchor(line.lstrip("# ")) for line in page.splitlines() if line.startswith("#")}
+    assert set(re.findall(r"\(#([^)]*)\)", page)) <= headings
+    assert all((ROOT / "docs/reference" / file).exists() for file in re.findall(r"\]\(([^#)]+)\)", page))
+    for kind in MODELS:
+        for shape in _objects(kind):
+            if "title" in shape:
+                rows = [f"| `{key}` | " for key in shape["properties"]]
+                assert all(row in page for row in rows), shape["title"]
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "docs/reference/examples").iterdir()), ids=lambda file: file.stem)
+def test_an_example_of_the_reference_is_good_and_has_every_key(file: Path) -> None:
+    schema, example = schema_of(file.stem), parse(file.read_text(), file.name).value
+    assert not list(jsonschema.Draft202012Validator(schema).iter_errors(example))
+    written = set(re.findall(r"([A-Za-z_0-9.-]+):(?: |$)", file.read_text(), re.MULTILINE))
+    asked = {key for shape in _objects(file.stem) if "title" in shape for key in shape["properties"]}
+    assert asked - written == set()
 
 
 def _shipped_yaml() -> list[Path]:
