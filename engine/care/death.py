@@ -363,8 +363,11 @@ def merge_contradicts_death(one: Chart, other: Chart, dispositions: Dispositions
         if at is None:
             at_said = dead.stamps.get("deceased", _NEVER)[0]
             at = datetime.fromtimestamp(at_said).astimezone() if at_said else None
-        came = (parse_moment(stay.admitted_at) for stay in living.encounters if _left_alive(stay, dispositions))
-        if at is not None and any(moment is not None and moment > at for moment in came):
+        alive = (stay for stay in living.encounters if _left_alive(stay, dispositions))
+        # A death that the stay's end tells may be the same stay, said of both; one that was said is a time of its own.
+        texts = (stay.discharged_at if stated.deceased is True else stay.admitted_at for stay in alive)
+        seen = map(parse_moment, texts)
+        if at is not None and any(moment is not None and moment > at for moment in seen):
             return True
     return False
 

@@ -691,6 +691,8 @@ def _drop_implausible(
     planned = event.meaning is Meaning.PRE_ADMIT or (
         known is not None and known.status is EncounterStatus.PLANNED and event.meaning not in _ARRIVED
     )
+    if born and is_before(claims.received_at, born):
+        born = None  # a birth date to come is wrong, and no measure of other times
     for name, location in (("admitted_at", "PV1-44"), ("discharged_at", "PV1-45")):
         text = values.get(name)
         if not text or (planned and name == "admitted_at"):

@@ -374,6 +374,24 @@ def test_a_merge_of_a_dead_chart_with_one_that_was_seen_alive_after_that_is_a_qu
     assert (dead(heart), planned(heart), questions(heart)) == (False, plan, [])
 
 
+@pytest.mark.parametrize("said", [{30: "Y"}, {29: "20260305080000"}, {29: "20260305", 30: "Y"}], ids=str)
+@pytest.mark.parametrize("into_the_dead", [False, True])
+def test_a_merge_of_a_death_that_was_said_before_the_other_one_went_home_is_a_question(
+    heart: Heart, said: dict[int, str], *, into_the_dead: bool
+) -> None:
+    plan = planned(heart)
+    old_record(heart, said, "20260305100000")
+    payload = says("A40", {})
+    if into_the_dead:
+        payload = payload.replace(b"77^^^MRN", b"88^^^MRN").replace(b"558181838^^^MRN", b"77^^^MRN")
+        payload = payload.replace(b"88^^^MRN", b"558181838^^^MRN")
+    outcome = heart.send(payload)
+    assert codes(outcome) == ["death-contradicted@MRG-1"]
+    chart = next(chart for chart in heart.charts.by_id.values() if chart.merged_into is None)
+    assert {task.kind for task in chart.tasks if task.state is TaskState.OPEN and task.encounter} == plan
+    assert len([task for task in chart.tasks if task.state is TaskState.OPEN and not task.encounter]) == 1
+
+
 def test_a_merge_with_a_newer_no_of_another_sender_is_a_question(heart: Heart) -> None:
     heart.send(says("A31", {30: "N"}, at="20260310110000", sender="LAB"))
     plan = planned(heart)

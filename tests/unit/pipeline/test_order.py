@@ -132,6 +132,18 @@ def test_a_birth_date_to_come_is_no_measure(feed: Feed) -> None:
     assert implausible(feed.send("A01", DAY, birth="20620312")) == []
 
 
+@pytest.mark.parametrize("birth", ["20620312", "2062", "20260312"])
+def test_nor_is_one_to_come_of_the_times_of_the_stay(feed: Feed, birth: str) -> None:
+    stay = {44: "20260301080000-0500", 45: "20260305100000-0500"}
+    feed.send("A01", DAY, birth=birth, pv1={44: stay[44]})
+    outcome = feed.send("A03", DAY + timedelta(hours=1), birth=birth, pv1=stay)
+    assert implausible(outcome) == []
+    assert (feed.stay.admitted_at, feed.stay.discharged_at) == (
+        "2026-03-01T08:00:00-05:00",
+        "2026-03-05T10:00:00-05:00",
+    )
+
+
 # --- PV1-44 and PV1-45 -----------------------------------------------------------------------------------------------
 
 
