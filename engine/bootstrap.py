@@ -420,7 +420,7 @@ def run_daemon(path: Path, *, announce: Callable[[Status], None]) -> int:
 def _open_site(path: Path) -> tuple[Configuration, Store]:
     """What a daemon starts with. Raises HandoffError."""
     configuration = load(Snapshot.read(path))
-    logs.configure(configuration.site.log_level)
+    logs.configure(configuration.site.log_level, configuration.site.log_format)
     keys = open_keys(configuration)
     examined = examine(path, keys)
     _say_doubts(examined)

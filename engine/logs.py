@@ -1,4 +1,4 @@
-"""Logs that cannot leak: JSON lines on stderr whose every part is on an allow-list.
+"""Logs that cannot leak: lines on stderr whose every part is on an allow-list; JSON, but for a person at a terminal.
 
 - An event is a fixed lower-case text (`listener opened`). What does not look like one is withheld.
 - A field is shown when its name is in FIELDS and its value has that field's shape, else its value reads `withheld`.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import logging
+import os
 import re
 import select
 import sys
@@ -55,6 +56,10 @@ _ALIKE_SECONDS: Final = 5.0
 """So many lines of a kind at once, and one more each time that so long has passed."""
 _KINDS_MAX: Final = 1000
 _UNREAD_MS_MAX: Final = 200
+_COLUMNS: Final = 80
+_INDENT: Final = " " * 18
+"""Where the event begins, behind time and level."""
+_COLOURS: Final[Mapping[str, str]] = {"warning": "33", "error": "31", "critical": "31;1"}
 
 
 def _number(value: object) -> bool:
@@ -145,10 +150,11 @@ def _hook() -> None:
     warnings.showwarning = _showwarning
 
 
-def configure(level: str = "info", *, stream: TextIO | None = None) -> None:
+def configure(level: str = "info", form: str = "auto", *, stream: TextIO | None = None) -> None:
     """Set up all logging of the process: ours, the libraries', warnings and exceptions that nobody caught.
 
-    level: `debug`, `info`, `warning` or `error`. stream: stderr unless told; a terminal gets columns, all else JSON.
+    level: `debug`, `info`, `warning` or `error`. form: `json`, `text` (for a person), or `auto`: text on a terminal,
+    else JSON. stream: stderr unless told.
     """
     import structlog
 
@@ -156,12 +162,8 @@ def configure(level: str = "info", *, stream: TextIO | None = None) -> None:
     lines = _Lines(out)
     number = logging.getLevelNamesMapping()[level.upper()]
     logging.getLogger("aiorun").setLevel(logging.ERROR)  # it remarks on each Ctrl-C, which is no trouble
-    renderer: Processor
-    if out.isatty():
-        # Exceptions are plain fields by then: the renderer's own traceback (which shows locals) has nothing to do.
-        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-    else:
-        renderer = structlog.processors.JSONRenderer(sort_keys=False)
+    text = form == "text" or (form == "auto" and out.isatty())
+    renderer: Processor = _Text(out) if text else structlog.processors.JSONRenderer(sort_keys=False)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -291,6 +293,51 @@ class _Bursts:
         if left_out:
             event["left_out_count"] = left_out
         return event
+
+
+class _Text:
+    """Renders an event for a person: time, level, event, then its fields, on further lines what does not fit in one.
+
+    It comes last: what it is given may be shown.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._colours = _COLOURS if out.isatty() and not os.environ.get("NO_COLOR") else {}
+
+    def __call__(self, _: WrappedLogger, __: str, event: MutableMapping[str, Any]) -> str:
+        level = str(event.pop("level"))
+        at, said = str(event.pop("timestamp") or ""), str(event.pop("event"))
+        module = str(event.pop("module", "")).removeprefix("engine.")
+        if module and level not in {"debug", "info"}:
+            event["module"] = module  # who looks for the cause wants to know; it comes last
+        at = at[11:19] + at[-1:]  # 09:34:10Z
+        width = self._width()
+        lines = [f"{at} {level:<7} {said}"]
+        for name, value in event.items():
+            if isinstance(value, list):
+                lines += [f"{_INDENT}{name}: {item}" for item in value]
+                continue
+            field = f"{name}={_shown(value)}"
+            joined = f"{lines[-1]} {field}" if "=" in lines[-1] else f"{lines[-1]}  {field}"
+            lines = [*lines[:-1], joined] if len(joined) <= width else [*lines, f"{_INDENT}{field}"]
+        colour = self._colours.get(level)
+        if colour:
+            lines[0] = lines[0].replace(f" {level:<7} ", f" \x1b[{colour}m{level:<7}\x1b[0m ", 1)
+        return "\n".join(lines)
+
+    def _width(self) -> int:
+        try:
+            return os.get_terminal_size(self._out.fileno()).columns or _COLUMNS
+        except (OSError, ValueError):
+            return _COLUMNS
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = str(value)
+    return repr(text) if " " in text or not text else text
 
 
 class _Lines:

@@ -317,6 +317,8 @@ class Site(StrictModel):
     """Folder of the mappings, relative to config.yaml."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level of log lines."""
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """Form of log lines. auto: text on a terminal, else JSON, one object a line."""
     shutdown_seconds_max: Seconds = 60.0
     """Longest time that stopping may take; the service manager's own limit has to be longer."""
     workers: Annotated[int, Field(ge=1, le=PARTITIONS)] | None = None

@@ -202,8 +202,9 @@ def _where(configuration: Configuration) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """`1 channel`, `2 channels`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+    """`1 channel`, `2 channels`, `2 deliveries`."""
+    several = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+    return f"{number:,} {what if number == 1 else several}"
 
 
 def problem_shape(problem: Problem) -> dict[str, Any]:

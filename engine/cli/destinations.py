@@ -16,6 +16,7 @@ from engine.cli.common import (
     clock_time,
     complete_destination,
     config_option,
+    counted,
     json_option,
     listing_options,
     named_time,
@@ -212,8 +213,8 @@ def offer(one: Standing) -> str | None:
     """What is said of a destination that was never told of patients."""
     if not one.untold:
         return None
-    command = f"handoff resend --destination {one.name} --dry-run"
-    return f"destination {one.name} was never told of {one.untold} patients: {command}"
+    command = f"handoff resend --destination {one.name} --all --dry-run"
+    return f"destination {one.name} was never told of {counted(one.untold, 'patient')}: {command}"
 
 
 def remarks(configuration: Configuration) -> list[str]:

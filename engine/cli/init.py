@@ -38,6 +38,9 @@ def init(cli: Cli, folder: Path, missing: bool) -> int:
     """Make a new site in DIR.
 
     It gets config.yaml, channels, mappings, keys (readable for you only) and var/. Nothing is ever overwritten.
+
+    config.yaml and the channels are those of a site that nobody has changed. The mappings are those of the
+    installation: in a source tree its folder mappings/ as it stands, with what has been edited there.
     """
     kept = [name for name, _ in shipped_files() if (folder / name).exists()]
     if kept and not missing:
@@ -48,7 +51,7 @@ def init(cli: Cli, folder: Path, missing: bool) -> int:
         return NO
     keys = make_site(folder)
     if keys is not None:
-        cli.say(f"Made the keys {keys}: keep a copy elsewhere, nothing stored can be read without them.")
+        cli.say(f"Made the keys {keys}.\nKeep a copy elsewhere: nothing stored can be read without them.")
     if not missing:
         cli.say(f"Made the site {folder}. Now: cd {shlex.quote(str(folder))} && {called(from_elsewhere=True)} run")
     return 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from engine.cli.common import NO, Cli, Said, complete_destination, config_option, json_option
+from engine.cli.common import NO, Cli, Said, complete_destination, config_option, counted, json_option
 from engine.cli.destinations import standing
 from engine.cli.groups import agree, group_options
 from engine.cli.site import PATIENT_HELP, NotFoundError, OpenSite, PatientKey, open_site
@@ -191,9 +191,13 @@ def _human(document: dict[str, Any], state: str) -> str:
     would = "would be" if document["dry_run"] else "are"
     parts = ", ".join(f"{number} {operation}" for operation, number in sorted(document["deliveries"].items()))
     parts = f" ({parts})" if parts else ""
-    lines = [f"{document['patients']} patients: {total} deliveries to {name} {would} queued{parts}."]
+    lines = [
+        f"{counted(document['patients'], 'patient')}: {counted(total, 'delivery')} to {name} {would} queued{parts}."
+    ]
     if document["unchanged"]:
-        lines.append(f"{document['unchanged']} patients: {name} has this very state, or will have it from what waits.")
+        lines.append(
+            f"{counted(document['unchanged'], 'patient')}: {name} has this very state, or will have it from what waits."
+        )
     if document["not_delivered_there"]:
         lines.append(f"{document['not_delivered_there']} patients were heard of on no channel that delivers to {name}.")
     if document["damaged"]:

@@ -469,7 +469,7 @@ class Daemon:
         for listener in opened.values():
             await listener.serve()
         self._close_unused_sockets()
-        logs.configure(new.site.log_level)
+        logs.configure(new.site.log_level, new.site.log_format)
 
     async def _weigh(self, new: Configuration, *, allow_remove: bool) -> None:
         """Find out what it changes. Raises SettingsError when that takes away what is in use, and nobody said so."""

@@ -182,7 +182,7 @@ class Worker:
         if configuration is None:
             await self._pipe.drain()
             return os.EX_CONFIG
-        logs.configure(configuration.site.log_level)
+        logs.configure(configuration.site.log_level, configuration.site.log_format)
         try:
             self._assembly = assembly = await self._assemble(configuration, self.context)
         except HandoffError as error:
@@ -232,7 +232,7 @@ class Worker:
         except HandoffError as error:
             self._refuse(configuration.snapshot.version, error)
             return
-        logs.configure(configuration.site.log_level)
+        logs.configure(configuration.site.log_level, configuration.site.log_format)
         self._pipe.send(hints.Ready(config_version=configuration.snapshot.version))
 
     def _load(self, message: hints.Configure) -> settings.Configuration | None:

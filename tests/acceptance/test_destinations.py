@@ -44,8 +44,8 @@ def test_from_shadow_to_live_a_new_destination_a_pause_and_its_end(
     site.edit("config.yaml", ("destinations:\n", "destinations:\n  crm: {type: file, path: var/crm}\n"))
     said = site.json("reload")
     assert {line.partition(":")[0] for line in said["remarks"]} == {
-        "destination crm was never told of 1 patients",
-        "destination files was never told of 1 patients",
+        "destination crm was never told of 1 patient",
+        "destination files was never told of 1 patient",
     }
     until(lambda: row(site, "crm")["untold"] == 1)
     site.json("destinations", "pause", "crm", "--for", "1h", "--reason", "not yet")

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import fcntl
 import gc
 import io
 import json
 import logging
+import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 import warnings
@@ -260,6 +266,7 @@ def test_a_burst_of_a_library_is_bounded_too(log: Log) -> None:
 def test_a_stderr_that_nobody_reads_holds_nobody_up() -> None:
     program = """
 import sys
+import termios
 from engine import logs
 logs.configure()
 log = logs.get_logger()
@@ -287,6 +294,51 @@ log.info("listener closed", port=1)
     assert len(shown) + lost == 5000
     assert shown == list(range(len(shown)))
     assert lines[-1]["event"] == "listener closed"
+
+
+def test_a_terminal_gets_short_lines_for_a_person(log: Log) -> None:
+    """One line where 80 columns are enough, else its fields go on below the event; nothing of it is JSON."""
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w") as terminal, os.fdopen(ours, "rb", buffering=0) as screen:
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
+        logs.configure("info", stream=terminal)
+        listener = logs.get_logger("engine.runtime.listener")
+        listener.info("listener opened", channel="main-campus", host="127.0.0.1", port=2575)
+        listener.warning("connection refused", channel="west", peer="10.1.2.3:44556", reason="no-client-certificate")
+        seen = b""
+        while b"module=" not in seen:  # a terminal hands over what it has
+            seen += screen.read(4096)
+        opened, refused, *rest = seen.decode().replace("\r", "").splitlines()
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\dZ info    listener opened  channel=main-campus host=127\.0\.0\.1 port=2575", opened
+    )
+    assert "\x1b[33mwarning\x1b[0m connection refused  channel=west peer=10.1.2.3:44556" in refused
+    assert rest == [" " * 18 + "reason=no-client-certificate module=runtime.listener"]
+
+
+def test_text_shows_no_more_than_json_does(log: Log) -> None:
+    stream = io.StringIO()
+    logs.configure("info", "text", stream=stream)
+    try:
+        raise ValueError(CANARY)
+    except ValueError:
+        logs.get_logger("engine.x").error("processing broke", exc_info=True, entry=12, patient=CANARY, clean=False)
+    logging.getLogger("library").error("%s", CANARY)
+    text = stream.getvalue()
+    assert CANARY not in text
+    assert "processing broke  entry=12 patient=withheld clean=no\n" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_terminal_gets_json_when_the_site_says_so(log: Log) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    logs.configure("info", "json", stream=stream)
+    logs.get_logger().info("listener opened", port=2575)
+    assert json.loads(stream.getvalue())["port"] == 2575
 
 
 def test_below_the_level_nothing_is_logged(log: Log) -> None:
