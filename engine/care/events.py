@@ -89,6 +89,11 @@ _STATUS_QUESTIONS: Final = frozenset(
 )
 """Holds whose release means: the status that the event asserts is that of the stay now."""
 
+_STILL_HERE_AFTER_END: Final = (
+    "a discharge of a stay that has ended already, whose disposition (PV1-36) says that the patient is still here;"
+    " release it if the patient has left, have an A13 sent and dismiss it if not"
+)
+
 
 class _EventsFile(StrictModel):
     """What each ADT trigger event means to the charts."""
@@ -772,8 +777,10 @@ def _next_status(
     if still_here and event.believed(HoldCode.DISPOSITION_IS_NO_DISCHARGE):
         del values["disposition"]
     elif still_here:
-        if before.status is not EncounterStatus.FINISHED:
-            applied.hold(HoldCode.DISPOSITION_IS_NO_DISCHARGE, subject=before.key)
+        ended = before.status is EncounterStatus.FINISHED
+        applied.hold(
+            HoldCode.DISPOSITION_IS_NO_DISCHARGE, subject=before.key, detail=_STILL_HERE_AFTER_END if ended else ""
+        )
         _note_still_here(before, applied, "PV1-36 says that the patient is still here: not taken as a discharge")
         for name in _DISCHARGE:
             values.pop(name, None)

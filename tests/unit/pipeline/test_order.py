@@ -336,6 +336,25 @@ def test_a_discharge_of_a_patient_who_is_said_to_be_still_here_is_held(feed: Fee
     assert feed.stay.status is EncounterStatus.ACTIVE
 
 
+@pytest.mark.parametrize("disposition", ["09", "30"])
+@pytest.mark.parametrize("sender", ["EPIC", "BEDS"])
+def test_so_is_one_that_comes_after_the_discharge_and_the_plan_stays(feed: Feed, disposition: str, sender: str) -> None:
+    feed.send("A01", DAY)
+    feed.send("A03", DAY + HOUR)
+    before = feed.heart.chart("1")
+    outcome = feed.send("A03", DAY + 2 * HOUR, pv1={36: disposition}, sender=sender)
+    assert codes(outcome) == ["disposition-is-no-discharge"]
+    assert (discharged(feed), feed.heart.chart("1").tasks) == (True, before.tasks)
+    assert feed.replay(feed.entries[-1], decision="disposition-is-no-discharge").holds == ()
+    assert (discharged(feed), feed.stay.disposition) == (True, "01")
+
+
+def test_a_discharge_said_to_be_none_from_before_the_discharge_is_no_news(feed: Feed) -> None:
+    feed.send("A01", DAY)
+    feed.send("A03", DAY + 2 * HOUR)
+    assert feed.send("A03", DAY + 3 * HOUR, sent=DAY + HOUR, evn2=DAY + HOUR, pv1={36: "30"}).holds == ()
+
+
 def test_a_merge_that_turns_an_earlier_one_round_is_held_and_a_repeat_is_not() -> None:
     heart = Heart()
     assert heart.send(merge("1", "2")).holds == ()
