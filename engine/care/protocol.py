@@ -23,8 +23,12 @@ from engine.domain.moment import parse_moment
 from engine.domain.record import Phi
 from engine.domain.score import Band
 from engine.domain.task import ENGINE, Kind, Task, TaskState
+from engine.domain.why import CLASS_UNKNOWN, NO_CLASS, Ground, Reason
 from engine.errors import HandoffError, SettingsError
 from engine.yamlfile import Document, Problem, StrictModel, validate
+
+CLASSES: Final = frozenset({"I", "E", "O", "P", "R", "B", "C", "N", "U", "OBS"})
+"""Of HL7 table 0004, and OBS: every rule of care says what they mean to it."""
 
 # --- the life of a task ----------------------------------------------------------------------------------------------
 
@@ -214,6 +218,8 @@ class Plan(Phi, frozen=True, kw_only=True):
     """Kinds that are not asked for any more, because the discharge is too old."""
     class_unknown: bool = False
     """Whether this stay gets a plan can't be told by its class: the tasks ask a person."""
+    ground: Ground = (Reason.PLAN_SAME, ())
+    """Why there are new tasks, or none."""
 
 
 class _Spec(StrictModel):
@@ -250,6 +256,7 @@ class Protocol:
         self.version = spec.version
         self._classes = frozenset(spec.classes)
         self._classes_without_plan = frozenset(spec.classes_without_plan)
+        self._not_planned = self._classes_without_plan - self._classes
         self.known_classes = self._classes | self._classes_without_plan
         """Those that it says something of."""
         self._late = spec.late
@@ -273,7 +280,28 @@ class Protocol:
 
     def plans_nothing_for(self, class_: str | None) -> bool:
         """It says that the discharge of a stay of this patient class gets no plan."""
-        return class_ in self._classes_without_plan - self._classes
+        return class_ in self._not_planned
+
+    def withholds(self, chart: Chart, encounter: Encounter, disposition: Disposition, now: datetime) -> Ground | None:
+        """Why the last discharge of an encounter has no plan; none: it has one, or gets one when that is worked out."""
+        ground = self._calls_for_nothing(chart, encounter, disposition)
+        if ground is None and self._too_old(parse_moment(encounter.discharged_at), now):
+            own = (task.encounter == encounter.key and task.discharge == encounter.discharges for task in chart.tasks)
+            return None if any(own) else self._too_late()
+        return ground
+
+    def _calls_for_nothing(self, chart: Chart, encounter: Encounter, disposition: Disposition) -> Ground | None:
+        if chart.patient.deceased:
+            return Reason.DECEASED, ()
+        if encounter.class_ in self._not_planned:
+            return Reason.CLASS_NOT_PLANNED, (f"class {encounter.class_}",)
+        action = disposition.action
+        if action is not Action.HOME_PLAN and encounter.class_ in self._classes and not self._others.get(action):
+            return Reason.DISPOSITION, (_told(disposition),)
+        return None
+
+    def _too_late(self) -> Ground:
+        return Reason.TOO_LATE, (self.discharge_age_days_max or 0,)
 
     def plan(
         self,
@@ -292,8 +320,8 @@ class Protocol:
         band: none when no model scored the stay. key: a keyed hash of texts, so that a task's id tells nothing of the
         patient and is the same in every replay. waits: the plan is set aside while there is a later stay.
         """
-        if chart.patient.deceased or encounter.class_ in self._classes_without_plan - self._classes:
-            return Plan()
+        if (nothing := self._calls_for_nothing(chart, encounter, disposition)) is not None:
+            return Plan(ground=nothing)
         hold_reason = disposition.hold_reason
         class_unknown = encounter.class_ not in self._classes
         if class_unknown:  # whether this was a stay that needs a plan can't be told: a person must look
@@ -311,6 +339,7 @@ class Protocol:
         group = key("tasks", encounter.key)
         tasks = []
         withheld = []
+        new = 0
         for step in steps:
             if step.dispositions and disposition.acts_as not in step.dispositions:
                 continue
@@ -319,6 +348,7 @@ class Protocol:
             if too_old and task is None:
                 withheld.append(step.kind)
                 continue
+            new += task is None
             earliest = step.late.after(now, calendar) if step.late is not None else late
             due_at = _due(step, discharged, task, calendar, now, earliest=earliest, waits=waits)
             hold = f": {hold_reason}" if hold_reason else ""
@@ -337,7 +367,22 @@ class Protocol:
                     created_at=now,
                 )
             )
-        return Plan(tasks=tuple(tasks), withheld=tuple(withheld), class_unknown=class_unknown)
+        ground: Ground
+        if new and waits:
+            ground = Reason.WAITS, ()
+        elif new and class_unknown:
+            ground = Reason.CLASS_ASKED, (NO_CLASS if encounter.class_ is None else CLASS_UNKNOWN, new)
+        elif new and hold_reason:
+            ground = Reason.DISPOSITION_ASKED, (hold_reason, new)
+        elif new:
+            ground = Reason.PLANNED, (new,)
+        elif withheld:
+            ground = self._too_late()
+        elif not tasks:
+            ground = Reason.DISPOSITION, (_told(disposition),)
+        else:
+            ground = Reason.PLAN_SAME, ()
+        return Plan(tasks=tuple(tasks), withheld=tuple(withheld), class_unknown=class_unknown, ground=ground)
 
     def ask_of_death(
         self, chart: Chart, *, calendar: BusinessCalendar, now: datetime, key: Callable[..., str]
@@ -400,6 +445,11 @@ class Protocol:
             if not withdrawn:
                 return task_id
             number += 1
+
+
+def _told(disposition: Disposition) -> str:
+    """A disposition for a person: its code only when it is one of the table."""
+    return f"{disposition.code} ({disposition.action})" if disposition.hold_reason is None else disposition.hold_reason
 
 
 def _due(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.cli.common import NO, Cli, complete_channel, config_option, json_option, reveal_options
-from engine.cli.messages import told
+from engine.cli.messages import told, why_lines
 from engine.cli.patients import human_chart
 from engine.cli.site import NotFoundError, open_site, read_input, reveal_of
 from engine.cli.tables import table
@@ -114,6 +114,7 @@ def _human(result: dict[str, Any]) -> str:
     ]
     if result["deviations"]:
         lines.append(f"deviations: {', '.join(result['deviations'])}")
+    lines += why_lines(result["why"])
     if result["patient"]:
         encounters = [result["encounter"]] if result["encounter"] else []
         parts = {"encounters": encounters, "scores": result["scores"], "tasks": result["tasks"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -25,7 +26,7 @@ from engine.cli.common import (
 )
 from engine.cli.show import HIDDEN
 from engine.cli.site import PATIENT_HELP, NotFoundError, OpenSite, PatientKey, open_site, reveal_of
-from engine.cli.tables import Column, alarm
+from engine.cli.tables import Column, alarm, terminal_columns
 from engine.cli.times import TIMES, When
 from engine.errors import TamperedError
 from engine.printable import singles
@@ -214,6 +215,7 @@ def entry_shape(entry: ListedEntry, view: View) -> dict[str, Any]:
 def entry_details(site: OpenSite, entry_id: int, make_view: Callable[[], View]) -> dict[str, Any]:
     """One entry with everything that is known of it. Raises NotFoundError."""
     from engine.domain.shapes import plain
+    from engine.pipeline.why import why_shapes
 
     store = site.store
     damaged: list[str] = []
@@ -238,7 +240,11 @@ def entry_details(site: OpenSite, entry_id: int, make_view: Callable[[], View]) 
     if entry.damaged:
         damaged.insert(0, "message")
     view = make_view()
-    text = None if entry.damaged else payload_text(entry.payload, site.configuration.channels.get(entry.channel))
+    channel = site.configuration.channels.get(entry.channel)
+    sent = [(queued.delivery.destination, queued.delivery.operation) for queued in deliveries]
+    then = _channel_then(site, entry.channel, outcome.config_version) if outcome else channel
+    known = outcome is not None or "outcome" not in damaged
+    text = None if entry.damaged else payload_text(entry.payload, channel)
     return entry_shape(listed[0], view) | {
         "damaged": damaged,
         "peer": entry.peer or None,
@@ -258,8 +264,25 @@ def entry_details(site: OpenSite, entry_id: int, make_view: Callable[[], View]) 
         ],
         "dead_letters": plain(letters),
         "held": [hold_shape(one, view) for one in holds],
+        "why": why_shapes(listed[0].state, outcome, sent, then, replay=entry.replay_of is not None) if known else [],
         "payload": view.text(text),
     }
+
+
+def _channel_then(site: OpenSite, name: str, version: str) -> Channel | None:
+    """The channel as it was when a message was processed; when that can't be told, as it is now."""
+    from engine.bootstrap import recorded_snapshot
+    from engine.errors import HandoffError
+    from engine.settings import load
+
+    configuration = site.configuration
+    if configuration.snapshot.version != version:
+        try:
+            snapshot = recorded_snapshot(site.store, configuration.snapshot.base, version)
+            configuration = configuration if snapshot is None else load(snapshot, references="never")
+        except HandoffError:
+            pass
+    return configuration.channels.get(name)
 
 
 def payload_text(payload: bytes, channel: Channel | None) -> str:
@@ -363,6 +386,21 @@ def fate(shape: dict[str, Any]) -> str:
     return f" ({known})" if known else ""
 
 
+def why_lines(why: list[dict[str, Any]]) -> list[str]:
+    """Why there is a plan, a score, a delivery, or none; a line for each, wrapped in a terminal."""
+    width = terminal_columns()
+    lines: list[str] = []
+    for one in why:
+        name = f" {one['name']}" if one["name"] and one["what"] != "plan" else ""
+        sentence = one["reason"].partition(": ")[2]
+        text = f"{one['what']}{name}: {'' if one['decided'] == 'done' else 'none: '}{sentence}"
+        short = width is None or len(text) + 2 <= width
+        lines += (
+            [text] if short else textwrap.wrap(text, (width or 0) - 2, subsequent_indent="  ", break_on_hyphens=False)
+        )
+    return lines
+
+
 def _state(state: str) -> str:
     return alarm(state) if state in {"dead", "refused"} else state
 
@@ -401,6 +439,7 @@ def human_entry(shape: dict[str, Any]) -> str:
         + ("" if item["state"] == "open" else f" ({item['state']})")
         for item in shape["held"]
     ]
+    lines += [f"  {line}" for line in why_lines(shape["why"])]
     lines += [f"  damaged   {_DAMAGED[part]}" for part in shape["damaged"]]
     if payload == HIDDEN:
         lines += ["", "The text of the message is shown with --reveal --reason TEXT."]

@@ -9,13 +9,18 @@ from engine.domain.delivery import DeadLetter, Delivery
 from engine.domain.hold import Hold
 from engine.domain.message import AckCode, EntryState
 from engine.domain.record import Phi
+from engine.domain.why import Why
 
 
 class EffectKind(StrEnum):
-    """Kinds of effects that say that there was none."""
+    """Kinds of effects that others look for."""
 
     WITHOUT_EFFECT = "recorded-without-effect"
     """The message's event means nothing here; the detail is the event."""
+    HELD = "held"
+    """A question was left to a person; the detail is its code."""
+    SCORED = "scored"
+    """The detail is the model and the band."""
     SET_ASIDE = "status-event-set-aside"
     """An event about the status of a stay did not change it, and is held."""
 
@@ -45,6 +50,10 @@ class Outcome(Phi, frozen=True, kw_only=True):
     effects: tuple[Effect, ...] = ()
     holds: tuple[Hold, ...] = ()
     """What a person must decide."""
+    why: tuple[Why, ...] = ()
+    """What the rules say of plan, scores and deliveries that can't be told by the rest; see `pipeline.why`."""
+    changed: tuple[str, ...] = ()
+    """Kinds of objects that differ from before, in the words of `deliver`, whether a destination takes them or not."""
     dead_letter: DeadLetter | None = None
     deviations: tuple[str, ...] = ()
     charset: str | None = None

@@ -9,14 +9,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Final, TypeVar
 from typing import Protocol as Interface
+from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from engine.care.calendar import BusinessCalendar
 from engine.care.dispositions import Dispositions, load_dispositions
 from engine.care.events import Events, load_events
-from engine.care.protocol import Protocol, load_protocol
+from engine.care.protocol import CLASSES, Protocol, load_protocol
 from engine.errors import SettingsError
 from engine.mapping.apply import Mapping as FieldMapping
 from engine.mapping.compile import compile_mapping
@@ -225,10 +225,6 @@ def _folder(documents: Mapping[str, Document], folder: str) -> dict[str, Documen
     }
 
 
-_CLASSES: Final = frozenset({"I", "E", "O", "P", "R", "B", "C", "N", "U", "OBS"})
-"""Of HL7 table 0004, and OBS: every rule of care says what they mean to it."""
-
-
 def _class_problems(
     configuration: Configuration,
     documents: Mapping[str, Document],
@@ -236,7 +232,7 @@ def _class_problems(
     protocols: Mapping[str, Protocol],
 ) -> Iterator[Problem]:
     """Patient classes that tables or defaults lead to and no rule knows: their discharges would get no plan."""
-    known = _CLASSES.union(*(protocol.known_classes for protocol in protocols.values()))
+    known = CLASSES.union(*(protocol.known_classes for protocol in protocols.values()))
     for name in sorted({channel.mapping for channel in configuration.channels.values()}):
         document = documents.get(f"fields/{name}.yaml")
         rule = document.value.get("encounter.class") if document is not None else None

@@ -31,12 +31,17 @@ class Gone(Exception):  # noqa: N818 - no error: an answer that is rare
 
 
 def chart_deliveries(
-    before: Chart | None, chart: Chart, channel: CompiledChannel, *, merged: Sequence[Chart] = ()
+    before: Chart | None,
+    chart: Chart,
+    channel: CompiledChannel,
+    *,
+    merged: Sequence[Chart] = (),
+    kinds: dict[str, None] | None = None,
 ) -> list[Delivery]:
     """Deliveries for all that differs between two versions of a chart.
 
     merged: charts that were folded into this one by the entry; destinations hear of each first, and what they held goes
-    out again under its new patient.
+    out again under its new patient. kinds: takes up those of all that differs, also those that no destination wants.
     """
     wanted: dict[str, list[str]] = {}
     for deliver in channel.settings.deliver:
@@ -47,6 +52,8 @@ def chart_deliveries(
     version = str(chart.version)
 
     def add(what: str, operation: Operation, subject: str, payload: dict[str, Any]) -> None:
+        if kinds is not None:
+            kinds[what] = None
         destinations = wanted.get(what)
         if not destinations:
             return

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from engine.care.death import without_doubt
-from engine.care.protocol import Plan, end, reconcile, resume, retract_all, suspend
+from engine.care.protocol import CLASSES, Plan, end, reconcile, resume, retract_all, suspend
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.moment import parse_moment
-from engine.domain.outcome import Effect
+from engine.domain.outcome import Effect, EffectKind
 from engine.domain.score import Band, Score
 from engine.domain.task import Task, TaskState
+from engine.domain.why import CLASS_UNKNOWN as UNKNOWN
+from engine.domain.why import NO_CLASS, Ground, Reason, What, Why
 from engine.risk.inputs import History, inputs_of
 
 if TYPE_CHECKING:
@@ -36,11 +38,15 @@ _OPEN: Final = frozenset({EncounterStatus.ACTIVE, EncounterStatus.ON_LEAVE})
 ARRIVED: Final = _OPEN | {EncounterStatus.FINISHED}
 
 
-def rescore(before: Chart | None, chart: Chart, subject: str | None, channel: CompiledChannel, now: datetime) -> Chart:
+def rescore(
+    before: Chart | None, chart: Chart, subject: str | None, channel: CompiledChannel, now: datetime
+) -> tuple[Chart, list[Why]]:
     """Work out again every current score that the change can have touched; a score that comes out the same stays.
 
-    The score of a stay that was cancelled, or is no longer an inpatient's, goes.
+    The score of a stay that was cancelled, or is no longer an inpatient's, goes. Also says why the stay that the event
+    spoke of has a new score, or none.
     """
+    whys: list[Why] = []
     scored = {encounter.key for encounter in chart.encounters if is_scored(encounter)}
     current = {
         (one.encounter, one.model): one for one in chart.scores if one.encounter is None or one.encounter in scored
@@ -68,12 +74,43 @@ def rescore(before: Chart | None, chart: Chart, subject: str | None, channel: Co
             old = current.get((encounter.key, model.name))
             if old is None or not _same_result(old, score):
                 current[encounter.key, model.name] = score
+                if score.missing and encounter.key == subject:
+                    whys.append(_scored_in_part(score))
     scores = tuple(current.values())
-    return chart if scores == chart.scores else msgspec.structs.replace(chart, scores=scores)
+    if subject not in scored:
+        whys = not_scored(chart, subject)
+    return chart if scores == chart.scores else msgspec.structs.replace(chart, scores=scores), whys
 
 
 def is_scored(encounter: Encounter) -> bool:
-    return encounter.class_ in SCORED_CLASSES and encounter.status in ARRIVED
+    return _unscored(encounter) is None
+
+
+def _unscored(encounter: Encounter) -> Reason | None:
+    """Why a stay has no score; none: it has one."""
+    if encounter.class_ not in SCORED_CLASSES:
+        return Reason.CLASS_NOT_SCORED
+    if encounter.status in ARRIVED:
+        return None
+    return Reason.CANCELLED if encounter.status is EncounterStatus.CANCELLED else Reason.NOT_ARRIVED
+
+
+def not_scored(chart: Chart, subject: str | None) -> list[Why]:
+    """Why the stay that an event spoke of has no score; empty: it has, or may have one."""
+    encounter = chart.encounter(subject) if subject is not None else None
+    reason = _unscored(encounter) if encounter is not None else Reason.NO_VISIT
+    if reason is None:
+        return []
+    args: tuple[str, ...] = ()
+    if encounter is not None and reason is Reason.CLASS_NOT_SCORED:
+        known = encounter.class_ in CLASSES
+        args = (f"class {encounter.class_}" if known else NO_CLASS if encounter.class_ is None else UNKNOWN,)
+    return [Why(what=What.SCORE, reason=reason, args=args)]
+
+
+def _scored_in_part(score: Score) -> Why:
+    args = (score.min, score.max, ", ".join(score.missing))
+    return Why(what=What.SCORE, reason=Reason.SCORED_IN_PART, args=args, name=score.model)
 
 
 def _encounters_to_score(before: Chart | None, chart: Chart, subject: str | None) -> list[Encounter]:
@@ -130,8 +167,11 @@ def _same_result(old: Score, new: Score) -> bool:
     return old == msgspec.structs.replace(new, scored_at=old.scored_at, observed_since=old.observed_since)
 
 
-def replan(before: Chart | None, chart: Chart, channel: CompiledChannel, now: datetime) -> tuple[Chart, list[Effect]]:
-    """Bring the tasks of the chart into line with its encounters; also says what is not planned though it might be.
+def replan(
+    before: Chart | None, chart: Chart, subject: str | None, channel: CompiledChannel, now: datetime
+) -> tuple[Chart, list[Effect], list[Why]]:
+    """Bring the tasks of the chart into line with its encounters; also says what is not planned though it might be,
+    and why the stay that the event spoke of (`subject`) has new tasks, or none.
 
     What is wanted follows from the state of the encounters alone, so that the same state never gives a second task,
     whatever way led to it. Tasks are touched only when something that decides on them has changed: class, disposition,
@@ -140,24 +180,26 @@ def replan(before: Chart | None, chart: Chart, channel: CompiledChannel, now: da
     chart = _ask_of_death(chart, channel, now)
     if chart.patient.deceased is True:
         if chart.death_stated.in_doubt:  # as long as nobody knows, neither a plan goes on nor is one lost
-            return chart, _withheld_by_death(before, chart, channel)
+            return chart, _withheld_by_death(before, chart, channel), not_planned(chart, subject, channel, now)
         ended = retract_all(chart.tasks, at=now, why="the patient has died", state=TaskState.CANCELLED)
-        return _with_tasks(chart, {task.id: task for task in ended}), _withheld_by_death(before, chart, channel)
+        chart = _with_tasks(chart, {task.id: task for task in ended})
+        return chart, _withheld_by_death(before, chart, channel), not_planned(chart, subject, channel, now)
     if not chart.tasks and not any(encounter.discharges for encounter in chart.encounters):
-        return chart, []
+        return chart, [], not_planned(chart, subject, channel, now)
     planning = _Planning(before, chart, channel)
     changed = {encounter.key for encounter in planning.changed()}
     if not changed and not any(task.state is TaskState.OPEN or task.suspended_by for task in chart.tasks):
-        return chart, []
+        return chart, [], not_planned(chart, subject, channel, now)
     waits_for = _later_stays(chart)
     tasks = {task.id: task for task in chart.tasks}
     effects: list[Effect] = []
+    whys: list[Why] = []
     for encounter in chart.encounters:
         own = planning.tasks.get(encounter.key, ())
         by = waits_for(encounter)
         if encounter.key not in changed and (by is not None or all(task.suspended_by is None for task in own)):
             continue
-        wanted, why = Plan(), _why_not(encounter)
+        wanted, why, planner = Plan(), _why_not(encounter), None
         if why is None:
             planner = planning.planner(encounter)
             if planner is None:
@@ -183,8 +225,53 @@ def replan(before: Chart | None, chart: Chart, channel: CompiledChannel, now: da
                 detail = f"discharged more than {days} days ago: no task {', '.join(wanted.withheld)}"
                 effects.append(Effect(kind="plan-withheld", subject=encounter.key, detail=detail))
         # What waits for the end of a readmission is decided on like what is open; whether it goes on waiting, below.
-        tasks |= {task.id: task for task in reconcile(tuple(map(resume, own)), wanted.tasks, at=now, why=why)}
-    return _with_tasks(chart, _suspend_or_resume(chart, tasks, waits_for, now)), effects
+        reconciled = reconcile(tuple(map(resume, own)), wanted.tasks, at=now, why=why)
+        tasks |= {task.id: task for task in reconciled}
+        if planner is not None and encounter.key == subject:
+            reason, args = wanted.ground
+            if reason is Reason.PLAN_SAME and reconciled != tuple(own):
+                reason = Reason.REPLANNED
+            whys.append(_why(channel, planner, reason, args))
+    after = _with_tasks(chart, _suspend_or_resume(chart, tasks, waits_for, now))
+    whys = whys or not_planned(chart, subject, channel, now)
+    if after is not chart and any(
+        task.suspended_by == subject and task.encounter != subject for task in after.tasks if task.suspended_by
+    ):
+        whys.append(Why(what=What.PLAN, reason=Reason.EARLIER_WAITS))
+    return after, effects, whys
+
+
+def not_planned(chart: Chart, subject: str | None, channel: CompiledChannel, now: datetime) -> list[Why]:
+    """Why nothing was planned for the stay that an event spoke of."""
+    planner = channel.planner
+    if planner is None:
+        return [Why(what=What.PLAN, reason=Reason.NO_PROTOCOL)]
+    encounter = chart.encounter(subject) if subject is not None else None
+    reason, args = _withheld(chart, encounter, planner, channel, now) or (Reason.PLAN_SAME, ())
+    return [_why(channel, planner, reason, args)]
+
+
+def _why(channel: CompiledChannel, planner: Planner, reason: Reason, args: tuple[str | int, ...]) -> Why:
+    own = planner is channel.planner  # then everybody knows its name
+    if own and not args:
+        return _PLAIN[reason]
+    return Why(what=What.PLAN, reason=reason, args=args, name="" if own else planner.protocol.name)
+
+
+_PLAIN: Final = {reason: Why(what=What.PLAN, reason=reason) for reason in Reason}
+
+
+def _withheld(
+    chart: Chart, encounter: Encounter | None, planner: Planner, channel: CompiledChannel, now: datetime
+) -> Ground | None:
+    if chart.patient.deceased and chart.death_stated.in_doubt:
+        return Reason.DEATH_IN_DOUBT, ()
+    if encounter is None:
+        return Reason.NO_VISIT, ()
+    if _why_not(encounter) is not None and not chart.patient.deceased:
+        cancelled = encounter.status is EncounterStatus.CANCELLED
+        return Reason.CANCELLED if cancelled else Reason.NOT_DISCHARGED, ()
+    return planner.protocol.withholds(chart, encounter, channel.dispositions.of(encounter.disposition), now)
 
 
 def _ask_of_death(chart: Chart, channel: CompiledChannel, now: datetime) -> Chart:
@@ -374,7 +461,7 @@ def score_effects(before: Chart | None, chart: Chart) -> list[Effect]:
     for score in chart.scores:
         if old.pop((score.encounter, score.model), None) is not score:
             detail = f"{score.model} {score.band}"
-            effects.append(Effect(kind="scored", subject=score.encounter or chart.id, detail=detail))
+            effects.append(Effect(kind=EffectKind.SCORED, subject=score.encounter or chart.id, detail=detail))
     withdrawn = (
         Effect(kind="score-withdrawn", subject=gone.encounter or chart.id, detail=gone.model) for gone in old.values()
     )

@@ -26,6 +26,7 @@ from engine.domain.message import AckCode, Entry, EntryState
 from engine.domain.outcome import Effect, EffectKind, Outcome
 from engine.domain.patient import Identifier
 from engine.domain.record import Phi
+from engine.domain.why import Reason, What, Why
 from engine.errors import (
     INTERNAL_ERROR,
     SEGMENT_SEQUENCE,
@@ -48,7 +49,14 @@ from engine.pipeline.identity import (
     pair,
     visit_authority_of,
 )
-from engine.pipeline.plan import CLASS_UNKNOWN, death_effects, replan, rescore, score_effects, task_effects
+from engine.pipeline.plan import (
+    CLASS_UNKNOWN,
+    death_effects,
+    replan,
+    rescore,
+    score_effects,
+    task_effects,
+)
 
 MOVEMENT_NOT_CURRENT: Final = "movement-not-current"
 MOVEMENT_TIME: Final = "ZBE-2"
@@ -359,6 +367,7 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
     note = merge.note
     last = merge
     subjects: dict[str, str | None] = {}
+    whys: list[Why] = []
     for event in events:
         check_namesakes(event.identifiers[0], view, channel)
         last = apply_event(view, event, channel.dispositions)
@@ -374,28 +383,18 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
             view = _overlay(view, [last.chart])
     for chart_id, subject in subjects.items():
         before = _together(charts, chart_id, folded)
-        changed[chart_id], withheld = _follow_up(before, changed[chart_id], subject, channel, now)
+        changed[chart_id], withheld, whys = _follow_up(before, changed[chart_id], subject, channel, now)
         effects.extend(withheld)
         if any(effect.kind == CLASS_UNKNOWN for effect in withheld):
             deviations.append(f"{CLASS_UNKNOWN}:PV1-2")
         note = note or next((effect.detail for effect in withheld), None)
-    final: list[Chart] = []
-    deliveries: list[Delivery] = []
-    for chart in changed.values():
-        before = charts.by_id.get(chart.id)
-        if before == chart:
-            continue
-        chart = msgspec.structs.replace(chart, version=(before.version if before else 0) + 1)  # noqa: PLW2901
-        final.append(chart)
-        if chart.merged_into is None:
-            together = _together(charts, chart.id, folded)
-            effects.extend(
-                (*death_effects(before, chart), *score_effects(together, chart), *task_effects(together, chart))
-            )
-            deliveries.extend(chart_deliveries(before, chart, channel, merged=folded.get(chart.id, ())))
+    final, result, deliveries, kinds = _difference(charts, changed.values(), folded, channel)
+    effects.extend(result)
     spoken_of = changed.get(last.chart.id) if last.chart is not None else None
-    if spoken_of is not None:
-        deliveries.extend(forward_deliveries(entry, spoken_of.id, channel))
+    if spoken_of is not None and (forwards := forward_deliveries(entry, spoken_of.id, channel)):
+        deliveries.extend(forwards)
+        kinds["message"] = None
+    whys.extend(_WITHHELD_BY_MODE[channel.settings.mode])
     held = tuple({hold.key: hold for hold in holds}.values()) if holds else ()
     effects.extend(_effects_of(held, entry) if held else ())
     return Outcome(
@@ -409,6 +408,8 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
         deliveries=tuple(deliveries) if channel.settings.mode == "live" else (),
         effects=tuple(effects),
         holds=held,
+        why=tuple(whys),
+        changed=tuple(kinds),
         deviations=tuple(dict.fromkeys(deviations)),
         charset=prepared.charset,
         config_version=channel.version,
@@ -417,10 +418,34 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
     )
 
 
+def _difference(
+    charts: Charts, changed: Iterable[Chart], folded: Mapping[str, list[Chart]], channel: CompiledChannel
+) -> tuple[list[Chart], list[Effect], list[Delivery], dict[str, None]]:
+    """Those of the charts that are not as before, their effects and deliveries, and the kinds of what differs."""
+    final: list[Chart] = []
+    effects: list[Effect] = []
+    deliveries: list[Delivery] = []
+    kinds: dict[str, None] = {}
+    for chart in changed:
+        before = charts.by_id.get(chart.id)
+        if before == chart:
+            continue
+        chart = msgspec.structs.replace(chart, version=(before.version if before else 0) + 1)  # noqa: PLW2901
+        final.append(chart)
+        if chart.merged_into is None:
+            together = _together(charts, chart.id, folded)
+            effects.extend(
+                (*death_effects(before, chart), *score_effects(together, chart), *task_effects(together, chart))
+            )
+            parts = folded.get(chart.id, ())
+            deliveries.extend(chart_deliveries(before, chart, channel, merged=parts, kinds=kinds))
+    return final, effects, deliveries, kinds
+
+
 def _effects_of(holds: tuple[Hold, ...], entry: Entry) -> Iterator[Effect]:
     for hold in holds:
         subject = hold.subject or hold.chart_id or f"entry-{entry.id}"
-        yield Effect(kind="held", subject=subject, detail=hold.code)
+        yield Effect(kind=EffectKind.HELD, subject=subject, detail=hold.code)
         if QUESTIONS[hold.code].status:
             yield Effect(kind=EffectKind.SET_ASIDE, subject=subject, detail=hold.code)
 
@@ -493,18 +518,22 @@ def _together(charts: Charts, chart_id: str, folded: Mapping[str, list[Chart]]) 
 
 def _follow_up(
     before: Chart | None, chart: Chart, subject: str | None, channel: CompiledChannel, now: datetime
-) -> tuple[Chart, list[Effect]]:
-    """Scores and tasks; skipped when nothing but the time of the last word has changed. Also what was withheld."""
+) -> tuple[Chart, list[Effect], list[Why]]:
+    """Scores and tasks; skipped when nothing but the time of the last word has changed.
+
+    Also what was withheld, and why there are new ones or none.
+    """
     if (
         before is not None
         and before.patient == chart.patient
         and before.encounters == chart.encounters
         and before.death_stated.doubts == chart.death_stated.doubts
     ):
-        return chart, []
+        return chart, [], []
     chart = _ordered_encounters(chart)
-    chart = rescore(before, chart, subject, channel, now)
-    return replan(before, chart, channel, now)
+    chart, scored = rescore(before, chart, subject, channel, now)
+    chart, withheld, planned = replan(before, chart, subject, channel, now)
+    return chart, withheld, planned + scored
 
 
 def _ordered_encounters(chart: Chart) -> Chart:
@@ -573,6 +602,8 @@ def _hold(prepared: Prepared, channel: CompiledChannel, charts: Charts) -> Outco
         deliveries=tuple(forwards) if channel.settings.mode == "live" else (),
         effects=tuple(_effects_of(held, entry)),
         holds=held,
+        why=_WITHHELD_BY_MODE[channel.settings.mode],
+        changed=("message",) if forwards else (),
         deviations=tuple(dict.fromkeys(prepared.deviations)),
         charset=prepared.charset,
         config_version=channel.version,
@@ -596,8 +627,17 @@ def _recorded_only(entry: Entry, channel: CompiledChannel, header: Header) -> Pr
         EntryState.PROCESSED,
         reason="recorded: this event leaves the charts alone",
         deliveries=tuple(forwards) if channel.settings.mode == "live" else (),
+        why=_WITHHELD_BY_MODE[channel.settings.mode],
+        changed=("message",) if forwards else (),
         effect=Effect(kind=EffectKind.WITHOUT_EFFECT, subject=f"entry-{entry.id}", detail=event),
     )
+
+
+_WITHHELD_BY_MODE: Final[Mapping[str, tuple[Why, ...]]] = {
+    "live": (),
+    "shadow": (Why(what=What.DELIVERY, reason=Reason.SHADOW),),
+    "paused": (Why(what=What.DELIVERY, reason=Reason.PAUSED),),
+}
 
 
 def _dead(entry: Entry, channel: CompiledChannel, error: MessageError | MappingError) -> Prepared:
@@ -618,6 +658,8 @@ def _decided(
     ack: AckCode = AckCode.AA,
     code: int = 0,
     effect: Effect | None = None,
+    why: tuple[Why, ...] = (),
+    changed: tuple[str, ...] = (),
 ) -> Prepared:
     outcome = Outcome(
         entry_id=entry.id,
@@ -632,6 +674,8 @@ def _decided(
         replay_root=entry.replay_root,
         decision=entry.decision,
         effects=(effect or Effect(kind=state, subject=f"entry-{entry.id}"),),
+        why=why,
+        changed=changed,
     )
     return Prepared(entry=entry, outcome=outcome)
 

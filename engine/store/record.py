@@ -18,6 +18,7 @@ from engine.domain.outcome import Effect, Outcome
 from engine.domain.record import Phi, Record
 from engine.domain.score import Score
 from engine.domain.task import Task
+from engine.domain.why import Why
 from engine.errors import CursorMovedError, IdentityTakenError, StaleChartError, StoreError, TamperedError
 from engine.store import schema
 from engine.store.charts import (
@@ -59,6 +60,8 @@ class OutcomeDocument(Phi, frozen=True, kw_only=True):
     effects: tuple[Effect, ...] = ()
     deviations: tuple[str, ...] = ()
     charset: str | None = None
+    why: tuple[Why, ...] = ()
+    changed: tuple[str, ...] = ()
 
 
 class RecordedOutcome(Phi, frozen=True, kw_only=True):
@@ -73,6 +76,8 @@ class RecordedOutcome(Phi, frozen=True, kw_only=True):
     effects: tuple[Effect, ...]
     deviations: tuple[str, ...]
     charset: str | None
+    why: tuple[Why, ...]
+    changed: tuple[str, ...]
     application_ack: AckCode
     error_code: int
     config_version: str
@@ -298,6 +303,8 @@ class Recorder:
                 effects=document.effects,
                 deviations=document.deviations,
                 charset=document.charset,
+                why=document.why,
+                changed=document.changed,
                 application_ack=word(AckCode, row.application_ack, AckCode.AE),
                 error_code=row.error_code,
                 config_version=row.config_version,
@@ -324,6 +331,8 @@ class Recorder:
             effects=one.effects,
             deviations=one.deviations,
             charset=one.charset,
+            why=one.why,
+            changed=one.changed,
         )
         plain = (one.entry_id, channel, one.state.value, one.chart_id, one.application_ack.value, one.error_code,
                  one.config_version, now)  # fmt: skip

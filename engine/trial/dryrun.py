@@ -13,8 +13,8 @@ from typing import Protocol as Interface
 
 import msgspec
 
-from engine.domain.chart import Charts
-from engine.domain.message import Entry
+from engine.domain.chart import Chart, Charts
+from engine.domain.message import Entry, EntryState
 from engine.domain.outcome import Outcome
 from engine.domain.shapes import encounter_shape, patient_shape, plain, score_shape, task_shape
 from engine.hl7v2 import batch as batches
@@ -22,7 +22,9 @@ from engine.hl7v2.ack import owed
 from engine.hl7v2.header import Header
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.identity import authorities_of
+from engine.pipeline.plan import not_planned, not_scored
 from engine.pipeline.process import Prepared, decide, prepare
+from engine.pipeline.why import why_shapes
 from engine.runtime.acceptance import BATCH_TOO_LONG, Judgement, Rules, judge, plan_answers, summarize
 
 _BEHIND_ALL: Final = 1 << 40
@@ -166,7 +168,17 @@ class Trial:
             "deviations": list(outcome.deviations),
             "charset": outcome.charset,
             "dead_letter": plain(outcome.dead_letter),
+            "why": self._why(outcome, chart),
         }
+
+    def _why(self, outcome: Outcome, chart: Chart | None) -> list[dict[str, Any]]:
+        if chart is not None and outcome.state is EntryState.PROCESSED and not outcome.why:
+            # Nothing was worked out again, so nothing was said. What holds for the stay is what was said before.
+            subject = outcome.encounter_key
+            standing = (*not_planned(chart, subject, self._channel, self.now), *not_scored(chart, subject))
+            outcome = msgspec.structs.replace(outcome, why=standing)
+        sent = [(delivery.destination, delivery.operation) for delivery in outcome.deliveries]
+        return why_shapes(outcome.state, outcome, sent, self._channel.settings, replay=False)
 
 
 def _ack(judgement: Judgement, outcome: Outcome) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from engine.care import events
 from engine.connectors.remedies import REMEDIES
+from engine.domain import why
 from engine.domain.hold import QUESTIONS
 from engine.domain.message import Refusal
 from engine.hl7v2 import ack, batch, charset, header, message, mllp
@@ -118,6 +119,13 @@ def test_the_questions_that_are_held_are_those_of_the_code() -> None:
         one.value: (asked.text, "released or dismissed" if asked.can_be_released else "dismissed")
         for one, asked in QUESTIONS.items()
     }
+
+
+def test_the_reasons_listed_are_those_of_the_code() -> None:
+    decided: dict[str, set[str]] = {}
+    for meaning in why.MEANINGS.values():
+        decided.setdefault(meaning.word, set()).add("done" if meaning.done else "withheld")
+    assert {code(row[0]): set(row[1].split(", ")) for row in table("Reason")} == decided
 
 
 def test_the_guide_to_destinations_lists_every_code_and_what_to_do() -> None:

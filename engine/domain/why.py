@@ -1,0 +1,157 @@
+"""Why a message brought a plan, a score or a delivery, or none: a closed list, said by the code that decides.
+
+An outcome keeps codes and small arguments of what can't be told by the rest of it. Sentences are built when somebody
+asks (`pipeline.why`, for `handoff try` and `messages show`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+from engine.domain.record import Record
+
+
+class What(StrEnum):
+    PLAN = "plan"
+    SCORE = "score"
+    DELIVERY = "delivery"
+
+
+class Reason(StrEnum):
+    """Why it was done or withheld. `MEANINGS` has the word and the sentence of each."""
+
+    PLANNED = "planned"
+    REPLANNED = "replanned"
+    CLASS_ASKED = "class-asked"
+    DISPOSITION_ASKED = "disposition-asked"
+    NO_PROTOCOL = "no-protocol"
+    NO_VISIT = "no-visit"
+    NOT_DISCHARGED = "not-discharged"
+    CANCELLED = "cancelled"
+    CLASS_NOT_PLANNED = "class-not-planned"
+    DISPOSITION = "disposition"
+    DECEASED = "deceased"
+    DEATH_IN_DOUBT = "death-in-doubt"
+    TOO_LATE = "too-late"
+    WAITS = "waits"
+    EARLIER_WAITS = "earlier-waits"
+    PLAN_SAME = "plan-same"
+    SCORED = "scored"
+    SCORED_IN_PART = "scored-in-part"
+    NO_MODEL = "no-model"
+    CLASS_NOT_SCORED = "class-not-scored"
+    NOT_ARRIVED = "not-arrived"
+    SCORE_SAME = "score-same"
+    QUEUED = "queued"
+    NO_DESTINATION = "no-destination"
+    NOT_CHANGED = "not-changed"
+    NOT_IN_DELIVER = "not-in-deliver"
+    NOT_IN_DELIVER_THEN = "not-in-deliver-then"
+    SHADOW = "shadow"
+    PAUSED = "paused"
+    CHANNEL_PAUSED = "channel-paused"
+    DUPLICATE = "duplicate"
+    HELD = "held"
+    STALE = "stale"
+    WITHOUT_EFFECT = "without-effect"
+    FILTERED = "filtered"
+    DEAD = "dead"
+    REFUSED = "refused"
+    WAITING = "waiting"
+
+
+class Meaning(Record, frozen=True, kw_only=True):
+    """What a reason says."""
+
+    word: str
+    """Of the closed list: commands and `docs/hl7.md` name these."""
+    text: str
+    """For a person. {name}: of the protocol, model or destination; {0}, {1}: arguments; {all}: all of them."""
+    done: bool = False
+
+
+MEANINGS: Final[Mapping[Reason, Meaning]] = {
+    Reason.PLANNED: Meaning(word="planned", text="new tasks: {0}, by {name}", done=True),
+    Reason.REPLANNED: Meaning(word="planned", text="the tasks of {name} were brought into line", done=True),
+    Reason.CLASS_ASKED: Meaning(word="class", text="{0}: a person is asked, new tasks: {1}", done=True),
+    Reason.DISPOSITION_ASKED: Meaning(word="disposition", text="{0}: a person is asked, new tasks: {1}", done=True),
+    Reason.NO_PROTOCOL: Meaning(word="no_protocol", text="the channel names no protocol"),
+    Reason.NO_VISIT: Meaning(word="no_visit", text="the message speaks of no stay or visit"),
+    Reason.NOT_DISCHARGED: Meaning(word="not_discharged", text="the stay has no discharge"),
+    Reason.CANCELLED: Meaning(word="cancelled", text="the admission was cancelled"),
+    Reason.CLASS_NOT_PLANNED: Meaning(word="class", text="{0} is not in classes of {name}"),
+    Reason.DISPOSITION: Meaning(word="disposition", text="disposition {0} calls for no task in {name}"),
+    Reason.DECEASED: Meaning(word="deceased", text="the patient has died"),
+    Reason.DEATH_IN_DOUBT: Meaning(
+        word="hold", text="it is not certain whether the patient has died: a person decides"
+    ),
+    Reason.TOO_LATE: Meaning(
+        word="too_late", text="discharged more than {0} days ago (discharge_age_days_max of {name})"
+    ),
+    Reason.WAITS: Meaning(word="superseded", text="the patient was admitted again: the plan of this stay waits"),
+    Reason.EARLIER_WAITS: Meaning(
+        word="superseded", text="the patient was admitted again: the open tasks of an earlier stay wait"
+    ),
+    Reason.PLAN_SAME: Meaning(word="no_change", text="nothing that decides on the plan of {name} has changed"),
+    Reason.SCORED: Meaning(word="scored", text="band {0}", done=True),
+    Reason.SCORED_IN_PART: Meaning(word="missing_inputs", text="{0} to {1} points, not known: {2}", done=True),
+    Reason.NO_MODEL: Meaning(word="no_model", text="the channel names no model in risk"),
+    Reason.CLASS_NOT_SCORED: Meaning(word="class", text="{0} is not scored, inpatient and observation stays are"),
+    Reason.NOT_ARRIVED: Meaning(word="not_arrived", text="the stay has not begun"),
+    Reason.SCORE_SAME: Meaning(word="no_change", text="it is as before"),
+    Reason.QUEUED: Meaning(word="queued", text="{all}", done=True),
+    Reason.NO_DESTINATION: Meaning(word="no_destination", text="the channel delivers to no destination"),
+    Reason.NOT_CHANGED: Meaning(word="no_change", text="nothing of what it takes has changed: {all}"),
+    Reason.NOT_IN_DELIVER: Meaning(word="not_in_deliver", text="what has changed is not in what it takes: {all}"),
+    Reason.NOT_IN_DELIVER_THEN: Meaning(word="not_in_deliver", text="the channel did not deliver it there then: {all}"),
+    Reason.SHADOW: Meaning(word="shadow", text="the channel is in shadow mode; else would go: {all}"),
+    Reason.PAUSED: Meaning(word="paused", text="the channel is paused; when it is live, would go: {all}"),
+    Reason.CHANNEL_PAUSED: Meaning(word="paused", text="the channel is paused: the message waits"),
+    Reason.DUPLICATE: Meaning(word="duplicate", text="queued before, for the message that this one replays: {all}"),
+    Reason.HELD: Meaning(word="hold", text="the message is held for a person ({0})"),
+    Reason.STALE: Meaning(word="stale", text="older than what the chart says: held for a person ({0})"),
+    Reason.WITHOUT_EFFECT: Meaning(word="without_effect", text="this event leaves the charts alone"),
+    Reason.FILTERED: Meaning(word="filtered", text="the channel's filter leaves the message out"),
+    Reason.DEAD: Meaning(word="dead", text="the message is dead: nothing of it was applied"),
+    Reason.REFUSED: Meaning(word="refused", text="the message was refused: nothing of it was applied"),
+    Reason.WAITING: Meaning(word="waiting", text="the message is not processed yet"),
+}
+
+NO_CLASS: Final = "a stay without a class"
+CLASS_UNKNOWN: Final = "a class that no table knows"
+
+Ground = tuple[Reason, tuple[str | int, ...]]
+"""A reason with its arguments."""
+
+
+class Why(Record, frozen=True, kw_only=True, array_like=True, omit_defaults=True):
+    """Why the plan, a score or the deliveries of a message were done or withheld."""
+
+    what: What
+    reason: Reason
+    args: tuple[str | int, ...] = ()
+    name: str = ""
+    """Of the protocol, model or destination; none: the channel's one, or each of which nothing else is said."""
+
+
+class Said(Record, frozen=True, kw_only=True):
+    """A reason in words, as it is shown."""
+
+    what: What
+    name: str | None
+    """None: the channel has none."""
+    decided: str
+    """`done` or `withheld`."""
+    reason: str
+    """A word of the closed list, and a sentence."""
+
+
+def say(why: Why, name: str | None = None) -> Said:
+    """In words. name: of what it is said, where it names none itself."""
+    meaning = MEANINGS[why.reason]
+    name = why.name or name
+    text = meaning.text.format(*why.args, name=name or "the protocol", all=", ".join(map(str, why.args)))
+    decided = "done" if meaning.done else "withheld"
+    return Said(what=why.what, name=name, decided=decided, reason=f"{meaning.word}: {text}")
