@@ -38,7 +38,10 @@ class Chart(Phi, frozen=True, kw_only=True):
     """Id of the surviving chart; this one then only answers for its identifiers."""
 
     def encounter(self, key: str) -> Encounter | None:
-        return next((e for e in self.encounters if e.key == key), None)
+        for encounter in self.encounters:
+            if encounter.key == key:
+                return encounter
+        return None
 
 
 class Charts:

@@ -71,7 +71,7 @@ class StatedDeath(Phi, frozen=True, kw_only=True):
 
     @property
     def in_doubt(self) -> bool:
-        return any(not one.settled for one in self.doubts)
+        return bool(self.doubts) and any(not one.settled for one in self.doubts)
 
 
 class Patient(Phi, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -101,11 +101,16 @@ def not_scored(chart: Chart, subject: str | None) -> list[Why]:
     reason = _unscored(encounter) if encounter is not None else Reason.NO_VISIT
     if reason is None:
         return []
-    args: tuple[str, ...] = ()
     if encounter is not None and reason is Reason.CLASS_NOT_SCORED:
-        known = encounter.class_ in CLASSES
-        args = (f"class {encounter.class_}" if known else NO_CLASS if encounter.class_ is None else UNKNOWN,)
-    return [Why(what=What.SCORE, reason=reason, args=args)]
+        return [_CLASS_NOT_SCORED.get(encounter.class_) or _CLASS_NOT_SCORED[UNKNOWN]]
+    return [Why(what=What.SCORE, reason=reason)]
+
+
+_CLASS_NOT_SCORED: Final[Mapping[str | None, Why]] = {
+    class_: Why(what=What.SCORE, reason=Reason.CLASS_NOT_SCORED, args=(said,))
+    for class_, said in (*((one, f"class {one}") for one in CLASSES), (None, NO_CLASS), (UNKNOWN, UNKNOWN))
+}
+"""By class; what is not in there is unknown."""
 
 
 def _scored_in_part(score: Score) -> Why:
@@ -276,7 +281,7 @@ def _withheld(
 
 def _ask_of_death(chart: Chart, channel: CompiledChannel, now: datetime) -> Chart:
     """While it is uncertain whether the patient has died there is one task for a person; then it goes."""
-    asked = tuple(task for task in chart.tasks if task.encounter is None)
+    asked = tuple([task for task in chart.tasks if task.encounter is None]) if chart.tasks else ()
     if not asked and not chart.death_stated.in_doubt:
         return chart
     wanted: tuple[Task, ...] = ()

@@ -78,6 +78,7 @@ ENTRY: dict[str, Any] = {
     "deviations": ["d"], "effects": [{"kind": "k", "detail": "d"}], "deliveries": [],
     "dead_letters": [{"id": 1, "error": "e", "detail": "d", "resolved_by": "r"}],
     "held": [{"id": "m1", "code": "c", "detail": "d", "state": "open"}], "damaged": [], "payload": None,
+    "why": [{"what": "delivery", "name": "n", "decided": "withheld", "reason": "no_change: s"}],
 }  # fmt: skip
 CHART: dict[str, Any] = {
     "key": "k", "name": {"family": "f", "given": "g"}, "birth_date": "b", "sex": "s", "deceased": False,
