@@ -881,8 +881,10 @@ _TO_READ: Final = ("node", "store", "calendar", "console", "channels", "mappings
 """What of config.yaml leads to the store, and shows what is in it."""
 
 
-def store_only(config: Path) -> Configuration:
+def store_only(config: Path, *, usual_place: bool = False) -> Configuration:
     """As much of a broken configuration as leads to its store, and no channel. Raises SettingsError.
+
+    usual_place: a store that can't be read is taken to be where it is when nobody names it.
 
     Somebody edits a channel while somebody else has to see what waits: what is wrong elsewhere must not matter. When
     config.yaml itself is no YAML, the lines of each of these keys are read alone.
@@ -906,7 +908,7 @@ def store_only(config: Path) -> Configuration:
             found[key] = value
         except SettingsError as error:
             problems.extend(error.problems)
-        if problems and key == "store":
+        if problems and key == "store" and not usual_place:
             raise SettingsError(tuple(problems))
     return Configuration(snapshot, validate(Document(config.name, found, {}), Site), {}, {})
 

@@ -133,11 +133,11 @@ class Cli:
         self.store = _where(loaded)
         return loaded
 
-    def readable_configuration(self) -> tuple[Configuration, SettingsError | None]:
+    def readable_configuration(self, *, usual_place: bool = False) -> tuple[Configuration, SettingsError | None]:
         """The configuration as far as it can be read: what is wrong in it keeps nobody from looking at the store.
 
         With the problems, when it is broken: then it names the store, and no channel. Raises SettingsError when not
-        even the store can be found.
+        even the store can be found; usual_place: then it is taken to be where it is when nobody names it.
         """
         from engine.errors import SettingsError
         from engine.settings import Snapshot, load, store_only
@@ -146,7 +146,7 @@ class Cli:
         try:
             loaded = load(Snapshot.read(self.existing_config()), references="optional")
         except SettingsError as error:
-            loaded, broken = store_only(self.existing_config()), error
+            loaded, broken = store_only(self.existing_config(), usual_place=usual_place), error
         self.store = _where(loaded)
         return loaded, broken
 

@@ -95,7 +95,7 @@ def _configuration(cli: Cli) -> tuple[Configuration, SettingsError | None]:
     """The site's; as much of it as leads to the daemon when it was broken since that has loaded it, and how."""
     from engine.runtime.status import running_status
 
-    known, broken = cli.readable_configuration()
+    known, broken = cli.readable_configuration(usual_place=True)
     if broken is not None and running_status(known) is None:
         raise broken
     return known, broken
