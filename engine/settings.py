@@ -630,6 +630,9 @@ class Channel(StrictModel):
     """Where senders connect."""
     timezone: Annotated[Zones, BeforeValidator(_zone_of_all, json_schema_input_type=Text | Zones)]
     """IANA zone of times without an offset."""
+    senders: tuple[Text, ...] = ()
+    """Names of applications and facilities that send here (MSH-3, MSH-4). Lists show these as they are; another name
+    stays hidden (`~5be7d2aa`) until a message of it was processed, for it may be a patient's in a broken message."""
     charset: Charset = Charset()
     """How bytes become text."""
     ack: Ack = Ack()

@@ -127,7 +127,7 @@ def _whose(site: OpenSite, conn: Connection, letters: Sequence[ListedDeadLetter]
         entry = entries.get(letter.entry)
         return {
             "patient_key": view.key(entry.patient_key) if entry is not None else None,
-            "sender": entry.sender if entry is not None else None,
+            "sender": view.sender(entry.sender, known=False) if entry is not None else None,
         }
 
     return {letter.id: of(letter) for letter in letters}
@@ -182,7 +182,8 @@ def _more_of(site: OpenSite, group: DeadGroup) -> dict[str, Any]:
         ids = {letter.entry for letter in letters if letter.entry is not None}
         entries = site.store.journal.find(conn, ids=sorted(ids), limit=None) if ids else []
         example = site.store.dead_letters.get(conn, group.example)
-    senders = Counter(entry.sender for entry in entries if entry.sender)
+    view = site.view(None, ())
+    senders = Counter(view.sender(entry.sender, known=False) for entry in entries if entry.sender)
     return {
         "senders": [sender for sender, _ in senders.most_common()],
         "remedy": remedy(group.error) or remedy_of(group.error, example.detail if example is not None else ""),

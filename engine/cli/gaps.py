@@ -163,9 +163,12 @@ def _entries(site: OpenSite, cli: Cli, since: datetime, until: datetime | None) 
     for state, kind in ((EntryState.RECEIVED, "pending"), (EntryState.FILTERED, "filtered")):
         with site.store.reader() as conn:
             found = site.store.journal.find(conn, state=state, since=since, until=until, limit=_LOOK_MAX)
+            replayed = site.store.journal.replayed(conn, [entry.id for entry in found]) if kind == "filtered" else set()
         if len(found) == _LOOK_MAX:
             cli.say(f"Only the latest {_LOOK_MAX:,} {kind} entries were looked at.")
         for entry in found:
+            if entry.id in replayed:
+                continue
             key = kind, entry.patient_key
             if entry.patient_key is not None and key in seen:
                 continue  # one line a patient

@@ -65,7 +65,9 @@ def messages() -> None:
 @click.option("--channel", metavar="NAME", shell_complete=complete_channel, help="Of this channel.")
 @click.option("--state", type=click.Choice(STATES), help="What became of the message.")
 @click.option("--control-id", metavar="ID", help="MSH-10.")
-@click.option("--sender", metavar="TEXT", help="Whose MSH-3 or MSH-4 is this, or both (EPIC/MAIN).")
+@click.option(
+    "--sender", metavar="TEXT", help="Whose MSH-3 or MSH-4 is this, or both (EPIC/MAIN), also as it is shown."
+)
 @click.option("--patient", metavar="KEY", type=PatientKey(), help=PATIENT_HELP)
 @click.option("--error", metavar="CODE", help="That left a dead letter with this code.")
 @click.option("--deviation", metavar="CODE", help="With this deviation; `event-*` for all that begin so.")
@@ -105,7 +107,7 @@ def list_(
     def meant(item: ListedEntry) -> bool:
         """The conditions that only what is sealed can tell."""
         return (
-            (sender is None or sender in {item.sender, *(item.sender or "").split("/")})
+            (sender is None or sender in _names(site, item.sender))
             and (deviation is None or any(_is(code, deviation) for code in item.deviations))
             and (not without_effect or item.without_effect)
         )
@@ -163,6 +165,12 @@ def _pages(
         before = found[-1].id
 
 
+def _names(site: OpenSite, sender: str | None) -> set[str]:
+    """All by which a sender may be asked for: `EPIC/MAIN`, `EPIC`, `~5be7d2aa/MAIN`."""
+    both = [sender, site.unnamed_sender(sender)] if sender else []
+    return {name for one in both for name in (one, *one.split("/"))}
+
+
 def _is(code: str, wanted: str) -> bool:
     return code.startswith(wanted[:-1]) if wanted.endswith("*") else code == wanted or code.startswith(f"{wanted}:")
 
@@ -209,7 +217,13 @@ def show(cli: Cli, entry_id: int, reveal: bool, reason: str | None) -> None:
 def entry_shape(entry: ListedEntry, view: View) -> dict[str, Any]:
     from engine.domain.shapes import plain
 
-    return plain(entry) | {"patient_key": view.key(entry.patient_key)}  # type: ignore[no-any-return]  # a dict
+    hidden = {"patient_key": view.key(entry.patient_key), "sender": view.sender(entry.sender, known=_known(entry))}
+    return plain(entry) | hidden  # type: ignore[no-any-return]  # a dict
+
+
+def _known(entry: ListedEntry) -> bool:
+    """It was processed, so that its header is one, and names a sender."""
+    return entry.state == "processed"
 
 
 def entry_details(site: OpenSite, entry_id: int, make_view: Callable[[], View]) -> dict[str, Any]:
@@ -249,8 +263,8 @@ def entry_details(site: OpenSite, entry_id: int, make_view: Callable[[], View]) 
         "damaged": damaged,
         "peer": entry.peer or None,
         "version": entry.summary.version,
-        "sending_application": entry.summary.sending_application,
-        "sending_facility": entry.summary.sending_facility,
+        "sending_application": view.sender(entry.summary.sending_application, known=_known(listed[0])),
+        "sending_facility": view.sender(entry.summary.sending_facility, known=_known(listed[0])),
         "deviations": list(dict.fromkeys((*entry.deviations, *(outcome.deviations if outcome else ())))),
         "charset": outcome.charset if outcome else None,
         "refusal": plain(entry.refusal),

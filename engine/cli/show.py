@@ -3,6 +3,8 @@
 Masked output stays useful: states, times, task kinds, codes of disposition and the structure stay; who it is goes. A
 patient (or visit) key becomes a pseudonym, `MRN:~3f9a1c2b`, the same one for the same patient everywhere, which
 commands take in place of the key. An authority that no channel is configured with is what a sender wrote: `~5be7d2aa`.
+So is the name of a sender (MSH-3/MSH-4) that the site does not name and of which nothing listed was processed: in a
+message that is garbage a patient's name may stand there.
 """
 
 from __future__ import annotations
@@ -26,12 +28,22 @@ _ENCOUNTER_CODES: Final = frozenset({"class", "admission_type", "hospital_servic
 class View:
     """The contract's shapes as they may be shown. `pseudonym` gives the stable stand-in of a patient or visit key."""
 
-    def __init__(self, pseudonym: Callable[[str], str], *, revealed: bool) -> None:
+    def __init__(
+        self, pseudonym: Callable[[str], str], *, revealed: bool, unnamed: Callable[[str], str] | None = None
+    ) -> None:
+        """unnamed: what of a sender's name the site does not name, replaced; none: a sender is not hidden."""
         self._pseudonym = pseudonym
+        self._unnamed = unnamed
         self.revealed = revealed
 
     def key(self, key: str | None) -> str | None:
         return key if key is None or self.revealed else self._pseudonym(key)
+
+    def sender(self, sender: str | None, *, known: bool) -> str | None:
+        """MSH-3/MSH-4, `EPIC/MAIN`. known: a message that it sent was accepted and processed."""
+        if known or self.revealed or self._unnamed is None or not sender:
+            return sender
+        return self._unnamed(sender)
 
     def text(self, text: str | None) -> str | None:
         """A text that may hold anything."""

@@ -67,13 +67,17 @@ class OpenSite:
         """How to show these subjects (`chart:9f2c`, `entry:17`). Revealing them is on record before they are shown."""
         if reveal is not None:
             self.audit("reveal", subjects, reveal.reason)
-        return View(self.pseudonym, revealed=reveal is not None)
+        return View(self.pseudonym, revealed=reveal is not None, unnamed=self.unnamed_sender)
 
     def pseudonym(self, key: str) -> str:
         """`MRN:558181838` -> `MRN:~3f9a1c2b`."""
         from engine.store.charts import key_hash
 
         return f"{self._authority(key.partition(':')[0])}:~{key_hash(self.keys, key)[:4].hex()}"
+
+    def unnamed_sender(self, sender: str) -> str:
+        """MSH-3/MSH-4 of one of whom nothing is known: only what the site names stays, `~5be7d2aa/MAIN`."""
+        return "/".join(part if part in self._known_senders else self._authority(part) for part in sender.split("/"))
 
     def _authority(self, authority: str) -> str:
         """As it is shown masked: senders write what they like into CX-4, so only configured names stay."""
@@ -94,6 +98,11 @@ class OpenSite:
         channels = self.configuration.channels.values()
         named = {name for channel in channels for name in channel.identity.names.values()}
         return frozenset(named | {channel.default_authority for channel in channels})
+
+    @cached_property
+    def _known_senders(self) -> frozenset[str]:
+        channels = self.configuration.channels.values()
+        return frozenset(name for channel in channels for name in (*channel.senders, *channel.timezone.senders))
 
     def audit(self, action: str, subjects: Iterable[str], reason: str | None = None) -> None:
         """Write to the audit. What changes the store does so in its own transaction instead: `note`."""

@@ -160,7 +160,7 @@ def human_status(shown: Status) -> str:
     lines += [
         f"the clock of sender {one.sender} on {one.channel} is {length(abs(one.skew_seconds))}"
         f" {'ahead' if one.skew_seconds < 0 else 'behind, or its messages wait on the way'}:"
-        f" handoff messages show {one.entry}"
+        f" handoff senders, handoff messages show {one.entry}"
         for one in shown.senders
         if one.wrong
     ]

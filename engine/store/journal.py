@@ -52,6 +52,8 @@ _BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
 
 _NODE_SPACE: Final = 0x48414E4E
 """PostgreSQL: the first half of the advisory locks that names of nodes have."""
+_IDS_MAX: Final = 500
+"""In one question."""
 _READ_ENTRIES_MAX: Final = 256
 _COUNTED: Final = 2
 """Characters at the end of a control id that differ between neighbours."""
@@ -126,6 +128,8 @@ class ListedEntry(Phi, frozen=True, kw_only=True):
     deviations: tuple[str, ...] = ()
     without_effect: bool = False
     """It was processed, and changed nothing."""
+    peer: str | None = None
+    """Who was connected, also when the message does not say who sent it."""
 
 
 class Head(Phi, frozen=True, kw_only=True):
@@ -442,6 +446,28 @@ class Journal:
         )
         return list(conn.execute(statement).scalars())
 
+    def replayed(self, conn: Connection, ids: Sequence[int]) -> set[int]:
+        """Which of these entries a later replay stands for, that was processed: one of theirs, or of their original."""
+        if not ids:
+            return set()
+        root = func.coalesce(entry.c.replay_root, entry.c.id)
+        replays = (
+            select(entry.c.replay_root, entry.c.id)
+            .select_from(outcome.join(entry, entry.c.id == outcome.c.entry_id))
+            .where(outcome.c.state == EntryState.PROCESSED.value, outcome.c.entry_id > min(ids))
+            .where(entry.c.replay_root.is_not(None))
+        )
+        newest: dict[int, int] = {}
+        for row in conn.execute(replays):
+            newest[row.replay_root] = max(row.id, newest.get(row.replay_root, 0))
+        if not newest:
+            return set()
+        found: set[int] = set()
+        for at in range(0, len(ids), _IDS_MAX):
+            some = select(entry.c.id, root.label("root")).where(entry.c.id.in_(ids[at : at + _IDS_MAX]))
+            found |= {row.id for row in conn.execute(some) if newest.get(row.root, 0) > row.id}
+        return found
+
     def _conditions(
         self,
         conn: Connection,
@@ -615,6 +641,7 @@ class Journal:
             flagged_duplicate_of=row.flagged_duplicate_of,
             repeats=row.repeats,
             sender=_sender(head.summary),
+            peer=head.peer or None,
             deviations=tuple(dict.fromkeys((*head.deviations, *document.deviations))),
             without_effect=any(effect.kind in _NOTHING for effect in document.effects),
         )

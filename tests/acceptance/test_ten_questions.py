@@ -80,9 +80,29 @@ def test_2_which_patients_got_no_follow_up(site: Site) -> None:
     assert all(row["reason"] and row["see"] for row in rows)
 
 
+def test_3_what_changed_since_last_week(site: Site) -> None:
+    """What was loaded when, and by whom; and what differs from what is there now."""
+    (first, *_) = site.json("config", "list")
+    assert first["who"]
+    before = (site.folder / "channels/main-campus.yaml").read_text()
+    site.edit("channels/main-campus.yaml", (r"(?m)^name: .*$", r"\g<0>\nsenders: [EHR, MAIN]"))
+    document = site.json("config", "diff", first["version"], code=1)
+    assert [one["file"] for one in document["files"]] == ["channels/main-campus.yaml"]
+    assert "+senders: [EHR, MAIN]" in document["files"][0]["diff"]
+    (site.folder / "channels/main-campus.yaml").write_text(before)
+    assert site.json("config", "diff", first["version"])["same"]
+    assert all(row["at"] and row["actor"] for row in site.json("audit", "list", "--since", "7d"))
+
+
 def test_4_which_sender_sends_garbage(site: Site) -> None:
+    """A name of which nothing was processed could be a patient's: it is hidden, the address is not."""
     worst, *others = site.json("senders")
-    assert (worst["sender"], worst["received"], worst["refused"]) == ("NOISE/MAIN", 1, 1)
+    assert (worst["received"], worst["refused"], worst["peers"]) == (1, 1, ["127.0.0.1"])
+    assert "NOISE" not in worst["sender"]
+    revealed, *_ = site.json("senders", "--reveal", "--reason", "who is it?")
+    assert revealed["sender"] == "NOISE/MAIN"
+    listed = site.json("messages", "list", "--sender", worst["sender"])
+    assert [row["id"] for row in listed] == [worst["example"]]
     (other,) = others
     assert (other["sender"], other["received"], other["dead"]) == ("EHR/MAIN", 3, 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -40,6 +41,29 @@ def test_senders_shows_the_worst_first_with_what_is_wrong(stocked: Site) -> None
     assert stocked.json("senders", "--since", "2020-01-01", "--until", "2020-01-02") == []
     assert stocked.run("senders", "--channel", "nosuch").code == 2
     assert "SENDER" in stocked.run("senders").out
+
+
+def test_a_name_is_shown_once_something_of_it_was_processed_or_the_channel_names_it(stocked: Site) -> None:
+    first = first_messages(stocked)[0]
+    stocked.receive(another(first, 1).replace(b"ADT^A01", b"ZZZ^Z01").replace(b"|EHR|", b"|DOE JANE|"))
+    (unknown,) = [row for row in stocked.json("senders") if row["received"] == 1]
+    assert "DOE" not in json.dumps(stocked.json("senders"))
+    number = str(unknown["example"])
+    for command in (("messages", "list"), ("messages", "show", number), ("dead", "list"), ("dead", "summary")):
+        for form in ((), ("--json",)):
+            assert "DOE JANE" not in stocked.run(*command, *form).out
+    assert [row["id"] for row in stocked.json("messages", "list", "--sender", unknown["sender"])] == [int(number)]
+    (revealed,) = [
+        row for row in stocked.json("senders", "--reveal", "--reason", "who?") if row["example"] == int(number)
+    ]
+    assert revealed["sender"].startswith("DOE JANE/")
+    channel = stocked.folder / "channels/main-campus.yaml"
+    channel.write_text(channel.read_text() + "\nsenders: [DOE JANE]\n")
+    assert "DOE JANE" in stocked.run("messages", "show", number).out
+    stocked.receive(another(first, 2).replace(b"|EHR|", b"|LAB|"))
+    assert any(row["sender"].startswith("~") and row["pending"] for row in stocked.json("senders"))
+    stocked.process()
+    assert any(row["sender"].startswith("LAB/") for row in stocked.json("senders"))
 
 
 # --- gaps ------------------------------------------------------------------------------------------------------------
@@ -85,6 +109,11 @@ def test_gaps_names_what_was_filtered_and_what_waits(bare: Site) -> None:
     bare.process()
     (filtered, *_) = gaps(bare)["filtered"]
     assert filtered["reason"]
+    channel.write_text(channel.read_text().replace("'E'", "'I'"))
+    bare.json("replay", "--state", "filtered")
+    assert gaps(bare, "--what", "filtered"), "nobody has processed it yet"
+    bare.process()
+    assert filtered["entry"] not in [row["entry"] for row in gaps(bare).get("filtered", ())]
     assert gaps(bare, "--since", "2020-01-01", "--until", "2020-01-02") == {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from site_with_store import REFUSED, UNREADABLE, Site, first_messages, seen
@@ -104,8 +105,12 @@ def test_dead_letters_have_the_shape_of_the_contract(stocked: Site) -> None:
     assert {"id", "error", "location", "detail", "died_at", "resolved_by"} <= letters[0].keys()
     assert letters[0]["location"] == "MSH-9.1"
     assert [(letter["patient_key"], letter["sender"]) for letter in letters] == [
-        (pseudonym(stocked), "EHR/MAIN"), (None, "EHR/MAIN"),
+        (pseudonym(stocked), letters[1]["sender"]), (None, letters[1]["sender"]),
     ]  # fmt: skip
+    assert re.fullmatch("~[0-9a-f]{8}/~[0-9a-f]{8}", letters[0]["sender"]), "nobody has named it"
+    channel = stocked.folder / "channels/main-campus.yaml"
+    channel.write_text(channel.read_text() + "\nsenders: [MAIN]\n")
+    assert stocked.json("dead", "list")[0]["sender"] == letters[0]["sender"].partition("/")[0] + "/MAIN"
     assert stocked.json("dead", "list", "--stage", "intake")[0]["entry"] == 4
 
 
