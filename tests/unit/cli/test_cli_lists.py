@@ -92,6 +92,8 @@ def test_a_dead_letter_that_waits_comes_before_one_that_is_resolved(stocked: Sit
 
 
 def test_dead_letters_are_shown_in_groups_with_their_sender_and_remedy(stocked: Site) -> None:
+    channel = stocked.folder / "channels/main-campus.yaml"
+    channel.write_text(channel.read_text() + "\nsenders: [EHR, MAIN]\n")
     stocked.run("replay", "--state", "dead", "--all")
     stocked.process()
     groups = stocked.json("dead", "summary")
