@@ -78,6 +78,7 @@ _OPENING: Final = frozenset({Meaning.ADMIT, Meaning.REGISTER, Meaning.PRE_ADMIT}
 _ARRIVAL: Final = frozenset({Meaning.ADMIT, Meaning.REGISTER})
 _ARRIVED: Final = _ARRIVAL | {Meaning.DISCHARGE}
 """Events that say of a patient who was expected that the stay has begun."""
+_TURNING: Final = frozenset({Meaning.DISCHARGE, Meaning.CANCEL_DISCHARGE})
 _REGISTERING: Final = frozenset({Meaning.REGISTER, Meaning.PRE_ADMIT})
 _GONE_ON: Final[Mapping[EncounterStatus, frozenset[EncounterStatus]]] = {
     EncounterStatus.PLANNED: _OPEN | _ENDED,
@@ -482,7 +483,7 @@ def _apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispo
     stamps = dict(chart.encounter_stamps.get(key, {}))
     values = dict(event.encounter)
     _drop_implausible(known, event, values, chart.patient.birth_date, applied)
-    event = _after_admission(before, event, values, applied)
+    event = _after_admission(before, event, values, stamps, applied)
     if values.get("disposition"):
         values["disposition"] = normalise(values["disposition"])
     if event.meaning is Meaning.ADMIT and "class_" not in values and before.class_ in _WITHOUT_BED:
@@ -495,11 +496,12 @@ def _apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispo
         before = msgspec.structs.replace(before, visit_authority=event.visit_authority)
     status, as_of = _next_status(before, known is None, event, values, stamps, dispositions, applied)
     if as_of is not None:
-        stamps["status"] = as_of
-        stamps["status_sent"] = (as_of[0] if as_of == event.decided_at else event.sent, event.sender)
+        _note_status(before, event, values, as_of, stamps)
     if status is EncounterStatus.FINISHED and _still_here(values, dispositions):
         _reject_still_here(before, event, values, stamps, applied)
     ends_at = as_of or event.at  # what it says of the end counts like its status, be it recorded earlier or later
+    if status is EncounterStatus.FINISHED and event.meaning in _ARRIVAL and applied.holds:
+        values.pop("admitted_at", None)  # not the beginning of this stay
     sources = _complete_times(before, status, event, values, stamps, ends_at)
     ending: dict[str, Any] = {name: values.pop(name) for name in _DISCHARGE if name in values}
     encounter, stamps, stale = _merge_fields(before, values, stamps, event.at)
@@ -707,10 +709,13 @@ def _drop_implausible(
             applied.deviations.append(f"{IMPLAUSIBLE}:{location}")
 
 
-def _after_admission(before: Encounter, event: Event, values: dict[str, Any], applied: Applied) -> Event:
+def _after_admission(
+    before: Encounter, event: Event, values: dict[str, Any], stamps: Mapping[str, Stamp], applied: Applied
+) -> Event:
     """A discharge is not before the admission of its stay: that which the message names, else that which is known.
 
-    An admission that lies ahead is a plan, or came from a wrong clock: no discharge is measured by it.
+    An admission that lies ahead is a plan, or came from a wrong clock: no discharge is measured by it. What the same
+    sender sent before that admission stays so: it may be the end of an earlier stay under the number.
     """
     claims = event.claims
     begin = values.get("admitted_at") or before.admitted_at
@@ -724,7 +729,18 @@ def _after_admission(before: Encounter, event: Event, values: dict[str, Any], ap
     if ended_early:
         del values["discharged_at"]
         applied.deviations.append(f"{IMPLAUSIBLE}:PV1-45")
-    return _without(event, claims, early, applied) if early else event
+    if not early:
+        return event
+    later = _without(event, claims, early, applied)
+    sent, sender = stamps.get("status_sent", _NEVER)
+    if event.sender and event.sender == sender and event.sent < sent:
+        return msgspec.structs.replace(later, sent=event.sent)
+    return later
+
+
+def _is_decided(event: Event) -> bool:
+    """A person has said that the status that the event asserts is that of the stay now."""
+    return event.decided_at is not None and any(event.believed(code) for code in _STATUS_QUESTIONS)
 
 
 def _as_of(event: Event, stamps: Mapping[str, Stamp]) -> Stamp | None:
@@ -733,7 +749,7 @@ def _as_of(event: Event, stamps: Mapping[str, Stamp]) -> Stamp | None:
     Of two events of one sender the one that was sent later is the later one, whatever time it claims: an A03 after an
     A13 is often back-dated to the true end. Between senders, whose clocks differ, the time of the event decides.
     """
-    if event.decided_at is not None and any(event.believed(code) for code in _STATUS_QUESTIONS):
+    if _is_decided(event):
         return event.decided_at
     last = stamps.get("status")
     if last is None:
@@ -746,6 +762,91 @@ def _as_of(event: Event, stamps: Mapping[str, Stamp]) -> Stamp | None:
     if (event.sent, event.at[1]) < (sent, last[1]):
         return None
     return event.at if event.at >= last else (max(last[0], event.sent), event.at[1])
+
+
+def _note_status(
+    before: Encounter, event: Event, values: Mapping[str, Any], as_of: Stamp, stamps: dict[str, Stamp]
+) -> None:
+    """Stamps of the event that the stay has its status from.
+
+    `status`: as of when. `status_sent`: when it was sent, and by whom. `arrival`: the first admission that was seen.
+    `taken_back`: it took a discharge back, or is a second admission, before which there must have been one.
+    """
+    decided = as_of == event.decided_at
+    stamps["status"] = as_of
+    stamps["status_sent"] = (as_of[0] if decided else event.sent, event.sender)
+    if event.meaning is Meaning.DISCHARGE:
+        stamps.pop("taken_back", None)
+    elif (
+        event.meaning is Meaning.CANCEL_DISCHARGE
+        or before.status in _ENDED
+        or (event.meaning in _ARRIVAL and _is_another_admission(before, values, stamps))
+    ):
+        stamps["taken_back"] = as_of
+    if event.meaning in _ARRIVAL:
+        stamps.setdefault("arrival", as_of)
+    if event.meaning is Meaning.DISCHARGE or "taken_back" in stamps:
+        if decided:  # whatever was said before it
+            for name in [name for name in stamps if name.startswith(_TURNED)]:
+                del stamps[name]
+            stamps[f"{_TURNED}{event.sender}"] = (as_of[0], 0)
+        else:
+            _note_turn(event, stamps)
+
+
+_TURNED: Final = "turned:"
+_TURNED_MAX: Final = 8
+"""Senders that are remembered of a stay."""
+
+
+def _note_turn(event: Event, stamps: dict[str, Stamp]) -> None:
+    """Stamp `turned:SENDER`: when a sender's last word on the end of the stay was received, and its clock then."""
+    if event.claims is None:
+        return
+    place = f"{_TURNED}{event.sender}"
+    received, clock = stamps.pop(place, _NEVER)
+    stamps[place] = (max(received, event.claims.received), max(clock, event.claims.clock))
+    turned = [name for name in stamps if name.startswith(_TURNED)]
+    for name in turned[:-_TURNED_MAX]:
+        del stamps[name]
+
+
+def _is_certain(event: Event, stamps: Mapping[str, Stamp]) -> bool:
+    """Whether it was surely said after all that was said of the end of the stay until now.
+
+    What takes a discharge back, or ends a stay again after that, is believed only when no wrong clock can have turned
+    the two round: by the clock of the one sender that said both, however wrong that is; of two senders when it was
+    recorded after the other one's message had come here.
+    """
+    claims = event.claims
+    if claims is None or _is_decided(event):
+        return True
+    own = f"{_TURNED}{event.sender}" if event.sender else None
+    for name, (received, clock) in stamps.items():
+        if not name.startswith(_TURNED):
+            continue
+        if name == own:
+            if clock and claims.clock and claims.clock < clock:
+                return False
+        elif not claims.surely_after(received):
+            return False
+    return True
+
+
+def _was_sent_before(event: Event, stamps: Mapping[str, Stamp]) -> bool:
+    """Whether the sender's own clock says that this was before its last word on the end of the stay."""
+    _, clock = stamps.get(f"{_TURNED}{event.sender}", _NEVER)
+    return event.claims is None or 0 < event.claims.clock < clock
+
+
+_UNCERTAIN: Final = (
+    "whether the event or the one that the chart goes by came last can't be told from their clocks;"
+    " release it if it is true now, dismiss it if it is old news"
+)
+_UNSEEN: Final = (
+    "an admission of a stay that has ended, and whose beginning was not seen: it may be that beginning, or a new stay;"
+    " release it if the patient is in the hospital now, dismiss it if not"
+)
 
 
 def _next_status(
@@ -771,8 +872,17 @@ def _next_status(
     if as_of is None:
         applied.deviations.append("stale-event")
         gone_on = event.meaning in _OPENING and before.status in _GONE_ON[asserted]
+        if gone_on and event.meaning in _ARRIVAL and before.status in _ENDED:
+            gone_on = _was_sent_before(event, stamps) or _is_beginning(before, values, stamps)
         if asserted is not before.status and not gone_on and not still_here:
             applied.hold(HoldCode.STATUS_EVENT_STALE, subject=before.key)
+        elif _cancels_nothing(before, event):
+            applied.hold(HoldCode.NOTHING_TO_CANCEL, subject=before.key)
+        elif event.meaning in _TURNING:
+            _note_turn(event, stamps)
+        elif event.meaning in _ARRIVAL and before.status in _OPEN and _is_another_admission(before, values, stamps):
+            stamps["taken_back"] = event.at
+            _note_turn(event, stamps)
         return before.status, None
     if still_here and event.believed(HoldCode.DISPOSITION_IS_NO_DISCHARGE):
         del values["disposition"]
@@ -790,14 +900,59 @@ def _next_status(
             return before.status, None
         if event.meaning is Meaning.CANCEL_DISCHARGE and before.status is EncounterStatus.ACTIVE:
             applied.note = "the encounter is not discharged: nothing to cancel"
-            # One that was discharged, and is not any more, had its discharge cancelled: this says so again.
-            if before.discharges == 0 and not event.believed(HoldCode.NOTHING_TO_CANCEL):
+            if _cancels_nothing(before, event) and not event.believed(HoldCode.NOTHING_TO_CANCEL):
                 applied.hold(HoldCode.NOTHING_TO_CANCEL, subject=before.key)
-        if event.meaning in _ARRIVAL and before.status is EncounterStatus.FINISHED and _same_stay(before, values):
+        if (
+            not _is_decided(event)
+            and event.meaning in _ARRIVAL
+            and before.status in _ENDED
+            and _is_beginning(before, values, stamps)
+        ):
             applied.note = "the admission of a stay that has ended already: not taken as a new one"
             applied.deviations.append("admission-after-discharge")
             return before.status, None
+        unseen = event.claims is not None and "arrival" not in stamps
+        if before.status in _ENDED and event.meaning in _ARRIVAL and unseen:
+            return _leave_open(before, event, applied, _UNSEEN) or (asserted, as_of)
+        turned = asserted is not before.status and (
+            before.status in _ENDED or (event.meaning is Meaning.DISCHARGE and "taken_back" in stamps)
+        )
+        in_doubt = event.meaning in _ARRIVAL and before.status in _ENDED and _same_stay(before, values)
+        if turned and (in_doubt or not _is_certain(event, stamps)):
+            return _leave_open(before, event, applied, _UNCERTAIN) or (asserted, as_of)
     return asserted, as_of
+
+
+def _cancels_nothing(before: Encounter, event: Event) -> bool:
+    """The cancel of a discharge that was not seen.
+
+    A stay that was discharged, and is not any more, had its discharge cancelled: this says so again.
+    """
+    return (
+        event.meaning is Meaning.CANCEL_DISCHARGE and before.status is EncounterStatus.ACTIVE and before.discharges == 0
+    )
+
+
+def _leave_open(before: Encounter, event: Event, applied: Applied, detail: str) -> tuple[EncounterStatus, None] | None:
+    """Leave to a person what the status is; none: one has decided it."""
+    if _is_decided(event):
+        return None
+    applied.deviations.append("status-order-uncertain")
+    applied.hold(HoldCode.STATUS_EVENT_STALE, subject=before.key, detail=detail)
+    return before.status, None
+
+
+def _is_beginning(before: Encounter, values: Mapping[str, Any], stamps: Mapping[str, Stamp]) -> bool:
+    """Whether an admission is the beginning of a stay that has ended, beyond doubt: it names no other one than ours."""
+    return not _is_another_admission(before, values, stamps) and _same_stay(before, values)
+
+
+def _is_another_admission(before: Encounter, values: Mapping[str, Any], stamps: Mapping[str, Stamp]) -> bool:
+    """Whether an admission of the same class was seen already, at another time."""
+    if "arrival" not in stamps or values.get("class_", before.class_) != before.class_:
+        return False
+    said, known = parse_moment(values.get("admitted_at")), parse_moment(before.admitted_at)
+    return said is not None and known is not None and said != known
 
 
 def _same_stay(before: Encounter, values: Mapping[str, Any]) -> bool:
@@ -826,7 +981,8 @@ def _complete_times(
     sources = dict(before.time_sources)
     if event.meaning in _ARRIVAL and not values.get("admitted_at"):
         values.pop("admitted_at", None)  # an arrival has a time: a null would only make way for that of the event
-        if before.admitted_at is None or _lies_ahead(before.admitted_at, event):
+        known = before.admitted_at
+        if (known is None or _lies_ahead(known, event)) and not _ends_before(before, status, event):
             _from_event("admitted_at", event, values, sources)
     else:
         _note_source("admitted_at", "PV1-44", event.at, values, stamps, sources)
@@ -841,6 +997,13 @@ def _complete_times(
     else:
         _note_source("discharged_at", "PV1-45", ends_at, values, stamps, sources)
     return sources
+
+
+def _ends_before(before: Encounter, status: EncounterStatus, event: Event) -> bool:
+    """The event was after the end of a stay that has ended."""
+    if status is not EncounterStatus.FINISHED or before.discharged_at is None or event.event_time is None:
+        return False
+    return is_before(before.discharged_at, event.event_time[0])
 
 
 def _lies_ahead(text: str, event: Event) -> bool:

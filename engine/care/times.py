@@ -47,6 +47,8 @@ class Claims(Phi, frozen=True, kw_only=True):
     received: float
     earliest: float
     latest: float
+    clock: int = 0
+    """What the sender's clock showed (MSH-7), believed or not, to the second; 0: it did not say."""
 
     def happened(self) -> tuple[str, str]:
         """ISO time of the event and where it comes from; with a time of day, if any source has it."""
@@ -75,6 +77,15 @@ class Claims(Phi, frozen=True, kw_only=True):
     def sent(self) -> float:
         """By the sender's own clock: it is compared only with times of the same clock."""
         return self.moments.get("MSH-7", self.received)
+
+    def surely_after(self, heard_at: float) -> bool:
+        """Whether it was recorded after what was received then, whatever the clock of its sender shows.
+
+        Only of a message that came at once by its own clock: one that is late may as well come from a clock ahead.
+        """
+        moment = self.moments.get("EVN-2") or self.moments.get("MSH-7")
+        margin = self.latest - self.received
+        return moment is not None and self.received - moment <= margin and moment > heard_at + margin
 
     def plausible(self, text: str) -> bool:
         """Whether a time can be that of something that has happened when the message came.
@@ -112,19 +123,22 @@ def believed(
     earliest, latest = at - behind_seconds, at + ahead_seconds
     kept: dict[str, str] = {}
     moments: dict[str, float] = {}
+    clock = 0.0
     for source in _HAPPENED:
         text = said.get(source)
         if text is None:
             continue
         moment = _instant(text)
         timed = "T" in text
+        if timed and source == "MSH-7" and math.isfinite(moment):
+            clock = moment
         if earliest <= moment <= (latest if timed else latest + _EASTERNMOST_SECONDS):
             kept[source] = text
             if timed:
                 moments[source] = moment
         else:
             notes.append(f"{IMPLAUSIBLE}:{source}")
-    return Claims(said=kept, moments=moments, received=at, earliest=earliest, latest=latest)
+    return Claims(said=kept, moments=moments, received=at, earliest=earliest, latest=latest, clock=int(clock))
 
 
 def is_before(text: str, bound: str) -> bool:

@@ -17,6 +17,7 @@ TABLE = load_dispositions(parse(TEXT, "dispositions.yaml"))
 LISTED = {
     *("01", "02", "03", "04", "05", "06", "07", "09", "20", "21", "30", "40", "41", "42", "43", "50", "51"),
     *("61", "62", "63", "64", "65", "66", "69", "70"),
+    *(str(code) for code in range(31, 40)),
     *(str(code) for code in range(81, 96)),
 }
 

@@ -172,5 +172,11 @@ class Feed:
         return stay
 
     @property
+    def asks(self) -> bool:
+        """Whether a question about the patient stands open."""
+        chart = self.heart.chart("1")
+        return any(hold.chart_id == chart.id for outcome in self.outcomes for hold in outcome.holds)
+
+    @property
     def plan(self) -> list[str]:
         return [task.kind for task in self.heart.chart("1").tasks if task.state is TaskState.OPEN]

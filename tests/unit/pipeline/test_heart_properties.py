@@ -168,10 +168,7 @@ ENDS_DISCHARGED = (
 
 def falls_through(feed: Feed) -> bool:
     """A patient who has left, whose chart does not say so, and of whom no person is told."""
-    chart = feed.heart.chart("1")
-    held = any(hold.chart_id == chart.id for outcome in feed.outcomes for hold in outcome.holds)
-    (stay,) = chart.encounters
-    return not held and not (stay.status is EncounterStatus.FINISHED and feed.plan)
+    return not feed.asks and not (feed.stay.status is EncounterStatus.FINISHED and feed.plan)
 
 
 @given(data=st.data())
@@ -201,6 +198,53 @@ def test_no_order_of_arrival_from_two_senders_makes_a_discharged_patient_fall_th
     for number, (trigger, then, sender) in enumerate(data.draw(st.permutations([*said, *repeats]))):
         feed.send(trigger, DAY + (20 + number) * HOUR, sender=sender, sent=then, evn2=then, pv1={44: hl7(DAY)})
     assert not falls_through(feed)
+
+
+DELAYS = st.sampled_from(
+    [timedelta(), timedelta(minutes=1), timedelta(minutes=7), 2 * HOUR, 9 * HOUR, timedelta(days=2)]
+)
+STEPS = st.sampled_from([timedelta(minutes=1), timedelta(minutes=6), HOUR, 7 * HOUR, timedelta(days=3)])
+ENDS_IN_THE_HOSPITAL = (
+    ("A01", "A03", "A13"),
+    ("A04", "A01", "A03", "A13"),
+    ("A01", "A03", "A13", "A03", "A13"),
+    ("A01", "A03", "A13", "A02", "A08"),
+)
+STAYS = (
+    *ENDS_DISCHARGED,
+    ("A03",),
+    ("A08", "A03"),
+    ("A04", "A03", "A13", "A08", "A03", "A08"),
+    *ENDS_IN_THE_HOSPITAL,
+)
+
+
+@given(data=st.data())
+@settings(max_examples=200, deadline=None)
+def test_wrong_clocks_and_turned_round_messages_together_leave_no_stay_wrong_in_silence(data: st.DataObject) -> None:
+    """Two senders with a clock each; every message is on its way for as long as it likes, and may come twice."""
+    history = data.draw(st.sampled_from(STAYS))
+    clocks = {"EPIC": data.draw(CLOCKS), "BEDS": data.draw(CLOCKS)}
+    names_admission = data.draw(st.booleans())
+    names_end = data.draw(st.booleans())
+    at = DAY
+    said: list[tuple[datetime, int, str, datetime, str, dict[int, str]]] = []
+    for number, trigger in enumerate(history):
+        at += data.draw(STEPS)
+        sender = data.draw(SENDERS)
+        pv1 = {44: hl7(DAY)} if names_admission else {}
+        if trigger == "A03" and names_end:
+            pv1[45] = hl7(at + clocks[sender])
+        delays = data.draw(st.lists(DELAYS, min_size=1, max_size=2))
+        said.extend((at + delay, number, trigger, at, sender, pv1) for delay in delays)
+    feed = Feed()
+    for received, _, trigger, then, sender, pv1 in sorted(said, key=lambda one: one[:2]):
+        by_clock = then + clocks[sender]
+        feed.send(trigger, received, sender=sender, sent=by_clock, evn2=by_clock, pv1=pv1)
+    if history in ENDS_IN_THE_HOSPITAL:
+        assert feed.asks or feed.stay.status is not EncounterStatus.FINISHED
+    else:
+        assert not falls_through(feed)
 
 
 @given(data=st.data())

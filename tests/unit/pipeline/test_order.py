@@ -327,7 +327,7 @@ def test_an_update_whose_stay_can_not_be_told_is_noted_quietly(feed: Feed) -> No
     assert feed.send("A08", DAY, pv1={19: ""}).holds == ()
 
 
-@pytest.mark.parametrize("disposition", ["09", "30"])
+@pytest.mark.parametrize("disposition", ["09", "30", "31", "34", "39"])
 def test_a_discharge_of_a_patient_who_is_said_to_be_still_here_is_held(feed: Feed, disposition: str) -> None:
     feed.send("A01", DAY)
     outcome = feed.send("A03", DAY + HOUR, pv1={36: disposition})
@@ -362,6 +362,91 @@ def test_a_merge_that_turns_an_earlier_one_round_is_held_and_a_repeat_is_not() -
     outcome = heart.send(merge("2", "1", at="20260309140000"))
     assert codes(outcome) == ["merge-without-effect"]
     assert outcome.holds[0].patient_key == "MRN:1"
+
+
+# --- what takes a discharge back is believed only when no wrong clock can have turned the two round -------------------
+
+
+def test_the_admission_of_a_discharge_from_a_slow_clock_that_came_first_does_not_reopen_the_stay(feed: Feed) -> None:
+    feed.send("A03", DAY + HOUR, skew=-5 * HOUR, sender="BEDS")
+    outcome = feed.send("A01", DAY + 2 * HOUR, sent=DAY, evn2=DAY, pv1={44: hl7(DAY)})
+    assert codes(outcome) == ["status-event-stale"]
+    assert discharged(feed)
+
+
+def test_the_admission_of_a_discharge_that_came_first_is_its_beginning_when_pv1_44_allows_it(feed: Feed) -> None:
+    feed.send("A03", DAY + 3 * HOUR, sender="BEDS")
+    assert feed.send("A01", DAY + 4 * HOUR, sent=DAY, evn2=DAY, pv1={44: hl7(DAY)}).holds == ()
+    assert discharged(feed)
+    assert feed.stay.admitted_at == DAY.isoformat()
+
+
+@pytest.mark.parametrize("trigger", ["A01", "A04"])
+def test_an_admission_of_an_ended_stay_whose_beginning_was_not_seen_is_held(feed: Feed, trigger: str) -> None:
+    feed.send("A03", DAY)
+    outcome = feed.send(trigger, DAY + 30 * HOUR, pv1={44: hl7(DAY + 30 * HOUR)})
+    assert codes(outcome) == ["status-event-stale"]
+    assert discharged(feed)
+    feed.replay(feed.entries[-1], decision="status-event-stale")
+    assert feed.stay.status is EncounterStatus.ACTIVE
+
+
+def test_a_new_stay_under_the_number_of_one_that_was_seen_from_its_beginning_opens_it_again(feed: Feed) -> None:
+    feed.send("A01", DAY)
+    feed.send("A03", DAY + HOUR)
+    assert feed.send("A01", DAY + 30 * HOUR, pv1={44: hl7(DAY + 30 * HOUR)}).holds == ()
+    assert feed.stay.status is EncounterStatus.ACTIVE
+
+
+@pytest.mark.parametrize("trigger", ["A13", "A11"])
+def test_a_late_cancel_of_a_fast_clock_does_not_take_away_another_senders_discharge(feed: Feed, trigger: str) -> None:
+    feed.send("A01", DAY)
+    feed.send("A03", DAY + 2 * HOUR)
+    outcome = feed.send(trigger, DAY + 3 * HOUR, sent=DAY + 6 * HOUR, evn2=DAY + 6 * HOUR, sender="BEDS")
+    assert codes(outcome) == ["status-event-stale"]
+    assert discharged(feed)
+    outcome = feed.replay(feed.entries[-1], decision="status-event-stale")
+    assert (outcome.holds, feed.plan) == ((), [])
+
+
+@pytest.mark.parametrize("skew", [timedelta(), timedelta(minutes=4), 5 * HOUR, timedelta(days=365), -20 * HOUR])
+@pytest.mark.parametrize("trigger", ["A13", "A11"])
+def test_a_cancel_of_one_sender_counts_whatever_its_clock_shows(feed: Feed, trigger: str, skew: timedelta) -> None:
+    for number, said in enumerate(("A01", "A03", trigger)):
+        assert feed.send(said, DAY + number * HOUR, skew=skew).holds == ()
+    assert feed.plan == []
+
+
+@pytest.mark.parametrize("trigger", ["A13", "A11"])
+def test_a_cancel_of_another_sender_counts_when_it_was_made_after_the_discharge_was_known(
+    feed: Feed, trigger: str
+) -> None:
+    feed.send("A01", DAY)
+    feed.send("A03", DAY + HOUR)
+    assert feed.send(trigger, DAY + 2 * HOUR, sender="BEDS").holds == ()
+    assert feed.plan == []
+
+
+def test_messages_of_one_fast_clock_that_were_turned_round_take_no_discharge_away(feed: Feed) -> None:
+    for trigger, hour, came in (("A01", 0, 0), ("A03", 1, 1), ("A03", 3, 4), ("A13", 2, 5)):
+        claimed = DAY + (hour + 12) * HOUR
+        outcome = feed.send(trigger, DAY + came * HOUR, sent=claimed, evn2=claimed)
+    assert codes(outcome) == ["status-event-stale"]
+    assert discharged(feed)
+
+
+def test_an_earlier_discharge_of_a_fast_clock_does_not_end_a_stay_whose_discharge_was_cancelled(feed: Feed) -> None:
+    feed.send("A01", DAY)
+    feed.send("A13", DAY + 3 * HOUR)
+    outcome = feed.send("A03", DAY + 4 * HOUR, sent=DAY + 9 * HOUR, evn2=DAY + 9 * HOUR, sender="BEDS")
+    assert codes(outcome) == ["status-event-stale"]
+    assert feed.stay.status is EncounterStatus.ACTIVE
+
+
+def test_the_cancel_of_a_discharge_that_was_not_seen_is_held_though_it_claims_to_be_old(feed: Feed) -> None:
+    feed.send("A01", DAY)
+    outcome = feed.send("A13", DAY + HOUR, skew=-2 * HOUR, sender="BEDS")
+    assert codes(outcome) == ["nothing-to-cancel"]
 
 
 # --- what a person takes as true -------------------------------------------------------------------------------------
