@@ -18,6 +18,7 @@ from engine.cli.common import (
     reveal_options,
     time_column,
 )
+from engine.cli.destinations import standings
 from engine.cli.site import OpenSite, open_site, reveal_of
 from engine.cli.tables import Column, table
 from engine.cli.times import TIMES, When
@@ -31,6 +32,8 @@ KINDS: Final = ("dead", "refused", "held", "filtered", "pending", "undelivered",
 _LOOK_MAX: Final = 20_000
 """So many entries, or charts, are looked at for one kind of gap."""
 _PAGE_CHARTS: Final = 500
+_UNDER_WAY: Final = timedelta(minutes=5)
+"""What has waited no longer for a destination that is up is on its way."""
 _LATE: Final = timedelta(days=3)
 """A discharge that is told so much later is still one of that time."""
 
@@ -184,17 +187,22 @@ def _entries(site: OpenSite, cli: Cli, since: datetime, until: datetime | None) 
             )
 
 
-def _undelivered(site: OpenSite, _cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
-    """Patients of whom a destination has not heard for more than some minutes."""
+def _undelivered(site: OpenSite, cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
+    """Patients of whom a destination has not heard: for some minutes, or at all while it is down, paused or an orphan."""
+    state = {one.name: one.state for one in standings(site)}
     with site.store.reader() as conn:
-        lines = site.store.outbox.lines(conn, site.now - timedelta(minutes=5), _LOOK_MAX)
+        waiting = site.store.outbox.lines(conn, site.now, _LOOK_MAX)
+        lines = [one for one in waiting if state[one.destination] != "up" or one.oldest_at < site.now - _UNDER_WAY]
         charts = {
             chart.id: chart for chart in site.store.charts.whole(conn, sorted({one.ordering_key for one in lines}))
         }
+    if len(waiting) == _LOOK_MAX:
+        cli.say(f"Only the {_LOOK_MAX:,} patients who have waited longest for a destination were looked at.")
     for one in lines:
         chart = charts.get(one.ordering_key)
         if _within(one.oldest_at, since, until):
-            why = f" ({one.error})" if one.error else ""
+            why = "" if state[one.destination] == "up" else f", which is {state[one.destination]}"
+            why += f" ({one.error})" if one.error else ""
             yield _Gap(
                 kind="undelivered",
                 patient_key=chart.patient.key if chart is not None else None,

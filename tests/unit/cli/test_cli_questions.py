@@ -129,6 +129,19 @@ def test_gaps_names_patients_that_a_destination_has_not_heard_of(stocked: Site) 
     assert row["see"] == "handoff destinations show files"
 
 
+@pytest.mark.parametrize("state", ["paused", "orphan", "up"])
+def test_gaps_waits_with_no_patient_whose_destination_takes_nothing(stocked: Site, state: str) -> None:
+    if state == "paused":
+        stocked.run("destinations", "pause", "files")
+    stocked.receive(*(another(message, 1) for message in first_messages(stocked)))
+    stocked.process()
+    if state == "orphan":
+        for file in (stocked.folder / "config.yaml", stocked.folder / "channels/main-campus.yaml"):
+            lines = [line for line in file.read_text().splitlines() if "files" not in line]
+            file.write_text("\n".join(lines).replace("deliver:", "").replace("destinations:", "") + "\n")
+    assert ("undelivered" in gaps(stocked)) is (state != "up")
+
+
 def test_a_site_where_all_went_well_has_no_gaps(bare: Site) -> None:
     done = bare.run("gaps")
     assert (done.code, done.out) == (0, "No patient is known to be without follow-up.\n")
