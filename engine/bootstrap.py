@@ -20,7 +20,7 @@ from engine.clock import SystemClock
 from engine.connectors.registry import build_connectors
 from engine.domain.audit import AuditRecord
 from engine.errors import HandoffError, SettingsError, TamperedError
-from engine.pipeline.channel import CompiledConfiguration, Key, beyond_the_standard, compile_configuration
+from engine.pipeline.channel import CompiledConfiguration, Key, beyond_the_standard, compile_configuration, never_equal
 from engine.pipeline.doubts import doubts
 from engine.runtime import hints
 from engine.runtime.sockets import user_name
@@ -103,7 +103,7 @@ def examine(
     attempt(lambda: check_listen_tls(configuration))
     if problems or compiled is None:
         raise SettingsError(tuple(dict.fromkeys(problems)))
-    warnings = doubts(configuration)
+    warnings = (*doubts(configuration), *never_equal(compiled))
     failures: tuple[Problem, ...] = ()
     if tests:
         report = run_tests(compiled, configuration.snapshot)

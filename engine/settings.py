@@ -443,7 +443,7 @@ _MESSAGE_TYPE: Final = re.compile(
 )
 """`ADT^A01`, `ADT^*`, `ADT` (any event), `*`, and a whole MSH-9 as it stands in a message."""
 _VERSION: Final = re.compile(r"[A-Za-z]?[0-9]+(\.[0-9]+)*")
-_PROCESSING_ID: Final = re.compile(r"[^\^|~&\s*]+")
+_PROCESSING_ID: Final = re.compile(r"[^\^|~&\s*]")
 
 
 def _no_message_type(text: str) -> str:
@@ -460,14 +460,16 @@ def _no_message_type(text: str) -> str:
 class Accept(StrictModel):
     """Which messages are taken; others are refused with the code of HL7 table 0357."""
 
-    types: tuple[Text, ...] = ("ADT^*",)
+    types: Annotated[tuple[Text, ...], Field(min_length=1)] = ("ADT^*",)
     """Message types (MSH-9), as `ADT^A01` or `ADT^*`."""
-    versions: tuple[Text, ...] = ("2.1", "2.2", "2.3", "2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7", "2.7.1", "2.8",
-                                  "2.8.1", "2.8.2", "2.9", "2.9.1")  # fmt: skip
+    versions: Annotated[tuple[Text, ...], Field(min_length=1)] = (
+        "2.1", "2.2", "2.3", "2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7", "2.7.1", "2.8", "2.8.1", "2.8.2", "2.9",
+        "2.9.1",
+    )  # fmt: skip
     """Versions (MSH-12)."""
     version_default: Text = "2.3"
     """Taken for the version of a message whose MSH-12 is empty, as old senders leave it."""
-    processing_ids: tuple[Text, ...] = ("P",)
+    processing_ids: Annotated[tuple[Text, ...], Field(min_length=1)] = ("P",)
     """Processing ids (MSH-11.1): `P` production, `T` training, `D` debugging."""
 
     @field_validator("types")
@@ -605,7 +607,7 @@ class DeliverTo(StrictModel):
 
     to: Identifier
     """Name of a destination in config.yaml."""
-    what: tuple[Literal["patient", "encounter", "score", "task", "message"], ...]
+    what: Annotated[tuple[Literal["patient", "encounter", "score", "task", "message"], ...], Field(min_length=1)]
     """Kinds of delivery. `message` is the message itself, byte for byte."""
 
 
@@ -678,7 +680,7 @@ EXAMPLES: Final = "examples"
 """A folder below the channels' or mappings' that nothing is read from: messages and files to copy."""
 _TEST_ENDING: Final = ".test.yaml"
 _NEVER_MEANT: Final = re.compile(
-    r"(?i)(readme.*|license.*|.*\.(md|txt|hl7|dat|pem|crt|cer|csr|key|p12|pfx|jks|sh|py|gitignore|gitkeep))"
+    r"(?i)(?!.*\.ya?ml\.)(readme.*|license.*|.*\.(md|txt|hl7|dat|pem|crt|cer|csr|key|p12|pfx|jks|sh|py|gitignore|gitkeep))"
 )
 """Files that stand beside a configuration and are none of it."""
 

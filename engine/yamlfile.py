@@ -300,6 +300,10 @@ def _problems(document: Document, error: ValidationError, model: type[BaseModel]
                 message = f"must be a {whole}number, without quotes and without a leading 0"
             case "string_type":
                 message = f"must be a valid string: {_in_quotes(path, item['input'])}"
+            case "too_short" if isinstance(item["input"], list) and item["input"]:
+                continue  # what stands here is wrong, and told as that
+            case "too_short" if isinstance(item["input"], list):
+                message = "is empty: at least one has to stand here"
             case "tuple_type" | "list_type" | "frozen_set_type" | "set_type":
                 message = f"must be a list{_as_list(item['input'])}"
             case "model_type" | "model_attributes_type" | "dict_type":

@@ -33,7 +33,7 @@ _LOOK_MAX: Final = 20_000
 """So many entries, or charts, are looked at for one kind of gap."""
 _PAGE_CHARTS: Final = 500
 _UNDER_WAY: Final = timedelta(minutes=5)
-"""What has waited no longer for a destination that is up is on its way."""
+"""What waits no longer than this for a destination that is up, and did not fail, is on its way."""
 _LATE: Final = timedelta(days=3)
 """A discharge that is told so much later is still one of that time."""
 
@@ -188,11 +188,11 @@ def _entries(site: OpenSite, cli: Cli, since: datetime, until: datetime | None) 
 
 
 def _undelivered(site: OpenSite, cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
-    """Patients of whom a destination has not heard: for some minutes, or at all while it is down, paused or an orphan."""
-    state = {one.name: one.state for one in standings(site)}
+    """Of whom a destination has not heard: for some minutes; at once where it takes nothing, or an attempt failed."""
+    state, late = {one.name: one.state for one in standings(site)}, site.now - _UNDER_WAY
     with site.store.reader() as conn:
         waiting = site.store.outbox.lines(conn, site.now, _LOOK_MAX)
-        lines = [one for one in waiting if state[one.destination] != "up" or one.oldest_at < site.now - _UNDER_WAY]
+        lines = [one for one in waiting if state[one.destination] != "up" or one.error or one.oldest_at < late]
         charts = {
             chart.id: chart for chart in site.store.charts.whole(conn, sorted({one.ordering_key for one in lines}))
         }

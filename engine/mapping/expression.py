@@ -68,6 +68,15 @@ class FilterError(HandoffError):
         return f"    {shown}\n    {' ' * (self.column - 1 - first)}^"
 
 
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A text that a path is compared with. said: makes what is to be said of it, with its place."""
+
+    path: Path
+    text: str
+    said: Callable[[str], FilterError]
+
+
 class Source(Protocol):
     """What a filter reads: a message, or one segment of it."""
 
@@ -103,7 +112,7 @@ _Values = Callable[[Source], Sequence[str]]
 class Filter:
     """A compiled filter."""
 
-    __slots__ = ("_test", "costly", "doubts", "paths", "text")
+    __slots__ = ("_test", "costly", "doubts", "literals", "paths", "text")
 
     def __init__(
         self,
@@ -111,12 +120,15 @@ class Filter:
         test: _Test,
         paths: tuple[Path, ...],
         doubts: tuple[FilterError, ...] = (),
+        literals: tuple[Literal, ...] = (),
         *,
         costly: bool,
     ) -> None:
         self.text = text
         self.doubts = doubts
-        """What it asks for that the standard has not: paths that lead beyond a segment."""
+        """What can never be: paths that lead beyond a segment, one component that has to be two things at once."""
+        self.literals = literals
+        """The texts that paths are compared with."""
         self.paths = paths
         """What it reads."""
         self.costly = costly
@@ -138,7 +150,7 @@ def compile_filter(text: str) -> Filter:
         raise FilterError(f"a filter has at most {TEXT_CHARS_MAX} characters", 1, 1)
     parser = _Parser(text)
     test = parser.parse()
-    return Filter(text, test, tuple(parser.paths), tuple(parser.doubts), costly=parser.costly)
+    return Filter(text, test, tuple(parser.paths), tuple(parser.doubts), tuple(parser.literals), costly=parser.costly)
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------------
@@ -177,6 +189,9 @@ class _Parser:
         self.depth = 0
         self.paths: list[Path] = []
         self.doubts: list[FilterError] = []
+        self.literals: list[Literal] = []
+        self.demand: tuple[Path, frozenset[str], int] | None = None
+        """What the condition that was read last asks for: the path must be one of these texts."""
         self.costly = False
 
     def fail(self, text: str, at: int) -> NoReturn:
@@ -246,12 +261,16 @@ class _Parser:
         tests = [self.all_of()]
         while self.take("or"):
             tests.append(self.all_of())
+            self.demand = None
         return tests[0] if len(tests) == 1 else _any_of(tuple(tests))
 
     def all_of(self) -> _Test:
-        tests = [self.negation()]
+        tests, demands = [self.negation()], [self.demand]
         while self.take("and"):
             tests.append(self.negation())
+            demands.append(self.demand)
+        self.check_together(demands)
+        self.demand = demands[0] if len(demands) == 1 else None
         return tests[0] if len(tests) == 1 else _all_of(tuple(tests))
 
     def negation(self) -> _Test:
@@ -259,7 +278,19 @@ class _Parser:
         while self.take("not"):
             negative = not negative
         test = self.comparison()
+        if negative:
+            self.demand = None
         return _negated(test) if negative else test
+
+    def check_together(self, demands: Sequence[tuple[Path, frozenset[str], int] | None]) -> None:
+        """One component has one value: what is joined by `and` must leave one."""
+        left: dict[str, frozenset[str]] = {}
+        for path, texts, at in filter(None, demands):
+            both = left.get(path.text, texts) & texts
+            if not both:
+                text = f"{path.text} can't be both {_listed(left[path.text])} and {_listed(texts)}: is `or` meant?"
+                self.doubts.append(self.error(text, at))
+            left[path.text] = both or texts
 
     def comparison(self) -> _Test:
         start = self.token
@@ -273,14 +304,19 @@ class _Parser:
             self.depth -= 1
             return test
         left = self.operand()
+        self.demand = None
         operator = self.token
         negative = operator.kind == "!="
         if self.take("==") or self.take("!="):
-            test = _equal(left, self.operand())
+            right = self.operand()
+            test = _equal(left, right)
+            self.compared(left, [right], operator.at, negative=negative)
         else:
             negative = self.take("not") is not None
             if self.take("in"):
-                test = _member(left, self.values())
+                values = self.values()
+                test = _member(left, values)
+                self.compared(left, values, operator.at, negative=negative)
             elif self.take("matches"):
                 test = self.match(left)
             elif negative:
@@ -292,6 +328,16 @@ class _Parser:
         if self.token.kind in {"==", "!=", "in", "not", "matches"}:
             self.fail("one comparison at a time: join two with `and` or `or`", self.token.at)
         return _negated(test) if negative else test
+
+    def compared(
+        self, left: Path | str | float, values: Sequence[Path | str | float], at: int, *, negative: bool
+    ) -> None:
+        texts = [value for value in values if isinstance(value, str)]
+        if not isinstance(left, Path):
+            return
+        self.literals += [Literal(left, text, lambda said: self.error(said, at)) for text in texts]
+        if len(texts) == len(values) and not negative and not several(left):
+            self.demand = left, frozenset(texts), at
 
     def operand(self) -> Path | str | float:
         token = self.token
@@ -366,6 +412,11 @@ class _Parser:
 
 
 # --- closures --------------------------------------------------------------------------------------------------------
+
+
+def _listed(texts: frozenset[str]) -> str:
+    return " or ".join(f"'{text}'" for text in sorted(texts))
+
 
 _NUMBER_CHARS_MAX: Final = 15
 _NUMBER: Final = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")

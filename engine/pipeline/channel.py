@@ -5,6 +5,7 @@ Errors are collected over all files, so that one `handoff check` shows all of th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +21,7 @@ from engine.care.protocol import CLASSES, Protocol, load_protocol
 from engine.errors import SettingsError
 from engine.mapping.apply import Mapping as FieldMapping
 from engine.mapping.compile import compile_mapping
-from engine.mapping.expression import Filter, FilterError, compile_filter
+from engine.mapping.expression import Filter, FilterError, Literal, compile_filter
 from engine.mapping.tables import Tables, load_tables
 from engine.pipeline.zones import Zones
 from engine.risk.inputs import InputTables, load_input_tables
@@ -306,6 +307,52 @@ def beyond_the_standard(compiled: CompiledConfiguration) -> Iterator[Problem]:
         for doubt in channel.filter.doubts if channel.filter is not None else ():
             yield _filter_problem(document, doubt)
         yield from channel.mapping.doubts
+
+
+def never_equal(compiled: CompiledConfiguration) -> Iterator[Problem]:
+    """Texts in filters that no message which is accepted here is likely to have: they leave everybody out."""
+    for name, channel in compiled.channels.items():
+        document = compiled.source.channel_documents[name]
+        for literal in channel.filter.literals if channel.filter is not None else ():
+            if (said := _unlikely(compiled, channel, literal)) is not None:
+                error = literal.said(f"'{literal.text}' is not likely in {literal.path.text}: {said}")
+                yield document.warning(("filter",), f"{error.text} ({_at(error)})\n{error.pointed}")
+
+
+_CODE: Final = re.compile(r"[A-Z][A-Z0-9]{2}")
+
+
+def _unlikely(compiled: CompiledConfiguration, channel: CompiledChannel, literal: Literal) -> str | None:
+    """Why a text is hardly ever there."""
+    path, text, accept = literal.path, literal.text, channel.settings.accept
+    place = path.segment, path.field, path.component, path.subcomponent
+    if not text:
+        return None
+    match place:
+        case ("MSH", 9, 1, 1) if not _CODE.fullmatch(text):
+            return "it is a message type, like ADT"
+        case ("MSH", 9, 1, 1) if not any(one.upper().split("^")[0] in {text, "*"} for one in accept.types):
+            return "`accept.types` takes none of these"
+        case ("MSH", 9, 2, 1) | ("EVN", 1, 1, 1) if not _CODE.fullmatch(text):
+            return "it is an event, like A01"
+        case ("MSH", 11, 1, 1) if text not in accept.processing_ids:
+            return "`accept.processing_ids` takes none of these"
+        case ("MSH", 12, 1, 1) if text not in accept.versions:
+            return "`accept.versions` takes none of these"
+        case ("PV1", 2, 1, 1):
+            known = _classes_sent(compiled, channel)
+            return None if text in known else f"no rule knows this class{did_you_mean(text.upper(), sorted(known))}"
+    return "& separates subcomponents: compare each with a text of its own" if "&" in text else None
+
+
+def _classes_sent(compiled: CompiledConfiguration, channel: CompiledChannel) -> set[str]:
+    """Codes of PV1-2 that mean something: those of the standard, of the protocols, and of the mapping's table."""
+    source, rules = compiled.source, compiled.rules
+    mapping = source.snapshot.document(f"{source.site.mappings}/fields/{channel.settings.mapping}.yaml").value
+    rule = mapping.get("encounter.class") if isinstance(mapping, dict) else None
+    table = rules.tables.get(str(rule.get("table"))) if isinstance(rule, dict) else None
+    known = _CLASSES.union(*(protocol.known_classes for protocol in rules.protocols.values()))
+    return {*known, *(table.values if table is not None else ())}
 
 
 def _at(error: FilterError) -> str:

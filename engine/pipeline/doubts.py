@@ -6,7 +6,7 @@ Nothing here keeps anything from starting; `handoff check --strict` takes each f
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -35,6 +35,11 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _of_loopback(network: IPv4Network | IPv6Network) -> bool:
+    loopback = ip_network("127.0.0.0/8" if network.version == 4 else "::1/128")
+    return network.overlaps(loopback)
 
 
 def _literal_secrets(document: Document, value: Any, path: Path) -> Iterator[Problem]:
@@ -88,6 +93,14 @@ def _channel(document: Document, channel: Channel) -> Iterator[Problem]:
     if listen.tls is None and not is_loopback(listen.host) and everybody:
         text = "listens in clear for everybody who reaches this machine: give it tls, or the senders' networks in allow"
         yield document.warning(("listen", "host"), text)
+    if is_loopback(listen.host) and listen.allow and not any(_of_loopback(network) for network in listen.allow):
+        text = "only this machine reaches this address, and `listen.allow` leaves it out: nobody can connect"
+        yield document.warning(("listen", "allow"), text)
+    for index, target in enumerate(channel.deliver):
+        for what, needed in (("task", "protocol"), ("score", "risk")):
+            if what in target.what and not getattr(channel, needed):
+                text = f"the channel has no `{needed}`, so there is never a {what} to deliver"
+                yield document.warning(("deliver", index, "what"), text)
     address = channel.ack.return_to
     if address is not None and not is_loopback(address.host):
         text = "these answers leave this machine in clear: they name control ids, and no patient"

@@ -146,6 +146,15 @@ CRM = "\n  crm: {{type: salesforce, login_url: 'https://o.example.com', client_i
         (CHANNEL, r'types: \["ADT\^\*"\]', "types: [ADT_A01]", "accept.types", "write ADT^A01"),
         (CHANNEL, r'types: \["ADT\^\*"\]', "types: [ADT-A03]", "accept.types", "write ADT^A03"),
         (CHANNEL, r'types: \["ADT\^\*"\]', "types: [A01]", "accept.types", "as in ADT^A01"),
+        (CHANNEL, r'types: \["ADT\^\*"\]', "types: []", "accept.types", "at least one"),
+        (CHANNEL, r"processing_ids: \[P\]", "processing_ids: []", "accept.processing_ids", "at least one"),
+        (CHANNEL, r"processing_ids: \[P\]", "versions: []", "accept.versions", "at least one"),
+        (CHANNEL, r"processing_ids: \[P\]", "processing_ids: [production]", "accept.processing_ids",
+         "P (production)"),
+        (CHANNEL, "what: .*", "what: []}", "deliver[0].what", "at least one"),
+        (CHANNEL, FILTER, "filter: \"PV1-2 == 'I' and PV1-2 == 'E'\"", "filter", "is `or` meant?"),
+        (CHANNEL, FILTER, "filter: \"PID-8 in ('F') and (MSH-11) and PID-8 in ('M', 'O')\"", "filter",
+         "is `or` meant?"),
         (CHANNEL, r"processing_ids: \[P\]", "versions: ['2.x']", "accept.versions", "no version of HL7"),
         (CHANNEL, "what: .*", "what: [patient, appointment]}", "deliver[0].what[1]",
          "must be"),
@@ -162,6 +171,47 @@ def test_what_would_drop_everybody_is_a_problem_with_its_remedy(
     edit(bare, file, pattern, replacement)
     (problem,) = found(bare)
     assert (problem["level"], problem["key"], words in problem["message"]) == ("problem", key, True), problem
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "key", "words"),
+    [
+        (FILTER, "filter: \"PV1-2 in ('i', 'E')\"", "filter", "did you mean I?"),
+        (FILTER, "filter: \"PV1-2 != 'Inpatient'\"", "filter", "no rule knows this class"),
+        (FILTER, "filter: \"MSH-9.1 == 'ADT_A01'\"", "filter", "a message type, like ADT"),
+        (FILTER, "filter: \"MSH-9 == 'ORU'\"", "filter", "`accept.types`"),
+        (FILTER, "filter: \"MSH-9.2 in ('A01', 'A3')\"", "filter", "an event, like A01"),
+        (FILTER, "filter: \"EVN-1 == 'a01'\"", "filter", "an event, like A01"),
+        (FILTER, "filter: \"MSH-11 == 'T'\"", "filter", "`accept.processing_ids`"),
+        (FILTER, "filter: \"MSH-12 == '2.51'\"", "filter", "`accept.versions`"),
+        (FILTER, "filter: \"PID-3.4 == 'HOSP&1.2&ISO'\"", "filter", "separates subcomponents"),
+        (r"allow: \[127.*\]", "allow: [10.0.0.0/8]", "listen.allow", "nobody can connect"),
+        ("protocol: .*", "", "deliver[0].what", "no `protocol`"),
+        ("risk: .*", "", "deliver[0].what", "no `risk`"),
+    ],
+)  # fmt: skip
+def test_what_may_leave_everybody_out_is_a_warning(
+    bare: Site, pattern: str, replacement: str, key: str, words: str
+) -> None:
+    edit(bare, CHANNEL, pattern, replacement)
+    (warning,) = found(bare)
+    assert (warning["level"], warning["key"], words in warning["message"]) == ("warning", key, True), warning
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "MSH-9.2 in ('A28', 'A31', 'A40') or PV1-2 in ('I', 'E', 'O', 'OBS')",
+        "PV1-2 == 'I' or PV1-2 == 'E'",
+        "PV1-2 in ('I', 'E') and PV1-2 in ('E', 'O') and not PV1-2 == 'I'",
+        "PID-3[*].5 == 'MR' and PID-3[*].5 == 'PI'",
+        "(PV1-2 == 'I' or PID-8 == 'F') and PV1-2 == 'E' and PID-8 != 'M' and PID-8 == 'F'",
+        "MSH-9.1 == 'ADT' and MSH-11 == 'P' and MSH-12 in ('2.3', '2.5.1') and ZBX-1 == 'a'",
+    ],
+)
+def test_a_filter_that_can_be_true_is_good(bare: Site, text: str) -> None:
+    edit(bare, CHANNEL, FILTER, f'filter: "{text}"')
+    assert found(bare) == []
 
 
 @pytest.mark.parametrize(
@@ -206,6 +256,7 @@ def test_a_secret_that_is_not_here_is_no_problem_of_a_check_without_secrets(bare
         ("channels/west.yaml.bak", "warning", "not read"),
         ("channels/west.json", "warning", "not read"),
         ("channels/west.yaml~", "warning", "not read"),
+        ("channels/west.yaml.txt", "warning", "not read"),
         ("channels/west", "warning", "not read"),
     ],
 )
