@@ -103,12 +103,13 @@ def examine(
     attempt(lambda: check_listen_tls(configuration))
     if problems or compiled is None:
         raise SettingsError(tuple(dict.fromkeys(problems)))
-    warnings = (*doubts(configuration), *never_equal(compiled))
+    warnings = [*doubts(configuration), *never_equal(compiled)]
     failures: tuple[Problem, ...] = ()
     if tests:
         report = run_tests(compiled, configuration.snapshot)
         failures = tuple(report.failures)
-    return Examined(configuration, compiled, warnings, failures)
+        warnings += report.skipped
+    return Examined(configuration, compiled, tuple(warnings), failures)
 
 
 def check_listen_tls(configuration: Configuration) -> None:

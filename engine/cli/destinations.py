@@ -189,7 +189,7 @@ def move(cli: Cli, name: str, other: str, reason: str | None) -> None:
 
 def standings(site: OpenSite) -> list[Standing]:
     """The contract's rows of all destinations."""
-    configured = {name: one.type for name, one in site.configuration.site.destinations.items()}
+    configured = site.destinations()
     with site.store.reader() as conn:
         return site.store.destinations.standings(conn, configured, site.now)
 
@@ -268,7 +268,7 @@ def _print(cli: Cli, one: Standing) -> None:
 
 def _act(cli: Cli, name: str, action: str, reason: str | None, work: Callable[[OpenSite, Connection], None]) -> None:
     with open_site(cli) as site:
-        if name not in site.configuration.site.destinations:
+        if name not in site.destinations():
             raise NotFoundError(_unknown(site, name))
 
         def write(conn: Connection) -> None:
@@ -298,11 +298,13 @@ def _in_pieces(
 
 
 def _check_orphan(site: OpenSite, name: str) -> None:
+    if site.broken is not None:  # nobody can say that it is no longer configured
+        raise site.broken
     if name in site.configuration.site.destinations:
         raise NotFoundError(f"{name} is in config.yaml: this is for destinations that no longer are")
     standing(site, name)
 
 
 def _unknown(site: OpenSite, name: str) -> str:
-    known = ", ".join(sorted(site.configuration.site.destinations)) or "none"
+    known = ", ".join(sorted(site.destinations())) or "none"
     return f"there is no destination {name}; there are {known}"

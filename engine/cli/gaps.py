@@ -23,10 +23,12 @@ from engine.cli.site import OpenSite, open_site, reveal_of
 from engine.cli.tables import Column, table
 from engine.cli.times import TIMES, When
 from engine.domain.record import Phi
+from engine.errors import SettingsError
 
 if TYPE_CHECKING:
     from engine.domain.chart import Chart
     from engine.domain.encounter import Encounter
+    from engine.pipeline.channel import Planner
 
 KINDS: Final = ("dead", "refused", "held", "filtered", "pending", "undelivered", "no-plan")
 _LOOK_MAX: Final = 20_000
@@ -219,7 +221,7 @@ def _without_plan(site: OpenSite, cli: Cli, since: datetime, until: datetime | N
         ids = site.store.charts.changed(conn, since, until, _LOOK_MAX)
     if len(ids) == _LOOK_MAX:
         cli.say(f"Only the latest {_LOOK_MAX:,} charts that changed were looked at.")
-    planners = [channel.planner for channel in site.compiled().channels.values() if channel.planner] if ids else []
+    planners = _planners(site, cli) if ids else []
     for at in range(0, len(ids), _PAGE_CHARTS):
         with site.store.reader() as conn:
             charts = site.store.charts.whole(conn, ids[at : at + _PAGE_CHARTS])
@@ -233,6 +235,14 @@ def _without_plan(site: OpenSite, cli: Cli, since: datetime, until: datetime | N
                     planners and all(one.protocol.plans_nothing_for(encounter.class_) for one in planners)
                 ):
                     yield _no_plan(site, chart, encounter, left)
+
+
+def _planners(site: OpenSite, cli: Cli) -> list[Planner]:
+    try:
+        return [channel.planner for channel in site.compiled().channels.values() if channel.planner]
+    except SettingsError:
+        cli.say("The configuration has problems, so discharges for which no protocol has a plan are listed too.")
+        return []
 
 
 def _no_plan(site: OpenSite, chart: Chart, encounter: Encounter, left: datetime) -> _Gap:

@@ -44,7 +44,8 @@ class OpenSite:
     """A site whose store is open for a command (`Store` role `tool`)."""
 
     def __init__(self, configuration: Configuration, store: Store, broken: SettingsError | None = None) -> None:
-        self._broken = broken
+        self.broken = broken
+        """Why the files can't be loaded; then `configuration` names the store, and neither channel nor destination."""
         self.configuration = configuration
         self.store = store
         self.now = datetime.now(UTC)
@@ -57,9 +58,28 @@ class OpenSite:
         """What processing works by. Raises SettingsError when there is something wrong with it."""
         from engine.bootstrap import compile_site
 
-        if self._broken is not None:
-            raise self._broken
+        if self.broken is not None:
+            raise self.broken
         return compile_site(self.configuration, self.keys)
+
+    def destinations(self) -> dict[str, str | None]:
+        """Name -> type of those that are configured; while the files are broken, of the configuration in force."""
+        if self.broken is None:
+            return {name: one.type for name, one in self.configuration.site.destinations.items()}
+        from engine.bootstrap import recorded_snapshot
+
+        known: dict[str, str | None] = {}
+        with self.store.reader() as conn:
+            loads = self.store.configs.loads(conn, 1)
+            # Whatever else something waits for: whether that is configured can't be known now.
+            known |= dict.fromkeys(self.store.destinations.orphans(conn, ()))
+        with contextlib.suppress(HandoffError):
+            snapshot = (
+                recorded_snapshot(self.store, self.configuration.snapshot.base, loads[0].version) if loads else None
+            )
+            site = snapshot.document(snapshot.site_file).value if snapshot is not None else {}
+            known |= {name: one.get("type") for name, one in (site.get("destinations") or {}).items()}
+        return known
 
     # --- showing -----------------------------------------------------------------------------------------------------
 

@@ -78,7 +78,7 @@ class DestinationStore:
         row = _KEPT.first(conn, name)
         return Kept() if row is None else _kept(row)
 
-    def standings(self, conn: Connection, configured: Mapping[str, str], now: datetime) -> list[Standing]:
+    def standings(self, conn: Connection, configured: Mapping[str, str | None], now: datetime) -> list[Standing]:
         """Every destination that is configured (name -> type), then the orphans, each in the order of names.
 
         From indexes that hold unfinished work only: cheap however much was delivered.

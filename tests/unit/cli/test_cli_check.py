@@ -268,6 +268,13 @@ def test_a_file_that_is_not_read_is_said_with_its_name(bare: Site, name: str, le
     assert (problem["file"], problem["level"], words in problem["message"]) == (name, level, True), problem
 
 
+def test_a_test_that_is_not_run_is_a_warning(bare: Site) -> None:
+    (bare.folder / "channels/west.test.yaml").write_text("cases: []\n")
+    (problem,) = found(bare)
+    assert (problem["file"], problem["level"]) == ("channels/west.test.yaml", "warning")
+    assert "not run" in problem["message"]
+
+
 def test_a_folder_that_nothing_is_read_from_is_said(bare: Site) -> None:
     (bare.folder / "mappings/table").mkdir()
     (bare.folder / "mappings/table/codes.yaml").write_text("name: codes\n")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import msgspec
 import pytest
-from site_with_store import Site
+from site_with_store import Site, first_messages
 from sqlalchemy import select, update
 
 from engine import bootstrap
@@ -150,6 +150,23 @@ def test_what_is_stored_can_be_read_while_the_configuration_is_broken(stocked: S
     assert [seen(stocked, *command) for command in READING] == whole
     if how != "a secret is missing" and "mapping" not in how:
         assert "The configuration has problems" in stocked.run("dead", "list").err
+
+
+@pytest.mark.parametrize("how", BREAKING)
+def test_no_destination_is_an_orphan_because_the_configuration_is_broken(stocked: Site, how: str) -> None:
+    stocked.run("destinations", "pause", "files")
+    stocked.receive(
+        *(message.replace(b"558181838", b"7").replace(b"|FIRST-", b"|OTHER-") for message in first_messages(stocked))
+    )
+    stocked.process()
+    edit(stocked, *BREAKING[how])
+    (row,) = (one for one in stocked.json("destinations", "list") if one["name"] == "files")
+    assert (row["state"], row["orphan"], row["error"], row["pending"] > 0) == ("paused", False, None, True)
+    assert "undelivered" in {one["what"] for one in stocked.run("gaps", "--json").json}
+    given_up = stocked.run("destinations", "discard", "files", "--reason", "it is said to be an orphan")
+    assert given_up.code != 0
+    assert stocked.json("destinations", "show", "files")["pending"] == row["pending"]
+    assert stocked.json("destinations", "resume", "files")["state"] == "up"
 
 
 def test_a_broken_store_setting_is_still_said(stocked: Site) -> None:
