@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Protocol as Interface
-from typing import TypeVar
+from typing import Final, TypeVar
 from zoneinfo import ZoneInfo
 
 from engine.care.calendar import BusinessCalendar
@@ -351,7 +351,7 @@ def _classes_sent(compiled: CompiledConfiguration, channel: CompiledChannel) -> 
     mapping = source.snapshot.document(f"{source.site.mappings}/fields/{channel.settings.mapping}.yaml").value
     rule = mapping.get("encounter.class") if isinstance(mapping, dict) else None
     table = rules.tables.get(str(rule.get("table"))) if isinstance(rule, dict) else None
-    known = _CLASSES.union(*(protocol.known_classes for protocol in rules.protocols.values()))
+    known = CLASSES.union(*(protocol.known_classes for protocol in rules.protocols.values()))
     return {*known, *(table.values if table is not None else ())}
 
 
