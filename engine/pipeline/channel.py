@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Protocol as Interface
 from typing import Final, TypeVar
+from typing import Protocol as Interface
 from zoneinfo import ZoneInfo
 
 from engine.care.calendar import BusinessCalendar
