@@ -759,9 +759,14 @@ def _as_of(event: Event, stamps: Mapping[str, Stamp]) -> Stamp | None:
         if event.at[1] > last[1] and event.at[0] > last[0] - SAME_SECONDS:  # as good as at once: arrival decides
             return (max(event.at[0], last[0]), event.at[1])
         return event.at if event.at >= last else None
-    if (event.sent, event.at[1]) < (sent, last[1]):
+    within = _TICK_SECONDS if event.at[1] > last[1] else 0.0
+    if (event.sent + within, event.at[1]) < (sent, last[1]):
         return None
     return event.at if event.at >= last else (max(last[0], event.sent), event.at[1])
+
+
+_TICK_SECONDS: Final = 0.999
+"""MSH-7 gives whole seconds as a rule, a receipt that stands in for it has fractions: within one, arrival decides."""
 
 
 def _note_status(

@@ -12,7 +12,8 @@ from engine.domain.audit import AuditRecord
 from engine.domain.delivery import DeadLetter, Stage
 from engine.domain.message import EntryState
 from engine.domain.task import TaskState
-from engine.errors import StoreError
+from engine.errors import StoreError, TamperedError
+from engine.settings import version_of
 from engine.store.deadletters import DISCARDED
 from engine.store.tasks import assigned, done
 
@@ -176,9 +177,13 @@ def test_audit_records_come_back_newest_first(store):
 # --- configuration versions ------------------------------------------------------------------------------------------
 
 
-def test_a_configuration_version_is_remembered_once(store):
+def test_a_configuration_version_is_remembered_once_and_is_what_its_name_says(store):
     files = {"config.yaml": "node: a\n", "channels/é.yaml": "name: é\n"}
+    version = version_of(files)
     for kept in (files, {"config.yaml": "other"}):
-        store.charts_ledger.write_now(lambda conn, kept=kept: store.configs.remember(conn, "v1", kept, NOW))
-    assert store.read_now(lambda conn: store.configs.get(conn, "v1")) == files
+        store.charts_ledger.write_now(lambda conn, kept=kept: store.configs.remember(conn, version, kept, NOW))
+    assert store.read_now(lambda conn: store.configs.get(conn, version)) == files
     assert store.read_now(lambda conn: store.configs.get(conn, "v2")) is None
+    store.charts_ledger.write_now(lambda conn: store.configs.remember(conn, "v2", files, NOW))
+    with pytest.raises(TamperedError):
+        store.read_now(lambda conn: store.configs.get(conn, "v2"))

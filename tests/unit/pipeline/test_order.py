@@ -233,6 +233,22 @@ def test_between_senders_what_is_earlier_by_less_than_a_minute_is_not_earlier(fe
     assert discharged(feed)
 
 
+def test_a_clock_that_is_set_right_within_the_second_turns_nothing_round(feed: Feed) -> None:
+    """MSH-7 has whole seconds; the receipt that stood in for the wrong one has fractions."""
+    at = DAY + timedelta(seconds=0.7)
+    feed.send("A01", at, skew=5 * HOUR)
+    outcome = feed.send("A03", at + timedelta(seconds=0.2), sent=DAY, evn2=DAY)
+    assert codes(outcome) == []
+    assert discharged(feed)
+
+
+def test_of_one_sender_a_second_earlier_is_earlier(feed: Feed) -> None:
+    feed.send("A01", DAY)
+    feed.send("A13", DAY + HOUR)
+    outcome = feed.send("A03", DAY + HOUR + timedelta(seconds=2), sent=DAY + HOUR - timedelta(seconds=1))
+    assert codes(outcome) == ["status-event-stale"]
+
+
 def test_an_older_field_of_a_message_whose_status_counts_stays_older(feed: Feed) -> None:
     """Fields go by the time of the event, quietly."""
     feed.send("A01", DAY)
