@@ -135,7 +135,9 @@ def list_(
         time_column("due"), Column("assignee", least=8, drop=1, common=True), "patient",
         Column("reason", least=8, drop=2),
     )  # fmt: skip
-    text = table(columns, rows) or ("No open tasks." if open_only else "No tasks.")
+    filtered = any(one is not None for one in (kind, assignee, due, due_before, patient))
+    none = f"No {'open tasks' if open_only else 'tasks'}{' that match these options' if filtered else ''}."
+    text = table(columns, rows) or none
     cli.print(shapes, text + (f"\n{ended:,} more are not open any more (--all)." if ended else ""))
 
 

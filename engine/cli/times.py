@@ -107,10 +107,23 @@ class When(click.ParamType[datetime]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         if isinstance(value, datetime):
             return value
+        now = datetime.now(UTC)
         try:
-            return read_time(str(value), datetime.now(UTC), _zone(ctx), ahead=self._ahead)
+            found = read_time(str(value), now, _zone(ctx), ahead=self._ahead)
         except (ValueError, OverflowError):
             self.fail(_SAID, param, ctx)
+        if param is not None and param.name in {"since", "until"}:
+            self._check_range(found, now, param, ctx)
+        return found
+
+    def _check_range(self, found: datetime, now: datetime, param: click.Parameter, ctx: click.Context | None) -> None:
+        """An empty range must not read as good news."""
+        if param.name == "since" and found > now:
+            self.fail("lies in the future: nothing can have come since then", param, ctx)
+        given = dict(ctx.params) if ctx is not None else {}
+        since, until = (found if param.name == name else given.get(name) for name in ("since", "until"))
+        if since is not None and until is not None and since >= until:
+            self.fail("--since must be before --until", param, ctx)
 
 
 class Span(click.ParamType[timedelta]):

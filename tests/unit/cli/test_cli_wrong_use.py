@@ -36,6 +36,10 @@ ENGINE = [sys.executable, "-P", "-m", "engine"]
         ("held", "bury", "1", "--reason", "  "),
         ("tasks", "assign", "x", ""),
         ("tasks", "assign", "x", "y" * 501),
+        ("gaps", "--since", "tomorrow"),
+        ("messages", "list", "--since", "30m", "--until", "1h"),
+        ("replay", "--until", "2d", "--since", "1d"),
+        ("senders", "--since", "2099-01-01T00:00"),
     ],
     ids=lambda command: " ".join(command)[:60].encode("unicode_escape").decode(),
 )
@@ -86,7 +90,7 @@ def test_a_wrong_name_in_a_filter_is_a_usage_error_that_says_what_there_is(
 
 def test_a_person_without_tasks_is_nobody_that_there_is_not(stocked: Site) -> None:
     done = stocked.run("tasks", "list", "--assignee", "care_cordinator")
-    assert (done.code, done.out) == (0, "No open tasks.\n")
+    assert (done.code, done.out) == (0, "No open tasks that match these options.\n")
     assert "care_cordinator has no such task. Did you mean care_coordinator?" in done.err
 
 
