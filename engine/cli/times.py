@@ -119,7 +119,7 @@ class When(click.ParamType[datetime]):
     def _check_range(self, found: datetime, now: datetime, param: click.Parameter, ctx: click.Context | None) -> None:
         """An empty range must not read as good news."""
         if param.name == "since" and found > now:
-            self.fail("lies in the future: nothing can have come since then", param, ctx)
+            click.echo("--since lies in the future: nothing can have come since then.", err=True)
         given = dict(ctx.params) if ctx is not None else {}
         since, until = (found if param.name == name else given.get(name) for name in ("since", "until"))
         if since is not None and until is not None and since >= until:

@@ -36,10 +36,9 @@ ENGINE = [sys.executable, "-P", "-m", "engine"]
         ("held", "bury", "1", "--reason", "  "),
         ("tasks", "assign", "x", ""),
         ("tasks", "assign", "x", "y" * 501),
-        ("gaps", "--since", "tomorrow"),
         ("messages", "list", "--since", "30m", "--until", "1h"),
         ("replay", "--until", "2d", "--since", "1d"),
-        ("senders", "--since", "2099-01-01T00:00"),
+        ("gaps", "--since", "tomorrow", "--until", "today"),
     ],
     ids=lambda command: " ".join(command)[:60].encode("unicode_escape").decode(),
 )
@@ -47,6 +46,16 @@ def test_what_cannot_be_meant_is_a_usage_error(stocked: Site, command: tuple[str
     done = stocked.run(*command)
     assert (done.code, done.out) == (2, "")
     assert "Error: Invalid value" in done.err
+
+
+@pytest.mark.parametrize("command", [("gaps",), ("messages", "list"), ("senders",)], ids=" ".join)
+def test_a_range_that_lies_ahead_is_said_so_that_nothing_reads_as_good_news(
+    stocked: Site, command: tuple[str, ...]
+) -> None:
+    done = stocked.run(*command, "--since", "tomorrow")
+    assert (done.code, done.err.splitlines()[0]) == (
+        0, "--since lies in the future: nothing can have come since then.",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
