@@ -59,7 +59,7 @@ def _welcome(config: Path, status: Status, *, fresh: bool) -> str:
     lines = ["Handoff is running."]
     lines += [f"  MLLP     {item.name:<{width}}  {_address(item.host, item.port)}" for item in status.channels]
     if status.console is not None:
-        lines.append(f"  health   http://{_address(status.console.host, status.console.port)}/readyz")
+        lines.append(f"  console  http://{_address(status.console.host, status.console.port)}/readyz")
     example = config.parent / FIRST_MESSAGE
     if fresh and status.channels and example.exists():
         first = status.channels[0]
@@ -67,22 +67,10 @@ def _welcome(config: Path, status: Status, *, fresh: bool) -> str:
         command, where = called(), f"--config {shlex.quote(str(config))} " if config != Path("config.yaml") else ""
         lines += [
             "Send a first message from another terminal, and see its patient:",
-            *_command(command, f"send {at}", shlex.quote(str(example)), "--shift-to-now"),
-            *_command(command, f"patients show {where}MRN:558181838", '--reveal --reason "first look"'),
+            f"  {command} send {at} {shlex.quote(str(example))} --shift-to-now",
+            f'  {command} patients show {where}MRN:558181838 --reveal --reason "first look"',
         ]
     return "\n".join([*lines, "Ctrl-C stops it.", ""])
-
-
-def _command(*parts: str) -> list[str]:
-    """A command to copy, folded for the shell where a terminal would fold it anywhere."""
-    lines = ["  " + parts[0]]
-    for part in parts[1:]:
-        if len(lines[-1]) + 1 + len(part) <= 76:
-            lines[-1] += f" {part}"
-        else:
-            lines[-1] += " \\"
-            lines.append(f"    {part}")
-    return lines
 
 
 def _address(host: str, port: int) -> str:

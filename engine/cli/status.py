@@ -226,7 +226,7 @@ def _summary(shown: Status, now: datetime) -> Iterator[str]:
         yield ", ".join(parts)
         yield _restart(shown)
     if shown.console is not None:
-        yield f"health   http://{shown.console.host}:{shown.console.port}/readyz"
+        yield f"console  http://{shown.console.host}:{shown.console.port}/readyz"
 
 
 def _restart(shown: Status) -> str:
