@@ -117,11 +117,8 @@ def list_(
 def _whose(site: OpenSite, conn: Connection, letters: Sequence[ListedDeadLetter]) -> dict[int, dict[str, str | None]]:
     """Of each letter the patient that its message names, masked, and who sent it; null where that can't be read."""
     view = site.view(None, ())
-    entries: dict[int | None, ListedEntry] = {}
     ids = [letter.entry for letter in letters if letter.entry is not None]
-    for at in range(0, len(ids), PIECE):
-        found = site.store.journal.find(conn, ids=ids[at : at + PIECE], limit=None)
-        entries |= {entry.id: entry for entry in found}
+    entries: dict[int | None, ListedEntry] = {entry.id: entry for entry in site.store.journal.listed(conn, ids)}
 
     def of(letter: ListedDeadLetter) -> dict[str, str | None]:
         entry = entries.get(letter.entry)
@@ -179,8 +176,8 @@ def _more_of(site: OpenSite, group: DeadGroup) -> dict[str, Any]:
         letters = site.store.dead_letters.find(
             conn, stage=group.stage, error=group.error, channel=group.channel, limit=_SENDERS_OF_LETTERS_MAX
         )
-        ids = {letter.entry for letter in letters if letter.entry is not None}
-        entries = site.store.journal.find(conn, ids=sorted(ids), limit=None) if ids else []
+        ids = [letter.entry for letter in letters if letter.entry is not None]
+        entries = site.store.journal.listed(conn, ids)
         example = site.store.dead_letters.get(conn, group.example)
     view = site.view(None, ())
     senders = Counter(view.sender(entry.sender, known=False) for entry in entries if entry.sender)

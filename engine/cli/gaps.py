@@ -126,9 +126,8 @@ def _dead(site: OpenSite, _cli: Cli, since: datetime, until: datetime | None) ->
     """Dead letters that nobody has resolved."""
     with site.store.reader() as conn:
         letters = site.store.dead_letters.find(conn, resolved=False, limit=_LOOK_MAX)
-        ids = sorted({letter.entry for letter in letters if letter.entry is not None})
-        entries = {one.id: one for at in range(0, len(ids), 500)
-                   for one in site.store.journal.find(conn, ids=ids[at : at + 500], limit=None)}  # fmt: skip
+        ids = [letter.entry for letter in letters if letter.entry is not None]
+        entries = {one.id: one for one in site.store.journal.listed(conn, ids)}
     for letter in letters:
         entry = entries.get(letter.entry or 0)
         if not _within(letter.died_at, since, until):

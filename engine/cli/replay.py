@@ -126,7 +126,7 @@ def replay(
 def _kinds(site: OpenSite, chosen: Sequence[int]) -> str:
     """`12 ADT^A01 processed (main)`: what the first entries of a group are."""
     with site.store.reader() as conn:
-        found = site.store.journal.find(conn, ids=chosen[:_LOOK_ENTRIES_MAX], limit=None)
+        found = site.store.journal.listed(conn, chosen[:_LOOK_ENTRIES_MAX])
     said = counted(f"{one.type or 'unreadable'} {one.state} ({one.channel})" for one in found)
     return said + (f", and {len(chosen) - len(found):,} more" if len(chosen) > len(found) else "")
 

@@ -151,7 +151,7 @@ def _measure(site: OpenSite, known: Mapping[tuple[str, str | None], _Sender]) ->
     if not skews:
         return
     with site.store.reader() as conn:
-        for entry in site.store.journal.find(conn, ids=sorted(skews), limit=None):
+        for entry in site.store.journal.listed(conn, list(skews)):
             one = known.get((entry.channel, entry.sender))
             if one is not None:
                 one.skew_seconds = skews[entry.id]

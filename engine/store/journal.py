@@ -11,6 +11,7 @@ control ids.
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -401,6 +402,21 @@ class Journal:
                 found.append(listed)
                 if limit is not None and len(found) >= limit:
                     break
+        return found
+
+    def listed(self, conn: Connection, ids: Sequence[int]) -> list[ListedEntry]:
+        """These entries as lists show them, newest first, but for those that lie in a damaged part of the store."""
+        found: list[ListedEntry] = []
+        wanted = sorted(set(ids), reverse=True)
+        for at in range(0, len(wanted), _IDS_MAX):
+            some = wanted[at : at + _IDS_MAX]
+            try:
+                with translated():
+                    found += self.find(conn, ids=some, limit=None)
+            except StoreDamagedError:
+                for one in some:
+                    with contextlib.suppress(StoreDamagedError), translated():
+                        found += self.find(conn, ids=[one], limit=None)
         return found
 
     def count(

@@ -96,7 +96,7 @@ def test_names_that_nobody_knows_hold_up_their_destination_only(
             assert machine.failed > 0
             assert lab.control_ids() == []
             eventually(lambda: metric(daemon, "outbox", destination="lab", state="pending") == 3)
-            assert readiness(daemon) == (True, [])
+            eventually(lambda: readiness(daemon) == (True, ["destination-down:lab"]))
         [row] = daemon.settled()
         assert (row["deliveries"]["held"], row["deliveries"]["dead"], row["balanced"]) == (0, 0, True)
         assert lab.control_ids() == ["C1", "C2", "C3"]

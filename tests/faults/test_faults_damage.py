@@ -81,7 +81,7 @@ def test_a_damaged_entry_is_buried_alone_under_its_name(
     [letter] = letters(site)
     assert (letter["entry"], letter["error"]) == (DAMAGED, "entry-damaged")
     assert sent(site) == of_all_but(DAMAGED)
-    assert readiness(daemon) == (True, ["dead-letters"])
+    eventually(lambda: readiness(daemon) == (True, ["dead-letters"]))
     assert len(site.json("messages", "list")) == 10  # lists go on as well
     assert AA in daemon.send(admission(11))[0]
     daemon.settled()
