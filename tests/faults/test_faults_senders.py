@@ -243,7 +243,9 @@ def test_a_network_that_alters_bytes_breaks_nothing_and_what_was_sent_whole_is_s
     [row] = daemon.settled()
     assert row["balanced"]
     assert row["processed"] >= 10
-    assert readiness(daemon) == (True, [])
+    ready, trouble = readiness(daemon)
+    assert ready
+    assert set(trouble) <= {"dead-letters", "messages-held"}  # of what was altered
     assert daemon.stop() == 0
 
 
