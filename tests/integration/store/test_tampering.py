@@ -21,7 +21,7 @@ from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import DeliveryState
 from engine.domain.hold import Hold, HoldCode
 from engine.errors import HandoffError, RowTakenError, TamperedError
-from engine.settings import Snapshot
+from engine.settings import Loaded, Snapshot
 from engine.store import Store, counts, schema
 from engine.store.charts import key_hash
 from engine.store.outbox import Settled
@@ -70,6 +70,10 @@ def fill(store: Store) -> None:
         )
     for snapshot in SNAPSHOTS:
         store.charts_ledger.write_now(lambda conn, it=snapshot: store.configs.remember(conn, it.version, it.files, NOW))
+        loaded = Loaded(id=snapshot.version, at=NOW, who="ann", by="reload")
+        store.charts_ledger.write_now(
+            lambda conn, it=snapshot, by=loaded: store.configs.note_load(conn, it.version, "main-1", by)
+        )
 
 
 def charts(*known: Chart) -> Charts:

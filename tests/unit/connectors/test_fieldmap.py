@@ -312,7 +312,7 @@ OTHER_KEY = "object: Account, key: {field: L__c, from: merged}"
         (f"rows: [{{on: upsert_patient, when: {{patient.x: 1}}, {GOOD}}}]", "has no value"),
         (f"rows: [{{on: upsert_patient, {GOOD}}}, {{on: merge_patient, {OTHER_KEY}}}]", "another field"),
         ("rows: [{on: forward, skip: true}]", "no fields to map"),
-        ("rows: []", "at least 1"),
+        ("rows: []", "at least one"),
     ],
 )  # fmt: skip
 def test_a_wrong_map_is_refused_at_start_with_its_place(text: str, message: str):

@@ -53,7 +53,7 @@ def problems(compiled: Compiled, rules: str) -> list[tuple[int, int, str, str]]:
         ("patient.birth_date: {table: sex}", (2, 1), "patient.birth_date", "exactly one of from"),
         ("patient.birth_date: {from: PID-7, first_of: [PID-7]}", (2, 1), "patient.birth_date", "exactly one of from"),
         ("patient.birth_date: {from: [PID-7, PID-8]}", (2, 22), "patient.birth_date.from", "use first_of"),
-        ("patient.birth_date: {from: []}", (2, 22), "patient.birth_date.from", "at least 1"),
+        ("patient.birth_date: {from: []}", (2, 22), "patient.birth_date.from", "at least one"),
         ("patient.birth_date: {from: PID-7, table: sex}", (2, 35), "patient.birth_date.table", "a date"),
         ("patient.birth_date: {from: PID-7, default: '1'}", (2, 35), "patient.birth_date.default", "a date"),
         ("patient.birth_date: {from: PID-7, on_error: stop}", (2, 35), "patient.birth_date.on_error", "dead"),
