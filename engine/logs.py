@@ -127,12 +127,12 @@ class _Logger:
         self._log: Any = None
 
     def __getattr__(self, name: str) -> Any:
-        if self._log is None:
-            import structlog
+        import structlog
 
-            if not structlog.is_configured():
-                # Until `configure` is called nothing is logged: its own default writes to stdout, and shows locals.
-                structlog.configure(processors=[_drop])
+        if not structlog.is_configured():
+            # Until `configure` is called nothing is logged: its own default writes to stdout, and shows locals.
+            structlog.configure(processors=[_drop])
+        if self._log is None:
             self._log = structlog.get_logger(module=self._module) if self._module else structlog.get_logger()
         return getattr(self._log, name)
 

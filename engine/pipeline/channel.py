@@ -236,7 +236,8 @@ def _class_problems(
     known = CLASSES.union(*(protocol.known_classes for protocol in protocols.values()))
     for name in sorted({channel.mapping for channel in configuration.channels.values()}):
         document = documents.get(f"fields/{name}.yaml")
-        rule = document.value.get("encounter.class") if document is not None else None
+        fields = document.value if document is not None else None
+        rule = fields.get("encounter.class") if isinstance(fields, dict) else None
         if document is None or not isinstance(rule, dict):
             continue
         default = rule.get("default")

@@ -385,3 +385,14 @@ def test_every_field_logged_in_the_engine_is_on_the_list() -> None:
                 continue
             assert keyword.arg is not None, f"{place}: fields are written out"
             assert keyword.arg in logs.FIELDS or keyword.arg.endswith(logs._NUMBER_SUFFIXES), place
+
+
+def test_until_it_is_configured_nothing_is_logged_also_by_a_logger_that_spoke_before(
+    log: Log, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = logs.get_logger("test")
+    logger.info("listener opened")
+    assert log.last
+    structlog.reset_defaults()
+    logger.warning("listener opened")
+    assert capsys.readouterr().out == ""

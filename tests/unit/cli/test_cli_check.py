@@ -429,3 +429,11 @@ def test_a_daemon_that_one_may_not_know_of_is_not_taken_for_none(elsewhere: Path
             running_status(configuration)
     finally:
         (elsewhere / "var").chmod(0o700)
+
+
+@pytest.mark.parametrize("text", ["just a text\n", "[a, b]\n", "7\n", "\n"])
+@pytest.mark.parametrize("file", ["fields/adt", "tables/patient-class", "protocols/post-discharge", "risk/lace"])
+def test_a_file_that_holds_no_keys_is_a_problem_and_breaks_nothing(bare: Site, file: str, text: str) -> None:
+    (bare.folder / "mappings" / f"{file}.yaml").write_text(text)
+    problems = bare.json("check", code=1)["problems"]
+    assert any(problem["file"].endswith(f"{file}.yaml") for problem in problems)

@@ -133,7 +133,7 @@ def test_deliveries_are_those_of_the_last_message(tested: Tested) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("cases: []\n", "at least 1"),
+        ("cases: []\n", "at least one"),
         ("cases:\n  - name: x\n    expct: {}\n", "did you mean expect?"),
         ("cases:\n  - name: x\n    file: nowhere.hl7\n", "say when it arrives"),
         ("now: 2026-11-09T15:00Z\ncases:\n  - name: x\n    file: nowhere.hl7\n", "No such file"),
