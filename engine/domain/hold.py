@@ -22,7 +22,6 @@ class HoldCode(StrEnum):
     VISIT_MISSING = "visit-missing"
     ENCOUNTER_UNKNOWN = "encounter-unknown"
     DISPOSITION_IS_NO_DISCHARGE = "disposition-is-no-discharge"
-    CLASS_UNKNOWN = "class-unknown"
     MERGE_WITHOUT_EFFECT = "merge-without-effect"
     EVENT_NOT_SUPPORTED = "event-not-supported"
     DEATH_STALE = "death-stale"
@@ -74,11 +73,6 @@ QUESTIONS: Final[Mapping[HoldCode, Question]] = {
         text="a discharge whose disposition (PV1-36) says that the patient is still here;"
         " release it if the patient has left, dismiss it if not",
         status=True,
-    ),
-    HoldCode.CLASS_UNKNOWN: Question(
-        text="the patient class (PV1-2) is not in the code table, so no plan could be chosen;"
-        " add it to the table and replay the message, or dismiss it",
-        can_be_released=False,
     ),
     HoldCode.MERGE_WITHOUT_EFFECT: Question(
         text="the merge changed nothing: which identity it means can't be told;"
