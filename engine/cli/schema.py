@@ -23,7 +23,7 @@ MODELS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "protocol": ("engine.care.protocol:_Spec",),
     "destination": ("engine.connectors.fieldmap:FieldMapFile",),
-    "adt-events": ("engine.care.events:_EventsFile",),
+    "adt-events": ("engine.care.adt.event:EventsFile",),
     "dispositions": ("engine.care.dispositions:_Spec",),
     "risk-inputs": ("engine.risk.inputs:_Spec",),
     "channel-tests": ("engine.trial.cases:ChannelTests",),

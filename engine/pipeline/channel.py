@@ -14,9 +14,9 @@ from typing import Final, TypeVar
 from typing import Protocol as Interface
 from zoneinfo import ZoneInfo
 
+from engine.care.adt.event import Events, load_events
 from engine.care.calendar import BusinessCalendar
 from engine.care.dispositions import Dispositions, load_dispositions
-from engine.care.events import Events, load_events
 from engine.care.protocol import CLASSES, Protocol, load_protocol
 from engine.errors import SettingsError
 from engine.mapping.apply import Mapping as FieldMapping

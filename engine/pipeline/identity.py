@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from engine.care.events import Event, Merge
+from engine.care.adt.event import Event, Merge
 from engine.domain.chart import Charts
 from engine.domain.ids import beginning_like, by_entry
 from engine.domain.message import Entry

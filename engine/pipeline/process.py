@@ -16,7 +16,9 @@ from zlib import crc32
 
 import msgspec
 
-from engine.care.events import Applied, Event, Meaning, Merge, apply_event, apply_merges, merges_in_doubt
+from engine.care.adt.event import Applied, Event, Meaning, Merge
+from engine.care.adt.merge import apply_merges, merges_in_doubt
+from engine.care.adt.patient import apply_event
 from engine.care.times import believed
 from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import DeadLetter, Delivery, Stage

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 from pydantic import BaseModel
 
-from engine.care import events
+from engine.care.adt import patient
 from engine.connectors.remedies import REMEDIES
 from engine.domain import why
 from engine.domain.hold import QUESTIONS
@@ -136,7 +136,7 @@ def test_the_guide_to_destinations_lists_every_code_and_what_to_do() -> None:
 def test_the_limits_of_content_are_those_of_the_code() -> None:
     limits = {
         message.SEGMENTS_MAX, message.REPETITIONS_MAX, compile_.ITEMS_MAX, process.MERGES_MAX, process.MERGE_GROUPS_MAX,
-        events.IDENTIFIERS_MAX,
+        patient.IDENTIFIERS_MAX,
     }  # fmt: skip
     documented = {int(number) for row in table("content of") for number in re.findall(r"\d+", row[1])}
     assert documented == limits

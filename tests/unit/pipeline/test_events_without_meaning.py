@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from heart import Heart, adt, merge
 
-from engine.care.events import Events, Meaning
+from engine.care.adt.event import Events, Meaning
 from engine.domain.message import EntryState
 
 

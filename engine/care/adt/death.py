@@ -11,19 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
+from engine.care.adt.event import Applied, Event
+from engine.care.dispositions import Dispositions
+from engine.domain.chart import Chart, Stamp
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.hold import QUESTIONS, HoldCode
 from engine.domain.moment import parse_moment
 from engine.domain.patient import Doubt, StatedDeath
-
-if TYPE_CHECKING:
-    from engine.care.dispositions import Dispositions
-    from engine.care.events import Applied, Event
-    from engine.domain.chart import Chart, Stamp
 
 FIELDS: Final = ("deceased", "deceased_at")
 """Fields of a patient that only this module sets."""
@@ -205,8 +203,7 @@ class _Hearing:
         changes: dict[str, Any] = {}
         for name, value in said.items():
             if self._at < stamps.get(name, self._at):
-                if "stale-event" not in self._applied.deviations:
-                    self._applied.deviations.append("stale-event")
+                self._applied.deviate("stale-event")
                 continue
             stamps[name] = self._at
             changes[name] = value

@@ -1,0 +1,20 @@
+"""What ADT events do to charts.
+
+Pure: charts in, new versions of charts out. The rules are those of HL7 v2.9.1 chapter 3 and of the event table in
+`mappings/care/adt-events.yaml`. Two of them hold everywhere:
+
+- An event older than what a chart already holds for a field never turns that field back. Each field carries the time
+  of the event that last spoke of it; the status of an encounter is such a field.
+- A patient is found by the identifier that the channel names as the key, and by nothing else. A second identifier in
+  the message that belongs to somebody else is reported and left where it is.
+
+| file | what it is about |
+|---|---|
+| `event.py` | an event in the engine's words, the table of trigger events, what comes of an event |
+| `patient.py` | the way of an event through a chart; the patient's own fields and identifiers |
+| `visit.py` | which encounter a message means |
+| `stay.py` | the fields and times of that encounter |
+| `status.py` | whether the stay is planned, going on or over, and which of two events came last |
+| `merge.py` | two charts that are one patient |
+| `death.py` | whether the patient has died |
+"""

@@ -1,0 +1,336 @@
+"""Whether a stay is planned, going on or over after an event, and which of two events came last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from engine.care.adt.event import ARRIVAL, DISCHARGE, ENDED, OPEN, OPENING, STATUS, Event, Meaning
+from engine.care.adt.fields import NEVER
+from engine.care.dispositions import Action, Dispositions
+from engine.care.times import SAME_SECONDS
+from engine.domain.chart import Stamp
+from engine.domain.encounter import Encounter, EncounterStatus
+from engine.domain.hold import Hold, HoldCode
+from engine.domain.moment import parse_moment
+from engine.domain.outcome import Effect
+from engine.domain.record import Phi
+
+Stamps = Mapping[str, Stamp]
+
+_NOT_ARRIVED: Final = frozenset({EncounterStatus.PLANNED, EncounterStatus.CANCELLED})
+_TURNING: Final = frozenset({Meaning.DISCHARGE, Meaning.CANCEL_DISCHARGE})
+_GONE_ON: Final[Mapping[EncounterStatus, frozenset[EncounterStatus]]] = {
+    EncounterStatus.PLANNED: OPEN | ENDED,
+    EncounterStatus.ACTIVE: ENDED | {EncounterStatus.ON_LEAVE},
+}
+"""How a stay goes on by itself: an older event that says where it began says nothing else than the chart does."""
+
+_TICK_SECONDS: Final = 0.999
+"""MSH-7 gives whole seconds as a rule, a receipt that stands in for it has fractions: within one, arrival decides."""
+
+_TURNED: Final = "turned:"
+_TURNED_MAX: Final = 8
+"""Senders that are remembered of a stay."""
+
+_STILL_HERE_AFTER_END: Final = (
+    "a discharge of a stay that has ended already, whose disposition (PV1-36) says that the patient is still here;"
+    " release it if the patient has left, have an A13 sent and dismiss it if not"
+)
+_UNCERTAIN: Final = (
+    "whether the event or the one that the chart goes by came last can't be told from their clocks;"
+    " release it if it is true now, dismiss it if it is old news"
+)
+_UNSEEN: Final = (
+    "an admission of a stay that has ended, and whose beginning was not seen: it may be that beginning, or a new stay;"
+    " release it if the patient is in the hospital now, dismiss it if not"
+)
+
+
+class Verdict(Phi, frozen=True, kw_only=True):
+    """The status of a stay after an event, and what that says of the event's other words."""
+
+    status: EncounterStatus
+    stamps: Stamps
+    """Those of the stay, with what the event says of its beginning and end."""
+    as_of: Stamp | None = None
+    """Since when, if the event decided it."""
+    without: tuple[str, ...] = ()
+    """Fields of the event that do not count."""
+    holds: tuple[Hold, ...] = ()
+    effects: tuple[Effect, ...] = ()
+    deviations: tuple[str, ...] = ()
+    note: str | None = None
+    """Why the status is as it was."""
+
+
+def status_after(
+    before: Encounter,
+    event: Event,
+    values: Mapping[str, Any],
+    stamps: Stamps,
+    dispositions: Dispositions,
+    *,
+    created: bool,
+) -> Verdict:
+    """The status of a stay after an event. values: what the event says of the stay, as far as it is believed.
+
+    created: nothing was known of the stay until now.
+    """
+    said = values.get("disposition")
+    still_here = bool(said) and dispositions.of(said).action is Action.NOT_A_DISCHARGE
+    verdict = _verdict(before, event, values, stamps, still_here=still_here, created=created)
+    if still_here and verdict.status is EncounterStatus.FINISHED and "disposition" not in verdict.without:
+        return _discharge_stands(before, event, verdict)
+    return verdict
+
+
+def _verdict(
+    before: Encounter, event: Event, values: Mapping[str, Any], stamps: Stamps, *, still_here: bool, created: bool
+) -> Verdict:
+    asserted = STATUS[event.meaning]
+    if asserted is None:  # of a stay whose admission we did not see, A02 and A08 tell as much as their times do
+        ended = bool(values.get("discharged_at")) and not still_here
+        first = EncounterStatus.FINISHED if ended else EncounterStatus.ACTIVE
+        return Verdict(status=first if created else before.status, stamps=stamps)
+    still_here = still_here and event.meaning is Meaning.DISCHARGE
+    as_of = _as_of(event, stamps)
+    if as_of is None:
+        return _older(before, asserted, event, values, stamps, still_here=still_here)
+    if still_here and not event.believed(HoldCode.DISPOSITION_IS_NO_DISCHARGE):
+        return _no_discharge(before, stamps, created=created)
+    verdict = Verdict(
+        status=asserted,
+        stamps=_noted(before, event, values, as_of, stamps),
+        as_of=as_of,
+        without=("disposition",) if still_here else (),
+    )
+    return verdict if created else _newer(before, event, values, stamps, verdict)
+
+
+def _older(
+    before: Encounter,
+    asserted: EncounterStatus,
+    event: Event,
+    values: Mapping[str, Any],
+    stamps: Stamps,
+    *,
+    still_here: bool,
+) -> Verdict:
+    """An event that is older than the one that the stay has its status from."""
+    holds: tuple[Hold, ...] = ()
+    arrival = event.meaning in ARRIVAL
+    gone_on = event.meaning in OPENING and before.status in _GONE_ON[asserted]
+    if gone_on and arrival and before.status in ENDED:
+        gone_on = _was_sent_before(event, stamps) or _is_beginning(before, values, stamps)
+    if asserted is not before.status and not gone_on and not still_here:
+        holds = (Hold(code=HoldCode.STATUS_EVENT_STALE, subject=before.key),)
+    elif _cancels_nothing(before, event):
+        holds = (Hold(code=HoldCode.NOTHING_TO_CANCEL, subject=before.key),)
+    elif event.meaning in _TURNING:
+        stamps = _with_turn(event, stamps)
+    elif arrival and before.status in OPEN and _is_another_admission(before, values, stamps):
+        stamps = _with_turn(event, {**stamps, "taken_back": event.at})
+    return Verdict(status=before.status, stamps=stamps, holds=holds, deviations=("stale-event",))
+
+
+def _newer(before: Encounter, event: Event, values: Mapping[str, Any], stamps: Stamps, asserted: Verdict) -> Verdict:
+    """An event that is newer than the one that the stay has its status from. asserted: if it is simply taken."""
+    arrival, ended = event.meaning in ARRIVAL, before.status in ENDED
+    if event.meaning is Meaning.PRE_ADMIT and before.status not in _NOT_ARRIVED:
+        return Verdict(status=before.status, stamps=stamps)
+    if event.meaning is Meaning.CANCEL_DISCHARGE and before.status is EncounterStatus.ACTIVE:
+        asks = _cancels_nothing(before, event) and not event.believed(HoldCode.NOTHING_TO_CANCEL)
+        holds = (Hold(code=HoldCode.NOTHING_TO_CANCEL, subject=before.key),) if asks else ()
+        note = "the encounter is not discharged: nothing to cancel"
+        return msgspec.structs.replace(asserted, holds=holds, note=note)
+    if event.is_decided():
+        return asserted
+    if arrival and ended:
+        if _is_beginning(before, values, stamps):
+            note = "the admission of a stay that has ended already: not taken as a new one"
+            deviations = ("admission-after-discharge",)
+            return Verdict(status=before.status, stamps=stamps, deviations=deviations, note=note)
+        if event.claims is not None and "arrival" not in stamps:
+            return _left_open(before, stamps, _UNSEEN)
+        if _same_stay(before, values):
+            return _left_open(before, stamps, _UNCERTAIN)
+    turns = ended or (event.meaning is Meaning.DISCHARGE and "taken_back" in stamps)
+    if turns and asserted.status is not before.status and not _is_certain(event, stamps):
+        return _left_open(before, stamps, _UNCERTAIN)
+    return asserted
+
+
+def _left_open(before: Encounter, stamps: Stamps, detail: str) -> Verdict:
+    """What the status is, is left to a person."""
+    hold = Hold(code=HoldCode.STATUS_EVENT_STALE, subject=before.key, detail=detail)
+    return Verdict(status=before.status, stamps=stamps, holds=(hold,), deviations=("status-order-uncertain",))
+
+
+# --- a disposition (PV1-36) that says that the patient is still here
+
+
+def _no_discharge(before: Encounter, stamps: Stamps, *, created: bool) -> Verdict:
+    detail = _STILL_HERE_AFTER_END if before.status is EncounterStatus.FINISHED else ""
+    verdict = Verdict(
+        status=EncounterStatus.ACTIVE if created else before.status,
+        stamps=stamps,
+        holds=(Hold(code=HoldCode.DISPOSITION_IS_NO_DISCHARGE, subject=before.key, detail=detail),),
+        without=DISCHARGE,
+    )
+    return _still_here(before, verdict, "PV1-36 says that the patient is still here: not taken as a discharge")
+
+
+def _discharge_stands(before: Encounter, event: Event, verdict: Verdict) -> Verdict:
+    """An end is taken back by its cancel (A13), never by an update: its plan would go without a trace."""
+    verdict = msgspec.structs.replace(verdict, without=DISCHARGE)
+    if event.at < max(verdict.stamps.get("status", event.at), verdict.stamps.get("disposition", event.at)):
+        return verdict  # it was true then
+    return _still_here(before, verdict, "PV1-36 says that the patient is still here: the discharge stands until an A13")
+
+
+def _still_here(before: Encounter, verdict: Verdict, note: str) -> Verdict:
+    return msgspec.structs.replace(
+        verdict,
+        deviations=(*verdict.deviations, "disposition-is-no-discharge"),
+        effects=(Effect(kind="data-quality", subject=before.key, detail="PV1-36: still a patient"),),
+        note=note,
+    )
+
+
+# --- order of events
+
+
+def _as_of(event: Event, stamps: Stamps) -> Stamp | None:
+    """As of when a status event counts; none: it is older than the one that the stay has its status from.
+
+    Of two events of one sender the one that was sent later is the later one, whatever time it claims: an A03 after an
+    A13 is often back-dated to the true end. Between senders, whose clocks differ, the time of the event decides.
+    """
+    if event.is_decided():
+        return event.decided_at
+    last = stamps.get("status")
+    if last is None:
+        return event.at
+    sent, sender = stamps.get("status_sent", NEVER)
+    if not event.sender or event.sender != sender:
+        if event.at[1] > last[1] and event.at[0] > last[0] - SAME_SECONDS:  # as good as at once: arrival decides
+            return (max(event.at[0], last[0]), event.at[1])
+        return event.at if event.at >= last else None
+    within = _TICK_SECONDS if event.at[1] > last[1] else 0.0
+    if (event.sent + within, event.at[1]) < (sent, last[1]):
+        return None
+    return event.at if event.at >= last else (max(last[0], event.sent), event.at[1])
+
+
+def _noted(before: Encounter, event: Event, values: Mapping[str, Any], as_of: Stamp, stamps: Stamps) -> Stamps:
+    """The stamps with those of the event that the stay has its status from.
+
+    `status`: as of when. `status_sent`: when it was sent, and by whom. `arrival`: the first admission that was seen.
+    `taken_back`: it took a discharge back, or is a second admission, before which there must have been one.
+    """
+    decided = as_of == event.decided_at
+    noted = dict(stamps)
+    noted["status"] = as_of
+    noted["status_sent"] = (as_of[0] if decided else event.sent, event.sender)
+    if event.meaning is Meaning.DISCHARGE:
+        noted.pop("taken_back", None)
+    elif (
+        event.meaning is Meaning.CANCEL_DISCHARGE
+        or before.status in ENDED
+        or (event.meaning in ARRIVAL and _is_another_admission(before, values, stamps))
+    ):
+        noted["taken_back"] = as_of
+    if event.meaning in ARRIVAL:
+        noted.setdefault("arrival", as_of)
+    if event.meaning is not Meaning.DISCHARGE and "taken_back" not in noted:
+        return noted
+    if not decided:
+        return _with_turn(event, noted)
+    noted = {name: stamp for name, stamp in noted.items() if not name.startswith(_TURNED)}  # said before the decision
+    noted[f"{_TURNED}{event.sender}"] = (as_of[0], 0)
+    return noted
+
+
+def _with_turn(event: Event, stamps: Stamps) -> Stamps:
+    """With stamp `turned:SENDER`: when a sender's last word on the end of the stay was received, and its clock then."""
+    if event.claims is None:
+        return stamps
+    noted = dict(stamps)
+    place = f"{_TURNED}{event.sender}"
+    received, clock = noted.pop(place, NEVER)
+    noted[place] = (max(received, event.claims.received), max(clock, event.claims.clock))
+    turned = [name for name in noted if name.startswith(_TURNED)]
+    for name in turned[:-_TURNED_MAX]:
+        del noted[name]
+    return noted
+
+
+def _is_certain(event: Event, stamps: Stamps) -> bool:
+    """Whether it was surely said after all that was said of the end of the stay until now.
+
+    What takes a discharge back, or ends a stay again after that, is believed only when no wrong clock can have turned
+    the two round: by the clock of the one sender that said both, however wrong that is; of two senders when it was
+    recorded after the other one's message had come here.
+    """
+    claims = event.claims
+    if claims is None or event.is_decided():
+        return True
+    own = f"{_TURNED}{event.sender}" if event.sender else None
+    for name, (received, clock) in stamps.items():
+        if not name.startswith(_TURNED):
+            continue
+        if name == own:
+            if clock and claims.clock and claims.clock < clock:
+                return False
+        elif not claims.surely_after(received):
+            return False
+    return True
+
+
+def _was_sent_before(event: Event, stamps: Stamps) -> bool:
+    """Whether the sender's own clock says that this was before its last word on the end of the stay."""
+    _, clock = stamps.get(f"{_TURNED}{event.sender}", NEVER)
+    return event.claims is None or 0 < event.claims.clock < clock
+
+
+# --- admissions
+
+
+def _cancels_nothing(before: Encounter, event: Event) -> bool:
+    """The cancel of a discharge that was not seen.
+
+    A stay that was discharged, and is not any more, had its discharge cancelled: this says so again.
+    """
+    return (
+        event.meaning is Meaning.CANCEL_DISCHARGE and before.status is EncounterStatus.ACTIVE and before.discharges == 0
+    )
+
+
+def _is_beginning(before: Encounter, values: Mapping[str, Any], stamps: Stamps) -> bool:
+    """Whether an admission is the beginning of a stay that has ended, beyond doubt: it names no other one than ours."""
+    return not _is_another_admission(before, values, stamps) and _same_stay(before, values)
+
+
+def _is_another_admission(before: Encounter, values: Mapping[str, Any], stamps: Stamps) -> bool:
+    """Whether an admission of the same class was seen already, at another time."""
+    if "arrival" not in stamps or values.get("class_", before.class_) != before.class_:
+        return False
+    said, known = parse_moment(values.get("admitted_at")), parse_moment(before.admitted_at)
+    return said is not None and known is not None and said != known
+
+
+def _same_stay(before: Encounter, values: Mapping[str, Any]) -> bool:
+    """Whether an admission that was recorded after the end of a stay is the beginning of that stay.
+
+    It is when the class is the same and it was not after that end; what was not known until now is no difference.
+    """
+    if before.class_ not in {None, values.get("class_", before.class_)}:
+        return False
+    admitted = values.get("admitted_at") or before.admitted_at
+    if admitted == before.admitted_at:
+        return True
+    begin, end = parse_moment(admitted), parse_moment(before.discharged_at)
+    return before.admitted_at is None if begin is None or end is None else begin <= end

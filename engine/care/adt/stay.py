@@ -1,0 +1,244 @@
+"""What an event does to the encounter that it speaks of: its fields, its times, its status."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from engine.care.adt.event import ARRIVAL, DISCHARGE, STATUS, Applied, Event, Meaning, implausible
+from engine.care.adt.fields import NEVER, merge_fields
+from engine.care.adt.status import Stamps, Verdict, status_after
+from engine.care.adt.visit import find_encounter
+from engine.care.dispositions import Dispositions, normalise
+from engine.care.times import is_before
+from engine.domain.chart import Chart, Charts, Stamp
+from engine.domain.encounter import Encounter, EncounterStatus
+from engine.domain.hold import HoldCode
+from engine.domain.outcome import Effect
+
+_ARRIVED: Final = ARRIVAL | {Meaning.DISCHARGE}
+"""Events that say of a patient who was expected that the stay has begun."""
+
+_WITHOUT_BED: Final = frozenset({None, "E", "O", "P", "R"})
+"""Classes that an admission ends: A01 is the admission of an inpatient, also when the sender leaves PV1-2 empty."""
+
+
+def apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispositions, applied: Applied) -> Chart:
+    """The chart with what the event says of a visit. What a person should know of it goes to `applied`.
+
+    Raises MessageError when the visit is another patient's, or when more than one could be meant.
+    """
+    found = find_encounter(chart, charts, event)
+    if found is None:
+        applied.note = "no visit number, and no single encounter that it could mean"
+        if STATUS[event.meaning] is not None:
+            applied.hold(HoldCode.ENCOUNTER_UNKNOWN, location="PV1-19")
+        return chart
+    key, known = found
+    before = _numbered(known or Encounter(key=key, account=event.account), event)
+    stamps = chart.encounter_stamps.get(key, {})
+    doubtful = _implausible(known, event, chart.patient.birth_date)
+    values = _without(event.encounter, doubtful)
+    applied.deviations.extend(implausible(doubtful.values()))
+    event, early = _after_admission(before, event, values, stamps)
+    applied.deviations.extend(implausible(early))
+    if "PV1-45" in early:
+        values = _without(values, ("discharged_at",))
+    values = _settled(before, event, values)
+    verdict = status_after(before, event, values, stamps, dispositions, created=known is None)
+    _tell(verdict, applied)
+    encounter, stamps, stale = _with_values(before, event, values, verdict)
+    if stale:
+        applied.deviate("stale-event")
+    if known is None:
+        applied.effects.append(Effect(kind="encounter-created", subject=key, detail=encounter.status))
+    elif before.status is not encounter.status:
+        applied.effects.append(Effect(kind=f"encounter-{encounter.status}", subject=key))
+    applied.encounter = key
+    others = tuple(e for e in chart.encounters if e.key != key)
+    return msgspec.structs.replace(
+        chart,
+        encounters=(*others, encounter),
+        encounter_stamps={**chart.encounter_stamps, key: stamps},
+    )
+
+
+def _tell(verdict: Verdict, applied: Applied) -> None:
+    applied.holds.extend(verdict.holds)
+    applied.effects.extend(verdict.effects)
+    for deviation in verdict.deviations:
+        applied.deviate(deviation)
+    applied.note = verdict.note or applied.note
+
+
+# --- what counts of the event
+
+
+def _numbered(encounter: Encounter, event: Event) -> Encounter:
+    """The encounter with its visit number, and who gave it, once a message has said so."""
+    number = encounter.visit_number if encounter.visit_number is not None else event.visit_number
+    authority = encounter.visit_authority if encounter.visit_authority is not None else event.visit_authority
+    if number == encounter.visit_number and authority == encounter.visit_authority:
+        return encounter
+    return msgspec.structs.replace(encounter, visit_number=number, visit_authority=authority)
+
+
+def _implausible(known: Encounter | None, event: Event, born: str | None) -> dict[str, str]:
+    """Times of the stay that can't be true, and their HL7 fields: the event's own time stands in, where it is one."""
+    claims = event.claims
+    if claims is None:
+        return {}
+    planned = event.meaning is Meaning.PRE_ADMIT or (
+        known is not None and known.status is EncounterStatus.PLANNED and event.meaning not in _ARRIVED
+    )
+    if born and is_before(claims.received_at, born):
+        born = None  # a birth date to come is wrong, and no measure of other times
+    found: dict[str, str] = {}
+    for name, location in (("admitted_at", "PV1-44"), ("discharged_at", "PV1-45")):
+        text = event.encounter.get(name)
+        if not text or (planned and name == "admitted_at"):
+            continue
+        if not claims.plausible(text) or (born and text[:4] <= born[:4] and is_before(text, born)):
+            found[name] = location
+    return found
+
+
+def _after_admission(
+    before: Encounter, event: Event, values: Mapping[str, Any], stamps: Stamps
+) -> tuple[Event, list[str]]:
+    """The event without times before the admission of its stay, and the HL7 fields of these.
+
+    A discharge is not before the admission: that which the message names, else that which is known. An admission that
+    lies ahead is a plan, or came from a wrong clock: no discharge is measured by it. What the same sender sent before
+    that admission stays so: it may be the end of an earlier stay under the number.
+    """
+    claims = event.claims
+    begin = values.get("admitted_at") or before.admitted_at
+    if claims is None or not begin:
+        return event, []
+    early = claims.before(begin) if event.meaning is Meaning.DISCHARGE else []
+    ended = values.get("discharged_at")
+    ended_early = ["PV1-45"] if ended is not None and is_before(ended, begin) else []
+    if not (early or ended_early) or not claims.plausible(begin):
+        return event, []
+    if not early:
+        return event, ended_early
+    later = event.without_times(claims, early)
+    sent, sender = stamps.get("status_sent", NEVER)
+    if event.sender and event.sender == sender and event.sent < sent:
+        later = msgspec.structs.replace(later, sent=event.sent)
+    return later, [*ended_early, *early]
+
+
+def _without(values: Mapping[str, Any], names: Collection[str]) -> Mapping[str, Any]:
+    return {name: value for name, value in values.items() if name not in names} if names else values
+
+
+def _settled(before: Encounter, event: Event, said: Mapping[str, Any]) -> dict[str, Any]:
+    """What the event says of the stay, in the words of the engine."""
+    values = dict(said)
+    if values.get("disposition"):
+        values["disposition"] = normalise(values["disposition"])
+    if event.meaning is Meaning.ADMIT and "class_" not in values and before.class_ in _WITHOUT_BED:
+        values["class_"] = "I"
+    if event.account and before.account is None:
+        values["account"] = event.account
+    return values
+
+
+# --- what the encounter is then
+
+
+def _with_values(
+    before: Encounter, event: Event, said: Mapping[str, Any], verdict: Verdict
+) -> tuple[Encounter, dict[str, Stamp], bool]:
+    """The encounter after the event, the stamps of its fields, and whether something that was said was old news."""
+    status, as_of = verdict.status, verdict.as_of
+    finished = status is EncounterStatus.FINISHED
+    said = _without(said, verdict.without)
+    if finished and event.meaning in ARRIVAL and verdict.holds:
+        said = _without(said, ("admitted_at",))  # it is not the beginning of this stay
+    ends_at = as_of or event.at  # what it says of the end counts like its status, be it recorded earlier or later
+    values, sources = _with_times(before, event, said, verdict, ends_at)
+    ending: dict[str, Any] = {name: values.pop(name) for name in DISCHARGE if name in values}
+    encounter, stamps, stale = merge_fields(before, values, verdict.stamps, event.at)
+    if ending:
+        encounter, stamps, stale_end = merge_fields(encounter, ending, stamps, ends_at)
+        stale = stale or stale_end
+    if not finished:
+        # Who says that the stay goes on takes back its discharge; what was said of that before is stale from now on.
+        encounter = msgspec.structs.replace(encounter, discharged_at=None, disposition=None)
+        if as_of is not None:
+            stamps |= dict.fromkeys(DISCHARGE, as_of)
+    # A stay first seen when it had ended (an A08 with PV1-45) has no discharge yet: its A03 counts when it comes.
+    discharged = (
+        as_of is not None
+        and event.meaning is Meaning.DISCHARGE
+        and (before.status is not EncounterStatus.FINISHED or before.discharges == 0)
+    )
+    encounter = msgspec.structs.replace(
+        encounter, status=status, time_sources=sources, discharges=before.discharges + discharged
+    )
+    return encounter, stamps, stale
+
+
+def _with_times(
+    before: Encounter, event: Event, said: Mapping[str, Any], verdict: Verdict, ends_at: Stamp
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values with admission and discharge times from the event where PV1-44/45 are empty; where each came from."""
+    values, sources = dict(said), dict(before.time_sources)
+    status, stamps = verdict.status, verdict.stamps
+    if event.meaning in ARRIVAL and not values.get("admitted_at"):
+        values.pop("admitted_at", None)  # an arrival has a time: a null would only make way for that of the event
+        known = before.admitted_at
+        if (known is None or _lies_ahead(known, event)) and not _ends_before(before, status, event):
+            _from_event("admitted_at", event, values, sources)
+    else:
+        _note_source("admitted_at", "PV1-44", event.at, values, stamps, sources)
+    if status is not EncounterStatus.FINISHED:
+        for name in DISCHARGE:
+            values.pop(name, None)
+        sources.pop("discharged_at", None)
+    elif event.meaning is Meaning.DISCHARGE and not values.get("discharged_at"):
+        values.pop("discharged_at", None)  # as above
+        if before.discharged_at is None or before.status is not EncounterStatus.FINISHED:
+            _from_event("discharged_at", event, values, sources)
+    else:
+        _note_source("discharged_at", "PV1-45", ends_at, values, stamps, sources)
+    return values, sources
+
+
+def _ends_before(before: Encounter, status: EncounterStatus, event: Event) -> bool:
+    """The event was after the end of a stay that has ended."""
+    if status is not EncounterStatus.FINISHED or before.discharged_at is None or event.event_time is None:
+        return False
+    return is_before(before.discharged_at, event.event_time[0])
+
+
+def _lies_ahead(text: str, event: Event) -> bool:
+    """A planned admission that has come to pass before its time."""
+    return event.claims is not None and is_before(event.claims.received_at, text)
+
+
+def _note_source(
+    name: str,
+    location: str,
+    at: Stamp,
+    values: Mapping[str, Any],
+    stamps: Stamps,
+    sources: dict[str, str],
+) -> None:
+    """Say where a time comes from that the event sets or clears."""
+    if name not in values or at < stamps.get(name, at):
+        return
+    if values[name]:
+        sources[name] = location
+    else:
+        sources.pop(name, None)
+
+
+def _from_event(name: str, event: Event, values: dict[str, Any], sources: dict[str, str]) -> None:
+    if event.event_time is not None:
+        values[name], sources[name] = event.event_time

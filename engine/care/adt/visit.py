@@ -1,0 +1,190 @@
+"""Which encounter a message means: by its visit number, its account, the time of its admission, or as the only one."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from engine.care.adt.event import ENDED, OPEN, OPENING, Event, Meaning
+from engine.domain.chart import Chart, Charts
+from engine.domain.encounter import Encounter, EncounterStatus
+from engine.domain.moment import parse_moment
+from engine.errors import UNKNOWN_KEY, MessageError
+
+Found = tuple[str, Encounter | None]
+"""The key of an encounter, and what is known of it."""
+
+_CLOSED: Final = ENDED | {EncounterStatus.CANCELLED}
+
+_SAID_AGAIN: Final = timedelta(days=1)
+"""A discharge that names no visit, so soon after one, is the same discharge said again."""
+
+
+def find_encounter(chart: Chart, charts: Charts, event: Event) -> Found | None:
+    """The encounter that the message means. None: it can't be told.
+
+    Raises MessageError when it is another patient's, or when more than one could be meant.
+    """
+    if event.visit is not None:
+        return _of_visit(chart, charts, event, event.visit)
+    if event.account is not None:
+        return _of_account(chart, event, event.account)
+    known = _admitted_then(chart.encounters, event)
+    if known is not None:
+        return known.key, known
+    if event.meaning in OPENING:
+        started = event.encounter.get("admitted_at") or (event.event_time[0] if event.event_time else None)
+        return _made_key(chart, started) if started else None
+    return _only_one(chart, event)
+
+
+def _of_visit(chart: Chart, charts: Charts, event: Event, visit: str) -> Found:
+    known = _by_number(chart, event, visit)
+    if known is not None:
+        return known.key, known
+    owner = charts.visits.get(visit)
+    while owner is not None and (other := charts.by_id.get(owner)) is not None and other.merged_into is not None:
+        owner = other.merged_into
+    if owner is not None and owner != chart.id:
+        raise MessageError(
+            "visit-of-another-patient",
+            "this visit number belongs to another patient's encounter; a person must decide",
+            hl7_code=UNKNOWN_KEY,
+            location="PV1-19",
+        )
+    known = _not_numbered_yet(chart, event)
+    return (known.key, known) if known is not None else (visit, None)
+
+
+def _of_account(chart: Chart, event: Event, account: str) -> Found:
+    same = [e for e in chart.encounters if e.account == account]
+    living = [e for e in same if e.status is not EncounterStatus.CANCELLED]
+    if len(living) > 1:
+        raise _ambiguous("PID-18")
+    if not living and event.meaning not in OPENING and len(same) == 1:
+        living = same  # more news of a cancelled one; a new one would be opened
+    return (living[0].key, living[0]) if living else _made_key(chart, f"acct-{account}")
+
+
+def _only_one(chart: Chart, event: Event) -> Found | None:
+    """The one encounter whose status lets the event happen to it; a discharge may be that of a stay not heard of."""
+    wanted = ENDED if event.meaning is Meaning.CANCEL_DISCHARGE else OPEN
+    found = [e for e in chart.encounters if e.status in wanted]
+    if len(found) > 1:
+        raise _ambiguous("PV1-19")
+    if found:
+        return found[0].key, found[0]
+    if event.meaning is not Meaning.DISCHARGE or not event.event_time:
+        return None
+    known = _discharged_before(chart, event, event.encounter.get("discharged_at") or event.event_time[0])
+    if known is not None:
+        return known.key, known
+    return _made_key(chart, event.encounter.get("admitted_at") or event.event_time[0])
+
+
+def _by_number(chart: Chart, event: Event, key: str) -> Encounter | None:
+    """The patient's own encounter of this visit number.
+
+    A message that leaves open who gave the number may mean any of them: the authority that stands in is that of the
+    patient's key, which need not be the same in every message. One that says so means an encounter of that authority,
+    or one of which nobody has said yet.
+    """
+    said = event.visit_authority
+    same = [
+        e
+        for e in chart.encounters
+        if e.visit_number == event.visit_number
+        and (said is None or e.visit_authority in {None, said})
+        and (e.key == key or said == e.visit_authority or _may_have_begun_then(e, event))
+    ]
+    found = [e for e in same if said is not None and e.visit_authority == said]
+    found = found or [e for e in same if e.key == key] or same
+    if len(found) > 1 or (not found and chart.encounter(key) is not None):
+        raise _ambiguous("PV1-19")
+    return found[0] if found else None
+
+
+def _may_have_begun_then(encounter: Encounter, event: Event) -> bool:
+    begin, said = parse_moment(encounter.admitted_at), parse_moment(event.encounter.get("admitted_at"))
+    return begin is None or said is None or abs(begin - said) <= timedelta(days=1)
+
+
+def _not_numbered_yet(chart: Chart, event: Event) -> Encounter | None:
+    """The encounter that was heard of before it had its visit number, by its account or the time of its admission.
+
+    Taken for another one it would stay open for ever, and an open stay sets the plans of earlier ones aside.
+    """
+    unnumbered = tuple(e for e in chart.encounters if e.visit_number is None)
+    if event.account is not None:
+        open_ones = [e for e in unnumbered if e.account == event.account and e.status not in _CLOSED]
+        if len(open_ones) == 1:
+            return open_ones[0]
+    return _admitted_then(unnumbered, event)
+
+
+def _admitted_then(encounters: tuple[Encounter, ...], event: Event) -> Encounter | None:
+    """The one encounter that began at the very time, to the minute at least, that the message names in PV1-44."""
+    said = event.encounter.get("admitted_at")
+    moment = parse_moment(said)
+    if said is None or moment is None or ":" not in said:
+        return None
+    found = [
+        e
+        for e in encounters
+        if e.status is not EncounterStatus.CANCELLED
+        and (e.admitted_at == said or parse_moment(e.admitted_at) == moment)
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def _discharged_before(chart: Chart, event: Event, at: str) -> Encounter | None:
+    """The one stay that a discharge at that time can have ended: the same discharge, said again."""
+    ended = [e for e in chart.encounters if e.status in ENDED and _may_be_same(e, event)]
+    found = [encounter for encounter in ended if encounter.discharged_at == at]
+    moment = parse_moment(at)
+    if not found and moment is not None:
+        found = [e for e in ended if _lasted_over(e, moment)] or _ended_shortly_before(ended, moment)
+    return found[0] if len(found) == 1 else None
+
+
+def _may_be_same(encounter: Encounter, event: Event) -> bool:
+    """Nothing that the message says of the stay is against it."""
+    admitted = parse_moment(event.encounter.get("admitted_at"))
+    if admitted is not None and parse_moment(encounter.admitted_at) not in {None, admitted}:
+        return False
+    return event.encounter.get("class_") in {None, encounter.class_} or encounter.class_ is None
+
+
+def _lasted_over(encounter: Encounter, moment: datetime) -> bool:
+    begin, end = parse_moment(encounter.admitted_at), parse_moment(encounter.discharged_at)
+    return begin is not None and end is not None and begin <= moment <= end
+
+
+def _ended_shortly_before(ended: list[Encounter], moment: datetime) -> list[Encounter]:
+    return [
+        encounter
+        for encounter in ended
+        if (end := parse_moment(encounter.discharged_at)) is not None and end <= moment <= end + _SAID_AGAIN
+    ]
+
+
+def _made_key(chart: Chart, what: str) -> tuple[str, Encounter | None]:
+    """The key of an encounter without a visit number; one that a merged patient brought along keeps its own.
+
+    The type is part of it: the same number of another type is another patient's.
+    """
+    keys = [f"{i.key}^{i.type}@{what}" if i.type else f"{i.key}@{what}" for i in chart.patient.identifiers]
+    for key in keys:
+        known = chart.encounter(key)
+        if known is not None:
+            return key, known
+    return keys[0], None
+
+
+def _ambiguous(location: str) -> MessageError:
+    return MessageError(
+        "encounter-ambiguous",
+        "more than one encounter of the patient could be meant; send the visit number in PV1-19",
+        hl7_code=UNKNOWN_KEY,
+        location=location,
+    )
