@@ -230,7 +230,7 @@ class _Link:
                 async with asyncio.timeout(_END_PATIENCE_SECONDS):
                     data = await self._reader.read(1 << 16)
             except TimeoutError:
-                return [frame.payload for frame in self._decoder.flush_pending_end()]
+                return [frame.payload for frame in self._decoder.flush_pending_end() if not frame.rest]
         else:
             data = await self._reader.read(1 << 16)
         self._bytes_left -= len(data)
@@ -239,7 +239,7 @@ class _Link:
         frames = self._decoder.feed(data) if data else self._decoder.close()
         if not data and not frames:
             raise _UnknownOutcomeError("connection-lost", "the connection was closed before an answer came")
-        return [frame.payload for frame in frames]
+        return [frame.payload for frame in frames if not frame.rest]
 
     async def close(self) -> None:
         self._writer.transport.abort()

@@ -190,6 +190,16 @@ ERRORS: Final[Mapping[str, Advice]] = {
         "the message is in a character set that MLLP can't carry or we can't read",
         "Have the sender use UTF-8 or the declared set.",
     ),
+    "frame-cut": _error(
+        "frame-cut",
+        "the bytes 1C 0D inside of a message ended its frame: only its first part is here, and was refused",
+        "Have the sender leave these bytes out of texts and send it again; its rest is the `frame-rest` after it.",
+    ),
+    "frame-rest": _error(
+        "frame-rest",
+        "what came behind the end of a frame: the rest of the message of the same control id, before this one",
+        "Look whether that message was taken without its rest (`handoff messages show`); have it sent again, whole.",
+    ),
     "sequence-number-missing": _error(
         "sequence-number-missing",
         "the channel speaks the sequence number protocol and MSH-13 is empty",

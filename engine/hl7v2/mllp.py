@@ -16,12 +16,19 @@ UTF-16 and UTF-32 can't travel so: any of the bytes above may be half of a chara
 whoever judges it. It must be kept whole all the same, so no `1C` ends it: it ends where the bytes end with
 `1C 0D` and a pause follows, where the next frame starts, or with the connection. What still comes before the next frame
 starts is the rest of it (`Frame.rest`).
+
+A message of single bytes may not hold `1C 0D` either: they end its frame. What shows that they stood inside of it: text
+follows the end, and what came before lacks its last segment's end, or the text begins with a segment. The frame is
+`cut` then, if the text came in the same `feed`, and the text up to the next frame is its rest. Any other text between
+frames is junk, which is counted.
 """
 
 from __future__ import annotations
 
 import re
 from typing import Final
+
+from msgspec.structs import replace
 
 from engine.domain.record import Phi
 
@@ -62,23 +69,33 @@ AHEAD_BYTES: Final = 54
 _WIDE_END: Final = re.compile(rb"\x1c\x00{0,3}\r?[\x00\r\n]{0,8}\Z")
 _WIDE_END_BYTES: Final = 16
 _JUNK: Final = b"\x00\t\n\r\x0c \x1c"
+_TEXT: Final = re.compile(rb"[^\x00-\x20\x7f\xef\xbb\xbf\xff\xfe]")
+"""The first byte between two frames that is no blank, control character or part of a byte order mark."""
+_TAIL_START: Final = re.compile(_FRAME_START.pattern + rb"|(?<=\x1c\r)\x0b")
+_SEGMENT: Final = re.compile(rb"[A-Z][A-Z0-9]{2}" + _SEPARATOR)
+_PART_OF_SEGMENT: Final = re.compile(rb"(?:[A-Z][A-Z0-9]{0,2})?\Z")
+_HEADERS: Final = (b"MSH", b"FHS", b"BHS")
 
 # Where a decoder is in the stream.
 _BETWEEN: Final = 0
 _IN_FRAME: Final = 1
 _IN_WIDE: Final = 2
 _IN_REST: Final = 3
+_IN_TAIL: Final = 4
+"""In the rest of a message of single bytes, where an end is an end."""
 
 
 class Frame(Phi, frozen=True, kw_only=True):
     """One MLLP block. The payload of an oversize frame is its bytes up to the limit.
 
-    rest: it is no block but the rest of a message in UTF-16 or UTF-32: to be kept, and never to be answered.
+    cut: `1C 0D` inside of the message ended it, and its rest follows: never to be accepted. (Where the rest comes in a
+    later `feed`, nobody can know.) rest: no block but the rest of the message before: to be kept, never to be answered.
     """
 
     payload: bytes
     deviations: tuple[str, ...] = ()
     oversize: bool = False
+    cut: bool = False
     rest: bool = False
 
 
@@ -90,7 +107,9 @@ class FrameDecoder:
     only. They are never to be acknowledged.
     """
 
-    __slots__ = ("_buffer", "_deviations", "_head", "_max", "_scan", "_where", "discarded", "junk_bytes", "partials")
+    __slots__ = (
+        "_buffer", "_deviations", "_head", "_max", "_scan", "_tail", "_where", "discarded", "junk_bytes", "partials",
+    )  # fmt: skip
 
     def __init__(self, frame_bytes_max: int) -> None:
         self._max = frame_bytes_max
@@ -99,6 +118,7 @@ class FrameDecoder:
         self._head: bytes | None = None  # set once the open frame is over the limit: its first bytes
         self._deviations: list[str] = []  # of the frame that is open or comes next
         self._where = _BETWEEN
+        self._tail: bytes | None = None  # the last bytes of the frame before, when we are behind one
         self.junk_bytes = 0
         self.partials = 0
         self.discarded: list[bytes] = []
@@ -118,16 +138,19 @@ class FrameDecoder:
         """The bytes that arrived may be the end of the frame: a pause decides."""
         if self._where == _IN_FRAME and not self._is_wide(self._buffer, 0):
             return self._buffer.endswith(END)
-        if self._where == _IN_REST:
+        if self._where in {_BETWEEN, _IN_REST, _IN_TAIL}:
             return bool(self._buffer)
-        return self._where != _BETWEEN and _WIDE_END.search(self._buffer[-_WIDE_END_BYTES:]) is not None
+        return _WIDE_END.search(self._buffer[-_WIDE_END_BYTES:]) is not None
 
     def feed(self, data: bytes) -> list[Frame]:  # noqa: PLR0915 - one loop over the stream, in the order of its bytes
         """The frames that these bytes complete, in order."""
         self.discarded = []
         frames: list[Frame] = []
         if self._where == _BETWEEN:
-            position = self._skip_junk(data, 0)
+            if self._buffer:
+                data = bytes(self._buffer) + data
+                self._buffer.clear()
+            position = self._skip_junk(data, 0, frames)
             if position < 0:
                 return frames
             view: bytes | bytearray = data  # whole frames are cut out of `data` directly
@@ -139,12 +162,12 @@ class FrameDecoder:
         size = len(view)
         while True:
             if self._where >= _IN_WIDE:
-                start = _FRAME_START.search(view, scan)
+                start = (_TAIL_START if self._where == _IN_TAIL else _FRAME_START).search(view, scan)
                 if start is None:
                     scan = _undecided(view, scan)
                     break
                 frames += self._complete_wide(view, position, start.start())
-                self._where = _IN_FRAME if start["narrow"] else _IN_WIDE
+                self._where = _IN_FRAME if start[1] is None and start[2] is None else _IN_WIDE
                 position = scan = start.start() + 1
                 continue
             end = view.find(END, scan)
@@ -174,10 +197,8 @@ class FrameDecoder:
                 self._deviate(END_WITHOUT_CR)
             frames.append(self._complete(view, position, end))
             # CR and LF belong to the end; the other bytes are looked at again (a new 0B, or junk)
-            position = self._skip_junk(view, end + 2 if follower in b"\r\n" else end + 1)
+            position = self._skip_junk(view, end + 2 if follower in b"\r\n" else end + 1, frames)
             if position < 0:
-                self._buffer = bytearray()
-                self._scan = 0
                 return frames
             scan = position
         self._keep(view, position, scan)
@@ -189,6 +210,14 @@ class FrameDecoder:
         if not self.end_pending:
             return []
         buffer, self._buffer, self._scan = self._buffer, bytearray(), 0
+        if self._where == _BETWEEN:
+            self._junk(len(buffer))
+            return []
+        if self._where == _IN_TAIL:
+            ended = _WIDE_END.search(buffer[-_WIDE_END_BYTES:]) is not None
+            frames = self._complete_wide(buffer, 0, len(buffer))
+            self._where = _BETWEEN if ended else _IN_TAIL
+            return frames
         if self._where >= _IN_WIDE or self._is_wide(buffer, 0):
             self._where = max(self._where, _IN_WIDE)
             frames = self._complete_wide(buffer, 0, len(buffer))
@@ -196,7 +225,9 @@ class FrameDecoder:
             return frames
         self._deviate(END_WITHOUT_CR)
         self._where = _BETWEEN
-        return [self._complete(buffer, 0, len(buffer) - 1)]
+        frame = self._complete(buffer, 0, len(buffer) - 1)
+        self._tail = frame.payload[-2:]
+        return [frame]
 
     def close(self) -> list[Frame]:
         """The connection has ended: a frame that only lacks its CR is complete, any other open frame is discarded.
@@ -213,17 +244,52 @@ class FrameDecoder:
         self._head = None
         self._deviations = [] if self._where != _BETWEEN else self._deviations
         self._where = _BETWEEN
+        self._tail = None
         return frames
 
-    def _skip_junk(self, view: bytes | bytearray, position: int) -> int:
-        """The index behind the next 0B, or -1 when there is none."""
+    def _skip_junk(self, view: bytes | bytearray, position: int, frames: list[Frame]) -> int:
+        """Behind a frame, or before the first one: the index behind the next 0B, or -1 when there is none.
+
+        Or the index of the text there that is the rest of the frame before.
+        """
         start = view.find(START, position)
-        junk = (start if start >= 0 else len(view)) - position
-        if junk:
-            self.junk_bytes += junk
+        if start == position:
+            self._where = _IN_FRAME
+            return start + 1
+        if frames:
+            self._tail = frames[-1].payload[-2:]
+        kept, stop = b"", start if start >= 0 else len(view)
+        if position < stop:
+            text = _TEXT.search(view, position, stop) if self._tail is not None else None
+            if text is not None:
+                begins = bytes(view[text.start() : min(stop, text.start() + 4)])
+                if self._is_rest(begins):
+                    self._junk(text.start() - position)
+                    if frames and not begins.startswith(_HEADERS):
+                        frames[-1] = replace(frames[-1], cut=True)
+                    self._where = _IN_TAIL
+                    return text.start()
+                if start < 0 and _PART_OF_SEGMENT.match(begins):
+                    kept, stop = begins, text.start()  # the next bytes decide
+            self._junk(stop - position)
+        if start >= 0:
+            self._where = _IN_FRAME
+            return start + 1
+        self._where = _BETWEEN
+        if kept or self._buffer:
+            self._buffer = bytearray(kept)
+        self._scan = 0
+        return -1
+
+    def _is_rest(self, begins: bytes) -> bool:
+        """Whether text that begins so, behind a frame, is the rest of it."""
+        ended = self._tail is not None and self._tail.endswith((CR, b"\r\n"))
+        return not ended or _SEGMENT.match(begins) is not None
+
+    def _junk(self, size: int) -> None:
+        if size:
+            self.junk_bytes += size
             self._deviate(JUNK_BEFORE_FRAME)
-        self._where = _IN_FRAME if start >= 0 else _BETWEEN
-        return start + 1 if start >= 0 else -1
 
     def _is_wide(self, view: bytes | bytearray, position: int) -> bool:
         """Whether the open frame begins as UTF-16 and UTF-32 do. (One over the limit was looked at before.)"""
@@ -269,12 +335,10 @@ class FrameDecoder:
         return Frame(payload=payload, deviations=deviations, oversize=oversize, rest=rest)
 
     def _complete_wide(self, view: bytes | bytearray, position: int, stop: int) -> list[Frame]:
-        """The wide message, or what came behind it, in view[position:stop]; none: only blanks came behind it."""
-        rest = self._where == _IN_REST
+        """The wide message, or the rest of a message, in view[position:stop]; none: only blanks came behind it."""
+        rest = self._where >= _IN_REST
         if rest and self._head is None and not view[position:stop].strip(_JUNK):
-            if stop > position:
-                self.junk_bytes += stop - position
-                self._deviate(JUNK_BEFORE_FRAME)
+            self._junk(stop - position)
             return []
         if rest:
             self._deviate(JUNK_BEFORE_FRAME)

@@ -88,6 +88,14 @@ CHARSET: Final = Refusal(
     hl7_code=DATA_TYPE,
     location="MSH-18",
 )
+FRAME_CUT: Final = Refusal(
+    error="frame-cut",
+    text="1C 0D inside of the message ended its frame: leave these bytes out of the text",
+    hl7_code=DATA_TYPE,
+)
+FRAME_REST: Final = Refusal(
+    error="frame-rest", text="the rest of the message before it, behind the end of its frame", hl7_code=DATA_TYPE
+)
 SEQUENCE_NUMBER_MISSING: Final = Refusal(
     error="sequence-number-missing",
     text="this channel needs a sequence number",
@@ -254,8 +262,8 @@ def plan_answers(rules: Rules, header: Header | None, refusal: Refusal | None) -
 
 
 def rest_of_message(rules: Rules) -> Judgement:
-    """What follows a message in UTF-16 or UTF-32 that its bytes cut: refused as it was, and not answered once more."""
-    return replace(plan_answers(rules, None, CHARSET), code=None)
+    """What follows a message that its bytes cut: kept, and not answered, or the next message would get that answer."""
+    return replace(plan_answers(rules, None, FRAME_REST), code=None)
 
 
 def original_code(refusal: Refusal) -> AckCode:
@@ -281,7 +289,7 @@ def verdict(code: AckCode, refusal: Refusal | None, *, expected_sequence: int | 
 
 def summarize(header: Header | None) -> Summary:
     if header is None:
-        return _NO_SUMMARY
+        return NO_SUMMARY
     return Summary(
         control_id=header.control_id or None,
         type=header.type or None,
@@ -316,5 +324,5 @@ def _types(accept: Accept) -> frozenset[tuple[str, str]]:
     return frozenset(pairs)
 
 
-_NO_SUMMARY: Final = Summary()
+NO_SUMMARY: Final = Summary()
 _ACCEPTED: Final = {code: Verdict(code=code) for code in AckCode}

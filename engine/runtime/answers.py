@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 from engine import logs
 from engine.clock import Clock
-from engine.domain.message import AckCode, AckState, Receipt
+from engine.domain.message import AckCode, AckState, Receipt, Summary
 from engine.errors import StoreError
 from engine.hl7v2 import batch as batches
 from engine.hl7v2 import mllp
@@ -41,6 +41,9 @@ _fresh = itertools.count()
 
 class Peer(Protocol):
     """A connection, as intake sees it."""
+
+    summary: Summary
+    """Of the message that came last on it."""
 
     @property
     def peer(self) -> str:

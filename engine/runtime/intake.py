@@ -33,6 +33,7 @@ from engine.hl7v2.ordering import ordering_key
 from engine.runtime.acceptance import (
     BATCH_TOO_LONG,
     BROKEN,
+    FRAME_CUT,
     LINK_RESTART,
     LINK_RESYNC,
     SEQUENCE_NUMBER_HIGH,
@@ -197,9 +198,15 @@ class Intake:
             judgement = (rest_of_message(lane.rules) if frame.rest else whole) or self._judge(
                 lane, message, oversize=frame.oversize
             )
+            if frame.cut and message is messages[-1] and judgement.refusal is None:
+                judgement = plan_answers(lane.rules, judgement.header, FRAME_CUT)
             judgements.append(judgement)
             receipts.append(self._receipt(lane, exchange, message, judgement, deviations, now))
         exchange.judgements = tuple(judgements)
+        if frame.rest:  # it is found with the message that it belongs to
+            receipts = [replace(one, summary=exchange.connection.summary) for one in receipts]
+        else:
+            exchange.connection.summary = receipts[-1].summary
         exchange.receipts = tuple(receipts)
         if lane.rules.sequence_numbers:
             self._one_at_a_time = True

@@ -24,6 +24,7 @@ from typing import Any, Final, cast
 from engine import logs
 from engine.errors import HandoffError
 from engine.hl7v2 import mllp
+from engine.runtime.acceptance import NO_SUMMARY
 from engine.runtime.answers import EXCHANGE_BYTES, Exchange, Lane
 from engine.runtime.intake import Intake
 from engine.runtime.peers import Certificate, Trusted, host_of, why_no_handshake
@@ -463,7 +464,8 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_arrivals_written", "_closing_since", "_decoder", "_end_timer", "_frame_since", "_half_closed",
         "_holds", "_junk_seen", "_listener", "_loop", "_not_decoded", "_partials_seen", "_stalled_since",
-        "_transport", "address", "certificate", "exchanges", "host", "peer", "seen_at", "silent", "since", "unfinished",
+        "_transport", "address", "certificate", "exchanges", "host", "peer", "seen_at", "silent", "since", "summary",
+        "unfinished",
     )  # fmt: skip
 
     def __init__(self, listener: Listener, address: Any) -> None:
@@ -489,6 +491,7 @@ class Connection(asyncio.Protocol):
         self._arrivals_written: list[int] = []  # written to the transport, not yet taken by the peer's system
         self.exchanges: deque[Exchange] = deque()
         self.peer = ""
+        self.summary = NO_SUMMARY
         self.unfinished = 0
         """Bytes that are here and belong to no complete frame yet."""
 
@@ -557,10 +560,7 @@ class Connection(asyncio.Protocol):
         if self in listener.connections:
             listener.lane.counts.connections -= 1
             if not self._half_closed:
-                cut_off = (
-                    self._decoder.close()
-                )  # counts a frame that was cut off; of a message in UTF-16 it keeps what came
-                self._take([frame for frame in cut_off if frame.rest or mllp.is_wide(frame.payload)])
+                self._take_what_was_cut_off()
             self._count_framing()
         listener.unfinished_bytes -= self.unfinished
         self.unfinished = 0
@@ -732,6 +732,10 @@ class Connection(asyncio.Protocol):
             listener.settle()
             listener.heed(self)
 
+    def _take_what_was_cut_off(self) -> None:
+        """Count a frame that is not complete by now; keep what there is of a message that no frame can hold."""
+        self._take([frame for frame in self._decoder.close() if frame.rest or mllp.is_wide(frame.payload)])
+
     def _end_frame(self) -> None:
         self._end_timer = None
         self._take(self._decoder.flush_pending_end())
@@ -778,7 +782,7 @@ class Connection(asyncio.Protocol):
             del listener.connections[self]
             listener.lane.counts.connections -= 1
             self._not_decoded = b""
-            self._decoder.close()  # a frame that is not complete by now is cut off, and counted
+            self._take_what_was_cut_off()
             self._count_framing()
         listener.lingering.add(self)
         if self._half_closed or not transport.can_write_eof():

@@ -173,10 +173,12 @@ class _Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         for frame in self._decoder.feed(data):
-            self._answered(frame.payload)
+            if not frame.rest:
+                self._answered(frame.payload)
         if self._decoder.end_pending:  # no answer of ours has bytes behind its 1C, so there is nothing to wait for
             for frame in self._decoder.flush_pending_end():
-                self._answered(frame.payload)
+                if not frame.rest:
+                    self._answered(frame.payload)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - its text may hold anything
         self.fail("closed", "the connection was closed before the answer came")

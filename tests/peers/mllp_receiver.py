@@ -118,6 +118,8 @@ def _answers(how: str, payload: bytes) -> list[bytes]:
             return [b"\x0bthis is not HL7\x1c\r"]
         case "twice":
             return [_ack("CA", control_id), _ack("AA", control_id)]
+        case "chatty":  # no CR behind its last segment, and a remark behind its frame
+            return [_ack("AA", control_id)[:-3] + b"\x1c\rMSA said so\x1c\r"]
         case "bare":
             return [_ack("AA", control_id)[:-1]]
         case _:

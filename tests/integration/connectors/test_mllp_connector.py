@@ -150,6 +150,14 @@ async def test_a_second_answer_to_the_same_message_is_not_taken_for_the_next_one
     await target.close()
 
 
+async def test_what_stands_behind_an_answer_is_no_answer(receiver: MllpReceiver):
+    receiver.behave("chatty", "chatty", "ae")
+    target = connector(receiver.port)
+    assert await send(target, "A", "B", "C") == ["delivered", "delivered", "transient answer-ae"]
+    assert receiver.connections == 1
+    await target.close()
+
+
 async def test_a_control_id_is_never_used_twice_on_one_connection(receiver: MllpReceiver):
     """Or the late second answer to the first one could be credited to the second."""
     receiver.behave("twice", "ae")

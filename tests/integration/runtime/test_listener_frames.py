@@ -365,3 +365,91 @@ async def test_an_old_message_has_its_event_in_evn_1(feed: Feed, sender: Sender,
     entry = feed.entries()[0]
     assert entry.summary.type == "ADT^A03"
     assert "event-from-evn" in entry.deviations
+
+
+# --- 1C 0D inside of a message of single bytes ---
+
+CUT = b"NTE|1||as he said"
+REST = b"yesterday\rNTE|2||and today\r"
+
+
+def cut_in_two(control_id: str) -> tuple[bytes, bytes]:
+    return adt(control_id) + CUT, REST
+
+
+@pytest.mark.parametrize(("how", "wanted"), [({}, "AE"), ({"ack": {"mode": "enhanced"}}, "CE")])
+async def test_a_message_that_its_text_cut_is_refused_once_and_both_parts_are_kept(
+    make_feed: Callable[..., Awaitable[Feed]], how: dict[str, object], wanted: str
+) -> None:
+    feed = await make_feed(**how)
+    sender = await feed.sender()
+    first, rest = cut_in_two("7")
+    await sender.write(START, first, END, b"\r", rest, END, b"\r", frame(adt("8")))
+    answers = [await sender.answer(), await sender.answer()]
+    assert [fields(answer, "MSA")[1:3] for answer in answers] == [[wanted, "7"], [wanted[0] + "A", "8"]]
+    assert fields(answers[0], "ERR")[5].startswith("frame-cut^")
+    assert await sender.silent()
+    refused, kept, taken = await feed.settled()
+    assert [one.payload for one in (refused, kept, taken)] == [first, rest, adt("8")]
+    assert [one.refusal.error if one.refusal else None for one in (refused, kept, taken)] == [
+        "frame-cut",
+        "frame-rest",
+        None,
+    ]
+    assert (kept.ack, kept.ack_state) == (None, "not_owed")
+    assert kept.summary == refused.summary, "it is found under the control id of the message that it belongs to"
+    assert feed.counts.refused == {"frame-cut": 1, "frame-rest": 1}
+
+
+async def test_a_rest_that_comes_after_the_answer_is_kept_under_its_message(feed: Feed, sender: Sender) -> None:
+    first, rest = cut_in_two("7")
+    assert code(await sender.exchange(first)) == "AA"
+    await sender.write(rest, END, b"\r")
+    await eventually(lambda: len(feed.entries()) == 2)
+    assert code(await sender.exchange(adt("8"))) == "AA"
+    taken, kept, _ = await feed.settled()
+    assert (taken.refusal, kept.payload) == (None, rest)
+    assert kept.refusal is not None
+    assert (kept.refusal.error, kept.summary.control_id) == ("frame-rest", "7")
+
+
+@pytest.mark.parametrize("end", ["half closed", "reset", "drained"])
+async def test_a_rest_is_kept_however_its_connection_ends(feed: Feed, sender: Sender, end: str) -> None:
+    first, rest = cut_in_two("7")
+    assert code(await sender.exchange(first)) == "AA"
+    await sender.write(rest)
+    await eventually(lambda: any(one.unfinished for one in feed.listener.connections) or len(feed.entries()) == 2)
+    if end == "half closed":
+        sender.writer.write_eof()
+    elif end == "reset":
+        sender.abort()
+    else:
+        assert await feed.listener.drain(5)
+    await eventually(lambda: len(feed.entries()) == 2)
+    assert [entry.payload for entry in feed.entries()] == [first, rest]
+
+
+async def test_of_a_batch_that_its_text_cut_the_last_message_alone_is_refused(feed: Feed, sender: Sender) -> None:
+    first, rest = cut_in_two("2")
+    await sender.write(START, b"BHS|^~\\&|A\r", adt("1"), first, END, b"\r", rest, b"BTS|2\r", END, b"\r")
+    assert codes([await sender.answer(), await sender.answer()]) == ["AA", "AE"]
+    await eventually(lambda: len(feed.entries()) == 3)
+    assert [entry.refusal.error if entry.refusal else None for entry in feed.entries()] == [
+        None,
+        "frame-cut",
+        "frame-rest",
+    ]
+
+
+async def test_a_message_that_is_refused_for_another_reason_is_told_that_one(feed: Feed, sender: Sender) -> None:
+    await sender.write(START, adt("7", version="9.9").rstrip(b"\r"), END, b"\r", REST, END, b"\r")
+    answer = await sender.answer()
+    assert fields(answer, "ERR")[5].startswith("version-not-accepted^")
+    await eventually(lambda: len(feed.entries()) == 2)
+
+
+async def test_a_message_without_its_start_block_is_kept_and_not_answered(feed: Feed, sender: Sender) -> None:
+    await sender.write(frame(adt("1")), adt("2"), END, b"\r", frame(adt("3")))
+    answers = [await sender.answer(), await sender.answer()]
+    assert [(code(answer), fields(answer, "MSA")[2]) for answer in answers] == [("AA", "1"), ("AA", "3")]
+    assert [entry.payload for entry in feed.entries()] == [adt("1"), adt("2"), adt("3")]

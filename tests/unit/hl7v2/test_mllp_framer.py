@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from engine.hl7v2.mllp import (
     AHEAD_BYTES,
@@ -28,6 +29,7 @@ from engine.hl7v2.mllp import (
 
 ONE = b"MSH|^~\\&|A\rPID|1\r"
 TWO = b"MSH|^~\\&|B\rPID|2\r"
+CUT, REST = b"MSH|^~\\&|A\rOBX|1|TX|||as he", b"said yesterday\rPV1|1|I\r"
 LIMIT = 1000
 
 # streams rich in the bytes that matter
@@ -53,6 +55,10 @@ STREAMS = st.lists(
                 b"M",
                 b"SH|",
                 b"\x0b\xef\xbb\xbf ",
+                CUT,
+                b"\x1c\rtext",
+                b"PV1|",
+                b"PV",
             ]
         ),
         st.binary(max_size=8),
@@ -223,7 +229,7 @@ def test_a_stream_gives_the_same_frames_however_it_is_split(stream: bytes, place
         frames += pieces.feed(chunk)
         discarded += pieces.discarded
         assert pieces.pending <= max(limit, AHEAD_BYTES) + AHEAD_BYTES
-    assert whole.feed(stream) == frames
+    assert [replace(frame, cut=False) for frame in whole.feed(stream)] == [replace(one, cut=False) for one in frames]
     assert whole.discarded == discarded
     assert (whole.junk_bytes, whole.partials, whole.in_frame, whole.end_pending) == (
         pieces.junk_bytes,
@@ -361,6 +367,108 @@ def test_a_wide_message_over_the_limit_is_kept_up_to_the_limit() -> None:
         assert decoder.pending <= LIMIT + 120
     assert decoder.flush_pending_end() == [Frame(payload=message[:LIMIT], oversize=True)]
     assert payloads(decoder.feed(wrap(ONE))) == [ONE]
+
+
+# --- 1C 0D inside of a message of single bytes ---
+
+RESTS = [REST, b"s", b"OBX", b"PV1|1|I\r", b"\xe9t\xe9\r", b"a\x0bb", b"a\x1cb\r", b"a\x1c\rb\r"]
+SPLITS = st.lists(st.integers(0, 200), max_size=6)
+
+
+@pytest.mark.parametrize("rest", RESTS)
+@pytest.mark.parametrize("blanks", [b"", b"\n", b" \x00\t"])
+def test_the_rest_of_a_message_that_its_text_cut_is_kept_and_the_cut_one_is_known(rest: bytes, blanks: bytes) -> None:
+    frames, decoder = feed(wrap_wide(CUT) + blanks + rest + b"\x1c\r" + wrap(TWO))
+    assert payloads(frames) == [CUT, rest, TWO]
+    assert [(frame.cut, frame.rest) for frame in frames] == [(True, False), (False, True), (False, False)]
+    assert frames[1].deviations == (JUNK_BEFORE_FRAME,)
+    assert decoder.junk_bytes == len(blanks)
+
+
+@given(st.sampled_from(RESTS), SPLITS)
+def test_the_rest_of_a_message_is_the_same_however_it_is_split(rest: bytes, places: list[int]) -> None:
+    frames, decoder = feed(*cut(wrap_wide(CUT) + rest + b"\x1c\r" + wrap(TWO), places))
+    assert payloads(frames) == [CUT, rest, TWO]
+    assert [frame.rest for frame in frames] == [False, True, False]
+    assert not decoder.in_frame
+
+
+@given(SPLITS)
+def test_pauses_in_the_rest_of_a_message_make_pieces_of_it_and_no_message(places: list[int]) -> None:
+    decoder = FrameDecoder(LIMIT)
+    frames: list[Frame] = []
+    for chunk in cut(wrap_wide(CUT) + REST + b"\x1c\r", places):
+        frames += [*decoder.feed(chunk), *decoder.flush_pending_end()]
+    frames += decoder.flush_pending_end()
+    first, *rest = frames
+    assert first.payload == CUT
+    assert all(piece.rest for piece in rest)
+    assert b"".join(payloads(rest)).translate(None, b"\r ") == REST.translate(None, b"\r "), "but blanks between pauses"
+    assert not decoder.in_frame
+    assert payloads(decoder.feed(wrap(b"\x06") + wrap(TWO))) == [b"\x06", TWO]
+
+
+def test_a_segment_behind_a_frame_is_the_rest_of_it_though_the_frame_ends_as_it_should() -> None:
+    for whole in (ONE, ONE + b"\n"):
+        frames, _ = feed(wrap_wide(whole) + b"PV1|1|I\r\x1c\r" + wrap(TWO))
+        assert [(frame.payload, frame.cut, frame.rest) for frame in frames] == [
+            (whole, True, False),
+            (b"PV1|1|I\r", False, True),
+            (TWO, False, False),
+        ]
+
+
+def test_a_message_without_its_start_is_kept_and_the_one_before_it_is_whole() -> None:
+    frames, _ = feed(wrap(ONE) + TWO + b"\x1c\r" + wrap(ONE))
+    assert [(frame.payload, frame.cut, frame.rest) for frame in frames] == [
+        (ONE, False, False),
+        (TWO, False, True),
+        (ONE, False, False),
+    ]
+
+
+@pytest.mark.parametrize("text", [b"PV", b"PV1", b"P", b"PV1 ", b"GET / HTTP/1.1\r\n\r\n", b"pv1|", b"1PV|", b"PV1a"])
+def test_text_behind_a_whole_message_is_junk_unless_it_begins_with_a_segment(text: bytes) -> None:
+    for stream in ([wrap(ONE) + text + wrap(TWO)], [wrap(ONE), *(bytes((one,)) for one in text), wrap(TWO)]):
+        frames, decoder = feed(*stream)
+        assert payloads(frames) == [ONE, TWO]
+        assert not any(frame.cut or frame.rest for frame in frames)
+        assert decoder.junk_bytes == len(text)
+        decoder.feed(text)
+        assert decoder.flush_pending_end() == []
+        assert (decoder.junk_bytes, decoder.in_frame) == (2 * len(text), False)
+
+
+@pytest.mark.parametrize("text", [b"hello", b"PV1|1|I\r"])
+def test_text_before_the_first_frame_is_junk(text: bytes) -> None:
+    frames, decoder = feed(text + wrap(CUT))
+    assert [(frame.payload, frame.rest) for frame in frames] == [(CUT, False)]
+    assert decoder.junk_bytes == len(text)
+
+
+def test_blanks_behind_a_message_without_its_last_cr_cut_nothing() -> None:
+    frames, decoder = feed(wrap(CUT) + b"\r\n \x00\x1c\r\xef\xbb\xbf" + wrap(TWO))
+    assert [(frame.payload, frame.cut) for frame in frames] == [(CUT, False), (TWO, False)]
+    assert decoder.junk_bytes == 9
+
+
+def test_a_rest_that_comes_later_is_kept_and_the_message_is_not_known_as_cut() -> None:
+    frames, decoder = feed(wrap(CUT), REST)
+    assert (payloads(frames), frames[0].cut) == ([CUT], False)
+    assert decoder.end_pending
+    assert [(frame.payload, frame.rest) for frame in decoder.close()] == [(REST, True)]
+    assert (decoder.pending, decoder.in_frame, decoder.partials) == (0, False, 0)
+
+
+def test_the_rest_of_a_message_over_the_limit_is_kept_up_to_the_limit_in_little_memory() -> None:
+    decoder = FrameDecoder(LIMIT)
+    decoder.feed(wrap(CUT))
+    for _ in range(300):
+        assert decoder.feed(b"x" * 4096) == []
+        assert decoder.pending <= LIMIT + AHEAD_BYTES
+    (rest, after) = decoder.feed(b"\x1c\r" + wrap(TWO))
+    assert (rest.payload, rest.oversize, rest.rest) == (b"x" * LIMIT, True, True)
+    assert after.payload == TWO
 
 
 def wrap_wide(payload: bytes) -> bytes:
