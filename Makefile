@@ -95,6 +95,7 @@ $(VENV)/.runtime: $(VENV)/.created requirements.lock pyproject.toml
 	@echo 'Setting up $(VENV) from requirements.lock (the first time takes a minute)'
 	@$(PIP) install --quiet --require-hashes -r requirements.lock
 	@PYTHONWARNINGS=ignore $(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q engine
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock

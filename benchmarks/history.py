@@ -39,8 +39,9 @@ from engine.hl7v2.ordering import ordering_key
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.process import process
 from engine.runtime.acceptance import summarize
-from engine.settings import Snapshot, load
+from engine.settings import load
 from engine.simulator.bench.site import LIVE, BenchError, Site
+from engine.snapshot import Snapshot
 from engine.store import Store
 from engine.store.keys import KeyRing
 from engine.store.opening import open_store

@@ -13,33 +13,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from engine import __version__, logs
 from engine.clock import SystemClock
 from engine.connectors.registry import build_connectors
 from engine.domain.audit import AuditRecord
-from engine.errors import HandoffError, SettingsError, TamperedError
+from engine.errors import HandoffError, Problem, SettingsError, TamperedError
 from engine.pipeline.channel import CompiledConfiguration, Key, beyond_the_standard, compile_configuration, never_equal
 from engine.pipeline.doubts import doubts
 from engine.runtime import hints
 from engine.runtime.sockets import user_name
 from engine.runtime.worker import Assembly, WorkerContext
-from engine.settings import (
-    Configuration,
-    FileDestination,
-    MllpDestination,
-    References,
-    SalesforceDestination,
-    Snapshot,
-    load,
-    loaded,
-)
+from engine.settings import Configuration, FileDestination, MllpDestination, SalesforceDestination, load, loaded
+from engine.snapshot import References, Snapshot
 from engine.store.keys import KeyRing
 from engine.store.opening import open_keys, open_store, store_location
 from engine.tlsfiles import exposed_key, tls_problems
 from engine.trial.cases import run_tests
-from engine.yamlfile import Problem
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -259,11 +250,16 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
     )
 
 
+_COLLECT_AT: Final = (700, 10, 10)
+"""Python's own thresholds: those of a command are higher, and would let a daemon's garbage grow."""
+
+
 def settle_memory() -> None:
     """What is loaded by now stays: garbage collections that walk over it again and again cost a tenth of the work."""
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*_COLLECT_AT)
 
 
 class _Couriers:

@@ -6,11 +6,9 @@ a message or a chart: texts name places (file, line, field), codes and what to d
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from engine.yamlfile import Problem
+from typing import Final, Literal
 
 
 class HandoffError(Exception):
@@ -157,6 +155,24 @@ class DeliveryError(HandoffError):
         self.text = text
         self.kind = kind
         self.retry_after_seconds = retry_after_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with the configuration. Lines and columns count from 1."""
+
+    file: str
+    line: int
+    column: int
+    key: str
+    message: str
+    level: Literal["problem", "warning"] = "problem"
+    """A warning keeps nothing from starting: it is for a person to judge."""
+
+    def __str__(self) -> str:
+        key = f"{self.key}: " if self.key else ""
+        level = "warning: " if self.level == "warning" else ""
+        return f"{self.file}:{self.line}:{self.column}: {level}{key}{self.message}"
 
 
 class SettingsError(HandoffError):

@@ -1,20 +1,12 @@
-"""The site's configuration: `config.yaml` and the channel files, as strict models.
-
-A `Snapshot` is all the text of a configuration (site, channels, mappings) with its digest. It is what the store keeps
-as a configuration version, so that a replay can run under the configuration that was in force; secrets are only named
-in it (`{env: NAME}`) and never part of it.
-"""
+"""The site's configuration: `config.yaml` and the channel files, as strict models."""
 
 from __future__ import annotations
 
-import codecs
-import hashlib
 import os
 import re
 import secrets
-import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -35,10 +27,11 @@ from pydantic import (
 )
 
 from engine.domain.partition import PARTITIONS
-from engine.domain.record import Record
-from engine.errors import SettingsError
-from engine.files import SECRET_BYTES_MAX, UnreadableFileError, foreign_owner, read_regular, read_with_status
-from engine.yamlfile import TEXT_CHARS_MAX, Document, Problem, StrictModel, did_you_mean, parse, validate
+from engine.errors import Problem, SettingsError
+from engine.outline import CONSOLE_HOST, CONSOLE_PORT, NODE, STORE_KEYS, STORE_URL, TIMEZONE, ChannelOutline, Outline
+from engine.snapshot import UNRESOLVED, Loaded, References, Snapshot, resolve_references
+from engine.yamlfile import Document, parse
+from engine.yamlmodel import StrictModel, validate
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
@@ -48,8 +41,6 @@ HostSuffix = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 _PROXY: Final = re.compile(r"https?://([^/?#@\s]+(:[^/?#@\s]*)?@)?[A-Za-z0-9.\[\]:-]+/?")
-_UNRESOLVED: Final = "unresolved"
-"""Stands for a value that is kept elsewhere and is not there; a name and a URL like any other, as far as checks go."""
 
 
 def _check_zone(name: str) -> str:
@@ -84,9 +75,9 @@ Network = Annotated[IPv4Network | IPv6Network, WrapValidator(_check_network)]
 class Store(StrictModel):
     """The database and the keys that open it."""
 
-    url: Text = "sqlite:///var/handoff.db"
+    url: Text = STORE_URL
     """The database: `sqlite:///PATH` (relative to config.yaml) or `postgresql+psycopg://USER@HOST/DB`."""
-    keys: Text = "var/keys.json"
+    keys: Text = STORE_KEYS
     """The key file (mode 0600), relative to config.yaml. `handoff init` makes it; keep a copy elsewhere."""
 
     @field_validator("url")
@@ -94,7 +85,7 @@ class Store(StrictModel):
     def _known_kind(cls, url: str) -> str:
         scheme, _, rest = url.partition("://")
         known = (scheme == "sqlite" and rest.strip("/")) or scheme in {"postgresql+psycopg", "postgresql"}
-        if known or url == _UNRESOLVED:
+        if known or url == UNRESOLVED:
             return url
         raise ValueError("must be sqlite:///PATH or postgresql+psycopg://USER@HOST/DB")
 
@@ -102,9 +93,9 @@ class Store(StrictModel):
 class Console(StrictModel):
     """The HTTP listener of `/healthz`, `/readyz`, `/metrics` and the console."""
 
-    host: Text = "127.0.0.1"
+    host: Text = CONSOLE_HOST
     """Address to listen on. Loopback unless told."""
-    port: Port = 8080
+    port: Port = CONSOLE_PORT
     """TCP port."""
 
 
@@ -240,7 +231,7 @@ class SalesforceDestination(DestinationBase):
     @field_validator("proxy")
     @classmethod
     def _proxy(cls, url: str | None) -> str | None:
-        if url is None or url == _UNRESOLVED or _PROXY.fullmatch(url):
+        if url is None or url == UNRESOLVED or _PROXY.fullmatch(url):
             return url
         raise ValueError("must be http://HOST:PORT or https://HOST:PORT")
 
@@ -252,7 +243,7 @@ class SalesforceDestination(DestinationBase):
         except ValueError:
             raise ValueError("is not a URL") from None
         loopback = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "localhost", "::1"}
-        if (parts.hostname and (parts.scheme == "https" or loopback)) or url == _UNRESOLVED:
+        if (parts.hostname and (parts.scheme == "https" or loopback)) or url == UNRESOLVED:
             return url.rstrip("/")
         raise ValueError("must be https:// (plain http only to loopback)")
 
@@ -276,7 +267,7 @@ Destination = Annotated[FileDestination | MllpDestination | SalesforceDestinatio
 class Calendar(StrictModel):
     """Which days are business days."""
 
-    timezone: Text = "America/New_York"
+    timezone: Text = TIMEZONE
     """IANA zone of the site: its business days, and the times that commands show."""
     weekend: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = ("sat", "sun")
     """Days of the week that are no business days."""
@@ -301,7 +292,7 @@ class Calendar(StrictModel):
 class Site(StrictModel):
     """The site: this node, its store, its console and its destinations."""
 
-    node: Identifier = "main-1"
+    node: Identifier = NODE
     """Name of this node, unique among those that share a store."""
     store: Store = Store()
     """Where everything is kept."""
@@ -666,118 +657,6 @@ class Channel(StrictModel):
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-FILES_MAX: Final = 1_000
-"""Of a configuration, tests included."""
-ENTRIES_MAX: Final = 10_000
-"""Names that may stand in a folder of the configuration, whatever they are: more is no folder of a site."""
-SNAPSHOT_BYTES_MAX: Final = 4 << 20
-"""Of all files together."""
-VALUES_MAX: Final = 300_000
-"""Keys and values of all files together."""
-
-MAPPING_FOLDERS: Final = ("care", "destinations", "fields", "protocols", "risk", "tables")
-EXAMPLES: Final = "examples"
-"""A folder below the channels' or mappings' that nothing is read from: messages and files to copy."""
-_TEST_ENDING: Final = ".test.yaml"
-_NEVER_MEANT: Final = re.compile(
-    r"(?i)(?!.*\.ya?ml\.)(readme.*|license.*|.*\.(md|txt|hl7|dat|pem|crt|cer|csr|key|p12|pfx|jks|sh|py|gitignore|gitkeep))"
-)
-"""Files that stand beside a configuration and are none of it."""
-
-
-class Loaded(Record, frozen=True, kw_only=True):
-    """One loading of a configuration by a daemon: at its start, or by a reload."""
-
-    id: str
-    at: datetime
-    who: str
-    """The operating system's user, as far as the kernel told us."""
-    by: str
-    """`run` or `reload`."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """All text of a configuration. Keys are paths relative to `base` (`config.yaml`, `channels/main-campus.yaml`)."""
-
-    base: Path
-    """The folder of config.yaml: relative paths in the configuration are relative to it."""
-    site_file: str
-    files: Mapping[str, str]
-    tests: Mapping[str, str] = field(default_factory=dict)
-    """The test files beside them, which are no part of the version."""
-    remarks: tuple[Problem, ...] = ()
-    """What was found on reading: problems and warnings about files that are not read, or that others may change."""
-    loaded: Loaded | None = None
-    """By whom a daemon was given it; none: it is only looked at."""
-
-    @classmethod
-    def read(cls, config: Path) -> Snapshot:
-        """Read config.yaml and what stands below its channels and mappings folders. Raises SettingsError."""
-        base = config.resolve().parent
-        reading = _Reading(base)
-        text = reading.read(config, config.name)
-        site = validate(parse(text, config.name), _Folders)
-        files: dict[str, str] = {config.name: text}
-        tests: dict[str, str] = {}
-        for key, folder in (("channels", site.channels), ("mappings", site.mappings)):
-            root = _inside(base, folder)
-            if root is None:
-                where = parse(text, config.name).problem((key,), f"must be a folder below {base}, not {folder}")
-                raise SettingsError((where,))
-            if not (base / root).is_dir():
-                where = parse(text, config.name).problem((key,), f"the folder {folder} does not exist")
-                raise SettingsError((where,))
-            for path in reading.walk(base / root, mappings=key == "mappings"):
-                name = path.relative_to(base).as_posix()
-                try:
-                    (tests if name.endswith(_TEST_ENDING) else files)[name] = reading.read(path, name)
-                except SettingsError as error:
-                    reading.remarks.extend(error.problems)
-        return cls(base, config.name, files, tests, tuple(reading.remarks))
-
-    @cached_property
-    def version(self) -> str:
-        """Digest of the whole configuration; names it in the store."""
-        return version_of(self.files)
-
-    def document(self, file: str) -> Document:
-        """A parsed file. Raises SettingsError."""
-        parsed = self._parsed
-        if file not in parsed:
-            document = parse(self.files[file], file)
-            if sum(len(one.places) for one in parsed.values()) + len(document.places) > VALUES_MAX:
-                text = f"with this file the configuration holds more than {VALUES_MAX:,} values"
-                raise SettingsError((Problem(file, 1, 1, "", text),))
-            parsed[file] = document
-        return parsed[file]
-
-    @cached_property
-    def _parsed(self) -> dict[str, Document]:
-        return {}
-
-    def below(self, folder: str) -> tuple[str, ...]:
-        """The files below a folder, in order of name."""
-        prefix = os.path.normpath(folder) + "/"
-        return tuple(name for name in sorted(self.files) if name.startswith(prefix))
-
-
-def version_of(files: Mapping[str, str]) -> str:
-    """The digest that names a configuration of these files."""
-    digest = hashlib.sha256()
-    for name, text in sorted(files.items()):
-        digest.update(f"{name}\0{len(text)}\0{text}".encode())
-    return digest.hexdigest()[:16]
-
-
-class _Folders(StrictModel):
-    """The two keys of config.yaml that say which other files there are; the rest is validated later."""
-
-    model_config = StrictModel.model_config | {"extra": "ignore"}
-    channels: Text = "channels"
-    mappings: Text = "mappings"
-
-
 @dataclass(frozen=True)
 class Configuration:
     """A whole, valid configuration: shapes and references checked, nothing compiled yet."""
@@ -789,9 +668,45 @@ class Configuration:
     """By channel name, for problems that only the compiler can find."""
     warnings: tuple[Problem, ...] = ()
 
+    @property
+    def node(self) -> str:
+        return self.site.node
+
+    @property
+    def store_url(self) -> str:
+        return self.site.store.url
+
+    @property
+    def store_keys(self) -> str:
+        return self.site.store.keys
+
     def path(self, relative: str) -> Path:
         """A path of the configuration, made absolute."""
         return self.snapshot.base / relative
+
+    @cached_property
+    def outline(self) -> Outline:
+        site = self.site
+        return Outline(
+            snapshot=self.snapshot,
+            node=site.node,
+            store_url=site.store.url,
+            store_keys=site.store.keys,
+            console_host=site.console.host,
+            console_port=site.console.port,
+            destinations={name: one.type for name, one in site.destinations.items()},
+            channels={
+                name: ChannelOutline(
+                    name=name,
+                    mode=channel.mode,
+                    host=channel.listen.host,
+                    port=channel.listen.port,
+                    authorities=frozenset({*channel.identity.names.values(), channel.default_authority}),
+                    senders=frozenset({*channel.senders, *channel.timezone.senders}),
+                )
+                for name, channel in self.channels.items()
+            },
+        )
 
     def feeding(self, destination: str) -> frozenset[str]:
         """The channels that deliver charts to a destination. One in shadow delivers nothing."""
@@ -815,11 +730,6 @@ def loaded(configuration: Configuration, *, who: str, by: str, at: datetime) -> 
     return replace(configuration, snapshot=snapshot)
 
 
-References = Literal["required", "optional", "never"]
-"""What becomes of `{env: ...}` and the like: their values must be there; they may be missing (a check without the
-production's secrets); they are not looked up (a recorded configuration: its text comes from the store)."""
-
-
 def load(snapshot: Snapshot, *, references: References = "required") -> Configuration:
     """Validate config.yaml and every channel file. Raises SettingsError with all problems of all files at once."""
     problems = [remark for remark in snapshot.remarks if remark.level == "problem"]
@@ -827,7 +737,7 @@ def load(snapshot: Snapshot, *, references: References = "required") -> Configur
     def read(file: str, model: type[Any]) -> tuple[Document, Any]:
         try:
             document = snapshot.document(file)
-            value = _references(document, document.value, (), snapshot.base, problems, mode=references)
+            value = resolve_references(document, document.value, (), snapshot.base, problems, mode=references)
             resolved = Document(document.file, value, document.places)
             problems.extend(_empty_tls(document, value, ()))
             return resolved, validate(resolved, model)
@@ -894,9 +804,8 @@ def store_only(config: Path, *, usual_place: bool = False) -> Configuration:
     Somebody edits a channel while somebody else has to see what waits: what is wrong elsewhere must not matter. When
     config.yaml itself is no YAML, the lines of each of these keys are read alone.
     """
-    base = config.resolve().parent
-    text = _Reading(base).read(config, config.name)
-    snapshot = Snapshot(base, config.name, {config.name: text})
+    snapshot = Snapshot.alone(config)
+    base, text = snapshot.base, snapshot.files[snapshot.site_file]
     found: dict[str, Any] = {}
     for key in _TO_READ:
         try:
@@ -905,7 +814,7 @@ def store_only(config: Path, *, usual_place: bool = False) -> Configuration:
             value = _value_alone(text, key)
         problems: list[Problem] = []
         document = Document(config.name, {key: value}, {})
-        value = _references(document, value, (key,), base, problems, mode="required")
+        value = resolve_references(document, value, (key,), base, problems, mode="required")
         if value is None:
             continue
         try:
@@ -949,162 +858,3 @@ def _timeout_problems(document: Document, site: Site) -> Iterator[Problem]:
             path = ("destinations", name, "timeout_seconds")
             needed = f"a call of {seconds:g} s needs shutdown_seconds_max: {seconds * 2:g} (it is"
             yield document.problem(path, f"{needed} {site.shutdown_seconds_max:g}), so that a stop can wait for it")
-
-
-def _inside(base: Path, folder: str) -> str | None:
-    """A folder of the configuration as a path below its base; none when it lies elsewhere."""
-    try:
-        relative = os.path.relpath(os.path.normpath(base / folder), base)
-    except ValueError:
-        return None
-    return None if relative == "." or relative.startswith("..") or "\0" in folder else relative
-
-
-class _Reading:
-    """Reads the files of a configuration within limits, and remarks on those that are not read."""
-
-    def __init__(self, base: Path) -> None:
-        self.remarks: list[Problem] = []
-        self._base = base
-        self._bytes = 0
-        self._files = 0
-
-    def read(self, path: Path, name: str) -> str:
-        """Raises SettingsError."""
-        try:
-            raw, status = read_with_status(path, bytes_max=TEXT_CHARS_MAX)
-        except UnreadableFileError as error:
-            raise _unusable(name, error.reason) from None
-        self._bytes += len(raw)
-        if self._bytes > SNAPSHOT_BYTES_MAX:
-            raise _unusable(name, f"with this file the configuration is larger than {SNAPSHOT_BYTES_MAX >> 20} MiB")
-        if status.st_mode & stat.S_IWOTH:
-            self._remark(name, "everybody on this machine may change this file: chmod o-w", "problem")
-        elif foreign_owner(status, path.parent):
-            self._remark(name, "belongs to another user, who may change it: chown it to root or to the service's user")
-        return _decoded(raw, name)
-
-    def walk(self, root: Path, *, mappings: bool) -> list[Path]:
-        """The YAML files below a folder. Raises SettingsError for a folder that can't be read, or is none of a site."""
-        found: list[Path] = []
-        folders, entries = [root], 0
-        while folders:
-            folder = folders.pop()
-            try:
-                with os.scandir(folder) as listed:
-                    for entry in listed:
-                        entries += 1
-                        if entries > ENTRIES_MAX:
-                            text = f"holds more than {ENTRIES_MAX:,} files and folders: it can't be one of a site"
-                            raise _unusable(str(root.relative_to(self._base)), text)
-                        if folder == root and entry.name == EXAMPLES:
-                            continue
-                        if entry.name.startswith("."):  # hidden: an editor's, or what links to a mounted folder lead to
-                            continue
-                        if entry.is_dir(follow_symlinks=False):
-                            self._folder(Path(entry.path), root, mappings=mappings)
-                            folders.append(Path(entry.path))
-                        elif self._is_meant(Path(entry.path), root, mappings=mappings):
-                            found.append(Path(entry.path))
-            except OSError as error:
-                raise _unusable(str(error.filename or folder), f"can't be read: {error.strerror}") from None
-        self._files += len(found)
-        if self._files > FILES_MAX:
-            raise _unusable(str(root.relative_to(self._base)), f"more than {FILES_MAX:,} files of YAML")
-        return sorted(found)
-
-    def _folder(self, folder: Path, root: Path, *, mappings: bool) -> None:
-        if folder.name.endswith((".yaml", ".yml")):
-            self._remark(self._name(folder), "not read as a file: it is a folder", "problem")
-        elif mappings and folder.parent == root and folder.name not in MAPPING_FOLDERS:
-            near = did_you_mean(folder.name, MAPPING_FOLDERS)
-            self._remark(
-                self._name(folder), f"not read: {root.name} has the folders {', '.join(MAPPING_FOLDERS)}{near}"
-            )
-
-    def _is_meant(self, path: Path, root: Path, *, mappings: bool) -> bool:
-        """Whether it is a file of the configuration; if it only looks like one, that is remarked."""
-        name, below = path.name, path.parent.relative_to(root).parts
-        if path.is_dir():
-            self._remark(self._name(path), "not read: a link to a folder is not followed")
-        elif name.endswith(".yaml") and name != ".yaml":
-            if mappings and (len(below) != 1 or below[0] not in MAPPING_FOLDERS):
-                if not below or below[0] in MAPPING_FOLDERS:
-                    where = (
-                        f"{root.name}/{below[0]}"
-                        if below
-                        else f"a folder of {root.name}: " + ", ".join(MAPPING_FOLDERS)
-                    )
-                    self._remark(self._name(path), f"not read: move it into {where}", "problem")
-                return False
-            return True
-        elif name.lower().endswith((".yaml", ".yml")):
-            self._remark(self._name(path), f"not read: its name must end in .yaml ({path.stem}.yaml)", "problem")
-        elif not _NEVER_MEANT.fullmatch(name):
-            self._remark(self._name(path), "not read: only names that end in .yaml are (rename it, or take it away)")
-        return False
-
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self._base).as_posix()
-
-    def _remark(self, name: str, message: str, level: Literal["problem", "warning"] = "warning") -> None:
-        self.remarks.append(Problem(name, 1, 1, "", message, level))
-
-
-def _unusable(name: str, message: str) -> SettingsError:
-    return SettingsError((Problem(name, 1, 1, "", message),))
-
-
-def _decoded(raw: bytes, name: str) -> str:
-    """The text of a file, in words that help when it is none. Raises SettingsError."""
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or raw[:2].count(0) == 1:
-        raise _unusable(name, "is UTF-16 text: save it as UTF-8")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = raw[: error.start]
-        line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
-        text = f"the byte {raw[error.start]:02X} is not UTF-8 (Latin-1 or Windows-1252?): save the file as UTF-8"
-        raise SettingsError((Problem(name, line, column, "", text),)) from None
-
-
-def _references(
-    document: Document,
-    value: Any,
-    path: tuple[str | int, ...],
-    base: Path,
-    problems: list[Problem],
-    *,
-    mode: References,
-) -> Any:
-    """Replace `{env: NAME}`, `{file: PATH}` and `{credential: NAME}` by what they name."""
-    if isinstance(value, list):
-        return [
-            _references(document, item, (*path, index), base, problems, mode=mode) for index, item in enumerate(value)
-        ]
-    if not isinstance(value, dict):
-        return value
-    if len(value) == 1:
-        kind, name = next(iter(value.items()))
-        if kind in {"env", "file", "credential"} and isinstance(name, str):
-            found, reason = _look_up(kind, name, base) if mode != "never" else (None, None)
-            if not found and mode != "required":
-                return _UNRESOLVED
-            if not found:
-                problems.append(document.problem(path, f"{kind} {name} {reason or 'is not there or is empty'}"))
-                return _UNRESOLVED
-            return found
-    return {key: _references(document, item, (*path, key), base, problems, mode=mode) for key, item in value.items()}
-
-
-def _look_up(kind: str, name: str, base: Path) -> tuple[str | None, str | None]:
-    """The value, and why there is none when it is not simply missing."""
-    if kind == "env":
-        return os.environ.get(name), None
-    folder = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) if kind == "credential" else base
-    try:
-        return read_regular(folder / name, bytes_max=SECRET_BYTES_MAX).decode().strip(), None
-    except UnreadableFileError as error:
-        return None, None if error.missing else error.reason
-    except UnicodeDecodeError:
-        return None, "is not UTF-8 text"

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from engine.errors import Problem
 from engine.files import SECRET_BYTES_MAX, UnreadableFileError, foreign_owner, read_with_status
 from engine.settings import TlsClient, TlsServer
-from engine.yamlfile import Document, Problem
+from engine.yamlfile import Document
 
 _CERTIFICATES: Final = ("cert", "client_ca", "ca")
 

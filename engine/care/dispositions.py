@@ -11,8 +11,9 @@ from typing import Annotated, Final
 from pydantic import Field, model_validator
 
 from engine.domain.record import Phi
-from engine.errors import SettingsError
-from engine.yamlfile import Document, Problem, StrictModel, validate
+from engine.errors import Problem, SettingsError
+from engine.yamlfile import Document
+from engine.yamlmodel import StrictModel, validate
 
 
 class Action(StrEnum):

@@ -24,8 +24,9 @@ from engine.domain.record import Phi
 from engine.domain.score import Band
 from engine.domain.task import ENGINE, Kind, Task, TaskState
 from engine.domain.why import CLASS_UNKNOWN, NO_CLASS, Ground, Reason
-from engine.errors import HandoffError, SettingsError
-from engine.yamlfile import Document, Problem, StrictModel, validate
+from engine.errors import HandoffError, Problem, SettingsError
+from engine.yamlfile import Document
+from engine.yamlmodel import StrictModel, validate
 
 CLASSES: Final = frozenset({"I", "E", "O", "P", "R", "B", "C", "N", "U", "OBS"})
 """Of HL7 table 0004, and OBS: every rule of care says what they mean to it."""

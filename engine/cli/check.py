@@ -9,7 +9,7 @@ import click
 from engine.cli.common import NO, Cli, config_option, counted, json_option, problem_shape
 
 if TYPE_CHECKING:
-    from engine.yamlfile import Problem
+    from engine.errors import Problem
 
 
 @click.command("check")

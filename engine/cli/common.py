@@ -24,9 +24,10 @@ from engine.cli.tables import Column
 from engine.errors import HandoffError
 
 if TYPE_CHECKING:
-    from engine.errors import SettingsError
+    from engine.errors import Problem, SettingsError
+    from engine.outline import Outline, Place
     from engine.settings import Configuration
-    from engine.yamlfile import Problem
+    from engine.snapshot import Snapshot
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -100,13 +101,13 @@ class Cli:
             return UTC
         from zoneinfo import ZoneInfo
 
-        from engine.settings import Calendar
+        from engine.outline import TIMEZONE
         from engine.yamlfile import parse
 
         try:
             site = parse(self.config_path.read_text(encoding="utf-8-sig"), "").value
             calendar = site.get("calendar") or {}
-            return ZoneInfo(calendar.get("timezone", Calendar.model_fields["timezone"].default))
+            return ZoneInfo(calendar.get("timezone", TIMEZONE))
         except (HandoffError, OSError, ValueError, LookupError, TypeError, AttributeError):
             return UTC
 
@@ -116,8 +117,7 @@ class Cli:
 
     def existing_config(self) -> Path:
         """The path of config.yaml. Raises SettingsError when there is no such file."""
-        from engine.errors import SettingsError
-        from engine.yamlfile import Problem
+        from engine.errors import Problem, SettingsError
 
         path = self.config_path
         if not path.exists():
@@ -125,11 +125,34 @@ class Cli:
             raise SettingsError((Problem(str(path), 1, 1, "", where),))
         return path
 
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """The site's files, as they were when the command first looked. Raises SettingsError."""
+        from engine.snapshot import Snapshot
+
+        return Snapshot.read(self.existing_config())
+
+    def outline(self) -> Outline | None:
+        """What leads to the store, and the names of channels and destinations, if that can be told without more ado.
+
+        Nothing else of the configuration is looked at: it may be wrong. None: see `readable_configuration`.
+        """
+        from engine.errors import SettingsError
+        from engine.outline import outline
+
+        try:
+            found = outline(self.snapshot)
+        except SettingsError:
+            return None
+        if found is not None:
+            self.store = _where(found)
+        return found
+
     def configuration(self) -> Configuration:
         """The site's configuration, shapes and references checked. Raises SettingsError."""
-        from engine.settings import Snapshot, load
+        from engine.settings import load
 
-        loaded = load(Snapshot.read(self.existing_config()))
+        loaded = load(self.snapshot)
         self.store = _where(loaded)
         return loaded
 
@@ -140,11 +163,11 @@ class Cli:
         even the store can be found; usual_place: then it is taken to be where it is when nobody names it.
         """
         from engine.errors import SettingsError
-        from engine.settings import Snapshot, load, store_only
+        from engine.settings import load, store_only
 
         broken: SettingsError | None = None
         try:
-            loaded = load(Snapshot.read(self.existing_config()), references="optional")
+            loaded = load(self.snapshot, references="optional")
         except SettingsError as error:
             loaded, broken = store_only(self.existing_config(), usual_place=usual_place), error
         self.store = _where(loaded)
@@ -186,15 +209,15 @@ def _json_text(document: Any) -> str:
     return printable.escaped(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
 
 
-def _where(configuration: Configuration) -> str:
+def _where(site: Place) -> str:
     """The store's URL without its user and password."""
     from urllib.parse import parse_qs, urlsplit
 
-    scheme, _, rest = configuration.site.store.url.partition(":///")
+    scheme, _, rest = site.store_url.partition(":///")
     if scheme == "sqlite":
-        return str(configuration.path(rest.partition("?")[0]))
+        return str(site.path(rest.partition("?")[0]))
     try:
-        url = urlsplit(configuration.site.store.url)
+        url = urlsplit(site.store_url)
     except ValueError:
         return "PostgreSQL"
     hosts = parse_qs(url.query).get("host") or [url.netloc.rpartition("@")[2] or "this machine"]
@@ -344,20 +367,18 @@ def _printable(text: str) -> str:
 
 def complete_channel(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Names of channels, for the shell's completion."""
-    return _names(ctx, incomplete, lambda configuration: configuration.channels)
+    return _names(ctx, incomplete, lambda outline: outline.channels)
 
 
 def complete_destination(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    return _names(ctx, incomplete, lambda configuration: configuration.site.destinations)
+    return _names(ctx, incomplete, lambda outline: outline.destinations)
 
 
-def _names(ctx: click.Context, incomplete: str, pick: Callable[[Configuration], Iterable[str]]) -> list[str]:
+def _names(ctx: click.Context, incomplete: str, pick: Callable[[Outline], Iterable[str]]) -> list[str]:
     """None where the configuration can't be read: a completion never fails."""
     cli = ctx.find_object(Cli) or Cli()
-    try:
-        return sorted(name for name in pick(cli.configuration()) if name.startswith(incomplete))
-    except HandoffError:
-        return []
+    outline = cli.outline()
+    return sorted(name for name in pick(outline) if name.startswith(incomplete)) if outline is not None else []
 
 
 def meant(word: str, known: Iterable[str]) -> str:

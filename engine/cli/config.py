@@ -70,7 +70,7 @@ def diff(cli: Cli, first: str, second: str) -> int:
 
 def _files(cli: Cli, site: OpenSite, version: str) -> Mapping[str, str]:
     """Raises NotFoundError, TamperedError or SettingsError."""
-    from engine.settings import Snapshot
+    from engine.snapshot import Snapshot
 
     if version == DISK:
         return Snapshot.read(cli.existing_config()).files

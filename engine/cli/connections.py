@@ -35,7 +35,7 @@ def connections(cli: Cli, refused: bool, channel: str | None, peer: str | None) 
     from engine.runtime.refusals import REASONS
     from engine.runtime.status import running_connections
 
-    found = running_connections(cli.configuration())
+    found = running_connections(cli.outline() or cli.configuration())
     if found is None:
         cli.fail("no daemon runs on this site, or its console does not answer", hint="`handoff status` tells which.")
         return UNAVAILABLE

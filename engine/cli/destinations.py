@@ -167,13 +167,13 @@ def move(cli: Cli, name: str, other: str, reason: str | None) -> None:
 
     with open_site(cli) as site:
         _check_orphan(site, name)
-        target = site.configuration.site.destinations.get(other)
+        target = site.outline.destinations.get(other)
         if target is None:
             raise NotFoundError(_unknown(site, other))
         with site.store.reader() as conn:
             waiting = {operation.what for operation in operations(conn, name)}
-        if not waiting <= takes(target.type):
-            known = ", ".join(sorted(takes(target.type)))
+        if not waiting <= takes(target):
+            known = ", ".join(sorted(takes(target)))
             raise NotFoundError(f"what waits for {name} is {', '.join(sorted(waiting))}; {other} takes {known}")
 
         def work(conn: Connection) -> int:
@@ -300,7 +300,7 @@ def _in_pieces(
 def _check_orphan(site: OpenSite, name: str) -> None:
     if site.broken is not None:  # nobody can say that it is no longer configured
         raise site.broken
-    if name in site.configuration.site.destinations:
+    if name in site.outline.destinations:
         raise NotFoundError(f"{name} is in config.yaml: this is for destinations that no longer are")
     standing(site, name)
 

@@ -220,7 +220,7 @@ def _without_plan(site: OpenSite, cli: Cli, since: datetime, until: datetime | N
         ids = site.store.charts.changed(conn, since, until, _LOOK_MAX)
     if len(ids) == _LOOK_MAX:
         cli.say(f"Only the latest {_LOOK_MAX:,} charts that changed were looked at.")
-    planners = _planners(site, cli) if ids else []
+    planners: list[Planner] | None = None
     for at in range(0, len(ids), _PAGE_CHARTS):
         with site.store.reader() as conn:
             charts = site.store.charts.whole(conn, ids[at : at + _PAGE_CHARTS])
@@ -230,9 +230,10 @@ def _without_plan(site: OpenSite, cli: Cli, since: datetime, until: datetime | N
                 left = _moment(encounter.discharged_at)
                 if encounter.status != "finished" or encounter.key in planned:
                     continue
-                if _within(left, since - _LATE, until) and not (
-                    planners and all(one.protocol.plans_nothing_for(encounter.class_) for one in planners)
-                ):
+                if not _within(left, since - _LATE, until):
+                    continue
+                planners = _planners(site, cli) if planners is None else planners
+                if not planners or not all(one.protocol.plans_nothing_for(encounter.class_) for one in planners):
                     yield _no_plan(site, chart, encounter, left)
 
 

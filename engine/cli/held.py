@@ -409,7 +409,7 @@ def _around(site: OpenSite, conn: Connection, found: Sequence[QueuedDelivery]) -
         return _Around({}, {}, {})
     lines = sorted({queued.delivery.ordering_key for queued in found})
     documents = site.store.charts.documents(conn, lines)
-    configured = {name: one.type for name, one in site.configuration.site.destinations.items()}
+    configured = site.outline.destinations
     return _Around(
         {line: document.patient.key for line, document in documents if document is not None},
         site.store.outbox.behind(conn, found),

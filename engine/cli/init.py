@@ -63,7 +63,8 @@ def make_site(folder: Path) -> Path | None:
     A site that has a config.yaml names its own channels and mappings: none are put beside them. Raises KeyMissingError
     when its keys are gone and its store is not.
     """
-    from engine.settings import Snapshot, Store
+    from engine.settings import Store
+    from engine.snapshot import Snapshot
     from engine.store.keys import KeyRing
 
     if not (folder / "config.yaml").exists():

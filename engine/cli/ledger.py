@@ -32,7 +32,7 @@ def ledger(cli: Cli) -> int:
     from engine.store.counts import ledger as count
 
     with open_site(cli) as site, site.store.reader() as conn:
-        lines = count(conn, site.configuration.channels)
+        lines = count(conn, site.outline.channels)
     names = ("channel", "received", "refused", "filtered", "processed", "dead", "pending", "duplicates", "acked")
     states = ("pending", "delivered", "held", "dead")
     rows = [

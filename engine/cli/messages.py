@@ -244,8 +244,7 @@ def entry_details(site: OpenSite, entry_id: int, make_view: Callable[[], View]) 
         deliveries = store.outbox.of_entry(conn, entry_id)
         # How they stand says why something waits, and is not asked for what does not.
         waiting = any(queued.state == "pending" for queued in deliveries)
-        configured = {name: one.type for name, one in site.configuration.site.destinations.items()}
-        found = store.destinations.standings(conn, configured, site.now) if waiting else []
+        found = store.destinations.standings(conn, site.outline.destinations, site.now) if waiting else []
         standings = {one.name: one for one in found}
         letters = store.dead_letters.of_entry(conn, entry_id)
         holds = store.holds.of_message(conn, entry.replay_root or entry_id) if entry is not None else []

@@ -146,7 +146,7 @@ def _measure(site: OpenSite, known: Mapping[tuple[str, str | None], _Sender]) ->
     """What the running daemon has measured of their clocks; it knows a sender by a message of it."""
     from engine.runtime.status import running_status
 
-    status = running_status(site.configuration)
+    status = running_status(site.outline)
     skews = {one.entry: one.skew_seconds for one in status.senders} if status is not None else {}
     if not skews:
         return

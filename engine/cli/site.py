@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from engine.domain.chart import Chart
+    from engine.outline import Outline
     from engine.pipeline.channel import CompiledConfiguration
     from engine.settings import Configuration
     from engine.store import Store
@@ -43,16 +44,22 @@ class NotFoundError(HandoffError):
 class OpenSite:
     """A site whose store is open for a command (`Store` role `tool`)."""
 
-    def __init__(self, configuration: Configuration, store: Store, broken: SettingsError | None = None) -> None:
+    def __init__(self, cli: Cli, store: Store, outline: Outline, broken: SettingsError | None = None) -> None:
         self.broken = broken
-        """Why the files can't be loaded; then `configuration` names the store, and neither channel nor destination."""
-        self.configuration = configuration
+        """Why the files can't be loaded; then `outline` names the store, and neither channel nor destination."""
+        self.outline = outline
         self.store = store
+        self._cli = cli
         self.now = datetime.now(UTC)
 
     @property
     def keys(self) -> KeyRing:
         return self.store.keys
+
+    @cached_property
+    def configuration(self) -> Configuration:
+        """All of it; as much as leads to the store, when it is broken. Takes longer to load than the `outline`."""
+        return self._cli.readable_configuration()[0]
 
     def compiled(self) -> CompiledConfiguration:
         """What processing works by. Raises SettingsError when there is something wrong with it."""
@@ -65,7 +72,7 @@ class OpenSite:
     def destinations(self) -> dict[str, str | None]:
         """Name -> type of those that are configured; while the files are broken, of the configuration in force."""
         if self.broken is None:
-            return {name: one.type for name, one in self.configuration.site.destinations.items()}
+            return dict(self.outline.destinations)
         from engine.bootstrap import recorded_snapshot
 
         known: dict[str, str | None] = {}
@@ -74,9 +81,7 @@ class OpenSite:
             # Whatever else something waits for: whether that is configured can't be known now.
             known |= dict.fromkeys(self.store.destinations.orphans(conn, ()))
         with contextlib.suppress(HandoffError):
-            snapshot = (
-                recorded_snapshot(self.store, self.configuration.snapshot.base, loads[0].version) if loads else None
-            )
+            snapshot = recorded_snapshot(self.store, self.outline.snapshot.base, loads[0].version) if loads else None
             site = snapshot.document(snapshot.site_file).value if snapshot is not None else {}
             known |= {name: one.get("type") for name, one in (site.get("destinations") or {}).items()}
         return known
@@ -115,14 +120,11 @@ class OpenSite:
 
     @cached_property
     def _known_authorities(self) -> frozenset[str]:
-        channels = self.configuration.channels.values()
-        named = {name for channel in channels for name in channel.identity.names.values()}
-        return frozenset(named | {channel.default_authority for channel in channels})
+        return frozenset(name for channel in self.outline.channels.values() for name in channel.authorities)
 
     @cached_property
     def _known_senders(self) -> frozenset[str]:
-        channels = self.configuration.channels.values()
-        return frozenset(name for channel in channels for name in (*channel.senders, *channel.timezone.senders))
+        return frozenset(name for channel in self.outline.channels.values() for name in channel.senders)
 
     def audit(self, action: str, subjects: Iterable[str], reason: str | None = None) -> None:
         """Write to the audit. What changes the store does so in its own transaction instead: `note`."""
@@ -181,18 +183,18 @@ class OpenSite:
 
     def check_channel(self, name: str | None) -> None:
         """Raises UsageError when a filter names a channel that there is not, and never was."""
-        if name is None or name in self.configuration.channels:
+        if name is None or name in self.outline.channels:
             return
         with self.store.reader() as conn:
-            known = sorted({*self.configuration.channels, *self.store.journal.channels(conn)})
+            known = sorted({*self.outline.channels, *self.store.journal.channels(conn)})
         check_name("channel", name, known)
 
     def check_destination(self, name: str | None) -> None:
         """Raises UsageError when there is no such destination, and nothing was ever to be sent to one."""
-        if name is None or name in self.configuration.site.destinations:
+        if name is None or name in self.outline.destinations:
             return
         with self.store.reader() as conn:
-            known = sorted({*self.configuration.site.destinations, *self.store.outbox.unfinished(conn)})
+            known = sorted({*self.outline.destinations, *self.store.outbox.unfinished(conn)})
         check_name("destination", name, known)
 
     def check_kind(self, name: str | None) -> None:
@@ -285,19 +287,39 @@ def open_site(cli: Cli) -> Iterator[OpenSite]:
     """Raises SettingsError, KeyMissingError or StoreUnavailableError."""
     from engine import logs
     from engine.store.keycheck import check_keys
-    from engine.store.opening import open_store
+    from engine.store.opening import has_worked, open_store
 
     # What libraries and threads would print by themselves could hold values; a command says what went wrong itself.
     logs.silence()
+    outline, broken = cli.outline(), None
+    with contextlib.ExitStack() as opened:
+        store: Store | None = None
+        known = False
+        if outline is not None:
+            try:
+                store = opened.enter_context(open_store(outline, "tool"))
+                known = has_worked(store, outline.snapshot.version)
+            except HandoffError:
+                _readable(cli)  # what is wrong in the files may be why
+                raise
+        if outline is None or not known:
+            configuration, broken = _readable(cli)
+            outline = configuration.outline
+        if store is None:
+            store = opened.enter_context(open_store(outline, "tool"))
+        with contextlib.suppress(StoreDamagedError):  # then there is all the more to look at
+            store.read_now(lambda conn: check_keys(conn, store.keys))
+        yield OpenSite(cli, store, outline, broken)
+
+
+def _readable(cli: Cli) -> tuple[Configuration, SettingsError | None]:
+    """`Cli.readable_configuration`; what is wrong in it is said."""
     configuration, broken = cli.readable_configuration()
     if broken is not None:
         first, *others = broken.problems
         more = f" (and {len(others)} more: `handoff check`)" if others else ""
         cli.say(f"The configuration has problems, which change nothing of what is stored: {first}{more}")
-    with open_store(configuration, "tool") as store:
-        with contextlib.suppress(StoreDamagedError):  # then there is all the more to look at
-            store.read_now(lambda conn: check_keys(conn, store.keys))
-        yield OpenSite(configuration, store, broken)
+    return configuration, broken
 
 
 def actor() -> str:

@@ -13,12 +13,13 @@ import click
 from engine.cli.common import NO, UNAVAILABLE, Cli, config_option, json_option, listing_options, named_time
 from engine.cli.tables import Column, alarm, table, terminal_columns
 from engine.cli.times import length
+from engine.errors import HandoffError
 
 if TYPE_CHECKING:
     from engine.errors import SettingsError
+    from engine.outline import Outline
     from engine.runtime.status import Status
     from engine.runtime.trouble import Trouble
-    from engine.settings import Configuration
 
 _PROSE_COLUMNS: Final = 80
 _EXPLAINED_MAX: Final = 2
@@ -36,13 +37,11 @@ def status(cli: Cli) -> int:
     person has to see to (each with its code, since when, and what to do), 69 when no daemon runs.
     """
     from engine.domain.shapes import plain
-    from engine.runtime.status import running_status
 
-    configuration, broken = _configuration(cli)
-    found = running_status(configuration)
+    outline, found, broken = _daemon(cli)
     if broken is not None:
         cli.say(f"{broken}\nThe daemon goes on with the configuration that it loaded before.")
-    shown = found or _stopped(cli, configuration)
+    shown = found or _stopped(outline)
     if broken is not None:
         from engine.runtime.trouble import trouble
 
@@ -72,17 +71,17 @@ def reload(cli: Cli, allow_remove: bool) -> int:
     from engine.domain.shapes import plain
     from engine.runtime.status import request_reload, running_status
 
-    known = _configuration(cli)[0]
-    result = request_reload(known, allow_remove=allow_remove)
+    outline, running, _ = _daemon(cli)
+    result = request_reload(outline, allow_remove=allow_remove) if running is not None else None
     if result is None:
         cli.fail("no daemon runs on this site", hint="`handoff run` starts one; it reads the configuration then.")
         return UNAVAILABLE
     if result.changes is None:
-        status = running_status(known)
+        status = running_status(outline)
         last = status.last_reload if status is not None else None
         result = structs.replace(result, changes=last.changes if last is not None else ())
     changed = [str(change) for change in result.changes or ()]
-    said = remarks(known) if result.ok else []
+    said = remarks(cli.readable_configuration()[0]) if result.ok else []
     if result.ok:
         text = "\n".join([*changed, "Loaded." if changed else "Loaded; nothing has changed.", *said])
     else:
@@ -91,45 +90,56 @@ def reload(cli: Cli, allow_remove: bool) -> int:
     return 0 if result.ok else NO
 
 
-def _configuration(cli: Cli) -> tuple[Configuration, SettingsError | None]:
-    """The site's; as much of it as leads to the daemon when it was broken since that has loaded it, and how."""
+def _daemon(cli: Cli) -> tuple[Outline, Status | None, SettingsError | None]:
+    """The site and its running daemon; what is wrong in the files, when they were broken since that has loaded them.
+
+    Without a daemon broken files are raised.
+    """
     from engine.runtime.status import running_status
 
+    outline = cli.outline()
+    found = running_status(outline) if outline is not None else None
+    if outline is not None and found is not None and found.config_version == outline.snapshot.version:
+        return outline, found, None
+    if outline is not None and found is None and _in_store(outline):
+        return outline, None, None
     known, broken = cli.readable_configuration(usual_place=True)
-    if broken is not None and running_status(known) is None:
+    found = found or running_status(known)
+    if broken is not None and found is None:
         raise broken
-    return known, broken
+    return known.outline, found, broken
 
 
-def _stopped(cli: Cli, configuration: Configuration) -> Status:
+def _in_store(outline: Outline) -> bool:
+    """Whether a daemon has ever worked by these files."""
+    from engine.store.opening import has_worked, open_store
+
+    with contextlib.suppress(HandoffError), open_store(outline, "tool") as store:
+        return has_worked(store, outline.snapshot.version)
+    return False
+
+
+def _stopped(outline: Outline) -> Status:
     """What is left to see when no daemon runs: what the files say, and what waits in the store."""
-    from engine.cli.site import open_site
-    from engine.domain.standing import Overview
-    from engine.errors import HandoffError
+    from engine.domain.standing import Overview, fresh
     from engine.runtime.status import ChannelStatus, ConsoleStatus, Status
     from engine.runtime.trouble import of_work, trouble
+    from engine.store.opening import open_store
     from engine.store.overview import overview
 
     now = datetime.now(UTC)
-    work = Overview(at=now)
-    destinations = {name: one.type for name, one in configuration.site.destinations.items()}
-    with contextlib.suppress(HandoffError), open_site(cli) as site, site.store.reader() as conn:
-        work = overview(site.store, conn, sorted(configuration.channels), destinations, now)
+    work = Overview(at=now, destinations=tuple(map(fresh, outline.destinations, outline.destinations.values())))
+    with contextlib.suppress(HandoffError), open_store(outline, "tool") as store, store.reader() as conn:
+        work = overview(store, conn, sorted(outline.channels), outline.destinations, now)
     stopped = Status(
-        node=configuration.site.node,
+        node=outline.node,
         state="stopped",
         pid=None,
         channels=tuple(
-            ChannelStatus(
-                name=channel.name,
-                mode=channel.mode,
-                host=channel.listen.host,
-                port=channel.listen.port,
-                connections=0,
-            )
-            for channel in configuration.channels.values()
+            ChannelStatus(name=one.name, mode=one.mode, host=one.host, port=one.port, connections=0)
+            for one in outline.channels.values()
         ),
-        console=ConsoleStatus(host=configuration.site.console.host, port=configuration.site.console.port),
+        console=ConsoleStatus(host=outline.console_host, port=outline.console_port),
     )
     return stopped.with_work(work).with_troubles((trouble("not-running"), *of_work(work, now)))
 

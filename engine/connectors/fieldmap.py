@@ -21,8 +21,9 @@ from engine.domain.patient import Patient
 from engine.domain.record import Phi
 from engine.domain.score import Score
 from engine.domain.task import Task
-from engine.errors import SettingsError
-from engine.yamlfile import Document, Problem, StrictModel, validate
+from engine.errors import Problem, SettingsError
+from engine.yamlfile import Document
+from engine.yamlmodel import StrictModel, validate
 
 ApiName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,79}$")]
 Scalar = str | int | float | bool | None

@@ -8,9 +8,8 @@ from zoneinfo import ZoneInfo
 from engine.clock import Clock
 from engine.connectors.base import Connector
 from engine.connectors.fieldmap import compile_field_map
-from engine.errors import SettingsError
+from engine.errors import Problem, SettingsError
 from engine.settings import Configuration, FileDestination, MllpDestination, SalesforceDestination
-from engine.yamlfile import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

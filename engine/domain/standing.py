@@ -41,6 +41,14 @@ class Standing(Record, frozen=True, kw_only=True):
         return self.state == "down" or self.error is not None or self.orphan
 
 
+def fresh(name: str, type_: str) -> Standing:
+    """Of a destination that nothing was ever for."""
+    return Standing(
+        name=name, type=type_, state="up", since=None, error=None, detail=None, pending=0, oldest_at=None,
+        next_attempt_at=None, held=0, dead=0,
+    )  # fmt: skip
+
+
 class ChannelWork(Record, frozen=True, kw_only=True):
     """What a channel has brought. waiting: entries without an outcome."""
 

@@ -11,12 +11,12 @@ from zoneinfo import ZoneInfo
 
 from engine.domain.patient import Identifier
 from engine.domain.record import Phi
+from engine.errors import Problem
 from engine.hl7v2.message import NULL, Message
 from engine.hl7v2.path import Path
 from engine.mapping.expression import Budget
 from engine.mapping.functions import ABSENT, Flaw
 from engine.mapping.times import iso_time, valid_on
-from engine.yamlfile import Problem
 
 
 class Reading(list[str]):

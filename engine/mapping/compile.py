@@ -10,7 +10,15 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from engine.domain.encounter import Diagnosis, Procedure
-from engine.errors import DATA_TYPE, REQUIRED_FIELD_MISSING, SEGMENT_SEQUENCE, MappingError, MessageError, SettingsError
+from engine.errors import (
+    DATA_TYPE,
+    REQUIRED_FIELD_MISSING,
+    SEGMENT_SEQUENCE,
+    MappingError,
+    MessageError,
+    Problem,
+    SettingsError,
+)
 from engine.hl7v2.message import NULL, Message, Repetition, Segment, Syntax
 from engine.hl7v2.path import ALL, Path, PathError
 from engine.hl7v2.segments import nowhere
@@ -20,7 +28,8 @@ from engine.mapping.apply import Mapping, Read, Reading, Rule
 from engine.mapping.expression import Filter, FilterError, compile_filter
 from engine.mapping.functions import ABSENT, Build, Flaw, Parse, several
 from engine.mapping.tables import Tables
-from engine.yamlfile import Document, Problem, did_you_mean, validate
+from engine.yamlfile import Document, did_you_mean
+from engine.yamlmodel import validate
 
 FIELDS_REMEMBERED_MAX: Final = 256
 """Repetitions or segments that one target remembers the reading of, a few hundred bytes each."""

@@ -34,7 +34,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, RootModel, model_validator
 from pydantic_core import CoreSchema
 
-from engine.yamlfile import StrictModel
+from engine.yamlmodel import StrictModel
 
 PathText = Annotated[str, Field(min_length=1, max_length=256)]
 TableName = Annotated[str, Field(min_length=1, max_length=64)]

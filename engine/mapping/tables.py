@@ -18,8 +18,9 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from engine.errors import SettingsError
-from engine.yamlfile import Document, Problem, StrictModel, validate
+from engine.errors import Problem, SettingsError
+from engine.yamlfile import Document
+from engine.yamlmodel import StrictModel, validate
 
 Value = str | bool | int | None
 Code = Annotated[str, Field(min_length=1, max_length=256)]

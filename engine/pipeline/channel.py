@@ -18,7 +18,7 @@ from engine.care.adt.event import Events, load_events
 from engine.care.calendar import BusinessCalendar
 from engine.care.dispositions import Dispositions, load_dispositions
 from engine.care.protocol import CLASSES, Protocol, load_protocol
-from engine.errors import SettingsError
+from engine.errors import Problem, SettingsError
 from engine.mapping.apply import Mapping as FieldMapping
 from engine.mapping.compile import compile_mapping
 from engine.mapping.expression import Filter, FilterError, Literal, compile_filter
@@ -27,7 +27,7 @@ from engine.pipeline.zones import Zones
 from engine.risk.inputs import InputTables, load_input_tables
 from engine.risk.registry import Model, load_models
 from engine.settings import Channel, Configuration, Site
-from engine.yamlfile import Document, Problem, did_you_mean
+from engine.yamlfile import Document, did_you_mean
 
 T = TypeVar("T")
 

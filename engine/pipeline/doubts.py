@@ -10,8 +10,9 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
+from engine.errors import Problem
 from engine.settings import Channel, Configuration, MllpDestination, Site
-from engine.yamlfile import SECRET, Document, Path, Problem
+from engine.yamlfile import SECRET, Document, Path
 
 _REFERENCES: Final = frozenset({"env", "file", "credential"})
 _CHECKED_TLS: Final = frozenset({"verify-full", "verify-ca"})

@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from engine.domain.score import Score
-from engine.errors import SettingsError
+from engine.errors import Problem, SettingsError
 from engine.risk.icd import Pattern, PrefixTable
 from engine.risk.inputs import RiskInputs
 from engine.risk.points import Bands, Name, Points, Tally, Text
-from engine.yamlfile import Document, Problem, StrictModel, validate
+from engine.yamlfile import Document
+from engine.yamlmodel import StrictModel, validate
 
 
 class _Category(StrictModel):

@@ -13,7 +13,8 @@ from engine.domain.score import Score
 from engine.risk.charlson import Categories
 from engine.risk.inputs import RiskInputs
 from engine.risk.points import Bands, Ladder, Points, Steps, Tally, Text
-from engine.yamlfile import Document, StrictModel, validate
+from engine.yamlfile import Document
+from engine.yamlmodel import StrictModel, validate
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 

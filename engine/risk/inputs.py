@@ -24,7 +24,8 @@ from engine.domain.moment import parse_moment
 from engine.domain.record import Phi
 from engine.errors import HandoffError
 from engine.risk.icd import Pattern, PrefixTable
-from engine.yamlfile import Document, StrictModel, validate
+from engine.yamlfile import Document
+from engine.yamlmodel import StrictModel, validate
 
 AGE_YEARS_MAX: Final = 130
 """Nobody has lived longer: a birth date that says so is a placeholder (1800-01-01), and the age is missing."""

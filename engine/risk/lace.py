@@ -14,7 +14,8 @@ from engine.errors import SettingsError
 from engine.risk.charlson import Categories
 from engine.risk.inputs import RiskInputs
 from engine.risk.points import Bands, Ladder, Name, Points, Steps, Tally, Text
-from engine.yamlfile import Document, StrictModel, validate
+from engine.yamlfile import Document
+from engine.yamlmodel import StrictModel, validate
 
 
 class _Comorbidity(StrictModel):

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from engine.domain.score import Band, Factor, Score
-from engine.yamlfile import StrictModel
+from engine.yamlmodel import StrictModel
 
 Points = Annotated[int, Field(ge=0, le=1000)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]

@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 
 from engine.domain.score import Score
-from engine.errors import SettingsError
+from engine.errors import Problem, SettingsError
 from engine.risk import charlson, hospital, lace, seed
 from engine.risk.charlson import Categories
 from engine.risk.inputs import RiskInputs
-from engine.yamlfile import Document, Problem
+from engine.yamlfile import Document
 
 
 class Model(Protocol):

@@ -9,12 +9,13 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from engine.domain.score import Score
-from engine.errors import SettingsError
+from engine.errors import Problem, SettingsError
 from engine.risk.charlson import Categories
 from engine.risk.icd import Pattern, PrefixTable
 from engine.risk.inputs import RiskInputs
 from engine.risk.points import Bands, Ladder, Name, Points, Steps, Tally, Text
-from engine.yamlfile import Document, Problem, StrictModel, validate
+from engine.yamlfile import Document
+from engine.yamlmodel import StrictModel, validate
 
 
 class _Condition(StrictModel):

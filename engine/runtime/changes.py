@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from engine.domain.record import Record
 from engine.errors import SettingsError
-from engine.settings import Channel, Configuration, Snapshot
+
+if TYPE_CHECKING:
+    from engine.settings import Channel, Configuration
+    from engine.snapshot import Snapshot
 
 _FOLDERS: Final[Mapping[str, str]] = {
     "tables": "table", "protocols": "protocol", "risk": "score", "fields": "mapping", "destinations": "field map",

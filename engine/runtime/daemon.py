@@ -22,7 +22,7 @@ import msgspec
 from engine import logs
 from engine.clock import Clock
 from engine.domain.message import AckCode
-from engine.errors import HandoffError, SettingsError, StoreError, StoreUnavailableError
+from engine.errors import HandoffError, Problem, SettingsError, StoreError, StoreUnavailableError
 from engine.hl7v2.ack import Verdict
 from engine.runtime import hints
 from engine.runtime.answers import Lane
@@ -51,7 +51,6 @@ from engine.runtime.trouble import Certificate, Trouble, of_certificates, of_wor
 from engine.settings import Channel, Configuration, loaded
 from engine.store.days import prepare_days_apart
 from engine.store.overview import overview
-from engine.yamlfile import Problem
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -15,7 +15,7 @@ import msgspec
 
 from engine.domain.record import Record
 from engine.domain.standing import Overview
-from engine.settings import Loaded
+from engine.snapshot import Loaded
 
 _LINE_BYTES_MAX: Final = 64 << 20  # a configuration's whole text travels in one line
 

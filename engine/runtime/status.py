@@ -22,11 +22,11 @@ import msgspec
 from engine.domain.record import Record
 from engine.domain.standing import Overview, Standing
 from engine.errors import HandoffError, StoreUnavailableError
+from engine.outline import Place
 from engine.runtime.changes import Change
 from engine.runtime.refusals import Refusal
 from engine.runtime.skews import SenderSkew
 from engine.runtime.trouble import Certificate, Trouble, codes
-from engine.settings import Configuration
 
 _NAME: Final = "handoff.status.json"
 _ASK_SECONDS: Final = 2.0
@@ -172,11 +172,11 @@ class ReloadResult(Record, frozen=True, kw_only=True):
     changes: tuple[Change, ...] | None = None
 
 
-def status_path(configuration: Configuration) -> Path:
+def status_path(site: Place) -> Path:
     """Beside the SQLite files; with PostgreSQL in `var/` beside the configuration."""
     # Not by `store.engines.locate`: that takes SQLAlchemy, which takes longer than all the rest of `handoff status`.
-    scheme, _, file = configuration.site.store.url.partition(":///")
-    folder = configuration.path(file.partition("?")[0]).parent if scheme == "sqlite" else configuration.path("var")
+    scheme, _, file = site.store_url.partition(":///")
+    folder = site.path(file.partition("?")[0]).parent if scheme == "sqlite" else site.path("var")
     return folder / _NAME
 
 
@@ -234,12 +234,12 @@ class StatusFile:
 # --- the commands' side ----------------------------------------------------------------------------------------------
 
 
-def running_status(configuration: Configuration) -> Status | None:
+def running_status(site: Place) -> Status | None:
     """The daemon's status as it is now, none when it does not run. Raises StoreUnavailableError when we may not know.
 
     Asked from the daemon itself; when its console does not answer, as it wrote it some seconds ago.
     """
-    written = _written(status_path(configuration))
+    written = _written(status_path(site))
     if written is not None and written.console is not None:
         answer = _ask(written.console, "GET", "/api/v1/status", _ASK_SECONDS)
         if answer is not None:
@@ -248,9 +248,9 @@ def running_status(configuration: Configuration) -> Status | None:
     return written
 
 
-def running_connections(configuration: Configuration) -> Connections | None:
+def running_connections(site: Place) -> Connections | None:
     """From the daemon itself; none when it does not run, or its console does not answer."""
-    written = _written(status_path(configuration))
+    written = _written(status_path(site))
     answer = None
     if written is not None and written.console is not None:
         answer = _ask(written.console, "GET", "/api/v1/connections", _ASK_SECONDS)
@@ -267,12 +267,12 @@ def _written(path: Path) -> Status | None:
         return None
 
 
-def request_reload(configuration: Configuration, *, allow_remove: bool = False) -> ReloadResult | None:
+def request_reload(site: Place, *, allow_remove: bool = False) -> ReloadResult | None:
     """Have the running daemon load its configuration again, all or nothing. None: no daemon runs.
 
     allow_remove: also when that takes away a channel with connections, or a destination with deliveries.
     """
-    status = running_status(configuration)
+    status = running_status(site)
     if status is None or status.pid is None:
         return None
     if status.console is not None:
@@ -286,15 +286,15 @@ def request_reload(configuration: Configuration, *, allow_remove: bool = False) 
     except OSError:
         problem = "the daemon's console does not answer, and it belongs to another user: systemctl reload handoff"
         return ReloadResult(ok=False, problems=(problem,))
-    return _told_by_file(configuration, status)
+    return _told_by_file(site, status)
 
 
-def _told_by_file(configuration: Configuration, before: Status) -> ReloadResult:
+def _told_by_file(site: Place, before: Status) -> ReloadResult:
     """What became of a reload that was asked for by a signal."""
     number = before.last_reload.number if before.last_reload is not None else 0
     until = time.monotonic() + _RELOAD_SECONDS
     while time.monotonic() < until:
-        written = _written(status_path(configuration))
+        written = _written(status_path(site))
         if written is None:
             return ReloadResult(ok=False, problems=("the daemon has stopped",))
         last = written.last_reload

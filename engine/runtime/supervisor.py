@@ -16,7 +16,7 @@ from engine import logs
 from engine.runtime import hints
 from engine.runtime.status import WorkerStatus
 from engine.runtime.tasks import keep
-from engine.settings import Snapshot
+from engine.snapshot import Snapshot
 
 _log = logs.get_logger()
 

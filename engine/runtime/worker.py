@@ -25,6 +25,7 @@ from engine.domain.standing import Overview
 from engine.errors import HandoffError, SettingsError
 from engine.runtime import hints
 from engine.runtime.skews import SENDERS_MAX
+from engine.snapshot import Snapshot
 
 _log = logs.get_logger()
 
@@ -236,7 +237,7 @@ class Worker:
         self._pipe.send(hints.Ready(config_version=configuration.snapshot.version))
 
     def _load(self, message: hints.Configure) -> settings.Configuration | None:
-        snapshot = settings.Snapshot(Path(message.base), message.site_file, message.files, loaded=message.loaded)
+        snapshot = Snapshot(Path(message.base), message.site_file, message.files, loaded=message.loaded)
         try:
             configuration = settings.load(snapshot)
         except SettingsError as error:

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
-from engine.errors import SettingsError
-from engine.yamlfile import Document, Problem, StrictModel, parse, validate
+from engine.errors import Problem, SettingsError
+from engine.yamlfile import Document, parse
+from engine.yamlmodel import StrictModel, validate
 
 PATHWAYS: Final = Path(__file__).with_name("pathways.yaml")
 

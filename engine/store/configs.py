@@ -15,7 +15,7 @@ from sqlalchemy import Connection, select
 
 from engine.domain.record import Record
 from engine.errors import TamperedError
-from engine.settings import Loaded, version_of
+from engine.snapshot import Loaded, version_of
 from engine.store.keys import KeyRing
 from engine.store.schema import config_load, config_version, from_micros, to_micros
 from engine.store.statements import Rows
@@ -64,6 +64,11 @@ class ConfigStore:
         if version_of(files) != version:
             raise TamperedError(_place(version))
         return files
+
+    def is_known(self, conn: Connection, version: str) -> bool:
+        """Whether a daemon has worked by it."""
+        statement = select(config_version.c.version).where(config_version.c.version == version)
+        return conn.execute(statement).first() is not None
 
     def versions(self, conn: Connection, prefix: str) -> list[str]:
         """Versions that begin so, those used first first."""

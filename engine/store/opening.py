@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import SettingsError, StoreError
-from engine.settings import Configuration
+from engine.errors import SettingsError, StoreDamagedError, StoreError
+from engine.outline import Place
 from engine.store.keys import KeyRing
 
 if TYPE_CHECKING:
@@ -14,35 +15,41 @@ if TYPE_CHECKING:
     from engine.store.store import Role, Store
 
 
-def open_keys(configuration: Configuration) -> KeyRing:
+def open_keys(site: Place) -> KeyRing:
     """The key ring of the site: a path, or the content of a key file out of a credential. Raises StoreError."""
-    path = key_file(configuration)
-    return KeyRing.parse(configuration.site.store.keys) if path is None else KeyRing.load(path)
+    path = key_file(site)
+    return KeyRing.parse(site.store_keys) if path is None else KeyRing.load(path)
 
 
-def key_file(configuration: Configuration) -> Path | None:
+def key_file(site: Place) -> Path | None:
     """Where the keys are; none when `store.keys` is their content itself (`{credential: NAME}`): it is no path then."""
-    keys = configuration.site.store.keys
-    return None if keys.lstrip().startswith("{") else configuration.path(keys)
+    keys = site.store_keys
+    return None if keys.lstrip().startswith("{") else site.path(keys)
 
 
-def open_store(configuration: Configuration, role: Role) -> Store:
+def open_store(site: Place, role: Role) -> Store:
     """Raises SettingsError or StoreError."""
     from engine.store.store import Store
 
-    store_location(configuration)
-    store = configuration.site.store
-    node = configuration.site.node if role == "main" else ""
-    return Store.open(store.url, open_keys(configuration), role, base=configuration.snapshot.base, node=node)
+    store_location(site)
+    node = site.node if role == "main" else ""
+    return Store.open(site.store_url, open_keys(site), role, base=site.snapshot.base, node=node)
 
 
-def store_location(configuration: Configuration) -> Location:
+def store_location(site: Place) -> Location:
     """Where the store is. Raises SettingsError when its URL can't be read."""
     from engine.store.engines import locate
 
-    snapshot = configuration.snapshot
+    snapshot = site.snapshot
     try:
-        return locate(configuration.site.store.url, snapshot.base)
+        return locate(site.store_url, snapshot.base)
     except StoreError as error:
         document = snapshot.document(snapshot.site_file)
         raise SettingsError((document.problem(("store", "url"), str(error)),)) from None
+
+
+def has_worked(store: Store, version: str) -> bool:
+    """Whether a daemon of this store has ever worked by the files of this version: then nothing is wrong in them."""
+    with contextlib.suppress(StoreDamagedError):
+        return store.read_now(lambda conn: store.configs.is_known(conn, version))
+    return False

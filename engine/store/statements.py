@@ -14,7 +14,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     BindParameter,
@@ -31,7 +31,10 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy import bindparam as bind
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql  # takes long to load: only where the store is PostgreSQL
 
 ROWS_MAX: Final = 128
 """Rows in one INSERT on SQLite. PostgreSQL gets one array a column, of any length: its driver would read the text of a
@@ -89,6 +92,8 @@ class Rows:
         return self._compile(conn, statement, wanted)
 
     def _compile_arrays(self, conn: Connection) -> str:
+        from sqlalchemy.dialects import postgresql
+
         arrays = [cast(bind(name), postgresql.ARRAY(self._table.c[name].type)) for name in self._columns]
         given = func.unnest(*arrays).table_valued(*self._columns).render_derived(name="given")
         source = select(*(given.c[name] for name in self._columns))
@@ -186,6 +191,8 @@ class Listed:
 
     def _compile(self, conn: Connection, count: int) -> _Compiled:
         if count == 0:
+            from sqlalchemy.dialects import postgresql
+
             array = cast(bind(_VALUE), postgresql.ARRAY(self._column.type))
             return _Compiled(conn, self._build(self._column == any_(array)), (*self._names, _VALUE))
         names = [f"{_VALUE}{index}" for index in range(count)]

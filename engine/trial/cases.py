@@ -25,16 +25,18 @@ from engine.domain.moment import parse_moment
 from engine.domain.patient import Identifier, Patient
 from engine.domain.score import Band
 from engine.domain.shapes import plain
-from engine.errors import HandoffError, MappingError, MessageError, SettingsError
+from engine.errors import HandoffError, MappingError, MessageError, Problem, SettingsError
 from engine.files import UnreadableFileError, read_regular
 from engine.hl7v2.capture import read_capture
 from engine.hl7v2.message import Message
 from engine.mapping.compile import compile_mapping
 from engine.pipeline.channel import CompiledChannel, CompiledConfiguration
 from engine.risk.inputs import inputs_from_json, inputs_of
-from engine.settings import Calendar, Snapshot
+from engine.settings import Calendar
+from engine.snapshot import Snapshot
 from engine.trial.dryrun import Clear, Trial
-from engine.yamlfile import Document, Path, Problem, StrictModel, did_you_mean, validate
+from engine.yamlfile import Document, Path, did_you_mean
+from engine.yamlmodel import StrictModel, validate
 
 CASES_MAX: Final = 5_000
 SECONDS_MAX: Final = 20.0

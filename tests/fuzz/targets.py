@@ -42,7 +42,8 @@ from engine.mapping.tables import Tables, load_tables
 from engine.pipeline.channel import CompiledChannel, compile_configuration
 from engine.pipeline.process import process as work_on
 from engine.runtime.acceptance import Rules, judge, rest_of_message, summarize, verdict
-from engine.settings import Channel, Snapshot, load
+from engine.settings import Channel, load
+from engine.snapshot import Snapshot
 from engine.store.journal import Head
 from engine.yamlfile import parse
 

@@ -9,7 +9,8 @@ from simulation.database import Disk
 
 from engine.bootstrap import compile_site
 from engine.pipeline.channel import CompiledConfiguration
-from engine.settings import Configuration, Snapshot, load
+from engine.settings import Configuration, load
+from engine.snapshot import Snapshot
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import SettingsError
-from engine.settings import Configuration, Snapshot, load
+from engine.settings import Configuration, load
+from engine.snapshot import Snapshot
 
 CHANNEL = "name: main\nlisten: {{host: 127.0.0.1, port: 0{listen}}}\ntimezone: America/New_York\nmapping: adt\n"
 CRM = "type: salesforce, login_url: 'https://org.example.com', client_id: c, client_secret: s"

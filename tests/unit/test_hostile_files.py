@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from engine.errors import KeyFileError, KeyMissingError, SettingsError
 from engine.files import UnreadableFileError, read_regular
-from engine.settings import Snapshot, load
+from engine.settings import load
+from engine.snapshot import Snapshot
 from engine.store.keys import KeyRing
 from engine.yamlfile import DEPTH_MAX, NODES_MAX, parse
 

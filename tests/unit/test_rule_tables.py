@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.bootstrap import Examined, examine
-from engine.settings import Snapshot
+from engine.snapshot import Snapshot
 from engine.trial.cases import run_tests
 
 ROOT = Path(__file__).parents[2]

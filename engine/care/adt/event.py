@@ -17,7 +17,8 @@ from engine.domain.hold import Hold, HoldCode, hold_key
 from engine.domain.outcome import Effect
 from engine.domain.patient import Identifier
 from engine.domain.record import Phi
-from engine.yamlfile import Document, StrictModel, validate
+from engine.yamlfile import Document
+from engine.yamlmodel import StrictModel, validate
 
 
 class Meaning(StrEnum):

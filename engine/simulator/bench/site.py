@@ -30,9 +30,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from engine.bootstrap import make_store
 from engine.errors import HandoffError
-from engine.settings import Configuration, Snapshot, load
+from engine.settings import Configuration, load
 from engine.simulator.bench import processes
 from engine.simulator.bench.processes import Memory, Spent
+from engine.snapshot import Snapshot
 from engine.store import Store
 from engine.store.keys import KeyRing
 

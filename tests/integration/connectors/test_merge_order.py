@@ -25,7 +25,8 @@ from engine.domain.message import Entry, EntryState, Summary
 from engine.pipeline.channel import CompiledChannel, compile_configuration
 from engine.pipeline.process import decide, prepare
 from engine.runtime.courier import Courier, Route
-from engine.settings import Channel, FileDestination, RetrySettings, Snapshot, load
+from engine.settings import Channel, FileDestination, RetrySettings, load
+from engine.snapshot import Snapshot
 from engine.store import Store
 from engine.store.outbox import Settled
 

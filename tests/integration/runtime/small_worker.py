@@ -13,11 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from engine.domain.standing import ChannelWork, Overview
-from engine.errors import SettingsError, StoreUnavailableError
+from engine.errors import Problem, SettingsError, StoreUnavailableError
 from engine.runtime import worker
 from engine.runtime.worker import Assembly, WorkerContext
 from engine.settings import Configuration
-from engine.yamlfile import Problem
 
 WORK = Overview(
     at=datetime.now(UTC),

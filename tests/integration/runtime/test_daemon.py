@@ -37,7 +37,8 @@ from engine.runtime.daemon import Daemon
 from engine.runtime.metrics import REPEATS_TROUBLE
 from engine.runtime.notify import Systemd
 from engine.runtime.status import DaemonRunningError, ReloadResult, Status, request_reload, running_status
-from engine.settings import Configuration, Snapshot, load
+from engine.settings import Configuration, load
+from engine.snapshot import Snapshot
 from engine.store.counts import pending
 
 one_loop = pytest.mark.asyncio(loop_factories=["uvloop"])

@@ -30,7 +30,8 @@ from engine.runtime.acceptance import summarize
 from engine.runtime.hints import Leased
 from engine.runtime.processor import Processor
 from engine.runtime.worker import Tally
-from engine.settings import Snapshot, load
+from engine.settings import load
+from engine.snapshot import Snapshot
 from engine.store import Store, counts, engines
 from engine.store.charts import key_hash
 

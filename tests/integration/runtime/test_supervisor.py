@@ -16,7 +16,7 @@ from wire import eventually
 
 from engine.runtime import hints, supervisor, worker
 from engine.runtime.supervisor import Supervisor, Workers
-from engine.settings import Snapshot
+from engine.snapshot import Snapshot
 
 one_loop = pytest.mark.asyncio(loop_factories=["uvloop"])
 """For what does not depend on the main process's event loop."""
@@ -345,7 +345,7 @@ async def test_a_worker_never_outlives_its_main_process(tmp_path: Path) -> None:
         from pathlib import Path
         from engine import logs
         from engine.runtime.supervisor import Supervisor
-        from engine.settings import Snapshot
+        from engine.snapshot import Snapshot
         logs.configure()
         async def main():
             command = [sys.executable, {str(SMALL_WORKER)!r}, "works", {str(tmp_path)!r}]

@@ -13,7 +13,7 @@ from engine.domain.delivery import DeadLetter, Stage
 from engine.domain.message import EntryState
 from engine.domain.task import TaskState
 from engine.errors import StoreError, TamperedError
-from engine.settings import version_of
+from engine.snapshot import version_of
 from engine.store.deadletters import DISCARDED
 from engine.store.tasks import assigned, done
 

@@ -21,7 +21,7 @@ from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import DeliveryState
 from engine.domain.hold import Hold, HoldCode
 from engine.errors import HandoffError, RowTakenError, TamperedError
-from engine.settings import Loaded, Snapshot
+from engine.snapshot import Loaded, Snapshot
 from engine.store import Store, counts, schema
 from engine.store.charts import key_hash
 from engine.store.outbox import Settled

@@ -21,7 +21,8 @@ from engine.domain.message import AckState, Receipt
 from engine.runtime.acceptance import Rules, judge, summarize
 from engine.runtime.processor import Processor
 from engine.runtime.worker import Tally
-from engine.settings import Snapshot, load
+from engine.settings import load
+from engine.snapshot import Snapshot
 from engine.store.opening import open_store
 from engine.store.outbox import Settled
 

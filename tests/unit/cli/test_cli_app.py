@@ -10,8 +10,7 @@ import pytest
 
 from engine.cli import app
 from engine.cli.common import json_option
-from engine.errors import HandoffError, KeyMissingError, SettingsError, StoreError, StoreUnavailableError
-from engine.yamlfile import Problem
+from engine.errors import HandoffError, KeyMissingError, Problem, SettingsError, StoreError, StoreUnavailableError
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from site_with_store import Site
 
 from engine.errors import SettingsError, StoreUnavailableError
 from engine.runtime.status import running_status
-from engine.settings import Snapshot, load
+from engine.settings import load
+from engine.snapshot import Snapshot
 
 CHANNEL = "channels/main-campus.yaml"
 

@@ -14,7 +14,8 @@ from sqlalchemy import select, update
 from engine import bootstrap
 from engine.cli.config import without_secrets
 from engine.errors import SettingsError
-from engine.settings import Snapshot, load, loaded
+from engine.settings import load, loaded
+from engine.snapshot import Snapshot
 from engine.store.schema import config_version
 
 ME = pwd.getpwuid(os.getuid()).pw_name

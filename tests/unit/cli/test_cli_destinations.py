@@ -8,7 +8,8 @@ import pytest
 from site_with_store import Site, seen
 
 from engine.domain.delivery import DeliveryState
-from engine.settings import Snapshot, load
+from engine.settings import load
+from engine.snapshot import Snapshot
 from engine.store.destinations import Trouble
 from engine.store.opening import open_store
 from engine.store.outbox import Settled

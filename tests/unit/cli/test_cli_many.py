@@ -10,7 +10,8 @@ from site_with_store import UNREADABLE, Site
 from sqlalchemy import text
 
 from engine.cli import dead, messages, replay
-from engine.settings import Snapshot, load
+from engine.settings import load
+from engine.snapshot import Snapshot
 from engine.store.opening import open_store
 
 REVEAL = ("--reveal", "--reason", "x")

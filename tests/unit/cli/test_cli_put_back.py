@@ -10,7 +10,8 @@ from site_with_store import Site
 
 from engine.domain.delivery import DeliveryState
 from engine.errors import StoreError
-from engine.settings import Snapshot, load
+from engine.settings import load
+from engine.snapshot import Snapshot
 from engine.store.audit import AuditStore
 from engine.store.opening import open_store
 from engine.store.outbox import Settled

@@ -11,7 +11,8 @@ import pytest
 from site_with_store import Site, first_messages, seen
 
 from engine.domain.delivery import DeliveryState, QueuedDelivery
-from engine.settings import Snapshot, load
+from engine.settings import load
+from engine.snapshot import Snapshot
 from engine.store.opening import open_store
 from engine.store.outbox import Settled
 

@@ -25,7 +25,8 @@ from engine.connectors.fieldmap import (
 )
 from engine.domain.delivery import Operation
 from engine.errors import SettingsError
-from engine.yamlfile import parse, validate
+from engine.yamlfile import parse
+from engine.yamlmodel import validate
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "mappings" / "destinations" / "salesforce.yaml"

@@ -10,7 +10,8 @@ from engine.connectors.mllp import MllpConnector
 from engine.connectors.registry import build_connectors
 from engine.connectors.salesforce import SalesforceConnector
 from engine.errors import SettingsError
-from engine.settings import Configuration, Snapshot, load
+from engine.settings import Configuration, load
+from engine.snapshot import Snapshot
 
 SITE = """\
 destinations:

@@ -21,7 +21,8 @@ from engine.mapping.expression import compile_filter
 from engine.pipeline.channel import CompiledChannel, compile_configuration
 from engine.pipeline.process import process
 from engine.pipeline.zones import Zones
-from engine.settings import Channel, Snapshot, load
+from engine.settings import Channel, load
+from engine.snapshot import Snapshot
 
 ROOT = Path(__file__).parents[3]
 NOW = datetime(2026, 3, 6, 18, 0, tzinfo=UTC)

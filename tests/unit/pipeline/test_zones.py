@@ -10,7 +10,8 @@ from heart import Heart, adt
 
 from engine.errors import SettingsError
 from engine.settings import Channel
-from engine.yamlfile import parse, validate
+from engine.yamlfile import parse
+from engine.yamlmodel import validate
 
 CHANNEL = "name: main\nlisten: {host: 127.0.0.1, port: 0}\nmapping: adt\ntimezone: "
 

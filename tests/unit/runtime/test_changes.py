@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from engine.runtime.changes import changes, in_the_way
-from engine.settings import Configuration, Snapshot, load
+from engine.settings import Configuration, load
+from engine.snapshot import Snapshot
 
 ROOT = Path(__file__).parents[3]
 Edit = Callable[[Path], object]

@@ -22,7 +22,8 @@ from engine.runtime.status import (
     request_reload,
     running_status,
 )
-from engine.settings import Configuration, Snapshot, load
+from engine.settings import Configuration, load
+from engine.snapshot import Snapshot
 
 
 def status(state: str = "running") -> Status:
