@@ -334,7 +334,7 @@ def delivery_shape(queued: QueuedDelivery, view: View, standing: Standing | None
         next_at = None
         if standing.next_attempt_at is not None:
             next_at = max(queued.next_attempt_at, standing.next_attempt_at)
-    payload = None if queued.unreadable else view.payload(delivery.operation, msgspec.json.decode(delivery.payload))
+    payload = None if queued.unreadable else view.payload(msgspec.json.decode(delivery.payload))
     return {
         "id": queued.id,
         "destination": delivery.destination,

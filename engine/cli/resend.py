@@ -96,7 +96,7 @@ def resend(
                     {
                         "operation": item.operation,
                         "idempotency_key": item.idempotency_key,
-                        "payload": view.payload(item.operation, _decoded(item.payload)),
+                        "payload": view.payload(_decoded(item.payload)),
                     }
                     for one in told
                     for item in one.deliveries

@@ -23,6 +23,8 @@ _PATIENT: Final = frozenset({"deceased", "lives_alone", "transportation", "activ
 _PATIENT_CODES: Final = frozenset({"sex"})
 _ENCOUNTER: Final = frozenset({"status", "admitted_at", "discharged_at", "time_sources", "discharges"})
 _ENCOUNTER_CODES: Final = frozenset({"class", "admission_type", "hospital_service", "disposition"})
+_KEYS_OF_CONTENTS: Final = ("patient_key", "survivor", "merged")
+_FLAGS_OF_CONTENTS: Final = ("decides", "withdrawn")
 
 
 class View:
@@ -87,27 +89,19 @@ class View:
             "tasks": [self.task(item) for item in shape["tasks"]],
         }
 
-    def payload(self, operation: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """The payload of a delivery, part by part."""
-        from engine.domain.delivery import Operation
-
+    def payload(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """The payload of a delivery, part by part; what has no mask here is hidden."""
         if self.revealed:
             return dict(payload)
-        match operation:
-            case Operation.UPSERT_PATIENT:
-                return {"patient": self.patient(payload["patient"])}
-            case Operation.UPSERT_ENCOUNTER:
-                parts = {"encounter": self.encounter(payload["encounter"])}
-            case Operation.UPSERT_SCORE:
-                flags = {name: payload[name] for name in ("decides", "withdrawn") if name in payload}
-                parts = flags | {"score": self.score(payload["score"])}
-            case Operation.UPSERT_TASK:
-                return {"task": self.task(payload["task"])}
-            case Operation.MERGE_PATIENT:
-                return {name: self.key(payload[name]) for name in ("survivor", "merged")}
-            case _:
-                return {name: hide(value) for name, value in payload.items()}
-        return {"patient_key": self.key(payload["patient_key"]), **parts}
+        masks: dict[str, Callable[[Any], Any]] = {
+            "patient": self.patient,
+            "encounter": self.encounter,
+            "score": self.score,
+            "task": self.task,
+            **dict.fromkeys(_KEYS_OF_CONTENTS, self.key),
+        }
+        shown = {name: payload[name] for name in _FLAGS_OF_CONTENTS if name in payload}
+        return {name: masks.get(name, hide)(value) for name, value in payload.items()} | shown
 
 
 def hide(value: Any) -> Any:

@@ -15,12 +15,8 @@ from zoneinfo import ZoneInfo
 import msgspec.inspect
 from pydantic import Field, model_validator
 
-from engine.domain.delivery import Operation
-from engine.domain.encounter import Encounter
-from engine.domain.patient import Patient
+from engine.domain.delivery import CONTENTS, Forward, Notice, Operation
 from engine.domain.record import Phi
-from engine.domain.score import Score
-from engine.domain.task import Task
 from engine.errors import Problem, SettingsError
 from engine.yamlfile import Document
 from engine.yamlmodel import StrictModel, validate
@@ -123,48 +119,10 @@ class FieldMapFile(StrictModel):
 # --- what a delivery can hold ----------------------------------------------------------------------------------------
 
 
-class _PatientShape(Patient, frozen=True, kw_only=True):
-    key: str = ""
-
-
-class _TaskShape(Task, frozen=True, kw_only=True):
-    patient_key: str
-    closed_by: str | None = None
-
-
-class _PatientPayload(Phi, frozen=True, kw_only=True):
-    patient: _PatientShape
-
-
-class _EncounterPayload(Phi, frozen=True, kw_only=True):
-    patient_key: str
-    encounter: Encounter
-
-
-class _ScorePayload(Phi, frozen=True, kw_only=True):
-    patient_key: str
-    score: Score
-    decides: bool = True
-    withdrawn: bool = False
-
-
-class _TaskPayload(Phi, frozen=True, kw_only=True):
-    task: _TaskShape
-
-
-class _MergePayload(Phi, frozen=True, kw_only=True):
-    survivor: str
-    merged: str
-
-
-PAYLOADS: Final[Mapping[Operation, type[Phi]]] = {
-    Operation.UPSERT_PATIENT: _PatientPayload,
-    Operation.UPSERT_ENCOUNTER: _EncounterPayload,
-    Operation.UPSERT_SCORE: _ScorePayload,
-    Operation.UPSERT_TASK: _TaskPayload,
-    Operation.MERGE_PATIENT: _MergePayload,
+PAYLOADS: Final = {
+    operation: content for operation, content in CONTENTS.items() if not issubclass(content, Forward | Notice)
 }
-"""The payload of each operation that has fields, as a type: what `from` may name."""
+"""The content of each operation that has fields to map: what `from` may name."""
 
 _PART: Final = re.compile(r"([a-z][a-z0-9_]*)(?:\[(\*|[0-9]{1,3})\])?")
 _Step = tuple[str, int | None, bool]  # name, index, every

@@ -20,9 +20,8 @@ from typing import Final
 import msgspec
 
 from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, Result, always, failed
-from engine.domain.delivery import Operation, QueuedDelivery
+from engine.domain.delivery import Forward, QueuedDelivery
 from engine.domain.message import AckCode
-from engine.domain.record import Phi
 from engine.errors import (
     INTERNAL_ERROR,
     RECORD_LOCKED,
@@ -51,13 +50,6 @@ _MEANINGS: Final[Mapping[str, DeliveryFailure]] = {
     "hold": DeliveryFailure.UNDECIDED,
     "dead": DeliveryFailure.PERMANENT,
 }
-
-
-class _Forward(Phi, frozen=True, kw_only=True):
-    hl7: bytes
-
-
-_read_payload = msgspec.json.Decoder(_Forward).decode
 
 
 class _UnknownOutcomeError(Exception):
@@ -140,10 +132,11 @@ class MllpConnector:
             await link.close()
 
     async def _forward(self, queued: QueuedDelivery, link: _Link, may_go_on: Callable[[], bool]) -> Result:
-        if queued.delivery.operation is not Operation.FORWARD:
-            return failed(DeliveryFailure.PERMANENT, "operation-unknown", "an MLLP destination takes messages only")
         try:
-            payload = _read_payload(queued.delivery.payload).hl7
+            content = queued.delivery.content
+            if not isinstance(content, Forward):
+                return failed(DeliveryFailure.PERMANENT, "operation-unknown", "an MLLP destination takes messages only")
+            payload = content.hl7
             control_id = read_header(payload).control_id_raw.strip()
             frame = wrap(payload)
         except msgspec.DecodeError:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import ClassVar, Final
 
+import msgspec
+
+from engine.domain.encounter import Encounter
+from engine.domain.patient import Patient
 from engine.domain.record import Phi, Record
+from engine.domain.score import Score
+from engine.domain.shapes import PatientShape, TaskShape
+from engine.domain.task import Task
 
 
 class DeliveryState(StrEnum):
@@ -17,16 +25,17 @@ class DeliveryState(StrEnum):
 
 
 class Operation(StrEnum):
-    """What a destination is asked to do. The payload of each is the contract's shape of that object, unmasked."""
+    """What a destination is asked to do. `CONTENTS` has the content of each."""
 
     UPSERT_PATIENT = "upsert_patient"
     UPSERT_ENCOUNTER = "upsert_encounter"
     UPSERT_SCORE = "upsert_score"
     UPSERT_TASK = "upsert_task"
     MERGE_PATIENT = "merge_patient"
-    """payload: {"survivor": key, "merged": key}."""
     FORWARD = "forward"
-    """The message itself, byte for byte; payload: {"hl7": base64}."""
+    SEND_TEXT = "send_text"
+    SEND_PAGE = "send_page"
+    SEND_MAIL = "send_mail"
 
     @property
     def what(self) -> str:
@@ -41,7 +50,156 @@ _WHAT: Final = {
     Operation.UPSERT_SCORE: "score",
     Operation.UPSERT_TASK: "task",
     Operation.FORWARD: "message",
+    Operation.SEND_TEXT: "text",
+    Operation.SEND_PAGE: "page",
+    Operation.SEND_MAIL: "mail",
 }
+
+
+class Content(Phi, frozen=True, kw_only=True):
+    """What a delivery says, as a type. Its JSON is the payload; field names and their order are what is on disk."""
+
+    is_state: ClassVar[bool] = True
+    """It says how something is, so a newer one makes it old news. What is said once (a message, a notice) is not."""
+
+    @property
+    def about(self) -> tuple[str | None, ...]:
+        """Which object of its patient it is about."""
+        return ()
+
+    @property
+    def whose(self) -> str | None:
+        """Key of the patient it names; none: it names nobody outside of its words."""
+        return None
+
+    def encoded(self) -> bytes:
+        return _encode(self)
+
+
+class PatientUpsert(Content, frozen=True, kw_only=True):
+    patient: PatientShape
+
+    @classmethod
+    def of(cls, patient: Patient) -> PatientUpsert:
+        return cls(patient=msgspec.convert(patient, PatientShape, from_attributes=True))
+
+    @property
+    def whose(self) -> str:
+        return self.patient.key
+
+
+class PatientMerge(Content, frozen=True, kw_only=True):
+    """One patient's record has become another's. It is true for ever."""
+
+    survivor: str
+    """Patient key, as `merged` is."""
+    merged: str
+
+    @property
+    def about(self) -> tuple[str | None, ...]:
+        return (self.merged,)
+
+    @property
+    def whose(self) -> str:
+        return self.survivor
+
+
+class EncounterUpsert(Content, frozen=True, kw_only=True):
+    patient_key: str
+    encounter: Encounter
+
+    @property
+    def about(self) -> tuple[str | None, ...]:
+        return (self.encounter.key,)
+
+    @property
+    def whose(self) -> str:
+        return self.patient_key
+
+
+class ScoreUpsert(Content, frozen=True, kw_only=True):
+    patient_key: str
+    decides: bool = True
+    """It speaks for the patient where there is one place for a score."""
+    withdrawn: bool = False
+    """The score of a stay that never was, or is no longer an inpatient's: what a destination holds of it must go."""
+    score: Score
+
+    @property
+    def about(self) -> tuple[str | None, ...]:
+        return (self.score.encounter, self.score.model)
+
+    @property
+    def whose(self) -> str:
+        return self.patient_key
+
+
+class TaskUpsert(Content, frozen=True, kw_only=True):
+    task: TaskShape
+
+    @classmethod
+    def of(cls, task: Task, patient_key: str) -> TaskUpsert:
+        return cls(task=TaskShape.of(task, patient_key))
+
+    @property
+    def about(self) -> tuple[str | None, ...]:
+        return (self.task.id,)
+
+    @property
+    def whose(self) -> str:
+        return self.task.patient_key
+
+
+class Forward(Content, frozen=True, kw_only=True):
+    """The message itself, byte for byte."""
+
+    is_state: ClassVar[bool] = False
+    hl7: bytes
+    """Base64 in JSON."""
+
+
+class Notice(Content, frozen=True, kw_only=True):
+    """Words to a person: a text, a page, a mail.
+
+    No upsert: it is said once, nobody is told it again in another form, and after `not_after` it is not sent at all.
+    """
+
+    is_state: ClassVar[bool] = False
+    id: str
+    """Opaque: of the text, page or mail that it is."""
+    patient_key: str
+    to: str
+    """Number, address or routing key."""
+    body: str
+    language: str | None = None
+    """ISO 639-1; none: the site's."""
+    not_after: datetime | None = None
+    """It is of no use after this moment; none: it always is."""
+
+    @property
+    def about(self) -> tuple[str | None, ...]:
+        return (self.id,)
+
+    @property
+    def whose(self) -> str:
+        return self.patient_key
+
+
+CONTENTS: Final[Mapping[Operation, type[Content]]] = {
+    Operation.UPSERT_PATIENT: PatientUpsert,
+    Operation.UPSERT_ENCOUNTER: EncounterUpsert,
+    Operation.UPSERT_SCORE: ScoreUpsert,
+    Operation.UPSERT_TASK: TaskUpsert,
+    Operation.MERGE_PATIENT: PatientMerge,
+    Operation.FORWARD: Forward,
+    Operation.SEND_TEXT: Notice,
+    Operation.SEND_PAGE: Notice,
+    Operation.SEND_MAIL: Notice,
+}
+"""The content of each operation: the tag of the union is the operation, which is stored beside the payload."""
+
+_encode: Final = msgspec.json.Encoder().encode
+_DECODE: Final = {operation: msgspec.json.Decoder(content).decode for operation, content in CONTENTS.items()}
 
 
 class Delivery(Phi, frozen=True, kw_only=True):
@@ -54,7 +212,12 @@ class Delivery(Phi, frozen=True, kw_only=True):
     idempotency_key: str
     """The same in every replay; at most one delivery is ever recorded under it."""
     payload: bytes
-    """JSON."""
+    """The content as JSON: what is stored, and what most destinations pass on as it is."""
+
+    @property
+    def content(self) -> Content:
+        """The payload as a type, read anew each time. Raises msgspec.DecodeError when it does not fit the operation."""
+        return _DECODE[self.operation](self.payload)
 
 
 class QueuedDelivery(Phi, frozen=True, kw_only=True):

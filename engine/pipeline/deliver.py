@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-import msgspec
+from msgspec import structs
 
 from engine.domain.chart import Chart
-from engine.domain.delivery import Delivery, Operation
+from engine.domain.delivery import (
+    Content,
+    Delivery,
+    EncounterUpsert,
+    Forward,
+    Operation,
+    PatientMerge,
+    PatientUpsert,
+    ScoreUpsert,
+    TaskUpsert,
+)
 from engine.domain.encounter import Encounter
 from engine.domain.ids import beginning_like
 from engine.domain.message import Entry
 from engine.domain.score import Band, Score
-from engine.domain.shapes import patient_shape, task_shape
 from engine.domain.task import Task
 from engine.pipeline.plan import ARRIVED, came_at
 
@@ -22,8 +30,6 @@ if TYPE_CHECKING:
     from engine.pipeline.channel import CompiledChannel
 
 T = TypeVar("T")
-
-_encode = msgspec.json.Encoder().encode
 
 
 class Gone(Exception):  # noqa: N818 - no error: an answer that is rare
@@ -51,13 +57,14 @@ def chart_deliveries(
     key = chart.patient.key
     version = str(chart.version)
 
-    def add(what: str, operation: Operation, subject: str, payload: dict[str, Any]) -> None:
+    def add(operation: Operation, subject: str, content: Content) -> None:
+        what = operation.what
         if kinds is not None:
             kinds[what] = None
         destinations = wanted.get(what)
         if not destinations:
             return
-        body = _encode(payload)
+        payload = content.encoded()
         for destination in destinations:
             # The chart's version makes the key: the same change replayed has the same key, a later change another one.
             own = channel.key("delivery", destination, operation, chart.id, subject, version)
@@ -67,16 +74,16 @@ def chart_deliveries(
                     operation=operation,
                     ordering_key=chart.id,
                     idempotency_key=beginning_like(chart.id, own),
-                    payload=body,
+                    payload=payload,
                 )
             )
 
     if before is None or before.patient != chart.patient:
-        add("patient", Operation.UPSERT_PATIENT, "", {"patient": patient_shape(chart.patient)})
+        add(Operation.UPSERT_PATIENT, "", PatientUpsert.of(chart.patient))
     for folded in merged:
-        add("patient", Operation.MERGE_PATIENT, folded.id, {"survivor": key, "merged": folded.patient.key})
+        add(Operation.MERGE_PATIENT, folded.id, PatientMerge(survivor=key, merged=folded.patient.key))
     for encounter in _changed(before.encounters if before else (), chart.encounters, _encounter_key):
-        add("encounter", Operation.UPSERT_ENCOUNTER, encounter.key, {"patient_key": key, "encounter": encounter})
+        add(Operation.UPSERT_ENCOUNTER, encounter.key, EncounterUpsert(patient_key=key, encounter=encounter))
     first = channel.models[0].name if channel.models else ""
     scores = list(_changed(before.scores if before else (), chart.scores, _score_key))
     deciding = _deciding(chart, first)
@@ -87,12 +94,12 @@ def chart_deliveries(
     left = set(map(_score_key, chart.scores))
     for score in before.scores if before else ():
         if _score_key(score) not in left:
-            add("score", Operation.UPSERT_SCORE, _score_subject(score), _withdrawn(key, score, deciding))
+            add(Operation.UPSERT_SCORE, _score_subject(score), _withdrawn(key, score, decides=deciding is None))
     for score in scores:
-        told = _score_payload(key, score, decides=score is deciding)
-        add("score", Operation.UPSERT_SCORE, _score_subject(score), told)
+        told = ScoreUpsert(patient_key=key, decides=score is deciding, score=score)
+        add(Operation.UPSERT_SCORE, _score_subject(score), told)
     for task in _changed(before.tasks if before else (), chart.tasks, _task_key):
-        add("task", Operation.UPSERT_TASK, task.id, {"task": task_shape(task, key)})
+        add(Operation.UPSERT_TASK, task.id, TaskUpsert.of(task, key))
     return deliveries
 
 
@@ -109,7 +116,7 @@ def state_deliveries(
     for channel in channels:
         for item in chart_deliveries(None, chart, channel, merged=merged):
             if item.destination == destination:
-                found.setdefault((item.operation, subject(item.operation, item.payload)), item)
+                found.setdefault((item.operation, item.content.about), item)
     return sorted(found.values(), key=lambda item: _ORDER.index(item.operation))
 
 
@@ -124,98 +131,58 @@ _ORDER: Final = (
 
 def forward_deliveries(entry: Entry, ordering_key: str, channel: CompiledChannel) -> list[Delivery]:
     """The message itself, for destinations that want `message`. A replay has the key of the entry it replays."""
-    root = entry.replay_root or entry.id
+    wanting = [deliver.to for deliver in channel.settings.deliver if "message" in deliver.what]
+    if not wanting:
+        return []
+    payload = Forward(hl7=entry.payload).encoded()
+    root = str(entry.replay_root or entry.id)
     return [
         Delivery(
-            destination=deliver.to,
+            destination=destination,
             operation=Operation.FORWARD,
             ordering_key=ordering_key,
-            idempotency_key=channel.key("forward", deliver.to, channel.settings.name, str(root)),
-            payload=_encode({"hl7": base64.b64encode(entry.payload).decode("ascii")}),
+            idempotency_key=channel.key("forward", destination, channel.settings.name, root),
+            payload=payload,
         )
-        for deliver in channel.settings.deliver
-        if "message" in deliver.what
+        for destination in wanting
     ]
 
 
-def as_of_now(chart: Chart, operation: Operation, payload: bytes) -> bytes:
+def as_of_now(chart: Chart, said: Content) -> Content:
     """What a delivery of an object of this patient would say now. Raises Gone when there is no such object any more.
 
-    A merge stays as it was told: it is true for ever.
+    What was said once (a merge, a message, a notice) stays as it was said.
     """
-    said = msgspec.json.decode(payload)
     key = chart.patient.key
-    now: dict[str, Any]
-    match operation:
-        case Operation.UPSERT_PATIENT:
-            now = {"patient": patient_shape(chart.patient)}
-        case Operation.UPSERT_ENCOUNTER:
-            encounter = chart.encounter(said["encounter"]["key"])
+    match said:
+        case PatientUpsert():
+            return PatientUpsert.of(chart.patient)
+        case EncounterUpsert():
+            encounter = chart.encounter(said.encounter.key)
             if encounter is None:
                 raise Gone
-            now = {"patient_key": key, "encounter": encounter}
-        case Operation.UPSERT_SCORE:
-            wanted = (said["score"]["encounter"], said["score"]["model"])
-            score = next((score for score in chart.scores if _score_key(score) == wanted), None)
+            return EncounterUpsert(patient_key=key, encounter=encounter)
+        case ScoreUpsert(score=was):
+            deciding = _deciding(chart, was.model)
+            score = next((score for score in chart.scores if _score_key(score) == _score_key(was)), None)
             if score is None:
-                was = msgspec.convert(said["score"], Score)
-                now = _withdrawn(key, was, _deciding(chart, was.model))
-                now["decides"] = bool(said["decides"]) and now["decides"]
-            else:
-                decides = bool(said["decides"]) and score is _deciding(chart, score.model)
-                now = _score_payload(key, score, decides=decides)
-        case Operation.UPSERT_TASK:
-            task = next((task for task in chart.tasks if task.id == said["task"]["id"]), None)
+                return _withdrawn(key, was, decides=said.decides and deciding is None)
+            return ScoreUpsert(patient_key=key, decides=said.decides and score is deciding, score=score)
+        case TaskUpsert():
+            task = next((task for task in chart.tasks if task.id == said.task.id), None)
             if task is None:
                 raise Gone
-            now = {"task": task_shape(task, key)}
+            return TaskUpsert.of(task, key)
         case _:
-            return payload
-    return _encode(now)
+            return said
 
 
-def subject(operation: Operation, payload: bytes) -> tuple[str | None, ...]:
-    """Which object of its patient a delivery is about: the newer of two of one object turns the older into old news."""
-    said = msgspec.json.decode(payload)
-    match operation:
-        case Operation.UPSERT_ENCOUNTER:
-            return (said["encounter"]["key"],)
-        case Operation.UPSERT_SCORE:
-            return (said["score"]["encounter"], said["score"]["model"])
-        case Operation.UPSERT_TASK:
-            return (said["task"]["id"],)
-        case Operation.MERGE_PATIENT:
-            return (said["merged"],)
-        case _:
-            return ()
-
-
-def patient_key(operation: Operation, payload: bytes) -> str | None:
-    """Whose object a delivery is about; none: it is a message."""
-    said = msgspec.json.decode(payload)
-    key: str | None
-    match operation:
-        case Operation.UPSERT_PATIENT:
-            key = said["patient"]["key"]
-        case Operation.UPSERT_TASK:
-            key = said["task"]["patient_key"]
-        case Operation.MERGE_PATIENT:
-            key = said["survivor"]
-        case _:
-            key = said.get("patient_key")
-    return key
-
-
-def _score_payload(patient_key: str, score: Score, *, decides: bool, withdrawn: bool = False) -> dict[str, Any]:
-    return {"patient_key": patient_key, "decides": decides, "withdrawn": withdrawn, "score": score}
-
-
-def _withdrawn(patient_key: str, was: Score, deciding: Score | None) -> dict[str, Any]:
-    """The score of a stay that never was, or is no longer an inpatient's: what a destination holds of it must go.
+def _withdrawn(patient_key: str, was: Score, *, decides: bool) -> ScoreUpsert:
+    """A score that a destination has to forget.
 
     It has no points any more, also for who does not look at `withdrawn`; it decides when no other stands.
     """
-    nothing = msgspec.structs.replace(
+    nothing = structs.replace(
         was,
         value=None,
         min=0,
@@ -226,7 +193,7 @@ def _withdrawn(patient_key: str, was: Score, deciding: Score | None) -> dict[str
         missing=(),
         expected_risk_percent=None,
     )
-    return _score_payload(patient_key, nothing, decides=deciding is None, withdrawn=True)
+    return ScoreUpsert(patient_key=patient_key, decides=decides, withdrawn=True, score=nothing)
 
 
 def _deciding(chart: Chart | None, model: str) -> Score | None:

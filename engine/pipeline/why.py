@@ -29,15 +29,6 @@ _OF_STATE: Final[Mapping[EntryState, Reason]] = {
     EntryState.DEAD: Reason.DEAD,
     EntryState.REFUSED: Reason.REFUSED,
 }
-_KINDS: Final[Mapping[Operation, str]] = {
-    Operation.UPSERT_PATIENT: "patient",
-    Operation.MERGE_PATIENT: "patient",
-    Operation.UPSERT_ENCOUNTER: "encounter",
-    Operation.UPSERT_SCORE: "score",
-    Operation.UPSERT_TASK: "task",
-    Operation.FORWARD: "message",
-}
-"""What a delivery is, in the words of `deliver`."""
 _STALE: Final = frozenset({HoldCode.STATUS_EVENT_STALE, HoldCode.DEATH_STALE})
 _BECAUSE_SAME: Final = frozenset({Reason.PLAN_SAME, Reason.SCORE_SAME, Reason.NOT_CHANGED, Reason.NO_VISIT})
 _BECAUSE_NOT_YET: Final = frozenset({Reason.NOT_DISCHARGED, Reason.NOT_ARRIVED})
@@ -72,7 +63,7 @@ def why_shapes(
     """
     sent: dict[str, dict[str, None]] = {}
     for destination, operation in deliveries:
-        sent.setdefault(destination, {})[_KINDS[operation]] = None
+        sent.setdefault(destination, {})[operation.what] = None
     protocol = settings.protocol if settings is not None else None
     models = settings.risk if settings is not None else ()
     wanted = {one.to: one.what for one in settings.deliver} if settings is not None else {}

@@ -12,14 +12,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-import msgspec
 from sqlalchemy import Connection, bindparam, literal_column, select
 
 from engine.domain.chart import Chart
-from engine.domain.delivery import DeliveryState, Operation, QueuedDelivery
+from engine.domain.delivery import CONTENTS, DeliveryState, Operation, QueuedDelivery
 from engine.domain.ids import beginning_like
 from engine.errors import StoreError, TamperedError
-from engine.pipeline.deliver import Gone, as_of_now, patient_key, subject
+from engine.pipeline.deliver import Gone, as_of_now
 from engine.store.charts import ChartStore
 from engine.store.keys import KeyRing
 from engine.store.outbox import Outbox, Renewed, take_lock
@@ -77,8 +76,9 @@ def requeue(
         )
     chart = ChartStore(keys).living(conn, queued.delivery.ordering_key)
     line = queued.delivery.ordering_key if chart is None else chart.id
-    if queued.delivery.operation is Operation.FORWARD:
-        if chart is not None and not out_of_order and _overtaken(conn, keys, queued, chart.id):
+    if not CONTENTS[queued.delivery.operation].is_state:
+        forwarded = queued.delivery.operation is Operation.FORWARD
+        if forwarded and chart is not None and not out_of_order and _overtaken(conn, keys, queued, chart.id):
             raise StoreError(
                 f"delivery {delivery_id} is a message, and later ones of its patient were delivered there since:"
                 " it could turn them back. Send it with --out-of-order, or discard it with a reason"
@@ -107,22 +107,20 @@ def _newest(conn: Connection, outbox: Outbox, queued: QueuedDelivery, chart: Cha
 
     Not newer than what waits in the line for the same object: it would be turned back by that for a while.
     """
-    old = queued.delivery
-    about = subject(old.operation, old.payload)
+    old, said = queued.delivery, queued.delivery.content
     for other in outbox.waiting_behind(conn, queued.id, old.destination, chart.id):
         item = other.delivery
         alike = item.operation is old.operation and other.unreadable is None and _is_about(chart, other)
-        if alike and subject(item.operation, item.payload) == about:
+        if alike and item.content.about == said.about:
             return None if item.payload == old.payload else item.payload
-    payload = as_of_now(chart, old.operation, old.payload)
-    same = msgspec.json.decode(payload) == msgspec.json.decode(old.payload)
-    return None if same else payload
+    now = as_of_now(chart, said)
+    return None if now == said else now.encoded()
 
 
 def _is_about(chart: Chart, queued: QueuedDelivery) -> bool:
     """Whether a delivery is of this patient: its ordering key, which led to the chart, is not sealed."""
     known = {item.key for item in chart.patient.identifiers}
-    return patient_key(queued.delivery.operation, queued.delivery.payload) in known
+    return queued.delivery.content.whose in known
 
 
 def _overtaken(conn: Connection, keys: KeyRing, queued: QueuedDelivery, chart_id: str) -> bool:

@@ -15,12 +15,12 @@ import msgspec
 from sqlalchemy import Connection, func, select, text
 
 from engine.domain.chart import Chart, Charts
-from engine.domain.delivery import Delivery, DeliveryState, Operation, QueuedDelivery
+from engine.domain.delivery import Delivery, DeliveryState, Operation, QueuedDelivery, ScoreUpsert
 from engine.domain.ids import beginning_like
 from engine.domain.record import Phi, Record
 from engine.errors import KeyMissingError, TamperedError
 from engine.pipeline.channel import CompiledChannel
-from engine.pipeline.deliver import Gone, as_of_now, state_deliveries, subject
+from engine.pipeline.deliver import Gone, as_of_now, state_deliveries
 from engine.store.charts import ChartStore
 from engine.store.keys import KeyRing
 from engine.store.outbox import Outbox, take_lock
@@ -140,7 +140,7 @@ class Resender:
         wanted += _withdrawn(found, known, wanted) if _takes_scores(channels, self._destination) else []
         chosen: list[Delivery] = []
         for item in wanted:
-            last = known.get((item.operation, subject(item.operation, item.payload)))
+            last = known.get((item.operation, item.content.about))
             if last is not None and not self._again and last.state is not DeliveryState.DEAD and _same(item, last):
                 continue
             # By content, and by what it follows: a run again has the same keys, a state that comes back has another.
@@ -159,7 +159,7 @@ class Resender:
     def _known(self, conn: Connection, chart_id: str) -> dict[tuple[Operation, Any], QueuedDelivery]:
         """The last delivery of each object of a patient."""
         return {
-            (item.operation, subject(item.operation, item.payload)): queued
+            (item.operation, item.content.about): queued
             for queued in self._outbox.told(conn, self._destination, chart_id, {chart_id})
             if queued.unreadable is None
             for item in (queued.delivery,)
@@ -184,16 +184,16 @@ def _withdrawn(
     found: Chart, known: Mapping[tuple[Operation, Any], QueuedDelivery], wanted: Sequence[Delivery]
 ) -> list[Delivery]:
     """Scores that the destination holds and the chart has no more."""
-    about = {(item.operation, subject(item.operation, item.payload)) for item in wanted}
+    about = {(item.operation, item.content.about) for item in wanted}
     gone: list[Delivery] = []
     for (operation, what), last in known.items():
         if operation is not Operation.UPSERT_SCORE or (operation, what) in about:
             continue
         try:
-            payload = as_of_now(found, operation, last.delivery.payload)
+            now = as_of_now(found, last.delivery.content)
         except Gone:  # pragma: no cover - a score that is gone is withdrawn
             continue
-        gone.append(msgspec.structs.replace(last.delivery, payload=payload))
+        gone.append(msgspec.structs.replace(last.delivery, payload=now.encoded()))
     return gone
 
 
@@ -202,7 +202,7 @@ def _same(item: Delivery, last: QueuedDelivery) -> bool:
 
     An earlier stay's score is not told again when a later one decides: that it no longer does is told by the later one.
     """
-    now, then = msgspec.json.decode(item.payload), msgspec.json.decode(last.delivery.payload)
-    if now.get("decides") is False:
-        then["decides"] = False
-    return bool(now == then)
+    now, then = item.content, last.delivery.content
+    if isinstance(now, ScoreUpsert) and isinstance(then, ScoreUpsert) and not now.decides:
+        then = msgspec.structs.replace(then, decides=False)
+    return now == then

@@ -42,7 +42,7 @@ class View(Interface):
 
     def task(self, shape: Mapping[str, Any]) -> dict[str, Any]: ...
 
-    def payload(self, operation: str, payload: Mapping[str, Any]) -> dict[str, Any]: ...
+    def payload(self, payload: Mapping[str, Any]) -> dict[str, Any]: ...
 
 
 class Clear:
@@ -53,7 +53,7 @@ class Clear:
 
     encounter = score = task = patient
 
-    def payload(self, _operation: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+    def payload(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         return dict(payload)
 
 
@@ -158,7 +158,7 @@ class Trial:
                     "destination": delivery.destination,
                     "operation": delivery.operation,
                     "idempotency_key": delivery.idempotency_key,
-                    "payload": view.payload(delivery.operation, msgspec.json.decode(delivery.payload)),
+                    "payload": view.payload(msgspec.json.decode(delivery.payload)),
                     "state": "pending",
                     "attempts": 0,
                     "next_attempt_at": None,
