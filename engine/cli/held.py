@@ -29,7 +29,6 @@ from engine.cli.messages import delivery_shape, hold_shape, told
 from engine.cli.replay import replay_entries
 from engine.cli.site import NotFoundError, OpenSite, actor, open_site, reveal_of
 from engine.cli.tables import Column, table
-from engine.cli.tasks import told_of, write_chart
 from engine.errors import HandoffError
 from engine.printable import singles
 
@@ -191,7 +190,8 @@ def dismiss(cli: Cli, held_ids: tuple[HeldId, ...], reason: str, dry_run: bool, 
     When it said that a patient has died, the plan goes on, and the task that asks about it ends. With --json one is an
     object, several are a list.
     """
-    from engine.pipeline.plan import decide_death
+    from engine.desk.acting import perform
+    from engine.domain.act import QuestionDismissed
 
     if any(held_id.what == "delivery" for held_id in held_ids):
         raise click.UsageError("a held delivery is released, confirmed or buried; dismiss is for messages like m12")
@@ -209,24 +209,18 @@ def dismiss(cli: Cli, held_ids: tuple[HeldId, ...], reason: str, dry_run: bool, 
                 return
             agree(cli, preview, yes=yes)
 
-        def write(conn: Connection) -> None:
-            for held_id in dict.fromkeys(held_ids):
-                asked = _question(site, conn, held_id)
-                site.store.holds.dismiss(conn, held_id.number, by=actor(), reason=reason, now=site.now)
-                site.note(conn, "dismiss", _subjects(asked), reason)
-                old = site.store.charts.living(conn, asked.chart_id) if asked.chart_id is not None else None
-                if old is None:
-                    continue
-                new = decide_death(old, asked.root, asked.code, asked.location, by=actor(), at=site.now)
-                if new is not old:
-                    channel, deliveries = hearers.get(asked.patient_key or "", ("", lambda _before, _after: []))
-                    site.store.tasks.replace(conn, old, new, now=site.now, deliveries=deliveries, channel=channel)
-
         with site.store.reader() as conn:
-            questions = [_question(site, conn, held_id) for held_id in held_ids]
-        keys = {one.patient_key for one in questions if one.patient_key is not None and one.code.startswith("death-")}
-        hearers = {key: told_of(site, key) for key in keys}
-        write_chart(site, write)
+            asked = [_question(site, conn, held_id) for held_id in dict.fromkeys(held_ids)]
+        for one in asked:
+            if one.state != "open" or one.decided_at is not None:
+                raise HandoffError(f"m{one.id} is not open, or is being released: `handoff held show m{one.id}`")
+        acts = [
+            QuestionDismissed(
+                actor=actor(), chart_id=one.chart_id, reason=reason, hold=one.id, root=one.root, code=one.code,
+                location=one.location,
+            ) for one in asked
+        ]  # fmt: skip
+        perform(site.store, site.configuration, acts, now=site.now)
         after = shapes()
     if len(held_ids) == 1:
         cli.print(after[0], f"{held_ids[0]} is dismissed.")

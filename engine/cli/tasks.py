@@ -32,18 +32,12 @@ from engine.cli.site import (
 )
 from engine.cli.tables import Column, table
 from engine.cli.times import DUE_TIMES, Due, Range, When
-from engine.errors import StaleChartError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from engine.cli.show import View
-    from engine.domain.chart import Chart
-    from engine.domain.delivery import Delivery
-    from engine.domain.task import Task
+    from engine.domain.act import Act
     from engine.store.tasks import ListedTask
 
-_ATTEMPTS_MAX: Final = 5
 _LISTED_MAX: Final = 100_000
 """A worklist is shown whole: who is cut off from it is a patient that nobody calls."""
 STATES: Final = ("open", "done", "missed", "cancelled", "retracted")
@@ -152,10 +146,10 @@ def _overdue(item: ListedTask, now: datetime) -> bool:
 @click.pass_obj
 def done(cli: Cli, task_id: str) -> None:
     """Say that a task is done. Destinations that have it are told."""
-    from engine.store.tasks import done as as_done
+    from engine.domain.act import TaskDone
 
     with open_site(cli) as site:
-        shape = _change(site, task_id, as_done(actor(), site.now), "task-done")
+        shape = _act(site, task_id, lambda task, chart: TaskDone(actor=actor(), chart_id=chart, task=task))
     cli.print(shape, f"{shape['kind']} of {shape['patient_key']} is done.")
 
 
@@ -167,66 +161,30 @@ def done(cli: Cli, task_id: str) -> None:
 @click.pass_obj
 def assign(cli: Cli, task_id: str, assignee: str) -> None:
     """Give an open task to a role or a person. Destinations that have it are told."""
-    from engine.domain.task import TaskState
-    from engine.store.tasks import assigned
+    from engine.domain.act import TaskAssigned
 
-    def give(task: Task) -> Task:
-        if task.state is not TaskState.OPEN:
-            raise NotFoundError(f"the task is not open but {task.state}")
-        return assigned(assignee)(task)
+    def give(task: str, chart: str) -> Act:
+        return TaskAssigned(actor=actor(), chart_id=chart, task=task, assignee=assignee)
 
     with open_site(cli) as site:
-        shape = _change(site, task_id, give, "task-assigned")
+        shape = _act(site, task_id, give)
     cli.print(shape, f"{shape['kind']} of {shape['patient_key']} is now with {assignee}.")
 
 
-def _change(site: OpenSite, task_id: str, change: Callable[[Task], Task], action: str) -> dict[str, Any]:
-    """Change a task, send the change where the task went, and return its new shape, masked."""
+def _act(site: OpenSite, task_id: str, make: Callable[[str, str], Act]) -> dict[str, Any]:
+    """Do it, and return the task as it is after, masked. make: the act, from the ids of task and chart."""
+    from engine.desk.acting import perform
+
     store = site.store
     with store.reader() as conn:
         task_id = by_prefix("task", task_id, store.tasks.beginning(conn, task_id, CANDIDATES_MAX))
         listed = store.tasks.get(conn, task_id)
     if listed is None:
         raise NotFoundError("there is no such task; `handoff tasks list` shows the ids")
-    name, deliveries = told_of(site, listed.patient_key)
-
-    def work(conn: Connection) -> Chart:
-        changed = store.tasks.change(conn, task_id, change, now=site.now, deliveries=deliveries, channel=name)
-        site.note(conn, action, [f"task:{task_id}"])
-        return changed
-
-    write_chart(site, work)
+    perform(store, site.configuration, [make(task_id, listed.chart_id)], now=site.now)
     with store.reader() as conn:
         after = store.tasks.get(conn, task_id)
     return _shape(after or listed, site.view(None, ()))
-
-
-def told_of(site: OpenSite, patient_key: str) -> tuple[str, Callable[[Chart, Chart], list[Delivery]]]:
-    """Who hears of what a person changes in a chart: the channel that last spoke of the patient, and its deliveries."""
-    from engine.pipeline.deliver import chart_deliveries
-
-    with site.store.reader() as conn:
-        entries = site.store.journal.find(conn, patient=patient_key, limit=1)
-    name = entries[0].channel if entries else ""
-    channel = site.compiled().channels.get(name)
-
-    def deliveries(before: Chart, after: Chart) -> list[Delivery]:
-        # One that is paused has delivered, and will again; one in shadow delivers nothing.
-        heard = channel is not None and channel.settings.mode != "shadow"
-        return chart_deliveries(before, after, channel) if heard and channel is not None else []
-
-    return name, deliveries
-
-
-def write_chart(site: OpenSite, work: Callable[[Connection], object]) -> None:
-    """Run a change of a chart in a transaction of its own; again when a message of that patient comes in between."""
-    for attempt in range(_ATTEMPTS_MAX):
-        try:
-            site.store.charts_ledger.write_now(work)
-            break
-        except StaleChartError:
-            if attempt == _ATTEMPTS_MAX - 1:
-                raise
 
 
 def reason_told(shape: dict[str, Any]) -> str:

@@ -34,6 +34,8 @@ class Chart(Phi, frozen=True, kw_only=True):
     scores: tuple[Score, ...] = ()
     """The current ones."""
     tasks: tuple[Task, ...] = ()
+    channel: str = ""
+    """The one whose message changed it last: by its rules and destinations goes what is caused by no message."""
     merged_into: str | None = None
     """Id of the surviving chart; this one then only answers for its identifiers."""
 
@@ -72,7 +74,10 @@ class Charts:
 
     def find(self, identifier: Identifier) -> Chart | None:
         """The living chart of an identity, merges followed."""
-        chart_id = self.aliases.get(identity(identifier))
+        return self.living(self.aliases.get(identity(identifier)))
+
+    def living(self, chart_id: str | None) -> Chart | None:
+        """The chart of this id, or the one that it has ended in; none: it was not loaded."""
         chart = self.by_id.get(chart_id) if chart_id else None
         while chart is not None and chart.merged_into is not None:
             chart = self.by_id.get(chart.merged_into)

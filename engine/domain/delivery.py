@@ -224,7 +224,8 @@ class QueuedDelivery(Phi, frozen=True, kw_only=True):
     """A delivery in the outbox."""
 
     id: int
-    entry_id: int
+    entry_id: int | None
+    """What caused it; none: no entry, a destination was told again."""
     delivery: Delivery
     state: DeliveryState
     attempts: int

@@ -4,8 +4,30 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from engine.domain.record import Phi, Record
+
+
+class EntryKind(StrEnum):
+    """What an entry is: whatever happens to a patient is one."""
+
+    MESSAGE = "message"
+    ACT = "act"
+    """What a person does: see `engine.domain.act`."""
+
+    @property
+    def lane(self) -> str:
+        """`Entry.channel` of all that are no messages: no channel's name begins so."""
+        return f"@{self.value}"
+
+
+LANES: Final = tuple(kind.lane for kind in EntryKind if kind is not EntryKind.MESSAGE)
+
+
+def kind_of(channel: str) -> EntryKind:
+    """channel: `Entry.channel`."""
+    return EntryKind(channel[1:]) if channel.startswith("@") else EntryKind.MESSAGE
 
 
 class EntryState(StrEnum):
@@ -59,9 +81,10 @@ class Summary(Phi, frozen=True, kw_only=True):
 
 
 class Receipt(Phi, frozen=True, kw_only=True):
-    """One arrived frame (or one message of a batch), before it is stored."""
+    """One arrived frame (or one message of a batch), or another cause, before it is stored."""
 
     channel: str
+    """Of another cause than a message: the lane of its kind."""
     peer: str
     """Address, and the client certificate's name when there is one: `10.0.0.4:51022 CN=epic-prod`."""
     received_at: datetime
@@ -98,6 +121,7 @@ class Entry(Phi, frozen=True, kw_only=True):
 
     id: int
     channel: str
+    """Of another cause than a message: the lane of its kind."""
     peer: str
     received_at: datetime
     payload: bytes
@@ -122,3 +146,7 @@ class Entry(Phi, frozen=True, kw_only=True):
     partition: int = 0
     damaged: bool = False
     """What is stored of it can't be read any more (altered, cut off, lost): payload and summary are empty."""
+
+    @property
+    def kind(self) -> EntryKind:
+        return kind_of(self.channel)

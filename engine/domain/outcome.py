@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from engine.domain.audit import AuditRecord
 from engine.domain.chart import Chart
 from engine.domain.delivery import DeadLetter, Delivery
 from engine.domain.hold import Hold
@@ -15,6 +16,8 @@ from engine.domain.why import Why
 class EffectKind(StrEnum):
     """Kinds of effects that others look for."""
 
+    ACT_REFUSED = "act-refused"
+    """What a person wanted could not be done; the detail is its code."""
     WITHOUT_EFFECT = "recorded-without-effect"
     """The message's event means nothing here; the detail is the event."""
     HELD = "held"
@@ -35,6 +38,14 @@ class Effect(Phi, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class Dismissal(Phi, frozen=True, kw_only=True):
+    """A question that a person has decided: it is not so, or was seen to by hand."""
+
+    hold: int
+    by: str
+    reason: str
+
+
 class Outcome(Phi, frozen=True, kw_only=True):
     """`state` is processed, filtered, dead or refused. `charts` are the new versions of every chart it touched."""
 
@@ -50,6 +61,10 @@ class Outcome(Phi, frozen=True, kw_only=True):
     effects: tuple[Effect, ...] = ()
     holds: tuple[Hold, ...] = ()
     """What a person must decide."""
+    dismissals: tuple[Dismissal, ...] = ()
+    """What a person has decided."""
+    audit: tuple[AuditRecord, ...] = ()
+    """What stands in the auditors' record because of it."""
     why: tuple[Why, ...] = ()
     """What the rules say of plan, scores and deliveries that can't be told by the rest; see `pipeline.why`."""
     changed: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ and says which identities and visits it touches; `decide` works on the charts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from zlib import crc32
@@ -24,10 +24,9 @@ from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import DeadLetter, Delivery, Stage
 from engine.domain.encounter import Encounter
 from engine.domain.hold import QUESTIONS, Hold, HoldCode
-from engine.domain.message import AckCode, Entry, EntryState
+from engine.domain.message import AckCode, Entry, EntryKind, EntryState
 from engine.domain.outcome import Effect, EffectKind, Outcome
 from engine.domain.patient import Identifier
-from engine.domain.record import Phi
 from engine.domain.why import Reason, What, Why
 from engine.errors import (
     INTERNAL_ERROR,
@@ -39,8 +38,10 @@ from engine.hl7v2.header import Header
 from engine.hl7v2.message import Message
 from engine.mapping.apply import Mapped, Reading
 from engine.mapping.functions import UNKNOWN_CODE
+from engine.pipeline.acts import decide_act, read_act
 from engine.pipeline.channel import CompiledChannel
-from engine.pipeline.deliver import chart_deliveries, forward_deliveries
+from engine.pipeline.deliver import forward_deliveries
+from engine.pipeline.difference import difference, together
 from engine.pipeline.identity import (
     check_namesakes,
     identities,
@@ -51,14 +52,8 @@ from engine.pipeline.identity import (
     pair,
     visit_authority_of,
 )
-from engine.pipeline.plan import (
-    CLASS_UNKNOWN,
-    death_effects,
-    replan,
-    rescore,
-    score_effects,
-    task_effects,
-)
+from engine.pipeline.plan import CLASS_UNKNOWN, replan, rescore
+from engine.pipeline.prepared import Prepared
 
 MOVEMENT_NOT_CURRENT: Final = "movement-not-current"
 MOVEMENT_TIME: Final = "ZBE-2"
@@ -74,40 +69,23 @@ MERGES_MAX: Final = 500
 """Pairs of identifiers in one message. More have no meaning, and would hold up everybody else's messages."""
 
 
-class Prepared(Phi, frozen=True, kw_only=True):
-    """An entry that was read: what it says of charts, and what has to be loaded to decide on it."""
-
-    entry: Entry
-    events: tuple[Event, ...] = ()
-    merges: tuple[Merge, ...] = ()
-    identities: frozenset[tuple[str, str, str]] = frozenset()
-    visits: frozenset[str] = frozenset()
-    deviations: tuple[str, ...] = ()
-    charset: str | None = None
-    outcome: Outcome | None = None
-    """Already decided: refused, filtered, dead, or nothing that a chart is concerned with."""
-    key: Identifier | None = None
-    """Whose message it is, of one that was refused or is dead."""
-    clock: tuple[int, float] | None = None
-    """The sender (a number), and by how many seconds its MSH-7 is behind the receipt; none: not known, or a replay."""
-    held: tuple[Hold, ...] = ()
-    """Of an event that is for a person to see to: a question for each patient it names, not looked up yet."""
-    named: tuple[Identifier | None, ...] = ()
-    """The keys of these patients; none: it can't be read."""
-
-    @property
-    def patient(self) -> Identifier | None:
-        """The key of the patient whose message it is; none: that can't be read, or it is nobody's."""
-        return self.events[0].identifiers[0] if self.events else self.key
-
-
 def process(entry: Entry, channel: CompiledChannel, charts: Charts, now: datetime) -> Outcome:
     """Both steps at once. `charts` must hold every chart that the entry's identities and visits lead to."""
     return decide(prepare(entry, channel), channel, charts, now)
 
 
-def prepare(entry: Entry, channel: CompiledChannel) -> Prepared:
-    """Read the message, apply filter and mapping. Never raises for a message: a fault of it becomes a dead letter."""
+def prepare(entry: Entry, channel: CompiledChannel | None) -> Prepared:
+    """Read the entry by the reader of its kind. Never raises for what it holds: a fault of it becomes a dead letter.
+
+    channel: of a message; none: the configuration has no such channel. Other kinds have none.
+    """
+    return _READERS[entry.kind](entry, channel)
+
+
+def _read_message(entry: Entry, channel: CompiledChannel | None) -> Prepared:
+    """Read the message, apply filter and mapping."""
+    if channel is None:
+        return Prepared(entry=entry, outcome=_unknown_channel(entry))
     if entry.refusal is not None:
         refusal = entry.refusal
         letter = DeadLetter(stage=Stage.INTAKE, error=refusal.error, location=refusal.location, detail=refusal.text)
@@ -118,10 +96,17 @@ def prepare(entry: Entry, channel: CompiledChannel) -> Prepared:
         return _belonging(_dead(entry, channel, error), channel)
 
 
-def decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: datetime) -> Outcome:
-    """Work on the charts. Does not change `charts`: the caller adds the new versions for the next entry to see."""
+def decide(prepared: Prepared, channel: CompiledChannel | None, charts: Charts, now: datetime) -> Outcome:
+    """Work on the charts. Does not change `charts`: the caller adds the new versions for the next entry to see.
+
+    channel: of a message its own, else that of the patient's chart (`channel_of`).
+    """
     if prepared.outcome is not None:
         return of_patient(prepared.outcome, prepared, charts)
+    if prepared.act is not None:
+        return decide_act(prepared, prepared.act, channel, charts)
+    if channel is None:
+        return _unknown_channel(prepared.entry)
     try:
         if prepared.held:
             return _hold(prepared, channel, charts)
@@ -131,6 +116,20 @@ def decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: da
         if outcome is None:  # pragma: no cover - _dead always decides
             raise
         return of_patient(outcome, prepared, charts)
+
+
+def channel_of(prepared: Prepared, charts: Charts) -> str:
+    """The name of the channel by whose rules an entry is decided; empty: of none."""
+    if prepared.entry.kind is EntryKind.MESSAGE:
+        return prepared.entry.channel
+    owners = (charts.living(chart_id) for chart_id in prepared.charts)
+    return next((owner.channel for owner in owners if owner is not None), "")
+
+
+_READERS: Final[Mapping[EntryKind, Callable[[Entry, CompiledChannel | None], Prepared]]] = {
+    EntryKind.MESSAGE: _read_message,
+    EntryKind.ACT: lambda entry, _channel: read_act(entry),
+}
 
 
 def of_patient(outcome: Outcome, prepared: Prepared, charts: Charts) -> Outcome:
@@ -384,13 +383,13 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
         if len(events) > 1:
             view = _overlay(view, [last.chart])
     for chart_id, subject in subjects.items():
-        before = _together(charts, chart_id, folded)
+        before = together(charts, chart_id, folded)
         changed[chart_id], withheld, whys = _follow_up(before, changed[chart_id], subject, channel, now)
         effects.extend(withheld)
         if any(effect.kind == CLASS_UNKNOWN for effect in withheld):
             deviations.append(f"{CLASS_UNKNOWN}:PV1-2")
         note = note or next((effect.detail for effect in withheld), None)
-    final, result, deliveries, kinds = _difference(charts, changed.values(), folded, channel)
+    final, result, deliveries, kinds = difference(charts, changed.values(), folded, channel)
     effects.extend(result)
     spoken_of = changed.get(last.chart.id) if last.chart is not None else None
     if spoken_of is not None and (forwards := forward_deliveries(entry, spoken_of.id, channel)):
@@ -418,30 +417,6 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
         replay_root=entry.replay_root,
         decision=entry.decision,
     )
-
-
-def _difference(
-    charts: Charts, changed: Iterable[Chart], folded: Mapping[str, list[Chart]], channel: CompiledChannel
-) -> tuple[list[Chart], list[Effect], list[Delivery], dict[str, None]]:
-    """Those of the charts that are not as before, their effects and deliveries, and the kinds of what differs."""
-    final: list[Chart] = []
-    effects: list[Effect] = []
-    deliveries: list[Delivery] = []
-    kinds: dict[str, None] = {}
-    for chart in changed:
-        before = charts.by_id.get(chart.id)
-        if before == chart:
-            continue
-        chart = msgspec.structs.replace(chart, version=(before.version if before else 0) + 1)  # noqa: PLW2901
-        final.append(chart)
-        if chart.merged_into is None:
-            together = _together(charts, chart.id, folded)
-            effects.extend(
-                (*death_effects(before, chart), *score_effects(together, chart), *task_effects(together, chart))
-            )
-            parts = folded.get(chart.id, ())
-            deliveries.extend(chart_deliveries(before, chart, channel, merged=parts, kinds=kinds))
-    return final, effects, deliveries, kinds
 
 
 def _effects_of(holds: tuple[Hold, ...], entry: Entry) -> Iterator[Effect]:
@@ -497,25 +472,6 @@ def _folded(changed: Mapping[str, Chart]) -> dict[str, list[Chart]]:
         if survivor is not chart:
             folded.setdefault(survivor.id, []).append(chart)
     return folded
-
-
-def _together(charts: Charts, chart_id: str, folded: Mapping[str, list[Chart]]) -> Chart | None:
-    """What was known of the patient before the entry, that of the charts folded into this one included.
-
-    A stay, score or task that only moved is no new one.
-    """
-    before = charts.by_id.get(chart_id)
-    parts = [part for chart in folded.get(chart_id, ()) if (part := charts.by_id.get(chart.id)) is not None]
-    if not parts:
-        return before
-    if before is not None:
-        parts.insert(0, before)
-    return msgspec.structs.replace(
-        parts[0],
-        encounters=tuple(encounter for part in parts for encounter in part.encounters),
-        scores=tuple(score for part in parts for score in part.scores),
-        tasks=tuple(task for part in parts for task in part.tasks),
-    )
 
 
 def _follow_up(
@@ -682,14 +638,20 @@ def _decided(
     return Prepared(entry=entry, outcome=outcome)
 
 
+def _unknown_channel(entry: Entry) -> Outcome:
+    """The channel (or the recorded configuration that a replay asked for) is gone."""
+    return undone(entry, "channel-unknown", "the configuration has no such channel; replay this entry when it has")
+
+
 def internal_failure(entry: Entry, channel_version: str, error: BaseException) -> Outcome:
     """The outcome of an entry whose processing broke unexpectedly: its bytes stay, a person looks at it."""
-    letter = DeadLetter(
-        stage=Stage.PROCESSING,
-        error="internal",
-        location=None,
-        detail=f"processing broke with {type(error).__name__}; see the log of that time",
-    )
+    detail = f"processing broke with {type(error).__name__}; see the log of that time"
+    return undone(entry, "internal", detail, version=channel_version)
+
+
+def undone(entry: Entry, error: str, detail: str, *, version: str = "") -> Outcome:
+    """The outcome of an entry that could not be worked on, for no fault of its own."""
+    letter = DeadLetter(stage=Stage.PROCESSING, error=error, location=None, detail=detail)
     return Outcome(
         entry_id=entry.id,
         state=EntryState.DEAD,
@@ -698,7 +660,7 @@ def internal_failure(entry: Entry, channel_version: str, error: BaseException) -
         deviations=entry.deviations,
         application_ack=AckCode.AE,
         error_code=INTERNAL_ERROR,
-        config_version=channel_version,
+        config_version=version,
         replay_root=entry.replay_root,
         decision=entry.decision,
     )

@@ -20,11 +20,9 @@ from sqlalchemy import Connection
 
 from engine.clock import Clock
 from engine.domain.chart import Charts
-from engine.domain.delivery import DeadLetter, Stage
-from engine.domain.message import AckCode, Entry, EntryState
+from engine.domain.message import Entry, EntryState
 from engine.domain.outcome import EffectKind, Outcome
 from engine.errors import (
-    INTERNAL_ERROR,
     CursorMovedError,
     HandoffError,
     IdentityTakenError,
@@ -38,7 +36,8 @@ from engine.errors import (
 )
 from engine.logs import get_logger
 from engine.pipeline.channel import CompiledChannel, CompiledConfiguration
-from engine.pipeline.process import Prepared, decide, internal_failure, of_patient, prepare
+from engine.pipeline.prepared import Prepared
+from engine.pipeline.process import channel_of, decide, internal_failure, of_patient, prepare, undone
 from engine.runtime.metrics import event_label
 from engine.runtime.worker import Tally, Wake
 from engine.store.leases import Leases
@@ -262,29 +261,29 @@ class Processor:
     def _record(self, name: str, entries: Sequence[Entry]) -> int:
         """The first entries, as many as the turn allows, one in any case. Returns how many."""
         now = self._clock.now()
-        prepared: list[tuple[Entry, CompiledChannel | None, Prepared]] = []
+        prepared: list[Prepared] = []
         for entry in entries:
-            channel = self._channel(entry)
-            prepared.append((entry, channel, self._prepare(entry, channel)))
+            prepared.append(self._prepare(entry))
             if self._over(1 / 2):
                 break
-        identities = {identity for _, _, one in prepared for identity in one.identities}
-        visits = {visit for _, _, one in prepared for visit in one.visits}
+        identities = {identity for one in prepared for identity in one.identities}
+        visits = {visit for one in prepared for visit in one.visits}
+        named = {chart_id for one in prepared for chart_id in one.charts}
         with self._store.reader() as conn:
-            before = self._store.charts.load(conn, identities, visits)
+            before = self._store.charts.load(conn, identities, visits, named)
         charts = before.copy()
         outcomes: list[Outcome] = []
-        for entry, channel, one in prepared:
-            outcome = self._decide(entry, channel, one, charts, now)
+        for one in prepared:
+            outcome = self._decide(one, charts, now)
             for chart in outcome.charts:
                 charts.add(chart)
             outcomes.append(outcome)
             if self._over(1):
                 break
         self._commit(name, entries[: len(outcomes)], outcomes, before, now)
-        for entry, _, one in prepared[: len(outcomes)]:
+        for one in prepared[: len(outcomes)]:
             if one.clock is not None:
-                self._tally.clock(name, *one.clock, entry.id)
+                self._tally.clock(name, *one.clock, one.entry.id)
         return len(outcomes)
 
     def _commit(
@@ -309,28 +308,24 @@ class Processor:
                 self._tally.deviation(name, deviation.partition(":")[0])
         self._on_outcomes([entry.id for entry in entries if entry.wants_application_ack])
 
-    def _prepare(self, entry: Entry, channel: CompiledChannel | None) -> Prepared:
+    def _prepare(self, entry: Entry) -> Prepared:
         if entry.damaged and entry.refusal is None:
             return Prepared(entry=entry, outcome=_damaged(entry))
-        if channel is None:
-            return Prepared(entry=entry, outcome=_unknown_channel(entry))
+        channel = self._channel(entry, entry.channel)
         try:
             return prepare(entry, channel)
         except Exception as error:  # one message never stops the others: it is buried and the log says where it broke
             log.exception("an entry broke the processing", channel=entry.channel, entry=entry.id)
-            return Prepared(entry=entry, outcome=internal_failure(entry, channel.version, error))
+            return Prepared(entry=entry, outcome=internal_failure(entry, _version(channel), error))
 
-    def _decide(
-        self, entry: Entry, channel: CompiledChannel | None, prepared: Prepared, charts: Charts, now: datetime
-    ) -> Outcome:
-        if channel is None:
-            assert prepared.outcome is not None  # noqa: S101  # _prepare decides for an unknown channel
-            return prepared.outcome
+    def _decide(self, prepared: Prepared, charts: Charts, now: datetime) -> Outcome:
+        entry = prepared.entry
+        channel = self._channel(entry, channel_of(prepared, charts))
         try:
             return decide(prepared, channel, charts, now)
         except Exception as error:  # as above
             log.exception("an entry broke the processing", channel=entry.channel, entry=entry.id)
-            return of_patient(internal_failure(entry, channel.version, error), prepared, charts)
+            return of_patient(internal_failure(entry, _version(channel), error), prepared, charts)
 
     def _bury(self, name: str, entry: Entry, error: Exception) -> None:
         if isinstance(error, TamperedError):
@@ -339,19 +334,19 @@ class Processor:
             outcome = internal_failure(entry, self._configuration.version, error)
         self._commit(name, [entry], [outcome], Charts(), self._clock.now())
 
-    def _channel(self, entry: Entry) -> CompiledChannel | None:
-        """The channel as it is to be applied to this entry."""
+    def _channel(self, entry: Entry, name: str) -> CompiledChannel | None:
+        """The channel of this name as it is to be applied to this entry; none: there is no such channel."""
         configuration: CompiledConfiguration | None = self._configuration
         if entry.config_as_of is not None and entry.config_as_of != self._configuration.version:
             configuration = self._recorded_configuration(entry.config_as_of)
-        channel = configuration.channels.get(entry.channel) if configuration is not None else None
+        channel = configuration.channels.get(name) if configuration is not None else None
         if channel is None:
             return None
-        observed = self._observed.get(entry.channel)
-        known = self._ready.get((channel.version, entry.channel))
+        observed = self._observed.get(name)
+        known = self._ready.get((channel.version, name))
         if known is None or known.observed_since != observed:
             known = dataclasses.replace(channel, observed_since=observed)
-            self._ready[channel.version, entry.channel] = known
+            self._ready[channel.version, name] = known
         return known
 
     def _recorded_configuration(self, version: str) -> CompiledConfiguration | None:
@@ -372,13 +367,12 @@ def _reading(positions: dict[int, int]) -> _Reading:
     return _Reading(positions=positions, scanned=min(positions.values()))
 
 
-def _unknown_channel(entry: Entry) -> Outcome:
-    """The channel (or the recorded configuration that a replay asked for) is gone."""
-    return _dead(entry, "channel-unknown", "the configuration has no such channel; replay this entry when it has")
+def _version(channel: CompiledChannel | None) -> str:
+    return channel.version if channel is not None else ""
 
 
 def _damaged(entry: Entry) -> Outcome:
-    return _dead(
+    return undone(
         entry,
         "entry-damaged",
         "what the store holds of this message was altered or damaged and can't be read: restore it from a backup, or"
@@ -388,25 +382,10 @@ def _damaged(entry: Entry) -> Outcome:
 
 def _damaged_chart(entry: Entry) -> Outcome:
     """The patient's chart is left as it is. The deviation counts it in the metrics."""
-    outcome = _dead(
+    outcome = undone(
         entry,
         "chart-damaged",
         "what the store holds of this patient was altered or damaged, so nothing was changed; the log of that time"
         " names the row: restore it from a backup, then replay this entry",
     )
     return msgspec.structs.replace(outcome, deviations=(*outcome.deviations, "chart-damaged"))
-
-
-def _dead(entry: Entry, error: str, detail: str) -> Outcome:
-    letter = DeadLetter(stage=Stage.PROCESSING, error=error, location=None, detail=detail)
-    return Outcome(
-        entry_id=entry.id,
-        state=EntryState.DEAD,
-        reason=letter.detail,
-        dead_letter=letter,
-        deviations=entry.deviations,
-        application_ack=AckCode.AE,
-        error_code=INTERNAL_ERROR,
-        replay_root=entry.replay_root,
-        decision=entry.decision,
-    )

@@ -35,6 +35,7 @@ class ChartDocument(Phi, frozen=True, kw_only=True):
     encounters: tuple[str, ...] = ()
     scores: tuple[tuple[str, str | None], ...] = ()
     tasks: tuple[str, ...] = ()
+    channel: str = ""
 
 
 class EncounterDocument(Phi, frozen=True, kw_only=True):
@@ -86,8 +87,14 @@ class ChartStore:
     def __init__(self, keys: KeyRing) -> None:
         self.keys = self._keys = keys
 
-    def load(self, conn: Connection, identities: Collection[tuple[str, str, str]], visits: Collection[str]) -> Charts:
-        """Every chart that the identities and encounter keys lead to, merges followed, whole.
+    def load(
+        self,
+        conn: Connection,
+        identities: Collection[tuple[str, str, str]],
+        visits: Collection[str],
+        ids: Collection[str] = (),
+    ) -> Charts:
+        """Every chart that the identities and encounter keys lead to, and those of these ids, merges followed, whole.
 
         Raises TamperedError when a row leads to a chart that does not say so itself, or when the row of an identity is
         gone that one of the charts has.
@@ -106,7 +113,7 @@ class ChartStore:
                     leads[wanted] = row.chart_id
                     break
         places = {by_visit[row.encounter_hash]: row.chart_id for row in _VISITS.rows(conn, list(by_visit))}
-        for loaded in self._whole(conn, {*leads.values(), *places.values()}):
+        for loaded in self._whole(conn, {*leads.values(), *places.values(), *ids}):
             charts.add(loaded)
         known = {chart_id: _identities(found) for chart_id, found in charts.by_id.items()}
         for wanted, chart_id in leads.items():
@@ -356,5 +363,6 @@ def _assemble(
         encounter_stamps={key: encounters[key].stamps for key in document.encounters if encounters[key].stamps},
         scores=tuple(scores[key] for key in document.scores),
         tasks=tuple(tasks[key] for key in document.tasks),
+        channel=document.channel,
         merged_into=row.merged_into,
     )

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, TextClause, func,
 
 from engine.domain.hold import Hold, HoldState, hold_key
 from engine.domain.message import EntryState
-from engine.domain.outcome import Outcome
+from engine.domain.outcome import Dismissal, Outcome
 from engine.domain.record import Phi
 from engine.errors import StoreError, TamperedError
 from engine.store.charts import ChartStore
@@ -111,30 +111,18 @@ class Holds:
         statement = select(hold.c.code, func.count().label("number")).where(_OPEN).group_by(hold.c.code)
         return {row.code: row.number for row in conn.execute(statement)}
 
-    def dismiss(self, conn: Connection, hold_id: int, *, by: str, reason: str, now: datetime) -> None:
-        """It is not so, or was seen to by hand. Raises StoreError when it is not open, or is just being released."""
-        changed = conn.execute(
-            update(hold)
-            .where(hold.c.id == hold_id, _OPEN, hold.c.decided_at.is_(None))
-            .values(state=HoldState.DISMISSED.value, **self._decided(hold_id, by, reason, now))
-        )
-        if changed.rowcount != 1:
-            raise StoreError(f"m{hold_id} is not open, or is being released: `handoff held show m{hold_id}`")
-
     def begin_release(self, conn: Connection, hold_id: int, *, by: str, reason: str, now: datetime) -> None:
         """Note who takes it as true, and why. It stays open until the replay that carries the decision is recorded.
 
         Raises StoreError when it is not open.
         """
         changed = conn.execute(
-            update(hold).where(hold.c.id == hold_id, _OPEN).values(**self._decided(hold_id, by, reason, now))
+            update(hold)
+            .where(hold.c.id == hold_id, _OPEN)
+            .values(**_decided(self._keys, hold_id, by, reason, to_micros(now)))
         )
         if changed.rowcount != 1:
             raise StoreError(f"m{hold_id} is not open: `handoff held show m{hold_id}`")
-
-    def _decided(self, hold_id: int, by: str, reason: str, now: datetime) -> dict[str, Any]:
-        decision = self._keys.seal(_decision_place(hold_id, by, to_micros(now)), reason.encode())
-        return {"decided_at": to_micros(now), "decided_by": by, "decision": decision}
 
     def _run(self, conn: Connection, statement: Select[Any]) -> list[ListedHold]:
         return [self._listed(row) for row in conn.execute(statement).all()]
@@ -180,6 +168,9 @@ def record_holds(conn: Connection, keys: KeyRing, outcomes: Sequence[Outcome], c
     An entry and its replays ask a question once. One that a person has decided stays decided; one that a replay ended
     is opened again when a later replay asks it again.
     """
+    for one in outcomes:
+        for dismissal in one.dismissals:
+            _dismiss(conn, keys, dismissal, now)
     concerned = [one for one in outcomes if one.holds or one.replay_root is not None]
     if not concerned:
         return
@@ -227,6 +218,20 @@ def _ask_again(conn: Connection, hold_id: int, state: str, one: Outcome, now: in
     if state == HoldState.OPEN and one.decision is not None:
         _change(conn, hold_id, **_UNDECIDED)  # it was to be released, and could not
     return state
+
+
+def _dismiss(conn: Connection, keys: KeyRing, dismissal: Dismissal, now: int) -> None:
+    """One that is decided by now, or is being released, stays as it is: whoever dismisses it looks at it after."""
+    conn.execute(
+        update(hold)
+        .where(hold.c.id == dismissal.hold, _OPEN, hold.c.decided_at.is_(None))
+        .values(state=HoldState.DISMISSED.value, **_decided(keys, dismissal.hold, dismissal.by, dismissal.reason, now))
+    )
+
+
+def _decided(keys: KeyRing, hold_id: int, by: str, reason: str, now: int) -> dict[str, Any]:
+    decision = keys.seal(_decision_place(hold_id, by, now), reason.encode())
+    return {"decided_at": now, "decided_by": by, "decision": decision}
 
 
 def _change(conn: Connection, hold_id: int, **values: Any) -> None:

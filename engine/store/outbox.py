@@ -557,9 +557,11 @@ def _due_at(conn: Connection, destination: str, pick: Any) -> datetime | None:
     return None if found is None else from_micros(found)
 
 
-def payload_place(delivery_id: int, entry_id: int, destination: str, operation: str, idempotency_key: str) -> str:
+def payload_place(
+    delivery_id: int, entry_id: int | None, destination: str, operation: str, idempotency_key: str
+) -> str:
     """What a payload is for is part of where it is sealed: it can't be led to another destination behind our back."""
-    return f"delivery_payload.body:{delivery_id}/{entry_id}/{destination}/{operation}/{idempotency_key}"
+    return f"delivery_payload.body:{delivery_id}/{entry_id or 0}/{destination}/{operation}/{idempotency_key}"
 
 
 def _with_followers(

@@ -21,6 +21,7 @@ from engine.domain.task import Task
 from engine.domain.why import Why
 from engine.errors import CursorMovedError, IdentityTakenError, StaleChartError, StoreError, TamperedError
 from engine.store import schema
+from engine.store.audit import AuditStore
 from engine.store.charts import (
     ChartDocument,
     ChartStore,
@@ -205,6 +206,7 @@ class Recorder:
 
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
+        self._audit = AuditStore(keys)
 
     def record(
         self,
@@ -250,29 +252,14 @@ class Recorder:
             ],
         )
         record_holds(conn, self._keys, outcomes, channel, micros)
+        self._audit.append(conn, [item for one in outcomes for item in one.audit])
         wanted = [(one.entry_id, item) for one in outcomes for item in one.deliveries]
         return Recorded(deliveries=self._queue(conn, channel, wanted, after, micros))
 
-    def apply(
-        self,
-        conn: Connection,
-        charts: Sequence[Chart],
-        before: Charts,
-        deliveries: Sequence[Delivery] = (),
-        *,
-        now: datetime,
-        channel: str = "",
-        entry_id: int = 0,
-    ) -> Recorded:
-        """Record changes that no entry has caused: a task done by a person, an escalation.
-
-        Each chart has a higher version than the one in `before`. Raises like `record`.
-        """
-        after = {changed.id: changed for changed in charts}
-        self._write_charts(conn, after, before, to_micros(now))
-        join_lines(conn, _merges(after, before))
-        wanted = [(entry_id, item) for item in deliveries]
-        return Recorded(deliveries=self._queue(conn, channel, wanted, after, to_micros(now)))
+    def queue(self, conn: Connection, deliveries: Sequence[Delivery], *, channel: str, now: datetime) -> Recorded:
+        """Put deliveries into the outbox that no entry has caused: a destination is told again how a chart stands."""
+        wanted = [(None, item) for item in deliveries]
+        return Recorded(deliveries=self._queue(conn, channel, wanted, {}, to_micros(now)))
 
     def move(self, conn: Connection, channel: str, moves: Mapping[int, Move]) -> None:
         """Move cursors of a channel. Raises CursorMovedError when one is not where it is to be moved from."""
@@ -369,7 +356,7 @@ class Recorder:
         self,
         conn: Connection,
         channel: str,
-        wanted: Sequence[tuple[int, Delivery]],
+        wanted: Sequence[tuple[int | None, Delivery]],
         after: Mapping[str, Chart],
         now: int,
     ) -> int:
@@ -550,6 +537,7 @@ class _ChartWriter:
                 encounters=tuple(item.key for item in new.encounters),
                 scores=tuple((item.model, item.encounter) for item in new.scores),
                 tasks=tuple(item.id for item in new.tasks),
+                channel=new.channel,
             )
             sealed = self._keys.seal(chart_place(new.id, new.version, new.merged_into), _encode(document))
             (replaces if new.id in self._old else inserts).append((new.id, new.version, new.merged_into, now, sealed))

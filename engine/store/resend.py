@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, func, select, text
 
-from engine.domain.chart import Chart, Charts
+from engine.domain.chart import Chart
 from engine.domain.delivery import Delivery, DeliveryState, Operation, QueuedDelivery, ScoreUpsert
 from engine.domain.ids import beginning_like
 from engine.domain.record import Phi, Record
@@ -118,7 +118,7 @@ class Resender:
         recorder = Recorder(self._keys)
         for name in sorted({one.channel for one in told if one.channel is not None}):
             deliveries = [item for one in told if one.channel == name for item in one.deliveries]
-            recorder.apply(conn, [], Charts(), deliveries, now=now, channel=name)
+            recorder.queue(conn, deliveries, channel=name, now=now)
         return told
 
     def _of(self, conn: Connection, chart_id: str) -> Told:

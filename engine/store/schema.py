@@ -216,7 +216,7 @@ delivery: Final = Table(
     "delivery",
     metadata,
     Column("id", _AutoId, primary_key=True, autoincrement=False),  # given in the order of the outcomes
-    Column("entry_id", BigInteger, nullable=False),  # 0: not caused by an entry
+    Column("entry_id", BigInteger),  # none: no entry caused it, a destination was told again (resend)
     Column("channel", Text, nullable=False),
     Column("destination", Text, nullable=False),
     Column("operation", Text, nullable=False),
@@ -265,7 +265,7 @@ dead_letter: Final = Table(
     "dead_letter",
     metadata,
     Column("id", _AutoId, primary_key=True),
-    Column("entry_id", BigInteger, nullable=False),
+    Column("entry_id", BigInteger),  # none: of a delivery that no entry caused
     Column("channel", Text, nullable=False),
     Column("delivery_id", BigInteger),
     Column("stage", Text, nullable=False),

@@ -53,7 +53,7 @@ class Store:
         self.destinations = DestinationStore()
         self.dead_letters = DeadLetters()
         self.holds = Holds(keys)
-        self.tasks = TaskStore(self.charts, self.recorder)
+        self.tasks = TaskStore(self.charts)
         self.audit = AuditStore(keys)
         self.configs = ConfigStore(keys)
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""Follow-up tasks across charts: lists for the care team, what is due for the scheduler, and changes by people."""
+"""Follow-up tasks across charts: lists for the care team, what is due for the scheduler."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
-import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, select, text
 
-from engine.domain.chart import Chart, Charts
-from engine.domain.delivery import Delivery
 from engine.domain.record import Phi
 from engine.domain.task import Task, TaskState
-from engine.errors import StoreError, TamperedError
+from engine.errors import TamperedError
 from engine.store.charts import ChartStore, assignee_hash
 from engine.store.keys import KeyRing
-from engine.store.record import Recorder
 from engine.store.schema import task, to_micros
 
 _OPEN: Final = text("task.state = 'open'")
@@ -32,11 +28,10 @@ class ListedTask(Phi, frozen=True, kw_only=True):
 
 
 class TaskStore:
-    """Methods that write must run in a transaction of the charts' ledger."""
+    """Reading tasks. They are written by `record` only, with their charts."""
 
-    def __init__(self, charts: ChartStore, recorder: Recorder) -> None:
+    def __init__(self, charts: ChartStore) -> None:
         self._charts = charts
-        self._recorder = recorder
 
     def find(
         self,
@@ -109,46 +104,6 @@ class TaskStore:
         statement = select(task).where(_OPEN, task.c.escalate_at <= to_micros(now)).order_by(task.c.escalate_at)
         return self._run(conn, statement.limit(limit))
 
-    def change(
-        self,
-        conn: Connection,
-        task_id: str,
-        change: Callable[[Task], Task],
-        *,
-        now: datetime,
-        deliveries: Callable[[Chart, Chart], Sequence[Delivery]] = lambda _before, _after: (),
-        channel: str = "",
-    ) -> Chart:
-        """Change one task: a new version of its chart. Returns the chart.
-
-        deliveries: what goes out because of it, from the chart before and after. channel: whose books count them.
-        Raises StoreError when there is no such task.
-        """
-        owner = conn.execute(select(task.c.chart_id).where(task.c.id == task_id)).scalar_one_or_none()
-        old = None if owner is None else self._charts.by_id(conn, owner)
-        if old is None:
-            raise StoreError("there is no such task")
-        tasks = tuple(change(item) if item.id == task_id else item for item in old.tasks)
-        new = msgspec.structs.replace(old, tasks=tasks)
-        return self.replace(conn, old, new, now=now, deliveries=deliveries, channel=channel)
-
-    def replace(
-        self,
-        conn: Connection,
-        old: Chart,
-        new: Chart,
-        *,
-        now: datetime,
-        deliveries: Callable[[Chart, Chart], Sequence[Delivery]] = lambda _before, _after: (),
-        channel: str = "",
-    ) -> Chart:
-        """Record what a person has changed in a chart: see `change`. Returns the chart with its new version."""
-        before = Charts()
-        before.add(old)
-        new = msgspec.structs.replace(new, version=old.version + 1)
-        self._recorder.apply(conn, [new], before, deliveries(old, new), now=now, channel=channel)
-        return new
-
     def _run(
         self, conn: Connection, statement: Select[Any], damaged: Callable[[str], object] | None = None
     ) -> list[ListedTask]:
@@ -166,24 +121,6 @@ class TaskStore:
             else:
                 found.append(ListedTask(task=item, chart_id=row.chart_id, patient_key=key))
         return found
-
-
-def done(by: str, at: datetime) -> Callable[[Task], Task]:
-    """The change that a person makes who has done a task. Raises StoreError when the task is not open."""
-
-    def change(item: Task) -> Task:
-        from engine.care.protocol import end  # it takes long to import, and lists need none of it
-
-        if item.state is not TaskState.OPEN:
-            raise StoreError(f"the task is not open but {item.state}")
-        return end(item, TaskState.DONE, at=at, by=by)
-
-    return change
-
-
-def assigned(assignee: str) -> Callable[[Task], Task]:
-    """The change of giving a task to a role or a person."""
-    return lambda item: msgspec.structs.replace(item, assignee=assignee)
 
 
 def _conditions(

@@ -23,7 +23,8 @@ from engine.hl7v2.header import Header
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.identity import authorities_of
 from engine.pipeline.plan import not_planned, not_scored
-from engine.pipeline.process import Prepared, decide, prepare
+from engine.pipeline.prepared import Prepared
+from engine.pipeline.process import decide, prepare
 from engine.pipeline.why import why_shapes
 from engine.runtime.acceptance import BATCH_TOO_LONG, Judgement, Rules, judge, plan_answers, summarize
 

@@ -154,7 +154,7 @@ def _charts() -> None:
     op.create_table(
         "dead_letter",
         sa.Column("id", _ID, nullable=False),
-        sa.Column("entry_id", sa.BigInteger(), nullable=False),
+        sa.Column("entry_id", sa.BigInteger()),
         sa.Column("channel", sa.Text(), nullable=False),
         sa.Column("delivery_id", sa.BigInteger(), nullable=True),
         sa.Column("stage", sa.Text(), nullable=False),
@@ -175,7 +175,7 @@ def _charts() -> None:
     op.create_table(
         "delivery",
         sa.Column("id", _ID, autoincrement=False, nullable=False),
-        sa.Column("entry_id", sa.BigInteger(), nullable=False),
+        sa.Column("entry_id", sa.BigInteger()),
         sa.Column("channel", sa.Text(), nullable=False),
         sa.Column("destination", sa.Text(), nullable=False),
         sa.Column("operation", sa.Text(), nullable=False),

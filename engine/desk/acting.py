@@ -1,0 +1,74 @@
+"""Acting: an act goes into the journal, and whoever acts waits for its outcome.
+
+The worker decides on it, as on everything that happens to a patient. So there must be a daemon; without one nothing is
+written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from engine.domain.act import Act, action_of, written
+from engine.domain.message import EntryKind, EntryState, Receipt, Summary
+from engine.domain.outcome import EffectKind
+from engine.errors import HandoffError, StoreUnavailableError
+from engine.runtime.status import running_status
+from engine.settings import Configuration
+from engine.store.record import RecordedOutcome
+from engine.store.store import Store
+
+WAIT_SECONDS_MAX: Final = 15.0
+_LOOK_SECONDS: Final = 0.02
+
+
+class ActError(HandoffError):
+    """An act was decided, and could not be done."""
+
+
+def perform(store: Store, configuration: Configuration, acts: Sequence[Act], *, now: datetime) -> list[RecordedOutcome]:
+    """Put the acts into the journal together, wait for their outcomes, and return these in the same order.
+
+    Raises StoreUnavailableError when no daemon runs, or when it does not come to them in time (they stand in the
+    journal then, and are done when their turn comes), ActError for the first that could not be done.
+    """
+    if running_status(configuration) is None:
+        raise StoreUnavailableError(
+            "the daemon does not run, and it alone changes charts: nothing was done; start it and try again"
+        )
+    receipts = [_receipt(store, act, now) for act in acts]
+    stored = store.journal_ledger.write_now(lambda conn: store.journal.append(conn, receipts))
+    ids = [one.id or 0 for one in stored]
+    until = time.monotonic() + WAIT_SECONDS_MAX
+    while True:
+        found = store.read_now(lambda conn: store.recorder.outcomes(conn, ids))
+        if len(found) == len(ids):
+            break
+        if time.monotonic() > until:
+            first = next(one for one in ids if one not in found)
+            raise StoreUnavailableError(
+                f"the daemon has not come to it within {WAIT_SECONDS_MAX:.0f} s; it is done when its turn comes:"
+                f" `handoff messages show {first}`"
+            )
+        time.sleep(_LOOK_SECONDS)
+    outcomes = [found[one] for one in ids]
+    for one in outcomes:
+        if one.state is EntryState.DEAD or any(effect.kind == EffectKind.ACT_REFUSED for effect in one.effects):
+            raise ActError(one.reason or "it could not be done")
+    return outcomes
+
+
+def _receipt(store: Store, act: Act, now: datetime) -> Receipt:
+    payload = written(act)
+    return Receipt(
+        channel=EntryKind.ACT.lane,
+        peer=act.actor,
+        received_at=now,
+        payload=payload,
+        summary=Summary(type=action_of(act)),
+        dedupe_key=None,
+        digest=store.keys.lookup(payload),
+        ordering_key=(act.chart_id or "").encode(),
+    )

@@ -1,0 +1,58 @@
+"""What differs between the charts before and after an entry: new versions, effects, deliveries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from engine.domain.chart import Chart, Charts
+from engine.domain.delivery import Delivery
+from engine.domain.outcome import Effect
+from engine.pipeline.channel import CompiledChannel
+from engine.pipeline.deliver import chart_deliveries
+from engine.pipeline.plan import death_effects, score_effects, task_effects
+
+
+def difference(
+    charts: Charts, changed: Iterable[Chart], folded: Mapping[str, list[Chart]], channel: CompiledChannel | None
+) -> tuple[list[Chart], list[Effect], list[Delivery], dict[str, None]]:
+    """Those of the charts that are not as before, their effects and deliveries, and the kinds of what differs."""
+    final: list[Chart] = []
+    effects: list[Effect] = []
+    deliveries: list[Delivery] = []
+    kinds: dict[str, None] = {}
+    for chart in changed:
+        before = charts.by_id.get(chart.id)
+        if before == chart:
+            continue
+        version = (before.version if before else 0) + 1
+        name = channel.settings.name if channel is not None else chart.channel
+        chart = msgspec.structs.replace(chart, version=version, channel=name)  # noqa: PLW2901
+        final.append(chart)
+        if chart.merged_into is None:
+            was = together(charts, chart.id, folded)
+            effects.extend((*death_effects(before, chart), *score_effects(was, chart), *task_effects(was, chart)))
+            if channel is not None:
+                parts = folded.get(chart.id, ())
+                deliveries.extend(chart_deliveries(before, chart, channel, merged=parts, kinds=kinds))
+    return final, effects, deliveries, kinds
+
+
+def together(charts: Charts, chart_id: str, folded: Mapping[str, list[Chart]]) -> Chart | None:
+    """What was known of the patient before the entry, that of the charts folded into this one included.
+
+    A stay, score or task that only moved is no new one.
+    """
+    before = charts.by_id.get(chart_id)
+    parts = [part for chart in folded.get(chart_id, ()) if (part := charts.by_id.get(chart.id)) is not None]
+    if not parts:
+        return before
+    if before is not None:
+        parts.insert(0, before)
+    return msgspec.structs.replace(
+        parts[0],
+        encounters=tuple(encounter for part in parts for encounter in part.encounters),
+        scores=tuple(score for part in parts for score in part.scores),
+        tasks=tuple(task for part in parts for task in part.tasks),
+    )

@@ -1,0 +1,42 @@
+"""An entry that was read, before it is decided."""
+
+from __future__ import annotations
+
+from engine.care.events import Event, Merge
+from engine.domain.act import Act
+from engine.domain.hold import Hold
+from engine.domain.message import Entry
+from engine.domain.outcome import Outcome
+from engine.domain.patient import Identifier
+from engine.domain.record import Phi
+
+
+class Prepared(Phi, frozen=True, kw_only=True):
+    """An entry that was read: what it says of charts, and what has to be loaded to decide on it."""
+
+    entry: Entry
+    events: tuple[Event, ...] = ()
+    merges: tuple[Merge, ...] = ()
+    identities: frozenset[tuple[str, str, str]] = frozenset()
+    visits: frozenset[str] = frozenset()
+    deviations: tuple[str, ...] = ()
+    charset: str | None = None
+    charts: frozenset[str] = frozenset()
+    """Ids of charts to be loaded, of a cause that names them itself."""
+    act: Act | None = None
+    """Of an act: what is to be done."""
+    outcome: Outcome | None = None
+    """Already decided: refused, filtered, dead, or nothing that a chart is concerned with."""
+    key: Identifier | None = None
+    """Whose message it is, of one that was refused or is dead."""
+    clock: tuple[int, float] | None = None
+    """The sender (a number), and by how many seconds its MSH-7 is behind the receipt; none: not known, or a replay."""
+    held: tuple[Hold, ...] = ()
+    """Of an event that is for a person to see to: a question for each patient it names, not looked up yet."""
+    named: tuple[Identifier | None, ...] = ()
+    """The keys of these patients; none: it can't be read."""
+
+    @property
+    def patient(self) -> Identifier | None:
+        """The key of the patient whose message it is; none: that can't be read, or it is nobody's."""
+        return self.events[0].identifiers[0] if self.events else self.key
