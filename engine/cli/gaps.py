@@ -247,9 +247,11 @@ def _planners(site: OpenSite, cli: Cli) -> list[Planner]:
 
 def _no_plan(site: OpenSite, chart: Chart, encounter: Encounter, left: datetime) -> _Gap:
     """The outcome of the discharge says why."""
+    from engine.domain.message import EntryKind
+
     reason, entry, channel = "", None, None
     with site.store.reader() as conn:
-        entries = site.store.journal.find(conn, patient=chart.patient.key, limit=20)
+        entries = site.store.journal.find(conn, kind=EntryKind.MESSAGE, patient=chart.patient.key, limit=20)
         outcomes = site.store.recorder.outcomes(conn, [one.id for one in entries])
     for one in entries:
         outcome = outcomes.get(one.id)

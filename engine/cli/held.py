@@ -418,7 +418,7 @@ def _delivery(queued: QueuedDelivery, view: View, around: _Around) -> dict[str, 
     return {
         "what": "delivery",
         **delivery_shape(queued, view),
-        "entry": queued.entry_id or None,
+        "entry": queued.entry_id,
         "patient_key": view.key(around.patients.get(queued.delivery.ordering_key)),
         "waiting_behind": around.behind.get(queued.id, 0),
         "destination_state": standing.state if standing else None,

@@ -52,6 +52,7 @@ _PIECE: Final = 1000
 _LOOK_ENTRIES_MAX: Final = 200_000
 """So many are opened at most for a filter that looks into what is sealed (sender, deviation, without effect)."""
 
+KINDS = ("message", "act", "all")
 STATES = ("received", "processed", "filtered", "dead", "refused")
 
 
@@ -62,6 +63,9 @@ def messages() -> None:
 
 
 @messages.command("list", epilog=TIMES)
+@click.option(
+    "--kind", type=click.Choice(KINDS), default="message", show_default=True, help="Messages, or what people did."
+)
 @click.option("--channel", metavar="NAME", shell_complete=complete_channel, help="Of this channel.")
 @click.option("--state", type=click.Choice(STATES), help="What became of the message.")
 @click.option("--control-id", metavar="ID", help="MSH-10.")
@@ -83,6 +87,7 @@ def messages() -> None:
 @click.pass_obj
 def list_(
     cli: Cli,
+    kind: str,
     channel: str | None,
     state: str | None,
     control_id: str | None,
@@ -100,7 +105,7 @@ def list_(
     reason: str | None,
 ) -> None:
     """List entries of the journal, newest first."""
-    from engine.domain.message import EntryState
+    from engine.domain.message import EntryKind, EntryState
 
     wish = reveal_of(reveal, reason)
 
@@ -117,6 +122,7 @@ def list_(
         site.check_channel(channel)
         site.check_error(error)
         conditions: dict[str, Any] = {
+            "kind": None if kind == "all" else EntryKind(kind),
             "channel": channel,
             "state": EntryState(state) if state else None,
             "patient": site.patient_key(patient) if patient else None,
@@ -217,7 +223,9 @@ def show(cli: Cli, entry_id: int, reveal: bool, reason: str | None) -> None:
 def entry_shape(entry: ListedEntry, view: View) -> dict[str, Any]:
     from engine.domain.shapes import plain
 
-    hidden = {"patient_key": view.key(entry.patient_key), "sender": view.sender(entry.sender, known=_known(entry))}
+    # Who acts is a user of this machine, and no value of a message.
+    sender = entry.peer if entry.kind == "act" else view.sender(entry.sender, known=_known(entry))
+    hidden = {"patient_key": view.key(entry.patient_key), "sender": sender}
     return plain(entry) | hidden  # type: ignore[no-any-return]  # a dict
 
 
@@ -228,6 +236,7 @@ def _known(entry: ListedEntry) -> bool:
 
 def entry_details(site: OpenSite, entry_id: int, make_view: Callable[[], View]) -> dict[str, Any]:
     """One entry with everything that is known of it. Raises NotFoundError."""
+    from engine.domain.message import EntryKind
     from engine.domain.shapes import plain
     from engine.pipeline.why import why_shapes
 
@@ -256,8 +265,9 @@ def entry_details(site: OpenSite, entry_id: int, make_view: Callable[[], View]) 
     channel = site.configuration.channels.get(entry.channel)
     sent = [(queued.delivery.destination, queued.delivery.operation) for queued in deliveries]
     then = _channel_then(site, entry.channel, outcome.config_version) if outcome else channel
-    known = outcome is not None or "outcome" not in damaged
-    text = None if entry.damaged else payload_text(entry.payload, channel)
+    of_message = entry.kind is EntryKind.MESSAGE
+    told = of_message and (outcome is not None or "outcome" not in damaged)
+    text = None if entry.damaged else payload_text(entry.payload, channel) if of_message else entry.payload.decode()
     return entry_shape(listed[0], view) | {
         "damaged": damaged,
         "peer": entry.peer or None,
@@ -277,7 +287,7 @@ def entry_details(site: OpenSite, entry_id: int, make_view: Callable[[], View]) 
         ],
         "dead_letters": plain(letters),
         "held": [hold_shape(one, view) for one in holds],
-        "why": why_shapes(listed[0].state, outcome, sent, then, replay=entry.replay_of is not None) if known else [],
+        "why": why_shapes(listed[0].state, outcome, sent, then, replay=entry.replay_of is not None) if told else [],
         "payload": view.text(text),
     }
 

@@ -114,9 +114,7 @@ def _of_patient(
     stay = _stay(chart, encounter)
     with site.store.reader() as conn:
         observed = site.store.journal.first_received(conn)
-        entries = site.store.journal.find(conn, patient=chart.patient.key, limit=1)
-    channels = site.compiled().channels
-    channel = channels.get(entries[0].channel) if entries else None
+    channel = site.compiled().channels.get(chart.channel)
     if channel is None:
         raise NotFoundError("the channel that this patient came on is not part of the configuration")
     since = observed.get(channel.settings.name)

@@ -97,11 +97,14 @@ def senders(
     channel does not list (`senders`), and of which nothing was processed, is hidden without --reveal: in a broken
     message a patient's name may stand there. `from` is who was connected.
     """
+    from engine.domain.message import EntryKind
+
     wish = reveal_of(reveal, reason)
     known: dict[tuple[str, str | None], _Sender] = {}
     with open_site(cli) as site:
         site.check_channel(channel)
         conditions: dict[str, Any] = {
+            "kind": EntryKind.MESSAGE,
             "channel": channel,
             "since": since or site.now - timedelta(days=1),
             "until": until,

@@ -56,6 +56,8 @@ class Outcome(Phi, frozen=True, kw_only=True):
     chart_id: str | None = None
     patient_key: str | None = None
     encounter_key: str | None = None
+    channel: str | None = None
+    """By whose rules it was decided, and whose books count the deliveries; none: the channel that the entry came on."""
     charts: tuple[Chart, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
     effects: tuple[Effect, ...] = ()

@@ -67,6 +67,7 @@ def decide_act(prepared: Prepared, act: Act, channel: CompiledChannel | None, ch
         state=EntryState.PROCESSED,
         chart_id=before.id if before is not None else None,
         patient_key=before.patient.key if before is not None else None,
+        channel=channel.settings.name if channel is not None else None,
         config_version=channel.version if channel is not None else "",
         replay_root=entry.replay_root,
     )

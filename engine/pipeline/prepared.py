@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.care.events import Event, Merge
+from engine.care.adt.event import Event, Merge
 from engine.domain.act import Act
 from engine.domain.hold import Hold
 from engine.domain.message import Entry

@@ -14,7 +14,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, func, literal_column, select, text
 
 from engine.domain.delivery import DeliveryState
-from engine.domain.message import EntryState
+from engine.domain.message import EntryKind, EntryState, kind_of
 from engine.domain.partition import PARTITIONS
 from engine.domain.record import Record
 from engine.store.schema import cursor, delivery, entry, from_micros, outcome, repeat
@@ -37,6 +37,8 @@ class LedgerLine(Record, frozen=True, kw_only=True):
     """One channel of the ledger. received = refused + filtered + processed + dead + pending + duplicates."""
 
     channel: str
+    """Or the lane of another kind of entry."""
+    kind: EntryKind = EntryKind.MESSAGE
     received: int
     """Arrivals: entries and exact duplicates."""
     refused: int
@@ -52,8 +54,9 @@ class LedgerLine(Record, frozen=True, kw_only=True):
 
 
 def ledger(conn: Connection, channels: Iterable[str] = ()) -> list[LedgerLine]:
-    """One line for each channel that has received something, and for those named. Needs a reader: one snapshot.
+    """One line for each channel that has received something, and for those named; lanes come last.
 
+    Needs a reader: one snapshot.
     The charts are read before the journal: what arrives in between is pending, never an outcome without an entry.
     """
     outcomes = _by_state(conn, outcome)
@@ -61,7 +64,8 @@ def ledger(conn: Connection, channels: Iterable[str] = ()) -> list[LedgerLine]:
     entries = _by_channel(conn, entry, *_ARRIVALS, func.count().filter(_REFUSED).label("refused"))
     repeats = _by_channel(conn, repeat, *_ARRIVALS)
     lines: list[LedgerLine] = []
-    for channel in sorted({*channels, *entries, *repeats, *(name for name, _ in outcomes)}):
+    names = {*channels, *entries, *repeats, *(name for name, _ in outcomes)}
+    for channel in sorted(names, key=lambda name: (kind_of(name) is not EntryKind.MESSAGE, name)):
         stored, repeated = entries.get(channel), repeats.get(channel)
         refused = stored.refused if stored else 0
         duplicates = repeated.number if repeated else 0
@@ -73,6 +77,7 @@ def ledger(conn: Connection, channels: Iterable[str] = ()) -> list[LedgerLine]:
         lines.append(
             LedgerLine(
                 channel=channel,
+                kind=kind_of(channel),
                 received=received,
                 refused=refused,
                 filtered=states[EntryState.FILTERED],

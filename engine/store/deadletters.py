@@ -186,7 +186,7 @@ def _conditions(
 def _listed(row: Row[Any]) -> ListedDeadLetter:
     return ListedDeadLetter(
         id=row.id,
-        entry=row.entry_id or None,
+        entry=row.entry_id,
         channel=row.channel,
         delivery=row.delivery_id,
         stage=word(Stage, row.stage, Stage.PROCESSING),

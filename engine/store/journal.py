@@ -33,7 +33,18 @@ from sqlalchemy import (
     update,
 )
 
-from engine.domain.message import AckCode, AckState, Entry, EntryState, Receipt, Refusal, Summary
+from engine.domain.message import (
+    LANES,
+    AckCode,
+    AckState,
+    Entry,
+    EntryKind,
+    EntryState,
+    Receipt,
+    Refusal,
+    Summary,
+    kind_of,
+)
 from engine.domain.outcome import EffectKind
 from engine.domain.partition import PARTITIONS
 from engine.domain.record import Phi, Record
@@ -47,7 +58,7 @@ from engine.store.record import OutcomeDocument, of_patient, open_outcome
 from engine.store.schema import day_of, entry, from_micros, outcome, payload, repeat, to_micros, word
 from engine.store.statements import Listed, Prepared, Rows
 
-_NOTHING: Final = frozenset({EffectKind.SET_ASIDE, EffectKind.WITHOUT_EFFECT})
+_NOTHING: Final = frozenset({EffectKind.ACT_REFUSED, EffectKind.SET_ASIDE, EffectKind.WITHOUT_EFFECT})
 _BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
 """A batch of entries ends early when its payloads (as stored) have so many bytes."""
 
@@ -111,6 +122,7 @@ class ListedEntry(Phi, frozen=True, kw_only=True):
     """An entry as lists show it."""
 
     id: int
+    kind: EntryKind
     channel: str
     control_id: str | None
     type: str | None
@@ -357,6 +369,7 @@ class Journal:
         conn: Connection,
         *,
         ids: Sequence[int] | None = None,
+        kind: EntryKind | None = None,
         channel: str | None = None,
         state: EntryState | None = None,
         control_id: str | None = None,
@@ -371,6 +384,7 @@ class Journal:
     ) -> list[ListedEntry]:
         """Entries that meet all conditions, newest first. Needs a reader: it looks at both sides.
 
+        kind: none for any. channel: or the lane of a kind.
         error: they left a dead letter with this code. flagged: their control id had been used for another message.
         patient: a key (`AUTHORITY:ID`); entries of charts that were merged into that patient's are among them, and
         dead and refused ones that name the patient.
@@ -378,7 +392,7 @@ class Journal:
         that left a question which still waits for a person.
         """
         where, number = self._conditions(
-            conn, channel, state, patient, since, until, error=error, flagged=flagged, held=held
+            conn, kind, channel, state, patient, since, until, error=error, flagged=flagged, held=held
         )
         if ids is not None:
             where.append(entry.c.id.in_(ids))
@@ -423,6 +437,7 @@ class Journal:
         self,
         conn: Connection,
         *,
+        kind: EntryKind | None = None,
         channel: str | None = None,
         state: EntryState | None = None,
         patient: str | None = None,
@@ -434,7 +449,7 @@ class Journal:
     ) -> int:
         """How many entries meet the conditions (see `find`)."""
         where, number = self._conditions(
-            conn, channel, state, patient, since, until, error=error, flagged=flagged, held=held
+            conn, kind, channel, state, patient, since, until, error=error, flagged=flagged, held=held
         )
         by_outcome = patient is not None or state not in {None, EntryState.REFUSED}
         source = entry.outerjoin(outcome, outcome.c.entry_id == entry.c.id) if by_outcome else entry
@@ -450,8 +465,8 @@ class Journal:
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> list[int]:
-        """Ids of all entries that meet the conditions (see `find`) and are no replays, oldest first."""
-        where, number = self._conditions(conn, channel, state, patient, since, until)
+        """Ids of all messages that meet the conditions (see `find`) and are no replays, oldest first."""
+        where, number = self._conditions(conn, EntryKind.MESSAGE, channel, state, patient, since, until)
         if patient is not None and state is None:
             where.append(entry.c.refused == 0)  # what was refused of a patient was never processed
         statement = (
@@ -487,6 +502,7 @@ class Journal:
     def _conditions(
         self,
         conn: Connection,
+        kind: EntryKind | None,
         channel: str | None,
         state: EntryState | None,
         patient: str | None,
@@ -502,6 +518,10 @@ class Journal:
         number: ColumnElement[int] = entry.c.id
         if channel is not None:
             where.append(entry.c.channel == channel)
+        if kind is EntryKind.MESSAGE:
+            where.append(entry.c.channel.not_in(LANES))
+        elif kind is not None:
+            where.append(entry.c.channel == kind.lane)
         if state is EntryState.RECEIVED:
             where.extend((outcome.c.entry_id.is_(None), entry.c.refused == 0, _beyond_cursors(conn, channel)))
         elif state is EntryState.REFUSED:
@@ -644,6 +664,7 @@ class Journal:
         )
         return ListedEntry(
             id=row.id,
+            kind=kind_of(row.channel),
             channel=row.channel,
             control_id=head.summary.control_id,
             type=head.summary.type,

@@ -253,13 +253,13 @@ class Recorder:
         )
         record_holds(conn, self._keys, outcomes, channel, micros)
         self._audit.append(conn, [item for one in outcomes for item in one.audit])
-        wanted = [(one.entry_id, item) for one in outcomes for item in one.deliveries]
-        return Recorded(deliveries=self._queue(conn, channel, wanted, after, micros))
+        wanted = [(one.entry_id, one.channel or channel, item) for one in outcomes for item in one.deliveries]
+        return Recorded(deliveries=self._queue(conn, wanted, after, micros))
 
     def queue(self, conn: Connection, deliveries: Sequence[Delivery], *, channel: str, now: datetime) -> Recorded:
         """Put deliveries into the outbox that no entry has caused: a destination is told again how a chart stands."""
-        wanted = [(None, item) for item in deliveries]
-        return Recorded(deliveries=self._queue(conn, channel, wanted, {}, to_micros(now)))
+        wanted = [(None, channel, item) for item in deliveries]
+        return Recorded(deliveries=self._queue(conn, wanted, {}, to_micros(now)))
 
     def move(self, conn: Connection, channel: str, moves: Mapping[int, Move]) -> None:
         """Move cursors of a channel. Raises CursorMovedError when one is not where it is to be moved from."""
@@ -355,26 +355,25 @@ class Recorder:
     def _queue(
         self,
         conn: Connection,
-        channel: str,
-        wanted: Sequence[tuple[int | None, Delivery]],
+        wanted: Sequence[tuple[int | None, str, Delivery]],
         after: Mapping[str, Chart],
         now: int,
     ) -> int:
         """Put deliveries into the outbox, in this order; those whose idempotency key is known are left out.
 
-        after: the charts that this transaction has written.
+        wanted: what caused each, and whose books count it. after: the charts that this transaction has written.
         """
         if not wanted:
             return 0
         take_lock(conn)
-        lines = _lines(conn, {item.ordering_key for _, item in wanted}, after)
-        taken = occupied(conn, {lines.get(item.ordering_key, item.ordering_key) for _, item in wanted})
-        keys = {item.idempotency_key for _, item in wanted}
+        lines = _lines(conn, {item.ordering_key for *_, item in wanted}, after)
+        taken = occupied(conn, {lines.get(item.ordering_key, item.ordering_key) for *_, item in wanted})
+        keys = {item.idempotency_key for *_, item in wanted}
         known = {row.idempotency_key for row in _KNOWN_DELIVERIES.rows(conn, sorted(keys))}
         number: int = _LAST_DELIVERY.scalar(conn)
         rows: list[tuple[Any, ...]] = []
         bodies: list[tuple[int, bytes]] = []
-        for entry_id, item in wanted:
+        for entry_id, channel, item in wanted:
             if item.idempotency_key in known:
                 continue
             known.add(item.idempotency_key)

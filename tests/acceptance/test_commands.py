@@ -112,6 +112,29 @@ def test_reading_commands_work_with_and_without_the_daemon(site: Site, daemon: D
     assert [site.json(*command) for command in commands] == running
 
 
+def test_a_person_acts_through_the_daemon_and_without_it_nothing_is_done(site: Site, daemon: Daemon) -> None:
+    site.json("send", f"127.0.0.1:{daemon.port()}", FIRST)
+    daemon.settled()
+    tasks = site.json("tasks", "list")
+    first, second = tasks[0]["id"], tasks[1]["id"]
+    assert site.json("tasks", "done", first)["state"] == "done"
+    assert site.json("tasks", "assign", second, "nurse.kim")["assignee"] == "nurse.kim"
+    assert site.run("tasks", "done", first, code=1).stderr.strip().endswith("the task is not open but done")
+    (refused, given, done) = site.json("messages", "list", "--kind", "act")
+    assert [one["type"] for one in (done, given, refused)] == ["task-done", "task-assigned", "task-done"]
+    assert (refused["without_effect"], refused["reason"]) == (True, "the task is not open but done")
+    assert site.json("messages", "show", str(done["id"]))["effects"][0]["kind"] == "task-done"
+    assert {one["kind"] for one in site.json("messages", "list")} == {"message"}
+    lines = site.json("ledger")
+    assert [(one["channel"], one["kind"]) for one in lines] == [("main-campus", "message"), ("@act", "act")]
+    assert (lines[1]["received"], lines[1]["processed"], lines[1]["balanced"]) == (3, 3, True)
+    daemon.kill()
+    out = site.run("tasks", "done", second, code=69)
+    assert "nothing was done" in out.stderr
+    assert [one["state"] for one in site.json("tasks", "list") if one["id"] == second] == ["open"]
+    assert site.json("ledger")[1]["received"] == 3
+
+
 def test_a_dead_letter_is_replayed_by_the_running_daemon_after_a_reload(site: Site, daemon: Daemon) -> None:
     mapping = site.folder / "mappings/fields/adt.yaml"
     good = mapping.read_text()

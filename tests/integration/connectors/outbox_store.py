@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from engine.domain.chart import Charts
 from engine.domain.delivery import Delivery, QueuedDelivery
 from engine.store import Store
 from engine.store.engines import locate
@@ -27,7 +26,7 @@ def open_store(folder: Path) -> Store:
 def put(store: Store, deliveries: Iterable[Delivery]) -> None:
     wanted = list(deliveries)
     store.charts_ledger.write_now(
-        lambda conn: store.recorder.apply(conn, [], Charts(), wanted, now=datetime.now(UTC), channel="main")
+        lambda conn: store.recorder.queue(conn, wanted, now=datetime.now(UTC), channel="main")
     )
 
 

@@ -196,9 +196,7 @@ def positions(store: Store) -> dict[str, int]:
 
 def queue(store: Store, *deliveries: Delivery, now: datetime = NOW) -> None:
     """Put deliveries into the outbox."""
-    store.charts_ledger.write_now(
-        lambda conn: store.recorder.apply(conn, (), Charts(), deliveries, now=now, channel=CHANNEL)
-    )
+    store.charts_ledger.write_now(lambda conn: store.recorder.queue(conn, deliveries, now=now, channel=CHANNEL))
 
 
 def due(store: Store, destination: str = "crm", limit: int = 100, *, now: datetime = NOW, **more: Any) -> list[str]:

@@ -164,17 +164,14 @@ def test_a_chart_that_somebody_changed_meanwhile_is_stale_and_nothing_is_written
     first = chart()
     record(store, outcome(1, first))
     known = load(store, first)
-    store.charts_ledger.write_now(
-        lambda conn: store.tasks.change(
-            conn, "task-1", lambda item: msgspec.structs.replace(item, assignee="dr-lee"), now=NOW
-        )
-    )
+    given = msgspec.structs.replace(first.tasks[0], assignee="dr-lee")
+    record(store, outcome(2, changed(first, tasks=(given,))), before=known, channel="@act", cursor=0)
     again = changed(first, stamps={"name": (9.0, 1)})
     with pytest.raises(StaleChartError) as caught:
-        record(store, outcome(2, again, deliveries=(delivery("k1"),)), before=known)
+        record(store, outcome(3, again, deliveries=(delivery("k1"),)), before=known, cursor=1)
     assert caught.value.chart_ids == ("chart-1",)
-    assert rows(store, schema.outcome) == 1
-    assert positions(store) == {CHANNEL: 1}
+    assert rows(store, schema.outcome) == 2
+    assert positions(store) == {CHANNEL: 1, "@act": 2}
     assert due(store) == []
     assert stored(store, "chart-1").tasks[0].assignee == "dr-lee"
 

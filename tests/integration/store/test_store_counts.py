@@ -55,6 +55,7 @@ def test_every_arrival_is_accounted_for(store):
     line = ledger(store)[CHANNEL]
     assert msgspec.to_builtins(line) == {
         "channel": CHANNEL,
+        "kind": "message",
         "received": 8,
         "refused": 1,
         "filtered": 1,

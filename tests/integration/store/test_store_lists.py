@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import msgspec
 import pytest
-from store_builders import CHANNEL, NOW, chart, delivery, due, outcome, patient, record, task
+from sqlalchemy import select
+from store_builders import CHANNEL, NOW, chart, delivery, due, load, outcome, patient, record, task
 
 from engine.domain.audit import AuditRecord
 from engine.domain.delivery import DeadLetter, Stage
@@ -14,8 +15,8 @@ from engine.domain.message import EntryState
 from engine.domain.task import TaskState
 from engine.errors import StoreError, TamperedError
 from engine.snapshot import version_of
+from engine.store import schema
 from engine.store.deadletters import DISCARDED
-from engine.store.tasks import assigned, done
 
 
 def letter(stage=Stage.PROCESSING, error="mapping"):
@@ -105,37 +106,19 @@ def test_the_scheduler_finds_what_is_due_and_what_is_to_escalate(plans):
     assert ids == ["soon"]
 
 
-def test_a_task_that_a_person_has_done_changes_its_chart(plans):
-    change = plans.tasks.change
-    after = plans.charts_ledger.write_now(lambda conn: change(conn, "late", done("anna", NOW), now=NOW))
-    assert after.version == 2
-    stored = plans.read_now(lambda conn: plans.charts.by_id(conn, "chart-1"))
-    assert stored == after
-    found = plans.read_now(lambda conn: plans.tasks.get(conn, "late"))
-    assert (found.task.state, found.task.reason) == (TaskState.DONE, "band high")
-    assert (found.task.ended_at, found.task.ended_by, found.task.end_reason) == (NOW, "anna", None)
+def test_what_a_person_did_is_recorded_with_its_audit_and_the_books_of_the_patients_channel(plans):
+    before = plans.read_now(lambda conn: plans.charts.by_id(conn, "chart-1"))
+    first, *others = before.tasks
+    ended = msgspec.structs.replace(first, state=TaskState.DONE, ended_at=NOW, ended_by="anna")
+    after = msgspec.structs.replace(before, version=2, tasks=(ended, *others))
+    noted = AuditRecord(at=NOW, actor="anna", action="task-done", subject="task:late", reason="called her")
+    one = outcome(3, after, audit=(noted,), channel="east", deliveries=(delivery("told", ordering_key="chart-1"),))
+    record(plans, one, before=load(plans, before), channel="@act", cursor=0)
+    assert plans.read_now(lambda conn: plans.charts.by_id(conn, "chart-1")) == after
     assert find_tasks(plans, states=[TaskState.OPEN]) == ["other", "soon"]
-    with pytest.raises(StoreError, match="not open but done"):
-        plans.charts_ledger.write_now(lambda conn: change(conn, "late", done("bob", NOW), now=NOW))
-
-
-def test_a_task_can_be_given_to_somebody_and_tells_the_destinations(plans):
-    plans.charts_ledger.write_now(
-        lambda conn: plans.tasks.change(
-            conn,
-            "other",
-            assigned("dr-lee"),
-            now=NOW,
-            deliveries=lambda before, after: [delivery(f"v{before.version}-{after.version}", ordering_key=after.id)],
-        )
-    )
-    assert find_tasks(plans, assignee="dr-lee") == ["other", "soon"]
-    assert due(plans) == ["v1-2"]
-
-
-def test_a_task_that_is_not_there_cannot_be_changed(plans):
-    with pytest.raises(StoreError, match="no such task"):
-        plans.charts_ledger.write_now(lambda conn: plans.tasks.change(conn, "nobody", assigned("x"), now=NOW))
+    assert plans.read_now(lambda conn: plans.audit.find(conn)) == [noted]
+    assert due(plans) == ["told"]
+    assert plans.read_now(lambda conn: conn.execute(select(schema.delivery.c.channel)).scalars().all()) == ["east"]
     assert plans.read_now(lambda conn: plans.tasks.get(conn, "nobody")) is None
 
 

@@ -6,7 +6,8 @@ import contextlib
 import io
 import json
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from engine.domain.delivery import DeliveryState
 from engine.domain.message import AckState, Receipt
 from engine.runtime.acceptance import Rules, judge, summarize
 from engine.runtime.processor import Processor
+from engine.runtime.status import Status, StatusFile, status_path
 from engine.runtime.worker import Tally
 from engine.settings import load
 from engine.snapshot import Snapshot
@@ -42,6 +44,8 @@ NAMES = (
 )
 """What the first message says of the patient; nothing of it may be seen without --reveal."""
 
+
+_ACTS = {("tasks", "done"), ("tasks", "assign"), ("held", "dismiss")}
 
 _BY_CHANCE = re.compile(r"\b[0-9a-f]{16,}\b|\.[0-9]{6}\b")
 """Ids and microseconds: any digits may stand in them."""
@@ -72,6 +76,35 @@ class Site:
         self.clock = FixedClock(datetime.now(UTC) - timedelta(minutes=1))
 
     def run(self, *arguments: str) -> Done:
+        """The command; with a daemon beside it when it is one that needs one."""
+        if arguments[:2] in _ACTS:
+            with self.daemon():
+                return self.run_alone(*arguments)
+        return self.run_alone(*arguments)
+
+    @contextlib.contextmanager
+    def daemon(self) -> Iterator[None]:
+        """What an act needs of a daemon: its status file, and a worker that works through the journal."""
+        configuration = load(Snapshot.read(self.config))
+        file = StatusFile(status_path(configuration))
+        stopping = threading.Event()
+
+        def work() -> None:
+            while not stopping.wait(0.01):
+                self.process()
+
+        assert file.take()
+        file.write(Status(node="test", state="running", pid=None, channels=(), console=None))
+        worker = threading.Thread(target=work)
+        worker.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            worker.join()
+            file.remove()
+
+    def run_alone(self, *arguments: str) -> Done:
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = app.run([*arguments, "--config", str(self.config)])
