@@ -229,8 +229,8 @@ def test_two_workers_that_meet_a_new_patient_at_the_same_time_make_one_chart(ben
     load_charts = bench.store.charts.load
     meanwhile = [first]
 
-    def load_and_let_the_other_go_first(conn, identities, visits):  # type: ignore[no-untyped-def]
-        charts = load_charts(conn, identities, visits)
+    def load_and_let_the_other_go_first(conn, identities, visits, ids):  # type: ignore[no-untyped-def]
+        charts = load_charts(conn, identities, visits, ids)
         if meanwhile:
             meanwhile.pop().step()
         return charts
