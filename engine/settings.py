@@ -649,6 +649,15 @@ class Channel(StrictModel):
     """What goes to which destination."""
 
     @cached_property
+    def takers(self) -> Mapping[str, tuple[str, ...]]:
+        """What `deliver` names -> the destinations that want it, in its order."""
+        takers: dict[str, tuple[str, ...]] = {}
+        for deliver in self.deliver:
+            for what in deliver.what:
+                takers[what] = (*takers.get(what, ()), deliver.to)
+        return takers
+
+    @cached_property
     def default_authority(self) -> str:
         authority = self.identity.authority or self.name
         return self.identity.names.get(authority, authority)

@@ -122,7 +122,7 @@ def _codes(table: dict[str, Disposition], actions: frozenset[Action]) -> frozens
 
 def normalise(code: str | None) -> str | None:
     """`1` is `01`; blank and HL7's explicit null are None."""
-    text = (code or "").strip().upper()
+    text = code.strip().upper() if code else ""
     if text in {"", '""'}:
         return None
     return text.zfill(2) if text.isdecimal() and text.isascii() else text

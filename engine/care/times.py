@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -101,6 +102,8 @@ class Claims(Phi, frozen=True, kw_only=True):
         """The sources whose time is before this one."""
         limit = _instant(bound) - SAME_SECONDS if "T" in bound else None
         early: list[str] = []
+        if limit is None and (not self.said or min(self.said.values())[:4] > bound[:4]):
+            return early  # as a rule: in a later year than the patient's birth
         for source, text in self.said.items():
             moment = self.moments.get(source) if limit is not None else None
             if _day_before(text, bound) if moment is None or limit is None else moment < limit:
@@ -148,6 +151,7 @@ def is_before(text: str, bound: str) -> bool:
     return _day_before(text, bound)
 
 
+@lru_cache(maxsize=1024)
 def _instant(text: str) -> float:
     """The beginning, of a year, a month or a day; a placeholder for no date (9999-12-31) lies ahead of everything."""
     moment = parse_moment(text if len(text) >= len(_WHOLE) else text + _WHOLE[len(text) :])

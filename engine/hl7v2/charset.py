@@ -88,6 +88,7 @@ def is_single_byte(codec: str) -> bool:
     return codecs.lookup(codec).name.startswith(_SINGLE)
 
 
+@lru_cache(maxsize=64)
 def names_wide(names: tuple[str, ...]) -> bool:
     """Whether MSH-18 names UTF-16 or UTF-32, as table 0211 does or by another of their names (ISO IR 10646-UCS-2)."""
     return any(wide in "".join(filter(str.isalnum, name)).upper() for name in names for wide in _WIDE_NAMES)

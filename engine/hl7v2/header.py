@@ -109,11 +109,11 @@ class Header(Phi, frozen=True, kw_only=True):
 
     @property
     def sending_application(self) -> str:
-        return self.text(3)
+        return self._one_of_few(3)
 
     @property
     def sending_facility(self) -> str:
-        return self.text(4)
+        return self._one_of_few(4)
 
     @property
     def receiving_application(self) -> str:
@@ -130,12 +130,17 @@ class Header(Phi, frozen=True, kw_only=True):
 
     @property
     def processing_id(self) -> str:
-        return self.text(11)
+        return self._one_of_few(11)
 
     @property
     def version(self) -> str:
         """MSH-12, else the channel's `version_default`."""
-        return self.text(12) or self.version_default
+        return self.version_sent or self.version_default
+
+    @property
+    def version_sent(self) -> str:
+        """MSH-12."""
+        return self._one_of_few(12)
 
     @property
     def sequence_number(self) -> int | None:
@@ -161,6 +166,15 @@ class Header(Phi, frozen=True, kw_only=True):
         """The repetitions of MSH-18; none when it is empty."""
         raw = self.raw(18)
         return _charset_names(raw[:_NAMES_BYTES_MAX], self.delimiters.repetition) if raw else ()
+
+    def _one_of_few(self, number: int) -> str:
+        """As `text`, of a field that holds the same in message after message."""
+        raw = self.raw(number)
+        if not raw:
+            return ""
+        if len(raw) > _TYPE_BYTES_MAX or not raw.isascii():
+            return self.text(number)
+        return _first_component(raw, self.delimiters.component)
 
     def _condition(self, number: int) -> str:
         text = self.text(number).upper()
@@ -389,6 +403,11 @@ def _type(raw: bytes, component: bytes) -> tuple[str, str, tuple[str, ...]]:
         deviations += (STRUCTURE_MISSING,)
     names = [name.upper().decode("ascii", "replace") for name in (code, event)]
     return ("" if names[0] == '""' else names[0]), names[1], deviations
+
+
+@lru_cache(maxsize=256)
+def _first_component(raw: bytes, component: str) -> str:
+    return raw.decode("ascii").split(component)[0].strip()
 
 
 @lru_cache(maxsize=64)

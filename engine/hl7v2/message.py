@@ -193,11 +193,17 @@ class Segment(Struct, eq=False, gc=False):  # a Struct because it is made in hal
 
         Raises MessageError for more than REPETITIONS_MAX, as every reading of all repetitions does.
         """
-        fields = self.fields
-        if field >= len(fields) or not fields[field]:
+        return [Repetition(text, self.syntax) for text in self.texts(field)]
+
+    def texts(self, field: int) -> list[str]:
+        """The texts of `repetitions`."""
+        fields = self._fields
+        if fields is None:
+            fields = self.fields
+        text = fields[field] if field < len(fields) else ""
+        if not text:
             return []
-        syntax = self.syntax
-        return [Repetition(text, syntax) for text in self._split(fields[field], field)]
+        return self._split(text, field) if self.syntax.repetition in text else [text]
 
     def _split(self, text: str, field: int) -> list[str]:
         if field <= 2 and self.name in _HEADERS:
@@ -330,6 +336,11 @@ class Message:
 
     def __str__(self) -> NoReturn:
         raise TypeError("a message holds PHI and has no text form")
+
+    @property
+    def syntax(self) -> Syntax:
+        """Of all its segments."""
+        return self._segments[0].syntax
 
     def __iter__(self) -> Iterator[Segment]:
         """All segments in order, MSH included."""

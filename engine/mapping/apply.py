@@ -148,7 +148,7 @@ class Mapping:
             times=times,
             pv1_present=bool(message.segments("PV1")),
             deviations=tuple(dict.fromkeys(notes)) if notes else (),
-            unread={field: location for field, location in unread.items() if not _placeholder(message, location)},
+            unread=_without_placeholders(unread, message) if unread else unread,
         )
 
     def identifiers(self, message: Message) -> tuple[Identifier, ...]:
@@ -185,6 +185,13 @@ def _read_all(
     """unread: takes the location of each field that is there and could not be read."""
     values: dict[str, Any] = {}
     present = message.present
+    if unread is None:
+        for field, read, segment in rules:
+            if segment is None or segment in present:
+                value = read(message, notes)
+                if value is not ABSENT:
+                    values[field] = value
+        return values
     for field, read, segment in rules:
         if segment is not None and segment not in present:
             continue
@@ -192,13 +199,17 @@ def _read_all(
         value = read(message, notes)
         if value is not ABSENT:
             values[field] = value
-        elif len(notes) > noted and unread is not None:
+        elif len(notes) > noted:
             unread[field] = notes[-1].partition(":")[2]
     return values
 
 
 _NO_DATE: Final = re.compile(r"0{4}[0\s:.T-]*|9{4}.*|0001.*|1753-?01-?01.*")
 """What systems write for a date that there is not."""
+
+
+def _without_placeholders(unread: dict[str, str], message: Message) -> dict[str, str]:
+    return {field: location for field, location in unread.items() if not _placeholder(message, location)}
 
 
 def _placeholder(message: Message, location: str) -> bool:

@@ -301,14 +301,14 @@ class _Compiler:
         takes = [(_repetitions(path, where), path.text) for path, where in paths]
         if build is None or not takes:
             return None
-        build = _remembered(build)
+        read = _remembered(build)
         order = _order(kind, rule.prefer)
         if kind.several and rule.from_ is not None:
-            return _several(takes, build, order, positions=kind.positions)
+            return _several(takes, read, order, positions=kind.positions)
         if kind.several:
-            reads = [_several([take], build, order, positions=kind.positions) for take in takes]
+            reads = [_several([take], read, order, positions=kind.positions) for take in takes]
         else:
-            reads = [_single(take, build, order) for take, _ in takes]
+            reads = [_single(take, read, order) for take, _ in takes]
         return _first_of(reads, [path.segment for path, _ in paths])
 
     def items(self, target: str, kind: Kind, rule: specs.Rule) -> Read | None:
@@ -390,10 +390,13 @@ def _selects(path: Path) -> bool:
 # --- closures --------------------------------------------------------------------------------------------------------
 
 _Text = Callable[[Any, Reading], str | None]
-_Take = Callable[[Message, Reading], Sequence[Repetition]]
+_Take = Callable[[Message, Reading], Sequence[str]]
+"""The texts of the repetitions that a source means."""
+_Build = Callable[[str, Syntax], Any]
+"""As `Build`, of a repetition's text."""
 _Standing = tuple[bool, bool, int]
 """No longer or not yet valid, known to be bad, place in `prefer`."""
-_Order = Callable[[Repetition, Reading], _Standing]
+_Order = Callable[[str, Syntax, Reading], _Standing]
 _Fail = Callable[[str, str], MappingError]
 
 
@@ -478,34 +481,31 @@ def _repetitions(path: Path, where: Filter | None) -> _Take:
     one = _selects(path) and path.repetition != ALL
     plain = not one and not conditions and where is None and path.index == 1
 
-    def take_plain(message: Message, _: Reading) -> Sequence[Repetition]:
+    def take_plain(message: Message, _: Reading) -> Sequence[str]:
         segments = message.segments(name)
-        return segments[0].repetitions(field) if segments else ()
+        return segments[0].texts(field) if segments else ()
 
-    def take(message: Message, reading: Reading) -> Sequence[Repetition]:
-        found: list[Repetition] = []
+    def take(message: Message, reading: Reading) -> Sequence[str]:
+        found: list[str] = []
         for segment in _chosen(message, path, where, reading):
-            repetitions = segment.repetitions(field)
-            found += repetitions[path.repetition - 1 : path.repetition] if one else repetitions
-        if conditions:
-            return [
-                repetition
-                for repetition in found
-                if all(c.holds(repetition.get(c.component, c.subcomponent)) for c in conditions)
-            ]
-        return found
+            texts = segment.texts(field)
+            found += texts[path.repetition - 1 : path.repetition] if one else texts
+        return [text for text in found if holds(Repetition(text, message.syntax))] if conditions else found
+
+    def holds(repetition: Repetition) -> bool:
+        return all(c.holds(repetition.get(c.component, c.subcomponent)) for c in conditions)
 
     return take_plain if plain else take
 
 
-def _remembered(read: Callable[[Repetition], Any]) -> Callable[[Repetition], Any]:
+def _remembered(build: Build) -> _Build:
     """The same name, address and attending stand in message after message of a stay."""
 
     @functions.remembered(FIELDS_REMEMBERED_MAX)
     def of(text: str, syntax: Syntax) -> Any:
-        return read(Repetition(text, syntax))
+        return build(Repetition(text, syntax))
 
-    return lambda repetition: of(repetition.text, repetition.syntax)
+    return of
 
 
 def _order(kind: Kind, prefer: list[str] | None) -> _Order | None:
@@ -523,8 +523,8 @@ def _order(kind: Kind, prefer: list[str] | None) -> _Order | None:
         expires = (last and repetition.valued(last)) or (span and repetition.valued(span, 2)) or ""
         return (False, type_ in kind.last, places.get(type_, len(places))), effective, expires
 
-    def order(repetition: Repetition, reading: Reading) -> _Standing:
-        standard, effective, expires = standing(repetition.text, repetition.syntax)
+    def order(text: str, syntax: Syntax, reading: Reading) -> _Standing:
+        standard, effective, expires = standing(text, syntax)
         if (effective or expires) and not reading.valid(effective, expires):
             return (True, *standard[1:])
         return standard
@@ -532,14 +532,17 @@ def _order(kind: Kind, prefer: list[str] | None) -> _Order | None:
     return order
 
 
-def _single(take: _Take, build: Build, order: _Order | None) -> Read:
+def _single(take: _Take, build: _Build, order: _Order | None) -> Read:
     def read(message: Message, notes: Reading) -> Any:
-        repetitions = take(message, notes)
-        if order is not None and len(repetitions) > 1:
-            repetitions = sorted(repetitions, key=lambda repetition: order(repetition, notes))
+        texts = take(message, notes)
+        if not texts:
+            return ABSENT
+        syntax = message.syntax
+        if order is not None and len(texts) > 1:
+            texts = sorted(texts, key=lambda text: order(text, syntax, notes))
         result: Any = ABSENT
-        for repetition in repetitions:
-            value = build(repetition)
+        for text in texts:
+            value = build(text, syntax)
             if value is None:
                 result = None
             elif value is not ABSENT:
@@ -549,19 +552,20 @@ def _single(take: _Take, build: Build, order: _Order | None) -> Read:
     return read
 
 
-def _several(takes: Sequence[tuple[_Take, str]], build: Build, order: _Order | None, *, positions: bool) -> Read:
+def _several(takes: Sequence[tuple[_Take, str]], build: _Build, order: _Order | None, *, positions: bool) -> Read:
     def read(message: Message, notes: Reading) -> Any:
         found: list[Any] = []
-        sources: list[Repetition] = []
+        sources: list[str] = []
         nothing: Any = ABSENT
+        syntax = message.syntax
         for take, location in takes:
-            for repetition in take(message, notes):
-                value = build(repetition)
+            for text in take(message, notes):
+                value = build(text, syntax)
                 if value.__class__ is Flaw:
                     value.note(location, notes)
                 elif value is not ABSENT and value is not None:
                     found.append(value)
-                    sources.append(repetition)
+                    sources.append(text)
                     continue
                 elif value is None:
                     nothing = None
@@ -569,7 +573,7 @@ def _several(takes: Sequence[tuple[_Take, str]], build: Build, order: _Order | N
                     found.append(None)
         if not positions:
             if order is not None and len(found) > 1:
-                found = [found[i] for i in sorted(range(len(found)), key=lambda i: order(sources[i], notes))]
+                found = [found[i] for i in sorted(range(len(found)), key=lambda i: order(sources[i], syntax, notes))]
             return tuple(dict.fromkeys(found)) or nothing
         while found and found[-1] is None:
             found.pop()

@@ -49,10 +49,7 @@ def chart_deliveries(
     merged: charts that were folded into this one by the entry; destinations hear of each first, and what they held goes
     out again under its new patient. kinds: takes up those of all that differs, also those that no destination wants.
     """
-    wanted: dict[str, list[str]] = {}
-    for deliver in channel.settings.deliver:
-        for what in deliver.what:
-            wanted.setdefault(what, []).append(deliver.to)
+    wanted = channel.settings.takers
     deliveries: list[Delivery] = []
     key = chart.patient.key
     version = str(chart.version)
@@ -131,8 +128,8 @@ _ORDER: Final = (
 
 def forward_deliveries(entry: Entry, ordering_key: str, channel: CompiledChannel) -> list[Delivery]:
     """The message itself, for destinations that want `message`. A replay has the key of the entry it replays."""
-    wanting = [deliver.to for deliver in channel.settings.deliver if "message" in deliver.what]
-    if not wanting:
+    takers = channel.settings.takers.get("message")
+    if not takers:
         return []
     payload = Forward(hl7=entry.payload).encoded()
     root = str(entry.replay_root or entry.id)
@@ -144,7 +141,7 @@ def forward_deliveries(entry: Entry, ordering_key: str, channel: CompiledChannel
             idempotency_key=channel.key("forward", destination, channel.settings.name, root),
             payload=payload,
         )
-        for destination in wanting
+        for destination in takers
     ]
 
 

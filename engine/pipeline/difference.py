@@ -32,7 +32,9 @@ def difference(
         final.append(chart)
         if chart.merged_into is None:
             was = together(charts, chart.id, folded)
-            effects.extend((*death_effects(before, chart), *score_effects(was, chart), *task_effects(was, chart)))
+            effects += death_effects(before, chart)
+            effects += score_effects(was, chart)
+            effects += task_effects(was, chart)
             if channel is not None:
                 parts = folded.get(chart.id, ())
                 deliveries.extend(chart_deliveries(before, chart, channel, merged=parts, kinds=kinds))
@@ -45,7 +47,8 @@ def together(charts: Charts, chart_id: str, folded: Mapping[str, list[Chart]]) -
     A stay, score or task that only moved is no new one.
     """
     before = charts.by_id.get(chart_id)
-    parts = [part for chart in folded.get(chart_id, ()) if (part := charts.by_id.get(chart.id)) is not None]
+    known = folded.get(chart_id)
+    parts = [part for chart in known if (part := charts.by_id.get(chart.id)) is not None] if known else []
     if not parts:
         return before
     if before is not None:

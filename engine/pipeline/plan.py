@@ -47,12 +47,13 @@ def rescore(
     spoke of has a new score, or none.
     """
     whys: list[Why] = []
-    scored = {encounter.key for encounter in chart.encounters if is_scored(encounter)}
+    stays = [encounter for encounter in chart.encounters if is_scored(encounter)]
+    scored = {stay.key for stay in stays}
     current = {
         (one.encounter, one.model): one for one in chart.scores if one.encounter is None or one.encounter in scored
     }
     history = None
-    for encounter in _encounters_to_score(before, chart, subject):
+    for encounter in _encounters_to_score(before, chart, stays, subject):
         # A stay gets its first score from a message that speaks of it: from its own channel, and not from all others.
         models = [m for m in channel.models if encounter.key == subject or (encounter.key, m.name) in current]
         if not models:
@@ -83,15 +84,15 @@ def rescore(
 
 
 def is_scored(encounter: Encounter) -> bool:
-    return _unscored(encounter) is None
+    return encounter.class_ in SCORED_CLASSES and encounter.status in ARRIVED
 
 
 def _unscored(encounter: Encounter) -> Reason | None:
     """Why a stay has no score; none: it has one."""
+    if is_scored(encounter):
+        return None
     if encounter.class_ not in SCORED_CLASSES:
         return Reason.CLASS_NOT_SCORED
-    if encounter.status in ARRIVED:
-        return None
     return Reason.CANCELLED if encounter.status is EncounterStatus.CANCELLED else Reason.NOT_ARRIVED
 
 
@@ -118,13 +119,14 @@ def _scored_in_part(score: Score) -> Why:
     return Why(what=What.SCORE, reason=Reason.SCORED_IN_PART, args=args, name=score.model)
 
 
-def _encounters_to_score(before: Chart | None, chart: Chart, subject: str | None) -> list[Encounter]:
-    """The stay that the event spoke of, and those that still matter and whose patient or history has changed.
+def _encounters_to_score(
+    before: Chart | None, chart: Chart, stays: list[Encounter], subject: str | None
+) -> list[Encounter]:
+    """Of the stays, the one that the event spoke of, and those that matter and whose patient or history has changed.
 
     Open stays matter, and those with an open plan; the history are the earlier stays and visits.
     """
-    stays = [encounter for encounter in chart.encounters if is_scored(encounter)]
-    if all(stay.key == subject for stay in stays):
+    if not stays or (len(stays) == 1 and stays[0].key == subject):
         return stays
     person_changed = before is None or before.patient is not chart.patient
     since = _history_changed_since(before, chart)
@@ -474,7 +476,7 @@ def score_effects(before: Chart | None, chart: Chart) -> list[Effect]:
 
 
 def death_effects(before: Chart | None, chart: Chart) -> list[Effect]:
-    was, now = (one is not None and one.patient.deceased is True for one in (before, chart))
+    was, now = before is not None and before.patient.deceased is True, chart.patient.deceased is True
     if was == now:
         return []
     return [Effect(kind="patient-deceased" if now else "patient-not-deceased", subject=chart.id)]

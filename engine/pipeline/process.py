@@ -356,17 +356,18 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
     entry = prepared.entry
     view = charts
     merges, events = prepared.merges, prepared.events
+    last = Applied()
+    holds: list[Hold] = []
+    changed: dict[str, Chart] = {}
     if merges:
         merges, events = merges_as_known(merges, events, charts, channel)
-    merge, holds = _merge(charts, merges, events, entry, channel)
-    changed = {chart.id: chart for chart in [*merge.others, *([merge.chart] if merge.chart else [])]}
-    if changed:
+        last, holds = _merge(charts, merges, events, entry, channel)
+        changed = {chart.id: chart for chart in [*last.others, *([last.chart] if last.chart else [])]}
         view = _overlay(charts, changed.values())
     folded = _folded(changed)
-    effects = list(merge.effects)
-    deviations = [*prepared.deviations, *merge.deviations]
-    note = merge.note
-    last = merge
+    effects = list(last.effects)
+    deviations = [*prepared.deviations, *last.deviations]
+    note = last.note
     subjects: dict[str, str | None] = {}
     whys: list[Why] = []
     for event in events:
@@ -385,10 +386,11 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
     for chart_id, subject in subjects.items():
         before = together(charts, chart_id, folded)
         changed[chart_id], withheld, whys = _follow_up(before, changed[chart_id], subject, channel, now)
-        effects.extend(withheld)
-        if any(effect.kind == CLASS_UNKNOWN for effect in withheld):
-            deviations.append(f"{CLASS_UNKNOWN}:PV1-2")
-        note = note or next((effect.detail for effect in withheld), None)
+        if withheld:
+            effects.extend(withheld)
+            if any(effect.kind == CLASS_UNKNOWN for effect in withheld):
+                deviations.append(f"{CLASS_UNKNOWN}:PV1-2")
+            note = note or withheld[0].detail
     final, result, deliveries, kinds = difference(charts, changed.values(), folded, channel)
     effects.extend(result)
     spoken_of = changed.get(last.chart.id) if last.chart is not None else None

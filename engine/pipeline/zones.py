@@ -46,7 +46,7 @@ class Zones:
         """
         zone = self._sender(message) if self.senders else self.default
         sent = message.header.sent_at
-        found = _OFFSET.search(sent, _DATE_CHARS) if len(sent) > _DATE_CHARS else None
+        found = _OFFSET.search(sent, _DATE_CHARS) if len(sent) > _DATE_CHARS and not sent.isdecimal() else None
         if found is None:
             return zone
         time = iso_time(sent, zone)

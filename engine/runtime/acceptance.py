@@ -217,7 +217,8 @@ def check(rules: Rules, header: Header) -> Refusal | None:
     """The tests of MSH-9, MSH-11, MSH-12 and MSH-18 that precede storing for processing."""
     if header.version not in rules.versions:
         return VERSION
-    if header.processing_id and header.processing_id not in rules.processing_ids:  # none: a deviation, see the header
+    processing_id = header.processing_id
+    if processing_id and processing_id not in rules.processing_ids:  # none: a deviation, see the header
         return PROCESSING_ID
     if header.fields[17:] and not rules.charset_forced and charset.names_wide(header.charset_names):
         return CHARSET
@@ -293,7 +294,7 @@ def summarize(header: Header | None) -> Summary:
     return Summary(
         control_id=header.control_id or None,
         type=header.type or None,
-        version=header.text(12) or None,
+        version=header.version_sent or None,
         sending_application=header.sending_application or None,
         sending_facility=header.sending_facility or None,
     )

@@ -13,8 +13,10 @@ a sweep can take them away while the narrow rows, and with them the ids, stay.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from typing import Final, TypeVar
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, Text, text
@@ -400,7 +402,10 @@ def from_micros(micros: int) -> datetime:
 
 def word(kind: type[E], stored: str, otherwise: E) -> E:
     """A word of a closed vocabulary; `otherwise` for one that is none, because the cell was altered."""
-    try:
-        return kind(stored)
-    except ValueError:
-        return otherwise
+    found: E = _words(kind).get(stored, otherwise)
+    return found
+
+
+@cache
+def _words(kind: type[E]) -> Mapping[str, E]:
+    return {one.value: one for one in kind}

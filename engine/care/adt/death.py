@@ -38,6 +38,7 @@ _EASTERNMOST_SECONDS: Final = 14 * 3600
 """So much earlier than in UTC may a day begin."""
 
 _NEVER: Final[tuple[float, int]] = (0.0, 0)
+_NOTHING_STATED: Final = StatedDeath()
 _DISPOSITION: Final = "PV1-36"
 _MERGE: Final = "MRG-1"
 
@@ -48,7 +49,24 @@ def settle_death(before: Chart, chart: Chart, event: Event, dispositions: Dispos
     before: the chart as the event found it. chart: with all of the event but its word on death. Questions go to
     `applied`, and stand in the chart (`StatedDeath.doubts`) until they are decided.
     """
+    if _nobody_speaks_of_it(chart, event, dispositions):
+        return chart
     return _Hearing(before, chart, event, dispositions, applied).chart()
+
+
+def _nobody_speaks_of_it(chart: Chart, event: Event, dispositions: Dispositions) -> bool:
+    """Whether neither the message nor the chart says anything of a death, as a rule."""
+    said, patient = event.patient, chart.patient
+    return (
+        patient.deceased is None
+        and patient.deceased_at is None
+        and event.unread_death is None
+        and "deceased" not in said
+        and "deceased_at" not in said
+        and chart.death_stated == _NOTHING_STATED
+        and not dispositions.means_death(event.encounter.get("disposition"))
+        and not any(stay.disposition in dispositions.deaths for stay in chart.encounters)
+    )
 
 
 class _Hearing:

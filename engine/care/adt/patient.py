@@ -45,7 +45,9 @@ def apply_event(charts: Charts, event: Event, dispositions: Dispositions) -> App
     applied.deviations.extend(foreign)
     event, early = _after_birth(event, event.patient.get("birth_date") or patient.birth_date)
     applied.deviations.extend(implausible(early))
-    person = {name: value for name, value in event.patient.items() if name not in DEATH_FIELDS}
+    person = event.patient
+    if any(name in person for name in DEATH_FIELDS):
+        person = {name: value for name, value in person.items() if name not in DEATH_FIELDS}
     patient, stamps, stale = merge_fields(patient, person, chart.stamps, event.at)
     if stale:
         applied.deviate("stale-event")

@@ -93,15 +93,14 @@ def _implausible(known: Encounter | None, event: Event, born: str | None) -> dic
     planned = event.meaning is Meaning.PRE_ADMIT or (
         known is not None and known.status is EncounterStatus.PLANNED and event.meaning not in _ARRIVED
     )
-    if born and is_before(claims.received_at, born):
-        born = None  # a birth date to come is wrong, and no measure of other times
     found: dict[str, str] = {}
     for name, location in (("admitted_at", "PV1-44"), ("discharged_at", "PV1-45")):
         text = event.encounter.get(name)
         if not text or (planned and name == "admitted_at"):
             continue
-        if not claims.plausible(text) or (born and text[:4] <= born[:4] and is_before(text, born)):
-            found[name] = location
+        before_birth = born and text[:4] <= born[:4] and is_before(text, born)
+        if not claims.plausible(text) or (before_birth and not is_before(claims.received_at, born or "")):
+            found[name] = location  # a birth date to come is wrong, and no measure of other times
     return found
 
 

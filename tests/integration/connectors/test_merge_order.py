@@ -39,9 +39,9 @@ class Feed:
     """Messages of the shipped channel, processed and recorded one by one."""
 
     def __init__(self, store: Store, destination: str) -> None:
-        compiled = compile_configuration(
-            load(Snapshot.read(ROOT / "config.yaml")), lambda *parts: store.keys.lookup(*parts).hex()
-        ).channels["main-campus"]
+        compiled = compile_configuration(load(Snapshot.read(ROOT / "config.yaml")), store.keys.id_of).channels[
+            "main-campus"
+        ]
         changes = {"deliver": [{"to": destination, "what": ["patient", "encounter", "score", "task"]}]}
         settings = msgspec.json.encode(compiled.settings.model_dump(mode="json") | changes)
         self._channel: CompiledChannel = dataclasses.replace(

@@ -314,6 +314,13 @@ def test_the_event_of_msh_9_comes_before_that_of_evn_1() -> None:
     assert (header.trigger_event, EVENT_FROM_EVN in header.deviations) == ("A01", False)
 
 
+@given(value=st.binary(max_size=80).filter(lambda value: not {*value} & {*b"|\r\n"}))
+def test_a_field_that_is_remembered_reads_as_any_other(value: bytes) -> None:
+    for number, name in ((3, "sending_application"), (4, "sending_facility"), (11, "processing_id"), (12, "version")):
+        header = read_header(msh(**{f"n{number}": value}))
+        assert getattr(header, name) == header.text(number)
+
+
 def test_a_missing_version_is_recorded() -> None:
     assert VERSION_MISSING in read_header(msh(n12=b"")).deviations
     assert VERSION_MISSING not in read_header(msh()).deviations

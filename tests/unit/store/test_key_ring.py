@@ -220,6 +220,23 @@ def test_a_hash_keeps_its_parts_apart_and_depends_on_the_site(keys, tmp_path):
     assert keys.lookup("ab") != KeyRing.create(tmp_path / "other.json").lookup("ab")
 
 
+_texts = st.lists(st.text(alphabet=st.sampled_from("a\0é:1\ud800"), max_size=3), max_size=4).map(tuple)
+
+
+@given(one=_texts, other=_texts)
+def test_ids_are_the_same_exactly_when_the_texts_are(tmp_path_factory, one, other):
+    keys = _shared(tmp_path_factory)
+    assert (keys.id_of(*one) == keys.id_of(*other)) == (one == other)
+
+
+def test_an_id_depends_on_the_site_and_is_no_hash_of_a_lookup(keys, tmp_path):
+    assert keys.id_of("ab") != KeyRing.create(tmp_path / "other.json").id_of("ab")
+    assert keys.id_of("ab") != keys.lookup("ab").hex()
+    before = keys.id_of("task", "visit")
+    keys.rotate()
+    assert keys.id_of("task", "visit") == before
+
+
 def test_neither_the_ring_nor_its_description_shows_a_key(path, keys):
     secret = json.loads(path.read_text())["keys"]["1"]["key"]
     assert secret not in f"{keys!r} {keys.describe()!r} {vars(keys)!r}"
