@@ -347,7 +347,8 @@ class TlsServer(StrictModel):
     """When given, a client must show a certificate that one of these authorities signed (mutual TLS)."""
     client_names: tuple[Text, ...] = ()
     """Which of those certificates may send here: `DNS:epic.example`, `URI:urn:epic:prod`, `CN:epic-prod`, or
-    `SHA256:` with the certificate's fingerprint; a name without a kind may be any of the first three. None: all."""
+    `SHA256:` with the certificate's fingerprint; a name without a kind may be any of the first three. A common name
+    (CN) counts only in a certificate without DNS names. None: all."""
     crl: Text | None = None
     """PEM file of the authorities' lists of revoked certificates; without a valid list nobody connects."""
 

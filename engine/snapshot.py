@@ -207,10 +207,10 @@ class _Reading:
                             text = f"holds more than {ENTRIES_MAX:,} files and folders: it can't be one of a site"
                             raise _unusable(str(root.relative_to(self._base)), text)
                         if folder == root and entry.name == EXAMPLES:
-                            continue
-                        if entry.name.startswith("."):  # hidden: an editor's, or what links to a mounted folder lead to
-                            continue
-                        if entry.is_dir(follow_symlinks=False):
+                            self._examples(Path(entry.path))
+                        elif entry.name.startswith("."):
+                            self._hidden(entry)
+                        elif entry.is_dir(follow_symlinks=False):
                             self._folder(Path(entry.path), root, mappings=mappings)
                             folders.append(Path(entry.path))
                         elif self._is_meant(Path(entry.path), root, mappings=mappings):
@@ -221,6 +221,24 @@ class _Reading:
         if self._files > FILES_MAX:
             raise _unusable(str(root.relative_to(self._base)), f"more than {FILES_MAX:,} files of YAML")
         return sorted(found)
+
+    def _hidden(self, entry: os.DirEntry[str]) -> None:
+        """An editor's, or what links to a mounted folder lead to; a file of YAML may have been meant."""
+        yaml = entry.name.lower().endswith((".yaml", ".yml"))
+        if yaml and not entry.name.startswith((".#", "..")) and not entry.is_dir(follow_symlinks=False):
+            self._remark(
+                self._name(Path(entry.path)), "not read: its name begins with a dot (rename it, or take it away)"
+            )
+
+    def _examples(self, folder: Path) -> None:
+        """Nothing is read from there, but people copy from it: what is no file would hold them up."""
+        try:
+            odd = [path for path in sorted(folder.iterdir())[:ENTRIES_MAX] if path.exists()]
+        except OSError:
+            return
+        for path in odd:
+            if not path.is_file() and not path.is_dir():
+                self._remark(self._name(path), "not read: it is a pipe, a socket or a device, not a file")
 
     def _folder(self, folder: Path, root: Path, *, mappings: bool) -> None:
         if folder.name.endswith((".yaml", ".yml")):

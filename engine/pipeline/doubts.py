@@ -5,6 +5,7 @@ Nothing here keeps anything from starting; `handoff check --strict` takes each f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final
@@ -15,6 +16,10 @@ from engine.settings import Channel, Configuration, MllpDestination, Site
 from engine.yamlfile import SECRET, Document, Path
 
 _REFERENCES: Final = frozenset({"env", "file", "credential"})
+_ABBREVIATIONS: Final = {"EST": "UTC-5", "MST": "UTC-7", "HST": "UTC-10"}
+"""Names of the IANA database that mean a fixed offset, though people mean a place by them."""
+_REVERSED: Final = re.compile(r"(?i)(?:Etc/)?GMT([+-])([1-9][0-9]?)")
+"""POSIX counts west of Greenwich as positive."""
 _CHECKED_TLS: Final = frozenset({"verify-full", "verify-ca"})
 
 
@@ -23,8 +28,11 @@ def doubts(configuration: Configuration) -> tuple[Problem, ...]:
     snapshot, site = configuration.snapshot, configuration.site
     document = snapshot.document(snapshot.site_file)
     found = [*configuration.warnings, *_literal_secrets(document, document.value, ()), *_site(document, site)]
+    found += _double(document, document.value, ())
     for name, channel in configuration.channels.items():
-        found += _channel(snapshot.document(configuration.channel_documents[name].file), channel)
+        of_channel = snapshot.document(configuration.channel_documents[name].file)
+        found += _channel(of_channel, channel)
+        found += _double(of_channel, of_channel.value, ())
     return tuple(dict.fromkeys(found))
 
 
@@ -53,8 +61,35 @@ def _literal_secrets(document: Document, value: Any, path: Path) -> Iterator[Pro
             yield from _literal_secrets(document, inner, here)
 
 
+def _double(document: Document, value: Any, path: Path) -> Iterator[Problem]:
+    """What stands twice in a list counts once, or twice: hardly anybody means either."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _double(document, inner, (*path, key))
+    elif isinstance(value, list):
+        seen: list[Any] = []
+        for index, one in enumerate(value):
+            if isinstance(one, dict):
+                yield from _double(document, one, (*path, index))
+            elif one in seen:
+                yield document.warning((*path, index), "stands twice in this list")
+            seen.append(one)
+
+
+def _zone(document: Document, path: Path, name: str) -> Iterator[Problem]:
+    if name.upper() in _ABBREVIATIONS:
+        text = f"is always {_ABBREVIATIONS[name.upper()]}, without summer time: name the place, like America/New_York"
+        yield document.warning(path, text)
+    elif reverse := _REVERSED.fullmatch(name):
+        sign = "behind" if reverse[1] == "+" else "ahead of"
+        yield document.warning(
+            path, f"is {reverse[2]} hours {sign} UTC, and without summer time: name the place instead"
+        )
+
+
 def _site(document: Document, site: Site) -> Iterator[Problem]:
     yield from _store(document, site)
+    yield from _zone(document, ("calendar", "timezone"), site.calendar.timezone)
     if not is_loopback(site.console.host):
         text = "open to other machines: until there are log-ins only /healthz and /readyz answer there"
         yield document.warning(("console", "host"), text)
@@ -97,7 +132,21 @@ def _channel(document: Document, channel: Channel) -> Iterator[Problem]:
     if is_loopback(listen.host) and listen.allow and not any(_of_loopback(network) for network in listen.allow):
         text = "only this machine reaches this address, and `listen.allow` leaves it out: nobody can connect"
         yield document.warning(("listen", "allow"), text)
+    if listen.tls is not None and listen.tls.client_ca is not None and not listen.tls.client_names:
+        text = "whoever has a certificate of these authorities may send: name those that may in client_names"
+        yield document.warning(("listen", "tls", "client_ca"), text)
+    yield from _channel_zones(document, channel)
+    if "batch" not in channel.ack.model_fields_set and channel.ack.answers == "one":
+        text = (
+            "a sender that reads one answer a message may read one a batch too: then write batch: single, else messages"
+        )
+        yield document.warning(("ack",), text)
+    given: dict[tuple[str, str], int] = {}
     for index, target in enumerate(channel.deliver):
+        again = [what for what in target.what if given.setdefault((target.to, what), index) != index]
+        if again:
+            text = f"{target.to} is given {', '.join(again)} above already; it gets each once"
+            yield document.warning(("deliver", index, "what"), text)
         for what, needed in (("task", "protocol"), ("score", "risk")):
             if what in target.what and not getattr(channel, needed):
                 text = f"the channel has no `{needed}`, so there is never a {what} to deliver"
@@ -106,3 +155,11 @@ def _channel(document: Document, channel: Channel) -> Iterator[Problem]:
     if address is not None and not is_loopback(address.host):
         text = "these answers leave this machine in clear: they name control ids, and no patient"
         yield document.warning(("ack", "return_to", "host"), text)
+
+
+def _channel_zones(document: Document, channel: Channel) -> Iterator[Problem]:
+    written = document.value["timezone"]
+    path: Path = ("timezone",) if isinstance(written, str) else ("timezone", "default")
+    yield from _zone(document, path, channel.timezone.default)
+    for sender, zone in channel.timezone.senders.items():
+        yield from _zone(document, ("timezone", "senders", sender), zone)

@@ -85,13 +85,21 @@ class Certificate:
         return None
 
     def is_named(self, wanted: str) -> bool:
-        """Whether an entry of `client_names` means this certificate."""
+        """Whether an entry of `client_names` means this certificate.
+
+        Its common name says who it is only where it has no DNS name: RFC 6125, 6.4.4; RFC 9525 does without it.
+        """
+        names = [(one, said) for one, said in self.names if one != "CN" or not self._has_dns_name]
         kind, separator, value = wanted.replace("CN=", "CN:", 1).partition(":")
         if separator and kind.upper() == "SHA256":
             return value.replace(":", "").strip().lower() == self.fingerprint
         if not separator or kind.upper() not in _KINDS:
-            return any(_same(one, said, wanted) for one, said in self.names if one in _KINDS)
-        return any(_same(one, said, value.strip()) for one, said in self.names if one == kind.upper())
+            return any(_same(one, said, wanted) for one, said in names if one in _KINDS)
+        return any(_same(one, said, value.strip()) for one, said in names if one == kind.upper())
+
+    @property
+    def _has_dns_name(self) -> bool:
+        return any(kind == "DNS" for kind, _ in self.names)
 
 
 def _same(kind: str, said: str, wanted: str) -> bool:

@@ -17,6 +17,7 @@ import pytest
 from site_with_store import Site
 
 from engine.errors import SettingsError, StoreUnavailableError
+from engine.pipeline.doubts import doubts
 from engine.runtime.status import running_status
 from engine.settings import load
 from engine.snapshot import Snapshot
@@ -189,6 +190,17 @@ def test_what_would_drop_everybody_is_a_problem_with_its_remedy(
         (r"allow: \[127.*\]", "allow: [10.0.0.0/8]", "listen.allow", "nobody can connect"),
         ("protocol: .*", "", "deliver[0].what", "no `protocol`"),
         ("risk: .*", "", "deliver[0].what", "no `risk`"),
+        ("risk: .*", "risk: [lace, seed, lace]", "risk[2]", "stands twice"),
+        ("what: .*", "what: [patient, encounter, patient]}", "deliver[0].what[2]", "stands twice"),
+        ("(  - .*what: ).*", r"\1[patient, task]}\n  - {to: files, what: [task]}", "deliver[1].what",
+         "task above already"),
+        (r"processing_ids: \[P\]", "processing_ids: [P, P]", "accept.processing_ids[1]", "stands twice"),
+        ("timezone: .*", "timezone: EST", "timezone", "always UTC-5, without summer time"),
+        ("timezone: .*", "timezone: {default: Europe/Berlin, senders: {A: MST, B: Asia/Tokyo}}", "timezone.senders.A",
+         "always UTC-7"),
+        ("timezone: .*", "timezone: Etc/GMT+5", "timezone", "5 hours behind UTC"),
+        ("timezone: .*", "timezone: Etc/GMT-1", "timezone", "1 hours ahead of UTC"),
+        ("ack: {", "ack: {answers: one, ", "ack", "batch: single"),
     ],
 )  # fmt: skip
 def test_what_may_leave_everybody_out_is_a_warning(
@@ -197,6 +209,27 @@ def test_what_may_leave_everybody_out_is_a_warning(
     edit(bare, CHANNEL, pattern, replacement)
     (warning,) = found(bare)
     assert (warning["level"], warning["key"], words in warning["message"]) == ("warning", key, True), warning
+
+
+@pytest.mark.parametrize("zone", ["EST5EDT", "UTC", "CET", "Etc/UTC", "Etc/GMT", "GMT0", "America/Phoenix"])
+def test_a_zone_that_says_what_it_is_is_good(bare: Site, zone: str) -> None:
+    edit(bare, CHANNEL, "timezone: .*", f"timezone: {zone}")
+    assert found(bare) == []
+
+
+def test_certificates_of_any_name_are_a_doubt(bare: Site) -> None:
+    tls = "tls: {cert: a.pem, key: a.key, client_ca: ca.pem}\n"
+    edit(bare, CHANNEL, "listen:\n", f"listen:\n  {tls}")
+    (warning,) = doubts(load(Snapshot.read(bare.config)))
+    assert (warning.key, "client_names" in warning.message) == ("listen.tls.client_ca", True)
+    edit(bare, CHANNEL, "client_ca: ca.pem", "client_ca: ca.pem, client_names: [epic.example]")
+    assert doubts(load(Snapshot.read(bare.config))) == ()
+
+
+def test_the_sites_zone_is_looked_at_too(bare: Site) -> None:
+    edit(bare, "config.yaml", "timezone: America/New_York", "timezone: HST")
+    (warning,) = found(bare)
+    assert (warning["key"], "always UTC-10" in warning["message"]) == ("calendar.timezone", True)
 
 
 @pytest.mark.parametrize(
@@ -259,6 +292,10 @@ def test_a_secret_that_is_not_here_is_no_problem_of_a_check_without_secrets(bare
         ("channels/west.yaml~", "warning", "not read"),
         ("channels/west.yaml.txt", "warning", "not read"),
         ("channels/west", "warning", "not read"),
+        ("channels/.west.yaml", "warning", "begins with a dot"),
+        ("channels/.west.yml", "warning", "begins with a dot"),
+        ("channels/.west.test.yaml", "warning", "begins with a dot"),
+        ("mappings/tables/.codes.yaml", "warning", "begins with a dot"),
     ],
 )
 def test_a_file_that_is_not_read_is_said_with_its_name(bare: Site, name: str, level: str, words: str) -> None:
@@ -274,6 +311,14 @@ def test_a_test_that_is_not_run_is_a_warning(bare: Site) -> None:
     (problem,) = found(bare)
     assert (problem["file"], problem["level"]) == ("channels/west.test.yaml", "warning")
     assert "not run" in problem["message"]
+
+
+@pytest.mark.parametrize("name", ["west.test.yaml", "first.hl7"])
+def test_what_is_no_file_among_the_examples_is_said(bare: Site, name: str) -> None:
+    os.mkfifo(bare.folder / "channels/examples" / name)
+    (warning,) = found(bare)
+    assert (warning["file"], warning["level"]) == (f"channels/examples/{name}", "warning")
+    assert "a pipe" in warning["message"]
 
 
 def test_a_folder_that_nothing_is_read_from_is_said(bare: Site) -> None:
@@ -294,6 +339,9 @@ def test_a_site_without_channels_is_a_problem(bare: Site) -> None:
 def test_what_stands_beside_a_configuration_is_let_be(bare: Site) -> None:
     for name in ("channels/README.md", "channels/server.pem", "channels/.west.yaml.swp", "mappings/tables/notes.txt"):
         (bare.folder / name).write_text("x")
+    (bare.folder / "channels/.#west.yaml").symlink_to("somebody@somewhere.1")  # an editor's lock
+    (bare.folder / "channels/..data").mkdir()  # of a mounted folder
+    (bare.folder / "channels/..data/west.yaml").write_text("x")
     assert found(bare) == []
 
 
