@@ -79,14 +79,16 @@ class Claims(Phi, frozen=True, kw_only=True):
         """By the sender's own clock: it is compared only with times of the same clock."""
         return self.moments.get("MSH-7", self.received)
 
-    def surely_after(self, heard_at: float) -> bool:
-        """Whether it was recorded after what was received then, whatever the clock of its sender shows.
+    @property
+    def surely_after(self) -> float:
+        """What was received before this instant was said before the message, whatever the clock of its sender shows.
 
         Only of a message that came at once by its own clock: one that is late may as well come from a clock ahead.
         """
         moment = self.moments.get("EVN-2") or self.moments.get("MSH-7")
         margin = self.latest - self.received
-        return moment is not None and self.received - moment <= margin and moment > heard_at + margin
+        at_once = moment is not None and self.received - moment <= margin
+        return moment - margin if moment is not None and at_once else -_NEVER
 
     def plausible(self, text: str) -> bool:
         """Whether a time can be that of something that has happened when the message came.

@@ -454,10 +454,13 @@ def _human(shape: dict[str, Any]) -> str:
     ]
     if shape["decided_at"]:
         under_way = shape["state"] == "open"
+        by = shape["decided_by"] or "a message that made it so"
         lines.append(
-            f"  {'releasing' if under_way else 'decided  '} by {shape['decided_by'] or 'a replay'}"
-            f" at {named_time(shape['decided_at'])}: {shape['decision'] or '-'}"
+            f"  {'releasing' if under_way else 'decided  '} by {by} at {named_time(shape['decided_at'])}"
+            f": {shape['decision'] or '-'}"
         )
+    if shape["answered_by"]:
+        lines.append(f"  by entry  {shape['answered_by']}")
     if shape["unreadable"]:
         lines.append("  damaged   what is sealed of it was altered: look at the message instead")
     return "\n".join(lines)

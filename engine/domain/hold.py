@@ -1,8 +1,8 @@
 """Holds: questions that an entry leaves to a person.
 
 A hold is no dead letter: the message was taken, and what could be applied of it is. It is no deviation either: those
-are counted, a hold is decided on. It stands open until a person releases or dismisses it, or a replay of the message
-ends without it.
+are counted, a hold is decided on. It stands open until a person releases or dismisses it, a replay of the message ends
+without it, or a later event makes true what it asks.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
+from engine.domain.encounter import EncounterStatus
 from engine.domain.record import Phi, Record
 
 
@@ -40,6 +41,8 @@ class Question(Record, frozen=True, kw_only=True):
     """It is about the status of a stay, which the event did not change."""
     of_its_time: bool = False
     """It is asked because of what came before the message: of one that was applied in its time no replay asks it."""
+    death: bool = False
+    """It is about whether the patient has died: it is answered once that is decided."""
     can_be_released: bool = True
     """False: a person can see to it, but the engine would not know what to apply."""
 
@@ -89,18 +92,22 @@ QUESTIONS: Final[Mapping[HoldCode, Question]] = {
         text="the message says that the patient has died, but is older than what the chart says;"
         " release it if it is true, dismiss it if it was taken back",
         of_its_time=True,
+        death=True,
     ),
     HoldCode.DEATH_UNREADABLE: Question(
         text="the mark of death (PID-30) or its time (PID-29) can't be read;"
         " release it if the patient has died, dismiss it if not",
+        death=True,
     ),
     HoldCode.DEATH_IN_FUTURE: Question(
         text="the time of death (PID-29) lies in the future; release it if the patient has died, dismiss it if not",
+        death=True,
     ),
     HoldCode.DEATH_CONTRADICTED: Question(
         text="what is said of the patient's death contradicts what was said before;"
         " release it if this is true now, dismiss it if the chart is right",
         of_its_time=True,
+        death=True,
     ),
     HoldCode.PERSON_CONTRADICTED: Question(
         text="the number belongs to a patient of another name and birth date;"
@@ -117,7 +124,21 @@ class HoldState(StrEnum):
     DISMISSED = "dismissed"
     """A person said that it is not so, or has seen to it by hand."""
     SUPERSEDED = "superseded"
-    """A replay of the message ended without it."""
+    """A replay of the message ended without it, or a later event has made true what it asked."""
+
+
+class Assertion(Phi, frozen=True, kw_only=True):
+    """What an event says of a stay, and when it was said."""
+
+    status: EncounterStatus
+    happened_at: str | None = None
+    """ISO time of the event; none: the message does not say."""
+    sender: int = 0
+    """0: it is not known."""
+    clock: int = 0
+    """What the sender's clock showed (seconds since 1970), right or wrong; 0: the message does not say."""
+    received: float = 0.0
+    """Seconds since 1970."""
 
 
 class Hold(Phi, frozen=True, kw_only=True):
@@ -131,6 +152,8 @@ class Hold(Phi, frozen=True, kw_only=True):
     chart_id: str | None = None
     """None: no chart is known for the patient."""
     patient_key: str | None = None
+    asserts: Assertion | None = None
+    """What the message says of a stay, and the chart did not."""
     detail: str = ""
     """For a person, free of PHI; empty: the text of its question."""
 
@@ -142,6 +165,45 @@ class Hold(Phi, frozen=True, kw_only=True):
     def key(self) -> str:
         """What names it among the holds of an entry: `status-event-stale`, `death-in-future@PID-29`."""
         return hold_key(self.code, self.location)
+
+
+class Fact(Phi, frozen=True, kw_only=True):
+    """What an event has made true of a patient, and may be just what an open hold asks.
+
+    With an encounter: it is as the event says. Without: it is decided whether the patient has died.
+    """
+
+    chart_id: str
+    encounter: str | None = None
+    asserts: Assertion | None = None
+    changed: bool = False
+    """The stay was of another status before."""
+    surely_after: float = 0.0
+    """What was received before this instant was said before the event, whatever the clocks of the senders show."""
+
+    def answers(self, code: str, encounter: str | None, asserts: Assertion | None) -> bool:
+        """Whether a hold of this patient is answered. encounter: that the hold is about; none: it could not be told.
+
+        An event answers only what was surely said before it: a discharge that may have come after it, and after the
+        cancel that follows, stays a question. A message that named no stay is sent again with its visit: it is known by
+        its status and the time of the event. The cancel of a discharge that was not seen is answered by one of a
+        discharge that was.
+        """
+        said = self.asserts
+        if said is None:
+            return code in _DEATHS
+        if asserts is None or asserts.status is not said.status:
+            return False
+        if encounter is None:
+            return asserts.happened_at is not None and asserts.happened_at == said.happened_at
+        if encounter != self.encounter or (code == HoldCode.NOTHING_TO_CANCEL and not self.changed):
+            return False
+        if asserts.sender == said.sender != 0 and asserts.clock and said.clock:
+            return asserts.clock <= said.clock
+        return asserts.received < self.surely_after
+
+
+_DEATHS: Final = frozenset(code for code, asked in QUESTIONS.items() if asked.death)
 
 
 def hold_key(code: str, location: str | None) -> str:

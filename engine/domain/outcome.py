@@ -7,7 +7,7 @@ from enum import StrEnum
 from engine.domain.audit import AuditRecord
 from engine.domain.chart import Chart
 from engine.domain.delivery import DeadLetter, Delivery
-from engine.domain.hold import Hold
+from engine.domain.hold import Fact, Hold
 from engine.domain.message import AckCode, EntryState
 from engine.domain.record import Phi
 from engine.domain.why import Why
@@ -67,6 +67,8 @@ class Outcome(Phi, frozen=True, kw_only=True):
     """What a person has decided."""
     audit: tuple[AuditRecord, ...] = ()
     """What stands in the auditors' record because of it."""
+    facts: tuple[Fact, ...] = ()
+    """What has become true, and may answer what other messages have left open."""
     why: tuple[Why, ...] = ()
     """What the rules say of plan, scores and deliveries that can't be told by the rest; see `pipeline.why`."""
     changed: tuple[str, ...] = ()

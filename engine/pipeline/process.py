@@ -23,7 +23,7 @@ from engine.care.times import believed
 from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import DeadLetter, Delivery, Stage
 from engine.domain.encounter import Encounter
-from engine.domain.hold import QUESTIONS, Hold, HoldCode
+from engine.domain.hold import QUESTIONS, Fact, Hold, HoldCode
 from engine.domain.message import AckCode, Entry, EntryKind, EntryState
 from engine.domain.outcome import Effect, EffectKind, Outcome
 from engine.domain.patient import Identifier
@@ -367,6 +367,7 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
     folded = _folded(changed)
     effects = list(last.effects)
     deviations = [*prepared.deviations, *last.deviations]
+    facts: list[Fact] = []
     note = last.note
     subjects: dict[str, str | None] = {}
     whys: list[Why] = []
@@ -375,6 +376,7 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
         last = apply_event(view, event, channel.dispositions)
         effects.extend(last.effects)
         deviations.extend(last.deviations)
+        facts.extend(last.facts)
         holds.extend(_asked(last, entry))
         note = note or last.note
         if last.chart is None:  # pragma: no cover - apply_event always gives a chart
@@ -411,6 +413,7 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
         deliveries=tuple(deliveries) if channel.settings.mode == "live" else (),
         effects=tuple(effects),
         holds=held,
+        facts=tuple(facts),
         why=tuple(whys),
         changed=tuple(kinds),
         deviations=tuple(dict.fromkeys(deviations)),

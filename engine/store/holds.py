@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, Select, TextClause, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, TextClause, func, literal_column, select, text, update
 
-from engine.domain.hold import Hold, HoldState, hold_key
+from engine.domain.audit import AuditRecord
+from engine.domain.chart import Chart, Charts
+from engine.domain.hold import Assertion, Hold, HoldState, hold_key
 from engine.domain.message import EntryState
 from engine.domain.outcome import Dismissal, Outcome
 from engine.domain.record import Phi
 from engine.errors import StoreError, TamperedError
+from engine.store.audit import AuditStore
 from engine.store.charts import ChartStore
 from engine.store.keys import KeyRing
 from engine.store.schema import from_micros, hold, to_micros, word
-from engine.store.statements import Listed, Rows
+from engine.store.statements import Listed, Prepared, Rows
 
 _OPEN: Final = text("hold.state = 'open'")
 
@@ -27,6 +31,7 @@ class HoldDocument(Phi, frozen=True, kw_only=True):
 
     subject: str | None = None
     patient_key: str | None = None
+    asserts: Assertion | None = None
 
 
 class ListedHold(Phi, frozen=True, kw_only=True):
@@ -51,18 +56,24 @@ class ListedHold(Phi, frozen=True, kw_only=True):
     decided_by: str | None
     decision: str | None
     """Why."""
+    answered_by: int | None = None
+    """The entry that has ended it: the replay that carried the decision, or what made true what was asked."""
     unreadable: bool = False
     """What is sealed of it was altered behind our back."""
 
 
 _COLUMNS: Final = (
-    "entry_id", "root_id", "channel", "chart_id", "code", "location", "detail", "opened_at", "state", "document"
+    "entry_id", "root_id", "channel", "chart_id", "code", "location", "detail", "opened_at", "state", "decided_at",
+    "answered_by", "document",
 )  # fmt: skip
 _INSERT: Final = Rows(hold, _COLUMNS)
-_OF_ROOTS: Final = Listed(
-    hold.c.root_id,
-    lambda listed: select(hold.c.id, hold.c.root_id, hold.c.code, hold.c.location, hold.c.state).where(listed),
-)
+_READ: Final = (
+    hold.c.id, hold.c.root_id, hold.c.code, hold.c.location, hold.c.state, hold.c.chart_id, hold.c.decided_by,
+    hold.c.document,
+)  # fmt: skip
+_SOME_OPEN: Final = Prepared(select(hold.c.id).where(_OPEN).limit(literal_column("1")))
+_OF_ROOTS: Final = Listed(hold.c.root_id, lambda listed: select(*_READ).where(listed).order_by(hold.c.id))
+_OF_CHARTS: Final = Listed(hold.c.chart_id, lambda listed: select(*_READ).where(listed, _OPEN).order_by(hold.c.id))
 
 ASKED: Final = Listed(hold.c.root_id, lambda listed: select(hold.c.root_id).where(listed, _OPEN))
 """The messages that wait for a person."""
@@ -153,6 +164,7 @@ class Holds:
             decided_at=None if row.decided_at is None else from_micros(row.decided_at),
             decided_by=row.decided_by,
             decision=decision,
+            answered_by=row.answered_by,
             unreadable=unreadable,
         )
 
@@ -162,44 +174,216 @@ def open_entries() -> Select[tuple[int]]:
     return select(hold.c.entry_id).where(_OPEN)
 
 
-def record_holds(conn: Connection, keys: KeyRing, outcomes: Sequence[Outcome], channel: str, now: int) -> None:
-    """Open what the outcomes hold, and end what their replays have answered. Part of the outcomes' transaction.
+def record_holds(
+    conn: Connection,
+    keys: KeyRing,
+    outcomes: Sequence[Outcome],
+    channel: str,
+    now: int,
+    *,
+    before: Charts,
+    after: Mapping[str, Chart],
+) -> None:
+    """Open what the outcomes hold, and end what they have answered. Part of the outcomes' transaction.
 
     An entry and its replays ask a question once. One that a person has decided stays decided; one that a replay ended
-    is opened again when a later replay asks it again.
+    is opened again when a later replay asks it again. before, after: the charts as they were loaded, and as written.
     """
     for one in outcomes:
         for dismissal in one.dismissals:
             _dismiss(conn, keys, dismissal, now)
-    concerned = [one for one in outcomes if one.holds or one.replay_root is not None]
-    if not concerned:
-        return
-    roots = sorted({one.replay_root or one.entry_id for one in concerned})
-    stored = {(row.root_id, row.code, row.location): (row.id, row.state) for row in _OF_ROOTS.rows(conn, roots)}
-    fresh: dict[tuple[int, str, str], tuple[Any, ...]] = {}
-    for one in concerned:
+    asking = [one for one in outcomes if one.holds or one.replay_root is not None]
+    questions = _Questions(conn, keys, channel, now)
+    questions.load_asked_before(asking)
+    questions.load_open(outcomes, before, after)
+    for one in outcomes if asking or questions.some_open else ():
+        questions.ask(one)
+        questions.end_by_replay(one)
+        questions.end_by_facts(one)
+    questions.write()
+
+
+@dataclass(slots=True, eq=False)
+class _Question:
+    """A hold as it is stored, or will be."""
+
+    root: int
+    code: str
+    location: str
+    chart_id: str | None
+    document: HoldDocument
+    row: dict[str, Any]
+    """Values to write."""
+    id: int | None = None
+    """None: it is not stored yet."""
+    state: str = HoldState.OPEN.value
+    releasing: bool = False
+    """A person has released it, and the replay that carries the decision is on its way."""
+
+    def set(self, **values: Any) -> None:
+        self.row |= values
+        self.state = self.row.get("state", self.state)
+
+    def end(self, state: HoldState, entry_id: int, now: int) -> None:
+        """entry_id: what has answered it."""
+        decided = {} if state is HoldState.RELEASED else _UNDECIDED | {"decided_at": now}
+        self.set(state=state.value, answered_by=entry_id, **decided)
+
+
+class _Questions:
+    """The questions that the outcomes of a batch ask, and may answer."""
+
+    def __init__(self, conn: Connection, keys: KeyRing, channel: str, now: int) -> None:
+        self._conn = conn
+        self._keys = keys
+        self._channel = channel
+        self._now = now
+        self._of_root: dict[int, dict[tuple[str, str], _Question]] = {}
+        self._open: list[_Question] = []
+        """Those that facts may answer, in the order in which they were asked."""
+
+    @property
+    def some_open(self) -> bool:
+        return bool(self._open)
+
+    def load_asked_before(self, asking: Sequence[Outcome]) -> None:
+        """What the messages and their replays have asked before."""
+        for row in _OF_ROOTS.rows(self._conn, sorted({one.replay_root or one.entry_id for one in asking})):
+            self._add(row)
+
+    def load_open(self, outcomes: Sequence[Outcome], before: Charts, after: Mapping[str, Chart]) -> None:
+        """What stands open of the charts of which something has become true."""
+        if _SOME_OPEN.first(self._conn) is None:
+            return
+        known = {fact.chart_id for one in outcomes for fact in one.facts if fact.chart_id in before.by_id}
+        merged = {id_ for id_ in known if (after.get(id_) or before.by_id[id_]).patient.merged_from}
+        if merged:
+            known |= ChartStore(self._keys).family(self._conn, merged)
+        for row in _OF_CHARTS.rows(self._conn, sorted(known)):
+            if (row.code, row.location) not in self._of_root.get(row.root_id, ()):
+                self._add(row)
+
+    def _add(self, row: Row[Any]) -> None:
+        try:
+            place = _place(row.root_id, row.code, row.location, row.chart_id)
+            document = _decode(self._keys.open(place, row.document))
+        except TamperedError:  # nobody knows what it asks: a person ends it
+            document = HoldDocument()
+        question = _Question(
+            root=row.root_id,
+            code=row.code,
+            location=row.location,
+            chart_id=row.chart_id,
+            document=document,
+            row={},
+            id=row.id,
+            state=row.state,
+            releasing=row.decided_by is not None,
+        )
+        self._of_root.setdefault(question.root, {})[question.code, question.location] = question
+        self._open.append(question)
+
+    def ask(self, one: Outcome) -> None:
         root = one.replay_root or one.entry_id
-        asked = {(root, held.code.value, held.location or ""): held for held in one.holds}
-        for place, held in asked.items():
-            if place in stored:
-                stored[place] = (stored[place][0], _ask_again(conn, *stored[place], one, now))
-            elif place not in fresh:
-                fresh[place] = _row(keys, place, held, one, channel, now)
+        asked = self._of_root.setdefault(root, {}) if one.holds else {}
+        for held in one.holds:
+            place = (held.code.value, held.location or "")
+            known = asked.get(place)
+            if known is None:
+                asked[place] = self._new(root, held, one)
+                self._open.append(asked[place])
+            elif known.state == HoldState.SUPERSEDED:
+                state, entry_id = HoldState.OPEN.value, one.entry_id
+                known.set(state=state, opened_at=self._now, entry_id=entry_id, answered_by=None, **_UNDECIDED)
+            elif known.state == HoldState.OPEN and one.decision is not None:
+                known.set(**_UNDECIDED)  # it was to be released, and could not
+                known.releasing = False
+
+    def end_by_replay(self, one: Outcome) -> None:
+        """End what the message has asked before, and does not ask any more."""
         if one.replay_root is None:
-            continue
-        for place in [place for place in fresh if place[0] == root and place not in asked]:
-            if _answers(one):
-                del fresh[place]  # asked and answered in one batch: nobody has seen it
-        for place, (hold_id, state) in stored.items():
-            if place[0] == root and state == HoldState.OPEN and place not in asked:
-                decided = one.decision == hold_key(place[1], place[2] or None)
-                if _answers(one):
-                    ended = HoldState.RELEASED if decided else HoldState.SUPERSEDED
-                    _change(conn, hold_id, state=ended.value, **({} if decided else {"decided_at": now}))
-                    stored[place] = (hold_id, ended.value)
-                elif decided:
-                    _change(conn, hold_id, **_UNDECIDED)
-    _INSERT.write(conn, list(fresh.values()))
+            return
+        questions = self._of_root.get(one.replay_root, {})
+        asked = {(held.code.value, held.location or "") for held in one.holds}
+        for place, question in list(questions.items()):
+            if place in asked or question.state != HoldState.OPEN:
+                continue
+            decided = one.decision == hold_key(question.code, question.location or None)
+            if _answers(one) and question.id is None:
+                del questions[place]  # asked and answered in one batch: nobody has seen it
+                self._open.remove(question)
+            elif _answers(one):
+                question.end(HoldState.RELEASED if decided else HoldState.SUPERSEDED, one.entry_id, self._now)
+            elif decided:
+                question.set(**_UNDECIDED)
+                question.releasing = False
+
+    def end_by_facts(self, one: Outcome) -> None:
+        """End what other messages have asked, and this one has made true."""
+        if not self._open:
+            return
+        root = one.replay_root or one.entry_id
+        for fact in one.facts:
+            family: set[str] | None = None
+            for question in self._open:
+                if question.root == root or question.state != HoldState.OPEN or question.releasing:
+                    continue
+                said = question.document
+                if not fact.answers(question.code, said.subject, said.asserts):
+                    continue
+                if question.chart_id != fact.chart_id:
+                    family = family or ChartStore(self._keys).family(self._conn, {fact.chart_id})
+                    if question.chart_id not in family:
+                        continue
+                question.end(HoldState.SUPERSEDED, one.entry_id, self._now)
+
+    def write(self) -> None:
+        self._note_superseded()
+        fresh: list[tuple[Any, ...]] = []
+        for questions in self._of_root.values():
+            for question in questions.values():
+                if question.id is None:
+                    fresh.append(tuple(question.row.get(name) for name in _COLUMNS))
+                elif question.row:
+                    self._conn.execute(update(hold).where(hold.c.id == question.id).values(**question.row))
+        _INSERT.write(self._conn, fresh)
+
+    def _note_superseded(self) -> None:
+        """The auditors see the whole life of a question that waited for a person."""
+        acts = [
+            AuditRecord(
+                at=from_micros(self._now),
+                actor="system",
+                action="supersede",
+                subject=f"hold:m{question.id}",
+                reason=f"entry {question.row['answered_by']} has answered it",
+            )
+            for question in self._open
+            if question.id is not None and question.row.get("state") == HoldState.SUPERSEDED
+        ]
+        AuditStore(self._keys).append(self._conn, acts)
+
+    def _new(self, root: int, held: Hold, one: Outcome) -> _Question:
+        code, location = held.code.value, held.location or ""
+        document = HoldDocument(
+            subject=held.subject,
+            patient_key=held.patient_key,
+            asserts=held.asserts,
+        )
+        sealed = self._keys.seal(_place(root, code, location, held.chart_id), _encode(document))
+        row = {
+            "entry_id": one.entry_id,
+            "root_id": root,
+            "channel": self._channel,
+            "chart_id": held.chart_id,
+            "code": code,
+            "location": location,
+            "detail": held.text,
+            "opened_at": self._now,
+            "state": HoldState.OPEN.value,
+            "document": sealed,
+        }
+        return _Question(root=root, code=code, location=location, chart_id=held.chart_id, document=document, row=row)
 
 
 _UNDECIDED: Final[dict[str, Any]] = {"decided_at": None, "decided_by": None, "decision": None}
@@ -208,16 +392,6 @@ _UNDECIDED: Final[dict[str, Any]] = {"decided_at": None, "decided_by": None, "de
 def _answers(one: Outcome) -> bool:
     """Whether the outcome says what became of the message: one that died leaves its questions open."""
     return one.state in {EntryState.PROCESSED, EntryState.FILTERED}
-
-
-def _ask_again(conn: Connection, hold_id: int, state: str, one: Outcome, now: int) -> str:
-    """The state after it."""
-    if state == HoldState.SUPERSEDED:
-        _change(conn, hold_id, state=HoldState.OPEN.value, opened_at=now, entry_id=one.entry_id, **_UNDECIDED)
-        return HoldState.OPEN.value
-    if state == HoldState.OPEN and one.decision is not None:
-        _change(conn, hold_id, **_UNDECIDED)  # it was to be released, and could not
-    return state
 
 
 def _dismiss(conn: Connection, keys: KeyRing, dismissal: Dismissal, now: int) -> None:
@@ -232,19 +406,6 @@ def _dismiss(conn: Connection, keys: KeyRing, dismissal: Dismissal, now: int) ->
 def _decided(keys: KeyRing, hold_id: int, by: str, reason: str, now: int) -> dict[str, Any]:
     decision = keys.seal(_decision_place(hold_id, by, now), reason.encode())
     return {"decided_at": now, "decided_by": by, "decision": decision}
-
-
-def _change(conn: Connection, hold_id: int, **values: Any) -> None:
-    conn.execute(update(hold).where(hold.c.id == hold_id).values(**values))
-
-
-def _row(
-    keys: KeyRing, place: tuple[int, str, str], held: Hold, one: Outcome, channel: str, now: int
-) -> tuple[Any, ...]:
-    root, code, location = place
-    document = _encode(HoldDocument(subject=held.subject, patient_key=held.patient_key))
-    sealed = keys.seal(_place(root, code, location, held.chart_id), document)
-    return (one.entry_id, root, channel, held.chart_id, code, location, held.text, now, HoldState.OPEN.value, sealed)
 
 
 def _place(root: int, code: str, location: str, chart_id: str | None) -> str:

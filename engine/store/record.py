@@ -251,7 +251,7 @@ class Recorder:
                 if (letter := one.dead_letter) is not None
             ],
         )
-        record_holds(conn, self._keys, outcomes, channel, micros)
+        record_holds(conn, self._keys, outcomes, channel, micros, before=before, after=after)
         self._audit.append(conn, [item for one in outcomes for item in one.audit])
         wanted = [(one.entry_id, one.channel or channel, item) for one in outcomes for item in one.deliveries]
         return Recorded(deliveries=self._queue(conn, wanted, after, micros))

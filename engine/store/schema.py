@@ -309,12 +309,18 @@ hold: Final = Table(
     Column("decided_at", BigInteger),  # of an open one: its release is under way
     Column("decided_by", Text),
     Column("decision", LargeBinary),  # sealed: a person wrote it
-    Column("document", LargeBinary, nullable=False),  # sealed: subject, patient key
+    Column("answered_by", BigInteger),  # the entry that has ended it
+    Column("document", LargeBinary, nullable=False),  # sealed: what it is about, and what it asserts
     schema=CHARTS,
     sqlite_autoincrement=True,
 )
 Index("hold_asked", hold.c.root_id, hold.c.code, hold.c.location, unique=True)
-Index("hold_chart", hold.c.chart_id)
+Index(
+    "hold_chart",
+    hold.c.chart_id,
+    sqlite_where=hold.c.state == text("'open'"),
+    postgresql_where=hold.c.state == text("'open'"),
+)
 Index(
     "hold_open",
     hold.c.id,

@@ -19,7 +19,7 @@ from engine.care.adt.event import Applied, Event
 from engine.care.dispositions import Dispositions
 from engine.domain.chart import Chart, Stamp
 from engine.domain.encounter import Encounter, EncounterStatus
-from engine.domain.hold import QUESTIONS, HoldCode
+from engine.domain.hold import QUESTIONS, Fact, HoldCode
 from engine.domain.moment import parse_moment
 from engine.domain.patient import Doubt, StatedDeath
 
@@ -97,7 +97,10 @@ class _Hearing:
         dead = bool(deadly) or state.deceased is True
         if dead and event.patient.get("deceased") is False and "deceased" in said:
             self._applied.deviations.append("alive-against-disposition")
-        state = msgspec.structs.replace(state, doubts=self._doubts(flipped=dead != self._was_dead))
+        flipped = dead != self._was_dead
+        if flipped:
+            self._applied.facts.append(Fact(chart_id=self._chart.id))
+        state = msgspec.structs.replace(state, doubts=self._doubts(flipped=flipped))
         chart = self._chart
         if state != chart.death_stated or stamps != chart.stamps:
             chart = msgspec.structs.replace(chart, death_stated=state, stamps=stamps)

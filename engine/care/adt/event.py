@@ -10,10 +10,10 @@ from typing import Annotated, Any, Final
 import msgspec
 from pydantic import Field
 
-from engine.care.times import IMPLAUSIBLE, Claims
+from engine.care.times import IMPLAUSIBLE, RECEIPT, Claims
 from engine.domain.chart import Chart, Stamp
 from engine.domain.encounter import EncounterStatus
-from engine.domain.hold import Hold, HoldCode, hold_key
+from engine.domain.hold import Assertion, Fact, Hold, HoldCode, hold_key
 from engine.domain.outcome import Effect
 from engine.domain.patient import Identifier
 from engine.domain.record import Phi
@@ -136,6 +136,24 @@ class Event(Phi, frozen=True, kw_only=True):
         """A person has decided that what this hold asks is so."""
         return self.decision == hold_key(code, location)
 
+    def assertion(self, status: EncounterStatus) -> Assertion:
+        """What the event says of a stay."""
+        time, claims = self.event_time, self.claims
+        return Assertion(
+            status=status,
+            happened_at=time[0] if time is not None and time[1] != RECEIPT else None,
+            sender=self.sender,
+            clock=claims.clock if claims is not None else 0,
+            received=claims.received if claims is not None else self.at[0],
+        )
+
+    @property
+    def surely_after(self) -> float:
+        """What was received before this instant was said before the event, whatever any clock shows."""
+        if self.decided_at is not None:
+            return self.decided_at[0]
+        return self.at[0] if self.claims is None else self.claims.surely_after
+
     def is_decided(self) -> bool:
         """A person has said that the status that the event asserts is that of the stay now."""
         return self.decided_at is not None and any(self.believed(code) for code in _STATUS_QUESTIONS)
@@ -182,14 +200,13 @@ class Applied:
     effects: list[Effect] = field(default_factory=list)
     deviations: list[str] = field(default_factory=list)
     holds: list[Hold] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
     note: str | None = None
     """Why it left the chart as it was."""
 
-    def hold(
-        self, code: HoldCode, *, location: str | None = None, subject: str | None = None, detail: str = ""
-    ) -> None:
-        """Leave a question to a person; of which chart is filled in by the caller of the rules."""
-        self.holds.append(Hold(code=code, location=location, subject=subject, detail=detail))
+    def hold(self, code: HoldCode, **more: Any) -> None:
+        """Leave a question to a person; of which chart is filled in by the caller of the rules. more: see `Hold`."""
+        self.holds.append(Hold(code=code, **more))
 
     def deviate(self, code: str) -> None:
         """Note a deviation once."""

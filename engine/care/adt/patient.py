@@ -65,8 +65,9 @@ def _on_its_visit(chart: Chart, charts: Charts, event: Event, dispositions: Disp
     if event.meaning is not Meaning.UPDATE:
         applied.note = "no visit in the message (PV1 missing or class N)"
         # A class of N says that there is no visit: of a registration it is an answer, of all others a contradiction.
-        if STATUS[event.meaning] is not None and not (event.has_visit and event.meaning in REGISTERING):
-            applied.hold(HoldCode.VISIT_MISSING, location="PV1")
+        asserted = STATUS[event.meaning]
+        if asserted is not None and not (event.has_visit and event.meaning in REGISTERING):
+            applied.hold(HoldCode.VISIT_MISSING, location="PV1", asserts=event.assertion(asserted))
     return chart
 
 

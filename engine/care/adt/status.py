@@ -100,7 +100,7 @@ def _verdict(
     if as_of is None:
         return _older(before, asserted, event, values, stamps, still_here=still_here)
     if still_here and not event.believed(HoldCode.DISPOSITION_IS_NO_DISCHARGE):
-        return _no_discharge(before, stamps, created=created)
+        return _no_discharge(before, event, stamps, created=created)
     verdict = Verdict(
         status=asserted,
         stamps=_noted(before, event, values, as_of, stamps),
@@ -126,9 +126,9 @@ def _older(
     if gone_on and arrival and before.status in ENDED:
         gone_on = _was_sent_before(event, stamps) or _is_beginning(before, values, stamps)
     if asserted is not before.status and not gone_on and not still_here:
-        holds = (Hold(code=HoldCode.STATUS_EVENT_STALE, subject=before.key),)
+        holds = (_question(HoldCode.STATUS_EVENT_STALE, before, event),)
     elif _cancels_nothing(before, event):
-        holds = (Hold(code=HoldCode.NOTHING_TO_CANCEL, subject=before.key),)
+        holds = (_question(HoldCode.NOTHING_TO_CANCEL, before, event),)
     elif event.meaning in _TURNING:
         stamps = _with_turn(event, stamps)
     elif arrival and before.status in OPEN and _is_another_admission(before, values, stamps):
@@ -143,7 +143,7 @@ def _newer(before: Encounter, event: Event, values: Mapping[str, Any], stamps: S
         return Verdict(status=before.status, stamps=stamps)
     if event.meaning is Meaning.CANCEL_DISCHARGE and before.status is EncounterStatus.ACTIVE:
         asks = _cancels_nothing(before, event) and not event.believed(HoldCode.NOTHING_TO_CANCEL)
-        holds = (Hold(code=HoldCode.NOTHING_TO_CANCEL, subject=before.key),) if asks else ()
+        holds = (_question(HoldCode.NOTHING_TO_CANCEL, before, event),) if asks else ()
         note = "the encounter is not discharged: nothing to cancel"
         return msgspec.structs.replace(asserted, holds=holds, note=note)
     if event.is_decided():
@@ -154,30 +154,36 @@ def _newer(before: Encounter, event: Event, values: Mapping[str, Any], stamps: S
             deviations = ("admission-after-discharge",)
             return Verdict(status=before.status, stamps=stamps, deviations=deviations, note=note)
         if event.claims is not None and "arrival" not in stamps:
-            return _left_open(before, stamps, _UNSEEN)
+            return _left_open(before, event, stamps, _UNSEEN)
         if _same_stay(before, values):
-            return _left_open(before, stamps, _UNCERTAIN)
+            return _left_open(before, event, stamps, _UNCERTAIN)
     turns = ended or (event.meaning is Meaning.DISCHARGE and "taken_back" in stamps)
     if turns and asserted.status is not before.status and not _is_certain(event, stamps):
-        return _left_open(before, stamps, _UNCERTAIN)
+        return _left_open(before, event, stamps, _UNCERTAIN)
     return asserted
 
 
-def _left_open(before: Encounter, stamps: Stamps, detail: str) -> Verdict:
+def _left_open(before: Encounter, event: Event, stamps: Stamps, detail: str) -> Verdict:
     """What the status is, is left to a person."""
-    hold = Hold(code=HoldCode.STATUS_EVENT_STALE, subject=before.key, detail=detail)
+    hold = _question(HoldCode.STATUS_EVENT_STALE, before, event, detail)
     return Verdict(status=before.status, stamps=stamps, holds=(hold,), deviations=("status-order-uncertain",))
+
+
+def _question(code: HoldCode, before: Encounter, event: Event, detail: str = "") -> Hold:
+    asserted = STATUS[event.meaning]
+    said = event.assertion(asserted) if asserted is not None else None
+    return Hold(code=code, subject=before.key, asserts=said, detail=detail)
 
 
 # --- a disposition (PV1-36) that says that the patient is still here
 
 
-def _no_discharge(before: Encounter, stamps: Stamps, *, created: bool) -> Verdict:
+def _no_discharge(before: Encounter, event: Event, stamps: Stamps, *, created: bool) -> Verdict:
     detail = _STILL_HERE_AFTER_END if before.status is EncounterStatus.FINISHED else ""
     verdict = Verdict(
         status=EncounterStatus.ACTIVE if created else before.status,
         stamps=stamps,
-        holds=(Hold(code=HoldCode.DISPOSITION_IS_NO_DISCHARGE, subject=before.key, detail=detail),),
+        holds=(_question(HoldCode.DISPOSITION_IS_NO_DISCHARGE, before, event, detail),),
         without=DISCHARGE,
     )
     return _still_here(before, verdict, "PV1-36 says that the patient is still here: not taken as a discharge")
@@ -285,7 +291,7 @@ def _is_certain(event: Event, stamps: Stamps) -> bool:
         if name == own:
             if clock and claims.clock and claims.clock < clock:
                 return False
-        elif not claims.surely_after(received):
+        elif received >= claims.surely_after:
             return False
     return True
 

@@ -15,7 +15,7 @@ from engine.care.dispositions import Dispositions, normalise
 from engine.care.times import is_before
 from engine.domain.chart import Chart, Charts, Stamp
 from engine.domain.encounter import Encounter, EncounterStatus
-from engine.domain.hold import HoldCode
+from engine.domain.hold import Fact, HoldCode
 from engine.domain.outcome import Effect
 
 _ARRIVED: Final = ARRIVAL | {Meaning.DISCHARGE}
@@ -33,8 +33,9 @@ def apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispos
     found = find_encounter(chart, charts, event)
     if found is None:
         applied.note = "no visit number, and no single encounter that it could mean"
-        if STATUS[event.meaning] is not None:
-            applied.hold(HoldCode.ENCOUNTER_UNKNOWN, location="PV1-19")
+        asserted = STATUS[event.meaning]
+        if asserted is not None:
+            applied.hold(HoldCode.ENCOUNTER_UNKNOWN, location="PV1-19", asserts=event.assertion(asserted))
         return chart
     key, known = found
     before = _numbered(known or Encounter(key=key, account=event.account), event)
@@ -52,9 +53,20 @@ def apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispos
     encounter, stamps, stale = _with_values(before, event, values, verdict)
     if stale:
         applied.deviate("stale-event")
+    changed = known is None or before.status is not encounter.status
+    if verdict.as_of is not None:
+        applied.facts.append(
+            Fact(
+                chart_id=chart.id,
+                encounter=key,
+                asserts=event.assertion(encounter.status),
+                changed=changed,
+                surely_after=event.surely_after,
+            )
+        )
     if known is None:
         applied.effects.append(Effect(kind="encounter-created", subject=key, detail=encounter.status))
-    elif before.status is not encounter.status:
+    elif changed:
         applied.effects.append(Effect(kind=f"encounter-{encounter.status}", subject=key))
     applied.encounter = key
     others = tuple(e for e in chart.encounters if e.key != key)

@@ -10,7 +10,8 @@ import pytest
 from store_builders import CHANNEL, NOW, append, changed, chart, delivery, load, outcome, receipt, record
 
 from engine.domain.delivery import DeliveryState, Operation
-from engine.domain.hold import Hold, HoldCode
+from engine.domain.encounter import EncounterStatus
+from engine.domain.hold import Assertion, Fact, Hold, HoldCode
 from engine.domain.message import EntryState
 from engine.store import counts, statements
 from engine.store.outbox import Settled, join_lines
@@ -105,6 +106,8 @@ def test_questions_that_wait_for_a_person(plans):
     record(store, outcome(2, holds=(asked,)))
     with only(lines):
         record(store, outcome(3, holds=(asked,), replay_root=2))
+        fact = Fact(chart_id="chart-1", encounter="MRN:V1", asserts=Assertion(status=EncounterStatus.FINISHED))
+        record(store, outcome(4, facts=(fact,)), before=load(store, chart("chart-1")))
         store.read_now(lambda conn: store.holds.of_message(conn, 2))
         store.read_now(lambda conn: store.holds.of_chart(conn, "chart-1"))
         store.read_now(lambda conn: store.holds.find(conn, limit=10))
@@ -149,7 +152,8 @@ def test_recording(plans):
         deliveries = (delivery("k3"),)
         record(store, outcome(2, second, deliveries=deliveries), outcome(3, new), before=known, cursor=1)
         store.read_now(lambda conn: store.recorder.outcomes(conn, [1, 2]))
-    assert scans(lines) == []
+    # Of the open questions the first one is read, to know whether there are any.
+    assert scans(lines, allowed=["INDEX hold_open$"]) == []
 
 
 @pytest.mark.parametrize("ordered", [False, True])

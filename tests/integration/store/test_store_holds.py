@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 from store_builders import NOW, chart, load, merged, outcome, record
 
-from engine.domain.hold import Hold, HoldCode, HoldState
+from engine.domain.encounter import EncounterStatus
+from engine.domain.hold import Assertion, Fact, Hold, HoldCode, HoldState
 from engine.domain.message import EntryState
 from engine.domain.outcome import Dismissal
 from engine.errors import StoreError
@@ -181,3 +182,90 @@ def test_questions_are_listed_oldest_first_up_to_a_limit(store):
         record(store, outcome(number, holds=(STALE,)), now=NOW + timedelta(seconds=number))
     found = store.read_now(lambda conn: store.holds.find(conn, limit=2))
     assert [one.entry for one in found] == [1, 2]
+
+
+# --- a later event makes true what was asked --------------------------------------------------------------------------
+
+SAID = Assertion(status=EncounterStatus.FINISHED, received=1.0)
+LEFT = Hold(code=HoldCode.STATUS_EVENT_STALE, chart_id="chart-1", subject="MRN:V1", asserts=SAID)
+HAS_LEFT = Fact(chart_id="chart-1", encounter="MRN:V1", asserts=SAID, changed=True, surely_after=2.0)
+
+
+def happen(store, entry_id, *facts, known=(), **more):
+    """An event that another message tells of."""
+    known = known or (chart("chart-1"),)
+    record(store, outcome(entry_id, facts=facts, **more), before=load(store, *known))
+
+
+@pytest.fixture
+def asked(store):
+    record(store, outcome(1, chart("chart-1"), holds=(LEFT, DEATH)))
+    return store
+
+
+def test_an_event_that_makes_it_true_supersedes_a_question_and_is_named(asked):
+    happen(asked, 2, HAS_LEFT)
+    assert states(asked) == {"status-event-stale": HoldState.SUPERSEDED, "death-in-future": HoldState.OPEN}
+    left, death = holds(asked)
+    assert (left.answered_by, left.decided_at, left.decided_by, left.unreadable) == (2, NOW, None, False)
+    assert (death.answered_by, death.decided_at) == (None, None)
+    (act,) = asked.read_now(asked.audit.find)
+    assert (act.actor, act.action, act.subject) == ("system", "supersede", f"hold:m{left.id}")
+    assert act.reason == "entry 2 has answered it"
+
+
+def test_what_is_decided_about_a_death_answers_all_that_was_asked_about_it(asked):
+    happen(asked, 2, Fact(chart_id="chart-1"))
+    assert states(asked) == {"status-event-stale": HoldState.OPEN, "death-in-future": HoldState.SUPERSEDED}
+
+
+def test_an_event_of_another_patient_answers_nothing(asked):
+    record(asked, outcome(2, chart("chart-2", 2)))
+    happen(asked, 3, Fact(chart_id="chart-2"), known=(chart("chart-2", 2),))
+    assert len(open_ones(asked)) == 2
+
+
+def test_an_event_in_the_batch_of_the_question_answers_it_only_when_it_comes_after_it(store):
+    record(store, outcome(1, chart("chart-1")))
+    known = load(store, chart("chart-1"))
+    record(store, outcome(2, facts=(HAS_LEFT,)), outcome(3, holds=(LEFT,)), before=known)
+    assert states(store, 3) == {"status-event-stale": HoldState.OPEN}
+    record(store, outcome(4, holds=(LEFT,)), outcome(5, facts=(HAS_LEFT,)), before=known)
+    assert open_ones(store) == []
+    (again,) = holds(store, 4)
+    assert (again.state, again.answered_by) == (HoldState.SUPERSEDED, 5)
+
+
+def test_a_question_that_is_just_being_released_is_left_to_the_release(asked):
+    release(asked, open_ones(asked)[0].id)
+    happen(asked, 2, HAS_LEFT)
+    assert states(asked)["status-event-stale"] == HoldState.OPEN
+    replay(asked, 3, DEATH, decision="status-event-stale")
+    assert states(asked)["status-event-stale"] == HoldState.RELEASED
+    assert [one.answered_by for one in holds(asked)] == [3, None]
+
+
+def test_what_a_person_has_dismissed_stays_dismissed(asked):
+    dismiss(asked, open_ones(asked)[0].id)
+    happen(asked, 2, HAS_LEFT)
+    assert states(asked)["status-event-stale"] == HoldState.DISMISSED
+
+
+def test_an_event_of_the_survivor_answers_what_was_asked_of_the_merged_patient(store):
+    survivor, other = chart("chart-1"), chart("chart-2", 2)
+    moved = Hold(code=HoldCode.STATUS_EVENT_STALE, chart_id="chart-2", subject="MRN:V2", asserts=SAID)
+    late = Hold(code=HoldCode.DEATH_STALE, location="PID-30", chart_id="chart-2")
+    record(store, outcome(1, survivor), outcome(2, other, holds=(moved, late)))
+    after = merged(survivor, other)
+    record(store, outcome(3, *after), before=load(store, survivor, other))
+    has_left = Fact(chart_id="chart-1", encounter="MRN:V2", asserts=SAID, surely_after=2.0)
+    happen(store, 4, has_left, Fact(chart_id="chart-1"), known=after)
+    assert open_ones(store) == []
+
+
+def test_a_release_whose_message_is_replayed_without_it_leaves_no_decision_behind(store):
+    record(store, outcome(1, holds=(STALE,)))
+    release(store, open_ones(store)[0].id)
+    replay(store, 2)
+    (one,) = holds(store)
+    assert (one.state, one.decided_by, one.decision, one.unreadable) == (HoldState.SUPERSEDED, None, None, False)

@@ -13,6 +13,7 @@ import msgspec
 
 from engine.domain.chart import Chart, Charts
 from engine.domain.encounter import Encounter
+from engine.domain.hold import Fact, Hold
 from engine.domain.message import Entry, EntryState, Summary
 from engine.domain.outcome import Outcome
 from engine.domain.patient import Identifier
@@ -121,6 +122,7 @@ class Feed:
         self.heart = Heart(**changes)
         self.entries: list[Entry] = []
         self.outcomes: list[Outcome] = []
+        self._questions: list[tuple[int, Hold]] = []
 
     def send(
         self,
@@ -149,7 +151,7 @@ class Feed:
         self.heart.now = at
         entry = self.heart.entry("\r".join([*lines, ""]).encode())
         self.entries.append(entry)
-        outcome = self.heart.work(entry)
+        outcome = self._work(entry)
         assert outcome.state is EntryState.PROCESSED
         self.outcomes.append(outcome)
         return outcome
@@ -157,7 +159,7 @@ class Feed:
     def replay(self, entry: Entry, **more: Any) -> Outcome:
         self.heart.now += HOUR
         again = self.heart.entry(entry.payload)
-        return self.heart.work(
+        return self._work(
             msgspec.structs.replace(
                 again,
                 replay_of=entry.id,
@@ -167,6 +169,26 @@ class Feed:
             )
         )
 
+    def _work(self, entry: Entry) -> Outcome:
+        """Process, and keep what stands open, as the store does."""
+        outcome = self.heart.work(entry)
+        root = entry.replay_root or entry.id
+        self._questions = [
+            (asked_by, hold)
+            for asked_by, hold in self._questions
+            if asked_by != root and not any(self._answered(fact, hold) for fact in outcome.facts)
+        ]
+        self._questions += [(root, hold) for hold in outcome.holds]
+        return outcome
+
+    @staticmethod
+    def _answered(fact: Fact, hold: Hold) -> bool:
+        return fact.chart_id == hold.chart_id and fact.answers(hold.code, hold.subject, hold.asserts)
+
+    @property
+    def open_questions(self) -> list[str]:
+        return [hold.code.value for _, hold in self._questions]
+
     @property
     def stay(self) -> Encounter:
         (stay,) = self.heart.chart("1").encounters
@@ -175,8 +197,7 @@ class Feed:
     @property
     def asks(self) -> bool:
         """Whether a question about the patient stands open."""
-        chart = self.heart.chart("1")
-        return any(hold.chart_id == chart.id for outcome in self.outcomes for hold in outcome.holds)
+        return bool(self._questions)
 
     @property
     def plan(self) -> list[str]:

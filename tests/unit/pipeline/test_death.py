@@ -150,6 +150,15 @@ def test_a_death_behind_a_newer_no_is_held(
     assert (dead(heart), planned(heart), questions(heart)) == (True, set(), [])
 
 
+def test_a_death_that_is_certain_is_told_to_what_was_asked_before_and_one_in_doubt_is_not(heart: Heart) -> None:
+    heart.send(says("A31", {30: "N"}, at="20260310130000"))
+    doubtful = heart.send(says("A31", {30: "Y"}, at="20260310110000"))
+    assert (codes(doubtful), doubtful.facts) == (["death-stale@PID-30"], ())
+    certain = heart.send(says("A31", {30: "Y"}, at="20260310140000"))
+    assert [(fact.chart_id, fact.encounter) for fact in certain.facts] == [(heart.chart().id, None)]
+    assert heart.send(says("A31", {30: "Y"}, at="20260310150000")).facts == ()
+
+
 def test_a_disposition_of_death_behind_a_newer_discharge_is_held(heart: Heart) -> None:
     plan = planned(heart)
     payload = says("A08", {}, DEAD, at="20260306110000")

@@ -380,6 +380,59 @@ def test_a_merge_that_turns_an_earlier_one_round_is_held_and_a_repeat_is_not() -
     assert outcome.holds[0].patient_key == "MRN:1"
 
 
+# --- what a later event makes true is no question any more ------------------------------------------------------------
+
+
+def test_a_discharge_that_is_said_again_and_counts_answers_the_one_that_was_held(feed: Feed) -> None:
+    sent_aside(feed, ("A01", 1), ("A13", 4), ("A03", 3))
+    assert "status-event-stale" in feed.open_questions
+    feed.send("A03", DAY + 6 * HOUR)
+    assert "status-event-stale" not in feed.open_questions
+
+
+@pytest.mark.parametrize("trigger", ["A08", "A02", "A05"])
+def test_what_asserts_nothing_answers_nothing(feed: Feed, trigger: str) -> None:
+    sent_aside(feed, ("A01", 1), ("A13", 4), ("A03", 3))
+    before = feed.open_questions
+    feed.send(trigger, DAY + 6 * HOUR, pv1={44: hl7(DAY + HOUR)})
+    assert [code for code in before if code not in feed.open_questions] == []
+
+
+def test_a_discharge_with_another_disposition_answers_one_that_said_still_here(feed: Feed) -> None:
+    feed.send("A01", DAY)
+    feed.send("A03", DAY + HOUR, pv1={36: "30"})
+    feed.send("A03", DAY + 2 * HOUR, pv1={36: "31"})
+    assert feed.open_questions == ["disposition-is-no-discharge"] * 2
+    feed.send("A03", DAY + 3 * HOUR, pv1={36: "06"})
+    assert (feed.open_questions, discharged(feed)) == ([], True)
+
+
+@pytest.mark.parametrize("trigger", ["A01", "A03", "A11"])
+def test_a_message_sent_again_with_its_visit_answers_the_one_without(feed: Feed, trigger: str) -> None:
+    feed.send("A01", DAY, pv1={44: hl7(DAY)})
+    feed.send(trigger, DAY + HOUR, visit=False)
+    assert feed.open_questions == ["visit-missing"]
+    feed.send(trigger, DAY + 2 * HOUR, evn2=DAY + HOUR, pv1={44: hl7(DAY)})
+    assert feed.open_questions == []
+
+
+def test_the_discharge_of_another_day_does_not_answer_one_without_its_visit(feed: Feed) -> None:
+    feed.send("A01", DAY)
+    feed.send("A03", DAY + HOUR, visit=False)
+    feed.send("A03", DAY + 30 * HOUR)
+    assert feed.open_questions == ["visit-missing"]
+
+
+def test_the_cancel_of_a_discharge_that_was_not_seen_is_answered_by_one_that_was_cancelled(feed: Feed) -> None:
+    sent_aside(feed, ("A01", 1), ("A13", 2))
+    assert feed.open_questions == ["nothing-to-cancel"]
+    feed.send("A01", DAY + 3 * HOUR)
+    assert feed.open_questions == ["nothing-to-cancel"]
+    feed.send("A03", DAY + 4 * HOUR)
+    feed.send("A13", DAY + 5 * HOUR)
+    assert feed.open_questions == []
+
+
 # --- what takes a discharge back is believed only when no wrong clock can have turned the two round -------------------
 
 

@@ -258,13 +258,14 @@ def _charts() -> None:
         sa.Column("decided_at", sa.BigInteger(), nullable=True),
         sa.Column("decided_by", sa.Text(), nullable=True),
         sa.Column("decision", sa.LargeBinary(), nullable=True),
+        sa.Column("answered_by", sa.BigInteger(), nullable=True),
         sa.Column("document", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         schema=CHARTS,
         sqlite_autoincrement=True,
     )
     op.create_index("hold_asked", "hold", ["root_id", "code", "location"], unique=True, schema=CHARTS)
-    op.create_index("hold_chart", "hold", ["chart_id"], schema=CHARTS)
+    op.create_index("hold_chart", "hold", ["chart_id"], schema=CHARTS, **_only("state = 'open'"))
     op.create_index("hold_open", "hold", ["id", "code", "entry_id"], schema=CHARTS, **_only("state = 'open'"))
     op.create_table(
         "identifier",
