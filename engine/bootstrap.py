@@ -292,7 +292,7 @@ class _Couriers:
                 routes,
                 clock=SystemClock(),
                 leases=self._leases,
-                count=self._context.tally.delivery,
+                count=lambda name, what, number: self._context.tally.count("deliveries", name, what, by=number),
             )
             ringing = asyncio.create_task(self._ring(courier))
             try:

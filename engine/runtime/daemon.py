@@ -33,6 +33,7 @@ from engine.runtime.listener import Listener, bind
 from engine.runtime.metrics import REPEATS_TROUBLE, Metrics
 from engine.runtime.notify import Systemd
 from engine.runtime.returns import Returns
+from engine.runtime.services import Services
 from engine.runtime.status import (
     ChannelStatus,
     Connections,
@@ -46,7 +47,7 @@ from engine.runtime.status import (
     status_path,
 )
 from engine.runtime.supervisor import Workers, worker_command
-from engine.runtime.tasks import apart, keep
+from engine.runtime.tasks import apart
 from engine.runtime.trouble import Certificate, Trouble, of_certificates, of_work, trouble
 from engine.settings import Channel, Configuration, loaded
 from engine.store.days import prepare_days_apart
@@ -117,7 +118,8 @@ class Daemon:
         self._http: Console | None = None
         self._file = StatusFile(status_path(configuration))
         self._watchdog: asyncio.TimerHandle | None = None
-        self._side: list[asyncio.Task[None]] = []
+        self._services = Services({"tend": self._tend, "journal-days": self._keep_days}, asyncio.Event())
+        """Side by side with the listeners."""
         self._name_is_ours = True
         self._store_answers = True
         self._reloading = asyncio.Lock()
@@ -199,7 +201,7 @@ class Daemon:
         self._file.write(self.status())
         self._systemd.ready(f"{len(self._listeners)} channel(s)")
         self._pat_watchdog()
-        self._side = [keep(self._tend(), "tend"), keep(self._keep_days(), "journal-days")]
+        self._services.start()
         _log.info(
             "daemon started",
             node=self._configuration.site.node,
@@ -217,8 +219,7 @@ class Daemon:
         if self._cancellable is not None:
             self._cancellable.cancel()
             await self._cancelled.wait()
-        for task in self._side:
-            task.cancel()
+        self._services.cancel()
         self._file.write(self.status())
         loop = asyncio.get_running_loop()
         site = self._configuration.site
@@ -569,10 +570,13 @@ class Daemon:
             refused=tuple(sorted(refused, key=lambda one: one.last_at, reverse=True)),
         )
 
+    def _own_trouble(self) -> tuple[str, ...]:
+        return ("service-failing",) if self._services.failing() else ()
+
     def _troubles(self, unready: Sequence[str], work: Overview | None, now: datetime) -> Iterator[Trouble]:
         yield from map(trouble, unready)
         if self._running:
-            yield from map(trouble, (*self._workers.trouble, *self._repeating()))
+            yield from map(trouble, dict.fromkeys((*self._workers.trouble, *self._own_trouble(), *self._repeating())))
         if self._last_reload is not None and not self._last_reload.ok:
             yield trouble("reload-refused", self._last_reload.at)
         yield from of_certificates(self._certificates, now)

@@ -15,6 +15,7 @@ import msgspec
 
 from engine.domain.record import Record
 from engine.domain.standing import Overview
+from engine.runtime.counters import Counts, Name
 from engine.snapshot import Loaded
 
 _LINE_BYTES_MAX: Final = 64 << 20  # a configuration's whole text travels in one line
@@ -70,18 +71,14 @@ class Leased(Record, frozen=True, kw_only=True):
 class Report(Record, frozen=True, kw_only=True, tag="report"):
     """Worker to main, about once a second: that it lives, and what it did since its last report.
 
-    processed: by channel, by state of the entry. deliveries: by destination, by state. deviations: by channel, by code.
-    without_effect: messages whose event means nothing here, by channel, by event.
+    counts: by counter (`engine.runtime.counters`), labels and how often.
     skews: by channel, by sender, the least seconds between MSH-7 and receipt, and the entry.
     failing: services that had to be started again and have not run long since. work: how that of the
     whole store stands; none when it was not looked at since, and from all workers of a node but its first.
     """
 
-    processed: dict[str, dict[str, int]] = {}
-    deliveries: dict[str, dict[str, int]] = {}
+    counts: dict[Name, Counts] = {}
     work: Overview | None = None
-    deviations: dict[str, dict[str, int]] = {}
-    without_effect: dict[str, dict[str, int]] = {}
     skews: dict[str, dict[int, tuple[float, int]]] = {}
     failing: tuple[str, ...] = ()
     leased: Leased = Leased()

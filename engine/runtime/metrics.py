@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 import time
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from engine.runtime import hints
+from engine.runtime.counters import COUNTERS, Name
 from engine.runtime.refusals import Refusals
 from engine.runtime.skews import Skews
 
@@ -156,29 +157,24 @@ class Metrics:
         """How the daemon stands."""
         self.work: Overview | None = None
         """How the work of the whole store stood when it was looked at last."""
-        self._processed: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self._deliveries: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._counted: dict[Name, Counter[tuple[str, ...]]] = {name: Counter() for name in COUNTERS}
         self.skews = Skews()
-        self._without_effect: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     def channel(self, name: str) -> ChannelCounts:
         return self.channels.setdefault(name, ChannelCounts())
 
     def hear(self, report: hints.Report) -> None:
         """Add what a worker did since its last report."""
-        for channel, states in report.processed.items():
-            self._processed[channel].update(states)
-        for destination, states in report.deliveries.items():
-            self._deliveries[destination].update(states)
-        for channel, codes in report.deviations.items():
-            counts = self.channel(channel)
-            for code, count in codes.items():
-                counts.deviations[vetted(counts.deviations, code)] += count
+        for name, rows in report.counts.items():
+            if name == "deviations":  # its codes are many, and the listeners' are among them
+                for (channel, code), count in rows:
+                    counts = self.channel(channel)
+                    counts.deviations[vetted(counts.deviations, code)] += count
+            else:
+                self._counted[name].update(dict(rows))
         for channel, senders in report.skews.items():
             for sender, (seconds, entry) in senders.items():
                 self.skews.hear(channel, sender, seconds, entry)
-        for channel, events in report.without_effect.items():
-            self._without_effect[channel].update(events)
         if report.work is not None:
             self.work = report.work
 
@@ -214,9 +210,6 @@ class Metrics:
 
         def each(pick: Callable[[ChannelCounts], int]) -> Iterator[tuple[list[str], float]]:
             return (([name], pick(counts)) for name, counts in self.channels.items())
-
-        def nested(table: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[list[str], float]]:
-            return (([name, label], value) for name, inner in table.items() for label, value in inner.items())
 
         yield gauge("build_info", "The running version.", ["version"], iter([([self._version], 1.0)]))
         yield counter("messages_received", "Messages received.", ["channel", "event"], by(lambda c: c.received))
@@ -258,14 +251,12 @@ class Metrics:
             ["channel", "sender"],
             (([one.channel, str(one.sender)], one.skew_seconds) for one in self.skews.all()),
         )
-        yield counter(
-            "events_without_effect",
-            "Messages whose event means nothing here.",
-            ["channel", "event"],
-            nested(self._without_effect),
-        )
-        yield counter("entries_processed", "Outcomes.", ["channel", "state"], nested(self._processed))
-        yield counter("deliveries", "Deliveries settled.", ["destination", "state"], nested(self._deliveries))
+        for counted_name, of_services in COUNTERS.items():
+            if counted_name != "deviations":
+                counted = (
+                    (list(labels), float(count)) for labels, count in sorted(self._counted[counted_name].items())
+                )
+                yield counter(counted_name, of_services.text, of_services.labels, counted)
         yield counter(
             "control_id_conflicts",
             "Messages with the control id of another one.",

@@ -297,15 +297,15 @@ class Processor:
         )
         positions.update(last)
         for outcome in outcomes:
-            self._tally.processed(name, outcome.state.value)
+            self._tally.count("entries_processed", name, outcome.state.value)
             if outcome.state is EntryState.DEAD and (letter := outcome.dead_letter) is not None:
                 log.warning(
                     "message died", channel=name, entry=outcome.entry_id, error=letter.error, location=letter.location
                 )
             if outcome.effects and outcome.effects[0].kind == EffectKind.WITHOUT_EFFECT:
-                self._tally.without_effect(name, event_label(outcome.effects[0].detail))
+                self._tally.count("events_without_effect", name, event_label(outcome.effects[0].detail))
             for deviation in outcome.deviations:
-                self._tally.deviation(name, deviation.partition(":")[0])
+                self._tally.count("deviations", name, deviation.partition(":")[0])
         self._on_outcomes([entry.id for entry in entries if entry.wants_application_ack])
 
     def _prepare(self, entry: Entry) -> Prepared:

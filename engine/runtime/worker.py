@@ -24,6 +24,8 @@ from engine import logs, settings
 from engine.domain.standing import Overview
 from engine.errors import HandoffError, SettingsError
 from engine.runtime import hints
+from engine.runtime.counters import Name
+from engine.runtime.services import Service, Services
 from engine.runtime.skews import SENDERS_MAX
 from engine.snapshot import Snapshot
 
@@ -35,10 +37,6 @@ _COUNT_SHARE: Final = 0.05
 _COUNT_PAUSE_SECONDS_MAX: Final = 60.0
 _CLOSE_SECONDS_MAX: Final = 3.0
 """A store that is gone can't be taken leave of; what was to be done there falls with the process."""
-_RESTART_SECONDS_FIRST: Final = 0.2
-_RESTART_SECONDS_MAX: Final = 15.0
-_STEADY_SECONDS: Final = 60.0
-"""A service that ran so long since it last failed counts as sound again."""
 _PR_SET_PDEATHSIG: Final = 1
 _NICENESS: Final = 10
 """A sender waits for its answer, processing can wait a little: on a busy machine the main process goes first."""
@@ -64,19 +62,13 @@ class Tally:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._processed: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self._deliveries: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self._deviations: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self._without_effect: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._counts: defaultdict[Name, Counter[tuple[str, ...]]] = defaultdict(Counter)
         self._skews: defaultdict[str, dict[int, tuple[float, int]]] = defaultdict(dict)
 
-    def processed(self, channel: str, state: str, count: int = 1) -> None:
+    def count(self, name: Name, *labels: str, by: int = 1) -> None:
+        """labels: as `COUNTERS` has them for this name."""
         with self._lock:
-            self._processed[channel][state] += count
-
-    def delivery(self, destination: str, state: str, count: int = 1) -> None:
-        with self._lock:
-            self._deliveries[destination][state] += count
+            self._counts[name][labels] += by
 
     def clock(self, channel: str, sender: int, seconds: float, entry: int) -> None:
         """A message came so long after its sender's clock says that it was sent."""
@@ -88,32 +80,17 @@ class Tally:
             if known is None or seconds < known[0]:
                 senders[sender] = (seconds, entry)
 
-    def without_effect(self, channel: str, event: str) -> None:
-        with self._lock:
-            self._without_effect[channel][event] += 1
-
-    def deviation(self, channel: str, code: str, count: int = 1) -> None:
-        with self._lock:
-            self._deviations[channel][code] += count
-
     def take(self, work: Overview | None, *, failing: tuple[str, ...], leased: hints.Leased) -> hints.Report:
         with self._lock:
-            report = hints.Report(
-                processed={name: dict(counts) for name, counts in self._processed.items()},
-                deliveries={name: dict(counts) for name, counts in self._deliveries.items()},
-                deviations={name: dict(counts) for name, counts in self._deviations.items()},
-                work=work,
-                skews={name: dict(senders) for name, senders in self._skews.items()},
-                without_effect={name: dict(counts) for name, counts in self._without_effect.items()},
-                failing=failing,
-                leased=leased,
-            )
-            self._processed.clear()
-            self._deliveries.clear()
-            self._deviations.clear()
-            self._without_effect.clear()
-            self._skews.clear()
-        return report
+            counts, self._counts = self._counts, defaultdict(Counter)
+            skews, self._skews = self._skews, defaultdict(dict)
+        return hints.Report(
+            counts={name: tuple(rows.items()) for name, rows in counts.items()},
+            work=work,
+            skews=dict(skews),
+            failing=failing,
+            leased=leased,
+        )
 
 
 @dataclass
@@ -134,9 +111,6 @@ class WorkerContext:
     outbox: Wake = field(default_factory=Wake)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     tally: Tally = field(default_factory=Tally)
-
-
-Service = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -166,7 +140,7 @@ class Worker:
         self._assemble = assemble
         self._loop = asyncio.get_running_loop()
         self.context = WorkerContext(have_outcomes=self._tell_outcomes)
-        self._failed_at: dict[str, float] = {}
+        self._services = Services({}, self.context.stopping)
         self._work: Overview | None = None
         self._assembly: Assembly | None = None
 
@@ -191,12 +165,13 @@ class Worker:
             return os.EX_UNAVAILABLE
         self._pipe.send(hints.Ready(config_version=configuration.snapshot.version))
         async with asyncio.TaskGroup() as tasks:
-            services = [tasks.create_task(self._supervise(name, run)) for name, run in assembly.services.items()]
+            self._services = Services(assembly.services, self.context.stopping)
+            self._services.start()
             side = [tasks.create_task(run()) for run in (self._listen, self._report_forever, self._count_forever)]
             await self.context.stopping.wait()
             self.context.work.ring()
             self.context.outbox.ring()
-            await asyncio.gather(*services)
+            await self._services.ended()
             for task in side:
                 task.cancel()
         self._report()
@@ -249,28 +224,6 @@ class Worker:
         _log.error("configuration refused by the worker", config_version=version, exc_info=error)
         self._pipe.send(hints.Refused(config_version=version))
 
-    async def _supervise(self, name: str, run: Service) -> None:
-        """Run a service, and again after it failed: one that dies must not take the others with it, nor stay dead."""
-        loop = asyncio.get_running_loop()
-        pause = _RESTART_SECONDS_FIRST
-        while not self.context.stopping.is_set():
-            started = loop.time()
-            try:
-                await run()
-            except Exception as error:  # noqa: BLE001 - the one supervised loop of the worker's services
-                self._failed_at[name] = loop.time()
-                if loop.time() - started > _STEADY_SECONDS:
-                    pause = _RESTART_SECONDS_FIRST
-                _log.error("service failed and is started again", service=name, seconds=pause, exc_info=error)
-            else:
-                if self.context.stopping.is_set():
-                    return
-                self._failed_at[name] = loop.time()
-                _log.error("service ended by itself and is started again", service=name, seconds=pause)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.context.stopping.wait(), pause)
-            pause = min(pause * 2, _RESTART_SECONDS_MAX)
-
     async def _report_forever(self) -> None:
         while True:
             self._report()
@@ -278,11 +231,9 @@ class Worker:
 
     def _report(self) -> None:
         """The sign of life too: it waits for nothing, least of all for the store."""
-        now = asyncio.get_running_loop().time()
-        failing = tuple(name for name, at in self._failed_at.items() if now - at < _STEADY_SECONDS)
         work, self._work = self._work, None
         leased = self._assembly.leased() if self._assembly is not None else hints.Leased()
-        self._pipe.send(self.context.tally.take(work, failing=failing, leased=leased))
+        self._pipe.send(self.context.tally.take(work, failing=self._services.failing(), leased=leased))
 
     async def _count_forever(self) -> None:
         loop = asyncio.get_running_loop()

@@ -321,7 +321,7 @@ def test_a_row_that_leads_to_another_chart_touches_nobody_and_holds_up_nobody_el
     assert len(bench.rows("chart")) == len(before), "no second chart came about"
     assert log.getvalue().count("a stored chart is damaged or was altered") == len(dead)
     report = bench.tally.take(None, failing=(), leased=Leased())
-    assert report.deviations[CHANNEL]["chart-damaged"] == len(dead)
+    assert dict(report.counts["deviations"])[CHANNEL, "chart-damaged"] == len(dead)
     assert bench.balanced()
 
 

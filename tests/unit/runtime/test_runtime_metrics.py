@@ -61,9 +61,11 @@ def test_a_vocabulary_without_end_is_cut_off() -> None:
 def test_what_the_worker_reports_is_added_up_over_its_lives() -> None:
     metrics = Metrics("1.2.3")
     report = hints.Report(
-        processed={"adt": {"processed": 2}},
-        deliveries={"crm": {"delivered": 3}},
-        deviations={"adt": {"pid-2-used": 1}},
+        counts={
+            "entries_processed": ((("adt", "processed"), 2),),
+            "deliveries": ((("crm", "delivered"), 3),),
+            "deviations": ((("adt", "pid-2-used"), 1),),
+        },
         work=WORK,
     )
     metrics.hear(report)
@@ -79,9 +81,9 @@ def test_what_the_worker_reports_is_added_up_over_its_lives() -> None:
 
 def test_what_several_workers_did_adds_up_and_what_waits_is_told_by_one_of_them() -> None:
     metrics = Metrics("1")
-    metrics.hear(hints.Report(processed={"adt": {"processed": 2}}, work=WORK))
+    metrics.hear(hints.Report(counts={"entries_processed": ((("adt", "processed"), 2),)}, work=WORK))
     for count in (3, 4):
-        metrics.hear(hints.Report(processed={"adt": {"processed": count}}))
+        metrics.hear(hints.Report(counts={"entries_processed": ((("adt", "processed"), count),)}))
     found = samples(metrics)
     assert found["handoff_entries_processed_total{channel=adt,state=processed}"] == 9
     assert found["handoff_entries_pending{channel=adt}"] == 7

@@ -53,7 +53,7 @@ def test_metrics_show_the_skew_without_a_name() -> None:
     tally, metrics = Tally(), Metrics("1")
     tally.clock("adt", 123456, -18_000.0, 9)
     tally.clock("adt", 123456, -17_000.0, 10)
-    tally.without_effect("adt", "A06")
+    tally.count("events_without_effect", "adt", "A06")
     report = tally.take(None, failing=(), leased=hints.Leased())
     metrics.hear(msgspec.json.decode(msgspec.json.encode(report), type=hints.Report))
     text = metrics.text().decode()
