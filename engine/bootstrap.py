@@ -7,7 +7,6 @@ import gc
 import os
 import secrets
 import signal
-import ssl
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from engine import __version__, logs
 from engine.clock import SystemClock
-from engine.connectors.registry import build_connectors
+from engine.connectors.registry import build_connectors, check_files, load
 from engine.domain.audit import AuditRecord
 from engine.errors import HandoffError, Problem, SettingsError, TamperedError
 from engine.pipeline.channel import CompiledConfiguration, Key, beyond_the_standard, compile_configuration, never_equal
@@ -25,7 +24,7 @@ from engine.pipeline.doubts import doubts
 from engine.runtime import hints
 from engine.runtime.sockets import user_name
 from engine.runtime.worker import Assembly, WorkerContext
-from engine.settings import Configuration, FileDestination, MllpDestination, SalesforceDestination, load, loaded
+from engine.settings import Configuration, loaded
 from engine.snapshot import References, Snapshot
 from engine.store.keys import KeyRing
 from engine.store.opening import open_keys, open_store, store_location
@@ -122,26 +121,9 @@ def side_problems(examined: Examined) -> tuple[Problem, ...]:
     What a destination needs for TLS and can't be used, what lies in its folder and is not its own: its deliveries
     wait. A TLS key that others may read.
     """
-    from engine.connectors.file import folder_problem
-
     configuration = examined.configuration
-    snapshot = configuration.snapshot
-    site = snapshot.document(snapshot.site_file)
     problems: list[Problem] = list(beyond_the_standard(examined.compiled))
-    for name, destination in configuration.site.destinations.items():
-        if isinstance(destination, MllpDestination) and destination.tls is not None:
-            path = ("destinations", name, "tls")
-            problems += tls_problems(site, path, destination.tls, snapshot.base)
-            problems += exposed_key(site, path, destination.tls, snapshot.base)
-        if isinstance(destination, SalesforceDestination) and destination.ca is not None:
-            try:
-                ssl.create_default_context(cafile=str(configuration.path(destination.ca)))
-            except OSError:  # also what ssl raises for a file that is no certificate
-                text = f"{destination.ca} can't be used: it must be a readable PEM file of certificates"
-                problems.append(site.problem(("destinations", name, "ca"), text))
-        if isinstance(destination, FileDestination):
-            foreign = folder_problem(name, configuration.path(destination.path))
-            problems += [site.problem(("destinations", name, "path"), foreign)] if foreign is not None else []
+    problems += check_files(configuration)
     for name, channel in configuration.channels.items():
         if channel.listen.tls is not None:
             document = configuration.channel_documents[name]

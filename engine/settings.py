@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, Protocol, Union
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -22,6 +22,7 @@ from pydantic import (
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    create_model,
     field_validator,
     model_validator,
 )
@@ -41,6 +42,28 @@ HostSuffix = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 _PROXY: Final = re.compile(r"https?://([^/?#@\s]+(:[^/?#@\s]*)?@)?[A-Za-z0-9.\[\]:-]+/?")
+LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def _check_https(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    loopback = parts.scheme == "http" and parts.hostname in LOOPBACK
+    if (parts.hostname and (parts.scheme == "https" or loopback)) or url == UNRESOLVED:
+        return url.rstrip("/")
+    raise ValueError("must be https:// (plain http only to loopback)")
+
+
+def _check_proxy(url: str) -> str:
+    if url == UNRESOLVED or _PROXY.fullmatch(url):
+        return url
+    raise ValueError("must be http://HOST:PORT or https://HOST:PORT")
+
+
+HttpsUrl = Annotated[Text, AfterValidator(_check_https)]
+ProxyUrl = Annotated[Text, AfterValidator(_check_proxy)]
 
 
 def _check_zone(name: str) -> str:
@@ -115,8 +138,13 @@ class RetrySettings(StrictModel):
 
 
 class DestinationBase(StrictModel):
-    """What all destinations have in common."""
+    """What all destinations have in common. Each type is a subclass, in the file of its connector."""
 
+    takes: ClassVar[frozenset[str]] = frozenset()
+    """What it can be given, as `deliver.what` names it."""
+
+    type: str
+    """What kind of destination it is."""
     retry: RetrySettings = RetrySettings()
     """When a failed delivery is tried again."""
     timeout_seconds: Seconds = 30.0
@@ -127,18 +155,14 @@ class DestinationBase(StrictModel):
     batch_bytes_max: Annotated[int, Field(ge=1, le=1 << 30)] = 8 << 20
     """Most bytes of payload in one batch; a single larger one goes alone."""
 
+    @property
+    def certificate(self) -> str | None:
+        """PEM file of the certificate that it shows to the far end."""
+        return None
 
-class FileDestination(DestinationBase):
-    """A folder of NDJSON files: one line for each delivery."""
-
-    type: Literal["file"]
-    """`file`: a folder of NDJSON files."""
-    path: Text
-    """The folder, relative to config.yaml."""
-    rotate_bytes: Annotated[int, Field(ge=4096)] = 64 * 1024 * 1024
-    """Size from which a new file is begun."""
-    batch_max: Annotated[int, Field(ge=1, le=2000)] = 1000
-    """Most deliveries written in one step."""
+    def doubts(self) -> Iterator[tuple[str, str]]:
+        """What it allows and its owner may not mean: keys, each with a sentence."""
+        return iter(())
 
 
 class TlsClient(StrictModel):
@@ -156,112 +180,6 @@ class TlsClient(StrictModel):
         if self.key is not None and self.cert is None:
             raise ValueError("has a key and no cert: give both, to show the receiver who we are")
         return self
-
-
-class AnswersWithoutCode(StrictModel):
-    """What it means when the receiver refuses and names no code of HL7 table 0357 (ERR-3, before 2.5 ERR-1).
-
-    Such an answer says nothing of the reason: some engines answer AE while their database is away, others AR for what
-    their filter drops. retry: try again, with the waits of `retry`; as long as nothing is delivered meanwhile no
-    attempt counts, so an outage costs no message. hold: a person decides. dead: a dead letter at once. The patient's
-    later messages wait behind one that is tried again or held; nobody else's do.
-    """
-
-    ae: Literal["retry", "hold", "dead"] = "retry"
-    """Answers AE and CE."""
-    ar: Literal["retry", "hold", "dead"] = "retry"
-    """Answers AR and CR."""
-    attempts_max: Annotated[int, Field(ge=1, le=1_000_000)] = 10
-    """With `retry`: attempts, while others were delivered, after which it is a dead letter."""
-
-
-class MllpDestination(DestinationBase):
-    """A receiver of HL7 v2 messages over MLLP; it gets `message` deliveries, byte for byte as they came."""
-
-    type: Literal["mllp"]
-    """`mllp`: a receiver of HL7 v2 messages."""
-    host: Text
-    """Name or address of the receiver."""
-    port: Port
-    """Its TCP port."""
-    tls: TlsClient | None = None
-    """TLS towards the receiver; none: plain TCP."""
-    answers_without_code: AnswersWithoutCode = AnswersWithoutCode()
-    """What a refusal without a reason means."""
-    deduplicates: bool = False
-    """The receiver is known to answer a repeated control id without acting twice: then an ambiguous attempt is
-    repeated instead of held for a person."""
-
-
-class SalesforceDestination(DestinationBase):
-    """A Salesforce org, written through its REST API."""
-
-    type: Literal["salesforce"]
-    """`salesforce`: a Salesforce org."""
-    login_url: Text
-    """Address to log in at, `https://MY_DOMAIN.my.salesforce.com`."""
-    client_id: Text
-    """Consumer key of the connected app."""
-    client_secret: Text | None = None
-    """Consumer secret (client credentials flow): a reference, never the secret itself."""
-    username: Text | None = None
-    """User to act as (JWT bearer flow)."""
-    private_key: Text | None = None
-    """Private key in PEM (JWT bearer flow): a reference, `{file: PATH}` or `{credential: NAME}`."""
-    api_version: Annotated[str, Field(pattern=r"^[0-9]{2,3}\.0$")] = "62.0"
-    """Version of the REST API."""
-    mapping: Identifier = "salesforce"
-    """Field map: the name of a file in mappings/destinations/."""
-    instance_hosts: tuple[HostSuffix, ...] = ()
-    """Hosts (and what is below them) to which the log-in may send us, besides the login server's own. Below
-    salesforce.com every host is one."""
-    proxy: Text | None = None
-    """`http://HOST:PORT` of the proxy to go through; none: none, whatever the environment says."""
-    ca: Text | None = None
-    """PEM file of the authorities that may have signed the org's or the proxy's certificate; none: the usual ones."""
-
-    @model_validator(mode="after")
-    def _one_way_to_log_in(self) -> SalesforceDestination:
-        if self.client_secret is None and (self.username is None or self.private_key is None):
-            raise ValueError("needs client_secret (client credentials), or username and private_key (JWT bearer)")
-        if self.client_secret is not None and self.private_key is not None:
-            raise ValueError("has both client_secret and private_key: give one of them")
-        return self
-
-    @field_validator("proxy")
-    @classmethod
-    def _proxy(cls, url: str | None) -> str | None:
-        if url is None or url == UNRESOLVED or _PROXY.fullmatch(url):
-            return url
-        raise ValueError("must be http://HOST:PORT or https://HOST:PORT")
-
-    @field_validator("login_url")
-    @classmethod
-    def _https(cls, url: str) -> str:
-        try:
-            parts = urlsplit(url)
-        except ValueError:
-            raise ValueError("is not a URL") from None
-        loopback = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "localhost", "::1"}
-        if (parts.hostname and (parts.scheme == "https" or loopback)) or url == UNRESOLVED:
-            return url.rstrip("/")
-        raise ValueError("must be https:// (plain http only to loopback)")
-
-
-_TAKES: Final[Mapping[str, frozenset[str]]] = {
-    "file": frozenset({"patient", "encounter", "score", "task", "message"}),
-    "mllp": frozenset({"message"}),
-    "salesforce": frozenset({"patient", "encounter", "score", "task"}),
-}
-"""What each type of destination can be given."""
-
-
-def takes(type_: str) -> frozenset[str]:
-    """What a type of destination can be given, as `deliver.what` names it."""
-    return _TAKES[type_]
-
-
-Destination = Annotated[FileDestination | MllpDestination | SalesforceDestination, Field(discriminator="type")]
 
 
 class Calendar(StrictModel):
@@ -298,7 +216,7 @@ class Site(StrictModel):
     """Where everything is kept."""
     console: Console = Console()
     """HTTP listener of health, metrics and console."""
-    destinations: dict[Identifier, Destination] = {}
+    destinations: dict[Identifier, DestinationBase] = {}
     """Name -> destination. Channels name them under `deliver`."""
     calendar: Calendar = Calendar()
     """Business days and the site's zone."""
@@ -694,6 +612,10 @@ class Configuration:
         """A path of the configuration, made absolute."""
         return self.snapshot.base / relative
 
+    @property
+    def site_document(self) -> Document:
+        return self.snapshot.document(self.snapshot.site_file)
+
     @cached_property
     def outline(self) -> Outline:
         site = self.site
@@ -727,7 +649,7 @@ class Configuration:
             and any(one.to == destination and set(one.what) - {"message"} for one in channel.deliver)
         )
 
-    def destination(self, name: str) -> Destination:
+    def destination(self, name: str) -> DestinationBase:
         """The settings of a destination, its timeout not longer than stopping allows."""
         settings = self.site.destinations[name]
         seconds = min(settings.timeout_seconds, self.site.call_seconds_max)
@@ -740,22 +662,44 @@ def loaded(configuration: Configuration, *, who: str, by: str, at: datetime) -> 
     return replace(configuration, snapshot=snapshot)
 
 
-def load(snapshot: Snapshot, *, references: References = "required") -> Configuration:
+class DestinationTypes(Protocol):
+    def __call__(self, named: Collection[object]) -> tuple[type[DestinationBase], ...]:
+        """The models of the types that are named; all there are, when there is none of a name."""
+        ...
+
+
+@cache
+def site_of(models: tuple[type[DestinationBase], ...]) -> type[Site]:
+    """The site with these types as its tagged section of destinations."""
+    if not models:
+        return Site
+    one = models[0] if len(models) == 1 else Annotated[Union[models], Field(discriminator="type")]  # noqa: UP007
+    return create_model("Site", __base__=Site, __doc__=Site.__doc__, destinations=(dict[Identifier, one], {}))  # type: ignore[valid-type]
+
+
+def _types_named(document: Document) -> set[object]:
+    section = document.value.get("destinations") if isinstance(document.value, dict) else None
+    each = section.values() if isinstance(section, dict) else ()
+    found = [one.get("type") if isinstance(one, dict) else None for one in each]
+    return {name if isinstance(name, str) else None for name in found}
+
+
+def load(snapshot: Snapshot, types: DestinationTypes, *, references: References = "required") -> Configuration:
     """Validate config.yaml and every channel file. Raises SettingsError with all problems of all files at once."""
     problems = [remark for remark in snapshot.remarks if remark.level == "problem"]
 
-    def read(file: str, model: type[Any]) -> tuple[Document, Any]:
+    def read(file: str, model: Callable[[Document], type[Any]]) -> tuple[Document, Any]:
         try:
             document = snapshot.document(file)
             value = resolve_references(document, document.value, (), snapshot.base, problems, mode=references)
             resolved = Document(document.file, value, document.places)
             problems.extend(_empty_tls(document, value, ()))
-            return resolved, validate(resolved, model)
+            return resolved, validate(resolved, model(document))
         except SettingsError as error:
             problems.extend(error.problems)
             return Document(file, {}, {}), None
 
-    site_document, site = read(snapshot.site_file, Site)
+    site_document, site = read(snapshot.site_file, lambda document: site_of(types(_types_named(document))))
     problems.extend(_timeout_problems(site_document, site) if site is not None else ())
     problems.extend(_keys_inside(snapshot) if site is not None else ())
     channels: dict[str, Channel] = {}
@@ -765,7 +709,7 @@ def load(snapshot: Snapshot, *, references: References = "required") -> Configur
     if site is not None:
         ports[site.console.host, site.console.port] = "the console"
     for file in snapshot.below(folder):
-        document, channel = read(file, Channel)
+        document, channel = read(file, lambda _: Channel)
         if channel is None:
             continue
         if channel.name in channels:
@@ -780,8 +724,8 @@ def load(snapshot: Snapshot, *, references: References = "required") -> Configur
                 if destination is None:
                     path = ("deliver", index, "to")
                     problems.append(document.problem(path, "no destination of this name in config.yaml"))
-                elif not set(deliver.what) <= _TAKES[destination.type]:
-                    known = ", ".join(sorted(_TAKES[destination.type]))
+                elif not set(deliver.what) <= destination.takes:
+                    known = ", ".join(sorted(destination.takes))
                     text = f"a destination of type {destination.type} takes {known}"
                     problems.append(document.problem(("deliver", index, "what"), text))
         channels[channel.name] = channel

@@ -150,7 +150,7 @@ class Cli:
 
     def configuration(self) -> Configuration:
         """The site's configuration, shapes and references checked. Raises SettingsError."""
-        from engine.settings import load
+        from engine.connectors.registry import load
 
         loaded = load(self.snapshot)
         self.store = _where(loaded)
@@ -162,8 +162,9 @@ class Cli:
         With the problems, when it is broken: then it names the store, and no channel. Raises SettingsError when not
         even the store can be found; usual_place: then it is taken to be where it is when nobody names it.
         """
+        from engine.connectors.registry import load
         from engine.errors import SettingsError
-        from engine.settings import load, store_only
+        from engine.settings import store_only
 
         broken: SettingsError | None = None
         try:

@@ -162,7 +162,7 @@ def discard(cli: Cli, name: str, reason: str) -> None:
 @click.pass_obj
 def move(cli: Cli, name: str, other: str, reason: str | None) -> None:
     """Give what waits for a destination that is no longer configured to another one. Order per patient is kept."""
-    from engine.settings import takes
+    from engine.connectors.registry import settings_of
     from engine.store.destinations import move_rest, operations
 
     with open_site(cli) as site:
@@ -172,8 +172,9 @@ def move(cli: Cli, name: str, other: str, reason: str | None) -> None:
             raise NotFoundError(_unknown(site, other))
         with site.store.reader() as conn:
             waiting = {operation.what for operation in operations(conn, name)}
-        if not waiting <= takes(target):
-            known = ", ".join(sorted(takes(target)))
+        takes = settings_of(target).takes
+        if not waiting <= takes:
+            known = ", ".join(sorted(takes))
             raise NotFoundError(f"what waits for {name} is {', '.join(sorted(waiting))}; {other} takes {known}")
 
         def work(conn: Connection) -> int:

@@ -295,8 +295,8 @@ def entry_details(site: OpenSite, entry_id: int, make_view: Callable[[], View]) 
 def _channel_then(site: OpenSite, name: str, version: str) -> Channel | None:
     """The channel as it was when a message was processed; when that can't be told, as it is now."""
     from engine.bootstrap import recorded_snapshot
+    from engine.connectors.registry import load
     from engine.errors import HandoffError
-    from engine.settings import load
 
     configuration = site.configuration
     if configuration.snapshot.version != version:

@@ -61,7 +61,7 @@ def resend(
     """
     if sum((patient is not None, since is not None, every)) != 1:
         raise click.UsageError("say of whom: --patient KEY, --since TIME or --all")
-    from engine.settings import takes
+    from engine.connectors.registry import settings_of
     from engine.store.resend import Resender, Tally
 
     with open_site(cli) as site:
@@ -69,7 +69,7 @@ def resend(
         here = standing(site, name)
         if here.type is None:
             raise NotFoundError(f"{name} is not in config.yaml any more")
-        if not takes(here.type) - {"message"}:
+        if not settings_of(here.type).takes - {"message"}:
             raise NotFoundError(
                 f"{name} takes messages, and no charts: `handoff replay` forwards those that it never got"
             )

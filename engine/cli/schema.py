@@ -11,7 +11,7 @@ import click
 from engine.cli.common import Cli, config_option, json_option
 
 MODELS: Final[Mapping[str, tuple[str, ...]]] = {
-    "config": ("engine.settings:Site",),
+    "config": ("engine.connectors.registry:whole_site",),
     "channel": ("engine.settings:Channel",),
     "fields": ("engine.mapping.spec:MappingFile",),
     "table": ("engine.mapping.tables:TableFile",),
@@ -29,7 +29,7 @@ MODELS: Final[Mapping[str, tuple[str, ...]]] = {
     "channel-tests": ("engine.trial.cases:ChannelTests",),
     "rule-tests": ("engine.trial.cases:RuleTests",),
 }
-"""Kind of file -> the models that read it."""
+"""Kind of file -> the models that read it, or the function that makes one."""
 
 _PLACES: Final = {
     "env": "Name of an environment variable.",
@@ -119,7 +119,8 @@ def _schema_of_model(target: str, prefix: str) -> dict[str, Any]:
     from pydantic import BaseModel, TypeAdapter
 
     module, _, attribute = target.partition(":")
-    model: type[BaseModel] = getattr(importlib.import_module(module), attribute)
+    found = getattr(importlib.import_module(module), attribute)
+    model: type[BaseModel] = found if isinstance(found, type) else found()
     result = TypeAdapter(model).json_schema(ref_template=f"#/$defs/{prefix}{{model}}")
     _describe(result, model)
     return result

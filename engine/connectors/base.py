@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from engine.clock import Clock
 from engine.domain.delivery import QueuedDelivery
 from engine.domain.record import Record
-from engine.errors import DeliveryFailure
+from engine.errors import DeliveryFailure, Problem
+from engine.settings import Configuration, DestinationBase
 
 
 class Result(Record, frozen=True, kw_only=True):
@@ -118,3 +121,27 @@ class Connector(Protocol):
     async def close(self) -> None:
         """Let go of connections and files. Never raises; `connect` may follow."""
         ...
+
+
+class DestinationSettings(DestinationBase):
+    """A type of destination: its keys in config.yaml, and all that follows from them."""
+
+    @abstractmethod
+    def build(self, name: str, configuration: Configuration, *, clock: Clock) -> Connector:
+        """Its connector. Nothing is opened: what is wrong is the configuration. Raises SettingsError.
+
+        The settings are those of `Configuration.destination`, whose timeout fits into the time for stopping.
+        """
+
+    def made_from(self, configuration: Configuration) -> tuple[str, ...]:  # noqa: ARG002
+        """What of the configuration, besides the settings, the connector is made from: it is another when that is."""
+        return ()
+
+    @property
+    def folder(self) -> str | None:
+        """The folder in which it writes files, and nobody else may."""
+        return None
+
+    def check_files(self, name: str, configuration: Configuration) -> Iterator[Problem]:  # noqa: ARG002
+        """What on this machine can't be used as it is: certificates, keys, folders. Until then its deliveries wait."""
+        return iter(())

@@ -29,15 +29,17 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Annotated, ClassVar, Final, Literal, TypeVar
 
 import msgspec
+from pydantic import Field
 
 from engine.clock import Clock
-from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, Result, always, failed
+from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, DestinationSettings, Result, always, failed
 from engine.domain.delivery import QueuedDelivery
 from engine.domain.record import Record
-from engine.errors import DeliveryError, DeliveryFailure
+from engine.errors import DeliveryError, DeliveryFailure, Problem
+from engine.settings import Configuration, Text
 
 _WINDOW_LINES: Final = 4096
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -48,6 +50,33 @@ _OPEN_FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """Not through a link, and without waiting for whoever is at the other end of a pipe."""
 
 T = TypeVar("T")
+
+
+class FileDestination(DestinationSettings):
+    """A folder of NDJSON files: one line for each delivery."""
+
+    takes: ClassVar = frozenset({"patient", "encounter", "score", "task", "message"})
+
+    type: Literal["file"]
+    """`file`: a folder of NDJSON files."""
+    path: Text
+    """The folder, relative to config.yaml."""
+    rotate_bytes: Annotated[int, Field(ge=4096)] = 64 * 1024 * 1024
+    """Size from which a new file is begun."""
+    batch_max: Annotated[int, Field(ge=1, le=2000)] = 1000
+    """Most deliveries written in one step."""
+
+    @property
+    def folder(self) -> str:
+        return self.path
+
+    def build(self, name: str, configuration: Configuration, *, clock: Clock) -> FileConnector:
+        return FileConnector(name, configuration.path(self.path), rotate_bytes=self.rotate_bytes, clock=clock)
+
+    def check_files(self, name: str, configuration: Configuration) -> Iterator[Problem]:
+        foreign = folder_problem(name, configuration.path(self.path))
+        if foreign is not None:
+            yield configuration.site_document.problem(("destinations", name, "path"), foreign)
 
 
 class _Key(Record, frozen=True, kw_only=True):

@@ -13,13 +13,15 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
+from pydantic import Field
 
-from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, Result, always, failed
+from engine.clock import Clock
+from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, DestinationSettings, Result, always, failed
 from engine.domain.delivery import Forward, QueuedDelivery
 from engine.domain.message import AckCode
 from engine.errors import (
@@ -28,11 +30,15 @@ from engine.errors import (
     DeliveryError,
     DeliveryFailure,
     MessageError,
+    Problem,
 )
 from engine.hl7v2.ack import ERROR_TEXTS, Ack, parse_ack
 from engine.hl7v2.header import HeaderError, read_header
 from engine.hl7v2.mllp import FrameDecoder, wrap
-from engine.settings import AnswersWithoutCode, TlsClient
+from engine.pipeline.doubts import is_loopback
+from engine.settings import Configuration, Port, Text, TlsClient
+from engine.tlsfiles import exposed_key, tls_problems
+from engine.yamlmodel import StrictModel
 
 _ANSWER_BYTES_MAX: Final = 1 << 20
 _IDLE_SECONDS_MAX: Final = 30.0
@@ -50,6 +56,69 @@ _MEANINGS: Final[Mapping[str, DeliveryFailure]] = {
     "hold": DeliveryFailure.UNDECIDED,
     "dead": DeliveryFailure.PERMANENT,
 }
+
+
+class AnswersWithoutCode(StrictModel):
+    """What it means when the receiver refuses and names no code of HL7 table 0357 (ERR-3, before 2.5 ERR-1).
+
+    Such an answer says nothing of the reason: some engines answer AE while their database is away, others AR for what
+    their filter drops. retry: try again, with the waits of `retry`; as long as nothing is delivered meanwhile no
+    attempt counts, so an outage costs no message. hold: a person decides. dead: a dead letter at once. The patient's
+    later messages wait behind one that is tried again or held; nobody else's do.
+    """
+
+    ae: Literal["retry", "hold", "dead"] = "retry"
+    """Answers AE and CE."""
+    ar: Literal["retry", "hold", "dead"] = "retry"
+    """Answers AR and CR."""
+    attempts_max: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    """With `retry`: attempts, while others were delivered, after which it is a dead letter."""
+
+
+class MllpDestination(DestinationSettings):
+    """A receiver of HL7 v2 messages over MLLP; it gets `message` deliveries, byte for byte as they came."""
+
+    takes: ClassVar = frozenset({"message"})
+
+    type: Literal["mllp"]
+    """`mllp`: a receiver of HL7 v2 messages."""
+    host: Text
+    """Name or address of the receiver."""
+    port: Port
+    """Its TCP port."""
+    tls: TlsClient | None = None
+    """TLS towards the receiver; none: plain TCP."""
+    answers_without_code: AnswersWithoutCode = AnswersWithoutCode()
+    """What a refusal without a reason means."""
+    deduplicates: bool = False
+    """The receiver is known to answer a repeated control id without acting twice: then an ambiguous attempt is
+    repeated instead of held for a person."""
+
+    @property
+    def certificate(self) -> str | None:
+        return self.tls.cert if self.tls is not None else None
+
+    def doubts(self) -> Iterator[tuple[str, str]]:
+        if self.tls is None and not is_loopback(self.host):
+            yield "host", "messages of patients leave this machine in clear: give it tls, or a tunnel on loopback"
+
+    def build(self, name: str, configuration: Configuration, *, clock: Clock) -> MllpConnector:  # noqa: ARG002
+        tls = self.tls
+        return MllpConnector(
+            name,
+            host=self.host,
+            port=self.port,
+            timeout_seconds=self.timeout_seconds,
+            deduplicates=self.deduplicates,
+            answers_without_code=self.answers_without_code,
+            tls=(lambda: tls_context(tls, configuration.path)) if tls is not None else None,
+        )
+
+    def check_files(self, name: str, configuration: Configuration) -> Iterator[Problem]:
+        if self.tls is not None:
+            place = (configuration.site_document, ("destinations", name, "tls"), self.tls, configuration.snapshot.base)
+            yield from tls_problems(*place)
+            yield from exposed_key(*place)
 
 
 class _UnknownOutcomeError(Exception):

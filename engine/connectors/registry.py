@@ -1,19 +1,51 @@
-"""From a destination in config.yaml to its connector. Nothing is opened here: what is wrong is the configuration."""
+"""The types of destination, and from a destination in config.yaml to its connector.
+
+A type is one file beside this one: its keys, what it takes, its checks and its connector. Settings stand lower and know
+none of them, so the whole configuration is loaded from here. A type's file is imported when a site names it.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
+import importlib
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Final
 
+from engine import settings
 from engine.clock import Clock
-from engine.connectors.base import Connector
-from engine.connectors.fieldmap import compile_field_map
+from engine.connectors.base import Connector, DestinationSettings
 from engine.errors import Problem, SettingsError
-from engine.settings import Configuration, FileDestination, MllpDestination, SalesforceDestination
+from engine.settings import Configuration, Site
+from engine.snapshot import References, Snapshot
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+TYPES: Final[Mapping[str, str]] = {
+    "file": "engine.connectors.file:FileDestination",
+    "mllp": "engine.connectors.mllp:MllpDestination",
+    "salesforce": "engine.connectors.salesforce:SalesforceDestination",
+}
+"""What a site writes as `type` -> the model of its keys."""
+
+
+def settings_of(type_: str) -> type[DestinationSettings]:
+    module, _, name = TYPES[type_].partition(":")
+    model: type[DestinationSettings] = getattr(importlib.import_module(module), name)
+    return model
+
+
+def models(named: Collection[object]) -> tuple[type[DestinationSettings], ...]:
+    """Those of the types named; all there are, when one has no model: then somebody has to be told what there is."""
+    known = named if all(name in TYPES for name in named) else TYPES
+    return tuple(settings_of(type_) for type_ in TYPES if type_ in known)
+
+
+def whole_site() -> type[Site]:
+    """config.yaml with every type of destination."""
+    return settings.site_of(models(TYPES))
+
+
+def load(snapshot: Snapshot, *, references: References = "required") -> Configuration:
+    """Validate config.yaml and every channel file. Raises SettingsError with all problems of all files at once."""
+    return settings.load(snapshot, models, references=references)
 
 
 def build_connectors(configuration: Configuration, *, clock: Clock) -> dict[str, Connector]:
@@ -29,6 +61,24 @@ def build_connectors(configuration: Configuration, *, clock: Clock) -> dict[str,
     if problems:
         raise SettingsError(tuple(dict.fromkeys(problems)))  # two destinations may share a field map
     return connectors
+
+
+def build_connector(name: str, configuration: Configuration, *, clock: Clock) -> Connector:
+    """Raises SettingsError."""
+    return destination_settings(name, configuration).build(name, configuration, clock=clock)
+
+
+def destination_settings(name: str, configuration: Configuration) -> DestinationSettings:
+    found = configuration.destination(name)
+    if not isinstance(found, DestinationSettings):
+        raise TypeError(f"a configuration with destinations has to be loaded from {__name__}")
+    return found
+
+
+def check_files(configuration: Configuration) -> Iterator[Problem]:
+    """What on this machine keeps destinations from working; their deliveries wait."""
+    for name in configuration.site.destinations:
+        yield from destination_settings(name, configuration).check_files(name, configuration)
 
 
 def _folder_problems(configuration: Configuration) -> Iterator[Problem]:
@@ -50,9 +100,9 @@ def _folder_problems(configuration: Configuration) -> Iterator[Problem]:
         own.setdefault(configuration.path(site.store.keys).resolve().parent, "the keys")
     taken: dict[Path, str] = {}
     for name, destination in site.destinations.items():
-        if not isinstance(destination, FileDestination):
+        if not isinstance(destination, DestinationSettings) or destination.folder is None:
             continue
-        folder = configuration.path(destination.path).resolve()
+        folder = configuration.path(destination.folder).resolve()
         place = ("destinations", name, "path")
         inside = next((own[one] for one in own if folder == one), None)
         if inside is None and any(folder.is_relative_to(one) for one in list(own)[1:3]):
@@ -63,45 +113,3 @@ def _folder_problems(configuration: Configuration) -> Iterator[Problem]:
             text = f"is the folder of destination {taken[folder]} too: give each one of its own"
             yield document.problem(place, text)
         taken.setdefault(folder, name)
-
-
-def build_connector(name: str, configuration: Configuration, *, clock: Clock) -> Connector:
-    """Raises SettingsError."""
-    settings = configuration.destination(name)
-    match settings:
-        case FileDestination():
-            from engine.connectors.file import FileConnector
-
-            return FileConnector(
-                name, configuration.path(settings.path), rotate_bytes=settings.rotate_bytes, clock=clock
-            )
-        case MllpDestination():
-            from engine.connectors.mllp import MllpConnector, tls_context
-
-            tls = settings.tls
-            return MllpConnector(
-                name,
-                host=settings.host,
-                port=settings.port,
-                timeout_seconds=settings.timeout_seconds,
-                deduplicates=settings.deduplicates,
-                answers_without_code=settings.answers_without_code,
-                tls=(lambda: tls_context(tls, configuration.path)) if tls is not None else None,
-            )
-        case SalesforceDestination():
-            from engine.connectors.salesforce import SalesforceConnector
-
-            snapshot = configuration.snapshot
-            file = f"{configuration.site.mappings}/destinations/{settings.mapping}.yaml"
-            if file not in snapshot.files:
-                site = snapshot.document(snapshot.site_file)
-                path = ("destinations", name, "mapping")
-                raise SettingsError((site.problem(path, f"there is no {file}"),))
-            zone = ZoneInfo(configuration.site.calendar.timezone)
-            return SalesforceConnector(
-                name,
-                settings,
-                compile_field_map(snapshot.document(file), zone=zone),
-                clock=clock,
-                ca=configuration.path(settings.ca) if settings.ca is not None else None,
-            )

@@ -16,23 +16,34 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, TypeVar
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 import msgspec
+from pydantic import Field, model_validator
 
 from engine.clock import Clock
-from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, NOTHING_TO_SEND, Result, always, failed
-from engine.connectors.fieldmap import FieldMap, Row, UnsafeKeyError
+from engine.connectors.base import (
+    DELIVERED,
+    NOT_ATTEMPTED,
+    NOTHING_TO_SEND,
+    DestinationSettings,
+    Result,
+    always,
+    failed,
+)
+from engine.connectors.fieldmap import FieldMap, Row, UnsafeKeyError, compile_field_map
 from engine.connectors.salesforce_codes import CODES, OAUTH_ERRORS
 from engine.domain.delivery import Operation, QueuedDelivery
-from engine.errors import DeliveryError, DeliveryFailure
-from engine.settings import SalesforceDestination
+from engine.errors import DeliveryError, DeliveryFailure, Problem, SettingsError
+from engine.settings import LOOPBACK, Configuration, HostSuffix, HttpsUrl, Identifier, ProxyUrl, Text
 
 if TYPE_CHECKING:
     from engine.connectors.http import Session
@@ -87,6 +98,74 @@ They get a few attempts and are permanent then."""
 _MISSING_PATIENT: Final = "REQUIRED_FIELD_MISSING"
 
 Answer = TypeVar("Answer")
+
+
+class SalesforceDestination(DestinationSettings):
+    """A Salesforce org, written through its REST API."""
+
+    takes: ClassVar = frozenset({"patient", "encounter", "score", "task"})
+
+    type: Literal["salesforce"]
+    """`salesforce`: a Salesforce org."""
+    login_url: HttpsUrl
+    """Address to log in at, `https://MY_DOMAIN.my.salesforce.com`."""
+    client_id: Text
+    """Consumer key of the connected app."""
+    client_secret: Text | None = None
+    """Consumer secret (client credentials flow): a reference, never the secret itself."""
+    username: Text | None = None
+    """User to act as (JWT bearer flow)."""
+    private_key: Text | None = None
+    """Private key in PEM (JWT bearer flow): a reference, `{file: PATH}` or `{credential: NAME}`."""
+    api_version: Annotated[str, Field(pattern=r"^[0-9]{2,3}\.0$")] = "62.0"
+    """Version of the REST API."""
+    mapping: Identifier = "salesforce"
+    """Field map: the name of a file in mappings/destinations/."""
+    instance_hosts: tuple[HostSuffix, ...] = ()
+    """Hosts (and what is below them) to which the log-in may send us, besides the login server's own. Below
+    salesforce.com every host is one."""
+    proxy: ProxyUrl | None = None
+    """`http://HOST:PORT` of the proxy to go through; none: none, whatever the environment says."""
+    ca: Text | None = None
+    """PEM file of the authorities that may have signed the org's or the proxy's certificate; none: the usual ones."""
+
+    @model_validator(mode="after")
+    def _one_way_to_log_in(self) -> SalesforceDestination:
+        if self.client_secret is None and (self.username is None or self.private_key is None):
+            raise ValueError("needs client_secret (client credentials), or username and private_key (JWT bearer)")
+        if self.client_secret is not None and self.private_key is not None:
+            raise ValueError("has both client_secret and private_key: give one of them")
+        return self
+
+    def field_map_file(self, configuration: Configuration) -> str:
+        return f"{configuration.site.mappings}/destinations/{self.mapping}.yaml"
+
+    def made_from(self, configuration: Configuration) -> tuple[str, ...]:
+        file = self.field_map_file(configuration)
+        return (configuration.snapshot.files.get(file, ""), configuration.site.calendar.timezone)
+
+    def build(self, name: str, configuration: Configuration, *, clock: Clock) -> SalesforceConnector:
+        file = self.field_map_file(configuration)
+        if file not in configuration.snapshot.files:
+            place = ("destinations", name, "mapping")
+            raise SettingsError((configuration.site_document.problem(place, f"there is no {file}"),))
+        zone = ZoneInfo(configuration.site.calendar.timezone)
+        return SalesforceConnector(
+            name,
+            self,
+            compile_field_map(configuration.snapshot.document(file), zone=zone),
+            clock=clock,
+            ca=configuration.path(self.ca) if self.ca is not None else None,
+        )
+
+    def check_files(self, name: str, configuration: Configuration) -> Iterator[Problem]:
+        if self.ca is None:
+            return
+        try:
+            ssl.create_default_context(cafile=str(configuration.path(self.ca)))
+        except OSError:  # also what ssl raises for a file that is no certificate
+            text = f"{self.ca} can't be used: it must be a readable PEM file of certificates"
+            yield configuration.site_document.problem(("destinations", name, "ca"), text)
 
 
 class _CallError(Exception):
@@ -461,4 +540,4 @@ def _slug(code: str, status: int) -> str:
 
 
 def _loopback(url: str) -> bool:
-    return urlsplit(url).hostname in {"127.0.0.1", "localhost", "::1"}
+    return urlsplit(url).hostname in LOOPBACK

@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from engine.errors import Problem
-from engine.settings import Channel, Configuration, MllpDestination, Site
+from engine.settings import Channel, Configuration, Site
 from engine.yamlfile import SECRET, Document, Path
 
 _REFERENCES: Final = frozenset({"env", "file", "credential"})
@@ -94,12 +94,8 @@ def _site(document: Document, site: Site) -> Iterator[Problem]:
         text = "open to other machines: until there are log-ins only /healthz and /readyz answer there"
         yield document.warning(("console", "host"), text)
     for name, destination in site.destinations.items():
-        match destination:
-            case MllpDestination(tls=None) if not is_loopback(destination.host):
-                text = "messages of patients leave this machine in clear: give it tls, or a tunnel on loopback"
-                yield document.warning(("destinations", name, "host"), text)
-            case _:
-                pass
+        for key, text in destination.doubts():
+            yield document.warning(("destinations", name, key), text)
 
 
 def _store(document: Document, site: Site) -> Iterator[Problem]:

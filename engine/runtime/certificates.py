@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.runtime.trouble import Certificate
-from engine.settings import Configuration, MllpDestination
+from engine.settings import Configuration
 
 
 def certificates(configuration: Configuration) -> tuple[Certificate, ...]:
@@ -31,5 +31,5 @@ def _files(configuration: Configuration) -> Iterator[tuple[str, Path]]:
             folder = configuration.path(configuration.channel_documents[name].file).parent
             yield f"channel {name}", folder / channel.listen.tls.cert
     for name, destination in configuration.site.destinations.items():
-        if isinstance(destination, MllpDestination) and destination.tls is not None and destination.tls.cert:
-            yield f"destination {name}", configuration.path(destination.tls.cert)
+        if destination.certificate is not None:
+            yield f"destination {name}", configuration.path(destination.certificate)

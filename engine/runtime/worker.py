@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from engine import logs, settings
+from engine.connectors.registry import load
 from engine.domain.standing import Overview
 from engine.errors import HandoffError, SettingsError
 from engine.runtime import hints
@@ -214,7 +215,7 @@ class Worker:
     def _load(self, message: hints.Configure) -> settings.Configuration | None:
         snapshot = Snapshot(Path(message.base), message.site_file, message.files, loaded=message.loaded)
         try:
-            configuration = settings.load(snapshot)
+            configuration = load(snapshot)
         except SettingsError as error:
             self._refuse(snapshot.version, error)
             return None

@@ -24,7 +24,7 @@ import msgspec
 
 from engine.clock import SystemClock
 from engine.connectors.fieldmap import FieldMap, UnsafeKeyError, compile_field_map
-from engine.connectors.registry import build_connectors
+from engine.connectors.registry import build_connectors, load
 from engine.domain.chart import Charts
 from engine.domain.message import AckCode, Entry, EntryState, Summary
 from engine.domain.outcome import Outcome
@@ -42,7 +42,7 @@ from engine.mapping.tables import Tables, load_tables
 from engine.pipeline.channel import CompiledChannel, compile_configuration
 from engine.pipeline.process import process as work_on
 from engine.runtime.acceptance import Rules, judge, rest_of_message, summarize, verdict
-from engine.settings import Channel, load
+from engine.settings import Channel
 from engine.snapshot import Snapshot
 from engine.store.journal import Head
 from engine.yamlfile import parse

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.connectors.registry import load
 from engine.errors import SettingsError
-from engine.settings import Configuration, load
+from engine.settings import Configuration
 from engine.snapshot import Snapshot
 
 CHANNEL = "name: main\nlisten: {{host: 127.0.0.1, port: 0{listen}}}\ntimezone: America/New_York\nmapping: adt\n"

@@ -12,9 +12,9 @@ from hostile_files import KINDS, RAW, TEXTS
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.connectors.registry import load
 from engine.errors import KeyFileError, KeyMissingError, SettingsError
 from engine.files import UnreadableFileError, read_regular
-from engine.settings import load
 from engine.snapshot import Snapshot
 from engine.store.keys import KeyRing
 from engine.yamlfile import DEPTH_MAX, NODES_MAX, parse

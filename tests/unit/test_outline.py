@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.connectors.registry import load
 from engine.errors import SettingsError
 from engine.outline import Outline, outline
-from engine.settings import load
 from engine.snapshot import Snapshot
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -29,8 +29,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from engine.bootstrap import make_store
+from engine.connectors.registry import load
 from engine.errors import HandoffError
-from engine.settings import Configuration, load
+from engine.settings import Configuration
 from engine.simulator.bench import processes
 from engine.simulator.bench.processes import Memory, Spent
 from engine.snapshot import Snapshot

@@ -10,8 +10,7 @@ from peers.salesforce_org import SalesforceOrg
 
 from engine.clock import SystemClock
 from engine.connectors.fieldmap import compile_field_map
-from engine.connectors.salesforce import SalesforceConnector
-from engine.settings import SalesforceDestination
+from engine.connectors.salesforce import SalesforceConnector, SalesforceDestination
 from engine.yamlfile import parse
 
 SHIPPED = Path(__file__).parents[3] / "mappings" / "destinations" / "salesforce.yaml"

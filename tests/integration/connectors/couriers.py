@@ -12,10 +12,11 @@ from held_leases import held_leases
 
 from engine.clock import Clock, SystemClock
 from engine.connectors.base import DELIVERED, Connector, Result, always
+from engine.connectors.file import FileDestination
 from engine.domain.delivery import Delivery, QueuedDelivery
 from engine.errors import DeliveryError, DeliveryFailure
 from engine.runtime.courier import Courier, Route
-from engine.settings import FileDestination, RetrySettings
+from engine.settings import RetrySettings
 from engine.store import Store
 
 TRANSIENT, AMBIGUOUS, PERMANENT = DeliveryFailure.TRANSIENT, DeliveryFailure.AMBIGUOUS, DeliveryFailure.PERMANENT

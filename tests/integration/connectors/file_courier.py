@@ -18,10 +18,9 @@ from outbox_store import open_store
 from engine.clock import SystemClock
 from engine.connectors import file as file_module
 from engine.connectors.base import Result, always
-from engine.connectors.file import FileConnector
+from engine.connectors.file import FileConnector, FileDestination
 from engine.domain.delivery import QueuedDelivery
 from engine.runtime.courier import Courier, Route
-from engine.settings import FileDestination
 from engine.store.leases import file_leases
 
 

@@ -15,13 +15,12 @@ from peers.salesforce_org import SalesforceOrg
 
 from engine.clock import SystemClock
 from engine.connectors.base import NOT_ATTEMPTED, Result, always, failed
-from engine.connectors.mllp import MllpConnector
-from engine.connectors.salesforce import SalesforceConnector
+from engine.connectors.mllp import MllpConnector, MllpDestination
+from engine.connectors.salesforce import SalesforceConnector, SalesforceDestination
 from engine.domain.delivery import Operation, QueuedDelivery
 from engine.errors import DeliveryError, StoreUnavailableError
 from engine.pipeline.breaker import BreakerState
 from engine.runtime.courier import Courier, Route
-from engine.settings import MllpDestination, SalesforceDestination
 from engine.store import Store
 
 

@@ -20,13 +20,13 @@ from sqlalchemy import select
 
 from engine.clock import FixedClock, SystemClock
 from engine.connectors.base import NOT_ATTEMPTED, NOTHING_TO_SEND, Result, always, failed
-from engine.connectors.mllp import MllpConnector
-from engine.connectors.salesforce import SalesforceConnector
+from engine.connectors.mllp import MllpConnector, MllpDestination
+from engine.connectors.salesforce import SalesforceConnector, SalesforceDestination
 from engine.domain.delivery import Operation, QueuedDelivery
 from engine.errors import DeliveryError, DeliveryFailure
 from engine.pipeline.breaker import BreakerState
 from engine.runtime.courier import Courier, Route
-from engine.settings import MllpDestination, RetrySettings, SalesforceDestination
+from engine.settings import RetrySettings
 from engine.store import Store, schema
 
 

@@ -18,14 +18,15 @@ from peers.salesforce_org import SalesforceOrg
 
 from engine.clock import SystemClock
 from engine.connectors.base import Connector
-from engine.connectors.file import FileConnector
+from engine.connectors.file import FileConnector, FileDestination
+from engine.connectors.registry import load
 from engine.connectors.salesforce import SalesforceConnector
 from engine.domain.delivery import DeliveryState
 from engine.domain.message import Entry, EntryState, Summary
 from engine.pipeline.channel import CompiledChannel, compile_configuration
 from engine.pipeline.process import decide, prepare
 from engine.runtime.courier import Courier, Route
-from engine.settings import Channel, FileDestination, RetrySettings, load
+from engine.settings import Channel, RetrySettings
 from engine.snapshot import Snapshot
 from engine.store import Store
 from engine.store.outbox import Settled

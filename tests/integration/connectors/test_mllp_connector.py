@@ -14,10 +14,10 @@ from connector_deliveries import delivery, forward_payload, patient_payload, que
 from peers.mllp_receiver import MllpReceiver
 
 from engine.connectors.base import Result
-from engine.connectors.mllp import MllpConnector, tls_context
+from engine.connectors.mllp import AnswersWithoutCode, MllpConnector, tls_context
 from engine.domain.delivery import Operation, QueuedDelivery
 from engine.errors import DeliveryError, DeliveryFailure
-from engine.settings import AnswersWithoutCode, TlsClient
+from engine.settings import TlsClient
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from outbox_store import get, make_store, put, states
 from peers.mllp_receiver import MllpReceiver
 
 from engine.clock import SystemClock
-from engine.connectors.mllp import MllpConnector
+from engine.connectors.mllp import AnswersWithoutCode, MllpConnector, MllpDestination
 from engine.domain.delivery import Delivery, Operation
 from engine.pipeline.breaker import BreakerState
 from engine.runtime.courier import Courier, Route
-from engine.settings import AnswersWithoutCode, MllpDestination, RetrySettings
+from engine.settings import RetrySettings
 from engine.store import Store
 from engine.store.destinations import Standing
 

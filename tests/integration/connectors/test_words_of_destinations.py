@@ -21,11 +21,11 @@ from engine.connectors import salesforce as salesforce_module
 from engine.connectors.http import Session
 from engine.connectors.mllp import MllpConnector, tls_context
 from engine.connectors.remedies import REMEDIES, remedy
-from engine.connectors.salesforce import SalesforceConnector
+from engine.connectors.salesforce import SalesforceConnector, SalesforceDestination
 from engine.connectors.salesforce_codes import CODES, OAUTH_ERRORS
 from engine.domain.delivery import Operation
 from engine.errors import DeliveryError
-from engine.settings import SalesforceDestination, TlsClient
+from engine.settings import TlsClient
 
 Make = Callable[..., SalesforceConnector]
 

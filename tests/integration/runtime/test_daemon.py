@@ -30,6 +30,7 @@ from wire import Sender, adt, code, eventually
 
 from engine import bootstrap
 from engine.clock import SystemClock
+from engine.connectors.registry import load
 from engine.errors import HandoffError
 from engine.runtime import daemon as daemon_module
 from engine.runtime import health
@@ -37,7 +38,7 @@ from engine.runtime.daemon import Daemon
 from engine.runtime.metrics import REPEATS_TROUBLE
 from engine.runtime.notify import Systemd
 from engine.runtime.status import DaemonRunningError, ReloadResult, Status, request_reload, running_status
-from engine.settings import Configuration, load
+from engine.settings import Configuration
 from engine.snapshot import Snapshot
 from engine.store.counts import pending
 

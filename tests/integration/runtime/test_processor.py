@@ -17,6 +17,7 @@ from sqlalchemy import Connection, text
 
 from engine.bootstrap import compile_site
 from engine.clock import FixedClock
+from engine.connectors.registry import load
 from engine.domain.message import AckCode, AckState, EntryState, Receipt
 from engine.domain.outcome import Outcome
 from engine.domain.partition import ALL_PARTITIONS, PARTITIONS
@@ -30,7 +31,6 @@ from engine.runtime.acceptance import summarize
 from engine.runtime.hints import Leased
 from engine.runtime.processor import Processor
 from engine.runtime.worker import Tally
-from engine.settings import load
 from engine.snapshot import Snapshot
 from engine.store import Store, counts, engines
 from engine.store.charts import key_hash

@@ -17,13 +17,13 @@ from held_leases import held_leases
 from engine.bootstrap import compile_site, recorded_configuration
 from engine.cli import app
 from engine.clock import FixedClock
+from engine.connectors.registry import load
 from engine.domain.delivery import DeliveryState
 from engine.domain.message import AckState, Receipt
 from engine.runtime.acceptance import Rules, judge, summarize
 from engine.runtime.processor import Processor
 from engine.runtime.status import Status, StatusFile, status_path
 from engine.runtime.worker import Tally
-from engine.settings import load
 from engine.snapshot import Snapshot
 from engine.store.opening import open_store
 from engine.store.outbox import Settled

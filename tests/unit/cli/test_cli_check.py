@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from site_with_store import Site
 
+from engine.connectors.registry import load
 from engine.errors import SettingsError, StoreUnavailableError
 from engine.pipeline.doubts import doubts
 from engine.runtime.status import running_status
-from engine.settings import load
 from engine.snapshot import Snapshot
 
 CHANNEL = "channels/main-campus.yaml"

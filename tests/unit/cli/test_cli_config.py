@@ -13,8 +13,9 @@ from sqlalchemy import select, update
 
 from engine import bootstrap
 from engine.cli.config import without_secrets
+from engine.connectors.registry import load
 from engine.errors import SettingsError
-from engine.settings import load, loaded
+from engine.settings import loaded
 from engine.snapshot import Snapshot
 from engine.store.schema import config_version
 

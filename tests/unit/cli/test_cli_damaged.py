@@ -11,7 +11,7 @@ from site_with_store import Site, seen
 from sqlalchemy import text
 
 from engine.cli import app
-from engine.settings import load
+from engine.connectors.registry import load
 from engine.snapshot import Snapshot
 from engine.store.opening import open_store
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from site_with_store import Site, seen
 
+from engine.connectors.registry import load
 from engine.domain.delivery import DeliveryState
-from engine.settings import load
 from engine.snapshot import Snapshot
 from engine.store.destinations import Trouble
 from engine.store.opening import open_store

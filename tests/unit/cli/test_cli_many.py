@@ -10,7 +10,7 @@ from site_with_store import UNREADABLE, Site
 from sqlalchemy import text
 
 from engine.cli import dead, messages, replay
-from engine.settings import load
+from engine.connectors.registry import load
 from engine.snapshot import Snapshot
 from engine.store.opening import open_store
 

@@ -4,7 +4,7 @@ import pytest
 from site_with_store import Site
 from sqlalchemy import select
 
-from engine.settings import load
+from engine.connectors.registry import load
 from engine.snapshot import Snapshot
 from engine.store import schema
 from engine.store.opening import open_store

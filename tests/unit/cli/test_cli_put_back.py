@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import pytest
 from site_with_store import Site
 
+from engine.connectors.registry import load
 from engine.domain.delivery import DeliveryState
 from engine.errors import StoreError
-from engine.settings import load
 from engine.snapshot import Snapshot
 from engine.store.audit import AuditStore
 from engine.store.opening import open_store

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from site_with_store import Site, first_messages, seen
 
+from engine.connectors.registry import load
 from engine.domain.delivery import DeliveryState, QueuedDelivery
-from engine.settings import load
 from engine.snapshot import Snapshot
 from engine.store.opening import open_store
 from engine.store.outbox import Settled

@@ -1,16 +1,30 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import pytest
 
-from engine.clock import SystemClock
+from engine import settings
+from engine.clock import Clock, SystemClock
+from engine.connectors.base import Connector, DestinationSettings
 from engine.connectors.file import FileConnector
 from engine.connectors.mllp import MllpConnector
-from engine.connectors.registry import build_connectors
+from engine.connectors.registry import (
+    TYPES,
+    build_connector,
+    build_connectors,
+    check_files,
+    load,
+    models,
+    settings_of,
+)
 from engine.connectors.salesforce import SalesforceConnector
-from engine.errors import SettingsError
-from engine.settings import Configuration, load
+from engine.domain.delivery import Operation
+from engine.errors import Problem, SettingsError
+from engine.pipeline.doubts import doubts
+from engine.settings import Configuration
 from engine.snapshot import Snapshot
 
 SITE = """\
@@ -102,3 +116,89 @@ def test_two_destinations_do_not_share_a_folder(tmp_path: Path, second: str):
         build_connectors(configuration(tmp_path, site), clock=SystemClock())
     (problem,) = caught.value.problems
     assert (problem.line, "destination a" in problem.message) == (3, True)
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_each_type_says_what_it_is_called_and_what_it_takes(type_: str):
+    model = settings_of(type_)
+    assert model.model_fields["type"].annotation == Literal[type_]
+    assert model.takes
+    assert model.takes <= {operation.what for operation in Operation}
+
+
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [
+        ({"file"}, ["file"]),
+        ({"salesforce", "file"}, ["file", "salesforce"]),
+        (set(), []),
+        ({"file", "ftp"}, list(TYPES)),
+        ({None}, list(TYPES)),
+    ],
+)
+def test_the_types_that_a_site_names_are_loaded_and_no_others(named: set[object], found: list[str]):
+    assert [model.model_fields["type"].annotation for model in models(named)] == [Literal[one] for one in found]
+
+
+@pytest.mark.parametrize(
+    ("destination", "key", "said"),
+    [
+        ("{type: ftp, host: h}", "destinations.x.type", "must be one of 'file', 'mllp', 'salesforce'"),
+        ("{path: var/x}", "destinations.x", "type"),
+        ("{type: 7, path: var/x}", "destinations.x.type", "'file', 'mllp', 'salesforce'"),
+        ("{type: file}", "destinations.x.path", "missing"),
+        ("{type: file, path: var/x, host: h}", "destinations.x.host", "the keys here are type, retry"),
+        ("[]", "destinations.x", "must be keys with values"),
+        ("", "destinations.x", ""),
+    ],
+)
+@pytest.mark.parametrize("beside", ["", "  y: {type: mllp, host: h, port: 1}\n"])
+def test_what_is_wrong_with_a_destination_is_said_whatever_stands_beside_it(
+    tmp_path: Path, destination: str, key: str, said: str, beside: str
+):
+    with pytest.raises(SettingsError) as caught:
+        configuration(tmp_path, f"destinations:\n  x: {destination}\n{beside}", field_map=None)
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.key) == (2, key)
+    assert said in problem.message
+
+
+class PigeonDestination(DestinationSettings):
+    """A type that nobody knows but this test."""
+
+    takes: ClassVar = frozenset({"patient"})
+    type: Literal["pigeon"]
+    loft: str
+
+    def build(self, name: str, configuration: Configuration, *, clock: Clock) -> Connector:
+        return FileConnector(name, configuration.path(self.loft), rotate_bytes=1 << 20, clock=clock)
+
+    @property
+    def folder(self) -> str:
+        return self.loft
+
+    def doubts(self) -> Iterator[tuple[str, str]]:
+        yield "loft", "cats"
+
+    def check_files(self, name: str, configuration: Configuration) -> Iterator[Problem]:
+        yield configuration.site_document.problem(("destinations", name, "loft"), "draughty")
+
+
+def test_a_type_is_all_in_its_model(tmp_path: Path):
+    """Validated, checked, warned of and built by what it says of itself: nothing else has to know it."""
+    site = "destinations:\n  far: {type: pigeon, loft: attic}\n  near: {type: file, path: attic}\n"
+    snapshot = Snapshot(tmp_path, "config.yaml", {"config.yaml": site})
+    loaded = settings.load(snapshot, lambda _: (PigeonDestination, settings_of("file")))
+    assert build_connector("far", loaded, clock=SystemClock()).name == "far"
+    assert [problem.message for problem in check_files(loaded)] == ["draughty"]
+    assert [(one.key, one.message) for one in doubts(loaded)] == [("destinations.far.loft", "cats")]
+    with pytest.raises(SettingsError, match="is the folder of destination far too"):
+        build_connectors(loaded, clock=SystemClock())
+
+
+def test_a_type_is_given_only_what_its_model_takes(tmp_path: Path):
+    channel = "name: w\nlisten: {port: 0}\ntimezone: UTC\nmapping: adt\ndeliver: [{to: far, what: [patient, task]}]\n"
+    site = "destinations: {far: {type: pigeon, loft: attic}}\n"
+    snapshot = Snapshot(tmp_path, "config.yaml", {"config.yaml": site, "channels/w.yaml": channel})
+    with pytest.raises(SettingsError, match="a destination of type pigeon takes patient"):
+        settings.load(snapshot, lambda _: (PigeonDestination,))

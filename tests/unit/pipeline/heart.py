@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from engine.connectors.registry import load
 from engine.domain.chart import Chart, Charts
 from engine.domain.encounter import Encounter
 from engine.domain.hold import Fact, Hold
@@ -22,7 +23,7 @@ from engine.mapping.expression import compile_filter
 from engine.pipeline.channel import CompiledChannel, compile_configuration
 from engine.pipeline.process import process
 from engine.pipeline.zones import Zones
-from engine.settings import Channel, load
+from engine.settings import Channel
 from engine.snapshot import Snapshot
 
 ROOT = Path(__file__).parents[3]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.connectors.registry import load
 from engine.runtime.changes import changes, in_the_way
-from engine.settings import Configuration, load
+from engine.settings import Configuration
 from engine.snapshot import Snapshot
 
 ROOT = Path(__file__).parents[3]

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from engine.connectors.registry import load
 from engine.runtime.status import (
     DaemonRunningError,
     LastReload,
@@ -22,7 +23,7 @@ from engine.runtime.status import (
     request_reload,
     running_status,
 )
-from engine.settings import Configuration, load
+from engine.settings import Configuration
 from engine.snapshot import Snapshot
 
 
