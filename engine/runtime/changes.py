@@ -9,7 +9,7 @@ from engine.domain.record import Record
 from engine.errors import SettingsError
 
 if TYPE_CHECKING:
-    from engine.settings import Channel, Configuration
+    from engine.settings import Channel, Configuration, Site
     from engine.snapshot import Snapshot
 
 _FOLDERS: Final[Mapping[str, str]] = {
@@ -104,7 +104,9 @@ def _files(old: Snapshot, new: Snapshot, folder: str) -> Iterator[Change]:
 
 
 def _site(old: Configuration, new: Configuration) -> Iterator[Change]:
-    differing = [key for key in _differing(old.site, new.site) if key != "destinations"]
+    # By the fields of Site: each configuration's own subclass of it knows the types that it names.
+    keys = [key for key in Site.model_fields if key != "destinations"]
+    differing = [key for key in keys if getattr(old.site, key) != getattr(new.site, key)]
     if differing:
         yield Change(change="changed", what="site", name=new.site.node, detail=", ".join(differing))
 
