@@ -9,7 +9,7 @@ from engine.domain.record import Record
 from engine.errors import SettingsError
 
 if TYPE_CHECKING:
-    from engine.settings import Channel, Configuration, Site
+    from engine.settings import Channel, Configuration
     from engine.snapshot import Snapshot
 
 _FOLDERS: Final[Mapping[str, str]] = {
@@ -104,8 +104,8 @@ def _files(old: Snapshot, new: Snapshot, folder: str) -> Iterator[Change]:
 
 
 def _site(old: Configuration, new: Configuration) -> Iterator[Change]:
-    # By the fields of Site: each configuration's own subclass of it knows the types that it names.
-    keys = [key for key in Site.model_fields if key != "destinations"]
+    # Their classes may differ: each knows the types of destination that its configuration names.
+    keys = [key for key in type(new.site).model_fields if key != "destinations"]
     differing = [key for key in keys if getattr(old.site, key) != getattr(new.site, key)]
     if differing:
         yield Change(change="changed", what="site", name=new.site.node, detail=", ".join(differing))
