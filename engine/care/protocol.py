@@ -15,17 +15,19 @@ import msgspec
 from pydantic import Field, model_validator
 
 from engine.care.calendar import BusinessCalendar
+from engine.care.conditions import Condition
 from engine.care.dispositions import Action, Disposition
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter
 from engine.domain.ids import beginning_like
 from engine.domain.moment import parse_moment
+from engine.domain.patient import Patient
 from engine.domain.record import Phi
 from engine.domain.score import Band
-from engine.domain.task import ENGINE, Kind, Task, TaskState
+from engine.domain.task import ENGINE, KINDS, Task, TaskState
 from engine.domain.why import CLASS_UNKNOWN, NO_CLASS, Ground, Reason
 from engine.errors import HandoffError, Problem, SettingsError
-from engine.yamlfile import Document
+from engine.yamlfile import Document, did_you_mean
 from engine.yamlmodel import StrictModel, validate
 
 CLASSES: Final = frozenset({"I", "E", "O", "P", "R", "B", "C", "N", "U", "OBS"})
@@ -143,8 +145,8 @@ class _Span(StrictModel):
 class _Step(StrictModel):
     """One task of a plan."""
 
-    kind: Kind
-    """Kind of task."""
+    kind: _Name
+    """Kind of task: one of `kinds`."""
     name: _Name | None = None
     """Tells apart two tasks of one kind; none: the kind."""
     due: _Span
@@ -159,6 +161,8 @@ class _Step(StrictModel):
     """What has to be done, as the assignee reads it: no diagnosis, no result."""
     dispositions: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Discharge dispositions (PV1-36) it is for; none: all of the action."""
+    when: tuple[_Name, ...] = ()
+    """Names of `conditions` that must all hold."""
 
     @property
     def id(self) -> str:
@@ -237,6 +241,11 @@ class _Spec(StrictModel):
     classes_without_plan: tuple[_Text, ...] = ("E", "O", "P", "R", "B", "C", "N")
     """Patient classes whose discharge gets none (as a rule all other classes of HL7 table 0004 but U, unknown). A
     discharge of any further class asks a person: the plan `unknown`."""
+    kinds: Annotated[dict[_Name, _Text], Field(min_length=1, max_length=100)] | None = None
+    """Kinds of task, each with what it is, for people; none: medication_reconciliation, pcp_follow_up,
+    specialist_follow_up, care_coordinator_alert, on_call_page, tcm_contact, education."""
+    conditions: Annotated[dict[_Name, Condition], Field(max_length=100)] = {}
+    """Conditions that tasks may ask for by name (`when`)."""
     late: _Span
     """Earliest due time of any task, counted from the message: for messages that come late."""
     discharge_age_days_max: Annotated[int, Field(ge=1, le=3650)] | None = None
@@ -260,6 +269,9 @@ class Protocol:
         self._not_planned = self._classes_without_plan - self._classes
         self.known_classes = self._classes | self._classes_without_plan
         """Those that it says something of."""
+        self.kinds: Mapping[str, str] = spec.kinds if spec.kinds is not None else dict.fromkeys(KINDS, "")
+        """With what each is, for people."""
+        self._conditions: Mapping[str, Condition] = spec.conditions
         self._late = spec.late
         self.discharge_age_days_max = spec.discharge_age_days_max
         home = spec.plans.home_plan
@@ -278,6 +290,17 @@ class Protocol:
             Action.UNKNOWN: spec.plans.unknown,
         }
         self._death_uncertain = spec.plans.death_uncertain
+
+    @property
+    def conditional(self) -> bool:
+        """Whether a task depends on more than class, disposition and band."""
+        return bool(self._conditions)
+
+    def met(self, patient: Patient, encounter: Encounter, now: datetime) -> frozenset[str]:
+        """Names of the conditions that hold for a stay."""
+        if not self._conditions:
+            return frozenset()
+        return frozenset(name for name, one in self._conditions.items() if one.holds(patient, encounter, now))
 
     def plans_nothing_for(self, class_: str | None) -> bool:
         """It says that the discharge of a stay of this patient class gets no plan."""
@@ -334,6 +357,7 @@ class Protocol:
         else:
             steps = self._others.get(disposition.action, ())
         discharged = _discharged(encounter, now, calendar)
+        met = self.met(chart.patient, encounter, now)
         known = {task.id: task for task in chart.tasks}
         too_old = self._too_old(discharged, now)
         late = self._late.after(now, calendar)
@@ -343,6 +367,8 @@ class Protocol:
         new = 0
         for step in steps:
             if step.dispositions and disposition.acts_as not in step.dispositions:
+                continue
+            if not met.issuperset(step.when):
                 continue
             task_id = self._task_id(encounter, step, known, key, group)
             task = known.get(task_id)
@@ -508,8 +534,17 @@ def load_protocol(document: Document) -> Protocol:
     plans: dict[str, Any] = document.value["plans"]
     home = spec.plans.home_plan
 
+    kinds, conditions = list(spec.kinds or KINDS), list(spec.conditions)
+
     def check(steps: _Steps, used: set[str], *path: str) -> None:
         for index, step in enumerate(steps):
+            if step.kind not in kinds:
+                message = f"there is no such kind of task; there are {', '.join(kinds)}{did_you_mean(step.kind, kinds)}"
+                problems.append(document.problem(("plans", *path, index, "kind"), message))
+            for number, name in enumerate(step.when):
+                if name not in conditions:
+                    message = f"there is no such condition{did_you_mean(name, conditions)}"
+                    problems.append(document.problem(("plans", *path, index, "when", number), message))
             if step.id in used:
                 message = "another task of this plan has the same kind: give one of them a name"
                 problems.append(document.problem(("plans", *path, index), message))
@@ -522,6 +557,16 @@ def load_protocol(document: Document) -> Protocol:
     for action in plans:
         if action != Action.HOME_PLAN:
             check(getattr(spec.plans, action), set(), action)
+    for action in (Action.AGAINST_ADVICE, Action.CONFLICT, Action.UNKNOWN):
+        if all(step.when or step.dispositions for step in getattr(spec.plans, action)):
+            message = "needs a task without `when` and `dispositions`, so that everybody gets one"
+            problems.append(document.problem(("plans", action), message))
+    asked = {name for step in spec.plans.steps() for name in step.when}
+    problems.extend(
+        document.problem(("conditions", name), "no task asks for it: see `when`")
+        for name in conditions
+        if name not in asked
+    )
     if problems:
-        raise SettingsError(tuple(problems))
+        raise SettingsError(tuple(dict.fromkeys(problems)))
     return Protocol(spec)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, Literal, get_args
+from typing import Final
 
 from engine.domain.record import Phi
 
 ENGINE: Final = "engine"
 """`Task.ended_by` of a task that no person has ended: a message, or what followed from one, has."""
-Kind = Literal[
+KINDS: Final = (
     "medication_reconciliation",
     "pcp_follow_up",
     "specialist_follow_up",
@@ -18,8 +18,8 @@ Kind = Literal[
     "on_call_page",
     "tcm_contact",
     "education",
-]
-KINDS: Final[tuple[str, ...]] = get_args(Kind)
+)
+"""The kinds of task of a protocol that declares none."""
 
 
 class TaskState(StrEnum):

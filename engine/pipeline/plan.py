@@ -193,7 +193,7 @@ def replan(
         return chart, _withheld_by_death(before, chart, channel), not_planned(chart, subject, channel, now)
     if not chart.tasks and not any(encounter.discharges for encounter in chart.encounters):
         return chart, [], not_planned(chart, subject, channel, now)
-    planning = _Planning(before, chart, channel)
+    planning = _Planning(before, chart, channel, now)
     changed = {encounter.key for encounter in planning.changed()}
     if not changed and not any(task.state is TaskState.OPEN or task.suspended_by for task in chart.tasks):
         return chart, [], not_planned(chart, subject, channel, now)
@@ -328,10 +328,11 @@ def _withheld_by_death(before: Chart | None, chart: Chart, channel: CompiledChan
 class _Planning:
     """Who plans which encounter, and which of them have to be planned again."""
 
-    def __init__(self, before: Chart | None, chart: Chart, channel: CompiledChannel) -> None:
+    def __init__(self, before: Chart | None, chart: Chart, channel: CompiledChannel, now: datetime) -> None:
         self._before = before
         self._chart = chart
         self._channel = channel
+        self._now = now
         self.bands = _bands(chart)
         self.tasks: dict[str, list[Task]] = {}
         for task in chart.tasks:
@@ -364,8 +365,19 @@ class _Planning:
                 else lived_again
                 or (was is not encounter and _decides(was) != _decides(encounter))
                 or (bands and self._band_of(encounter) in bands)
+                or self._conditions_changed(before, was, encounter)
             )
         ]
+
+    def _conditions_changed(self, before: Chart, was: Encounter, encounter: Encounter) -> bool:
+        """Of a stay that ended with all its tasks, news of the patient alone plan nothing anew."""
+        planner = self.planner(encounter)
+        if planner is None or not planner.protocol.conditional:
+            return False
+        if was is encounter and all(task.state is not TaskState.OPEN for task in self.tasks.get(encounter.key, ())):
+            return False
+        met = planner.protocol.met
+        return met(before.patient, was, self._now) != met(self._chart.patient, encounter, self._now)
 
     def _band_of(self, encounter: Encounter) -> tuple[str | None, str | None]:
         planner = self.planner(encounter)

@@ -12,12 +12,13 @@ from bisect import bisect_left
 from calendar import monthrange
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Annotated, Any, Final
 
 from pydantic import Field, model_validator
 
+from engine.domain.age import AGE_YEARS_MAX, age_range
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.moment import parse_moment
@@ -26,9 +27,6 @@ from engine.errors import HandoffError
 from engine.risk.icd import Pattern, PrefixTable
 from engine.yamlfile import Document
 from engine.yamlmodel import StrictModel, validate
-
-AGE_YEARS_MAX: Final = 130
-"""Nobody has lived longer: a birth date that says so is a placeholder (1800-01-01), and the age is missing."""
 
 _COUNT_MAX: Final = 100_000
 _DIAGNOSES_MAX: Final = 10_000
@@ -350,33 +348,6 @@ def inputs_of(
         no_transportation=True if "no_transportation" in social else no_transportation,
         active_medications=patient.active_medications,
     )
-
-
-def age_range(birth_date: str | None, on: date) -> tuple[int, int] | None:
-    """The youngest and oldest age, in whole years, that a birth date of any precision allows on a day.
-
-    A person is 65 on the 65th birthday; who was born on 29 February has it on 1 March in common years. None: the date
-    is missing, unreadable, after the day, or further back than anyone has lived.
-    """
-    if not birth_date:
-        return None
-    try:
-        if birth_date[4:5] == birth_date[7:8] == "-":
-            earliest = latest = date.fromisoformat(birth_date[:10])
-        else:
-            year, month = (*map(int, birth_date[:7].split("-")), 0)[:2]
-            earliest = date(year, month or 1, 1)
-            latest = date(year, month or 12, monthrange(year, month or 12)[1])
-    except ValueError:
-        return None
-    oldest = _years(earliest, on)
-    if earliest > on or oldest > AGE_YEARS_MAX:
-        return None
-    return max(_years(latest, on), 0), oldest
-
-
-def _years(born: date, on: date) -> int:
-    return on.year - born.year - ((on.month, on.day) < (born.month, born.day))
 
 
 def _midnights(encounter: Encounter, admitted: datetime | None, now: datetime) -> int | None:

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from engine.care.calendar import BusinessCalendar
 from engine.domain.chart import Chart
-from engine.domain.encounter import Encounter
+from engine.domain.encounter import Diagnosis, Encounter, Location
 from engine.domain.moment import parse_moment
 from engine.domain.patient import Identifier, Patient
 from engine.domain.score import Band
@@ -387,7 +387,9 @@ def _risk_inputs(question: _Question) -> Any:
 
 def _plan(question: _Question) -> Any:
     rules = question.compiled.rules
-    given = question.given("disposition", "band", "class", "discharged_at", "now", "deceased")
+    given = question.given(
+        "disposition", "band", "class", "discharged_at", "now", "deceased", "diagnoses", "birth_date", "unit"
+    )
     protocol = next(one for name, one in rules.protocols.items() if name == question.stem)
     discharged_at = given.get("discharged_at", _NOW.isoformat())
     now = parse_moment(given.get("now", discharged_at))
@@ -399,8 +401,14 @@ def _plan(question: _Question) -> Any:
         discharged_at=discharged_at,
         disposition=given["disposition"],
         discharges=1,
+        diagnoses=tuple(Diagnosis(code=code) for code in given.get("diagnoses", ())),
+        location=Location(point_of_care=given.get("unit")),
     )
-    patient = Patient(identifiers=(Identifier(value="1", authority="MRN"),), deceased=given.get("deceased"))
+    patient = Patient(
+        identifiers=(Identifier(value="1", authority="MRN"),),
+        deceased=given.get("deceased"),
+        birth_date=given.get("birth_date"),
+    )
     tasks = protocol.plan(
         Chart(id="c1", patient=patient, encounters=(stay,)),
         stay,

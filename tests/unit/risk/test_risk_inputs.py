@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.domain.age import age_range
 from engine.domain.chart import Chart
 from engine.domain.encounter import Diagnosis, Encounter, EncounterStatus, Procedure
 from engine.domain.patient import Identifier, Patient
 from engine.errors import SettingsError
-from engine.risk.inputs import InputsError, RiskInputs, age_range, inputs_from_json, inputs_of, load_input_tables
+from engine.risk.inputs import InputsError, RiskInputs, inputs_from_json, inputs_of, load_input_tables
 from engine.yamlfile import parse
 
 FILE = Path(__file__).parents[3] / "mappings/care/risk-inputs.yaml"
