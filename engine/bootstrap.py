@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from engine import __version__, logs
 from engine.clock import SystemClock
-from engine.connectors.registry import build_connectors, check_files, load
+from engine.connectors.registry import build_connectors, check_files, destination_settings, load
 from engine.domain.audit import AuditRecord
 from engine.errors import HandoffError, Problem, SettingsError, TamperedError
 from engine.pipeline.channel import CompiledConfiguration, Key, beyond_the_standard, compile_configuration, never_equal
@@ -35,9 +35,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from engine.domain.standing import Overview
-    from engine.runtime.courier import Courier, Route
+    from engine.runtime.courier import Route
     from engine.runtime.status import Status
-    from engine.store.leases import Leases
     from engine.store.store import Store
 
 T = TypeVar("T")
@@ -156,6 +155,7 @@ def recorded_snapshot(store: Store, base: Path, version: str) -> Snapshot | None
 
 async def assemble_worker(configuration: Configuration, context: WorkerContext) -> Assembly:
     """The worker's services over the store."""
+    from engine.runtime.courier import Courier
     from engine.runtime.processor import Processor
     from engine.store.leases import database_leases, file_leases
     from engine.store.overview import overview
@@ -179,7 +179,15 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         on_outcomes=context.have_outcomes,
         tally=context.tally,
     )
-    couriers = _Couriers(store, context, configuration, leases)
+    courier = Courier(
+        store.outbox,
+        store.charts_ledger,
+        store.reader,
+        _routes(configuration),
+        clock=clock,
+        leases=leases,
+        count=lambda name, what, number: context.tally.count("deliveries", name, what, by=number),
+    )
 
     async def say_orphans(configured: Collection[str]) -> None:
         if context.index == 0:
@@ -196,7 +204,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         await _remember(store, new, clock.now(), context.index)
         # From here on nothing can go wrong: it is taken as a whole or not at all.
         leases.wanted_destinations(new.site.destinations)
-        couriers.reload(routes)
+        courier.reload(routes)
         processor.reload(compiled)
         current = new
         settle_memory()
@@ -222,7 +230,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
     return Assembly(
         services={
             "processor": lambda: processor.run(context.work, context.outbox, context.stopping),
-            "courier": couriers.run,
+            "courier": lambda: courier.serve(context.outbox, context.stopping),
             "leases": lambda: leases.run(context.stopping, changed),
         },
         reload=reload,
@@ -244,71 +252,16 @@ def settle_memory() -> None:
     gc.set_threshold(*_COLLECT_AT)
 
 
-class _Couriers:
-    """The courier of the configuration in force; a new one takes over when the configuration changes."""
-
-    def __init__(self, store: Store, context: WorkerContext, configuration: Configuration, leases: Leases) -> None:
-        self._store = store
-        self._leases = leases
-        self._context = context
-        self._routes = _routes(configuration)
-        self._courier: Courier | None = None
-        self._changed = asyncio.Event()
-
-    def reload(self, routes: dict[str, Route]) -> None:
-        self._routes = routes
-        self._changed.set()
-        if self._courier is not None:
-            self._courier.stop()
-
-    async def run(self) -> None:
-        from engine.runtime.courier import Courier
-
-        while not self._context.stopping.is_set():
-            self._changed.clear()
-            routes = self._routes
-            self._courier = courier = Courier(
-                self._store.outbox,
-                self._store.charts_ledger,
-                self._store.reader,
-                routes,
-                clock=SystemClock(),
-                leases=self._leases,
-                count=lambda name, what, number: self._context.tally.count("deliveries", name, what, by=number),
-            )
-            ringing = asyncio.create_task(self._ring(courier))
-            try:
-                await courier.run()
-            finally:
-                ringing.cancel()
-                for route in routes.values():
-                    await route.connector.close()
-            if not routes:
-                await _either(self._changed, self._context.stopping)
-
-    async def _ring(self, courier: Courier) -> None:
-        """Pass hints on, and the word to stop."""
-        while not self._context.stopping.is_set():
-            await self._context.outbox.wait(seconds_max=60)
-            courier.wake()
-        courier.stop()
-
-
-async def _either(*events: asyncio.Event) -> None:
-    waiting = [asyncio.create_task(event.wait()) for event in events]
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    for task in waiting:
-        task.cancel()
-
-
 def _routes(configuration: Configuration) -> dict[str, Route]:
     from engine.runtime.courier import Route
 
     connectors = build_connectors(configuration, clock=SystemClock())
-    return {
-        name: Route(connector, configuration.site.destinations[name], configuration.feeding(name))
-        for name, connector in connectors.items()
-    }
+    routes: dict[str, Route] = {}
+    for name, connector in connectors.items():
+        settings = destination_settings(name, configuration)
+        made_from = (configuration.snapshot.base, *settings.made_from(configuration))
+        routes[name] = Route(connector, settings, configuration.feeding(name), made_from)
+    return routes
 
 
 async def _remember(store: Store, configuration: Configuration, now: datetime, index: int) -> None:

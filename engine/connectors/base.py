@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
@@ -133,8 +134,8 @@ class DestinationSettings(DestinationBase):
         The settings are those of `Configuration.destination`, whose timeout fits into the time for stopping.
         """
 
-    def made_from(self, configuration: Configuration) -> tuple[str, ...]:  # noqa: ARG002
-        """What of the configuration, besides the settings, the connector is made from: it is another when that is."""
+    def made_from(self, configuration: Configuration) -> tuple[object, ...]:  # noqa: ARG002
+        """What besides the settings the connector is made from: a reload makes it anew when that is another."""
         return ()
 
     @property
@@ -145,3 +146,15 @@ class DestinationSettings(DestinationBase):
     def check_files(self, name: str, configuration: Configuration) -> Iterator[Problem]:  # noqa: ARG002
         """What on this machine can't be used as it is: certificates, keys, folders. Until then its deliveries wait."""
         return iter(())
+
+
+def stamps(configuration: Configuration, *files: str | None) -> tuple[object, ...]:
+    """For `made_from`: files that a connector reads, as far as it can be seen that they were written anew."""
+    found: list[object] = []
+    for file in files:
+        status = None
+        if file is not None:
+            with contextlib.suppress(OSError):
+                status = configuration.path(file).stat()
+        found.append(None if status is None else (status.st_mtime_ns, status.st_ino, status.st_size))
+    return tuple(found)

@@ -21,7 +21,7 @@ import msgspec
 from pydantic import Field
 
 from engine.clock import Clock
-from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, DestinationSettings, Result, always, failed
+from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, DestinationSettings, Result, always, failed, stamps
 from engine.domain.delivery import Forward, QueuedDelivery
 from engine.domain.message import AckCode
 from engine.errors import (
@@ -101,6 +101,9 @@ class MllpDestination(DestinationSettings):
     def doubts(self) -> Iterator[tuple[str, str]]:
         if self.tls is None and not is_loopback(self.host):
             yield "host", "messages of patients leave this machine in clear: give it tls, or a tunnel on loopback"
+
+    def made_from(self, configuration: Configuration) -> tuple[object, ...]:
+        return () if self.tls is None else stamps(configuration, self.tls.ca, self.tls.cert, self.tls.key)
 
     def build(self, name: str, configuration: Configuration, *, clock: Clock) -> MllpConnector:  # noqa: ARG002
         tls = self.tls

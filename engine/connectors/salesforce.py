@@ -38,6 +38,7 @@ from engine.connectors.base import (
     Result,
     always,
     failed,
+    stamps,
 )
 from engine.connectors.fieldmap import FieldMap, Row, UnsafeKeyError, compile_field_map
 from engine.connectors.salesforce_codes import CODES, OAUTH_ERRORS
@@ -140,9 +141,9 @@ class SalesforceDestination(DestinationSettings):
     def field_map_file(self, configuration: Configuration) -> str:
         return f"{configuration.site.mappings}/destinations/{self.mapping}.yaml"
 
-    def made_from(self, configuration: Configuration) -> tuple[str, ...]:
-        file = self.field_map_file(configuration)
-        return (configuration.snapshot.files.get(file, ""), configuration.site.calendar.timezone)
+    def made_from(self, configuration: Configuration) -> tuple[object, ...]:
+        field_map = configuration.snapshot.files.get(self.field_map_file(configuration))
+        return (field_map, configuration.site.calendar.timezone, *stamps(configuration, self.ca))
 
     def build(self, name: str, configuration: Configuration, *, clock: Clock) -> SalesforceConnector:
         file = self.field_map_file(configuration)

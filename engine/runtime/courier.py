@@ -30,9 +30,9 @@ import random as random_module
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from msgspec import structs
 from sqlalchemy import Connection
@@ -69,6 +69,18 @@ class Route:
     connector: Connector
     settings: DestinationBase
     channels: frozenset[str] = frozenset()
+    made_from: tuple[object, ...] = ()
+    """What besides the settings the connector was made from."""
+
+    def same(self, other: Route) -> bool:
+        """Whether the other's connector would do exactly what this one does."""
+        return self.settings == other.settings and self.made_from == other.made_from
+
+
+class Bell(Protocol):
+    """Rings when there are new deliveries."""
+
+    async def wait(self, seconds_max: float) -> None: ...
 
 
 @dataclass(slots=True)
@@ -104,16 +116,76 @@ class Courier:
         random: Callable[[], float] = random_module.random,
         count: Callable[[str, str, int], None] = lambda _destination, _what, _number: None,
     ) -> None:
-        self._rounds = {
-            name: _Rounds(name, outbox, ledger, reader, route, clock=clock, leases=leases, random=random, count=count)
-            for name, route in routes.items()
-        }
+        def rounds(name: str, route: Route) -> _Rounds:
+            return _Rounds(name, outbox, ledger, reader, route, clock=clock, leases=leases, random=random, count=count)
+
+        self._make = rounds
+        self._routes = dict(routes)
+        self._rounds = {name: rounds(name, route) for name, route in routes.items()}
+        self._serving: set[str] = set()
+        self._tasks: asyncio.TaskGroup | None = None
+        self._stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Until `stop`; each destination finishes the batch it has in hand."""
-        async with asyncio.TaskGroup() as tasks:
-            for rounds in self._rounds.values():
-                tasks.create_task(rounds.run(), name=f"courier {rounds.name}")
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                self._begin()
+                await self._stopping.wait()
+        finally:
+            self._tasks = None
+            self._serving.clear()
+
+    async def serve(self, bell: Bell, stopping: asyncio.Event) -> None:
+        """Run until `stopping` is set; look for new deliveries when it rings."""
+
+        async def ring() -> None:
+            while not stopping.is_set():
+                await bell.wait(seconds_max=60)
+                self.wake()
+            self.stop()
+
+        ringing = asyncio.create_task(ring())
+        try:
+            await self.run()
+        finally:
+            ringing.cancel()
+
+    def reload(self, routes: Mapping[str, Route]) -> None:
+        """Work by these from now on.
+
+        A destination whose route is the same goes on with what it has: its connection, its breaker, what it has learned
+        of deliveries that fail alone. Of any other the batch in hand is finished first. Connectors of routes that are
+        not needed are never opened.
+        """
+        new = dict(routes)
+        for name, rounds in self._rounds.items():
+            if name in new and rounds.route.same(new[name]):
+                new[name] = rounds.route = replace(rounds.route, channels=new[name].channels)
+                rounds.wake()
+            else:
+                rounds.stop()
+        self._routes = new
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._tasks is None or self._stopping.is_set():
+            return
+        for name in self._routes.keys() - self._serving:
+            self._serving.add(name)
+            self._tasks.create_task(self._serve(name), name=f"courier {name}")
+
+    async def _serve(self, name: str) -> None:
+        """One destination, by one route after the other: the next begins when the last has let go of what it holds."""
+        while (route := self._routes.get(name)) is not None and not self._stopping.is_set():
+            rounds = self._rounds.get(name)
+            if rounds is None or rounds.route is not route or rounds.ended:
+                rounds = self._rounds[name] = self._make(name, route)
+            await rounds.run()
+        self._serving.discard(name)
+        if route is None:
+            self._rounds.pop(name, None)
 
     def wake(self) -> None:
         """There are new deliveries."""
@@ -122,6 +194,7 @@ class Courier:
 
     def stop(self) -> None:
         """Take nothing new. `run` returns when the step in hand is over and recorded."""
+        self._stopping.set()
         for rounds in self._rounds.values():
             rounds.stop()
 
@@ -147,12 +220,14 @@ class _Rounds:
         count: Callable[[str, str, int], None],
     ) -> None:
         self.name = name
+        self.route = route
+        """Its channels may change while it runs, and nothing else of it."""
+        self.ended = False
         self.counters = Counters()
         self._outbox = outbox
         self._ledger = ledger
         self._reader = reader
         self._connector = route.connector
-        self._channels = route.channels
         self._destinations = DestinationStore()
         self._kept = Kept()
         """What is on record of the destination, as it was last read or written here."""
@@ -178,6 +253,8 @@ class _Rounds:
         self._looked_for_interrupted = False
         self._tenure = 0
         """Of the leases: 0 while the destination is not ours."""
+        self._fed_by: frozenset[str] | None = None
+        """The channels that are on record as delivering to it, as far as this tenure knows."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"courier-{name}")
 
     def wake(self) -> None:
@@ -201,6 +278,8 @@ class _Rounds:
                             self._tenure = tenure
                             if tenure:
                                 await self._take_over()
+                        if tenure and self._fed_by != self.route.channels:
+                            await self._note_channels(self.route.channels)
                         wait = await self._round() if tenure else _LOOK_SECONDS
                 except StoreError as error:
                     _log.warning("outbox not usable", destination=self.name, exc_info=error)
@@ -214,6 +293,7 @@ class _Rounds:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._signal.wait(), wait)
         finally:
+            self.ended = True
             self._thread.shutdown(wait=False)
             await self._connector.close()
 
@@ -266,12 +346,16 @@ class _Rounds:
         """The destination has become ours: what is known of it comes from the store."""
         self._kept = await self._read(lambda conn: self._destinations.get(conn, self.name))
         self._trouble = self._kept.trouble
-        if self._kept.fed_by == tuple(sorted(self._channels)):
-            return
-        untold = await self._read(lambda conn: self._destinations.untold(conn, self.name, self._channels))
-        await self._write(lambda conn: self._destinations.fed(conn, self.name, self._channels, untold))
-        if untold:  # it is new, or a channel that was in shadow delivers to it now
-            _log.warning("destination was never told of patients", destination=self.name, count=untold)
+        self._fed_by = None
+
+    async def _note_channels(self, channels: frozenset[str]) -> None:
+        """Put on record which channels deliver to it, and how many of their patients it was never told of."""
+        if self._kept.fed_by != tuple(sorted(channels)):
+            untold = await self._read(lambda conn: self._destinations.untold(conn, self.name, channels))
+            await self._write(lambda conn: self._destinations.fed(conn, self.name, channels, untold))
+            if untold:  # it is new, or a channel that was in shadow delivers to it now
+                _log.warning("destination was never told of patients", destination=self.name, count=untold)
+        self._fed_by = channels
 
     async def _is_asked_to_retry(self) -> bool:
         """A person wants an attempt now, whatever the breaker says."""

@@ -22,6 +22,7 @@ from typing import Any
 import aiohttp
 import pytest
 from hostile_files import KINDS, RAW, TEXTS
+from peers.mllp_receiver import MllpReceiver
 from peers.ports import free_port
 from peers.postgres_server import PostgresServer
 from sqlcipher3 import dbapi2 as sqlite_driver
@@ -177,6 +178,32 @@ async def test_a_reload_changes_a_channel_under_its_open_connections(folder: Fol
     assert result.config_version == daemon.status().config_version
     assert code(await sender.exchange(adt("2"))) == "AR"
     sender.abort()
+
+
+async def test_a_reload_leaves_destinations_alone_that_did_not_change(folder: Folder, start: StartDaemon) -> None:
+    """One keeps its connection through two reloads; one whose settings change gets another."""
+    async with MllpReceiver() as lab, MllpReceiver() as ris:
+
+        def site(ris_timeout: str = "20") -> None:
+            folder.site(
+                destinations=f"{{lab: {{type: mllp, host: 127.0.0.1, port: {lab.port}, timeout_seconds: 2}},"
+                f" ris: {{type: mllp, host: 127.0.0.1, port: {ris.port}, timeout_seconds: {ris_timeout}}}}}",
+                shutdown_seconds_max="60.0",
+            )
+
+        site()
+        folder.channel("east", 0, "deliver: [{to: lab, what: [message]}, {to: ris, what: [message]}]")
+        daemon = await start()
+        await ready(daemon)
+        sender = await Sender.to(port(daemon))
+        for number in range(1, 4):
+            assert code(await sender.exchange(adt(str(number)))) == "AA"
+            await eventually(lambda expected=number: len(lab.received) == len(ris.received) == expected)
+            site(f"{20 + number}")
+            folder.channel("west", free_port(), f"senders: [A{number}]")
+            assert (await daemon.try_reload()).ok
+        assert (lab.connections, ris.connections) == (1, 3)
+        sender.abort()
 
 
 async def test_a_reload_opens_new_channels_and_closes_removed_ones(folder: Folder, start: StartDaemon) -> None:
