@@ -34,6 +34,9 @@ _PARTICLES: Final = frozenset(
 )  # fmt: skip
 """Words of a family name that say little alone: two names that share only these are two names."""
 
+_SEXES: Final = {"M", "F"}
+"""Two of table 0001 that contradict each other; all others are no answer, or fit to both."""
+
 _WORD: Final = re.compile(r"[^\W_]+")
 _SPELT: Final = str.maketrans({"æ": "a", "œ": "o", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "t", "ı": "i"})
 _UMLAUT: Final = re.compile(r"([aou])e")
@@ -50,6 +53,12 @@ def is_another(known: Patient, said: Mapping[str, Any]) -> bool:
     if name == known.name or born == known.birth_date:  # as a rule, and then nothing more is looked at
         return False
     return _other_date(known.birth_date, born) and _other_name(known.name, name)
+
+
+def are_two(one: Patient, other: Patient) -> bool:
+    """Whether two charts are clearly of two people: name, birth date and sex are all known, and all others."""
+    said = {"name": other.name, "birth_date": other.birth_date}
+    return {one.sex, other.sex} == _SEXES and is_another(one, said)
 
 
 def _other_date(one: str, other: str) -> bool:

@@ -64,9 +64,14 @@ def end(task: Task, state: TaskState, *, at: datetime, by: str = ENGINE, why: st
     return msgspec.structs.replace(task, state=state, ended_at=at, ended_by=by, end_reason=why)
 
 
-def suspend(task: Task, by: str, *, at: datetime) -> Task:
+READMITTED: Final = "suspended: the patient was admitted again"
+SIDE_BY_SIDE: Final = "suspended: another stay of the same admission time goes on: is it one stay under two numbers?"
+"""Why tasks are set aside."""
+
+
+def suspend(task: Task, by: str, *, at: datetime, why: str = READMITTED) -> Task:
     """The open task, set aside for the stay `by`. `resume` restores it exactly."""
-    ended = end(task, TaskState.CANCELLED, at=at, why="suspended: the patient was admitted again")
+    ended = end(task, TaskState.CANCELLED, at=at, why=why)
     return msgspec.structs.replace(ended, suspended_by=by)
 
 

@@ -215,7 +215,9 @@ def _undelivered(site: OpenSite, cli: Cli, since: datetime, until: datetime | No
 
 
 def _without_plan(site: OpenSite, cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
-    """Discharged since then, and no task is there for the stay."""
+    """Discharged since then, and no task is there for the stay, or they wait for another one of the same admission."""
+    from engine.care.protocol import SIDE_BY_SIDE
+
     with site.store.reader() as conn:
         ids = site.store.charts.changed(conn, since, until, _LOOK_MAX)
     if len(ids) == _LOOK_MAX:
@@ -225,7 +227,7 @@ def _without_plan(site: OpenSite, cli: Cli, since: datetime, until: datetime | N
         with site.store.reader() as conn:
             charts = site.store.charts.whole(conn, ids[at : at + _PAGE_CHARTS])
         for chart in charts:
-            planned = {task.encounter for task in chart.tasks}
+            planned = {task.encounter for task in chart.tasks if task.end_reason != SIDE_BY_SIDE}
             for encounter in chart.encounters:
                 left = _moment(encounter.discharged_at)
                 if encounter.status != "finished" or encounter.key in planned:
@@ -269,6 +271,9 @@ def _no_plan(site: OpenSite, chart: Chart, encounter: Encounter, left: datetime)
         else:
             kind = encounter.class_ or "none"
             reason = f"no step of the protocol is for class {kind}, disposition {encounter.disposition or 'none'}"
+    waits = [task for task in chart.tasks if task.encounter == encounter.key and task.suspended_by is not None]
+    if waits:
+        reason = f"its tasks are {waits[0].end_reason}"
     if chart.patient.deceased:
         reason = "the patient is recorded as deceased"
     return _Gap(

@@ -111,7 +111,8 @@ QUESTIONS: Final[Mapping[HoldCode, Question]] = {
     ),
     HoldCode.PERSON_CONTRADICTED: Question(
         text="the number belongs to a patient of another name and birth date;"
-        " release it if it is the same person, dismiss it if the number was used again",
+        " release it if it is the same person; if the number was used again, have the other person's messages sent"
+        " again under a number of their own, then dismiss it: nothing is kept of them until then",
         of_its_time=True,
     ),
 }

@@ -90,9 +90,12 @@ MEANINGS: Final[Mapping[Reason, Meaning]] = {
     Reason.TOO_LATE: Meaning(
         word="too_late", text="discharged more than {0} days ago (discharge_age_days_max of {name})"
     ),
-    Reason.WAITS: Meaning(word="superseded", text="the patient was admitted again: the plan of this stay waits"),
+    Reason.WAITS: Meaning(
+        word="superseded",
+        text="the patient was admitted again, or another stay goes on: the plan of this one waits",
+    ),
     Reason.EARLIER_WAITS: Meaning(
-        word="superseded", text="the patient was admitted again: the open tasks of an earlier stay wait"
+        word="superseded", text="the patient was admitted again: the open tasks of the other stay wait"
     ),
     Reason.PLAN_SAME: Meaning(word="no_change", text="nothing that decides on the plan of {name} has changed"),
     Reason.SCORED: Meaning(word="scored", text="band {0}", done=True),

@@ -236,6 +236,20 @@ class SentIdentifier(Identifier, frozen=True, kw_only=True):
     """CX-8."""
 
 
+IDENTIFIER_CHARS_MAX: Final = 200
+"""Of a number that somebody is found by. HL7 v2.5 allows 15; longer ones are no numbers that a person could compare."""
+
+_UNSEEN: Final = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00-\ufe0f\uffa0]")
+"""Characters that nobody sees, though Unicode counts them among those that are printed."""
+
+
+def _is_believed(number: str) -> bool:
+    """Whether two numbers that look alike are alike, so that no patient has two charts that nobody can tell apart."""
+    if len(number) > IDENTIFIER_CHARS_MAX or not number.isprintable():
+        return False
+    return number.isascii() or _UNSEEN.search(number) is None
+
+
 def identifier(repetition: Repetition) -> Any:
     """CX. The authority is the namespace id of CX-4, else its universal id, else empty: the channel then names one.
 
@@ -244,6 +258,8 @@ def identifier(repetition: Repetition) -> Any:
     value = repetition.valued(1)
     if value is None:
         return nothing(repetition)
+    if not _is_believed(value):
+        return Flaw("invalid-identifier")
     namespace, universal = repetition.valued(4), repetition.valued(4, 2)
     authority = namespace or universal or ""
     kind = (repetition.valued(5) or "").upper()

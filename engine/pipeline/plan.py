@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from engine.care.adt.death import without_doubt
-from engine.care.protocol import CLASSES, Plan, end, reconcile, resume, retract_all, suspend
+from engine.care.protocol import CLASSES, READMITTED, SIDE_BY_SIDE, Plan, end, reconcile, resume, retract_all, suspend
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.moment import parse_moment
@@ -414,13 +414,17 @@ def _suspend_or_resume(
 ) -> dict[str, Task]:
     by = {encounter.key: waits_for(encounter) for encounter in chart.encounters}
     since = {task.id: task.ended_at or now for task in chart.tasks if task.suspended_by is not None}
+    came = {encounter.key: came_at(encounter) for encounter in chart.encounters} if any(by.values()) else {}
     for task in tasks.values():
         if task.encounter is None:
             continue
         later = by[task.encounter]
         if later != task.suspended_by and (task.state is TaskState.OPEN or task.suspended_by is not None):
             resumed = resume(task)
-            tasks[task.id] = resumed if later is None else suspend(resumed, later, at=since.get(task.id, now))
+            if later is not None:
+                why = SIDE_BY_SIDE if came[later] == came[task.encounter] else READMITTED
+                resumed = suspend(resumed, later, at=since.get(task.id, now), why=why)
+            tasks[task.id] = resumed
     return tasks
 
 

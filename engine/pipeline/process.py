@@ -59,6 +59,9 @@ MOVEMENT_NOT_CURRENT: Final = "movement-not-current"
 MOVEMENT_TIME: Final = "ZBE-2"
 """Where the time of a movement came from, whatever field the mapping reads it from."""
 
+_TAKEN_BACK_BY: Final[Mapping[str, str]] = {"A01": "A11", "A03": "A13", "A04": "A11", "A05": "A38"}
+"""An event whose movement is cancelled (ZBE-4, IHE ITI TF-2: 3.31) says what its own cancel says."""
+
 UNKNOWN_CODING_SYSTEM: Final = "unknown-coding-system"
 
 _ONCE: Final = ("EVN", "PID", "PV1", "MRG")
@@ -143,13 +146,14 @@ def of_patient(outcome: Outcome, prepared: Prepared, charts: Charts) -> Outcome:
     return msgspec.structs.replace(outcome, chart_id=chart.id, patient_key=chart.patient.key)
 
 
-def _belonging(prepared: Prepared, channel: CompiledChannel) -> Prepared:
-    """With the patient's key, whatever else of the message could not be read."""
+def _belonging(prepared: Prepared, channel: CompiledChannel, message: Message | None = None) -> Prepared:
+    """With the patient's key, whatever else of the message could not be read. message: if it has been read."""
     charset = channel.settings.charset
     try:
-        message = Message.parse(
-            prepared.entry.payload, default=charset.default, fallback=charset.fallback, force=charset.force
-        )
+        if message is None:
+            message = Message.parse(
+                prepared.entry.payload, default=charset.default, fallback=charset.fallback, force=charset.force
+            )
         key = ordered(channel.mapping.identifiers(message), channel, _reading(prepared.entry, channel))[0]
     except (MessageError, MappingError):
         return prepared
@@ -166,7 +170,8 @@ def _read(entry: Entry, channel: CompiledChannel) -> Prepared:
     header = message.header
     meaning = channel.events.of(header.trigger_event) if header.message_code == "ADT" else Meaning.RECORD
     if meaning is Meaning.RECORD:
-        return _recorded_only(entry, channel, header)
+        recorded = _recorded_only(entry, channel, header)
+        return _belonging(recorded, channel, message) if header.message_code == "ADT" else recorded
     deviations = (*entry.deviations, *message.deviations)
     if meaning is Meaning.HOLD:
         return _read_unsupported(entry, channel, message, deviations)
@@ -177,6 +182,12 @@ def _read(entry: Entry, channel: CompiledChannel) -> Prepared:
     _check_single(message, _ONCE)
     reading.zone = channel.zones.choose(message, reading)
     mapped = channel.mapping.apply(message, reading)
+    if mapped.movement is not None and mapped.movement.action == "CANCEL":
+        meaning = channel.events.of(_TAKEN_BACK_BY.get(header.trigger_event, header.trigger_event))
+        if meaning is Meaning.RECORD:
+            return _belonging(_recorded_only(entry, channel, header), channel, message)
+        if meaning is Meaning.HOLD:
+            return _read_unsupported(entry, channel, message, deviations)
     _note_codes(mapped, channel, reading)
     event = _event(entry, channel, meaning, mapped, header, reading)
     deviations = (*deviations, *dict.fromkeys(reading))
@@ -387,7 +398,8 @@ def _decide(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: d
             view = _overlay(view, [last.chart])
     for chart_id, subject in subjects.items():
         before = together(charts, chart_id, folded)
-        changed[chart_id], withheld, whys = _follow_up(before, changed[chart_id], subject, channel, now)
+        changed[chart_id], withheld, found = _follow_up(before, changed[chart_id], subject, channel, now)
+        whys.extend(found if not whys else [why for why in found if why not in whys])
         if withheld:
             effects.extend(withheld)
             if any(effect.kind == CLASS_UNKNOWN for effect in withheld):
@@ -450,8 +462,9 @@ def _merge(
             subject=chart.id,
             chart_id=chart.id,
             patient_key=chart.patient.key,
+            detail=detail,
         )
-        for chart in doubtful.values()
+        for chart, detail in doubtful.values()
     ]
     return applied, [*contradicted, *_asked(applied, entry)]
 

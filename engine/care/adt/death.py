@@ -89,6 +89,9 @@ class _Hearing:
         event = self._event
         self._believe_merge()
         deadly = self._deaths()
+        if self._denied(deadly):
+            self._overrule()
+            deadly = []
         said = self._said(dead=bool(deadly) or self._state.deceased is True)
         said = self._stale_disposition(said, deadly)
         state, stamps = self._take(said)
@@ -218,6 +221,26 @@ class _Hearing:
             self._overrule()
             return {"deceased": False, "deceased_at": None}
         return {}
+
+    def _denied(self, deadly: list[Encounter]) -> bool:
+        """Whether a person has said that PID-30 `N` is right, and how the stay ended (PV1-36) is not.
+
+        It is asked of a sender that says so only now: many write `N` into each message, that of the death among them.
+        """
+        event, sender = self._event, self._event.sender
+        if not deadly or event.patient.get("deceased") is not False or event.patient.get("deceased_at"):
+            return False
+        if self._state.deceased is True:  # it was said, not only told by the disposition: `_no_death` sees to it
+            return False
+        again = self._asked_before(HoldCode.DEATH_CONTRADICTED, "PID-30")
+        by_default = self._says_death_by_disposition() or (
+            self._state.deceased is False and self._state.denied_by == sender
+        )
+        if by_default and not again and not event.believed(HoldCode.DEATH_CONTRADICTED, "PID-30"):
+            return False
+        detail = "the patient's stay ended in death (PV1-36), and a later message says that the patient has not died"
+        detail += " (PID-30); release it if the patient is alive, dismiss it if not"
+        return not self._doubt(HoldCode.DEATH_CONTRADICTED, "PID-30", detail)
 
     def _take(self, said: Mapping[str, Any]) -> tuple[StatedDeath, dict[str, Stamp]]:
         state, stamps = self._state, dict(self._chart.stamps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -12,26 +12,44 @@ from engine.care.adt.event import Applied, Event, Merge
 from engine.care.adt.fields import NEVER
 from engine.care.adt.patient import IDENTIFIERS_MAX, speaks_of_another, too_many_identifiers
 from engine.care.dispositions import Dispositions
+from engine.care.person import are_two
 from engine.domain.chart import Chart, Charts, identity
 from engine.domain.hold import HoldCode
 from engine.domain.outcome import Effect
 from engine.domain.patient import Doubt, Identifier, Patient
 from engine.errors import DATA_TYPE, MessageError
 
+_TWO_PEOPLE: Final = (
+    "the merge is of two patients of other names, birth dates and sexes;"
+    " release it if they are the same person, dismiss it if not and have the sender correct it"
+)
 
-def merges_in_doubt(charts: Charts, events: tuple[Event, ...], merges: tuple[Merge, ...]) -> dict[Merge, Chart]:
-    """Merges whose PID speaks of another person than the chart it leads to: each with that chart.
 
-    That is the chart of the number that survives; where it does not know who it is about, that of the number that goes.
+def merges_in_doubt(
+    charts: Charts, events: tuple[Event, ...], merges: tuple[Merge, ...]
+) -> dict[Merge, tuple[Chart, str]]:
+    """Merges that may be of two people: each with the chart that it leads to, and what is unclear (empty: as always).
+
+    The PID speaks of another person than the chart of the number that survives (where that does not know who it is
+    about: of the number that goes), or the two charts are clearly of two people.
     """
-    found: dict[Merge, Chart] = {}
+    found: dict[Merge, tuple[Chart, str]] = {}
     by_key = {event.identifiers[0]: event for event in events}
     for merge in merges:
         event, survivor, merged = by_key.get(merge.survivor), charts.find(merge.survivor), charts.find(merge.merged)
         known = survivor is not None and survivor.patient.name is not None and survivor.patient.birth_date is not None
         chart = survivor if known else merged
-        if event is not None and chart is not None and speaks_of_another(chart, event):
-            found[merge] = chart
+        if event is None or chart is None:
+            continue
+        if speaks_of_another(chart, event):
+            found[merge] = chart, ""
+        elif (
+            survivor is not None
+            and merged is not None
+            and are_two(survivor.patient, merged.patient)
+            and not event.believed(HoldCode.PERSON_CONTRADICTED, "PID-5")
+        ):
+            found[merge] = survivor, _TWO_PEOPLE
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -46,6 +47,19 @@ _UNCERTAIN: Final = (
 _UNSEEN: Final = (
     "an admission of a stay that has ended, and whose beginning was not seen: it may be that beginning, or a new stay;"
     " release it if the patient is in the hospital now, dismiss it if not"
+)
+_AGAIN: Final = (
+    "an admission of a stay that has ended, said after its end, and not the one that it began with: it may be a new"
+    " stay under the same number; release it if the patient is in the hospital now, dismiss it if not"
+)
+_SECOND: Final = (
+    "a second admission under the number of a stay that has ended: it may be another stay, whose discharge is taken for"
+    " that of the first one; release it if the patient is in the hospital now, have the discharge sent again or plan by"
+    " hand if the patient has left, then dismiss it"
+)
+_STILL_TO_COME: Final = (
+    "a pre-admission of a stay that has begun or ended already: it may be a new stay under the same number;"
+    " release it if the patient is not here and the stay is still to come, dismiss it if not"
 )
 
 
@@ -123,10 +137,13 @@ def _older(
     holds: tuple[Hold, ...] = ()
     arrival = event.meaning in ARRIVAL
     gone_on = event.meaning in OPENING and before.status in _GONE_ON[asserted]
+    detail = ""
     if gone_on and arrival and before.status in ENDED:
         gone_on = _was_sent_before(event, stamps) or _is_beginning(before, values, stamps)
+        if _is_second_admission(before, values, stamps):
+            gone_on, detail = False, _SECOND
     if asserted is not before.status and not gone_on and not still_here:
-        holds = (_question(HoldCode.STATUS_EVENT_STALE, before, event),)
+        holds = (_question(HoldCode.STATUS_EVENT_STALE, before, event, detail),)
     elif _cancels_nothing(before, event):
         holds = (_question(HoldCode.NOTHING_TO_CANCEL, before, event),)
     elif event.meaning in _TURNING:
@@ -140,7 +157,7 @@ def _newer(before: Encounter, event: Event, values: Mapping[str, Any], stamps: S
     """An event that is newer than the one that the stay has its status from. asserted: if it is simply taken."""
     arrival, ended = event.meaning in ARRIVAL, before.status in ENDED
     if event.meaning is Meaning.PRE_ADMIT and before.status not in _NOT_ARRIVED:
-        return Verdict(status=before.status, stamps=stamps)
+        return asserted if event.is_decided() else _announced(before, event, values, stamps)
     if event.meaning is Meaning.CANCEL_DISCHARGE and before.status is EncounterStatus.ACTIVE:
         asks = _cancels_nothing(before, event) and not event.believed(HoldCode.NOTHING_TO_CANCEL)
         holds = (_question(HoldCode.NOTHING_TO_CANCEL, before, event),) if asks else ()
@@ -149,18 +166,34 @@ def _newer(before: Encounter, event: Event, values: Mapping[str, Any], stamps: S
     if event.is_decided():
         return asserted
     if arrival and ended:
-        if _is_beginning(before, values, stamps):
+        if _is_that_admission(before, event, values, stamps):
             note = "the admission of a stay that has ended already: not taken as a new one"
             deviations = ("admission-after-discharge",)
             return Verdict(status=before.status, stamps=stamps, deviations=deviations, note=note)
         if event.claims is not None and "arrival" not in stamps:
             return _left_open(before, event, stamps, _UNSEEN)
+        if _is_beginning(before, values, stamps):
+            return _left_open(before, event, stamps, _AGAIN)
         if _same_stay(before, values):
             return _left_open(before, event, stamps, _UNCERTAIN)
     turns = ended or (event.meaning is Meaning.DISCHARGE and "taken_back" in stamps)
     if turns and asserted.status is not before.status and not _is_certain(event, stamps):
         return _left_open(before, event, stamps, _UNCERTAIN)
     return asserted
+
+
+def _announced(before: Encounter, event: Event, values: Mapping[str, Any], stamps: Stamps) -> Verdict:
+    """A pre-admission after the stay has begun: of a stay to come it is a question, of this one late news."""
+    said = parse_moment(values.get("admitted_at"))
+    end = before.discharged_at if before.status in ENDED else event.event_time[0] if event.event_time else None
+    known = parse_moment(end)
+    to_come = said > known if said is not None and known is not None else before.status in ENDED
+    deviations = ("pre-admission-after-arrival",)
+    if not to_come:
+        note = "a pre-admission of a stay that has begun already"
+        return Verdict(status=before.status, stamps=stamps, deviations=deviations, note=note)
+    hold = _question(HoldCode.STATUS_EVENT_STALE, before, event, _STILL_TO_COME)
+    return Verdict(status=before.status, stamps=stamps, without=("admitted_at",), holds=(hold,), deviations=deviations)
 
 
 def _left_open(before: Encounter, event: Event, stamps: Stamps, detail: str) -> Verdict:
@@ -318,6 +351,33 @@ def _cancels_nothing(before: Encounter, event: Event) -> bool:
 def _is_beginning(before: Encounter, values: Mapping[str, Any], stamps: Stamps) -> bool:
     """Whether an admission is the beginning of a stay that has ended, beyond doubt: it names no other one than ours."""
     return not _is_another_admission(before, values, stamps) and _same_stay(before, values)
+
+
+def _is_that_admission(before: Encounter, event: Event, values: Mapping[str, Any], stamps: Stamps) -> bool:
+    """Whether an admission that came after the end of a stay is the very one that it began with.
+
+    It names the same time as the chart does, or one that the stay can have begun at where nobody has said when it did.
+    """
+    if event.claims is None:
+        return _is_beginning(before, values, stamps)
+    said, known = _admission(before, event, values), parse_moment(before.admitted_at)
+    if known is not None:
+        return said == known and before.class_ in {None, values.get("class_", before.class_)}
+    return bool(values.get("admitted_at")) and _is_beginning(before, values, stamps)
+
+
+def _is_second_admission(before: Encounter, values: Mapping[str, Any], stamps: Stamps) -> bool:
+    """Whether an admission older than the end of a stay names a later beginning than the one that was seen."""
+    said, known = parse_moment(values.get("admitted_at")), parse_moment(before.admitted_at)
+    return said is not None and known is not None and said > known and _is_another_admission(before, values, stamps)
+
+
+def _admission(before: Encounter, event: Event, values: Mapping[str, Any]) -> datetime | None:
+    """When an admission says that it was; by the event's own time where the stay has its admission from there too."""
+    if values.get("admitted_at"):
+        return parse_moment(values["admitted_at"])
+    by_event = before.time_sources.get("admitted_at") not in {None, "PV1-44"}
+    return parse_moment(event.event_time[0]) if by_event and event.event_time is not None else None
 
 
 def _is_another_admission(before: Encounter, values: Mapping[str, Any], stamps: Stamps) -> bool:

@@ -184,10 +184,15 @@ def _with_values(
         if as_of is not None:
             stamps |= dict.fromkeys(DISCHARGE, as_of)
     # A stay first seen when it had ended (an A08 with PV1-45) has no discharge yet: its A03 counts when it comes.
+    # One whose beginning lies after the end that is known is of another stay under the number.
     discharged = (
         as_of is not None
         and event.meaning is Meaning.DISCHARGE
-        and (before.status is not EncounterStatus.FINISHED or before.discharges == 0)
+        and (
+            before.status is not EncounterStatus.FINISHED
+            or before.discharges == 0
+            or _begins_after(before, values.get("admitted_at"))
+        )
     )
     encounter = msgspec.structs.replace(
         encounter, status=status, time_sources=sources, discharges=before.discharges + discharged
@@ -219,6 +224,11 @@ def _with_times(
     else:
         _note_source("discharged_at", "PV1-45", ends_at, values, stamps, sources)
     return values, sources
+
+
+def _begins_after(before: Encounter, admitted: str | None) -> bool:
+    """The admission that is named lies after the end of the stay as it is known."""
+    return bool(admitted and before.discharged_at) and is_before(before.discharged_at or "", admitted or "")
 
 
 def _ends_before(before: Encounter, status: EncounterStatus, event: Event) -> bool:

@@ -100,6 +100,19 @@ def test_gaps_names_a_discharge_without_a_plan_and_why(bare: Site) -> None:
     assert row["encounter"]
 
 
+def test_gaps_names_a_plan_that_waits_for_another_stay_of_the_same_admission(bare: Site) -> None:
+    today = bare.clock.now().strftime("%Y%m%d").encode()
+    admission, *rest = (message.replace(b"20261109", today) for message in first_messages(bare))
+    number = next(line for line in admission.split(b"\r") if line.startswith(b"PV1")).split(b"|")[19]
+    control = admission.split(b"|")[9]
+    beside = admission.replace(number, b"V-OTHER").replace(control, control + b"X")
+    bare.receive(admission, beside, *rest)
+    bare.process()
+    (row,) = gaps(bare, "--what", "no-plan").get("no-plan", [None])
+    assert row is not None
+    assert row["reason"].startswith("its tasks are suspended: another stay of the same admission time goes on")
+
+
 def test_gaps_names_what_was_filtered_and_what_waits(bare: Site) -> None:
     channel = bare.folder / "channels/main-campus.yaml"
     channel.write_text(channel.read_text() + "\nfilter: \"PV1-2 == 'E'\"\n")

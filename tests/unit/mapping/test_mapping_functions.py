@@ -106,6 +106,20 @@ def test_a_telephone_field_of_any_version_is_read(text: str, number: object) -> 
     assert functions.phone("US")(repetition(text)) == number
 
 
+@pytest.mark.parametrize(
+    "number",
+    ["55\u200b81", "5581\ufeff", "55\u00ad81", "55\u202e81", "55\u206081", "55\u00a081", "55\u316481", "5581\ufe0f",
+     "55\u202881", "1" * 201, "1" * 10_000],
+)  # fmt: skip
+def test_a_number_that_looks_like_another_one_or_has_no_end_finds_nobody(number: str) -> None:
+    assert functions.identifier(repetition(f"{number}^^^MRN^MR")) == Flaw("invalid-identifier")
+
+
+@pytest.mark.parametrize("number", ["55 81", "M-55/81", "5581\u00e9", "\u0663\u0664", "1" * 200])
+def test_any_other_number_finds_its_patient(number: str) -> None:
+    assert functions.identifier(repetition(f"{number}^^^MRN^MR")).value == number
+
+
 # --- single values
 
 

@@ -159,6 +159,29 @@ def test_a_death_that_is_certain_is_told_to_what_was_asked_before_and_one_in_dou
     assert heart.send(says("A31", {30: "Y"}, at="20260310150000")).facts == ()
 
 
+@pytest.mark.parametrize(("trigger", "sender"), [("A31", "EPIC"), ("A08", "EPIC"), ("A31", "LAB")])
+def test_a_later_no_of_a_sender_that_did_not_say_so_before_is_asked_after_a_death_by_disposition(
+    heart: Heart, trigger: str, sender: str
+) -> None:
+    heart.send(says("A08", {}, DEAD, at="20260306130000"))
+    assert dead(heart)
+    payload = says(trigger, {30: "N"}, HOME if trigger == "A08" and sender == "LAB" else None, sender=sender)
+    outcome = heart.send(payload)
+    assert codes(outcome) == ["death-contradicted@PID-30"]
+    assert (dead(heart), len(questions(heart))) == (True, 1)
+    again = heart.send(says("A31", {30: "N"}, at="20260310130000", sender=sender))
+    assert codes(again) == []  # one question a sender
+    decided(heart, payload, outcome, "death-contradicted@PID-30")
+    assert (dead(heart), questions(heart)) == (False, [])
+
+
+def test_a_sender_that_says_no_in_the_message_of_the_death_is_not_asked(heart: Heart) -> None:
+    assert codes(heart.send(says("A08", {30: "N"}, DEAD, at="20260306130000"))) == []
+    assert codes(heart.send(says("A31", {30: "N"}))) == []
+    assert dead(heart)
+    assert codes(heart.send(says("A31", {30: "N"}, at="20260310130000", sender="LAB"))) == ["death-contradicted@PID-30"]
+
+
 def test_a_disposition_of_death_behind_a_newer_discharge_is_held(heart: Heart) -> None:
     plan = planned(heart)
     payload = says("A08", {}, DEAD, at="20260306110000")

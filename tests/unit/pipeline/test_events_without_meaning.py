@@ -8,7 +8,7 @@ import pytest
 from heart import Heart, adt, merge
 
 from engine.care.adt.event import Events, Meaning
-from engine.domain.message import EntryState
+from engine.domain.message import AckCode, EntryState
 
 
 @pytest.fixture
@@ -82,3 +82,24 @@ def test_whether_an_event_without_a_meaning_is_held_is_the_sites_choice() -> Non
         heart.channel, events=Events({"A06": Meaning.HOLD, "A23": Meaning.RECORD, "Z01": Meaning.HOLD})
     )
     assert [len(heart.send(adt(trigger)).holds) for trigger in ("A06", "A23", "Z01")] == [1, 0, 1]
+
+
+@pytest.mark.parametrize("trigger", ["A06", "A12", "Z01", "A60"])
+def test_an_event_without_a_meaning_belongs_to_the_patient_it_names(heart: Heart, trigger: str) -> None:
+    heart.send(adt("A01", pv1={}))
+    outcome = heart.send(adt(trigger, pv1={}))
+    assert (outcome.chart_id, outcome.patient_key) == (heart.chart().id, "MRN:558181838")
+    assert outcome.charts == ()
+    unknown = heart.send(adt(trigger, pid3="77^^^MRN^MR"))
+    assert (unknown.chart_id, unknown.patient_key) == (None, "MRN:77")
+    assert heart.send(adt(trigger, pid3="")).patient_key is None
+
+
+@pytest.mark.parametrize("trigger", ["A1", "A001", "03", "A-3", "ADT_A01", "\u0410\u0033"])
+def test_an_event_whose_code_is_none_is_recorded_without_effect_and_listed_with_the_patient(
+    heart: Heart, trigger: str
+) -> None:
+    outcome = heart.send(adt(trigger, pv1={}))
+    assert (outcome.state, outcome.application_ack, outcome.charts) == (EntryState.PROCESSED, AckCode.AA, ())
+    assert [effect.kind for effect in outcome.effects] == ["recorded-without-effect"]
+    assert outcome.patient_key == "MRN:558181838"

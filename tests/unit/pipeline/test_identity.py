@@ -25,6 +25,34 @@ def died_of(outcome: Outcome) -> tuple[str, str | None]:
     return outcome.dead_letter.error, outcome.dead_letter.location
 
 
+# --- numbers that nobody can compare
+
+UNSEEN = ("55\u200b81", "5581\ufeff", "55\u202e81", "7" * 10_000)
+
+
+@pytest.mark.parametrize("number", UNSEEN)
+def test_a_message_whose_only_number_can_not_be_believed_is_dead_lettered(number: str) -> None:
+    heart = Heart()
+    assert died_of(heart.send(adt("A01", pid3=f"{number}^^^MRN^MR", pv1={}))) == ("identifier-missing", "PID-3")
+    assert keys(heart) == set()
+
+
+@pytest.mark.parametrize("number", UNSEEN)
+def test_beside_a_number_that_can_be_believed_it_is_left_out_and_noted(number: str) -> None:
+    heart = Heart()
+    outcome = heart.send(adt("A01", pid3=f"{number}^^^MRN^MR~7^^^MRN^MR", pv1={}))
+    assert keys(heart) == {"MRN:7"}
+    assert "invalid-identifier:PID-3" in outcome.deviations
+    assert [one.value for one in heart.chart("7").patient.identifiers] == ["7"]
+
+
+@pytest.mark.parametrize("number", UNSEEN)
+def test_a_merge_of_a_number_that_can_not_be_believed_is_dead_lettered(number: str) -> None:
+    heart = Heart()
+    died_of(heart.send(adt("A40", pid3="7^^^MRN^MR", segments=(f"MRG|{number}^^^MRN^MR",))))
+    assert keys(heart) == set()
+
+
 # --- authorities
 
 

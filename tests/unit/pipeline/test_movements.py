@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from heart import Heart, adt
 
+from engine.domain.encounter import EncounterStatus
 from engine.domain.message import EntryState
 
 IN = {3: "ICU^1^1", 44: "20260301080000"}
@@ -54,3 +55,49 @@ def test_the_time_of_a_movement_is_that_of_the_event(zbe: str, at: str, source: 
     heart.send(adt("A01", pv1={3: "ICU^1^1"}, segments=(zbe,)))
     (encounter,) = heart.chart().encounters
     assert (encounter.admitted_at, encounter.time_sources["admitted_at"]) == (at, source)
+
+
+CANCEL = "ZBE|7^H|20260306143000||CANCEL|N"
+
+
+def after(*messages: bytes) -> tuple[EncounterStatus, list[str]]:
+    """The status of the stay, and what the last message left open."""
+    heart = Heart()
+    for message in messages:
+        outcome = heart.send(message)
+    (encounter,) = heart.chart().encounters
+    return encounter.status, [hold.code for hold in outcome.holds]
+
+
+ADMITTED = adt("A01", at="20260301080000", pv1=IN)
+LEFT = adt("A03", at="20260306120000", pv1=IN | {36: "01"})
+
+
+def test_a_discharge_whose_movement_is_cancelled_is_its_cancel() -> None:
+    cancelled = adt("A03", at="20260306150000", pv1=IN | {36: "01"}, segments=(CANCEL,))
+    assert after(ADMITTED, LEFT, cancelled) == (EncounterStatus.ACTIVE, [])
+    assert after(ADMITTED, cancelled) == (EncounterStatus.ACTIVE, ["nothing-to-cancel"])
+
+
+@pytest.mark.parametrize("trigger", ["A01", "A04"])
+def test_an_admission_whose_movement_is_cancelled_is_its_cancel(trigger: str) -> None:
+    cancelled = adt(trigger, at="20260306150000", pv1=IN, segments=(CANCEL.replace("CANCEL", "cancel"),))
+    assert after(ADMITTED, cancelled) == (EncounterStatus.CANCELLED, [])
+
+
+@pytest.mark.parametrize("action", ["INSERT", "UPDATE", ""])
+def test_any_other_movement_of_a_discharge_is_a_discharge(action: str) -> None:
+    left = adt("A03", at="20260306150000", pv1=IN | {36: "01"}, segments=(CANCEL.replace("CANCEL", action),))
+    assert after(ADMITTED, left) == (EncounterStatus.FINISHED, [])
+
+
+def test_a_cancel_whose_movement_is_cancelled_is_that_cancel() -> None:
+    back = adt("A13", at="20260306150000", pv1=IN, segments=(CANCEL,))
+    assert after(ADMITTED, LEFT, back) == (EncounterStatus.ACTIVE, [])
+
+
+def test_a_pre_admission_whose_movement_is_cancelled_does_what_the_table_says_of_a38() -> None:
+    heart = Heart()
+    heart.send(ADMITTED)
+    outcome = heart.send(adt("A05", at="20260306150000", pv1=IN, segments=(CANCEL,)))
+    assert [effect.kind for effect in outcome.effects] == ["recorded-without-effect"]

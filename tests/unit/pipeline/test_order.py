@@ -12,6 +12,7 @@ from heart import DAY, HOUR, Feed, Heart, hl7, merge
 
 from engine.domain.encounter import EncounterStatus
 from engine.domain.outcome import Outcome
+from engine.domain.task import TaskState
 from engine.pipeline.process import prepare
 
 
@@ -378,6 +379,92 @@ def test_a_merge_that_turns_an_earlier_one_round_is_held_and_a_repeat_is_not() -
     outcome = heart.send(merge("2", "1", at="20260309140000"))
     assert codes(outcome) == ["merge-without-effect"]
     assert outcome.holds[0].patient_key == "MRN:1"
+
+
+# --- an admission or pre-admission of a stay that has ended, or begun ------------------------------------------------
+
+
+def stay_that_ended(feed: Feed, pv1: dict[int, str] | None = None) -> None:
+    feed.send("A01", DAY, pv1=pv1)
+    feed.send("A03", DAY + 5 * HOUR, pv1=pv1)
+
+
+@pytest.mark.parametrize("trigger", ["A01", "A04"])
+@pytest.mark.parametrize("said", ["", hl7(DAY - HOUR), hl7(DAY + HOUR)])
+def test_an_admission_after_the_end_that_is_not_the_one_of_the_stay_is_held(
+    feed: Feed, trigger: str, said: str
+) -> None:
+    stay_that_ended(feed, {44: hl7(DAY)})
+    outcome = feed.send(trigger, DAY + 9 * HOUR, pv1={44: said})
+    assert (codes(outcome), outcome.holds[0].subject) == (["status-event-stale"], "MRN:V1")
+    assert discharged(feed)
+    assert feed.stay.admitted_at == DAY.isoformat()
+
+
+@pytest.mark.parametrize("pv1", [{44: hl7(DAY)}, {44: DAY.strftime("%Y%m%d%H%M+0000")}])
+def test_the_very_admission_said_again_after_the_end_is_no_question(feed: Feed, pv1: dict[int, str]) -> None:
+    stay_that_ended(feed, {44: hl7(DAY)})
+    outcome = feed.send("A01", DAY + 9 * HOUR, pv1=pv1)
+    assert (codes(outcome), discharged(feed)) == ([], True)
+    assert "admission-after-discharge" in outcome.deviations
+
+
+def test_an_admission_without_a_time_is_the_very_one_when_its_event_is(feed: Feed) -> None:
+    stay_that_ended(feed)
+    assert codes(feed.send("A01", DAY + 9 * HOUR, evn2=DAY)) == []
+    assert codes(feed.send("A01", DAY + 9 * HOUR, evn2=DAY + 8 * HOUR)) == ["status-event-stale"]
+
+
+def test_the_released_admission_opens_the_stay_again(feed: Feed) -> None:
+    stay_that_ended(feed, {44: hl7(DAY)})
+    feed.send("A01", DAY + 9 * HOUR)
+    feed.replay(feed.entries[-1], decision="status-event-stale")
+    assert (feed.stay.status, feed.plan) == (EncounterStatus.ACTIVE, [])
+
+
+def test_a_second_admission_under_the_number_that_was_overtaken_by_its_discharge_is_held(feed: Feed) -> None:
+    stay_that_ended(feed, {44: hl7(DAY)})
+    feed.send("A03", DAY + 60 * HOUR)
+    second = feed.send(
+        "A01", DAY + 61 * HOUR, sent=DAY + 30 * HOUR, evn2=DAY + 30 * HOUR, pv1={44: hl7(DAY + 30 * HOUR)}
+    )
+    assert codes(second) == ["status-event-stale"]
+
+
+def test_the_discharge_of_a_second_stay_under_the_number_has_a_plan_of_its_own(feed: Feed) -> None:
+    stay_that_ended(feed, {44: hl7(DAY)})
+    first = {task.id for task in feed.heart.chart("1").tasks}
+    second = {44: hl7(DAY + 30 * HOUR), 45: hl7(DAY + 60 * HOUR)}
+    feed.send("A03", DAY + 60 * HOUR, pv1=second)
+    assert feed.stay.discharges == 2
+    assert feed.plan
+    assert not {task.id for task in feed.heart.chart("1").tasks if task.state is TaskState.OPEN} & first
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [("A03", hl7(DAY + 70 * HOUR)), ("A03", ""), ("A01", hl7(DAY + 70 * HOUR))]
+)
+def test_a_pre_admission_of_a_stay_to_come_under_the_number_of_another_is_held(
+    feed: Feed, status: str, said: str
+) -> None:
+    feed.send("A01", DAY, pv1={44: hl7(DAY)})
+    if status == "A03":
+        feed.send("A03", DAY + 5 * HOUR)
+    before = feed.stay
+    outcome = feed.send("A05", DAY + 9 * HOUR, pv1={44: said})
+    assert codes(outcome) == ["status-event-stale"]
+    assert (feed.stay.status, feed.stay.admitted_at) == (before.status, before.admitted_at)
+
+
+@pytest.mark.parametrize("status", ["A01", "A03"])
+@pytest.mark.parametrize("said", [hl7(DAY), hl7(DAY - HOUR)])
+def test_a_pre_admission_that_comes_after_its_stay_has_begun_leaves_a_trace(feed: Feed, status: str, said: str) -> None:
+    feed.send("A01", DAY, pv1={44: hl7(DAY)})
+    if status == "A03":
+        feed.send("A03", DAY + 5 * HOUR)
+    outcome = feed.send("A05", DAY + 9 * HOUR, pv1={44: said})
+    assert (codes(outcome), "pre-admission-after-arrival" in outcome.deviations) == ([], True)
+    assert outcome.reason == "a pre-admission of a stay that has begun already"
 
 
 # --- what a later event makes true is no question any more ------------------------------------------------------------

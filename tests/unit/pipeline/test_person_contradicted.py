@@ -161,3 +161,46 @@ def test_another_group_of_the_same_merge_is_applied(heart: Heart) -> None:
 def test_where_the_surviving_number_knows_nobody_the_old_number_is_compared(heart: Heart) -> None:
     heart.send(adt("A31", at="20260302120000", pid3="2^^^MRN^MR", pid={5: "", 7: ""}))
     assert heart.send(merge("2", "558181838")).holds != ()  # the PID of `merge` is Jane Doe, the old number's is Anna
+
+
+# --- a merge of two people -------------------------------------------------------------------------------------------
+
+
+def merged(first: dict[int, str], second: dict[int, str], pid: dict[int, str]) -> tuple[Heart, bytes, Outcome]:
+    """Two known patients, and the message that merges the second one into the first."""
+    heart = Heart()
+    heart.send(adt("A28", pid3="1^^^MRN^MR", pid=first))
+    heart.send(adt("A28", pid3="2^^^MRN^MR", pid=second))
+    payload = adt("A40", at="20260309120000", pid3="1^^^MRN^MR", pid=pid, segments=("MRG|2^^^MRN^MR",))
+    return heart, payload, heart.send(payload)
+
+
+@pytest.mark.parametrize("pid", [ANNA | {8: "F"}, {5: "", 7: "", 8: ""}])
+def test_a_merge_of_two_clearly_different_people_is_held_and_merges_when_it_is_released(pid: dict[int, str]) -> None:
+    heart, payload, outcome = merged(ANNA | {8: "F"}, BOB | {8: "M"}, pid)
+    assert held(outcome) == [HoldCode.PERSON_CONTRADICTED]
+    assert "the merge is of two patients" in outcome.holds[0].detail
+    assert heart.chart("1").id != heart.chart("2").id
+    again = msgspec.structs.replace(
+        heart.entry(payload), replay_of=3, replay_root=3, decision="person-contradicted@PID-5"
+    )
+    assert held(heart.work(again)) == []
+    assert heart.chart("1").id == heart.chart("2").id
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        BOB | {8: "F"},
+        BOB | {8: ""},
+        BOB | {8: "U"},
+        BOB | {7: "", 8: "M"},
+        BOB | {7: "19450312", 8: "M"},
+        BOB | {5: "Testcase^Anna", 8: "M"},
+        {5: "", 7: "", 8: "M"},
+    ],
+)
+def test_a_merge_of_two_charts_that_may_be_of_one_person_merges(second: dict[int, str]) -> None:
+    heart, _, outcome = merged(ANNA | {8: "F"}, second, ANNA | {8: "F"})
+    assert held(outcome) == []
+    assert heart.chart("1").id == heart.chart("2").id

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from heart import ROOT, Heart, adt, merge
 
-from engine.care.protocol import load_protocol
+from engine.care.protocol import SIDE_BY_SIDE, load_protocol
 from engine.domain.delivery import Operation
 from engine.domain.outcome import Outcome
 from engine.domain.task import Task, TaskState
@@ -321,6 +321,17 @@ def test_a_stay_admitted_after_its_own_discharge_keeps_no_later_plan_waiting(hea
     discharge(heart)
     assert {task.encounter for task in heart.chart().tasks if task.suspended_by is None} == {"MRN:V1"}
     assert "tcm_contact" in open_tasks(heart)
+
+
+def test_a_plan_beside_a_stay_of_the_same_admission_says_that_it_waits_for_that_one(heart: Heart) -> None:
+    admit(heart)
+    heart.send(adt("A01", at="20260301120000", pv1=AGAIN | {19: "V9^^^MRN", 44: "20260301113000"}))
+    discharge(heart)
+    waiting = [task for task in heart.chart().tasks if task.suspended_by == "MRN:V9"]
+    assert waiting
+    assert {task.end_reason for task in waiting} == {SIDE_BY_SIDE}
+    heart.send(adt("A11", at="20260307120000", pv1=AGAIN | {19: "V9^^^MRN", 44: "20260301113000"}))
+    assert not [task for task in heart.chart().tasks if task.suspended_by is not None]
 
 
 # --- two channels -----------------------------------------------------------------------------------------------------
