@@ -31,12 +31,22 @@ RECORD_LOCKED: Final = 206
 INTERNAL_ERROR: Final = 207
 
 
-class MessageError(HandoffError):
-    """The message is at fault: refused at intake or dead-lettered, never retried by itself.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Why something was refused or failed: told to its sender, kept in a dead letter. Holds no value of a message."""
 
-    hl7_code: of table 0357. location: where, in HL7 notation (`PID-3`, `MSH-9.2`); never a value.
-    error: our own stable code (`identifier-missing`), shown in ERR-5 and in dead letters.
-    """
+    error: str
+    """Our own stable code (`identifier-missing`), shown in ERR-5 and in dead letters."""
+    text: str
+    """For people."""
+    hl7_code: int = INTERNAL_ERROR
+    """Of table 0357."""
+    location: str | None = None
+    """In HL7 notation (`PID-3`, `MSH-9.2`)."""
+
+
+class MessageError(HandoffError):
+    """The message is at fault: refused at intake or dead-lettered, never retried by itself. The rest: see `Fault`."""
 
     def __init__(self, error: str, text: str, *, hl7_code: int = INTERNAL_ERROR, location: str | None = None) -> None:
         super().__init__(f"{location}: {text}" if location else text)
@@ -44,6 +54,10 @@ class MessageError(HandoffError):
         self.text = text
         self.hl7_code = hl7_code
         self.location = location
+
+    @property
+    def fault(self) -> Fault:
+        return Fault(error=self.error, text=self.text, hl7_code=self.hl7_code, location=self.location)
 
 
 class MappingError(HandoffError):
@@ -63,6 +77,10 @@ class MappingError(HandoffError):
         self.line = line
         self.target = target
         self.location = location
+
+    @property
+    def fault(self) -> Fault:
+        return Fault(error=self.error, text=str(self), location=self.location)
 
 
 class StoreError(HandoffError):

@@ -249,6 +249,11 @@ ERRORS: Final[Mapping[str, Advice]] = {
         "what is stored of the message can't be read any more",
         "Have the sender send it again; look for a failing disk.",
     ),
+    "act-unreadable": _error(
+        "act-unreadable",
+        "what a person did was written by another version of the engine",
+        "Do it again with this version; then discard the dead letter with a reason.",
+    ),
     "chart-damaged": _error(
         "chart-damaged",
         "rows of the store were altered, moved or are missing for this patient",

@@ -15,6 +15,7 @@ from engine.domain.record import Phi, Record
 from engine.domain.score import Score
 from engine.domain.shapes import PatientShape, TaskShape
 from engine.domain.task import Task
+from engine.errors import Fault
 
 
 class DeliveryState(StrEnum):
@@ -252,3 +253,7 @@ class DeadLetter(Record, frozen=True, kw_only=True):
     error: str
     location: str | None
     detail: str
+
+    @classmethod
+    def of(cls, stage: Stage, fault: Fault) -> DeadLetter:
+        return cls(stage=stage, error=fault.error, location=fault.location, detail=fault.text)

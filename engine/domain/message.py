@@ -6,7 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from engine.domain.record import Phi, Record
+from engine.domain.record import Phi
+from engine.errors import Fault
 
 
 class EntryKind(StrEnum):
@@ -60,15 +61,6 @@ class AckCode(StrEnum):
     CR = "CR"
 
 
-class Refusal(Record, frozen=True, kw_only=True):
-    """Why a message was refused at intake. Holds no value of the message."""
-
-    error: str
-    text: str
-    hl7_code: int
-    location: str | None = None
-
-
 class Summary(Phi, frozen=True, kw_only=True):
     """What the journal's list shows of a message, read from MSH at intake (sealed at rest)."""
 
@@ -97,7 +89,7 @@ class Receipt(Phi, frozen=True, kw_only=True):
     ordering_key: bytes = b""
     """What decides the partition (`hl7v2.ordering`): receipts that share it are processed in their order."""
     deviations: tuple[str, ...] = ()
-    refusal: Refusal | None = None
+    refusal: Fault | None = None
     ack: AckCode | None = None
     """The code that will be answered once this receipt is on disk."""
     ack_state: AckState = AckState.NOT_OWED
@@ -127,7 +119,7 @@ class Entry(Phi, frozen=True, kw_only=True):
     payload: bytes
     summary: Summary
     deviations: tuple[str, ...] = ()
-    refusal: Refusal | None = None
+    refusal: Fault | None = None
     ack: AckCode | None = None
     ack_state: AckState = AckState.NOT_OWED
     wants_application_ack: bool = False

@@ -9,7 +9,7 @@ from typing import Final
 
 from engine.domain.message import AckCode
 from engine.domain.record import Phi, Record
-from engine.errors import SEGMENT_SEQUENCE, TABLE_VALUE, MessageError
+from engine.errors import SEGMENT_SEQUENCE, TABLE_VALUE, Fault, MessageError
 from engine.hl7v2 import charset
 from engine.hl7v2.escape import escape, unescaper
 from engine.hl7v2.header import Delimiters, Header, HeaderError, is_ack, read_header
@@ -58,6 +58,17 @@ class Verdict(Record, frozen=True, kw_only=True):
     location: str | None = None
     text: str = ""
     expected_sequence: int | None = None
+
+    @classmethod
+    def of(cls, code: AckCode, fault: Fault, *, expected_sequence: int | None = None) -> Verdict:
+        return cls(
+            code=code,
+            hl7_code=fault.hl7_code,
+            error=fault.error,
+            location=fault.location,
+            text=fault.text,
+            expected_sequence=expected_sequence,
+        )
 
 
 class AckPlan(Record, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from engine.domain.delivery import DeadLetter, Stage
 from engine.domain.message import AckCode, Entry, EntryState
 from engine.domain.outcome import Dismissal, Effect, EffectKind, Outcome
 from engine.domain.task import Task, TaskState
-from engine.errors import INTERNAL_ERROR, HandoffError
+from engine.errors import INTERNAL_ERROR, Fault, HandoffError
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.difference import difference
 from engine.pipeline.plan import decide_death
@@ -40,7 +40,7 @@ def read_act(entry: Entry) -> Prepared:
     try:
         act = read(entry.payload)
     except ValueError as error:
-        letter = DeadLetter(stage=Stage.PROCESSING, error="act-unreadable", location=None, detail=str(error))
+        letter = DeadLetter.of(Stage.PROCESSING, Fault(error="act-unreadable", text=str(error)))
         return Prepared(
             entry=entry,
             outcome=Outcome(

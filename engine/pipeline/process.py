@@ -31,6 +31,7 @@ from engine.domain.why import Reason, What, Why
 from engine.errors import (
     INTERNAL_ERROR,
     SEGMENT_SEQUENCE,
+    Fault,
     MappingError,
     MessageError,
 )
@@ -90,8 +91,7 @@ def _read_message(entry: Entry, channel: CompiledChannel | None) -> Prepared:
     if channel is None:
         return Prepared(entry=entry, outcome=_unknown_channel(entry))
     if entry.refusal is not None:
-        refusal = entry.refusal
-        letter = DeadLetter(stage=Stage.INTAKE, error=refusal.error, location=refusal.location, detail=refusal.text)
+        letter = DeadLetter.of(Stage.INTAKE, entry.refusal)
         return _belonging(_decided(entry, channel, EntryState.REFUSED, letter=letter), channel)
     try:
         return _read(entry, channel)
@@ -617,10 +617,9 @@ _WITHHELD_BY_MODE: Final[Mapping[str, tuple[Why, ...]]] = {
 
 
 def _dead(entry: Entry, channel: CompiledChannel, error: MessageError | MappingError) -> Prepared:
-    code = error.hl7_code if isinstance(error, MessageError) else INTERNAL_ERROR
-    detail = error.text if isinstance(error, MessageError) else str(error)
-    letter = DeadLetter(stage=Stage.PROCESSING, error=error.error, location=error.location, detail=detail)
-    return _decided(entry, channel, EntryState.DEAD, letter=letter, ack=AckCode.AE, code=code)
+    fault = error.fault
+    letter = DeadLetter.of(Stage.PROCESSING, fault)
+    return _decided(entry, channel, EntryState.DEAD, letter=letter, ack=AckCode.AE, code=fault.hl7_code)
 
 
 def _decided(
@@ -669,7 +668,7 @@ def internal_failure(entry: Entry, channel_version: str, error: BaseException) -
 
 def undone(entry: Entry, error: str, detail: str, *, version: str = "") -> Outcome:
     """The outcome of an entry that could not be worked on, for no fault of its own."""
-    letter = DeadLetter(stage=Stage.PROCESSING, error=error, location=None, detail=detail)
+    letter = DeadLetter.of(Stage.PROCESSING, Fault(error=error, text=detail))
     return Outcome(
         entry_id=entry.id,
         state=EntryState.DEAD,

@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from engine.domain.message import AckCode, AckState, Refusal, Summary
+from engine.domain.message import AckCode, AckState, Summary
 from engine.domain.record import Phi, Record
 from engine.errors import (
     DATA_TYPE,
@@ -24,6 +24,7 @@ from engine.errors import (
     UNSUPPORTED_TYPE,
     UNSUPPORTED_VERSION,
     VALUE_TOO_LONG,
+    Fault,
 )
 from engine.hl7v2 import charset
 from engine.hl7v2.ack import AckPlan, Verdict, modes, owed
@@ -36,79 +37,75 @@ LINK_RESTART: Final = 0
 LINK_RESYNC: Final = -1
 """MSH-13: the sender begins to count anew; in MSA-4: we take whatever number comes first."""
 
-OVERSIZE: Final = Refusal(
-    error="frame-too-long", text="the frame is over this channel's limit", hl7_code=VALUE_TOO_LONG
-)
-BATCH_TOO_LONG: Final = Refusal(
+OVERSIZE: Final = Fault(error="frame-too-long", text="the frame is over this channel's limit", hl7_code=VALUE_TOO_LONG)
+BATCH_TOO_LONG: Final = Fault(
     error="batch-too-long", text="the batch holds more messages than this channel takes", hl7_code=VALUE_TOO_LONG
 )
-STORE_UNAVAILABLE: Final = Refusal(
+STORE_UNAVAILABLE: Final = Fault(
     error="store-unavailable", text="could not be stored, send it again later", hl7_code=INTERNAL_ERROR
 )
-TOO_MANY_CONNECTIONS: Final = Refusal(
-    error="too-many-connections", text="too many connections", hl7_code=INTERNAL_ERROR
-)
-NOT_PROCESSED_YET: Final = Refusal(
+TOO_MANY_CONNECTIONS: Final = Fault(error="too-many-connections", text="too many connections", hl7_code=INTERNAL_ERROR)
+NOT_PROCESSED_YET: Final = Fault(
     error="not-processed-yet", text="stored, but not processed in time, send it again later", hl7_code=INTERNAL_ERROR
 )
-BROKEN: Final = Refusal(error="internal", text="an error of ours, the message was kept", hl7_code=INTERNAL_ERROR)
-VERSION: Final = Refusal(
+BROKEN: Final = Fault(error="internal", text="an error of ours, the message was kept", hl7_code=INTERNAL_ERROR)
+VERSION: Final = Fault(
     error="version-not-accepted",
     text="this channel does not accept this HL7 version",
     hl7_code=UNSUPPORTED_VERSION,
     location="MSH-12",
 )
-PROCESSING_ID: Final = Refusal(
+PROCESSING_ID: Final = Fault(
     error="processing-id-not-accepted",
     text="this channel does not accept this processing id",
     hl7_code=UNSUPPORTED_PROCESSING_ID,
     location="MSH-11",
 )
-TYPE: Final = Refusal(
+TYPE: Final = Fault(
     error="type-not-accepted",
     text="this channel does not accept this message type",
     hl7_code=UNSUPPORTED_TYPE,
     location="MSH-9.1",
 )
-EVENT: Final = Refusal(
+EVENT: Final = Fault(
     error="event-not-accepted",
     text="this channel does not accept this event",
     hl7_code=UNSUPPORTED_EVENT,
     location="MSH-9.2",
 )
-EVENT_MISSING: Final = Refusal(
+EVENT_MISSING: Final = Fault(
     error="event-missing",
     text="this message type needs a trigger event",
     hl7_code=UNSUPPORTED_EVENT,
     location="MSH-9.2",
 )
-CHARSET: Final = Refusal(
+CHARSET: Final = Fault(
     error="charset-not-accepted",
     text="MLLP can't carry UTF-16 or UTF-32: send UTF-8",
     hl7_code=DATA_TYPE,
     location="MSH-18",
 )
-FRAME_CUT: Final = Refusal(
+FRAME_CUT: Final = Fault(
     error="frame-cut",
     text="1C 0D inside of the message ended its frame: leave these bytes out of the text",
     hl7_code=DATA_TYPE,
 )
-FRAME_REST: Final = Refusal(
+FRAME_REST: Final = Fault(
     error="frame-rest", text="the rest of the message before it, behind the end of its frame", hl7_code=DATA_TYPE
 )
-SEQUENCE_NUMBER_MISSING: Final = Refusal(
+SEQUENCE_NUMBER_MISSING: Final = Fault(
     error="sequence-number-missing",
     text="this channel needs a sequence number",
     hl7_code=REQUIRED_FIELD_MISSING,
     location="MSH-13",
 )
-SEQUENCE_NUMBER_LOW: Final = Refusal(
+SEQUENCE_NUMBER_LOW: Final = Fault(
     error="sequence-number-low",
     text="this sequence number was used before",
     hl7_code=DUPLICATE_KEY,
     location="MSH-13",
 )
-SEQUENCE_NUMBER_HIGH: Final = Refusal(
+SEQUENCE_NUMBER_HIGH: Final = Fault(
     error="sequence-number-high",
     text="messages before this sequence number are missing",
     hl7_code=UNKNOWN_KEY,
@@ -182,7 +179,7 @@ class Judgement(Phi, frozen=True, kw_only=True):
 
     header: Header | None
     plan: AckPlan
-    refusal: Refusal | None
+    refusal: Fault | None
     code: AckCode | None
     awaits_outcome: bool = False
     holds: bool = False
@@ -200,7 +197,7 @@ class Judgement(Phi, frozen=True, kw_only=True):
 
 def judge(rules: Rules, payload: bytes, *, oversize: bool = False) -> Judgement:
     """Read MSH and decide. Never raises for a message."""
-    refusal: Refusal | None
+    refusal: Fault | None
     header: Header | None
     try:
         header = read_header(payload)
@@ -209,11 +206,11 @@ def judge(rules: Rules, payload: bytes, *, oversize: bool = False) -> Judgement:
         refusal = check(rules, header)
     except HeaderError as error:
         header = error.header
-        refusal = Refusal(error=error.error, text=error.text, hl7_code=error.hl7_code, location=error.location)
+        refusal = error.fault
     return plan_answers(rules, header, OVERSIZE if oversize else refusal)
 
 
-def check(rules: Rules, header: Header) -> Refusal | None:
+def check(rules: Rules, header: Header) -> Fault | None:
     """The tests of MSH-9, MSH-11, MSH-12 and MSH-18 that precede storing for processing."""
     if header.version not in rules.versions:
         return VERSION
@@ -233,7 +230,7 @@ def check(rules: Rules, header: Header) -> Refusal | None:
     return refusal
 
 
-def plan_answers(rules: Rules, header: Header | None, refusal: Refusal | None) -> Judgement:
+def plan_answers(rules: Rules, header: Header | None, refusal: Fault | None) -> Judgement:
     """Which answers are owed for a message that is refused, or accepted when `refusal` is none."""
     plan = modes(header, rules.ack_mode)
     if header is not None and is_ack(header):  # an acknowledgment is never acknowledged
@@ -267,25 +264,18 @@ def rest_of_message(rules: Rules) -> Judgement:
     return replace(plan_answers(rules, None, FRAME_REST), code=None)
 
 
-def original_code(refusal: Refusal) -> AckCode:
+def original_code(refusal: Fault) -> AckCode:
     return AckCode.AR if refusal.error in _REJECTED else AckCode.AE
 
 
-def enhanced_code(refusal: Refusal) -> AckCode:
+def enhanced_code(refusal: Fault) -> AckCode:
     return AckCode.CR if refusal.error in _UNACCEPTABLE else AckCode.CE
 
 
-def verdict(code: AckCode, refusal: Refusal | None, *, expected_sequence: int | None = None) -> Verdict:
+def verdict(code: AckCode, refusal: Fault | None, *, expected_sequence: int | None = None) -> Verdict:
     if refusal is None:
         return _ACCEPTED[code] if expected_sequence is None else Verdict(code=code, expected_sequence=expected_sequence)
-    return Verdict(
-        code=code,
-        hl7_code=refusal.hl7_code,
-        error=refusal.error,
-        location=refusal.location,
-        text=refusal.text,
-        expected_sequence=expected_sequence,
-    )
+    return Verdict.of(code, refusal, expected_sequence=expected_sequence)
 
 
 def summarize(header: Header | None) -> Summary:
@@ -300,7 +290,7 @@ def summarize(header: Header | None) -> Summary:
     )
 
 
-def _refused_code(plan: AckPlan, refusal: Refusal) -> AckCode | None:
+def _refused_code(plan: AckPlan, refusal: Fault) -> AckCode | None:
     if plan.original:
         return original_code(refusal)
     if owed(plan.accept, success=False):
@@ -310,7 +300,7 @@ def _refused_code(plan: AckPlan, refusal: Refusal) -> AckCode | None:
 
 
 @lru_cache(maxsize=1024)
-def _check_type(types: frozenset[tuple[str, str]], code: str, event: str) -> Refusal | None:
+def _check_type(types: frozenset[tuple[str, str]], code: str, event: str) -> Fault | None:
     if types & {(code, event), (code, "*"), ("*", "*"), ("*", event)}:
         return None
     return EVENT if any(known in {code, "*"} for known, _ in types) else TYPE

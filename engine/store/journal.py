@@ -41,14 +41,13 @@ from engine.domain.message import (
     EntryKind,
     EntryState,
     Receipt,
-    Refusal,
     Summary,
     kind_of,
 )
 from engine.domain.outcome import EffectKind
 from engine.domain.partition import PARTITIONS
 from engine.domain.record import Phi, Record
-from engine.errors import DUPLICATE_KEY, INTERNAL_ERROR, StoreDamagedError, StoreError, TamperedError
+from engine.errors import DUPLICATE_KEY, INTERNAL_ERROR, Fault, StoreDamagedError, StoreError, TamperedError
 from engine.logs import get_logger
 from engine.store import schema
 from engine.store.engines import translated
@@ -73,7 +72,7 @@ _COUNTED: Final = 2
 _APPEND_LOCK: Final = 0x48414E44_4A
 """PostgreSQL: the advisory lock that puts appends, and so their ids, in the order of their commits."""
 
-CONFLICT: Final = Refusal(
+CONFLICT: Final = Fault(
     error="duplicate-conflict",
     text="this control id was used before, for a message with other content",
     hl7_code=DUPLICATE_KEY,
@@ -81,7 +80,7 @@ CONFLICT: Final = Refusal(
 )
 
 
-_DAMAGED: Final = Refusal(
+_DAMAGED: Final = Fault(
     error="entry-damaged",
     text="this message was refused; why can't be read any more, what is stored of it is damaged",
     hl7_code=INTERNAL_ERROR,
@@ -151,7 +150,7 @@ class Head(Phi, frozen=True, kw_only=True):
     peer: str
     summary: Summary
     deviations: tuple[str, ...] = ()
-    refusal: Refusal | None = None
+    refusal: Fault | None = None
 
 
 _ENTRY_COLUMNS: Final = (

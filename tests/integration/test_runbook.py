@@ -18,7 +18,7 @@ GUIDE = (ROOT / "docs/guides/on-call.md").read_text()
 LISTED = set(re.findall(r"^\| `([^`]+)`", GUIDE, re.MULTILINE))
 NO_DEAD_LETTER = {"handoff-same-number", "timeout"}
 RAISED = {
-    "MessageError", "HeaderError", "Refusal", "DeadLetter", "_dead", "Settled", "DeliveryError", "_CallError", "failed",
+    "MessageError", "HeaderError", "Fault", "DeadLetter", "_dead", "Settled", "DeliveryError", "_CallError", "failed",
     "_UnknownOutcomeError",
 }  # fmt: skip
 CODE = re.compile(r"[a-z]+(-[a-z0-9]+)+|internal|mapping|buried|login|http")

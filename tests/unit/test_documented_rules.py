@@ -14,7 +14,7 @@ from engine.care.adt import patient
 from engine.connectors.remedies import REMEDIES
 from engine.domain import why
 from engine.domain.hold import QUESTIONS
-from engine.domain.message import Refusal
+from engine.errors import Fault
 from engine.hl7v2 import ack, batch, charset, header, message, mllp
 from engine.hl7v2.header import HeaderError, read_header
 from engine.mapping import compile as compile_
@@ -81,12 +81,12 @@ def test_the_limits_are_those_of_the_code_with_their_defaults() -> None:
 
 
 def test_the_refusals_are_those_of_the_code_with_their_codes() -> None:
-    refusals = [value for value in vars(acceptance).values() if isinstance(value, Refusal)]
+    refusals = [value for value in vars(acceptance).values() if isinstance(value, Fault)]
     for payload in UNREADABLE:
         with pytest.raises(HeaderError) as caught:
             read_header(payload)
         error = caught.value
-        refusals.append(Refusal(error=error.error, text=error.text, hl7_code=error.hl7_code))
+        refusals.append(Fault(error=error.error, text=error.text, hl7_code=error.hl7_code))
     documented = {code(row[0]): row[1:4] for row in table("ERR-5")}
     assert documented == {
         one.error: [str(one.hl7_code), original_code(one).value, enhanced_code(one).value] for one in refusals

@@ -5,11 +5,12 @@ from sqlalchemy import text
 from store_builders import CHANNEL, NOW, append, delivery, ids, outcome, receipt, record
 
 from engine.domain.delivery import DeliveryState
-from engine.domain.message import AckCode, AckState, EntryState, Refusal
+from engine.domain.message import AckCode, AckState, EntryState
+from engine.errors import Fault
 from engine.store import counts
 from engine.store.outbox import Settled
 
-REFUSAL = Refusal(error="unsupported-version", text="not accepted", hl7_code=203, location="MSH-12")
+REFUSAL = Fault(error="unsupported-version", text="not accepted", hl7_code=203, location="MSH-12")
 
 
 def ledger(store, *channels):

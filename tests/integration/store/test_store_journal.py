@@ -8,11 +8,11 @@ from store_builders import CHANNEL, NOW, append, chart, outcome, receipt, record
 
 from engine.domain.delivery import DeadLetter, Stage
 from engine.domain.hold import Hold, HoldCode
-from engine.domain.message import AckCode, AckState, EntryState, Refusal, Summary
-from engine.errors import StoreError
+from engine.domain.message import AckCode, AckState, EntryState, Summary
+from engine.errors import Fault, StoreError
 from engine.store.journal import Append
 
-REFUSAL = Refusal(error="unsupported-version", text="this version is not accepted", hl7_code=203, location="MSH-12")
+REFUSAL = Fault(error="unsupported-version", text="this version is not accepted", hl7_code=203, location="MSH-12")
 
 
 def entries(store, position=0, limit=100, channel=CHANNEL):

@@ -10,9 +10,10 @@ from heart import NOW, Heart, adt, merge
 
 from engine.domain.delivery import Operation, Stage
 from engine.domain.encounter import Encounter, EncounterStatus
-from engine.domain.message import AckCode, Entry, EntryState, Refusal
+from engine.domain.message import AckCode, Entry, EntryState
 from engine.domain.score import Band
 from engine.domain.task import TaskState
+from engine.errors import Fault
 from engine.pipeline.process import process
 
 CHF = "DG1|1||I50.9^Heart failure^I10|||F"
@@ -640,7 +641,7 @@ def test_a40_the_other_way_round_leaves_the_key_that_destinations_know(heart: He
 
 
 def test_a_refused_entry_becomes_a_dead_letter_of_the_intake(heart: Heart) -> None:
-    refusal = Refusal(error="version-not-accepted", text="version", hl7_code=203, location="MSH-12")
+    refusal = Fault(error="version-not-accepted", text="version", hl7_code=203, location="MSH-12")
     entry: Entry = msgspec.structs.replace(heart.entry(b"x"), refusal=refusal)
     outcome = process(entry, heart.channel, heart.charts, NOW)
     assert outcome.state is EntryState.REFUSED
@@ -726,7 +727,7 @@ def test_the_question_of_a_dead_patient_ends(heart: Heart) -> None:
 
 # --- a dead message belongs to its patient ---------------------------------------------------------------------------
 
-REFUSAL = Refusal(error="type-not-accepted", text="no", hl7_code=200, location="MSH-9.1")
+REFUSAL = Fault(error="type-not-accepted", text="no", hl7_code=200, location="MSH-9.1")
 BROKEN = {
     "a filter or segment behind PID fails": adt("A40", segments=("MRG|2^^^MRN^MR", "MRG|3^^^MRN^MR")),
     "the merge does not pair": adt("A40", segments=("MRG|2^^^OTHER^MR",)),

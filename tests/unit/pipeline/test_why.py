@@ -12,9 +12,10 @@ import pytest
 from heart import ROOT, Heart, adt, merge
 
 from engine.care.protocol import load_protocol
-from engine.domain.message import EntryState, Refusal
+from engine.domain.message import EntryState
 from engine.domain.outcome import Outcome
 from engine.domain.why import MEANINGS, Reason
+from engine.errors import Fault
 from engine.pipeline.channel import Planner
 from engine.pipeline.why import why_shapes
 from engine.store.record import OutcomeDocument
@@ -305,7 +306,7 @@ def test_a_message_that_touched_no_chart_says_so_of_everything(
 
 def test_a_refused_message_says_so() -> None:
     heart = Heart()
-    _, why = explained(heart, b"nothing", refusal=Refusal(error="framing", text="no MSH", hl7_code=100))
+    _, why = explained(heart, b"nothing", refusal=Fault(error="framing", text="no MSH", hl7_code=100))
     assert {one["reason"].partition(":")[0] for one in why} == {"refused"}
 
 
