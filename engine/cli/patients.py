@@ -67,7 +67,8 @@ def show(cli: Cli, key: str, reveal: bool, reason: str | None) -> None:
     KEY is AUTHORITY:ID or a pseudonym (MRN:~3f9a1c2b); - asks for it. The key of a patient that was merged into another
     shows the other.
     """
-    from engine.domain.shapes import chart_shape, plain
+    from engine.domain.parts import chart_shape
+    from engine.domain.shapes import plain
 
     wish = reveal_of(reveal, reason)
     with open_site(cli) as site:
@@ -198,7 +199,7 @@ def _matches(document: ChartDocument, visit: str | None, name: str | None, birth
     patient = document.patient
     family = (patient.name.family if patient.name else None) or ""
     return (
-        (visit is None or any(visit in {key, key.partition(":")[2]} for key in document.encounters))
+        (visit is None or any(visit in {key, key.partition(":")[2]} for key in document.keys_of("encounters")))
         and (name is None or family.casefold().startswith(name.casefold()))
         and (birth_date is None or (patient.birth_date or "").startswith(birth_date))
     )

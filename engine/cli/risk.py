@@ -120,7 +120,7 @@ def _of_patient(
     since = observed.get(channel.settings.name)
     inputs = inputs_of(chart, stay, now=site.now, observed_since=since, tables=channel.inputs)
     scored = msgspec.structs.replace(model.score(inputs, now=site.now, observed_since=since), encounter=stay.key)
-    return site.view(wish, [f"chart:{chart.id}"]).score(score_shape(scored))
+    return site.view(wish, [f"chart:{chart.id}"]).part("score", score_shape(scored))
 
 
 def _stay(chart: Chart, key: str | None) -> Encounter:

@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any, Final
+
+from engine.domain.parts import PARTS
 
 HIDDEN: Final = "***"
 PSEUDONYM: Final = re.compile(r"(?P<authority>[^:]*):~(?P<hash>[0-9a-f]{8})")
 
 _CODE: Final = re.compile(r"[A-Za-z0-9]{1,4}")
 
-# What stays visible; everything else is hidden, so that a field which is added later is hidden until someone decides.
+# What stays visible of a patient (of other parts: `domain.parts`); everything else is hidden, so that a field which is
+# added later is hidden until someone decides.
 _PATIENT: Final = frozenset({"deceased", "lives_alone", "transportation", "active_medications"})
 _PATIENT_CODES: Final = frozenset({"sex"})
-_ENCOUNTER: Final = frozenset({"status", "admitted_at", "discharged_at", "time_sources", "discharges"})
-_ENCOUNTER_CODES: Final = frozenset({"class", "admission_type", "hospital_service", "disposition"})
+_MASKS: Final = {part.what: part.mask for part in PARTS}
 _KEYS_OF_CONTENTS: Final = ("patient_key", "survivor", "merged")
 _FLAGS_OF_CONTENTS: Final = ("decides", "withdrawn")
 
@@ -63,30 +66,23 @@ class View:
         masked["merged_from"] = [self.key(key) for key in shape["merged_from"]]
         return masked
 
-    def encounter(self, shape: Mapping[str, Any]) -> dict[str, Any]:
+    def part(self, what: str, shape: Mapping[str, Any]) -> dict[str, Any]:
+        """One of the parts of a chart: `encounter`, `score`, `task`."""
         if self.revealed:
             return dict(shape)
-        return _hide_but(shape, _ENCOUNTER, _ENCOUNTER_CODES) | {"key": self.key(shape["key"])}
-
-    def score(self, shape: Mapping[str, Any]) -> dict[str, Any]:
-        if self.revealed:
-            return dict(shape)
-        masked = dict(shape)
-        masked["encounter"] = self.key(shape["encounter"])
-        masked["factors"] = [_hide_but(factor, {"name", "points"}) for factor in shape["factors"]]
-        return masked
-
-    def task(self, shape: Mapping[str, Any]) -> dict[str, Any]:
-        if self.revealed:
-            return dict(shape)
-        keys = {name: self.key(shape[name]) for name in ("encounter", "patient_key", "suspended_by") if name in shape}
-        return dict(shape) | keys
+        mask = _MASKS[what]
+        masked = dict(shape) if mask.shown is None else _hide_but(shape, mask.shown, mask.codes)
+        masked |= {name: self.key(shape[name]) for name in mask.keys if name in shape}
+        inner = {
+            name: [_hide_but(item, shown) for item in shape[name]]
+            for name, shown in mask.inner.items()
+            if name in shape
+        }
+        return masked | inner
 
     def chart(self, shape: Mapping[str, Any]) -> dict[str, Any]:
         return self.patient(shape) | {
-            "encounters": [self.encounter(item) for item in shape["encounters"]],
-            "scores": [self.score(item) for item in shape["scores"]],
-            "tasks": [self.task(item) for item in shape["tasks"]],
+            part.name: [self.part(part.what, item) for item in shape[part.name]] for part in PARTS
         }
 
     def payload(self, payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,9 +91,7 @@ class View:
             return dict(payload)
         masks: dict[str, Callable[[Any], Any]] = {
             "patient": self.patient,
-            "encounter": self.encounter,
-            "score": self.score,
-            "task": self.task,
+            **{what: partial(self.part, what) for what in _MASKS},
             **dict.fromkeys(_KEYS_OF_CONTENTS, self.key),
         }
         shown = {name: payload[name] for name in _FLAGS_OF_CONTENTS if name in payload}

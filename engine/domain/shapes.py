@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import structs
 
-from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter
 from engine.domain.patient import Patient
 from engine.domain.record import Phi
@@ -70,13 +69,3 @@ def score_shape(score: Score) -> dict[str, Any]:
 
 def task_shape(task: Task, patient_key: str) -> dict[str, Any]:
     return plain(TaskShape.of(task, patient_key))  # type: ignore[no-any-return]  # a record becomes a dict
-
-
-def chart_shape(chart: Chart) -> dict[str, Any]:
-    """The answer of `handoff patients show`."""
-    return {
-        **patient_shape(chart.patient),
-        "encounters": [encounter_shape(encounter) for encounter in chart.encounters],
-        "scores": [score_shape(score) for score in chart.scores],
-        "tasks": [task_shape(task, chart.patient.key) for task in chart.tasks],
-    }

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import structs
 
 from engine.domain.chart import Chart
 from engine.domain.delivery import (
+    CONTENTS,
     Content,
     Delivery,
-    EncounterUpsert,
     Forward,
     Operation,
     PatientMerge,
     PatientUpsert,
     ScoreUpsert,
-    TaskUpsert,
 )
 from engine.domain.encounter import Encounter
 from engine.domain.ids import beginning_like
 from engine.domain.message import Entry
+from engine.domain.parts import PARTS, SCORES, Part, score_key
 from engine.domain.score import Band, Score
-from engine.domain.task import Task
 from engine.pipeline.plan import ARRIVED, came_at
 
 if TYPE_CHECKING:
     from engine.pipeline.channel import CompiledChannel
-
-T = TypeVar("T")
 
 
 class Gone(Exception):  # noqa: N818 - no error: an answer that is rare
@@ -79,24 +76,14 @@ def chart_deliveries(
         add(Operation.UPSERT_PATIENT, "", PatientUpsert.of(chart.patient))
     for folded in merged:
         add(Operation.MERGE_PATIENT, folded.id, PatientMerge(survivor=key, merged=folded.patient.key))
-    for encounter in _changed(before.encounters if before else (), chart.encounters, _encounter_key):
-        add(Operation.UPSERT_ENCOUNTER, encounter.key, EncounterUpsert(patient_key=key, encounter=encounter))
-    first = channel.models[0].name if channel.models else ""
-    scores = list(_changed(before.scores if before else (), chart.scores, _score_key))
-    deciding = _deciding(chart, first)
-    if deciding and deciding not in scores:
-        decided = _deciding(before, first)
-        if decided and _score_key(deciding) != _score_key(decided):
-            scores.append(deciding)  # the later stay is no more: this one speaks for the patient again
-    left = set(map(_score_key, chart.scores))
-    for score in before.scores if before else ():
-        if _score_key(score) not in left:
-            add(Operation.UPSERT_SCORE, _score_subject(score), _withdrawn(key, score, decides=deciding is None))
-    for score in scores:
-        told = ScoreUpsert(patient_key=key, decides=score is deciding, score=score)
-        add(Operation.UPSERT_SCORE, _score_subject(score), told)
-    for task in _changed(before.tasks if before else (), chart.tasks, _task_key):
-        add(Operation.UPSERT_TASK, task.id, TaskUpsert.of(task, key))
+    for part in PARTS:
+        tell = _TOLD_OTHERWISE.get(part.name)
+        if tell is not None:
+            for told in tell(before, chart, channel):
+                add(part.operation, part.key(getattr(told, part.what)), told)
+            continue
+        for item in _changed(part, before, chart):
+            add(part.operation, part.key(item), part.content(item, key))
     return deliveries
 
 
@@ -120,10 +107,10 @@ def state_deliveries(
 _ORDER: Final = (
     Operation.UPSERT_PATIENT,
     Operation.MERGE_PATIENT,
-    Operation.UPSERT_ENCOUNTER,
-    Operation.UPSERT_SCORE,
-    Operation.UPSERT_TASK,
+    *(part.operation for part in PARTS),
 )
+
+_PARTS: Final[Mapping[type[Content], Part]] = {CONTENTS[part.operation]: part for part in PARTS}
 
 
 def forward_deliveries(entry: Entry, ordering_key: str, channel: CompiledChannel) -> list[Delivery]:
@@ -151,27 +138,45 @@ def as_of_now(chart: Chart, said: Content) -> Content:
     What was said once (a merge, a message, a notice) stays as it was said.
     """
     key = chart.patient.key
-    match said:
-        case PatientUpsert():
-            return PatientUpsert.of(chart.patient)
-        case EncounterUpsert():
-            encounter = chart.encounter(said.encounter.key)
-            if encounter is None:
-                raise Gone
-            return EncounterUpsert(patient_key=key, encounter=encounter)
-        case ScoreUpsert(score=was):
-            deciding = _deciding(chart, was.model)
-            score = next((score for score in chart.scores if _score_key(score) == _score_key(was)), None)
-            if score is None:
-                return _withdrawn(key, was, decides=said.decides and deciding is None)
-            return ScoreUpsert(patient_key=key, decides=said.decides and score is deciding, score=score)
-        case TaskUpsert():
-            task = next((task for task in chart.tasks if task.id == said.task.id), None)
-            if task is None:
-                raise Gone
-            return TaskUpsert.of(task, key)
-        case _:
-            return said
+    if isinstance(said, PatientUpsert):
+        return PatientUpsert.of(chart.patient)
+    part = _PARTS.get(type(said))
+    if part is None:
+        return said
+    was = part.key(getattr(said, part.what))
+    item = next((item for item in part.of(chart) if part.key(item) == was), None)
+    if isinstance(said, ScoreUpsert):
+        deciding = _deciding(chart, said.score.model)
+        if item is None:
+            return _withdrawn(key, said.score, decides=said.decides and deciding is None)
+        return structs.replace(part.content(item, key), decides=said.decides and item is deciding)
+    if item is None:
+        raise Gone
+    return part.content(item, key)
+
+
+def _scores_told(before: Chart | None, chart: Chart, channel: CompiledChannel) -> Iterator[ScoreUpsert]:
+    """What is told of scores: which of them speaks for the patient, and which must be forgotten."""
+    key = chart.patient.key
+    first = channel.models[0].name if channel.models else ""
+    scores = list(_changed(SCORES, before, chart))
+    deciding = _deciding(chart, first)
+    if deciding and deciding not in scores:
+        decided = _deciding(before, first)
+        if decided and score_key(deciding) != score_key(decided):
+            scores.append(deciding)  # the later stay is no more: this one speaks for the patient again
+    left = set(map(score_key, chart.scores))
+    for score in before.scores if before else ():
+        if score_key(score) not in left:
+            yield _withdrawn(key, score, decides=deciding is None)
+    for score in scores:
+        yield ScoreUpsert(patient_key=key, decides=score is deciding, score=score)
+
+
+_TOLD_OTHERWISE: Final[Mapping[str, Callable[[Chart | None, Chart, CompiledChannel], Iterator[Content]]]] = {
+    SCORES.name: _scores_told,
+}
+"""Parts of which more is told than how those are that have changed."""
 
 
 def _withdrawn(patient_key: str, was: Score, *, decides: bool) -> ScoreUpsert:
@@ -210,28 +215,13 @@ def _lateness(stay: Encounter) -> tuple[float, str]:
     return came_at(stay), stay.key
 
 
-def _changed(before: tuple[T, ...], after: tuple[T, ...], key: Callable[[T], object]) -> Iterator[T]:
+def _changed(part: Part, before: Chart | None, after: Chart) -> Iterator[Any]:
     """Those that are not what they were before, found by key: a chart may hold thousands."""
-    if before is after:
+    was, now = part.of(before) if before is not None else (), part.of(after)
+    if was is now:
         return
-    known = {key(item): item for item in before}
-    for item in after:
-        old = known.get(key(item))
+    known = {part.key(item): item for item in was}
+    for item in now:
+        old = known.get(part.key(item))
         if old is not item and old != item:
             yield item
-
-
-def _encounter_key(encounter: Encounter) -> object:
-    return encounter.key
-
-
-def _score_key(score: Score) -> object:
-    return score.encounter, score.model
-
-
-def _score_subject(score: Score) -> str:
-    return f"{score.encounter}/{score.model}"
-
-
-def _task_key(task: Task) -> object:
-    return task.id

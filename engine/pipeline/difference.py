@@ -9,6 +9,7 @@ import msgspec
 from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import Delivery
 from engine.domain.outcome import Effect
+from engine.domain.parts import united
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.deliver import chart_deliveries
 from engine.pipeline.plan import death_effects, score_effects, task_effects
@@ -51,11 +52,4 @@ def together(charts: Charts, chart_id: str, folded: Mapping[str, list[Chart]]) -
     parts = [part for chart in known if (part := charts.by_id.get(chart.id)) is not None] if known else []
     if not parts:
         return before
-    if before is not None:
-        parts.insert(0, before)
-    return msgspec.structs.replace(
-        parts[0],
-        encounters=tuple(encounter for part in parts for encounter in part.encounters),
-        scores=tuple(score for part in parts for score in part.scores),
-        tasks=tuple(task for part in parts for task in part.tasks),
-    )
+    return united(parts if before is None else [before, *parts])

@@ -11,38 +11,27 @@ import msgspec
 from sqlalchemy import Connection, func, select
 
 from engine.domain.chart import Chart, Charts, Stamp, identity
-from engine.domain.encounter import Encounter
 from engine.domain.patient import Patient, StatedDeath
 from engine.domain.record import Phi
-from engine.domain.score import Score
-from engine.domain.task import Task
 from engine.errors import TamperedError
 from engine.store.keys import KeyRing
-from engine.store.schema import chart, encounter, identifier, score, task, to_micros
+from engine.store.parts import ENCOUNTERS, STORED, StoredPart, encounter_hash
+from engine.store.schema import chart, encounter, identifier, to_micros
 from engine.store.statements import Listed
 
 
 class ChartDocument(Phi, frozen=True, kw_only=True):
-    """The sealed part of a chart.
-
-    It names its encounters (by key), scores (by model and encounter key) and tasks (by id), in order, so that a row
-    which was taken away or put in behind our back is noticed.
-    """
+    """The sealed part of a chart."""
 
     patient: Patient
     stamps: dict[str, Stamp] = {}
     death_stated: StatedDeath = StatedDeath()
-    encounters: tuple[str, ...] = ()
-    scores: tuple[tuple[str, str | None], ...] = ()
-    tasks: tuple[str, ...] = ()
+    parts: dict[str, tuple[str, ...]] = {}
+    """The keys of all that belongs to it, by part, in order: a row that was taken away or put in is noticed."""
     channel: str = ""
 
-
-class EncounterDocument(Phi, frozen=True, kw_only=True):
-    """The sealed part of an encounter."""
-
-    encounter: Encounter
-    stamps: dict[str, Stamp] = {}
+    def keys_of(self, part: str) -> tuple[str, ...]:
+        return self.parts.get(part, ())
 
 
 _KEYS: Final = Listed(
@@ -58,21 +47,9 @@ _CHARTS: Final = Listed(
     chart.c.id,
     lambda listed: select(chart.c.id, chart.c.version, chart.c.merged_into, chart.c.document).where(listed),
 )
-_ENCOUNTERS: Final = Listed(
-    encounter.c.chart_id,
-    lambda listed: select(encounter.c.chart_id, encounter.c.encounter_hash, encounter.c.document).where(listed),
-)
-_SCORES: Final = Listed(
-    score.c.chart_id,
-    lambda listed: select(score.c.chart_id, score.c.model, score.c.encounter_hash, score.c.document).where(listed),
-)
-_TASKS: Final = Listed(task.c.chart_id, lambda listed: select(task).where(listed))
 _MERGED: Final = Listed(chart.c.merged_into, lambda listed: select(chart.c.id).where(listed))
 
 _decode_chart = msgspec.json.Decoder(ChartDocument).decode
-_decode_encounter = msgspec.json.Decoder(EncounterDocument).decode
-_decode_score = msgspec.json.Decoder(Score).decode
-_decode_task = msgspec.json.Decoder(Task).decode
 
 
 class ChartStore:
@@ -125,7 +102,7 @@ class ChartStore:
                 raise TamperedError(self._identifier_place(wanted))
         for key, chart_id in places.items():
             if charts.visits.get(key) != chart_id:
-                raise TamperedError(encounter_place(chart_id, encounter_hash(self._keys, key)))
+                raise TamperedError(ENCOUNTERS.place(encounter_hash(self._keys, key), chart_id))
         return charts
 
     def by_id(self, conn: Connection, chart_id: str) -> Chart | None:
@@ -223,7 +200,7 @@ class ChartStore:
             return None
         found = self.by_id(conn, rows[0].chart_id)
         if found is None or found.encounter(key) is None:
-            raise TamperedError(encounter_place(rows[0].chart_id, hashed))
+            raise TamperedError(ENCOUNTERS.place(hashed, rows[0].chart_id))
         return found
 
     def documents(self, conn: Connection, chart_ids: Sequence[str]) -> list[tuple[str, ChartDocument | None]]:
@@ -253,39 +230,34 @@ class ChartStore:
             rows.update((row.id, row) for row in found)
             wanted = {row.merged_into for row in found if row.merged_into} - rows.keys()
         ids = [chart_id for chart_id, row in rows.items() if row.merged_into is None]
-        encounters: dict[str, dict[str, EncounterDocument]] = {}
-        scores: dict[str, dict[tuple[str, str | None], Score]] = {}
-        tasks: dict[str, dict[str, Task]] = {}
-        unseal = self._keys.open
-        for row in _ENCOUNTERS.rows(conn, ids):
-            raw = unseal(encounter_place(row.chart_id, row.encounter_hash), row.document)
-            document = _decode_encounter(raw)
-            encounters.setdefault(row.chart_id, {})[document.encounter.key] = document
-        for row in _SCORES.rows(conn, ids):
-            one = _decode_score(unseal(score_place(row.chart_id, row.model, row.encounter_hash), row.document))
-            scores.setdefault(row.chart_id, {})[one.model, one.encounter] = one
-        for row in _TASKS.rows(conn, ids):
-            tasks.setdefault(row.chart_id, {})[row.id] = self.open_task(row)
-        return [
-            _assemble(
-                row,
-                self._open_chart(row),
-                encounters.get(row.id, {}),
-                scores.get(row.id, {}),
-                tasks.get(row.id, {}),
-            )
-            for row in rows.values()
-        ]
+        found_by_part = [(stored, stored.load(conn, self._keys, ids)) for stored in STORED]
+        return [self._assemble(row, found_by_part) for row in rows.values()]
+
+    def _assemble(self, row: Any, found: Sequence[tuple[StoredPart, Mapping[str, Mapping[str, Any]]]]) -> Chart:
+        document = self._open_chart(row)
+        fields: dict[str, Any] = {}
+        for stored, by_chart in found:
+            own, names = by_chart.get(row.id, {}), document.keys_of(stored.name)
+            if own.keys() != set(names):
+                raise TamperedError(chart_place(row.id, row.version, row.merged_into))
+            fields[stored.name] = tuple([own[name] for name in names])
+            if stored.stamped is not None:
+                stored.spread(fields, stored.stamped)
+        return Chart(
+            id=row.id,
+            version=row.version,
+            patient=document.patient,
+            stamps=document.stamps,
+            death_stated=document.death_stated,
+            channel=document.channel,
+            merged_into=row.merged_into,
+            **fields,
+        )
 
     def patient_keys(self, conn: Connection, chart_ids: Collection[str]) -> dict[str, str]:
         """The keys of those of the patients whose charts can be read, by chart."""
         documents = self.documents(conn, sorted(set(chart_ids)))
         return {chart_id: document.patient.key for chart_id, document in documents if document is not None}
-
-    def open_task(self, row: Any) -> Task:
-        """row: of the table, whole."""
-        place = task_place(row.chart_id, row.id, row.kind, row.state, row.due_at, row.escalate_at, row.assignee_hash)
-        return _decode_task(self._keys.open(place, row.document))
 
     def _open_chart(self, row: Any) -> ChartDocument:
         return _decode_chart(self._keys.open(chart_place(row.id, row.version, row.merged_into), row.document))
@@ -307,62 +279,5 @@ def key_hash(keys: KeyRing, key: str) -> bytes:
     return keys.lookup("key", key)
 
 
-def encounter_hash(keys: KeyRing, key: str) -> bytes:
-    return keys.lookup("encounter", key)
-
-
-def assignee_hash(keys: KeyRing, assignee: str) -> bytes:
-    """Tasks are found by it: people type names and worse, so the assignee itself stands in the sealed document only."""
-    return keys.lookup("assignee", assignee)
-
-
-# The owner is part of the place, and so are all plain columns that decide something: a row that is moved to another
-# chart, or altered, behind our back does not open.
-
-
 def chart_place(chart_id: str, version: int, merged_into: str | None) -> str:
     return f"chart.document:{chart_id}/{version}/{merged_into or ''}"
-
-
-def encounter_place(chart_id: str, hashed: bytes) -> str:
-    return f"encounter.document:{chart_id}/{hashed.hex()}"
-
-
-def score_place(chart_id: str, model: str, hashed: bytes) -> str:
-    return f"score.document:{chart_id}/{model}/{hashed.hex()}"
-
-
-def task_place(
-    chart_id: str, task_id: str, kind: str, state: str, due_at: int, escalate_at: int | None, assigned: bytes | None
-) -> str:
-    """The times as the table keeps them; assigned: see `assignee_hash`."""
-    to = assigned.hex() if assigned else ""
-    return f"task.document:{chart_id}/{task_id}/{kind}/{state}/{due_at}/{escalate_at}/{to}"
-
-
-def _assemble(
-    row: Any,
-    document: ChartDocument,
-    encounters: Mapping[str, EncounterDocument],
-    scores: Mapping[tuple[str, str | None], Score],
-    tasks: Mapping[str, Task],
-) -> Chart:
-    if (
-        encounters.keys() != set(document.encounters)
-        or scores.keys() != set(document.scores)
-        or tasks.keys() != set(document.tasks)
-    ):
-        raise TamperedError(chart_place(row.id, row.version, row.merged_into))
-    return Chart(
-        id=row.id,
-        version=row.version,
-        patient=document.patient,
-        stamps=document.stamps,
-        death_stated=document.death_stated,
-        encounters=tuple(encounters[key].encounter for key in document.encounters),
-        encounter_stamps={key: encounters[key].stamps for key in document.encounters if encounters[key].stamps},
-        scores=tuple(scores[key] for key in document.scores),
-        tasks=tuple(tasks[key] for key in document.tasks),
-        channel=document.channel,
-        merged_into=row.merged_into,
-    )

@@ -9,15 +9,14 @@ from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Connection, bindparam, func, literal_column, or_, select
 
 from engine.domain.chart import Chart, Charts, identity
 from engine.domain.delivery import Delivery, DeliveryState
 from engine.domain.message import AckCode, EntryState
 from engine.domain.outcome import Effect, Outcome
+from engine.domain.parts import PARTS
 from engine.domain.record import Phi, Record
-from engine.domain.score import Score
-from engine.domain.task import Task
 from engine.domain.why import Why
 from engine.errors import CursorMovedError, IdentityTakenError, StaleChartError, StoreError, TamperedError
 from engine.store import schema
@@ -25,19 +24,14 @@ from engine.store.audit import AuditStore
 from engine.store.charts import (
     ChartDocument,
     ChartStore,
-    EncounterDocument,
-    assignee_hash,
     chart_place,
-    encounter_hash,
-    encounter_place,
     identity_hash,
     key_hash,
-    score_place,
-    task_place,
 )
 from engine.store.holds import record_holds
 from engine.store.keys import KeyRing
 from engine.store.outbox import join_lines, occupied, payload_place, take_lock
+from engine.store.parts import STORED, Hashes
 from engine.store.schema import chart, cursor, delivery, from_micros, identifier, outcome, to_micros, word
 from engine.store.statements import Listed, Prepared, Rows
 
@@ -134,19 +128,6 @@ _INSERT_IDENTIFIERS: Final = Rows(identifier, _IDENTIFIER_COLUMNS)
 _MOVE_IDENTIFIERS: Final = Rows(
     identifier, _IDENTIFIER_COLUMNS, conflict=("key_hash", "identity_hash"), replace=("chart_id",)
 )
-_ENCOUNTER_COLUMNS: Final = ("encounter_hash", "chart_id", "document")
-_INSERT_ENCOUNTERS: Final = Rows(schema.encounter, _ENCOUNTER_COLUMNS)
-_REPLACE_ENCOUNTERS: Final = Rows(
-    schema.encounter, _ENCOUNTER_COLUMNS, conflict=("encounter_hash",), replace=("chart_id", "document")
-)
-_SCORE_KEY: Final = ("chart_id", "model", "encounter_hash")
-_REPLACE_SCORES: Final = Rows(schema.score, (*_SCORE_KEY, "document"), conflict=_SCORE_KEY, replace=("document",))
-_DELETE_SCORE: Final = Prepared(
-    delete(schema.score).where(*(schema.score.c[name] == bindparam(name) for name in _SCORE_KEY)), _SCORE_KEY
-)
-_TASK_COLUMNS: Final = ("id", "chart_id", "kind", "state", "due_at", "escalate_at", "assignee_hash", "document")
-_INSERT_TASKS: Final = Rows(schema.task, _TASK_COLUMNS)
-_REPLACE_TASKS: Final = Rows(schema.task, _TASK_COLUMNS, conflict=("id",), replace=_TASK_COLUMNS[1:])
 _KNOWN_DELIVERIES: Final = Listed(
     delivery.c.idempotency_key, lambda listed: select(delivery.c.idempotency_key).where(listed)
 )
@@ -333,9 +314,9 @@ class Recorder:
         self._check_versions(conn, changed, old)
         write = _ChartWriter(self._keys, changed, old)
         write.identifiers(conn)
-        write.encounters(conn)
-        write.scores(conn)
-        write.tasks(conn)
+        hashes = Hashes(self._keys)
+        for stored in STORED:
+            stored.write(conn, self._keys, hashes, changed, old)
         write.charts(conn, now)
 
     @staticmethod
@@ -427,7 +408,6 @@ class _ChartWriter:
         self._keys = keys
         self._changed = changed
         self._old = old
-        self._encounter_hashes: dict[str | None, bytes] = {None: b""}
 
     def identifiers(self, conn: Connection) -> None:
         claims: dict[bytes, tuple[bytes, Chart]] = {}
@@ -464,67 +444,6 @@ class _ChartWriter:
             conn, [(hashed_key, hashed, claimant.id) for hashed, (hashed_key, claimant) in claims.items()]
         )
 
-    def encounters(self, conn: Connection) -> None:
-        held = {
-            item.key: (item, was.encounter_stamps.get(item.key, {}), was.id)
-            for was in self._old.values()
-            for item in was.encounters
-        }
-        inserts: list[tuple[Any, ...]] = []
-        replaces: list[tuple[Any, ...]] = []
-        for new in self._changed:
-            for item in new.encounters:
-                stamps = new.encounter_stamps.get(item.key, {})
-                was = held.pop(item.key, None)
-                if was is not None and was[2] == new.id and _same(was[0], item) and was[1] == stamps:
-                    continue
-                hashed = self._encounter_hash(item.key)
-                document = _encode(EncounterDocument(encounter=item, stamps=stamps))
-                sealed = self._keys.seal(encounter_place(new.id, hashed), document)
-                (inserts if was is None else replaces).append((hashed, new.id, sealed))
-        if held:
-            raise StoreError("a change would take an encounter away without giving it to another chart")
-        _REPLACE_ENCOUNTERS.write(conn, replaces)
-        _INSERT_ENCOUNTERS.write(conn, inserts)
-
-    def scores(self, conn: Connection) -> None:
-        held: dict[tuple[str, str, str | None], Score] = {
-            (was.id, item.model, item.encounter): item for was in self._old.values() for item in was.scores
-        }
-        rows: list[tuple[Any, ...]] = []
-        for new in self._changed:
-            for item in new.scores:
-                was = held.pop((new.id, item.model, item.encounter), None)
-                if was is not None and _same(was, item):
-                    continue
-                hashed = self._encounter_hash(item.encounter)
-                sealed = self._keys.seal(score_place(new.id, item.model, hashed), _encode(item))
-                rows.append((new.id, item.model, hashed, sealed))
-        for chart_id, model, encounter in held:
-            _DELETE_SCORE.write(conn, chart_id, model, self._encounter_hash(encounter))
-        _REPLACE_SCORES.write(conn, rows)
-
-    def tasks(self, conn: Connection) -> None:
-        held: dict[str, tuple[Task, str]] = {
-            item.id: (item, was.id) for was in self._old.values() for item in was.tasks
-        }
-        inserts: list[tuple[Any, ...]] = []
-        replaces: list[tuple[Any, ...]] = []
-        for new in self._changed:
-            for item in new.tasks:
-                was = held.pop(item.id, None)
-                if was is not None and was[1] == new.id and _same(was[0], item):
-                    continue
-                escalate_at = None if item.escalate_at is None else to_micros(item.escalate_at)
-                assigned = None if item.assignee is None else assignee_hash(self._keys, item.assignee)
-                plain = (item.kind, item.state.value, to_micros(item.due_at), escalate_at, assigned)
-                sealed = self._keys.seal(task_place(new.id, item.id, *plain), _encode(item))
-                (inserts if was is None else replaces).append((item.id, new.id, *plain, sealed))
-        if held:
-            raise StoreError("a change would take a task away without giving it to another chart")
-        _REPLACE_TASKS.write(conn, replaces)
-        _INSERT_TASKS.write(conn, inserts)
-
     def charts(self, conn: Connection, now: int) -> None:
         inserts: list[tuple[Any, ...]] = []
         replaces: list[tuple[Any, ...]] = []
@@ -533,21 +452,13 @@ class _ChartWriter:
                 patient=new.patient,
                 stamps=new.stamps,
                 death_stated=new.death_stated,
-                encounters=tuple(item.key for item in new.encounters),
-                scores=tuple((item.model, item.encounter) for item in new.scores),
-                tasks=tuple(item.id for item in new.tasks),
+                parts={part.name: tuple(map(part.key, part.of(new))) for part in PARTS},
                 channel=new.channel,
             )
             sealed = self._keys.seal(chart_place(new.id, new.version, new.merged_into), _encode(document))
             (replaces if new.id in self._old else inserts).append((new.id, new.version, new.merged_into, now, sealed))
         _REPLACE_CHARTS.write(conn, replaces)
         _INSERT_CHARTS.write(conn, inserts)
-
-    def _encounter_hash(self, key: str | None) -> bytes:
-        hashed = self._encounter_hashes.get(key)
-        if hashed is None:
-            hashed = self._encounter_hashes[key] = encounter_hash(self._keys, key or "")
-        return hashed
 
 
 def open_outcome(keys: KeyRing, row: Any) -> OutcomeDocument:
@@ -560,7 +471,3 @@ def open_outcome(keys: KeyRing, row: Any) -> OutcomeDocument:
 def _outcome_place(entry_id: int, *plain: object) -> str:
     """The whole row, so that an outcome can't be given another state, or be put beside another patient's."""
     return f"outcome.document:{entry_id}/" + "/".join(map(str, plain))
-
-
-def _same(one: object, other: object) -> bool:
-    return one is other or one == other

@@ -12,8 +12,9 @@ from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, 
 from engine.domain.record import Phi
 from engine.domain.task import Task, TaskState
 from engine.errors import TamperedError
-from engine.store.charts import ChartStore, assignee_hash
+from engine.store.charts import ChartStore
 from engine.store.keys import KeyRing
+from engine.store.parts import TASKS, assignee_hash
 from engine.store.schema import task, to_micros
 
 _OPEN: Final = text("task.state = 'open'")
@@ -83,7 +84,7 @@ class TaskStore:
         found: set[str] = set()
         for row in conn.execute(select(task).where(task.c.id.in_(one_each))):
             with suppress(TamperedError):
-                found.add(self._charts.open_task(row).assignee or "")
+                found.add(TASKS.open(self._charts.keys, row).assignee or "")
         return sorted(found)
 
     def beginning(self, conn: Connection, prefix: str, limit: int) -> list[str]:
@@ -112,7 +113,7 @@ class TaskStore:
         found: list[ListedTask] = []
         for row in rows:
             try:
-                item = self._charts.open_task(row)
+                item = TASKS.open(self._charts.keys, row)
                 key = keys[row.chart_id]
             except (TamperedError, KeyError):
                 if damaged is None:

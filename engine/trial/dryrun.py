@@ -37,11 +37,7 @@ class View(Interface):
 
     def patient(self, shape: Mapping[str, Any]) -> dict[str, Any]: ...
 
-    def encounter(self, shape: Mapping[str, Any]) -> dict[str, Any]: ...
-
-    def score(self, shape: Mapping[str, Any]) -> dict[str, Any]: ...
-
-    def task(self, shape: Mapping[str, Any]) -> dict[str, Any]: ...
+    def part(self, what: str, shape: Mapping[str, Any], /) -> dict[str, Any]: ...
 
     def payload(self, payload: Mapping[str, Any]) -> dict[str, Any]: ...
 
@@ -52,7 +48,8 @@ class Clear:
     def patient(self, shape: Mapping[str, Any]) -> dict[str, Any]:
         return dict(shape)
 
-    encounter = score = task = patient
+    def part(self, _what: str, shape: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(shape)
 
     def payload(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         return dict(payload)
@@ -151,9 +148,9 @@ class Trial:
             "reason": outcome.reason,
             "header": _header(judgement.header),
             "patient": view.patient(patient_shape(chart.patient)) if chart else None,
-            "encounter": view.encounter(encounter_shape(encounter)) if encounter else None,
-            "scores": [view.score(score_shape(score)) for score in (chart.scores if chart else ())],
-            "tasks": [view.task(task_shape(task, chart.patient.key)) for task in chart.tasks] if chart else [],
+            "encounter": view.part("encounter", encounter_shape(encounter)) if encounter else None,
+            "scores": [view.part("score", score_shape(score)) for score in (chart.scores if chart else ())],
+            "tasks": [view.part("task", task_shape(task, chart.patient.key)) for task in chart.tasks] if chart else [],
             "deliveries": [
                 {
                     "destination": delivery.destination,

@@ -16,6 +16,7 @@ from engine.care.person import are_two
 from engine.domain.chart import Chart, Charts, identity
 from engine.domain.hold import HoldCode
 from engine.domain.outcome import Effect
+from engine.domain.parts import folded
 from engine.domain.patient import Doubt, Identifier, Patient
 from engine.errors import DATA_TYPE, MessageError
 
@@ -188,17 +189,6 @@ def _fold(survivor: Chart, merged: Chart) -> tuple[Chart, Chart]:
         merged_from=tuple(former),
         **filled,
     )
-    survivor = msgspec.structs.replace(
-        survivor,
-        patient=patient,
-        stamps=stamps,
-        death_stated=death,
-        encounters=(*survivor.encounters, *merged.encounters),
-        encounter_stamps={**merged.encounter_stamps, **survivor.encounter_stamps},
-        scores=(*survivor.scores, *merged.scores),
-        tasks=(*survivor.tasks, *merged.tasks),
-    )
-    merged = msgspec.structs.replace(
-        merged, merged_into=survivor.id, encounters=(), encounter_stamps={}, scores=(), tasks=()
-    )
-    return survivor, merged
+    survivor, merged = folded(survivor, merged)
+    survivor = msgspec.structs.replace(survivor, patient=patient, stamps=stamps, death_stated=death)
+    return survivor, msgspec.structs.replace(merged, merged_into=survivor.id)
