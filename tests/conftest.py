@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, settings
 
 _TESTS: Final = Path(__file__).parent
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes are started: the engine is compiled once
+
 settings.register_profile(
     "handoff",
     deadline=None,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from harness import Daemon, Site
+from harness import Daemon, MakeDaemon, Site
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def site(tmp_path: Path) -> Site:
 
 
 @pytest.fixture
-def make_daemon() -> Iterator[Callable[..., Daemon]]:
+def make_daemon() -> Iterator[MakeDaemon]:
     """Starts daemons, and ends them when the test does."""
     daemons: list[Daemon] = []
 
@@ -36,5 +36,5 @@ def make_daemon() -> Iterator[Callable[..., Daemon]]:
 
 
 @pytest.fixture
-def daemon(site: Site, make_daemon: Callable[[Site], Daemon]) -> Daemon:
+def daemon(site: Site, make_daemon: MakeDaemon) -> Daemon:
     return make_daemon(site)

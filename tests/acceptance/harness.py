@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import re
@@ -13,11 +15,28 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import forked
 
 START_SECONDS_MAX = 120
 STOP_SECONDS_MAX = 120
 COMMAND_SECONDS_MAX = 600
+
+
+@functools.cache
+def _commands() -> forked.Commands:
+    """The one of this test process, which ends with it."""
+    commands = forked.Commands()
+    atexit.register(commands.close)
+    return commands
+
+
+def forking(site: Site, environment: Mapping[str, str]) -> forked.Commands | None:
+    """What starts a command of this site in this environment quickly; none: it has to be started anew."""
+    if site.prefix or not forked.possible or not _commands().suits(environment):
+        return None
+    return _commands()
 
 
 class Site:
@@ -40,16 +59,22 @@ class Site:
     def run(self, *arguments: str, code: int | None = 0, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run `handoff ...`; the exit code must be `code` (None: any)."""
         environment = {name: value for name, value in os.environ.items() if name != "HANDOFF_CONFIG"}
-        done = subprocess.run(
-            [*self.prefix, sys.executable, "-P", "-m", "engine", *arguments],
-            cwd=self.folder,
-            env=environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS_MAX,
-            check=False,
-        )
+        commands = forking(self, environment)
+        if commands is not None:
+            done = commands.run(
+                arguments, cwd=self.folder, environment=environment, stdin=stdin, seconds_max=COMMAND_SECONDS_MAX
+            )
+        else:
+            done = subprocess.run(
+                [*self.prefix, sys.executable, "-P", "-m", "engine", *arguments],
+                cwd=self.folder,
+                env=environment,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_SECONDS_MAX,
+                check=False,
+            )
         assert code is None or done.returncode == code, (arguments, done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
         return done
@@ -66,20 +91,30 @@ class Daemon:
         self.site = site
         self._environment = {**os.environ, **(environment or {})}
         self.log = site.folder / "daemon.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | forked.Running | None = None
         self.status: dict[str, Any] = {}
 
     def start(self) -> Daemon:
         with self.log.open("ab") as log:
             before = log.tell()
-            self.process = subprocess.Popen(
-                [*self.site.prefix, sys.executable, "-P", "-m", "engine", "run"],
-                cwd=self.site.folder,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+            commands = forking(self.site, self._environment)
+            if commands is None:
+                self.process = subprocess.Popen(
+                    [*self.site.prefix, sys.executable, "-P", "-m", "engine", "run"],
+                    cwd=self.site.folder,
+                    env=self._environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            else:
+                with Path(os.devnull).open("rb") as nothing:
+                    self.process = commands.start(
+                        ["run"],
+                        cwd=self.site.folder,
+                        environment=self._environment,
+                        standard=[nothing.fileno(), log.fileno(), log.fileno()],
+                    )
         deadline = time.monotonic() + START_SECONDS_MAX
         while time.monotonic() < deadline:
             assert self.process.poll() is None, f"the daemon ended: {self.log.read_text()[-4000:]}"
@@ -134,6 +169,12 @@ class Daemon:
                 return ledger
             assert time.monotonic() < deadline, ledger
             time.sleep(0.4)
+
+
+class MakeDaemon(Protocol):
+    """The fixture `make_daemon`."""
+
+    def __call__(self, site: Site, environment: Mapping[str, str] | None = None) -> Daemon: ...
 
 
 class Sender:

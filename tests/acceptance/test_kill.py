@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 from harness import Daemon, Site
-from rounds import chance
+from rounds import SOAK, chance
 
-ROUNDS = 20
+ROUNDS = 20 if SOAK else 8
+"""Of one worker; half as many of three. In every fourth a worker is killed first."""
 SENDERS = 6
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from harness import Daemon, Site
+from rounds import SOAK
 
-MESSAGES = int(os.environ.get("HANDOFF_DAY_MESSAGES", "30000"))
+MESSAGES = int(os.environ.get("HANDOFF_DAY_MESSAGES", "30000" if SOAK else "5000"))
 
 
 OUTBOXES = ("outbox", "copy")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
@@ -14,13 +13,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "acceptance"))  # the harness
 import chamber as chambers
 import machine as machines
 from acceptance.conftest import daemon, make_daemon, site
-from harness import Daemon, Site
+from harness import Daemon, MakeDaemon, Site
 
 __all__ = ["daemon", "make_daemon", "site"]
-
-
-class MakeDaemon(Protocol):
-    def __call__(self, site: Site, environment: dict[str, str] | None = None) -> Daemon: ...
 
 
 @pytest.fixture(scope="session")

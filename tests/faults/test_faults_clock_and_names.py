@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import MakeDaemon
-from harness import Daemon, Site
+from harness import Daemon, MakeDaemon, Site
 from machine import Machine
 from receiver import Receiver, deliver_to
 from test_kill import admission

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MakeDaemon
-from harness import Daemon, Site
+from harness import Daemon, MakeDaemon, Site
 from test_kill import admission
 from watch import events, eventually, log, readiness
 

@@ -8,8 +8,7 @@ test_salesforce_connector.py.
 from __future__ import annotations
 
 import pytest
-from conftest import MakeDaemon
-from harness import Daemon, Site
+from harness import Daemon, MakeDaemon, Site
 from peers.fault_proxy import FaultProxy
 from receiver import Receiver, deliver_to
 from test_kill import admission

@@ -15,8 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from chamber import Chamber
-from conftest import MakeDaemon
-from harness import Daemon, Site
+from harness import Daemon, MakeDaemon, Site
 from machine import Machine
 from test_kill import admission
 from watch import events, eventually, log, metric, readiness

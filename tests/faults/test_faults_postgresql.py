@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from conftest import MakeDaemon
-from harness import Site
+from harness import MakeDaemon, Site
 from load import SteadyLoad
 from peers.postgres_server import PostgresServer
 from test_kill import admission

@@ -6,7 +6,6 @@ Whatever they do, the good sender beside them is served, memory stays where it w
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import struct
 import threading
@@ -16,17 +15,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from conftest import MakeDaemon
-from harness import Daemon, Sender, Site
+from harness import Daemon, MakeDaemon, Sender, Site
 from load import SteadyLoad
 from peers.fault_proxy import FaultProxy
-from rounds import chance
+from rounds import SOAK, chance
 from test_kill import admission
 from watch import eventually, memory_bytes, metric, readiness
 
 AA, AR = b"MSA|AA", b"MSA|AR"
 MIB = 1 << 20
-SOAK = bool(os.environ.get("HANDOFF_SOAK"))
 
 
 def descriptors(daemon: Daemon) -> int:

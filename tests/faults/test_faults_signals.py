@@ -9,8 +9,7 @@ import threading
 import time
 from collections import Counter
 
-from conftest import MakeDaemon
-from harness import Daemon, Sender, Site
+from harness import Daemon, MakeDaemon, Sender, Site
 from load import SteadyLoad
 from test_kill import admission
 from watch import events, eventually, log

@@ -63,6 +63,11 @@ PROCESSES: Final = (
     Job("kill", "kill -9 of daemon and worker at random moments under load", ("tests/acceptance/test_kill.py",)),
     Job("points", "kill -9 at named points, under load", ("tests/acceptance/test_crash_points.py",)),
     Job(
+        "day",
+        "a day of 30,000 simulated messages, twice",
+        ("tests/acceptance/test_simulated_day.py",),
+    ),
+    Job(
         "cluster",
         "three nodes, a primary with two standbys: nodes killed, hung, the primary killed",
         ("tests/acceptance/test_cluster.py",),
