@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from crashing.sitecustomize import POINTS
 from harness import Daemon, Site
-from rounds import chance
+from rounds import SOAK, chance
 from test_kill import Load, check_nothing_lost_nothing_twice
 
 CRASHING = Path(__file__).with_name("crashing")
+PASSES = (1, 30) if SOAK else (6, 12)
+"""From, and below. Each pass is a group or a batch of messages, all of which are settled and counted at the end."""
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -26,7 +28,7 @@ def test_a_crash_loses_nothing_and_repeats_nothing(
     load = Load()
     for round_ in range(2):
         told = tmp_path / f"died-{round_}"
-        passes = chance(f"{point} {round_}").randrange(1, 30)
+        passes = chance(f"{point} {round_}").randrange(*PASSES)
         daemon = make_daemon(site, {"PYTHONPATH": str(CRASHING), "HANDOFF_TEST_CRASH": f"{point}:{passes}:{told}"})
         threads = load.run(daemon)
         until = time.monotonic() + 60
