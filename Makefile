@@ -1,9 +1,10 @@
 # Two commands are all it takes on a fresh Debian or Ubuntu with python3 (3.11 or later), pip and make:
 #   make run     the engine, here and now         make test     everything that proves it
 PYTHON ?= python3
-# One more than there are cores: many tests wait for something most of the time. Files in their order, so that those of
-# tests/acceptance and tests/faults, which have few tests and take longest, are begun first and not left for the end.
-PYTEST_ARGS ?= -n $(shell echo $$(($$(nproc) + 1))) --dist loadfile --no-loadscope-reorder
+# One more than there are cores: many tests wait for something most of the time. Who has nothing left takes from the end of
+# the longest row; tests that take minutes stand at the beginning (tests/conftest.py).
+PYTEST_ARGS ?= -n $(shell echo $$(($$(nproc) + 1))) --dist worksteal
+TEST_RESULTS := .test-results.xml
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,12 +13,13 @@ SOURCES := engine tests benchmarks
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run demo test fuzz soak check format bench bench-all bench-report schemas lock
+.PHONY: help setup run demo test slowest fuzz soak check format bench bench-all bench-report schemas lock
 
 help:
 	@echo 'make run      set up, initialise what is missing, start the daemon'
 	@echo 'make demo     the daemon fed by a simulated hospital, with progress'
 	@echo 'make test     set up with all the tests need, run all tests'
+	@echo 'make slowest  what the last make test spent its time on (docs/tests.md)'
 	@echo 'make check    format, lint, types, import layers'
 	@echo 'make bench    the benchmark of this machine (make bench-all: everything, with the report)'
 	@echo 'make fuzz     look for inputs that break something, for SECONDS=60'
@@ -51,7 +53,11 @@ bench-report: setup
 	@$(BIN)/python -m benchmarks report docs/benchmarks/*.json
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS) --junit-xml=$(TEST_RESULTS) -o junit_family=xunit1
+
+# What the last `make test` spent its time on, against the budgets in docs/tests.md, whose tables it writes.
+slowest:
+	@$(BIN)/python -m tests.slowest $(TEST_RESULTS)
 
 # Guided by coverage; what it finds is in .fuzz/findings (tests/fuzz/run.py says more). FUZZ: some targets only.
 SECONDS ?= 60

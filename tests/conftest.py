@@ -26,7 +26,7 @@ settings.register_profile(
 settings.load_profile("handoff")
 
 _LONGEST_FIRST: Final = ("acceptance", "simulation", "faults")
-"""Folders with files that take minutes: begun last, one of them would keep a single process busy at the end."""
+"""Folders with tests that take long: begun last, one of them would keep a single process busy at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,27 +8,28 @@ from simulation.database import Disk
 from simulation.simulate import Mutation, run
 
 SEEDS_MAX = 400
-"""About four times what the slowest of them was found with."""
+"""Five times what the slowest of them was found with."""
 
 
 @pytest.mark.parametrize(
-    ("mutation", "noticed"),
+    ("mutation", "noticed", "first"),
     [
-        (mutations.answers_before_the_commit, "acknowledged and is not stored"),
-        (mutations.does_not_look_for_duplicates, "in the journal twice"),
-        (mutations.moves_cursors_without_looking, ""),
-        (mutations.does_not_check_leases, "which belongs to"),
-        (mutations.lets_leases_time_out, "which belongs to"),
-        (mutations.sends_without_making_sure_that_it_may, "of the same patient has come"),
-        (mutations.does_not_note_attempts, "acts twice"),
-        (mutations.loses_results, "acts twice"),
-        (mutations.gives_everybody_the_turn, "of the same patient"),
-        (mutations.does_not_join_lines, "after it was merged away"),
+        (mutations.answers_before_the_commit, "acknowledged and is not stored", 0),
+        (mutations.does_not_look_for_duplicates, "in the journal twice", 0),
+        (mutations.moves_cursors_without_looking, "", 11),
+        (mutations.does_not_check_leases, "which belongs to", 0),
+        (mutations.lets_leases_time_out, "which belongs to", 76),
+        (mutations.sends_without_making_sure_that_it_may, "of the same patient has come", 14),
+        (mutations.does_not_note_attempts, "acts twice", 23),
+        (mutations.loses_results, "acts twice", 33),
+        (mutations.gives_everybody_the_turn, "of the same patient", 0),
+        (mutations.does_not_join_lines, "after it was merged away", 5),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_the_simulation_notices_when_the_engine(mutation: Mutation, noticed: str, disk: Disk) -> None:
-    for seed in range(SEEDS_MAX):
+def test_the_simulation_notices_when_the_engine(mutation: Mutation, noticed: str, first: int, disk: Disk) -> None:
+    """first: where it was noticed last. An engine that has changed plays another game: then all are tried."""
+    for seed in (first, *range(SEEDS_MAX)):
         found = run(seed, disk, mutation).violation
         if found is not None and noticed in found:
             return
