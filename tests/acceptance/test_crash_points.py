@@ -25,7 +25,7 @@ def test_a_crash_loses_nothing_and_repeats_nothing(
     tmp_path: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
-    load = Load()
+    load = Load(pause_seconds=0.02)
     for round_ in range(2):
         told = tmp_path / f"died-{round_}"
         passes = chance(f"{point} {round_}").randrange(*PASSES)

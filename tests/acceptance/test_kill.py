@@ -30,9 +30,13 @@ def admission(number: int) -> bytes:
 
 
 class Load:
-    """Stop-and-wait senders. What is not acknowledged is sent again in the next round, as real senders do."""
+    """Stop-and-wait senders. What is not acknowledged is sent again in the next round, as real senders do.
 
-    def __init__(self) -> None:
+    pause_seconds: of each sender after each answer. All that was acknowledged has to be settled at the end.
+    """
+
+    def __init__(self, pause_seconds: float = 0.0) -> None:
+        self._pause_seconds = pause_seconds
         self._lock = threading.Lock()
         self._next = 0
         self._again: list[int] = []
@@ -72,6 +76,7 @@ class Load:
                             assert f"MSA|AR|C{number}".encode() in answer
                             self._again.append(number)
                     number = 0
+                    time.sleep(self._pause_seconds)
         except OSError:  # the daemon was killed
             if number:
                 with self._lock:
