@@ -91,6 +91,10 @@ class StoreUnavailableError(StoreError):
     """The store can't be written or read now (disk full, database gone). The sender resends, the daemon goes on."""
 
 
+class StoreMissingError(StoreUnavailableError):
+    """The store was not made yet."""
+
+
 class StoreDamagedError(StoreUnavailableError):
     """What was to be read lies in a damaged part of the store's file."""
 

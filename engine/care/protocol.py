@@ -24,7 +24,7 @@ from engine.domain.moment import parse_moment
 from engine.domain.patient import Patient
 from engine.domain.record import Phi
 from engine.domain.score import Band
-from engine.domain.task import ENGINE, KINDS, Task, TaskState
+from engine.domain.task import ENGINE, KINDS, READMITTED, Task, TaskState
 from engine.domain.why import CLASS_UNKNOWN, NO_CLASS, Ground, Reason
 from engine.errors import HandoffError, Problem, SettingsError
 from engine.yamlfile import Document, did_you_mean
@@ -62,11 +62,6 @@ def end(task: Task, state: TaskState, *, at: datetime, by: str = ENGINE, why: st
     if state not in TRANSITIONS[task.state]:
         raise TransitionError(task.state, state)
     return msgspec.structs.replace(task, state=state, ended_at=at, ended_by=by, end_reason=why)
-
-
-READMITTED: Final = "suspended: the patient was admitted again"
-SIDE_BY_SIDE: Final = "suspended: another stay of the same admission time goes on: is it one stay under two numbers?"
-"""Why tasks are set aside."""
 
 
 def suspend(task: Task, by: str, *, at: datetime, why: str = READMITTED) -> Task:

@@ -11,7 +11,7 @@ from engine.cli.common import (
     clock_time,
     config_option,
     limit_option,
-    listing_options,
+    list_options,
     reveal_options,
     time_column,
 )
@@ -31,7 +31,7 @@ def audit() -> None:
 @click.option("--action", metavar="VERB", help="reveal, replay, discard, task-done, ...")
 @limit_option
 @reveal_options
-@listing_options
+@list_options
 @config_option
 @click.pass_obj
 def list_(cli: Cli, since: datetime | None, action: str | None, limit: int, reveal: bool, reason: str | None) -> None:

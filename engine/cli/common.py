@@ -10,7 +10,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from functools import cached_property
 from pathlib import Path
@@ -53,13 +53,20 @@ class Cli:
         self.wide = False
         """Tables are as wide as they are, whatever the terminal."""
         self.utc = False
+        self.ids = False
+        """Lists print the ids alone, one a line."""
+        self.columns: tuple[str, ...] = ()
+        """The columns that a table is to have; none: all."""
         self.store: str | None = None
         """Where the store is, as people are told it, once the configuration has been read."""
 
     # --- output ---
 
     def print(self, document: Any, human: str) -> None:
-        """The one result of a command: a JSON document with `--json`, else a text for people."""
+        """The one result of a command: a JSON document with `--json`, a list's ids with `-o id`, else a text."""
+        if self.ids and isinstance(document, list):
+            self.write("".join(f"{one}\n" for one in ids_of(document)), end=False)
+            return
         self.write(_json_text(document) if self.json else _printable(human))
 
     def write(self, text: str, *, end: bool = True) -> None:
@@ -186,22 +193,39 @@ class Listing:
         self._columns = columns
         self._parts: list[str] = []
         self._rows: list[list[str]] = []
+        self._ids: list[str] = []
 
     def add(self, shapes: Sequence[Any], rows: Iterable[Sequence[object]]) -> None:
         """shapes: for the JSON document. rows: the same as a table shows it, with its columns."""
-        if not self._cli.json:
+        if self._cli.ids:
+            self._ids += ids_of(shapes)
+        elif not self._cli.json:
             self._rows += tables.cells(rows)
         elif shapes:
             self._parts.append(_json_text(shapes).removeprefix("[").removesuffix("\n]"))
 
     def print(self, nothing: str) -> None:
         """nothing: what to say when there is none."""
+        if self._cli.ids:
+            self._cli.write("".join(f"{one}\n" for one in self._ids), end=False)
+            return
         if not self._cli.json or not self._parts:
             self._cli.print([], tables.table(self._columns, self._rows) or nothing)
             return
         for number, part in enumerate(self._parts):
             self._cli.write(f"{',' if number else '['}{part}", end=False)
         self._cli.write("\n]")
+
+
+_ID_KEYS: Final = ("id", "key", "name", "patient_key")
+
+
+def ids_of(shapes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """By what other commands take the things of a list. Raises UsageError when it lists nothing that has an id."""
+    key = next((key for key in _ID_KEYS if key in shapes[0]), None) if shapes else ""
+    if key is None:
+        raise click.UsageError("what this lists has no ids")
+    return list(dict.fromkeys(str(one[key]) for one in shapes if one[key] is not None))
 
 
 def _json_text(document: Any) -> str:
@@ -276,6 +300,29 @@ def listing_options(function: F) -> F:
     return json_option(function)
 
 
+def list_options(function: F) -> F:
+    """`listing_options`, and what the list is to show: of commands whose result is one list."""
+    function = click.option(
+        "--columns", metavar="NAME,...", expose_value=False, is_eager=True, callback=_remember_columns,
+        help="Show only these columns, in this order.",
+    )(function)  # fmt: skip
+    function = click.option(
+        "-o", "--output", type=click.Choice(("table", "json", "id")), expose_value=False, is_eager=True,
+        callback=_remember_output, help="id: only the ids, one a line.  [default: table]",
+    )(function)  # fmt: skip
+    return listing_options(function)
+
+
+def _remember_columns(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.ensure_object(Cli).columns = tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+def _remember_output(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    cli = ctx.ensure_object(Cli)
+    cli.json, cli.ids = cli.json or value == "json", value == "id"
+
+
 def _remember_flag(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
         setattr(ctx.ensure_object(Cli), parameter.name or "", value)
@@ -308,8 +355,25 @@ def reveal_options(function: F) -> F:
     return click.option("--reveal", is_flag=True, help="Show patient data unmasked; needs --reason.")(function)
 
 
-ROW: Final = click.IntRange(1, (1 << 63) - 1)
-"""The number of an entry, a dead letter or a delivery."""
+class Row(click.ParamType[int]):
+    """The number of an entry, a dead letter or the like. listed: the command that shows them; hint: what else helps."""
+
+    name = "id"
+
+    def __init__(self, what: str, listed: str, hint: str = "") -> None:
+        self._what, self._listed, self._hint = what, listed, hint
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value)
+        if not (text.isascii() and text.isdigit() and 0 < int(text[:20]) <= _ROW_MAX):
+            hint = f"; {self._hint.format(shlex.quote(text))}" if self._hint and text.isprintable() else ""
+            self.fail(
+                f"{text!r} is not the id of {self._what}: that is a number, see `{self._listed}`{hint}", param, ctx
+            )
+        return int(text)
+
+
+_ROW_MAX: Final = (1 << 63) - 1
 
 
 class Said(click.ParamType[str]):

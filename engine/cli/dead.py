@@ -9,15 +9,16 @@ import click
 
 from engine.cli.common import (
     NO,
-    ROW,
     Cli,
     Listing,
+    Row,
     Said,
     clock_time,
     complete_channel,
     config_option,
     json_option,
     limit_option,
+    list_options,
     listing_options,
     named_time,
     reveal_options,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from engine.store.requeue import Requeued
 
 STAGES: Final = ("intake", "processing", "delivery")
+_ID: Final = Row("a dead letter", "handoff dead list --each")
 _SENDERS_OF_LETTERS_MAX: Final = 200
 """Of so many letters of a group it is looked up who sent them."""
 
@@ -59,7 +61,7 @@ def dead() -> None:
 @click.option("--resolved", is_flag=True, help="Only those that do not wait any more.")
 @click.option("--each", is_flag=True, help="One by one, not in groups.")
 @limit_option
-@listing_options
+@list_options
 @config_option
 @click.pass_obj
 def list_(
@@ -81,7 +83,7 @@ def list_(
 
     if unresolved and resolved:
         raise click.UsageError("either --unresolved or --resolved")
-    if not cli.json and not each and not resolved:
+    if not (cli.json or cli.ids or each or resolved):
         _summary(cli, stage, error, channel)
         return
     with open_site(cli) as site:
@@ -188,7 +190,7 @@ def _more_of(site: OpenSite, group: DeadGroup) -> dict[str, Any]:
 
 
 @dead.command("show", short_help="Show one dead letter with its message.")
-@click.argument("letter_id", metavar="ID", type=ROW)
+@click.argument("letter_id", metavar="ID", type=_ID)
 @reveal_options
 @json_option
 @config_option
@@ -230,7 +232,7 @@ def _choice_options(function: click.decorators.FC) -> click.decorators.FC:
         click.option("--stage", type=click.Choice(STAGES), help="All unresolved ones that died there."),
         click.option("--error", metavar="CODE", help="All unresolved ones with this code."),
         click.option("--all", "every", is_flag=True, help="All that are unresolved."),
-        click.argument("letter_ids", metavar="[ID...]", nargs=-1, type=ROW),
+        click.argument("letter_ids", metavar="[ID...]", nargs=-1, type=_ID),
     ):
         function = option(function)
     return function
@@ -306,7 +308,7 @@ def replay(
             cli.print(*_preview(site, chosen, "replayed"))
             return 0
         if chosen and not letter_ids:
-            agree(cli, _preview(site, chosen, "replayed")[1], yes=yes)
+            agree(cli, _preview(site, chosen, "replayed")[1], yes=yes, unattended=True)
         for at in range(0, len(chosen), PIECE):
             letters = [_get(site, letter_id) for letter_id in chosen[at : at + PIECE]]
             results = _replay(site, letters, as_of, out_of_order=out_of_order)
@@ -349,7 +351,7 @@ def discard(
             cli.print(*_preview(site, chosen, "discarded"))
             return
         if len(chosen) > 1:
-            agree(cli, _preview(site, chosen, "discarded")[1], yes=yes)
+            agree(cli, _preview(site, chosen, "discarded")[1], yes=yes, unattended=True)
         for at in range(0, len(chosen), PIECE):
             some = chosen[at : at + PIECE]
 

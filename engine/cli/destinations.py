@@ -18,14 +18,17 @@ from engine.cli.common import (
     config_option,
     counted,
     json_option,
-    listing_options,
+    list_options,
+    meant,
     named_time,
     time_column,
 )
+from engine.cli.groups import agree, group_options
 from engine.cli.site import NotFoundError, OpenSite, actor, open_site
 from engine.cli.tables import Column, table
 from engine.cli.times import Span
-from engine.errors import HandoffError
+from engine.domain.standing import fresh
+from engine.errors import HandoffError, StoreMissingError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -43,7 +46,7 @@ def destinations() -> None:
 
 
 @destinations.command("list")
-@listing_options
+@list_options
 @config_option
 @click.pass_obj
 def list_(cli: Cli) -> None:
@@ -52,8 +55,15 @@ def list_(cli: Cli) -> None:
     The state is `up`, `down` or `paused`. A destination that is up and has an error answers, and refuses what it is
     sent without a reason.
     """
-    with open_site(cli) as site:
-        found = standings(site)
+    try:
+        with open_site(cli) as site:
+            found = standings(site)
+    except StoreMissingError as error:
+        configuration, broken = cli.readable_configuration()
+        if broken is not None:
+            raise
+        cli.say(f"{error}. Nothing was ever to be sent.")
+        found = [fresh(*one) for one in sorted(configuration.outline.destinations.items())]
     rows = [
         (
             one.name,
@@ -85,25 +95,27 @@ def list_(cli: Cli) -> None:
 def show(cli: Cli, name: str) -> None:
     """Show one destination: since when and why it is down, what waits, and what to do."""
     with open_site(cli) as site:
-        _print(cli, standing(site, name))
+        _print(cli, site, standing(site, name))
 
 
 @destinations.command("pause")
 @_NAME
 @click.option("--for", "span", type=Span(), metavar="SPAN", help="Resume by itself after so long: 30m, 2h, 1d.")
-@click.option("--reason", type=Said(), metavar="TEXT", help="Why; written to the audit.")
+@click.option("--reason", type=Said(), metavar="TEXT", help="Why; audited, and shown to all: name no patient.")
 @json_option
 @config_option
 @click.pass_obj
 def pause(cli: Cli, name: str, span: timedelta | None, reason: str | None) -> None:
     """Send nothing there until you resume it. What is for it waits and is counted; nothing is lost.
 
-    A batch that is under way is finished. The daemon takes notice within seconds.
+    A batch that is under way is finished. The daemon takes notice within seconds. One that is paused already stays
+    paused since then; its end is the new one.
     """
 
     def work(site: OpenSite, conn: Connection) -> None:
         until = None if span is None else site.now + span
-        site.store.destinations.pause(conn, name, site.now, until=until, by=actor())
+        if not site.store.destinations.pause(conn, name, site.now, until=until, by=actor()):
+            cli.say(f"{name} was paused already.")
 
     _act(cli, name, "destination-paused", reason, work)
 
@@ -136,37 +148,44 @@ def retry(cli: Cli, name: str) -> None:
 @destinations.command("discard")
 @_NAME
 @click.option("--reason", required=True, type=Said(), metavar="TEXT", help="Why; written to the audit.")
+@group_options
 @json_option
 @config_option
 @click.pass_obj
-def discard(cli: Cli, name: str, reason: str) -> None:
+def discard(cli: Cli, name: str, reason: str, dry_run: bool, yes: bool) -> None:
     """Give up what waits for a destination that is no longer configured."""
     from engine.store.destinations import discard_rest
 
     with open_site(cli) as site:
-        _check_orphan(site, name)
+        waiting = _check_orphan(site, name)
+        said = f"{counted(waiting, 'delivery')} to {name} would be given up."
+        if dry_run:
+            cli.print({"name": name, "dry_run": True, "discarded": waiting}, said)
+            return
+        agree(cli, said, yes=yes)
 
         def work(conn: Connection) -> int:
             return discard_rest(conn, site.store.outbox, name, site.now)
 
         done = _in_pieces(site, "destination-discarded", [f"destination:{name}"], reason, work)
-    cli.print({"name": name, "discarded": done}, f"{done} deliveries to {name} are given up.")
+    cli.print({"name": name, "dry_run": False, "discarded": done}, f"{counted(done, 'delivery')} to {name} given up.")
 
 
 @destinations.command("move")
 @_NAME
 @click.option("--to", "other", required=True, metavar="OTHER", help="The destination that gets it.")
 @click.option("--reason", type=Said(), metavar="TEXT", help="Why; written to the audit.")
+@group_options
 @json_option
 @config_option
 @click.pass_obj
-def move(cli: Cli, name: str, other: str, reason: str | None) -> None:
+def move(cli: Cli, name: str, other: str, reason: str | None, dry_run: bool, yes: bool) -> None:
     """Give what waits for a destination that is no longer configured to another one. Order per patient is kept."""
     from engine.connectors.registry import settings_of
     from engine.store.destinations import move_rest, operations
 
     with open_site(cli) as site:
-        _check_orphan(site, name)
+        number = _check_orphan(site, name)
         target = site.outline.destinations.get(other)
         if target is None:
             raise NotFoundError(_unknown(site, other))
@@ -177,12 +196,19 @@ def move(cli: Cli, name: str, other: str, reason: str | None) -> None:
             known = ", ".join(sorted(takes))
             raise NotFoundError(f"what waits for {name} is {', '.join(sorted(waiting))}; {other} takes {known}")
 
+        said = f"{counted(number, 'delivery')} to {name} would go to {other}."
+        if dry_run:
+            cli.print({"name": name, "to": other, "dry_run": True, "moved": number}, said)
+            return
+        agree(cli, said, yes=yes)
+
         def work(conn: Connection) -> int:
             return move_rest(conn, site.store.outbox, name, other, site.now)
 
         subjects = [f"destination:{name}", f"destination:{other}"]
         done = _in_pieces(site, "destination-moved", subjects, reason, work)
-    cli.print({"name": name, "to": other, "moved": done}, f"{done} deliveries to {name} go to {other} now.")
+    document = {"name": name, "to": other, "dry_run": False, "moved": done}
+    cli.print(document, f"{counted(done, 'delivery')} to {name}: to {other} now.")
 
 
 # --- shared with `handoff status` and `handoff held` -----------------------------------------------------------------
@@ -244,15 +270,17 @@ def remarks(configuration: Configuration) -> list[str]:
     return lines
 
 
-def _print(cli: Cli, one: Standing) -> None:
+def _print(cli: Cli, site: OpenSite, one: Standing) -> None:
     from engine.connectors.remedies import remedy
+
+    why = _why_paused(site, one)
 
     said = "an orphan" if one.orphan else one.state
     since = f" since {named_time(one.since)}" if one.since else ""
     lines = [f"{one.name} ({one.type or 'not configured'}): {said}{since}"]
     if one.state == "paused":
         ends = f"until {named_time(one.paused_until)}" if one.paused_until else "until `handoff destinations resume`"
-        lines.append(f"  paused    {ends}, by {one.paused_by}")
+        lines.append(f"  paused    {ends}, by {one.paused_by}" + (f": {why}" if why else ""))
     if one.error is not None:
         times = f" ({one.failures} times in a row)" if one.failures > 1 else ""
         lines.append(f"  error     {one.error}: {one.detail}{times}")
@@ -264,7 +292,18 @@ def _print(cli: Cli, one: Standing) -> None:
         lines.append(f"  next try  {named_time(one.next_attempt_at)}")
     if (text := offer(one)) is not None:
         lines.append(f"  {text}")
-    cli.print(shape(one), "\n".join(lines))
+    cli.print(shape(one) | {"paused_reason": why}, "\n".join(lines))
+
+
+def _why_paused(site: OpenSite, one: Standing) -> str | None:
+    """The reason that was given last for the pause which is in force; the audit has it."""
+    if one.state != "paused":
+        return None
+    with site.store.reader() as conn:
+        acts = site.store.audit.find(
+            conn, since=one.since, action="destination-paused", subject=f"destination:{one.name}"
+        )
+    return next((act.reason for act in acts if act.reason), None)
 
 
 def _act(cli: Cli, name: str, action: str, reason: str | None, work: Callable[[OpenSite, Connection], None]) -> None:
@@ -277,7 +316,7 @@ def _act(cli: Cli, name: str, action: str, reason: str | None, work: Callable[[O
             site.note(conn, action, [f"destination:{name}"], reason)
 
         site.store.charts_ledger.write_now(write)
-        _print(cli, standing(site, name))
+        _print(cli, site, standing(site, name))
 
 
 def _in_pieces(
@@ -298,14 +337,16 @@ def _in_pieces(
     return total
 
 
-def _check_orphan(site: OpenSite, name: str) -> None:
+def _check_orphan(site: OpenSite, name: str) -> int:
+    """How many deliveries wait for a destination that is no longer configured. Raises NotFoundError, SettingsError."""
     if site.broken is not None:  # nobody can say that it is no longer configured
         raise site.broken
     if name in site.outline.destinations:
         raise NotFoundError(f"{name} is in config.yaml: this is for destinations that no longer are")
-    standing(site, name)
+    one = standing(site, name)
+    return one.pending + one.held
 
 
 def _unknown(site: OpenSite, name: str) -> str:
-    known = ", ".join(sorted(site.destinations())) or "none"
-    return f"there is no destination {name}; there are {known}"
+    known = sorted(site.destinations())
+    return f"there is no destination {name}; there are {', '.join(known) or 'none'}.{meant(name, known)}"

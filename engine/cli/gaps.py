@@ -14,7 +14,7 @@ from engine.cli.common import (
     complete_channel,
     config_option,
     limit_option,
-    listing_options,
+    list_options,
     reveal_options,
     time_column,
 )
@@ -63,7 +63,7 @@ class _Gap(Phi, frozen=True, kw_only=True):
 @click.option("--what", "kinds", type=click.Choice(KINDS), multiple=True, help="Only these; may be repeated.")
 @limit_option
 @reveal_options
-@listing_options
+@list_options
 @config_option
 @click.pass_obj
 def gaps(
@@ -216,7 +216,7 @@ def _undelivered(site: OpenSite, cli: Cli, since: datetime, until: datetime | No
 
 def _without_plan(site: OpenSite, cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
     """Discharged since then, and no task is there for the stay, or they wait for another one of the same admission."""
-    from engine.care.protocol import SIDE_BY_SIDE
+    from engine.domain.task import SIDE_BY_SIDE
 
     with site.store.reader() as conn:
         ids = site.store.charts.changed(conn, since, until, _LOOK_MAX)

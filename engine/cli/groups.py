@@ -20,14 +20,20 @@ def group_options(function: F) -> F:
     return click.option("--dry-run", is_flag=True, help="Only show what would be done.")(function)
 
 
-def agree(cli: Cli, question: str, *, yes: bool) -> None:
-    """Ask before a group is changed. Only where a person can answer: a script has said what it wants.
+def agree(cli: Cli, question: str, *, yes: bool, unattended: bool = False) -> None:
+    """Ask before a group is changed. Without a terminal nobody can answer, so the group needs --yes there.
 
-    Raises Abort when the answer is no.
+    unattended: not this one: its things were named one by one, or scripts may rely on the command without (the
+    contract has `replay`, `dead replay`, `dead discard` and `resend` so). Raises Abort when the answer is no,
+    UsageError when nobody can give one.
     """
-    if not yes and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
+    if yes:
+        return
+    if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
         cli.say(question)
         click.confirm("Go on?", abort=True, err=True)
+    elif not unattended:
+        raise click.UsageError(f"{question} Nobody is there to ask: --yes does it, --dry-run only shows it.")
 
 
 def counted(items: Iterable[str]) -> str:

@@ -20,6 +20,7 @@ from engine.cli.common import (
     config_option,
     json_option,
     limit_option,
+    list_options,
     named_time,
     reveal_options,
     time_column,
@@ -81,7 +82,7 @@ def held() -> None:
 @click.option("--what", type=click.Choice(["delivery", "message"]), help="Only these.")
 @limit_option
 @reveal_options
-@json_option
+@list_options
 @config_option
 @click.pass_obj
 def list_(cli: Cli, what: str | None, limit: int, reveal: bool, reason: str | None) -> None:
@@ -207,7 +208,7 @@ def dismiss(cli: Cli, held_ids: tuple[HeldId, ...], reason: str, dry_run: bool, 
             if dry_run:
                 cli.print(shapes(), preview)
                 return
-            agree(cli, preview, yes=yes)
+            agree(cli, preview, yes=yes, unattended=True)
 
         with site.store.reader() as conn:
             asked = [_question(site, conn, held_id) for held_id in dict.fromkeys(held_ids)]
@@ -318,7 +319,7 @@ def _decide(
             if choice.dry_run:
                 cli.print(shapes, preview)
                 return
-            agree(cli, preview, yes=choice.yes)
+            agree(cli, preview, yes=choice.yes, unattended=bool(choice.ids))
 
         def write(conn: Connection) -> None:
             for number in chosen:

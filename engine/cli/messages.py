@@ -11,15 +11,15 @@ import click
 
 from engine import printable
 from engine.cli.common import (
-    ROW,
     Cli,
     Listing,
+    Row,
     clock_time,
     complete_channel,
     config_option,
     json_option,
     limit_option,
-    listing_options,
+    list_options,
     named_time,
     reveal_options,
     time_column,
@@ -47,6 +47,9 @@ _DAMAGED: Final = {
     "outcome": "what is stored of its outcome can't be read any more; its deliveries and dead letters are above",
 }
 
+_ID: Final = Row(
+    "an entry", "handoff messages list", "a control id is found by `handoff messages list --control-id {}`"
+)
 _PIECE: Final = 1000
 """So many entries are read at once: a list may be of a million."""
 _LOOK_ENTRIES_MAX: Final = 200_000
@@ -82,7 +85,7 @@ def messages() -> None:
 @click.option("--held", is_flag=True, help="Only those that left a question which waits for a person.")
 @limit_option
 @reveal_options
-@listing_options
+@list_options
 @config_option
 @click.pass_obj
 def list_(
@@ -207,7 +210,7 @@ def _row(shape: dict[str, Any]) -> tuple[object, ...]:
 
 
 @messages.command("show", short_help="Show one message and what it caused.")
-@click.argument("entry_id", metavar="ID", type=ROW)
+@click.argument("entry_id", metavar="ID", type=_ID)
 @reveal_options
 @json_option
 @config_option

@@ -13,6 +13,7 @@ from engine.cli.common import (
     clock_time,
     config_option,
     limit_option,
+    list_options,
     listing_options,
     reveal_options,
     time_column,
@@ -97,7 +98,7 @@ def show(cli: Cli, key: str, reveal: bool, reason: str | None) -> None:
 )
 @limit_option
 @reveal_options
-@listing_options
+@list_options
 @config_option
 @click.pass_obj
 def find(

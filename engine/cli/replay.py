@@ -106,7 +106,7 @@ def replay(
             cli.print(*_preview(site, chosen, as_of, verbose=verbose))
             return 0
         if len(chosen) > 1:
-            agree(cli, f"{len(chosen):,} entries would be replayed: {_kinds(site, chosen)}.", yes=yes)
+            agree(cli, f"{len(chosen):,} entries would be replayed: {_kinds(site, chosen)}.", yes=yes, unattended=True)
         if chosen:  # on record before it is done; the new entries name those that they replay
             site.audit("replay", [f"entries:{chosen[0]}-{chosen[-1]}"])
         made: list[int] = []

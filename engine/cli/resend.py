@@ -65,7 +65,6 @@ def resend(
     from engine.store.resend import Resender, Tally
 
     with open_site(cli) as site:
-        site.check_destination(name)
         here = standing(site, name)
         if here.type is None:
             raise NotFoundError(f"{name} is not in config.yaml any more")
@@ -82,7 +81,7 @@ def resend(
         if only is None and not dry_run:
             whom = "all patients" if every else "all patients that changed since"
             what = "how they stand, again" if again else "what it lacks"
-            agree(cli, f"{name} is sent {what}, of {whom}. --dry-run counts it.", yes=yes)
+            agree(cli, f"{name} is sent {what}, of {whom}. --dry-run counts it.", yes=yes, unattended=True)
         tally = Tally()
         details: list[dict[str, Any]] = []
         noted = False

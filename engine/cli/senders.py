@@ -14,7 +14,7 @@ from engine.cli.common import (
     clock_time,
     complete_channel,
     config_option,
-    listing_options,
+    list_options,
     reveal_options,
     time_column,
 )
@@ -80,7 +80,7 @@ class _Sender:
 @click.option("--until", type=When(), help="Of what came before.")
 @click.option("--channel", metavar="NAME", shell_complete=complete_channel, help="Of this channel.")
 @reveal_options
-@listing_options
+@list_options
 @config_option
 @click.pass_obj
 def senders(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +18,7 @@ from engine.errors import HandoffError
 if TYPE_CHECKING:
     from engine.errors import SettingsError
     from engine.outline import Outline
+    from engine.runtime.skews import SenderSkew
     from engine.runtime.status import Status
     from engine.runtime.trouble import Trouble
 
@@ -46,7 +47,11 @@ def status(cli: Cli) -> int:
         from engine.runtime.trouble import trouble
 
         shown = shown.with_troubles((*shown.troubles, trouble("configuration-broken")))
-    cli.print(plain(shown), human_status(shown))
+    names = _names(cli, shown)
+    shape = plain(shown)
+    for sender in shape["senders"]:
+        sender["name"] = names.get(sender["entry"])
+    cli.print(shape, human_status(shown, names))
     if found is None:
         return UNAVAILABLE
     return NO if any(one.urgent for one in shown.troubles) else 0
@@ -119,6 +124,26 @@ def _in_store(outline: Outline) -> bool:
     return False
 
 
+def _names(cli: Cli, shown: Status) -> dict[int, str]:
+    """What the senders with a wrong clock are called, as they may be shown, by the entry that the daemon knows them by.
+
+    Looked up in the store, which the daemon's own answer does without; nothing, where that can't be opened.
+    """
+    from engine.cli.site import open_site
+
+    entries = [one.entry for one in shown.senders if one.wrong]
+    names: dict[int, str] = {}
+    if entries:
+        with contextlib.suppress(HandoffError), open_site(cli) as site:
+            with site.store.reader() as conn:
+                found = site.store.journal.listed(conn, entries)
+            view = site.view(None, ())
+            for entry in found:
+                name = view.sender(entry.sender, known=entry.state == "processed")
+                names |= {entry.id: name} if name else {}
+    return names
+
+
 def _stopped(outline: Outline) -> Status:
     """What is left to see when no daemon runs: what the files say, and what waits in the store."""
     from engine.domain.standing import Overview, fresh
@@ -147,7 +172,8 @@ def _stopped(outline: Outline) -> Status:
 # --- for people ------------------------------------------------------------------------------------------------------
 
 
-def human_status(shown: Status) -> str:
+def human_status(shown: Status, names: Mapping[int, str] | None = None) -> str:
+    """names: of senders, by the entry that each is known by."""
     now = datetime.now(UTC)
     since = f" for {length((now - shown.started_at).total_seconds())}" if shown.started_at else ""
     ready = "" if shown.ready or shown.pid is None else alarm("  NOT READY")
@@ -167,13 +193,8 @@ def human_status(shown: Status) -> str:
         rows = [(one.index, one.pid, "yes" if one.up else "NO", one.restarts) for one in shown.workers]
         lines += ["", table(("worker", "pid", Column("up", alarm={"NO"}), "restarts"), rows)]
     lines += ["", *_summary(shown, now)]
-    lines += [
-        f"the clock of sender {one.sender} on {one.channel} is {length(abs(one.skew_seconds))}"
-        f" {'ahead' if one.skew_seconds < 0 else 'behind, or its messages wait on the way'}:"
-        f" handoff senders, handoff messages show {one.entry}"
-        for one in shown.senders
-        if one.wrong
-    ]
+    for sender in shown.senders:
+        lines += _clock(sender, (names or {}).get(sender.entry, f"sender {sender.sender}")) if sender.wrong else ()
     return "\n".join(lines)
 
 
@@ -187,6 +208,14 @@ def _trouble(one: Trouble, now: datetime, *, explained: bool) -> Iterator[str]:
         text = f"{one.meaning}. {one.remedy}"
         yield from textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
     yield f"  see: {one.first}"
+
+
+def _clock(one: SenderSkew, name: str) -> Iterator[str]:
+    how = "ahead" if one.skew_seconds < 0 else "behind, or its messages wait on the way"
+    text = f"the clock of {name} on {one.channel} is {length(abs(one.skew_seconds))} {how}"
+    width = terminal_columns() or _PROSE_COLUMNS
+    yield from textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
+    yield f"  see: handoff senders; handoff messages show {one.entry}"
 
 
 def _moment(at: datetime) -> str:

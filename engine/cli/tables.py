@@ -13,7 +13,7 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import click
@@ -51,8 +51,9 @@ def table(columns: Sequence[str | Column], rows: Iterable[Sequence[object]], *, 
 
     width: characters of a line at most; none: those of the terminal, and no limit where stdout is none.
     """
-    described = [Column(column) if isinstance(column, str) else column for column in columns]
-    lines = cells(rows)
+    described, lines = _chosen(
+        [Column(column) if isinstance(column, str) else column for column in columns], cells(rows)
+    )
     if not lines:
         return ""
     if width is None:
@@ -60,6 +61,26 @@ def table(columns: Sequence[str | Column], rows: Iterable[Sequence[object]], *, 
     if width is None or _needed(described, lines) <= width:
         return _aligned(described, lines)
     return _fitted(described, lines, width)
+
+
+def _chosen(columns: list[Column], rows: list[list[str]]) -> tuple[list[Column], list[list[str]]]:
+    """Those columns that `--columns` names, which give way to nothing. Raises UsageError."""
+    context = click.get_current_context(silent=True)
+    wanted: Sequence[str] = getattr(context.obj if context is not None else None, "columns", ())
+    if not wanted:
+        return columns, rows
+    names = [_plain_name(column.title.partition(" (")[0]) for column in columns]
+    unknown = [name for name in wanted if _plain_name(name) not in names]
+    if unknown:
+        raise click.UsageError(f"There is no column {unknown[0]}; there are {', '.join(names)}.")
+    taken = [names.index(_plain_name(name)) for name in wanted]
+    kept = [replace(columns[at], common=False, drop=0) for at in taken]
+    return kept, [[row[at] for at in taken] for row in rows]
+
+
+def _plain_name(title: str) -> str:
+    """`Control id`, `control_id`, `control-id`: all the same."""
+    return title.lower().replace(" ", "-").replace("_", "-")
 
 
 def cells(rows: Iterable[Sequence[object]]) -> list[list[str]]:

@@ -14,7 +14,8 @@ from engine.cli.common import (
     clock_time,
     config_option,
     json_option,
-    listing_options,
+    limit_option,
+    list_options,
     meant,
     reveal_options,
     time_column,
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from engine.domain.act import Act
     from engine.store.tasks import ListedTask
 
-_LISTED_MAX: Final = 100_000
-"""A worklist is shown whole: who is cut off from it is a patient that nobody calls."""
 STATES: Final = ("open", "done", "missed", "cancelled", "retracted")
 ENDED: Final = STATES[1:]
 
@@ -58,12 +57,9 @@ def tasks() -> None:
 @click.option("--patient", metavar="KEY", type=PatientKey(), help=PATIENT_HELP)
 @click.option("--due", type=Due(), help="Overdue, due that day, or due before a time (+2d).")
 @click.option("--due-before", type=When(ahead=True), help="Due before.")
-@click.option(
-    "--limit", type=click.IntRange(1, 1_000_000), metavar="N", default=_LISTED_MAX, show_default=True,
-    help="At most so many.",
-)  # fmt: skip
+@limit_option
 @reveal_options
-@listing_options
+@list_options
 @config_option
 @click.pass_obj
 def list_(

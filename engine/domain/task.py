@@ -55,3 +55,8 @@ class Task(Phi, frozen=True, kw_only=True):
     """Why it ended, in words for the care team; none: it is open, or it was done and nothing more was said."""
     suspended_by: str | None = None
     """Key of the encounter whose admission suspended it; when that admission is cancelled the task opens again."""
+
+
+READMITTED: Final = "suspended: the patient was admitted again"
+SIDE_BY_SIDE: Final = "suspended: another stay of the same admission time goes on: is it one stay under two numbers?"
+"""Why tasks are set aside."""

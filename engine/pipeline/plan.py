@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from engine.care.adt.death import without_doubt
-from engine.care.protocol import CLASSES, READMITTED, SIDE_BY_SIDE, Plan, end, reconcile, resume, retract_all, suspend
+from engine.care.protocol import CLASSES, Plan, end, reconcile, resume, retract_all, suspend
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.moment import parse_moment
 from engine.domain.outcome import Effect, EffectKind
 from engine.domain.score import Band, Score
-from engine.domain.task import Task, TaskState
+from engine.domain.task import READMITTED, SIDE_BY_SIDE, Task, TaskState
 from engine.domain.why import CLASS_UNKNOWN as UNKNOWN
 from engine.domain.why import NO_CLASS, Ground, Reason, What, Why
 from engine.risk.inputs import History, inputs_of

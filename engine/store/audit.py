@@ -26,10 +26,18 @@ class AuditStore:
         _INSERT.write(conn, [self._row(record) for record in records])
 
     def find(
-        self, conn: Connection, *, since: datetime | None = None, action: str | None = None, limit: int | None = 100
+        self,
+        conn: Connection,
+        *,
+        since: datetime | None = None,
+        action: str | None = None,
+        subject: str | None = None,
+        limit: int | None = 100,
     ) -> list[AuditRecord]:
         """Newest first."""
         statement = select(audit).where(*_conditions(since, action)).order_by(audit.c.id.desc())
+        if subject is not None:
+            statement = statement.where(audit.c.subject == subject)
         if limit is not None:
             statement = statement.limit(limit)
         found: list[AuditRecord] = []

@@ -176,10 +176,13 @@ class DestinationStore:
             next_attempt_at=None,
         )
 
-    def pause(self, conn: Connection, name: str, now: datetime, *, until: datetime | None, by: str) -> None:
-        """Nothing is sent until then, or until `resume`."""
+    def pause(self, conn: Connection, name: str, now: datetime, *, until: datetime | None, by: str) -> bool:
+        """Nothing is sent until then, or until `resume`. False: it was paused already, and stays so since then."""
+        before = self.get(conn, name)
+        since = before.paused_at if before.paused(now) and before.paused_at is not None else now
         ends = None if until is None else to_micros(until)
-        self._set(conn, name, paused_at=to_micros(now), paused_until=ends, paused_by=by)
+        self._set(conn, name, paused_at=to_micros(since), paused_until=ends, paused_by=by)
+        return since == now
 
     def resume(self, conn: Connection, name: str) -> None:
         self._set(conn, name, paused_at=None, paused_until=None, paused_by=None)

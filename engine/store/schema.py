@@ -319,7 +319,6 @@ Index(
     "hold_chart",
     hold.c.chart_id,
     sqlite_where=hold.c.state == text("'open'"),
-    postgresql_where=hold.c.state == text("'open'"),
 )
 Index(
     "hold_open",

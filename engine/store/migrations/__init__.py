@@ -11,7 +11,7 @@ from typing import Final
 
 from sqlalchemy import Column, Connection, MetaData, String, Table, literal_column, select, text
 
-from engine.errors import StoreUnavailableError
+from engine.errors import StoreMissingError, StoreUnavailableError
 from engine.store.engines import Location, make_sqlite_file, reader_engine, translated, writer_engine
 from engine.store.schema import CHARTS, JOURNAL, REVISION, entry, outcome
 
@@ -36,7 +36,7 @@ def check(location: Location) -> None:
     revisions = current(location)
     if None in revisions.values():
         _check_whole(location)
-        raise StoreUnavailableError("the store is not there yet: `handoff run` or `handoff db migrate` makes it")
+        raise StoreMissingError("the store is not there yet: `handoff run` or `handoff db migrate` makes it")
     if any(revision != REVISION for revision in revisions.values()):
         raise StoreUnavailableError("the store's tables are of another version of Handoff: `handoff db migrate`")
 

@@ -184,3 +184,11 @@ def first_messages(site: Site) -> list[bytes]:
 
 UNREADABLE = b"MSH|^~\\&|EHR|MAIN|||20261110||ADT^A08|NO-ID|P|2.5.1\rEVN|A08|20261110\rPID|1||||DOE^JANE\rPV1|1|I\r"
 REFUSED = b"MSH|^~\\&|EHR|MAIN|||20261110||ORU^R01|WRONG-TYPE|P|2.5.1\rPID|1||558181838^^^MRN^MR\r"
+
+
+def without_destination(site: Site) -> None:
+    """Takes `files` out of the configuration, with what it was to be told still waiting."""
+    text = site.config.read_text()
+    site.config.write_text(text.replace("files:", "other:").replace("var/outbox", "var/other"))
+    channel = site.folder / "channels/main-campus.yaml"
+    channel.write_text(channel.read_text().replace("to: files", "to: other"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from site_with_store import Site, seen
+from site_with_store import Site, seen, without_destination
 
 from engine.connectors.registry import load
 from engine.domain.delivery import DeliveryState
@@ -25,14 +25,6 @@ def fails(site: Site, *, down: bool = True, error: str = "disk-full") -> datetim
     with open_store(load(Snapshot.read(site.config)), "tool") as store:
         store.charts_ledger.write_now(lambda conn: store.destinations.failed(conn, "files", trouble))
     return since
-
-
-def without_destination(site: Site) -> None:
-    """Takes `files` out of the configuration, with what it was to be told still waiting."""
-    text = site.config.read_text()
-    site.config.write_text(text.replace("files:", "other:").replace("var/outbox", "var/other"))
-    channel = site.folder / "channels/main-campus.yaml"
-    channel.write_text(channel.read_text().replace("to: files", "to: other"))
 
 
 def test_list_has_the_contract_s_fields_whether_or_not_a_daemon_runs(stocked: Site):
@@ -78,6 +70,46 @@ def test_pause_and_resume(stocked: Site, span: str | None, hours: float | None):
     assert acts[:2] == ["destination-resumed", "destination-paused"]
 
 
+def test_a_pause_says_why_and_a_second_one_keeps_since_when(stocked: Site):
+    first = stocked.json("destinations", "pause", "files", "--reason", "moving the server", "--for", "1h")
+    assert first["paused_reason"] == "moving the server"
+    assert f"by {first['paused_by']}: moving the server" in stocked.run("destinations", "show", "files").out
+    again = stocked.run("destinations", "pause", "files", "--for", "3h", "--json")
+    assert "was paused already" in again.err
+    assert (again.json["since"], again.json["paused_reason"]) == (first["since"], "moving the server")
+    assert again.json["paused_until"] > first["paused_until"]
+    assert (
+        stocked.json("destinations", "pause", "files", "--reason", "it takes longer")["paused_reason"]
+        == "it takes longer"
+    )
+    assert stocked.json("destinations", "resume", "files")["paused_reason"] is None
+    anew = stocked.run("destinations", "pause", "files", "--json")
+    assert "already" not in anew.err
+    assert (anew.json["paused_reason"], anew.json["since"] > first["since"]) == (None, True), "of the pause before"
+
+
+def test_what_would_be_moved_or_given_up_is_counted_first(stocked: Site):
+    waiting = row(stocked)["pending"]
+    without_destination(stocked)
+    would = stocked.json("destinations", "move", "files", "--to", "other", "--dry-run")
+    assert (would["moved"], would["dry_run"]) == (waiting, True)
+    would = stocked.json("destinations", "discard", "files", "--reason", "x", "--dry-run")
+    assert (would["discarded"], would["dry_run"]) == (waiting, True)
+    assert row(stocked)["pending"] == waiting
+    assert "destination-discarded" not in {one["action"] for one in stocked.json("audit", "list")}
+
+
+def test_without_a_store_those_that_are_configured_are_listed(bare: Site):
+    for file in (bare.folder / "var").glob("*.db*"):
+        file.unlink()
+    one = row(bare)
+    assert (one["type"], one["state"], one["pending"], one["orphan"]) == ("file", "up", 0, False)
+    assert "not there yet" in bare.run("destinations", "list").err
+    assert [one["name"] for one in bare.json("status", code=69)["destinations"]] == ["files"]
+    bare.config.write_text(bare.config.read_text() + "\nnonsense: 1\n")
+    assert bare.run("destinations", "list").code == 69, "which are configured can't be known then"
+
+
 def test_retry_makes_due_what_waits_for_its_time(stocked: Site):
     fails(stocked)
     after = stocked.json("destinations", "retry", "files")
@@ -103,7 +135,7 @@ def test_what_waits_for_a_destination_that_is_gone_is_an_orphan_until_moved(stoc
     one = row(stocked)
     assert (one["orphan"], one["state"], one["error"], one["pending"]) == (True, "down", "not-configured", waiting)
     assert "orphan" in stocked.run("destinations", "list").out
-    done = stocked.json("destinations", "move", "files", "--to", "other", "--reason", "renamed")
+    done = stocked.json("destinations", "move", "files", "--to", "other", "--reason", "renamed", "--yes")
     assert done["moved"] == waiting
     assert row(stocked, "other")["pending"] == waiting
     assert [one["name"] for one in stocked.json("destinations", "list")] == ["other"]
@@ -113,7 +145,7 @@ def test_what_waits_for_a_destination_that_is_gone_can_be_given_up(stocked: Site
     waiting = row(stocked)["pending"]
     without_destination(stocked)
     assert stocked.run("destinations", "discard", "files").code == 2  # it needs a reason
-    assert stocked.json("destinations", "discard", "files", "--reason", "old test")["discarded"] == waiting
+    assert stocked.json("destinations", "discard", "files", "--reason", "old test", "--yes")["discarded"] == waiting
     assert [one["name"] for one in stocked.json("destinations", "list")] == ["other"]
     assert "destination-discarded" in [one["action"] for one in stocked.json("audit", "list")]
     assert stocked.json("ledger", code=0)[0]["deliveries"]["pending"] == 0

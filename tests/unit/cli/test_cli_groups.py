@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
+import click
 import pytest
-from site_with_store import Site, first_messages
+from site_with_store import Site, first_messages, without_destination
 
-from engine.cli import groups
+from engine.cli import dead, replay
 
 KEY = "MRN:558181838"
 
@@ -101,16 +100,15 @@ def test_a_dry_replay_of_dead_letters_names_what_they_are(stocked: Site) -> None
 def person(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """A person at the terminal, who gives these answers; what was asked is appended to `asked`."""
     answers: list[bool] = []
-    monkeypatch.setattr(groups, "agree", _asks(answers))
-    for name in ("replay", "dead"):
-        monkeypatch.setattr(sys.modules[f"engine.cli.{name}"], "agree", _asks(answers))
+    for module in (replay, dead):
+        monkeypatch.setattr(module, "agree", _asks(answers))
     return answers
 
 
 def _asks(answers: list[bool]):
-    def agree(cli: object, question: str, *, yes: bool) -> None:
+    def agree(cli: object, question: str, *, yes: bool, unattended: bool = False) -> None:
         if not yes and not answers.pop(0):
-            raise groups.click.Abort
+            raise click.Abort
 
     return agree
 
@@ -134,8 +132,41 @@ def test_one_that_was_named_is_not_asked_about(stocked: Site, person: list[bool]
     assert stocked.run("dead", "discard", "1", "--reason", "x").code == 0
 
 
-def test_a_script_is_never_asked(stocked: Site) -> None:
-    assert stocked.run("replay", "--all").code == 0
+@pytest.mark.parametrize(
+    "command",
+    [("replay", "--all"), ("replay", "--since", "1d"), ("dead", "replay", "--all"),
+     ("dead", "replay", "--stage", "intake"),
+     ("dead", "discard", "--all", "--reason", "x"), ("resend", "--destination", "files", "--all"),
+     ("resend", "--destination", "files", "--since", "1d")],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_the_contract_has_without_a_word_goes_where_nobody_can_be_asked(
+    stocked: Site, command: tuple[str, ...]
+) -> None:
+    assert stocked.run(*command).code == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("held", "release", "--destination", "files"), ("held", "confirm", "--destination", "files"),
+     ("held", "bury", "--destination", "files", "--reason", "x"), ("destinations", "discard", "files", "--reason", "x"),
+     ("destinations", "move", "files", "--to", "other")],
+    ids=" ".join,
+)  # fmt: skip
+def test_any_other_group_needs_yes_where_nobody_can_be_asked(
+    stocked: Site, two_held: list[int], command: tuple[str, ...]
+) -> None:
+    if command[0] == "destinations":
+        without_destination(stocked)
+    before = stocked.json("destinations", "list")
+    done = stocked.run(*command)
+    assert done.code == 2
+    assert "--yes does it" in done.err
+    assert stocked.json("destinations", "list") == before
+    assert stocked.run(*command, "--dry-run").code == 0
+    assert stocked.json("destinations", "list") == before
+    assert stocked.run(*command, "--yes").code == 0
+    assert stocked.json("destinations", "list") != before
 
 
 # --- held deliveries -------------------------------------------------------------------------------------------------
@@ -158,7 +189,7 @@ def test_held_deliveries_are_decided_on_together(
     stocked: Site, two_held: list[int], command: tuple[str, ...], state: str, by: str
 ) -> None:
     held = sorted(item["id"] for item in stocked.json("held", "list") if item["what"] == "delivery")
-    which = [*map(str, held)] if by == "ids" else ["--destination", "files"]
+    which = [*map(str, held)] if by == "ids" else ["--destination", "files", "--yes"]
     preview = stocked.json("held", command[0], *which, *command[1:], "--dry-run")
     assert sorted(item["id"] for item in preview) == held
     assert len(stocked.json("held", "list")) == len(held)

@@ -37,11 +37,63 @@ def test_a_list_that_is_looked_through_says_that_there_are_more(stocked: Site) -
     assert said == "the first 3 shown, there are more; --limit N shows more\n"
 
 
-def test_tasks_are_cut_only_on_request_and_say_so(stocked: Site) -> None:
+def test_a_list_shows_a_hundred_unless_told_and_says_that_it_is_cut(stocked: Site) -> None:
     every = len(stocked.json("tasks", "list"))
     assert f"2 of {every} shown" in stocked.run("tasks", "list", "--limit", "2").err
     assert stocked.run("tasks", "list").err == ""
-    assert "100000" in stocked.run("tasks", "list", "--help").out
+    for command in ("tasks", "messages", "dead", "held", "audit"):
+        assert "default: 100" in " ".join(stocked.run(command, "list", "--help").out.split()), command
+
+
+LISTS = ("messages list", "tasks list", "dead list", "held list", "destinations list", "patients find")
+
+
+@pytest.mark.parametrize("command", LISTS)
+def test_the_ids_of_a_list_are_printed_alone_and_lead_to_its_things(stocked: Site, command: str) -> None:
+    stocked.hold_first_delivery()
+    ids = stocked.run(*command.split(), "-o", "id").out.splitlines()
+    assert ids
+    assert all(" " not in one for one in ids)
+    if command != "tasks list":
+        for one in ids:
+            assert stocked.run(command.split(maxsplit=1)[0], "show", one).code == 0
+    listed = stocked.json(*command.split())
+    assert ids == [str(one.get("id", one.get("key", one.get("name")))) for one in listed]
+    assert stocked.run(*command.split(), "--output", "json").out == stocked.run(*command.split(), "--json").out
+
+
+def test_a_list_of_nothing_has_no_ids_and_what_has_none_says_so(stocked: Site) -> None:
+    assert stocked.run("held", "list", "-o", "id").out == ""
+    assert stocked.run("messages", "list", "--state", "filtered", "-o", "id").out == ""
+    assert stocked.run("senders", "-o", "id").code == 2
+
+
+def test_a_table_has_the_columns_that_were_asked_for(stocked: Site) -> None:
+    lines = stocked.run("messages", "list", "--columns", "control-id,ID, state").out.splitlines()
+    assert lines[0].split("  ")[0] == "CONTROL ID"
+    assert lines[0].split() == ["CONTROL", "ID", "ID", "STATE"]
+    assert lines[-1].split() == ["FIRST-0001", "1", "processed"]
+    assert stocked.run("messages", "list", "--columns", "received").out.startswith("RECEIVED (")
+    wrong = stocked.run("tasks", "list", "--columns", "id,colour")
+    assert (wrong.code, "no column colour" in wrong.err, "assignee" in wrong.err) == (2, True, True)
+    assert stocked.json("messages", "list", "--columns", "id")[0]["state"], "a document is whole"
+
+
+@pytest.mark.parametrize("command", ["senders", "gaps", "audit list", "destinations list", "held list"])
+def test_every_list_takes_columns_and_has_no_other(stocked: Site, command: str) -> None:
+    stocked.hold_first_delivery()
+    stocked.run("destinations", "retry", "files")
+    assert "there are" in stocked.run(*command.split(), "--columns", "nosuch").err
+
+
+@pytest.mark.parametrize("word", ["FIRST-0001", "abc", "0", "-1", "1.5", "\u0661", "9" * 30])
+def test_what_is_no_id_is_said_as_that(stocked: Site, word: str) -> None:
+    done = stocked.run("messages", "show", "--", word)
+    assert done.code == 2
+    assert "is not the id of an entry: that is a number, see `handoff messages list`" in done.err
+    assert f"--control-id {word}`" in done.err or not word.isascii()
+    assert "is not the id of a dead letter" in stocked.run("dead", "show", "--", word).err
+    assert "integer" not in done.err
 
 
 def test_tasks_shows_open_ones_and_says_how_many_have_ended(stocked: Site) -> None:

@@ -6,12 +6,14 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec import structs
 from site_with_store import Site
 
 from engine.cli import status as command
 from engine.cli import tables
 from engine.domain.standing import ChannelWork, Overview, Standing
 from engine.runtime import status as daemon
+from engine.runtime.skews import SenderSkew
 from engine.runtime.status import ChannelStatus, Status, WorkerStatus
 from engine.runtime.trouble import of_work, trouble
 
@@ -82,6 +84,31 @@ def test_the_screen_says_since_when_why_how_much_and_what_to_do(monkeypatch: pyt
     assert "(--wide says what each means and what to do)" in text
     monkeypatch.setattr(command, "terminal_columns", lambda: None)
     assert "a destination takes nothing; its deliveries wait, none is lost. The error" in command.human_status(BAD)
+
+
+def test_a_sender_with_a_wrong_clock_is_named_as_it_may_be_shown(
+    stocked: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    senders = tuple(
+        SenderSkew(channel="main-campus", sender=number, skew_seconds=seconds, wrong=wrong, entry=entry)
+        for number, seconds, wrong, entry in (
+            (1, -18_000, True, 1),
+            (2, 7_200, True, 4),
+            (3, 10, False, 2),
+            (4, 900, True, 99),
+        )
+    )
+    monkeypatch.setattr(daemon, "running_status", lambda _: structs.replace(FINE, senders=senders))
+    monkeypatch.setattr(command, "terminal_columns", lambda: 80)
+    done = stocked.run("status")
+    assert "the clock of EHR/MAIN on main-campus is 5 h ahead\n" in done.out
+    assert "the clock of ~" in done.out, "nothing of it was processed: a patient's name may stand there"
+    assert "the clock of sender 4 on" in done.out, "its entry is not there any more"
+    assert max(map(len, done.out[done.out.index("the clock") :].splitlines())) <= 80
+    names = [one["name"] for one in stocked.json("status")["senders"]]
+    assert names[0] == "EHR/MAIN"
+    assert names[1].startswith("~")
+    assert names[2:] == [None, None]
 
 
 def test_a_broken_file_makes_a_restart_unsafe(bare: Site, monkeypatch: pytest.MonkeyPatch) -> None:

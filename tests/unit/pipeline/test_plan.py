@@ -10,10 +10,10 @@ import msgspec
 import pytest
 from heart import ROOT, Heart, adt, merge
 
-from engine.care.protocol import SIDE_BY_SIDE, load_protocol
+from engine.care.protocol import load_protocol
 from engine.domain.delivery import Operation
 from engine.domain.outcome import Outcome
-from engine.domain.task import Task, TaskState
+from engine.domain.task import SIDE_BY_SIDE, Task, TaskState
 from engine.pipeline.channel import Planner
 from engine.yamlfile import parse
 
