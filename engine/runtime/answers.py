@@ -211,23 +211,24 @@ class LateAnswers:
             return
         self._waiting.setdefault(stored.id or stored.duplicate_of or 0, []).append(waiter)
         self._count += 1
-        if stored.duplicate_of is not None or self._count == 1:
+        if stored.duplicate_of is not None:
             self._wake.set()  # the original's outcome may be there already
 
-    def have_outcomes(self, entries: Sequence[int]) -> None:
-        """The worker says that these entries have their outcome."""
-        if any(entry in self._waiting for entry in entries):
+    def have_outcomes(self, accepted: Sequence[int], failed: Sequence[int]) -> None:
+        """The worker says that these entries have their outcome. failed: what they are told has to be read."""
+        said = verdict(AckCode.AA, None)
+        for entry in accepted:
+            self._settle(self._take(entry), said)
+        if any(entry in self._waiting for entry in failed):
             self._wake.set()
 
     async def run(self) -> None:
         while True:
-            if self._waiting:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), _POLL_SECONDS)
-            else:
-                await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _POLL_SECONDS)
             self._wake.clear()
-            await self._look()
+            if self._waiting:
+                await self._look()
 
     async def _look(self) -> None:
         wanted = list(self._waiting)

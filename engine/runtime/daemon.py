@@ -630,12 +630,12 @@ class Daemon:
 
     # --- the worker --------------------------------------------------------------------------------------------------
 
-    def _hint(self) -> None:
-        self._workers.hint()
+    def _hint(self, awaited: bool) -> None:  # noqa: FBT001 - as intake says it
+        self._workers.hint(awaited=awaited)
 
     def _hear(self, message: hints.ToMain) -> None:
         if isinstance(message, hints.Outcomes):
-            self._intake.late.have_outcomes(message.entries)
+            self._intake.late.have_outcomes(message.accepted, message.failed)
         elif isinstance(message, hints.Report):
             self.metrics.hear(message)
 

@@ -56,9 +56,13 @@ class Refused(Record, frozen=True, kw_only=True, tag="refused"):
 
 
 class Outcomes(Record, frozen=True, kw_only=True, tag="outcomes"):
-    """Worker to main: these entries, whose senders wait for an answer after processing, have their outcome now."""
+    """Worker to main: these entries, whose senders wait for an answer after processing, have their outcome now.
 
-    entries: tuple[int, ...]
+    accepted: answered AA, and nothing more is to be known for that. failed: what they are told stands in the store.
+    """
+
+    accepted: tuple[int, ...] = ()
+    failed: tuple[int, ...] = ()
 
 
 class Leased(Record, frozen=True, kw_only=True):

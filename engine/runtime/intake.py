@@ -93,7 +93,8 @@ class _InSequence:
 class Intake:
     """All channels' intake.
 
-    stored: called after each group that holds new entries. outcomes, return_to: see `answers`.
+    stored(awaited): called after each group that holds new entries to be processed, and whether somebody waits for the
+    outcome of one. outcomes, return_to: see `answers`.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Intake:
         metrics: Metrics,
         *,
         outcomes: Outcomes,
-        stored: Callable[[], None],
+        stored: Callable[[bool], None],
         return_to: ReturnTo,
     ) -> None:
         self._journal = journal
@@ -462,7 +463,7 @@ class Intake:
     # --- answering ---------------------------------------------------------------------------------------------------
 
     def _answer(self, group: list[Exchange], stored: Sequence[Stored | None]) -> None:
-        new = False
+        new = awaited = False
         results = iter(stored)
         connections: dict[Peer, None] = {}
         for exchange in group:
@@ -474,14 +475,16 @@ class Intake:
                     exchange.parts[index] = self._link_answer(judgement)
                     continue
                 exchange.parts[index] = self._part(exchange, index, judgement, result)
-                new = new or result.id is not None
+                if result.id is not None and exchange.lane.channel.mode != "paused":
+                    new = True
+                    awaited = awaited or judgement.awaits_outcome
             if not exchange.missing:
                 exchange.finish(self._clock)
             connections[exchange.connection] = None
         for connection in connections:
             connection.flush()
         if new:
-            self._stored()
+            self._stored(awaited)
 
     def _part(self, exchange: Exchange, index: int, judgement: Judgement, stored: Stored) -> bytes | None:
         """The answer to one stored message; none when there is none, or none yet."""

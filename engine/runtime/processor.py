@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 
 from engine.clock import Clock
 from engine.domain.chart import Charts
-from engine.domain.message import Entry, EntryState
+from engine.domain.message import AckCode, Entry, EntryState
 from engine.domain.outcome import EffectKind, Outcome
 from engine.errors import (
     CursorMovedError,
@@ -92,7 +92,7 @@ class Processor:
         leases: Leases,
         *,
         recompile: Callable[[str], CompiledConfiguration | None],
-        on_outcomes: Callable[[Sequence[int]], None],
+        on_outcomes: Callable[[Sequence[int], Sequence[int]], None],
         tally: Tally,
     ) -> None:
         self._store = store
@@ -306,7 +306,12 @@ class Processor:
                 self._tally.count("events_without_effect", name, event_label(outcome.effects[0].detail))
             for deviation in outcome.deviations:
                 self._tally.count("deviations", name, deviation.partition(":")[0])
-        self._on_outcomes([entry.id for entry in entries if entry.wants_application_ack])
+        accepted: list[int] = []
+        failed: list[int] = []
+        for entry, outcome in zip(entries, outcomes, strict=True):
+            if entry.wants_application_ack:
+                (accepted if outcome.application_ack is AckCode.AA else failed).append(entry.id)
+        self._on_outcomes(accepted, failed)
 
     def _prepare(self, entry: Entry) -> Prepared:
         if entry.damaged and entry.refusal is None:

@@ -21,7 +21,9 @@ from engine.snapshot import Snapshot
 _log = logs.get_logger()
 
 _HINT_SECONDS: Final = 0.02
-"""Hints are gathered for so long: the worker takes its work in batches anyway."""
+"""A hint goes out at once, the next ones are gathered for so long: many messages in one batch cost less each."""
+_AWAITED_SECONDS: Final = 0.002
+"""The same while a sender waits for the outcome."""
 _SILENCE_SECONDS_MAX: Final = 30.0
 """A worker that reports about every second and says nothing for so long hangs. It is killed: on SQLite it may hold the
 lock that all writers of the charts wait for."""
@@ -86,10 +88,10 @@ class Workers:
         for one in self._each:
             one.start()
 
-    def hint(self) -> None:
-        """There is work in the journal. Cheap enough for every commit."""
+    def hint(self, *, awaited: bool = False) -> None:
+        """There is work in the journal. Cheap enough for every commit. awaited: a sender waits for its outcome."""
         for one in self._each:
-            one.hint()
+            one.hint(awaited=awaited)
 
     async def reload(self, snapshot: Snapshot) -> bool:
         """Give all of them a new configuration; whether they took it. If one did not, all go on with the old one."""
@@ -133,6 +135,7 @@ class Supervisor:
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._hint: asyncio.TimerHandle | None = None
+        self._hinted_at = 0.0
         self._early_deaths = 0
         """In a row."""
         self._stopping = asyncio.Event()
@@ -191,10 +194,20 @@ class Supervisor:
         self._unready_since = asyncio.get_running_loop().time()
         self._task = keep(self._run(), "worker-supervisor")
 
-    def hint(self) -> None:
-        """There is work in the journal. Cheap enough for every commit."""
-        if self._hint is None and self._pipe is not None:
-            self._hint = asyncio.get_running_loop().call_later(_HINT_SECONDS, self._send_hint)
+    def hint(self, *, awaited: bool = False) -> None:
+        """There is work in the journal. Cheap enough for every commit. awaited: a sender waits for its outcome."""
+        if self._pipe is None or (self._hint is not None and not awaited):
+            return
+        loop = asyncio.get_running_loop()
+        due = self._hinted_at + (_AWAITED_SECONDS if awaited else _HINT_SECONDS)
+        if self._hint is not None:
+            if self._hint.when() <= due:
+                return
+            self._hint.cancel()
+        if loop.time() < due:
+            self._hint = loop.call_at(due, self._send_hint)
+        else:
+            self._send_hint()
 
     async def reload(self, snapshot: Snapshot) -> bool:
         """Give the worker a new configuration; whether it took it. When it did not, it goes on with the old one.
@@ -244,6 +257,7 @@ class Supervisor:
 
     def _send_hint(self) -> None:
         self._hint = None
+        self._hinted_at = asyncio.get_running_loop().time()
         if self._pipe is not None:
             self._pipe.send(hints.Work())
 

@@ -101,11 +101,11 @@ class WorkerContext:
     work: rung when there may be new entries. outbox: to be rung by the processor when it has written deliveries.
     stopping: set when the service is to finish what it has in hand and return. tally: where it counts.
     index, count: which of the node's workers this is, and how many there are.
-    have_outcomes(entries): tells main that these entries, whose senders wait, have their outcome. May be called from
-    any thread.
+    have_outcomes(accepted, failed): tells main that these entries, whose senders wait, have their outcome. May be
+    called from any thread.
     """
 
-    have_outcomes: Callable[[Sequence[int]], None]
+    have_outcomes: Callable[[Sequence[int], Sequence[int]], None]
     index: int = 0
     count: int = 1
     work: Wake = field(default_factory=Wake)
@@ -246,9 +246,10 @@ class Worker:
                 _log.warning("queues not counted", exc_info=error)
             await asyncio.sleep(count_pause_seconds(loop.time() - began))
 
-    def _tell_outcomes(self, entries: Sequence[int]) -> None:
-        if entries:
-            self._loop.call_soon_threadsafe(self._pipe.send, hints.Outcomes(entries=tuple(entries)))
+    def _tell_outcomes(self, accepted: Sequence[int], failed: Sequence[int]) -> None:
+        if accepted or failed:
+            outcomes = hints.Outcomes(accepted=tuple(accepted), failed=tuple(failed))
+            self._loop.call_soon_threadsafe(self._pipe.send, outcomes)
 
 
 def count_pause_seconds(taken_seconds: float) -> float:

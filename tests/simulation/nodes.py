@@ -166,7 +166,7 @@ class Main:
             for entry, one in found.items()
         }
 
-    def _hint(self) -> None:
+    def _hint(self, _awaited: bool) -> None:
         cluster = self.node.cluster
         if cluster.world.random.random() >= cluster.hints_lost:
             for one in self.node.workers.values():
@@ -174,7 +174,7 @@ class Main:
 
     def hear(self, message: object) -> None:
         if isinstance(message, hints.Outcomes) and self._intake is not None:
-            self._intake.late.have_outcomes(message.entries)
+            self._intake.late.have_outcomes(message.accepted, message.failed)
 
     def accept(self, sender: Process, channel: str) -> Line:
         world, main = self.process.world, self.process

@@ -39,7 +39,7 @@ def main() -> None:
                 with (folder / "worked").open("a") as worked:
                     worked.write("x")
                 context.tally.processed("adt", "processed")
-                context.have_outcomes([7])
+                context.have_outcomes([7], [8])
             await asyncio.sleep(0.1)  # the batch in hand
             (folder / "finished").touch()
 

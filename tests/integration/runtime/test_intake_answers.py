@@ -258,7 +258,7 @@ async def test_without_an_outcome_in_time_the_sender_is_told_ar_and_gets_the_out
 
 async def test_outcomes_are_found_without_a_hint(make_feed: MakeFeed) -> None:
     feed = await make_feed(ack={"when": "processed"})
-    feed.intake.late.have_outcomes = lambda _: None  # type: ignore[method-assign]
+    feed.intake.late.have_outcomes = lambda *_: None  # type: ignore[method-assign]
     sender = await feed.sender()
     await sender.send(adt("1"))
     await eventually(feed.entries)

@@ -76,6 +76,7 @@ class Bench:
         self.compiled: CompiledConfiguration = compile_site(load(Snapshot.read(CONFIG)), store.keys)
         self.clock = FixedClock(NOW)
         self.told: list[int] = []
+        self.failed: list[int] = []
         self.tally = Tally()
 
     def processor(self, share: Share | frozenset[int] = ALL_PARTITIONS) -> Processor:
@@ -86,9 +87,13 @@ class Bench:
             self.clock,
             leases,  # type: ignore[arg-type]  # what the processor uses of them
             recompile=lambda _: None,
-            on_outcomes=self.told.extend,
+            on_outcomes=self.hear,
             tally=self.tally,
         )
+
+    def hear(self, accepted: Sequence[int], failed: Sequence[int]) -> None:
+        self.told += [*accepted, *failed]
+        self.failed += failed
 
     def receive(self, *payloads: bytes, channel: str = CHANNEL) -> list[int]:
         receipts = []
@@ -253,7 +258,7 @@ def test_an_entry_that_was_tampered_with_is_buried_alone(bench: Bench, column: s
     assert set(states.values()) == {EntryState.PROCESSED}
     [letter] = bench.store.read_now(lambda conn: bench.store.dead_letters.of_entry(conn, 5))
     assert letter.error == "entry-damaged"
-    assert 5 in bench.told, "its sender is told that it was not processed"
+    assert bench.failed == [5], "its sender is told that it was not processed"
     assert bench.balanced()
 
 

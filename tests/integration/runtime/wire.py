@@ -221,7 +221,8 @@ class Feed:
         await self._worker.charts_ledger.write(
             lambda conn: recorder.record(conn, outcomes, Charts(), channel="adt", moves=moves, now=now)
         )
-        self.intake.late.have_outcomes([entry.id for entry in entries])
+        ids = [entry.id for entry in entries]
+        self.intake.late.have_outcomes(*((ids, []) if ack is AckCode.AA else ([], ids)))
         return self._position
 
     async def _outcomes(self, entries: Sequence[int]) -> dict[int, Verdict]:
@@ -231,7 +232,7 @@ class Feed:
             for entry, one in found.items()
         }
 
-    def _hint(self) -> None:
+    def _hint(self, _awaited: bool) -> None:
         self.hinted += 1
 
 

@@ -172,7 +172,7 @@ class Site:
         return first.id
 
 
-def _nobody(_: Sequence[int]) -> None:
+def _nobody(_accepted: Sequence[int], _failed: Sequence[int]) -> None:
     """No sender waits."""
 
 
