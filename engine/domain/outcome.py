@@ -28,7 +28,7 @@ class EffectKind(StrEnum):
     """An event about the status of a stay did not change it, and is held."""
 
 
-class Effect(Phi, frozen=True, kw_only=True):
+class Effect(Phi, frozen=True, kw_only=True, array_like=True, omit_defaults=True):
     """One consequence of an entry, kept so that it can be explained and taken back."""
 
     kind: str

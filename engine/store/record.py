@@ -46,7 +46,7 @@ class Recorded(Record, frozen=True, kw_only=True):
     """New ones; those that were recorded before (a replay) are not counted."""
 
 
-class OutcomeDocument(Phi, frozen=True, kw_only=True):
+class OutcomeDocument(Phi, frozen=True, kw_only=True, omit_defaults=True):
     """The sealed part of an outcome."""
 
     reason: str | None = None
@@ -352,6 +352,7 @@ class Recorder:
         keys = {item.idempotency_key for *_, item in wanted}
         known = {row.idempotency_key for row in _KNOWN_DELIVERIES.rows(conn, sorted(keys))}
         number: int = _LAST_DELIVERY.scalar(conn)
+        pending = DeliveryState.PENDING.value
         rows: list[tuple[Any, ...]] = []
         bodies: list[tuple[int, bytes]] = []
         for entry_id, channel, item in wanted:
@@ -362,11 +363,12 @@ class Recorder:
             line = lines.get(item.ordering_key, item.ordering_key)
             turn = (line, item.destination) not in taken
             taken.add((line, item.destination))
+            operation = item.operation.value
             rows.append(
-                (number, entry_id, channel, item.destination, item.operation.value, line, item.idempotency_key,
-                 DeliveryState.PENDING.value, int(turn), 0, now, now)
+                (number, entry_id, channel, item.destination, operation, line, item.idempotency_key, pending,
+                 int(turn), 0, now, now)
             )  # fmt: skip
-            place = payload_place(number, entry_id, item.destination, item.operation.value, item.idempotency_key)
+            place = payload_place(number, entry_id, item.destination, operation, item.idempotency_key)
             bodies.append((number, self._keys.seal(place, item.payload)))
         _INSERT_DELIVERIES.write(conn, rows)
         _INSERT_BODIES.write(conn, bodies)

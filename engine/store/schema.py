@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final, TypeVar
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, Text, text
@@ -397,6 +397,7 @@ def day_of(at: datetime) -> int:
     return (at - _EPOCH).days
 
 
+@lru_cache(maxsize=1024)
 def from_micros(micros: int) -> datetime:
     """A time as it was stored; 1970 for what can't be one, so that a cell that was altered stops nobody."""
     try:
