@@ -38,7 +38,7 @@ def main() -> None:
                 await context.work.wait(30)
                 with (folder / "worked").open("a") as worked:
                     worked.write("x")
-                context.tally.processed("adt", "processed")
+                context.tally.count("entries_processed", "adt", "processed")
                 context.have_outcomes([7], [8])
             await asyncio.sleep(0.1)  # the batch in hand
             (folder / "finished").touch()

@@ -116,7 +116,10 @@ async def test_the_workers_counts_reach_main(start: Callable[..., Run]) -> None:
     await run.ready()
     run.supervisor.hint()
     await eventually(
-        lambda: any(isinstance(said, hints.Report) and said.processed == {"adt": {"processed": 1}} for said in run.said)
+        lambda: any(
+            isinstance(said, hints.Report) and said.counts == {"entries_processed": ((("adt", "processed"), 1),)}
+            for said in run.said
+        )
     )
     reports = [said for said in run.said if isinstance(said, hints.Report)]
     assert reports[-1].work is not None
