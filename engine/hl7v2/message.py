@@ -176,7 +176,9 @@ class Segment(Struct, eq=False, gc=False):  # a Struct because it is made in hal
         if number >= len(fields):
             return None
         text = fields[number]
-        if not text:
+        if (
+            not text or text.isalnum()
+        ):  # no delimiter in it, as a rule: the text is the first primitive, and the only one
             return text if repetition == path.component == path.subcomponent == 1 else None
         syntax = self.syntax
         if number <= 2 and self.name in _HEADERS:

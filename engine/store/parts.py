@@ -36,6 +36,7 @@ class Hashes:
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
         self._encounters: dict[str | None, bytes] = {None: b""}
+        self._assignees: dict[str | None, bytes | None] = {None: None}
 
     def encounter(self, key: str | None) -> bytes:
         """None: of no stay."""
@@ -45,7 +46,10 @@ class Hashes:
         return found
 
     def assignee(self, assignee: str | None) -> bytes | None:
-        return None if assignee is None else assignee_hash(self._keys, assignee)
+        found = self._assignees.get(assignee)
+        if found is None and assignee is not None:
+            found = self._assignees[assignee] = assignee_hash(self._keys, assignee)
+        return found
 
 
 def encounter_hash(keys: KeyRing, key: str) -> bytes:

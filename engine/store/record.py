@@ -347,9 +347,10 @@ class Recorder:
         if not wanted:
             return 0
         take_lock(conn)
-        lines = _lines(conn, {item.ordering_key for *_, item in wanted}, after)
-        taken = occupied(conn, {lines.get(item.ordering_key, item.ordering_key) for *_, item in wanted})
-        keys = {item.idempotency_key for *_, item in wanted}
+        ordering_keys = {item.ordering_key for _, _, item in wanted}
+        lines = _lines(conn, ordering_keys, after)
+        taken = occupied(conn, {lines.get(key, key) for key in ordering_keys})
+        keys = {item.idempotency_key for _, _, item in wanted}
         known = {row.idempotency_key for row in _KNOWN_DELIVERIES.rows(conn, sorted(keys))}
         number: int = _LAST_DELIVERY.scalar(conn)
         pending = DeliveryState.PENDING.value
@@ -361,8 +362,9 @@ class Recorder:
             known.add(item.idempotency_key)
             number += 1
             line = lines.get(item.ordering_key, item.ordering_key)
-            turn = (line, item.destination) not in taken
-            taken.add((line, item.destination))
+            place_in_line = (line, item.destination)
+            turn = place_in_line not in taken
+            taken.add(place_in_line)
             operation = item.operation.value
             rows.append(
                 (number, entry_id, channel, item.destination, operation, line, item.idempotency_key, pending,
