@@ -311,7 +311,7 @@ class Message:
         segments: list[Segment] = []
         known = syntax.known.get
         lines = text.split("\r")
-        if len(lines) > SEGMENTS_MAX + 1:
+        if len(lines) > SEGMENTS_MAX + (not lines[-1]):
             raise MessageError(
                 "segments-too-many",
                 f"the message has more than {SEGMENTS_MAX} segments",

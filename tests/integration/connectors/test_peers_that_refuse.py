@@ -16,8 +16,10 @@ from outbox_store import get, make_store, put, states
 from peers.mllp_receiver import MllpReceiver
 
 from engine.clock import SystemClock
+from engine.connectors.base import DELIVERED, failed
 from engine.connectors.mllp import AnswersWithoutCode, MllpConnector, MllpDestination
 from engine.domain.delivery import Delivery, Operation
+from engine.errors import DeliveryFailure
 from engine.pipeline.breaker import BreakerState
 from engine.runtime.courier import Courier, Route
 from engine.settings import RetrySettings
@@ -137,6 +139,33 @@ async def test_answers_that_name_no_message_are_one_trouble_of_the_destination(
         assert one.held + one.pending == 20
     assert len(receiver.received) <= 3  # it is not flooded
     assert "delivered" not in states(store, 20)
+
+
+@pytest.mark.parametrize(
+    ("deduplicates", "rests"), [(False, [10.0, 20.0, 40.0, 60.0, 60.0]), (True, [10.0, 10.0, 10.0, 10.0, 10.0])]
+)
+async def test_each_try_that_leaves_a_message_in_doubt_makes_the_next_rest_longer_up_to_a_limit(
+    store: Store, receiver: MllpReceiver, deduplicates: bool, rests: list[float]
+):
+    """Where the receiver knows a delivery again, trying costs nobody anything."""
+    retry = RetrySettings(breaker_failures=2, breaker_seconds=10, seconds_max=60)
+    made = courier(store, receiver, retry, deduplicates=deduplicates)._rounds["lab"]
+    nameless = failed(DeliveryFailure.AMBIGUOUS, "answer-without-control-id", "MSA-2 is empty", of_destination=True)
+    made._learn([nameless])
+    assert made._breaker.state is BreakerState.CLOSED, "once may be chance"
+    found: list[float] = []
+    for _ in rests:
+        assert made._breaker.ready(datetime.max.replace(tzinfo=UTC))
+        made._learn([nameless])
+        since, until = made._breaker._resting_since, made._breaker.resting_until
+        assert since is not None
+        assert until is not None
+        found.append((until - since).total_seconds())
+    assert found == rests
+    made._breaker.ready(datetime.max.replace(tzinfo=UTC))
+    made._learn([DELIVERED])
+    assert (made._breaker.state, made._breaker.failures) == (BreakerState.CLOSED, 0)
+    await made._connector.close()
 
 
 async def test_a_receiver_that_stops_with_a_message_in_hand_leaves_it_to_a_person(store: Store, receiver: MllpReceiver):

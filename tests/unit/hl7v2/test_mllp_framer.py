@@ -439,6 +439,29 @@ def test_text_behind_a_whole_message_is_junk_unless_it_begins_with_a_segment(tex
         assert (decoder.junk_bytes, decoder.in_frame) == (2 * len(text), False)
 
 
+def test_a_segment_behind_a_whole_message_is_its_rest_however_it_is_split() -> None:
+    stream = wrap(ONE) + b"PV1|1|I\r\x1c\r" + wrap(TWO)
+    for at in range(1, len(stream)):
+        assert payloads(feed(stream[:at], stream[at:])[0]) == [ONE, b"PV1|1|I\r", TWO]
+
+
+def test_a_line_feed_inside_of_a_text_is_no_end_of_its_segment() -> None:
+    frames, _ = feed(wrap_wide(CUT + b"\n") + b"on the next line\r\x1c\r")
+    assert frames[0].cut
+
+
+def test_what_follows_the_end_of_a_rest_at_once_is_a_frame_whatever_it_holds() -> None:
+    frames, _ = feed(wrap_wide(CUT) + REST + b"\x1c\r" + COMMIT_ACK + wrap(TWO))
+    assert payloads(frames) == [CUT, REST, COMMIT_ACK_PAYLOAD, TWO]
+    assert [frame.rest for frame in frames] == [False, True, False, False]
+
+
+def test_behind_the_end_of_a_connection_there_is_no_message_to_belong_to() -> None:
+    _, decoder = feed(wrap(CUT))
+    decoder.close()
+    assert decoder.feed(REST + wrap(TWO))[0].payload == TWO
+
+
 @pytest.mark.parametrize("text", [b"hello", b"PV1|1|I\r"])
 def test_text_before_the_first_frame_is_junk(text: bytes) -> None:
     frames, decoder = feed(text + wrap(CUT))

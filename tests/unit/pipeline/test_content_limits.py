@@ -10,7 +10,7 @@ from heart import Heart, adt
 from engine.care.adt.patient import IDENTIFIERS_MAX
 from engine.domain.message import EntryState
 from engine.domain.outcome import Outcome
-from engine.hl7v2.message import REPETITIONS_MAX, SEGMENTS_MAX
+from engine.hl7v2.message import REPETITIONS_MAX, SEGMENTS_MAX, Message, MessageError
 from engine.mapping.compile import ITEMS_MAX
 
 
@@ -51,6 +51,23 @@ def test_diagnoses_and_procedures_without_end_are_a_dead_letter(name: str) -> No
     assert Heart().send(adt("A08", pv1={}, segments=segments[1:])).state is EntryState.PROCESSED
     outcome = Heart().send(adt("A08", pv1={}, segments=segments))
     assert died_of(outcome) == ("items-too-many", f"{name}[{ITEMS_MAX + 1}]")
+
+
+@pytest.mark.parametrize("end", [b"\r", b""])
+@pytest.mark.parametrize(("count", "fits"), [(SEGMENTS_MAX, True), (SEGMENTS_MAX + 1, False)])
+def test_a_message_may_have_exactly_as_many_segments_as_the_limit(count: int, fits: bool, end: bytes) -> None:
+    header = b"MSH|^~\\&|A|B|C|D|20260301||ADT^A08|1|P|2.5.1"
+    payload = header + b"\rNTE|1" * (count - 1) + end
+    if fits:
+        assert len(Message.parse(payload).segments("NTE")) == count - 1
+    else:
+        with pytest.raises(MessageError, match="segments"):
+            Message.parse(payload)
+
+
+def test_a_field_may_repeat_exactly_as_often_as_the_limit() -> None:
+    outcome = Heart().send(adt("A08", pid={13: many("212555#", REPETITIONS_MAX)}))
+    assert outcome.state is EntryState.PROCESSED
 
 
 def test_segments_without_end_are_a_dead_letter() -> None:

@@ -30,6 +30,12 @@ def message(accept: str = "", application: str = "", **more: str) -> bytes:
     ).encode()
 
 
+def test_a_type_that_is_not_accepted_is_refused_for_that_though_its_event_is_missing_too() -> None:
+    refusal = judge(rules(), message(type="SIU")).refusal
+    assert refusal is not None
+    assert refusal.error == "type-not-accepted"
+
+
 CONDITIONS = ("", "AL", "NE", "ER", "SU")
 
 

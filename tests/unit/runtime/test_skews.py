@@ -6,7 +6,7 @@ import msgspec
 
 from engine.runtime import hints
 from engine.runtime.metrics import Metrics
-from engine.runtime.skews import SENDERS_MAX, Skews
+from engine.runtime.skews import SENDERS_MAX, WRONG_SECONDS, Skews
 from engine.runtime.worker import Tally
 
 
@@ -37,6 +37,23 @@ def test_a_clock_that_goes_wrong_is_seen_after_some_minutes_and_one_that_runs_ah
     slow, fast = skews.all()
     assert (slow.sender, slow.skew_seconds, slow.wrong, slow.entry) == (1, 18_000, True, 4)
     assert (fast.sender, fast.skew_seconds, fast.wrong, fast.entry) == (2, -18_000, True, 3)
+
+
+def test_a_clock_is_wrong_when_it_is_off_by_more_than_the_limit() -> None:
+    skews = Skews()
+    for sender, seconds in enumerate((WRONG_SECONDS, -WRONG_SECONDS, WRONG_SECONDS + 1, -WRONG_SECONDS - 1)):
+        skews.hear("adt", sender, seconds, 1)
+    assert [one.wrong for one in skews.all()] == [False, False, True, True]
+
+
+def test_a_measure_counts_for_ten_minutes() -> None:
+    clock = Clock()
+    skews = Skews(clock)
+    skews.hear("adt", 7, 0.0, 1)
+    for now, entry in ((600.0, 1), (600.5, 3)):
+        clock.now = now
+        skews.hear("adt", 7, 100.0, 3)
+        assert next(iter(skews.all())).entry == entry
 
 
 def test_senders_are_bounded() -> None:
