@@ -16,13 +16,13 @@ from engine.care.protocol import TransitionError, end
 from engine.domain.act import Act, QuestionDismissed, TaskAssigned, TaskDone, action_of, read
 from engine.domain.audit import AuditRecord
 from engine.domain.chart import Chart, Charts
-from engine.domain.delivery import DeadLetter, Stage
-from engine.domain.message import AckCode, Entry, EntryState
+from engine.domain.message import Entry, EntryState
 from engine.domain.outcome import Dismissal, Effect, EffectKind, Outcome
 from engine.domain.task import Task, TaskState
-from engine.errors import INTERNAL_ERROR, Fault, HandoffError
+from engine.errors import Fault, HandoffError
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.difference import difference
+from engine.pipeline.outcomes import undone
 from engine.pipeline.plan import decide_death
 from engine.pipeline.prepared import Prepared
 
@@ -35,30 +35,19 @@ class ActRefusedError(HandoffError):
         self.code = code
 
 
-def read_act(entry: Entry) -> Prepared:
+def read_act(entry: Entry, _channel: CompiledChannel | None) -> Prepared:
     """Read the payload of an act. Never raises for it: a fault becomes a dead letter."""
     try:
         act = read(entry.payload)
     except ValueError as error:
-        letter = DeadLetter.of(Stage.PROCESSING, Fault(error="act-unreadable", text=str(error)))
-        return Prepared(
-            entry=entry,
-            outcome=Outcome(
-                entry_id=entry.id,
-                state=EntryState.DEAD,
-                reason=letter.detail,
-                dead_letter=letter,
-                application_ack=AckCode.AE,
-                error_code=INTERNAL_ERROR,
-                replay_root=entry.replay_root,
-            ),
-        )
+        return Prepared(entry=entry, outcome=undone(entry, Fault(error="act-unreadable", text=str(error))))
     return Prepared(entry=entry, act=act, charts=frozenset((act.chart_id,)) if act.chart_id else frozenset())
 
 
-def decide_act(prepared: Prepared, act: Act, channel: CompiledChannel | None, charts: Charts) -> Outcome:
+def decide_act(prepared: Prepared, channel: CompiledChannel | None, charts: Charts, _now: datetime) -> Outcome:
     """channel: that of the patient's chart; none: the configuration has it no more, and no destination is told."""
-    entry = prepared.entry
+    entry, act = prepared.entry, prepared.act
+    assert act is not None  # noqa: S101  # else `read_act` has decided
     at = entry.first_received_at or entry.received_at
     before = charts.living(act.chart_id)
     about = _subjects(act, before)

@@ -25,6 +25,8 @@ class Prepared(Phi, frozen=True, kw_only=True):
     """Ids of charts to be loaded, of a cause that names them itself."""
     act: Act | None = None
     """Of an act: what is to be done."""
+    code: str = ""
+    """Of a message: MSH-9.1, by whose rules it is decided."""
     outcome: Outcome | None = None
     """Already decided: refused, filtered, dead, or nothing that a chart is concerned with."""
     key: Identifier | None = None

@@ -24,6 +24,7 @@ from engine.domain.message import AckCode, Entry, EntryState
 from engine.domain.outcome import EffectKind, Outcome
 from engine.errors import (
     CursorMovedError,
+    Fault,
     HandoffError,
     IdentityTakenError,
     LeaseLostError,
@@ -36,8 +37,9 @@ from engine.errors import (
 )
 from engine.logs import get_logger
 from engine.pipeline.channel import CompiledChannel, CompiledConfiguration
+from engine.pipeline.outcomes import internal_failure, undone
 from engine.pipeline.prepared import Prepared
-from engine.pipeline.process import channel_of, decide, internal_failure, of_patient, prepare, undone
+from engine.pipeline.process import channel_of, decide, of_patient, prepare
 from engine.runtime.metrics import event_label
 from engine.runtime.worker import Tally, Wake
 from engine.store.leases import Leases
@@ -315,7 +317,7 @@ class Processor:
 
     def _prepare(self, entry: Entry) -> Prepared:
         if entry.damaged and entry.refusal is None:
-            return Prepared(entry=entry, outcome=_damaged(entry))
+            return Prepared(entry=entry, outcome=undone(entry, _ENTRY_DAMAGED))
         channel = self._channel(entry, entry.channel)
         try:
             return prepare(entry, channel)
@@ -376,21 +378,19 @@ def _version(channel: CompiledChannel | None) -> str:
     return channel.version if channel is not None else ""
 
 
-def _damaged(entry: Entry) -> Outcome:
-    return undone(
-        entry,
-        "entry-damaged",
-        "what the store holds of this message was altered or damaged and can't be read: restore it from a backup, or"
-        " have the sender send it again",
-    )
+_ENTRY_DAMAGED: Final = Fault(
+    error="entry-damaged",
+    text="what the store holds of this message was altered or damaged and can't be read: restore it from a backup, or"
+    " have the sender send it again",
+)
+_CHART_DAMAGED: Final = Fault(
+    error="chart-damaged",
+    text="what the store holds of this patient was altered or damaged, so nothing was changed; the log of that time"
+    " names the row: restore it from a backup, then replay this entry",
+)
 
 
 def _damaged_chart(entry: Entry) -> Outcome:
     """The patient's chart is left as it is. The deviation counts it in the metrics."""
-    outcome = undone(
-        entry,
-        "chart-damaged",
-        "what the store holds of this patient was altered or damaged, so nothing was changed; the log of that time"
-        " names the row: restore it from a backup, then replay this entry",
-    )
+    outcome = undone(entry, _CHART_DAMAGED)
     return msgspec.structs.replace(outcome, deviations=(*outcome.deviations, "chart-damaged"))

@@ -19,7 +19,8 @@ from engine.hl7v2 import ack, batch, charset, header, message, mllp
 from engine.hl7v2.header import HeaderError, read_header
 from engine.mapping import compile as compile_
 from engine.mapping import functions, times
-from engine.pipeline import identity, process, zones
+from engine.pipeline import identity, zones
+from engine.pipeline.adt import deciding, reading
 from engine.runtime import acceptance
 from engine.runtime.acceptance import enhanced_code, original_code
 from engine.runtime.peers import _SSL_REASONS, _VERIFY_CODES
@@ -109,7 +110,7 @@ def test_the_deviations_are_those_of_the_code() -> None:
 
 
 def test_the_deviations_of_content_are_those_of_the_code() -> None:
-    known = set().union(*map(deviations, (functions, times, identity, process, zones)))
+    known = set().union(*map(deviations, (functions, times, identity, reading, deciding, zones)))
     assert {code(row[0]) for row in table("content")} == known
 
 
@@ -135,7 +136,7 @@ def test_the_guide_to_destinations_lists_every_code_and_what_to_do() -> None:
 
 def test_the_limits_of_content_are_those_of_the_code() -> None:
     limits = {
-        message.SEGMENTS_MAX, message.REPETITIONS_MAX, compile_.ITEMS_MAX, process.MERGES_MAX, process.MERGE_GROUPS_MAX,
+        message.SEGMENTS_MAX, message.REPETITIONS_MAX, compile_.ITEMS_MAX, reading.MERGES_MAX, reading.MERGE_GROUPS_MAX,
         patient.IDENTIFIERS_MAX,
     }  # fmt: skip
     documented = {int(number) for row in table("content of") for number in re.findall(r"\d+", row[1])}

@@ -25,7 +25,7 @@ from engine.errors import CursorMovedError, LeaseLostError, StoreUnavailableErro
 from engine.hl7v2.header import read_header
 from engine.hl7v2.ordering import ordering_key
 from engine.pipeline.channel import CompiledConfiguration
-from engine.pipeline.process import Prepared
+from engine.pipeline.prepared import Prepared
 from engine.runtime import processor as processor_module
 from engine.runtime.acceptance import summarize
 from engine.runtime.hints import Leased

@@ -15,7 +15,7 @@ from engine.domain.chart import Chart
 from engine.domain.message import LANES, Entry, EntryKind, EntryState, Summary, kind_of
 from engine.domain.outcome import EffectKind, Outcome
 from engine.domain.task import TaskState
-from engine.pipeline.process import _READERS, channel_of, decide, prepare
+from engine.pipeline.process import KINDS, channel_of, decide, prepare
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_every_act_has_its_name_and_is_read_as_it_was_written() -> None:
 
 
 def test_every_kind_of_entry_has_its_reader_and_its_lane() -> None:
-    assert set(_READERS) == set(EntryKind)
+    assert set(KINDS) == set(EntryKind)
     for kind in EntryKind:
         if kind is not EntryKind.MESSAGE:
             assert kind.lane in LANES

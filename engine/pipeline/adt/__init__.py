@@ -1,0 +1,1 @@
+"""ADT messages: what they say (`reading`), and what that comes to (`deciding`)."""

@@ -1,0 +1,272 @@
+"""What an ADT message says of patients and stays: events, merges, questions, and what has to be loaded for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from zlib import crc32
+
+import msgspec
+
+from engine.care.adt.event import Event, Meaning, Merge
+from engine.care.times import believed
+from engine.domain.hold import QUESTIONS, Hold, HoldCode
+from engine.domain.message import Entry
+from engine.domain.patient import Identifier
+from engine.errors import (
+    SEGMENT_SEQUENCE,
+    MappingError,
+    MessageError,
+)
+from engine.hl7v2.header import Header
+from engine.hl7v2.message import Message
+from engine.mapping.apply import Mapped, Reading
+from engine.mapping.functions import UNKNOWN_CODE
+from engine.pipeline.channel import CompiledChannel
+from engine.pipeline.identity import (
+    identities,
+    namesakes,
+    new_chart_id,
+    ordered,
+    pair,
+    visit_authority_of,
+)
+from engine.pipeline.outcomes import (
+    belonging,
+    reading_of,
+    received,
+    recorded_only,
+)
+from engine.pipeline.prepared import Prepared
+
+MOVEMENT_NOT_CURRENT: Final = "movement-not-current"
+
+MOVEMENT_TIME: Final = "ZBE-2"
+"""Where the time of a movement came from, whatever field the mapping reads it from."""
+
+_TAKEN_BACK_BY: Final[Mapping[str, str]] = {"A01": "A11", "A03": "A13", "A04": "A11", "A05": "A38"}
+"""An event whose movement is cancelled (ZBE-4, IHE ITI TF-2: 3.31) says what its own cancel says."""
+
+UNKNOWN_CODING_SYSTEM: Final = "unknown-coding-system"
+
+_ONCE: Final = ("EVN", "PID", "PV1", "MRG")
+"""Segments that a message has once, or once for each patient of a merge (HL7 v2.9.1 chapter 3, message structures)."""
+
+MERGE_GROUPS_MAX: Final = 100
+
+MERGES_MAX: Final = 500
+"""Pairs of identifiers in one message. More have no meaning, and would hold up everybody else's messages."""
+
+
+def read_adt(entry: Entry, channel: CompiledChannel, message: Message, reading: Reading) -> Prepared:
+    """What an ADT message says of charts. Raises MessageError and MappingError."""
+    header = message.header
+    meaning = channel.events.of(header.trigger_event)
+    if meaning is Meaning.RECORD:
+        return belonging(recorded_only(entry, channel, header), channel, message)
+    deviations = (*entry.deviations, *message.deviations)
+    if meaning is Meaning.HOLD:
+        return _read_unsupported(entry, channel, message, deviations)
+    if meaning is Meaning.MERGE:
+        return _read_merges(entry, channel, message, reading, deviations)
+    if not message.segments("PID"):
+        raise MessageError("pid-missing", "the PID segment is missing", hl7_code=SEGMENT_SEQUENCE, location="PID")
+    _check_single(message, _ONCE)
+    reading.zone = channel.zones.choose(message, reading)
+    mapped = channel.mapping.apply(message, reading)
+    if mapped.movement is not None and mapped.movement.action == "CANCEL":
+        meaning = channel.events.of(_TAKEN_BACK_BY.get(header.trigger_event, header.trigger_event))
+        if meaning is Meaning.RECORD:
+            return belonging(recorded_only(entry, channel, header), channel, message)
+        if meaning is Meaning.HOLD:
+            return _read_unsupported(entry, channel, message, deviations)
+    _note_codes(mapped, channel, reading)
+    event = _event(entry, channel, meaning, mapped, header, reading)
+    deviations = (*deviations, *dict.fromkeys(reading))
+    return Prepared(
+        entry=entry,
+        events=(event,),
+        identities=identities((*event.identifiers, *namesakes(event.identifiers[0], channel))),
+        visits=frozenset((event.visit,)) if event.visit else frozenset(),
+        deviations=deviations,
+        charset=message.charset,
+        clock=_clock(entry, mapped, event),
+    )
+
+
+def _clock(entry: Entry, mapped: Mapped, event: Event) -> tuple[int, float] | None:
+    claims, text = event.claims, mapped.times.get("MSH-7", "")
+    if claims is None or "T" not in text or entry.replay_of is not None:
+        return None
+    sent = claims.moments.get("MSH-7")
+    if sent is None:  # not believed: all the more is it measured
+        sent = datetime.fromisoformat(text).timestamp()
+    return event.sender, claims.received - sent
+
+
+def _note_codes(mapped: Mapped, channel: CompiledChannel, reading: Reading) -> None:
+    """Note codes that the tables behind scores and plans do not know: what they say would be left out in silence."""
+    for diagnosis in mapped.encounter.get("diagnoses") or ():
+        if not channel.inputs.knows_system(diagnosis.system):
+            reading.append(f"{UNKNOWN_CODING_SYSTEM}:DG1-3.3")
+            break
+    disposition = mapped.encounter.get("disposition")
+    if disposition and not channel.dispositions.knows(disposition):
+        reading.append(f"{UNKNOWN_CODE}:PV1-36")
+
+
+def _read_merges(
+    entry: Entry, channel: CompiledChannel, message: Message, reading: Reading, deviations: tuple[str, ...]
+) -> Prepared:
+    events: list[Event] = []
+    merges: list[Merge] = []
+    touched: set[tuple[str, str, str]] = set()
+    reading.zone = channel.zones.choose(message, reading)
+    for group in _groups(message):
+        _check_single(group, _ONCE)
+        mapped = channel.mapping.apply(group, reading)
+        event = _event(entry, channel, Meaning.PERSON, mapped, message.header, reading)
+        if len(merges) + len(mapped.merged) > MERGES_MAX:
+            raise _merge_structure("MRG-1", f"more than {MERGES_MAX} identifiers to merge in one message")
+        key, pairs = pair(entry, event.identifiers[0], mapped, channel, reading)
+        if key != event.identifiers[0]:
+            event = msgspec.structs.replace(event, identifiers=(key, *event.identifiers[1:]))
+        events.append(event)
+        merges.extend(pairs)
+        named = (key, *(one.merged for one in pairs), *(one.partner for one in pairs if one.partner is not None))
+        touched |= identities(event.identifiers)
+        touched |= identities((*named, *(other for one in named for other in namesakes(one, channel))))
+    return Prepared(
+        entry=entry,
+        events=tuple(events),
+        merges=tuple(merges),
+        identities=frozenset(touched),
+        deviations=tuple(dict.fromkeys((*deviations, *reading))),
+        charset=message.charset,
+    )
+
+
+def _check_single(message: Message, names: tuple[str, ...]) -> None:
+    """Raises MessageError for a second patient or visit in a message that speaks of one: nobody is left out."""
+    present = message.present
+    for name in names:
+        if name in present and len(present[name]) > 1:
+            raise MessageError(
+                "segment-repeated",
+                f"a second {name} segment: a message of this event speaks of one patient and one visit",
+                hl7_code=SEGMENT_SEQUENCE,
+                location=f"{name}[2]",
+            )
+
+
+def _groups(message: Message) -> list[Message]:
+    """The PID/MRG groups of a merge, each as a message of its own. Raises MessageError when they do not pair."""
+    groups = message.groups("PID")
+    if not groups:
+        raise _merge_structure("PID", "the PID segment is missing")
+    if len(groups) > MERGE_GROUPS_MAX:
+        raise _merge_structure("PID", f"more than {MERGE_GROUPS_MAX} PID/MRG groups in one message")
+    if len(message.segments("MRG")) != len(groups) or any(len(group.segments("MRG")) != 1 for group in groups):
+        raise _merge_structure("MRG", "each PID segment must be followed by one MRG segment")
+    return groups
+
+
+def _merge_structure(location: str, text: str) -> MessageError:
+    return MessageError("merge-structure", text, hl7_code=SEGMENT_SEQUENCE, location=location)
+
+
+def _event(
+    entry: Entry, channel: CompiledChannel, meaning: Meaning, mapped: Mapped, header: Header, reading: Reading
+) -> Event:
+    identifiers = ordered(mapped.identifiers, channel, reading)
+    key = identifiers[0]
+    times = _times(entry, mapped, channel, reading)
+    encounter, movement = mapped.encounter, mapped.movement
+    if movement is not None and movement.is_current:
+        times = {**times, MOVEMENT_TIME: movement.at} if movement.at else times
+    elif movement is not None:
+        encounter = {name: value for name, value in encounter.items() if name != "location"}
+        reading.append(f"{MOVEMENT_NOT_CURRENT}:ZBE")
+    order = channel.settings.order
+    claims = believed(
+        times,
+        received(entry),
+        ahead_seconds=order.ahead_seconds_max,
+        behind_seconds=order.behind_days_max * 86_400,
+        notes=reading,
+    )
+    visit, visit_authority = None, None
+    if mapped.visit is not None and mapped.visit.value:
+        visit_authority = visit_authority_of(mapped.visit, channel, reading)
+        visit = f"{visit_authority or key.authority}:{mapped.visit.value}"
+    return Event(
+        meaning=meaning,
+        at=(claims.recorded(), entry.replay_root or entry.id),
+        chart_id=new_chart_id(entry, key, channel),
+        identifiers=identifiers,
+        patient=mapped.patient,
+        encounter=encounter,
+        visit=visit,
+        visit_number=mapped.visit.value if mapped.visit is not None and visit else None,
+        visit_authority=visit_authority,
+        account=mapped.account,
+        has_visit=mapped.pv1_present,
+        event_time=claims.happened(),
+        claims=claims,
+        sent=claims.sent(),
+        sender=_sender(entry, header),
+        unread_death=mapped.unread.get("deceased_at") or mapped.unread.get("deceased"),
+        settled=entry.settled,
+        decided_at=(entry.received_at.timestamp(), entry.id) if entry.decision else None,
+        decision=entry.decision,
+    )
+
+
+def _sender(entry: Entry, header: Header) -> int:
+    """Names MSH-3 and MSH-4 of a channel among the senders of a patient's messages; never 0."""
+    return crc32(b"|".join(header.fields[2:4]), crc32(entry.channel.encode())) or 1
+
+
+def _times(entry: Entry, mapped: Mapped, channel: CompiledChannel, reading: Reading) -> Mapping[str, str]:
+    """When the event was.
+
+    A local time that may mean two moments, because the clock was turned back between them, is the later one if that had
+    come when the message was received: the first one would make it older than what was sent before it.
+    """
+    ambiguous = [source for source in ("EVN-6", "EVN-2", "MSH-7") if f"ambiguous-local-time:{source}" in reading]
+    if not ambiguous:
+        return mapped.times
+    times = dict(mapped.times)
+    latest = received(entry) + timedelta(seconds=channel.settings.order.ahead_seconds_max)
+    for source in ambiguous:
+        first = datetime.fromisoformat(times[source])
+        second = first.replace(tzinfo=reading.zone, fold=1)
+        if first < second.astimezone(UTC) <= latest:
+            times[source] = second.isoformat()
+    return times
+
+
+def _read_unsupported(
+    entry: Entry, channel: CompiledChannel, message: Message, deviations: tuple[str, ...]
+) -> Prepared:
+    """An event about identities that is not applied here: each patient that it names has a question instead."""
+    trigger = message.header.trigger_event
+    named: list[Identifier | None] = []
+    held: list[Hold] = []
+    for number, group in enumerate((message.groups("PID") or [message])[:MERGE_GROUPS_MAX]):
+        try:
+            named.append(ordered(channel.mapping.identifiers(group), channel, reading_of(entry, channel))[0])
+        except (MessageError, MappingError):
+            named.append(None)
+        place = "PID-3" if number == 0 else f"PID[{number + 1}]-3"
+        text = f"{trigger}: {QUESTIONS[HoldCode.EVENT_NOT_SUPPORTED].text}"
+        held.append(Hold(code=HoldCode.EVENT_NOT_SUPPORTED, location=place, detail=text))
+    return Prepared(
+        entry=entry,
+        identities=identities(tuple(key for key in named if key is not None)),
+        deviations=deviations,
+        charset=message.charset,
+        held=tuple(held),
+        named=tuple(named),
+    )

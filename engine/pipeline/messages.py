@@ -1,0 +1,77 @@
+"""Reading messages: refusals, the filter, and then the reader of the message's code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import msgspec
+
+from engine.domain.chart import Charts
+from engine.domain.delivery import DeadLetter, Stage
+from engine.domain.message import Entry, EntryState
+from engine.domain.outcome import Outcome
+from engine.errors import (
+    MappingError,
+    MessageError,
+)
+from engine.hl7v2.message import Message
+from engine.mapping.apply import Reading
+from engine.pipeline.adt.deciding import decide_adt
+from engine.pipeline.adt.reading import read_adt
+from engine.pipeline.channel import CompiledChannel
+from engine.pipeline.outcomes import (
+    belonging,
+    dead,
+    decided,
+    reading_of,
+    recorded_only,
+    unknown_channel,
+)
+from engine.pipeline.prepared import Prepared
+
+
+def read_message(entry: Entry, channel: CompiledChannel | None) -> Prepared:
+    """Read the message, apply filter and mapping."""
+    if channel is None:
+        return Prepared(entry=entry, outcome=unknown_channel(entry))
+    if entry.refusal is not None:
+        letter = DeadLetter.of(Stage.INTAKE, entry.refusal)
+        return belonging(decided(entry, channel, EntryState.REFUSED, letter=letter), channel)
+    try:
+        return _read(entry, channel)
+    except (MessageError, MappingError) as error:
+        return belonging(dead(entry, channel, error), channel)
+
+
+def _read(entry: Entry, channel: CompiledChannel) -> Prepared:
+    settings = channel.settings
+    charset = settings.charset
+    message = Message.parse(entry.payload, default=charset.default, fallback=charset.fallback, force=charset.force)
+    reading = reading_of(entry, channel)
+    if channel.filter is not None and not channel.filter(message, reading.budget):
+        return decided(entry, channel, EntryState.FILTERED, reason=f"the channel's filter: {settings.filter}")
+    code = message.header.message_code
+    known = _BY_CODE.get(code)
+    if known is None:
+        return recorded_only(entry, channel, message.header)
+    return msgspec.structs.replace(known.read(entry, channel, message, reading), code=code)
+
+
+def decide_message(prepared: Prepared, channel: CompiledChannel | None, charts: Charts, now: datetime) -> Outcome:
+    """Work on the charts, as the message's code wants it. Raises MessageError and MappingError."""
+    if channel is None:
+        return unknown_channel(prepared.entry)
+    return _BY_CODE[prepared.code].decide(prepared, channel, charts, now)
+
+
+class _Code(NamedTuple):
+    """How messages of one code are read and decided. Both raise MessageError and MappingError."""
+
+    read: Callable[[Entry, CompiledChannel, Message, Reading], Prepared]
+    decide: Callable[[Prepared, CompiledChannel, Charts, datetime], Outcome]
+
+
+_BY_CODE: Final[Mapping[str, _Code]] = {"ADT": _Code(read_adt, decide_adt)}
+"""By MSH-9.1. Messages of other codes are recorded, and leave the charts alone."""
