@@ -1,0 +1,72 @@
+"""The site's configuration: `config.yaml` and the channel files, as strict models, a file a section."""
+
+from __future__ import annotations
+
+from engine.settings.channel import (
+    Accept,
+    Ack,
+    Authority,
+    Channel,
+    Charset,
+    DeliverTo,
+    Identity,
+    Listen,
+    Order,
+    ReturnAddress,
+    TlsServer,
+    ZoneName,
+    Zones,
+)
+from engine.settings.loading import Configuration, DestinationTypes, load, loaded, site_of, store_only
+from engine.settings.site import Calendar, Console, DestinationBase, RetrySettings, Site, Store, TlsClient
+from engine.settings.values import (
+    LOOPBACK,
+    Folder,
+    HostSuffix,
+    HttpsUrl,
+    Identifier,
+    Network,
+    Port,
+    ProxyUrl,
+    Seconds,
+    Text,
+)
+
+__all__ = [
+    "LOOPBACK",
+    "Accept",
+    "Ack",
+    "Authority",
+    "Calendar",
+    "Channel",
+    "Charset",
+    "Configuration",
+    "Console",
+    "DeliverTo",
+    "DestinationBase",
+    "DestinationTypes",
+    "Folder",
+    "HostSuffix",
+    "HttpsUrl",
+    "Identifier",
+    "Identity",
+    "Listen",
+    "Network",
+    "Order",
+    "Port",
+    "ProxyUrl",
+    "RetrySettings",
+    "ReturnAddress",
+    "Seconds",
+    "Site",
+    "Store",
+    "Text",
+    "TlsClient",
+    "TlsServer",
+    "ZoneName",
+    "Zones",
+    "load",
+    "loaded",
+    "site_of",
+    "store_only",
+]

@@ -1,0 +1,176 @@
+"""`config.yaml`, as strict models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import date
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import (
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from engine.domain.partition import PARTITIONS
+from engine.outline import CONSOLE_HOST, CONSOLE_PORT, NODE, STORE_KEYS, STORE_URL, TIMEZONE
+from engine.settings.values import Folder, Identifier, Port, Seconds, Text, _check_zone
+from engine.snapshot import UNRESOLVED
+from engine.yamlmodel import StrictModel
+
+
+class Store(StrictModel):
+    """The database and the keys that open it."""
+
+    url: Text = STORE_URL
+    """The database: `sqlite:///PATH` (relative to config.yaml) or `postgresql+psycopg://USER@HOST/DB`."""
+    keys: Text = STORE_KEYS
+    """The key file (mode 0600), relative to config.yaml. `handoff init` makes it; keep a copy elsewhere."""
+
+    @field_validator("url")
+    @classmethod
+    def _known_kind(cls, url: str) -> str:
+        scheme, _, rest = url.partition("://")
+        known = (scheme == "sqlite" and rest.strip("/")) or scheme in {"postgresql+psycopg", "postgresql"}
+        if known or url == UNRESOLVED:
+            return url
+        raise ValueError("must be sqlite:///PATH or postgresql+psycopg://USER@HOST/DB")
+
+
+class Console(StrictModel):
+    """The HTTP listener of `/healthz`, `/readyz`, `/metrics` and the console."""
+
+    host: Text = CONSOLE_HOST
+    """Address to listen on. Loopback unless told."""
+    port: Port = CONSOLE_PORT
+    """TCP port."""
+
+
+class RetrySettings(StrictModel):
+    """When a failed delivery is tried again: seconds grow from first to max by doubling, with full jitter."""
+
+    first_seconds: Seconds = 1.0
+    """Wait before the second attempt; doubled for each further one."""
+    seconds_max: Seconds = 900.0
+    """Longest wait between two attempts."""
+    attempts_max: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    """Transient failures after which the delivery is a dead letter."""
+    breaker_failures: Annotated[int, Field(ge=1)] = 5
+    """Failures of the destination in a row after which it gets a rest."""
+    breaker_seconds: Seconds = 30.0
+    """Length of that rest; one attempt follows, and decides."""
+
+
+class DestinationBase(StrictModel):
+    """What all destinations have in common. Each type is a subclass, in the file of its connector."""
+
+    takes: ClassVar[frozenset[str]] = frozenset()
+    """What it can be given, as `deliver.what` names it."""
+
+    type: str
+    """What kind of destination it is."""
+    retry: RetrySettings = RetrySettings()
+    """When a failed delivery is tried again."""
+    timeout_seconds: Seconds = 30.0
+    """Longest time of one step (a connection, a log-in, a call, a message with its answer); see
+    `shutdown_seconds_max`."""
+    batch_max: Annotated[int, Field(ge=1, le=2000)] = 200
+    """Most deliveries handed over in one step."""
+    batch_bytes_max: Annotated[int, Field(ge=1, le=1 << 30)] = 8 << 20
+    """Most bytes of payload in one batch; a single larger one goes alone."""
+
+    @property
+    def certificate(self) -> str | None:
+        """PEM file of the certificate that it shows to the far end."""
+        return None
+
+    def doubts(self) -> Iterator[tuple[str, str]]:
+        """What it allows and its owner may not mean: keys, each with a sentence."""
+        return iter(())
+
+
+class TlsClient(StrictModel):
+    """TLS towards a receiver."""
+
+    ca: Text | None = None
+    """PEM file of the authorities that may have signed the server's certificate; none: the system's."""
+    cert: Text | None = None
+    """PEM file of the certificate shown to the receiver; none: none is shown."""
+    key: Text | None = None
+    """PEM file of its private key."""
+
+    @model_validator(mode="after")
+    def _key_with_cert(self) -> TlsClient:
+        if self.key is not None and self.cert is None:
+            raise ValueError("has a key and no cert: give both, to show the receiver who we are")
+        return self
+
+
+class Calendar(StrictModel):
+    """Which days are business days."""
+
+    timezone: Text = TIMEZONE
+    """IANA zone of the site: its business days, and the times that commands show."""
+    weekend: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = ("sat", "sun")
+    """Days of the week that are no business days."""
+    holidays: Text | None = "US"
+    """Country (`US`) or country and subdivision (`US-CA`) whose public holidays are no business days; `null`: none
+    are."""
+    closed: tuple[date, ...] = ()
+    """Further dates that are no business days."""
+    open: tuple[date, ...] = ()
+    """Dates that are business days all the same."""
+
+    _zone = field_validator("timezone")(_check_zone)
+
+    @field_validator("weekend")
+    @classmethod
+    def _some_day_is_open(cls, weekend: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(weekend)) == 7:
+            raise ValueError("names all seven days: then there is no business day")
+        return weekend
+
+
+class Site(StrictModel):
+    """The site: this node, its store, its console and its destinations."""
+
+    node: Identifier = NODE
+    """Name of this node, unique among those that share a store."""
+    store: Store = Store()
+    """Where everything is kept."""
+    console: Console = Console()
+    """HTTP listener of health, metrics and console."""
+    destinations: dict[Identifier, DestinationBase] = {}
+    """Name -> destination. Channels name them under `deliver`."""
+    calendar: Calendar = Calendar()
+    """Business days and the site's zone."""
+    channels: Folder = "channels"
+    """Folder of the channel files, relative to config.yaml."""
+    mappings: Folder = "mappings"
+    """Folder of the mappings, relative to config.yaml."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level of log lines."""
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """Form of log lines. auto: text on a terminal, else JSON, one object a line."""
+    shutdown_seconds_max: Seconds = 60.0
+    """Longest time that stopping may take; the service manager's own limit has to be longer."""
+    workers: Annotated[int, Field(ge=1, le=PARTITIONS)] | None = None
+    """Processes that work on what has arrived; none: one for each core but one, which is the intake's, at most 4."""
+
+    @property
+    def drain_seconds_max(self) -> float:
+        """Of stopping: what the listeners may take to answer what they have. The rest is the workers'."""
+        return self.shutdown_seconds_max * 0.25
+
+    @property
+    def call_seconds_max(self) -> float:
+        """Of stopping: what a destination may take for the step in hand.
+
+        The rest is there to record what came of it, so that nothing is delivered and not known for want of time.
+        """
+        return self.shutdown_seconds_max * 0.5
+
+    @property
+    def worker_count(self) -> int:
+        return self.workers or max(1, min(4, len(os.sched_getaffinity(0)) - 1))
