@@ -34,7 +34,8 @@ def ledger(cli: Cli) -> int:
     with open_site(cli) as site, site.store.reader() as conn:
         lines = count(conn, site.outline.channels)
     names = ("channel", "received", "refused", "filtered", "processed", "dead", "pending", "duplicates", "acked")
-    states = ("pending", "delivered", "held", "dead")
+    withheld = ("withheld",) if any(line.deliveries.withheld for line in lines) else ()
+    states = ("pending", "delivered", "held", "dead", *withheld)
     rows = [
         [str(value) for value in (
             *(getattr(line, name) for name in names), *(getattr(line.deliveries, state) for state in states),

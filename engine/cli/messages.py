@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 _DAMAGED: Final = {
     "message": "what is stored of the message can't be read any more; its sender has it still, and can send it again",
     "outcome": "what is stored of its outcome can't be read any more; its deliveries and dead letters are above",
+    "receipt": "what a destination called a delivery can't be read any more",
 }
 
 _ID: Final = Row(
@@ -254,6 +255,7 @@ def entry_details(site: OpenSite, entry_id: int, make_view: Callable[[], View]) 
             outcome = None
             damaged.append("outcome")
         deliveries = store.outbox.of_entry(conn, entry_id)
+        receipts = store.outbox.receipts(conn, [queued.id for queued in deliveries])
         # How they stand says why something waits, and is not asked for what does not.
         waiting = any(queued.state == "pending" for queued in deliveries)
         found = store.destinations.standings(conn, site.outline.destinations, site.now) if waiting else []
@@ -264,6 +266,8 @@ def entry_details(site: OpenSite, entry_id: int, make_view: Callable[[], View]) 
         raise NotFoundError(f"there is no entry {entry_id} in the journal")
     if entry.damaged:
         damaged.insert(0, "message")
+    if None in receipts.values():
+        damaged.append("receipt")
     view = make_view()
     channel = site.configuration.channels.get(entry.channel)
     sent = [(queued.delivery.destination, queued.delivery.operation) for queued in deliveries]
@@ -286,7 +290,7 @@ def entry_details(site: OpenSite, entry_id: int, make_view: Callable[[], View]) 
         "encounter": view.key(outcome.encounter_key) if outcome else None,
         "effects": [effect_shape(effect, view) for effect in (outcome.effects if outcome else ())],
         "deliveries": [
-            delivery_shape(queued, view, standings.get(queued.delivery.destination)) for queued in deliveries
+            delivery_shape(queued, view, standings.get(queued.delivery.destination), receipts) for queued in deliveries
         ],
         "dead_letters": plain(letters),
         "held": [hold_shape(one, view) for one in holds],
@@ -333,8 +337,15 @@ def effect_shape(effect: Effect, view: View) -> dict[str, Any]:
     return {"kind": effect.kind, "subject": subject, "detail": effect.detail}
 
 
-def delivery_shape(queued: QueuedDelivery, view: View, standing: Standing | None = None) -> dict[str, Any]:
-    """standing: of its destination; it says why a delivery waits that was never tried."""
+def delivery_shape(
+    queued: QueuedDelivery,
+    view: View,
+    standing: Standing | None = None,
+    receipts: Mapping[int, str | None] | None = None,
+) -> dict[str, Any]:
+    """standing: of its destination; it says why a delivery waits that was never tried. receipts: the
+    far end's, by id; none: they were not looked for.
+    """
     import msgspec
 
     from engine.domain.shapes import plain
@@ -363,6 +374,8 @@ def delivery_shape(queued: QueuedDelivery, view: View, standing: Standing | None
         "destination_error": trouble,
         "delivered_at": plain(queued.settled_at) if queued.state == "delivered" else None,
         "held_at": plain(queued.settled_at) if queued.state == "held" else None,
+        "withheld_at": plain(queued.settled_at) if queued.state == "withheld" else None,
+        **({} if receipts is None else {"receipt": view.receipt(receipts.get(queued.id))}),
     }
 
 
@@ -402,12 +415,16 @@ def fate(shape: dict[str, Any]) -> str:
     match shape["state"]:
         case "delivered":
             parts = [named_time(shape["delivered_at"]) or ""]
+        case "withheld":
+            parts.append(f"since {named_time(shape['withheld_at'])}" if shape["withheld_at"] else "")
         case "held":
             parts.append(f"since {named_time(shape['held_at'])}" if shape["held_at"] else "")
         case "pending":
             parts.append(f"{shape['destination']}: {destination}" if destination else "")
             waits = shape["last_error"] or destination
             parts.append(f"next try {named_time(shape['next_attempt_at'])}" if waits else "")
+    if shape.get("receipt"):
+        parts.append(f"receipt {shape['receipt']}")
     known = ", ".join(filter(None, parts))
     return f" ({known})" if known else ""
 

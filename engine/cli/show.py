@@ -19,6 +19,7 @@ from engine.domain.parts import PARTS
 HIDDEN: Final = "***"
 PSEUDONYM: Final = re.compile(r"(?P<authority>[^:]*):~(?P<hash>[0-9a-f]{8})")
 
+_ANSWERS: Final = frozenset({"AA", "AE", "AR", "CA", "CE", "CR"})
 _CODE: Final = re.compile(r"[A-Za-z0-9]{1,4}")
 
 # What stays visible of a patient (of other parts: `domain.parts`); everything else is hidden, so that a field which is
@@ -49,6 +50,10 @@ class View:
         if known or self.revealed or self._unnamed is None or not sender:
             return sender
         return self._unnamed(sender)
+
+    def receipt(self, receipt: str | None) -> str | None:
+        """The far end's word for a delivery: an id, which may be anybody's, or the code of an HL7 answer."""
+        return receipt if receipt in _ANSWERS else self.text(receipt)
 
     def text(self, text: str | None) -> str | None:
         """A text that may hold anything."""

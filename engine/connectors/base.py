@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from engine.clock import Clock
@@ -24,20 +25,30 @@ class Result(Record, frozen=True, kw_only=True):
     with any other, so the breaker is told and the delivery pays no attempt for it. answered: the destination spoke, and
     refused without a reason: that is no sign that it is down, so no breaker opens and no other patient waits.
     attempts_max: so often at most is it tried, where that is less than the destination's `retry.attempts_max`.
+    receipt: the far end's id of what it took, or the code of its answer: to find it there, and to know what later words
+    of the far end are about. It may hold anything, so it is stored sealed and shown masked. not_before: the far end
+    asks not to be spoken to before (`Retry-After`); also with a delivery that was made.
     """
 
     delivered: bool
     failure: DeliveryFailure | None = None
     error: str = ""
     text: str = ""
-    retry_after_seconds: float | None = None
     attempted: bool = True
     of_destination: bool = False
     answered: bool = False
     attempts_max: int | None = None
+    receipt: str | None = None
+    not_before: datetime | None = None
 
 
 DELIVERED = Result(delivered=True)
+
+
+def delivered(receipt: str | None, not_before: datetime | None = None) -> Result:
+    return Result(delivered=True, receipt=receipt, not_before=not_before)
+
+
 NOTHING_TO_SEND = Result(delivered=True, attempted=False)
 """Done without a word to the destination."""
 NOT_ATTEMPTED = Result(delivered=False, attempted=False)
@@ -48,7 +59,7 @@ def failed(
     error: str,
     text: str,
     *,
-    retry_after_seconds: float | None = None,
+    not_before: datetime | None = None,
     of_destination: bool = False,
     answered: bool = False,
     attempts_max: int | None = None,
@@ -58,7 +69,7 @@ def failed(
         failure=failure,
         error=error,
         text=text,
-        retry_after_seconds=retry_after_seconds,
+        not_before=not_before,
         of_destination=of_destination,
         answered=answered,
         attempts_max=attempts_max,

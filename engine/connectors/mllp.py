@@ -21,7 +21,7 @@ import msgspec
 from pydantic import Field
 
 from engine.clock import Clock
-from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, DestinationSettings, Result, always, failed, stamps
+from engine.connectors.base import NOT_ATTEMPTED, DestinationSettings, Result, always, delivered, failed, stamps
 from engine.domain.delivery import Forward, QueuedDelivery
 from engine.domain.message import AckCode
 from engine.errors import (
@@ -318,7 +318,7 @@ def _unknown(error: str, text: str) -> Result:
 
 def _judge(ack: Ack, answers: AnswersWithoutCode) -> Result:
     if ack.accepted:
-        return DELIVERED
+        return delivered(ack.code.value)
     answer = ack.code.lower()
     if ack.hl7_code not in ERROR_TEXTS or not ack.hl7_code:  # none, or one of the receiver's own making
         meaning = answers.ar if ack.code in {AckCode.AR, AckCode.CR} else answers.ae

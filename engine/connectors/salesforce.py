@@ -21,6 +21,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -37,6 +38,7 @@ from engine.connectors.base import (
     DestinationSettings,
     Result,
     always,
+    delivered,
     failed,
     stamps,
 )
@@ -59,6 +61,7 @@ _LIMIT_REST_SECONDS: Final = 60.0
 """The daily limit of API calls is a rolling one: calls come free again, and a refused call does not count."""
 _RACE_ATTEMPTS: Final = 3
 
+_RECORD_ID: Final = re.compile(r"[A-Za-z0-9]{15,18}")
 _INSTANCE: Final = re.compile(r"https?://(?P<host>[a-z0-9.-]+|\[::1\])(:[0-9]{1,5})?")
 _DOMAINS: Final = ("salesforce.com", "salesforce.mil")
 """Whose hosts are Salesforce's: a log-in at one of them may lead to any other."""
@@ -280,7 +283,7 @@ class SalesforceConnector:
                 break
             answered = True
             for (index, _), answer in zip(call, answers, strict=True):
-                results[index] = _judge(answer, batch[index])
+                results[index] = _judge(answer, batch[index], self._clock.now())
         return [result or NOT_ATTEMPTED for result in results]
 
     def _may_begin(self) -> bool:
@@ -487,9 +490,9 @@ def _checked(answer: Any, count: int) -> list[Mapping[str, Any]]:
     return answer
 
 
-def _judge(answer: Mapping[str, Any], queued: QueuedDelivery) -> Result:
+def _judge(answer: Mapping[str, Any], queued: QueuedDelivery, now: datetime) -> Result:
     if answer["success"]:
-        return DELIVERED
+        return delivered(answer["id"] if _RECORD_ID.fullmatch(answer["id"]) else None)
     errors = answer.get("errors")
     errors = errors if isinstance(errors, list) else []
     codes = [_code(item.get("statusCode")) for item in errors if isinstance(item, dict)]
@@ -502,7 +505,7 @@ def _judge(answer: Mapping[str, Any], queued: QueuedDelivery) -> Result:
             DeliveryFailure.TRANSIENT,
             error,
             "the org could not do it now",
-            retry_after_seconds=_TRANSIENT[code],
+            not_before=None if (rest := _TRANSIENT[code]) is None else now + timedelta(seconds=rest),
             of_destination=code in _OF_THE_ORG,
         )
     if code in _RACES and queued.attempts + 1 < _RACE_ATTEMPTS:

@@ -23,6 +23,33 @@ class DeliveryState(StrEnum):
     DELIVERED = "delivered"
     HELD = "held"
     DEAD = "dead"
+    WITHHELD = "withheld"
+    """Not sent, and never will be: a rule says that it must not. Nothing has failed, and nobody has to act."""
+
+
+class DeliveryEvent(StrEnum):
+    """What can happen to a delivery in the outbox."""
+
+    STARTED = "started"
+    """An attempt is under way."""
+    SETTLED = "settled"
+    """An attempt has ended, a rule was asked, or a person said what became of it."""
+    RELEASED = "released"
+    """A person wants a held one to be tried again."""
+    PUT_BACK = "put_back"
+    """A person wants a dead one to be tried again."""
+
+
+DELIVERY_MOVES: Final[Mapping[tuple[DeliveryState, DeliveryEvent], frozenset[DeliveryState]]] = {
+    (DeliveryState.PENDING, DeliveryEvent.STARTED): frozenset({DeliveryState.PENDING}),
+    (DeliveryState.PENDING, DeliveryEvent.SETTLED): frozenset(DeliveryState),
+    (DeliveryState.HELD, DeliveryEvent.SETTLED): frozenset({DeliveryState.DELIVERED, DeliveryState.DEAD}),
+    (DeliveryState.HELD, DeliveryEvent.RELEASED): frozenset({DeliveryState.PENDING}),
+    (DeliveryState.DEAD, DeliveryEvent.PUT_BACK): frozenset({DeliveryState.PENDING}),
+}
+"""All there is: what is delivered or withheld stays so."""
+UNFINISHED: Final = frozenset(state for state, event in DELIVERY_MOVES if event is DeliveryEvent.SETTLED)
+"""States in which it stands in its patient's line."""
 
 
 class Operation(StrEnum):
@@ -233,9 +260,9 @@ class QueuedDelivery(Phi, frozen=True, kw_only=True):
     next_attempt_at: datetime
     created_at: datetime
     error: str | None = None
-    """Of the last attempt that failed, as a stable code."""
+    """Why the last attempt failed, or why it waits or was withheld, as a stable code."""
     settled_at: datetime | None = None
-    """When it was delivered, died, or was held."""
+    """When it was delivered, died, was held or withheld."""
     unreadable: str | None = None
     """Why its payload can't be read (then it is empty), as a stable code; such a delivery is never sent."""
 

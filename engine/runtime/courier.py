@@ -42,6 +42,7 @@ from engine.clock import Clock
 from engine.connectors.base import NOT_ATTEMPTED, Connector, Result, failed
 from engine.domain.delivery import DeliveryState, QueuedDelivery
 from engine.errors import DeliveryError, DeliveryFailure, LeaseLostError, StoreError, StoreUnavailableError
+from engine.pipeline.admit import RULES, Gate, Never, NotBefore, Rule, admit
 from engine.pipeline.breaker import Breaker, BreakerState
 from engine.pipeline.retry import Bury, Hold, RetryAt, backoff_seconds, decide
 from engine.settings import DestinationBase
@@ -56,6 +57,11 @@ _PAUSE_SECONDS: Final = 1.0
 """After trouble with the store, or of our own."""
 _ASKED_SECONDS_MAX: Final = 3600.0
 """No destination asks to be left alone for longer."""
+_PAUSE_TOLD_SECONDS: Final = 60.0
+"""A pause that a destination asks for is put on record when it is at least so long."""
+_ADMISSION_SECONDS_MAX: Final = 3600.0
+"""A delivery that may not go yet is asked about again after so long: what the rule rests on may have changed."""
+_RECEIPT_CHARS_MAX: Final = 255
 _LOOK_SECONDS: Final = 1.0
 """The outbox is looked at so often without a hint: for what is to be tried again, and because a hint can be lost."""
 
@@ -91,6 +97,9 @@ class Counters:
     retried: int = 0
     held: int = 0
     dead: int = 0
+    withheld: int = 0
+    put_off: int = 0
+    """Times when a delivery might not go out yet."""
     failures: int = 0
     """Times when the destination as a whole could not be used."""
     breaker: BreakerState = BreakerState.CLOSED
@@ -100,8 +109,8 @@ class Courier:
     """Runs one task for each destination until it is stopped.
 
     outbox, ledger, reader: the store's charts side. leases: which destinations are this worker's. random: uniform in
-    [0, 1), for jitter. count: told of what became of deliveries (destination, `delivered` `retried` `held` or `dead`,
-    how many).
+    [0, 1), for jitter. count: told of what became of deliveries (destination, `delivered` `retried` `put_off` `held`
+    `withheld` or `dead`, how many). gate: makes the rules for each batch; none: the rules that need no facts.
     """
 
     def __init__(
@@ -115,9 +124,12 @@ class Courier:
         leases: Leases,
         random: Callable[[], float] = random_module.random,
         count: Callable[[str, str, int], None] = lambda _destination, _what, _number: None,
+        gate: Gate | None = None,
     ) -> None:
         def rounds(name: str, route: Route) -> _Rounds:
-            return _Rounds(name, outbox, ledger, reader, route, clock=clock, leases=leases, random=random, count=count)
+            return _Rounds(
+                name, outbox, ledger, reader, route, clock=clock, leases=leases, random=random, count=count, gate=gate
+            )
 
         self._make = rounds
         self._routes = dict(routes)
@@ -218,6 +230,7 @@ class _Rounds:
         leases: Leases,
         random: Callable[[], float],
         count: Callable[[str, str, int], None],
+        gate: Gate | None,
     ) -> None:
         self.name = name
         self.route = route
@@ -247,7 +260,10 @@ class _Rounds:
         self._leases = leases
         self._random = random
         self._count = count
+        self._gate = gate
         self._breaker = Breaker(self._policy)
+        self._asked_until: datetime | None = None
+        """The destination asks for nothing before."""
         self._signal = asyncio.Event()
         self._stopping = False
         self._looked_for_interrupted = False
@@ -304,11 +320,13 @@ class _Rounds:
         now = self._clock.now()
         ready = self._breaker.ready(now)
         self.counters.breaker = self._breaker.state
-        if not ready and self._breaker.resting_until is not None:
+        rest = self._breaker.resting_until if not ready else self._pause(now)
+        if rest is not None:
             if not await self._is_asked_to_retry():
                 # A rest may be long, and a person may want an end of it: so it is looked at now and then.
-                return min(max((self._breaker.resting_until - now).total_seconds(), 0.001), _LOOK_SECONDS)
+                return min(max((rest - now).total_seconds(), 0.001), _LOOK_SECONDS)
             self._breaker = Breaker(self._policy)
+            self._asked_until = None
         limit = 1 if self._breaker.state is BreakerState.HALF_OPEN else self._size
 
         def look(conn: Connection) -> tuple[Kept, list[QueuedDelivery]]:
@@ -393,6 +411,9 @@ class _Rounds:
             return
         if self._stopping:
             return
+        batch = await self._admitted(batch)
+        if not batch:
+            return
         if not self._connector.idempotent:
             (queued,) = batch
             if not await self._write(lambda conn: self._outbox.start(conn, queued.id, self._clock.now())):
@@ -409,6 +430,42 @@ class _Rounds:
             raise
         await self._settle(batch, results)
 
+    async def _admitted(self, batch: Sequence[QueuedDelivery]) -> list[QueuedDelivery]:
+        """Those that may go out now. Of the others it is put on record why not, and until when."""
+        rules: Sequence[Rule] = RULES
+        if (gate := self._gate) is not None:
+            rules = await self._read(lambda conn: gate(conn, batch))
+        now = self._clock.now()
+        latest = now + timedelta(seconds=_ADMISSION_SECONDS_MAX)
+        going: list[QueuedDelivery] = []
+        kept: list[Settled] = []
+        waiting: set[str] = set()
+        for queued in batch:
+            key = queued.delivery.ordering_key
+            if key in waiting:
+                continue  # behind one that waits: order is kept
+            match admit(rules, queued, now):
+                case NotBefore(at=at, code=code):
+                    waiting.add(key)
+                    kept.append(
+                        Settled(
+                            id=queued.id,
+                            state=DeliveryState.PENDING,
+                            attempts=queued.attempts,
+                            next_attempt_at=min(at, latest),
+                            error=code,
+                        )
+                    )
+                case Never(code=code):
+                    kept.append(
+                        Settled(id=queued.id, state=DeliveryState.WITHHELD, attempts=queued.attempts, error=code)
+                    )
+                case _:
+                    going.append(queued)
+        if kept:
+            await self._record(kept, pending_is="put_off")
+        return going
+
     def _may_act(self) -> bool:
         return self._leases.may_act(self.name)
 
@@ -418,9 +475,9 @@ class _Rounds:
             results = await self._connector.deliver(batch, self._may_act)
             _check(batch, results)
         except DeliveryError as error:
-            whole = failed(
-                error.kind, error.error, error.text, retry_after_seconds=error.retry_after_seconds, of_destination=True
-            )
+            seconds = error.retry_after_seconds
+            asked = None if seconds is None else self._clock.now() + timedelta(seconds=seconds)
+            whole = failed(error.kind, error.error, error.text, not_before=asked, of_destination=True)
             results = [whole] * len(batch)
         except Exception as error:  # noqa: BLE001 - a defect of a connector: the culprit is found and buried
             _log.error("connector failed", destination=self.name, batch=len(batch), exc_info=error)
@@ -441,7 +498,7 @@ class _Rounds:
         self._successes += delivered
         if trouble and not delivered:
             self._size = 1
-            asked = max(result.retry_after_seconds or 0.0 for result in trouble)
+            asked = max(self._seconds_asked(result) or 0.0 for result in trouble)
             self._destination_failed(trouble[0].error, trouble[0].text, max(asked, self._rest_seconds(trouble)))
         elif attempted:
             self._size = min(self._size * 2, self._batch_max)
@@ -452,8 +509,33 @@ class _Rounds:
                 self._set_trouble(refusals[0].error, refusals[0].text, down=False)
             elif delivered or (self._trouble is not None and self._trouble.down):
                 self._trouble = None
+            self._rest_if_asked(attempted)
         elif not self._stopping and self._may_act() and not any(result.delivered for result in results):
             self._destination_failed("not-attempted", "the connection was lost before anything was sent", None)
+
+    def _seconds_asked(self, result: Result) -> float | None:
+        if result.not_before is None:
+            return None
+        return max(0.0, (result.not_before - self._clock.now()).total_seconds())
+
+    def _rest_if_asked(self, results: Sequence[Result]) -> None:
+        """A destination that works, and asks for a pause, gets one."""
+        asked = [one.not_before for one in results if one.not_before and (one.delivered or one.of_destination)]
+        now = self._clock.now()
+        until = min(max(asked, default=now), now + timedelta(seconds=_ASKED_SECONDS_MAX))
+        if until <= now:
+            return
+        self._asked_until = until
+        if (until - now).total_seconds() >= _PAUSE_TOLD_SECONDS:
+            text = "it asked for a pause"
+            self._set_trouble("asked-to-wait", text, down=False, next_attempt_at=until)
+
+    def _pause(self, now: datetime) -> datetime | None:
+        """The end of the pause that the destination asked for. A clock that was set back does not make it longer."""
+        until = self._asked_until
+        if until is None or not now < until <= now + timedelta(seconds=_ASKED_SECONDS_MAX):
+            self._asked_until = None
+        return self._asked_until
 
     def _rest_seconds(self, trouble: Sequence[Result]) -> float:
         """Longer from time to time where each try leaves another delivery that a person has to decide on."""
@@ -522,7 +604,8 @@ class _Rounds:
                 self._failed_alone.pop(one.id, None)
         await self._record(settled)
 
-    async def _record(self, settled: Sequence[Settled]) -> None:
+    async def _record(self, settled: Sequence[Settled], *, pending_is: str = "retried") -> None:
+        """pending_is: how those are counted that are to be tried later."""
         now = self._clock.now()
         while settled:
             try:
@@ -532,7 +615,7 @@ class _Rounds:
                 _log.warning("results not recorded yet", destination=self.name, batch=len(settled), exc_info=error)
                 await asyncio.sleep(_PAUSE_SECONDS)
         for one in settled:
-            self._tell(one)
+            self._tell(one, pending_is)
 
     def _settled(self, queued: QueuedDelivery, result: Result, *, pays: bool) -> Settled | None:
         """What is to be recorded; none: nothing. pays: an attempt, also for what may be the destination's failure."""
@@ -542,13 +625,14 @@ class _Rounds:
             return Settled(id=queued.id, state=DeliveryState.PENDING, attempts=queued.attempts)  # no longer started
         attempts = queued.attempts + 1
         if result.delivered:
-            return Settled(id=queued.id, state=DeliveryState.DELIVERED, attempts=attempts)
+            receipt = result.receipt and result.receipt[:_RECEIPT_CHARS_MAX]
+            return Settled(id=queued.id, state=DeliveryState.DELIVERED, attempts=attempts, receipt=receipt)
         if not pays and self._is_of_destination(result):
             return Settled(
                 id=queued.id,
                 state=DeliveryState.PENDING,
                 attempts=queued.attempts,
-                next_attempt_at=self._later(attempts, result.retry_after_seconds),
+                next_attempt_at=self._later(attempts, self._seconds_asked(result)),
                 error=result.error,
             )
         decision = decide(
@@ -557,7 +641,7 @@ class _Rounds:
             self._policy,
             self._clock.now(),
             self._random,
-            result.retry_after_seconds,
+            self._seconds_asked(result),
             idempotent=self._connector.idempotent,
         )
         if isinstance(decision, RetryAt) and attempts >= (result.attempts_max or self._policy.attempts_max):
@@ -577,6 +661,7 @@ class _Rounds:
             next_attempt_at=next_attempt_at,
             error=result.error,
             detail=result.text,
+            receipt=result.receipt and result.receipt[:_RECEIPT_CHARS_MAX],
         )
 
     def _is_of_destination(self, result: Result) -> bool:
@@ -588,12 +673,12 @@ class _Rounds:
     def _fails_while_others_do_not(self, queued: QueuedDelivery, *, alone: bool) -> bool:
         return alone and self._failed_alone.get(queued.id, self._successes) != self._successes
 
-    def _later(self, attempt: int, retry_after_seconds: float | None) -> datetime:
-        asked = min(retry_after_seconds or 0.0, _ASKED_SECONDS_MAX)
+    def _later(self, attempt: int, seconds_asked: float | None) -> datetime:
+        asked = min(seconds_asked or 0.0, _ASKED_SECONDS_MAX)
         seconds = max(backoff_seconds(attempt, self._policy, self._random), asked)
         return self._clock.now() + timedelta(seconds=seconds)
 
-    def _tell(self, settled: Settled) -> None:
+    def _tell(self, settled: Settled, pending_is: str) -> None:
         match settled.state:
             case DeliveryState.DELIVERED:
                 self.counters.delivered += 1
@@ -604,13 +689,18 @@ class _Rounds:
             case DeliveryState.DEAD:
                 self.counters.dead += 1
                 self._count(self.name, "dead", 1)
+            case DeliveryState.WITHHELD:
+                self.counters.withheld += 1
+                self._count(self.name, "withheld", 1)
             case DeliveryState.PENDING if settled.error is not None:
-                self.counters.retried += 1
-                self._count(self.name, "retried", 1)
+                self.counters.retried += pending_is == "retried"
+                self.counters.put_off += pending_is == "put_off"
+                self._count(self.name, pending_is, 1)
             case _:
                 return
-        if settled.state in {DeliveryState.HELD, DeliveryState.DEAD}:
-            _log.warning(
+        if settled.state in {DeliveryState.HELD, DeliveryState.DEAD, DeliveryState.WITHHELD}:
+            say = _log.info if settled.state is DeliveryState.WITHHELD else _log.warning
+            say(
                 "delivery not made",
                 destination=self.name,
                 delivery=settled.id,

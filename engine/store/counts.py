@@ -31,6 +31,7 @@ class DeliveryCounts(Record, frozen=True, kw_only=True):
     delivered: int = 0
     held: int = 0
     dead: int = 0
+    withheld: int = 0
 
 
 class LedgerLine(Record, frozen=True, kw_only=True):

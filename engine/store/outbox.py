@@ -11,18 +11,27 @@ was put back, keeps its turn while an attempt is noted as under way: how that at
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, bindparam, func, literal_column, select, text, update
 
-from engine.domain.delivery import Delivery, DeliveryState, Operation, QueuedDelivery, Stage
+from engine.domain.delivery import (
+    DELIVERY_MOVES,
+    Delivery,
+    DeliveryEvent,
+    DeliveryState,
+    Operation,
+    QueuedDelivery,
+    Stage,
+)
 from engine.domain.ids import ALIKE_DIGITS
 from engine.domain.record import Phi, Record
 from engine.errors import KeyMissingError, StoreError, TamperedError
 from engine.store.keys import KeyRing
-from engine.store.schema import dead_letter, delivery, delivery_payload, from_micros, to_micros, word
+from engine.store.schema import dead_letter, delivery, delivery_payload, delivery_receipt, from_micros, to_micros, word
 from engine.store.statements import Listed, Prepared, Rows
 
 _UNFINISHED: Final = text("state IN ('pending', 'held')")
@@ -49,6 +58,8 @@ class Settled(Record, frozen=True, kw_only=True):
     """A stable code."""
     detail: str = ""
     """In words, for the dead letter."""
+    receipt: str | None = None
+    """The far end's id of it, or the code of its answer."""
 
 
 class WaitingLine(Record, frozen=True, kw_only=True):
@@ -126,6 +137,7 @@ _OPEN: Final = Listed(
             delivery.c.entry_id,
             delivery.c.channel,
             delivery.c.ordering_key,
+            delivery.c.state,
             delivery.c.started_at,
         )
         .where(listed, _UNFINISHED)
@@ -202,6 +214,17 @@ _CHANGED: Final = Prepared(
 _INSERT_LETTERS: Final = Rows(
     dead_letter, ("entry_id", "channel", "delivery_id", "stage", "error", "detail", "died_at")
 )
+_RECEIPTS: Final = Rows(
+    delivery_receipt,
+    ("delivery_id", "found_by", "body"),
+    conflict=("delivery_id",),
+    replace=("found_by", "body"),
+)
+
+
+def _from(event: DeliveryEvent) -> ColumnElement[bool]:
+    """The states in which this can happen to a delivery."""
+    return delivery.c.state.in_([state.value for state, one in DELIVERY_MOVES if one is event])
 
 
 def take_lock(conn: Connection) -> None:
@@ -325,7 +348,8 @@ class Outbox:
     def settle(self, conn: Connection, results: Sequence[Settled], now: datetime) -> None:
         """Write what became of attempts. A buried one leaves a dead letter; the next of its patient gets the turn.
 
-        A delivery that is finished already (settled twice, or discarded meanwhile) stays as it is.
+        A delivery that is finished already (settled twice, or discarded meanwhile) stays as it is, and so does one that
+        can't come into that state (`DELIVERY_MOVES`).
         """
         at = to_micros(now)
         take_lock(conn)
@@ -344,28 +368,66 @@ class Outbox:
             row = rows.get(result.id)
             if row is None:
                 continue
+            before = word(DeliveryState, row.state, DeliveryState.HELD)
+            if result.state not in DELIVERY_MOVES[before, DeliveryEvent.SETTLED]:
+                continue
             dead = result.state is DeliveryState.DEAD
+            ended = dead or result.state is DeliveryState.WITHHELD
             due = None if result.next_attempt_at is None else to_micros(result.next_attempt_at)
             settled_at = None if result.state is DeliveryState.PENDING else at
             _CHANGED.write(
-                conn, result.id, result.state.value, 0 if dead else 1, result.attempts, due, result.error, settled_at
+                conn, result.id, result.state.value, 0 if ended else 1, result.attempts, due, result.error, settled_at
             )
-            if not dead and row.started_at is not None:
+            if not ended and row.started_at is not None:
                 stayed.add(row.ordering_key)  # it may have kept its turn only for the time of the attempt
-            if dead:
+            if ended:
                 freed.add(row.ordering_key)
+            if dead:
                 code = result.error or "undeliverable"
                 letters.append((row.entry_id, row.channel, row.id, Stage.DELIVERY.value, code, result.detail, at))
         _INSERT_LETTERS.write(conn, letters)
+        self._note_receipts(conn, results)
         promote(conn, freed)
         if stayed:
             line_up(conn, stayed)
+
+    def _note_receipts(self, conn: Connection, results: Sequence[Settled]) -> None:
+        rows = [
+            (one.id, self._keys.lookup("receipt", text), self._keys.seal(receipt_place(one.id), text.encode()))
+            for one in results
+            if (text := one.receipt)
+        ]
+        _RECEIPTS.write(conn, rows)
+
+    def receipts(self, conn: Connection, ids: Sequence[int]) -> dict[int, str | None]:
+        """The far end's receipts of the deliveries that have one; None: it can't be read any more."""
+        found: dict[int, str | None] = {}
+        for row in conn.execute(select(delivery_receipt).where(delivery_receipt.c.delivery_id.in_(ids))):
+            found[row.delivery_id] = None
+            with contextlib.suppress(TamperedError, KeyMissingError):
+                text = self._keys.open(receipt_place(row.delivery_id), row.body).decode()
+                if self._keys.lookup("receipt", text) == row.found_by:
+                    found[row.delivery_id] = text
+        return found
+
+    def by_receipt(self, conn: Connection, destination: str, receipt: str) -> list[int]:
+        """Ids of the deliveries that a destination speaks of when it names this receipt."""
+        statement = (
+            select(delivery.c.id)
+            .join(delivery_receipt, delivery_receipt.c.delivery_id == delivery.c.id)
+            .where(
+                delivery_receipt.c.found_by == self._keys.lookup("receipt", receipt),
+                delivery.c.destination == destination,
+            )
+            .order_by(delivery.c.id)
+        )
+        return list(conn.execute(statement).scalars())
 
     def release(self, conn: Connection, delivery_id: int, now: datetime) -> None:
         """Try a held delivery again. Raises StoreError when it is not held."""
         changed = conn.execute(
             update(delivery)
-            .where(delivery.c.id == delivery_id, delivery.c.state == DeliveryState.HELD.value)
+            .where(delivery.c.id == delivery_id, _from(DeliveryEvent.RELEASED))
             .values(state=DeliveryState.PENDING.value, next_attempt_at=to_micros(now), error=None, settled_at=None)
         )
         if changed.rowcount != 1:
@@ -382,7 +444,7 @@ class Outbox:
         take_lock(conn)
         changed = conn.execute(
             update(delivery)
-            .where(delivery.c.id == delivery_id, delivery.c.state == DeliveryState.DEAD.value)
+            .where(delivery.c.id == delivery_id, _from(DeliveryEvent.PUT_BACK))
             .values(
                 state=DeliveryState.PENDING.value,
                 ordering_key=ordering_key,
@@ -555,6 +617,10 @@ def _due_at(conn: Connection, destination: str, pick: Any) -> datetime | None:
     at = conn.execute(select(pick(delivery.c.next_attempt_at)).where(delivery.c.destination == destination, _READY))
     found = at.scalar_one()
     return None if found is None else from_micros(found)
+
+
+def receipt_place(delivery_id: int) -> str:
+    return f"delivery_receipt.body:{delivery_id}"
 
 
 def payload_place(

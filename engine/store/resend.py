@@ -39,6 +39,7 @@ _HEARD: Final = Listed(
         .group_by(outcome.c.channel)
     ),
 )
+_NOT_TOLD: Final = frozenset({DeliveryState.DEAD, DeliveryState.WITHHELD})
 _LIVING: Final = text("merged_into IS NULL")
 
 
@@ -141,7 +142,7 @@ class Resender:
         chosen: list[Delivery] = []
         for item in wanted:
             last = known.get((item.operation, item.content.about))
-            if last is not None and not self._again and last.state is not DeliveryState.DEAD and _same(item, last):
+            if last is not None and not self._again and last.state not in _NOT_TOLD and _same(item, last):
                 continue
             # By content, and by what it follows: a run again has the same keys, a state that comes back has another.
             key = self._keys.lookup(

@@ -241,6 +241,15 @@ delivery_payload: Final = Table(
     Column("body", LargeBinary, nullable=False),  # sealed
     schema=CHARTS,
 )
+delivery_receipt: Final = Table(  # what the far end called it; only of those that have one
+    "delivery_receipt",
+    metadata,
+    Column("delivery_id", _AutoId, primary_key=True, autoincrement=False),
+    Column("found_by", LargeBinary, nullable=False),  # keyed hash
+    Column("body", LargeBinary, nullable=False),  # sealed: the far end wrote it
+    schema=CHARTS,
+)
+Index("delivery_receipt_found", delivery_receipt.c.found_by)
 _UNFINISHED = text("state IN ('pending', 'held')")
 _HELD = text("state = 'held'")
 _READY = text("state = 'pending' AND turn = 1")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select, text
 from store_builders import CHANNEL, NOW, delivery, due, ids, queue
 
-from engine.domain.delivery import DeliveryState, Stage
+from engine.domain.delivery import DELIVERY_MOVES, UNFINISHED, DeliveryEvent, DeliveryState, Stage
 from engine.errors import StoreError
 from engine.store import schema
 from engine.store.outbox import Settled, join_lines
@@ -136,6 +136,51 @@ def test_what_is_settled_twice_keeps_its_first_end(store):
     settle(store, "a0", DeliveryState.PENDING, next_attempt_at=NOW)
     assert due(store) == []
     assert store.read_now(store.dead_letters.find) == []
+
+
+def happens(store, event, number, to):
+    """Have it happen to a delivery; whether it did."""
+    before = store.read_now(lambda conn: store.outbox.get(conn, number))
+    try:
+        match event:
+            case DeliveryEvent.STARTED:
+                return start(store, number)
+            case DeliveryEvent.SETTLED:
+                settle(store, "k1", to, attempts=7, error="x", next_attempt_at=LATER)
+            case DeliveryEvent.RELEASED:
+                store.charts_ledger.write_now(lambda conn: store.outbox.release(conn, number, LATER))
+            case DeliveryEvent.PUT_BACK:
+                put_back(store, number, "chart-1")
+    except StoreError:
+        return False
+    return store.read_now(lambda conn: store.outbox.get(conn, number)) != before
+
+
+@pytest.mark.parametrize("to", DeliveryState)
+@pytest.mark.parametrize("event", DeliveryEvent)
+@pytest.mark.parametrize("state", DeliveryState)
+def test_a_delivery_moves_as_the_table_says_and_not_otherwise(store, state, event, to):
+    if event is not DeliveryEvent.SETTLED and to is not DeliveryState.PENDING:
+        pytest.skip("ends in pending, whoever asks")
+    queue(store, delivery("k1"), delivery("k2"))
+    if state is not DeliveryState.PENDING:
+        settle(store, "k1", state, error="first")
+    [number] = ids(store, ["k1"])
+    moves = to in DELIVERY_MOVES.get((state, event), ())
+    assert happens(store, event, number, to) == moves
+    after = store.read_now(lambda conn: store.outbox.get(conn, number)).state
+    assert after is (to if moves else state)
+    # The line goes on behind what has left it, and waits behind what has not.
+    waits = after in UNFINISHED
+    [second] = ids(store, ["k2"])
+    ready = store.read_now(lambda conn: [one.id for one in store.outbox.due(conn, "crm", LATER, 10)])
+    assert (second in ready) == (not waits)
+
+
+def test_the_line_is_of_the_states_that_the_table_calls_unfinished():
+    names = ", ".join(f"'{state.value}'" for state in DeliveryState if state in UNFINISHED)
+    [index] = [one for one in schema.delivery.indexes if one.name == "delivery_unfinished"]
+    assert str(index.dialect_options["sqlite"]["where"]) == f"state IN ({names})"
 
 
 def test_a_batch_of_results_is_settled_together(store):

@@ -58,7 +58,15 @@ def fill(store: Store) -> None:
     for number, (one, other) in enumerate(zip(PATIENTS, others, strict=True), 5):
         record(store, outcome(number, *merged(one, other), chart_id=one.id), before=charts(one, other))
     dead = [
-        Settled(id=number, state=DeliveryState.DEAD, attempts=1, next_attempt_at=None, error="refused", detail="no")
+        Settled(
+            id=number,
+            state=DeliveryState.DEAD,
+            attempts=1,
+            next_attempt_at=None,
+            error="refused",
+            detail="no",
+            receipt=f"r{number}",
+        )
         for number in (1, 2)
     ]
     acts = [AuditRecord(at=NOW, actor=f"u{n}", action=f"a{n}", subject=f"s{n}", reason=f"why {n}") for n in (1, 2)]
@@ -110,6 +118,8 @@ def look(store: Store) -> None:
             queued = store.outbox.get(conn, number)
             if queued is not None and queued.unreadable is not None:
                 raise TamperedError("delivery_payload.body")  # the courier buries it as damaged
+        if None in store.outbox.receipts(conn, [1, 2]).values():
+            raise TamperedError("delivery_receipt.body")  # `messages show` says so
     for number in range(1, 5):  # one message each; those of the merged patients find the survivors
         load(store, chart(f"chart-{number}", number, encounters=(encounter(f"MRN:V{number}"),)))
     load(store, chart("chart-1", 1, patient=patient(identifiers=(*PATIENTS[0].patient.identifiers, *_third()))))

@@ -210,6 +210,15 @@ def _charts() -> None:
         **_only("state IN ('pending', 'held')"),
     )
     op.create_table(
+        "delivery_receipt",
+        sa.Column("delivery_id", _ID, autoincrement=False, nullable=False),
+        sa.Column("found_by", sa.LargeBinary(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("delivery_id"),
+        schema=CHARTS,
+    )
+    op.create_index("delivery_receipt_found", "delivery_receipt", ["found_by"], schema=CHARTS)
+    op.create_table(
         "delivery_payload",
         sa.Column("delivery_id", _ID, autoincrement=False, nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),

@@ -1,0 +1,75 @@
+"""Whether a delivery may go out now."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+from connector_deliveries import NOW, delivery, queued
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.connectors.remedies import remedy
+from engine.domain.delivery import Notice, Operation, QueuedDelivery
+from engine.pipeline.admit import GO, RULES, Admission, Go, Never, NotBefore, Rule, admit, not_too_late
+
+ONE = queued()
+ANSWERS = st.one_of(
+    st.just(GO),
+    st.integers(-5, 5).map(lambda hours: NotBefore(at=NOW + timedelta(hours=hours), code=f"not-{hours}")),
+    st.sampled_from(["no-consent", "muted"]).map(lambda code: Never(code=code)),
+)
+
+
+def says(answer: Admission) -> Rule:
+    return lambda _queued, _now: answer
+
+
+def notice(not_after: datetime | None, operation: Operation = Operation.SEND_TEXT) -> QueuedDelivery:
+    said = Notice(id="n1", patient_key="MRN:1", to="+15185550100", body="Call us", not_after=not_after)
+    return queued(delivery(operation, said.encoded()))
+
+
+@given(st.lists(ANSWERS, max_size=6))
+def test_never_has_the_last_word_and_of_not_yet_the_latest(answers: list[Admission]) -> None:
+    rules = [says(answer) for answer in answers]
+    found = admit(rules, ONE, NOW)
+    nevers = [answer for answer in answers if isinstance(answer, Never)]
+    later = [answer for answer in answers if isinstance(answer, NotBefore) and answer.at > NOW]
+    if nevers:
+        assert found == nevers[0]
+    elif later:
+        assert isinstance(found, NotBefore)
+        assert found.at == max(answer.at for answer in later)
+    else:
+        assert found == GO
+    if not nevers:  # then the order of the rules does not matter
+        reverse = admit(rules[::-1], ONE, NOW)
+        assert (type(reverse), getattr(reverse, "at", None)) == (type(found), getattr(found, "at", None))
+
+
+@given(st.lists(ANSWERS, max_size=6), ANSWERS)
+def test_a_further_rule_never_lets_out_what_was_kept(answers: list[Admission], more: Admission) -> None:
+    before = admit([says(answer) for answer in answers], ONE, NOW)
+    after = admit([says(answer) for answer in (*answers, more)], ONE, NOW)
+    rank = {Go: 0, NotBefore: 1, Never: 2}
+    assert rank[type(after)] >= rank[type(before)]
+
+
+@pytest.mark.parametrize("operation", [Operation.SEND_TEXT, Operation.SEND_PAGE, Operation.SEND_MAIL])
+@pytest.mark.parametrize(
+    ("after_seconds", "goes"), [(-1, True), (0, True), (0.001, False), (86_400, False), (None, True)]
+)
+def test_a_notice_is_not_sent_after_its_time(operation: Operation, after_seconds: float | None, goes: bool) -> None:
+    end = None if after_seconds is None else NOW - timedelta(seconds=after_seconds)
+    assert admit(RULES, notice(end, operation), NOW) == (GO if goes else Never(code="too-late"))
+    assert goes or remedy("too-late")
+
+
+@pytest.mark.parametrize("operation", [one for one in Operation if not one.value.startswith("send_")])
+def test_a_state_is_never_too_late(operation: Operation) -> None:
+    assert not_too_late(queued(delivery(operation, b'{"not_after":"2000-01-01T00:00:00Z"}')), NOW) == GO
+
+
+def test_what_cannot_be_read_is_for_the_connector_to_refuse() -> None:
+    assert not_too_late(queued(delivery(Operation.SEND_TEXT, b"{}")), NOW) == GO
