@@ -16,14 +16,19 @@ from simulation.destinations import Destination
 from simulation.hospital import Message, Script
 from simulation.world import BEGIN, World
 
+from engine.domain.act import QuestionDismissed
+from engine.domain.act import read as read_act
 from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import Operation, QueuedDelivery
-from engine.domain.message import Entry
+from engine.domain.hold import Hold, HoldState, hold_key
+from engine.domain.message import LANES, Entry, EntryKind
+from engine.domain.outcome import Outcome
 from engine.domain.patient import Identifier
 from engine.domain.task import TaskState
 from engine.pipeline.process import decide, prepare
 from engine.store.charts import ChartStore, identity_hash
 from engine.store.counts import ledger
+from engine.store.holds import Holds, ListedHold
 from engine.store.journal import Journal
 from engine.store.leases import destination_number
 from engine.store.outbox import Outbox
@@ -153,15 +158,17 @@ class Checks:
         number, channel, partition, digest = change.id, change.channel, change.a, bytes(change.b)
         if number in self.entries or number != len(self.entries) + 1:
             self.world.fail(f"entry {number} is not the next one of the journal")
+        self.entries[number] = (channel, partition, digest)
+        self._lists.setdefault((channel, partition), []).append(number)
+        if change.c is not None or channel in LANES:
+            return  # a replay, or what a person does
         if digest in self._by_digest:
             self.world.fail(
                 f"{self._controls.get(digest)} is in the journal twice: {self._by_digest[digest]}, {number}"
             )
         if digest not in self._controls:
             self.world.fail(f"entry {number} is nothing that was sent")
-        self.entries[number] = (channel, partition, digest)
         self._by_digest[digest] = number
-        self._lists.setdefault((channel, partition), []).append(number)
 
     def _repeat(self, session: Session, change: Observed) -> None:
         if change.id not in self.entries:
@@ -266,12 +273,12 @@ class Checks:
         self.balance()
         self._check_journal(messages)
         self._check_deliveries()
-        self._check_charts(messages)
+        self._check_charts()
 
     def _check_journal(self, messages: Sequence[Message]) -> None:
         disk = self.database.disk
         journal = Journal(disk.keys)
-        stored = {entry.summary.control_id: entry for entry in self._stored(journal)}
+        stored = {entry.summary.control_id: entry for entry in self._stored(journal) if entry.replay_of is None}
         for message in messages:
             entry = stored.get(message.control_id)
             if entry is None or entry.payload != message.payload:
@@ -285,7 +292,7 @@ class Checks:
         for line in lines:
             if line.pending or line.dead or line.refused or line.filtered:
                 self.world.fail(f"the ledger of {line.channel} counts what is not there")
-        if sum(line.processed for line in lines) != len(messages):
+        if sum(line.processed for line in lines) != len(self.entries) or len(stored) != len(messages):
             self.world.fail("the ledger does not count what was sent")
 
     def _stored(self, journal: Journal) -> list[Entry]:
@@ -317,20 +324,21 @@ class Checks:
         if unfinished:
             self.world.fail(f"the outbox still holds {unfinished}")
 
-    def _check_charts(self, messages: Sequence[Message]) -> None:
-        """The charts are those that the messages come to when each is worked on in the order of its sender."""
+    def _check_charts(self) -> None:
+        """The charts, and what is asked, are what the entries come to when they are worked on in their order."""
         disk = self.database.disk
-        stored = {entry.summary.control_id: entry for entry in self._stored(Journal(disk.keys))}
+        entries = sorted(self._stored(Journal(disk.keys)), key=lambda entry: entry.id)
         first = read_all(disk, Journal(disk.keys).first_received)
-        charts = Charts()
-        for message in messages:
-            entry = stored[message.control_id]
+        charts, questions = Charts(), Questions()
+        for entry in entries:
             channel = dataclasses.replace(
                 installed.compiled(disk).channels[entry.channel], observed_since=first[entry.channel]
             )
             outcome = decide(prepare(entry, channel), channel, charts, BEGIN)
+            questions.take(outcome)
             for chart in outcome.charts:
                 charts.add(chart)
+        self._check_questions(questions, charts)
         real = read_all(disk, lambda conn: ChartStore(disk.keys).load(conn, charts.aliases.keys(), ()))
         compared: dict[str, str] = {}
         for identity in charts.aliases:
@@ -347,10 +355,69 @@ class Checks:
         if len(set(compared.values())) != len(compared):
             self.world.fail("two patients have one chart")
 
+    def _check_questions(self, wanted: Questions, charts: Charts) -> None:
+        """What was asked is there, and open unless a person or a later event has answered it."""
+        disk = self.database.disk
+        holds = Holds(disk.keys)
+        found: dict[Place, ListedHold] = {}
+        for root in self.entries:
+            for one in read_all(disk, lambda conn, root=root: holds.of_message(conn, root)):  # type: ignore[misc]
+                found[one.root, one.code, one.location] = one
+        if found.keys() != wanted.asked.keys():
+            self.world.fail(f"other questions than were asked: {sorted(map(str, found.keys() ^ wanted.asked.keys()))}")
+        dismissed = self._dismissed()
+        merged = {chart.id for chart in charts.by_id.values() if chart.merged_into or chart.patient.merged_from}
+        for place, hold in wanted.asked.items():
+            one = found.get(place)
+            if one is None or (hold.code.startswith("death") and hold.chart_id in merged):
+                continue
+            allowed = wanted.ended.get(place, set()) | ({HoldState.DISMISSED} if one.id in dismissed else set())
+            under_way = one.state is HoldState.OPEN and one.decided_by is not None
+            if one.state not in (allowed or {HoldState.OPEN}) and not under_way:
+                self.world.fail(f"the question {place} is {one.state}, and not {sorted(allowed) or 'open'}")
+
+    def _dismissed(self) -> set[int]:
+        """The questions that a person has dismissed."""
+        disk = self.database.disk
+        journal, lane = Journal(disk.keys), EntryKind.ACT.lane
+        acts = read_all(
+            disk, lambda conn: journal.entries(conn, [id_ for id_, _ in journal.after(conn, lane, 0, 100_000)])
+        )
+        return {act.hold for act in (read_act(entry.payload) for entry in acts) if isinstance(act, QuestionDismissed)}
+
     def _compare(self, wanted: dict[str, Any], found: dict[str, Any], chart_id: str) -> None:
         for part, value in wanted.items():
             if value != found[part]:
                 self.world.fail(f"chart {chart_id} has other {part}: {found[part]} instead of {value}")
+
+
+Place = tuple[int, str, str | None]
+"""A question: the entry that asked it first, its code, its location."""
+
+
+@dataclass
+class Questions:
+    """What the entries of a journal ask, and how each question may have ended."""
+
+    asked: dict[Place, Hold] = field(default_factory=dict)
+    ended: dict[Place, set[HoldState]] = field(default_factory=dict)
+
+    def take(self, outcome: Outcome) -> None:
+        root = outcome.replay_root or outcome.entry_id
+        now = {(root, one.code.value, one.location): one for one in outcome.holds}
+        if outcome.replay_root is not None:
+            for place in self.asked:
+                if place[0] == root and place not in now:
+                    released = outcome.decision == hold_key(place[1], place[2])
+                    self.ended.setdefault(place, set()).add(HoldState.RELEASED if released else HoldState.SUPERSEDED)
+        for place, one in now.items():
+            if self.asked.setdefault(place, one) is not one and HoldState.SUPERSEDED in self.ended.get(place, ()):
+                del self.ended[place]
+        for fact in outcome.facts:
+            for place, one in self.asked.items():
+                of_patient = fact.encounter is not None or fact.chart_id == one.chart_id
+                if place[0] != root and of_patient and fact.answers(one.code, one.subject, one.asserts):
+                    self.ended.setdefault(place, set()).add(HoldState.SUPERSEDED)
 
 
 def told(chart: Chart) -> dict[str, Any]:

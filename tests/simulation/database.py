@@ -48,8 +48,8 @@ _TRIGGERS = {
         CREATE TABLE journal.observed (
             number INTEGER PRIMARY KEY, what TEXT, id INTEGER, channel TEXT, a, b, c);
         CREATE TRIGGER journal.see_entry AFTER INSERT ON entry BEGIN
-            INSERT INTO observed (what, id, channel, a, b)
-            VALUES ('entry', new.id, new.channel, new.partition, new.digest);
+            INSERT INTO observed (what, id, channel, a, b, c)
+            VALUES ('entry', new.id, new.channel, new.partition, new.digest, new.replay_of);
         END;
         CREATE TRIGGER journal.see_repeat AFTER INSERT ON repeat BEGIN
             INSERT INTO observed (what, id, channel, a) VALUES ('repeat', new.entry_id, new.channel, new.id);

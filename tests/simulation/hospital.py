@@ -62,6 +62,8 @@ class _Patient:
     out: bool = False
     phone: int = 0
     admitted: str = ""
+    taken_back: bool = False
+    """A discharge of the stay was cancelled."""
 
 
 class _Teller:
@@ -70,13 +72,15 @@ class _Teller:
         self._at = BEGIN - timedelta(days=12) + timedelta(minutes=number)
 
     def happens(self, patient: _Patient, random: Random) -> None:
-        if not patient.inside:
+        if patient.stays and random.random() < 0.15:
+            self._asks(patient, random)
+        elif not patient.inside:
             if patient.out and random.random() < 0.2:
-                patient.inside, patient.out = True, False
+                patient.inside, patient.out, patient.taken_back = True, False, True
                 self.tell("A13", patient)
                 return
             patient.stays += 1
-            patient.inside, patient.out = True, False
+            patient.inside, patient.out, patient.taken_back = True, False, False
             patient.admitted = f"{self._at:%Y%m%d%H%M%S}+0000"
             self.tell(random.choice(["A01", "A01", "A04"]), patient)
         elif random.random() < 0.4:
@@ -90,9 +94,36 @@ class _Teller:
             patient.phone = random.randrange(1000)
             self.tell("A08", patient)
 
-    def tell(self, event: str, patient: _Patient, *, disposition: str = "", merged: _Patient | None = None) -> None:
+    def _asks(self, patient: _Patient, random: Random) -> None:
+        """Something that leaves a question to a person."""
+        kinds = ["without a stay", "no event of ours"]
+        if patient.inside:
+            kinds += ["still here", "old news" if patient.taken_back else "nothing to cancel"]
+        match random.choice(kinds):
+            case "without a stay":
+                self.tell("A03", patient, stay=False)
+            case "no event of ours":
+                self.tell("A24", patient, stay=False)
+            case "still here":
+                self.tell("A03", patient, disposition="30")
+            case "old news":
+                self.tell("A03", patient, disposition="01", late=timedelta(hours=1, minutes=30))
+            case _:
+                self.tell("A13", patient)
+
+    def tell(
+        self,
+        event: str,
+        patient: _Patient,
+        *,
+        disposition: str = "",
+        merged: _Patient | None = None,
+        stay: bool = True,
+        late: timedelta = timedelta(),
+    ) -> None:
+        """late: so long ago it was."""
         self._at += timedelta(hours=1)
-        at = f"{self._at:%Y%m%d%H%M%S}+0000"
+        at = f"{self._at - late:%Y%m%d%H%M%S}+0000"
         control_id = f"S{self._number}M{len(self._script.messages):03}"
         number, phone = patient.number, f"555{patient.phone:04}"
         structure = {"A40": "ADT_A39", "A03": "ADT_A03"}.get(event, "ADT_A01")
@@ -103,7 +134,7 @@ class _Teller:
         ]
         if merged is not None:
             lines.append(f"MRG|{merged.number}^^^MRN^MR")
-        else:
+        elif stay:
             pv1 = [""] * 46
             pv1[0], pv1[1], pv1[2], pv1[3] = "PV1", "1", "E" if event == "A04" else "I", "3W^301^A"
             pv1[19] = f"V{patient.number}N{patient.stays}^^^MRN"

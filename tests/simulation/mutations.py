@@ -16,6 +16,7 @@ from engine.errors import StoreUnavailableError
 from engine.runtime.courier import _Rounds
 from engine.store import ledger, outbox, record
 from engine.store.engines import translated
+from engine.store.holds import _Questions
 from engine.store.journal import _Group
 from engine.store.leases import STALE_SECONDS, Leases
 from engine.store.ledger import Ledger
@@ -155,3 +156,13 @@ def gives_everybody_the_turn() -> Broken:
 def does_not_join_lines() -> Broken:
     """What waits for a merged patient goes its own way."""
     return mock.patch.object(record, "join_lines")
+
+
+def forgets_questions() -> Broken:
+    """What a message has left to a person is asked nowhere."""
+    return mock.patch.object(record, "record_holds")
+
+
+def never_ends_questions() -> Broken:
+    """What a later event has made true stays a question."""
+    return mock.patch.object(_Questions, "end_by_facts")

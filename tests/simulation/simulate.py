@@ -22,8 +22,15 @@ from simulation.mishaps import Mishaps, Plan
 from simulation.nodes import Cluster, simulated_surroundings
 from simulation.world import Machine, Process, Violation, World
 
+from engine.desk.acting import _receipt as act_receipt
+from engine.domain.act import QuestionDismissed
 from engine.domain.delivery import DeliveryState
+from engine.domain.hold import QUESTIONS, HoldCode, hold_key
+from engine.domain.message import Receipt
 from engine.errors import StoreError
+from engine.hl7v2.header import read_header
+from engine.hl7v2.ordering import ordering_key
+from engine.store.holds import ListedHold
 from engine.store.outbox import Settled
 
 QUIET_SECONDS_MAX = 400.0
@@ -149,10 +156,14 @@ def _watch(world: World, checks: Checks) -> None:
 
 
 async def _operate(process: Process, store: SimulatedStore, destinations: dict[str, Destination]) -> None:
-    """The person who decides on what is held: looks at the destination whether it is there."""
+    """The person who decides on what is held: looks at the destination whether it is there, and answers questions."""
     seen: dict[int, float] = {}
+    dismissed: set[int] = set()
     while True:
         await asyncio.sleep(1.0)
+        with contextlib.suppress(StoreError):
+            for asked in await store.read(store.holds.find):
+                await _answer(process, store, asked, dismissed)
         with contextlib.suppress(StoreError):
             for queued in await store.read(lambda conn: store.outbox.held(conn)):
                 now = process.world.now
@@ -171,3 +182,42 @@ async def _operate(process: Process, store: SimulatedStore, destinations: dict[s
                     await store.charts_ledger.write(
                         lambda conn, id_=queued.id, at=at: store.outbox.release(conn, id_, at)
                     )
+
+
+async def _answer(process: Process, store: SimulatedStore, asked: ListedHold, dismissed: set[int]) -> None:
+    """Release what every third entry asks and dismiss what every third asks, as the commands do. Raises StoreError.
+
+    Whether a patient has died is left open: what merged patients' messages said of it may come in any order.
+    """
+    if asked.code.startswith("death"):
+        return
+    at, reason = process.machine.now(), "so it is"
+    if asked.root % 3 == 0 and QUESTIONS[HoldCode(asked.code)].can_be_released:
+        await store.charts_ledger.write(
+            lambda conn: store.holds.begin_release(conn, asked.id, by="operator", reason=reason, now=at)
+        )
+        entry = await store.read(lambda conn: store.journal.entry(conn, asked.root))
+        assert entry is not None
+        receipt = Receipt(
+            channel=entry.channel,
+            peer=entry.peer,
+            received_at=at,
+            payload=entry.payload,
+            summary=entry.summary,
+            dedupe_key=None,
+            digest=store.keys.lookup(entry.payload),
+            ordering_key=ordering_key(entry.payload, read_header(entry.payload)),
+            replay_of=entry.id,
+            decision=hold_key(asked.code, asked.location),
+        )
+    elif asked.root % 3 == 1 and asked.decided_at is None and asked.id not in dismissed:
+        act = QuestionDismissed(
+            actor="operator", chart_id=asked.chart_id, reason=reason, hold=asked.id, root=asked.root,
+            code=asked.code, location=asked.location,
+        )  # fmt: skip
+        receipt = act_receipt(store, act, at)
+        dismissed.add(asked.id)
+    else:
+        return
+    process.world.note(f"operator: {asked.code} of entry {asked.root} is {'so' if receipt.replay_of else 'not so'}")
+    await store.journal_ledger.write(lambda conn: store.journal.append(conn, [receipt]))

@@ -24,6 +24,8 @@ SEEDS_MAX = 400
         (mutations.loses_results, "acts twice", 33),
         (mutations.gives_everybody_the_turn, "of the same patient", 0),
         (mutations.does_not_join_lines, "after it was merged away", 5),
+        (mutations.forgets_questions, "other questions than were asked", 0),
+        (mutations.never_ends_questions, "is open, and not", 0),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
