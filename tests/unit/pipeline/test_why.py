@@ -342,3 +342,14 @@ def test_what_is_stored_of_the_reasons_is_small_and_holds_nothing_that_was_sent(
         stored = msgspec.json.encode(OutcomeDocument(why=outcome.why, changed=outcome.changed))
         assert len(stored) - len(msgspec.json.encode(OutcomeDocument())) < 400
         assert b"SECRET" not in stored
+
+
+def test_a_merge_of_several_patients_says_why_of_each() -> None:
+    heart = Heart()
+    heart.send(adt("A01", at="20260301120000", pid3="1^^^MRN^MR", pv1=STAY))
+    heart.send(adt("A03", pid3="1^^^MRN^MR", pv1=HOME | {36: "20"}))
+    heart.send(adt("A31", at="20260307120000", pid3="1^^^MRN^MR", pid={30: "N"}))
+    groups = ("MRG|3^^^MRN^MR", "PID|2||2^^^MRN^MR||Roe^Rich||19500101", "MRG|4^^^MRN^MR")
+    outcome, why = explained(heart, adt("A40", at="20260309120000", pid3="1^^^MRN^MR", segments=groups))
+    assert outcome.state is EntryState.PROCESSED
+    assert words(why, "plan") == ["withheld hold", "withheld no_visit"]
