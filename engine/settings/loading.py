@@ -114,7 +114,8 @@ def site_of(models: tuple[type[DestinationBase], ...]) -> type[Site]:
     if not models:
         return Site
     one = models[0] if len(models) == 1 else Annotated[Union[models], Field(discriminator="type")]  # noqa: UP007
-    return create_model("Site", __base__=Site, __doc__=Site.__doc__, destinations=(dict[Identifier, one], {}))  # type: ignore[valid-type]
+    section: Any = (dict[Identifier, one], {})  # type: ignore[valid-type]
+    return create_model("Site", __base__=Site, __module__=Site.__module__, __doc__=Site.__doc__, destinations=section)
 
 
 def _types_named(document: Document) -> set[object]:
