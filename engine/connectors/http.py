@@ -1,228 +1,176 @@
-"""One HTTP session for outbound calls that carry credentials and PHI, each of which ends when its time is up.
+"""The one HTTP client for outbound calls, which carry credentials and PHI: each call ends when its time is up.
 
-The timeouts of requests are not enough for that: they begin anew with each address of a host and with each byte that
-arrives. Here a timer ends the call: it shuts the socket down, whatever the thread waits for on it.
+aiohttp makes the calls. Its own timeouts are not relied upon: asyncio's ends a call, whatever it waits for (a name, a
+connection, a handshake, a byte). Nothing of the environment applies: a variable or a ~/.netrc that somebody has left
+there must not send what we hold elsewhere, or somebody else's credentials with it. A redirect is an answer like others:
+followed, it would carry token and body to wherever it points. Answers are never unpacked: a small one could become a
+huge one.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
+import asyncio
+import io
 import ssl
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
-from urllib3.util.ssl_ import create_urllib3_context
+from requests.adapters import BaseAdapter
+
+from engine.domain.record import Phi
 
 _IDLE_SECONDS_MAX: Final = 20.0
 """Connections unused for longer are dropped: the far end may have closed them, and a request lost that way is
 ambiguous."""
 
 
-class Session(requests.Session):
-    """A session that never waits without limit, never follows a redirect and never reads ~/.netrc.
+class Answer(Phi, frozen=True, kw_only=True):
+    status: int
+    headers: dict[str, str]
+    """Names in lower case."""
+    body: bytes
 
-    A redirect would carry token and body to wherever it points. requests puts what ~/.netrc holds for a host over the
-    Authorization header of a call. Answers are taken as they are, never unpacked: a small one could become a huge one.
-    Nothing of the environment applies: a variable that somebody has left there must not send what we hold elsewhere.
-    proxy: its URL. ca: a PEM file of authorities, in place of the usual ones.
+
+class CallError(Exception):
+    """A call that brought no answer. Its text holds nothing of the call.
+
+    sent: any of it may have been sent; if not, nobody can have acted on it. timed_out: its time was up.
+    """
+
+    def __init__(self, *, sent: bool, timed_out: bool) -> None:
+        super().__init__("timed out" if timed_out else "broken off")
+        self.sent = sent
+        self.timed_out = timed_out
+
+
+class HttpClient:
+    """Calls to one far end, one at a time, over connections that are kept alive.
+
+    proxy: its URL. ca: a PEM file of authorities, in place of the usual ones; read when the first call is made.
     """
 
     def __init__(
         self, *, timeout_seconds: float, response_bytes_max: int, proxy: str | None = None, ca: Path | None = None
     ) -> None:
-        super().__init__()
         self._timeout_seconds = timeout_seconds
         self._response_bytes_max = response_bytes_max
-        self._used_at = time.monotonic()
-        self._call = _Call()
-        self.trust_env = False
-        if proxy is not None:
-            self.proxies = {"http": proxy, "https": proxy}
-        if ca is not None:
-            self.verify = str(ca)
-        self.auth = _as_it_is  # anything but None keeps ~/.netrc out
-        self.headers["Accept-Encoding"] = "identity"
-        for scheme in ("https://", "http://"):
-            self.mount(scheme, _Adapter(self._call))
+        self._proxy = proxy
+        self._ca = ca
+        self._session: aiohttp.ClientSession | None = None
+        self._sent = False
 
-    @property
-    def sent(self) -> bool:
-        """Whether any of the last request was sent: if not, nobody can have acted on it."""
-        return self._call.sent
+    async def request(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes = b"") -> Answer:
+        """Raises CallError, and OSError when `ca` can't be read."""
+        if self._session is None:
+            self._session = self._open()
+        self._sent = False
+        timed_out = False
+        try:
+            async with (
+                asyncio.timeout(self._timeout_seconds),
+                self._session.request(
+                    method, url, data=body, headers=headers, proxy=self._proxy, allow_redirects=False
+                ) as response,
+            ):
+                return Answer(
+                    status=response.status,
+                    headers={name.lower(): value for name, value in response.headers.items()},
+                    body=await self._body(response),
+                )
+        except TimeoutError:
+            timed_out = True
+        except (aiohttp.ClientError, OSError, ValueError):  # the last: a URL, or a header of the answer, that is none
+            pass
+        await self.close()  # what is left of the call must find nobody
+        raise CallError(sent=self._sent, timed_out=timed_out)
 
-    def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
-        """As requests does it, within the time allowed for all of it. Raises requests.RequestException."""
-        if time.monotonic() - self._used_at > _IDLE_SECONDS_MAX:
-            self.close()  # closes its connections; the next request opens new ones
-        kwargs.update(timeout=self._timeout_seconds, allow_redirects=False, stream=True)
-        with self._call.within(self._timeout_seconds):
-            try:
-                response = super().request(method, url, *args, **kwargs)
-                self._read(response)
-            except (requests.RequestException, HTTPError) as error:
-                too_late = self._call.over or isinstance(error, requests.Timeout)
-                raise (requests.ReadTimeout if too_late else requests.ConnectionError) from None
-            if self._call.over:  # cut off where an answer may end as well: nobody knows whether this one did
-                raise requests.ReadTimeout
-        self._used_at = time.monotonic()
-        return response
+    async def close(self) -> None:
+        """Let go of the connections; the next call opens new ones."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
-    def _read(self, response: requests.Response) -> None:
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()
-        for chunk in response.raw.stream(1 << 16, decode_content=False):
+        async for chunk in response.content.iter_any():
             body += chunk
             if len(body) > self._response_bytes_max:
-                response.close()
-                raise requests.ReadTimeout
-        response._content = bytes(body)  # noqa: SLF001 - where requests itself keeps it; there is no other way in
-        response.encoding = "utf-8"  # what JSON is in; guessing it out of a large answer would take minutes
+                raise TimeoutError  # it would not come to an end
+        return bytes(body)
+
+    def _open(self) -> aiohttp.ClientSession:
+        async def about_to_send(*_: object) -> None:
+            self._sent = True
+
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_create_end.append(about_to_send)
+        trace.on_connection_reuseconn.append(about_to_send)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                ssl=tls_context(self._ca),
+                keepalive_timeout=_IDLE_SECONDS_MAX,
+                use_dns_cache=False,  # a look-up that hangs would be shared with the next call
+            ),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Accept-Encoding": "identity"},
+            auto_decompress=False,
+            trust_env=False,
+            trace_configs=[trace],
+        )
 
 
-class _Call:
-    """The request under way: how long it may take, and the sockets that end it when that is over."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._number = 0
-        self._until = 0.0
-        self._sockets: list[socket.socket] = []
-        self.sent = False
-        self.over = False
-
-    @contextlib.contextmanager
-    def within(self, seconds: float) -> Iterator[None]:
-        with self._lock:
-            self._number += 1
-            self._until = time.monotonic() + seconds
-            self.sent = self.over = False
-        timer = threading.Timer(seconds, self._end, [self._number])
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-            with self._lock:
-                for sock in self._sockets:
-                    sock.close()
-                self._sockets.clear()
-
-    def seconds_left(self) -> float:
-        return self._until - time.monotonic()
-
-    def uses(self, sock: socket.socket) -> None:
-        """The call goes over this socket. A handle of our own is kept: TLS takes the socket itself away."""
-        with self._lock:
-            self._sockets.append(socket.socket(fileno=os.dup(sock.fileno())))
-        if self.seconds_left() <= 0:
-            self._end(self._number)
-
-    def _end(self, number: int) -> None:
-        with self._lock:
-            if number != self._number:  # the call was just over, and another has begun
-                return
-            self.over = True
-            for sock in self._sockets:
-                with contextlib.suppress(OSError):  # it is no longer connected
-                    sock.shutdown(socket.SHUT_RDWR)
-
-
-def _context() -> ssl.SSLContext:
-    context = create_urllib3_context()
+def tls_context(ca: Path | None) -> ssl.SSLContext:
+    """TLS 1.2 or later, name and certificate checked. Raises OSError when `ca` can't be read."""
+    context = ssl.create_default_context(cafile=requests.utils.DEFAULT_CA_BUNDLE_PATH if ca is None else str(ca))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.keylog_filename = None  # type: ignore[assignment]  # what SSLKEYLOGFILE of the environment has set
     return context
 
 
-def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
+def requests_session(client: HttpClient, loop: asyncio.AbstractEventLoop) -> requests.Session:
+    """A session for libraries that know only requests, in a thread of theirs; each of its calls is made by the client.
+
+    Its calls raise requests.Timeout or requests.ConnectionError, with the CallError as their cause.
+    """
+    session = requests.Session()
+    session.trust_env = False
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, _Through(client, loop))
+    return session
 
 
-class _Adapter(HTTPAdapter):
-    """Gives every connection, also one to a proxy, the call it works for."""
-
-    def __init__(self, call: _Call) -> None:
-        self._call = call
+class _Through(BaseAdapter):
+    def __init__(self, client: HttpClient, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
+        self._client = client
+        self._loop = loop
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=_context(), **kwargs)
-        self._watch(self.poolmanager)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        known = proxy in self.proxy_manager
-        manager = super().proxy_manager_for(proxy, ssl_context=_context(), **kwargs)
-        if not known:
-            self._watch(manager)
-        return manager
-
-    def _watch(self, manager: PoolManager) -> None:
-        call = self._call
-
-        class Plain(_Watched, HTTPConnection):
-            of = call
-
-        class Tls(_Watched, HTTPSConnection):
-            of = call
-
-        class PlainPool(HTTPConnectionPool):
-            ConnectionCls = Plain
-
-        class TlsPool(HTTPSConnectionPool):
-            ConnectionCls = Tls
-
-        manager.pool_classes_by_scheme = {"http": PlainPool, "https": TlsPool}
-
-
-class _Watched:
-    """What is mixed into urllib3's connections."""
-
-    of: _Call
-
-    def _new_conn(self: Any) -> socket.socket:
-        """As urllib3 does it, but all addresses of the host share the time that is left."""
-        call = self.of
+    def send(self, request: requests.PreparedRequest, *_args: Any, **_kwargs: Any) -> requests.Response:
+        body = request.body or b""
+        call = self._client.request(
+            request.method or "GET",
+            request.url or "",
+            headers={name: value for name, value in request.headers.items() if name.lower() != "accept-encoding"},
+            body=body.encode() if isinstance(body, str) else bytes(body),
+        )
         try:
-            found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):
-            raise NameResolutionError(self.host, self, socket.gaierror("not found")) from None
-        for number, (family, kind, protocol, _, address) in enumerate(found, 1):
-            # The first address gets most of the time, the last one all of what is left.
-            seconds = call.seconds_left() if number == len(found) else call.seconds_left() / 2
-            if seconds <= 0:
-                break
-            sock = socket.socket(family, kind, protocol)
-            try:
-                for option in self.socket_options or ():
-                    sock.setsockopt(*option)
-                sock.settimeout(seconds)
-                sock.connect(address)
-            except OSError:
-                sock.close()
-                continue
-            sock.settimeout(self.timeout)
-            call.uses(sock)
-            return sock
-        if call.seconds_left() <= 0:
-            raise ConnectTimeoutError(self, "no connection within the time allowed")
-        raise NewConnectionError(self, "no address of the host takes a connection")
+            answer = asyncio.run_coroutine_threadsafe(call, self._loop).result()
+        except CallError as error:
+            raise (requests.ReadTimeout if error.timed_out else requests.ConnectionError) from error
+        response = requests.Response()
+        response.status_code = answer.status
+        # Without `Location` requests follows no redirect, and without the others it takes the body as it is.
+        kept = {"content-type", "retry-after", "sforce-limit-info"}
+        response.headers.update({name: value for name, value in answer.headers.items() if name in kept})
+        response.raw = io.BytesIO(answer.body)
+        response.encoding = "utf-8"  # what JSON is in; guessing it out of a large answer would take minutes
+        response.request = request
+        response.url = request.url or ""
+        return response
 
-    def request(self: Any, *args: Any, **kwargs: Any) -> None:
-        if self.sock is not None:
-            self.of.uses(self.sock)  # kept alive since an earlier call
-        super().request(*args, **kwargs)  # type: ignore[misc]  # of the connection that this is mixed into
-
-    def send(self: Any, data: Any) -> None:
-        if self.sock is None and self.auto_open:
-            self.connect()
-        self.of.sent = True
-        super().send(data)  # type: ignore[misc]  # as above
+    def close(self) -> None:
+        """The client is closed by who made it."""

@@ -5,9 +5,9 @@ travel in the body, never in a URL, and each record has its own result. Upserts 
 attempt with an unknown outcome is simply made again.
 
 simple-salesforce 1.12 does the calls, with its habits kept out: it is given a session token and never logs in by itself
-(its own log-in repeats without end while the org answers 401); it is given a session whose calls always end in time,
-which never follows a redirect (that would carry the token along) and never reads credentials from ~/.netrc; and its
-exceptions, which hold URL and body, never leave this module: what comes out are codes.
+(its own log-in repeats without end while the org answers 401); it is given a session whose calls are made by the one
+HTTP client (`connectors.http`); and its exceptions, which hold URL and body, never leave this module: what comes out
+are codes.
 
 It works synchronously, so all of it happens in one thread of its own.
 """
@@ -49,7 +49,9 @@ from engine.errors import DeliveryError, DeliveryFailure, Problem, SettingsError
 from engine.settings import LOOPBACK, Configuration, HostSuffix, HttpsUrl, Identifier, ProxyUrl, Text
 
 if TYPE_CHECKING:
-    from engine.connectors.http import Session
+    import requests
+
+    from engine.connectors.http import HttpClient
 
 RECORDS_MAX: Final = 200
 """Records in one call of sObject Collections."""
@@ -212,7 +214,9 @@ class SalesforceConnector:
         self._map = field_map
         self._clock = clock
         self._thread: ThreadPoolExecutor | None = None
-        self._http: Session | None = None
+        self._client: HttpClient | None = None
+        self._http: requests.Session | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._org: Any = None  # simple_salesforce.Salesforce, which is not typed
         self._stopping = threading.Event()
         self._may_go_on: Callable[[], bool] = always
@@ -231,17 +235,18 @@ class SalesforceConnector:
     async def close(self) -> None:
         self._stopping.clear()
         thread, self._thread = self._thread, None
-        http, self._http, self._org = self._http, None, None
-        if http is not None:
-            http.close()
+        client, self._client, self._http, self._org = self._client, None, None, None
+        if client is not None:
+            await client.close()
         if thread is not None:
             thread.shutdown(wait=False, cancel_futures=True)
 
     async def _in_thread(self, work: Callable[[], Answer]) -> Answer:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"salesforce-{self.name}")
+        self._loop = asyncio.get_running_loop()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            return await self._loop.run_in_executor(self._thread, work)
         except _CallError as error:
             raise DeliveryError(
                 self.name, error.error, error.text, kind=error.kind, retry_after_seconds=error.retry_after_seconds
@@ -346,7 +351,10 @@ class SalesforceConnector:
         """What a call that brought no answer means: one of which nothing was sent has done nothing."""
         import requests
 
-        if self._http is not None and not self._http.sent:
+        from engine.connectors.http import CallError
+
+        cause = error.__cause__
+        if isinstance(cause, CallError) and not cause.sent:
             return _CallError(DeliveryFailure.TRANSIENT, "unreachable", "no connection to the org came about")
         if isinstance(error, requests.Timeout):
             return _CallError(DeliveryFailure.AMBIGUOUS, "no-answer", "no answer within the time allowed")
@@ -357,21 +365,24 @@ class SalesforceConnector:
         import requests
         from simple_salesforce.api import Salesforce
 
-        from engine.connectors.http import Session
+        from engine.connectors.http import HttpClient, requests_session
 
         if self._ca is not None and not self._ca.is_file():
             raise _CallError(DeliveryFailure.TRANSIENT, "ca-unusable", "the file that `ca` names can't be read")
         if self._http is None:
-            self._http = Session(
+            if self._loop is None:
+                raise RuntimeError("calls are made in the thread that _in_thread has begun")
+            self._client = HttpClient(
                 timeout_seconds=self._settings.timeout_seconds,
                 response_bytes_max=_RESPONSE_BYTES_MAX,
                 proxy=self._settings.proxy,
                 ca=self._ca,
             )
+            self._http = requests_session(self._client, self._loop)
         try:
             response = self._http.post(f"{self._settings.login_url}/services/oauth2/token", data=self._grant())
             answer = response.json()
-        except (requests.RequestException, ValueError, RecursionError):
+        except (requests.RequestException, OSError, ValueError, RecursionError):
             raise _CallError(
                 DeliveryFailure.TRANSIENT, "login-unreachable", "the login server gives no usable answer"
             ) from None

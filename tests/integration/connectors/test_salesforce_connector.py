@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from peers.salesforce_org import SalesforceOrg, _RefusedError
 
-from engine.connectors import http
 from engine.connectors.base import Result
 from engine.connectors.salesforce import SalesforceConnector, audience
 from engine.domain.delivery import Operation, QueuedDelivery
@@ -247,10 +246,10 @@ async def test_an_instance_on_this_machine_gets_no_token_of_an_org_elsewhere(org
 
     def redirected(self: SalesforceConnector) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(http.Session, "post", lambda self, _url, **more: requests.Session.post(self, token, **more))
+            patch.setattr(requests.Session, "post", lambda self, _url, **more: post(self, token, **more))
             real(self)
 
-    token = f"{org.url}/services/oauth2/token"
+    token, post = f"{org.url}/services/oauth2/token", requests.Session.post
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SalesforceConnector, "_log_in", redirected)
         assert (await fault(connector, patients("MRN:1"))).error == "instance-insecure"

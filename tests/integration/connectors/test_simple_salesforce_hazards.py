@@ -5,6 +5,7 @@ When the first test of a pair fails after an update of the library, the habit is
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import traceback
@@ -19,7 +20,7 @@ from simple_salesforce.api import Salesforce, SFType
 from simple_salesforce.exceptions import SalesforceError
 
 from engine import logs
-from engine.connectors.http import Session
+from engine.connectors.http import HttpClient, requests_session
 from engine.connectors.salesforce import SalesforceConnector
 from engine.domain.delivery import QueuedDelivery
 from engine.errors import DeliveryError, DeliveryFailure
@@ -192,38 +193,28 @@ async def test_nothing_of_a_patient_comes_out_of_ours(
 # --- the session ---
 
 
-def test_a_netrc_file_does_not_replace_the_token(org: SalesforceOrg, tmp_path: Any, monkeypatch: pytest.MonkeyPatch):
+async def call(client: HttpClient, url: str, **headers: str) -> int:
+    """As the library makes it."""
+    session = requests_session(client, asyncio.get_running_loop())
+    return (await asyncio.to_thread(session.get, url, headers=headers)).status_code
+
+
+async def test_a_netrc_file_does_not_replace_the_token(
+    org: SalesforceOrg, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+):
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login somebody password else\n")
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
-    session = Session(timeout_seconds=60.0, response_bytes_max=1 << 20)
-    session.trust_env = True
-    session.get(f"{org.url}/services/data", headers={"Authorization": "Bearer token"})
+    client = HttpClient(timeout_seconds=60.0, response_bytes_max=1 << 20)
+    await call(client, f"{org.url}/services/data", Authorization="Bearer token")
     assert org.calls[0].headers["Authorization"] == "Bearer token"
+    await client.close()
 
 
-def test_an_answer_without_end_is_given_up(org: SalesforceOrg):
-    session = Session(timeout_seconds=60.0, response_bytes_max=1000)
+async def test_an_answer_without_end_is_given_up(org: SalesforceOrg):
+    client = HttpClient(timeout_seconds=60.0, response_bytes_max=1000)
     org.fail(on="any", status=200, body=b"x" * 2000)
     with pytest.raises(requests.ReadTimeout):
-        session.get(f"{org.url}/services/data")
-
-
-def test_connections_that_were_long_idle_are_not_used_again(org: SalesforceOrg):
-    session = Session(timeout_seconds=60.0, response_bytes_max=1000)
-    closed = 0
-    real = session.close
-
-    def close() -> None:
-        nonlocal closed
-        closed += 1
-        real()
-
-    session.close = close  # type: ignore[method-assign]  # counts what it passes on
-    session.get(f"{org.url}/services/data")
-    session.get(f"{org.url}/services/data")
-    assert closed == 0
-    session._used_at -= 60
-    session.get(f"{org.url}/services/data")
-    assert closed == 1
+        await call(client, f"{org.url}/services/data")
+    await client.close()

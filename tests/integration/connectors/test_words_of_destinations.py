@@ -6,6 +6,7 @@ Nor does a destination, or the environment, say where patients' data goes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import ssl
@@ -15,10 +16,12 @@ from typing import Any
 
 import pytest
 from connector_deliveries import delivery, forward_payload, patient_payload, queued
+from peers.rude_server import RudeServer
 from peers.salesforce_org import SalesforceOrg
 
+from engine.connectors import http
 from engine.connectors import salesforce as salesforce_module
-from engine.connectors.http import Session
+from engine.connectors.http import CallError, HttpClient
 from engine.connectors.mllp import MllpConnector, tls_context
 from engine.connectors.remedies import REMEDIES, remedy
 from engine.connectors.salesforce import SalesforceConnector, SalesforceDestination
@@ -221,21 +224,26 @@ def hostile_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path
 
 async def test_a_call_takes_nothing_of_the_environment(org: SalesforceOrg, salesforce: Make, hostile_environment: Path):
     assert await said(salesforce()) == ["", ""]
-    session = Session(timeout_seconds=5.0, response_bytes_max=1000)
-    merged = session.merge_environment_settings("https://example.org", {}, None, None, None)
-    assert dict(merged["proxies"]) == {}
-    assert merged["verify"] is True
-    pool = session.get_adapter("https://example.org").poolmanager.connection_from_url("https://example.org")  # type: ignore[attr-defined]
-    assert pool.conn_kw["ssl_context"].keylog_filename is None
+    context = http.tls_context(None)
+    assert context.keylog_filename is None
+    assert context.get_ca_certs()  # those that come with requests, whatever SSL_CERT_FILE says
 
 
-async def test_a_proxy_and_authorities_come_from_the_configuration(tmp_path: Path):
-    session = Session(
-        timeout_seconds=5.0, response_bytes_max=1000, proxy="http://10.0.0.1:3128", ca=tmp_path / "ca.pem"
-    )
-    merged = session.merge_environment_settings("https://example.org", {}, None, None, None)
-    assert merged["proxies"]["https"] == "http://10.0.0.1:3128"
-    assert merged["verify"] == str(tmp_path / "ca.pem")
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_call_goes_through_the_proxy_of_the_configuration(scheme: str):
+    with RudeServer(b"HTTP/1.1 502 No\r\nContent-Length: 0\r\n\r\n") as proxy:
+        client = HttpClient(timeout_seconds=5.0, response_bytes_max=1000, proxy=proxy.url)
+        with contextlib.suppress(CallError):
+            await client.request("POST", f"{scheme}://org.example/x", headers={}, body=b"{}")
+        await client.close()
+    wanted = b"POST http://org.example/x " if scheme == "http" else b"CONNECT org.example:443 "
+    assert proxy.heads[0].startswith(wanted)
+
+
+async def test_authorities_come_from_the_configuration(tmp_path: Path):
+    client = HttpClient(timeout_seconds=5.0, response_bytes_max=1000, ca=tmp_path / "ca.pem")
+    with pytest.raises(OSError, match="No such file"):
+        await client.request("GET", "https://org.example/x", headers={})
 
 
 def test_a_tls_connection_takes_nothing_of_the_environment(hostile_environment: Path):
