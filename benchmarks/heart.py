@@ -19,7 +19,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from benchmarks.history import receipt
-from engine.bootstrap import compile_site, settle_memory
+from engine.bootstrap import settle_memory
 from engine.clock import SystemClock
 from engine.connectors.registry import build_connector
 from engine.domain.delivery import DeliveryState
@@ -29,6 +29,7 @@ from engine.hl7v2.ack import Verdict, acknowledge
 from engine.hl7v2.mllp import FrameDecoder, wrap
 from engine.pipeline.process import decide, prepare
 from engine.runtime.acceptance import Rules, judge
+from engine.runtime.configurations import compile_site
 from engine.runtime.processor import BATCH_MAX
 from engine.simulator.bench.load import Feed
 from engine.simulator.bench.measure import Say

@@ -27,7 +27,6 @@ from typing import Final
 import msgspec
 from sqlalchemy import Connection, func, select
 
-from engine.bootstrap import compile_site
 from engine.connectors.registry import load
 from engine.domain.chart import Charts
 from engine.domain.delivery import DeadLetter, DeliveryState, Stage
@@ -40,6 +39,7 @@ from engine.hl7v2.ordering import ordering_key
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.process import process
 from engine.runtime.acceptance import summarize
+from engine.runtime.configurations import compile_site
 from engine.simulator.bench.site import LIVE, BenchError, Site
 from engine.snapshot import Snapshot
 from engine.store import Store

@@ -18,10 +18,11 @@ from engine import __version__, logs
 from engine.clock import SystemClock
 from engine.connectors.registry import build_connectors, check_files, destination_settings, load
 from engine.domain.audit import AuditRecord
-from engine.errors import HandoffError, Problem, SettingsError, TamperedError
+from engine.errors import HandoffError, Problem, SettingsError
 from engine.pipeline.channel import CompiledConfiguration, Key, beyond_the_standard, compile_configuration, never_equal
 from engine.pipeline.doubts import doubts
 from engine.runtime import hints
+from engine.runtime.configurations import compile_site, hasher, recorded_configuration
 from engine.runtime.sockets import user_name
 from engine.runtime.worker import Assembly, WorkerContext
 from engine.settings import Configuration, loaded
@@ -42,16 +43,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _log = logs.get_logger(__name__)
-
-
-def hasher(keys: KeyRing) -> Key:
-    """Ids and idempotency keys: the same parts always give the same key, and nothing can be read from it."""
-    return keys.id_of
-
-
-def compile_site(configuration: Configuration, keys: KeyRing) -> CompiledConfiguration:
-    """Everything that processing needs. Raises SettingsError with the problems of all files."""
-    return compile_configuration(configuration, hasher(keys))
 
 
 @dataclass(frozen=True)
@@ -129,28 +120,6 @@ def side_problems(examined: Examined) -> tuple[Problem, ...]:
             folder = configuration.path(document.file).parent
             problems += exposed_key(document, ("listen", "tls"), channel.listen.tls, folder)
     return tuple(dict.fromkeys(problems))
-
-
-def recorded_configuration(store: Store, base: Path, version: str) -> CompiledConfiguration | None:
-    """A configuration as it was recorded, for replays under it; its secrets are not part of it. None: not known."""
-    snapshot = recorded_snapshot(store, base, version)
-    return None if snapshot is None else compile_site(load(snapshot, references="never"), store.keys)
-
-
-def recorded_snapshot(store: Store, base: Path, version: str) -> Snapshot | None:
-    """The files of a version. Raises HandoffError when they are not those any more that were recorded under it."""
-    try:
-        with store.reader() as conn:
-            files = store.configs.get(conn, version)
-    except TamperedError as error:  # replays under it are dead letters; everything else goes on
-        raise SettingsError((Problem(f"configuration {version}", 1, 1, "", str(error)),)) from None
-    if files is None:
-        return None
-    site_file = next((name for name in files if "/" not in name), "config.yaml")
-    snapshot = Snapshot(base, site_file, files)
-    if snapshot.version != version:
-        raise HandoffError(f"the recorded configuration {version} was altered in the store, and is not used")
-    return snapshot
 
 
 async def assemble_worker(configuration: Configuration, context: WorkerContext) -> Assembly:

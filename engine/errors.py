@@ -6,6 +6,7 @@ a message or a chart: texts name places (file, line, field), codes and what to d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
@@ -13,6 +14,19 @@ from typing import Final, Literal
 
 class HandoffError(Exception):
     """Base of all errors raised on purpose. Its text is safe to log and to show."""
+
+
+class NotFoundError(HandoffError):
+    """There is nothing of the name or number that was given."""
+
+
+class WhichError(HandoffError):
+    """A name means nothing, or several things. name, known: what was said, and what there is, for a guess."""
+
+    def __init__(self, text: str, *, name: str = "", known: Sequence[str] = ()) -> None:
+        super().__init__(text)
+        self.name = name
+        self.known = tuple(known)
 
 
 # HL7 table 0357, message error condition codes (HL7 v2.9.1, chapter 2C).

@@ -10,8 +10,8 @@ from typing import Final
 
 import click
 
-from engine.cli.common import NO, UNAVAILABLE, WRONG_CONFIGURATION, Cli, config_option, meant
-from engine.errors import HandoffError, KeyFileError, KeyMissingError, SettingsError, StoreUnavailableError
+from engine.cli.common import NO, UNAVAILABLE, USAGE, WRONG_CONFIGURATION, Cli, config_option, meant
+from engine.errors import HandoffError, KeyFileError, KeyMissingError, SettingsError, StoreUnavailableError, WhichError
 
 COMMANDS: Final[Mapping[str, str]] = {
     "init": "engine.cli.init:init",
@@ -101,6 +101,9 @@ def run(arguments: Sequence[str], command: click.Command = handoff) -> int:
         error.show()
         cli.fail_json(error.format_message())
         return error.exit_code
+    except WhichError as error:
+        cli.fail(f"{error}{meant(error.name, error.known)}")
+        return USAGE
     except click.Abort:
         cli.fail("stopped")
         return NO

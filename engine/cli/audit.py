@@ -15,9 +15,10 @@ from engine.cli.common import (
     reveal_options,
     time_column,
 )
-from engine.cli.site import open_site, reveal_of
+from engine.cli.desk import open_desk, reveal_of
 from engine.cli.tables import Column, table
 from engine.cli.times import TIMES, When
+from engine.desk import finding
 
 
 @click.group("audit")
@@ -39,15 +40,15 @@ def list_(cli: Cli, since: datetime | None, action: str | None, limit: int, reve
     from engine.domain.shapes import plain
 
     wish = reveal_of(reveal, reason)
-    with open_site(cli) as site:
-        site.check_action(action)
-        with site.store.reader() as conn:
-            found = site.store.audit.find(conn, since=since, action=action, limit=limit + 1)
+    with open_desk(cli) as desk:
+        finding.check_action(desk, action)
+        with desk.store.reader() as conn:
+            found = desk.store.audit.find(conn, since=since, action=action, limit=limit + 1)
         if len(found) > limit:
             found = found[:limit]
-            with site.store.reader() as conn:
-                cli.cut(limit, site.store.audit.count(conn, since=since, action=action))
-        view = site.view(wish, ["audit"])
+            with desk.store.reader() as conn:
+                cli.cut(limit, desk.store.audit.count(conn, since=since, action=action))
+        view = desk.view(wish, ["audit"])
     shapes = [plain(record) | {"reason": view.text(record.reason)} for record in found]
     rows = [(clock_time(s["at"]), s["actor"], s["action"], s["subject"], s["reason"]) for s in shapes]
     columns = (time_column("at"), Column("who", least=6), "did", Column("to", least=8), Column("why", least=8, drop=1))

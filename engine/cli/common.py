@@ -448,6 +448,8 @@ def _names(ctx: click.Context, incomplete: str, pick: Callable[[Outline], Iterab
 
 def meant(word: str, known: Iterable[str]) -> str:
     """What somebody may have meant, for the end of a message: ` Did you mean west?`; empty: nothing is like it."""
+    if not word:
+        return ""
     near = difflib.get_close_matches(word, list(known), 3)
     return f" Did you mean {' or '.join(near)}?" if near else ""
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from engine.cli.common import NO, Cli, config_option, json_option, limit_option, named_time
-from engine.cli.site import NotFoundError, OpenSite, open_site
+from engine.cli.desk import open_desk
 from engine.cli.tables import table
+from engine.desk.desk import Desk
+from engine.errors import NotFoundError
 
 if TYPE_CHECKING:
     from engine.yamlfile import Path
@@ -39,8 +41,8 @@ def list_(cli: Cli, limit: int) -> None:
     """Show which configuration was loaded when, on which node, by whom, and how; the newest first."""
     from engine.domain.shapes import plain
 
-    with open_site(cli) as site, site.store.reader() as conn:
-        loads = site.store.configs.loads(conn, limit)
+    with open_desk(cli) as desk, desk.store.reader() as conn:
+        loads = desk.store.configs.loads(conn, limit)
     rows = [(named_time(load.at), load.version, load.node, load.who, load.by) for load in loads]
     cli.print([plain(load) for load in loads], table(("at", "version", "node", "who", "by"), rows) or "No versions.")
 
@@ -57,8 +59,8 @@ def diff(cli: Cli, first: str, second: str) -> int:
     A version may be shortened; `disk` stands for the files as they are now (also while they are broken), and is B when
     there is none. Secrets that stand in the files are not shown. Exit code 1 when they differ.
     """
-    with open_site(cli) as site:
-        before, after = _files(cli, site, first), _files(cli, site, second)
+    with open_desk(cli) as desk:
+        before, after = _files(cli, desk, first), _files(cli, desk, second)
     changed = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
     texts = {name: "\n".join(_compared(name, before.get(name), after.get(name))) for name in changed}
     cli.print(
@@ -68,21 +70,21 @@ def diff(cli: Cli, first: str, second: str) -> int:
     return NO if changed else 0
 
 
-def _files(cli: Cli, site: OpenSite, version: str) -> Mapping[str, str]:
+def _files(cli: Cli, desk: Desk, version: str) -> Mapping[str, str]:
     """Raises NotFoundError, TamperedError or SettingsError."""
     from engine.snapshot import Snapshot
 
     if version == DISK:
         return Snapshot.read(cli.existing_config()).files
-    with site.store.reader() as conn:
-        found = site.store.configs.versions(conn, version)
+    with desk.store.reader() as conn:
+        found = desk.store.configs.versions(conn, version)
         if len(found) != 1:
             raise NotFoundError(
                 f"{len(found)} versions begin with {version}: write more of it"
                 if found
                 else f"there is no version {version}; `handoff config list` shows them"
             )
-        return site.store.configs.get(conn, found[0]) or {}
+        return desk.store.configs.get(conn, found[0]) or {}
 
 
 def _compared(name: str, before: str | None, after: str | None) -> Iterator[str]:

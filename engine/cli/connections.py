@@ -31,7 +31,7 @@ def connections(cli: Cli, refused: bool, channel: str | None, peer: str | None) 
     The daemon keeps the latest hundred of each channel. Exit code 69 when no daemon runs, or its console can't be
     asked.
     """
-    from engine.cli.site import check_name
+    from engine.desk.finding import check_name
     from engine.runtime.refusals import REASONS
     from engine.runtime.status import running_connections
 

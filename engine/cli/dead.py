@@ -24,13 +24,17 @@ from engine.cli.common import (
     reveal_options,
     time_column,
 )
+from engine.cli.desk import open_desk, reveal_of
 from engine.cli.groups import agree, counted, group_options
-from engine.cli.messages import delivery_shape, entry_details, human_entry, told
+from engine.cli.messages import human_entry, told
 from engine.cli.replay import PIECE, AsOf, as_of_option, replay_entries
-from engine.cli.site import NotFoundError, OpenSite, open_site, reveal_of
 from engine.cli.tables import Column, table
+from engine.desk import finding
+from engine.desk.desk import Desk
+from engine.desk.seeing import delivery_shape, entry_details
 from engine.domain.advice import remedy_of
 from engine.domain.delivery import Stage
+from engine.errors import NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,21 +90,21 @@ def list_(
     if not (cli.json or cli.ids or each or resolved):
         _summary(cli, stage, error, channel)
         return
-    with open_site(cli) as site:
-        site.check_channel(channel)
-        site.check_error(error)
+    with open_desk(cli) as desk:
+        finding.check_channel(desk, channel)
+        finding.check_error(desk, error)
         conditions: dict[str, Any] = {
             "stage": Stage(stage) if stage else None,
             "error": error,
             "channel": channel,
             "resolved": True if resolved else False if unresolved or not cli.json else None,
         }
-        with site.store.reader() as conn:
-            found = site.store.dead_letters.find(conn, **conditions, limit=limit + 1)
+        with desk.store.reader() as conn:
+            found = desk.store.dead_letters.find(conn, **conditions, limit=limit + 1)
             if len(found) > limit:
                 found = found[:limit]
-                cli.cut(limit, site.store.dead_letters.count(conn, **conditions), narrow="--error, --channel, --stage")
-            whose = _whose(site, conn, found)
+                cli.cut(limit, desk.store.dead_letters.count(conn, **conditions), narrow="--error, --channel, --stage")
+            whose = _whose(desk, conn, found)
     shapes = [plain(letter) | whose[letter.id] for letter in found]
     rows = [
         (s["id"], clock_time(s["died_at"]), s["stage"], s["channel"], s["entry"], s["patient_key"], s["sender"],
@@ -116,11 +120,11 @@ def list_(
     cli.print(shapes, table(columns, rows) or "No dead letters.")
 
 
-def _whose(site: OpenSite, conn: Connection, letters: Sequence[ListedDeadLetter]) -> dict[int, dict[str, str | None]]:
+def _whose(desk: Desk, conn: Connection, letters: Sequence[ListedDeadLetter]) -> dict[int, dict[str, str | None]]:
     """Of each letter the patient that its message names, masked, and who sent it; null where that can't be read."""
-    view = site.view(None, ())
+    view = desk.view(None, ())
     ids = [letter.entry for letter in letters if letter.entry is not None]
-    entries: dict[int | None, ListedEntry] = {entry.id: entry for entry in site.store.journal.listed(conn, ids)}
+    entries: dict[int | None, ListedEntry] = {entry.id: entry for entry in desk.store.journal.listed(conn, ids)}
 
     def of(letter: ListedDeadLetter) -> dict[str, str | None]:
         entry = entries.get(letter.entry)
@@ -147,14 +151,14 @@ def summary(cli: Cli, stage: str | None, error: str | None, channel: str | None)
 def _summary(cli: Cli, stage: str | None, error: str | None, channel: str | None) -> None:
     from engine.domain.shapes import plain
 
-    with open_site(cli) as site:
-        site.check_channel(channel)
-        site.check_error(error)
+    with open_desk(cli) as desk:
+        finding.check_channel(desk, channel)
+        finding.check_error(desk, error)
         chosen = Stage(stage) if stage else None
-        with site.store.reader() as conn:
-            groups = site.store.dead_letters.groups(conn, stage=chosen, error=error, channel=channel)
-            resolved = site.store.dead_letters.count(conn, stage=chosen, error=error, channel=channel, resolved=True)
-        shapes = [plain(group) | _more_of(site, group) for group in groups]
+        with desk.store.reader() as conn:
+            groups = desk.store.dead_letters.groups(conn, stage=chosen, error=error, channel=channel)
+            resolved = desk.store.dead_letters.count(conn, stage=chosen, error=error, channel=channel, resolved=True)
+        shapes = [plain(group) | _more_of(desk, group) for group in groups]
     rows = [
         (s["count"], s["error"], s["stage"], s["channel"], ", ".join(s["senders"]) or None, clock_time(s["first_at"]),
          clock_time(s["last_at"]), s["example"]) for s in shapes
@@ -170,18 +174,18 @@ def _summary(cli: Cli, stage: str | None, error: str | None, channel: str | None
     cli.print(shapes, "\n\n".join(parts))
 
 
-def _more_of(site: OpenSite, group: DeadGroup) -> dict[str, Any]:
+def _more_of(desk: Desk, group: DeadGroup) -> dict[str, Any]:
     """From whom the newest of a group came, and what is to be done."""
     from engine.connectors.remedies import remedy
 
-    with site.store.reader() as conn:
-        letters = site.store.dead_letters.find(
+    with desk.store.reader() as conn:
+        letters = desk.store.dead_letters.find(
             conn, stage=group.stage, error=group.error, channel=group.channel, limit=_SENDERS_OF_LETTERS_MAX
         )
         ids = [letter.entry for letter in letters if letter.entry is not None]
-        entries = site.store.journal.listed(conn, ids)
-        example = site.store.dead_letters.get(conn, group.example)
-    view = site.view(None, ())
+        entries = desk.store.journal.listed(conn, ids)
+        example = desk.store.dead_letters.get(conn, group.example)
+    view = desk.view(None, ())
     senders = Counter(view.sender(entry.sender, known=False) for entry in entries if entry.sender)
     return {
         "senders": [sender for sender, _ in senders.most_common()],
@@ -200,14 +204,14 @@ def show(cli: Cli, letter_id: int, reveal: bool, reason: str | None) -> None:
     from engine.domain.shapes import plain
 
     wish = reveal_of(reveal, reason)
-    with open_site(cli) as site:
-        letter = _get(site, letter_id)
-        view = site.view(wish, [f"entry:{letter.entry}" if letter.entry else f"delivery:{letter.delivery}"])
-        message = entry_details(site, letter.entry, lambda: view) if letter.entry else None
+    with open_desk(cli) as desk:
+        letter = _get(desk, letter_id)
+        view = desk.view(wish, [f"entry:{letter.entry}" if letter.entry else f"delivery:{letter.delivery}"])
+        message = entry_details(desk, letter.entry, lambda: view) if letter.entry else None
         delivery: dict[str, Any] | None = None
         if letter.delivery is not None:
-            with site.store.reader() as conn:
-                queued = site.store.outbox.get(conn, letter.delivery)
+            with desk.store.reader() as conn:
+                queued = desk.store.outbox.get(conn, letter.delivery)
             delivery = delivery_shape(queued, view) if queued is not None else None
     place = f" at {letter.location}" if letter.location else ""
     human = [
@@ -239,18 +243,18 @@ def _choice_options(function: click.decorators.FC) -> click.decorators.FC:
 
 
 def _chosen(
-    site: OpenSite,
+    desk: Desk,
     letter_ids: tuple[int, ...],
     error: str | None,
     channel: str | None,
     stage: str | None,
 ) -> list[int]:
     if letter_ids:
-        return [_get(site, letter_id).id for letter_id in dict.fromkeys(letter_ids)]
-    site.check_channel(channel)
-    site.check_error(error)
-    with site.store.reader() as conn:
-        return site.store.dead_letters.unresolved(
+        return [_get(desk, letter_id).id for letter_id in dict.fromkeys(letter_ids)]
+    finding.check_channel(desk, channel)
+    finding.check_error(desk, error)
+    with desk.store.reader() as conn:
+        return desk.store.dead_letters.unresolved(
             conn, error=error, channel=channel, stage=Stage(stage) if stage else None
         )
 
@@ -263,11 +267,11 @@ def _check_choice(letter_ids: tuple[int, ...], every: bool, *options: str | None
         raise click.UsageError("either ID... or --all, --error, --channel, --stage")
 
 
-def _preview(site: OpenSite, chosen: Sequence[int], verb: str) -> tuple[list[dict[str, Any]], str]:
+def _preview(desk: Desk, chosen: Sequence[int], verb: str) -> tuple[list[dict[str, Any]], str]:
     """What would be done to which letters, as shapes and in words."""
     from engine.domain.shapes import plain
 
-    letters = [_get(site, letter_id) for letter_id in chosen]
+    letters = [_get(desk, letter_id) for letter_id in chosen]
     kinds = counted(f"{letter.error} ({letter.channel})" for letter in letters)
     said = f"{len(letters):,} dead letter(s) would be {verb}: {kinds}." if letters else f"None would be {verb}."
     return [plain(letter) for letter in letters], said
@@ -302,16 +306,16 @@ def replay(
     _check_choice(letter_ids, every, error, channel, stage)
     listing = Listing(cli, ("dead letter", "new entry", "delivery", "sent", Column("problem", least=20)))
     code = 0
-    with open_site(cli) as site:
-        chosen = _chosen(site, letter_ids, error, channel, stage)
+    with open_desk(cli) as desk:
+        chosen = _chosen(desk, letter_ids, error, channel, stage)
         if dry_run:
-            cli.print(*_preview(site, chosen, "replayed"))
+            cli.print(*_preview(desk, chosen, "replayed"))
             return 0
         if chosen and not letter_ids:
-            agree(cli, _preview(site, chosen, "replayed")[1], yes=yes, unattended=True)
+            agree(cli, _preview(desk, chosen, "replayed")[1], yes=yes, unattended=True)
         for at in range(0, len(chosen), PIECE):
-            letters = [_get(site, letter_id) for letter_id in chosen[at : at + PIECE]]
-            results = _replay(site, letters, as_of, out_of_order=out_of_order)
+            letters = [_get(desk, letter_id) for letter_id in chosen[at : at + PIECE]]
+            results = _replay(desk, letters, as_of, out_of_order=out_of_order)
             listing.add(results, ((r["id"], r["entry"], r["delivery"], r["sent"], r["problem"]) for r in results))
             if any(result["problem"] for result in results):
                 code = NO
@@ -345,39 +349,39 @@ def discard(
     from engine.store.deadletters import DISCARDED
 
     _check_choice(letter_ids, every, error, channel, stage)
-    with open_site(cli) as site:
-        chosen = _chosen(site, letter_ids, error, channel, stage)
+    with open_desk(cli) as desk:
+        chosen = _chosen(desk, letter_ids, error, channel, stage)
         if dry_run:
-            cli.print(*_preview(site, chosen, "discarded"))
+            cli.print(*_preview(desk, chosen, "discarded"))
             return
         if len(chosen) > 1:
-            agree(cli, _preview(site, chosen, "discarded")[1], yes=yes, unattended=True)
+            agree(cli, _preview(desk, chosen, "discarded")[1], yes=yes, unattended=True)
         for at in range(0, len(chosen), PIECE):
             some = chosen[at : at + PIECE]
 
             def work(conn: Connection, some: Sequence[int] = some) -> None:
                 for letter_id in some:
-                    site.store.dead_letters.resolve(conn, letter_id, DISCARDED, site.now)
-                site.note(conn, "discard", [f"dead-letter:{letter_id}" for letter_id in some], reason)
+                    desk.store.dead_letters.resolve(conn, letter_id, DISCARDED, desk.now)
+                desk.note(conn, "discard", [f"dead-letter:{letter_id}" for letter_id in some], reason)
 
-            site.store.charts_ledger.write_now(work)
-        shapes = [plain(_get(site, letter_id)) for letter_id in chosen]
+            desk.store.charts_ledger.write_now(work)
+        shapes = [plain(_get(desk, letter_id)) for letter_id in chosen]
     if len(letter_ids) == 1:
         cli.print(shapes[0], f"Dead letter {chosen[0]} is discarded.")
     else:
         cli.print(shapes, f"{len(chosen):,} dead letters are discarded." if chosen else "Nothing to discard.")
 
 
-def _get(site: OpenSite, letter_id: int) -> ListedDeadLetter:
-    with site.store.reader() as conn:
-        letter = site.store.dead_letters.get(conn, letter_id)
+def _get(desk: Desk, letter_id: int) -> ListedDeadLetter:
+    with desk.store.reader() as conn:
+        letter = desk.store.dead_letters.get(conn, letter_id)
     if letter is None:
         raise NotFoundError(f"there is no dead letter {letter_id}")
     return letter
 
 
 def _replay(
-    site: OpenSite, letters: Sequence[ListedDeadLetter], as_of: AsOf, *, out_of_order: bool
+    desk: Desk, letters: Sequence[ListedDeadLetter], as_of: AsOf, *, out_of_order: bool
 ) -> list[dict[str, Any]]:
     """A result for each: the new entry or the delivery, or why not.
 
@@ -397,19 +401,19 @@ def _replay(
             anew.append(letter)
         else:
             try:
-                result["delivery"], result["sent"] = _requeue(site, letter, out_of_order=out_of_order)
+                result["delivery"], result["sent"] = _requeue(desk, letter, out_of_order=out_of_order)
             except StoreError as error:
                 result["problem"] = str(error)
-    replays = replay_entries(site, [letter.entry for letter in anew if letter.entry is not None], as_of)
+    replays = replay_entries(desk, [letter.entry for letter in anew if letter.entry is not None], as_of)
     for letter, replayed in zip(anew, replays, strict=True):
         results[letter.id] |= {"entry": replayed.new, "problem": replayed.problem}
     new = {letter.id: entry for letter in anew if (entry := results[letter.id]["entry"]) is not None}
-    for letter_id, problem in _resolve(site, new).items():
+    for letter_id, problem in _resolve(desk, new).items():
         results[letter_id]["problem"] = problem
     return list(results.values())
 
 
-def _resolve(site: OpenSite, replays: Mapping[int, int]) -> dict[int, str]:
+def _resolve(desk: Desk, replays: Mapping[int, int]) -> dict[int, str]:
     """Note which entries the letters were replayed as. Returns why not, for those that can't be resolved."""
     from engine.errors import StoreError
 
@@ -417,19 +421,19 @@ def _resolve(site: OpenSite, replays: Mapping[int, int]) -> dict[int, str]:
         problems: dict[int, str] = {}
         for letter_id, entry_id in replays.items():
             try:
-                site.store.dead_letters.resolve(conn, letter_id, f"entry:{entry_id}", site.now)
+                desk.store.dead_letters.resolve(conn, letter_id, f"entry:{entry_id}", desk.now)
             except StoreError as error:  # somebody else has replayed or discarded it meanwhile
                 problems[letter_id] = str(error)
-        site.note(conn, "replay", [f"dead-letter:{letter_id}" for letter_id in replays if letter_id not in problems])
+        desk.note(conn, "replay", [f"dead-letter:{letter_id}" for letter_id in replays if letter_id not in problems])
         return problems
 
     try:
-        return site.store.charts_ledger.write_now(work) if replays else {}
+        return desk.store.charts_ledger.write_now(work) if replays else {}
     except StoreError as error:
         return dict.fromkeys(replays, str(error))
 
 
-def _requeue(site: OpenSite, letter: ListedDeadLetter, *, out_of_order: bool) -> tuple[int, Requeued]:
+def _requeue(desk: Desk, letter: ListedDeadLetter, *, out_of_order: bool) -> tuple[int, Requeued]:
     from engine.store.deadletters import SUPERSEDED
     from engine.store.requeue import Requeued, requeue
 
@@ -438,10 +442,10 @@ def _requeue(site: OpenSite, letter: ListedDeadLetter, *, out_of_order: bool) ->
         raise NotFoundError(f"dead letter {letter.id} names no delivery")
 
     def work(conn: Connection) -> Requeued:
-        done = requeue(conn, site.keys, delivery, site.now, out_of_order=out_of_order)
+        done = requeue(conn, desk.keys, delivery, desk.now, out_of_order=out_of_order)
         resolved_by = SUPERSEDED if done is Requeued.SUPERSEDED else f"delivery:{delivery}"
-        site.store.dead_letters.resolve(conn, letter.id, resolved_by, site.now)
-        site.note(conn, "replay", [f"dead-letter:{letter.id}"])
+        desk.store.dead_letters.resolve(conn, letter.id, resolved_by, desk.now)
+        desk.note(conn, "replay", [f"dead-letter:{letter.id}"])
         return done
 
-    return delivery, site.store.charts_ledger.write_now(work)
+    return delivery, desk.store.charts_ledger.write_now(work)

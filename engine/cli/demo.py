@@ -15,7 +15,7 @@ from engine.cli.common import NO, Cli, called, config_option
 from engine.cli.tables import table
 
 if TYPE_CHECKING:
-    from engine.cli.site import OpenSite
+    from engine.desk.desk import Desk
 
 _START_SECONDS_MAX = 60.0
 _SETTLE_SECONDS_MAX = 300.0
@@ -46,7 +46,7 @@ def demo(cli: Cli, messages: int, rate: float, seed: int | None, folder: Path) -
     It runs in a site of its own on free ports. All people in it are invented. Exit code 1 when the books do not balance
     at the end.
     """
-    from engine.cli.site import open_site
+    from engine.cli.desk import open_desk
 
     config = _make_site(folder)
     site = Cli()
@@ -59,7 +59,7 @@ def demo(cli: Cli, messages: int, rate: float, seed: int | None, folder: Path) -
         number = int(time.time()) % 1_000_000 if seed is None else seed
         feed = ("--messages", str(messages), "--rate", str(rate), "--seed", str(number))
         sender = processes.start("simulate", config, address, *feed, output=stream)
-        with open_site(site) as opened:
+        with open_desk(site) as opened:
             line = _watch(cli, opened, sender, daemon)
             cli.print(None, _summary(opened, line))
         processes.stop()
@@ -125,12 +125,12 @@ def _listening(site: Cli, daemon: subprocess.Popen[bytes], log: Path) -> str:
     raise HandoffError(f"the daemon did not start; see {log}")
 
 
-def _watch(cli: Cli, site: OpenSite, sender: subprocess.Popen[bytes], daemon: subprocess.Popen[bytes]) -> Any:
+def _watch(cli: Cli, desk: Desk, sender: subprocess.Popen[bytes], daemon: subprocess.Popen[bytes]) -> Any:
     """Show the ledger until all that was sent is processed and delivered; its last line."""
     live = sys.stderr.isatty()
     until = None
     while True:
-        line = _ledger(site)
+        line = _ledger(desk)
         text = (
             f"{line['acked']:>9,} acknowledged  {line['processed']:>9,} processed  {line['pending']:>6,} pending  "
             f"{line['deliveries']['delivered']:>9,} delivered  {line['dead']:>4,} dead"
@@ -146,20 +146,20 @@ def _watch(cli: Cli, site: OpenSite, sender: subprocess.Popen[bytes], daemon: su
     return line
 
 
-def _ledger(site: OpenSite) -> Any:
+def _ledger(desk: Desk) -> Any:
     from engine.domain.shapes import plain
     from engine.store.counts import ledger
 
-    with site.store.reader() as conn:
-        return plain(ledger(conn, site.configuration.channels)[0])
+    with desk.store.reader() as conn:
+        return plain(ledger(conn, desk.configuration.channels)[0])
 
 
-def _summary(site: OpenSite, line: Any) -> str:
+def _summary(desk: Desk, line: Any) -> str:
     """What came of the day, for the care team: tasks by kind."""
     from collections import Counter
 
-    with site.store.reader() as conn:
-        tasks = [item.task for item in site.store.tasks.find(conn, limit=None)]
+    with desk.store.reader() as conn:
+        tasks = [item.task for item in desk.store.tasks.find(conn, limit=None)]
     kinds = sorted({task.kind for task in tasks})
     count = Counter((task.kind, task.state.value) for task in tasks)
     states = ("open", "done", "missed", "cancelled", "retracted")

@@ -23,12 +23,13 @@ from engine.cli.common import (
     named_time,
     time_column,
 )
+from engine.cli.desk import open_desk
 from engine.cli.groups import agree, group_options
-from engine.cli.site import NotFoundError, OpenSite, actor, open_site
 from engine.cli.tables import Column, table
 from engine.cli.times import Span
+from engine.desk.desk import Desk
 from engine.domain.standing import fresh
-from engine.errors import HandoffError, StoreMissingError
+from engine.errors import HandoffError, NotFoundError, StoreMissingError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -56,8 +57,8 @@ def list_(cli: Cli) -> None:
     sent without a reason.
     """
     try:
-        with open_site(cli) as site:
-            found = standings(site)
+        with open_desk(cli) as desk:
+            found = standings(desk)
     except StoreMissingError as error:
         configuration, broken = cli.readable_configuration()
         if broken is not None:
@@ -94,8 +95,8 @@ def list_(cli: Cli) -> None:
 @click.pass_obj
 def show(cli: Cli, name: str) -> None:
     """Show one destination: since when and why it is down, what waits, and what to do."""
-    with open_site(cli) as site:
-        _print(cli, site, standing(site, name))
+    with open_desk(cli) as desk:
+        _print(cli, desk, standing(desk, name))
 
 
 @destinations.command("pause")
@@ -112,9 +113,9 @@ def pause(cli: Cli, name: str, span: timedelta | None, reason: str | None) -> No
     paused since then; its end is the new one.
     """
 
-    def work(site: OpenSite, conn: Connection) -> None:
-        until = None if span is None else site.now + span
-        if not site.store.destinations.pause(conn, name, site.now, until=until, by=actor()):
+    def work(desk: Desk, conn: Connection) -> None:
+        until = None if span is None else desk.now + span
+        if not desk.store.destinations.pause(conn, name, desk.now, until=until, by=str(desk.actor)):
             cli.say(f"{name} was paused already.")
 
     _act(cli, name, "destination-paused", reason, work)
@@ -128,7 +129,7 @@ def pause(cli: Cli, name: str, span: timedelta | None, reason: str | None) -> No
 @click.pass_obj
 def resume(cli: Cli, name: str, reason: str | None) -> None:
     """End a pause: what waits goes out, in order for each patient."""
-    _act(cli, name, "destination-resumed", reason, lambda site, conn: site.store.destinations.resume(conn, name))
+    _act(cli, name, "destination-resumed", reason, lambda desk, conn: desk.store.destinations.resume(conn, name))
 
 
 @destinations.command("retry")
@@ -139,8 +140,8 @@ def resume(cli: Cli, name: str, reason: str | None) -> None:
 def retry(cli: Cli, name: str) -> None:
     """Have what waits tried at once, and end the rest that a destination was given after it had failed."""
 
-    def work(site: OpenSite, conn: Connection) -> None:
-        site.store.destinations.retry(conn, name, site.now)
+    def work(desk: Desk, conn: Connection) -> None:
+        desk.store.destinations.retry(conn, name, desk.now)
 
     _act(cli, name, "destination-retried", None, work)
 
@@ -156,8 +157,8 @@ def discard(cli: Cli, name: str, reason: str, dry_run: bool, yes: bool) -> None:
     """Give up what waits for a destination that is no longer configured."""
     from engine.store.destinations import discard_rest
 
-    with open_site(cli) as site:
-        waiting = _check_orphan(site, name)
+    with open_desk(cli) as desk:
+        waiting = _check_orphan(desk, name)
         said = f"{counted(waiting, 'delivery')} to {name} would be given up."
         if dry_run:
             cli.print({"name": name, "dry_run": True, "discarded": waiting}, said)
@@ -165,9 +166,9 @@ def discard(cli: Cli, name: str, reason: str, dry_run: bool, yes: bool) -> None:
         agree(cli, said, yes=yes)
 
         def work(conn: Connection) -> int:
-            return discard_rest(conn, site.store.outbox, name, site.now)
+            return discard_rest(conn, desk.store.outbox, name, desk.now)
 
-        done = _in_pieces(site, "destination-discarded", [f"destination:{name}"], reason, work)
+        done = _in_pieces(desk, "destination-discarded", [f"destination:{name}"], reason, work)
     cli.print({"name": name, "dry_run": False, "discarded": done}, f"{counted(done, 'delivery')} to {name} given up.")
 
 
@@ -184,12 +185,12 @@ def move(cli: Cli, name: str, other: str, reason: str | None, dry_run: bool, yes
     from engine.connectors.registry import settings_of
     from engine.store.destinations import move_rest, operations
 
-    with open_site(cli) as site:
-        number = _check_orphan(site, name)
-        target = site.outline.destinations.get(other)
+    with open_desk(cli) as desk:
+        number = _check_orphan(desk, name)
+        target = desk.outline.destinations.get(other)
         if target is None:
-            raise NotFoundError(_unknown(site, other))
-        with site.store.reader() as conn:
+            raise NotFoundError(_unknown(desk, other))
+        with desk.store.reader() as conn:
             waiting = {operation.what for operation in operations(conn, name)}
         takes = settings_of(target).takes
         if not waiting <= takes:
@@ -203,10 +204,10 @@ def move(cli: Cli, name: str, other: str, reason: str | None, dry_run: bool, yes
         agree(cli, said, yes=yes)
 
         def work(conn: Connection) -> int:
-            return move_rest(conn, site.store.outbox, name, other, site.now)
+            return move_rest(conn, desk.store.outbox, name, other, desk.now)
 
         subjects = [f"destination:{name}", f"destination:{other}"]
-        done = _in_pieces(site, "destination-moved", subjects, reason, work)
+        done = _in_pieces(desk, "destination-moved", subjects, reason, work)
     document = {"name": name, "to": other, "dry_run": False, "moved": done}
     cli.print(document, f"{counted(done, 'delivery')} to {name}: to {other} now.")
 
@@ -214,18 +215,18 @@ def move(cli: Cli, name: str, other: str, reason: str | None, dry_run: bool, yes
 # --- shared with `handoff status` and `handoff held` -----------------------------------------------------------------
 
 
-def standings(site: OpenSite) -> list[Standing]:
+def standings(desk: Desk) -> list[Standing]:
     """The contract's rows of all destinations."""
-    configured = site.destinations()
-    with site.store.reader() as conn:
-        return site.store.destinations.standings(conn, configured, site.now)
+    configured = desk.destinations()
+    with desk.store.reader() as conn:
+        return desk.store.destinations.standings(conn, configured, desk.now)
 
 
-def standing(site: OpenSite, name: str) -> Standing:
+def standing(desk: Desk, name: str) -> Standing:
     """Raises NotFoundError."""
-    found = next((one for one in standings(site) if one.name == name), None)
+    found = next((one for one in standings(desk) if one.name == name), None)
     if found is None:
-        raise NotFoundError(_unknown(site, name))
+        raise NotFoundError(_unknown(desk, name))
     return found
 
 
@@ -270,10 +271,10 @@ def remarks(configuration: Configuration) -> list[str]:
     return lines
 
 
-def _print(cli: Cli, site: OpenSite, one: Standing) -> None:
+def _print(cli: Cli, desk: Desk, one: Standing) -> None:
     from engine.connectors.remedies import remedy
 
-    why = _why_paused(site, one)
+    why = _why_paused(desk, one)
 
     said = "an orphan" if one.orphan else one.state
     since = f" since {named_time(one.since)}" if one.since else ""
@@ -295,32 +296,32 @@ def _print(cli: Cli, site: OpenSite, one: Standing) -> None:
     cli.print(shape(one) | {"paused_reason": why}, "\n".join(lines))
 
 
-def _why_paused(site: OpenSite, one: Standing) -> str | None:
+def _why_paused(desk: Desk, one: Standing) -> str | None:
     """The reason that was given last for the pause which is in force; the audit has it."""
     if one.state != "paused":
         return None
-    with site.store.reader() as conn:
-        acts = site.store.audit.find(
+    with desk.store.reader() as conn:
+        acts = desk.store.audit.find(
             conn, since=one.since, action="destination-paused", subject=f"destination:{one.name}"
         )
     return next((act.reason for act in acts if act.reason), None)
 
 
-def _act(cli: Cli, name: str, action: str, reason: str | None, work: Callable[[OpenSite, Connection], None]) -> None:
-    with open_site(cli) as site:
-        if name not in site.destinations():
-            raise NotFoundError(_unknown(site, name))
+def _act(cli: Cli, name: str, action: str, reason: str | None, work: Callable[[Desk, Connection], None]) -> None:
+    with open_desk(cli) as desk:
+        if name not in desk.destinations():
+            raise NotFoundError(_unknown(desk, name))
 
         def write(conn: Connection) -> None:
-            work(site, conn)
-            site.note(conn, action, [f"destination:{name}"], reason)
+            work(desk, conn)
+            desk.note(conn, action, [f"destination:{name}"], reason)
 
-        site.store.charts_ledger.write_now(write)
-        _print(cli, site, standing(site, name))
+        desk.store.charts_ledger.write_now(write)
+        _print(cli, desk, standing(desk, name))
 
 
 def _in_pieces(
-    site: OpenSite, action: str, subjects: list[str], reason: str | None, work: Callable[[Connection], int]
+    desk: Desk, action: str, subjects: list[str], reason: str | None, work: Callable[[Connection], int]
 ) -> int:
     """All that waits, some in each transaction; on record with the first."""
     noted = False
@@ -328,25 +329,25 @@ def _in_pieces(
     def write(conn: Connection) -> int:
         done = work(conn)
         if done and not noted:
-            site.note(conn, action, subjects, reason)
+            desk.note(conn, action, subjects, reason)
         return done
 
     total = 0
-    while done := site.store.charts_ledger.write_now(write):
+    while done := desk.store.charts_ledger.write_now(write):
         total, noted = total + done, True
     return total
 
 
-def _check_orphan(site: OpenSite, name: str) -> int:
+def _check_orphan(desk: Desk, name: str) -> int:
     """How many deliveries wait for a destination that is no longer configured. Raises NotFoundError, SettingsError."""
-    if site.broken is not None:  # nobody can say that it is no longer configured
-        raise site.broken
-    if name in site.outline.destinations:
+    if desk.broken is not None:  # nobody can say that it is no longer configured
+        raise desk.broken
+    if name in desk.outline.destinations:
         raise NotFoundError(f"{name} is in config.yaml: this is for destinations that no longer are")
-    one = standing(site, name)
+    one = standing(desk, name)
     return one.pending + one.held
 
 
-def _unknown(site: OpenSite, name: str) -> str:
-    known = sorted(site.destinations())
+def _unknown(desk: Desk, name: str) -> str:
+    known = sorted(desk.destinations())
     return f"there is no destination {name}; there are {', '.join(known) or 'none'}.{meant(name, known)}"

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.cli.common import NO, Cli, complete_channel, config_option, json_option, reveal_options
+from engine.cli.desk import open_desk, read_input, reveal_of
 from engine.cli.messages import told, why_lines
 from engine.cli.patients import human_chart
-from engine.cli.site import NotFoundError, open_site, read_input, reveal_of
 from engine.cli.tables import table
+from engine.errors import NotFoundError
 from engine.printable import singles
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ def try_(cli: Cli, channel: str, files: tuple[Path, ...], charts: bool, reveal: 
     with no chart at all, and each message finds what those before it left. What the files hold is shown as it is. Exit
     code 1 when a message would be refused or become a dead letter.
     """
-    from engine.bootstrap import compile_site
-    from engine.cli.show import View
+    from engine.desk.seeing import View
     from engine.errors import KeyFileError, KeyMissingError
     from engine.pipeline.channel import compile_configuration
+    from engine.runtime.configurations import compile_site
     from engine.store.opening import open_keys
     from engine.trial.dryrun import Trial
 
@@ -51,14 +52,14 @@ def try_(cli: Cli, channel: str, files: tuple[Path, ...], charts: bool, reveal: 
         raise click.UsageError("--reveal goes with --charts: what the files hold is not masked")
     frames = [frame for file in files for frame in _frames(file)]
     if charts:
-        with open_site(cli) as site:
-            compiled = site.compiled()
-            trial = Trial(_channel(compiled.channels, channel), site.now)
-            with site.store.reader() as conn:
-                since = site.store.journal.first_received(conn).get(channel)
+        with open_desk(cli) as desk:
+            compiled = desk.compiled()
+            trial = Trial(_channel(compiled.channels, channel), desk.now)
+            with desk.store.reader() as conn:
+                since = desk.store.journal.first_received(conn).get(channel)
                 trial.prepare(frames, since)
-                trial.charts = site.store.charts.load(conn, trial.identities, trial.visits)
-            view = site.view(wish, (f"chart:{chart_id}" for chart_id in trial.charts.by_id))
+                trial.charts = desk.store.charts.load(conn, trial.identities, trial.visits)
+            view = desk.view(wish, (f"chart:{chart_id}" for chart_id in trial.charts.by_id))
     else:
         from datetime import UTC, datetime
 

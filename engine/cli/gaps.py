@@ -18,10 +18,12 @@ from engine.cli.common import (
     reveal_options,
     time_column,
 )
+from engine.cli.desk import open_desk, reveal_of
 from engine.cli.destinations import standings
-from engine.cli.site import OpenSite, open_site, reveal_of
 from engine.cli.tables import Column, table
 from engine.cli.times import TIMES, When
+from engine.desk import finding
+from engine.desk.desk import Desk
 from engine.domain.record import Phi
 from engine.errors import SettingsError
 
@@ -83,16 +85,16 @@ def gaps(
     no-plan: they were discharged, and no task came of it.
     """
     wish = reveal_of(reveal, reason)
-    with open_site(cli) as site:
-        site.check_channel(channel)
-        begin = since or site.now - timedelta(days=1)
+    with open_desk(cli) as desk:
+        finding.check_channel(desk, channel)
+        begin = since or desk.now - timedelta(days=1)
         wanted = set(kinds or KINDS)
         found = sorted(
             (
                 one
                 for kind, look in _LOOKS.items()
                 if wanted & set(kind)
-                for one in look(site, cli, begin, until)
+                for one in look(desk, cli, begin, until)
                 if one.kind in wanted and (channel is None or one.channel in {None, channel})
             ),
             key=lambda one: (KINDS.index(one.kind), one.at),
@@ -100,7 +102,7 @@ def gaps(
         if len(found) > limit:
             total, found = len(found), found[:limit]
             cli.cut(limit, total, narrow="--what, --channel, --since")
-        view = site.view(wish, (f"entry:{one.entry}" for one in found if one.entry is not None))
+        view = desk.view(wish, (f"entry:{one.entry}" for one in found if one.entry is not None))
     shapes: list[dict[str, Any]] = [
         {
             "what": one.kind,
@@ -122,12 +124,12 @@ def gaps(
     cli.print(shapes, table(columns, rows) or "No patient is known to be without follow-up.")
 
 
-def _dead(site: OpenSite, _cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
+def _dead(desk: Desk, _cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
     """Dead letters that nobody has resolved."""
-    with site.store.reader() as conn:
-        letters = site.store.dead_letters.find(conn, resolved=False, limit=_LOOK_MAX)
+    with desk.store.reader() as conn:
+        letters = desk.store.dead_letters.find(conn, resolved=False, limit=_LOOK_MAX)
         ids = [letter.entry for letter in letters if letter.entry is not None]
-        entries = {one.id: one for one in site.store.journal.listed(conn, ids)}
+        entries = {one.id: one for one in desk.store.journal.listed(conn, ids)}
     for letter in letters:
         entry = entries.get(letter.entry or 0)
         if not _within(letter.died_at, since, until):
@@ -143,9 +145,9 @@ def _dead(site: OpenSite, _cli: Cli, since: datetime, until: datetime | None) ->
         )
 
 
-def _held(site: OpenSite, _cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
-    with site.store.reader() as conn:
-        asked = site.store.holds.find(conn, limit=_LOOK_MAX)
+def _held(desk: Desk, _cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
+    with desk.store.reader() as conn:
+        asked = desk.store.holds.find(conn, limit=_LOOK_MAX)
     for one in asked:
         if _within(one.opened_at, since, until):
             yield _Gap(
@@ -159,15 +161,15 @@ def _held(site: OpenSite, _cli: Cli, since: datetime, until: datetime | None) ->
             )
 
 
-def _entries(site: OpenSite, cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
+def _entries(desk: Desk, cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
     """What was left out, and what waits. A replay of a message stands for it."""
     from engine.domain.message import EntryState
 
     seen: set[tuple[str, str | None]] = set()
     for state, kind in ((EntryState.RECEIVED, "pending"), (EntryState.FILTERED, "filtered")):
-        with site.store.reader() as conn:
-            found = site.store.journal.find(conn, state=state, since=since, until=until, limit=_LOOK_MAX)
-            replayed = site.store.journal.replayed(conn, [entry.id for entry in found]) if kind == "filtered" else set()
+        with desk.store.reader() as conn:
+            found = desk.store.journal.find(conn, state=state, since=since, until=until, limit=_LOOK_MAX)
+            replayed = desk.store.journal.replayed(conn, [entry.id for entry in found]) if kind == "filtered" else set()
         if len(found) == _LOOK_MAX:
             cli.say(f"Only the latest {_LOOK_MAX:,} {kind} entries were looked at.")
         for entry in found:
@@ -188,14 +190,14 @@ def _entries(site: OpenSite, cli: Cli, since: datetime, until: datetime | None) 
             )
 
 
-def _undelivered(site: OpenSite, cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
+def _undelivered(desk: Desk, cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
     """Of whom a destination has not heard: for some minutes; at once where it takes nothing, or an attempt failed."""
-    state, late = {one.name: one.state for one in standings(site)}, site.now - _UNDER_WAY
-    with site.store.reader() as conn:
-        waiting = site.store.outbox.lines(conn, site.now, _LOOK_MAX)
+    state, late = {one.name: one.state for one in standings(desk)}, desk.now - _UNDER_WAY
+    with desk.store.reader() as conn:
+        waiting = desk.store.outbox.lines(conn, desk.now, _LOOK_MAX)
         lines = [one for one in waiting if state[one.destination] != "up" or one.error or one.oldest_at < late]
         charts = {
-            chart.id: chart for chart in site.store.charts.whole(conn, sorted({one.ordering_key for one in lines}))
+            chart.id: chart for chart in desk.store.charts.whole(conn, sorted({one.ordering_key for one in lines}))
         }
     if len(waiting) == _LOOK_MAX:
         cli.say(f"Only the {_LOOK_MAX:,} patients who have waited longest for a destination were looked at.")
@@ -214,18 +216,18 @@ def _undelivered(site: OpenSite, cli: Cli, since: datetime, until: datetime | No
             )
 
 
-def _without_plan(site: OpenSite, cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
+def _without_plan(desk: Desk, cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
     """Discharged since then, and no task is there for the stay, or they wait for another one of the same admission."""
     from engine.domain.task import SIDE_BY_SIDE
 
-    with site.store.reader() as conn:
-        ids = site.store.charts.changed(conn, since, until, _LOOK_MAX)
+    with desk.store.reader() as conn:
+        ids = desk.store.charts.changed(conn, since, until, _LOOK_MAX)
     if len(ids) == _LOOK_MAX:
         cli.say(f"Only the latest {_LOOK_MAX:,} charts that changed were looked at.")
     planners: list[Planner] | None = None
     for at in range(0, len(ids), _PAGE_CHARTS):
-        with site.store.reader() as conn:
-            charts = site.store.charts.whole(conn, ids[at : at + _PAGE_CHARTS])
+        with desk.store.reader() as conn:
+            charts = desk.store.charts.whole(conn, ids[at : at + _PAGE_CHARTS])
         for chart in charts:
             planned = {task.encounter for task in chart.tasks if task.end_reason != SIDE_BY_SIDE}
             for encounter in chart.encounters:
@@ -234,27 +236,27 @@ def _without_plan(site: OpenSite, cli: Cli, since: datetime, until: datetime | N
                     continue
                 if not _within(left, since - _LATE, until):
                     continue
-                planners = _planners(site, cli) if planners is None else planners
+                planners = _planners(desk, cli) if planners is None else planners
                 if not planners or not all(one.protocol.plans_nothing_for(encounter.class_) for one in planners):
-                    yield _no_plan(site, chart, encounter, left)
+                    yield _no_plan(desk, chart, encounter, left)
 
 
-def _planners(site: OpenSite, cli: Cli) -> list[Planner]:
+def _planners(desk: Desk, cli: Cli) -> list[Planner]:
     try:
-        return [channel.planner for channel in site.compiled().channels.values() if channel.planner]
+        return [channel.planner for channel in desk.compiled().channels.values() if channel.planner]
     except SettingsError:
         cli.say("The configuration has problems, so discharges for which no protocol has a plan are listed too.")
         return []
 
 
-def _no_plan(site: OpenSite, chart: Chart, encounter: Encounter, left: datetime) -> _Gap:
+def _no_plan(desk: Desk, chart: Chart, encounter: Encounter, left: datetime) -> _Gap:
     """The outcome of the discharge says why."""
     from engine.domain.message import EntryKind
 
     reason, entry, channel = "", None, None
-    with site.store.reader() as conn:
-        entries = site.store.journal.find(conn, kind=EntryKind.MESSAGE, patient=chart.patient.key, limit=20)
-        outcomes = site.store.recorder.outcomes(conn, [one.id for one in entries])
+    with desk.store.reader() as conn:
+        entries = desk.store.journal.find(conn, kind=EntryKind.MESSAGE, patient=chart.patient.key, limit=20)
+        outcomes = desk.store.recorder.outcomes(conn, [one.id for one in entries])
     for one in entries:
         outcome = outcomes.get(one.id)
         if outcome is None or outcome.encounter_key != encounter.key:
@@ -264,7 +266,7 @@ def _no_plan(site: OpenSite, chart: Chart, encounter: Encounter, left: datetime)
         if withheld:
             reason, entry = withheld[0].detail, one.id
             break
-    settings = site.configuration.channels.get(channel or "")
+    settings = desk.configuration.channels.get(channel or "")
     if not reason:
         if settings is not None and settings.protocol is None:
             reason = f"channel {channel} has no protocol"

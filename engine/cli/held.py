@@ -6,7 +6,7 @@ merge that changed nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -25,20 +25,21 @@ from engine.cli.common import (
     reveal_options,
     time_column,
 )
+from engine.cli.desk import open_desk, reveal_of
 from engine.cli.groups import agree, counted, group_options
-from engine.cli.messages import delivery_shape, hold_shape, told
+from engine.cli.messages import told
 from engine.cli.replay import replay_entries
-from engine.cli.site import NotFoundError, OpenSite, actor, open_site, reveal_of
 from engine.cli.tables import Column, table
-from engine.errors import HandoffError
+from engine.desk import finding
+from engine.desk.desk import Desk
+from engine.desk.seeing import around, delivery_shape, held_shape, hold_shape
+from engine.errors import HandoffError, NotFoundError
 from engine.printable import singles
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from engine.cli.show import View
     from engine.domain.delivery import QueuedDelivery
-    from engine.domain.standing import Standing
     from engine.store.holds import ListedHold
 
 _ROW_MAX = (1 << 63) - 1
@@ -92,19 +93,19 @@ def list_(cli: Cli, what: str | None, limit: int, reveal: bool, reason: str | No
     arrived or not; later ones of its patient wait behind it.
     """
     wish = reveal_of(reveal, reason)
-    with open_site(cli) as site:
-        with site.store.reader() as conn:
-            total = sum(site.store.holds.counts(conn).values()) if what != "delivery" else 0
-            total += site.store.outbox.held_count(conn) if what != "message" else 0
+    with open_desk(cli) as desk:
+        with desk.store.reader() as conn:
+            total = sum(desk.store.holds.counts(conn).values()) if what != "delivery" else 0
+            total += desk.store.outbox.held_count(conn) if what != "message" else 0
             if total > limit:
                 cli.cut(limit, total)
-            asked = site.store.holds.find(conn, limit=limit) if what != "delivery" else []
+            asked = desk.store.holds.find(conn, limit=limit) if what != "delivery" else []
             left = limit - len(asked)
-            found = site.store.outbox.held(conn, left) if what != "message" and left > 0 else []
-            around = _around(site, conn, found)
-        view = site.view(wish, (*(f"entry:{one.entry}" for one in asked), *(f"delivery:{one.id}" for one in found)))
+            found = desk.store.outbox.held(conn, left) if what != "message" and left > 0 else []
+            stands = around(desk, conn, found)
+        view = desk.view(wish, (*(f"entry:{one.entry}" for one in asked), *(f"delivery:{one.id}" for one in found)))
     questions = [hold_shape(one, view) for one in asked]
-    deliveries = [_delivery(queued, view, around) for queued in found]
+    deliveries = [held_shape(queued, view, stands) for queued in found]
     rows = [
         *((s["id"], clock_time(s["opened_at"]), s["code"], None, s["patient_key"], s["entry"], None)
           for s in questions),
@@ -127,16 +128,16 @@ def list_(cli: Cli, what: str | None, limit: int, reveal: bool, reason: str | No
 def show(cli: Cli, held_id: HeldId, reveal: bool, reason: str | None) -> None:
     """Show what is asked, and what became of it."""
     wish = reveal_of(reveal, reason)
-    with open_site(cli) as site:
+    with open_desk(cli) as desk:
         if held_id.what == "delivery":
-            with site.store.reader() as conn:
-                queued = _held_delivery(site, conn, held_id.number)
-                around = _around(site, conn, [queued])
-            shape = _delivery(queued, site.view(wish, [f"delivery:{queued.id}"]), around)
+            with desk.store.reader() as conn:
+                queued = _held_delivery(desk, conn, held_id.number)
+                stands = around(desk, conn, [queued])
+            shape = held_shape(queued, desk.view(wish, [f"delivery:{queued.id}"]), stands)
             text = _human_delivery(shape)
         else:
-            asked = site.store.read_now(lambda conn: _question(site, conn, held_id))
-            shape = hold_shape(asked, site.view(wish, [f"entry:{asked.entry}"]))
+            asked = desk.store.read_now(lambda conn: _question(desk, conn, held_id))
+            shape = hold_shape(asked, desk.view(wish, [f"entry:{asked.entry}"]))
             text = _human(shape)
     cli.print(shape, text)
 
@@ -170,8 +171,8 @@ def release(
             raise click.UsageError("a held message is released alone: each is a decision of its own")
         return _release_message(cli, held_ids[0], reason)
 
-    def work(site: OpenSite, conn: Connection, queued: QueuedDelivery) -> None:
-        site.store.outbox.release(conn, queued.id, site.now)
+    def work(desk: Desk, conn: Connection, queued: QueuedDelivery) -> None:
+        desk.store.outbox.release(conn, queued.id, desk.now)
 
     choice = _Choice(held_ids, destination, dry_run, yes)
     _decide(cli, choice, work, "release", reason, "tried again")
@@ -196,12 +197,12 @@ def dismiss(cli: Cli, held_ids: tuple[HeldId, ...], reason: str, dry_run: bool, 
 
     if any(held_id.what == "delivery" for held_id in held_ids):
         raise click.UsageError("a held delivery is released, confirmed or buried; dismiss is for messages like m12")
-    with open_site(cli) as site:
-        view = site.view(None, ())
+    with open_desk(cli) as desk:
+        view = desk.view(None, ())
 
         def shapes() -> list[dict[str, Any]]:
-            with site.store.reader() as conn:
-                return [hold_shape(_question(site, conn, held_id), view) for held_id in held_ids]
+            with desk.store.reader() as conn:
+                return [hold_shape(_question(desk, conn, held_id), view) for held_id in held_ids]
 
         if dry_run or len(held_ids) > 1:
             preview = f"{len(held_ids):,} would be dismissed: {counted(shape['code'] for shape in shapes())}."
@@ -210,18 +211,18 @@ def dismiss(cli: Cli, held_ids: tuple[HeldId, ...], reason: str, dry_run: bool, 
                 return
             agree(cli, preview, yes=yes, unattended=True)
 
-        with site.store.reader() as conn:
-            asked = [_question(site, conn, held_id) for held_id in dict.fromkeys(held_ids)]
+        with desk.store.reader() as conn:
+            asked = [_question(desk, conn, held_id) for held_id in dict.fromkeys(held_ids)]
         for one in asked:
             if one.state != "open" or one.decided_at is not None:
                 raise HandoffError(f"m{one.id} is not open, or is being released: `handoff held show m{one.id}`")
         acts = [
             QuestionDismissed(
-                actor=actor(), chart_id=one.chart_id, reason=reason, hold=one.id, root=one.root, code=one.code,
+                actor=str(desk.actor), chart_id=one.chart_id, reason=reason, hold=one.id, root=one.root, code=one.code,
                 location=one.location,
             ) for one in asked
         ]  # fmt: skip
-        perform(site.store, site.configuration, acts, now=site.now)
+        perform(desk, acts)
         after = shapes()
     if len(held_ids) == 1:
         cli.print(after[0], f"{held_ids[0]} is dismissed.")
@@ -240,9 +241,9 @@ def confirm(cli: Cli, held_ids: tuple[HeldId, ...], destination: str | None, dry
     from engine.domain.delivery import DeliveryState
     from engine.store.outbox import Settled
 
-    def work(site: OpenSite, conn: Connection, queued: QueuedDelivery) -> None:
+    def work(desk: Desk, conn: Connection, queued: QueuedDelivery) -> None:
         result = Settled(id=queued.id, state=DeliveryState.DELIVERED, attempts=queued.attempts)
-        site.store.outbox.settle(conn, [result], site.now)
+        desk.store.outbox.settle(conn, [result], desk.now)
 
     _decide(cli, _Choice(held_ids, destination, dry_run, yes), work, "confirm", None, "counted as delivered")
 
@@ -261,7 +262,7 @@ def bury(
     from engine.domain.delivery import DeliveryState
     from engine.store.outbox import Settled
 
-    def work(site: OpenSite, conn: Connection, queued: QueuedDelivery) -> None:
+    def work(desk: Desk, conn: Connection, queued: QueuedDelivery) -> None:
         result = Settled(
             id=queued.id,
             state=DeliveryState.DEAD,
@@ -269,7 +270,7 @@ def bury(
             error="buried",
             detail="was held, and a person gave it up",
         )
-        site.store.outbox.settle(conn, [result], site.now)
+        desk.store.outbox.settle(conn, [result], desk.now)
 
     _decide(cli, _Choice(held_ids, destination, dry_run, yes), work, "bury", reason, "made dead letters")
 
@@ -282,7 +283,7 @@ class _Choice(NamedTuple):
     dry_run: bool
     yes: bool
 
-    def of(self, site: OpenSite) -> list[int]:
+    def of(self, desk: Desk) -> list[int]:
         """Raises UsageError unless it is said which, in one way; NotFoundError when one of them is not held."""
         if not self.ids and self.destination is None:
             raise click.UsageError("say which: ID... or --destination NAME")
@@ -292,28 +293,28 @@ class _Choice(NamedTuple):
         if messages:
             decides = "`handoff held release` or `handoff held dismiss` decides it"
             raise click.UsageError(f"{messages[0]} is a message: {decides}")
-        site.check_destination(self.destination)
-        with site.store.reader() as conn:
+        finding.check_destination(desk, self.destination)
+        with desk.store.reader() as conn:
             if self.ids:
-                return [_held_delivery(site, conn, held_id.number).id for held_id in dict.fromkeys(self.ids)]
-            return [queued.id for queued in site.store.outbox.held(conn, None, destination=self.destination)]
+                return [_held_delivery(desk, conn, held_id.number).id for held_id in dict.fromkeys(self.ids)]
+            return [queued.id for queued in desk.store.outbox.held(conn, None, destination=self.destination)]
 
 
 def _decide(
     cli: Cli,
     choice: _Choice,
-    work: Callable[[OpenSite, Connection, QueuedDelivery], None],
+    work: Callable[[Desk, Connection, QueuedDelivery], None],
     action: str,
     reason: str | None,
     said: str,
 ) -> None:
     """All or none of them. One that was named is shown as an object, several or a group as a list."""
-    with open_site(cli) as site:
-        chosen = choice.of(site)
-        view = site.view(None, ())
+    with open_desk(cli) as desk:
+        chosen = choice.of(desk)
+        view = desk.view(None, ())
         if choice.dry_run or len(chosen) > 1:
-            with site.store.reader() as conn:
-                shapes = [delivery_shape(_held_delivery(site, conn, number), view) for number in chosen]
+            with desk.store.reader() as conn:
+                shapes = [delivery_shape(_held_delivery(desk, conn, number), view) for number in chosen]
             kinds = counted(f"{told(shape)} to {shape['destination']}" for shape in shapes)
             preview = f"{len(chosen):,} would be {said}: {kinds}." if chosen else "None is held."
             if choice.dry_run:
@@ -323,13 +324,13 @@ def _decide(
 
         def write(conn: Connection) -> None:
             for number in chosen:
-                work(site, conn, _held_delivery(site, conn, number))
-            site.note(conn, action, [f"delivery:{number}" for number in chosen], reason)
+                work(desk, conn, _held_delivery(desk, conn, number))
+            desk.note(conn, action, [f"delivery:{number}" for number in chosen], reason)
 
         if chosen:
-            site.store.charts_ledger.write_now(write)
-        with site.store.reader() as conn:
-            after = [site.store.outbox.get(conn, number) for number in chosen]
+            desk.store.charts_ledger.write_now(write)
+        with desk.store.reader() as conn:
+            after = [desk.store.outbox.get(conn, number) for number in chosen]
         shapes = [delivery_shape(queued, view) for queued in after if queued is not None]
     if len(choice.ids) == 1:
         cli.print(shapes[0] if shapes else None, f"Delivery {chosen[0]} is {said}.")
@@ -343,25 +344,25 @@ def _release_message(cli: Cli, held_id: HeldId, reason: str | None) -> int:
 
     if reason is None:
         raise click.UsageError("releasing a held message needs --reason TEXT: why it is true; it goes to the audit")
-    with open_site(cli) as site:
+    with open_desk(cli) as desk:
 
         def write(conn: Connection) -> ListedHold:
-            asked = _question(site, conn, held_id)
+            asked = _question(desk, conn, held_id)
             if not QUESTIONS[HoldCode(asked.code)].can_be_released:
                 raise HandoffError(
                     f"{held_id} can't be released: the engine would not know what to apply. See to it by hand, then"
                     f" `handoff held dismiss {held_id}`"
                 )
-            site.store.holds.begin_release(conn, held_id.number, by=actor(), reason=reason, now=site.now)
-            site.note(conn, "release", _subjects(asked), reason)
+            desk.store.holds.begin_release(conn, held_id.number, by=str(desk.actor), reason=reason, now=desk.now)
+            desk.note(conn, "release", _subjects(asked), reason)
             return asked
 
-        asked = site.store.charts_ledger.write_now(write)
-        replayed = next(replay_entries(site, [asked.root], "now", hold_key(asked.code, asked.location)))
+        asked = desk.store.charts_ledger.write_now(write)
+        replayed = next(replay_entries(desk, [asked.root], "now", hold_key(asked.code, asked.location)))
         if replayed.new is None:
             raise HandoffError(f"{held_id} stays open: {replayed.problem}")
-        with site.store.reader() as conn:
-            shape = hold_shape(_question(site, conn, held_id), site.view(None, ()))
+        with desk.store.reader() as conn:
+            shape = hold_shape(_question(desk, conn, held_id), desk.view(None, ()))
     cli.print(
         shape | {"replay": replayed.new},
         f"{held_id} is released: entry {replayed.new} applies it (`handoff messages show {replayed.new}`).",
@@ -369,17 +370,17 @@ def _release_message(cli: Cli, held_id: HeldId, reason: str | None) -> int:
     return 0
 
 
-def _question(site: OpenSite, conn: Connection, held_id: HeldId) -> ListedHold:
-    asked = site.store.holds.get(conn, held_id.number)
+def _question(desk: Desk, conn: Connection, held_id: HeldId) -> ListedHold:
+    asked = desk.store.holds.get(conn, held_id.number)
     if asked is None:
         raise NotFoundError(f"there is no held message {held_id}")
     return asked
 
 
-def _held_delivery(site: OpenSite, conn: Connection, delivery_id: int) -> QueuedDelivery:
+def _held_delivery(desk: Desk, conn: Connection, delivery_id: int) -> QueuedDelivery:
     from engine.domain.delivery import DeliveryState
 
-    queued = site.store.outbox.get(conn, delivery_id)
+    queued = desk.store.outbox.get(conn, delivery_id)
     if queued is None or queued.state is not DeliveryState.HELD:
         raise NotFoundError(f"there is no held delivery {delivery_id}")
     return queued
@@ -387,45 +388,6 @@ def _held_delivery(site: OpenSite, conn: Connection, delivery_id: int) -> Queued
 
 def _subjects(asked: ListedHold) -> list[str]:
     return [f"hold:m{asked.id}", *([f"chart:{asked.chart_id}"] if asked.chart_id else [])]
-
-
-@dataclass(frozen=True)
-class _Around:
-    """What stands around held deliveries: whose they are, what waits behind each, how their destinations do."""
-
-    patients: dict[str, str]
-    """By ordering key."""
-    behind: dict[int, int]
-    standings: dict[str, Standing]
-
-
-def _around(site: OpenSite, conn: Connection, found: Sequence[QueuedDelivery]) -> _Around:
-    if not found:
-        return _Around({}, {}, {})
-    lines = sorted({queued.delivery.ordering_key for queued in found})
-    documents = site.store.charts.documents(conn, lines)
-    configured = site.outline.destinations
-    return _Around(
-        {line: document.patient.key for line, document in documents if document is not None},
-        site.store.outbox.behind(conn, found),
-        {one.name: one for one in site.store.destinations.standings(conn, configured, site.now)},
-    )
-
-
-def _delivery(queued: QueuedDelivery, view: View, around: _Around) -> dict[str, Any]:
-    from engine.connectors.remedies import remedy
-
-    standing = around.standings.get(queued.delivery.destination)
-    return {
-        "what": "delivery",
-        **delivery_shape(queued, view),
-        "entry": queued.entry_id,
-        "patient_key": view.key(around.patients.get(queued.delivery.ordering_key)),
-        "waiting_behind": around.behind.get(queued.id, 0),
-        "destination_state": standing.state if standing else None,
-        "destination_error": standing.error if standing else None,
-        "remedy": remedy(queued.error),
-    }
 
 
 def _human_delivery(shape: dict[str, Any]) -> str:

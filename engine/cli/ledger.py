@@ -27,12 +27,12 @@ def ledger(cli: Cli) -> int:
     the outbox; when its dead letter was discarded, or nothing was left to send (superseded), it stays dead for good.
     What waits for somebody is listed by `dead list` and `held list`.
     """
-    from engine.cli.site import open_site
+    from engine.cli.desk import open_desk
     from engine.domain.shapes import plain
     from engine.store.counts import ledger as count
 
-    with open_site(cli) as site, site.store.reader() as conn:
-        lines = count(conn, site.outline.channels)
+    with open_desk(cli) as desk, desk.store.reader() as conn:
+        lines = count(conn, desk.outline.channels)
     names = ("channel", "received", "refused", "filtered", "processed", "dead", "pending", "duplicates", "acked")
     withheld = ("withheld",) if any(line.deliveries.withheld for line in lines) else ()
     states = ("pending", "delivered", "held", "dead", *withheld)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,22 +24,17 @@ from engine.cli.common import (
     reveal_options,
     time_column,
 )
-from engine.cli.show import HIDDEN
-from engine.cli.site import PATIENT_HELP, NotFoundError, OpenSite, PatientKey, open_site, reveal_of
+from engine.cli.desk import PATIENT_HELP, PatientKey, open_desk, reveal_of
 from engine.cli.tables import Column, alarm, terminal_columns
 from engine.cli.times import TIMES, When
-from engine.errors import TamperedError
+from engine.desk import finding
+from engine.desk.desk import Desk
+from engine.desk.seeing import HIDDEN, entry_details, entry_shape
 from engine.printable import singles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from engine.cli.show import View
-    from engine.domain.delivery import QueuedDelivery
-    from engine.domain.outcome import Effect
-    from engine.domain.standing import Standing
-    from engine.settings import Channel
-    from engine.store.holds import ListedHold
     from engine.store.journal import ListedEntry
 
 _DAMAGED: Final = {
@@ -116,20 +111,20 @@ def list_(
     def meant(item: ListedEntry) -> bool:
         """The conditions that only what is sealed can tell."""
         return (
-            (sender is None or sender in _names(site, item.sender))
+            (sender is None or sender in _names(desk, item.sender))
             and (deviation is None or any(_is(code, deviation) for code in item.deviations))
             and (not without_effect or item.without_effect)
         )
 
     looking = sender is not None or deviation is not None or without_effect
-    with open_site(cli) as site:
-        site.check_channel(channel)
-        site.check_error(error)
+    with open_desk(cli) as desk:
+        finding.check_channel(desk, channel)
+        finding.check_error(desk, error)
         conditions: dict[str, Any] = {
             "kind": None if kind == "all" else EntryKind(kind),
             "channel": channel,
             "state": EntryState(state) if state else None,
-            "patient": site.patient_key(patient) if patient else None,
+            "patient": finding.patient_key(desk, patient) if patient else None,
             "since": since,
             "until": until,
             "error": error,
@@ -139,32 +134,32 @@ def list_(
         listing = Listing(cli, _columns())
         shown = 0
         more = False
-        for page in _pages(cli, site, conditions | {"control_id": control_id}, meant if looking else None, limit + 1):
+        for page in _pages(cli, desk, conditions | {"control_id": control_id}, meant if looking else None, limit + 1):
             more = shown + len(page) > limit
             found = page[: limit - shown]
             shown += len(found)
-            view = site.view(wish, (f"entry:{entry.id}" for entry in found))
+            view = desk.view(wish, (f"entry:{entry.id}" for entry in found))
             shapes = [entry_shape(entry, view) for entry in found]
             listing.add(shapes, map(_row, shapes))
             if more:
                 break
         if more:
             countable = not looking and control_id is None
-            with site.store.reader() as conn:
-                cli.cut(shown, site.store.journal.count(conn, **conditions) if countable else None)
+            with desk.store.reader() as conn:
+                cli.cut(shown, desk.store.journal.count(conn, **conditions) if countable else None)
     listing.print("No messages.")
 
 
 def _pages(
-    cli: Cli, site: OpenSite, conditions: dict[str, Any], meant: Callable[[ListedEntry], bool] | None, wanted: int
+    cli: Cli, desk: Desk, conditions: dict[str, Any], meant: Callable[[ListedEntry], bool] | None, wanted: int
 ) -> Iterator[list[ListedEntry]]:
     """What meets the conditions, piece by piece, newest first. wanted: so many are looked for."""
     before: int | None = None
     looked_at = 0
     piece = _PIECE if meant is not None else min(wanted, _PIECE)
     while True:
-        with site.store.reader() as conn:
-            found = site.store.journal.find(conn, **conditions, before=before, limit=piece)
+        with desk.store.reader() as conn:
+            found = desk.store.journal.find(conn, **conditions, before=before, limit=piece)
         yield found if meant is None else list(filter(meant, found))
         looked_at += len(found)
         if len(found) < piece:
@@ -175,9 +170,9 @@ def _pages(
         before = found[-1].id
 
 
-def _names(site: OpenSite, sender: str | None) -> set[str]:
+def _names(desk: Desk, sender: str | None) -> set[str]:
     """All by which a sender may be asked for: `EPIC/MAIN`, `EPIC`, `~5be7d2aa/MAIN`."""
-    both = [sender, site.unnamed_sender(sender)] if sender else []
+    both = [sender, desk.unnamed_sender(sender)] if sender else []
     return {name for one in both for name in (one, *one.split("/"))}
 
 
@@ -219,179 +214,9 @@ def _row(shape: dict[str, Any]) -> tuple[object, ...]:
 def show(cli: Cli, entry_id: int, reveal: bool, reason: str | None) -> None:
     """Show one message: its answer, its outcome, what it caused, and with --reveal its text."""
     wish = reveal_of(reveal, reason)
-    with open_site(cli) as site:
-        shape = entry_details(site, entry_id, lambda: site.view(wish, [f"entry:{entry_id}"]))
+    with open_desk(cli) as desk:
+        shape = entry_details(desk, entry_id, lambda: desk.view(wish, [f"entry:{entry_id}"]))
     cli.print(shape, human_entry(shape))
-
-
-def entry_shape(entry: ListedEntry, view: View) -> dict[str, Any]:
-    from engine.domain.shapes import plain
-
-    # Who acts is a user of this machine, and no value of a message.
-    sender = entry.peer if entry.kind == "act" else view.sender(entry.sender, known=_known(entry))
-    hidden = {"patient_key": view.key(entry.patient_key), "sender": sender}
-    return plain(entry) | hidden  # type: ignore[no-any-return]  # a dict
-
-
-def _known(entry: ListedEntry) -> bool:
-    """It was processed, so that its header is one, and names a sender."""
-    return entry.state == "processed"
-
-
-def entry_details(site: OpenSite, entry_id: int, make_view: Callable[[], View]) -> dict[str, Any]:
-    """One entry with everything that is known of it. Raises NotFoundError."""
-    from engine.domain.message import EntryKind
-    from engine.domain.shapes import plain
-    from engine.pipeline.why import why_shapes
-
-    store = site.store
-    damaged: list[str] = []
-    with store.reader() as conn:
-        listed = store.journal.find(conn, ids=[entry_id])
-        entry = store.journal.entry(conn, entry_id)
-        try:
-            outcome = store.recorder.outcomes(conn, [entry_id]).get(entry_id)
-        except TamperedError:
-            outcome = None
-            damaged.append("outcome")
-        deliveries = store.outbox.of_entry(conn, entry_id)
-        receipts = store.outbox.receipts(conn, [queued.id for queued in deliveries])
-        # How they stand says why something waits, and is not asked for what does not.
-        waiting = any(queued.state == "pending" for queued in deliveries)
-        found = store.destinations.standings(conn, site.outline.destinations, site.now) if waiting else []
-        standings = {one.name: one for one in found}
-        letters = store.dead_letters.of_entry(conn, entry_id)
-        holds = store.holds.of_message(conn, entry.replay_root or entry_id) if entry is not None else []
-    if not listed or entry is None:
-        raise NotFoundError(f"there is no entry {entry_id} in the journal")
-    if entry.damaged:
-        damaged.insert(0, "message")
-    if None in receipts.values():
-        damaged.append("receipt")
-    view = make_view()
-    channel = site.configuration.channels.get(entry.channel)
-    sent = [(queued.delivery.destination, queued.delivery.operation) for queued in deliveries]
-    then = _channel_then(site, entry.channel, outcome.config_version) if outcome else channel
-    of_message = entry.kind is EntryKind.MESSAGE
-    told = of_message and (outcome is not None or "outcome" not in damaged)
-    text = None if entry.damaged else payload_text(entry.payload, channel) if of_message else entry.payload.decode()
-    return entry_shape(listed[0], view) | {
-        "damaged": damaged,
-        "peer": entry.peer or None,
-        "version": entry.summary.version,
-        "sending_application": view.sender(entry.summary.sending_application, known=_known(listed[0])),
-        "sending_facility": view.sender(entry.summary.sending_facility, known=_known(listed[0])),
-        "deviations": list(dict.fromkeys((*entry.deviations, *(outcome.deviations if outcome else ())))),
-        "charset": outcome.charset if outcome else None,
-        "refusal": plain(entry.refusal),
-        "replay_root": entry.replay_root,
-        "config_version": outcome.config_version if outcome else None,
-        "recorded_at": plain(outcome.recorded_at) if outcome else None,
-        "encounter": view.key(outcome.encounter_key) if outcome else None,
-        "effects": [effect_shape(effect, view) for effect in (outcome.effects if outcome else ())],
-        "deliveries": [
-            delivery_shape(queued, view, standings.get(queued.delivery.destination), receipts) for queued in deliveries
-        ],
-        "dead_letters": plain(letters),
-        "held": [hold_shape(one, view) for one in holds],
-        "why": why_shapes(listed[0].state, outcome, sent, then, replay=entry.replay_of is not None) if told else [],
-        "payload": view.text(text),
-    }
-
-
-def _channel_then(site: OpenSite, name: str, version: str) -> Channel | None:
-    """The channel as it was when a message was processed; when that can't be told, as it is now."""
-    from engine.bootstrap import recorded_snapshot
-    from engine.connectors.registry import load
-    from engine.errors import HandoffError
-
-    configuration = site.configuration
-    if configuration.snapshot.version != version:
-        try:
-            snapshot = recorded_snapshot(site.store, configuration.snapshot.base, version)
-            configuration = configuration if snapshot is None else load(snapshot, references="never")
-        except HandoffError:
-            pass
-    return configuration.channels.get(name)
-
-
-def payload_text(payload: bytes, channel: Channel | None) -> str:
-    """A message as text, by the rules that the channel reads it with; readable as far as it goes."""
-    from engine.errors import MessageError
-    from engine.hl7v2 import charset
-    from engine.hl7v2.header import read_header
-    from engine.settings import Charset
-
-    settings = channel.charset if channel is not None else Charset()
-    try:
-        names = read_header(payload).charset_names
-    except MessageError:
-        names = ()
-    default, fallback, force = settings.default, settings.fallback, settings.force
-    return charset.decode(payload, names, default=default, fallback=fallback, force=force).text
-
-
-def effect_shape(effect: Effect, view: View) -> dict[str, Any]:
-    """A consequence; its subject is an opaque id, or a key."""
-    subject = view.key(effect.subject) if ":" in effect.subject else effect.subject
-    return {"kind": effect.kind, "subject": subject, "detail": effect.detail}
-
-
-def delivery_shape(
-    queued: QueuedDelivery,
-    view: View,
-    standing: Standing | None = None,
-    receipts: Mapping[int, str | None] | None = None,
-) -> dict[str, Any]:
-    """standing: of its destination; it says why a delivery waits that was never tried. receipts: the
-    far end's, by id; none: they were not looked for.
-    """
-    import msgspec
-
-    from engine.domain.shapes import plain
-
-    delivery = queued.delivery
-    next_at = queued.next_attempt_at if queued.state in {"pending", "held"} else None
-    trouble = None
-    if queued.state == "pending" and standing is not None and standing.state != "up":
-        trouble = standing.error or standing.state
-        next_at = None
-        if standing.next_attempt_at is not None:
-            next_at = max(queued.next_attempt_at, standing.next_attempt_at)
-    payload = None if queued.unreadable else view.payload(msgspec.json.decode(delivery.payload))
-    return {
-        "id": queued.id,
-        "destination": delivery.destination,
-        "operation": delivery.operation,
-        "idempotency_key": delivery.idempotency_key,
-        "payload": payload,
-        "unreadable": queued.unreadable,
-        "state": queued.state,
-        "attempts": queued.attempts,
-        "next_attempt_at": plain(next_at),
-        "created_at": plain(queued.created_at),
-        "last_error": queued.error,
-        "destination_error": trouble,
-        "delivered_at": plain(queued.settled_at) if queued.state == "delivered" else None,
-        "held_at": plain(queued.settled_at) if queued.state == "held" else None,
-        "withheld_at": plain(queued.settled_at) if queued.state == "withheld" else None,
-        **({} if receipts is None else {"receipt": view.receipt(receipts.get(queued.id))}),
-    }
-
-
-def hold_shape(one: ListedHold, view: View) -> dict[str, Any]:
-    """A question of a message, as `held list` and others show it."""
-    from engine.domain.shapes import plain
-
-    subject = view.key(one.subject) if one.subject and ":" in one.subject else one.subject
-    shown = {
-        "id": f"m{one.id}",
-        "what": "message",
-        "subject": subject,
-        "patient_key": view.key(one.patient_key),
-        "decision": view.text(one.decision),
-    }
-    return plain(one) | shown  # type: ignore[no-any-return]  # a dict
 
 
 def told(shape: dict[str, Any]) -> str:

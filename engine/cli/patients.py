@@ -18,17 +18,18 @@ from engine.cli.common import (
     reveal_options,
     time_column,
 )
-from engine.cli.messages import hold_shape
-from engine.cli.site import PatientKey, open_site, reveal_of
+from engine.cli.desk import PatientKey, open_desk, reveal_of
 from engine.cli.tables import Column, alarm, table
 from engine.cli.tasks import reason_told
+from engine.desk import finding
+from engine.desk.seeing import hold_shape
 from engine.errors import TamperedError
 from engine.printable import singles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from engine.cli.site import OpenSite
+    from engine.desk.desk import Desk
     from engine.domain.chart import Chart
     from engine.store.charts import ChartDocument
 
@@ -72,12 +73,12 @@ def show(cli: Cli, key: str, reveal: bool, reason: str | None) -> None:
     from engine.domain.shapes import plain
 
     wish = reveal_of(reveal, reason)
-    with open_site(cli) as site:
-        chart = site.chart(key)
-        with site.store.reader() as conn:
-            holds = site.store.holds.of_chart(conn, chart.id)
-            letters = site.store.dead_letters.of_patient(conn, site.keys, chart.patient.key)
-        view = site.view(wish, [f"chart:{chart.id}"])
+    with open_desk(cli) as desk:
+        chart = finding.chart(desk, key)
+        with desk.store.reader() as conn:
+            holds = desk.store.holds.of_chart(conn, chart.id)
+            letters = desk.store.dead_letters.of_patient(conn, desk.keys, chart.patient.key)
+        view = desk.view(wish, [f"chart:{chart.id}"])
         shape = view.chart(chart_shape(chart))
         shape |= {"held": [hold_shape(one, view) for one in holds], "dead": plain(letters)}
     cli.print(shape, human_chart(shape))
@@ -122,22 +123,22 @@ def find(
     wish = reveal_of(reveal, reason)
     damaged: list[str] = []
     searching = visit is not None or name is not None or birth_date is not None
-    with open_site(cli) as site:
-        chart_ids = _direct(site, visit)
+    with open_desk(cli) as desk:
+        chart_ids = _direct(desk, visit)
         if not chart_ids:
-            with site.store.reader() as conn:
+            with desk.store.reader() as conn:
                 # One more than are looked at tells whether there are more.
-                chart_ids = site.store.charts.latest_ids(conn, charts_max + 1 if searching else limit + 1)
+                chart_ids = desk.store.charts.latest_ids(conn, charts_max + 1 if searching else limit + 1)
             if searching and len(chart_ids) > charts_max:
                 chart_ids.pop()
                 cli.say(f"Only the {charts_max:,} charts that changed last are looked through; more: --within N")
-        matching = _matching(site, chart_ids, damaged, visit, name, birth_date)
-        found = [chart for page in _pages(list(islice(matching, limit + 1))) for chart in _charts(site, page, damaged)]
+        matching = _matching(desk, chart_ids, damaged, visit, name, birth_date)
+        found = [chart for page in _pages(list(islice(matching, limit + 1))) for chart in _charts(desk, page, damaged)]
         if len(found) > limit:
             found = found[:limit]
-            with site.store.reader() as conn:
-                cli.cut(limit, None if searching else site.store.charts.count(conn))
-        view = site.view(wish, (f"chart:{chart.id}" for chart in found))
+            with desk.store.reader() as conn:
+                cli.cut(limit, None if searching else desk.store.charts.count(conn))
+        view = desk.view(wish, (f"chart:{chart.id}" for chart in found))
     if damaged:
         named = ", ".join(damaged[:_NAMED_MAX]) + (", ..." if len(damaged) > _NAMED_MAX else "")
         cli.say(f"Damaged and left out: {len(damaged)} chart(s): {named}")
@@ -153,17 +154,17 @@ def find(
     cli.print(shapes, table(columns, rows) or "No such patient.")
 
 
-def _direct(site: OpenSite, visit: str | None) -> list[str]:
+def _direct(desk: Desk, visit: str | None) -> list[str]:
     """The chart that a whole encounter key leads to."""
     if visit is None or ":" not in visit:
         return []
-    with site.store.reader() as conn:
-        chart = site.store.charts.by_visit(conn, visit)
+    with desk.store.reader() as conn:
+        chart = desk.store.charts.by_visit(conn, visit)
     return [chart.id] if chart is not None else []
 
 
 def _matching(
-    site: OpenSite,
+    desk: Desk,
     chart_ids: list[str],
     damaged: list[str],
     visit: str | None,
@@ -171,8 +172,8 @@ def _matching(
     birth_date: str | None,
 ) -> Iterator[str]:
     for page in _pages(chart_ids):
-        with site.store.reader() as conn:
-            documents = site.store.charts.documents(conn, page)
+        with desk.store.reader() as conn:
+            documents = desk.store.charts.documents(conn, page)
         for chart_id, document in documents:
             if document is None:
                 damaged.append(chart_id)
@@ -180,15 +181,15 @@ def _matching(
                 yield chart_id
 
 
-def _charts(site: OpenSite, chart_ids: list[str], damaged: list[str]) -> list[Chart]:
+def _charts(desk: Desk, chart_ids: list[str], damaged: list[str]) -> list[Chart]:
     try:
-        with site.store.reader() as conn:
-            return site.store.charts.whole(conn, chart_ids)
+        with desk.store.reader() as conn:
+            return desk.store.charts.whole(conn, chart_ids)
     except TamperedError:
         if len(chart_ids) == 1:
             damaged.append(chart_ids[0])
             return []
-    return [chart for one in chart_ids for chart in _charts(site, [one], damaged)]
+    return [chart for one in chart_ids for chart in _charts(desk, [one], damaged)]
 
 
 def _pages(chart_ids: list[str]) -> Iterator[list[str]]:

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import click
 
 from engine.cli.common import NO, Cli, complete_channel, config_option, json_option
+from engine.cli.desk import PATIENT_HELP, PatientKey, open_desk
 from engine.cli.groups import agree, counted, group_options
 from engine.cli.messages import STATES
-from engine.cli.site import PATIENT_HELP, OpenSite, PatientKey, open_site
 from engine.cli.tables import Column, table
 from engine.cli.times import TIMES, When
+from engine.desk import finding
+from engine.desk.desk import Desk
 
 if TYPE_CHECKING:
     from engine.domain.message import Entry, Receipt
@@ -90,11 +92,11 @@ def replay(
             "say which: --channel, --since, --until, --state, --patient, or --all for the whole journal"
         )
 
-    with open_site(cli) as site:
-        site.check_channel(channel)
-        key = site.patient_key(patient) if patient else None
-        with site.store.reader() as conn:
-            chosen = site.store.journal.originals(
+    with open_desk(cli) as desk:
+        finding.check_channel(desk, channel)
+        key = finding.patient_key(desk, patient) if patient else None
+        with desk.store.reader() as conn:
+            chosen = desk.store.journal.originals(
                 conn,
                 channel=channel,
                 state=EntryState(state) if state else None,
@@ -103,15 +105,15 @@ def replay(
                 until=until,
             )
         if dry_run:
-            cli.print(*_preview(site, chosen, as_of, verbose=verbose))
+            cli.print(*_preview(desk, chosen, as_of, verbose=verbose))
             return 0
         if len(chosen) > 1:
-            agree(cli, f"{len(chosen):,} entries would be replayed: {_kinds(site, chosen)}.", yes=yes, unattended=True)
+            agree(cli, f"{len(chosen):,} entries would be replayed: {_kinds(desk, chosen)}.", yes=yes, unattended=True)
         if chosen:  # on record before it is done; the new entries name those that they replay
-            site.audit("replay", [f"entries:{chosen[0]}-{chosen[-1]}"])
+            desk.audit("replay", [f"entries:{chosen[0]}-{chosen[-1]}"])
         made: list[int] = []
         problems: list[dict[str, Any]] = []
-        for one in replay_entries(site, chosen, as_of):
+        for one in replay_entries(desk, chosen, as_of):
             if one.new is not None:
                 made.append(one.new)
             else:
@@ -123,15 +125,15 @@ def replay(
     return NO if problems else 0
 
 
-def _kinds(site: OpenSite, chosen: Sequence[int]) -> str:
+def _kinds(desk: Desk, chosen: Sequence[int]) -> str:
     """`12 ADT^A01 processed (main)`: what the first entries of a group are."""
-    with site.store.reader() as conn:
-        found = site.store.journal.listed(conn, chosen[:_LOOK_ENTRIES_MAX])
+    with desk.store.reader() as conn:
+        found = desk.store.journal.listed(conn, chosen[:_LOOK_ENTRIES_MAX])
     said = counted(f"{one.type or 'unreadable'} {one.state} ({one.channel})" for one in found)
     return said + (f", and {len(chosen) - len(found):,} more" if len(chosen) > len(found) else "")
 
 
-def _preview(site: OpenSite, chosen: Sequence[int], as_of: AsOf, *, verbose: bool) -> tuple[dict[str, Any], str]:
+def _preview(desk: Desk, chosen: Sequence[int], as_of: AsOf, *, verbose: bool) -> tuple[dict[str, Any], str]:
     """What a replay would do, as a document and in words. The first entries are tried; nothing is written."""
     document: dict[str, Any] = {
         "dry_run": True, "config_as_of": as_of, "selected": list(chosen), "replayed": 0, "entries": [], "problems": [],
@@ -139,11 +141,11 @@ def _preview(site: OpenSite, chosen: Sequence[int], as_of: AsOf, *, verbose: boo
     }  # fmt: skip
     if not chosen:
         return document, "0 entries would be replayed."
-    lines = [f"{len(chosen):,} entries would be replayed: {_kinds(site, chosen)}."]
+    lines = [f"{len(chosen):,} entries would be replayed: {_kinds(desk, chosen)}."]
     if as_of == "then":
         lines.append("What they would change is only tried under today's configuration.")
         return document, "\n".join(lines)
-    tried = list(_tried(site, chosen[:_LOOK_ENTRIES_MAX]))
+    tried = list(_tried(desk, chosen[:_LOOK_ENTRIES_MAX]))
     document["would"] = tried
     if len(tried) < len(chosen):
         lines.append(f"Tried were the first {len(tried):,} of them:")
@@ -165,7 +167,7 @@ def _preview(site: OpenSite, chosen: Sequence[int], as_of: AsOf, *, verbose: boo
     return document, "\n".join(lines)
 
 
-def _tried(site: OpenSite, chosen: Sequence[int]) -> Iterator[dict[str, Any]]:
+def _tried(desk: Desk, chosen: Sequence[int]) -> Iterator[dict[str, Any]]:
     """What each entry would come to now, one after the other, as the worker would do it."""
     import dataclasses
 
@@ -175,34 +177,34 @@ def _tried(site: OpenSite, chosen: Sequence[int]) -> Iterator[dict[str, Any]]:
     from engine.pipeline.process import decide, prepare
     from engine.runtime.acceptance import Rules, judge
 
-    compiled = site.compiled().channels
-    with site.store.reader() as conn:
-        since = site.store.journal.first_received(conn)
+    compiled = desk.compiled().channels
+    with desk.store.reader() as conn:
+        since = desk.store.journal.first_received(conn)
     channels = {
-        name: dataclasses.replace(channel, observed_since=since.get(name, site.now))
+        name: dataclasses.replace(channel, observed_since=since.get(name, desk.now))
         for name, channel in compiled.items()
     }
     prepared = []
-    entries = _whole_entries(site, chosen)
+    entries = _whole_entries(desk, chosen)
     for number, entry in enumerate(entries):
         channel = channels.get(entry.channel)
         if channel is None or entry.damaged:
             continue
         refusal = judge(Rules.of(channel.settings), entry.payload).refusal if entry.refusal is not None else None
         again = msgspec.structs.replace(
-            entry, id=_BEHIND_ALL + number, refusal=refusal, received_at=site.now, replay_of=entry.id,
+            entry, id=_BEHIND_ALL + number, refusal=refusal, received_at=desk.now, replay_of=entry.id,
             replay_root=entry.replay_root or entry.id, first_received_at=entry.first_received_at or entry.received_at,
         )  # fmt: skip
         prepared.append((entry, channel, prepare(again, channel)))
-    with site.store.reader() as conn:
-        charts = site.store.charts.load(
+    with desk.store.reader() as conn:
+        charts = desk.store.charts.load(
             conn,
             {identity for _, _, one in prepared for identity in one.identities},
             {visit for _, _, one in prepared for visit in one.visits},
         )
     for entry, channel, one in prepared:
         before = {task.id: task for chart in charts.by_id.values() for task in chart.tasks}
-        outcome = decide(one, channel, charts, site.now)
+        outcome = decide(one, channel, charts, desk.now)
         tasks: list[str] = []
         for chart in outcome.charts:
             charts.add(chart)
@@ -212,8 +214,8 @@ def _tried(site: OpenSite, chosen: Sequence[int]) -> Iterator[dict[str, Any]]:
                     what = "new" if old is None and task.state is TaskState.OPEN else task.state.value
                     tasks.append(f"{task.kind} {what}")
         keys = [delivery.idempotency_key for delivery in outcome.deliveries]
-        with site.store.reader() as conn:
-            known = site.store.outbox.known(conn, keys)
+        with desk.store.reader() as conn:
+            known = desk.store.outbox.known(conn, keys)
         letter = outcome.dead_letter
         yield {
             "entry": entry.id,
@@ -229,13 +231,13 @@ def _tried(site: OpenSite, chosen: Sequence[int]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _whole_entries(site: OpenSite, chosen: Sequence[int]) -> list[Entry]:
+def _whole_entries(desk: Desk, chosen: Sequence[int]) -> list[Entry]:
     """Fewer than were chosen, when their bytes are many."""
     found: list[Entry] = []
     size = 0
     for at in range(0, len(chosen), PIECE):
-        with site.store.reader() as conn:
-            entries = site.store.journal.entries(conn, chosen[at : at + PIECE])
+        with desk.store.reader() as conn:
+            entries = desk.store.journal.entries(conn, chosen[at : at + PIECE])
         found += entries
         size += sum(len(entry.payload) for entry in entries)
         if size > _PIECE_BYTES:
@@ -253,7 +255,7 @@ class Replayed:
 
 
 def replay_entries(
-    site: OpenSite, entry_ids: Sequence[int], as_of: AsOf, decision: str | None = None
+    desk: Desk, entry_ids: Sequence[int], as_of: AsOf, decision: str | None = None
 ) -> Iterator[Replayed]:
     """Append a replay of each entry to the journal, in this order; some at a time, so that any number may be given.
 
@@ -261,15 +263,15 @@ def replay_entries(
     """
     at = 0
     while at < len(entry_ids):
-        found = _receipts(site, entry_ids[at : at + PIECE], as_of, decision)
+        found = _receipts(desk, entry_ids[at : at + PIECE], as_of, decision)
         receipts = [one for one in found if not isinstance(one, str)]
-        stored = iter(site.store.journal_ledger.write_now(partial(site.store.journal.append, receipts=receipts)))
+        stored = iter(desk.store.journal_ledger.write_now(partial(desk.store.journal.append, receipts=receipts)))
         for old, one in zip(entry_ids[at : at + len(found)], found, strict=True):
             yield Replayed(old, problem=one) if isinstance(one, str) else Replayed(old, next(stored).arrival)
         at += len(found)
 
 
-def _receipts(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf, decision: str | None) -> list[Receipt | str]:
+def _receipts(desk: Desk, entry_ids: Sequence[int], as_of: AsOf, decision: str | None) -> list[Receipt | str]:
     """A receipt for each entry, or why it can't be replayed. For the first of them only, when their bytes are many."""
     from engine.domain.message import Receipt
     from engine.hl7v2.ordering import ordering_key
@@ -277,14 +279,14 @@ def _receipts(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf, decision: s
 
     entries: list[Entry | None] = []
     size = 0
-    with site.store.reader() as conn:
+    with desk.store.reader() as conn:
         for entry_id in entry_ids:
-            entry = site.store.journal.entry(conn, entry_id)
+            entry = desk.store.journal.entry(conn, entry_id)
             entries.append(entry)
             size += len(entry.payload) if entry is not None else 0
             if size > _PIECE_BYTES:
                 break
-        versions = site.store.recorder.config_versions(conn, entry_ids) if as_of == "then" else {}
+        versions = desk.store.recorder.config_versions(conn, entry_ids) if as_of == "then" else {}
     receipts: list[Receipt | str] = []
     for entry_id, entry in zip(entry_ids, entries, strict=False):
         if entry is None:
@@ -293,7 +295,7 @@ def _receipts(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf, decision: s
         if entry.damaged:
             receipts.append("what is stored of it is damaged: there is nothing to replay")
             continue
-        settings = site.configuration.channels.get(entry.channel)
+        settings = desk.configuration.channels.get(entry.channel)
         refusal = entry.refusal
         if refusal is not None and settings is not None:  # it may be acceptable under today's rules
             refusal = judge(Rules.of(settings), entry.payload).refusal
@@ -301,11 +303,11 @@ def _receipts(site: OpenSite, entry_ids: Sequence[int], as_of: AsOf, decision: s
             Receipt(
                 channel=entry.channel,
                 peer=entry.peer,
-                received_at=site.now,
+                received_at=desk.now,
                 payload=entry.payload,
                 summary=entry.summary,
                 dedupe_key=None,
-                digest=site.keys.lookup(entry.payload),
+                digest=desk.keys.lookup(entry.payload),
                 ordering_key=ordering_key(entry.payload, _header(entry.payload)),
                 deviations=entry.deviations,
                 refusal=refusal,

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from engine.cli.common import NO, Cli, Said, complete_destination, config_option, counted, json_option
+from engine.cli.desk import PATIENT_HELP, PatientKey, open_desk
 from engine.cli.destinations import standing
 from engine.cli.groups import agree, group_options
-from engine.cli.site import PATIENT_HELP, NotFoundError, OpenSite, PatientKey, open_site
 from engine.cli.times import TIMES, When
+from engine.desk import finding
+from engine.desk.desk import Desk
+from engine.errors import NotFoundError
 
 if TYPE_CHECKING:
     from engine.store.resend import Resender, Told
@@ -64,20 +67,20 @@ def resend(
     from engine.connectors.registry import settings_of
     from engine.store.resend import Resender, Tally
 
-    with open_site(cli) as site:
-        here = standing(site, name)
+    with open_desk(cli) as desk:
+        here = standing(desk, name)
         if here.type is None:
             raise NotFoundError(f"{name} is not in config.yaml any more")
         if not settings_of(here.type).takes - {"message"}:
             raise NotFoundError(
                 f"{name} takes messages, and no charts: `handoff replay` forwards those that it never got"
             )
-        feeding = site.configuration.feeding(name)
+        feeding = desk.configuration.feeding(name)
         if not feeding:
-            raise NotFoundError(_nobody_feeds(site, name))
-        compiled = site.compiled().channels
-        resender = Resender(site.keys, name, {one: compiled[one] for one in sorted(feeding)}, again=again)
-        only = site.chart(patient).id if patient is not None else None
+            raise NotFoundError(_nobody_feeds(desk, name))
+        compiled = desk.compiled().channels
+        resender = Resender(desk.keys, name, {one: compiled[one] for one in sorted(feeding)}, again=again)
+        only = finding.chart(desk, patient).id if patient is not None else None
         if only is None and not dry_run:
             whom = "all patients" if every else "all patients that changed since"
             what = "how they stand, again" if again else "what it lacks"
@@ -85,12 +88,12 @@ def resend(
         tally = Tally()
         details: list[dict[str, Any]] = []
         noted = False
-        for ids in _pieces(site, only, since):
-            told = _step(site, resender, ids, dry_run=dry_run, note=None if noted else (name, only, reason))
+        for ids in _pieces(desk, only, since):
+            told = _step(desk, resender, ids, dry_run=dry_run, note=None if noted else (name, only, reason))
             noted = True
             before, tally = _seen(tally), tally.plus(told)
             if only is not None:
-                view = site.view(None, ())
+                view = desk.view(None, ())
                 details = [
                     {
                         "operation": item.operation,
@@ -103,7 +106,7 @@ def resend(
             elif before // _PROGRESS_PATIENTS != _seen(tally) // _PROGRESS_PATIENTS:
                 cli.say(f"{_seen(tally)} patients looked at")
         if not dry_run:
-            _count_again(site, name)
+            _count_again(desk, name)
     document = {
         "destination": name,
         "dry_run": dry_run,
@@ -117,7 +120,7 @@ def resend(
     return NO if tally.damaged else 0
 
 
-def _pieces(site: OpenSite, only: str | None, since: datetime | None) -> Iterator[list[str]]:
+def _pieces(desk: Desk, only: str | None, since: datetime | None) -> Iterator[list[str]]:
     from engine.store.resend import chart_ids
 
     if only is not None:
@@ -125,7 +128,7 @@ def _pieces(site: OpenSite, only: str | None, since: datetime | None) -> Iterato
         return
     after = ""
     while True:
-        with site.store.reader() as conn:
+        with desk.store.reader() as conn:
             ids = chart_ids(conn, after=after, since=since)
         if not ids:
             return
@@ -134,7 +137,7 @@ def _pieces(site: OpenSite, only: str | None, since: datetime | None) -> Iterato
 
 
 def _step(
-    site: OpenSite,
+    desk: Desk,
     resender: Resender,
     ids: list[str],
     *,
@@ -142,30 +145,30 @@ def _step(
     note: tuple[str, str | None, str | None] | None,
 ) -> list[Told]:
     if dry_run:
-        return site.store.read_now(partial(resender.look, ids=ids))
+        return desk.store.read_now(partial(resender.look, ids=ids))
 
     def write(conn: Any) -> list[Told]:
-        told = resender.queue(conn, ids, site.now)
+        told = resender.queue(conn, ids, desk.now)
         if note is not None:  # on record with the first, before anything is sent
             name, chart_id, reason = note
             subjects = [f"destination:{name}", *([f"chart:{chart_id}"] if chart_id else [])]
-            site.note(conn, "resend", subjects, reason)
+            desk.note(conn, "resend", subjects, reason)
         return told
 
-    return site.store.charts_ledger.write_now(write)
+    return desk.store.charts_ledger.write_now(write)
 
 
-def _count_again(site: OpenSite, name: str) -> None:
+def _count_again(desk: Desk, name: str) -> None:
     """How many it was never told of, now that it was told."""
-    channels = site.configuration.feeding(name)
-    untold = site.store.read_now(lambda conn: site.store.destinations.untold(conn, name, channels))
-    site.store.charts_ledger.write_now(lambda conn: site.store.destinations.fed(conn, name, channels, untold))
+    channels = desk.configuration.feeding(name)
+    untold = desk.store.read_now(lambda conn: desk.store.destinations.untold(conn, name, channels))
+    desk.store.charts_ledger.write_now(lambda conn: desk.store.destinations.fed(conn, name, channels, untold))
 
 
-def _nobody_feeds(site: OpenSite, name: str) -> str:
+def _nobody_feeds(desk: Desk, name: str) -> str:
     shadow = sorted(
         channel
-        for channel, one in site.configuration.channels.items()
+        for channel, one in desk.configuration.channels.items()
         if one.mode == "shadow" and any(deliver.to == name for deliver in one.deliver)
     )
     if shadow:

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.cli.common import Cli, config_option, json_option, reveal_options
-from engine.cli.site import NotFoundError, OpenSite, Reveal, open_site, read_input, reveal_of
+from engine.cli.desk import open_desk, read_input, reveal_of
 from engine.cli.tables import table
+from engine.desk import finding
+from engine.desk.desk import Desk, Reveal
+from engine.errors import NotFoundError
 from engine.printable import singles
 
 if TYPE_CHECKING:
@@ -70,8 +73,8 @@ def score(
     if inputs is not None:
         shape = _of_inputs(model, inputs)
     else:
-        with open_site(cli) as site:
-            shape = _of_patient(site, model, patient or "", encounter, wish)
+        with open_desk(cli) as desk:
+            shape = _of_patient(desk, model, patient or "", encounter, wish)
     cli.print(shape, _human(shape))
 
 
@@ -102,25 +105,23 @@ def _of_inputs(model: Model, file: Path) -> dict[str, Any]:
     return score_shape(model.score(inputs_from_json(value), now=datetime.now(UTC), observed_since=None))
 
 
-def _of_patient(
-    site: OpenSite, model: Model, patient: str, encounter: str | None, wish: Reveal | None
-) -> dict[str, Any]:
+def _of_patient(desk: Desk, model: Model, patient: str, encounter: str | None, wish: Reveal | None) -> dict[str, Any]:
     import msgspec
 
     from engine.domain.shapes import score_shape
     from engine.risk.inputs import inputs_of
 
-    chart = site.chart(patient)
+    chart = finding.chart(desk, patient)
     stay = _stay(chart, encounter)
-    with site.store.reader() as conn:
-        observed = site.store.journal.first_received(conn)
-    channel = site.compiled().channels.get(chart.channel)
+    with desk.store.reader() as conn:
+        observed = desk.store.journal.first_received(conn)
+    channel = desk.compiled().channels.get(chart.channel)
     if channel is None:
         raise NotFoundError("the channel that this patient came on is not part of the configuration")
     since = observed.get(channel.settings.name)
-    inputs = inputs_of(chart, stay, now=site.now, observed_since=since, tables=channel.inputs)
-    scored = msgspec.structs.replace(model.score(inputs, now=site.now, observed_since=since), encounter=stay.key)
-    return site.view(wish, [f"chart:{chart.id}"]).part("score", score_shape(scored))
+    inputs = inputs_of(chart, stay, now=desk.now, observed_since=since, tables=channel.inputs)
+    scored = msgspec.structs.replace(model.score(inputs, now=desk.now, observed_since=since), encounter=stay.key)
+    return desk.view(wish, [f"chart:{chart.id}"]).part("score", score_shape(scored))
 
 
 def _stay(chart: Chart, key: str | None) -> Encounter:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.cli.common import NO, UNAVAILABLE, Cli, config_option, json_option
-from engine.cli.site import NotFoundError, read_input
+from engine.cli.desk import read_input
 from engine.cli.tables import table
+from engine.errors import NotFoundError
 
 if TYPE_CHECKING:
     import ssl

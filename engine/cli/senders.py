@@ -18,14 +18,16 @@ from engine.cli.common import (
     reveal_options,
     time_column,
 )
-from engine.cli.site import OpenSite, open_site, reveal_of
+from engine.cli.desk import open_desk, reveal_of
 from engine.cli.tables import Column, table
 from engine.cli.times import TIMES, When, length
+from engine.desk import finding
+from engine.desk.desk import Desk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from engine.cli.show import View
+    from engine.desk.seeing import View
     from engine.store.journal import ListedEntry
 
 _PIECE: Final = 1000
@@ -101,19 +103,19 @@ def senders(
 
     wish = reveal_of(reveal, reason)
     known: dict[tuple[str, str | None], _Sender] = {}
-    with open_site(cli) as site:
-        site.check_channel(channel)
+    with open_desk(cli) as desk:
+        finding.check_channel(desk, channel)
         conditions: dict[str, Any] = {
             "kind": EntryKind.MESSAGE,
             "channel": channel,
-            "since": since or site.now - timedelta(days=1),
+            "since": since or desk.now - timedelta(days=1),
             "until": until,
         }
         before: int | None = None
         looked_at = 0
         while True:
-            with site.store.reader() as conn:
-                found = site.store.journal.find(conn, **conditions, before=before, limit=_PIECE)
+            with desk.store.reader() as conn:
+                found = desk.store.journal.find(conn, **conditions, before=before, limit=_PIECE)
             for entry in found:
                 if entry.replay_of is None:
                     key = entry.channel, entry.sender
@@ -125,8 +127,8 @@ def senders(
                 cli.say(f"Only the latest {looked_at:,} entries were looked into; narrow it with --since and --until.")
                 break
             before = found[-1].id
-        _measure(site, known)
-        view = site.view(wish, (f"channel:{name}" for name in sorted({one for one, _ in known})))
+        _measure(desk, known)
+        view = desk.view(wish, (f"channel:{name}" for name in sorted({one for one, _ in known})))
     ordered = sorted(known.values(), key=lambda one: (one.bad / one.received, one.deviating), reverse=True)
     shapes = [_shape(one, view) for one in ordered]
     rows = [
@@ -145,16 +147,16 @@ def senders(
     cli.print(shapes, table(columns, rows) or "Nothing came.")
 
 
-def _measure(site: OpenSite, known: Mapping[tuple[str, str | None], _Sender]) -> None:
+def _measure(desk: Desk, known: Mapping[tuple[str, str | None], _Sender]) -> None:
     """What the running daemon has measured of their clocks; it knows a sender by a message of it."""
     from engine.runtime.status import running_status
 
-    status = running_status(site.outline)
+    status = running_status(desk.outline)
     skews = {one.entry: one.skew_seconds for one in status.senders} if status is not None else {}
     if not skews:
         return
-    with site.store.reader() as conn:
-        for entry in site.store.journal.listed(conn, list(skews)):
+    with desk.store.reader() as conn:
+        for entry in desk.store.journal.listed(conn, list(skews)):
             one = known.get((entry.channel, entry.sender))
             if one is not None:
                 one.skew_seconds = skews[entry.id]

@@ -129,12 +129,12 @@ def _names(cli: Cli, shown: Status) -> dict[int, str]:
 
     Looked up in the store, which the daemon's own answer does without; nothing, where that can't be opened.
     """
-    from engine.cli.site import open_site
+    from engine.cli.desk import open_desk
 
     entries = [one.entry for one in shown.senders if one.wrong]
     names: dict[int, str] = {}
     if entries:
-        with contextlib.suppress(HandoffError), open_site(cli) as site:
+        with contextlib.suppress(HandoffError), open_desk(cli) as site:
             with site.store.reader() as conn:
                 found = site.store.journal.listed(conn, entries)
             view = site.view(None, ())

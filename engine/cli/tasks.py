@@ -20,22 +20,16 @@ from engine.cli.common import (
     reveal_options,
     time_column,
 )
-from engine.cli.site import (
-    CANDIDATES_MAX,
-    PATIENT_HELP,
-    NotFoundError,
-    OpenSite,
-    PatientKey,
-    actor,
-    by_prefix,
-    open_site,
-    reveal_of,
-)
+from engine.cli.desk import PATIENT_HELP, PatientKey, open_desk, reveal_of
 from engine.cli.tables import Column, table
 from engine.cli.times import DUE_TIMES, Due, Range, When
+from engine.desk import finding
+from engine.desk.desk import Desk
+from engine.desk.finding import CANDIDATES_MAX, by_prefix
+from engine.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from engine.cli.show import View
+    from engine.desk.seeing import View
     from engine.domain.act import Act
     from engine.store.tasks import ListedTask
 
@@ -87,10 +81,10 @@ def list_(
     wish = reveal_of(reveal, reason)
     open_only = not (states or every or patient or cli.json)
     damaged: list[str] = []
-    with open_site(cli) as site:
-        chart = site.chart(patient) if patient else None
-        site.check_kind(kind)
-        with site.store.reader() as conn:
+    with open_desk(cli) as desk:
+        chart = finding.chart(desk, patient) if patient else None
+        finding.check_kind(desk, kind)
+        with desk.store.reader() as conn:
             conditions: dict[str, Any] = {
                 "states": [TaskState.OPEN] if open_only else [TaskState(state) for state in states],
                 "kind": kind,
@@ -99,20 +93,20 @@ def list_(
                 "due_from": due.since if due else None,
                 "due_before": min(filter(None, (due.until if due else None, due_before)), default=None),
             }
-            found = site.store.tasks.find(conn, **conditions, limit=limit + 1, damaged=damaged.append)
+            found = desk.store.tasks.find(conn, **conditions, limit=limit + 1, damaged=damaged.append)
             if len(found) > limit:
                 found = found[:limit]
-                cli.cut(limit, site.store.tasks.count(conn, **conditions), narrow="--assignee, --kind, --due")
+                cli.cut(limit, desk.store.tasks.count(conn, **conditions), narrow="--assignee, --kind, --due")
             ended = (
-                site.store.tasks.count(conn, **conditions | {"states": [TaskState(state) for state in ENDED]})
+                desk.store.tasks.count(conn, **conditions | {"states": [TaskState(state) for state in ENDED]})
                 if open_only
                 else 0
             )
             if assignee is not None and not found:
-                near = meant(assignee, site.store.tasks.assignees(conn))
+                near = meant(assignee, desk.store.tasks.assignees(conn))
                 cli.say(f"{assignee} has no such task.{near}")
-        view = site.view(wish, (f"chart:{item.chart_id}" for item in found))
-        now = site.now
+        view = desk.view(wish, (f"chart:{item.chart_id}" for item in found))
+        now = desk.now
     for task_id in damaged:
         cli.say(f"Task {task_id} can't be read any more: it, or its patient's chart, is damaged. It is left out.")
     shapes = [_shape(item, view) for item in found]
@@ -144,8 +138,8 @@ def done(cli: Cli, task_id: str) -> None:
     """Say that a task is done. Destinations that have it are told."""
     from engine.domain.act import TaskDone
 
-    with open_site(cli) as site:
-        shape = _act(site, task_id, lambda task, chart: TaskDone(actor=actor(), chart_id=chart, task=task))
+    with open_desk(cli) as desk:
+        shape = _act(desk, task_id, lambda task, chart: TaskDone(actor=str(desk.actor), chart_id=chart, task=task))
     cli.print(shape, f"{shape['kind']} of {shape['patient_key']} is done.")
 
 
@@ -160,27 +154,27 @@ def assign(cli: Cli, task_id: str, assignee: str) -> None:
     from engine.domain.act import TaskAssigned
 
     def give(task: str, chart: str) -> Act:
-        return TaskAssigned(actor=actor(), chart_id=chart, task=task, assignee=assignee)
+        return TaskAssigned(actor=str(desk.actor), chart_id=chart, task=task, assignee=assignee)
 
-    with open_site(cli) as site:
-        shape = _act(site, task_id, give)
+    with open_desk(cli) as desk:
+        shape = _act(desk, task_id, give)
     cli.print(shape, f"{shape['kind']} of {shape['patient_key']} is now with {assignee}.")
 
 
-def _act(site: OpenSite, task_id: str, make: Callable[[str, str], Act]) -> dict[str, Any]:
+def _act(desk: Desk, task_id: str, make: Callable[[str, str], Act]) -> dict[str, Any]:
     """Do it, and return the task as it is after, masked. make: the act, from the ids of task and chart."""
     from engine.desk.acting import perform
 
-    store = site.store
+    store = desk.store
     with store.reader() as conn:
         task_id = by_prefix("task", task_id, store.tasks.beginning(conn, task_id, CANDIDATES_MAX))
         listed = store.tasks.get(conn, task_id)
     if listed is None:
         raise NotFoundError("there is no such task; `handoff tasks list` shows the ids")
-    perform(store, site.configuration, [make(task_id, listed.chart_id)], now=site.now)
+    perform(desk, [make(task_id, listed.chart_id)])
     with store.reader() as conn:
         after = store.tasks.get(conn, task_id)
-    return _shape(after or listed, site.view(None, ()))
+    return _shape(after or listed, desk.view(None, ()))
 
 
 def reason_told(shape: dict[str, Any]) -> str:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from engine.domain.act import Act, action_of, written
 from engine.domain.message import EntryKind, EntryState, Receipt, Summary
 from engine.domain.outcome import EffectKind
 from engine.errors import HandoffError, StoreUnavailableError
 from engine.runtime.status import running_status
-from engine.settings import Configuration
-from engine.store.record import RecordedOutcome
-from engine.store.store import Store
+
+if TYPE_CHECKING:
+    from engine.desk.desk import Desk
+    from engine.store import Store
+    from engine.store.record import RecordedOutcome
 
 WAIT_SECONDS_MAX: Final = 15.0
 _LOOK_SECONDS: Final = 0.02
@@ -28,17 +30,20 @@ class ActError(HandoffError):
     """An act was decided, and could not be done."""
 
 
-def perform(store: Store, configuration: Configuration, acts: Sequence[Act], *, now: datetime) -> list[RecordedOutcome]:
+def perform(desk: Desk, acts: Sequence[Act]) -> list[RecordedOutcome]:
     """Put the acts into the journal together, wait for their outcomes, and return these in the same order.
 
     Raises StoreUnavailableError when no daemon runs, or when it does not come to them in time (they stand in the
     journal then, and are done when their turn comes), ActError for the first that could not be done.
     """
-    if running_status(configuration) is None:
+    store = desk.store
+    for act in acts:
+        desk.authorise(action_of(act), [f"chart:{act.chart_id}"] if act.chart_id else [])
+    if running_status(desk.outline) is None:
         raise StoreUnavailableError(
             "the daemon does not run, and it alone changes charts: nothing was done; start it and try again"
         )
-    receipts = [_receipt(store, act, now) for act in acts]
+    receipts = [_receipt(store, act, desk.now) for act in acts]
     stored = store.journal_ledger.write_now(lambda conn: store.journal.append(conn, receipts))
     ids = [one.id or 0 for one in stored]
     until = time.monotonic() + WAIT_SECONDS_MAX

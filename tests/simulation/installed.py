@@ -7,9 +7,9 @@ from pathlib import Path
 
 from simulation.database import Disk
 
-from engine.bootstrap import compile_site
 from engine.connectors.registry import load
 from engine.pipeline.channel import CompiledConfiguration
+from engine.runtime.configurations import compile_site
 from engine.settings import Configuration
 from engine.snapshot import Snapshot
 

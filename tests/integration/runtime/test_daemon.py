@@ -36,6 +36,7 @@ from engine.connectors.registry import load
 from engine.errors import HandoffError
 from engine.runtime import daemon as daemon_module
 from engine.runtime import health
+from engine.runtime.configurations import compile_site
 from engine.runtime.daemon import Daemon
 from engine.runtime.metrics import REPEATS_TROUBLE
 from engine.runtime.notify import Systemd
@@ -79,7 +80,7 @@ class Folder:
 
     def load(self) -> Configuration:
         configuration = load(Snapshot.read(self.config))
-        bootstrap.compile_site(configuration, bootstrap.open_keys(configuration))
+        compile_site(configuration, bootstrap.open_keys(configuration))
         return configuration
 
 

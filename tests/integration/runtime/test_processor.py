@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from engine.bootstrap import compile_site
 from engine.clock import FixedClock
 from engine.connectors.registry import load
 from engine.domain.message import AckCode, AckState, EntryState, Receipt
@@ -28,6 +27,7 @@ from engine.pipeline.channel import CompiledConfiguration
 from engine.pipeline.prepared import Prepared
 from engine.runtime import processor as processor_module
 from engine.runtime.acceptance import summarize
+from engine.runtime.configurations import compile_site
 from engine.runtime.hints import Leased
 from engine.runtime.processor import Processor
 from engine.runtime.worker import Tally

@@ -15,12 +15,12 @@ import pytest
 from sqlalchemy import LargeBinary, Table, Text, and_, insert, select
 from store_builders import NOW, append, chart, delivery, encounter, load, merged, outcome, patient, receipt, record
 
-from engine.bootstrap import recorded_snapshot
 from engine.domain.audit import AuditRecord
 from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import DeliveryState
 from engine.domain.hold import Hold, HoldCode
 from engine.errors import HandoffError, RowTakenError, TamperedError
+from engine.runtime.configurations import recorded_snapshot
 from engine.snapshot import Loaded, Snapshot
 from engine.store import Store, counts, schema
 from engine.store.charts import key_hash

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 from held_leases import held_leases
 
-from engine.bootstrap import compile_site, recorded_configuration
 from engine.cli import app
 from engine.clock import FixedClock
 from engine.connectors.registry import load
 from engine.domain.delivery import DeliveryState
 from engine.domain.message import AckState, Receipt
 from engine.runtime.acceptance import Rules, judge, summarize
+from engine.runtime.configurations import compile_site, recorded_configuration
 from engine.runtime.processor import Processor
 from engine.runtime.status import Status, StatusFile, status_path
 from engine.runtime.worker import Tally

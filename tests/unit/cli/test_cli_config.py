@@ -15,6 +15,7 @@ from engine import bootstrap
 from engine.cli.config import without_secrets
 from engine.connectors.registry import load
 from engine.errors import SettingsError
+from engine.runtime.configurations import recorded_configuration
 from engine.settings import loaded
 from engine.snapshot import Snapshot
 from engine.store.schema import config_version
@@ -106,7 +107,7 @@ async def test_a_recorded_configuration_that_was_altered_is_refused(bare: Site) 
             change = update(config_version).values(files=altered)
             store.charts_ledger.write_now(lambda conn, change=change: conn.execute(change))
             with pytest.raises(SettingsError, match="was altered"):
-                bootstrap.recorded_configuration(store, bare.folder, version)
+                recorded_configuration(store, bare.folder, version)
     assert "was altered" in bare.run("config", "diff", version).err
 
 

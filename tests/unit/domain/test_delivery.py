@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from engine.cli.show import HIDDEN, View
+from engine.desk.seeing import HIDDEN, View
 from engine.domain.delivery import (
     CONTENTS,
     Content,

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.cli.show import HIDDEN, View
+from engine.desk.seeing import HIDDEN, View
 from engine.domain.chart import Chart
 from engine.domain.delivery import CONTENTS
 from engine.domain.encounter import Diagnosis, Encounter

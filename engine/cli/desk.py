@@ -1,0 +1,116 @@
+"""The desk that a command works at: configuration, keys and store, opened together and closed again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from engine.cli.common import Cli
+from engine.desk.desk import Desk, Reveal
+from engine.domain.actor import Actor
+from engine.errors import HandoffError, NotFoundError, SettingsError, StoreDamagedError
+
+if TYPE_CHECKING:
+    from engine.settings import Configuration
+    from engine.store import Store
+
+
+_KEY_CHARACTERS_MAX: Final = 1000
+
+PATIENT_HELP: Final = "AUTHORITY:ID or a pseudonym (MRN:~3f9a1c2b); - asks for it, so that no history keeps it."
+
+
+class PatientKey(click.ParamType[str]):
+    """A patient's key or pseudonym. `-`: it is asked for, or read from standard input when that is no terminal."""
+
+    name = "key"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value != "-":
+            return str(value)
+        if sys.stdin is None:
+            self.fail("standard input is closed", param, ctx)
+        if sys.stdin.isatty():
+            key = click.prompt("Patient", hide_input=True, err=True)
+        else:
+            key = sys.stdin.readline(_KEY_CHARACTERS_MAX)
+        if not str(key).strip():
+            self.fail("standard input holds no key", param, ctx)
+        return str(key).strip()
+
+
+def reveal_of(reveal: bool, reason: str | None) -> Reveal | None:
+    """What --reveal and --reason ask for. Raises UsageError when only one of them is given."""
+    if reveal and not (reason or "").strip():
+        raise click.UsageError("--reveal needs --reason TEXT: why you look at patient data; it is written to the audit")
+    if reason and not reveal:
+        raise click.UsageError("--reason goes with --reveal")
+    return Reveal(reason) if reveal and reason else None
+
+
+@contextmanager
+def open_desk(cli: Cli) -> Iterator[Desk]:
+    """Raises SettingsError, KeyMissingError or StoreUnavailableError."""
+    from engine import logs
+    from engine.store.keycheck import check_keys
+    from engine.store.opening import has_worked, open_store
+
+    # What libraries and threads would print by themselves could hold values; a command says what went wrong itself.
+    logs.silence()
+    outline, broken = cli.outline(), None
+    with contextlib.ExitStack() as opened:
+        store: Store | None = None
+        known = False
+        if outline is not None:
+            try:
+                store = opened.enter_context(open_store(outline, "tool"))
+                known = has_worked(store, outline.snapshot.version)
+            except HandoffError:
+                _readable(cli)  # what is wrong in the files may be why
+                raise
+        if outline is None or not known:
+            configuration, broken = _readable(cli)
+            outline = configuration.outline
+        if store is None:
+            store = opened.enter_context(open_store(outline, "tool"))
+        with contextlib.suppress(StoreDamagedError):  # then there is all the more to look at
+            store.read_now(lambda conn: check_keys(conn, store.keys))
+        yield Desk(store, outline, lambda: cli.readable_configuration()[0], user(), broken=broken)
+
+
+def _readable(cli: Cli) -> tuple[Configuration, SettingsError | None]:
+    """`Cli.readable_configuration`; what is wrong in it is said."""
+    configuration, broken = cli.readable_configuration()
+    if broken is not None:
+        first, *others = broken.problems
+        more = f" (and {len(others)} more: `handoff check`)" if others else ""
+        cli.say(f"The configuration has problems, which change nothing of what is stored: {first}{more}")
+    return configuration, broken
+
+
+def user() -> Actor:
+    """The operating system's."""
+    try:
+        return Actor(kind="user", name=pwd.getpwuid(os.getuid()).pw_name)
+    except KeyError:
+        return Actor(kind="user", name=f"uid-{os.getuid()}")
+
+
+def read_input(path: Path) -> bytes:
+    """What a file holds; `-` is standard input. Raises NotFoundError."""
+    if str(path) == "-":
+        if sys.stdin is None:  # closed by whoever started us
+            raise NotFoundError("standard input is closed")
+        return sys.stdin.buffer.read()
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise NotFoundError(f"{path}: can't be read: {error.strerror}") from None

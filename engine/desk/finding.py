@@ -1,0 +1,124 @@
+"""Finding: patients by key or pseudonym, things by the beginning of their id, and whether a name is one at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from engine.desk.seeing import PSEUDONYM
+from engine.domain.audit import ACTIONS
+from engine.errors import NotFoundError, WhichError
+
+if TYPE_CHECKING:
+    from engine.desk.desk import Desk
+    from engine.domain.chart import Chart
+
+_NAMED_MAX: Final = 12
+CANDIDATES_MAX: Final = 13
+"""So many ids are read at most that begin as the one which was given."""
+
+
+def chart(desk: Desk, named: str) -> Chart:
+    """The living chart of a patient named by key (`MRN:558181838`) or pseudonym. Raises NotFoundError."""
+    with desk.store.reader() as conn:
+        match = PSEUDONYM.fullmatch(named)
+        if match is None:
+            found = desk.store.charts.by_key(conn, named)
+        else:
+            found = [
+                chart
+                for chart in desk.store.charts.by_key_hash(conn, bytes.fromhex(match["hash"]))
+                if any(match["authority"] in desk.shown_as(item.authority) for item in chart.patient.identifiers)
+            ]
+    if not found:
+        raise NotFoundError("there is no patient of this key; it is written AUTHORITY:ID, like MRN:558181838")
+    if len(found) > 1:
+        raise NotFoundError(f"{len(found)} patients answer to this key: use one that is theirs alone")
+    return found[0]
+
+
+def patient_key(desk: Desk, named: str) -> str:
+    """The key by which messages of a patient are found; also of one who has no chart, only dead messages.
+
+    Raises NotFoundError.
+    """
+    from engine.store.charts import key_hash
+
+    try:
+        return chart(desk, named).patient.key
+    except NotFoundError:
+        match = PSEUDONYM.fullmatch(named)
+        prefix = bytes.fromhex(match["hash"]) if match is not None else key_hash(desk.keys, named)
+        with desk.store.reader() as conn:
+            keys = desk.store.dead_letters.patients(conn, desk.keys, prefix)
+        keys = {key for key in keys if match is None or match["authority"] in desk.shown_as(key.partition(":")[0])}
+        if len(keys) != 1:
+            raise
+        return keys.pop()
+
+
+def check_channel(desk: Desk, name: str | None) -> None:
+    """Raises WhichError when a filter names a channel that there is not, and never was."""
+    if name is None or name in desk.outline.channels:
+        return
+    with desk.store.reader() as conn:
+        known = sorted({*desk.outline.channels, *desk.store.journal.channels(conn)})
+    check_name("channel", name, known)
+
+
+def check_destination(desk: Desk, name: str | None) -> None:
+    """Raises WhichError when there is no such destination, and nothing was ever to be sent to one."""
+    if name is None or name in desk.outline.destinations:
+        return
+    with desk.store.reader() as conn:
+        known = sorted({*desk.outline.destinations, *desk.store.outbox.unfinished(conn)})
+    check_name("destination", name, known)
+
+
+def check_kind(desk: Desk, name: str | None) -> None:
+    """Raises WhichError when there are no tasks of this kind, and could be none."""
+    if name is None:
+        return
+    with desk.store.reader() as conn:
+        known = desk.store.tasks.kinds(conn)
+    if name not in known:
+        from engine.domain.task import KINDS
+
+        check_name("kind", name, sorted({*known, *KINDS}))
+
+
+def check_action(desk: Desk, name: str | None) -> None:
+    """Raises WhichError when nothing of this name was ever done."""
+    if name is None:
+        return
+    with desk.store.reader() as conn:
+        known = sorted({*ACTIONS, *desk.store.audit.actions(conn)})
+    check_name("action", name, known)
+
+
+def check_error(desk: Desk, code: str | None) -> None:
+    """Raises WhichError when no dead letter has this code."""
+    if code is None:
+        return
+    with desk.store.reader() as conn:
+        known = desk.store.dead_letters.errors(conn)
+    check_name("error", code, known)
+
+
+def check_name(what: str, name: str, known: Sequence[str]) -> None:
+    """Raises WhichError when a filter names something that there is not: nothing found would be no answer."""
+    if name not in known:
+        some = ", ".join(known[:_NAMED_MAX]) + (", ..." if len(known) > _NAMED_MAX else "")
+        raise WhichError(f"There is no {what} {name}; there are {some or 'none'}.", name=name, known=known)
+
+
+def by_prefix(what: str, given: str, found: Sequence[str]) -> str:
+    """The one id that begins with what was given. Raises NotFoundError, and WhichError when there are several."""
+    if given in found:
+        return given
+    if len(found) > 1:
+        some = ", ".join(found[:_NAMED_MAX]) + (", ..." if len(found) > _NAMED_MAX else "")
+        raise WhichError(f"{given} begins the ids of {len(found)} {what}s: {some}")
+    if not found:
+        raise NotFoundError(f"there is no such {what}; `handoff {what}s list` shows the ids")
+    return found[0]

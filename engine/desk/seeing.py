@@ -1,0 +1,346 @@
+"""The one place that decides how much of a patient is shown: masked, or revealed with a reason that is audited.
+
+Masked output stays useful: states, times, task kinds, codes of disposition and the structure stay; who it is goes. A
+patient (or visit) key becomes a pseudonym, `MRN:~3f9a1c2b`, the same one for the same patient everywhere, which
+commands take in place of the key. An authority that no channel is configured with is what a sender wrote: `~5be7d2aa`.
+So is the name of a sender (MSH-3/MSH-4) that the site does not name and of which nothing listed was processed: in a
+message that is garbage a patient's name may stand there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from engine.domain.parts import PARTS
+from engine.errors import NotFoundError, TamperedError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from engine.desk.desk import Desk
+    from engine.domain.delivery import QueuedDelivery
+    from engine.domain.outcome import Effect
+    from engine.domain.standing import Standing
+    from engine.settings import Channel
+    from engine.store.holds import ListedHold
+    from engine.store.journal import ListedEntry
+
+HIDDEN: Final = "***"
+PSEUDONYM: Final = re.compile(r"(?P<authority>[^:]*):~(?P<hash>[0-9a-f]{8})")
+
+_ANSWERS: Final = frozenset({"AA", "AE", "AR", "CA", "CE", "CR"})
+_CODE: Final = re.compile(r"[A-Za-z0-9]{1,4}")
+
+# What stays visible of a patient (of other parts: `domain.parts`); everything else is hidden, so that a field which is
+# added later is hidden until someone decides.
+_PATIENT: Final = frozenset({"deceased", "lives_alone", "transportation", "active_medications"})
+_PATIENT_CODES: Final = frozenset({"sex"})
+_MASKS: Final = {part.what: part.mask for part in PARTS}
+_KEYS_OF_CONTENTS: Final = ("patient_key", "survivor", "merged")
+_FLAGS_OF_CONTENTS: Final = ("decides", "withdrawn")
+
+
+class View:
+    """The contract's shapes as they may be shown. `pseudonym` gives the stable stand-in of a patient or visit key."""
+
+    def __init__(
+        self, pseudonym: Callable[[str], str], *, revealed: bool, unnamed: Callable[[str], str] | None = None
+    ) -> None:
+        """unnamed: what of a sender's name the site does not name, replaced; none: a sender is not hidden."""
+        self._pseudonym = pseudonym
+        self._unnamed = unnamed
+        self.revealed = revealed
+
+    def key(self, key: str | None) -> str | None:
+        return key if key is None or self.revealed else self._pseudonym(key)
+
+    def sender(self, sender: str | None, *, known: bool) -> str | None:
+        """MSH-3/MSH-4, `EPIC/MAIN`. known: a message that it sent was accepted and processed."""
+        if known or self.revealed or self._unnamed is None or not sender:
+            return sender
+        return self._unnamed(sender)
+
+    def receipt(self, receipt: str | None) -> str | None:
+        """The far end's word for a delivery: an id, which may be anybody's, or the code of an HL7 answer."""
+        return receipt if receipt in _ANSWERS else self.text(receipt)
+
+    def text(self, text: str | None) -> str | None:
+        """A text that may hold anything."""
+        return text if self.revealed else hide(text)
+
+    def patient(self, shape: Mapping[str, Any]) -> dict[str, Any]:
+        if self.revealed:
+            return dict(shape)
+        masked = _hide_but(shape, _PATIENT, _PATIENT_CODES)
+        masked["key"] = self.key(shape["key"])
+        masked["identifiers"] = [
+            _hide_but(item, (), {"type"}) | {"authority": self._pseudonym(f"{item['authority']}:").partition(":")[0]}
+            for item in shape["identifiers"]
+        ]
+        masked["merged_from"] = [self.key(key) for key in shape["merged_from"]]
+        return masked
+
+    def part(self, what: str, shape: Mapping[str, Any]) -> dict[str, Any]:
+        """One of the parts of a chart: `encounter`, `score`, `task`."""
+        if self.revealed:
+            return dict(shape)
+        mask = _MASKS[what]
+        masked = dict(shape) if mask.shown is None else _hide_but(shape, mask.shown, mask.codes)
+        masked |= {name: self.key(shape[name]) for name in mask.keys if name in shape}
+        inner = {
+            name: [_hide_but(item, shown) for item in shape[name]]
+            for name, shown in mask.inner.items()
+            if name in shape
+        }
+        return masked | inner
+
+    def chart(self, shape: Mapping[str, Any]) -> dict[str, Any]:
+        return self.patient(shape) | {
+            part.name: [self.part(part.what, item) for item in shape[part.name]] for part in PARTS
+        }
+
+    def payload(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """The payload of a delivery, part by part; what has no mask here is hidden."""
+        if self.revealed:
+            return dict(payload)
+        masks: dict[str, Callable[[Any], Any]] = {
+            "patient": self.patient,
+            **{what: partial(self.part, what) for what in _MASKS},
+            **dict.fromkeys(_KEYS_OF_CONTENTS, self.key),
+        }
+        shown = {name: payload[name] for name in _FLAGS_OF_CONTENTS if name in payload}
+        return {name: masks.get(name, hide)(value) for name, value in payload.items()} | shown
+
+
+def hide(value: Any) -> Any:
+    """The same structure without its content. What was absent stays absent."""
+    if isinstance(value, Mapping):
+        return {name: hide(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [hide(item) for item in value]
+    return None if value is None else HIDDEN
+
+
+def _hide_but(item: Mapping[str, Any], shown: Collection[str], codes: Collection[str] = frozenset()) -> dict[str, Any]:
+    """codes: fields that are shown when they hold a short code, as they should, and no text."""
+
+    def visible(name: str, value: Any) -> bool:
+        return name in shown or (name in codes and isinstance(value, str) and _CODE.fullmatch(value) is not None)
+
+    return {name: value if visible(name, value) else hide(value) for name, value in item.items()}
+
+
+# --- the contract's shapes, masked -----------------------------------------------------------------------------------
+
+
+def entry_shape(entry: ListedEntry, view: View) -> dict[str, Any]:
+    from engine.domain.shapes import plain
+
+    # Who acts is a user of this machine, and no value of a message.
+    sender = entry.peer if entry.kind == "act" else view.sender(entry.sender, known=_known(entry))
+    hidden = {"patient_key": view.key(entry.patient_key), "sender": sender}
+    return plain(entry) | hidden  # type: ignore[no-any-return]  # a dict
+
+
+def _known(entry: ListedEntry) -> bool:
+    """It was processed, so that its header is one, and names a sender."""
+    return entry.state == "processed"
+
+
+def entry_details(desk: Desk, entry_id: int, make_view: Callable[[], View]) -> dict[str, Any]:
+    """One entry with everything that is known of it. Raises NotFoundError."""
+    from engine.domain.message import EntryKind
+    from engine.domain.shapes import plain
+    from engine.pipeline.why import why_shapes
+
+    store = desk.store
+    damaged: list[str] = []
+    with store.reader() as conn:
+        listed = store.journal.find(conn, ids=[entry_id])
+        entry = store.journal.entry(conn, entry_id)
+        try:
+            outcome = store.recorder.outcomes(conn, [entry_id]).get(entry_id)
+        except TamperedError:
+            outcome = None
+            damaged.append("outcome")
+        deliveries = store.outbox.of_entry(conn, entry_id)
+        receipts = store.outbox.receipts(conn, [queued.id for queued in deliveries])
+        # How they stand says why something waits, and is not asked for what does not.
+        waiting = any(queued.state == "pending" for queued in deliveries)
+        found = store.destinations.standings(conn, desk.outline.destinations, desk.now) if waiting else []
+        standings = {one.name: one for one in found}
+        letters = store.dead_letters.of_entry(conn, entry_id)
+        holds = store.holds.of_message(conn, entry.replay_root or entry_id) if entry is not None else []
+    if not listed or entry is None:
+        raise NotFoundError(f"there is no entry {entry_id} in the journal")
+    if entry.damaged:
+        damaged.insert(0, "message")
+    if None in receipts.values():
+        damaged.append("receipt")
+    view = make_view()
+    channel = desk.configuration.channels.get(entry.channel)
+    sent = [(queued.delivery.destination, queued.delivery.operation) for queued in deliveries]
+    then = _channel_then(desk, entry.channel, outcome.config_version) if outcome else channel
+    of_message = entry.kind is EntryKind.MESSAGE
+    told = of_message and (outcome is not None or "outcome" not in damaged)
+    text = None if entry.damaged else payload_text(entry.payload, channel) if of_message else entry.payload.decode()
+    return entry_shape(listed[0], view) | {
+        "damaged": damaged,
+        "peer": entry.peer or None,
+        "version": entry.summary.version,
+        "sending_application": view.sender(entry.summary.sending_application, known=_known(listed[0])),
+        "sending_facility": view.sender(entry.summary.sending_facility, known=_known(listed[0])),
+        "deviations": list(dict.fromkeys((*entry.deviations, *(outcome.deviations if outcome else ())))),
+        "charset": outcome.charset if outcome else None,
+        "refusal": plain(entry.refusal),
+        "replay_root": entry.replay_root,
+        "config_version": outcome.config_version if outcome else None,
+        "recorded_at": plain(outcome.recorded_at) if outcome else None,
+        "encounter": view.key(outcome.encounter_key) if outcome else None,
+        "effects": [effect_shape(effect, view) for effect in (outcome.effects if outcome else ())],
+        "deliveries": [
+            delivery_shape(queued, view, standings.get(queued.delivery.destination), receipts) for queued in deliveries
+        ],
+        "dead_letters": plain(letters),
+        "held": [hold_shape(one, view) for one in holds],
+        "why": why_shapes(listed[0].state, outcome, sent, then, replay=entry.replay_of is not None) if told else [],
+        "payload": view.text(text),
+    }
+
+
+def _channel_then(desk: Desk, name: str, version: str) -> Channel | None:
+    """The channel as it was when a message was processed; when that can't be told, as it is now."""
+    from engine.connectors.registry import load
+    from engine.errors import HandoffError
+    from engine.runtime.configurations import recorded_snapshot
+
+    configuration = desk.configuration
+    if configuration.snapshot.version != version:
+        try:
+            snapshot = recorded_snapshot(desk.store, configuration.snapshot.base, version)
+            configuration = configuration if snapshot is None else load(snapshot, references="never")
+        except HandoffError:
+            pass
+    return configuration.channels.get(name)
+
+
+def payload_text(payload: bytes, channel: Channel | None) -> str:
+    """A message as text, by the rules that the channel reads it with; readable as far as it goes."""
+    from engine.errors import MessageError
+    from engine.hl7v2 import charset
+    from engine.hl7v2.header import read_header
+    from engine.settings import Charset
+
+    settings = channel.charset if channel is not None else Charset()
+    try:
+        names = read_header(payload).charset_names
+    except MessageError:
+        names = ()
+    default, fallback, force = settings.default, settings.fallback, settings.force
+    return charset.decode(payload, names, default=default, fallback=fallback, force=force).text
+
+
+def effect_shape(effect: Effect, view: View) -> dict[str, Any]:
+    """A consequence; its subject is an opaque id, or a key."""
+    subject = view.key(effect.subject) if ":" in effect.subject else effect.subject
+    return {"kind": effect.kind, "subject": subject, "detail": effect.detail}
+
+
+def delivery_shape(
+    queued: QueuedDelivery,
+    view: View,
+    standing: Standing | None = None,
+    receipts: Mapping[int, str | None] | None = None,
+) -> dict[str, Any]:
+    """standing: of its destination; it says why a delivery waits that was never tried. receipts: the
+    far end's, by id; none: they were not looked for.
+    """
+    import msgspec
+
+    from engine.domain.shapes import plain
+
+    delivery = queued.delivery
+    next_at = queued.next_attempt_at if queued.state in {"pending", "held"} else None
+    trouble = None
+    if queued.state == "pending" and standing is not None and standing.state != "up":
+        trouble = standing.error or standing.state
+        next_at = None
+        if standing.next_attempt_at is not None:
+            next_at = max(queued.next_attempt_at, standing.next_attempt_at)
+    payload = None if queued.unreadable else view.payload(msgspec.json.decode(delivery.payload))
+    return {
+        "id": queued.id,
+        "destination": delivery.destination,
+        "operation": delivery.operation,
+        "idempotency_key": delivery.idempotency_key,
+        "payload": payload,
+        "unreadable": queued.unreadable,
+        "state": queued.state,
+        "attempts": queued.attempts,
+        "next_attempt_at": plain(next_at),
+        "created_at": plain(queued.created_at),
+        "last_error": queued.error,
+        "destination_error": trouble,
+        "delivered_at": plain(queued.settled_at) if queued.state == "delivered" else None,
+        "held_at": plain(queued.settled_at) if queued.state == "held" else None,
+        "withheld_at": plain(queued.settled_at) if queued.state == "withheld" else None,
+        **({} if receipts is None else {"receipt": view.receipt(receipts.get(queued.id))}),
+    }
+
+
+def hold_shape(one: ListedHold, view: View) -> dict[str, Any]:
+    """A question of a message, as `held list` and others show it."""
+    from engine.domain.shapes import plain
+
+    subject = view.key(one.subject) if one.subject and ":" in one.subject else one.subject
+    shown = {
+        "id": f"m{one.id}",
+        "what": "message",
+        "subject": subject,
+        "patient_key": view.key(one.patient_key),
+        "decision": view.text(one.decision),
+    }
+    return plain(one) | shown  # type: ignore[no-any-return]  # a dict
+
+
+@dataclass(frozen=True)
+class Around:
+    """What stands around held deliveries: whose they are, what waits behind each, how their destinations do."""
+
+    patients: dict[str, str]
+    """By ordering key."""
+    behind: dict[int, int]
+    standings: dict[str, Standing]
+
+
+def around(desk: Desk, conn: Connection, found: Sequence[QueuedDelivery]) -> Around:
+    if not found:
+        return Around({}, {}, {})
+    lines = sorted({queued.delivery.ordering_key for queued in found})
+    documents = desk.store.charts.documents(conn, lines)
+    configured = desk.outline.destinations
+    return Around(
+        {line: document.patient.key for line, document in documents if document is not None},
+        desk.store.outbox.behind(conn, found),
+        {one.name: one for one in desk.store.destinations.standings(conn, configured, desk.now)},
+    )
+
+
+def held_shape(queued: QueuedDelivery, view: View, stands: Around) -> dict[str, Any]:
+    from engine.connectors.remedies import remedy
+
+    standing = stands.standings.get(queued.delivery.destination)
+    return {
+        "what": "delivery",
+        **delivery_shape(queued, view),
+        "entry": queued.entry_id,
+        "patient_key": view.key(stands.patients.get(queued.delivery.ordering_key)),
+        "waiting_behind": stands.behind.get(queued.id, 0),
+        "destination_state": standing.state if standing else None,
+        "destination_error": standing.error if standing else None,
+        "remedy": remedy(queued.error),
+    }
