@@ -27,23 +27,24 @@ from engine.cli.common import (
 from engine.cli.desk import open_desk, reveal_of
 from engine.cli.groups import agree, counted, group_options
 from engine.cli.messages import human_entry, told
-from engine.cli.replay import PIECE, AsOf, as_of_option, replay_entries
+from engine.cli.replay import as_of_option
 from engine.cli.tables import Column, table
 from engine.desk import finding
+from engine.desk.deciding import discard_letters
 from engine.desk.desk import Desk
+from engine.desk.finding import dead_letter
+from engine.desk.replaying import PIECE, AsOf, replay_letters
 from engine.desk.seeing import delivery_shape, entry_details
 from engine.domain.advice import remedy_of
 from engine.domain.delivery import Stage
-from engine.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
     from engine.store.deadletters import DeadGroup, ListedDeadLetter
     from engine.store.journal import ListedEntry
-    from engine.store.requeue import Requeued
 
 STAGES: Final = ("intake", "processing", "delivery")
 _ID: Final = Row("a dead letter", "handoff dead list --each")
@@ -205,7 +206,7 @@ def show(cli: Cli, letter_id: int, reveal: bool, reason: str | None) -> None:
 
     wish = reveal_of(reveal, reason)
     with open_desk(cli) as desk:
-        letter = _get(desk, letter_id)
+        letter = dead_letter(desk, letter_id)
         view = desk.view(wish, [f"entry:{letter.entry}" if letter.entry else f"delivery:{letter.delivery}"])
         message = entry_details(desk, letter.entry, lambda: view) if letter.entry else None
         delivery: dict[str, Any] | None = None
@@ -250,7 +251,7 @@ def _chosen(
     stage: str | None,
 ) -> list[int]:
     if letter_ids:
-        return [_get(desk, letter_id).id for letter_id in dict.fromkeys(letter_ids)]
+        return [dead_letter(desk, letter_id).id for letter_id in dict.fromkeys(letter_ids)]
     finding.check_channel(desk, channel)
     finding.check_error(desk, error)
     with desk.store.reader() as conn:
@@ -271,7 +272,7 @@ def _preview(desk: Desk, chosen: Sequence[int], verb: str) -> tuple[list[dict[st
     """What would be done to which letters, as shapes and in words."""
     from engine.domain.shapes import plain
 
-    letters = [_get(desk, letter_id) for letter_id in chosen]
+    letters = [dead_letter(desk, letter_id) for letter_id in chosen]
     kinds = counted(f"{letter.error} ({letter.channel})" for letter in letters)
     said = f"{len(letters):,} dead letter(s) would be {verb}: {kinds}." if letters else f"None would be {verb}."
     return [plain(letter) for letter in letters], said
@@ -314,8 +315,8 @@ def replay(
         if chosen and not letter_ids:
             agree(cli, _preview(desk, chosen, "replayed")[1], yes=yes, unattended=True)
         for at in range(0, len(chosen), PIECE):
-            letters = [_get(desk, letter_id) for letter_id in chosen[at : at + PIECE]]
-            results = _replay(desk, letters, as_of, out_of_order=out_of_order)
+            letters = [dead_letter(desk, letter_id) for letter_id in chosen[at : at + PIECE]]
+            results = replay_letters(desk, letters, as_of, out_of_order=out_of_order)
             listing.add(results, ((r["id"], r["entry"], r["delivery"], r["sent"], r["problem"]) for r in results))
             if any(result["problem"] for result in results):
                 code = NO
@@ -346,7 +347,6 @@ def discard(
     With --json one that was named is an object, several or a group are a list.
     """
     from engine.domain.shapes import plain
-    from engine.store.deadletters import DISCARDED
 
     _check_choice(letter_ids, every, error, channel, stage)
     with open_desk(cli) as desk:
@@ -359,93 +359,9 @@ def discard(
         for at in range(0, len(chosen), PIECE):
             some = chosen[at : at + PIECE]
 
-            def work(conn: Connection, some: Sequence[int] = some) -> None:
-                for letter_id in some:
-                    desk.store.dead_letters.resolve(conn, letter_id, DISCARDED, desk.now)
-                desk.note(conn, "discard", [f"dead-letter:{letter_id}" for letter_id in some], reason)
-
-            desk.store.charts_ledger.write_now(work)
-        shapes = [plain(_get(desk, letter_id)) for letter_id in chosen]
+            discard_letters(desk, some, reason)
+        shapes = [plain(dead_letter(desk, letter_id)) for letter_id in chosen]
     if len(letter_ids) == 1:
         cli.print(shapes[0], f"Dead letter {chosen[0]} is discarded.")
     else:
         cli.print(shapes, f"{len(chosen):,} dead letters are discarded." if chosen else "Nothing to discard.")
-
-
-def _get(desk: Desk, letter_id: int) -> ListedDeadLetter:
-    with desk.store.reader() as conn:
-        letter = desk.store.dead_letters.get(conn, letter_id)
-    if letter is None:
-        raise NotFoundError(f"there is no dead letter {letter_id}")
-    return letter
-
-
-def _replay(
-    desk: Desk, letters: Sequence[ListedDeadLetter], as_of: AsOf, *, out_of_order: bool
-) -> list[dict[str, Any]]:
-    """A result for each: the new entry or the delivery, or why not.
-
-    The journal is written before the letters are resolved: a crash between the two leaves letters that are replayed
-    once more, which changes nothing.
-    """
-    from engine.errors import StoreError
-
-    nothing = {"entry": None, "delivery": None, "sent": None, "problem": None}
-    results: dict[int, dict[str, Any]] = {letter.id: {"id": letter.id, **nothing} for letter in letters}
-    anew: list[ListedDeadLetter] = []
-    for letter in letters:
-        result = results[letter.id]
-        if letter.resolved_by is not None:
-            result["problem"] = f"was resolved before: {letter.resolved_by}"
-        elif letter.stage is not Stage.DELIVERY:
-            anew.append(letter)
-        else:
-            try:
-                result["delivery"], result["sent"] = _requeue(desk, letter, out_of_order=out_of_order)
-            except StoreError as error:
-                result["problem"] = str(error)
-    replays = replay_entries(desk, [letter.entry for letter in anew if letter.entry is not None], as_of)
-    for letter, replayed in zip(anew, replays, strict=True):
-        results[letter.id] |= {"entry": replayed.new, "problem": replayed.problem}
-    new = {letter.id: entry for letter in anew if (entry := results[letter.id]["entry"]) is not None}
-    for letter_id, problem in _resolve(desk, new).items():
-        results[letter_id]["problem"] = problem
-    return list(results.values())
-
-
-def _resolve(desk: Desk, replays: Mapping[int, int]) -> dict[int, str]:
-    """Note which entries the letters were replayed as. Returns why not, for those that can't be resolved."""
-    from engine.errors import StoreError
-
-    def work(conn: Connection) -> dict[int, str]:
-        problems: dict[int, str] = {}
-        for letter_id, entry_id in replays.items():
-            try:
-                desk.store.dead_letters.resolve(conn, letter_id, f"entry:{entry_id}", desk.now)
-            except StoreError as error:  # somebody else has replayed or discarded it meanwhile
-                problems[letter_id] = str(error)
-        desk.note(conn, "replay", [f"dead-letter:{letter_id}" for letter_id in replays if letter_id not in problems])
-        return problems
-
-    try:
-        return desk.store.charts_ledger.write_now(work) if replays else {}
-    except StoreError as error:
-        return dict.fromkeys(replays, str(error))
-
-
-def _requeue(desk: Desk, letter: ListedDeadLetter, *, out_of_order: bool) -> tuple[int, Requeued]:
-    from engine.store.deadletters import SUPERSEDED
-    from engine.store.requeue import Requeued, requeue
-
-    delivery = letter.delivery
-    if delivery is None:
-        raise NotFoundError(f"dead letter {letter.id} names no delivery")
-
-    def work(conn: Connection) -> Requeued:
-        done = requeue(conn, desk.keys, delivery, desk.now, out_of_order=out_of_order)
-        resolved_by = SUPERSEDED if done is Requeued.SUPERSEDED else f"delivery:{delivery}"
-        desk.store.dead_letters.resolve(conn, letter.id, resolved_by, desk.now)
-        desk.note(conn, "replay", [f"dead-letter:{letter.id}"])
-        return done
-
-    return delivery, desk.store.charts_ledger.write_now(work)

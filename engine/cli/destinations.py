@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,6 @@ from engine.cli.common import (
     counted,
     json_option,
     list_options,
-    meant,
     named_time,
     time_column,
 )
@@ -27,13 +25,13 @@ from engine.cli.desk import open_desk
 from engine.cli.groups import agree, group_options
 from engine.cli.tables import Column, table
 from engine.cli.times import Span
+from engine.desk import destinations as steering
 from engine.desk.desk import Desk
+from engine.desk.destinations import orphan, standing, standings, why_paused
 from engine.domain.standing import fresh
-from engine.errors import HandoffError, NotFoundError, StoreMissingError
+from engine.errors import HandoffError, StoreMissingError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from engine.domain.standing import Standing
     from engine.settings import Configuration
 
@@ -112,13 +110,10 @@ def pause(cli: Cli, name: str, span: timedelta | None, reason: str | None) -> No
     A batch that is under way is finished. The daemon takes notice within seconds. One that is paused already stays
     paused since then; its end is the new one.
     """
-
-    def work(desk: Desk, conn: Connection) -> None:
-        until = None if span is None else desk.now + span
-        if not desk.store.destinations.pause(conn, name, desk.now, until=until, by=str(desk.actor)):
+    with open_desk(cli) as desk:
+        if not steering.pause(desk, name, span, reason):
             cli.say(f"{name} was paused already.")
-
-    _act(cli, name, "destination-paused", reason, work)
+        _print(cli, desk, standing(desk, name))
 
 
 @destinations.command("resume")
@@ -129,7 +124,9 @@ def pause(cli: Cli, name: str, span: timedelta | None, reason: str | None) -> No
 @click.pass_obj
 def resume(cli: Cli, name: str, reason: str | None) -> None:
     """End a pause: what waits goes out, in order for each patient."""
-    _act(cli, name, "destination-resumed", reason, lambda desk, conn: desk.store.destinations.resume(conn, name))
+    with open_desk(cli) as desk:
+        steering.resume(desk, name, reason)
+        _print(cli, desk, standing(desk, name))
 
 
 @destinations.command("retry")
@@ -139,11 +136,9 @@ def resume(cli: Cli, name: str, reason: str | None) -> None:
 @click.pass_obj
 def retry(cli: Cli, name: str) -> None:
     """Have what waits tried at once, and end the rest that a destination was given after it had failed."""
-
-    def work(desk: Desk, conn: Connection) -> None:
-        desk.store.destinations.retry(conn, name, desk.now)
-
-    _act(cli, name, "destination-retried", None, work)
+    with open_desk(cli) as desk:
+        steering.retry(desk, name)
+        _print(cli, desk, standing(desk, name))
 
 
 @destinations.command("discard")
@@ -155,20 +150,14 @@ def retry(cli: Cli, name: str) -> None:
 @click.pass_obj
 def discard(cli: Cli, name: str, reason: str, dry_run: bool, yes: bool) -> None:
     """Give up what waits for a destination that is no longer configured."""
-    from engine.store.destinations import discard_rest
-
     with open_desk(cli) as desk:
-        waiting = _check_orphan(desk, name)
+        waiting = orphan(desk, name)
         said = f"{counted(waiting, 'delivery')} to {name} would be given up."
         if dry_run:
             cli.print({"name": name, "dry_run": True, "discarded": waiting}, said)
             return
         agree(cli, said, yes=yes)
-
-        def work(conn: Connection) -> int:
-            return discard_rest(conn, desk.store.outbox, name, desk.now)
-
-        done = _in_pieces(desk, "destination-discarded", [f"destination:{name}"], reason, work)
+        done = steering.discard(desk, name, reason)
     cli.print({"name": name, "dry_run": False, "discarded": done}, f"{counted(done, 'delivery')} to {name} given up.")
 
 
@@ -182,52 +171,20 @@ def discard(cli: Cli, name: str, reason: str, dry_run: bool, yes: bool) -> None:
 @click.pass_obj
 def move(cli: Cli, name: str, other: str, reason: str | None, dry_run: bool, yes: bool) -> None:
     """Give what waits for a destination that is no longer configured to another one. Order per patient is kept."""
-    from engine.connectors.registry import settings_of
-    from engine.store.destinations import move_rest, operations
-
     with open_desk(cli) as desk:
-        number = _check_orphan(desk, name)
-        target = desk.outline.destinations.get(other)
-        if target is None:
-            raise NotFoundError(_unknown(desk, other))
-        with desk.store.reader() as conn:
-            waiting = {operation.what for operation in operations(conn, name)}
-        takes = settings_of(target).takes
-        if not waiting <= takes:
-            known = ", ".join(sorted(takes))
-            raise NotFoundError(f"what waits for {name} is {', '.join(sorted(waiting))}; {other} takes {known}")
-
+        number = orphan(desk, name)
+        steering.check_move(desk, name, other)
         said = f"{counted(number, 'delivery')} to {name} would go to {other}."
         if dry_run:
             cli.print({"name": name, "to": other, "dry_run": True, "moved": number}, said)
             return
         agree(cli, said, yes=yes)
-
-        def work(conn: Connection) -> int:
-            return move_rest(conn, desk.store.outbox, name, other, desk.now)
-
-        subjects = [f"destination:{name}", f"destination:{other}"]
-        done = _in_pieces(desk, "destination-moved", subjects, reason, work)
+        done = steering.move(desk, name, other, reason)
     document = {"name": name, "to": other, "dry_run": False, "moved": done}
     cli.print(document, f"{counted(done, 'delivery')} to {name}: to {other} now.")
 
 
 # --- shared with `handoff status` and `handoff held` -----------------------------------------------------------------
-
-
-def standings(desk: Desk) -> list[Standing]:
-    """The contract's rows of all destinations."""
-    configured = desk.destinations()
-    with desk.store.reader() as conn:
-        return desk.store.destinations.standings(conn, configured, desk.now)
-
-
-def standing(desk: Desk, name: str) -> Standing:
-    """Raises NotFoundError."""
-    found = next((one for one in standings(desk) if one.name == name), None)
-    if found is None:
-        raise NotFoundError(_unknown(desk, name))
-    return found
 
 
 def shape(one: Standing) -> dict[str, Any]:
@@ -274,7 +231,7 @@ def remarks(configuration: Configuration) -> list[str]:
 def _print(cli: Cli, desk: Desk, one: Standing) -> None:
     from engine.connectors.remedies import remedy
 
-    why = _why_paused(desk, one)
+    why = why_paused(desk, one)
 
     said = "an orphan" if one.orphan else one.state
     since = f" since {named_time(one.since)}" if one.since else ""
@@ -294,60 +251,3 @@ def _print(cli: Cli, desk: Desk, one: Standing) -> None:
     if (text := offer(one)) is not None:
         lines.append(f"  {text}")
     cli.print(shape(one) | {"paused_reason": why}, "\n".join(lines))
-
-
-def _why_paused(desk: Desk, one: Standing) -> str | None:
-    """The reason that was given last for the pause which is in force; the audit has it."""
-    if one.state != "paused":
-        return None
-    with desk.store.reader() as conn:
-        acts = desk.store.audit.find(
-            conn, since=one.since, action="destination-paused", subject=f"destination:{one.name}"
-        )
-    return next((act.reason for act in acts if act.reason), None)
-
-
-def _act(cli: Cli, name: str, action: str, reason: str | None, work: Callable[[Desk, Connection], None]) -> None:
-    with open_desk(cli) as desk:
-        if name not in desk.destinations():
-            raise NotFoundError(_unknown(desk, name))
-
-        def write(conn: Connection) -> None:
-            work(desk, conn)
-            desk.note(conn, action, [f"destination:{name}"], reason)
-
-        desk.store.charts_ledger.write_now(write)
-        _print(cli, desk, standing(desk, name))
-
-
-def _in_pieces(
-    desk: Desk, action: str, subjects: list[str], reason: str | None, work: Callable[[Connection], int]
-) -> int:
-    """All that waits, some in each transaction; on record with the first."""
-    noted = False
-
-    def write(conn: Connection) -> int:
-        done = work(conn)
-        if done and not noted:
-            desk.note(conn, action, subjects, reason)
-        return done
-
-    total = 0
-    while done := desk.store.charts_ledger.write_now(write):
-        total, noted = total + done, True
-    return total
-
-
-def _check_orphan(desk: Desk, name: str) -> int:
-    """How many deliveries wait for a destination that is no longer configured. Raises NotFoundError, SettingsError."""
-    if desk.broken is not None:  # nobody can say that it is no longer configured
-        raise desk.broken
-    if name in desk.outline.destinations:
-        raise NotFoundError(f"{name} is in config.yaml: this is for destinations that no longer are")
-    one = standing(desk, name)
-    return one.pending + one.held
-
-
-def _unknown(desk: Desk, name: str) -> str:
-    known = sorted(desk.destinations())
-    return f"there is no destination {name}; there are {', '.join(known) or 'none'}.{meant(name, known)}"

@@ -19,11 +19,11 @@ from engine.cli.common import (
     time_column,
 )
 from engine.cli.desk import open_desk, reveal_of
-from engine.cli.destinations import standings
 from engine.cli.tables import Column, table
 from engine.cli.times import TIMES, When
 from engine.desk import finding
 from engine.desk.desk import Desk
+from engine.desk.destinations import standings
 from engine.domain.record import Phi
 from engine.errors import SettingsError
 

@@ -6,7 +6,6 @@ merge that changed nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -28,19 +27,15 @@ from engine.cli.common import (
 from engine.cli.desk import open_desk, reveal_of
 from engine.cli.groups import agree, counted, group_options
 from engine.cli.messages import told
-from engine.cli.replay import replay_entries
 from engine.cli.tables import Column, table
-from engine.desk import finding
+from engine.desk import deciding, finding
 from engine.desk.desk import Desk
+from engine.desk.finding import held_delivery, question
 from engine.desk.seeing import around, delivery_shape, held_shape, hold_shape
-from engine.errors import HandoffError, NotFoundError
 from engine.printable import singles
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-    from engine.domain.delivery import QueuedDelivery
-    from engine.store.holds import ListedHold
+    pass
 
 _ROW_MAX = (1 << 63) - 1
 
@@ -131,12 +126,12 @@ def show(cli: Cli, held_id: HeldId, reveal: bool, reason: str | None) -> None:
     with open_desk(cli) as desk:
         if held_id.what == "delivery":
             with desk.store.reader() as conn:
-                queued = _held_delivery(desk, conn, held_id.number)
+                queued = held_delivery(desk, conn, held_id.number)
                 stands = around(desk, conn, [queued])
             shape = held_shape(queued, desk.view(wish, [f"delivery:{queued.id}"]), stands)
             text = _human_delivery(shape)
         else:
-            asked = desk.store.read_now(lambda conn: _question(desk, conn, held_id))
+            asked = desk.store.read_now(lambda conn: question(desk, conn, held_id.number))
             shape = hold_shape(asked, desk.view(wish, [f"entry:{asked.entry}"]))
             text = _human(shape)
     cli.print(shape, text)
@@ -171,11 +166,8 @@ def release(
             raise click.UsageError("a held message is released alone: each is a decision of its own")
         return _release_message(cli, held_ids[0], reason)
 
-    def work(desk: Desk, conn: Connection, queued: QueuedDelivery) -> None:
-        desk.store.outbox.release(conn, queued.id, desk.now)
-
     choice = _Choice(held_ids, destination, dry_run, yes)
-    _decide(cli, choice, work, "release", reason, "tried again")
+    _decide(cli, choice, "release", reason, "tried again")
     return 0
 
 
@@ -192,9 +184,6 @@ def dismiss(cli: Cli, held_ids: tuple[HeldId, ...], reason: str, dry_run: bool, 
     When it said that a patient has died, the plan goes on, and the task that asks about it ends. With --json one is an
     object, several are a list.
     """
-    from engine.desk.acting import perform
-    from engine.domain.act import QuestionDismissed
-
     if any(held_id.what == "delivery" for held_id in held_ids):
         raise click.UsageError("a held delivery is released, confirmed or buried; dismiss is for messages like m12")
     with open_desk(cli) as desk:
@@ -202,7 +191,7 @@ def dismiss(cli: Cli, held_ids: tuple[HeldId, ...], reason: str, dry_run: bool, 
 
         def shapes() -> list[dict[str, Any]]:
             with desk.store.reader() as conn:
-                return [hold_shape(_question(desk, conn, held_id), view) for held_id in held_ids]
+                return [hold_shape(question(desk, conn, held_id.number), view) for held_id in held_ids]
 
         if dry_run or len(held_ids) > 1:
             preview = f"{len(held_ids):,} would be dismissed: {counted(shape['code'] for shape in shapes())}."
@@ -211,18 +200,7 @@ def dismiss(cli: Cli, held_ids: tuple[HeldId, ...], reason: str, dry_run: bool, 
                 return
             agree(cli, preview, yes=yes, unattended=True)
 
-        with desk.store.reader() as conn:
-            asked = [_question(desk, conn, held_id) for held_id in dict.fromkeys(held_ids)]
-        for one in asked:
-            if one.state != "open" or one.decided_at is not None:
-                raise HandoffError(f"m{one.id} is not open, or is being released: `handoff held show m{one.id}`")
-        acts = [
-            QuestionDismissed(
-                actor=str(desk.actor), chart_id=one.chart_id, reason=reason, hold=one.id, root=one.root, code=one.code,
-                location=one.location,
-            ) for one in asked
-        ]  # fmt: skip
-        perform(desk, acts)
+        deciding.dismiss(desk, [held_id.number for held_id in held_ids], reason)
         after = shapes()
     if len(held_ids) == 1:
         cli.print(after[0], f"{held_ids[0]} is dismissed.")
@@ -238,14 +216,7 @@ def dismiss(cli: Cli, held_ids: tuple[HeldId, ...], reason: str, dry_run: bool, 
 @click.pass_obj
 def confirm(cli: Cli, held_ids: tuple[HeldId, ...], destination: str | None, dry_run: bool, yes: bool) -> None:
     """A delivery: it arrived. Count it as delivered, and let those behind it go on."""
-    from engine.domain.delivery import DeliveryState
-    from engine.store.outbox import Settled
-
-    def work(desk: Desk, conn: Connection, queued: QueuedDelivery) -> None:
-        result = Settled(id=queued.id, state=DeliveryState.DELIVERED, attempts=queued.attempts)
-        desk.store.outbox.settle(conn, [result], desk.now)
-
-    _decide(cli, _Choice(held_ids, destination, dry_run, yes), work, "confirm", None, "counted as delivered")
+    _decide(cli, _Choice(held_ids, destination, dry_run, yes), "confirm", None, "counted as delivered")
 
 
 @held.command("bury")
@@ -259,20 +230,7 @@ def bury(
     cli: Cli, held_ids: tuple[HeldId, ...], destination: str | None, reason: str, dry_run: bool, yes: bool
 ) -> None:
     """A delivery: give it up. It becomes a dead letter, and those behind it go on."""
-    from engine.domain.delivery import DeliveryState
-    from engine.store.outbox import Settled
-
-    def work(desk: Desk, conn: Connection, queued: QueuedDelivery) -> None:
-        result = Settled(
-            id=queued.id,
-            state=DeliveryState.DEAD,
-            attempts=queued.attempts,
-            error="buried",
-            detail="was held, and a person gave it up",
-        )
-        desk.store.outbox.settle(conn, [result], desk.now)
-
-    _decide(cli, _Choice(held_ids, destination, dry_run, yes), work, "bury", reason, "made dead letters")
+    _decide(cli, _Choice(held_ids, destination, dry_run, yes), "bury", reason, "made dead letters")
 
 
 class _Choice(NamedTuple):
@@ -296,15 +254,14 @@ class _Choice(NamedTuple):
         finding.check_destination(desk, self.destination)
         with desk.store.reader() as conn:
             if self.ids:
-                return [_held_delivery(desk, conn, held_id.number).id for held_id in dict.fromkeys(self.ids)]
+                return [held_delivery(desk, conn, held_id.number).id for held_id in dict.fromkeys(self.ids)]
             return [queued.id for queued in desk.store.outbox.held(conn, None, destination=self.destination)]
 
 
 def _decide(
     cli: Cli,
     choice: _Choice,
-    work: Callable[[Desk, Connection, QueuedDelivery], None],
-    action: str,
+    decision: deciding.Decision,
     reason: str | None,
     said: str,
 ) -> None:
@@ -314,7 +271,7 @@ def _decide(
         view = desk.view(None, ())
         if choice.dry_run or len(chosen) > 1:
             with desk.store.reader() as conn:
-                shapes = [delivery_shape(_held_delivery(desk, conn, number), view) for number in chosen]
+                shapes = [delivery_shape(held_delivery(desk, conn, number), view) for number in chosen]
             kinds = counted(f"{told(shape)} to {shape['destination']}" for shape in shapes)
             preview = f"{len(chosen):,} would be {said}: {kinds}." if chosen else "None is held."
             if choice.dry_run:
@@ -322,13 +279,7 @@ def _decide(
                 return
             agree(cli, preview, yes=choice.yes, unattended=bool(choice.ids))
 
-        def write(conn: Connection) -> None:
-            for number in chosen:
-                work(desk, conn, _held_delivery(desk, conn, number))
-            desk.note(conn, action, [f"delivery:{number}" for number in chosen], reason)
-
-        if chosen:
-            desk.store.charts_ledger.write_now(write)
+        deciding.decide(desk, chosen, decision, reason)
         with desk.store.reader() as conn:
             after = [desk.store.outbox.get(conn, number) for number in chosen]
         shapes = [delivery_shape(queued, view) for queued in after if queued is not None]
@@ -339,55 +290,16 @@ def _decide(
 
 
 def _release_message(cli: Cli, held_id: HeldId, reason: str | None) -> int:
-    """Note the decision, then replay the message with it: cut off in between, it is open still and can be released."""
-    from engine.domain.hold import QUESTIONS, HoldCode, hold_key
-
     if reason is None:
         raise click.UsageError("releasing a held message needs --reason TEXT: why it is true; it goes to the audit")
     with open_desk(cli) as desk:
-
-        def write(conn: Connection) -> ListedHold:
-            asked = _question(desk, conn, held_id)
-            if not QUESTIONS[HoldCode(asked.code)].can_be_released:
-                raise HandoffError(
-                    f"{held_id} can't be released: the engine would not know what to apply. See to it by hand, then"
-                    f" `handoff held dismiss {held_id}`"
-                )
-            desk.store.holds.begin_release(conn, held_id.number, by=str(desk.actor), reason=reason, now=desk.now)
-            desk.note(conn, "release", _subjects(asked), reason)
-            return asked
-
-        asked = desk.store.charts_ledger.write_now(write)
-        replayed = next(replay_entries(desk, [asked.root], "now", hold_key(asked.code, asked.location)))
-        if replayed.new is None:
-            raise HandoffError(f"{held_id} stays open: {replayed.problem}")
+        entry = deciding.release_message(desk, held_id.number, reason)
         with desk.store.reader() as conn:
-            shape = hold_shape(_question(desk, conn, held_id), desk.view(None, ()))
+            shape = hold_shape(question(desk, conn, held_id.number), desk.view(None, ()))
     cli.print(
-        shape | {"replay": replayed.new},
-        f"{held_id} is released: entry {replayed.new} applies it (`handoff messages show {replayed.new}`).",
+        shape | {"replay": entry}, f"{held_id} is released: entry {entry} applies it (`handoff messages show {entry}`)."
     )
     return 0
-
-
-def _question(desk: Desk, conn: Connection, held_id: HeldId) -> ListedHold:
-    asked = desk.store.holds.get(conn, held_id.number)
-    if asked is None:
-        raise NotFoundError(f"there is no held message {held_id}")
-    return asked
-
-
-def _held_delivery(desk: Desk, conn: Connection, delivery_id: int) -> QueuedDelivery:
-    from engine.domain.delivery import DeliveryState
-
-    queued = desk.store.outbox.get(conn, delivery_id)
-    if queued is None or queued.state is not DeliveryState.HELD:
-        raise NotFoundError(f"there is no held delivery {delivery_id}")
-    return queued
-
-
-def _subjects(asked: ListedHold) -> list[str]:
-    return [f"hold:m{asked.id}", *([f"chart:{asked.chart_id}"] if asked.chart_id else [])]
 
 
 def _human_delivery(shape: dict[str, Any]) -> str:

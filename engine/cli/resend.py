@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from engine.cli.common import NO, Cli, Said, complete_destination, config_option, counted, json_option
 from engine.cli.desk import PATIENT_HELP, PatientKey, open_desk
-from engine.cli.destinations import standing
 from engine.cli.groups import agree, group_options
 from engine.cli.times import TIMES, When
-from engine.desk import finding
-from engine.desk.desk import Desk
-from engine.errors import NotFoundError
+from engine.desk import finding, resending
+from engine.desk.destinations import standing
 
 if TYPE_CHECKING:
-    from engine.store.resend import Resender, Told
+    pass
 
 _PROGRESS_PATIENTS: Final = 10_000
 
@@ -64,22 +60,11 @@ def resend(
     """
     if sum((patient is not None, since is not None, every)) != 1:
         raise click.UsageError("say of whom: --patient KEY, --since TIME or --all")
-    from engine.connectors.registry import settings_of
-    from engine.store.resend import Resender, Tally
+    from engine.store.resend import Tally
 
     with open_desk(cli) as desk:
-        here = standing(desk, name)
-        if here.type is None:
-            raise NotFoundError(f"{name} is not in config.yaml any more")
-        if not settings_of(here.type).takes - {"message"}:
-            raise NotFoundError(
-                f"{name} takes messages, and no charts: `handoff replay` forwards those that it never got"
-            )
-        feeding = desk.configuration.feeding(name)
-        if not feeding:
-            raise NotFoundError(_nobody_feeds(desk, name))
-        compiled = desk.compiled().channels
-        resender = Resender(desk.keys, name, {one: compiled[one] for one in sorted(feeding)}, again=again)
+        sender = resending.resender(desk, name, again=again)
+        state = standing(desk, name).state
         only = finding.chart(desk, patient).id if patient is not None else None
         if only is None and not dry_run:
             whom = "all patients" if every else "all patients that changed since"
@@ -87,10 +72,7 @@ def resend(
             agree(cli, f"{name} is sent {what}, of {whom}. --dry-run counts it.", yes=yes, unattended=True)
         tally = Tally()
         details: list[dict[str, Any]] = []
-        noted = False
-        for ids in _pieces(desk, only, since):
-            told = _step(desk, resender, ids, dry_run=dry_run, note=None if noted else (name, only, reason))
-            noted = True
+        for told in resending.resend(desk, name, sender, only=only, since=since, dry_run=dry_run, reason=reason):
             before, tally = _seen(tally), tally.plus(told)
             if only is not None:
                 view = desk.view(None, ())
@@ -105,8 +87,6 @@ def resend(
                 ]
             elif before // _PROGRESS_PATIENTS != _seen(tally) // _PROGRESS_PATIENTS:
                 cli.say(f"{_seen(tally)} patients looked at")
-        if not dry_run:
-            _count_again(desk, name)
     document = {
         "destination": name,
         "dry_run": dry_run,
@@ -116,64 +96,8 @@ def resend(
         "damaged": tally.damaged,
         "deliveries": dict(tally.deliveries),
     } | ({"details": details} if only is not None else {})
-    cli.print(document, _human(document, here.state))
+    cli.print(document, _human(document, state))
     return NO if tally.damaged else 0
-
-
-def _pieces(desk: Desk, only: str | None, since: datetime | None) -> Iterator[list[str]]:
-    from engine.store.resend import chart_ids
-
-    if only is not None:
-        yield [only]
-        return
-    after = ""
-    while True:
-        with desk.store.reader() as conn:
-            ids = chart_ids(conn, after=after, since=since)
-        if not ids:
-            return
-        yield ids
-        after = ids[-1]
-
-
-def _step(
-    desk: Desk,
-    resender: Resender,
-    ids: list[str],
-    *,
-    dry_run: bool,
-    note: tuple[str, str | None, str | None] | None,
-) -> list[Told]:
-    if dry_run:
-        return desk.store.read_now(partial(resender.look, ids=ids))
-
-    def write(conn: Any) -> list[Told]:
-        told = resender.queue(conn, ids, desk.now)
-        if note is not None:  # on record with the first, before anything is sent
-            name, chart_id, reason = note
-            subjects = [f"destination:{name}", *([f"chart:{chart_id}"] if chart_id else [])]
-            desk.note(conn, "resend", subjects, reason)
-        return told
-
-    return desk.store.charts_ledger.write_now(write)
-
-
-def _count_again(desk: Desk, name: str) -> None:
-    """How many it was never told of, now that it was told."""
-    channels = desk.configuration.feeding(name)
-    untold = desk.store.read_now(lambda conn: desk.store.destinations.untold(conn, name, channels))
-    desk.store.charts_ledger.write_now(lambda conn: desk.store.destinations.fed(conn, name, channels, untold))
-
-
-def _nobody_feeds(desk: Desk, name: str) -> str:
-    shadow = sorted(
-        channel
-        for channel, one in desk.configuration.channels.items()
-        if one.mode == "shadow" and any(deliver.to == name for deliver in one.deliver)
-    )
-    if shadow:
-        return f"channel {', '.join(shadow)} is in shadow: nothing of it leaves before its mode is live"
-    return f"no channel delivers charts to {name}: see `deliver` in the channel files"
 
 
 def _decoded(payload: bytes) -> dict[str, Any]:

@@ -10,8 +10,13 @@ from engine.domain.audit import ACTIONS
 from engine.errors import NotFoundError, WhichError
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from engine.desk.desk import Desk
     from engine.domain.chart import Chart
+    from engine.domain.delivery import QueuedDelivery
+    from engine.store.deadletters import ListedDeadLetter
+    from engine.store.holds import ListedHold
 
 _NAMED_MAX: Final = 12
 CANDIDATES_MAX: Final = 13
@@ -122,3 +127,27 @@ def by_prefix(what: str, given: str, found: Sequence[str]) -> str:
     if not found:
         raise NotFoundError(f"there is no such {what}; `handoff {what}s list` shows the ids")
     return found[0]
+
+
+def dead_letter(desk: Desk, letter_id: int) -> ListedDeadLetter:
+    with desk.store.reader() as conn:
+        letter = desk.store.dead_letters.get(conn, letter_id)
+    if letter is None:
+        raise NotFoundError(f"there is no dead letter {letter_id}")
+    return letter
+
+
+def question(desk: Desk, conn: Connection, number: int) -> ListedHold:
+    asked = desk.store.holds.get(conn, number)
+    if asked is None:
+        raise NotFoundError(f"there is no held message m{number}")
+    return asked
+
+
+def held_delivery(desk: Desk, conn: Connection, delivery_id: int) -> QueuedDelivery:
+    from engine.domain.delivery import DeliveryState
+
+    queued = desk.store.outbox.get(conn, delivery_id)
+    if queued is None or queued.state is not DeliveryState.HELD:
+        raise NotFoundError(f"there is no held delivery {delivery_id}")
+    return queued

@@ -9,8 +9,9 @@ import pytest
 from site_with_store import UNREADABLE, Site
 from sqlalchemy import text
 
-from engine.cli import dead, messages, replay
+from engine.cli import dead, messages
 from engine.connectors.registry import load
+from engine.desk import replaying
 from engine.snapshot import Snapshot
 from engine.store.opening import open_store
 
@@ -46,7 +47,7 @@ def test_all_that_is_revealed_in_pieces_is_on_record(stocked: Site, monkeypatch:
 
 
 def test_a_replay_in_pieces_replays_each_entry_once_in_order(stocked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "PIECE", 3)
+    monkeypatch.setattr(replaying, "PIECE", 3)
     document = stocked.json("replay", "--all")
     assert (document["selected"], document["replayed"], document["entries"]) == ([1, 2, 3, 4], 4, [5, 6, 7, 8])
     listed = {entry["id"]: entry["replay_of"] for entry in stocked.json("messages", "list", "--limit", "4")}

@@ -92,15 +92,15 @@ def test_nothing_is_put_back_or_decided_that_is_not_on_record(
 def test_a_letter_that_somebody_else_has_resolved_meanwhile_does_not_stop_the_others(
     stocked: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from engine.cli import dead
+    from engine.desk import replaying
 
-    real = dead.replay_entries
+    real = replaying.replay_entries
 
     def meanwhile(site, entry_ids, as_of):
         site.store.charts_ledger.write_now(lambda conn: site.store.dead_letters.resolve(conn, 1, "discarded", site.now))
         return real(site, entry_ids, as_of)
 
-    monkeypatch.setattr(dead, "replay_entries", meanwhile)
+    monkeypatch.setattr(replaying, "replay_entries", meanwhile)
     results = stocked.json("dead", "replay", "--all", code=1)
     assert [bool(result["problem"]) for result in results] == [True, False]
 

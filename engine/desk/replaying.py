@@ -1,0 +1,270 @@
+"""Replaying: entries are processed again, dead letters tried again.
+
+A replay is a new entry with the bytes of the old one. The keys of its effects are made from the first entry of the
+chain, so that nothing is sent twice that was sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from engine.domain.delivery import Stage
+from engine.errors import NotFoundError, StoreError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from engine.desk.desk import Desk
+    from engine.domain.message import Entry, Receipt
+    from engine.hl7v2.header import Header
+    from engine.store.deadletters import ListedDeadLetter
+    from engine.store.requeue import Requeued
+
+AsOf = Literal["now", "then"]
+
+PIECE: Final = 256
+"""So many are replayed in one transaction."""
+_PIECE_BYTES: Final = 16 << 20
+"""...or fewer, when they are large."""
+_BEHIND_ALL: Final = 1 << 40
+"""An entry's id: what is tried comes after all that is stored."""
+
+
+def try_out(desk: Desk, chosen: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """What each entry would come to now, one after the other, as the worker would do it."""
+    import dataclasses
+
+    import msgspec
+
+    from engine.domain.task import TaskState
+    from engine.pipeline.process import decide, prepare
+    from engine.runtime.acceptance import Rules, judge
+
+    compiled = desk.compiled().channels
+    with desk.store.reader() as conn:
+        since = desk.store.journal.first_received(conn)
+    channels = {
+        name: dataclasses.replace(channel, observed_since=since.get(name, desk.now))
+        for name, channel in compiled.items()
+    }
+    prepared = []
+    entries = _whole_entries(desk, chosen)
+    for number, entry in enumerate(entries):
+        channel = channels.get(entry.channel)
+        if channel is None or entry.damaged:
+            continue
+        refusal = judge(Rules.of(channel.settings), entry.payload).refusal if entry.refusal is not None else None
+        again = msgspec.structs.replace(
+            entry, id=_BEHIND_ALL + number, refusal=refusal, received_at=desk.now, replay_of=entry.id,
+            replay_root=entry.replay_root or entry.id, first_received_at=entry.first_received_at or entry.received_at,
+        )  # fmt: skip
+        prepared.append((entry, channel, prepare(again, channel)))
+    with desk.store.reader() as conn:
+        charts = desk.store.charts.load(
+            conn,
+            {identity for _, _, one in prepared for identity in one.identities},
+            {visit for _, _, one in prepared for visit in one.visits},
+        )
+    for entry, channel, one in prepared:
+        before = {task.id: task for chart in charts.by_id.values() for task in chart.tasks}
+        outcome = decide(one, channel, charts, desk.now)
+        tasks: list[str] = []
+        for chart in outcome.charts:
+            charts.add(chart)
+            for task in chart.tasks:
+                old = before.get(task.id)
+                if old is None or old.state is not task.state:
+                    what = "new" if old is None and task.state is TaskState.OPEN else task.state.value
+                    tasks.append(f"{task.kind} {what}")
+        keys = [delivery.idempotency_key for delivery in outcome.deliveries]
+        with desk.store.reader() as conn:
+            known = desk.store.outbox.known(conn, keys)
+        letter = outcome.dead_letter
+        yield {
+            "entry": entry.id,
+            "type": entry.summary.type,
+            "state": outcome.state,
+            "error": letter.error if letter is not None else None,
+            "tasks": tasks,
+            "deliveries": [
+                f"{delivery.operation} to {delivery.destination}"
+                for delivery in outcome.deliveries
+                if delivery.idempotency_key not in known
+            ],
+        }
+
+
+def _whole_entries(desk: Desk, chosen: Sequence[int]) -> list[Entry]:
+    """Fewer than were chosen, when their bytes are many."""
+    found: list[Entry] = []
+    size = 0
+    for at in range(0, len(chosen), PIECE):
+        with desk.store.reader() as conn:
+            entries = desk.store.journal.entries(conn, chosen[at : at + PIECE])
+        found += entries
+        size += sum(len(entry.payload) for entry in entries)
+        if size > _PIECE_BYTES:
+            break
+    return found
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What became of an entry that was to be replayed: its replay, or why there is none."""
+
+    old: int
+    new: int | None = None
+    problem: str | None = None
+
+
+def replay(desk: Desk, entry_ids: Sequence[int], as_of: AsOf) -> Iterator[Replayed]:
+    """Replay entries, in this order. It is on record before it is done; the new entries name those they replay."""
+    if entry_ids:
+        desk.audit("replay", [f"entries:{entry_ids[0]}-{entry_ids[-1]}"])
+    yield from replay_entries(desk, entry_ids, as_of)
+
+
+def replay_entries(
+    desk: Desk, entry_ids: Sequence[int], as_of: AsOf, decision: str | None = None
+) -> Iterator[Replayed]:
+    """Append a replay of each entry to the journal, in this order; some at a time, so that any number may be given.
+
+    decision: the hold (`Hold.key`) that a person takes as true.
+    """
+    at = 0
+    while at < len(entry_ids):
+        found = _receipts(desk, entry_ids[at : at + PIECE], as_of, decision)
+        receipts = [one for one in found if not isinstance(one, str)]
+        stored = iter(desk.store.journal_ledger.write_now(partial(desk.store.journal.append, receipts=receipts)))
+        for old, one in zip(entry_ids[at : at + len(found)], found, strict=True):
+            yield Replayed(old, problem=one) if isinstance(one, str) else Replayed(old, next(stored).arrival)
+        at += len(found)
+
+
+def _receipts(desk: Desk, entry_ids: Sequence[int], as_of: AsOf, decision: str | None) -> list[Receipt | str]:
+    """A receipt for each entry, or why it can't be replayed. For the first of them only, when their bytes are many."""
+    from engine.domain.message import Receipt
+    from engine.hl7v2.ordering import ordering_key
+    from engine.runtime.acceptance import Rules, judge
+
+    entries: list[Entry | None] = []
+    size = 0
+    with desk.store.reader() as conn:
+        for entry_id in entry_ids:
+            entry = desk.store.journal.entry(conn, entry_id)
+            entries.append(entry)
+            size += len(entry.payload) if entry is not None else 0
+            if size > _PIECE_BYTES:
+                break
+        versions = desk.store.recorder.config_versions(conn, entry_ids) if as_of == "then" else {}
+    receipts: list[Receipt | str] = []
+    for entry_id, entry in zip(entry_ids, entries, strict=False):
+        if entry is None:
+            receipts.append("it is not in the journal any more")
+            continue
+        if entry.damaged:
+            receipts.append("what is stored of it is damaged: there is nothing to replay")
+            continue
+        settings = desk.configuration.channels.get(entry.channel)
+        refusal = entry.refusal
+        if refusal is not None and settings is not None:  # it may be acceptable under today's rules
+            refusal = judge(Rules.of(settings), entry.payload).refusal
+        receipts.append(
+            Receipt(
+                channel=entry.channel,
+                peer=entry.peer,
+                received_at=desk.now,
+                payload=entry.payload,
+                summary=entry.summary,
+                dedupe_key=None,
+                digest=desk.keys.lookup(entry.payload),
+                ordering_key=ordering_key(entry.payload, _header(entry.payload)),
+                deviations=entry.deviations,
+                refusal=refusal,
+                replay_of=entry_id,
+                config_as_of=versions.get(entry_id),
+                decision=decision,
+            )
+        )
+    return receipts
+
+
+def _header(payload: bytes) -> Header | None:
+    from engine.hl7v2.header import HeaderError, read_header
+
+    try:
+        return read_header(payload)
+    except HeaderError as error:
+        return error.header
+
+
+def replay_letters(
+    desk: Desk, letters: Sequence[ListedDeadLetter], as_of: AsOf, *, out_of_order: bool
+) -> list[dict[str, Any]]:
+    """A result for each: the new entry or the delivery, or why not.
+
+    The journal is written before the letters are resolved: a crash between the two leaves letters that are replayed
+    once more, which changes nothing.
+    """
+    desk.authorise("replay", [f"dead-letter:{letter.id}" for letter in letters])
+    nothing = {"entry": None, "delivery": None, "sent": None, "problem": None}
+    results: dict[int, dict[str, Any]] = {letter.id: {"id": letter.id, **nothing} for letter in letters}
+    anew: list[ListedDeadLetter] = []
+    for letter in letters:
+        result = results[letter.id]
+        if letter.resolved_by is not None:
+            result["problem"] = f"was resolved before: {letter.resolved_by}"
+        elif letter.stage is not Stage.DELIVERY:
+            anew.append(letter)
+        else:
+            try:
+                result["delivery"], result["sent"] = _requeue(desk, letter, out_of_order=out_of_order)
+            except StoreError as error:
+                result["problem"] = str(error)
+    replays = replay_entries(desk, [letter.entry for letter in anew if letter.entry is not None], as_of)
+    for letter, replayed in zip(anew, replays, strict=True):
+        results[letter.id] |= {"entry": replayed.new, "problem": replayed.problem}
+    new = {letter.id: entry for letter in anew if (entry := results[letter.id]["entry"]) is not None}
+    for letter_id, problem in _resolve(desk, new).items():
+        results[letter_id]["problem"] = problem
+    return list(results.values())
+
+
+def _resolve(desk: Desk, replays: Mapping[int, int]) -> dict[int, str]:
+    """Note which entries the letters were replayed as. Returns why not, for those that can't be resolved."""
+
+    def work(conn: Connection) -> dict[int, str]:
+        problems: dict[int, str] = {}
+        for letter_id, entry_id in replays.items():
+            try:
+                desk.store.dead_letters.resolve(conn, letter_id, f"entry:{entry_id}", desk.now)
+            except StoreError as error:  # somebody else has replayed or discarded it meanwhile
+                problems[letter_id] = str(error)
+        desk.note(conn, "replay", [f"dead-letter:{letter_id}" for letter_id in replays if letter_id not in problems])
+        return problems
+
+    try:
+        return desk.store.charts_ledger.write_now(work) if replays else {}
+    except StoreError as error:
+        return dict.fromkeys(replays, str(error))
+
+
+def _requeue(desk: Desk, letter: ListedDeadLetter, *, out_of_order: bool) -> tuple[int, Requeued]:
+    from engine.store.deadletters import SUPERSEDED
+    from engine.store.requeue import Requeued, requeue
+
+    delivery = letter.delivery
+    if delivery is None:
+        raise NotFoundError(f"dead letter {letter.id} names no delivery")
+
+    def work(conn: Connection) -> Requeued:
+        done = requeue(conn, desk.keys, delivery, desk.now, out_of_order=out_of_order)
+        resolved_by = SUPERSEDED if done is Requeued.SUPERSEDED else f"delivery:{delivery}"
+        desk.store.dead_letters.resolve(conn, letter.id, resolved_by, desk.now)
+        desk.note(conn, "replay", [f"dead-letter:{letter.id}"])
+        return done
+
+    return delivery, desk.store.charts_ledger.write_now(work)
