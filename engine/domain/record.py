@@ -19,7 +19,7 @@ class Phi(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An immutable value that holds protected health information.
 
     It never shows its content by itself: `repr` names the type only, and putting it into a text raises. Showing it is
-    the work of the one place that masks and audits (`engine.cli.show`).
+    the work of the one place that masks and audits (`engine.desk.seeing`).
     """
 
     def __repr__(self) -> str:

@@ -33,7 +33,7 @@ _BEHIND_ALL: Final = 1 << 40
 
 
 class View(Interface):
-    """How much is shown of each part (`engine.cli.show.View`)."""
+    """How much is shown of each part (`engine.desk.seeing.View`)."""
 
     def patient(self, shape: Mapping[str, Any]) -> dict[str, Any]: ...
 
