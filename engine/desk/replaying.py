@@ -29,86 +29,13 @@ PIECE: Final = 256
 """So many are replayed in one transaction."""
 _PIECE_BYTES: Final = 16 << 20
 """...or fewer, when they are large."""
-_BEHIND_ALL: Final = 1 << 40
-"""An entry's id: what is tried comes after all that is stored."""
 
 
 def try_out(desk: Desk, chosen: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """What each entry would come to now, one after the other, as the worker would do it."""
-    import dataclasses
+    """What each entry would come to now; nothing is written."""
+    from engine.trial.again import would
 
-    import msgspec
-
-    from engine.domain.task import TaskState
-    from engine.pipeline.process import decide, prepare
-    from engine.runtime.acceptance import Rules, judge
-
-    compiled = desk.compiled().channels
-    with desk.store.reader() as conn:
-        since = desk.store.journal.first_received(conn)
-    channels = {
-        name: dataclasses.replace(channel, observed_since=since.get(name, desk.now))
-        for name, channel in compiled.items()
-    }
-    prepared = []
-    entries = _whole_entries(desk, chosen)
-    for number, entry in enumerate(entries):
-        channel = channels.get(entry.channel)
-        if channel is None or entry.damaged:
-            continue
-        refusal = judge(Rules.of(channel.settings), entry.payload).refusal if entry.refusal is not None else None
-        again = msgspec.structs.replace(
-            entry, id=_BEHIND_ALL + number, refusal=refusal, received_at=desk.now, replay_of=entry.id,
-            replay_root=entry.replay_root or entry.id, first_received_at=entry.first_received_at or entry.received_at,
-        )  # fmt: skip
-        prepared.append((entry, channel, prepare(again, channel)))
-    with desk.store.reader() as conn:
-        charts = desk.store.charts.load(
-            conn,
-            {identity for _, _, one in prepared for identity in one.identities},
-            {visit for _, _, one in prepared for visit in one.visits},
-        )
-    for entry, channel, one in prepared:
-        before = {task.id: task for chart in charts.by_id.values() for task in chart.tasks}
-        outcome = decide(one, channel, charts, desk.now)
-        tasks: list[str] = []
-        for chart in outcome.charts:
-            charts.add(chart)
-            for task in chart.tasks:
-                old = before.get(task.id)
-                if old is None or old.state is not task.state:
-                    what = "new" if old is None and task.state is TaskState.OPEN else task.state.value
-                    tasks.append(f"{task.kind} {what}")
-        keys = [delivery.idempotency_key for delivery in outcome.deliveries]
-        with desk.store.reader() as conn:
-            known = desk.store.outbox.known(conn, keys)
-        letter = outcome.dead_letter
-        yield {
-            "entry": entry.id,
-            "type": entry.summary.type,
-            "state": outcome.state,
-            "error": letter.error if letter is not None else None,
-            "tasks": tasks,
-            "deliveries": [
-                f"{delivery.operation} to {delivery.destination}"
-                for delivery in outcome.deliveries
-                if delivery.idempotency_key not in known
-            ],
-        }
-
-
-def _whole_entries(desk: Desk, chosen: Sequence[int]) -> list[Entry]:
-    """Fewer than were chosen, when their bytes are many."""
-    found: list[Entry] = []
-    size = 0
-    for at in range(0, len(chosen), PIECE):
-        with desk.store.reader() as conn:
-            entries = desk.store.journal.entries(conn, chosen[at : at + PIECE])
-        found += entries
-        size += sum(len(entry.payload) for entry in entries)
-        if size > _PIECE_BYTES:
-            break
-    return found
+    return would(desk.store, desk.compiled().channels, chosen, desk.now)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from typing import Protocol as Interface
 
 import msgspec
@@ -24,12 +24,9 @@ from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.identity import authorities_of
 from engine.pipeline.plan import not_planned, not_scored
 from engine.pipeline.prepared import Prepared
-from engine.pipeline.process import decide, prepare
 from engine.pipeline.why import why_shapes
 from engine.runtime.acceptance import BATCH_TOO_LONG, Judgement, Rules, judge, plan_answers, summarize
-
-_BEHIND_ALL: Final = 1 << 40
-"""An entry's id: the messages are tried as if they came now, after all that is stored."""
+from engine.trial.run import BEHIND_ALL, Run
 
 
 class View(Interface):
@@ -59,20 +56,32 @@ class Trial:
     """Messages on their way through intake and processing, without journal and record."""
 
     def __init__(self, channel: CompiledChannel, now: datetime) -> None:
-        self._channel = channel
+        self._run = Run({channel.settings.name: channel})
         self.now = now
         """When the messages arrive that are prepared next."""
-        self.charts = Charts()
-        """What there is before the first message, and after each that has run."""
-        self._number = _BEHIND_ALL
+        self._number = BEHIND_ALL
         self._waiting: list[tuple[Judgement, Prepared]] = []
         self.authorities_unseen = list(channel.settings.identity.authority_order)
         """Those of the channel's `identity` that no message so far has named."""
 
+    @property
+    def _channel(self) -> CompiledChannel:
+        return next(iter(self._run.channels.values()))
+
+    @property
+    def charts(self) -> Charts:
+        """What there is before the first message, and after each that has run."""
+        return self._run.charts
+
+    @charts.setter
+    def charts(self, charts: Charts) -> None:
+        self._run.charts = charts
+
     def prepare(self, frames: Sequence[bytes], observed_since: datetime | None = None) -> None:
         """Take messages in, as intake does. observed_since: since when the channel's patients are known; none: now."""
         since = observed_since or self._channel.observed_since or self.now
-        self._channel = dataclasses.replace(self._channel, observed_since=since)
+        channel = dataclasses.replace(self._channel, observed_since=since)
+        self._run.channels = {channel.settings.name: channel}
         rules = Rules.of(self._channel.settings)
         for frame in frames:
             self._take(rules, frame)
@@ -98,7 +107,7 @@ class Trial:
     def _add(self, payload: bytes, judgement: Judgement, deviations: tuple[str, ...] = ()) -> None:
         entry = self._entry(self._number, payload, judgement, deviations)
         self._number += 1
-        self._waiting.append((judgement, prepare(entry, self._channel)))
+        self._waiting.append((judgement, self._run.prepare(entry)))
         if self.authorities_unseen:
             named = authorities_of(payload, self._channel)
             self.authorities_unseen = [name for name in self.authorities_unseen if name not in named]
@@ -116,10 +125,8 @@ class Trial:
         results = []
         waiting, self._waiting = self._waiting, []
         for judgement, prepared in waiting:
-            outcome = decide(prepared, self._channel, self.charts, self.now)
-            for chart in outcome.charts:
-                self.charts.add(chart)
-            results.append(self._shape(judgement, outcome, view))
+            step = self._run.decide(prepared, self.now)
+            results.append(self._shape(judgement, step.outcome, view))
         return results
 
     def _entry(self, number: int, payload: bytes, judgement: Judgement, deviations: tuple[str, ...]) -> Entry:
