@@ -217,3 +217,7 @@ class SettingsError(HandoffError):
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = problems
+
+
+class CandidateError(SettingsError):
+    """A candidate for a configuration is wrong, and nothing of the site. Places name the candidate's own files."""

@@ -103,6 +103,36 @@ class Snapshot:
         base = config.resolve().parent
         return cls(base, config.name, {config.name: _Reading(base).read(config, config.name)})
 
+    def with_file(self, name: str, path: Path) -> Snapshot:
+        """These files with another in the place of the one of this name. Raises SettingsError, which names that one."""
+        text = _Reading(path.resolve().parent).read(path, str(path))
+        return Snapshot(self.base, self.site_file, {**self.files, name: text})
+
+    def with_folder(self, folder: Path) -> Snapshot:
+        """These files with those of a folder in their place or besides.
+
+        The folder is laid out as a site: files of channels and mappings, each below the folder that config.yaml names;
+        with a config.yaml it is a whole site, and nothing of this one is left. Raises SettingsError.
+        """
+        if (folder / self.site_file).is_file():
+            other = Snapshot.read(folder / self.site_file)
+            return Snapshot(self.base, self.site_file, other.files, remarks=other.remarks)
+        base = folder.resolve()
+        reading = _Reading(base)
+        found: dict[str, str] = {}
+        for key, below in _folders(self.document(self.site_file)).items():
+            root = _inside(base, below)
+            if root is None or not (base / root).is_dir():
+                continue
+            for path in reading.walk(base / root, mappings=key == "mappings"):
+                name = path.relative_to(base).as_posix()
+                if not name.endswith(_TEST_ENDING):
+                    found[name] = reading.read(path, name)
+        if not found:
+            folders = " or ".join(f"{one}/" for one in _folders(self.document(self.site_file)).values())
+            raise _unusable(str(folder), f"holds no YAML file in {folders}")
+        return Snapshot(self.base, self.site_file, {**self.files, **found}, remarks=tuple(reading.remarks))
+
     @cached_property
     def version(self) -> str:
         """Digest of the whole configuration; names it in the store."""

@@ -11,7 +11,15 @@ from typing import Final
 import click
 
 from engine.cli.common import NO, UNAVAILABLE, USAGE, WRONG_CONFIGURATION, Cli, config_option, meant
-from engine.errors import HandoffError, KeyFileError, KeyMissingError, SettingsError, StoreUnavailableError, WhichError
+from engine.errors import (
+    CandidateError,
+    HandoffError,
+    KeyFileError,
+    KeyMissingError,
+    SettingsError,
+    StoreUnavailableError,
+    WhichError,
+)
 
 COMMANDS: Final[Mapping[str, str]] = {
     "init": "engine.cli.init:init",
@@ -22,6 +30,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "test": "engine.cli.test:test",
     "config": "engine.cli.config:config",
     "try": "engine.cli.dryrun:try_",
+    "compare": "engine.cli.compare:compare",
     "send": "engine.cli.send:send",
     "simulate": "engine.cli.simulate:simulate",
     "connections": "engine.cli.connections:connections",
@@ -131,6 +140,8 @@ def exit_code(error: HandoffError) -> int:
 
 
 def _hint(error: HandoffError, cli: Cli) -> str | None:
+    if isinstance(error, CandidateError):
+        return "The candidate is a channel's file, or a folder laid out as a site (channels/, mappings/)."
     if isinstance(error, SettingsError):
         return "`handoff check` shows every problem of the configuration."
     if isinstance(error, KeyMissingError):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.domain.parts import PARTS
+from engine.domain.parts import PARTS, Mask
 from engine.errors import NotFoundError, TamperedError
 
 if TYPE_CHECKING:
@@ -40,8 +40,29 @@ _CODE: Final = re.compile(r"[A-Za-z0-9]{1,4}")
 _PATIENT: Final = frozenset({"deceased", "lives_alone", "transportation", "active_medications"})
 _PATIENT_CODES: Final = frozenset({"sex"})
 _MASKS: Final = {part.what: part.mask for part in PARTS}
+_AT: Final = {"patient": Mask(shown=_PATIENT, codes=_PATIENT_CODES, keys=frozenset({"key"}))} | {
+    name: part.mask for part in PARTS for name in (part.what, part.name)
+}
+"""By the first word of a path."""
+_FREE: Final = frozenset({"chart", "deliveries", "deviations", "error", "event", "events", "holds", "plan", "state"})
+"""Words that begin paths of an outcome, and lead to codes, times, opaque ids and sentences of ours."""
 _KEYS_OF_CONTENTS: Final = ("patient_key", "survivor", "merged")
 _FLAGS_OF_CONTENTS: Final = ("decides", "withdrawn")
+
+
+def shows(path: str, value: Any) -> bool:
+    """Whether a value at a path (`encounter.disposition`, `tasks.education.due_at`) tells nothing of who it is.
+
+    Decided by the path, and by the form of a code: a code that is a text is none.
+    """
+    part, _, name = path.partition(".")
+    mask = _AT.get(part)
+    if mask is None:
+        return part in _FREE
+    if mask.shown is None:
+        field = name.rpartition(".")[2]
+        return field not in mask.keys and field not in mask.inner
+    return not name or name in mask.shown or (name in mask.codes and isinstance(value, str) and _is_code(value))
 
 
 class View:
@@ -98,6 +119,14 @@ class View:
         }
         return masked | inner
 
+    def at(self, path: str, value: Any) -> Any:
+        """A value out of a path of a chart or outcome; see `shows`."""
+        if self.revealed or shows(path, value):
+            return value
+        part, _, name = path.partition(".")
+        is_key = part in _AT and name in _AT[part].keys
+        return self.key(value) if is_key and isinstance(value, str) else hide(value)
+
     def chart(self, shape: Mapping[str, Any]) -> dict[str, Any]:
         return self.patient(shape) | {
             part.name: [self.part(part.what, item) for item in shape[part.name]] for part in PARTS
@@ -129,9 +158,13 @@ def _hide_but(item: Mapping[str, Any], shown: Collection[str], codes: Collection
     """codes: fields that are shown when they hold a short code, as they should, and no text."""
 
     def visible(name: str, value: Any) -> bool:
-        return name in shown or (name in codes and isinstance(value, str) and _CODE.fullmatch(value) is not None)
+        return name in shown or (name in codes and isinstance(value, str) and _is_code(value))
 
     return {name: value if visible(name, value) else hide(value) for name, value in item.items()}
+
+
+def _is_code(value: str) -> bool:
+    return _CODE.fullmatch(value) is not None
 
 
 # --- the contract's shapes, masked -----------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ from engine.domain.message import Entry
 from engine.domain.outcome import Outcome
 from engine.domain.task import Task, TaskState
 from engine.pipeline.channel import CompiledChannel
+from engine.pipeline.outcomes import internal_failure
 from engine.pipeline.prepared import Prepared
-from engine.pipeline.process import channel_of, decide, internal_failure, of_patient, prepare
+from engine.pipeline.process import channel_of, decide, of_patient, prepare
 
 BEHIND_ALL: Final = 1 << 40
 """An entry's id: what is tried comes after all that is stored."""

@@ -13,7 +13,7 @@ from engine.domain.delivery import DeliveryState, Operation
 from engine.domain.encounter import EncounterStatus
 from engine.domain.hold import Assertion, Fact, Hold, HoldCode
 from engine.domain.message import EntryState
-from engine.store import counts, statements
+from engine.store import counts, recorded, statements
 from engine.store.outbox import Settled, join_lines
 from engine.store.requeue import requeue
 
@@ -256,3 +256,13 @@ def test_how_destinations_stand_and_what_they_were_told(plans):
         "TEMP B-TREE",
     ]
     assert scans(lines, allowed=allowed) == []
+
+
+def test_looking_for_recorded_messages(plans):
+    store, lines = plans
+    first = filled(store)
+    with only(lines), store.reader() as conn:
+        assert len(list(recorded.received(conn, CHANNEL, since=NOW, until=None, limit=2))) == 2
+        assert recorded.families(conn, {first.id}) == {first.id: first.id}
+        assert [one.id for one in recorded.of_charts(conn, {first.id}, since=NOW, before=9)] == [1]
+    assert scans(lines) == []

@@ -19,6 +19,7 @@ from engine.clock import FixedClock
 from engine.connectors.registry import load
 from engine.domain.delivery import DeliveryState
 from engine.domain.message import AckState, Receipt
+from engine.hl7v2.ordering import ordering_key
 from engine.runtime.acceptance import Rules, judge, summarize
 from engine.runtime.configurations import compile_site, recorded_configuration
 from engine.runtime.processor import Processor
@@ -134,6 +135,7 @@ class Site:
                         summary=summarize(header),
                         dedupe_key=store.keys.lookup(channel, header.raw(10)) if header else None,
                         digest=store.keys.lookup(payload),
+                        ordering_key=ordering_key(payload, header),
                         refusal=judged.refusal,
                         ack=judged.code,
                         ack_state=AckState.SENT,
