@@ -258,8 +258,8 @@ def run_daemon(path: Path, *, announce: Callable[[Status], None]) -> int:
     import aiorun
 
     from engine.runtime import daemon as main_process
+    from engine.runtime.background import tolerate_connections
     from engine.runtime.notify import Systemd, activated_sockets
-    from engine.runtime.tasks import tolerate_connections
 
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # a reload that is asked for now comes after the start
     systemd, sockets = Systemd(), activated_sockets()

@@ -53,7 +53,7 @@ _ALIKE: Final = (
 """Lines that have these in common say the same."""
 _ALIKE_MAX: Final = 20
 _ALIKE_SECONDS: Final = 5.0
-"""So many lines of a kind at once, and one more each time that so long has passed."""
+"""Lines of a kind at once, and one more each time that this much time has passed."""
 _KINDS_MAX: Final = 1000
 _UNREAD_MS_MAX: Final = 200
 _COLUMNS: Final = 80

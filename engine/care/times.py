@@ -30,7 +30,7 @@ _HAPPENED: Final = ("ZBE-2", "EVN-6", "EVN-2", "MSH-7")
 _WHOLE: Final = "0001-01-01"
 """A year or a month means its beginning."""
 _EASTERNMOST_SECONDS: Final = 14 * 3600
-"""So much earlier than in UTC may a day begin."""
+"""A day begins at most this much earlier than in UTC."""
 _NEVER: Final = math.inf
 SAME_SECONDS: Final = 60
 """Many senders give times to the minute: what is earlier by less is not earlier."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 KINDS: Final = ("dead", "refused", "held", "filtered", "pending", "undelivered", "no-plan")
 _LOOK_MAX: Final = 20_000
-"""So many entries, or charts, are looked at for one kind of gap."""
+"""Entries, or charts, looked at for one kind of gap."""
 _PAGE_CHARTS: Final = 500
 _UNDER_WAY: Final = timedelta(minutes=5)
 """What waits no longer than this for a destination that is up, and did not fail, is on its way."""

@@ -47,9 +47,9 @@ _ID: Final = Row(
     "an entry", "handoff messages list", "a control id is found by `handoff messages list --control-id {}`"
 )
 _PIECE: Final = 1000
-"""So many entries are read at once: a list may be of a million."""
+"""Entries read at once: a list may be of a million."""
 _LOOK_ENTRIES_MAX: Final = 200_000
-"""So many are opened at most for a filter that looks into what is sealed (sender, deviation, without effect)."""
+"""Entries opened at most for a filter that looks into what is sealed (sender, deviation, without effect)."""
 
 KINDS = ("message", "act", "all")
 STATES = ("received", "processed", "filtered", "dead", "refused")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from engine.store.charts import ChartDocument
 
 _PAGE_CHARTS = 500
-"""So many are read at once: a long look would pin the store's log, and hold more in memory than is shown."""
+"""Charts read at once: a long look would pin the store's log, and hold more in memory than is shown."""
 
 
 _NAMED_MAX = 10

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     pass
 
 _LOOK_ENTRIES_MAX: Final = 1000
-"""So many are looked at, and tried, to say what a replay would do."""
+"""Entries that a preview looks at and tries."""
 
 
 def as_of_option(function: click.decorators.FC) -> click.decorators.FC:

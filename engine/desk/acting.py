@@ -43,7 +43,7 @@ def perform(desk: Desk, acts: Sequence[Act]) -> list[RecordedOutcome]:
         raise StoreUnavailableError(
             "the daemon does not run, and it alone changes charts: nothing was done; start it and try again"
         )
-    receipts = [_receipt(store, act, desk.now) for act in acts]
+    receipts = [receipt_of(store, act, desk.now) for act in acts]
     stored = store.journal_ledger.write_now(lambda conn: store.journal.append(conn, receipts))
     ids = [one.id or 0 for one in stored]
     until = time.monotonic() + WAIT_SECONDS_MAX
@@ -65,7 +65,7 @@ def perform(desk: Desk, acts: Sequence[Act]) -> list[RecordedOutcome]:
     return outcomes
 
 
-def _receipt(store: Store, act: Act, now: datetime) -> Receipt:
+def receipt_of(store: Store, act: Act, now: datetime) -> Receipt:
     payload = written(act)
     return Receipt(
         channel=EntryKind.ACT.lane,

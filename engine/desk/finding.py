@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _NAMED_MAX: Final = 12
 CANDIDATES_MAX: Final = 13
-"""So many ids are read at most that begin as the one which was given."""
+"""At most this many ids that begin as the given one are read."""
 
 
 def chart(desk: Desk, named: str) -> Chart:

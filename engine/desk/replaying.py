@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 AsOf = Literal["now", "then"]
 
 PIECE: Final = 256
-"""So many are replayed in one transaction."""
+"""Entries replayed in one transaction."""
 _PIECE_BYTES: Final = 16 << 20
-"""...or fewer, when they are large."""
+"""Bytes of them at most: fewer entries, when they are large."""
 
 
 def try_out(desk: Desk, chosen: Sequence[int]) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 ALIKE_DIGITS: Final = 12
-"""So many are the same for ids that belong together; the others, 20 as a rule, tell them apart."""
+"""Ids of one group share their first 12 hex digits; the rest (usually 20) make each unique."""
 
 
 def by_entry(entry_id: int) -> str:

@@ -65,7 +65,7 @@ _UNDECIDED: Final = re.compile(
     rb"(?:[Mm]\x00*(?:[Ss]\x00*(?:[Hh]\x00*)?)?|[FfBb]\x00*(?:[Hh]\x00*(?:[Ss]\x00*)?)?)?\Z"
 )
 AHEAD_BYTES: Final = 54
-"""So many bytes behind a `0B` decide whether it starts a frame."""
+"""Bytes behind a `0B` that decide whether it starts a frame."""
 _WIDE_END: Final = re.compile(rb"\x1c\x00{0,3}\r?[\x00\r\n]{0,8}\Z")
 _WIDE_END_BYTES: Final = 16
 _JUNK: Final = b"\x00\t\n\r\x0c \x1c"

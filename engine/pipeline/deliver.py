@@ -207,11 +207,11 @@ def _deciding(chart: Chart | None, model: str) -> Score | None:
         return None
     scores = {score.encounter: score for score in chart.scores if score.model == model}
     stays = [stay for stay in chart.encounters if stay.key in scores and stay.status in ARRIVED]
-    latest = max(stays, key=_lateness) if len(stays) > 1 else next(iter(stays), None)
+    latest = max(stays, key=_recency) if len(stays) > 1 else next(iter(stays), None)
     return scores[latest.key] if latest is not None else None
 
 
-def _lateness(stay: Encounter) -> tuple[float, str]:
+def _recency(stay: Encounter) -> tuple[float, str]:
     return came_at(stay), stay.key
 
 

@@ -149,7 +149,7 @@ def _mirror(judgement: Judgement, said: Verdict, now: datetime, control_id: str,
         return acknowledge(None, said, now=now, control_id=control_id)
 
 
-Outcomes = Callable[[Sequence[int]], Awaitable[Mapping[int, Verdict]]]
+ReadOutcomes = Callable[[Sequence[int]], Awaitable[Mapping[int, Verdict]]]
 """Reads what the senders of these entries are to be told; entries without outcome are missing."""
 
 ReturnTo = Callable[[Lane, bytes, Callable[[AckState], None]], None]
@@ -187,7 +187,7 @@ class LateAnswers:
     """
 
     def __init__(
-        self, clock: Clock, *, outcomes: Outcomes, return_to: ReturnTo, answered: Callable[[int, AckCode], None],
+        self, clock: Clock, *, outcomes: ReadOutcomes, return_to: ReturnTo, answered: Callable[[int, AckCode], None],
         sent: Callable[[list[int]], None], unsent: Callable[[Lane, list[int]], None],
     ) -> None:  # fmt: skip
         self._clock = clock

@@ -26,6 +26,7 @@ from engine.errors import HandoffError, Problem, SettingsError, StoreError, Stor
 from engine.hl7v2.ack import Verdict
 from engine.runtime import hints
 from engine.runtime.answers import Lane
+from engine.runtime.background import apart
 from engine.runtime.certificates import certificates
 from engine.runtime.changes import Change, changes, in_the_way
 from engine.runtime.intake import Intake
@@ -47,7 +48,6 @@ from engine.runtime.status import (
     status_path,
 )
 from engine.runtime.supervisor import Workers, worker_command
-from engine.runtime.tasks import apart
 from engine.runtime.trouble import Certificate, Trouble, of_certificates, of_work, trouble
 from engine.settings import Channel, Configuration, loaded
 from engine.store.days import prepare_days_apart
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from engine.domain.standing import Overview
-    from engine.runtime.health import Console
+    from engine.runtime.health import ConsoleServer
     from engine.store.store import Store
 
 _log = logs.get_logger(__name__)
@@ -115,7 +115,7 @@ class Daemon:
         self._state: Literal["starting", "running", "stopping", "stopped"] = "starting"
         self._started_at: datetime = clock.now()
         self._console: ConsoleStatus | None = None
-        self._http: Console | None = None
+        self._http: ConsoleServer | None = None
         self._file = StatusFile(status_path(configuration))
         self._watchdog: asyncio.TimerHandle | None = None
         self._services = Services({"tend": self._tend, "journal-days": self._keep_days}, asyncio.Event())
@@ -356,12 +356,12 @@ class Daemon:
 
     async def _open_console(self) -> None:
         # Not before the listeners are open: it takes long to import.
-        from engine.runtime.health import Console, create_app, is_loopback
+        from engine.runtime.health import ConsoleServer, create_app, is_loopback
 
         console = self._configuration.site.console
         sock = self._given.pop(CONSOLE, None) or await bind(console.host, console.port, "the console")
         host, port = sock.getsockname()[:2]
-        self._http = Console(create_app(self, loopback=is_loopback(host)))
+        self._http = ConsoleServer(create_app(self, loopback=is_loopback(host)))
         await self._http.open(sock)
         self._console = ConsoleStatus(host=host, port=port)
         _log.info("console opened", host=host, port=port)

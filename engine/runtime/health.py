@@ -54,7 +54,7 @@ class Watched(Protocol):
         ...
 
 
-class Console:
+class ConsoleServer:
     """The HTTP server. It keeps few connections, and none for long: descriptors and memory are for the senders.
 
     When there are too many, the oldest makes room: whoever comes to ask whether we are ready is always heard.

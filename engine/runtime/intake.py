@@ -53,15 +53,15 @@ from engine.runtime.answers import (
     Exchange,
     Lane,
     LateAnswers,
-    Outcomes,
     Peer,
+    ReadOutcomes,
     ReturnTo,
     fresh_control_id,
     made,
     made_without_entry,
 )
+from engine.runtime.background import keep
 from engine.runtime.metrics import REPEATS_TROUBLE, Metrics, event_label
-from engine.runtime.tasks import keep
 from engine.store.journal import CONFLICT, Append, Journal, Stored
 from engine.store.keys import KeyRing
 from engine.store.ledger import Ledger
@@ -71,9 +71,9 @@ _log = logs.get_logger(__name__)
 _GROUP_EXCHANGES_MAX: Final = 1024
 _GROUP_BYTES_MAX: Final = 16 << 20
 _GROUPS_MAX: Final = 4
-"""So many groups are handed to the writer at once; the others gather."""
+"""At most this many groups are with the writer at once; later messages gather into the next one."""
 _EARLY_EXCHANGES: Final = 64
-"""So many frames are a group before the round of the loop is over: the disk works while the rest is judged."""
+"""This many frames make a group before the round of the loop is over: the disk works while the rest is judged."""
 _MARKS_SECONDS: Final = 0.05
 """How long the states of answers wait for a group to ride on: with so little to do, a commit for them alone is cheap,
 and `handoff ledger` says at once what was answered."""
@@ -105,7 +105,7 @@ class Intake:
         clock: Clock,
         metrics: Metrics,
         *,
-        outcomes: Outcomes,
+        outcomes: ReadOutcomes,
         stored: Callable[[bool], None],
         return_to: ReturnTo,
     ) -> None:

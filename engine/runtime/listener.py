@@ -34,15 +34,16 @@ from engine.settings import Channel, TlsServer
 _log = logs.get_logger(__name__)
 
 END_SECONDS: Final = 0.05
-"""So long the end byte may wait for its CR; then the frame counts as complete."""
+"""The end byte waits this long for its CR; then the frame counts as complete."""
 HANDSHAKE_SECONDS_MAX: Final = 10.0
 _LINGER_SECONDS_MAX: Final = 1.0
-"""So long a connection that was told something and closed may take to read it."""
+"""A connection that got a last answer and was closed has this long to read it."""
 BACKLOG: Final = 512
 _ACCEPTS_MAX: Final = 64
-"""So many connections are accepted in one round of the loop; then others have their turn."""
+"""At most this many connections are accepted in one round of the loop; then others have their turn."""
 _TURNED_AWAY_MAX: Final = 64
-"""So many connections beyond `connections_max` shake hands or are told so at once; the next are just closed."""
+"""At most this many connections over `connections_max` get a TLS handshake and a refusal at once; further ones are
+closed unanswered."""
 _SILENT_SECONDS: Final = 10.0
 """A connection that has said nothing for so long since it was made may have to make room for another one."""
 _SILENT_HANDSHAKE_SECONDS: Final = 1.0

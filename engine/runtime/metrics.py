@@ -67,7 +67,7 @@ class Spread:
 
 
 REPEATS_TROUBLE: Final = 20
-"""So often the same message is no resend any more: its sender does not understand our answers, or asks for none."""
+"""A message repeated this often is no resend any more: its sender does not understand our answers, or asks for none."""
 _REPEATS_SECONDS: Final = 600.0
 _REPEATED_MAX: Final = 64
 

@@ -14,7 +14,7 @@ from typing import Final
 from engine.domain.record import Record
 
 SENDERS_MAX: Final = 64
-"""So many senders of a channel are measured; what writes more names than that has no clock of its own."""
+"""At most this many senders of a channel are measured; one that writes more names has no clock of its own."""
 WRONG_SECONDS: Final = 300.0
 """From here on a clock is worth a remark."""
 _WINDOW_SECONDS: Final = 600.0

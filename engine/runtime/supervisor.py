@@ -14,8 +14,8 @@ import msgspec
 
 from engine import logs
 from engine.runtime import hints
+from engine.runtime.background import keep
 from engine.runtime.status import WorkerStatus
-from engine.runtime.tasks import keep
 from engine.snapshot import Snapshot
 
 _log = logs.get_logger()
@@ -38,7 +38,7 @@ _ENVIRONMENT: Final = {"MALLOC_ARENA_MAX": "1"}
 """An allocator's arena for each thread costs memory and gains nothing: one thread at a time runs Python anyway."""
 _DYING_DEATHS: Final = 3
 _DYING_SECONDS: Final = 60.0
-"""So many lives in a row that were shorter than this: the worker keeps dying, until one life is longer."""
+"""A worker whose lives are shorter than this, several in a row, keeps dying, until one life is longer."""
 
 
 def worker_command(fd: int) -> list[str]:

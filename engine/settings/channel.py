@@ -290,7 +290,7 @@ class Order(StrictModel):
     """How far the times that a message claims are believed; outside, the next source or the receipt stands in."""
 
     ahead_seconds_max: Annotated[int, Field(ge=0, le=86_400)] = 300
-    """So far ahead of ours may a sender's clock be."""
+    """Seconds that a sender's clock may be ahead of ours."""
     behind_days_max: Annotated[int, Field(ge=1, le=55_000)] = 9_000
     """So old may an event be: a history that is loaded keeps its order, a clock that was reset is noticed."""
 

@@ -32,7 +32,7 @@ class Simulated(NamedTuple):
 
 
 def traffic(book: Book, *, seed: int, day: date, messages: int) -> Iterator[Simulated]:
-    """So many messages in order of their time, spread over the day (over more days above the hospital's daily most).
+    """Messages in the order of their time, spread over the day (over more days above the hospital's daily most).
 
     Memory holds the people who are in the hospital, not the stream.
     """

@@ -47,7 +47,7 @@ TICK_SECONDS: Final = 1.0
 STALE_SECONDS: Final = 5.0
 """A worker that has not been heard of for so long is dead or hangs: others take over what it had."""
 _FRESH_SECONDS: Final = STALE_SECONDS * 0.7
-"""So long after its last sign of life a worker can be sure that nobody has taken over what it holds."""
+"""For this long after its last sign of life a worker can be sure that nobody has taken over what it holds."""
 _FIRST_TICK_SECONDS: Final = 0.1
 _DESTINATIONS: Final = 1 << 20
 """Destinations get numbers from PARTITIONS up, by a hash of their names; two may share one, and then a worker."""

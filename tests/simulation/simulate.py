@@ -22,7 +22,7 @@ from simulation.mishaps import Mishaps, Plan
 from simulation.nodes import Cluster, simulated_surroundings
 from simulation.world import Machine, Process, Violation, World
 
-from engine.desk.acting import _receipt as act_receipt
+from engine.desk.acting import receipt_of
 from engine.domain.act import QuestionDismissed
 from engine.domain.delivery import DeliveryState
 from engine.domain.hold import QUESTIONS, HoldCode, hold_key
@@ -215,7 +215,7 @@ async def _answer(process: Process, store: SimulatedStore, asked: ListedHold, di
             actor="operator", chart_id=asked.chart_id, reason=reason, hold=asked.id, root=asked.root,
             code=asked.code, location=asked.location,
         )  # fmt: skip
-        receipt = act_receipt(store, act, at)
+        receipt = receipt_of(store, act, at)
         dismissed.add(asked.id)
     else:
         return

@@ -35,7 +35,7 @@ _DOUBTS_MAX: Final = 20
 """Of each chart, the newest are kept."""
 
 _EASTERNMOST_SECONDS: Final = 14 * 3600
-"""So much earlier than in UTC may a day begin."""
+"""A day begins at most this much earlier than in UTC."""
 
 _NEVER: Final[tuple[float, int]] = (0.0, 0)
 _NOTHING_STATED: Final = StatedDeath()

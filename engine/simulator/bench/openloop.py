@@ -16,7 +16,7 @@ from engine.simulator.bench.site import ANSWERED, LIVE, Daemon, Database, Place
 from engine.store import Store
 
 SENDERS: Final = 128
-"""So many that a rate of 1,000/s leaves each of them time to hear its answer before its next message is due."""
+"""Enough senders that at 1,000/s each hears its answer before its next message is due."""
 
 
 def openloop(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.runtime.tasks import apart, keep, tolerate_connections
+from engine.runtime.background import apart, keep, tolerate_connections
 
 
 class Stops:
@@ -61,7 +61,7 @@ async def test_work_apart_gives_its_result_or_raises_what_it_raised() -> None:
 def test_work_apart_that_hangs_keeps_no_process_from_ending() -> None:
     program = """
 import asyncio, time
-from engine.runtime.tasks import apart
+from engine.runtime.background import apart
 
 async def main():
     try:
