@@ -26,7 +26,7 @@ _STOP_SECONDS_MAX = 60.0
 @click.option("--messages", type=click.IntRange(1), metavar="N", default=5_000, show_default=True, help="How many.")
 @click.option(
     "--rate", type=click.FloatRange(0), metavar="N", default=250.0, show_default=True,
-    help="So many a second; 0: as fast as they are acknowledged.",
+    help="Messages per second; 0: as fast as the daemon acknowledges.",
 )  # fmt: skip
 @click.option(
     "--seed", type=click.IntRange(0, 2**31 - 1), metavar="N", help="Of the simulated day.  [default: another each time]"

@@ -64,9 +64,9 @@ def replay(
 ) -> int:
     """Process entries of the journal again, oldest first. What was sent is not sent a second time.
 
-    Replays of replays are left out: the entry that they came from is replayed. Any number can be replayed, and a
-    replay that was interrupted be run again: what is processed twice changes nothing twice. Exit code 1 when an entry
-    can't be replayed because what is stored of it is damaged.
+    Of a chain of replays, its first entry is replayed. Replay as many as you like, and rerun an interrupted replay:
+    processing an entry twice has no further effect. Exit code 1 when an entry can't be replayed because what is stored
+    of it is damaged.
 
     --dry-run shows which entries these are and what they would change now: their outcomes, new tasks, and what would be
     sent that was not sent.

@@ -27,7 +27,7 @@ _PEM = click.Path(exists=True, dir_okay=False)
 )
 @click.option(
     "--rate", "per_second", type=click.FloatRange(0), default=0.0, metavar="PER_SECOND",
-    help="So many a second, all connections together; 0 (the default) is as fast as they are acknowledged.",
+    help="Messages per second, all connections together; 0 (the default): as fast as they are acknowledged.",
 )  # fmt: skip
 @click.option(
     "--seed", type=click.IntRange(0, 2**31 - 1), metavar="N", default=1, show_default=True,
@@ -40,7 +40,7 @@ _PEM = click.Path(exists=True, dir_okay=False)
 )  # fmt: skip
 @click.option(
     "--patience", "patience_seconds", type=click.FloatRange(0), metavar="SECONDS", default=30.0, show_default=True,
-    help="So long a message that is not acknowledged is sent again, before giving up.",
+    help="Resend an unacknowledged message for this many seconds, then give up.",
 )  # fmt: skip
 @click.option("--tls", is_flag=True, help="Speak TLS.")
 @click.option("--ca", type=_PEM, help="PEM file of the authorities that signed the server's certificate.")
