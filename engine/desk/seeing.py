@@ -25,11 +25,15 @@ if TYPE_CHECKING:
     from engine.domain.delivery import QueuedDelivery
     from engine.domain.outcome import Effect
     from engine.domain.standing import Standing
+    from engine.domain.why import Why
     from engine.settings import Channel
     from engine.store.holds import ListedHold
     from engine.store.journal import ListedEntry
+    from engine.store.record import RecordedOutcome
 
 HIDDEN: Final = "***"
+_BEFORE_MAX: Final = 50
+"""So many earlier messages of a patient are looked at for what was said of a stay."""
 PSEUDONYM: Final = re.compile(r"(?P<authority>[^:]*):~(?P<hash>[0-9a-f]{8})")
 
 _ANSWERS: Final = frozenset({"AA", "AE", "AR", "CA", "CE", "CR"})
@@ -186,9 +190,11 @@ def _known(entry: ListedEntry) -> bool:
 
 def entry_details(desk: Desk, entry_id: int, make_view: Callable[[], View]) -> dict[str, Any]:
     """One entry with everything that is known of it. Raises NotFoundError."""
-    from engine.domain.message import EntryKind
+    import msgspec
+
+    from engine.domain.message import EntryKind, EntryState
     from engine.domain.shapes import plain
-    from engine.pipeline.why import why_shapes
+    from engine.pipeline.why import says_nothing, why_shapes
 
     store = desk.store
     damaged: list[str] = []
@@ -220,6 +226,8 @@ def entry_details(desk: Desk, entry_id: int, make_view: Callable[[], View]) -> d
     then = _channel_then(desk, entry.channel, outcome.config_version) if outcome else channel
     of_message = entry.kind is EntryKind.MESSAGE
     told = of_message and (outcome is not None or "outcome" not in damaged)
+    if outcome is not None and outcome.state is EntryState.PROCESSED and says_nothing(outcome):
+        outcome = msgspec.structs.replace(outcome, why=_said_before(desk, listed[0], outcome))
     text = None if entry.damaged else payload_text(entry.payload, channel) if of_message else entry.payload.decode()
     return entry_shape(listed[0], view) | {
         "damaged": damaged,
@@ -243,6 +251,28 @@ def entry_details(desk: Desk, entry_id: int, make_view: Callable[[], View]) -> d
         "why": why_shapes(listed[0].state, outcome, sent, then, replay=entry.replay_of is not None) if told else [],
         "payload": view.text(text),
     }
+
+
+def _said_before(desk: Desk, entry: ListedEntry, outcome: RecordedOutcome) -> tuple[Why, ...]:
+    """Why the stay that a message spoke of has no plan, or no score, as it was said when that was last worked out."""
+    from engine.domain.message import EntryKind
+    from engine.domain.why import MEANINGS, Reason, What, Why
+
+    asked = (What.PLAN, What.SCORE)
+    if outcome.encounter_key is None:
+        return tuple(Why(what=what, reason=Reason.NO_VISIT) for what in asked)
+    try:
+        with desk.store.reader() as conn:
+            earlier = desk.store.journal.find(
+                conn, kind=EntryKind.MESSAGE, patient=entry.patient_key, before=entry.id, limit=_BEFORE_MAX
+            )
+            outcomes = desk.store.recorder.outcomes(conn, [one.id for one in earlier])
+    except TamperedError:
+        return ()
+    of_stay = [outcomes[one.id] for one in earlier if one.id in outcomes]
+    of_stay = [one for one in of_stay if one.encounter_key == outcome.encounter_key]
+    last = [next(filter(None, ([why for why in one.why if why.what is what] for one in of_stay)), []) for what in asked]
+    return tuple(why for whys in last for why in whys if not MEANINGS[why.reason].done)
 
 
 def _channel_then(desk: Desk, name: str, version: str) -> Channel | None:

@@ -84,6 +84,11 @@ def why_shapes(
     return [plain(one) for one in said]
 
 
+def says_nothing(outcome: Explained) -> bool:
+    """Of one that was processed: nothing was worked out again, so what holds for the stay was said before."""
+    return not outcome.why and not _without_effect(outcome)
+
+
 def _hold(effects: Iterable[Effect]) -> HoldCode | None:
     """The question that the message left to a person, one about the status of a stay first."""
     codes = [HoldCode(effect.detail) for effect in effects if effect.kind == EffectKind.HELD]

@@ -24,7 +24,7 @@ from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.identity import authorities_of
 from engine.pipeline.plan import not_planned, not_scored
 from engine.pipeline.prepared import Prepared
-from engine.pipeline.why import why_shapes
+from engine.pipeline.why import says_nothing, why_shapes
 from engine.runtime.acceptance import BATCH_TOO_LONG, Judgement, Rules, judge, plan_answers, summarize
 from engine.trial.run import BEHIND_ALL, Run
 
@@ -177,8 +177,7 @@ class Trial:
         }
 
     def _why(self, outcome: Outcome, chart: Chart | None) -> list[dict[str, Any]]:
-        if chart is not None and outcome.state is EntryState.PROCESSED and not outcome.why:
-            # Nothing was worked out again, so nothing was said. What holds for the stay is what was said before.
+        if chart is not None and outcome.state is EntryState.PROCESSED and says_nothing(outcome):
             subject = outcome.encounter_key
             standing = (*not_planned(chart, subject, self._channel, self.now), *not_scored(chart, subject))
             outcome = msgspec.structs.replace(outcome, why=standing)

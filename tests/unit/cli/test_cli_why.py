@@ -86,3 +86,20 @@ def test_a_replay_that_finds_everything_as_it_is_says_so(stocked: Site) -> None:
     newest = next(one for one in stocked.json("messages", "list") if one["replay_of"] == 2)
     why = stocked.json("messages", "show", str(newest["id"]))["why"]
     assert {one["reason"].partition(":")[0] for one in why} <= {"no_change", "duplicate"}
+
+
+@pytest.mark.parametrize("event", [b"A08", b"A31", b"A03", b"A02", b"A21", b"A13"])
+@pytest.mark.parametrize("class_", [b"I", b"E"])
+def test_show_says_of_a_message_what_try_foretold(bare: Site, event: bytes, class_: bytes) -> None:
+    admission, discharge = (as_class(one, (b"|I|", b"|%s|" % class_)) for one in first_messages(bare))
+    bare.receive(admission, discharge)
+    bare.process()
+    again = discharge.replace(b"ADT^A03", b"ADT^" + event, 1).replace(b"FIRST-0002", b"AGAIN", 1)
+    file = bare.folder / "again.hl7"
+    file.write_bytes(again)
+    foretold = bare.json("try", "main-campus", str(file), "--charts")["why"]
+    (entry,) = bare.receive(again)
+    bare.process()
+    assert bare.json("messages", "show", str(entry))["why"] == foretold
+    if class_ == b"E" and event in {b"A08", b"A03", b"A02"}:
+        assert foretold[0]["reason"] == "class: class E is not in classes of post-discharge"
