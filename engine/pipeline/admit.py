@@ -57,9 +57,13 @@ def admit(rules: Sequence[Rule], queued: QueuedDelivery, now: datetime) -> Admis
     return latest or GO
 
 
+NOTICES: Final = frozenset(operation for operation, content in CONTENTS.items() if content is Notice)
+"""What the rules without facts (`RULES`) are about: all else goes."""
+
+
 def not_too_late(queued: QueuedDelivery, now: datetime) -> Admission:
     """A notice after its time only confuses: a reminder of yesterday's visit."""
-    if CONTENTS[queued.delivery.operation] is not Notice:
+    if queued.delivery.operation not in NOTICES:
         return GO
     try:
         said = queued.delivery.content

@@ -42,7 +42,7 @@ from engine.clock import Clock
 from engine.connectors.base import NOT_ATTEMPTED, Connector, Result, failed
 from engine.domain.delivery import DeliveryState, QueuedDelivery
 from engine.errors import DeliveryError, DeliveryFailure, LeaseLostError, StoreError, StoreUnavailableError
-from engine.pipeline.admit import RULES, Gate, Never, NotBefore, Rule, admit
+from engine.pipeline.admit import NOTICES, RULES, Gate, Never, NotBefore, Rule, admit
 from engine.pipeline.breaker import Breaker, BreakerState
 from engine.pipeline.retry import Bury, Hold, RetryAt, backoff_seconds, decide
 from engine.settings import DestinationBase
@@ -430,11 +430,13 @@ class _Rounds:
             raise
         await self._settle(batch, results)
 
-    async def _admitted(self, batch: Sequence[QueuedDelivery]) -> list[QueuedDelivery]:
+    async def _admitted(self, batch: Sequence[QueuedDelivery]) -> Sequence[QueuedDelivery]:
         """Those that may go out now. Of the others it is put on record why not, and until when."""
         rules: Sequence[Rule] = RULES
         if (gate := self._gate) is not None:
             rules = await self._read(lambda conn: gate(conn, batch))
+        elif NOTICES.isdisjoint(queued.delivery.operation for queued in batch):
+            return batch
         now = self._clock.now()
         latest = now + timedelta(seconds=_ADMISSION_SECONDS_MAX)
         going: list[QueuedDelivery] = []
@@ -599,7 +601,7 @@ class _Rounds:
                 settled.append(one)
         if len(batch) == 1 and results[0].of_destination:
             self._failed_alone[batch[0].id] = self._successes
-        for one in settled:
+        for one in settled if self._failed_alone else ():
             if one.state is not DeliveryState.PENDING:
                 self._failed_alone.pop(one.id, None)
         await self._record(settled)
@@ -614,6 +616,10 @@ class _Rounds:
             except StoreUnavailableError as error:
                 _log.warning("results not recorded yet", destination=self.name, batch=len(settled), exc_info=error)
                 await asyncio.sleep(_PAUSE_SECONDS)
+        delivered = sum(one.state is DeliveryState.DELIVERED for one in settled)
+        if delivered:
+            self.counters.delivered += delivered
+            self._count(self.name, "delivered", delivered)
         for one in settled:
             self._tell(one, pending_is)
 
@@ -681,8 +687,7 @@ class _Rounds:
     def _tell(self, settled: Settled, pending_is: str) -> None:
         match settled.state:
             case DeliveryState.DELIVERED:
-                self.counters.delivered += 1
-                self._count(self.name, "delivered", 1)
+                return  # counted by the batch
             case DeliveryState.HELD:
                 self.counters.held += 1
                 self._count(self.name, "held", 1)
