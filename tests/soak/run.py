@@ -68,6 +68,11 @@ PROCESSES: Final = (
         ("tests/acceptance/test_simulated_day.py",),
     ),
     Job(
+        "daemon",
+        "the daemon, reloaded, stopped and in trouble, on both event loops",
+        ("tests/integration/runtime/test_daemon.py",),
+    ),
+    Job(
         "cluster",
         "three nodes, a primary with two standbys: nodes killed, hung, the primary killed",
         ("tests/acceptance/test_cluster.py",),

@@ -14,13 +14,19 @@ from typing import Any
 import pytest
 import structlog
 import uvloop
+from rounds import SOAK
 from wire import Feed, Sender
 
 from engine import logs
 
 
-def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The daemon runs on uvloop where it installs, and on asyncio's own loop elsewhere: their transports differ."""
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The daemon runs on uvloop where it installs, and on asyncio's own loop elsewhere: their transports differ.
+
+    Tests of the whole daemon start it with its workers, and say little of transports: `make soak` runs them on both.
+    """
+    if item.path.stem == "test_daemon" and not SOAK:
+        return {"uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 

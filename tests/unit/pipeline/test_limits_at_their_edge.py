@@ -10,6 +10,7 @@ import pytest
 from heart import Heart, adt
 
 from engine.care.protocol import Protocol, load_protocol
+from engine.care.times import believed, is_before
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.patient import Identifier, Patient
@@ -92,3 +93,79 @@ def test_without_models_too_a_change_of_class_plans_anew() -> None:
     assert [task for task in heart.chart().tasks if task.state is TaskState.OPEN]
     heart.send(adt("A08", at="20260306130000", pv1=stay | {2: "O"}))
     assert not [task for task in heart.chart().tasks if task.state is TaskState.OPEN]
+
+
+def with_identifiers(heart: Heart, number: str, count: int) -> None:
+    """A patient who has so many, the key among them."""
+    for start in range(1, count, 200):
+        more = "~".join(f"{number}-{one}^^^EPI^XX" for one in range(start, min(start + 200, count)))
+        heart.send(adt("A08", pid3=f"{number}^^^MRN^MR~{more}"))
+    assert len(heart.chart(number).patient.identifiers) == count
+
+
+@pytest.mark.parametrize(("count", "state"), [(249, "processed"), (250, "processed"), (251, "dead")])
+def test_two_patients_are_merged_who_have_no_more_identifiers_together_than_one_may_have(
+    count: int, state: str
+) -> None:
+    heart = Heart()
+    with_identifiers(heart, "7", 250)
+    with_identifiers(heart, "8", count)
+    outcome = heart.send(adt("A40", at="20260307120000", pid3="7^^^MRN^MR", segments=("MRG|8^^^MRN^MR",)))
+    assert outcome.state == state
+    assert len(heart.chart("7").patient.identifiers) == (250 if state == "dead" else 250 + count)
+
+
+RECEIVED = datetime(2026, 3, 2, 12, tzinfo=UTC)
+EVE = "2026-03-03"
+"""A day that begins 12 hours after the receipt in UTC, and 14 hours earlier in the easternmost zone."""
+
+
+@pytest.mark.parametrize(
+    ("said", "ahead_seconds", "kept"),
+    [
+        ((RECEIVED + 300 * SECOND).isoformat(), 300, True),
+        ((RECEIVED + 301 * SECOND).isoformat(), 300, False),
+        ((RECEIVED - timedelta(days=9)).isoformat(), 300, True),
+        ((RECEIVED - timedelta(days=9) - SECOND).isoformat(), 300, False),
+        (EVE, 0, True),
+        ("2026-03-04", 22 * 3600 - 1, False),
+        ("2026-03-04", 22 * 3600, True),
+    ],
+)
+def test_a_time_is_believed_inside_of_the_window_around_its_receipt(said: str, ahead_seconds: int, kept: bool) -> None:
+    notes: list[str] = []
+    claims = believed({"MSH-7": said}, RECEIVED, ahead_seconds=ahead_seconds, behind_seconds=9 * 86_400, notes=notes)
+    assert (claims.said, notes) == (({"MSH-7": said}, []) if kept else ({}, ["event-time-implausible:MSH-7"]))
+
+
+@pytest.mark.parametrize(("earlier", "is_earlier"), [(60, False), (61, True)])
+def test_what_is_earlier_by_a_minute_is_as_good_as_at_once(earlier: int, is_earlier: bool) -> None:
+    assert is_before((RECEIVED - earlier * SECOND).isoformat(), RECEIVED.isoformat()) is is_earlier
+    said = {"EVN-2": (RECEIVED - earlier * SECOND).isoformat()}
+    claims = believed(said, RECEIVED, ahead_seconds=0, behind_seconds=3600, notes=[])
+    assert claims.before(RECEIVED.isoformat()) == (["EVN-2"] if is_earlier else [])
+
+
+@pytest.mark.parametrize(
+    ("late", "after_heard", "sure"), [(0, 301, True), (0, 300, False), (300, 301, True), (301, 301, False)]
+)
+def test_what_was_recorded_surely_after_something_that_was_heard(late: int, after_heard: int, sure: bool) -> None:
+    """It came at once by its own clock, and was recorded later than that by more than clocks may differ."""
+    recorded = RECEIVED - late * SECOND
+    claims = believed({"EVN-2": recorded.isoformat()}, RECEIVED, ahead_seconds=300, behind_seconds=3600, notes=[])
+    assert (recorded.timestamp() - after_heard < claims.surely_after) is sure
+
+
+@pytest.mark.parametrize(("sent", "believed_too"), [("2025-01-01T12:00:00+00:00", True), (RECEIVED.isoformat(), False)])
+def test_what_an_old_message_says_of_its_stay_may_be_as_old_as_the_message(sent: str, believed_too: bool) -> None:
+    claims = believed({"MSH-7": sent}, RECEIVED, ahead_seconds=300, behind_seconds=3600, notes=[])
+    assert claims.plausible("2025-01-01T11:00:00+00:00") is believed_too
+    assert claims.plausible((RECEIVED + 300 * SECOND).isoformat())
+    assert not claims.plausible((RECEIVED + 301 * SECOND).isoformat())
+
+
+def test_when_it_was_recorded_is_never_after_the_receipt() -> None:
+    for ahead, recorded in ((-60, -60), (0, 0), (60, 0)):
+        said = {"EVN-2": (RECEIVED + ahead * SECOND).isoformat()}
+        claims = believed(said, RECEIVED, ahead_seconds=300, behind_seconds=3600, notes=[])
+        assert claims.recorded() == RECEIVED.timestamp() + recorded
