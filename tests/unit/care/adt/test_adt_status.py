@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
-from ward import Ward
+from datetime import UTC, datetime, timedelta
 
-from engine.care.adt.event import Meaning
+import pytest
+from ward import Ward, event
+
+from engine.care.adt import status
+from engine.care.adt.event import Event, Meaning
+from engine.care.times import believed
 from engine.domain.encounter import EncounterStatus
+from engine.domain.hold import HoldCode
 
 
 def test_a05_plans_an_encounter_and_does_not_take_back_an_admission(ward: Ward) -> None:
@@ -130,3 +135,40 @@ def test_an_admission_said_again_after_the_discharge_does_not_open_the_stay_agai
     ward.apply(Meaning.DISCHARGE, 3)
     ward.apply(Meaning.ADMIT, 4)
     assert ward.encounter().status is EncounterStatus.FINISHED
+
+
+@pytest.mark.parametrize(("disposition", "held"), [("01", True), ("30", False)])
+def test_a_late_a03_that_says_that_the_patient_is_still_here_contradicts_nothing(
+    ward: Ward, disposition: str, held: bool
+) -> None:
+    ward.apply(Meaning.ADMIT, 1)
+    ward.apply(Meaning.CANCEL_DISCHARGE, 5)
+    ward.apply(Meaning.ADMIT, 6, encounter={"class_": "I", "admitted_at": "2026-03-06T08:00:00-05:00"})
+    applied = ward.apply(Meaning.DISCHARGE, 3, encounter={"disposition": disposition})
+    assert (HoldCode.STATUS_EVENT_STALE in {hold.code for hold in applied.holds}) is held
+    assert ward.encounter().status is EncounterStatus.ACTIVE
+
+
+RECEIVED = datetime(2026, 3, 4, 12, tzinfo=UTC)
+
+
+def said(sender: str, sent: datetime = RECEIVED) -> Event:
+    """A discharge of that sender, whose clock showed this."""
+    claims = believed({"MSH-7": sent.isoformat()}, RECEIVED, ahead_seconds=300, behind_seconds=86_400, notes=[])
+    return event(Meaning.DISCHARGE, 4, sender=sender, claims=claims)
+
+
+@pytest.mark.parametrize(("seconds", "certain"), [(-1, False), (0, True), (1, True)])
+def test_a_sender_s_own_clock_decides_between_its_messages_and_the_same_second_is_not_earlier(
+    seconds: int, certain: bool
+) -> None:
+    stamps = status._with_turn(said("EPIC"), {})
+    assert status._is_certain(said("EPIC", RECEIVED + timedelta(seconds=seconds)), stamps) is certain
+
+
+def test_the_last_words_of_as_many_senders_are_known_as_the_limit() -> None:
+    stamps: dict[str, tuple[float, int]] = {}
+    for number in range(status._TURNED_MAX + 1):
+        stamps = dict(status._with_turn(said(f"S{number}"), stamps))
+        assert len(stamps) == min(number + 1, status._TURNED_MAX)
+    assert "turned:S0" not in stamps
