@@ -23,6 +23,8 @@ from engine.hl7v2.mllp import FrameDecoder
 from engine.runtime.acceptance import judge
 
 EXAMPLES = int(os.environ.get("HANDOFF_FUZZ_EXAMPLES", "400"))
+COSTLY = {"configuration"}
+"""Targets that compile a whole site for each input: they get a quarter of the examples."""
 
 Edit = tuple[str, float, int, bytes]
 
@@ -50,7 +52,11 @@ def test_what_is_made_of_them_holds(name: str) -> None:
     target = TARGETS[name]
 
     @settings(
-        max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+        max_examples=EXAMPLES // 4 if name in COSTLY else EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
     )
     @given(edited(target))
     def holds(data: bytes) -> None:

@@ -80,7 +80,7 @@ PROCESSES: Final = (
     Job(
         "faults",
         "disk, database, clock, network, senders and destinations that fail",
-        ("tests/faults",),
+        ("tests/faults", "tests/integration/connectors/test_file_crash.py"),
     ),
 )
 PURE: Final = (
