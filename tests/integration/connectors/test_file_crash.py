@@ -17,7 +17,7 @@ ROOT = HERE.parents[2]
 
 
 def test_kill_9_anywhere_leaves_one_line_for_each_delivery_in_order(tmp_path: Path):
-    count = 300 if SOAK else 120
+    count = 300 if SOAK else 200
     with make_store(tmp_path) as store:
         put(
             store,
