@@ -211,6 +211,7 @@ class FrameDecoder:
             return []
         buffer, self._buffer, self._scan = self._buffer, bytearray(), 0
         if self._where == _BETWEEN:
+            self._tail = None
             self._junk(len(buffer))
             return []
         if self._where == _IN_TAIL:
@@ -271,6 +272,8 @@ class FrameDecoder:
                     return text.start()
                 if start < 0 and _PART_OF_SEGMENT.match(begins):
                     kept, stop = begins, text.start()  # the next bytes decide
+                else:
+                    self._tail = None  # it is junk, and so is all of it that comes before the next frame
             self._junk(stop - position)
         if start >= 0:
             self._where = _IN_FRAME

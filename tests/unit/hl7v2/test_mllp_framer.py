@@ -56,7 +56,9 @@ STREAMS = st.lists(
                 b"SH|",
                 b"\x0b\xef\xbb\xbf ",
                 CUT,
+                wrap(ONE),
                 b"\x1c\rtext",
+                b"|20240501|Y\r",
                 b"PV1|",
                 b"PV",
             ]
@@ -443,6 +445,14 @@ def test_a_segment_behind_a_whole_message_is_its_rest_however_it_is_split() -> N
     stream = wrap(ONE) + b"PV1|1|I\r\x1c\r" + wrap(TWO)
     for at in range(1, len(stream)):
         assert payloads(feed(stream[:at], stream[at:])[0]) == [ONE, b"PV1|1|I\r", TWO]
+
+
+def test_what_follows_junk_is_junk_whatever_it_looks_like_and_however_it_is_split() -> None:
+    junk = b"|20240501|Y\rPD1||S\r"
+    stream = wrap(ONE) + junk + wrap(TWO)
+    for at in range(1, len(stream)):
+        frames, decoder = feed(stream[:at], stream[at:])
+        assert (payloads(frames), decoder.junk_bytes) == ([ONE, TWO], len(junk))
 
 
 def test_a_line_feed_inside_of_a_text_is_no_end_of_its_segment() -> None:
