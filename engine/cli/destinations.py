@@ -246,6 +246,9 @@ def _print(cli: Cli, desk: Desk, one: Standing) -> None:
         lines.append(f"  remedy    {text}")
     oldest = f", the oldest since {named_time(one.oldest_at)}" if one.oldest_at else ""
     lines.append(f"  waiting   {one.pending} pending{oldest}, {one.held} held, {one.dead} dead")
+    if one.withheld:
+        counts = ", ".join(f"{number:,} {code}" for code, number in sorted(one.withheld.items()))
+        lines.append(f"  withheld  {counts}")
     if one.next_attempt_at is not None:
         lines.append(f"  next try  {named_time(one.next_attempt_at)}")
     if (text := offer(one)) is not None:

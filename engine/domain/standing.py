@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -34,6 +35,8 @@ class Standing(Record, frozen=True, kw_only=True):
     paused_until: datetime | None = None
     paused_by: str | None = None
     untold: int = 0
+    withheld: Mapping[str, int] = {}
+    """Deliveries that a rule did not let go: by its code, how many."""
 
     @property
     def troubled(self) -> bool:

@@ -87,6 +87,7 @@ class DestinationStore:
         waiting = _waiting(conn)
         dead = _dead(conn)
         due = _due(conn)
+        withheld = _withheld(conn)
         orphans = sorted({name for name in (*waiting, *dead) if name not in configured})
         oldest = [one.oldest for one in waiting.values() if one.oldest is not None]
         made = {
@@ -124,6 +125,7 @@ class DestinationStore:
                     paused_until=one.paused_until if paused else None,
                     paused_by=one.paused_by if paused else None,
                     untold=0 if orphan else one.untold,
+                    withheld=withheld.get(name, {}),
                 )
             )
         return found
@@ -239,6 +241,19 @@ def _dead(conn: Connection) -> dict[str, int]:
         .group_by(delivery.c.destination)
     )
     return {row.destination: row.number for row in conn.execute(statement)}
+
+
+def _withheld(conn: Connection) -> dict[str, dict[str, int]]:
+    """By destination and code; from an index of them alone."""
+    statement = (
+        select(delivery.c.destination, delivery.c.error, func.count().label("number"))
+        .where(text("state = 'withheld'"))
+        .group_by(delivery.c.destination, delivery.c.error)
+    )
+    found: dict[str, dict[str, int]] = {}
+    for row in conn.execute(statement):
+        found.setdefault(row.destination, {})[row.error or "unknown"] = row.number
+    return found
 
 
 def _due(conn: Connection) -> dict[str, datetime]:

@@ -264,6 +264,7 @@ Index(
     sqlite_where=_UNFINISHED,
 )
 Index("delivery_held", delivery.c.id, sqlite_where=_HELD)
+Index("delivery_withheld", delivery.c.destination, delivery.c.error, sqlite_where=text("state = 'withheld'"))
 Index(
     "delivery_ready",
     delivery.c.destination,

@@ -70,6 +70,8 @@ async def test_what_must_not_go_out_is_withheld_counted_and_lets_others_go(
     assert one.settled_at is not None
     assert (made.counters()["crm"].withheld, made.counters()["crm"].dead) == (1, 0)
     assert store.read_now(lambda conn: store.dead_letters.find(conn)) == []
+    (standing,) = store.read_now(lambda conn: store.destinations.standings(conn, {"crm": "file"}, datetime.now(UTC)))
+    assert (standing.withheld, standing.pending, standing.troubled) == ({"no-consent": 1}, 0, False)
     (line,) = store.read_now(lambda conn: ledger(conn, ["main"]))
     assert (line.deliveries.withheld, line.deliveries.delivered, line.deliveries.dead) == (1, 2, 0)
 

@@ -194,6 +194,9 @@ def _charts() -> None:
     )
     op.create_index("delivery_entry", "delivery", ["entry_id"], schema=CHARTS)
     op.create_index("delivery_held", "delivery", ["id"], schema=CHARTS, **_only("state = 'held'"))
+    op.create_index(
+        "delivery_withheld", "delivery", ["destination", "error"], schema=CHARTS, **_only("state = 'withheld'")
+    )
     op.create_index("delivery_idempotency", "delivery", ["idempotency_key"], unique=True, schema=CHARTS)
     op.create_index(
         "delivery_ready",
