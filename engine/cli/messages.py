@@ -30,6 +30,7 @@ from engine.cli.times import TIMES, When
 from engine.desk import finding
 from engine.desk.desk import Desk
 from engine.desk.seeing import HIDDEN, entry_details, entry_shape
+from engine.domain.message import EntryKind
 from engine.printable import singles
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ _PIECE: Final = 1000
 _LOOK_ENTRIES_MAX: Final = 200_000
 """Entries opened at most for a filter that looks into what is sealed (sender, deviation, without effect)."""
 
-KINDS = ("message", "act", "all")
+KINDS = (*(kind.value for kind in EntryKind), "all")
 STATES = ("received", "processed", "filtered", "dead", "refused")
 
 
@@ -104,7 +105,7 @@ def list_(
     reason: str | None,
 ) -> None:
     """List entries of the journal, newest first."""
-    from engine.domain.message import EntryKind, EntryState
+    from engine.domain.message import EntryState
 
     wish = reveal_of(reveal, reason)
 

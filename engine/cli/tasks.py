@@ -30,7 +30,7 @@ from engine.errors import NotFoundError
 
 if TYPE_CHECKING:
     from engine.desk.seeing import View
-    from engine.domain.act import Act
+    from engine.domain.cause import Act
     from engine.store.tasks import ListedTask
 
 STATES: Final = ("open", "done", "missed", "cancelled", "retracted")
@@ -136,7 +136,7 @@ def _overdue(item: ListedTask, now: datetime) -> bool:
 @click.pass_obj
 def done(cli: Cli, task_id: str) -> None:
     """Say that a task is done. Destinations that have it are told."""
-    from engine.domain.act import TaskDone
+    from engine.domain.cause import TaskDone
 
     with open_desk(cli) as desk:
         shape = _act(desk, task_id, lambda task, chart: TaskDone(actor=str(desk.actor), chart_id=chart, task=task))
@@ -151,7 +151,7 @@ def done(cli: Cli, task_id: str) -> None:
 @click.pass_obj
 def assign(cli: Cli, task_id: str, assignee: str) -> None:
     """Give an open task to a role or a person. Destinations that have it are told."""
-    from engine.domain.act import TaskAssigned
+    from engine.domain.cause import TaskAssigned
 
     def give(task: str, chart: str) -> Act:
         return TaskAssigned(actor=str(desk.actor), chart_id=chart, task=task, assignee=assignee)

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from engine.domain.act import Act, action_of, written
-from engine.domain.message import EntryKind, EntryState, Receipt, Summary
+from engine.domain.cause import Act, action_of
+from engine.domain.message import EntryState
 from engine.domain.outcome import EffectKind
 from engine.errors import HandoffError, StoreUnavailableError
 from engine.runtime.status import running_status
+from engine.store.causes import put
 
 if TYPE_CHECKING:
     from engine.desk.desk import Desk
-    from engine.store import Store
     from engine.store.record import RecordedOutcome
 
 WAIT_SECONDS_MAX: Final = 15.0
@@ -43,8 +42,7 @@ def perform(desk: Desk, acts: Sequence[Act]) -> list[RecordedOutcome]:
         raise StoreUnavailableError(
             "the daemon does not run, and it alone changes charts: nothing was done; start it and try again"
         )
-    receipts = [receipt_of(store, act, desk.now) for act in acts]
-    stored = store.journal_ledger.write_now(lambda conn: store.journal.append(conn, receipts))
+    stored = store.journal_ledger.write_now(lambda conn: put(store.journal, store.keys, conn, acts, desk.now))
     ids = [one.id or 0 for one in stored]
     until = time.monotonic() + WAIT_SECONDS_MAX
     while True:
@@ -60,20 +58,6 @@ def perform(desk: Desk, acts: Sequence[Act]) -> list[RecordedOutcome]:
         time.sleep(_LOOK_SECONDS)
     outcomes = [found[one] for one in ids]
     for one in outcomes:
-        if one.state is EntryState.DEAD or any(effect.kind == EffectKind.ACT_REFUSED for effect in one.effects):
+        if one.state is EntryState.DEAD or any(effect.kind == EffectKind.NOT_DONE for effect in one.effects):
             raise ActError(one.reason or "it could not be done")
     return outcomes
-
-
-def receipt_of(store: Store, act: Act, now: datetime) -> Receipt:
-    payload = written(act)
-    return Receipt(
-        channel=EntryKind.ACT.lane,
-        peer=act.actor,
-        received_at=now,
-        payload=payload,
-        summary=Summary(type=action_of(act)),
-        dedupe_key=None,
-        digest=store.keys.lookup(payload),
-        ordering_key=(act.chart_id or "").encode(),
-    )

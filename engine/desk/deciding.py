@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from engine.desk.acting import perform
 from engine.desk.finding import held_delivery, question
 from engine.desk.replaying import replay_entries
-from engine.domain.act import QuestionDismissed
+from engine.domain.cause import QuestionDismissed
 from engine.domain.delivery import DeliveryState
 from engine.domain.hold import QUESTIONS, HoldCode, hold_key
 from engine.errors import HandoffError

@@ -74,7 +74,6 @@ def replay_entries(
 def _receipts(desk: Desk, entry_ids: Sequence[int], as_of: AsOf, decision: str | None) -> list[Receipt | str]:
     """A receipt for each entry, or why it can't be replayed. For the first of them only, when their bytes are many."""
     from engine.domain.message import Receipt
-    from engine.hl7v2.ordering import ordering_key
     from engine.runtime.acceptance import Rules, judge
 
     entries: list[Entry | None] = []
@@ -108,7 +107,7 @@ def _receipts(desk: Desk, entry_ids: Sequence[int], as_of: AsOf, decision: str |
                 summary=entry.summary,
                 dedupe_key=None,
                 digest=desk.keys.lookup(entry.payload),
-                ordering_key=ordering_key(entry.payload, _header(entry.payload)),
+                ordering_key=_ordering_key(entry),
                 deviations=entry.deviations,
                 refusal=refusal,
                 replay_of=entry_id,
@@ -117,6 +116,21 @@ def _receipts(desk: Desk, entry_ids: Sequence[int], as_of: AsOf, decision: str |
             )
         )
     return receipts
+
+
+def _ordering_key(entry: Entry) -> bytes:
+    """As the entry had it when it came."""
+    from engine.domain.cause import read
+    from engine.domain.message import EntryKind
+    from engine.hl7v2.ordering import ordering_key
+    from engine.store import causes
+
+    if entry.kind is EntryKind.MESSAGE:
+        return ordering_key(entry.payload, _header(entry.payload))
+    try:
+        return causes.ordering_key(read(entry.payload))
+    except ValueError:
+        return b""
 
 
 def _header(payload: bytes) -> Header | None:

@@ -15,7 +15,7 @@ class EntryKind(StrEnum):
 
     MESSAGE = "message"
     ACT = "act"
-    """What a person does: see `engine.domain.act`."""
+    """What a person does: see `engine.domain.cause`."""
 
     @property
     def lane(self) -> str:
@@ -104,6 +104,8 @@ class Receipt(Phi, frozen=True, kw_only=True):
     """MSH-13, where the channel speaks the sequence number protocol."""
     refuse_conflict: bool = False
     """Refuse it (205) when its control id is known with other content; else such a one is processed and flagged."""
+    once: bool = False
+    """A cause that is known by name: when the journal has it, nothing is written."""
     conflict_ack: AckCode | None = None
     """The code that will be answered when it is refused for that; none: no answer is owed then."""
 

@@ -16,7 +16,7 @@ from engine.domain.why import Why
 class EffectKind(StrEnum):
     """Kinds of effects that others look for."""
 
-    ACT_REFUSED = "act-refused"
+    NOT_DONE = "not-done"
     """What a person wanted could not be done; the detail is its code."""
     WITHOUT_EFFECT = "recorded-without-effect"
     """The message's event means nothing here; the detail is the event."""

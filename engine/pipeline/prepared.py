@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.care.adt.event import Event, Merge
-from engine.domain.act import Act
+from engine.domain.cause import Cause
 from engine.domain.hold import Hold
 from engine.domain.message import Entry
 from engine.domain.outcome import Outcome
@@ -23,8 +23,8 @@ class Prepared(Phi, frozen=True, kw_only=True):
     charset: str | None = None
     charts: frozenset[str] = frozenset()
     """Ids of charts to be loaded, of a cause that names them itself."""
-    act: Act | None = None
-    """Of an act: what is to be done."""
+    cause: Cause | None = None
+    """Of any entry but a message: what is to be done."""
     code: str = ""
     """Of a message: MSH-9.1, by whose rules it is decided."""
     outcome: Outcome | None = None

@@ -22,7 +22,7 @@ from engine.errors import (
     MappingError,
     MessageError,
 )
-from engine.pipeline.acts import decide_act, read_act
+from engine.pipeline.causes import decide_cause, read_cause
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.messages import decide_message, read_message
 from engine.pipeline.outcomes import (
@@ -85,5 +85,5 @@ class Kind(NamedTuple):
 
 KINDS: Final[Mapping[EntryKind, Kind]] = {
     EntryKind.MESSAGE: Kind(read_message, decide_message),
-    EntryKind.ACT: Kind(read_act, decide_act),
+    EntryKind.ACT: Kind(read_cause, decide_cause),
 }

@@ -57,7 +57,7 @@ from engine.store.record import OutcomeDocument, of_patient, open_outcome
 from engine.store.schema import day_of, entry, from_micros, outcome, payload, repeat, to_micros, word
 from engine.store.statements import Listed, Prepared, Rows
 
-_NOTHING: Final = frozenset({EffectKind.ACT_REFUSED, EffectKind.SET_ASIDE, EffectKind.WITHOUT_EFFECT})
+_NOTHING: Final = frozenset({EffectKind.NOT_DONE, EffectKind.SET_ASIDE, EffectKind.WITHOUT_EFFECT})
 _BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
 """A batch of entries ends early when its payloads (as stored) have so many bytes."""
 
@@ -865,6 +865,8 @@ class _Group:
         )
 
     def _repeat(self, receipt: Receipt, original: _Original) -> Stored:
+        if receipt.once:
+            return Stored(arrival=0, id=None, duplicate_of=original.id, received_at=original.received_at)
         if self._last_repeat is None:
             self._last_repeat = _LAST_REPEAT.scalar(self._conn)
         self._last_repeat += 1

@@ -16,8 +16,8 @@ from simulation.destinations import Destination
 from simulation.hospital import Message, Script
 from simulation.world import BEGIN, World
 
-from engine.domain.act import QuestionDismissed
-from engine.domain.act import read as read_act
+from engine.domain.cause import QuestionDismissed
+from engine.domain.cause import read as read_act
 from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import Operation, QueuedDelivery
 from engine.domain.hold import Hold, HoldState, hold_key

@@ -22,14 +22,14 @@ from simulation.mishaps import Mishaps, Plan
 from simulation.nodes import Cluster, simulated_surroundings
 from simulation.world import Machine, Process, Violation, World
 
-from engine.desk.acting import receipt_of
-from engine.domain.act import QuestionDismissed
+from engine.domain.cause import QuestionDismissed
 from engine.domain.delivery import DeliveryState
 from engine.domain.hold import QUESTIONS, HoldCode, hold_key
 from engine.domain.message import Receipt
 from engine.errors import StoreError
 from engine.hl7v2.header import read_header
 from engine.hl7v2.ordering import ordering_key
+from engine.store.causes import receipt_of
 from engine.store.holds import ListedHold
 from engine.store.outbox import Settled
 
@@ -215,7 +215,7 @@ async def _answer(process: Process, store: SimulatedStore, asked: ListedHold, di
             actor="operator", chart_id=asked.chart_id, reason=reason, hold=asked.id, root=asked.root,
             code=asked.code, location=asked.location,
         )  # fmt: skip
-        receipt = receipt_of(store, act, at)
+        receipt = receipt_of(store.keys, act, at)
         dismissed.add(asked.id)
     else:
         return

@@ -13,8 +13,8 @@ from engine.cli import app
 from engine.connectors.registry import load
 from engine.desk import acting, deciding, destinations, finding, replaying, resending
 from engine.desk.desk import Desk, Reveal
-from engine.domain.act import TaskDone
 from engine.domain.actor import Actor
+from engine.domain.cause import TaskDone
 from engine.errors import HandoffError, NotFoundError, WhichError
 from engine.snapshot import Snapshot
 from engine.store.opening import open_store

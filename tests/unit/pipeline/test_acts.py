@@ -10,7 +10,7 @@ import pytest
 from heart import NOW, Heart, adt, merge
 
 from engine.care.protocol import TRANSITIONS
-from engine.domain.act import ACTS, Act, QuestionDismissed, TaskAssigned, TaskDone, action_of, read, written
+from engine.domain.cause import CAUSES, Act, QuestionDismissed, TaskAssigned, TaskDone, action_of, read, written
 from engine.domain.chart import Chart
 from engine.domain.message import LANES, Entry, EntryKind, EntryState, Summary, kind_of
 from engine.domain.outcome import EffectKind, Outcome
@@ -67,7 +67,7 @@ def test_what_has_ended_stays_as_it_ended_and_whoever_acts_is_told(heart: Heart,
     one = done(chart) if what == "done" else TaskAssigned(actor="a", chart_id=chart.id, task=ended.id, assignee="b")
     outcome = act(heart, one)
     assert (outcome.state, outcome.charts, outcome.deliveries, outcome.audit) == (EntryState.PROCESSED, (), (), ())
-    assert outcome.effects[0].kind == EffectKind.ACT_REFUSED
+    assert outcome.effects[0].kind == EffectKind.NOT_DONE
     assert outcome.reason == f"the task is not open but {state}"
     assert heart.chart() == chart
 
@@ -129,7 +129,7 @@ def test_a_question_about_nobody_known_can_be_dismissed(heart: Heart) -> None:
 
 
 @pytest.mark.parametrize(
-    "payload", [b"", b"{}", b'{"act":"task-eaten"}', b'{"act":"task-done"}', b"\xff\xfe", b"MSH|^~\\&|"]
+    "payload", [b"", b"{}", b'{"cause":"task-eaten"}', b'{"cause":"task-done"}', b"\xff\xfe", b"MSH|^~\\&|"]
 )
 def test_what_is_no_act_dies_and_the_dead_letter_holds_nothing_of_it(heart: Heart, payload: bytes) -> None:
     outcome = act(heart, payload)
@@ -148,8 +148,8 @@ def test_doing_it_twice_changes_nothing_twice(heart: Heart) -> None:
 
 
 def test_every_act_has_its_name_and_is_read_as_it_was_written() -> None:
-    assert set(ACTS.values()) == set(get_args(Act))
-    for name, kind in ACTS.items():
+    assert set(CAUSES.values()) == set(get_args(Act))
+    for name, kind in CAUSES.items():
         values = {"task": "t", "assignee": "b", "hold": 1, "root": 1, "code": "c", "location": None}
         one = kind(actor="a", chart_id="c", **{k: v for k, v in values.items() if k in kind.__struct_fields__})
         assert action_of(one) == name

@@ -1,25 +1,36 @@
-"""What people do to patients' follow-up: the payload of entries of the kind `act`.
+"""What happens to a patient by no message: the payload of entries of all other kinds, acts of people for now.
 
-An act names opaque ids only; a reason, a note or an assignee is what somebody typed, and may hold PHI.
+A cause names opaque ids only; a reason, a note or an assignee is what somebody typed, and may hold PHI.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
+from engine.domain.message import EntryKind
 from engine.domain.record import Phi
 
 
-class _Act(Phi, frozen=True, kw_only=True, tag_field="act"):
+class _Cause(Phi, frozen=True, kw_only=True, tag_field="cause"):
+    kind: ClassVar[EntryKind]
     actor: str
-    """Who does it: the operating system's user."""
+    """Who does it: of an act, the operating system's user."""
     chart_id: str | None
     """The patient's chart as it was found; it may have been merged since. None: of a question about nobody known."""
     reason: str | None = None
     """Why, in the words of who does it."""
+
+    @property
+    def once(self) -> str | None:
+        """A name by which the journal takes the cause once, whoever puts it there. None: each is new."""
+        return None
+
+
+class _Act(_Cause, frozen=True, kw_only=True):
+    kind: ClassVar[EntryKind] = EntryKind.ACT
 
 
 class TaskDone(_Act, frozen=True, kw_only=True, tag="task-done"):
@@ -45,8 +56,9 @@ class QuestionDismissed(_Act, frozen=True, kw_only=True, tag="dismiss"):
 
 
 Act = TaskDone | TaskAssigned | QuestionDismissed
+Cause = Act
 
-ACTS: Final[Mapping[str, type[Act]]] = {
+CAUSES: Final[Mapping[str, type[Cause]]] = {
     "task-done": TaskDone,
     "task-assigned": TaskAssigned,
     "dismiss": QuestionDismissed,
@@ -54,22 +66,22 @@ ACTS: Final[Mapping[str, type[Act]]] = {
 """By their tag, which is also the action in the audit."""
 
 _encode = msgspec.json.Encoder().encode
-_decoder: msgspec.json.Decoder[Act] = msgspec.json.Decoder(Act)
+_decoder: msgspec.json.Decoder[Cause] = msgspec.json.Decoder(Cause)
 
 
-def action_of(act: Act) -> str:
+def action_of(cause: Cause) -> str:
     """The stable verb: `task-done`."""
-    return str(act.__struct_config__.tag)
+    return str(cause.__struct_config__.tag)
 
 
-def written(act: Act) -> bytes:
-    """The act as an entry's payload."""
-    return _encode(act)
+def written(cause: Cause) -> bytes:
+    """The cause as an entry's payload."""
+    return _encode(cause)
 
 
-def read(payload: bytes) -> Act:
-    """The act that an entry's payload holds. Raises ValueError; its text holds nothing of the payload."""
+def read(payload: bytes) -> Cause:
+    """The cause that an entry's payload holds. Raises ValueError; its text holds nothing of the payload."""
     try:
         return _decoder.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise ValueError("the payload is no act that this version knows") from None
+        raise ValueError("the payload is no cause that this version knows") from None

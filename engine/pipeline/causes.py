@@ -1,0 +1,77 @@
+"""Causes that are no messages: acts of people, later what is due, replies, changes elsewhere.
+
+A cause is decided on the chart as it is when its turn comes. One that can't be done any more changes nothing: whoever
+waits is told why, and it stands in the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from engine.domain.audit import AuditRecord
+from engine.domain.cause import Cause, action_of, read
+from engine.domain.chart import Charts
+from engine.domain.message import Entry, EntryState
+from engine.domain.outcome import Effect, EffectKind, Outcome
+from engine.errors import Fault
+from engine.pipeline.acts import ACT_RULES
+from engine.pipeline.channel import CompiledChannel
+from engine.pipeline.difference import difference
+from engine.pipeline.outcomes import undone
+from engine.pipeline.prepared import Prepared
+from engine.pipeline.rule import NotDoneError, Rule
+
+RULES: Final[Mapping[type[Cause], Rule]] = {**ACT_RULES}
+"""By the type of the cause."""
+
+
+def read_cause(entry: Entry, _channel: CompiledChannel | None) -> Prepared:
+    """Read the payload. Never raises for it: a fault becomes a dead letter."""
+    try:
+        cause = read(entry.payload)
+    except ValueError as error:
+        return Prepared(entry=entry, outcome=undone(entry, Fault(error="act-unreadable", text=str(error))))
+    return Prepared(entry=entry, cause=cause, charts=frozenset((cause.chart_id,)) if cause.chart_id else frozenset())
+
+
+def decide_cause(prepared: Prepared, channel: CompiledChannel | None, charts: Charts, _now: datetime) -> Outcome:
+    """channel: that of the patient's chart; none: the configuration has it no more, and no destination is told."""
+    entry, cause = prepared.entry, prepared.cause
+    assert cause is not None  # noqa: S101  # else `read_cause` has decided
+    rule = RULES[type(cause)]
+    at = entry.first_received_at or entry.received_at
+    before = charts.living(cause.chart_id)
+    about = rule.subjects(cause, before)
+    outcome = Outcome(
+        entry_id=entry.id,
+        state=EntryState.PROCESSED,
+        chart_id=before.id if before is not None else None,
+        patient_key=before.patient.key if before is not None else None,
+        channel=channel.settings.name if channel is not None else None,
+        config_version=channel.version if channel is not None else "",
+        replay_root=entry.replay_root,
+    )
+    try:
+        after = rule.apply(cause, before, at)
+    except NotDoneError as error:
+        effect = Effect(kind=EffectKind.NOT_DONE, subject=about[0], detail=error.code)
+        return msgspec.structs.replace(outcome, reason=str(error), effects=(effect,))
+    final, effects, deliveries, kinds = difference(charts, (after,) if after is not None else (), {}, channel)
+    silent = channel is None or channel.settings.mode == "shadow"  # a paused one has delivered, and will again
+    action = action_of(cause)
+    return msgspec.structs.replace(
+        outcome,
+        charts=tuple(final),
+        deliveries=() if silent else tuple(deliveries),
+        effects=(Effect(kind=action, subject=about[0], detail=""), *effects),
+        changed=tuple(kinds),
+        dismissals=rule.dismissals(cause),
+        audit=tuple(
+            AuditRecord(at=at, actor=cause.actor, action=action, subject=subject, reason=cause.reason)
+            for subject in about
+        ),
+    )
