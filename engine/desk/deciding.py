@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from engine.desk.acting import perform
 from engine.desk.finding import held_delivery, question
 from engine.desk.replaying import replay_entries
 from engine.domain.cause import QuestionDismissed
@@ -77,6 +76,8 @@ def release_message(desk: Desk, number: int, reason: str) -> int:
 
 def dismiss(desk: Desk, numbers: Sequence[int], reason: str) -> None:
     """What held messages ask is not so, or was seen to by hand. Raises HandoffError when one is not open."""
+    from engine.desk.acting import perform  # brings the store along, which a command's help does without
+
     with desk.store.reader() as conn:
         asked = [question(desk, conn, number) for number in dict.fromkeys(numbers)]
     for one in asked:

@@ -15,18 +15,20 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from engine.domain.record import Record
 from engine.domain.standing import Overview, Standing
 from engine.errors import HandoffError, StoreUnavailableError
-from engine.outline import Place
 from engine.runtime.changes import Change
 from engine.runtime.refusals import Refusal
 from engine.runtime.skews import SenderSkew
 from engine.runtime.trouble import Certificate, Trouble, codes
+
+if TYPE_CHECKING:
+    from engine.outline import Place
 
 _NAME: Final = "handoff.status.json"
 _ASK_SECONDS: Final = 2.0
