@@ -221,6 +221,7 @@ def _write(file: Path, document: Mapping[str, Any]) -> None:
 
     try:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
+            os.fchmod(out.fileno(), 0o600)  # it may have been there
             out.write(page(document, datetime.now(UTC)))
     except OSError as error:
         raise HandoffError(f"{file}: can't be written: {error.strerror}") from None

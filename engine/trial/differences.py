@@ -22,7 +22,7 @@ from engine.domain.message import EntryState
 from engine.domain.score import Score
 from engine.domain.shapes import plain
 from engine.domain.task import Task
-from engine.domain.why import MEANINGS, What, say
+from engine.domain.why import MEANINGS, Reason, What, say
 from engine.runtime.metrics import OTHER, event_label
 from engine.trial.run import Step
 
@@ -69,6 +69,11 @@ CLEARED: Final = '""'
 _FAILED: Final = frozenset({EntryState.DEAD, EntryState.REFUSED})
 _OF_READING: Final = frozenset({"identifiers", "key", "visit_number", "visit_authority", "time_sources"})
 """Fields of a chart that follow from who and what a message is about, which is told by itself."""
+_NOTHING_TO_PLAN: Final = frozenset(
+    {Reason.NO_PROTOCOL, Reason.NO_VISIT, Reason.NOT_DISCHARGED, Reason.PLAN_SAME, Reason.WITHOUT_EFFECT}
+)
+"""Reasons for no plan that make no difference to each other."""
+_NO_PLAN: Final = ("nothing", None)
 _SAID_CHARACTERS_MAX: Final = 40
 _SHIFT_MAX: Final = 20
 _SHIFT_SECONDS: Final = 900
@@ -245,10 +250,10 @@ class Comparer:
     def _plans(self, before: Side, after: Side) -> Iterator[Difference]:
         a, b = _plan(before.step), _plan(after.step)
         for name in dict.fromkeys((*a, *b)):
-            old, new = a.get(name), b.get(name)
-            if (old and old[0]) != (new and new[0]):
-                cause = f"plan {name}: {new[0] if new else 'nothing'}, before {old[0] if old else 'nothing'}"
-                yield Difference(Kind.PLAN, cause, "plan", old and old[1], new and new[1])
+            old, new = a.get(name, _NO_PLAN), b.get(name, _NO_PLAN)
+            if old[0] != new[0]:
+                cause = f"plan{name and f' {name}'}: {new[0]}, before {old[0]}"
+                yield Difference(Kind.PLAN, cause, "plan", old[1], new[1])
 
     def _tasks(self, before: Side, after: Side) -> Iterator[Difference]:
         touched = _changed_tasks(before.step) | _changed_tasks(after.step)
@@ -342,12 +347,12 @@ def _holds(step: Step) -> tuple[str, ...]:
     return tuple(hold.key for hold in step.outcome.holds)
 
 
-def _plan(step: Step) -> dict[str, tuple[str, str]]:
-    """Protocol -> the word and the sentence of what was said last of its plan."""
+def _plan(step: Step) -> dict[str, tuple[str, str | None]]:
+    """Protocol (empty: the channel's) -> the word and the sentence of what was said last of its plan."""
     return {
-        why.name or "of the channel": (MEANINGS[why.reason].word, say(why).reason)
+        why.name: (MEANINGS[why.reason].word, say(why).reason)
         for why in step.outcome.why
-        if why.what is What.PLAN
+        if why.what is What.PLAN and why.reason not in _NOTHING_TO_PLAN
     }
 
 

@@ -42,11 +42,9 @@ def adt(event: str, number: int, at: Any, *, control: str, kind: str = "I", disp
 
 
 @pytest.fixture(scope="module")
-def _recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _recorded(_bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six patients are admitted five days ago, and discharged two days ago, two of them with code 03."""
-    site = Site(tmp_path_factory.mktemp("recorded") / "site")
-    assert site.run_alone("init", str(site.folder)).code == 0
-    assert site.run("db", "migrate").code == 0
+    site = Site(Path(shutil.copytree(_bare, tmp_path_factory.mktemp("recorded") / "site")))
     now = site.clock.now()
     for event, days in (("A01", 5), ("A03", 2)):
         site.clock.at = now - timedelta(days=days)
@@ -210,6 +208,12 @@ def test_each_kind_of_change_is_found_under_its_cause(recorded: Site, candidate:
     assert others[2] == (sum(expected.values()) if kind == "failing" else 0)
 
 
+def test_messages_that_plan_nothing_either_way_are_the_same(recorded: Site, candidate: Candidate) -> None:
+    document = compared(recorded, candidate.channel((r"^protocol:.*", "")))
+    assert counts(document) == (12, 6, 6, 0, 0)
+    assert causes(document, "plan") == {"plan: nothing, before planned": 6}
+
+
 def test_another_protocol_is_told_by_the_times_of_its_tasks(recorded: Site, candidate: Candidate) -> None:
     given = candidate.files(protocols__post_discharge=(r"due: \{business_days: 2\}", "due: {days: 1}"))
     document = compared(recorded, given)
@@ -331,6 +335,7 @@ def test_nothing_is_written_and_no_output_shows_a_patient(recorded: Site, candid
         tables__patient_class=(r"^  I: I .*", "  I: O"),
     )
     html = candidate.folder / "page.html"
+    html.touch(mode=0o644)
     arguments = ("compare", "main-campus", "--candidate", given, "--html", str(html))
     with unchanged(recorded):
         done, document = recorded.run(*arguments), recorded.run(*arguments, "--json")
