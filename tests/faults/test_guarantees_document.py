@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ TEXT = (TESTS.parent / "docs" / "guarantees.md").read_text(encoding="utf-8")
 _NAMED = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
 
 
+@functools.cache
 def functions_of(file: Path) -> set[str]:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))

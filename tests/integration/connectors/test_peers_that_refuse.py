@@ -168,6 +168,20 @@ async def test_each_try_that_leaves_a_message_in_doubt_makes_the_next_rest_longe
     await made._connector.close()
 
 
+async def test_as_many_refusals_in_a_row_as_the_limit_are_trouble_of_the_destination(
+    store: Store, receiver: MllpReceiver
+):
+    made = courier(store, receiver, RetrySettings(breaker_failures=3))._rounds["lab"]
+    refused = failed(DeliveryFailure.TRANSIENT, "answer-ae", "refused", answered=True)
+    for results in ([refused], [refused], [DELIVERED], [refused, refused]):
+        made._learn(results)
+        assert made._trouble is None, "one here and there is the trouble of its patient"
+    made._learn([refused])
+    assert made._trouble is not None
+    assert (made._trouble.error, made._trouble.down) == ("answer-ae", False)
+    assert made._breaker.state is BreakerState.CLOSED
+
+
 async def test_a_receiver_that_stops_with_a_message_in_hand_leaves_it_to_a_person(store: Store, receiver: MllpReceiver):
     receiver.behave("close")
     put(store, [message("M0", "p0"), message("M1", "p0"), message("M2", "p2")])
