@@ -18,6 +18,9 @@ destination its deliveries wait a little and pay no attempt, others come first, 
 that fails alone while others are delivered pays after all. Thus nothing dies of an outage, however long, and no
 delivery can hold up the others for good.
 
+Right before a delivery is sent it is asked whether it may go (`engine/pipeline/admit.py`); what may not go yet waits in
+its line, what never may is withheld.
+
 How the destination stands is on record (`store/destinations.py`), so that commands and the next worker know it: it is
 written when a destination fails and when it works again, never for a delivery that was made.
 """

@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 import gzip
 import socket
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from aiohttp import web
 from peers.rude_server import RudeServer
 
 from engine.connectors import http
@@ -124,6 +127,33 @@ async def test_a_tls_handshake_that_does_not_come_about_has_sent_nothing(impatie
     with RudeServer(silent=True) as server:
         error = await failure(impatient, f"https://127.0.0.1:{server.port}/x")
     assert (error.sent, error.timed_out) == (False, True)
+
+
+async def test_the_server_must_show_a_certificate_of_the_authorities_for_its_name(certificate: Path):
+    async def take(_: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+    app = web.Application()
+    app.router.add_post("/x", take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    port = runner.addresses[0][1]
+    for host, ca, takes in (
+        ("localhost", "cert.pem", True),
+        ("127.0.0.1", "cert.pem", False),
+        ("localhost", None, False),
+    ):
+        client = HttpClient(timeout_seconds=20.0, response_bytes_max=100, ca=None if ca is None else certificate / ca)
+        if takes:
+            assert (await post(client, f"https://{host}:{port}/x")).body == b"ok"
+        else:
+            error = await failure(client, f"https://{host}:{port}/x")
+            assert (error.sent, error.timed_out) == (False, False)
+        await client.close()
+    await runner.cleanup()
 
 
 async def test_a_server_that_is_not_there_has_been_sent_nothing(client: HttpClient):
