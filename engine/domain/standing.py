@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from engine.domain.record import Record
 
+ASKED_TO_WAIT: Final = "asked-to-wait"
+"""`Standing.error` of a destination that works and has asked for a pause."""
 State = Literal["up", "down", "paused"]
 
 
@@ -40,8 +42,11 @@ class Standing(Record, frozen=True, kw_only=True):
 
     @property
     def troubled(self) -> bool:
-        """A person should look at it: it fails, refuses, or nobody serves it any more. A pause is no trouble."""
-        return self.state == "down" or self.error is not None or self.orphan
+        """A person should look at it: it fails, refuses, or nobody serves it any more.
+
+        A pause is no trouble, neither a person's nor one that the destination asks for.
+        """
+        return self.state == "down" or self.error not in {None, ASKED_TO_WAIT} or self.orphan
 
 
 def fresh(name: str, type_: str) -> Standing:

@@ -44,6 +44,7 @@ from engine import logs
 from engine.clock import Clock
 from engine.connectors.base import NOT_ATTEMPTED, Connector, Result, failed
 from engine.domain.delivery import DeliveryState, QueuedDelivery
+from engine.domain.standing import ASKED_TO_WAIT
 from engine.errors import DeliveryError, DeliveryFailure, LeaseLostError, StoreError, StoreUnavailableError
 from engine.pipeline.admit import NOTICES, RULES, Gate, Never, NotBefore, Rule, admit
 from engine.pipeline.breaker import Breaker, BreakerState
@@ -533,7 +534,7 @@ class _Rounds:
         self._asked_until = until
         if (until - now).total_seconds() >= _PAUSE_TOLD_SECONDS:
             text = "it asked for a pause"
-            self._set_trouble("asked-to-wait", text, down=False, next_attempt_at=until)
+            self._set_trouble(ASKED_TO_WAIT, text, down=False, next_attempt_at=until)
 
     def _pause(self, now: datetime) -> datetime | None:
         """The end of the pause that the destination asked for. A clock that was set back does not make it longer."""

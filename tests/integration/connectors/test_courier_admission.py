@@ -170,7 +170,7 @@ async def test_a_long_pause_is_on_record_and_a_person_can_end_it(store: Store):
 
     async with running(made):
         await until(lambda: standing().error == "asked-to-wait")
-        assert standing().state == "up"
+        assert (standing().state, standing().troubled) == ("up", False)
         put(store, [item("k2", "p2")])
         assert standing().next_attempt_at - datetime.now(UTC) < timedelta(hours=1, minutes=1)
         store.charts_ledger.write_now(lambda conn: store.destinations.retry(conn, "crm", datetime.now(UTC)))
