@@ -27,6 +27,7 @@ from engine.domain.message import AckCode
 from engine.domain.outcome import Outcome
 from engine.hl7v2.ack import Verdict, acknowledge
 from engine.hl7v2.mllp import FrameDecoder, wrap
+from engine.pipeline.closing import closed_up
 from engine.pipeline.process import decide, prepare
 from engine.runtime.acceptance import Rules, judge
 from engine.runtime.configurations import compile_site
@@ -150,7 +151,7 @@ class _Heart:
                     identities = {identity for one in prepared for identity in one.identities}
                     visits = {visit for one in prepared for visit in one.visits}
                 with self._stage("load"), store.reader() as reader:
-                    before = store.charts.load(reader, identities, visits)
+                    before = store.charts.load(reader, identities, visits, bounded=True)
                 with self._stage("decide"):
                     charts = before.copy()
                     outcomes: list[Outcome] = []
@@ -162,7 +163,7 @@ class _Heart:
                 last = {entry.partition: entry.id for entry in entries}
                 moves = {partition: (positions.get(partition, 0), to) for partition, to in last.items()}
                 with self._stage("record"), conn.begin():
-                    store.recorder.record(conn, outcomes, before, channel=LIVE, moves=moves, now=now)
+                    store.recorder.record(conn, outcomes, before, channel=LIVE, moves=moves, now=now, close=closed_up)
                 positions |= last
                 done = entries[-1].id
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from benchmarks import delivery, growth, heart, soak
+from benchmarks import delivery, growth, heart, soak, stays
 from engine.simulator.bench import benchmark
 from engine.simulator.bench.benchmark import Part
 from engine.simulator.bench.measure import Say
@@ -43,6 +43,10 @@ def _cpu(place: Place, options: Options, say: Say) -> dict[str, Any]:
     return {"cpu": heart.cpu(place, messages=options.messages, say=say)}
 
 
+def _stays(place: Place, _options: Options, say: Say) -> dict[str, Any]:
+    return {"stays": stays.stays(place, say=say)}
+
+
 def _salesforce(place: Place, options: Options, say: Say) -> dict[str, Any]:
     return {"salesforce": delivery.salesforce(place, _org(options), messages=options.messages // 4, say=say)}
 
@@ -70,9 +74,10 @@ def _soak(place: Place, options: Options, say: Say) -> dict[str, Any]:
 PARTS: Final[Mapping[str, Part[Options]]] = {
     **benchmark.PARTS,
     "cpu": _cpu,
+    "stays": _stays,
     "salesforce": _salesforce,
     "growth": _growth,
     "soak": _soak,
 }
-SHORT: Final = (*benchmark.PARTS, "cpu")
+SHORT: Final = (*benchmark.PARTS, "cpu", "stays")
 """Those that need nothing but this machine and a few minutes."""

@@ -8,6 +8,7 @@ from typing import Final
 
 from benchmarks.cores import SWEEP, Costs, Simulated, simulate
 from benchmarks.heart import GROUP
+from benchmarks.stays import TIMES_MAX
 from engine.simulator.bench import tables
 from engine.simulator.bench.tables import STORES, Json, Section, count, number, on, share
 
@@ -35,6 +36,8 @@ def sections(result: Json) -> Iterator[Section]:
     yield from tables.sections(result)
     if result.get("cpu"):
         yield _stages(result["cpu"])
+    if result.get("stays"):
+        yield _stays(result["stays"])
     if more := more_cores(result):
         yield _cores(more)
     if result.get("salesforce"):
@@ -65,6 +68,9 @@ def targets(result: Json) -> Iterator[tuple[str, str, str]]:
             p99 = run["stored"]["p99_ms"]
             what = "open loop at 1,000/s while processing: acknowledged within 10 ms (p99)"
             yield judged(what, p99, f"{number(p99)} ms", met=p99 is not None and p99 < 10)
+    for one in (result.get("stays") or [])[-1:]:
+        what = f"loading and deciding for a patient of {one['stays']} stays: at most {TIMES_MAX:g} times one of 1 stay"
+        yield judged(what, one["times"], f"{one['times']:.1f} times", met=one["times"] <= TIMES_MAX)
     for grown in result.get("growth") or []:
         last = grown["steps"][-1]
         if grown["store"] == "sqlite" and last["entries"] >= 10_000_000:
@@ -91,6 +97,22 @@ def _stages(result: Json) -> Section:
         and waking up.
     """
     return Section("cpu", "Processor time by stage", text, ("stage", "process", "what", "us", "share"), rows)
+
+
+def _stays(result: Sequence[Json]) -> Section:
+    rows = [
+        (
+            f"{one['stays']}", f"{one['tasks']}", f"{one['scores']}", f"{one['loaded']}", number(one["load_us"]),
+            number(one["decide_us"]), f"{one['times']:.1f}",
+        )
+        for one in result
+    ]  # fmt: skip
+    text = """
+        Processor microseconds for the discharge of a patient who was in the hospital before, all tasks of earlier stays
+        done: stays that are over are loaded on demand only. Times: loading and deciding together, beside one stay.
+    """
+    columns = ("stays", "tasks", "scores", "stays loaded", "load us", "decide us", "times")
+    return Section("stays", "Patients with many stays", text, columns, rows)
 
 
 def _salesforce(result: Json) -> Section:

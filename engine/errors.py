@@ -125,6 +125,14 @@ class StaleChartError(StoreError):
         self.chart_ids = chart_ids
 
 
+class ChartNotWholeError(StoreError):
+    """A rule needs the closed stays of a chart that was loaded without them: load it whole, and decide again."""
+
+    def __init__(self, chart_id: str) -> None:
+        super().__init__("the chart was loaded without its closed stays")
+        self.chart_id = chart_id
+
+
 class KeyMissingError(StoreError):
     """A stored value is sealed with a key that the key file does not hold."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from engine.domain.closed import Closed
 from engine.domain.encounter import Encounter
 from engine.domain.patient import Identifier, Patient, StatedDeath
 from engine.domain.record import Phi
 from engine.domain.score import Score
 from engine.domain.task import Task
+from engine.errors import ChartNotWholeError
 
 Stamp = tuple[float, int]
 """When something was said: the time of the event (seconds since 1970), and the entry (of a replay: the original).
@@ -38,12 +40,22 @@ class Chart(Phi, frozen=True, kw_only=True):
     """The one whose message changed it last: by its rules and destinations goes what is caused by no message."""
     merged_into: str | None = None
     """Id of the surviving chart; this one then only answers for its identifiers."""
+    closed: Closed | None = None
+    """Stays that are not among the encounters though they are the patient's; none: the chart is whole."""
 
     def encounter(self, key: str) -> Encounter | None:
         for encounter in self.encounters:
             if encounter.key == key:
                 return encounter
         return None
+
+    def need_whole(self) -> None:
+        """Said by a rule that looks at more of the patient's stays than `Closed` knows.
+
+        Raises ChartNotWholeError: the chart is loaded whole then, and the entry decided again.
+        """
+        if self.closed is not None:
+            raise ChartNotWholeError(self.id)
 
 
 class Charts:
@@ -82,6 +94,11 @@ class Charts:
         while chart is not None and chart.merged_into is not None:
             chart = self.by_id.get(chart.merged_into)
         return chart
+
+
+def as_it_happened(encounter: Encounter) -> tuple[bool, str, str]:
+    """The order of the encounters of a chart: by admission, those without one last."""
+    return (encounter.admitted_at is None, encounter.admitted_at or "", encounter.key)
 
 
 def identity(identifier: Identifier) -> tuple[str, str, str]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Final
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def parse_moment(text: str | None, zone: tzinfo = UTC) -> datetime | None:
@@ -20,3 +24,14 @@ def parse_moment(text: str | None, zone: tzinfo = UTC) -> datetime | None:
     if not 1800 < moment.year < 3000:
         return None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)
+
+
+def to_micros(at: datetime) -> int:
+    """Microseconds since 1970 of an aware time: exact, small, and quick to compare."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def micros(text: str | None) -> int | None:
+    """The moment of a chart's time (`parse_moment`) in microseconds since 1970."""
+    moment = parse_moment(text)
+    return None if moment is None else to_micros(moment)

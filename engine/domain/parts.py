@@ -45,6 +45,8 @@ class Part:
     """One of them, as its delivery's content and the masks name it: `task`."""
     key: Callable[[Any], str]
     """An item -> what names it among the patient's own, for ever."""
+    stay: Callable[[Any], str | None]
+    """An item -> the key of the encounter that it is closed with; none: it never is."""
     shape: Callable[[Any, str], dict[str, Any]]
     """An item, the patient key -> the contract's shape."""
     mask: Mask
@@ -60,8 +62,18 @@ def score_key(score: Score) -> str:
     return f"{score.encounter}/{score.model}"
 
 
+def stay_of_score(key: str) -> str | None:
+    """The encounter's key in that of a score."""
+    stay = key.rpartition("/")[0]
+    return None if stay == str(None) else stay
+
+
 def _encounter_key(encounter: Encounter) -> str:
     return encounter.key
+
+
+def _stay(item: Score | Task) -> str | None:
+    return item.encounter
 
 
 def _task_key(task: Task) -> str:
@@ -72,6 +84,7 @@ ENCOUNTERS: Final = Part(
     name="encounters",
     what="encounter",
     key=_encounter_key,
+    stay=_encounter_key,
     shape=lambda encounter, _patient_key: encounter_shape(encounter),
     mask=Mask(
         shown=frozenset({"status", "admitted_at", "discharged_at", "time_sources", "discharges"}),
@@ -86,6 +99,7 @@ SCORES: Final = Part(
     name="scores",
     what="score",
     key=score_key,
+    stay=_stay,
     shape=lambda score, _patient_key: score_shape(score),
     mask=Mask(shown=None, keys=frozenset({"encounter"}), inner={"factors": frozenset({"name", "points"})}),
     operation=Operation.UPSERT_SCORE,
@@ -96,6 +110,7 @@ TASKS: Final = Part(
     name="tasks",
     what="task",
     key=_task_key,
+    stay=_stay,
     shape=task_shape,
     mask=Mask(shown=None, keys=frozenset({"encounter", "patient_key", "suspended_by"})),
     operation=Operation.UPSERT_TASK,

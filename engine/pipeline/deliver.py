@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from msgspec import structs
 
@@ -161,9 +162,12 @@ def _scores_told(before: Chart | None, chart: Chart, channel: CompiledChannel) -
     first = channel.models[0].name if channel.models else ""
     scores = list(_changed(SCORES, before, chart))
     deciding = _deciding(chart, first)
-    if deciding and deciding not in scores:
+    if deciding is OF_A_CLOSED_STAY:
+        if _deciding(before, first) is not OF_A_CLOSED_STAY:
+            chart.need_whole()  # it speaks for the patient again, and is to be told
+    elif deciding is not None and deciding not in scores:
         decided = _deciding(before, first)
-        if decided and score_key(deciding) != score_key(decided):
+        if decided is not None and (decided is OF_A_CLOSED_STAY or score_key(deciding) != score_key(decided)):
             scores.append(deciding)  # the later stay is no more: this one speaks for the patient again
     left = set(map(score_key, chart.scores))
     for score in before.scores if before else ():
@@ -198,7 +202,14 @@ def _withdrawn(patient_key: str, was: Score, *, decides: bool) -> ScoreUpsert:
     return ScoreUpsert(patient_key=patient_key, decides=decides, withdrawn=True, score=nothing)
 
 
-def _deciding(chart: Chart | None, model: str) -> Score | None:
+class _Closed(Enum):
+    SCORE = auto()
+
+
+OF_A_CLOSED_STAY: Final = _Closed.SCORE
+
+
+def _deciding(chart: Chart | None, model: str) -> Score | Literal[_Closed.SCORE] | None:
     """The score that speaks for the patient where there is one place for it: the first model's, of the latest stay.
 
     Otherwise a correction of an old stay would put that stay's risk over the one of today.
@@ -208,6 +219,11 @@ def _deciding(chart: Chart | None, model: str) -> Score | None:
     scores = {score.encounter: score for score in chart.scores if score.model == model}
     stays = [stay for stay in chart.encounters if stay.key in scores and stay.status in ARRIVED]
     latest = max(stays, key=_recency) if len(stays) > 1 else next(iter(stays), None)
+    closed = chart.closed.deciding.get(model) if chart.closed is not None else None
+    if closed is not None:
+        at, key = closed
+        if latest is None or (float("-inf") if at is None else at, key) > _recency(latest):
+            return OF_A_CLOSED_STAY
     return scores[latest.key] if latest is not None else None
 
 

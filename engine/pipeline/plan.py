@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +12,7 @@ import msgspec
 from engine.care.adt.death import without_doubt
 from engine.care.protocol import CLASSES, Plan, end, reconcile, resume, retract_all, suspend
 from engine.domain.chart import Chart
+from engine.domain.closed import Closed
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.moment import parse_moment
 from engine.domain.outcome import Effect, EffectKind
@@ -58,7 +59,7 @@ def rescore(
         models = [m for m in channel.models if encounter.key == subject or (encounter.key, m.name) in current]
         if not models:
             continue
-        if history is None and len(chart.encounters) > 1:
+        if history is None and (len(chart.encounters) > 1 or chart.closed is not None):
             history = History(chart, channel.inputs)
         inputs = inputs_of(
             chart,
@@ -184,6 +185,7 @@ def replan(
     whatever way led to it. Tasks are touched only when something that decides on them has changed: class, disposition,
     discharge, band, death or a readmission.
     """
+    _need_closed_stays(before, chart)
     chart = _ask_of_death(chart, channel, now)
     if chart.patient.deceased is True:
         if chart.death_stated.in_doubt:  # as long as nobody knows, neither a plan goes on nor is one lost
@@ -197,7 +199,7 @@ def replan(
     changed = {encounter.key for encounter in planning.changed()}
     if not changed and not any(task.state is TaskState.OPEN or task.suspended_by for task in chart.tasks):
         return chart, [], not_planned(chart, subject, channel, now)
-    waits_for = _later_stays(chart)
+    waits_for = later_stays(chart)
     tasks = {task.id: task for task in chart.tasks}
     effects: list[Effect] = []
     whys: list[Why] = []
@@ -241,11 +243,43 @@ def replan(
             whys.append(_why(channel, planner, reason, args))
     after = _with_tasks(chart, _suspend_or_resume(chart, tasks, waits_for, now))
     whys = whys or not_planned(chart, subject, channel, now)
-    if after is not chart and any(
-        task.suspended_by == subject and task.encounter != subject for task in after.tasks if task.suspended_by
-    ):
+    if after is not chart and _waits_for(subject, after):
         whys.append(Why(what=What.PLAN, reason=Reason.EARLIER_WAITS))
     return after, effects, whys
+
+
+def _waits_for(subject: str | None, chart: Chart) -> bool:
+    """Whether tasks of another stay wait for this one."""
+    if chart.closed is not None and subject in chart.closed.waits:
+        return True
+    return any(task.suspended_by == subject and task.encounter != subject for task in chart.tasks if task.suspended_by)
+
+
+def _need_closed_stays(before: Chart | None, chart: Chart) -> None:
+    """Ask for the whole chart where the plan of a closed stay may go on, end, or wait for another stay.
+
+    That is so with the patient's death, and when a stay that closed ones wait for, or one that lies before the last of
+    those, reads differently now.
+    """
+    closed = chart.closed
+    if closed is None or before is None:
+        return
+    if chart.patient.deceased is True or before.patient.deceased is True or chart.death_stated.in_doubt:
+        chart.need_whole()
+    if not closed.waits:
+        return
+    last = _or_long_ago(closed.waited_came_at)
+    old = {encounter.key: encounter for encounter in before.encounters}
+    for encounter in chart.encounters:
+        was = old.get(encounter.key)
+        if was is encounter:
+            continue
+        versions = [version for version in (was, encounter) if version is not None]
+        read = [_lateness(version) if _readmits(version) else None for version in versions]
+        if len(read) == 2 and read[0] == read[1]:
+            continue
+        if encounter.key in closed.waits or any(one is not None and one[0] <= last for one in read):
+            chart.need_whole()
 
 
 def not_planned(chart: Chart, subject: str | None, channel: CompiledChannel, now: datetime) -> list[Why]:
@@ -415,6 +449,8 @@ def _suspend_or_resume(
     by = {encounter.key: waits_for(encounter) for encounter in chart.encounters}
     since = {task.id: task.ended_at or now for task in chart.tasks if task.suspended_by is not None}
     came = {encounter.key: came_at(encounter) for encounter in chart.encounters} if any(by.values()) else {}
+    if came and chart.closed is not None:
+        came |= {key: _or_long_ago(at) for key, at in zip(chart.closed.keys, chart.closed.came_at, strict=True)}
     for task in tasks.values():
         if task.encounter is None:
             continue
@@ -428,17 +464,16 @@ def _suspend_or_resume(
     return tasks
 
 
-def _later_stays(chart: Chart) -> Callable[[Encounter], str | None]:
+def later_stays(chart: Chart) -> Callable[[Encounter], str | None]:
     """Gives the stay that the plan of an encounter waits for: the next later one, by when the patient came.
 
     Not by when we heard of it: an old stay that is heard of late, and one whose end was never heard of, take nobody's
     plan away. When the later stay turns out not to have been, the plan goes on.
     """
-    stays = sorted(
-        _lateness(encounter)
-        for encounter in chart.encounters
-        if encounter.class_ in _READMITTING_CLASSES and encounter.status in ARRIVED
-    )
+    stays = [_lateness(encounter) for encounter in chart.encounters if _readmits(encounter)]
+    if chart.closed is not None:
+        stays.extend(_closed_later(chart.closed, min(map(came_at, chart.encounters), default=float("inf"))))
+    stays.sort()
     order = [stay[:2] for stay in stays]
 
     def waits_for(encounter: Encounter) -> str | None:
@@ -447,6 +482,29 @@ def _later_stays(chart: Chart) -> Callable[[Encounter], str | None]:
         return stays[later][2] if later < len(stays) else None
 
     return waits_for
+
+
+def _closed_later(closed: Closed, came: float) -> Iterator[tuple[float, bool, str]]:
+    """The closed stays that readmit a patient and that the patient came for then or later, as `_lateness` has them."""
+    for at, class_, finished, key in zip(
+        reversed(closed.came_at),
+        reversed(closed.classes),
+        reversed(closed.finished),
+        reversed(closed.keys),
+        strict=True,
+    ):
+        if _or_long_ago(at) < came:
+            return  # so are all before it
+        if finished and class_ in _READMITTING_CLASSES:
+            yield _or_long_ago(at), False, key
+
+
+def _readmits(encounter: Encounter) -> bool:
+    return encounter.class_ in _READMITTING_CLASSES and encounter.status in ARRIVED
+
+
+def _or_long_ago(came: float | None) -> float:
+    return float("-inf") if came is None else came
 
 
 def _lateness(encounter: Encounter) -> tuple[float, bool, str]:

@@ -10,10 +10,9 @@ import math
 import re
 from bisect import bisect_left
 from calendar import monthrange
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from operator import itemgetter
 from typing import Annotated, Any, Final
 
 from pydantic import Field, model_validator
@@ -21,13 +20,14 @@ from pydantic import Field, model_validator
 from engine.domain.age import AGE_YEARS_MAX, age_range
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter, EncounterStatus
-from engine.domain.moment import parse_moment
+from engine.domain.moment import micros, parse_moment, to_micros
 from engine.domain.record import Phi
 from engine.errors import HandoffError
 from engine.risk.icd import Pattern, PrefixTable
 from engine.yamlfile import Document
 from engine.yamlmodel import StrictModel, validate
 
+_MICROSECOND: Final = timedelta(microseconds=1)
 _COUNT_MAX: Final = 100_000
 _DIAGNOSES_MAX: Final = 10_000
 
@@ -251,61 +251,74 @@ class History:
 
     def __init__(self, chart: Chart, tables: InputTables) -> None:
         self._tables = tables
-        arrived = sorted(
-            ((at, encounter.key, encounter) for encounter in chart.encounters if (at := _arrived_at(encounter))),
-            key=itemgetter(0, 1),
-        )
-        self._emergencies = [(at, e) for at, _, e in arrived if e.class_ in tables.emergency_classes]
-        self._emergency_times = [at for at, _ in self._emergencies]
-        self._transfers: list[tuple[datetime, datetime, datetime]] = []
+        self._transfer = tables.transfer // _MICROSECOND
+        arrived = sorted(_arrivals(chart))
+        self._emergencies = [stay for stay in arrived if stay[2] in tables.emergency_classes]
+        self._emergency_times = [stay[0] for stay in self._emergencies]
+        self._transfers: list[tuple[int, int, int]] = []
         """Of each stay that ended in a transfer: admission, last moment of an admission that goes on with it, and the
         admission of its episode."""
-        self._episodes: list[datetime] = []
-        for at, _, stay in arrived:
-            if stay.class_ not in tables.admission_classes:
+        self._episodes: list[int] = []
+        for at, _, class_, ended, disposition in arrived:
+            if class_ not in tables.admission_classes:
                 continue
-            episode = self._joined(at)
+            episode = self._joined(at) if self._transfers else None
             if episode is None:
                 self._episodes.append(at)
-            ended = parse_moment(stay.discharged_at)
-            if ended is not None and stay.disposition in tables.transfers:
-                self._transfers.append((at, ended + tables.transfer, episode or at))
+            if ended is not None and disposition in tables.transfers:
+                self._transfers.append((at, ended + self._transfer, at if episode is None else episode))
 
     def before(self, admitted: datetime) -> tuple[int, int]:
         """Admissions in the 365 days and emergency visits in the 6 months before the admission of a stay."""
-        year_ago = admitted - timedelta(days=365)
-        since, until = bisect_left(self._episodes, year_ago), bisect_left(self._episodes, admitted)
-        own = self._joined(admitted)
+        at, year_ago = to_micros(admitted), to_micros(admitted - timedelta(days=365))
+        since, until = bisect_left(self._episodes, year_ago), bisect_left(self._episodes, at)
+        own = self._joined(at)
         admissions = until - since - (own is not None and own >= year_ago)
-        since = bisect_left(self._emergency_times, _months_before(admitted, 6))
-        until = bisect_left(self._emergency_times, admitted)
-        shortly_before = bisect_left(self._emergency_times, admitted - self._tables.index_emergency, since, until)
-        led_to = sum(self._led_to(visit, admitted) for _, visit in self._emergencies[shortly_before:until])
+        since = bisect_left(self._emergency_times, to_micros(_months_before(admitted, 6)))
+        until = bisect_left(self._emergency_times, at)
+        shortly = at - self._tables.index_emergency // _MICROSECOND
+        shortly_before = bisect_left(self._emergency_times, shortly, since, until)
+        led_to = sum(self._led_to(visit, at) for visit in self._emergencies[shortly_before:until])
         return admissions, until - since - led_to
 
-    def _joined(self, admitted: datetime) -> datetime | None:
+    def _joined(self, admitted: int) -> int | None:
         """The admission of the episode that an admission at that time goes on with; none: it begins one."""
         for at, until, episode in reversed(self._transfers):
             if at < admitted <= until:
                 return episode
         return None
 
-    def _led_to(self, visit: Encounter, admitted: datetime) -> bool:
+    def _led_to(self, visit: _Arrival, admitted: int) -> bool:
         """The emergency visit is the one that ended in the admission, under a visit number of its own."""
-        ended = parse_moment(visit.discharged_at)
+        _, _, _, ended, disposition = visit
         # NUBC 09: admitted as an inpatient to this hospital.
-        return (
-            ended is None
-            or ended >= admitted
-            or visit.disposition == "09"
-            or visit.disposition in self._tables.transfers
+        return ended is None or ended >= admitted or disposition == "09" or disposition in self._tables.transfers
+
+
+_Arrival = tuple[int, str, str | None, int | None, str | None]
+"""Of a stay that has begun: admission, key, class, discharge, disposition. Times in microseconds since 1970."""
+
+
+def _arrivals(chart: Chart) -> Iterator[_Arrival]:
+    for stay in chart.encounters:
+        if stay.status not in _NOT_ARRIVED and (at := micros(stay.admitted_at)) is not None:
+            yield at, stay.key, stay.class_, micros(stay.discharged_at), stay.disposition
+    closed = chart.closed
+    if closed is not None:
+        columns = (
+            closed.finished,
+            closed.admitted,
+            closed.keys,
+            closed.classes,
+            closed.discharged,
+            closed.dispositions,
         )
+        for finished, admitted, key, class_, ended, disposition in zip(*columns, strict=True):
+            if finished and admitted is not None:
+                yield admitted, key, class_, ended, disposition
 
 
-def _arrived_at(encounter: Encounter) -> datetime | None:
-    if encounter.status in {EncounterStatus.PLANNED, EncounterStatus.CANCELLED}:
-        return None
-    return parse_moment(encounter.admitted_at)
+_NOT_ARRIVED: Final = frozenset({EncounterStatus.PLANNED, EncounterStatus.CANCELLED})
 
 
 def inputs_of(
@@ -332,7 +345,7 @@ def inputs_of(
     admissions = ed_visits = None
     if admitted is not None and observed_since is not None:
         admissions, ed_visits = 0, 0
-        if len(chart.encounters) > 1:
+        if len(chart.encounters) > 1 or chart.closed is not None:
             admissions, ed_visits = (history or History(chart, tables)).before(admitted)
     acute = tables.acute.get(encounter.admission_type) if encounter.admission_type else None
     return RiskInputs(

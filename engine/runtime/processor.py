@@ -23,6 +23,7 @@ from engine.domain.chart import Charts
 from engine.domain.message import AckCode, Entry, EntryState
 from engine.domain.outcome import EffectKind, Outcome
 from engine.errors import (
+    ChartNotWholeError,
     CursorMovedError,
     Fault,
     HandoffError,
@@ -37,6 +38,7 @@ from engine.errors import (
 )
 from engine.logs import get_logger
 from engine.pipeline.channel import CompiledChannel, CompiledConfiguration
+from engine.pipeline.closing import closed_up, reopened
 from engine.pipeline.outcomes import internal_failure, undone
 from engine.pipeline.prepared import Prepared
 from engine.pipeline.process import channel_of, decide, of_patient, prepare
@@ -272,11 +274,11 @@ class Processor:
         visits = {visit for one in prepared for visit in one.visits}
         named = {chart_id for one in prepared for chart_id in one.charts}
         with self._store.reader() as conn:
-            before = self._store.charts.load(conn, identities, visits, named)
+            before = self._store.charts.load(conn, identities, visits, named, bounded=True)
         charts = before.copy()
         outcomes: list[Outcome] = []
         for one in prepared:
-            outcome = self._decide(one, charts, now)
+            outcome = self._decide(one, charts, before, now)
             for chart in outcome.charts:
                 charts.add(chart)
             outcomes.append(outcome)
@@ -295,7 +297,9 @@ class Processor:
         last = {entry.partition: entry.id for entry in entries}
         moves = {partition: (positions[partition], id_) for partition, id_ in last.items()}
         self._write(
-            lambda conn: self._store.recorder.record(conn, outcomes, before, channel=name, moves=moves, now=now)
+            lambda conn: self._store.recorder.record(
+                conn, outcomes, before, channel=name, moves=moves, now=now, close=closed_up
+            )
         )
         positions.update(last)
         for outcome in outcomes:
@@ -325,14 +329,31 @@ class Processor:
             log.exception("an entry broke the processing", channel=entry.channel, entry=entry.id)
             return Prepared(entry=entry, outcome=internal_failure(entry, _version(channel), error))
 
-    def _decide(self, prepared: Prepared, charts: Charts, now: datetime) -> Outcome:
+    def _decide(self, prepared: Prepared, charts: Charts, before: Charts, now: datetime) -> Outcome:
+        """before: the charts as they were loaded; what has to be loaded now goes there, too."""
         entry = prepared.entry
         channel = self._channel(entry, channel_of(prepared, charts))
         try:
-            return decide(prepared, channel, charts, now)
+            while True:
+                try:
+                    return decide(prepared, channel, charts, now)
+                except ChartNotWholeError as error:
+                    self._reopen(error.chart_id, charts, before)
+        except StoreError:
+            raise
         except Exception as error:  # as above
             log.exception("an entry broke the processing", channel=entry.channel, entry=entry.id)
             return of_patient(internal_failure(entry, _version(channel), error), prepared, charts)
+
+    def _reopen(self, chart_id: str, charts: Charts, before: Charts) -> None:
+        """Load what is closed of a chart. Raises StaleChartError when it is not the same any more."""
+        was = before.by_id[chart_id]
+        with self._store.reader() as conn:
+            stored = self._store.charts.by_id(conn, chart_id)
+        if stored is None or stored.version != was.version:
+            raise StaleChartError((chart_id,))
+        charts.add(reopened(charts.by_id[chart_id], stored))
+        before.add(stored)
 
     def _bury(self, name: str, entry: Entry, error: Exception) -> None:
         if isinstance(error, TamperedError):

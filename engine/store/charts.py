@@ -10,13 +10,14 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, func, select
 
-from engine.domain.chart import Chart, Charts, Stamp, identity
+from engine.domain.chart import Chart, Charts, Stamp, as_it_happened, identity
+from engine.domain.closed import FORM, Closed
 from engine.domain.patient import Patient, StatedDeath
 from engine.domain.record import Phi
 from engine.errors import TamperedError
 from engine.store.keys import KeyRing
-from engine.store.parts import ENCOUNTERS, STORED, StoredPart, encounter_hash
-from engine.store.schema import chart, encounter, identifier, to_micros
+from engine.store.parts import ENCOUNTERS, STORED, Hashes, StoredPart, encounter_hash
+from engine.store.schema import chart, closed, encounter, identifier, to_micros
 from engine.store.statements import Listed
 
 
@@ -27,8 +28,13 @@ class ChartDocument(Phi, frozen=True, kw_only=True):
     stamps: dict[str, Stamp] = {}
     death_stated: StatedDeath = StatedDeath()
     parts: dict[str, tuple[str, ...]] = {}
-    """The keys of all that belongs to it, by part, in order: a row that was taken away or put in is noticed."""
+    """The keys of all that belongs to it, by part, in order: a row that was taken away or put in is noticed.
+
+    Without what is closed.
+    """
     channel: str = ""
+    closed: int = 0
+    """Version of the summary of what is closed, which has the keys of all that; 0: there is none."""
 
     def keys_of(self, part: str) -> tuple[str, ...]:
         return self.parts.get(part, ())
@@ -47,8 +53,10 @@ _CHARTS: Final = Listed(
     chart.c.id,
     lambda listed: select(chart.c.id, chart.c.version, chart.c.merged_into, chart.c.document).where(listed),
 )
+_CLOSED: Final = Listed(closed.c.chart_id, lambda listed: select(closed.c.chart_id, closed.c.document).where(listed))
 _MERGED: Final = Listed(chart.c.merged_into, lambda listed: select(chart.c.id).where(listed))
 
+_decode_closed = msgspec.json.Decoder(Closed).decode
 _decode_chart = msgspec.json.Decoder(ChartDocument).decode
 
 
@@ -70,9 +78,12 @@ class ChartStore:
         identities: Collection[tuple[str, str, str]],
         visits: Collection[str],
         ids: Collection[str] = (),
+        *,
+        bounded: bool = False,
     ) -> Charts:
         """Every chart that the identities and encounter keys lead to, and those of these ids, merges followed, whole.
 
+        bounded: those that are not named by id, or by a stay that is closed, come without what is closed.
         Raises TamperedError when a row leads to a chart that does not say so itself, or when the row of an identity is
         gone that one of the charts has.
         """
@@ -90,8 +101,14 @@ class ChartStore:
                     leads[wanted] = row.chart_id
                     break
         places = {by_visit[row.encounter_hash]: row.chart_id for row in _VISITS.rows(conn, list(by_visit))}
-        for loaded in self._whole(conn, {*leads.values(), *places.values(), *ids}):
+        for loaded in self._whole(conn, ids):
             charts.add(loaded)
+        for loaded in self._whole(conn, {*leads.values(), *places.values()} - charts.by_id.keys(), bounded=bounded):
+            charts.add(loaded)
+        if bounded:
+            late = {id_ for key, id_ in places.items() if _is_closed(charts.by_id.get(id_), key)}
+            for loaded in self._whole(conn, late):
+                charts.add(loaded)
         known = {chart_id: _identities(found) for chart_id, found in charts.by_id.items()}
         for wanted, chart_id in leads.items():
             if wanted not in known.get(chart_id, ()):
@@ -206,14 +223,21 @@ class ChartStore:
     def documents(self, conn: Connection, chart_ids: Sequence[str]) -> list[tuple[str, ChartDocument | None]]:
         """What stands in the charts themselves, without what belongs to them: quick to read, for a search.
 
-        None: it is damaged, which must not keep a search from finding others.
+        They name all encounters, also those that are closed. None: it is damaged, which must not keep a search from
+        finding others.
         """
         found: dict[str, ChartDocument | None] = {}
         for row in _CHARTS.rows(conn, sorted(chart_ids)):
             try:
-                found[row.id] = self._open_chart(row)
+                document = self._open_chart(row)
+                closed = self._summaries(conn, {row.id: document.closed})[row.id] if document.closed else None
             except TamperedError:
                 found[row.id] = None
+                continue
+            if closed is not None:
+                every = {"encounters": (*closed.keys, *document.keys_of("encounters"))}
+                document = msgspec.structs.replace(document, parts=document.parts | every)
+            found[row.id] = document
         return [(chart_id, found[chart_id]) for chart_id in chart_ids if chart_id in found]
 
     def whole(self, conn: Connection, chart_ids: Sequence[str]) -> list[Chart]:
@@ -221,28 +245,65 @@ class ChartStore:
         found = {one.id: one for one in self._whole(conn, chart_ids)}
         return [found[chart_id] for chart_id in chart_ids if chart_id in found]
 
-    def _whole(self, conn: Connection, chart_ids: Iterable[str]) -> list[Chart]:
-        """The charts, and those that they were merged into."""
+    def _whole(self, conn: Connection, chart_ids: Iterable[str], *, bounded: bool = False) -> list[Chart]:
+        """The charts, and those that they were merged into. bounded: without what is closed."""
         rows: dict[str, Any] = {}
         wanted = set(chart_ids)
         while wanted:
             found = _CHARTS.rows(conn, sorted(wanted))
             rows.update((row.id, row) for row in found)
             wanted = {row.merged_into for row in found if row.merged_into} - rows.keys()
-        ids = [chart_id for chart_id, row in rows.items() if row.merged_into is None]
-        found_by_part = [(stored, stored.load(conn, self._keys, ids)) for stored in STORED]
-        return [self._assemble(row, found_by_part) for row in rows.values()]
+        if not rows:
+            return []
+        documents = {chart_id: self._open_chart(row) for chart_id, row in rows.items()}
+        versions = {id_: document.closed for id_, document in documents.items() if document.closed}
+        summaries = self._summaries(conn, versions) if versions else {}
+        short = {id_: documents[id_] for id_, closed in summaries.items() if bounded and closed.form == FORM}
+        ids = [id_ for id_, row in rows.items() if row.merged_into is None and id_ not in short]
+        by_part = [(stored, stored.load(conn, self._keys, ids)) for stored in STORED]
+        if short:
+            hashes = Hashes(self._keys)
+            for stored, documents_by_chart in by_part:
+                some = {id_: document.keys_of(stored.name) for id_, document in short.items()}
+                documents_by_chart.update(stored.load_some(conn, self._keys, hashes, some))
+        return [
+            self._assemble(row, documents[id_], summaries.get(id_), by_part, bounded=id_ in short)
+            for id_, row in rows.items()
+        ]
 
-    def _assemble(self, row: Any, found: Sequence[tuple[StoredPart, Mapping[str, Mapping[str, Any]]]]) -> Chart:
-        document = self._open_chart(row)
+    def _summaries(self, conn: Connection, versions: Mapping[str, int]) -> dict[str, Closed]:
+        """What is closed of these charts. versions: of the summaries, by chart. Raises TamperedError."""
+        rows = {row.chart_id: row.document for row in _CLOSED.rows(conn, list(versions))}
+        found: dict[str, Closed] = {}
+        for chart_id, version in versions.items():
+            place = closed_place(chart_id, version)
+            if chart_id not in rows:
+                raise TamperedError(place)
+            found[chart_id] = _decode_closed(self._keys.open(place, rows[chart_id]))
+        return found
+
+    def _assemble(
+        self,
+        row: Any,
+        document: ChartDocument,
+        closed: Closed | None,
+        found: Sequence[tuple[StoredPart, Mapping[str, Mapping[str, Any]]]],
+        *,
+        bounded: bool,
+    ) -> Chart:
         fields: dict[str, Any] = {}
+        more = closed.keys_of_parts() if closed is not None and not bounded else {}
         for stored, by_chart in found:
             own, names = by_chart.get(row.id, {}), document.keys_of(stored.name)
+            if more:
+                names = (*more.get(stored.name, ()), *names)
             if own.keys() != set(names):
                 raise TamperedError(chart_place(row.id, row.version, row.merged_into))
             fields[stored.name] = tuple([own[name] for name in names])
             if stored.stamped is not None:
                 stored.spread(fields, stored.stamped)
+        if more:
+            fields["encounters"] = tuple(sorted(fields["encounters"], key=as_it_happened))
         return Chart(
             id=row.id,
             version=row.version,
@@ -251,6 +312,7 @@ class ChartStore:
             death_stated=document.death_stated,
             channel=document.channel,
             merged_into=row.merged_into,
+            closed=closed if bounded else None,
             **fields,
         )
 
@@ -264,6 +326,10 @@ class ChartStore:
 
     def _identifier_place(self, wanted: tuple[str, str, str]) -> str:
         return f"identifier.chart_id:{identity_hash(self._keys, *wanted).hex()}"
+
+
+def _is_closed(chart: Chart | None, visit: str) -> bool:
+    return chart is not None and chart.closed is not None and visit in chart.closed.keys
 
 
 def _identities(chart: Chart) -> set[tuple[str, str, str]]:
@@ -281,3 +347,8 @@ def key_hash(keys: KeyRing, key: str) -> bytes:
 
 def chart_place(chart_id: str, version: int, merged_into: str | None) -> str:
     return f"chart.document:{chart_id}/{version}/{merged_into or ''}"
+
+
+def closed_place(chart_id: str, version: int) -> str:
+    """version: of the chart when the summary was written."""
+    return f"closed.document:{chart_id}/{version}"

@@ -84,14 +84,17 @@ class StoredPart:
         *,
         plain: Callable[[Hashes, str, Any], tuple[Any, ...]],
         place: Callable[..., str],
+        some: str,
+        among: Callable[[Hashes, str], Any],
         own: bool = False,
         stamped: Stamped | None = None,
     ) -> None:
         """document: its type; the item itself, unless `stamped`.
 
         plain: hashes, chart id, item -> the values of all columns but `document`, in the order of the table. place:
-        these values -> what the document is sealed for. own: a row belongs to its chart for ever, and goes when its
-        item does; those of other parts never go, and move with their item when charts are merged.
+        these values -> what the document is sealed for. some: a column that some items of a chart are found by; among:
+        hashes, key -> its value. own: a row belongs to its chart for ever, and goes when its item does; those of other
+        parts never go, and move with their item when charts are merged.
         """
         self.part = part
         self.name = part.name
@@ -105,6 +108,9 @@ class StoredPart:
         columns = tuple(table.columns.keys())
         key = tuple(column.name for column in table.primary_key.columns)
         self._by_chart = Listed(table.c.chart_id, lambda listed: select(table).where(listed))
+        self._among = among
+        column, of_chart = table.c[some], [table.c.chart_id == bindparam("chart")] if own else []
+        self._some = Listed(column, lambda listed: select(table).where(*of_chart, listed), ("chart",) if own else ())
         self._insert = Rows(table, columns)
         replaced = tuple(name for name in columns if name not in key)
         self._replace = Rows(table, columns, conflict=key, replace=replaced)
@@ -115,9 +121,27 @@ class StoredPart:
 
     def load(self, conn: Connection, keys: KeyRing, chart_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """All that belongs to these charts: chart id -> key -> document. Raises TamperedError."""
+        return self._opened(keys, self._by_chart.rows(conn, chart_ids))
+
+    def load_some(
+        self, conn: Connection, keys: KeyRing, hashes: Hashes, wanted: Mapping[str, Sequence[str]]
+    ) -> dict[str, dict[str, Any]]:
+        """Some of what belongs to charts, as `load` gives all. wanted: chart id -> keys. Raises TamperedError."""
+        rows: list[Any] = []
+        among = self._among
+        if self._own:
+            for chart_id, names in wanted.items():
+                values = {among(hashes, name) for name in names}
+                rows += self._some.rows(conn, list(values), chart_id) if values else ()
+        else:
+            values = {among(hashes, name) for names in wanted.values() for name in names}
+            rows += self._some.rows(conn, list(values))
+        return self._opened(keys, rows)
+
+    def _opened(self, keys: KeyRing, rows: Sequence[Any]) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
         unseal, decode, place, key_of = keys.open, self._decode, self.place, self._key_of
-        for row in self._by_chart.rows(conn, chart_ids):
+        for row in rows:
             document = decode(unseal(place(*row[:-1]), row[-1]))
             found.setdefault(row.chart_id, {})[key_of(document)] = document
         return found
@@ -195,6 +219,8 @@ ENCOUNTERS: Final = StoredPart(
     EncounterDocument,
     plain=lambda hashes, chart_id, item: (hashes.encounter(item.key), chart_id),
     place=lambda hashed, chart_id: f"encounter.document:{chart_id}/{hashed.hex()}",
+    some="encounter_hash",
+    among=lambda hashes, key: hashes.encounter(key),
     stamped=Stamped(
         field="encounter_stamps",
         seal=lambda item, stamps: EncounterDocument(encounter=item, stamps=stamps),
@@ -205,8 +231,10 @@ SCORES: Final = StoredPart(
     parts.SCORES,
     schema.score,
     Score,
-    plain=lambda hashes, chart_id, item: (chart_id, item.model, hashes.encounter(item.encounter)),
-    place=lambda chart_id, model, hashed: f"score.document:{chart_id}/{model}/{hashed.hex()}",
+    plain=lambda hashes, chart_id, item: (chart_id, hashes.encounter(item.encounter), item.model),
+    place=lambda chart_id, hashed, model: f"score.document:{chart_id}/{hashed.hex()}/{model}",
+    some="encounter_hash",
+    among=lambda hashes, key: hashes.encounter(parts.stay_of_score(key)),
     own=True,
 )
 TASKS: Final = StoredPart(
@@ -223,6 +251,8 @@ TASKS: Final = StoredPart(
         hashes.assignee(item.assignee),
     ),
     place=_place_of_task,
+    some="id",
+    among=lambda _hashes, key: key,
 )
 STORED: Final = (ENCOUNTERS, SCORES, TASKS)
 

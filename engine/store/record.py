@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import pairwise
@@ -25,6 +25,7 @@ from engine.store.charts import (
     ChartDocument,
     ChartStore,
     chart_place,
+    closed_place,
     identity_hash,
     key_hash,
 )
@@ -115,6 +116,7 @@ _MERGED: Final = Listed(
 _CHART_COLUMNS: Final = ("id", "version", "merged_into", "updated_at", "document")
 _INSERT_CHARTS: Final = Rows(chart, _CHART_COLUMNS)
 _REPLACE_CHARTS: Final = Rows(chart, _CHART_COLUMNS, conflict=("id",), replace=_CHART_COLUMNS[1:])
+_REPLACE_SUMMARIES: Final = Rows(schema.closed, ("chart_id", "document"), conflict=("chart_id",), replace=("document",))
 _OWNERS: Final = Listed(
     identifier.c.key_hash,
     lambda listed: (
@@ -182,6 +184,10 @@ def early_dead(conn: Connection, keys: KeyRing, condition: ColumnElement[bool]) 
     return found
 
 
+def _as_it_is(chart: Chart) -> Chart:
+    return chart
+
+
 class Recorder:
     """Writes outcomes and changes of charts. Every method runs in one transaction of the charts' ledger."""
 
@@ -198,10 +204,12 @@ class Recorder:
         channel: str,
         moves: Mapping[int, Move],
         now: datetime,
+        close: Callable[[Chart], Chart] = _as_it_is,
     ) -> Recorded:
         """Record the outcomes of a channel's next entries and move the cursors of their partitions behind them.
 
-        before: the charts as they were loaded, without the outcomes' changes. moves: by partition.
+        before: the charts as they were loaded, without the outcomes' changes. moves: by partition. close: a chart ->
+        the same one without what is to be loaded on demand only from now on (`pipeline.closing.closed_up`).
         Raises CursorMovedError, StaleChartError or IdentityTakenError; then nothing is written.
         """
         if not outcomes:
@@ -212,7 +220,7 @@ class Recorder:
         self.move(conn, channel, moves)
         micros = to_micros(now)
         after = {changed.id: changed for one in outcomes for changed in one.charts}
-        self._write_charts(conn, after, before, micros)
+        self._write_charts(conn, after, before, micros, close)
         join_lines(conn, _merges(after, before))
         _INSERT_OUTCOMES.write(conn, [self._outcome(one, channel, micros) for one in outcomes])
         _INSERT_LETTERS.write(
@@ -306,7 +314,9 @@ class Recorder:
                  one.config_version, now)  # fmt: skip
         return (*plain, self._keys.seal(_outcome_place(*plain), _encode(document)))
 
-    def _write_charts(self, conn: Connection, after: Mapping[str, Chart], before: Charts, now: int) -> None:
+    def _write_charts(
+        self, conn: Connection, after: Mapping[str, Chart], before: Charts, now: int, close: Callable[[Chart], Chart]
+    ) -> None:
         changed = [new for new in after.values() if before.by_id.get(new.id) is not new]
         if not changed:
             return
@@ -317,7 +327,7 @@ class Recorder:
         hashes = Hashes(self._keys)
         for stored in STORED:
             stored.write(conn, self._keys, hashes, changed, old)
-        write.charts(conn, now)
+        write.charts(conn, now, close)
 
     @staticmethod
     def _check_versions(conn: Connection, changed: Sequence[Chart], old: Mapping[str, Chart]) -> None:
@@ -448,21 +458,30 @@ class _ChartWriter:
             conn, [(hashed_key, hashed, claimant.id) for hashed, (hashed_key, claimant) in claims.items()]
         )
 
-    def charts(self, conn: Connection, now: int) -> None:
+    def charts(self, conn: Connection, now: int, close: Callable[[Chart], Chart]) -> None:
         inserts: list[tuple[Any, ...]] = []
         replaces: list[tuple[Any, ...]] = []
+        summaries: list[tuple[str, bytes]] = []
         for new in self._changed:
+            left = close(new)
+            summary = left.closed
+            if summary is not None and summary is not new.closed:
+                summary = msgspec.structs.replace(summary, version=new.version)
+                place = closed_place(new.id, new.version)
+                summaries.append((new.id, self._keys.seal(place, _encode(summary))))
             document = ChartDocument(
                 patient=new.patient,
                 stamps=new.stamps,
                 death_stated=new.death_stated,
-                parts={part.name: tuple(map(part.key, part.of(new))) for part in PARTS},
+                parts={part.name: tuple(map(part.key, part.of(left))) for part in PARTS},
                 channel=new.channel,
+                closed=0 if summary is None else summary.version,
             )
             sealed = self._keys.seal(chart_place(new.id, new.version, new.merged_into), _encode(document))
             (replaces if new.id in self._old else inserts).append((new.id, new.version, new.merged_into, now, sealed))
         _REPLACE_CHARTS.write(conn, replaces)
         _INSERT_CHARTS.write(conn, inserts)
+        _REPLACE_SUMMARIES.write(conn, summaries)
 
 
 def open_outcome(keys: KeyRing, row: Any) -> OutcomeDocument:

@@ -21,6 +21,8 @@ from typing import Final, TypeVar
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, Text, text
 
+from engine.domain import moment
+
 REVISION: Final = "0002"
 """The alembic revision that this code works with."""
 
@@ -190,11 +192,19 @@ score: Final = Table(
     "score",
     metadata,
     Column("chart_id", Text, primary_key=True),
-    Column("model", Text, primary_key=True),
     Column("encounter_hash", LargeBinary, primary_key=True),  # empty: not of one stay
+    Column("model", Text, primary_key=True),
     Column("document", LargeBinary, nullable=False),  # sealed
     schema=CHARTS,
-    sqlite_with_rowid=False,  # the scores of a chart stand together
+    sqlite_with_rowid=False,  # the scores of a stay stand together
+)
+
+closed: Final = Table(  # of charts with many stays
+    "closed",
+    metadata,
+    Column("chart_id", Text, primary_key=True),
+    Column("document", LargeBinary, nullable=False),  # sealed: what of the chart is over, in short
+    schema=CHARTS,
 )
 
 task: Final = Table(
@@ -396,10 +406,8 @@ config_load: Final = Table(
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
-
-def to_micros(at: datetime) -> int:
-    """An aware time as the tables keep it."""
-    return (at - _EPOCH) // _MICROSECOND
+to_micros: Final = moment.to_micros
+"""An aware time as the tables keep it."""
 
 
 def day_of(at: datetime) -> int:

@@ -73,6 +73,11 @@ PROCESSES: Final = (
         ("tests/integration/runtime/test_daemon.py",),
     ),
     Job(
+        "closing",
+        "random histories through whole and bounded charts",
+        ("tests/unit/pipeline/test_closing.py",),
+    ),
+    Job(
         "cluster",
         "three nodes, a primary with two standbys: nodes killed, hung, the primary killed",
         ("tests/acceptance/test_cluster.py",),

@@ -51,6 +51,8 @@ def settle_death(before: Chart, chart: Chart, event: Event, dispositions: Dispos
     """
     if _nobody_speaks_of_it(chart, event, dispositions):
         return chart
+    if chart.closed is not None and _may_concern_closed_stays(chart, event, dispositions):
+        chart.need_whole()
     return _Hearing(before, chart, event, dispositions, applied).chart()
 
 
@@ -65,7 +67,30 @@ def _nobody_speaks_of_it(chart: Chart, event: Event, dispositions: Dispositions)
         and "deceased_at" not in said
         and chart.death_stated == _NOTHING_STATED
         and not dispositions.means_death(event.encounter.get("disposition"))
-        and not any(stay.disposition in dispositions.deaths for stay in chart.encounters)
+        and not _any_ended_in_death(chart, dispositions)
+    )
+
+
+def _any_ended_in_death(chart: Chart, dispositions: Dispositions) -> bool:
+    deaths = dispositions.deaths
+    if chart.closed is not None and not deaths.isdisjoint(chart.closed.dispositions):
+        return True
+    return any(stay.disposition in deaths for stay in chart.encounters)
+
+
+def _may_concern_closed_stays(chart: Chart, event: Event, dispositions: Dispositions) -> bool:
+    """Whether a death is spoken of, now or before. To say that there is none (PID-30) has no other stay looked at."""
+    stated = chart.death_stated
+    return bool(
+        chart.patient.deceased is True
+        or stated.deceased is True
+        or stated.doubts
+        or stated.overruled
+        or event.patient.get("deceased") is True
+        or event.patient.get("deceased_at")
+        or event.unread_death is not None
+        or dispositions.means_death(event.encounter.get("disposition"))
+        or _any_ended_in_death(chart, dispositions)
     )
 
 

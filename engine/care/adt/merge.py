@@ -104,6 +104,8 @@ class _Merging:
 
     def _living(self, identifier: Identifier) -> Chart | None:
         chart = self._charts.find(identifier)
+        if chart is not None:
+            chart.need_whole()
         while chart is not None:
             chart = self._changed.get(chart.id, chart)
             if chart.merged_into is None:

@@ -78,6 +78,7 @@ def speaks_of_another(chart: Chart, event: Event) -> bool:
     """
     if not is_another(chart.patient, event.patient) or event.believed(HoldCode.PERSON_CONTRADICTED, "PID-5"):
         return False
+    chart.need_whole()
     taken = chain(chart.stamps.values(), *(stamps.values() for stamps in chart.encounter_stamps.values()))
     return all(entry != event.at[1] for _, entry in taken)
 

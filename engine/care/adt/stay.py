@@ -69,10 +69,13 @@ def apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispos
     elif changed:
         applied.effects.append(Effect(kind=f"encounter-{encounter.status}", subject=key))
     applied.encounter = key
-    others = tuple(e for e in chart.encounters if e.key != key)
+    if known is None:
+        encounters = (*chart.encounters, encounter)
+    else:  # in its place, so that a stay of which nothing has changed leaves the chart as it was
+        encounters = tuple([encounter if e.key == key else e for e in chart.encounters])
     return msgspec.structs.replace(
         chart,
-        encounters=(*others, encounter),
+        encounters=encounters,
         encounter_stamps={**chart.encounter_stamps, key: stamps},
     )
 

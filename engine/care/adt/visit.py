@@ -8,7 +8,7 @@ from typing import Final
 from engine.care.adt.event import ENDED, OPEN, OPENING, Event, Meaning
 from engine.domain.chart import Chart, Charts
 from engine.domain.encounter import Encounter, EncounterStatus
-from engine.domain.moment import parse_moment
+from engine.domain.moment import parse_moment, to_micros
 from engine.errors import UNKNOWN_KEY, MessageError
 
 Found = tuple[str, Encounter | None]
@@ -29,7 +29,7 @@ def find_encounter(chart: Chart, charts: Charts, event: Event) -> Found | None:
         return _of_visit(chart, charts, event, event.visit)
     if event.account is not None:
         return _of_account(chart, event, event.account)
-    known = _admitted_then(chart.encounters, event)
+    known = _admitted_then(chart, chart.encounters, event)
     if known is not None:
         return known.key, known
     if event.meaning in OPENING:
@@ -39,6 +39,9 @@ def find_encounter(chart: Chart, charts: Charts, event: Event) -> Found | None:
 
 
 def _of_visit(chart: Chart, charts: Charts, event: Event, visit: str) -> Found:
+    closed = chart.closed
+    if closed is not None and (event.visit_number in closed.numbers or visit in closed.keys):
+        chart.need_whole()
     known = _by_number(chart, event, visit)
     if known is not None:
         return known.key, known
@@ -57,6 +60,8 @@ def _of_visit(chart: Chart, charts: Charts, event: Event, visit: str) -> Found:
 
 
 def _of_account(chart: Chart, event: Event, account: str) -> Found:
+    if chart.closed is not None and account in chart.closed.accounts:
+        chart.need_whole()
     same = [e for e in chart.encounters if e.account == account]
     living = [e for e in same if e.status is not EncounterStatus.CANCELLED]
     if len(living) > 1:
@@ -68,7 +73,10 @@ def _of_account(chart: Chart, event: Event, account: str) -> Found:
 
 def _only_one(chart: Chart, event: Event) -> Found | None:
     """The one encounter whose status lets the event happen to it; a discharge may be that of a stay not heard of."""
-    wanted = ENDED if event.meaning is Meaning.CANCEL_DISCHARGE else OPEN
+    wanted = OPEN
+    if event.meaning is Meaning.CANCEL_DISCHARGE:
+        chart.need_whole()
+        wanted = ENDED
     found = [e for e in chart.encounters if e.status in wanted]
     if len(found) > 1:
         raise _ambiguous("PV1-19")
@@ -76,6 +84,7 @@ def _only_one(chart: Chart, event: Event) -> Found | None:
         return found[0].key, found[0]
     if event.meaning is not Meaning.DISCHARGE or not event.event_time:
         return None
+    chart.need_whole()
     known = _discharged_before(chart, event, event.encounter.get("discharged_at") or event.event_time[0])
     if known is not None:
         return known.key, known
@@ -119,15 +128,22 @@ def _not_numbered_yet(chart: Chart, event: Event) -> Encounter | None:
         open_ones = [e for e in unnumbered if e.account == event.account and e.status not in _CLOSED]
         if len(open_ones) == 1:
             return open_ones[0]
-    return _admitted_then(unnumbered, event)
+    return _admitted_then(chart, unnumbered, event, unnumbered=True)
 
 
-def _admitted_then(encounters: tuple[Encounter, ...], event: Event) -> Encounter | None:
-    """The one encounter that began at the very time, to the minute at least, that the message names in PV1-44."""
+def _admitted_then(
+    chart: Chart, encounters: tuple[Encounter, ...], event: Event, *, unnumbered: bool = False
+) -> Encounter | None:
+    """The one encounter that began at the very time, to the minute at least, that the message names in PV1-44.
+
+    encounters: those of the chart, or those without a visit number (unnumbered).
+    """
     said = event.encounter.get("admitted_at")
     moment = parse_moment(said)
     if said is None or moment is None or ":" not in said:
         return None
+    if chart.closed is not None and chart.closed.admitted_then(to_micros(moment), unnumbered=unnumbered):
+        chart.need_whole()
     found = [
         e
         for e in encounters
@@ -174,6 +190,8 @@ def _made_key(chart: Chart, what: str) -> tuple[str, Encounter | None]:
     The type is part of it: the same number of another type is another patient's.
     """
     keys = [f"{i.key}^{i.type}@{what}" if i.type else f"{i.key}@{what}" for i in chart.patient.identifiers]
+    if chart.closed is not None and not set(keys).isdisjoint(chart.closed.keys):
+        chart.need_whole()
     for key in keys:
         known = chart.encounter(key)
         if known is not None:

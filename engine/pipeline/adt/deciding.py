@@ -10,8 +10,7 @@ import msgspec
 from engine.care.adt.event import Applied, Event, Merge
 from engine.care.adt.merge import apply_merges, merges_in_doubt
 from engine.care.adt.patient import apply_event
-from engine.domain.chart import Chart, Charts
-from engine.domain.encounter import Encounter
+from engine.domain.chart import Chart, Charts, as_it_happened
 from engine.domain.hold import QUESTIONS, Fact, Hold, HoldCode
 from engine.domain.message import Entry, EntryState
 from engine.domain.outcome import Effect, EffectKind, Outcome
@@ -217,12 +216,8 @@ def _follow_up(
 
 
 def _ordered_encounters(chart: Chart) -> Chart:
-    """Encounters by admission, those without one last, so that a chart reads as it happened."""
-
-    def order(encounter: Encounter) -> tuple[bool, str, str]:
-        return (encounter.admitted_at is None, encounter.admitted_at or "", encounter.key)
-
-    encounters = tuple(sorted(chart.encounters, key=order))
+    """A chart reads as it happened."""
+    encounters = tuple(sorted(chart.encounters, key=as_it_happened))
     return chart if encounters == chart.encounters else msgspec.structs.replace(chart, encounters=encounters)
 
 

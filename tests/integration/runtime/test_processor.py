@@ -234,8 +234,8 @@ def test_two_workers_that_meet_a_new_patient_at_the_same_time_make_one_chart(ben
     load_charts = bench.store.charts.load
     meanwhile = [first]
 
-    def load_and_let_the_other_go_first(conn, identities, visits, ids):  # type: ignore[no-untyped-def]
-        charts = load_charts(conn, identities, visits, ids)
+    def load_and_let_the_other_go_first(conn, identities, visits, ids, **more):  # type: ignore[no-untyped-def]
+        charts = load_charts(conn, identities, visits, ids, **more)
         if meanwhile:
             meanwhile.pop().step()
         return charts
@@ -543,3 +543,59 @@ def test_a_worker_that_lost_its_partitions_and_got_them_back_reads_on_where_othe
     bench.receive(adt("A08", "P1", 3))
     assert worker.step() == 1
     assert set(bench.states().values()) == {EntryState.PROCESSED}
+
+
+# --- patients with many stays
+
+
+def visit(event: str, number: int, control: int, *, ward: str = "3W") -> bytes:
+    """An emergency visit of one patient: it has no tasks, so that it is over when it has ended."""
+    at = f"202602{number:02d}10{control % 60:02d}00"
+    left = (
+        f"01||||||||202602{number:02d}090000|202602{number:02d}103000"
+        if event == "A03"
+        else f"||||||||202602{number:02d}090000"
+    )
+    return (
+        f"MSH|^~\\&|EPIC|MAIN|HANDOFF|H|{at}||ADT^{event}|N{control}|P|2.5.1\rEVN|{event}|{at}\r"
+        f"PID|1||P1^^^MRN^MR||Doe^Jane||19480312|F\r"
+        f"PV1|1|E|{ward}^1^A||||||||||||||||V{number}^^^MRN|||||||||||||||||{left}\r"
+    ).encode()
+
+
+def visits_of_a_patient(bench: Bench) -> int:
+    """Seven visits, one batch each; returns how many stays a message finds loaded then."""
+    worker = bench.processor()
+    for number in range(1, 8):
+        bench.receive(visit("A04", number, 2 * number), visit("A03", number, 2 * number + 1))
+        finish(worker)
+    found = bench.store.read_now(lambda conn: bench.store.charts.load(conn, [("MRN", "MR", "P1")], [], bounded=True))
+    [chart] = found.by_id.values()
+    assert chart.closed is not None
+    return len(chart.encounters)
+
+
+def test_late_news_of_a_closed_stay_and_a_new_stay_behind_it_in_one_batch_both_count(bench: Bench) -> None:
+    assert visits_of_a_patient(bench) < 7
+    bench.receive(visit("A04", 8, 20), visit("A08", 1, 21, ward="ICU"), visit("A03", 8, 22))
+    finish(bench.processor())
+    [chart] = bench.store.read_now(lambda conn: bench.store.charts.by_key(conn, "MRN:P1"))
+    assert [stay.key for stay in chart.encounters] == [f"MRN:V{number}" for number in range(1, 9)]
+    assert {stay.status for stay in chart.encounters} == {"finished"}
+    first = chart.encounters[0].location
+    assert first is not None
+    assert first.point_of_care == "ICU"
+    assert set(bench.states().values()) == {EntryState.PROCESSED}
+    assert bench.balanced()
+
+
+def test_what_a_rule_asks_for_is_loaded_while_it_decides(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    visits_of_a_patient(bench)
+    loads: list[str] = []
+    original = Processor._reopen
+    monkeypatch.setattr(Processor, "_reopen", lambda self, id_, *more: loads.append(id_) or original(self, id_, *more))
+    bench.receive(visit("A13", 1, 23).replace(b"V1^^^MRN", b""))  # which of the ended visits goes on? by its admission
+    finish(bench.processor())
+    assert len(loads) == 1
+    [chart] = bench.store.read_now(lambda conn: bench.store.charts.by_key(conn, "MRN:P1"))
+    assert [stay.status for stay in chart.encounters] == ["active", *["finished"] * 6]

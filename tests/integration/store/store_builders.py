@@ -17,6 +17,7 @@ from engine.domain.partition import PARTITIONS
 from engine.domain.patient import Identifier, Name, Patient
 from engine.domain.score import Band, Factor, Score
 from engine.domain.task import Task, TaskState
+from engine.pipeline.closing import closed_up
 from engine.store import Store
 from engine.store.journal import Stored
 from engine.store.keys import KeyRing
@@ -116,6 +117,23 @@ def changed(old: Chart, **more: Any) -> Chart:
     return msgspec.structs.replace(old, version=old.version + 1, **more)
 
 
+def with_past(chart: Chart, *keys: str) -> Chart:
+    """The chart with stays that are over, each with a score and a task that is done."""
+    stays = [encounter(key, admitted_at=f"2025-01-0{n}T08:00:00+00:00") for n, key in enumerate(keys, 1)]
+    past = [msgspec.structs.replace(stay, status=EncounterStatus.FINISHED, disposition="01") for stay in stays]
+    return changed(
+        chart,
+        encounters=(*past, *chart.encounters),
+        encounter_stamps={**chart.encounter_stamps, **{key: {"status": (1.0, 1)} for key in keys}},
+        scores=(*map(score, keys), *chart.scores),
+        tasks=(*(task(f"t-{key}", key, state=TaskState.DONE) for key in keys), *chart.tasks),
+    )
+
+
+def close_all(chart: Chart) -> Chart:
+    return closed_up(chart, over_max=0, kept=0)
+
+
 def merged(survivor: Chart, other: Chart) -> tuple[Chart, Chart]:
     """Both charts after a merge, as the event rules make them."""
     identifiers = (*survivor.patient.identifiers, *other.patient.identifiers)
@@ -177,6 +195,7 @@ def record(
     cursor: int | None = None,
     channel: str = CHANNEL,
     now: datetime = NOW,
+    **more: Any,
 ) -> int:
     """Record outcomes as the processor would; returns how many deliveries are new."""
     if cursor is None:
@@ -184,7 +203,7 @@ def record(
     known = before or Charts()
     moves = dict.fromkeys(range(PARTITIONS), (cursor, outcomes[-1].entry_id if outcomes else cursor))
     recorded = store.charts_ledger.write_now(
-        lambda conn: store.recorder.record(conn, outcomes, known, channel=channel, moves=moves, now=now)
+        lambda conn: store.recorder.record(conn, outcomes, known, channel=channel, moves=moves, now=now, **more)
     )
     return recorded.deliveries
 

@@ -7,7 +7,20 @@ from contextlib import contextmanager
 
 import msgspec
 import pytest
-from store_builders import CHANNEL, NOW, append, changed, chart, delivery, load, outcome, receipt, record
+from store_builders import (
+    CHANNEL,
+    NOW,
+    append,
+    changed,
+    chart,
+    close_all,
+    delivery,
+    load,
+    outcome,
+    receipt,
+    record,
+    with_past,
+)
 
 from engine.domain.delivery import DeliveryState, Operation
 from engine.domain.encounter import EncounterStatus
@@ -140,6 +153,19 @@ def test_loading_charts(plans):
         store.read_now(lambda conn: store.charts.by_key(conn, "MRN:P1"))
         store.read_now(store.charts.find)
     assert scans(lines, allowed=["INDEX chart_updated$"]) == []
+
+
+def test_loading_charts_without_what_is_closed(plans):
+    store, lines = plans
+    first = filled(store)
+    record(
+        store, outcome(2, with_past(first, "MRN:W1", "MRN:W2")), before=load(store, first), cursor=1, close=close_all
+    )
+    with only(lines):
+        store.read_now(lambda conn: store.charts.load(conn, [("MRN", "MR", "P1")], ["MRN:V1"], bounded=True))
+    assert scans(lines, allowed=[]) == []
+    # Each row that is open is found by its own key: those that are closed are not walked over.
+    assert not [line for line in lines if "score" in line and "encounter_hash" not in line]
 
 
 def test_recording(plans):

@@ -13,7 +13,21 @@ from typing import Any
 
 import pytest
 from sqlalchemy import LargeBinary, Table, Text, and_, insert, select
-from store_builders import NOW, append, chart, delivery, encounter, load, merged, outcome, patient, receipt, record
+from store_builders import (
+    NOW,
+    append,
+    chart,
+    close_all,
+    delivery,
+    encounter,
+    load,
+    merged,
+    outcome,
+    patient,
+    receipt,
+    record,
+    with_past,
+)
 
 from engine.domain.audit import AuditRecord
 from engine.domain.chart import Chart, Charts
@@ -57,6 +71,11 @@ def fill(store: Store) -> None:
         record(store, outcome(int(one.id[-1]), one, chart_id=one.id))
     for number, (one, other) in enumerate(zip(PATIENTS, others, strict=True), 5):
         record(store, outcome(number, *merged(one, other), chart_id=one.id), before=charts(one, other))
+    append(store, receipt(store.keys, "7"), receipt(store.keys, "8"))
+    for number, one in enumerate(PATIENTS, 7):
+        known = load(store, one)
+        past = with_past(known.by_id[one.id], f"MRN:W{number}", f"MRN:X{number}")
+        record(store, outcome(number, past, chart_id=one.id), before=known, close=close_all)
     dead = [
         Settled(
             id=number,

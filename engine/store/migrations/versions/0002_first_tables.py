@@ -307,12 +307,19 @@ def _charts() -> None:
     op.create_table(
         "score",
         sa.Column("chart_id", sa.Text(), nullable=False),
-        sa.Column("model", sa.Text(), nullable=False),
         sa.Column("encounter_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("model", sa.Text(), nullable=False),
         sa.Column("document", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("chart_id", "model", "encounter_hash"),
+        sa.PrimaryKeyConstraint("chart_id", "encounter_hash", "model"),
         schema=CHARTS,
         sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "closed",
+        sa.Column("chart_id", sa.Text(), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("chart_id"),
+        schema=CHARTS,
     )
     op.create_table(
         "task",
