@@ -139,7 +139,10 @@ class Comparer:
     def _readings(self, before: tuple[Event, ...], after: tuple[Event, ...]) -> Iterator[Difference]:
         if before == after:
             return
-        if len(before) != len(after):
+        if not before or not after:
+            cause = "the event leaves the charts alone now" if before else "the event concerns a chart now"
+            yield Difference(Kind.READ, cause, "events", len(before), len(after))
+        elif len(before) != len(after):
             cause = f"{len(after)} patients are read, before {len(before)}"
             yield Difference(Kind.IDENTITY, cause, "events", len(before), len(after))
         for a, b in zip(before, after, strict=False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import Any
 
 import pytest
@@ -46,6 +47,24 @@ def told(site: Site, outbox: str) -> list[str]:
     return [json.dumps({name: value for name, value in line.items() if name not in own}) for line in lines]
 
 
+def compares(site: Site) -> None:
+    """Beside the daemon: today's own file changes nothing, one without a protocol takes the tasks, nobody is named."""
+    own = site.folder / "channels/main-campus.yaml"
+    draft = site.folder / "draft.yaml"
+    draft.write_text(re.sub(r"(?m)^protocol:.*", "", own.read_text()))
+    options = ("compare", "main-campus", "--limit", "500", "--html", "page.html", "--candidate")
+    same = site.json(*options, str(own))
+    assert same["compared"] == same["same"] == 500
+    other = site.json(*options, str(draft), code=1)
+    assert other["compared"] == other["same"] + other["changed"] == 500
+    assert any(one["path"].startswith("tasks.") and one["after"] is None for one in other["differences"])
+    patients = [json.loads(line).get("patient") for line in told(site, "outbox")]
+    names = {one["name"]["family"] for one in patients if one and one["name"] and len(one["name"]["family"] or "") > 5}
+    page = (site.folder / "page.html").read_text()
+    assert names
+    assert [name for name in names if name in page or name in json.dumps(other)] == []
+
+
 def test_a_simulated_day_balances_twice_over_without_one_more_task_or_delivery(site: Site, daemon: Daemon) -> None:
     first = day(daemon)
     assert first["sent"] == MESSAGES
@@ -67,6 +86,8 @@ def test_a_simulated_day_balances_twice_over_without_one_more_task_or_delivery(s
     row = daemon.settled(seconds=900)[0]
     assert row["balanced"]
     assert (row["received"], row["duplicates"]) == (2 * MESSAGES, MESSAGES)
+    assert effects(site) == before
+    compares(site)
     assert effects(site) == before
     site.run("ledger")
     assert daemon.stop() == 0

@@ -280,6 +280,44 @@ def test_another_identity_is_told_first_and_patients_are_not_taken_apart(recorde
     assert document["groups"][0]["kind"] in {"failing", "identity"}
 
 
+@pytest.mark.parametrize(
+    ("meaning", "cause"),
+    [("record", "the event leaves the charts alone now"), ("hold", "a person is asked now: event-not-supported@PID-3")],
+)
+def test_a_merge_finds_both_patients_though_their_messages_lie_in_different_partitions(
+    recorded: Site, candidate: Candidate, meaning: str, cause: str
+) -> None:
+    now = recorded.clock.at = recorded.clock.at + timedelta(days=1)
+    sent = now.strftime("%Y%m%d%H%M%S+0000")
+    recorded.receive(
+        f"MSH|^~\\&|EHR|MAIN|HANDOFF|MAIN|{sent}||ADT^A40|M1|P|2.5.1\rEVN|A40|{sent}\r"
+        "PID|1||700102^^^MRN^MR||ROSSI^CHIARA||19510102|F\rMRG|700101^^^MRN^MR\r".encode()
+    )
+    recorded.process()
+    document = compared(recorded, candidate.channel(), code=0)
+    assert counts(document) == (13, 13, 0, 0, 0)
+    given = candidate.files(care__adt_events=(r"^  A40: merge", f"  A40: {meaning}"))
+    document = compared(recorded, given, "--since", "25h")
+    assert (document["compared"], document["warm_up"]) == (1, 4), "an admission and a discharge of each"
+    assert causes(document).items() >= {
+        cause: 1, "a merge no longer takes place": 1, "delivery merge_patient to files is not there": 1,
+    }.items()  # fmt: skip
+
+
+def test_messages_of_other_channels_make_the_charts_and_are_not_counted(recorded: Site, candidate: Candidate) -> None:
+    channel = (recorded.folder / "channels/main-campus.yaml").read_text()
+    east = _changed(channel, ("name: main-campus", "name: east"), (r"port: \d+", "port: 2599"))
+    (recorded.folder / "channels/east.yaml").write_text(east)
+    for event, name in (("A01", "east"), ("A03", "main-campus"), ("A08", "east")):
+        recorded.clock.at += timedelta(hours=1)
+        recorded.receive(adt(event, 9, recorded.clock.at, control=f"X{event}"), channel=name)
+        recorded.process()
+    document = compared(recorded, candidate.channel((r"^protocol:.*", "")), "--since", "47h")
+    assert (document["compared"], document["warm_up"]) == (1, 1)
+    assert {one["entry"] for one in document["differences"]} == {14}
+    assert causes(document, "task")["task tcm_contact is not there"] == 1
+
+
 def test_both_are_compared_as_if_they_were_live(recorded: Site, candidate: Candidate) -> None:
     given = candidate.channel((r"^mode: live", "mode: shadow"))
     done = recorded.run("compare", "main-campus", "--candidate", given, "--json")
