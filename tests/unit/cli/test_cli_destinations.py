@@ -203,3 +203,34 @@ def test_a_message_says_what_became_of_each_delivery_and_why_it_waits(stocked: S
     first, second, *_ = stocked.json("messages", "show", str(entry))["deliveries"]
     assert (first["state"], first["delivered_at"]) == ("delivered", at.isoformat().replace("+00:00", "Z"))
     assert (second["state"], second["attempts"], second["last_error"]) == ("pending", 3, "no-answer")
+
+
+@pytest.mark.parametrize(("receipt", "masked"), [("AA", "AA"), ("001xx000003DGb2AAG", "***"), ("1234", "***")])
+def test_what_the_far_end_called_a_delivery_is_shown_masked(stocked: Site, receipt: str, masked: str):
+    entry = stocked.json("messages", "list", "--state", "processed")[-1]["id"]
+    first, second, *_ = stocked.json("messages", "show", str(entry))["deliveries"]
+    assert first["receipt"] is None
+    with open_store(load(Snapshot.read(stocked.config)), "tool") as store:
+        results = [
+            Settled(id=first["id"], state=DeliveryState.DELIVERED, attempts=1, receipt=receipt),
+            Settled(id=second["id"], state=DeliveryState.WITHHELD, attempts=0, error="too-late"),
+        ]
+        store.charts_ledger.write_now(lambda conn: store.outbox.settle(conn, results, datetime.now(UTC)))
+    shown = stocked.json("messages", "show", str(entry))["deliveries"]
+    assert (shown[0]["receipt"], shown[1]["receipt"]) == (masked, None)
+    assert (shown[1]["state"], shown[1]["last_error"], shown[1]["withheld_at"] is not None) == (
+        "withheld",
+        "too-late",
+        True,
+    )
+    reveal = ("--reveal", "--reason", "to find it there")
+    assert stocked.json("messages", "show", str(entry), *reveal)["deliveries"][0]["receipt"] == receipt
+    text = stocked.run("messages", "show", str(entry)).out
+    assert f"receipt {masked}" in text
+    assert "withheld (too-late, since " in text
+    (files,) = [one for one in stocked.json("destinations", "list") if one["name"] == first["destination"]]
+    assert files["withheld"] == {"too-late": 1}
+    assert "withheld  1 too-late" in stocked.run("destinations", "show", first["destination"]).out
+    (line,) = [one for one in stocked.json("ledger") if one["deliveries"]["withheld"]]
+    assert line["balanced"]
+    assert "WITHHELD OUT" in stocked.run("ledger").out
