@@ -82,7 +82,7 @@ def gaps(
 
     dead, refused: their message failed, and nobody has seen to it. held: it waits for a person. filtered: the channel's
     filter left it out. pending: it is not processed yet. undelivered: a destination has not got what is for them.
-    no-plan: they were discharged, and no task came of it.
+    no-plan: they were discharged, or an update says that they have left, and no task came of it.
     """
     wish = reveal_of(reveal, reason)
     with open_desk(cli) as desk:
@@ -217,7 +217,11 @@ def _undelivered(desk: Desk, cli: Cli, since: datetime, until: datetime | None) 
 
 
 def _without_plan(desk: Desk, cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
-    """Discharged since then, and no task is there for the stay, or they wait for another one of the same admission."""
+    """Discharged since then, and no task is there for the stay, or they wait for another one of the same admission.
+
+    An update that tells of an end counts as well, until the discharge comes.
+    """
+    from engine.care.adt.status import TOLD_END
     from engine.domain.task import SIDE_BY_SIDE
 
     with desk.store.reader() as conn:
@@ -232,7 +236,10 @@ def _without_plan(desk: Desk, cli: Cli, since: datetime, until: datetime | None)
             planned = {task.encounter for task in chart.tasks if task.end_reason != SIDE_BY_SIDE}
             for encounter in chart.encounters:
                 left = _moment(encounter.discharged_at)
-                if encounter.status != "finished" or encounter.key in planned:
+                told = chart.encounter_stamps.get(encounter.key, {}).get(TOLD_END)
+                if told is not None:
+                    left = datetime.fromtimestamp(told[0], UTC)
+                elif encounter.status != "finished" or encounter.key in planned:
                     continue
                 if not _within(left, since - _LATE, until):
                     continue
@@ -276,6 +283,8 @@ def _no_plan(desk: Desk, chart: Chart, encounter: Encounter, left: datetime) -> 
     waits = [task for task in chart.tasks if task.encounter == encounter.key and task.suspended_by is not None]
     if waits:
         reason = f"its tasks are {waits[0].end_reason}"
+    if encounter.status != "finished":
+        reason = "an update (A08, A02) says that the stay has ended, and no discharge (A03) has come"
     if chart.patient.deceased:
         reason = "the patient is recorded as deceased"
     return _Gap(

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from engine.care.adt.event import Applied, Event
+from engine.care.adt.event import Applied, Event, Meaning
 from engine.care.dispositions import Dispositions
 from engine.domain.chart import Chart, Stamp
 from engine.domain.encounter import Encounter, EncounterStatus
@@ -33,6 +33,9 @@ _SENDERS_MAX: Final = 8
 _ROOTS_MAX: Final = 20
 _DOUBTS_MAX: Final = 20
 """Of each chart, the newest are kept."""
+
+_CANCELS: Final = frozenset({Meaning.CANCEL_ADMIT, Meaning.CANCEL_DISCHARGE})
+"""They repeat what they take back."""
 
 _EASTERNMOST_SECONDS: Final = 14 * 3600
 """A day begins at most this much earlier than in UTC."""
@@ -118,7 +121,7 @@ class _Hearing:
             self._overrule()
             deadly = []
         said = self._said(dead=bool(deadly) or self._state.deceased is True)
-        said = self._stale_disposition(said, deadly)
+        said = self._unheard_disposition(said, deadly)
         state, stamps = self._take(said)
         if said.get("deceased") is not True:
             state, deadly, stamps = self._left_alive(state, deadly, stamps)
@@ -311,9 +314,9 @@ class _Hearing:
     def _says_death_by_disposition(self) -> bool:
         return self._dispositions.means_death(self._event.encounter.get("disposition"))
 
-    def _stale_disposition(self, said: dict[str, Any], deadly: list[Encounter]) -> dict[str, Any]:
-        """A disposition that says death and was set aside as old news is never just set aside."""
-        stay = self._stay
+    def _unheard_disposition(self, said: dict[str, Any], deadly: list[Encounter]) -> dict[str, Any]:
+        """A disposition that says death and ended no stay is never just set aside, be it old news or an update."""
+        stay, meaning = self._stay, self._event.meaning
         if (
             stay is None
             or deadly
@@ -322,14 +325,28 @@ class _Hearing:
             or self._root in self._state.heard
             or not self._says_death_by_disposition()
             or _ended_in_death(stay, self._dispositions)
-            or (stay.status is not EncounterStatus.FINISHED and self._event.meaning != "discharge")
         ):
             return said
-        detail = "a disposition (PV1-36) says that the patient has died, but is older than what the chart says;"
-        detail += " release it if the patient has died, dismiss it if not"
-        if self._doubt(HoldCode.DEATH_STALE, _DISPOSITION, detail):
+        if stay.status is EncounterStatus.FINISHED or meaning is Meaning.DISCHARGE:
+            detail = "a disposition (PV1-36) says that the patient has died, but is older than what the chart says"
+            in_doubt = self._doubt(HoldCode.DEATH_STALE, _DISPOSITION, f"{detail}; {_WHICH}")
+        elif meaning in _CANCELS or self._is_asked_already():
+            self._applied.deviations.append("death-without-discharge")
             return said
-        return {"deceased": True}
+        else:
+            detail = "a disposition (PV1-36) says that the patient has died, but no discharge has ended the stay"
+            in_doubt = self._doubt(HoldCode.DEATH_CONTRADICTED, _DISPOSITION, f"{detail}; {_WHICH}")
+        return said if in_doubt else {"deceased": True}
+
+    def _is_asked_already(self) -> bool:
+        """By another message of this sender: until the discharge comes, each update may say it again."""
+        if self._event.believed(HoldCode.DEATH_CONTRADICTED, _DISPOSITION):
+            return False
+        return any(
+            (one.sender, one.location, one.settled) == (self._event.sender, _DISPOSITION, False)
+            and one.root != self._root
+            for one in self._state.doubts
+        )
 
     def _left_alive(
         self, state: StatedDeath, deadly: list[Encounter], stamps: dict[str, Stamp]

@@ -29,6 +29,9 @@ _GONE_ON: Final[Mapping[EncounterStatus, frozenset[EncounterStatus]]] = {
 }
 """How a stay goes on by itself: an older event that says where it began says nothing else than the chart does."""
 
+TOLD_END: Final = "told_end"
+"""Stamp of a stay that goes on: an update (A02, A08) says that it has ended, and no discharge has come."""
+
 _TICK_SECONDS: Final = 0.999
 """MSH-7 gives whole seconds as a rule, a receipt that stands in for it has fractions: within one, arrival decides."""
 
@@ -108,6 +111,9 @@ def _verdict(
     if asserted is None:  # of a stay whose admission we did not see, A02 and A08 tell as much as their times do
         ended = bool(values.get("discharged_at")) and not still_here
         first = EncounterStatus.FINISHED if ended else EncounterStatus.ACTIVE
+        if ended and not created and _is_newly_ended(before, event, values, stamps):
+            stamps = {**stamps, TOLD_END: event.at}
+            return Verdict(status=before.status, stamps=stamps, deviations=("end-without-discharge",))
         return Verdict(status=first if created else before.status, stamps=stamps)
     still_here = still_here and event.meaning is Meaning.DISCHARGE
     as_of = _as_of(event, stamps)
@@ -122,6 +128,15 @@ def _verdict(
         without=("disposition",) if still_here else (),
     )
     return verdict if created else _newer(before, event, values, stamps, verdict)
+
+
+def _is_newly_ended(before: Encounter, event: Event, values: Mapping[str, Any], stamps: Stamps) -> bool:
+    """An update tells of an end after the last status event: the discharge that says so was lost, or is on its way."""
+    last = stamps.get("status", NEVER)
+    if before.status not in OPEN or event.at < last:
+        return False
+    end = parse_moment(values["discharged_at"])
+    return "taken_back" not in stamps if end is None else end.timestamp() > last[0]
 
 
 def _older(
@@ -272,6 +287,7 @@ def _noted(before: Encounter, event: Event, values: Mapping[str, Any], as_of: St
     """
     decided = as_of == event.decided_at
     noted = dict(stamps)
+    noted.pop(TOLD_END, None)
     noted["status"] = as_of
     noted["status_sent"] = (as_of[0] if decided else event.sent, event.sender)
     if event.meaning is Meaning.DISCHARGE:

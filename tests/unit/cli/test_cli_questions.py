@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -100,6 +101,27 @@ def test_gaps_names_a_discharge_without_a_plan_and_why(bare: Site) -> None:
     assert row["encounter"]
 
 
+@pytest.mark.parametrize("lost", ["inpatient", "outpatient"])
+def test_gaps_names_a_stay_that_an_update_says_has_ended_when_its_discharge_was_lost(bare: Site, lost: str) -> None:
+    now = bare.clock.now()
+    hours = [(now - timedelta(hours=back)).strftime("%Y%m%d%H%M%S+0000") for back in (30, 2, 1)]
+    kind = "I" if lost == "inpatient" else "O"
+    for number, (trigger, end) in enumerate((("A01" if kind == "I" else "A04", ""), ("A08", hours[1]))):
+        at = hours[0] if number == 0 else hours[2]
+        lines = (
+            f"MSH|^~\\&|EPIC|MAIN|H|H|{at}||ADT^{trigger}|C{number}|P|2.5.1",
+            f"EVN|{trigger}|{at}",
+            "PID|1||1^^^MRN^MR||Doe^Jane",
+            "|".join(["PV1", "1", kind, *[""] * 16, "V1", *[""] * 25, end]),
+        )
+        bare.receive("\r".join([*lines, ""]).encode())
+    bare.process()
+    rows = gaps(bare, "--what", "no-plan").get("no-plan", [])
+    assert [row["reason"] for row in rows] == (
+        ["an update (A08, A02) says that the stay has ended, and no discharge (A03) has come"] if kind == "I" else []
+    )
+
+
 def test_gaps_names_a_plan_that_waits_for_another_stay_of_the_same_admission(bare: Site) -> None:
     today = bare.clock.now().strftime("%Y%m%d").encode()
     admission, *rest = (message.replace(b"20261109", today) for message in first_messages(bare))
@@ -131,8 +153,6 @@ def test_gaps_names_what_was_filtered_and_what_waits(bare: Site) -> None:
 
 
 def test_gaps_names_patients_that_a_destination_has_not_heard_of(bare: Site) -> None:
-    from datetime import timedelta
-
     bare.receive(*first_messages(bare))  # just now: the store that tests share may be minutes old
     bare.process()
     assert "undelivered" not in gaps(bare)

@@ -192,6 +192,38 @@ def test_a_disposition_of_death_behind_a_newer_discharge_is_held(heart: Heart) -
     assert (dead(heart), planned(heart), questions(heart)) == (True, set(), [])
 
 
+@pytest.mark.parametrize("disposition", ["20", "41", "42"])
+@pytest.mark.parametrize("trigger", ["A01", "A02", "A08"])
+def test_a_disposition_of_death_of_a_stay_that_nobody_has_ended_is_held(
+    heart: Heart, trigger: str, disposition: str
+) -> None:
+    heart.send(says("A01", {}, LATER, at="20260308120000"))
+    plan = planned(heart)
+    payload = says(trigger, {}, LATER | {36: disposition})
+    outcome = heart.send(payload)
+    in_doubt(heart, outcome, "death-contradicted@PV1-36", plan)
+    assert heart.chart().encounters[-1].status is EncounterStatus.ACTIVE
+    decided(heart, payload, outcome, "death-contradicted@PV1-36")
+    assert (dead(heart), questions(heart)) == (True, [])
+
+
+def test_the_discharge_answers_a_death_that_an_update_told_before_it(heart: Heart) -> None:
+    heart.send(says("A01", {}, LATER, at="20260308120000"))
+    first = heart.send(says("A08", {}, LATER | {36: "20"}, at="20260310100000"))
+    again = heart.send(says("A08", {}, LATER | {36: "20"}, at="20260310101500"))
+    assert (codes(first), codes(again)) == (["death-contradicted@PV1-36"], [])
+    assert "death-without-discharge" in again.deviations
+    end = heart.send(says("A03", {}, LATER | {36: "20", 45: "20260310110000"}, at="20260310110000"))
+    assert (codes(end), dead(heart), questions(heart)) == ([], True, [])
+    assert end.facts, "what was asked is answered"
+
+
+def test_a_cancel_that_repeats_the_disposition_it_takes_back_asks_nothing(heart: Heart) -> None:
+    heart.send(says("A08", {}, DEAD, at="20260310100000"))
+    outcome = heart.send(says("A13", {}, DEAD, at="20260310110000"))
+    assert (codes(outcome), dead(heart)) == ([], False)
+
+
 def test_a_replay_of_a_death_that_was_taken_back_is_no_question(heart: Heart) -> None:
     payload = says("A31", {30: "Y"}, at="20260310100000")
     first = heart.send(payload)

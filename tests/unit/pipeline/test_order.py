@@ -467,6 +467,28 @@ def test_a_pre_admission_that_comes_after_its_stay_has_begun_leaves_a_trace(feed
     assert outcome.reason == "a pre-admission of a stay that has begun already"
 
 
+@pytest.mark.parametrize("trigger", ["A02", "A08"])
+@pytest.mark.parametrize("end", [DAY + 30 * HOUR, DAY + 40 * HOUR])
+def test_an_update_that_tells_of_an_end_before_any_discharge_leaves_a_trace_until_the_discharge_comes(
+    feed: Feed, trigger: str, end: datetime
+) -> None:
+    feed.send("A01", DAY)
+    outcome = feed.send(trigger, DAY + 41 * HOUR, pv1={36: "01", 45: hl7(end)})
+    assert "end-without-discharge" in outcome.deviations
+    assert (feed.stay.status, "told_end" in feed.heart.chart("1").encounter_stamps[feed.stay.key]) == ("active", True)
+    feed.send("A03", DAY + 42 * HOUR)
+    assert discharged(feed)
+    assert "told_end" not in feed.heart.chart("1").encounter_stamps[feed.stay.key]
+
+
+def test_an_update_that_repeats_the_end_of_a_cancelled_discharge_tells_of_none(feed: Feed) -> None:
+    feed.send("A01", DAY)
+    feed.send("A03", DAY + 5 * HOUR, pv1={45: hl7(DAY + 5 * HOUR)})
+    feed.send("A13", DAY + 6 * HOUR)
+    outcome = feed.send("A08", DAY + 7 * HOUR, pv1={45: hl7(DAY + 5 * HOUR)})
+    assert "end-without-discharge" not in outcome.deviations
+
+
 # --- what a later event makes true is no question any more ------------------------------------------------------------
 
 
