@@ -360,6 +360,7 @@ class Processor:
             outcome = _damaged_chart(entry)
         else:
             outcome = internal_failure(entry, self._configuration.version, error)
+        outcome = of_patient(outcome, self._prepare(entry), Charts())  # by the number: the chart may be another's
         self._commit(name, [entry], [outcome], Charts(), self._clock.now())
 
     def _channel(self, entry: Entry, name: str) -> CompiledChannel | None:

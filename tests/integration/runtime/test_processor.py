@@ -321,6 +321,8 @@ def test_a_row_that_leads_to_another_chart_touches_nobody_and_holds_up_nobody_el
     assert {number for number in range(3) if bench.states()[4 + number] == "dead"} == dead
     letters = [bench.store.read_now(lambda conn, e=4 + n: bench.store.dead_letters.of_entry(conn, e)) for n in dead]
     assert {letter.error for [letter] in letters} == {"chart-damaged"}
+    keys = bench.store.read_now(lambda conn: bench.store.recorder.outcomes(conn, [4 + number for number in dead]))
+    assert {number: keys[4 + number].patient_key for number in dead} == {number: f"MRN:P{number}" for number in dead}
     untouched = {of[1 + number].chart_id for number in dead}
     assert {row for row in bench.rows("chart") if row[0] in untouched} == {row for row in before if row[0] in untouched}
     assert len(bench.rows("chart")) == len(before), "no second chart came about"
