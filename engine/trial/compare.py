@@ -34,6 +34,7 @@ from engine.runtime.acceptance import (
     Rules,
     judge,
 )
+from engine.runtime.worker import die_with_parent
 from engine.store.journal import CONFLICT
 from engine.store.recorded import Place, families, of_charts, received
 from engine.store.schema import from_micros
@@ -47,6 +48,8 @@ EXAMPLES_MAX: Final = 100
 """Messages that are kept of each cause, with all their differences by it."""
 CAUSES_MAX: Final = 500
 """Further ones are counted together."""
+_NICENESS: Final = 15
+"""A comparison can wait, the feeds of a daemon beside it can't: it comes behind the workers too."""
 _PIECE: Final = 256
 """Entries that are read at once."""
 
@@ -277,7 +280,7 @@ class Comparison:
         return findings
 
     def _forked(self, plan: Plan, processes: int) -> Iterator[Findings]:
-        pool = ProcessPoolExecutor(processes, get_context("fork"), _begin, (self, plan))
+        pool = ProcessPoolExecutor(processes, get_context("fork"), _begin, (self, plan, os.getpid()))
         try:
             for done in as_completed([pool.submit(_work, at) for at in range(len(plan.parts))]):
                 yield done.result()
@@ -361,7 +364,9 @@ _job: tuple[Comparison, Plan, Store] | None = None
 """Of a forked process: what it works for, and its own connection to the store."""
 
 
-def _begin(comparison: Comparison, plan: Plan) -> None:
+def _begin(comparison: Comparison, plan: Plan, parent_pid: int) -> None:
+    die_with_parent(parent_pid)
+    os.nice(_NICENESS)
     global _job  # noqa: PLW0603 - the one thing that a process of a pool keeps between two calls
     _job = (comparison, plan, comparison.open())
 
