@@ -457,8 +457,10 @@ def test_a_broken_candidate_is_named_with_file_and_line(
 
 
 def test_without_a_store_it_says_so(recorded: Site, candidate: Candidate) -> None:
-    shutil.rmtree(recorded.folder / "var")
-    assert recorded.run("compare", "main-campus", "--candidate", candidate.channel()).code in {69, 78}
+    for file in (recorded.folder / "var").glob("*.db*"):
+        file.unlink()
+    done = recorded.run("compare", "main-campus", "--candidate", candidate.channel())
+    assert (done.code, done.out) == (69, "")
 
 
 def test_an_empty_comparison_is_no_good_news(recorded: Site, candidate: Candidate) -> None:
