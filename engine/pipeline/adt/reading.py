@@ -48,6 +48,9 @@ MOVEMENT_TIME: Final = "ZBE-2"
 _TAKEN_BACK_BY: Final[Mapping[str, str]] = {"A01": "A11", "A03": "A13", "A04": "A11", "A05": "A38"}
 """An event whose movement is cancelled (ZBE-4, IHE ITI TF-2: 3.31) says what its own cancel says."""
 
+_NO_DEATH_MARKS: Final = ("", '""', "N", "NO", "0", "F", "FALSE")
+_NO_DEATH_TIMES: Final = ("00000000", "00010101", "99991231", "0", '""')
+
 UNKNOWN_CODING_SYSTEM: Final = "unknown-coding-system"
 
 _ONCE: Final = ("EVN", "PID", "PV1", "MRG")
@@ -64,7 +67,9 @@ def read_adt(entry: Entry, channel: CompiledChannel, message: Message, reading: 
     header = message.header
     meaning = channel.events.of(header.trigger_event)
     if meaning is Meaning.RECORD:
-        return belonging(recorded_only(entry, channel, header), channel, message)
+        if not _may_tell_of_a_death(message):
+            return belonging(recorded_only(entry, channel, header), channel, message)
+        meaning = Meaning.PERSON  # whatever else the event means: what it says of the person counts as in an A31
     deviations = (*entry.deviations, *message.deviations)
     if meaning is Meaning.HOLD:
         return _read_unsupported(entry, channel, message, deviations)
@@ -93,6 +98,12 @@ def read_adt(entry: Entry, channel: CompiledChannel, message: Message, reading: 
         charset=message.charset,
         clock=_clock(entry, mapped, event),
     )
+
+
+def _may_tell_of_a_death(message: Message) -> bool:
+    """PID-29 or PID-30 says more than that the patient is alive."""
+    mark, at = (message.get(path) or "" for path in ("PID-30", "PID-29"))
+    return bool(at and at[:8] not in _NO_DEATH_TIMES) or mark.strip().upper() not in _NO_DEATH_MARKS
 
 
 def _clock(entry: Entry, mapped: Mapped, event: Event) -> tuple[int, float] | None:

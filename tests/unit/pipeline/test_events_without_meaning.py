@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import timedelta
 
 import pytest
 from heart import Heart, adt, merge
@@ -22,6 +23,31 @@ def test_an_event_without_a_meaning_is_recorded_without_effect(heart: Heart, tri
     assert outcome.state is EntryState.PROCESSED
     assert [(effect.kind, effect.detail) for effect in outcome.effects] == [("recorded-without-effect", trigger)]
     assert (outcome.charts, outcome.holds) == ((), ())
+
+
+@pytest.mark.parametrize("trigger", ["A06", "A16", "A21", "A54", "A60", "Z01"])
+@pytest.mark.parametrize(
+    ("pid", "is_dead", "asked"),
+    [
+        ({30: "Y"}, True, []),
+        ({29: "20260309080000"}, True, []),
+        ({30: "JA"}, False, ["death-unreadable"]),
+        ({29: "20991231"}, False, ["death-in-future"]),
+    ],
+)
+def test_a_death_that_an_event_without_a_meaning_tells_is_heard(
+    heart: Heart, trigger: str, pid: dict[int, str], is_dead: bool, asked: list[str]
+) -> None:
+    heart.send(adt("A01", pv1={}))
+    heart.now += timedelta(days=4)
+    outcome = heart.send(adt(trigger, pid=pid, pv1={}, at="20260309120000"))
+    assert (heart.chart().patient.deceased is True, [hold.code for hold in outcome.holds]) == (is_dead, asked)
+
+
+@pytest.mark.parametrize("pid", [{30: "N"}, {30: '""'}, {29: '""'}, {29: "99991231"}])
+def test_that_nobody_has_died_gives_an_event_no_meaning(heart: Heart, pid: dict[int, str]) -> None:
+    outcome = heart.send(adt("A06", pid=pid, pv1={}))
+    assert [effect.kind for effect in outcome.effects] == ["recorded-without-effect"]
 
 
 def test_a_message_that_is_no_adt_is_recorded_without_effect(heart: Heart) -> None:
