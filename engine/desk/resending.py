@@ -21,12 +21,13 @@ def resender(desk: Desk, name: str, *, again: bool) -> Resender:
     Raises NotFoundError when it is not configured, takes no charts, or is fed by no channel.
     """
     from engine.connectors.registry import settings_of
+    from engine.domain.delivery import STATE
     from engine.store.resend import Resender
 
     here = standing(desk, name)
     if here.type is None:
         raise NotFoundError(f"{name} is not in config.yaml any more")
-    if not settings_of(here.type).takes - {"message"}:
+    if not settings_of(here.type).takes & STATE:
         raise NotFoundError(f"{name} takes messages, and no charts: `handoff replay` forwards those that it never got")
     feeding = desk.configuration.feeding(name)
     if not feeding:

@@ -225,6 +225,8 @@ CONTENTS: Final[Mapping[Operation, type[Content]]] = {
     Operation.SEND_MAIL: Notice,
 }
 """The content of each operation: the tag of the union is the operation, which is stored beside the payload."""
+STATE: Final = frozenset(operation.what for operation, content in CONTENTS.items() if content.is_state)
+"""What of `deliver.what` is the state of charts, which can be told again; the rest happens once."""
 
 _encode: Final = msgspec.json.Encoder().encode
 _DECODE: Final = {operation: msgspec.json.Decoder(content).decode for operation, content in CONTENTS.items()}

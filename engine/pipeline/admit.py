@@ -42,7 +42,7 @@ GO: Final = Go()
 Admission = Go | NotBefore | Never
 Rule = Callable[[QueuedDelivery, datetime], Admission]
 Gate = Callable[[Any, Sequence[QueuedDelivery]], Sequence[Rule]]
-"""Reads (from a connection to the store) what has to be known of a batch, and makes the rules for it."""
+"""Reads (from a connection to the store) what has to be known of a batch, and makes rules for it, besides `RULES`."""
 
 
 def admit(rules: Sequence[Rule], queued: QueuedDelivery, now: datetime) -> Admission:

@@ -438,7 +438,7 @@ class _Rounds:
         """Those that may go out now. Of the others it is put on record why not, and until when."""
         rules: Sequence[Rule] = RULES
         if (gate := self._gate) is not None:
-            rules = await self._read(lambda conn: gate(conn, batch))
+            rules = (*RULES, *await self._read(lambda conn: gate(conn, batch)))
         elif NOTICES.isdisjoint(queued.delivery.operation for queued in batch):
             return batch
         now = self._clock.now()

@@ -15,6 +15,7 @@ from pydantic import (
     create_model,
 )
 
+from engine.domain.delivery import STATE
 from engine.errors import Problem, SettingsError
 from engine.outline import ChannelOutline, Outline
 from engine.settings.channel import Channel
@@ -81,12 +82,12 @@ class Configuration:
         )
 
     def feeding(self, destination: str) -> frozenset[str]:
-        """The channels that deliver charts to a destination. One in shadow delivers nothing."""
+        """The channels that deliver the state of charts to a destination. One in shadow delivers nothing."""
         return frozenset(
             name
             for name, channel in self.channels.items()
             if channel.mode != "shadow"
-            and any(one.to == destination and set(one.what) - {"message"} for one in channel.deliver)
+            and any(one.to == destination and set(one.what) & STATE for one in channel.deliver)
         )
 
     def destination(self, name: str) -> DestinationBase:
