@@ -73,11 +73,6 @@ PROCESSES: Final = (
         ("tests/integration/runtime/test_daemon.py",),
     ),
     Job(
-        "closing",
-        "random histories through whole and bounded charts",
-        ("tests/unit/pipeline/test_closing.py",),
-    ),
-    Job(
         "cluster",
         "three nodes, a primary with two standbys: nodes killed, hung, the primary killed",
         ("tests/acceptance/test_cluster.py",),
@@ -93,6 +88,11 @@ PURE: Final = (
         "simulation",
         "processor, outbox, courier, intake and leases under a seeded scheduler",
         ("tests/simulation/test_simulation_one_node.py", "tests/simulation/test_simulation_cluster.py"),
+    ),
+    Job(
+        "closing",
+        "random histories through whole and bounded charts",
+        ("tests/unit/pipeline/test_closing.py",),
     ),
     Job("fuzz", "framer, reader, acknowledgment, mapping, filters, configuration, the heart"),
 )

@@ -8,6 +8,9 @@ Pure: charts in, new versions of charts out. The rules are those of HL7 v2.9.1 c
 - A patient is found by the identifier that the channel names as the key, and by nothing else. A second identifier in
   the message that belongs to somebody else is reported and left where it is.
 
+A chart may be here without the stays that are over. A rule that looks at more stays than its own reads `Chart.closed`
+as well, or says `chart.need_whole()` (decision 21). `tests/unit/pipeline/test_closing.py` finds one that forgets it.
+
 | file | what it is about |
 |---|---|
 | `event.py` | an event in the engine's words, the table of trigger events, what comes of an event |
