@@ -308,7 +308,7 @@ class _Compiler:
         if kind.several:
             reads = [_several([take], read, order, positions=kind.positions) for take in takes]
         else:
-            reads = [_single(take, read, order) for take, _ in takes]
+            reads = [_single(take, read, order, location) for take, location in takes]
         return _first_of(reads, [path.segment for path, _ in paths])
 
     def items(self, target: str, kind: Kind, rule: specs.Rule) -> Read | None:
@@ -532,7 +532,7 @@ def _order(kind: Kind, prefer: list[str] | None) -> _Order | None:
     return order
 
 
-def _single(take: _Take, build: _Build, order: _Order | None) -> Read:
+def _single(take: _Take, build: _Build, order: _Order | None, location: str) -> Read:
     def read(message: Message, notes: Reading) -> Any:
         texts = take(message, notes)
         if not texts:
@@ -543,7 +543,9 @@ def _single(take: _Take, build: _Build, order: _Order | None) -> Read:
         result: Any = ABSENT
         for text in texts:
             value = build(text, syntax)
-            if value is None:
+            if value.__class__ is Flaw:
+                value.note(location, notes)
+            elif value is None:
                 result = None
             elif value is not ABSENT:
                 return value

@@ -47,6 +47,16 @@ def test_beside_a_number_that_can_be_believed_it_is_left_out_and_noted(number: s
 
 
 @pytest.mark.parametrize("number", UNSEEN)
+def test_a_visit_number_that_can_not_be_believed_names_no_visit_and_is_noted(number: str) -> None:
+    heart = Heart()
+    outcome = heart.send(adt("A01", pv1={19: f"{number}^^^MRN", 44: "20260306113000"}))
+    assert outcome.state is EntryState.PROCESSED
+    assert "invalid-identifier:PV1-19" in outcome.deviations
+    [stay] = heart.chart().encounters
+    assert stay.visit_number is None
+
+
+@pytest.mark.parametrize("number", UNSEEN)
 def test_a_merge_of_a_number_that_can_not_be_believed_is_dead_lettered(number: str) -> None:
     heart = Heart()
     died_of(heart.send(adt("A40", pid3="7^^^MRN^MR", segments=(f"MRG|{number}^^^MRN^MR",))))
