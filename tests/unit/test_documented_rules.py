@@ -1,4 +1,4 @@
-"""docs/hl7.md says what the code does: the tests it names exist, and its tables are those of the code."""
+"""docs/hl7.md says what the code does: each rule has its tests, and its tables are those of the code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ from engine.settings import Channel, Listen
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "hl7.md").read_text(encoding="utf-8")
-RULE = re.compile(r"`(test_\w+)::(test_\w+)`")
+SHOWN = (ROOT / "docs" / "reference" / "shown-by.md").read_text(encoding="utf-8")
+MARK = "<!-- shown by: reference/shown-by.md -->"
+RULE = re.compile(r"`(test_\w+(?:\.py)?)::(test_\w+)`")
 UNREADABLE = (
     b"hello", b"MSH", b"MSH|AAAA|", b"MSH|^~\\&|||||||||P|2.5\r", b"MSH|^~\\&|||||||ADT^A01||P|2.5\r",
     b"MSH|^~\\&|||||||ADT^A01|1|P|2.5\rMSH|^~\\&|\r",
@@ -51,19 +53,50 @@ def code(cell: str) -> str:
     return cell.strip("`")
 
 
-def test_every_test_that_the_page_names_exists() -> None:
+def _rules_of(page: str) -> dict[str, list[str]]:
+    """By heading: the numbers (or names) of the rules that stand behind a mark."""
+    found: dict[str, list[str]] = {}
+    heading, marked = "", False
+    for line in (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            heading, marked = f"{page}: {line.lstrip('# ')}", False
+        elif line == MARK:
+            marked = True
+        elif marked and line.startswith("- "):
+            found.setdefault(heading, []).append(line[2:].partition(":")[0])
+        elif marked and line.startswith("|") and not line.startswith("|---") and not line.startswith(("| |", "|  |")):
+            found.setdefault(heading, []).append(re.split(r"(?<!\\)\|", line)[1].strip())
+        elif marked and line and not line.startswith("|"):
+            marked = False
+    return found
+
+
+def _shown() -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for part in SHOWN.split("\n## ")[1:]:
+        heading, *lines = part.splitlines()
+        rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if line.startswith("| ")][1:]
+        found.setdefault(heading, {}).update({row[0].strip(): row[1].strip() for row in rows})
+    return found
+
+
+def test_every_test_that_shows_a_rule_exists() -> None:
     files = {path.stem: path for path in (ROOT / "tests").rglob("test_*.py")}
-    named = set(RULE.findall(PAGE))
-    assert len(named) > 150
+    named = {(file.removesuffix(".py"), test) for file, test in RULE.findall(SHOWN + PAGE)}
+    assert len(named) > 250
     known = {file: functions_of(files[file]) for file, _ in named if file in files}
     assert [f"{file}::{test}" for file, test in sorted(named) if test not in known.get(file, ())] == []
 
 
-def test_every_rule_names_a_test() -> None:
-    tables = [block.splitlines() for block in PAGE.split("\n\n")]
-    rules = [row for lines in tables if lines[0].endswith("| shown by |") for row in lines[2:]]
-    assert len(rules) > 100
-    assert [row for row in rules if not RULE.search(row)] == []
+def test_every_rule_has_a_test_and_every_test_a_rule() -> None:
+    rules = _rules_of("hl7.md") | _rules_of("guarantees.md")
+    shown = _shown()
+    assert sum(map(len, rules.values())) > 200
+    headers = {"setting", "content of"}
+    assert {heading: [one for one in each if one not in headers] for heading, each in rules.items()} == {
+        heading: list(each) for heading, each in shown.items()
+    }
+    assert [key for each in shown.values() for key, tests in each.items() if not RULE.search(tests)] == []
 
 
 def test_every_setting_that_the_page_names_exists() -> None:
