@@ -152,8 +152,8 @@ class Model:
                 charts.add(chart)
             outcomes.append(outcome)
         # Only the last version of a chart is in the store when the stay is over.
-        kept = [msgspec.structs.replace(one, charts=()) for one in outcomes[:-1]]
-        self._json = msgspec.json.encode([*kept, outcomes[-1]])
+        kept = [msgspec.structs.replace(one, charts=(), facts=()) for one in outcomes[:-1]]
+        self._json = msgspec.json.encode([*kept, msgspec.structs.replace(outcomes[-1], facts=())])
         self._ids = Ids.of(sender, stay * STEPS)
         self._decode = msgspec.json.Decoder(list[Outcome]).decode
 

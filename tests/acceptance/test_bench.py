@@ -59,7 +59,7 @@ def test_the_benchmark_measures_the_daemon_beside_its_probes_and_leaves_nothing(
     kept = tmp_path / "kept.json"
     result = measured(place, "--senders", "2", "--rates", "50", "--output", str(kept))
     assert json.loads(kept.read_text()) == result
-    assert result["parts"] == ["throughput", "openloop", "cpu"]
+    assert result["parts"] == ["throughput", "openloop", "cpu", "stays"]
     [run] = result["runs"]
     assert (run["senders"], run["store"], run["tls"]) == (2, "sqlite", False)
     assert min(run["framer"]["rate"], run["append"]["rate"], run["acknowledged"]["rate"], run["to_the_end"]["rate"]) > 0

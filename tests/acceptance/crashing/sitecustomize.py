@@ -22,7 +22,7 @@ POINTS = {
     "journal-committed-not-answered": ("engine.runtime.intake", "Intake", "_answer", False),
     "answered-not-noted": ("engine.runtime.intake", "Intake", "sent", True),
     "outcomes-written-not-committed": ("engine.store.record", "Recorder", "record", True),
-    "outcomes-committed": ("engine.runtime.worker", "Tally", "processed", False),
+    "outcomes-committed": ("engine.runtime.worker", "Tally", "count", False),
     "before-a-delivery": ("engine.connectors.file", "FileConnector", "deliver", False),
     "delivered-not-recorded": ("engine.store.outbox", "Outbox", "settle", False),
     "delivery-recorded-not-committed": ("engine.store.outbox", "Outbox", "settle", True),
