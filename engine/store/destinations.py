@@ -27,11 +27,11 @@ from engine.store.schema import (
     to_micros,
     word,
 )
-from engine.store.statements import Prepared, Rows
+from engine.store.statements import Rows, Statement
 
 _UNFINISHED: Final = text("delivery.state IN ('pending', 'held')")
 _READY: Final = text("delivery.state = 'pending' AND delivery.turn = 1")
-_KEPT: Final = Prepared(select(destination).where(destination.c.name == bindparam("wanted")), ("wanted",))
+_KEPT: Final = Statement(select(destination).where(destination.c.name == bindparam("wanted")), ("wanted",))
 _MAKE: Final = Rows(destination, ("name", "down", "failures", "untold"), conflict=("name",))
 
 
@@ -295,7 +295,7 @@ def _kept(row: Any) -> Kept:
 # --- what an orphan leaves behind ------------------------------------------------------------------------------------
 
 _PIECE: Final = 500
-_REST: Final = Prepared(
+_REST: Final = Statement(
     select(delivery.c.id, delivery.c.ordering_key, delivery.c.attempts)
     .where(delivery.c.destination == bindparam("wanted"), _UNFINISHED)
     .order_by(delivery.c.id)

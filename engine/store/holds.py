@@ -21,7 +21,7 @@ from engine.store.audit import AuditStore
 from engine.store.charts import ChartStore
 from engine.store.keys import KeyRing
 from engine.store.schema import from_micros, hold, to_micros, word
-from engine.store.statements import Listed, Prepared, Rows
+from engine.store.statements import Listed, Rows, Statement
 
 _OPEN: Final = text("hold.state = 'open'")
 
@@ -71,7 +71,7 @@ _READ: Final = (
     hold.c.id, hold.c.root_id, hold.c.code, hold.c.location, hold.c.state, hold.c.chart_id, hold.c.decided_by,
     hold.c.document,
 )  # fmt: skip
-_SOME_OPEN: Final = Prepared(select(hold.c.id).where(_OPEN).limit(literal_column("1")))
+_SOME_OPEN: Final = Statement(select(hold.c.id).where(_OPEN).limit(literal_column("1")))
 _OF_ROOTS: Final = Listed(hold.c.root_id, lambda listed: select(*_READ).where(listed).order_by(hold.c.id))
 _OF_CHARTS: Final = Listed(hold.c.chart_id, lambda listed: select(*_READ).where(listed, _OPEN).order_by(hold.c.id))
 

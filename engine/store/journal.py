@@ -55,7 +55,7 @@ from engine.store.holds import ASKED, open_entries
 from engine.store.keys import KeyRing
 from engine.store.record import OutcomeDocument, of_patient, open_outcome
 from engine.store.schema import day_of, entry, from_micros, outcome, payload, repeat, to_micros, word
-from engine.store.statements import Listed, Prepared, Rows
+from engine.store.statements import Listed, Rows, Statement
 
 _NOTHING: Final = frozenset({EffectKind.NOT_DONE, EffectKind.SET_ASIDE, EffectKind.WITHOUT_EFFECT})
 _BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -163,8 +163,8 @@ _INSERT_REPEATS: Final = Rows(repeat, ("id", "entry_id", "channel", "received_at
 _UPSERT_LINKS: Final = Rows(
     schema.link, ("channel", "sequence_number"), conflict=("channel",), replace=("sequence_number",)
 )
-_LAST_ENTRY: Final = Prepared(select(func.coalesce(func.max(entry.c.id), literal_column("0"))))
-_LAST_REPEAT: Final = Prepared(select(func.coalesce(func.max(repeat.c.id), literal_column("0"))))
+_LAST_ENTRY: Final = Statement(select(func.coalesce(func.max(entry.c.id), literal_column("0"))))
+_LAST_REPEAT: Final = Statement(select(func.coalesce(func.max(repeat.c.id), literal_column("0"))))
 _ORIGINALS: Final = Listed(
     entry.c.message_key,
     lambda listed: select(
@@ -195,7 +195,7 @@ _ANSWER_REPEATS: Final = Listed(
 _OF_OUTCOME: Final = [column for column in outcome.c if column.name != "channel"]  # that is the entry's too
 _OWN_PAYLOAD: Final = and_(payload.c.entry_id == entry.c.id, payload.c.day == entry.c.day)
 _JOINED: Final = select(entry, payload.c.head, payload.c.body).outerjoin(payload, _OWN_PAYLOAD)
-_AFTER: Final = Prepared(
+_AFTER: Final = Statement(
     select(entry.c.id, entry.c.partition)
     .where(entry.c.channel == bindparam("channel"), entry.c.id > bindparam("position"))
     .order_by(entry.c.id)
@@ -218,7 +218,7 @@ _REPLAYED: Final = Listed(
         listed, schema.dead_letter.c.resolved_by.like("entry:%")
     ),
 )
-_HEAD: Final = Prepared(
+_HEAD: Final = Statement(
     select(entry, payload.c.head)
     .select_from(entry.join(payload, _OWN_PAYLOAD))
     .where(entry.c.id == bindparam("wanted")),

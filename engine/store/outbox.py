@@ -32,7 +32,7 @@ from engine.domain.record import Phi, Record
 from engine.errors import KeyMissingError, StoreError, TamperedError
 from engine.store.keys import KeyRing
 from engine.store.schema import dead_letter, delivery, delivery_payload, delivery_receipt, from_micros, to_micros, word
-from engine.store.statements import Listed, Prepared, Rows
+from engine.store.statements import Listed, Rows, Statement
 
 _UNFINISHED: Final = text("state IN ('pending', 'held')")
 _LOCK: Final = 0x48414E44_4F
@@ -98,7 +98,7 @@ _JOINED: Final = select(
     delivery.c.error,
     delivery_payload.c.body,
 ).outerjoin(delivery_payload, _PAYLOAD)
-_HEADS: Final = Prepared(
+_HEADS: Final = Statement(
     select(delivery.c.id, delivery.c.ordering_key)
     .where(delivery.c.destination == bindparam("destination"), _READY, delivery.c.next_attempt_at <= bindparam("now"))
     .order_by(delivery.c.next_attempt_at, delivery.c.id)
@@ -120,7 +120,7 @@ _IN_LINES: Final = Listed(
     lambda listed: select(delivery.c.id, delivery.c.ordering_key, delivery.c.destination).where(listed, _UNFINISHED),
 )
 _BY_IDS: Final = Listed(delivery.c.id, _JOINED.where)
-_TOLD: Final = Prepared(
+_TOLD: Final = Statement(
     _JOINED.where(
         delivery.c.idempotency_key >= bindparam("first"),
         delivery.c.idempotency_key < bindparam("behind"),
@@ -197,7 +197,7 @@ _DELIVERED: Final = Listed(
 _STARTED: Final = Listed(
     delivery.c.id, lambda listed: update(delivery).where(listed, _READY).values(started_at=bindparam("at")), ("at",)
 )
-_CHANGED: Final = Prepared(
+_CHANGED: Final = Statement(
     update(delivery)
     .where(delivery.c.id == bindparam("wanted"))
     .values(

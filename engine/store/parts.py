@@ -27,7 +27,7 @@ from engine.errors import StoreError
 from engine.store import schema
 from engine.store.keys import KeyRing
 from engine.store.schema import to_micros
-from engine.store.statements import Listed, Prepared, Rows
+from engine.store.statements import Listed, Rows, Statement
 
 
 class Hashes:
@@ -114,7 +114,7 @@ class StoredPart:
         self._insert = Rows(table, columns)
         replaced = tuple(name for name in columns if name not in key)
         self._replace = Rows(table, columns, conflict=key, replace=replaced)
-        self._delete = Prepared(delete(table).where(*(table.c[name] == bindparam(name) for name in key)), key)
+        self._delete = Statement(delete(table).where(*(table.c[name] == bindparam(name) for name in key)), key)
         self._key = tuple(columns.index(name) for name in key)
 
     # --- reading

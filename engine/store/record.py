@@ -34,7 +34,7 @@ from engine.store.keys import KeyRing
 from engine.store.outbox import join_lines, occupied, payload_place, take_lock
 from engine.store.parts import STORED, Hashes
 from engine.store.schema import chart, cursor, delivery, from_micros, identifier, outcome, to_micros, word
-from engine.store.statements import Listed, Prepared, Rows
+from engine.store.statements import Listed, Rows, Statement
 
 Move = tuple[int, int]
 """A cursor's positions before and after."""
@@ -133,7 +133,7 @@ _MOVE_IDENTIFIERS: Final = Rows(
 _KNOWN_DELIVERIES: Final = Listed(
     delivery.c.idempotency_key, lambda listed: select(delivery.c.idempotency_key).where(listed)
 )
-_LAST_DELIVERY: Final = Prepared(select(func.coalesce(func.max(delivery.c.id), literal_column("0"))))
+_LAST_DELIVERY: Final = Statement(select(func.coalesce(func.max(delivery.c.id), literal_column("0"))))
 _INSERT_DELIVERIES: Final = Rows(
     delivery,
     ("id", "entry_id", "channel", "destination", "operation", "ordering_key", "idempotency_key", "state", "turn",

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, select
 from engine.domain.message import LANES
 from engine.domain.record import Record
 from engine.store.schema import chart, entry, outcome, to_micros
-from engine.store.statements import Listed, Prepared
+from engine.store.statements import Listed, Statement
 
 _ROWS_MAX: Final = 5_000
 """Of one look into the journal."""
@@ -34,7 +34,7 @@ class Place(Record, frozen=True, kw_only=True):
 
 
 _COLUMNS: Final = (entry.c.id, entry.c.partition, outcome.c.chart_id, entry.c.received_at)
-_BEFORE: Final = Prepared(
+_BEFORE: Final = Statement(
     select(*_COLUMNS, entry.c.replay_of)
     .select_from(entry.outerjoin(outcome, outcome.c.entry_id == entry.c.id))
     .where(entry.c.channel == bindparam("channel"), entry.c.id < bindparam("before"))

@@ -113,7 +113,7 @@ class Rows:
         return str(compiled)
 
 
-class Prepared:
+class Statement:
     """A statement with fixed parameters, given in the order of `names`. Rows have the columns as attributes."""
 
     def __init__(self, statement: _Statement, names: Sequence[str] = ()) -> None:
