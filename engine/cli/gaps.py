@@ -221,7 +221,7 @@ def _without_plan(desk: Desk, cli: Cli, since: datetime, until: datetime | None)
 
     An update that tells of an end counts as well, until the discharge comes.
     """
-    from engine.care.adt.status import TOLD_END
+    from engine.domain.encounter import TOLD_END
     from engine.domain.task import SIDE_BY_SIDE
 
     with desk.store.reader() as conn:

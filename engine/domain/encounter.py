@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
 from engine.domain.patient import Provider
 from engine.domain.record import Phi
+
+TOLD_END: Final = "told_end"
+"""Stamp of a stay that goes on: an update (A02, A08) says that it has ended, and no discharge has come."""
 
 
 class EncounterStatus(StrEnum):

@@ -13,7 +13,7 @@ from engine.care.adt.fields import NEVER
 from engine.care.dispositions import Action, Dispositions
 from engine.care.times import SAME_SECONDS
 from engine.domain.chart import Stamp
-from engine.domain.encounter import Encounter, EncounterStatus
+from engine.domain.encounter import TOLD_END, Encounter, EncounterStatus
 from engine.domain.hold import Hold, HoldCode
 from engine.domain.moment import parse_moment
 from engine.domain.outcome import Effect
@@ -28,9 +28,6 @@ _GONE_ON: Final[Mapping[EncounterStatus, frozenset[EncounterStatus]]] = {
     EncounterStatus.ACTIVE: ENDED | {EncounterStatus.ON_LEAVE},
 }
 """How a stay goes on by itself: an older event that says where it began says nothing else than the chart does."""
-
-TOLD_END: Final = "told_end"
-"""Stamp of a stay that goes on: an update (A02, A08) says that it has ended, and no discharge has come."""
 
 _TICK_SECONDS: Final = 0.999
 """MSH-7 gives whole seconds as a rule, a receipt that stands in for it has fractions: within one, arrival decides."""

@@ -141,9 +141,7 @@ async def test_an_answered_refusal_is_no_sign_that_the_destination_is_down(store
     async with running(made):
         await until(lambda: "good" in lab.got)
         assert made.counters()["crm"].breaker is BreakerState.CLOSED
-        await until(lambda: standing(store).troubled)
-        one = standing(store)
-        assert (one.state, one.error) == ("up", code)
+        await until(lambda: ((one := standing(store)).state, one.error) == ("up", code))
         lab.answers.clear()
         await until(lambda: "bad" in lab.got)
         await until(lambda: standing(store).error is None)
