@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 
 from engine.clock import Clock
 from engine.domain.chart import Charts
-from engine.domain.message import AckCode, Entry, EntryState
+from engine.domain.message import AckCode, Entry, EntryKind, EntryState
 from engine.domain.outcome import EffectKind, Outcome
 from engine.errors import (
     ChartNotWholeError,
@@ -51,6 +51,8 @@ BATCH_MAX: Final = 256
 _TURN_SECONDS: Final = 0.5
 """A channel's batch ends after this time, and the next channel has its turn: half of it is for reading messages, half
 for deciding on them. One message is always done, however long it takes."""
+_HURRIED_SECONDS: Final = 0.03
+"""...or this, while a sender or a person waits for the outcome of what another channel or lane has."""
 _POLL_SECONDS: Final = 0.5
 """A hint may be lost; the journal is then looked at so much later."""
 _STORE_PAUSE_SECONDS: Final = 1.0
@@ -113,6 +115,7 @@ class Processor:
         self._share: frozenset[int] = frozenset()
         self._readings: dict[str, _Reading] = {}
         self._turn_began = 0.0
+        self._turn_seconds = _TURN_SECONDS
 
     def reload(self, configuration: CompiledConfiguration) -> None:
         """Work with another configuration from the next batch on."""
@@ -158,7 +161,12 @@ class Processor:
                     batches.append((name, entries, scanned))
                     if entries and name not in self._observed:
                         self._observed.update(self._store.journal.first_received(conn))
-        return sum(self._turn(name, entries, scanned) for name, entries, scanned in batches)
+        awaited = {name for name, entries, _ in batches if any(map(_is_awaited, entries))}
+        done = 0
+        for name, entries, scanned in sorted(batches, key=lambda batch: batch[0] not in awaited):
+            self._turn_seconds = _TURN_SECONDS if name in awaited or not awaited else _HURRIED_SECONDS
+            done += self._turn(name, entries, scanned)
+        return done
 
     def _turn(self, name: str, entries: Sequence[Entry], scanned: int) -> int:
         """Record the next entries of a channel, for as long as its turn lasts. Returns how many."""
@@ -174,7 +182,7 @@ class Processor:
 
     def _over(self, share: float) -> bool:
         """Whether a share of the channel's turn is over."""
-        return time.monotonic() - self._turn_began > share * _TURN_SECONDS
+        return time.monotonic() - self._turn_began > share * self._turn_seconds
 
     def _begin(self, conn: Connection, share: frozenset[int]) -> None:
         """Read on where whoever had these partitions before has stopped."""
@@ -390,6 +398,11 @@ class Processor:
             while len(self._recorded) > _RECORDED_CONFIGURATIONS_MAX:
                 self._recorded.popitem(last=False)
         return self._recorded[version]
+
+
+def _is_awaited(entry: Entry) -> bool:
+    """Whether a sender or a person waits for its outcome."""
+    return entry.wants_application_ack or entry.kind is not EntryKind.MESSAGE
 
 
 def _reading(positions: dict[int, int]) -> _Reading:

@@ -95,7 +95,7 @@ class Bench:
         self.told += [*accepted, *failed]
         self.failed += failed
 
-    def receive(self, *payloads: bytes, channel: str = CHANNEL) -> list[int]:
+    def receive(self, *payloads: bytes, channel: str = CHANNEL, awaited: bool = True) -> list[int]:
         receipts = []
         for payload in payloads:
             header = read_header(payload)
@@ -111,7 +111,7 @@ class Bench:
                     ordering_key=ordering_key(payload, header),
                     ack=AckCode.AA,
                     ack_state=AckState.SENT,
-                    wants_application_ack=True,
+                    wants_application_ack=awaited,
                 )
             )
         stored = self.store.journal_ledger.write_now(lambda conn: self.store.journal.append(conn, receipts))
@@ -388,6 +388,34 @@ def test_slow_messages_of_one_channel_cost_another_one_turn_each(
     finish(processor)
     assert (bench.pending(), bench.balanced()) == (0, True)
     assert {bench.states()[entry] for entry in flood} == {"processed"}
+
+
+@pytest.mark.parametrize("awaited", [True, False])
+def test_a_sender_that_waits_for_its_outcome_waits_less_for_the_backlog_of_another_channel(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, *, awaited: bool
+) -> None:
+    hours = Hours()
+    real = processor_module.decide
+
+    def slowly(what: Any, *rest: Any) -> Any:
+        hours.now += 0.01
+        return real(what, *rest)
+
+    monkeypatch.setattr(processor_module, "time", hours)
+    monkeypatch.setattr(processor_module, "decide", slowly)
+    channels = bench.compiled.channels
+    channels["other"] = dataclasses.replace(
+        channels[CHANNEL], settings=channels[CHANNEL].settings.model_copy(update={"name": "other"})
+    )
+    flood = bench.receive(*(adt("A08", f"P{number}", number) for number in range(40)), awaited=False)
+    bench.receive(adt("A01", "Q1", 100), channel="other", awaited=awaited)
+    processor = bench.processor()
+    processor.step()
+    done = [entry for entry in flood if bench.states()[entry] != "received"]
+    assert len(done) == (4 if awaited else 40)
+    assert done == flood[: len(done)], "in their order"
+    finish(processor)
+    assert (bench.pending(), bench.balanced()) == (0, True)
 
 
 def test_batches_grow_again_when_a_channel_is_no_longer_slow(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
