@@ -14,7 +14,7 @@ from engine.domain.cause import Act, action_of
 from engine.domain.message import EntryState
 from engine.domain.outcome import EffectKind
 from engine.errors import HandoffError, StoreUnavailableError
-from engine.runtime.status import running_status
+from engine.runtime.status import ask_to_look, running_status
 from engine.store.causes import put
 
 if TYPE_CHECKING:
@@ -38,11 +38,13 @@ def perform(desk: Desk, acts: Sequence[Act]) -> list[RecordedOutcome]:
     store = desk.store
     for act in acts:
         desk.authorise(action_of(act), [f"chart:{act.chart_id}"] if act.chart_id else [])
-    if running_status(desk.outline) is None:
+    status = running_status(desk.outline)
+    if status is None:
         raise StoreUnavailableError(
             "the daemon does not run, and it alone changes charts: nothing was done; start it and try again"
         )
     stored = store.journal_ledger.write_now(lambda conn: put(store.journal, store.keys, conn, acts, desk.now))
+    ask_to_look(status)
     ids = [one.id or 0 for one in stored]
     until = time.monotonic() + WAIT_SECONDS_MAX
     while True:

@@ -46,6 +46,7 @@ def decide_cause(prepared: Prepared, channel: CompiledChannel | None, charts: Ch
     at = entry.first_received_at or entry.received_at
     before = charts.living(cause.chart_id)
     about = rule.subjects(cause, before)
+    subject = about[0].partition(":")[2]
     outcome = Outcome(
         entry_id=entry.id,
         state=EntryState.PROCESSED,
@@ -58,7 +59,7 @@ def decide_cause(prepared: Prepared, channel: CompiledChannel | None, charts: Ch
     try:
         after = rule.apply(cause, before, at)
     except NotDoneError as error:
-        effect = Effect(kind=EffectKind.NOT_DONE, subject=about[0], detail=error.code)
+        effect = Effect(kind=EffectKind.NOT_DONE, subject=subject, detail=error.code)
         return msgspec.structs.replace(outcome, reason=str(error), effects=(effect,))
     final, effects, deliveries, kinds = difference(charts, (after,) if after is not None else (), {}, channel)
     silent = channel is None or channel.settings.mode == "shadow"  # a paused one has delivered, and will again
@@ -67,7 +68,7 @@ def decide_cause(prepared: Prepared, channel: CompiledChannel | None, charts: Ch
         outcome,
         charts=tuple(final),
         deliveries=() if silent else tuple(deliveries),
-        effects=(Effect(kind=action, subject=about[0], detail=""), *effects),
+        effects=(Effect(kind=action, subject=subject, detail=""), *effects),
         changed=tuple(kinds),
         dismissals=rule.dismissals(cause),
         audit=tuple(

@@ -633,6 +633,9 @@ class Daemon:
     def _hint(self, awaited: bool) -> None:  # noqa: FBT001 - as intake says it
         self._workers.hint(awaited=awaited)
 
+    def look(self) -> None:
+        self._workers.hint(awaited=True)
+
     def _hear(self, message: hints.ToMain) -> None:
         if isinstance(message, hints.Outcomes):
             self._intake.late.have_outcomes(message.accepted, message.failed)

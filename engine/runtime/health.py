@@ -49,6 +49,10 @@ class Watched(Protocol):
 
     def connections(self) -> Connections: ...
 
+    def look(self) -> None:
+        """Something was put into the journal by another process, and somebody waits for its outcome."""
+        ...
+
     async def try_reload(self, *, allow_remove: bool, who: str) -> ReloadResult:
         """Load the configuration again; never raises for what is wrong with it."""
         ...
@@ -148,6 +152,10 @@ def create_app(daemon: Watched, *, loopback: bool) -> web.Application:
     async def connections(_: web.Request) -> web.Response:
         return _json(daemon.connections())
 
+    async def look(_: web.Request) -> web.Response:
+        daemon.look()
+        return _json({})
+
     async def reload(request: web.Request) -> web.Response:
         # Browsers do not send this type to another site without asking first, and we never say yes.
         if request.content_type != "application/json":
@@ -181,6 +189,7 @@ def create_app(daemon: Watched, *, loopback: bool) -> web.Application:
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/api/v1/status", status)
     app.router.add_get("/api/v1/connections", connections)
+    app.router.add_post("/api/v1/look", look)
     app.router.add_post("/api/v1/reload", reload)
     return app
 

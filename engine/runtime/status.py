@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _NAME: Final = "handoff.status.json"
 _ASK_SECONDS: Final = 2.0
+_LOOK_ASK_SECONDS: Final = 0.5
 _RELOAD_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.1
 _LOCK_ATTEMPTS: Final = 10
@@ -248,6 +249,12 @@ def running_status(site: Place) -> Status | None:
             with contextlib.suppress(msgspec.MsgspecError):
                 return msgspec.json.decode(answer, type=Status)
     return written
+
+
+def ask_to_look(status: Status) -> None:
+    """Have the daemon look at the journal now, as we have put something there. By itself it does so a little later."""
+    if status.console is not None:
+        _ask(status.console, "POST", "/api/v1/look", _LOOK_ASK_SECONDS)
 
 
 def running_connections(site: Place) -> Connections | None:

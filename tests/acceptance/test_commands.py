@@ -123,7 +123,8 @@ def test_a_person_acts_through_the_daemon_and_without_it_nothing_is_done(site: S
     (refused, given, done) = site.json("messages", "list", "--kind", "act")
     assert [one["type"] for one in (done, given, refused)] == ["task-done", "task-assigned", "task-done"]
     assert (refused["without_effect"], refused["reason"]) == (True, "the task is not open but done")
-    assert site.json("messages", "show", str(done["id"]))["effects"][0]["kind"] == "task-done"
+    effect = site.json("messages", "show", str(done["id"]))["effects"][0]
+    assert (effect["kind"], effect["subject"]) == ("task-done", first)
     assert {one["kind"] for one in site.json("messages", "list")} == {"message"}
     lines = site.json("ledger")
     assert [(one["channel"], one["kind"]) for one in lines] == [("main-campus", "message"), ("@act", "act")]

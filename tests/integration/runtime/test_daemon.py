@@ -1086,3 +1086,16 @@ async def test_a_sender_that_repeats_one_message_is_named_as_trouble(folder: Fol
     assert "message-repeated:east" in daemon.status().trouble
     assert daemon.status().ready or not daemon.metrics.worker_up()
     sender.abort()
+
+
+async def test_whoever_put_something_into_the_journal_has_the_daemon_look_at_once(start: StartDaemon) -> None:
+    daemon = await start()
+    await ready(daemon)
+    hinted: list[bool] = []
+    daemon._workers.hint = lambda *, awaited: hinted.append(awaited)  # type: ignore[method-assign]
+    assert (await get(daemon, "/api/v1/look", method="POST"))[0] == 200
+    assert hinted == [True]
+    # A page of another site may not ask for it either.
+    headers = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
+    assert (await get(daemon, "/api/v1/look", method="POST", headers=headers))[0] == 403
+    assert hinted == [True]
