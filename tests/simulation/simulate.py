@@ -105,6 +105,7 @@ def _play(world: World, disk: Disk, seed: int) -> int:
     mishaps = Mishaps(world, plan)
     hospital = Process(world, "hospital", Machine(world))
     operator = Process(world, "operator", Machine(world))
+    off_duty: list[bool] = []
     pause = plan.seconds / plan.messages
     senders = [
         Sender(world, hospital, script, pause, lambda c: cluster.connect(hospital, c), checks.acknowledge)
@@ -116,7 +117,8 @@ def _play(world: World, disk: Disk, seed: int) -> int:
             mishaps.begin(cluster, database, checks.unknown)
             for sender in senders:
                 hospital.spawn(sender.run())
-            operator.spawn(_operate(operator, SimulatedStore(database, operator, "tool"), destinations))
+            tool = SimulatedStore(database, operator, "tool")
+            operator.spawn(_operate(operator, tool, destinations, off_duty))
             _watch(world, checks)
             world.run(lambda: world.now > plan.seconds, plan.seconds + 1.0)
             mishaps.end()
@@ -125,7 +127,10 @@ def _play(world: World, disk: Disk, seed: int) -> int:
             if not done:
                 stuck = [one.last for one in senders if not one.done]
                 raise Violation(f"it never comes to rest: senders wait with {stuck}, {checks.waiting()}")
+            off_duty.append(True)  # what is decided from here on would be under way at the end
             world.run(lambda: False, 1.2)  # the states of the last answers are noted
+            if not world.run(checks.settled, QUIET_SECONDS_MAX):
+                raise Violation(f"what a person did last never comes to rest: {checks.waiting()}")
             checks.finish(found)
             if world.violation is not None:
                 raise world.violation
@@ -155,12 +160,16 @@ def _watch(world: World, checks: Checks) -> None:
     world.after(0.5, look)
 
 
-async def _operate(process: Process, store: SimulatedStore, destinations: dict[str, Destination]) -> None:
+async def _operate(
+    process: Process, store: SimulatedStore, destinations: dict[str, Destination], off_duty: list[bool]
+) -> None:
     """The person who decides on what is held: looks at the destination whether it is there, and answers questions."""
     seen: dict[int, float] = {}
     dismissed: set[int] = set()
-    while True:
+    while not off_duty:
         await asyncio.sleep(1.0)
+        if off_duty:
+            return
         with contextlib.suppress(StoreError):
             for asked in await store.read(store.holds.find):
                 await _answer(process, store, asked, dismissed)
