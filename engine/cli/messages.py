@@ -155,20 +155,15 @@ def _pages(
     cli: Cli, desk: Desk, conditions: dict[str, Any], meant: Callable[[ListedEntry], bool] | None, wanted: int
 ) -> Iterator[list[ListedEntry]]:
     """What meets the conditions, piece by piece, newest first. wanted: so many are looked for."""
-    before: int | None = None
-    looked_at = 0
-    piece = _PIECE if meant is not None else min(wanted, _PIECE)
-    while True:
-        with desk.store.reader() as conn:
-            found = desk.store.journal.find(conn, **conditions, before=before, limit=piece)
-        yield found if meant is None else list(filter(meant, found))
-        looked_at += len(found)
-        if len(found) < piece:
-            return
-        if meant is not None and looked_at >= _LOOK_ENTRIES_MAX:
-            cli.say(f"Only the latest {looked_at:,} entries were looked into; go further back with --until.")
-            return
-        before = found[-1].id
+    if meant is None:
+        yield from finding.pages(desk, conditions, min(wanted, _PIECE))
+        return
+
+    def cut(looked_at: int) -> None:
+        cli.say(f"Only the latest {looked_at:,} entries were looked into; go further back with --until.")
+
+    for page in finding.pages(desk, conditions, _PIECE, entries_max=_LOOK_ENTRIES_MAX, on_cut=cut):
+        yield list(filter(meant, page))
 
 
 def _names(desk: Desk, sender: str | None) -> set[str]:

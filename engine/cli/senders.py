@@ -111,22 +111,15 @@ def senders(
             "since": since or desk.now - timedelta(days=1),
             "until": until,
         }
-        before: int | None = None
-        looked_at = 0
-        while True:
-            with desk.store.reader() as conn:
-                found = desk.store.journal.find(conn, **conditions, before=before, limit=_PIECE)
-            for entry in found:
+
+        def cut(looked_at: int) -> None:
+            cli.say(f"Only the latest {looked_at:,} entries were looked into; narrow it with --since and --until.")
+
+        for page in finding.pages(desk, conditions, _PIECE, entries_max=_LOOK_ENTRIES_MAX, on_cut=cut):
+            for entry in page:
                 if entry.replay_of is None:
                     key = entry.channel, entry.sender
                     known.setdefault(key, _Sender(*key)).add(entry)
-            looked_at += len(found)
-            if len(found) < _PIECE:
-                break
-            if looked_at >= _LOOK_ENTRIES_MAX:
-                cli.say(f"Only the latest {looked_at:,} entries were looked into; narrow it with --since and --until.")
-                break
-            before = found[-1].id
         _measure(desk, known)
         view = desk.view(wish, (f"channel:{name}" for name in sorted({one for one, _ in known})))
     ordered = sorted(known.values(), key=lambda one: (one.bad / one.received, one.deviating), reverse=True)

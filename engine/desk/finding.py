@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from engine.desk.seeing import PSEUDONYM
 from engine.domain.audit import ACTIONS
+from engine.domain.task import KINDS
 from engine.errors import NotFoundError, WhichError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from engine.domain.delivery import QueuedDelivery
     from engine.store.deadletters import ListedDeadLetter
     from engine.store.holds import ListedHold
+    from engine.store.journal import ListedEntry
 
 _NAMED_MAX: Final = 12
 CANDIDATES_MAX: Final = 13
@@ -64,50 +66,39 @@ def patient_key(desk: Desk, named: str) -> str:
 
 def check_channel(desk: Desk, name: str | None) -> None:
     """Raises WhichError when a filter names a channel that there is not, and never was."""
-    if name is None or name in desk.outline.channels:
-        return
-    with desk.store.reader() as conn:
-        known = sorted({*desk.outline.channels, *desk.store.journal.channels(conn)})
-    check_name("channel", name, known)
+    _check(desk, "channel", name, desk.outline.channels, desk.store.journal.channels)
 
 
 def check_destination(desk: Desk, name: str | None) -> None:
     """Raises WhichError when there is no such destination, and nothing was ever to be sent to one."""
-    if name is None or name in desk.outline.destinations:
-        return
-    with desk.store.reader() as conn:
-        known = sorted({*desk.outline.destinations, *desk.store.outbox.unfinished(conn)})
-    check_name("destination", name, known)
+    _check(desk, "destination", name, desk.outline.destinations, desk.store.outbox.unfinished)
 
 
 def check_kind(desk: Desk, name: str | None) -> None:
     """Raises WhichError when there are no tasks of this kind, and could be none."""
-    if name is None:
-        return
-    with desk.store.reader() as conn:
-        known = desk.store.tasks.kinds(conn)
-    if name not in known:
-        from engine.domain.task import KINDS
-
-        check_name("kind", name, sorted({*known, *KINDS}))
+    _check(desk, "kind", name, KINDS, desk.store.tasks.kinds)
 
 
 def check_action(desk: Desk, name: str | None) -> None:
     """Raises WhichError when nothing of this name was ever done."""
-    if name is None:
-        return
-    with desk.store.reader() as conn:
-        known = sorted({*ACTIONS, *desk.store.audit.actions(conn)})
-    check_name("action", name, known)
+    _check(desk, "action", name, ACTIONS, desk.store.audit.actions)
 
 
 def check_error(desk: Desk, code: str | None) -> None:
     """Raises WhichError when no dead letter has this code."""
-    if code is None:
-        return
-    with desk.store.reader() as conn:
-        known = desk.store.dead_letters.errors(conn)
-    check_name("error", code, known)
+    _check(desk, "error", code, (), desk.store.dead_letters.errors)
+
+
+def _check(
+    desk: Desk,
+    what: str,
+    name: str | None,
+    declared: Collection[str],
+    stored: Callable[[Connection], Iterable[str]],
+) -> None:
+    """What is declared needs no look into the store."""
+    if name is not None and name not in declared:
+        check_name(what, name, sorted({*declared, *desk.store.read_now(stored)}))
 
 
 def check_name(what: str, name: str, known: Sequence[str]) -> None:
@@ -151,3 +142,30 @@ def held_delivery(desk: Desk, conn: Connection, delivery_id: int) -> QueuedDeliv
     if queued is None or queued.state is not DeliveryState.HELD:
         raise NotFoundError(f"there is no held delivery {delivery_id}")
     return queued
+
+
+def pages(
+    desk: Desk,
+    conditions: Mapping[str, Any],
+    piece: int,
+    *,
+    entries_max: int | None = None,
+    on_cut: Callable[[int], object] = lambda _looked_at: None,
+) -> Iterator[list[ListedEntry]]:
+    """The journal's entries that meet the conditions (`Journal.find`), piece by piece, newest first.
+
+    entries_max: after so many it ends, and on_cut is told how many they were.
+    """
+    before: int | None = None
+    looked_at = 0
+    while True:
+        with desk.store.reader() as conn:
+            found = desk.store.journal.find(conn, **conditions, before=before, limit=piece)
+        yield found
+        looked_at += len(found)
+        if len(found) < piece:
+            return
+        if entries_max is not None and looked_at >= entries_max:
+            on_cut(looked_at)
+            return
+        before = found[-1].id

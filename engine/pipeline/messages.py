@@ -6,29 +6,18 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final, NamedTuple
 
-import msgspec
-
 from engine.domain.chart import Charts
 from engine.domain.delivery import DeadLetter, Stage
 from engine.domain.message import Entry, EntryState
 from engine.domain.outcome import Outcome
-from engine.errors import (
-    MappingError,
-    MessageError,
-)
+from engine.errors import MappingError, MessageError
 from engine.hl7v2.message import Message
 from engine.mapping.apply import Reading
 from engine.pipeline.adt.deciding import decide_adt
+from engine.pipeline.adt.reading import CODE as ADT
 from engine.pipeline.adt.reading import read_adt
 from engine.pipeline.channel import CompiledChannel
-from engine.pipeline.outcomes import (
-    belonging,
-    dead,
-    decided,
-    reading_of,
-    recorded_only,
-    unknown_channel,
-)
+from engine.pipeline.outcomes import belonging, dead, decided, reading_of, recorded_only, unknown_channel
 from engine.pipeline.prepared import Prepared
 
 
@@ -52,11 +41,10 @@ def _read(entry: Entry, channel: CompiledChannel) -> Prepared:
     reading = reading_of(entry, channel)
     if channel.filter is not None and not channel.filter(message, reading.budget):
         return decided(entry, channel, EntryState.FILTERED, reason=f"the channel's filter: {settings.filter}")
-    code = message.header.message_code
-    known = _BY_CODE.get(code)
+    known = _BY_CODE.get(message.header.message_code)
     if known is None:
         return recorded_only(entry, channel, message.header)
-    return msgspec.structs.replace(known.read(entry, channel, message, reading), code=code)
+    return known.read(entry, channel, message, reading)
 
 
 def decide_message(prepared: Prepared, channel: CompiledChannel | None, charts: Charts, now: datetime) -> Outcome:
@@ -67,11 +55,14 @@ def decide_message(prepared: Prepared, channel: CompiledChannel | None, charts: 
 
 
 class _Code(NamedTuple):
-    """How messages of one code are read and decided. Both raise MessageError and MappingError."""
+    """How messages of one code are read and decided. Both raise MessageError and MappingError.
+
+    What is read says in `Prepared.code` by whose rules it is decided.
+    """
 
     read: Callable[[Entry, CompiledChannel, Message, Reading], Prepared]
     decide: Callable[[Prepared, CompiledChannel, Charts, datetime], Outcome]
 
 
-_BY_CODE: Final[Mapping[str, _Code]] = {"ADT": _Code(read_adt, decide_adt)}
+_BY_CODE: Final[Mapping[str, _Code]] = {ADT: _Code(read_adt, decide_adt)}
 """By MSH-9.1. Messages of other codes are recorded, and leave the charts alone."""

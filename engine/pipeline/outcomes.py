@@ -12,20 +12,13 @@ from engine.domain.delivery import DeadLetter, Delivery, Stage
 from engine.domain.message import AckCode, Entry, EntryState
 from engine.domain.outcome import Effect, EffectKind, Outcome
 from engine.domain.why import Reason, What, Why
-from engine.errors import (
-    Fault,
-    MappingError,
-    MessageError,
-)
+from engine.errors import Fault, MappingError, MessageError
 from engine.hl7v2.header import Header
 from engine.hl7v2.message import Message
 from engine.mapping.apply import Reading
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.deliver import forward_deliveries
-from engine.pipeline.identity import (
-    identities,
-    ordered,
-)
+from engine.pipeline.identity import identities, ordered
 from engine.pipeline.prepared import Prepared
 
 WITHHELD_BY_MODE: Final[Mapping[str, tuple[Why, ...]]] = {
@@ -97,8 +90,6 @@ def decided(
     reason: str | None = None,
     letter: DeadLetter | None = None,
     deliveries: tuple[Delivery, ...] = (),
-    ack: AckCode = AckCode.AA,
-    code: int = 0,
     effect: Effect | None = None,
     why: tuple[Why, ...] = (),
     changed: tuple[str, ...] = (),
@@ -110,8 +101,6 @@ def decided(
         deliveries=deliveries,
         dead_letter=letter,
         deviations=entry.deviations,
-        application_ack=ack,
-        error_code=code,
         config_version=channel.version,
         replay_root=entry.replay_root,
         decision=entry.decision,

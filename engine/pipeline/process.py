@@ -18,16 +18,11 @@ import msgspec
 from engine.domain.chart import Charts
 from engine.domain.message import Entry, EntryKind
 from engine.domain.outcome import Outcome
-from engine.errors import (
-    MappingError,
-    MessageError,
-)
+from engine.errors import MappingError, MessageError
 from engine.pipeline.causes import decide_cause, read_cause
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.messages import decide_message, read_message
-from engine.pipeline.outcomes import (
-    failed,
-)
+from engine.pipeline.outcomes import failed
 from engine.pipeline.prepared import Prepared
 
 

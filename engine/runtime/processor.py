@@ -161,7 +161,8 @@ class Processor:
                     batches.append((name, entries, scanned))
                     if entries and name not in self._observed:
                         self._observed.update(self._store.journal.first_received(conn))
-        awaited = {name for name, entries, _ in batches if any(map(_is_awaited, entries))}
+        busy = [(name, entries) for name, entries, _ in batches if entries]
+        awaited = {name for name, entries in busy if any(map(_is_awaited, entries))} if len(busy) > 1 else set()
         done = 0
         for name, entries, scanned in sorted(batches, key=lambda batch: batch[0] not in awaited):
             self._turn_seconds = _TURN_SECONDS if name in awaited or not awaited else _HURRIED_SECONDS

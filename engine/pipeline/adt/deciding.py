@@ -18,14 +18,8 @@ from engine.domain.why import Why
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.deliver import forward_deliveries
 from engine.pipeline.difference import difference, together
-from engine.pipeline.identity import (
-    check_namesakes,
-    merges_as_known,
-)
-from engine.pipeline.outcomes import (
-    WITHHELD_BY_MODE,
-    nobody,
-)
+from engine.pipeline.identity import check_namesakes, merges_as_known
+from engine.pipeline.outcomes import WITHHELD_BY_MODE, nobody
 from engine.pipeline.plan import CLASS_UNKNOWN, replan, rescore
 from engine.pipeline.prepared import Prepared
 

@@ -14,31 +14,18 @@ from engine.care.times import believed
 from engine.domain.hold import QUESTIONS, Hold, HoldCode
 from engine.domain.message import Entry
 from engine.domain.patient import Identifier
-from engine.errors import (
-    SEGMENT_SEQUENCE,
-    MappingError,
-    MessageError,
-)
+from engine.errors import SEGMENT_SEQUENCE, MappingError, MessageError
 from engine.hl7v2.header import Header
 from engine.hl7v2.message import Message
 from engine.mapping.apply import Mapped, Reading
 from engine.mapping.functions import UNKNOWN_CODE
 from engine.pipeline.channel import CompiledChannel
-from engine.pipeline.identity import (
-    identities,
-    namesakes,
-    new_chart_id,
-    ordered,
-    pair,
-    visit_authority_of,
-)
-from engine.pipeline.outcomes import (
-    belonging,
-    reading_of,
-    received,
-    recorded_only,
-)
+from engine.pipeline.identity import identities, namesakes, new_chart_id, ordered, pair, visit_authority_of
+from engine.pipeline.outcomes import belonging, reading_of, received, recorded_only
 from engine.pipeline.prepared import Prepared
+
+CODE: Final = "ADT"
+"""MSH-9.1."""
 
 MOVEMENT_NOT_CURRENT: Final = "movement-not-current"
 
@@ -91,6 +78,7 @@ def read_adt(entry: Entry, channel: CompiledChannel, message: Message, reading: 
     deviations = (*deviations, *dict.fromkeys(reading))
     return Prepared(
         entry=entry,
+        code=CODE,
         events=(event,),
         identities=identities((*event.identifiers, *namesakes(event.identifiers[0], channel))),
         visits=frozenset((event.visit,)) if event.visit else frozenset(),
@@ -150,6 +138,7 @@ def _read_merges(
         touched |= identities((*named, *(other for one in named for other in namesakes(one, channel))))
     return Prepared(
         entry=entry,
+        code=CODE,
         events=tuple(events),
         merges=tuple(merges),
         identities=frozenset(touched),
@@ -275,6 +264,7 @@ def _read_unsupported(
         held.append(Hold(code=HoldCode.EVENT_NOT_SUPPORTED, location=place, detail=text))
     return Prepared(
         entry=entry,
+        code=CODE,
         identities=identities(tuple(key for key in named if key is not None)),
         deviations=deviations,
         charset=message.charset,
