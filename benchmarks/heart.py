@@ -27,9 +27,9 @@ from engine.domain.message import AckCode
 from engine.domain.outcome import Outcome
 from engine.hl7v2.ack import Verdict, acknowledge
 from engine.hl7v2.mllp import FrameDecoder, wrap
+from engine.pipeline.acceptance import Rules, judge
 from engine.pipeline.closing import closed_up
 from engine.pipeline.process import decide, prepare
-from engine.runtime.acceptance import Rules, judge
 from engine.runtime.configurations import compile_site
 from engine.runtime.processor import BATCH_MAX
 from engine.simulator.bench.load import Feed

@@ -36,9 +36,9 @@ from engine.domain.outcome import Outcome
 from engine.domain.partition import ALL_PARTITIONS
 from engine.hl7v2.header import Header, read_header
 from engine.hl7v2.ordering import ordering_key
+from engine.pipeline.acceptance import summarize
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.process import process
-from engine.runtime.acceptance import summarize
 from engine.runtime.configurations import compile_site
 from engine.simulator.bench.site import LIVE, BenchError, Site
 from engine.snapshot import Snapshot

@@ -21,10 +21,10 @@ from engine.domain.message import Entry, EntryState
 from engine.domain.outcome import Outcome
 from engine.domain.task import TaskState
 from engine.hl7v2.header import read_header
+from engine.pipeline.acceptance import summarize
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.closing import closed_up
 from engine.pipeline.process import decide, prepare
-from engine.runtime.acceptance import summarize
 from engine.runtime.configurations import compile_site
 from engine.simulator.bench.measure import Say
 from engine.simulator.bench.site import LIVE, BenchError, Place

@@ -18,9 +18,9 @@ from engine.errors import HandoffError
 if TYPE_CHECKING:
     from engine.errors import SettingsError
     from engine.outline import Outline
+    from engine.pipeline.trouble import Trouble
     from engine.runtime.skews import SenderSkew
     from engine.runtime.status import Status
-    from engine.runtime.trouble import Trouble
 
 _PROSE_COLUMNS: Final = 80
 _EXPLAINED_MAX: Final = 2
@@ -44,7 +44,7 @@ def status(cli: Cli) -> int:
         cli.say(f"{broken}\nThe daemon goes on with the configuration that it loaded before.")
     shown = found or _stopped(outline)
     if broken is not None:
-        from engine.runtime.trouble import trouble
+        from engine.pipeline.trouble import trouble
 
         shown = shown.with_troubles((*shown.troubles, trouble("configuration-broken")))
     names = _names(cli, shown)
@@ -147,8 +147,8 @@ def _names(cli: Cli, shown: Status) -> dict[int, str]:
 def _stopped(outline: Outline) -> Status:
     """What is left to see when no daemon runs: what the files say, and what waits in the store."""
     from engine.domain.standing import Overview, fresh
+    from engine.pipeline.trouble import of_work, trouble
     from engine.runtime.status import ChannelStatus, ConsoleStatus, Status
-    from engine.runtime.trouble import of_work, trouble
     from engine.store.opening import open_store
     from engine.store.overview import overview
 

@@ -74,7 +74,7 @@ def replay_entries(
 def _receipts(desk: Desk, entry_ids: Sequence[int], as_of: AsOf, decision: str | None) -> list[Receipt | str]:
     """A receipt for each entry, or why it can't be replayed. For the first of them only, when their bytes are many."""
     from engine.domain.message import Receipt
-    from engine.runtime.acceptance import Rules, judge
+    from engine.pipeline.acceptance import Rules, judge
 
     entries: list[Entry | None] = []
     size = 0

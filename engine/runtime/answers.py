@@ -22,7 +22,8 @@ from engine.errors import StoreError
 from engine.hl7v2 import batch as batches
 from engine.hl7v2 import mllp
 from engine.hl7v2.ack import Verdict, acknowledge, owed
-from engine.runtime.acceptance import NOT_PROCESSED_YET, Judgement, Rules, original_code, verdict
+from engine.pipeline import faults
+from engine.pipeline.acceptance import Judgement, Rules, original_code, verdict
 from engine.runtime.metrics import ChannelCounts
 from engine.settings import Channel
 from engine.store.journal import Stored
@@ -240,7 +241,7 @@ class LateAnswers:
             for entry, said in found.items():
                 self._settle(self._take(entry), said)
         now = asyncio.get_running_loop().time()
-        late = verdict(original_code(NOT_PROCESSED_YET), NOT_PROCESSED_YET)
+        late = verdict(original_code(faults.NOT_PROCESSED_YET), faults.NOT_PROCESSED_YET)
         for entry, waiters in list(self._waiting.items()):
             overdue = [waiter for waiter in waiters if waiter.is_overdue(now)]
             if overdue:

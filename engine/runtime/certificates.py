@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.runtime.trouble import Certificate
+from engine.pipeline.trouble import Certificate
 from engine.settings import Configuration
 
 

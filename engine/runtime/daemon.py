@@ -24,11 +24,12 @@ from engine.clock import Clock
 from engine.domain.message import AckCode
 from engine.errors import HandoffError, Problem, SettingsError, StoreError, StoreUnavailableError
 from engine.hl7v2.ack import Verdict
+from engine.pipeline.changes import Change, changes, in_the_way
+from engine.pipeline.trouble import Certificate, Trouble, of_certificates, of_work, trouble
 from engine.runtime import hints
 from engine.runtime.answers import Lane
 from engine.runtime.background import apart
 from engine.runtime.certificates import certificates
-from engine.runtime.changes import Change, changes, in_the_way
 from engine.runtime.intake import Intake
 from engine.runtime.listener import Listener, bind
 from engine.runtime.metrics import REPEATS_TROUBLE, Metrics
@@ -48,7 +49,6 @@ from engine.runtime.status import (
     status_path,
 )
 from engine.runtime.supervisor import Workers, worker_command
-from engine.runtime.trouble import Certificate, Trouble, of_certificates, of_work, trouble
 from engine.settings import Channel, Configuration, loaded
 from engine.store.days import prepare_days_apart
 from engine.store.overview import overview

@@ -30,16 +30,10 @@ from engine.hl7v2 import batch as batches
 from engine.hl7v2 import mllp
 from engine.hl7v2.ack import acknowledge
 from engine.hl7v2.ordering import ordering_key
-from engine.runtime.acceptance import (
-    BATCH_TOO_LONG,
-    BROKEN,
-    FRAME_CUT,
+from engine.pipeline import faults
+from engine.pipeline.acceptance import (
     LINK_RESTART,
     LINK_RESYNC,
-    SEQUENCE_NUMBER_HIGH,
-    SEQUENCE_NUMBER_LOW,
-    STORE_UNAVAILABLE,
-    TOO_MANY_CONNECTIONS,
     Judgement,
     enhanced_code,
     judge,
@@ -62,7 +56,7 @@ from engine.runtime.answers import (
 )
 from engine.runtime.background import keep
 from engine.runtime.metrics import REPEATS_TROUBLE, Metrics, event_label
-from engine.store.journal import CONFLICT, Append, Journal, Stored
+from engine.store.journal import Append, Journal, Stored
 from engine.store.keys import KeyRing
 from engine.store.ledger import Ledger
 
@@ -180,7 +174,7 @@ class Intake:
             try:
                 batch = batches.split(payload, messages_max=lane.channel.listen.batch_messages_max)
             except batches.BatchTooLongError:
-                whole = plan_answers(lane.rules, None, BATCH_TOO_LONG)
+                whole = plan_answers(lane.rules, None, faults.BATCH_TOO_LONG)
             else:
                 if batch is not None and batch.messages:
                     exchange.batch = batch
@@ -200,7 +194,7 @@ class Intake:
                 lane, message, oversize=frame.oversize
             )
             if frame.cut and message is messages[-1] and judgement.refusal is None:
-                judgement = plan_answers(lane.rules, judgement.header, FRAME_CUT)
+                judgement = plan_answers(lane.rules, judgement.header, faults.FRAME_CUT)
             judgements.append(judgement)
             receipts.append(self._receipt(lane, exchange, message, judgement, deviations, now))
         exchange.judgements = tuple(judgements)
@@ -225,7 +219,7 @@ class Intake:
 
     def too_many_connections(self, lane: Lane) -> bytes:
         """What a connection over the limit is told before it is closed; empty when this channel answers nothing."""
-        refusal = TOO_MANY_CONNECTIONS
+        refusal = faults.TOO_MANY_CONNECTIONS
         if lane.rules.ack_mode == "none" or lane.rules.close_when_unavailable:
             return b""
         code = enhanced_code(refusal) if lane.rules.ack_mode == "enhanced" else original_code(refusal)
@@ -250,7 +244,7 @@ class Intake:
             return judge(lane.rules, payload, oversize=oversize)
         except Exception as error:  # noqa: BLE001 - no bytes may take the daemon down; they are kept and answered
             _log.error("message broke the intake", channel=lane.channel.name, exc_info=error)
-            return plan_answers(lane.rules, None, BROKEN)
+            return plan_answers(lane.rules, None, faults.BROKEN)
 
     def _receipt(
         self,
@@ -421,7 +415,7 @@ class Intake:
                     judgements.append(replace(judgement, expected_sequence=number))
                     receipts.append(receipt)
                 else:
-                    refusal = SEQUENCE_NUMBER_HIGH if number >= following else SEQUENCE_NUMBER_LOW
+                    refusal = faults.SEQUENCE_NUMBER_HIGH if number >= following else faults.SEQUENCE_NUMBER_LOW
                     refused = replace(plan_answers(rules, judgement.header, refusal), expected_sequence=following)
                     judgements.append(refused)
                     receipts.append(
@@ -496,7 +490,7 @@ class Intake:
             self._count_repeat(exchange, stored.duplicate_of)
         elif stored.refused:
             if refusal is None:
-                refusal, code = CONFLICT, judgement.conflict_code
+                refusal, code = faults.CONFLICT, judgement.conflict_code
             counts.refused[refusal.error] += 1
             host = exchange.connection.peer.partition(" ")[0]
             _log.warning(
@@ -540,10 +534,10 @@ class Intake:
                 exchange.done = exchange.hang_up = True
                 continue
             for index, judgement in enumerate(exchange.judgements):
-                code = plan_answers(exchange.lane.rules, judgement.header, STORE_UNAVAILABLE).code
+                code = plan_answers(exchange.lane.rules, judgement.header, faults.STORE_UNAVAILABLE).code
                 if code is not None and not exchange.lane.commit_blocks:  # the block says it all, and first
                     exchange.lane.counts.answers[code.value] += 1
-                    said = verdict(code, STORE_UNAVAILABLE)
+                    said = verdict(code, faults.STORE_UNAVAILABLE)
                     exchange.parts[index] = made_without_entry(judgement, said, self._clock.now())
             exchange.finish(self._clock, block=mllp.COMMIT_NAK)
         for connection in dict.fromkeys(exchange.connection for exchange in group):

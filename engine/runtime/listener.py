@@ -24,7 +24,7 @@ from typing import Any, Final, cast
 from engine import logs
 from engine.errors import HandoffError
 from engine.hl7v2 import mllp
-from engine.runtime.acceptance import NO_SUMMARY
+from engine.pipeline.acceptance import NO_SUMMARY
 from engine.runtime.answers import EXCHANGE_BYTES, Exchange, Lane
 from engine.runtime.intake import Intake
 from engine.runtime.peers import Certificate, Trusted, host_of, why_no_handshake

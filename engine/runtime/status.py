@@ -22,10 +22,10 @@ import msgspec
 from engine.domain.record import Record
 from engine.domain.standing import Overview, Standing
 from engine.errors import HandoffError, StoreUnavailableError
-from engine.runtime.changes import Change
+from engine.pipeline.changes import Change
+from engine.pipeline.trouble import Certificate, Trouble, codes
 from engine.runtime.refusals import Refusal
 from engine.runtime.skews import SenderSkew
-from engine.runtime.trouble import Certificate, Trouble, codes
 
 if TYPE_CHECKING:
     from engine.outline import Place

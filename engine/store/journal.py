@@ -47,8 +47,9 @@ from engine.domain.message import (
 from engine.domain.outcome import EffectKind
 from engine.domain.partition import PARTITIONS
 from engine.domain.record import Phi, Record
-from engine.errors import DUPLICATE_KEY, INTERNAL_ERROR, Fault, StoreDamagedError, StoreError, TamperedError
+from engine.errors import INTERNAL_ERROR, Fault, StoreDamagedError, StoreError, TamperedError
 from engine.logs import get_logger
+from engine.pipeline import faults
 from engine.store import schema
 from engine.store.engines import translated
 from engine.store.holds import ASKED, open_entries
@@ -71,14 +72,6 @@ _COUNTED: Final = 2
 
 _APPEND_LOCK: Final = 0x48414E44_4A
 """PostgreSQL: the advisory lock that puts appends, and so their ids, in the order of their commits."""
-
-CONFLICT: Final = Fault(
-    error="duplicate-conflict",
-    text="this control id was used before, for a message with other content",
-    hl7_code=DUPLICATE_KEY,
-    location="MSH-10",
-)
-
 
 _DAMAGED: Final = Fault(
     error="entry-damaged",
@@ -787,7 +780,7 @@ class _Group:
         if receipt.refuse_conflict:
             refused = msgspec.structs.replace(
                 receipt,
-                refusal=CONFLICT,
+                refusal=faults.CONFLICT,
                 ack=receipt.conflict_ack,
                 ack_state=AckState.OWED if receipt.conflict_ack else AckState.NOT_OWED,
                 wants_application_ack=False,

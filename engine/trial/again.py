@@ -10,8 +10,8 @@ from typing import Any, Final
 import msgspec
 
 from engine.domain.message import Entry
+from engine.pipeline.acceptance import Rules, judge
 from engine.pipeline.channel import CompiledChannel
-from engine.runtime.acceptance import Rules, judge
 from engine.store.store import Store
 from engine.trial.run import BEHIND_ALL, Run, told
 

@@ -20,22 +20,10 @@ from sqlalchemy import Connection
 
 from engine.domain.message import Entry, EntryState
 from engine.errors import HandoffError
+from engine.pipeline import faults
+from engine.pipeline.acceptance import Rules, judge
 from engine.pipeline.channel import CompiledChannel, CompiledConfiguration
-from engine.runtime.acceptance import (
-    BATCH_TOO_LONG,
-    BROKEN,
-    FRAME_CUT,
-    FRAME_REST,
-    OVERSIZE,
-    SEQUENCE_NUMBER_HIGH,
-    SEQUENCE_NUMBER_LOW,
-    STORE_UNAVAILABLE,
-    TOO_MANY_CONNECTIONS,
-    Rules,
-    judge,
-)
 from engine.runtime.worker import die_with_parent
-from engine.store.journal import CONFLICT
 from engine.store.recorded import Place, families, of_charts, received
 from engine.store.schema import from_micros
 from engine.store.store import Store
@@ -56,8 +44,8 @@ _PIECE: Final = 256
 _OF_THEIR_MOMENT: Final = frozenset(
     one.error
     for one in (
-        BATCH_TOO_LONG, BROKEN, CONFLICT, FRAME_CUT, FRAME_REST, OVERSIZE, SEQUENCE_NUMBER_HIGH, SEQUENCE_NUMBER_LOW,
-        STORE_UNAVAILABLE, TOO_MANY_CONNECTIONS,
+        faults.BATCH_TOO_LONG, faults.BROKEN, faults.CONFLICT, faults.FRAME_CUT, faults.FRAME_REST, faults.OVERSIZE,
+        faults.SEQUENCE_NUMBER_HIGH, faults.SEQUENCE_NUMBER_LOW, faults.STORE_UNAVAILABLE, faults.TOO_MANY_CONNECTIONS,
     )
 )  # fmt: skip
 """Refusals that do not follow from what the message says: they stay."""

@@ -20,12 +20,13 @@ from engine.domain.shapes import encounter_shape, patient_shape, plain, score_sh
 from engine.hl7v2 import batch as batches
 from engine.hl7v2.ack import owed
 from engine.hl7v2.header import Header
+from engine.pipeline import faults
+from engine.pipeline.acceptance import Judgement, Rules, judge, plan_answers, summarize
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.identity import authorities_of
 from engine.pipeline.plan import not_planned, not_scored
 from engine.pipeline.prepared import Prepared
 from engine.pipeline.why import says_nothing, why_shapes
-from engine.runtime.acceptance import BATCH_TOO_LONG, Judgement, Rules, judge, plan_answers, summarize
 from engine.trial.run import BEHIND_ALL, Run
 
 
@@ -96,7 +97,7 @@ class Trial:
         try:
             batch = batches.split(frame, messages_max=listen.batch_messages_max)
         except batches.BatchTooLongError:
-            self._add(frame, plan_answers(rules, None, BATCH_TOO_LONG))
+            self._add(frame, plan_answers(rules, None, faults.BATCH_TOO_LONG))
             return
         if batch is None or not batch.messages:
             self._add(frame, judge(rules, frame))

@@ -39,9 +39,9 @@ from engine.hl7v2.path import PathError
 from engine.mapping.compile import compile_mapping
 from engine.mapping.expression import FilterError, compile_filter
 from engine.mapping.tables import Tables, load_tables
+from engine.pipeline.acceptance import Rules, judge, rest_of_message, summarize, verdict
 from engine.pipeline.channel import CompiledChannel, compile_configuration
 from engine.pipeline.process import process as work_on
-from engine.runtime.acceptance import Rules, judge, rest_of_message, summarize, verdict
 from engine.settings import Channel
 from engine.snapshot import Snapshot
 from engine.store.journal import Head

@@ -20,7 +20,7 @@ from engine.errors import MessageError
 from engine.hl7v2.batch import messages_in
 from engine.hl7v2.message import Message
 from engine.hl7v2.mllp import FrameDecoder
-from engine.runtime.acceptance import judge
+from engine.pipeline.acceptance import judge
 
 EXAMPLES = int(os.environ.get("HANDOFF_FUZZ_EXAMPLES", "400"))
 COSTLY = {"configuration"}

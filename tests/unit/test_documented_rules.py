@@ -19,10 +19,9 @@ from engine.hl7v2 import ack, batch, charset, header, message, mllp
 from engine.hl7v2.header import HeaderError, read_header
 from engine.mapping import compile as compile_
 from engine.mapping import functions, times
-from engine.pipeline import identity, zones
+from engine.pipeline import faults, identity, zones
+from engine.pipeline.acceptance import enhanced_code, original_code
 from engine.pipeline.adt import deciding, reading
-from engine.runtime import acceptance
-from engine.runtime.acceptance import enhanced_code, original_code
 from engine.runtime.peers import _SSL_REASONS, _VERIFY_CODES
 from engine.runtime.refusals import MEANINGS
 from engine.settings import Channel, Listen
@@ -115,7 +114,7 @@ def test_the_limits_are_those_of_the_code_with_their_defaults() -> None:
 
 
 def test_the_refusals_are_those_of_the_code_with_their_codes() -> None:
-    refusals = [value for value in vars(acceptance).values() if isinstance(value, Fault)]
+    refusals = [value for value in vars(faults).values() if isinstance(value, Fault)]
     for payload in UNREADABLE:
         with pytest.raises(HeaderError) as caught:
             read_header(payload)

@@ -23,10 +23,10 @@ from engine.domain.partition import ALL_PARTITIONS, PARTITIONS
 from engine.errors import CursorMovedError, LeaseLostError, StoreUnavailableError
 from engine.hl7v2.header import read_header
 from engine.hl7v2.ordering import ordering_key
+from engine.pipeline.acceptance import summarize
 from engine.pipeline.channel import CompiledConfiguration
 from engine.pipeline.prepared import Prepared
 from engine.runtime import processor as processor_module
-from engine.runtime.acceptance import summarize
 from engine.runtime.configurations import compile_site
 from engine.runtime.hints import Leased
 from engine.runtime.processor import Processor

@@ -20,7 +20,7 @@ from engine.connectors.registry import load
 from engine.domain.delivery import DeliveryState
 from engine.domain.message import AckState, Receipt
 from engine.hl7v2.ordering import ordering_key
-from engine.runtime.acceptance import Rules, judge, summarize
+from engine.pipeline.acceptance import Rules, judge, summarize
 from engine.runtime.configurations import compile_site, recorded_configuration
 from engine.runtime.processor import Processor
 from engine.runtime.status import Status, StatusFile, status_path

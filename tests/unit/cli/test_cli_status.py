@@ -12,10 +12,10 @@ from site_with_store import Site
 from engine.cli import status as command
 from engine.cli import tables
 from engine.domain.standing import ChannelWork, Overview, Standing
+from engine.pipeline.trouble import of_work, trouble
 from engine.runtime import status as daemon
 from engine.runtime.skews import SenderSkew
 from engine.runtime.status import ChannelStatus, Status, WorkerStatus
-from engine.runtime.trouble import of_work, trouble
 
 NOW = datetime.now(UTC)
 CHANNEL = ChannelStatus(name="west", mode="live", host="0.0.0.0", port=2776, connections=3, per_minute=12.5)

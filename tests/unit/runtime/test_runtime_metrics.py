@@ -10,10 +10,10 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.domain.standing import ChannelWork, Overview, Standing
+from engine.pipeline.trouble import Certificate, of_work
 from engine.runtime import hints
 from engine.runtime.metrics import ChannelCounts, Metrics, Spread, event_label
 from engine.runtime.status import LastReload, Status
-from engine.runtime.trouble import Certificate, of_work
 
 GUIDES = Path(__file__).parents[3] / "docs/guides"
 STATES = ("up", "down", "paused", "orphan")

@@ -13,114 +13,30 @@ from msgspec.structs import replace
 
 from engine.domain.message import AckCode, AckState, Summary
 from engine.domain.record import Phi, Record
-from engine.errors import (
-    DATA_TYPE,
-    DUPLICATE_KEY,
-    INTERNAL_ERROR,
-    REQUIRED_FIELD_MISSING,
-    UNKNOWN_KEY,
-    UNSUPPORTED_EVENT,
-    UNSUPPORTED_PROCESSING_ID,
-    UNSUPPORTED_TYPE,
-    UNSUPPORTED_VERSION,
-    VALUE_TOO_LONG,
-    Fault,
-)
+from engine.errors import Fault
 from engine.hl7v2 import charset
 from engine.hl7v2.ack import AckPlan, Verdict, modes, owed
 from engine.hl7v2.header import Header, HeaderError, is_ack, read_header
+from engine.pipeline import faults
 from engine.settings import Accept, Channel
-from engine.store.journal import CONFLICT
 
 LINK_RESTART: Final = 0
 """MSH-13: the sender (re)starts the link and asks for the number that we expect."""
 LINK_RESYNC: Final = -1
 """MSH-13: the sender begins to count anew; in MSA-4: we take whatever number comes first."""
 
-OVERSIZE: Final = Fault(error="frame-too-long", text="the frame is over this channel's limit", hl7_code=VALUE_TOO_LONG)
-BATCH_TOO_LONG: Final = Fault(
-    error="batch-too-long", text="the batch holds more messages than this channel takes", hl7_code=VALUE_TOO_LONG
-)
-STORE_UNAVAILABLE: Final = Fault(
-    error="store-unavailable", text="could not be stored, send it again later", hl7_code=INTERNAL_ERROR
-)
-TOO_MANY_CONNECTIONS: Final = Fault(error="too-many-connections", text="too many connections", hl7_code=INTERNAL_ERROR)
-NOT_PROCESSED_YET: Final = Fault(
-    error="not-processed-yet", text="stored, but not processed in time, send it again later", hl7_code=INTERNAL_ERROR
-)
-BROKEN: Final = Fault(error="internal", text="an error of ours, the message was kept", hl7_code=INTERNAL_ERROR)
-VERSION: Final = Fault(
-    error="version-not-accepted",
-    text="this channel does not accept this HL7 version",
-    hl7_code=UNSUPPORTED_VERSION,
-    location="MSH-12",
-)
-PROCESSING_ID: Final = Fault(
-    error="processing-id-not-accepted",
-    text="this channel does not accept this processing id",
-    hl7_code=UNSUPPORTED_PROCESSING_ID,
-    location="MSH-11",
-)
-TYPE: Final = Fault(
-    error="type-not-accepted",
-    text="this channel does not accept this message type",
-    hl7_code=UNSUPPORTED_TYPE,
-    location="MSH-9.1",
-)
-EVENT: Final = Fault(
-    error="event-not-accepted",
-    text="this channel does not accept this event",
-    hl7_code=UNSUPPORTED_EVENT,
-    location="MSH-9.2",
-)
-EVENT_MISSING: Final = Fault(
-    error="event-missing",
-    text="this message type needs a trigger event",
-    hl7_code=UNSUPPORTED_EVENT,
-    location="MSH-9.2",
-)
-CHARSET: Final = Fault(
-    error="charset-not-accepted",
-    text="MLLP can't carry UTF-16 or UTF-32: send UTF-8",
-    hl7_code=DATA_TYPE,
-    location="MSH-18",
-)
-FRAME_CUT: Final = Fault(
-    error="frame-cut",
-    text="1C 0D inside of the message ended its frame: leave these bytes out of the text",
-    hl7_code=DATA_TYPE,
-)
-FRAME_REST: Final = Fault(
-    error="frame-rest", text="the rest of the message before it, behind the end of its frame", hl7_code=DATA_TYPE
-)
-SEQUENCE_NUMBER_MISSING: Final = Fault(
-    error="sequence-number-missing",
-    text="this channel needs a sequence number",
-    hl7_code=REQUIRED_FIELD_MISSING,
-    location="MSH-13",
-)
-SEQUENCE_NUMBER_LOW: Final = Fault(
-    error="sequence-number-low",
-    text="this sequence number was used before",
-    hl7_code=DUPLICATE_KEY,
-    location="MSH-13",
-)
-SEQUENCE_NUMBER_HIGH: Final = Fault(
-    error="sequence-number-high",
-    text="messages before this sequence number are missing",
-    hl7_code=UNKNOWN_KEY,
-    location="MSH-13",
-)
-
-_UNACCEPTABLE: Final = frozenset(
-    {VERSION.error, PROCESSING_ID.error, TYPE.error, EVENT.error, EVENT_MISSING.error, CHARSET.error}
-    | {"message-type-missing", OVERSIZE.error, BATCH_TOO_LONG.error, TOO_MANY_CONNECTIONS.error}
-)
+_UNACCEPTABLE: Final = {
+    fault.error
+    for fault in (
+        faults.VERSION, faults.PROCESSING_ID, faults.TYPE, faults.EVENT, faults.EVENT_MISSING, faults.CHARSET,
+        faults.OVERSIZE, faults.BATCH_TOO_LONG, faults.TOO_MANY_CONNECTIONS,
+    )
+} | {"message-type-missing"}  # fmt: skip
 """Not to be taken whatever the content: CR in enhanced mode, where all other refusals are CE."""
 
 _REJECTED: Final = _UNACCEPTABLE | {
     "header-missing", "field-separator", "encoding-characters",  # nothing of it can be read
-    STORE_UNAVAILABLE.error, NOT_PROCESSED_YET.error, BROKEN.error,  # our fault, not the content's
+    faults.STORE_UNAVAILABLE.error, faults.NOT_PROCESSED_YET.error, faults.BROKEN.error,  # our fault, not the content's
 }  # fmt: skip
 """AR in original mode, where all other refusals are AE."""
 
@@ -207,26 +123,26 @@ def judge(rules: Rules, payload: bytes, *, oversize: bool = False) -> Judgement:
     except HeaderError as error:
         header = error.header
         refusal = error.fault
-    return plan_answers(rules, header, OVERSIZE if oversize else refusal)
+    return plan_answers(rules, header, faults.OVERSIZE if oversize else refusal)
 
 
 def check(rules: Rules, header: Header) -> Fault | None:
     """The tests of MSH-9, MSH-11, MSH-12 and MSH-18 that precede storing for processing."""
     if header.version not in rules.versions:
-        return VERSION
+        return faults.VERSION
     processing_id = header.processing_id
     if processing_id and processing_id not in rules.processing_ids:  # none: a deviation, see the header
-        return PROCESSING_ID
+        return faults.PROCESSING_ID
     if header.fields[17:] and not rules.charset_forced and charset.names_wide(header.charset_names):
-        return CHARSET
+        return faults.CHARSET
     remembered = len(header.message_code) + len(header.trigger_event) <= _TYPE_CHARACTERS_MAX
     refusal = (_check_type if remembered else _check_type.__wrapped__)(
         rules.types, header.message_code, header.trigger_event
     )
     if refusal is None and not header.trigger_event and header.message_code in _TYPES_OF_EVENTS:
-        return EVENT_MISSING
+        return faults.EVENT_MISSING
     if refusal is None and rules.sequence_numbers and header.sequence_number is None:
-        return SEQUENCE_NUMBER_MISSING
+        return faults.SEQUENCE_NUMBER_MISSING
     return refusal
 
 
@@ -238,7 +154,7 @@ def plan_answers(rules: Rules, header: Header | None, refusal: Fault | None) -> 
     if refusal is not None:
         code = _refused_code(plan, refusal)
         return Judgement(header=header, plan=plan, refusal=refusal, code=code, msa_text=rules.msa_text)
-    conflict_code = _refused_code(plan, CONFLICT) if rules.refuse_conflict else None
+    conflict_code = _refused_code(plan, faults.CONFLICT) if rules.refuse_conflict else None
     sequence_number = header.sequence_number if rules.sequence_numbers and header is not None else None
     if plan.original:
         code = None if rules.wait_for_processing else AckCode.AA
@@ -261,7 +177,7 @@ def plan_answers(rules: Rules, header: Header | None, refusal: Fault | None) -> 
 
 def rest_of_message(rules: Rules) -> Judgement:
     """What follows a message that its bytes cut: kept, and not answered, or the next message would get that answer."""
-    return replace(plan_answers(rules, None, FRAME_REST), code=None)
+    return replace(plan_answers(rules, None, faults.FRAME_REST), code=None)
 
 
 def original_code(refusal: Fault) -> AckCode:
@@ -303,7 +219,7 @@ def _refused_code(plan: AckPlan, refusal: Fault) -> AckCode | None:
 def _check_type(types: frozenset[tuple[str, str]], code: str, event: str) -> Fault | None:
     if types & {(code, event), (code, "*"), ("*", "*"), ("*", event)}:
         return None
-    return EVENT if any(known in {code, "*"} for known, _ in types) else TYPE
+    return faults.EVENT if any(known in {code, "*"} for known, _ in types) else faults.TYPE
 
 
 def _types(accept: Accept) -> frozenset[tuple[str, str]]:

@@ -12,7 +12,7 @@ import pytest
 
 from engine.domain.advice import TROUBLES, advice_of
 from engine.domain.standing import ChannelWork, Overview, Standing
-from engine.runtime.trouble import Certificate, of_certificates, of_work
+from engine.pipeline.trouble import Certificate, of_certificates, of_work
 
 NOW = datetime(2026, 11, 30, 3, 0, tzinfo=UTC)
 ENGINE = Path(__file__).parents[3] / "engine"
@@ -87,7 +87,7 @@ def test_a_certificate_that_ends_soon_is_named(days: int, said: str | None) -> N
 
 def test_every_trouble_that_the_code_names_has_its_advice() -> None:
     named: set[str] = set()
-    for path in (ENGINE / "runtime").glob("*.py"):
+    for path in [*(ENGINE / "runtime").glob("*.py"), ENGINE / "pipeline" / "trouble.py"]:
         for node in ast.walk(ast.parse(path.read_text())):
             named |= set(_codes(node))
     assert named >= {"worker-silent", "disk-almost-full", "destination-down", "dead-letters", "reload-refused"}

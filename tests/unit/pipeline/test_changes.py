@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.connectors.registry import load
-from engine.runtime.changes import changes, in_the_way
+from engine.pipeline.changes import changes, in_the_way
 from engine.settings import Configuration
 from engine.snapshot import Snapshot
 

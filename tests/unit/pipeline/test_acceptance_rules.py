@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from engine.domain.message import AckCode, AckState
 from engine.errors import Fault
 from engine.hl7v2.ack import acknowledge
-from engine.runtime import acceptance
-from engine.runtime.acceptance import Rules, judge, verdict
+from engine.pipeline import acceptance, faults
+from engine.pipeline.acceptance import Rules, judge, verdict
 from engine.settings import Accept, Ack, Channel, Listen
 
 
@@ -61,7 +61,7 @@ def test_a_message_without_a_processing_id_is_taken_and_one_with_another_is_not(
     assert silent.header is not None
     assert "processing-id-missing" in silent.header.deviations
     for other in ("T", "D", "X"):
-        assert judge(rules(), message(processing=other)).refusal == acceptance.PROCESSING_ID
+        assert judge(rules(), message(processing=other)).refusal == faults.PROCESSING_ID
 
 
 @given(st.binary(max_size=300), st.sampled_from(["auto", "original", "enhanced", "none"]), st.booleans())
@@ -90,13 +90,13 @@ def test_only_an_accepted_processing_id_is_accepted(processing_id: str) -> None:
     [
         (("ADT^A01",), "ADT^A01", None),
         (("ADT^A01",), "adt^a01", None),
-        (("ADT^A01",), "ADT^A02", acceptance.EVENT),
-        (("ADT^A01",), "ORU^A01", acceptance.TYPE),
+        (("ADT^A01",), "ADT^A02", faults.EVENT),
+        (("ADT^A01",), "ORU^A01", faults.TYPE),
         (("ADT^*",), "ADT^A77", None),
         (("ADT",), "ADT^A77", None),
         (("*",), "ZZZ^Z99", None),
         (("*^A01",), "ZZZ^A01", None),
-        (("*^A01",), "ZZZ^A02", acceptance.EVENT),
+        (("*^A01",), "ZZZ^A02", faults.EVENT),
         (("ADT^A01^ADT_A01",), "ADT^A01", None),
         (("ORU^R01", "ADT^A08"), "ADT^A08", None),
     ],
@@ -112,7 +112,7 @@ def test_a_message_type_of_great_length_is_refused_and_not_remembered() -> None:
         judgement = judge(rules(), message(type=f"ADT^{'Z' * 100_000}{number}"))
         assert judgement.refusal is None  # the channel takes every event
         judgement = judge(rules(), message(type=f"{'Z' * 100_000}{number}^A01"))
-        assert judgement.refusal == acceptance.TYPE
+        assert judgement.refusal == faults.TYPE
     assert acceptance._check_type.cache_info().currsize == 0
 
 
@@ -134,16 +134,14 @@ def test_the_accept_ack_does_not_wait_for_processing() -> None:
 def test_a_channel_that_counts_needs_a_number_that_is_one() -> None:
     assert judge(rules(sequence_numbers=True), message(sequence="7")).sequence_number == 7
     for wrong in ("", "seven", "7.5"):
-        assert (
-            judge(rules(sequence_numbers=True), message(sequence=wrong)).refusal == acceptance.SEQUENCE_NUMBER_MISSING
-        )
+        assert judge(rules(sequence_numbers=True), message(sequence=wrong)).refusal == faults.SEQUENCE_NUMBER_MISSING
     assert judge(rules(), message(sequence="7")).sequence_number is None
 
 
 def test_every_refusal_has_a_code_of_table_0357_and_no_place_for_a_value() -> None:
     from engine.hl7v2.ack import ERROR_TEXTS
 
-    refusals = [value for value in vars(acceptance).values() if isinstance(value, Fault)]
+    refusals = [value for value in vars(faults).values() if isinstance(value, Fault)]
     assert len(refusals) > 8
     for refusal in refusals:
         assert refusal.hl7_code in ERROR_TEXTS
