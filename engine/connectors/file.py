@@ -36,7 +36,7 @@ from pydantic import Field
 
 from engine.clock import Clock
 from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, DestinationSettings, Result, always, failed
-from engine.domain.delivery import QueuedDelivery
+from engine.domain.delivery import STATE, Operation, QueuedDelivery
 from engine.domain.record import Record
 from engine.errors import DeliveryError, DeliveryFailure, Problem
 from engine.settings import Configuration, Text
@@ -55,7 +55,7 @@ T = TypeVar("T")
 class FileDestination(DestinationSettings):
     """A folder of NDJSON files: one line for each delivery."""
 
-    takes: ClassVar = frozenset({"patient", "encounter", "score", "task", "message"})
+    takes: ClassVar = STATE | {Operation.FORWARD.what}
 
     type: Literal["file"]
     """`file`: a folder of NDJSON files."""

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from engine.clock import Clock
 from engine.connectors.base import NOT_ATTEMPTED, DestinationSettings, Result, always, delivered, failed, stamps
-from engine.domain.delivery import Forward, QueuedDelivery
+from engine.domain.delivery import Forward, Operation, QueuedDelivery
 from engine.domain.message import AckCode
 from engine.errors import (
     INTERNAL_ERROR,
@@ -78,7 +78,7 @@ class AnswersWithoutCode(StrictModel):
 class MllpDestination(DestinationSettings):
     """A receiver of HL7 v2 messages over MLLP; it gets `message` deliveries, byte for byte as they came."""
 
-    takes: ClassVar = frozenset({"message"})
+    takes: ClassVar = frozenset({Operation.FORWARD.what})
 
     type: Literal["mllp"]
     """`mllp`: a receiver of HL7 v2 messages."""

@@ -44,7 +44,7 @@ from engine.connectors.base import (
 )
 from engine.connectors.fieldmap import FieldMap, Row, UnsafeKeyError, compile_field_map
 from engine.connectors.salesforce_codes import CODES, OAUTH_ERRORS
-from engine.domain.delivery import Operation, QueuedDelivery
+from engine.domain.delivery import STATE, Operation, QueuedDelivery
 from engine.errors import DeliveryError, DeliveryFailure, Problem, SettingsError
 from engine.settings import LOOPBACK, Configuration, HostSuffix, HttpsUrl, Identifier, ProxyUrl, Text
 
@@ -109,7 +109,7 @@ Answer = TypeVar("Answer")
 class SalesforceDestination(DestinationSettings):
     """A Salesforce org, written through its REST API."""
 
-    takes: ClassVar = frozenset({"patient", "encounter", "score", "task"})
+    takes: ClassVar = STATE
 
     type: Literal["salesforce"]
     """`salesforce`: a Salesforce org."""

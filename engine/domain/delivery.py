@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 import msgspec
 
@@ -53,35 +53,29 @@ UNFINISHED: Final = frozenset(state for state, event in DELIVERY_MOVES if event 
 
 
 class Operation(StrEnum):
-    """What a destination is asked to do. `CONTENTS` has the content of each."""
+    """What a destination is asked to do, and its name in a channel's `deliver.what`."""
 
-    UPSERT_PATIENT = "upsert_patient"
-    UPSERT_ENCOUNTER = "upsert_encounter"
-    UPSERT_SCORE = "upsert_score"
-    UPSERT_TASK = "upsert_task"
-    MERGE_PATIENT = "merge_patient"
-    FORWARD = "forward"
-    SEND_TEXT = "send_text"
-    SEND_PAGE = "send_page"
-    SEND_MAIL = "send_mail"
+    UPSERT_PATIENT = "upsert_patient", "patient"
+    UPSERT_ENCOUNTER = "upsert_encounter", "encounter"
+    UPSERT_SCORE = "upsert_score", "score"
+    UPSERT_TASK = "upsert_task", "task"
+    MERGE_PATIENT = "merge_patient", "patient"
+    FORWARD = "forward", "message"
+    SEND_TEXT = "send_text", "text"
+    SEND_PAGE = "send_page", "page"
+    SEND_MAIL = "send_mail", "mail"
 
-    @property
-    def what(self) -> str:
-        """As a channel's `deliver.what` names it."""
-        return _WHAT[self]
+    what: str
+
+    def __new__(cls, value: str, what: str) -> Self:
+        made = str.__new__(cls, value)
+        made._value_ = value
+        made.what = what
+        return made
 
 
-_WHAT: Final = {
-    Operation.UPSERT_PATIENT: "patient",
-    Operation.MERGE_PATIENT: "patient",
-    Operation.UPSERT_ENCOUNTER: "encounter",
-    Operation.UPSERT_SCORE: "score",
-    Operation.UPSERT_TASK: "task",
-    Operation.FORWARD: "message",
-    Operation.SEND_TEXT: "text",
-    Operation.SEND_PAGE: "page",
-    Operation.SEND_MAIL: "mail",
-}
+WHAT: Final[tuple[str, ...]] = tuple(dict.fromkeys(operation.what for operation in Operation))
+"""All that `deliver.what` may name. Which of it a type of destination takes, its own file says (`takes`)."""
 
 
 class Content(Phi, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from engine.domain.delivery import WHAT
 from engine.settings.values import Identifier, Network, Port, Seconds, Text, _check_zone
 from engine.yamlmodel import StrictModel
 
@@ -277,13 +278,20 @@ class Identity(StrictModel):
         return {type_: index for index, type_ in enumerate(self.types)}
 
 
+if TYPE_CHECKING:
+    What = str
+else:
+    What = Literal[WHAT]  # a name for each of them in the JSON Schema
+
+
 class DeliverTo(StrictModel):
     """What one destination gets."""
 
     to: Identifier
     """Name of a destination in config.yaml."""
-    what: Annotated[tuple[Literal["patient", "encounter", "score", "task", "message"], ...], Field(min_length=1)]
-    """Kinds of delivery. `message` is the message itself, byte for byte."""
+    what: Annotated[tuple[What, ...], Field(min_length=1)]
+    """Kinds of delivery; each type of destination takes some of them. `message` is the message itself, byte for byte;
+    `text`, `page` and `mail` are notices to people."""
 
 
 class Order(StrictModel):

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from engine.connectors import registry
 from engine.connectors.registry import load
+from engine.domain.delivery import WHAT
 from engine.errors import SettingsError
-from engine.settings import Configuration
+from engine.settings import Channel, Configuration
 from engine.snapshot import Snapshot
 
 CHANNEL = "name: main\nlisten: {{host: 127.0.0.1, port: 0{listen}}}\ntimezone: America/New_York\nmapping: adt\n"
@@ -110,7 +112,7 @@ GOOD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", ["patient", "encounter", "score", "task", "message"])
+@pytest.mark.parametrize("what", WHAT)
 @pytest.mark.parametrize("type_", TYPES)
 @pytest.mark.parametrize("beside", [False, True])
 def test_a_destination_is_given_what_it_takes_and_nothing_else(tmp_path: Path, type_: str, what: str, beside: bool):
@@ -131,3 +133,15 @@ def test_a_destination_is_given_what_it_takes_and_nothing_else(tmp_path: Path, t
     (problem,) = caught.value.problems
     assert (problem.file, problem.line, problem.key) == ("channels/west.yaml", 7, "deliver[1].what")
     assert f"takes {', '.join(known)}" in problem.message
+
+
+@pytest.mark.parametrize("type_", registry.TYPES)
+def test_a_type_takes_what_there_is(type_: str):
+    takes = registry.settings_of(type_).takes
+    assert takes
+    assert takes <= set(WHAT)
+
+
+def test_the_schema_of_a_channel_lists_what_there_is():
+    (schema,) = [one for name, one in Channel.model_json_schema()["$defs"].items() if name == "DeliverTo"]
+    assert schema["properties"]["what"]["items"]["enum"] == list(WHAT)
