@@ -21,7 +21,7 @@ import msgspec
 
 from engine import logs
 from engine.clock import Clock
-from engine.domain.message import AckCode
+from engine.domain.message import AckCode, Receipt
 from engine.errors import HandoffError, Problem, SettingsError, StoreError, StoreUnavailableError
 from engine.hl7v2.ack import Verdict
 from engine.pipeline.changes import Change, changes, in_the_way
@@ -51,6 +51,7 @@ from engine.runtime.status import (
 from engine.runtime.supervisor import Workers, worker_command
 from engine.settings import Channel, Configuration, loaded
 from engine.store.days import prepare_days_apart
+from engine.store.journal import Append
 from engine.store.overview import overview
 
 if TYPE_CHECKING:
@@ -147,7 +148,13 @@ class Daemon:
             stored=self._hint,
             return_to=self._returns.send,
         )
-        self._workers = Workers(configuration.snapshot, self._hear, configuration.site.worker_count, command=command)
+        self._workers = Workers(
+            configuration.snapshot,
+            self._hear,
+            configuration.site.worker_count,
+            put_causes=self._put_causes,
+            command=command,
+        )
         self.metrics.worker_restarts = lambda: self._workers.restarts
         self.metrics.worker_up = lambda: self._workers.up
         self.metrics.partitions = lambda: sum(one.partitions for one in self._workers.status)
@@ -641,6 +648,13 @@ class Daemon:
             self._intake.late.have_outcomes(message.accepted, message.failed)
         elif isinstance(message, hints.Report):
             self.metrics.hear(message)
+
+    async def _put_causes(self, receipts: Sequence[Receipt]) -> list[int]:
+        """Those of one request share a transaction with what senders have sent meanwhile. Raises StoreError."""
+        append = Append(receipts=tuple(receipts))
+        stored = await self._store.journal_ledger.add(self._store.journal.append_each, append)
+        self._workers.hint()
+        return [one.id or one.duplicate_of or 0 for one in stored]
 
     async def _outcomes(self, entries: Sequence[int]) -> Mapping[int, Verdict]:
         """What senders who wait for the outcome are told; of failures their code and place, never a value."""

@@ -1,7 +1,7 @@
 """What the main process and the worker say to each other: one JSON document a line over a socket pair.
 
 Only hints and counts: the two talk through the store, and each would find everything there by itself a little later.
-No line ever holds anything of a message.
+No line ever holds anything of a message; a cause names opaque ids only.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from engine.domain.message import Receipt
 from engine.domain.record import Record
 from engine.domain.standing import Overview
 from engine.runtime.counters import Counts, Name
@@ -37,6 +38,13 @@ class Configure(Record, frozen=True, kw_only=True, tag="configure"):
 
 class Work(Record, frozen=True, kw_only=True, tag="work"):
     """Main to worker: new entries are in the journal."""
+
+
+class InJournal(Record, frozen=True, kw_only=True, tag="in-journal"):
+    """Main to worker, the answer to `PutCauses`: its causes are on disk. entries: none: they could not be put there."""
+
+    number: int
+    entries: tuple[int, ...] | None
 
 
 class Stop(Record, frozen=True, kw_only=True, tag="stop"):
@@ -65,6 +73,16 @@ class Outcomes(Record, frozen=True, kw_only=True, tag="outcomes"):
     failed: tuple[int, ...] = ()
 
 
+class PutCauses(Record, frozen=True, kw_only=True, tag="put-causes"):
+    """Worker to main: these causes are to be in the journal, each once, whoever else puts it there.
+
+    number: of the worker's requests in this life of it. See `engine.runtime.causes`.
+    """
+
+    number: int
+    receipts: tuple[Receipt, ...]
+
+
 class Leased(Record, frozen=True, kw_only=True):
     """What is the worker's now: how many partitions, and which destinations."""
 
@@ -88,8 +106,8 @@ class Report(Record, frozen=True, kw_only=True, tag="report"):
     leased: Leased = Leased()
 
 
-ToWorker = Configure | Work | Stop
-ToMain = Ready | Refused | Outcomes | Report
+ToWorker = Configure | Work | InJournal | Stop
+ToMain = Ready | Refused | Outcomes | PutCauses | Report
 
 _encode = msgspec.json.Encoder().encode
 

@@ -403,7 +403,7 @@ class Processor:
 
 def _is_awaited(entry: Entry) -> bool:
     """Whether a sender or a person waits for its outcome."""
-    return entry.wants_application_ack or entry.kind is not EntryKind.MESSAGE
+    return entry.wants_application_ack or entry.kind is EntryKind.ACT
 
 
 def _reading(positions: dict[int, int]) -> _Reading:

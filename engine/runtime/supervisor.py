@@ -7,12 +7,14 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
 
 from engine import logs
+from engine.domain.message import Receipt
+from engine.errors import StoreError
 from engine.runtime import hints
 from engine.runtime.background import keep
 from engine.runtime.status import WorkerStatus
@@ -41,6 +43,9 @@ _DYING_SECONDS: Final = 60.0
 """A worker whose lives are shorter than this, several in a row, keeps dying, until one life is longer."""
 
 
+PutCauses = Callable[[Sequence[Receipt]], Awaitable[Sequence[int]]]
+
+
 def worker_command(fd: int) -> list[str]:
     """How the worker is started: this interpreter, this package, never a module of the current folder (`-P`)."""
     return [sys.executable, "-P", "-m", "engine", "worker", "--fd", str(fd), "--parent", str(os.getpid())]
@@ -55,10 +60,12 @@ class Workers:
         on_message: Callable[[hints.ToMain], None],
         count: int,
         *,
+        put_causes: PutCauses,
         command: Callable[[int], Sequence[str]] = worker_command,
     ) -> None:
         self._each = [
-            Supervisor(snapshot, on_message, index=index, count=count, command=command) for index in range(count)
+            Supervisor(snapshot, on_message, index=index, count=count, put_causes=put_causes, command=command)
+            for index in range(count)
         ]
         self._snapshot = snapshot
 
@@ -111,7 +118,8 @@ class Supervisor:
     """One worker at a time.
 
     on_message: called for each of the worker's messages. index, count: which of how many workers of the node it is.
-    command: how to start it, given the number of its descriptor.
+    put_causes: puts what the worker asks for into the journal. command: how to start it, given the number of its
+    descriptor.
     """
 
     def __init__(
@@ -119,6 +127,7 @@ class Supervisor:
         snapshot: Snapshot,
         on_message: Callable[[hints.ToMain], None],
         *,
+        put_causes: PutCauses,
         index: int = 0,
         count: int = 1,
         command: Callable[[int], Sequence[str]] = worker_command,
@@ -127,6 +136,7 @@ class Supervisor:
     ) -> None:
         self._snapshot = snapshot
         self._on_message = on_message
+        self._put_causes = put_causes
         self._index, self._count = index, count
         self._command = command
         self._restart_seconds_first = restart_seconds_first
@@ -303,7 +313,7 @@ class Supervisor:
         try:
             while (line := await pipe.line()) is not None:
                 self._heard_at = asyncio.get_running_loop().time()
-                self._hear(line)
+                self._hear(line, pipe)
             return await process.wait()
         finally:
             watchdog.cancel()
@@ -336,7 +346,7 @@ class Supervisor:
             ours.close()
             raise
 
-    def _hear(self, line: bytes) -> None:
+    def _hear(self, line: bytes, pipe: hints.Pipe) -> None:
         try:
             message = hints.read_to_main(line)
         except msgspec.DecodeError:
@@ -353,7 +363,20 @@ class Supervisor:
         elif isinstance(message, hints.Report):
             self.failing = message.failing
             self._leased = message.leased
+        elif isinstance(message, hints.PutCauses):
+            keep(self._put(message, pipe), "put-causes")
         self._on_message(message)
+
+    async def _put(self, message: hints.PutCauses, pipe: hints.Pipe) -> None:
+        """pipe: of the worker that has asked. When it is gone, the next one asks again by itself."""
+        entries: tuple[int, ...] | None = None
+        try:
+            entries = tuple(await self._put_causes(message.receipts))
+        except StoreError as error:
+            _log.warning("causes of a worker not put into the journal", worker=self._index, exc_info=error)
+        except Exception as error:  # noqa: BLE001 - what a worker asks for must not stop the acknowledgments
+            _log.error("causes of a worker can't be put into the journal", worker=self._index, exc_info=error)
+        pipe.send(hints.InJournal(number=message.number, entries=entries))
 
     def _reloaded(self, *, taken: bool) -> None:
         if self._answer is not None and not self._answer.done():

@@ -22,9 +22,11 @@ from typing import Final
 
 from engine import logs, settings
 from engine.connectors.registry import load
+from engine.domain.message import Receipt
 from engine.domain.standing import Overview
 from engine.errors import HandoffError, SettingsError
 from engine.runtime import hints
+from engine.runtime.causes import CausesToMain
 from engine.runtime.counters import Name
 from engine.runtime.services import Service, Services
 from engine.runtime.skews import SENDERS_MAX
@@ -103,9 +105,11 @@ class WorkerContext:
     index, count: which of the node's workers this is, and how many there are.
     have_outcomes(accepted, failed): tells main that these entries, whose senders wait, have their outcome. May be
     called from any thread.
+    put_causes(receipts): has the main process put causes into the journal: see `CausesToMain.put`.
     """
 
     have_outcomes: Callable[[Sequence[int], Sequence[int]], None]
+    put_causes: Callable[[Sequence[Receipt]], Awaitable[Sequence[int]]]
     index: int = 0
     count: int = 1
     work: Wake = field(default_factory=Wake)
@@ -140,7 +144,8 @@ class Worker:
         self._pipe = pipe
         self._assemble = assemble
         self._loop = asyncio.get_running_loop()
-        self.context = WorkerContext(have_outcomes=self._tell_outcomes)
+        self._causes = CausesToMain(pipe.send)
+        self.context = WorkerContext(have_outcomes=self._tell_outcomes, put_causes=self._causes.put)
         self._services = Services({}, self.context.stopping)
         self._work: Overview | None = None
         self._assembly: Assembly | None = None
@@ -193,6 +198,8 @@ class Worker:
             message = hints.read_to_worker(line)
             if isinstance(message, hints.Work):
                 self.context.work.ring()
+            elif isinstance(message, hints.InJournal):
+                self._causes.hear(message)
             elif isinstance(message, hints.Stop):
                 self.stop()
             else:

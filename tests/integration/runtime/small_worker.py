@@ -6,12 +6,14 @@ usage: small_worker.py BEHAVIOUR FOLDER --fd N --parent PID
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from engine.domain.message import Receipt, Summary
 from engine.domain.standing import ChannelWork, Overview
 from engine.errors import Problem, SettingsError, StoreUnavailableError
 from engine.runtime import worker
@@ -22,6 +24,13 @@ WORK = Overview(
     at=datetime.now(UTC),
     channels=(ChannelWork(name="adt", waiting=2, oldest_waiting_at=None, last_message_at=None),),
 )
+CAUSES = [
+    Receipt(
+        channel="@act", peer=peer, received_at=WORK.at, payload=b"{}", summary=Summary(), dedupe_key=b"k", digest=b"k",
+        once=True,
+    )
+    for peer in ("1", "2")
+]  # fmt: skip
 
 
 def main() -> None:
@@ -52,6 +61,12 @@ def main() -> None:
             await context.stopping.wait()
             time.sleep(60)
 
+        async def has_causes() -> None:
+            while not (folder / "in-journal").exists():
+                with contextlib.suppress(StoreUnavailableError):
+                    (folder / "in-journal").write_text(" ".join(map(str, await context.put_causes(CAUSES))))
+            await context.stopping.wait()
+
         async def flaps() -> None:
             await asyncio.sleep(0.2)
             os._exit(3)
@@ -75,8 +90,9 @@ def main() -> None:
                 await asyncio.to_thread(time.sleep, 60)
 
         services = {"works": works, "fails": fails} if behaviour == "fails" else {"works": works}
-        if behaviour in {"hangs", "flaps"}:
-            services = {behaviour: hangs if behaviour == "hangs" else flaps}
+        alone = {"hangs": hangs, "flaps": flaps, "has causes": has_causes}
+        if behaviour in alone:
+            services = {behaviour: alone[behaviour]}
         return Assembly(services=services, reload=reload, overview=look, close=close)
 
     sys.exit(asyncio.run(worker.serve(fd, parent, assemble)))

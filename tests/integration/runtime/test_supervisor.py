@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
 from wire import eventually
 
+from engine.domain.message import Receipt
+from engine.errors import StoreUnavailableError
 from engine.runtime import hints, supervisor, worker
 from engine.runtime.supervisor import Supervisor, Workers
 from engine.snapshot import Snapshot
@@ -32,16 +34,31 @@ def command(behaviour: str, folder: Path) -> Callable[[int], list[str]]:
     return lambda fd: [*start, "--fd", str(fd), "--parent", str(os.getpid())]
 
 
+async def nothing_to_put(_: Sequence[Receipt]) -> list[int]:
+    raise AssertionError("no worker of this test has causes")
+
+
 class Run:
     """A supervisor and what its worker said."""
 
     def __init__(self, folder: Path, behaviour: str, **more: float) -> None:
         self.folder = folder
         self.said: list[hints.ToMain] = []
+        self.asked: list[list[str]] = []
         self.born_at = asyncio.get_running_loop().time()
         self.supervisor = Supervisor(
-            snapshot(folder), self.said.append, command=command(behaviour, folder), restart_seconds_first=0.05, **more
-        )
+            snapshot(folder), self.said.append, put_causes=self.put, command=command(behaviour, folder),
+            restart_seconds_first=0.05, **more,
+        )  # fmt: skip
+
+    async def put(self, receipts: Sequence[Receipt]) -> list[int]:
+        """The journal of this test: at first it can't be written."""
+        self.asked.append([receipt.peer for receipt in receipts])
+        if len(self.asked) == 1:
+            raise StoreUnavailableError("the disk is away")
+        if len(self.asked) == 2:
+            raise RuntimeError("a defect")
+        return [100 + int(receipt.peer) for receipt in receipts]
 
     def count(self, name: str) -> int:
         path = self.folder / name
@@ -176,8 +193,8 @@ async def test_a_worker_that_lived_long_and_died_once_is_no_trouble(
 async def test_a_worker_that_can_not_be_started_is_trouble_and_stops_nobody_else(tmp_path: Path) -> None:
     """No memory for a process, no descriptor: the main process goes on acknowledging."""
     one = Supervisor(
-        snapshot(tmp_path), lambda _: None, command=lambda _: [str(tmp_path / "no-such-program")],
-        restart_seconds_first=0.01,
+        snapshot(tmp_path), lambda _: None, put_causes=nothing_to_put, restart_seconds_first=0.01,
+        command=lambda _: [str(tmp_path / "no-such-program")],
     )  # fmt: skip
     told: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
@@ -310,8 +327,21 @@ async def test_a_worker_that_wakes_up_after_the_reload_was_given_up_goes_back_to
 
 
 @one_loop
+async def test_a_worker_has_its_causes_put_into_the_journal_as_soon_as_that_can_be_written(
+    start: Callable[..., Run],
+) -> None:
+    run = start("has causes")
+    await eventually(lambda: run.count("in-journal") > 0)
+    assert run.asked == [["1", "2"]] * 3
+    assert (run.folder / "in-journal").read_text() == "101 102"
+    assert (run.supervisor.restarts, run.supervisor.trouble) == (0, None)
+
+
+@one_loop
 async def test_a_reload_that_one_of_several_workers_refuses_is_taken_by_none(tmp_path: Path) -> None:
-    workers = Workers(snapshot(tmp_path), lambda _: None, 3, command=command("works", tmp_path))
+    workers = Workers(
+        snapshot(tmp_path), lambda _: None, 3, put_causes=nothing_to_put, command=command("works", tmp_path)
+    )
     workers.start()
     try:
         await eventually(lambda: workers.up)
@@ -334,7 +364,7 @@ async def test_the_trouble_of_one_of_several_workers_is_the_nodes(tmp_path: Path
         started.append(fd)
         return (dies if len(started) > 1 else works)(fd)
 
-    workers = Workers(snapshot(tmp_path), lambda _: None, 2, command=by_turns)
+    workers = Workers(snapshot(tmp_path), lambda _: None, 2, put_causes=nothing_to_put, command=by_turns)
     workers.start()
     try:
         await eventually(lambda: workers.trouble == ("worker-keeps-dying",))
@@ -369,7 +399,7 @@ async def test_a_worker_never_outlives_its_main_process(tmp_path: Path) -> None:
             command = [sys.executable, {str(SMALL_WORKER)!r}, "works", {str(tmp_path)!r}]
             supervisor = Supervisor(
                 Snapshot(Path({str(tmp_path)!r}), "config.yaml", {{"config.yaml": "node: a\\n"}}), lambda _: None,
-                command=lambda fd: [*command, "--fd", str(fd), "--parent", str(os.getpid())])
+                put_causes=None, command=lambda fd: [*command, "--fd", str(fd), "--parent", str(os.getpid())])
             supervisor.start()
             while supervisor.ready_version is None:
                 await asyncio.sleep(0.01)

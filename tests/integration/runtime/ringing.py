@@ -1,0 +1,118 @@
+"""A daemon with a clock of the test's own in its worker, for `test_due_causes.py`; it dies where it is told to.
+
+usage: ringing.py main CONFIG FOLDER POINT,... | ringing.py worker FOLDER POINT,... --fd N --parent PID
+
+The clock has every open task done by a cause that is known by name, again and again, as long as the task is open. At
+each point in turn, once, the process that passes it kills itself (`kill -9`); a file in the folder tells that it did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine import bootstrap, logs
+from engine.clock import SystemClock
+from engine.connectors.registry import load
+from engine.domain.cause import TaskDone
+from engine.domain.message import Receipt
+from engine.domain.task import TaskState
+from engine.errors import StoreUnavailableError
+from engine.runtime import worker
+from engine.runtime.daemon import Daemon
+from engine.runtime.notify import Systemd
+from engine.runtime.worker import Assembly, WorkerContext
+from engine.settings import Configuration
+from engine.snapshot import Snapshot
+from engine.store.causes import receipt_of
+
+
+class Ring(TaskDone, frozen=True, kw_only=True, tag="task-done"):
+    """What the rule for `task-done` decides on, by the name of what is due."""
+
+    @property
+    def once(self) -> str:
+        return f"due/{self.task}"
+
+
+class Points:
+    def __init__(self, folder: Path, points: str) -> None:
+        self._folder, self._points = folder, [point for point in points.split(",") if point]
+
+    def passed(self, point: str) -> None:
+        """Die when it is the turn of this point."""
+        if next((one for one in self._points if not (self._folder / one).exists()), None) == point:
+            (self._folder / point).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_main(config: Path, folder: Path, given: str) -> None:
+    points = Points(folder, given)
+    configuration = load(Snapshot.read(config))
+
+    class Dying(Daemon):
+        async def _put_causes(self, receipts: Sequence[Receipt]) -> list[int]:
+            entries = await super()._put_causes(receipts)
+            points.passed("main-put-nothing-answered")
+            return entries
+
+    async def main() -> None:
+        daemon = Dying(
+            configuration,
+            bootstrap.open_store(configuration, "main"),
+            SystemClock(),
+            "0",
+            load=lambda: configuration,
+            systemd=Systemd({}),
+            sockets={},
+            command=lambda fd: [
+                sys.executable, "-P", __file__, "worker", str(folder), given, "--fd", str(fd), "--parent",
+                str(os.getpid()),
+            ],
+        )  # fmt: skip
+        await daemon.start()
+        await asyncio.Event().wait()
+
+    asyncio.run(main())
+
+
+def run_worker(folder: Path, given: str, fd: int, parent: int) -> None:
+    points = Points(folder, given)
+
+    async def assemble(configuration: Configuration, context: WorkerContext) -> Assembly:
+        assembly = await bootstrap.assemble_worker(configuration, context)
+        store, clock = bootstrap.open_store(configuration, "worker"), SystemClock()
+
+        async def ring() -> None:
+            while not context.stopping.is_set():
+                due = await store.read(lambda conn: store.tasks.find(conn, states=[TaskState.OPEN]))
+                rings = [Ring(actor="clock", chart_id=one.chart_id, task=one.task.id) for one in due]
+                asked = asyncio.create_task(ask([receipt_of(store.keys, one, clock.now()) for one in rings[:5]]))
+                if rings:
+                    await asyncio.sleep(0.01)
+                    points.passed("worker-asked")
+                await asked
+                await asyncio.sleep(0.01)
+
+        async def ask(receipts: Sequence[Receipt]) -> None:
+            with contextlib.suppress(StoreUnavailableError):
+                if await context.put_causes(receipts):
+                    points.passed("worker-answered")
+
+        return dataclasses.replace(assembly, services={**assembly.services, "ring": ring})
+
+    sys.exit(asyncio.run(worker.serve(fd, parent, assemble)))
+
+
+if __name__ == "__main__":
+    logs.configure()
+    if sys.argv[1] == "main":
+        run_main(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
+    else:
+        run_worker(Path(sys.argv[2]), sys.argv[3], int(sys.argv[5]), int(sys.argv[7]))
