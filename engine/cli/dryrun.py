@@ -118,8 +118,7 @@ def _human(result: dict[str, Any]) -> str:
     lines += why_lines(result["why"])
     if result["patient"]:
         encounters = [result["encounter"]] if result["encounter"] else []
-        parts = {"encounters": encounters, "scores": result["scores"], "tasks": result["tasks"]}
-        lines += ["", human_chart(result["patient"] | parts)]
+        lines += ["", human_chart(result | result["patient"] | {"encounters": encounters})]
     deliveries = [(item["destination"], told(item), item["idempotency_key"]) for item in result["deliveries"]]
     if deliveries:
         lines += ["", table(("delivery to", "what", "idempotency key"), deliveries)]

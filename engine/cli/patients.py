@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -27,10 +27,11 @@ from engine.errors import TamperedError
 from engine.printable import singles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from engine.desk.desk import Desk
     from engine.domain.chart import Chart
+    from engine.domain.parts import Part
     from engine.store.charts import ChartDocument
 
 _PAGE_CHARTS = 500
@@ -212,6 +213,8 @@ def _name(name: dict[str, Any] | None) -> str | None:
 
 
 def human_chart(shape: dict[str, Any]) -> str:
+    from engine.domain.parts import PARTS
+
     shape = singles(shape)
     lines = [
         f"{shape['key']}  {_name(shape['name']) or '-'}  born {shape['birth_date'] or '-'}  {shape['sex'] or '-'}"
@@ -224,53 +227,65 @@ def human_chart(shape: dict[str, Any]) -> str:
         f"dead letter {one['id']} (entry {one['entry']}): {one['error']}: {one['detail']}"
         for one in shape.get("dead", ())
     ]
-    encounters = [
+    for part in PARTS:
+        shown = _TABLES.get(part.name, _table_of_fields)(part, shape[part.name])
+        if shown:
+            lines += ["", shown]
+    return "\n".join(lines)
+
+
+def _encounters(_part: Part, encounters: list[dict[str, Any]]) -> str:
+    columns = (
+        Column("encounter", least=8), "class", "status", time_column("admitted"), time_column("discharged"),
+        Column("disposition", drop=1),
+    )  # fmt: skip
+    rows = [
         (e["key"], e["class"], e["status"], clock_time(e["admitted_at"]), clock_time(e["discharged_at"]),
-         e["disposition"]) for e in shape["encounters"]
+         e["disposition"]) for e in encounters
     ]  # fmt: skip
-    scores = [
+    return table(columns, rows)
+
+
+def _scores(_part: Part, scores: list[dict[str, Any]]) -> str:
+    columns = (
+        "score", "value", "band", Column("encounter", least=8, drop=2), Column("factors", least=12),
+        Column("missing", least=8, drop=1),
+    )  # fmt: skip
+    rows = [
         (s["model"], s["value"] if s["value"] is not None else f"{s['min']}..{s['max']}", s["band"], s["encounter"],
          ", ".join(f"{f['name']} {f['points']}" for f in s["factors"]), ", ".join(s["missing"]))
-        for s in shape["scores"]
+        for s in scores
     ]  # fmt: skip
-    tasks = [
-        (t["id"], t["kind"], t["state"], clock_time(t["due_at"]), t["assignee"], reason_told(t)) for t in shape["tasks"]
+    return table(columns, rows)
+
+
+def _tasks(_part: Part, tasks: list[dict[str, Any]]) -> str:
+    columns = (
+        Column("task", kind="id"), "kind", Column("state", alarm={"missed"}), time_column("due"),
+        Column("assignee", least=8, drop=2), Column("reason", least=8, drop=1),
+    )  # fmt: skip
+    rows = [(t["id"], t["kind"], t["state"], clock_time(t["due_at"]), t["assignee"], reason_told(t)) for t in tasks]
+    return table(columns, rows)
+
+
+def _table_of_fields(part: Part, items: list[dict[str, Any]]) -> str:
+    """Of a part without a table of its own: what its items hold in one word, a column for each field of the type."""
+    if not items:
+        return ""
+    names = [name for name in items[0] if not any(isinstance(item[name], list | dict) for item in items)]
+    times = {name for name in names if name.endswith("_at")}
+    columns = [
+        time_column(name.removesuffix("_at")) if name in times else Column(name.replace("_", " "), least=8, drop=index)
+        for index, name in enumerate(names)
     ]
-    for part in (
-        table(
-            (
-                Column("encounter", least=8),
-                "class",
-                "status",
-                time_column("admitted"),
-                time_column("discharged"),
-                Column("disposition", drop=1),
-            ),
-            encounters,
-        ),
-        table(
-            (
-                "score",
-                "value",
-                "band",
-                Column("encounter", least=8, drop=2),
-                Column("factors", least=12),
-                Column("missing", least=8, drop=1),
-            ),
-            scores,
-        ),
-        table(
-            (
-                Column("task", kind="id"),
-                "kind",
-                Column("state", alarm={"missed"}),
-                time_column("due"),
-                Column("assignee", least=8, drop=2),
-                Column("reason", least=8, drop=1),
-            ),
-            tasks,
-        ),
-    ):
-        if part:
-            lines += ["", part]
-    return "\n".join(lines)
+    columns[0] = Column(part.what, least=8)
+    rows = [[clock_time(item[name]) if name in times else item[name] for name in names] for item in items]
+    return table(columns, rows)
+
+
+_TABLES: Final[Mapping[str, Callable[[Part, list[dict[str, Any]]], str]]] = {
+    "encounters": _encounters,
+    "scores": _scores,
+    "tasks": _tasks,
+}
+"""Parts with a table of their own."""

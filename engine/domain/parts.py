@@ -7,17 +7,17 @@ as a field of `Chart`, is handled everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from msgspec import structs
 
-from engine.domain.chart import Chart
+from engine.domain.chart import Chart, Stamp
 from engine.domain.delivery import Content, EncounterUpsert, Operation, ScoreUpsert, TaskUpsert
 from engine.domain.encounter import Encounter
 from engine.domain.score import Score
-from engine.domain.shapes import encounter_shape, patient_shape, score_shape, task_shape
+from engine.domain.shapes import encounter_shape, patient_shape, plain, score_shape, task_shape
 from engine.domain.task import Task
 
 
@@ -35,27 +35,63 @@ class Mask:
     """Lists of objects: what of each object is shown."""
 
 
+def _of_no_stay(_item: Any) -> None:
+    return None
+
+
+def _plain(item: Any, _patient_key: str) -> dict[str, Any]:
+    return plain(item)  # type: ignore[no-any-return]  # a record becomes a dict
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One kind of part."""
+    """One kind of part. What has no default must be said of each."""
 
     name: str
     """The field of `Chart` that holds them, and that of the contract's shape: `tasks`."""
     what: str
-    """One of them, as its delivery's content and the masks name it: `task`."""
+    """One of them, as its delivery's content, its table and the masks name it: `task`."""
+    item: type[Any]
+    """A record."""
     key: Callable[[Any], str]
     """An item -> what names it among the patient's own, for ever."""
-    stay: Callable[[Any], str | None]
+    stamps: str | None = None
+    """The field of `Chart` that holds when each field of an item was last said, by the item's key.
+
+    None: items are not put together from several messages.
+    """
+    as_of: Callable[[Any], Any] | None = None
+    """Of parts without stamps: an item -> what is greater for the version that counts. None: the survivor's counts."""
+    stay: Callable[[Any], str | None] = _of_no_stay
     """An item -> the key of the encounter that it is closed with; none: it never is."""
-    shape: Callable[[Any, str], dict[str, Any]]
+    shape: Callable[[Any, str], dict[str, Any]] = _plain
     """An item, the patient key -> the contract's shape."""
-    mask: Mask
-    operation: Operation
-    content: Callable[[Any, str], Content]
-    """An item, the patient key -> what a destination is told of it as it is."""
+    mask: Mask = Mask()
+    """Nothing is shown, until someone decides."""
 
     def of(self, chart: Chart) -> tuple[Any, ...]:
         return getattr(chart, self.name)  # type: ignore[no-any-return]
+
+    def stamps_of(self, chart: Chart) -> dict[str, dict[str, Stamp]]:
+        """By key of the item."""
+        return getattr(chart, self.stamps) if self.stamps is not None else {}
+
+    def fields(self, items: Sequence[Any], stamps: Mapping[str, dict[str, Stamp]] | None = None) -> dict[str, Any]:
+        """The fields of a chart that has these items. stamps: of any; those of other items are left out."""
+        fields: dict[str, Any] = {self.name: tuple(items)}
+        if self.stamps is not None:
+            known = stamps or {}
+            fields[self.stamps] = {key: known[key] for key in map(self.key, items) if key in known}
+        return fields
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveredPart(Part):
+    """A part that destinations hear of."""
+
+    operation: Operation
+    content: Callable[[Any, str], Content]
+    """An item, the patient key -> what a destination is told of it as it is."""
 
 
 def score_key(score: Score) -> str:
@@ -80,10 +116,12 @@ def _task_key(task: Task) -> str:
     return task.id
 
 
-ENCOUNTERS: Final = Part(
+ENCOUNTERS: Final = DeliveredPart(
     name="encounters",
     what="encounter",
+    item=Encounter,
     key=_encounter_key,
+    stamps="encounter_stamps",
     stay=_encounter_key,
     shape=lambda encounter, _patient_key: encounter_shape(encounter),
     mask=Mask(
@@ -95,10 +133,12 @@ ENCOUNTERS: Final = Part(
     content=lambda encounter, patient_key: EncounterUpsert(patient_key=patient_key, encounter=encounter),
 )
 
-SCORES: Final = Part(
+SCORES: Final = DeliveredPart(
     name="scores",
     what="score",
+    item=Score,
     key=score_key,
+    as_of=lambda score: score.scored_at,
     stay=_stay,
     shape=lambda score, _patient_key: score_shape(score),
     mask=Mask(shown=None, keys=frozenset({"encounter"}), inner={"factors": frozenset({"name", "points"})}),
@@ -106,10 +146,12 @@ SCORES: Final = Part(
     content=lambda score, patient_key: ScoreUpsert(patient_key=patient_key, score=score),
 )
 
-TASKS: Final = Part(
+TASKS: Final = DeliveredPart(
     name="tasks",
     what="task",
+    item=Task,
     key=_task_key,
+    as_of=lambda task: (task.ended_at is not None, task.ended_at or task.created_at),
     stay=_stay,
     shape=task_shape,
     mask=Mask(shown=None, keys=frozenset({"encounter", "patient_key", "suspended_by"})),
@@ -119,21 +161,68 @@ TASKS: Final = Part(
 
 PARTS: Final[tuple[Part, ...]] = (ENCOUNTERS, SCORES, TASKS)
 """In the order in which a destination hears of them: a stay before what is of it."""
+DELIVERED: Final = tuple(part for part in PARTS if isinstance(part, DeliveredPart))
 
 
-def united(charts: Sequence[Chart]) -> Chart:
-    """The first chart with the parts of all of them, in their order."""
-    parts = {part.name: tuple(item for one in charts for item in part.of(one)) for part in PARTS}
-    return structs.replace(charts[0], **parts)
+def united(charts: Sequence[Chart], parts: Sequence[Part] = PARTS) -> Chart:
+    """The first chart with the parts of all of them, in their order, each item once.
+
+    Two charts may have the same item, because the hospital has booked an appointment again under the number that is
+    left. Then each of its fields is as it was said last, and what has no stamp is as in the version that was spoken of
+    last. Of parts without stamps the later version counts (`Part.as_of`). Of two that are equally late it is that of
+    the first chart. So it does not matter in which order charts are merged, nor how often.
+    """
+    fields: dict[str, Any] = {}
+    for part in parts:
+        fields |= _united(part, charts)
+    return structs.replace(charts[0], **fields)
 
 
-def folded(survivor: Chart, merged: Chart) -> tuple[Chart, Chart]:
+def folded(survivor: Chart, merged: Chart, parts: Sequence[Part] = PARTS) -> tuple[Chart, Chart]:
     """Two charts after all parts of the second one have gone to the first."""
-    stamps = {**merged.encounter_stamps, **survivor.encounter_stamps}
-    return (
-        structs.replace(united((survivor, merged)), encounter_stamps=stamps),
-        structs.replace(merged, encounter_stamps={}, **{part.name: () for part in PARTS}),
-    )
+    empty: dict[str, Any] = {}
+    for part in parts:
+        empty |= part.fields(())
+    return united((survivor, merged), parts), structs.replace(merged, **empty)
+
+
+def stamps_of(chart: Chart) -> Iterator[Stamp]:
+    """All stamps of a chart: of the patient, and of what they have."""
+    yield from chart.stamps.values()
+    for part in PARTS:
+        for stamps in part.stamps_of(chart).values():
+            yield from stamps.values()
+
+
+def _united(part: Part, charts: Sequence[Chart]) -> dict[str, Any]:
+    items: dict[str, Any] = {}
+    stamps: dict[str, dict[str, Stamp]] = {}
+    for chart in charts:
+        said = part.stamps_of(chart)
+        for item in part.of(chart):
+            key = part.key(item)
+            if key not in items:
+                items[key], stamps[key] = item, said.get(key, {})
+            elif part.stamps is not None:
+                items[key], stamps[key] = _by_field(items[key], stamps[key], item, said.get(key, {}))
+            elif part.as_of is not None:
+                items[key] = max(items[key], item, key=part.as_of)
+    return part.fields(tuple(items.values()), {key: said for key, said in stamps.items() if said})
+
+
+_NEVER: Final[Stamp] = (0.0, 0)
+
+
+def _by_field(
+    first: Any, first_stamps: Mapping[str, Stamp], second: Any, second_stamps: Mapping[str, Stamp]
+) -> tuple[Any, dict[str, Stamp]]:
+    """One item out of two versions of it, and its stamps: each field as it was said last."""
+    latest = (max(stamps.values(), default=_NEVER) for stamps in (first_stamps, second_stamps))
+    if next(latest) < next(latest):
+        first, first_stamps, second, second_stamps = second, second_stamps, first, first_stamps
+    newer = {name: at for name, at in second_stamps.items() if at > first_stamps.get(name, _NEVER)}
+    changes = {name: getattr(second, name) for name in newer if name in type(second).__struct_fields__}
+    return structs.replace(first, **changes), {**first_stamps, **newer}
 
 
 def chart_shape(chart: Chart) -> dict[str, Any]:

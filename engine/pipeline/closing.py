@@ -49,13 +49,10 @@ def reopened(chart: Chart, stored: Chart) -> Chart:
     fields: dict[str, Any] = {}
     for part in PARTS:
         closed = set(keys.get(part.name, ()))
-        fields[part.name] = (*(item for item in part.of(stored) if part.key(item) in closed), *part.of(chart))
+        items = (*(item for item in part.of(stored) if part.key(item) in closed), *part.of(chart))
+        fields |= part.fields(items, part.stamps_of(stored) | part.stamps_of(chart))
     fields["encounters"] = tuple(sorted(fields["encounters"], key=as_it_happened))
-    stamps = stored.encounter_stamps
-    of_closed = {key: stamps[key] for key in chart.closed.keys if key in stamps}
-    return msgspec.structs.replace(
-        chart, closed=None, encounter_stamps={**of_closed, **chart.encounter_stamps}, **fields
-    )
+    return msgspec.structs.replace(chart, closed=None, **fields)
 
 
 def _busy(chart: Chart) -> set[str | None]:
@@ -84,15 +81,10 @@ def _without(chart: Chart, stays: list[Encounter]) -> Chart:
     parts = dict(chart.closed.keys_of_parts()) if chart.closed is not None else {}
     for part in PARTS:
         items = part.of(chart)
-        left[part.name] = tuple(item for item in items if part.stay(item) not in gone)
+        left |= part.fields([item for item in items if part.stay(item) not in gone], part.stamps_of(chart))
         more = tuple(part.key(item) for item in items if part.stay(item) in gone)
         parts[part.name] = (*parts.get(part.name, ()), *more)
-    return msgspec.structs.replace(
-        chart,
-        closed=_summary(chart, stays, parts),
-        encounter_stamps={key: stamps for key, stamps in chart.encounter_stamps.items() if key not in gone},
-        **left,
-    )
+    return msgspec.structs.replace(chart, closed=_summary(chart, stays, parts), **left)
 
 
 _COLUMNS: Final = ("came_at", "keys", "numbers", "accounts", "classes", "finished", "admitted", "discharged",

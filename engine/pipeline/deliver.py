@@ -22,7 +22,7 @@ from engine.domain.delivery import (
 from engine.domain.encounter import Encounter
 from engine.domain.ids import beginning_like
 from engine.domain.message import Entry
-from engine.domain.parts import PARTS, SCORES, Part, score_key
+from engine.domain.parts import DELIVERED, SCORES, DeliveredPart, Part, score_key
 from engine.domain.score import Band, Score
 from engine.pipeline.plan import ARRIVED, came_at
 
@@ -77,7 +77,7 @@ def chart_deliveries(
         add(Operation.UPSERT_PATIENT, "", PatientUpsert.of(chart.patient))
     for folded in merged:
         add(Operation.MERGE_PATIENT, folded.id, PatientMerge(survivor=key, merged=folded.patient.key))
-    for part in PARTS:
+    for part in DELIVERED:
         tell = _TOLD_OTHERWISE.get(part.name)
         if tell is not None:
             for told in tell(before, chart, channel):
@@ -108,10 +108,10 @@ def state_deliveries(
 _ORDER: Final = (
     Operation.UPSERT_PATIENT,
     Operation.MERGE_PATIENT,
-    *(part.operation for part in PARTS),
+    *(part.operation for part in DELIVERED),
 )
 
-_PARTS: Final[Mapping[type[Content], Part]] = {CONTENTS[part.operation]: part for part in PARTS}
+_PARTS: Final[Mapping[type[Content], DeliveredPart]] = {CONTENTS[part.operation]: part for part in DELIVERED}
 
 
 def forward_deliveries(entry: Entry, ordering_key: str, channel: CompiledChannel) -> list[Delivery]:

@@ -300,8 +300,8 @@ class ChartStore:
             if own.keys() != set(names):
                 raise TamperedError(chart_place(row.id, row.version, row.merged_into))
             fields[stored.name] = tuple([own[name] for name in names])
-            if stored.stamped is not None:
-                stored.spread(fields, stored.stamped)
+            if stored.stamped:
+                stored.spread(fields)
         if more:
             fields["encounters"] = tuple(sorted(fields["encounters"], key=as_it_happened))
         return Chart(

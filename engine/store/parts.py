@@ -9,7 +9,6 @@ of the chart.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final
 
@@ -18,11 +17,8 @@ from sqlalchemy import Connection, Table, bindparam, delete, select
 
 from engine.domain import parts
 from engine.domain.chart import Chart, Stamp
-from engine.domain.encounter import Encounter
 from engine.domain.parts import Part
 from engine.domain.record import Phi
-from engine.domain.score import Score
-from engine.domain.task import Task
 from engine.errors import StoreError
 from engine.store import schema
 from engine.store.keys import KeyRing
@@ -45,6 +41,10 @@ class Hashes:
             found = self._encounters[key] = encounter_hash(self._keys, key or "")
         return found
 
+    def item(self, what: str, key: str) -> bytes:
+        """Of a part that is stored plainly."""
+        return self._keys.lookup(what, key)
+
     def assignee(self, assignee: str | None) -> bytes | None:
         found = self._assignees.get(assignee)
         if found is None and assignee is not None:
@@ -61,18 +61,6 @@ def assignee_hash(keys: KeyRing, assignee: str) -> bytes:
     return keys.lookup("assignee", assignee)
 
 
-@dataclass(frozen=True, slots=True)
-class Stamped:
-    """Of items whose documents hold more than the items themselves: the stamps, which a chart has in a field apart."""
-
-    field: str
-    """Of `Chart`: stamps by key."""
-    seal: Callable[[Any, dict[str, Stamp]], Any]
-    """Item, stamps -> document."""
-    item: Callable[[Any], Any]
-    """Document -> item."""
-
-
 class StoredPart:
     """How the items of one part are stored."""
 
@@ -80,16 +68,14 @@ class StoredPart:
         self,
         part: Part,
         table: Table,
-        document: type[Any],
         *,
         plain: Callable[[Hashes, str, Any], tuple[Any, ...]],
         place: Callable[..., str],
         some: str,
         among: Callable[[Hashes, str], Any],
         own: bool = False,
-        stamped: Stamped | None = None,
     ) -> None:
-        """document: its type; the item itself, unless `stamped`.
+        """The document is the item; of a part with stamps both, as `{"encounter": ..., "stamps": ...}`.
 
         plain: hashes, chart id, item -> the values of all columns but `document`, in the order of the table. place:
         these values -> what the document is sealed for. some: a column that some items of a chart are found by; among:
@@ -99,12 +85,12 @@ class StoredPart:
         self.part = part
         self.name = part.name
         self.place = place
-        self.stamped = stamped
-        key_of = part.key
-        self._key_of = key_of if stamped is None else lambda document: key_of(stamped.item(document))
+        self.stamped = part.stamps is not None
+        self._item_of = attrgetter(part.what)
+        self._key_of: Callable[[Any], str] = self._key_of_stamped if self.stamped else part.key
         self._plain = plain
         self._own = own
-        self._decode = msgspec.json.Decoder(document).decode
+        self._decode = msgspec.json.Decoder(_with_stamps(part) if self.stamped else part.item).decode
         columns = tuple(table.columns.keys())
         key = tuple(column.name for column in table.primary_key.columns)
         self._by_chart = Listed(table.c.chart_id, lambda listed: select(table).where(listed))
@@ -150,12 +136,16 @@ class StoredPart:
         """The document of a row of the table, whole. Raises TamperedError."""
         return self._decode(keys.open(self.place(*row[:-1]), row.document))
 
-    def spread(self, fields: dict[str, Any], stamped: Stamped) -> None:
-        """Take the documents in the fields of a chart apart."""
+    def _key_of_stamped(self, document: Any) -> str:
+        return self.part.key(self._item_of(document))
+
+    def spread(self, fields: dict[str, Any]) -> None:
+        """Take the documents in the fields of a chart apart, which hold the stamps as well."""
         documents = fields[self.name]
-        fields[self.name] = items = tuple(map(stamped.item, documents))
+        items = tuple(map(self._item_of, documents))
         keys = map(self.part.key, items)
-        fields[stamped.field] = {key: one.stamps for key, one in zip(keys, documents, strict=True) if one.stamps}
+        stamps = {key: one.stamps for key, one in zip(keys, documents, strict=True) if one.stamps}
+        fields |= {self.name: items, self.part.stamps or "": stamps}
 
     # --- writing
 
@@ -163,22 +153,24 @@ class StoredPart:
         self, conn: Connection, keys: KeyRing, hashes: Hashes, changed: Sequence[Chart], old: Mapping[str, Chart]
     ) -> None:
         """Write what differs between two versions of some charts. `old` has no entry for a new chart."""
-        key_of, own, plain, place, stamped = self.part.key, self._own, self._plain, self.place, self.stamped
+        part, own, plain, place = self.part, self._own, self._plain, self.place
+        key_of, what = part.key, part.what if self.stamped else None
         held = {
             (was.id, key_of(item)) if own else key_of(item): (item, was)
             for was in old.values()
-            for item in self.part.of(was)
+            for item in part.of(was)
         }
         inserts: list[tuple[Any, ...]] = []
         replaces: list[tuple[Any, ...]] = []
         for new in changed:
-            for item in self.part.of(new):
+            stamps = part.stamps_of(new)
+            for item in part.of(new):
                 key = key_of(item)
                 was = held.pop((new.id, key) if own else key, None) if held else None
                 if was is not None and was[1].id == new.id and self._same(key, was, item, new):
                     continue
                 row = plain(hashes, new.id, item)
-                document = item if stamped is None else stamped.seal(item, getattr(new, stamped.field).get(key, {}))
+                document = item if what is None else {what: item, "stamps": stamps.get(key, {})}
                 sealed = keys.seal(place(*row), _encode(document))
                 (inserts if was is None else replaces).append((*row, sealed))
         if own:
@@ -193,17 +185,18 @@ class StoredPart:
     def _same(self, key: str, was: tuple[Any, Chart], item: Any, new: Chart) -> bool:
         if was[0] is not item and was[0] != item:
             return False
-        if self.stamped is None:
+        if not self.stamped:
             return True
-        before, after = getattr(was[1], self.stamped.field).get(key), getattr(new, self.stamped.field).get(key)
+        before, after = self.part.stamps_of(was[1]).get(key), self.part.stamps_of(new).get(key)
         return after is before or (after or {}) == (before or {})
 
 
-class EncounterDocument(Phi, frozen=True, kw_only=True):
-    """The sealed part of an encounter."""
-
-    encounter: Encounter
-    stamps: dict[str, Stamp] = {}
+def _with_stamps(part: Part) -> type[Any]:
+    """The document of an item with its stamps, as a type."""
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [(part.what, part.item), ("stamps", dict[str, Stamp], {})]
+    return msgspec.defstruct(
+        f"{part.item.__name__}Document", fields, bases=(Phi,), module=__name__, frozen=True, kw_only=True
+    )
 
 
 def _place_of_task(
@@ -216,21 +209,14 @@ def _place_of_task(
 ENCOUNTERS: Final = StoredPart(
     parts.ENCOUNTERS,
     schema.encounter,
-    EncounterDocument,
     plain=lambda hashes, chart_id, item: (hashes.encounter(item.key), chart_id),
     place=lambda hashed, chart_id: f"encounter.document:{chart_id}/{hashed.hex()}",
     some="encounter_hash",
     among=lambda hashes, key: hashes.encounter(key),
-    stamped=Stamped(
-        field="encounter_stamps",
-        seal=lambda item, stamps: EncounterDocument(encounter=item, stamps=stamps),
-        item=attrgetter("encounter"),
-    ),
 )
 SCORES: Final = StoredPart(
     parts.SCORES,
     schema.score,
-    Score,
     plain=lambda hashes, chart_id, item: (chart_id, hashes.encounter(item.encounter), item.model),
     place=lambda chart_id, hashed, model: f"score.document:{chart_id}/{hashed.hex()}/{model}",
     some="encounter_hash",
@@ -240,7 +226,6 @@ SCORES: Final = StoredPart(
 TASKS: Final = StoredPart(
     parts.TASKS,
     schema.task,
-    Task,
     plain=lambda hashes, chart_id, item: (
         item.id,
         chart_id,
@@ -254,6 +239,23 @@ TASKS: Final = StoredPart(
     some="id",
     among=lambda _hashes, key: key,
 )
-STORED: Final = (ENCOUNTERS, SCORES, TASKS)
+
+
+def stored_plainly(part: Part) -> StoredPart:
+    """How a part is stored that is only ever looked up by its chart: sealed, under a hash of its key."""
+    return StoredPart(
+        part,
+        schema.rows_of_part(part.what),
+        plain=lambda hashes, chart_id, item: (chart_id, hashes.item(part.what, part.key(item))),
+        place=lambda chart_id, hashed: f"{part.what}.document:{chart_id}/{hashed.hex()}",
+        some="key_hash",
+        among=lambda hashes, key: hashes.item(part.what, key),
+        own=True,
+    )
+
+
+_BY_PART: Final = {stored.name: stored for stored in (ENCOUNTERS, SCORES, TASKS)}
+STORED: Final = tuple(_BY_PART.get(part.name) or stored_plainly(part) for part in parts.PARTS)
+"""Parts with columns of their own have their rows here; the table of any other follows from its declaration."""
 
 _encode: Final = msgspec.json.Encoder().encode

@@ -199,6 +199,20 @@ score: Final = Table(
     sqlite_with_rowid=False,  # the scores of a stay stand together
 )
 
+
+def rows_of_part(what: str) -> Table:
+    """The table of a part of charts that is only ever looked up by its chart (`store.parts.stored_plainly`)."""
+    return Table(
+        what,
+        metadata,
+        Column("chart_id", Text, primary_key=True),
+        Column("key_hash", LargeBinary, primary_key=True),
+        Column("document", LargeBinary, nullable=False),  # sealed
+        schema=CHARTS,
+        sqlite_with_rowid=False,
+    )
+
+
 closed: Final = Table(  # of charts with many stays
     "closed",
     metadata,

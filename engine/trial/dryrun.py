@@ -16,7 +16,8 @@ import msgspec
 from engine.domain.chart import Chart, Charts
 from engine.domain.message import Entry, EntryState
 from engine.domain.outcome import Outcome
-from engine.domain.shapes import encounter_shape, patient_shape, plain, score_shape, task_shape
+from engine.domain.parts import ENCOUNTERS, PARTS, Part
+from engine.domain.shapes import encounter_shape, patient_shape, plain
 from engine.hl7v2 import batch as batches
 from engine.hl7v2.ack import owed
 from engine.hl7v2.header import Header
@@ -156,9 +157,8 @@ class Trial:
             "reason": outcome.reason,
             "header": _header(judgement.header),
             "patient": view.patient(patient_shape(chart.patient)) if chart else None,
-            "encounter": view.part("encounter", encounter_shape(encounter)) if encounter else None,
-            "scores": [view.part("score", score_shape(score)) for score in (chart.scores if chart else ())],
-            "tasks": [view.part("task", task_shape(task, chart.patient.key)) for task in chart.tasks] if chart else [],
+            "encounter": view.part(ENCOUNTERS.what, encounter_shape(encounter)) if encounter else None,
+            **{part.name: _shapes(part, chart, view) for part in PARTS if part is not ENCOUNTERS},
             "deliveries": [
                 {
                     "destination": delivery.destination,
@@ -184,6 +184,12 @@ class Trial:
             outcome = msgspec.structs.replace(outcome, why=standing)
         sent = [(delivery.destination, delivery.operation) for delivery in outcome.deliveries]
         return why_shapes(outcome.state, outcome, sent, self._channel.settings, replay=False)
+
+
+def _shapes(part: Part, chart: Chart | None, view: View) -> list[dict[str, Any]]:
+    if chart is None:
+        return []
+    return [view.part(part.what, part.shape(item, chart.patient.key)) for item in part.of(chart)]
 
 
 def _ack(judgement: Judgement, outcome: Outcome) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Final
 
 import msgspec
@@ -18,6 +17,7 @@ from engine.care.times import is_before
 from engine.domain.chart import Chart, Charts, identity
 from engine.domain.hold import HoldCode
 from engine.domain.outcome import Effect
+from engine.domain.parts import stamps_of
 from engine.domain.patient import Identifier, Patient
 from engine.errors import DATA_TYPE, MessageError
 
@@ -79,8 +79,7 @@ def speaks_of_another(chart: Chart, event: Event) -> bool:
     if not is_another(chart.patient, event.patient) or event.believed(HoldCode.PERSON_CONTRADICTED, "PID-5"):
         return False
     chart.need_whole()
-    taken = chain(chart.stamps.values(), *(stamps.values() for stamps in chart.encounter_stamps.values()))
-    return all(entry != event.at[1] for _, entry in taken)
+    return all(entry != event.at[1] for _, entry in stamps_of(chart))
 
 
 def too_many_identifiers(location: str) -> MessageError:

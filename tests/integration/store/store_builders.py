@@ -14,6 +14,7 @@ from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.message import AckCode, AckState, EntryState, Receipt, Summary
 from engine.domain.outcome import Outcome
 from engine.domain.partition import PARTITIONS
+from engine.domain.parts import folded
 from engine.domain.patient import Identifier, Name, Patient
 from engine.domain.score import Band, Factor, Score
 from engine.domain.task import Task, TaskState
@@ -137,19 +138,9 @@ def close_all(chart: Chart) -> Chart:
 def merged(survivor: Chart, other: Chart) -> tuple[Chart, Chart]:
     """Both charts after a merge, as the event rules make them."""
     identifiers = (*survivor.patient.identifiers, *other.patient.identifiers)
-    return (
-        changed(
-            survivor,
-            patient=msgspec.structs.replace(
-                survivor.patient, identifiers=identifiers, merged_from=(other.patient.key,)
-            ),
-            encounters=(*survivor.encounters, *other.encounters),
-            encounter_stamps={**other.encounter_stamps, **survivor.encounter_stamps},
-            scores=(*survivor.scores, *other.scores),
-            tasks=(*survivor.tasks, *other.tasks),
-        ),
-        changed(other, merged_into=survivor.id, encounters=(), encounter_stamps={}, scores=(), tasks=()),
-    )
+    patient = msgspec.structs.replace(survivor.patient, identifiers=identifiers, merged_from=(other.patient.key,))
+    survivor, other = folded(survivor, other)
+    return changed(survivor, patient=patient), changed(other, merged_into=survivor.id)
 
 
 def delivery(key: str, destination: str = "crm", ordering_key: str = "chart-1", payload: bytes = b"{}") -> Delivery:

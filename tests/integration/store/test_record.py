@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import msgspec
 import pytest
 from sqlalchemy import func, select
@@ -370,3 +372,14 @@ def test_the_newest_changed_charts_are_listed_first(store):
     survivor, gone = merged(one, two)
     record(store, outcome(3, survivor, gone), before=load(store, one, two), now=NOW.replace(hour=14))
     assert [found.id for found in store.read_now(store.charts.find)] == ["chart-1"]
+
+
+def test_at_a_merge_two_scores_of_no_stay_become_one(store):
+    """Of one model there is one that is the patient's own: the later one."""
+    one = chart("chart-1", 1, scores=(score(None),))
+    two = chart("chart-2", 2, scores=(score(None, scored_at=NOW + timedelta(days=1)),))
+    record(store, outcome(1, one), outcome(2, two))
+    survivor, gone = merged(one, two)
+    record(store, outcome(3, survivor, gone), before=load(store, one, two))
+    assert stored(store, "chart-1").scores == two.scores
+    assert rows(store, schema.score) == 1
