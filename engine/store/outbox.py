@@ -315,13 +315,11 @@ class Outbox:
                 fitting.append(queued)
         return fitting
 
-    def next_due_at(self, conn: Connection, destination: str) -> datetime | None:
-        """When the next delivery of a destination is due; none: nothing can become due by waiting."""
-        return _due_at(conn, destination, func.min)
-
     def last_due_at(self, conn: Connection, destination: str) -> datetime | None:
         """When the last of those is due that wait for nothing but their time."""
-        return _due_at(conn, destination, func.max)
+        last = select(func.max(delivery.c.next_attempt_at)).where(delivery.c.destination == destination, _READY)
+        at = conn.execute(last).scalar_one()
+        return None if at is None else from_micros(at)
 
     def recall(self, conn: Connection, destination: str, limit: datetime, now: datetime) -> None:
         """Make due now what would be due after a limit."""
@@ -611,12 +609,6 @@ class Outbox:
 
 def _to(destination: str | None) -> list[ColumnElement[bool]]:
     return [] if destination is None else [delivery.c.destination == destination]
-
-
-def _due_at(conn: Connection, destination: str, pick: Any) -> datetime | None:
-    at = conn.execute(select(pick(delivery.c.next_attempt_at)).where(delivery.c.destination == destination, _READY))
-    found = at.scalar_one()
-    return None if found is None else from_micros(found)
 
 
 def receipt_place(delivery_id: int) -> str:

@@ -199,11 +199,9 @@ def _with_stamps(part: Part) -> type[Any]:
     )
 
 
-def _place_of_task(
-    task_id: str, chart_id: str, kind: str, state: str, due_at: int, escalate_at: int | None, assigned: bytes | None
-) -> str:
+def _place_of_task(task_id: str, chart_id: str, kind: str, state: str, due_at: int, assigned: bytes | None) -> str:
     to = assigned.hex() if assigned else ""
-    return f"task.document:{chart_id}/{task_id}/{kind}/{state}/{due_at}/{escalate_at}/{to}"
+    return f"task.document:{chart_id}/{task_id}/{kind}/{state}/{due_at}/{to}"
 
 
 ENCOUNTERS: Final = StoredPart(
@@ -232,7 +230,6 @@ TASKS: Final = StoredPart(
         item.kind,
         item.state.value,
         to_micros(item.due_at),
-        None if item.escalate_at is None else to_micros(item.escalate_at),
         hashes.assignee(item.assignee),
     ),
     place=_place_of_task,

@@ -229,14 +229,12 @@ task: Final = Table(
     Column("kind", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("due_at", BigInteger, nullable=False),
-    Column("escalate_at", BigInteger),
     Column("assignee_hash", LargeBinary),
     Column("document", LargeBinary, nullable=False),  # sealed
     schema=CHARTS,
 )
 Index("task_chart", task.c.chart_id)
 Index("task_state_due", task.c.state, task.c.due_at)
-Index("task_state_escalate", task.c.state, task.c.escalate_at)
 
 delivery: Final = Table(
     "delivery",

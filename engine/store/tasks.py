@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, select, text
+from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, select
 
 from engine.domain.record import Phi
 from engine.domain.task import Task, TaskState
@@ -16,8 +16,6 @@ from engine.store.charts import ChartStore
 from engine.store.keys import KeyRing
 from engine.store.parts import TASKS, assignee_hash
 from engine.store.schema import task, to_micros
-
-_OPEN: Final = text("task.state = 'open'")
 
 
 class ListedTask(Phi, frozen=True, kw_only=True):
@@ -94,16 +92,6 @@ class TaskStore:
 
     def get(self, conn: Connection, task_id: str) -> ListedTask | None:
         return next(iter(self._run(conn, select(task).where(task.c.id == task_id))), None)
-
-    def due(self, conn: Connection, now: datetime, limit: int = 100) -> list[ListedTask]:
-        """Open tasks whose time has come."""
-        statement = select(task).where(_OPEN, task.c.due_at <= to_micros(now)).order_by(task.c.due_at)
-        return self._run(conn, statement.limit(limit))
-
-    def to_escalate(self, conn: Connection, now: datetime, limit: int = 100) -> list[ListedTask]:
-        """Open tasks that somebody has to be told of now."""
-        statement = select(task).where(_OPEN, task.c.escalate_at <= to_micros(now)).order_by(task.c.escalate_at)
-        return self._run(conn, statement.limit(limit))
 
     def _run(
         self, conn: Connection, statement: Select[Any], damaged: Callable[[str], object] | None = None

@@ -71,12 +71,12 @@ def plans(store):
         "chart-1",
         1,
         tasks=(
-            task("late", "MRN:V1", due_at=NOW - hour, escalate_at=None),
-            task("soon", "MRN:V1", due_at=NOW + hour, escalate_at=NOW, kind="education", assignee="dr-lee"),
-            task("done", "MRN:V1", due_at=NOW - 2 * hour, escalate_at=NOW - hour, state=TaskState.DONE),
+            task("late", "MRN:V1", due_at=NOW - hour),
+            task("soon", "MRN:V1", due_at=NOW + hour, kind="education", assignee="dr-lee"),
+            task("done", "MRN:V1", due_at=NOW - 2 * hour, state=TaskState.DONE),
         ),
     )
-    two = chart("chart-2", 2, tasks=(task("other", "MRN:V2", due_at=NOW, escalate_at=NOW + hour),))
+    two = chart("chart-2", 2, tasks=(task("other", "MRN:V2", due_at=NOW),))
     record(store, outcome(1, one), outcome(2, two))
     return store
 
@@ -97,13 +97,6 @@ def test_tasks_are_listed_by_urgency_and_condition(plans):
     assert plans.read_now(lambda conn: plans.tasks.count(conn, states=[TaskState.OPEN])) == 3
     [other] = plans.read_now(lambda conn: plans.tasks.find(conn, chart_ids=["chart-2"]))
     assert (other.patient_key, other.chart_id) == ("MRN:P2", "chart-2")
-
-
-def test_the_scheduler_finds_what_is_due_and_what_is_to_escalate(plans):
-    ids = [one.task.id for one in plans.read_now(lambda conn: plans.tasks.due(conn, NOW))]
-    assert ids == ["late", "other"]
-    ids = [one.task.id for one in plans.read_now(lambda conn: plans.tasks.to_escalate(conn, NOW))]
-    assert ids == ["soon"]
 
 
 def test_what_a_person_did_is_recorded_with_its_audit_and_the_books_of_the_patients_channel(plans):

@@ -328,7 +328,6 @@ def _charts() -> None:
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("due_at", sa.BigInteger(), nullable=False),
-        sa.Column("escalate_at", sa.BigInteger(), nullable=True),
         sa.Column("assignee_hash", sa.LargeBinary(), nullable=True),
         sa.Column("document", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
@@ -336,4 +335,3 @@ def _charts() -> None:
     )
     op.create_index("task_chart", "task", ["chart_id"], schema=CHARTS)
     op.create_index("task_state_due", "task", ["state", "due_at"], schema=CHARTS)
-    op.create_index("task_state_escalate", "task", ["state", "escalate_at"], schema=CHARTS)
