@@ -229,7 +229,7 @@ def _routes(configuration: Configuration) -> dict[str, Route]:
     for name, connector in connectors.items():
         settings = destination_settings(name, configuration)
         made_from = (configuration.snapshot.base, *settings.made_from(configuration))
-        routes[name] = Route(connector, settings, configuration.feeding(name), made_from)
+        routes[name] = Route(connector, settings, configuration.feeding(name), made_from, settings.admission())
     return routes
 
 

@@ -248,7 +248,9 @@ def _print(cli: Cli, desk: Desk, one: Standing) -> None:
     lines.append(f"  waiting   {one.pending} pending{oldest}, {one.held} held, {one.dead} dead")
     if one.withheld:
         counts = ", ".join(f"{number:,} {code}" for code, number in sorted(one.withheld.items()))
-        lines.append(f"  withheld  {counts}")
+        lines.append(f"  withheld  {counts} (`handoff held list --what withheld`)")
+    if one.put_off:
+        lines.append(f"  put off   {one.put_off:,}: a rule lets them go later")
     if one.next_attempt_at is not None:
         lines.append(f"  next try  {named_time(one.next_attempt_at)}")
     if (text := offer(one)) is not None:

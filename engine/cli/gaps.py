@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from engine.domain.encounter import Encounter
     from engine.pipeline.channel import Planner
 
-KINDS: Final = ("dead", "refused", "held", "filtered", "pending", "undelivered", "no-plan")
+KINDS: Final = ("dead", "refused", "held", "filtered", "pending", "undelivered", "withheld", "no-plan")
 _LOOK_MAX: Final = 20_000
 """Entries, or charts, looked at for one kind of gap."""
 _PAGE_CHARTS: Final = 500
@@ -82,6 +82,7 @@ def gaps(
 
     dead, refused: their message failed, and nobody has seen to it. held: it waits for a person. filtered: the channel's
     filter left it out. pending: it is not processed yet. undelivered: a destination has not got what is for them.
+    withheld: a rule did not let something go out to them, or about them, and nobody has decided on it.
     no-plan: they were discharged, or an update says that they have left, and no task came of it.
     """
     wish = reveal_of(reveal, reason)
@@ -191,15 +192,22 @@ def _entries(desk: Desk, cli: Cli, since: datetime, until: datetime | None) -> I
 
 
 def _undelivered(desk: Desk, cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
-    """Of whom a destination has not heard: for some minutes; at once where it takes nothing, or an attempt failed."""
+    """Of whom a destination has not heard: for some minutes; at once where it takes nothing, or an attempt failed.
+
+    What a rule puts off for some hours, and what waits behind that, is in time.
+    """
+    from engine.store import admissions
+
     state, late = {one.name: one.state for one in standings(desk)}, desk.now - _UNDER_WAY
     with desk.store.reader() as conn:
-        waiting = desk.store.outbox.lines(conn, desk.now, _LOOK_MAX)
+        put_off = {(one.ordering_key, one.destination) for one in admissions.put_off(conn, desk.now)}
+        found = desk.store.outbox.lines(conn, desk.now, _LOOK_MAX)
+        waiting = [one for one in found if (one.ordering_key, one.destination) not in put_off]
         lines = [one for one in waiting if state[one.destination] != "up" or one.error or one.oldest_at < late]
         charts = {
             chart.id: chart for chart in desk.store.charts.whole(conn, sorted({one.ordering_key for one in lines}))
         }
-    if len(waiting) == _LOOK_MAX:
+    if len(found) == _LOOK_MAX:
         cli.say(f"Only the {_LOOK_MAX:,} patients who have waited longest for a destination were looked at.")
     for one in lines:
         chart = charts.get(one.ordering_key)
@@ -214,6 +222,34 @@ def _undelivered(desk: Desk, cli: Cli, since: datetime, until: datetime | None) 
                 reason=f"{one.number} deliveries wait for {one.destination}{why}",
                 see=f"handoff destinations show {one.destination}",
             )
+
+
+def _withheld(desk: Desk, _cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
+    """What rules did not let go, and nobody has decided on."""
+    from engine.connectors.remedies import remedy
+    from engine.store import admissions
+
+    with desk.store.reader() as conn:
+        found = admissions.find(conn, since=since, until=until, limit=_LOOK_MAX)
+        deliveries = {one.delivery_id: desk.store.outbox.get(conn, one.delivery_id) for one in found}
+        lines = sorted({one.delivery.ordering_key for one in deliveries.values() if one is not None})
+        patients = desk.store.charts.patient_keys(conn, lines)
+        entries = [one.entry_id for one in deliveries.values() if one is not None and one.entry_id is not None]
+        channels = {entry.id: entry.channel for entry in desk.store.journal.listed(conn, entries)}
+    for one in found:
+        queued = deliveries[one.delivery_id]
+        if queued is None:
+            continue
+        text = remedy(one.code)
+        yield _Gap(
+            kind="withheld",
+            patient_key=patients.get(queued.delivery.ordering_key),
+            channel=channels.get(queued.entry_id or 0),
+            at=one.at,
+            reason=f"{queued.delivery.operation.what} to {one.destination}, {one.code}" + (f": {text}" if text else ""),
+            see=f"handoff held show {one.delivery_id}",
+            entry=queued.entry_id,
+        )
 
 
 def _without_plan(desk: Desk, cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
@@ -298,6 +334,7 @@ _LOOKS: Final = {
     ("held",): _held,
     ("filtered", "pending"): _entries,
     ("undelivered", ""): _undelivered,
+    ("withheld",): _withheld,
     ("no-plan",): _without_plan,
 }
 

@@ -1,11 +1,12 @@
 """`handoff held`: what waits for a person's decision.
 
 Deliveries of which nobody knows whether they arrived, and messages that ask a question (`m12`): an old discharge, a
-merge that changed nothing.
+merge that changed nothing. Deliveries that a rule withholds wait for nobody, but a person may release or dismiss them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -30,12 +31,12 @@ from engine.cli.messages import told
 from engine.cli.tables import Column, table
 from engine.desk import deciding, finding
 from engine.desk.desk import Desk
-from engine.desk.finding import held_delivery, question
-from engine.desk.seeing import around, delivery_shape, held_shape, hold_shape
+from engine.desk.finding import held_delivery, question, withheld_delivery
+from engine.desk.seeing import around, delivery_shape, held_shape, hold_shape, withheld_shape
 from engine.printable import singles
 
 if TYPE_CHECKING:
-    pass
+    from engine.desk.desk import Reveal
 
 _ROW_MAX = (1 << 63) - 1
 
@@ -75,7 +76,7 @@ def held() -> None:
 
 
 @held.command("list")
-@click.option("--what", type=click.Choice(["delivery", "message"]), help="Only these.")
+@click.option("--what", type=click.Choice(["delivery", "message", "withheld"]), help="Only these.")
 @limit_option
 @reveal_options
 @list_options
@@ -85,9 +86,13 @@ def list_(cli: Cli, what: str | None, limit: int, reveal: bool, reason: str | No
     """List what is held, oldest first: first messages, then deliveries.
 
     A held message was taken, and asks whether something is so that the chart does not say. A held delivery may have
-    arrived or not; later ones of its patient wait behind it.
+    arrived or not; later ones of its patient wait behind it. Withheld deliveries (--what withheld) are those that a
+    rule does not let go, and nobody has decided on: no consent, too late.
     """
     wish = reveal_of(reveal, reason)
+    if what == "withheld":
+        _list_withheld(cli, wish, limit)
+        return
     with open_desk(cli) as desk:
         with desk.store.reader() as conn:
             total = sum(desk.store.holds.counts(conn).values()) if what != "delivery" else 0
@@ -124,7 +129,13 @@ def show(cli: Cli, held_id: HeldId, reveal: bool, reason: str | None) -> None:
     """Show what is asked, and what became of it."""
     wish = reveal_of(reveal, reason)
     with open_desk(cli) as desk:
-        if held_id.what == "delivery":
+        if held_id.what == "delivery" and finding.is_withheld(desk, [held_id.number]):
+            with desk.store.reader() as conn:
+                queued, said = withheld_delivery(desk, conn, held_id.number)
+                stands = around(desk, conn, [queued])
+            shape = withheld_shape(queued, said, desk.view(wish, [f"delivery:{queued.id}"]), stands)
+            text = _human_withheld(shape)
+        elif held_id.what == "delivery":
             with desk.store.reader() as conn:
                 queued = held_delivery(desk, conn, held_id.number)
                 stands = around(desk, conn, [queued])
@@ -148,7 +159,7 @@ def _deliveries_option(function: click.decorators.FC) -> click.decorators.FC:
 
 @held.command("release")
 @_deliveries_option
-@click.option("--reason", type=Said(), metavar="TEXT", help=f"{_REASON_HELP} A message's needs it.")
+@click.option("--reason", type=Said(), metavar="TEXT", help=f"{_REASON_HELP} Messages and withheld need it.")
 @group_options
 @json_option
 @config_option
@@ -156,10 +167,11 @@ def _deliveries_option(function: click.decorators.FC) -> click.decorators.FC:
 def release(
     cli: Cli, held_ids: tuple[HeldId, ...], destination: str | None, reason: str | None, dry_run: bool, yes: bool
 ) -> int:
-    """A delivery: it did not arrive, try it again. A message: what it asks is true now, apply it.
+    """A delivery: it did not arrive, try it again; a withheld one: send it all the same. A message: apply it.
 
-    A message is processed again with your decision; the question ends when that has changed the chart. Messages are
-    released one at a time: each is a decision of its own.
+    The rule that withholds a delivery is not asked again; it goes out with what is true now. A message is processed
+    again with your decision; the question ends when that has changed the chart. Messages are released one at a time:
+    each is a decision of its own.
     """
     if any(held_id.what == "message" for held_id in held_ids):
         if len(held_ids) > 1 or destination is not None or dry_run:
@@ -167,6 +179,9 @@ def release(
         return _release_message(cli, held_ids[0], reason)
 
     choice = _Choice(held_ids, destination, dry_run, yes)
+    if held_ids and _is_of_withheld(cli, held_ids):
+        _decide_withheld(cli, choice, "released", reason)
+        return 0
     _decide(cli, choice, "release", reason, "tried again")
     return 0
 
@@ -179,13 +194,17 @@ def release(
 @config_option
 @click.pass_obj
 def dismiss(cli: Cli, held_ids: tuple[HeldId, ...], reason: str, dry_run: bool, yes: bool) -> None:
-    """A message: it is not so, or you have seen to it by hand. Nothing is applied.
+    """A message: it is not so, or you have seen to it by hand. Nothing is applied. A withheld delivery: so be it.
 
     When it said that a patient has died, the plan goes on, and the task that asks about it ends. With --json one is an
     object, several are a list.
     """
     if any(held_id.what == "delivery" for held_id in held_ids):
-        raise click.UsageError("a held delivery is released, confirmed or buried; dismiss is for messages like m12")
+        if not _is_of_withheld(cli, held_ids):
+            text = "a held delivery is released, confirmed or buried; dismiss is for messages like m12, or for withheld"
+            raise click.UsageError(f"{text} deliveries")
+        _decide_withheld(cli, _Choice(held_ids, None, dry_run, yes), "dismissed", reason)
+        return
     with open_desk(cli) as desk:
         view = desk.view(None, ())
 
@@ -289,6 +308,78 @@ def _decide(
         cli.print(shapes, f"{len(chosen):,} deliveries are {said}." if chosen else "None is held.")
 
 
+def _list_withheld(cli: Cli, wish: Reveal | None, limit: int) -> None:
+    from engine.store import admissions
+
+    with open_desk(cli) as desk:
+        with desk.store.reader() as conn:
+            total = sum(sum(each.values()) for each in admissions.counts(conn).values())
+            if total > limit:
+                cli.cut(limit, total)
+            found = [withheld_delivery(desk, conn, one.delivery_id) for one in admissions.find(conn, limit=limit)]
+            stands = around(desk, conn, [queued for queued, _ in found])
+        view = desk.view(wish, (f"delivery:{queued.id}" for queued, _ in found))
+    shapes = [withheld_shape(queued, said, view, stands) for queued, said in found]
+    rows = [
+        (
+            s["id"],
+            clock_time(s["withheld_at"]),
+            f"{s['destination']}: {told(s)}",
+            s["code"],
+            s["patient_key"],
+            s["entry"],
+        )
+        for s in shapes
+    ]
+    columns = ("id", time_column("since"), Column("what", least=12), Column("reason", least=8), "patient", "entry")
+    cli.print(shapes, table(columns, rows) or "Nothing is withheld.")
+
+
+def _is_of_withheld(cli: Cli, held_ids: Sequence[HeldId]) -> bool:
+    """Raises UsageError when only some of them are withheld deliveries."""
+    with open_desk(cli) as desk:
+        withheld = [one for one in held_ids if one.what == "delivery" and finding.is_withheld(desk, [one.number])]
+    if withheld and len(withheld) < len(held_ids):
+        raise click.UsageError(f"{withheld[0]} is a withheld delivery: decide on those apart")
+    return bool(withheld)
+
+
+def _decide_withheld(cli: Cli, choice: _Choice, decision: Literal["released", "dismissed"], reason: str | None) -> None:
+    """All or none of them. One is shown as an object, several are a list."""
+    if reason is None:
+        raise click.UsageError("releasing a withheld delivery needs --reason TEXT: it sets a rule aside")
+    from engine.store import admissions
+
+    numbers = [one.number for one in dict.fromkeys(choice.ids)]
+    with open_desk(cli) as desk:
+        view = desk.view(None, ())
+
+        def shapes() -> list[dict[str, Any]]:
+            with desk.store.reader() as conn:
+                said = admissions.get(conn, numbers)
+                found = [desk.store.outbox.get(conn, number) for number in numbers]
+                stands = around(desk, conn, [one for one in found if one is not None])
+            return [withheld_shape(one, said[one.id], view, stands) for one in found if one is not None]
+
+        if choice.dry_run or len(numbers) > 1:
+            before = shapes()
+            kinds = counted(f"{shape['code']} of {shape['destination']}" for shape in before)
+            preview = f"{len(numbers):,} would be {decision}: {kinds}."
+            if choice.dry_run:
+                cli.print(before, preview)
+                return
+            agree(cli, preview, yes=choice.yes, unattended=True)
+        if decision == "released":
+            deciding.release_withheld(desk, numbers, reason)
+        else:
+            deciding.dismiss_withheld(desk, numbers, reason)
+        after = shapes()
+    if len(numbers) == 1:
+        cli.print(after[0], f"Delivery {numbers[0]} is {decision}.")
+    else:
+        cli.print(after, f"{len(after):,} deliveries are {decision}.")
+
+
 def _release_message(cli: Cli, held_id: HeldId, reason: str | None) -> int:
     if reason is None:
         raise click.UsageError("releasing a held message needs --reason TEXT: why it is true; it goes to the audit")
@@ -314,6 +405,22 @@ def _human_delivery(shape: dict[str, Any]) -> str:
         f"  {shape['destination']} is {shape['destination_state'] or 'unknown'}{error}",
         f"  decide    it arrived: `handoff held confirm {shape['id']}`; it did not: `... release {shape['id']}`",
     ]
+    return "\n".join(lines)
+
+
+def _human_withheld(shape: dict[str, Any]) -> str:
+    shape = singles(shape)
+    lines = [
+        f"delivery {shape['id']}: {told(shape)} to {shape['destination']}",
+        f"  withheld  since {named_time(shape['withheld_at']) or '-'}: nothing was sent",
+        f"  reason    {shape['code']}" + (f": {shape['remedy']}" if shape["remedy"] else ""),
+        f"  patient   {shape['patient_key'] or '-'}   entry {shape['entry'] or '-'}",
+    ]
+    if shape["decided_at"]:
+        lines.append(f"  decided   {shape['decision']} by {shape['decided_by']} at {named_time(shape['decided_at'])}")
+    elif shape["decision"] is None:
+        release, dismiss = f"`handoff held release {shape['id']}`", f"`handoff held dismiss {shape['id']}`"
+        lines.append(f"  decide    send it all the same: {release}; let it be: {dismiss}; each with --reason")
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ from engine.clock import Clock
 from engine.domain.delivery import QueuedDelivery
 from engine.domain.record import Record
 from engine.errors import DeliveryFailure, Problem
+from engine.pipeline.admit import Rule
 from engine.settings import Configuration, DestinationBase
 
 
@@ -147,6 +148,10 @@ class DestinationSettings(DestinationBase):
 
     def made_from(self, configuration: Configuration) -> tuple[object, ...]:  # noqa: ARG002
         """What besides the settings the connector is made from: a reload makes it anew when that is another."""
+        return ()
+
+    def admission(self) -> Sequence[Rule]:
+        """Its own rules of what may go out now (consent, quiet hours, caps), asked right before a delivery is sent."""
         return ()
 
     @property

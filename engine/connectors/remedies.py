@@ -17,7 +17,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "payload-damaged": "what was stored can't be read: see docs/guarantees.md, damaged rows",
     "key-missing": "put the key file back that `store.keys` names, then `handoff held release`",
     "asked-to-wait": "the far end asked for a pause: what waits goes out by itself; `destinations retry` tries at once",
-    "too-late": "nothing: it was of no use any more when its turn came, and was not sent",
+    "too-late": "it was of no use any more when its turn came: tell the patient by other means, or dismiss it",
+    "chart-damaged": "rows of its patient can't be read: see docs/guarantees.md, damaged rows",
     "unreachable": "host, port and firewall: nobody takes a connection there",
     # mllp
     "connect-timeout": "host, port and firewall: packets to it vanish",

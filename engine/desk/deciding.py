@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from engine.desk.finding import held_delivery, question
+from engine.desk.finding import held_delivery, question, withheld_delivery
 from engine.desk.replaying import replay_entries
 from engine.domain.cause import QuestionDismissed
 from engine.domain.delivery import DeliveryState
@@ -48,6 +48,44 @@ def decide(desk: Desk, delivery_ids: Sequence[int], decision: Decision, reason: 
 
     if delivery_ids:
         desk.store.charts_ledger.write_now(write)
+
+
+def release_withheld(desk: Desk, delivery_ids: Sequence[int], reason: str) -> None:
+    """They are to go out all the same: the rule that withholds each is not asked again for it. All or none.
+
+    What they say is brought up to date as that of a dead letter is (`engine.store.requeue`). Raises HandoffError when
+    one can't be released.
+    """
+    from engine.store.requeue import Requeued, requeue
+
+    def write(conn: Connection) -> None:
+        for number in delivery_ids:
+            _decide_withheld(desk, conn, number, "released")
+            if requeue(conn, desk.keys, number, desk.now) is Requeued.SUPERSEDED:
+                raise HandoffError(f"delivery {number} can't be released: what it tells of is gone. Dismiss it")
+        desk.note(conn, "release", [f"delivery:{number}" for number in delivery_ids], reason)
+
+    desk.store.charts_ledger.write_now(write)
+
+
+def dismiss_withheld(desk: Desk, delivery_ids: Sequence[int], reason: str) -> None:
+    """They stay unsent, and are on no list any more. All or none. Raises HandoffError when one is not open."""
+
+    def write(conn: Connection) -> None:
+        for number in delivery_ids:
+            _decide_withheld(desk, conn, number, "dismissed")
+        desk.note(conn, "dismiss", [f"delivery:{number}" for number in delivery_ids], reason)
+
+    desk.store.charts_ledger.write_now(write)
+
+
+def _decide_withheld(desk: Desk, conn: Connection, number: int, decision: Literal["released", "dismissed"]) -> None:
+    from engine.store import admissions
+
+    _, said = withheld_delivery(desk, conn, number)
+    if not admissions.decide(conn, number, decision, by=str(desk.actor), now=desk.now):
+        why = "what it was for is gone" if said.decision == admissions.FINAL else f"it was {said.decision} before"
+        raise HandoffError(f"delivery {number} can't be {decision}: {why} (`handoff held show {number}`)")
 
 
 def release_message(desk: Desk, number: int, reason: str) -> int:

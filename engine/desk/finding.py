@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engine.desk.desk import Desk
     from engine.domain.chart import Chart
     from engine.domain.delivery import QueuedDelivery
+    from engine.store.admissions import Withheld
     from engine.store.deadletters import ListedDeadLetter
     from engine.store.holds import ListedHold
     from engine.store.journal import ListedEntry
@@ -142,6 +143,24 @@ def held_delivery(desk: Desk, conn: Connection, delivery_id: int) -> QueuedDeliv
     if queued is None or queued.state is not DeliveryState.HELD:
         raise NotFoundError(f"there is no held delivery {delivery_id}")
     return queued
+
+
+def withheld_delivery(desk: Desk, conn: Connection, delivery_id: int) -> tuple[QueuedDelivery, Withheld]:
+    """With what was said of it. Raises NotFoundError."""
+    from engine.store import admissions
+
+    queued = desk.store.outbox.get(conn, delivery_id)
+    said = admissions.get(conn, [delivery_id]).get(delivery_id)
+    if queued is None or queued.state != "withheld" or said is None:
+        raise NotFoundError(f"there is no withheld delivery {delivery_id}")
+    return queued, said
+
+
+def is_withheld(desk: Desk, delivery_ids: Sequence[int]) -> bool:
+    """Whether all of them are withheld deliveries."""
+    with desk.store.reader() as conn:
+        found = [desk.store.outbox.get(conn, number) for number in delivery_ids]
+    return bool(found) and all(one is not None and one.state == "withheld" for one in found)
 
 
 def pages(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from engine.domain.standing import Standing
     from engine.domain.why import Why
     from engine.settings import Channel
+    from engine.store.admissions import Withheld
     from engine.store.holds import ListedHold
     from engine.store.journal import ListedEntry
     from engine.store.record import RecordedOutcome
@@ -391,6 +392,19 @@ def around(desk: Desk, conn: Connection, found: Sequence[QueuedDelivery]) -> Aro
         desk.store.outbox.behind(conn, found),
         {one.name: one for one in desk.store.destinations.standings(conn, configured, desk.now)},
     )
+
+
+def withheld_shape(queued: QueuedDelivery, said: Withheld, view: View, stands: Around) -> dict[str, Any]:
+    """A delivery that a rule does not let go, with what a person has decided."""
+    from engine.domain.shapes import plain
+
+    return held_shape(queued, view, stands) | {
+        "what": "withheld",
+        "code": said.code,
+        "decision": said.decision,
+        "decided_at": plain(said.decided_at),
+        "decided_by": said.decided_by,
+    }
 
 
 def held_shape(queued: QueuedDelivery, view: View, stands: Around) -> dict[str, Any]:

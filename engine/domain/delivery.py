@@ -24,7 +24,7 @@ class DeliveryState(StrEnum):
     HELD = "held"
     DEAD = "dead"
     WITHHELD = "withheld"
-    """Not sent, and never will be: a rule says that it must not. Nothing has failed, and nobody has to act."""
+    """Not sent, because a rule says that it must not be. Nothing has failed; a person may release or dismiss it."""
 
 
 class DeliveryEvent(StrEnum):
@@ -37,7 +37,7 @@ class DeliveryEvent(StrEnum):
     RELEASED = "released"
     """A person wants a held one to be tried again."""
     PUT_BACK = "put_back"
-    """A person wants a dead one to be tried again."""
+    """A person wants a dead one to be tried again, or a withheld one to go out."""
 
 
 DELIVERY_MOVES: Final[Mapping[tuple[DeliveryState, DeliveryEvent], frozenset[DeliveryState]]] = {
@@ -46,8 +46,9 @@ DELIVERY_MOVES: Final[Mapping[tuple[DeliveryState, DeliveryEvent], frozenset[Del
     (DeliveryState.HELD, DeliveryEvent.SETTLED): frozenset({DeliveryState.DELIVERED, DeliveryState.DEAD}),
     (DeliveryState.HELD, DeliveryEvent.RELEASED): frozenset({DeliveryState.PENDING}),
     (DeliveryState.DEAD, DeliveryEvent.PUT_BACK): frozenset({DeliveryState.PENDING}),
+    (DeliveryState.WITHHELD, DeliveryEvent.PUT_BACK): frozenset({DeliveryState.PENDING}),
 }
-"""All there is: what is delivered or withheld stays so."""
+"""All there is: what is delivered stays so."""
 UNFINISHED: Final = frozenset(state for state, event in DELIVERY_MOVES if event is DeliveryEvent.SETTLED)
 """States in which it stands in its patient's line."""
 

@@ -27,6 +27,10 @@ class Standing(Record, frozen=True, kw_only=True):
     pending: int
     oldest_at: datetime | None
     """When the oldest pending delivery was made."""
+    behind_at: datetime | None = None
+    """The same, of those that nothing keeps but the destination: neither put off by a rule nor behind one that is."""
+    put_off: int = 0
+    """Pending deliveries that a rule lets go from a later time on."""
     next_attempt_at: datetime | None
     held: int
     dead: int
@@ -38,7 +42,7 @@ class Standing(Record, frozen=True, kw_only=True):
     paused_by: str | None = None
     untold: int = 0
     withheld: Mapping[str, int] = {}
-    """Deliveries that a rule did not let go: by its code, how many."""
+    """Deliveries that a rule does not let go and nobody has decided on: by its code, how many."""
 
     @property
     def troubled(self) -> bool:

@@ -1,26 +1,30 @@
 """Whether a delivery may go out now, asked by the courier right before it is sent.
 
 What was right when it was queued need not be right any more: consent was revoked, it is night where the patient lives,
-what it says is of no use now. Rules are pure functions of the delivery and the time; what else a rule has to know was
-read for the batch, and the rule was made of it (`Gate`).
+what it says is of no use now. Rules are pure functions of the delivery, of what was read for it (`Known`) and of the
+time.
 
 | answer | what becomes of the delivery |
 |---|---|
 | `GO` | it is sent |
 | `NotBefore` | it stays pending with the code as its reason; what comes after it for its patient waits too |
 | `Never` | it is withheld, with the code as its reason; what comes after it goes on |
+
+A person may release what is withheld: then the rule of that code is not asked again for this delivery, unless its
+answer is `final`. Each destination may bring rules of its own (`DestinationSettings.admission`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import msgspec
 
+from engine.domain.chart import Chart
 from engine.domain.delivery import CONTENTS, Notice, QueuedDelivery
-from engine.domain.record import Record
+from engine.domain.record import Phi, Record
 
 
 class Go(Record, frozen=True, kw_only=True):
@@ -36,21 +40,50 @@ class NotBefore(Record, frozen=True, kw_only=True):
 
 class Never(Record, frozen=True, kw_only=True):
     code: str
+    final: bool = False
+    """Nothing is left for a person to decide: what it was for is gone."""
 
 
 GO: Final = Go()
 Admission = Go | NotBefore | Never
-Rule = Callable[[QueuedDelivery, datetime], Admission]
-Gate = Callable[[Any, Sequence[QueuedDelivery]], Sequence[Rule]]
-"""Reads (from a connection to the store) what has to be known of a batch, and makes rules for it, besides `RULES`."""
 
 
-def admit(rules: Sequence[Rule], queued: QueuedDelivery, now: datetime) -> Admission:
+class Known(Phi, frozen=True, kw_only=True):
+    """What is known of a delivery when it is asked whether it may go, read for its batch (`engine.store.facts`).
+
+    A rule names what it needs (`Rule.needs`); the rest is as if there were none.
+    """
+
+    released: frozenset[str] = frozenset()
+    """Codes of rules that a person has set aside for it; always known."""
+    chart: Chart | None = None
+    """Its patient's, merges followed."""
+    sent_at: tuple[datetime, ...] = ()
+    """When its destination was given notices for this patient in the last `SENT_DAYS` days, the oldest first."""
+    gone: str | None = None
+    """Why what it hangs on is gone, as a code; of notices always known."""
+    unreadable: str | None = None
+    """Why the facts can't be read, as a code."""
+
+
+SENT_DAYS: Final = 31
+
+
+class Rule(NamedTuple):
+    """One reason why a delivery may not go. ask: pure. needs: fields of `Known`."""
+
+    ask: Callable[[QueuedDelivery, Known, datetime], Admission]
+    needs: frozenset[str] = frozenset()
+
+
+def admit(rules: Sequence[Rule], queued: QueuedDelivery, known: Known, now: datetime) -> Admission:
     """A rule that says never has the last word; of several that say not yet, the latest time counts."""
+    if known.unreadable is not None:
+        return Never(code=known.unreadable)
     latest: NotBefore | None = None
     for rule in rules:
-        answer = rule(queued, now)
-        if isinstance(answer, Never):
+        answer = rule.ask(queued, known, now)
+        if isinstance(answer, Never) and (answer.final or answer.code not in known.released):
             return answer
         if isinstance(answer, NotBefore) and answer.at > now and (latest is None or answer.at > latest.at):
             latest = answer
@@ -58,20 +91,31 @@ def admit(rules: Sequence[Rule], queued: QueuedDelivery, now: datetime) -> Admis
 
 
 NOTICES: Final = frozenset(operation for operation, content in CONTENTS.items() if content is Notice)
-"""What the rules without facts (`RULES`) are about: all else goes."""
+"""What `RULES` are about: all else goes, unless its destination has rules of its own."""
 
 
-def not_too_late(queued: QueuedDelivery, now: datetime) -> Admission:
+def not_too_late(queued: QueuedDelivery, _known: Known, now: datetime) -> Admission:
     """A notice after its time only confuses: a reminder of yesterday's visit."""
-    if queued.delivery.operation not in NOTICES:
-        return GO
-    try:
-        said = queued.delivery.content
-    except msgspec.DecodeError:  # what can't be read is for the connector to refuse
-        return GO
-    late = isinstance(said, Notice) and said.not_after is not None and now > said.not_after
+    said = notice_of(queued)
+    late = said is not None and said.not_after is not None and now > said.not_after
     return Never(code="too-late") if late else GO
 
 
-RULES: Final[Sequence[Rule]] = (not_too_late,)
-"""Those that need to know nothing but the delivery and the time."""
+def ground_is_there(_queued: QueuedDelivery, known: Known, _now: datetime) -> Admission:
+    """What a notice hangs on (a task, a discharge, the patient's life) may have gone since it was planned."""
+    return GO if known.gone is None else Never(code=known.gone, final=True)
+
+
+def notice_of(queued: QueuedDelivery) -> Notice | None:
+    """What it says, when it is a notice; none also of one that can't be read: that is for the connector to refuse."""
+    if queued.delivery.operation not in NOTICES:
+        return None
+    try:
+        said = queued.delivery.content
+    except msgspec.DecodeError:
+        return None
+    return said if isinstance(said, Notice) else None
+
+
+RULES: Final[Sequence[Rule]] = (Rule(ground_is_there), Rule(not_too_late))
+"""For notices to any destination, before the destination's own."""

@@ -75,8 +75,8 @@ def of_work(work: Overview, now: datetime) -> Iterator[Trouble]:
                 yield trouble(f"destination-paused:{one.name}", one.since, wait)
         elif one.troubled:
             yield trouble(f"destination-down:{one.name}", one.since, f"{one.error}, {wait}")
-        elif one.oldest_at is not None and _old(one.oldest_at, now, DELIVERY_SECONDS_MAX):
-            yield trouble(f"deliveries-behind:{one.name}", one.oldest_at, wait)
+        elif one.behind_at is not None and _old(one.behind_at, now, DELIVERY_SECONDS_MAX):
+            yield trouble(f"deliveries-behind:{one.name}", one.behind_at, wait)
         if one.held:
             yield trouble(f"deliveries-held:{one.name}", None, f"{one.held:,} held")
     if work.dead:

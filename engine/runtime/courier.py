@@ -46,7 +46,7 @@ from engine.connectors.base import NOT_ATTEMPTED, Connector, Result, failed
 from engine.domain.delivery import DeliveryState, QueuedDelivery
 from engine.domain.standing import ASKED_TO_WAIT
 from engine.errors import DeliveryError, DeliveryFailure, LeaseLostError, StoreError, StoreUnavailableError
-from engine.pipeline.admit import NOTICES, RULES, Gate, Never, NotBefore, Rule, admit
+from engine.pipeline.admit import NOTICES, RULES, Never, NotBefore, Rule, admit
 from engine.pipeline.breaker import Breaker, BreakerState
 from engine.pipeline.retry import Bury, Hold, RetryAt, backoff_seconds, decide
 from engine.settings import DestinationBase
@@ -81,6 +81,8 @@ class Route:
     channels: frozenset[str] = frozenset()
     made_from: tuple[object, ...] = ()
     """What besides the settings the connector was made from."""
+    rules: Sequence[Rule] = ()
+    """Its own rules of what may go out, besides those for every notice; they follow from the settings."""
 
     def same(self, other: Route) -> bool:
         """Whether the other's connector would do exactly what this one does."""
@@ -114,7 +116,7 @@ class Courier:
 
     outbox, ledger, reader: the store's charts side. leases: which destinations are this worker's. random: uniform in
     [0, 1), for jitter. count: told of what became of deliveries (destination, `delivered` `retried` `put_off` `held`
-    `withheld` or `dead`, how many). gate: makes the rules for each batch; none: the rules that need no facts.
+    `withheld` or `dead`, how many).
     """
 
     def __init__(
@@ -128,12 +130,9 @@ class Courier:
         leases: Leases,
         random: Callable[[], float] = random_module.random,
         count: Callable[[str, str, int], None] = lambda _destination, _what, _number: None,
-        gate: Gate | None = None,
     ) -> None:
         def rounds(name: str, route: Route) -> _Rounds:
-            return _Rounds(
-                name, outbox, ledger, reader, route, clock=clock, leases=leases, random=random, count=count, gate=gate
-            )
+            return _Rounds(name, outbox, ledger, reader, route, clock=clock, leases=leases, random=random, count=count)
 
         self._make = rounds
         self._routes = dict(routes)
@@ -234,7 +233,6 @@ class _Rounds:
         leases: Leases,
         random: Callable[[], float],
         count: Callable[[str, str, int], None],
-        gate: Gate | None,
     ) -> None:
         self.name = name
         self.route = route
@@ -264,7 +262,6 @@ class _Rounds:
         self._leases = leases
         self._random = random
         self._count = count
-        self._gate = gate
         self._breaker = Breaker(self._policy)
         self._asked_until: datetime | None = None
         """The destination asks for nothing before."""
@@ -436,21 +433,22 @@ class _Rounds:
 
     async def _admitted(self, batch: Sequence[QueuedDelivery]) -> Sequence[QueuedDelivery]:
         """Those that may go out now. Of the others it is put on record why not, and until when."""
-        rules: Sequence[Rule] = RULES
-        if (gate := self._gate) is not None:
-            rules = (*RULES, *await self._read(lambda conn: gate(conn, batch)))
-        elif NOTICES.isdisjoint(queued.delivery.operation for queued in batch):
+        own = self.route.rules
+        if not own and NOTICES.isdisjoint(queued.delivery.operation for queued in batch):
             return batch
+        rules = (*RULES, *own)
+        needs = frozenset().union(*(rule.needs for rule in own))
         now = self._clock.now()
+        facts = await self._read(lambda conn: self._outbox.facts_of(conn, batch, needs, now))
         latest = now + timedelta(seconds=_ADMISSION_SECONDS_MAX)
         going: list[QueuedDelivery] = []
         kept: list[Settled] = []
         waiting: set[str] = set()
-        for queued in batch:
+        for queued, known in zip(batch, facts, strict=True):
             key = queued.delivery.ordering_key
             if key in waiting:
                 continue  # behind one that waits: order is kept
-            match admit(rules, queued, now):
+            match admit(rules, queued, known, now):
                 case NotBefore(at=at, code=code):
                     waiting.add(key)
                     kept.append(
@@ -460,11 +458,18 @@ class _Rounds:
                             attempts=queued.attempts,
                             next_attempt_at=min(at, latest),
                             error=code,
+                            not_before=at,
                         )
                     )
-                case Never(code=code):
+                case Never(code=code, final=final):
                     kept.append(
-                        Settled(id=queued.id, state=DeliveryState.WITHHELD, attempts=queued.attempts, error=code)
+                        Settled(
+                            id=queued.id,
+                            state=DeliveryState.WITHHELD,
+                            attempts=queued.attempts,
+                            error=code,
+                            final=final,
+                        )
                     )
                 case _:
                     going.append(queued)

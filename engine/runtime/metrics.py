@@ -295,6 +295,13 @@ class Metrics:
             for state, number in (("pending", one.pending), ("held", one.held))
         ]
         yield gauge("outbox", "Deliveries by state.", ["destination", "state"], iter(rows))
+        rows = [
+            ([one.name, code], float(number)) for one in destinations for code, number in sorted(one.withheld.items())
+        ]
+        text = "Deliveries that a rule does not let go and nobody has decided on; no failures."
+        yield gauge("deliveries_withheld", text, ["destination", "code"], iter(rows))
+        rows = [([one.name], float(one.put_off)) for one in destinations]
+        yield gauge("deliveries_put_off", "Deliveries that a rule lets go later.", ["destination"], iter(rows))
         rows = [([one.name], seconds(one.oldest_at)) for one in destinations]
         yield gauge("delivery_oldest_seconds", "How long the oldest one waits.", ["destination"], iter(rows))
         rows = [

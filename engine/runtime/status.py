@@ -105,6 +105,8 @@ class Status(Record, frozen=True, kw_only=True):
     """Deliveries and messages that wait for a person."""
     holds: dict[str, int] = {}
     """The messages among them, by code."""
+    withheld: int = 0
+    """Deliveries that a rule does not let go and nobody has decided on; none of them has failed."""
     waiting: int = 0
     """Entries that wait for processing."""
     oldest_waiting_at: datetime | None = None
@@ -141,6 +143,7 @@ class Status(Record, frozen=True, kw_only=True):
             dead=work.dead,
             held=sum(work.holds.values()) + sum(one.held for one in work.destinations),
             holds=work.holds,
+            withheld=sum(sum(one.withheld.values()) for one in work.destinations),
             waiting=work.waiting,
             oldest_waiting_at=min(waits, default=None),
         )

@@ -6,6 +6,7 @@ What waits is counted from the outbox. A destination that is no longer configure
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -15,9 +16,11 @@ from sqlalchemy import Connection, bindparam, func, literal_column, select, text
 from engine.domain.delivery import DeliveryState, Operation
 from engine.domain.record import Record
 from engine.domain.standing import Standing, State
+from engine.store import admissions
 from engine.store.deadletters import DISCARDED
 from engine.store.outbox import Outbox, Settled, line_up, take_lock
 from engine.store.schema import (
+    admission,
     chart,
     dead_letter,
     delivery,
@@ -87,9 +90,12 @@ class DestinationStore:
         waiting = _waiting(conn)
         dead = _dead(conn)
         due = _due(conn)
-        withheld = _withheld(conn)
+        withheld = admissions.counts(conn)
+        put_off = Counter(one.destination for one in admissions.put_off(conn, now))
+        behind = _oldest_heads(conn, now) if put_off else {name: one.oldest for name, one in waiting.items()}
         orphans = sorted({name for name in (*waiting, *dead) if name not in configured})
-        oldest = [one.oldest for one in waiting.values() if one.oldest is not None]
+        oldest = {number for one in waiting.values() if (number := one.oldest) is not None}
+        oldest |= {number for number in behind.values() if number is not None}
         made = {
             row.id: from_micros(row.created_at)
             for row in conn.execute(select(delivery.c.id, delivery.c.created_at).where(delivery.c.id.in_(oldest)))
@@ -116,7 +122,9 @@ class DestinationStore:
                     error=NOT_CONFIGURED if orphan else trouble.error if trouble else None,
                     detail=_ORPHAN if orphan else trouble.detail if trouble else None,
                     pending=wait.pending,
-                    oldest_at=made.get(wait.oldest) if wait.oldest is not None else None,
+                    oldest_at=made.get(wait.oldest or 0),
+                    behind_at=made.get(behind.get(name) or 0),
+                    put_off=put_off[name],
                     next_attempt_at=next_at,
                     held=wait.held,
                     dead=dead.get(name, 0),
@@ -243,17 +251,22 @@ def _dead(conn: Connection) -> dict[str, int]:
     return {row.destination: row.number for row in conn.execute(statement)}
 
 
-def _withheld(conn: Connection) -> dict[str, dict[str, int]]:
-    """By destination and code; from an index of them alone."""
-    statement = (
-        select(delivery.c.destination, delivery.c.error, func.count().label("number"))
-        .where(text("state = 'withheld'"))
-        .group_by(delivery.c.destination, delivery.c.error)
+def _oldest_heads(conn: Connection, now: datetime) -> dict[str, int | None]:
+    """By destination, the id of the oldest delivery whose turn it is, unless a rule puts it off.
+
+    What waits behind another one is younger, and waits for that.
+    """
+    kept = select(admission.c.delivery_id).where(
+        admission.c.delivery_id == delivery.c.id,
+        admission.c.not_before > to_micros(now),
+        admission.c.code == delivery.c.error,
     )
-    found: dict[str, dict[str, int]] = {}
-    for row in conn.execute(statement):
-        found.setdefault(row.destination, {})[row.error or "unknown"] = row.number
-    return found
+    statement = (
+        select(delivery.c.destination, func.min(delivery.c.id).label("oldest"))
+        .where(_READY, ~kept.exists())
+        .group_by(delivery.c.destination)
+    )
+    return {row.destination: row.oldest for row in conn.execute(statement)}
 
 
 def _due(conn: Connection) -> dict[str, datetime]:

@@ -30,6 +30,9 @@ from engine.domain.delivery import (
 from engine.domain.ids import ALIKE_DIGITS
 from engine.domain.record import Phi, Record
 from engine.errors import KeyMissingError, StoreError, TamperedError
+from engine.pipeline.admit import Known
+from engine.store import admissions
+from engine.store.facts import FactStore
 from engine.store.keys import KeyRing
 from engine.store.schema import dead_letter, delivery, delivery_payload, delivery_receipt, from_micros, to_micros, word
 from engine.store.statements import Listed, Rows, Statement
@@ -60,6 +63,10 @@ class Settled(Record, frozen=True, kw_only=True):
     """In words, for the dead letter."""
     receipt: str | None = None
     """The far end's id of it, or the code of its answer."""
+    not_before: datetime | None = None
+    """Of a pending one: a rule lets it go from then on (`next_attempt_at` may be earlier: it is asked again)."""
+    final: bool = False
+    """Of a withheld one: no person can release it."""
 
 
 class WaitingLine(Record, frozen=True, kw_only=True):
@@ -75,7 +82,7 @@ class WaitingLine(Record, frozen=True, kw_only=True):
 
 
 class Renewed(Phi, frozen=True, kw_only=True):
-    """What goes out in the place of a buried delivery, because what that one said is old news."""
+    """What goes out in the place of a buried or withheld delivery, because what that one said is old news."""
 
     payload: bytes
     idempotency_key: str
@@ -136,6 +143,7 @@ _OPEN: Final = Listed(
             delivery.c.id,
             delivery.c.entry_id,
             delivery.c.channel,
+            delivery.c.destination,
             delivery.c.ordering_key,
             delivery.c.state,
             delivery.c.started_at,
@@ -278,6 +286,13 @@ class Outbox:
 
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
+        self._facts = FactStore(keys)
+
+    def facts_of(
+        self, conn: Connection, batch: Sequence[QueuedDelivery], needs: frozenset[str], now: datetime
+    ) -> list[Known]:
+        """What rules of admission need to know of each delivery of a batch to one destination."""
+        return self._facts.read(conn, batch, needs, now)
 
     def due(
         self,
@@ -361,6 +376,7 @@ class Outbox:
         freed = {row.ordering_key for tries, ids in delivered.items() for row in _DELIVERED.rows(conn, ids, tries, at)}
         rows = {row.id: row for row in _OPEN.rows(conn, [other.id for other in others])}
         letters: list[tuple[Any, ...]] = []
+        kept: list[admissions.Row] = []
         stayed: set[str] = set()
         for result in others:
             row = rows.get(result.id)
@@ -380,10 +396,15 @@ class Outbox:
                 stayed.add(row.ordering_key)  # it may have kept its turn only for the time of the attempt
             if ended:
                 freed.add(row.ordering_key)
+            code = result.error or "undeliverable"
             if dead:
-                code = result.error or "undeliverable"
                 letters.append((row.entry_id, row.channel, row.id, Stage.DELIVERY.value, code, result.detail, at))
+            if result.state is DeliveryState.WITHHELD:
+                kept.append((row.id, row.destination, code, None, at, admissions.FINAL if result.final else None))
+            elif result.not_before is not None:
+                kept.append((row.id, row.destination, code, to_micros(result.not_before), at, None))
         _INSERT_LETTERS.write(conn, letters)
+        admissions.note(conn, kept)
         self._note_receipts(conn, results)
         promote(conn, freed)
         if stayed:
@@ -434,7 +455,7 @@ class Outbox:
     def put_back(
         self, conn: Connection, delivery_id: int, now: datetime, *, ordering_key: str, renewed: Renewed | None = None
     ) -> None:
-        """Put a buried delivery back, in its old place in the order. Raises StoreError when it is not dead.
+        """Put a buried or withheld delivery back, in its old place in the order. Raises StoreError when it is neither.
 
         What it says may be old news: that is for `engine.store.requeue` to decide. ordering_key: that of its patient
         today.
@@ -454,7 +475,7 @@ class Outbox:
             )
         )
         if changed.rowcount != 1:
-            raise StoreError(f"delivery {delivery_id} is not a dead one")
+            raise StoreError(f"delivery {delivery_id} is not a dead or withheld one")
         if renewed is not None:
             known = _BY_IDS.rows(conn, [delivery_id])[0]
             place = payload_place(

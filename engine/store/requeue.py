@@ -1,6 +1,6 @@
-"""Putting a buried delivery back into the outbox without telling its destination old news.
+"""Putting a buried or withheld delivery back into the outbox without telling its destination old news.
 
-A buried delivery lets those behind it go on, so when it is put back, later ones may have been made: what it says of a
+Such a delivery lets those behind it go on, so when it is put back, later ones may have been made: what it says of a
 phone or of a status can be out of date, and so can the patient it names, who was merged. A delivery of an object
 therefore goes out with what is true now; of a message that is forwarded there is no newer form, so one that later
 messages of the patient have overtaken goes out only when a person says so.
@@ -15,7 +15,14 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, literal_column, select
 
 from engine.domain.chart import Chart
-from engine.domain.delivery import CONTENTS, DeliveryState, Operation, QueuedDelivery
+from engine.domain.delivery import (
+    CONTENTS,
+    DELIVERY_MOVES,
+    DeliveryEvent,
+    DeliveryState,
+    Operation,
+    QueuedDelivery,
+)
 from engine.domain.ids import beginning_like
 from engine.errors import StoreError, TamperedError
 from engine.pipeline.deliver import Gone, as_of_now
@@ -27,14 +34,14 @@ from engine.store.statements import Listed
 
 
 class Requeued(StrEnum):
-    """What became of a buried delivery that was to be put back."""
+    """What became of a buried or withheld delivery that was to be put back."""
 
     AS_IT_WAS = "as_it_was"
     """It still says what is true."""
     RENEWED = "renewed"
     """It says what is true now, under an idempotency key of its own."""
     SUPERSEDED = "superseded"
-    """There is nothing to send any more: its object is gone. It stays dead."""
+    """There is nothing to send any more: its object is gone. It stays as it is."""
 
 
 _OVERTAKEN: Final = Listed(
@@ -59,16 +66,16 @@ _OVERTAKEN: Final = Listed(
 def requeue(
     conn: Connection, keys: KeyRing, delivery_id: int, now: datetime, *, out_of_order: bool = False
 ) -> Requeued:
-    """Put a buried delivery back; in a transaction of the charts' ledger.
+    """Put a buried or withheld delivery back; in a transaction of the charts' ledger.
 
     out_of_order: forward a message although later ones of its patient have been delivered. Raises StoreError when the
-    delivery is not dead or can't be read, or when it must not go out as it is; then nothing was changed.
+    delivery is neither or can't be read, or when it must not go out as it is; then nothing was changed.
     """
     take_lock(conn)  # before the chart is read: whoever changes it from here on queues behind what this puts back
     outbox = Outbox(keys)
     queued = outbox.get(conn, delivery_id)
-    if queued is None or queued.state is not DeliveryState.DEAD:
-        raise StoreError(f"delivery {delivery_id} is not a dead one")
+    if queued is None or (queued.state, DeliveryEvent.PUT_BACK) not in DELIVERY_MOVES:
+        raise StoreError(f"delivery {delivery_id} is not a dead or withheld one")
     if queued.unreadable is not None:
         raise StoreError(
             f"delivery {delivery_id} can't be read ({queued.unreadable}), so it can't be sent. A replay of its entry"

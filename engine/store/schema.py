@@ -286,7 +286,6 @@ Index(
     sqlite_where=_UNFINISHED,
 )
 Index("delivery_held", delivery.c.id, sqlite_where=_HELD)
-Index("delivery_withheld", delivery.c.destination, delivery.c.error, sqlite_where=text("state = 'withheld'"))
 Index(
     "delivery_ready",
     delivery.c.destination,
@@ -294,6 +293,41 @@ Index(
     delivery.c.id,
     sqlite_where=_READY,
 )
+
+admission: Final = Table(  # what a rule said of a delivery that it keeps; of others there is no row
+    "admission",
+    metadata,
+    Column("delivery_id", _AutoId, primary_key=True, autoincrement=False),
+    Column("destination", Text, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("not_before", BigInteger),  # none: withheld
+    Column("said_at", BigInteger, nullable=False),
+    Column("decision", Text),  # of a person on a withheld one
+    Column("decided_at", BigInteger),
+    Column("decided_by", Text),
+    Column("released", Text),  # codes of rules that a person has set aside for it
+    schema=CHARTS,
+)
+Index(
+    "admission_withheld",
+    admission.c.destination,
+    admission.c.code,
+    sqlite_where=text("not_before IS NULL AND decision IS NULL"),
+)
+Index("admission_put_off", admission.c.not_before, sqlite_where=admission.c.not_before.is_not(None))
+
+notice: Final = Table(  # deliveries that are words to a person: whose they are, and what they hang on
+    "notice",
+    metadata,
+    Column("delivery_id", _AutoId, primary_key=True, autoincrement=False),
+    Column("chart_id", Text, nullable=False),  # the chart that it was planned on
+    Column("ground", LargeBinary),  # keyed hash of what it hangs on; none: on the patient alone
+    Column("gone", Text),  # why that is gone, as a code
+    Column("gone_at", BigInteger),
+    Column("gone_by", BigInteger),  # the entry that made it so
+    schema=CHARTS,
+)
+Index("notice_chart", notice.c.chart_id)
 
 dead_letter: Final = Table(
     "dead_letter",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,7 +17,7 @@ from engine.connectors.base import Result, delivered, failed
 from engine.connectors.file import FileDestination
 from engine.domain.delivery import DeliveryState, Notice, Operation, QueuedDelivery
 from engine.errors import DeliveryFailure
-from engine.pipeline.admit import GO, Admission, Never, NotBefore, Rule
+from engine.pipeline.admit import GO, Admission, Known, Never, NotBefore, Rule
 from engine.runtime.courier import Courier, Route
 from engine.store import Store
 from engine.store.counts import ledger
@@ -30,18 +29,20 @@ class Gate:
     def __init__(self, **answers: Admission) -> None:
         self.answers = answers
         self.asked: list[str] = []
+        self.known: list[Known] = []
 
-    def __call__(self, _conn: Any, batch: Sequence[QueuedDelivery]) -> Sequence[Rule]:
-        self.asked += [queued.delivery.idempotency_key for queued in batch]
-        known = dict(self.answers)  # as it was read for this batch
-        return [lambda queued, _now: known.get(queued.delivery.idempotency_key, GO)]
+    def ask(self, queued: QueuedDelivery, known: Known, _now: datetime) -> Admission:
+        self.asked.append(queued.delivery.idempotency_key)
+        self.known.append(known)
+        return self.answers.get(queued.delivery.idempotency_key, GO)
 
 
-def courier(store: Store, crm: Destination, gate: Gate | None = None, **settings: Any) -> Courier:
+def courier(store: Store, crm: Destination, gate: Gate | None = None, *needs: str, **settings: Any) -> Courier:
+    rules = () if gate is None else (Rule(gate.ask, frozenset(needs)),)
     given = FileDestination(type="file", path="unused", retry=QUICK, **settings)
     return Courier(
-        store.outbox, store.charts_ledger, store.reader, {"crm": Route(crm, given)}, clock=SystemClock(),
-        leases=held_leases(store, "crm"), gate=gate,
+        store.outbox, store.charts_ledger, store.reader, {"crm": Route(crm, given, rules=rules)}, clock=SystemClock(),
+        leases=held_leases(store, "crm"),
     )  # fmt: skip
 
 

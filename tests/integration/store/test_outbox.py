@@ -123,7 +123,7 @@ def test_a_buried_delivery_that_is_put_back_goes_before_what_waits_behind_it(sto
     assert due(store, now=LATER) == ["a0"]
     delivered(store, "a0")
     assert due(store, now=LATER) == ["a2"]
-    with pytest.raises(StoreError, match="not a dead one"):
+    with pytest.raises(StoreError, match="not a dead or withheld one"):
         put_back(store, dead)
 
 
@@ -398,7 +398,9 @@ def test_what_a_wrong_clock_has_put_off_can_be_made_due(store):
 @given(
     steps=st.lists(
         st.tuples(
-            st.sampled_from(["queue", "delivered", "retry", "held", "dead", "release", "put back", "start", "join"]),
+            st.sampled_from(
+                ["queue", "delivered", "retry", "held", "dead", "withheld", "release", "put back", "start", "join"]
+            ),
             st.integers(0, 9),
         ),
         max_size=40,
@@ -435,6 +437,7 @@ def act(store, step, number):
         "retry": DeliveryState.PENDING,
         "held": DeliveryState.HELD,
         "dead": DeliveryState.DEAD,
+        "withheld": DeliveryState.WITHHELD,
     }
     outbox, ledger = store.outbox, store.charts_ledger
     try:

@@ -27,7 +27,7 @@ from engine.domain.encounter import EncounterStatus
 from engine.domain.hold import Assertion, Fact, Hold, HoldCode
 from engine.domain.message import EntryState
 from engine.domain.task import TaskState
-from engine.store import counts, recorded, statements
+from engine.store import admissions, counts, recorded, statements
 from engine.store.outbox import Settled, join_lines
 from engine.store.requeue import requeue
 
@@ -273,12 +273,13 @@ def test_how_destinations_stand_and_what_they_were_told(plans):
     with only(lines):
         store.read_now(lambda conn: store.destinations.get(conn, "crm"))
         store.read_now(lambda conn: store.destinations.standings(conn, {"crm": "file"}, NOW))
+        store.read_now(lambda conn: admissions.find(conn, limit=10))
         told = store.read_now(lambda conn: store.outbox.told(conn, "crm", "chart-1", {"chart-1"}))
         store.read_now(lambda conn: store.outbox.behind(conn, told))
     # One row a destination; the partial indexes hold what is unfinished, unresolved or withheld and nothing else.
     allowed = [
         r"^SCAN charts\.destination$",
-        "INDEX (delivery_(unfinished|ready|withheld)|dead_letter_open)",
+        "INDEX (delivery_(unfinished|ready)|admission_(withheld|put_off)|dead_letter_open)",
         "TEMP B-TREE",
     ]
     assert scans(lines, allowed=allowed) == []

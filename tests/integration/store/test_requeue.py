@@ -262,7 +262,7 @@ def test_only_a_dead_delivery_is_put_back(store):
     one = chart()
     record(store, outcome(1, one, deliveries=(of(one, "k"),)))
     for number in (ids(store, ["k"])[0], 999):
-        with pytest.raises(StoreError, match="not a dead one"):
+        with pytest.raises(StoreError, match="not a dead or withheld one"):
             put_back(store, number)
 
 

@@ -37,7 +37,13 @@ def found(**values) -> list[str]:
 def test_nothing_is_wrong_with_a_quiet_site() -> None:
     quiet = ChannelWork(name="west", waiting=0, oldest_waiting_at=None, last_message_at=ago(days=3))
     assert (
-        found(channels=(quiet,), destinations=(standing(), standing(name="lab", pending=3, oldest_at=ago(seconds=5))))
+        found(
+            channels=(quiet,),
+            destinations=(
+                standing(),
+                standing(name="lab", pending=3, behind_at=ago(seconds=5)),
+            ),
+        )
         == []
     )
 
@@ -50,7 +56,10 @@ def test_nothing_is_wrong_with_a_quiet_site() -> None:
         ({"state": "down", "orphan": True, "pending": 46}, ["destination-unknown:crm"]),
         ({"state": "paused", "since": ago(hours=2), "pending": 46, "oldest_at": ago(hours=2)}, []),
         ({"state": "paused", "since": ago(hours=30)}, ["destination-paused:crm"]),
-        ({"pending": 4, "oldest_at": ago(minutes=16)}, ["deliveries-behind:crm"]),
+        ({"pending": 4, "oldest_at": ago(minutes=16), "behind_at": ago(minutes=16)}, ["deliveries-behind:crm"]),
+        ({"pending": 4, "oldest_at": ago(hours=9), "put_off": 4}, []),
+        ({"pending": 4, "oldest_at": ago(hours=9), "put_off": 3, "behind_at": ago(minutes=4)}, []),
+        ({"withheld": {"no-consent": 40}}, []),
         ({"held": 3}, ["deliveries-held:crm"]),
         ({"state": "down", "error": "x", "held": 1}, ["destination-down:crm", "deliveries-held:crm"]),
     ],

@@ -22,6 +22,7 @@ NOW = datetime(2026, 11, 30, 3, 0, tzinfo=UTC)
 CRM = Standing(
     name="crm", type="salesforce", state="down", since=NOW, error="login-invalid-client", detail="x", pending=46,
     oldest_at=NOW - timedelta(minutes=18), next_attempt_at=None, held=1, dead=2,
+    withheld={"no-consent": 5, "too-late": 1}, put_off=3,
 )  # fmt: skip
 ADT = ChannelWork(
     name="adt", waiting=7, oldest_waiting_at=NOW - timedelta(minutes=1), last_message_at=NOW - timedelta(seconds=12)
@@ -88,6 +89,8 @@ def test_what_several_workers_did_adds_up_and_what_waits_is_told_by_one_of_them(
     assert found["handoff_entries_processed_total{channel=adt,state=processed}"] == 9
     assert found["handoff_entries_pending{channel=adt}"] == 7
     assert found["handoff_outbox{destination=crm,state=held}"] == 1
+    assert found["handoff_deliveries_withheld{code=no-consent,destination=crm}"] == 5
+    assert found["handoff_deliveries_put_off{destination=crm}"] == 3
 
 
 def test_what_waits_is_not_told_while_nobody_looks() -> None:

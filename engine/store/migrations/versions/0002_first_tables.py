@@ -92,6 +92,28 @@ def _journal() -> None:
 
 def _charts() -> None:
     op.create_table(
+        "admission",
+        sa.Column("delivery_id", _ID, autoincrement=False, nullable=False),
+        sa.Column("destination", sa.Text(), nullable=False),
+        sa.Column("code", sa.Text(), nullable=False),
+        sa.Column("not_before", sa.BigInteger(), nullable=True),
+        sa.Column("said_at", sa.BigInteger(), nullable=False),
+        sa.Column("decision", sa.Text(), nullable=True),
+        sa.Column("decided_at", sa.BigInteger(), nullable=True),
+        sa.Column("decided_by", sa.Text(), nullable=True),
+        sa.Column("released", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("delivery_id"),
+        schema=CHARTS,
+    )
+    op.create_index(
+        "admission_withheld",
+        "admission",
+        ["destination", "code"],
+        schema=CHARTS,
+        **_only("not_before IS NULL AND decision IS NULL"),
+    )
+    op.create_index("admission_put_off", "admission", ["not_before"], schema=CHARTS, **_only("not_before IS NOT NULL"))
+    op.create_table(
         "audit",
         sa.Column("id", _ID, nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
@@ -194,9 +216,6 @@ def _charts() -> None:
     )
     op.create_index("delivery_entry", "delivery", ["entry_id"], schema=CHARTS)
     op.create_index("delivery_held", "delivery", ["id"], schema=CHARTS, **_only("state = 'held'"))
-    op.create_index(
-        "delivery_withheld", "delivery", ["destination", "error"], schema=CHARTS, **_only("state = 'withheld'")
-    )
     op.create_index("delivery_idempotency", "delivery", ["idempotency_key"], unique=True, schema=CHARTS)
     op.create_index(
         "delivery_ready",
@@ -288,6 +307,18 @@ def _charts() -> None:
         schema=CHARTS,
         sqlite_with_rowid=False,
     )
+    op.create_table(
+        "notice",
+        sa.Column("delivery_id", _ID, autoincrement=False, nullable=False),
+        sa.Column("chart_id", sa.Text(), nullable=False),
+        sa.Column("ground", sa.LargeBinary(), nullable=True),
+        sa.Column("gone", sa.Text(), nullable=True),
+        sa.Column("gone_at", sa.BigInteger(), nullable=True),
+        sa.Column("gone_by", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("delivery_id"),
+        schema=CHARTS,
+    )
+    op.create_index("notice_chart", "notice", ["chart_id"], schema=CHARTS)
     op.create_table(
         "outcome",
         sa.Column("entry_id", _ID, autoincrement=False, nullable=False),
