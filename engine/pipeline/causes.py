@@ -10,18 +10,16 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
-import msgspec
-
 from engine.domain.audit import AuditRecord
 from engine.domain.cause import Cause, action_of, read
 from engine.domain.chart import Charts
-from engine.domain.message import Entry, EntryState
+from engine.domain.message import Entry
 from engine.domain.outcome import Effect, EffectKind, Outcome
 from engine.errors import Fault
 from engine.pipeline.acts import ACT_RULES
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.difference import difference
-from engine.pipeline.outcomes import undone
+from engine.pipeline.outcomes import outcome_of, undone
 from engine.pipeline.prepared import Prepared
 from engine.pipeline.rule import NotDoneError, Rule
 
@@ -47,27 +45,19 @@ def decide_cause(prepared: Prepared, channel: CompiledChannel | None, charts: Ch
     before = charts.living(cause.chart_id)
     about = rule.subjects(cause, before)
     subject = about[0].partition(":")[2]
-    outcome = Outcome(
-        entry_id=entry.id,
-        state=EntryState.PROCESSED,
-        chart_id=before.id if before is not None else None,
-        patient_key=before.patient.key if before is not None else None,
-        channel=channel.settings.name if channel is not None else None,
-        config_version=channel.version if channel is not None else "",
-        replay_root=entry.replay_root,
-    )
     try:
         after = rule.apply(cause, before, at)
     except NotDoneError as error:
         effect = Effect(kind=EffectKind.NOT_DONE, subject=subject, detail=error.code)
-        return msgspec.structs.replace(outcome, reason=str(error), effects=(effect,))
+        return outcome_of(entry, channel, reason=str(error), effects=(effect,), chart=before)
     final, effects, deliveries, kinds = difference(charts, (after,) if after is not None else (), {}, channel)
-    silent = channel is None or channel.settings.mode == "shadow"  # a paused one has delivered, and will again
     action = action_of(cause)
-    return msgspec.structs.replace(
-        outcome,
+    return outcome_of(
+        entry,
+        channel,
+        chart=before,
         charts=tuple(final),
-        deliveries=() if silent else tuple(deliveries),
+        deliveries=deliveries,
         effects=(Effect(kind=action, subject=subject, detail=""), *effects),
         changed=tuple(kinds),
         dismissals=rule.dismissals(cause),

@@ -17,7 +17,7 @@ from engine.pipeline.adt.deciding import decide_adt
 from engine.pipeline.adt.reading import CODE as ADT
 from engine.pipeline.adt.reading import read_adt
 from engine.pipeline.channel import CompiledChannel
-from engine.pipeline.outcomes import belonging, dead, decided, reading_of, recorded_only, unknown_channel
+from engine.pipeline.outcomes import belonging, dead, reading_of, recorded_only, set_aside, unknown_channel
 from engine.pipeline.prepared import Prepared
 
 
@@ -27,7 +27,7 @@ def read_message(entry: Entry, channel: CompiledChannel | None) -> Prepared:
         return Prepared(entry=entry, outcome=unknown_channel(entry))
     if entry.refusal is not None:
         letter = DeadLetter.of(Stage.INTAKE, entry.refusal)
-        return belonging(decided(entry, channel, EntryState.REFUSED, letter=letter), channel)
+        return belonging(set_aside(entry, channel, EntryState.REFUSED, letter.detail, letter), channel)
     try:
         return _read(entry, channel)
     except (MessageError, MappingError) as error:
@@ -40,7 +40,7 @@ def _read(entry: Entry, channel: CompiledChannel) -> Prepared:
     message = Message.parse(entry.payload, default=charset.default, fallback=charset.fallback, force=charset.force)
     reading = reading_of(entry, channel)
     if channel.filter is not None and not channel.filter(message, reading.budget):
-        return decided(entry, channel, EntryState.FILTERED, reason=f"the channel's filter: {settings.filter}")
+        return set_aside(entry, channel, EntryState.FILTERED, f"the channel's filter: {settings.filter}")
     known = _BY_CODE.get(message.header.message_code)
     if known is None:
         return recorded_only(entry, channel, message.header)

@@ -1,15 +1,17 @@
-"""Outcomes of messages that no chart is concerned with, or that could not be worked on."""
+"""How outcomes are built, and those of entries that no chart is concerned with, or that could not be worked on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
+from engine.domain.chart import Chart
 from engine.domain.delivery import DeadLetter, Delivery, Stage
-from engine.domain.message import AckCode, Entry, EntryState
+from engine.domain.hold import QUESTIONS, Hold
+from engine.domain.message import AckCode, Entry, EntryKind, EntryState
 from engine.domain.outcome import Effect, EffectKind, Outcome
 from engine.domain.why import Reason, What, Why
 from engine.errors import Fault, MappingError, MessageError
@@ -21,11 +23,70 @@ from engine.pipeline.deliver import forward_deliveries
 from engine.pipeline.identity import identities, ordered
 from engine.pipeline.prepared import Prepared
 
-WITHHELD_BY_MODE: Final[Mapping[str, tuple[Why, ...]]] = {
+_WITHHELD: Final[Mapping[str, tuple[Why, ...]]] = {
     "live": (),
     "shadow": (Why(what=What.DELIVERY, reason=Reason.SHADOW),),
     "paused": (Why(what=What.DELIVERY, reason=Reason.PAUSED),),
 }
+"""Why nothing of a message goes out, by the channel's mode."""
+
+
+def outcome_of(
+    entry: Entry,
+    channel: CompiledChannel | None,
+    state: EntryState = EntryState.PROCESSED,
+    *,
+    chart: Chart | None = None,
+    patient_key: str | None = None,
+    reason: str | None = None,
+    effects: Iterable[Effect] = (),
+    holds: Collection[Hold] = (),
+    deliveries: Iterable[Delivery] = (),
+    why: Iterable[Why] = (),
+    deviations: Iterable[str] = (),
+    **more: Any,
+) -> Outcome:
+    """What an entry comes to: every outcome is built here, so that none forgets what all of them say.
+
+    channel: by whose rules it was decided; none: it has none, or the configuration has it no more. chart: of the
+    patient whom it is about; patient_key: where there is none. reason: of an outcome without holds, which say it
+    themselves. deliveries: those that the charts ask for; the channel's mode says
+    whether they go out. more: other fields of `Outcome`, as they are.
+    """
+    mode = channel.settings.mode if channel is not None else "live"
+    is_message = entry.kind is EntryKind.MESSAGE
+    silent = mode != "live" if is_message else mode == "shadow"  # a paused one has delivered, and will again
+    if holds:
+        holds = {hold.key: hold for hold in holds}.values()
+        reason = "held for a person: " + "; also: ".join(dict.fromkeys(hold.text for hold in holds))
+        effects = (*effects, *_effects_of(holds, entry))
+    if is_message and silent and state is EntryState.PROCESSED:
+        why = (*why, *_WITHHELD[mode])
+    return Outcome(
+        entry_id=entry.id,
+        state=state,
+        chart_id=chart.id if chart is not None else None,
+        patient_key=chart.patient.key if chart is not None else patient_key,
+        reason=reason,
+        effects=tuple(effects),
+        holds=tuple(holds),
+        deliveries=() if silent else tuple(deliveries),
+        why=tuple(why),
+        deviations=tuple(dict.fromkeys(deviations)),
+        config_version=more.pop("config_version", channel.version if channel is not None else ""),
+        channel=channel.settings.name if channel is not None and not is_message else None,
+        replay_root=entry.replay_root,
+        decision=entry.decision,
+        **more,
+    )
+
+
+def _effects_of(holds: Iterable[Hold], entry: Entry) -> Iterator[Effect]:
+    for hold in holds:
+        subject = hold.subject or hold.chart_id or f"entry-{entry.id}"
+        yield Effect(kind=EffectKind.HELD, subject=subject, detail=hold.code)
+        if QUESTIONS[hold.code].status:
+            yield Effect(kind=EffectKind.SET_ASIDE, subject=subject, detail=hold.code)
 
 
 def nobody(entry: Entry) -> str:
@@ -37,16 +98,16 @@ def recorded_only(entry: Entry, channel: CompiledChannel, header: Header) -> Pre
     """An event that no chart is concerned with: recorded, and forwarded where a destination wants the messages."""
     forwards = forward_deliveries(entry, nobody(entry), channel)
     event = header.trigger_event if header.message_code == "ADT" else header.type
-    return decided(
+    outcome = outcome_of(
         entry,
         channel,
-        EntryState.PROCESSED,
         reason="recorded: this event leaves the charts alone",
-        deliveries=tuple(forwards) if channel.settings.mode == "live" else (),
-        why=WITHHELD_BY_MODE[channel.settings.mode],
+        effects=(Effect(kind=EffectKind.WITHOUT_EFFECT, subject=f"entry-{entry.id}", detail=event),),
+        deliveries=forwards,
         changed=("message",) if forwards else (),
-        effect=Effect(kind=EffectKind.WITHOUT_EFFECT, subject=f"entry-{entry.id}", detail=event),
+        deviations=entry.deviations,
     )
+    return Prepared(entry=entry, outcome=outcome)
 
 
 def belonging(prepared: Prepared, channel: CompiledChannel, message: Message | None = None) -> Prepared:
@@ -82,31 +143,13 @@ def failed(entry: Entry, channel: CompiledChannel | None, error: MessageError | 
     return undone(entry, error.fault, version=version)
 
 
-def decided(
-    entry: Entry,
-    channel: CompiledChannel,
-    state: EntryState,
-    *,
-    reason: str | None = None,
-    letter: DeadLetter | None = None,
-    deliveries: tuple[Delivery, ...] = (),
-    effect: Effect | None = None,
-    why: tuple[Why, ...] = (),
-    changed: tuple[str, ...] = (),
+def set_aside(
+    entry: Entry, channel: CompiledChannel, state: EntryState, reason: str, letter: DeadLetter | None = None
 ) -> Prepared:
-    outcome = Outcome(
-        entry_id=entry.id,
-        state=state,
-        reason=reason if reason is not None else letter.detail if letter else None,
-        deliveries=deliveries,
-        dead_letter=letter,
-        deviations=entry.deviations,
-        config_version=channel.version,
-        replay_root=entry.replay_root,
-        decision=entry.decision,
-        effects=(effect or Effect(kind=state, subject=f"entry-{entry.id}"),),
-        why=why,
-        changed=changed,
+    """A message that is not worked on: filtered or refused."""
+    effects = (Effect(kind=state, subject=f"entry-{entry.id}"),)
+    outcome = outcome_of(
+        entry, channel, state, reason=reason, effects=effects, dead_letter=letter, deviations=entry.deviations
     )
     return Prepared(entry=entry, outcome=outcome)
 
@@ -126,16 +169,15 @@ def internal_failure(entry: Entry, channel_version: str, error: BaseException) -
 def undone(entry: Entry, fault: Fault, *, version: str = "") -> Outcome:
     """The outcome of an entry that could not be worked on."""
     letter = DeadLetter.of(Stage.PROCESSING, fault)
-    return Outcome(
-        entry_id=entry.id,
-        state=EntryState.DEAD,
+    return outcome_of(
+        entry,
+        None,
+        EntryState.DEAD,
         reason=letter.detail,
+        effects=(Effect(kind=EntryState.DEAD, subject=f"entry-{entry.id}"),),
         dead_letter=letter,
         deviations=entry.deviations,
-        effects=(Effect(kind=EntryState.DEAD, subject=f"entry-{entry.id}"),),
         application_ack=AckCode.AE,
         error_code=fault.hl7_code,
         config_version=version,
-        replay_root=entry.replay_root,
-        decision=entry.decision,
     )

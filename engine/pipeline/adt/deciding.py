@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import msgspec
@@ -12,14 +12,14 @@ from engine.care.adt.merge import apply_merges, merges_in_doubt
 from engine.care.adt.patient import apply_event
 from engine.domain.chart import Chart, Charts, as_it_happened
 from engine.domain.hold import QUESTIONS, Fact, Hold, HoldCode
-from engine.domain.message import Entry, EntryState
-from engine.domain.outcome import Effect, EffectKind, Outcome
+from engine.domain.message import Entry
+from engine.domain.outcome import Effect, Outcome
 from engine.domain.why import Why
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.deliver import forward_deliveries
 from engine.pipeline.difference import difference, together
 from engine.pipeline.identity import check_namesakes, merges_as_known
-from engine.pipeline.outcomes import WITHHELD_BY_MODE, nobody
+from engine.pipeline.outcomes import nobody, outcome_of
 from engine.pipeline.plan import CLASS_UNKNOWN, replan, rescore
 from engine.pipeline.prepared import Prepared
 
@@ -75,28 +75,21 @@ def decide_adt(prepared: Prepared, channel: CompiledChannel, charts: Charts, now
     if spoken_of is not None and (forwards := forward_deliveries(entry, spoken_of.id, channel)):
         deliveries.extend(forwards)
         kinds["message"] = None
-    whys.extend(WITHHELD_BY_MODE[channel.settings.mode])
-    held = tuple({hold.key: hold for hold in holds}.values()) if holds else ()
-    effects.extend(_effects_of(held, entry) if held else ())
-    return Outcome(
-        entry_id=entry.id,
-        state=EntryState.PROCESSED,
-        reason=_held_for(held) if held else note,
-        chart_id=spoken_of.id if spoken_of else None,
-        patient_key=spoken_of.patient.key if spoken_of else None,
+    return outcome_of(
+        entry,
+        channel,
+        reason=note,
+        chart=spoken_of,
         encounter_key=last.encounter,
         charts=tuple(final),
-        deliveries=tuple(deliveries) if channel.settings.mode == "live" else (),
-        effects=tuple(effects),
-        holds=held,
+        deliveries=deliveries,
+        effects=effects,
+        holds=holds,
         facts=tuple(facts),
-        why=tuple(whys),
+        why=whys,
         changed=tuple(kinds),
-        deviations=tuple(dict.fromkeys(deviations)),
+        deviations=deviations,
         charset=prepared.charset,
-        config_version=channel.version,
-        replay_root=entry.replay_root,
-        decision=entry.decision,
     )
 
 
@@ -114,35 +107,17 @@ def _hold(prepared: Prepared, channel: CompiledChannel, charts: Charts) -> Outco
     )
     first = owners[0]
     forwards = forward_deliveries(entry, first.id if first is not None else nobody(entry), channel)
-    return Outcome(
-        entry_id=entry.id,
-        state=EntryState.PROCESSED,
-        reason=_held_for(held[:1]),
-        chart_id=first.id if first is not None else None,
+    return outcome_of(
+        entry,
+        channel,
+        chart=first,
         patient_key=held[0].patient_key,
-        deliveries=tuple(forwards) if channel.settings.mode == "live" else (),
-        effects=tuple(_effects_of(held, entry)),
+        deliveries=forwards,
         holds=held,
-        why=WITHHELD_BY_MODE[channel.settings.mode],
         changed=("message",) if forwards else (),
-        deviations=tuple(dict.fromkeys(prepared.deviations)),
+        deviations=prepared.deviations,
         charset=prepared.charset,
-        config_version=channel.version,
-        replay_root=entry.replay_root,
-        decision=entry.decision,
     )
-
-
-def _effects_of(holds: tuple[Hold, ...], entry: Entry) -> Iterator[Effect]:
-    for hold in holds:
-        subject = hold.subject or hold.chart_id or f"entry-{entry.id}"
-        yield Effect(kind=EffectKind.HELD, subject=subject, detail=hold.code)
-        if QUESTIONS[hold.code].status:
-            yield Effect(kind=EffectKind.SET_ASIDE, subject=subject, detail=hold.code)
-
-
-def _held_for(holds: tuple[Hold, ...]) -> str:
-    return "held for a person: " + "; also: ".join(hold.text for hold in holds)
 
 
 def _merge(
