@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
+from operator import itemgetter
 from typing import Final
 
 from engine.domain.message import AckCode
@@ -146,8 +147,9 @@ def acknowledge(
         raise ValueError("an acknowledgment is never acknowledged")
     time, own_id, their_id = _stamp(int(now.timestamp()), now.utcoffset()), control_id.encode(), header.raw(10)
     if verdict == _PLAIN.get(verdict.code) and control_id.isalnum() and their_id.isascii() and not header.wide:
-        echoed = [header.raw(number) for number in _ECHOED]
-        echoed[_ECHOED.index(12)] = echoed[_ECHOED.index(12)] or header.version_default.encode()
+        fields = header.fields
+        echoed = list(_echoed(fields)) if len(fields) >= _ECHOED[-1] else [header.raw(number) for number in _ECHOED]
+        echoed[_VERSION_ECHOED] = echoed[_VERSION_ECHOED] or header.version_default.encode()
         small = len(header.trigger_event) + sum(map(len, echoed)) <= _TEMPLATE_BYTES_MAX
         made = _template(header.delimiters, header.trigger_event, verdict.code, *echoed) if small else None
         if made is not None:
@@ -166,7 +168,7 @@ def _template(
     fields = [b"MSH"] + [b""] * max(_ECHOED)
     for number, value in zip(_ECHOED, echoed, strict=True):
         fields[number - 1] = value
-    header = Header(delimiters=delimiters, fields=fields, message_code="", trigger_event=trigger_event)
+    header = Header.of(delimiters, fields, trigger_event=trigger_event)
     whole = _compose(header, _PLAIN[code], b"\x01", b"\x02", b"\x03")
     if not whole.isascii() or not whole.count(b"\x01") == whole.count(b"\x02") == whole.count(b"\x03") == 1:
         return None
@@ -262,6 +264,8 @@ _NEVER_IN_A_FRAME: Final = b"\x0b\x1c"
 _PLAIN: Final = {code: Verdict(code=code) for code in AckCode}
 _ECHOED: Final = (3, 4, 5, 6, 11, 12, 18)
 """Fields of the message's MSH that an answer depends on, besides its event and control id."""
+_VERSION_ECHOED: Final = _ECHOED.index(12)
+_echoed: Final = itemgetter(*(number - 1 for number in _ECHOED))
 _NOTHING: Final = AckPlan(original=False, accept="NE", application="NE")
 _ORIGINAL: Final = AckPlan(original=True, accept="NE", application="AL")
 _ENHANCED: Final = AckPlan(original=False, accept="AL", application="NE")

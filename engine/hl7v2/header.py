@@ -35,6 +35,9 @@ _INDENT_MAX: Final = 42
 _FIELDS_MAX: Final = 40  # MSH has 25 fields in 2.8; what follows in a segment without end stays one field
 _NAMES_BYTES_MAX: Final = 256
 _TYPE_BYTES_MAX: Final = 64
+_SENDER: Final = (3, 4, 11, 12)
+"""Fields that say the same in every message of a sender."""
+_SENDER_BYTES_MAX: Final = 256
 _ENCODING_BYTES_MAX: Final = 16
 _ACKNOWLEDGMENTS: Final = frozenset({"ACK", "MCF"})
 _EVENT: Final = re.compile(rb"[A-Z][A-Z0-9]{2}")
@@ -71,11 +74,62 @@ class Header(Phi, frozen=True, kw_only=True):
     """MSH-9.1 in upper case: `ADT`."""
     trigger_event: str
     """MSH-9.2 in upper case: `A01`; empty in an acknowledgment."""
+    sending_application: str = ""
+    sending_facility: str = ""
+    processing_id: str = ""
+    version_sent: str = ""
+    """MSH-12."""
     wide: bool = False
     """The message is in UTF-16 or UTF-32, and refused."""
     version_default: str = ""
     """What the channel takes for the version of a message without one."""
     deviations: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        delimiters: Delimiters,
+        fields: list[bytes],
+        *,
+        message_code: str = "",
+        trigger_event: str = "",
+        deviations: tuple[str, ...] = (),
+        wide: bool = False,
+    ) -> Header:
+        """MSH from its fields. What a sender says of itself in every message is decoded once for all of them."""
+        given = fields if len(fields) >= _SENDER[-1] else fields + [b""] * _SENDER[-1]
+        sender = given[2], given[3], given[10], given[11]
+        joined = b"".join(sender)
+        if len(joined) <= _SENDER_BYTES_MAX and joined.isascii():
+            application, facility, processing_id, version = _first_components(delimiters.component, *sender)
+            return cls(
+                delimiters=delimiters,
+                fields=fields,
+                message_code=message_code,
+                trigger_event=trigger_event,
+                sending_application=application,
+                sending_facility=facility,
+                processing_id=processing_id,
+                version_sent=version,
+                deviations=deviations,
+                wide=wide,
+            )
+        header = cls(
+            delimiters=delimiters,
+            fields=fields,
+            message_code=message_code,
+            trigger_event=trigger_event,
+            deviations=deviations,
+            wide=wide,
+        )
+        application, facility, processing_id, version = map(header.text, _SENDER)
+        return replace(
+            header,
+            sending_application=application,
+            sending_facility=facility,
+            processing_id=processing_id,
+            version_sent=version,
+        )
 
     def raw(self, number: int) -> bytes:
         """MSH-`number` as it came; empty when it is absent. From MSH-2 on."""
@@ -108,14 +162,6 @@ class Header(Phi, frozen=True, kw_only=True):
         return self.raw(10)
 
     @property
-    def sending_application(self) -> str:
-        return self._one_of_few(3)
-
-    @property
-    def sending_facility(self) -> str:
-        return self._one_of_few(4)
-
-    @property
     def receiving_application(self) -> str:
         return self.text(5)
 
@@ -129,18 +175,9 @@ class Header(Phi, frozen=True, kw_only=True):
         return self.text(7)
 
     @property
-    def processing_id(self) -> str:
-        return self._one_of_few(11)
-
-    @property
     def version(self) -> str:
         """MSH-12, else the channel's `version_default`."""
         return self.version_sent or self.version_default
-
-    @property
-    def version_sent(self) -> str:
-        """MSH-12."""
-        return self._one_of_few(12)
 
     @property
     def sequence_number(self) -> int | None:
@@ -167,17 +204,8 @@ class Header(Phi, frozen=True, kw_only=True):
         raw = self.raw(18)
         return _charset_names(raw[:_NAMES_BYTES_MAX], self.delimiters.repetition) if raw else ()
 
-    def _one_of_few(self, number: int) -> str:
-        """As `text`, of a field that holds the same in message after message."""
-        raw = self.raw(number)
-        if not raw:
-            return ""
-        if len(raw) > _TYPE_BYTES_MAX or not raw.isascii():
-            return self.text(number)
-        return _first_component(raw, self.delimiters.component)
-
     def _condition(self, number: int) -> str:
-        text = self.text(number).upper()
+        text = self.text(number).upper() if number <= len(self.fields) else ""
         return "" if text == '""' else text
 
     def _decode(self, raw: bytes) -> str:
@@ -229,7 +257,7 @@ def read_header(payload: bytes) -> Header:
     raw_type = fields[8] if len(fields) > 8 else b""
     code, event, found_in_type = (_type if len(raw_type) <= _TYPE_BYTES_MAX else _type.__wrapped__)(raw_type, component)
     deviations += found + found_in_type
-    header = Header(delimiters=delimiters, fields=fields, message_code=code, trigger_event=event, deviations=deviations)
+    header = Header.of(delimiters, fields, message_code=code, trigger_event=event, deviations=deviations)
     if not event and code not in _ACKNOWLEDGMENTS and end >= 0 and header.version in _EVENT_IN_EVN:
         event = _event_of_evn(payload, end, separator, component)
         if event:
@@ -298,7 +326,14 @@ def _refused_as_wide(payload: bytes) -> HeaderError:
     except HeaderError as error:
         header = error.header
     if header is not None:
-        header = replace(header, wide=True)
+        header = Header.of(
+            header.delimiters,
+            header.fields,
+            message_code=header.message_code,
+            trigger_event=header.trigger_event,
+            deviations=header.deviations,
+            wide=True,
+        )
     return HeaderError(
         "charset-not-accepted",
         "MLLP can't carry UTF-16 or UTF-32: send UTF-8",
@@ -406,8 +441,8 @@ def _type(raw: bytes, component: bytes) -> tuple[str, str, tuple[str, ...]]:
 
 
 @lru_cache(maxsize=256)
-def _first_component(raw: bytes, component: str) -> str:
-    return raw.decode("ascii").split(component)[0].strip()
+def _first_components(component: str, *fields: bytes) -> tuple[str, ...]:
+    return tuple(raw.decode("ascii").split(component)[0].strip() for raw in fields)
 
 
 @lru_cache(maxsize=64)

@@ -74,6 +74,7 @@ _TEXT: Final = re.compile(rb"[^\x00-\x20\x7f\xef\xbb\xbf\xff\xfe]")
 _TAIL_START: Final = re.compile(_FRAME_START.pattern + rb"|(?<=\x1c\r)\x0b")
 _SEGMENT: Final = re.compile(rb"[A-Z][A-Z0-9]{2}" + _SEPARATOR)
 _PART_OF_SEGMENT: Final = re.compile(rb"(?:[A-Z][A-Z0-9]{0,2})?\Z")
+_FRAME_OF_BYTES: Final = START + b"MS"
 _HEADERS: Final = (b"MSH", b"FHS", b"BHS")
 
 # Where a decoder is in the stream.
@@ -147,6 +148,10 @@ class FrameDecoder:
         self.discarded = []
         frames: list[Frame] = []
         if self._where == _BETWEEN:
+            if not self._buffer and _is_one_frame(data):  # as nearly every read brings it: nothing is to be decided
+                frame = self._complete(data, 1, len(data) - 2)
+                self._tail = frame.payload[-2:]
+                return [frame]
             if self._buffer:
                 data = bytes(self._buffer) + data
                 self._buffer.clear()
@@ -376,6 +381,16 @@ def is_framed(content: bytes) -> bool:
 def is_wide(payload: bytes) -> bool:
     """Whether the payload is in UTF-16 or UTF-32, by the bytes of its header."""
     return payload[:2] != b"MS" and WIDE_HEADER.match(payload) is not None
+
+
+def _is_one_frame(data: bytes) -> bool:
+    """Whether the bytes are one frame and nothing else, whose message begins as one in single bytes does."""
+    return (
+        data.startswith(_FRAME_OF_BYTES)
+        and data.endswith(END + CR)
+        and data.find(END) == len(data) - 2
+        and data.find(START, 1) < 0
+    )
 
 
 def _undecided(view: bytes | bytearray, scan: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from typing import Final
 
 from engine.hl7v2.header import Header
@@ -21,24 +23,25 @@ def ordering_key(payload: bytes, header: Header | None) -> bytes:
     if header is None or header.wide:
         return b""
     delimiters = header.delimiters
-    separator = delimiters.field.encode("latin-1", "ignore")
-    if not separator:
+    segment = _patient_segment(delimiters.field, delimiters.repetition, delimiters.component, delimiters.subcomponent)
+    if segment is None:
         return b""
-    mark = b"PID" + separator
+    mark, fields = segment
     at = payload.find(mark)
     while at > 0 and payload[at - 1 : at] not in _ENDS:
         at = payload.find(mark, at + 1)
-    if at <= 0:
-        return b""
-    fields = payload[at : at + _PID_BYTES_MAX].split(separator, _PATIENT_ID + 1)
-    if len(fields) <= _PATIENT_ID or any(end in field for field in fields[:_PATIENT_ID] for end in _ENDS):
-        return b""
-    key = fields[_PATIENT_ID]
-    for end in (*_ENDS, *_raw(delimiters.repetition), *_raw(delimiters.component), *_raw(delimiters.subcomponent)):
-        key = key.partition(end)[0]
-    return key.strip()
+    found = fields.match(payload, at, at + _PID_BYTES_MAX) if at > 0 else None
+    return found[1].strip() if found is not None else b""
 
 
-def _raw(delimiter: str) -> tuple[bytes, ...]:
-    raw = delimiter.encode("latin-1", "ignore")
-    return (raw,) if raw else ()
+@lru_cache(maxsize=64)
+def _patient_segment(field: str, *inner: str) -> tuple[bytes, re.Pattern[bytes]] | None:
+    """How PID begins under these delimiters, and a pattern of it up to the id (CX.1) in its third field."""
+    separator = field.encode("latin-1", "ignore")
+    if not separator:
+        return None
+    mark = b"PID" + separator
+    other = rb"[^\r\n" + re.escape(separator) + rb"]*"
+    stops = b"".join(re.escape(one.encode("latin-1", "ignore")) for one in (field, *inner))
+    before = (other + re.escape(separator)) * (_PATIENT_ID - 1)
+    return mark, re.compile(re.escape(mark) + before + rb"([^\r\n" + stops + rb"]*)")

@@ -15,6 +15,7 @@ import contextlib
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -69,6 +70,9 @@ _IDS_MAX: Final = 500
 _READ_ENTRIES_MAX: Final = 256
 _COUNTED: Final = 2
 """Characters at the end of a control id that differ between neighbours."""
+_BEGINNINGS_MAX: Final = 1024
+_BEGINNING_CHARACTERS_MAX: Final = 32
+"""What control ids begin with: so many, of at most so many characters, are hashed once for all neighbours."""
 
 _APPEND_LOCK: Final = 0x48414E44_4A
 """PostgreSQL: the advisory lock that puts appends, and so their ids, in the order of their commits."""
@@ -242,6 +246,7 @@ class Journal:
     def __init__(self, keys: KeyRing, node: str = "") -> None:
         """node: whose daemon appends here, and owes the answers; empty for a command."""
         self._keys = keys
+        self._hashes = _Hashes(keys)
         self._node = node
         self._claimed: Any = None
         """The database session that has the node's name."""
@@ -258,7 +263,7 @@ class Journal:
         if not receipts:
             return []
         self.lock(conn)
-        return _Group(self._keys, self._node, conn, receipts).append()
+        return _Group(self._keys, self._hashes, self._node, conn, receipts).append()
 
     def lock(self, conn: Connection) -> None:
         """On PostgreSQL, have the appends of all nodes wait until this transaction is over (see decision 9)."""
@@ -354,7 +359,7 @@ class Journal:
 
     def is_repeat(self, conn: Connection, receipt: Receipt) -> bool:
         """Whether `append` would find this receipt to be an exact duplicate."""
-        return _Group(self._keys, self._node, conn, [receipt]).is_repeat()
+        return _Group(self._keys, self._hashes, self._node, conn, [receipt]).is_repeat()
 
     def find(
         self,
@@ -389,7 +394,7 @@ class Journal:
         if ids is not None:
             where.append(entry.c.id.in_(ids))
         if control_id is not None:
-            where.append(entry.c.message_key.between(*_control_range(self._keys, control_id)))
+            where.append(entry.c.message_key.between(*self._hashes.control_range(control_id)))
         if before is not None:
             where.append(number < before)
         repeats = select(func.count()).where(repeat.c.entry_id == entry.c.id).scalar_subquery()
@@ -680,11 +685,35 @@ def _sender(summary: Summary) -> str | None:
     return "/".join(filter(None, (summary.sending_application, summary.sending_facility))) or None
 
 
+class _Hashes:
+    """Keyed hashes of what arrives."""
+
+    def __init__(self, keys: KeyRing) -> None:
+        self._control = keys.lookup_behind("control")
+        self._neighbours = lru_cache(maxsize=_BEGINNINGS_MAX)(self._control)
+        self.partition = keys.lookup_behind("partition")
+        """Of an ordering key."""
+        self.content = keys.lookup_behind("content")
+        """Of a dedupe key and a digest."""
+
+    def control(self, control_id: str) -> bytes:
+        beginning = control_id[:-_COUNTED]
+        known = self._neighbours if len(beginning) <= _BEGINNING_CHARACTERS_MAX else self._control
+        return known(beginning)[:4] + self._control(control_id)[:2]
+
+    def control_range(self, control_id: str) -> tuple[int, int]:
+        control = self.control(control_id)
+        return _signed(control + bytes(2)), _signed(control + b"\xff" * 2)
+
+
 class _Group:
     """One append: what it knows while it walks through the receipts."""
 
-    def __init__(self, keys: KeyRing, node: str, conn: Connection, receipts: Sequence[Receipt]) -> None:
+    def __init__(
+        self, keys: KeyRing, hashes: _Hashes, node: str, conn: Connection, receipts: Sequence[Receipt]
+    ) -> None:
         self._keys = keys
+        self._hashes = hashes
         self._node = node
         self._conn = conn
         self._receipts = receipts
@@ -741,13 +770,13 @@ class _Group:
 
     def _control(self, receipt: Receipt) -> bytes:
         control_id = receipt.summary.control_id
-        return _control_hash(self._keys, control_id) if control_id else b""
+        return self._hashes.control(control_id) if control_id else b""
 
     def _partition(self, receipt: Receipt) -> int:
-        return self._keys.lookup("partition", receipt.ordering_key)[0] % PARTITIONS
+        return self._hashes.partition(receipt.ordering_key)[0] % PARTITIONS
 
     def _content_key(self, control: bytes, receipt: Receipt) -> int:
-        return _signed(control + self._keys.lookup("content", receipt.dedupe_key or b"", receipt.digest)[:2])
+        return _signed(control + self._hashes.content(receipt.dedupe_key or b"", receipt.digest)[:2])
 
     def _look_up(self, message_keys: Sequence[int]) -> None:
         if not message_keys:
@@ -815,10 +844,10 @@ class _Group:
                 raise StoreError(f"entry {receipt.replay_of} is not in the journal: it can't be replayed")
         head = Head(peer=receipt.peer, summary=receipt.summary, deviations=receipt.deviations, refusal=receipt.refusal)
         seal = self._keys.seal
-        day = day_of(receipt.received_at)
         refused = receipt.refusal is not None
         partition = self._partition(receipt)
         received_at = to_micros(receipt.received_at)
+        day = day_of(receipt.received_at)
         place = _head_place(
             number, receipt.channel, received_at, int(refused), root, receipt.config_as_of, receipt.decision, partition
         )
@@ -905,18 +934,20 @@ def open_head(keys: KeyRing, row: Any) -> Head:
     return _decode_head(keys.open(place, row.head or b""))
 
 
-def _head_place(entry_id: int, *plain: object) -> str:
+def _head_place(
+    entry_id: int,
+    channel: str,
+    received_at: int,
+    refused: int,
+    replay_root: int | None,
+    config_as_of: str | None,
+    decision: str | None,
+    partition: int,
+) -> str:
     """With the plain columns that decide how an entry is read: a channel has authorities and a mapping of its own."""
-    return f"payload.head:{entry_id}/" + "/".join(map(str, plain))
-
-
-def _control_hash(keys: KeyRing, control_id: str) -> bytes:
-    return keys.lookup("control", control_id[:-_COUNTED])[:4] + keys.lookup("control", control_id)[:2]
-
-
-def _control_range(keys: KeyRing, control_id: str) -> tuple[int, int]:
-    control = _control_hash(keys, control_id)
-    return _signed(control + bytes(2)), _signed(control + b"\xff" * 2)
+    return (
+        f"payload.head:{entry_id}/{channel}/{received_at}/{refused}/{replay_root}/{config_as_of}/{decision}/{partition}"
+    )
 
 
 def _signed(raw: bytes) -> int:
