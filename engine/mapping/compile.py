@@ -24,7 +24,7 @@ from engine.hl7v2.path import ALL, Path, PathError
 from engine.hl7v2.segments import nowhere
 from engine.mapping import functions, times
 from engine.mapping import spec as specs
-from engine.mapping.apply import Mapping, Read, Reading, Rule
+from engine.mapping.apply import Mapping, Read, Reading, Rule, Rules
 from engine.mapping.expression import Filter, FilterError, compile_filter
 from engine.mapping.functions import ABSENT, Build, Flaw, Parse, several
 from engine.mapping.tables import Tables
@@ -185,10 +185,10 @@ class _Compiler:
         return Mapping(
             self.document.file,
             self.zone,
-            patient=tuple(rules["patient"]),
-            encounter=tuple(rules["encounter"]),
-            own=tuple(rules["own"]),
-            movement=tuple(rules["movement"]),
+            patient=Rules(rules["patient"]),
+            encounter=Rules(rules["encounter"]),
+            own=Rules(rules["own"]),
+            movement=Rules(rules["movement"]),
             doubts=tuple(dict.fromkeys(self.doubts)),
         )
 
