@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping as Records
+from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from threading import Lock
 from typing import Any, Final, NamedTuple
@@ -194,6 +195,8 @@ class Mapping:
     """Fields of Mapped itself: `identifiers`, `merged`, `visit`, `merged_visit`, `account`."""
     movement: Rules
     """Fields of Movement."""
+    records: Records[str, Rules] = field(default_factory=dict)
+    """Of all other records, by name (`mapping.targets.record`)."""
     doubts: tuple[Problem, ...] = ()
     """Paths that lead beyond the segments of the standard: `handoff check` refuses them, a daemon works by them."""
 
@@ -232,6 +235,11 @@ class Mapping:
             unread=_without_placeholders(unread, message) if unread else unread,
         )
 
+    def read(self, record: str, message: Message, reading: Reading) -> dict[str, Any]:
+        """The fields of a record of its own that a message says something of, as in `Mapped`. Raises like `apply`."""
+        rules = self.records.get(record)
+        return rules.read(message, reading)[0] if rules is not None else {}
+
     def identifiers(self, message: Message) -> tuple[Identifier, ...]:
         """The patient's identifiers alone: of a message that can't be mapped as a whole. Raises like `apply`."""
         if len(message.segments("PID")) > 1:
@@ -263,13 +271,13 @@ class Mapping:
 def _read_all(
     rules: tuple[Rule, ...], message: Message, notes: Reading, values: dict[str, Any], unread: dict[str, str]
 ) -> None:
-    for field, read, _ in rules:
+    for name, read, _ in rules:
         noted = len(notes)
         value = read(message, notes)
         if value is not ABSENT:
-            values[field] = value
+            values[name] = value
         elif len(notes) > noted:
-            unread[field] = notes[-1].partition(":")[2]
+            unread[name] = notes[-1].partition(":")[2]
 
 
 _NO_DATE: Final = re.compile(r"0{4}[0\s:.T-]*|9{4}.*|0001.*|1753-?01-?01.*")
