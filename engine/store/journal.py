@@ -319,7 +319,7 @@ class Journal:
 
     def channels(self, conn: Connection) -> list[str]:
         """Every channel that ever received something, in order of name. One seek in the index for each."""
-        return [row.channel for row in conn.execute(_CHANNELS)]
+        return [row.channel for row in _CHANNELS.rows(conn)]
 
     def after(self, conn: Connection, channel: str, position: int, limit: int) -> list[tuple[int, int]]:
         """The channel's next entries in the order of their commits: (id, partition)."""
@@ -961,7 +961,7 @@ def _beyond_cursors(conn: Connection, channel: str | None) -> ColumnElement[bool
         schema.cursor.c.channel
     )
     lowest = {row.channel: row.lowest if row.number == PARTITIONS else 0 for row in conn.execute(statement)}
-    channels = [channel] if channel is not None else [row.channel for row in conn.execute(_CHANNELS)]
+    channels = [channel] if channel is not None else [row.channel for row in _CHANNELS.rows(conn)]
     return or_(false(), *(and_(entry.c.channel == name, entry.c.id > lowest.get(name, 0)) for name in channels))
 
 
@@ -973,4 +973,4 @@ def _loose_channels() -> Any:
     return select(known.c.channel).where(known.c.channel.is_not(None)).order_by(known.c.channel)
 
 
-_CHANNELS: Final = _loose_channels()
+_CHANNELS: Final = Statement(_loose_channels())

@@ -112,6 +112,10 @@ _HEADS: Final = Statement(
     .limit(bindparam("count", type_=delivery.c.id.type)),
     ("destination", "now", "count"),
 )
+_LAST_DUE: Final = Statement(
+    select(func.max(delivery.c.next_attempt_at)).where(delivery.c.destination == bindparam("destination"), _READY),
+    ("destination",),
+)
 _IN_LINE: Final = Listed(
     delivery.c.ordering_key,
     lambda listed: (
@@ -332,9 +336,8 @@ class Outbox:
 
     def last_due_at(self, conn: Connection, destination: str) -> datetime | None:
         """When the last of those is due that wait for nothing but their time."""
-        last = select(func.max(delivery.c.next_attempt_at)).where(delivery.c.destination == destination, _READY)
-        at = conn.execute(last).scalar_one()
-        return None if at is None else from_micros(at)
+        last = _LAST_DUE.scalar(conn, destination)
+        return None if last is None else from_micros(last)
 
     def recall(self, conn: Connection, destination: str, limit: datetime, now: datetime) -> None:
         """Make due now what would be due after a limit."""
