@@ -49,6 +49,7 @@ _LINE_LENGTH: Final = 3
 in vain, with shorter ones a batch is smaller than it might be."""
 _OPERATIONS: Final = {one.value: one for one in Operation}
 _STATES: Final = {one.value: one for one in DeliveryState}
+_PENDING: Final = DeliveryState.PENDING.value
 _HELD: Final = text("state = 'held'")
 _READY: Final = text("state = 'pending' AND turn = 1")
 
@@ -335,10 +336,9 @@ class Outbox:
     def _fitting(self, conn: Connection, destination: str, rows: Sequence[Any], bytes_max: int) -> list[QueuedDelivery]:
         """The first of them, as many as fit; one in any case."""
         fitting: list[QueuedDelivery] = []
-        take = self.fresh.take
         for at in range(0, len(rows), _READ_MAX):
             part = rows[at : at + _READ_MAX]
-            fresh = [take(destination, row) for row in part]
+            fresh = self.fresh.take(destination, part)
             wanted = [row.id for row, known in zip(part, fresh, strict=True) if known is None]
             found = {row.id: row for row in _BY_IDS.rows(conn, wanted)}
             for row, known in zip(part, fresh, strict=True):
@@ -668,7 +668,7 @@ def _with_followers(
     rows: list[Any] = []
     stopped: set[str] = set()
     for row in in_line:
-        if row.state != DeliveryState.PENDING.value or row.next_attempt_at > now:
+        if row.state != _PENDING or row.next_attempt_at > now:
             stopped.add(row.ordering_key)
         elif row.ordering_key not in stopped:
             rows.append(row)

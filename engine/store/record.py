@@ -312,7 +312,8 @@ class Recorder:
             why=one.why,
             changed=one.changed,
         )
-        plain = (one.entry_id, channel, one.state.value, one.chart_id, one.application_ack.value, one.error_code,
+        # `_value_`: what `value` gives by two calls of Python.
+        plain = (one.entry_id, channel, one.state._value_, one.chart_id, one.application_ack._value_, one.error_code,
                  one.config_version, now)  # fmt: skip
         return (*plain, self._keys.seal(_outcome_place(*plain), _encode(document)))
 
@@ -379,7 +380,7 @@ class Recorder:
             place_in_line = (line, item.destination)
             turn = place_in_line not in taken
             taken.add(place_in_line)
-            operation = item.operation.value
+            operation = item.operation._value_
             rows.append(
                 (number, entry_id, channel, item.destination, operation, line, item.idempotency_key, pending,
                  int(turn), 0, micros, micros)
@@ -507,6 +508,8 @@ def open_outcome(keys: KeyRing, row: Any) -> OutcomeDocument:
     return _decode_outcome(keys.open(_outcome_place(*plain), row.document))
 
 
-def _outcome_place(entry_id: int, *plain: object) -> str:
+def _outcome_place(
+    entry_id: int, channel: str, state: str, chart_id: str | None, ack: str, code: int, config: str, at: int
+) -> str:
     """The whole row, so that an outcome can't be given another state, or be put beside another patient's."""
-    return f"outcome.document:{entry_id}/" + "/".join(map(str, plain))
+    return f"outcome.document:{entry_id}/{channel}/{state}/{chart_id}/{ack}/{code}/{config}/{at}"

@@ -84,6 +84,18 @@ def test_long_payloads_and_what_waits_behind_many_are_not_kept(store, monkeypatc
     assert [one.unreadable is None for one in due(store)] == [False, True, True, False, False]
 
 
+def test_what_was_settled_elsewhere_makes_room(store, monkeypatch):
+    monkeypatch.setattr("engine.store.fresh._DELIVERIES_MAX", 2)
+    queue(store, delivery("k1"), delivery("k2"), delivery("k3"))  # the third finds no room
+    for number in (1, 2):
+        settled = Settled(id=number, state=DeliveryState.DELIVERED, attempts=1)
+        write(store, lambda conn, settled=settled: store.outbox.settle(conn, [settled], NOW))
+    due(store)  # the third alone: by now it is seen that nobody asks for the first two
+    queue(store, delivery("k4"), delivery("k5"))
+    garble(store)
+    assert [one.unreadable is None for one in due(store)] == [False, True, True]
+
+
 @given(
     steps=st.lists(
         st.tuples(
