@@ -66,6 +66,9 @@ _PAUSE_TOLD_SECONDS: Final = 60.0
 _ADMISSION_SECONDS_MAX: Final = 3600.0
 """A delivery that may not go yet is asked about again after so long: what the rule rests on may have changed."""
 _RECEIPT_CHARS_MAX: Final = 255
+_GATHER_SECONDS: Final = 0.02
+"""A hint that comes so soon after the last round waits for others: one round for each message of a busy hour would keep
+the worker from the next messages. The first hint is followed at once."""
 _LOOK_SECONDS: Final = 1.0
 """The outbox is looked at so often without a hint: for what is to be tried again, and because a hint can be lost."""
 
@@ -283,9 +286,11 @@ class _Rounds:
         self._signal.set()
 
     async def run(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
             while not self._stopping:
                 self._signal.clear()
+                began = loop.time()
                 try:
                     with self._leases.destination(self.name) as tenure:
                         if tenure != self._tenure:
@@ -309,6 +314,7 @@ class _Rounds:
                 if wait and not self._stopping:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._signal.wait(), wait)
+                    await asyncio.sleep(0 if self._stopping else began + _GATHER_SECONDS - loop.time())
         finally:
             self.ended = True
             self._thread.shutdown(wait=False)

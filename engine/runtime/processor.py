@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 from sqlalchemy import Connection
@@ -63,8 +63,6 @@ _LOOK_MAX: Final = 1024
 """Entries that are looked at for those of our partitions, by their ids alone."""
 _LIFT_ENTRIES: Final = 4096
 _LIFT_SECONDS: Final = 10.0
-
-T = TypeVar("T")
 
 log = get_logger(__name__)
 
@@ -118,6 +116,9 @@ class Processor:
         self._readings: dict[str, _Reading] = {}
         self._turn_began = 0.0
         self._turn_seconds = _TURN_SECONDS
+        self._more = False
+        """The last step did not see the end of every channel."""
+        self._recorded_some: Callable[[], object] = lambda: None
 
     def reload(self, configuration: CompiledConfiguration) -> None:
         """Work with another configuration from the next batch on."""
@@ -126,9 +127,11 @@ class Processor:
 
     async def run(self, work: Wake, written: Wake, stopping: asyncio.Event) -> None:
         """Work until told to stop; the batch in hand is finished first. `work` wakes it, `written` wakes couriers."""
+        loop = asyncio.get_running_loop()
+        self._recorded_some = lambda: loop.call_soon_threadsafe(written.ring)
         while not stopping.is_set():
             try:
-                count = await asyncio.to_thread(self.step)
+                await asyncio.to_thread(self.step)
             except StoreUnavailableError as error:
                 log.warning("store not available, processing waits", seconds=_STORE_PAUSE_SECONDS, exc_info=error)
                 await work.wait(_STORE_PAUSE_SECONDS)
@@ -138,9 +141,7 @@ class Processor:
                 self._share = frozenset()
                 await work.wait(_POLL_SECONDS)
                 continue
-            if count:
-                written.ring()
-            else:
+            if not self._more:  # of what came meanwhile there is a hint, or there will be
                 await work.wait(_POLL_SECONDS)
 
     def step(self) -> int:
@@ -150,6 +151,7 @@ class Processor:
         ours is another worker's now. Nothing is lost, call again later.
         """
         share = self._leases.partitions
+        self._more = False
         if not share:
             self._share = share
             return 0
@@ -176,7 +178,10 @@ class Processor:
         reading = self._readings[name]
         self._turn_began = time.monotonic()
         done = self._batch(name, entries) if entries else 0
+        if done:
+            self._recorded_some()
         if done < len(entries):
+            self._more = True
             reading.scanned, reading.batch_max = entries[done - 1].id, min(BATCH_MAX, 2 * done)
         else:
             reading.scanned, reading.batch_max = scanned, min(BATCH_MAX, 2 * reading.batch_max)
@@ -215,6 +220,7 @@ class Processor:
             return [], look[-1][0] if look else position
         entries = self._store.journal.entries(conn, ids)
         whole = len(entries) == len(ids) < reading.batch_max
+        self._more = self._more or not whole
         return entries, look[-1][0] if whole else entries[-1].id
 
     def _lift(self, name: str, *, idle: bool) -> None:
@@ -229,12 +235,12 @@ class Processor:
             reading.positions.update((partition, new) for partition, (_, new) in behind.items())
             reading.lifted_at = time.monotonic()
 
-    def _write(self, work: Callable[[Connection], T]) -> T:
-        def fenced(conn: Connection) -> T:
+    def _write(self, work: Callable[[Connection], object]) -> None:
+        def fenced(conn: Connection) -> None:
             self._leases.check(conn, self._share)
-            return work(conn)
+            work(conn)
 
-        return self._store.charts_ledger.write_now(fenced)
+        self._store.charts_ledger.write_now(fenced)
 
     def _paused(self, channel: str) -> bool:
         compiled = self._configuration.channels.get(channel)
@@ -307,12 +313,11 @@ class Processor:
         positions = self._readings[name].positions
         last = {entry.partition: entry.id for entry in entries}
         moves = {partition: (positions[partition], id_) for partition, id_ in last.items()}
-        recorded = self._write(
+        self._write(
             lambda conn: self._store.recorder.record(
                 conn, outcomes, before, channel=name, moves=moves, now=now, close=closed_up
             )
         )
-        self._store.outbox.fresh.keep(recorded.fresh)
         positions.update(last)
         for outcome in outcomes:
             self._tally.count("entries_processed", name, outcome.state.value)

@@ -41,6 +41,9 @@ _COUNT_PAUSE_SECONDS_MAX: Final = 60.0
 _CLOSE_SECONDS_MAX: Final = 3.0
 """A store that is gone can't be taken leave of; what was to be done there falls with the process."""
 _PR_SET_PDEATHSIG: Final = 1
+_SWITCH_SECONDS: Final = 0.0005
+"""How long a thread may keep the interpreter while another waits for it. With Python's 5 ms an outcome that is on disk
+would wait for a courier's turn before its sender hears of it."""
 _NICENESS: Final = 10
 """A sender waits for its answer, processing can wait a little: on a busy machine the main process goes first."""
 
@@ -277,6 +280,7 @@ async def serve(fd: int, parent_pid: int, assemble: Assemble) -> int:
     """The worker process from its start to its exit status. fd: its end of the socket pair."""
     die_with_parent(parent_pid)
     os.nice(_NICENESS)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     loop = asyncio.get_running_loop()
     logs.watch_loop(loop)
     # Whoever sends these to all processes means the main process, whose decision it is when to stop.

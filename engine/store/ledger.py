@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar
@@ -72,11 +73,14 @@ class Ledger:
         self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
+        self._turn = threading.Lock()
+        """Held by who writes a group: our thread, or a caller that found nobody else here."""
         self._closed = False
         self._conn: Connection | None = None
         self._is_sqlite = engine.dialect.name == "sqlite"
         self._groups_since_look = 0
         self._dirty = False
+        self._wrote_at = 0.0
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in the next group. Raises what it raises, or StoreUnavailableError."""
@@ -98,9 +102,14 @@ class Ledger:
         return self._submit(None, batch, item)
 
     def write_now(self, work: Callable[[Connection], T]) -> T:
-        """Like `write`, for callers without an event loop: waits in this thread."""
+        """Like `write`, for callers without an event loop: waits in this thread, or is the writer itself if none is.
+
+        A change of threads and back costs more than a small transaction.
+        """
         future: Future[T] = Future()
-        self._put(_Unit(work, None, None, None, future))
+        unit = _Unit(work, None, None, None, future)
+        if not self._write_here(unit):
+            self._put(unit)
         return future.result()
 
     def close(self) -> None:
@@ -123,6 +132,18 @@ class Ledger:
             future.set_exception(error)
         return future
 
+    def _write_here(self, unit: _Unit) -> bool:
+        """Write this unit in the caller's thread; false: others write or wait, and it is to wait with them."""
+        if not self._queue.empty() or not self._turn.acquire(blocking=False):
+            return False
+        try:
+            if self._closed or not self._dirty:  # our thread sleeps until it is given work, and would not clear up
+                return False
+            self._group([unit])
+        finally:
+            self._turn.release()
+        return True
+
     def _put(self, unit: _Unit) -> None:
         with self._starting:
             if self._closed:
@@ -136,16 +157,21 @@ class Ledger:
         open_for_work = True
         while open_for_work:
             units, open_for_work = self._next_group()
-            try:
-                if units:
-                    self._commit(units)
-                if self._is_sqlite:
-                    self._checkpoint_if_due(idle=not units)
-            except Exception as error:  # noqa: BLE001 - a writer that dies would leave everybody waiting for ever
-                self._disconnect()
-                broken = f"the {self._side} writer broke with {type(error).__name__}"
-                _settle([(unit, None, StoreUnavailableError(broken)) for unit in units if not unit.future.done()])
-        self._disconnect()
+            with self._turn:
+                self._group(units)
+        with self._turn:
+            self._disconnect()
+
+    def _group(self, units: list[_Unit]) -> None:
+        try:
+            if units:
+                self._commit(units)
+            if self._is_sqlite:
+                self._checkpoint_if_due(idle=not units and time.monotonic() - self._wrote_at >= _IDLE_SECONDS)
+        except Exception as error:  # noqa: BLE001 - a writer that dies would leave everybody waiting for ever
+            self._disconnect()
+            broken = f"the {self._side} writer broke with {type(error).__name__}"
+            _settle([(unit, None, StoreUnavailableError(broken)) for unit in units if not unit.future.done()])
 
     def _next_group(self) -> tuple[list[_Unit], bool]:
         """What is waiting; nothing after an idle while. Also whether there can be more."""
@@ -181,6 +207,7 @@ class Ledger:
                 _settle([(units[0], None, error)])
         else:
             self._dirty = True
+            self._wrote_at = time.monotonic()
             self._groups_since_look += 1
             _settle([(unit, result, None) for unit, result in zip(units, results, strict=True)])
 

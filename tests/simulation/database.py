@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from simulation.world import Gone, Process, Strand, Turn, World
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from engine.errors import StoreError, StoreUnavailableError
 from engine.store import migrations
@@ -119,40 +119,28 @@ class Disk:
         self.keys = KeyRing.parse(_KEYS)
         self.location = locate(f"sqlite:///{folder}/handoff.db")
         migrations.upgrade(self.location)
-        self.writers = {side: _by_driver(writer_engine(self.location, side)) for side in (JOURNAL, CHARTS)}
+        self.writers = {side: writer_engine(self.location, side).connect() for side in (JOURNAL, CHARTS)}
         for side, conn in self.writers.items():
             _driver(conn).executescript(_TRIGGERS[side])
-        self._readers = reader_engine(self.location)
-        self._free: list[Connection] = []
+        self.readers = reader_engine(self.location)
         self._folder = folder
         self._runs = 0
-
-    @contextmanager
-    def reader(self) -> Iterator[Connection]:
-        """What is committed now."""
-        conn = self._free.pop() if self._free else _by_driver(self._readers)
-        _driver(conn).execute("BEGIN")
-        try:
-            yield conn
-        finally:
-            _driver(conn).execute("ROLLBACK")
-            self._free.append(conn)
 
     def clear(self) -> None:
         self._runs += 1
         for side, conn in self.writers.items():
-            execute = _driver(conn).execute
-            execute("BEGIN IMMEDIATE")
-            for name in (*(table.name for table in metadata.sorted_tables if table.schema == side), "observed"):
-                execute(f"DELETE FROM {side}.{name}")
-            execute("COMMIT")
+            with conn.begin():
+                for table in metadata.sorted_tables:
+                    if table.schema == side:
+                        conn.exec_driver_sql(f"DELETE FROM {side}.{table.name}")
+                conn.exec_driver_sql(f"DELETE FROM {side}.observed")
             if self._runs % CHECKPOINT_RUNS == 0:
-                execute(f"PRAGMA {side}.wal_checkpoint(TRUNCATE)").fetchall()
+                _driver(conn).execute(f"PRAGMA {side}.wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
-        for conn in (*self.writers.values(), *self._free):
+        for conn in self.writers.values():
             conn.close()
-        self._readers.dispose()
+        self.readers.dispose()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -225,7 +213,7 @@ class Session:
         self.alive = True
         self.real = database.disk.writers[side]
         self.changes: list[Observed] = []
-        self._open = False
+        self._transaction: Any = None
         database.sessions.append(self)
         process.at_end.append(self.end)
 
@@ -247,8 +235,7 @@ class Session:
         self.check()
         database.take_turn(self)
         try:
-            _driver(self.real).execute("BEGIN IMMEDIATE")
-            self._open = True
+            self._transaction = self.real.begin()
             yield
         except BaseException:
             self._roll_back()
@@ -269,8 +256,8 @@ class Session:
             self._roll_back()
             raise StoreUnavailableError("the simulated database could not commit")
         database.before_commit(self, self.changes)
-        _driver(self.real).execute("COMMIT")
-        self._open = False
+        self._transaction.commit()
+        self._transaction = None
         database.give_turn(self)
         database.after_commit(self, self.changes)
         if fate == "unknown":
@@ -286,9 +273,9 @@ class Session:
             driver.execute(f"DELETE FROM {self.side}.observed")
 
     def _roll_back(self) -> None:
-        if self._open:
-            _driver(self.real).execute("ROLLBACK")
-            self._open = False
+        if self._transaction is not None:
+            self._transaction.rollback()
+            self._transaction = None
         self.database.give_turn(self)
 
 
@@ -347,17 +334,6 @@ class _Driver:
     def execute(self, *arguments: Any) -> Any:
         self._session.check()
         return self._execute(*arguments)
-
-
-def _by_driver(engine: Engine) -> Connection:
-    """A connection whose transactions the driver begins and ends: SQLAlchemy's own way takes longer than most of them.
-
-    SQLAlchemy believes that a single one is open all the time.
-    """
-    conn = engine.connect()
-    conn.begin()
-    _driver(conn).execute("ROLLBACK")
-    return conn
 
 
 def _driver(conn: Connection) -> Any:
@@ -442,7 +418,7 @@ class SimulatedStore(Store):
     def reader(self) -> Iterator[Connection]:
         self._process.pause("read")
         self._database.check_up()
-        with translated(), self._database.disk.reader() as conn:
+        with translated(), self._database.disk.readers.connect() as conn, conn.begin():
             yield conn
         self._process.pause("have-read")
 
@@ -545,5 +521,5 @@ def simulated_leases(database: Database, store: SimulatedStore, process: Process
 
 def read_all(disk: Disk, work: Callable[[Connection], T]) -> T:
     """Read what is committed, from outside of the world."""
-    with disk.reader() as conn:
+    with disk.readers.connect() as conn, conn.begin():
         return work(conn)

@@ -473,6 +473,59 @@ def test_a_writer_outlives_an_error_that_nobody_expected(sqlite_site, monkeypatc
         assert names(store) == ["a", "b"]
 
 
+def writing_thread(store, work=lambda conn: None):
+    """The thread that a unit of ours runs in."""
+
+    def unit(conn):
+        work(conn)
+        return threading.current_thread()
+
+    return store.charts_ledger.write_now(unit)
+
+
+def write_without_the_thread(store):
+    """Write until nobody else does; the ledger's own thread takes the first turn, because it has to clear up."""
+    deadline = time.monotonic() + 60
+    while writing_thread(store) is not threading.current_thread():
+        assert time.monotonic() < deadline
+
+
+def test_who_finds_nobody_writing_is_the_writer(sqlite_site):
+    with sqlite_site.open("tool") as store:
+        assert writing_thread(store) is not threading.current_thread()
+        write_without_the_thread(store)
+        with pytest.raises(ZeroDivisionError):
+            writing_thread(store, lambda conn: 1 / 0)
+        write_without_the_thread(store)
+
+
+def test_who_finds_another_one_writing_waits_for_its_turn(sqlite_site):
+    with sqlite_site.open("tool") as store, ThreadPoolExecutor(2) as threads:
+        write_without_the_thread(store)
+        begun, done = threading.Event(), []
+
+        def hold(_conn):
+            begun.set()
+            time.sleep(0.05)
+            done.append("first")
+
+        first = threads.submit(store.charts_ledger.write_now, hold)
+        assert begun.wait(60)
+        second = threads.submit(store.charts_ledger.write_now, lambda _conn: done.append("second"))
+        first.result(60)
+        second.result(60)
+        assert done == ["first", "second"]
+
+
+def test_the_log_is_brought_into_the_file_after_those_who_wrote_without_the_thread(sqlite_site):
+    with sqlite_site.open("tool") as store:
+        write_without_the_thread(store)
+        deadline = time.monotonic() + 60
+        while store.charts_ledger._dirty and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not store.charts_ledger._dirty
+
+
 async def test_a_combined_call_that_forgets_a_result_fails_its_callers_only(store):
     with pytest.raises(ValueError, match="shorter"):
         await store.journal_ledger.add(lambda _conn, _items: [], 1)
