@@ -52,8 +52,9 @@ bench-all: $(VENV)/.dev
 bench-report: setup
 	@$(BIN)/python -m benchmarks report docs/benchmarks/*.json
 
+# Bytecode is kept: each process would compile all tests anew, with their assertions rewritten.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS) --junit-xml=$(TEST_RESULTS) -o junit_family=xunit1
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(PYTEST_ARGS) --junit-xml=$(TEST_RESULTS) -o junit_family=xunit1
 
 # What the last `make test` spent its time on, against the budgets in docs/tests.md, whose tables it writes.
 slowest:

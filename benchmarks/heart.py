@@ -163,7 +163,10 @@ class _Heart:
                 last = {entry.partition: entry.id for entry in entries}
                 moves = {partition: (positions.get(partition, 0), to) for partition, to in last.items()}
                 with self._stage("record"), conn.begin():
-                    store.recorder.record(conn, outcomes, before, channel=LIVE, moves=moves, now=now, close=closed_up)
+                    recorded = store.recorder.record(
+                        conn, outcomes, before, channel=LIVE, moves=moves, now=now, close=closed_up
+                    )
+                store.outbox.fresh.keep(recorded.fresh)
                 positions |= last
                 done = entries[-1].id
 

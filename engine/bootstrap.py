@@ -19,7 +19,8 @@ from engine.clock import SystemClock
 from engine.connectors.registry import build_connectors, check_files, destination_settings, load
 from engine.domain.audit import AuditRecord
 from engine.errors import HandoffError, Problem, SettingsError
-from engine.pipeline.channel import CompiledConfiguration, Key, beyond_the_standard, compile_configuration, never_equal
+from engine.pipeline.channel import CompiledConfiguration, Key
+from engine.pipeline.compiling import beyond_the_standard, compile_configuration, never_equal
 from engine.pipeline.doubts import doubts
 from engine.runtime import hints
 from engine.runtime.configurations import compile_site, hasher, recorded_configuration

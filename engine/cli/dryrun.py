@@ -42,7 +42,7 @@ def try_(cli: Cli, channel: str, files: tuple[Path, ...], charts: bool, reveal: 
     """
     from engine.desk.seeing import View
     from engine.errors import KeyFileError, KeyMissingError
-    from engine.pipeline.channel import compile_configuration
+    from engine.pipeline.compiling import compile_configuration
     from engine.runtime.configurations import compile_site
     from engine.store.opening import open_keys
     from engine.trial.dryrun import Trial

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from engine.domain.encounter import Diagnosis, Procedure
 from engine.errors import (
     DATA_TYPE,
     REQUIRED_FIELD_MISSING,
@@ -24,10 +22,11 @@ from engine.hl7v2.path import ALL, Path, PathError
 from engine.hl7v2.segments import nowhere
 from engine.mapping import functions, times
 from engine.mapping import spec as specs
-from engine.mapping.apply import Mapping, Read, Reading, Rule
+from engine.mapping.apply import Mapping, Read, Reading, Rule, Rules
 from engine.mapping.expression import Filter, FilterError, compile_filter
 from engine.mapping.functions import ABSENT, Build, Flaw, Parse, several
 from engine.mapping.tables import Tables
+from engine.mapping.targets import DISPOSITION, PHONES, TARGETS, TIME, Items, Kind, Targets
 from engine.yamlfile import Document, did_you_mean
 from engine.yamlmodel import validate
 
@@ -36,125 +35,34 @@ FIELDS_REMEMBERED_MAX: Final = 256
 ITEMS_MAX: Final = 500
 """Diagnoses, and procedures, of one message."""
 
-# --- what there is to map to -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What a target holds, and so how a field is read for it."""
-
-    name: str
-    """In words, for problems."""
-    options: frozenset[str] = frozenset()
-    """Keys of a rule, beyond those for every target, that mean something here."""
-    value: type | None = None
-    """The type of a single value, where tables and defaults may give one."""
-    several: bool = False
-    """Takes several paths in `from`."""
-    positions: bool = False
-    """Each repetition keeps its place: an empty one before a valued one becomes None."""
-    build: Build | None = None
-    """Reads a whole repetition; none: the text of a component is parsed."""
-    parse: Parse | None = None
-    type_component: int = 0
-    """Where `prefer` finds the type."""
-    last: frozenset[str] = frozenset()
-    """Types that are taken only when there is nothing else."""
-    validity: tuple[int, int, int] | None = None
-    """Components that say when a repetition is valid: a range (DR), the first day, the last day; 0: there is none."""
-
-
-_TEXT: Final = Kind("a text", frozenset({"table", "default"}), str)
-_BOOLEAN: Final = Kind("a yes or no", frozenset({"table", "default"}), bool, parse=functions.boolean)
-_INTEGER: Final = Kind("a whole number", frozenset({"default"}), int, parse=functions.integer)
-_DATE: Final = Kind("a date", parse=times.iso_date)
-_TIME: Final = Kind("a time")
-_DISPOSITION: Final = Kind("a disposition", frozenset({"table"}), str, parse=functions.disposition)
-_NAME: Final = Kind(
-    "a name",
-    frozenset({"prefer"}),
-    build=functions.name,
-    type_component=7,
-    last=frozenset({"BAD"}),
-    validity=(10, 12, 13),
-)
-_ADDRESS: Final = Kind(
-    "an address",
-    frozenset({"prefer"}),
-    build=functions.address,
-    type_component=7,
-    last=frozenset({"BA"}),
-    validity=(12, 13, 14),
-)
-_PROVIDER: Final = Kind(
-    "a provider", frozenset({"prefer"}), build=functions.provider, type_component=13, validity=(17, 19, 20)
-)
-_LOCATION: Final = Kind("a location", build=functions.location)
-_IDENTIFIER: Final = Kind("an identifier", build=functions.identifier)
-_IDENTIFIERS: Final = Kind("identifiers", several=True, positions=True, build=functions.identifier)
-_PHONES: Final = Kind("phones", frozenset({"prefer", "region"}), several=True, type_component=3, validity=(0, 13, 14))
-_DIAGNOSES: Final = Kind("diagnoses", frozenset({"each"}))
-_PROCEDURES: Final = Kind("procedures", frozenset({"each"}))
-
-_ITEMS: Final[dict[Kind, tuple[Callable[..., Any], dict[str, Kind]]]] = {
-    _DIAGNOSES: (Diagnosis, {"code": _TEXT, "system": _TEXT, "text": _TEXT, "type": _TEXT}),
-    _PROCEDURES: (Procedure, {"code": _TEXT, "system": _TEXT, "text": _TEXT, "performed_at": _TIME}),
-}
-"""What `each` makes, and its parts. An item without a code is none."""
-
-TARGETS: Final[dict[str, tuple[Kind, str, str]]] = {
-    "patient.identifiers": (_IDENTIFIERS, "own", "identifiers"),
-    "patient.name": (_NAME, "patient", "name"),
-    "patient.birth_date": (_DATE, "patient", "birth_date"),
-    "patient.sex": (_TEXT, "patient", "sex"),
-    "patient.address": (_ADDRESS, "patient", "address"),
-    "patient.phones": (_PHONES, "patient", "phones"),
-    "patient.language": (_TEXT, "patient", "language"),
-    "patient.deceased": (_BOOLEAN, "patient", "deceased"),
-    "patient.deceased_at": (_TIME, "patient", "deceased_at"),
-    "patient.pcp": (_PROVIDER, "patient", "pcp"),
-    "patient.lives_alone": (_BOOLEAN, "patient", "lives_alone"),
-    "patient.transportation": (_BOOLEAN, "patient", "transportation"),
-    "patient.active_medications": (_INTEGER, "patient", "active_medications"),
-    "encounter.visit_number": (_IDENTIFIER, "own", "visit"),
-    "encounter.account": (_TEXT, "own", "account"),
-    "encounter.class": (_TEXT, "encounter", "class_"),
-    "encounter.location": (_LOCATION, "encounter", "location"),
-    "encounter.attending": (_PROVIDER, "encounter", "attending"),
-    "encounter.admission_type": (_TEXT, "encounter", "admission_type"),
-    "encounter.hospital_service": (_TEXT, "encounter", "hospital_service"),
-    "encounter.admitted_at": (_TIME, "encounter", "admitted_at"),
-    "encounter.discharged_at": (_TIME, "encounter", "discharged_at"),
-    "encounter.disposition": (_DISPOSITION, "encounter", "disposition"),
-    "encounter.diagnoses": (_DIAGNOSES, "encounter", "diagnoses"),
-    "encounter.procedures": (_PROCEDURES, "encounter", "procedures"),
-    "movement.at": (_TIME, "movement", "at"),
-    "movement.action": (_TEXT, "movement", "action"),
-    "movement.historic": (_BOOLEAN, "movement", "historic"),
-    "merge.identifiers": (_IDENTIFIERS, "own", "merged"),
-    "merge.visit": (_IDENTIFIER, "own", "merged_visit"),
-}
-"""Target -> its kind, and the part and field of `Mapped` that it becomes."""
-
 _UNREADABLE: Final = "invalid-"
 """How the codes begin that say a value could not be read."""
 
 
 def compile_mapping(
-    document: Document, tables: Tables, *, zone: ZoneInfo, broken_tables: Collection[str] = ()
+    document: Document,
+    tables: Tables,
+    *,
+    zone: ZoneInfo,
+    targets: Targets = TARGETS,
+    broken_tables: Collection[str] = (),
 ) -> Mapping:
     """Compile a mapping file. zone: of times without offset. Raises SettingsError with all problems.
 
-    broken_tables: names of tables that have problems of their own, which are told there and not again here.
+    targets: all that there is. broken_tables: names of tables that have problems of their own, which are told there and
+    not again here.
     """
     file = validate(document, specs.MappingFile)
-    return _Compiler(document, tables, zone, broken_tables).mapping(file)
+    return _Compiler(document, tables, zone, targets, broken_tables).mapping(file)
 
 
 class _Compiler:
-    def __init__(self, document: Document, tables: Tables, zone: ZoneInfo, broken_tables: Collection[str]) -> None:
+    def __init__(
+        self, document: Document, tables: Tables, zone: ZoneInfo, targets: Targets, broken_tables: Collection[str]
+    ) -> None:
         self.document = document
         self.tables = tables
+        self.targets = targets
         self.broken_tables = broken_tables
         self.zone = zone
         self.problems: list[Problem] = []
@@ -169,12 +77,12 @@ class _Compiler:
         return self.document.problem(path, message)
 
     def mapping(self, file: specs.MappingFile) -> Mapping:
-        rules: dict[str, list[Rule]] = {"patient": [], "encounter": [], "own": [], "movement": []}
+        rules: dict[str, list[Rule]] = {one.record: [] for one in self.targets.values()}
         for target, rule in file.root.items():
-            if target not in TARGETS:
-                self.problem((target,), f"there is no such target{did_you_mean(target, TARGETS)}")
+            if target not in self.targets:
+                self.problem((target,), f"there is no such target{did_you_mean(target, self.targets)}")
                 continue
-            kind, group, field = TARGETS[target]
+            kind, group, field = self.targets[target]
             read = self.rule(target, kind, rule)
             if read is not None:
                 rules[group].append((field, read, _only_segment(rule)))
@@ -185,10 +93,11 @@ class _Compiler:
         return Mapping(
             self.document.file,
             self.zone,
-            patient=tuple(rules["patient"]),
-            encounter=tuple(rules["encounter"]),
-            own=tuple(rules["own"]),
-            movement=tuple(rules["movement"]),
+            patient=Rules(rules.pop("patient")),
+            encounter=Rules(rules.pop("encounter")),
+            own=Rules(rules.pop("own")),
+            movement=Rules(rules.pop("movement")),
+            records={name: Rules(found) for name, found in rules.items()},
             doubts=tuple(dict.fromkeys(self.doubts)),
         )
 
@@ -198,9 +107,9 @@ class _Compiler:
         at = (target,)
         self.options(at, kind, rule)
         read: Read | None = None
-        if kind in _ITEMS:
+        if kind.items is not None:
             read = self.items(target, kind, rule)
-        elif kind is _PHONES or kind.build is not None:
+        elif kind is PHONES or kind.build is not None:
             read = self.composite(at, kind, rule)
         else:
             read = self.scalar(target, at, kind, rule)
@@ -292,11 +201,11 @@ class _Compiler:
         reads: list[Read] = []
         for path, where in self.paths(at, rule, whole=False):
             text = _text(path) if where is None else _text_where(path, where)
-            reads.append(_time(text, path.text) if kind is _TIME else _scalar(text, parse, path.text, fatal))
+            reads.append(_time(text, path.text) if kind is TIME else _scalar(text, parse, path.text, fatal))
         return _first_of(reads)
 
     def composite(self, at: tuple[str | int, ...], kind: Kind, rule: specs.Rule) -> Read | None:
-        build = functions.phone(rule.region or "") if kind is _PHONES else kind.build
+        build = functions.phone(rule.region or "") if kind is PHONES else kind.build
         paths = self.paths(at, rule, whole=True)
         takes = [(_repetitions(path, where), path.text) for path, where in paths]
         if build is None or not takes:
@@ -312,7 +221,8 @@ class _Compiler:
         return _first_of(reads, [path.segment for path, _ in paths])
 
     def items(self, target: str, kind: Kind, rule: specs.Rule) -> Read | None:
-        make, kinds = _ITEMS[kind]
+        assert kind.items is not None  # noqa: S101  # as `rule` has seen
+        kinds, needs = kind.items.parts, kind.items.needs
         if rule.each is None or rule.parts is None:
             return None
         reads: list[tuple[str, Read]] = []
@@ -325,11 +235,11 @@ class _Compiler:
             read = self.part(target, at, kinds[name], part, rule.each)
             if read is not None:
                 reads.append((name, read))
-        if "code" not in rule.parts:
-            self.problem((target, "parts"), "the part 'code' is missing")
+        if needs not in rule.parts:
+            self.problem((target, "parts"), f"the part '{needs}' is missing")
             return None
         where = self.where((target, "where"), rule.where, rule.each)
-        return _items(rule.each, where, tuple(reads), make, rule.parts["code"].sources[0].path)
+        return _items(rule.each, where, tuple(reads), kind.items, rule.parts[needs].sources[0].path)
 
     def part(self, target: str, at: tuple[str | int, ...], kind: Kind, part: specs.Part, segment: str) -> Read | None:
         parse, fatal = self.parse(at, kind, part), self.fatal(target, part)
@@ -340,7 +250,7 @@ class _Compiler:
             if where is not None:
                 self.problem(at, "where stands beside each, not in a part")
             text = _text_in_segment(path)
-            reads.append(_time(text, path.text) if kind is _TIME else _scalar(text, parse, path.text, fatal))
+            reads.append(_time(text, path.text) if kind is TIME else _scalar(text, parse, path.text, fatal))
         read = _first_of(reads)
         if read is not None and (part.default is not None or part.on_error == "dead"):
             return _strict(read, part, part.sources[0].path, self.failure(target))
@@ -359,7 +269,7 @@ class _Compiler:
         if not table.results() <= {kind.value}:
             self.problem((*at, "table"), f"the values of this table ({table.file}) are not each {kind.name}")
         look_up = functions.coded(table)
-        return functions.then(look_up, functions.disposition) if kind is _DISPOSITION else look_up
+        return functions.then(look_up, functions.disposition) if kind is DISPOSITION else look_up
 
     def fatal(self, target: str, rule: specs.Rule | specs.Part) -> Callable[[str, str], MappingError] | None:
         table = self.tables.get(rule.table) if rule.table else None
@@ -624,11 +534,12 @@ def _items(
     name: str,
     where: Filter | None,
     parts: tuple[tuple[str, Read], ...],
-    make: Callable[..., Any],
+    items_of: Items,
     location: str,
 ) -> Read:
     """One item a segment. The segments of a message are a snapshot: together they replace what the chart holds."""
     costly = where is not None and where.costly
+    make, needs = items_of.make, items_of.needs
 
     @functions.remembered(FIELDS_REMEMBERED_MAX)  # an update repeats all that was said before
     def one(text: str, how: tuple[Syntax, tzinfo]) -> tuple[Any, bool, list[str]]:
@@ -645,10 +556,10 @@ def _items(
                 said = True
             elif value is not ABSENT:
                 values[part] = value
-        if "code" in values:
+        if needs in values:
             return make(**values), said, notes
         if values:
-            notes.append(f"item-without-code:{location}")
+            notes.append(f"item-without-{needs}:{location}")
         return ABSENT, said, notes
 
     def read(message: Message, notes: Reading) -> Any:

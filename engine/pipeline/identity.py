@@ -9,7 +9,8 @@ from typing import Final
 
 import msgspec
 
-from engine.care.adt.event import Event, Merge
+from engine.care.adt.event import Merge
+from engine.care.event import PatientEvent
 from engine.domain.chart import Charts
 from engine.domain.ids import beginning_like, by_entry
 from engine.domain.message import Entry
@@ -265,8 +266,8 @@ def as_known(identifier: Identifier, charts: Charts, channel: CompiledChannel, l
 
 
 def merges_as_known(
-    merges: tuple[Merge, ...], events: tuple[Event, ...], charts: Charts, channel: CompiledChannel
-) -> tuple[tuple[Merge, ...], tuple[Event, ...]]:
+    merges: tuple[Merge, ...], events: tuple[PatientEvent, ...], charts: Charts, channel: CompiledChannel
+) -> tuple[tuple[Merge, ...], tuple[PatientEvent, ...]]:
     """The pairs of a merge, and what is said of its survivors, with the identifiers that charts are known by."""
 
     def settle(one: Merge) -> Merge:
@@ -275,7 +276,7 @@ def merges_as_known(
         merged = as_known(one.merged, charts, channel, "MRG-1")
         return msgspec.structs.replace(one, survivor=survivor, partner=partner, merged=merged)
 
-    def settle_event(event: Event) -> Event:
+    def settle_event(event: PatientEvent) -> PatientEvent:
         key, *others = event.identifiers
         return msgspec.structs.replace(event, identifiers=(as_known(key, charts, channel, "PID-3"), *others))
 

@@ -12,7 +12,9 @@ from engine.domain.message import Entry, EntryState
 from engine.domain.outcome import Outcome
 from engine.errors import MappingError, MessageError
 from engine.hl7v2.message import Message
+from engine.mapping import targets
 from engine.mapping.apply import Reading
+from engine.mapping.targets import Targets
 from engine.pipeline.adt.deciding import decide_adt
 from engine.pipeline.adt.reading import CODE as ADT
 from engine.pipeline.adt.reading import read_adt
@@ -41,7 +43,7 @@ def _read(entry: Entry, channel: CompiledChannel) -> Prepared:
     reading = reading_of(entry, channel)
     if channel.filter is not None and not channel.filter(message, reading.budget):
         return set_aside(entry, channel, EntryState.FILTERED, f"the channel's filter: {settings.filter}")
-    known = _BY_CODE.get(message.header.message_code)
+    known = CODES.get(message.header.message_code)
     if known is None:
         return recorded_only(entry, channel, message.header)
     return known.read(entry, channel, message, reading)
@@ -51,10 +53,10 @@ def decide_message(prepared: Prepared, channel: CompiledChannel | None, charts: 
     """Work on the charts, as the message's code wants it. Raises MessageError and MappingError."""
     if channel is None:
         return unknown_channel(prepared.entry)
-    return _BY_CODE[prepared.code].decide(prepared, channel, charts, now)
+    return CODES[prepared.code].decide(prepared, channel, charts, now)
 
 
-class _Code(NamedTuple):
+class Code(NamedTuple):
     """How messages of one code are read and decided. Both raise MessageError and MappingError.
 
     What is read says in `Prepared.code` by whose rules it is decided.
@@ -62,7 +64,15 @@ class _Code(NamedTuple):
 
     read: Callable[[Entry, CompiledChannel, Message, Reading], Prepared]
     decide: Callable[[Prepared, CompiledChannel, Charts, datetime], Outcome]
+    targets: Targets = {}
+    """What field mappings can fill for it, beyond what any message may say of its patient and visit."""
 
 
-_BY_CODE: Final[Mapping[str, _Code]] = {ADT: _Code(read_adt, decide_adt)}
+CODES: Final[Mapping[str, Code]] = {ADT: Code(read_adt, decide_adt)}
 """By MSH-9.1. Messages of other codes are recorded, and leave the charts alone."""
+
+TARGETS: Final[Targets] = {
+    **targets.TARGETS,
+    **{name: target for code in CODES.values() for name, target in code.targets.items()},
+}
+"""All that a field mapping can fill."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from engine.care.adt.death import without_doubt
+from engine.care.death import without_doubt
 from engine.care.protocol import CLASSES, Plan, end, reconcile, resume, retract_all, suspend
 from engine.domain.chart import Chart
 from engine.domain.closed import Closed

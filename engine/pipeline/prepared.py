@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from engine.care.adt.event import Event, Merge
+from engine.care.adt.event import Merge
+from engine.care.event import PatientEvent
 from engine.domain.cause import Cause
 from engine.domain.hold import Hold
 from engine.domain.message import Entry
@@ -15,7 +16,7 @@ class Prepared(Phi, frozen=True, kw_only=True):
     """An entry that was read: what it says of charts, and what has to be loaded to decide on it."""
 
     entry: Entry
-    events: tuple[Event, ...] = ()
+    events: tuple[PatientEvent, ...] = ()
     merges: tuple[Merge, ...] = ()
     identities: frozenset[tuple[str, str, str]] = frozenset()
     visits: frozenset[str] = frozenset()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from engine.connectors.registry import load
 from engine.errors import HandoffError, Problem, SettingsError, TamperedError
-from engine.pipeline.channel import CompiledConfiguration, Key, compile_configuration
+from engine.pipeline.channel import CompiledConfiguration, Key
+from engine.pipeline.compiling import compile_configuration
 from engine.snapshot import Snapshot
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from sqlalchemy import Connection
@@ -63,6 +63,8 @@ _LOOK_MAX: Final = 1024
 """Entries that are looked at for those of our partitions, by their ids alone."""
 _LIFT_ENTRIES: Final = 4096
 _LIFT_SECONDS: Final = 10.0
+
+T = TypeVar("T")
 
 log = get_logger(__name__)
 
@@ -235,12 +237,12 @@ class Processor:
             reading.positions.update((partition, new) for partition, (_, new) in behind.items())
             reading.lifted_at = time.monotonic()
 
-    def _write(self, work: Callable[[Connection], object]) -> None:
-        def fenced(conn: Connection) -> None:
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        def fenced(conn: Connection) -> T:
             self._leases.check(conn, self._share)
-            work(conn)
+            return work(conn)
 
-        self._store.charts_ledger.write_now(fenced)
+        return self._store.charts_ledger.write_now(fenced)
 
     def _paused(self, channel: str) -> bool:
         compiled = self._configuration.channels.get(channel)
@@ -313,11 +315,12 @@ class Processor:
         positions = self._readings[name].positions
         last = {entry.partition: entry.id for entry in entries}
         moves = {partition: (positions[partition], id_) for partition, id_ in last.items()}
-        self._write(
+        recorded = self._write(
             lambda conn: self._store.recorder.record(
                 conn, outcomes, before, channel=name, moves=moves, now=now, close=closed_up
             )
         )
+        self._store.outbox.fresh.keep(recorded.fresh)
         positions.update(last)
         for outcome in outcomes:
             self._tally.count("entries_processed", name, outcome.state.value)

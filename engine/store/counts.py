@@ -11,19 +11,59 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, func, literal_column, select, text
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, bindparam, func, literal_column, select, text
 
 from engine.domain.delivery import DeliveryState
 from engine.domain.message import EntryKind, EntryState, kind_of
 from engine.domain.partition import PARTITIONS
 from engine.domain.record import Record
 from engine.store.schema import cursor, delivery, entry, from_micros, outcome, repeat
+from engine.store.statements import Statement
+
+
+def _by_channels(table: Table, *numbers: ColumnElement[int]) -> Statement:
+    """All numbers in one pass: it is the rows that take long, once they are many."""
+    return Statement(select(table.c.channel, *numbers).group_by(table.c.channel))
+
+
+def _by_states(table: Table) -> Statement:
+    columns = (table.c.channel, table.c.state)
+    return Statement(select(*columns, func.count().label("number")).group_by(*columns))
+
+
+def _behind(column: ColumnElement[Any]) -> Select[Any]:
+    """Of a channel's entries behind their partition's cursor."""
+    return (
+        select(column)
+        .select_from(
+            entry.outerjoin(cursor, and_(cursor.c.channel == entry.c.channel, cursor.c.partition == entry.c.partition))
+        )
+        .where(
+            entry.c.channel == bindparam("channel"),
+            entry.c.id > bindparam("lowest"),
+            entry.c.id > func.coalesce(cursor.c.position, literal_column("0")),
+        )
+    )
+
 
 _ARRIVALS: Final = (
     func.count().label("number"),
     func.count().filter(text("ack IN ('AA', 'CA') AND ack_state = 'sent'")).label("acked"),
 )
 _REFUSED: Final = entry.c.refused == literal_column("1")
+
+_ENTRIES: Final = _by_channels(entry, *_ARRIVALS, func.count().filter(_REFUSED).label("refused"))
+_REPEATS: Final = _by_channels(repeat, *_ARRIVALS)
+_OUTCOMES: Final = _by_states(outcome)
+_DELIVERIES: Final = _by_states(delivery)
+_CURSORS: Final = Statement(
+    select(cursor.c.partition, cursor.c.position).where(cursor.c.channel == bindparam("channel")), ("channel",)
+)
+_WAITING: Final = Statement(_behind(func.count()), ("channel", "lowest"))
+_WAITING_REFUSED: Final = Statement(_behind(func.count()).where(_REFUSED), ("channel", "lowest"))
+_OLDEST_WAITING: Final = Statement(
+    _behind(entry.c.received_at).order_by(entry.c.id).limit(literal_column("1")), ("channel", "lowest")
+)
 
 
 class DeliveryCounts(Record, frozen=True, kw_only=True):
@@ -60,10 +100,10 @@ def ledger(conn: Connection, channels: Iterable[str] = ()) -> list[LedgerLine]:
     Needs a reader: one snapshot.
     The charts are read before the journal: what arrives in between is pending, never an outcome without an entry.
     """
-    outcomes = _by_state(conn, outcome)
-    deliveries = _by_state(conn, delivery)
-    entries = _by_channel(conn, entry, *_ARRIVALS, func.count().filter(_REFUSED).label("refused"))
-    repeats = _by_channel(conn, repeat, *_ARRIVALS)
+    outcomes = _by_state(conn, _OUTCOMES)
+    deliveries = _by_state(conn, _DELIVERIES)
+    entries = _by_channel(conn, _ENTRIES)
+    repeats = _by_channel(conn, _REPEATS)
     lines: list[LedgerLine] = []
     names = {*channels, *entries, *repeats, *(name for name, _ in outcomes)}
     for channel in sorted(names, key=lambda name: (kind_of(name) is not EntryKind.MESSAGE, name)):
@@ -71,8 +111,9 @@ def ledger(conn: Connection, channels: Iterable[str] = ()) -> list[LedgerLine]:
         refused = stored.refused if stored else 0
         duplicates = repeated.number if repeated else 0
         received = (stored.number if stored else 0) + duplicates
-        unseen = _waiting(conn, channel, _REFUSED)
-        waiting = _waiting(conn, channel) - unseen
+        lowest = _lowest(conn, channel)
+        unseen = _WAITING_REFUSED.scalar(conn, channel, lowest)
+        waiting = _WAITING.scalar(conn, channel, lowest) - unseen
         states = {state: outcomes.get((channel, state.value), 0) for state in EntryState}
         ended = states[EntryState.FILTERED] + states[EntryState.PROCESSED] + states[EntryState.DEAD]
         lines.append(
@@ -100,49 +141,26 @@ def ledger(conn: Connection, channels: Iterable[str] = ()) -> list[LedgerLine]:
 
 def pending(conn: Connection, channels: Iterable[str]) -> dict[str, int]:
     """How many entries of each channel wait for the processor, from an index alone; finished ones are not looked at."""
-    return {channel: _waiting(conn, channel) for channel in channels}
+    return {channel: _WAITING.scalar(conn, channel, _lowest(conn, channel)) for channel in channels}
 
 
 def oldest_waiting(conn: Connection, channel: str) -> datetime | None:
     """When the oldest entry came that waits for the processor."""
-    received = _behind(conn, channel, entry.c.received_at).order_by(entry.c.id).limit(1)
-    micros = conn.execute(received).scalar_one_or_none()
-    return None if micros is None else from_micros(micros)
+    row = _OLDEST_WAITING.first(conn, channel, _lowest(conn, channel))
+    return None if row is None else from_micros(row.received_at)
 
 
-def _waiting(conn: Connection, channel: str, *where: ColumnElement[bool]) -> int:
-    return int(conn.execute(_behind(conn, channel, func.count()).where(*where)).scalar_one())
-
-
-def _behind(conn: Connection, channel: str, column: ColumnElement[Any]) -> Select[Any]:
-    """Entries behind their partition's cursor. Cursors of idle partitions are lifted now and then (see the processor),
-    so that the lowest of them is never far behind.
+def _lowest(conn: Connection, channel: str) -> int:
+    """Of the channel's cursors. Cursors of idle partitions are lifted now and then (see the processor), so that it is
+    never far behind.
     """
-    cursors = {
-        row.partition: row.position
-        for row in conn.execute(select(cursor.c.partition, cursor.c.position).where(cursor.c.channel == channel))
-    }
-    lowest = min((cursors.get(partition, 0) for partition in range(PARTITIONS)), default=0)
-    return (
-        select(column)
-        .select_from(
-            entry.outerjoin(cursor, and_(cursor.c.channel == entry.c.channel, cursor.c.partition == entry.c.partition))
-        )
-        .where(
-            entry.c.channel == channel,
-            entry.c.id > lowest,
-            entry.c.id > func.coalesce(cursor.c.position, literal_column("0")),
-        )
-    )
+    cursors = {row.partition: row.position for row in _CURSORS.rows(conn, channel)}
+    return min((cursors.get(partition, 0) for partition in range(PARTITIONS)), default=0)
 
 
-def _by_channel(conn: Connection, table: Table, *numbers: ColumnElement[int]) -> dict[str, Row[Any]]:
-    """All numbers in one pass: it is the rows that take long, once they are many."""
-    statement = select(table.c.channel, *numbers).group_by(table.c.channel)
-    return {row.channel: row for row in conn.execute(statement)}
+def _by_channel(conn: Connection, counted: Statement) -> dict[str, Any]:
+    return {row.channel: row for row in counted.rows(conn)}
 
 
-def _by_state(conn: Connection, table: Table) -> dict[tuple[str, str], int]:
-    columns = (table.c.channel, table.c.state)
-    statement = select(*columns, func.count().label("number")).group_by(*columns)
-    return {(row.channel, row.state): row.number for row in conn.execute(statement)}
+def _by_state(conn: Connection, counted: Statement) -> dict[tuple[str, str], int]:
+    return {(row.channel, row.state): row.number for row in counted.rows(conn)}

@@ -8,7 +8,19 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, Select, TextClause, func, literal_column, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    TextClause,
+    bindparam,
+    func,
+    literal_column,
+    select,
+    text,
+    update,
+)
 
 from engine.domain.audit import AuditRecord
 from engine.domain.chart import Chart, Charts
@@ -72,6 +84,7 @@ _READ: Final = (
     hold.c.document,
 )  # fmt: skip
 _SOME_OPEN: Final = Statement(select(hold.c.id).where(_OPEN).limit(literal_column("1")))
+_OF_MESSAGE: Final = Statement(select(hold).where(hold.c.root_id == bindparam("root")).order_by(hold.c.id), ("root",))
 _OF_ROOTS: Final = Listed(hold.c.root_id, lambda listed: select(*_READ).where(listed).order_by(hold.c.id))
 _OF_CHARTS: Final = Listed(hold.c.chart_id, lambda listed: select(*_READ).where(listed, _OPEN).order_by(hold.c.id))
 
@@ -110,7 +123,7 @@ class Holds:
 
     def of_message(self, conn: Connection, root: int) -> list[ListedHold]:
         """All that a message and its replays ever left to a person. root: the first entry of the chain."""
-        return self._run(conn, select(hold).where(hold.c.root_id == root).order_by(hold.c.id))
+        return [self._listed(row) for row in _OF_MESSAGE.rows(conn, root)]
 
     def of_chart(self, conn: Connection, chart_id: str) -> list[ListedHold]:
         """The open ones of a patient, those of charts that were merged into theirs among them; oldest first."""

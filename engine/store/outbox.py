@@ -33,6 +33,7 @@ from engine.errors import KeyMissingError, StoreError, TamperedError
 from engine.pipeline.admit import Known
 from engine.store import admissions
 from engine.store.facts import FactStore
+from engine.store.fresh import Fresh
 from engine.store.keys import KeyRing
 from engine.store.schema import dead_letter, delivery, delivery_payload, delivery_receipt, from_micros, to_micros, word
 from engine.store.statements import Listed, Rows, Statement
@@ -46,6 +47,9 @@ _READ_MAX: Final = 128
 _LINE_LENGTH: Final = 3
 """Deliveries of a patient that wait together, as a rule: a message makes so many. With longer lines some rows are read
 in vain, with shorter ones a batch is smaller than it might be."""
+_OPERATIONS: Final = {one.value: one for one in Operation}
+_STATES: Final = {one.value: one for one in DeliveryState}
+_PENDING: Final = DeliveryState.PENDING.value
 _HELD: Final = text("state = 'held'")
 _READY: Final = text("state = 'pending' AND turn = 1")
 
@@ -105,17 +109,29 @@ _JOINED: Final = select(
     delivery.c.error,
     delivery_payload.c.body,
 ).outerjoin(delivery_payload, _PAYLOAD)
+_AS_WRITTEN: Final = (
+    delivery.c.id,
+    delivery.c.ordering_key,
+    delivery.c.idempotency_key,
+    delivery.c.attempts,
+    delivery.c.error,
+)
+"""What `Fresh.take` looks at."""
 _HEADS: Final = Statement(
-    select(delivery.c.id, delivery.c.ordering_key)
+    select(*_AS_WRITTEN)
     .where(delivery.c.destination == bindparam("destination"), _READY, delivery.c.next_attempt_at <= bindparam("now"))
     .order_by(delivery.c.next_attempt_at, delivery.c.id)
     .limit(bindparam("count", type_=delivery.c.id.type)),
     ("destination", "now", "count"),
 )
+_LAST_DUE: Final = Statement(
+    select(func.max(delivery.c.next_attempt_at)).where(delivery.c.destination == bindparam("destination"), _READY),
+    ("destination",),
+)
 _IN_LINE: Final = Listed(
     delivery.c.ordering_key,
     lambda listed: (
-        select(delivery.c.id, delivery.c.ordering_key, delivery.c.state, delivery.c.next_attempt_at)
+        select(*_AS_WRITTEN, delivery.c.state, delivery.c.next_attempt_at)
         .where(listed, delivery.c.destination == bindparam("destination"), _UNFINISHED)
         .order_by(delivery.c.id)
         .limit(bindparam("count", type_=delivery.c.id.type))
@@ -287,6 +303,7 @@ class Outbox:
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
         self._facts = FactStore(keys)
+        self.fresh = Fresh()
 
     def facts_of(
         self, conn: Connection, batch: Sequence[QueuedDelivery], needs: frozenset[str], now: datetime
@@ -314,16 +331,18 @@ class Outbox:
         rows: Sequence[Any] = _HEADS.rows(conn, destination, at, heads)
         if ordered_batches and rows:
             rows = _with_followers(conn, destination, at, limit, {row.ordering_key for row in rows})
-        return self._fitting(conn, [row.id for row in rows], bytes_max)
+        return self._fitting(conn, destination, rows, bytes_max)
 
-    def _fitting(self, conn: Connection, ids: Sequence[int], bytes_max: int) -> list[QueuedDelivery]:
+    def _fitting(self, conn: Connection, destination: str, rows: Sequence[Any], bytes_max: int) -> list[QueuedDelivery]:
         """The first of them, as many as fit; one in any case."""
         fitting: list[QueuedDelivery] = []
-        for at in range(0, len(ids), _READ_MAX):
-            part = ids[at : at + _READ_MAX]
-            found = {row.id: row for row in _BY_IDS.rows(conn, part)}
-            for id_ in part:
-                queued = self._queued(found[id_])
+        for at in range(0, len(rows), _READ_MAX):
+            part = rows[at : at + _READ_MAX]
+            fresh = self.fresh.take(destination, part)
+            wanted = [row.id for row, known in zip(part, fresh, strict=True) if known is None]
+            found = {row.id: row for row in _BY_IDS.rows(conn, wanted)}
+            for row, known in zip(part, fresh, strict=True):
+                queued = self._queued(found[row.id]) if known is None else known
                 bytes_max -= len(queued.delivery.payload)
                 if fitting and bytes_max < 0:
                     return fitting
@@ -332,9 +351,8 @@ class Outbox:
 
     def last_due_at(self, conn: Connection, destination: str) -> datetime | None:
         """When the last of those is due that wait for nothing but their time."""
-        last = select(func.max(delivery.c.next_attempt_at)).where(delivery.c.destination == destination, _READY)
-        at = conn.execute(last).scalar_one()
-        return None if at is None else from_micros(at)
+        last = _LAST_DUE.scalar(conn, destination)
+        return None if last is None else from_micros(last)
 
     def recall(self, conn: Connection, destination: str, limit: datetime, now: datetime) -> None:
         """Make due now what would be due after a limit."""
@@ -613,12 +631,12 @@ class Outbox:
             entry_id=row.entry_id,
             delivery=Delivery(
                 destination=row.destination,
-                operation=word(Operation, row.operation, Operation.FORWARD),
+                operation=_OPERATIONS.get(row.operation, Operation.FORWARD),
                 ordering_key=row.ordering_key,
                 idempotency_key=row.idempotency_key,
                 payload=payload,
             ),
-            state=word(DeliveryState, row.state, DeliveryState.HELD),
+            state=_STATES.get(row.state, DeliveryState.HELD),
             attempts=row.attempts,
             next_attempt_at=from_micros(row.next_attempt_at),
             created_at=from_micros(row.created_at),
@@ -650,7 +668,7 @@ def _with_followers(
     rows: list[Any] = []
     stopped: set[str] = set()
     for row in in_line:
-        if row.state != DeliveryState.PENDING.value or row.next_attempt_at > now:
+        if row.state != _PENDING or row.next_attempt_at > now:
             stopped.add(row.ordering_key)
         elif row.ordering_key not in stopped:
             rows.append(row)

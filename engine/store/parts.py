@@ -228,7 +228,7 @@ TASKS: Final = StoredPart(
         item.id,
         chart_id,
         item.kind,
-        item.state.value,
+        item.state._value_,  # what `value` gives by two calls of Python
         to_micros(item.due_at),
         hashes.assignee(item.assignee),
     ),

@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, bindparam, func, literal_column, or_, select
 
 from engine.domain.chart import Chart, Charts, identity
-from engine.domain.delivery import Delivery, DeliveryState
+from engine.domain.delivery import Delivery, DeliveryState, QueuedDelivery
 from engine.domain.message import AckCode, EntryState
 from engine.domain.outcome import Effect, Outcome
 from engine.domain.parts import PARTS
@@ -45,6 +45,8 @@ class Recorded(Record, frozen=True, kw_only=True):
 
     deliveries: int
     """New ones; those that were recorded before (a replay) are not counted."""
+    fresh: tuple[QueuedDelivery, ...] = ()
+    """The same, for `Outbox.fresh` when they are on disk."""
 
 
 class OutcomeDocument(Phi, frozen=True, kw_only=True, omit_defaults=True):
@@ -243,12 +245,12 @@ class Recorder:
         record_holds(conn, self._keys, outcomes, channel, micros, before=before, after=after)
         self._audit.append(conn, [item for one in outcomes for item in one.audit])
         wanted = [(one.entry_id, one.channel or channel, item) for one in outcomes for item in one.deliveries]
-        return Recorded(deliveries=self._queue(conn, wanted, after, micros))
+        return self._queue(conn, wanted, after, now)
 
     def queue(self, conn: Connection, deliveries: Sequence[Delivery], *, channel: str, now: datetime) -> Recorded:
         """Put deliveries into the outbox that no entry has caused: a destination is told again how a chart stands."""
         wanted = [(None, channel, item) for item in deliveries]
-        return Recorded(deliveries=self._queue(conn, wanted, {}, to_micros(now)))
+        return self._queue(conn, wanted, {}, now)
 
     def move(self, conn: Connection, channel: str, moves: Mapping[int, Move]) -> None:
         """Move cursors of a channel. Raises CursorMovedError when one is not where it is to be moved from."""
@@ -310,7 +312,8 @@ class Recorder:
             why=one.why,
             changed=one.changed,
         )
-        plain = (one.entry_id, channel, one.state.value, one.chart_id, one.application_ack.value, one.error_code,
+        # `_value_`: what `value` gives by two calls of Python.
+        plain = (one.entry_id, channel, one.state._value_, one.chart_id, one.application_ack._value_, one.error_code,
                  one.config_version, now)  # fmt: skip
         return (*plain, self._keys.seal(_outcome_place(*plain), _encode(document)))
 
@@ -348,15 +351,16 @@ class Recorder:
         conn: Connection,
         wanted: Sequence[tuple[int | None, str, Delivery]],
         after: Mapping[str, Chart],
-        now: int,
-    ) -> int:
+        now: datetime,
+    ) -> Recorded:
         """Put deliveries into the outbox, in this order; those whose idempotency key is known are left out.
 
         wanted: what caused each, and whose books count it. after: the charts that this transaction has written.
         """
         if not wanted:
-            return 0
+            return Recorded(deliveries=0)
         take_lock(conn)
+        micros = to_micros(now)
         ordering_keys = {item.ordering_key for _, _, item in wanted}
         lines = _lines(conn, ordering_keys, after)
         taken = occupied(conn, {lines.get(key, key) for key in ordering_keys})
@@ -366,6 +370,7 @@ class Recorder:
         pending = DeliveryState.PENDING.value
         rows: list[tuple[Any, ...]] = []
         bodies: list[tuple[int, bytes]] = []
+        fresh: list[QueuedDelivery] = []
         for entry_id, channel, item in wanted:
             if item.idempotency_key in known:
                 continue
@@ -375,16 +380,28 @@ class Recorder:
             place_in_line = (line, item.destination)
             turn = place_in_line not in taken
             taken.add(place_in_line)
-            operation = item.operation.value
+            operation = item.operation._value_
             rows.append(
                 (number, entry_id, channel, item.destination, operation, line, item.idempotency_key, pending,
-                 int(turn), 0, now, now)
+                 int(turn), 0, micros, micros)
             )  # fmt: skip
             place = payload_place(number, entry_id, item.destination, operation, item.idempotency_key)
             bodies.append((number, self._keys.seal(place, item.payload)))
+            if line is item.ordering_key:
+                fresh.append(
+                    QueuedDelivery(
+                        id=number,
+                        entry_id=entry_id,
+                        delivery=item,
+                        state=DeliveryState.PENDING,
+                        attempts=0,
+                        next_attempt_at=now,
+                        created_at=now,
+                    )
+                )
         _INSERT_DELIVERIES.write(conn, rows)
         _INSERT_BODIES.write(conn, bodies)
-        return len(rows)
+        return Recorded(deliveries=len(rows), fresh=tuple(fresh))
 
 
 def _merges(after: Mapping[str, Chart], before: Charts) -> dict[str, str]:
@@ -491,6 +508,8 @@ def open_outcome(keys: KeyRing, row: Any) -> OutcomeDocument:
     return _decode_outcome(keys.open(_outcome_place(*plain), row.document))
 
 
-def _outcome_place(entry_id: int, *plain: object) -> str:
+def _outcome_place(
+    entry_id: int, channel: str, state: str, chart_id: str | None, ack: str, code: int, config: str, at: int
+) -> str:
     """The whole row, so that an outcome can't be given another state, or be put beside another patient's."""
-    return f"outcome.document:{entry_id}/" + "/".join(map(str, plain))
+    return f"outcome.document:{entry_id}/{channel}/{state}/{chart_id}/{ack}/{code}/{config}/{at}"

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
-    BindParameter,
     ColumnElement,
     Connection,
     Delete,
@@ -28,6 +28,7 @@ from sqlalchemy import (
     any_,
     cast,
     func,
+    literal_column,
     select,
 )
 from sqlalchemy import bindparam as bind
@@ -44,6 +45,7 @@ VALUES_MAX: Final = 512
 """Values in one IN list on SQLite."""
 
 _VALUE: Final = "v"
+_LIST: Final = "the_list"
 
 _Statement = Select[Any] | Update | Delete | Insert
 
@@ -59,6 +61,8 @@ class Rows:
         self._conflict = tuple(conflict)
         self._replace = tuple(replace)
         self._texts: dict[int, str] = {}
+        self._parts: tuple[str, str, str] | None = None
+        """Of a text on SQLite: what comes before the rows, a row, what comes after them."""
         self._text_of_arrays: str | None = None
 
     def write(self, conn: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -82,14 +86,18 @@ class Rows:
             left -= count
 
     def _compile_rows(self, conn: Connection, count: int) -> str:
-        rows: list[dict[str, Any]] = [
-            {column: bind(f"{column}_{row}") for column in self._columns} for row in range(count)
-        ]
-        # A row that fails leaves those before it: the transaction is rolled back in any case. Without it SQLite copies
-        # every page before it is changed, to take back the statement alone.
-        statement = sqlite.insert(self._table).prefix_with("OR FAIL").values(rows)
-        wanted = [f"{column}_{row}" for row in range(count) for column in self._columns]
-        return self._compile(conn, statement, wanted)
+        # SQLAlchemy makes the text for one row: for each number of rows it would take longer than to write them.
+        if self._parts is None:
+            one: list[dict[str, Any]] = [{column: bind(f"{column}_0") for column in self._columns}]
+            # A row that fails leaves those before it: the transaction is rolled back in any case. Without it SQLite
+            # copies every page before it is changed, to take back the statement alone.
+            statement = sqlite.insert(self._table).prefix_with("OR FAIL").values(one)
+            text = self._compile(conn, statement, [f"{column}_0" for column in self._columns])
+            row = f"({', '.join('?' * len(self._columns))})"
+            head, tail = text.split(f" VALUES {row}")
+            self._parts = (f"{head} VALUES ", row, tail)
+        head, row, tail = self._parts
+        return head + ", ".join([row] * count) + tail
 
     def _compile_arrays(self, conn: Connection) -> str:
         from sqlalchemy.dialects import postgresql
@@ -161,6 +169,8 @@ class Listed:
         self._build = build
         self._names = tuple(names)
         self._compiled: dict[int, _Compiled] = {}
+        self._any: _Compiled | None = None
+        """On SQLite: the statement with a mark where its list is to stand."""
 
     def rows(self, conn: Connection, values: Sequence[Any], *fixed: Any) -> list[Any]:
         found: list[Any] = []
@@ -195,15 +205,15 @@ class Listed:
 
             array = cast(bind(_VALUE), postgresql.ARRAY(self._column.type))
             return _Compiled(conn, self._build(self._column == any_(array)), (*self._names, _VALUE))
-        names = [f"{_VALUE}{index}" for index in range(count)]
-        binds: list[BindParameter[Any]] = [bind(name, type_=self._column.type) for name in names]
-        return _Compiled(conn, self._build(self._column.in_(binds)), (*self._names, *names))
+        if self._any is None:
+            self._any = _Compiled(conn, self._build(self._column.in_([literal_column(_LIST)])), self._names)
+        return self._any.with_list(count)
 
 
 class _Compiled:
     """The text of a statement, how what is given becomes its parameters, and what its rows look like."""
 
-    __slots__ = ("_constants", "_in_order", "_positions", "_row", "_text")
+    __slots__ = ("_constants", "_in_order", "_names", "_positions", "_row", "_text")
 
     def __init__(self, conn: Connection, statement: _Statement, names: Sequence[str]) -> None:
         compiled = statement.compile(dialect=conn.dialect)
@@ -212,6 +222,7 @@ class _Compiled:
         # What is not given is a constant that SQLAlchemy made a parameter of (a NULL, SQLite's OFFSET 0).
         constants = [name for name in order if name not in given]
         self._text = str(compiled)
+        self._names = len(names)
         self._constants = tuple(compiled.params[name] for name in constants)
         self._positions = tuple(given[name] if name in given else len(names) + constants.index(name) for name in order)
         self._in_order = not constants and list(order) == list(names)
@@ -219,6 +230,20 @@ class _Compiled:
         make: Any = namedtuple  # noqa: PYI024 - the columns are known at run time only, which mypy can't follow
         # What `_make` does, without a call of Python for each row.
         self._row: Callable[[Any], Any] = partial(tuple.__new__, make("Row", columns))
+
+    def with_list(self, count: int) -> _Compiled:
+        """The same statement with a list of so many values in the place of its mark; they are given behind the others.
+
+        SQLAlchemy would make a text for each length of the list, which takes longer than to run it.
+        """
+        before, after = self._text.split(_LIST)
+        at = before.count("?")
+        behind = [place if place < self._names else place + count for place in self._positions]
+        made = copy(self)
+        made._text = f"{before}{', '.join('?' * count)}{after}"  # noqa: SLF001
+        made._positions = (*behind[:at], *range(self._names, self._names + count), *behind[at:])  # noqa: SLF001
+        made._in_order = not self._constants and made._positions == tuple(range(len(made._positions)))  # noqa: SLF001
+        return made
 
     def rows(self, conn: Connection, values: Sequence[Any]) -> list[Any]:
         return list(map(self._row, _driver(conn).execute(self._text, self._arrange(values)).fetchall()))

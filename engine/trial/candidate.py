@@ -8,7 +8,8 @@ from pathlib import Path
 
 from engine.connectors.registry import load
 from engine.errors import CandidateError, Problem, SettingsError
-from engine.pipeline.channel import CompiledConfiguration, Key, compile_configuration
+from engine.pipeline.channel import CompiledConfiguration, Key
+from engine.pipeline.compiling import compile_configuration
 from engine.settings import Configuration
 
 

@@ -31,6 +31,7 @@ from engine.hl7v2.capture import read_capture
 from engine.hl7v2.message import Message
 from engine.mapping.compile import compile_mapping
 from engine.pipeline.channel import CompiledChannel, CompiledConfiguration
+from engine.pipeline.messages import TARGETS
 from engine.risk.inputs import inputs_from_json, inputs_of
 from engine.settings import Calendar
 from engine.snapshot import Snapshot
@@ -432,6 +433,7 @@ def _mapped(question: _Question) -> Any:
         question.snapshot.document(question.file),
         question.compiled.rules.tables,
         zone=ZoneInfo(question.tests.timezone),
+        targets=TARGETS,
     )
     frames = [unit.payload for unit in read_capture(str(question.given("message")["message"]).encode())]
     try:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from engine.care.adt.event import Event
+from engine.care.event import PatientEvent
 from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import ScoreUpsert, TaskUpsert
 from engine.domain.ids import ALIKE_DIGITS
@@ -136,7 +137,7 @@ class Comparer:
 
     # --- what was read ---
 
-    def _readings(self, before: tuple[Event, ...], after: tuple[Event, ...]) -> Iterator[Difference]:
+    def _readings(self, before: tuple[PatientEvent, ...], after: tuple[PatientEvent, ...]) -> Iterator[Difference]:
         if before == after:
             return
         if not before or not after:
@@ -149,7 +150,7 @@ class Comparer:
             if a != b:
                 yield from self._reading(a, b)
 
-    def _reading(self, a: Event, b: Event) -> Iterator[Difference]:
+    def _reading(self, a: PatientEvent, b: PatientEvent) -> Iterator[Difference]:
         if a.identifiers[0] != b.identifiers[0]:
             place = self._place("patient.identifiers")
             yield Difference(
@@ -158,6 +159,20 @@ class Comparer:
             )  # fmt: skip
         elif a.identifiers != b.identifiers:
             yield from self._values(Kind.READ, "patient.identifiers", a.identifiers, b.identifiers)
+        if isinstance(a, Event) and isinstance(b, Event):
+            yield from self._visits(a, b)
+        if a.at[0] != b.at[0]:
+            yield from self._values(Kind.READ, "event.at", _moment(a.at[0]), _moment(b.at[0]))
+        for part in a.__struct_fields__:  # what is said of the patient, the visit, an appointment
+            old, new = getattr(a, part), getattr(b, part, None)
+            if not isinstance(old, dict) or not isinstance(new, dict):
+                continue
+            for field in dict.fromkeys((*old, *new)):
+                was, now = _spoken(old, field), _spoken(new, field)
+                if was != now:
+                    yield from self._values(Kind.READ, f"{part}.{field.rstrip('_')}", was, now)
+
+    def _visits(self, a: Event, b: Event) -> Iterator[Difference]:
         if a.visit != b.visit:
             yield from self._values(Kind.READ, "encounter.key", a.visit, b.visit, "encounter.visit_number")
         if a.account != b.account:
@@ -165,14 +180,6 @@ class Comparer:
         if a.meaning is not b.meaning:
             cause = f"the event means `{b.meaning}`, before `{a.meaning}`"
             yield Difference(Kind.READ, cause, "event.meaning", a.meaning.value, b.meaning.value)
-        if a.at[0] != b.at[0]:
-            yield from self._values(Kind.READ, "event.at", _moment(a.at[0]), _moment(b.at[0]))
-        for part in ("patient", "encounter"):
-            old, new = getattr(a, part), getattr(b, part)
-            for field in dict.fromkeys((*old, *new)):
-                was, now = _spoken(old, field), _spoken(new, field)
-                if was != now:
-                    yield from self._values(Kind.READ, f"{part}.{field.rstrip('_')}", was, now)
 
     def _values(
         self, kind: Kind, path: str, before: Any, after: Any, target: str | None = None

@@ -130,6 +130,13 @@ class Daemon:
         assert self.process is not None
         return self.process.pid
 
+    def workers(self) -> list[int]:
+        """The processes of its workers; those of a daemon that was forked have one in between."""
+        own = _children(self.pid)
+        if isinstance(self.process, forked.Running):
+            return [worker for forker in own for worker in _children(forker)]
+        return own
+
     def port(self, channel: str = "main-campus") -> int:
         return next(item["port"] for item in self.status["channels"] if item["name"] == channel)
 
@@ -169,6 +176,10 @@ class Daemon:
                 return ledger
             assert time.monotonic() < deadline, ledger
             time.sleep(0.4)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 class MakeDaemon(Protocol):

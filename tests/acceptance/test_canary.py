@@ -20,7 +20,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness import Daemon, Site
-from test_kill import worker_pid
 
 MARKER = "ZQXCANARY"
 AUTHORITY = "ZQXHOSPITAL"
@@ -130,7 +129,7 @@ def test_no_marker_reaches_log_metrics_status_or_masked_lists(
     with daemon.connection() as sender:  # half a frame, then nothing
         sender.socket.sendall(b"\x0b" + marked("A01", number=10).encode()[:200])
     time.sleep(3)
-    os.kill(worker_pid(daemon), signal.SIGKILL)  # the worker breaks
+    os.kill(daemon.workers()[0], signal.SIGKILL)  # the worker breaks
     time.sleep(1)
 
     # The disk is full: files may not grow any more.

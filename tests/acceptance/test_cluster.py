@@ -72,10 +72,6 @@ class Nodes:
             assert time.monotonic() < until, shares
             time.sleep(0.1)
 
-    def workers(self, name: str) -> list[int]:
-        pid = self.daemons[name].pid
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
     def partitions(self, name: str) -> int:
         """How many its worker has, as it has said last."""
         said = [line for line in self.daemons[name].log.read_text().splitlines() if "partitions of this worker" in line]
@@ -249,7 +245,7 @@ def test_a_duplicate_sent_to_another_node_is_a_duplicate(nodes: Nodes) -> None:
 def test_the_work_of_a_node_that_stops_is_taken_over_within_seconds(nodes: Nodes, how: str) -> None:
     nodes.start_all()
     nodes.wait_for_shares()
-    for pid in [*nodes.workers("north"), nodes.daemons["north"].pid]:
+    for pid in [*nodes.daemons["north"].workers(), nodes.daemons["north"].pid]:
         os.kill(pid, signal.SIGKILL if how == "killed" else signal.SIGSTOP)
     began = time.monotonic()
     try:
@@ -262,7 +258,7 @@ def test_the_work_of_a_node_that_stops_is_taken_over_within_seconds(nodes: Nodes
         [row] = nodes.daemons["south"].settled(seconds=60)
         assert row["processed"] == 60  # `settled` has waited for a minute at most
     finally:
-        for pid in [*nodes.workers("north"), nodes.daemons["north"].pid] if how == "hangs" else []:
+        for pid in [*nodes.daemons["north"].workers(), nodes.daemons["north"].pid] if how == "hangs" else []:
             os.kill(pid, signal.SIGCONT)
     if how == "hangs":  # it wakes up, finds that it owns nothing, and takes its part again
         nodes.wait_for_shares()

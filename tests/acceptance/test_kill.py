@@ -9,7 +9,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from harness import Daemon, Site
@@ -83,11 +82,6 @@ class Load:
                     self._again.append(number)
 
 
-def worker_pid(daemon: Daemon) -> int:
-    children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
-    return int(children[0])
-
-
 @pytest.mark.parametrize(("workers", "rounds"), [(1, ROUNDS), (3, ROUNDS // 2)])
 def test_kill_9_at_random_moments_loses_nothing_and_repeats_nothing(
     site: Site,
@@ -106,7 +100,7 @@ def test_kill_9_at_random_moments_loses_nothing_and_repeats_nothing(
         if round_ == rounds - 1:
             load.wait_for(rounds * 10)
         if round_ % 4 == 3:  # now and then the worker dies first, and is started again under load
-            os.kill(worker_pid(daemon), signal.SIGKILL)
+            os.kill(daemon.workers()[0], signal.SIGKILL)
             time.sleep(moments.uniform(0.05, 0.8))
         daemon.kill()
         for thread in threads:

@@ -40,7 +40,8 @@ from engine.mapping.compile import compile_mapping
 from engine.mapping.expression import FilterError, compile_filter
 from engine.mapping.tables import Tables, load_tables
 from engine.pipeline.acceptance import Rules, judge, rest_of_message, summarize, verdict
-from engine.pipeline.channel import CompiledChannel, compile_configuration
+from engine.pipeline.channel import CompiledChannel
+from engine.pipeline.compiling import compile_configuration
 from engine.pipeline.process import process as work_on
 from engine.settings import Channel
 from engine.snapshot import Snapshot

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from simulation.world import Gone, Process, Strand, Turn, World
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from engine.errors import StoreError, StoreUnavailableError
 from engine.store import migrations
@@ -119,28 +119,40 @@ class Disk:
         self.keys = KeyRing.parse(_KEYS)
         self.location = locate(f"sqlite:///{folder}/handoff.db")
         migrations.upgrade(self.location)
-        self.writers = {side: writer_engine(self.location, side).connect() for side in (JOURNAL, CHARTS)}
+        self.writers = {side: _by_driver(writer_engine(self.location, side)) for side in (JOURNAL, CHARTS)}
         for side, conn in self.writers.items():
             _driver(conn).executescript(_TRIGGERS[side])
-        self.readers = reader_engine(self.location)
+        self._readers = reader_engine(self.location)
+        self._free: list[Connection] = []
         self._folder = folder
         self._runs = 0
+
+    @contextmanager
+    def reader(self) -> Iterator[Connection]:
+        """What is committed now."""
+        conn = self._free.pop() if self._free else _by_driver(self._readers)
+        _driver(conn).execute("BEGIN")
+        try:
+            yield conn
+        finally:
+            _driver(conn).execute("ROLLBACK")
+            self._free.append(conn)
 
     def clear(self) -> None:
         self._runs += 1
         for side, conn in self.writers.items():
-            with conn.begin():
-                for table in metadata.sorted_tables:
-                    if table.schema == side:
-                        conn.exec_driver_sql(f"DELETE FROM {side}.{table.name}")
-                conn.exec_driver_sql(f"DELETE FROM {side}.observed")
+            execute = _driver(conn).execute
+            execute("BEGIN IMMEDIATE")
+            for name in (*(table.name for table in metadata.sorted_tables if table.schema == side), "observed"):
+                execute(f"DELETE FROM {side}.{name}")
+            execute("COMMIT")
             if self._runs % CHECKPOINT_RUNS == 0:
-                _driver(conn).execute(f"PRAGMA {side}.wal_checkpoint(TRUNCATE)").fetchall()
+                execute(f"PRAGMA {side}.wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
-        for conn in self.writers.values():
+        for conn in (*self.writers.values(), *self._free):
             conn.close()
-        self.readers.dispose()
+        self._readers.dispose()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -213,7 +225,7 @@ class Session:
         self.alive = True
         self.real = database.disk.writers[side]
         self.changes: list[Observed] = []
-        self._transaction: Any = None
+        self._open = False
         database.sessions.append(self)
         process.at_end.append(self.end)
 
@@ -235,7 +247,8 @@ class Session:
         self.check()
         database.take_turn(self)
         try:
-            self._transaction = self.real.begin()
+            _driver(self.real).execute("BEGIN IMMEDIATE")
+            self._open = True
             yield
         except BaseException:
             self._roll_back()
@@ -256,8 +269,8 @@ class Session:
             self._roll_back()
             raise StoreUnavailableError("the simulated database could not commit")
         database.before_commit(self, self.changes)
-        self._transaction.commit()
-        self._transaction = None
+        _driver(self.real).execute("COMMIT")
+        self._open = False
         database.give_turn(self)
         database.after_commit(self, self.changes)
         if fate == "unknown":
@@ -273,9 +286,9 @@ class Session:
             driver.execute(f"DELETE FROM {self.side}.observed")
 
     def _roll_back(self) -> None:
-        if self._transaction is not None:
-            self._transaction.rollback()
-            self._transaction = None
+        if self._open:
+            _driver(self.real).execute("ROLLBACK")
+            self._open = False
         self.database.give_turn(self)
 
 
@@ -334,6 +347,17 @@ class _Driver:
     def execute(self, *arguments: Any) -> Any:
         self._session.check()
         return self._execute(*arguments)
+
+
+def _by_driver(engine: Engine) -> Connection:
+    """A connection whose transactions the driver begins and ends: SQLAlchemy's own way takes longer than most of them.
+
+    SQLAlchemy believes that a single one is open all the time.
+    """
+    conn = engine.connect()
+    conn.begin()
+    _driver(conn).execute("ROLLBACK")
+    return conn
 
 
 def _driver(conn: Connection) -> Any:
@@ -418,7 +442,7 @@ class SimulatedStore(Store):
     def reader(self) -> Iterator[Connection]:
         self._process.pause("read")
         self._database.check_up()
-        with translated(), self._database.disk.readers.connect() as conn, conn.begin():
+        with translated(), self._database.disk.reader() as conn:
             yield conn
         self._process.pause("have-read")
 
@@ -521,5 +545,5 @@ def simulated_leases(database: Database, store: SimulatedStore, process: Process
 
 def read_all(disk: Disk, work: Callable[[Connection], T]) -> T:
     """Read what is committed, from outside of the world."""
-    with disk.readers.connect() as conn, conn.begin():
+    with disk.reader() as conn:
         return work(conn)

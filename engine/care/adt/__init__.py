@@ -13,11 +13,13 @@ as well, or says `chart.need_whole()` (decision 21). `tests/unit/pipeline/test_c
 
 | file | what it is about |
 |---|---|
-| `event.py` | an event in the engine's words, the table of trigger events, what comes of an event |
-| `patient.py` | the way of an event through a chart; the patient's own fields and identifiers |
+| `event.py` | an event in the engine's words, the table of trigger events |
+| `patient.py` | whether the event speaks of a visit |
 | `visit.py` | which encounter a message means |
 | `stay.py` | the fields and times of that encounter |
 | `status.py` | whether the stay is planned, going on or over, and which of two events came last |
 | `merge.py` | two charts that are one patient |
-| `death.py` | whether the patient has died |
+
+What messages of all codes have in common stands above: `care/patient.py` (whose a message is, what it says of the
+person, its way through a chart) and `care/death.py` (whether the patient has died).
 """

@@ -1,20 +1,17 @@
-"""An ADT event in the engine's words, what its trigger means to the charts, and what comes of it."""
+"""An ADT event in the engine's words, and what its trigger means to the charts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-import msgspec
 from pydantic import Field
 
-from engine.care.times import IMPLAUSIBLE, RECEIPT, Claims
-from engine.domain.chart import Chart, Stamp
+from engine.care.event import PatientEvent
+from engine.care.times import RECEIPT
 from engine.domain.encounter import EncounterStatus
-from engine.domain.hold import Assertion, Fact, Hold, HoldCode, hold_key
-from engine.domain.outcome import Effect
+from engine.domain.hold import Assertion, HoldCode
 from engine.domain.patient import Identifier
 from engine.domain.record import Phi
 from engine.yamlfile import Document
@@ -56,6 +53,8 @@ OPENING: Final = frozenset({Meaning.ADMIT, Meaning.REGISTER, Meaning.PRE_ADMIT})
 ARRIVAL: Final = frozenset({Meaning.ADMIT, Meaning.REGISTER})
 REGISTERING: Final = frozenset({Meaning.REGISTER, Meaning.PRE_ADMIT})
 
+_CANCELS: Final = frozenset({Meaning.CANCEL_ADMIT, Meaning.CANCEL_DISCHARGE})
+
 OPEN: Final = frozenset({EncounterStatus.ACTIVE, EncounterStatus.ON_LEAVE})
 ENDED: Final = frozenset({EncounterStatus.FINISHED})
 
@@ -94,18 +93,10 @@ def load_events(document: Document) -> Events:
     return Events(validate(document, EventsFile).events)
 
 
-class Event(Phi, frozen=True, kw_only=True):
-    """An ADT message in the engine's words."""
+class Event(PatientEvent, frozen=True, kw_only=True):
+    """An ADT message in the engine's words. Its time stands in for PV1-44 and PV1-45."""
 
     meaning: Meaning
-    at: Stamp
-    """When it was recorded, by the best source that is believed: what is older than what is known is stale."""
-    chart_id: str
-    """The id of the chart, should it have to be created."""
-    identifiers: tuple[Identifier, ...]
-    """The channel's key first."""
-    patient: dict[str, Any]
-    """Field -> value; None clears the field, a field that is not here is left."""
     encounter: dict[str, Any]
     visit: str | None = None
     """Encounter key."""
@@ -115,26 +106,19 @@ class Event(Phi, frozen=True, kw_only=True):
     account: str | None = None
     has_visit: bool = False
     """A PV1 segment speaks of a visit."""
-    event_time: tuple[str, str] | None = None
-    """ISO time of the event itself and the HL7 field it came from: stands in for PV1-44 and PV1-45."""
-    claims: Claims | None = None
-    """What `at`, `sent` and `event_time` come from; none: they are beyond doubt."""
-    sent: float = 0.0
-    """When it was sent, by its sender's clock (seconds since 1970)."""
-    sender: int = 0
-    """Of the events of one sender the order of sending decides; 0: who sent it is not known."""
-    unread_death: str | None = None
-    """HL7 path of a mark or time of death that is there and can't be read."""
-    settled: bool = False
-    """A replay of what was applied in its time (`Entry.settled`)."""
-    decided_at: Stamp | None = None
-    """When a person took it as true; none: nobody has."""
-    decision: str | None = None
-    """The hold (`Hold.key`) that a person has released: what it asked is true as of `decided_at`."""
 
-    def believed(self, code: HoldCode, location: str | None = None) -> bool:
-        """A person has decided that what this hold asks is so."""
-        return self.decision == hold_key(code, location)
+    @property
+    def disposition(self) -> str | None:
+        disposition: str | None = self.encounter.get("disposition")
+        return disposition
+
+    @property
+    def ends_stay(self) -> bool:
+        return self.meaning is Meaning.DISCHARGE
+
+    @property
+    def takes_back(self) -> bool:
+        return self.meaning in _CANCELS
 
     def assertion(self, status: EncounterStatus) -> Assertion:
         """What the event says of a stay."""
@@ -147,32 +131,9 @@ class Event(Phi, frozen=True, kw_only=True):
             received=claims.received if claims is not None else self.at[0],
         )
 
-    @property
-    def surely_after(self) -> float:
-        """What was received before this instant was said before the event, whatever any clock shows."""
-        if self.decided_at is not None:
-            return self.decided_at[0]
-        return self.at[0] if self.claims is None else self.claims.surely_after
-
     def is_decided(self) -> bool:
         """A person has said that the status that the event asserts is that of the stay now."""
         return self.decided_at is not None and any(self.believed(code) for code in _STATUS_QUESTIONS)
-
-    def without_times(self, claims: Claims, sources: list[str]) -> Event:
-        """The event with the next best sources in the place of times that are before what it builds on."""
-        claims = claims.without(sources)
-        return msgspec.structs.replace(
-            self,
-            at=(claims.recorded(), self.at[1]),
-            sent=claims.sent(),
-            event_time=claims.happened(),
-            claims=claims,
-        )
-
-
-def implausible(sources: Iterable[str]) -> list[str]:
-    """The deviations of fields whose time is not believed."""
-    return [f"{IMPLAUSIBLE}:{source}" for source in sources]
 
 
 class Merge(Phi, frozen=True, kw_only=True):
@@ -186,29 +147,3 @@ class Merge(Phi, frozen=True, kw_only=True):
     """The identifier of PID-3 that takes the place of `merged`; none: the key."""
     merged: Identifier
     merged_id: str
-
-
-@dataclass(slots=True)
-class Applied:
-    """What came of an event, or of one part of it."""
-
-    chart: Chart | None = None
-    encounter: str | None = None
-    """Key of the encounter that the event spoke of."""
-    others: list[Chart] = field(default_factory=list)
-    """Further charts that changed (the merged ones)."""
-    effects: list[Effect] = field(default_factory=list)
-    deviations: list[str] = field(default_factory=list)
-    holds: list[Hold] = field(default_factory=list)
-    facts: list[Fact] = field(default_factory=list)
-    note: str | None = None
-    """Why it left the chart as it was."""
-
-    def hold(self, code: HoldCode, **more: Any) -> None:
-        """Leave a question to a person; of which chart is filled in by the caller of the rules. more: see `Hold`."""
-        self.holds.append(Hold(code=code, **more))
-
-    def deviate(self, code: str) -> None:
-        """Note a deviation once."""
-        if code not in self.deviations:
-            self.deviations.append(code)

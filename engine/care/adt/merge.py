@@ -6,12 +6,13 @@ from typing import Any, Final
 
 import msgspec
 
-from engine.care.adt.death import FIELDS as DEATH_FIELDS
-from engine.care.adt.death import fold_death, merge_contradicts_death
-from engine.care.adt.event import Applied, Event, Merge
-from engine.care.adt.fields import NEVER
-from engine.care.adt.patient import IDENTIFIERS_MAX, speaks_of_another, too_many_identifiers
+from engine.care.adt.event import Merge
+from engine.care.death import FIELDS as DEATH_FIELDS
+from engine.care.death import fold_death, merge_contradicts_death
 from engine.care.dispositions import Dispositions
+from engine.care.event import Applied, PatientEvent
+from engine.care.fields import NEVER
+from engine.care.patient import IDENTIFIERS_MAX, speaks_of_another, too_many_identifiers
 from engine.care.person import are_two
 from engine.domain.chart import Chart, Charts, identity
 from engine.domain.hold import HoldCode
@@ -27,7 +28,7 @@ _TWO_PEOPLE: Final = (
 
 
 def merges_in_doubt(
-    charts: Charts, events: tuple[Event, ...], merges: tuple[Merge, ...]
+    charts: Charts, events: tuple[PatientEvent, ...], merges: tuple[Merge, ...]
 ) -> dict[Merge, tuple[Chart, str]]:
     """Merges that may be of two people: each with the chart that it leads to, and what is unclear (empty: as always).
 

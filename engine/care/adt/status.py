@@ -9,8 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from engine.care.adt.event import ARRIVAL, DISCHARGE, ENDED, OPEN, OPENING, STATUS, Event, Meaning
-from engine.care.adt.fields import NEVER
 from engine.care.dispositions import Action, Dispositions
+from engine.care.fields import NEVER
 from engine.care.times import SAME_SECONDS
 from engine.domain.chart import Stamp
 from engine.domain.encounter import TOLD_END, Encounter, EncounterStatus

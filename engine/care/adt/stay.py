@@ -7,11 +7,12 @@ from typing import Any, Final
 
 import msgspec
 
-from engine.care.adt.event import ARRIVAL, DISCHARGE, STATUS, Applied, Event, Meaning, implausible
-from engine.care.adt.fields import NEVER, merge_fields
+from engine.care.adt.event import ARRIVAL, DISCHARGE, STATUS, Event, Meaning
 from engine.care.adt.status import Stamps, Verdict, status_after
 from engine.care.adt.visit import find_encounter
 from engine.care.dispositions import Dispositions, normalise
+from engine.care.event import Applied, implausible
+from engine.care.fields import NEVER, merge_fields
 from engine.care.times import is_before
 from engine.domain.chart import Chart, Charts, Stamp
 from engine.domain.encounter import Encounter, EncounterStatus

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Final
-from zlib import crc32
 
 import msgspec
 
 from engine.care.adt.event import Event, Meaning, Merge
-from engine.care.times import believed
 from engine.domain.hold import QUESTIONS, Hold, HoldCode
 from engine.domain.message import Entry
 from engine.domain.patient import Identifier
@@ -20,8 +17,9 @@ from engine.hl7v2.message import Message
 from engine.mapping.apply import Mapped, Reading
 from engine.mapping.functions import UNKNOWN_CODE
 from engine.pipeline.channel import CompiledChannel
-from engine.pipeline.identity import identities, namesakes, new_chart_id, ordered, pair, visit_authority_of
-from engine.pipeline.outcomes import belonging, reading_of, received, recorded_only
+from engine.pipeline.identity import identities, namesakes, ordered, pair, visit_authority_of
+from engine.pipeline.outcomes import belonging, reading_of, recorded_only
+from engine.pipeline.person import check_single, event_of, event_times, prepared_event, read_patient
 from engine.pipeline.prepared import Prepared
 
 CODE: Final = "ADT"
@@ -40,9 +38,6 @@ _NO_DEATH_TIMES: Final = ("00000000", "00010101", "99991231", "0", '""')
 
 UNKNOWN_CODING_SYSTEM: Final = "unknown-coding-system"
 
-_ONCE: Final = ("EVN", "PID", "PV1", "MRG")
-"""Segments that a message has once, or once for each patient of a merge (HL7 v2.9.1 chapter 3, message structures)."""
-
 MERGE_GROUPS_MAX: Final = 100
 
 MERGES_MAX: Final = 500
@@ -57,51 +52,27 @@ def read_adt(entry: Entry, channel: CompiledChannel, message: Message, reading: 
         if not _may_tell_of_a_death(message):
             return belonging(recorded_only(entry, channel, header), channel, message)
         meaning = Meaning.PERSON  # whatever else the event means: what it says of the person counts as in an A31
-    deviations = (*entry.deviations, *message.deviations)
     if meaning is Meaning.HOLD:
-        return _read_unsupported(entry, channel, message, deviations)
+        return _read_unsupported(entry, channel, message)
     if meaning is Meaning.MERGE:
-        return _read_merges(entry, channel, message, reading, deviations)
-    if not message.segments("PID"):
-        raise MessageError("pid-missing", "the PID segment is missing", hl7_code=SEGMENT_SEQUENCE, location="PID")
-    _check_single(message, _ONCE)
-    reading.zone = channel.zones.choose(message, reading)
-    mapped = channel.mapping.apply(message, reading)
+        return _read_merges(entry, channel, message, reading)
+    mapped = read_patient(channel, message, reading)
     if mapped.movement is not None and mapped.movement.action == "CANCEL":
         meaning = channel.events.of(_TAKEN_BACK_BY.get(header.trigger_event, header.trigger_event))
         if meaning is Meaning.RECORD:
             return belonging(recorded_only(entry, channel, header), channel, message)
         if meaning is Meaning.HOLD:
-            return _read_unsupported(entry, channel, message, deviations)
+            return _read_unsupported(entry, channel, message)
     _note_codes(mapped, channel, reading)
     event = _event(entry, channel, meaning, mapped, header, reading)
-    deviations = (*deviations, *dict.fromkeys(reading))
-    return Prepared(
-        entry=entry,
-        code=CODE,
-        events=(event,),
-        identities=identities((*event.identifiers, *namesakes(event.identifiers[0], channel))),
-        visits=frozenset((event.visit,)) if event.visit else frozenset(),
-        deviations=deviations,
-        charset=message.charset,
-        clock=_clock(entry, mapped, event),
-    )
+    visits = (event.visit,) if event.visit else ()
+    return prepared_event(CODE, entry, channel, message, mapped, event, reading, visits=visits)
 
 
 def _may_tell_of_a_death(message: Message) -> bool:
     """PID-29 or PID-30 says more than that the patient is alive."""
     mark, at = (message.get(path) or "" for path in ("PID-30", "PID-29"))
     return bool(at and at[:8] not in _NO_DEATH_TIMES) or mark.strip().upper() not in _NO_DEATH_MARKS
-
-
-def _clock(entry: Entry, mapped: Mapped, event: Event) -> tuple[int, float] | None:
-    claims, text = event.claims, mapped.times.get("MSH-7", "")
-    if claims is None or "T" not in text or entry.replay_of is not None:
-        return None
-    sent = claims.moments.get("MSH-7")
-    if sent is None:  # not believed: all the more is it measured
-        sent = datetime.fromisoformat(text).timestamp()
-    return event.sender, claims.received - sent
 
 
 def _note_codes(mapped: Mapped, channel: CompiledChannel, reading: Reading) -> None:
@@ -115,15 +86,13 @@ def _note_codes(mapped: Mapped, channel: CompiledChannel, reading: Reading) -> N
         reading.append(f"{UNKNOWN_CODE}:PV1-36")
 
 
-def _read_merges(
-    entry: Entry, channel: CompiledChannel, message: Message, reading: Reading, deviations: tuple[str, ...]
-) -> Prepared:
+def _read_merges(entry: Entry, channel: CompiledChannel, message: Message, reading: Reading) -> Prepared:
     events: list[Event] = []
     merges: list[Merge] = []
     touched: set[tuple[str, str, str]] = set()
     reading.zone = channel.zones.choose(message, reading)
     for group in _groups(message):
-        _check_single(group, _ONCE)
+        check_single(group)
         mapped = channel.mapping.apply(group, reading)
         event = _event(entry, channel, Meaning.PERSON, mapped, message.header, reading)
         if len(merges) + len(mapped.merged) > MERGES_MAX:
@@ -142,22 +111,9 @@ def _read_merges(
         events=tuple(events),
         merges=tuple(merges),
         identities=frozenset(touched),
-        deviations=tuple(dict.fromkeys((*deviations, *reading))),
+        deviations=tuple(dict.fromkeys((*entry.deviations, *message.deviations, *reading))),
         charset=message.charset,
     )
-
-
-def _check_single(message: Message, names: tuple[str, ...]) -> None:
-    """Raises MessageError for a second patient or visit in a message that speaks of one: nobody is left out."""
-    present = message.present
-    for name in names:
-        if name in present and len(present[name]) > 1:
-            raise MessageError(
-                "segment-repeated",
-                f"a second {name} segment: a message of this event speaks of one patient and one visit",
-                hl7_code=SEGMENT_SEQUENCE,
-                location=f"{name}[2]",
-            )
 
 
 def _groups(message: Message) -> list[Message]:
@@ -180,76 +136,37 @@ def _event(
     entry: Entry, channel: CompiledChannel, meaning: Meaning, mapped: Mapped, header: Header, reading: Reading
 ) -> Event:
     identifiers = ordered(mapped.identifiers, channel, reading)
-    key = identifiers[0]
-    times = _times(entry, mapped, channel, reading)
+    times = event_times(entry, channel, mapped, reading)
     encounter, movement = mapped.encounter, mapped.movement
     if movement is not None and movement.is_current:
         times = {**times, MOVEMENT_TIME: movement.at} if movement.at else times
     elif movement is not None:
         encounter = {name: value for name, value in encounter.items() if name != "location"}
         reading.append(f"{MOVEMENT_NOT_CURRENT}:ZBE")
-    order = channel.settings.order
-    claims = believed(
-        times,
-        received(entry),
-        ahead_seconds=order.ahead_seconds_max,
-        behind_seconds=order.behind_days_max * 86_400,
-        notes=reading,
-    )
     visit, visit_authority = None, None
     if mapped.visit is not None and mapped.visit.value:
         visit_authority = visit_authority_of(mapped.visit, channel, reading)
-        visit = f"{visit_authority or key.authority}:{mapped.visit.value}"
-    return Event(
-        meaning=meaning,
-        at=(claims.recorded(), entry.replay_root or entry.id),
-        chart_id=new_chart_id(entry, key, channel),
+        visit = f"{visit_authority or identifiers[0].authority}:{mapped.visit.value}"
+    return event_of(
+        Event,
+        entry,
+        channel,
+        header,
+        mapped,
+        reading,
         identifiers=identifiers,
-        patient=mapped.patient,
+        times=times,
+        meaning=meaning,
         encounter=encounter,
         visit=visit,
         visit_number=mapped.visit.value if mapped.visit is not None and visit else None,
         visit_authority=visit_authority,
         account=mapped.account,
         has_visit=mapped.pv1_present,
-        event_time=claims.happened(),
-        claims=claims,
-        sent=claims.sent(),
-        sender=_sender(entry, header),
-        unread_death=mapped.unread.get("deceased_at") or mapped.unread.get("deceased"),
-        settled=entry.settled,
-        decided_at=(entry.received_at.timestamp(), entry.id) if entry.decision else None,
-        decision=entry.decision,
     )
 
 
-def _sender(entry: Entry, header: Header) -> int:
-    """Names MSH-3 and MSH-4 of a channel among the senders of a patient's messages; never 0."""
-    return crc32(b"|".join(header.fields[2:4]), crc32(entry.channel.encode())) or 1
-
-
-def _times(entry: Entry, mapped: Mapped, channel: CompiledChannel, reading: Reading) -> Mapping[str, str]:
-    """When the event was.
-
-    A local time that may mean two moments, because the clock was turned back between them, is the later one if that had
-    come when the message was received: the first one would make it older than what was sent before it.
-    """
-    ambiguous = [source for source in ("EVN-6", "EVN-2", "MSH-7") if f"ambiguous-local-time:{source}" in reading]
-    if not ambiguous:
-        return mapped.times
-    times = dict(mapped.times)
-    latest = received(entry) + timedelta(seconds=channel.settings.order.ahead_seconds_max)
-    for source in ambiguous:
-        first = datetime.fromisoformat(times[source])
-        second = first.replace(tzinfo=reading.zone, fold=1)
-        if first < second.astimezone(UTC) <= latest:
-            times[source] = second.isoformat()
-    return times
-
-
-def _read_unsupported(
-    entry: Entry, channel: CompiledChannel, message: Message, deviations: tuple[str, ...]
-) -> Prepared:
+def _read_unsupported(entry: Entry, channel: CompiledChannel, message: Message) -> Prepared:
     """An event about identities that is not applied here: each patient that it names has a question instead."""
     trigger = message.header.trigger_event
     named: list[Identifier | None] = []
@@ -266,7 +183,7 @@ def _read_unsupported(
         entry=entry,
         code=CODE,
         identities=identities(tuple(key for key in named if key is not None)),
-        deviations=deviations,
+        deviations=(*entry.deviations, *message.deviations),
         charset=message.charset,
         held=tuple(held),
         named=tuple(named),

@@ -23,7 +23,8 @@ from engine.connectors.registry import load
 from engine.connectors.salesforce import SalesforceConnector
 from engine.domain.delivery import DeliveryState
 from engine.domain.message import Entry, EntryState, Summary
-from engine.pipeline.channel import CompiledChannel, compile_configuration
+from engine.pipeline.channel import CompiledChannel
+from engine.pipeline.compiling import compile_configuration
 from engine.pipeline.process import decide, prepare
 from engine.runtime.courier import Courier, Route
 from engine.settings import Channel, RetrySettings

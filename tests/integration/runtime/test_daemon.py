@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import forked
 import msgspec
 import pytest
 from hostile_files import KINDS, RAW, TEXTS
@@ -144,16 +145,20 @@ async def ready(daemon: Daemon) -> None:
     await eventually(daemon.metrics.worker_up)
 
 
-def children(name: str = "worker") -> list[int]:
-    """The processes that we started and that live."""
-    found = []
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread or process that ends meanwhile
-            for pid in (task / "children").read_text().split():
-                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                if name.encode() in command:
-                    found.append(int(pid))
-    return found
+@pytest.fixture(scope="session")
+def forking() -> Iterator[forked.Workers]:
+    workers, process = forked.Workers.imported()
+    yield workers
+    workers.close()
+    process.wait()
+
+
+@pytest.fixture(autouse=True)
+def workers(forking: forked.Workers) -> Iterator[forked.Workers]:
+    """Workers are forked from a process that has the engine, and otherwise as they are."""
+    forking.install()
+    yield forking
+    forking.uninstall()
 
 
 async def get(daemon: Daemon, path: str, **more: Any) -> tuple[int, Any]:
@@ -654,7 +659,7 @@ async def test_systemd_is_told_when_it_is_ready_alive_reloading_and_stopping(
 # --- stops and reloads that come at a bad moment ---------------------------------------------------------------------
 
 
-async def test_a_stop_at_any_moment_of_the_start_leaves_nothing_open(folder: Folder) -> None:
+async def test_a_stop_at_any_moment_of_the_start_leaves_nothing_open(folder: Folder, workers: forked.Workers) -> None:
     there = free_port()
     folder.channel("east", there)
     for pause in (0.0, 0.001, 0.004, 0.016, 0.06):
@@ -667,7 +672,7 @@ async def test_a_stop_at_any_moment_of_the_start_leaves_nothing_open(folder: Fol
         with pytest.raises(ConnectionError):
             await Sender.to(there)
         assert not (folder.path / "var" / "handoff.status.json").exists()
-    assert children() == []
+    assert workers.alive() == []
 
 
 @one_loop
@@ -1061,7 +1066,11 @@ async def test_a_node_whose_name_was_taken_meanwhile_is_not_ready(
 
 @one_loop
 async def test_a_database_that_hangs_is_noticed_without_traffic_and_keeps_no_daemon_from_stopping(
-    on_postgresql: Folder, start: StartDaemon, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+    on_postgresql: Folder,
+    start: StartDaemon,
+    postgres: PostgresServer,
+    workers: forked.Workers,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(daemon_module, "_TEND_SECONDS", 0.1)
     daemon = await start()
@@ -1072,7 +1081,7 @@ async def test_a_database_that_hangs_is_noticed_without_traffic_and_keeps_no_dae
         async with asyncio.timeout(60):  # shutdown_seconds_max is 5
             await daemon.stop()
         assert daemon.stuck
-    assert children() == []
+    assert workers.alive() == []
 
 
 async def test_a_sender_that_repeats_one_message_is_named_as_trouble(folder: Folder, start: StartDaemon) -> None:

@@ -34,6 +34,7 @@ from engine.runtime.worker import Tally
 from engine.snapshot import Snapshot
 from engine.store import Store, counts, engines
 from engine.store.charts import key_hash
+from engine.store.record import Recorded
 
 CHANNEL = "main-campus"
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -509,10 +510,11 @@ def test_a_message_that_can_not_be_recorded_is_found_by_halving_and_buried_alone
     recorder = type(bench.store.recorder)
     record = recorder.record
 
-    def broken(self: object, conn: Connection, outcomes: Sequence[Outcome], *rest: object, **more: object) -> None:
-        record(self, conn, outcomes, *rest, **more)  # type: ignore[arg-type]  # as it came
+    def broken(self: object, conn: Connection, outcomes: Sequence[Outcome], *rest: object, **more: object) -> Recorded:
+        recorded = record(self, conn, outcomes, *rest, **more)  # type: ignore[arg-type]  # as it came
         if any(one.entry_id == 6 and one.charts for one in outcomes):
             raise ValueError("a defect that one outcome triggers")
+        return recorded
 
     monkeypatch.setattr(recorder, "record", broken)
     bench.receive(*(adt("A01", f"P{number}", number) for number in range(16)))
@@ -545,10 +547,10 @@ def test_a_process_that_stood_still_inside_a_transaction_costs_no_message(
     recorder = type(bench.store.recorder)
     record, pauses = recorder.record, iter([0.6])
 
-    def slow(self: object, conn: Connection, *rest: object, **more: object) -> None:
+    def slow(self: object, conn: Connection, *rest: object, **more: object) -> Recorded:
         conn.execute(text("SELECT 1"))
         time.sleep(next(pauses, 0))
-        record(self, conn, *rest, **more)  # type: ignore[arg-type]  # as it came
+        return record(self, conn, *rest, **more)  # type: ignore[arg-type]  # as it came
 
     monkeypatch.setattr(recorder, "record", slow)
     processor = bench.processor()

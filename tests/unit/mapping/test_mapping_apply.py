@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -14,7 +15,7 @@ from engine.domain.encounter import Diagnosis, Location, Procedure
 from engine.domain.patient import Address, Identifier, Name, Provider
 from engine.errors import MappingError, MessageError
 from engine.hl7v2.message import Message
-from engine.mapping.apply import Mapped, Mapping
+from engine.mapping.apply import Mapped, Mapping, Reading
 from engine.mapping.compile import compile_mapping
 from engine.mapping.tables import load_tables
 from engine.yamlfile import parse
@@ -473,3 +474,62 @@ def test_mapping_raises_nothing_but_its_own_errors_for_any_message(
     except MessageError:
         return
     assert all(identifier.value for identifier in mapped.identifiers)
+
+
+# --- what is remembered of a segment
+
+
+def test_a_segment_that_comes_again_is_read_as_before_with_its_deviations(
+    compiled: Callable[[str], Mapping], build: Build
+) -> None:
+    mapping = compiled("patient.birth_date: PID-7\npatient.sex: PID-8\npatient.deceased_at: PID-29")
+    line = "PID|1||12345^^^MAIN^MR||||never|F|||||||||||||||||||||soon"
+    first, second = mapping.apply(build(line)), mapping.apply(build(line, "PV1|1|I"))
+    assert first.patient == second.patient == {"sex": "F"}
+    assert first.deviations == second.deviations == ("invalid-date:PID-7", "invalid-time:PID-29")
+    assert first.unread == second.unread == {"birth_date": "PID-7", "deceased_at": "PID-29"}
+    assert mapping.apply(build(line.replace("never", "19480715"))).patient == {"sex": "F", "birth_date": "1948-07-15"}
+
+
+def test_what_is_remembered_can_not_be_changed_by_whoever_got_it(
+    compiled: Callable[[str], Mapping], build: Build
+) -> None:
+    mapping = compiled("patient.birth_date: PID-7\npatient.sex: PID-8")
+    message = build("PID|1||12345^^^MAIN^MR||||19480715|F")
+    for _ in range(2):
+        said = mapping.apply(message).patient
+        assert said == {"birth_date": "1948-07-15", "sex": "F"}
+        said.clear()
+
+
+def test_a_remembered_time_is_read_in_the_zone_of_its_message(compiled: Callable[[str], Mapping], build: Build) -> None:
+    mapping = compiled("encounter.admitted_at: PV1-44\nencounter.class: PV1-2")
+    message = build("PID|1||12345^^^MAIN^MR", f"PV1|1|I{'|' * 42}20260715120000")
+    read_at = [
+        mapping.apply(message, Reading(ZoneInfo(zone))).encounter["admitted_at"]
+        for zone in ("America/New_York", "Europe/Berlin", "America/New_York")
+    ]
+    assert read_at == ["2026-07-15T12:00:00-04:00", "2026-07-15T12:00:00+02:00", "2026-07-15T12:00:00-04:00"]
+
+
+def test_what_was_valid_yesterday_is_not_remembered_for_today(shipped: Mapping, build: Build) -> None:
+    homes = "1 Old Lane^^Springfield^IL^62701^USA^H^^^^^^20200101^20260714~2 New Lane^^Springfield^IL^62701^USA^H"
+    message = build(f"PID|1||12345^^^MAIN^MR||Testperson^Wilma||19480715|F|||{homes}")
+    zone = ZoneInfo("America/New_York")
+    lines = [
+        shipped.apply(message, Reading(zone, datetime(2026, 7, day, 12, tzinfo=zone))).patient["address"].line
+        for day in (14, 15, 14)
+    ]
+    assert lines == ["1 Old Lane", "2 New Lane", "1 Old Lane"]
+
+
+def test_the_memory_of_segments_has_a_bound(
+    compiled: Callable[[str], Mapping], build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.mapping.apply._SEGMENTS_REMEMBERED_MAX", 2)
+    mapping = compiled("patient.birth_date: PID-7\npatient.sex: PID-8")
+    for number in (1, 2, 3, 1):
+        said = mapping.apply(build(f"PID|1||{number}^^^MAIN^MR||||1948071{number}|F")).patient
+        assert said == {"birth_date": f"1948-07-1{number}", "sex": "F"}
+    [known] = [known for _, _, known in mapping.patient._groups if known is not None]
+    assert len(known) == 2

@@ -8,8 +8,8 @@ from engine.domain.encounter import Diagnosis, Encounter, Procedure
 from engine.domain.patient import Patient
 from engine.errors import SettingsError
 from engine.mapping.apply import Mapped, Mapping, Movement
-from engine.mapping.compile import _ITEMS, TARGETS
 from engine.mapping.spec import MappingFile
+from engine.mapping.targets import DIAGNOSES, PROCEDURES, TARGETS
 
 Compiled = Callable[[str], Mapping]
 
@@ -31,7 +31,7 @@ def test_every_target_is_a_field_of_the_domain_and_every_field_has_a_target() ->
 
 
 def test_every_part_of_an_item_is_a_field_of_it() -> None:
-    made = {make: set(parts) for make, parts in _ITEMS.values()}
+    made = {kind.items.make: set(kind.items.parts) for kind in (DIAGNOSES, PROCEDURES) if kind.items is not None}
     assert made == {Diagnosis: set(Diagnosis.__struct_fields__), Procedure: set(Procedure.__struct_fields__)}
 
 

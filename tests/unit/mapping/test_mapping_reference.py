@@ -10,10 +10,11 @@ import pytest
 
 from engine.hl7v2.message import REPETITIONS_MAX
 from engine.hl7v2.path import Path
-from engine.mapping.compile import TARGETS, compile_mapping
+from engine.mapping.compile import compile_mapping
 from engine.mapping.expression import SUBJECT_CHARS_MAX, compile_filter
 from engine.mapping.spec import Rule
 from engine.mapping.tables import load_table, load_tables
+from engine.pipeline.messages import TARGETS
 from engine.yamlfile import parse
 
 ROOT = File(__file__).parents[3]

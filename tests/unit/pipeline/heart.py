@@ -20,7 +20,8 @@ from engine.domain.outcome import Outcome
 from engine.domain.patient import Identifier
 from engine.domain.task import TaskState
 from engine.mapping.expression import compile_filter
-from engine.pipeline.channel import CompiledChannel, compile_configuration
+from engine.pipeline.channel import CompiledChannel
+from engine.pipeline.compiling import compile_configuration
 from engine.pipeline.process import process
 from engine.pipeline.zones import Zones
 from engine.settings import Channel

@@ -7,7 +7,7 @@ from time import process_time
 import pytest
 from heart import Heart, adt
 
-from engine.care.adt.patient import IDENTIFIERS_MAX
+from engine.care.patient import IDENTIFIERS_MAX
 from engine.domain.message import EntryState
 from engine.domain.outcome import Outcome
 from engine.hl7v2.message import REPETITIONS_MAX, SEGMENTS_MAX, Message, MessageError

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engine.care.adt.event import Applied, Event, Meaning
-from engine.care.adt.patient import apply_event
+from engine.care.adt.event import Event, Meaning
+from engine.care.adt.patient import on_its_visit
 from engine.care.dispositions import Dispositions
+from engine.care.event import Applied
+from engine.care.patient import apply_event
 from engine.domain.chart import Charts
 from engine.domain.patient import Identifier, Name
 
@@ -42,7 +44,7 @@ class Ward:
         self.dispositions = dispositions
 
     def apply(self, meaning: Meaning, at: float, **changes: Any) -> Applied:
-        applied = apply_event(self.charts, event(meaning, at, **changes), self.dispositions)
+        applied = apply_event(self.charts, event(meaning, at, **changes), self.dispositions, on_its_visit)
         assert applied.chart is not None
         self.charts.add(applied.chart)
         return applied

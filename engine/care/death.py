@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import msgspec
 
-from engine.care.adt.event import Applied, Event, Meaning
 from engine.care.dispositions import Dispositions
+from engine.care.event import Applied, PatientEvent
 from engine.domain.chart import Chart, Stamp
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.hold import QUESTIONS, Fact, HoldCode
@@ -34,9 +34,6 @@ _ROOTS_MAX: Final = 20
 _DOUBTS_MAX: Final = 20
 """Of each chart, the newest are kept."""
 
-_CANCELS: Final = frozenset({Meaning.CANCEL_ADMIT, Meaning.CANCEL_DISCHARGE})
-"""They repeat what they take back."""
-
 _EASTERNMOST_SECONDS: Final = 14 * 3600
 """A day begins at most this much earlier than in UTC."""
 
@@ -46,7 +43,9 @@ _DISPOSITION: Final = "PV1-36"
 _MERGE: Final = "MRG-1"
 
 
-def settle_death(before: Chart, chart: Chart, event: Event, dispositions: Dispositions, applied: Applied) -> Chart:
+def settle_death(
+    before: Chart, chart: Chart, event: PatientEvent, dispositions: Dispositions, applied: Applied
+) -> Chart:
     """The chart with what follows from the event for the patient's death.
 
     before: the chart as the event found it. chart: with all of the event but its word on death. Questions go to
@@ -59,7 +58,7 @@ def settle_death(before: Chart, chart: Chart, event: Event, dispositions: Dispos
     return _Hearing(before, chart, event, dispositions, applied).chart()
 
 
-def _nobody_speaks_of_it(chart: Chart, event: Event, dispositions: Dispositions) -> bool:
+def _nobody_speaks_of_it(chart: Chart, event: PatientEvent, dispositions: Dispositions) -> bool:
     """Whether neither the message nor the chart says anything of a death, as a rule."""
     said, patient = event.patient, chart.patient
     return (
@@ -69,7 +68,7 @@ def _nobody_speaks_of_it(chart: Chart, event: Event, dispositions: Dispositions)
         and "deceased" not in said
         and "deceased_at" not in said
         and chart.death_stated == _NOTHING_STATED
-        and not dispositions.means_death(event.encounter.get("disposition"))
+        and not dispositions.means_death(event.disposition)
         and not _any_ended_in_death(chart, dispositions)
     )
 
@@ -81,7 +80,7 @@ def _any_ended_in_death(chart: Chart, dispositions: Dispositions) -> bool:
     return any(stay.disposition in deaths for stay in chart.encounters)
 
 
-def _may_concern_closed_stays(chart: Chart, event: Event, dispositions: Dispositions) -> bool:
+def _may_concern_closed_stays(chart: Chart, event: PatientEvent, dispositions: Dispositions) -> bool:
     """Whether a death is spoken of, now or before. To say that there is none (PID-30) has no other stay looked at."""
     stated = chart.death_stated
     return bool(
@@ -92,7 +91,7 @@ def _may_concern_closed_stays(chart: Chart, event: Event, dispositions: Disposit
         or event.patient.get("deceased") is True
         or event.patient.get("deceased_at")
         or event.unread_death is not None
-        or dispositions.means_death(event.encounter.get("disposition"))
+        or dispositions.means_death(event.disposition)
         or _any_ended_in_death(chart, dispositions)
     )
 
@@ -100,7 +99,9 @@ def _may_concern_closed_stays(chart: Chart, event: Event, dispositions: Disposit
 class _Hearing:
     """One event heard on one chart."""
 
-    def __init__(self, before: Chart, chart: Chart, event: Event, dispositions: Dispositions, applied: Applied) -> None:
+    def __init__(
+        self, before: Chart, chart: Chart, event: PatientEvent, dispositions: Dispositions, applied: Applied
+    ) -> None:
         self._before = before
         self._chart = chart
         self._event = event
@@ -312,11 +313,11 @@ class _Hearing:
         return certain
 
     def _says_death_by_disposition(self) -> bool:
-        return self._dispositions.means_death(self._event.encounter.get("disposition"))
+        return self._dispositions.means_death(self._event.disposition)
 
     def _unheard_disposition(self, said: dict[str, Any], deadly: list[Encounter]) -> dict[str, Any]:
         """A disposition that says death and ended no stay is never just set aside, be it old news or an update."""
-        stay, meaning = self._stay, self._event.meaning
+        stay = self._stay
         if (
             stay is None
             or deadly
@@ -327,10 +328,10 @@ class _Hearing:
             or _ended_in_death(stay, self._dispositions)
         ):
             return said
-        if stay.status is EncounterStatus.FINISHED or meaning is Meaning.DISCHARGE:
+        if stay.status is EncounterStatus.FINISHED or self._event.ends_stay:
             detail = "a disposition (PV1-36) says that the patient has died, but is older than what the chart says"
             in_doubt = self._doubt(HoldCode.DEATH_STALE, _DISPOSITION, f"{detail}; {_WHICH}")
-        elif meaning in _CANCELS or self._is_asked_already():
+        elif self._event.takes_back or self._is_asked_already():
             self._applied.deviations.append("death-without-discharge")
             return said
         else:

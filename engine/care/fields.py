@@ -8,13 +8,11 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from engine.domain.chart import Stamp
-from engine.domain.encounter import Encounter
-from engine.domain.patient import Patient
+from engine.domain.record import Phi
 
-_R = TypeVar("_R", Patient, Encounter)
+_R = TypeVar("_R", bound=Phi)
 
 NEVER: Final[Stamp] = (0.0, 0)
-_TUPLES: Final = frozenset({"phones", "diagnoses", "procedures", "identifiers"})
 
 
 def merge_fields(
@@ -29,7 +27,8 @@ def merge_fields(
             stale = True
             continue
         new_stamps[name] = at
-        value = () if said is None and name in _TUPLES else said
-        if value != getattr(record, name):
+        known = getattr(record, name)
+        value = () if said is None and known.__class__ is tuple else said
+        if value != known:
             changes[name] = value
     return (msgspec.structs.replace(record, **changes) if changes else record), new_stamps, stale

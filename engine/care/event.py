@@ -1,0 +1,116 @@
+"""What a message of any code says of a patient, and what comes of it on their chart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import msgspec
+
+from engine.care.times import IMPLAUSIBLE, Claims
+from engine.domain.chart import Chart, Stamp
+from engine.domain.hold import Fact, Hold, HoldCode, hold_key
+from engine.domain.outcome import Effect
+from engine.domain.patient import Identifier
+from engine.domain.record import Phi
+
+
+class PatientEvent(Phi, frozen=True, kw_only=True):
+    """A message in the engine's words: whose it is, what it says of the person, and when.
+
+    Those of one code add what else they say (`care.adt.event.Event`).
+    """
+
+    at: Stamp
+    """When it was recorded, by the best source that is believed: what is older than what is known is stale."""
+    chart_id: str
+    """The id of the chart, should it have to be created."""
+    identifiers: tuple[Identifier, ...]
+    """The channel's key first."""
+    patient: dict[str, Any]
+    """Field -> value; None clears the field, a field that is not here is left."""
+    event_time: tuple[str, str] | None = None
+    """ISO time of the event itself and the HL7 field it came from."""
+    claims: Claims | None = None
+    """What `at`, `sent` and `event_time` come from; none: they are beyond doubt."""
+    sent: float = 0.0
+    """When it was sent, by its sender's clock (seconds since 1970)."""
+    sender: int = 0
+    """Of the events of one sender the order of sending decides; 0: who sent it is not known."""
+    unread_death: str | None = None
+    """HL7 path of a mark or time of death that is there and can't be read."""
+    settled: bool = False
+    """A replay of what was applied in its time (`Entry.settled`)."""
+    decided_at: Stamp | None = None
+    """When a person took it as true; none: nobody has."""
+    decision: str | None = None
+    """The hold (`Hold.key`) that a person has released: what it asked is true as of `decided_at`."""
+
+    @property
+    def disposition(self) -> str | None:
+        """How a stay ended, where the event says so."""
+        return None
+
+    @property
+    def ends_stay(self) -> bool:
+        """It says that a stay has ended."""
+        return False
+
+    @property
+    def takes_back(self) -> bool:
+        """It repeats what it takes back."""
+        return False
+
+    def believed(self, code: HoldCode, location: str | None = None) -> bool:
+        """A person has decided that what this hold asks is so."""
+        return self.decision == hold_key(code, location)
+
+    @property
+    def surely_after(self) -> float:
+        """What was received before this instant was said before the event, whatever any clock shows."""
+        if self.decided_at is not None:
+            return self.decided_at[0]
+        return self.at[0] if self.claims is None else self.claims.surely_after
+
+    def without_times(self, claims: Claims, sources: list[str]) -> Self:
+        """The event with the next best sources in the place of times that are before what it builds on."""
+        claims = claims.without(sources)
+        return msgspec.structs.replace(
+            self,
+            at=(claims.recorded(), self.at[1]),
+            sent=claims.sent(),
+            event_time=claims.happened(),
+            claims=claims,
+        )
+
+
+def implausible(sources: Iterable[str]) -> list[str]:
+    """The deviations of fields whose time is not believed."""
+    return [f"{IMPLAUSIBLE}:{source}" for source in sources]
+
+
+@dataclass(slots=True)
+class Applied:
+    """What came of an event, or of one part of it."""
+
+    chart: Chart | None = None
+    encounter: str | None = None
+    """Key of the encounter that the event spoke of."""
+    others: list[Chart] = field(default_factory=list)
+    """Further charts that changed (the merged ones)."""
+    effects: list[Effect] = field(default_factory=list)
+    deviations: list[str] = field(default_factory=list)
+    holds: list[Hold] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
+    note: str | None = None
+    """Why it left the chart as it was."""
+
+    def hold(self, code: HoldCode, **more: Any) -> None:
+        """Leave a question to a person; of which chart is filled in by the caller of the rules. more: see `Hold`."""
+        self.holds.append(Hold(code=code, **more))
+
+    def deviate(self, code: str) -> None:
+        """Note a deviation once."""
+        if code not in self.deviations:
+            self.deviations.append(code)

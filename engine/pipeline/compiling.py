@@ -1,0 +1,296 @@
+"""From a configuration to channels that are ready, once, before the first message: loaded, checked, compiled.
+
+Errors are collected over all files, so that one `handoff check` shows all of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from typing import Final, TypeVar
+
+from engine.care.adt.event import load_events
+from engine.care.calendar import BusinessCalendar
+from engine.care.dispositions import load_dispositions
+from engine.care.protocol import CLASSES, Protocol, load_protocol
+from engine.errors import Problem, SettingsError
+from engine.mapping.apply import Mapping as FieldMapping
+from engine.mapping.compile import compile_mapping
+from engine.mapping.expression import Filter, FilterError, Literal, compile_filter
+from engine.mapping.tables import Tables, load_tables
+from engine.pipeline.channel import CompiledChannel, CompiledConfiguration, Key, Planner, RuleFiles
+from engine.pipeline.messages import TARGETS
+from engine.pipeline.zones import Zones
+from engine.risk.inputs import load_input_tables
+from engine.risk.registry import load_models
+from engine.settings import Channel, Configuration
+from engine.yamlfile import Document, did_you_mean
+
+T = TypeVar("T")
+
+
+class _Collector:
+    """Runs loaders and keeps their problems, so that one wrong file does not hide the next."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def __call__(self, work: Callable[[], T]) -> T | None:
+        try:
+            return work()
+        except SettingsError as error:
+            self.problems.extend(error.problems)
+            return None
+
+
+def compile_configuration(configuration: Configuration, key: Key) -> CompiledConfiguration:
+    """Raises SettingsError with the problems of all files."""
+    attempt = _Collector()
+    documents = _documents(configuration, attempt)
+
+    def read(name: str, load: Callable[[Document], T]) -> T | None:
+        document = documents.get(name)
+        if document is None:
+            file = f"{configuration.site.mappings}/{name}"
+            attempt.problems.append(Problem(file, 1, 1, "", "this file is missing"))
+            return None
+        return attempt(lambda: load(document))
+
+    tables = load_tables((d for name, d in documents.items() if name.startswith("tables/")), attempt.problems)
+    models = load_models(_folder(documents, "risk"), attempt.problems)
+    protocols = {
+        name: protocol
+        for name, document in _folder(documents, "protocols").items()
+        if (protocol := attempt(lambda document=document: load_protocol(document))) is not None  # type: ignore[misc]
+    }
+    events = read("care/adt-events.yaml", load_events)
+    dispositions = read("care/dispositions.yaml", load_dispositions)
+    inputs = read("care/risk-inputs.yaml", load_input_tables)
+    calendar = BusinessCalendar(configuration.site.calendar)
+    attempt.problems += _site_problems(configuration, calendar)
+    broken_tables = _broken_tables(configuration, documents, tables)
+    missing = partial(_missing, configuration)
+    planners: dict[str, Planner] = {}
+    for settings in configuration.channels.values():
+        if (planner := _planner(settings, protocols)) is not None:
+            planners.setdefault(planner.protocol.name, planner)
+    channels: dict[str, CompiledChannel] = {}
+    mappings: dict[tuple[str, str], FieldMapping | None] = {}
+    for name, settings in configuration.channels.items():
+        document = configuration.channel_documents[name]
+        zones = Zones.of(settings.timezone)
+        compile_fields = partial(
+            compile_mapping, tables=tables, zone=zones.default, targets=TARGETS, broken_tables=broken_tables
+        )
+        compiled = attempt(lambda: _filter(settings, document))  # noqa: B023  # called at once
+        field_file = documents.get(f"fields/{settings.mapping}.yaml")
+        mapping_key = (settings.mapping, settings.timezone.default)
+        if field_file is None:
+            attempt.problems.append(document.problem(("mapping",), missing("fields", settings.mapping)))
+        elif mapping_key not in mappings:
+            mappings[mapping_key] = attempt(partial(compile_fields, field_file))
+        for index, model in enumerate(settings.risk):
+            if model not in models:
+                attempt.problems.append(document.problem(("risk", index), missing("risk", model)))
+        if settings.protocol is not None and settings.protocol not in protocols:
+            attempt.problems.append(document.problem(("protocol",), missing("protocols", settings.protocol)))
+        mapping = mappings.get(mapping_key)
+        if attempt.problems or mapping is None or events is None or dispositions is None or inputs is None:
+            continue
+        channels[name] = CompiledChannel(
+            settings=settings,
+            version=configuration.snapshot.version,
+            zones=zones,
+            filter=compiled,
+            mapping=mapping,
+            models=tuple(models[model] for model in settings.risk),
+            planner=_planner(settings, protocols),
+            planners=planners,
+            events=events,
+            dispositions=dispositions,
+            inputs=inputs,
+            calendar=calendar,
+            key=key,
+        )
+    attempt.problems += _class_problems(configuration, documents, tables, protocols)
+    if attempt.problems or events is None or dispositions is None or inputs is None:
+        raise SettingsError(tuple(dict.fromkeys(attempt.problems)))
+    return CompiledConfiguration(
+        version=configuration.snapshot.version,
+        site=configuration.site,
+        source=configuration,
+        channels=channels,
+        rules=RuleFiles(
+            tables=tables,
+            models=models,
+            protocols=protocols,
+            events=events,
+            dispositions=dispositions,
+            inputs=inputs,
+            calendar=calendar,
+        ),
+    )
+
+
+def _planner(settings: Channel, protocols: Mapping[str, Protocol]) -> Planner | None:
+    protocol = protocols.get(settings.protocol) if settings.protocol is not None else None
+    return Planner(protocol, settings.risk[0] if settings.risk else None) if protocol is not None else None
+
+
+def _documents(configuration: Configuration, attempt: _Collector) -> dict[str, Document]:
+    """All files below the mappings folder, by their path in it (`fields/adt.yaml`)."""
+    snapshot = configuration.snapshot
+    found: dict[str, Document] = {}
+    folder = f"{configuration.site.mappings}/"
+    for file in snapshot.below(folder):
+        document = attempt(lambda: snapshot.document(file))  # noqa: B023  # called at once
+        if document is not None:
+            found[file.removeprefix(folder)] = document
+    return found
+
+
+def _folder(documents: Mapping[str, Document], folder: str) -> dict[str, Document]:
+    """The files of one folder by their stem (`lace`)."""
+    prefix = f"{folder}/"
+    return {
+        name.removeprefix(prefix).removesuffix(".yaml"): document
+        for name, document in documents.items()
+        if name.startswith(prefix)
+    }
+
+
+def _class_problems(
+    configuration: Configuration,
+    documents: Mapping[str, Document],
+    tables: Tables,
+    protocols: Mapping[str, Protocol],
+) -> Iterator[Problem]:
+    """Patient classes that tables or defaults lead to and no rule knows: their discharges would get no plan."""
+    known = CLASSES.union(*(protocol.known_classes for protocol in protocols.values()))
+    for name in sorted({channel.mapping for channel in configuration.channels.values()}):
+        document = documents.get(f"fields/{name}.yaml")
+        fields = document.value if document is not None else None
+        rule = fields.get("encounter.class") if isinstance(fields, dict) else None
+        if document is None or not isinstance(rule, dict):
+            continue
+        default = rule.get("default")
+        if isinstance(default, str) and default not in known:
+            yield document.problem(("encounter.class", "default"), _unknown_class(default, known))
+        table = tables.get(str(rule.get("table")))
+        if table is None:
+            continue
+        of_table = next(one for one in documents.values() if one.file == table.file)
+        for code, value in table.values.items():
+            if isinstance(value, str) and value not in known:
+                yield of_table.problem(("values", code), _unknown_class(value, known))
+        if isinstance(table.unknown, str) and table.unknown not in known:
+            yield of_table.problem(("unknown", "value"), _unknown_class(table.unknown, known))
+
+
+def _unknown_class(name: str, known: Collection[str]) -> str:
+    return f"class {name} is in no protocol, and not among {' '.join(sorted(known))}: its discharges would get no plan"
+
+
+def _site_problems(configuration: Configuration, calendar: BusinessCalendar) -> Iterator[Problem]:
+    site = configuration.snapshot.document(configuration.snapshot.site_file)
+    if (wrong := calendar.check()) is not None:
+        yield site.problem(("calendar", "holidays"), wrong)
+    if not configuration.channels:
+        folder = configuration.site.channels
+        text = f"there is no channel, so no message can come: put a file into {folder}/ (its name ends in .yaml)"
+        yield site.problem(("channels",), text)
+
+
+def _missing(configuration: Configuration, folder: str, name: str) -> str:
+    """Why a file that a channel names can't be used."""
+    root = f"{configuration.site.mappings}/{folder}/"
+    files = [file for file in configuration.snapshot.files if file.startswith(root)]
+    if f"{root}{name}.yaml" in files:
+        return f"{root}{name}.yaml has problems, see there"
+    known = [file.removeprefix(root).removesuffix(".yaml") for file in files]
+    return f"there is no {root}{name}.yaml{did_you_mean(name, known)}"
+
+
+def _broken_tables(configuration: Configuration, documents: Mapping[str, Document], tables: Tables) -> set[str]:
+    """Names of tables whose files have problems: what they call themselves, or what their files are called."""
+    folder = f"{configuration.site.mappings}/"
+    files = {name.removeprefix(folder) for name in configuration.snapshot.files if name.startswith(f"{folder}tables/")}
+    stems = {name.removeprefix("tables/").removesuffix(".yaml") for name in files}
+    values = [document.value for name, document in documents.items() if name.startswith("tables/")]
+    named = {str(value.get("name")) for value in values if isinstance(value, dict)}
+    return (stems | named) - set(tables)
+
+
+def _filter(settings: Channel, document: Document) -> Filter | None:
+    if settings.filter is None:
+        return None
+    try:
+        return compile_filter(settings.filter)
+    except FilterError as error:
+        raise SettingsError((_filter_problem(document, error),)) from None
+
+
+def _filter_problem(document: Document, error: FilterError) -> Problem:
+    return document.problem(("filter",), f"{error.text} ({_at(error)})\n{error.pointed}")
+
+
+def beyond_the_standard(compiled: CompiledConfiguration) -> Iterator[Problem]:
+    """Paths of filters and mappings that no message of the standard has a value for."""
+    for name, channel in compiled.channels.items():
+        document = compiled.source.channel_documents[name]
+        for doubt in channel.filter.doubts if channel.filter is not None else ():
+            yield _filter_problem(document, doubt)
+        yield from channel.mapping.doubts
+
+
+def never_equal(compiled: CompiledConfiguration) -> Iterator[Problem]:
+    """Texts in filters that no message which is accepted here is likely to have: they leave everybody out."""
+    for name, channel in compiled.channels.items():
+        document = compiled.source.channel_documents[name]
+        for literal in channel.filter.literals if channel.filter is not None else ():
+            if (said := _unlikely(compiled, channel, literal)) is not None:
+                error = literal.said(f"'{literal.text}' is not likely in {literal.path.text}: {said}")
+                yield document.warning(("filter",), f"{error.text} ({_at(error)})\n{error.pointed}")
+
+
+_CODE: Final = re.compile(r"[A-Z][A-Z0-9]{2}")
+
+
+def _unlikely(compiled: CompiledConfiguration, channel: CompiledChannel, literal: Literal) -> str | None:
+    """Why a text is hardly ever there."""
+    path, text, accept = literal.path, literal.text, channel.settings.accept
+    place = path.segment, path.field, path.component, path.subcomponent
+    if not text:
+        return None
+    match place:
+        case ("MSH", 9, 1, 1) if not _CODE.fullmatch(text):
+            return "it is a message type, like ADT"
+        case ("MSH", 9, 1, 1) if not any(one.upper().split("^")[0] in {text, "*"} for one in accept.types):
+            return "`accept.types` takes none of these"
+        case ("MSH", 9, 2, 1) | ("EVN", 1, 1, 1) if not _CODE.fullmatch(text):
+            return "it is an event, like A01"
+        case ("MSH", 11, 1, 1) if text not in accept.processing_ids:
+            return "`accept.processing_ids` takes none of these"
+        case ("MSH", 12, 1, 1) if text not in accept.versions:
+            return "`accept.versions` takes none of these"
+        case ("PV1", 2, 1, 1):
+            known = _classes_sent(compiled, channel)
+            return None if text in known else f"no rule knows this class{did_you_mean(text.upper(), sorted(known))}"
+    return "& separates subcomponents: compare each with a text of its own" if "&" in text else None
+
+
+def _classes_sent(compiled: CompiledConfiguration, channel: CompiledChannel) -> set[str]:
+    """Codes of PV1-2 that mean something: those of the standard, of the protocols, and of the mapping's table."""
+    source, rules = compiled.source, compiled.rules
+    mapping = source.snapshot.document(f"{source.site.mappings}/fields/{channel.settings.mapping}.yaml").value
+    rule = mapping.get("encounter.class") if isinstance(mapping, dict) else None
+    table = rules.tables.get(str(rule.get("table"))) if isinstance(rule, dict) else None
+    known = CLASSES.union(*(protocol.known_classes for protocol in rules.protocols.values()))
+    return {*known, *(table.values if table is not None else ())}
+
+
+def _at(error: FilterError) -> str:
+    """Where in the filter: a place in the file would be wrong as soon as its text is quoted or folded."""
+    line = f"line {error.line}, " if error.line > 1 else ""
+    return f"{line}character {error.column} of the filter"

@@ -1,0 +1,157 @@
+"""What the events of a message come to on the charts: who it is, the rule of the code, scores, plans, deliveries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from engine.care.event import Applied, PatientEvent
+from engine.care.patient import Rule, apply_event
+from engine.domain.chart import Chart, Charts, as_it_happened
+from engine.domain.hold import QUESTIONS, Fact, Hold
+from engine.domain.message import Entry
+from engine.domain.outcome import Effect, Outcome
+from engine.domain.why import Why
+from engine.pipeline.channel import CompiledChannel
+from engine.pipeline.deliver import forward_deliveries
+from engine.pipeline.difference import difference, together
+from engine.pipeline.identity import check_namesakes
+from engine.pipeline.outcomes import outcome_of
+from engine.pipeline.plan import CLASS_UNKNOWN, replan, rescore
+from engine.pipeline.prepared import Prepared
+
+
+def decide_events(
+    prepared: Prepared,
+    channel: CompiledChannel,
+    charts: Charts,
+    now: datetime,
+    rule: Rule[Any],
+    *,
+    events: Sequence[PatientEvent] | None = None,
+    merged: Applied | None = None,
+    holds: Sequence[Hold] = (),
+) -> Outcome:
+    """The outcome of a message that speaks of patients. Raises MessageError and MappingError.
+
+    rule: what messages of this code do to a chart beyond what they say of the person. events: those of `prepared` as
+    they are to be applied; none: as they are. merged: what came of a merge before them; holds: what it asks.
+    """
+    entry = prepared.entry
+    last = merged or Applied()
+    changed = {chart.id: chart for chart in [*last.others, *([last.chart] if last.chart else [])]}
+    view = _overlay(charts, changed.values()) if changed else charts
+    folded = _folded(changed) if changed else {}
+    asked_for = list(holds)
+    effects = list(last.effects)
+    deviations = [*prepared.deviations, *last.deviations]
+    facts: list[Fact] = []
+    note = last.note
+    subjects: dict[str, str | None] = {}
+    whys: list[Why] = []
+    events = prepared.events if events is None else events
+    for event in events:
+        check_namesakes(event.identifiers[0], view, channel)
+        last = apply_event(view, event, channel.dispositions, rule)
+        effects.extend(last.effects)
+        deviations.extend(last.deviations)
+        facts.extend(last.facts)
+        asked_for.extend(asked(last, entry))
+        note = note or last.note
+        if last.chart is None:  # pragma: no cover - apply_event always gives a chart
+            continue
+        changed[last.chart.id] = last.chart
+        subjects[last.chart.id] = last.encounter
+        if len(events) > 1:
+            view = _overlay(view, [last.chart])
+    for chart_id, subject in subjects.items():
+        before = together(charts, chart_id, folded)
+        changed[chart_id], withheld, found = _follow_up(before, changed[chart_id], subject, channel, now)
+        whys.extend(found if not whys else [why for why in found if why not in whys])
+        if withheld:
+            effects.extend(withheld)
+            if any(effect.kind == CLASS_UNKNOWN for effect in withheld):
+                deviations.append(f"{CLASS_UNKNOWN}:PV1-2")
+            note = note or withheld[0].detail
+    final, result, deliveries, kinds = difference(charts, changed.values(), folded, channel)
+    effects.extend(result)
+    spoken_of = changed.get(last.chart.id) if last.chart is not None else None
+    if spoken_of is not None and (forwards := forward_deliveries(entry, spoken_of.id, channel)):
+        deliveries.extend(forwards)
+        kinds["message"] = None
+    return outcome_of(
+        entry,
+        channel,
+        reason=note,
+        chart=spoken_of,
+        encounter_key=last.encounter,
+        charts=tuple(final),
+        deliveries=deliveries,
+        effects=effects,
+        holds=asked_for,
+        facts=tuple(facts),
+        why=whys,
+        changed=tuple(kinds),
+        deviations=deviations,
+        charset=prepared.charset,
+    )
+
+
+def asked(applied: Applied, entry: Entry) -> list[Hold]:
+    """What the rules left to a person, with the patient it is about."""
+    if not applied.holds:
+        return []
+    chart = applied.chart
+    holds = [one for one in applied.holds if not (entry.settled and QUESTIONS[one.code].of_its_time)]
+    if chart is None or not holds:
+        return holds
+    return [msgspec.structs.replace(one, chart_id=chart.id, patient_key=chart.patient.key) for one in holds]
+
+
+def _folded(changed: Mapping[str, Chart]) -> dict[str, list[Chart]]:
+    """The charts that a merge has folded away, by the id of the chart that each ended in, chains followed."""
+    folded: dict[str, list[Chart]] = {}
+    for chart in changed.values():
+        survivor = chart
+        while survivor.merged_into is not None:
+            survivor = changed[survivor.merged_into]
+        if survivor is not chart:
+            folded.setdefault(survivor.id, []).append(chart)
+    return folded
+
+
+def _follow_up(
+    before: Chart | None, chart: Chart, subject: str | None, channel: CompiledChannel, now: datetime
+) -> tuple[Chart, list[Effect], list[Why]]:
+    """Scores and tasks; skipped when nothing but the time of the last word has changed.
+
+    Also what was withheld, and why there are new ones or none.
+    """
+    if (
+        before is not None
+        and before.patient == chart.patient
+        and before.encounters == chart.encounters
+        and before.death_stated.doubts == chart.death_stated.doubts
+    ):
+        return chart, [], []
+    chart = _ordered_encounters(chart)
+    chart, scored = rescore(before, chart, subject, channel, now)
+    chart, withheld, planned = replan(before, chart, subject, channel, now)
+    return chart, withheld, planned + scored
+
+
+def _ordered_encounters(chart: Chart) -> Chart:
+    """A chart reads as it happened."""
+    encounters = tuple(sorted(chart.encounters, key=as_it_happened))
+    return chart if encounters == chart.encounters else msgspec.structs.replace(chart, encounters=encounters)
+
+
+def _overlay(charts: Charts, changed: Iterable[Chart]) -> Charts:
+    """The charts with newer versions on top, the original left as it is."""
+    view = charts.copy()
+    for chart in changed:
+        view.add(chart)
+    return view
