@@ -146,6 +146,8 @@ _INSERT_LETTERS: Final = Rows(
     schema.dead_letter, ("entry_id", "channel", "stage", "error", "location", "detail", "key_hash", "died_at")
 )
 
+_INSERT_CONCERNED: Final = Rows(schema.concerned, ("chart_id", "entry_id"))
+
 _encode = msgspec.json.Encoder().encode
 _decode_outcome = msgspec.json.Decoder(OutcomeDocument).decode
 
@@ -225,6 +227,16 @@ class Recorder:
         self._write_charts(conn, after, before, micros, close)
         join_lines(conn, _merges(after, before))
         _INSERT_OUTCOMES.write(conn, [self._outcome(one, channel, micros) for one in outcomes])
+        _INSERT_CONCERNED.write(
+            conn,
+            [
+                (changed.id, one.entry_id)
+                for one in outcomes
+                if len(one.charts) > 1
+                for changed in one.charts
+                if changed.id != one.chart_id
+            ],
+        )
         _INSERT_LETTERS.write(
             conn,
             [

@@ -9,6 +9,10 @@ same reason. Columns named `*_hash` and `*_key` hold keyed hashes (`KeyRing.look
 `KeyRing.seal` gives. Everything else is free of PHI by its nature: ids, states, times, codes, names of channels and
 destinations. Wide sealed values stand in tables of their own, so that a change of state rewrites few pages, and so that
 a sweep can take them away while the narrow rows, and with them the ids, stay.
+
+What is old, and what is of a patient, is found without a scan: numbers that are given in the order of time (entries,
+deliveries, dead letters, holds, audit), the chart's `updated_at` for all that hangs on a chart, and an index by chart.
+`tests/integration/store/test_retention_plans.py` asks that of each table.
 """
 
 from __future__ import annotations
@@ -151,6 +155,15 @@ outcome: Final = Table(
 Index("outcome_chart", outcome.c.chart_id, outcome.c.entry_id)
 Index("outcome_state", outcome.c.state, outcome.c.entry_id, outcome.c.channel)
 
+concerned: Final = Table(  # patients that an entry was about besides its outcome's: a merge, a message about several
+    "concerned",
+    metadata,
+    Column("chart_id", Text, primary_key=True),
+    Column("entry_id", BigInteger, primary_key=True, autoincrement=False),
+    schema=CHARTS,
+    sqlite_with_rowid=False,
+)
+
 chart: Final = Table(
     "chart",
     metadata,
@@ -177,6 +190,7 @@ identifier: Final = Table(
     schema=CHARTS,
     sqlite_with_rowid=False,
 )
+Index("identifier_chart", identifier.c.chart_id)
 
 encounter: Final = Table(
     "encounter",
@@ -277,6 +291,7 @@ _HELD = text("state = 'held'")
 _READY = text("state = 'pending' AND turn = 1")
 Index("delivery_idempotency", delivery.c.idempotency_key, unique=True)
 Index("delivery_entry", delivery.c.entry_id)
+Index("delivery_without_entry", delivery.c.ordering_key, sqlite_where=text("entry_id IS NULL"))
 Index(
     "delivery_unfinished",
     delivery.c.ordering_key,
@@ -348,6 +363,7 @@ dead_letter: Final = Table(
     sqlite_autoincrement=True,
 )
 Index("dead_letter_entry", dead_letter.c.entry_id)
+Index("dead_letter_delivery", dead_letter.c.delivery_id, sqlite_where=text("delivery_id IS NOT NULL"))
 Index(
     "dead_letter_key",
     dead_letter.c.key_hash,
@@ -381,11 +397,7 @@ hold: Final = Table(
     sqlite_autoincrement=True,
 )
 Index("hold_asked", hold.c.root_id, hold.c.code, hold.c.location, unique=True)
-Index(
-    "hold_chart",
-    hold.c.chart_id,
-    sqlite_where=hold.c.state == text("'open'"),
-)
+Index("hold_chart", hold.c.chart_id)
 Index(
     "hold_open",
     hold.c.id,

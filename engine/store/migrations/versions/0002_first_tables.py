@@ -192,6 +192,9 @@ def _charts() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("dead_letter_entry", "dead_letter", ["entry_id"], schema=CHARTS)
+    op.create_index(
+        "dead_letter_delivery", "dead_letter", ["delivery_id"], schema=CHARTS, **_only("delivery_id IS NOT NULL")
+    )
     op.create_index("dead_letter_key", "dead_letter", ["key_hash"], schema=CHARTS, **_only("key_hash IS NOT NULL"))
     op.create_index("dead_letter_open", "dead_letter", ["id"], schema=CHARTS, **_only("resolved_by IS NULL"))
     op.create_table(
@@ -215,6 +218,7 @@ def _charts() -> None:
         schema=CHARTS,
     )
     op.create_index("delivery_entry", "delivery", ["entry_id"], schema=CHARTS)
+    op.create_index("delivery_without_entry", "delivery", ["ordering_key"], schema=CHARTS, **_only("entry_id IS NULL"))
     op.create_index("delivery_held", "delivery", ["id"], schema=CHARTS, **_only("state = 'held'"))
     op.create_index("delivery_idempotency", "delivery", ["idempotency_key"], unique=True, schema=CHARTS)
     op.create_index(
@@ -296,7 +300,7 @@ def _charts() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("hold_asked", "hold", ["root_id", "code", "location"], unique=True, schema=CHARTS)
-    op.create_index("hold_chart", "hold", ["chart_id"], schema=CHARTS, **_only("state = 'open'"))
+    op.create_index("hold_chart", "hold", ["chart_id"], schema=CHARTS)
     op.create_index("hold_open", "hold", ["id", "code", "entry_id"], schema=CHARTS, **_only("state = 'open'"))
     op.create_table(
         "identifier",
@@ -319,6 +323,15 @@ def _charts() -> None:
         schema=CHARTS,
     )
     op.create_index("notice_chart", "notice", ["chart_id"], schema=CHARTS)
+    op.create_index("identifier_chart", "identifier", ["chart_id"], schema=CHARTS)
+    op.create_table(
+        "concerned",
+        sa.Column("chart_id", sa.Text(), nullable=False),
+        sa.Column("entry_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.PrimaryKeyConstraint("chart_id", "entry_id"),
+        schema=CHARTS,
+        sqlite_with_rowid=False,
+    )
     op.create_table(
         "outcome",
         sa.Column("entry_id", _ID, autoincrement=False, nullable=False),
