@@ -88,6 +88,10 @@ def fill(store: Store) -> None:
         )
         for number in (1, 2)
     ]
+    for number, name in enumerate(("crm", "lab"), 1):
+        kept = {"delivery_id": number, "destination": name, "code": f"c{number}", "said_at": number}
+        write(store, schema.admission.insert().values(**kept))
+        write(store, schema.notice.insert().values(delivery_id=number, chart_id=f"chart-{number}"))
     acts = [AuditRecord(at=NOW, actor=f"u{n}", action=f"a{n}", subject=f"s{n}", reason=f"why {n}") for n in (1, 2)]
     store.charts_ledger.write_now(lambda conn: store.outbox.settle(conn, dead, NOW))
     store.charts_ledger.write_now(lambda conn: store.audit.append(conn, acts))
