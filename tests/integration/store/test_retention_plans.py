@@ -115,6 +115,7 @@ def test_postgresql_can_do_without_walking_through_a_table(postgresql_conn: Conn
         text(f"EXPLAIN (FORMAT JSON) DELETE FROM {table} WHERE {where}".replace(":", r"\:"))
     )
     (plan,) = found.scalar_one()
+    postgresql_conn.rollback()  # it has the locks that the deletion would need
     walks = [
         json.dumps(node)
         for node in nodes(plan["Plan"])
@@ -167,6 +168,6 @@ def postgresql_conn(postgres, postgres_database) -> Iterator[Connection]:
     with engine.connect() as conn:
         for way in ("seqscan", "hashjoin", "mergejoin"):
             conn.exec_driver_sql(f"SET enable_{way} = off")
+        conn.commit()
         yield conn
-        conn.rollback()
     engine.dispose()
