@@ -24,8 +24,8 @@ class PatientEvent(Phi, frozen=True, kw_only=True):
 
     at: Stamp
     """When it was recorded, by the best source that is believed: what is older than what is known is stale."""
-    chart_id: str
-    """The id of the chart, should it have to be created."""
+    chart_id: str = ""
+    """The id of the chart, should it have to be created; empty: the patient has one."""
     identifiers: tuple[Identifier, ...]
     """The channel's key first."""
     patient: dict[str, Any]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ from engine.domain.hold import Hold, HoldCode
 from engine.domain.outcome import Effect
 from engine.domain.parts import stamps_of
 from engine.domain.patient import Identifier, Patient
+from engine.domain.record import Phi
 from engine.errors import DATA_TYPE, MessageError
 
 IDENTIFIERS_MAX: Final = 500
@@ -27,19 +28,19 @@ IDENTIFIERS_MAX: Final = 500
 E = TypeVar("E", bound=PatientEvent)
 
 
-class Known(NamedTuple):
+class Known(Phi, frozen=True, kw_only=True):
     """The number leads to this chart, merges followed, and the message speaks of the same person."""
 
     chart: Chart
 
 
-class New(NamedTuple):
+class New(Phi, frozen=True, kw_only=True):
     """Nobody has the number yet: a chart with nothing else in it."""
 
     chart: Chart
 
 
-class Asked(NamedTuple):
+class Asked(Phi, frozen=True, kw_only=True):
     """The number leads to this chart, but the message seems to speak of somebody else: a person must say."""
 
     chart: Chart
@@ -55,10 +56,10 @@ def whose(charts: Charts, event: PatientEvent) -> Whose:
     key = event.identifiers[0]
     chart = charts.find(key)
     if chart is None:
-        return New(Chart(id=event.chart_id, patient=Patient(identifiers=(key,))))
+        return New(chart=Chart(id=event.chart_id, patient=Patient(identifiers=(key,))))
     if speaks_of_another(chart, event):
-        return Asked(chart, Hold(code=HoldCode.PERSON_CONTRADICTED, location="PID-5"))
-    return Known(chart)
+        return Asked(chart=chart, hold=Hold(code=HoldCode.PERSON_CONTRADICTED, location="PID-5"))
+    return Known(chart=chart)
 
 
 Rule = Callable[[Chart, Charts, E, Dispositions, Applied], Chart]

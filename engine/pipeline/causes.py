@@ -56,10 +56,10 @@ def decide_cause(prepared: Prepared, channel: CompiledChannel | None, charts: Ch
         entry,
         channel,
         chart=before,
-        charts=tuple(final),
+        charts=final,
         deliveries=deliveries,
         effects=(Effect(kind=action, subject=subject, detail=""), *effects),
-        changed=tuple(kinds),
+        changed=kinds,
         dismissals=rule.dismissals(cause),
         audit=tuple(
             AuditRecord(at=at, actor=cause.actor, action=action, subject=subject, reason=cause.reason)

@@ -18,7 +18,7 @@ from engine.domain.why import Why
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.deliver import forward_deliveries
 from engine.pipeline.difference import difference, together
-from engine.pipeline.identity import check_namesakes
+from engine.pipeline.identity import check_namesakes, new_chart_id
 from engine.pipeline.outcomes import outcome_of
 from engine.pipeline.plan import CLASS_UNKNOWN, replan, rescore
 from engine.pipeline.prepared import Prepared
@@ -41,21 +41,27 @@ def decide_events(
     they are to be applied; none: as they are. merged: what came of a merge before them; holds: what it asks.
     """
     entry = prepared.entry
-    last = merged or Applied()
-    changed = {chart.id: chart for chart in [*last.others, *([last.chart] if last.chart else [])]}
-    view = _overlay(charts, changed.values()) if changed else charts
-    folded = _folded(changed) if changed else {}
-    asked_for = list(holds)
-    effects = list(last.effects)
-    deviations = [*prepared.deviations, *last.deviations]
+    view = charts
+    changed: dict[str, Chart] = {}
+    folded: Mapping[str, list[Chart]] = {}
+    effects: list[Effect] = []
+    deviations = [*prepared.deviations]
+    asked_for = [*holds]
     facts: list[Fact] = []
-    note = last.note
+    note: str | None = None
+    last = merged
+    if merged is not None:
+        changed = {chart.id: chart for chart in (*merged.others, merged.chart) if chart is not None}
+        view = _overlay(charts, changed.values())
+        folded = _folded(changed)
+        effects += merged.effects
+        deviations += merged.deviations
+        note = merged.note
     subjects: dict[str, str | None] = {}
     whys: list[Why] = []
     events = prepared.events if events is None else events
     for event in events:
-        check_namesakes(event.identifiers[0], view, channel)
-        last = apply_event(view, event, channel.dispositions, rule)
+        last = apply_event(view, _with_chart(event, view, channel, entry), channel.dispositions, rule)
         effects.extend(last.effects)
         deviations.extend(last.deviations)
         facts.extend(last.facts)
@@ -78,7 +84,7 @@ def decide_events(
             note = note or withheld[0].detail
     final, result, deliveries, kinds = difference(charts, changed.values(), folded, channel)
     effects.extend(result)
-    spoken_of = changed.get(last.chart.id) if last.chart is not None else None
+    spoken_of = changed.get(last.chart.id) if last is not None and last.chart is not None else None
     if spoken_of is not None and (forwards := forward_deliveries(entry, spoken_of.id, channel)):
         deliveries.extend(forwards)
         kinds["message"] = None
@@ -87,17 +93,26 @@ def decide_events(
         channel,
         reason=note,
         chart=spoken_of,
-        encounter_key=last.encounter,
-        charts=tuple(final),
+        encounter_key=last.encounter if last is not None else None,
+        charts=final,
         deliveries=deliveries,
         effects=effects,
         holds=asked_for,
-        facts=tuple(facts),
+        facts=facts,
         why=whys,
-        changed=tuple(kinds),
+        changed=kinds,
         deviations=deviations,
         charset=prepared.charset,
     )
+
+
+def _with_chart(event: PatientEvent, charts: Charts, channel: CompiledChannel, entry: Entry) -> PatientEvent:
+    """The event with the id of the chart that a new patient gets. Raises MessageError when it can't get one."""
+    key = event.identifiers[0]
+    if charts.find(key) is not None:
+        return event
+    check_namesakes(key, charts, channel)
+    return msgspec.structs.replace(event, chart_id=new_chart_id(entry, key, channel))
 
 
 def asked(applied: Applied, entry: Entry) -> list[Hold]:

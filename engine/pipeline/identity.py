@@ -135,9 +135,9 @@ def namesakes(key: Identifier, channel: CompiledChannel) -> tuple[Identifier, ..
 def check_namesakes(key: Identifier, charts: Charts, channel: CompiledChannel) -> None:
     """Two patients must never share `AUTHORITY:ID`: destinations know them by it and would take them for one.
 
-    Raises MessageError for a new patient whose number is another one's under another type.
+    key: of a new patient. Raises MessageError when it is another one's under another type.
     """
-    if charts.find(key) is None and any(charts.find(other) is not None for other in namesakes(key, channel)):
+    if any(charts.find(other) is not None for other in namesakes(key, channel)):
         raise _other_type("PID-3")
 
 

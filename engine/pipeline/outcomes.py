@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
+from engine.domain.audit import AuditRecord
 from engine.domain.chart import Chart
 from engine.domain.delivery import DeadLetter, Delivery, Stage
-from engine.domain.hold import QUESTIONS, Hold
+from engine.domain.hold import QUESTIONS, Fact, Hold
 from engine.domain.message import AckCode, Entry, EntryKind, EntryState
-from engine.domain.outcome import Effect, EffectKind, Outcome
+from engine.domain.outcome import Dismissal, Effect, EffectKind, Outcome
 from engine.domain.why import Reason, What, Why
 from engine.errors import Fault, MappingError, MessageError
 from engine.hl7v2.header import Header
@@ -44,14 +45,24 @@ def outcome_of(
     deliveries: Iterable[Delivery] = (),
     why: Iterable[Why] = (),
     deviations: Iterable[str] = (),
-    **more: Any,
+    encounter_key: str | None = None,
+    charts: Iterable[Chart] = (),
+    facts: Iterable[Fact] = (),
+    changed: Iterable[str] = (),
+    charset: str | None = None,
+    dismissals: tuple[Dismissal, ...] = (),
+    audit: tuple[AuditRecord, ...] = (),
+    letter: DeadLetter | None = None,
+    application_ack: AckCode = AckCode.AA,
+    error_code: int = 0,
+    version: str = "",
 ) -> Outcome:
     """What an entry comes to: every outcome is built here, so that none forgets what all of them say.
 
     channel: by whose rules it was decided; none: it has none, or the configuration has it no more. chart: of the
     patient whom it is about; patient_key: where there is none. reason: of an outcome without holds, which say it
-    themselves. deliveries: those that the charts ask for; the channel's mode says
-    whether they go out. more: other fields of `Outcome`, as they are.
+    themselves. deliveries: those that the charts ask for; the channel's mode says whether they go out. version: of the
+    configuration, where no channel says it. What else there is: as in `Outcome`.
     """
     mode = channel.settings.mode if channel is not None else "live"
     is_message = entry.kind is EntryKind.MESSAGE
@@ -73,11 +84,20 @@ def outcome_of(
         deliveries=() if silent else tuple(deliveries),
         why=tuple(why),
         deviations=tuple(dict.fromkeys(deviations)),
-        config_version=more.pop("config_version", channel.version if channel is not None else ""),
+        config_version=channel.version if channel is not None else version,
         channel=channel.settings.name if channel is not None and not is_message else None,
         replay_root=entry.replay_root,
         decision=entry.decision,
-        **more,
+        encounter_key=encounter_key,
+        charts=tuple(charts),
+        facts=tuple(facts),
+        changed=tuple(changed),
+        charset=charset,
+        dismissals=dismissals,
+        audit=audit,
+        dead_letter=letter,
+        application_ack=application_ack,
+        error_code=error_code,
     )
 
 
@@ -149,7 +169,7 @@ def set_aside(
     """A message that is not worked on: filtered or refused."""
     effects = (Effect(kind=state, subject=f"entry-{entry.id}"),)
     outcome = outcome_of(
-        entry, channel, state, reason=reason, effects=effects, dead_letter=letter, deviations=entry.deviations
+        entry, channel, state, reason=reason, effects=effects, letter=letter, deviations=entry.deviations
     )
     return Prepared(entry=entry, outcome=outcome)
 
@@ -175,9 +195,9 @@ def undone(entry: Entry, fault: Fault, *, version: str = "") -> Outcome:
         EntryState.DEAD,
         reason=letter.detail,
         effects=(Effect(kind=EntryState.DEAD, subject=f"entry-{entry.id}"),),
-        dead_letter=letter,
+        letter=letter,
         deviations=entry.deviations,
         application_ack=AckCode.AE,
         error_code=fault.hl7_code,
-        config_version=version,
+        version=version,
     )

@@ -22,7 +22,7 @@ from engine.hl7v2.header import Header
 from engine.hl7v2.message import Message
 from engine.mapping.apply import Mapped, Reading
 from engine.pipeline.channel import CompiledChannel
-from engine.pipeline.identity import identities, namesakes, new_chart_id, ordered
+from engine.pipeline.identity import identities, namesakes, ordered
 from engine.pipeline.outcomes import received
 from engine.pipeline.prepared import Prepared
 
@@ -70,7 +70,6 @@ def event_of(
     )
     return kind(
         at=(claims.recorded(), entry.replay_root or entry.id),
-        chart_id=new_chart_id(entry, identifiers[0], channel),
         identifiers=identifiers,
         patient=mapped.patient,
         event_time=claims.happened(),

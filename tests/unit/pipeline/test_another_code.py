@@ -119,7 +119,7 @@ def test_whose_a_message_is_has_three_answers() -> None:
         identifiers = (Identifier(value=value, authority="MRN", type="MR"),)
         return PatientEvent(at=(1.0, 99), chart_id="c-new", identifiers=identifiers, patient=patient)
 
-    assert whose(heart.charts, event()) == Known(chart)
+    assert whose(heart.charts, event()) == Known(chart=chart)
     new = whose(heart.charts, event("1"))
     assert isinstance(new, New)
     assert (new.chart.id, new.chart.version, new.chart.patient.key) == ("c-new", 0, "MRN:1")

@@ -64,7 +64,7 @@ def test_questions_are_asked_once_each_and_their_texts_are_the_reason() -> None:
 
 def test_every_outcome_says_which_replay_decision_and_configuration_it_is_of() -> None:
     replay = entry(replay_root=3, decision="death-stale@PID-30")
-    for built in (outcome_of(replay, channel()), outcome_of(replay, None, EntryState.DEAD, config_version="v1")):
+    for built in (outcome_of(replay, channel()), outcome_of(replay, None, EntryState.DEAD, version="v1")):
         assert (built.replay_root, built.decision) == (3, "death-stale@PID-30")
     assert outcome_of(replay, channel()).config_version == channel().version
     assert outcome_of(replay, None).config_version == ""
