@@ -18,7 +18,7 @@ from engine import __version__, logs
 from engine.clock import SystemClock
 from engine.connectors.registry import build_connectors, check_files, destination_settings, load
 from engine.domain.audit import AuditRecord
-from engine.errors import HandoffError, Problem, SettingsError
+from engine.errors import HandoffError, Problem, SettingsError, StoreError, StoreUnavailableError
 from engine.pipeline.channel import CompiledConfiguration, Key
 from engine.pipeline.compiling import beyond_the_standard, compile_configuration, never_equal
 from engine.pipeline.doubts import doubts
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from engine.domain.standing import Overview
     from engine.runtime.courier import Route
     from engine.runtime.status import Status
+    from engine.store.engines import Location
     from engine.store.store import Store
 
 T = TypeVar("T")
@@ -140,11 +141,14 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         leases = database_leases(store.location, store.charts_ledger, name, destinations)
     compiled = compile_site(configuration, store.keys)
     await _remember(store, configuration, clock.now(), context.index)
+    current = configuration
+
     processor = Processor(
         store,
         compiled,
         clock,
         leases,
+        shadow=lambda: open_shadow(current, clock.now()),
         recompile=lambda version: recorded_configuration(store, configuration.snapshot.base, version),
         on_outcomes=context.have_outcomes,
         tally=context.tally,
@@ -165,7 +169,6 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
                 _log.warning("deliveries wait for a destination that is not configured", destination=name, count=count)
 
     await say_orphans(destinations)
-    current = configuration
 
     async def reload(new: Configuration) -> None:
         nonlocal current
@@ -174,9 +177,9 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         await _remember(store, new, clock.now(), context.index)
         # From here on nothing can go wrong: it is taken as a whole or not at all.
         leases.wanted_destinations(new.site.destinations)
+        current = new
         courier.reload(routes)
         processor.reload(compiled)
-        current = new
         settle_memory()
         await say_orphans(new.site.destinations)
 
@@ -194,6 +197,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
 
     async def close() -> None:
         await asyncio.to_thread(leases.leave)
+        await asyncio.to_thread(processor.close)
         await asyncio.to_thread(store.close)
 
     settle_memory()
@@ -271,6 +275,8 @@ def run_daemon(path: Path, *, announce: Callable[[Status], None]) -> int:
         if examined.failures:
             raise SettingsError(examined.failures)
         _say_doubts(examined)
+        if examined.configuration.has_shadow:
+            make_shadow(store.location)
         store.keys.reload()  # after `handoff keys rotate`, new values are sealed with the new key from here on
         return examined.configuration
 
@@ -283,8 +289,9 @@ def run_daemon(path: Path, *, announce: Callable[[Status], None]) -> int:
         loop = asyncio.get_running_loop()
         tolerate_connections(loop)
         daemon = main_process.Daemon(
-            configuration, store, SystemClock(), __version__, load=load_again, systemd=systemd, sockets=sockets
-        )
+            configuration, store, SystemClock(), __version__, load=load_again, in_force=drop_shadow, systemd=systemd,
+            sockets=sockets,
+        )  # fmt: skip
         running.append(daemon)
         loop.add_signal_handler(signal.SIGHUP, daemon.reload_soon)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
@@ -327,6 +334,7 @@ def _open_site(path: Path) -> tuple[Configuration, Store]:
     examined = examine(path, keys)
     _say_doubts(examined)
     make_store(configuration)
+    _check_shadow(configuration)
     by_us = loaded(examined.configuration, who=user_name(os.getuid()), by="run", at=SystemClock().now())
     return by_us, open_store(configuration, "main")
 
@@ -347,10 +355,70 @@ def run_worker(fd: int, parent: int) -> int:
 
 
 def make_store(configuration: Configuration) -> None:
-    """Make the store, or bring its tables to this version. Raises StoreError."""
+    """Make the store, or bring its tables to this version; also that of channels in shadow. Raises StoreError."""
     from engine.store import migrations
 
-    migrations.upgrade(store_location(configuration))
+    location = store_location(configuration)
+    migrations.upgrade(location)
+    if configuration.has_shadow:
+        make_shadow(location)
+
+
+def make_shadow(location: Location) -> None:
+    """Make the charts of channels in shadow, where they are not there. Raises StoreError."""
+    from engine.store import migrations
+
+    migrations.upgrade(location.in_shadow())
+
+
+def open_shadow(configuration: Configuration, now: datetime) -> Store:
+    """For a worker: the charts of channels in shadow, which remember the configuration. Raises StoreError."""
+    store = open_store(configuration, "worker", shadow=True)
+    snapshot = configuration.snapshot
+    try:
+        store.charts_ledger.write_now(lambda conn: store.configs.remember(conn, snapshot.version, snapshot.files, now))
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def drop_shadow(configuration: Configuration) -> None:
+    """Without a channel in shadow nothing is kept of any. To be called when no worker writes it any more.
+
+    What can't be deleted now is deleted by the next start or reload.
+    """
+    from engine.store import migrations
+
+    if configuration.has_shadow:
+        return
+    try:
+        dropped = migrations.drop_shadow(store_location(configuration))
+    except StoreError as error:
+        _log.warning("charts of channels in shadow can't be deleted", exc_info=error)
+    else:
+        if dropped:
+            _log.info("no channel is in shadow, their charts are deleted")
+
+
+def _check_shadow(configuration: Configuration) -> None:
+    """Begin anew in shadow when what is kept there was made with a later journal than this one: it was restored."""
+    from engine.store import migrations
+    from engine.store.store import check_same_time
+
+    drop_shadow(configuration)
+    if not configuration.has_shadow:
+        return
+    try:
+        with open_store(configuration, "look", shadow=True) as beside:
+            beside.read_now(check_same_time)
+    except StoreUnavailableError:
+        raise
+    except StoreError as error:
+        _log.warning("charts of channels in shadow are of another time, they begin anew", exc_info=error)
+        location = store_location(configuration)
+        migrations.drop_shadow(location)
+        make_shadow(location)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -53,6 +53,8 @@ class Cli:
         self.wide = False
         """Tables are as wide as they are, whatever the terminal."""
         self.utc = False
+        self.shadow = False
+        """What is read are the charts of channels in shadow."""
         self.ids = False
         """Lists print the ids alone, one a line."""
         self.columns: tuple[str, ...] = ()
@@ -311,6 +313,14 @@ def list_options(function: F) -> F:
         callback=_remember_output, help="id: only the ids, one a line.  [default: table]",
     )(function)  # fmt: skip
     return listing_options(function)
+
+
+def shadow_option(function: F) -> F:
+    """`--shadow`: of commands that only look."""
+    return click.option(
+        "--shadow", is_flag=True, expose_value=False, is_eager=True, callback=_remember_flag,
+        help="What channels in shadow would have done, in place of what was done.",
+    )(function)  # fmt: skip
 
 
 def _remember_columns(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -23,7 +24,7 @@ from engine.cli.common import (
 from engine.cli.desk import open_desk, reveal_of
 from engine.cli.times import TIMES, Span, When
 from engine.desk.finding import check_name
-from engine.errors import HandoffError
+from engine.errors import HandoffError, StoreMissingError
 
 if TYPE_CHECKING:
     from engine.desk.seeing import View
@@ -101,7 +102,12 @@ def compare(
         today = desk.compiled()
         check_name("channel", channel, sorted(today.channels))
         changed = load_candidate(desk.configuration, channel, candidate, hasher(desk.keys))
-        with desk.store.reader() as conn:
+        with contextlib.ExitStack() as opened:
+            store = desk.store
+            if today.channels[channel].settings.mode == "shadow":  # whose its messages are is known there alone
+                with contextlib.suppress(StoreMissingError):
+                    store = opened.enter_context(open_store(desk.configuration, "look", shadow=True))
+            conn = opened.enter_context(store.reader())
             planned = plan(
                 conn,
                 channel,

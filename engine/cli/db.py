@@ -26,8 +26,10 @@ def migrate(cli: Cli) -> None:
     """Make or change the tables as this version of Handoff needs them. The daemon must be stopped."""
     from engine.store import migrations
 
-    location = _location(cli)
+    location, beside = _locations(cli)
     changed = migrations.upgrade(location)
+    if beside is not None:
+        changed = migrations.upgrade(beside) or changed
     document = {"changed": changed, "revisions": migrations.current(location)}
     cli.print(document, "The store is ready." if changed else "The store was ready: nothing to do.")
 
@@ -41,7 +43,10 @@ def status(cli: Cli) -> int:
     from engine.store import migrations
     from engine.store.schema import REVISION
 
-    revisions = migrations.current(_location(cli))
+    location, beside = _locations(cli)
+    revisions = migrations.current(location)
+    if beside is not None:
+        revisions["shadow"] = migrations.current(beside)["charts"]
     ready = all(revision == REVISION for revision in revisions.values())
     lines = [f"{side}: {revision or 'not there'}" for side, revision in revisions.items()]
     lines.append("ready" if ready else f"needed: {REVISION}; `handoff db migrate` brings it there")
@@ -49,7 +54,10 @@ def status(cli: Cli) -> int:
     return 0 if ready else NO
 
 
-def _location(cli: Cli) -> Location:
+def _locations(cli: Cli) -> tuple[Location, Location | None]:
+    """Where the store is, and where the charts of channels in shadow are, if there is such a channel."""
     from engine.store.opening import store_location
 
-    return store_location(cli.readable_configuration()[0])
+    configuration = cli.readable_configuration()[0]
+    location = store_location(configuration)
+    return location, location.in_shadow() if configuration.has_shadow else None

@@ -22,6 +22,7 @@ from engine.cli.common import (
     listing_options,
     named_time,
     reveal_options,
+    shadow_option,
     time_column,
 )
 from engine.cli.desk import open_desk, reveal_of
@@ -66,6 +67,7 @@ def dead() -> None:
 @click.option("--resolved", is_flag=True, help="Only those that do not wait any more.")
 @click.option("--each", is_flag=True, help="One by one, not in groups.")
 @limit_option
+@shadow_option
 @list_options
 @config_option
 @click.pass_obj
@@ -141,6 +143,7 @@ def _whose(desk: Desk, conn: Connection, letters: Sequence[ListedDeadLetter]) ->
 @click.option("--stage", type=click.Choice(STAGES), help="Where it died.")
 @click.option("--error", metavar="CODE", help="With this code.")
 @click.option("--channel", metavar="NAME", shell_complete=complete_channel, help="Of this channel.")
+@shadow_option
 @listing_options
 @config_option
 @click.pass_obj
@@ -197,6 +200,7 @@ def _more_of(desk: Desk, group: DeadGroup) -> dict[str, Any]:
 @dead.command("show", short_help="Show one dead letter with its message.")
 @click.argument("letter_id", metavar="ID", type=_ID)
 @reveal_options
+@shadow_option
 @json_option
 @config_option
 @click.pass_obj

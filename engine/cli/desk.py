@@ -16,7 +16,7 @@ import click
 from engine.cli.common import Cli
 from engine.desk.desk import Desk, Reveal
 from engine.domain.actor import Actor
-from engine.errors import HandoffError, NotFoundError, SettingsError, StoreDamagedError
+from engine.errors import HandoffError, NotFoundError, SettingsError, StoreDamagedError, StoreMissingError
 
 if TYPE_CHECKING:
     from engine.settings import Configuration
@@ -83,7 +83,14 @@ def open_desk(cli: Cli) -> Iterator[Desk]:
             store = opened.enter_context(open_store(outline, "tool"))
         with contextlib.suppress(StoreDamagedError):  # then there is all the more to look at
             store.read_now(lambda conn: check_keys(conn, store.keys))
-        yield Desk(store, outline, lambda: cli.readable_configuration()[0], user(), broken=broken)
+        looked_at: Store | None = None
+        if cli.shadow:
+            try:
+                looked_at = opened.enter_context(open_store(outline, "look", shadow=True))
+            except StoreMissingError as error:
+                raise NotFoundError(str(error)) from None
+            cli.say("In shadow: what there would be, were its channels live. Nobody has to act on it.")
+        yield Desk(store, outline, lambda: cli.readable_configuration()[0], user(), broken=broken, looked_at=looked_at)
 
 
 def _readable(cli: Cli) -> tuple[Configuration, SettingsError | None]:

@@ -167,6 +167,7 @@ def _entries(desk: Desk, cli: Cli, since: datetime, until: datetime | None) -> I
     from engine.domain.message import EntryState
 
     seen: set[tuple[str, str | None]] = set()
+    in_shadow = {name for name, one in desk.outline.channels.items() if one.mode == "shadow"}
     for state, kind in ((EntryState.RECEIVED, "pending"), (EntryState.FILTERED, "filtered")):
         with desk.store.reader() as conn:
             found = desk.store.journal.find(conn, state=state, since=since, until=until, limit=_LOOK_MAX)
@@ -174,7 +175,7 @@ def _entries(desk: Desk, cli: Cli, since: datetime, until: datetime | None) -> I
         if len(found) == _LOOK_MAX:
             cli.say(f"Only the latest {_LOOK_MAX:,} {kind} entries were looked at.")
         for entry in found:
-            if entry.id in replayed:
+            if entry.id in replayed or entry.channel in in_shadow:  # nobody is to be followed up because of those
                 continue
             key = kind, entry.patient_key
             if entry.patient_key is not None and key in seen:

@@ -23,6 +23,7 @@ from engine.cli.common import (
     list_options,
     named_time,
     reveal_options,
+    shadow_option,
     time_column,
 )
 from engine.cli.desk import open_desk, reveal_of
@@ -79,6 +80,7 @@ def held() -> None:
 @click.option("--what", type=click.Choice(["delivery", "message", "withheld"]), help="Only these.")
 @limit_option
 @reveal_options
+@shadow_option
 @list_options
 @config_option
 @click.pass_obj
@@ -122,6 +124,7 @@ def list_(cli: Cli, what: str | None, limit: int, reveal: bool, reason: str | No
 @held.command("show")
 @click.argument("held_id", metavar="ID", type=_ID)
 @reveal_options
+@shadow_option
 @json_option
 @config_option
 @click.pass_obj

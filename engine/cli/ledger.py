@@ -7,13 +7,14 @@ from typing import Final
 
 import click
 
-from engine.cli.common import NO, Cli, config_option, listing_options
+from engine.cli.common import NO, Cli, config_option, listing_options, shadow_option
 from engine.cli.tables import Column, alarm, table, terminal_columns
 
 _GAP: Final = 2
 
 
 @click.command("ledger")
+@shadow_option
 @listing_options
 @config_option
 @click.pass_obj
@@ -26,13 +27,15 @@ def ledger(cli: Cli) -> int:
     died stays dead: its replay is received, and counted, anew. A delivery that died is dead until it is put back into
     the outbox; when its dead letter was discarded, or nothing was left to send (superseded), it stays dead for good.
     What waits for somebody is listed by `dead list` and `held list`.
+
+    With --shadow it counts what was processed in shadow, and what would have been delivered as withheld.
     """
     from engine.cli.desk import open_desk
     from engine.domain.shapes import plain
     from engine.store.counts import ledger as count
 
     with open_desk(cli) as desk, desk.store.reader() as conn:
-        lines = count(conn, desk.outline.channels)
+        lines = count(conn, () if desk.in_shadow else desk.outline.channels, decided=desk.in_shadow)
     names = ("channel", "received", "refused", "filtered", "processed", "dead", "pending", "duplicates", "acked")
     withheld = ("withheld",) if any(line.deliveries.withheld for line in lines) else ()
     states = ("pending", "delivered", "held", "dead", *withheld)

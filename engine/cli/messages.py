@@ -22,6 +22,7 @@ from engine.cli.common import (
     list_options,
     named_time,
     reveal_options,
+    shadow_option,
     time_column,
 )
 from engine.cli.desk import PATIENT_HELP, PatientKey, open_desk, reveal_of
@@ -82,6 +83,7 @@ def messages() -> None:
 @click.option("--held", is_flag=True, help="Only those that left a question which waits for a person.")
 @limit_option
 @reveal_options
+@shadow_option
 @list_options
 @config_option
 @click.pass_obj
@@ -130,6 +132,7 @@ def list_(
             "until": until,
             "error": error,
             "flagged": flagged,
+            "decided": desk.in_shadow,
             "held": held,
         }
         listing = Listing(cli, _columns())
@@ -204,6 +207,7 @@ def _row(shape: dict[str, Any]) -> tuple[object, ...]:
 @messages.command("show", short_help="Show one message and what it caused.")
 @click.argument("entry_id", metavar="ID", type=_ID)
 @reveal_options
+@shadow_option
 @json_option
 @config_option
 @click.pass_obj

@@ -16,6 +16,7 @@ from engine.cli.common import (
     list_options,
     listing_options,
     reveal_options,
+    shadow_option,
     time_column,
 )
 from engine.cli.desk import PatientKey, open_desk, reveal_of
@@ -61,6 +62,7 @@ def patients() -> None:
 @patients.command("show")
 @click.argument("key", metavar="KEY", type=PatientKey())
 @reveal_options
+@shadow_option
 @listing_options
 @config_option
 @click.pass_obj
@@ -100,6 +102,7 @@ def show(cli: Cli, key: str, reveal: bool, reason: str | None) -> None:
 )
 @limit_option
 @reveal_options
+@shadow_option
 @list_options
 @config_option
 @click.pass_obj

@@ -18,6 +18,7 @@ from engine.cli.common import (
     list_options,
     meant,
     reveal_options,
+    shadow_option,
     time_column,
 )
 from engine.cli.desk import PATIENT_HELP, PatientKey, open_desk, reveal_of
@@ -53,6 +54,7 @@ def tasks() -> None:
 @click.option("--due-before", type=When(ahead=True), help="Due before.")
 @limit_option
 @reveal_options
+@shadow_option
 @list_options
 @config_option
 @click.pass_obj

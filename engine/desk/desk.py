@@ -36,6 +36,9 @@ class Reveal:
 class Desk:
     """store: open in the role `tool`. outline: the names in the configuration. actor: who sits here."""
 
+    store: Store
+    """What is looked at."""
+
     def __init__(
         self,
         store: Store,
@@ -44,9 +47,14 @@ class Desk:
         actor: Actor,
         *,
         broken: SettingsError | None = None,
+        looked_at: Store | None = None,
     ) -> None:
-        """configuration: loads all of it, which takes longer than a look at the store may take."""
-        self.store = store
+        """configuration: loads all of it, which takes longer than a look at the store may take. looked_at: the store
+        with the charts of channels in shadow, when those are asked for; who looks stands in the audit of the living.
+        """
+        self.store = looked_at or store
+        self._record = store
+        self.in_shadow = looked_at is not None
         self.outline = outline
         self.actor = actor
         self.broken = broken
@@ -103,7 +111,7 @@ class Desk:
         """Write to the audit. What changes the store does so in its own transaction instead: `note`."""
         named = list(subjects)
         if named:
-            self.store.charts_ledger.write_now(lambda conn: self.note(conn, action, named, reason))
+            self._record.charts_ledger.write_now(lambda conn: self.note(conn, action, named, reason))
 
     def note(self, conn: Connection, action: str, subjects: Iterable[str], reason: str | None = None) -> None:
         """`audit`, as part of a transaction of the charts: nothing is done that is not on record."""
@@ -113,7 +121,7 @@ class Desk:
             AuditRecord(at=self.now, actor=str(self.actor), action=action, subject=subject, reason=reason)
             for subject in named
         ]
-        self.store.audit.append(conn, records)
+        self._record.audit.append(conn, records)
 
     # --- how keys and names are shown ---
 

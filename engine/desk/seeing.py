@@ -195,6 +195,7 @@ def entry_details(desk: Desk, entry_id: int, make_view: Callable[[], View]) -> d
 
     from engine.domain.message import EntryKind, EntryState
     from engine.domain.shapes import plain
+    from engine.domain.why import Reason
     from engine.pipeline.why import says_nothing, why_shapes
 
     store = desk.store
@@ -221,9 +222,15 @@ def entry_details(desk: Desk, entry_id: int, make_view: Callable[[], View]) -> d
         damaged.insert(0, "message")
     if None in receipts.values():
         damaged.append("receipt")
+    if desk.in_shadow and outcome is None and not damaged:
+        raise NotFoundError(f"entry {entry_id} was not processed in shadow")
     view = make_view()
     channel = desk.configuration.channels.get(entry.channel)
-    sent = [(queued.delivery.destination, queued.delivery.operation) for queued in deliveries]
+    sent = [
+        (queued.delivery.destination, queued.delivery.operation)
+        for queued in deliveries
+        if not (queued.state == "withheld" and queued.error == Reason.SHADOW)
+    ]
     then = _channel_then(desk, entry.channel, outcome.config_version) if outcome else channel
     of_message = entry.kind is EntryKind.MESSAGE
     told = of_message and (outcome is not None or "outcome" not in damaged)

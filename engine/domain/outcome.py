@@ -60,6 +60,8 @@ class Outcome(Phi, frozen=True, kw_only=True):
     """By whose rules it was decided, and whose books count the deliveries; none: the channel that the entry came on."""
     charts: tuple[Chart, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
+    withheld: tuple[Delivery, ...] = ()
+    """What would have gone out, were the channel live: of one in shadow."""
     effects: tuple[Effect, ...] = ()
     holds: tuple[Hold, ...] = ()
     """What a person must decide."""

@@ -50,6 +50,7 @@ class Reason(StrEnum):
     NOT_IN_DELIVER = "not-in-deliver"
     NOT_IN_DELIVER_THEN = "not-in-deliver-then"
     SHADOW = "shadow"
+    IN_SHADOW = "in_shadow"
     PAUSED = "paused"
     CHANNEL_PAUSED = "channel-paused"
     DUPLICATE = "duplicate"
@@ -110,6 +111,9 @@ MEANINGS: Final[Mapping[Reason, Meaning]] = {
     Reason.NOT_IN_DELIVER: Meaning(word="not_in_deliver", text="what has changed is not in what it takes: {all}"),
     Reason.NOT_IN_DELIVER_THEN: Meaning(word="not_in_deliver", text="the channel did not deliver it there then: {all}"),
     Reason.SHADOW: Meaning(word="shadow", text="the channel is in shadow mode; else would go: {all}"),
+    Reason.IN_SHADOW: Meaning(
+        word="shadow", text="the channel is in shadow mode; --shadow shows what there would be, were it live"
+    ),
     Reason.PAUSED: Meaning(word="paused", text="the channel is paused; when it is live, would go: {all}"),
     Reason.CHANNEL_PAUSED: Meaning(word="paused", text="the channel is paused: the message waits"),
     Reason.DUPLICATE: Meaning(word="duplicate", text="queued before, for the message that this one replays: {all}"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -82,6 +82,7 @@ def outcome_of(
         effects=tuple(effects),
         holds=tuple(holds),
         deliveries=() if silent else tuple(deliveries),
+        withheld=tuple(deliveries) if is_message and mode == "shadow" else (),
         why=tuple(why),
         deviations=tuple(dict.fromkeys(deviations)),
         config_version=channel.version if channel is not None else version,
@@ -200,4 +201,62 @@ def undone(entry: Entry, fault: Fault, *, version: str = "") -> Outcome:
         application_ack=AckCode.AE,
         error_code=fault.hl7_code,
         version=version,
+    )
+
+
+class Decided(Protocol):
+    """An outcome, or one as it was recorded."""
+
+    @property
+    def entry_id(self) -> int: ...
+    @property
+    def state(self) -> EntryState: ...
+    @property
+    def reason(self) -> str | None: ...
+    @property
+    def patient_key(self) -> str | None: ...
+    @property
+    def encounter_key(self) -> str | None: ...
+    @property
+    def effects(self) -> tuple[Effect, ...]: ...
+    @property
+    def why(self) -> tuple[Why, ...]: ...
+    @property
+    def changed(self) -> tuple[str, ...]: ...
+    @property
+    def deviations(self) -> tuple[str, ...]: ...
+    @property
+    def charset(self) -> str | None: ...
+    @property
+    def application_ack(self) -> AckCode: ...
+    @property
+    def error_code(self) -> int: ...
+    @property
+    def config_version(self) -> str: ...
+
+
+_ELSEWHERE: Final = tuple(Why(what=what, reason=Reason.IN_SHADOW) for what in (What.PLAN, What.SCORE))
+
+
+def beside(decided: Decided) -> Outcome:
+    """What the living are told of a message that was decided in shadow: what became of it, and nothing that it did.
+
+    So it has no chart, effect or delivery, leaves no dead letter and asks nobody; its sender is answered as ever.
+    """
+    processed = decided.state is EntryState.PROCESSED
+    delivery = tuple(why for why in decided.why if why.what is What.DELIVERY)
+    return Outcome(
+        entry_id=decided.entry_id,
+        state=decided.state,
+        reason=": ".join(filter(None, ("in shadow", decided.reason))) if processed else decided.reason,
+        patient_key=decided.patient_key,
+        encounter_key=decided.encounter_key,
+        effects=tuple(effect for effect in decided.effects if effect.kind == EffectKind.WITHOUT_EFFECT),
+        why=(*_ELSEWHERE, *delivery) if processed else (),
+        changed=decided.changed,
+        deviations=decided.deviations,
+        charset=decided.charset,
+        application_ack=decided.application_ack,
+        error_code=decided.error_code,
+        config_version=decided.config_version,
     )

@@ -88,8 +88,8 @@ _NEEDS_RESTART: Final = ("node", "store", "console", "shutdown_seconds_max", "wo
 class Daemon:
     """`handoff run`, from start to stop.
 
-    load: reads the configuration again and checks all of it, compilation included; raises SettingsError. sockets: those
-    that systemd opened, by channel name.
+    load: reads the configuration again and checks all of it, compilation included; raises SettingsError. in_force:
+    called in a thread when all workers work by a new one. sockets: those that systemd opened, by channel name.
     """
 
     def __init__(
@@ -100,6 +100,7 @@ class Daemon:
         version: str,
         *,
         load: Callable[[], Configuration],
+        in_force: Callable[[Configuration], None] = lambda _configuration: None,
         systemd: Systemd,
         sockets: Mapping[str, socket.socket],
         command: Callable[[int], Sequence[str]] = worker_command,
@@ -108,6 +109,7 @@ class Daemon:
         self._store = store
         self._clock = clock
         self._load = load
+        self._in_force = in_force
         self._systemd = systemd
         self._given = dict(sockets)
         self._sockets: dict[str, socket.socket] = {}
@@ -477,6 +479,7 @@ class Daemon:
             await listener.serve()
         self._close_unused_sockets()
         logs.configure(new.site.log_level, new.site.log_format)
+        await asyncio.to_thread(self._in_force, new)
 
     async def _weigh(self, new: Configuration, *, allow_remove: bool) -> None:
         """Find out what it changes. Raises SettingsError when that takes away what is in use, and nobody said so."""

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 from typing import Final, TypeVar
 
 import msgspec
@@ -39,10 +40,11 @@ from engine.errors import (
 from engine.logs import get_logger
 from engine.pipeline.channel import CompiledChannel, CompiledConfiguration
 from engine.pipeline.closing import closed_up, reopened
-from engine.pipeline.outcomes import internal_failure, undone
+from engine.pipeline.outcomes import beside, internal_failure, undone
 from engine.pipeline.prepared import Prepared
 from engine.pipeline.process import channel_of, decide, of_patient, prepare
 from engine.runtime.metrics import event_label
+from engine.runtime.shadow import Shadow
 from engine.runtime.worker import Tally, Wake
 from engine.store.leases import Leases
 from engine.store.store import Store
@@ -87,9 +89,9 @@ class _Reading:
 class Processor:
     """Not thread-safe: one thread calls `step` again and again.
 
-    leases: the partitions whose entries are this worker's. recompile: gives the configuration that was recorded under a
-    version, for replays that ask for it. on_outcomes: told after the commit, with the outcomes whose senders wait for
-    an answer.
+    leases: the partitions whose entries are this worker's. shadow: opens the store with the charts of channels in
+    shadow, on which those are decided. recompile: gives the configuration that was recorded under a version, for
+    replays that ask for it. on_outcomes: told after the commit, with the outcomes whose senders wait for an answer.
     """
 
     def __init__(
@@ -99,14 +101,16 @@ class Processor:
         clock: Clock,
         leases: Leases,
         *,
+        shadow: Callable[[], Store],
         recompile: Callable[[str], CompiledConfiguration | None],
         on_outcomes: Callable[[Sequence[int], Sequence[int]], None],
         tally: Tally,
     ) -> None:
         self._store = store
-        self._configuration = configuration
+        self._configuration = self._wanted = configuration
         self._clock = clock
         self._leases = leases
+        self._shadow = Shadow(shadow)
         self._recompile = recompile
         self._on_outcomes = on_outcomes
         self._tally = tally
@@ -123,9 +127,8 @@ class Processor:
         self._recorded_some: Callable[[], object] = lambda: None
 
     def reload(self, configuration: CompiledConfiguration) -> None:
-        """Work with another configuration from the next batch on."""
-        self._configuration = configuration
-        self._ready.clear()
+        """Work with another configuration from the next step on."""
+        self._wanted = configuration
 
     async def run(self, work: Wake, written: Wake, stopping: asyncio.Event) -> None:
         """Work until told to stop; the batch in hand is finished first. `work` wakes it, `written` wakes couriers."""
@@ -146,12 +149,21 @@ class Processor:
             if not self._more:  # of what came meanwhile there is a hint, or there will be
                 await work.wait(_POLL_SECONDS)
 
+    def close(self) -> None:
+        """After its last step."""
+        self._shadow.close()
+
     def step(self) -> int:
         """One batch of every channel that is not paused. Returns how many entries were recorded; 0: nothing waits.
 
         Raises StoreUnavailableError when the store can't be used now, CursorMovedError or LeaseLostError when what was
         ours is another worker's now. Nothing is lost, call again later.
         """
+        if self._configuration is not self._wanted:
+            self._configuration = self._wanted
+            self._ready.clear()
+            self._observed.clear()
+            self._shadow.close()
         share = self._leases.partitions
         self._more = False
         if not share:
@@ -162,21 +174,28 @@ class Processor:
             if share is not self._share:  # also when the same ones were lost and taken again in between
                 self._begin(conn, share)
             for name in self._store.journal.channels(conn):
-                if not self._paused(name):
+                if not self._waits(name):
                     entries, scanned = self._next(conn, name)
                     batches.append((name, entries, scanned))
-                    if entries and name not in self._observed:
+                    if entries and name not in self._observed and not self._in_shadow(name):
                         self._observed.update(self._store.journal.first_received(conn))
         busy = [(name, entries) for name, entries, _ in batches if entries]
         awaited = {name for name, entries in busy if any(map(_is_awaited, entries))} if len(busy) > 1 else set()
         done = 0
         for name, entries, scanned in sorted(batches, key=lambda batch: batch[0] not in awaited):
             self._turn_seconds = _TURN_SECONDS if name in awaited or not awaited else _HURRIED_SECONDS
-            done += self._turn(name, entries, scanned)
+            try:
+                done += self._turn(name, entries, scanned)
+            except StoreUnavailableError as error:
+                if not self._in_shadow(name):
+                    raise
+                self._shadow.rest(error)
         return done
 
     def _turn(self, name: str, entries: Sequence[Entry], scanned: int) -> int:
         """Record the next entries of a channel, for as long as its turn lasts. Returns how many."""
+        if entries and self._in_shadow(name) and not self._shadow.is_usable():
+            return 0
         reading = self._readings[name]
         self._turn_began = time.monotonic()
         done = self._batch(name, entries) if entries else 0
@@ -197,6 +216,7 @@ class Processor:
     def _begin(self, conn: Connection, share: frozenset[int]) -> None:
         """Read on where whoever had these partitions before has stopped."""
         self._readings = {}
+        self._shadow.forget()
         for name, cursors in self._store.recorder.cursors(conn).items():
             self._readings[name] = _reading({partition: cursors.get(partition, 0) for partition in share})
         self._share = share
@@ -244,9 +264,17 @@ class Processor:
 
         return self._store.charts_ledger.write_now(fenced)
 
+    def _waits(self, channel: str) -> bool:
+        """Whether nothing of the channel is worked on now."""
+        return self._paused(channel) or (self._shadow.rests and self._in_shadow(channel))
+
     def _paused(self, channel: str) -> bool:
         compiled = self._configuration.channels.get(channel)
         return compiled is not None and compiled.settings.mode == "paused"
+
+    def _in_shadow(self, channel: str) -> bool:
+        compiled = self._configuration.channels.get(channel)
+        return compiled is not None and compiled.settings.mode == "shadow"
 
     def _batch(self, name: str, entries: Sequence[Entry]) -> int:
         """Record the entries; when that fails for a reason of theirs, halve until the culprit stands alone.
@@ -283,7 +311,40 @@ class Processor:
 
     def _record(self, name: str, entries: Sequence[Entry]) -> int:
         """The first entries, as many as the turn allows, one in any case. Returns how many."""
+        if self._in_shadow(name):
+            return self._record_in_shadow(name, entries)
         now = self._clock.now()
+        prepared, before, outcomes = self._work_out(self._store, entries, now)
+        self._commit(name, entries[: len(outcomes)], outcomes, before, now)
+        self._note_clocks(name, prepared[: len(outcomes)])
+        return len(outcomes)
+
+    def _record_in_shadow(self, name: str, entries: Sequence[Entry]) -> int:
+        """As `_record`: in shadow all that they come to, and then on the living side what became of them.
+
+        What a crash between the two has left is recorded there: it is not decided again.
+        """
+        now = self._clock.now()
+        known = self._shadow.knows(entries[0])
+        alike = list(takewhile(lambda entry: self._shadow.knows(entry) == known, entries))
+        if known:
+            self._commit(name, alike, list(map(beside, self._shadow.recorded(alike))), Charts(), now)
+            return len(alike)
+        self._observed[name] = self._shadow.observed_since(name) or entries[0].received_at
+        prepared, before, outcomes = self._work_out(self._shadow.store, alike, now)
+        done = alike[: len(outcomes)]
+        self._commit_in_shadow(name, done, outcomes, before, now)
+        self._commit(name, done, list(map(beside, outcomes)), Charts(), now)
+        self._note_clocks(name, prepared[: len(outcomes)])
+        return len(outcomes)
+
+    def _work_out(
+        self, store: Store, entries: Sequence[Entry], now: datetime
+    ) -> tuple[list[Prepared], Charts, list[Outcome]]:
+        """What the first entries come to on the charts of a store, as many as the turn allows, one in any case.
+
+        Also all that were read, and the charts as they were loaded.
+        """
         prepared: list[Prepared] = []
         for entry in entries:
             prepared.append(self._prepare(entry))
@@ -292,22 +353,42 @@ class Processor:
         identities = {identity for one in prepared for identity in one.identities}
         visits = {visit for one in prepared for visit in one.visits}
         named = {chart_id for one in prepared for chart_id in one.charts}
-        with self._store.reader() as conn:
-            before = self._store.charts.load(conn, identities, visits, named, bounded=True)
+        with store.reader() as conn:
+            before = store.charts.load(conn, identities, visits, named, bounded=True)
         charts = before.copy()
         outcomes: list[Outcome] = []
         for one in prepared:
-            outcome = self._decide(one, charts, before, now)
+            outcome = self._decide(store, one, charts, before, now)
             for chart in outcome.charts:
                 charts.add(chart)
             outcomes.append(outcome)
             if self._over(1):
                 break
-        self._commit(name, entries[: len(outcomes)], outcomes, before, now)
-        for one in prepared[: len(outcomes)]:
+        return prepared, before, outcomes
+
+    def _note_clocks(self, name: str, prepared: Sequence[Prepared]) -> None:
+        for one in prepared:
             if one.clock is not None:
                 self._tally.clock(name, *one.clock, one.entry.id)
-        return len(outcomes)
+
+    def _commit_in_shadow(
+        self, name: str, entries: Sequence[Entry], outcomes: Sequence[Outcome], before: Charts, now: datetime
+    ) -> None:
+        """Not fenced: a worker that has lost its lease moves no cursor which its successor has moved, and nothing that
+        it leaves here reaches the living.
+        """
+        store = self._shadow.store
+        last = {entry.partition: entry.id for entry in entries}
+        moves = {partition: (self._shadow.position(name, partition), id_) for partition, id_ in last.items()}
+        store.charts_ledger.write_now(
+            lambda conn: store.recorder.record(
+                conn, outcomes, before, channel=name, moves=moves, now=now, close=closed_up
+            )
+        )
+        self._shadow.moved(name, last)
+        for outcome in outcomes:
+            if (letter := outcome.dead_letter) is not None and outcome.state is EntryState.DEAD:
+                log.info("message died in shadow", channel=name, entry=outcome.entry_id, error=letter.error)
 
     def _commit(
         self, name: str, entries: Sequence[Entry], outcomes: list[Outcome], before: Charts, now: datetime
@@ -349,7 +430,7 @@ class Processor:
             log.exception("an entry broke the processing", channel=entry.channel, entry=entry.id)
             return Prepared(entry=entry, outcome=internal_failure(entry, _version(channel), error))
 
-    def _decide(self, prepared: Prepared, charts: Charts, before: Charts, now: datetime) -> Outcome:
+    def _decide(self, store: Store, prepared: Prepared, charts: Charts, before: Charts, now: datetime) -> Outcome:
         """before: the charts as they were loaded; what has to be loaded now goes there, too."""
         entry = prepared.entry
         channel = self._channel(entry, channel_of(prepared, charts))
@@ -358,18 +439,19 @@ class Processor:
                 try:
                     return decide(prepared, channel, charts, now)
                 except ChartNotWholeError as error:
-                    self._reopen(error.chart_id, charts, before)
+                    self._reopen(store, error.chart_id, charts, before)
         except StoreError:
             raise
         except Exception as error:  # as above
             log.exception("an entry broke the processing", channel=entry.channel, entry=entry.id)
             return of_patient(internal_failure(entry, _version(channel), error), prepared, charts)
 
-    def _reopen(self, chart_id: str, charts: Charts, before: Charts) -> None:
+    @staticmethod
+    def _reopen(store: Store, chart_id: str, charts: Charts, before: Charts) -> None:
         """Load what is closed of a chart. Raises StaleChartError when it is not the same any more."""
         was = before.by_id[chart_id]
-        with self._store.reader() as conn:
-            stored = self._store.charts.by_id(conn, chart_id)
+        with store.reader() as conn:
+            stored = store.charts.by_id(conn, chart_id)
         if stored is None or stored.version != was.version:
             raise StaleChartError((chart_id,))
         charts.add(reopened(charts.by_id[chart_id], stored))
@@ -381,7 +463,24 @@ class Processor:
         else:
             outcome = internal_failure(entry, self._configuration.version, error)
         outcome = of_patient(outcome, self._prepare(entry), Charts())  # by the number: the chart may be another's
-        self._commit(name, [entry], [outcome], Charts(), self._clock.now())
+        now = self._clock.now()
+        if self._in_shadow(name):
+            self._bury_in_shadow(name, entry, outcome, now)
+            outcome = beside(outcome)
+        self._commit(name, [entry], [outcome], Charts(), now)
+
+    def _bury_in_shadow(self, name: str, entry: Entry, outcome: Outcome, now: datetime) -> None:
+        """Where that can't be done, because its charts are damaged, the living side tells of it alone."""
+        if self._shadow.knows(entry):
+            return
+        try:
+            self._commit_in_shadow(name, [entry], [outcome], Charts(), now)
+        except CursorMovedError:
+            raise
+        except StoreError as error:
+            if isinstance(error, StoreUnavailableError) and not isinstance(error, StoreDamagedError):
+                raise
+            log.warning("an entry could not be recorded in shadow", channel=name, entry=entry.id, exc_info=error)
 
     def _channel(self, entry: Entry, name: str) -> CompiledChannel | None:
         """The channel of this name as it is to be applied to this entry; none: there is no such channel."""
@@ -394,9 +493,17 @@ class Processor:
         observed = self._observed.get(name)
         known = self._ready.get((channel.version, name))
         if known is None or known.observed_since != observed:
-            known = dataclasses.replace(channel, observed_since=observed)
+            known = dataclasses.replace(self._in_mode_of_today(channel), observed_since=observed)
             self._ready[channel.version, name] = known
         return known
+
+    def _in_mode_of_today(self, channel: CompiledChannel) -> CompiledChannel:
+        """A recorded channel, on whichever side it is now: what it was live for then must not leave in shadow."""
+        today = self._configuration.channels.get(channel.settings.name)
+        if today is None or today.settings.mode == channel.settings.mode:
+            return channel
+        settings = channel.settings.model_copy(update={"mode": today.settings.mode})
+        return dataclasses.replace(channel, settings=settings)
 
     def _recorded_configuration(self, version: str) -> CompiledConfiguration | None:
         if version not in self._recorded:

@@ -309,7 +309,7 @@ class Channel(StrictModel):
     name: Identifier
     """Name of the channel, unique in the site."""
     mode: Literal["live", "shadow", "paused"] = "live"
-    """live; shadow: charts, scores and tasks are written as by a live one, and nothing is delivered (see
+    """live; shadow: it writes charts, scores and tasks of its own, for looking alone, and nothing is delivered (see
     docs/guides/destinations.md); paused: messages are stored and answered, and wait."""
     listen: Listen
     """Where senders connect."""

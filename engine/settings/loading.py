@@ -81,6 +81,10 @@ class Configuration:
             },
         )
 
+    @property
+    def has_shadow(self) -> bool:
+        return any(channel.mode == "shadow" for channel in self.channels.values())
+
     def feeding(self, destination: str) -> frozenset[str]:
         """The channels that deliver the state of charts to a destination. One in shadow delivers nothing."""
         return frozenset(

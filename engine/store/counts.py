@@ -21,9 +21,12 @@ from engine.store.schema import cursor, delivery, entry, from_micros, outcome, r
 from engine.store.statements import Statement
 
 
-def _by_channels(table: Table, *numbers: ColumnElement[int]) -> Statement:
-    """All numbers in one pass: it is the rows that take long, once they are many."""
-    return Statement(select(table.c.channel, *numbers).group_by(table.c.channel))
+def _by_channels(table: Table, *numbers: ColumnElement[int], decided: ColumnElement[int] | None = None) -> Statement:
+    """All numbers in one pass: it is the rows that take long, once they are many. decided: the entry's number, where
+    only those that have an outcome are counted.
+    """
+    statement = select(table.c.channel, *numbers).group_by(table.c.channel)
+    return Statement(statement if decided is None else statement.where(decided.in_(select(outcome.c.entry_id))))
 
 
 def _by_states(table: Table) -> Statement:
@@ -52,8 +55,11 @@ _ARRIVALS: Final = (
 )
 _REFUSED: Final = entry.c.refused == literal_column("1")
 
-_ENTRIES: Final = _by_channels(entry, *_ARRIVALS, func.count().filter(_REFUSED).label("refused"))
+_OF_ENTRIES: Final = (*_ARRIVALS, func.count().filter(_REFUSED).label("refused"))
+_ENTRIES: Final = _by_channels(entry, *_OF_ENTRIES)
+_ENTRIES_DECIDED: Final = _by_channels(entry, *_OF_ENTRIES, decided=entry.c.id)
 _REPEATS: Final = _by_channels(repeat, *_ARRIVALS)
+_REPEATS_DECIDED: Final = _by_channels(repeat, *_ARRIVALS, decided=repeat.c.entry_id)
 _OUTCOMES: Final = _by_states(outcome)
 _DELIVERIES: Final = _by_states(delivery)
 _CURSORS: Final = Statement(
@@ -94,16 +100,16 @@ class LedgerLine(Record, frozen=True, kw_only=True):
     balanced: bool
 
 
-def ledger(conn: Connection, channels: Iterable[str] = ()) -> list[LedgerLine]:
+def ledger(conn: Connection, channels: Iterable[str] = (), *, decided: bool = False) -> list[LedgerLine]:
     """One line for each channel that has received something, and for those named; lanes come last.
 
-    Needs a reader: one snapshot.
+    Needs a reader: one snapshot. decided: of the entries that have an outcome alone (in shadow: of no others).
     The charts are read before the journal: what arrives in between is pending, never an outcome without an entry.
     """
     outcomes = _by_state(conn, _OUTCOMES)
     deliveries = _by_state(conn, _DELIVERIES)
-    entries = _by_channel(conn, _ENTRIES)
-    repeats = _by_channel(conn, _REPEATS)
+    entries = _by_channel(conn, _ENTRIES_DECIDED if decided else _ENTRIES)
+    repeats = _by_channel(conn, _REPEATS_DECIDED if decided else _REPEATS)
     lines: list[LedgerLine] = []
     names = {*channels, *entries, *repeats, *(name for name, _ in outcomes)}
     for channel in sorted(names, key=lambda name: (kind_of(name) is not EntryKind.MESSAGE, name)):
@@ -112,8 +118,8 @@ def ledger(conn: Connection, channels: Iterable[str] = ()) -> list[LedgerLine]:
         duplicates = repeated.number if repeated else 0
         received = (stored.number if stored else 0) + duplicates
         lowest = _lowest(conn, channel)
-        unseen = _WAITING_REFUSED.scalar(conn, channel, lowest)
-        waiting = _WAITING.scalar(conn, channel, lowest) - unseen
+        unseen = 0 if decided else _WAITING_REFUSED.scalar(conn, channel, lowest)
+        waiting = 0 if decided else _WAITING.scalar(conn, channel, lowest) - unseen
         states = {state: outcomes.get((channel, state.value), 0) for state in EntryState}
         ended = states[EntryState.FILTERED] + states[EntryState.PROCESSED] + states[EntryState.DEAD]
         lines.append(

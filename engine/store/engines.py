@@ -3,6 +3,9 @@
 On SQLite the main database of every connection is an empty one in memory, and the files are attached as `journal` and
 `charts`: the same statements then serve writers, which attach their one file only (BEGIN IMMEDIATE locks all that is
 attached), readers, which attach both, and PostgreSQL, where these are schemas.
+
+Channels in shadow have a charts side of their own (`Location.in_shadow`): another file under the same name, on
+PostgreSQL another schema that statements are compiled for. No statement knows of it.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from msgspec.structs import replace
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
@@ -23,7 +27,7 @@ from sqlcipher3 import dbapi2 as sqlite_driver
 
 from engine.domain.record import Record
 from engine.errors import RowTakenError, StoreBusyError, StoreDamagedError, StoreError, StoreUnavailableError
-from engine.store.schema import CHARTS, JOURNAL
+from engine.store.schema import CHARTS, JOURNAL, SHADOW
 
 # The driver asks every value but texts and numbers for a way to adapt it, at five times the cost of storing it. So each
 # is given one: bytes become what the driver takes as it is, and this dictionary gives None for None.
@@ -55,6 +59,18 @@ class Location(Record, frozen=True, kw_only=True):
     charts_file: Path | None = None
     """None: the store is a PostgreSQL database."""
     journal_file: Path | None = None
+    shadow: bool = False
+    """The charts are those of channels in shadow."""
+
+    def in_shadow(self) -> Location:
+        """The same journal with the charts of channels in shadow."""
+        file = self.charts_file
+        charts = file.with_name(f"{file.stem}-shadow.db") if file is not None else None
+        return replace(self, charts_file=charts, shadow=True)
+
+    def schema(self, side: str) -> str:
+        """What the tables of a side stand in, by its name there."""
+        return SHADOW if self.shadow and side == CHARTS and not self.is_sqlite else side
 
     @property
     def is_sqlite(self) -> bool:
@@ -252,6 +268,8 @@ def _postgresql_engine(location: Location, *, pooled: bool, options: str = "", *
         "options": f"-c lock_timeout={_BUSY_MS} {options}".strip(),
     }
     arguments = {name: value for name, value in arguments.items() if name not in url.query}
+    if location.shadow:
+        more["execution_options"] = {"schema_translate_map": {CHARTS: location.schema(CHARTS)}}
     return create_engine(url, connect_args=arguments, paramstyle="format", hide_parameters=True, **pool, **more)
 
 

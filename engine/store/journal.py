@@ -339,12 +339,23 @@ class Journal:
     def entry(self, conn: Connection, entry_id: int) -> Entry | None:
         return next(iter(self.entries(conn, [entry_id])), None)
 
-    def first_received(self, conn: Connection) -> Mapping[str, datetime]:
-        """Since when each channel is observed: the time of its first entry."""
+    def first_received(self, conn: Connection, *, decided: bool = False) -> Mapping[str, datetime]:
+        """Since when each channel is observed on these charts: the time of its first entry that has changed one, or
+        may yet. So what was decided in shadow does not count for the living. decided: of those that have, alone.
+        """
         first: dict[str, datetime] = {}
+        observed = outcome.c.chart_id.is_not(None)
         for channel in self.channels(conn):
-            statement = select(entry.c.received_at).where(entry.c.channel == channel).order_by(entry.c.id).limit(1)
-            first[channel] = from_micros(conn.execute(statement).scalar_one())
+            statement = (
+                select(entry.c.received_at)
+                .select_from(entry.outerjoin(outcome, outcome.c.entry_id == entry.c.id))
+                .where(entry.c.channel == channel, observed if decided else or_(observed, outcome.c.entry_id.is_(None)))
+                .order_by(entry.c.id)
+                .limit(1)
+            )
+            micros = conn.execute(statement).scalar_one_or_none()
+            if micros is not None:
+                first[channel] = from_micros(micros)
         return first
 
     def sequence_number(self, conn: Connection, channel: str) -> int | None:
@@ -375,6 +386,7 @@ class Journal:
         until: datetime | None = None,
         error: str | None = None,
         flagged: bool = False,
+        decided: bool = False,
         before: int | None = None,
         held: bool = False,
         limit: int | None = 100,
@@ -389,7 +401,7 @@ class Journal:
         that left a question which still waits for a person.
         """
         where, number = self._conditions(
-            conn, kind, channel, state, patient, since, until, error=error, flagged=flagged, held=held
+            conn, kind, channel, state, patient, since, until, error=error, flagged=flagged, decided=decided, held=held
         )
         if ids is not None:
             where.append(entry.c.id.in_(ids))
@@ -442,13 +454,14 @@ class Journal:
         until: datetime | None = None,
         error: str | None = None,
         flagged: bool = False,
+        decided: bool = False,
         held: bool = False,
     ) -> int:
         """How many entries meet the conditions (see `find`)."""
         where, number = self._conditions(
-            conn, kind, channel, state, patient, since, until, error=error, flagged=flagged, held=held
+            conn, kind, channel, state, patient, since, until, error=error, flagged=flagged, decided=decided, held=held
         )
-        by_outcome = patient is not None or state not in {None, EntryState.REFUSED}
+        by_outcome = decided or patient is not None or state not in {None, EntryState.REFUSED}
         source = entry.outerjoin(outcome, outcome.c.entry_id == entry.c.id) if by_outcome else entry
         return int(conn.execute(select(func.count(number)).select_from(source).where(*where)).scalar_one())
 
@@ -508,6 +521,7 @@ class Journal:
         *,
         error: str | None = None,
         flagged: bool = False,
+        decided: bool = False,
         held: bool = False,
     ) -> tuple[list[ColumnElement[bool]], ColumnElement[int]]:
         """Also the column of the entry's id to go by: that of the index which leads to these."""
@@ -526,6 +540,8 @@ class Journal:
         elif state is not None:
             where.append(outcome.c.state == state.value)
             number = outcome.c.entry_id
+        if decided:
+            where.append(outcome.c.entry_id.is_not(None))
         if patient is not None:
             where.append(of_patient(conn, self._keys, patient))
         if error is not None:

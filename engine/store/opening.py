@@ -27,13 +27,13 @@ def key_file(site: Place) -> Path | None:
     return None if keys.lstrip().startswith("{") else site.path(keys)
 
 
-def open_store(site: Place, role: Role) -> Store:
-    """Raises SettingsError or StoreError."""
+def open_store(site: Place, role: Role, *, shadow: bool = False) -> Store:
+    """shadow: with the charts of channels in shadow. Raises SettingsError or StoreError."""
     from engine.store.store import Store
 
     store_location(site)
     node = site.node if role == "main" else ""
-    return Store.open(site.store_url, open_keys(site), role, base=site.snapshot.base, node=node)
+    return Store.open(site.store_url, open_keys(site), role, base=site.snapshot.base, node=node, shadow=shadow)
 
 
 def store_location(site: Place) -> Location:

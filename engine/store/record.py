@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import pairwise
@@ -17,7 +17,7 @@ from engine.domain.message import AckCode, EntryState
 from engine.domain.outcome import Effect, Outcome
 from engine.domain.parts import PARTS
 from engine.domain.record import Phi, Record
-from engine.domain.why import Why
+from engine.domain.why import Reason, Why
 from engine.errors import CursorMovedError, IdentityTakenError, StaleChartError, StoreError, TamperedError
 from engine.store import schema
 from engine.store.audit import AuditStore
@@ -136,11 +136,12 @@ _KNOWN_DELIVERIES: Final = Listed(
     delivery.c.idempotency_key, lambda listed: select(delivery.c.idempotency_key).where(listed)
 )
 _LAST_DELIVERY: Final = Statement(select(func.coalesce(func.max(delivery.c.id), literal_column("0"))))
-_INSERT_DELIVERIES: Final = Rows(
-    delivery,
-    ("id", "entry_id", "channel", "destination", "operation", "ordering_key", "idempotency_key", "state", "turn",
-     "attempts", "next_attempt_at", "created_at"),
+_DELIVERY_COLUMNS: Final = (
+    "id", "entry_id", "channel", "destination", "operation", "ordering_key", "idempotency_key", "state", "turn",
+    "attempts", "next_attempt_at", "created_at",
 )  # fmt: skip
+_INSERT_DELIVERIES: Final = Rows(delivery, _DELIVERY_COLUMNS)
+_INSERT_WITHHELD: Final = Rows(delivery, (*_DELIVERY_COLUMNS, "settled_at", "error"))
 _INSERT_BODIES: Final = Rows(schema.delivery_payload, ("delivery_id", "body"))
 _INSERT_LETTERS: Final = Rows(
     schema.dead_letter, ("entry_id", "channel", "stage", "error", "location", "detail", "key_hash", "died_at")
@@ -256,6 +257,7 @@ class Recorder:
         )
         record_holds(conn, self._keys, outcomes, channel, micros, before=before, after=after)
         self._audit.append(conn, [item for one in outcomes for item in one.audit])
+        self._keep(conn, [(one.entry_id, item) for one in outcomes for item in one.withheld], channel, micros)
         wanted = [(one.entry_id, one.channel or channel, item) for one in outcomes for item in one.deliveries]
         return self._queue(conn, wanted, after, now)
 
@@ -376,8 +378,7 @@ class Recorder:
         ordering_keys = {item.ordering_key for _, _, item in wanted}
         lines = _lines(conn, ordering_keys, after)
         taken = occupied(conn, {lines.get(key, key) for key in ordering_keys})
-        keys = {item.idempotency_key for _, _, item in wanted}
-        known = {row.idempotency_key for row in _KNOWN_DELIVERIES.rows(conn, sorted(keys))}
+        known = _known(conn, (item for _, _, item in wanted))
         number: int = _LAST_DELIVERY.scalar(conn)
         pending = DeliveryState.PENDING.value
         rows: list[tuple[Any, ...]] = []
@@ -397,8 +398,7 @@ class Recorder:
                 (number, entry_id, channel, item.destination, operation, line, item.idempotency_key, pending,
                  int(turn), 0, micros, micros)
             )  # fmt: skip
-            place = payload_place(number, entry_id, item.destination, operation, item.idempotency_key)
-            bodies.append((number, self._keys.seal(place, item.payload)))
+            bodies.append((number, self._sealed(number, entry_id, item)))
             if line is item.ordering_key:
                 fresh.append(
                     QueuedDelivery(
@@ -414,6 +414,38 @@ class Recorder:
         _INSERT_DELIVERIES.write(conn, rows)
         _INSERT_BODIES.write(conn, bodies)
         return Recorded(deliveries=len(rows), fresh=tuple(fresh))
+
+    def _keep(self, conn: Connection, withheld: Sequence[tuple[int, Delivery]], channel: str, now: int) -> None:
+        """Deliveries that never go out: they stand in no line, and no courier finds them. Known keys are left out."""
+        if not withheld:
+            return
+        take_lock(conn)
+        known = _known(conn, (item for _, item in withheld))
+        number = max(_LAST_DELIVERY.scalar(conn), schema.SHADOW_NUMBERS)
+        rows: list[tuple[Any, ...]] = []
+        bodies: list[tuple[int, bytes]] = []
+        for entry_id, item in withheld:
+            if item.idempotency_key in known:
+                continue
+            known.add(item.idempotency_key)
+            number += 1
+            rows.append(
+                (number, entry_id, channel, item.destination, item.operation.value, item.ordering_key,
+                 item.idempotency_key, DeliveryState.WITHHELD.value, 0, 0, now, now, now, Reason.SHADOW.value)
+            )  # fmt: skip
+            bodies.append((number, self._sealed(number, entry_id, item)))
+        _INSERT_WITHHELD.write(conn, rows)
+        _INSERT_BODIES.write(conn, bodies)
+
+    def _sealed(self, number: int, entry_id: int | None, item: Delivery) -> bytes:
+        place = payload_place(number, entry_id, item.destination, item.operation.value, item.idempotency_key)
+        return self._keys.seal(place, item.payload)
+
+
+def _known(conn: Connection, deliveries: Iterable[Delivery]) -> set[str]:
+    """Those of their idempotency keys that the outbox has."""
+    keys = {item.idempotency_key for item in deliveries}
+    return {row.idempotency_key for row in _KNOWN_DELIVERIES.rows(conn, sorted(keys))}
 
 
 def _merges(after: Mapping[str, Chart], before: Charts) -> dict[str, str]:

@@ -32,6 +32,11 @@ REVISION: Final = "0002"
 
 JOURNAL: Final = "journal"
 CHARTS: Final = "charts"
+SHADOW: Final = "shadow"
+"""PostgreSQL: the schema that stands in the place of `charts` for channels in shadow."""
+SHADOW_NUMBERS: Final = 1_000_000_000
+"""Dead letters, held messages and deliveries of channels in shadow have higher ones: none of the living, so that
+whoever acts on one finds nothing."""
 
 E = TypeVar("E", bound=StrEnum)
 

@@ -33,6 +33,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import bindparam as bind
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.sql.compiler import SQLCompiler
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql  # takes long to load: only where the store is PostgreSQL
@@ -50,6 +51,10 @@ _LIST: Final = "the_list"
 _Statement = Select[Any] | Update | Delete | Insert
 
 
+_ELSEWHERE: Final = "schema_translate_map"
+"""The option of a connection to PostgreSQL whose tables stand in other schemas (`engines.Location.schema`)."""
+
+
 class Rows:
     """INSERT of many rows. On a conflict the row that is there takes over the `replace` columns, or stays as it is."""
 
@@ -63,16 +68,17 @@ class Rows:
         self._texts: dict[int, str] = {}
         self._parts: tuple[str, str, str] | None = None
         """Of a text on SQLite: what comes before the rows, a row, what comes after them."""
-        self._text_of_arrays: str | None = None
+        self._texts_of_arrays: dict[str, str] = {}
 
     def write(self, conn: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
         """Write the rows, in order."""
         if not rows:
             return
         if conn.dialect.name == "postgresql":
-            if self._text_of_arrays is None:
-                self._text_of_arrays = self._compile_arrays(conn)
-            _driver(conn).execute(self._text_of_arrays, [list(values) for values in zip(*rows, strict=True)])
+            kind = _kind(conn)
+            if kind not in self._texts_of_arrays:
+                self._texts_of_arrays[kind] = self._compile_arrays(conn)
+            _driver(conn).execute(self._texts_of_arrays[kind], [list(values) for values in zip(*rows, strict=True)])
             return
         at = 0
         left = len(rows)
@@ -115,7 +121,7 @@ class Rows:
             )
         elif self._conflict:
             statement = statement.on_conflict_do_nothing(index_elements=self._conflict)
-        compiled = statement.compile(dialect=conn.dialect)
+        compiled = _compile(conn, statement)
         if list(compiled.positiontup or ()) != list(wanted):  # what is handed over relies on it
             raise AssertionError(f"columns of {self._table.name} are not in the order of the table")
         return str(compiled)
@@ -146,9 +152,10 @@ class Statement:
         return self._of(conn).write(conn, values)
 
     def _of(self, conn: Connection) -> _Compiled:
-        found = self._compiled.get(conn.dialect.name)
+        kind = _kind(conn)
+        found = self._compiled.get(kind)
         if found is None:
-            found = self._compiled[conn.dialect.name] = _Compiled(conn, self._statement, self._names)
+            found = self._compiled[kind] = _Compiled(conn, self._statement, self._names)
         return found
 
 
@@ -168,7 +175,8 @@ class Listed:
         self._column = column
         self._build = build
         self._names = tuple(names)
-        self._compiled: dict[int, _Compiled] = {}
+        self._compiled: dict[int | str, _Compiled] = {}
+        """By the length of the list; on PostgreSQL, where it is an array, by the kind of connection."""
         self._any: _Compiled | None = None
         """On SQLite: the statement with a mark where its list is to stand."""
 
@@ -185,22 +193,22 @@ class Listed:
     def _parts(self, conn: Connection, values: Sequence[Any]) -> Iterator[tuple[_Compiled, Sequence[Any]]]:
         if conn.dialect.name == "postgresql":
             if values:
-                yield self._of(conn, 0), [list(values)]
+                yield self._of(conn, _kind(conn)), [list(values)]
             return
         for at in range(0, len(values), VALUES_MAX):
             part = values[at : at + VALUES_MAX]
             count = 1 << (len(part) - 1).bit_length()
             yield self._of(conn, count), [*part, *[part[-1]] * (count - len(part))]
 
-    def _of(self, conn: Connection, count: int) -> _Compiled:
-        """For so many values; 0: for an array of them."""
+    def _of(self, conn: Connection, count: int | str) -> _Compiled:
+        """For so many values; a kind of connection: for an array of them."""
         found = self._compiled.get(count)
         if found is None:
             found = self._compiled[count] = self._compile(conn, count)
         return found
 
-    def _compile(self, conn: Connection, count: int) -> _Compiled:
-        if count == 0:
+    def _compile(self, conn: Connection, count: int | str) -> _Compiled:
+        if isinstance(count, str):
             from sqlalchemy.dialects import postgresql
 
             array = cast(bind(_VALUE), postgresql.ARRAY(self._column.type))
@@ -216,7 +224,7 @@ class _Compiled:
     __slots__ = ("_constants", "_in_order", "_names", "_positions", "_row", "_text")
 
     def __init__(self, conn: Connection, statement: _Statement, names: Sequence[str]) -> None:
-        compiled = statement.compile(dialect=conn.dialect)
+        compiled = _compile(conn, statement)
         order = compiled.positiontup or ()
         given = {name: position for position, name in enumerate(names)}
         # What is not given is a constant that SQLAlchemy made a parameter of (a NULL, SQLite's OFFSET 0).
@@ -256,6 +264,21 @@ class _Compiled:
             return values
         given = (*values, *self._constants)
         return [given[position] for position in self._positions]
+
+
+def _compile(conn: Connection, statement: _Statement) -> SQLCompiler:
+    schemas = conn.get_execution_options().get(_ELSEWHERE)
+    if schemas is None:
+        return statement.compile(dialect=conn.dialect)
+    return statement.compile(dialect=conn.dialect, schema_translate_map=schemas, render_schema_translate=True)
+
+
+def _kind(conn: Connection) -> str:
+    """What the text of a statement depends on."""
+    name = conn.dialect.name
+    if name == "sqlite":  # another file there, under the same name
+        return name
+    return f"{name} elsewhere" if _ELSEWHERE in conn.get_execution_options() else name
 
 
 def _driver(conn: Connection) -> Any:

@@ -32,10 +32,15 @@ from engine.store.tasks import TaskStore
 
 T = TypeVar("T")
 
-Role = Literal["main", "worker", "tool"]
-"""main writes the journal, worker the charts, a tool (a command) both, in short transactions."""
+Role = Literal["main", "worker", "tool", "look"]
+"""main writes the journal, worker the charts, a tool (a command) both, in short transactions; a look writes nothing."""
 
-_SIDES: Final[dict[Role, tuple[str, ...]]] = {"main": (JOURNAL,), "worker": (CHARTS,), "tool": (JOURNAL, CHARTS)}
+_SIDES: Final[dict[Role, tuple[str, ...]]] = {
+    "main": (JOURNAL,),
+    "worker": (CHARTS,),
+    "tool": (JOURNAL, CHARTS),
+    "look": (),
+}
 _READING_THREADS: Final = 4
 _IDLE_READERS_MAX: Final = 2
 
@@ -66,19 +71,23 @@ class Store:
         self._closed = False
 
     @classmethod
-    def open(cls, url: str, keys: KeyRing, role: Role, *, base: Path | None = None, node: str = "") -> Store:
-        """Open a store; a relative path in the URL is relative to `base`. node: whose daemon this is.
+    def open(
+        cls, url: str, keys: KeyRing, role: Role, *, base: Path | None = None, node: str = "", shadow: bool = False
+    ) -> Store:
+        """Open a store; a relative path in the URL is relative to `base`. node: whose daemon this is. shadow: with the
+        charts of channels in shadow.
 
         Raises StoreUnavailableError when it is not there, or is not of the version that this code works with; for the
         daemon's processes StoreError when its two sides are of different times, KeyMissingError when the keys are
         those of another store.
         """
         location = locate(url, base)
+        location = location.in_shadow() if shadow else location
         migrations.check(location)
         store = cls(location, keys, role, node)
-        if role != "tool":  # a tool may look into it, to see what happened
+        if role in {"main", "worker"}:  # a tool may look into it, to see what happened
             try:
-                store.read_now(_check_same_time)
+                store.read_now(check_same_time)
                 store.read_now(lambda conn: check_keys(conn, keys))
             except BaseException:
                 store.close()
@@ -177,7 +186,7 @@ class Store:
             raise StoreError("the store is closed")
 
 
-def _check_same_time(conn: Connection) -> None:
+def check_same_time(conn: Connection) -> None:
     """Raises StoreError when the charts know entries that the journal does not have: it is an older copy of itself.
 
     Going on would give their ids to new entries, which then would pass for processed.

@@ -1,4 +1,4 @@
-"""Destinations beside a running daemon: from shadow to live, a new one, a pause, one that is taken away."""
+"""Destinations beside a running daemon: one that was not fed, a new one, a pause, one that is taken away."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def row(site: Site, name: str) -> dict[str, Any]:
     return next(one for one in site.json("destinations", "list") if one["name"] == name)
 
 
-def test_from_shadow_to_live_a_new_destination_a_pause_and_its_end(
+def test_a_channel_that_begins_to_deliver_a_new_destination_a_pause_and_its_end(
     site: Site, make_daemon: Callable[[Site], Daemon]
 ) -> None:
-    site.edit("channels/main-campus.yaml", ("mode: live", "mode: shadow"))
+    site.edit("channels/main-campus.yaml", (r"deliver:\n  - ", "deliver: []  # "))
     daemon = make_daemon(site)
     site.json("send", f"127.0.0.1:{daemon.port()}", FIRST)
     daemon.settled()
@@ -38,8 +38,7 @@ def test_from_shadow_to_live_a_new_destination_a_pause_and_its_end(
 
     site.edit(
         "channels/main-campus.yaml",
-        ("mode: shadow", "mode: live"),
-        ("  - {to: files", "  - {to: crm, what: [task]}\n  - {to: files"),
+        (r"deliver: \[\]  # ", "deliver:\n  - {to: crm, what: [task]}\n  - "),
     )
     site.edit("config.yaml", ("destinations:\n", "destinations:\n  crm: {type: file, path: var/crm}\n"))
     said = site.json("reload")

@@ -30,8 +30,8 @@ class Site:
     def location(self) -> Location:
         return locate(self.url)
 
-    def open(self, role: Role = "tool") -> Store:
-        return self._open(Store.open(self.url, self.keys, role))
+    def open(self, role: Role = "tool", *, shadow: bool = False) -> Store:
+        return self._open(Store.open(self.url, self.keys, role, shadow=shadow))
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 
-from engine.store.schema import metadata
+from engine.store.schema import SHADOW, metadata
 
 
 class PostgresServer:
@@ -56,7 +56,7 @@ class PostgresServer:
     def empty(self, name: str) -> None:
         """Take all rows out of a migrated database."""
         tables = ", ".join(table.fullname for table in metadata.sorted_tables)
-        self.execute(name, f"TRUNCATE {tables} RESTART IDENTITY")
+        self.execute(name, f"TRUNCATE {tables} RESTART IDENTITY; DROP SCHEMA IF EXISTS {SHADOW} CASCADE")
 
     def url(self, name: str) -> str:
         socket = self._uri.partition("host=")[2]

@@ -319,6 +319,9 @@ class SessionConnection:
     def begin(self) -> Any:
         return self.session.transaction()
 
+    def get_execution_options(self) -> Any:
+        return self.session.real.get_execution_options()
+
     def execute(self, *arguments: Any) -> Any:
         self.session.check()
         return self.session.real.execute(*arguments)

@@ -29,7 +29,7 @@ from engine.runtime.intake import Intake
 from engine.runtime.listener import Connection, Listener
 from engine.runtime.metrics import Metrics
 from engine.settings import Configuration
-from engine.store.store import _check_same_time
+from engine.store.store import check_same_time
 
 _encode = msgspec.json.Encoder().encode
 _RESTART_SECONDS = (0.3, 2.0)
@@ -136,7 +136,7 @@ class Main:
     async def _start(self) -> None:
         store, process = self._store, self.process
         try:
-            await store.read(_check_same_time)
+            await store.read(check_same_time)
             await store.journal_ledger.write(store.journal.claim)
             await store.journal_ledger.write(store.journal.mark_startup_unsent)
         except StoreError:

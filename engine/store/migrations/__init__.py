@@ -13,7 +13,7 @@ from sqlalchemy import Column, Connection, MetaData, String, Table, literal_colu
 
 from engine.errors import StoreMissingError, StoreUnavailableError
 from engine.store.engines import Location, make_sqlite_file, reader_engine, translated, writer_engine
-from engine.store.schema import CHARTS, JOURNAL, REVISION, entry, outcome
+from engine.store.schema import CHARTS, JOURNAL, REVISION, SHADOW_NUMBERS, entry, outcome
 
 _SIDES: Final = (JOURNAL, CHARTS)
 _LOCK: Final = 0x48414E44_4D
@@ -26,7 +26,7 @@ def current(location: Location) -> dict[str, str | None]:
     engine = reader_engine(location)
     try:
         with translated(), engine.connect() as conn:
-            return {side: _revision(conn, side) for side in _SIDES}
+            return {side: _revision(conn, location.schema(side)) for side in _SIDES}
     finally:
         engine.dispose()
 
@@ -35,6 +35,8 @@ def check(location: Location) -> None:
     """Raises StoreUnavailableError when this code can't work with the store as it is."""
     revisions = current(location)
     if None in revisions.values():
+        if location.shadow:
+            raise StoreMissingError("nothing is kept of a channel in shadow: there is none, or it has not begun yet")
         _check_whole(location)
         raise StoreMissingError("the store is not there yet: `handoff run` or `handoff db migrate` makes it")
     if any(revision != REVISION for revision in revisions.values()):
@@ -49,12 +51,14 @@ def upgrade(location: Location) -> bool:
     """
     if all(revision == REVISION for revision in current(location).values()):
         return False
-    _check_whole(location)
+    if not location.shadow:  # else it may well be gone, and begins anew
+        _check_whole(location)
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
 
     for side in _SIDES:
+        schema = location.schema(side)
         if location.is_sqlite:
             make_sqlite_file(location.file(side))
         engine = writer_engine(location, side)
@@ -62,11 +66,14 @@ def upgrade(location: Location) -> bool:
             with translated(), engine.connect() as conn, conn.begin():
                 if not location.is_sqlite:
                     conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-                    conn.execute(text(f"CREATE SCHEMA IF NOT EXISTS {side}"))
-                config = Config(attributes={"connection": conn, "side": side})
+                    conn.execute(text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
+                config = Config(attributes={"connection": conn, "side": side, "schema": schema})
                 config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
                 config.set_main_option("path_separator", "newline")
+                begins = _revision(conn, schema) is None
                 command.upgrade(config, REVISION)
+                if location.shadow and begins and side == CHARTS:
+                    _number_apart(conn, schema)
         except CommandError:
             raise StoreUnavailableError(
                 "the store was made by a later version of Handoff, or by one from before its first release"
@@ -74,6 +81,50 @@ def upgrade(location: Location) -> bool:
         finally:
             engine.dispose()
     return True
+
+
+def _number_apart(conn: Connection, schema: str) -> None:
+    """See SHADOW_NUMBERS."""
+    for table in ("dead_letter", "hold", "audit"):
+        if conn.dialect.name == "sqlite":
+            conn.execute(
+                text(f"INSERT INTO {schema}.sqlite_sequence (name, seq) VALUES (:name, :last)"),  # noqa: S608 - ours
+                {"name": table, "last": SHADOW_NUMBERS},
+            )
+        else:
+            conn.execute(
+                text("SELECT setval(pg_get_serial_sequence(:name, 'id'), :last)"),
+                {"name": f"{schema}.{table}", "last": SHADOW_NUMBERS},
+            )
+
+
+def drop_shadow(location: Location) -> bool:
+    """Delete the charts of channels in shadow. Returns whether there were any. location: of the living ones.
+
+    Whoever still has them open goes on with files that have no name any more, or finds its tables missing.
+    """
+    shadow = location.in_shadow()
+    if location.is_sqlite:
+        file = shadow.file(CHARTS)
+        files = [file, *(file.with_name(f"{file.name}{end}") for end in ("-wal", "-shm"))]
+        there = [one for one in files if one.exists()]
+        try:
+            for one in there:
+                one.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreUnavailableError(f"{file}: can't be deleted: {error.strerror}") from None
+        return bool(there)
+    schema = shadow.schema(CHARTS)
+    engine = writer_engine(location, CHARTS)
+    try:
+        with translated(), engine.connect() as conn, conn.begin():
+            conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            there_is = conn.dialect.has_schema(conn, schema)
+            if there_is:
+                conn.execute(text(f"DROP SCHEMA {schema} CASCADE"))
+            return bool(there_is)
+    finally:
+        engine.dispose()
 
 
 def _check_whole(location: Location) -> None:

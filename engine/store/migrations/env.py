@@ -6,6 +6,6 @@ from alembic import context
 
 context.configure(
     connection=context.config.attributes["connection"],
-    version_table_schema=context.config.attributes["side"],
+    version_table_schema=context.config.attributes["schema"],
 )
 context.run_migrations()

@@ -27,6 +27,11 @@ POINTS = {
     "delivered-not-recorded": ("engine.store.outbox", "Outbox", "settle", False),
     "delivery-recorded-not-committed": ("engine.store.outbox", "Outbox", "settle", True),
 }
+IN_SHADOW = {
+    "shadow-written-not-committed": ("engine.store.record", "Recorder", "record", True),
+    "shadow-committed-not-the-living": ("engine.runtime.shadow", "Shadow", "moved", True),
+}
+"""Where only a channel in shadow comes along."""
 
 
 class _After(importlib.abc.MetaPathFinder):
@@ -53,7 +58,7 @@ class _After(importlib.abc.MetaPathFinder):
 
 
 def _install(point: str, passes: int, told: Path) -> None:
-    module_name, class_name, method, afterwards = POINTS[point]
+    module_name, class_name, method, afterwards = (POINTS | IN_SHADOW)[point]
     left = [passes]
 
     def maybe_die() -> None:

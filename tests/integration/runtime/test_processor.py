@@ -76,6 +76,7 @@ class Bench:
         self.store = store
         self.compiled: CompiledConfiguration = compile_site(load(Snapshot.read(CONFIG)), store.keys)
         self.clock = FixedClock(NOW)
+        self.received_at = NOW
         self.told: list[int] = []
         self.failed: list[int] = []
         self.tally = Tally()
@@ -87,10 +88,14 @@ class Bench:
             self.compiled,
             self.clock,
             leases,  # type: ignore[arg-type]  # what the processor uses of them
+            shadow=self.open_shadow,
             recompile=lambda _: None,
             on_outcomes=self.hear,
             tally=self.tally,
         )
+
+    def open_shadow(self) -> Store:
+        raise StoreUnavailableError("no channel of these tests is in shadow")
 
     def hear(self, accepted: Sequence[int], failed: Sequence[int]) -> None:
         self.told += [*accepted, *failed]
@@ -104,7 +109,7 @@ class Bench:
                 Receipt(
                     channel=channel,
                     peer="10.0.0.4:51022",
-                    received_at=NOW,
+                    received_at=self.received_at,
                     payload=payload,
                     summary=summarize(header),
                     dedupe_key=self.store.keys.lookup(channel, header.raw(10)),
@@ -625,7 +630,8 @@ def test_what_a_rule_asks_for_is_loaded_while_it_decides(bench: Bench, monkeypat
     visits_of_a_patient(bench)
     loads: list[str] = []
     original = Processor._reopen
-    monkeypatch.setattr(Processor, "_reopen", lambda self, id_, *more: loads.append(id_) or original(self, id_, *more))
+    reopen = staticmethod(lambda store, id_, *more: loads.append(id_) or original(store, id_, *more))
+    monkeypatch.setattr(Processor, "_reopen", reopen)
     bench.receive(visit("A13", 1, 23).replace(b"V1^^^MRN", b""))  # which of the ended visits goes on? by its admission
     finish(bench.processor())
     assert len(loads) == 1

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from held_leases import held_leases
 
+from engine.bootstrap import drop_shadow, make_store, open_shadow
 from engine.cli import app
 from engine.clock import FixedClock
 from engine.connectors.registry import load
@@ -147,6 +148,8 @@ class Site:
     def process(self) -> None:
         """Work through the journal, as the worker does."""
         configuration = load(Snapshot.read(self.config))
+        make_store(configuration)
+        drop_shadow(configuration)
         with open_store(configuration, "worker") as store:
             snapshot = configuration.snapshot
             store.charts_ledger.write_now(
@@ -157,12 +160,14 @@ class Site:
                 compile_site(configuration, store.keys),
                 self.clock,
                 held_leases(store),
+                shadow=lambda: open_shadow(configuration, self.clock.now()),
                 recompile=lambda version: recorded_configuration(store, snapshot.base, version),
                 on_outcomes=_nobody,
                 tally=Tally(),
             )
             while processor.step():
                 pass
+            processor.close()
 
     def hold_first_delivery(self) -> int:
         """What the courier does after an ambiguous attempt; the delivery's id."""
