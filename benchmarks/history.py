@@ -29,6 +29,7 @@ from sqlalchemy import Connection, func, select
 
 from engine.connectors.registry import load
 from engine.domain.chart import Charts
+from engine.domain.codec import decoder, encode
 from engine.domain.delivery import DeadLetter, DeliveryState, Stage
 from engine.domain.ids import ALIKE_DIGITS, beginning_like, by_entry
 from engine.domain.message import AckCode, AckState, Entry, EntryState, Receipt
@@ -153,9 +154,9 @@ class Model:
             outcomes.append(outcome)
         # Only the last version of a chart is in the store when the stay is over.
         kept = [msgspec.structs.replace(one, charts=(), facts=()) for one in outcomes[:-1]]
-        self._json = msgspec.json.encode([*kept, msgspec.structs.replace(outcomes[-1], facts=())])
+        self._json = encode([*kept, msgspec.structs.replace(outcomes[-1], facts=())])
         self._ids = Ids.of(sender, stay * STEPS)
-        self._decode = msgspec.json.Decoder(list[Outcome]).decode
+        self._decode = decoder(list[Outcome])
 
     def stay(self, sender: int, stay: int, first_entry_id: int) -> list[Outcome]:
         """The outcomes of another patient's stay, admitted by the entry; their entry ids are still the model's."""

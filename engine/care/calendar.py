@@ -1,4 +1,8 @@
-"""The site's calendar: which days are business days, and what time it is so many of them later."""
+"""The site's calendar: which days are business days, and what time it is so many of them later.
+
+All that depends on the clock on the wall stands here, and both its changes with it: aware datetimes come in and go out.
+A time of a chart comes by `Moment.at_in(zone)`.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from engine.domain.age import AGE_YEARS_MAX, age_range
 from engine.domain.encounter import Encounter
-from engine.domain.moment import parse_moment
+from engine.domain.moment import instant
 from engine.domain.patient import Patient
 from engine.yamlmodel import StrictModel
 
@@ -61,7 +61,7 @@ class Condition(StrictModel):
     def _of_age(self, patient: Patient, encounter: Encounter, now: datetime) -> bool:
         if self.age_years_min is None and self.age_years_max is None:
             return True
-        left = parse_moment(encounter.discharged_at) or now.astimezone(UTC)
+        left = instant(encounter.discharged_at) or now.astimezone(UTC)
         ages = age_range(patient.birth_date, left.date())
         if ages is None:
             return True

@@ -10,7 +10,6 @@ Until it is decided the patient stays what the chart says, with the plan as it i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +19,7 @@ from engine.care.event import Applied, PatientEvent
 from engine.domain.chart import Chart, Stamp
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.hold import QUESTIONS, Fact, HoldCode
-from engine.domain.moment import parse_moment
+from engine.domain.moment import Moment
 from engine.domain.patient import Doubt, StatedDeath
 
 FIELDS: Final = ("deceased", "deceased_at")
@@ -33,9 +32,6 @@ _SENDERS_MAX: Final = 8
 _ROOTS_MAX: Final = 20
 _DOUBTS_MAX: Final = 20
 """Of each chart, the newest are kept."""
-
-_EASTERNMOST_SECONDS: Final = 14 * 3600
-"""A day begins at most this much earlier than in UTC."""
 
 _NEVER: Final[tuple[float, int]] = (0.0, 0)
 _NOTHING_STATED: Final = StatedDeath()
@@ -201,24 +197,19 @@ class _Hearing:
             return said
         return {} if self._doubt(HoldCode.DEATH_STALE, location) else said
 
-    def _impossible(self, at: str | None) -> tuple[HoldCode, str, str] | None:
+    def _impossible(self, at: Moment | None) -> tuple[HoldCode, str, str] | None:
         """Why the patient can't have died then; none: it may be."""
         event, chart = self._event, self._chart
-        if not at:
+        if at is None:
             return None
-        begin, end = parse_moment(_whole(at)), _end(at)
-        latest = event.claims.latest if event.claims is not None else None
-        if latest is not None and "T" not in at:
-            latest += _EASTERNMOST_SECONDS
-        if begin is not None and latest is not None and begin.timestamp() > latest:
+        if event.claims is not None and at.earliest > event.claims.latest and not at.is_placeholder:
             return HoldCode.DEATH_IN_FUTURE, "PID-29", ""
         born = chart.patient.birth_date
-        if born and at[: len(born)] < born[: len(at)]:
+        if born is not None and at.is_before(born):
             detail = "the time of death (PID-29) lies before the patient's birth"
             return HoldCode.DEATH_CONTRADICTED, "PID-29", f"{detail}; {_WHICH}"
         for stay in chart.encounters:
-            admitted = parse_moment(stay.admitted_at)
-            if end is not None and admitted is not None and admitted > end and self._seen_alive(stay):
+            if stay.admitted_at is not None and at.is_before(stay.admitted_at) and self._seen_alive(stay):
                 detail = "the time of death (PID-29) lies before the admission of a stay that the patient was alive in"
                 return HoldCode.DEATH_CONTRADICTED, "PID-29", f"{detail}; {_WHICH}"
         return None
@@ -371,14 +362,11 @@ class _Hearing:
         return state, [], {**stamps, **dict.fromkeys(FIELDS, self._at)}
 
     def _after_death(self, stay: Encounter, state: StatedDeath, deadly: list[Encounter]) -> bool:
-        left, came = parse_moment(stay.discharged_at), parse_moment(stay.admitted_at)
         if state.deceased is True:
             said = self._chart.stamps.get("deceased", _NEVER)[0]
-            at = _end(state.deceased_at) if state.deceased_at else None
-            if left is not None and (left > at if at is not None else left.timestamp() > said):
+            if _is_after(stay.discharged_at, state.deceased_at, said):
                 return True
-        ends = [end for death in deadly if (end := _end(death.discharged_at)) is not None]
-        return bool(ends) and came is not None and any(came > end for end in ends)
+        return any(_came_after(stay, death) for death in deadly)
 
     # --- merges and decisions
 
@@ -443,15 +431,11 @@ def merge_contradicts_death(one: Chart, other: Chart, dispositions: Dispositions
         later = living.stamps.get("deceased", _NEVER) > dead.stamps.get("deceased", _NEVER)
         if stated.deceased is True and denied.deceased is False and later and stated.by != (denied.denied_by,):
             return True
-        at = _end(dead.patient.deceased_at)
-        if at is None:
-            at_said = dead.stamps.get("deceased", _NEVER)[0]
-            at = datetime.fromtimestamp(at_said).astimezone() if at_said else None
+        said = dead.stamps.get("deceased", _NEVER)[0]
         alive = (stay for stay in living.encounters if _left_alive(stay, dispositions))
         # A death that the stay's end tells may be the same stay, said of both; one that was said is a time of its own.
-        texts = (stay.discharged_at if stated.deceased is True else stay.admitted_at for stay in alive)
-        seen = map(parse_moment, texts)
-        if at is not None and any(moment is not None and moment > at for moment in seen):
+        seen = (stay.discharged_at if stated.deceased is True else stay.admitted_at for stay in alive)
+        if any(_is_after(time, dead.patient.deceased_at, said) for time in seen):
             return True
     return False
 
@@ -483,29 +467,24 @@ def _left_alive(stay: Encounter, dispositions: Dispositions) -> bool:
 
 def _left_later(death: Encounter, chart: Chart, dispositions: Dispositions) -> bool:
     """The patient left a stay alive that began after this one had ended in death."""
-    at = _end(death.discharged_at)
-    if at is None:
+    return any(_came_after(stay, death) for stay in chart.encounters if _left_alive(stay, dispositions))
+
+
+def _came_after(stay: Encounter, death: Encounter) -> bool:
+    """The patient came for a stay after another one had ended in death."""
+    admitted, ended = stay.admitted_at, death.discharged_at
+    return admitted is not None and ended is not None and ended.is_before(admitted)
+
+
+def _is_after(time: Moment | None, death: Moment | None, said: float) -> bool:
+    """Whether a time is after a death; said: when that was said, for a death without a time; 0: nobody has."""
+    if time is None:
         return False
-    came = (parse_moment(stay.admitted_at) for stay in chart.encounters if _left_alive(stay, dispositions))
-    return any(moment is not None and moment > at for moment in came)
+    if death is not None and not death.is_placeholder:
+        return death.is_before(time)
+    return bool(said) and time.at is not None and time.seconds > said
 
 
 def _discharge(stay: Encounter) -> str:
     """Which discharge of which stay: a cancelled and repeated one is another one."""
     return f"{stay.key}#{stay.discharges}"
-
-
-def _whole(text: str) -> str:
-    """A year or a month as its first day."""
-    return text + "0001-01-01"[len(text) :] if len(text) < len("0001-01-01") else text
-
-
-def _end(text: str | None) -> datetime | None:
-    """The last moment that a time of any precision can mean."""
-    if not text:
-        return None
-    moment = parse_moment(_whole(text))
-    if moment is None or "T" in text:
-        return moment
-    days = {4: 366, 7: 31}.get(len(text), 1)
-    return moment + timedelta(days=days)

@@ -11,6 +11,7 @@ import msgspec
 from engine.care.times import IMPLAUSIBLE, Claims
 from engine.domain.chart import Chart, Stamp
 from engine.domain.hold import Fact, Hold, HoldCode, hold_key
+from engine.domain.moment import Told
 from engine.domain.outcome import Effect
 from engine.domain.patient import Identifier
 from engine.domain.record import Phi
@@ -30,8 +31,8 @@ class PatientEvent(Phi, frozen=True, kw_only=True):
     """The channel's key first."""
     patient: dict[str, Any]
     """Field -> value; None clears the field, a field that is not here is left."""
-    event_time: tuple[str, str] | None = None
-    """ISO time of the event itself and the HL7 field it came from."""
+    event_time: Told | None = None
+    """When the event itself was."""
     claims: Claims | None = None
     """What `at`, `sent` and `event_time` come from; none: they are beyond doubt."""
     sent: float = 0.0

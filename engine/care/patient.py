@@ -16,6 +16,7 @@ from engine.care.person import is_another
 from engine.care.times import is_before
 from engine.domain.chart import Chart, Charts, identity
 from engine.domain.hold import Hold, HoldCode
+from engine.domain.moment import Moment
 from engine.domain.outcome import Effect
 from engine.domain.parts import stamps_of
 from engine.domain.patient import Identifier, Patient
@@ -116,10 +117,10 @@ def too_many_identifiers(location: str) -> MessageError:
     )
 
 
-def _after_birth(event: E, born: str | None) -> tuple[E, list[str]]:
+def _after_birth(event: E, born: Moment | None) -> tuple[E, list[str]]:
     """The event without times from before the patient was born, and these; a birth date to come is no help."""
     claims = event.claims
-    if not born or claims is None or not (early := claims.before(born)) or is_before(claims.received_at, born):
+    if born is None or claims is None or not (early := claims.before(born)) or is_before(claims.received_at, born):
         return event, []
     return event.without_times(claims, early), early
 

@@ -12,9 +12,10 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any, Final
 
+from engine.domain.moment import Moment
 from engine.domain.patient import Name, Patient
 
-_NO_DATES: Final = ("1800-01-01", "1899-12-30", "1899-12-31", "1900-01-01", "1901-01-01")
+_NO_DATES: Final = tuple(map(Moment.of, ("1800-01-01", "1899-12-30", "1899-12-31", "1900-01-01", "1901-01-01")))
 """What systems put in for a birth date that is not known."""
 
 _NO_NAMES: Final = frozenset(
@@ -61,12 +62,11 @@ def are_two(one: Patient, other: Patient) -> bool:
     return {one.sex, other.sex} == _SEXES and is_another(one, said)
 
 
-def _other_date(one: str, other: str) -> bool:
+def _other_date(one: Moment, other: Moment) -> bool:
     """Two dates, of whatever precision, that can't be the same day."""
-    digits = min(len(one), len(other), 10)
-    if one[:digits] == other[:digits]:
+    if one.same_day(other):
         return False
-    return not any(placeholder.startswith(date[:10]) for placeholder in _NO_DATES for date in (one, other))
+    return not any(date.same_day(placeholder) for placeholder in _NO_DATES for date in (one, other))
 
 
 def _other_name(one: Name, other: Name) -> bool:

@@ -20,7 +20,7 @@ from engine.care.dispositions import Action, Disposition
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter
 from engine.domain.ids import beginning_like
-from engine.domain.moment import parse_moment
+from engine.domain.moment import instant
 from engine.domain.patient import Patient
 from engine.domain.record import Phi
 from engine.domain.score import Band
@@ -309,7 +309,7 @@ class Protocol:
     def withholds(self, chart: Chart, encounter: Encounter, disposition: Disposition, now: datetime) -> Ground | None:
         """Why the last discharge of an encounter has no plan; none: it has one, or gets one when that is worked out."""
         ground = self._calls_for_nothing(chart, encounter, disposition)
-        if ground is None and self._too_old(parse_moment(encounter.discharged_at), now):
+        if ground is None and self._too_old(instant(encounter.discharged_at), now):
             own = (task.encounter == encounter.key and task.discharge == encounter.discharges for task in chart.tasks)
             return None if any(own) else self._too_late()
         return ground
@@ -514,7 +514,7 @@ def _discharged(encounter: Encounter, now: datetime, calendar: BusinessCalendar)
     A time that lies ahead by more than clocks can differ is an error of the sender, and would put the follow-up off for
     as long.
     """
-    discharged = parse_moment(encounter.discharged_at, calendar.zone)
+    discharged = encounter.discharged_at.at_in(calendar.zone) if encounter.discharged_at is not None else None
     return None if discharged is None or discharged > now + timedelta(days=1) else discharged
 
 

@@ -11,12 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Final
 
 import msgspec
 
-from engine.domain.moment import parse_moment
+from engine.domain.moment import Moment, Told
 from engine.domain.record import Phi
 
 RECEIPT: Final = "receipt"
@@ -27,11 +26,9 @@ IMPLAUSIBLE: Final = "event-time-implausible"
 
 _HAPPENED: Final = ("ZBE-2", "EVN-6", "EVN-2", "MSH-7")
 """When it happened, the best source first."""
-_WHOLE: Final = "0001-01-01"
-"""A year or a month means its beginning."""
-_EASTERNMOST_SECONDS: Final = 14 * 3600
-"""A day begins at most this much earlier than in UTC."""
-_NEVER: Final = math.inf
+_RECORDED: Final = ("EVN-2", "MSH-7")
+"""When it was written down."""
+_DAY_SECONDS: Final = 86_400
 SAME_SECONDS: Final = 60
 """Many senders give times to the minute: what is earlier by less is not earlier."""
 
@@ -39,45 +36,51 @@ SAME_SECONDS: Final = 60
 class Claims(Phi, frozen=True, kw_only=True):
     """The times of a message that are believed so far. Instants are seconds since 1970.
 
-    said: HL7 field -> ISO time. moments: the instants of those that have a time of day. earliest, latest: what any time
-    of this message may be.
+    said: HL7 field -> time. earliest, latest: what any time of this message may be.
     """
 
-    said: dict[str, str]
-    moments: dict[str, float]
+    said: dict[str, Moment]
     received: float
     earliest: float
     latest: float
     clock: int = 0
     """What the sender's clock showed (MSH-7), believed or not, to the second; 0: it did not say."""
 
-    def happened(self) -> tuple[str, str]:
-        """ISO time of the event and where it comes from; with a time of day, if any source has it."""
+    def happened(self) -> Told:
+        """When the event was, and where that comes from; with a time of day, if any source has it."""
         said, found = self.said, None
         for source in _HAPPENED:
-            text = said.get(source)
-            if text is None:
+            time = said.get(source)
+            if time is None:
                 continue
-            if source in self.moments:
-                return text, source
-            found = found or (text, source)
-        return found or (self.received_at, RECEIPT)
+            if time.timed:
+                return Told(time, source)
+            found = found or Told(time, source)
+        return found or Told(self.received_at, RECEIPT)
 
     @property
-    def received_at(self) -> str:
-        return datetime.fromtimestamp(self.received, UTC).isoformat()
+    def received_at(self) -> Moment:
+        return Moment.of_instant(datetime.fromtimestamp(self.received, UTC))
+
+    def _recorded(self) -> float | None:
+        for source in _RECORDED:
+            time = self.said.get(source)
+            if time is not None and time.timed:
+                return time.seconds
+        return None
 
     def recorded(self) -> float:
         """When it was written down (EVN-2, else MSH-7): of two messages about a field, the later one is the newer.
 
         Never after the receipt, however far ahead the sender's clock may be.
         """
-        moment = self.moments.get("EVN-2") or self.moments.get("MSH-7")
-        return self.received if moment is None or moment > self.received else moment
+        recorded = self._recorded()
+        return self.received if recorded is None or recorded > self.received else recorded
 
     def sent(self) -> float:
         """By the sender's own clock: it is compared only with times of the same clock."""
-        return self.moments.get("MSH-7", self.received)
+        time = self.said.get("MSH-7")
+        return time.seconds if time is not None and time.timed else self.received
 
     @property
     def surely_after(self) -> float:
@@ -85,82 +88,52 @@ class Claims(Phi, frozen=True, kw_only=True):
 
         Only of a message that came at once by its own clock: one that is late may as well come from a clock ahead.
         """
-        moment = self.moments.get("EVN-2") or self.moments.get("MSH-7")
+        recorded = self._recorded()
         margin = self.latest - self.received
-        at_once = moment is not None and self.received - moment <= margin
-        return moment - margin if moment is not None and at_once else -_NEVER
+        at_once = recorded is not None and self.received - recorded <= margin
+        return recorded - margin if recorded is not None and at_once else -math.inf
 
-    def plausible(self, text: str) -> bool:
+    def plausible(self, time: Moment) -> bool:
         """Whether a time can be that of something that has happened when the message came.
 
         What an old message says of its stay may be as old as the message.
         """
-        moment = _instant(text)
-        if moment < self.earliest:
+        if time.seconds < self.earliest:
             return not self.said
-        return moment <= (self.latest if "T" in text else self.latest + _EASTERNMOST_SECONDS)
+        return time.earliest <= self.latest
 
-    def before(self, bound: str) -> list[str]:
+    def before(self, bound: Moment) -> list[str]:
         """The sources whose time is before this one."""
-        limit = _instant(bound) - SAME_SECONDS if "T" in bound else None
-        early: list[str] = []
-        if limit is None and (not self.said or min(self.said.values())[:4] > bound[:4]):
-            return early  # as a rule: in a later year than the patient's birth
-        for source, text in self.said.items():
-            moment = self.moments.get(source) if limit is not None else None
-            if _day_before(text, bound) if moment is None or limit is None else moment < limit:
-                early.append(source)
-        return early
+        if bound.seconds + _DAY_SECONDS < self.earliest:
+            return []  # as a rule, of the patient's birth: nothing that is believed is as early
+        return [source for source, time in self.said.items() if is_before(time, bound)]
 
     def without(self, sources: Collection[str]) -> Claims:
-        return msgspec.structs.replace(
-            self,
-            said={source: text for source, text in self.said.items() if source not in sources},
-            moments={source: moment for source, moment in self.moments.items() if source not in sources},
-        )
+        said = {source: time for source, time in self.said.items() if source not in sources}
+        return msgspec.structs.replace(self, said=said)
 
 
 def believed(
-    said: Mapping[str, str], received: datetime, *, ahead_seconds: int, behind_seconds: int, notes: list[str]
+    said: Mapping[str, Moment], received: datetime, *, ahead_seconds: int, behind_seconds: int, notes: list[str]
 ) -> Claims:
     """The claims that lie inside the window around the receipt. notes: where the deviations of the others go."""
     at = received.timestamp()
     earliest, latest = at - behind_seconds, at + ahead_seconds
-    kept: dict[str, str] = {}
-    moments: dict[str, float] = {}
-    clock = 0.0
+    kept: dict[str, Moment] = {}
+    clock = 0
     for source in _HAPPENED:
-        text = said.get(source)
-        if text is None:
+        time = said.get(source)
+        if time is None:
             continue
-        moment = _instant(text)
-        timed = "T" in text
-        if timed and source == "MSH-7" and math.isfinite(moment):
-            clock = moment
-        if earliest <= moment <= (latest if timed else latest + _EASTERNMOST_SECONDS):
-            kept[source] = text
-            if timed:
-                moments[source] = moment
+        if time.timed and source == "MSH-7" and not time.is_placeholder:
+            clock = int(time.seconds)
+        if earliest <= time.seconds and time.earliest <= latest:
+            kept[source] = time
         else:
             notes.append(f"{IMPLAUSIBLE}:{source}")
-    return Claims(said=kept, moments=moments, received=at, earliest=earliest, latest=latest, clock=int(clock))
+    return Claims(said=kept, received=at, earliest=earliest, latest=latest, clock=clock)
 
 
-def is_before(text: str, bound: str) -> bool:
-    """Whether one ISO time is before another, as far as the precision of both tells."""
-    if "T" in text and "T" in bound:
-        return _instant(text) < _instant(bound) - SAME_SECONDS
-    return _day_before(text, bound)
-
-
-@lru_cache(maxsize=1024)
-def _instant(text: str) -> float:
-    """The beginning, of a year, a month or a day; a placeholder for no date (9999-12-31) lies ahead of everything."""
-    moment = parse_moment(text if len(text) >= len(_WHOLE) else text + _WHOLE[len(text) :])
-    return _NEVER if moment is None else moment.timestamp()
-
-
-def _day_before(text: str, bound: str) -> bool:
-    """By day, month or year: what both texts tell."""
-    size = min(len(text), len(bound), len(_WHOLE))
-    return text[:size] < bound[:size]
+def is_before(time: Moment, bound: Moment) -> bool:
+    """Whether one time is before another, by more than senders' clocks and fields differ (`SAME_SECONDS`)."""
+    return time.is_before(bound, SAME_SECONDS)

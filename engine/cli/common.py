@@ -21,6 +21,7 @@ import click
 from engine import printable
 from engine.cli import tables, times
 from engine.cli.tables import Column
+from engine.domain.moment import Moment
 from engine.errors import HandoffError
 
 if TYPE_CHECKING:
@@ -403,18 +404,18 @@ class Said(click.ParamType[str]):
 
 def clock_time(at: datetime | str | None) -> str | None:
     """A time as a column of `time_column` shows it: to the second, in the site's zone; a mere date as it is."""
-    if at is None or (isinstance(at, str) and "T" not in at):
-        return at
     moment, zone = _moment(at), _zone()
+    if moment is None:
+        return at if isinstance(at, str) else None
     own = times.zone_name(moment, zone)
     return times.shown(moment, zone) + ("" if own == times.zone_name(datetime.now(UTC), zone) else f" {own}")
 
 
 def named_time(at: datetime | str | None) -> str | None:
     """A time in a sentence: with its zone; a mere date as it is."""
-    if at is None or (isinstance(at, str) and "T" not in at):
-        return at
     moment, zone = _moment(at), _zone()
+    if moment is None:
+        return at if isinstance(at, str) else None
     return f"{times.shown(moment, zone)} {times.zone_name(moment, zone)}"
 
 
@@ -423,8 +424,12 @@ def time_column(title: str, *, drop: int = 0) -> Column:
     return Column(f"{title} ({times.zone_name(datetime.now(UTC), _zone())})", kind="time", drop=drop)
 
 
-def _moment(at: datetime | str) -> datetime:
-    return datetime.fromisoformat(at) if isinstance(at, str) else at
+def _moment(at: datetime | str | None) -> datetime | None:
+    """The instant; none: a mere date, or nothing."""
+    if not isinstance(at, str):
+        return at
+    time = Moment.read(at)
+    return time.at if time is not None and time.timed else None
 
 
 def _zone() -> tzinfo:

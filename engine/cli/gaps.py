@@ -30,6 +30,7 @@ from engine.errors import SettingsError
 if TYPE_CHECKING:
     from engine.domain.chart import Chart
     from engine.domain.encounter import Encounter
+    from engine.domain.moment import Moment
     from engine.pipeline.channel import Planner
 
 KINDS: Final = ("dead", "refused", "held", "filtered", "pending", "undelivered", "withheld", "no-plan")
@@ -272,7 +273,7 @@ def _without_plan(desk: Desk, cli: Cli, since: datetime, until: datetime | None)
         for chart in charts:
             planned = {task.encounter for task in chart.tasks if task.end_reason != SIDE_BY_SIDE}
             for encounter in chart.encounters:
-                left = _moment(encounter.discharged_at)
+                left = _left(encounter.discharged_at)
                 told = chart.encounter_stamps.get(encounter.key, {}).get(TOLD_END)
                 if told is not None:
                     left = datetime.fromtimestamp(told[0], UTC)
@@ -344,13 +345,8 @@ def _within(at: datetime | None, since: datetime, until: datetime | None) -> boo
     return at is not None and at >= since and (until is None or at < until)
 
 
-def _moment(at: Any) -> datetime:
-    """What a chart knows of a discharge, of whatever precision."""
-    if isinstance(at, datetime):
-        return at
-    text = str(at or "")
-    try:
-        moment = datetime.fromisoformat(text + "-01-01"[len(text) - 4 :] if len(text) in {4, 7} else text)
-    except ValueError:
-        return datetime.max.replace(tzinfo=UTC)  # not readable: rather one too many
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+def _left(discharged: Moment | None) -> datetime:
+    """The beginning of what a chart knows of a discharge; nothing: the far future, rather one line too many."""
+    if discharged is None or discharged.is_placeholder:
+        return datetime.max.replace(tzinfo=UTC)
+    return datetime.fromtimestamp(discharged.seconds, UTC)

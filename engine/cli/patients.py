@@ -207,7 +207,7 @@ def _matches(document: ChartDocument, visit: str | None, name: str | None, birth
     return (
         (visit is None or any(visit in {key, key.partition(":")[2]} for key in document.keys_of("encounters")))
         and (name is None or family.casefold().startswith(name.casefold()))
-        and (birth_date is None or (patient.birth_date or "").startswith(birth_date))
+        and (birth_date is None or (patient.birth_date is not None and patient.birth_date.text.startswith(birth_date)))
     )
 
 

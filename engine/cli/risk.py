@@ -130,12 +130,13 @@ def _stay(chart: Chart, key: str | None) -> Encounter:
         if stay is None:
             raise NotFoundError("the patient has no encounter of this key")
         return stay
+    from engine.domain.chart import as_it_happened
     from engine.pipeline.plan import SCORED_CLASSES
 
     stays = [item for item in chart.encounters if item.class_ in SCORED_CLASSES]
     if not stays:
         raise NotFoundError("the patient has no inpatient stay to score; name an encounter with --encounter")
-    return max(stays, key=lambda item: item.admitted_at or "")
+    return max(stays, key=as_it_happened)
 
 
 def _human(shape: dict[str, Any]) -> str:

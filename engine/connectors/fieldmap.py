@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo
 
@@ -16,6 +16,7 @@ import msgspec.inspect
 from pydantic import Field, model_validator
 
 from engine.domain.delivery import CONTENTS, Forward, Notice, Operation
+from engine.domain.moment import Moment, Precision
 from engine.domain.record import Phi
 from engine.errors import Problem, SettingsError
 from engine.yamlfile import Document
@@ -336,9 +337,6 @@ def _first(value: Any, steps: Sequence[_Step]) -> Any:
     return next(_all(value, steps), None)
 
 
-_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-
-
 def _converted(value: Any, kind: str, zone: ZoneInfo) -> Any:
     if kind == "number":
         return value if isinstance(value, int | float) and not isinstance(value, bool) else None
@@ -346,16 +344,14 @@ def _converted(value: Any, kind: str, zone: ZoneInfo) -> Any:
         return value if isinstance(value, bool) else None
     if kind == "text":
         return str(value).lower() if isinstance(value, bool) else str(value)
-    text = str(value)
-    try:
-        if _DAY.fullmatch(text):
-            return date.fromisoformat(text).isoformat() if kind == "date" else None
-        at = datetime.fromisoformat(text)
-    except ValueError:
+    time = Moment.read(value)
+    if time is None:
         return None
-    if at.tzinfo is None:
+    if time.precision is Precision.DAY:
+        return time.text if kind == "date" else None
+    if time.at is None or not time.has_offset:
         return None
-    return at.astimezone(zone).date().isoformat() if kind == "date" else _instant(at)
+    return time.at.astimezone(zone).date().isoformat() if kind == "date" else _instant(time.at)
 
 
 def _instant(at: datetime) -> str:

@@ -96,9 +96,10 @@ class Charts:
         return chart
 
 
-def as_it_happened(encounter: Encounter) -> tuple[bool, str, str]:
+def as_it_happened(encounter: Encounter) -> tuple[bool, float, str]:
     """The order of the encounters of a chart: by admission, those without one last."""
-    return (encounter.admitted_at is None, encounter.admitted_at or "", encounter.key)
+    admitted = encounter.admitted_at
+    return (admitted is None, 0.0 if admitted is None else admitted.seconds, encounter.key)
 
 
 def identity(identifier: Identifier) -> tuple[str, str, str]:

@@ -32,7 +32,7 @@ class Closed(Phi, frozen=True, kw_only=True, eq=False):
     came_at: tuple[float | None, ...] = ()
     """See `pipeline.plan.came_at`, in seconds since 1970; none: nobody knows, and long ago."""
     admitted: tuple[int | None, ...] = ()
-    """Microseconds since 1970, as of all times in `micros`; none: not said, or no moment."""
+    """Microseconds since 1970, see `Moment.micros`; none: not said, or no moment."""
     discharged: tuple[int | None, ...] = ()
     dispositions: tuple[str | None, ...] = ()
     waits: frozenset[str] = frozenset()

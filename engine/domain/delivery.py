@@ -9,6 +9,7 @@ from typing import ClassVar, Final, Self
 
 import msgspec
 
+from engine.domain.codec import decoder, encode
 from engine.domain.encounter import Encounter
 from engine.domain.patient import Patient
 from engine.domain.record import Phi, Record
@@ -96,7 +97,7 @@ class Content(Phi, frozen=True, kw_only=True):
         return None
 
     def encoded(self) -> bytes:
-        return _encode(self)
+        return encode(self)
 
 
 class PatientUpsert(Content, frozen=True, kw_only=True):
@@ -223,8 +224,7 @@ CONTENTS: Final[Mapping[Operation, type[Content]]] = {
 STATE: Final = frozenset(operation.what for operation, content in CONTENTS.items() if content.is_state)
 """What of `deliver.what` is the state of charts, which can be told again; the rest happens once."""
 
-_encode: Final = msgspec.json.Encoder().encode
-_DECODE: Final = {operation: msgspec.json.Decoder(content).decode for operation, content in CONTENTS.items()}
+_DECODE: Final = {operation: decoder(content) for operation, content in CONTENTS.items()}
 
 
 class Delivery(Phi, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from engine.domain.moment import Moment
 from engine.domain.patient import Provider
 from engine.domain.record import Phi
 
@@ -34,7 +35,7 @@ class Procedure(Phi, frozen=True, kw_only=True):
     code: str
     system: str | None = None
     text: str | None = None
-    performed_at: str | None = None
+    performed_at: Moment | None = None
 
 
 class Location(Phi, frozen=True, kw_only=True):
@@ -64,9 +65,8 @@ class Encounter(Phi, frozen=True, kw_only=True):
     """PV1-4, HL7 table 0007."""
     hospital_service: str | None = None
     """PV1-10."""
-    admitted_at: str | None = None
-    """ISO 8601 with offset."""
-    discharged_at: str | None = None
+    admitted_at: Moment | None = None
+    discharged_at: Moment | None = None
     disposition: str | None = None
     """PV1-36, normalised to two digits."""
     diagnoses: tuple[Diagnosis, ...] = ()

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from engine.domain.encounter import EncounterStatus
+from engine.domain.moment import Moment
 from engine.domain.record import Phi, Record
 
 
@@ -132,8 +133,8 @@ class Assertion(Phi, frozen=True, kw_only=True):
     """What an event says of a stay, and when it was said."""
 
     status: EncounterStatus
-    happened_at: str | None = None
-    """ISO time of the event; none: the message does not say."""
+    happened_at: Moment | None = None
+    """Time of the event; none: the message does not say."""
     sender: int = 0
     """0: it is not known."""
     clock: int = 0

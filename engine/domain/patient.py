@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.domain.moment import Moment
 from engine.domain.record import Phi
 
 
@@ -57,7 +58,7 @@ class StatedDeath(Phi, frozen=True, kw_only=True):
 
     deceased: bool | None = None
     """What messages last said (PID-30; a valued PID-29 says yes), as far as it is believed."""
-    deceased_at: str | None = None
+    deceased_at: Moment | None = None
     """PID-29."""
     by: tuple[int, ...] = ()
     """Senders (`Event.sender`) that say yes: only they may take it back."""
@@ -75,16 +76,12 @@ class StatedDeath(Phi, frozen=True, kw_only=True):
 
 
 class Patient(Phi, frozen=True, kw_only=True):
-    """Fields are set by mapping targets `patient.<field>`; each is replaced whole, and each has a stamp of its own.
-
-    Dates and times are ISO 8601 texts with the precision that was sent (`1958`, `1958-07`, `1958-07-15`); times carry
-    an offset.
-    """
+    """Fields are set by mapping targets `patient.<field>`; each is replaced whole, and each has a stamp of its own."""
 
     identifiers: tuple[Identifier, ...] = ()
     """The first one is the patient's key."""
     name: Name | None = None
-    birth_date: str | None = None
+    birth_date: Moment | None = None
     sex: str | None = None
     address: Address | None = None
     phones: tuple[str, ...] = ()
@@ -92,7 +89,7 @@ class Patient(Phi, frozen=True, kw_only=True):
     language: str | None = None
     deceased: bool | None = None
     """From what was said of it (`Chart.death_stated`) and from how the stays ended."""
-    deceased_at: str | None = None
+    deceased_at: Moment | None = None
     pcp: Provider | None = None
     lives_alone: bool | None = None
     """PD1-2, or a Z code; none: nobody said."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import structs
 
+from engine.domain.codec import text_of
 from engine.domain.encounter import Encounter
 from engine.domain.patient import Patient
 from engine.domain.record import Phi
@@ -19,7 +20,7 @@ from engine.domain.task import ENGINE, Task
 
 def plain(value: Any) -> Any:
     """A record as dicts, lists, texts and numbers."""
-    return msgspec.to_builtins(value)
+    return msgspec.to_builtins(value, enc_hook=text_of)
 
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from threading import Lock
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
+from engine.domain.moment import Moment
 from engine.domain.patient import Identifier
 from engine.domain.record import Phi
 from engine.errors import Problem
@@ -18,7 +19,7 @@ from engine.hl7v2.message import NULL, Message, Syntax
 from engine.hl7v2.path import Path
 from engine.mapping.expression import Budget
 from engine.mapping.functions import ABSENT, Flaw
-from engine.mapping.times import iso_time, valid_on
+from engine.mapping.times import read_time, valid_on
 
 
 class Reading(list[str]):
@@ -62,8 +63,8 @@ EVENT_TIMES: Final = tuple(Path.parse(text) for text in ("PV1-44", "PV1-45", "EV
 class Movement(Phi, frozen=True, kw_only=True):
     """A movement of the patient, as IHE PAM (ITI TF-2: 3.31, segment ZBE) describes it."""
 
-    at: str | None = None
-    """When it began, ISO 8601."""
+    at: Moment | None = None
+    """When it began."""
     action: str | None = None
     """INSERT, UPDATE, CANCEL, in upper case."""
     historic: bool | None = None
@@ -97,8 +98,8 @@ class Mapped(Phi, frozen=True, kw_only=True):
     account: str | None
     movement: Movement | None = None
     """Where the message speaks of one in a segment of its own (ZBE)."""
-    times: dict[str, str]
-    """HL7 location (of EVENT_TIMES) -> ISO 8601, where valued and readable."""
+    times: dict[str, Moment]
+    """HL7 location (of EVENT_TIMES) -> time, where valued and readable."""
     pv1_present: bool
     deviations: tuple[str, ...]
     """`code:location`, such as `invalid-date:PID-7`; never a value."""
@@ -253,17 +254,17 @@ class Mapping:
             said["action"] = action.upper()
         return Movement(**said) if said else None
 
-    def _times(self, message: Message, notes: Reading) -> dict[str, str]:
-        times: dict[str, str] = {}
+    def _times(self, message: Message, notes: Reading) -> dict[str, Moment]:
+        times: dict[str, Moment] = {}
         for path in EVENT_TIMES:
             text = message.get(path)
             if not text or text == NULL or not (text := text.strip()):
                 continue
-            time = iso_time(text, notes.zone)
+            time = read_time(text, notes.zone)
             if isinstance(time, Flaw):
                 time.note(path.text, notes)
                 time = time.value
-            if time is not ABSENT:
+            if isinstance(time, Moment):
                 times[path.text] = time
         return times
 

@@ -376,7 +376,7 @@ def _time(text_of: _Text, location: str) -> Read:
             return ABSENT
         if text == NULL:
             return None
-        value = times.iso_time(text, notes.zone)
+        value = times.read_time(text, notes.zone)
         if isinstance(value, Flaw):
             value.note(location, notes)
             return value.value

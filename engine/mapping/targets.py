@@ -57,7 +57,7 @@ class Kind:
 TEXT: Final = Kind("a text", frozenset({"table", "default"}), str)
 BOOLEAN: Final = Kind("a yes or no", frozenset({"table", "default"}), bool, parse=functions.boolean)
 INTEGER: Final = Kind("a whole number", frozenset({"default"}), int, parse=functions.integer)
-DATE: Final = Kind("a date", parse=times.iso_date)
+DATE: Final = Kind("a date", parse=times.read_date)
 TIME: Final = Kind("a time")
 DISPOSITION: Final = Kind("a disposition", frozenset({"table"}), str, parse=functions.disposition)
 NAME: Final = Kind(

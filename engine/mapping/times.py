@@ -1,4 +1,4 @@
-"""HL7's DT, TM and DTM to ISO 8601, generous in what is read and exact in what is kept.
+"""HL7's DT, TM and DTM to moments, generous in what is read and exact in what is kept.
 
 What stands in the standard's own notation (chapter 2A, DTM) is read by one pattern. What senders write instead is read
 as well and noted: ISO 8601, too many digits, zeros for what is not known, 24:00, the second 60. A time is never given
@@ -13,6 +13,7 @@ from datetime import date, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import Final
 
+from engine.domain.moment import Moment
 from engine.mapping.functions import Flaw, remembered
 
 YEAR_MIN: Final = 1800
@@ -51,7 +52,7 @@ _CHARS_MAX: Final = 64
 """No notation of a time is longer."""
 
 
-def iso_date(text: str) -> str | Flaw:
+def read_date(text: str) -> Moment | Flaw:
     """A date of the precision that was sent: `1958`, `1958-07`, `1958-07-15`.
 
     A time of day is left out. Zeros stand for what is not known, as German insurance cards write it: `19580700` is
@@ -61,21 +62,31 @@ def iso_date(text: str) -> str | Flaw:
     found = _DTM.fullmatch(text)
     if found is not None and _moment(found) is not None:
         year, month, day = found.group(1, 2, 3)
-        return f"{year}-{month}-{day}" if day else f"{year}-{month}" if month else str(year)
+        return Moment.of(f"{year}-{month}-{day}" if day else f"{year}-{month}" if month else year)
     read = _read(text)
     if isinstance(read, Flaw):
         return _INVALID_DATE if read is _INVALID_TIME else read
-    return read.noted(read.day)
+    return _made(read.noted(read.day))
 
 
 @remembered(TIMES_REMEMBERED_MAX)
-def iso_time(text: str, zone: tzinfo) -> str | Flaw:
-    """ISO 8601 with the digits that were sent: `2026-07-15T14:30-04:00`; without an hour, a date alone.
+def read_time(text: str, zone: tzinfo) -> Moment | Flaw:
+    """A time with the digits that were sent: `2026-07-15T14:30-04:00`; without an hour, a date alone.
 
     A time without offset is local time of `zone`. Where the clock was turned back and the text may mean two moments,
     the first one is taken; where it was turned forward and such a time never was, the offset before the change; both
     are noted (`ambiguous-local-time`). Of a fraction six digits are kept.
     """
+    return _made(_iso_time(text, zone))
+
+
+def _made(read: str | Flaw) -> Moment | Flaw:
+    if isinstance(read, str):
+        return Moment.of(read)
+    return replace(read, value=Moment.of(read.value)) if isinstance(read.value, str) else read
+
+
+def _iso_time(text: str, zone: tzinfo) -> str | Flaw:
     found = _DTM.fullmatch(text)
     moment = _moment(found) if found else None
     if found is None or moment is None:
@@ -100,17 +111,17 @@ def valid_on(effective: str, expires: str, day: date) -> bool:
 
     An empty text, and one that can't be read, is no limit.
     """
-    on = day.isoformat()
+    on = Moment.of(day.isoformat())
     first, last = _day(effective), _day(expires)
-    return on[: len(first)] >= first and (not last or on[: len(last)] <= last)
+    return not (first is not None and on.is_before(first)) and not (last is not None and last.is_before(on))
 
 
-def _day(text: str) -> str:
+def _day(text: str) -> Moment | None:
     if not text:
-        return ""
-    read = iso_date(text)
+        return None
+    read = read_date(text)
     value = read.value if isinstance(read, Flaw) else read
-    return value if isinstance(value, str) else ""
+    return value if isinstance(value, Moment) else None
 
 
 def _moment(found: re.Match[str]) -> datetime | None:

@@ -13,7 +13,6 @@ import msgspec
 from engine.domain.chart import Chart, as_it_happened
 from engine.domain.closed import Closed
 from engine.domain.encounter import Encounter, EncounterStatus
-from engine.domain.moment import micros
 from engine.domain.parts import PARTS
 from engine.domain.task import TaskState
 from engine.pipeline.plan import came_at, later_stays
@@ -101,8 +100,8 @@ def _row(stay: Encounter) -> tuple[Any, ...]:
         stay.account,
         stay.class_,
         stay.status is EncounterStatus.FINISHED,
-        micros(stay.admitted_at),
-        micros(stay.discharged_at),
+        stay.admitted_at and stay.admitted_at.micros,
+        stay.discharged_at and stay.discharged_at.micros,
         stay.disposition,
     )
 

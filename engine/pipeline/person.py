@@ -9,13 +9,14 @@ is, the charts say: `care.patient.whose`.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from typing import Any, Final, TypeVar
 from zlib import crc32
 
 from engine.care.event import PatientEvent
 from engine.care.times import believed
 from engine.domain.message import Entry
+from engine.domain.moment import Moment
 from engine.domain.patient import Identifier
 from engine.errors import SEGMENT_SEQUENCE, MessageError
 from engine.hl7v2.header import Header
@@ -50,7 +51,7 @@ def event_of(
     reading: Reading,
     *,
     identifiers: tuple[Identifier, ...] | None = None,
-    times: Mapping[str, str] | None = None,
+    times: Mapping[str, Moment] | None = None,
     **own: Any,
 ) -> E:
     """A message in the engine's words. Raises MessageError when it names nobody who may be its patient.
@@ -124,7 +125,7 @@ def check_single(message: Message, names: tuple[str, ...] = ONCE) -> None:
             )
 
 
-def event_times(entry: Entry, channel: CompiledChannel, mapped: Mapped, reading: Reading) -> Mapping[str, str]:
+def event_times(entry: Entry, channel: CompiledChannel, mapped: Mapped, reading: Reading) -> Mapping[str, Moment]:
     """When the event was.
 
     A local time that may mean two moments, because the clock was turned back between them, is the later one if that had
@@ -136,21 +137,18 @@ def event_times(entry: Entry, channel: CompiledChannel, mapped: Mapped, reading:
     times = dict(mapped.times)
     latest = received(entry) + timedelta(seconds=channel.settings.order.ahead_seconds_max)
     for source in ambiguous:
-        first = datetime.fromisoformat(times[source])
-        second = first.replace(tzinfo=reading.zone, fold=1)
-        if first < second.astimezone(UTC) <= latest:
-            times[source] = second.isoformat()
+        first = times[source].at
+        second = first.replace(tzinfo=reading.zone, fold=1) if first is not None else None
+        if first is not None and second is not None and first < second.astimezone(UTC) <= latest:
+            times[source] = Moment.of_instant(second)
     return times
 
 
 def _clock(entry: Entry, mapped: Mapped, event: PatientEvent) -> tuple[int, float] | None:
-    claims, text = event.claims, mapped.times.get("MSH-7", "")
-    if claims is None or "T" not in text or entry.replay_of is not None:
+    claims, sent = event.claims, mapped.times.get("MSH-7")  # believed or not: all the more is it measured
+    if claims is None or sent is None or sent.at is None or not sent.timed or entry.replay_of is not None:
         return None
-    sent = claims.moments.get("MSH-7")
-    if sent is None:  # not believed: all the more is it measured
-        sent = datetime.fromisoformat(text).timestamp()
-    return event.sender, claims.received - sent
+    return event.sender, claims.received - sent.seconds
 
 
 def _sender(entry: Entry, header: Header) -> int:

@@ -14,7 +14,7 @@ from engine.care.protocol import CLASSES, Plan, end, reconcile, resume, retract_
 from engine.domain.chart import Chart
 from engine.domain.closed import Closed
 from engine.domain.encounter import Encounter, EncounterStatus
-from engine.domain.moment import parse_moment
+from engine.domain.moment import instant
 from engine.domain.outcome import Effect, EffectKind
 from engine.domain.score import Band, Score
 from engine.domain.task import READMITTED, SIDE_BY_SIDE, Task, TaskState
@@ -140,7 +140,7 @@ def _encounters_to_score(
             return False
         if person_changed:
             return True
-        admitted = parse_moment(encounter.admitted_at) if since is not None else None
+        admitted = instant(encounter.admitted_at) if since is not None else None
         return since is not None and admitted is not None and admitted > since
 
     return [stay for stay in stays if touched(stay)]
@@ -155,7 +155,7 @@ def _history_changed_since(before: Chart | None, chart: Chart) -> datetime | Non
         if was is encounter or (was is not None and _as_history(was) == _as_history(encounter)):
             continue
         for version in (was, encounter):
-            admitted = parse_moment(version.admitted_at) if version is not None else None
+            admitted = instant(version.admitted_at) if version is not None else None
             if admitted is not None:
                 moments.append(admitted)
     return min(moments, default=None)
@@ -516,9 +516,10 @@ def came_at(encounter: Encounter) -> float:
 
     An admission after the discharge is an error of the sender; at its word, every later plan would wait for that stay.
     """
-    moments = [m for m in map(parse_moment, (encounter.admitted_at, encounter.discharged_at)) if m is not None]
-    if moments:
-        return min(moments).timestamp()
+    times = (encounter.admitted_at, encounter.discharged_at)
+    came = [time.seconds for time in times if time is not None and time.at is not None]
+    if came:
+        return min(came)
     return float("inf") if encounter.status in _OPEN else float("-inf")
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone, tzinfo
+from datetime import timedelta, timezone, tzinfo
 from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from engine.domain.moment import Moment
 from engine.hl7v2.message import Message
 from engine.hl7v2.path import Path
 from engine.mapping.apply import Reading
 from engine.mapping.functions import Flaw
-from engine.mapping.times import iso_time
+from engine.mapping.times import read_time
 from engine.settings import Zones as ZoneSettings
 
 OFFSET_DIFFERS: Final = "offset-differs"
@@ -49,11 +50,11 @@ class Zones:
         found = _OFFSET.search(sent, _DATE_CHARS) if len(sent) > _DATE_CHARS and not sent.isdecimal() else None
         if found is None:
             return zone
-        time = iso_time(sent, zone)
-        text = time.value if isinstance(time, Flaw) else time
-        if not isinstance(text, str) or "T" not in text:
+        time = read_time(sent, zone)
+        moment = time.value if isinstance(time, Flaw) else time
+        at = moment.at if isinstance(moment, Moment) and moment.timed else None
+        if at is None:
             return zone
-        at = datetime.fromisoformat(text)
         if self.from_message:
             return _fixed(at.utcoffset() or timedelta())
         if at.astimezone(zone).utcoffset() != at.utcoffset():

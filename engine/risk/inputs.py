@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from engine.domain.age import AGE_YEARS_MAX, age_range
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter, EncounterStatus
-from engine.domain.moment import micros, parse_moment, to_micros
+from engine.domain.moment import instant, to_micros
 from engine.domain.record import Phi
 from engine.errors import HandoffError
 from engine.risk.icd import Pattern, PrefixTable
@@ -301,8 +301,13 @@ _Arrival = tuple[int, str, str | None, int | None, str | None]
 
 def _arrivals(chart: Chart) -> Iterator[_Arrival]:
     for stay in chart.encounters:
-        if stay.status not in _NOT_ARRIVED and (at := micros(stay.admitted_at)) is not None:
-            yield at, stay.key, stay.class_, micros(stay.discharged_at), stay.disposition
+        if (
+            stay.status not in _NOT_ARRIVED
+            and stay.admitted_at is not None
+            and (at := stay.admitted_at.micros) is not None
+        ):
+            ended = stay.discharged_at
+            yield at, stay.key, stay.class_, ended.micros if ended is not None else None, stay.disposition
     closed = chart.closed
     if closed is not None:
         columns = (
@@ -337,7 +342,7 @@ def inputs_of(
     the score, because "no earlier admission" is only as good as the time of observation behind it. history: of the
     chart, for who asks for several of its stays.
     """
-    admitted = parse_moment(encounter.admitted_at)
+    admitted = instant(encounter.admitted_at)
     patient = chart.patient
     diagnoses = tuple(d.code for d in encounter.diagnoses if d.code and tables.is_icd10(d.system))
     social = tables.social.match(diagnoses)
@@ -368,7 +373,7 @@ def _midnights(encounter: Encounter, admitted: datetime | None, now: datetime) -
     if admitted is None or encounter.status in {EncounterStatus.PLANNED, EncounterStatus.CANCELLED}:
         return None
     if encounter.status is EncounterStatus.FINISHED:
-        ended = parse_moment(encounter.discharged_at)
+        ended = instant(encounter.discharged_at)
         if ended is None:
             return None
     else:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, func, select
 
 from engine.domain.chart import Chart, Charts, Stamp, as_it_happened, identity
 from engine.domain.closed import FORM, Closed
+from engine.domain.codec import decoder
 from engine.domain.patient import Patient, StatedDeath
 from engine.domain.record import Phi
 from engine.errors import TamperedError
@@ -56,8 +57,8 @@ _CHARTS: Final = Listed(
 _CLOSED: Final = Listed(closed.c.chart_id, lambda listed: select(closed.c.chart_id, closed.c.document).where(listed))
 _MERGED: Final = Listed(chart.c.merged_into, lambda listed: select(chart.c.id).where(listed))
 
-_decode_closed = msgspec.json.Decoder(Closed).decode
-_decode_chart = msgspec.json.Decoder(ChartDocument).decode
+_decode_closed = decoder(Closed)
+_decode_chart = decoder(ChartDocument)
 
 
 class ChartStore:

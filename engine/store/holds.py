@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-import msgspec
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -24,6 +23,7 @@ from sqlalchemy import (
 
 from engine.domain.audit import AuditRecord
 from engine.domain.chart import Chart, Charts
+from engine.domain.codec import decoder, encode
 from engine.domain.hold import Assertion, Hold, HoldState, hold_key
 from engine.domain.message import EntryState
 from engine.domain.outcome import Dismissal, Outcome
@@ -91,8 +91,7 @@ _OF_CHARTS: Final = Listed(hold.c.chart_id, lambda listed: select(*_READ).where(
 ASKED: Final = Listed(hold.c.root_id, lambda listed: select(hold.c.root_id).where(listed, _OPEN))
 """The messages that wait for a person."""
 
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(HoldDocument).decode
+_decode = decoder(HoldDocument)
 
 
 class Holds:
@@ -383,7 +382,7 @@ class _Questions:
             patient_key=held.patient_key,
             asserts=held.asserts,
         )
-        sealed = self._keys.seal(_place(root, code, location, held.chart_id), _encode(document))
+        sealed = self._keys.seal(_place(root, code, location, held.chart_id), encode(document))
         row = {
             "entry_id": one.entry_id,
             "root_id": root,

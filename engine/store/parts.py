@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Table, bindparam, delete, select
 
 from engine.domain import parts
 from engine.domain.chart import Chart, Stamp
+from engine.domain.codec import decoder, encode
 from engine.domain.parts import Part
 from engine.domain.record import Phi
 from engine.errors import StoreError
@@ -90,7 +91,7 @@ class StoredPart:
         self._key_of: Callable[[Any], str] = self._key_of_stamped if self.stamped else part.key
         self._plain = plain
         self._own = own
-        self._decode = msgspec.json.Decoder(_with_stamps(part) if self.stamped else part.item).decode
+        self._decode = decoder(_with_stamps(part) if self.stamped else part.item)
         columns = tuple(table.columns.keys())
         key = tuple(column.name for column in table.primary_key.columns)
         self._by_chart = Listed(table.c.chart_id, lambda listed: select(table).where(listed))
@@ -171,7 +172,7 @@ class StoredPart:
                     continue
                 row = plain(hashes, new.id, item)
                 document = item if what is None else {what: item, "stamps": stamps.get(key, {})}
-                sealed = keys.seal(place(*row), _encode(document))
+                sealed = keys.seal(place(*row), encode(document))
                 (inserts if was is None else replaces).append((*row, sealed))
         if own:
             for item, was_in in held.values():
@@ -254,5 +255,3 @@ def stored_plainly(part: Part) -> StoredPart:
 _BY_PART: Final = {stored.name: stored for stored in (ENCOUNTERS, SCORES, TASKS)}
 STORED: Final = tuple(_BY_PART.get(part.name) or stored_plainly(part) for part in parts.PARTS)
 """Parts with columns of their own have their rows here; the table of any other follows from its declaration."""
-
-_encode: Final = msgspec.json.Encoder().encode

@@ -12,6 +12,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, bindparam, func, literal_column, or_, select
 
 from engine.domain.chart import Chart, Charts, identity
+from engine.domain.codec import decoder, encode
 from engine.domain.delivery import Delivery, DeliveryState, QueuedDelivery
 from engine.domain.message import AckCode, EntryState
 from engine.domain.outcome import Effect, Outcome
@@ -149,8 +150,7 @@ _INSERT_LETTERS: Final = Rows(
 
 _INSERT_CONCERNED: Final = Rows(schema.concerned, ("chart_id", "entry_id"))
 
-_encode = msgspec.json.Encoder().encode
-_decode_outcome = msgspec.json.Decoder(OutcomeDocument).decode
+_decode_outcome = decoder(OutcomeDocument)
 
 
 _EARLY_MAX: Final = 1000
@@ -329,7 +329,7 @@ class Recorder:
         # `_value_`: what `value` gives by two calls of Python.
         plain = (one.entry_id, channel, one.state._value_, one.chart_id, one.application_ack._value_, one.error_code,
                  one.config_version, now)  # fmt: skip
-        return (*plain, self._keys.seal(_outcome_place(*plain), _encode(document)))
+        return (*plain, self._keys.seal(_outcome_place(*plain), encode(document)))
 
     def _write_charts(
         self, conn: Connection, after: Mapping[str, Chart], before: Charts, now: int, close: Callable[[Chart], Chart]
@@ -529,7 +529,7 @@ class _ChartWriter:
             if summary is not None and summary is not new.closed:
                 summary = msgspec.structs.replace(summary, version=new.version)
                 place = closed_place(new.id, new.version)
-                summaries.append((new.id, self._keys.seal(place, _encode(summary))))
+                summaries.append((new.id, self._keys.seal(place, encode(summary))))
             document = ChartDocument(
                 patient=new.patient,
                 stamps=new.stamps,
@@ -538,7 +538,7 @@ class _ChartWriter:
                 channel=new.channel,
                 closed=0 if summary is None else summary.version,
             )
-            sealed = self._keys.seal(chart_place(new.id, new.version, new.merged_into), _encode(document))
+            sealed = self._keys.seal(chart_place(new.id, new.version, new.merged_into), encode(document))
             (replaces if new.id in self._old else inserts).append((new.id, new.version, new.merged_into, now, sealed))
         _REPLACE_CHARTS.write(conn, replaces)
         _INSERT_CHARTS.write(conn, inserts)

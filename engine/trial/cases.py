@@ -20,8 +20,9 @@ from pydantic import Field
 
 from engine.care.calendar import BusinessCalendar
 from engine.domain.chart import Chart
+from engine.domain.codec import converted
 from engine.domain.encounter import Diagnosis, Encounter, Location
-from engine.domain.moment import parse_moment
+from engine.domain.moment import Moment, instant
 from engine.domain.patient import Identifier, Patient
 from engine.domain.score import Band
 from engine.domain.shapes import plain
@@ -237,7 +238,7 @@ def _story(
     trial: Trial | None = None
     for place, step in steps:
         text = step.now or case.now or tests.now
-        now = parse_moment(text)
+        now = instant(Moment.read(text))
         if now is None:
             where, wrong = (
                 (place, "now") if text else (place, "message"),
@@ -381,8 +382,8 @@ def _meaning(question: _Question) -> Any:
 def _risk_inputs(question: _Question) -> Any:
     given = question.given("patient", "stay")
     patient = {"identifiers": [{"value": "1", "authority": "MRN"}], **given.get("patient", {})}
-    stay = msgspec.convert({"key": "VN:1", **given["stay"]}, Encounter)
-    chart = Chart(id="c1", patient=msgspec.convert(patient, Patient), encounters=(stay,))
+    stay = converted({"key": "VN:1", **given["stay"]}, Encounter)
+    chart = Chart(id="c1", patient=converted(patient, Patient), encounters=(stay,))
     return plain(inputs_of(chart, stay, now=_NOW, observed_since=_NOW, tables=question.compiled.rules.inputs))
 
 
@@ -393,13 +394,13 @@ def _plan(question: _Question) -> Any:
     )
     protocol = next(one for name, one in rules.protocols.items() if name == question.stem)
     discharged_at = given.get("discharged_at", _NOW.isoformat())
-    now = parse_moment(given.get("now", discharged_at))
+    now = instant(Moment.read(given.get("now", discharged_at)))
     if now is None:
         raise ValueError("given: now is no time like 2026-03-02T10:00-05:00")
     stay = Encounter(
         key="VN:1",
         class_=given.get("class", "I") or None,
-        discharged_at=discharged_at,
+        discharged_at=_time(discharged_at),
         disposition=given["disposition"],
         discharges=1,
         diagnoses=tuple(Diagnosis(code=code) for code in given.get("diagnoses", ())),
@@ -408,7 +409,7 @@ def _plan(question: _Question) -> Any:
     patient = Patient(
         identifiers=(Identifier(value="1", authority="MRN"),),
         deceased=given.get("deceased"),
-        birth_date=given.get("birth_date"),
+        birth_date=_time(given.get("birth_date")),
     )
     tasks = protocol.plan(
         Chart(id="c1", patient=patient, encounters=(stay,)),
@@ -420,6 +421,10 @@ def _plan(question: _Question) -> Any:
         key=lambda *parts: "/".join(parts),
     ).tasks
     return {"tasks": [plain(task) for task in tasks]}
+
+
+def _time(text: str | None) -> Moment | None:
+    return None if text is None else Moment.of(text)
 
 
 def _looked_up(question: _Question) -> Any:
@@ -498,7 +503,7 @@ def _same(at: Path, expected: Any, got: Any) -> bool:
     if expected == got and type(expected) is type(got):
         return True
     if at and str(at[-1]).endswith("_at") and isinstance(expected, str) and isinstance(got, str):
-        first, second = parse_moment(expected), parse_moment(got)
+        first, second = (instant(Moment.read(value)) for value in (expected, got))
         return first is not None and first == second
     return isinstance(expected, int | float) and not isinstance(expected, bool) and expected == got
 

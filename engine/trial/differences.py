@@ -20,6 +20,7 @@ from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import ScoreUpsert, TaskUpsert
 from engine.domain.ids import ALIKE_DIGITS
 from engine.domain.message import EntryState
+from engine.domain.moment import Moment
 from engine.domain.score import Score
 from engine.domain.shapes import plain
 from engine.domain.task import Task
@@ -217,7 +218,7 @@ class Comparer:
         if value is None or value == CLEARED:
             return True
         short = isinstance(value, bool) or (isinstance(value, str) and len(value) <= _SAID_CHARACTERS_MAX)
-        return short and not _is_time(value) and self._visible(path, value)
+        return short and not _is_timed(value) and self._visible(path, value)
 
     def _source(self, target: str, side: int) -> str:
         return source(self._rules[side].get(target))
@@ -528,23 +529,16 @@ def _shift(before: Any, after: Any) -> str | None:
     if isinstance(before, int | float) and isinstance(after, int | float):
         much = abs(after - before) > _SHIFT_MAX
         return f"{after - before:+g}" if not much else "is higher" if after > before else "is lower"
-    if not (_is_time(before) and _is_time(after)):
+    first, second = Moment.read(before), Moment.read(after)
+    if first is None or second is None or not (first.timed and second.timed):
         return None
-    try:
-        seconds = (datetime.fromisoformat(after) - datetime.fromisoformat(before)).total_seconds()
-    except TypeError:  # one of them has no offset
-        return None
+    seconds = second.seconds - first.seconds
     if seconds == 0:
         return "in another notation"
     exact = f"{abs(seconds) / 3600:g} h " if seconds % _SHIFT_SECONDS == 0 else ""
     return exact + ("later" if seconds > 0 else "earlier")
 
 
-def _is_time(value: Any) -> bool:
-    if not isinstance(value, str) or "T" not in value:
-        return False
-    try:
-        datetime.fromisoformat(value)
-    except ValueError:
-        return False
-    return True
+def _is_timed(value: Any) -> bool:
+    time = Moment.read(value)
+    return time is not None and time.timed

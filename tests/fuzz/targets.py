@@ -25,7 +25,8 @@ import msgspec
 from engine.clock import SystemClock
 from engine.connectors.fieldmap import FieldMap, UnsafeKeyError, compile_field_map
 from engine.connectors.registry import build_connectors, load
-from engine.domain.chart import Charts
+from engine.domain import codec
+from engine.domain.chart import Chart, Charts
 from engine.domain.message import AckCode, Entry, EntryState, Summary
 from engine.domain.outcome import Outcome
 from engine.errors import HandoffError, MappingError, MessageError, SettingsError
@@ -301,7 +302,7 @@ def heart(data: bytes) -> None:
         assert work_on(entry, channel, charts, NOW) == outcome, "the same entry has two outcomes"
         judge_outcome(outcome)
         for chart in outcome.charts:
-            msgspec.json.encode(chart)  # as it is stored
+            assert codec.decoder(Chart)(codec.encode(chart)) == chart  # as it is stored
             charts.add(chart)
 
 

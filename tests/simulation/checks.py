@@ -24,6 +24,7 @@ from engine.domain.hold import Hold, HoldState, hold_key
 from engine.domain.message import LANES, Entry, EntryKind
 from engine.domain.outcome import Outcome
 from engine.domain.patient import Identifier
+from engine.domain.shapes import plain
 from engine.domain.task import TaskState
 from engine.pipeline.process import decide, prepare
 from engine.store.charts import ChartStore, identity_hash
@@ -446,4 +447,4 @@ def told(chart: Chart) -> dict[str, Any]:
             if one.state is TaskState.OPEN or not chart.patient.merged_from
         },
     }
-    return {part: msgspec.to_builtins(what) for part, what in said.items()}
+    return {part: plain(what) for part, what in said.items()}

@@ -125,7 +125,7 @@ class Event(PatientEvent, frozen=True, kw_only=True):
         time, claims = self.event_time, self.claims
         return Assertion(
             status=status,
-            happened_at=time[0] if time is not None and time[1] != RECEIPT else None,
+            happened_at=time.at if time is not None and time.source != RECEIPT else None,
             sender=self.sender,
             clock=claims.clock if claims is not None else 0,
             received=claims.received if claims is not None else self.at[0],

@@ -15,7 +15,7 @@ from engine.care.times import SAME_SECONDS
 from engine.domain.chart import Stamp
 from engine.domain.encounter import TOLD_END, Encounter, EncounterStatus
 from engine.domain.hold import Hold, HoldCode
-from engine.domain.moment import parse_moment
+from engine.domain.moment import instant
 from engine.domain.outcome import Effect
 from engine.domain.record import Phi
 
@@ -132,7 +132,7 @@ def _is_newly_ended(before: Encounter, event: Event, values: Mapping[str, Any], 
     last = stamps.get("status", NEVER)
     if before.status not in OPEN or event.at < last:
         return False
-    end = parse_moment(values["discharged_at"])
+    end = instant(values["discharged_at"])
     return "taken_back" not in stamps if end is None else end.timestamp() > last[0]
 
 
@@ -196,9 +196,9 @@ def _newer(before: Encounter, event: Event, values: Mapping[str, Any], stamps: S
 
 def _announced(before: Encounter, event: Event, values: Mapping[str, Any], stamps: Stamps) -> Verdict:
     """A pre-admission after the stay has begun: of a stay to come it is a question, of this one late news."""
-    said = parse_moment(values.get("admitted_at"))
-    end = before.discharged_at if before.status in ENDED else event.event_time[0] if event.event_time else None
-    known = parse_moment(end)
+    said = instant(values.get("admitted_at"))
+    end = before.discharged_at if before.status in ENDED else event.event_time.at if event.event_time else None
+    known = instant(end)
     to_come = said > known if said is not None and known is not None else before.status in ENDED
     deviations = ("pre-admission-after-arrival",)
     if not to_come:
@@ -373,7 +373,7 @@ def _is_that_admission(before: Encounter, event: Event, values: Mapping[str, Any
     """
     if event.claims is None:
         return _is_beginning(before, values, stamps)
-    said, known = _admission(before, event, values), parse_moment(before.admitted_at)
+    said, known = _admission(before, event, values), instant(before.admitted_at)
     if known is not None:
         return said == known and before.class_ in {None, values.get("class_", before.class_)}
     return bool(values.get("admitted_at")) and _is_beginning(before, values, stamps)
@@ -381,23 +381,23 @@ def _is_that_admission(before: Encounter, event: Event, values: Mapping[str, Any
 
 def _is_second_admission(before: Encounter, values: Mapping[str, Any], stamps: Stamps) -> bool:
     """Whether an admission older than the end of a stay names a later beginning than the one that was seen."""
-    said, known = parse_moment(values.get("admitted_at")), parse_moment(before.admitted_at)
+    said, known = instant(values.get("admitted_at")), instant(before.admitted_at)
     return said is not None and known is not None and said > known and _is_another_admission(before, values, stamps)
 
 
 def _admission(before: Encounter, event: Event, values: Mapping[str, Any]) -> datetime | None:
     """When an admission says that it was; by the event's own time where the stay has its admission from there too."""
     if values.get("admitted_at"):
-        return parse_moment(values["admitted_at"])
+        return instant(values["admitted_at"])
     by_event = before.time_sources.get("admitted_at") not in {None, "PV1-44"}
-    return parse_moment(event.event_time[0]) if by_event and event.event_time is not None else None
+    return event.event_time.at.at if by_event and event.event_time is not None else None
 
 
 def _is_another_admission(before: Encounter, values: Mapping[str, Any], stamps: Stamps) -> bool:
     """Whether an admission of the same class was seen already, at another time."""
     if "arrival" not in stamps or values.get("class_", before.class_) != before.class_:
         return False
-    said, known = parse_moment(values.get("admitted_at")), parse_moment(before.admitted_at)
+    said, known = instant(values.get("admitted_at")), instant(before.admitted_at)
     return said is not None and known is not None and said != known
 
 
@@ -411,5 +411,5 @@ def _same_stay(before: Encounter, values: Mapping[str, Any]) -> bool:
     admitted = values.get("admitted_at") or before.admitted_at
     if admitted == before.admitted_at:
         return True
-    begin, end = parse_moment(admitted), parse_moment(before.discharged_at)
+    begin, end = instant(admitted), instant(before.discharged_at)
     return before.admitted_at is None if begin is None or end is None else begin <= end

@@ -17,6 +17,7 @@ from engine.care.times import is_before
 from engine.domain.chart import Chart, Charts, Stamp
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.hold import Fact, HoldCode
+from engine.domain.moment import Moment
 from engine.domain.outcome import Effect
 
 _ARRIVED: Final = ARRIVAL | {Meaning.DISCHARGE}
@@ -101,7 +102,7 @@ def _numbered(encounter: Encounter, event: Event) -> Encounter:
     return msgspec.structs.replace(encounter, visit_number=number, visit_authority=authority)
 
 
-def _implausible(known: Encounter | None, event: Event, born: str | None) -> dict[str, str]:
+def _implausible(known: Encounter | None, event: Event, born: Moment | None) -> dict[str, str]:
     """Times of the stay that can't be true, and their HL7 fields: the event's own time stands in, where it is one."""
     claims = event.claims
     if claims is None:
@@ -111,11 +112,12 @@ def _implausible(known: Encounter | None, event: Event, born: str | None) -> dic
     )
     found: dict[str, str] = {}
     for name, location in (("admitted_at", "PV1-44"), ("discharged_at", "PV1-45")):
-        text = event.encounter.get(name)
-        if not text or (planned and name == "admitted_at"):
+        time: Moment | None = event.encounter.get(name)
+        if time is None or (planned and name == "admitted_at"):
             continue
-        before_birth = born and text[:4] <= born[:4] and is_before(text, born)
-        if not claims.plausible(text) or (before_birth and not is_before(claims.received_at, born or "")):
+        if not claims.plausible(time) or (
+            born is not None and is_before(time, born) and not is_before(claims.received_at, born)
+        ):
             found[name] = location  # a birth date to come is wrong, and no measure of other times
     return found
 
@@ -130,11 +132,11 @@ def _after_admission(
     that admission stays so: it may be the end of an earlier stay under the number.
     """
     claims = event.claims
-    begin = values.get("admitted_at") or before.admitted_at
-    if claims is None or not begin:
+    begin: Moment | None = values.get("admitted_at") or before.admitted_at
+    if claims is None or begin is None:
         return event, []
     early = claims.before(begin) if event.meaning is Meaning.DISCHARGE else []
-    ended = values.get("discharged_at")
+    ended: Moment | None = values.get("discharged_at")
     ended_early = ["PV1-45"] if ended is not None and is_before(ended, begin) else []
     if not (early or ended_early) or not claims.plausible(begin):
         return event, []
@@ -230,21 +232,22 @@ def _with_times(
     return values, sources
 
 
-def _begins_after(before: Encounter, admitted: str | None) -> bool:
+def _begins_after(before: Encounter, admitted: Moment | None) -> bool:
     """The admission that is named lies after the end of the stay as it is known."""
-    return bool(admitted and before.discharged_at) and is_before(before.discharged_at or "", admitted or "")
+    end = before.discharged_at
+    return admitted is not None and end is not None and is_before(end, admitted)
 
 
 def _ends_before(before: Encounter, status: EncounterStatus, event: Event) -> bool:
     """The event was after the end of a stay that has ended."""
     if status is not EncounterStatus.FINISHED or before.discharged_at is None or event.event_time is None:
         return False
-    return is_before(before.discharged_at, event.event_time[0])
+    return is_before(before.discharged_at, event.event_time.at)
 
 
-def _lies_ahead(text: str, event: Event) -> bool:
+def _lies_ahead(time: Moment, event: Event) -> bool:
     """A planned admission that has come to pass before its time."""
-    return event.claims is not None and is_before(event.claims.received_at, text)
+    return event.claims is not None and is_before(event.claims.received_at, time)
 
 
 def _note_source(

@@ -8,7 +8,7 @@ from typing import Final
 from engine.care.adt.event import ENDED, OPEN, OPENING, Event, Meaning
 from engine.domain.chart import Chart, Charts
 from engine.domain.encounter import Encounter, EncounterStatus
-from engine.domain.moment import parse_moment, to_micros
+from engine.domain.moment import Moment, Precision, instant, to_micros
 from engine.errors import UNKNOWN_KEY, MessageError
 
 Found = tuple[str, Encounter | None]
@@ -33,8 +33,8 @@ def find_encounter(chart: Chart, charts: Charts, event: Event) -> Found | None:
     if known is not None:
         return known.key, known
     if event.meaning in OPENING:
-        started = event.encounter.get("admitted_at") or (event.event_time[0] if event.event_time else None)
-        return _made_key(chart, started) if started else None
+        started = event.encounter.get("admitted_at") or (event.event_time.at if event.event_time else None)
+        return _made_key(chart, started.text) if started is not None else None
     return _only_one(chart, event)
 
 
@@ -85,10 +85,10 @@ def _only_one(chart: Chart, event: Event) -> Found | None:
     if event.meaning is not Meaning.DISCHARGE or not event.event_time:
         return None
     chart.need_whole()
-    known = _discharged_before(chart, event, event.encounter.get("discharged_at") or event.event_time[0])
+    known = _discharged_before(chart, event, event.encounter.get("discharged_at") or event.event_time.at)
     if known is not None:
         return known.key, known
-    return _made_key(chart, event.encounter.get("admitted_at") or event.event_time[0])
+    return _made_key(chart, (event.encounter.get("admitted_at") or event.event_time.at).text)
 
 
 def _by_number(chart: Chart, event: Event, key: str) -> Encounter | None:
@@ -114,7 +114,7 @@ def _by_number(chart: Chart, event: Event, key: str) -> Encounter | None:
 
 
 def _may_have_begun_then(encounter: Encounter, event: Event) -> bool:
-    begin, said = parse_moment(encounter.admitted_at), parse_moment(event.encounter.get("admitted_at"))
+    begin, said = instant(encounter.admitted_at), instant(event.encounter.get("admitted_at"))
     return begin is None or said is None or abs(begin - said) <= timedelta(days=1)
 
 
@@ -138,41 +138,34 @@ def _admitted_then(
 
     encounters: those of the chart, or those without a visit number (unnumbered).
     """
-    said = event.encounter.get("admitted_at")
-    moment = parse_moment(said)
-    if said is None or moment is None or ":" not in said:
+    said: Moment | None = event.encounter.get("admitted_at")
+    if said is None or said.at is None or said.precision < Precision.MINUTE:
         return None
-    if chart.closed is not None and chart.closed.admitted_then(to_micros(moment), unnumbered=unnumbered):
+    if chart.closed is not None and chart.closed.admitted_then(to_micros(said.at), unnumbered=unnumbered):
         chart.need_whole()
-    found = [
-        e
-        for e in encounters
-        if e.status is not EncounterStatus.CANCELLED
-        and (e.admitted_at == said or parse_moment(e.admitted_at) == moment)
-    ]
+    found = [e for e in encounters if e.status is not EncounterStatus.CANCELLED and instant(e.admitted_at) == said.at]
     return found[0] if len(found) == 1 else None
 
 
-def _discharged_before(chart: Chart, event: Event, at: str) -> Encounter | None:
+def _discharged_before(chart: Chart, event: Event, at: Moment) -> Encounter | None:
     """The one stay that a discharge at that time can have ended: the same discharge, said again."""
     ended = [e for e in chart.encounters if e.status in ENDED and _may_be_same(e, event)]
     found = [encounter for encounter in ended if encounter.discharged_at == at]
-    moment = parse_moment(at)
-    if not found and moment is not None:
-        found = [e for e in ended if _lasted_over(e, moment)] or _ended_shortly_before(ended, moment)
+    if not found and at.at is not None:
+        found = [e for e in ended if _lasted_over(e, at.at)] or _ended_shortly_before(ended, at.at)
     return found[0] if len(found) == 1 else None
 
 
 def _may_be_same(encounter: Encounter, event: Event) -> bool:
     """Nothing that the message says of the stay is against it."""
-    admitted = parse_moment(event.encounter.get("admitted_at"))
-    if admitted is not None and parse_moment(encounter.admitted_at) not in {None, admitted}:
+    admitted = instant(event.encounter.get("admitted_at"))
+    if admitted is not None and instant(encounter.admitted_at) not in {None, admitted}:
         return False
     return event.encounter.get("class_") in {None, encounter.class_} or encounter.class_ is None
 
 
 def _lasted_over(encounter: Encounter, moment: datetime) -> bool:
-    begin, end = parse_moment(encounter.admitted_at), parse_moment(encounter.discharged_at)
+    begin, end = instant(encounter.admitted_at), instant(encounter.discharged_at)
     return begin is not None and end is not None and begin <= moment <= end
 
 
@@ -180,7 +173,7 @@ def _ended_shortly_before(ended: list[Encounter], moment: datetime) -> list[Enco
     return [
         encounter
         for encounter in ended
-        if (end := parse_moment(encounter.discharged_at)) is not None and end <= moment <= end + _SAID_AGAIN
+        if (end := instant(encounter.discharged_at)) is not None and end <= moment <= end + _SAID_AGAIN
     ]
 
 

@@ -12,6 +12,7 @@ from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import Delivery, Operation
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.message import AckCode, AckState, EntryState, Receipt, Summary
+from engine.domain.moment import Moment
 from engine.domain.outcome import Outcome
 from engine.domain.partition import PARTITIONS
 from engine.domain.parts import folded
@@ -53,7 +54,7 @@ def patient(number: int = 1, **more: Any) -> Patient:
     fields: dict[str, Any] = {
         "identifiers": (Identifier(value=f"P{number}", authority="MRN", type="MR"),),
         "name": Name(family="Doe", given="Jane"),
-        "birth_date": "1958-07",
+        "birth_date": Moment.of("1958-07"),
         "phones": ("+12125550100",),
     }
     return Patient(**{**fields, **more})
@@ -120,7 +121,7 @@ def changed(old: Chart, **more: Any) -> Chart:
 
 def with_past(chart: Chart, *keys: str) -> Chart:
     """The chart with stays that are over, each with a score and a task that is done."""
-    stays = [encounter(key, admitted_at=f"2025-01-0{n}T08:00:00+00:00") for n, key in enumerate(keys, 1)]
+    stays = [encounter(key, admitted_at=Moment.of(f"2025-01-0{n}T08:00:00+00:00")) for n, key in enumerate(keys, 1)]
     past = [msgspec.structs.replace(stay, status=EncounterStatus.FINISHED, disposition="01") for stay in stays]
     return changed(
         chart,

@@ -9,6 +9,7 @@ from store_builders import changed, chart, charts_of, close_all, encounter, outc
 
 from engine.domain.chart import Chart, Charts
 from engine.domain.encounter import EncounterStatus
+from engine.domain.moment import Moment
 from engine.domain.parts import PARTS
 from engine.domain.task import TaskState
 from engine.errors import TamperedError
@@ -102,7 +103,7 @@ def test_more_and_more_stays_are_closed_and_none_is_lost(store: Store) -> None:
     for number in range(4, 8):
         before = loaded(store)
         known = before.by_id["chart-1"]
-        stay = encounter(f"MRN:W{number}", admitted_at=f"2025-01-{number:02d}T08:00:00+00:00")
+        stay = encounter(f"MRN:W{number}", admitted_at=Moment.of(f"2025-01-{number:02d}T08:00:00+00:00"))
         over = msgspec.structs.replace(stay, status=EncounterStatus.FINISHED)
         more = changed(
             known,

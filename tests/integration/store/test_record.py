@@ -29,6 +29,7 @@ from store_builders import (
 from engine.domain.chart import Charts
 from engine.domain.delivery import DeadLetter, Stage
 from engine.domain.message import AckCode, EntryState
+from engine.domain.moment import Moment
 from engine.domain.outcome import Effect
 from engine.domain.patient import Identifier
 from engine.domain.task import TaskState
@@ -51,7 +52,7 @@ def nothing_written(store):
 
 def test_a_chart_comes_back_as_it_was_recorded(store):
     new = chart(
-        encounters=(encounter("MRN:V1"), encounter("MRN:V2", admitted_at="2026-03-01T10:00:00-05:00")),
+        encounters=(encounter("MRN:V1"), encounter("MRN:V2", admitted_at=Moment.of("2026-03-01T10:00:00-05:00"))),
         encounter_stamps={"MRN:V1": {"status": (2.5, 1)}},
         scores=(score("MRN:V2", "seed"), score("MRN:V1", "lace"), score(None, "lace")),
         tasks=(task("t2"), task("t1", state=TaskState.DONE, escalate_at=None, assignee=None)),

@@ -25,6 +25,7 @@ from store_builders import (
 from engine.domain.chart import Chart
 from engine.domain.delivery import Delivery, DeliveryState, Operation
 from engine.domain.encounter import EncounterStatus
+from engine.domain.moment import Moment
 from engine.domain.shapes import encounter_shape, patient_shape, plain, task_shape
 from engine.domain.task import TaskState
 from engine.errors import StoreError
@@ -155,8 +156,8 @@ def test_a_score_of_an_earlier_stay_no_longer_speaks_for_the_patient(store):
     record(store, outcome(1, one, deliveries=(of(one, "old", Operation.UPSERT_SCORE),)))
     [number] = ids(store, ["old"])
     bury(store, "old")
-    later = encounter("MRN:V9", admitted_at="2030-01-01T10:00:00+00:00")
-    earlier = msgspec.structs.replace(one.encounters[0], admitted_at="2029-01-01T10:00:00+00:00")
+    later = encounter("MRN:V9", admitted_at=Moment.of("2030-01-01T10:00:00+00:00"))
+    earlier = msgspec.structs.replace(one.encounters[0], admitted_at=Moment.of("2029-01-01T10:00:00+00:00"))
     two = changed(one, encounters=(earlier, later), scores=(*one.scores, score("MRN:V9")))
     record(store, outcome(2, two), before=load(store, one))
     assert put_back(store, number) is Requeued.RENEWED

@@ -9,6 +9,7 @@ from store_builders import NOW, append, chart, delivery, load, outcome, patient,
 from engine.domain.audit import AuditRecord
 from engine.domain.encounter import Diagnosis, Encounter
 from engine.domain.message import Summary
+from engine.domain.moment import Moment
 from engine.domain.outcome import Effect
 from engine.domain.patient import Address, Identifier, Name, Provider
 from engine.domain.score import Factor
@@ -17,6 +18,8 @@ from engine.store.outbox import Settled
 from engine.store.schema import metadata
 
 MARK = "ZQXMARKER"
+BORN = "1931-02-17"
+"""A marker that is a date."""
 
 
 def fill(store):
@@ -40,7 +43,7 @@ def fill(store):
             name=Name(family=MARK, given=MARK),
             address=Address(line=MARK, city=MARK),
             phones=(MARK,),
-            birth_date=MARK,
+            birth_date=Moment.of(BORN),
             pcp=Provider(id=MARK, family=MARK),
             merged_from=(f"MRN:{MARK}",),
         ),
@@ -71,10 +74,12 @@ def fill(store):
 def needles():
     import base64
 
-    raw = MARK.encode()
+    raw, born = MARK.encode(), BORN.encode()
     return [
         raw,
         MARK.lower().encode(),
+        born,
+        born.hex().encode(),
         raw.hex().encode(),
         base64.b64encode(raw)[:10],
         raw.decode().encode("utf-16-le"),

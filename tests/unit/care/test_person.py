@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.care.person import is_another
+from engine.domain.moment import Moment
 from engine.domain.patient import Name, Patient
 
 
@@ -19,8 +20,8 @@ def named(text: str) -> Name:
 
 
 def another(one: str, other: str, born: str = "1945-03-12", said: str = "1980-07-01") -> bool:
-    patient = Patient(name=named(one), birth_date=born)
-    return is_another(patient, {"name": named(other), "birth_date": said})
+    patient = Patient(name=named(one), birth_date=Moment.of(born))
+    return is_another(patient, {"name": named(other), "birth_date": Moment.of(said)})
 
 
 @pytest.mark.parametrize(
@@ -95,14 +96,14 @@ def test_a_birth_date_that_may_be_the_same_or_is_a_placeholder_is_no_other(born:
     assert not another("Testcase^Anna", "Other^Bob", born, said)
 
 
-@pytest.mark.parametrize("said", [{}, {"name": named("Other^Bob")}, {"birth_date": "1980-07-01"}])
+@pytest.mark.parametrize("said", [{}, {"name": named("Other^Bob")}, {"birth_date": Moment.of("1980-07-01")}])
 def test_what_a_message_does_not_say_contradicts_nothing(said: dict[str, Any]) -> None:
-    assert not is_another(Patient(name=named("Testcase^Anna"), birth_date="1945-03-12"), said)
+    assert not is_another(Patient(name=named("Testcase^Anna"), birth_date=Moment.of("1945-03-12")), said)
 
 
-@pytest.mark.parametrize("known", [{}, {"name": named("Testcase^Anna")}, {"birth_date": "1945-03-12"}])
+@pytest.mark.parametrize("known", [{}, {"name": named("Testcase^Anna")}, {"birth_date": Moment.of("1945-03-12")}])
 def test_what_a_chart_does_not_know_is_contradicted_by_nothing(known: dict[str, Any]) -> None:
-    assert not is_another(Patient(**known), {"name": named("Other^Bob"), "birth_date": "1980-07-01"})
+    assert not is_another(Patient(**known), {"name": named("Other^Bob"), "birth_date": Moment.of("1980-07-01")})
 
 
 def test_one_of_the_two_may_change() -> None:
@@ -111,12 +112,14 @@ def test_one_of_the_two_may_change() -> None:
 
 
 NAMES = st.builds(Name, family=st.none() | st.text(max_size=20), given=st.none() | st.text(max_size=20))
-DATES = st.dates().map(lambda day: day.isoformat()) | st.sampled_from(["1945", "1945-03", "1900-01-01"])
+DATES = st.dates().map(lambda day: Moment.of(day.isoformat())) | st.sampled_from(
+    [Moment.of(text) for text in ("1945", "1945-03", "1900-01-01")]
+)
 
 
 @given(NAMES, NAMES, DATES, DATES)
 def test_it_is_the_same_answer_both_ways_and_nobody_contradicts_themselves(
-    one: Name, other: Name, born: str, said: str
+    one: Name, other: Name, born: Moment, said: Moment
 ) -> None:
     first, second = Patient(name=one, birth_date=born), Patient(name=other, birth_date=said)
     assert is_another(first, {"name": other, "birth_date": said}) == is_another(

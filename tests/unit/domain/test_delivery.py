@@ -22,6 +22,7 @@ from engine.domain.delivery import (
     TaskUpsert,
 )
 from engine.domain.encounter import Encounter
+from engine.domain.moment import Moment
 from engine.domain.patient import Address, Identifier, Name, Patient, Provider
 from engine.domain.score import Band, Factor, Score
 from engine.domain.shapes import patient_shape, plain, task_shape
@@ -31,7 +32,7 @@ AT = datetime(2026, 3, 6, 18, 0, tzinfo=UTC)
 PATIENT = Patient(
     identifiers=(Identifier(value="558181838", authority="MRN", type="MR"),),
     name=Name(family="Doe", given="Jane"),
-    birth_date="1948-03",
+    birth_date=Moment.of("1948-03"),
     sex="F",
     address=Address(line="1 Main", city="Troy"),
     phones=("+15185550100",),

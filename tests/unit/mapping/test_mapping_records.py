@@ -51,7 +51,7 @@ def test_a_record_is_read_by_its_name_and_leaves_patient_and_visit_alone(tables:
     message = build(SCH, "PID|1||P1", "AIL|1||EAST", "AIL|2|||||20260715150000")
     said = mapping.read("appointment", message, reading)
     assert (said["number"].value, said["class_"]) == ("F1", "NEW")
-    assert str(said["starts_at"]).startswith("2026-07-15T14:30")
+    assert said["starts_at"].text.startswith("2026-07-15T14:30")
     assert [one.place for one in said["resources"]] == ["EAST"]
     assert reading == ["item-without-place:AIL-3.1"]
     mapped = mapping.apply(message)

@@ -10,16 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.cli.common import clock_time
-from engine.domain.moment import parse_moment
+from engine.domain.moment import Moment, instant
 from engine.mapping.functions import ABSENT, Flaw
-from engine.mapping.times import iso_date, iso_time
+from engine.mapping.times import read_date, read_time
 
 NEW_YORK = ZoneInfo("America/New_York")
 
 
-def noted(read: str | Flaw) -> tuple[object, set[str]]:
-    """The value and all codes."""
-    return (read.value, {read.code, *read.also}) if isinstance(read, Flaw) else (read, set())
+def noted(read: Moment | Flaw) -> tuple[object, set[str]]:
+    """The text and all codes."""
+    return (read.value.text, {read.code, *read.also}) if isinstance(read, Flaw) else (read.text, set())
+
+
+def value_of(read: Moment | Flaw) -> Moment | None:
+    value = read.value if isinstance(read, Flaw) else read
+    return value if isinstance(value, Moment) else None
 
 
 @pytest.mark.parametrize(
@@ -35,7 +40,7 @@ def noted(read: str | Flaw) -> tuple[object, set[str]]:
     ],
 )
 def test_a_date_keeps_the_precision_that_was_sent(text: str, iso: str) -> None:
-    assert iso_date(text) == iso
+    assert noted(read_date(text)) == (iso, set())
 
 
 @pytest.mark.parametrize(
@@ -44,7 +49,7 @@ def test_a_date_keeps_the_precision_that_was_sent(text: str, iso: str) -> None:
      "15.07.1958", "07/15/1958", "1958/07/15", "N", "١٩٥٨", "18991", "1958-7-15", "19580715" * 9],
 )  # fmt: skip
 def test_a_date_that_does_not_exist_is_a_flaw_and_never_a_guess(text: str) -> None:
-    assert iso_date(text) == Flaw("invalid-date", ABSENT)
+    assert read_date(text) == Flaw("invalid-date", ABSENT)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +69,7 @@ def test_a_date_that_does_not_exist_is_a_flaw_and_never_a_guess(text: str) -> No
     ],
 )
 def test_a_time_keeps_its_digits_and_gets_the_offset_of_the_channel(text: str, iso: str) -> None:
-    assert iso_time(text, NEW_YORK) == iso
+    assert noted(read_time(text, NEW_YORK)) == (iso, set())
 
 
 @pytest.mark.parametrize(
@@ -75,8 +80,8 @@ def test_a_time_keeps_its_digits_and_gets_the_offset_of_the_channel(text: str, i
     ],
 )
 def test_a_local_time_that_is_not_one_moment_is_noted(text: str, iso: str) -> None:
-    assert iso_time(text, NEW_YORK) == Flaw("ambiguous-local-time", iso)
-    assert iso_time(f"{text}-0500", NEW_YORK) == f"{iso[:-6]}-05:00"
+    assert read_time(text, NEW_YORK) == Flaw("ambiguous-local-time", Moment.of(iso))
+    assert read_time(f"{text}-0500", NEW_YORK) == Moment.of(f"{iso[:-6]}-05:00")
 
 
 @pytest.mark.parametrize(
@@ -85,12 +90,12 @@ def test_a_local_time_that_is_not_one_moment_is_noted(text: str, iso: str) -> No
      "15.07.2026 14:30", "7/15/2026", "202607+", "2026-07-1", "20260015120000"],
 )  # fmt: skip
 def test_a_time_that_does_not_exist_is_a_flaw(text: str) -> None:
-    assert iso_time(text, NEW_YORK) == Flaw("invalid-time", ABSENT)
+    assert read_time(text, NEW_YORK) == Flaw("invalid-time", ABSENT)
 
 
 @given(st.dates(date(1800, 1, 1), date(2999, 12, 31)))
 def test_every_day_is_read_back_as_itself(day: date) -> None:
-    assert iso_date(day.strftime("%Y%m%d").rjust(8, "0")) == day.isoformat()
+    assert read_date(day.strftime("%Y%m%d").rjust(8, "0")) == Moment.of(day.isoformat())
 
 
 @given(
@@ -99,8 +104,8 @@ def test_every_day_is_read_back_as_itself(day: date) -> None:
 )
 def test_a_local_time_names_the_same_instant_as_its_result(local: datetime, zone_name: str) -> None:
     zone = ZoneInfo(zone_name)
-    result = iso_time(local.strftime("%Y%m%d%H%M%S"), zone)
-    moment = parse_moment(result.value if isinstance(result, Flaw) else result)
+    result = read_time(local.strftime("%Y%m%d%H%M%S"), zone)
+    moment = instant(value_of(result))
     expected = local.replace(microsecond=0, tzinfo=zone)
     assert moment is not None
     assert moment.astimezone(UTC) == expected.astimezone(UTC)
@@ -110,17 +115,15 @@ def test_a_local_time_names_the_same_instant_as_its_result(local: datetime, zone
 
 @given(st.text(max_size=30) | st.text(alphabet="0123456789+-.", max_size=26))
 def test_any_text_is_a_time_that_can_be_used_or_a_flaw(text: str) -> None:
-    result = iso_time(text, NEW_YORK)
+    result = read_time(text, NEW_YORK)
     if isinstance(result, Flaw):
         assert result.value is not ABSENT or result.code in {"invalid-time", "time-unknown"}
-        result = result.value if result.value is not ABSENT else ""
-    if "T" in result:
-        moment = datetime.fromisoformat(result)
+    time, day = value_of(result), value_of(read_date(text))
+    if time is not None and time.timed:
+        moment = datetime.fromisoformat(time.text)
         assert moment.utcoffset() is not None
         assert moment.astimezone(UTC) + timedelta(0) == moment
-    day = iso_date(text)
-    day = day.value if isinstance(day, Flaw) else day
-    assert day is ABSENT or len(day) in {4, 7, 10}
+    assert day is None or len(day.text) in {4, 7, 10}
 
 
 @pytest.mark.parametrize(
@@ -166,7 +169,7 @@ def test_any_text_is_a_time_that_can_be_used_or_a_flaw(text: str) -> None:
     ],
 )
 def test_what_is_not_as_the_standard_writes_it_is_read_and_noted(text: str, iso: str, codes: set[str]) -> None:
-    assert noted(iso_time(text, NEW_YORK)) == (iso, codes)
+    assert noted(read_time(text, NEW_YORK)) == (iso, codes)
 
 
 @pytest.mark.parametrize(
@@ -186,12 +189,12 @@ def test_what_is_not_as_the_standard_writes_it_is_read_and_noted(text: str, iso:
     ],
 )
 def test_a_birth_date_is_read_as_generously(text: str, iso: str, codes: set[str]) -> None:
-    assert noted(iso_date(text)) == (iso, codes)
+    assert noted(read_date(text)) == (iso, codes)
 
 
 @pytest.mark.parametrize("text", ["0000", "00000000", "99999999", "00000000000000", "99999999999999", "0000-00-00"])
 def test_zeros_or_nines_alone_say_that_nothing_is_known(text: str) -> None:
-    assert iso_date(text) == iso_time(text, NEW_YORK) == Flaw("time-unknown", ABSENT)
+    assert read_date(text) == read_time(text, NEW_YORK) == Flaw("time-unknown", ABSENT)
 
 
 @given(
@@ -202,13 +205,12 @@ def test_zeros_or_nines_alone_say_that_nothing_is_known(text: str) -> None:
 def test_a_time_of_any_precision_that_is_kept_can_be_shown_and_compared(at: datetime, digits: int, offset: str) -> None:
     text = at.strftime("%Y%m%d%H%M%S.%f")[:digits]
     for written in (text + offset, f"{at.isoformat(' ')[:digits]}{offset}"):
-        kept = iso_time(written, NEW_YORK)
-        kept = kept.value if isinstance(kept, Flaw) else kept
-        if kept is ABSENT:
+        kept = value_of(read_time(written, NEW_YORK))
+        if kept is None:
             continue
-        shown = clock_time(kept)
-        assert shown == kept or (shown is not None and len(shown) == len("2026-07-15 14:30:05"))
-        assert (parse_moment(kept) is None) is (len(kept) < len("2026-07-15"))
+        shown = clock_time(kept.text)
+        assert shown == kept.text or (shown is not None and len(shown) == len("2026-07-15 14:30:05"))
+        assert (kept.at is None) is (len(kept.text) < len("2026-07-15"))
 
 
 @pytest.mark.parametrize(

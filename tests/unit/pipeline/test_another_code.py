@@ -13,6 +13,7 @@ from engine.care.event import Applied, PatientEvent
 from engine.care.patient import Asked, Known, New, whose
 from engine.domain.chart import Chart, Charts
 from engine.domain.message import EntryState
+from engine.domain.moment import Moment
 from engine.domain.outcome import Effect
 from engine.domain.patient import Identifier
 from engine.pipeline import messages
@@ -53,7 +54,7 @@ def zzz(**more: Any) -> bytes:
 def test_a_new_patient_gets_a_chart_and_a_known_one_keeps_theirs(heart: Heart) -> None:
     first = heart.send(zzz())
     assert [effect.kind for effect in first.effects] == ["patient-created", "language-said"]
-    assert (heart.chart().patient.language, heart.chart().patient.birth_date) == ("tlh", "1948-03-12")
+    assert (heart.chart().patient.language, heart.chart().patient.birth_date.text) == ("tlh", "1948-03-12")
     heart.send(adt("A01", pv1={}))
     again = heart.send(zzz())
     assert [effect.kind for effect in again.effects] == ["language-said"]
@@ -124,6 +125,6 @@ def test_whose_a_message_is_has_three_answers() -> None:
     assert isinstance(new, New)
     assert (new.chart.id, new.chart.version, new.chart.patient.key) == ("c-new", 0, "MRN:1")
     other = msgspec.structs.replace(chart.patient.name, family="Smith", given="Bob")
-    asked = whose(heart.charts, event(name=other, birth_date="2001-01-01"))
+    asked = whose(heart.charts, event(name=other, birth_date=Moment.of("2001-01-01")))
     assert isinstance(asked, Asked)
     assert (asked.chart, asked.hold.location) == (chart, "PID-5")

@@ -21,6 +21,7 @@ from engine.domain.chart import Chart, Charts, as_it_happened
 from engine.domain.closed import Closed
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.message import Entry
+from engine.domain.moment import Moment
 from engine.domain.outcome import Outcome
 from engine.domain.parts import PARTS
 from engine.domain.patient import Identifier, Patient
@@ -289,7 +290,8 @@ def test_the_whole_chart_is_asked_for_by_what_may_concern_a_closed_stay_alone(me
 
 def test_few_stays_that_are_over_stay_with_the_chart() -> None:
     stays = [
-        Encounter(key=f"MRN:V{n}", status=EncounterStatus.FINISHED, admitted_at=f"2026-03-0{n}") for n in range(1, 7)
+        Encounter(key=f"MRN:V{n}", status=EncounterStatus.FINISHED, admitted_at=Moment.of(f"2026-03-0{n}"))
+        for n in range(1, 7)
     ]
     patient = Patient(identifiers=(Identifier(value="1", authority="MRN", type="MR"),))
     few = Chart(id="c", patient=patient, encounters=tuple(stays[:OVER_MAX]))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from heart import Heart, adt
+from moments import moments
 from pydantic import ValidationError
 
 from engine.care.conditions import Condition
@@ -31,7 +32,9 @@ def condition_of(said: dict[str, Any]) -> Condition:
 
 def holds(condition: dict[str, Any], *, born: str | None = None, **stay: Any) -> bool:
     fields = {"key": "V:1", "class_": "I", "discharged_at": "2026-03-02T10:00-05:00"} | stay
-    return condition_of(condition).holds(Patient(identifiers=FAMILY, birth_date=born), Encounter(**fields), NOW)
+    return condition_of(condition).holds(
+        Patient(identifiers=FAMILY, **moments({"birth_date": born})), Encounter(**moments(fields)), NOW
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from heart import Heart, adt
 from engine.domain.chart import Chart
 from engine.domain.encounter import EncounterStatus
 from engine.domain.hold import HoldCode
+from engine.domain.moment import Moment
 from engine.domain.outcome import Outcome
 from engine.domain.task import TaskState
 from engine.pipeline.plan import decide_death
@@ -401,7 +402,7 @@ def test_a_time_that_can_not_be_changes_no_death_that_is_certain(heart: Heart) -
     outcome = heart.send(says("A31", {29: "20991231"}))
     assert (codes(outcome), dead(heart)) == ([], True)
     assert "death-in-future:PID-29" in outcome.deviations
-    assert heart.chart().patient.deceased_at == "2026-03-06T11:45:00-05:00"
+    assert heart.chart().patient.deceased_at == Moment.of("2026-03-06T11:45:00-05:00")
 
 
 def test_an_admission_after_the_time_of_death_in_the_same_message_is_held() -> None:
@@ -409,6 +410,26 @@ def test_an_admission_after_the_time_of_death_in_the_same_message_is_held() -> N
     outcome = heart.send(adt("A01", pid={29: "20260201"}, pv1={44: "20260306113000"}))
     assert codes(outcome) == ["death-contradicted@PID-29"]
     assert heart.chart().encounters[0].status is EncounterStatus.ACTIVE
+
+
+@pytest.mark.parametrize(
+    ("died", "admitted", "code"),
+    [
+        ("20260306", "20260306203000", ""),  # 7 March in UTC, and the same day where the patient lay
+        ("20260306", "20260306", ""),
+        ("20260306", "20260307", "death-contradicted@PID-29"),
+        ("20260306", "20260307000000", "death-contradicted@PID-29"),
+        ("202603", "20260306113000", ""),
+        ("202602", "20260306113000", "death-contradicted@PID-29"),
+        ("2026030611", "20260306113000", ""),  # within the hour
+        ("2026030610", "20260306113000", "death-contradicted@PID-29"),
+        ("202603061130", "20260306113030", ""),  # within the minute
+    ],
+)
+def test_a_death_is_before_an_admission_as_far_as_both_times_tell(died: str, admitted: str, code: str) -> None:
+    heart = Heart()
+    heart.now += timedelta(days=4)
+    assert codes(heart.send(adt("A01", pid={29: died}, pv1={44: admitted}))) == ([code] if code else [])
 
 
 # --- merges ----------------------------------------------------------------------------------------------------------

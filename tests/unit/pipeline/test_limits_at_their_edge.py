@@ -13,6 +13,7 @@ from engine.care.protocol import Protocol, load_protocol
 from engine.care.times import believed, is_before
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter, EncounterStatus
+from engine.domain.moment import Moment
 from engine.domain.patient import Identifier, Patient
 from engine.domain.score import Band
 from engine.domain.task import TaskState
@@ -29,7 +30,7 @@ def dues(discharged: datetime | None, protocol: Protocol = PROTOCOL) -> list[dat
     """When the tasks of an inpatient are due who has gone home at that time."""
     stay = Encounter(
         key="MRN:V1", class_="I", status=EncounterStatus.FINISHED, disposition="01", discharges=1,
-        discharged_at=discharged.isoformat() if discharged else None,
+        discharged_at=Moment.of_instant(discharged) if discharged else None,
     )  # fmt: skip
     channel = Heart().channel
     patient = Patient(identifiers=(Identifier(value="1", authority="MRN", type="MR"),))
@@ -134,16 +135,17 @@ EVE = "2026-03-03"
 )
 def test_a_time_is_believed_inside_of_the_window_around_its_receipt(said: str, ahead_seconds: int, kept: bool) -> None:
     notes: list[str] = []
-    claims = believed({"MSH-7": said}, RECEIVED, ahead_seconds=ahead_seconds, behind_seconds=9 * 86_400, notes=notes)
-    assert (claims.said, notes) == (({"MSH-7": said}, []) if kept else ({}, ["event-time-implausible:MSH-7"]))
+    sent = {"MSH-7": Moment.of(said)}
+    claims = believed(sent, RECEIVED, ahead_seconds=ahead_seconds, behind_seconds=9 * 86_400, notes=notes)
+    assert (claims.said, notes) == ((sent, []) if kept else ({}, ["event-time-implausible:MSH-7"]))
 
 
 @pytest.mark.parametrize(("earlier", "is_earlier"), [(60, False), (61, True)])
 def test_what_is_earlier_by_a_minute_is_as_good_as_at_once(earlier: int, is_earlier: bool) -> None:
-    assert is_before((RECEIVED - earlier * SECOND).isoformat(), RECEIVED.isoformat()) is is_earlier
-    said = {"EVN-2": (RECEIVED - earlier * SECOND).isoformat()}
+    said = {"EVN-2": Moment.of_instant(RECEIVED - earlier * SECOND)}
+    assert is_before(said["EVN-2"], Moment.of_instant(RECEIVED)) is is_earlier
     claims = believed(said, RECEIVED, ahead_seconds=0, behind_seconds=3600, notes=[])
-    assert claims.before(RECEIVED.isoformat()) == (["EVN-2"] if is_earlier else [])
+    assert claims.before(Moment.of_instant(RECEIVED)) == (["EVN-2"] if is_earlier else [])
 
 
 @pytest.mark.parametrize(
@@ -152,20 +154,21 @@ def test_what_is_earlier_by_a_minute_is_as_good_as_at_once(earlier: int, is_earl
 def test_what_was_recorded_surely_after_something_that_was_heard(late: int, after_heard: int, sure: bool) -> None:
     """It came at once by its own clock, and was recorded later than that by more than clocks may differ."""
     recorded = RECEIVED - late * SECOND
-    claims = believed({"EVN-2": recorded.isoformat()}, RECEIVED, ahead_seconds=300, behind_seconds=3600, notes=[])
+    said = {"EVN-2": Moment.of_instant(recorded)}
+    claims = believed(said, RECEIVED, ahead_seconds=300, behind_seconds=3600, notes=[])
     assert (recorded.timestamp() - after_heard < claims.surely_after) is sure
 
 
 @pytest.mark.parametrize(("sent", "believed_too"), [("2025-01-01T12:00:00+00:00", True), (RECEIVED.isoformat(), False)])
 def test_what_an_old_message_says_of_its_stay_may_be_as_old_as_the_message(sent: str, believed_too: bool) -> None:
-    claims = believed({"MSH-7": sent}, RECEIVED, ahead_seconds=300, behind_seconds=3600, notes=[])
-    assert claims.plausible("2025-01-01T11:00:00+00:00") is believed_too
-    assert claims.plausible((RECEIVED + 300 * SECOND).isoformat())
-    assert not claims.plausible((RECEIVED + 301 * SECOND).isoformat())
+    claims = believed({"MSH-7": Moment.of(sent)}, RECEIVED, ahead_seconds=300, behind_seconds=3600, notes=[])
+    assert claims.plausible(Moment.of("2025-01-01T11:00:00+00:00")) is believed_too
+    assert claims.plausible(Moment.of_instant(RECEIVED + 300 * SECOND))
+    assert not claims.plausible(Moment.of_instant(RECEIVED + 301 * SECOND))
 
 
 def test_when_it_was_recorded_is_never_after_the_receipt() -> None:
     for ahead, recorded in ((-60, -60), (0, 0), (60, 0)):
-        said = {"EVN-2": (RECEIVED + ahead * SECOND).isoformat()}
+        said = {"EVN-2": Moment.of_instant(RECEIVED + ahead * SECOND)}
         claims = believed(said, RECEIVED, ahead_seconds=300, behind_seconds=3600, notes=[])
         assert claims.recorded() == RECEIVED.timestamp() + recorded

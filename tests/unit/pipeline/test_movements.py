@@ -54,7 +54,7 @@ def test_the_time_of_a_movement_is_that_of_the_event(zbe: str, at: str, source: 
     heart = Heart()
     heart.send(adt("A01", pv1={3: "ICU^1^1"}, segments=(zbe,)))
     (encounter,) = heart.chart().encounters
-    assert (encounter.admitted_at, encounter.time_sources["admitted_at"]) == (at, source)
+    assert (encounter.admitted_at.text, encounter.time_sources["admitted_at"]) == (at, source)
 
 
 CANCEL = "ZBE|7^H|20260306143000||CANCEL|N"

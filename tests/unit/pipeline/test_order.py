@@ -11,6 +11,7 @@ import pytest
 from heart import DAY, HOUR, Feed, Heart, hl7, merge
 
 from engine.domain.encounter import EncounterStatus
+from engine.domain.moment import Moment, Precision
 from engine.domain.outcome import Outcome
 from engine.domain.task import TaskState
 from engine.pipeline.process import prepare
@@ -54,7 +55,7 @@ def test_a_discharge_behind_an_admission_from_a_wrong_clock_counts(feed: Feed, c
     second = feed.send("A03", DAY + 2 * HOUR, sender="BEDS")
     assert discharged(feed)
     assert second.holds == ()
-    assert feed.stay.admitted_at == DAY.isoformat()
+    assert feed.stay.admitted_at == Moment.of_instant(DAY)
     assert feed.stay.time_sources["admitted_at"] == "receipt"
 
 
@@ -64,7 +65,7 @@ def test_a_discharge_from_a_wrong_clock_counts(feed: Feed, clock: str) -> None:
     feed.send("A01", DAY, sender="REG")
     outcome = feed.send("A03", DAY + 2 * HOUR, skew=skew, sender="BEDS")
     assert discharged(feed)
-    assert feed.stay.discharged_at == (DAY + 2 * HOUR).isoformat()
+    assert feed.stay.discharged_at == Moment.of_instant(DAY + 2 * HOUR)
     assert "EVN-2" in implausible(outcome)
 
 
@@ -105,13 +106,13 @@ def test_a_loaded_history_keeps_its_order(feed: Feed) -> None:
         outcome = feed.send(trigger, DAY, sent=then, evn2=then)
         assert implausible(outcome) == []
     assert feed.stay.status is EncounterStatus.FINISHED
-    assert feed.stay.discharged_at == (began + 9 * HOUR).isoformat()
+    assert feed.stay.discharged_at == Moment.of_instant(began + 9 * HOUR)
 
 
 def test_where_the_event_time_is_implausible_msh_7_stands_in(feed: Feed) -> None:
     feed.send("A01", DAY)
     feed.send("A03", DAY + 3 * HOUR, evn2=DAY + timedelta(days=300), sent=DAY + 2 * HOUR)
-    assert feed.stay.discharged_at == (DAY + 2 * HOUR).isoformat()
+    assert feed.stay.discharged_at == Moment.of_instant(DAY + 2 * HOUR)
     assert feed.stay.time_sources["discharged_at"] == "MSH-7"
 
 
@@ -126,7 +127,7 @@ def test_evn_6_counts_only_inside_the_window(feed: Feed) -> None:
 def test_nothing_is_before_the_patients_birth(feed: Feed, birth: str) -> None:
     outcome = feed.send("A01", DAY, skew=-timedelta(days=40), birth=birth)
     assert "EVN-2" in implausible(outcome)
-    assert feed.stay.admitted_at == DAY.isoformat()
+    assert feed.stay.admitted_at == Moment.of_instant(DAY)
 
 
 def test_a_birth_date_to_come_is_no_measure(feed: Feed) -> None:
@@ -140,8 +141,8 @@ def test_nor_is_one_to_come_of_the_times_of_the_stay(feed: Feed, birth: str) -> 
     outcome = feed.send("A03", DAY + timedelta(hours=1), birth=birth, pv1=stay)
     assert implausible(outcome) == []
     assert (feed.stay.admitted_at, feed.stay.discharged_at) == (
-        "2026-03-01T08:00:00-05:00",
-        "2026-03-05T10:00:00-05:00",
+        Moment.of("2026-03-01T08:00:00-05:00"),
+        Moment.of("2026-03-05T10:00:00-05:00"),
     )
 
 
@@ -153,7 +154,19 @@ def test_an_admission_time_to_come_makes_no_true_discharge_implausible(feed: Fee
     assert implausible(first) == ["PV1-44"]
     assert feed.send("A03", DAY + HOUR, pv1={44: hl7(DAY + timedelta(days=30))}).holds == ()
     assert discharged(feed)
-    assert (feed.stay.admitted_at, feed.stay.discharged_at) == (DAY.isoformat(), (DAY + HOUR).isoformat())
+    assert (feed.stay.admitted_at, feed.stay.discharged_at) == (
+        Moment.of_instant(DAY),
+        Moment.of_instant(DAY + HOUR),
+    )
+
+
+def test_an_end_to_the_hour_is_not_before_a_beginning_within_that_hour(feed: Feed) -> None:
+    began = DAY + timedelta(minutes=30)
+    feed.send("A01", began, pv1={44: hl7(began)})
+    hour = f"{hl7(began)[:10]}+0000"
+    outcome = feed.send("A03", DAY + HOUR, pv1={45: hour})
+    assert (implausible(outcome), outcome.holds) == ([], ())
+    assert feed.stay.discharged_at.precision is Precision.HOUR
 
 
 @pytest.mark.parametrize("wrong", [DAY + timedelta(days=3), DAY - timedelta(days=1), datetime(1970, 1, 1, tzinfo=UTC)])
@@ -161,7 +174,10 @@ def test_an_implausible_discharge_time_makes_way_for_that_of_the_event(feed: Fee
     feed.send("A01", DAY, pv1={44: hl7(DAY)})
     outcome = feed.send("A03", DAY + HOUR, pv1={45: hl7(wrong)})
     assert implausible(outcome) == ["PV1-45"]
-    assert (feed.stay.discharged_at, feed.stay.time_sources["discharged_at"]) == ((DAY + HOUR).isoformat(), "EVN-2")
+    assert (feed.stay.discharged_at, feed.stay.time_sources["discharged_at"]) == (
+        Moment.of_instant(DAY + HOUR),
+        "EVN-2",
+    )
 
 
 def test_a_planned_admission_lies_ahead_and_is_no_measure_for_a_patient_who_comes_early(feed: Feed) -> None:
@@ -171,7 +187,7 @@ def test_a_planned_admission_lies_ahead_and_is_no_measure_for_a_patient_who_come
     feed.send("A01", DAY + 2 * HOUR)
     feed.send("A03", DAY + 5 * HOUR)
     assert discharged(feed)
-    assert feed.stay.admitted_at == (DAY + 2 * HOUR).isoformat()
+    assert feed.stay.admitted_at == Moment.of_instant(DAY + 2 * HOUR)
 
 
 # --- between the events of one sender the order of sending decides ---------------------------------------------------
@@ -184,7 +200,7 @@ def test_a_back_dated_discharge_after_a_cancel_counts(feed: Feed) -> None:
     outcome = feed.send("A03", DAY + 3 * HOUR, evn2=true, pv1={45: hl7(true)})
     assert outcome.holds == ()
     assert discharged(feed)
-    assert (feed.stay.discharged_at, feed.stay.disposition) == (true.isoformat(), "01")
+    assert (feed.stay.discharged_at, feed.stay.disposition) == (Moment.of_instant(true), "01")
 
 
 def test_a_back_dated_cancel_after_a_discharge_counts(feed: Feed) -> None:
@@ -398,7 +414,7 @@ def test_an_admission_after_the_end_that_is_not_the_one_of_the_stay_is_held(
     outcome = feed.send(trigger, DAY + 9 * HOUR, pv1={44: said})
     assert (codes(outcome), outcome.holds[0].subject) == (["status-event-stale"], "MRN:V1")
     assert discharged(feed)
-    assert feed.stay.admitted_at == DAY.isoformat()
+    assert feed.stay.admitted_at == Moment.of_instant(DAY)
 
 
 @pytest.mark.parametrize("pv1", [{44: hl7(DAY)}, {44: DAY.strftime("%Y%m%d%H%M+0000")}])
@@ -556,7 +572,7 @@ def test_the_admission_of_a_discharge_that_came_first_is_its_beginning_when_pv1_
     feed.send("A03", DAY + 3 * HOUR, sender="BEDS")
     assert feed.send("A01", DAY + 4 * HOUR, sent=DAY, evn2=DAY, pv1={44: hl7(DAY)}).holds == ()
     assert discharged(feed)
-    assert feed.stay.admitted_at == DAY.isoformat()
+    assert feed.stay.admitted_at == Moment.of_instant(DAY)
 
 
 @pytest.mark.parametrize("trigger", ["A01", "A04"])
@@ -656,7 +672,7 @@ def test_a_released_discharge_has_its_plan_and_a_later_event_goes_on_from_there(
     sent_aside(feed, ("A01", 1), ("A13", 4), ("A03", 3))
     feed.replay(feed.entries[-1], decision="status-event-stale")
     assert discharged(feed)
-    assert feed.stay.discharged_at == (DAY + 3 * HOUR).isoformat()
+    assert feed.stay.discharged_at == Moment.of_instant(DAY + 3 * HOUR)
     feed.send("A13", feed.heart.now + HOUR)
     assert feed.stay.status is EncounterStatus.ACTIVE
 
@@ -667,7 +683,7 @@ def test_a_released_discharge_of_a_patient_said_to_be_still_here_ends_the_stay(f
     outcome = feed.replay(feed.entries[-1], decision="disposition-is-no-discharge")
     assert outcome.holds == ()
     assert (feed.stay.status, feed.stay.disposition) == (EncounterStatus.FINISHED, None)
-    assert feed.stay.discharged_at == (DAY + HOUR).isoformat()
+    assert feed.stay.discharged_at == Moment.of_instant(DAY + HOUR)
 
 
 def test_a_decision_on_something_else_makes_no_old_event_new(feed: Feed) -> None:

@@ -83,7 +83,7 @@ def test_a_person_may_say_that_it_is_the_same_and_then_all_of_it_counts(heart: H
     outcome = heart.work(entry)
     assert outcome.holds == ()
     chart = heart.chart()
-    assert (chart.patient.birth_date, chart.encounters[0].status) == ("1980-07-01", EncounterStatus.FINISHED)
+    assert (chart.patient.birth_date.text, chart.encounters[0].status) == ("1980-07-01", EncounterStatus.FINISHED)
     assert chart.tasks != ()
     assert heart.send(adt("A31", at="20260307120000", pid=BOB)).holds == ()
 

@@ -12,6 +12,7 @@ from heart import ROOT, Heart, adt, merge
 
 from engine.care.protocol import load_protocol
 from engine.domain.delivery import Operation
+from engine.domain.moment import Moment
 from engine.domain.outcome import Outcome
 from engine.domain.task import SIDE_BY_SIDE, Task, TaskState
 from engine.pipeline.channel import Planner
@@ -174,7 +175,7 @@ def test_a_sender_that_always_says_not_deceased_does_not_undo_a_death_by_disposi
     outcome = heart.send(adt("A08", at="20260308120000", pv1=HOME | {36: "20"}, pid={30: "N"}))
     heart.send(adt("A31", at="20260309120000", pid={30: "N"}))
     assert heart.chart().patient.deceased is True
-    assert heart.chart().patient.deceased_at == "2026-03-06T11:45:00-05:00"
+    assert heart.chart().patient.deceased_at == Moment.of("2026-03-06T11:45:00-05:00")
     assert open_tasks(heart) == {}
     assert "alive-against-disposition" in outcome.deviations
 

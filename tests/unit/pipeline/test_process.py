@@ -11,6 +11,7 @@ from heart import NOW, Heart, adt, merge
 from engine.domain.delivery import Operation, Stage
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.message import AckCode, Entry, EntryState
+from engine.domain.moment import Moment
 from engine.domain.score import Band
 from engine.domain.task import TaskState
 from engine.errors import Fault
@@ -609,7 +610,7 @@ def test_a_discharge_in_the_repeated_hour_of_autumn_is_not_older_than_what_was_b
     outcome = heart.send(adt("A03", at="20261101011000", pv1={36: "01"}))
     encounter = heart.chart().encounters[0]
     assert encounter.status is EncounterStatus.FINISHED
-    assert (encounter.admitted_at, encounter.discharged_at) == (
+    assert (encounter.admitted_at.text, encounter.discharged_at.text) == (
         "2026-11-01T01:50:00-04:00",
         "2026-11-01T01:10:00-05:00",
     )
@@ -621,14 +622,14 @@ def test_in_the_first_of_the_two_hours_of_autumn_nothing_is_taken_for_the_second
     heart.send(adt("A01", at="20261101014959", pv1={4: "E"}))
     heart.now = AUTUMN + timedelta(hours=2)
     heart.send(adt("A03", at="20261101020000-0500", pv1={36: "01"}))
-    assert heart.chart().encounters[0].admitted_at == "2026-11-01T01:49:59-04:00"
+    assert heart.chart().encounters[0].admitted_at == Moment.of("2026-11-01T01:49:59-04:00")
     assert heart.chart().encounters[0].status is EncounterStatus.FINISHED
 
 
 def test_an_offset_that_was_sent_is_taken_at_its_word_in_the_repeated_hour(heart: Heart) -> None:
     heart.now = AUTUMN + timedelta(hours=5)
     heart.send(adt("A01", at="20261101015000-0400", pv1={4: "E"}))
-    assert heart.chart().encounters[0].admitted_at == "2026-11-01T01:50:00-04:00"
+    assert heart.chart().encounters[0].admitted_at == Moment.of("2026-11-01T01:50:00-04:00")
 
 
 def test_a40_the_other_way_round_leaves_the_key_that_destinations_know(heart: Heart) -> None:

@@ -27,7 +27,7 @@ def admitted_at(
     payload = payload.replace("|EPIC|MAIN|HANDOFF|H|20260715115500|", f"|{application}|{facility}|HANDOFF|H|{sent}|", 1)
     outcome = heart.send(payload.encode())
     (encounter,) = heart.chart().encounters
-    return encounter.admitted_at, "offset-differs:MSH-7" in outcome.deviations
+    return encounter.admitted_at.text, "offset-differs:MSH-7" in outcome.deviations
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from moments import moments
 
 from engine.domain.age import age_range
 from engine.domain.chart import Chart
 from engine.domain.encounter import Diagnosis, Encounter, EncounterStatus, Procedure
+from engine.domain.moment import Moment, instant
 from engine.domain.patient import Identifier, Patient
 from engine.errors import SettingsError
 from engine.risk.inputs import InputsError, RiskInputs, inputs_from_json, inputs_of, load_input_tables
@@ -25,13 +27,13 @@ SINCE = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def stay(key: str = "VN:1", **fields: Any) -> Encounter:
-    return Encounter(key=key, **{"class_": "I", "status": EncounterStatus.ACTIVE, **fields})
+    return Encounter(key=key, **{"class_": "I", "status": EncounterStatus.ACTIVE, **moments(fields)})
 
 
 def read(index: Encounter, *others: Encounter, since: datetime | None = SINCE, **patient: Any) -> RiskInputs:
     chart = Chart(
         id="c1",
-        patient=Patient(identifiers=(Identifier(value="1", authority="MRN"),), **patient),
+        patient=Patient(identifiers=(Identifier(value="1", authority="MRN"),), **moments(patient)),
         encounters=(index, *others),
     )
     return inputs_of(chart, index, now=NOW, observed_since=since, tables=TABLES)
@@ -60,19 +62,19 @@ def read(index: Encounter, *others: Encounter, since: datetime | None = SINCE, *
     ],
 )
 def test_a_person_is_as_old_as_their_last_birthday(birth_date: str, on: date, age: tuple[int, int]) -> None:
-    assert age_range(birth_date, on) == age
+    assert age_range(Moment.of(birth_date), on) == age
 
 
-@pytest.mark.parametrize("birth_date", [None, "", "2026-03-11", "2027", "1895-03-09", "0001-01-01", "1961-02-30", "x"])
+@pytest.mark.parametrize("birth_date", [None, "2026-03-11", "2027", "1895-03-09", "0001-01-01", "1800-01-01", "9999"])
 def test_a_birth_date_that_tells_nothing_leaves_the_age_missing(birth_date: str | None) -> None:
-    assert age_range(birth_date, date(2026, 3, 10)) is None
+    assert age_range(Moment.read(birth_date), date(2026, 3, 10)) is None
 
 
 @given(st.dates(date(1930, 1, 1), date(2020, 12, 31)), st.dates(date(2021, 1, 1), date(2030, 12, 31)))
 def test_a_less_precise_birth_date_gives_a_range_around_the_true_age(born: date, on: date) -> None:
-    exact = age_range(born.isoformat(), on)
-    by_month = age_range(f"{born:%Y-%m}", on)
-    by_year = age_range(f"{born:%Y}", on)
+    exact = age_range(Moment.of(born.isoformat()), on)
+    by_month = age_range(Moment.of(f"{born:%Y-%m}"), on)
+    by_year = age_range(Moment.of(f"{born:%Y}"), on)
     assert exact is not None
     assert by_month is not None
     assert by_year is not None
@@ -266,7 +268,7 @@ def test_history_counts_what_each_stay_asked_for_itself_would_count(drawn: list[
         for number, (class_, status, disposition, at, hours) in enumerate(drawn)
     ]
     chart = Chart(id="c1", patient=Patient(), encounters=(INDEX, *earlier))
-    admitted = datetime.fromisoformat(str(INDEX.admitted_at))
+    admitted = instant(INDEX.admitted_at)
     inputs = inputs_of(chart, INDEX, now=NOW, observed_since=SINCE, tables=TABLES)
     assert (inputs.admissions_12m, inputs.ed_visits_6m) == (
         episodes(earlier, admitted),
@@ -275,7 +277,7 @@ def test_history_counts_what_each_stay_asked_for_itself_would_count(drawn: list[
 
 
 def span(encounter: Encounter) -> tuple[datetime, datetime]:
-    return datetime.fromisoformat(str(encounter.admitted_at)), datetime.fromisoformat(str(encounter.discharged_at))
+    return instant(encounter.admitted_at), instant(encounter.discharged_at)
 
 
 def has_come(encounter: Encounter) -> bool:

@@ -12,6 +12,7 @@ from engine.care.adt.event import Event, Meaning
 from engine.care.times import believed
 from engine.domain.encounter import EncounterStatus
 from engine.domain.hold import HoldCode
+from engine.domain.moment import Moment
 
 
 def test_a05_plans_an_encounter_and_does_not_take_back_an_admission(ward: Ward) -> None:
@@ -81,7 +82,7 @@ def test_an_a03_before_its_a01_keeps_the_encounter_finished_and_learns_the_admis
     encounter = ward.encounter()
     assert encounter.status is EncounterStatus.FINISHED
     assert encounter.class_ == "I"
-    assert encounter.admitted_at == "2026-03-01T08:00:00-05:00"
+    assert encounter.admitted_at == Moment.of("2026-03-01T08:00:00-05:00")
     assert encounter.discharges == 1
 
 
@@ -105,7 +106,7 @@ def test_an_a01_recorded_after_the_discharge_of_its_own_stay_does_not_open_it_ag
     ward.apply(Meaning.ADMIT, 4, encounter={"class_": "I", "admitted_at": "2026-03-01T08:00:00-05:00"})
     encounter = ward.encounter()
     assert (encounter.status, encounter.class_) == (EncounterStatus.FINISHED, "I")
-    assert encounter.admitted_at == "2026-03-01T08:00:00-05:00"
+    assert encounter.admitted_at == Moment.of("2026-03-01T08:00:00-05:00")
 
 
 def test_an_a01_of_another_class_after_the_discharge_opens_the_visit_again(ward: Ward) -> None:
@@ -118,7 +119,7 @@ def test_an_a01_of_another_class_after_the_discharge_opens_the_visit_again(ward:
 def test_a_discharge_that_is_none_changes_nothing_of_an_earlier_one_and_is_not_counted(ward: Ward) -> None:
     ward.apply(Meaning.UPDATE, 2, encounter={"class_": "I", "discharged_at": "2026-03-02T10:00:00-05:00"})
     ward.apply(Meaning.DISCHARGE, 3, encounter={"disposition": "30", "discharged_at": "2026-03-03T10:00:00-05:00"})
-    assert (ward.encounter().discharges, ward.encounter().discharged_at) == (0, "2026-03-02T10:00:00-05:00")
+    assert (ward.encounter().discharges, ward.encounter().discharged_at) == (0, Moment.of("2026-03-02T10:00:00-05:00"))
 
 
 @pytest.mark.parametrize("disposition", ["09", "30"])
@@ -154,7 +155,7 @@ RECEIVED = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 def said(sender: str, sent: datetime = RECEIVED) -> Event:
     """A discharge of that sender, whose clock showed this."""
-    claims = believed({"MSH-7": sent.isoformat()}, RECEIVED, ahead_seconds=300, behind_seconds=86_400, notes=[])
+    claims = believed({"MSH-7": Moment.of_instant(sent)}, RECEIVED, ahead_seconds=300, behind_seconds=86_400, notes=[])
     return event(Meaning.DISCHARGE, 4, sender=sender, claims=claims)
 
 

@@ -6,6 +6,7 @@ from ward import Ward
 
 from engine.care.adt.event import Meaning
 from engine.domain.encounter import EncounterStatus
+from engine.domain.moment import Moment
 
 
 def test_a01_opens_an_inpatient_encounter_and_takes_the_admission_time_from_the_event_when_pv1_44_is_empty(
@@ -15,7 +16,7 @@ def test_a01_opens_an_inpatient_encounter_and_takes_the_admission_time_from_the_
     encounter = ward.encounter()
     assert encounter.status is EncounterStatus.ACTIVE
     assert encounter.class_ == "I"
-    assert encounter.admitted_at == "2026-03-01T10:00:00-05:00"
+    assert encounter.admitted_at == Moment.of("2026-03-01T10:00:00-05:00")
     assert encounter.time_sources == {"admitted_at": "EVN-2"}
 
 
@@ -51,10 +52,10 @@ def test_a_cancelled_discharge_clears_what_an_update_newer_than_it_had_said_of_t
 def test_a_null_for_the_time_of_an_arrival_or_discharge_leaves_that_of_the_event(ward: Ward) -> None:
     for _ in range(2):
         ward.apply(Meaning.ADMIT, 1, encounter={"class_": "I", "admitted_at": None})
-        assert ward.encounter().admitted_at == "2026-03-01T10:00:00-05:00"
+        assert ward.encounter().admitted_at == Moment.of("2026-03-01T10:00:00-05:00")
     for _ in range(2):
         ward.apply(Meaning.DISCHARGE, 3, encounter={"discharged_at": None})
-        assert ward.encounter().discharged_at == "2026-03-03T10:00:00-05:00"
+        assert ward.encounter().discharged_at == Moment.of("2026-03-03T10:00:00-05:00")
 
 
 def test_a01_without_a_class_admits_an_emergency_visit_as_an_inpatient(ward: Ward) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from moments import moments
+
 from engine.care.adt.event import Event, Meaning
 from engine.care.adt.patient import on_its_visit
 from engine.care.dispositions import Dispositions
 from engine.care.event import Applied
 from engine.care.patient import apply_event
 from engine.domain.chart import Charts
+from engine.domain.moment import Moment, Told
 from engine.domain.patient import Identifier, Name
 
 CARE = Path(__file__).parents[4] / "mappings" / "care"
@@ -33,7 +36,10 @@ def event(meaning: Meaning, at: float, **changes: Any) -> Event:
         "has_visit": True,
         "event_time": (f"2026-03-{int(at):02d}T10:00:00-05:00", "EVN-2"),
     }
-    return Event(**(values | changes))
+    values |= changes
+    at, source = values["event_time"]
+    said = {part: moments(values[part]) for part in ("patient", "encounter")}
+    return Event(**(values | said | {"event_time": Told(Moment.of(at), source)}))
 
 
 class Ward:
