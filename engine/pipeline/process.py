@@ -79,6 +79,7 @@ class Kind(NamedTuple):
 
 
 KINDS: Final[Mapping[EntryKind, Kind]] = {
+    **dict.fromkeys(EntryKind, Kind(read_cause, decide_cause)),
     EntryKind.MESSAGE: Kind(read_message, decide_message),
-    EntryKind.ACT: Kind(read_cause, decide_cause),
 }
+"""All but messages are causes: the rules of `pipeline.causes` say what each does."""

@@ -12,7 +12,7 @@ from engine.desk.seeing import HIDDEN, View
 from engine.domain.chart import Chart
 from engine.domain.delivery import CONTENTS
 from engine.domain.encounter import Diagnosis, Encounter
-from engine.domain.parts import PARTS, Part, chart_shape, folded, united
+from engine.domain.parts import DELIVERED, PARTS, DeliveredPart, chart_shape, folded, united
 from engine.domain.patient import Identifier, Patient
 from engine.domain.score import Band, Factor, Score
 from engine.domain.task import Task, TaskState
@@ -48,8 +48,8 @@ def test_every_list_of_a_chart_is_a_part_and_every_part_has_its_row_in_the_store
     assert lists == [part.name for part in PARTS] == [stored.name for stored in STORED]
 
 
-@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
-def test_a_part_is_told_by_its_operation_and_found_again_by_its_key(part: Part) -> None:
+@pytest.mark.parametrize("part", DELIVERED, ids=lambda part: part.name)
+def test_a_part_is_told_by_its_operation_and_found_again_by_its_key(part: DeliveredPart) -> None:
     [item] = part.of(chart(1))
     told = part.content(item, "MRN:P1")
     assert type(told) is CONTENTS[part.operation]
