@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -35,23 +36,26 @@ _IMPORTED_LATER: Final = (
 _READ_AT_START: Final = ("PYTHON", "LC_", "LANG", "LD_")
 """What an interpreter takes from these variables it takes when it starts."""
 
+
+def read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
+    """What processes must have in common that are forked from one."""
+    return {name: value for name, value in environment.items() if name.startswith(_READ_AT_START)}
+
+
 possible: Final = hasattr(socket, "SOCK_SEQPACKET") and sys.platform.startswith("linux")
 
 
 class Commands:
-    """The process that forks. It ends with its owner: when the socket is closed."""
+    """The process that forks. It ends with its owner: when the socket is closed. environment: see `read_at_start`."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str]) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [sys.executable, "-P", __file__, str(theirs.fileno())]
-        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        others = {name: value for name, value in os.environ.items() if not name.startswith(_READ_AT_START)}
+        self._process = subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env={**others, **environment}
+        )
         theirs.close()
-        self._environment = dict(os.environ)
-
-    def suits(self, environment: Mapping[str, str]) -> bool:
-        """Whether a process in this environment would have started as this one did."""
-        names = {name for name in {*environment, *self._environment} if name.startswith(_READ_AT_START)}
-        return all(environment.get(name) == self._environment.get(name) for name in names)
 
     def start(
         self, arguments: Sequence[str], *, cwd: Path, environment: Mapping[str, str], standard: Sequence[int]
@@ -322,11 +326,22 @@ def _become(request: dict[str, Any], standard: list[int]) -> None:
     time.tzset()
     os.chdir(request.get("cwd", "."))
     if request["arguments"] == ["run"]:
+        _read_environment()
         Workers.forked().install()
     import engine.__main__
 
     sys.argv = [str(engine.__main__.__file__), *request["arguments"]]
     engine.__main__.main()
+
+
+def _read_environment() -> None:
+    """What tests have put into the process that forks looks for its orders again: a preloaded library (see
+    `faults/machine.c`), a `sitecustomize` (see `acceptance/crashing`).
+    """
+    with contextlib.suppress(AttributeError):  # no such library
+        ctypes.CDLL(None).read_environment()
+    if "sitecustomize" in sys.modules:
+        importlib.reload(sys.modules["sitecustomize"])
 
 
 if __name__ == "__main__":

@@ -25,18 +25,18 @@ COMMAND_SECONDS_MAX = 600
 
 
 @functools.cache
-def _commands() -> forked.Commands:
-    """The one of this test process, which ends with it."""
-    commands = forked.Commands()
+def _commands(environment: frozenset[tuple[str, str]]) -> forked.Commands:
+    """The one of this test process for what is read at the start; it ends with it."""
+    commands = forked.Commands(dict(environment))
     atexit.register(commands.close)
     return commands
 
 
 def forking(site: Site, environment: Mapping[str, str]) -> forked.Commands | None:
     """What starts a command of this site in this environment quickly; none: it has to be started anew."""
-    if site.prefix or not forked.possible or not _commands().suits(environment):
+    if site.prefix or not forked.possible:
         return None
-    return _commands()
+    return _commands(frozenset(forked.read_at_start(environment).items()))
 
 
 class Site:

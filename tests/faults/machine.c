@@ -35,7 +35,8 @@ static struct control none, *control = &none;
 static char below[4096];
 static size_t below_length;
 
-__attribute__((constructor)) static void start(void) {
+/* Called when a process begins: by the loader, and by what was forked from a process that had this loaded. */
+__attribute__((constructor)) void read_environment(void) {
     const char *file = getenv("FAULTS_CONTROL"), *folder = getenv("FAULTS_BELOW");
     if (file == NULL || folder == NULL) return;
     int handle = open(file, O_RDWR | O_CLOEXEC);

@@ -81,7 +81,10 @@ def _install(point: str, passes: int, told: Path) -> None:
 
         setattr(owner, method, dying)
 
-    sys.meta_path.insert(0, _After(module_name, patch))
+    if module_name in sys.modules:  # forked from a process that had it
+        patch(sys.modules[module_name])
+    else:
+        sys.meta_path.insert(0, _After(module_name, patch))
 
 
 if "HANDOFF_TEST_CRASH" in os.environ:
