@@ -11,10 +11,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import psycopg
 
 from engine.store.schema import SHADOW, metadata
+
+_EMPTY: Final = ";".join([
+    f"DROP SCHEMA IF EXISTS {SHADOW} CASCADE",
+    *(f"DELETE FROM {table.fullname}" for table in reversed(metadata.sorted_tables)),
+    "SELECT setval(oid, 1, false) FROM pg_class WHERE relkind = 'S'",
+])  # fmt: skip
 
 
 class PostgresServer:
@@ -54,9 +61,10 @@ class PostgresServer:
         self.execute("postgres", f"DROP DATABASE {name} WITH (FORCE)")
 
     def empty(self, name: str) -> None:
-        """Take all rows out of a migrated database."""
-        tables = ", ".join(table.fullname for table in metadata.sorted_tables)
-        self.execute(name, f"TRUNCATE {tables} RESTART IDENTITY; DROP SCHEMA IF EXISTS {SHADOW} CASCADE")
+        """Take all rows out of a migrated database, and count from 1 again. TRUNCATE makes new files for each table,
+        which takes five times as long as to delete what a test has written.
+        """
+        self.execute(name, _EMPTY)
 
     def url(self, name: str) -> str:
         socket = self._uri.partition("host=")[2]

@@ -42,7 +42,8 @@ def load(
 ) -> dict[str, Any]:
     """Run the load generator (`load.py`) in a process of its own. Raises BenchError when an answer was not AA.
 
-    meanwhile: called again and again with the seconds since the start.
+    warm_up_seconds: not longer than what is measured. meanwhile: called again and again with the seconds since the
+    start.
     """
     command = [sys.executable, "-P", "-m", "engine.simulator.bench.load", host, str(port)]
     options = {
@@ -50,7 +51,7 @@ def load(
         "name": name,
         "ca": certificate,
         "seconds": seconds,
-        "warm-up-seconds": warm_up_seconds,
+        "warm-up-seconds": min(warm_up_seconds, seconds),
         "messages": messages,
         "rate": rate,
         "series-seconds": series_seconds,
