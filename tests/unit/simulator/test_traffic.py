@@ -128,7 +128,7 @@ def test_nobody_has_two_cases(stream: list[Simulated], messages: list[Message]) 
 def test_people_come_back_on_another_day_with_the_same_name_and_birth_date(book: Book) -> None:
     def persons(day: date) -> dict[str | None, tuple[str | None, ...]]:
         found: dict[str | None, tuple[str | None, ...]] = {}
-        for simulated in traffic(book, seed=1, day=day, messages=20_000):
+        for simulated in traffic(book, seed=1, day=day, messages=8_000):
             message = Message.parse(simulated.payload)
             identity = (message.get("PID-7"), message.get("PID-8"), message.get("PID-5.2"))
             found.setdefault(_record_number(message), identity)
