@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 _TESTS: Final = Path(__file__).parent
 
+gc.disable()  # until all is loaded
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes are started: the engine is compiled once
 
 settings.register_profile(
@@ -39,6 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """All tests and what they import stay to the end: no garbage collection need look through them again."""
+    """All tests and what they import stay to the end: no garbage collection need look through them, then or later."""
     gc.collect()
     gc.freeze()
+    gc.enable()
