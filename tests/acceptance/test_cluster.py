@@ -83,6 +83,10 @@ class Nodes:
         ]
 
 
+PAUSE_SECONDS = 0.01
+"""Of a sender between two messages. At full speed most of a test is spent on working off what came before the kills."""
+
+
 class Load:
     """Senders that go on for ever, and to the next node when theirs does not answer."""
 
@@ -134,6 +138,7 @@ class Load:
                                 self.refused += 1
                                 self._again.append(number)
                         number = 0
+                        time.sleep(PAUSE_SECONDS)
             except OSError:
                 if number:
                     with self._lock:
@@ -208,6 +213,7 @@ def test_news_of_a_patient_arrives_in_order_whichever_node_took_it_and_died(node
             with contextlib.suppress(OSError):
                 answer = nodes.daemons[NODES[tries % len(NODES)]].send(update(patient, turns[patient] + 1))[0]
                 turns[patient] += b"MSA|AA" in answer
+            time.sleep(PAUSE_SECONDS)
 
     threads = [threading.Thread(target=send, args=(patient,), daemon=True) for patient in turns]
     for thread in threads:
