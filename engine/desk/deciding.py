@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from engine.desk.finding import held_delivery, question, withheld_delivery
-from engine.desk.replaying import replay_entries
+from engine.desk.replaying import in_shadow, replay_entries
 from engine.domain.cause import QuestionDismissed
 from engine.domain.delivery import DeliveryState
 from engine.domain.hold import QUESTIONS, HoldCode, hold_key
@@ -101,6 +101,8 @@ def release_message(desk: Desk, number: int, reason: str) -> int:
                 f"m{number} can't be released: the engine would not know what to apply. See to it by hand, then"
                 f" `handoff held dismiss m{number}`"
             )
+        if (why := in_shadow(desk, asked.channel)) is not None:
+            raise HandoffError(f"m{number} stays open: {why}")
         desk.store.holds.begin_release(conn, number, by=str(desk.actor), reason=reason, now=desk.now)
         desk.note(conn, "release", _subjects(asked), reason)
         return asked

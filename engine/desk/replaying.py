@@ -142,6 +142,17 @@ def _header(payload: bytes) -> Header | None:
         return error.header
 
 
+def in_shadow(desk: Desk, channel: str) -> str | None:
+    """Why nothing of the living can be put right by a replay of this channel's messages; none: it can.
+
+    Its outcome would stand in shadow alone, and what waits for a person would pass for done.
+    """
+    known = desk.outline.channels.get(channel)
+    if known is None or known.mode != "shadow":
+        return None
+    return f"channel {channel} is in shadow: a replay would reach no chart of the living before its mode is live"
+
+
 def replay_letters(
     desk: Desk, letters: Sequence[ListedDeadLetter], as_of: AsOf, *, out_of_order: bool
 ) -> list[dict[str, Any]]:
@@ -158,6 +169,8 @@ def replay_letters(
         result = results[letter.id]
         if letter.resolved_by is not None:
             result["problem"] = f"was resolved before: {letter.resolved_by}"
+        elif letter.stage is not Stage.DELIVERY and (why := in_shadow(desk, letter.channel)) is not None:
+            result["problem"] = why
         elif letter.stage is not Stage.DELIVERY:
             anew.append(letter)
         else:

@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 from site_with_store import UNREADABLE, Site, first_messages
 
+from engine.bootstrap import _check_shadow, make_store
+from engine.connectors.registry import load
+from engine.snapshot import Snapshot
+
 CHANNEL = "channels/main-campus.yaml"
 KEY = "MRN:558181838"
 FAMILY = "DOE"
@@ -172,3 +176,37 @@ def test_db_migrate_makes_the_other_side_where_a_channel_is_in_shadow(bare: Site
     assert bare.json("db", "migrate")["changed"]
     assert file(bare).exists()
     assert bare.json("db", "status")["ready"]
+
+
+def test_what_waits_for_a_person_from_before_is_not_passed_off_as_done_by_a_replay_in_shadow(bare: Site) -> None:
+    bare.receive(*first_messages(bare), UNREADABLE, old_cancellation(bare))
+    bare.process()
+    mode(bare, "shadow")
+    [letter], [held] = bare.json("dead", "list"), bare.json("held", "list")
+    for command in (["dead", "replay", str(letter["id"])], ["held", "release", held["id"], "--reason", "so it is"]):
+        done = bare.run(*command)
+        assert done.code == 1, command
+        assert "channel main-campus is in shadow" in done.out + done.err
+    bare.process()
+    assert [one["id"] for one in bare.json("dead", "list")] == [letter["id"]]
+    assert [(one["id"], one["state"]) for one in bare.json("held", "list")] == [(held["id"], "open")]
+    mode(bare, "live")
+    assert bare.run("held", "release", held["id"], "--reason", "so it is").code == 0
+    bare.process()
+    assert bare.json("held", "list") == []
+
+
+def test_a_shadow_of_a_later_journal_than_this_one_begins_anew(shadow: Site) -> None:
+    """The store was restored from a backup that was made before: its ids will be given again."""
+    configuration = load(Snapshot.read(shadow.config))
+    kept = shadow.json("messages", "list", "--shadow")
+    _check_shadow(configuration)
+    assert shadow.json("messages", "list", "--shadow") == kept
+    for name in ("handoff.db", "handoff-journal.db"):
+        (shadow.folder / "var" / name).unlink()
+    make_store(configuration)
+    _check_shadow(configuration)
+    shadow.receive(first_messages(shadow)[0])
+    shadow.process()
+    assert [one["control_id"] for one in shadow.json("messages", "list", "--shadow")] == ["FIRST-0001"]
+    assert shadow.json("messages", "list")[0]["state"] == "processed"
