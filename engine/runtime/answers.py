@@ -36,6 +36,7 @@ EXCHANGE_BYTES: Final = 4096
 """What a message costs in memory besides its bytes, until it is answered (measured, and rounded up)."""
 _WAITERS_MAX: Final = 20_000
 _READ_MAX: Final = 500
+_EARLY_MAX: Final = 1024
 
 _fresh = itertools.count()
 
@@ -199,6 +200,8 @@ class LateAnswers:
         self._unsent = unsent
         self._waiting: dict[int, list[_Waiter]] = {}
         self._count = 0
+        self._early: dict[int, bool] = {}
+        """Accepted before we knew that somebody waits: a busy worker finds an entry as soon as it is on disk."""
         self._wake = asyncio.Event()
 
     def expect(self, exchange: Exchange, index: int, stored: Stored) -> None:
@@ -210,16 +213,24 @@ class LateAnswers:
             # Memory has its limit; nothing is lost, the sender only never hears how the processing ended.
             self._not_sent(waiter)
             return
-        self._waiting.setdefault(stored.id or stored.duplicate_of or 0, []).append(waiter)
+        entry = stored.id or stored.duplicate_of or 0
+        self._waiting.setdefault(entry, []).append(waiter)
         self._count += 1
-        if stored.duplicate_of is not None:
+        if self._early.pop(entry, False):
+            asyncio.get_running_loop().call_soon(self.have_outcomes, (entry,), ())
+        elif stored.duplicate_of is not None:
             self._wake.set()  # the original's outcome may be there already
 
     def have_outcomes(self, accepted: Sequence[int], failed: Sequence[int]) -> None:
         """The worker says that these entries have their outcome. failed: what they are told has to be read."""
         said = verdict(AckCode.AA, None)
         for entry in accepted:
-            self._settle(self._take(entry), said)
+            if entry in self._waiting:
+                self._settle(self._take(entry), said)
+            else:
+                self._early[entry] = True
+                if len(self._early) > _EARLY_MAX:
+                    del self._early[next(iter(self._early))]
         if any(entry in self._waiting for entry in failed):
             self._wake.set()
 

@@ -656,7 +656,7 @@ class Daemon:
         """Those of one request share a transaction with what senders have sent meanwhile. Raises StoreError."""
         append = Append(receipts=tuple(receipts))
         stored = await self._store.journal_ledger.add(self._store.journal.append_each, append)
-        self._workers.hint()
+        self._workers.hint(awaited=True)
         return [one.id or one.duplicate_of or 0 for one in stored]
 
     async def _outcomes(self, entries: Sequence[int]) -> Mapping[int, Verdict]:
