@@ -42,7 +42,6 @@ _SIDES: Final[dict[Role, tuple[str, ...]]] = {
     "look": (),
 }
 _READING_THREADS: Final = 4
-_IDLE_READERS_MAX: Final = 2
 
 
 class Store:
@@ -65,8 +64,6 @@ class Store:
         self._lock = threading.Lock()
         self._ledgers: dict[str, Ledger] = {}
         self._engine: Engine | None = None
-        self._idle: list[Connection] = []
-        """Readers with nothing to do."""
         self._threads: ThreadPoolExecutor | None = None
         self._closed = False
 
@@ -107,16 +104,10 @@ class Store:
     @contextmanager
     def reader(self) -> Iterator[Connection]:
         """A connection that reads both sides as they are at its first look. Keep it short: it pins SQLite's log."""
-        with translated():
-            conn = self._idle_reader() or self._readers().connect()
-            try:
-                conn.begin()
-                yield conn
-                conn.rollback()  # SQLite refuses to commit once it has met a damaged page, though nothing was written
-            except BaseException:
-                conn.close()
-                raise
-            self._keep_reader(conn)
+        with translated(), self._readers().connect() as conn:
+            conn.begin()
+            yield conn
+            conn.rollback()  # SQLite refuses to commit once it has met a damaged page, though nothing was written
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` with a reader, in a thread, so that the event loop goes on."""
@@ -135,13 +126,10 @@ class Store:
         with self._lock:
             self._closed = True
             ledgers, threads, engine = list(self._ledgers.values()), self._threads, self._engine
-            idle, self._idle = self._idle, []
         for ledger in ledgers:
             ledger.close()
         if threads is not None:
             threads.shutdown(wait=True)
-        for conn in idle:
-            conn.close()
         if engine is not None:
             engine.dispose()
 
@@ -166,20 +154,6 @@ class Store:
             if self._engine is None:
                 self._engine = reader_engine(self.location)
             return self._engine
-
-    def _idle_reader(self) -> Connection | None:
-        """One that was kept: to take one from the pool and give it back costs more than a small look."""
-        with self._lock:
-            self._check_open()
-            return self._idle.pop() if self._idle else None
-
-    def _keep_reader(self, conn: Connection) -> None:
-        """On PostgreSQL the pool looks whether its connections still stand, so they go back to it."""
-        with self._lock:
-            if self.location.is_sqlite and not self._closed and len(self._idle) < _IDLE_READERS_MAX:
-                self._idle.append(conn)
-                return
-        conn.close()
 
     def _check_open(self) -> None:
         if self._closed:
