@@ -86,8 +86,11 @@ class _Heart:
     def run(self, messages: int) -> tuple[dict[str, float], int]:
         """Seconds by stage, and how many deliveries there were."""
         self._take_in(messages)
-        self._process()
-        return self._spent, self._deliver()
+        with self._writer(CHARTS) as conn, asyncio.Runner() as runner:
+            # As in the daemon, what was queued is delivered while the next messages are processed.
+            deliveries = sum(self._deliver(conn, runner) for _ in self._batches(conn))
+            runner.run(self._connector.close())
+        return self._spent, deliveries
 
     @contextlib.contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -134,67 +137,66 @@ class _Heart:
                     for number, judgement in enumerate(judgements):
                         wrap(acknowledge(judgement.header, accepted, now=now, control_id=f"B{number}"))
 
-    def _process(self) -> None:
+    def _batches(self, conn: Connection) -> Iterator[None]:
+        """Comes back after each batch that was recorded."""
         store, channel = self._store, self._channel
         positions: dict[int, int] = {}
         done = 0
-        with self._writer(CHARTS) as conn:
-            while True:
-                now = datetime.now(UTC)
-                with self._stage("read"), store.reader() as reader:
-                    ids = [one for one, _ in store.journal.after(reader, LIVE, done, BATCH_MAX)]
-                    entries = store.journal.entries(reader, ids) if ids else []
-                if not entries:
-                    return
-                with self._stage("prepare"):
-                    prepared = [prepare(entry, channel) for entry in entries]
-                    identities = {identity for one in prepared for identity in one.identities}
-                    visits = {visit for one in prepared for visit in one.visits}
-                with self._stage("load"), store.reader() as reader:
-                    before = store.charts.load(reader, identities, visits, bounded=True)
-                with self._stage("decide"):
-                    charts = before.copy()
-                    outcomes: list[Outcome] = []
-                    for one in prepared:
-                        outcome = decide(one, channel, charts, now)
-                        for chart in outcome.charts:
-                            charts.add(chart)
-                        outcomes.append(outcome)
-                last = {entry.partition: entry.id for entry in entries}
-                moves = {partition: (positions.get(partition, 0), to) for partition, to in last.items()}
-                with self._stage("record"), conn.begin():
-                    recorded = store.recorder.record(
-                        conn, outcomes, before, channel=LIVE, moves=moves, now=now, close=closed_up
-                    )
-                store.outbox.fresh.keep(recorded.fresh)
-                positions |= last
-                done = entries[-1].id
+        while True:
+            now = datetime.now(UTC)
+            with self._stage("read"), store.reader() as reader:
+                ids = [one for one, _ in store.journal.after(reader, LIVE, done, BATCH_MAX)]
+                entries = store.journal.entries(reader, ids) if ids else []
+            if not entries:
+                return
+            with self._stage("prepare"):
+                prepared = [prepare(entry, channel) for entry in entries]
+                identities = {identity for one in prepared for identity in one.identities}
+                visits = {visit for one in prepared for visit in one.visits}
+            with self._stage("load"), store.reader() as reader:
+                before = store.charts.load(reader, identities, visits, bounded=True)
+            with self._stage("decide"):
+                charts = before.copy()
+                outcomes: list[Outcome] = []
+                for one in prepared:
+                    outcome = decide(one, channel, charts, now)
+                    for chart in outcome.charts:
+                        charts.add(chart)
+                    outcomes.append(outcome)
+            last = {entry.partition: entry.id for entry in entries}
+            moves = {partition: (positions.get(partition, 0), to) for partition, to in last.items()}
+            with self._stage("record"), conn.begin():
+                recorded = store.recorder.record(
+                    conn, outcomes, before, channel=LIVE, moves=moves, now=now, close=closed_up
+                )
+            store.outbox.fresh.keep(recorded.fresh)
+            positions |= last
+            done = entries[-1].id
+            yield
 
-    def _deliver(self) -> int:
+    def _deliver(self, conn: Connection, runner: asyncio.Runner) -> int:
+        """Deliver all that is due."""
         store, connector = self._store, self._connector
         count = 0
-        with self._writer(CHARTS) as conn, asyncio.Runner() as runner:
-            while True:
-                now = datetime.now(UTC)
-                with self._stage("courier"):
-                    with store.reader() as reader:
-                        batch = store.outbox.due(
-                            reader, "out", now, self._batch_max, ordered_batches=connector.ordered_batches
-                        )
-                    if not batch:
-                        break
-                    runner.run(connector.connect())
-                    results = runner.run(connector.deliver(batch))
-                    settled = [
-                        Settled(id=queued.id, state=DeliveryState.DELIVERED, attempts=1)
-                        for queued, result in zip(batch, results, strict=True)
-                        if result.delivered
-                    ]
-                    with conn.begin():
-                        store.outbox.settle(conn, settled, now)
-                count += len(settled)
-            runner.run(connector.close())
-        return count
+        while True:
+            now = datetime.now(UTC)
+            with self._stage("courier"):
+                with store.reader() as reader:
+                    batch = store.outbox.due(
+                        reader, "out", now, self._batch_max, ordered_batches=connector.ordered_batches
+                    )
+                if not batch:
+                    return count
+                runner.run(connector.connect())
+                results = runner.run(connector.deliver(batch))
+                settled = [
+                    Settled(id=queued.id, state=DeliveryState.DELIVERED, attempts=1)
+                    for queued, result in zip(batch, results, strict=True)
+                    if result.delivered
+                ]
+                with conn.begin():
+                    store.outbox.settle(conn, settled, now)
+            count += len(settled)
 
 
 def _frames(messages: int) -> Iterator[bytes]:
