@@ -29,6 +29,6 @@ def merge_fields(
         new_stamps[name] = at
         known = getattr(record, name)
         value = () if said is None and known.__class__ is tuple else said
-        if value != known:
+        if value is not known and value != known:
             changes[name] = value
     return (msgspec.structs.replace(record, **changes) if changes else record), new_stamps, stale

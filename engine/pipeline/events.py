@@ -160,6 +160,8 @@ def _follow_up(
 
 def _ordered_encounters(chart: Chart) -> Chart:
     """A chart reads as it happened."""
+    if len(chart.encounters) < 2:
+        return chart
     encounters = tuple(sorted(chart.encounters, key=as_it_happened))
     return chart if encounters == chart.encounters else msgspec.structs.replace(chart, encounters=encounters)
 

@@ -126,6 +126,15 @@ def identities(identifiers: tuple[Identifier, ...]) -> frozenset[Identity]:
     return frozenset((i.authority, i.type, i.value) for i in identifiers)
 
 
+def with_namesakes(identifiers: tuple[Identifier, ...], channel: CompiledChannel) -> frozenset[Identity]:
+    """The identities of a patient, and those of the namesakes of their key, which stands first."""
+    key = identifiers[0]
+    authority, value = key.authority, key.value
+    found = {(authority, type_, value) for type_ in channel.settings.identity.types}
+    found.update([(one.authority, one.type, one.value) for one in identifiers])
+    return frozenset(found)
+
+
 def namesakes(key: Identifier, channel: CompiledChannel) -> tuple[Identifier, ...]:
     """The same authority and number under the other types that may be a key."""
     types = channel.settings.identity.types

@@ -23,7 +23,7 @@ from engine.hl7v2.header import Header
 from engine.hl7v2.message import Message
 from engine.mapping.apply import Mapped, Reading
 from engine.pipeline.channel import CompiledChannel
-from engine.pipeline.identity import identities, namesakes, ordered
+from engine.pipeline.identity import ordered, with_namesakes
 from engine.pipeline.outcomes import received
 from engine.pipeline.prepared import Prepared
 
@@ -104,7 +104,7 @@ def prepared_event(
         entry=entry,
         code=code,
         events=(event,),
-        identities=identities((*event.identifiers, *namesakes(event.identifiers[0], channel))),
+        identities=with_namesakes(event.identifiers, channel),
         visits=frozenset(visits),
         deviations=(*entry.deviations, *message.deviations, *dict.fromkeys(reading)),
         charset=message.charset,

@@ -529,6 +529,8 @@ def _with_tasks(chart: Chart, tasks: dict[str, Task]) -> Chart:
 
 
 def task_effects(before: Chart | None, chart: Chart) -> list[Effect]:
+    if before is not None and before.tasks is chart.tasks:
+        return []
     old = {task.id: task.state for task in before.tasks} if before is not None else {}
     return [
         Effect(kind=f"task-{'created' if task.id not in old else task.state}", subject=task.id, detail=task.kind)
@@ -538,6 +540,8 @@ def task_effects(before: Chart | None, chart: Chart) -> list[Effect]:
 
 
 def score_effects(before: Chart | None, chart: Chart) -> list[Effect]:
+    if before is not None and before.scores is chart.scores:
+        return []
     old = {(score.encounter, score.model): score for score in before.scores} if before is not None else {}
     effects = []
     for score in chart.scores:
