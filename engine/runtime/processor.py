@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -403,8 +403,9 @@ class Processor:
         )
         self._store.outbox.fresh.keep(recorded.fresh)
         positions.update(last)
+        for state, number in Counter([outcome.state for outcome in outcomes]).items():
+            self._tally.count("entries_processed", name, state.value, by=number)
         for outcome in outcomes:
-            self._tally.count("entries_processed", name, outcome.state.value)
             if outcome.state is EntryState.DEAD and (letter := outcome.dead_letter) is not None:
                 log.warning(
                     "message died", channel=name, entry=outcome.entry_id, error=letter.error, location=letter.location
