@@ -206,13 +206,11 @@ def _undelivered(desk: Desk, cli: Cli, since: datetime, until: datetime | None) 
         found = desk.store.outbox.lines(conn, desk.now, _LOOK_MAX)
         waiting = [one for one in found if (one.ordering_key, one.destination) not in put_off]
         lines = [one for one in waiting if state[one.destination] != "up" or one.error or one.oldest_at < late]
-        charts = {
-            chart.id: chart for chart in desk.store.charts.whole(conn, sorted({one.ordering_key for one in lines}))
-        }
+        charts = {chart.id: chart for chart in desk.store.charts.whole(conn, sorted({one.chart_id for one in lines}))}
     if len(found) == _LOOK_MAX:
         cli.say(f"Only the {_LOOK_MAX:,} patients who have waited longest for a destination were looked at.")
     for one in lines:
-        chart = charts.get(one.ordering_key)
+        chart = charts.get(one.chart_id)
         if _within(one.oldest_at, since, until):
             why = "" if state[one.destination] == "up" else f", which is {state[one.destination]}"
             why += f" ({one.error})" if one.error else ""
@@ -234,7 +232,7 @@ def _withheld(desk: Desk, _cli: Cli, since: datetime, until: datetime | None) ->
     with desk.store.reader() as conn:
         found = admissions.find(conn, since=since, until=until, limit=_LOOK_MAX)
         deliveries = {one.delivery_id: desk.store.outbox.get(conn, one.delivery_id) for one in found}
-        lines = sorted({one.delivery.ordering_key for one in deliveries.values() if one is not None})
+        lines = sorted({one.delivery.chart_id for one in deliveries.values() if one is not None})
         patients = desk.store.charts.patient_keys(conn, lines)
         entries = [one.entry_id for one in deliveries.values() if one is not None and one.entry_id is not None]
         channels = {entry.id: entry.channel for entry in desk.store.journal.listed(conn, entries)}
@@ -245,7 +243,7 @@ def _withheld(desk: Desk, _cli: Cli, since: datetime, until: datetime | None) ->
         text = remedy(one.code)
         yield _Gap(
             kind="withheld",
-            patient_key=patients.get(queued.delivery.ordering_key),
+            patient_key=patients.get(queued.delivery.chart_id),
             channel=channels.get(queued.entry_id or 0),
             at=one.at,
             reason=f"{queued.delivery.operation.what} to {one.destination}, {one.code}" + (f": {text}" if text else ""),

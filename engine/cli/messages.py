@@ -298,6 +298,17 @@ def human_entry(shape: dict[str, Any]) -> str:
         for item in shape["deliveries"]
     ]
     lines += [
+        f"  remark    delivery {item['id']} hung on what entry {item['without_ground']['entry']} has taken away"
+        f" ({item['without_ground']['code']})" + (": it was sent before" if item["state"] == "delivered" else "")
+        for item in shape["deliveries"]
+        if item["without_ground"]
+    ]
+    lines += [
+        f"  remark    it took away what delivery {item['delivery']} to {item['destination']} hung on"
+        f" ({item['code']}): {'it was sent before' if item['state'] == 'delivered' else item['state']}"
+        for item in shape["took_ground_of"]
+    ]
+    lines += [
         f"  dead letter {item['id']}: {item['error']}: {item['detail']}"
         + (f" (resolved: {item['resolved_by']})" if item["resolved_by"] else "")
         for item in shape["dead_letters"]

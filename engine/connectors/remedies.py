@@ -18,6 +18,11 @@ REMEDIES: Final[Mapping[str, str]] = {
     "key-missing": "put the key file back that `store.keys` names, then `handoff held release`",
     "asked-to-wait": "the far end asked for a pause: what waits goes out by itself; `destinations retry` tries at once",
     "too-late": "it was of no use any more when its turn came: tell the patient by other means, or dismiss it",
+    "not-yet": "nothing: it is planned for later, and goes out by itself",
+    "death-in-doubt": "a message about the patient's death waits for a person: `handoff held list`",
+    "ground-gone": "nothing: the task or discharge that it hung on is no more",
+    "patient-deceased": "nothing: the patient has died; nothing is sent any more",
+    "patient-merged": "its patient was merged into another: release it if it is right for that one, else dismiss it",
     "chart-damaged": "rows of its patient can't be read: see docs/guarantees.md, damaged rows",
     "unreachable": "host, port and firewall: nobody takes a connection there",
     # mllp

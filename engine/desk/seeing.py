@@ -197,6 +197,7 @@ def entry_details(desk: Desk, entry_id: int, make_view: Callable[[], View]) -> d
     from engine.domain.shapes import plain
     from engine.domain.why import Reason
     from engine.pipeline.why import says_nothing, why_shapes
+    from engine.store import notices
 
     store = desk.store
     damaged: list[str] = []
@@ -214,6 +215,9 @@ def entry_details(desk: Desk, entry_id: int, make_view: Callable[[], View]) -> d
         waiting = any(queued.state == "pending" for queued in deliveries)
         found = store.destinations.standings(conn, desk.outline.destinations, desk.now) if waiting else []
         standings = {one.name: one for one in found}
+        gone = notices.without_ground(conn, [queued.id for queued in deliveries])
+        took = notices.taken_back_by(conn, entry_id)
+        taken = [(one, store.outbox.get(conn, one.delivery_id)) for one in took]
         letters = store.dead_letters.of_entry(conn, entry_id)
         holds = store.holds.of_message(conn, entry.replay_root or entry_id) if entry is not None else []
     if not listed or entry is None:
@@ -252,7 +256,19 @@ def entry_details(desk: Desk, entry_id: int, make_view: Callable[[], View]) -> d
         "encounter": view.key(outcome.encounter_key) if outcome else None,
         "effects": [effect_shape(effect, view) for effect in (outcome.effects if outcome else ())],
         "deliveries": [
-            delivery_shape(queued, view, standings.get(queued.delivery.destination), receipts) for queued in deliveries
+            delivery_shape(queued, view, standings.get(queued.delivery.destination), receipts)
+            | {"without_ground": plain(gone.get(queued.id))}
+            for queued in deliveries
+        ],
+        "took_ground_of": [
+            {
+                "delivery": one.delivery_id,
+                "destination": queued.delivery.destination,
+                "state": queued.state,
+                "code": one.code,
+            }
+            for one, queued in taken
+            if queued is not None
         ],
         "dead_letters": plain(letters),
         "held": [hold_shape(one, view) for one in holds],
@@ -383,7 +399,7 @@ class Around:
     """What stands around held deliveries: whose they are, what waits behind each, how their destinations do."""
 
     patients: dict[str, str]
-    """By ordering key."""
+    """By chart."""
     behind: dict[int, int]
     standings: dict[str, Standing]
 
@@ -391,7 +407,7 @@ class Around:
 def around(desk: Desk, conn: Connection, found: Sequence[QueuedDelivery]) -> Around:
     if not found:
         return Around({}, {}, {})
-    lines = sorted({queued.delivery.ordering_key for queued in found})
+    lines = sorted({queued.delivery.chart_id for queued in found})
     documents = desk.store.charts.documents(conn, lines)
     configured = desk.outline.destinations
     return Around(
@@ -422,7 +438,7 @@ def held_shape(queued: QueuedDelivery, view: View, stands: Around) -> dict[str, 
         "what": "delivery",
         **delivery_shape(queued, view),
         "entry": queued.entry_id,
-        "patient_key": view.key(stands.patients.get(queued.delivery.ordering_key)),
+        "patient_key": view.key(stands.patients.get(queued.delivery.chart_id)),
         "waiting_behind": stands.behind.get(queued.id, 0),
         "destination_state": standing.state if standing else None,
         "destination_error": standing.error if standing else None,

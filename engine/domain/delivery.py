@@ -182,10 +182,40 @@ class Forward(Content, frozen=True, kw_only=True):
     """Base64 in JSON."""
 
 
+class Ground(Phi, frozen=True, kw_only=True):
+    """What a notice hangs on. kind: of `engine.pipeline.notices.GROUNDS`. key: of the task or stay that it is."""
+
+    kind: str
+    key: str
+
+
+class Gone(StrEnum):
+    """Why the ground of a notice has gone, as the code with which the notice is withheld."""
+
+    GROUND = "ground-gone"
+    DECEASED = "patient-deceased"
+    MERGED = "patient-merged"
+
+    @property
+    def final(self) -> bool:
+        """Nothing is left for a person to decide. After a merge there is: whether it is right for the survivor."""
+        return self is not Gone.MERGED
+
+
+class Fallen(Phi, frozen=True, kw_only=True):
+    """What an entry has taken away from under notices of one chart."""
+
+    chart_id: str
+    code: Gone
+    grounds: tuple[Ground, ...] | None = None
+    """None: whatever they hang on."""
+
+
 class Notice(Content, frozen=True, kw_only=True):
     """Words to a person: a text, a page, a mail.
 
-    No upsert: it is said once, nobody is told it again in another form, and after `not_after` it is not sent at all.
+    No upsert: it is said once, nobody is told it again in another form, and after `not_after`, or when its ground has
+    gone, it is not sent at all. So it waits for no other delivery, and none waits for it.
     """
 
     is_state: ClassVar[bool] = False
@@ -199,6 +229,10 @@ class Notice(Content, frozen=True, kw_only=True):
     """ISO 639-1; none: the site's."""
     not_after: datetime | None = None
     """It is of no use after this moment; none: it always is."""
+    not_before: datetime | None = None
+    """It is not sent before this moment."""
+    ground: Ground | None = None
+    """None: it hangs on the patient alone, as all do: on being alive, and not merged into another."""
 
     @property
     def about(self) -> tuple[str | None, ...]:
@@ -227,17 +261,31 @@ STATE: Final = frozenset(operation.what for operation, content in CONTENTS.items
 _DECODE: Final = {operation: decoder(content) for operation, content in CONTENTS.items()}
 
 
+def line_of_notice(chart_id: str, notice_id: str) -> str:
+    """The ordering key of a notice: a line of its own, for one that waits until morning must hold back no other."""
+    return f"{chart_id}/{notice_id}"
+
+
+def chart_of_line(ordering_key: str) -> str:
+    return ordering_key.partition("/")[0]
+
+
 class Delivery(Phi, frozen=True, kw_only=True):
     """A delivery as the pure heart asks for it. The store gives it an id when it is recorded."""
 
     destination: str
     operation: Operation
     ordering_key: str
-    """Chart id: deliveries of one patient to one destination keep their order."""
+    """Chart id: deliveries of one patient to one destination keep their order. Of a notice see `line_of_notice`."""
     idempotency_key: str
     """The same in every replay; at most one delivery is ever recorded under it."""
     payload: bytes
     """The content as JSON: what is stored, and what most destinations pass on as it is."""
+
+    @property
+    def chart_id(self) -> str:
+        """The chart of the patient that it is of; of a message that no chart is concerned with, there is none."""
+        return chart_of_line(self.ordering_key)
 
     @property
     def content(self) -> Content:

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from engine.domain.audit import AuditRecord
 from engine.domain.chart import Chart
-from engine.domain.delivery import DeadLetter, Delivery
+from engine.domain.delivery import DeadLetter, Delivery, Fallen
 from engine.domain.hold import Fact, Hold
 from engine.domain.message import AckCode, EntryState
 from engine.domain.record import Phi
@@ -69,6 +69,8 @@ class Outcome(Phi, frozen=True, kw_only=True):
     """What a person has decided."""
     audit: tuple[AuditRecord, ...] = ()
     """What stands in the auditors' record because of it."""
+    fallen: tuple[Fallen, ...] = ()
+    """What notices may have hung on, and is gone now."""
     facts: tuple[Fact, ...] = ()
     """What has become true, and may answer what other messages have left open."""
     why: tuple[Why, ...] = ()

@@ -17,13 +17,13 @@ answer is `final`. Each destination may bring rules of its own (`DestinationSett
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 import msgspec
 
 from engine.domain.chart import Chart
-from engine.domain.delivery import CONTENTS, Notice, QueuedDelivery
+from engine.domain.delivery import CONTENTS, Gone, Notice, Operation, QueuedDelivery
 from engine.domain.record import Phi, Record
 
 
@@ -60,8 +60,8 @@ class Known(Phi, frozen=True, kw_only=True):
     """Its patient's, merges followed."""
     sent_at: tuple[datetime, ...] = ()
     """When its destination was given notices for this patient in the last `SENT_DAYS` days, the oldest first."""
-    gone: str | None = None
-    """Why what it hangs on is gone, as a code; of notices always known."""
+    gone: Gone | None = None
+    """Why its ground has gone; of notices always known."""
     unreadable: str | None = None
     """Why the facts can't be read, as a code."""
 
@@ -101,9 +101,16 @@ def not_too_late(queued: QueuedDelivery, _known: Known, now: datetime) -> Admiss
     return Never(code="too-late") if late else GO
 
 
+def not_too_early(queued: QueuedDelivery, _known: Known, now: datetime) -> Admission:
+    """A notice may be planned for a later time."""
+    said = notice_of(queued)
+    at = said.not_before if said is not None else None
+    return NotBefore(at=at, code="not-yet") if at is not None and now < at else GO
+
+
 def ground_is_there(_queued: QueuedDelivery, known: Known, _now: datetime) -> Admission:
     """What a notice hangs on (a task, a discharge, the patient's life) may have gone since it was planned."""
-    return GO if known.gone is None else Never(code=known.gone, final=True)
+    return GO if known.gone is None else Never(code=known.gone, final=known.gone.final)
 
 
 def notice_of(queued: QueuedDelivery) -> Notice | None:
@@ -117,5 +124,19 @@ def notice_of(queued: QueuedDelivery) -> Notice | None:
     return said if isinstance(said, Notice) else None
 
 
-RULES: Final[Sequence[Rule]] = (Rule(ground_is_there), Rule(not_too_late))
+def death_in_doubt(queued: QueuedDelivery, known: Known, now: datetime) -> Admission:
+    """Nobody writes to a patient of whom it is asked whether they have died; pages between providers go on."""
+    said = queued.delivery.operation is not Operation.SEND_PAGE and notice_of(queued) is not None
+    doubt = said and known.chart is not None and known.chart.death_stated.in_doubt
+    return NotBefore(at=now + _ASKED_AGAIN, code="death-in-doubt") if doubt else GO
+
+
+_ASKED_AGAIN: Final = timedelta(hours=1)
+
+RULES: Final[Sequence[Rule]] = (
+    Rule(ground_is_there),
+    Rule(death_in_doubt, frozenset({"chart"})),
+    Rule(not_too_late),
+    Rule(not_too_early),
+)
 """For notices to any destination, before the destination's own."""

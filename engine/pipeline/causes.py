@@ -36,7 +36,7 @@ def read_cause(entry: Entry, _channel: CompiledChannel | None) -> Prepared:
     return Prepared(entry=entry, cause=cause, charts=frozenset((cause.chart_id,)) if cause.chart_id else frozenset())
 
 
-def decide_cause(prepared: Prepared, channel: CompiledChannel | None, charts: Charts, _now: datetime) -> Outcome:
+def decide_cause(prepared: Prepared, channel: CompiledChannel | None, charts: Charts, now: datetime) -> Outcome:
     """channel: that of the patient's chart; none: the configuration has it no more, and no destination is told."""
     entry, cause = prepared.entry, prepared.cause
     assert cause is not None  # noqa: S101  # else `read_cause` has decided
@@ -50,7 +50,8 @@ def decide_cause(prepared: Prepared, channel: CompiledChannel | None, charts: Ch
     except NotDoneError as error:
         effect = Effect(kind=EffectKind.NOT_DONE, subject=subject, detail=error.code)
         return outcome_of(entry, channel, reason=str(error), effects=(effect,), chart=before)
-    final, effects, deliveries, kinds = difference(charts, (after,) if after is not None else (), {}, channel)
+    changed = (after,) if after is not None else ()
+    final, effects, deliveries, kinds, fallen = difference(charts, changed, {}, channel, now)
     action = action_of(cause)
     return outcome_of(
         entry,
@@ -60,6 +61,7 @@ def decide_cause(prepared: Prepared, channel: CompiledChannel | None, charts: Ch
         deliveries=deliveries,
         effects=(Effect(kind=action, subject=subject, detail=""), *effects),
         changed=kinds,
+        fallen=fallen,
         dismissals=rule.dismissals(cause),
         audit=tuple(
             AuditRecord(at=at, actor=cause.actor, action=action, subject=subject, reason=cause.reason)

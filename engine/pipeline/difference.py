@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 
 from engine.domain.chart import Chart, Charts
-from engine.domain.delivery import Delivery
+from engine.domain.delivery import Delivery, Fallen
 from engine.domain.outcome import Effect
 from engine.domain.parts import united
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.deliver import chart_deliveries
+from engine.pipeline.notices import PLANNERS, fallen, notice_deliveries
 from engine.pipeline.plan import death_effects, score_effects, task_effects
 
 
+class Difference(NamedTuple):
+    """Charts that are not as before, their effects and deliveries, kinds of what differs, and what fell under notices.
+
+    now: when it is decided.
+    """
+
+    charts: list[Chart]
+    effects: list[Effect]
+    deliveries: list[Delivery]
+    kinds: dict[str, None]
+    fallen: list[Fallen]
+
+
 def difference(
-    charts: Charts, changed: Iterable[Chart], folded: Mapping[str, list[Chart]], channel: CompiledChannel | None
-) -> tuple[list[Chart], list[Effect], list[Delivery], dict[str, None]]:
-    """Those of the charts that are not as before, their effects and deliveries, and the kinds of what differs."""
+    charts: Charts,
+    changed: Iterable[Chart],
+    folded: Mapping[str, list[Chart]],
+    channel: CompiledChannel | None,
+    now: datetime,
+) -> Difference:
     final: list[Chart] = []
     effects: list[Effect] = []
     deliveries: list[Delivery] = []
     kinds: dict[str, None] = {}
+    gone: list[Fallen] = []
     for chart in changed:
         before = charts.by_id.get(chart.id)
         if before == chart:
@@ -31,6 +51,8 @@ def difference(
         name = channel.settings.name if channel is not None else chart.channel
         chart = msgspec.structs.replace(chart, version=version, channel=name)  # noqa: PLW2901
         final.append(chart)
+        if before is not None and (one := fallen(before, chart)) is not None:
+            gone.append(one)
         if chart.merged_into is None:
             was = together(charts, chart.id, folded)
             effects += death_effects(before, chart)
@@ -39,7 +61,9 @@ def difference(
             if channel is not None:
                 parts = folded.get(chart.id, ())
                 deliveries.extend(chart_deliveries(before, chart, channel, merged=parts, kinds=kinds))
-    return final, effects, deliveries, kinds
+                if PLANNERS:
+                    deliveries.extend(notice_deliveries(was, chart, channel, now, kinds))
+    return Difference(final, effects, deliveries, kinds, gone)
 
 
 def together(charts: Charts, chart_id: str, folded: Mapping[str, list[Chart]]) -> Chart | None:

@@ -82,7 +82,7 @@ def decide_events(
             if any(effect.kind == CLASS_UNKNOWN for effect in withheld):
                 deviations.append(f"{CLASS_UNKNOWN}:PV1-2")
             note = note or withheld[0].detail
-    final, result, deliveries, kinds = difference(charts, changed.values(), folded, channel)
+    final, result, deliveries, kinds, fallen = difference(charts, changed.values(), folded, channel, now)
     effects.extend(result)
     spoken_of = changed.get(last.chart.id) if last is not None and last.chart is not None else None
     if spoken_of is not None and (forwards := forward_deliveries(entry, spoken_of.id, channel)):
@@ -98,6 +98,7 @@ def decide_events(
         deliveries=deliveries,
         effects=effects,
         holds=asked_for,
+        fallen=fallen,
         facts=facts,
         why=whys,
         changed=kinds,

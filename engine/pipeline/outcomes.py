@@ -10,7 +10,7 @@ import msgspec
 
 from engine.domain.audit import AuditRecord
 from engine.domain.chart import Chart
-from engine.domain.delivery import DeadLetter, Delivery, Stage
+from engine.domain.delivery import DeadLetter, Delivery, Fallen, Stage
 from engine.domain.hold import QUESTIONS, Fact, Hold
 from engine.domain.message import AckCode, Entry, EntryKind, EntryState
 from engine.domain.outcome import Dismissal, Effect, EffectKind, Outcome
@@ -47,6 +47,7 @@ def outcome_of(
     deviations: Iterable[str] = (),
     encounter_key: str | None = None,
     charts: Iterable[Chart] = (),
+    fallen: Iterable[Fallen] = (),
     facts: Iterable[Fact] = (),
     changed: Iterable[str] = (),
     charset: str | None = None,
@@ -91,6 +92,7 @@ def outcome_of(
         decision=entry.decision,
         encounter_key=encounter_key,
         charts=tuple(charts),
+        fallen=tuple(fallen),
         facts=tuple(facts),
         changed=tuple(changed),
         charset=charset,

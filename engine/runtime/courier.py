@@ -439,11 +439,12 @@ class _Rounds:
 
     async def _admitted(self, batch: Sequence[QueuedDelivery]) -> Sequence[QueuedDelivery]:
         """Those that may go out now. Of the others it is put on record why not, and until when."""
-        own = self.route.rules
-        if not own and NOTICES.isdisjoint(queued.delivery.operation for queued in batch):
+        rules = self.route.rules
+        if not NOTICES.isdisjoint(queued.delivery.operation for queued in batch):
+            rules = (*RULES, *rules)
+        if not rules:
             return batch
-        rules = (*RULES, *own)
-        needs = frozenset().union(*(rule.needs for rule in own))
+        needs = frozenset().union(*(rule.needs for rule in rules))
         now = self._clock.now()
         facts = await self._read(lambda conn: self._outbox.facts_of(conn, batch, needs, now))
         latest = now + timedelta(seconds=_ADMISSION_SECONDS_MAX)

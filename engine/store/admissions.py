@@ -18,6 +18,8 @@ from engine.store.schema import admission, delivery, from_micros, to_micros
 from engine.store.statements import Listed, Rows
 
 Decision = Literal["released", "dismissed"]
+FINAL: Final = "final"
+"""In place of a decision: there is none to make."""
 
 _NOTE: Final = Rows(
     admission,
@@ -40,6 +42,12 @@ _PENDING: Final = Listed(
     ),
 )
 _OPEN: Final = text("not_before IS NULL AND decision IS NULL")
+
+
+_CLOSE: Final = Listed(
+    admission.c.delivery_id,
+    lambda listed: update(admission).where(listed, _OPEN).values(decision=literal_column(f"'{FINAL}'")),
+)
 
 
 class Withheld(Record, frozen=True, kw_only=True):
@@ -66,8 +74,6 @@ class PutOff(Record, frozen=True, kw_only=True):
 
 Row = tuple[int, str, str, int | None, int, str | None]
 """Delivery, destination, the rule's code, until when in microseconds (none: withheld), when it was said, FINAL."""
-FINAL: Final = "final"
-"""In place of a decision: there is none to make."""
 
 
 def note(conn: Connection, rows: Sequence[Row]) -> None:
@@ -141,6 +147,11 @@ def decide(conn: Connection, delivery_id: int, decision: Decision, *, by: str, n
         values["released"] = func.coalesce(admission.c.released + " ", "") + admission.c.code
     changed = conn.execute(update(admission).where(admission.c.delivery_id == delivery_id, _OPEN).values(**values))
     return changed.rowcount == 1
+
+
+def close(conn: Connection, delivery_ids: Sequence[int]) -> None:
+    """Nothing is left to decide of those that are open: what they were for is gone."""
+    _CLOSE.write(conn, delivery_ids)
 
 
 def _withheld(conn: Connection, statement: Select[tuple[object, ...]]) -> list[Withheld]:

@@ -15,13 +15,13 @@ from msgspec import structs
 from sqlalchemy import Connection, bindparam, literal_column, select
 
 from engine.domain.chart import Chart
-from engine.domain.delivery import QueuedDelivery
+from engine.domain.delivery import Gone, QueuedDelivery
 from engine.errors import KeyMissingError, TamperedError
 from engine.pipeline.admit import SENT_DAYS, Known
 from engine.store import admissions
 from engine.store.charts import ChartStore
 from engine.store.keys import KeyRing
-from engine.store.schema import delivery, from_micros, notice, to_micros
+from engine.store.schema import delivery, from_micros, notice, to_micros, word
 from engine.store.statements import Listed
 
 _SENT: Final = Listed(
@@ -54,7 +54,7 @@ class FactStore:
         """`Known` of each delivery of a batch to one destination, with the fields that are needed."""
         ids = [queued.id for queued in batch]
         released = admissions.released(conn, ids)
-        gone = {row.delivery_id: row.gone for row in _GONE.rows(conn, ids)}
+        gone = {row.delivery_id: word(Gone, row.gone, Gone.GROUND) for row in _GONE.rows(conn, ids)}
         readers = [(name, _READERS[name]) for name in sorted(needs)]
         found: list[Known] = []
         for queued in batch:
@@ -71,17 +71,17 @@ class FactStore:
 
 
 def _chart(charts: ChartStore, conn: Connection, queued: QueuedDelivery, _now: datetime) -> Chart | None:
-    found = charts.living(conn, queued.delivery.ordering_key)
+    found = charts.living(conn, queued.delivery.chart_id)
     with suppress(msgspec.DecodeError):  # of what can't be read nothing is sent
-        whose = queued.delivery.content.whose
-        known = {item.key for item in found.patient.identifiers} if found is not None else set()
-        if whose is not None and whose not in known:  # the ordering key, which led to the chart, is not sealed
+        whose = queued.delivery.content.whose if found is not None else None
+        if found is not None and whose is not None and all(item.key != whose for item in found.patient.identifiers):
+            # The ordering key, which led to the chart, is not sealed.
             raise TamperedError(f"delivery.ordering_key:{queued.id}")
     return found
 
 
 def _sent_at(charts: ChartStore, conn: Connection, queued: QueuedDelivery, now: datetime) -> tuple[datetime, ...]:
-    family = charts.family(conn, {queued.delivery.ordering_key})
+    family = charts.family(conn, {queued.delivery.chart_id})
     since = to_micros(now - timedelta(days=SENT_DAYS))
     rows = _SENT.rows(conn, sorted(family), queued.delivery.destination, since)
     return tuple(sorted(from_micros(row.settled_at) for row in rows))

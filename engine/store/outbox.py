@@ -26,6 +26,7 @@ from engine.domain.delivery import (
     Operation,
     QueuedDelivery,
     Stage,
+    chart_of_line,
 )
 from engine.domain.ids import ALIKE_DIGITS
 from engine.domain.record import Phi, Record
@@ -77,12 +78,15 @@ class WaitingLine(Record, frozen=True, kw_only=True):
     """What waits for one destination of one patient."""
 
     ordering_key: str
-    """Chart id."""
     destination: str
     channel: str | None
     number: int
     oldest_at: datetime
     error: str | None
+
+    @property
+    def chart_id(self) -> str:
+        return chart_of_line(self.ordering_key)
 
 
 class Renewed(Phi, frozen=True, kw_only=True):

@@ -20,7 +20,8 @@ from engine.domain.parts import PARTS
 from engine.domain.record import Phi, Record
 from engine.domain.why import Reason, Why
 from engine.errors import CursorMovedError, IdentityTakenError, StaleChartError, StoreError, TamperedError
-from engine.store import schema
+from engine.pipeline.admit import NOTICES
+from engine.store import notices, schema
 from engine.store.audit import AuditStore
 from engine.store.charts import (
     ChartDocument,
@@ -259,7 +260,10 @@ class Recorder:
         self._audit.append(conn, [item for one in outcomes for item in one.audit])
         self._keep(conn, [(one.entry_id, item) for one in outcomes for item in one.withheld], channel, micros)
         wanted = [(one.entry_id, one.channel or channel, item) for one in outcomes for item in one.deliveries]
-        return self._queue(conn, wanted, after, now)
+        recorded = self._queue(conn, wanted, after, now)
+        if fallen := [(one.entry_id, gone) for one in outcomes for gone in one.fallen]:
+            notices.take_back(conn, self._keys, fallen, micros)
+        return recorded
 
     def queue(self, conn: Connection, deliveries: Sequence[Delivery], *, channel: str, now: datetime) -> Recorded:
         """Put deliveries into the outbox that no entry has caused: a destination is told again how a chart stands."""
@@ -384,6 +388,7 @@ class Recorder:
         rows: list[tuple[Any, ...]] = []
         bodies: list[tuple[int, bytes]] = []
         fresh: list[QueuedDelivery] = []
+        said: list[tuple[int, Delivery]] = []
         for entry_id, channel, item in wanted:
             if item.idempotency_key in known:
                 continue
@@ -399,6 +404,8 @@ class Recorder:
                  int(turn), 0, micros, micros)
             )  # fmt: skip
             bodies.append((number, self._sealed(number, entry_id, item)))
+            if item.operation in NOTICES:
+                said.append((number, item))
             if line is item.ordering_key:
                 fresh.append(
                     QueuedDelivery(
@@ -413,6 +420,7 @@ class Recorder:
                 )
         _INSERT_DELIVERIES.write(conn, rows)
         _INSERT_BODIES.write(conn, bodies)
+        notices.note(conn, self._keys, said)
         return Recorded(deliveries=len(rows), fresh=tuple(fresh))
 
     def _keep(self, conn: Connection, withheld: Sequence[tuple[int, Delivery]], channel: str, now: int) -> None:

@@ -25,7 +25,9 @@ from engine.domain.delivery import (
 )
 from engine.domain.ids import beginning_like
 from engine.errors import StoreError, TamperedError
+from engine.pipeline.admit import NOTICES
 from engine.pipeline.deliver import Gone, as_of_now
+from engine.store import notices
 from engine.store.charts import ChartStore
 from engine.store.keys import KeyRing
 from engine.store.outbox import Outbox, Renewed, take_lock
@@ -81,8 +83,10 @@ def requeue(
             f"delivery {delivery_id} can't be read ({queued.unreadable}), so it can't be sent. A replay of its entry"
             " does not make it anew; the next change of what it is about is sent. Discard it with a reason"
         )
-    chart = ChartStore(keys).living(conn, queued.delivery.ordering_key)
-    line = queued.delivery.ordering_key if chart is None else chart.id
+    chart = ChartStore(keys).living(conn, queued.delivery.chart_id)
+    line = queued.delivery.ordering_key if chart is None or queued.delivery.operation in NOTICES else chart.id
+    if (gone := notices.without_ground(conn, [delivery_id]).get(delivery_id)) is not None and gone.code.final:
+        raise StoreError(f"delivery {delivery_id} is not sent any more: what it hung on is gone ({gone.code})")
     if not CONTENTS[queued.delivery.operation].is_state:
         forwarded = queued.delivery.operation is Operation.FORWARD
         if forwarded and chart is not None and not out_of_order and _overtaken(conn, keys, queued, chart.id):

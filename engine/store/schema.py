@@ -348,6 +348,7 @@ notice: Final = Table(  # deliveries that are words to a person: whose they are,
     schema=CHARTS,
 )
 Index("notice_chart", notice.c.chart_id)
+Index("notice_gone", notice.c.gone_by, sqlite_where=notice.c.gone_by.is_not(None))
 
 dead_letter: Final = Table(
     "dead_letter",

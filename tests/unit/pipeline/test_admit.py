@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.connectors.remedies import remedy
+from engine.domain.chart import Chart
 from engine.domain.delivery import Notice, Operation, QueuedDelivery
+from engine.domain.patient import Doubt, Identifier, Patient, StatedDeath
 from engine.pipeline.admit import GO, RULES, Admission, Go, Known, Never, NotBefore, Rule, admit, not_too_late
 
 ONE = queued()
@@ -93,6 +95,19 @@ def test_no_person_sets_aside_what_is_final() -> None:
 def test_a_person_can_have_a_notice_sent_that_is_late() -> None:
     late = notice(NOW - timedelta(hours=1))
     assert admit(RULES, late, Known(released=frozenset({"too-late"})), NOW) == GO
+
+
+@pytest.mark.parametrize("operation", [Operation.SEND_TEXT, Operation.SEND_PAGE, Operation.SEND_MAIL])
+@pytest.mark.parametrize("settled", [False, True])
+def test_nobody_writes_to_a_patient_whose_death_is_in_doubt(operation: Operation, settled: bool) -> None:
+    doubt = Doubt(root=1, code="death-in-future", location="PID-29", sender=1, settled=settled)
+    patient = Patient(identifiers=(Identifier(value="1", authority="MRN", type="MR"),))
+    chart = Chart(id="c", patient=patient, death_stated=StatedDeath(doubts=(doubt,)))
+    answer = admit(RULES, notice(None, operation), Known(chart=chart), NOW)
+    goes = settled or operation is Operation.SEND_PAGE
+    assert (answer == GO) == goes
+    assert goes or (isinstance(answer, NotBefore) and answer.code == "death-in-doubt")
+    assert remedy("death-in-doubt")
 
 
 def test_nothing_goes_out_for_a_chart_that_cannot_be_read() -> None:

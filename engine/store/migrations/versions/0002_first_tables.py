@@ -323,6 +323,7 @@ def _charts() -> None:
         schema=CHARTS,
     )
     op.create_index("notice_chart", "notice", ["chart_id"], schema=CHARTS)
+    op.create_index("notice_gone", "notice", ["gone_by"], schema=CHARTS, **_only("gone_by IS NOT NULL"))
     op.create_index("identifier_chart", "identifier", ["chart_id"], schema=CHARTS)
     op.create_table(
         "concerned",

@@ -1,0 +1,107 @@
+"""Notices in the outbox: what each hangs on, and what became of that.
+
+The one place where a notice is taken back: in the transaction of the outcome that took its ground away it is noted so,
+and made due at once, so that admission withholds it (`engine.pipeline.admit.ground_is_there`). One that is under way,
+or was sent, or is held, is noted the same: whoever looks at it sees that its ground has gone since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, bindparam, literal_column, select, update
+
+from engine.domain.delivery import Delivery, Fallen, Gone, Ground, Notice
+from engine.domain.record import Record
+from engine.store import admissions
+from engine.store.keys import KeyRing
+from engine.store.schema import delivery, from_micros, notice, word
+from engine.store.statements import Listed, Rows
+
+_INSERT: Final = Rows(notice, ("delivery_id", "chart_id", "ground"))
+_OF_CHARTS: Final = Listed(
+    notice.c.chart_id,
+    lambda listed: (
+        select(notice.c.delivery_id, notice.c.chart_id, notice.c.ground, delivery.c.entry_id)
+        .join(delivery, delivery.c.id == notice.c.delivery_id)
+        .where(listed, notice.c.gone.is_(None))
+    ),
+)
+_GONE: Final = Listed(
+    notice.c.delivery_id,
+    lambda listed: (
+        update(notice).where(listed).values(gone=bindparam("code"), gone_at=bindparam("at"), gone_by=bindparam("entry"))
+    ),
+    ("code", "at", "entry"),
+)
+_DUE: Final = Listed(
+    delivery.c.id,
+    lambda listed: (
+        update(delivery)
+        .where(listed, delivery.c.state == literal_column("'pending'"))
+        .values(next_attempt_at=bindparam("at"))
+    ),
+    ("at",),
+)
+
+
+class WithoutGround(Record, frozen=True, kw_only=True):
+    """A notice whose ground has gone."""
+
+    delivery_id: int
+    code: Gone
+    at: datetime
+    entry: int
+    """The entry that took it away."""
+
+
+def note(conn: Connection, keys: KeyRing, queued: Sequence[tuple[int, Delivery]]) -> None:
+    """Put on record what new notices hang on: id and delivery of each."""
+    rows: list[tuple[int, str, bytes | None]] = []
+    for number, item in queued:
+        said = item.content
+        ground = said.ground if isinstance(said, Notice) else None
+        rows.append((number, item.chart_id, None if ground is None else _hash(keys, ground)))
+    _INSERT.write(conn, rows)
+
+
+def take_back(conn: Connection, keys: KeyRing, fallen: Iterable[tuple[int, Fallen]], now: int) -> None:
+    """fallen: what each entry has taken away. Only notices of earlier entries hung on that."""
+    by_chart: dict[str, list[tuple[int, Fallen]]] = {}
+    for entry_id, one in fallen:
+        by_chart.setdefault(one.chart_id, []).append((entry_id, one))
+    gone: dict[tuple[int, Gone], list[int]] = {}
+    for row in _OF_CHARTS.rows(conn, sorted(by_chart)):
+        for entry_id, one in by_chart[row.chart_id]:
+            hashes = None if one.grounds is None else {_hash(keys, ground) for ground in one.grounds}
+            if (row.entry_id or 0) < entry_id and (hashes is None or row.ground in hashes):
+                gone.setdefault((entry_id, one.code), []).append(row.delivery_id)
+                break
+    for (entry_id, code), ids in gone.items():
+        _GONE.write(conn, ids, code.value, now, entry_id)
+        _DUE.write(conn, ids, now)
+        if code.final:
+            admissions.close(conn, ids)
+
+
+def without_ground(conn: Connection, delivery_ids: Sequence[int]) -> dict[int, WithoutGround]:
+    """Those of the deliveries that are notices whose ground has gone, by id."""
+    statement = select(notice).where(notice.c.delivery_id.in_(delivery_ids), notice.c.gone.is_not(None))
+    return {row.delivery_id: _of(row) for row in conn.execute(statement)}
+
+
+def taken_back_by(conn: Connection, entry_id: int) -> list[WithoutGround]:
+    """The notices whose ground an entry has taken away."""
+    statement = select(notice).where(notice.c.gone_by == entry_id).order_by(notice.c.delivery_id)
+    return [_of(row) for row in conn.execute(statement)]
+
+
+def _of(row: Any) -> WithoutGround:
+    code = word(Gone, row.gone, Gone.GROUND)
+    return WithoutGround(delivery_id=row.delivery_id, code=code, at=from_micros(row.gone_at), entry=row.gone_by)
+
+
+def _hash(keys: KeyRing, ground: Ground) -> bytes:
+    return keys.lookup("ground", ground.kind, ground.key)
