@@ -183,7 +183,7 @@ class Forward(Content, frozen=True, kw_only=True):
 
 
 class Ground(Phi, frozen=True, kw_only=True):
-    """What a notice hangs on. kind: of `engine.pipeline.notices.GROUNDS`. key: of the task or stay that it is."""
+    """What a notice hangs on. kind: of `engine.pipeline.grounds.GROUNDS`. key: of the task or stay that it is."""
 
     kind: str
     key: str

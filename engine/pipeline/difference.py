@@ -12,9 +12,10 @@ from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import Delivery, Fallen
 from engine.domain.outcome import Effect
 from engine.domain.parts import united
+from engine.pipeline import notices
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.deliver import chart_deliveries
-from engine.pipeline.notices import PLANNERS, fallen, notice_deliveries
+from engine.pipeline.grounds import fallen
 from engine.pipeline.plan import death_effects, score_effects, task_effects
 
 
@@ -61,8 +62,8 @@ def difference(
             if channel is not None:
                 parts = folded.get(chart.id, ())
                 deliveries.extend(chart_deliveries(before, chart, channel, merged=parts, kinds=kinds))
-                if PLANNERS:
-                    deliveries.extend(notice_deliveries(was, chart, channel, now, kinds))
+                if notices.PLANNERS:
+                    deliveries.extend(notices.notice_deliveries(was, chart, channel, now, kinds))
     return Difference(final, effects, deliveries, kinds, gone)
 
 

@@ -16,9 +16,9 @@ from engine.domain.encounter import EncounterStatus
 from engine.domain.message import EntryKind
 from engine.domain.outcome import Outcome
 from engine.domain.task import TaskState
-from engine.pipeline import difference, notices
+from engine.pipeline import notices
 from engine.pipeline.admit import GO, RULES, Known, Never, NotBefore, admit
-from engine.pipeline.notices import GROUNDS, Planned, fallen, newly
+from engine.pipeline.grounds import GROUNDS, Planned, fallen, newly
 from engine.pipeline.process import decide, prepare
 
 HOME = {36: "01", 45: "20260306150000"}
@@ -149,7 +149,6 @@ def planner(monkeypatch: pytest.MonkeyPatch) -> None:
             yield Planned(Operation.SEND_TEXT, notice)
 
     monkeypatch.setattr(notices, "PLANNERS", (plan,))
-    monkeypatch.setattr(difference, "PLANNERS", (plan,))
 
 
 def texts(outcome: Outcome) -> list[str]:

@@ -1,0 +1,86 @@
+"""What notices to people hang on: a task that is open, a discharge. A ground begins to stand, and falls.
+
+Another kind (an appointment) is a line of `GROUNDS`. Planners of notices import from here; `engine.pipeline.notices`
+lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from operator import is_
+from typing import Any, Final, NamedTuple
+
+from engine.domain.chart import Chart
+from engine.domain.delivery import Fallen, Gone, Ground, Notice, Operation
+from engine.domain.encounter import Encounter, EncounterStatus
+from engine.domain.parts import ENCOUNTERS, TASKS, Part
+from engine.domain.task import Task, TaskState
+from engine.pipeline.channel import CompiledChannel
+
+
+class GroundRule(NamedTuple):
+    """One kind of ground: an item of a part of the chart."""
+
+    part: Part
+    key: Callable[[Any], str]
+    """Names it among all of the store; another discharge of a stay is another ground."""
+    stands: Callable[[Any], bool]
+
+
+def _is_open(task: Task) -> bool:
+    return task.state is TaskState.OPEN
+
+
+def _has_ended(encounter: Encounter) -> bool:
+    return encounter.status is EncounterStatus.FINISHED
+
+
+GROUNDS: Final[Mapping[str, GroundRule]] = {
+    "task": GroundRule(TASKS, TASKS.key, _is_open),
+    "discharge": GroundRule(ENCOUNTERS, lambda stay: f"{stay.key}#{stay.discharges}", _has_ended),
+}
+
+
+class Planned(NamedTuple):
+    """What a planner wants said. operation: one of those whose content is a notice."""
+
+    operation: Operation
+    notice: Notice
+
+
+NoticePlanner = Callable[[Chart | None, Chart, CompiledChannel, datetime], Iterable[Planned]]
+"""The patient before and after an entry, the channel by whose rules it was decided, the time -> notices. Pure."""
+
+
+def newly(kind: str, before: Chart | None, after: Chart) -> Iterator[tuple[Ground, Any]]:
+    """Grounds of a kind that stand and did not before, each with its item. None of a patient who is dead."""
+    rule = GROUNDS[kind]
+    stood = _standing(rule, before) if before is not None else {}
+    for key, item in _standing(rule, after).items():
+        if key not in stood and after.patient.deceased is not True:
+            yield Ground(kind=kind, key=key), item
+
+
+def fallen(before: Chart, after: Chart) -> Fallen | None:
+    """What notices have hung on and an entry has taken away; none: nothing."""
+    if after.merged_into is not None:
+        return None if before.merged_into is not None else Fallen(chart_id=after.id, code=Gone.MERGED)
+    if after.patient.deceased is True and before.patient.deceased is not True:
+        return Fallen(chart_id=after.id, code=Gone.DECEASED)
+    gone: list[Ground] = []
+    for kind, rule in GROUNDS.items():
+        was, now = rule.part.of(before), rule.part.of(after)
+        if was is now or (len(was) == len(now) and all(map(is_, was, now))):
+            continue
+        left = None
+        for item in was:
+            if rule.stands(item):
+                left = _standing(rule, after) if left is None else left
+                if (key := rule.key(item)) not in left:
+                    gone.append(Ground(kind=kind, key=key))
+    return Fallen(chart_id=after.id, code=Gone.GROUND, grounds=tuple(gone)) if gone else None
+
+
+def _standing(rule: GroundRule, chart: Chart) -> dict[str, Any]:
+    return {rule.key(item): item for item in rule.part.of(chart) if rule.stands(item)}
