@@ -23,6 +23,7 @@ from engine.domain.chart import Chart
 from engine.domain.codec import converted
 from engine.domain.encounter import Diagnosis, Encounter, Location
 from engine.domain.moment import Moment, instant
+from engine.domain.parts import ENCOUNTERS, PARTS
 from engine.domain.patient import Identifier, Patient
 from engine.domain.score import Band
 from engine.domain.shapes import plain
@@ -202,8 +203,8 @@ def _file_of(compiled: CompiledConfiguration, channel: CompiledChannel) -> str:
 # --- channels --------------------------------------------------------------------------------------------------------
 
 _EXPECTED: Final = (
-    "ack", "error", "state", "reason", "patient", "encounter", "class", "scores", "tasks", "deliveries", "deviations",
-    "plan", "holds",
+    "ack", "error", "state", "reason", "patient", "encounter", "class",
+    *(part.name for part in PARTS if part is not ENCOUNTERS), "deliveries", "deviations", "plan", "holds",
 )  # fmt: skip
 
 
