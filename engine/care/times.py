@@ -29,6 +29,8 @@ _HAPPENED: Final = ("ZBE-2", "EVN-6", "EVN-2", "MSH-7")
 _RECORDED: Final = ("EVN-2", "MSH-7")
 """When it was written down."""
 _DAY_SECONDS: Final = 86_400
+_FIRST_MESSAGES: Final = datetime(1987, 1, 1, tzinfo=UTC).timestamp()
+"""HL7 was first published in 1987: a message that is older comes from a clock that was reset (1970, 1980, 1904)."""
 SAME_SECONDS: Final = 60
 """Many senders give times to the minute: what is earlier by less is not earlier."""
 
@@ -96,10 +98,10 @@ class Claims(Phi, frozen=True, kw_only=True):
     def plausible(self, time: Moment) -> bool:
         """Whether a time can be that of something that has happened when the message came.
 
-        What an old message says of its stay may be as old as the message.
+        What an old message says of its stay may be as old as the message; no message is older than HL7.
         """
         if time.seconds < self.earliest:
-            return not self.said
+            return not self.said and time.seconds >= _FIRST_MESSAGES
         return time.earliest <= self.latest
 
     def before(self, bound: Moment) -> list[str]:

@@ -69,6 +69,9 @@ def read_adt(entry: Entry, channel: CompiledChannel, message: Message, reading: 
     return prepared_event(CODE, entry, channel, message, mapped, event, reading, visits=visits)
 
 
+_DEATH_BESIDES: Final = ". The message says besides that the patient has died: nothing was done about that either"
+
+
 def _may_tell_of_a_death(message: Message) -> bool:
     """PID-29 or PID-30 says more than that the patient is alive."""
     mark, at = (message.get(path) or "" for path in ("PID-30", "PID-29"))
@@ -178,6 +181,8 @@ def _read_unsupported(entry: Entry, channel: CompiledChannel, message: Message) 
             named.append(None)
         place = "PID-3" if number == 0 else f"PID[{number + 1}]-3"
         text = f"{trigger}: {QUESTIONS[HoldCode.EVENT_NOT_SUPPORTED].text}"
+        if _may_tell_of_a_death(group) or channel.dispositions.means_death(group.get("PV1-36")):
+            text += _DEATH_BESIDES
         held.append(Hold(code=HoldCode.EVENT_NOT_SUPPORTED, location=place, detail=text))
     return Prepared(
         entry=entry,

@@ -81,6 +81,33 @@ def test_each_patient_of_a_held_event_has_a_question(heart: Heart) -> None:
     ]
 
 
+@pytest.mark.parametrize("trigger", ["A24", "A45", "A47"])
+@pytest.mark.parametrize(
+    ("message", "mentioned"),
+    [
+        ({"pid": {30: "Y"}}, True),
+        ({"pid": {29: "20260302080000"}}, True),
+        ({"pv1": {36: "20"}}, True),  # expired
+        ({"pid": {30: "JA"}}, True),  # it can't be read, and is for the same person to see to
+        ({"pid": {30: "N"}}, False),
+        ({"pid": {29: "99991231"}}, False),
+        ({"pv1": {36: "01"}}, False),
+        ({}, False),
+    ],
+)
+def test_the_question_of_a_held_event_mentions_a_death(
+    heart: Heart, trigger: str, message: dict[str, dict[int, str]], mentioned: bool
+) -> None:
+    (hold,) = heart.send(adt(trigger, **message)).holds
+    assert ("says besides that the patient has died" in hold.detail) is mentioned
+
+
+def test_the_death_of_the_second_patient_of_a_held_event_is_mentioned_to_them_alone(heart: Heart) -> None:
+    death = "PID|2||2^^^MRN^MR" + 27 * "|" + "Y"
+    one, other = heart.send(adt("A17", pv1={}, segments=(death, "PV1|2|I"))).holds
+    assert ["has died" in hold.detail for hold in (one, other)] == [False, True]
+
+
 @pytest.mark.parametrize(("pid3", "key"), [("77^^^MRN^MR", "MRN:77"), ("", None), ("123-45-6789^^^USA^SS", None)])
 def test_a_held_event_of_nobody_known_is_held_all_the_same(heart: Heart, pid3: str, key: str | None) -> None:
     outcome = heart.send(adt("A29", pid3=pid3))

@@ -109,6 +109,17 @@ def test_a_loaded_history_keeps_its_order(feed: Feed) -> None:
     assert feed.stay.discharged_at == Moment.of_instant(began + 9 * HOUR)
 
 
+@pytest.mark.parametrize("year", [1900, 1904, 1970, 1980, 1986])
+def test_an_admission_from_before_hl7_is_that_of_a_clock_that_was_reset(feed: Feed, year: int) -> None:
+    """Whatever wrote the message wrote all of it by that clock, so that the stay seems as old as the message."""
+    reset = datetime(year, 1, 1, 3, tzinfo=UTC)
+    first = feed.send("A01", DAY, skew=reset - DAY, pv1={44: hl7(reset)}, birth="18900312")
+    assert "PV1-44" in implausible(first)
+    feed.send("A03", DAY + 2 * HOUR, skew=reset - DAY, pv1={44: hl7(reset)}, birth="18900312")
+    assert discharged(feed)
+    assert (feed.stay.admitted_at, feed.stay.discharged_at) == (DAY.isoformat(), (DAY + 2 * HOUR).isoformat())
+
+
 def test_where_the_event_time_is_implausible_msh_7_stands_in(feed: Feed) -> None:
     feed.send("A01", DAY)
     feed.send("A03", DAY + 3 * HOUR, evn2=DAY + timedelta(days=300), sent=DAY + 2 * HOUR)
