@@ -84,7 +84,7 @@ def gaps(
     dead, refused: their message failed, and nobody has seen to it. held: it waits for a person. filtered: the channel's
     filter left it out. pending: it is not processed yet. undelivered: a destination has not got what is for them.
     withheld: a rule did not let something go out to them, or about them, and nobody has decided on it.
-    no-plan: they were discharged, or an update says that they have left, and no task came of it.
+    no-plan: they were discharged, or another message says that they have left, and no task came of it.
     """
     wish = reveal_of(reveal, reason)
     with open_desk(cli) as desk:
@@ -255,7 +255,7 @@ def _withheld(desk: Desk, _cli: Cli, since: datetime, until: datetime | None) ->
 def _without_plan(desk: Desk, cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
     """Discharged since then, and no task is there for the stay, or they wait for another one of the same admission.
 
-    An update that tells of an end counts as well, until the discharge comes.
+    A message that tells of an end without being a discharge counts as well, until the discharge comes.
     """
     from engine.domain.encounter import TOLD_END
     from engine.domain.task import SIDE_BY_SIDE
@@ -319,8 +319,8 @@ def _no_plan(desk: Desk, chart: Chart, encounter: Encounter, left: datetime) -> 
     waits = [task for task in chart.tasks if task.encounter == encounter.key and task.suspended_by is not None]
     if waits:
         reason = f"its tasks are {waits[0].end_reason}"
-    if encounter.status != "finished":
-        reason = "an update (A08, A02) says that the stay has ended, and no discharge (A03) has come"
+    if encounter.status != "finished" or encounter.discharges == 0:
+        reason = "a message (A01, A02, A04, A08) says that the stay has ended, and no discharge (A03) has come"
     if chart.patient.deceased:
         reason = "the patient is recorded as deceased"
     return _Gap(

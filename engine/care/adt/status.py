@@ -105,8 +105,8 @@ def _verdict(
     before: Encounter, event: Event, values: Mapping[str, Any], stamps: Stamps, *, still_here: bool, created: bool
 ) -> Verdict:
     asserted = STATUS[event.meaning]
+    ended = bool(values.get("discharged_at")) and not still_here
     if asserted is None:  # of a stay whose admission we did not see, A02 and A08 tell as much as their times do
-        ended = bool(values.get("discharged_at")) and not still_here
         first = EncounterStatus.FINISHED if ended else EncounterStatus.ACTIVE
         if ended and not created and _is_newly_ended(before, event, values, stamps):
             stamps = {**stamps, TOLD_END: event.at}
@@ -124,11 +124,14 @@ def _verdict(
         as_of=as_of,
         without=("disposition",) if still_here else (),
     )
+    if event.meaning in ARRIVAL and ended and (created or _is_newly_ended(before, event, values, stamps)):
+        told = {**verdict.stamps, TOLD_END: event.at}
+        verdict = msgspec.structs.replace(verdict, stamps=told, deviations=("end-without-discharge",))
     return verdict if created else _newer(before, event, values, stamps, verdict)
 
 
 def _is_newly_ended(before: Encounter, event: Event, values: Mapping[str, Any], stamps: Stamps) -> bool:
-    """An update tells of an end after the last status event: the discharge that says so was lost, or is on its way."""
+    """It tells of an end after the last status event: the discharge that says so was lost, or is on its way."""
     last = stamps.get("status", NEVER)
     if before.status not in OPEN or event.at < last:
         return False

@@ -70,6 +70,9 @@ def test_a_name_is_shown_once_something_of_it_was_processed_or_the_channel_names
 # --- gaps ------------------------------------------------------------------------------------------------------------
 
 
+NO_DISCHARGE = "a message (A01, A02, A04, A08) says that the stay has ended, and no discharge (A03) has come"
+
+
 def gaps(site: Site, *options: str) -> dict[str, list[dict]]:
     found: dict[str, list[dict]] = {}
     for row in site.json("gaps", *options):
@@ -117,9 +120,32 @@ def test_gaps_names_a_stay_that_an_update_says_has_ended_when_its_discharge_was_
         bare.receive("\r".join([*lines, ""]).encode())
     bare.process()
     rows = gaps(bare, "--what", "no-plan").get("no-plan", [])
-    assert [row["reason"] for row in rows] == (
-        ["an update (A08, A02) says that the stay has ended, and no discharge (A03) has come"] if kind == "I" else []
-    )
+    assert [row["reason"] for row in rows] == ([NO_DISCHARGE] if kind == "I" else [])
+
+
+@pytest.mark.parametrize("trigger", ["A01", "A02", "A04", "A08"])
+@pytest.mark.parametrize("disposition", ["01", ""])
+def test_gaps_names_a_stay_that_is_first_heard_of_when_it_has_ended(bare: Site, trigger: str, disposition: str) -> None:
+    now = bare.clock.now()
+    came, left, at, later = ((now - timedelta(minutes=m)).strftime("%Y%m%d%H%M%S+0000") for m in (1800, 120, 60, 30))
+
+    def receive(trigger: str, at: str) -> None:
+        lines = (
+            f"MSH|^~\\&|EPIC|MAIN|H|H|{at}||ADT^{trigger}|{trigger}|P|2.5.1",
+            f"EVN|{trigger}|{at}",
+            "PID|1||1^^^MRN^MR||Doe^Jane||19480312|F",
+            "|".join(["PV1", "1", "I", *[""] * 16, "V1", *[""] * 16, disposition, *[""] * 7, came, left]),
+        )
+        bare.receive("\r".join([*lines, ""]).encode())
+        bare.process()
+
+    receive(trigger, at)
+    assert bare.json("tasks", "list") == []
+    (row,) = gaps(bare, "--what", "no-plan")["no-plan"]
+    assert row["reason"] == NO_DISCHARGE
+    receive("A03", later)
+    assert bare.json("tasks", "list") != []
+    assert gaps(bare, "--what", "no-plan") == {}
 
 
 def test_gaps_names_a_plan_that_waits_for_another_stay_of_the_same_admission(bare: Site) -> None:
