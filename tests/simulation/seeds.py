@@ -14,7 +14,8 @@ import pytest
 from simulation.database import Disk
 from simulation.simulate import run
 
-_CHUNK = 25
+_CHUNK = 10
+"""Seeds of one test: a few seconds, so that no process has a long one left when the others are done."""
 
 
 def chunks(*, clustered: bool) -> list[range]:
