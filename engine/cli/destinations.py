@@ -17,6 +17,7 @@ from engine.cli.common import (
     config_option,
     counted,
     json_option,
+    limit_option,
     list_options,
     named_time,
     time_column,
@@ -45,10 +46,11 @@ def destinations() -> None:
 
 
 @destinations.command("list")
+@limit_option
 @list_options
 @config_option
 @click.pass_obj
-def list_(cli: Cli) -> None:
+def list_(cli: Cli, limit: int) -> None:
     """List the destinations, those too that are no longer configured and for which something waits (orphans).
 
     The state is `up`, `down` or `paused`. A destination that is up and has an error answers, and refuses what it is
@@ -63,6 +65,9 @@ def list_(cli: Cli) -> None:
             raise
         cli.say(f"{error}. Nothing was ever to be sent.")
         found = [fresh(*one) for one in sorted(configuration.outline.destinations.items())]
+    if len(found) > limit:
+        cli.cut(limit, len(found))
+        found = found[:limit]
     rows = [
         (
             one.name,

@@ -14,6 +14,7 @@ from engine.cli.common import (
     clock_time,
     complete_channel,
     config_option,
+    limit_option,
     list_options,
     reveal_options,
     time_column,
@@ -81,6 +82,7 @@ class _Sender:
 @click.option("--since", type=When(), help="Of what came since then.  [default: 1d]")
 @click.option("--until", type=When(), help="Of what came before.")
 @click.option("--channel", metavar="NAME", shell_complete=complete_channel, help="Of this channel.")
+@limit_option
 @reveal_options
 @list_options
 @config_option
@@ -90,6 +92,7 @@ def senders(
     since: datetime | None,
     until: datetime | None,
     channel: str | None,
+    limit: int,
     reveal: bool,
     reason: str | None,
 ) -> None:
@@ -123,6 +126,9 @@ def senders(
         _measure(desk, known)
         view = desk.view(wish, (f"channel:{name}" for name in sorted({one for one, _ in known})))
     ordered = sorted(known.values(), key=lambda one: (one.bad / one.received, one.deviating), reverse=True)
+    if len(ordered) > limit:
+        cli.cut(limit, len(ordered), narrow="--channel, --since, --until")
+        ordered = ordered[:limit]
     shapes = [_shape(one, view) for one in ordered]
     rows = [
         (s["sender"], s["channel"], s["received"], s["refused"], s["dead"], s["deviating"],

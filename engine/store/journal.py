@@ -616,48 +616,13 @@ class Journal:
         except TamperedError as error:
             _log.error("a stored entry is damaged", entry=row.id, channel=row.channel, exc_info=error)
             return self._damaged(row)
-        return Entry(
-            id=row.id,
-            channel=row.channel,
-            peer=head.peer,
-            received_at=from_micros(row.received_at),
-            payload=body,
-            summary=head.summary,
-            deviations=head.deviations,
-            refusal=head.refusal,
-            partition=row.partition,
-            ack=word(AckCode, row.ack, AckCode.AR) if row.ack else None,
-            ack_state=word(AckState, row.ack_state, AckState.UNSENT),
-            wants_application_ack=bool(row.wants_application_ack),
-            replay_of=row.replay_of,
-            replay_root=row.replay_root,
-            config_as_of=row.config_as_of,
-            decision=row.decision,
-            flagged_duplicate_of=row.flagged_duplicate_of,
-        )
+        return _entry_of(row, head, body)
 
     @staticmethod
     def _damaged(row: Any) -> Entry:
         """What the narrow row alone says."""
-        return Entry(
-            id=row.id,
-            channel=row.channel,
-            peer="",
-            received_at=from_micros(row.received_at),
-            payload=b"",
-            summary=Summary(),
-            refusal=_DAMAGED if row.refused else None,
-            ack=word(AckCode, row.ack, AckCode.AR) if row.ack else None,
-            ack_state=word(AckState, row.ack_state, AckState.UNSENT),
-            wants_application_ack=bool(row.wants_application_ack),
-            replay_of=row.replay_of,
-            replay_root=row.replay_root,
-            config_as_of=row.config_as_of,
-            decision=row.decision,
-            flagged_duplicate_of=row.flagged_duplicate_of,
-            partition=row.partition,
-            damaged=True,
-        )
+        head = Head(peer="", summary=Summary(), refusal=_DAMAGED if row.refused else None)
+        return _entry_of(row, head, b"", damaged=True)
 
     def _listed(self, row: Any) -> ListedEntry:
         try:
@@ -939,6 +904,29 @@ def _settled(conn: Connection, roots: Collection[int]) -> set[int]:
         replays = _REPLAYED.rows(conn, sorted(dead)) if dead else []
         standing = {dead[row.entry_id]: int(row.resolved_by.partition(":")[2]) for row in replays}
     return applied - {row.root_id for row in ASKED.rows(conn, sorted(applied))} if applied else applied
+
+
+def _entry_of(row: Any, head: Head, body: bytes, *, damaged: bool = False) -> Entry:
+    return Entry(
+        id=row.id,
+        channel=row.channel,
+        peer=head.peer,
+        received_at=from_micros(row.received_at),
+        payload=body,
+        summary=head.summary,
+        deviations=head.deviations,
+        refusal=head.refusal,
+        partition=row.partition,
+        ack=word(AckCode, row.ack, AckCode.AR) if row.ack else None,
+        ack_state=word(AckState, row.ack_state, AckState.UNSENT),
+        wants_application_ack=bool(row.wants_application_ack),
+        replay_of=row.replay_of,
+        replay_root=row.replay_root,
+        config_as_of=row.config_as_of,
+        decision=row.decision,
+        flagged_duplicate_of=row.flagged_duplicate_of,
+        damaged=damaged,
+    )
 
 
 def open_head(keys: KeyRing, row: Any) -> Head:

@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from site_with_store import Site
+from site_with_store import Site, first_messages
 
 KEY = "MRN:558181838"
 
@@ -84,6 +84,21 @@ def test_every_list_takes_columns_and_has_no_other(stocked: Site, command: str) 
     stocked.hold_first_delivery()
     stocked.run("destinations", "retry", "files")
     assert "there are" in stocked.run(*command.split(), "--columns", "nosuch").err
+
+
+@pytest.mark.parametrize("command", ["senders", "destinations list", "messages list", "tasks list", "gaps"])
+def test_a_list_that_is_cut_says_of_how_many(stocked: Site, command: str) -> None:
+    site = (stocked.folder / "config.yaml").read_text()
+    lab = "destinations:\n  lab: {type: mllp, host: 127.0.0.1, port: 2}\n"
+    (stocked.folder / "config.yaml").write_text(site.replace("destinations:\n", lab))
+    stocked.receive(first_messages(stocked)[0].replace(b"|EHR|", b"|LAB|"))
+    whole = stocked.json(*command.split())
+    assert len(whole) > 1
+    assert "shown" not in stocked.run(*command.split(), "--limit", str(len(whole)), "--json").err
+    for form in ((), ("--json",)):
+        done = stocked.run(*command.split(), "--limit", "1", *form)
+        assert f"1 of {len(whole)} shown; --limit N shows more" in done.err
+    assert done.json == whole[:1]
 
 
 @pytest.mark.parametrize("word", ["FIRST-0001", "abc", "0", "-1", "1.5", "\u0661", "9" * 30])
