@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 import msgspec
 from sqlalchemy import (
@@ -112,6 +112,29 @@ class Append(Phi, frozen=True, kw_only=True):
     sent: tuple[int, ...] = ()
     unsent: tuple[int, ...] = ()
     answered: tuple[tuple[int, AckCode], ...] = ()
+
+
+class EntryConditions(TypedDict, total=False):
+    """Which entries; absent, none or false: any."""
+
+    kind: EntryKind | None
+    channel: str | None
+    """Or the lane of a kind."""
+    state: EntryState | None
+    patient: str | None
+    """A key (`AUTHORITY:ID`); entries of charts that were merged into that patient's are among them, and dead and
+    refused ones that name the patient."""
+    since: datetime | None
+    until: datetime | None
+    """Not included."""
+    error: str | None
+    """They left a dead letter with this code."""
+    flagged: bool
+    """Their control id had been used for another message."""
+    decided: bool
+    """They have an outcome."""
+    held: bool
+    """They left a question which still waits for a person."""
 
 
 class ListedEntry(Phi, frozen=True, kw_only=True):
@@ -377,32 +400,16 @@ class Journal:
         conn: Connection,
         *,
         ids: Sequence[int] | None = None,
-        kind: EntryKind | None = None,
-        channel: str | None = None,
-        state: EntryState | None = None,
         control_id: str | None = None,
-        patient: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        error: str | None = None,
-        flagged: bool = False,
-        decided: bool = False,
         before: int | None = None,
-        held: bool = False,
         limit: int | None = 100,
+        **conditions: Unpack[EntryConditions],
     ) -> list[ListedEntry]:
         """Entries that meet all conditions, newest first. Needs a reader: it looks at both sides.
 
-        kind: none for any. channel: or the lane of a kind.
-        error: they left a dead letter with this code. flagged: their control id had been used for another message.
-        patient: a key (`AUTHORITY:ID`); entries of charts that were merged into that patient's are among them, and
-        dead and refused ones that name the patient.
-        until: not included. before: only those with a lower id; so a long list is read piece by piece. held: only those
-        that left a question which still waits for a person.
+        before: only those with a lower id; so a long list is read piece by piece.
         """
-        where, number = self._conditions(
-            conn, kind, channel, state, patient, since, until, error=error, flagged=flagged, decided=decided, held=held
-        )
+        where, number = self._where(conn, conditions)
         if ids is not None:
             where.append(entry.c.id.in_(ids))
         if control_id is not None:
@@ -442,41 +449,18 @@ class Journal:
                         found += self.find(conn, ids=[one], limit=None)
         return found
 
-    def count(
-        self,
-        conn: Connection,
-        *,
-        kind: EntryKind | None = None,
-        channel: str | None = None,
-        state: EntryState | None = None,
-        patient: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        error: str | None = None,
-        flagged: bool = False,
-        decided: bool = False,
-        held: bool = False,
-    ) -> int:
-        """How many entries meet the conditions (see `find`)."""
-        where, number = self._conditions(
-            conn, kind, channel, state, patient, since, until, error=error, flagged=flagged, decided=decided, held=held
-        )
-        by_outcome = decided or patient is not None or state not in {None, EntryState.REFUSED}
+    def count(self, conn: Connection, **conditions: Unpack[EntryConditions]) -> int:
+        """How many entries meet the conditions."""
+        where, number = self._where(conn, conditions)
+        patient, state = conditions.get("patient"), conditions.get("state")
+        by_outcome = conditions.get("decided") or patient is not None or state not in {None, EntryState.REFUSED}
         source = entry.outerjoin(outcome, outcome.c.entry_id == entry.c.id) if by_outcome else entry
         return int(conn.execute(select(func.count(number)).select_from(source).where(*where)).scalar_one())
 
-    def originals(
-        self,
-        conn: Connection,
-        *,
-        channel: str | None = None,
-        state: EntryState | None = None,
-        patient: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-    ) -> list[int]:
-        """Ids of all messages that meet the conditions (see `find`) and are no replays, oldest first."""
-        where, number = self._conditions(conn, EntryKind.MESSAGE, channel, state, patient, since, until)
+    def originals(self, conn: Connection, **conditions: Unpack[EntryConditions]) -> list[int]:
+        """Ids of all messages that meet the conditions and are no replays, oldest first."""
+        where, number = self._where(conn, {**conditions, "kind": EntryKind.MESSAGE})
+        patient, state = conditions.get("patient"), conditions.get("state")
         if patient is not None and state is None:
             where.append(entry.c.refused == 0)  # what was refused of a patient was never processed
         statement = (
@@ -509,24 +493,13 @@ class Journal:
             found |= {row.id for row in conn.execute(some) if newest.get(row.root, 0) > row.id}
         return found
 
-    def _conditions(
-        self,
-        conn: Connection,
-        kind: EntryKind | None,
-        channel: str | None,
-        state: EntryState | None,
-        patient: str | None,
-        since: datetime | None,
-        until: datetime | None,
-        *,
-        error: str | None = None,
-        flagged: bool = False,
-        decided: bool = False,
-        held: bool = False,
+    def _where(
+        self, conn: Connection, conditions: EntryConditions
     ) -> tuple[list[ColumnElement[bool]], ColumnElement[int]]:
         """Also the column of the entry's id to go by: that of the index which leads to these."""
         where: list[ColumnElement[bool]] = []
         number: ColumnElement[int] = entry.c.id
+        channel, kind, state = conditions.get("channel"), conditions.get("kind"), conditions.get("state")
         if channel is not None:
             where.append(entry.c.channel == channel)
         if kind is EntryKind.MESSAGE:
@@ -540,20 +513,20 @@ class Journal:
         elif state is not None:
             where.append(outcome.c.state == state.value)
             number = outcome.c.entry_id
-        if decided:
+        if conditions.get("decided"):
             where.append(outcome.c.entry_id.is_not(None))
-        if patient is not None:
+        if (patient := conditions.get("patient")) is not None:
             where.append(of_patient(conn, self._keys, patient))
-        if error is not None:
+        if (error := conditions.get("error")) is not None:
             died = select(schema.dead_letter.c.entry_id).where(schema.dead_letter.c.error == error)
             where.append(entry.c.id.in_(died))
-        if held:
+        if conditions.get("held"):
             where.append(entry.c.id.in_(open_entries()))
-        if flagged:
+        if conditions.get("flagged"):
             where.append(entry.c.flagged_duplicate_of.is_not(None))
-        if since is not None:
+        if (since := conditions.get("since")) is not None:
             where.append(entry.c.received_at >= to_micros(since))
-        if until is not None:
+        if (until := conditions.get("until")) is not None:
             where.append(entry.c.received_at < to_micros(until))
         return where, number
 

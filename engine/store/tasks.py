@@ -1,11 +1,11 @@
-"""Follow-up tasks across charts: lists for the care team, what is due for the scheduler."""
+"""Follow-up tasks across charts: lists for the care team."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, select
 
@@ -16,6 +16,19 @@ from engine.store.charts import ChartStore
 from engine.store.keys import KeyRing
 from engine.store.parts import TASKS, assignee_hash
 from engine.store.schema import task, to_micros
+
+
+class TaskConditions(TypedDict, total=False):
+    """Which tasks; absent or none: any."""
+
+    states: Collection[TaskState]
+    """Empty: all."""
+    kind: str | None
+    assignee: str | None
+    chart_ids: Sequence[str] | None
+    due_from: datetime | None
+    due_before: datetime | None
+    """Not included."""
 
 
 class ListedTask(Phi, frozen=True, kw_only=True):
@@ -36,40 +49,25 @@ class TaskStore:
         self,
         conn: Connection,
         *,
-        states: Collection[TaskState] = (),
-        kind: str | None = None,
-        assignee: str | None = None,
-        chart_ids: Sequence[str] | None = None,
-        due_from: datetime | None = None,
-        due_before: datetime | None = None,
         limit: int | None = 100,
         damaged: Callable[[str], object] | None = None,
+        **conditions: Unpack[TaskConditions],
     ) -> list[ListedTask]:
         """Tasks that meet all conditions: open ones first, the most urgent of them first.
 
-        states: none for all. damaged: called with the id of each that can't be read any more, and which is left out
+        damaged: called with the id of each that can't be read any more, and which is left out
         then; without it such a one raises TamperedError.
         """
-        where = _conditions(self._charts.keys, states, kind, assignee, chart_ids, due_from, due_before)
+        where = _where(self._charts.keys, conditions)
         order: list[ColumnElement[Any]] = [task.c.due_at, task.c.id]
-        if len(states) != 1:
+        if len(conditions.get("states", ())) != 1:
             order.insert(0, task.c.state != literal_column("'open'"))
         statement = select(task).where(*where).order_by(*order)
         return self._run(conn, statement if limit is None else statement.limit(limit), damaged)
 
-    def count(
-        self,
-        conn: Connection,
-        *,
-        states: Collection[TaskState] = (),
-        kind: str | None = None,
-        assignee: str | None = None,
-        chart_ids: Sequence[str] | None = None,
-        due_from: datetime | None = None,
-        due_before: datetime | None = None,
-    ) -> int:
+    def count(self, conn: Connection, **conditions: Unpack[TaskConditions]) -> int:
         """How many meet the conditions (see `find`)."""
-        where = _conditions(self._charts.keys, states, kind, assignee, chart_ids, due_from, due_before)
+        where = _where(self._charts.keys, conditions)
         return int(conn.execute(select(func.count()).select_from(task).where(*where)).scalar_one())
 
     def kinds(self, conn: Connection) -> list[str]:
@@ -112,26 +110,18 @@ class TaskStore:
         return found
 
 
-def _conditions(
-    keys: KeyRing,
-    states: Collection[TaskState],
-    kind: str | None,
-    assignee: str | None,
-    chart_ids: Sequence[str] | None,
-    due_from: datetime | None,
-    due_before: datetime | None,
-) -> list[ColumnElement[bool]]:
+def _where(keys: KeyRing, conditions: TaskConditions) -> list[ColumnElement[bool]]:
     where: list[ColumnElement[bool]] = []
-    if states:
+    if states := conditions.get("states"):
         where.append(task.c.state.in_([state.value for state in states]))
-    if kind is not None:
+    if (kind := conditions.get("kind")) is not None:
         where.append(task.c.kind == kind)
-    if assignee is not None:
+    if (assignee := conditions.get("assignee")) is not None:
         where.append(task.c.assignee_hash == assignee_hash(keys, assignee))
-    if chart_ids is not None:
+    if (chart_ids := conditions.get("chart_ids")) is not None:
         where.append(task.c.chart_id.in_(chart_ids))
-    if due_from is not None:
+    if (due_from := conditions.get("due_from")) is not None:
         where.append(task.c.due_at >= to_micros(due_from))
-    if due_before is not None:
+    if (due_before := conditions.get("due_before")) is not None:
         where.append(task.c.due_at < to_micros(due_before))
     return where
