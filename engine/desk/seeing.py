@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 HIDDEN: Final = "***"
 _BEFORE_MAX: Final = 50
-"""So many earlier messages of a patient are looked at for what was said of a stay."""
+"""At most this many earlier messages of a patient are looked at for what was said of a stay."""
 PSEUDONYM: Final = re.compile(r"(?P<authority>[^:]*):~(?P<hash>[0-9a-f]{8})")
 
 _ANSWERS: Final = frozenset({"AA", "AE", "AR", "CA", "CE", "CR"})

@@ -21,7 +21,7 @@ OVER_MAX: Final = 4
 """When more stays than these are over, they are closed, so that a summary is not written again with each."""
 
 KEPT: Final = 2
-"""So many stays that are over are left with the chart, the last ones: late news of them are frequent."""
+"""The last stays that are over are left with the chart, at most this many: late news of them is frequent."""
 
 _OVER: Final = frozenset({EncounterStatus.FINISHED, EncounterStatus.CANCELLED})
 

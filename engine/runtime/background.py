@@ -16,7 +16,7 @@ _log = logs.get_logger(__name__)
 T = TypeVar("T")
 
 
-def keep(coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+def start_task(coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
     """Run it as a task whose failure is an unhandled error of the loop, which stops the daemon.
 
     A task that somebody still refers to may fail without a word: a queue would stand still and nobody be told.
@@ -26,7 +26,7 @@ def keep(coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
     return task
 
 
-async def apart(work: Callable[[], T], name: str) -> T:
+async def in_own_thread(work: Callable[[], T], name: str) -> T:
     """Run it in a thread of its own, which nobody waits for at the end of the process: it may hang with a database."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()

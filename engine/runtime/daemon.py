@@ -28,7 +28,7 @@ from engine.pipeline.changes import Change, changes, in_the_way
 from engine.pipeline.trouble import Certificate, Trouble, of_certificates, of_work, trouble
 from engine.runtime import hints
 from engine.runtime.answers import Lane
-from engine.runtime.background import apart
+from engine.runtime.background import in_own_thread
 from engine.runtime.certificates import certificates
 from engine.runtime.intake import Intake
 from engine.runtime.listener import Listener, bind
@@ -241,7 +241,7 @@ class Daemon:
         clean = await self._workers.stop(max(1.0, until - closing_seconds - loop.time())) and clean
         if self._http is not None:
             await self._http.close()
-        clean = await self._in_time(apart(self._store.close, "store-closing"), closing_seconds) and clean
+        clean = await self._in_time(in_own_thread(self._store.close, "store-closing"), closing_seconds) and clean
         for sock in [*self._sockets.values(), *self._given.values()]:
             sock.close()
         if self._watchdog is not None:
@@ -335,7 +335,7 @@ class Daemon:
 
     async def _prepare_days(self) -> None:
         """Keep partitions of the journal ready for the days to come. Without them all goes into the default one."""
-        prepare = apart(lambda: prepare_days_apart(self._store.location, self._clock.now()), "journal-days")
+        prepare = in_own_thread(lambda: prepare_days_apart(self._store.location, self._clock.now()), "journal-days")
         try:
             await asyncio.wait_for(prepare, _STORE_SECONDS_MAX)
         except (StoreError, TimeoutError) as error:
@@ -437,7 +437,7 @@ class Daemon:
 
     async def _reload(self, *, allow_remove: bool, who: str) -> None:
         try:  # in a thread that nobody waits for: a file may lie on a server that does not answer
-            new = await asyncio.wait_for(apart(self._load, "reload"), RELOAD_SECONDS_MAX)
+            new = await asyncio.wait_for(in_own_thread(self._load, "reload"), RELOAD_SECONDS_MAX)
         except TimeoutError:
             raise SettingsError(
                 (Problem(self._configuration.snapshot.site_file, 1, 1, "", "reading and checking it takes too long"),)

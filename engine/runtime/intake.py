@@ -54,7 +54,7 @@ from engine.runtime.answers import (
     made,
     made_without_entry,
 )
-from engine.runtime.background import keep
+from engine.runtime.background import start_task
 from engine.runtime.metrics import REPEATS_TROUBLE, Metrics, event_label
 from engine.store.journal import Append, Journal, Stored
 from engine.store.keys import KeyRing
@@ -140,7 +140,7 @@ class Intake:
     # --- life --------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        self._late = keep(self.late.run(), "late-answers")
+        self._late = start_task(self.late.run(), "late-answers")
 
     async def close(self) -> None:
         """Store what is waiting and the last states of answers. To be called when the listeners are drained."""

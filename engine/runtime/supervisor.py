@@ -16,7 +16,7 @@ from engine import logs
 from engine.domain.message import Receipt
 from engine.errors import StoreError
 from engine.runtime import hints
-from engine.runtime.background import keep
+from engine.runtime.background import start_task
 from engine.runtime.status import WorkerStatus
 from engine.snapshot import Snapshot
 
@@ -202,7 +202,7 @@ class Supervisor:
 
     def start(self) -> None:
         self._unready_since = asyncio.get_running_loop().time()
-        self._task = keep(self._run(), "worker-supervisor")
+        self._task = start_task(self._run(), "worker-supervisor")
 
     def hint(self, *, awaited: bool = False) -> None:
         """There is work in the journal. Cheap enough for every commit. awaited: a sender waits for its outcome."""
@@ -364,7 +364,7 @@ class Supervisor:
             self.failing = message.failing
             self._leased = message.leased
         elif isinstance(message, hints.PutCauses):
-            keep(self._put(message, pipe), "put-causes")
+            start_task(self._put(message, pipe), "put-causes")
         self._on_message(message)
 
     async def _put(self, message: hints.PutCauses, pipe: hints.Pipe) -> None:

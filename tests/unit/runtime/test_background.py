@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.runtime.background import apart, keep, tolerate_connections
+from engine.runtime.background import in_own_thread, start_task, tolerate_connections
 
 
 class Stops:
@@ -26,7 +26,7 @@ async def fail() -> None:
 
 async def test_a_kept_task_that_fails_is_an_unhandled_error_though_somebody_holds_it() -> None:
     stops = Stops()
-    task = keep(fail(), "intake")
+    task = start_task(fail(), "intake")
     await asyncio.wait([task])
     await asyncio.sleep(0)
     assert [type(context["exception"]) for context in stops.told] == [RuntimeError]
@@ -34,7 +34,7 @@ async def test_a_kept_task_that_fails_is_an_unhandled_error_though_somebody_hold
 
 async def test_a_kept_task_that_is_cancelled_or_ends_says_nothing() -> None:
     stops = Stops()
-    cancelled, ended = keep(asyncio.sleep(10), "a"), keep(asyncio.sleep(0), "b")
+    cancelled, ended = start_task(asyncio.sleep(10), "a"), start_task(asyncio.sleep(0), "b")
     cancelled.cancel()
     await asyncio.wait([cancelled, ended])
     await asyncio.sleep(0)
@@ -53,19 +53,19 @@ async def test_what_goes_wrong_with_one_connection_does_not_stop_the_daemon() ->
 
 
 async def test_work_apart_gives_its_result_or_raises_what_it_raised() -> None:
-    assert await apart(lambda: 7, "seven") == 7
+    assert await in_own_thread(lambda: 7, "seven") == 7
     with pytest.raises(ZeroDivisionError):
-        await apart(lambda: 1 // 0, "a defect")
+        await in_own_thread(lambda: 1 // 0, "a defect")
 
 
 def test_work_apart_that_hangs_keeps_no_process_from_ending() -> None:
     program = """
 import asyncio, time
-from engine.runtime.background import apart
+from engine.runtime.background import in_own_thread
 
 async def main():
     try:
-        await asyncio.wait_for(apart(lambda: time.sleep(60), "hangs"), 0.1)
+        await asyncio.wait_for(in_own_thread(lambda: time.sleep(60), "hangs"), 0.1)
     except TimeoutError:
         print("gave up")
 
