@@ -132,13 +132,13 @@ def fresh_control_id() -> str:
     return f"X{time.time_ns() // 1000:x}.{next(_fresh) % 4096:x}"
 
 
-def made(judgement: Judgement, stored: Stored, said: Verdict, *, second: bool = False) -> bytes:
+def answer_of(judgement: Judgement, stored: Stored, said: Verdict, *, second: bool = False) -> bytes:
     """The answer to a stored message. second: the application ACK that follows an accept ACK."""
     entry = stored.id or stored.duplicate_of
     return _mirror(judgement, said, stored.received_at, f"H{entry}{'A' if second else ''}", entry)
 
 
-def made_without_entry(judgement: Judgement, said: Verdict, now: datetime) -> bytes:
+def answer_without_entry(judgement: Judgement, said: Verdict, now: datetime) -> bytes:
     """The answer to a message that was not stored."""
     return _mirror(judgement, said, now, fresh_control_id(), None)
 
@@ -274,7 +274,7 @@ class LateAnswers:
             first = judgement.code is None
             answer: bytes | None = None
             if owed(judgement.plan.application, success=said.code is AckCode.AA):
-                answer = made(judgement, stored, said, second=not first)
+                answer = answer_of(judgement, stored, said, second=not first)
                 exchange.lane.counts.answers[said.code.value] += 1
                 if first and judgement.ack_state is AckState.OWED:
                     self._answered(stored.arrival, said.code)

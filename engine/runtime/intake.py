@@ -50,9 +50,9 @@ from engine.runtime.answers import (
     Peer,
     ReadOutcomes,
     ReturnTo,
+    answer_of,
+    answer_without_entry,
     fresh_control_id,
-    made,
-    made_without_entry,
 )
 from engine.runtime.background import start_task
 from engine.runtime.metrics import REPEATS_TROUBLE, Metrics, event_label
@@ -506,7 +506,7 @@ class Intake:
             return None
         counts.answers[code.value] += 1
         exchange.arrivals.append(stored.arrival)
-        return made(judgement, stored, verdict(code, refusal, expected_sequence=judgement.expected_sequence))
+        return answer_of(judgement, stored, verdict(code, refusal, expected_sequence=judgement.expected_sequence))
 
     def _count_repeat(self, exchange: Exchange, entry: int) -> None:
         """A sender that sends the same again and again does not understand our answers, or gets none."""
@@ -523,7 +523,7 @@ class Intake:
         if judgement.code is None:
             return None
         said = verdict(judgement.code, None, expected_sequence=judgement.expected_sequence)
-        return made_without_entry(judgement, said, self._clock.now())
+        return answer_without_entry(judgement, said, self._clock.now())
 
     def _answer_unstored(self, group: list[Exchange]) -> None:
         """The store did not take them: nobody is told that it did, and nobody is left waiting."""
@@ -538,7 +538,7 @@ class Intake:
                 if code is not None and not exchange.lane.commit_blocks:  # the block says it all, and first
                     exchange.lane.counts.answers[code.value] += 1
                     said = verdict(code, faults.STORE_UNAVAILABLE)
-                    exchange.parts[index] = made_without_entry(judgement, said, self._clock.now())
+                    exchange.parts[index] = answer_without_entry(judgement, said, self._clock.now())
             exchange.finish(self._clock, block=mllp.COMMIT_NAK)
         for connection in dict.fromkeys(exchange.connection for exchange in group):
             connection.flush()

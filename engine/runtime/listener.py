@@ -100,7 +100,7 @@ class Listener:
         self._trusted = Trusted()
         self._resting: asyncio.TimerHandle | None = None
         self._sweeper: asyncio.TimerHandle | None = None
-        self._pass: Connection | None = None
+        self._may_finish: Connection | None = None
         self._emptied = asyncio.Event()
         self.draining = False
         self.room = Room.FREE
@@ -402,29 +402,29 @@ class Listener:
         if room is not self.room:
             self.room = room
             for connection in self.connections:
-                self.heed(connection)
-        if room is Room.UNFINISHED and self._pass is None:
-            self._pass = next((one for one in self.connections if self._crowds(one)), None)
-            if self._pass is not None:
-                self._pass.release(_CHANNEL_FULL)
+                self.hold_or_release(connection)
+        if room is Room.UNFINISHED and self._may_finish is None:
+            self._may_finish = next((one for one in self.connections if self._has_more_than_its_share(one)), None)
+            if self._may_finish is not None:
+                self._may_finish.release(_CHANNEL_FULL)
 
-    def heed(self, connection: Connection) -> None:
+    def hold_or_release(self, connection: Connection) -> None:
         """Read this connection, or do not, as there is room."""
-        if self.room is Room.WAITING or (self.room is Room.UNFINISHED and self._crowds(connection)):
+        if self.room is Room.WAITING or (self.room is Room.UNFINISHED and self._has_more_than_its_share(connection)):
             connection.hold(_CHANNEL_FULL)
         else:
             connection.release(_CHANNEL_FULL)
 
-    def _crowds(self, connection: Connection) -> bool:
+    def _has_more_than_its_share(self, connection: Connection) -> bool:
         """Whether it has more than its share of the room, and no pass to finish its frame all the same."""
         listen = self.channel.listen
         share = listen.inflight_bytes_max // listen.connections_max
-        return connection.unfinished > share and connection is not self._pass
+        return connection.unfinished > share and connection is not self._may_finish
 
     def end_pass(self, connection: Connection) -> None:
         """Its frame is complete, or it is gone: another one may finish its frame."""
-        if self._pass is connection:
-            self._pass = None
+        if self._may_finish is connection:
+            self._may_finish = None
 
     def gone(self, connection: Connection) -> None:
         self.connections.pop(connection, None)
@@ -527,7 +527,7 @@ class Connection(asyncio.Protocol):
         self.peer = _describe(self.address, self.certificate)
         listener.connections[self] = None
         counts.connections += 1
-        listener.heed(self)
+        listener.hold_or_release(self)
 
     def data_received(self, data: bytes) -> None:
         if self._closing_since is not None:
@@ -731,7 +731,7 @@ class Connection(asyncio.Protocol):
                 self.hold(_PIPELINE_FULL)
         if listener.room or listener.full:
             listener.settle()
-            listener.heed(self)
+            listener.hold_or_release(self)
 
     def _take_what_was_cut_off(self) -> None:
         """Count a frame that is not complete by now; keep what there is of a message that no frame can hold."""

@@ -152,7 +152,7 @@ async def test_a_channel_is_full_when_it_holds_more_bytes_than_the_limit(make_fe
     try:
         assert room(unfinished=8193) is Room.UNFINISHED
         assert not connection._holds
-        assert channel._pass is other, "of those with more than their share one may finish its frame"
+        assert channel._may_finish is other, "of those with more than their share one may finish its frame"
     finally:
         connection.unfinished = other.unfinished = 0
         room()
