@@ -75,7 +75,7 @@ class Checks:
     _controls: dict[bytes, str] = field(default_factory=dict)
     _wait_for_outcome: set[str] = field(default_factory=set)
     _unsettled: set[int] = field(default_factory=set)
-    """Deliveries that are neither delivered nor dead."""
+    """Deliveries that are neither delivered nor dead nor withheld."""
     _balanced: bool = False
     """Whether the ledger was looked at since something was committed last."""
 
@@ -219,11 +219,14 @@ class Checks:
     def _settled(self, session: Session, change: Observed) -> None:
         known = self.deliveries[change.id]
         known.state = change.b
-        if change.b in {"delivered", "dead"}:
+        if change.b in {"delivered", "dead", "withheld"}:
             self._unsettled.discard(change.id)
         destination = self.destinations[known.destination]
-        if change.a in {"delivered", "dead"}:
+        if change.a in {"delivered", "dead", "withheld"}:
             self.world.fail(f"delivery {change.id} was {change.a} and became {change.b}")
+        kept = self.world.rules and installed.is_withheld(known.destination, known.key)
+        if change.b != "pending" and (change.b == "withheld") != kept:
+            self.world.fail(f"delivery {change.id} became {change.b}, and not what the rules of {destination.name} say")
         if change.b == "delivered" and known.key not in destination.acts:
             self.world.fail(f"delivery {change.id} counts as delivered, and {destination.name} has never got it")
         if change.b == "dead" and known.key not in destination.refused:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import cache, partial
 from pathlib import Path
 
 from simulation.database import Disk
 
 from engine.connectors.registry import load
+from engine.domain.delivery import QueuedDelivery
+from engine.pipeline.admit import GO, Admission, Known, Never, NotBefore, Rule
 from engine.pipeline.channel import CompiledConfiguration
 from engine.runtime.configurations import compile_site
 from engine.settings import Configuration
@@ -43,6 +47,26 @@ deliver:
   - {to: lab, what: [message]}
   - {to: copy, what: [patient, encounter, task]}
 """
+
+WITHHELD = "no-consent"
+
+
+def is_withheld(destination: str, key: str) -> bool:
+    """Whether the rules of a destination never let a delivery go, by its idempotency key."""
+    return destination == LAB and int(key[-2:], 16) % 8 == 3
+
+
+def _may_go(destination: str, queued: QueuedDelivery, _known: Known, now: datetime) -> Admission:
+    key = queued.delivery.idempotency_key
+    if is_withheld(destination, key):
+        return Never(code=WITHHELD)
+    quiet = int(now.timestamp()) % 2 == 0 and destination != COPY and int(key[-2:], 16) % 8 == 5
+    return NotBefore(at=now.replace(microsecond=0) + timedelta(seconds=1), code="quiet-hours") if quiet else GO
+
+
+def rules(destination: str) -> Sequence[Rule]:
+    return (Rule(partial(_may_go, destination)),)
+
 
 CHANNELS = {"prompt": "stored", "late": "processed"}
 """Channels, and when each answers."""

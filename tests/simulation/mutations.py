@@ -121,6 +121,15 @@ def does_not_note_attempts() -> Broken:
     return mock.patch.object(Outbox, "start", start)
 
 
+def asks_no_rules() -> Broken:
+    """What a rule keeps goes out all the same."""
+
+    async def all_of_them(_self: Any, batch: Sequence[Any]) -> Sequence[Any]:
+        return batch
+
+    return mock.patch.object(_Rounds, "_admitted", all_of_them)
+
+
 def loses_results() -> Broken:
     """What became of an attempt is not recorded when the store was away at that moment."""
     right = _Rounds._record

@@ -386,6 +386,7 @@ def simulated_surroundings(world: World, cluster: Cluster) -> Iterator[None]:
             name: Route(
                 SimulatedConnector(process, cluster.destinations[name], settings.timeout_seconds),  # type: ignore[arg-type]
                 settings,
+                rules=installed.rules(name) if world.rules else (),
             )
             for name, settings in configuration.site.destinations.items()
         }

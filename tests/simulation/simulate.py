@@ -29,6 +29,7 @@ from engine.domain.message import Receipt
 from engine.errors import StoreError
 from engine.hl7v2.header import read_header
 from engine.hl7v2.ordering import ordering_key
+from engine.store import admissions
 from engine.store.causes import receipt_of
 from engine.store.holds import ListedHold
 from engine.store.outbox import Settled
@@ -173,6 +174,14 @@ async def _operate(
         with contextlib.suppress(StoreError):
             for asked in await store.read(store.holds.find):
                 await _answer(process, store, asked, dismissed)
+        with contextlib.suppress(StoreError):
+            for said in await store.read(admissions.find) if process.world.rules else ():
+                at, number = process.machine.now(), said.delivery_id
+                await store.charts_ledger.write(
+                    lambda conn, at=at, number=number: admissions.decide(
+                        conn, number, "dismissed", by="operator", now=at
+                    )
+                )
         with contextlib.suppress(StoreError):
             for queued in await store.read(lambda conn: store.outbox.held(conn)):
                 now = process.world.now

@@ -24,6 +24,7 @@ SEEDS_MAX = 600
         (mutations.loses_results, "acts twice", 5),
         (mutations.gives_everybody_the_turn, "of the same patient", 0),
         (mutations.does_not_join_lines, "after it was merged away", 1),
+        (mutations.asks_no_rules, "not what the rules of", 8),
         (mutations.forgets_questions, "other questions than were asked", 2),
         (mutations.never_ends_questions, "is open, and not", 5),
     ],

@@ -64,6 +64,8 @@ class World:
         self.steps = 0
         self.trace: list[str] = []
         self.violation: Violation | None = None
+        self.rules = seed % 9 == 8
+        """Destinations bring rules that keep some deliveries from going out."""
         self.current: Process | None = None
         self.strand: Strand | None = None
         self.processes: list[Process] = []
