@@ -161,13 +161,18 @@ def sqlite_conn(sqlite_template) -> Iterator[Connection]:
 
 
 @pytest.fixture(scope="module")
-def postgresql_conn(postgres, postgres_database) -> Iterator[Connection]:
+def postgresql_conn(postgres) -> Iterator[Connection]:
+    """Of a database in which nothing ever was: what other tests have left in the statistics would change the plans."""
     from engine.store.engines import locate, reader_engine
+    from engine.store.migrations import upgrade
 
-    engine = reader_engine(locate(postgres.url(postgres_database)))
+    name = postgres.new_database()
+    upgrade(locate(postgres.url(name)))
+    engine = reader_engine(locate(postgres.url(name)))
     with engine.connect() as conn:
         for way in ("seqscan", "hashjoin", "mergejoin"):
             conn.exec_driver_sql(f"SET enable_{way} = off")
         conn.commit()
         yield conn
     engine.dispose()
+    postgres.drop(name)

@@ -31,7 +31,7 @@ from store_builders import (
 
 from engine.domain.audit import AuditRecord
 from engine.domain.chart import Chart, Charts
-from engine.domain.delivery import DeliveryState
+from engine.domain.delivery import DeliveryState, Gone
 from engine.domain.hold import Hold, HoldCode
 from engine.errors import HandoffError, RowTakenError, TamperedError
 from engine.runtime.configurations import recorded_snapshot
@@ -211,9 +211,9 @@ def unnoticed(store: Store, table: Table) -> set[str]:
     tried = rows if table.name in {"chart", "identifier"} else rows[:2]
     found = set()
     for column in table.c:
-        names = {"entry.ack_state": "unsent"}
+        names = {"entry.ack_state": "unsent", "notice.gone": Gone.MERGED.value}
         for row in tried:
-            value = names.get(str(column).removeprefix("journal."), altered(column, row[column.name]))
+            value = names.get(str(column), altered(column, row[column.name]))
             with changed(store, table, table.update().where(where(table, row)).values({column.name: value})):
                 if not noticed(store):
                     found.add(f"{label(table, row)}.{column.name}")
