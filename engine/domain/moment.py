@@ -32,6 +32,7 @@ _NEVER: Final = math.inf
 _FIRST_DAY: Final = "-01-01"
 _DAY_CHARS: Final = len("2026-03-02")
 _BEFORE_CLOCK: Final = ("", "T", " ")
+_SIGNS: Final = ("+", "-")
 _EASTERNMOST_SECONDS: Final = 14 * 3600
 """A day begins at most this much earlier than in UTC."""
 
@@ -170,7 +171,7 @@ class Moment:
     @property
     def has_offset(self) -> bool:
         """Its instant is the sender's word, and no assumption of ours."""
-        return self.timed and (self.text[-6] in "+-" or self.text[-1] == "Z")
+        return self.timed and _offset_chars(self.text) > 0
 
     def at_in(self, zone: tzinfo) -> datetime | None:
         """`at`, of a text without an offset in this zone: a day begins at its midnight."""
@@ -214,8 +215,13 @@ class Moment:
 _NO_TIME: Final = "no time in ISO 8601, like 2026-03-02 or 2026-03-02T10:00-05:00"
 
 
+def _offset_chars(text: str) -> int:
+    """How many characters at the end of a time of day say its offset."""
+    return 6 if text[_DAY_CHARS:][-6:-5] in _SIGNS else 1 if text[-1] == "Z" else 0
+
+
 def _precision_of_clock(text: str) -> Precision:
-    offset = 6 if text[-6] in "+-" else 1 if text[-1] == "Z" else 0
+    offset = _offset_chars(text)
     return _OF_CLOCK.get(len(text) - offset - _DAY_CHARS - 1, Precision.FRACTION)
 
 

@@ -281,7 +281,7 @@ def _read_all(
             unread[name] = notes[-1].partition(":")[2]
 
 
-_NO_DATE: Final = re.compile(r"0{4}[0\s:.T-]*|9{4}.*|0001.*|1753-?01-?01.*")
+_NO_DATE: Final = re.compile(r"0{4}[0\s:.T-]*|9{4}.*|0001.*|(?:1753|1800)-?01-?01.*")
 """What systems write for a date that there is not."""
 
 

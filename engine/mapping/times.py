@@ -13,12 +13,12 @@ from datetime import date, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import Final
 
-from engine.domain.moment import Moment
+from engine.domain.moment import YEARS, Moment
 from engine.mapping.functions import Flaw, remembered
 
-YEAR_MIN: Final = 1800
-YEAR_MAX: Final = 2999
-"""A year outside is a placeholder (00010101, 99991231), not a date in the life of a patient."""
+YEAR_MIN: Final = YEARS.start
+YEAR_MAX: Final = YEARS.stop - 1
+"""A year outside is a placeholder (00010101, 18000101, 99991231), not a date in the life of a patient."""
 
 TIMES_REMEMBERED_MAX: Final = 4_096
 

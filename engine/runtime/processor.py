@@ -57,6 +57,8 @@ _HURRIED_SECONDS: Final = 0.03
 """...or this, while a sender or a person waits for the outcome of what another channel or lane has."""
 _POLL_SECONDS: Final = 0.5
 """A hint may be lost; the journal is then looked at so much later."""
+_POLL_BUSY_SECONDS: Final = 0.02
+"""...or this, after something was found: other nodes send no hints of what they have taken for us."""
 _STORE_PAUSE_SECONDS: Final = 1.0
 _STALE_ATTEMPTS_MAX: Final = 10
 _TAKEN_ATTEMPTS_MAX: Final = 3
@@ -136,7 +138,7 @@ class Processor:
         self._recorded_some = lambda: loop.call_soon_threadsafe(written.ring)
         while not stopping.is_set():
             try:
-                await asyncio.to_thread(self.step)
+                done = await asyncio.to_thread(self.step)
             except StoreUnavailableError as error:
                 log.warning("store not available, processing waits", seconds=_STORE_PAUSE_SECONDS, exc_info=error)
                 await work.wait(_STORE_PAUSE_SECONDS)
@@ -146,8 +148,8 @@ class Processor:
                 self._share = frozenset()
                 await work.wait(_POLL_SECONDS)
                 continue
-            if not self._more:  # of what came meanwhile there is a hint, or there will be
-                await work.wait(_POLL_SECONDS)
+            if not self._more:  # of what this node took meanwhile there is a hint, or there will be
+                await work.wait(_POLL_BUSY_SECONDS if done else _POLL_SECONDS)
 
     def close(self) -> None:
         """After its last step."""
@@ -242,7 +244,7 @@ class Processor:
             return [], look[-1][0] if look else position
         entries = self._store.journal.entries(conn, ids)
         whole = len(entries) == len(ids) < reading.batch_max
-        self._more = self._more or not whole
+        self._more = self._more or not whole or len(look) == _LOOK_MAX
         return entries, look[-1][0] if whole else entries[-1].id
 
     def _lift(self, name: str, *, idle: bool) -> None:

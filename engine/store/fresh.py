@@ -24,6 +24,8 @@ class Fresh:
         self._kept: dict[str, dict[int, QueuedDelivery]] = {}
         self._taken: dict[str, int] = {}
         """By destination, the highest id that was asked for: those below that are still here were settled elsewhere."""
+        self._cleared: dict[str, int] = {}
+        """The same, when what is below was last thrown away."""
         self._lock = Lock()
 
     def keep(self, queued: Iterable[QueuedDelivery]) -> None:
@@ -53,9 +55,12 @@ class Fresh:
 
     def _without_old(self, destination: str) -> dict[int, QueuedDelivery]:
         taken = self._taken.get(destination, 0)
-        kept = {id_: one for id_, one in self._kept[destination].items() if id_ > taken}
-        self._kept[destination] = kept
-        return kept
+        kept = self._kept[destination]
+        if taken == self._cleared.get(destination, 0):
+            return kept  # nobody takes: the destination is another worker's, or is down
+        self._cleared[destination] = taken
+        self._kept[destination] = {id_: one for id_, one in kept.items() if id_ > taken}
+        return self._kept[destination]
 
 
 def _is_as_written(row: Any, one: QueuedDelivery) -> bool:

@@ -490,6 +490,18 @@ def test_lifting_passes_over_nothing_that_is_not_recorded(bench: Bench, monkeypa
     assert (len(bench.told), bench.pending()) == (80, 0)
 
 
+def test_a_worker_rests_only_when_it_has_seen_the_end_of_the_journal(bench: Bench, monkeypatch) -> None:
+    """Most of what it looks at is another's: a look that finds little of its own need not be the last one."""
+    monkeypatch.setattr(processor_module, "_LOOK_MAX", 5)
+    bench.receive(*(adt("A01", f"P{number % 17}", number) for number in range(80)))
+    one, two = bench.processor(EVEN), bench.processor(ODD)
+    for processor in (one, two):
+        while processor.step() and processor._more:
+            pass
+        assert not processor._more
+    assert (len(bench.told), bench.pending()) == (80, 0)
+
+
 def test_a_message_that_breaks_the_processing_is_buried_alone_and_blocks_nobody(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

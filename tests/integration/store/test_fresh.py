@@ -11,7 +11,7 @@ from store_builders import CHANNEL, NOW, delivery
 
 from engine.domain.delivery import DeliveryState
 from engine.errors import StoreError
-from engine.store import schema
+from engine.store import fresh, schema
 from engine.store.outbox import Outbox, Renewed, Settled, join_lines
 
 LATER = NOW + timedelta(minutes=5)
@@ -147,3 +147,12 @@ def test_whatever_happens_in_between_what_is_handed_out_is_what_the_store_holds(
             except StoreError:  # not held, not dead: nothing happens then
                 continue
         assert due(store) == due(store, Outbox(store.keys))
+
+
+def test_nothing_is_copied_for_a_destination_whose_deliveries_nobody_takes(store, monkeypatch):
+    monkeypatch.setattr(fresh, "_DELIVERIES_MAX", 2)
+    queue(store, delivery("k1"), delivery("k2"))
+    kept = store.outbox.fresh._kept["crm"]
+    queue(store, delivery("k3"), delivery("k4"))
+    assert store.outbox.fresh._kept["crm"] is kept
+    assert len(kept) == 2

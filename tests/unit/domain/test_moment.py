@@ -250,3 +250,19 @@ def test_two_are_of_one_day_unless_they_tell_that_they_are_not(one: str, other: 
     assert a.same_day(b) is b.same_day(a)
     if a.days and b.days:
         assert a.same_day(b) is (a.days[0] <= b.days[1] and b.days[0] <= a.days[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "precision", "has_offset"),
+    [
+        ("2026-03-02T14", Precision.HOUR, False),
+        ("2026-03-02T14-05:00", Precision.HOUR, True),
+        ("2026-03-02T14:30", Precision.MINUTE, False),
+        ("2026-03-02T14:30Z", Precision.MINUTE, True),
+        ("2026-03-02T14:30:05", Precision.SECOND, False),
+        ("2026-03-02T14:30:05+01:00", Precision.SECOND, True),
+    ],
+)
+def test_a_hyphen_of_the_date_is_no_offset(text: str, precision: Precision, has_offset: bool) -> None:
+    moment = Moment(text)
+    assert (moment.precision, moment.has_offset) == (precision, has_offset)

@@ -113,7 +113,22 @@ def test_a_death_that_is_certain_ends_everything(
     assert (dead(heart), planned(heart), questions(heart)) == (True, set(), [])
 
 
-@pytest.mark.parametrize("pid", [{30: "N"}, {30: ""}, {29: ""}, {29: "99991231"}, {29: "00010101"}, {29: "00000000"}])
+@pytest.mark.parametrize(
+    "pid",
+    [
+        {30: "N"},
+        {30: ""},
+        {29: ""},
+        {29: "99991231"},
+        {29: "00010101"},
+        {29: "00000000"},
+        {29: "18000101"},
+        {29: "180001010000"},
+        {29: "18000101", 30: "N"},
+        {29: "17530101"},
+        {7: "", 29: "18000101"},
+    ],
+)
 def test_no_death_and_a_placeholder_for_none_change_nothing(heart: Heart, pid: dict[int, str]) -> None:
     before = planned(heart)
     outcome = heart.send(says("A31", pid))
