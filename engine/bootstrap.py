@@ -386,13 +386,13 @@ def open_shadow(configuration: Configuration, now: datetime) -> Store:
 
 
 def drop_shadow(configuration: Configuration) -> None:
-    """Without a channel in shadow nothing is kept of any. To be called when no worker writes it any more.
+    """When all channels are live nothing is kept of those that were in shadow.
 
-    What can't be deleted now is deleted by the next start or reload.
+    To be called when no worker writes it any more. What can't be deleted now is deleted by the next start or reload.
     """
     from engine.store import migrations
 
-    if configuration.has_shadow:
+    if configuration.keeps_shadow:
         return
     try:
         dropped = migrations.drop_shadow(store_location(configuration))

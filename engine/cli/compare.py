@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -93,7 +93,8 @@ def compare(
     from engine.runtime.configurations import hasher
     from engine.store.opening import open_store
     from engine.trial.candidate import load_candidate
-    from engine.trial.compare import Comparison, plan, processes_of, reads_identity_otherwise
+    from engine.trial.compare import Comparison, plan, processes_of, reads_identity_otherwise, rules_of
+    from engine.trial.differences import telling
 
     wish = reveal_of(reveal, reason)
     if html is not None and not html.resolve().parent.is_dir():
@@ -118,12 +119,14 @@ def compare(
                 whole=reads_identity_otherwise(today, changed, channel),
             )
             observed = desk.store.journal.first_received(conn)
+        doubtful = telling(rules_of(today, channel), rules_of(changed, channel), shows)
+        visible = _says_nothing if doubtful else shows
         comparison = Comparison.of(
             channel,
             today,
             changed,
             observed=observed,
-            visible=shows,
+            visible=visible,
             open=partial(open_store, desk.configuration, "tool"),
         )
     # The store is closed here: the processes that compare open it anew.
@@ -137,9 +140,14 @@ def compare(
         "candidate": str(candidate),
         "since": planned.first_at,
         "until": planned.last_at,
-        **_document(findings, causes, planned, view),
+        **_document(findings, causes, planned, view, visible),
     }
     _say(cli, document, planned, limit, today.channels[channel], changed.channels[channel])
+    if doubtful:
+        cli.say(
+            f"The candidate reads {', '.join(doubtful)}, where a name or number may stand: no value is said in a cause"
+            f"{'' if view.revealed else ', nor shown (see --reveal)'}."
+        )
     cli.print(document, human(document))
     if html is not None:
         _write(html, document)
@@ -175,8 +183,15 @@ def _say(
         cli.say(f"The mode is {modes[1]}, before {modes[0]}: both were compared as if they were live.")
 
 
-def _document(findings: Findings, causes: Sequence[Cause], planned: Plan, view: View) -> dict[str, Any]:
-    shown = {id(cause): [_difference(example, view) for example in cause.examples] for cause in causes}
+def _says_nothing(path: str, value: Any) -> bool:
+    """In place of `shows`, when a value of any path may tell who somebody is."""
+    return path == "state" or isinstance(value, bool)
+
+
+def _document(
+    findings: Findings, causes: Sequence[Cause], planned: Plan, view: View, visible: Callable[[str, Any], bool]
+) -> dict[str, Any]:
+    shown = {id(cause): [_difference(example, view, visible) for example in cause.examples] for cause in causes}
     differences = sorted(
         (one for examples in shown.values() for one in examples), key=lambda one: (one["entry"], one["path"])
     )
@@ -214,9 +229,13 @@ def _one_each(differences: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _difference(example: tuple[int, str, Any, Any], view: View) -> dict[str, Any]:
-    entry, path, before, after = example
-    return {"entry": entry, "path": path, "before": view.at(path, before), "after": view.at(path, after)}
+def _difference(example: tuple[int, str, Any, Any], view: View, visible: Callable[[str, Any], bool]) -> dict[str, Any]:
+    from engine.desk.seeing import hide
+
+    entry, path, *values = example
+    may = view.revealed or visible is not _says_nothing
+    before, after = (view.at(path, v) if may or _says_nothing(path, v) else hide(v) for v in values)
+    return {"entry": entry, "path": path, "before": before, "after": after}
 
 
 def _write(file: Path, document: Mapping[str, Any]) -> None:

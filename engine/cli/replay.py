@@ -91,7 +91,7 @@ def replay(
                 until=until,
             )
         if dry_run:
-            cli.print(*_preview(desk, chosen, as_of, verbose=verbose))
+            cli.print(*_preview(desk, chosen, as_of, channel=channel, verbose=verbose))
             return 0
         if len(chosen) > 1:
             agree(cli, f"{len(chosen):,} entries would be replayed: {_kinds(desk, chosen)}.", yes=yes, unattended=True)
@@ -117,7 +117,9 @@ def _kinds(desk: Desk, chosen: Sequence[int]) -> str:
     return said + (f", and {len(chosen) - len(found):,} more" if len(chosen) > len(found) else "")
 
 
-def _preview(desk: Desk, chosen: Sequence[int], as_of: AsOf, *, verbose: bool) -> tuple[dict[str, Any], str]:
+def _preview(
+    desk: Desk, chosen: Sequence[int], as_of: AsOf, *, channel: str | None, verbose: bool
+) -> tuple[dict[str, Any], str]:
     """What a replay would do, as a document and in words. The first entries are tried; nothing is written."""
     document: dict[str, Any] = {
         "dry_run": True, "config_as_of": as_of, "selected": list(chosen), "replayed": 0, "entries": [], "problems": [],
@@ -133,6 +135,9 @@ def _preview(desk: Desk, chosen: Sequence[int], as_of: AsOf, *, verbose: bool) -
     document["would"] = tried
     if len(tried) < len(chosen):
         lines.append(f"Tried were the first {len(tried):,} of them:")
+    shadows = sorted(name for name, one in desk.compiled().channels.items() if one.settings.mode == "shadow")
+    if channel in shadows or (channel is None and shadows):
+        lines.append(f"Messages of {', '.join(shadows)} go to charts in shadow: they change nothing of the living.")
     lines += [
         f"  outcome     {counted(one['state'] + (': ' + one['error'] if one['error'] else '') for one in tried)}",
         f"  tasks       {counted(task for one in tried for task in one['tasks']) or 'none'}",

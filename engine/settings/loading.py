@@ -85,6 +85,11 @@ class Configuration:
     def has_shadow(self) -> bool:
         return any(channel.mode == "shadow" for channel in self.channels.values())
 
+    @property
+    def keeps_shadow(self) -> bool:
+        """Whether what was kept in shadow may still be wanted: a channel that is paused may go on in shadow."""
+        return any(channel.mode in {"shadow", "paused"} for channel in self.channels.values())
+
     def feeding(self, destination: str) -> frozenset[str]:
         """The channels that deliver the state of charts to a destination. One in shadow delivers nothing."""
         return frozenset(

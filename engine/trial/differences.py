@@ -6,6 +6,7 @@ says that it may be shown (a code, by its path), or as a shift of a time or numb
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -320,6 +321,39 @@ def source(rule: Any) -> str:
     if isinstance(rule, dict):
         return source(next((rule[key] for key in ("from", "first_of", "path", "each") if key in rule), None))
     return ""
+
+
+_PLACE: Final = re.compile(r"\b([A-Z][A-Z0-9]{2})(?:\[[^\]]*\])?-(\d+)")
+_OF_CODES: Final[Mapping[str, frozenset[int]]] = {
+    "PID": frozenset({8, 10, 15, 16, 17, 22, 30}),
+    "PD1": frozenset({1, 2}),
+    "PV1": frozenset({1, 2, 3, 4, 6, 10, 11, 13, 14, 15, 16, 18, 20, 36, 37, 40, 41, 42, 43, 44, 45, 51}),
+    "PV2": frozenset({1, 2, 4, 22, 23, 24, 25, 27, 30, 38}),
+    "DG1": frozenset({1, 2, 3, 5, 6, 15, 17}),
+    "PR1": frozenset({1, 2, 3, 5, 6, 16}),
+    "ZBE": frozenset({2, 4, 5, 6}),
+    "EVN": frozenset({1, 2, 3, 4, 6}),
+    "MSH": frozenset({7, 9, 11, 12}),
+}
+"""Segments and fields that hold codes and times, in HL7's structures; a name or a number may stand in any other."""
+
+
+def telling(before: Mapping[str, Any], after: Mapping[str, Any], visible: Callable[[str, Any], bool]) -> list[str]:
+    """What would be shown, and is read by one side only from where a name or number may stand: `PID-5 (patient.sex)`.
+
+    before, after: rules of field mappings, by target. A site's own mapping in force is trusted; a candidate may err.
+    """
+    found: list[str] = []
+    for target in sorted({*before, *after}):
+        if not visible(target, "A"):
+            continue
+        new = set(_PLACE.findall(str(after.get(target)))) - set(_PLACE.findall(str(before.get(target))))
+        found += [f"{name}-{number} ({target})" for name, number in sorted(new) if not _is_of_codes(name, int(number))]
+    return found
+
+
+def _is_of_codes(segment: str, field: int) -> bool:
+    return field in _OF_CODES.get(segment, frozenset())
 
 
 def _first(places: str) -> str:

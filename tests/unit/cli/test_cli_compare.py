@@ -385,6 +385,39 @@ def test_nothing_is_written_and_no_output_shows_a_patient(recorded: Site, candid
     assert stat.S_IMODE(html.stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize(
+    "place",
+    ["PID-5.1", "PID-5[1].2", "PID-3.1", "PV1-19", "PV1-7.2", "NK1-2", "ZPI-3", "{first_of: [PID-5.1, PV1-2]}",
+     "{from: PID-5.2}"],
+)  # fmt: skip
+def test_a_candidate_that_reads_names_as_codes_shows_none_of_them(
+    recorded: Site, candidate: Candidate, place: str
+) -> None:
+    """In short names the form of a code hides nothing: LEE, ANNE, 4711."""
+    recorded.receive(
+        adt("A01", 9, recorded.clock.at, control="SHORT")
+        .replace(b"ROSSI^CHIARA", b"LEE^ANNE").replace(b"700109", b"4711").replace(b"V800109", b"V99")
+        .replace(b"MARC", b"OTTO")
+        + b"NK1|1|KIM\rZPI|1|2|JOY\r"
+    )  # fmt: skip
+    recorded.process()
+    given = candidate.files(
+        fields__adt=(
+            r"(?s)^patient.sex: .*?$(.*)^encounter.class: .*?$",
+            rf"patient.sex: {place}\1encounter.class: {place}",
+        )
+    )
+    html = candidate.folder / "page.html"
+    arguments = ("compare", "main-campus", "--candidate", given, "--html", str(html))
+    done, document = recorded.run(*arguments), recorded.run(*arguments, "--json")
+    assert (done.code, document.code) == (1, 1)
+    assert document.json["changed"]
+    for shown in (done.out, done.err, document.out, document.err, html.read_text()):
+        words = set(re.findall(r"[A-Z0-9]{3,}", shown))
+        assert words.isdisjoint({"LEE", "ANNE", "4711", "V99", "OTTO", "KIM", "JOY"})
+    assert "where a name or number may stand" in document.err
+
+
 def test_revealed_values_are_on_record(recorded: Site, candidate: Candidate) -> None:
     given = candidate.files(fields__adt=PHONES)
     why = ("--reveal", "--reason", "which numbers go")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from site_with_store import UNREADABLE, Site, first_messages
 
-from engine.bootstrap import _check_shadow, make_store
+from engine.bootstrap import _check_shadow, drop_shadow, make_store
 from engine.connectors.registry import load
 from engine.snapshot import Snapshot
 
@@ -194,6 +194,20 @@ def test_what_waits_for_a_person_from_before_is_not_passed_off_as_done_by_a_repl
     assert bare.run("held", "release", held["id"], "--reason", "so it is").code == 0
     bare.process()
     assert bare.json("held", "list") == []
+
+
+def test_a_dry_replay_in_shadow_promises_the_living_nothing(shadow: Site) -> None:
+    tried = shadow.json("replay", "--all", "--dry-run")["would"]
+    assert tried
+    assert all(one["tasks"] == one["deliveries"] == [] for one in tried)
+    assert "Messages of main-campus go to charts in shadow" in shadow.run("replay", "--all", "--dry-run").out
+
+
+@pytest.mark.parametrize(("then", "kept"), [("shadow", True), ("paused", True), ("live", False)])
+def test_what_was_kept_in_shadow_outlives_a_pause(shadow: Site, then: str, kept: bool) -> None:
+    mode(shadow, then)
+    drop_shadow(load(Snapshot.read(shadow.config)))
+    assert file(shadow).exists() == kept
 
 
 def test_a_shadow_of_a_later_journal_than_this_one_begins_anew(shadow: Site) -> None:
