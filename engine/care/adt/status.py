@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +15,7 @@ from engine.care.times import SAME_SECONDS
 from engine.domain.chart import Stamp
 from engine.domain.encounter import TOLD_END, Encounter, EncounterStatus
 from engine.domain.hold import Hold, HoldCode
-from engine.domain.moment import instant
+from engine.domain.moment import Moment, Order
 from engine.domain.outcome import Effect
 from engine.domain.record import Phi
 
@@ -135,8 +135,16 @@ def _is_newly_ended(before: Encounter, event: Event, values: Mapping[str, Any], 
     last = stamps.get("status", NEVER)
     if before.status not in OPEN or event.at < last:
         return False
-    end = instant(values["discharged_at"])
-    return "taken_back" not in stamps if end is None else end.timestamp() > last[0]
+    end: Moment = values["discharged_at"]
+    order = end.order(_moment_of(last, event)) if end.at is not None and last != NEVER else Order.UNTOLD
+    return "taken_back" not in stamps if order is Order.UNTOLD else order is Order.AFTER
+
+
+def _moment_of(stamp: Stamp, event: Event) -> Moment:
+    """The time of a stamp as the sender of the event would write it: a mere date is a day of that calendar."""
+    time = event.event_time.at if event.event_time is not None else None
+    zone = time.at.tzinfo if time is not None and time.timed and time.at is not None else UTC
+    return Moment.of_instant(datetime.fromtimestamp(stamp[0], zone))
 
 
 def _older(
@@ -189,7 +197,7 @@ def _newer(before: Encounter, event: Event, values: Mapping[str, Any], stamps: S
             return _left_open(before, event, stamps, _UNSEEN)
         if _is_beginning(before, values, stamps):
             return _left_open(before, event, stamps, _AGAIN)
-        if _same_stay(before, values):
+        if _same_stay(before, values, stamps):
             return _left_open(before, event, stamps, _UNCERTAIN)
     turns = ended or (event.meaning is Meaning.DISCHARGE and "taken_back" in stamps)
     if turns and asserted.status is not before.status and not _is_certain(event, stamps):
@@ -199,10 +207,12 @@ def _newer(before: Encounter, event: Event, values: Mapping[str, Any], stamps: S
 
 def _announced(before: Encounter, event: Event, values: Mapping[str, Any], stamps: Stamps) -> Verdict:
     """A pre-admission after the stay has begun: of a stay to come it is a question, of this one late news."""
-    said = instant(values.get("admitted_at"))
+    said: Moment | None = values.get("admitted_at")
     end = before.discharged_at if before.status in ENDED else event.event_time.at if event.event_time else None
-    known = instant(end)
-    to_come = said > known if said is not None and known is not None else before.status in ENDED
+    if said is None or said.at is None or end is None or end.at is None:
+        to_come = before.status in ENDED
+    else:  # of what can't be told the beginning decides, so that a stay to come is rather asked for than missed
+        to_come = end.is_before(said) or said.at > end.at
     deviations = ("pre-admission-after-arrival",)
     if not to_come:
         note = "a pre-admission of a stay that has begun already"
@@ -366,7 +376,7 @@ def _cancels_nothing(before: Encounter, event: Event) -> bool:
 
 def _is_beginning(before: Encounter, values: Mapping[str, Any], stamps: Stamps) -> bool:
     """Whether an admission is the beginning of a stay that has ended, beyond doubt: it names no other one than ours."""
-    return not _is_another_admission(before, values, stamps) and _same_stay(before, values)
+    return not _is_another_admission(before, values, stamps) and _same_stay(before, values, stamps)
 
 
 def _is_that_admission(before: Encounter, event: Event, values: Mapping[str, Any], stamps: Stamps) -> bool:
@@ -376,43 +386,75 @@ def _is_that_admission(before: Encounter, event: Event, values: Mapping[str, Any
     """
     if event.claims is None:
         return _is_beginning(before, values, stamps)
-    said, known = _admission(before, event, values), instant(before.admitted_at)
-    if known is not None:
-        return said == known and before.class_ in {None, values.get("class_", before.class_)}
+    said, known = _admission(before, event, values), before.admitted_at
+    if known is not None and known.at is not None:
+        if said is None or before.class_ not in {None, values.get("class_", before.class_)}:
+            return False
+        if said.at == known.at:
+            return True
+        end = before.discharged_at  # a vague time is no new stay's when it was surely before the end of ours
+        return end is not None and said.is_before(end) and not _is_other_time(said, known, stamps)
     return bool(values.get("admitted_at")) and _is_beginning(before, values, stamps)
 
 
 def _is_second_admission(before: Encounter, values: Mapping[str, Any], stamps: Stamps) -> bool:
     """Whether an admission older than the end of a stay names a later beginning than the one that was seen."""
-    said, known = instant(values.get("admitted_at")), instant(before.admitted_at)
-    return said is not None and known is not None and said > known and _is_another_admission(before, values, stamps)
+    said: Moment | None = values.get("admitted_at")
+    known = before.admitted_at
+    if said is None or known is None or said.is_before(known):
+        return False
+    return _is_another_admission(before, values, stamps)
 
 
-def _admission(before: Encounter, event: Event, values: Mapping[str, Any]) -> datetime | None:
+def _admission(before: Encounter, event: Event, values: Mapping[str, Any]) -> Moment | None:
     """When an admission says that it was; by the event's own time where the stay has its admission from there too."""
-    if values.get("admitted_at"):
-        return instant(values["admitted_at"])
+    said: Moment | None = values.get("admitted_at")
+    if said:
+        return said
     by_event = before.time_sources.get("admitted_at") not in {None, "PV1-44"}
-    return event.event_time.at.at if by_event and event.event_time is not None else None
+    return event.event_time.at if by_event and event.event_time is not None else None
 
 
 def _is_another_admission(before: Encounter, values: Mapping[str, Any], stamps: Stamps) -> bool:
     """Whether an admission of the same class was seen already, at another time."""
     if "arrival" not in stamps or values.get("class_", before.class_) != before.class_:
         return False
-    said, known = instant(values.get("admitted_at")), instant(before.admitted_at)
-    return said is not None and known is not None and said != known
+    said: Moment | None = values.get("admitted_at")
+    known = before.admitted_at
+    if said is None or said.at is None or known is None or known.at is None:
+        return False
+    return _is_other_time(said, known, stamps)
 
 
-def _same_stay(before: Encounter, values: Mapping[str, Any]) -> bool:
+def _is_other_time(said: Moment, known: Moment, stamps: Stamps) -> bool:
+    """Whether a time of admission is surely another one than that of the stay.
+
+    Of a stay of which only the day is known, it is if it was after the admission had been recorded.
+    """
+    if said.order(known) is not Order.UNTOLD:
+        return True
+    return said.timed and not known.timed and "arrival" in stamps and _is_after(said, stamps["arrival"])
+
+
+def _is_after(time: Moment, stamp: Stamp) -> bool:
+    return time.earliest > stamp[0] + SAME_SECONDS
+
+
+def _same_stay(before: Encounter, values: Mapping[str, Any], stamps: Stamps) -> bool:
     """Whether an admission that was recorded after the end of a stay is the beginning of that stay.
 
     It is when the class is the same and it was not after that end; what was not known until now is no difference.
+    Where the end is too vague to tell, it was before the end was recorded.
     """
     if before.class_ not in {None, values.get("class_", before.class_)}:
         return False
-    admitted = values.get("admitted_at") or before.admitted_at
-    if admitted == before.admitted_at:
+    begin: Moment | None = values.get("admitted_at") or before.admitted_at
+    end = before.discharged_at
+    if begin == before.admitted_at:
         return True
-    begin, end = instant(admitted), instant(before.discharged_at)
-    return before.admitted_at is None if begin is None or end is None else begin <= end
+    if begin is None or begin.at is None or end is None or end.at is None:
+        return before.admitted_at is None
+    order = begin.order(end)
+    if order is Order.UNTOLD and begin.at > end.at:
+        return not _is_after(begin, stamps.get("status", NEVER))
+    return order is not Order.AFTER

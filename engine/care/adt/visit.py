@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from engine.care.adt.event import ENDED, OPEN, OPENING, Event, Meaning
 from engine.domain.chart import Chart, Charts
 from engine.domain.encounter import Encounter, EncounterStatus
-from engine.domain.moment import Moment, Precision, instant, to_micros
+from engine.domain.moment import Moment, Order, Precision, instant, to_micros
 from engine.errors import UNKNOWN_KEY, MessageError
 
 Found = tuple[str, Encounter | None]
@@ -114,8 +114,11 @@ def _by_number(chart: Chart, event: Event, key: str) -> Encounter | None:
 
 
 def _may_have_begun_then(encounter: Encounter, event: Event) -> bool:
-    begin, said = instant(encounter.admitted_at), instant(event.encounter.get("admitted_at"))
-    return begin is None or said is None or abs(begin - said) <= timedelta(days=1)
+    begin: Moment | None = encounter.admitted_at
+    said: Moment | None = event.encounter.get("admitted_at")
+    if begin is None or begin.at is None or said is None or said.at is None:
+        return True
+    return _may_be_one(begin, said) or abs(begin.at - said.at) <= timedelta(days=1)
 
 
 def _not_numbered_yet(chart: Chart, event: Event) -> Encounter | None:
@@ -152,29 +155,43 @@ def _discharged_before(chart: Chart, event: Event, at: Moment) -> Encounter | No
     ended = [e for e in chart.encounters if e.status in ENDED and _may_be_same(e, event)]
     found = [encounter for encounter in ended if encounter.discharged_at == at]
     if not found and at.at is not None:
-        found = [e for e in ended if _lasted_over(e, at.at)] or _ended_shortly_before(ended, at.at)
+        found = (
+            [e for e in ended if _may_be_one(e.discharged_at, at)]
+            or [e for e in ended if _lasted_over(e, at)]
+            or [e for e in ended if _ended_shortly_before(e, at)]
+        )
     return found[0] if len(found) == 1 else None
 
 
 def _may_be_same(encounter: Encounter, event: Event) -> bool:
     """Nothing that the message says of the stay is against it."""
-    admitted = instant(event.encounter.get("admitted_at"))
-    if admitted is not None and instant(encounter.admitted_at) not in {None, admitted}:
+    said: Moment | None = event.encounter.get("admitted_at")
+    known = encounter.admitted_at
+    if instant(said) is not None and instant(known) is not None and not _may_be_one(known, said):
         return False
     return event.encounter.get("class_") in {None, encounter.class_} or encounter.class_ is None
 
 
-def _lasted_over(encounter: Encounter, moment: datetime) -> bool:
-    begin, end = instant(encounter.admitted_at), instant(encounter.discharged_at)
-    return begin is not None and end is not None and begin <= moment <= end
+def _may_be_one(known: Moment | None, said: Moment | None) -> bool:
+    """Whether two times are both known to the day, and may be the same."""
+    if known is None or known.at is None or said is None or said.at is None:
+        return False
+    return known.order(said) is Order.UNTOLD
 
 
-def _ended_shortly_before(ended: list[Encounter], moment: datetime) -> list[Encounter]:
-    return [
-        encounter
-        for encounter in ended
-        if (end := instant(encounter.discharged_at)) is not None and end <= moment <= end + _SAID_AGAIN
-    ]
+def _lasted_over(encounter: Encounter, at: Moment) -> bool:
+    begin, end = encounter.admitted_at, encounter.discharged_at
+    if begin is None or begin.at is None or end is None or end.at is None:
+        return False
+    return not at.is_before(begin) and not end.is_before(at)
+
+
+def _ended_shortly_before(encounter: Encounter, at: Moment) -> bool:
+    end = encounter.discharged_at
+    if end is None or end.at is None or at.is_before(end):
+        return False
+    day = (end.at + _SAID_AGAIN).date().isoformat()
+    return not Moment.of(day + end.text[len(day) :]).is_before(at)  # as precise as the end is
 
 
 def _made_key(chart: Chart, what: str) -> tuple[str, Encounter | None]:
