@@ -119,7 +119,7 @@ def _of_patient(desk: Desk, model: Model, patient: str, encounter: str | None, w
     if channel is None:
         raise NotFoundError("the channel that this patient came on is not part of the configuration")
     since = observed.get(channel.settings.name)
-    inputs = inputs_of(chart, stay, now=desk.now, observed_since=since, tables=channel.inputs)
+    inputs = inputs_of(chart, stay, now=desk.now, observed_since=since, tables=channel.inputs, zone=channel.zone)
     scored = msgspec.structs.replace(model.score(inputs, now=desk.now, observed_since=since), encounter=stay.key)
     return desk.view(wish, [f"chart:{chart.id}"]).part("score", score_shape(scored))
 
@@ -136,7 +136,7 @@ def _stay(chart: Chart, key: str | None) -> Encounter:
     stays = [item for item in chart.encounters if item.class_ in SCORED_CLASSES]
     if not stays:
         raise NotFoundError("the patient has no inpatient stay to score; name an encounter with --encounter")
-    return max(stays, key=as_it_happened)
+    return as_it_happened(stays)[-1]
 
 
 def _human(shape: dict[str, Any]) -> str:

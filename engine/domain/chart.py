@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from typing import Final
+
 from engine.domain.closed import Closed
-from engine.domain.encounter import Encounter
+from engine.domain.encounter import Encounter, EncounterStatus
+from engine.domain.moment import Moment
 from engine.domain.patient import Identifier, Patient, StatedDeath
 from engine.domain.record import Phi
 from engine.domain.score import Score
@@ -96,10 +102,72 @@ class Charts:
         return chart
 
 
-def as_it_happened(encounter: Encounter) -> tuple[bool, float, str]:
-    """The order of the encounters of a chart: by admission, those without one last."""
-    admitted = encounter.admitted_at
-    return (admitted is None, 0.0 if admitted is None else admitted.seconds, encounter.key)
+class Days:
+    """When the days of a patient's stays begin: what a mere date is as an instant, beside the stays' other times.
+
+    It begins at the midnight of the offset that the nearest of these times has, so that the calendar days count as they
+    were written; where none is within two days, at that of the zone.
+    """
+
+    def __init__(self, encounters: Iterable[Encounter], zone: tzinfo = UTC) -> None:
+        self._encounters = encounters
+        self._zone = zone
+        self._clocks: list[tuple[float, float]] | None = None
+        self._ends: dict[str, list[Moment]] | None = None
+
+    def at(self, moment: Moment | None) -> datetime | None:
+        """The instant of a time; none as `Moment.at`."""
+        if moment is None or moment.timed or moment.at is None:
+            return None if moment is None else moment.at
+        if self._clocks is None:
+            self._clocks = sorted(_clocks(self._encounters))
+        place = bisect_left(self._clocks, (moment.seconds,))
+        near = self._clocks[max(place - 1, 0) : place + 1]
+        apart, offset = min(
+            ((abs(wall - moment.seconds), offset) for wall, offset in near), default=(_FAR_SECONDS, 0.0)
+        )
+        return moment.at_in(timezone(timedelta(seconds=offset)) if apart < _FAR_SECONDS else self._zone)
+
+    def seconds(self, moment: Moment) -> float:
+        """The same as `Moment.seconds`: of what names no day, and of a placeholder, it is that."""
+        if moment.timed or moment.at is None:
+            return moment.seconds
+        at = self.at(moment)
+        return moment.seconds if at is None else at.timestamp()
+
+    def last_end_on(self, day: Moment, *, before: Moment | None) -> float | None:
+        """The last discharge on that day of which the hour is known; of those surely before a time, if one is given."""
+        if self._ends is None:
+            self._ends = {}
+            for stay in self._encounters:
+                end = stay.discharged_at
+                if end is not None and end.timed and stay.status is EncounterStatus.FINISHED:
+                    self._ends.setdefault(end.text[:_DAY_CHARS], []).append(end)
+        ends = self._ends.get(day.text, ())
+        return max((end.seconds for end in ends if before is None or end.is_before(before)), default=None)
+
+
+_DAY_CHARS: Final = len("2026-03-02")
+_FAR_SECONDS: Final = 2 * 86_400.0
+
+
+def _clocks(encounters: Iterable[Encounter]) -> Iterator[tuple[float, float]]:
+    """What the clock on the wall showed at the times of day of the stays, as seconds, and its offset from UTC."""
+    for stay in encounters:
+        for time in (stay.admitted_at, stay.discharged_at):
+            if time is not None and time.timed and time.at is not None and (offset := time.at.utcoffset()) is not None:
+                yield time.seconds + offset.total_seconds(), offset.total_seconds()
+
+
+def as_it_happened(encounters: Collection[Encounter]) -> tuple[Encounter, ...]:
+    """The encounters of a chart in their order: by admission, those without one last."""
+    days = Days(encounters)
+
+    def place(encounter: Encounter) -> tuple[bool, float, str]:
+        admitted = encounter.admitted_at
+        return (admitted is None, 0.0 if admitted is None else days.seconds(admitted), encounter.key)
+
+    return tuple(sorted(encounters, key=place))
 
 
 def identity(identifier: Identifier) -> tuple[str, str, str]:

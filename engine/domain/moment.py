@@ -86,8 +86,8 @@ class Moment:
     """The instant, with the offset that was sent; of a day its beginning in UTC. None: less precise than a day, or a
     placeholder."""
     seconds: Final[float]
-    """The first instant that it can mean, since 1970, a day, month or year taken for one in UTC; of a placeholder
-    infinite."""
+    """The first instant that it can mean, since 1970, a day, month or year taken for one in UTC (what orders the times
+    of a patient asks `chart.Days`); of a placeholder infinite."""
 
     def __init__(self, text: str) -> None:
         """Raises ValueError for what is no ISO 8601 time; the message does not repeat the text."""

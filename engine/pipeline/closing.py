@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from engine.domain.chart import Chart, as_it_happened
+from engine.domain.chart import Chart, Days, as_it_happened
 from engine.domain.closed import Closed
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.parts import PARTS
@@ -34,7 +34,8 @@ def closed_up(chart: Chart, *, over_max: int = OVER_MAX, kept: int = KEPT) -> Ch
     if chart.patient.deceased is True or chart.death_stated.in_doubt:
         return chart
     busy = _busy(chart)
-    over = sorted((stay for stay in over if stay.key not in busy), key=_came)
+    came = _Came(chart)
+    over = sorted((stay for stay in over if stay.key not in busy), key=came)
     if len(over) <= over_max:
         return chart
     return _without(chart, over[: len(over) - kept])
@@ -50,15 +51,15 @@ def reopened(chart: Chart, stored: Chart) -> Chart:
         closed = set(keys.get(part.name, ()))
         items = (*(item for item in part.of(stored) if part.key(item) in closed), *part.of(chart))
         fields |= part.fields(items, part.stamps_of(stored) | part.stamps_of(chart))
-    fields["encounters"] = tuple(sorted(fields["encounters"], key=as_it_happened))
+    fields["encounters"] = as_it_happened(fields["encounters"])
     return msgspec.structs.replace(chart, closed=None, **fields)
 
 
 def _busy(chart: Chart) -> set[str | None]:
     """Keys of the stays of which tasks are open, or wait for another stay than they must."""
-    waits_for = later_stays(chart)
+    waits_for, days = later_stays(chart), Days(chart.encounters)
     by = {stay.key: waits_for(stay) for stay in chart.encounters}
-    unsure = {stay.key for stay in chart.encounters if came_at(stay) == float("inf")}
+    unsure = {stay.key for stay in chart.encounters if came_at(stay, days) == float("inf")}
     return {
         task.encounter
         for task in chart.tasks
@@ -70,8 +71,14 @@ def _busy(chart: Chart) -> set[str | None]:
     }
 
 
-def _came(stay: Encounter) -> tuple[float, str]:
-    return came_at(stay), stay.key
+class _Came:
+    """When the patient came for a stay of the chart, and its key."""
+
+    def __init__(self, chart: Chart) -> None:
+        self._days = Days(chart.encounters)
+
+    def __call__(self, stay: Encounter) -> tuple[float, str]:
+        return came_at(stay, self._days), stay.key
 
 
 def _without(chart: Chart, stays: list[Encounter]) -> Chart:
@@ -90,9 +97,8 @@ _COLUMNS: Final = ("came_at", "keys", "numbers", "accounts", "classes", "finishe
                    "dispositions")  # fmt: skip
 
 
-def _row(stay: Encounter) -> tuple[Any, ...]:
+def _row(stay: Encounter, came: float) -> tuple[Any, ...]:
     """The values of `_COLUMNS`."""
-    came = came_at(stay)
     return (
         None if came == float("-inf") else came,
         stay.key,
@@ -107,13 +113,16 @@ def _row(stay: Encounter) -> tuple[Any, ...]:
 
 
 def _summary(chart: Chart, stays: list[Encounter], parts: dict[str, tuple[str, ...]]) -> Closed:
-    known = chart.closed or Closed()
-    rows = [*zip(*(getattr(known, name) for name in _COLUMNS), strict=True), *map(_row, stays)]
+    known, came_for = chart.closed or Closed(), _Came(chart)
+    rows = [
+        *zip(*(getattr(known, name) for name in _COLUMNS), strict=True),
+        *(_row(stay, came_for(stay)[0]) for stay in stays),
+    ]
     rows.sort(key=lambda row: (float("-inf") if row[0] is None else row[0], row[1]))
     columns: dict[str, Any] = dict(zip(_COLUMNS, zip(*rows, strict=True), strict=True))
     closing = {stay.key for stay in stays}
     waits = {task.suspended_by for task in chart.tasks if task.encounter in closing and task.suspended_by is not None}
-    came = [_came(stay)[0] for stay in chart.encounters if stay.key in waits]
+    came = [came_for(stay)[0] for stay in chart.encounters if stay.key in waits]
     came += [row[0] for row in rows if row[1] in waits and row[0] is not None]
     last = max([*came, float("-inf") if known.waited_came_at is None else known.waited_came_at])
     return Closed(
@@ -126,10 +135,11 @@ def _summary(chart: Chart, stays: list[Encounter], parts: dict[str, tuple[str, .
 
 
 def _deciding(chart: Chart, stays: list[Encounter], known: Closed) -> dict[str, tuple[float | None, str]]:
+    came = _Came(chart)
     latest = {model: (float("-inf") if at is None else at, key) for model, (at, key) in known.deciding.items()}
     finished = {stay.key: stay for stay in stays if stay.status is EncounterStatus.FINISHED}
     for score in chart.scores:
         stay = finished.get(score.encounter or "")
         if stay is not None:
-            latest[score.model] = max(latest.get(score.model, _came(stay)), _came(stay))
+            latest[score.model] = max(latest.get(score.model, came(stay)), came(stay))
     return {model: (None if at == float("-inf") else at, key) for model, (at, key) in latest.items()}

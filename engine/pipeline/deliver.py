@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from msgspec import structs
 
-from engine.domain.chart import Chart
+from engine.domain.chart import Chart, Days
 from engine.domain.delivery import (
     CONTENTS,
     Content,
@@ -19,7 +19,6 @@ from engine.domain.delivery import (
     PatientUpsert,
     ScoreUpsert,
 )
-from engine.domain.encounter import Encounter
 from engine.domain.ids import beginning_like
 from engine.domain.message import Entry
 from engine.domain.parts import DELIVERED, SCORES, DeliveredPart, Part, score_key
@@ -218,17 +217,14 @@ def _deciding(chart: Chart | None, model: str) -> Score | Literal[_Closed.SCORE]
         return None
     scores = {score.encounter: score for score in chart.scores if score.model == model}
     stays = [stay for stay in chart.encounters if stay.key in scores and stay.status in ARRIVED]
-    latest = max(stays, key=_recency) if len(stays) > 1 else next(iter(stays), None)
+    days = Days(chart.encounters)
+    latest = max(stays, key=lambda stay: (came_at(stay, days), stay.key)) if len(stays) > 1 else next(iter(stays), None)
     closed = chart.closed.deciding.get(model) if chart.closed is not None else None
     if closed is not None:
         at, key = closed
-        if latest is None or (float("-inf") if at is None else at, key) > _recency(latest):
+        if latest is None or (float("-inf") if at is None else at, key) > (came_at(latest, days), latest.key):
             return OF_A_CLOSED_STAY
     return scores[latest.key] if latest is not None else None
-
-
-def _recency(stay: Encounter) -> tuple[float, str]:
-    return came_at(stay), stay.key
 
 
 def _changed(part: Part, before: Chart | None, after: Chart) -> Iterator[Any]:

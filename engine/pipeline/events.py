@@ -163,7 +163,7 @@ def _ordered_encounters(chart: Chart) -> Chart:
     """A chart reads as it happened."""
     if len(chart.encounters) < 2:
         return chart
-    encounters = tuple(sorted(chart.encounters, key=as_it_happened))
+    encounters = as_it_happened(chart.encounters)
     return chart if encounters == chart.encounters else msgspec.structs.replace(chart, encounters=encounters)
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from engine.care.death import without_doubt
 from engine.care.protocol import CLASSES, Plan, end, reconcile, resume, retract_all, suspend
-from engine.domain.chart import Chart
+from engine.domain.chart import Chart, Days
 from engine.domain.closed import Closed
 from engine.domain.encounter import Encounter, EncounterStatus
-from engine.domain.moment import instant
+from engine.domain.moment import Moment, instant
 from engine.domain.outcome import Effect, EffectKind
 from engine.domain.score import Band, Score
 from engine.domain.task import READMITTED, SIDE_BY_SIDE, Task, TaskState
@@ -60,13 +60,14 @@ def rescore(
         if not models:
             continue
         if history is None and (len(chart.encounters) > 1 or chart.closed is not None):
-            history = History(chart, channel.inputs)
+            history = History(chart, channel.inputs, channel.zone)
         inputs = inputs_of(
             chart,
             encounter,
             now=now,
             observed_since=channel.observed_since,
             tables=channel.inputs,
+            zone=channel.zone,
             history=history,
         )
         for model in models:
@@ -185,7 +186,7 @@ def replan(
     whatever way led to it. Tasks are touched only when something that decides on them has changed: class, disposition,
     discharge, band, death or a readmission.
     """
-    _need_closed_stays(before, chart)
+    _need_closed_stays(before, chart, channel.zone)
     chart = _ask_of_death(chart, channel, now)
     if chart.patient.deceased is True:
         if chart.death_stated.in_doubt:  # as long as nobody knows, neither a plan goes on nor is one lost
@@ -199,7 +200,7 @@ def replan(
     changed = {encounter.key for encounter in planning.changed()}
     if not changed and not any(task.state is TaskState.OPEN or task.suspended_by for task in chart.tasks):
         return chart, [], not_planned(chart, subject, channel, now)
-    waits_for = later_stays(chart)
+    waits_for = later_stays(chart, channel.zone)
     tasks = {task.id: task for task in chart.tasks}
     effects: list[Effect] = []
     whys: list[Why] = []
@@ -241,7 +242,7 @@ def replan(
             if reason is Reason.PLAN_SAME and reconciled != tuple(own):
                 reason = Reason.REPLANNED
             whys.append(_why(channel, planner, reason, args))
-    after = _with_tasks(chart, _suspend_or_resume(chart, tasks, waits_for, now))
+    after = _with_tasks(chart, _suspend_or_resume(chart, tasks, waits_for, now, channel.zone))
     whys = whys or not_planned(chart, subject, channel, now)
     if after is not chart and _waits_for(subject, after):
         whys.append(Why(what=What.PLAN, reason=Reason.EARLIER_WAITS))
@@ -255,7 +256,7 @@ def _waits_for(subject: str | None, chart: Chart) -> bool:
     return any(task.suspended_by == subject and task.encounter != subject for task in chart.tasks if task.suspended_by)
 
 
-def _need_closed_stays(before: Chart | None, chart: Chart) -> None:
+def _need_closed_stays(before: Chart | None, chart: Chart, zone: tzinfo) -> None:
     """Ask for the whole chart where the plan of a closed stay may go on, end, or wait for another stay.
 
     That is so with the patient's death, and when a stay that closed ones wait for, or one that lies before the last of
@@ -268,14 +269,14 @@ def _need_closed_stays(before: Chart | None, chart: Chart) -> None:
         chart.need_whole()
     if not closed.waits:
         return
-    last = _or_long_ago(closed.waited_came_at)
+    last, days = _or_long_ago(closed.waited_came_at), Days(chart.encounters, zone)
     old = {encounter.key: encounter for encounter in before.encounters}
     for encounter in chart.encounters:
         was = old.get(encounter.key)
         if was is encounter:
             continue
         versions = [version for version in (was, encounter) if version is not None]
-        read = [_lateness(version) if _readmits(version) else None for version in versions]
+        read = [_lateness(version, days) if _readmits(version) else None for version in versions]
         if len(read) == 2 and read[0] == read[1]:
             continue
         if encounter.key in closed.waits or any(one is not None and one[0] <= last for one in read):
@@ -444,11 +445,14 @@ def _why_not(encounter: Encounter) -> str | None:
 
 
 def _suspend_or_resume(
-    chart: Chart, tasks: dict[str, Task], waits_for: Callable[[Encounter], str | None], now: datetime
+    chart: Chart, tasks: dict[str, Task], waits_for: Callable[[Encounter], str | None], now: datetime, zone: tzinfo
 ) -> dict[str, Task]:
     by = {encounter.key: waits_for(encounter) for encounter in chart.encounters}
     since = {task.id: task.ended_at or now for task in chart.tasks if task.suspended_by is not None}
-    came = {encounter.key: came_at(encounter) for encounter in chart.encounters} if any(by.values()) else {}
+    came = {}
+    if any(by.values()):
+        days = Days(chart.encounters, zone)
+        came = {encounter.key: came_at(encounter, days) for encounter in chart.encounters}
     if came and chart.closed is not None:
         came |= {key: _or_long_ago(at) for key, at in zip(chart.closed.keys, chart.closed.came_at, strict=True)}
     for task in tasks.values():
@@ -464,21 +468,23 @@ def _suspend_or_resume(
     return tasks
 
 
-def later_stays(chart: Chart) -> Callable[[Encounter], str | None]:
+def later_stays(chart: Chart, zone: tzinfo = UTC) -> Callable[[Encounter], str | None]:
     """Gives the stay that the plan of an encounter waits for: the next later one, by when the patient came.
 
     Not by when we heard of it: an old stay that is heard of late, and one whose end was never heard of, take nobody's
-    plan away. When the later stay turns out not to have been, the plan goes on.
+    plan away. When the later stay turns out not to have been, the plan goes on. zone: see `Days`.
     """
-    stays = [_lateness(encounter) for encounter in chart.encounters if _readmits(encounter)]
+    days = Days(chart.encounters, zone)
+    stays = [_lateness(encounter, days) for encounter in chart.encounters if _readmits(encounter)]
     if chart.closed is not None:
-        stays.extend(_closed_later(chart.closed, min(map(came_at, chart.encounters), default=float("inf"))))
+        first = min((came_at(encounter, days) for encounter in chart.encounters), default=float("inf"))
+        stays.extend(_closed_later(chart.closed, first))
     stays.sort()
     order = [stay[:2] for stay in stays]
 
     def waits_for(encounter: Encounter) -> str | None:
         # At the same time, the stay that goes on is the later one.
-        later = bisect_right(order, (came_at(encounter), False))
+        later = bisect_right(order, (came_at(encounter, days), False))
         return stays[later][2] if later < len(stays) else None
 
     return waits_for
@@ -507,20 +513,32 @@ def _or_long_ago(came: float | None) -> float:
     return float("-inf") if came is None else came
 
 
-def _lateness(encounter: Encounter) -> tuple[float, bool, str]:
-    return came_at(encounter), encounter.status in _OPEN, encounter.key
+def _lateness(encounter: Encounter, days: Days) -> tuple[float, bool, str]:
+    return came_at(encounter, days), encounter.status in _OPEN, encounter.key
 
 
-def came_at(encounter: Encounter) -> float:
+def came_at(encounter: Encounter, days: Days) -> float:
     """When the patient came, in seconds since 1970: admission, else discharge; unknown: now if open, else long ago.
 
     An admission after the discharge is an error of the sender; at its word, every later plan would wait for that stay.
+    A stay that was admitted on a mere date came after what ended on that day before it did.
+    days: of the patient's stays.
     """
-    times = (encounter.admitted_at, encounter.discharged_at)
-    came = [time.seconds for time in times if time is not None and time.at is not None]
-    if came:
-        return min(came)
+    admitted, discharged = _with_instant(encounter.admitted_at), _with_instant(encounter.discharged_at)
+    if admitted is not None:
+        came = days.seconds(admitted)
+        if not admitted.timed and (other := days.last_end_on(admitted, before=discharged)) is not None:
+            came = max(came, other)
+        if discharged is None or (not (admitted.timed and discharged.timed) and not discharged.is_before(admitted)):
+            return came
+        return min(came, days.seconds(discharged))
+    if discharged is not None:
+        return days.seconds(discharged)
     return float("inf") if encounter.status in _OPEN else float("-inf")
+
+
+def _with_instant(time: Moment | None) -> Moment | None:
+    return time if time is not None and time.at is not None else None
 
 
 def _with_tasks(chart: Chart, tasks: dict[str, Task]) -> Chart:

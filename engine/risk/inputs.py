@@ -12,15 +12,15 @@ from bisect import bisect_left
 from calendar import monthrange
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Annotated, Any, Final
 
 from pydantic import Field, model_validator
 
 from engine.domain.age import AGE_YEARS_MAX, age_range
-from engine.domain.chart import Chart
+from engine.domain.chart import Chart, Days
 from engine.domain.encounter import Encounter, EncounterStatus
-from engine.domain.moment import instant, to_micros
+from engine.domain.moment import to_micros
 from engine.domain.record import Phi
 from engine.errors import HandoffError
 from engine.risk.icd import Pattern, PrefixTable
@@ -247,12 +247,13 @@ class History:
 
     Stays that a transfer joins are one episode of care and one admission, that of the first of them: so CMS counts them
     in its readmission measures, and so did the studies behind the models, which left transferred patients out.
+    zone: of a mere date that has no other time near it, see `Days`.
     """
 
-    def __init__(self, chart: Chart, tables: InputTables) -> None:
+    def __init__(self, chart: Chart, tables: InputTables, zone: tzinfo = UTC) -> None:
         self._tables = tables
         self._transfer = tables.transfer // _MICROSECOND
-        arrived = sorted(_arrivals(chart))
+        arrived = sorted(_arrivals(chart, Days(chart.encounters, zone)))
         self._emergencies = [stay for stay in arrived if stay[2] in tables.emergency_classes]
         self._emergency_times = [stay[0] for stay in self._emergencies]
         self._transfers: list[tuple[int, int, int]] = []
@@ -299,15 +300,12 @@ _Arrival = tuple[int, str, str | None, int | None, str | None]
 """Of a stay that has begun: admission, key, class, discharge, disposition. Times in microseconds since 1970."""
 
 
-def _arrivals(chart: Chart) -> Iterator[_Arrival]:
+def _arrivals(chart: Chart, days: Days) -> Iterator[_Arrival]:
     for stay in chart.encounters:
-        if (
-            stay.status not in _NOT_ARRIVED
-            and stay.admitted_at is not None
-            and (at := stay.admitted_at.micros) is not None
-        ):
-            ended = stay.discharged_at
-            yield at, stay.key, stay.class_, ended.micros if ended is not None else None, stay.disposition
+        if stay.status not in _NOT_ARRIVED and (at := days.at(stay.admitted_at)) is not None:
+            ended = days.at(stay.discharged_at)
+            discharged = to_micros(ended) if ended is not None else None
+            yield to_micros(at), stay.key, stay.class_, discharged, stay.disposition
     closed = chart.closed
     if closed is not None:
         columns = (
@@ -333,16 +331,18 @@ def inputs_of(
     now: datetime,
     observed_since: datetime | None,
     tables: InputTables,
+    zone: tzinfo = UTC,
     history: History | None = None,
 ) -> RiskInputs:
     """The inputs of a stay: of the patient as of admission, of the stay as it is at `now`.
 
     Diagnoses are those of this stay alone, as the models were published; none received: missing. History is counted
     from the chart's own encounters; `observed_since` (None: nothing was ever observed, history is missing) goes into
-    the score, because "no earlier admission" is only as good as the time of observation behind it. history: of the
-    chart, for who asks for several of its stays.
+    the score, because "no earlier admission" is only as good as the time of observation behind it. zone: of a mere
+    date that has no other time near it, see `Days`. history: of the chart, for who asks for several of its stays.
     """
-    admitted = instant(encounter.admitted_at)
+    days = Days(chart.encounters, zone)
+    admitted = days.at(encounter.admitted_at)
     patient = chart.patient
     diagnoses = tuple(d.code for d in encounter.diagnoses if d.code and tables.is_icd10(d.system))
     social = tables.social.match(diagnoses)
@@ -351,14 +351,14 @@ def inputs_of(
     if admitted is not None and observed_since is not None:
         admissions, ed_visits = 0, 0
         if len(chart.encounters) > 1 or chart.closed is not None:
-            admissions, ed_visits = (history or History(chart, tables)).before(admitted)
+            admissions, ed_visits = (history or History(chart, tables, zone)).before(admitted)
     acute = tables.acute.get(encounter.admission_type) if encounter.admission_type else None
     return RiskInputs(
         age=age_range(patient.birth_date, (admitted or now).date()),
         diagnoses=diagnoses or None,
         admissions_12m=admissions,
         ed_visits_6m=ed_visits,
-        los_midnights=_midnights(encounter, admitted, now),
+        los_midnights=_midnights(encounter, admitted, days.at(encounter.discharged_at), now),
         acute=acute,
         elective=None if acute is None else not acute,
         procedure=True if encounter.procedures else None,  # they often come late: none so far is not none
@@ -368,14 +368,16 @@ def inputs_of(
     )
 
 
-def _midnights(encounter: Encounter, admitted: datetime | None, now: datetime) -> int | None:
+def _midnights(
+    encounter: Encounter, admitted: datetime | None, discharged: datetime | None, now: datetime
+) -> int | None:
     """Midnights between admission and discharge (or now), each by its own local date."""
     if admitted is None or encounter.status in {EncounterStatus.PLANNED, EncounterStatus.CANCELLED}:
         return None
     if encounter.status is EncounterStatus.FINISHED:
-        ended = instant(encounter.discharged_at)
-        if ended is None:
+        if discharged is None:
             return None
+        ended = discharged
     else:
         ended = now.astimezone(admitted.tzinfo)
     nights = (ended.date() - admitted.date()).days

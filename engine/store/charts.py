@@ -304,7 +304,7 @@ class ChartStore:
             if stored.stamped:
                 stored.spread(fields)
         if more:
-            fields["encounters"] = tuple(sorted(fields["encounters"], key=as_it_happened))
+            fields["encounters"] = as_it_happened(fields["encounters"])
         return Chart(
             id=row.id,
             version=row.version,

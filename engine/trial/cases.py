@@ -385,7 +385,8 @@ def _risk_inputs(question: _Question) -> Any:
     patient = {"identifiers": [{"value": "1", "authority": "MRN"}], **given.get("patient", {})}
     stay = converted({"key": "VN:1", **given["stay"]}, Encounter)
     chart = Chart(id="c1", patient=converted(patient, Patient), encounters=(stay,))
-    return plain(inputs_of(chart, stay, now=_NOW, observed_since=_NOW, tables=question.compiled.rules.inputs))
+    zone, tables = ZoneInfo(question.tests.timezone), question.compiled.rules.inputs
+    return plain(inputs_of(chart, stay, now=_NOW, observed_since=_NOW, tables=tables, zone=zone))
 
 
 def _plan(question: _Question) -> Any:

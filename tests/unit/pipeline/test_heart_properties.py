@@ -12,9 +12,9 @@ from heart import DAY, HOUR, Feed, Heart, adt, hl7, merge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.domain.chart import Chart
+from engine.domain.chart import Chart, Days
 from engine.domain.delivery import Operation
-from engine.domain.encounter import Encounter, EncounterStatus
+from engine.domain.encounter import EncounterStatus
 from engine.domain.message import EntryState
 from engine.domain.outcome import Outcome
 from engine.domain.shapes import encounter_shape, patient_shape, plain, task_shape
@@ -364,10 +364,6 @@ def as_json(value: Any) -> Any:
     return msgspec.json.decode(msgspec.json.encode(value))
 
 
-def by_arrival(stay: Encounter) -> tuple[float, str]:
-    return came_at(stay), stay.key
-
-
 @given(st.lists(messages(), min_size=1, max_size=12))
 @settings(max_examples=150, deadline=None)
 def test_whatever_arrives_destinations_hold_what_the_charts_hold(history: list[bytes]) -> None:
@@ -381,7 +377,8 @@ def test_whatever_arrives_destinations_hold_what_the_charts_hold(history: list[b
     assert mirror.scores == wanted.scores
     for chart in living:
         scored = {score.encounter for score in chart.scores}
-        latest = max((stay for stay in chart.encounters if stay.key in scored), key=by_arrival, default=None)
+        came, days = [stay for stay in chart.encounters if stay.key in scored], Days(chart.encounters)
+        latest = max(came, key=lambda stay: (came_at(stay, days), stay.key), default=None)
         assert mirror.deciding.get(chart.patient.key) == (latest and (latest.key, "lace"))
     assert mirror.tasks == wanted.tasks
 

@@ -335,6 +335,33 @@ def test_a_plan_beside_a_stay_of_the_same_admission_says_that_it_waits_for_that_
     assert not [task for task in heart.chart().tasks if task.suspended_by is not None]
 
 
+@pytest.mark.parametrize(
+    ("first", "end", "second"),
+    [
+        ("20261129193000-0500", "20261129230000-0500", "20261130"),
+        ("20261129213000-0800", "20261129234500-0800", "20261130"),
+        ("20261129", "20261129230000-0500", "20261129233000-0500"),
+        ("20261129", "20261130020000+0900", "20261130003000+0900"),
+        ("20261128", "20261129230000-0500", "20261130"),
+        ("20261130060000-0500", "20261130063000-0500", "20261130"),
+        ("20261130", "20261130063000-0500", "20261130"),
+        ("20261129193000-0500", "20261129", "20261130"),
+        ("20261130060000-0500", "20261130", "20261130080000-0500"),
+    ],
+)
+def test_the_plan_of_the_stay_before_waits_also_where_a_day_is_all_that_was_sent(
+    heart: Heart, first: str, end: str, second: str
+) -> None:
+    stay, again = {4: "E", 44: first}, {4: "E", 19: "V2^^^MRN", 44: second}
+    heart.send(adt("A01", at="20261129200000", pv1=stay, segments=(CHF,)))
+    heart.send(adt("A03", at="20261129230000", pv1=stay | {36: "01", 45: end}, segments=(CHF,)))
+    heart.send(adt("A01", at="20261130070000", pv1=again, segments=(CHF,)))
+    assert {task.suspended_by for task in heart.chart().tasks if task.encounter == "MRN:V1"} == {"MRN:V2"}
+    heart.send(adt("A03", at="20261130100000", pv1=again | {36: "01", 45: "20261130100000-0500"}, segments=(CHF,)))
+    assert {task.encounter for task in open_tasks(heart).values()} == {"MRN:V2"}
+    assert [stay.key for stay in heart.chart().encounters] == ["MRN:V1", "MRN:V2"]
+
+
 # --- two channels -----------------------------------------------------------------------------------------------------
 
 

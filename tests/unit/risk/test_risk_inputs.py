@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -385,6 +386,43 @@ def test_inputs_that_can_not_be_used_are_refused_without_repeating_them(given: A
     with pytest.raises(InputsError) as caught:
         inputs_from_json(given)
     assert not any(text in str(caught.value) for text in ("71", "I50.9", "agee", "nan"))
+
+
+# --- mere dates ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("visit", "left", "admitted", "visits"),
+    [
+        ("2026-02-28T21:00-05:00", "2026-02-28T23:00-05:00", "2026-03-01", 1),
+        ("2026-02-28T21:00-08:00", "2026-02-28T22:00-08:00", "2026-03-01", 1),
+        ("2026-02-28", "2026-02-28T22:00-08:00", "2026-03-01T06:00-08:00", 1),
+        ("2026-03-01T02:00+09:00", "2026-03-01T03:00+09:00", "2026-03-01", 0),
+        ("2026-03-02T02:00+09:00", "2026-03-02T03:00+09:00", "2026-03-01", 0),
+    ],
+)
+def test_a_visit_on_the_day_before_came_before_an_admission_of_which_the_day_is_known(
+    visit: str, left: str, admitted: str, visits: int
+) -> None:
+    emergency = stay("VN:2", class_="E", status=EncounterStatus.FINISHED, admitted_at=visit, discharged_at=left)
+    assert read(stay(admitted_at=admitted), emergency).ed_visits_6m == visits
+
+
+@pytest.mark.parametrize(
+    ("zone", "now", "midnights"),
+    [
+        ("America/New_York", "2026-11-29T21:30-05:00", 0),
+        ("America/New_York", "2026-11-30T00:30-05:00", 1),
+        ("Asia/Tokyo", "2026-11-30T06:00+09:00", 1),
+        ("Pacific/Honolulu", "2026-11-29T23:59-10:00", 0),
+    ],
+)
+def test_midnights_since_a_mere_date_are_those_of_the_site(zone: str, now: str, midnights: int) -> None:
+    index = stay(admitted_at="2026-11-29")
+    chart = Chart(id="c1", patient=Patient(), encounters=(index,))
+    at = datetime.fromisoformat(now)
+    inputs = inputs_of(chart, index, now=at, observed_since=SINCE, tables=TABLES, zone=ZoneInfo(zone))
+    assert inputs.los_midnights == midnights
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
