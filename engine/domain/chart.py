@@ -109,9 +109,10 @@ class Days:
     were written; where none is within two days, at that of the zone.
     """
 
-    def __init__(self, encounters: Iterable[Encounter], zone: tzinfo = UTC) -> None:
+    def __init__(self, encounters: Collection[Encounter], zone: tzinfo = UTC) -> None:
         self._encounters = encounters
         self._zone = zone
+        self._begins: dict[str, datetime | None] = {}
         self._clocks: list[tuple[float, float]] | None = None
         self._ends: dict[str, list[Moment]] | None = None
 
@@ -119,14 +120,17 @@ class Days:
         """The instant of a time; none as `Moment.at`."""
         if moment is None or moment.timed or moment.at is None:
             return None if moment is None else moment.at
+        if moment.text not in self._begins:
+            self._begins[moment.text] = self._begin(moment)
+        return self._begins[moment.text]
+
+    def _begin(self, day: Moment) -> datetime | None:
         if self._clocks is None:
             self._clocks = sorted(_clocks(self._encounters))
-        place = bisect_left(self._clocks, (moment.seconds,))
+        place = bisect_left(self._clocks, (day.seconds,))
         near = self._clocks[max(place - 1, 0) : place + 1]
-        apart, offset = min(
-            ((abs(wall - moment.seconds), offset) for wall, offset in near), default=(_FAR_SECONDS, 0.0)
-        )
-        return moment.at_in(timezone(timedelta(seconds=offset)) if apart < _FAR_SECONDS else self._zone)
+        apart, offset = min(((abs(wall - day.seconds), offset) for wall, offset in near), default=(_FAR_SECONDS, 0.0))
+        return day.at_in(timezone(timedelta(seconds=offset)) if apart < _FAR_SECONDS else self._zone)
 
     def seconds(self, moment: Moment) -> float:
         """The same as `Moment.seconds`: of what names no day, and of a placeholder, it is that."""
@@ -156,7 +160,8 @@ def _clocks(encounters: Iterable[Encounter]) -> Iterator[tuple[float, float]]:
     for stay in encounters:
         for time in (stay.admitted_at, stay.discharged_at):
             if time is not None and time.timed and time.at is not None and (offset := time.at.utcoffset()) is not None:
-                yield time.seconds + offset.total_seconds(), offset.total_seconds()
+                ahead = offset.total_seconds()
+                yield time.seconds + ahead, ahead
 
 
 def as_it_happened(encounters: Collection[Encounter]) -> tuple[Encounter, ...]:
