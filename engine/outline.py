@@ -68,6 +68,11 @@ class Outline:
     """Name -> type."""
     channels: Mapping[str, ChannelOutline]
 
+    @property
+    def in_shadow(self) -> frozenset[str]:
+        """The channels that work on charts of their own."""
+        return frozenset(name for name, channel in self.channels.items() if channel.mode == "shadow")
+
     def path(self, relative: str) -> Path:
         return self.snapshot.base / relative
 

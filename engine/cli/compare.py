@@ -233,8 +233,8 @@ def _difference(example: tuple[int, str, Any, Any], view: View, visible: Callabl
     from engine.desk.seeing import hide
 
     entry, path, *values = example
-    may = view.revealed or visible is not _says_nothing
-    before, after = (view.at(path, v) if may or _says_nothing(path, v) else hide(v) for v in values)
+    nothing = visible is _says_nothing and not view.revealed
+    before, after = (hide(v) if nothing and not visible(path, v) else view.at(path, v) for v in values)
     return {"entry": entry, "path": path, "before": before, "after": after}
 
 

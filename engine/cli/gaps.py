@@ -168,7 +168,7 @@ def _entries(desk: Desk, cli: Cli, since: datetime, until: datetime | None) -> I
     from engine.domain.message import EntryState
 
     seen: set[tuple[str, str | None]] = set()
-    in_shadow = {name for name, one in desk.outline.channels.items() if one.mode == "shadow"}
+    in_shadow = desk.outline.in_shadow
     for state, kind in ((EntryState.RECEIVED, "pending"), (EntryState.FILTERED, "filtered")):
         with desk.store.reader() as conn:
             found = desk.store.journal.find(conn, state=state, since=since, until=until, limit=_LOOK_MAX)

@@ -135,7 +135,7 @@ def _preview(
     document["would"] = tried
     if len(tried) < len(chosen):
         lines.append(f"Tried were the first {len(tried):,} of them:")
-    shadows = sorted(name for name, one in desk.compiled().channels.items() if one.settings.mode == "shadow")
+    shadows = sorted(desk.outline.in_shadow)
     if channel in shadows or (channel is None and shadows):
         lines.append(f"Messages of {', '.join(shadows)} go to charts in shadow: they change nothing of the living.")
     lines += [
