@@ -1,4 +1,4 @@
-"""What happens to a patient by no message: the payload of entries of all other kinds, acts of people for now.
+"""What happens to a patient by no message: the payload of entries of all other kinds.
 
 A cause names opaque ids only; a reason, a note or an assignee is what somebody typed, and may hold PHI.
 """
@@ -6,18 +6,20 @@ A cause names opaque ids only; a reason, a note or an assignee is what somebody 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import ClassVar, Final
 
 import msgspec
 
 from engine.domain.message import EntryKind
+from engine.domain.moment import to_micros
 from engine.domain.record import Phi
 
 
 class _Cause(Phi, frozen=True, kw_only=True, tag_field="cause"):
     kind: ClassVar[EntryKind]
     actor: str
-    """Who does it: of an act, the operating system's user."""
+    """Who does it: of an act, the operating system's user; of what is due, `CLOCK`."""
     chart_id: str | None
     """The patient's chart as it was found; it may have been merged since. None: of a question about nobody known."""
     reason: str | None = None
@@ -55,13 +57,29 @@ class QuestionDismissed(_Act, frozen=True, kw_only=True, tag="dismiss"):
     location: str | None
 
 
+CLOCK: Final = "clock"
+
+
+class Due(_Cause, frozen=True, kw_only=True, tag="due"):
+    """A deadline of the chart has come: all that is due then happens, whatever deadline it was."""
+
+    kind: ClassVar[EntryKind] = EntryKind.DUE
+    at: datetime
+    """The deadline that was found: what the chart waited for first."""
+
+    @property
+    def once(self) -> str:
+        return f"due/{self.chart_id}/{to_micros(self.at)}"
+
+
 Act = TaskDone | TaskAssigned | QuestionDismissed
-Cause = Act
+Cause = Act | Due
 
 CAUSES: Final[Mapping[str, type[Cause]]] = {
     "task-done": TaskDone,
     "task-assigned": TaskAssigned,
     "dismiss": QuestionDismissed,
+    "due": Due,
 }
 """By their tag, which is also the action in the audit."""
 

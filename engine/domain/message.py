@@ -16,6 +16,8 @@ class EntryKind(StrEnum):
     MESSAGE = "message"
     ACT = "act"
     """What a person does: see `engine.domain.cause`."""
+    DUE = "due"
+    """What the clock lets happen: a deadline of a chart has come."""
 
     @property
     def lane(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -14,20 +13,20 @@ from engine.domain.chart import Chart
 from engine.domain.outcome import Dismissal
 from engine.domain.task import Task, TaskState
 from engine.pipeline.plan import decide_death
-from engine.pipeline.rule import NotDoneError, Rule
+from engine.pipeline.rule import Deciding, NotDoneError, Rule
 
 
-def _done(act: TaskDone, chart: Chart | None, at: datetime) -> Chart:
+def _done(act: TaskDone, chart: Chart | None, deciding: Deciding) -> Chart:
     def done(task: Task) -> Task:
         try:
-            return end(task, TaskState.DONE, at=at, by=act.actor)
+            return end(task, TaskState.DONE, at=deciding.at, by=act.actor)
         except TransitionError:
             raise _not_open(task) from None
 
     return _with_task(chart, act.task, done)
 
 
-def _assigned(act: TaskAssigned, chart: Chart | None, _at: datetime) -> Chart:
+def _assigned(act: TaskAssigned, chart: Chart | None, _deciding: Deciding) -> Chart:
     def assigned(task: Task) -> Task:
         if task.state is not TaskState.OPEN:
             raise _not_open(task)
@@ -36,10 +35,10 @@ def _assigned(act: TaskAssigned, chart: Chart | None, _at: datetime) -> Chart:
     return _with_task(chart, act.task, assigned)
 
 
-def _dismissed(act: QuestionDismissed, chart: Chart | None, at: datetime) -> Chart | None:
+def _dismissed(act: QuestionDismissed, chart: Chart | None, deciding: Deciding) -> Chart | None:
     if chart is None:
         return None
-    return decide_death(chart, act.root, act.code, act.location, by=act.actor, at=at)
+    return decide_death(chart, act.root, act.code, act.location, by=act.actor, at=deciding.at)
 
 
 def _with_task(chart: Chart | None, task_id: str, change: Callable[[Task], Task]) -> Chart:

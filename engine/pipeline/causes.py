@@ -1,4 +1,4 @@
-"""Causes that are no messages: acts of people, later what is due, replies, changes elsewhere.
+"""Causes that are no messages: acts of people, what is due, later replies and changes elsewhere.
 
 A cause is decided on the chart as it is when its turn comes. One that can't be done any more changes nothing: whoever
 waits is told why, and it stands in the journal.
@@ -19,11 +19,13 @@ from engine.errors import Fault
 from engine.pipeline.acts import ACT_RULES
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.difference import difference
+from engine.pipeline.due import DUE_RULES
+from engine.pipeline.follow import follow
 from engine.pipeline.outcomes import outcome_of, undone
 from engine.pipeline.prepared import Prepared
-from engine.pipeline.rule import NotDoneError, Rule
+from engine.pipeline.rule import Deciding, NotDoneError, Rule
 
-RULES: Final[Mapping[type[Cause], Rule]] = {**ACT_RULES}
+RULES: Final[Mapping[type[Cause], Rule]] = {**ACT_RULES, **DUE_RULES}
 """By the type of the cause."""
 
 
@@ -41,16 +43,16 @@ def decide_cause(prepared: Prepared, channel: CompiledChannel | None, charts: Ch
     entry, cause = prepared.entry, prepared.cause
     assert cause is not None  # noqa: S101  # else `read_cause` has decided
     rule = RULES[type(cause)]
-    at = entry.first_received_at or entry.received_at
+    deciding = Deciding(entry.first_received_at or entry.received_at, now, entry, channel)
     before = charts.living(cause.chart_id)
     about = rule.subjects(cause, before)
     subject = about[0].partition(":")[2]
     try:
-        after = rule.apply(cause, before, at)
+        after = rule.apply(cause, before, deciding)
     except NotDoneError as error:
         effect = Effect(kind=EffectKind.NOT_DONE, subject=subject, detail=error.code)
         return outcome_of(entry, channel, reason=str(error), effects=(effect,), chart=before)
-    changed = (after,) if after is not None else ()
+    changed = (follow(before, after, deciding),) if after is not None else ()
     final, effects, deliveries, kinds, fallen = difference(charts, changed, {}, channel, now)
     action = action_of(cause)
     return outcome_of(
@@ -64,7 +66,8 @@ def decide_cause(prepared: Prepared, channel: CompiledChannel | None, charts: Ch
         fallen=fallen,
         dismissals=rule.dismissals(cause),
         audit=tuple(
-            AuditRecord(at=at, actor=cause.actor, action=action, subject=subject, reason=cause.reason)
+            AuditRecord(at=deciding.at, actor=cause.actor, action=action, subject=subject, reason=cause.reason)
             for subject in about
+            if rule.audited
         ),
     )

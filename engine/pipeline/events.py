@@ -18,10 +18,12 @@ from engine.domain.why import Why
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.deliver import forward_deliveries
 from engine.pipeline.difference import difference, together
+from engine.pipeline.follow import follow
 from engine.pipeline.identity import check_namesakes, new_chart_id
-from engine.pipeline.outcomes import outcome_of
+from engine.pipeline.outcomes import outcome_of, received
 from engine.pipeline.plan import CLASS_UNKNOWN, replan, rescore
 from engine.pipeline.prepared import Prepared
+from engine.pipeline.rule import Deciding
 
 
 def decide_events(
@@ -73,9 +75,11 @@ def decide_events(
         subjects[last.chart.id] = last.encounter
         if len(events) > 1:
             view = _overlay(view, [last.chart])
+    deciding = Deciding(received(entry), now, entry, channel)
     for chart_id, subject in subjects.items():
         before = together(charts, chart_id, folded)
-        changed[chart_id], withheld, found = _follow_up(before, changed[chart_id], subject, channel, now)
+        chart, withheld, found = _follow_up(before, changed[chart_id], subject, channel, now)
+        changed[chart_id] = follow(before, chart, deciding)
         whys.extend(found if not whys else [why for why in found if why not in whys])
         if withheld:
             effects.extend(withheld)

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.domain.chart import Chart
+from engine.domain.message import Entry
 from engine.domain.outcome import Dismissal
 from engine.errors import HandoffError
+
+if TYPE_CHECKING:
+    from engine.pipeline.channel import CompiledChannel
+
+
+class Deciding(NamedTuple):
+    """What an entry is decided by, besides the chart."""
+
+    at: datetime
+    """When it came about: of a replay, when it first did."""
+    now: datetime
+    """When it is decided."""
+    entry: Entry
+    channel: CompiledChannel | None
+    """By whose rules; none: the configuration has the patient's channel no more."""
 
 
 class NotDoneError(HandoffError):
@@ -26,9 +42,11 @@ def _none(_cause: Any) -> tuple[Dismissal, ...]:
 class Rule(NamedTuple):
     """One kind of cause on one chart."""
 
-    apply: Callable[[Any, Chart | None, datetime], Chart | None]
+    apply: Callable[[Any, Chart | None, Deciding], Chart | None]
     """The chart after it; the chart may be none, where nobody is known. Raises NotDoneError."""
     subjects: Callable[[Any, Chart | None], Sequence[str]]
     """What it is done to, the first of all, by opaque ids (`task:9f2c`): for effects and audit."""
     dismissals: Callable[[Any], tuple[Dismissal, ...]] = _none
     """Questions that it decides."""
+    audited: bool = True
+    """A person does it: it stands in the audit trail."""

@@ -1,0 +1,22 @@
+"""What follows from a chart, whatever has changed it: a message, an act, a deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from engine.domain.chart import Chart
+from engine.pipeline.rule import Deciding
+
+Follower = Callable[[Chart | None, Chart, Deciding], Chart]
+"""The chart before the entry (none: it is new) and after it -> the chart with what follows. Doing it twice changes
+nothing more."""
+
+FOLLOWERS: Final[tuple[Follower, ...]] = ()
+"""In the order in which they run, after scores and plans."""
+
+
+def follow(before: Chart | None, chart: Chart, deciding: Deciding) -> Chart:
+    for follower in FOLLOWERS:
+        chart = follower(before, chart, deciding)
+    return chart
