@@ -22,6 +22,7 @@ TYPES: Final[Mapping[str, str]] = {
     "file": "engine.connectors.file:FileDestination",
     "mllp": "engine.connectors.mllp:MllpDestination",
     "salesforce": "engine.connectors.salesforce:SalesforceDestination",
+    "webhook": "engine.connectors.webhook:WebhookDestination",
 }
 """What a site writes as `type` -> the model of its keys."""
 

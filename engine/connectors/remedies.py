@@ -62,8 +62,18 @@ REMEDIES: Final[Mapping[str, str]] = {
     "request-limit-exceeded": "the org's daily limit of API calls is used up: calls come free again by themselves",
     "storage-limit-exceeded": "the org is full",
     "http-403": "the user lacks a permission, or a proxy is in the way: see docs/guides/destinations.md",
-    "http": "the org, or a proxy before it, answers with that HTTP status",
+    "http": "the far end, or a proxy before it, answers with that HTTP status",
     "answer-lost": "the connection broke off in the middle of an answer: look at network and proxy",
+    # webhook
+    "http-301": "its address has moved: write the new one into `url`; redirects are not followed",
+    "http-302": "it sends us elsewhere: write the right address into `url`; redirects are not followed",
+    "http-307": "it sends us elsewhere: write the right address into `url`; redirects are not followed",
+    "http-308": "its address has moved: write the new one into `url`; redirects are not followed",
+    "http-400": "it refuses this call: does it check with the same secret, and does it know the operation?",
+    "http-401": "it does not know us: look at the secret or key of the destination",
+    "http-404": "nothing is at that path: look at `url`",
+    "http-410": "it says that it is no more: take the destination out, or write its new `url`",
+    "http-429": "it asks for fewer calls: what waits goes out by itself",
     "results-mismatched": "the org's answer does not fit what it was sent: is a proxy in the way?",
 }
 """By code, or by the beginning of one, up to a hyphen."""

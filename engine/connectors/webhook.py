@@ -1,0 +1,113 @@
+"""Deliveries as signed webhooks: one POST each, after the Standard Webhooks specification.
+
+A call has the headers `webhook-id` (the delivery's idempotency key: the same for every attempt, so that the far end can
+leave out what it has), `webhook-timestamp` and `webhook-signature` (`v1,` and the HMAC-SHA256 of
+`id.timestamp.body`). The body is `{"type", "timestamp", "data"}`: the operation, when it was queued, and the payload as
+other destinations get it. The URL never holds anything of a patient.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import time
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Final, Literal
+
+import msgspec
+from pydantic import AfterValidator, Field
+
+from engine.clock import Clock
+from engine.connectors.base import Result, stamps
+from engine.connectors.posting import Post, PostingConnector, PostingDestination
+from engine.domain.delivery import STATE, Operation, QueuedDelivery
+from engine.settings import Configuration, HttpsUrl, Text
+from engine.snapshot import UNRESOLVED
+
+_PREFIX: Final = "whsec_"
+_SECRET_BYTES_MIN: Final = 24
+"""Standard Webhooks, "Signature scheme": between 24 and 64 bytes."""
+
+
+def _check_secret(text: str) -> str:
+    if text == UNRESOLVED or _key(text):
+        return text
+    raise ValueError(f"after {_PREFIX} must come base64")
+
+
+def _key(text: str) -> bytes:
+    """Of a secret with the prefix its base64, of any other its characters."""
+    if not text.startswith(_PREFIX):
+        return text.encode()
+    try:
+        return base64.b64decode(text.removeprefix(_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+
+
+class WebhookDestination(PostingDestination):
+    """A web address that takes deliveries as signed calls."""
+
+    takes: ClassVar = STATE | {Operation.FORWARD.what, Operation.SEND_PAGE.what}
+
+    type: Literal["webhook"]
+    """`webhook`: an address that takes signed calls."""
+    url: HttpsUrl
+    """Address; it holds nothing of a patient."""
+    secret: Annotated[Text, AfterValidator(_check_secret)]
+    """Secret that calls are signed with: a reference, never the secret itself."""
+    former_secret: Annotated[Text, AfterValidator(_check_secret)] | None = None
+    """The one before it, while the far end changes over: calls carry both signatures."""
+    batch_max: Annotated[int, Field(ge=1, le=1000)] = 50
+    """Most deliveries sent in one turn."""
+
+    def doubts(self) -> Iterator[tuple[str, str]]:
+        for key in ("secret", "former_secret"):
+            secret = getattr(self, key)
+            if secret not in (None, UNRESOLVED) and len(_key(secret)) < _SECRET_BYTES_MIN:
+                yield key, f"is shorter than {_SECRET_BYTES_MIN} bytes and could be guessed"
+
+    def made_from(self, configuration: Configuration) -> tuple[object, ...]:
+        return stamps(configuration, self.ca)
+
+    def build(self, name: str, configuration: Configuration, *, clock: Clock) -> WebhookConnector:
+        ca = configuration.path(self.ca) if self.ca is not None else None
+        return WebhookConnector(name, self, clock=clock, ca=ca)
+
+
+class _Body(msgspec.Struct, frozen=True):
+    type: str
+    timestamp: str
+    data: msgspec.Raw
+
+
+class WebhookConnector(PostingConnector):
+    _settings: WebhookDestination
+
+    def post(self, queued: QueuedDelivery) -> Post | Result:
+        settings, delivery = self._settings, queued.delivery
+        queued_at = queued.created_at.isoformat(timespec="milliseconds")
+        body = msgspec.json.encode(
+            _Body(type=delivery.operation.value, timestamp=queued_at, data=msgspec.Raw(delivery.payload))
+        )
+        # The far end compares it with its own clock, so it is that of the machine, whatever the engine's shows.
+        sent_at = str(int(time.time()))
+        secrets = [one for one in (settings.secret, settings.former_secret) if one is not None]
+        signed = [signature(one, delivery.idempotency_key, sent_at, body) for one in secrets]
+        return Post(
+            url=settings.url,
+            headers={
+                "Content-Type": "application/json",
+                "webhook-id": delivery.idempotency_key,
+                "webhook-timestamp": sent_at,
+                "webhook-signature": " ".join(signed),
+            },
+            body=body,
+        )
+
+
+def signature(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
+    """Standard Webhooks, "Signature scheme": `v1,` and base64 of the HMAC-SHA256 of `id.timestamp.body`."""
+    text = f"{message_id}.{timestamp}.".encode() + body
+    return "v1," + base64.b64encode(hmac.digest(_key(secret), text, "sha256")).decode()
