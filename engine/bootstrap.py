@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from engine import __version__, logs
-from engine.clock import SystemClock
+from engine.clock import site_clock
 from engine.connectors.registry import build_connectors, check_files, destination_settings, load
 from engine.domain.audit import AuditRecord
 from engine.errors import HandoffError, Problem, SettingsError, StoreError, StoreUnavailableError
@@ -80,7 +80,7 @@ def examine(
 
     key: Key = hasher(keys) if keys is not None else lambda *parts: "/".join(parts)
     compiled = attempt(lambda: compile_configuration(configuration, key))
-    attempt(lambda: build_connectors(configuration, clock=SystemClock()))
+    attempt(lambda: build_connectors(configuration, clock=site_clock(configuration.clock_file)))
     attempt(lambda: store_location(configuration))
     attempt(lambda: check_listen_tls(configuration))
     if problems or compiled is None:
@@ -131,7 +131,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
     from engine.store.leases import database_leases, file_leases
     from engine.store.overview import overview
 
-    clock = SystemClock()
+    clock = site_clock(configuration.clock_file)
     store = open_store(configuration, "worker")
     destinations = configuration.site.destinations
     if store.location.is_sqlite:
@@ -231,7 +231,7 @@ def settle_memory() -> None:
 def _routes(configuration: Configuration) -> dict[str, Route]:
     from engine.runtime.courier import Route
 
-    connectors = build_connectors(configuration, clock=SystemClock())
+    connectors = build_connectors(configuration, clock=site_clock(configuration.clock_file))
     routes: dict[str, Route] = {}
     for name, connector in connectors.items():
         settings = destination_settings(name, configuration)
@@ -291,9 +291,15 @@ def run_daemon(path: Path, *, announce: Callable[[Status], None]) -> int:
         loop = asyncio.get_running_loop()
         tolerate_connections(loop)
         daemon = main_process.Daemon(
-            configuration, store, SystemClock(), __version__, load=load_again, in_force=drop_shadow, systemd=systemd,
+            configuration,
+            store,
+            site_clock(configuration.clock_file),
+            __version__,
+            load=load_again,
+            in_force=drop_shadow,
+            systemd=systemd,
             sockets=sockets,
-        )  # fmt: skip
+        )
         running.append(daemon)
         loop.add_signal_handler(signal.SIGHUP, daemon.reload_soon)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
@@ -337,7 +343,9 @@ def _open_site(path: Path) -> tuple[Configuration, Store]:
     _say_doubts(examined)
     make_store(configuration)
     _check_shadow(configuration)
-    by_us = loaded(examined.configuration, who=user_name(os.getuid()), by="run", at=SystemClock().now())
+    by_us = loaded(
+        examined.configuration, who=user_name(os.getuid()), by="run", at=site_clock(configuration.clock_file).now()
+    )
     return by_us, open_store(configuration, "main")
 
 

@@ -23,7 +23,7 @@ CONSOLE_PORT: Final = 8080
 TIMEZONE: Final = "America/New_York"
 _MODE: Final = "live"
 _HOST: Final = "127.0.0.1"
-_TO_RESOLVE: Final = ("node", "store", "console")
+_TO_RESOLVE: Final = ("node", "store", "console", "purpose", "clock")
 
 
 class Place(Protocol):
@@ -37,6 +37,11 @@ class Place(Protocol):
     def store_url(self) -> str: ...
     @property
     def store_keys(self) -> str: ...
+    @property
+    def clock_file(self) -> Path | None:
+        """What holds the seconds that the site's clock is ahead; none: it has the real one."""
+        ...
+
     def path(self, relative: str) -> Path:
         """A path of the configuration, made absolute."""
         ...
@@ -67,6 +72,7 @@ class Outline:
     destinations: Mapping[str, str]
     """Name -> type."""
     channels: Mapping[str, ChannelOutline]
+    clock_file: Path | None = None
 
     @property
     def in_shadow(self) -> frozenset[str]:
@@ -114,7 +120,16 @@ def _outline(snapshot: Snapshot) -> Outline:
         console_port=_port(console.get("port", CONSOLE_PORT)),
         destinations={name: _text(_mapping(one).get("type")) for name, one in destinations.items()},
         channels={channel.name: channel for channel in channels},
+        clock_file=_clock_file(parts, snapshot.base),
     )
+
+
+def _clock_file(site: Mapping[str, Any], base: Path) -> Path | None:
+    if (clock := site.get("clock")) is None:
+        return None
+    if site.get("purpose") != "test":
+        raise _UnusualError
+    return base / _text(_mapping(clock).get("offset_seconds_file"))
 
 
 def _channel(value: Mapping[str, Any]) -> ChannelOutline:

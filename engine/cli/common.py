@@ -21,6 +21,7 @@ import click
 from engine import printable
 from engine.cli import tables, times
 from engine.cli.tables import Column
+from engine.clock import Clock, site_clock
 from engine.domain.moment import Moment
 from engine.errors import HandoffError
 
@@ -43,6 +44,9 @@ UNAVAILABLE: Final = 69
 """The store or the daemon can't be reached (EX_UNAVAILABLE)."""
 WRONG_CONFIGURATION: Final = 78
 """EX_CONFIG."""
+
+
+_NOTHING_SAID: Final[dict[str, Any]] = {"calendar": None, "purpose": None, "clock": None}
 
 
 class Cli:
@@ -112,14 +116,32 @@ class Cli:
         from zoneinfo import ZoneInfo
 
         from engine.outline import TIMEZONE
+
+        try:
+            calendar = self._said["calendar"] or {}
+            return ZoneInfo(calendar.get("timezone", TIMEZONE))
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return UTC
+
+    @cached_property
+    def clock(self) -> Clock:
+        """The site's, by which times are read and shown; the system's where it can't be known."""
+        try:
+            file = self._said["clock"]["offset_seconds_file"] if self._said["purpose"] == "test" else None
+            return site_clock(None if file is None else self.config_path.parent / file)
+        except (LookupError, TypeError):
+            return site_clock(None)
+
+    @cached_property
+    def _said(self) -> Mapping[str, Any]:
+        """What config.yaml says, word for word; nothing where it can't be read."""
         from engine.yamlfile import parse
 
         try:
             site = parse(self.config_path.read_text(encoding="utf-8-sig"), "").value
-            calendar = site.get("calendar") or {}
-            return ZoneInfo(calendar.get("timezone", TIMEZONE))
-        except (HandoffError, OSError, ValueError, LookupError, TypeError, AttributeError):
-            return UTC
+        except (HandoffError, OSError, ValueError):
+            return _NOTHING_SAID
+        return _NOTHING_SAID | site if isinstance(site, dict) else _NOTHING_SAID
 
     @property
     def config_path(self) -> Path:
@@ -408,7 +430,7 @@ def clock_time(at: datetime | str | None) -> str | None:
     if moment is None:
         return at if isinstance(at, str) else None
     own = times.zone_name(moment, zone)
-    return times.shown(moment, zone) + ("" if own == times.zone_name(datetime.now(UTC), zone) else f" {own}")
+    return times.shown(moment, zone) + ("" if own == times.zone_name(_now(), zone) else f" {own}")
 
 
 def named_time(at: datetime | str | None) -> str | None:
@@ -421,7 +443,7 @@ def named_time(at: datetime | str | None) -> str | None:
 
 def time_column(title: str, *, drop: int = 0) -> Column:
     """The zone is named once, in the head; a time of the other half of the year names its own."""
-    return Column(f"{title} ({times.zone_name(datetime.now(UTC), _zone())})", kind="time", drop=drop)
+    return Column(f"{title} ({times.zone_name(_now(), _zone())})", kind="time", drop=drop)
 
 
 def _moment(at: datetime | str | None) -> datetime | None:
@@ -436,6 +458,10 @@ def _zone() -> tzinfo:
     context = click.get_current_context(silent=True)
     zone: tzinfo = getattr(context.obj if context is not None else None, "zone", UTC)
     return zone
+
+
+def _now() -> datetime:
+    return times.now_of(click.get_current_context(silent=True))
 
 
 def _printable(text: str) -> str:

@@ -212,14 +212,13 @@ def remarks(configuration: Configuration) -> list[str]:
 
     Looks into the store; nothing, where that can't be opened.
     """
-    from datetime import UTC, datetime
-
+    from engine.clock import site_clock
     from engine.store.opening import open_store
 
     configured = {name: one.type for name, one in configuration.site.destinations.items()}
     lines: list[str] = []
     with contextlib.suppress(HandoffError), open_store(configuration, "tool") as store, store.reader() as conn:
-        for one in store.destinations.standings(conn, configured, datetime.now(UTC)):
+        for one in store.destinations.standings(conn, configured, site_clock(configuration.clock_file).now()):
             feeding = configuration.feeding(one.name)
             if one.orphan:
                 waiting = one.pending + one.held

@@ -61,14 +61,12 @@ def try_(cli: Cli, channel: str, files: tuple[Path, ...], charts: bool, reveal: 
                 trial.charts = desk.store.charts.load(conn, trial.identities, trial.visits)
             view = desk.view(wish, (f"chart:{chart_id}" for chart_id in trial.charts.by_id))
     else:
-        from datetime import UTC, datetime
-
         configuration = cli.configuration()
         try:
             compiled = compile_site(configuration, open_keys(configuration))
         except (KeyMissingError, KeyFileError):  # then only ids and idempotency keys differ from the daemon's
             compiled = compile_configuration(configuration, _unkeyed)
-        trial = Trial(_channel(compiled.channels, channel), datetime.now(UTC))
+        trial = Trial(_channel(compiled.channels, channel), cli.clock.now())
         trial.prepare(frames)
         view = View(str, revealed=True)
     results = trial.run(view)

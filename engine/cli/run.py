@@ -57,6 +57,8 @@ def _welcome(config: Path, status: Status, *, fresh: bool) -> str:
     """Where it listens; on a site that has only just been made, how to send a first message too."""
     width = max((len(channel.name) for channel in status.channels), default=0)
     lines = ["Handoff is running."]
+    if not status.clock.real:
+        lines.append("  NOT THE REAL TIME: this is a test site, with a clock of its own (handoff status)")
     lines += [f"  MLLP     {item.name:<{width}}  {_address(item.host, item.port)}" for item in status.channels]
     if status.console is not None:
         lines.append(f"  console  http://{_address(status.console.host, status.console.port)}/readyz")

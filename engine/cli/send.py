@@ -82,13 +82,11 @@ def send(
             raise NotFoundError(f"{'standard input' if str(file) == '-' else file} holds no message")
         units += ((str(file), index, unit) for index, unit in found)
     if shift_to_now:
-        from datetime import UTC, datetime
-
         from msgspec import structs
 
         from engine.simulator.shift import shift
 
-        moved = shift([unit.payload for _, _, unit in units], datetime.now(UTC))
+        moved = shift([unit.payload for _, _, unit in units], cli.clock.now())
         units = [
             (file, index, structs.replace(unit, payload=payload))
             for (file, index, unit), payload in zip(units, moved, strict=True)

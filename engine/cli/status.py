@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import textwrap
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -13,6 +13,7 @@ import click
 from engine.cli.common import NO, UNAVAILABLE, Cli, config_option, json_option, listing_options, named_time
 from engine.cli.tables import Column, alarm, table, terminal_columns
 from engine.cli.times import length
+from engine.clock import site_clock
 from engine.errors import HandoffError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def status(cli: Cli) -> int:
     shape = plain(shown)
     for sender in shape["senders"]:
         sender["name"] = names.get(sender["entry"])
-    cli.print(shape, human_status(shown, names))
+    cli.print(shape, human_status(shown, cli.clock.now(), names))
     if found is None:
         return UNAVAILABLE
     return NO if any(one.urgent for one in shown.troubles) else 0
@@ -148,16 +149,19 @@ def _stopped(outline: Outline) -> Status:
     """What is left to see when no daemon runs: what the files say, and what waits in the store."""
     from engine.domain.standing import Overview, fresh
     from engine.pipeline.trouble import of_work, trouble
-    from engine.runtime.status import ChannelStatus, ConsoleStatus, Status
+    from engine.runtime.status import ChannelStatus, ConsoleStatus, Status, clock_status
     from engine.store.opening import open_store
     from engine.store.overview import overview
 
-    now = datetime.now(UTC)
+    clock = site_clock(outline.clock_file)
+    now = clock.now()
     work = Overview(at=now, destinations=tuple(map(fresh, outline.destinations, outline.destinations.values())))
     with contextlib.suppress(HandoffError), open_store(outline, "tool") as store, store.reader() as conn:
         work = overview(store, conn, sorted(outline.channels), outline.destinations, now)
     stopped = Status(
         node=outline.node,
+        purpose="production" if outline.clock_file is None else "test",
+        clock=clock_status(clock),
         state="stopped",
         pid=None,
         channels=tuple(
@@ -172,12 +176,13 @@ def _stopped(outline: Outline) -> Status:
 # --- for people ------------------------------------------------------------------------------------------------------
 
 
-def human_status(shown: Status, names: Mapping[int, str] | None = None) -> str:
-    """names: of senders, by the entry that each is known by."""
-    now = datetime.now(UTC)
+def human_status(shown: Status, now: datetime, names: Mapping[int, str] | None = None) -> str:
+    """now: by the site's clock. names: of senders, by the entry that each is known by."""
     since = f" for {length((now - shown.started_at).total_seconds())}" if shown.started_at else ""
     ready = "" if shown.ready or shown.pid is None else alarm("  NOT READY")
     lines = [f"{shown.node}: {shown.state}" + (f"{since}, pid {shown.pid}" if shown.pid else "") + ready]
+    if not shown.clock.real:
+        lines.append(alarm(f"NOT THE REAL TIME: a test site, its clock is {_shift(shown)}; there it is {_moment(now)}"))
     explained = terminal_columns() is None or len(shown.troubles) <= _EXPLAINED_MAX
     for one in sorted(shown.troubles, key=lambda one: not one.urgent):
         lines += _trouble(one, now, explained=explained)
@@ -216,6 +221,11 @@ def _clock(one: SenderSkew, name: str) -> Iterator[str]:
     width = terminal_columns() or _PROSE_COLUMNS
     yield from textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
     yield f"  see: handoff senders; handoff messages show {one.entry}"
+
+
+def _shift(shown: Status) -> str:
+    seconds = shown.clock.offset_seconds
+    return f"{length(abs(seconds))} {'ahead' if seconds >= 0 else 'behind'}"
 
 
 def _moment(at: datetime) -> str:

@@ -8,6 +8,8 @@ from typing import Any, Final, NamedTuple
 
 import click
 
+from engine.clock import Clock, SystemClock
+
 TIMES: Final = (
     "A TIME is today, yesterday 14:00, 14:00, 2026-11-29T14:00 or a while ago (30m, 2h, 7d), in the site's zone"
     " (calendar.timezone of config.yaml) unless it has an offset."
@@ -107,7 +109,7 @@ class When(click.ParamType[datetime]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         if isinstance(value, datetime):
             return value
-        now = datetime.now(UTC)
+        now = now_of(ctx)
         try:
             found = read_time(str(value), now, _zone(ctx), ahead=self._ahead)
         except (ValueError, OverflowError):
@@ -156,12 +158,18 @@ class Due(click.ParamType[Range]):
         if isinstance(value, Range):
             return value
         try:
-            return read_due(str(value), datetime.now(UTC), _zone(ctx))
+            return read_due(str(value), now_of(ctx), _zone(ctx))
         except (ValueError, OverflowError):
             self.fail(f"overdue, today, tomorrow, or {_SAID}", param, ctx)
 
 
 _SAID: Final = "must be a time like 2026-11-22T08:00, 14:00, yesterday 14:00, today, or a span like 7d, 2h, 30m"
+
+
+def now_of(ctx: click.Context | None) -> datetime:
+    """By the clock of the command's site."""
+    clock: Clock = getattr(ctx.obj if ctx is not None else None, "clock", None) or SystemClock()
+    return clock.now()
 
 
 def _zone(ctx: click.Context | None) -> tzinfo:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from engine.clock import site_clock
 from engine.desk.seeing import View
 from engine.domain.actor import Actor
 from engine.domain.audit import AuditRecord
@@ -59,7 +59,8 @@ class Desk:
         self.actor = actor
         self.broken = broken
         """Why the files can't be loaded; then `outline` names the store, and neither channel nor destination."""
-        self.now = datetime.now(UTC)
+        self.now = site_clock(outline.clock_file).now()
+        """When it was opened, by the site's clock."""
         self._load = configuration
 
     @property

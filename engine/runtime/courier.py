@@ -313,7 +313,7 @@ class _Rounds:
                     wait = _PAUSE_SECONDS
                 if wait and not self._stopping:
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._signal.wait(), wait)
+                        await asyncio.wait_for(self._signal.wait(), self._clock.pause(wait))
                     await asyncio.sleep(0 if self._stopping else began + _GATHER_SECONDS - loop.time())
         finally:
             self.ended = True

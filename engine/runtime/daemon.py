@@ -14,13 +14,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
 from engine import logs
-from engine.clock import Clock
+from engine.clock import Clock, ShiftedClock
 from engine.domain.message import AckCode, Receipt
 from engine.errors import HandoffError, Problem, SettingsError, StoreError, StoreUnavailableError
 from engine.hl7v2.ack import Verdict
@@ -46,6 +46,7 @@ from engine.runtime.status import (
     ReloadResult,
     Status,
     StatusFile,
+    clock_status,
     status_path,
 )
 from engine.runtime.supervisor import Workers, worker_command
@@ -82,7 +83,7 @@ _RELOADS_WAITING_MAX: Final = 2
 """One that is under way, and one more that will read the configuration after it."""
 RELOAD_SECONDS_MAX: Final = 45.0
 """For reading, checking and testing a new configuration; `handoff reload` waits longer."""
-_NEEDS_RESTART: Final = ("node", "store", "console", "shutdown_seconds_max", "workers")
+_NEEDS_RESTART: Final = ("node", "purpose", "clock", "store", "console", "shutdown_seconds_max", "workers")
 
 
 class Daemon:
@@ -211,6 +212,11 @@ class Daemon:
         self._systemd.ready(f"{len(self._listeners)} channel(s)")
         self._pat_watchdog()
         self._services.start()
+        if isinstance(self._clock, ShiftedClock):
+            seconds = self._clock.offset.total_seconds()
+            _log.warning(
+                "clock is not the real one, this is a test site", path=self._clock.file, offset_seconds=seconds
+            )
         _log.info(
             "daemon started",
             node=self._configuration.site.node,
@@ -554,6 +560,8 @@ class Daemon:
             console=self._console,
             workers=self._workers.status,
             ready=self._running and not unready,
+            purpose=self._configuration.site.purpose,
+            clock=clock_status(self._clock),
             unanswered_bytes=sum(counts.inflight_bytes() for counts in channels.values()),
             certificates=self._certificates,
             disk_free_bytes=self._disk_free(),
@@ -589,7 +597,7 @@ class Daemon:
             yield from map(trouble, dict.fromkeys((*self._workers.trouble, *self._own_trouble(), *self._repeating())))
         if self._last_reload is not None and not self._last_reload.ok:
             yield trouble("reload-refused", self._last_reload.at)
-        yield from of_certificates(self._certificates, now)
+        yield from of_certificates(self._certificates, datetime.now(UTC))  # as those see it who check them
         if work is not None:
             yield from of_work(work, now)
 

@@ -137,6 +137,10 @@ class Intake:
             unsent=self.unsent,
         )
 
+    def now(self) -> datetime:
+        """By the engine's clock, as what it stores."""
+        return self._clock.now()
+
     # --- life --------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:

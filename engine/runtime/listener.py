@@ -17,7 +17,6 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Any, Final, cast
 
@@ -262,7 +261,7 @@ class Listener:
         """Count somebody who could not connect, and say who and why."""
         counts = self.lane.counts
         counts.connections_refused[reason] += 1
-        counts.refusals.note(self.channel.name, host, reason, datetime.now(UTC))
+        counts.refusals.note(self.channel.name, host, reason, self._intake.now())
         _log.warning("connection refused", channel=self.channel.name, peer=host, reason=reason)
 
     def _most(self) -> Mapping[Connection, None]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from engine.clock import Clock, ShiftedClock
 from engine.domain.record import Record
 from engine.domain.standing import Overview, Standing
 from engine.errors import HandoffError, StoreUnavailableError
@@ -61,6 +62,21 @@ class ConsoleStatus(Record, frozen=True, kw_only=True):
     port: int
 
 
+class ClockStatus(Record, frozen=True, kw_only=True):
+    """The clock that the daemon works by."""
+
+    real: bool = True
+    """False: it is that of a test site, and all times are by it."""
+    offset_seconds: float = 0.0
+    """It is ahead of the machine's."""
+
+
+def clock_status(clock: Clock) -> ClockStatus:
+    if not isinstance(clock, ShiftedClock):
+        return ClockStatus()
+    return ClockStatus(real=False, offset_seconds=clock.offset.total_seconds())
+
+
 class LastReload(Record, frozen=True, kw_only=True):
     """number: how many there were. ok, problems, changes: as in `ReloadResult`."""
 
@@ -93,6 +109,9 @@ class Status(Record, frozen=True, kw_only=True):
     workers: tuple[WorkerStatus, ...] = ()
     ready: bool = False
     """It accepts and stores what senders send."""
+    purpose: str = "production"
+    """`test`: it is no site for patients."""
+    clock: ClockStatus = ClockStatus()
     trouble: tuple[str, ...] = ()
     """What is wrong, as stable codes. With a worker's trouble it is still ready: what is stored is worked on later,
     here or by another node, and to send it elsewhere would change nothing."""

@@ -49,6 +49,11 @@ class Configuration:
     def store_keys(self) -> str:
         return self.site.store.keys
 
+    @property
+    def clock_file(self) -> Path | None:
+        clock = self.site.clock
+        return None if clock is None else self.path(clock.offset_seconds_file)
+
     def path(self, relative: str) -> Path:
         """A path of the configuration, made absolute."""
         return self.snapshot.base / relative
@@ -67,6 +72,7 @@ class Configuration:
             store_keys=site.store.keys,
             console_host=site.console.host,
             console_port=site.console.port,
+            clock_file=self.clock_file,
             destinations={name: one.type for name, one in site.destinations.items()},
             channels={
                 name: ChannelOutline(
@@ -197,7 +203,7 @@ def _keys_inside(snapshot: Snapshot) -> Iterator[Problem]:
         yield document.problem(("store", "keys"), text)
 
 
-_TO_READ: Final = ("node", "store", "calendar", "console", "channels", "mappings")
+_TO_READ: Final = ("node", "store", "purpose", "clock", "calendar", "console", "channels", "mappings")
 """What of config.yaml leads to the store, and shows what is in it."""
 
 
@@ -223,7 +229,7 @@ def store_only(config: Path, *, usual_place: bool = False) -> Configuration:
         if value is None:
             continue
         try:
-            validate(Document(config.name, {key: value}, {}), Site)
+            validate(Document(config.name, found | {key: value}, {}), Site)  # what was found may be what it needs
             found[key] = value
         except SettingsError as error:
             problems.extend(error.problems)

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     Field,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -132,11 +133,23 @@ class Calendar(StrictModel):
         return weekend
 
 
+class SiteClock(StrictModel):
+    """Another clock than the system's, for a site that is there to test: weeks pass in seconds."""
+
+    offset_seconds_file: Text
+    """File with one number: seconds that are added to the system's clock in all processes of the site. Read anew at
+    least 5 times a second; no file: 0."""
+
+
 class Site(StrictModel):
     """The site: this node, its store, its console and its destinations."""
 
     node: Identifier = NODE
     """Name of this node, unique among those that share a store."""
+    purpose: Literal["production", "test"] = "production"
+    """What the site is there for. Only a test site may have a `clock`."""
+    clock: SiteClock | None = None
+    """Of a test site: its clock; none: the system's."""
     store: Store = Store()
     """Where everything is kept."""
     console: Console = Console()
@@ -157,6 +170,13 @@ class Site(StrictModel):
     """Longest time that stopping may take; the service manager's own limit has to be longer."""
     workers: Annotated[int, Field(ge=1, le=PARTITIONS)] | None = None
     """Processes that work on what has arrived; none: one for each core but one, which is the intake's, at most 4."""
+
+    @field_validator("clock")
+    @classmethod
+    def _only_for_tests(cls, clock: SiteClock | None, info: ValidationInfo) -> SiteClock | None:
+        if clock is not None and info.data.get("purpose") == "production":
+            raise ValueError("patients are cared for by the real time: take it away, or say `purpose: test`")
+        return clock
 
     @property
     def drain_seconds_max(self) -> float:

@@ -14,6 +14,8 @@ from engine.snapshot import Snapshot
 ROOT = Path(__file__).resolve().parents[2]
 SITE = """\
 node: north-2
+purpose: test
+clock: {offset_seconds_file: var/ahead}
 store: {url: {env: OUTLINE_STORE}, keys: secret/keys.json}
 console: {host: "::1", port: 0}
 calendar: {timezone: Europe/Berlin}
@@ -53,6 +55,7 @@ def test_it_is_that_of_the_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert found == load(snapshot).outline
     assert found is not None
     assert found.store_url == "sqlite:///elsewhere/x.db"
+    assert found.clock_file == tmp_path / "var/ahead"
     assert found.channels["west"].authorities == {"MRN", "WESTKIS"}
     assert found.channels["east"].authorities == {"east"}
 

@@ -73,7 +73,7 @@ def test_the_document_has_what_the_contract_names(bare: Site, monkeypatch: pytes
 def test_the_screen_says_since_when_why_how_much_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "terminal_columns", lambda: 80)
     monkeypatch.setattr(command, "terminal_columns", lambda: 80)
-    text = command.human_status(BAD)
+    text = command.human_status(BAD, NOW)
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80, text
     assert len(lines) <= 24, "one screen"
@@ -83,7 +83,7 @@ def test_the_screen_says_since_when_why_how_much_and_what_to_do(monkeypatch: pyt
         assert said in " ".join(text.split()) or said in text
     assert "(--wide says what each means and what to do)" in text
     monkeypatch.setattr(command, "terminal_columns", lambda: None)
-    assert "a destination takes nothing; its deliveries wait, none is lost. The error" in command.human_status(BAD)
+    assert "a destination takes nothing; its deliveries wait, none is lost. The error" in command.human_status(BAD, NOW)
 
 
 def test_a_sender_with_a_wrong_clock_is_named_as_it_may_be_shown(
@@ -118,7 +118,7 @@ def test_a_broken_file_makes_a_restart_unsafe(bare: Site, monkeypatch: pytest.Mo
     assert done.code == 0
     assert "Not safe to restart: the files on disk can't be loaded" in done.out
     assert "configuration-broken" in done.out
-    assert "Safe to restart" in command.human_status(FINE)
+    assert "Safe to restart" in command.human_status(FINE, NOW)
 
 
 def test_without_a_daemon_it_says_what_waits_in_the_store(stocked: Site) -> None:

@@ -1,0 +1,115 @@
+"""Time in the real daemon: a test site has a clock of its own, in all of its processes."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from harness import Daemon, MakeDaemon, Site
+
+FIRST = "channels/examples/first-message.hl7"
+DAY = timedelta(days=1)
+
+
+class Hands:
+    """Of the clock of a test site."""
+
+    def __init__(self, site: Site) -> None:
+        self._file = site.folder / "var/ahead"
+        site.edit("config.yaml", (r"(?m)^node:", "purpose: test\nclock: {offset_seconds_file: var/ahead}\nnode:"))
+
+    def put(self, ahead: timedelta) -> None:
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{ahead.total_seconds():.0f}\n")
+        new.replace(self._file)
+
+
+@pytest.fixture
+def hands(site: Site) -> Hands:
+    return Hands(site)
+
+
+def eventually(found: Callable[[], Any], seconds: float = 20) -> Any:
+    until = time.monotonic() + seconds
+    while not (one := found()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return one
+
+
+def ask(daemon: Daemon, path: str) -> dict[str, Any]:
+    with urllib.request.urlopen(daemon.console + path, timeout=10) as answer:
+        return json.load(answer)
+
+
+def about(text: str, ahead: timedelta) -> bool:
+    return abs(datetime.fromisoformat(text) - datetime.now(UTC) - ahead) < timedelta(minutes=2)
+
+
+def test_all_processes_of_a_test_site_go_by_its_clock_and_say_so(
+    site: Site, hands: Hands, make_daemon: MakeDaemon
+) -> None:
+    daemon = make_daemon(site)
+    assert "clock is not the real one" in daemon.log.read_text()
+    assert "NOT THE REAL TIME" in daemon.log.read_text()
+    site.run("send", f"127.0.0.1:{daemon.port()}", FIRST, "--shift-to-now")
+    daemon.settled()
+    assert site.json("tasks", "list", "--due", "overdue") == []
+    hands.put(40 * DAY)
+    status = eventually(lambda: (one := site.json("status", code=None))["clock"]["offset_seconds"] and one)
+    assert (status["purpose"], status["clock"]["real"], status["clock"]["offset_seconds"]) == (
+        "test", False, 40 * 86_400
+    )  # fmt: skip
+    assert "NOT THE REAL TIME: a test site, its clock is 40 d ahead" in site.run("status", code=None).stdout
+    for path in ("/healthz", "/readyz"):
+        assert "not the real one" in ask(daemon, path)["warning"]
+    # Commands, the main process (what it stores) and a worker (what it decides) are all there.
+    assert site.json("tasks", "list", "--due", "overdue")
+    site.run("send", f"127.0.0.1:{daemon.port()}", FIRST, "--shift-to-now")
+    daemon.settled()
+    newest = site.json("messages", "list")[0]
+    assert about(newest["received_at"], 40 * DAY)
+    shown = site.json("messages", "show", str(newest["id"]))
+    times = [text for text in json.dumps(shown).split('"') if text[:2] == "20" and "T" in text]
+    assert times, shown
+    assert site.run("status", code=None).returncode in {0, 1}
+    assert daemon.stop() == 0
+    stopped = site.json("status", code=69)
+    assert (stopped["state"], stopped["clock"]["offset_seconds"]) == ("stopped", 40 * 86_400)
+
+
+def test_what_is_to_be_tried_later_is_tried_when_the_test_clock_comes_there(
+    site: Site, hands: Hands, make_daemon: MakeDaemon
+) -> None:
+    outbox = site.folder / "var/outbox"
+    outbox.parent.mkdir(exist_ok=True)
+    outbox.write_text("no folder")
+    site.edit("config.yaml", (r"type: file,", "type: file, retry: {first_seconds: 3600, breaker_seconds: 7200},"))
+    daemon = make_daemon(site)
+    site.run("send", f"127.0.0.1:{daemon.port()}", FIRST, "--shift-to-now")
+
+    def standing() -> dict[str, Any]:
+        return next(iter(site.json("status", code=None)["destinations"]), {})
+
+    eventually(lambda: standing().get("next_attempt_at"))
+    outbox.unlink()
+    assert standing()["pending"]
+    hands.put(3 * DAY)
+    began = time.monotonic()
+    eventually(lambda: standing()["pending"] == 0)
+    assert time.monotonic() - began < 10
+
+
+def test_a_production_site_is_given_no_other_clock(site: Site) -> None:
+    site.edit("config.yaml", (r"(?m)^node:", "clock: {offset_seconds_file: var/ahead}\nnode:"))
+    (problem,) = site.json("check", code=1)["problems"]
+    assert problem["file"].endswith("config.yaml")
+    line = site.config.read_text().splitlines()[problem["line"] - 1]
+    assert line.startswith("clock:")
+    assert "purpose: test" in problem["message"]
+    assert site.run("run", code=78).stderr
