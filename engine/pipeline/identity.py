@@ -5,7 +5,7 @@ Decisions 0003 and 0014 say why. Pure, as the heart is: the day on which the mes
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -163,13 +163,30 @@ def _other_type(location: str) -> MessageError:
 # --- merges ----------------------------------------------------------------------------------------------------------
 
 
+class Pairs(NamedTuple):
+    """What the numbers of MRG-1 come to."""
+
+    key: Identifier
+    """Of the patient who survives."""
+    merges: list[Merge]
+    left: list[tuple[Identifier, str]]
+    """Numbers of MRG-1 that may be a patient's, and have no partner in PID-3; and where each stands."""
+
+
 def pair(
-    entry: Entry, key: Identifier, mapped: Mapped, channel: CompiledChannel, notes: list[str]
-) -> tuple[Identifier, list[Merge]]:
+    entry: Entry,
+    key: Identifier,
+    mapped: Mapped,
+    channel: CompiledChannel,
+    notes: list[str],
+    *,
+    among: frozenset[str] | None = None,
+) -> Pairs:
     """The key of the patient who survives, and the pairs of PID-3 and MRG-1. What is ambiguous is never guessed.
 
     key: that of the patient in PID. Whichever of the patient's identifiers a pair is about, this patient survives.
-    Where PID-3 leaves out the type of the key that MRG-1 names, it is that of MRG-1.
+    Where PID-3 leaves out the type of the key that MRG-1 names, it is that of MRG-1. among: the numbers that those of
+    MRG can take the place of; none: all of PID.
     """
     how = channel.settings.identity.merge_pairing
     if how == "position" and mapped.gap is not None:
@@ -179,14 +196,17 @@ def pair(
             hl7_code=DATA_TYPE,
             location=mapped.gap,
         )
-    sent = tuple(settled(i, channel, notes, "PID-3") for i in mapped.identifiers)
+    sent = tuple(settled(i, channel, notes, "PID-3") for i in mapped.identifiers if among is None or i.value in among)
     found: list[tuple[Identifier, Identifier]] = []
+    left: list[tuple[Identifier, str]] = []
     for position, raw in enumerate(mapped.merged):
         merged = settled(raw, channel, notes, "MRG-1")
         if how == "fit":
             partner = _fitting(sent, merged, position, channel, by_position=mapped.gap is None)
-            if partner is None:
-                continue  # a number that patients are not found by needs no partner
+            if partner is None:  # a number that patients are not found by needs none
+                if rank(merged, channel) is not None:
+                    left.append((merged, _place(position)))
+                continue
         else:
             partner = _strict(sent, merged, position, by_position=how == "position")
         if merged.type == "" != partner.type:
@@ -197,6 +217,8 @@ def pair(
         if rank(partner, channel) is None or partner == merged:
             continue  # not an identity that patients are found by (an SSN, an account), or the same on both sides
         found.append((partner, merged))
+    if not found and left:
+        raise _unpaired("no identifier of PID-3 has the authority and type of this one", left[0][1])
     if not found:
         raise MessageError(
             "merge-empty",
@@ -214,7 +236,7 @@ def pair(
         )
         for partner, merged in found
     ]
-    return key, merges
+    return Pairs(key, merges, left)
 
 
 def _fits(identifier: Identifier, merged: Identifier) -> bool:
@@ -228,8 +250,7 @@ def _fitting(
 ) -> Identifier | None:
     """The identifier of PID-3 that takes the place of one of MRG-1: that of the same position, else the only one.
 
-    None: `merged` is none that patients are found by, and has no partner. Raises MessageError when one that they are
-    found by has none, or several.
+    None: it has no partner. Raises MessageError when a number that patients are found by has several.
     """
     if by_position and place < len(sent) and _fits(sent[place], merged):
         return sent[place]
@@ -237,13 +258,11 @@ def _fitting(
     fitting = [i for i in fitting if i.type == merged.type] or fitting
     if len(fitting) == 1:
         return fitting[0]
-    if rank(merged, channel) is None:
+    if not fitting or rank(merged, channel) is None:
         return None
-    if fitting:
-        raise _unpaired(
-            "more than one identifier of PID-3 could take the place of this one: which one is a guess", place
-        )
-    raise _unpaired("no identifier of PID-3 has the authority and type of this one", place)
+    raise _unpaired(
+        "more than one identifier of PID-3 could take the place of this one: which one is a guess", _place(place)
+    )
 
 
 def _strict(sent: tuple[Identifier, ...], merged: Identifier, place: int, *, by_position: bool) -> Identifier:
@@ -251,12 +270,16 @@ def _strict(sent: tuple[Identifier, ...], merged: Identifier, place: int, *, by_
     candidates = sent[place : place + 1] if by_position else sent
     fitting = [i for i in candidates if i.authority == merged.authority and merged.type in {"", i.type}]
     if len(fitting) != 1:
-        raise _unpaired("an identifier of MRG-1 has no partner of the same authority and type in PID-3", place)
+        raise _unpaired("an identifier of MRG-1 has no partner of the same authority and type in PID-3", _place(place))
     return fitting[0]
 
 
-def _unpaired(text: str, place: int) -> MessageError:
-    return MessageError("merge-pairing", text, hl7_code=DATA_TYPE, location=f"MRG-1[{place + 1}]")
+def _unpaired(text: str, location: str) -> MessageError:
+    return MessageError("merge-pairing", text, hl7_code=DATA_TYPE, location=location)
+
+
+def _place(position: int) -> str:
+    return f"MRG-1[{position + 1}]"
 
 
 def as_known(identifier: Identifier, charts: Charts, channel: CompiledChannel, location: str) -> Identifier:

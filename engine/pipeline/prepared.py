@@ -12,12 +12,17 @@ from engine.domain.patient import Identifier
 from engine.domain.record import Phi
 
 
+Unpaired = tuple[Identifier, Identifier, str]
+"""Key of the patient who survives a merge, a number of MRG-1 without a partner in PID-3, and where it stands."""
+
+
 class Prepared(Phi, frozen=True, kw_only=True):
     """An entry that was read: what it says of charts, and what has to be loaded to decide on it."""
 
     entry: Entry
     events: tuple[PatientEvent, ...] = ()
     merges: tuple[Merge, ...] = ()
+    unpaired: tuple[Unpaired, ...] = ()
     identities: frozenset[tuple[str, str, str]] = frozenset()
     visits: frozenset[str] = frozenset()
     deviations: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.identity import identities, namesakes, ordered, pair, visit_authority_of
 from engine.pipeline.outcomes import belonging, reading_of, recorded_only
 from engine.pipeline.person import check_single, event_of, event_times, prepared_event, read_patient
-from engine.pipeline.prepared import Prepared
+from engine.pipeline.prepared import Prepared, Unpaired
 
 CODE: Final = "ADT"
 """MSH-9.1."""
@@ -92,6 +92,7 @@ def _note_codes(mapped: Mapped, channel: CompiledChannel, reading: Reading) -> N
 def _read_merges(entry: Entry, channel: CompiledChannel, message: Message, reading: Reading) -> Prepared:
     events: list[Event] = []
     merges: list[Merge] = []
+    left: list[Unpaired] = []
     touched: set[tuple[str, str, str]] = set()
     reading.zone = channel.zones.choose(message, reading)
     for group in _groups(message):
@@ -100,12 +101,16 @@ def _read_merges(entry: Entry, channel: CompiledChannel, message: Message, readi
         event = _event(entry, channel, Meaning.PERSON, mapped, message.header, reading)
         if len(merges) + len(mapped.merged) > MERGES_MAX:
             raise _merge_structure("MRG-1", f"more than {MERGES_MAX} identifiers to merge in one message")
-        key, pairs = pair(entry, event.identifiers[0], mapped, channel, reading)
+        key, pairs, without = pair(
+            entry, event.identifiers[0], mapped, channel, reading, among=_taking_the_place(group)
+        )
+        left.extend((key, number, place) for number, place in without)
         if key != event.identifiers[0]:
             event = msgspec.structs.replace(event, identifiers=(key, *event.identifiers[1:]))
         events.append(event)
         merges.extend(pairs)
         named = (key, *(one.merged for one in pairs), *(one.partner for one in pairs if one.partner is not None))
+        named = (*named, *(number for number, _ in without))
         touched |= identities(event.identifiers)
         touched |= identities((*named, *(other for one in named for other in namesakes(one, channel))))
     return Prepared(
@@ -113,10 +118,28 @@ def _read_merges(entry: Entry, channel: CompiledChannel, message: Message, readi
         code=CODE,
         events=tuple(events),
         merges=tuple(merges),
+        unpaired=tuple(left),
         identities=frozenset(touched),
         deviations=tuple(dict.fromkeys((*entry.deviations, *message.deviations, *reading))),
         charset=message.charset,
     )
+
+
+_OTHER_NUMBERS: Final = (("MRG-1", "PID-3"), ("MRG-4", "PID-2"), ("MRG-2", "PID-4"))
+"""Where a number that was stands, and where the one that has taken its place does (HL7 v2.3.1 chapter 3, 3.3.8)."""
+
+
+def _taking_the_place(group: Message) -> frozenset[str] | None:
+    """The numbers of a patient that can have taken the place of those in MRG; none: all of them.
+
+    Where MRG-1 is empty, MRG-4 or MRG-2 is read. Of a sender that fills the field beside it (PID-2, PID-4) that is the
+    number before that one, whatever stands in PID-3.
+    """
+    for before, after in _OTHER_NUMBERS:
+        if group.get(before):
+            now = group.all(f"{after}[*].1")
+            return frozenset(now) if any(now) and before != "MRG-1" else None
+    return None
 
 
 def _groups(message: Message) -> list[Message]:
