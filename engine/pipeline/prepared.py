@@ -11,7 +11,6 @@ from engine.domain.outcome import Outcome
 from engine.domain.patient import Identifier
 from engine.domain.record import Phi
 
-
 Unpaired = tuple[Identifier, Identifier, str]
 """Key of the patient who survives a merge, a number of MRG-1 without a partner in PID-3, and where it stands."""
 
