@@ -5,7 +5,7 @@ Decisions 0003 and 0014 say why. Pure, as the heart is: the day on which the mes
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -163,16 +163,6 @@ def _other_type(location: str) -> MessageError:
 # --- merges ----------------------------------------------------------------------------------------------------------
 
 
-class Pairs(NamedTuple):
-    """What the numbers of MRG-1 come to."""
-
-    key: Identifier
-    """Of the patient who survives."""
-    merges: list[Merge]
-    left: list[tuple[Identifier, str]]
-    """Numbers of MRG-1 that may be a patient's, and have no partner in PID-3; and where each stands."""
-
-
 def pair(
     entry: Entry,
     key: Identifier,
@@ -181,12 +171,12 @@ def pair(
     notes: list[str],
     *,
     among: frozenset[str] | None = None,
-) -> Pairs:
+) -> tuple[Identifier, list[Merge]]:
     """The key of the patient who survives, and the pairs of PID-3 and MRG-1. What is ambiguous is never guessed.
 
     key: that of the patient in PID. Whichever of the patient's identifiers a pair is about, this patient survives.
     Where PID-3 leaves out the type of the key that MRG-1 names, it is that of MRG-1. among: the numbers that those of
-    MRG can take the place of; none: all of PID.
+    MRG can have become; none: all of PID.
     """
     how = channel.settings.identity.merge_pairing
     if how == "position" and mapped.gap is not None:
@@ -198,15 +188,12 @@ def pair(
         )
     sent = tuple(settled(i, channel, notes, "PID-3") for i in mapped.identifiers if among is None or i.value in among)
     found: list[tuple[Identifier, Identifier]] = []
-    left: list[tuple[Identifier, str]] = []
     for position, raw in enumerate(mapped.merged):
         merged = settled(raw, channel, notes, "MRG-1")
         if how == "fit":
             partner = _fitting(sent, merged, position, channel, by_position=mapped.gap is None)
-            if partner is None:  # a number that patients are not found by needs none
-                if rank(merged, channel) is not None:
-                    left.append((merged, _place(position)))
-                continue
+            if partner is None:
+                continue  # a number that patients are not found by needs no partner
         else:
             partner = _strict(sent, merged, position, by_position=how == "position")
         if merged.type == "" != partner.type:
@@ -217,8 +204,6 @@ def pair(
         if rank(partner, channel) is None or partner == merged:
             continue  # not an identity that patients are found by (an SSN, an account), or the same on both sides
         found.append((partner, merged))
-    if not found and left:
-        raise _unpaired("no identifier of PID-3 has the authority and type of this one", left[0][1])
     if not found:
         raise MessageError(
             "merge-empty",
@@ -236,7 +221,7 @@ def pair(
         )
         for partner, merged in found
     ]
-    return Pairs(key, merges, left)
+    return key, merges
 
 
 def _fits(identifier: Identifier, merged: Identifier) -> bool:
@@ -250,7 +235,8 @@ def _fitting(
 ) -> Identifier | None:
     """The identifier of PID-3 that takes the place of one of MRG-1: that of the same position, else the only one.
 
-    None: it has no partner. Raises MessageError when a number that patients are found by has several.
+    None: `merged` is none that patients are found by, and has no partner. Raises MessageError when one that they are
+    found by has none, or several.
     """
     if by_position and place < len(sent) and _fits(sent[place], merged):
         return sent[place]
@@ -258,11 +244,13 @@ def _fitting(
     fitting = [i for i in fitting if i.type == merged.type] or fitting
     if len(fitting) == 1:
         return fitting[0]
-    if not fitting or rank(merged, channel) is None:
+    if rank(merged, channel) is None:
         return None
-    raise _unpaired(
-        "more than one identifier of PID-3 could take the place of this one: which one is a guess", _place(place)
-    )
+    if fitting:
+        raise _unpaired(
+            "more than one identifier of PID-3 could take the place of this one: which one is a guess", place
+        )
+    raise _unpaired("no identifier of PID-3 has the authority and type of this one", place)
 
 
 def _strict(sent: tuple[Identifier, ...], merged: Identifier, place: int, *, by_position: bool) -> Identifier:
@@ -270,16 +258,12 @@ def _strict(sent: tuple[Identifier, ...], merged: Identifier, place: int, *, by_
     candidates = sent[place : place + 1] if by_position else sent
     fitting = [i for i in candidates if i.authority == merged.authority and merged.type in {"", i.type}]
     if len(fitting) != 1:
-        raise _unpaired("an identifier of MRG-1 has no partner of the same authority and type in PID-3", _place(place))
+        raise _unpaired("an identifier of MRG-1 has no partner of the same authority and type in PID-3", place)
     return fitting[0]
 
 
-def _unpaired(text: str, location: str) -> MessageError:
-    return MessageError("merge-pairing", text, hl7_code=DATA_TYPE, location=location)
-
-
-def _place(position: int) -> str:
-    return f"MRG-1[{position + 1}]"
+def _unpaired(text: str, place: int) -> MessageError:
+    return MessageError("merge-pairing", text, hl7_code=DATA_TYPE, location=f"MRG-1[{place + 1}]")
 
 
 def as_known(identifier: Identifier, charts: Charts, channel: CompiledChannel, location: str) -> Identifier:

@@ -11,9 +11,6 @@ from engine.domain.outcome import Outcome
 from engine.domain.patient import Identifier
 from engine.domain.record import Phi
 
-Unpaired = tuple[Identifier, Identifier, str]
-"""Key of the patient who survives a merge, a number of MRG-1 without a partner in PID-3, and where it stands."""
-
 
 class Prepared(Phi, frozen=True, kw_only=True):
     """An entry that was read: what it says of charts, and what has to be loaded to decide on it."""
@@ -21,7 +18,6 @@ class Prepared(Phi, frozen=True, kw_only=True):
     entry: Entry
     events: tuple[PatientEvent, ...] = ()
     merges: tuple[Merge, ...] = ()
-    unpaired: tuple[Unpaired, ...] = ()
     identities: frozenset[tuple[str, str, str]] = frozenset()
     visits: frozenset[str] = frozenset()
     deviations: tuple[str, ...] = ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
 
 import msgspec
 
@@ -31,35 +30,7 @@ def decide_adt(prepared: Prepared, channel: CompiledChannel, charts: Charts, now
         return decide_events(prepared, channel, charts, now, on_its_visit)
     merges, events = merges_as_known(prepared.merges, prepared.events, charts, channel)
     merged, holds = _merge(charts, merges, events, prepared.entry, channel)
-    holds += _left_out(prepared, charts, merged)
     return decide_events(prepared, channel, charts, now, on_its_visit, events=events, merged=merged, holds=holds)
-
-
-_NOT_MERGED: Final = (
-    "a number in MRG-1 is another patient's here, and no number of PID-3 has its authority and type: that patient was"
-    " not merged; have the merge sent with both numbers, or merge by hand where the patient is kept, then dismiss it"
-)
-
-
-def _left_out(prepared: Prepared, charts: Charts, merged: Applied) -> list[Hold]:
-    """A question for each number of MRG-1 that was not merged and is another patient's."""
-    found: list[Hold] = []
-    after = {chart.id: chart for chart in (*merged.others, merged.chart) if chart is not None}
-    for key, number, place in prepared.unpaired:
-        other, survivor = charts.find(number), charts.find(key)
-        if other is None or other is survivor or other.id in after:
-            continue
-        found.append(
-            Hold(
-                code=HoldCode.MERGE_WITHOUT_EFFECT,
-                location=place,
-                subject=other.id,
-                chart_id=other.id,
-                patient_key=other.patient.key,
-                detail=_NOT_MERGED,
-            )
-        )
-    return [] if prepared.entry.settled else found
 
 
 def _hold(prepared: Prepared, channel: CompiledChannel, charts: Charts) -> Outcome:

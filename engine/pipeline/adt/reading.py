@@ -20,7 +20,7 @@ from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.identity import identities, namesakes, ordered, pair, visit_authority_of
 from engine.pipeline.outcomes import belonging, reading_of, recorded_only
 from engine.pipeline.person import check_single, event_of, event_times, prepared_event, read_patient
-from engine.pipeline.prepared import Prepared, Unpaired
+from engine.pipeline.prepared import Prepared
 
 CODE: Final = "ADT"
 """MSH-9.1."""
@@ -92,7 +92,6 @@ def _note_codes(mapped: Mapped, channel: CompiledChannel, reading: Reading) -> N
 def _read_merges(entry: Entry, channel: CompiledChannel, message: Message, reading: Reading) -> Prepared:
     events: list[Event] = []
     merges: list[Merge] = []
-    left: list[Unpaired] = []
     touched: set[tuple[str, str, str]] = set()
     reading.zone = channel.zones.choose(message, reading)
     for group in _groups(message):
@@ -101,16 +100,12 @@ def _read_merges(entry: Entry, channel: CompiledChannel, message: Message, readi
         event = _event(entry, channel, Meaning.PERSON, mapped, message.header, reading)
         if len(merges) + len(mapped.merged) > MERGES_MAX:
             raise _merge_structure("MRG-1", f"more than {MERGES_MAX} identifiers to merge in one message")
-        key, pairs, without = pair(
-            entry, event.identifiers[0], mapped, channel, reading, among=_taking_the_place(group)
-        )
-        left.extend((key, number, place) for number, place in without)
+        key, pairs = pair(entry, event.identifiers[0], mapped, channel, reading, among=_taking_the_place(group))
         if key != event.identifiers[0]:
             event = msgspec.structs.replace(event, identifiers=(key, *event.identifiers[1:]))
         events.append(event)
         merges.extend(pairs)
         named = (key, *(one.merged for one in pairs), *(one.partner for one in pairs if one.partner is not None))
-        named = (*named, *(number for number, _ in without))
         touched |= identities(event.identifiers)
         touched |= identities((*named, *(other for one in named for other in namesakes(one, channel))))
     return Prepared(
@@ -118,7 +113,6 @@ def _read_merges(entry: Entry, channel: CompiledChannel, message: Message, readi
         code=CODE,
         events=tuple(events),
         merges=tuple(merges),
-        unpaired=tuple(left),
         identities=frozenset(touched),
         deviations=tuple(dict.fromkeys((*entry.deviations, *message.deviations, *reading))),
         charset=message.charset,

@@ -1,4 +1,4 @@
-"""Merges as real senders write them: what pairs, what is left, and what a merge never does."""
+"""What a merge never does, however its numbers are written."""
 
 from __future__ import annotations
 
@@ -18,48 +18,6 @@ def a40(pid3: str, mrg: str) -> bytes:
 
 def living(heart: Heart) -> set[str]:
     return {chart.patient.key for chart in heart.charts.by_id.values() if chart.merged_into is None}
-
-
-# --- what pairs is merged; what has no partner is left, and asked about where it is somebody's
-
-
-@pytest.mark.parametrize(
-    ("known", "mrg", "asked"),
-    [
-        ("9^^^WEST^MR", "2^^^MRN^MR~9^^^WEST^MR", ["MRG-1[2]"]),
-        ("9^^^WEST^MR", "9^^^WEST^MR~2^^^MRN^MR", ["MRG-1[1]"]),
-        ("9^^^MRN^PI", "2^^^MRN^MR~9^^^MRN^PI", ["MRG-1[2]"]),
-        ("5^^^MRN^MR", "2^^^MRN^MR~9^^^WEST^MR", []),  # nobody has that number here
-        ("9^^^WEST^SS", "2^^^MRN^MR~9^^^WEST^SS", []),  # nobody is found by that number
-    ],
-)
-def test_what_has_no_partner_does_not_keep_the_others_from_being_merged(known: str, mrg: str, asked: list[str]) -> None:
-    heart = Heart()
-    for pid3 in ("1^^^MRN^MR", "2^^^MRN^MR", f"{known}~5^^^MRN^MR"):
-        heart.send(adt("A28", pid3=pid3))
-    before = living(heart)
-    outcome = heart.send(a40("1^^^MRN^MR", f"MRG|{mrg}"))
-    assert outcome.state is EntryState.PROCESSED
-    assert living(heart) == before - {"MRN:2"}
-    assert [(hold.code, hold.location) for hold in outcome.holds] == [
-        ("merge-without-effect", place) for place in asked
-    ]
-
-
-def test_the_question_about_a_number_that_was_left_is_on_the_patient_who_has_it() -> None:
-    heart = Heart()
-    heart.send(adt("A28", pid3="9^^^WEST^MR"))
-    outcome = heart.send(a40("1^^^MRN^MR", "MRG|2^^^MRN^MR~9^^^WEST^MR"))
-    (hold,) = outcome.holds
-    assert hold.patient_key == "WEST:9"
-    assert heart.chart("9", "WEST").merged_into is None
-
-
-def test_numbers_of_the_survivor_that_are_left_without_a_partner_are_no_question() -> None:
-    heart = Heart()
-    heart.send(adt("A28", pid3="1^^^MRN^MR~9^^^WEST^MR"))
-    outcome = heart.send(a40("1^^^MRN^MR", "MRG|2^^^MRN^MR~9^^^WEST^MR"))
-    assert (outcome.state, outcome.holds) == (EntryState.PROCESSED, ())
 
 
 # --- external and alternate numbers (MRG-4 was PID-2, MRG-2 was PID-4) never pair with those of PID-3
