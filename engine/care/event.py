@@ -14,7 +14,9 @@ from engine.domain.hold import Fact, Hold, HoldCode, hold_key
 from engine.domain.moment import Told
 from engine.domain.outcome import Effect
 from engine.domain.patient import Identifier
+from engine.domain.quality import QualityItem, QualityKind
 from engine.domain.record import Phi
+from engine.domain.why import Why
 
 
 class PatientEvent(Phi, frozen=True, kw_only=True):
@@ -102,14 +104,36 @@ class Applied:
     """Further charts that changed (the merged ones)."""
     effects: list[Effect] = field(default_factory=list)
     deviations: list[str] = field(default_factory=list)
+    faults: list[QualityItem] = field(default_factory=list)
+    """What is wrong with the feed, besides deviations that say so by themselves (`domain.quality`)."""
     holds: list[Hold] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
+    whys: list[Why] = field(default_factory=list)
+    """Why something was done or withheld that can't be told by the rest."""
     note: str | None = None
     """Why it left the chart as it was."""
 
     def hold(self, code: HoldCode, **more: Any) -> None:
         """Leave a question to a person; of which chart is filled in by the caller of the rules. more: see `Hold`."""
         self.holds.append(Hold(code=code, **more))
+
+    def take_in(self, other: Applied) -> None:
+        """What came of another part of the same message, but for charts and questions."""
+        self.effects += other.effects
+        self.deviations += other.deviations
+        self.faults += other.faults
+        self.facts += other.facts
+        self.whys += other.whys
+        self.note = self.note or other.note
+
+    def quality(self, kind: QualityKind, detail: str | None = None) -> None:
+        """Put a fault of the feed on the data-quality list. detail: the HL7 field; none: the kind's own one."""
+        self.faults.append(QualityItem.of(kind, detail))
+
+    def why(self, one: Why) -> None:
+        """Say a reason once."""
+        if one not in self.whys:
+            self.whys.append(one)
 
     def deviate(self, code: str) -> None:
         """Note a deviation once."""

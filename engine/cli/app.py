@@ -40,6 +40,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "ledger": "engine.cli.ledger:ledger",
     "dead": "engine.cli.dead:dead",
     "held": "engine.cli.held:held",
+    "quality": "engine.cli.quality:quality",
     "destinations": "engine.cli.destinations:destinations",
     "resend": "engine.cli.resend:resend",
     "replay": "engine.cli.replay:replay",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -26,7 +25,7 @@ from engine.cli.common import (
     time_column,
 )
 from engine.cli.desk import PATIENT_HELP, PatientKey, open_desk, reveal_of
-from engine.cli.tables import Column, alarm, terminal_columns
+from engine.cli.tables import Column, alarm, wrapped
 from engine.cli.times import TIMES, When
 from engine.desk import finding
 from engine.desk.desk import Desk
@@ -256,16 +255,12 @@ def fate(shape: dict[str, Any]) -> str:
 
 def why_lines(why: list[dict[str, Any]]) -> list[str]:
     """Why there is a plan, a score, a delivery, or none; a line for each, wrapped in a terminal."""
-    width = terminal_columns()
     lines: list[str] = []
     for one in why:
         name = f" {one['name']}" if one["name"] and one["what"] != "plan" else ""
         sentence = one["reason"].partition(": ")[2]
         text = f"{one['what']}{name}: {'' if one['decided'] == 'done' else 'none: '}{sentence}"
-        short = width is None or len(text) + 2 <= width
-        lines += (
-            [text] if short else textwrap.wrap(text, (width or 0) - 2, subsequent_indent="  ", break_on_hyphens=False)
-        )
+        lines += wrapped(text, indent=2, margin=2)
     return lines
 
 

@@ -264,6 +264,9 @@ def _summary(shown: Status, now: datetime) -> Iterator[str]:
     held = f"{shown.held:,} held" + (f" ({messages:,} messages)" if messages else "")
     oldest = f" (oldest {length((now - shown.oldest_waiting_at).total_seconds())})" if shown.oldest_waiting_at else ""
     yield f"{shown.waiting:,} entries{oldest} and {deliveries:,} deliveries wait; {shown.dead:,} dead, {held}."
+    if shown.quality:
+        items = sum(shown.quality.values())
+        yield f"{items:,} {'fault' if items == 1 else 'faults'} of the data that feeds send: handoff quality list"
     if shown.withheld:
         yield f"{shown.withheld:,} deliveries are withheld by a rule: handoff held list --what withheld"
     if shown.pid is not None:

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -99,6 +100,17 @@ def terminal_columns() -> int | None:
     if context is not None and getattr(context.obj, "wide", False):
         return None
     return shutil.get_terminal_size().columns if _on_terminal() else None
+
+
+def wrapped(text: str, *, indent: int, margin: int = 0) -> list[str]:
+    """A text in the lines that the terminal has room for, those after the first indented; elsewhere one line.
+
+    margin: characters that are put before each line later.
+    """
+    width = terminal_columns()
+    if width is None or len(text) + margin <= width:
+        return [text]
+    return textwrap.wrap(text, width - margin, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
 def in_colour() -> bool:

@@ -9,8 +9,8 @@ from engine.domain.record import Record
 
 ACTIONS: Final = (
     "assign", "bury", "config-reload", "config-run", "confirm",
-    "discard", "dismiss", "release", "replay", "resend", "reveal", "task-assigned",
-    "task-done",
+    "discard", "dismiss", "quality-reopened", "quality-resolved", "release", "replay", "resend", "reveal",
+    "task-assigned", "task-done",
 )  # fmt: skip
 """What people do, for those who look for it; others may be on record besides."""
 

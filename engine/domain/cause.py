@@ -57,6 +57,20 @@ class QuestionDismissed(_Act, frozen=True, kw_only=True, tag="dismiss"):
     location: str | None
 
 
+class QualityDecided(_Act, frozen=True, kw_only=True):
+    """Of an item of the data-quality list. chart_id: none, it is about a feed."""
+
+    item: int
+
+
+class QualityResolved(QualityDecided, frozen=True, kw_only=True, tag="quality-resolved"):
+    """It was seen to."""
+
+
+class QualityReopened(QualityDecided, frozen=True, kw_only=True, tag="quality-reopened"):
+    """It is not over."""
+
+
 CLOCK: Final = "clock"
 
 
@@ -72,13 +86,15 @@ class Due(_Cause, frozen=True, kw_only=True, tag="due"):
         return f"due/{self.chart_id}/{to_micros(self.at)}"
 
 
-Act = TaskDone | TaskAssigned | QuestionDismissed
+Act = TaskDone | TaskAssigned | QuestionDismissed | QualityResolved | QualityReopened
 Cause = Act | Due
 
 CAUSES: Final[Mapping[str, type[Cause]]] = {
     "task-done": TaskDone,
     "task-assigned": TaskAssigned,
     "dismiss": QuestionDismissed,
+    "quality-resolved": QualityResolved,
+    "quality-reopened": QualityReopened,
     "due": Due,
 }
 """By their tag, which is also the action in the audit."""

@@ -9,6 +9,7 @@ from engine.domain.chart import Chart
 from engine.domain.delivery import DeadLetter, Delivery, Fallen
 from engine.domain.hold import Fact, Hold
 from engine.domain.message import AckCode, EntryState
+from engine.domain.quality import QualityItem, QualityState
 from engine.domain.record import Phi
 from engine.domain.why import Why
 
@@ -46,6 +47,15 @@ class Dismissal(Phi, frozen=True, kw_only=True):
     reason: str
 
 
+class QualityDecision(Phi, frozen=True, kw_only=True):
+    """A person has seen to a fault of a feed (done), or says that it is not over (open)."""
+
+    item: int
+    state: QualityState
+    by: str
+    reason: str
+
+
 class Outcome(Phi, frozen=True, kw_only=True):
     """`state` is processed, filtered, dead or refused. `charts` are the new versions of every chart it touched."""
 
@@ -79,6 +89,9 @@ class Outcome(Phi, frozen=True, kw_only=True):
     """Kinds of objects that differ from before, in the words of `deliver`, whether a destination takes them or not."""
     dead_letter: DeadLetter | None = None
     deviations: tuple[str, ...] = ()
+    quality: tuple[QualityItem, ...] = ()
+    """What is wrong with the feed, for the list of whoever looks after it; deviations that are such faults included."""
+    quality_decisions: tuple[QualityDecision, ...] = ()
     charset: str | None = None
     """Python's name of the codec that the message was read with; none: it was not read."""
     application_ack: AckCode = AckCode.AA

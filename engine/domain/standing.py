@@ -80,6 +80,8 @@ class Overview(Record, frozen=True, kw_only=True):
     oldest_dead_at: datetime | None = None
     holds: dict[str, int] = {}
     oldest_hold_at: datetime | None = None
+    quality: dict[str, dict[str, int]] = {}
+    """Open items of the data-quality list, by channel and kind."""
 
     @property
     def waiting(self) -> int:

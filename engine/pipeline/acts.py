@@ -8,9 +8,18 @@ from typing import Final
 import msgspec
 
 from engine.care.protocol import TransitionError, end
-from engine.domain.cause import Cause, QuestionDismissed, TaskAssigned, TaskDone
+from engine.domain.cause import (
+    Cause,
+    QualityDecided,
+    QualityReopened,
+    QualityResolved,
+    QuestionDismissed,
+    TaskAssigned,
+    TaskDone,
+)
 from engine.domain.chart import Chart
-from engine.domain.outcome import Dismissal
+from engine.domain.outcome import Dismissal, QualityDecision
+from engine.domain.quality import QualityState
 from engine.domain.task import Task, TaskState
 from engine.pipeline.plan import decide_death
 from engine.pipeline.rule import Deciding, NotDoneError, Rule
@@ -64,8 +73,22 @@ def _dismissals(act: QuestionDismissed) -> tuple[Dismissal, ...]:
     return (Dismissal(hold=act.hold, by=act.actor, reason=act.reason or ""),)
 
 
+def _no_chart(_act: QualityDecided, _chart: Chart | None, _deciding: Deciding) -> None:
+    return None
+
+
+def _of_quality(act: QualityDecided, _chart: Chart | None) -> list[str]:
+    return [f"quality:{act.item}"]
+
+
+def _quality_decisions(act: QualityDecided) -> tuple[QualityDecision, ...]:
+    state = QualityState.DONE if isinstance(act, QualityResolved) else QualityState.OPEN
+    return (QualityDecision(item=act.item, state=state, by=act.actor, reason=act.reason or ""),)
+
+
 ACT_RULES: Final[Mapping[type[Cause], Rule]] = {
     TaskDone: Rule(_done, _of_task),
     TaskAssigned: Rule(_assigned, _of_task),
     QuestionDismissed: Rule(_dismissed, _of_question, _dismissals),
+    **dict.fromkeys((QualityResolved, QualityReopened), Rule(_no_chart, _of_quality, quality=_quality_decisions)),
 }

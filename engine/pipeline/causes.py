@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
+from engine.care.event import Applied
 from engine.domain.audit import AuditRecord
 from engine.domain.cause import Cause, action_of, read
 from engine.domain.chart import Charts
@@ -43,7 +44,8 @@ def decide_cause(prepared: Prepared, channel: CompiledChannel | None, charts: Ch
     entry, cause = prepared.entry, prepared.cause
     assert cause is not None  # noqa: S101  # else `read_cause` has decided
     rule = RULES[type(cause)]
-    deciding = Deciding(entry.first_received_at or entry.received_at, now, entry, channel)
+    heard = Applied()
+    deciding = Deciding(entry.first_received_at or entry.received_at, now, entry, channel, heard)
     before = charts.living(cause.chart_id)
     about = rule.subjects(cause, before)
     subject = about[0].partition(":")[2]
@@ -61,10 +63,14 @@ def decide_cause(prepared: Prepared, channel: CompiledChannel | None, charts: Ch
         chart=before,
         charts=final,
         deliveries=deliveries,
-        effects=(Effect(kind=action, subject=subject, detail=""), *effects),
+        effects=(Effect(kind=action, subject=subject, detail=""), *heard.effects, *effects),
+        why=heard.whys,
+        deviations=heard.deviations,
+        quality=heard.faults,
         changed=kinds,
         fallen=fallen,
         dismissals=rule.dismissals(cause),
+        quality_decisions=rule.quality(cause),
         audit=tuple(
             AuditRecord(at=deciding.at, actor=cause.actor, action=action, subject=subject, reason=cause.reason)
             for subject in about

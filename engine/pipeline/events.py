@@ -11,17 +11,16 @@ import msgspec
 from engine.care.event import Applied, PatientEvent
 from engine.care.patient import Rule, apply_event
 from engine.domain.chart import Chart, Charts, as_it_happened
-from engine.domain.hold import QUESTIONS, Fact, Hold
+from engine.domain.hold import QUESTIONS, Hold
 from engine.domain.message import Entry
-from engine.domain.outcome import Effect, Outcome
-from engine.domain.why import Why
+from engine.domain.outcome import Outcome
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.deliver import forward_deliveries
 from engine.pipeline.difference import difference, together
 from engine.pipeline.follow import follow
 from engine.pipeline.identity import check_namesakes, new_chart_id
 from engine.pipeline.outcomes import outcome_of, received
-from engine.pipeline.plan import CLASS_UNKNOWN, replan, rescore
+from engine.pipeline.plan import replan, rescore
 from engine.pipeline.prepared import Prepared
 from engine.pipeline.rule import Deciding
 
@@ -46,48 +45,33 @@ def decide_events(
     view = charts
     changed: dict[str, Chart] = {}
     folded: Mapping[str, list[Chart]] = {}
-    effects: list[Effect] = []
-    deviations = [*prepared.deviations]
+    heard = Applied(deviations=[*prepared.deviations])
     asked_for = [*holds]
-    facts: list[Fact] = []
-    note: str | None = None
     last = merged
     if merged is not None:
         changed = {chart.id: chart for chart in (*merged.others, merged.chart) if chart is not None}
         view = _overlay(charts, changed.values())
         folded = _folded(changed)
-        effects += merged.effects
-        deviations += merged.deviations
-        note = merged.note
+        heard.take_in(merged)
     subjects: dict[str, str | None] = {}
-    whys: list[Why] = []
     events = prepared.events if events is None else events
     for event in events:
         last = apply_event(view, _with_chart(event, view, channel, entry), channel.dispositions, rule)
-        effects.extend(last.effects)
-        deviations.extend(last.deviations)
-        facts.extend(last.facts)
+        heard.take_in(last)
         asked_for.extend(asked(last, entry))
-        note = note or last.note
         if last.chart is None:  # pragma: no cover - apply_event always gives a chart
             continue
         changed[last.chart.id] = last.chart
         subjects[last.chart.id] = last.encounter
         if len(events) > 1:
             view = _overlay(view, [last.chart])
-    deciding = Deciding(received(entry), now, entry, channel)
+    deciding = Deciding(received(entry), now, entry, channel, heard)
     for chart_id, subject in subjects.items():
         before = together(charts, chart_id, folded)
-        chart, withheld, found = _follow_up(before, changed[chart_id], subject, channel, now)
+        chart = _follow_up(before, changed[chart_id], subject, channel, now, heard)
         changed[chart_id] = follow(before, chart, deciding)
-        whys.extend(found if not whys else [why for why in found if why not in whys])
-        if withheld:
-            effects.extend(withheld)
-            if any(effect.kind == CLASS_UNKNOWN for effect in withheld):
-                deviations.append(f"{CLASS_UNKNOWN}:PV1-2")
-            note = note or withheld[0].detail
     final, result, deliveries, kinds, fallen = difference(charts, changed.values(), folded, channel, now)
-    effects.extend(result)
+    heard.effects.extend(result)
     spoken_of = changed.get(last.chart.id) if last is not None and last.chart is not None else None
     if spoken_of is not None and (forwards := forward_deliveries(entry, spoken_of.id, channel)):
         deliveries.extend(forwards)
@@ -95,18 +79,19 @@ def decide_events(
     return outcome_of(
         entry,
         channel,
-        reason=note,
+        reason=heard.note,
         chart=spoken_of,
         encounter_key=last.encounter if last is not None else None,
         charts=final,
         deliveries=deliveries,
-        effects=effects,
+        effects=heard.effects,
         holds=asked_for,
         fallen=fallen,
-        facts=facts,
-        why=whys,
+        facts=heard.facts,
+        why=heard.whys,
         changed=kinds,
-        deviations=deviations,
+        deviations=heard.deviations,
+        quality=heard.faults,
         charset=prepared.charset,
     )
 
@@ -144,11 +129,11 @@ def _folded(changed: Mapping[str, Chart]) -> dict[str, list[Chart]]:
 
 
 def _follow_up(
-    before: Chart | None, chart: Chart, subject: str | None, channel: CompiledChannel, now: datetime
-) -> tuple[Chart, list[Effect], list[Why]]:
+    before: Chart | None, chart: Chart, subject: str | None, channel: CompiledChannel, now: datetime, heard: Applied
+) -> Chart:
     """Scores and tasks; skipped when nothing but the time of the last word has changed.
 
-    Also what was withheld, and why there are new ones or none.
+    What was withheld, and why there are new ones or none, goes to `heard`.
     """
     if (
         before is not None
@@ -156,11 +141,16 @@ def _follow_up(
         and before.encounters == chart.encounters
         and before.death_stated.doubts == chart.death_stated.doubts
     ):
-        return chart, [], []
+        return chart
     chart = _ordered_encounters(chart)
     chart, scored = rescore(before, chart, subject, channel, now)
-    chart, withheld, planned = replan(before, chart, subject, channel, now)
-    return chart, withheld, planned + scored
+    chart, withheld, planned = replan(before, chart, subject, channel, now, heard)
+    for why in (*planned, *scored):
+        heard.why(why)
+    if withheld:
+        heard.effects.extend(withheld)
+        heard.note = heard.note or withheld[0].detail
+    return chart
 
 
 def _ordered_encounters(chart: Chart) -> Chart:

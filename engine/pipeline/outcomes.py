@@ -13,7 +13,8 @@ from engine.domain.chart import Chart
 from engine.domain.delivery import DeadLetter, Delivery, Fallen, Stage
 from engine.domain.hold import QUESTIONS, Fact, Hold
 from engine.domain.message import AckCode, Entry, EntryKind, EntryState
-from engine.domain.outcome import Dismissal, Effect, EffectKind, Outcome
+from engine.domain.outcome import Dismissal, Effect, EffectKind, Outcome, QualityDecision
+from engine.domain.quality import QualityItem, items_of
 from engine.domain.why import Reason, What, Why
 from engine.errors import Fault, MappingError, MessageError
 from engine.hl7v2.header import Header
@@ -45,6 +46,7 @@ def outcome_of(
     deliveries: Iterable[Delivery] = (),
     why: Iterable[Why] = (),
     deviations: Iterable[str] = (),
+    quality: Collection[QualityItem] = (),
     encounter_key: str | None = None,
     charts: Iterable[Chart] = (),
     fallen: Iterable[Fallen] = (),
@@ -52,6 +54,7 @@ def outcome_of(
     changed: Iterable[str] = (),
     charset: str | None = None,
     dismissals: tuple[Dismissal, ...] = (),
+    quality_decisions: tuple[QualityDecision, ...] = (),
     audit: tuple[AuditRecord, ...] = (),
     letter: DeadLetter | None = None,
     application_ack: AckCode = AckCode.AA,
@@ -72,6 +75,10 @@ def outcome_of(
         holds = {hold.key: hold for hold in holds}.values()
         reason = "held for a person: " + "; also: ".join(dict.fromkeys(hold.text for hold in holds))
         effects = (*effects, *_effects_of(holds, entry))
+    deviations = tuple(dict.fromkeys(deviations))
+    faults = items_of(deviations) if deviations else ()
+    if quality:
+        faults = tuple(dict.fromkeys((*faults, *quality)))
     if is_message and silent and state is EntryState.PROCESSED:
         why = (*why, *_WITHHELD[mode])
     return Outcome(
@@ -85,7 +92,9 @@ def outcome_of(
         deliveries=() if silent else tuple(deliveries),
         withheld=tuple(deliveries) if is_message and mode == "shadow" else (),
         why=tuple(why),
-        deviations=tuple(dict.fromkeys(deviations)),
+        deviations=deviations,
+        quality=faults,
+        quality_decisions=quality_decisions,
         config_version=channel.version if channel is not None else version,
         channel=channel.settings.name if channel is not None and not is_message else None,
         replay_root=entry.replay_root,
@@ -228,6 +237,8 @@ class Decided(Protocol):
     @property
     def deviations(self) -> tuple[str, ...]: ...
     @property
+    def quality(self) -> tuple[QualityItem, ...]: ...
+    @property
     def charset(self) -> str | None: ...
     @property
     def application_ack(self) -> AckCode: ...
@@ -257,6 +268,7 @@ def beside(decided: Decided) -> Outcome:
         why=(*_ELSEWHERE, *delivery) if processed else (),
         changed=decided.changed,
         deviations=decided.deviations,
+        quality=decided.quality,
         charset=decided.charset,
         application_ack=decided.application_ack,
         error_code=decided.error_code,

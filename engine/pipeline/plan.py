@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from engine.care.death import without_doubt
+from engine.care.event import Applied
 from engine.care.protocol import CLASSES, Plan, end, reconcile, resume, retract_all, suspend
 from engine.domain.chart import Chart, Days
 from engine.domain.closed import Closed
@@ -177,14 +178,14 @@ def _same_result(old: Score, new: Score) -> bool:
 
 
 def replan(
-    before: Chart | None, chart: Chart, subject: str | None, channel: CompiledChannel, now: datetime
+    before: Chart | None, chart: Chart, subject: str | None, channel: CompiledChannel, now: datetime, heard: Applied
 ) -> tuple[Chart, list[Effect], list[Why]]:
     """Bring the tasks of the chart into line with its encounters; also says what is not planned though it might be,
     and why the stay that the event spoke of (`subject`) has new tasks, or none.
 
     What is wanted follows from the state of the encounters alone, so that the same state never gives a second task,
     whatever way led to it. Tasks are touched only when something that decides on them has changed: class, disposition,
-    discharge, band, death or a readmission.
+    discharge, band, death or a readmission. What is wrong with the data goes to `heard`.
     """
     _need_closed_stays(before, chart, channel.zone)
     chart = _ask_of_death(chart, channel, now)
@@ -230,6 +231,7 @@ def replan(
                     "the patient class tells neither that the stay gets a plan nor that it gets none: a person is asked"
                 )
                 effects.append(Effect(kind=CLASS_UNKNOWN, subject=encounter.key, detail=detail))
+                heard.deviate(f"{CLASS_UNKNOWN}:PV1-2")
             if wanted.withheld:
                 days = planner.protocol.discharge_age_days_max
                 detail = f"discharged more than {days} days ago: no task {', '.join(wanted.withheld)}"

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from engine.care.event import Applied
 from engine.domain.chart import Chart
 from engine.domain.message import Entry
-from engine.domain.outcome import Dismissal
+from engine.domain.outcome import Dismissal, QualityDecision
 from engine.errors import HandoffError
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ class Deciding(NamedTuple):
     entry: Entry
     channel: CompiledChannel | None
     """By whose rules; none: the configuration has the patient's channel no more."""
+    heard: Applied
+    """Where rules say what else comes of it: faults of the feed (`heard.quality`), reasons (`heard.why`), effects."""
 
 
 class NotDoneError(HandoffError):
@@ -35,7 +38,7 @@ class NotDoneError(HandoffError):
         self.code = code
 
 
-def _none(_cause: Any) -> tuple[Dismissal, ...]:
+def _none(_cause: Any) -> tuple[Any, ...]:
     return ()
 
 
@@ -48,5 +51,7 @@ class Rule(NamedTuple):
     """What it is done to, the first of all, by opaque ids (`task:9f2c`): for effects and audit."""
     dismissals: Callable[[Any], tuple[Dismissal, ...]] = _none
     """Questions that it decides."""
+    quality: Callable[[Any], tuple[QualityDecision, ...]] = _none
+    """Items of the data-quality list that it decides."""
     audited: bool = True
     """A person does it: it stands in the audit trail."""

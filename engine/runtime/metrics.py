@@ -311,6 +311,12 @@ class Metrics:
         ]
         yield gauge("destination_state", "1 for the state it is in.", ["destination", "state"], iter(rows))
         yield gauge("dead_letters_open", "Dead letters that wait for a person.", [], iter([([], float(work.dead))]))
+        rows = [
+            ([channel, kind], float(number))
+            for channel, kinds in sorted(work.quality.items())
+            for kind, number in sorted(kinds.items())
+        ]
+        yield gauge("quality_items_open", "Faults of feeds that wait for a person.", ["channel", "kind"], iter(rows))
         rows = [([code], float(number)) for code, number in work.holds.items()]
         yield gauge("holds_open", "Messages that wait for a person's decision.", ["code"], iter(rows))
 

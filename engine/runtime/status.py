@@ -12,6 +12,7 @@ import http.client
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -124,6 +125,8 @@ class Status(Record, frozen=True, kw_only=True):
     """Deliveries and messages that wait for a person."""
     holds: dict[str, int] = {}
     """The messages among them, by code."""
+    quality: dict[str, int] = {}
+    """Open items of the data-quality list, by kind."""
     withheld: int = 0
     """Deliveries that a rule does not let go and nobody has decided on; none of them has failed."""
     waiting: int = 0
@@ -162,6 +165,7 @@ class Status(Record, frozen=True, kw_only=True):
             dead=work.dead,
             held=sum(work.holds.values()) + sum(one.held for one in work.destinations),
             holds=work.holds,
+            quality=dict(sum((Counter(kinds) for kinds in work.quality.values()), Counter())),
             withheld=sum(sum(one.withheld.values()) for one in work.destinations),
             waiting=work.waiting,
             oldest_waiting_at=min(waits, default=None),

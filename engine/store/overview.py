@@ -49,6 +49,7 @@ def overview(
         oldest_dead_at=_time(oldest_dead),
         holds=store.holds.counts(conn),
         oldest_hold_at=_time(oldest_hold),
+        quality=store.quality.counts(conn),
     )
 
 

@@ -17,6 +17,7 @@ from engine.domain.delivery import Delivery, DeliveryState, QueuedDelivery
 from engine.domain.message import AckCode, EntryState
 from engine.domain.outcome import Effect, Outcome
 from engine.domain.parts import PARTS
+from engine.domain.quality import QualityItem
 from engine.domain.record import Phi, Record
 from engine.domain.why import Reason, Why
 from engine.errors import CursorMovedError, IdentityTakenError, StaleChartError, StoreError, TamperedError
@@ -35,6 +36,7 @@ from engine.store.holds import record_holds
 from engine.store.keys import KeyRing
 from engine.store.outbox import join_lines, occupied, payload_place, take_lock
 from engine.store.parts import STORED, Hashes
+from engine.store.quality import record_quality
 from engine.store.schema import chart, cursor, delivery, from_micros, identifier, outcome, to_micros, word
 from engine.store.statements import Listed, Rows, Statement
 
@@ -62,6 +64,7 @@ class OutcomeDocument(Phi, frozen=True, kw_only=True, omit_defaults=True):
     charset: str | None = None
     why: tuple[Why, ...] = ()
     changed: tuple[str, ...] = ()
+    quality: tuple[QualityItem, ...] = ()
 
 
 class RecordedOutcome(Phi, frozen=True, kw_only=True):
@@ -78,6 +81,7 @@ class RecordedOutcome(Phi, frozen=True, kw_only=True):
     charset: str | None
     why: tuple[Why, ...]
     changed: tuple[str, ...]
+    quality: tuple[QualityItem, ...]
     application_ack: AckCode
     error_code: int
     config_version: str
@@ -263,6 +267,10 @@ class Recorder:
         recorded = self._queue(conn, wanted, after, now)
         if fallen := [(one.entry_id, gone) for one in outcomes for gone in one.fallen]:
             notices.take_back(conn, self._keys, fallen, micros)
+        if faulty := [one for one in outcomes if one.quality or one.quality_decisions]:
+            roots = [one.replay_root for one in faulty if one.replay_root is not None]
+            said = {entry_id: known.quality for entry_id, known in self.outcomes(conn, roots).items()} if roots else {}
+            record_quality(conn, self._keys, faulty, channel, micros, said=said)
         return recorded
 
     def queue(self, conn: Connection, deliveries: Sequence[Delivery], *, channel: str, now: datetime) -> Recorded:
@@ -301,6 +309,7 @@ class Recorder:
                 charset=document.charset,
                 why=document.why,
                 changed=document.changed,
+                quality=document.quality,
                 application_ack=word(AckCode, row.application_ack, AckCode.AE),
                 error_code=row.error_code,
                 config_version=row.config_version,
@@ -329,6 +338,7 @@ class Recorder:
             charset=one.charset,
             why=one.why,
             changed=one.changed,
+            quality=one.quality,
         )
         # `_value_`: what `value` gives by two calls of Python.
         plain = (one.entry_id, channel, one.state._value_, one.chart_id, one.application_ack._value_, one.error_code,

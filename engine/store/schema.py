@@ -412,6 +412,26 @@ Index(
     sqlite_where=hold.c.state == text("'open'"),
 )
 
+quality: Final = Table(  # faults of feeds: one row for all messages of a channel with the same
+    "quality",
+    metadata,
+    Column("id", _AutoId, primary_key=True),
+    Column("channel", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("messages", BigInteger, nullable=False),
+    Column("first_at", BigInteger, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+    Column("example_entry", BigInteger, nullable=False),  # the last one: the oldest is swept first
+    Column("state", Text, nullable=False),
+    Column("decided_at", BigInteger),  # of an open one: it was done, and has happened again
+    Column("decided_by", Text),
+    Column("decision", LargeBinary),  # sealed: a person wrote it
+    schema=CHARTS,
+    sqlite_autoincrement=True,
+)
+Index("quality_fault", quality.c.channel, quality.c.kind, quality.c.detail, unique=True)
+
 destination: Final = Table(  # how a destination stands; what waits for it stands in delivery
     "destination",
     metadata,

@@ -56,15 +56,24 @@ _ELSEWHERE: Final = "schema_translate_map"
 
 
 class Rows:
-    """INSERT of many rows. On a conflict the row that is there takes over the `replace` columns, or stays as it is."""
+    """INSERT of many rows. On a conflict the row that is there takes over the `replace` columns, and the sum of the
+    `add` columns, or stays as it is.
+    """
 
     def __init__(
-        self, table: Table, columns: Sequence[str], *, conflict: Sequence[str] = (), replace: Sequence[str] = ()
+        self,
+        table: Table,
+        columns: Sequence[str],
+        *,
+        conflict: Sequence[str] = (),
+        replace: Sequence[str] = (),
+        add: Sequence[str] = (),
     ) -> None:
         self._table = table
         self._columns = tuple(columns)
         self._conflict = tuple(conflict)
         self._replace = tuple(replace)
+        self._add = tuple(add)
         self._texts: dict[int, str] = {}
         self._parts: tuple[str, str, str] | None = None
         """Of a text on SQLite: what comes before the rows, a row, what comes after them."""
@@ -117,7 +126,10 @@ class Rows:
         if self._replace:
             statement = statement.on_conflict_do_update(
                 index_elements=self._conflict,
-                set_={column: statement.excluded[column] for column in self._replace},
+                set_={
+                    **{column: statement.excluded[column] for column in self._replace},
+                    **{column: self._table.c[column] + statement.excluded[column] for column in self._add},
+                },
             )
         elif self._conflict:
             statement = statement.on_conflict_do_nothing(index_elements=self._conflict)

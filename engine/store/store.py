@@ -26,6 +26,7 @@ from engine.store.keycheck import check_keys
 from engine.store.keys import KeyRing
 from engine.store.ledger import Ledger
 from engine.store.outbox import Outbox
+from engine.store.quality import Quality
 from engine.store.record import Recorder
 from engine.store.schema import CHARTS, JOURNAL, cursor, entry
 from engine.store.tasks import TaskStore
@@ -59,6 +60,7 @@ class Store:
         self.dead_letters = DeadLetters()
         self.holds = Holds(keys)
         self.tasks = TaskStore(self.charts)
+        self.quality = Quality(keys)
         self.audit = AuditStore(keys)
         self.configs = ConfigStore(keys)
         self._lock = threading.Lock()

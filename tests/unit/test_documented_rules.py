@@ -12,14 +12,14 @@ from pydantic import BaseModel
 
 from engine.care import patient
 from engine.connectors.remedies import REMEDIES
-from engine.domain import why
+from engine.domain import quality, why
 from engine.domain.hold import QUESTIONS
 from engine.errors import Fault
 from engine.hl7v2 import ack, batch, charset, header, message, mllp
 from engine.hl7v2.header import HeaderError, read_header
 from engine.mapping import compile as compile_
 from engine.mapping import functions, times
-from engine.pipeline import events, faults, identity, zones
+from engine.pipeline import faults, identity, plan, zones
 from engine.pipeline.acceptance import enhanced_code, original_code
 from engine.pipeline.adt import reading
 from engine.runtime.peers import _SSL_REASONS, _VERIFY_CODES
@@ -142,7 +142,7 @@ def test_the_deviations_are_those_of_the_code() -> None:
 
 
 def test_the_deviations_of_content_are_those_of_the_code() -> None:
-    known = set().union(*map(deviations, (functions, times, identity, reading, events, zones)))
+    known = set().union(*map(deviations, (functions, times, identity, reading, plan, zones)))
     assert {code(row[0]) for row in table("content")} == known
 
 
@@ -152,6 +152,11 @@ def test_the_questions_that_are_held_are_those_of_the_code() -> None:
         one.value: (asked.text, "released or dismissed" if asked.can_be_released else "dismissed")
         for one, asked in QUESTIONS.items()
     }
+
+
+def test_the_faults_of_data_are_those_of_the_code_with_what_to_do() -> None:
+    documented = {code(row[0]): row[1:] for row in table("fault")}
+    assert documented == {kind.value: [said.text, said.remedy] for kind, said in quality.MEANINGS.items()}
 
 
 def test_the_reasons_listed_are_those_of_the_code() -> None:

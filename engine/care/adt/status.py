@@ -97,7 +97,7 @@ def status_after(
     still_here = bool(said) and dispositions.of(said).action is Action.NOT_A_DISCHARGE
     verdict = _verdict(before, event, values, stamps, still_here=still_here, created=created)
     if still_here and verdict.status is EncounterStatus.FINISHED and "disposition" not in verdict.without:
-        return _discharge_stands(before, event, verdict)
+        return _discharge_stands(event, verdict)
     return verdict
 
 
@@ -244,22 +244,21 @@ def _no_discharge(before: Encounter, event: Event, stamps: Stamps, *, created: b
         holds=(_question(HoldCode.DISPOSITION_IS_NO_DISCHARGE, before, event, detail),),
         without=DISCHARGE,
     )
-    return _still_here(before, verdict, "PV1-36 says that the patient is still here: not taken as a discharge")
+    return _still_here(verdict, "PV1-36 says that the patient is still here: not taken as a discharge")
 
 
-def _discharge_stands(before: Encounter, event: Event, verdict: Verdict) -> Verdict:
+def _discharge_stands(event: Event, verdict: Verdict) -> Verdict:
     """An end is taken back by its cancel (A13), never by an update: its plan would go without a trace."""
     verdict = msgspec.structs.replace(verdict, without=DISCHARGE)
     if event.at < max(verdict.stamps.get("status", event.at), verdict.stamps.get("disposition", event.at)):
         return verdict  # it was true then
-    return _still_here(before, verdict, "PV1-36 says that the patient is still here: the discharge stands until an A13")
+    return _still_here(verdict, "PV1-36 says that the patient is still here: the discharge stands until an A13")
 
 
-def _still_here(before: Encounter, verdict: Verdict, note: str) -> Verdict:
+def _still_here(verdict: Verdict, note: str) -> Verdict:
     return msgspec.structs.replace(
         verdict,
         deviations=(*verdict.deviations, "disposition-is-no-discharge"),
-        effects=(Effect(kind="data-quality", subject=before.key, detail="PV1-36: still a patient"),),
         note=note,
     )
 

@@ -80,6 +80,7 @@ FEW = {
     "charts.cursor": "a row a partition of a channel",
     "charts.worker": "a row a worker that lives",
     "charts.destination": "a row a destination",
+    "charts.quality": "a row a fault of a channel, of a closed list",
     "charts.config_version": "a row a configuration that was in force",
     "charts.config_load": "a row a start or reload",
 }

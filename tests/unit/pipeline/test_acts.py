@@ -150,7 +150,8 @@ def test_doing_it_twice_changes_nothing_twice(heart: Heart) -> None:
 def test_every_cause_has_its_name_and_is_read_as_it_was_written() -> None:
     assert set(CAUSES.values()) == {*get_args(Act), Due}
     for name, kind in CAUSES.items():
-        values = {"task": "t", "assignee": "b", "hold": 1, "root": 1, "code": "c", "location": None, "at": NOW}
+        values = {"task": "t", "assignee": "b", "hold": 1, "root": 1, "code": "c", "location": None, "at": NOW,
+                  "item": 1}  # fmt: skip
         one = kind(actor="a", chart_id="c", **{k: v for k, v in values.items() if k in kind.__struct_fields__})
         assert action_of(one) == name
         assert read(written(one)) == one

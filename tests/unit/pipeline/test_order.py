@@ -377,7 +377,8 @@ def test_a_discharge_of_a_patient_who_is_said_to_be_still_here_is_held(feed: Fee
     feed.send("A01", DAY)
     outcome = feed.send("A03", DAY + HOUR, pv1={36: disposition})
     assert codes(outcome) == ["disposition-is-no-discharge"]
-    assert {"data-quality", "held"} <= {effect.kind for effect in outcome.effects}
+    assert "held" in {effect.kind for effect in outcome.effects}
+    assert ("disposition_no_discharge", "PV1-36") in {(one.kind, one.detail) for one in outcome.quality}
     assert feed.stay.status is EncounterStatus.ACTIVE
 
 

@@ -350,6 +350,25 @@ def _charts() -> None:
     op.create_index("outcome_chart", "outcome", ["chart_id", "entry_id"], schema=CHARTS)
     op.create_index("outcome_state", "outcome", ["state", "entry_id", "channel"], schema=CHARTS)
     op.create_table(
+        "quality",
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("channel", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("detail", sa.Text(), nullable=False),
+        sa.Column("messages", sa.BigInteger(), nullable=False),
+        sa.Column("first_at", sa.BigInteger(), nullable=False),
+        sa.Column("last_at", sa.BigInteger(), nullable=False),
+        sa.Column("example_entry", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("decided_at", sa.BigInteger(), nullable=True),
+        sa.Column("decided_by", sa.Text(), nullable=True),
+        sa.Column("decision", sa.LargeBinary(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+        schema=CHARTS,
+        sqlite_autoincrement=True,
+    )
+    op.create_index("quality_fault", "quality", ["channel", "kind", "detail"], unique=True, schema=CHARTS)
+    op.create_table(
         "score",
         sa.Column("chart_id", sa.Text(), nullable=False),
         sa.Column("encounter_hash", sa.LargeBinary(), nullable=False),
