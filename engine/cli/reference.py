@@ -20,6 +20,7 @@ FILES: Final[Mapping[str, str]] = {
     "table": "mappings/tables/NAME.yaml",
     "destination": "mappings/destinations/NAME.yaml",
     "protocol": "mappings/protocols/NAME.yaml",
+    "oncall": "mappings/oncall/NAME.yaml",
     "risk": "mappings/risk/NAME.yaml",
     "risk-inputs": "mappings/care/risk-inputs.yaml",
     "adt-events": "mappings/care/adt-events.yaml",

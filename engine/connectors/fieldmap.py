@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import msgspec.inspect
 from pydantic import Field, model_validator
 
-from engine.domain.delivery import CONTENTS, Forward, Notice, Operation
+from engine.domain.delivery import CONTENTS, Operation
 from engine.domain.moment import Moment, Precision
 from engine.domain.record import Phi
 from engine.errors import Problem, SettingsError
@@ -120,9 +120,7 @@ class FieldMapFile(StrictModel):
 # --- what a delivery can hold ----------------------------------------------------------------------------------------
 
 
-PAYLOADS: Final = {
-    operation: content for operation, content in CONTENTS.items() if not issubclass(content, Forward | Notice)
-}
+PAYLOADS: Final = {operation: content for operation, content in CONTENTS.items() if content.is_state}
 """The content of each operation that has fields to map: what `from` may name."""
 
 _PART: Final = re.compile(r"([a-z][a-z0-9_]*)(?:\[(\*|[0-9]{1,3})\])?")

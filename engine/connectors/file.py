@@ -55,7 +55,7 @@ T = TypeVar("T")
 class FileDestination(DestinationSettings):
     """A folder of NDJSON files: one line for each delivery."""
 
-    takes: ClassVar = STATE | {Operation.FORWARD.what}
+    takes: ClassVar = STATE | {Operation.FORWARD.what, Operation.NOTIFY.what}
 
     type: Literal["file"]
     """`file`: a folder of NDJSON files."""

@@ -49,7 +49,7 @@ def _key(text: str) -> bytes:
 class WebhookDestination(PostingDestination):
     """A web address that takes deliveries as signed calls."""
 
-    takes: ClassVar = STATE | {Operation.FORWARD.what, Operation.SEND_PAGE.what}
+    takes: ClassVar = STATE | {Operation.FORWARD.what, Operation.NOTIFY.what, Operation.NOTIFY_END.what}
 
     type: Literal["webhook"]
     """`webhook`: an address that takes signed calls."""

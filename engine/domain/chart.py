@@ -10,6 +10,7 @@ from typing import Final
 from engine.domain.closed import Closed
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.moment import Moment
+from engine.domain.page import Page
 from engine.domain.patient import Identifier, Patient, StatedDeath
 from engine.domain.record import Phi
 from engine.domain.score import Score
@@ -42,6 +43,7 @@ class Chart(Phi, frozen=True, kw_only=True):
     scores: tuple[Score, ...] = ()
     """The current ones."""
     tasks: tuple[Task, ...] = ()
+    pages: tuple[Page, ...] = ()
     channel: str = ""
     """The one whose message changed it last: by its rules and destinations goes what is caused by no message."""
     merged_into: str | None = None

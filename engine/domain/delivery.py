@@ -11,10 +11,11 @@ import msgspec
 
 from engine.domain.codec import decoder, encode
 from engine.domain.encounter import Encounter
+from engine.domain.page import Page
 from engine.domain.patient import Patient
 from engine.domain.record import Phi, Record
 from engine.domain.score import Score
-from engine.domain.shapes import PatientShape, TaskShape
+from engine.domain.shapes import PageShape, PatientShape, TaskShape
 from engine.domain.task import Task
 from engine.errors import Fault
 
@@ -63,8 +64,10 @@ class Operation(StrEnum):
     UPSERT_TASK = "upsert_task", "task"
     MERGE_PATIENT = "merge_patient", "patient"
     FORWARD = "forward", "message"
+    UPSERT_PAGE = "upsert_page", "page"
     SEND_TEXT = "send_text", "text"
-    SEND_PAGE = "send_page", "page"
+    NOTIFY = "notify", "notification"
+    NOTIFY_END = "notify_end", "notification_end"
     SEND_MAIL = "send_mail", "mail"
 
     what: str
@@ -76,7 +79,11 @@ class Operation(StrEnum):
         return made
 
 
-WHAT: Final[tuple[str, ...]] = tuple(dict.fromkeys(operation.what for operation in Operation))
+ADDRESSED: Final = frozenset({Operation.NOTIFY, Operation.NOTIFY_END})
+"""Goes to the destinations that the people have whom it is for (`mappings/oncall/`), and not to those of a channel."""
+WHAT: Final[tuple[str, ...]] = tuple(
+    dict.fromkeys(operation.what for operation in Operation if operation not in ADDRESSED)
+)
 """All that `deliver.what` may name. Which of it a type of destination takes, its own file says (`takes`)."""
 
 
@@ -174,6 +181,22 @@ class TaskUpsert(Content, frozen=True, kw_only=True):
         return self.task.patient_key
 
 
+class PageUpsert(Content, frozen=True, kw_only=True):
+    page: PageShape
+
+    @classmethod
+    def of(cls, page: Page, patient_key: str) -> PageUpsert:
+        return cls(page=PageShape.of(page, patient_key))
+
+    @property
+    def about(self) -> tuple[str | None, ...]:
+        return (self.page.id,)
+
+    @property
+    def whose(self) -> str:
+        return self.page.patient_key
+
+
 class Forward(Content, frozen=True, kw_only=True):
     """The message itself, byte for byte."""
 
@@ -211,7 +234,7 @@ class Fallen(Phi, frozen=True, kw_only=True):
     """None: whatever they hang on."""
 
 
-class Notice(Content, frozen=True, kw_only=True):
+class Spoken(Content, frozen=True, kw_only=True):
     """Words to a person: a text, a page, a mail.
 
     No upsert: it is said once, nobody is told it again in another form, and after `not_after`, or when its ground has
@@ -220,13 +243,7 @@ class Notice(Content, frozen=True, kw_only=True):
 
     is_state: ClassVar[bool] = False
     id: str
-    """Opaque: of the text, page or mail that it is."""
-    patient_key: str
-    to: str
-    """Number, address or routing key."""
-    body: str
-    language: str | None = None
-    """ISO 639-1; none: the site's."""
+    """Opaque: of the text, notification or mail that it is."""
     not_after: datetime | None = None
     """It is of no use after this moment; none: it always is."""
     not_before: datetime | None = None
@@ -238,9 +255,66 @@ class Notice(Content, frozen=True, kw_only=True):
     def about(self) -> tuple[str | None, ...]:
         return (self.id,)
 
+
+class Notice(Spoken, frozen=True, kw_only=True):
+    """A text or a mail about a patient."""
+
+    patient_key: str
+    to: str
+    """Number, address or routing key."""
+    body: str
+    language: str | None = None
+    """ISO 639-1; none: the site's."""
+
     @property
     def whose(self) -> str:
         return self.patient_key
+
+
+class Notification(Spoken, frozen=True, kw_only=True):
+    """One call of a person on call, who is to acknowledge a page. It goes over pagers and phones: no PHI.
+
+    What a connector needs: `page_id` names the incident at the far end (a dedup key: the same for all calls of a page),
+    `id` this one call; `to` and `options` are the person's at the destination; `text` and `link` are what they read.
+    """
+
+    page_id: str
+    ladder: str
+    level: int
+    loop: int
+    person: str
+    """As the roster calls them."""
+    to: str | None
+    """Number, address or routing key; none: the destination knows."""
+    options: dict[str, str] = {}
+    text: str
+    link: str
+    """Path of the page, below the console's address."""
+    reason: str
+    """Kind of the task that it is for."""
+    raised_at: datetime
+    acknowledge_by: datetime | None = None
+    """Then somebody else is called; none: nobody is."""
+    handed_over: bool = False
+    """It moves to this person, because they have come on duty."""
+    round: int = 0
+    """How often the page was raised again."""
+
+
+class NotificationEnd(Content, frozen=True, kw_only=True):
+    """Nobody need be called for a page any more; for destinations that go on calling by themselves. No PHI."""
+
+    is_state: ClassVar[bool] = False
+    page_id: str
+    state: str
+    """`acknowledged` or `resolved`."""
+    by: str | None
+    """Who has acknowledged; none: it is not needed any more."""
+    at: datetime
+
+    @property
+    def about(self) -> tuple[str | None, ...]:
+        return (self.page_id,)
 
 
 CONTENTS: Final[Mapping[Operation, type[Content]]] = {
@@ -250,8 +324,10 @@ CONTENTS: Final[Mapping[Operation, type[Content]]] = {
     Operation.UPSERT_TASK: TaskUpsert,
     Operation.MERGE_PATIENT: PatientMerge,
     Operation.FORWARD: Forward,
+    Operation.UPSERT_PAGE: PageUpsert,
     Operation.SEND_TEXT: Notice,
-    Operation.SEND_PAGE: Notice,
+    Operation.NOTIFY: Notification,
+    Operation.NOTIFY_END: NotificationEnd,
     Operation.SEND_MAIL: Notice,
 }
 """The content of each operation: the tag of the union is the operation, which is stored beside the payload."""

@@ -14,10 +14,11 @@ from typing import Any, Final
 from msgspec import structs
 
 from engine.domain.chart import Chart, Stamp
-from engine.domain.delivery import Content, EncounterUpsert, Operation, ScoreUpsert, TaskUpsert
+from engine.domain.delivery import Content, EncounterUpsert, Operation, PageUpsert, ScoreUpsert, TaskUpsert
 from engine.domain.encounter import Encounter
+from engine.domain.page import Page
 from engine.domain.score import Score
-from engine.domain.shapes import encounter_shape, patient_shape, plain, score_shape, task_shape
+from engine.domain.shapes import encounter_shape, page_shape, patient_shape, plain, score_shape, task_shape
 from engine.domain.task import Task
 
 
@@ -108,12 +109,16 @@ def _encounter_key(encounter: Encounter) -> str:
     return encounter.key
 
 
-def _stay(item: Score | Task) -> str | None:
+def _stay(item: Score | Task | Page) -> str | None:
     return item.encounter
 
 
 def _task_key(task: Task) -> str:
     return task.id
+
+
+def _page_key(page: Page) -> str:
+    return page.id
 
 
 ENCOUNTERS: Final = DeliveredPart(
@@ -159,7 +164,20 @@ TASKS: Final = DeliveredPart(
     content=TaskUpsert.of,
 )
 
-PARTS: Final[tuple[Part, ...]] = (ENCOUNTERS, SCORES, TASKS)
+PAGES: Final = DeliveredPart(
+    name="pages",
+    what="page",
+    item=Page,
+    key=_page_key,
+    as_of=lambda page: (page.ended_at or page.acknowledged_at or page.raised_at, len(page.steps)),
+    stay=_stay,
+    shape=page_shape,
+    mask=Mask(shown=None, keys=frozenset({"encounter", "patient_key"})),
+    operation=Operation.UPSERT_PAGE,
+    content=PageUpsert.of,
+)
+
+PARTS: Final[tuple[Part, ...]] = (ENCOUNTERS, SCORES, TASKS, PAGES)
 """In the order in which a destination hears of them: a stay before what is of it."""
 DELIVERED: Final = tuple(part for part in PARTS if isinstance(part, DeliveredPart))
 

@@ -5,6 +5,7 @@ Deliveries carry these; the command line and the console show them through a mas
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,8 +13,9 @@ from msgspec import structs
 
 from engine.domain.codec import text_of
 from engine.domain.encounter import Encounter
+from engine.domain.page import Page, PageState, Step
 from engine.domain.patient import Patient
-from engine.domain.record import Phi
+from engine.domain.record import Phi, Record
 from engine.domain.score import Score
 from engine.domain.task import ENGINE, Task
 
@@ -54,6 +56,60 @@ class TaskShape(Task, frozen=True, kw_only=True):
         closed_by = None if task.ended_by == ENGINE else task.ended_by
         more = {"patient_key": patient_key, "closed_by": closed_by}
         return msgspec.convert(structs.asdict(task) | more, cls)  # twice as fast as naming the fields in a call
+
+
+class StepShape(Record, frozen=True, kw_only=True):
+    """A notification of a page as the contract shows one."""
+
+    level: int
+    loop: int
+    person: str | None
+    channel: str | None
+    """The destination."""
+    at: datetime
+    result: str
+    result_at: datetime | None
+    detail: str | None
+
+    @classmethod
+    def of(cls, step: Step) -> StepShape:
+        return msgspec.convert(step, cls, from_attributes=True)
+
+
+class PageShape(Phi, frozen=True, kw_only=True):
+    """A page as the contract shows one."""
+
+    id: str
+    patient_key: str
+    task: str
+    kind: str
+    encounter: str | None
+    ladder: str
+    policy_version: str
+    roster: str | None
+    level: int
+    loop: int
+    round: int
+    state: PageState
+    raised_at: datetime
+    next_at: datetime | None
+    acknowledged_by: str | None
+    acknowledged_at: datetime | None
+    on_ladder: bool | None
+    ended_at: datetime | None
+    end_reason: str | None
+    steps: tuple[StepShape, ...]
+
+    @classmethod
+    def of(cls, page: Page, patient_key: str) -> PageShape:
+        own = {name: getattr(page, name) for name in cls.__struct_fields__ if name in Page.__struct_fields__}
+        policy = page.policy
+        of_policy = {"ladder": policy.ladder, "policy_version": policy.version, "roster": policy.roster}
+        return cls(**own | of_policy | {"patient_key": patient_key, "steps": tuple(map(StepShape.of, page.steps))})
+
+
+def page_shape(page: Page, patient_key: str) -> dict[str, Any]:
+    return plain(PageShape.of(page, patient_key))  # type: ignore[no-any-return]  # a record becomes a dict
 
 
 def patient_shape(patient: Patient) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from engine.domain.chart import Chart
-from engine.domain.delivery import CONTENTS, Gone, Notice, Operation, QueuedDelivery
+from engine.domain.delivery import CONTENTS, Gone, Operation, QueuedDelivery, Spoken
 from engine.domain.record import Phi, Record
 
 
@@ -90,7 +90,7 @@ def admit(rules: Sequence[Rule], queued: QueuedDelivery, known: Known, now: date
     return latest or GO
 
 
-NOTICES: Final = frozenset(operation for operation, content in CONTENTS.items() if content is Notice)
+NOTICES: Final = frozenset(operation for operation, content in CONTENTS.items() if issubclass(content, Spoken))
 """What `RULES` are about: all else goes, unless its destination has rules of its own."""
 
 
@@ -113,7 +113,7 @@ def ground_is_there(_queued: QueuedDelivery, known: Known, _now: datetime) -> Ad
     return GO if known.gone is None else Never(code=known.gone, final=known.gone.final)
 
 
-def notice_of(queued: QueuedDelivery) -> Notice | None:
+def notice_of(queued: QueuedDelivery) -> Spoken | None:
     """What it says, when it is a notice; none also of one that can't be read: that is for the connector to refuse."""
     if queued.delivery.operation not in NOTICES:
         return None
@@ -121,12 +121,12 @@ def notice_of(queued: QueuedDelivery) -> Notice | None:
         said = queued.delivery.content
     except msgspec.DecodeError:
         return None
-    return said if isinstance(said, Notice) else None
+    return said if isinstance(said, Spoken) else None
 
 
 def death_in_doubt(queued: QueuedDelivery, known: Known, now: datetime) -> Admission:
     """Nobody writes to a patient of whom it is asked whether they have died; pages between providers go on."""
-    said = queued.delivery.operation is not Operation.SEND_PAGE and notice_of(queued) is not None
+    said = queued.delivery.operation is not Operation.NOTIFY and notice_of(queued) is not None
     doubt = said and known.chart is not None and known.chart.death_stated.in_doubt
     return NotBefore(at=now + _ASKED_AGAIN, code="death-in-doubt") if doubt else GO
 

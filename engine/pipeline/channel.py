@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from engine.care.adt.event import Events
 from engine.care.calendar import BusinessCalendar
 from engine.care.dispositions import Dispositions
+from engine.care.oncall import NO_ROSTERS, Rosters
 from engine.care.protocol import Protocol
 from engine.mapping.apply import Mapping as FieldMapping
 from engine.mapping.expression import Filter
@@ -56,6 +57,8 @@ class CompiledChannel:
     inputs: InputTables
     calendar: BusinessCalendar
     key: Key
+    rosters: Rosters = NO_ROSTERS
+    """Of the site: who is on call, and who is paged one after the other."""
     observed_since: datetime | None = None
     """When the engine first heard of this channel's patients: before that it knows nothing of them."""
 
@@ -76,6 +79,7 @@ class RuleFiles:
     dispositions: Dispositions
     inputs: InputTables
     calendar: BusinessCalendar
+    rosters: Rosters = NO_ROSTERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

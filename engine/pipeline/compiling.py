@@ -6,14 +6,16 @@ Errors are collected over all files, so that one `handoff check` shows all of th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Final, TypeVar
 
 from engine.care.adt.event import load_events
 from engine.care.calendar import BusinessCalendar
 from engine.care.dispositions import load_dispositions
+from engine.care.oncall import OnCallSpec, Rosters, load_oncall
 from engine.care.protocol import CLASSES, Protocol, load_protocol
+from engine.domain.delivery import Operation
 from engine.errors import Problem, SettingsError
 from engine.mapping.apply import Mapping as FieldMapping
 from engine.mapping.compile import compile_mapping
@@ -26,6 +28,7 @@ from engine.risk.inputs import load_input_tables
 from engine.risk.registry import load_models
 from engine.settings import Channel, Configuration
 from engine.yamlfile import Document, did_you_mean
+from engine.yamlmodel import validate
 
 T = TypeVar("T")
 
@@ -67,6 +70,7 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
     events = read("care/adt-events.yaml", load_events)
     dispositions = read("care/dispositions.yaml", load_dispositions)
     inputs = read("care/risk-inputs.yaml", load_input_tables)
+    rosters = _rosters(configuration, _folder(documents, "oncall").values(), attempt)
     calendar = BusinessCalendar(configuration.site.calendar)
     attempt.problems += _site_problems(configuration, calendar)
     broken_tables = _broken_tables(configuration, documents, tables)
@@ -112,6 +116,7 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
             inputs=inputs,
             calendar=calendar,
             key=key,
+            rosters=rosters,
         )
     attempt.problems += _class_problems(configuration, documents, tables, protocols)
     if attempt.problems or events is None or dispositions is None or inputs is None:
@@ -129,8 +134,31 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
             dispositions=dispositions,
             inputs=inputs,
             calendar=calendar,
+            rosters=rosters,
         ),
     )
+
+
+def _rosters(configuration: Configuration, documents: Iterable[Document], attempt: _Collector) -> Rosters:
+    """Who is on call, from all files of the folder."""
+    read: list[tuple[Document, OnCallSpec]] = []
+    whole = True
+    for document in documents:
+        spec = attempt(partial(validate, document, OnCallSpec))
+        whole = whole and spec is not None
+        read += [(document, spec)] if spec is not None else []
+    destinations = configuration.site.destinations
+    problems: list[Problem] = []
+    rosters = load_oncall(
+        read,
+        takers=[name for name, one in destinations.items() if Operation.NOTIFY.what in one.takes],
+        destinations=list(destinations),
+        zone=configuration.site.calendar.timezone,
+        problems=problems,
+    )
+    if whole:  # else much of what is missing stands in a file that can't be read
+        attempt.problems += problems
+    return rosters
 
 
 def _planner(settings: Channel, protocols: Mapping[str, Protocol]) -> Planner | None:

@@ -291,7 +291,7 @@ class DeliverTo(StrictModel):
     """Name of a destination in config.yaml."""
     what: Annotated[tuple[What, ...], Field(min_length=1)]
     """Kinds of delivery; each type of destination takes some of them. `message` is the message itself, byte for byte;
-    `text`, `page` and `mail` are notices to people."""
+    `page` is how a page stands, `text` and `mail` are notices to people. (Who is paged: mappings/oncall/.)"""
 
 
 class Order(StrictModel):

@@ -15,7 +15,7 @@ from pydantic import (
     create_model,
 )
 
-from engine.domain.delivery import STATE
+from engine.domain.delivery import STATE, WHAT
 from engine.errors import Problem, SettingsError
 from engine.outline import ChannelOutline, Outline
 from engine.settings.channel import Channel
@@ -182,7 +182,7 @@ def load(snapshot: Snapshot, types: DestinationTypes, *, references: References 
                     path = ("deliver", index, "to")
                     problems.append(document.problem(path, "no destination of this name in config.yaml"))
                 elif not set(deliver.what) <= destination.takes:
-                    known = ", ".join(sorted(destination.takes))
+                    known = ", ".join(sorted(destination.takes & set(WHAT)))
                     text = f"a destination of type {destination.type} takes {known}"
                     problems.append(document.problem(("deliver", index, "what"), text))
         channels[channel.name] = channel

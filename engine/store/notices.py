@@ -13,14 +13,17 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, literal_column, select, update
 
-from engine.domain.delivery import Delivery, Fallen, Gone, Ground, Notice
+from engine.domain.delivery import Delivery, Fallen, Gone, Ground, Operation, Spoken
 from engine.domain.record import Record
 from engine.store import admissions
 from engine.store.keys import KeyRing
 from engine.store.schema import delivery, from_micros, notice, word
 from engine.store.statements import Listed, Rows
 
-_INSERT: Final = Rows(notice, ("delivery_id", "chart_id", "ground"))
+AWAITED: Final = frozenset({Operation.NOTIFY})
+"""What becomes of these is put into the journal: see `settled`."""
+
+_INSERT: Final = Rows(notice, ("delivery_id", "chart_id", "ground", "awaits"))
 _OF_CHARTS: Final = Listed(
     notice.c.chart_id,
     lambda listed: (
@@ -59,11 +62,12 @@ class WithoutGround(Record, frozen=True, kw_only=True):
 
 def note(conn: Connection, keys: KeyRing, queued: Sequence[tuple[int, Delivery]]) -> None:
     """Put on record what new notices hang on: id and delivery of each."""
-    rows: list[tuple[int, str, bytes | None]] = []
+    rows: list[tuple[int, str, bytes | None, int]] = []
     for number, item in queued:
         said = item.content
-        ground = said.ground if isinstance(said, Notice) else None
-        rows.append((number, item.chart_id, None if ground is None else _hash(keys, ground)))
+        ground = said.ground if isinstance(said, Spoken) else None
+        awaits = int(item.operation in AWAITED)
+        rows.append((number, item.chart_id, None if ground is None else _hash(keys, ground), awaits))
     _INSERT.write(conn, rows)
 
 

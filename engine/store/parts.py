@@ -239,6 +239,16 @@ TASKS: Final = StoredPart(
 )
 
 
+PAGES: Final = StoredPart(
+    parts.PAGES,
+    schema.page,
+    plain=lambda _hashes, chart_id, item: (item.id, chart_id, item.state._value_, to_micros(item.raised_at)),
+    place=lambda page_id, chart_id, state, raised_at: f"page.document:{chart_id}/{page_id}/{state}/{raised_at}",
+    some="id",
+    among=lambda _hashes, key: key,
+)
+
+
 def stored_plainly(part: Part) -> StoredPart:
     """How a part is stored that is only ever looked up by its chart: sealed, under a hash of its key."""
     return StoredPart(
@@ -252,6 +262,6 @@ def stored_plainly(part: Part) -> StoredPart:
     )
 
 
-_BY_PART: Final = {stored.name: stored for stored in (ENCOUNTERS, SCORES, TASKS)}
+_BY_PART: Final = {stored.name: stored for stored in (ENCOUNTERS, SCORES, TASKS, PAGES)}
 STORED: Final = tuple(_BY_PART.get(part.name) or stored_plainly(part) for part in parts.PARTS)
 """Parts with columns of their own have their rows here; the table of any other follows from its declaration."""

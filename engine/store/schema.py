@@ -255,6 +255,29 @@ task: Final = Table(
 Index("task_chart", task.c.chart_id)
 Index("task_state_due", task.c.state, task.c.due_at)
 
+page: Final = Table(
+    "page",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("chart_id", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("raised_at", BigInteger, nullable=False),
+    Column("document", LargeBinary, nullable=False),  # sealed
+    schema=CHARTS,
+)
+Index("page_chart", page.c.chart_id)
+Index("page_state_raised", page.c.state, page.c.raised_at)
+
+oncall_override: Final = Table(  # who stands in on a roster; made by an act, and never changed
+    "oncall_override",
+    metadata,
+    Column("entry_id", _AutoId, primary_key=True, autoincrement=False),
+    Column("ends_at", BigInteger, nullable=False),
+    Column("document", LargeBinary, nullable=False),  # sealed
+    schema=CHARTS,
+)
+Index("oncall_override_ends", oncall_override.c.ends_at)
+
 delivery: Final = Table(
     "delivery",
     metadata,
@@ -345,9 +368,13 @@ notice: Final = Table(  # deliveries that are words to a person: whose they are,
     Column("gone", Text),  # why that is gone, as a code
     Column("gone_at", BigInteger),
     Column("gone_by", BigInteger),  # the entry that made it so
+    Column(
+        "awaits", SmallInteger, nullable=False
+    ),  # 1: what becomes of it is to be put into the journal, and is not yet
     schema=CHARTS,
 )
 Index("notice_chart", notice.c.chart_id)
+Index("notice_awaits", notice.c.delivery_id, sqlite_where=text("awaits = 1"))
 Index("notice_gone", notice.c.gone_by, sqlite_where=notice.c.gone_by.is_not(None))
 
 dead_letter: Final = Table(

@@ -26,6 +26,7 @@ from engine.store.keycheck import check_keys
 from engine.store.keys import KeyRing
 from engine.store.ledger import Ledger
 from engine.store.outbox import Outbox
+from engine.store.pages import PageStore
 from engine.store.quality import Quality
 from engine.store.record import Recorder
 from engine.store.schema import CHARTS, JOURNAL, cursor, entry
@@ -60,6 +61,7 @@ class Store:
         self.dead_letters = DeadLetters()
         self.holds = Holds(keys)
         self.tasks = TaskStore(self.charts)
+        self.pages = PageStore(self.charts)
         self.quality = Quality(keys)
         self.audit = AuditStore(keys)
         self.configs = ConfigStore(keys)

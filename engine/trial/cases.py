@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path as File
 from typing import Annotated, Any, Final
 from zoneinfo import ZoneInfo
@@ -19,6 +19,8 @@ import msgspec
 from pydantic import Field
 
 from engine.care.calendar import BusinessCalendar
+from engine.care.oncall import OnCall
+from engine.care.pages import acknowledged, raised, rung
 from engine.domain.chart import Chart
 from engine.domain.codec import converted
 from engine.domain.encounter import Diagnosis, Encounter, Location
@@ -425,6 +427,35 @@ def _plan(question: _Question) -> Any:
     return {"tasks": [plain(task) for task in tasks]}
 
 
+_MINUTES: Final = 240
+
+
+def _on_call(question: _Question) -> Any:
+    """Who is on call; or, given a ladder, what becomes of a page that is raised then."""
+    given = question.given("roster", "at", "ladder", "kind", "minutes", "acknowledged_after")
+    at = instant(Moment.read(given.get("at", _NOW.isoformat())))
+    if at is None:
+        raise ValueError("given: at is no time like 2026-03-02T10:00-05:00")
+    rosters = question.compiled.rules.rosters
+    duty = OnCall(rosters)
+    if (name := given.get("ladder")) is None:
+        roles = rosters.roles[given["roster"]]
+        return {"level": [{"role": role, "people": list(duty.who(given["roster"], role, at).people)} for role in roles]}
+    page = raised("case", given.get("kind", "on_call_page"), rosters.ladders[name], at)
+    end, acknowledged_after = at + timedelta(minutes=given.get("minutes", _MINUTES)), given.get("acknowledged_after")
+    while page.next_at is not None and page.next_at <= end:
+        if acknowledged_after is not None and page.next_at > at + timedelta(minutes=acknowledged_after):
+            break
+        page = rung(page, duty, page.next_at)
+    if acknowledged_after is not None:
+        page = acknowledged(page, "somebody", at + timedelta(minutes=acknowledged_after), duty)
+    steps = [
+        {"minute": (step.at - at).total_seconds() / 60, "person": step.person, "level": step.level, "loop": step.loop}
+        for step in page.steps
+    ]
+    return {"state": str(page.state), "people": [step["person"] for step in steps], "steps": steps}
+
+
 def _time(text: str | None) -> Moment | None:
     return None if text is None else Moment.of(text)
 
@@ -462,6 +493,7 @@ _RULES: Final[Mapping[str, Callable[[_Question], Any]]] = {
     "care/adt-events": _meaning,
     "care/risk-inputs": _risk_inputs,
     "protocols": _plan,
+    "oncall": _on_call,
     "tables": _looked_up,
     "fields": _mapped,
 }

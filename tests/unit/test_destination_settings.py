@@ -8,7 +8,7 @@ import pytest
 
 from engine.connectors import registry
 from engine.connectors.registry import load
-from engine.domain.delivery import WHAT
+from engine.domain.delivery import WHAT, Operation
 from engine.errors import SettingsError
 from engine.settings import Channel, Configuration
 from engine.snapshot import Snapshot
@@ -108,6 +108,7 @@ TYPES = {
 }
 GOOD = {
     ("file", "patient"), ("file", "encounter"), ("file", "score"), ("file", "task"), ("file", "message"),
+    ("file", "page"), ("salesforce", "page"),
     ("mllp", "message"),
     ("salesforce", "patient"), ("salesforce", "encounter"), ("salesforce", "score"), ("salesforce", "task"),
     ("webhook", "patient"), ("webhook", "encounter"), ("webhook", "score"), ("webhook", "task"),
@@ -142,7 +143,7 @@ def test_a_destination_is_given_what_it_takes_and_nothing_else(tmp_path: Path, t
 def test_a_type_takes_what_there_is(type_: str):
     takes = registry.settings_of(type_).takes
     assert takes
-    assert takes <= set(WHAT)
+    assert takes <= {operation.what for operation in Operation}
 
 
 def test_the_schema_of_a_channel_lists_what_there_is():

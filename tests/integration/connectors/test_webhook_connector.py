@@ -16,7 +16,7 @@ from engine.clock import SystemClock
 from engine.connectors.base import NOT_ATTEMPTED, Result
 from engine.connectors.posting import rest_until
 from engine.connectors.webhook import WebhookConnector, WebhookDestination, signature
-from engine.domain.delivery import Notice, Operation
+from engine.domain.delivery import Notification, Operation
 from engine.errors import DeliveryFailure
 
 KEY = bytes(range(32))
@@ -78,13 +78,16 @@ async def test_a_page_goes_out_as_what_it_says(
     receiver: WebhookReceiver, made: Callable[..., WebhookConnector]
 ) -> None:
     connector = made(receiver.url)
-    notice = Notice(id="page-1", patient_key="MRN:1001", to="duty", body="A page waits: handoff pages show page-1")
-    one = delivery(Operation.SEND_PAGE, notice.encoded())
+    said = Notification(
+        id="p1-1", page_id="p1", ladder="on-call", level=1, loop=1, person="lee", to="duty", text="Open the page",
+        link="/pages/p1", reason="on_call_page", raised_at=NOW,
+    )  # fmt: skip
+    one = delivery(Operation.NOTIFY, said.encoded())
     await connector.connect()
     (result,) = await connector.deliver([queued(one)])
     assert result.delivered
-    assert receiver.taken["key-1"]["type"] == "send_page"
-    assert receiver.taken["key-1"]["data"]["id"] == "page-1"
+    assert receiver.taken["key-1"]["type"] == "notify"
+    assert receiver.taken["key-1"]["data"]["page_id"] == "p1"
 
 
 async def test_a_call_whose_answer_was_lost_is_made_again_with_the_same_id(

@@ -115,8 +115,8 @@ def test_more_and_more_stays_are_closed_and_none_is_lost(store: Store) -> None:
     known, whole = (loaded(store, bounded=bounded).by_id["chart-1"] for bounded in (True, False))
     assert known.closed is not None
     assert known.closed.keys == tuple(f"MRN:W{number}" for number in range(1, 8))
-    assert [len(part.of(whole)) for part in PARTS] == [8, 8, 8]
-    assert [len(part.of(known)) for part in PARTS] == [1, 1, 1]
+    assert [len(part.of(whole)) for part in PARTS] == [8, 8, 8, 0]
+    assert [len(part.of(known)) for part in PARTS] == [1, 1, 1, 0]
 
 
 @pytest.mark.parametrize("name", ["encounter", "score", "task"])

@@ -41,6 +41,8 @@ OLD = {
     "charts.score": [f"chart_id IN {INACTIVE}"],
     "charts.closed": [f"chart_id IN {INACTIVE}"],
     "charts.task": [f"chart_id IN {INACTIVE}"],
+    "charts.page": [f"chart_id IN {INACTIVE}"],
+    "charts.oncall_override": ["ends_at < 1000"],
     "charts.delivery": ["id < 1000 AND settled_at < 1000"],
     "charts.delivery_payload": ["delivery_id < 1000"],
     "charts.delivery_receipt": ["delivery_id < 1000"],
@@ -58,7 +60,7 @@ OF_A_PATIENT = {
     "charts.chart": [f"id IN {FAMILY}", f"merged_into IN {FAMILY}"],
     **{
         f"charts.{name}": [f"chart_id IN {FAMILY}"]
-        for name in ("concerned", "identifier", "encounter", "score", "closed", "task", "hold")
+        for name in ("concerned", "identifier", "encounter", "score", "closed", "task", "page", "hold")
     },
     "charts.delivery": [
         f"entry_id IN {ENTRIES} AND ordering_key IN {FAMILY}",
@@ -74,7 +76,10 @@ OF_A_PATIENT = {
         f"delivery_id IN {DELIVERIES}",
     ],
 }
-NO_PATIENT = {"charts.audit": "what was done stays: it names opaque ids, and is kept for its time whoever it is about"}
+NO_PATIENT = {
+    "charts.audit": "what was done stays: it names opaque ids, and is kept for its time whoever it is about",
+    "charts.oncall_override": "it is about staff",
+}
 FEW = {
     "journal.link": "a row a channel",
     "charts.cursor": "a row a partition of a channel",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,12 @@ from engine.domain.audit import AuditRecord
 from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import DeliveryState, Gone
 from engine.domain.hold import Hold, HoldCode
+from engine.domain.oncall import Override
+from engine.domain.page import Page, Policy
 from engine.errors import HandoffError, RowTakenError, TamperedError
 from engine.runtime.configurations import recorded_snapshot
 from engine.snapshot import Loaded, Snapshot
-from engine.store import Store, counts, schema
+from engine.store import Store, counts, oncall, schema
 from engine.store.charts import key_hash
 from engine.store.outbox import Settled
 from engine.store.requeue import requeue
@@ -44,7 +47,14 @@ from engine.store.requeue import requeue
 ROOT = Path(__file__).parents[3]
 DOCUMENT = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
 SNAPSHOTS = [Snapshot(ROOT, "config.yaml", {"config.yaml": f"node: {name}\n"}) for name in ("here", "there")]
-PATIENTS = (chart("chart-1", 1), chart("chart-2", 2))
+PAGES = tuple(
+    Page(
+        id=f"pt{number}", task=f"t{number}", kind="on_call_page", encounter=f"MRN:V{number}", closes=True,
+        raised_at=NOW, next_at=NOW, policy=Policy(ladder="on-call", version="1"),
+    )
+    for number in (1, 2)
+)  # fmt: skip
+PATIENTS = (chart("chart-1", 1, pages=PAGES[:1]), chart("chart-2", 2, pages=PAGES[1:]))
 
 
 def write(store: Store, *statements: Any) -> None:
@@ -91,7 +101,13 @@ def fill(store: Store) -> None:
     for number, name in enumerate(("crm", "lab"), 1):
         kept = {"delivery_id": number, "destination": name, "code": f"c{number}", "said_at": number}
         write(store, schema.admission.insert().values(**kept))
-        write(store, schema.notice.insert().values(delivery_id=number, chart_id=f"chart-{number}"))
+        write(store, schema.notice.insert().values(delivery_id=number, chart_id=f"chart-{number}", awaits=0))
+        begins = NOW + timedelta(days=number)
+        stands_in = Override(
+            number=number, roster="duty", role="primary", person="lee", begins=begins, ends=begins + timedelta(hours=1),
+            made_by="ann", made_at=NOW, reason="ill",
+        )  # fmt: skip
+        store.charts_ledger.write_now(lambda conn, it=stands_in: oncall.record(conn, store.keys, [it]))
     acts = [AuditRecord(at=NOW, actor=f"u{n}", action=f"a{n}", subject=f"s{n}", reason=f"why {n}") for n in (1, 2)]
     store.charts_ledger.write_now(lambda conn: store.outbox.settle(conn, dead, NOW))
     store.charts_ledger.write_now(lambda conn: store.audit.append(conn, acts))
@@ -134,6 +150,8 @@ def look(store: Store) -> None:
             store.charts.family_of_key(conn, f"MRN:P{number}")
         store.charts.find(conn)
         store.tasks.find(conn)
+        store.pages.find(conn)
+        oncall.overrides(conn, store.keys, NOW)
         store.audit.find(conn)
         if any(held.unreadable for held in store.holds.find(conn)):
             raise TamperedError("hold.document")  # lists say that it can't be read

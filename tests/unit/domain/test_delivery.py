@@ -15,7 +15,10 @@ from engine.domain.delivery import (
     EncounterUpsert,
     Forward,
     Notice,
+    Notification,
+    NotificationEnd,
     Operation,
+    PageUpsert,
     PatientMerge,
     PatientUpsert,
     ScoreUpsert,
@@ -23,6 +26,7 @@ from engine.domain.delivery import (
 )
 from engine.domain.encounter import Encounter
 from engine.domain.moment import Moment
+from engine.domain.page import Level, Page, Policy, Step, Target
 from engine.domain.patient import Address, Identifier, Name, Patient, Provider
 from engine.domain.score import Band, Factor, Score
 from engine.domain.shapes import patient_shape, plain, task_shape
@@ -52,6 +56,16 @@ SCORE = Score(
 )  # fmt: skip
 ENCOUNTER = Encounter(key="MRN:V1", visit_number="V1")
 NOTICE = Notice(id="n1", patient_key="MRN:558181838", to="+15185550100", body="Call us", not_after=AT)
+STEP = Step(loop=1, level=1, at=AT, person="lee", channel="files")
+POLICY = Policy(ladder="on-call", version="1", levels=(Level(targets=(Target(roster="on-call"),), seconds=300),))
+PAGE = Page(
+    id="p1", task="t1", kind="on_call_page", encounter="MRN:V1", policy=POLICY, closes=True, raised_at=AT, next_at=AT,
+    level=1, steps=(STEP,),
+)  # fmt: skip
+NOTIFICATION = Notification(
+    id="p1-1", page_id="p1", ladder="on-call", level=1, loop=1, person="lee", to="pager-1", text="Open the page",
+    link="/pages/p1", reason="on_call_page", raised_at=AT,
+)  # fmt: skip
 SAID: dict[Operation, Content] = {
     Operation.UPSERT_PATIENT: PatientUpsert.of(PATIENT),
     Operation.UPSERT_ENCOUNTER: EncounterUpsert(patient_key="MRN:558181838", encounter=ENCOUNTER),
@@ -60,7 +74,9 @@ SAID: dict[Operation, Content] = {
     Operation.MERGE_PATIENT: PatientMerge(survivor="MRN:558181838", merged="MRN:9"),
     Operation.FORWARD: Forward(hl7=b"MSH|^~\\&|"),
     Operation.SEND_TEXT: NOTICE,
-    Operation.SEND_PAGE: NOTICE,
+    Operation.UPSERT_PAGE: PageUpsert.of(PAGE, "MRN:558181838"),
+    Operation.NOTIFY: NOTIFICATION,
+    Operation.NOTIFY_END: NotificationEnd(page_id="p1", state="acknowledged", by="lee", at=AT),
     Operation.SEND_MAIL: NOTICE,
 }
 BYTES = {
@@ -132,7 +148,7 @@ def test_a_content_says_what_it_is_about_and_whose(
 
 def test_what_is_said_once_is_no_state() -> None:
     assert {operation.what for operation, content in CONTENTS.items() if not content.is_state} == {
-        "message", "text", "page", "mail",
+        "message", "text", "notification", "notification_end", "mail",
     }  # fmt: skip
 
 

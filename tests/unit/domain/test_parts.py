@@ -12,6 +12,7 @@ from engine.desk.seeing import HIDDEN, View
 from engine.domain.chart import Chart
 from engine.domain.delivery import CONTENTS
 from engine.domain.encounter import Diagnosis, Encounter
+from engine.domain.page import Page, Policy
 from engine.domain.parts import DELIVERED, PARTS, DeliveredPart, chart_shape, folded, united
 from engine.domain.patient import Identifier, Patient
 from engine.domain.score import Band, Factor, Score
@@ -33,6 +34,10 @@ def items_of(number: int) -> dict[str, tuple[Any, ...]]:
         "tasks": (
             Task(id=f"t{number}", kind="education", encounter=key, due_at=NOW, escalate_at=None, assignee=None,
                  state=TaskState.OPEN, reason="band low", protocol="p", discharge=1, created_at=NOW),
+        ),
+        "pages": (
+            Page(id=f"pt{number}", task=f"t{number}", kind="on_call_page", encounter=key, closes=True, raised_at=NOW,
+                 policy=Policy(ladder="on-call", version="1"), next_at=NOW),
         ),
     }  # fmt: skip
 

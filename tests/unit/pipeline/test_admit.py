@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.connectors.remedies import remedy
 from engine.domain.chart import Chart
-from engine.domain.delivery import Notice, Operation, QueuedDelivery
+from engine.domain.delivery import CONTENTS, Notice, Notification, Operation, QueuedDelivery, Spoken
 from engine.domain.patient import Doubt, Identifier, Patient, StatedDeath
 from engine.pipeline.admit import GO, RULES, Admission, Go, Known, Never, NotBefore, Rule, admit, not_too_late
 
@@ -29,7 +29,12 @@ def says(answer: Admission) -> Rule:
 
 
 def notice(not_after: datetime | None, operation: Operation = Operation.SEND_TEXT) -> QueuedDelivery:
-    said = Notice(id="n1", patient_key="MRN:1", to="+15185550100", body="Call us", not_after=not_after)
+    said: Spoken = Notice(id="n1", patient_key="MRN:1", to="+15185550100", body="Call us", not_after=not_after)
+    if operation is Operation.NOTIFY:
+        said = Notification(
+            id="p1-1", page_id="p1", ladder="on-call", level=1, loop=1, person="lee", to=None, text="Open the page",
+            link="/pages/p1", reason="on_call_page", raised_at=NOW, not_after=not_after,
+        )  # fmt: skip
     return queued(delivery(operation, said.encoded()))
 
 
@@ -59,7 +64,7 @@ def test_a_further_rule_never_lets_out_what_was_kept(answers: list[Admission], m
     assert rank[type(after)] >= rank[type(before)]
 
 
-@pytest.mark.parametrize("operation", [Operation.SEND_TEXT, Operation.SEND_PAGE, Operation.SEND_MAIL])
+@pytest.mark.parametrize("operation", [Operation.SEND_TEXT, Operation.NOTIFY, Operation.SEND_MAIL])
 @pytest.mark.parametrize(
     ("after_seconds", "goes"), [(-1, True), (0, True), (0.001, False), (86_400, False), (None, True)]
 )
@@ -69,7 +74,7 @@ def test_a_notice_is_not_sent_after_its_time(operation: Operation, after_seconds
     assert goes or remedy("too-late")
 
 
-@pytest.mark.parametrize("operation", [one for one in Operation if not one.value.startswith("send_")])
+@pytest.mark.parametrize("operation", [one for one in Operation if not issubclass(CONTENTS[one], Spoken)])
 def test_a_state_is_never_too_late(operation: Operation) -> None:
     assert not_too_late(queued(delivery(operation, b'{"not_after":"2000-01-01T00:00:00Z"}')), KNOWN, NOW) == GO
 
@@ -97,14 +102,14 @@ def test_a_person_can_have_a_notice_sent_that_is_late() -> None:
     assert admit(RULES, late, Known(released=frozenset({"too-late"})), NOW) == GO
 
 
-@pytest.mark.parametrize("operation", [Operation.SEND_TEXT, Operation.SEND_PAGE, Operation.SEND_MAIL])
+@pytest.mark.parametrize("operation", [Operation.SEND_TEXT, Operation.NOTIFY, Operation.SEND_MAIL])
 @pytest.mark.parametrize("settled", [False, True])
 def test_nobody_writes_to_a_patient_whose_death_is_in_doubt(operation: Operation, settled: bool) -> None:
     doubt = Doubt(root=1, code="death-in-future", location="PID-29", sender=1, settled=settled)
     patient = Patient(identifiers=(Identifier(value="1", authority="MRN", type="MR"),))
     chart = Chart(id="c", patient=patient, death_stated=StatedDeath(doubts=(doubt,)))
     answer = admit(RULES, notice(None, operation), Known(chart=chart), NOW)
-    goes = settled or operation is Operation.SEND_PAGE
+    goes = settled or operation is Operation.NOTIFY
     assert (answer == GO) == goes
     assert goes or (isinstance(answer, NotBefore) and answer.code == "death-in-doubt")
     assert remedy("death-in-doubt")

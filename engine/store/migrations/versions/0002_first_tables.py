@@ -25,6 +25,7 @@ def upgrade() -> None:
         _journal()
     else:
         _charts()
+        _pages()
 
 
 def _journal() -> None:
@@ -319,9 +320,11 @@ def _charts() -> None:
         sa.Column("gone", sa.Text(), nullable=True),
         sa.Column("gone_at", sa.BigInteger(), nullable=True),
         sa.Column("gone_by", sa.BigInteger(), nullable=True),
+        sa.Column("awaits", sa.SmallInteger(), nullable=False),
         sa.PrimaryKeyConstraint("delivery_id"),
         schema=CHARTS,
     )
+    op.create_index("notice_awaits", "notice", ["delivery_id"], schema=CHARTS, **_only("awaits = 1"))
     op.create_index("notice_chart", "notice", ["chart_id"], schema=CHARTS)
     op.create_index("notice_gone", "notice", ["gone_by"], schema=CHARTS, **_only("gone_by IS NOT NULL"))
     op.create_index("identifier_chart", "identifier", ["chart_id"], schema=CHARTS)
@@ -399,3 +402,27 @@ def _charts() -> None:
     )
     op.create_index("task_chart", "task", ["chart_id"], schema=CHARTS)
     op.create_index("task_state_due", "task", ["state", "due_at"], schema=CHARTS)
+
+
+def _pages() -> None:
+    op.create_table(
+        "oncall_override",
+        sa.Column("entry_id", _ID, autoincrement=False, nullable=False),
+        sa.Column("ends_at", sa.BigInteger(), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("entry_id"),
+        schema=CHARTS,
+    )
+    op.create_index("oncall_override_ends", "oncall_override", ["ends_at"], schema=CHARTS)
+    op.create_table(
+        "page",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("chart_id", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("raised_at", sa.BigInteger(), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        schema=CHARTS,
+    )
+    op.create_index("page_chart", "page", ["chart_id"], schema=CHARTS)
+    op.create_index("page_state_raised", "page", ["state", "raised_at"], schema=CHARTS)
