@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from engine.bootstrap import settle_memory
-from engine.care.protocol import end
+from engine.care.tasks import end
 from engine.domain.chart import Chart, Charts
 from engine.domain.message import Entry, EntryState
 from engine.domain.outcome import Outcome

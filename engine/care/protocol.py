@@ -1,18 +1,18 @@
-"""The tasks that a discharge calls for, and how they are brought into line with those there are.
+"""The tasks that a discharge calls for.
 
 A protocol is a document below `mappings/protocols/`. `plan` says which tasks are wanted after a discharge; it follows
-from the chart alone, so that the same state never asks for a second task. `reconcile` makes them so.
+from the chart alone, so that the same state never asks for a second task. `engine.care.tasks` makes them so.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from typing import Annotated, Any, Final
 
-import msgspec
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from engine.care.calendar import BusinessCalendar
 from engine.care.conditions import Condition
@@ -24,89 +24,14 @@ from engine.domain.moment import instant
 from engine.domain.patient import Patient
 from engine.domain.record import Phi
 from engine.domain.score import Band
-from engine.domain.task import ENGINE, KINDS, READMITTED, Task, TaskState
+from engine.domain.task import KINDS, Alert, Rung, Task, TaskState
 from engine.domain.why import CLASS_UNKNOWN, NO_CLASS, Ground, Reason
-from engine.errors import HandoffError, Problem, SettingsError
+from engine.errors import Problem, SettingsError
 from engine.yamlfile import Document, did_you_mean
 from engine.yamlmodel import StrictModel, validate
 
 CLASSES: Final = frozenset({"I", "E", "O", "P", "R", "B", "C", "N", "U", "OBS"})
 """Of HL7 table 0004, and OBS: every rule of care says what they mean to it."""
-
-# --- the life of a task ----------------------------------------------------------------------------------------------
-
-TRANSITIONS: Final[Mapping[TaskState, frozenset[TaskState]]] = {
-    TaskState.OPEN: frozenset({TaskState.DONE, TaskState.MISSED, TaskState.CANCELLED, TaskState.RETRACTED}),
-    TaskState.DONE: frozenset(),
-    TaskState.MISSED: frozenset(),
-    TaskState.CANCELLED: frozenset(),
-    TaskState.RETRACTED: frozenset(),
-}
-"""Where a task may go. An ended task stays as it ended, because people and destinations have acted on it: what is
-wanted again gets a task of its own. The one exception is not among these transitions, because it undoes one: a task
-that a readmission set aside (`suspended_by`) is put back when that admission turns out not to have happened, and
-retracted when it is no longer wanted."""
-
-
-class TransitionError(HandoffError):
-    """A task can't go to this state."""
-
-    def __init__(self, before: TaskState, after: TaskState) -> None:
-        super().__init__(f"a task that is {before} can't become {after}")
-        self.before = before
-        self.after = after
-
-
-def end(task: Task, state: TaskState, *, at: datetime, by: str = ENGINE, why: str | None = None) -> Task:
-    """The task, ended: when, by whom and why. Raises TransitionError."""
-    if state not in TRANSITIONS[task.state]:
-        raise TransitionError(task.state, state)
-    return msgspec.structs.replace(task, state=state, ended_at=at, ended_by=by, end_reason=why)
-
-
-def suspend(task: Task, by: str, *, at: datetime, why: str = READMITTED) -> Task:
-    """The open task, set aside for the stay `by`. `resume` restores it exactly."""
-    ended = end(task, TaskState.CANCELLED, at=at, why=why)
-    return msgspec.structs.replace(ended, suspended_by=by)
-
-
-def resume(task: Task) -> Task:
-    """The task as it was before a readmission set it aside; any other task stays as it is."""
-    if task.suspended_by is None:
-        return task
-    return msgspec.structs.replace(
-        task, state=TaskState.OPEN, suspended_by=None, ended_at=None, ended_by=None, end_reason=None
-    )
-
-
-def retract_all(
-    tasks: Iterable[Task], *, at: datetime, why: str, state: TaskState = TaskState.RETRACTED
-) -> tuple[Task, ...]:
-    """End every open task: retracted when its cause is withdrawn (a cancelled discharge), cancelled at a death."""
-    return tuple(end(task, state, at=at, why=why) if task.state is TaskState.OPEN else task for task in tasks)
-
-
-def reconcile(existing: tuple[Task, ...], wanted: tuple[Task, ...], *, at: datetime, why: str) -> tuple[Task, ...]:
-    """The tasks of one encounter, brought into line with the wanted ones.
-
-    Open ones that are no longer wanted are retracted (`why` says why), those still wanted take the new times and the
-    new reason but keep the person they were given to, ended ones stay as they are, missing ones are added. Doing it
-    twice changes nothing more.
-    """
-    by_id = {task.id: task for task in wanted}
-    result = []
-    for task in existing:
-        want = by_id.pop(task.id, None)
-        if task.state is not TaskState.OPEN:
-            result.append(task)
-        elif want is None:
-            result.append(end(task, TaskState.RETRACTED, at=at, why=why))
-        else:
-            result.append(
-                msgspec.structs.replace(task, due_at=want.due_at, escalate_at=want.escalate_at, reason=want.reason)
-            )
-    return (*result, *by_id.values())
-
 
 # --- the document ----------------------------------------------------------------------------------------------------
 
@@ -142,6 +67,51 @@ class _Span(StrictModel):
         return (moment.astimezone(UTC) + passed).astimezone(calendar.zone)
 
 
+class _Alert(StrictModel):
+    """A task for somebody else."""
+
+    kind: _Name
+    """Kind of task: one of `kinds`."""
+    due: _Span
+    """Due time, counted from the escalation."""
+    assignee: _Name
+    """Role that has to see to it."""
+    reason: _Text
+    """What has happened and what is to be done, as the assignee reads it: no diagnosis, no result."""
+    page: _Name | None = None
+    """Ladder that is paged until it is seen to; none: nobody."""
+
+
+class _Rung(StrictModel):
+    """One step of an escalation."""
+
+    after: _Span
+    """When, counted from the due time."""
+    owner: _Name | None = None
+    """Role that has the task from then on."""
+    alert: _Alert | None = None
+    """Task for somebody else; a patient who declines raises it before its time."""
+    page: _Name | None = None
+    """Ladder that is paged until the task is done."""
+
+
+_Ladder = Annotated[tuple[_Rung, ...], Field(min_length=1, max_length=10)]
+
+
+def _form(value: Any) -> str:
+    return "ladder" if isinstance(value, list | tuple) else "span"
+
+
+_Escalate = Annotated[Annotated[_Span, Tag("span")] | Annotated[_Ladder, Tag("ladder")], Discriminator(_form)]
+
+
+class _Contact(StrictModel):
+    """The task is to reach the patient."""
+
+    attempts: Annotated[int, Field(ge=1, le=10)]
+    """Attempts that are asked for until it is due. An automated text is none."""
+
+
 class _Step(StrictModel):
     """One task of a plan."""
 
@@ -153,8 +123,13 @@ class _Step(StrictModel):
     """Due time, counted from the discharge."""
     late: _Span | None = None
     """Earliest due time, counted from the message; none: the protocol's `late`."""
-    escalate: _Span | None = None
-    """Time of escalation, counted from the due time; none: it never escalates."""
+    escalate: _Escalate | None = None
+    """What is done when it is not done in time: a list, each with its time counted from the due time. A mere time says
+    when it is missed; none: it is missed when it is due, and nothing more is done."""
+    contact: _Contact | None = None
+    """It is done when a person has reached the patient; none: it is about something else."""
+    page: _Name | None = None
+    """Ladder that is paged while it is not done; none: nobody."""
     assignee: _Name
     """Role that has to do it."""
     reason: _Text
@@ -167,6 +142,22 @@ class _Step(StrictModel):
     @property
     def id(self) -> str:
         return self.name or self.kind
+
+    @property
+    def rungs(self) -> tuple[_Rung, ...]:
+        return (_Rung(after=self.escalate),) if isinstance(self.escalate, _Span) else self.escalate or ()
+
+    def ladder(self, due_at: datetime, calendar: BusinessCalendar) -> tuple[Rung, ...]:
+        """What is done when a task that is due then is not done."""
+        return tuple(_rung(rung, rung.after.after(due_at, calendar), calendar) for rung in self.rungs)
+
+
+def _rung(rung: _Rung, at: datetime, calendar: BusinessCalendar) -> Rung:
+    alert = None
+    if (said := rung.alert) is not None:
+        due_at = said.due.after(at, calendar)
+        alert = Alert(kind=said.kind, assignee=said.assignee, due_at=due_at, reason=said.reason, page=said.page)
+    return Rung(at=at, owner=rung.owner, alert=alert, page=rung.page)
 
 
 _Steps = tuple[_Step, ...]
@@ -264,6 +255,9 @@ class Protocol:
     def __init__(self, spec: _Spec) -> None:
         self.name = spec.protocol
         self.version = spec.version
+        said = spec.model_dump_json(exclude={"source"}).encode()
+        self.digest = blake2b(said, digest_size=4).hexdigest()
+        """Of what it says: another one for another text, though its `version` be the same."""
         self._classes = frozenset(spec.classes)
         self._classes_without_plan = frozenset(spec.classes_without_plan)
         self._not_planned = self._classes_without_plan - self._classes
@@ -380,18 +374,15 @@ class Protocol:
             due_at = _due(step, discharged, task, calendar, now, earliest=earliest, waits=waits)
             hold = f": {hold_reason}" if hold_reason else ""
             tasks.append(
-                Task(
-                    id=task_id,
-                    kind=step.kind,
+                self._task(
+                    step,
+                    id_=task_id,
                     encounter=encounter.key,
-                    due_at=due_at,
-                    escalate_at=step.escalate.after(due_at, calendar) if step.escalate is not None else None,
-                    state=TaskState.OPEN,
-                    assignee=step.assignee,
-                    reason=step.reason + hold,
-                    protocol=self.name,
                     discharge=encounter.discharges,
-                    created_at=now,
+                    due_at=due_at,
+                    reason=step.reason + hold,
+                    calendar=calendar,
+                    now=now,
                 )
             )
         ground: Ground
@@ -422,32 +413,59 @@ class Protocol:
         if not doubts:
             return ()
         known = {task.id: task for task in chart.tasks if task.encounter is None}
-        still = tuple(task for task in known.values() if task.state is TaskState.OPEN)
+        still = tuple(task for task in known.values() if task.stands)
         if still:
             return still
         group = key("tasks", chart.id)
         wanted: list[Task] = []
         for step in self._death_uncertain:
             task_id = beginning_like(group, key("death", chart.id, str(doubts[-1].root), self.name, step.id))
-            due_at = step.due.after(now, calendar)
-            escalate_at = step.escalate.after(due_at, calendar) if step.escalate is not None else None
             if task_id not in known:
                 wanted.append(
-                    Task(
-                        id=task_id,
-                        kind=step.kind,
+                    self._task(
+                        step,
+                        id_=task_id,
                         encounter=None,
-                        due_at=due_at,
-                        escalate_at=escalate_at,
-                        state=TaskState.OPEN,
-                        assignee=step.assignee,
-                        reason=step.reason,
-                        protocol=self.name,
                         discharge=0,
-                        created_at=now,
+                        due_at=step.due.after(now, calendar),
+                        reason=step.reason,
+                        calendar=calendar,
+                        now=now,
                     )
                 )
         return tuple(wanted)
+
+    def _task(
+        self,
+        step: _Step,
+        *,
+        id_: str,
+        encounter: str | None,
+        discharge: int,
+        due_at: datetime,
+        reason: str,
+        calendar: BusinessCalendar,
+        now: datetime,
+    ) -> Task:
+        ladder = step.ladder(due_at, calendar)
+        return Task(
+            id=id_,
+            kind=step.kind,
+            encounter=encounter,
+            due_at=due_at,
+            escalate_at=ladder[0].at if ladder else None,
+            state=TaskState.OPEN,
+            assignee=step.assignee,
+            reason=reason,
+            protocol=self.name,
+            discharge=discharge,
+            created_at=now,
+            page=step.page,
+            attempts_wanted=step.contact.attempts if step.contact is not None else 0,
+            protocol_version=self.version,
+            protocol_digest=self.digest,
+            ladder=ladder,
+        )
 
     def _too_old(self, discharged: datetime | None, now: datetime) -> bool:
         days = self.discharge_age_days_max

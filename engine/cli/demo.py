@@ -158,11 +158,13 @@ def _summary(desk: Desk, line: Any) -> str:
     """What came of the day, for the care team: tasks by kind."""
     from collections import Counter
 
+    from engine.domain.task import TaskState
+
     with desk.store.reader() as conn:
         tasks = [item.task for item in desk.store.tasks.find(conn, limit=None)]
     kinds = sorted({task.kind for task in tasks})
     count = Counter((task.kind, task.state.value) for task in tasks)
-    states = ("open", "done", "missed", "cancelled", "retracted")
+    states = tuple(TaskState)
     rows = [(kind, *(count[kind, state] or None for state in states)) for kind in kinds]
     books = "The books balance" if line["balanced"] else "THE BOOKS DO NOT BALANCE"
     return (

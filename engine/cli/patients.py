@@ -149,7 +149,7 @@ def find(
     shapes = [view.patient(patient_shape(chart.patient)) for chart in found]
     rows = [
         (s["key"], _name(s["name"]), s["birth_date"], s["sex"], len(chart.encounters),
-         sum(task.state == "open" for task in chart.tasks)) for chart, s in zip(found, shapes, strict=True)
+         sum(task.stands for task in chart.tasks)) for chart, s in zip(found, shapes, strict=True)
     ]  # fmt: skip
     columns = (
         "patient", Column("name", least=8, common=True), Column("born", common=True, drop=1),

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from engine.domain.cause import Act
     from engine.store.tasks import ListedTask
 
-STATES: Final = ("open", "done", "missed", "cancelled", "retracted")
-ENDED: Final = STATES[1:]
+STATES: Final = ("open", "in_progress", "done", "missed", "cancelled", "retracted")
+ENDED: Final = ("done", "cancelled", "retracted")
 
 
 @click.group("tasks")
@@ -73,10 +73,10 @@ def list_(
 ) -> None:
     """List tasks, the most urgent first.
 
-    Without --state these are the open ones; with --patient all of that patient; with --json, which scripts read, all
-    that there are.
+    Without --state these are the ones that are still to be done; with --patient all of that patient; with --json, which
+    scripts read, all that there are.
     """
-    from engine.domain.task import TaskState
+    from engine.domain.task import STANDING, TaskState
 
     if every and states:
         raise click.UsageError("either --all or --state")
@@ -88,7 +88,7 @@ def list_(
         finding.check_kind(desk, kind)
         with desk.store.reader() as conn:
             conditions: dict[str, Any] = {
-                "states": [TaskState.OPEN] if open_only else [TaskState(state) for state in states],
+                "states": sorted(STANDING) if open_only else [TaskState(state) for state in states],
                 "kind": kind,
                 "assignee": assignee,
                 "chart_ids": [chart.id] if chart else None,
@@ -128,7 +128,7 @@ def list_(
 
 
 def _overdue(item: ListedTask, now: datetime) -> bool:
-    return item.task.state == "open" and item.task.due_at < now
+    return item.task.state in {"open", "in_progress"} and item.task.due_at < now
 
 
 @tasks.command("done")

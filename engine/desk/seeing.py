@@ -66,7 +66,7 @@ def shows(path: str, value: Any) -> bool:
         return part in _FREE
     if mask.shown is None:
         field = name.rpartition(".")[2]
-        return field not in mask.keys and field not in mask.inner
+        return field not in mask.keys and field not in mask.inner and field not in mask.typed
     return not name or name in mask.shown or (name in mask.codes and isinstance(value, str) and _is_code(value))
 
 
@@ -122,7 +122,8 @@ class View:
             for name, shown in mask.inner.items()
             if name in shape
         }
-        return masked | inner
+        typed = {name: hide(shape[name]) for name in mask.typed} if mask.typed and shape.get("closed_by") else {}
+        return masked | inner | typed
 
     def at(self, path: str, value: Any) -> Any:
         """A value out of a path of a chart or outcome; see `shows`."""

@@ -14,6 +14,7 @@ import msgspec
 from engine.domain.message import EntryKind
 from engine.domain.moment import to_micros
 from engine.domain.record import Phi
+from engine.domain.task import How, Result
 
 
 class _Cause(Phi, frozen=True, kw_only=True, tag_field="cause"):
@@ -35,15 +36,39 @@ class _Act(_Cause, frozen=True, kw_only=True):
     kind: ClassVar[EntryKind] = EntryKind.ACT
 
 
-class TaskDone(_Act, frozen=True, kw_only=True, tag="task-done"):
+class _OnTask(_Act, frozen=True, kw_only=True):
     task: str
     """Its id."""
 
 
-class TaskAssigned(_Act, frozen=True, kw_only=True, tag="task-assigned"):
-    task: str
+class TaskDone(_OnTask, frozen=True, kw_only=True, tag="task-done"):
+    evidence: str | None = None
+    """What shows it, in the words of who does it."""
+
+
+class TaskAssigned(_OnTask, frozen=True, kw_only=True, tag="task-assigned"):
     assignee: str
     """A role or a person."""
+
+
+class TaskAttempted(_OnTask, frozen=True, kw_only=True, tag="task-attempted"):
+    """Somebody has tried to reach the patient."""
+
+    how: How
+    result: Result
+    note: str | None = None
+
+
+class TaskSnoozed(_OnTask, frozen=True, kw_only=True, tag="task-snoozed"):
+    until: datetime
+
+
+class TaskCancelled(_OnTask, frozen=True, kw_only=True, tag="task-cancelled"):
+    """It need not be done; the reason says why."""
+
+
+class TaskUndone(_OnTask, frozen=True, kw_only=True, tag="task-undone"):
+    """What the actor did last to the task is taken back."""
 
 
 class QuestionDismissed(_Act, frozen=True, kw_only=True, tag="dismiss"):
@@ -86,12 +111,26 @@ class Due(_Cause, frozen=True, kw_only=True, tag="due"):
         return f"due/{self.chart_id}/{to_micros(self.at)}"
 
 
-Act = TaskDone | TaskAssigned | QuestionDismissed | QualityResolved | QualityReopened
+Act = (
+    TaskDone
+    | TaskAssigned
+    | TaskAttempted
+    | TaskSnoozed
+    | TaskCancelled
+    | TaskUndone
+    | QuestionDismissed
+    | QualityResolved
+    | QualityReopened
+)
 Cause = Act | Due
 
 CAUSES: Final[Mapping[str, type[Cause]]] = {
     "task-done": TaskDone,
     "task-assigned": TaskAssigned,
+    "task-attempted": TaskAttempted,
+    "task-snoozed": TaskSnoozed,
+    "task-cancelled": TaskCancelled,
+    "task-undone": TaskUndone,
     "dismiss": QuestionDismissed,
     "quality-resolved": QualityResolved,
     "quality-reopened": QualityReopened,

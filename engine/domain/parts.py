@@ -34,6 +34,8 @@ class Mask:
     """Keys of patients or encounters: shown as a pseudonym."""
     inner: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Lists of objects: what of each object is shown."""
+    typed: frozenset[str] = frozenset()
+    """What a person has typed, if the shape says that a person has closed it (`closed_by`): hidden then."""
 
 
 def _of_no_stay(_item: Any) -> None:
@@ -159,7 +161,12 @@ TASKS: Final = DeliveredPart(
     as_of=lambda task: (task.ended_at is not None, task.ended_at or task.created_at),
     stay=_stay,
     shape=task_shape,
-    mask=Mask(shown=None, keys=frozenset({"encounter", "patient_key", "suspended_by"})),
+    mask=Mask(
+        shown=None,
+        keys=frozenset({"encounter", "patient_key", "suspended_by", "appointment"}),
+        inner={"attempts": frozenset({"at", "by", "how", "result"})},
+        typed=frozenset({"end_reason", "evidence"}),
+    ),
     operation=Operation.UPSERT_TASK,
     content=TaskUpsert.of,
 )

@@ -17,7 +17,7 @@ from engine.domain.page import Page, PageState, Step
 from engine.domain.patient import Patient
 from engine.domain.record import Phi, Record
 from engine.domain.score import Score
-from engine.domain.task import ENGINE, Task
+from engine.domain.task import ENGINE, OWN_FIELDS, Task
 
 
 def plain(value: Any) -> Any:
@@ -44,18 +44,42 @@ else:
     )
 
 
-class TaskShape(Task, frozen=True, kw_only=True):
-    """A task as the contract shows one."""
+if TYPE_CHECKING:
 
-    patient_key: str
-    closed_by: str | None = None
-    """The person who ended it; none while it is open, and when a message ended it."""
+    class TaskShape(Task, frozen=True, kw_only=True):
+        """A task as the contract shows one."""
 
-    @classmethod
-    def of(cls, task: Task, patient_key: str) -> TaskShape:
+        patient_key: str
+        closed_by: str | None = None
+        """The person who ended it; none while it stands, and when a message ended it."""
+
+        @classmethod
+        def of(cls, task: Task, patient_key: str) -> TaskShape: ...
+else:
+
+    def _of_task(cls: Any, task: Task, patient_key: str) -> Any:
         closed_by = None if task.ended_by == ENGINE else task.ended_by
         more = {"patient_key": patient_key, "closed_by": closed_by}
         return msgspec.convert(structs.asdict(task) | more, cls)  # twice as fast as naming the fields in a call
+
+    TaskShape = msgspec.defstruct(
+        "TaskShape",
+        [
+            *(
+                (field.name, field.type, *(() if field.default is msgspec.NODEFAULT else (field.default,)))
+                for field in structs.fields(Task)
+                if field.name not in OWN_FIELDS
+            ),
+            ("patient_key", str),
+            ("closed_by", str | None, None),
+        ],
+        bases=(Phi,),
+        module=__name__,
+        namespace={"of": classmethod(_of_task)},
+        frozen=True,
+        kw_only=True,
+        gc=False,
+    )
 
 
 class StepShape(Record, frozen=True, kw_only=True):

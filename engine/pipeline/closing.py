@@ -1,7 +1,7 @@
 """Which stays of a chart are closed, and what a chart is with them and without them.
 
-A stay is closed when it has ended, none of its tasks is open, and its suspended tasks wait for the stay that they must
-wait for. Nothing becomes of it by itself any more: what may concern it asks for the whole chart.
+A stay is closed when it has ended, none of its tasks is still to be done, and its suspended tasks wait for the stay
+that they must wait for. Nothing becomes of it by itself any more: what may concern it asks for the whole chart.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from engine.domain.chart import Chart, Days, as_it_happened
 from engine.domain.closed import Closed
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.parts import PARTS
-from engine.domain.task import TaskState
 from engine.pipeline.plan import came_at, later_stays
 
 OVER_MAX: Final = 4
@@ -56,14 +55,14 @@ def reopened(chart: Chart, stored: Chart) -> Chart:
 
 
 def _busy(chart: Chart) -> set[str | None]:
-    """Keys of the stays of which tasks are open, or wait for another stay than they must."""
+    """Keys of the stays of which tasks are still to be done, or wait for another stay than they must."""
     waits_for, days = later_stays(chart), Days(chart.encounters)
     by = {stay.key: waits_for(stay) for stay in chart.encounters}
     unsure = {stay.key for stay in chart.encounters if came_at(stay, days) == float("inf")}
     return {
         task.encounter
         for task in chart.tasks
-        if task.state is TaskState.OPEN
+        if task.stands
         or (
             task.suspended_by is not None
             and (task.encounter is None or by.get(task.encounter) != task.suspended_by or task.suspended_by in unsure)

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from engine.domain.cause import Cause, Due
 from engine.domain.chart import Chart
+from engine.pipeline import tasks
 from engine.pipeline.rule import Deciding, Rule
 
 
@@ -27,7 +28,7 @@ class Source(NamedTuple):
     """Somebody is to be called at once, or soon: such charts come before all others that are due."""
 
 
-SOURCES: Final[tuple[Source, ...]] = ()
+SOURCES: Final[tuple[Source, ...]] = (Source(tasks.deadlines, tasks.ring),)
 
 
 def due_at(chart: Chart) -> datetime | None:

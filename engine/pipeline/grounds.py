@@ -1,4 +1,4 @@
-"""What notices to people hang on: a task that is open, a discharge. A ground begins to stand, and falls.
+"""What notices to people hang on: a task that is still to be done, a discharge. A ground begins to stand, and falls.
 
 Another kind (an appointment) is a line of `GROUNDS`. Planners of notices import from here; `engine.pipeline.notices`
 lists them.
@@ -15,7 +15,7 @@ from engine.domain.chart import Chart
 from engine.domain.delivery import Fallen, Gone, Ground, Notice, Operation
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.parts import ENCOUNTERS, TASKS, Part
-from engine.domain.task import Task, TaskState
+from engine.domain.task import Task
 from engine.pipeline.channel import CompiledChannel
 
 
@@ -28,8 +28,8 @@ class GroundRule(NamedTuple):
     stands: Callable[[Any], bool]
 
 
-def _is_open(task: Task) -> bool:
-    return task.state is TaskState.OPEN
+def _stands(task: Task) -> bool:
+    return task.stands
 
 
 def _has_ended(encounter: Encounter) -> bool:
@@ -37,7 +37,7 @@ def _has_ended(encounter: Encounter) -> bool:
 
 
 GROUNDS: Final[Mapping[str, GroundRule]] = {
-    "task": GroundRule(TASKS, TASKS.key, _is_open),
+    "task": GroundRule(TASKS, TASKS.key, _stands),
     "discharge": GroundRule(ENCOUNTERS, lambda stay: f"{stay.key}#{stay.discharges}", _has_ended),
 }
 

@@ -11,7 +11,8 @@ import msgspec
 
 from engine.care.death import without_doubt
 from engine.care.event import Applied
-from engine.care.protocol import CLASSES, Plan, end, reconcile, resume, retract_all, suspend
+from engine.care.protocol import CLASSES, Plan
+from engine.care.tasks import end, reconcile, resume, retract_all, suspend
 from engine.domain.chart import Chart, Days
 from engine.domain.closed import Closed
 from engine.domain.encounter import Encounter, EncounterStatus
@@ -133,7 +134,7 @@ def _encounters_to_score(
         return stays
     person_changed = before is None or before.patient is not chart.patient
     since = _history_changed_since(before, chart)
-    planned = {task.encounter for task in chart.tasks if task.state is TaskState.OPEN}
+    planned = {task.encounter for task in chart.tasks if task.stands}
 
     def touched(encounter: Encounter) -> bool:
         if encounter.key == subject:
@@ -199,7 +200,7 @@ def replan(
         return chart, [], not_planned(chart, subject, channel, now)
     planning = _Planning(before, chart, channel, now)
     changed = {encounter.key for encounter in planning.changed()}
-    if not changed and not any(task.state is TaskState.OPEN or task.suspended_by for task in chart.tasks):
+    if not changed and not any(task.stands or task.suspended_by for task in chart.tasks):
         return chart, [], not_planned(chart, subject, channel, now)
     waits_for = later_stays(chart, channel.zone)
     tasks = {task.id: task for task in chart.tasks}
@@ -341,7 +342,7 @@ def decide_death(chart: Chart, root: int, code: str, location: str | None, *, by
         return chart
     tasks = chart.tasks
     if not stated.in_doubt:
-        asked = (task for task in tasks if task.encounter is None and task.state is TaskState.OPEN)
+        asked = (task for task in tasks if task.encounter is None and task.stands)
         ended = {task.id: end(task, TaskState.RETRACTED, at=at, by=by, why=DECIDED) for task in asked}
         tasks = tuple(ended.get(task.id, task) for task in tasks)
         if chart.patient.deceased is True:
@@ -411,7 +412,7 @@ class _Planning:
         planner = self.planner(encounter)
         if planner is None or not planner.protocol.conditional:
             return False
-        if was is encounter and all(task.state is not TaskState.OPEN for task in self.tasks.get(encounter.key, ())):
+        if was is encounter and not any(task.stands for task in self.tasks.get(encounter.key, ())):
             return False
         met = planner.protocol.met
         return met(before.patient, was, self._now) != met(self._chart.patient, encounter, self._now)
@@ -461,7 +462,7 @@ def _suspend_or_resume(
         if task.encounter is None:
             continue
         later = by[task.encounter]
-        if later != task.suspended_by and (task.state is TaskState.OPEN or task.suspended_by is not None):
+        if later != task.suspended_by and (task.stands or task.suspended_by is not None):
             resumed = resume(task)
             if later is not None:
                 why = SIDE_BY_SIDE if came[later] == came[task.encounter] else READMITTED

@@ -10,7 +10,7 @@ from typing import Any, TypedDict, Unpack
 from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, select
 
 from engine.domain.record import Phi
-from engine.domain.task import Task, TaskState
+from engine.domain.task import STANDING, Task, TaskState
 from engine.errors import TamperedError
 from engine.store.charts import ChartStore
 from engine.store.keys import KeyRing
@@ -53,17 +53,22 @@ class TaskStore:
         damaged: Callable[[str], object] | None = None,
         **conditions: Unpack[TaskConditions],
     ) -> list[ListedTask]:
-        """Tasks that meet all conditions: open ones first, the most urgent of them first.
+        """Tasks that meet all conditions: those that are still to be done first, the most urgent of them first.
 
         damaged: called with the id of each that can't be read any more, and which is left out
         then; without it such a one raises TamperedError.
         """
         where = _where(self._charts.keys, conditions)
-        order: list[ColumnElement[Any]] = [task.c.due_at, task.c.id]
-        if len(conditions.get("states", ())) != 1:
-            order.insert(0, task.c.state != literal_column("'open'"))
-        statement = select(task).where(*where).order_by(*order)
-        return self._run(conn, statement if limit is None else statement.limit(limit), damaged)
+        states = conditions.get("states") or ()
+        if not states:
+            ended = task.c.state.not_in([literal_column(f"'{state}'") for state in sorted(STANDING)])
+            statement = select(task).where(*where).order_by(ended, task.c.due_at, task.c.id)
+            return self._run(conn, statement if limit is None else statement.limit(limit), damaged)
+        found: list[ListedTask] = []
+        for state in states:  # each is in its order in the index, all of them together are not
+            statement = select(task).where(*where, task.c.state == state.value).order_by(task.c.due_at, task.c.id)
+            found += self._run(conn, statement if limit is None else statement.limit(limit), damaged)
+        return sorted(found, key=_urgency)[:limit]
 
     def count(self, conn: Connection, **conditions: Unpack[TaskConditions]) -> int:
         """How many meet the conditions (see `find`)."""
@@ -108,6 +113,10 @@ class TaskStore:
             else:
                 found.append(ListedTask(task=item, chart_id=row.chart_id, patient_key=key))
         return found
+
+
+def _urgency(item: ListedTask) -> tuple[bool, datetime, str]:
+    return not item.task.stands, item.task.due_at, item.task.id
 
 
 def _where(keys: KeyRing, conditions: TaskConditions) -> list[ColumnElement[bool]]:

@@ -29,6 +29,7 @@ from engine.domain.parts import ENCOUNTERS, PARTS
 from engine.domain.patient import Identifier, Patient
 from engine.domain.score import Band
 from engine.domain.shapes import plain
+from engine.domain.task import STANDING
 from engine.errors import HandoffError, MappingError, MessageError, Problem, SettingsError
 from engine.files import UnreadableFileError, read_regular
 from engine.hl7v2.capture import read_capture
@@ -300,7 +301,7 @@ def _hold_message(at: Path, expected: Mapping[str, Any], result: Mapping[str, An
                     of_score = score.get("value") if isinstance(value, int) else score.get("band")
                     _hold((*here, model), value, score if isinstance(value, dict) else of_score)
             case "tasks":
-                _hold_each(here, wanted, [task for task in result["tasks"] if task["state"] == "open"], "kind")
+                _hold_each(here, wanted, [task for task in result["tasks"] if task["state"] in STANDING], "kind")
             case "deliveries":
                 shown = [
                     item | {"what": f"{item['operation']} to {item['destination']}"} for item in result["deliveries"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import UTC, datetime, timedelta
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,13 @@ from moments import moments
 
 from engine.care.calendar import BusinessCalendar
 from engine.care.dispositions import load_dispositions
-from engine.care.protocol import (
-    TRANSITIONS,
-    Protocol,
-    TransitionError,
-    end,
-    load_protocol,
-    reconcile,
-    resume,
-    retract_all,
-    suspend,
-)
+from engine.care.protocol import Protocol, load_protocol
+from engine.care.tasks import end, reconcile, resume, suspend
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.patient import Identifier, Patient
 from engine.domain.score import Band
-from engine.domain.task import ENGINE, Task, TaskState
+from engine.domain.task import Task, TaskState
 from engine.errors import SettingsError
 from engine.settings import Calendar
 from engine.yamlfile import parse
@@ -102,34 +92,6 @@ HIGH = [
     "specialist_follow_up",
     "tcm_contact",
 ]
-
-# --- the life of a task ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("before", "after"), list(product(TaskState, TaskState)))
-def test_an_open_task_ends_once_and_an_ended_one_never_changes(before: TaskState, after: TaskState) -> None:
-    task = msgspec.structs.replace(plan()[0], state=before)
-    allowed = before is TaskState.OPEN and after is not TaskState.OPEN
-    assert (after in TRANSITIONS[before]) is allowed
-    if allowed:
-        ended = end(task, after, at=NOW, by="anna", why="because")
-        assert (ended.state, ended.ended_at, ended.ended_by, ended.end_reason) == (after, NOW, "anna", "because")
-        assert ended.reason == task.reason
-    else:
-        with pytest.raises(TransitionError, match=f"{before} can't become {after}"):
-            end(task, after, at=NOW)
-
-
-def test_retract_all_ends_the_open_tasks_and_leaves_the_others() -> None:
-    done, *rest = plan()
-    done = end(done, TaskState.DONE, at=NOW, by="anna")
-    retracted = retract_all((done, *rest), at=NOW + HOUR, why="the discharge was cancelled")
-    assert [task.state for task in retracted] == [TaskState.DONE] + [TaskState.RETRACTED] * len(rest)
-    assert retract_all(retracted, at=NOW + HOUR * 2, why="again") == retracted
-    assert {task.ended_by for task in retracted} == {"anna", ENGINE}
-    died = retract_all(plan(), at=NOW, why="the patient has died", state=TaskState.CANCELLED)
-    assert kinds(died, TaskState.CANCELLED) == HIGH
-
 
 # --- patient classes --------------------------------------------------------------------------------------------------
 
@@ -318,7 +280,7 @@ def some_tasks(*, open_only: bool) -> st.SearchStrategy[tuple[Task, ...]]:
 
 
 @given(existing=some_tasks(open_only=False), wanted=some_tasks(open_only=True))
-def test_reconcile_is_idempotent_adds_once_and_touches_open_tasks_only(
+def test_reconcile_is_idempotent_adds_once_and_touches_only_what_stands(
     existing: tuple[Task, ...], wanted: tuple[Task, ...]
 ) -> None:
     after = reconcile(existing, wanted, at=NOW, why="why")
@@ -328,10 +290,10 @@ def test_reconcile_is_idempotent_adds_once_and_touches_open_tasks_only(
     assert set(by_id) == {task.id for task in existing} | {task.id for task in wanted}
     asked = {task.id: task for task in wanted}
     for task in existing:
-        if task.state is not TaskState.OPEN:
+        if not task.stands:
             assert by_id[task.id] == task
         elif task.id in asked:
-            assert (by_id[task.id].state, by_id[task.id].due_at) == (TaskState.OPEN, asked[task.id].due_at)
+            assert (by_id[task.id].state, by_id[task.id].due_at) == (task.state, asked[task.id].due_at)
         else:
             assert by_id[task.id].state is TaskState.RETRACTED
 

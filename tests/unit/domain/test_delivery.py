@@ -103,12 +103,14 @@ BYTES = {
         b'{"task":{"id":"t1","kind":"pcp_follow_up","encounter":"MRN:V1","due_at":"2026-03-06T18:00:00Z",'
         b'"escalate_at":null,"state":"done","assignee":null,"reason":"why","protocol":"p","discharge":1,"created_at":'
         b'"2026-03-06T18:00:00Z","ended_at":"2026-03-06T18:00:00Z","ended_by":"anna","end_reason":null,'
-        b'"suspended_by":null,"patient_key":"MRN:558181838","closed_by":"anna"}}'
+        b'"suspended_by":null,"owner":null,"snoozed_until":null,"attempts":[],"evidence":null,"appointment":null,'
+        b'"page":null,"protocol_version":null,"missed_at":null,"escalations":[],"raised_for":null,"attempts_wanted":0,'
+        b'"patient_key":"MRN:558181838","closed_by":"anna"}}'
     ),
     Operation.MERGE_PATIENT: b'{"survivor":"MRN:558181838","merged":"MRN:9"}',
     Operation.FORWARD: b'{"hl7":"TVNIfF5+XCZ8"}',
 }
-"""As they were written before contents had types."""
+"""As they are on disk."""
 
 
 def delivery(operation: Operation, payload: bytes) -> Delivery:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rounds import SOAK
 from test_heart_properties import CHF, DIABETES, messages, time
 
-from engine.care.protocol import end
+from engine.care.tasks import end
 from engine.domain.chart import Chart, Charts, as_it_happened
 from engine.domain.closed import Closed
 from engine.domain.encounter import Encounter, EncounterStatus

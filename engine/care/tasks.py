@@ -1,0 +1,381 @@
+"""The life of a task: what people, deadlines and messages make of it. Pure.
+
+`TRANSITIONS` is the whole of it. Three things are not among them, because each undoes one and restores the task as it
+was: a readmission that turns out not to have happened (`resume`), a proof that is withdrawn (`unproved`), and a person
+who takes back what they have just done (`undone`). A deadline that is moved on makes a missed task an open one again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from typing import Any, Final
+
+import msgspec
+
+from engine.domain.ids import beginning_like
+from engine.domain.task import (
+    ENGINE,
+    READMITTED,
+    Alert,
+    Attempt,
+    Escalation,
+    Result,
+    Rung,
+    Task,
+    TaskState,
+    Undo,
+)
+from engine.errors import HandoffError
+
+_ENDS: Final = frozenset({TaskState.DONE, TaskState.CANCELLED, TaskState.RETRACTED})
+
+TRANSITIONS: Final[Mapping[TaskState, frozenset[TaskState]]] = {
+    TaskState.OPEN: _ENDS | {TaskState.IN_PROGRESS, TaskState.MISSED},
+    TaskState.IN_PROGRESS: _ENDS | {TaskState.MISSED},
+    TaskState.MISSED: _ENDS,
+    TaskState.DONE: frozenset(),
+    TaskState.CANCELLED: frozenset(),
+    TaskState.RETRACTED: frozenset(),
+}
+"""Where a task may go. An ended task stays as it ended, because people and destinations have acted on it: what is
+wanted again gets a task of its own."""
+
+ATTEMPTS_MAX: Final = 100
+SNOOZE_DAYS_MAX: Final = 90
+_ALERT_HOURS: Final = 1
+"""An alert that is raised late leaves this much time at least, if it would have had as much at its time."""
+
+MOOT: Final = "what it was about is settled"
+"""Why an alert ends by itself."""
+
+
+class TransitionError(HandoffError):
+    """A task can't go to this state."""
+
+    def __init__(self, before: TaskState, after: TaskState) -> None:
+        super().__init__(f"a task that is {before} can't become {after}")
+        self.before = before
+        self.after = after
+
+
+class RefusedError(HandoffError):
+    """An act that can't be done on the task as it is. The code is stable, the text is for whoever acts."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def _changed(task: Task, **fields: Any) -> Task:
+    """The task with something of it changed: what was done before can't be taken back any more."""
+    return msgspec.structs.replace(task, undo=None, **fields)
+
+
+def end(
+    task: Task,
+    state: TaskState,
+    *,
+    at: datetime,
+    by: str = ENGINE,
+    why: str | None = None,
+    evidence: str | None = None,
+) -> Task:
+    """The task, ended: when, by whom and why. Raises TransitionError."""
+    if state not in TRANSITIONS[task.state] or state not in _ENDS:
+        raise TransitionError(task.state, state)
+    return _changed(
+        task,
+        state=state,
+        ended_at=at,
+        ended_by=by,
+        end_reason=why,
+        evidence=evidence,
+    )
+
+
+def _standing(task: Task, **fields: Any) -> Task:
+    """A task that stands again, in the state that it would be in had it never ended."""
+    missed, begun = task.missed_at is not None, bool(task.attempts)
+    state = TaskState.MISSED if missed else TaskState.IN_PROGRESS if begun else TaskState.OPEN
+    return _changed(task, state=state, ended_at=None, ended_by=None, end_reason=None, evidence=None, **fields)
+
+
+# --- what messages make of it ----------------------------------------------------------------------------------------
+
+
+def suspend(task: Task, by: str, *, at: datetime, why: str = READMITTED) -> Task:
+    """The standing task, set aside for the stay `by`. `resume` puts it back."""
+    ended = end(task, TaskState.CANCELLED, at=at, why=why)
+    return msgspec.structs.replace(ended, suspended_by=by)
+
+
+def resume(task: Task) -> Task:
+    """The task as it was before a readmission set it aside; any other task stays as it is."""
+    return task if task.suspended_by is None else _standing(task, suspended_by=None)
+
+
+def retract_all(
+    tasks: Iterable[Task], *, at: datetime, why: str, state: TaskState = TaskState.RETRACTED
+) -> tuple[Task, ...]:
+    """End every standing task: retracted when its cause is withdrawn (a cancelled discharge), cancelled at a death."""
+    return tuple(end(task, state, at=at, why=why) if task.stands else task for task in tasks)
+
+
+def reconcile(existing: tuple[Task, ...], wanted: tuple[Task, ...], *, at: datetime, why: str) -> tuple[Task, ...]:
+    """The tasks of one encounter, brought into line with the wanted ones.
+
+    Standing ones that are no longer wanted are retracted (`why` says why), those still wanted take the new times and
+    the new reason but keep who has them and what was done about them, ended ones stay as they are, missing ones are
+    added. Alerts go with what they are about (`alerts_follow`). Doing it twice changes nothing more.
+    """
+    by_id = {task.id: task for task in wanted}
+    result = []
+    for task in existing:
+        want = by_id.pop(task.id, None)
+        if not task.stands or (want is None and task.raised_for is not None):
+            result.append(task)
+        elif want is None:
+            result.append(end(task, TaskState.RETRACTED, at=at, why=why))
+        else:
+            result.append(_as_wanted(task, want, at))
+    return (*result, *by_id.values())
+
+
+def _as_wanted(task: Task, want: Task, at: datetime) -> Task:
+    now_wanted = msgspec.structs.replace(
+        task,
+        due_at=want.due_at,
+        escalate_at=_at_of(want.ladder, task.climbed),
+        reason=want.reason,
+        ladder=want.ladder,
+        page=task.page if any(one.page for one in task.escalations) else want.page,
+        attempts_wanted=want.attempts_wanted,
+        protocol_version=want.protocol_version,
+        protocol_digest=want.protocol_digest,
+    )
+    if task.missed_at is not None and want.due_at > at:
+        return _standing(msgspec.structs.replace(now_wanted, missed_at=None))
+    return task if now_wanted == task else _changed(now_wanted)
+
+
+# --- what people do --------------------------------------------------------------------------------------------------
+
+
+def attempted(task: Task, attempt: Attempt) -> tuple[Task, tuple[Task, ...]]:
+    """An attempt to reach the patient, and the alerts that it raises.
+
+    That the patient was reached by a person is what a task asks for that wants attempts (`attempts_wanted`): it is
+    done. An automated text is no contact (CMS on Transitional Care Management, CPT 99495/99496). A patient who declines
+    raises the first alert of the task's ladder, before the deadline. Raises RefusedError.
+    """
+    _must_stand(task)
+    if len(task.attempts) >= ATTEMPTS_MAX:
+        raise RefusedError("too-many-attempts", f"there are {ATTEMPTS_MAX} attempts already: end the task")
+    begun = TaskState.IN_PROGRESS if task.state is TaskState.OPEN else task.state
+    after = _changed(task, state=begun, attempts=(*task.attempts, attempt))
+    raised: tuple[Task, ...] = ()
+    if attempt.result is Result.REACHED and attempt.how.is_contact and task.attempts_wanted:
+        evidence = f"reached by {attempt.how}"
+        after = end(after, TaskState.DONE, at=attempt.at, by=attempt.by, evidence=evidence)
+    elif attempt.result is Result.DECLINED:
+        after, raised = alerted(after, at=attempt.at, why="declined")
+    return _undoable(task, after, "attempt", by=attempt.by, at=attempt.at), raised
+
+
+def done(task: Task, *, by: str, at: datetime, evidence: str | None) -> Task:
+    """Raises RefusedError."""
+    if task.state is TaskState.DONE and task.attempts and (task.ended_by, task.ended_at) == (by, task.attempts[-1].at):
+        # Whoever has just reached the patient, and so ended it, may say so once more, and say more of it.
+        return task if evidence is None else msgspec.structs.replace(task, evidence=f"{task.evidence}; {evidence}")
+    _must_stand(task)
+    return _undoable(task, end(task, TaskState.DONE, at=at, by=by, evidence=evidence), "done", by=by, at=at)
+
+
+def cancelled(task: Task, *, by: str, at: datetime, why: str) -> Task:
+    """Raises RefusedError."""
+    _must_stand(task)
+    return _undoable(task, end(task, TaskState.CANCELLED, at=at, by=by, why=why), "cancel", by=by, at=at)
+
+
+def assigned(task: Task, who: str, *, by: str, at: datetime) -> Task:
+    """Raises RefusedError."""
+    _must_stand(task)
+    return _undoable(task, _changed(task, assignee=who, owner=who), "assign", by=by, at=at)
+
+
+def snoozed(task: Task, until: datetime, *, by: str, at: datetime) -> Task:
+    """Nobody need look at the task before `until`; its deadlines stay, and wake it. Raises RefusedError."""
+    _must_stand(task)
+    if until <= at:
+        raise RefusedError("snooze-in-the-past", "a task can't be snoozed until a time that is past")
+    if until > at + timedelta(days=SNOOZE_DAYS_MAX):
+        raise RefusedError("snooze-too-long", f"a task can be snoozed for {SNOOZE_DAYS_MAX} days at most")
+    return _undoable(task, _changed(task, snoozed_until=until), "snooze", by=by, at=at)
+
+
+def undone(task: Task, *, by: str) -> Task:
+    """The task before the last act. Raises RefusedError."""
+    last = task.undo
+    if last is None:
+        raise RefusedError(
+            "nothing-to-undo",
+            "there is nothing to undo: nobody has acted on the task, or something else has happened to it since",
+        )
+    if last.by != by:
+        raise RefusedError("undo-of-another", "only the person who did it last can undo it")
+    return last.was
+
+
+def _undoable(before: Task, after: Task, act: str, *, by: str, at: datetime) -> Task:
+    was = msgspec.structs.replace(before, undo=None)
+    return msgspec.structs.replace(after, undo=Undo(by=by, at=at, act=act, was=was))
+
+
+def _must_stand(task: Task) -> None:
+    if not task.stands:
+        raise RefusedError("task-not-open", f"the task is not open but {task.state}")
+
+
+# --- what deadlines make of it ---------------------------------------------------------------------------------------
+
+
+def deadlines(task: Task) -> tuple[datetime, ...]:
+    """The moments at which something happens to the task by itself."""
+    if not task.stands:
+        return ()
+    found = [_at_of(task.ladder, task.climbed), _misses_at(task), task.snoozed_until]
+    return tuple(at for at in found if at is not None)
+
+
+def rung(task: Task, now: datetime) -> tuple[Task, tuple[Task, ...]]:
+    """The task after all its deadlines up to now, and the alerts that were raised.
+
+    The first rung of its ladder, or the due time where it has none, makes it missed. Each rung is climbed once. What
+    is done about a task wakes it.
+    """
+    raised: list[Task] = []
+    while task.stands and (at := _at_of(task.ladder, task.climbed)) is not None and at <= now:
+        task, alerts = _climb(task, task.ladder[task.climbed], now)
+        raised += alerts
+    if task.stands and (misses := _misses_at(task)) is not None and misses <= now:
+        task = _changed(task, state=TaskState.MISSED, missed_at=now, snoozed_until=None)
+    if task.stands and task.snoozed_until is not None and task.snoozed_until <= now:
+        task = _changed(task, snoozed_until=None)
+    return task, tuple(raised)
+
+
+def _at_of(ladder: tuple[Rung, ...], climbed: int) -> datetime | None:
+    return ladder[climbed].at if climbed < len(ladder) else None
+
+
+def _misses_at(task: Task) -> datetime | None:
+    if task.missed_at is not None:
+        return None
+    return _at_of(task.ladder, task.climbed) or task.due_at
+
+
+def _climb(task: Task, step: Rung, now: datetime) -> tuple[Task, tuple[Task, ...]]:
+    number = task.climbed
+    escalation = Escalation(at=now, why="deadline", owner=step.owner, page=step.page)
+    raised: tuple[Task, ...] = ()
+    if step.alert is not None and (alert := _alert(task, number, step.alert, now)) is not None:
+        escalation = msgspec.structs.replace(escalation, alert=alert.id)
+        raised = (alert,)
+    after = _changed(
+        task,
+        state=TaskState.MISSED,
+        missed_at=task.missed_at or now,
+        snoozed_until=None,
+        climbed=number + 1,
+        escalate_at=_at_of(task.ladder, number + 1),
+        escalations=(*task.escalations, escalation),
+    )
+    if step.owner is not None:
+        after = msgspec.structs.replace(after, assignee=step.owner, owner=step.owner)
+    if step.page is not None:
+        after = msgspec.structs.replace(after, page=step.page)
+    return after, raised
+
+
+def alerted(task: Task, *, at: datetime, why: str) -> tuple[Task, tuple[Task, ...]]:
+    """The task after the first alert of its ladder was raised before its time, if there is one that was not yet.
+
+    why: a word for it (`declined`, `no-show`).
+    """
+    for number, step in enumerate(task.ladder):
+        if step.alert is not None:
+            alert = _alert(task, number, step.alert, at)
+            if alert is None:
+                return task, ()
+            escalation = Escalation(at=at, why=why, alert=alert.id)
+            return _changed(task, escalations=(*task.escalations, escalation)), (alert,)
+    return task, ()
+
+
+def _alert(task: Task, number: int, alert: Alert, now: datetime) -> Task | None:
+    """The task that a rung raises; none: it has been raised."""
+    digest = blake2b(f"{task.id}/alert/{number}".encode(), digest_size=16).hexdigest()
+    alert_id = beginning_like(task.id, digest)
+    if any(one.alert == alert_id for one in task.escalations):
+        return None
+    left = alert.due_at - task.ladder[number].at
+    return Task(
+        id=alert_id,
+        kind=alert.kind,
+        encounter=task.encounter,
+        due_at=max(alert.due_at if alert.due_at > now else now, now + min(left, timedelta(hours=_ALERT_HOURS))),
+        escalate_at=None,
+        state=TaskState.OPEN,
+        assignee=alert.assignee,
+        reason=alert.reason,
+        protocol=task.protocol,
+        discharge=task.discharge,
+        created_at=now,
+        page=alert.page,
+        protocol_version=task.protocol_version,
+        protocol_digest=task.protocol_digest,
+        raised_for=task.id,
+    )
+
+
+def alerts_follow(tasks: tuple[Task, ...], *, at: datetime) -> tuple[Task, ...]:
+    """Alerts end with what they are about: when that is done or retracted, or when what raised them was undone.
+
+    They stand again when that is undone in turn. One about a task that a person has cancelled stays.
+    """
+    if all(task.raised_for is None for task in tasks):
+        return tasks
+    by_id = {task.id: task for task in tasks}
+    return tuple(_following(task, by_id, at) if task.raised_for is not None else task for task in tasks)
+
+
+def _following(alert: Task, by_id: Mapping[str, Task], at: datetime) -> Task:
+    about = by_id.get(alert.raised_for or "")
+    if about is None:
+        return alert
+    named = any(one.alert == alert.id for one in about.escalations)
+    moot = not named or about.state in {TaskState.DONE, TaskState.RETRACTED}
+    if moot and alert.stands:
+        return end(alert, TaskState.RETRACTED, at=at, why=MOOT)
+    if about.stands and not moot and alert.state is TaskState.RETRACTED and alert.end_reason == MOOT:
+        return _standing(alert)
+    return alert
+
+
+# --- what proves it --------------------------------------------------------------------------------------------------
+
+
+def proved(task: Task, by: str, *, at: datetime, evidence: str) -> Task:
+    """The standing task, done: a message shows it. by: what shows it (`encounter:ADT1:VN-77`, `appointment:...`).
+
+    evidence: the entry and the fields, without any of their values.
+    """
+    ended = end(task, TaskState.DONE, at=at, evidence=evidence)
+    return msgspec.structs.replace(ended, proved_by=by)
+
+
+def unproved(task: Task) -> Task:
+    """The task as it was before it was proved done; any other task stays as it is."""
+    return task if task.proved_by is None else _standing(task, proved_by=None)

@@ -1,0 +1,123 @@
+"""What becomes of the tasks of a chart by acts of people and by deadlines; the rules are `engine.care.tasks`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from engine.care import tasks
+from engine.domain.cause import (
+    Cause,
+    TaskAssigned,
+    TaskAttempted,
+    TaskCancelled,
+    TaskDone,
+    TaskSnoozed,
+    TaskUndone,
+)
+from engine.domain.chart import Chart
+from engine.domain.task import Attempt, Task
+from engine.pipeline.rule import Deciding, NotDoneError, Rule
+
+
+def with_raised(chart: Chart, raised: Sequence[Task]) -> Chart:
+    """The chart with alerts that were raised; one that it has stands again by what follows (`follow_alerts`)."""
+    known = {task.id for task in chart.tasks}
+    new = tuple(task for task in raised if task.id not in known)
+    return msgspec.structs.replace(chart, tasks=(*chart.tasks, *new)) if new else chart
+
+
+def deadlines(chart: Chart) -> Iterator[datetime]:
+    """A source of `engine.pipeline.due`."""
+    for task in chart.tasks:
+        yield from tasks.deadlines(task)
+
+
+def ring(chart: Chart, deciding: Deciding) -> Chart:
+    """What the deadlines of tasks bring about up to now, the oldest of them first."""
+    after: list[Task] = []
+    raised: list[Task] = []
+    for task in chart.tasks:
+        one, alerts = tasks.rung(task, deciding.now)
+        after.append(one)
+        raised += alerts
+    return with_raised(_with(chart, after), raised)
+
+
+def follow_alerts(_before: Chart | None, chart: Chart, deciding: Deciding) -> Chart:
+    """A follower of `engine.pipeline.follow`."""
+    return _with(chart, tasks.alerts_follow(chart.tasks, at=deciding.now))
+
+
+def _with(chart: Chart, after: Iterable[Task]) -> Chart:
+    changed = tuple(after)
+    same = all(one is other for one, other in zip(changed, chart.tasks, strict=True))
+    return chart if same else msgspec.structs.replace(chart, tasks=changed)
+
+
+# --- acts of people ---
+
+_TaskAct = TaskDone | TaskAssigned | TaskAttempted | TaskSnoozed | TaskCancelled | TaskUndone
+
+
+def _done(act: TaskDone, chart: Chart | None, deciding: Deciding) -> Chart:
+    return _with_task(
+        chart, act.task, lambda task: tasks.done(task, by=act.actor, at=deciding.at, evidence=act.evidence)
+    )
+
+
+def _assigned(act: TaskAssigned, chart: Chart | None, deciding: Deciding) -> Chart:
+    return _with_task(chart, act.task, lambda task: tasks.assigned(task, act.assignee, by=act.actor, at=deciding.at))
+
+
+def _attempted(act: TaskAttempted, chart: Chart | None, deciding: Deciding) -> Chart:
+    attempt = Attempt(at=deciding.at, by=act.actor, how=act.how, result=act.result, note=act.note)
+    raised: list[Task] = []
+
+    def attempted(task: Task) -> Task:
+        after, alerts = tasks.attempted(task, attempt)
+        raised.extend(alerts)
+        return after
+
+    return with_raised(_with_task(chart, act.task, attempted), raised)
+
+
+def _snoozed(act: TaskSnoozed, chart: Chart | None, deciding: Deciding) -> Chart:
+    return _with_task(chart, act.task, lambda task: tasks.snoozed(task, act.until, by=act.actor, at=deciding.at))
+
+
+def _cancelled(act: TaskCancelled, chart: Chart | None, deciding: Deciding) -> Chart:
+    why = act.reason or ""
+    return _with_task(chart, act.task, lambda task: tasks.cancelled(task, by=act.actor, at=deciding.at, why=why))
+
+
+def _undone(act: TaskUndone, chart: Chart | None, _deciding: Deciding) -> Chart:
+    return _with_task(chart, act.task, lambda task: tasks.undone(task, by=act.actor))
+
+
+def _with_task(chart: Chart | None, task_id: str, change: Callable[[Task], Task]) -> Chart:
+    if chart is None or all(task.id != task_id for task in chart.tasks):
+        raise NotDoneError("task-unknown", "there is no such task any more")
+    try:
+        after = tuple(change(task) if task.id == task_id else task for task in chart.tasks)
+    except tasks.RefusedError as refused:
+        raise NotDoneError(refused.code, str(refused)) from None
+    return msgspec.structs.replace(chart, tasks=after)
+
+
+def _of_task(act: _TaskAct, _chart: Chart | None) -> list[str]:
+    return [f"task:{act.task}"]
+
+
+TASK_RULES: Final[Mapping[type[Cause], Rule]] = {
+    TaskDone: Rule(_done, _of_task),
+    TaskAssigned: Rule(_assigned, _of_task),
+    TaskAttempted: Rule(_attempted, _of_task),
+    TaskSnoozed: Rule(_snoozed, _of_task),
+    TaskCancelled: Rule(_cancelled, _of_task),
+    TaskUndone: Rule(_undone, _of_task),
+}
+"""Part of `engine.pipeline.acts.ACT_RULES`."""
