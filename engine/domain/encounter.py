@@ -77,3 +77,23 @@ class Encounter(Phi, frozen=True, kw_only=True):
     """How often this encounter was discharged, cancelled discharges included: part of its tasks' identity."""
     account: str | None = None
     """PID-18, kept to find the encounter when the visit number is absent."""
+    prior_location: Location | None = None
+    """The place before this one: PV1-6, or what was said before; none after a transfer was cancelled."""
+    pending_location: Location | None = None
+    """PV1-42 of a pending transfer (A15), until the transfer or its cancel."""
+    temporary_location: Location | None = None
+    """PV1-11 of a patient who is away from their bed inside the house (A09, A10)."""
+    in_transit: bool = False
+    """The patient has left one place of the house (A09) and not arrived at the next one."""
+    expected_admission_at: Moment | None = None
+    """PV2-8."""
+    expected_discharge_at: Moment | None = None
+    """PV2-9: a plan, never a discharge."""
+    discharge_pending: bool = False
+    """A16, until the discharge or its cancel."""
+    leave_began_at: Moment | None = None
+    """Begin of the last leave of absence; whether it goes on, the status says."""
+    leave_return_expected_at: Moment | None = None
+    """PV2-47 of that leave."""
+    known_as: tuple[str, ...] = ()
+    """Other `AUTHORITY:VISIT` that the stay had or has, since its class changed (A06, A07) or its number did."""

@@ -180,6 +180,8 @@ class Fact(Phi, frozen=True, kw_only=True):
     asserts: Assertion | None = None
     changed: bool = False
     """The stay was of another status before."""
+    undone: bool = False
+    """It has come after its own cancel, whose clock `asserts` has: that cancel had something to cancel."""
     surely_after: float = 0.0
     """What was received before this instant was said before the event, whatever the clocks of the senders show."""
 
@@ -196,9 +198,11 @@ class Fact(Phi, frozen=True, kw_only=True):
             return code in _DEATHS
         if asserts is None or asserts.status is not said.status:
             return False
+        if self.undone and (code != HoldCode.NOTHING_TO_CANCEL or encounter is None):
+            return False
         if encounter is None:
             return asserts.happened_at is not None and asserts.happened_at == said.happened_at
-        if encounter != self.encounter or (code == HoldCode.NOTHING_TO_CANCEL and not self.changed):
+        if encounter != self.encounter or (code == HoldCode.NOTHING_TO_CANCEL and not (self.changed or self.undone)):
             return False
         if asserts.sender == said.sender != 0 and asserts.clock and said.clock:
             return asserts.clock <= said.clock

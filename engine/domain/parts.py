@@ -132,7 +132,21 @@ ENCOUNTERS: Final = DeliveredPart(
     stay=_encounter_key,
     shape=lambda encounter, _patient_key: encounter_shape(encounter),
     mask=Mask(
-        shown=frozenset({"status", "admitted_at", "discharged_at", "time_sources", "discharges"}),
+        shown=frozenset(
+            {
+                "status",
+                "admitted_at",
+                "discharged_at",
+                "time_sources",
+                "discharges",
+                "in_transit",
+                "discharge_pending",
+                "expected_admission_at",
+                "expected_discharge_at",
+                "leave_began_at",
+                "leave_return_expected_at",
+            }
+        ),
         codes=frozenset({"class", "admission_type", "hospital_service", "disposition"}),
         keys=frozenset({"key"}),
     ),

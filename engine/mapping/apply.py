@@ -95,6 +95,7 @@ class Mapped(Phi, frozen=True, kw_only=True):
     """In a merge: the field in which an empty repetition stands before a valued one, so that places mean nothing."""
     visit: Identifier | None
     merged_visit: Identifier | None
+    merged_account: str | None = None
     account: str | None
     movement: Movement | None = None
     """Where the message speaks of one in a segment of its own (ZBE)."""
@@ -193,7 +194,7 @@ class Mapping:
     patient: Rules
     encounter: Rules
     own: Rules
-    """Fields of Mapped itself: `identifiers`, `merged`, `visit`, `merged_visit`, `account`."""
+    """Fields of Mapped itself: `identifiers`, `merged`, `visit`, `merged_visit`, `merged_account`, `account`."""
     movement: Rules
     """Fields of Movement."""
     records: Records[str, Rules] = field(default_factory=dict)
@@ -228,6 +229,7 @@ class Mapping:
             gap=gap,
             visit=own.get("visit"),
             merged_visit=own.get("merged_visit"),
+            merged_account=own.get("merged_account"),
             account=own.get("account"),
             movement=self._movement(message, notes) if self.movement else None,
             times=times,

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from pydantic import Field
 
+from engine.care.adt.says import SAYS
 from engine.care.calendar import BusinessCalendar
 from engine.care.oncall import OnCall
 from engine.care.pages import acknowledged, raised, rung
@@ -380,7 +381,14 @@ def _disposition(question: _Question) -> Any:
 
 
 def _meaning(question: _Question) -> Any:
-    return {"meaning": str(question.compiled.rules.events.of(question.given("event")["event"]))}
+    meaning = question.compiled.rules.events.of(question.given("event")["event"])
+    says = SAYS.get(meaning)
+    return {
+        "meaning": str(meaning),
+        "of_a_stay": says is not None,
+        "status": str(says.status) if says is not None and says.status is not None else None,
+        "undoes": sorted(map(str, says.undoes)) if says is not None else [],
+    }
 
 
 def _risk_inputs(question: _Question) -> Any:

@@ -112,7 +112,7 @@ def test_no_marker_reaches_log_metrics_status_or_masked_lists(
         marked("A40", number=4, pv1=f"MRG|{MARKER}^^^{MARKER}OTHER^MR", dg1=""),  # identifiers that do not pair
         marked("A01", number=5, pv1=f"PV1|1|I|{'|' * 15}|{MARKER}V1^^^{AUTHORITY}"),  # the visit of another patient
         marked("A01", number=6, msh=f"MSH|^~\\&|{MARKER}|||||{MARKER}|{MARKER}^{MARKER}|{MARKER}6|{MARKER}|{MARKER}"),
-        marked("A60", number=7),
+        marked("A20", number=7),
         f"{MARKER} is no HL7 at all",
         f"MSH|{MARKER}",
         marked("A01", number=8).replace("19480312", f"{MARKER}"),

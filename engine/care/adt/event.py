@@ -19,7 +19,7 @@ from engine.yamlmodel import StrictModel, validate
 
 
 class Meaning(StrEnum):
-    """What a trigger event means to the charts."""
+    """What a trigger event means to the charts; what those about a stay say of it: `says.py`."""
 
     ADMIT = "admit"
     REGISTER = "register"
@@ -29,6 +29,22 @@ class Meaning(StrEnum):
     UPDATE = "update"
     CANCEL_ADMIT = "cancel_admit"
     CANCEL_DISCHARGE = "cancel_discharge"
+    CANCEL_PRE_ADMIT = "cancel_pre_admit"
+    CANCEL_TRANSFER = "cancel_transfer"
+    PENDING_TRANSFER = "pending_transfer"
+    CANCEL_PENDING_TRANSFER = "cancel_pending_transfer"
+    PENDING_DISCHARGE = "pending_discharge"
+    CANCEL_PENDING_DISCHARGE = "cancel_pending_discharge"
+    LEAVE = "leave"
+    RETURN = "return"
+    CANCEL_LEAVE = "cancel_leave"
+    CANCEL_RETURN = "cancel_return"
+    DEPART = "depart"
+    ARRIVE = "arrive"
+    CANCEL_DEPART = "cancel_depart"
+    CANCEL_ARRIVE = "cancel_arrive"
+    TO_INPATIENT = "to_inpatient"
+    TO_OUTPATIENT = "to_outpatient"
     PERSON = "person"
     MERGE = "merge"
     HOLD = "hold"
@@ -37,29 +53,7 @@ class Meaning(StrEnum):
     """It leaves the charts alone; such messages are listed and counted."""
 
 
-STATUS: Final[Mapping[Meaning, EncounterStatus | None]] = {
-    Meaning.ADMIT: EncounterStatus.ACTIVE,
-    Meaning.REGISTER: EncounterStatus.ACTIVE,
-    Meaning.PRE_ADMIT: EncounterStatus.PLANNED,
-    Meaning.TRANSFER: None,
-    Meaning.DISCHARGE: EncounterStatus.FINISHED,
-    Meaning.UPDATE: None,
-    Meaning.CANCEL_ADMIT: EncounterStatus.CANCELLED,
-    Meaning.CANCEL_DISCHARGE: EncounterStatus.ACTIVE,
-}
-"""Events of a visit, and the status each asserts; none: it leaves the status of a known encounter."""
-
-OPENING: Final = frozenset({Meaning.ADMIT, Meaning.REGISTER, Meaning.PRE_ADMIT})
-ARRIVAL: Final = frozenset({Meaning.ADMIT, Meaning.REGISTER})
-REGISTERING: Final = frozenset({Meaning.REGISTER, Meaning.PRE_ADMIT})
-
 _CANCELS: Final = frozenset({Meaning.CANCEL_ADMIT, Meaning.CANCEL_DISCHARGE})
-
-OPEN: Final = frozenset({EncounterStatus.ACTIVE, EncounterStatus.ON_LEAVE})
-ENDED: Final = frozenset({EncounterStatus.FINISHED})
-
-DISCHARGE: Final = ("discharged_at", "disposition")
-"""Fields of an encounter that only one that has ended holds."""
 
 _STATUS_QUESTIONS: Final = frozenset(
     {HoldCode.STATUS_EVENT_STALE, HoldCode.NOTHING_TO_CANCEL, HoldCode.DISPOSITION_IS_NO_DISCHARGE}
@@ -104,6 +98,10 @@ class Event(PatientEvent, frozen=True, kw_only=True):
     visit_authority: str | None = None
     """Of the visit number, as PV1-19 names it; none: it does not, and that in `visit` only stands in."""
     account: str | None = None
+    former_visit: str | None = None
+    """Encounter key, under another number, of the stay that goes on (MRG-5)."""
+    former_account: str | None = None
+    """MRG-3."""
     has_visit: bool = False
     """A PV1 segment speaks of a visit."""
 

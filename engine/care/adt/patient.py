@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from engine.care.adt.event import REGISTERING, STATUS, Event, Meaning
+from engine.care.adt.event import Event, Meaning
+from engine.care.adt.says import REGISTERING, STATUS
 from engine.care.adt.stay import apply_visit
 from engine.care.dispositions import Dispositions
 from engine.care.event import Applied

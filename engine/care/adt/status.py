@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from engine.care.adt.event import ARRIVAL, DISCHARGE, ENDED, OPEN, OPENING, STATUS, Event, Meaning
+from engine.care.adt.event import Event, Meaning
+from engine.care.adt.says import ARRIVAL, CANCELS, CLASS_CHANGE, DISCHARGE, ENDED, OPEN, OPENING, SAYS, STATUS
 from engine.care.dispositions import Action, Dispositions
 from engine.care.fields import NEVER
 from engine.care.times import SAME_SECONDS
@@ -36,6 +37,16 @@ _TURNED: Final = "turned:"
 _TURNED_MAX: Final = 8
 """Senders that are remembered of a stay."""
 
+_UNDONE: Final = "undone:"
+"""Stamp `undone:MEANING` of a stay: the cancel of such an event has come, the event has not. What the clock of the
+cancel's sender showed, and who that is."""
+
+UNDONE_BEFORE: Final = "undone-before-it-came"
+"""Deviation of an event whose cancel came first."""
+
+DOES_NOT_FIT: Final = "event-does-not-fit-status"
+"""Deviation of a newer event that can't happen to a stay of this status."""
+
 _STILL_HERE_AFTER_END: Final = (
     "a discharge of a stay that has ended already, whose disposition (PV1-36) says that the patient is still here;"
     " release it if the patient has left, have an A13 sent and dismiss it if not"
@@ -56,6 +67,11 @@ _SECOND: Final = (
     "a second admission under the number of a stay that has ended: it may be another stay, whose discharge is taken for"
     " that of the first one; release it if the patient is in the hospital now, have the discharge sent again or plan by"
     " hand if the patient has left, then dismiss it"
+)
+_DOES_NOT_FIT: Final = (
+    "the event says something of this stay that can't be so by what the chart says: a leave of a stay that has ended,"
+    " or the cancel of a pre-admission of a stay that has begun;"
+    " release it if it is true now, dismiss it if the chart is right"
 )
 _STILL_TO_COME: Final = (
     "a pre-admission of a stay that has begun or ended already: it may be a new stay under the same number;"
@@ -78,6 +94,10 @@ class Verdict(Phi, frozen=True, kw_only=True):
     deviations: tuple[str, ...] = ()
     note: str | None = None
     """Why the status is as it was."""
+    undone: EncounterStatus | None = None
+    """The event was taken back before it came: the status that its cancel asserts."""
+    undone_clock: int = 0
+    """What the clock of the cancel's sender showed."""
 
 
 def status_after(
@@ -105,6 +125,8 @@ def _verdict(
     before: Encounter, event: Event, values: Mapping[str, Any], stamps: Stamps, *, still_here: bool, created: bool
 ) -> Verdict:
     asserted = STATUS[event.meaning]
+    if event.meaning in CLASS_CHANGE and (created or before.status is not EncounterStatus.PLANNED):
+        asserted = None  # the patient is there, or was: another class ends no stay and begins none
     ended = bool(values.get("discharged_at")) and not still_here
     if asserted is None:  # of a stay whose admission we did not see, A02 and A08 tell as much as their times do
         first = EncounterStatus.FINISHED if ended else EncounterStatus.ACTIVE
@@ -120,7 +142,7 @@ def _verdict(
         return _no_discharge(before, event, stamps, created=created)
     verdict = Verdict(
         status=asserted,
-        stamps=_noted(before, event, values, as_of, stamps),
+        stamps=_noted(before, event, values, as_of, stamps, created=created),
         as_of=as_of,
         without=("disposition",) if still_here else (),
     )
@@ -157,6 +179,8 @@ def _older(
     still_here: bool,
 ) -> Verdict:
     """An event that is older than the one that the stay has its status from."""
+    if _was_undone(event, stamps):
+        return _undone(before, event, stamps)
     holds: tuple[Hold, ...] = ()
     arrival = event.meaning in ARRIVAL
     gone_on = event.meaning in OPENING and before.status in _GONE_ON[asserted]
@@ -165,9 +189,11 @@ def _older(
         gone_on = _was_sent_before(event, stamps) or _is_beginning(before, values, stamps)
         if _is_second_admission(before, values, stamps):
             gone_on, detail = False, _SECOND
-    if asserted is not before.status and not gone_on and not still_here:
+    if SAYS[event.meaning].old_news:
+        pass
+    elif asserted is not before.status and not gone_on and not still_here:
         holds = (_question(HoldCode.STATUS_EVENT_STALE, before, event, detail),)
-    elif _cancels_nothing(before, event):
+    elif _cancels_nothing(before, event, stamps):
         holds = (_question(HoldCode.NOTHING_TO_CANCEL, before, event),)
     elif event.meaning in _TURNING:
         stamps = _with_turn(event, stamps)
@@ -179,13 +205,16 @@ def _older(
 def _newer(before: Encounter, event: Event, values: Mapping[str, Any], stamps: Stamps, asserted: Verdict) -> Verdict:
     """An event that is newer than the one that the stay has its status from. asserted: if it is simply taken."""
     arrival, ended = event.meaning in ARRIVAL, before.status in ENDED
+    among = SAYS[event.meaning].among
+    if among is not None:
+        return asserted if before.status in among or event.is_decided() else _unfit(before, event, stamps)
     if event.meaning is Meaning.PRE_ADMIT and before.status not in _NOT_ARRIVED:
         return asserted if event.is_decided() else _announced(before, event, values, stamps)
-    if event.meaning is Meaning.CANCEL_DISCHARGE and before.status is EncounterStatus.ACTIVE:
-        asks = _cancels_nothing(before, event) and not event.believed(HoldCode.NOTHING_TO_CANCEL)
+    if event.meaning is Meaning.CANCEL_DISCHARGE and before.status in OPEN:
+        asks = _cancels_nothing(before, event, stamps) and not event.believed(HoldCode.NOTHING_TO_CANCEL)
         holds = (_question(HoldCode.NOTHING_TO_CANCEL, before, event),) if asks else ()
         note = "the encounter is not discharged: nothing to cancel"
-        return msgspec.structs.replace(asserted, holds=holds, note=note)
+        return msgspec.structs.replace(asserted, status=before.status, holds=holds, note=note)
     if event.is_decided():
         return asserted
     if arrival and ended:
@@ -203,6 +232,11 @@ def _newer(before: Encounter, event: Event, values: Mapping[str, Any], stamps: S
     if turns and asserted.status is not before.status and not _is_certain(event, stamps):
         return _left_open(before, event, stamps, _UNCERTAIN)
     return asserted
+
+
+def _unfit(before: Encounter, event: Event, stamps: Stamps) -> Verdict:
+    hold = _question(HoldCode.STATUS_EVENT_STALE, before, event, _DOES_NOT_FIT)
+    return Verdict(status=before.status, stamps=stamps, holds=(hold,), deviations=(DOES_NOT_FIT,))
 
 
 def _announced(before: Encounter, event: Event, values: Mapping[str, Any], stamps: Stamps) -> Verdict:
@@ -288,7 +322,9 @@ def _as_of(event: Event, stamps: Stamps) -> Stamp | None:
     return event.at if event.at >= last else (max(last[0], event.sent), event.at[1])
 
 
-def _noted(before: Encounter, event: Event, values: Mapping[str, Any], as_of: Stamp, stamps: Stamps) -> Stamps:
+def _noted(
+    before: Encounter, event: Event, values: Mapping[str, Any], as_of: Stamp, stamps: Stamps, *, created: bool
+) -> Stamps:
     """The stamps with those of the event that the stay has its status from.
 
     `status`: as of when. `status_sent`: when it was sent, and by whom. `arrival`: the first admission that was seen.
@@ -309,6 +345,10 @@ def _noted(before: Encounter, event: Event, values: Mapping[str, Any], as_of: St
         noted["taken_back"] = as_of
     if event.meaning in ARRIVAL:
         noted.setdefault("arrival", as_of)
+    elif event.meaning in CANCELS and not decided:
+        clock = event.claims.clock if event.claims is not None else 0
+        for awaited in _awaited(before, event, stamps, created=created):
+            noted[f"{_UNDONE}{awaited}"] = (float(clock), event.sender)
     if event.meaning is not Meaning.DISCHARGE and "taken_back" not in noted:
         return noted
     if not decided:
@@ -316,6 +356,53 @@ def _noted(before: Encounter, event: Event, values: Mapping[str, Any], as_of: St
     noted = {name: stamp for name, stamp in noted.items() if not name.startswith(_TURNED)}  # said before the decision
     noted[f"{_TURNED}{event.sender}"] = (as_of[0], 0)
     return noted
+
+
+# --- cancels that come before what they cancel
+
+
+def _awaited(before: Encounter, event: Event, stamps: Stamps, *, created: bool) -> frozenset[Meaning]:
+    """What a cancel takes back and was not seen: it may still come."""
+    awaited = CANCELS[event.meaning]
+    if event.meaning is Meaning.CANCEL_DISCHARGE:
+        unseen = before.discharges == 0 or (before.status in OPEN and event.at[0] > _last_cancel(stamps) + SAME_SECONDS)
+        return awaited if unseen else frozenset()
+    if "arrival" in stamps:
+        awaited -= ARRIVAL
+    return awaited if created else awaited & ARRIVAL
+
+
+def _last_cancel(stamps: Stamps) -> float:
+    return stamps.get("taken_back", NEVER)[0]
+
+
+def _was_undone(event: Event, stamps: Stamps) -> bool:
+    """Whether the cancel of this event came before it, beyond doubt: by the clock of the one sender that said both."""
+    waiting = stamps.get(f"{_UNDONE}{event.meaning}")
+    if waiting is None or event.is_decided():
+        return False
+    clock, sender = waiting
+    if event.claims is None:
+        return True
+    return event.sender == sender != 0 and 0 < event.claims.clock < clock
+
+
+def _undone(before: Encounter, event: Event, stamps: Stamps) -> Verdict:
+    """An event that was taken back before it came: the stay has gone through it, and is as its cancel says."""
+    noted = dict(stamps)
+    clock, _ = noted.pop(f"{_UNDONE}{event.meaning}")
+    if event.meaning in ARRIVAL:
+        noted.setdefault("arrival", event.at)
+    cancel = next(meaning for meaning, undone in CANCELS.items() if event.meaning in undone and STATUS[meaning])
+    return Verdict(
+        status=before.status,
+        stamps=_with_turn(event, noted) if event.meaning in _TURNING else noted,
+        deviations=(UNDONE_BEFORE,),
+        effects=(Effect(kind=UNDONE_BEFORE, subject=before.key, detail=event.meaning),),
+        note="its cancel has come before it: the stay is as it was",
+        undone=STATUS[cancel],
+        undone_clock=int(clock),
+    )
 
 
 def _with_turn(event: Event, stamps: Stamps) -> Stamps:
@@ -363,13 +450,16 @@ def _was_sent_before(event: Event, stamps: Stamps) -> bool:
 # --- admissions
 
 
-def _cancels_nothing(before: Encounter, event: Event) -> bool:
+def _cancels_nothing(before: Encounter, event: Event, stamps: Stamps) -> bool:
     """The cancel of a discharge that was not seen.
 
     A stay that was discharged, and is not any more, had its discharge cancelled: this says so again.
     """
     return (
-        event.meaning is Meaning.CANCEL_DISCHARGE and before.status is EncounterStatus.ACTIVE and before.discharges == 0
+        event.meaning is Meaning.CANCEL_DISCHARGE
+        and before.status in OPEN
+        and before.discharges == 0
+        and not ("taken_back" in stamps and f"{_UNDONE}{Meaning.DISCHARGE}" not in stamps)
     )
 
 

@@ -7,21 +7,31 @@ from typing import Any, Final
 
 import msgspec
 
-from engine.care.adt.event import ARRIVAL, DISCHARGE, STATUS, Event, Meaning
+from engine.care.adt.event import Event, Meaning
+from engine.care.adt.says import ARRIVAL, CLASS_CHANGE, DISCHARGE, SAYS, STATUS, When
 from engine.care.adt.status import Stamps, Verdict, status_after
-from engine.care.adt.visit import find_encounter
+from engine.care.adt.visit import account_name, find_encounter
 from engine.care.dispositions import Dispositions, normalise
 from engine.care.event import Applied, implausible
 from engine.care.fields import NEVER, merge_fields
 from engine.care.times import is_before
 from engine.domain.chart import Chart, Charts, Stamp
-from engine.domain.encounter import Encounter, EncounterStatus
+from engine.domain.encounter import Encounter, EncounterStatus, Location
 from engine.domain.hold import Fact, HoldCode
 from engine.domain.moment import Moment
 from engine.domain.outcome import Effect
 
 _ARRIVED: Final = ARRIVAL | {Meaning.DISCHARGE}
 """Events that say of a patient who was expected that the stay has begun."""
+
+CLASS_CONTRADICTED: Final = "class-contradicts-event"
+"""Deviation: PV1-2 of a class change says the class that the event takes away."""
+
+_NAMES_MAX: Final = 20
+"""Numbers and accounts that a stay is remembered by."""
+
+_NOT_THE_CLASS: Final = {"I": frozenset({"E", "O", "P", "R", None}), "O": frozenset({"I", None})}
+"""Classes that a stay does not have after it has become an inpatient's, or an outpatient's."""
 
 _WITHOUT_BED: Final = frozenset({None, "E", "O", "P", "R"})
 """Classes that an admission ends: A01 is the admission of an inpatient, also when the sender leaves PV1-2 empty."""
@@ -40,8 +50,8 @@ def apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispos
             applied.hold(HoldCode.ENCOUNTER_UNKNOWN, location="PV1-19", asserts=event.assertion(asserted))
         return chart
     key, known = found
-    before = _numbered(known or Encounter(key=key, account=event.account), event)
     stamps = chart.encounter_stamps.get(key, {})
+    before, stamps = _numbered(known or Encounter(key=key, account=event.account), event, stamps)
     doubtful = _implausible(known, event, chart.patient.birth_date)
     values = _without(event.encounter, doubtful)
     applied.deviations.extend(implausible(doubtful.values()))
@@ -49,7 +59,7 @@ def apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispos
     applied.deviations.extend(implausible(early))
     if "PV1-45" in early:
         values = _without(values, ("discharged_at",))
-    values = _settled(before, event, values)
+    values = _settled(before, event, values, applied)
     verdict = status_after(before, event, values, stamps, dispositions, created=known is None)
     _tell(verdict, applied)
     encounter, stamps, stale = _with_values(before, event, values, verdict)
@@ -66,6 +76,9 @@ def apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispos
                 surely_after=event.surely_after,
             )
         )
+    elif verdict.undone is not None:
+        said = msgspec.structs.replace(event.assertion(verdict.undone), clock=verdict.undone_clock)
+        applied.facts.append(Fact(chart_id=chart.id, encounter=key, asserts=said, undone=True))
     if known is None:
         applied.effects.append(Effect(kind="encounter-created", subject=key, detail=encounter.status))
     elif changed:
@@ -93,13 +106,31 @@ def _tell(verdict: Verdict, applied: Applied) -> None:
 # --- what counts of the event
 
 
-def _numbered(encounter: Encounter, event: Event) -> Encounter:
-    """The encounter with its visit number, and who gave it, once a message has said so."""
-    number = encounter.visit_number if encounter.visit_number is not None else event.visit_number
-    authority = encounter.visit_authority if encounter.visit_authority is not None else event.visit_authority
-    if number == encounter.visit_number and authority == encounter.visit_authority:
-        return encounter
-    return msgspec.structs.replace(encounter, visit_number=number, visit_authority=authority)
+def _numbered(encounter: Encounter, event: Event, stamps: dict[str, Stamp]) -> tuple[Encounter, dict[str, Stamp]]:
+    """The encounter with its visit number, and who gave it, once a message has said so; and its stamps.
+
+    A class change may bring another number: the stay is known by both from then on, and keeps its key, by which
+    destinations know it.
+    """
+    number, authority, names = event.visit_number, event.visit_authority, encounter.known_as
+    if encounter.visit_number is not None:
+        if event.meaning not in CLASS_CHANGE or number in {None, encounter.visit_number}:
+            number = encounter.visit_number
+            authority = encounter.visit_authority if encounter.visit_authority is not None else authority
+        elif event.at < stamps.get("visit_number", event.at):
+            number, authority = encounter.visit_number, encounter.visit_authority
+        if number != encounter.visit_number:
+            stamps = {**stamps, "visit_number": event.at}
+            names = (*names, encounter.key)
+    if event.meaning in CLASS_CHANGE:
+        former = event.former_account if event.former_account != event.account else None
+        more = (event.former_visit, event.visit, account_name(former) if former is not None else None)
+        if names or event.former_visit is not None or former is not None:
+            names = tuple(dict.fromkeys((*names, *(name for name in more if name is not None))))[:_NAMES_MAX]
+    if (number, authority, names) == (encounter.visit_number, encounter.visit_authority, encounter.known_as):
+        return encounter, stamps
+    changed = msgspec.structs.replace(encounter, visit_number=number, visit_authority=authority, known_as=names)
+    return changed, stamps
 
 
 def _implausible(known: Encounter | None, event: Event, born: Moment | None) -> dict[str, str]:
@@ -153,16 +184,43 @@ def _without(values: Mapping[str, Any], names: Collection[str]) -> Mapping[str, 
     return {name: value for name, value in values.items() if name not in names} if names else values
 
 
-def _settled(before: Encounter, event: Event, said: Mapping[str, Any]) -> dict[str, Any]:
+def _settled(before: Encounter, event: Event, said: Mapping[str, Any], applied: Applied) -> dict[str, Any]:
     """What the event says of the stay, in the words of the engine."""
     values = dict(said)
+    says = SAYS[event.meaning]
     if values.get("disposition"):
         values["disposition"] = normalise(values["disposition"])
     if event.meaning is Meaning.ADMIT and "class_" not in values and before.class_ in _WITHOUT_BED:
         values["class_"] = "I"
-    if event.account and before.account is None:
+    if says.class_ is not None:
+        if "class_" in values and values["class_"] in _NOT_THE_CLASS[says.class_]:
+            applied.deviate(CLASS_CONTRADICTED)
+            del values["class_"]
+        values.setdefault("class_", says.class_)
+    if event.account and (before.account is None or event.meaning in CLASS_CHANGE):
         values["account"] = event.account
+    if says.goes_back:
+        _go_back(before, values)
+    if says.sets:
+        happened = event.event_time.at if event.event_time is not None else None
+        values |= {name: happened if value is When.HAPPENED else value for name, value in says.sets.items()}
     return values
+
+
+def _go_back(before: Encounter, values: dict[str, Any]) -> None:
+    """The place of a stay whose transfer is cancelled (A12): PV1-3 is that before the transfer, by the standard.
+
+    Where it is empty, PV1-6 says it, or what was said before. Where it names the very place that is cancelled, and
+    PV1-6 the one that was known before, the sender has written the transfer once more.
+    """
+    to, from_ = values.get("location"), values.get("prior_location")
+    if to is None:
+        to = from_ or before.prior_location
+    elif to == before.location and from_ is not None and from_ == before.prior_location:
+        to = from_
+    values.pop("location", None)
+    if to is not None:
+        values["location"] = to
 
 
 # --- what the encounter is then
@@ -181,6 +239,8 @@ def _with_values(
     values, sources = _with_times(before, event, said, verdict, ends_at)
     ending: dict[str, Any] = {name: values.pop(name) for name in DISCHARGE if name in values}
     encounter, stamps, stale = merge_fields(before, values, verdict.stamps, event.at)
+    if "location" in values:
+        encounter = _with_prior(before, encounter, values["location"], verdict.stamps, stamps, event.at)
     if ending:
         encounter, stamps, stale_end = merge_fields(encounter, ending, stamps, ends_at)
         stale = stale or stale_end
@@ -204,6 +264,18 @@ def _with_values(
         encounter, status=status, time_sources=sources, discharges=before.discharges + discharged
     )
     return encounter, stamps, stale
+
+
+def _with_prior(
+    before: Encounter, after: Encounter, said: Location | None, known: Stamps, stamps: dict[str, Stamp], at: Stamp
+) -> Encounter:
+    """With the place before the present one: the last one that was said and is another, in whatever order they came."""
+    counts = at >= known.get("location", at)
+    place, since = (before.location, known.get("location")) if counts else (said, at)
+    if place is None or since is None or place == after.location or since <= stamps.get("prior_location", NEVER):
+        return after
+    stamps["prior_location"] = since
+    return msgspec.structs.replace(after, prior_location=place)
 
 
 def _with_times(

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from engine.care.adt.event import Event, Meaning, Merge
+from engine.care.adt.says import CANCELS, CLASS_CHANGE, heard
 from engine.domain.hold import QUESTIONS, Hold, HoldCode
 from engine.domain.message import Entry
 from engine.domain.patient import Identifier
@@ -30,7 +31,10 @@ MOVEMENT_NOT_CURRENT: Final = "movement-not-current"
 MOVEMENT_TIME: Final = "ZBE-2"
 """Where the time of a movement came from, whatever field the mapping reads it from."""
 
-_TAKEN_BACK_BY: Final[Mapping[str, str]] = {"A01": "A11", "A03": "A13", "A04": "A11", "A05": "A38"}
+_TAKEN_BACK_BY: Final[Mapping[str, str]] = {
+    "A01": "A11", "A02": "A12", "A03": "A13", "A04": "A11", "A05": "A38", "A09": "A33", "A10": "A32", "A14": "A27",
+    "A15": "A26", "A16": "A25", "A21": "A52", "A22": "A53", "A54": "A55",
+}  # fmt: skip
 """An event whose movement is cancelled (ZBE-4, IHE ITI TF-2: 3.31) says what its own cancel says."""
 
 _NO_DEATH_MARKS: Final = ("", '""', "N", "NO", "0", "F", "FALSE")
@@ -65,7 +69,7 @@ def read_adt(entry: Entry, channel: CompiledChannel, message: Message, reading: 
             return _read_unsupported(entry, channel, message)
     _note_codes(mapped, channel, reading)
     event = _event(entry, channel, meaning, mapped, header, reading)
-    visits = (event.visit,) if event.visit else ()
+    visits = tuple(visit for visit in (event.visit, event.former_visit) if visit)
     return prepared_event(CODE, entry, channel, message, mapped, event, reading, visits=visits)
 
 
@@ -157,16 +161,23 @@ def _event(
 ) -> Event:
     identifiers = ordered(mapped.identifiers, channel, reading)
     times = event_times(entry, channel, mapped, reading)
-    encounter, movement = mapped.encounter, mapped.movement
+    encounter, movement = heard(meaning, mapped.encounter), mapped.movement
     if movement is not None and movement.is_current:
         times = {**times, MOVEMENT_TIME: movement.at} if movement.at else times
-    elif movement is not None:
+    elif movement is not None and channel.events.of(header.trigger_event) not in CANCELS:
         encounter = {name: value for name, value in encounter.items() if name != "location"}
         reading.append(f"{MOVEMENT_NOT_CURRENT}:ZBE")
     visit, visit_authority = None, None
     if mapped.visit is not None and mapped.visit.value:
         visit_authority = visit_authority_of(mapped.visit, channel, reading)
         visit = f"{visit_authority or identifiers[0].authority}:{mapped.visit.value}"
+    former: dict[str, str | None] = {}
+    if meaning in CLASS_CHANGE:  # MRG names the stay as it was, and merges nobody
+        before = mapped.merged_visit
+        if before is not None and before.value:
+            authority = visit_authority_of(before, channel, reading) or visit_authority or identifiers[0].authority
+            former["former_visit"] = f"{authority}:{before.value}"
+        former["former_account"] = mapped.merged_account
     return event_of(
         Event,
         entry,
@@ -182,6 +193,7 @@ def _event(
         visit_number=mapped.visit.value if mapped.visit is not None and visit else None,
         visit_authority=visit_authority,
         account=mapped.account,
+        **former,
         has_visit=mapped.pv1_present,
     )
 

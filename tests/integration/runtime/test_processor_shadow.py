@@ -107,7 +107,7 @@ def test_a_channel_in_shadow_writes_nothing_of_the_living_and_keeps_all_in_shado
 
 def test_its_outcomes_on_the_living_side_are_as_those_of_a_live_channel(bench: ShadowBench) -> None:
     """The same messages on both: state, answer and deviations are the same, and nothing else is said of the shadow."""
-    messages = [*stay("P1", 1), UNREADABLE, adt("A60", "P1", 5)]
+    messages = [*stay("P1", 1), UNREADABLE, adt("A20", "P1", 5)]
     live = bench.receive(*messages)
     beside = bench.west(*messages)
     finish(bench.processor())

@@ -19,8 +19,8 @@ def adt(trigger: str, hour: int, control_id: str) -> bytes:
 
 @pytest.fixture
 def held(bare: Site) -> Site:
-    """A site with a discharge that is older than its cancel."""
-    bare.receive(adt("A01", 1, "H1"), adt("A13", 4, "H2"), adt("A03", 3, "H3"))
+    """A site with a discharge of one sender that is older than its cancel by another one."""
+    bare.receive(adt("A01", 1, "H1"), adt("A13", 4, "H2"), adt("A03", 3, "H3").replace(b"EPIC", b"BEDS"))
     bare.process()
     return bare
 

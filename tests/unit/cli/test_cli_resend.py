@@ -164,7 +164,7 @@ def test_nothing_of_a_shadow_leaves_and_a_replay_brings_it_in_when_it_is_live(ba
     hear(bare, message("A03", "before"))
     known = len(outbox(bare))
     edit(bare, CHANNEL, "mode: live", "mode: shadow")
-    hear(bare, *first_messages(bare), message("A60", "no-chart"), message("A19", "nobody"))
+    hear(bare, *first_messages(bare), message("A20", "no-chart"), message("A19", "nobody"))
     task = bare.json("tasks", "list", "--state", "open")[0]["id"]
     bare.json("tasks", "done", task)  # of a patient of the living; its channel delivers nothing now
     assert len(outbox(bare)) == known

@@ -91,7 +91,9 @@ BYTES = {
         b'{"patient_key":"MRN:558181838","encounter":{"key":"MRN:V1","visit_number":"V1","visit_authority":null,"class"'
         b':null,"status":"planned","location":null,"attending":null,"admission_type":null,"hospital_service":null,'
         b'"admitted_at":null,"discharged_at":null,"disposition":null,"diagnoses":[],"procedures":[],"time_sources":{},'
-        b'"discharges":0,"account":null}}'
+        b'"discharges":0,"account":null,"prior_location":null,"pending_location":null,"temporary_location":null,'
+        b'"in_transit":false,"expected_admission_at":null,"expected_discharge_at":null,"discharge_pending":false,'
+        b'"leave_began_at":null,"leave_return_expected_at":null,"known_as":[]}}'
     ),
     Operation.UPSERT_SCORE: (
         b'{"patient_key":"MRN:558181838","decides":false,"withdrawn":false,"score":{"model":"lace","version":"1",'

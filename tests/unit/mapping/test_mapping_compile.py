@@ -15,8 +15,11 @@ Compiled = Callable[[str], Mapping]
 
 NOT_MAPPED = {
     "patient": {"merged_from"},
-    "encounter": {"key", "visit_authority", "status", "time_sources", "discharges"},
-}
+    "encounter": {
+        "key", "visit_authority", "status", "time_sources", "discharges", "in_transit", "discharge_pending",
+        "leave_began_at", "known_as",
+    },
+}  # fmt: skip
 """Fields that events set, not mappings."""
 
 

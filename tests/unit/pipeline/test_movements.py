@@ -100,4 +100,4 @@ def test_a_pre_admission_whose_movement_is_cancelled_does_what_the_table_says_of
     heart = Heart()
     heart.send(ADMITTED)
     outcome = heart.send(adt("A05", at="20260306150000", pv1=IN, segments=(CANCEL,)))
-    assert [effect.kind for effect in outcome.effects] == ["recorded-without-effect"]
+    assert [hold.code for hold in outcome.holds] == ["status-event-stale"]  # the stay has begun: not taken away by A38

@@ -275,7 +275,8 @@ def test_of_one_sender_a_second_earlier_is_earlier(feed: Feed) -> None:
     feed.send("A01", DAY)
     feed.send("A13", DAY + HOUR)
     outcome = feed.send("A03", DAY + HOUR + timedelta(seconds=2), sent=DAY + HOUR - timedelta(seconds=1))
-    assert codes(outcome) == ["status-event-stale"]
+    assert (outcome.holds, feed.stay.status) == ((), EncounterStatus.ACTIVE)
+    assert "undone-before-it-came" in outcome.deviations
 
 
 def test_an_older_field_of_a_message_whose_status_counts_stays_older(feed: Feed) -> None:
@@ -302,15 +303,13 @@ def sent_aside(feed: Feed, *steps: tuple[str, int]) -> Outcome:
 @pytest.mark.parametrize(
     ("steps", "code"),
     [
-        ((("A01", 1), ("A13", 4), ("A03", 3)), "status-event-stale"),
-        ((("A13", 4), ("A03", 3)), "status-event-stale"),
         ((("A01", 1), ("A03", 2), ("A13", 4), ("A03", 3)), "status-event-stale"),
         ((("A01", 1), ("A03", 5), ("A13", 4)), "status-event-stale"),
         ((("A01", 3), ("A11", 2)), "status-event-stale"),
         ((("A01", 3), ("A03", 4), ("A11", 2)), "status-event-stale"),
-        ((("A11", 2), ("A01", 1)), "status-event-stale"),
-        ((("A11", 2), ("A04", 1)), "status-event-stale"),
-        ((("A11", 2), ("A05", 1)), "status-event-stale"),
+        ((("A01", 1), ("A11", 3), ("A01", 2)), "status-event-stale"),
+        ((("A04", 1), ("A11", 3), ("A04", 2)), "status-event-stale"),
+        ((("A05", 1), ("A11", 3), ("A05", 2)), "status-event-stale"),
         ((("A05", 2), ("A01", 1)), "status-event-stale"),
         ((("A01", 1), ("A13", 4)), "nothing-to-cancel"),
     ],
@@ -522,7 +521,7 @@ def test_an_update_that_repeats_the_end_of_a_cancelled_discharge_tells_of_none(f
 
 
 def test_a_discharge_that_is_said_again_and_counts_answers_the_one_that_was_held(feed: Feed) -> None:
-    sent_aside(feed, ("A01", 1), ("A13", 4), ("A03", 3))
+    sent_aside(feed, ("A01", 1), ("A03", 2), ("A13", 4), ("A03", 3))
     assert "status-event-stale" in feed.open_questions
     feed.send("A03", DAY + 6 * HOUR)
     assert "status-event-stale" not in feed.open_questions
@@ -530,7 +529,7 @@ def test_a_discharge_that_is_said_again_and_counts_answers_the_one_that_was_held
 
 @pytest.mark.parametrize("trigger", ["A08", "A02", "A05"])
 def test_what_asserts_nothing_answers_nothing(feed: Feed, trigger: str) -> None:
-    sent_aside(feed, ("A01", 1), ("A13", 4), ("A03", 3))
+    sent_aside(feed, ("A01", 1), ("A03", 2), ("A13", 4), ("A03", 3))
     before = feed.open_questions
     feed.send(trigger, DAY + 6 * HOUR, pv1={44: hl7(DAY + HOUR)})
     assert [code for code in before if code not in feed.open_questions] == []
@@ -662,7 +661,7 @@ def test_the_cancel_of_a_discharge_that_was_not_seen_is_held_though_it_claims_to
 @pytest.mark.parametrize(
     ("steps", "decision", "status"),
     [
-        ((("A01", 1), ("A13", 4), ("A03", 3)), "status-event-stale", EncounterStatus.FINISHED),
+        ((("A01", 1), ("A03", 2), ("A13", 4), ("A03", 3)), "status-event-stale", EncounterStatus.FINISHED),
         ((("A01", 1), ("A03", 5), ("A13", 4)), "status-event-stale", EncounterStatus.ACTIVE),
         ((("A01", 3), ("A11", 2)), "status-event-stale", EncounterStatus.CANCELLED),
         ((("A01", 1), ("A13", 4)), "nothing-to-cancel", EncounterStatus.ACTIVE),
@@ -682,7 +681,7 @@ def test_what_a_person_releases_is_so_as_of_the_decision(
 
 
 def test_a_released_discharge_has_its_plan_and_a_later_event_goes_on_from_there(feed: Feed) -> None:
-    sent_aside(feed, ("A01", 1), ("A13", 4), ("A03", 3))
+    sent_aside(feed, ("A01", 1), ("A03", 2), ("A13", 4), ("A03", 3))
     feed.replay(feed.entries[-1], decision="status-event-stale")
     assert discharged(feed)
     assert feed.stay.discharged_at == Moment.of_instant(DAY + 3 * HOUR)
@@ -700,7 +699,7 @@ def test_a_released_discharge_of_a_patient_said_to_be_still_here_ends_the_stay(f
 
 
 def test_a_decision_on_something_else_makes_no_old_event_new(feed: Feed) -> None:
-    sent_aside(feed, ("A01", 1), ("A13", 4), ("A03", 3))
+    sent_aside(feed, ("A01", 1), ("A03", 2), ("A13", 4), ("A03", 3))
     outcome = feed.replay(feed.entries[-1], decision="death-in-future@PID-29")
     assert codes(outcome) == ["status-event-stale"]
     assert feed.stay.status is EncounterStatus.ACTIVE

@@ -521,7 +521,7 @@ def test_a_filtered_message_is_recorded_with_the_reason_and_answered_aa() -> Non
 
 
 def test_an_event_that_no_chart_is_concerned_with_is_recorded_and_touches_nothing(heart: Heart) -> None:
-    outcome = heart.send(adt("A60", pv1=ADMITTED))
+    outcome = heart.send(adt("A20", pv1=ADMITTED))
     assert outcome.state is EntryState.PROCESSED
     assert outcome.charts == ()
     assert outcome.reason is not None

@@ -292,7 +292,7 @@ def test_a_held_message_says_that_it_waits_for_a_person(prepared: Callable[[Hear
     [
         ({"filter": "PV1-2 == 'O'"}, ADMIT, "filtered"),
         ({}, adt("A03", pv1=HOME, pid3=""), "dead"),
-        ({}, adt("A60"), "without_effect"),
+        ({}, adt("A20"), "without_effect"),
     ],
 )
 def test_a_message_that_touched_no_chart_says_so_of_everything(

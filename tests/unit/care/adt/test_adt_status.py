@@ -143,6 +143,7 @@ def test_a_late_a03_that_says_that_the_patient_is_still_here_contradicts_nothing
     ward: Ward, disposition: str, held: bool
 ) -> None:
     ward.apply(Meaning.ADMIT, 1)
+    ward.apply(Meaning.DISCHARGE, 2)
     ward.apply(Meaning.CANCEL_DISCHARGE, 5)
     ward.apply(Meaning.ADMIT, 6, encounter={"class_": "I", "admitted_at": "2026-03-06T08:00:00-05:00"})
     applied = ward.apply(Meaning.DISCHARGE, 3, encounter={"disposition": disposition})
