@@ -83,6 +83,10 @@ class PostingConnector:
     def post(self, queued: QueuedDelivery) -> Post | Result:
         """The call that a delivery is; or what became of it without one."""
 
+    def taken(self, _answer: Answer) -> Result:
+        """What an answer of 2xx means."""
+        return DELIVERED
+
     async def connect(self) -> None:
         from engine.connectors.http import HttpClient
 
@@ -137,7 +141,7 @@ class PostingConnector:
 
     def _judged(self, answer: Answer) -> Result:
         if 200 <= answer.status < 300:
-            return DELIVERED
+            return self.taken(answer)
         verdict = judge(answer.status)
         return failed(
             verdict.failure,

@@ -21,6 +21,7 @@ from engine.snapshot import References, Snapshot
 TYPES: Final[Mapping[str, str]] = {
     "file": "engine.connectors.file:FileDestination",
     "mllp": "engine.connectors.mllp:MllpDestination",
+    "pagerduty": "engine.connectors.pagerduty:PagerDutyDestination",
     "salesforce": "engine.connectors.salesforce:SalesforceDestination",
     "webhook": "engine.connectors.webhook:WebhookDestination",
 }

@@ -64,7 +64,9 @@ REMEDIES: Final[Mapping[str, str]] = {
     "http-403": "the user lacks a permission, or a proxy is in the way: see docs/guides/destinations.md",
     "http": "the far end, or a proxy before it, answers with that HTTP status",
     "answer-lost": "the connection broke off in the middle of an answer: look at network and proxy",
-    # webhook
+    # webhook, pagerduty
+    "answer-unfit": "what answers is not the Events API: look at `url`, and for a proxy in the way",
+    "not-a-notification": "a channel delivers something else than notifications there: look at its `deliver`",
     "http-301": "its address has moved: write the new one into `url`; redirects are not followed",
     "http-302": "it sends us elsewhere: write the right address into `url`; redirects are not followed",
     "http-307": "it sends us elsewhere: write the right address into `url`; redirects are not followed",

@@ -306,6 +306,10 @@ class NotificationEnd(Content, frozen=True, kw_only=True):
 
     is_state: ClassVar[bool] = False
     page_id: str
+    to: str | None = None
+    """As it was of the notifications that it ends."""
+    round: int = 0
+    """As it was of the notifications that it ends."""
     state: str
     """`acknowledged` or `resolved`."""
     by: str | None

@@ -104,11 +104,12 @@ TYPES = {
     "file": "{type: file, path: var/x}",
     "mllp": "{type: mllp, host: 127.0.0.1, port: 1}",
     "salesforce": "{type: salesforce, login_url: 'https://x.my.salesforce.com', client_id: c, client_secret: s}",
+    "pagerduty": "{type: pagerduty, url: 'https://x.example.org', routing_key: k}",
     "webhook": "{type: webhook, url: 'https://x.example.org', secret: whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA}",
 }
 GOOD = {
     ("file", "patient"), ("file", "encounter"), ("file", "score"), ("file", "task"), ("file", "message"),
-    ("file", "page"), ("salesforce", "page"),
+    ("file", "page"), ("salesforce", "page"), ("pagerduty", "page"),
     ("mllp", "message"),
     ("salesforce", "patient"), ("salesforce", "encounter"), ("salesforce", "score"), ("salesforce", "task"),
     ("webhook", "patient"), ("webhook", "encounter"), ("webhook", "score"), ("webhook", "task"),

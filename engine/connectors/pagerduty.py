@@ -1,0 +1,152 @@
+"""Notifications of pages as events of PagerDuty: Events API v2, `trigger`, `acknowledge` and `resolve`.
+
+One page is one incident: its id is the dedup key of all its events. A page that is raised again, because nothing was
+done after it was acknowledged, is an incident of its own: PagerDuty calls nobody for a trigger of one that somebody has
+acknowledged. An event may be sent twice without harm: a trigger with a known dedup key is added to the incident.
+
+What leaves holds nothing of a patient: the page's id, the ladder, its level, and words of the site's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
+
+import msgspec
+from pydantic import Field
+
+from engine.clock import Clock
+from engine.connectors.base import NOTHING_TO_SEND, Result, delivered, failed, stamps
+from engine.connectors.posting import Post, PostingConnector, PostingDestination
+from engine.domain.delivery import ADDRESSED, Notification, NotificationEnd, Operation, PageUpsert, QueuedDelivery
+from engine.domain.shapes import PageShape
+from engine.errors import DeliveryFailure
+from engine.settings import Configuration, HttpsUrl, Text
+
+if TYPE_CHECKING:
+    from engine.connectors.http import Answer
+
+_SUMMARY_CHARS_MAX: Final = 1024
+_ACCEPTED: Final = 202
+_ENDS: Final[Mapping[str, str]] = {"acknowledged": "acknowledge", "resolved": "resolve"}
+"""State of a page -> event; in any other somebody is to be called."""
+_TEXT: Final = "A page waits for an acknowledgment"
+
+
+class PagerDutyDestination(PostingDestination):
+    """PagerDuty, or whatever speaks its Events API v2."""
+
+    takes: ClassVar = frozenset(operation.what for operation in (*ADDRESSED, Operation.UPSERT_PAGE))
+
+    type: Literal["pagerduty"]
+    """`pagerduty`: incidents by the Events API v2."""
+    url: HttpsUrl = "https://events.pagerduty.com/v2/enqueue"
+    """Address that takes events."""
+    routing_key: Text
+    """Integration key of the service: a reference, never the key itself. A contact with an `address` has its own."""
+    severity: Literal["critical", "error", "warning", "info"] = "critical"
+    """How urgent an incident is."""
+    console_url: HttpsUrl | None = None
+    """Address of the console, as the person on call reaches it; incidents link to the page there. None: no link."""
+    batch_max: Annotated[int, Field(ge=1, le=1000)] = 20
+    """Most events sent in one turn."""
+
+    def made_from(self, configuration: Configuration) -> tuple[object, ...]:
+        return stamps(configuration, self.ca)
+
+    def build(self, name: str, configuration: Configuration, *, clock: Clock) -> PagerDutyConnector:
+        ca = configuration.path(self.ca) if self.ca is not None else None
+        return PagerDutyConnector(name, self, clock=clock, ca=ca)
+
+
+class PagerDutyConnector(PostingConnector):
+    _settings: PagerDutyDestination
+
+    def post(self, queued: QueuedDelivery) -> Post | Result:
+        try:
+            content = queued.delivery.content
+        except msgspec.DecodeError:
+            return failed(DeliveryFailure.PERMANENT, "payload-unreadable", "the delivery holds no notification")
+        if isinstance(content, Notification):
+            event = self._trigger(content)
+        elif isinstance(content, NotificationEnd):
+            if content.state not in _ENDS:
+                return NOTHING_TO_SEND
+            event = self._event(_ENDS[content.state], content.page_id, content.round, to=content.to)
+        elif isinstance(content, PageUpsert):
+            event = self._state(content.page)
+        else:
+            return failed(DeliveryFailure.PERMANENT, "not-a-notification", "PagerDuty is told of pages alone")
+        return Post(
+            url=self._settings.url, headers={"Content-Type": "application/json"}, body=msgspec.json.encode(event)
+        )
+
+    def _event(self, action: str, page_id: str, round_: int, *, to: str | None = None) -> dict[str, Any]:
+        return {
+            "routing_key": to or self._settings.routing_key,
+            "event_action": action,
+            "dedup_key": f"{page_id}-{round_}" if round_ else page_id,
+        }
+
+    def _trigger(self, said: Notification) -> dict[str, Any]:
+        details = {
+            "level": said.level,
+            "loop": said.loop,
+            "person": said.person,
+            "acknowledge_by": said.acknowledge_by,
+            "handed_over": said.handed_over,
+        }
+        return self._event("trigger", said.page_id, said.round, to=said.to) | self._call(
+            said.page_id, said.text, said.ladder, said.reason, said.raised_at, said.link, details
+        )
+
+    def _state(self, page: PageShape) -> dict[str, Any]:
+        """The page as it is, where PagerDuty itself says who is on call."""
+        event = self._event(_ENDS.get(page.state, "trigger"), page.id, page.round)
+        if page.state in _ENDS:
+            return event
+        details = {"level": page.level, "loop": page.loop, "state": page.state}
+        return event | self._call(page.id, _TEXT, page.ladder, page.kind, page.raised_at, f"pages/{page.id}", details)
+
+    def _call(
+        self,
+        page_id: str,
+        text: str,
+        ladder: str,
+        reason: str,
+        raised_at: datetime,
+        link: str,
+        details: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        settings = self._settings
+        place = f"{settings.console_url}/{link.lstrip('/')}" if settings.console_url is not None else None
+        return {
+            "payload": {
+                "summary": text[:_SUMMARY_CHARS_MAX],
+                "source": "handoff",
+                "severity": settings.severity,
+                "timestamp": raised_at,
+                "component": ladder,
+                "class": reason,
+                "custom_details": {"page": page_id, **details},
+            },
+            "client": "Handoff",
+            **({"client_url": place, "links": [{"href": place, "text": "the page"}]} if place is not None else {}),
+        }
+
+    def taken(self, answer: Answer) -> Result:
+        """202, and `{"status": "success", "dedup_key": ...}`; another 2xx with other words is a proxy's."""
+        try:
+            said = msgspec.json.decode(answer.body, type=_Taken)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            said = _Taken()
+        if answer.status != _ACCEPTED and said.status != "success":
+            text = "the answer is not that of the Events API"
+            return failed(DeliveryFailure.TRANSIENT, "answer-unfit", text, of_destination=True)
+        return delivered(said.dedup_key)
+
+
+class _Taken(msgspec.Struct, frozen=True):
+    status: str = ""
+    dedup_key: str | None = None
