@@ -143,9 +143,9 @@ def test_the_types_that_a_site_names_are_loaded_and_no_others(named: set[object]
 @pytest.mark.parametrize(
     ("destination", "key", "said"),
     [
-        ("{type: ftp, host: h}", "destinations.x.type", "must be one of 'file', 'mllp', 'salesforce'"),
+        ("{type: ftp, host: h}", "destinations.x.type", "must be one of 'file', 'mllp', 'pagerduty', 'salesforce'"),
         ("{path: var/x}", "destinations.x", "type"),
-        ("{type: 7, path: var/x}", "destinations.x.type", "'file', 'mllp', 'salesforce'"),
+        ("{type: 7, path: var/x}", "destinations.x.type", "'file', 'mllp', 'pagerduty', 'salesforce'"),
         ("{type: file}", "destinations.x.path", "missing"),
         ("{type: file, path: var/x, host: h}", "destinations.x.host", "the keys here are type, retry"),
         ("[]", "destinations.x", "must be keys with values"),
