@@ -252,6 +252,9 @@ class Machine:
         true = self._world.now
         return BEGIN + timedelta(seconds=true * (1.0 + self._drift) + self.offset_seconds)
 
+    def pause(self, seconds: float) -> float:
+        return seconds
+
 
 class ProcessLoop(asyncio.AbstractEventLoop):
     """The event loop of one process. Only what the engine needs; anything else raises NotImplementedError."""
