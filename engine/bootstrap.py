@@ -128,6 +128,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
     """The worker's services over the store."""
     from engine.runtime.courier import Courier
     from engine.runtime.processor import Processor
+    from engine.runtime.scheduler import Scheduler
     from engine.store.leases import database_leases, file_leases
     from engine.store.overview import overview
 
@@ -168,6 +169,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
             for name, count in (await store.read(lambda conn: store.destinations.orphans(conn, configured))).items():
                 _log.warning("deliveries wait for a destination that is not configured", destination=name, count=count)
 
+    scheduler = Scheduler(store, clock, leases, context.put_causes)
     await say_orphans(destinations)
 
     async def reload(new: Configuration) -> None:
@@ -205,6 +207,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         services={
             "processor": lambda: processor.run(context.work, context.outbox, context.stopping),
             "courier": lambda: courier.serve(context.outbox, context.stopping),
+            "scheduler": lambda: scheduler.run(context.stopping),
             "leases": lambda: leases.run(context.stopping, changed),
         },
         reload=reload,

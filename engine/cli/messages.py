@@ -64,7 +64,11 @@ def messages() -> None:
 
 @messages.command("list", epilog=TIMES)
 @click.option(
-    "--kind", type=click.Choice(KINDS), default="message", show_default=True, help="Messages, or what people did."
+    "--kind",
+    type=click.Choice(KINDS),
+    default="message",
+    show_default=True,
+    help="Messages, what people did, or deadlines that came.",
 )
 @click.option("--channel", metavar="NAME", shell_complete=complete_channel, help="Of this channel.")
 @click.option("--state", type=click.Choice(STATES), help="What became of the message.")

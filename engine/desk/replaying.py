@@ -123,12 +123,12 @@ def _ordering_key(entry: Entry) -> bytes:
     from engine.domain.cause import read
     from engine.domain.message import EntryKind
     from engine.hl7v2.ordering import ordering_key
-    from engine.store import causes
+    from engine.store.partitions import ordering_key_of
 
     if entry.kind is EntryKind.MESSAGE:
         return ordering_key(entry.payload, _header(entry.payload))
     try:
-        return causes.ordering_key(read(entry.payload))
+        return ordering_key_of(read(entry.payload).chart_id)
     except ValueError:
         return b""
 

@@ -112,6 +112,11 @@ TROUBLES: Final[Mapping[str, Advice]] = {
         "handoff status",
         "Workers must be up; with a long backlog it falls by itself, else see the log for errors of the store.",
     ),
+    "deadlines-behind": Advice(
+        "deadlines have come and did not ring for longer than a minute; calls and escalations are late",
+        "handoff status",
+        "Workers must be up; after a long stop it falls by itself, else see the log for errors of the store.",
+    ),
     "deliveries-behind": Advice(
         "deliveries wait at a destination for longer than 15 minutes, though it is up",
         "handoff destinations show NAME",

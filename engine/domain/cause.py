@@ -105,10 +105,18 @@ class Due(_Cause, frozen=True, kw_only=True, tag="due"):
     kind: ClassVar[EntryKind] = EntryKind.DUE
     at: datetime
     """The deadline that was found: what the chart waited for first."""
+    version: int
+    """Of the chart: when an act brings the same deadline back, that is another one."""
+    since: datetime
+    """Since when it was to ring: the deadline, or when that came about, if it was over by then."""
 
     @property
     def once(self) -> str:
-        return f"due/{self.chart_id}/{to_micros(self.at)}"
+        return f"due/{self.chart_id}/{self.version}/{to_micros(self.at)}"
+
+
+class UrgentDue(Due, frozen=True, kw_only=True, tag="due-urgent"):
+    """...and somebody is to be called."""
 
 
 Act = (
@@ -122,7 +130,7 @@ Act = (
     | QualityResolved
     | QualityReopened
 )
-Cause = Act | Due
+Cause = Act | Due | UrgentDue
 
 CAUSES: Final[Mapping[str, type[Cause]]] = {
     "task-done": TaskDone,
@@ -135,6 +143,7 @@ CAUSES: Final[Mapping[str, type[Cause]]] = {
     "quality-resolved": QualityResolved,
     "quality-reopened": QualityReopened,
     "due": Due,
+    "due-urgent": UrgentDue,
 }
 """By their tag, which is also the action in the audit."""
 

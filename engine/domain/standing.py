@@ -82,6 +82,10 @@ class Overview(Record, frozen=True, kw_only=True):
     oldest_hold_at: datetime | None = None
     quality: dict[str, dict[str, int]] = {}
     """Open items of the data-quality list, by channel and kind."""
+    due: int = 0
+    """Charts whose deadline has come and has not rung."""
+    due_since: datetime | None = None
+    """Since when the first of them was to ring."""
 
     @property
     def waiting(self) -> int:

@@ -12,7 +12,7 @@ from typing import Final
 
 from engine.care.event import Applied
 from engine.domain.audit import AuditRecord
-from engine.domain.cause import Cause, action_of, read
+from engine.domain.cause import Cause, Due, action_of, read
 from engine.domain.chart import Charts
 from engine.domain.message import Entry
 from engine.domain.outcome import Effect, EffectKind, Outcome
@@ -22,7 +22,7 @@ from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.difference import difference
 from engine.pipeline.due import DUE_RULES
 from engine.pipeline.follow import follow
-from engine.pipeline.outcomes import outcome_of, undone
+from engine.pipeline.outcomes import of_chart, outcome_of, undone, unknown_channel
 from engine.pipeline.prepared import Prepared
 from engine.pipeline.rule import Deciding, NotDoneError, Rule
 
@@ -44,9 +44,13 @@ def decide_cause(prepared: Prepared, channel: CompiledChannel | None, charts: Ch
     entry, cause = prepared.entry, prepared.cause
     assert cause is not None  # noqa: S101  # else `read_cause` has decided
     rule = RULES[type(cause)]
+    if isinstance(cause, Due):
+        now = max(now, cause.at)  # it has come, though the clock may have been set back since that was seen
     heard = Applied()
     deciding = Deciding(entry.first_received_at or entry.received_at, now, entry, channel, heard)
     before = charts.living(cause.chart_id)
+    if rule.needs_channel and channel is None and before is not None:
+        return of_chart(unknown_channel(entry), before)
     about = rule.subjects(cause, before)
     subject = about[0].partition(":")[2]
     try:

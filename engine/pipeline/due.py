@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from engine.domain.cause import Cause, Due
+from engine.domain.cause import Cause, Due, UrgentDue
 from engine.domain.chart import Chart
 from engine.pipeline import tasks
 from engine.pipeline.rule import Deciding, Rule
@@ -54,4 +54,6 @@ def _subjects(due: Due, chart: Chart | None) -> list[str]:
     return [f"chart:{chart.id if chart is not None else due.chart_id}"]
 
 
-DUE_RULES: Final[Mapping[type[Cause], Rule]] = {Due: Rule(_ring, _subjects, audited=False)}
+DUE_RULES: Final[Mapping[type[Cause], Rule]] = dict.fromkeys(
+    (Due, UrgentDue), Rule(_ring, _subjects, audited=False, needs_channel=True)
+)

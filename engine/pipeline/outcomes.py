@@ -192,6 +192,11 @@ def unknown_channel(entry: Entry) -> Outcome:
     return undone(entry, Fault(error="channel-unknown", text=text))
 
 
+def of_chart(outcome: Outcome, chart: Chart) -> Outcome:
+    """What could not be done to a patient, so that it is seen there."""
+    return msgspec.structs.replace(outcome, chart_id=chart.id, patient_key=chart.patient.key)
+
+
 def internal_failure(entry: Entry, channel_version: str, error: BaseException) -> Outcome:
     """The outcome of an entry whose processing broke unexpectedly: its bytes stay, a person looks at it."""
     text = f"processing broke with {type(error).__name__}; see the log of that time"

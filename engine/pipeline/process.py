@@ -22,7 +22,7 @@ from engine.errors import MappingError, MessageError
 from engine.pipeline.causes import decide_cause, read_cause
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.messages import decide_message, read_message
-from engine.pipeline.outcomes import failed
+from engine.pipeline.outcomes import failed, of_chart
 from engine.pipeline.prepared import Prepared
 
 
@@ -68,7 +68,7 @@ def of_patient(outcome: Outcome, prepared: Prepared, charts: Charts) -> Outcome:
     chart = charts.find(key)
     if chart is None:
         return msgspec.structs.replace(outcome, patient_key=key.key)
-    return msgspec.structs.replace(outcome, chart_id=chart.id, patient_key=chart.patient.key)
+    return of_chart(outcome, chart)
 
 
 class Kind(NamedTuple):

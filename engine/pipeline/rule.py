@@ -55,3 +55,5 @@ class Rule(NamedTuple):
     """Items of the data-quality list that it decides."""
     audited: bool = True
     """A person does it: it stands in the audit trail."""
+    needs_channel: bool = False
+    """Without the rules of the patient's channel nobody can say what is to be done: a dead letter says so."""

@@ -15,6 +15,8 @@ from engine.domain.standing import Overview
 
 PROCESSING_SECONDS_MAX: Final = 300.0
 """An entry that waits for longer means that processing is behind."""
+DEADLINE_SECONDS_MAX: Final = 60.0
+"""A deadline that has come and does not ring for longer means that nobody watches the clock."""
 DELIVERY_SECONDS_MAX: Final = 900.0
 """A delivery that waits for longer, at a destination that is up, means that it can't keep up."""
 PAUSE_SECONDS_MAX: Final = 86_400.0
@@ -81,6 +83,8 @@ def of_work(work: Overview, now: datetime) -> Iterator[Trouble]:
             yield trouble(f"deliveries-held:{one.name}", None, f"{one.held:,} held")
     if work.dead:
         yield trouble("dead-letters", work.oldest_dead_at, f"{work.dead:,} wait for a person")
+    if work.due and _old(work.due_since or now, now, DEADLINE_SECONDS_MAX):
+        yield trouble("deadlines-behind", work.due_since, f"{work.due:,} patients wait")
     if work.holds:
         yield trouble("messages-held", work.oldest_hold_at, f"{sum(work.holds.values()):,} wait for a person")
 

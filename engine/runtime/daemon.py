@@ -561,7 +561,7 @@ class Daemon:
             workers=self._workers.status,
             ready=self._running and not unready,
             purpose=self._configuration.site.purpose,
-            clock=clock_status(self._clock),
+            clock=clock_status(self._clock, self.metrics.latest_seconds()),
             unanswered_bytes=sum(counts.inflight_bytes() for counts in channels.values()),
             certificates=self._certificates,
             disk_free_bytes=self._disk_free(),

@@ -90,6 +90,18 @@ class Leased(Record, frozen=True, kw_only=True):
     destinations: tuple[str, ...] = ()
 
 
+class Rung(Record, frozen=True, kw_only=True):
+    """Deadlines that rang: how many of them how late, by the bounds of `LATE_SECONDS`, and besides."""
+
+    counts: tuple[int, ...] = ()
+    total_seconds: float = 0.0
+    latest_seconds: float = 0.0
+    """The lateness of the latest."""
+
+
+LATE_SECONDS: Final = (0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 3600.0, 86_400.0)
+
+
 class Report(Record, frozen=True, kw_only=True, tag="report"):
     """Worker to main, about once a second: that it lives, and what it did since its last report.
 
@@ -104,6 +116,7 @@ class Report(Record, frozen=True, kw_only=True, tag="report"):
     skews: dict[str, dict[int, tuple[float, int]]] = {}
     failing: tuple[str, ...] = ()
     leased: Leased = Leased()
+    rung: Rung | None = None
 
 
 ToWorker = Configure | Work | InJournal | Stop

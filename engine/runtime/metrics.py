@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -52,6 +52,12 @@ class Spread:
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 
+    def take(self, counts: Sequence[int], total: float) -> None:
+        """Add what was counted elsewhere by the same bounds."""
+        for index, count in enumerate(counts):
+            self._counts[index] += count
+        self._sum += total
+
     @property
     def total(self) -> float:
         return self._sum
@@ -70,6 +76,7 @@ REPEATS_TROUBLE: Final = 20
 """A message repeated this often is no resend any more: its sender does not understand our answers, or asks for none."""
 _REPEATS_SECONDS: Final = 600.0
 _REPEATED_MAX: Final = 64
+_LATEST_SECONDS: Final = 300.0
 
 
 class Repeats:
@@ -159,6 +166,9 @@ class Metrics:
         """How the work of the whole store stood when it was looked at last."""
         self._counted: dict[Name, Counter[tuple[str, ...]]] = {name: Counter() for name in COUNTERS}
         self.skews = Skews()
+        self._rung = Spread(hints.LATE_SECONDS)
+        self._latest: deque[tuple[float, float]] = deque()
+        """When a worker reported deadlines that rang, and how late the latest of them was."""
 
     def channel(self, name: str) -> ChannelCounts:
         return self.channels.setdefault(name, ChannelCounts())
@@ -177,6 +187,19 @@ class Metrics:
                 self.skews.hear(channel, sender, seconds, entry)
         if report.work is not None:
             self.work = report.work
+        if (rung := report.rung) is not None:
+            self._rung.take(rung.counts, rung.total_seconds)
+            self._latest.append((time.monotonic(), rung.latest_seconds))
+            self._forget_latest()
+
+    def latest_seconds(self) -> float | None:
+        """How late the latest deadline was that rang in the last minutes; none: none rang."""
+        self._forget_latest()
+        return max((late for _, late in self._latest), default=None)
+
+    def _forget_latest(self) -> None:
+        while self._latest and time.monotonic() - self._latest[0][0] > _LATEST_SECONDS:
+            self._latest.popleft()
 
     def text(self) -> bytes:
         """The Prometheus text format."""
@@ -271,6 +294,7 @@ class Metrics:
         for name, text, spread in (
             ("commit_seconds", "Seconds a group took to be on disk.", self.commit_seconds),
             ("commit_group_size", "Messages in a group.", self.group_size),
+            ("deadline_late_seconds", "How late deadlines rang.", self._rung),
         ):
             histogram = HistogramMetricFamily(f"handoff_{name}", text)
             histogram.add_metric([], spread.buckets(), spread.total)
@@ -310,6 +334,9 @@ class Metrics:
             for state in ("up", "down", "paused", "orphan")
         ]
         yield gauge("destination_state", "1 for the state it is in.", ["destination", "state"], iter(rows))
+        yield gauge("deadlines_due", "Patients whose deadline has not rung yet.", [], iter([([], float(work.due))]))
+        text = "For how long the first of them was to ring."
+        yield gauge("deadline_oldest_seconds", text, [], iter([([], seconds(work.due_since))]))
         yield gauge("dead_letters_open", "Dead letters that wait for a person.", [], iter([([], float(work.dead))]))
         rows = [
             ([channel, kind], float(number))

@@ -20,6 +20,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from engine.clock import Clock
+from engine.domain.cause import Due, UrgentDue
 from engine.domain.chart import Charts
 from engine.domain.message import AckCode, Entry, EntryKind, EntryState
 from engine.domain.outcome import EffectKind, Outcome
@@ -369,9 +370,15 @@ class Processor:
         return prepared, before, outcomes
 
     def _note_clocks(self, name: str, prepared: Sequence[Prepared]) -> None:
+        """How far senders' clocks are off, and how late what was due has rung."""
+        now, late = self._clock.now(), []
         for one in prepared:
             if one.clock is not None:
                 self._tally.clock(name, *one.clock, one.entry.id)
+            elif isinstance(one.cause, Due) and one.entry.replay_of is None:
+                late.append(max(0.0, (now - one.cause.since).total_seconds()))
+        if late:
+            self._tally.rang(late)
 
     def _commit_in_shadow(
         self, name: str, entries: Sequence[Entry], outcomes: Sequence[Outcome], before: Charts, now: datetime
@@ -522,9 +529,12 @@ class Processor:
         return self._recorded[version]
 
 
+_URGENT: Final = str(UrgentDue.__struct_config__.tag)
+
+
 def _is_awaited(entry: Entry) -> bool:
     """Whether a sender or a person waits for its outcome."""
-    return entry.wants_application_ack or entry.kind is EntryKind.ACT
+    return entry.wants_application_ack or entry.kind is EntryKind.ACT or entry.summary.type == _URGENT
 
 
 def _reading(positions: dict[int, int]) -> _Reading:

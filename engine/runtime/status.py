@@ -70,12 +70,19 @@ class ClockStatus(Record, frozen=True, kw_only=True):
     """False: it is that of a test site, and all times are by it."""
     offset_seconds: float = 0.0
     """It is ahead of the machine's."""
+    due: int = 0
+    """Patients whose deadline has come and has not rung."""
+    late_seconds: float = 0.0
+    """For how long the first of them was to ring; 0: there is none."""
+    rung_late_seconds: float | None = None
+    """How late the latest was that rang in the last 5 minutes; none: none rang."""
 
 
-def clock_status(clock: Clock) -> ClockStatus:
+def clock_status(clock: Clock, rung_late_seconds: float | None = None) -> ClockStatus:
     if not isinstance(clock, ShiftedClock):
-        return ClockStatus()
-    return ClockStatus(real=False, offset_seconds=clock.offset.total_seconds())
+        return ClockStatus(rung_late_seconds=rung_late_seconds)
+    seconds = clock.offset.total_seconds()
+    return ClockStatus(real=False, offset_seconds=seconds, rung_late_seconds=rung_late_seconds)
 
 
 class LastReload(Record, frozen=True, kw_only=True):
@@ -165,6 +172,7 @@ class Status(Record, frozen=True, kw_only=True):
             dead=work.dead,
             held=sum(work.holds.values()) + sum(one.held for one in work.destinations),
             holds=work.holds,
+            clock=msgspec.structs.replace(self.clock, due=work.due, late_seconds=_late(work)),
             quality=dict(sum((Counter(kinds) for kinds in work.quality.values()), Counter())),
             withheld=sum(sum(one.withheld.values()) for one in work.destinations),
             waiting=work.waiting,
@@ -199,6 +207,10 @@ class ReloadResult(Record, frozen=True, kw_only=True):
     config_version: str | None = None
     problems: tuple[str, ...] = ()
     changes: tuple[Change, ...] | None = None
+
+
+def _late(work: Overview) -> float:
+    return 0.0 if work.due_since is None else round(max(0.0, (work.at - work.due_since).total_seconds()), 1)
 
 
 def status_path(site: Place) -> Path:

@@ -14,8 +14,9 @@ import signal
 import socket
 import sys
 import threading
+from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -70,6 +71,7 @@ class Tally:
         self._lock = threading.Lock()
         self._counts: defaultdict[Name, Counter[tuple[str, ...]]] = defaultdict(Counter)
         self._skews: defaultdict[str, dict[int, tuple[float, int]]] = defaultdict(dict)
+        self._late: list[float] = []
 
     def count(self, name: Name, *labels: str, by: int = 1) -> None:
         """labels: as `COUNTERS` has them for this name."""
@@ -86,17 +88,31 @@ class Tally:
             if known is None or seconds < known[0]:
                 senders[sender] = (seconds, entry)
 
+    def rang(self, late_seconds: Iterable[float]) -> None:
+        """Deadlines were recorded as rung, each so late."""
+        with self._lock:
+            self._late += late_seconds
+
     def take(self, work: Overview | None, *, failing: tuple[str, ...], leased: hints.Leased) -> hints.Report:
         with self._lock:
             counts, self._counts = self._counts, defaultdict(Counter)
             skews, self._skews = self._skews, defaultdict(dict)
+            late, self._late = self._late, []
         return hints.Report(
             counts={name: tuple(rows.items()) for name, rows in counts.items()},
             work=work,
             skews=dict(skews),
             failing=failing,
             leased=leased,
+            rung=_rung(late) if late else None,
         )
+
+
+def _rung(late: Sequence[float]) -> hints.Rung:
+    counts = [0] * (len(hints.LATE_SECONDS) + 1)
+    for seconds in late:
+        counts[bisect_left(hints.LATE_SECONDS, seconds)] += 1
+    return hints.Rung(counts=tuple(counts), total_seconds=sum(late), latest_seconds=max(late))
 
 
 @dataclass

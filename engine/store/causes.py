@@ -11,6 +11,7 @@ from engine.domain.cause import Cause, action_of, written
 from engine.domain.message import Receipt, Summary
 from engine.store.journal import Journal, Stored
 from engine.store.keys import KeyRing
+from engine.store.partitions import ordering_key_of
 
 
 def put(journal: Journal, keys: KeyRing, conn: Connection, causes: Sequence[Cause], now: datetime) -> list[Stored]:
@@ -32,10 +33,6 @@ def receipt_of(keys: KeyRing, cause: Cause, now: datetime) -> Receipt:
         dedupe_key=known,
         # Of the name, not of the content: what is due is so once, whatever chart the patient has by then.
         digest=known if known is not None else keys.lookup(payload),
-        ordering_key=ordering_key(cause),
+        ordering_key=ordering_key_of(cause.chart_id),
         once=known is not None,
     )
-
-
-def ordering_key(cause: Cause) -> bytes:
-    return (cause.chart_id or "").encode()

@@ -50,9 +50,13 @@ _VISITS: Final = Listed(
     encounter.c.encounter_hash,
     lambda listed: select(encounter.c.encounter_hash, encounter.c.chart_id).where(listed),
 )
+_SEALED: Final = (
+    chart.c.id, chart.c.version, chart.c.merged_into, chart.c.due_at, chart.c.due_rank, chart.c.partition,
+)  # fmt: skip
+"""What the document of a chart is sealed for (`chart_place`)."""
 _CHARTS: Final = Listed(
     chart.c.id,
-    lambda listed: select(chart.c.id, chart.c.version, chart.c.merged_into, chart.c.document).where(listed),
+    lambda listed: select(*_SEALED, chart.c.document).where(listed),
 )
 _CLOSED: Final = Listed(closed.c.chart_id, lambda listed: select(closed.c.chart_id, closed.c.document).where(listed))
 _MERGED: Final = Listed(chart.c.merged_into, lambda listed: select(chart.c.id).where(listed))
@@ -299,7 +303,7 @@ class ChartStore:
             if more:
                 names = (*more.get(stored.name, ()), *names)
             if own.keys() != set(names):
-                raise TamperedError(chart_place(row.id, row.version, row.merged_into))
+                raise TamperedError(chart_place(*row[:-1]))
             fields[stored.name] = tuple([own[name] for name in names])
             if stored.stamped:
                 stored.spread(fields)
@@ -323,7 +327,7 @@ class ChartStore:
         return {chart_id: document.patient.key for chart_id, document in documents if document is not None}
 
     def _open_chart(self, row: Any) -> ChartDocument:
-        return _decode_chart(self._keys.open(chart_place(row.id, row.version, row.merged_into), row.document))
+        return _decode_chart(self._keys.open(chart_place(*row[:-1]), row.document))
 
     def _identifier_place(self, wanted: tuple[str, str, str]) -> str:
         return f"identifier.chart_id:{identity_hash(self._keys, *wanted).hex()}"
@@ -346,8 +350,15 @@ def key_hash(keys: KeyRing, key: str) -> bytes:
     return keys.lookup("key", key)
 
 
-def chart_place(chart_id: str, version: int, merged_into: str | None) -> str:
-    return f"chart.document:{chart_id}/{version}/{merged_into or ''}"
+def chart_place(
+    chart_id: str,
+    version: int,
+    merged_into: str | None,
+    due_at: int | None,
+    due_rank: int | None,
+    partition: int | None,
+) -> str:
+    return f"chart.document:{chart_id}/{version}/{merged_into or ''}/{due_at}/{due_rank}/{partition}"
 
 
 def closed_place(chart_id: str, version: int) -> str:

@@ -55,6 +55,7 @@ from engine.store import schema
 from engine.store.engines import translated
 from engine.store.holds import ASKED, open_entries
 from engine.store.keys import KeyRing
+from engine.store.partitions import partitioning
 from engine.store.record import OutcomeDocument, of_patient, open_outcome
 from engine.store.schema import day_of, entry, from_micros, outcome, payload, repeat, to_micros, word
 from engine.store.statements import Listed, Rows, Statement
@@ -645,8 +646,7 @@ class _Hashes:
     def __init__(self, keys: KeyRing) -> None:
         self._control = keys.lookup_behind("control")
         self._neighbours = lru_cache(maxsize=_BEGINNINGS_MAX)(self._control)
-        self.partition = keys.lookup_behind("partition")
-        """Of an ordering key."""
+        self.partition = partitioning(keys)
         self.content = keys.lookup_behind("content")
         """Of a dedupe key and a digest."""
 
@@ -726,9 +726,6 @@ class _Group:
         control_id = receipt.summary.control_id
         return self._hashes.control(control_id) if control_id else b""
 
-    def _partition(self, receipt: Receipt) -> int:
-        return self._hashes.partition(receipt.ordering_key)[0] % PARTITIONS
-
     def _content_key(self, control: bytes, receipt: Receipt) -> int:
         return _signed(control + self._hashes.content(receipt.dedupe_key or b"", receipt.digest)[:2])
 
@@ -799,7 +796,7 @@ class _Group:
         head = Head(peer=receipt.peer, summary=receipt.summary, deviations=receipt.deviations, refusal=receipt.refusal)
         seal = self._keys.seal
         refused = receipt.refusal is not None
-        partition = self._partition(receipt)
+        partition = self._hashes.partition(receipt.ordering_key)
         received_at = to_micros(receipt.received_at)
         day = day_of(receipt.received_at)
         place = _head_place(

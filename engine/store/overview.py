@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, select
 
 from engine.domain.standing import ChannelWork, Overview
 from engine.store.counts import oldest_waiting, pending
+from engine.store.due import overdue
 from engine.store.schema import dead_letter, entry, from_micros, hold
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def overview(
         select(func.count(), func.min(dead_letter.c.died_at)).where(dead_letter.c.resolved_by.is_(None))
     ).one()
     oldest_hold = conn.execute(select(func.min(hold.c.opened_at)).where(hold.c.state == "open")).scalar_one()
+    due = overdue(conn, now)
     return Overview(
         at=now,
         channels=tuple(
@@ -49,6 +51,8 @@ def overview(
         oldest_dead_at=_time(oldest_dead),
         holds=store.holds.counts(conn),
         oldest_hold_at=_time(oldest_hold),
+        due=due.charts,
+        due_since=due.since,
         quality=store.quality.counts(conn),
     )
 

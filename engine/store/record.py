@@ -22,6 +22,7 @@ from engine.domain.record import Phi, Record
 from engine.domain.why import Reason, Why
 from engine.errors import CursorMovedError, IdentityTakenError, StaleChartError, StoreError, TamperedError
 from engine.pipeline.admit import NOTICES
+from engine.pipeline.due import due_at, is_urgent
 from engine.store import notices, schema
 from engine.store.audit import AuditStore
 from engine.store.charts import (
@@ -32,9 +33,11 @@ from engine.store.charts import (
     identity_hash,
     key_hash,
 )
+from engine.store.due import OTHER, URGENT
 from engine.store.holds import record_holds
 from engine.store.keys import KeyRing
 from engine.store.outbox import join_lines, occupied, payload_place, take_lock
+from engine.store.partitions import ordering_key_of, partitioning
 from engine.store.parts import STORED, Hashes
 from engine.store.quality import record_quality
 from engine.store.schema import chart, cursor, delivery, from_micros, identifier, outcome, to_micros, word
@@ -121,7 +124,7 @@ _MERGED: Final = Listed(
     chart.c.id,
     lambda listed: select(chart.c.id, chart.c.merged_into).where(listed, chart.c.merged_into.is_not(None)),
 )
-_CHART_COLUMNS: Final = ("id", "version", "merged_into", "updated_at", "document")
+_CHART_COLUMNS: Final = ("id", "version", "merged_into", "updated_at", "due_at", "due_rank", "partition", "document")
 _INSERT_CHARTS: Final = Rows(chart, _CHART_COLUMNS)
 _REPLACE_CHARTS: Final = Rows(chart, _CHART_COLUMNS, conflict=("id",), replace=_CHART_COLUMNS[1:])
 _REPLACE_SUMMARIES: Final = Rows(schema.closed, ("chart_id", "document"), conflict=("chart_id",), replace=("document",))
@@ -501,6 +504,7 @@ class _ChartWriter:
         self._keys = keys
         self._changed = changed
         self._old = old
+        self._partition = partitioning(keys)
 
     def identifiers(self, conn: Connection) -> None:
         claims: dict[bytes, tuple[bytes, Chart]] = {}
@@ -556,11 +560,24 @@ class _ChartWriter:
                 channel=new.channel,
                 closed=0 if summary is None else summary.version,
             )
-            sealed = self._keys.seal(chart_place(new.id, new.version, new.merged_into), encode(document))
-            (replaces if new.id in self._old else inserts).append((new.id, new.version, new.merged_into, now, sealed))
+            due = self._due(new)
+            sealed = self._keys.seal(chart_place(new.id, new.version, new.merged_into, *due), encode(document))
+            row = (new.id, new.version, new.merged_into, now, *due, sealed)
+            (replaces if new.id in self._old else inserts).append(row)
         _REPLACE_CHARTS.write(conn, replaces)
         _INSERT_CHARTS.write(conn, inserts)
         _REPLACE_SUMMARIES.write(conn, summaries)
+
+    def _due(self, chart: Chart) -> tuple[int | None, int | None, int | None]:
+        """When what is due next of a chart is, its rank, and the partition of what rings it."""
+        at = due_at(chart)
+        if at is None:
+            return _NEVER
+        rank = URGENT if is_urgent(chart) else OTHER
+        return to_micros(at), rank, self._partition(ordering_key_of(chart.id))
+
+
+_NEVER: Final = (None, None, None)
 
 
 def open_outcome(keys: KeyRing, row: Any) -> OutcomeDocument:

@@ -176,8 +176,18 @@ chart: Final = Table(
     Column("version", BigInteger, nullable=False),
     Column("merged_into", Text),
     Column("updated_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger),  # its next deadline, a function of the chart; none: it waits for nothing
+    Column("due_rank", SmallInteger),  # 0: somebody is to be called then, 1: other
+    Column("partition", SmallInteger),  # of what rings it; none: it waits for nothing
     Column("document", LargeBinary, nullable=False),  # sealed: patient, stamps, and what belongs to it, in order
     schema=CHARTS,
+)
+Index(
+    "chart_due",
+    chart.c.due_rank,
+    chart.c.due_at,
+    chart.c.partition,
+    sqlite_where=chart.c.due_at.is_not(None),
 )
 Index("chart_updated", chart.c.updated_at)
 Index(

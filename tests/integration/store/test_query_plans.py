@@ -27,7 +27,7 @@ from engine.domain.encounter import EncounterStatus
 from engine.domain.hold import Assertion, Fact, Hold, HoldCode
 from engine.domain.message import EntryState
 from engine.domain.task import TaskState
-from engine.store import admissions, counts, recorded, statements
+from engine.store import admissions, counts, due, recorded, statements
 from engine.store.outbox import Settled, join_lines
 from engine.store.requeue import requeue
 
@@ -144,6 +144,20 @@ def test_taking_the_next_entries(plans):
         counts.pending(conn, [CHANNEL])
     # The cursors are a handful of rows; the recursion walks over the channels it has found.
     assert scans(lines, allowed=[r"^SCAN charts\.cursor$", "TEMP B-TREE FOR ORDER BY"]) == []
+
+
+def test_looking_for_what_is_due(plans):
+    store, lines = plans
+    filled(store)
+    with only(lines), store.reader() as conn:
+        for urgent in (True, False):
+            due.due(conn, range(64), NOW, 512, urgent=urgent)
+        due.decided(conn, [1, 2, 3])
+        due.overdue(conn, NOW)
+    # Dead letters that wait for a person are few, and their own index holds no others.
+    assert scans(lines, allowed=["INDEX dead_letter_open$"]) == []
+    assert any("chart_due" in line for _, line in lines)
+    assert not any(re.match(r"SEARCH chart (?!USING (COVERING )?INDEX chart_due)", line) for _, line in lines)
 
 
 def test_loading_charts(plans):

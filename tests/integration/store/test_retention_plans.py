@@ -19,7 +19,7 @@ from engine.store.schema import metadata
 
 FAMILY = "('chart-1', 'chart-2')"
 """A patient's charts: the one that lives, and those merged into it."""
-INACTIVE = "(SELECT id FROM charts.chart WHERE updated_at < 1000)"
+INACTIVE = "(SELECT id FROM charts.chart WHERE updated_at < 1000 AND due_at IS NULL)"  # what waits is not over
 ENTRIES = (
     f"(SELECT entry_id FROM charts.outcome WHERE chart_id IN {FAMILY}"
     f" UNION SELECT entry_id FROM charts.concerned WHERE chart_id IN {FAMILY})"

@@ -132,9 +132,15 @@ def _charts() -> None:
         sa.Column("version", sa.BigInteger(), nullable=False),
         sa.Column("merged_into", sa.Text(), nullable=True),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.Column("due_at", sa.BigInteger(), nullable=True),
+        sa.Column("due_rank", sa.SmallInteger(), nullable=True),
+        sa.Column("partition", sa.SmallInteger(), nullable=True),
         sa.Column("document", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         schema=CHARTS,
+    )
+    op.create_index(
+        "chart_due", "chart", ["due_rank", "due_at", "partition"], schema=CHARTS, **_only("due_at IS NOT NULL")
     )
     op.create_index("chart_merged", "chart", ["merged_into"], schema=CHARTS, **_only("merged_into IS NOT NULL"))
     op.create_index("chart_updated", "chart", ["updated_at"], schema=CHARTS)
