@@ -268,7 +268,8 @@ def _summary(shown: Status, now: datetime) -> Iterator[str]:
         items = sum(shown.quality.values())
         yield f"{items:,} {'fault' if items == 1 else 'faults'} of the data that feeds send: handoff quality list"
     if shown.clock.due:
-        yield f"{shown.clock.due:,} patients' deadlines have come and did not ring yet, the first {length(shown.clock.late_seconds)} late."
+        late = length(shown.clock.late_seconds)
+        yield f"{shown.clock.due:,} patients' deadlines have come and did not ring yet, the first {late} late."
     if shown.withheld:
         yield f"{shown.withheld:,} deliveries are withheld by a rule: handoff held list --what withheld"
     if shown.pid is not None:

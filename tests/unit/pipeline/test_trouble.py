@@ -76,6 +76,11 @@ def test_what_waits_for_a_person_or_too_long_is_named() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("since", "codes"), [(ago(seconds=40), []), (ago(seconds=61), ["deadlines-behind"])])
+def test_deadlines_that_do_not_ring_are_named_after_a_while(since: datetime, codes: list[str]) -> None:
+    assert found(due=3, due_since=since) == codes
+
+
 def test_a_trouble_says_since_when_what_it_means_and_what_to_do() -> None:
     down = standing(state="down", since=ago(minutes=18), error="login-invalid-client", pending=46)
     (one,) = of_work(Overview(at=NOW, destinations=(down,)), NOW)

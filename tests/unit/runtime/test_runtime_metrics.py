@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -14,6 +15,7 @@ from engine.pipeline.trouble import Certificate, of_work
 from engine.runtime import hints
 from engine.runtime.metrics import ChannelCounts, Metrics, Spread, event_label
 from engine.runtime.status import LastReload, Status
+from engine.runtime.worker import Tally
 
 GUIDES = Path(__file__).parents[3] / "docs/guides"
 STATES = ("up", "down", "paused", "orphan")
@@ -27,7 +29,10 @@ CRM = Standing(
 ADT = ChannelWork(
     name="adt", waiting=7, oldest_waiting_at=NOW - timedelta(minutes=1), last_message_at=NOW - timedelta(seconds=12)
 )
-WORK = Overview(at=NOW, channels=(ADT,), destinations=(CRM,), dead=4, oldest_dead_at=NOW, holds={"death-stale": 3})
+WORK = Overview(
+    at=NOW, channels=(ADT,), destinations=(CRM,), dead=4, oldest_dead_at=NOW, holds={"death-stale": 3},
+    quality={"adt": {"date-impossible": 1}}, due=7, due_since=NOW - timedelta(seconds=90),
+)  # fmt: skip
 
 
 def samples(metrics: Metrics) -> dict[str, float]:
@@ -180,3 +185,23 @@ def test_every_alert_says_what_to_run() -> None:
     for rule in yaml.safe_load((GUIDES / "handoff-alerts.yaml").read_text())["groups"][0]["rules"]:
         assert rule["annotations"].keys() == {"summary", "run"}, rule["alert"]
         assert rule["labels"]["severity"] in {"page", "ticket"}
+
+
+def test_how_late_deadlines_rang_is_measured_and_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("engine.runtime.metrics.time.monotonic", lambda: now[0])
+    metrics, tally = Metrics("0.1.0"), Tally()
+    assert metrics.latest_seconds() is None
+    tally.rang([0.2, 1.5, 4.0])
+    metrics.hear(tally.take(None, failing=(), leased=hints.Leased()))
+    tally.rang([0.1])
+    metrics.hear(tally.take(WORK, failing=(), leased=hints.Leased()))
+    metrics.hear(tally.take(None, failing=(), leased=hints.Leased()))
+    assert metrics.latest_seconds() == 4.0
+    found = samples(metrics)
+    assert (found["handoff_deadline_late_seconds_count"], found["handoff_deadline_late_seconds_sum"]) == (4, 5.8)
+    assert found["handoff_deadline_late_seconds_bucket{le=0.5}"] == 2
+    assert found["handoff_deadline_late_seconds_bucket{le=5.0}"] == 4
+    assert (found["handoff_deadlines_due"], found["handoff_deadline_oldest_seconds"]) == (7, 90)
+    now[0] += 301
+    assert metrics.latest_seconds() is None
