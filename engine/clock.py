@@ -15,7 +15,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Protocol
 
-from engine.logs import get_logger
 
 _LOOK_SECONDS: Final = 0.1
 """A file of seconds is read again after so long."""
@@ -24,8 +23,6 @@ _OFFSET_SECONDS_MAX: Final = 100 * 366 * 86_400.0
 _FIRST_ATTEMPTS: Final = 10
 """Who begins while the file is being written has no earlier value to go on with."""
 _FIRST_PAUSE_SECONDS: Final = 0.01
-
-_log = get_logger(__name__)
 
 
 class Clock(Protocol):
@@ -98,10 +95,17 @@ class ShiftedClock:
         except (OSError, ValueError):
             self._misread += 1
             if self._misread == 2:  # once it may be half written
-                _log.error("clock of this test site can't be read, it goes on as it was", path=self.file)
+                _say_unreadable(self.file)
             return False
         self._misread = 0
         return True
+
+
+def _say_unreadable(file: Path) -> None:
+    from engine.logs import get_logger  # takes longer to load than `--help` may
+
+    _log = get_logger(__name__)
+    _log.error("clock of this test site can't be read, it goes on as it was", path=file)
 
 
 def _seconds(file: Path) -> float:

@@ -21,11 +21,11 @@ import click
 from engine import printable
 from engine.cli import tables, times
 from engine.cli.tables import Column
-from engine.clock import Clock, site_clock
 from engine.domain.moment import Moment
 from engine.errors import HandoffError
 
 if TYPE_CHECKING:
+    from engine.clock import Clock
     from engine.errors import Problem, SettingsError
     from engine.outline import Outline, Place
     from engine.settings import Configuration
@@ -126,6 +126,8 @@ class Cli:
     @cached_property
     def clock(self) -> Clock:
         """The site's, by which times are read and shown; the system's where it can't be known."""
+        from engine.clock import site_clock
+
         try:
             file = self._said["clock"]["offset_seconds_file"] if self._said["purpose"] == "test" else None
             return site_clock(None if file is None else self.config_path.parent / file)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
-from engine.clock import Clock, SystemClock
+if TYPE_CHECKING:
+    from engine.clock import Clock
 
 TIMES: Final = (
     "A TIME is today, yesterday 14:00, 14:00, 2026-11-29T14:00 or a while ago (30m, 2h, 7d), in the site's zone"
@@ -168,8 +169,8 @@ _SAID: Final = "must be a time like 2026-11-22T08:00, 14:00, yesterday 14:00, to
 
 def now_of(ctx: click.Context | None) -> datetime:
     """By the clock of the command's site."""
-    clock: Clock = getattr(ctx.obj if ctx is not None else None, "clock", None) or SystemClock()
-    return clock.now()
+    clock: Clock | None = getattr(ctx.obj if ctx is not None else None, "clock", None)
+    return datetime.now(UTC) if clock is None else clock.now()
 
 
 def _zone(ctx: click.Context | None) -> tzinfo:

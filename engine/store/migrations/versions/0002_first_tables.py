@@ -25,6 +25,7 @@ def upgrade() -> None:
         _journal()
     else:
         _charts()
+        _deliveries()
         _pages()
 
 
@@ -205,53 +206,6 @@ def _charts() -> None:
     op.create_index("dead_letter_key", "dead_letter", ["key_hash"], schema=CHARTS, **_only("key_hash IS NOT NULL"))
     op.create_index("dead_letter_open", "dead_letter", ["id"], schema=CHARTS, **_only("resolved_by IS NULL"))
     op.create_table(
-        "delivery",
-        sa.Column("id", _ID, autoincrement=False, nullable=False),
-        sa.Column("entry_id", sa.BigInteger()),
-        sa.Column("channel", sa.Text(), nullable=False),
-        sa.Column("destination", sa.Text(), nullable=False),
-        sa.Column("operation", sa.Text(), nullable=False),
-        sa.Column("ordering_key", sa.Text(), nullable=False),
-        sa.Column("idempotency_key", sa.Text(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("turn", sa.SmallInteger(), nullable=False),
-        sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("next_attempt_at", sa.BigInteger(), nullable=False),
-        sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.Column("started_at", sa.BigInteger(), nullable=True),
-        sa.Column("settled_at", sa.BigInteger(), nullable=True),
-        sa.Column("error", sa.Text(), nullable=True),
-        sa.PrimaryKeyConstraint("id"),
-        schema=CHARTS,
-    )
-    op.create_index("delivery_entry", "delivery", ["entry_id"], schema=CHARTS)
-    op.create_index("delivery_without_entry", "delivery", ["ordering_key"], schema=CHARTS, **_only("entry_id IS NULL"))
-    op.create_index("delivery_held", "delivery", ["id"], schema=CHARTS, **_only("state = 'held'"))
-    op.create_index("delivery_idempotency", "delivery", ["idempotency_key"], unique=True, schema=CHARTS)
-    op.create_index(
-        "delivery_ready",
-        "delivery",
-        ["destination", "next_attempt_at", "id"],
-        schema=CHARTS,
-        **_only("state = 'pending' AND turn = 1"),
-    )
-    op.create_index(
-        "delivery_unfinished",
-        "delivery",
-        ["ordering_key", "destination", "id", "state"],
-        schema=CHARTS,
-        **_only("state IN ('pending', 'held')"),
-    )
-    op.create_table(
-        "delivery_receipt",
-        sa.Column("delivery_id", _ID, autoincrement=False, nullable=False),
-        sa.Column("found_by", sa.LargeBinary(), nullable=False),
-        sa.Column("body", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("delivery_id"),
-        schema=CHARTS,
-    )
-    op.create_index("delivery_receipt_found", "delivery_receipt", ["found_by"], schema=CHARTS)
-    op.create_table(
         "delivery_payload",
         sa.Column("delivery_id", _ID, autoincrement=False, nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
@@ -408,6 +362,56 @@ def _charts() -> None:
     )
     op.create_index("task_chart", "task", ["chart_id"], schema=CHARTS)
     op.create_index("task_state_due", "task", ["state", "due_at"], schema=CHARTS)
+
+
+def _deliveries() -> None:
+    op.create_table(
+        "delivery",
+        sa.Column("id", _ID, autoincrement=False, nullable=False),
+        sa.Column("entry_id", sa.BigInteger()),
+        sa.Column("channel", sa.Text(), nullable=False),
+        sa.Column("destination", sa.Text(), nullable=False),
+        sa.Column("operation", sa.Text(), nullable=False),
+        sa.Column("ordering_key", sa.Text(), nullable=False),
+        sa.Column("idempotency_key", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("turn", sa.SmallInteger(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("next_attempt_at", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("started_at", sa.BigInteger(), nullable=True),
+        sa.Column("settled_at", sa.BigInteger(), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+        schema=CHARTS,
+    )
+    op.create_index("delivery_entry", "delivery", ["entry_id"], schema=CHARTS)
+    op.create_index("delivery_without_entry", "delivery", ["ordering_key"], schema=CHARTS, **_only("entry_id IS NULL"))
+    op.create_index("delivery_held", "delivery", ["id"], schema=CHARTS, **_only("state = 'held'"))
+    op.create_index("delivery_idempotency", "delivery", ["idempotency_key"], unique=True, schema=CHARTS)
+    op.create_index(
+        "delivery_ready",
+        "delivery",
+        ["destination", "next_attempt_at", "id"],
+        schema=CHARTS,
+        **_only("state = 'pending' AND turn = 1"),
+    )
+    op.create_index(
+        "delivery_unfinished",
+        "delivery",
+        ["ordering_key", "destination", "id", "state"],
+        schema=CHARTS,
+        **_only("state IN ('pending', 'held')"),
+    )
+    op.create_table(
+        "delivery_receipt",
+        sa.Column("delivery_id", _ID, autoincrement=False, nullable=False),
+        sa.Column("found_by", sa.LargeBinary(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("delivery_id"),
+        schema=CHARTS,
+    )
+    op.create_index("delivery_receipt_found", "delivery_receipt", ["found_by"], schema=CHARTS)
 
 
 def _pages() -> None:
