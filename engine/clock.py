@@ -15,7 +15,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Protocol
 
-
 _LOOK_SECONDS: Final = 0.1
 """A file of seconds is read again after so long."""
 _TEXT_BYTES_MAX: Final = 64
