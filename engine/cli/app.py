@@ -45,6 +45,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "resend": "engine.cli.resend:resend",
     "replay": "engine.cli.replay:replay",
     "patients": "engine.cli.patients:patients",
+    "why": "engine.cli.why:why",
     "tasks": "engine.cli.tasks:tasks",
     "risk": "engine.cli.risk:risk",
     "keys": "engine.cli.keys:keys",

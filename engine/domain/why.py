@@ -1,7 +1,7 @@
-"""Why a message brought a plan, a score or a delivery, or none: a closed list, said by the code that decides.
+"""Why something was done or withheld: a closed list of reasons, said by the code that decides.
 
 An outcome keeps codes and small arguments of what can't be told by the rest of it. Sentences are built when somebody
-asks (`pipeline.why`, for `handoff try` and `messages show`).
+asks (`pipeline.why`, for `handoff try` and `messages show`; `pipeline.decisions`, for `handoff why`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
-from engine.domain.record import Record
+from engine.domain.record import Phi, Record
 
 
 class What(StrEnum):
@@ -29,6 +29,7 @@ class Reason(StrEnum):
     NO_PROTOCOL = "no-protocol"
     NO_VISIT = "no-visit"
     NOT_DISCHARGED = "not-discharged"
+    TAKEN_BACK = "taken-back"
     CANCELLED = "cancelled"
     CLASS_NOT_PLANNED = "class-not-planned"
     DISPOSITION = "disposition"
@@ -81,7 +82,8 @@ MEANINGS: Final[Mapping[Reason, Meaning]] = {
     Reason.NO_PROTOCOL: Meaning(word="no_protocol", text="the channel names no protocol"),
     Reason.NO_VISIT: Meaning(word="no_visit", text="the message speaks of no stay or visit"),
     Reason.NOT_DISCHARGED: Meaning(word="not_discharged", text="the stay has no discharge"),
-    Reason.CANCELLED: Meaning(word="cancelled", text="the admission was cancelled"),
+    Reason.TAKEN_BACK: Meaning(word="reversed", text="the discharge was taken back"),
+    Reason.CANCELLED: Meaning(word="reversed", text="the admission was cancelled"),
     Reason.CLASS_NOT_PLANNED: Meaning(word="class", text="{0} is not in classes of {name}"),
     Reason.DISPOSITION: Meaning(word="disposition", text="disposition {0} calls for no task in {name}"),
     Reason.DECEASED: Meaning(word="deceased", text="the patient has died"),
@@ -133,7 +135,20 @@ Ground = tuple[Reason, tuple[str | int, ...]]
 """A reason with its arguments."""
 
 
-class Why(Record, frozen=True, kw_only=True, array_like=True, omit_defaults=True):
+class Input(Phi, frozen=True, kw_only=True, array_like=True, omit_defaults=True):
+    """What a rule has looked at."""
+
+    name: str
+    """A field of an encounter or a patient (`disposition`), else a word of ours (`band`)."""
+    value: str | int | float | bool | None = None
+    """As the chart held it then, codes after their table."""
+    entry: int = 0
+    """The message that has said so; of a replay the original. 0: no single one has."""
+    location: str = ""
+    """The HL7 field, where it is not the one that the field map names for it."""
+
+
+class Why(Phi, frozen=True, kw_only=True, array_like=True, omit_defaults=True):
     """Why the plan, a score or the deliveries of a message were done or withheld."""
 
     what: What
@@ -141,6 +156,7 @@ class Why(Record, frozen=True, kw_only=True, array_like=True, omit_defaults=True
     args: tuple[str | int, ...] = ()
     name: str = ""
     """Of the protocol, model or destination; none: the channel's one, or each of which nothing else is said."""
+    inputs: tuple[Input, ...] = ()
 
 
 class Said(Record, frozen=True, kw_only=True):

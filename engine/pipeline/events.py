@@ -19,6 +19,7 @@ from engine.pipeline.deliver import forward_deliveries
 from engine.pipeline.difference import difference, together
 from engine.pipeline.follow import follow
 from engine.pipeline.identity import check_namesakes, new_chart_id
+from engine.pipeline.inputs import with_inputs
 from engine.pipeline.outcomes import outcome_of, received
 from engine.pipeline.plan import replan, rescore
 from engine.pipeline.prepared import Prepared
@@ -145,7 +146,9 @@ def _follow_up(
     chart = _ordered_encounters(chart)
     chart, scored = rescore(before, chart, subject, channel, now)
     chart, withheld, planned = replan(before, chart, subject, channel, now, heard)
-    for why in (*planned, *scored):
+    for why in planned:
+        heard.why(with_inputs(why, chart, subject))
+    for why in scored:
         heard.why(why)
     if withheld:
         heard.effects.extend(withheld)

@@ -315,7 +315,8 @@ def _withheld(
         return Reason.NO_VISIT, ()
     if _why_not(encounter) is not None and not chart.patient.deceased:
         cancelled = encounter.status is EncounterStatus.CANCELLED
-        return Reason.CANCELLED if cancelled else Reason.NOT_DISCHARGED, ()
+        taken_back = Reason.TAKEN_BACK if encounter.discharges else Reason.NOT_DISCHARGED
+        return Reason.CANCELLED if cancelled else taken_back, ()
     return planner.protocol.withholds(chart, encounter, channel.dispositions.of(encounter.disposition), now)
 
 

@@ -29,9 +29,9 @@ _OF_STATE: Final[Mapping[EntryState, Reason]] = {
     EntryState.DEAD: Reason.DEAD,
     EntryState.REFUSED: Reason.REFUSED,
 }
-_STALE: Final = frozenset({HoldCode.STATUS_EVENT_STALE, HoldCode.DEATH_STALE})
+STALE: Final = frozenset({HoldCode.STATUS_EVENT_STALE, HoldCode.DEATH_STALE})
 _BECAUSE_SAME: Final = frozenset({Reason.PLAN_SAME, Reason.SCORE_SAME, Reason.NOT_CHANGED, Reason.NO_VISIT})
-_BECAUSE_NOT_YET: Final = frozenset({Reason.NOT_DISCHARGED, Reason.NOT_ARRIVED})
+_BECAUSE_NOT_YET: Final = frozenset({Reason.NOT_DISCHARGED, Reason.TAKEN_BACK, Reason.NOT_ARRIVED})
 
 
 class Explained(Interface):
@@ -101,7 +101,7 @@ def _unless_held(why: Why, hold: HoldCode | None) -> Why:
         return why
     of_status = QUESTIONS[hold].status or hold is HoldCode.PERSON_CONTRADICTED
     if why.reason in _BECAUSE_SAME or (of_status and why.reason in _BECAUSE_NOT_YET):
-        reason = Reason.STALE if hold in _STALE else Reason.HELD
+        reason = Reason.STALE if hold in STALE else Reason.HELD
         return msgspec.structs.replace(why, reason=reason, args=(hold.value,))
     return why
 

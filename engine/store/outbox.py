@@ -146,6 +146,7 @@ _IN_LINES: Final = Listed(
     delivery.c.ordering_key,
     lambda listed: select(delivery.c.id, delivery.c.ordering_key, delivery.c.destination).where(listed, _UNFINISHED),
 )
+_BY_ENTRIES: Final = Listed(delivery.c.entry_id, lambda listed: _JOINED.where(listed).order_by(delivery.c.id))
 _BY_IDS: Final = Listed(delivery.c.id, _JOINED.where)
 _TOLD: Final = Statement(
     _JOINED.where(
@@ -574,6 +575,13 @@ class Outbox:
         """What an entry has caused to be sent."""
         rows = conn.execute(_JOINED.where(delivery.c.entry_id == entry_id).order_by(delivery.c.id))
         return [self._queued(row) for row in rows]
+
+    def of_entries(self, conn: Connection, entry_ids: Sequence[int]) -> dict[int, list[QueuedDelivery]]:
+        """The same of many, by entry."""
+        found: dict[int, list[QueuedDelivery]] = {}
+        for row in _BY_ENTRIES.rows(conn, entry_ids):
+            found.setdefault(row.entry_id, []).append(self._queued(row))
+        return found
 
     def behind(self, conn: Connection, queued: Sequence[QueuedDelivery]) -> dict[int, int]:
         """How many deliveries of its patient, to its destination, wait behind each."""

@@ -156,6 +156,9 @@ _INSERT_LETTERS: Final = Rows(
     schema.dead_letter, ("entry_id", "channel", "stage", "error", "location", "detail", "key_hash", "died_at")
 )
 
+_CONCERNED: Final = Listed(
+    schema.concerned.c.chart_id, lambda listed: select(schema.concerned.c.entry_id).where(listed)
+)
 _INSERT_CONCERNED: Final = Rows(schema.concerned, ("chart_id", "entry_id"))
 
 _decode_outcome = decoder(OutcomeDocument)
@@ -319,6 +322,10 @@ class Recorder:
                 recorded_at=from_micros(row.recorded_at),
             )
         return found
+
+    def concerned(self, conn: Connection, chart_ids: Sequence[str]) -> list[int]:
+        """Entries that were about these charts besides that of their outcome: a merge, a message about several."""
+        return sorted({row.entry_id for row in _CONCERNED.rows(conn, chart_ids)})
 
     def answers(self, conn: Connection, entry_ids: Sequence[int]) -> dict[int, tuple[AckCode, int]]:
         """What the senders of those of the entries that have an outcome are told: code and error, readable or not."""

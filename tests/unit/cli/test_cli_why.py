@@ -7,7 +7,7 @@ import re
 import pytest
 from site_with_store import REFUSED, UNREADABLE, Site, first_messages, seen
 
-from engine.cli import messages
+from engine.cli import tables
 
 EMERGENCY = (b"|I|", b"|E|")
 UNKNOWN = (b"|I|", b"|WARDX|")
@@ -57,7 +57,7 @@ def test_show_says_it_of_what_is_stored_and_fits_a_terminal(bare: Site, monkeypa
     assert plans == ["not_discharged", "planned", "no_change", "dead", "refused"]
     assert {one["decided"] for one in shown[1] if one["what"] != "delivery"} == {"done"}
     assert all({"plan", "score", "delivery"} == {one["what"] for one in why} for why in shown)
-    monkeypatch.setattr(messages, "terminal_columns", lambda: 80)
+    monkeypatch.setattr(tables, "terminal_columns", lambda: 80)
     for one in ids:
         text = bare.run("messages", "show", str(one)).out
         start = text.index("\n  plan: ")

@@ -1,0 +1,273 @@
+"""Explaining: the decisions about a patient, a task, a page or an entry, from what the store has kept of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+
+from engine.desk import finding
+from engine.domain.cause import read
+from engine.domain.decision import Decision
+from engine.domain.delivery import ScoreUpsert, TaskUpsert
+from engine.domain.message import EntryKind
+from engine.domain.shapes import plain
+from engine.errors import HandoffError, NotFoundError, TamperedError
+from engine.pipeline.decisions import Happened, Rules, Sent, decisions
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from engine.desk.desk import Desk
+    from engine.desk.seeing import View
+    from engine.domain.chart import Chart
+    from engine.domain.delivery import QueuedDelivery
+    from engine.snapshot import Snapshot
+    from engine.store.journal import ListedEntry
+    from engine.store.record import RecordedOutcome
+
+ENTRIES_MAX: Final = 1_000
+"""Of a patient at most so many entries are read, the newest."""
+_ENTRY_DIGITS_MAX: Final = 18
+_ENCOUNTER: Final = frozenset({"class", "disposition", "discharged_at", "admitted_at", "status"})
+_PATIENT: Final = frozenset({"deceased", "deceased_at"})
+_OURS: Final = frozenset({"band", "rollout", "age_days"})
+"""Inputs that are words of ours."""
+
+
+class Story(NamedTuple):
+    """What was decided. cut: there was more, before it."""
+
+    chart: Chart
+    decisions: list[Decision]
+    entries: dict[int, Happened]
+    cut: bool
+
+
+def why(desk: Desk, named: str) -> Story:
+    """Of a patient (key or pseudonym), or what concerns a task, a page or an entry (its number).
+
+    Raises NotFoundError.
+    """
+    if ":" in named:
+        return _story(desk, finding.chart(desk, named))
+    if named.isdecimal() and len(named) <= _ENTRY_DIGITS_MAX:
+        return _of_entry(desk, int(named))
+    return _of_part(desk, named)
+
+
+def _of_entry(desk: Desk, entry_id: int) -> Story:
+    with desk.store.reader() as conn:
+        found = desk.store.recorder.outcomes(conn, [entry_id]).get(entry_id)
+        chart = desk.store.charts.living(conn, found.chart_id) if found is not None and found.chart_id else None
+    if chart is None:
+        raise NotFoundError(f"no patient is known of entry {entry_id}: `handoff messages show {entry_id}`")
+    story = _story(desk, chart)
+    return story._replace(decisions=[one for one in story.decisions if entry_id in one.causes])
+
+
+def _of_part(desk: Desk, named: str) -> Story:
+    store = desk.store
+    with store.reader() as conn:
+        task_id = finding.by_prefix("task", named, store.tasks.beginning(conn, named, finding.CANDIDATES_MAX))
+        listed = store.tasks.get(conn, task_id)
+        chart = store.charts.living(conn, listed.chart_id) if listed is not None else None
+    if chart is None:
+        raise NotFoundError(f"there is no task or page {named}: `handoff tasks list` shows the ids")
+    story = _story(desk, chart)
+    return story._replace(decisions=[one for one in story.decisions if task_id in {one.subject, *one.effects}])
+
+
+def _story(desk: Desk, chart: Chart) -> Story:
+    store = desk.store
+    with store.reader() as conn:
+        family = sorted(store.charts.family(conn, {chart.id}))
+        listed = store.journal.find(conn, kind=None, patient=chart.patient.key, limit=ENTRIES_MAX + 1)
+        besides = sorted(set(store.recorder.concerned(conn, family)) - {one.id for one in listed})
+        listed += store.journal.listed(conn, besides[-ENTRIES_MAX:])
+        listed.sort(key=lambda one: one.id)
+        cut = len(listed) > ENTRIES_MAX
+        listed = listed[-ENTRIES_MAX:]
+        happened = _happened(desk, conn, listed)
+    return Story(chart, decisions(chart, happened), {one.entry: one for one in happened}, cut)
+
+
+def _happened(desk: Desk, conn: Connection, listed: Sequence[ListedEntry]) -> list[Happened]:
+    store = desk.store
+    ids = [one.id for one in listed]
+    outcomes: dict[int, RecordedOutcome] = {}
+    try:
+        outcomes = store.recorder.outcomes(conn, ids)
+    except TamperedError:
+        for one in ids:  # what can't be read tells nothing; the others do
+            with suppress(TamperedError):
+                outcomes |= store.recorder.outcomes(conn, [one])
+    deliveries = store.outbox.of_entries(conn, ids)
+    then = _Then(desk)
+    return [_one(desk, conn, entry, outcomes.get(entry.id), deliveries.get(entry.id, ()), then) for entry in listed]
+
+
+def _one(
+    desk: Desk,
+    conn: Connection,
+    entry: ListedEntry,
+    outcome: RecordedOutcome | None,
+    deliveries: Sequence[QueuedDelivery],
+    then: _Then,
+) -> Happened:
+    whole = desk.store.journal.entry(conn, entry.id) if entry.kind is EntryKind.ACT or entry.replay_of else None
+    by, said, what = None, None, entry.type or entry.kind.value
+    if whole is not None and entry.kind is EntryKind.ACT:
+        with suppress(ValueError):
+            act = read(whole.payload)
+            by, said, what = act.actor, act.reason, str(act.__struct_config__.tag)
+    return Happened(
+        entry=entry.id,
+        kind=entry.kind,
+        what=what,
+        at=outcome.recorded_at if outcome is not None else entry.received_at,
+        root=whole.replay_root if whole is not None else None,
+        state=entry.state,
+        reason=entry.reason,
+        effects=outcome.effects if outcome is not None else (),
+        why=outcome.why if outcome is not None else (),
+        stay=outcome.encounter_key if outcome is not None else None,
+        sent=tuple(map(_sent, deliveries)),
+        rules=then.rules(entry.channel, outcome.config_version if outcome is not None else ""),
+        by=by,
+        said=said,
+    )
+
+
+def _sent(queued: QueuedDelivery) -> Sent:
+    about: str | None = None
+    with suppress(msgspec.MsgspecError):
+        content = queued.delivery.content if queued.unreadable is None else None
+        if isinstance(content, TaskUpsert):
+            about = content.task.id
+        elif isinstance(content, ScoreUpsert):
+            about = content.score.encounter
+        else:
+            about = getattr(getattr(content, "page", None), "id", None)
+    return Sent(
+        id=queued.id,
+        destination=queued.delivery.destination,
+        what=queued.delivery.operation.what,
+        state=queued.state,
+        error=queued.error,
+        at=queued.settled_at or queued.created_at,
+        about=about,
+    )
+
+
+class _Then:
+    """What the configurations said under which entries were decided."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._snapshots: dict[str, Snapshot] = {}
+        self._rules: dict[tuple[str, str], Rules] = {}
+
+    def rules(self, channel: str, version: str) -> Rules:
+        place = (channel, version)
+        if place not in self._rules:
+            self._rules[place] = self._read(channel, version)
+        return self._rules[place]
+
+    def _read(self, channel: str, version: str) -> Rules:
+        """Only what the files say as they stand: a configuration that can't be loaded any more was in force."""
+        try:
+            snapshot = self._snapshot(version)
+            site = _mapping(snapshot.document(snapshot.site_file).value)
+            folder = str(site.get("mappings") or "mappings")
+            channels = [
+                _mapping(snapshot.document(file).value)
+                for file in snapshot.below(str(site.get("channels") or "channels"))
+                if file.endswith(".yaml") and not file.endswith(".test.yaml")
+            ]
+            own: Mapping[str, Any] = next((one for one in channels if one.get("name") == channel), {})
+            versions = {**_versions(snapshot, f"{folder}/protocols"), **_versions(snapshot, f"{folder}/risk")}
+            fields = f"{folder}/fields/{own.get('mapping')}.yaml"
+            return Rules(
+                version=version,
+                protocol=own.get("protocol"),
+                versions=versions,
+                models={str(one.get("protocol")): str((one.get("risk") or [""])[0]) for one in channels},
+                locations=_locations(snapshot.document(fields).value) if fields in snapshot.files else {},
+            )
+        except HandoffError:
+            return Rules(version=version)
+
+    def _snapshot(self, version: str) -> Snapshot:
+        from engine.runtime.configurations import recorded_snapshot
+
+        current = self._desk.outline.snapshot
+        if version in {"", current.version}:
+            return current
+        if version not in self._snapshots:
+            found = recorded_snapshot(self._desk.store, current.base, version)
+            self._snapshots[version] = found or current
+        return self._snapshots[version]
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _versions(snapshot: Snapshot, folder: str) -> dict[str, str]:
+    """Name of the file -> what it says its version is."""
+    found: dict[str, str] = {}
+    for file in snapshot.below(folder):
+        name = file.rpartition("/")[2].removesuffix(".yaml")
+        if not name.endswith(".test") and (said := _mapping(snapshot.document(file).value).get("version")) is not None:
+            found[name] = str(said)
+    return found
+
+
+def _locations(fields: Any) -> dict[str, str]:
+    """Target of a field map -> the first HL7 field that it reads."""
+    return {target: place for target, rule in _mapping(fields).items() if (place := _place(rule))}
+
+
+def _place(rule: Any) -> str:
+    match rule:
+        case str():
+            return rule
+        case [first, *_]:
+            return _place(first)
+        case {"from": found} | {"first_of": found} | {"path": found}:
+            return _place(found)
+        case {"parts": {"code": found}} | {"each": found}:
+            return _place(found)
+    return ""
+
+
+# --- as it may be shown
+
+
+def decision_shape(one: Decision, view: View) -> dict[str, Any]:
+    """The contract's shape."""
+    return {
+        **plain(one),
+        "subject": view.key(one.subject) if ":" in one.subject else one.subject,
+        "stay": view.key(one.stay),
+        "said": view.text(one.said),
+        "inputs": [
+            {
+                "name": item.name,
+                "value": _value(item.name, item.value, view),
+                "entry": item.entry or None,
+                "location": item.location or None,
+            }
+            for item in one.inputs
+        ],
+    }
+
+
+def _value(name: str, value: Any, view: View) -> Any:
+    if name in _OURS:
+        return value
+    part = "encounter" if name in _ENCOUNTER else "patient" if name in _PATIENT else "scores"
+    return view.at(f"{part}.{name}", value) if part != "scores" else view.text(value)
