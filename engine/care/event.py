@@ -104,11 +104,11 @@ class Applied:
     """Further charts that changed (the merged ones)."""
     effects: list[Effect] = field(default_factory=list)
     deviations: list[str] = field(default_factory=list)
-    faults: list[QualityItem] = field(default_factory=list)
+    faults: tuple[QualityItem, ...] = ()
     """What is wrong with the feed, besides deviations that say so by themselves (`domain.quality`)."""
     holds: list[Hold] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
-    whys: list[Why] = field(default_factory=list)
+    whys: tuple[Why, ...] = ()
     """Why something was done or withheld that can't be told by the rest."""
     note: str | None = None
     """Why it left the chart as it was."""
@@ -121,19 +121,20 @@ class Applied:
         """What came of another part of the same message, but for charts and questions."""
         self.effects += other.effects
         self.deviations += other.deviations
-        self.faults += other.faults
         self.facts += other.facts
-        self.whys += other.whys
+        if other.faults:
+            self.faults += other.faults
+        if other.whys:
+            self.whys += other.whys
         self.note = self.note or other.note
 
     def quality(self, kind: QualityKind, detail: str | None = None) -> None:
         """Put a fault of the feed on the data-quality list. detail: the HL7 field; none: the kind's own one."""
-        self.faults.append(QualityItem.of(kind, detail))
+        self.faults += (QualityItem.of(kind, detail),)
 
-    def why(self, one: Why) -> None:
-        """Say a reason once."""
-        if one not in self.whys:
-            self.whys.append(one)
+    def why(self, *whys: Why) -> None:
+        """Say reasons, each once."""
+        self.whys += whys if not self.whys else tuple([one for one in whys if one not in self.whys])
 
     def deviate(self, code: str) -> None:
         """Note a deviation once."""

@@ -146,10 +146,7 @@ def _follow_up(
     chart = _ordered_encounters(chart)
     chart, scored = rescore(before, chart, subject, channel, now)
     chart, withheld, planned = replan(before, chart, subject, channel, now, heard)
-    for why in planned:
-        heard.why(with_inputs(why, chart, subject))
-    for why in scored:
-        heard.why(why)
+    heard.why(*[with_inputs(why, chart, subject) for why in planned], *scored)
     if withheld:
         heard.effects.extend(withheld)
         heard.note = heard.note or withheld[0].detail

@@ -65,4 +65,4 @@ def test_parts_of_a_message_say_their_faults_and_reasons_together() -> None:
     part.why(why)
     whole.take_in(part)
     assert [(one.kind, one.detail) for one in whole.faults] == [("stays_overlap", "PV1-19"), ("code_unknown", "ZBE-9")]
-    assert (whole.whys, whole.note) == ([why], "first")
+    assert (whole.whys, whole.note) == ((why,), "first")
