@@ -46,19 +46,21 @@ def decide_events(
     view = charts
     changed: dict[str, Chart] = {}
     folded: Mapping[str, list[Chart]] = {}
-    heard = Applied(deviations=[*prepared.deviations])
+    heard = merged
     asked_for = [*holds]
     last = merged
     if merged is not None:
         changed = {chart.id: chart for chart in (*merged.others, merged.chart) if chart is not None}
         view = _overlay(charts, changed.values())
         folded = _folded(changed)
-        heard.take_in(merged)
     subjects: dict[str, str | None] = {}
     events = prepared.events if events is None else events
     for event in events:
         last = apply_event(view, _with_chart(event, view, channel, entry), channel.dispositions, rule)
-        heard.take_in(last)
+        if heard is None:  # as a rule there is one event, and what came of it is all
+            heard = last
+        else:
+            heard.take_in(last)
         asked_for.extend(asked(last, entry))
         if last.chart is None:  # pragma: no cover - apply_event always gives a chart
             continue
@@ -66,6 +68,7 @@ def decide_events(
         subjects[last.chart.id] = last.encounter
         if len(events) > 1:
             view = _overlay(view, [last.chart])
+    heard = heard or Applied()
     deciding = Deciding(received(entry), now, entry, channel, heard)
     for chart_id, subject in subjects.items():
         before = together(charts, chart_id, folded)
@@ -91,7 +94,7 @@ def decide_events(
         facts=heard.facts,
         why=heard.whys,
         changed=kinds,
-        deviations=heard.deviations,
+        deviations=(*prepared.deviations, *heard.deviations),
         quality=heard.faults,
         charset=prepared.charset,
     )
