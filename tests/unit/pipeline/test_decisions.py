@@ -29,7 +29,7 @@ RULES = Rules(
     version="cfg1",
     protocol="post-discharge",
     models={"post-discharge": "lace"},
-    versions={"post-discharge": "7", "lace": "2", "seed": "1"},
+    versions={"post-discharge": "1", "lace": "2", "seed": "1"},
     locations={"encounter.disposition": "PV1-36", "encounter.class": "PV1-2", "encounter.admission_type": "PV1-4"},
 )
 
@@ -101,7 +101,7 @@ def test_a_task_names_its_rule_its_version_and_the_fields_of_the_messages_it_res
     task = told.task("pcp_follow_up")
     (opened,) = told.decisions(subject=task)
     assert (opened.what, opened.action, opened.decided, opened.stands) == ("task", "open", "done", True)
-    assert (opened.rule, opened.version) == ("post-discharge: pcp_follow_up", "7")
+    assert (opened.rule, opened.version) == ("post-discharge: pcp_follow_up", "1")
     said = inputs(opened)
     assert said["disposition"] == ("01", 2, "PV1-36")
     assert said["class"] == ("I", 2, "PV1-2")
