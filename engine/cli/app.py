@@ -47,6 +47,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "patients": "engine.cli.patients:patients",
     "why": "engine.cli.why:why",
     "tasks": "engine.cli.tasks:tasks",
+    "appointments": "engine.cli.appointments:appointments",
     "risk": "engine.cli.risk:risk",
     "keys": "engine.cli.keys:keys",
     "db": "engine.cli.db:db",

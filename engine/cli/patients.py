@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from engine.cli.appointments import appointment_table
 from engine.cli.common import (
     Cli,
     clock_time,
@@ -271,6 +272,10 @@ def _tasks(_part: Part, tasks: list[dict[str, Any]]) -> str:
     return table(columns, rows)
 
 
+def _appointments(_part: Part, appointments: list[dict[str, Any]]) -> str:
+    return appointment_table(appointments, of_patient=True) if appointments else ""
+
+
 def _table_of_fields(part: Part, items: list[dict[str, Any]]) -> str:
     """Of a part without a table of its own: what its items hold in one word, a column for each field of the type."""
     if not items:
@@ -290,5 +295,6 @@ _TABLES: Final[Mapping[str, Callable[[Part, list[dict[str, Any]]], str]]] = {
     "encounters": _encounters,
     "scores": _scores,
     "tasks": _tasks,
+    "appointments": _appointments,
 }
 """Parts with a table of their own."""

@@ -25,6 +25,7 @@ FILES: Final[Mapping[str, str]] = {
     "risk-inputs": "mappings/care/risk-inputs.yaml",
     "adt-events": "mappings/care/adt-events.yaml",
     "dispositions": "mappings/care/dispositions.yaml",
+    "appointments": "mappings/appointments/NAME.yaml",
     "channel-tests": "channels/NAME.test.yaml",
     "rule-tests": "mappings/FOLDER/NAME.test.yaml",
 }

@@ -25,6 +25,7 @@ MODELS: Final[Mapping[str, tuple[str, ...]]] = {
     "oncall": ("engine.care.oncall:OnCallSpec",),
     "destination": ("engine.connectors.fieldmap:FieldMapFile",),
     "adt-events": ("engine.care.adt.event:EventsFile",),
+    "appointments": ("engine.care.appointments:AppointmentsFile",),
     "dispositions": ("engine.care.dispositions:_Spec",),
     "risk-inputs": ("engine.risk.inputs:_Spec",),
     "channel-tests": ("engine.trial.cases:ChannelTests",),

@@ -110,7 +110,7 @@ Answer = TypeVar("Answer")
 class SalesforceDestination(DestinationSettings):
     """A Salesforce org, written through its REST API."""
 
-    takes: ClassVar = STATE
+    takes: ClassVar = STATE - {Operation.UPSERT_APPOINTMENT.what}
 
     type: Literal["salesforce"]
     """`salesforce`: a Salesforce org."""

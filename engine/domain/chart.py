@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Final
 
+from engine.domain.appointment import Appointment
 from engine.domain.closed import Closed
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.moment import Moment
@@ -43,6 +44,8 @@ class Chart(Phi, frozen=True, kw_only=True):
     scores: tuple[Score, ...] = ()
     """The current ones."""
     tasks: tuple[Task, ...] = ()
+    appointments: tuple[Appointment, ...] = ()
+    appointment_stamps: dict[str, dict[str, Stamp]] = {}
     pages: tuple[Page, ...] = ()
     channel: str = ""
     """The one whose message changed it last: by its rules and destinations goes what is caused by no message."""

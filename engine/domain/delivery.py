@@ -9,13 +9,14 @@ from typing import ClassVar, Final, Self
 
 import msgspec
 
+from engine.domain.appointment import Appointment
 from engine.domain.codec import decoder, encode
 from engine.domain.encounter import Encounter
 from engine.domain.page import Page
 from engine.domain.patient import Patient
 from engine.domain.record import Phi, Record
 from engine.domain.score import Score
-from engine.domain.shapes import PageShape, PatientShape, TaskShape
+from engine.domain.shapes import AppointmentShape, PageShape, PatientShape, TaskShape
 from engine.domain.task import Task
 from engine.errors import Fault
 
@@ -62,6 +63,7 @@ class Operation(StrEnum):
     UPSERT_ENCOUNTER = "upsert_encounter", "encounter"
     UPSERT_SCORE = "upsert_score", "score"
     UPSERT_TASK = "upsert_task", "task"
+    UPSERT_APPOINTMENT = "upsert_appointment", "appointment"
     MERGE_PATIENT = "merge_patient", "patient"
     FORWARD = "forward", "message"
     UPSERT_PAGE = "upsert_page", "page"
@@ -197,6 +199,22 @@ class PageUpsert(Content, frozen=True, kw_only=True):
         return self.page.patient_key
 
 
+class AppointmentUpsert(Content, frozen=True, kw_only=True):
+    appointment: AppointmentShape
+
+    @classmethod
+    def of(cls, appointment: Appointment, patient_key: str) -> AppointmentUpsert:
+        return cls(appointment=AppointmentShape.of(appointment, patient_key))
+
+    @property
+    def about(self) -> tuple[str | None, ...]:
+        return (self.appointment.id,)
+
+    @property
+    def whose(self) -> str:
+        return self.appointment.patient_key
+
+
 class Forward(Content, frozen=True, kw_only=True):
     """The message itself, byte for byte."""
 
@@ -326,6 +344,7 @@ CONTENTS: Final[Mapping[Operation, type[Content]]] = {
     Operation.UPSERT_ENCOUNTER: EncounterUpsert,
     Operation.UPSERT_SCORE: ScoreUpsert,
     Operation.UPSERT_TASK: TaskUpsert,
+    Operation.UPSERT_APPOINTMENT: AppointmentUpsert,
     Operation.MERGE_PATIENT: PatientMerge,
     Operation.FORWARD: Forward,
     Operation.UPSERT_PAGE: PageUpsert,

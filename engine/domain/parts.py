@@ -13,12 +13,29 @@ from typing import Any, Final
 
 from msgspec import structs
 
+from engine.domain.appointment import Appointment
 from engine.domain.chart import Chart, Stamp
-from engine.domain.delivery import Content, EncounterUpsert, Operation, PageUpsert, ScoreUpsert, TaskUpsert
+from engine.domain.delivery import (
+    AppointmentUpsert,
+    Content,
+    EncounterUpsert,
+    Operation,
+    PageUpsert,
+    ScoreUpsert,
+    TaskUpsert,
+)
 from engine.domain.encounter import Encounter
 from engine.domain.page import Page
 from engine.domain.score import Score
-from engine.domain.shapes import encounter_shape, page_shape, patient_shape, plain, score_shape, task_shape
+from engine.domain.shapes import (
+    appointment_shape,
+    encounter_shape,
+    page_shape,
+    patient_shape,
+    plain,
+    score_shape,
+    task_shape,
+)
 from engine.domain.task import Task
 
 
@@ -123,6 +140,10 @@ def _page_key(page: Page) -> str:
     return page.id
 
 
+def _appointment_key(appointment: Appointment) -> str:
+    return appointment.id
+
+
 ENCOUNTERS: Final = DeliveredPart(
     name="encounters",
     what="encounter",
@@ -198,7 +219,25 @@ PAGES: Final = DeliveredPart(
     content=PageUpsert.of,
 )
 
-PARTS: Final[tuple[Part, ...]] = (ENCOUNTERS, SCORES, TASKS, PAGES)
+APPOINTMENTS: Final = DeliveredPart(
+    name="appointments",
+    what="appointment",
+    item=Appointment,
+    key=_appointment_key,
+    stamps="appointment_stamps",
+    shape=appointment_shape,
+    mask=Mask(
+        shown=frozenset({
+            "id", "status", "starts_at", "ends_at", "earliest", "latest", "opened_by", "opened_at", "told_by",
+            "replaces", "replaced_by", "task",
+        }),
+        keys=frozenset({"patient_key", "visit"}),
+    ),
+    operation=Operation.UPSERT_APPOINTMENT,
+    content=AppointmentUpsert.of,
+)  # fmt: skip
+
+PARTS: Final[tuple[Part, ...]] = (ENCOUNTERS, SCORES, TASKS, APPOINTMENTS, PAGES)
 """In the order in which a destination hears of them: a stay before what is of it."""
 DELIVERED: Final = tuple(part for part in PARTS if isinstance(part, DeliveredPart))
 

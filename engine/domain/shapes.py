@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import structs
 
+from engine.domain.appointment import Appointment
 from engine.domain.codec import text_of
 from engine.domain.encounter import Encounter
 from engine.domain.page import Page, PageState, Step
@@ -146,6 +147,20 @@ def encounter_shape(encounter: Encounter) -> dict[str, Any]:
 
 def score_shape(score: Score) -> dict[str, Any]:
     return plain(score)  # type: ignore[no-any-return]  # a record becomes a dict
+
+
+class AppointmentShape(Appointment, frozen=True, kw_only=True):
+    """An appointment as the contract shows one."""
+
+    patient_key: str
+
+    @classmethod
+    def of(cls, appointment: Appointment, patient_key: str) -> AppointmentShape:
+        return cls(**structs.asdict(appointment), patient_key=patient_key)
+
+
+def appointment_shape(appointment: Appointment, patient_key: str) -> dict[str, Any]:
+    return plain(AppointmentShape.of(appointment, patient_key))  # type: ignore[no-any-return]  # a record becomes a dict
 
 
 def task_shape(task: Task, patient_key: str) -> dict[str, Any]:

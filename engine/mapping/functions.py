@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache, wraps
 from typing import Any, Final, TypeVar
 
+from engine.domain.appointment import Coded
 from engine.domain.encounter import Location
 from engine.domain.patient import Address, Identifier, Name, Provider
 from engine.hl7v2.message import NULL, Repetition
@@ -248,6 +249,22 @@ def _is_believed(number: str) -> bool:
     if len(number) > IDENTIFIER_CHARS_MAX or not number.isprintable():
         return False
     return number.isascii() or _UNSEEN.search(number) is None
+
+
+def _entity(value: str | None = None, namespace: str | None = None, universal: str | None = None) -> Any:
+    if value is None:
+        return ABSENT
+    return (
+        Identifier(value=value, authority=namespace or universal or "")
+        if _is_believed(value)
+        else Flaw("invalid-identifier")
+    )
+
+
+entity: Final = _composite(_entity, {"value": (1, 1), "namespace": (2, 1), "universal": (3, 1)})
+"""EI: the number of a thing (an order, an appointment) and who gave it."""
+coded_element: Final = _composite(Coded, {"code": (1, 1), "text": (2, 1), "system": (3, 1)})
+"""CWE, CE."""
 
 
 def identifier(repetition: Repetition) -> Any:

@@ -82,6 +82,8 @@ PROVIDER: Final = Kind(
 LOCATION: Final = Kind("a location", build=functions.location)
 IDENTIFIER: Final = Kind("an identifier", build=functions.identifier)
 IDENTIFIERS: Final = Kind("identifiers", several=True, positions=True, build=functions.identifier)
+ENTITY: Final = Kind("the number of a thing", build=functions.entity)
+CODED: Final = Kind("a code with its text", build=functions.coded_element)
 PHONES: Final = Kind("phones", frozenset({"prefer", "region"}), several=True, type_component=3, validity=(0, 13, 14))
 
 

@@ -9,6 +9,7 @@ from typing import Protocol as Interface
 from zoneinfo import ZoneInfo
 
 from engine.care.adt.event import Events
+from engine.care.appointments import AppointmentMap
 from engine.care.calendar import BusinessCalendar
 from engine.care.dispositions import Dispositions
 from engine.care.oncall import NO_ROSTERS, Rosters
@@ -53,6 +54,8 @@ class CompiledChannel:
     planners: Mapping[str, Planner]
     """Of all channels, by protocol: what another channel has planned goes on as it was planned."""
     events: Events
+    appointments: AppointmentMap | None
+    """None: it takes no messages of scheduling systems."""
     dispositions: Dispositions
     inputs: InputTables
     calendar: BusinessCalendar
@@ -76,6 +79,7 @@ class RuleFiles:
     models: Mapping[str, Model]
     protocols: Mapping[str, Protocol]
     events: Events
+    appointments: Mapping[str, AppointmentMap]
     dispositions: Dispositions
     inputs: InputTables
     calendar: BusinessCalendar

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from engine.care.adt.event import load_events
+from engine.care.appointments import load_appointments
 from engine.care.calendar import BusinessCalendar
 from engine.care.dispositions import load_dispositions
 from engine.care.oncall import OnCallSpec, Rosters, load_oncall
@@ -23,6 +24,7 @@ from engine.mapping.expression import Filter, FilterError, Literal, compile_filt
 from engine.mapping.tables import Tables, load_tables
 from engine.pipeline.channel import CompiledChannel, CompiledConfiguration, Key, Planner, RuleFiles
 from engine.pipeline.messages import TARGETS
+from engine.pipeline.siu.reading import CODE as SIU
 from engine.pipeline.zones import Zones
 from engine.risk.inputs import load_input_tables
 from engine.risk.registry import load_models
@@ -67,6 +69,7 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
         for name, document in _folder(documents, "protocols").items()
         if (protocol := attempt(lambda document=document: load_protocol(document))) is not None  # type: ignore[misc]
     }
+    appointments = load_appointments(_folder(documents, "appointments"), attempt.problems)
     events = read("care/adt-events.yaml", load_events)
     dispositions = read("care/dispositions.yaml", load_dispositions)
     inputs = read("care/risk-inputs.yaml", load_input_tables)
@@ -99,6 +102,8 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
                 attempt.problems.append(document.problem(("risk", index), missing("risk", model)))
         if settings.protocol is not None and settings.protocol not in protocols:
             attempt.problems.append(document.problem(("protocol",), missing("protocols", settings.protocol)))
+        if settings.appointments not in appointments and _takes_appointments(settings):
+            attempt.problems.append(document.problem(("appointments",), missing("appointments", settings.appointments)))
         mapping = mappings.get(mapping_key)
         if attempt.problems or mapping is None or events is None or dispositions is None or inputs is None:
             continue
@@ -112,6 +117,7 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
             planner=_planner(settings, protocols),
             planners=planners,
             events=events,
+            appointments=appointments.get(settings.appointments),
             dispositions=dispositions,
             inputs=inputs,
             calendar=calendar,
@@ -131,6 +137,7 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
             models=models,
             protocols=protocols,
             events=events,
+            appointments=appointments,
             dispositions=dispositions,
             inputs=inputs,
             calendar=calendar,
@@ -159,6 +166,12 @@ def _rosters(configuration: Configuration, documents: Iterable[Document], attemp
     if whole:  # else much of what is missing stands in a file that can't be read
         attempt.problems += problems
     return rosters
+
+
+def _takes_appointments(settings: Channel) -> bool:
+    """It has a map of its own, or takes messages that need one."""
+    codes = {one.upper().partition("^")[0] for one in settings.accept.types}
+    return "appointments" in settings.model_fields_set or SIU in codes
 
 
 def _planner(settings: Channel, protocols: Mapping[str, Protocol]) -> Planner | None:

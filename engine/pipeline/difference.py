@@ -13,6 +13,7 @@ from engine.domain.delivery import Delivery, Fallen
 from engine.domain.outcome import Effect
 from engine.domain.parts import united
 from engine.pipeline import notices
+from engine.pipeline.appointments import appointment_effects
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.deliver import chart_deliveries
 from engine.pipeline.grounds import fallen
@@ -59,6 +60,7 @@ def difference(
             effects += death_effects(before, chart)
             effects += score_effects(was, chart)
             effects += task_effects(was, chart)
+            effects += appointment_effects(was, chart)
             if channel is not None:
                 parts = folded.get(chart.id, ())
                 deliveries.extend(chart_deliveries(before, chart, channel, merged=parts, kinds=kinds))

@@ -21,6 +21,8 @@ from engine.pipeline.adt.reading import read_adt
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.outcomes import belonging, dead, reading_of, recorded_only, set_aside, unknown_channel
 from engine.pipeline.prepared import Prepared
+from engine.pipeline.siu.reading import CODE as SIU
+from engine.pipeline.siu.reading import SIU_TARGETS, decide_siu, read_siu
 
 
 def read_message(entry: Entry, channel: CompiledChannel | None) -> Prepared:
@@ -68,7 +70,7 @@ class Code(NamedTuple):
     """What field mappings can fill for it, beyond what any message may say of its patient and visit."""
 
 
-CODES: Final[Mapping[str, Code]] = {ADT: Code(read_adt, decide_adt)}
+CODES: Final[Mapping[str, Code]] = {ADT: Code(read_adt, decide_adt), SIU: Code(read_siu, decide_siu, SIU_TARGETS)}
 """By MSH-9.1. Messages of other codes are recorded, and leave the charts alone."""
 
 TARGETS: Final[Targets] = {

@@ -333,6 +333,8 @@ class Channel(StrictModel):
     """Which identifier is the patient's key."""
     order: Order = Order()
     """How far claimed times are believed."""
+    appointments: Identifier = "standard"
+    """What its scheduling system means by events and status codes: the name of a file in mappings/appointments/."""
     risk: tuple[Identifier, ...] = ()
     """Risk models, by the names of files in mappings/risk/; the first decides the band."""
     protocol: Identifier | None = None

@@ -248,6 +248,21 @@ PAGES: Final = StoredPart(
     among=lambda _hashes, key: key,
 )
 
+APPOINTMENTS: Final = StoredPart(
+    parts.APPOINTMENTS,
+    schema.appointment,
+    plain=lambda _hashes, chart_id, item: (
+        chart_id,
+        item.id,
+        item.status._value_,
+        item.starts_at and item.starts_at.micros,
+    ),
+    place=lambda chart_id, id_, status, starts_at: f"appointment.document:{chart_id}/{id_}/{status}/{starts_at or ''}",
+    some="id",
+    among=lambda _hashes, key: key,
+    own=True,
+)
+
 
 def stored_plainly(part: Part) -> StoredPart:
     """How a part is stored that is only ever looked up by its chart: sealed, under a hash of its key."""
@@ -262,6 +277,6 @@ def stored_plainly(part: Part) -> StoredPart:
     )
 
 
-_BY_PART: Final = {stored.name: stored for stored in (ENCOUNTERS, SCORES, TASKS, PAGES)}
+_BY_PART: Final = {stored.name: stored for stored in (ENCOUNTERS, SCORES, TASKS, APPOINTMENTS, PAGES)}
 STORED: Final = tuple(_BY_PART.get(part.name) or stored_plainly(part) for part in parts.PARTS)
 """Parts with columns of their own have their rows here; the table of any other follows from its declaration."""

@@ -288,6 +288,20 @@ oncall_override: Final = Table(  # who stands in on a roster; made by an act, an
 )
 Index("oncall_override_ends", oncall_override.c.ends_at)
 
+appointment: Final = Table(
+    "appointment",
+    metadata,
+    Column("chart_id", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("status", Text, nullable=False),
+    Column("starts_at", BigInteger),  # microseconds since 1970; none: it has no time yet
+    Column("document", LargeBinary, nullable=False),  # sealed
+    schema=CHARTS,
+    sqlite_with_rowid=False,
+)
+Index("appointment_status_starts", appointment.c.status, appointment.c.starts_at)
+Index("appointment_starts", appointment.c.starts_at)
+
 delivery: Final = Table(
     "delivery",
     metadata,

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, func, select
 
 from engine.errors import StoreError
 from engine.store import migrations
+from engine.store.appointments import AppointmentStore
 from engine.store.audit import AuditStore
 from engine.store.charts import ChartStore
 from engine.store.configs import ConfigStore
@@ -63,6 +64,7 @@ class Store:
         self.tasks = TaskStore(self.charts)
         self.pages = PageStore(self.charts)
         self.quality = Quality(keys)
+        self.appointments = AppointmentStore(self.charts)
         self.audit = AuditStore(keys)
         self.configs = ConfigStore(keys)
         self._lock = threading.Lock()

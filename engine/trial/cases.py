@@ -22,6 +22,7 @@ from engine.care.adt.says import SAYS
 from engine.care.calendar import BusinessCalendar
 from engine.care.oncall import OnCall
 from engine.care.pages import acknowledged, raised, rung
+from engine.domain.appointment import Coded
 from engine.domain.chart import Chart
 from engine.domain.codec import converted
 from engine.domain.encounter import Diagnosis, Encounter, Location
@@ -391,6 +392,16 @@ def _meaning(question: _Question) -> Any:
     }
 
 
+def _appointment(question: _Question) -> Any:
+    given = question.given("event", "status", "reason")
+    rules = question.compiled.rules.appointments[question.stem]
+    if not rules.knows(given["event"]):
+        return {"known": False}
+    coded = {name: converted(given[name], Coded) for name in ("status", "reason") if given.get(name) is not None}
+    told = rules.told(given["event"], coded.get("status"), coded.get("reason"))
+    return plain(told) | {"known": True, "nobody": rules.of_nobody(given["event"])}
+
+
 def _risk_inputs(question: _Question) -> Any:
     given = question.given("patient", "stay")
     patient = {"identifiers": [{"value": "1", "authority": "MRN"}], **given.get("patient", {})}
@@ -501,6 +512,7 @@ _RULES: Final[Mapping[str, Callable[[_Question], Any]]] = {
     "care/dispositions": _disposition,
     "care/adt-events": _meaning,
     "care/risk-inputs": _risk_inputs,
+    "appointments": _appointment,
     "protocols": _plan,
     "oncall": _on_call,
     "tables": _looked_up,

@@ -43,6 +43,7 @@ from engine.mapping.tables import Tables, load_tables
 from engine.pipeline.acceptance import Rules, judge, rest_of_message, summarize, verdict
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.compiling import compile_configuration
+from engine.pipeline.messages import TARGETS as FIELDS
 from engine.pipeline.process import process as work_on
 from engine.settings import Channel
 from engine.snapshot import Snapshot
@@ -351,7 +352,7 @@ def mapping(data: bytes) -> None:
     """A mapping file. What compiles is applied."""
     text = data.decode("utf-8", "replace")
     try:
-        compiled = compile_mapping(parse(text, "fuzz.yaml"), tables(), zone=ZONE)
+        compiled = compile_mapping(parse(text, "fuzz.yaml"), tables(), zone=ZONE, targets=FIELDS)
     except SettingsError as error:
         judge_problems(error)
         return

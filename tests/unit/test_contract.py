@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from engine.cli import app
+from engine.domain.appointment import Appointment
 from engine.domain.encounter import Encounter
 from engine.domain.patient import Patient
 from engine.domain.score import Score
@@ -56,6 +57,7 @@ def test_every_subcommand_is_in_the_contract(name: str) -> None:
         ("encounter", Encounter, set()),
         ("score", Score, set()),
         ("task", Task, {"patient_key", "closed_by"}),
+        ("appointment", Appointment, {"patient_key"}),
     ],
 )
 def test_the_shapes_of_the_contract_are_fields(name: str, shape: type[msgspec.Struct], others: set[str]) -> None:

@@ -109,7 +109,8 @@ TYPES = {
 }
 GOOD = {
     ("file", "patient"), ("file", "encounter"), ("file", "score"), ("file", "task"), ("file", "message"),
-    ("file", "page"), ("salesforce", "page"), ("pagerduty", "page"),
+    ("file", "page"), ("file", "appointment"), ("webhook", "appointment"),
+    ("salesforce", "page"), ("pagerduty", "page"),
     ("mllp", "message"),
     ("salesforce", "patient"), ("salesforce", "encounter"), ("salesforce", "score"), ("salesforce", "task"),
     ("webhook", "patient"), ("webhook", "encounter"), ("webhook", "score"), ("webhook", "task"),

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 from pydantic import BaseModel
 
-from engine.care import patient
+from engine.care import appointments, patient
 from engine.connectors.remedies import REMEDIES
 from engine.domain import quality, why
 from engine.domain.hold import QUESTIONS
@@ -142,7 +142,7 @@ def test_the_deviations_are_those_of_the_code() -> None:
 
 
 def test_the_deviations_of_content_are_those_of_the_code() -> None:
-    known = set().union(*map(deviations, (functions, times, identity, reading, plan, zones)))
+    known = set().union(*map(deviations, (functions, times, identity, reading, plan, zones, appointments)))
     assert {code(row[0]) for row in table("content")} == known
 
 

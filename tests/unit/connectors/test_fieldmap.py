@@ -23,6 +23,7 @@ from engine.connectors.fieldmap import (
     UnsafeKeyError,
     compile_field_map,
 )
+from engine.connectors.salesforce import SalesforceDestination
 from engine.domain.delivery import Operation
 from engine.errors import SettingsError
 from engine.yamlfile import parse
@@ -60,7 +61,7 @@ def problems(text: str) -> list[str]:
 
 def test_the_shipped_map_is_valid_and_covers_every_operation_with_fields():
     field_map = shipped()
-    assert all(field_map.knows(operation) for operation in PAYLOADS)
+    assert all(field_map.knows(one) for one in PAYLOADS if one.what in SalesforceDestination.takes)
     assert not field_map.knows(Operation.FORWARD)
 
 

@@ -8,8 +8,10 @@ import msgspec
 import pytest
 
 from engine.desk.seeing import HIDDEN, View
+from engine.domain.appointment import Appointment
 from engine.domain.delivery import (
     CONTENTS,
+    AppointmentUpsert,
     Content,
     Delivery,
     EncounterUpsert,
@@ -71,6 +73,7 @@ SAID: dict[Operation, Content] = {
     Operation.UPSERT_ENCOUNTER: EncounterUpsert(patient_key="MRN:558181838", encounter=ENCOUNTER),
     Operation.UPSERT_SCORE: ScoreUpsert(patient_key="MRN:558181838", decides=False, score=SCORE),
     Operation.UPSERT_TASK: TaskUpsert.of(TASK, "MRN:558181838"),
+    Operation.UPSERT_APPOINTMENT: AppointmentUpsert.of(Appointment(id="a1"), "MRN:558181838"),
     Operation.MERGE_PATIENT: PatientMerge(survivor="MRN:558181838", merged="MRN:9"),
     Operation.FORWARD: Forward(hl7=b"MSH|^~\\&|"),
     Operation.SEND_TEXT: NOTICE,

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from engine.desk.seeing import HIDDEN, View
+from engine.domain.appointment import Appointment
 from engine.domain.chart import Chart
 from engine.domain.delivery import CONTENTS
 from engine.domain.encounter import Diagnosis, Encounter
@@ -39,6 +40,7 @@ def items_of(number: int) -> dict[str, tuple[Any, ...]]:
             Page(id=f"pt{number}", task=f"t{number}", kind="on_call_page", encounter=key, closes=True, raised_at=NOW,
                  policy=Policy(ladder="on-call", version="1"), next_at=NOW),
         ),
+        "appointments": (Appointment(id=f"a{number}"),),
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from engine.hl7v2.message import Message
 from engine.mapping.apply import Mapping
 from engine.mapping.compile import compile_mapping
 from engine.mapping.tables import Tables, load_tables
+from engine.pipeline.messages import TARGETS
 from engine.yamlfile import Document, parse
 
 ROOT = Path(__file__).parents[3]
@@ -33,7 +34,9 @@ def tables() -> Tables:
 
 @pytest.fixture(scope="session")
 def shipped(tables: Tables) -> Mapping:
-    return compile_mapping(document(ROOT / "mappings/fields/adt.yaml"), tables, zone=ZoneInfo("America/New_York"))
+    return compile_mapping(
+        document(ROOT / "mappings/fields/adt.yaml"), tables, zone=ZoneInfo("America/New_York"), targets=TARGETS
+    )
 
 
 @pytest.fixture

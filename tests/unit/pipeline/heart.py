@@ -45,7 +45,15 @@ def channel(**changes: Any) -> CompiledChannel:
     observed = datetime(2025, 1, 1, tzinfo=UTC)
     chosen = compile_filter(settings.filter) if settings.filter else None
     zones = Zones.of(settings.timezone)
-    return dataclasses.replace(compiled, settings=settings, zones=zones, observed_since=observed, filter=chosen)
+    scheduling = _CONFIGURATION.rules.appointments.get(settings.appointments)
+    return dataclasses.replace(
+        compiled,
+        settings=settings,
+        zones=zones,
+        observed_since=observed,
+        filter=chosen,
+        appointments=scheduling,
+    )
 
 
 def adt(

@@ -26,6 +26,7 @@ def upgrade() -> None:
     else:
         _charts()
         _deliveries()
+        _appointments()
         _pages()
 
 
@@ -412,6 +413,22 @@ def _deliveries() -> None:
         schema=CHARTS,
     )
     op.create_index("delivery_receipt_found", "delivery_receipt", ["found_by"], schema=CHARTS)
+
+
+def _appointments() -> None:
+    op.create_table(
+        "appointment",
+        sa.Column("chart_id", sa.Text(), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("starts_at", sa.BigInteger(), nullable=True),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("chart_id", "id"),
+        schema=CHARTS,
+        sqlite_with_rowid=False,
+    )
+    op.create_index("appointment_status_starts", "appointment", ["status", "starts_at"], schema=CHARTS)
+    op.create_index("appointment_starts", "appointment", ["starts_at"], schema=CHARTS)
 
 
 def _pages() -> None:

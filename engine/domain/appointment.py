@@ -1,0 +1,78 @@
+"""A visit that is booked, or asked for: what a scheduling system says of it (HL7 v2 chapter 10)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from engine.domain.encounter import Location
+from engine.domain.moment import Moment
+from engine.domain.patient import Identifier, Provider
+from engine.domain.record import Phi
+
+
+class AppointmentStatus(StrEnum):
+    """HL7 table 0278, in the words of the contract."""
+
+    REQUESTED = "requested"
+    """Asked for, or on a waiting list: there may be no time yet."""
+    BOOKED = "booked"
+    ARRIVED = "arrived"
+    KEPT = "kept"
+    CANCELLED = "cancelled"
+    NOSHOW = "noshow"
+    ENTERED_IN_ERROR = "entered_in_error"
+    """It never was: nobody has missed it."""
+
+
+AHEAD: Final = frozenset({AppointmentStatus.REQUESTED, AppointmentStatus.BOOKED, AppointmentStatus.ARRIVED})
+"""The patient is still to be seen."""
+OFF: Final = frozenset({AppointmentStatus.CANCELLED, AppointmentStatus.NOSHOW, AppointmentStatus.ENTERED_IN_ERROR})
+"""Nobody is seen."""
+
+
+class Coded(Phi, frozen=True, kw_only=True):
+    """A code with its text, as it was sent (CWE, CE)."""
+
+    code: str | None = None
+    text: str | None = None
+    system: str | None = None
+
+
+class Appointment(Phi, frozen=True, kw_only=True):
+    """Fields are set by mapping targets `appointment.<field>` and by the event; each has a stamp of its own.
+
+    What follows from others has none: `replaces`, `replaced_by`, `task`.
+    """
+
+    id: str
+    """Opaque: made from the first number that it was known by."""
+    numbers: tuple[Identifier, ...] = ()
+    """What schedulers call it (SCH-1, SCH-2): by any of these it is found. An authority that nobody named is empty."""
+    status: AppointmentStatus = AppointmentStatus.BOOKED
+    starts_at: Moment | None = None
+    """With the precision that was sent; none: there is no time yet."""
+    ends_at: Moment | None = None
+    earliest: Moment | None = None
+    """Of one without a time: the range in which it is wanted, as waiting lists send it. It is no time of a visit."""
+    latest: Moment | None = None
+    service: Coded | None = None
+    location: Location | None = None
+    clinician: Provider | None = None
+    type: Coded | None = None
+    """SCH-8, HL7 table 0277."""
+    reason: Coded | None = None
+    """SCH-7, HL7 table 0276."""
+    visit: str | None = None
+    """Key of the encounter that the visit is, where the scheduler gives its number (PV1-19)."""
+    opened_by: str | None = None
+    """Trigger event of the oldest message about it: a new number that begins with S13 is an old one's new time."""
+    opened_at: float = 0.0
+    """When that message was written, in seconds since 1970."""
+    told_by: str | None = None
+    """What said the status: an event and a field (`S14 SCH-25`)."""
+    replaces: str | None = None
+    """Id of the appointment that this one is the new time of."""
+    replaced_by: str | None = None
+    task: str | None = None
+    """Id of the follow-up task that it is for."""

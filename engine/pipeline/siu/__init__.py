@@ -1,0 +1,1 @@
+"""Messages of scheduling systems (SIU): appointments."""
