@@ -234,7 +234,8 @@ class _Spec(StrictModel):
     discharge of any further class asks a person: the plan `unknown`."""
     kinds: Annotated[dict[_Name, _Text], Field(min_length=1, max_length=100)] | None = None
     """Kinds of task, each with what it is, for people; none: medication_reconciliation, pcp_follow_up,
-    specialist_follow_up, care_coordinator_alert, on_call_page, tcm_contact, education."""
+    specialist_follow_up, care_coordinator_alert, on_call_page, tcm_contact, education, pcp_alert, physiotherapy,
+    pharmacy_consult, result_follow_up, notice_of_discharge."""
     conditions: Annotated[dict[_Name, Condition], Field(max_length=100)] = {}
     """Conditions that tasks may ask for by name (`when`)."""
     late: _Span

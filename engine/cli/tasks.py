@@ -17,12 +17,13 @@ from engine.cli.common import (
     limit_option,
     list_options,
     meant,
+    named_time,
     reveal_options,
     shadow_option,
     time_column,
 )
 from engine.cli.desk import PATIENT_HELP, PatientKey, open_desk, reveal_of
-from engine.cli.tables import Column, table
+from engine.cli.tables import Column, alarm, table
 from engine.cli.times import DUE_TIMES, Due, Range, When
 from engine.desk import finding
 from engine.desk.desk import Desk
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 STATES: Final = ("open", "in_progress", "done", "missed", "cancelled", "retracted")
 ENDED: Final = ("done", "cancelled", "retracted")
+HOWS: Final = ("phone", "visit", "video", "text")
+RESULTS: Final = ("reached", "no_answer", "left_message", "declined")
 
 
 @click.group("tasks")
@@ -113,7 +116,7 @@ def list_(
         cli.say(f"Task {task_id} can't be read any more: it, or its patient's chart, is damaged. It is left out.")
     shapes = [_shape(item, view) for item in found]
     rows = [
-        (s["id"], s["kind"], "overdue" if _overdue(item, now) else s["state"], clock_time(s["due_at"]), s["assignee"],
+        (s["id"], s["kind"], _listed_state(item, now), clock_time(s["due_at"]), s["assignee"],
          s["patient_key"], reason_told(s)) for item, s in zip(found, shapes, strict=True)
     ]  # fmt: skip
     columns = (
@@ -127,56 +130,267 @@ def list_(
     cli.print(shapes, text + (f"\n{ended:,} more are not open any more (--all)." if ended else ""))
 
 
+def _listed_state(item: ListedTask, now: datetime) -> str:
+    if _overdue(item, now):
+        return "overdue"
+    snoozed = item.task.stands and item.task.snoozed_until is not None and item.task.snoozed_until > now
+    return "snoozed" if snoozed else "started" if item.task.state == "in_progress" else item.task.state.value
+
+
 def _overdue(item: ListedTask, now: datetime) -> bool:
     return item.task.state in {"open", "in_progress"} and item.task.due_at < now
 
 
-@tasks.command("done")
-@click.argument("task_id", metavar="ID")
+_TASK: Final = click.argument("task_id", metavar="ID")
+
+
+@tasks.command("show")
+@_TASK
+@reveal_options
 @json_option
 @config_option
 @click.pass_obj
-def done(cli: Cli, task_id: str) -> None:
-    """Say that a task is done. Destinations that have it are told."""
-    from engine.domain.cause import TaskDone
-
+def show(cli: Cli, task_id: str, reveal: bool, reason: str | None) -> None:
+    """Show one task: what it asks for and until when, who has it, what was tried, and what was done about it."""
+    wish = reveal_of(reveal, reason)
     with open_desk(cli) as desk:
-        shape = _act(desk, task_id, lambda task, chart: TaskDone(actor=str(desk.actor), chart_id=chart, task=task))
-    cli.print(shape, f"{shape['kind']} of {shape['patient_key']} is done.")
+        item = _find(desk, task_id)
+        shape = _shape(item, desk.view(wish, (f"chart:{item.chart_id}",)))
+        now = desk.now
+    cli.print(shape, _details(shape, overdue=_overdue(item, now)))
+
+
+@tasks.command("attempt")
+@_TASK
+@click.option("--how", type=click.Choice(HOWS), required=True, help="By what the patient was to be reached.")
+@click.option("--result", type=click.Choice(RESULTS), required=True, help="What came of it.")
+@click.option(
+    "--note", type=Said(), metavar="TEXT", help="What there is to know of it; sealed, shown to --reveal only."
+)
+@json_option
+@config_option
+@click.pass_obj
+def attempt(cli: Cli, task_id: str, how: str, result: str, note: str | None) -> None:
+    """Note an attempt to reach the patient.
+
+    A task that asks for contact (tcm_contact) is done when a person has reached the patient, by phone, visit or video;
+    an automated text is no contact. A patient who declines raises the alert of the task's protocol.
+    """
+    from engine.domain.cause import TaskAttempted
+    from engine.domain.task import How, Result
+
+    def make(desk: Desk, task: str, chart: str) -> Act:
+        return TaskAttempted(
+            actor=str(desk.actor), chart_id=chart, task=task, how=How(how), result=Result(result), note=note
+        )
+
+    shape = _act(cli, task_id, make)
+    cli.print(shape, _after_attempt(shape, how))
 
 
 @tasks.command("assign")
-@click.argument("task_id", metavar="ID")
-@click.argument("assignee", metavar="WHO", type=Said())
+@_TASK
+@click.argument("who", metavar="WHO", type=Said())
 @json_option
 @config_option
 @click.pass_obj
-def assign(cli: Cli, task_id: str, assignee: str) -> None:
-    """Give an open task to a role or a person. Destinations that have it are told."""
+def assign(cli: Cli, task_id: str, who: str) -> None:
+    """Give a task to a role or a person. Destinations that have it are told."""
     from engine.domain.cause import TaskAssigned
 
-    def give(task: str, chart: str) -> Act:
-        return TaskAssigned(actor=str(desk.actor), chart_id=chart, task=task, assignee=assignee)
+    def make(desk: Desk, task: str, chart: str) -> Act:
+        return TaskAssigned(actor=str(desk.actor), chart_id=chart, task=task, assignee=who)
 
-    with open_desk(cli) as desk:
-        shape = _act(desk, task_id, give)
-    cli.print(shape, f"{shape['kind']} of {shape['patient_key']} is now with {assignee}.")
+    shape = _act(cli, task_id, make)
+    cli.print(shape, f"{_named(shape)} is now with {who}.")
 
 
-def _act(desk: Desk, task_id: str, make: Callable[[str, str], Act]) -> dict[str, Any]:
+@tasks.command("snooze", epilog=DUE_TIMES)
+@_TASK
+@click.argument("until", metavar="TIME", type=When(ahead=True))
+@click.option("--reason", required=True, type=Said(), metavar="TEXT", help="Why; written to the audit.")
+@json_option
+@config_option
+@click.pass_obj
+def snooze(cli: Cli, task_id: str, until: datetime, reason: str) -> None:
+    """Put a task off: nobody need look at it before TIME.
+
+    Its deadline does not move. What the protocol does about it when it is not done in time is done then, snoozed or
+    not, and wakes it.
+    """
+    from engine.domain.cause import TaskSnoozed
+
+    def make(desk: Desk, task: str, chart: str) -> Act:
+        return TaskSnoozed(actor=str(desk.actor), chart_id=chart, task=task, until=until, reason=reason)
+
+    shape = _act(cli, task_id, make)
+    said = f"{_named(shape)} is snoozed until {named_time(shape['snoozed_until'])}."
+    next_at = shape["escalate_at"] or (shape["due_at"] if shape["missed_at"] is None else None)
+    if next_at is not None and _instant(next_at) < until:
+        said += f" It is due {named_time(shape['due_at'])}, before that: it wakes {named_time(next_at)} if not done."
+    cli.print(shape, said)
+
+
+@tasks.command("done")
+@_TASK
+@click.option("--evidence", type=Said(), metavar="TEXT", help="What shows it; sealed, shown to --reveal only.")
+@json_option
+@config_option
+@click.pass_obj
+def done(cli: Cli, task_id: str, evidence: str | None) -> None:
+    """Say that a task is done. Destinations that have it are told."""
+    from engine.domain.cause import TaskDone
+
+    def make(desk: Desk, task: str, chart: str) -> Act:
+        return TaskDone(actor=str(desk.actor), chart_id=chart, task=task, evidence=evidence)
+
+    shape = _act(cli, task_id, make)
+    cli.print(shape, f"{_named(shape)} is done.")
+
+
+@tasks.command("cancel")
+@_TASK
+@click.option("--reason", required=True, type=Said(), metavar="TEXT", help="Why it need not be done; on the task.")
+@json_option
+@config_option
+@click.pass_obj
+def cancel(cli: Cli, task_id: str, reason: str) -> None:
+    """Say that a task need not be done. Destinations that have it are told."""
+    from engine.domain.cause import TaskCancelled
+
+    def make(desk: Desk, task: str, chart: str) -> Act:
+        return TaskCancelled(actor=str(desk.actor), chart_id=chart, task=task, reason=reason)
+
+    shape = _act(cli, task_id, make)
+    cli.print(shape, f"{_named(shape)} is cancelled.")
+
+
+@tasks.command("undo")
+@_TASK
+@json_option
+@config_option
+@click.pass_obj
+def undo(cli: Cli, task_id: str) -> None:
+    """Take back what you have just done to a task, and what came of it.
+
+    Only who did it can, only the last act, and only while nothing else has happened to the task.
+    """
+    from engine.domain.cause import TaskUndone
+
+    def make(desk: Desk, task: str, chart: str) -> Act:
+        return TaskUndone(actor=str(desk.actor), chart_id=chart, task=task)
+
+    shape = _act(cli, task_id, make)
+    cli.print(shape, f"Undone: {_named(shape)} is {_state_told(shape)} again.")
+
+
+def _find(desk: Desk, task_id: str) -> ListedTask:
+    """The task of an id, or of what an id begins with. Raises NotFoundError."""
+    store = desk.store
+    with store.reader() as conn:
+        whole = by_prefix("task", task_id, store.tasks.beginning(conn, task_id, CANDIDATES_MAX))
+        listed = store.tasks.get(conn, whole)
+    if listed is None:
+        raise NotFoundError("there is no such task; `handoff tasks list` shows the ids")
+    return listed
+
+
+def _act(cli: Cli, task_id: str, make: Callable[[Desk, str, str], Act]) -> dict[str, Any]:
     """Do it, and return the task as it is after, masked. make: the act, from the ids of task and chart."""
     from engine.desk.acting import perform
 
-    store = desk.store
-    with store.reader() as conn:
-        task_id = by_prefix("task", task_id, store.tasks.beginning(conn, task_id, CANDIDATES_MAX))
-        listed = store.tasks.get(conn, task_id)
-    if listed is None:
-        raise NotFoundError("there is no such task; `handoff tasks list` shows the ids")
-    perform(desk, [make(task_id, listed.chart_id)])
-    with store.reader() as conn:
-        after = store.tasks.get(conn, task_id)
-    return _shape(after or listed, desk.view(None, ()))
+    with open_desk(cli) as desk:
+        listed = _find(desk, task_id)
+        perform(desk, [make(desk, listed.task.id, listed.chart_id)])
+        with desk.store.reader() as conn:
+            after = desk.store.tasks.get(conn, listed.task.id)
+        return _shape(after or listed, desk.view(None, ()))
+
+
+# --- in words --------------------------------------------------------------------------------------------------------
+
+
+def _named(shape: dict[str, Any]) -> str:
+    return f"{shape['kind']} of {shape['patient_key']}"
+
+
+def _instant(at: str) -> datetime:
+    return datetime.fromisoformat(at)
+
+
+def _state_told(shape: dict[str, Any]) -> str:
+    return str(shape["state"]).replace("_", " ")
+
+
+def _after_attempt(shape: dict[str, Any], how: str) -> str:
+    """How the task stands after an attempt, and what to do next."""
+    if shape["state"] == "done":
+        return f"{_named(shape)} is done: the patient was reached. Not so? handoff tasks undo {shape['id']}"
+    text = " An automated text does not count as contact." if how == "text" and shape["attempts_wanted"] else ""
+    if shape["attempts"][-1]["result"] == "reached" and not text:
+        text = f" Is that all that it asks for? handoff tasks done {shape['id']}"
+    return f"{_named(shape)} is {_state_told(shape)}, {_attempts_told(shape)}.{text}"
+
+
+def _attempts_told(shape: dict[str, Any]) -> str:
+    """`1 of 2 attempts made until it is due`: those that count for what is asked for."""
+    made, wanted = len(shape["attempts"]), shape["attempts_wanted"]
+    if not wanted:
+        return f"{made} attempt{'' if made == 1 else 's'} made"
+    due = _instant(shape["due_at"])
+    count = sum(one["how"] != "text" and _instant(one["at"]) <= due for one in shape["attempts"])
+    return f"{count} of {wanted} attempts made that are asked for until it is due"
+
+
+def _details(shape: dict[str, Any], *, overdue: bool) -> str:
+    state = "overdue" if overdue else _state_told(shape)
+    lines: list[tuple[str, object]] = [
+        ("task", shape["id"]),
+        ("kind", shape["kind"]),
+        ("patient", shape["patient_key"]),
+        ("encounter", shape["encounter"]),
+        ("state", alarm(state) if state in {"overdue", "missed"} else state),
+        ("reason", shape["reason"]),
+        ("assignee", shape["assignee"]),
+        ("owner", shape["owner"]),
+        ("due", named_time(shape["due_at"])),
+        ("escalates", named_time(shape["escalate_at"]) if shape["ended_at"] is None else None),
+        ("snoozed until", named_time(shape["snoozed_until"]) if shape["ended_at"] is None else None),
+        ("missed", named_time(shape["missed_at"])),
+        ("ended", _ended_told(shape)),
+        ("evidence", shape["evidence"]),
+        ("appointment", shape["appointment"]),
+        ("pages", shape["page"]),
+        ("alert about", shape["raised_for"]),
+        ("protocol", " ".join(filter(None, (shape["protocol"], shape["protocol_version"])))),
+    ]
+    if shape["attempts"] or shape["attempts_wanted"]:
+        lines.append(("attempts", _attempts_told(shape)))
+    lines += [
+        ("", f"{named_time(one['at'])} {one['how']}: {one['result'].replace('_', ' ')}, by {one['by']}"
+             + (f": {one['note']}" if one["note"] else ""))
+        for one in shape["attempts"]
+    ]  # fmt: skip
+    lines += [(f"{'done about it' if not number else ''}", _escalation_told(one))
+              for number, one in enumerate(shape["escalations"])]  # fmt: skip
+    return "\n".join(f"{name:<14}{value}" for name, value in lines if value is not None)
+
+
+def _escalation_told(one: dict[str, Any]) -> str:
+    """`2026-03-05 10:00:00 EST deadline: given to care_manager, alert 9f2c1a`."""
+    did = [
+        f"given to {one['owner']}" if one["owner"] else "",
+        f"alert {one['alert']}" if one["alert"] else "",
+        f"paged {one['page']}" if one["page"] else "",
+    ]
+    return f"{named_time(one['at'])} {one['why']}: {', '.join(filter(None, did)) or 'missed'}"
+
+
+def _ended_told(shape: dict[str, Any]) -> str | None:
+    if shape["ended_at"] is None:
+        return None
+    why = f": {shape['end_reason']}" if shape["end_reason"] else ""
+    return f"{named_time(shape['ended_at'])} by {shape['ended_by']}{why}"
 
 
 def reason_told(shape: dict[str, Any]) -> str:

@@ -18,6 +18,11 @@ KINDS: Final = (
     "on_call_page",
     "tcm_contact",
     "education",
+    "pcp_alert",
+    "physiotherapy",
+    "pharmacy_consult",
+    "result_follow_up",
+    "notice_of_discharge",
 )
 """The kinds of task of a protocol that declares none."""
 

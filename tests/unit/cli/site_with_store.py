@@ -47,7 +47,8 @@ NAMES = (
 """What the first message says of the patient; nothing of it may be seen without --reveal."""
 
 
-_ACTS = {("tasks", "done"), ("tasks", "assign"), ("held", "dismiss"), ("quality", "resolve"), ("quality", "reopen")}
+_TASK_ACTS = {("tasks", act) for act in ("done", "assign", "attempt", "snooze", "cancel", "undo")}
+_ACTS = _TASK_ACTS | {("held", "dismiss"), ("quality", "resolve"), ("quality", "reopen")}
 
 _BY_CHANCE = re.compile(r"\b[0-9a-f]{16,}\b|\.[0-9]{6}\b")
 """Ids and microseconds: any digits may stand in them."""

@@ -103,7 +103,7 @@ def problems(*changes: tuple[str, str]) -> list[str]:
 
 
 KIND = ("kinds:\n", "kinds:\n  home_visit: A nurse visits the patient\n")
-CONDITION = ("late: {hours: 4}\n", "conditions: {frail: {age_years_min: 75}}\nlate: {hours: 4}\n")
+CONDITION = ("conditions:\n", "conditions:\n  frail: {age_years_min: 75}\n")
 
 
 def step(kind: str = "home_visit", when: str = "[frail]") -> tuple[str, str]:
@@ -133,17 +133,15 @@ def test_the_plans_that_must_leave_nobody_out_keep_a_task_for_everybody() -> Non
     assert found.startswith("plans.against_advice: needs a task without")
 
 
-def test_a_protocol_that_declares_no_kinds_knows_the_seven() -> None:
-    start, end = TEXT.index("kinds:\n"), TEXT.index("late: {hours: 4}")
+def test_a_protocol_that_declares_no_kinds_knows_those_that_are_shipped() -> None:
+    start, end = TEXT.index("kinds:\n"), TEXT.index("# Whom some tasks are for")
     known = load_protocol(parse(TEXT[:start] + TEXT[end:], "p.yaml"))
     assert set(known.kinds) == set(load_protocol(parse(TEXT, "p.yaml")).kinds)
 
 
 def test_a_task_comes_with_the_diagnosis_it_waits_for_and_goes_with_it() -> None:
     heart = Heart()
-    text = TEXT.replace(*KIND).replace(
-        "late: {hours: 4}\n", "conditions: {failing: {diagnoses: [I50]}}\nlate: {hours: 4}\n"
-    )
+    text = TEXT.replace(*KIND).replace("conditions:\n", "conditions:\n  failing: {diagnoses: [I50]}\n")
     protocol = load_protocol(parse(text.replace(*step(when="[failing]")), "p.yaml"))
     planner = heart.channel.planner
     assert planner is not None
