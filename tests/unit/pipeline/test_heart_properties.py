@@ -58,6 +58,8 @@ STAY = (
     event("A03", 8, "V1", CHF, DIABETES, **left(8)),
     event("A08", 9, "V1", CHF, DIABETES, KIDNEY, **left(8)),
 )
+BACK = "PV2" + "|" * 47 + "20260330"
+LEAVES = "PV2" + "|" * 9 + "20260308"
 AGAIN = event("A01", 12, "V2", since=12)
 HISTORIES = {
     "a stay, its discharge cancelled and said again": STAY,
@@ -99,6 +101,55 @@ HISTORIES = {
         event("A01", 12, since=12),
         event("A03", 14, "V1", CHF, since=12, **left(14, "06")),
     ),
+    "a leave of absence": (
+        *STAY[:3],
+        event("A21", 4, "V1", BACK),
+        event("A22", 5),
+        event("A21", 6),
+        event("A03", 8, **left(8)),
+    ),
+    "a leave that was none, and a return that was none": (
+        *STAY[:3],
+        event("A21", 4, "V1", BACK),
+        event("A52", 5),
+        event("A21", 6),
+        event("A22", 7),
+        event("A53", 8),
+    ),
+    "a transfer cancelled": (*STAY[:2], event("A02", 3, _3="W3^3^C", _6="W2^2^B"), event("A12", 4, _3="W2^2^B")),
+    "plans that come to pass": (
+        event("A05", 1, _2="P", _44="", pid={11: "", 13: ""}),
+        *STAY[:1],
+        event("A15", 2, _3="W1^1^A", _42="W2^2^B"),
+        *STAY[1:3],
+        event("A16", 4, "V1", LEAVES),
+        event("A03", 8, **left(8)),
+    ),
+    "plans that are cancelled": (
+        event("A14", 1, "V9", _2="P", since=30),
+        event("A27", 2, "V9", _2="P", since=30),
+        *STAY[:3],
+        event("A15", 4, _42="W3^3^C"),
+        event("A26", 5, _42="W3^3^C"),
+        event("A16", 6, "V1", LEAVES),
+        event("A25", 7),
+    ),
+    "tracking": (
+        *STAY[:2],
+        event("A09", 3, _11="OR^1"),
+        event("A10", 4, _11="OR^1"),
+        event("A32", 5),
+        event("A33", 6),
+        event("A09", 7, _11="CT^1"),
+    ),
+    "an emergency stay that becomes an inpatient's": (
+        event("A04", 1, _2="E"),
+        event("A06", 2, _3="W1^1^A"),
+        event("A54", 3, _7="D1^House"),
+        event("A55", 4, _7="D2^Cuddy"),
+        event("A03", 8, "V1", CHF, **left(8)),
+    ),
+    "a class that is changed and changed back": (event("A01", 1), event("A07", 2, _2="O"), event("A06", 3), STAY[-2]),
     "a merge": (*STAY, adt("A40", at=time(10), pid3="1^^^MRN^MR", segments=("MRG|2^^^MRN^MR",))),
 }
 
