@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from engine.domain.encounter import Encounter
     from engine.domain.moment import Moment
     from engine.pipeline.channel import Planner
+    from engine.store.holds import ListedHold
 
 KINDS: Final = ("dead", "refused", "held", "filtered", "pending", "undelivered", "withheld", "no-plan")
 _LOOK_MAX: Final = 20_000
@@ -157,10 +158,17 @@ def _held(desk: Desk, _cli: Cli, since: datetime, until: datetime | None) -> Ite
                 patient_key=one.patient_key,
                 channel=one.channel,
                 at=one.opened_at,
-                reason=f"{one.code}: {one.detail}",
+                reason=f"{one.code}: " + (_WAITS if _waits(one, desk) else "") + one.detail,
                 see=f"handoff held show m{one.id}",
                 entry=one.entry,
             )
+
+
+_WAITS: Final = "it waits for what it cancels; "
+
+
+def _waits(one: ListedHold, desk: Desk) -> bool:
+    return one.waits_until is not None and one.waits_until > desk.now
 
 
 def _entries(desk: Desk, cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:

@@ -437,6 +437,8 @@ def _human(shape: dict[str, Any]) -> str:
         f"  since     {named_time(shape['opened_at'])}",
         f"  state     {shape['state']}",
     ]
+    if shape["waits_until"] and shape["state"] == "open":
+        lines.append(f"  waits     until {named_time(shape['waits_until'])} for what may answer it by itself")
     if shape["decided_at"]:
         under_way = shape["state"] == "open"
         by = shape["decided_by"] or "a message that made it so"

@@ -8,6 +8,7 @@ without it, or a later event makes true what it asks.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
@@ -44,6 +45,8 @@ class Question(Record, frozen=True, kw_only=True):
     """It is asked because of what came before the message: of one that was applied in its time no replay asks it."""
     death: bool = False
     """It is about whether the patient has died: it is answered once that is decided."""
+    waits: bool = False
+    """What answers it may still come by itself: until a time that the channel sets it alarms nobody."""
     can_be_released: bool = True
     """False: a person can see to it, but the engine would not know what to apply."""
 
@@ -60,6 +63,7 @@ QUESTIONS: Final[Mapping[HoldCode, Question]] = {
         " release it if the stay is to be so now, dismiss it if there is nothing to do",
         status=True,
         of_its_time=True,
+        waits=True,
     ),
     HoldCode.VISIT_MISSING: Question(
         text="the event is about a stay, but the message names none (no PV1 segment, or class N);"
@@ -158,6 +162,8 @@ class Hold(Phi, frozen=True, kw_only=True):
     """What the message says of a stay, and the chart did not."""
     detail: str = ""
     """For a person, free of PHI; empty: the text of its question."""
+    waits_until: datetime | None = None
+    """Until then it is expected to be answered by itself; none: it asks at once."""
 
     @property
     def text(self) -> str:

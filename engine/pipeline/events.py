@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -61,7 +61,7 @@ def decide_events(
             heard = last
         else:
             heard.take_in(last)
-        asked_for.extend(asked(last, entry))
+        asked_for.extend(asked(last, entry, channel))
         if last.chart is None:  # pragma: no cover - apply_event always gives a chart
             continue
         changed[last.chart.id] = last.chart
@@ -109,15 +109,24 @@ def _with_chart(event: PatientEvent, charts: Charts, channel: CompiledChannel, e
     return msgspec.structs.replace(event, chart_id=new_chart_id(entry, key, channel))
 
 
-def asked(applied: Applied, entry: Entry) -> list[Hold]:
+def asked(applied: Applied, entry: Entry, channel: CompiledChannel) -> list[Hold]:
     """What the rules left to a person, with the patient it is about."""
     if not applied.holds:
         return []
     chart = applied.chart
-    holds = [one for one in applied.holds if not (entry.settled and QUESTIONS[one.code].of_its_time)]
+    holds = [
+        _waiting(one, entry, channel) if QUESTIONS[one.code].waits else one
+        for one in applied.holds
+        if not (entry.settled and QUESTIONS[one.code].of_its_time)
+    ]
     if chart is None or not holds:
         return holds
     return [msgspec.structs.replace(one, chart_id=chart.id, patient_key=chart.patient.key) for one in holds]
+
+
+def _waiting(hold: Hold, entry: Entry, channel: CompiledChannel) -> Hold:
+    patience = timedelta(minutes=channel.settings.order.cancel_waits_minutes_max)
+    return msgspec.structs.replace(hold, waits_until=entry.received_at + patience)
 
 
 def _folded(changed: Mapping[str, Chart]) -> dict[str, list[Chart]]:

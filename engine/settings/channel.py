@@ -301,6 +301,8 @@ class Order(StrictModel):
     """Seconds that a sender's clock may be ahead of ours."""
     behind_days_max: Annotated[int, Field(ge=1, le=55_000)] = 9_000
     """So old may an event be: a history that is loaded keeps its order, a clock that was reset is noticed."""
+    cancel_waits_minutes_max: Annotated[int, Field(ge=0, le=43_200)] = 1_440
+    """So long a cancel waits for what it cancels before it is trouble that a person should see to."""
 
 
 class Channel(StrictModel):

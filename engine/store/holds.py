@@ -16,6 +16,7 @@ from sqlalchemy import (
     bindparam,
     func,
     literal_column,
+    or_,
     select,
     text,
     update,
@@ -62,6 +63,8 @@ class ListedHold(Phi, frozen=True, kw_only=True):
     subject: str | None
     patient_key: str | None
     opened_at: datetime
+    waits_until: datetime | None
+    """Until then it is expected to be answered by itself, and alarms nobody."""
     state: HoldState
     decided_at: datetime | None
     """Of an open one: its release is under way."""
@@ -75,8 +78,8 @@ class ListedHold(Phi, frozen=True, kw_only=True):
 
 
 _COLUMNS: Final = (
-    "entry_id", "root_id", "channel", "chart_id", "code", "location", "detail", "opened_at", "state", "decided_at",
-    "answered_by", "document",
+    "entry_id", "root_id", "channel", "chart_id", "code", "location", "detail", "opened_at", "waits_until", "state",
+    "decided_at", "answered_by", "document",
 )  # fmt: skip
 _INSERT: Final = Rows(hold, _COLUMNS)
 _READ: Final = (
@@ -129,9 +132,11 @@ class Holds:
         charts = ChartStore(self._keys).family(conn, {chart_id})
         return self._run(conn, select(hold).where(hold.c.chart_id.in_(charts), _OPEN).order_by(hold.c.id))
 
-    def counts(self, conn: Connection) -> dict[str, int]:
-        """How many are open, by code."""
+    def counts(self, conn: Connection, *, asking_at: datetime | None = None) -> dict[str, int]:
+        """How many are open, by code. asking_at: without those that may be answered by themselves until later."""
         statement = select(hold.c.code, func.count().label("number")).where(_OPEN).group_by(hold.c.code)
+        if asking_at is not None:
+            statement = statement.where(asking(asking_at))
         return {row.code: row.number for row in conn.execute(statement)}
 
     def begin_release(self, conn: Connection, hold_id: int, *, by: str, reason: str, now: datetime) -> None:
@@ -172,6 +177,7 @@ class Holds:
             subject=document.subject,
             patient_key=document.patient_key,
             opened_at=from_micros(row.opened_at),
+            waits_until=None if row.waits_until is None else from_micros(row.waits_until),
             state=word(HoldState, row.state, HoldState.OPEN),
             decided_at=None if row.decided_at is None else from_micros(row.decided_at),
             decided_by=row.decided_by,
@@ -179,6 +185,11 @@ class Holds:
             answered_by=row.answered_by,
             unreadable=unreadable,
         )
+
+
+def asking(now: datetime) -> ColumnElement[bool]:
+    """Not waiting any more for what may answer it by itself."""
+    return or_(hold.c.waits_until.is_(None), hold.c.waits_until <= to_micros(now))
 
 
 def open_entries() -> Select[tuple[int]]:
@@ -392,6 +403,7 @@ class _Questions:
             "location": location,
             "detail": held.text,
             "opened_at": self._now,
+            "waits_until": None if held.waits_until is None else to_micros(held.waits_until),
             "state": HoldState.OPEN.value,
             "document": sealed,
         }

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, func, select
 from engine.domain.standing import ChannelWork, Overview
 from engine.store.counts import oldest_waiting, pending
 from engine.store.due import overdue
+from engine.store.holds import asking
 from engine.store.schema import dead_letter, entry, from_micros, hold
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ def overview(
     dead, oldest_dead = conn.execute(
         select(func.count(), func.min(dead_letter.c.died_at)).where(dead_letter.c.resolved_by.is_(None))
     ).one()
-    oldest_hold = conn.execute(select(func.min(hold.c.opened_at)).where(hold.c.state == "open")).scalar_one()
     due = overdue(conn, now)
+    oldest = select(func.min(hold.c.opened_at)).where(hold.c.state == "open", asking(now))
+    oldest_hold = conn.execute(oldest).scalar_one()
     return Overview(
         at=now,
         channels=tuple(
@@ -49,7 +51,7 @@ def overview(
         destinations=tuple(store.destinations.standings(conn, destinations, now)),
         dead=dead,
         oldest_dead_at=_time(oldest_dead),
-        holds=store.holds.counts(conn),
+        holds=store.holds.counts(conn, asking_at=now),
         oldest_hold_at=_time(oldest_hold),
         due=due.charts,
         due_since=due.since,

@@ -444,6 +444,7 @@ hold: Final = Table(
     Column("location", Text, nullable=False),  # empty: none
     Column("detail", Text, nullable=False),
     Column("opened_at", BigInteger, nullable=False),
+    Column("waits_until", BigInteger),  # until then it may be answered by itself; none: it asks at once
     Column("state", Text, nullable=False),
     Column("decided_at", BigInteger),  # of an open one: its release is under way
     Column("decided_by", Text),
@@ -460,6 +461,7 @@ Index(
     hold.c.id,
     hold.c.code,
     hold.c.entry_id,
+    hold.c.waits_until,
     sqlite_where=hold.c.state == text("'open'"),
 )
 

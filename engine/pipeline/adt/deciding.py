@@ -78,4 +78,4 @@ def _merge(
         )
         for chart, detail in doubtful.values()
     ]
-    return applied, [*contradicted, *asked(applied, entry)]
+    return applied, [*contradicted, *asked(applied, entry, channel)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 from store_builders import NOW, chart, load, merged, outcome, record
 
@@ -12,6 +13,7 @@ from engine.domain.hold import Assertion, Fact, Hold, HoldCode, HoldState
 from engine.domain.message import EntryState
 from engine.domain.outcome import Dismissal
 from engine.errors import StoreError
+from engine.store import overview
 
 STALE = Hold(code=HoldCode.STATUS_EVENT_STALE, chart_id="chart-1", subject="MRN:V1", patient_key="MRN:P1")
 DEATH = Hold(code=HoldCode.DEATH_IN_FUTURE, location="PID-29", chart_id="chart-1", patient_key="MRN:P1")
@@ -52,6 +54,20 @@ def test_a_question_comes_back_as_it_was_asked(store):
     assert (first.detail, first.opened_at, first.state) == (STALE.text, NOW, HoldState.OPEN)
     assert (second.code, second.location, second.unreadable) == ("death-in-future", "PID-29", False)
     assert store.read_now(store.holds.counts) == {"status-event-stale": 1, "death-in-future": 1}
+
+
+def test_a_question_that_may_be_answered_by_itself_is_listed_and_alarms_nobody_until_its_time(store):
+    waits = msgspec.structs.replace(STALE, code=HoldCode.NOTHING_TO_CANCEL, waits_until=NOW + timedelta(hours=1))
+    record(store, outcome(1, holds=(waits, DEATH)))
+    first, second = open_ones(store)
+    assert (first.waits_until, second.waits_until) == (NOW + timedelta(hours=1), None)
+
+    def asking(minutes):
+        return store.read_now(lambda conn: store.holds.counts(conn, asking_at=NOW + timedelta(minutes=minutes)))
+
+    assert asking(59) == {"death-in-future": 1}
+    assert asking(60) == {"death-in-future": 1, "nothing-to-cancel": 1}
+    assert store.read_now(lambda conn: overview.overview(store, conn, (), {}, NOW)).holds == {"death-in-future": 1}
 
 
 def test_a_replay_that_asks_again_makes_no_second_question(store):

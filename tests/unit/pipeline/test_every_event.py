@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from heart import Feed, Heart, adt
+from heart import DAY, HOUR, Feed, Heart, adt
 
 from engine.domain.encounter import Encounter, EncounterStatus, Location
 from engine.domain.task import TaskState
@@ -414,8 +415,6 @@ def test_a_newborn_that_is_only_added_has_no_visit() -> None:
 
 def turned_round(*said: tuple[str, int], **more: Any) -> Feed:
     """Messages of one sender that claim the hours given, in the order in which they come."""
-    from heart import DAY, HOUR
-
     feed = Feed()
     for number, (trigger, hour) in enumerate(said):
         then = DAY + hour * HOUR
@@ -458,13 +457,19 @@ def test_what_was_cancelled_before_it_came_is_cancelled_once(order: tuple[tuple[
 
 
 def test_another_senders_discharge_is_not_taken_for_the_one_that_a_cancel_waits_for() -> None:
-    from heart import DAY, HOUR
-
     feed = Feed()
     feed.send("A01", DAY)
     feed.send("A13", DAY + 4 * HOUR)
     feed.send("A03", DAY + 5 * HOUR, sent=DAY + 3 * HOUR, evn2=DAY + 3 * HOUR, sender="BEDS")
     assert feed.open_questions == ["nothing-to-cancel", "status-event-stale"]
+
+
+@pytest.mark.parametrize("minutes", [1440, 5, 0])
+def test_the_question_of_a_cancel_says_until_when_it_waits(minutes: int) -> None:
+    feed = Feed(order={"cancel_waits_minutes_max": minutes})
+    feed.send("A01", DAY)
+    (hold,) = feed.send("A13", DAY + 4 * HOUR).holds
+    assert (hold.code, hold.waits_until) == ("nothing-to-cancel", DAY + 4 * HOUR + timedelta(minutes=minutes))
 
 
 def test_a_cancel_without_a_visit_number_waits_on_the_one_open_stay() -> None:

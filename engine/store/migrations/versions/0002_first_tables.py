@@ -251,6 +251,7 @@ def _charts() -> None:
         sa.Column("location", sa.Text(), nullable=False),
         sa.Column("detail", sa.Text(), nullable=False),
         sa.Column("opened_at", sa.BigInteger(), nullable=False),
+        sa.Column("waits_until", sa.BigInteger()),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("decided_at", sa.BigInteger(), nullable=True),
         sa.Column("decided_by", sa.Text(), nullable=True),
@@ -263,7 +264,9 @@ def _charts() -> None:
     )
     op.create_index("hold_asked", "hold", ["root_id", "code", "location"], unique=True, schema=CHARTS)
     op.create_index("hold_chart", "hold", ["chart_id"], schema=CHARTS)
-    op.create_index("hold_open", "hold", ["id", "code", "entry_id"], schema=CHARTS, **_only("state = 'open'"))
+    op.create_index(
+        "hold_open", "hold", ["id", "code", "entry_id", "waits_until"], schema=CHARTS, **_only("state = 'open'")
+    )
     op.create_table(
         "identifier",
         sa.Column("key_hash", sa.LargeBinary(), nullable=False),
