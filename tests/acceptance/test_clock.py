@@ -113,3 +113,41 @@ def test_a_production_site_is_given_no_other_clock(site: Site) -> None:
     assert line.startswith("clock:")
     assert "purpose: test" in problem["message"]
     assert site.run("run", code=78).stderr
+
+
+def test_deadlines_ring_at_their_time_and_after_a_stop_all_at_once_with_their_lateness(
+    site: Site, hands: Hands, make_daemon: MakeDaemon
+) -> None:
+    daemon = make_daemon(site)
+    site.run("send", f"127.0.0.1:{daemon.port()}", FIRST, "--shift-to-now")
+    daemon.settled()
+
+    def states() -> dict[str, str]:
+        return {
+            task["kind"]: task["state"] for task in site.json("tasks", "list", "--state", "open", "--state", "missed")
+        }
+
+    assert set(states().values()) == {"open"}
+    hands.put(timedelta(minutes=10))
+    began = time.monotonic()
+    eventually(lambda: states()["on_call_page"] == "missed")
+    assert time.monotonic() - began < 10
+    assert states()["pcp_follow_up"] == "open", "each at its own time"
+    daemon.kill()
+    hands.put(10 * DAY)
+    stopped = site.json("status", code=69)["clock"]
+    assert (stopped["due"], stopped["late_seconds"] > 6 * 86_400) == (1, True)
+    daemon = make_daemon(site)
+    eventually(lambda: set(states().values()) == {"missed"})
+    eventually(lambda: (site.json("status", code=None)["clock"]["rung_late_seconds"] or 0) > 6 * 86_400)
+    eventually(lambda: site.json("status", code=None)["clock"]["due"] == 0)
+    with urllib.request.urlopen(daemon.console + "/metrics", timeout=10) as answer:
+        metrics = answer.read().decode()
+    assert "handoff_deadline_late_seconds_bucket" in metrics
+    rung = site.json("messages", "list", "--kind", "due")
+    assert len(rung) == len({one["control_id"] for one in rung}) >= 2
+    assert {(one["channel"], one["state"]) for one in rung} == {("@due", "processed")}
+    assert site.json("messages", "show", str(rung[0]["id"]))["kind"] == "due"
+    (line,) = [one for one in daemon.settled() if one["channel"] == "@due"]
+    assert (line["received"], line["balanced"]) == (len(rung), True)
+    assert not [one for one in site.json("audit", "list") if one["actor"] == "clock"], "nobody did that"

@@ -1,15 +1,13 @@
-"""A daemon with a clock of the test's own in its worker, for `test_due_causes.py`; it dies where it is told to.
+"""A daemon that dies while deadlines ring, for `test_due_causes.py`.
 
 usage: ringing.py main CONFIG FOLDER POINT,... | ringing.py worker FOLDER POINT,... --fd N --parent PID
 
-The clock has every open task done by a cause that is known by name, again and again, as long as the task is open. At
-each point in turn, once, the process that passes it kills itself (`kill -9`); a file in the folder tells that it did.
+At each point in turn, once, the process that passes it kills itself (`kill -9`); a file in the folder tells it did.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import os
 import signal
@@ -18,27 +16,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine import bootstrap, logs
-from engine.clock import SystemClock
+from engine.clock import site_clock
 from engine.connectors.registry import load
-from engine.domain.cause import TaskDone
 from engine.domain.message import Receipt
-from engine.domain.task import TaskState
-from engine.errors import StoreUnavailableError
 from engine.runtime import worker
 from engine.runtime.daemon import Daemon
 from engine.runtime.notify import Systemd
 from engine.runtime.worker import Assembly, WorkerContext
 from engine.settings import Configuration
 from engine.snapshot import Snapshot
-from engine.store.causes import receipt_of
-
-
-class Ring(TaskDone, frozen=True, kw_only=True, tag="task-done"):
-    """What the rule for `task-done` decides on, by the name of what is due."""
-
-    @property
-    def once(self) -> str:
-        return f"due/{self.task}"
 
 
 class Points:
@@ -66,7 +52,7 @@ def run_main(config: Path, folder: Path, given: str) -> None:
         daemon = Dying(
             configuration,
             bootstrap.open_store(configuration, "main"),
-            SystemClock(),
+            site_clock(configuration.clock_file),
             "0",
             load=lambda: configuration,
             systemd=Systemd({}),
@@ -86,26 +72,17 @@ def run_worker(folder: Path, given: str, fd: int, parent: int) -> None:
     points = Points(folder, given)
 
     async def assemble(configuration: Configuration, context: WorkerContext) -> Assembly:
-        assembly = await bootstrap.assemble_worker(configuration, context)
-        store, clock = bootstrap.open_store(configuration, "worker"), SystemClock()
+        put = context.put_causes
 
-        async def ring() -> None:
-            while not context.stopping.is_set():
-                due = await store.read(lambda conn: store.tasks.find(conn, states=[TaskState.OPEN]))
-                rings = [Ring(actor="clock", chart_id=one.chart_id, task=one.task.id) for one in due]
-                asked = asyncio.create_task(ask([receipt_of(store.keys, one, clock.now()) for one in rings[:5]]))
-                if rings:
-                    await asyncio.sleep(0.01)
-                    points.passed("worker-asked")
-                await asked
-                await asyncio.sleep(0.01)
+        async def put_and_die(receipts: Sequence[Receipt]) -> Sequence[int]:
+            asked = asyncio.ensure_future(put(receipts))
+            await asyncio.sleep(0.01)
+            points.passed("worker-asked")
+            entries = await asked
+            points.passed("worker-answered")
+            return entries
 
-        async def ask(receipts: Sequence[Receipt]) -> None:
-            with contextlib.suppress(StoreUnavailableError):
-                if await context.put_causes(receipts):
-                    points.passed("worker-answered")
-
-        return dataclasses.replace(assembly, services={**assembly.services, "ring": ring})
+        return await bootstrap.assemble_worker(configuration, dataclasses.replace(context, put_causes=put_and_die))
 
     sys.exit(asyncio.run(worker.serve(fd, parent, assemble)))
 

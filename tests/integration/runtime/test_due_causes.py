@@ -1,6 +1,6 @@
 """What a worker finds due is in the journal once and is done once, whatever dies on the way.
 
-The whole way, with processes that kill themselves between any two of its steps: see `ringing.py`.
+The whole way, with processes that kill themselves between any two of its steps (`ringing.py`) while weeks pass.
 """
 
 from __future__ import annotations
@@ -9,24 +9,26 @@ import asyncio
 import contextlib
 import subprocess
 import sys
-from collections import Counter
-from datetime import UTC, datetime
+from collections import Counter, defaultdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 import test_daemon
-from sqlalchemy import func, select
 from test_processor import discharged
 from wire import eventually
 
 from engine import bootstrap
+from engine.clock import site_clock
 from engine.domain.message import EntryKind, EntryState, Receipt
 from engine.domain.task import TaskState
 from engine.hl7v2.header import read_header
 from engine.hl7v2.ordering import ordering_key
 from engine.pipeline.acceptance import summarize
-from engine.store import Store, schema
+from engine.store import Store
 from engine.store.counts import ledger
+from engine.store.due import overdue
 
 folder = test_daemon.folder
 one_loop = pytest.mark.asyncio(loop_factories=["uvloop"])
@@ -34,12 +36,22 @@ PATIENTS = 24
 POINTS = ("worker-asked", "worker-answered", "main-put-nothing-answered")
 
 
-def receive(store: Store, *payloads: bytes) -> None:
+NEW_YORK = ZoneInfo("America/New_York")
+DISCHARGED = datetime(2026, 3, 1, 17, tzinfo=UTC)
+
+
+def gone_home(number: int) -> bytes:
+    """One each hour of the last day."""
+    at = f"{DISCHARGED.astimezone(NEW_YORK) - timedelta(hours=number + 0.5):%Y%m%d%H%M%S}"
+    return discharged(number).replace(b"20260301113000", at.encode()).replace(b"20260302100000", at.encode())
+
+
+def receive(store: Store, now: datetime, *payloads: bytes) -> None:
     receipts = [
         Receipt(
             channel="east",
             peer="10.0.0.4:51022",
-            received_at=datetime.now(UTC),
+            received_at=now,
             payload=payload,
             summary=summarize(header := read_header(payload)),
             dedupe_key=store.keys.lookup("east", header.raw(10)),
@@ -52,14 +64,23 @@ def receive(store: Store, *payloads: bytes) -> None:
 
 
 class Site:
-    """A site whose daemon, with two workers, is started again and again."""
+    """A site with a clock of its own, whose daemon, with two workers, is started again and again."""
 
     def __init__(self, folder: test_daemon.Folder) -> None:
-        folder.site(workers="2")
+        folder.site(workers="2", purpose="test", clock="{offset_seconds_file: var/ahead}")
         folder.channel("east", 0, "risk: [lace]", "protocol: post-discharge")
         self.folder = folder
-        self.store = bootstrap.open_store(folder.load(), "tool")
+        self._ahead = folder.path / "var/ahead"
+        self.put_clock(DISCHARGED)
+        configuration = folder.load()
+        self.clock = site_clock(configuration.clock_file)
+        self.store = bootstrap.open_store(configuration, "tool")
         self._process: subprocess.Popen[bytes] | None = None
+
+    def put_clock(self, at: datetime) -> None:
+        new = self._ahead.with_suffix(".new")
+        new.write_text(str((at - datetime.now(UTC)).total_seconds()))
+        new.replace(self._ahead)
 
     def start(self, *points: str) -> subprocess.Popen[bytes]:
         script = Path(__file__).with_name("ringing.py")
@@ -67,17 +88,29 @@ class Site:
         self._process = subprocess.Popen([*command, ",".join(points)], stderr=subprocess.DEVNULL)
         return self._process
 
-    async def dies(self, *points: str) -> None:
-        process = self.start(*points)
-        assert await asyncio.to_thread(process.wait, 60) == -9
+    async def dies(self, *points: str) -> datetime:
+        """While days go by; returns when it was over."""
+        process, now = self.start(*points), self.clock.now()
+        async with asyncio.timeout(60):
+            while process.poll() is None:
+                await asyncio.sleep(0.2)
+                now += timedelta(minutes=30)
+                self.put_clock(now)
+        assert process.returncode == -9
         assert all((self.folder.path / "var" / point).exists() for point in points)
+        return now
 
-    def tasks(self, state: TaskState) -> int:
-        return self.store.read_now(
-            lambda conn: conn.execute(
-                select(func.count()).select_from(schema.task).where(schema.task.c.state == state.value)
-            ).scalar_one()
-        )
+    def due(self) -> int:
+        return self.store.read_now(lambda conn: overdue(conn, self.clock.now())).charts
+
+    def patients(self) -> list[Counter[tuple[object, ...]]]:
+        """What each patient's tasks have come to."""
+        found: defaultdict[str, Counter[tuple[object, ...]]] = defaultdict(Counter)
+        for one in self.store.read_now(lambda conn: self.store.tasks.find(conn)):
+            task = one.task
+            said = tuple((step.why, step.owner, step.alert is None, step.page) for step in task.escalations)
+            found[one.chart_id][task.kind, task.state, task.reason, said] += 1
+        return list(found.values())
 
     def close(self) -> None:
         if self._process is not None:
@@ -87,24 +120,29 @@ class Site:
 
 
 @one_loop
-async def test_a_cause_is_put_once_and_done_once_whoever_dies_in_between(
-    folder: test_daemon.Folder,
-) -> None:
+async def test_each_deadline_rings_once_and_is_done_once_whoever_dies_in_between(folder: test_daemon.Folder) -> None:
     with contextlib.closing(Site(folder)) as site:
-        receive(site.store, *(discharged(number) for number in range(PATIENTS)))
-        await site.dies(*POINTS)
-        assert site.tasks(TaskState.OPEN) > 0
+        receive(site.store, site.clock.now(), *map(gone_home, range(PATIENTS)))
+        process = site.start()
+        await eventually(lambda: len(site.patients()) == PATIENTS)
+        process.kill()
+        process.wait()
+        now = await site.dies(*POINTS)
         site.start()
-        await eventually(lambda: site.tasks(TaskState.DONE) >= PATIENTS and not site.tasks(TaskState.OPEN))
+        for days in (3, 10, 40):
+            await eventually(lambda: site.due() == 0, 60)
+            then = now + timedelta(days=days)
+            site.put_clock(then)
+            await eventually(lambda then=then: site.clock.now() >= then)
+        await eventually(lambda: site.due() == 0, 60)
 
-        found = site.store.read_now(lambda conn: site.store.journal.find(conn, kind=EntryKind.ACT, limit=None))
+        found = site.store.read_now(lambda conn: site.store.journal.find(conn, kind=EntryKind.DUE, limit=None))
         assert Counter(one.control_id for one in found).most_common(1)[0][1] == 1, "a cause is in the journal twice"
-        assert len(found) == site.tasks(TaskState.DONE)
-        assert {(one.state, one.without_effect) for one in found} == {(EntryState.PROCESSED, False)}
-        audit = site.store.read_now(lambda conn: site.store.audit.find(conn, limit=None))
-        done = Counter(one.subject for one in audit if one.action == "task-done")
-        assert len(done) == len(found)
-        assert set(done.values()) == {1}
+        assert {one.state for one in found} == {EntryState.PROCESSED}
+        assert len(found) >= PATIENTS
+        first, *others = site.patients()
+        assert all(one == first for one in others), "to whom it happened while a process died, it happened no other way"
+        assert {state for _, state, *_ in first} == {TaskState.MISSED}
         lines = site.store.read_now(ledger)
         assert all(line.balanced and not line.pending for line in lines)
-        assert {line.kind: line.received for line in lines}[EntryKind.ACT] == len(found)
+        assert {line.kind: line.received for line in lines}[EntryKind.DUE] == len(found)
