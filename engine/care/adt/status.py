@@ -214,7 +214,7 @@ def _newer(before: Encounter, event: Event, values: Mapping[str, Any], stamps: S
         asks = _cancels_nothing(before, event, stamps) and not event.believed(HoldCode.NOTHING_TO_CANCEL)
         holds = (_question(HoldCode.NOTHING_TO_CANCEL, before, event),) if asks else ()
         note = "the encounter is not discharged: nothing to cancel"
-        return msgspec.structs.replace(asserted, status=before.status, holds=holds, note=note)
+        return msgspec.structs.replace(asserted, holds=holds, note=note)
     if event.is_decided():
         return asserted
     if arrival and ended:
