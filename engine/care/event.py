@@ -101,7 +101,10 @@ class Applied:
     encounter: str | None = None
     """Key of the encounter that the event spoke of."""
     others: list[Chart] = field(default_factory=list)
-    """Further charts that changed (the merged ones)."""
+    """Further charts that changed (the merged ones, those that a stay has left)."""
+    moved: dict[str, Chart] = field(default_factory=dict)
+    """By id, charts between which stays have moved, as they were before but with each stay where it is now: what only
+    moved is neither new nor gone."""
     effects: list[Effect] = field(default_factory=list)
     deviations: list[str] = field(default_factory=list)
     faults: tuple[QualityItem, ...] = ()

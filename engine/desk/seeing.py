@@ -107,7 +107,8 @@ class View:
             _hide_but(item, (), {"type"}) | {"authority": self._pseudonym(f"{item['authority']}:").partition(":")[0]}
             for item in shape["identifiers"]
         ]
-        masked["merged_from"] = [self.key(key) for key in shape["merged_from"]]
+        for name in ("merged_from", "links"):
+            masked[name] = [self.key(key) for key in shape[name]]
         return masked
 
     def part(self, what: str, shape: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,9 +135,11 @@ class View:
         return self.key(value) if is_key and isinstance(value, str) else hide(value)
 
     def chart(self, shape: Mapping[str, Any]) -> dict[str, Any]:
-        return self.patient(shape) | {
-            part.name: [self.part(part.what, item) for item in shape[part.name]] for part in PARTS
-        }
+        return (
+            self.patient(shape)
+            | {part.name: [self.part(part.what, item) for item in shape[part.name]] for part in PARTS}
+            | {"moved_away": [{name: self.key(key) for name, key in one.items()} for one in shape["moved_away"]]}
+        )
 
     def payload(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         """The payload of a delivery, part by part; what has no mask here is hidden."""

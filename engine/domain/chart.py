@@ -26,6 +26,19 @@ stays so when the earlier one is replayed. The last one of all can be replayed, 
 """
 
 
+class Renamed(Phi, frozen=True, kw_only=True):
+    """What numbers of a patient's stays have become: messages that still name the old ones mean these."""
+
+    accounts: dict[str, str] = {}
+    visits: dict[str, tuple[str, str, str | None]] = {}
+    """Key of a visit number -> key, number and authority of what it is now."""
+    departed: dict[str, str] = {}
+    """Keys of stays that are another patient's now -> the key of that patient."""
+
+
+NOTHING_RENAMED: Final = Renamed()
+
+
 class Chart(Phi, frozen=True, kw_only=True):
     """`version` is the optimistic lock: 0 for a chart that is not stored yet.
 
@@ -47,6 +60,7 @@ class Chart(Phi, frozen=True, kw_only=True):
     appointments: tuple[Appointment, ...] = ()
     appointment_stamps: dict[str, dict[str, Stamp]] = {}
     pages: tuple[Page, ...] = ()
+    renamed: Renamed = NOTHING_RENAMED
     channel: str = ""
     """The one whose message changed it last: by its rules and destinations goes what is caused by no message."""
     merged_into: str | None = None

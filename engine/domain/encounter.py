@@ -97,3 +97,5 @@ class Encounter(Phi, frozen=True, kw_only=True):
     """PV2-47 of that leave."""
     known_as: tuple[str, ...] = ()
     """Other `AUTHORITY:VISIT` that the stay had or has, since its class changed (A06, A07) or its number did."""
+    merged_into: str | None = None
+    """Key of the stay that this one was merged into (A42); it is cancelled then."""

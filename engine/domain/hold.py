@@ -26,6 +26,8 @@ class HoldCode(StrEnum):
     ENCOUNTER_UNKNOWN = "encounter-unknown"
     DISPOSITION_IS_NO_DISCHARGE = "disposition-is-no-discharge"
     MERGE_WITHOUT_EFFECT = "merge-without-effect"
+    MOVE_UNKNOWN = "move-unknown"
+    MOVE_UNCLEAR = "move-unclear"
     EVENT_NOT_SUPPORTED = "event-not-supported"
     DEATH_STALE = "death-stale"
     DEATH_UNREADABLE = "death-unreadable"
@@ -87,6 +89,16 @@ QUESTIONS: Final[Mapping[HoldCode, Question]] = {
         " merge the two by hand where the patient is kept, or dismiss it",
         of_its_time=True,
         can_be_released=False,
+    ),
+    HoldCode.MOVE_UNKNOWN: Question(
+        text="the stay or account that the event moves, merges or gives another number is not known here;"
+        " release it once it is, dismiss it if there is nothing to do",
+        of_its_time=True,
+    ),
+    HoldCode.MOVE_UNCLEAR: Question(
+        text="what the event says of patients, stays and their numbers is not what the charts say;"
+        " release it if the event is right, dismiss it if not",
+        of_its_time=True,
     ),
     HoldCode.EVENT_NOT_SUPPORTED: Question(
         text="the event changes identities, or deletes, in a way that is not applied here;"

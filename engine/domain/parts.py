@@ -169,7 +169,7 @@ ENCOUNTERS: Final = DeliveredPart(
             }
         ),
         codes=frozenset({"class", "admission_type", "hospital_service", "disposition"}),
-        keys=frozenset({"key"}),
+        keys=frozenset({"key", "merged_into"}),
     ),
     operation=Operation.UPSERT_ENCOUNTER,
     content=lambda encounter, patient_key: EncounterUpsert(patient_key=patient_key, encounter=encounter),
@@ -282,7 +282,7 @@ def _united(part: Part, charts: Sequence[Chart]) -> dict[str, Any]:
             if key not in items:
                 items[key], stamps[key] = item, said.get(key, {})
             elif part.stamps is not None:
-                items[key], stamps[key] = _by_field(items[key], stamps[key], item, said.get(key, {}))
+                items[key], stamps[key] = by_field(items[key], stamps[key], item, said.get(key, {}))
             elif part.as_of is not None:
                 items[key] = max(items[key], item, key=part.as_of)
     return part.fields(tuple(items.values()), {key: said for key, said in stamps.items() if said})
@@ -291,7 +291,7 @@ def _united(part: Part, charts: Sequence[Chart]) -> dict[str, Any]:
 _NEVER: Final[Stamp] = (0.0, 0)
 
 
-def _by_field(
+def by_field(
     first: Any, first_stamps: Mapping[str, Stamp], second: Any, second_stamps: Mapping[str, Stamp]
 ) -> tuple[Any, dict[str, Stamp]]:
     """One item out of two versions of it, and its stamps: each field as it was said last."""
@@ -306,6 +306,8 @@ def _by_field(
 def chart_shape(chart: Chart) -> dict[str, Any]:
     """The answer of `handoff patients show`."""
     key = chart.patient.key
-    return patient_shape(chart.patient) | {
-        part.name: [part.shape(item, key) for item in part.of(chart)] for part in PARTS
-    }
+    return (
+        patient_shape(chart.patient)
+        | {part.name: [part.shape(item, key) for item in part.of(chart)] for part in PARTS}
+        | {"moved_away": [{"encounter": stay, "patient_key": to} for stay, to in chart.renamed.departed.items()]}
+    )

@@ -98,6 +98,8 @@ class Patient(Phi, frozen=True, kw_only=True):
     active_medications: int | None = None
     merged_from: tuple[str, ...] = ()
     """Keys that became aliases of this patient."""
+    links: tuple[str, ...] = ()
+    """Keys of other patients whom this one has to do with (A24): a mother, a child."""
 
     @property
     def key(self) -> str:

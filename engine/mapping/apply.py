@@ -95,7 +95,9 @@ class Mapped(Phi, frozen=True, kw_only=True):
     """In a merge: the field in which an empty repetition stands before a valued one, so that places mean nothing."""
     visit: Identifier | None
     merged_visit: Identifier | None
+    """MRG-5."""
     merged_account: str | None = None
+    """MRG-3."""
     account: str | None
     movement: Movement | None = None
     """Where the message speaks of one in a segment of its own (ZBE)."""

@@ -155,7 +155,7 @@ TARGETS: Final[Targets] = {
     ),
     **record("movement", at=TIME, action=TEXT, historic=BOOLEAN),
     "merge.identifiers": Target(IDENTIFIERS, "own", "merged"),
-    "merge.visit": Target(IDENTIFIER, "own", "merged_visit"),
     "merge.account": Target(TEXT, "own", "merged_account"),
+    "merge.visit": Target(IDENTIFIER, "own", "merged_visit"),
 }
 """What of a message says who its patient is, and of which visit it speaks."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -33,13 +33,18 @@ class Difference(NamedTuple):
     fallen: list[Fallen]
 
 
+_NOTHING: Final[Mapping[str, Chart]] = {}
+
+
 def difference(
     charts: Charts,
     changed: Iterable[Chart],
     folded: Mapping[str, list[Chart]],
     channel: CompiledChannel | None,
     now: datetime,
+    moved: Mapping[str, Chart] = _NOTHING,
 ) -> Difference:
+    """moved: charts between which stays have moved, as they were before but with each stay where it is now."""
     final: list[Chart] = []
     effects: list[Effect] = []
     deliveries: list[Delivery] = []
@@ -56,7 +61,7 @@ def difference(
         if before is not None and (one := fallen(before, chart)) is not None:
             gone.append(one)
         if chart.merged_into is None:
-            was = together(charts, chart.id, folded)
+            was = moved.get(chart.id) or together(charts, chart.id, folded)
             effects += death_effects(before, chart)
             effects += score_effects(was, chart)
             effects += task_effects(was, chart)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -34,26 +34,30 @@ def decide_events(
     rule: Rule[Any],
     *,
     events: Sequence[PatientEvent] | None = None,
-    merged: Applied | None = None,
+    first: Applied | None = None,
     holds: Sequence[Hold] = (),
+    then: Callable[[Charts], Applied] | None = None,
 ) -> Outcome:
     """The outcome of a message that speaks of patients. Raises MessageError and MappingError.
 
     rule: what messages of this code do to a chart beyond what they say of the person. events: those of `prepared` as
-    they are to be applied; none: as they are. merged: what came of a merge before them; holds: what it asks.
+    they are to be applied; none: as they are. first: what the message has brought before them (a merge, a move of a
+    stay); holds: what that asks. then: what it brings after them, on the charts as they are then.
     """
     entry = prepared.entry
     view = charts
     changed: dict[str, Chart] = {}
     folded: Mapping[str, list[Chart]] = {}
-    heard = merged
+    heard = first
     asked_for = [*holds]
-    last = merged
-    if merged is not None:
-        changed = {chart.id: chart for chart in (*merged.others, merged.chart) if chart is not None}
-        view = _overlay(charts, changed.values())
-        folded = _folded(changed)
+    last = first
     subjects: dict[str, str | None] = {}
+    moved: Mapping[str, Chart] = {}
+    if first is not None:
+        changed = _changed(first)
+        view = _overlay(charts, changed.values())
+        folded, moved = _folded(changed), first.moved
+        subjects = dict.fromkeys(moved)
     events = prepared.events if events is None else events
     for event in events:
         last = apply_event(view, _with_chart(event, view, channel, entry), channel.dispositions, rule)
@@ -69,12 +73,16 @@ def decide_events(
         if len(events) > 1:
             view = _overlay(view, [last.chart])
     heard = heard or Applied()
+    if then is not None:
+        brought = then(_overlay(view, changed.values()))
+        heard.take_in(brought)
+        changed |= _changed(brought)
     deciding = Deciding(received(entry), now, entry, channel, heard)
     for chart_id, subject in subjects.items():
         before = together(charts, chart_id, folded)
         chart = _follow_up(before, changed[chart_id], subject, channel, now, heard)
         changed[chart_id] = follow(before, chart, deciding)
-    final, result, deliveries, kinds, fallen = difference(charts, changed.values(), folded, channel, now)
+    final, result, deliveries, kinds, fallen = difference(charts, changed.values(), folded, channel, now, moved)
     heard.effects.extend(result)
     spoken_of = changed.get(last.chart.id) if last is not None and last.chart is not None else None
     if spoken_of is not None and (forwards := forward_deliveries(entry, spoken_of.id, channel)):
@@ -121,7 +129,21 @@ def asked(applied: Applied, entry: Entry, channel: CompiledChannel) -> list[Hold
     ]
     if chart is None or not holds:
         return holds
-    return [msgspec.structs.replace(one, chart_id=chart.id, patient_key=chart.patient.key) for one in holds]
+    return [
+        msgspec.structs.replace(one, chart_id=chart.id, patient_key=chart.patient.key)
+        if one.patient_key is None
+        else one
+        for one in holds
+    ]
+
+
+def _changed(applied: Applied) -> dict[str, Chart]:
+    return {chart.id: chart for chart in (*applied.others, applied.chart) if chart is not None}
+
+
+def with_newer(charts: Charts, applied: Applied) -> Charts:
+    """The charts with the versions that a part of the message has brought."""
+    return _overlay(charts, _changed(applied).values())
 
 
 def _waiting(hold: Hold, entry: Entry, channel: CompiledChannel) -> Hold:

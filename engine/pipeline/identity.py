@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from engine.care.adt.event import Merge
+from engine.care.adt.event import Change, Merge
 from engine.care.event import PatientEvent
 from engine.domain.chart import Charts
 from engine.domain.ids import beginning_like, by_entry
@@ -292,8 +292,26 @@ def merges_as_known(
         merged = as_known(one.merged, charts, channel, "MRG-1")
         return msgspec.structs.replace(one, survivor=survivor, partner=partner, merged=merged)
 
-    def settle_event(event: PatientEvent) -> PatientEvent:
+    return tuple(map(settle, merges)), _events_as_known(events, charts, channel)
+
+
+def changes_as_known(
+    changes: tuple[Change, ...], events: tuple[PatientEvent, ...], charts: Charts, channel: CompiledChannel
+) -> tuple[tuple[Change, ...], tuple[PatientEvent, ...]]:
+    """The same of changes of stays and their numbers."""
+
+    def settle(one: Change) -> Change:
+        was = tuple(as_known(number, charts, channel, "MRG-1") for number in one.was)
+        return msgspec.structs.replace(one, key=as_known(one.key, charts, channel, "PID-3"), was=was)
+
+    return tuple(map(settle, changes)), _events_as_known(events, charts, channel)
+
+
+def _events_as_known(
+    events: tuple[PatientEvent, ...], charts: Charts, channel: CompiledChannel
+) -> tuple[PatientEvent, ...]:
+    def settle(event: PatientEvent) -> PatientEvent:
         key, *others = event.identifiers
         return msgspec.structs.replace(event, identifiers=(as_known(key, charts, channel, "PID-3"), *others))
 
-    return tuple(map(settle, merges)), tuple(map(settle_event, events))
+    return tuple(map(settle, events))

@@ -153,14 +153,20 @@ def _history_changed_since(before: Chart | None, chart: Chart) -> datetime | Non
     """The admission of the earliest encounter that reads differently to a later one; none: none does."""
     old = {encounter.key: encounter for encounter in before.encounters} if before is not None else {}
     moments: list[datetime] = []
+    known = 0
     for encounter in chart.encounters:
         was = old.get(encounter.key)
+        known += was is not None
         if was is encounter or (was is not None and _as_history(was) == _as_history(encounter)):
             continue
         for version in (was, encounter):
             admitted = instant(version.admitted_at) if version is not None else None
             if admitted is not None:
                 moments.append(admitted)
+    if known < len(old):  # one has gone to another patient
+        now = {encounter.key for encounter in chart.encounters}
+        gone = (instant(was.admitted_at) for key, was in old.items() if key not in now)
+        moments += [admitted for admitted in gone if admitted is not None]
     return min(moments, default=None)
 
 

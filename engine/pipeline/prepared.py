@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.care.adt.event import Merge
+from engine.care.adt.event import Change, Link, Meaning, Merge
 from engine.care.event import PatientEvent
 from engine.domain.cause import Cause
 from engine.domain.hold import Hold
@@ -18,6 +18,12 @@ class Prepared(Phi, frozen=True, kw_only=True):
     entry: Entry
     events: tuple[PatientEvent, ...] = ()
     merges: tuple[Merge, ...] = ()
+    changes: tuple[Change, ...] = ()
+    links: tuple[Link, ...] = ()
+    deleted: PatientEvent | None = None
+    """Who is to be deleted."""
+    meaning: Meaning | None = None
+    """Of an ADT message about who is who."""
     identities: frozenset[tuple[str, str, str]] = frozenset()
     visits: frozenset[str] = frozenset()
     deviations: tuple[str, ...] = ()

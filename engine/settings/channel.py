@@ -247,6 +247,9 @@ class Identity(StrictModel):
     merge_pairing: Literal["fit", "position", "type"] = "fit"
     """How PID-3 and MRG-1 pair in a merge. fit: by position where authority and type agree, else the only one that
     fits; numbers that are no keys need no partner. position, type: strictly so, and everything needs a partner."""
+    link_with_mrg: Literal["ask", "merge"] = "ask"
+    """What a link (A24) with an MRG segment means, which the standard does not have there. merge: MRG-1 into PID-3, as
+    some radiology systems send it; ask: a person is asked."""
 
     @field_validator("types")
     @classmethod

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, func, select
 
-from engine.domain.chart import Chart, Charts, Stamp, as_it_happened, identity
+from engine.domain.chart import NOTHING_RENAMED, Chart, Charts, Renamed, Stamp, as_it_happened, identity
 from engine.domain.closed import FORM, Closed
 from engine.domain.codec import decoder
 from engine.domain.patient import Patient, StatedDeath
@@ -28,6 +28,7 @@ class ChartDocument(Phi, frozen=True, kw_only=True):
     patient: Patient
     stamps: dict[str, Stamp] = {}
     death_stated: StatedDeath = StatedDeath()
+    renamed: Renamed | None = None
     parts: dict[str, tuple[str, ...]] = {}
     """The keys of all that belongs to it, by part, in order: a row that was taken away or put in is noticed.
 
@@ -315,6 +316,7 @@ class ChartStore:
             patient=document.patient,
             stamps=document.stamps,
             death_stated=document.death_stated,
+            renamed=document.renamed or NOTHING_RENAMED,
             channel=document.channel,
             merged_into=row.merged_into,
             closed=closed if bounded else None,

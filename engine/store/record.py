@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import ColumnElement, Connection, bindparam, func, literal_column, or_, select
 
-from engine.domain.chart import Chart, Charts, identity
+from engine.domain.chart import NOTHING_RENAMED, Chart, Charts, identity
 from engine.domain.codec import decoder, encode
 from engine.domain.delivery import Delivery, DeliveryState, QueuedDelivery
 from engine.domain.message import AckCode, EntryState
@@ -563,6 +563,7 @@ class _ChartWriter:
                 patient=new.patient,
                 stamps=new.stamps,
                 death_stated=new.death_stated,
+                renamed=None if new.renamed is NOTHING_RENAMED else new.renamed,
                 parts={part.name: tuple(map(part.key, part.of(left))) for part in PARTS},
                 channel=new.channel,
                 closed=0 if summary is None else summary.version,

@@ -49,7 +49,13 @@ _OF_THEIR_MOMENT: Final = frozenset(
     )
 )  # fmt: skip
 """Refusals that do not follow from what the message says: they stay."""
-_IDENTITY_RULES: Final = ("patient.identifiers", "encounter.visit_number", "merge.identifiers", "merge.visit")
+_IDENTITY_RULES: Final = (
+    "patient.identifiers",
+    "encounter.visit_number",
+    "merge.identifiers",
+    "merge.account",
+    "merge.visit",
+)
 
 
 class CompareError(HandoffError):

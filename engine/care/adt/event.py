@@ -45,15 +45,47 @@ class Meaning(StrEnum):
     CANCEL_ARRIVE = "cancel_arrive"
     TO_INPATIENT = "to_inpatient"
     TO_OUTPATIENT = "to_outpatient"
+    DELETE_VISIT = "delete_visit"
+    """The stay never was: it was entered in error."""
     PERSON = "person"
+    DELETE_PERSON = "delete_person"
     MERGE = "merge"
+    MERGE_WITH_ACCOUNT = "merge_with_account"
+    """Two patients, and an account of the one into one of the other."""
+    MERGE_ACCOUNTS = "merge_accounts"
+    MERGE_VISITS = "merge_visits"
+    MOVE_IDENTIFIERS = "move_identifiers"
+    MOVE_ACCOUNT = "move_account"
+    MOVE_VISIT = "move_visit"
+    CHANGE_IDENTIFIERS = "change_identifiers"
+    CHANGE_ACCOUNT = "change_account"
+    CHANGE_VISIT = "change_visit"
+    SWAP = "swap"
+    """Two patients change places."""
+    LINK = "link"
+    """Two patients have to do with each other (mother and child); they stay two."""
+    UNLINK = "unlink"
     HOLD = "hold"
     """It says something of identities, or deletes, in a way that is not applied here: a person must see to it."""
     RECORD = "record"
     """It leaves the charts alone; such messages are listed and counted."""
 
 
-_CANCELS: Final = frozenset({Meaning.CANCEL_ADMIT, Meaning.CANCEL_DISCHARGE})
+REARRANGING: Final = frozenset(
+    {
+        Meaning.MERGE_ACCOUNTS,
+        Meaning.MERGE_VISITS,
+        Meaning.MOVE_ACCOUNT,
+        Meaning.MOVE_VISIT,
+        Meaning.CHANGE_ACCOUNT,
+        Meaning.CHANGE_VISIT,
+    }
+)
+"""Whose a stay is, or which number it has, becomes another one (`Change`)."""
+RENUMBERING: Final = frozenset({Meaning.MOVE_IDENTIFIERS, Meaning.CHANGE_IDENTIFIERS})
+"""Numbers of a patient become others: like merges, where nobody else has the new ones."""
+
+_CANCELS: Final = frozenset({Meaning.CANCEL_ADMIT, Meaning.CANCEL_DISCHARGE, Meaning.DELETE_VISIT})
 
 _STATUS_QUESTIONS: Final = frozenset(
     {HoldCode.STATUS_EVENT_STALE, HoldCode.NOTHING_TO_CANCEL, HoldCode.DISPOSITION_IS_NO_DISCHARGE}
@@ -145,3 +177,45 @@ class Merge(Phi, frozen=True, kw_only=True):
     """The identifier of PID-3 that takes the place of `merged`; none: the key."""
     merged: Identifier
     merged_id: str
+
+
+class VisitNumber(Phi, frozen=True, kw_only=True):
+    """A visit number as a message names it."""
+
+    key: str
+    """Of the encounter, should it have to be looked for by that."""
+    number: str
+    authority: str | None = None
+    """Who gave it; none: the message does not say."""
+
+
+class Change(Phi, frozen=True, kw_only=True):
+    """A stay that becomes another patient's, or gets another number: PID and PV1 say what is, MRG what was."""
+
+    what: Meaning
+    """One of `REARRANGING`."""
+    event: int
+    """Its place among the events of the message."""
+    key: Identifier
+    """Of the patient in PID."""
+    chart_id: str
+    """Should the patient have to be created."""
+    was: tuple[Identifier, ...] = ()
+    """MRG-1: the patient whose it was; empty: the message does not say."""
+    account: str | None = None
+    """PID-18."""
+    old_account: str | None = None
+    """MRG-3."""
+    visit: VisitNumber | None = None
+    """PV1-19."""
+    old_visit: VisitNumber | None = None
+    """MRG-5."""
+    location: str = "MRG"
+
+
+class Link(Phi, frozen=True, kw_only=True):
+    """Two patients who have to do with each other, or no longer do."""
+
+    one: Identifier
+    other: Identifier
+    linked: bool

@@ -14,12 +14,15 @@ from engine.care.event import Applied, PatientEvent
 from engine.care.fields import NEVER
 from engine.care.patient import IDENTIFIERS_MAX, speaks_of_another, too_many_identifiers
 from engine.care.person import are_two
-from engine.domain.chart import Chart, Charts, identity
+from engine.domain.chart import NOTHING_RENAMED, Chart, Charts, Renamed, identity
 from engine.domain.hold import HoldCode
 from engine.domain.outcome import Effect
 from engine.domain.parts import folded
 from engine.domain.patient import Doubt, Identifier, Patient
 from engine.errors import DATA_TYPE, MessageError
+
+_NOT_FILLED: Final = frozenset({"identifiers", "merged_from", "links", *DEATH_FIELDS})
+"""Fields of a patient that both charts of a merge have a say in."""
 
 _TWO_PEOPLE: Final = (
     "the merge is of two patients of other names, birth dates and sexes;"
@@ -175,7 +178,11 @@ def _fold(survivor: Chart, merged: Chart) -> tuple[Chart, Chart]:
     stamps = {**merged.stamps, **survivor.stamps}
     for name in Patient.__struct_fields__:
         mine, theirs = getattr(survivor.patient, name), getattr(merged.patient, name)
-        if name in {"identifiers", "merged_from", *DEATH_FIELDS} or mine not in (None, ()) or theirs in (None, ()):
+        if (
+            name in {"identifiers", "merged_from", "links", *DEATH_FIELDS}
+            or mine not in (None, ())
+            or theirs in (None, ())
+        ):
             continue
         if merged.stamps.get(name, NEVER) < survivor.stamps.get(name, NEVER):
             continue  # the survivor's was cleared since
@@ -186,12 +193,29 @@ def _fold(survivor: Chart, merged: Chart) -> tuple[Chart, Chart]:
     if merged.patient.deceased is True:  # `settle_death` has the last word, on all that is known of the two
         filled |= {name: getattr(merged.patient, name) for name in DEATH_FIELDS}
     former = dict.fromkeys((*survivor.patient.merged_from, merged.patient.key, *merged.patient.merged_from))
+    identifiers = (*survivor.patient.identifiers, *aliases)
+    own = {identifier.key for identifier in identifiers}
     patient = msgspec.structs.replace(
         survivor.patient,
-        identifiers=(*survivor.patient.identifiers, *aliases),
+        identifiers=identifiers,
         merged_from=tuple(former),
+        links=tuple(key for key in dict.fromkeys((*survivor.patient.links, *merged.patient.links)) if key not in own),
         **filled,
     )
+    renamed = _renamed(survivor, merged)
     survivor, merged = folded(survivor, merged)
-    survivor = msgspec.structs.replace(survivor, patient=patient, stamps=stamps, death_stated=death)
+    survivor = msgspec.structs.replace(survivor, patient=patient, stamps=stamps, death_stated=death, renamed=renamed)
     return survivor, msgspec.structs.replace(merged, merged_into=survivor.id)
+
+
+def _renamed(survivor: Chart, merged: Chart) -> Renamed:
+    """What the numbers of both have become; a stay that one had lost to the other is at home again."""
+    ours, theirs = survivor.renamed, merged.renamed
+    if theirs == NOTHING_RENAMED and not ours.departed:
+        return ours
+    home = {stay.key for chart in (survivor, merged) for stay in chart.encounters}
+    return Renamed(
+        accounts={**theirs.accounts, **ours.accounts},
+        visits={**theirs.visits, **ours.visits},
+        departed={key: to for key, to in (theirs.departed | ours.departed).items() if key not in home},
+    )

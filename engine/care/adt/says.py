@@ -58,6 +58,7 @@ SAYS: Final[Mapping[Meaning, Says]] = {
     _M.REGISTER: Says(_S.ACTIVE),
     _M.PRE_ADMIT: Says(_S.PLANNED),
     _M.CANCEL_ADMIT: Says(_S.CANCELLED, undoes=frozenset({_M.ADMIT, _M.REGISTER, _M.PRE_ADMIT})),
+    _M.DELETE_VISIT: Says(_S.CANCELLED, undoes=frozenset({_M.ADMIT, _M.REGISTER, _M.PRE_ADMIT})),
     _M.CANCEL_PRE_ADMIT: Says(
         _S.CANCELLED, among=_COMING | {_S.CANCELLED}, undoes=frozenset({_M.PRE_ADMIT}), old_news=True
     ),

@@ -8,9 +8,10 @@ from typing import Any, Final
 import msgspec
 
 from engine.care.adt.event import Event, Meaning
+from engine.care.adt.moves import read_as_renamed
 from engine.care.adt.says import ARRIVAL, CLASS_CHANGE, DISCHARGE, SAYS, STATUS, When
 from engine.care.adt.status import Stamps, Verdict, status_after
-from engine.care.adt.visit import account_name, find_encounter
+from engine.care.adt.visit import account_name, find_encounter, of_another_patient
 from engine.care.dispositions import Dispositions, normalise
 from engine.care.event import Applied, implausible
 from engine.care.fields import NEVER, merge_fields
@@ -42,7 +43,10 @@ def apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispos
 
     Raises MessageError when the visit is another patient's, or when more than one could be meant.
     """
+    event = read_as_renamed(chart, event)
     found = find_encounter(chart, charts, event)
+    if found is not None and found[1] is None and found[0] in chart.renamed.departed:
+        raise of_another_patient()
     if found is None:
         applied.note = "no visit number, and no single encounter that it could mean"
         asserted = STATUS[event.meaning]

@@ -45,6 +45,8 @@ def find_encounter(chart: Chart, charts: Charts, event: Event) -> Found | None:
     if event.meaning in OPENING:
         started = event.encounter.get("admitted_at") or (event.event_time.at if event.event_time else None)
         return _made_key(chart, started.text) if started is not None else None
+    if event.meaning is Meaning.DELETE_VISIT:
+        return None  # what is deleted is never found by its being the only one
     return _only_one(chart, event)
 
 
@@ -59,14 +61,18 @@ def _of_visit(chart: Chart, charts: Charts, event: Event, visit: str) -> Found:
     while owner is not None and (other := charts.by_id.get(owner)) is not None and other.merged_into is not None:
         owner = other.merged_into
     if owner is not None and owner != chart.id:
-        raise MessageError(
-            "visit-of-another-patient",
-            "this visit number belongs to another patient's encounter; a person must decide",
-            hl7_code=UNKNOWN_KEY,
-            location="PV1-19",
-        )
+        raise of_another_patient()
     known = _going_on(chart, event) or _not_numbered_yet(chart, event)
     return (known.key, known) if known is not None else (visit, None)
+
+
+def of_another_patient() -> MessageError:
+    return MessageError(
+        "visit-of-another-patient",
+        "this visit number belongs to another patient's encounter; a person must decide",
+        hl7_code=UNKNOWN_KEY,
+        location="PV1-19",
+    )
 
 
 def _of_account(chart: Chart, event: Event, account: str) -> Found:

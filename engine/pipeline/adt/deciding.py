@@ -3,34 +3,74 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 import msgspec
 
-from engine.care.adt.event import Merge
+from engine.care.adt.event import RENUMBERING, Meaning, Merge
 from engine.care.adt.merge import apply_merges, merges_in_doubt
+from engine.care.adt.moves import apply_changes, apply_links, cleared, is_empty
 from engine.care.adt.patient import on_its_visit
 from engine.care.event import Applied, PatientEvent
-from engine.domain.chart import Charts
+from engine.care.patient import speaks_of_another
+from engine.domain.chart import Charts, identity
 from engine.domain.hold import Hold, HoldCode
-from engine.domain.message import Entry
-from engine.domain.outcome import Outcome
+from engine.domain.outcome import Effect, EffectKind, Outcome
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.deliver import forward_deliveries
-from engine.pipeline.events import asked, decide_events
-from engine.pipeline.identity import merges_as_known
+from engine.pipeline.events import asked, decide_events, with_newer
+from engine.pipeline.identity import changes_as_known, merges_as_known
 from engine.pipeline.outcomes import nobody, outcome_of
 from engine.pipeline.prepared import Prepared
 
 
 def decide_adt(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: datetime) -> Outcome:
     """Raises MessageError and MappingError."""
+    if prepared.deleted is not None:
+        return _delete(prepared, prepared.deleted, channel, charts, now)
     if prepared.held:
         return _hold(prepared, channel, charts)
-    if not prepared.merges:
+    if not (prepared.merges or prepared.changes or prepared.links):
         return decide_events(prepared, channel, charts, now, on_its_visit)
-    merges, events = merges_as_known(prepared.merges, prepared.events, charts, channel)
-    merged, holds = _merge(charts, merges, events, prepared.entry, channel)
-    return decide_events(prepared, channel, charts, now, on_its_visit, events=events, merged=merged, holds=holds)
+    events: tuple[PatientEvent, ...] = prepared.events
+    applied, holds = Applied(), list[Hold]()
+    if prepared.merges:
+        merges, events = merges_as_known(prepared.merges, events, charts, channel)
+        applied, holds = _merge(charts, merges, events, prepared, channel)
+    if prepared.changes:
+        changes, events = changes_as_known(prepared.changes, events, charts, channel)
+        view = with_newer(charts, applied)
+        events = apply_changes(view, changes, events, channel.dispositions, applied)
+        holds = [*holds, *asked(applied, prepared.entry, channel)]
+
+    def link(view: Charts) -> Applied:
+        return apply_links(view, prepared.links, events[0])
+
+    then = link if prepared.links else None
+    return decide_events(
+        prepared, channel, charts, now, on_its_visit, events=events, first=applied, holds=holds, then=then
+    )
+
+
+def _delete(
+    prepared: Prepared, event: PatientEvent, channel: CompiledChannel, charts: Charts, now: datetime
+) -> Outcome:
+    """A person on whom nothing hangs is forgotten but for the numbers; of all others a person is asked."""
+    chart = charts.find(event.identifiers[0])
+    if chart is not None and (not is_empty(chart) or speaks_of_another(chart, event)):
+        return _hold(prepared, channel, charts)
+    if chart is None:
+        effects = (Effect(kind=EffectKind.WITHOUT_EFFECT, subject=f"entry-{prepared.entry.id}", detail="A29"),)
+        return outcome_of(
+            prepared.entry,
+            channel,
+            patient_key=event.identifiers[0].key,
+            reason="nobody is known by the number: there is nothing to delete",
+            effects=effects,
+            deviations=prepared.deviations,
+            charset=prepared.charset,
+        )
+    return decide_events(prepared, channel, charts, now, on_its_visit, events=(cleared(event),))
 
 
 def _hold(prepared: Prepared, channel: CompiledChannel, charts: Charts) -> Outcome:
@@ -61,9 +101,17 @@ def _hold(prepared: Prepared, channel: CompiledChannel, charts: Charts) -> Outco
 
 
 def _merge(
-    charts: Charts, merges: tuple[Merge, ...], events: tuple[PatientEvent, ...], entry: Entry, channel: CompiledChannel
+    charts: Charts,
+    merges: tuple[Merge, ...],
+    events: tuple[PatientEvent, ...],
+    prepared: Prepared,
+    channel: CompiledChannel,
 ) -> tuple[Applied, list[Hold]]:
     """Apply the merges whose PID does not speak of another person than the chart does; those are held."""
+    entry = prepared.entry
+    unclear: list[Hold] = []
+    if prepared.meaning in RENUMBERING:
+        merges, unclear = _renumbered(charts, merges, events, prepared)
     doubtful = merges_in_doubt(charts, events, merges)
     certain = tuple(one for one in merges if one not in doubtful)
     applied = apply_merges(charts, certain, channel.dispositions, entry.replay_root or entry.id)
@@ -78,4 +126,52 @@ def _merge(
         )
         for chart, detail in doubtful.values()
     ]
-    return applied, [*contradicted, *asked(applied, entry, channel)]
+    return applied, [*unclear, *contradicted, *asked(applied, entry, channel)]
+
+
+_TAKEN: Final = (
+    "the number that another one becomes is a patient's already, and the event says nothing of a merge; release it if"
+    " the two are one patient, dismiss it if not"
+)
+_IN_PART: Final = (
+    "the number that is moved is not the only one of its patient: which of the stays go with it can't be told; move"
+    " them by hand where the patient is kept (A44, A45), then dismiss it, or release it if the two are one patient"
+)
+
+
+def _renumbered(
+    charts: Charts, merges: tuple[Merge, ...], events: tuple[PatientEvent, ...], prepared: Prepared
+) -> tuple[tuple[Merge, ...], list[Hold]]:
+    """Of numbers that become others (A43, A46 to A48) those that do not fold one known patient into another.
+
+    A change is no merge: where both numbers lead to patients with stays, or a number is moved away from a patient who
+    has others, a person is asked.
+    """
+    kept: list[Merge] = []
+    holds: list[Hold] = []
+    named = {identity(one.merged) for one in merges}
+    for merge in merges:
+        old, new = charts.find(merge.merged), charts.find(merge.survivor)
+        detail = ""
+        if old is not None and old is not new:
+            others = [one for one in old.patient.identifiers if identity(one) not in named]
+            if new is not None and not is_empty(new) and not is_empty(old):
+                detail = _TAKEN
+            if prepared.meaning is Meaning.MOVE_IDENTIFIERS:
+                detail = _IN_PART if any(one.authority == merge.merged.authority for one in others) else ""
+        believed = any(event.believed(HoldCode.MOVE_UNCLEAR, "MRG-1") for event in events)
+        if old is None or not detail or believed:
+            kept.append(merge)
+            continue
+        if not prepared.entry.settled:
+            holds.append(
+                Hold(
+                    code=HoldCode.MOVE_UNCLEAR,
+                    location="MRG-1",
+                    subject=old.id,
+                    chart_id=old.id,
+                    patient_key=old.patient.key,
+                    detail=detail,
+                )
+            )
+    return tuple(kept), holds

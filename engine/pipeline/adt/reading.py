@@ -7,7 +7,16 @@ from typing import Final
 
 import msgspec
 
-from engine.care.adt.event import Event, Meaning, Merge
+from engine.care.adt.event import (
+    REARRANGING,
+    RENUMBERING,
+    Change,
+    Event,
+    Link,
+    Meaning,
+    Merge,
+    VisitNumber,
+)
 from engine.care.adt.says import CANCELS, CLASS_CHANGE, heard
 from engine.domain.hold import QUESTIONS, Hold, HoldCode
 from engine.domain.message import Entry
@@ -18,7 +27,17 @@ from engine.hl7v2.message import Message
 from engine.mapping.apply import Mapped, Reading
 from engine.mapping.functions import UNKNOWN_CODE
 from engine.pipeline.channel import CompiledChannel
-from engine.pipeline.identity import identities, namesakes, ordered, pair, visit_authority_of
+from engine.pipeline.identity import (
+    identities,
+    namesakes,
+    new_chart_id,
+    ordered,
+    pair,
+    rank,
+    settled,
+    visit_authority_of,
+    with_namesakes,
+)
 from engine.pipeline.outcomes import belonging, reading_of, recorded_only
 from engine.pipeline.person import check_single, event_of, event_times, prepared_event, read_patient
 from engine.pipeline.prepared import Prepared
@@ -42,6 +61,8 @@ _NO_DEATH_TIMES: Final = ("00000000", "00010101", "99991231", "0", '""')
 
 UNKNOWN_CODING_SYSTEM: Final = "unknown-coding-system"
 
+_MERGES: Final = frozenset({Meaning.MERGE, Meaning.MERGE_WITH_ACCOUNT})
+
 MERGE_GROUPS_MAX: Final = 100
 
 MERGES_MAX: Final = 500
@@ -58,8 +79,16 @@ def read_adt(entry: Entry, channel: CompiledChannel, message: Message, reading: 
         meaning = Meaning.PERSON  # whatever else the event means: what it says of the person counts as in an A31
     if meaning is Meaning.HOLD:
         return _read_unsupported(entry, channel, message)
-    if meaning is Meaning.MERGE:
-        return _read_merges(entry, channel, message, reading)
+    if meaning in _MERGES or meaning in RENUMBERING:
+        if not message.segments("MRG") and meaning in RENUMBERING:
+            return _read_unsupported(entry, channel, message)
+        return _read_merges(entry, channel, message, reading, meaning)
+    if meaning in REARRANGING:
+        return _read_changes(entry, channel, message, reading, meaning)
+    if meaning in {Meaning.SWAP, Meaning.LINK, Meaning.UNLINK}:
+        return _read_two(entry, channel, message, reading, meaning)
+    if meaning is Meaning.DELETE_PERSON:
+        return _read_deletion(entry, channel, message, reading)
     mapped = read_patient(channel, message, reading)
     if mapped.movement is not None and mapped.movement.action == "CANCEL":
         meaning = channel.events.of(_TAKEN_BACK_BY.get(header.trigger_event, header.trigger_event))
@@ -93,9 +122,13 @@ def _note_codes(mapped: Mapped, channel: CompiledChannel, reading: Reading) -> N
         reading.append(f"{UNKNOWN_CODE}:PV1-36")
 
 
-def _read_merges(entry: Entry, channel: CompiledChannel, message: Message, reading: Reading) -> Prepared:
+def _read_merges(
+    entry: Entry, channel: CompiledChannel, message: Message, reading: Reading, meaning: Meaning
+) -> Prepared:
+    """A merge, or (`RENUMBERING`) a number that becomes another one. Raises MessageError and MappingError."""
     events: list[Event] = []
     merges: list[Merge] = []
+    changes: list[Change] = []
     touched: set[tuple[str, str, str]] = set()
     reading.zone = channel.zones.choose(message, reading)
     for group in _groups(message):
@@ -104,23 +137,167 @@ def _read_merges(entry: Entry, channel: CompiledChannel, message: Message, readi
         event = _event(entry, channel, Meaning.PERSON, mapped, message.header, reading)
         if len(merges) + len(mapped.merged) > MERGES_MAX:
             raise _merge_structure("MRG-1", f"more than {MERGES_MAX} identifiers to merge in one message")
-        key, pairs = pair(entry, event.identifiers[0], mapped, channel, reading, among=_taking_the_place(group))
+        among = _taking_the_place(group)
+        if meaning in RENUMBERING and _is_of_no_patient(mapped, among, channel, reading):
+            key, pairs = event.identifiers[0], list[Merge]()
+        else:
+            key, pairs = pair(entry, event.identifiers[0], mapped, channel, reading, among=among)
         if key != event.identifiers[0]:
             event = msgspec.structs.replace(event, identifiers=(key, *event.identifiers[1:]))
         events.append(event)
         merges.extend(pairs)
+        if meaning is Meaning.MERGE_WITH_ACCOUNT and mapped.merged_account and mapped.account:
+            changes.append(_change(entry, channel, Meaning.MERGE_ACCOUNTS, len(events) - 1, event, mapped, reading))
         named = (key, *(one.merged for one in pairs), *(one.partner for one in pairs if one.partner is not None))
         touched |= identities(event.identifiers)
         touched |= identities((*named, *(other for one in named for other in namesakes(one, channel))))
+    if not merges:
+        return belonging(recorded_only(entry, channel, message.header), channel, message)
     return Prepared(
         entry=entry,
         code=CODE,
+        meaning=meaning,
         events=tuple(events),
         merges=tuple(merges),
+        changes=tuple(changes),
         identities=frozenset(touched),
         deviations=tuple(dict.fromkeys((*entry.deviations, *message.deviations, *reading))),
         charset=message.charset,
     )
+
+
+def _read_changes(
+    entry: Entry, channel: CompiledChannel, message: Message, reading: Reading, meaning: Meaning
+) -> Prepared:
+    """Stays that become another patient's, or get another number. Raises MessageError and MappingError."""
+    groups = [part for group in message.groups("PID")[: MERGE_GROUPS_MAX + 1] for part in _parts(group)]
+    if not groups or not all(part.segments("MRG") for part in groups):
+        return _read_unsupported(entry, channel, message)
+    if len(groups) > MERGE_GROUPS_MAX:
+        raise _merge_structure("MRG", f"more than {MERGE_GROUPS_MAX} PID/MRG groups in one message")
+    reading.zone = channel.zones.choose(message, reading)
+    events: list[Event] = []
+    changes: list[Change] = []
+    for group in groups:
+        check_single(group)
+        mapped = channel.mapping.apply(group, reading)
+        of_visit = mapped.visit is not None and bool(mapped.visit.value)
+        event = _event(entry, channel, Meaning.UPDATE if of_visit else Meaning.PERSON, mapped, message.header, reading)
+        events.append(event)
+        if _says_nothing(meaning, mapped):
+            continue
+        changes.append(_change(entry, channel, meaning, len(events) - 1, event, mapped, reading))
+    if not changes:
+        return belonging(recorded_only(entry, channel, message.header), channel, message)
+    keys = {one for event in events for one in with_namesakes(event.identifiers, channel)}
+    numbers = [number for one in changes for number in (one.visit, one.old_visit) if number is not None]
+    return Prepared(
+        entry=entry,
+        code=CODE,
+        meaning=meaning,
+        events=tuple(events),
+        changes=tuple(changes),
+        identities=frozenset(keys | _identities_of(changes, channel)),
+        visits=frozenset(number.key for number in numbers),
+        deviations=tuple(dict.fromkeys((*entry.deviations, *message.deviations, *reading))),
+        charset=message.charset,
+    )
+
+
+def _says_nothing(meaning: Meaning, mapped: Mapped) -> bool:
+    """What has become another one is none of what stays are found by here: an alternate visit number (A51)."""
+    if meaning is not Meaning.CHANGE_VISIT:
+        return False
+    old, new = mapped.merged_visit, mapped.visit
+    return old is None or not old.value or (new is not None and new.value == old.value)
+
+
+def _parts(group: Message) -> list[Message]:
+    """A patient's group, cut at each MRG where it has several: then a PV1 stands behind each (A45)."""
+    return group.groups("MRG") if len(group.segments("MRG")) > 1 else [group]
+
+
+def _change(
+    entry: Entry,
+    channel: CompiledChannel,
+    meaning: Meaning,
+    place: int,
+    event: Event,
+    mapped: Mapped,
+    reading: Reading,
+) -> Change:
+    was = [settled(one, channel, reading, "MRG-1") for one in mapped.merged]
+
+    def number(sent: Identifier | None) -> VisitNumber | None:
+        if sent is None or not sent.value:
+            return None
+        authority = visit_authority_of(sent, channel, reading)
+        key = f"{authority or event.identifiers[0].authority}:{sent.value}"
+        return VisitNumber(key=key, number=sent.value, authority=authority)
+
+    return Change(
+        what=meaning,
+        event=place,
+        key=event.identifiers[0],
+        chart_id=new_chart_id(entry, event.identifiers[0], channel),
+        was=tuple(dict.fromkeys(one for one in was if rank(one, channel) is not None)),
+        account=mapped.account,
+        old_account=mapped.merged_account,
+        visit=number(mapped.visit),
+        old_visit=number(mapped.merged_visit),
+        location="MRG" if place == 0 else f"MRG[{place + 1}]",
+    )
+
+
+def _identities_of(changes: list[Change], channel: CompiledChannel) -> frozenset[tuple[str, str, str]]:
+    named = [one for change in changes for one in (change.key, *change.was)]
+    return identities((*named, *(other for one in named for other in namesakes(one, channel))))
+
+
+def _read_two(entry: Entry, channel: CompiledChannel, message: Message, reading: Reading, meaning: Meaning) -> Prepared:
+    """Two patients who change places, or are linked. Raises MessageError and MappingError."""
+    merge = message.segments("MRG")
+    if meaning is not Meaning.SWAP and merge:
+        how = channel.settings.identity.link_with_mrg
+        if how == "merge" and meaning is Meaning.LINK:
+            return _read_merges(entry, channel, message, reading, Meaning.MERGE)
+        return _read_unsupported(entry, channel, message)
+    groups = message.groups("PID")
+    stays = meaning is not Meaning.SWAP or all(group.segments("PV1") for group in groups)
+    if len(groups) != 2 or not stays:
+        return _read_unsupported(entry, channel, message)
+    reading.zone = channel.zones.choose(message, reading)
+    events: list[Event] = []
+    for group in groups:
+        check_single(group)
+        mapped = channel.mapping.apply(group, reading)
+        what = Meaning.TRANSFER if meaning is Meaning.SWAP else Meaning.PERSON
+        events.append(_event(entry, channel, what, mapped, message.header, reading))
+    one, other = (event.identifiers[0] for event in events)
+    if one == other:
+        return _read_unsupported(entry, channel, message)
+    linked = meaning is Meaning.LINK
+    return Prepared(
+        entry=entry,
+        code=CODE,
+        meaning=meaning,
+        events=tuple(events),
+        links=() if meaning is Meaning.SWAP else (Link(one=one, other=other, linked=linked),),
+        identities=frozenset().union(*(with_namesakes(event.identifiers, channel) for event in events)),
+        visits=frozenset(event.visit for event in events if event.visit),
+        deviations=tuple(dict.fromkeys((*entry.deviations, *message.deviations, *reading))),
+        charset=message.charset,
+    )
+
+
+def _read_deletion(entry: Entry, channel: CompiledChannel, message: Message, reading: Reading) -> Prepared:
+    """A person who is to be deleted: whether anything hangs on them, the charts say."""
+    prepared = _read_unsupported(entry, channel, message)
+    if len(prepared.named) != 1 or prepared.named[0] is None:
+        return prepared
+    mapped = read_patient(channel, message, reading)
+    event = _event(entry, channel, Meaning.PERSON, mapped, message.header, reading)
+    return msgspec.structs.replace(prepared, meaning=Meaning.DELETE_PERSON, deleted=event)
 
 
 _OTHER_NUMBERS: Final = (("MRG-1", "PID-3"), ("MRG-4", "PID-2"), ("MRG-2", "PID-4"))
@@ -138,6 +315,15 @@ def _taking_the_place(group: Message) -> frozenset[str] | None:
             now = group.all(f"{after}[*].1")
             return frozenset(now) if any(now) and before != "MRG-1" else None
     return None
+
+
+def _is_of_no_patient(mapped: Mapped, among: frozenset[str] | None, channel: CompiledChannel, reading: Reading) -> bool:
+    """Patients are found by none of the numbers that have become others; or they have stayed as they were."""
+    if among is not None and not any(one.value in among for one in mapped.identifiers):
+        return True
+    left = {settled(one, channel, reading, "PID-3") for one in mapped.identifiers}
+    was = (settled(one, channel, reading, "MRG-1") for one in mapped.merged)
+    return all(rank(one, channel) is None or one in left for one in was)
 
 
 def _groups(message: Message) -> list[Message]:

@@ -74,6 +74,7 @@ def test_an_admission_becomes_a_patient_and_an_encounter(shipped: Mapping) -> No
             merged=(),
             visit=Identifier(value="V0001", authority="MAIN", type="VN"),
             merged_visit=None,
+            merged_account=None,
             account="ACC0001",
             times={
                 "PV1-44": "2024-06-12T08:15:00-05:00",

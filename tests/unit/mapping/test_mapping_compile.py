@@ -14,10 +14,10 @@ from engine.mapping.targets import DIAGNOSES, PROCEDURES, TARGETS
 Compiled = Callable[[str], Mapping]
 
 NOT_MAPPED = {
-    "patient": {"merged_from"},
+    "patient": {"merged_from", "links"},
     "encounter": {
         "key", "visit_authority", "status", "time_sources", "discharges", "in_transit", "discharge_pending",
-        "leave_began_at", "known_as",
+        "leave_began_at", "known_as", "merged_into",
     },
 }  # fmt: skip
 """Fields that events set, not mappings."""

@@ -13,7 +13,7 @@ def test_the_shipped_event_table_loads_and_leaves_unknown_triggers_alone() -> No
     events = load_events(parse(file.read_text(), file.name))
     assert events.of("A01") is Meaning.ADMIT
     assert events.of("A40") is Meaning.MERGE
-    assert events.of("A17") is Meaning.HOLD
+    assert events.of("A45") is Meaning.MOVE_VISIT
     assert events.of("A06") is Meaning.TO_INPATIENT
     assert events.of("A20") is Meaning.RECORD
     assert events.of("Z01") is Meaning.RECORD

@@ -1,0 +1,472 @@
+"""Stays that become another patient's, another stay's, or get another number; and patients who are linked.
+
+What is said of a number that is not known yet counts when it comes: a chart remembers what its visit numbers and
+accounts have become (`Chart.renamed`), and messages that still name the old ones are read so. What can't be told from
+message and charts is left to a person: a stay that is moved to the wrong patient is worse than one that waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from engine.care.adt.event import Change, Event, Link, Meaning, VisitNumber
+from engine.care.death import settle_death
+from engine.care.dispositions import Dispositions
+from engine.care.event import Applied, PatientEvent
+from engine.care.fields import NEVER
+from engine.care.patient import speaks_of_another
+from engine.domain.chart import Chart, Charts, Renamed
+from engine.domain.encounter import Encounter, EncounterStatus
+from engine.domain.hold import HoldCode
+from engine.domain.outcome import Effect
+from engine.domain.parts import PARTS, by_field, united
+from engine.domain.patient import Patient
+from engine.errors import DATA_TYPE, MessageError
+
+RENAMED_MAX: Final = 500
+"""Numbers of one patient that have become others; more are a fault of the sender."""
+
+LINKS_MAX: Final = 100
+"""Patients whom one has to do with; more are a fault of the sender."""
+
+_MOVES: Final = frozenset({Meaning.MOVE_ACCOUNT, Meaning.MOVE_VISIT})
+_OF_ACCOUNTS: Final = frozenset({Meaning.MERGE_ACCOUNTS, Meaning.MOVE_ACCOUNT, Meaning.CHANGE_ACCOUNT})
+
+_SEVERAL_PATIENTS: Final = (
+    "the numbers in MRG-1 are of more than one patient here: whose stay it was can't be told; move it by hand where the"
+    " patient is kept, then dismiss it"
+)
+_NOT_SAID_WHOSE: Final = (
+    "the stay that is to be moved is another patient's, and MRG-1 does not say so; release it if it is to become that"
+    " of the patient in PID, dismiss it if not"
+)
+_BOTH: Final = (
+    "both patients have a stay of this number or account: whether the two are one can't be told; move or merge them by"
+    " hand where the patient is kept, then dismiss it"
+)
+_THIRD_PATIENT: Final = (
+    "the stay that is to be moved is neither that of the patient in MRG-1 nor that of the one in PID; move it by hand"
+    " where the patient is kept, then dismiss it"
+)
+_TWO_PATIENTS: Final = (
+    "the event is about one patient's accounts or visits, but MRG-1 and PID are two patients; have them merged, or the"
+    " stay moved (A44, A45), then release it, or dismiss it"
+)
+_SEVERAL_STAYS: Final = (
+    "several stays of the patient have the visit number that is to become another one: which is meant can't be told;"
+    " dismiss it once the stay is right"
+)
+_TAKEN: Final = (
+    "the new number is that of another stay of the patient, and the event says nothing of a merge; release it if the"
+    " two are one stay, dismiss it if not"
+)
+_DEATH: Final = (
+    "the stay that is to be moved ended in death, or one of the two patients is recorded as dead; release it if the"
+    " stay is to become that of the patient in PID, dismiss it if not"
+)
+
+
+def apply_changes(
+    charts: Charts,
+    changes: Sequence[Change],
+    events: Sequence[PatientEvent],
+    dispositions: Dispositions,
+    applied: Applied,
+) -> tuple[PatientEvent, ...]:
+    """Move, merge and renumber stays as a message says; to `applied`. charts: with what it has brought already.
+
+    The events of the message as they are to be applied then: where a stay could not be told, they say nothing of one.
+    Raises MessageError when too many numbers of a patient would have become others.
+    """
+    changing = _Changing(charts, dispositions, applied)
+    told = list(events)
+    for change in changes:
+        event = told[change.event]
+        if not changing.take(change, event) and isinstance(event, Event):
+            told[change.event] = msgspec.structs.replace(event, meaning=Meaning.PERSON)
+    changing.finish()
+    return tuple(told)
+
+
+class _Changing:
+    """The changes of one message, one after the other."""
+
+    def __init__(self, charts: Charts, dispositions: Dispositions, applied: Applied) -> None:
+        self._charts = charts
+        self._dispositions = dispositions
+        self._applied = applied
+        self._changed: dict[str, Chart] = {}
+
+    def take(self, change: Change, event: PatientEvent) -> bool:
+        """Whether it is as the change says now; else a person is asked."""
+        target = self._living(self._charts.find(change.key)) or self._changed.get(change.chart_id)
+        if target is not None and speaks_of_another(target, event):
+            return False  # the event itself asks whether it is the same person
+        owners = {chart.id: chart for one in change.was if (chart := self._living(self._charts.find(one))) is not None}
+        if len(owners) > 1:
+            return self._ask(change, target, HoldCode.MOVE_UNCLEAR, _SEVERAL_PATIENTS)
+        source = next(iter(owners.values()), None)
+        if change.what in _MOVES:
+            return self._move(change, event, source, target)
+        if source is not None and (target is None or source.id != target.id):
+            return self._ask(change, target or source, HoldCode.MOVE_UNCLEAR, _TWO_PATIENTS)
+        if target is None:
+            return self._ask(change, None, HoldCode.MOVE_UNKNOWN)
+        if change.what in _OF_ACCOUNTS:
+            return self._rename_account(change, event, target)
+        return self._rename_visit(change, event, target)
+
+    def finish(self) -> None:
+        applied, changed = self._applied, self._changed
+        known = {chart.id for chart in applied.others} | ({applied.chart.id} if applied.chart is not None else set())
+        applied.others = [changed.get(chart.id, chart) for chart in applied.others]
+        if applied.chart is not None:
+            applied.chart = changed.get(applied.chart.id, applied.chart)
+        applied.others += [chart for chart in changed.values() if chart.id not in known]
+
+    def _living(self, chart: Chart | None) -> Chart | None:
+        if chart is None:
+            return None
+        chart.need_whole()
+        return self._changed.get(chart.id, chart)
+
+    def _ask(self, change: Change, chart: Chart | None, code: HoldCode, detail: str = "") -> bool:
+        """Leave it to a person. Always false."""
+        self._applied.hold(
+            code,
+            location=change.location,
+            subject=chart.id if chart is not None else None,
+            chart_id=chart.id if chart is not None else None,
+            patient_key=chart.patient.key if chart is not None else change.key.key,
+            detail=detail,
+        )
+        return False
+
+    def _tell(self, kind: str, subject: str, detail: str = "") -> None:
+        self._applied.effects.append(Effect(kind=kind, subject=subject, detail=detail))
+
+    # --- to another patient
+
+    def _move(self, change: Change, event: PatientEvent, source: Chart | None, target: Chart | None) -> bool:
+        wanted = _finder(change)
+        if target is not None and (known := wanted(target)):
+            if source is not None and source.id != target.id and wanted(source):
+                return self._ask(change, target, HoldCode.MOVE_UNCLEAR, _BOTH)
+            return self._within(change, event, target, known)
+        owner = self._owner(change)
+        if source is None and owner is not None and not change.was:
+            if not event.believed(HoldCode.MOVE_UNCLEAR, change.location):
+                return self._ask(change, target or owner, HoldCode.MOVE_UNCLEAR, _NOT_SAID_WHOSE)
+            source = owner
+        going = wanted(source) if source is not None else []
+        if source is None or not going:
+            if owner is not None and (target is None or owner.id != target.id):
+                return self._ask(change, target or owner, HoldCode.MOVE_UNCLEAR, _THIRD_PATIENT)
+            return self._ask(change, target or source, HoldCode.MOVE_UNKNOWN)
+        if self._is_about_death(source, target, going) and not event.believed(HoldCode.MOVE_UNCLEAR, change.location):
+            return self._ask(change, target or source, HoldCode.MOVE_UNCLEAR, _DEATH)
+        if target is None:
+            target = Chart(id=change.chart_id, patient=Patient(identifiers=(change.key,)))
+            self._tell("patient-created", target.id)
+        left, target = self._carry(source, target, going)
+        self._changed[left.id] = settle_death(source, left, _quiet(event), self._dispositions, self._applied)
+        return self._within(change, event, target, [stay for stay in target.encounters if stay.key in _keys(going)])
+
+    def _within(self, change: Change, event: PatientEvent, chart: Chart, stays: Sequence[Encounter]) -> bool:
+        """The account and the number of stays that are the patient's already."""
+        if change.account is not None:
+            old = {stay.account for stay in stays} - {None, change.account}
+            chart = _with(chart, {stay.key: msgspec.structs.replace(stay, account=change.account) for stay in stays})
+            if change.what in _OF_ACCOUNTS:
+                chart = _renamed(chart, accounts=dict.fromkeys((one for one in old if one), change.account))
+        self._changed[chart.id] = chart
+        if change.what is Meaning.MOVE_VISIT and change.visit is not None and change.old_visit is not None:
+            return self._rename_visit(change, event, chart)
+        return True
+
+    def _owner(self, change: Change) -> Chart | None:
+        """Whose the stay is that is named by its visit number, whoever it is said to be of."""
+        number = change.old_visit or change.visit
+        found = (
+            self._charts.visits.get(number.key) if number is not None and change.what is Meaning.MOVE_VISIT else None
+        )
+        return self._living(self._charts.living(found))
+
+    def _is_about_death(self, source: Chart, target: Chart | None, going: Iterable[Encounter]) -> bool:
+        dead = any(one is not None and one.patient.deceased is True for one in (source, target))
+        return dead or any(self._dispositions.means_death(stay.disposition) for stay in going)
+
+    def _carry(self, source: Chart, target: Chart, going: Sequence[Encounter]) -> tuple[Chart, Chart]:
+        """Both charts, after stays have gone from one to the other with all that belongs to them."""
+        for chart in (source, target):
+            self._applied.moved.setdefault(chart.id, chart)
+        source_was, target_was = self._applied.moved[source.id], self._applied.moved[target.id]
+        self._applied.moved[source.id], self._applied.moved[target.id] = _carried(source_was, target_was, going)
+        source, target = _carried(source, target, going)
+        gone = dict.fromkeys(_keys(going), target.patient.key)
+        source = _renamed(source, departed=gone)
+        come = {key: to for key, to in target.renamed.departed.items() if key not in gone}
+        target = msgspec.structs.replace(target, renamed=msgspec.structs.replace(target.renamed, departed=come))
+        for stay in going:
+            self._tell("encounter-moved", stay.key, target.id)
+        self._changed[source.id] = source
+        self._changed[target.id] = target
+        return source, target
+
+    # --- to another number
+
+    def _rename_account(self, change: Change, event: PatientEvent, chart: Chart) -> bool:
+        old, new = change.old_account, change.account
+        if old is None or new is None or old == new:
+            return self._ask(change, chart, HoldCode.MOVE_UNKNOWN) if old is None or new is None else True
+        stays = [stay for stay in chart.encounters if stay.account == old]
+        bare = [[s for s in chart.encounters if s.account == one and _is_bare(s)] for one in (old, new)]
+        if all(len(one) == 1 for one in bare):  # a stay that is known by its account only
+            if change.what is Meaning.CHANGE_ACCOUNT and not event.believed(HoldCode.MOVE_UNCLEAR, change.location):
+                return self._ask(change, chart, HoldCode.MOVE_UNCLEAR, _TAKEN)
+            chart = self._fold(chart, bare[0][0], bare[1][0])
+        chart = _with(
+            chart,
+            {s.key: msgspec.structs.replace(s, account=new) for s in chart.encounters if s.account == old},
+        )
+        self._changed[chart.id] = _renamed(chart, accounts={old: new})
+        for stay in stays:
+            self._tell("encounter-renumbered", stay.key)
+        return True
+
+    def _rename_visit(self, change: Change, event: PatientEvent, chart: Chart) -> bool:
+        old, new = change.old_visit, change.visit
+        if old is None or new is None:
+            return self._ask(change, chart, HoldCode.MOVE_UNKNOWN)
+        if old.key == new.key:
+            return True
+        olds, news = _numbered(chart, old), _numbered(chart, new)
+        if len(olds) > 1 or len(news) > 1:
+            return self._ask(change, chart, HoldCode.MOVE_UNCLEAR, _SEVERAL_STAYS)
+        if olds and news and olds[0].key != news[0].key:
+            is_merge = change.what is Meaning.MERGE_VISITS
+            if not is_merge and not event.believed(HoldCode.MOVE_UNCLEAR, change.location):
+                return self._ask(change, chart, HoldCode.MOVE_UNCLEAR, _TAKEN)
+            chart = self._fold(chart, olds[0], news[0])
+        elif olds and not news:
+            stay = msgspec.structs.replace(olds[0], visit_number=new.number, visit_authority=new.authority)
+            chart = _with(chart, {stay.key: stay})
+            self._tell("encounter-renumbered", stay.key)
+        self._changed[chart.id] = _renamed(chart, visits={old.key: (new.key, new.number, new.authority)})
+        return bool(olds or news)
+
+    def _fold(self, chart: Chart, old: Encounter, new: Encounter) -> Chart:
+        """Two stays that are one: each field as it was said last; what is left of the old one is cancelled."""
+        stamps = chart.encounter_stamps
+        one, said = by_field(new, stamps.get(new.key, {}), old, stamps.get(old.key, {}))
+        one = msgspec.structs.replace(
+            one,
+            key=new.key,
+            visit_number=new.visit_number,
+            visit_authority=new.visit_authority,
+            account=new.account or old.account,
+            discharges=max(old.discharges, new.discharges),
+            merged_into=None,
+        )
+        left = msgspec.structs.replace(old, status=EncounterStatus.CANCELLED, merged_into=new.key)
+        chart = _with(chart, {new.key: one, old.key: left})
+        self._tell("encounter-merged", new.key, old.key)
+        return msgspec.structs.replace(chart, encounter_stamps={**stamps, new.key: said})
+
+
+def _finder(change: Change) -> Callable[[Chart], list[Encounter]]:
+    """Which stays of a chart a move is about."""
+    if change.what is Meaning.MOVE_ACCOUNT:
+        account = change.old_account or change.account
+
+        def of_account(chart: Chart) -> list[Encounter]:
+            return [stay for stay in chart.encounters if account is not None and stay.account == account]
+
+        return of_account
+    numbers = [number for number in (change.old_visit, change.visit) if number is not None]
+
+    def of_visit(chart: Chart) -> list[Encounter]:
+        for number in numbers:
+            if found := _numbered(chart, number):
+                return found if len(found) == 1 else []
+        return []
+
+    return of_visit
+
+
+def _numbered(chart: Chart, number: VisitNumber) -> list[Encounter]:
+    """The stays of a chart that have a visit number; where the authority is not said, of whichever."""
+    key = chart.renamed.visits.get(number.key, (number.key, number.number, number.authority))
+    found = [
+        stay
+        for stay in chart.encounters
+        if stay.visit_number == key[1]
+        and stay.merged_into is None
+        and (key[2] is None or stay.visit_authority in {None, key[2]})
+    ]
+    same = [stay for stay in found if stay.key == key[0]]
+    return same or found
+
+
+def _is_bare(stay: Encounter) -> bool:
+    return stay.visit_number is None and stay.status is not EncounterStatus.CANCELLED
+
+
+def _keys(stays: Iterable[Encounter]) -> set[str]:
+    return {stay.key for stay in stays}
+
+
+def _with(chart: Chart, stays: Mapping[str, Encounter]) -> Chart:
+    """The chart with other versions of some of its stays."""
+    if not stays:
+        return chart
+    encounters = tuple([stays.get(stay.key, stay) for stay in chart.encounters])
+    return chart if encounters == chart.encounters else msgspec.structs.replace(chart, encounters=encounters)
+
+
+def _renamed(
+    chart: Chart,
+    *,
+    accounts: Mapping[str, str] | None = None,
+    visits: Mapping[str, tuple[str, str, str | None]] | None = None,
+    departed: Mapping[str, str] | None = None,
+) -> Chart:
+    """The chart, with what its numbers have become. Raises MessageError when these are too many."""
+    was = chart.renamed
+    left = {key: to for key, to in was.accounts.items() if key not in (accounts or {}).values()}
+    kept = {key: to for key, to in was.visits.items() if key not in {to[0] for to in (visits or {}).values()}}
+    now = Renamed(
+        accounts={**left, **(accounts or {})},
+        visits={**kept, **(visits or {})},
+        departed={**was.departed, **(departed or {})},
+    )
+    if max(len(now.accounts), len(now.visits), len(now.departed)) > RENAMED_MAX:
+        raise MessageError(
+            "renumbered-too-often",
+            f"more than {RENAMED_MAX} numbers of the patient would have become others: something is wrong with them",
+            hl7_code=DATA_TYPE,
+            location="MRG",
+        )
+    return chart if now == was else msgspec.structs.replace(chart, renamed=now)
+
+
+def _carried(source: Chart, target: Chart, going: Sequence[Encounter]) -> tuple[Chart, Chart]:
+    keys = _keys(going)
+    left: dict[str, Any] = {}
+    gone: dict[str, Any] = {}
+    # What people decide for themselves (a consent, an opt-out) is of no stay, and stays with the person.
+    tasks = {task.id for task in source.tasks if task.encounter in keys}
+    for part in PARTS:
+        goes = [item for item in part.of(source) if part.stay(item) in keys or getattr(item, "task", None) in tasks]
+        ids = set(map(part.key, goes))
+        stays = [item for item in part.of(source) if part.key(item) not in ids]
+        left |= part.fields(stays, part.stamps_of(source))
+        gone |= part.fields(goes, part.stamps_of(source))
+    moved = msgspec.structs.replace(source, **gone)
+    return msgspec.structs.replace(source, **left), united((target, moved))
+
+
+def _quiet(event: PatientEvent) -> PatientEvent:
+    """The same moment, and nothing said of anybody."""
+    return PatientEvent(at=event.at, identifiers=event.identifiers, patient={}, sender=event.sender)
+
+
+# --- what has become of a number
+
+
+def read_as_renamed(chart: Chart, event: Event) -> Event:
+    """The event with the numbers that those it names have become since, or before it came."""
+    renamed = chart.renamed
+    if not renamed.accounts and not renamed.visits:
+        return event
+    changes: dict[str, Any] = {}
+    account = _last(renamed.accounts, event.account)
+    if account != event.account:
+        changes["account"] = account
+    visit = event.visit
+    seen: set[str] = set()
+    while visit is not None and visit in renamed.visits and visit not in seen:
+        seen.add(visit)
+        visit, number, authority = renamed.visits[visit]
+        changes |= {"visit": visit, "visit_number": number, "visit_authority": authority}
+    return msgspec.structs.replace(event, **changes) if changes else event
+
+
+def _last(renamed: Mapping[str, str], number: str | None) -> str | None:
+    seen: set[str] = set()
+    while number is not None and number in renamed and number not in seen:
+        seen.add(number)
+        number = renamed[number]
+    return number
+
+
+# --- links
+
+
+def apply_links(charts: Charts, links: Iterable[Link], event: PatientEvent) -> Applied:
+    """Note on both charts that two patients have to do with each other, or no longer do.
+
+    Never more than that: who is linked is not the same person. Of two messages about the same two the later counts.
+    Raises MessageError when one has too many links.
+    """
+    applied = Applied()
+    for link in links:
+        one, other = charts.find(link.one), charts.find(link.other)
+        if one is None or other is None or one.id == other.id:
+            applied.note = "both numbers are one patient's: nobody to link"
+            continue
+        applied.others += [
+            _linked(one, other, event, applied, linked=link.linked),
+            _linked(other, one, event, applied, linked=link.linked),
+        ]
+    return applied
+
+
+def _linked(chart: Chart, other: Chart, event: PatientEvent, applied: Applied, *, linked: bool) -> Chart:
+    stamp = f"{_LINK}{other.patient.key}"
+    if event.at < chart.stamps.get(stamp, NEVER):
+        applied.deviate("stale-event")
+        return chart
+    known = {identifier.key for identifier in other.patient.identifiers}
+    left = tuple(key for key in chart.patient.links if key not in known)
+    links = (*left, other.patient.key) if linked else left
+    if len(links) > LINKS_MAX:
+        raise MessageError(
+            "links-too-many",
+            f"the patient would be linked with more than {LINKS_MAX} others: something is wrong with that",
+            hl7_code=DATA_TYPE,
+            location="PID-3",
+        )
+    patient = chart.patient
+    if set(links) != set(patient.links):
+        kind = "patient-linked" if linked else "patient-unlinked"
+        applied.effects.append(Effect(kind=kind, subject=chart.id, detail=other.id))
+        patient = msgspec.structs.replace(patient, links=links)
+    return msgspec.structs.replace(chart, patient=patient, stamps={**chart.stamps, stamp: event.at})
+
+
+_LINK: Final = "link:"
+"""Stamp of the patient: when it was last said that another one is linked, or is not."""
+
+# --- deletions
+
+
+def is_empty(chart: Chart) -> bool:
+    """Nothing hangs on the person: no stay, score or task, nobody else's number, no link, no word of a death."""
+    patient = chart.patient
+    return (
+        chart.closed is None
+        and not any(part.of(chart) for part in PARTS)
+        and not (patient.merged_from or patient.links or patient.deceased or chart.death_stated.in_doubt)
+        and chart.renamed == Renamed()
+    )
+
+
+def cleared(event: PatientEvent) -> PatientEvent:
+    """The event as one that clears all that is known of the person but the numbers."""
+    kept = {"identifiers", "merged_from", "links", "deceased", "deceased_at"}
+    fields = {name: None for name in Patient.__struct_fields__ if name not in kept}
+    return msgspec.structs.replace(event, patient=fields)

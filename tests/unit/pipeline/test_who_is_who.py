@@ -1,0 +1,526 @@
+"""Who is who: stays and numbers that move, patients who are linked, deletions. What can't be told is asked."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from heart import Heart, adt
+
+from engine.domain.chart import Chart
+from engine.domain.delivery import Operation
+from engine.domain.encounter import Encounter, EncounterStatus
+from engine.domain.message import EntryState
+from engine.domain.outcome import Outcome
+from engine.domain.task import TaskState
+
+X, Y = "1^^^MRN^MR", "2^^^MRN^MR"
+LATER, LATEST = "20260307120000", "20260308120000"
+JAY = {5: "Roe^Jay", 7: "19700101"}
+
+
+@pytest.fixture
+def heart() -> Heart:
+    """Mrs. Doe is discharged from stay V1 (account A1), and has a plan; Mr. Roe is known."""
+    heart = Heart()
+    heart.now = datetime(2026, 3, 9, 18, 0, tzinfo=UTC)
+    heart.send(adt("A01", at="20260301120000", pid3=X, pid={18: "A1"}, pv1={}))
+    heart.send(adt("A03", at="20260305120000", pid3=X, pid={18: "A1"}, pv1={36: "01"}))
+    heart.send(adt("A28", pid3=Y, pid=JAY))
+    return heart
+
+
+def stays(chart: Chart) -> dict[str, str]:
+    return {stay.key: stay.status.value for stay in chart.encounters}
+
+
+def opened(chart: Chart) -> set[str]:
+    return {task.id for task in chart.tasks if task.state is TaskState.OPEN}
+
+
+def asked(outcome: Outcome) -> list[tuple[str, str | None]]:
+    assert outcome.state is EntryState.PROCESSED, outcome.dead_letter
+    return [(hold.code, hold.location) for hold in outcome.holds]
+
+
+def release(heart: Heart, payload: bytes, decision: str) -> Outcome:
+    first = heart.entry(payload)
+    again = msgspec.structs.replace(heart.entry(payload), replay_of=first.id, replay_root=first.id, decision=decision)
+    return heart.work(again)
+
+
+# --- a stay becomes another patient's
+
+
+def a45(**more: Any) -> bytes:
+    message: dict[str, Any] = {"at": LATER, "pid3": Y, "pid": JAY | {18: "A9"}, "pv1": {}}
+    return adt("A45", **(message | {"segments": (f"MRG|{X}||A1||V1^^^MRN",)} | more))
+
+
+def a44(mrg: str = f"MRG|{X}||A1") -> bytes:
+    return adt("A44", at=LATER, pid3=Y, pid=JAY | {18: "A1"}, segments=(mrg,))
+
+
+@pytest.mark.parametrize("message", [a45(), a44(), a45(segments=(f"MRG|{X}",)), a44(f"MRG|{X}")])
+def test_a_stay_that_moves_takes_all_that_is_of_it_along(heart: Heart, message: bytes) -> None:
+    before = heart.chart("1")
+    assert opened(before)
+    outcome = heart.send(message)
+    assert asked(outcome) == []
+    source, target = heart.chart("1"), heart.chart("2")
+    assert (stays(source), source.tasks, source.scores) == ({}, (), ())
+    assert stays(target) == {"MRN:V1": "finished"}
+    assert opened(target) == opened(before)
+    assert {score.encounter for score in target.scores} == {"MRN:V1"}
+    assert {chart.id: chart.version for chart in outcome.charts} == {
+        source.id: before.version + 1,
+        target.id: 2,
+    }
+    assert target.patient.name is not None
+    assert target.patient.name.family == "Roe"
+
+
+def test_the_destinations_of_both_patients_are_told_of_a_stay_that_moves(heart: Heart) -> None:
+    outcome = heart.send(a45())
+    told = [(d.operation, msgspec.json.decode(d.payload)) for d in outcome.deliveries]
+    tasks = [said["task"]["patient_key"] for operation, said in told if operation is Operation.UPSERT_TASK]
+    encounters = [said["patient_key"] for operation, said in told if operation is Operation.UPSERT_ENCOUNTER]
+    scores = {
+        (said["patient_key"], said.get("withdrawn", False))
+        for operation, said in told
+        if operation is Operation.UPSERT_SCORE
+    }
+    assert set(tasks) == set(encounters) == {"MRN:2"}
+    assert scores == {("MRN:1", True), ("MRN:2", False)}
+
+
+def test_what_only_moves_is_neither_new_nor_gone(heart: Heart) -> None:
+    kinds = {effect.kind for effect in heart.send(a45(pv1=None)).effects}
+    assert kinds == {"encounter-moved"}
+
+
+def test_a_move_that_is_said_again_is_no_question_and_changes_nothing(heart: Heart) -> None:
+    heart.send(a45())
+    before = dict(heart.charts.by_id)
+    outcome = heart.send(a45())
+    assert asked(outcome) == []
+    assert {id_ for id_, chart in heart.charts.by_id.items() if chart.encounters != before[id_].encounters} == set()
+
+
+def test_later_messages_of_a_stay_that_has_moved_are_the_new_patient_s(heart: Heart) -> None:
+    heart.send(a45())
+    heart.send(adt("A13", at=LATEST, pid3=Y, pid=JAY, pv1={}))
+    assert stays(heart.chart("2")) == {"MRN:V1": "active"}
+    outcome = heart.send(adt("A08", at=LATEST, pid3=X, pv1={}))
+    assert outcome.dead_letter is not None
+    assert outcome.dead_letter.error == "visit-of-another-patient"
+
+
+def test_a_stay_that_is_known_by_its_account_alone_does_not_come_twice_after_it_has_moved() -> None:
+    heart = Heart()
+    heart.send(adt("A01", at="20260301120000", pid3=X, pid={18: "A1"}, pv1={19: ""}))
+    heart.send(a44())
+    (stay,) = heart.chart("2").encounters
+    again = heart.send(adt("A08", at=LATEST, pid3=X, pid={18: "A1"}, pv1={19: ""}))
+    assert again.dead_letter is not None
+    assert again.dead_letter.error == "visit-of-another-patient"
+    heart.send(adt("A03", at=LATEST, pid3=Y, pid=JAY | {18: "A1"}, pv1={19: "", 36: "01"}))
+    assert stays(heart.chart("2")) == {stay.key: "finished"}
+
+
+def test_a_stay_that_moves_back_is_at_home_again(heart: Heart) -> None:
+    heart.send(a45())
+    heart.send(adt("A45", at=LATEST, pid3=X, pv1={}, segments=(f"MRG|{Y}||A9||V1^^^MRN",)))
+    assert stays(heart.chart("1")) == {"MRN:V1": "finished"}
+    assert stays(heart.chart("2")) == {}
+    assert heart.chart("1").renamed.departed == {}
+    assert heart.send(adt("A08", at=LATEST, pid3=X, pv1={})).state is EntryState.PROCESSED
+
+
+def test_the_patient_to_whom_a_stay_moves_may_be_new(heart: Heart) -> None:
+    outcome = heart.send(a45(pid3="3^^^MRN^MR"))
+    assert asked(outcome) == []
+    assert stays(heart.chart("3")) == {"MRN:V1": "finished"}
+    assert "patient-created" in {effect.kind for effect in outcome.effects}
+
+
+def test_a_visit_may_move_and_get_another_number_at_once(heart: Heart) -> None:
+    heart.send(a45(pv1={19: "V7^^^MRN"}))
+    (stay,) = heart.chart("2").encounters
+    assert (stay.key, stay.visit_number, stay.account) == ("MRN:V1", "V7", "A9")
+
+
+def test_several_visits_of_one_message_move(heart: Heart) -> None:
+    heart.send(adt("A04", at=LATER, pid3=X, pv1={2: "O", 19: "V2^^^MRN"}))
+    segments = (f"MRG|{X}||A1||V1^^^MRN", "PV1|1|I" + 17 * "|" + "V1^^^MRN", f"MRG|{X}||A1||V2^^^MRN",
+                "PV1|2|O" + 17 * "|" + "V2^^^MRN")  # fmt: skip
+    outcome = heart.send(a45(pv1=None, segments=segments))
+    assert asked(outcome) == []
+    assert set(stays(heart.chart("2"))) == {"MRN:V1", "MRN:V2"}
+
+
+def test_the_plan_of_an_earlier_stay_of_the_new_patient_waits_for_the_stay_that_came(heart: Heart) -> None:
+    """And that of the patient it came from goes on, as if the stay had never been theirs."""
+    heart.send(adt("A01", at="20260306090000", pid3=X, pv1={19: "V2^^^MRN"}))
+    assert not opened(heart.chart("1"))  # readmitted
+    heart.send(adt("A01", at="20260228120000", pid3=Y, pid=JAY, pv1={19: "V5^^^MRN"}))
+    heart.send(adt("A03", at="20260304120000", pid3=Y, pid=JAY, pv1={19: "V5^^^MRN", 36: "01"}))
+    assert opened(heart.chart("2"))
+    message = a45(pv1={19: "V2^^^MRN"}, segments=(f"MRG|{X}||||V2^^^MRN",))
+    assert asked(heart.send(message)) == []
+    assert opened(heart.chart("1"))
+    assert not opened(heart.chart("2"))
+
+
+# --- what can't be told is asked, and nobody is touched
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (a45(segments=(f"MRG|{X}||||V9^^^MRN",), pv1={19: "V9^^^MRN"}), "move-unknown"),
+        (a45(segments=("MRG|8^^^MRN^MR||||V9^^^MRN",), pv1={19: "V9^^^MRN"}), "move-unknown"),
+        (a44(f"MRG|{X}||A7"), "move-unknown"),
+        (a44("MRG|||A1"), "move-unknown"),  # whose account it was is not said
+        (a45(segments=("MRG|||A1||V1^^^MRN",)), "move-unclear"),  # nor whose visit
+        (a45(segments=("MRG|3^^^MRN^MR||||V1^^^MRN",)), "move-unclear"),  # a third patient's
+        (a45(segments=(f"MRG|{X}~3^^^MRN^MR||||V1^^^MRN",)), "move-unclear"),
+        (adt("A41", at=LATER, pid3=Y, pid=JAY | {18: "A2"}, segments=(f"MRG|{X}||A1",)), "move-unclear"),
+        (a45(pv1={19: "V2^^^MRN"}).replace(b"A45", b"A42"), "move-unclear"),
+        (a45(pv1={19: "V2^^^MRN"}).replace(b"A45", b"A50"), "move-unclear"),
+    ],
+)
+def test_a_change_of_which_patient_or_stay_can_not_be_told_is_asked(heart: Heart, message: bytes, code: str) -> None:
+    heart.send(adt("A28", pid3="3^^^MRN^MR", pid={5: "Poe^Edgar"}))
+    before = {id_: chart.encounters for id_, chart in heart.charts.by_id.items()}
+    assert asked(heart.send(message)) == [(code, "MRG")]
+    assert {id_: heart.charts.by_id[id_].encounters for id_ in before} == before
+
+
+def test_a_move_to_a_patient_of_another_name_and_birth_date_is_asked(heart: Heart) -> None:
+    before = heart.chart("1")
+    outcome = heart.send(a45(pid={5: "Poe^Edgar", 7: "18090119"}))
+    assert asked(outcome) == [("person-contradicted", "PID-5")]
+    assert (heart.chart("1"), stays(heart.chart("2"))) == (before, {})
+
+
+def test_a_move_that_nobody_could_tell_goes_on_once_the_stay_is_known(heart: Heart) -> None:
+    message = a45(segments=("MRG|3^^^MRN^MR||||V9^^^MRN",), pv1={19: "V9^^^MRN"})
+    assert asked(heart.send(message)) == [("move-unknown", "MRG")]
+    heart.send(adt("A01", at="20260306090000", pid3="3^^^MRN^MR", pv1={19: "V9^^^MRN"}))
+    assert asked(release(heart, message, "move-unknown@MRG")) == []
+    assert stays(heart.chart("2")) == {"MRN:V9": "active"}
+    assert stays(heart.chart("3")) == {}
+
+
+def test_a_move_from_a_patient_whom_mrg_does_not_name_goes_on_when_a_person_says_so(heart: Heart) -> None:
+    message = a45(segments=("MRG|||A1||V1^^^MRN",))
+    assert asked(release(heart, message, "move-unclear@MRG")) == []
+    assert stays(heart.chart("2")) == {"MRN:V1": "finished"}
+
+
+@pytest.mark.parametrize("dead", ["stay", "source", "target"])
+def test_a_move_that_touches_a_death_is_asked(heart: Heart, dead: str) -> None:
+    if dead == "stay":
+        heart.send(adt("A08", at="20260306110000", pid3=X, pv1={36: "20"}))
+    else:
+        person = {} if dead == "source" else JAY
+        heart.send(adt("A31", at="20260306110000", pid3=X if dead == "source" else Y, pid=person | {30: "Y"}))
+    before = heart.chart("1")
+    assert asked(heart.send(a45()))[0] == ("move-unclear", "MRG")
+    assert heart.chart("1").encounters == before.encounters
+
+
+def test_the_death_that_a_stay_tells_goes_with_it_when_a_person_says_so(heart: Heart) -> None:
+    heart.send(adt("A08", at="20260306110000", pid3=X, pv1={36: "20"}))
+    assert heart.chart("1").patient.deceased is True
+    release(heart, a45(pv1={36: "20"}), "move-unclear@MRG")
+    assert heart.chart("1").patient.deceased is not True
+    assert heart.chart("2").patient.deceased is True
+
+
+@pytest.mark.parametrize(
+    "trigger", ["A35", "A41", "A42", "A43", "A44", "A45", "A46", "A47", "A48", "A49", "A50", "A51"]
+)
+def test_a_change_without_the_numbers_that_were_is_held(heart: Heart, trigger: str) -> None:
+    before = heart.chart("1")
+    outcome = heart.send(adt(trigger, at=LATER, pid3=X, pv1={}))
+    assert asked(outcome) == [("event-not-supported", "PID-3")]
+    assert heart.chart("1") == before
+
+
+# --- accounts and visit numbers
+
+
+@pytest.mark.parametrize("trigger", ["A35", "A41", "A49"])
+def test_an_account_that_becomes_another_one_takes_its_stays_along(heart: Heart, trigger: str) -> None:
+    outcome = heart.send(adt(trigger, at=LATER, pid3=X, pid={18: "A2"}, segments=(f"MRG|{X}||A1",)))
+    assert asked(outcome) == []
+    assert [stay.account for stay in heart.chart("1").encounters] == ["A2"]
+    heart.send(adt("A13", at=LATEST, pid3=X, pid={18: "A1"}, pv1={19: ""}))  # the number that was
+    assert stays(heart.chart("1")) == {"MRN:V1": "active"}
+
+
+@pytest.mark.parametrize("trigger", ["A35", "A41", "A49"])
+def test_an_account_that_has_become_another_one_before_it_was_heard_of_is_read_so(heart: Heart, trigger: str) -> None:
+    assert asked(heart.send(adt(trigger, at=LATER, pid3=Y, pid=JAY | {18: "B2"}, segments=("MRG|||B1",)))) == []
+    heart.send(adt("A01", at="20260306090000", pid3=Y, pid=JAY | {18: "B1"}, pv1={19: ""}))
+    heart.send(adt("A03", at=LATEST, pid3=Y, pid=JAY | {18: "B2"}, pv1={19: "", 36: "01"}))
+    (stay,) = heart.chart("2").encounters
+    assert (stay.account, stay.status) == ("B2", EncounterStatus.FINISHED)
+
+
+def test_two_stays_that_are_known_by_their_accounts_alone_become_one_when_the_accounts_do() -> None:
+    heart = Heart()
+    heart.send(adt("A04", at="20260301120000", pid3=X, pid={18: "A1"}, pv1={2: "O", 19: ""}))
+    heart.send(adt("A01", at="20260302120000", pid3=X, pid={18: "A2"}, pv1={19: ""}))
+    heart.send(adt("A41", at=LATER, pid3=X, pid={18: "A2"}, segments=(f"MRG|{X}||A1",)))
+    assert sorted(stays(heart.chart("1")).values()) == ["active", "cancelled"]
+    heart.send(adt("A03", at=LATEST, pid3=X, pid={18: "A1"}, pv1={19: "", 36: "01"}))
+    assert sorted(stays(heart.chart("1")).values()) == ["cancelled", "finished"]
+
+
+def test_a_change_to_an_account_that_has_a_stay_of_its_own_is_asked() -> None:
+    heart = Heart()
+    for account, day in (("A1", "01"), ("A2", "02")):
+        heart.send(adt("A01", at=f"202603{day}120000", pid3=X, pid={18: account}, pv1={19: ""}))
+    before = heart.chart("1")
+    change = adt("A49", at=LATER, pid3=X, pid={18: "A2"}, segments=(f"MRG|{X}||A1",))
+    assert asked(heart.send(change)) == [("move-unclear", "MRG")]
+    assert heart.chart("1").encounters == before.encounters
+    assert asked(release(heart, change, "move-unclear@MRG")) == []
+    assert sorted(stays(heart.chart("1")).values()) == ["active", "cancelled"]
+
+
+@pytest.mark.parametrize("trigger", ["A42", "A50"])
+def test_a_visit_number_that_becomes_another_one_leaves_the_stay_and_its_plan(heart: Heart, trigger: str) -> None:
+    before = heart.chart("1")
+    change = adt(trigger, at=LATER, pid3=X, pv1={19: "V2^^^MRN"}, segments=(f"MRG|{X}||||V1^^^MRN",))
+    outcome = heart.send(change)
+    assert asked(outcome) == []
+    (stay,) = heart.chart("1").encounters
+    assert (stay.key, stay.visit_number) == ("MRN:V1", "V2")
+    assert heart.chart("1").tasks == before.tasks
+    for number in ("V1", "V2", "V1"):  # whichever of the two the next message has
+        heart.send(adt("A08", at=LATEST, pid3=X, pv1={19: f"{number}^^^MRN", 10: "CAR"}))
+        (stay,) = heart.chart("1").encounters
+    assert stay.hospital_service == "CAR"
+    assert asked(heart.send(change)) == []
+    assert len(heart.chart("1").encounters) == 1
+
+
+@pytest.mark.parametrize("trigger", ["A42", "A50"])
+def test_a_visit_number_that_has_become_another_one_before_it_was_heard_of_is_read_so(trigger: str) -> None:
+    heart = Heart()
+    heart.send(adt("A28", pid3=X))
+    heart.send(adt(trigger, at=LATER, pid3=X, pv1={19: "V2^^^MRN"}, segments=(f"MRG|{X}||||V1^^^MRN",)))
+    assert stays(heart.chart("1")) == {}
+    heart.send(adt("A01", at="20260306090000", pid3=X, pv1={19: "V1^^^MRN"}))
+    heart.send(adt("A03", at=LATEST, pid3=X, pv1={19: "V2^^^MRN", 36: "01"}))
+    (stay,) = heart.chart("1").encounters
+    assert (stay.visit_number, stay.status) == ("V2", EncounterStatus.FINISHED)
+
+
+def test_two_stays_that_are_merged_are_one_and_the_other_is_cancelled(heart: Heart) -> None:
+    heart.send(adt("A04", at="20260306090000", pid3=X, pv1={2: "O", 19: "V2^^^MRN", 10: "CAR"}))
+    heart.send(adt("A42", at=LATER, pid3=X, pv1={2: "", 19: "V2^^^MRN"}, segments=(f"MRG|{X}||||V1^^^MRN",)))
+    chart = heart.chart("1")
+    old, new = (chart.encounter(key) for key in ("MRN:V1", "MRN:V2"))
+    assert isinstance(old, Encounter)
+    assert isinstance(new, Encounter)
+    assert (old.status, old.merged_into) == (EncounterStatus.CANCELLED, "MRN:V2")
+    assert (new.hospital_service, new.account, new.merged_into) == ("CAR", "A1", None)
+    assert {task.encounter for task in chart.tasks if task.state is TaskState.OPEN} <= {"MRN:V2"}
+    heart.send(adt("A08", at=LATEST, pid3=X, pv1={2: "", 19: "V1^^^MRN", 10: "NEU"}))
+    merged = heart.chart("1").encounter("MRN:V2")
+    assert merged is not None
+    assert merged.hospital_service == "NEU"
+
+
+def test_a_change_to_the_number_of_another_stay_is_asked(heart: Heart) -> None:
+    heart.send(adt("A04", at="20260306090000", pid3=X, pv1={2: "O", 19: "V2^^^MRN"}))
+    before = stays(heart.chart("1"))
+    change = adt("A50", at=LATER, pid3=X, pv1={2: "O", 19: "V2^^^MRN"}, segments=(f"MRG|{X}||||V1^^^MRN",))
+    assert asked(heart.send(change)) == [("move-unclear", "MRG")]
+    assert stays(heart.chart("1")) == before
+    release(heart, change, "move-unclear@MRG")
+    assert stays(heart.chart("1"))["MRN:V1"] == "cancelled"
+
+
+def test_an_alternate_visit_number_that_changes_is_recorded_without_effect(heart: Heart) -> None:
+    before = heart.chart("1")
+    outcome = heart.send(adt("A51", at=LATER, pid3=X, pv1={50: "W2"}, segments=(f"MRG|{X}|||||W1",)))
+    assert [effect.kind for effect in outcome.effects] == ["recorded-without-effect"]
+    assert heart.chart("1") == before
+
+
+def test_a_merge_of_2_3_1_with_its_account_merges_both(heart: Heart) -> None:
+    outcome = heart.send(adt("A36", at=LATER, pid3=Y, pid=JAY | {18: "A2"}, segments=(f"MRG|{X}||A1",)))
+    assert asked(outcome) == []
+    (stay,) = heart.chart("2").encounters
+    assert (stay.account, heart.chart("1").patient.key) == ("A2", "MRN:2")
+
+
+def test_other_merges_leave_accounts_alone(heart: Heart) -> None:
+    heart.send(adt("A40", at=LATER, pid3=Y, pid=JAY | {18: "A2"}, segments=(f"MRG|{X}||A1",)))
+    assert [stay.account for stay in heart.chart("2").encounters] == ["A1"]
+
+
+# --- numbers of patients
+
+
+@pytest.mark.parametrize("trigger", ["A43", "A46", "A47", "A48"])
+def test_a_number_that_becomes_another_one_leads_to_the_same_patient(heart: Heart, trigger: str) -> None:
+    message = adt(trigger, at=LATER, pid3="9^^^MRN^MR", segments=(f"MRG|{X}",))
+    assert asked(heart.send(message)) == []
+    assert heart.chart("9").id == heart.chart("1").id
+    assert stays(heart.chart("9")) == {"MRN:V1": "finished"}
+    assert opened(heart.chart("9"))
+
+
+def test_a_change_to_the_number_of_a_patient_who_has_stays_is_asked(heart: Heart) -> None:
+    heart.send(adt("A01", at=LATER, pid3=Y, pid=JAY, pv1={19: "V2^^^MRN"}))
+    message = adt("A47", at=LATER, pid3=Y, pid={5: "", 7: ""}, segments=(f"MRG|{X}",))
+    assert asked(heart.send(message)) == [("move-unclear", "MRG-1")]
+    assert heart.chart("1").id != heart.chart("2").id
+    release(heart, message, "move-unclear@MRG-1")
+    assert heart.chart("1").id == heart.chart("2").id
+
+
+def test_a_number_that_is_one_of_several_of_its_patient_is_not_moved_away(heart: Heart) -> None:
+    heart.send(adt("A40", at="20260306100000", pid3=X, segments=("MRG|8^^^MRN^MR",)))
+    message = adt("A43", at=LATER, pid3=Y, pid=JAY, segments=("MRG|8^^^MRN^MR",))
+    assert asked(heart.send(message)) == [("move-unclear", "MRG-1")]
+    assert heart.chart("8").id == heart.chart("1").id
+
+
+@pytest.mark.parametrize(("trigger", "pid", "mrg"), [("A46", {2: "E2"}, "MRG||||E1"), ("A48", {4: "B2"}, "MRG||B1"),
+                                                     ("A47", {}, f"MRG|{X}")])  # fmt: skip
+def test_a_number_by_which_nobody_is_found_may_change_without_effect(
+    heart: Heart, trigger: str, pid: dict[int, str], mrg: str
+) -> None:
+    before = heart.chart("1")
+    outcome = heart.send(adt(trigger, at=LATER, pid3=X, pid=pid, segments=(mrg,)))
+    assert [effect.kind for effect in outcome.effects] == ["recorded-without-effect"]
+    assert (outcome.patient_key, heart.chart("1")) == ("MRN:1", before)
+
+
+# --- links: two patients stay two
+
+
+def linked(trigger: str, *, at: str = LATER) -> bytes:
+    return adt(trigger, at=at, pid3=X, segments=("PID|2||2^^^MRN^MR||Roe^Jay||19700101",))
+
+
+def test_a_link_is_noted_on_both_and_merges_nobody(heart: Heart) -> None:
+    outcome = heart.send(linked("A24"))
+    assert asked(outcome) == []
+    assert (heart.chart("1").patient.links, heart.chart("2").patient.links) == (("MRN:2",), ("MRN:1",))
+    assert heart.chart("1").id != heart.chart("2").id
+    assert len(outcome.charts) == 2
+    heart.send(linked("A24", at=LATEST))
+    assert heart.chart("1").patient.links == ("MRN:2",)
+
+
+def test_an_unlink_takes_the_link_back_on_both(heart: Heart) -> None:
+    heart.send(linked("A24"))
+    heart.send(linked("A37", at=LATEST))
+    assert (heart.chart("1").patient.links, heart.chart("2").patient.links) == ((), ())
+
+
+def test_an_unlink_that_overtakes_its_link_counts_all_the_same(heart: Heart) -> None:
+    heart.send(linked("A37", at=LATEST))
+    heart.send(linked("A24"))
+    assert (heart.chart("1").patient.links, heart.chart("2").patient.links) == ((), ())
+
+
+def test_the_links_of_merged_patients_are_those_of_the_survivor(heart: Heart) -> None:
+    heart.send(linked("A24"))
+    heart.send(adt("A40", at=LATEST, pid3="7^^^MRN^MR", segments=(f"MRG|{X}",)))
+    assert heart.chart("7").patient.links == ("MRN:2",)
+    heart.send(adt("A37", at="20260309120000", pid3="7^^^MRN^MR", segments=("PID|2||2^^^MRN^MR||Roe^Jay||19700101",)))
+    assert (heart.chart("7").patient.links, heart.chart("2").patient.links) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("how", "merged", "questions"), [("ask", False, [("event-not-supported", "PID-3")]), ("merge", True, [])]
+)
+def test_a_link_with_an_mrg_is_what_the_channel_says(
+    how: str, merged: bool, questions: list[tuple[str, str | None]]
+) -> None:
+    heart = Heart(identity={"authority": "MRN", "link_with_mrg": how})
+    for pid3 in (X, Y):
+        heart.send(adt("A28", pid3=pid3))
+    assert asked(heart.send(adt("A24", at=LATER, pid3=Y, segments=(f"MRG|{X}",)))) == questions
+    assert (heart.chart("1").id == heart.chart("2").id) is merged
+
+
+@pytest.mark.parametrize("trigger", ["A17", "A24", "A37"])
+def test_an_event_of_two_patients_that_names_one_is_held(heart: Heart, trigger: str) -> None:
+    assert asked(heart.send(adt(trigger, at=LATER, pid3=X, pv1={}))) == [("event-not-supported", "PID-3")]
+
+
+# --- two patients change places
+
+
+def test_a_swap_moves_both_patients() -> None:
+    heart = Heart()
+    heart.send(adt("A01", pid3=X, pv1={3: "2A^1^A"}))
+    heart.send(adt("A01", pid3=Y, pid=JAY, pv1={3: "2B^7^B", 19: "V2^^^MRN"}))
+    second = ("PID|2||2^^^MRN^MR||Roe^Jay||19700101", "PV1|2|I|2A^1^A|||2B^7^B" + 13 * "|" + "V2^^^MRN")
+    outcome = heart.send(adt("A17", at=LATER, pid3=X, pv1={3: "2B^7^B", 6: "2A^1^A"}, segments=second))
+    assert asked(outcome) == []
+    beds = [heart.chart(number).encounters[0].location for number in "12"]
+    assert [(bed.point_of_care, bed.room, bed.bed) for bed in beds if bed] == [("2B", "7", "B"), ("2A", "1", "A")]
+    assert len(outcome.charts) == 2
+
+
+# --- deletions
+
+
+def test_a_stay_that_is_deleted_never_was(heart: Heart) -> None:
+    assert opened(heart.chart("1"))
+    heart.now += timedelta(days=2)
+    outcome = heart.send(adt("A23", at=LATER, pid3=X, pv1={}))
+    assert asked(outcome) == []
+    assert stays(heart.chart("1")) == {"MRN:V1": "cancelled"}
+    assert not opened(heart.chart("1"))
+    assert heart.chart("1").scores == ()
+
+
+def test_a_stay_that_is_deleted_before_it_is_heard_of_is_no_stay_when_it_is(heart: Heart) -> None:
+    heart.send(adt("A23", at=LATER, pid3=Y, pid=JAY, pv1={19: "V2^^^MRN"}))
+    heart.send(adt("A01", at="20260306090000", pid3=Y, pid=JAY, pv1={19: "V2^^^MRN"}))
+    assert stays(heart.chart("2")) == {"MRN:V2": "cancelled"}
+
+
+@pytest.mark.parametrize(("pv1", "code"), [(None, "visit-missing"), ({19: ""}, "encounter-unknown")])
+def test_a_deletion_that_names_no_stay_is_asked(heart: Heart, pv1: dict[int, str] | None, code: str) -> None:
+    heart.send(adt("A01", at="20260306090000", pid3=Y, pid=JAY, pv1={19: "V2^^^MRN"}))
+    assert [one for one, _ in asked(heart.send(adt("A23", at=LATER, pid3=Y, pid=JAY, pv1=pv1)))] == [code]
+    assert stays(heart.chart("2")) == {"MRN:V2": "active"}
+
+
+def test_the_deletion_of_a_person_with_a_stay_is_asked(heart: Heart) -> None:
+    before = heart.chart("1")
+    assert asked(heart.send(adt("A29", at=LATER, pid3=X))) == [("event-not-supported", "PID-3")]
+    assert heart.chart("1") == before
+
+
+def test_a_person_on_whom_nothing_hangs_is_forgotten_until_they_are_heard_of_again(heart: Heart) -> None:
+    outcome = heart.send(adt("A29", at=LATER, pid3=Y, pid=JAY))
+    assert asked(outcome) == []
+    patient = heart.chart("2").patient
+    assert (patient.name, patient.birth_date, patient.sex) == (None, None, None)
+    heart.send(adt("A31", at="20260306090000", pid3=Y, pid=JAY))  # late
+    assert heart.chart("2").patient.name is None
+    heart.send(adt("A28", at=LATEST, pid3=Y, pid=JAY))
+    assert heart.chart("2").patient.name is not None
+
+
+def test_the_deletion_of_nobody_is_recorded_without_effect(heart: Heart) -> None:
+    outcome = heart.send(adt("A29", at=LATER, pid3="77^^^MRN^MR"))
+    assert [effect.kind for effect in outcome.effects] == ["recorded-without-effect"]
+    assert (outcome.charts, outcome.patient_key) == ((), "MRN:77")
