@@ -228,7 +228,7 @@ def human_chart(shape: dict[str, Any]) -> str:
         lines.append(f"merged from {', '.join(shape['merged_from'])}")
     if shape["links"]:
         lines.append(f"linked with {', '.join(shape['links'])}")
-    lines += [f"stay {one['encounter']} is that of {one['patient_key']} now" for one in shape["moved_away"]]
+    lines += [f"stay {one['encounter']} is that of {one['patient_key']} now" for one in shape.get("moved_away", ())]
     lines += [f"held for a person: {one['id']} {one['code']}: {one['detail']}" for one in shape.get("held", ())]
     lines += [
         f"dead letter {one['id']} (entry {one['entry']}): {one['error']}: {one['detail']}"
