@@ -226,8 +226,8 @@ def human_chart(shape: dict[str, Any]) -> str:
     ]
     if shape["merged_from"]:
         lines.append(f"merged from {', '.join(shape['merged_from'])}")
-    if shape["links"]:
-        lines.append(f"linked with {', '.join(shape['links'])}")
+    if links := shape.get("links"):
+        lines.append(f"linked with {', '.join(links)}")
     lines += [f"stay {one['encounter']} is that of {one['patient_key']} now" for one in shape.get("moved_away", ())]
     lines += [f"held for a person: {one['id']} {one['code']}: {one['detail']}" for one in shape.get("held", ())]
     lines += [
