@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Annotated, Any, Final
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag
 
 from engine.care.calendar import BusinessCalendar
 from engine.care.conditions import Condition
 from engine.care.dispositions import Action, Disposition
+from engine.care.proofs import Visit
+from engine.care.spans import Span
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter
 from engine.domain.ids import beginning_like
@@ -27,7 +29,7 @@ from engine.domain.score import Band
 from engine.domain.task import KINDS, Alert, Rung, Task, TaskState
 from engine.domain.why import CLASS_UNKNOWN, NO_CLASS, Ground, Reason
 from engine.errors import Problem, SettingsError
-from engine.yamlfile import Document, did_you_mean
+from engine.yamlfile import Document, Path, did_you_mean
 from engine.yamlmodel import StrictModel, validate
 
 CLASSES: Final = frozenset({"I", "E", "O", "P", "R", "B", "C", "N", "U", "OBS"})
@@ -35,36 +37,8 @@ CLASSES: Final = frozenset({"I", "E", "O", "P", "R", "B", "C", "N", "U", "OBS"})
 
 # --- the document ----------------------------------------------------------------------------------------------------
 
-_Count = Annotated[int, Field(ge=0, le=10_000)]
 _Text = Annotated[str, Field(min_length=1, max_length=500)]
 _Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-
-
-class _Span(StrictModel):
-    """A length of time. Minutes and hours are absolute, days keep the time of day of the site's zone."""
-
-    minutes: _Count | None = None
-    """Minutes."""
-    hours: _Count | None = None
-    """Hours."""
-    days: _Count | None = None
-    """Days: the same time of day, that many dates later."""
-    business_days: _Count | None = None
-    """Days of the site's calendar: the same time of day."""
-
-    @model_validator(mode="after")
-    def _one_unit(self) -> _Span:
-        if sum(unit is not None for unit in (self.minutes, self.hours, self.days, self.business_days)) != 1:
-            raise ValueError("needs one of minutes, hours, days, business_days")
-        return self
-
-    def after(self, moment: datetime, calendar: BusinessCalendar) -> datetime:
-        if self.business_days is not None:
-            return calendar.add_business_days(moment, self.business_days)
-        if self.days is not None:
-            return calendar.add_days(moment, self.days)
-        passed = timedelta(hours=self.hours or 0, minutes=self.minutes or 0)
-        return (moment.astimezone(UTC) + passed).astimezone(calendar.zone)
 
 
 class _Alert(StrictModel):
@@ -72,7 +46,7 @@ class _Alert(StrictModel):
 
     kind: _Name
     """Kind of task: one of `kinds`."""
-    due: _Span
+    due: Span
     """Due time, counted from the escalation."""
     assignee: _Name
     """Role that has to see to it."""
@@ -85,7 +59,7 @@ class _Alert(StrictModel):
 class _Rung(StrictModel):
     """One step of an escalation."""
 
-    after: _Span
+    after: Span
     """When, counted from the due time."""
     owner: _Name | None = None
     """Role that has the task from then on."""
@@ -102,7 +76,7 @@ def _form(value: Any) -> str:
     return "ladder" if isinstance(value, list | tuple) else "span"
 
 
-_Escalate = Annotated[Annotated[_Span, Tag("span")] | Annotated[_Ladder, Tag("ladder")], Discriminator(_form)]
+_Escalate = Annotated[Annotated[Span, Tag("span")] | Annotated[_Ladder, Tag("ladder")], Discriminator(_form)]
 
 
 class _Contact(StrictModel):
@@ -119,9 +93,9 @@ class _Step(StrictModel):
     """Kind of task: one of `kinds`."""
     name: _Name | None = None
     """Tells apart two tasks of one kind; none: the kind."""
-    due: _Span
+    due: Span
     """Due time, counted from the discharge."""
-    late: _Span | None = None
+    late: Span | None = None
     """Earliest due time, counted from the message; none: the protocol's `late`."""
     escalate: _Escalate | None = None
     """What is done when it is not done in time: a list, each with its time counted from the due time. A mere time says
@@ -145,7 +119,7 @@ class _Step(StrictModel):
 
     @property
     def rungs(self) -> tuple[_Rung, ...]:
-        return (_Rung(after=self.escalate),) if isinstance(self.escalate, _Span) else self.escalate or ()
+        return (_Rung(after=self.escalate),) if isinstance(self.escalate, Span) else self.escalate or ()
 
     def ladder(self, due_at: datetime, calendar: BusinessCalendar) -> tuple[Rung, ...]:
         """What is done when a task that is due then is not done."""
@@ -238,7 +212,11 @@ class _Spec(StrictModel):
     pharmacy_consult, result_follow_up, notice_of_discharge."""
     conditions: Annotated[dict[_Name, Condition], Field(max_length=100)] = {}
     """Conditions that tasks may ask for by name (`when`)."""
-    late: _Span
+    proofs: Annotated[
+        dict[_Name, Annotated[tuple[Visit, ...], Field(min_length=1, max_length=20)]], Field(max_length=100)
+    ] = {}
+    """Kind of task -> the visits that show that it is done, one of which must be; none: a person says so."""
+    late: Span
     """Earliest due time of any task, counted from the message: for messages that come late."""
     discharge_age_days_max: Annotated[int, Field(ge=1, le=3650)] | None = None
     """Age in days above which a discharge opens no task; none: any age does."""
@@ -267,6 +245,8 @@ class Protocol:
         self.kinds: Mapping[str, str] = spec.kinds if spec.kinds is not None else dict.fromkeys(KINDS, "")
         """With what each is, for people."""
         self._conditions: Mapping[str, Condition] = spec.conditions
+        self.proofs: Mapping[str, tuple[Visit, ...]] = spec.proofs
+        """By kind of task."""
         self._late = spec.late
         self.discharge_age_days_max = spec.discharge_age_days_max
         home = spec.plans.home_plan
@@ -521,12 +501,6 @@ def _due(
     return min(task.due_at, earliest)
 
 
-def _days(span: _Span) -> float:
-    """At most so long, in days: business days with the weekends and holidays that can lie between them."""
-    business = span.business_days * 1.5 + 4 if span.business_days else 0
-    return business + (span.days or 0) + (span.hours or 0) / 24 + (span.minutes or 0) / 1440
-
-
 def _discharged(encounter: Encounter, now: datetime, calendar: BusinessCalendar) -> datetime | None:
     """When the discharge was; none: not known.
 
@@ -537,11 +511,64 @@ def _discharged(encounter: Encounter, now: datetime, calendar: BusinessCalendar)
     return None if discharged is None or discharged > now + timedelta(days=1) else discharged
 
 
+def _contradictions(document: Document, step: _Step, kinds: list[str], path: Path) -> Iterator[Problem]:
+    """What a step says of its escalation that can't be meant."""
+    has, before = step.assignee, None
+    for number, rung in enumerate(step.rungs if not isinstance(step.escalate, Span) else ()):
+        here = (*path, "escalate", number)
+        if rung.owner is None and rung.alert is None and rung.page is None and len(step.rungs) > 1:
+            yield document.problem(here, "does nothing: needs owner, alert or page")
+        if before is not None and rung.after.days_max < before.after.days_min:
+            message = "comes before the one above it: both are counted from the due time; put them in order"
+            yield document.problem((*here, "after"), message)
+        before = rung
+        if rung.owner is not None:
+            if rung.owner == has:
+                message = f"{has} has the task already: name somebody else, or leave it out"
+                yield document.problem((*here, "owner"), message)
+            has = rung.owner
+        if rung.page is not None and rung.page == step.page:
+            message = f"{step.page} is paged from the beginning: name another ladder, or leave it out"
+            yield document.problem((*here, "page"), message)
+        if (alert := rung.alert) is not None:
+            if alert.kind not in kinds:
+                message = (
+                    f"there is no such kind of task; there are {', '.join(kinds)}{did_you_mean(alert.kind, kinds)}"
+                )
+                yield document.problem((*here, "alert", "kind"), message)
+            if (alert.kind, alert.assignee) == (step.kind, has):
+                message = f"is the same task again, for {has}, who has not done it: name another kind or assignee"
+                yield document.problem((*here, "alert"), message)
+
+
+def _wrong_proofs(document: Document, spec: _Spec, kinds: list[str]) -> Iterator[Problem]:
+    """Proofs of nothing, and visits that would show a task to be done by what has called for it."""
+    steps = list(spec.plans.steps())
+    asked = {step.kind for step in steps} | {
+        rung.alert.kind for step in steps for rung in step.rungs if rung.alert is not None
+    }
+    for kind, visits in spec.proofs.items():
+        if kind not in kinds:
+            message = f"there is no such kind of task; there are {', '.join(kinds)}{did_you_mean(kind, kinds)}"
+            yield document.problem(("proofs", kind), message)
+        elif kind not in asked:
+            yield document.problem(("proofs", kind), "no task of the plans has this kind")
+        for number, visit in enumerate(visits):
+            for place, class_ in enumerate(visit.classes):
+                if class_ in spec.classes:
+                    message = f"a stay of class {class_} calls for a plan of its own: it proves no visit"
+                    yield document.problem(("proofs", kind, number, "classes", place), message)
+            longest = max((step.due.days_min for step in steps if step.kind == kind), default=0)
+            if visit.within is not None and visit.within.days_max < longest:
+                message = "is over before the task is due: a visit in time would prove nothing"
+                yield document.problem(("proofs", kind, number, "within"), message)
+
+
 def load_protocol(document: Document) -> Protocol:
     """Raises SettingsError."""
     spec = validate(document, _Spec)
     problems: list[Problem] = []
-    longest = max((_days(step.due) for step in spec.plans.steps()), default=0)
+    longest = max((step.due.days_max for step in spec.plans.steps()), default=0)
     if spec.discharge_age_days_max is not None and spec.discharge_age_days_max < longest:
         message = f"must be {math.ceil(longest)} or more: a task of this protocol may be due as late"
         problems.append(document.problem(("discharge_age_days_max",), message))
@@ -564,6 +591,7 @@ def load_protocol(document: Document) -> Protocol:
                 if name not in conditions:
                     message = f"there is no such condition{did_you_mean(name, conditions)}"
                     problems.append(document.problem(("plans", *path, index, "when", number), message))
+            problems.extend(_contradictions(document, step, kinds, ("plans", *path, index)))
             if step.id in used:
                 message = "another task of this plan has the same kind: give one of them a name"
                 problems.append(document.problem(("plans", *path, index), message))
@@ -580,6 +608,7 @@ def load_protocol(document: Document) -> Protocol:
         if all(step.when or step.dispositions for step in getattr(spec.plans, action)):
             message = "needs a task without `when` and `dispositions`, so that everybody gets one"
             problems.append(document.problem(("plans", action), message))
+    problems.extend(_wrong_proofs(document, spec, kinds))
     asked = {name for step in spec.plans.steps() for name in step.when}
     problems.extend(
         document.problem(("conditions", name), "no task asks for it: see `when`")

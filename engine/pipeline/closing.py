@@ -55,7 +55,9 @@ def reopened(chart: Chart, stored: Chart) -> Chart:
 
 
 def _busy(chart: Chart) -> set[str | None]:
-    """Keys of the stays of which tasks are still to be done, or wait for another stay than they must."""
+    """Keys of the stays of which tasks are still to be done, wait for another stay than they must, or were proved done
+    by a visit that is not closed yet.
+    """
     waits_for, days = later_stays(chart), Days(chart.encounters)
     by = {stay.key: waits_for(stay) for stay in chart.encounters}
     unsure = {stay.key for stay in chart.encounters if came_at(stay, days) == float("inf")}
@@ -63,6 +65,7 @@ def _busy(chart: Chart) -> set[str | None]:
         task.encounter
         for task in chart.tasks
         if task.stands
+        or (task.proved_by or "").removeprefix("encounter:") in by  # when that visit is cancelled the task stands again
         or (
             task.suspended_by is not None
             and (task.encounter is None or by.get(task.encounter) != task.suspended_by or task.suspended_by in unsure)

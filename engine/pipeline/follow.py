@@ -7,13 +7,13 @@ from typing import Final
 
 from engine.domain.chart import Chart
 from engine.pipeline.rule import Deciding
-from engine.pipeline.tasks import follow_alerts
+from engine.pipeline.tasks import follow_alerts, follow_proofs
 
 Follower = Callable[[Chart | None, Chart, Deciding], Chart]
 """The chart before the entry (none: it is new) and after it -> the chart with what follows. Doing it twice changes
 nothing more."""
 
-FOLLOWERS: Final[tuple[Follower, ...]] = (follow_alerts,)
+FOLLOWERS: Final[tuple[Follower, ...]] = (follow_proofs, follow_alerts)
 """In the order in which they run, after scores and plans."""
 
 

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from engine.care import tasks
+from engine.care.proofs import kept_visit, still_shown
 from engine.domain.cause import (
     Cause,
     TaskAssigned,
@@ -45,6 +46,33 @@ def ring(chart: Chart, deciding: Deciding) -> Chart:
         after.append(one)
         raised += alerts
     return with_raised(_with(chart, after), raised)
+
+
+def follow_proofs(before: Chart | None, chart: Chart, deciding: Deciding) -> Chart:
+    """A follower of `engine.pipeline.follow`: visits that were kept show what is done, and no longer when they are not.
+
+    By the chart alone: it does not matter which came first, the visit or the discharge.
+    """
+    if not chart.tasks or (
+        before is not None and before.tasks is chart.tasks and before.encounters is chart.encounters
+    ):
+        return chart
+    channel = deciding.channel
+    planners = channel.planners if channel is not None else {}
+
+    def followed(task: Task) -> Task:
+        if not task.stands and task.proved_by is None:
+            return task
+        planner = planners.get(task.protocol)
+        visits = planner.protocol.proofs.get(task.kind, ()) if planner is not None else None
+        if task.proved_by is not None and not still_shown(task, visits, chart):
+            task = tasks.unproved(task)
+        if not task.stands or not visits or channel is None:
+            return task
+        found = kept_visit(task, visits, chart, calendar=channel.calendar, now=deciding.now)
+        return task if found is None else tasks.proved(task, found[0], at=deciding.now, evidence=found[1])
+
+    return _with(chart, map(followed, chart.tasks))
 
 
 def follow_alerts(_before: Chart | None, chart: Chart, deciding: Deciding) -> Chart:

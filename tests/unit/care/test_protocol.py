@@ -334,3 +334,74 @@ def test_a_protocol_can_not_forget_a_patient_who_is_on_hold(action: str) -> None
     document.value["plans"][action] = []
     with pytest.raises(SettingsError, match=action):
         load_protocol(document)
+
+
+# --- steps that contradict each other --------------------------------------------------------------------------------
+
+_STEP = """      - kind: tcm_contact
+        due: {business_days: 2}
+"""
+_MISSED = "          - after: {hours: 0}\n            owner: care_coordinator\n        assignee: pharmacist"
+_ALERT = (
+    "          - after: {hours: 0}\n            alert:\n              kind: pcp_alert\n              due: {hours: 24}\n"
+)
+_PROOF = "  physiotherapy:\n    - {classes: [O, R]"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "remedy"),
+    [
+        (_MISSED, _MISSED.replace("owner: care_coordinator", "owner: pharmacist"), "escalate[0].owner",
+         "pharmacist has the task already: name somebody else"),
+        (_MISSED, _MISSED.replace(
+            "        assignee", "          - after: {days: 1}\n            owner: care_coordinator\n        assignee"),
+         "escalate[1].owner", "care_coordinator has the task already"),
+        (_MISSED, _MISSED.replace("{hours: 0}", "{hours: 5}").replace(
+            "        assignee", "          - after: {minutes: 30}\n            page: nursing\n        assignee"),
+         "escalate[1].after", "comes before the one above it"),
+        (_MISSED, _MISSED.replace("        assignee", "          - after: {hours: 1}\n        assignee"),
+         "escalate[1]", "does nothing: needs owner, alert or page"),
+        (_MISSED, _MISSED.replace("owner: care_coordinator", "page: nursing").replace(
+            "        assignee", "        page: nursing\n        assignee"),
+         "escalate[0].page", "nursing is paged from the beginning"),
+        (_ALERT, _ALERT.replace("pcp_alert", "pcp_alarm"), "escalate[0].alert.kind", "did you mean pcp_alert"),
+        (_ALERT + "              assignee: primary_care", _ALERT.replace("pcp_alert", "tcm_contact")
+         + "              assignee: care_coordinator", "escalate[0].alert", "the same task again"),
+        (_PROOF, _PROOF.replace("physiotherapy", "physio"), "proofs.physio", "did you mean physiotherapy"),
+        (_PROOF, _PROOF.replace("physiotherapy", "result_follow_up"), "proofs.result_follow_up", "no task of the"),
+        (_PROOF, _PROOF.replace("[O, R]", "[O, OBS]"), "proofs.physiotherapy[0].classes[1]", "proves no visit"),
+        (_PROOF, _PROOF.replace("[O, R]", "[O], within: {hours: 1}, services: [X]}\n    - {classes: [R]"),
+         "proofs.physiotherapy[0].within", "is over before the task is due"),
+        ("contact: {attempts: 2}", "contact: {attempts: 0}", "contact.attempts", "greater than or equal to 1"),
+        ("escalate: {hours: 0}\n      assignee: care_coordinator", "escalate: []\n      assignee: care_coordinator",
+         "escalate", "at least one"),
+    ],
+)  # fmt: skip
+def test_steps_that_contradict_each_other_are_told_with_place_and_remedy(
+    old: str, new: str, place: str, remedy: str
+) -> None:
+    assert old in TEXT
+    with pytest.raises(SettingsError) as wrong:
+        load_protocol(parse(TEXT.replace(old, new, 1), "post-discharge.yaml"))
+    found = [problem for problem in wrong.value.problems if problem.key.endswith(place)]
+    assert found, [(problem.key, problem.message) for problem in wrong.value.problems]
+    assert any(remedy in problem.message for problem in found), found
+    assert all(problem.line > 1 for problem in found)
+
+
+def test_a_mere_time_of_escalation_says_when_a_task_is_missed() -> None:
+    text = re.sub(
+        r"(?ms)^        escalate:\n.*?^        assignee", "        escalate: {hours: 6}\n        assignee", TEXT
+    )
+    for task in plan(protocol=load_protocol(parse(text, "p.yaml"))):
+        if task.kind in {"pcp_follow_up", "specialist_follow_up", "tcm_contact"}:
+            assert task.escalate_at == task.due_at + 6 * HOUR
+            assert [(rung.at, rung.owner, rung.alert) for rung in task.ladder] == [(task.escalate_at, None, None)]
+
+
+def test_a_task_knows_the_protocol_it_was_made_with() -> None:
+    assert {(task.protocol_version, task.protocol_digest) for task in plan()} == {(PROTOCOL.version, PROTOCOL.digest)}
+    same = load_protocol(parse("# a comment\n" + TEXT, "p.yaml"))
+    other = load_protocol(parse(TEXT.replace("{business_days: 2}", "{business_days: 3}"), "p.yaml"))
+    assert (same.digest, other.version) == (PROTOCOL.digest, PROTOCOL.version)
+    assert other.digest != PROTOCOL.digest

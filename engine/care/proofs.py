@@ -1,0 +1,113 @@
+"""What a later visit proves: a protocol says for each kind of task which visits show that it is done.
+
+What is not said is not proved: a visit without a service is no visit to a family doctor.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from engine.care.calendar import BusinessCalendar
+from engine.care.spans import Span
+from engine.domain.chart import Chart
+from engine.domain.encounter import Encounter, EncounterStatus
+from engine.domain.moment import Moment
+from engine.domain.task import Task
+from engine.yamlmodel import StrictModel
+
+KEPT: Final = frozenset({EncounterStatus.ACTIVE, EncounterStatus.ON_LEAVE, EncounterStatus.FINISHED})
+"""The patient has come."""
+
+_AHEAD: Final = timedelta(days=1)
+"""A visit that lies ahead by more has not been kept."""
+_OWN: Final = "encounter:"
+
+_Code = Annotated[str, Field(min_length=1, max_length=50)]
+
+
+class Visit(StrictModel):
+    """A visit that shows that a task is done: all that is said must hold."""
+
+    classes: Annotated[tuple[_Code, ...], Field(min_length=1)]
+    """Patient classes (PV1-2 after its table): one of them."""
+    services: tuple[_Code, ...] = ()
+    """Hospital services (PV1-10): one of them; none: any, and none."""
+    units: tuple[_Code, ...] = ()
+    """Points of care (PV1-3.1): one of them; none: any, and none."""
+    clinician: Literal["pcp"] | None = None
+    """The attending doctor (PV1-7) is the patient's primary care provider; none: anybody."""
+    within: Span | None = None
+    """At most so long after the discharge; none: as long as the task stands."""
+
+    def is_one(self, visit: Encounter, chart: Chart) -> bool:
+        if visit.class_ not in self.classes:
+            return False
+        if self.services and visit.hospital_service not in self.services:
+            return False
+        if self.units and (visit.location is None or visit.location.point_of_care not in self.units):
+            return False
+        if self.clinician is None:
+            return True
+        pcp, doctor = chart.patient.pcp, visit.attending
+        return pcp is not None and doctor is not None and pcp.id is not None and pcp.id == doctor.id
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What it looks at: field of the encounter -> HL7 field."""
+        return {
+            "class_": "PV1-2",
+            **({"hospital_service": "PV1-10"} if self.services else {}),
+            **({"location": "PV1-3"} if self.units else {}),
+            **({"attending": "PV1-7"} if self.clinician is not None else {}),
+        }
+
+
+def kept_visit(
+    task: Task, visits: tuple[Visit, ...], chart: Chart, *, calendar: BusinessCalendar, now: datetime
+) -> tuple[str, str] | None:
+    """The visit that shows that a task is done, and the evidence (its entry and fields); none: there is none.
+
+    It came after the discharge that the task belongs to, and is not the stay itself.
+    """
+    stay = chart.encounter(task.encounter) if task.encounter is not None else None
+    discharged = stay.discharged_at.at_in(calendar.zone) if stay is not None and stay.discharged_at else None
+    since = discharged or task.created_at
+    for encounter in chart.encounters:
+        if encounter.key == task.encounter or encounter.status not in KEPT or encounter.admitted_at is None:
+            continue
+        came = _came(encounter.admitted_at, calendar)
+        if came is None or not since < came <= now + _AHEAD:
+            continue
+        for visit in visits:
+            if visit.is_one(encounter, chart) and (visit.within is None or came <= visit.within.after(since, calendar)):
+                return _OWN + encounter.key, _evidence(encounter, visit, chart)
+    return None
+
+
+def _came(admitted: Moment, calendar: BusinessCalendar) -> datetime | None:
+    """A visit on a mere date came when that day began: so one on the day of the discharge proves nothing."""
+    return admitted.at_in(calendar.zone)
+
+
+def _evidence(encounter: Encounter, visit: Visit, chart: Chart) -> str:
+    """`entry 42: PV1-2, PV1-10, PV1-44`."""
+    stamps = chart.encounter_stamps.get(encounter.key, {})
+    fields = visit.fields
+    entries = [stamps[name][1] for name in (*fields, "admitted_at", "status") if name in stamps]
+    said = [*fields.values(), encounter.time_sources.get("admitted_at", "PV1-44")]
+    return f"{f'entry {max(entries)}: ' if entries else ''}{', '.join(said)}"
+
+
+def still_shown(task: Task, visits: tuple[Visit, ...] | None, chart: Chart) -> bool:
+    """Whether the visit that has proved a task still does. visits: none when nobody knows the protocol any more."""
+    proof = task.proved_by or ""
+    if not proof.startswith(_OWN):
+        return True  # by something else, which sees to it
+    key = proof.removeprefix(_OWN)
+    encounter = chart.encounter(key)
+    if encounter is None:
+        return chart.closed is not None and key in chart.closed.keys
+    return encounter.status in KEPT and (visits is None or any(visit.is_one(encounter, chart) for visit in visits))
