@@ -101,7 +101,7 @@ def test_a_task_names_its_rule_its_version_and_the_fields_of_the_messages_it_res
     task = told.task("pcp_follow_up")
     (opened,) = told.decisions(subject=task)
     assert (opened.what, opened.action, opened.decided, opened.stands) == ("task", "open", "done", True)
-    assert (opened.rule, opened.version) == ("post-discharge: pcp_follow_up", "1")
+    assert (opened.rule, opened.version) == ("post-discharge: pcp_follow_up", "2")
     said = inputs(opened)
     assert said["disposition"] == ("01", 2, "PV1-36")
     assert said["class"] == ("I", 2, "PV1-2")
