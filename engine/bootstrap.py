@@ -128,6 +128,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
     """The worker's services over the store."""
     from engine.runtime.courier import Courier
     from engine.runtime.processor import Processor
+    from engine.runtime.receipts import Receipts
     from engine.runtime.scheduler import Scheduler
     from engine.store.leases import database_leases, file_leases
     from engine.store.overview import overview
@@ -154,6 +155,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         on_outcomes=context.have_outcomes,
         tally=context.tally,
     )
+    receipts = Receipts(store, context.put_causes, clock)
     courier = Courier(
         store.outbox,
         store.charts_ledger,
@@ -161,7 +163,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         _routes(configuration),
         clock=clock,
         leases=leases,
-        count=lambda name, what, number: context.tally.count("deliveries", name, what, by=number),
+        count=receipts.counting(context.tally),
     )
 
     async def say_orphans(configured: Collection[str]) -> None:
@@ -208,6 +210,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
             "processor": lambda: processor.run(context.work, context.outbox, context.stopping),
             "courier": lambda: courier.serve(context.outbox, context.stopping),
             "scheduler": lambda: scheduler.run(context.stopping),
+            "receipts": lambda: receipts.run(context.stopping),
             "leases": lambda: leases.run(context.stopping, changed),
         },
         reload=reload,

@@ -144,7 +144,7 @@ def answered(page: Page, number: int, result: StepResult, at: datetime, detail: 
     step = structs.replace(step, result=result, result_at=at, detail=detail if detail is not None else step.detail)
     page = structs.replace(page, steps=(*page.steps[: number - 1], step, *page.steps[number:]))
     current = (step.round, step.loop, step.level) == (page.round, page.loop, page.level)
-    if not current or page.state not in WAITING:
+    if not current or page.state not in WAITING or result is StepResult.WITHDRAWN:
         return page
     page = _moved(page, PageEvent(result.value))
     if result is not StepResult.FAILED:
@@ -202,7 +202,7 @@ def told(page: Page) -> str:
 
 
 _LATER_NEWS: Final[Mapping[StepResult, frozenset[StepResult]]] = {
-    StepResult.QUEUED: frozenset({StepResult.SENT, StepResult.DELIVERED, StepResult.FAILED}),
+    StepResult.QUEUED: frozenset({StepResult.SENT, StepResult.DELIVERED, StepResult.FAILED, StepResult.WITHDRAWN}),
     StepResult.SENT: frozenset({StepResult.DELIVERED, StepResult.FAILED}),
 }
 

@@ -39,6 +39,7 @@ CLASSES: Final = frozenset({"I", "E", "O", "P", "R", "B", "C", "N", "U", "OBS"})
 
 _Text = Annotated[str, Field(min_length=1, max_length=500)]
 _Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+_PageBy = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 
 
 class _Alert(StrictModel):
@@ -52,7 +53,7 @@ class _Alert(StrictModel):
     """Role that has to see to it."""
     reason: _Text
     """What has happened and what is to be done, as the assignee reads it: no diagnosis, no result."""
-    page: _Name | None = None
+    page: _PageBy | None = None
     """Ladder that is paged until it is seen to; none: nobody."""
 
 
@@ -65,7 +66,7 @@ class _Rung(StrictModel):
     """Role that has the task from then on."""
     alert: _Alert | None = None
     """Task for somebody else; a patient who declines raises it before its time."""
-    page: _Name | None = None
+    page: _PageBy | None = None
     """Ladder that is paged until the task is done."""
 
 
@@ -102,7 +103,7 @@ class _Step(StrictModel):
     when it is missed; none: it is missed when it is due, and nothing more is done."""
     contact: _Contact | None = None
     """It is done when a person has reached the patient; none: it is about something else."""
-    page: _Name | None = None
+    page: _PageBy | None = None
     """Ladder that is paged while it is not done; none: nobody."""
     assignee: _Name
     """Role that has to do it."""

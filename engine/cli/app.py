@@ -48,6 +48,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "why": "engine.cli.why:why",
     "tasks": "engine.cli.tasks:tasks",
     "appointments": "engine.cli.appointments:appointments",
+    "pages": "engine.cli.pages:pages",
+    "oncall": "engine.cli.oncall:oncall",
     "risk": "engine.cli.risk:risk",
     "keys": "engine.cli.keys:keys",
     "db": "engine.cli.db:db",

@@ -22,7 +22,7 @@ MODELS: Final[Mapping[str, tuple[str, ...]]] = {
         "engine.risk.hospital:_Spec",
     ),
     "protocol": ("engine.care.protocol:_Spec",),
-    "oncall": ("engine.care.oncall:OnCallSpec",),
+    "oncall": ("engine.care.rosters:OnCallSpec",),
     "destination": ("engine.connectors.fieldmap:FieldMapFile",),
     "adt-events": ("engine.care.adt.event:EventsFile",),
     "appointments": ("engine.care.appointments:AppointmentsFile",),

@@ -20,7 +20,8 @@ from engine.domain.task import How, Result
 class _Cause(Phi, frozen=True, kw_only=True, tag_field="cause"):
     kind: ClassVar[EntryKind]
     actor: str
-    """Who does it: of an act, the operating system's user; of what is due, `CLOCK`."""
+    """Who does it: of an act, the operating system's user; of what is due, `CLOCK`; of what became of a delivery,
+    `COURIER`."""
     chart_id: str | None
     """The patient's chart as it was found; it may have been merged since. None: of a question about nobody known."""
     reason: str | None = None
@@ -96,7 +97,25 @@ class QualityReopened(QualityDecided, frozen=True, kw_only=True, tag="quality-re
     """It is not over."""
 
 
+class PageAcknowledged(_Act, frozen=True, kw_only=True, tag="page-ack"):
+    page: str
+    """Its id."""
+    by: str
+    """Who takes it: a person of the rosters, or anybody."""
+
+
+class OnCallOverridden(_Act, frozen=True, kw_only=True, tag="oncall-override"):
+    """Somebody stands in on a roster; nobody's chart is concerned."""
+
+    roster: str
+    role: str
+    person: str
+    begins: datetime
+    ends: datetime
+
+
 CLOCK: Final = "clock"
+COURIER: Final = "courier"
 
 
 class Due(_Cause, frozen=True, kw_only=True, tag="due"):
@@ -119,6 +138,24 @@ class UrgentDue(Due, frozen=True, kw_only=True, tag="due-urgent"):
     """...and somebody is to be called."""
 
 
+class NotificationSettled(_Cause, frozen=True, kw_only=True, tag="notification-settled"):
+    """What became of a notification of a page, as far as its destination says."""
+
+    kind: ClassVar[EntryKind] = EntryKind.REPLY
+    page: str
+    step: int
+    """Which of its notifications, from 1."""
+    delivery: int
+    result: str
+    """A `domain.page.StepResult`."""
+    detail: str | None = None
+    """Why it failed, as a code."""
+
+    @property
+    def once(self) -> str:
+        return f"receipt/{self.delivery}/{self.result}"
+
+
 Act = (
     TaskDone
     | TaskAssigned
@@ -129,8 +166,10 @@ Act = (
     | QuestionDismissed
     | QualityResolved
     | QualityReopened
+    | PageAcknowledged
+    | OnCallOverridden
 )
-Cause = Act | Due | UrgentDue
+Cause = Act | Due | UrgentDue | NotificationSettled
 
 CAUSES: Final[Mapping[str, type[Cause]]] = {
     "task-done": TaskDone,
@@ -142,8 +181,11 @@ CAUSES: Final[Mapping[str, type[Cause]]] = {
     "dismiss": QuestionDismissed,
     "quality-resolved": QualityResolved,
     "quality-reopened": QualityReopened,
+    "page-ack": PageAcknowledged,
+    "oncall-override": OnCallOverridden,
     "due": Due,
     "due-urgent": UrgentDue,
+    "notification-settled": NotificationSettled,
 }
 """By their tag, which is also the action in the audit."""
 

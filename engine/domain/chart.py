@@ -11,6 +11,7 @@ from engine.domain.appointment import Appointment
 from engine.domain.closed import Closed
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.moment import Moment
+from engine.domain.oncall import Override
 from engine.domain.page import Page
 from engine.domain.patient import Identifier, Patient, StatedDeath
 from engine.domain.record import Phi
@@ -93,6 +94,8 @@ class Charts:
         self.by_id: dict[str, Chart] = {}
         self.aliases: dict[tuple[str, str, str], str] = {}
         self.visits: dict[str, str] = {}
+        self.overrides: tuple[Override, ...] = ()
+        """Who stands in on rosters, where a rule may ask who is on call."""
 
     def add(self, chart: Chart) -> None:
         self.by_id[chart.id] = chart
@@ -107,6 +110,7 @@ class Charts:
         other.by_id = dict(self.by_id)
         other.aliases = dict(self.aliases)
         other.visits = dict(self.visits)
+        other.overrides = self.overrides
         return other
 
     def find(self, identifier: Identifier) -> Chart | None:

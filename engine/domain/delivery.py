@@ -300,6 +300,8 @@ class Notification(Spoken, frozen=True, kw_only=True):
     ladder: str
     level: int
     loop: int
+    step: int
+    """Which of the page's calls it is, from 1."""
     person: str
     """As the roster calls them."""
     to: str | None

@@ -18,6 +18,8 @@ class EntryKind(StrEnum):
     """What a person does: see `engine.domain.cause`."""
     DUE = "due"
     """What the clock lets happen: a deadline of a chart has come."""
+    REPLY = "reply"
+    """What became of something that went out, or what was answered to it."""
 
     @property
     def lane(self) -> str:

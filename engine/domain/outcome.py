@@ -9,6 +9,7 @@ from engine.domain.chart import Chart
 from engine.domain.delivery import DeadLetter, Delivery, Fallen
 from engine.domain.hold import Fact, Hold
 from engine.domain.message import AckCode, EntryState
+from engine.domain.oncall import Override
 from engine.domain.quality import QualityItem, QualityState
 from engine.domain.record import Phi
 from engine.domain.why import Why
@@ -77,6 +78,8 @@ class Outcome(Phi, frozen=True, kw_only=True):
     """What a person must decide."""
     dismissals: tuple[Dismissal, ...] = ()
     """What a person has decided."""
+    overrides: tuple[Override, ...] = ()
+    """Who stands in on a roster from now on."""
     audit: tuple[AuditRecord, ...] = ()
     """What stands in the auditors' record because of it."""
     fallen: tuple[Fallen, ...] = ()

@@ -44,6 +44,8 @@ class StepResult(StrEnum):
     """It has reached the person's device."""
     FAILED = "failed"
     """It will not arrive."""
+    WITHDRAWN = "withdrawn"
+    """It was not sent, because it was not needed any more."""
     SKIPPED = "skipped"
     """There was nobody to notify; the next level was called at once."""
 

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from engine.domain.cause import Cause, QualityDecided, QualityReopened, QualityResolved, QuestionDismissed
+from engine.domain.cause import (
+    Cause,
+    OnCallOverridden,
+    PageAcknowledged,
+    QualityDecided,
+    QualityReopened,
+    QualityResolved,
+    QuestionDismissed,
+)
 from engine.domain.chart import Chart
+from engine.domain.oncall import Override
 from engine.domain.outcome import Dismissal, QualityDecision
 from engine.domain.quality import QualityState
+from engine.pipeline import pages
 from engine.pipeline.plan import decide_death
 from engine.pipeline.rule import Deciding, Rule
 from engine.pipeline.tasks import TASK_RULES
@@ -28,7 +38,7 @@ def _dismissals(act: QuestionDismissed) -> tuple[Dismissal, ...]:
     return (Dismissal(hold=act.hold, by=act.actor, reason=act.reason or ""),)
 
 
-def _no_chart(_act: QualityDecided, _chart: Chart | None, _deciding: Deciding) -> None:
+def _no_chart(_act: QualityDecided | OnCallOverridden, _chart: Chart | None, _deciding: Deciding) -> None:
     return None
 
 
@@ -41,8 +51,33 @@ def _quality_decisions(act: QualityDecided) -> tuple[QualityDecision, ...]:
     return (QualityDecision(item=act.item, state=state, by=act.actor, reason=act.reason or ""),)
 
 
+def _of_page(act: PageAcknowledged, _chart: Chart | None) -> list[str]:
+    return [f"page:{act.page}"]
+
+
+def _of_roster(act: OnCallOverridden, _chart: Chart | None) -> list[str]:
+    return [f"roster:{act.roster}/{act.role}"]
+
+
+def _override(act: OnCallOverridden, deciding: Deciding) -> tuple[Override, ...]:
+    stands_in = Override(
+        number=deciding.entry.id,
+        roster=act.roster,
+        role=act.role,
+        person=act.person,
+        begins=act.begins,
+        ends=act.ends,
+        made_by=act.actor,
+        made_at=deciding.at,
+        reason=act.reason or "",
+    )
+    return (stands_in,)
+
+
 ACT_RULES: Final[Mapping[type[Cause], Rule]] = {
     **TASK_RULES,
     QuestionDismissed: Rule(_dismissed, _of_question, _dismissals),
+    PageAcknowledged: Rule(pages.acknowledge, _of_page),
+    OnCallOverridden: Rule(_no_chart, _of_roster, overrides=_override),
     **dict.fromkeys((QualityResolved, QualityReopened), Rule(_no_chart, _of_quality, quality=_quality_decisions)),
 }

@@ -24,9 +24,10 @@ from engine.pipeline.due import DUE_RULES
 from engine.pipeline.follow import follow
 from engine.pipeline.outcomes import of_chart, outcome_of, undone, unknown_channel
 from engine.pipeline.prepared import Prepared
+from engine.pipeline.receipts import RECEIPT_RULES
 from engine.pipeline.rule import Deciding, NotDoneError, Rule
 
-RULES: Final[Mapping[type[Cause], Rule]] = {**ACT_RULES, **DUE_RULES}
+RULES: Final[Mapping[type[Cause], Rule]] = {**ACT_RULES, **DUE_RULES, **RECEIPT_RULES}
 """By the type of the cause."""
 
 
@@ -47,7 +48,7 @@ def decide_cause(prepared: Prepared, channel: CompiledChannel | None, charts: Ch
     if isinstance(cause, Due):
         now = max(now, cause.at)  # it has come, though the clock may have been set back since that was seen
     heard = Applied()
-    deciding = Deciding(entry.first_received_at or entry.received_at, now, entry, channel, heard)
+    deciding = Deciding(entry.first_received_at or entry.received_at, now, entry, channel, heard, charts.overrides)
     before = charts.living(cause.chart_id)
     if rule.needs_channel and channel is None and before is not None:
         return of_chart(unknown_channel(entry), before)
@@ -74,6 +75,7 @@ def decide_cause(prepared: Prepared, channel: CompiledChannel | None, charts: Ch
         changed=kinds,
         fallen=fallen,
         dismissals=rule.dismissals(cause),
+        overrides=rule.overrides(cause, deciding),
         quality_decisions=rule.quality(cause),
         audit=tuple(
             AuditRecord(at=deciding.at, actor=cause.actor, action=action, subject=subject, reason=cause.reason)

@@ -14,8 +14,9 @@ from engine.care.adt.event import load_events
 from engine.care.appointments import load_appointments
 from engine.care.calendar import BusinessCalendar
 from engine.care.dispositions import load_dispositions
-from engine.care.oncall import OnCallSpec, Rosters, load_oncall
+from engine.care.oncall import Rosters
 from engine.care.protocol import CLASSES, Protocol, load_protocol
+from engine.care.rosters import OnCallSpec, load_oncall
 from engine.domain.delivery import Operation
 from engine.errors import Problem, SettingsError
 from engine.mapping.apply import Mapping as FieldMapping
@@ -73,7 +74,7 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
     events = read("care/adt-events.yaml", load_events)
     dispositions = read("care/dispositions.yaml", load_dispositions)
     inputs = read("care/risk-inputs.yaml", load_input_tables)
-    rosters = _rosters(configuration, _folder(documents, "oncall").values(), attempt)
+    rosters, rosters_read = _rosters(configuration, _folder(documents, "oncall").values(), attempt)
     calendar = BusinessCalendar(configuration.site.calendar)
     attempt.problems += _site_problems(configuration, calendar)
     broken_tables = _broken_tables(configuration, documents, tables)
@@ -124,6 +125,8 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
             key=key,
             rosters=rosters,
         )
+    for document in _folder(documents, "protocols").values() if rosters_read else ():
+        attempt.problems += _page_problems(document, rosters)
     attempt.problems += _class_problems(configuration, documents, tables, protocols)
     if attempt.problems or events is None or dispositions is None or inputs is None:
         raise SettingsError(tuple(dict.fromkeys(attempt.problems)))
@@ -146,8 +149,17 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
     )
 
 
-def _rosters(configuration: Configuration, documents: Iterable[Document], attempt: _Collector) -> Rosters:
-    """Who is on call, from all files of the folder."""
+def compile_rosters(configuration: Configuration) -> Rosters:
+    """Who is on call, and nothing else of the configuration. Raises SettingsError."""
+    attempt = _Collector()
+    rosters, _ = _rosters(configuration, _folder(_documents(configuration, attempt), "oncall").values(), attempt)
+    if attempt.problems:
+        raise SettingsError(tuple(attempt.problems))
+    return rosters
+
+
+def _rosters(configuration: Configuration, documents: Iterable[Document], attempt: _Collector) -> tuple[Rosters, bool]:
+    """Who is on call, from all files of the folder, and whether all of them could be read."""
     read: list[tuple[Document, OnCallSpec]] = []
     whole = True
     for document in documents:
@@ -159,13 +171,14 @@ def _rosters(configuration: Configuration, documents: Iterable[Document], attemp
     rosters = load_oncall(
         read,
         takers=[name for name, one in destinations.items() if Operation.NOTIFY.what in one.takes],
+        ends=[name for name, one in destinations.items() if Operation.NOTIFY_END.what in one.takes],
         destinations=list(destinations),
         zone=configuration.site.calendar.timezone,
         problems=problems,
     )
     if whole:  # else much of what is missing stands in a file that can't be read
         attempt.problems += problems
-    return rosters
+    return rosters, whole
 
 
 def _takes_appointments(settings: Channel) -> bool:
@@ -199,6 +212,20 @@ def _folder(documents: Mapping[str, Document], folder: str) -> dict[str, Documen
         for name, document in documents.items()
         if name.startswith(prefix)
     }
+
+
+def _page_problems(document: Document, rosters: Rosters) -> Iterator[Problem]:
+    """Ladders that a protocol names and no file has: nobody would be paged."""
+    known = {*rosters.ladders, *rosters.left_out}
+    for path in document.places:
+        if path[:1] != ("plans",) or path[-1] != "page":
+            continue
+        name = document.value
+        for part in path:
+            name = name[part]
+        if isinstance(name, str) and name not in known:
+            near = did_you_mean(name, known)
+            yield document.problem(path, f"there is no such ladder in mappings/oncall/{near}: nobody would be paged")
 
 
 def _class_problems(

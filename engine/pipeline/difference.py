@@ -17,6 +17,7 @@ from engine.pipeline.appointments import appointment_effects
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.deliver import chart_deliveries
 from engine.pipeline.grounds import fallen
+from engine.pipeline.pages import notifications, page_effects
 from engine.pipeline.plan import death_effects, score_effects, task_effects
 
 
@@ -66,9 +67,11 @@ def difference(
             effects += score_effects(was, chart)
             effects += task_effects(was, chart)
             effects += appointment_effects(was, chart)
+            effects += page_effects(was, chart)
             if channel is not None:
                 parts = folded.get(chart.id, ())
                 deliveries.extend(chart_deliveries(before, chart, channel, merged=parts, kinds=kinds))
+                deliveries.extend(notifications(was, chart, channel.rosters))
                 if notices.PLANNERS:
                     deliveries.extend(notices.notice_deliveries(was, chart, channel, now, kinds))
     return Difference(final, effects, deliveries, kinds, gone)

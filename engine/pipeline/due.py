@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from engine.domain.cause import Cause, Due, UrgentDue
 from engine.domain.chart import Chart
-from engine.pipeline import tasks
+from engine.pipeline import pages, tasks
 from engine.pipeline.rule import Deciding, Rule
 
 
@@ -28,7 +28,10 @@ class Source(NamedTuple):
     """Somebody is to be called at once, or soon: such charts come before all others that are due."""
 
 
-SOURCES: Final[tuple[Source, ...]] = (Source(tasks.deadlines, tasks.ring),)
+SOURCES: Final[tuple[Source, ...]] = (
+    Source(tasks.deadlines, tasks.ring),
+    Source(pages.deadlines, pages.ring, pages.is_open),
+)
 
 
 def due_at(chart: Chart) -> datetime | None:

@@ -14,9 +14,10 @@ from typing import Any, Final, NamedTuple
 from engine.domain.chart import Chart
 from engine.domain.delivery import Fallen, Gone, Ground, Notice, Operation
 from engine.domain.encounter import Encounter, EncounterStatus
-from engine.domain.parts import ENCOUNTERS, TASKS, Part
+from engine.domain.parts import ENCOUNTERS, PAGES, TASKS, Part
 from engine.domain.task import Task
 from engine.pipeline.channel import CompiledChannel
+from engine.pipeline.pages import ground_of, is_unanswered
 
 
 class GroundRule(NamedTuple):
@@ -38,6 +39,7 @@ def _has_ended(encounter: Encounter) -> bool:
 
 GROUNDS: Final[Mapping[str, GroundRule]] = {
     "task": GroundRule(TASKS, TASKS.key, _stands),
+    "page": GroundRule(PAGES, ground_of, is_unanswered),
     "discharge": GroundRule(ENCOUNTERS, lambda stay: f"{stay.key}#{stay.discharges}", _has_ended),
 }
 

@@ -13,6 +13,7 @@ from engine.domain.chart import Chart
 from engine.domain.delivery import DeadLetter, Delivery, Fallen, Stage
 from engine.domain.hold import QUESTIONS, Fact, Hold
 from engine.domain.message import AckCode, Entry, EntryKind, EntryState
+from engine.domain.oncall import Override
 from engine.domain.outcome import Dismissal, Effect, EffectKind, Outcome, QualityDecision
 from engine.domain.quality import QualityItem, items_of
 from engine.domain.why import Reason, What, Why
@@ -54,6 +55,7 @@ def outcome_of(
     changed: Iterable[str] = (),
     charset: str | None = None,
     dismissals: tuple[Dismissal, ...] = (),
+    overrides: tuple[Override, ...] = (),
     quality_decisions: tuple[QualityDecision, ...] = (),
     audit: tuple[AuditRecord, ...] = (),
     letter: DeadLetter | None = None,
@@ -106,6 +108,7 @@ def outcome_of(
         changed=tuple(changed),
         charset=charset,
         dismissals=dismissals,
+        overrides=overrides,
         audit=audit,
         dead_letter=letter,
         application_ack=application_ack,

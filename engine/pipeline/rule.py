@@ -7,8 +7,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.care.event import Applied
+from engine.care.oncall import NO_ROSTERS, OnCall
 from engine.domain.chart import Chart
 from engine.domain.message import Entry
+from engine.domain.oncall import Override
 from engine.domain.outcome import Dismissal, QualityDecision
 from engine.errors import HandoffError
 
@@ -28,6 +30,13 @@ class Deciding(NamedTuple):
     """By whose rules; none: the configuration has the patient's channel no more."""
     heard: Applied
     """Where rules say what else comes of it: faults of the feed (`heard.quality`), reasons (`heard.why`), effects."""
+    overrides: tuple[Override, ...] = ()
+    """Who stands in on rosters; known of causes, and not of messages."""
+
+    @property
+    def on_call(self) -> OnCall:
+        """Who is on call."""
+        return OnCall(self.channel.rosters if self.channel is not None else NO_ROSTERS, self.overrides)
 
 
 class NotDoneError(HandoffError):
@@ -42,6 +51,10 @@ def _none(_cause: Any) -> tuple[Any, ...]:
     return ()
 
 
+def _nobody(_cause: Any, _deciding: Deciding) -> tuple[Override, ...]:
+    return ()
+
+
 class Rule(NamedTuple):
     """One kind of cause on one chart."""
 
@@ -53,6 +66,8 @@ class Rule(NamedTuple):
     """Questions that it decides."""
     quality: Callable[[Any], tuple[QualityDecision, ...]] = _none
     """Items of the data-quality list that it decides."""
+    overrides: Callable[[Any, Deciding], tuple[Override, ...]] = _nobody
+    """Who stands in on a roster by it."""
     audited: bool = True
     """A person does it: it stands in the audit trail."""
     needs_channel: bool = False

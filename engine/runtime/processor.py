@@ -47,6 +47,7 @@ from engine.pipeline.process import channel_of, decide, of_patient, prepare
 from engine.runtime.metrics import event_label
 from engine.runtime.shadow import Shadow
 from engine.runtime.worker import Tally, Wake
+from engine.store import oncall
 from engine.store.leases import Leases
 from engine.store.store import Store
 
@@ -358,6 +359,8 @@ class Processor:
         named = {chart_id for one in prepared for chart_id in one.charts}
         with store.reader() as conn:
             before = store.charts.load(conn, identities, visits, named, bounded=True)
+            if any(one.cause is not None for one in prepared):
+                before.overrides = oncall.overrides(conn, store.keys, now, _override_damaged)
         charts = before.copy()
         outcomes: list[Outcome] = []
         for one in prepared:
@@ -530,6 +533,10 @@ class Processor:
 
 
 _URGENT: Final = str(UrgentDue.__struct_config__.tag)
+
+
+def _override_damaged(entry_id: int) -> None:
+    log.error("who stands in on a roster can't be read: the roster's own people are called", entry=entry_id)
 
 
 def _is_awaited(entry: Entry) -> bool:

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, literal_column, select, update
+from sqlalchemy import Connection, bindparam, literal_column, select, text, update
 
-from engine.domain.delivery import Delivery, Fallen, Gone, Ground, Operation, Spoken
+from engine.domain.delivery import Delivery, DeliveryState, Fallen, Gone, Ground, Operation, Spoken
 from engine.domain.record import Record
 from engine.store import admissions
 from engine.store.keys import KeyRing
@@ -21,7 +21,7 @@ from engine.store.schema import delivery, from_micros, notice, word
 from engine.store.statements import Listed, Rows
 
 AWAITED: Final = frozenset({Operation.NOTIFY})
-"""What becomes of these is put into the journal: see `settled`."""
+"""What becomes of these is put into the journal: see `awaited`."""
 
 _INSERT: Final = Rows(notice, ("delivery_id", "chart_id", "ground", "awaits"))
 _OF_CHARTS: Final = Listed(
@@ -47,6 +47,11 @@ _DUE: Final = Listed(
         .values(next_attempt_at=bindparam("at"))
     ),
     ("at",),
+)
+
+
+_HEARD: Final = Listed(
+    notice.c.delivery_id, lambda listed: update(notice).where(listed).values(awaits=literal_column("0"))
 )
 
 
@@ -88,6 +93,43 @@ def take_back(conn: Connection, keys: KeyRing, fallen: Iterable[tuple[int, Falle
         _DUE.write(conn, ids, now)
         if code.final:
             admissions.close(conn, ids)
+
+
+class Awaited(Record, frozen=True, kw_only=True):
+    """What has become of a notice, and is not in the journal yet."""
+
+    delivery_id: int
+    chart_id: str
+    key: str
+    """Its idempotency key."""
+    state: DeliveryState
+    error: str | None
+
+
+def awaited(conn: Connection, limit: int) -> list[Awaited]:
+    """Notices of `AWAITED` of which something has become, the oldest first."""
+    statement = (
+        select(notice.c.delivery_id, notice.c.chart_id, delivery.c.idempotency_key, delivery.c.state, delivery.c.error)
+        .join(delivery, delivery.c.id == notice.c.delivery_id)
+        .where(text("awaits = 1"), delivery.c.state != literal_column("'pending'"))
+        .order_by(notice.c.delivery_id)
+        .limit(limit)
+    )
+    return [
+        Awaited(
+            delivery_id=row.delivery_id,
+            chart_id=row.chart_id,
+            key=row.idempotency_key,
+            state=word(DeliveryState, row.state, DeliveryState.HELD),
+            error=row.error,
+        )
+        for row in conn.execute(statement)
+    ]
+
+
+def heard(conn: Connection, delivery_ids: Sequence[int]) -> None:
+    """What has become of these is in the journal."""
+    _HEARD.write(conn, delivery_ids)
 
 
 def without_ground(conn: Connection, delivery_ids: Sequence[int]) -> dict[int, WithoutGround]:

@@ -23,7 +23,7 @@ from engine.domain.why import Reason, Why
 from engine.errors import CursorMovedError, IdentityTakenError, StaleChartError, StoreError, TamperedError
 from engine.pipeline.admit import NOTICES
 from engine.pipeline.due import due_at, is_urgent
-from engine.store import notices, schema
+from engine.store import notices, oncall, schema
 from engine.store.audit import AuditStore
 from engine.store.charts import (
     ChartDocument,
@@ -267,6 +267,7 @@ class Recorder:
             ],
         )
         record_holds(conn, self._keys, outcomes, channel, micros, before=before, after=after)
+        oncall.record(conn, self._keys, [item for one in outcomes for item in one.overrides])
         self._audit.append(conn, [item for one in outcomes for item in one.audit])
         self._keep(conn, [(one.entry_id, item) for one in outcomes for item in one.withheld], channel, micros)
         wanted = [(one.entry_id, one.channel or channel, item) for one in outcomes for item in one.deliveries]

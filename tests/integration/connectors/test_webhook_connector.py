@@ -79,8 +79,8 @@ async def test_a_page_goes_out_as_what_it_says(
 ) -> None:
     connector = made(receiver.url)
     said = Notification(
-        id="p1-1", page_id="p1", ladder="on-call", level=1, loop=1, person="lee", to="duty", text="Open the page",
-        link="/pages/p1", reason="on_call_page", raised_at=NOW,
+        id="p1-1", page_id="p1", ladder="on-call", level=1, loop=1, step=1, person="lee", to="duty",
+        text="Open the page", link="/pages/p1", reason="on_call_page", raised_at=NOW,
     )  # fmt: skip
     one = delivery(Operation.NOTIFY, said.encoded())
     await connector.connect()

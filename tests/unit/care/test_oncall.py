@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.care.oncall import OnCall, OnCallSpec, Rosters, load_oncall
+from engine.care.oncall import OnCall, Rosters
+from engine.care.rosters import OnCallSpec, load_oncall
 from engine.domain.oncall import Override
 from engine.domain.page import Target
 from engine.errors import Problem
@@ -49,7 +50,7 @@ def loaded(*texts: str, zone: str = "UTC") -> tuple[Rosters, list[Problem]]:
     problems: list[Problem] = []
     documents = [parse(text, f"oncall/{number}.yaml") for number, text in enumerate(texts)]
     read = [(document, validate(document, OnCallSpec)) for document in documents]
-    rosters = load_oncall(read, takers=["files"], destinations=["files", "crm"], zone=zone, problems=problems)
+    rosters = load_oncall(read, takers=["files"], ends=[], destinations=["files", "crm"], zone=zone, problems=problems)
     return rosters, problems
 
 

@@ -65,8 +65,8 @@ PAGE = Page(
     level=1, steps=(STEP,),
 )  # fmt: skip
 NOTIFICATION = Notification(
-    id="p1-1", page_id="p1", ladder="on-call", level=1, loop=1, person="lee", to="pager-1", text="Open the page",
-    link="/pages/p1", reason="on_call_page", raised_at=AT,
+    id="p1-1", page_id="p1", ladder="on-call", level=1, loop=1, step=1, person="lee", to="pager-1",
+    text="Open the page", link="/pages/p1", reason="on_call_page", raised_at=AT,
 )  # fmt: skip
 SAID: dict[Operation, Content] = {
     Operation.UPSERT_PATIENT: PatientUpsert.of(PATIENT),
@@ -79,7 +79,7 @@ SAID: dict[Operation, Content] = {
     Operation.SEND_TEXT: NOTICE,
     Operation.UPSERT_PAGE: PageUpsert.of(PAGE, "MRN:558181838"),
     Operation.NOTIFY: NOTIFICATION,
-    Operation.NOTIFY_END: NotificationEnd(page_id="p1", state="acknowledged", by="lee", at=AT),
+    Operation.NOTIFY_END: NotificationEnd(page_id="p1", state="acknowledged", by="lee", at=AT, round=0),
     Operation.SEND_MAIL: NOTICE,
 }
 BYTES = {

@@ -32,8 +32,8 @@ def notice(not_after: datetime | None, operation: Operation = Operation.SEND_TEX
     said: Spoken = Notice(id="n1", patient_key="MRN:1", to="+15185550100", body="Call us", not_after=not_after)
     if operation is Operation.NOTIFY:
         said = Notification(
-            id="p1-1", page_id="p1", ladder="on-call", level=1, loop=1, person="lee", to=None, text="Open the page",
-            link="/pages/p1", reason="on_call_page", raised_at=NOW, not_after=not_after,
+            id="p1-1", page_id="p1", ladder="on-call", level=1, loop=1, step=1, person="lee", to=None,
+            text="Open the page", link="/pages/p1", reason="on_call_page", raised_at=NOW, not_after=not_after,
         )  # fmt: skip
     return queued(delivery(operation, said.encoded()))
 

@@ -8,6 +8,7 @@ from connector_deliveries import NOW as QUEUED_AT
 from connector_deliveries import delivery, queued
 from heart import NOW, Heart, adt, merge
 
+from engine.care.pages import called_off, raised
 from engine.connectors.remedies import remedy
 from engine.domain.cause import TaskDone, written
 from engine.domain.chart import Chart
@@ -15,6 +16,7 @@ from engine.domain.delivery import Gone, Ground, Notice, Operation
 from engine.domain.encounter import EncounterStatus
 from engine.domain.message import EntryKind
 from engine.domain.outcome import Outcome
+from engine.domain.page import Policy
 from engine.domain.task import TaskState
 from engine.pipeline import notices
 from engine.pipeline.admit import GO, RULES, Known, Never, NotBefore, admit
@@ -116,16 +118,18 @@ def test_what_moved_to_another_patient_is_gone_from_the_first(heart: Heart) -> N
 
 @pytest.mark.parametrize("kind", GROUNDS)
 def test_what_does_not_stand_begins_nothing_and_can_not_fall(heart: Heart, kind: str) -> None:
-    chart = heart.chart()
+    page = raised("t1", "on_call_page", Policy(ladder="on-call", version="1"), heart.now)
+    chart = msgspec.structs.replace(heart.chart(), pages=(page,))
     assert list(newly(kind, None, chart))
     assert list(newly(kind, chart, chart)) == []
     over = msgspec.structs.replace(
         chart,
         tasks=tuple(msgspec.structs.replace(task, state=TaskState.DONE) for task in chart.tasks),
         encounters=tuple(msgspec.structs.replace(one, status=EncounterStatus.ACTIVE) for one in chart.encounters),
+        pages=(called_off(page, "over", heart.now),),
     )
     assert list(newly(kind, None, over)) == []
-    assert fallen(over, msgspec.structs.replace(over, tasks=(), encounters=())) is None
+    assert fallen(over, msgspec.structs.replace(over, tasks=(), encounters=(), pages=())) is None
 
 
 def test_nothing_begins_for_the_dead(heart: Heart) -> None:

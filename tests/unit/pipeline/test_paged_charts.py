@@ -1,0 +1,283 @@
+"""Pages on charts: they follow their tasks, the clock calls people, and an acknowledgment or a safety event ends it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+from heart import Heart, adt, merge
+
+from engine.domain.cause import Cause, Due, NotificationSettled, OnCallOverridden, PageAcknowledged, TaskDone, written
+from engine.domain.delivery import Gone, Notification, Operation
+from engine.domain.message import AckCode
+from engine.domain.oncall import Override
+from engine.domain.outcome import EffectKind, Outcome
+from engine.domain.page import Page, PageState, StepResult
+from engine.domain.task import TaskState
+from engine.pipeline.due import due_at, is_urgent
+from engine.pipeline.process import channel_of, decide, prepare
+
+MINUTE = timedelta(minutes=1)
+HIGH = {36: "01", 45: "20260306130000", 44: "20260220080000", 4: "E"}
+
+
+class Duty(Heart):
+    """The heart, with people who act and a clock that rings."""
+
+    def do(self, cause: Cause) -> Outcome:
+        entry = msgspec.structs.replace(self.entry(written(cause)), channel=cause.kind.lane)
+        prepared = prepare(entry, None)
+        assert channel_of(prepared, self.charts) in {"main-campus", ""}
+        outcome = decide(prepared, self.channel if cause.chart_id else None, self.charts, self.now)
+        for chart in outcome.charts:
+            self.charts.add(chart)
+        self.charts.overrides += outcome.overrides
+        return outcome
+
+    def ring(self) -> list[Outcome]:
+        """All that is due by now."""
+        rung: list[Outcome] = []
+        while (at := due_at(self.chart())) is not None and at <= self.now + timedelta(microseconds=1):
+            self.now = max(self.now, at)
+            chart = self.chart()
+            rung.append(self.do(Due(actor="clock", chart_id=chart.id, at=at, version=chart.version, since=at)))
+            assert len(rung) < 50
+        return rung
+
+    def later(self, minutes: float) -> list[Outcome]:
+        """Let time pass, ringing whenever something is due."""
+        end, rung = self.now + minutes * MINUTE, []
+        while (at := due_at(self.chart())) is not None and at <= end:
+            self.now = max(self.now, at)
+            rung += self.ring()
+        self.now = end
+        return rung
+
+    @property
+    def page(self) -> Page:
+        (page,) = self.chart().pages
+        return page
+
+
+def ack(duty: Duty, by: str = "example-day-1") -> Outcome:
+    return duty.do(PageAcknowledged(actor="anna", chart_id=duty.chart().id, page=duty.page.id, by=by))
+
+
+def settled(duty: Duty, result: StepResult, step: int = 1, detail: str | None = None) -> Outcome:
+    return duty.do(
+        NotificationSettled(
+            actor="courier",
+            chart_id=duty.chart().id,
+            page=duty.page.id,
+            step=step,
+            delivery=step,
+            result=result.value,
+            detail=detail,
+        )
+    )
+
+
+def notified(outcomes: list[Outcome]) -> list[Notification]:
+    found = [one.content for outcome in outcomes for one in outcome.deliveries if one.operation is Operation.NOTIFY]
+    return [one for one in found if isinstance(one, Notification)]
+
+
+@pytest.fixture
+def duty() -> Duty:
+    """A patient at high risk who has just gone home; NOW is 13:00 in New York, when example-day-1 or -2 is on call."""
+    made = Duty()
+    made.send(adt("A01", pv1={3: "W^1^A", 4: "E", 44: "20260220080000"}))
+    made.send(adt("A03", at="20260306130000", pv1=HIGH))
+    return made
+
+
+def test_a_discharge_with_a_page_calls_somebody_at_once_and_says_nothing_of_the_patient(duty: Duty) -> None:
+    assert duty.page.state is PageState.QUEUED
+    assert is_urgent(duty.chart())
+    (said,) = notified(duty.ring())
+    page = duty.page
+    assert (said.page_id, said.person, said.level, said.step) == (page.id, page.steps[0].person, 1, 1)
+    assert said.link == f"/pages/{page.id}"
+    assert said.acknowledge_by == duty.now + 5 * MINUTE == page.next_at
+    for value in ("558181838", "Doe", "Jane", "1948", "MRN"):
+        assert value.encode() not in said.encoded()
+
+
+def test_a_task_has_one_page_for_ever(duty: Duty) -> None:
+    duty.ring()
+    before = duty.page
+    duty.send(adt("A08", at="20260306131000", pv1=HIGH, pid={13: "5185550100"}))
+    assert duty.page == before
+    ack(duty)
+    duty.send(adt("A08", at="20260306132000", pv1=HIGH, pid={13: "5185550101"}))
+    assert [page.id for page in duty.chart().pages] == [before.id]
+    assert duty.page.state is PageState.ACKNOWLEDGED
+
+
+def test_an_acknowledgment_does_the_task_and_takes_queued_notifications_back_with_it(duty: Duty) -> None:
+    """Complaint: texts keep coming after the acknowledgment."""
+    (rung,) = duty.ring()
+    (queued,) = [one for one in rung.deliveries if one.operation is Operation.NOTIFY]
+    outcome = ack(duty)
+    page, task = duty.page, next(one for one in duty.chart().tasks if one.kind == "on_call_page")
+    assert (page.state, page.acknowledged_by, page.acknowledged_at) == (
+        PageState.ACKNOWLEDGED,
+        "example-day-1",
+        duty.now,
+    )
+    assert (task.state, task.ended_by, task.evidence) == (
+        TaskState.DONE,
+        "example-day-1",
+        f"page {page.id} acknowledged",
+    )
+    (fallen,) = outcome.fallen
+    said = queued.content
+    assert isinstance(said, Notification)
+    assert fallen.code is Gone.GROUND
+    assert said.ground in (fallen.grounds or ())
+    assert [one.subject for one in outcome.audit] == [f"page:{page.id}"]
+    assert due_at(duty.chart()) is None or not notified(duty.later(24 * 60))
+
+
+@pytest.mark.parametrize("again", ["example-day-1", "stranger"])
+def test_a_second_acknowledgment_says_plainly_who_was_first_and_changes_nothing(duty: Duty, again: str) -> None:
+    ack(duty, "stranger")
+    before = duty.chart()
+    outcome = ack(duty, again)
+    assert outcome.reason is not None
+    assert "acknowledged by stranger, not on call" in outcome.reason
+    assert outcome.effects[0].kind == EffectKind.NOT_DONE
+    assert duty.chart() is before
+
+
+@pytest.mark.parametrize(
+    ("message", "state"),
+    [
+        (adt("A13", at="20260306140000", pv1={3: "W^1^A"}), TaskState.RETRACTED),
+        (adt("A31", at="20260306140000", pid={30: "Y", 29: "20260306133000"}), TaskState.CANCELLED),
+        (adt("A08", at="20260306140000", pv1=HIGH | {36: "03"}), TaskState.RETRACTED),
+        (adt("A01", at="20260306140000", pv1={3: "W^1^A", 19: "V2^^^MRN"}), TaskState.CANCELLED),
+    ],
+    ids=["discharge cancelled", "death", "another disposition", "readmission"],
+)
+def test_a_page_is_called_off_with_its_task(duty: Duty, message: bytes, state: TaskState) -> None:
+    duty.ring()
+    duty.now += timedelta(hours=2)
+    outcome = duty.send(message)
+    assert outcome.application_ack is AckCode.AA
+    task = next(one for one in duty.chart().tasks if one.id == duty.page.task)
+    assert task.state is state
+    assert (duty.page.state, duty.page.next_at) == (PageState.RESOLVED, None)
+    assert duty.page.end_reason == task.end_reason
+    assert outcome.fallen
+    assert not notified(duty.later(60))
+
+
+def test_a_task_that_somebody_has_done_calls_its_page_off(duty: Duty) -> None:
+    duty.ring()
+    duty.do(TaskDone(actor="anna", chart_id=duty.chart().id, task=duty.page.task))
+    assert duty.page.state is PageState.RESOLVED
+    outcome = ack(duty)
+    assert outcome.reason is not None
+    assert outcome.reason.startswith("the page is resolved")
+
+
+def test_a_page_that_was_called_off_is_not_raised_again_when_its_task_stands_again(duty: Duty) -> None:
+    duty.ring()
+    duty.send(adt("A01", at="20260306140000", pv1={3: "W^1^A", 19: "V2^^^MRN"}))
+    outcome = duty.send(adt("A11", at="20260306150000", pv1={3: "W^1^A", 19: "V2^^^MRN"}))
+    assert duty.page.state is PageState.RESOLVED
+    assert not notified([outcome, *duty.later(60)])
+
+
+def test_nobody_acknowledges_so_the_supervisor_is_told_and_a_safety_event_stays(duty: Duty) -> None:
+    people = [one.person for one in notified(duty.later(60))]
+    assert people[-1] == "example-supervisor"
+    page, chart = duty.page, duty.chart()
+    assert page.state is PageState.EXHAUSTED
+    task = next(one for one in chart.tasks if one.id == page.task)
+    assert task.state is TaskState.MISSED
+    (alert,) = [one for one in chart.tasks if one.kind == "safety_event"]
+    assert (alert.assignee, alert.stands, alert.raised_for) == ("house_supervisor", True, page.id)
+    duty.send(adt("A08", at="20260306141000", pv1=HIGH, pid={13: "5185550100"}))  # planned anew: it stays
+    assert alert.id in {one.id for one in duty.chart().tasks if one.stands}
+    ack(duty)
+    assert duty.page.state is PageState.ACKNOWLEDGED
+    assert next(one for one in duty.chart().tasks if one.id == page.task).state is TaskState.DONE
+
+
+def test_a_safety_event_goes_when_the_discharge_is_cancelled(duty: Duty) -> None:
+    duty.later(60)
+    duty.send(adt("A13", at="20260306150000", pv1={3: "W^1^A"}))
+    assert duty.page.state is PageState.RESOLVED
+    assert not [one for one in duty.chart().tasks if one.stands]
+
+
+def test_a_permanent_failure_escalates_at_once(duty: Duty) -> None:
+    duty.ring()
+    duty.now += MINUTE
+    settled(duty, StepResult.FAILED, detail="refused")
+    assert due_at(duty.chart()) is not None
+    called = [one.person for one in notified(duty.ring())]
+    assert "example-backup" in called
+    assert duty.page.steps[0].detail == "refused"
+
+
+def test_what_a_destination_says_is_on_record_and_what_was_taken_back_has_not_failed(duty: Duty) -> None:
+    duty.ring()
+    settled(duty, StepResult.SENT)
+    assert (duty.page.state, duty.page.steps[0].result) == (PageState.SENT, StepResult.SENT)
+    called = len(duty.page.steps)
+    duty.later(5.1)
+    ack(duty)
+    settled(duty, StepResult.FAILED, step=called + 1, detail="ground-gone")
+    assert duty.page.steps[called].result is StepResult.WITHDRAWN
+    assert duty.page.state is PageState.ACKNOWLEDGED
+
+
+def test_who_stands_in_is_called(duty: Duty) -> None:
+    """Complaint: the roster shows the scheduled person, the page goes to another."""
+    outcome = duty.do(
+        OnCallOverridden(
+            actor="anna",
+            chart_id=None,
+            reason="swap",
+            roster="on-call",
+            role="primary",
+            person="example-backup",
+            begins=duty.now - MINUTE,
+            ends=duty.now + 60 * MINUTE,
+        )
+    )
+    (stands_in,) = outcome.overrides
+    assert isinstance(stands_in, Override)
+    assert [one.subject for one in outcome.audit] == ["roster:on-call/primary"]
+    assert [one.person for one in notified(duty.ring())] == ["example-backup"]
+
+
+def test_the_same_entry_again_sends_no_second_notification(duty: Duty) -> None:
+    (first,) = duty.ring()
+    assert {one.idempotency_key for one in first.deliveries if one.operation is Operation.NOTIFY} == {
+        f"{duty.page.id}-1"
+    }
+
+
+def test_a_page_moves_with_its_patient_at_a_merge_and_goes_on(duty: Duty) -> None:
+    duty.ring()
+    page = duty.page
+    duty.send(adt("A28", at="20260306131000", pid3="77^^^MRN^MR"))
+    outcome = duty.send(merge("77", "558181838", at="20260306132000"))
+    moved = duty.chart("77")
+    assert [one.id for one in moved.pages] == [page.id]
+    assert not notified([outcome])
+    assert moved.pages[0].next_at == page.next_at
+
+
+def test_a_clock_that_rings_late_goes_on_where_it_was(duty: Duty) -> None:
+    """Complaint: a chain that was paused never resumed after a restart."""
+    duty.ring()
+    duty.now += timedelta(hours=3)
+    called = notified(duty.ring())
+    assert {one.level for one in called} == {2}
+    assert duty.page.next_at == duty.now + 5 * MINUTE
