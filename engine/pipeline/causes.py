@@ -37,7 +37,8 @@ def read_cause(entry: Entry, _channel: CompiledChannel | None) -> Prepared:
         cause = read(entry.payload)
     except ValueError as error:
         return Prepared(entry=entry, outcome=undone(entry, Fault(error="act-unreadable", text=str(error))))
-    return Prepared(entry=entry, cause=cause, charts=frozenset((cause.chart_id,)) if cause.chart_id else frozenset())
+    charts = frozenset((cause.chart_id,)) if cause.chart_id else frozenset()
+    return Prepared(entry=entry, cause=cause, charts=charts, bounded=isinstance(cause, Due))
 
 
 def decide_cause(prepared: Prepared, channel: CompiledChannel | None, charts: Charts, now: datetime) -> Outcome:

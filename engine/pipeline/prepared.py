@@ -30,6 +30,8 @@ class Prepared(Phi, frozen=True, kw_only=True):
     charset: str | None = None
     charts: frozenset[str] = frozenset()
     """Ids of charts to be loaded, of a cause that names them itself."""
+    bounded: bool = False
+    """These without what is closed of them."""
     cause: Cause | None = None
     """Of any entry but a message: what is to be done."""
     code: str = ""

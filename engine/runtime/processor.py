@@ -356,9 +356,10 @@ class Processor:
                 break
         identities = {identity for one in prepared for identity in one.identities}
         visits = {visit for one in prepared for visit in one.visits}
-        named = {chart_id for one in prepared for chart_id in one.charts}
+        named = {chart_id for one in prepared for chart_id in one.charts if not one.bounded}
+        due = {chart_id for one in prepared for chart_id in one.charts if one.bounded}
         with store.reader() as conn:
-            before = store.charts.load(conn, identities, visits, named, bounded=True)
+            before = store.charts.load(conn, identities, visits, named, bounded=True, bounded_ids=due)
             if any(one.cause is not None for one in prepared):
                 before.overrides = oncall.overrides(conn, store.keys, now, _override_damaged)
         charts = before.copy()

@@ -86,10 +86,11 @@ class ChartStore:
         ids: Collection[str] = (),
         *,
         bounded: bool = False,
+        bounded_ids: Collection[str] = (),
     ) -> Charts:
         """Every chart that the identities and encounter keys lead to, and those of these ids, merges followed, whole.
 
-        bounded: those that are not named by id, or by a stay that is closed, come without what is closed.
+        bounded: those that are not named by `ids`, or by a stay that is closed, come without what is closed.
         Raises TamperedError when a row leads to a chart that does not say so itself, or when the row of an identity is
         gone that one of the charts has.
         """
@@ -109,7 +110,8 @@ class ChartStore:
         places = {by_visit[row.encounter_hash]: row.chart_id for row in _VISITS.rows(conn, list(by_visit))}
         for loaded in self._whole(conn, ids):
             charts.add(loaded)
-        for loaded in self._whole(conn, {*leads.values(), *places.values()} - charts.by_id.keys(), bounded=bounded):
+        others = {*leads.values(), *places.values(), *bounded_ids} - charts.by_id.keys()
+        for loaded in self._whole(conn, others, bounded=bounded):
             charts.add(loaded)
         if bounded:
             late = {id_ for key, id_ in places.items() if _is_closed(charts.by_id.get(id_), key)}
@@ -266,12 +268,18 @@ class ChartStore:
         summaries = self._summaries(conn, versions) if versions else {}
         short = {id_: documents[id_] for id_, closed in summaries.items() if bounded and closed.form == FORM}
         ids = [id_ for id_, row in rows.items() if row.merged_into is None and id_ not in short]
-        by_part = [(stored, stored.load(conn, self._keys, ids)) for stored in STORED]
-        if short:
-            hashes = Hashes(self._keys)
-            for stored, documents_by_chart in by_part:
-                some = {id_: document.keys_of(stored.name) for id_, document in short.items()}
-                documents_by_chart.update(stored.load_some(conn, self._keys, hashes, some))
+        # A summary names parts too; only where no chart has any of a kind is there nothing to ask for.
+        kinds = {name for document in documents.values() for name, keys in document.parts.items() if keys}
+        whole = bool(summaries.keys() - short.keys())
+        hashes = Hashes(self._keys)
+        by_part: list[tuple[StoredPart, dict[str, dict[str, Any]]]] = []
+        for stored in STORED:
+            found_of: dict[str, dict[str, Any]] = {}
+            if whole or stored.name in kinds:
+                found_of = stored.load(conn, self._keys, ids) if ids else found_of
+                some = {id_: names for id_, document in short.items() if (names := document.keys_of(stored.name))}
+                found_of.update(stored.load_some(conn, self._keys, hashes, some) if some else ())
+            by_part.append((stored, found_of))
         return [
             self._assemble(row, documents[id_], summaries.get(id_), by_part, bounded=id_ in short)
             for id_, row in rows.items()

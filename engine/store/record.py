@@ -555,6 +555,8 @@ class _ChartWriter:
         summaries: list[tuple[str, bytes]] = []
         for new in self._changed:
             left = close(new)
+            if left is not new and due_at(left) != due_at(new):
+                left = new  # what rings has to be found
             summary = left.closed
             if summary is not None and summary is not new.closed:
                 summary = msgspec.structs.replace(summary, version=new.version)

@@ -22,6 +22,7 @@ from store_builders import (
     with_past,
 )
 
+from engine.domain import parts
 from engine.domain.delivery import DeliveryState, Operation
 from engine.domain.encounter import EncounterStatus
 from engine.domain.hold import Assertion, Fact, Hold, HoldCode
@@ -158,6 +159,20 @@ def test_looking_for_what_is_due(plans):
     assert scans(lines, allowed=["INDEX dead_letter_open$"]) == []
     assert any("chart_due" in line for _, line in lines)
     assert not any(re.match(r"SEARCH chart (?!USING (COVERING )?INDEX chart_due)", line) for _, line in lines)
+
+
+def test_parts_that_no_chart_of_a_batch_has_are_not_asked_for(plans):
+    store, lines = plans
+    bare = chart("chart-2", 2, scores=(), tasks=())
+    record(store, outcome(1, chart()), outcome(2, bare))
+
+    def asked(*charts):
+        with only(lines):
+            load(store, *charts)
+        return {part.name for part in parts.PARTS if any(f" charts.{part.what} " in text for text, _ in lines)}
+
+    assert asked(bare) == {"encounters"}
+    assert asked(bare, chart()) == {"encounters", "scores", "tasks"}
 
 
 def test_loading_charts(plans):
