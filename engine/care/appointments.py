@@ -272,7 +272,7 @@ def on_its_appointment(
     now, stamps, stale = merge_fields(was, values, stamps, event.at)
     if event.told.status is not None:
         status = _believed(event, now, applied)
-        said = {"status": status, "told_by": event.told.by}
+        said = {"said": status, "told_by": event.told.by}
         now, stamps, older = merge_fields(now, said, stamps, event.at)
         stale = stale or older
     if stale:
@@ -280,6 +280,8 @@ def on_its_appointment(
     if event.at[0] < now.opened_at:
         now = msgspec.structs.replace(now, opened_by=event.told.trigger, opened_at=event.at[0])
     now = _with_numbers(now, event.numbers)
+    if now.unheard_at is not None and (now.said, now.starts_at) != (was.said, was.starts_at):
+        now = msgspec.structs.replace(now, unheard_at=None)
     others = [one for one in chart.appointments if one.id != now.id]
     every = tuple(sorted((*others, now), key=_place)) if known is None or now != known else chart.appointments
     return msgspec.structs.replace(

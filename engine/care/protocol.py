@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Discriminator, Field, Tag
 
+from engine.care.appointed import Appointed, AppointedAs
 from engine.care.calendar import BusinessCalendar
 from engine.care.conditions import Condition
 from engine.care.dispositions import Action, Disposition
@@ -211,6 +212,9 @@ class _Spec(StrictModel):
     """Kinds of task, each with what it is, for people; none: medication_reconciliation, pcp_follow_up,
     specialist_follow_up, care_coordinator_alert, on_call_page, tcm_contact, education, pcp_alert, physiotherapy,
     pharmacy_consult, result_follow_up, notice_of_discharge."""
+    appointments: Annotated[dict[_Name, AppointedAs], Field(max_length=100)] = {}
+    """Kind of task -> the appointments (SIU) that are its follow-up: one that is booked belongs to the task, one
+    that was kept ends it."""
     conditions: Annotated[dict[_Name, Condition], Field(max_length=100)] = {}
     """Conditions that tasks may ask for by name (`when`)."""
     proofs: Annotated[
@@ -245,6 +249,8 @@ class Protocol:
         """Those that it says something of."""
         self.kinds: Mapping[str, str] = spec.kinds if spec.kinds is not None else dict.fromkeys(KINDS, "")
         """With what each is, for people."""
+        self.appointed = Appointed(spec.appointments)
+        """Which appointments are which follow-up."""
         self._conditions: Mapping[str, Condition] = spec.conditions
         self.proofs: Mapping[str, tuple[Visit, ...]] = spec.proofs
         """By kind of task."""
@@ -598,6 +604,11 @@ def load_protocol(document: Document) -> Protocol:
                 problems.append(document.problem(("plans", *path, index), message))
             used.add(step.id)
 
+    problems.extend(
+        document.problem(("appointments", kind), f"there is no such kind of task{did_you_mean(kind, kinds)}")
+        for kind in spec.appointments
+        if kind not in kinds
+    )
     for band in (Band.HIGH, Band.MODERATE, Band.LOW):
         used: set[str] = set()
         check(home.every, used, "home_plan", "every")

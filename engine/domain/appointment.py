@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
@@ -42,7 +43,7 @@ class Coded(Phi, frozen=True, kw_only=True):
 class Appointment(Phi, frozen=True, kw_only=True):
     """Fields are set by mapping targets `appointment.<field>` and by the event; each has a stamp of its own.
 
-    What follows from others has none: `replaces`, `replaced_by`, `task`.
+    What follows from others has none: `status`, `kept_by`, `replaces`, `replaced_by`, `task`.
     """
 
     id: str
@@ -50,6 +51,8 @@ class Appointment(Phi, frozen=True, kw_only=True):
     numbers: tuple[Identifier, ...] = ()
     """What schedulers call it (SCH-1, SCH-2): by any of these it is found. An authority that nobody named is empty."""
     status: AppointmentStatus = AppointmentStatus.BOOKED
+    said: AppointmentStatus = AppointmentStatus.BOOKED
+    """What the scheduler last said of it; `status` is the same, unless a visit shows that it was kept."""
     starts_at: Moment | None = None
     """With the precision that was sent; none: there is no time yet."""
     ends_at: Moment | None = None
@@ -71,6 +74,10 @@ class Appointment(Phi, frozen=True, kw_only=True):
     """When that message was written, in seconds since 1970."""
     told_by: str | None = None
     """What said the status: an event and a field (`S14 SCH-25`)."""
+    kept_by: str | None = None
+    """Key of the encounter that shows that it was kept, where the scheduler has not said so."""
+    unheard_at: datetime | None = None
+    """When it was noted that its day has passed and nobody has said whether it was kept."""
     replaces: str | None = None
     """Id of the appointment that this one is the new time of."""
     replaced_by: str | None = None

@@ -229,9 +229,9 @@ APPOINTMENTS: Final = DeliveredPart(
     mask=Mask(
         shown=frozenset({
             "id", "status", "starts_at", "ends_at", "earliest", "latest", "opened_by", "opened_at", "told_by",
-            "replaces", "replaced_by", "task",
+            "replaces", "replaced_by", "task", "said", "unheard_at",
         }),
-        keys=frozenset({"patient_key", "visit"}),
+        keys=frozenset({"patient_key", "visit", "kept_by"}),
     ),
     operation=Operation.UPSERT_APPOINTMENT,
     content=AppointmentUpsert.of,

@@ -43,6 +43,8 @@ class QualityKind(StrEnum):
     IDENTIFIER_OF_ANOTHER = "identifier_of_another"
     KEY_UNSURE = "key_unsure"
     AUTHORITY_UNKNOWN = "authority_unknown"
+    APPOINTMENT_UNKNOWN = "appointment_unknown"
+    APPOINTMENT_CONTRADICTED = "appointment_contradicted"
     CHARSET_WRONG = "charset_wrong"
     STRUCTURE_WRONG = "structure_wrong"
 
@@ -168,6 +170,20 @@ MEANINGS: Final[Mapping[QualityKind, Meaning]] = {
         text="identifiers name an authority of which identity.authorities knows a part, or two at once",
         remedy="complete the authority (oid, also) in identity.authorities of the channel",
         deviations=("authority-alias", "authority-contradicted"),
+    ),
+    QualityKind.APPOINTMENT_UNKNOWN: Meaning(
+        text="messages of appointments come with an event or a status code that the channel's map does not know",
+        remedy="see the code in the example message, and add it to the map of the sender (mappings/appointments/)",
+        deviations=("appointment-status-unknown", "appointment-event-unknown"),
+        location="SCH-25",
+    ),
+    QualityKind.APPOINTMENT_CONTRADICTED: Meaning(
+        text="messages of appointments contradict themselves: status and event, end and start, a no-show too early",
+        remedy="see the example message; what the pair means stands in the map of the sender (mappings/appointments/)",
+        deviations=(
+            "appointment-status-contradicted", "appointment-noshow-before-start", "appointment-ends-before-start",
+        ),
+        location="SCH-25",
     ),
     QualityKind.CHARSET_WRONG: Meaning(
         text="texts are not in the character set that the message declares (MSH-18): names may be wrong",

@@ -1,9 +1,208 @@
-"""What follows from the appointments of a chart, and what of them is told as an effect."""
+"""What follows from the appointments of a chart for its tasks, what happens when their day has passed, and effects."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Final
+
+import msgspec
+
+from engine.care import tasks
+from engine.care.appointed import Appointed
+from engine.care.chains import settled
+from engine.domain.appointment import AHEAD, Appointment, AppointmentStatus
 from engine.domain.chart import Chart
+from engine.domain.moment import Moment
 from engine.domain.outcome import Effect
+from engine.domain.task import Escalation, Task, TaskState
+from engine.pipeline.rule import Deciding
+from engine.pipeline.tasks import with_raised
+
+NO_SHOW: Final = "no-show"
+NO_WORD: Final = "no-word"
+"""Words of `Escalation.why`."""
+
+_PROVED: Final = "appointment:"
+_DAY: Final = timedelta(days=1)
+_WESTERNMOST: Final = timezone(timedelta(hours=-12))
+"""A mere date has ended everywhere when it has ended here."""
+
+
+def follow_appointments(_before: Chart | None, chart: Chart, deciding: Deciding) -> Chart:
+    """A follower of `engine.pipeline.follow`: chains, and the tasks that appointments are for."""
+    if not chart.appointments:
+        return chart
+    appointments = settled(chart)
+    if appointments is not chart.appointments:
+        chart = msgspec.structs.replace(chart, appointments=appointments)
+    return _with_tasks(chart, deciding) if deciding.channel is not None else chart
+
+
+# --- tasks
+
+
+def _with_tasks(chart: Chart, deciding: Deciding) -> Chart:
+    after: list[Task] = []
+    raised: list[Task] = []
+    serves: dict[str, str] = {}
+    for task in chart.tasks:
+        appointed = _appointed(task, deciding)
+        if appointed is not None:
+            fitting = [one for one in chart.appointments if _fits(one, task, chart, appointed)]
+            task, alerts = _followed(task, fitting, chart, deciding.now)  # noqa: PLW2901
+            raised += alerts
+        if task.appointment is not None and (task.stands or task.state is TaskState.DONE):
+            serves.setdefault(task.appointment, task.id)
+        after.append(task)
+    if any(one is not other for one, other in zip(after, chart.tasks, strict=True)):
+        chart = msgspec.structs.replace(chart, tasks=tuple(after))
+    appointments = tuple(
+        one if one.task == serves.get(one.id) else msgspec.structs.replace(one, task=serves.get(one.id))
+        for one in chart.appointments
+    )
+    if appointments != chart.appointments:
+        chart = msgspec.structs.replace(chart, appointments=appointments)
+    return with_raised(chart, raised)
+
+
+def _appointed(task: Task, deciding: Deciding) -> Appointed | None:
+    """What its protocol says of the visits that a task waits for; none: nothing."""
+    channel = deciding.channel
+    planner = channel.planners.get(task.protocol) if channel is not None else None
+    if planner is None or task.kind not in planner.protocol.appointed or task.raised_for is not None:
+        return None
+    return planner.protocol.appointed
+
+
+def _fits(appointment: Appointment, task: Task, chart: Chart, appointed: Appointed) -> bool:
+    """It is the follow-up that the task is about, and after the discharge."""
+    if not any(_is_for(one, task.kind, chart, appointed) for one in _and_before(appointment, chart)):
+        return False
+    start = appointment.starts_at
+    if start is None:
+        return appointment.said is AppointmentStatus.REQUESTED
+    stay = chart.encounter(task.encounter) if task.encounter is not None else None
+    since = stay.discharged_at if stay is not None and stay.discharged_at is not None else None
+    return not start.is_before(since if since is not None else Moment.of_instant(task.created_at))
+
+
+def _and_before(appointment: Appointment, chart: Chart) -> Iterator[Appointment]:
+    """The appointment, and those that it is the new time of: what they are for is the same."""
+    by_id = {one.id: one for one in chart.appointments}
+    one: Appointment | None = appointment
+    while one is not None:
+        yield one
+        one = by_id.pop(one.replaces, None) if one.replaces is not None else None
+
+
+def _is_for(appointment: Appointment, kind: str, chart: Chart, appointed: Appointed) -> bool:
+    what = (appointment.service, appointment.type)
+    texts = [text for one in what if one is not None for text in (one.code, one.text)]
+    if appointment.location is not None:
+        texts += [appointment.location.point_of_care, appointment.location.facility]
+    return appointed.fits(kind, chart.patient, clinician=appointment.clinician, texts=texts)
+
+
+def _followed(task: Task, fitting: Sequence[Appointment], chart: Chart, now: datetime) -> tuple[Task, tuple[Task, ...]]:
+    """The task after what its appointments say, and the alerts that this raises."""
+    if task.proved_by is not None and task.proved_by.startswith(_PROVED):
+        shown = task.proved_by.removeprefix(_PROVED)
+        if any(one.id == shown and one.status is AppointmentStatus.KEPT for one in fitting):
+            return task, ()
+        if all(one.id != shown for one in chart.appointments):
+            return task, ()  # it is closed, and stays as it was
+        task = tasks.unproved(task)  # what it was done by was taken back
+    if not task.stands:
+        return task, ()
+    kept = min((one for one in fitting if one.status is AppointmentStatus.KEPT), key=_order, default=None)
+    if kept is not None:
+        evidence = _evidence(kept, chart)
+        task = tasks.proved(task, f"{_PROVED}{kept.id}", at=now, evidence=evidence)
+        return msgspec.structs.replace(task, appointment=kept.id), ()
+    ahead = [one for one in fitting if one.status in AHEAD]
+    chosen = next((one for one in ahead if one.id == task.appointment), None)
+    chosen = chosen or min(ahead, key=_order, default=None)
+    raised: tuple[Task, ...] = ()
+    if any(one.status is AppointmentStatus.NOSHOW for one in fitting):
+        task, raised = _missed(task, now)
+    linked = chosen.id if chosen is not None else None
+    return (task if task.appointment == linked else msgspec.structs.replace(task, appointment=linked)), raised
+
+
+def _missed(task: Task, now: datetime) -> tuple[Task, tuple[Task, ...]]:
+    """A visit was missed: said once, and the alert of the task's ladder does not wait for its time."""
+    if any(one.why == NO_SHOW for one in task.escalations):
+        return task, ()
+    after, raised = tasks.alerted(task, at=now, why=NO_SHOW)
+    if not raised:
+        escalations = (*task.escalations, Escalation(at=now, why=NO_SHOW))
+        after = msgspec.structs.replace(task, undo=None, escalations=escalations)
+    return after, raised
+
+
+def _order(appointment: Appointment) -> tuple[bool, float, str]:
+    """The next one first; those without a time last."""
+    start = appointment.starts_at
+    return (start is None, 0.0 if start is None else start.seconds, appointment.id)
+
+
+def _evidence(appointment: Appointment, chart: Chart) -> str:
+    """The entry and the fields that say it, without any value of them."""
+    if appointment.kept_by is not None:
+        stay = chart.encounter_stamps.get(appointment.kept_by, {}).get("status")
+        return f"visit registered (entry {stay[1]}, PV1)" if stay is not None else "visit registered (PV1)"
+    stamp = chart.appointment_stamps.get(appointment.id, {}).get("said")
+    entry = f"entry {stamp[1]}, " if stamp is not None else ""
+    return f"appointment kept ({entry}{appointment.told_by})"
+
+
+# --- the day has passed
+
+
+def deadlines(chart: Chart) -> Iterator[datetime]:
+    """A source of `engine.pipeline.due`: when the day of an appointment has passed that a task waits for."""
+    for one in chart.appointments:
+        ends = _passes_at(one)
+        if ends is not None:
+            yield ends
+
+
+def ring(chart: Chart, deciding: Deciding) -> Chart:
+    """Nobody has said whether the visit was kept: the task says so, and is woken."""
+    unheard = {one.id for one in chart.appointments if (ends := _passes_at(one)) is not None and ends <= deciding.now}
+    if not unheard:
+        return chart
+    appointments = tuple(
+        msgspec.structs.replace(one, unheard_at=deciding.now) if one.id in unheard else one
+        for one in chart.appointments
+    )
+    after = tuple(
+        msgspec.structs.replace(
+            task,
+            snoozed_until=None,
+            undo=None,
+            escalations=(*task.escalations, Escalation(at=deciding.now, why=NO_WORD)),
+        )
+        if task.stands and task.appointment in unheard
+        else task
+        for task in chart.tasks
+    )
+    return msgspec.structs.replace(chart, appointments=appointments, tasks=after)
+
+
+def _passes_at(appointment: Appointment) -> datetime | None:
+    """When its day has ended, where it was; none: nobody waits for it, or it was noted."""
+    start = appointment.starts_at
+    if appointment.task is None or appointment.status not in AHEAD or appointment.unheard_at is not None:
+        return None
+    if start is None or start.at is None:
+        return None
+    at = start.at if start.timed else start.at.replace(tzinfo=_WESTERNMOST)
+    return at.replace(hour=0, minute=0, second=0, microsecond=0) + _DAY
+
+
+# --- effects
 
 
 def appointment_effects(before: Chart | None, chart: Chart) -> list[Effect]:
@@ -18,4 +217,6 @@ def appointment_effects(before: Chart | None, chart: Chart) -> list[Effect]:
             effects.append(Effect(kind=f"appointment-{one.status}", subject=one.id, detail=one.told_by or ""))
         elif was.starts_at != one.starts_at:
             effects.append(Effect(kind="appointment-moved", subject=one.id))
+        if one.unheard_at is not None and (was is None or was.unheard_at is None):
+            effects.append(Effect(kind="appointment-unheard", subject=one.id))
     return effects
