@@ -188,7 +188,9 @@ def done(task: Task, *, by: str, at: datetime, evidence: str | None) -> Task:
     """Raises RefusedError."""
     if task.state is TaskState.DONE and task.attempts and (task.ended_by, task.ended_at) == (by, task.attempts[-1].at):
         # Whoever has just reached the patient, and so ended it, may say so once more, and say more of it.
-        return task if evidence is None else msgspec.structs.replace(task, evidence=f"{task.evidence}; {evidence}")
+        if evidence is None:
+            return task
+        return _undoable(task, _changed(task, evidence=f"{task.evidence}; {evidence}"), "done", by=by, at=at)
     _must_stand(task)
     return _undoable(task, end(task, TaskState.DONE, at=at, by=by, evidence=evidence), "done", by=by, at=at)
 

@@ -47,6 +47,11 @@ def test_tcm_a_patient_who_was_reached_was_contacted_and_the_reply_says_how_to_t
     assert (shape["state"], shape["closed_by"] is not None) == ("done", True)
     more = stocked.json("tasks", "done", task, "--evidence", "spoke for ten minutes")
     assert more["state"] == "done"
+
+
+def test_tcm_a_contact_that_was_none_can_be_taken_back(stocked: Site) -> None:
+    task = task_of(stocked)
+    stocked.run("tasks", "attempt", task, "--how", "phone", "--result", "reached")
     again = stocked.json("tasks", "undo", task)
     assert (again["state"], again["attempts"], again["evidence"], again["closed_by"]) == ("open", [], None, None)
 
