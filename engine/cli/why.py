@@ -114,7 +114,8 @@ def _decision(shape: dict[str, Any], others: list[dict[str, Any]], short: int) -
 
 
 def _step(shape: dict[str, Any]) -> str:
-    return (shape["rule"] or "").partition(": ")[2] or "task"
+    """The task's name in the protocol."""
+    return (shape["rule"] or "").partition(": ")[2].removesuffix(".escalate").rpartition(".")[2] or "task"
 
 
 def _rule(shape: dict[str, Any]) -> str | None:

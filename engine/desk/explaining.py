@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -15,7 +15,7 @@ from engine.domain.delivery import ScoreUpsert, TaskUpsert
 from engine.domain.message import EntryKind
 from engine.domain.shapes import plain
 from engine.errors import HandoffError, NotFoundError, TamperedError
-from engine.pipeline.decisions import Happened, Rules, Sent, decisions
+from engine.pipeline.decisions import Happened, Place, Rules, Sent, decisions
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -33,7 +33,7 @@ ENTRIES_MAX: Final = 1_000
 _ENTRY_DIGITS_MAX: Final = 18
 _ENCOUNTER: Final = frozenset({"class", "disposition", "discharged_at", "admitted_at", "status"})
 _PATIENT: Final = frozenset({"deceased", "deceased_at"})
-_OURS: Final = frozenset({"band", "rollout", "age_days"})
+_OURS: Final = frozenset({"band", "rollout", "due_at", "raised_for"})
 """Inputs that are words of ours."""
 
 
@@ -194,6 +194,8 @@ class _Then:
                 version=version,
                 protocol=own.get("protocol"),
                 versions=versions,
+                places=_places(snapshot, f"{folder}/protocols"),
+                actions=_actions(snapshot, f"{folder}/care/dispositions.yaml"),
                 models={str(one.get("protocol")): str((one.get("risk") or [""])[0]) for one in channels},
                 locations=_locations(snapshot.document(fields).value) if fields in snapshot.files else {},
             )
@@ -224,6 +226,40 @@ def _versions(snapshot: Snapshot, folder: str) -> dict[str, str]:
         if not name.endswith(".test") and (said := _mapping(snapshot.document(file).value).get("version")) is not None:
             found[name] = str(said)
     return found
+
+
+def _places(snapshot: Snapshot, folder: str) -> dict[str, tuple[Place, ...]]:
+    """Name of a protocol -> its tasks."""
+    found: dict[str, tuple[Place, ...]] = {}
+    for file in snapshot.below(folder):
+        name = file.rpartition("/")[2].removesuffix(".yaml")
+        if not name.endswith(".test"):
+            found[name] = tuple(_steps(_mapping(snapshot.document(file).value).get("plans"), "plans"))
+    return found
+
+
+def _steps(value: Any, path: str) -> Iterator[Place]:
+    match value:
+        case {"kind": str(kind)}:
+            here = f"{path}.{value.get('name') or kind}"
+            yield Place(path=here, kind=kind, reason=str(value.get("reason", "")))
+            rungs = value.get("escalate")
+            for number, rung in enumerate(rungs if isinstance(rungs, list) else ()):
+                yield from _steps(_mapping(rung).get("alert"), f"{here}.escalate[{number}].alert")
+        case list():
+            for one in value:
+                yield from _steps(one, path)
+        case dict():
+            for name, one in value.items():
+                yield from _steps(one, f"{path}.{name}")
+
+
+def _actions(snapshot: Snapshot, file: str) -> dict[str, str]:
+    """Code of a disposition -> what it calls for."""
+    codes = _mapping(_mapping(snapshot.document(file).value).get("codes")) if file in snapshot.files else {}
+    said = {str(code): _mapping(one) for code, one in codes.items()}
+    actions = {code: said.get(str(one.get("twin")), one).get("action") for code, one in said.items()}
+    return {code: str(action) for code, action in actions.items() if action}
 
 
 def _locations(fields: Any) -> dict[str, str]:

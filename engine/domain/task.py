@@ -114,6 +114,12 @@ class Escalation(Record, frozen=True, kw_only=True):
     page: str | None = None
     """The ladder that was paged."""
 
+    @property
+    def told(self) -> str:
+        """In words: `deadline: owner unit_lead, alert 9f2c...`."""
+        said = (("owner", self.owner), ("alert", self.alert), ("page", self.page))
+        return f"{self.why}: {', '.join(f'{name} {value}' for name, value in said if value) or 'nothing more'}"
+
 
 class Task(Phi, frozen=True, kw_only=True, omit_defaults=True):
     """The document in the store leaves out what is as its default says; `TaskShape` does not."""

@@ -19,11 +19,20 @@ from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.hold import QUESTIONS, HoldCode
 from engine.domain.message import EntryKind, EntryState
 from engine.domain.outcome import Effect, EffectKind
+from engine.domain.page import Page
 from engine.domain.record import Phi, Record
 from engine.domain.score import Score
 from engine.domain.task import Task
 from engine.domain.why import MEANINGS, Input, Reason, What, Why, say
 from engine.pipeline.why import STALE
+
+
+class Place(Record, frozen=True, kw_only=True):
+    """A task in a protocol's file. path: `plans.home_plan.high.pcp_follow_up`."""
+
+    path: str
+    kind: str
+    reason: str
 
 
 class Rules(Record, frozen=True, kw_only=True):
@@ -36,6 +45,10 @@ class Rules(Record, frozen=True, kw_only=True):
     """Of protocols and models, by name."""
     models: Mapping[str, str] = {}
     """The model whose band decides in a protocol, by the protocol's name."""
+    places: Mapping[str, tuple[Place, ...]] = {}
+    """The tasks of protocols, by the protocol's name."""
+    actions: Mapping[str, str] = {}
+    """What the table of dispositions says, by code."""
     locations: Mapping[str, str] = {}
     """HL7 fields, by the target of the field map (`encounter.disposition`)."""
 
@@ -86,9 +99,12 @@ _ACTIONS: Final[Mapping[str, str]] = {
     "created": "open", "done": "close", "cancelled": "cancel", "retracted": "retract", "missed": "miss",
     "open": "reopen", "in_progress": "begin", "assigned": "assign", "scored": "score", "withdrawn": "withdraw",
     "merged": "merge", "raised": "page", "acknowledged": "acknowledge", "resolved": "call_off",
-    "exhausted": "exhaust", "notified": "notify",
+    "exhausted": "exhaust", "notified": "notify", "escalated": "escalate", "attempted": "attempt",
+    "snoozed": "snooze", "undone": "undo",
 }  # fmt: skip
 """What an effect did, by the last word of its kind; of others that word itself."""
+_BESIDES: Final = frozenset({"assign", "escalate", "attempt", "snooze", "undo", "notify"})
+"""What leaves the state of its subject, or stands beside the effect that changes it."""
 _PARTS: Final = frozenset({"task", "page", "appointment", "text", "score"})
 """First words of effects on a thing with a life of its own."""
 _OF_PATIENT: Final = frozenset({"patient-merged", "patient-deceased", "patient-not-deceased"})
@@ -166,8 +182,7 @@ class _Story:
             self._stand("task", task.id, lambda task=task: _of_task(task), today)
         for stay in self._chart.encounters:
             self._stand_plan(stay, today)
-        pages: tuple[Any, ...] = getattr(self._chart, "pages", ())
-        for page in pages:
+        for page in self._chart.pages:
             self._stand("page", page.id, lambda page=page: _of_page(page), today)
         return sorted([*self._told, *today], key=lambda one: one.at)
 
@@ -201,8 +216,10 @@ class _Story:
         word = MEANINGS[why.reason].word
         if before is not None and not own and self._told[before].reason == word:
             return  # it goes on as it was
-        self._add(one, what="plan", subject=stay, action="plan", why=why, name=name, effects=own,
-                  inputs=self._inputs(one, why), stay=one.stay)  # fmt: skip
+        inputs = self._inputs(one, why)
+        rule, version = _rule_of_plan(why.reason, name, inputs, one.rules)
+        self._add(one, what="plan", subject=stay, action="plan", why=why, name=name, effects=own, inputs=inputs,
+                  stay=one.stay, rule=rule, version=version)  # fmt: skip
 
     def _other_plans(self, one: Happened) -> None:
         """What became of the plans of other stays than that of which the entry spoke."""
@@ -244,8 +261,12 @@ class _Story:
         why = next((why for why in plans if stay == one.stay), None)
         decided, inputs = "done", self._inputs(one, why) if why is not None else ()
         reason, text = self._reason_of_task(one, task, did, why, plans)
-        rule = f"{task.protocol}: {task.kind}" if task is not None else effect.detail or None
-        version = (getattr(task, "protocol_version", "") or one.rules.versions.get(task.protocol)) if task else None
+        rule = _rule_of(task, one.rules, did) if task is not None else effect.detail or None
+        version = (task.protocol_version or one.rules.versions.get(task.protocol)) if task is not None else None
+        if one.kind is EntryKind.DUE and task is not None:
+            inputs = tuple(_of_deadline(task, did))
+        if did == "escalated":
+            text = effect.detail
         self._put(
             one, what="task", subject=effect.subject, action=_ACTIONS.get(did, did), decided=decided, reason=reason,
             text=text, rule=rule, version=version, inputs=inputs, stay=stay,
@@ -256,7 +277,11 @@ class _Story:
         self, one: Happened, task: Task | None, did: str, why: Why | None, plans: list[Why]
     ) -> tuple[str, str]:
         """Why something became of a task."""
+        if did == "escalated":
+            return "missed" if one.kind is EntryKind.DUE else "declined", ""
         if one.kind is EntryKind.ACT:
+            if task is not None and task.raised_for is not None and did == "created":
+                return "declined", task.reason
             return "person", f"{one.by or 'a person'} has said so"
         kinds = {effect.kind for effect in one.effects}
         ended = task.end_reason if task is not None else None
@@ -267,19 +292,22 @@ class _Story:
                 return "deceased", ended or MEANINGS[Reason.DECEASED].text
             if why is not None and why.reason in _TAKES_BACK:
                 return "reversed", ended or "what it follows from was taken back"
-            if why is not None and not MEANINGS[why.reason].done:
+            if task is not None and task.encounter is None and task.raised_for is None:
+                return "hold", ended or "what it asked is decided"
+            if why is not None and why.reason not in _UNSAID and not MEANINGS[why.reason].done:
                 return MEANINGS[why.reason].word, _sentence(why, one.rules.protocol)
             if "patient-merged" in kinds:
                 return "merged", ended or "two registrations are one patient"
             if did == "done":
-                return "kept", ended or "a later message proves it"
+                proof = task.evidence if task is not None else None
+                return "kept", f"a message proves it: {proof}" if proof else "a message proves it"
             return "superseded", ended or "another plan takes its place"
         if did == "missed":
             return "missed", "its time has passed"
         if why is not None:
             return MEANINGS[why.reason].word, _sentence(why, one.rules.protocol)
         if one.kind is EntryKind.DUE:
-            return "missed", "another task was not done in time"
+            return "missed", task.reason if task is not None else "another task was not done in time"
         if task is not None and task.encounter is None:
             return "hold", task.reason
         if "patient-not-deceased" in kinds or did == "open":
@@ -435,11 +463,9 @@ class _Story:
 
     def _add(self, one: Happened, *, why: Why, name: str | None = None, text: str | None = None, **more: Any) -> None:
         meaning = MEANINGS[why.reason]
-        version = one.rules.versions.get(name) if name else None
-        self._put(
-            one, decided="done" if meaning.done else "withheld", reason=meaning.word,
-            text=text or _sentence(why, name), rule=name or None, version=version, **more,
-        )  # fmt: skip
+        said = {"rule": name or None, "version": one.rules.versions.get(name) if name else None} | more
+        decided = "done" if meaning.done else "withheld"
+        self._put(one, decided=decided, reason=meaning.word, text=text or _sentence(why, name), **said)
 
     def _put(self, one: Happened, *, version: str | None = None, **more: Any) -> None:
         causes = (one.entry,) if one.root in {None, one.entry} else (one.entry, one.root)
@@ -447,7 +473,7 @@ class _Story:
             **{"at": one.at, "causes": causes, "by": one.by, "said": one.said, "stay": one.stay, **more},
             version=version or (f"configuration {one.rules.version}" if one.rules.version else None),
         )
-        if made.decided == "done" or made.what not in {"task", "page"}:
+        if made.action not in _BESIDES and (made.decided == "done" or made.what not in {"task", "page"}):
             self._last[made.what, made.subject] = len(self._told)
         self._told.append(made)
 
@@ -464,6 +490,45 @@ def _location(rules: Rules, name: str) -> str:
     return next((found for part in ("encounter", "patient") if (found := rules.locations.get(f"{part}.{name}"))), "")
 
 
+def _rule_of(task: Task, rules: Rules, did: str = "") -> str:
+    """The task in its protocol's file, as far as that can be told."""
+    alike = [place for place in rules.places.get(task.protocol, ()) if place.kind == task.kind]
+    same = [place for place in alike if task.reason.startswith(place.reason)] or alike
+    step = f"{same[0].path}{'.escalate' if did == 'escalated' else ''}" if same else task.kind
+    return f"{task.protocol}: {step}"
+
+
+_KEYS: Final[Mapping[Reason, str]] = {
+    Reason.CLASS_NOT_PLANNED: "classes", Reason.CLASS_ASKED: "plans.unknown",
+    Reason.TOO_LATE: "discharge_age_days_max",
+}  # fmt: skip
+"""Where in the protocol a reason stands."""
+
+
+def _rule_of_plan(
+    reason: Reason, protocol: str | None, inputs: tuple[Input, ...], rules: Rules
+) -> tuple[str | None, str | None]:
+    """What decided on a plan, as a person finds it in the files, and the version of that file."""
+    version = rules.versions.get(protocol) if protocol else None
+    said = {item.name: item.value for item in inputs}
+    code, band = said.get("disposition"), said.get("band")
+    action = rules.actions.get(str(code)) if code is not None else "unknown"
+    if reason is Reason.DISPOSITION and code is not None:
+        return f"dispositions: codes.{code}", None
+    if protocol is None or reason in _KEYS:
+        return f"{protocol}: {_KEYS[reason]}" if protocol is not None else None, version
+    if MEANINGS[reason].done and action is not None:
+        return f"{protocol}: plans.{action}" + (f".{band}" if action == "home_plan" and band else ""), version
+    return protocol, version
+
+
+def _of_deadline(task: Task, did: str) -> Iterator[Input]:
+    """What a deadline was decided on."""
+    yield Input(name="due_at", value=task.due_at.isoformat())
+    if did == "created" and task.raised_for is not None:
+        yield Input(name="raised_for", value=task.raised_for)
+
+
 def _of_task(task: Task) -> Decision:
     """What a task says of itself, when no outcome does any more."""
     ended = task.ended_at is not None
@@ -476,7 +541,7 @@ def _of_task(task: Task) -> Decision:
         reason="superseded" if task.suspended_by is not None else "planned",
         text=(task.end_reason or task.reason) if ended else task.reason,
         rule=f"{task.protocol}: {task.kind}",
-        version=getattr(task, "protocol_version", None) or None,
+        version=task.protocol_version,
         effects=(task.id,),
         stands=True,
         stay=task.encounter,
@@ -484,7 +549,7 @@ def _of_task(task: Task) -> Decision:
     )
 
 
-def _of_page(page: Any) -> Decision:
+def _of_page(page: Page) -> Decision:
     return Decision(
         at=page.raised_at, subject=page.id, what="page", action="page", decided="done", reason="planned",
         text="it follows from a task", effects=(page.id,), stands=True,

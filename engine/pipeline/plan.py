@@ -559,12 +559,21 @@ def _with_tasks(chart: Chart, tasks: dict[str, Task]) -> Chart:
 def task_effects(before: Chart | None, chart: Chart) -> list[Effect]:
     if before is not None and before.tasks is chart.tasks:
         return []
-    old = {task.id: task.state for task in before.tasks} if before is not None else {}
-    return [
-        Effect(kind=f"task-{'created' if task.id not in old else task.state}", subject=task.id, detail=task.kind)
-        for task in chart.tasks
-        if old.get(task.id) is not task.state
-    ]
+    old = {task.id: task for task in before.tasks} if before is not None else {}
+    effects: list[Effect] = []
+    for task in chart.tasks:
+        was = old.get(task.id)
+        if was is task:
+            continue
+        if was is None or was.state is not task.state:
+            did = "created" if was is None else task.state
+            effects.append(Effect(kind=f"task-{did}", subject=task.id, detail=task.kind))
+        if task.escalations:
+            effects.extend(
+                Effect(kind="task-escalated", subject=task.id, detail=one.told)
+                for one in task.escalations[len(was.escalations) if was is not None else 0 :]
+            )
+    return effects
 
 
 def score_effects(before: Chart | None, chart: Chart) -> list[Effect]:

@@ -11,6 +11,12 @@ KEY = "MRN:558181838"
 FIELDS = {"at", "subject", "action", "decided", "reason", "rule", "version", "inputs", "causes", "effects"}
 
 
+def version(site: Site) -> str:
+    """Of the protocol that the site was made with."""
+    text = (site.folder / "mappings/protocols/post-discharge.yaml").read_text()
+    return text.partition('version: "')[2].partition('"')[0]
+
+
 def taken_back(site: Site) -> int:
     """The discharge is cancelled: the entry."""
     discharge = first_messages(site)[1]
@@ -27,7 +33,7 @@ def test_a_patient_s_decisions_have_the_contract_s_shape(stocked: Site) -> None:
     (plan,) = [one for one in found if one["what"] == "plan" and one["stands"]]
     said = {item["name"]: item for item in plan["inputs"]}
     assert (said["disposition"]["value"], said["disposition"]["location"]) == ("01", "PV1-36")
-    assert (plan["rule"], plan["version"]) == ("post-discharge", "1")
+    assert (plan["rule"], plan["version"]) == ("post-discharge: plans.home_plan.high", version(stocked))
     assert plan["causes"] == [said["disposition"]["entry"]]
     tasks = {one["id"] for one in stocked.json("tasks", "list")}
     assert {one["subject"] for one in found if one["what"] == "task"} == tasks == set(plan["effects"])
@@ -89,7 +95,7 @@ def test_the_story_fits_a_terminal_and_marks_how_things_are_today(
     assert "ADT^A03 (entry 2)" in text
     assert "disposition 01 (PV1-36, entry 2)" in text
     assert any(line.startswith("* ") for line in text.splitlines())
-    assert "rule post-discharge, version 1" in text
+    assert f"rule post-discharge, version {version(stocked)}" in text
 
 
 @pytest.mark.parametrize("subject", ["MRN:0", "ffffffffffff", "999"])
@@ -101,6 +107,7 @@ def test_what_is_not_known_is_said(stocked: Site, subject: str) -> None:
 
 def test_the_configuration_of_then_names_the_version(stocked: Site) -> None:
     protocol = stocked.folder / "mappings/protocols/post-discharge.yaml"
-    protocol.write_text(protocol.read_text().replace('version: "1"', 'version: "2"', 1))
+    then = version(stocked)
+    protocol.write_text(protocol.read_text().replace(f'version: "{then}"', 'version: "99"', 1))
     plans = [one for one in stocked.json("why", KEY) if one["what"] == "plan" and one["decided"] == "done"]
-    assert {one["version"] for one in plans} == {"1"}
+    assert {one["version"] for one in plans} == {then}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_heart_properties import HISTORIES, STAY, event, left
 
-from engine.domain.cause import Act, TaskAssigned, TaskDone, action_of, written
+from engine.domain.cause import CLOCK, Act, Due, TaskAssigned, TaskCancelled, TaskDone, action_of, written
 from engine.domain.chart import Chart
 from engine.domain.decision import Decision
 from engine.domain.delivery import DeliveryState
@@ -22,7 +22,8 @@ from engine.domain.message import Entry, EntryKind
 from engine.domain.outcome import Outcome
 from engine.domain.task import TaskState
 from engine.domain.why import MEANINGS
-from engine.pipeline.decisions import Happened, Rules, Sent, decisions
+from engine.pipeline.decisions import Happened, Place, Rules, Sent, decisions
+from engine.pipeline.due import due_at
 from engine.pipeline.process import decide, prepare
 
 RULES = Rules(
@@ -30,6 +31,15 @@ RULES = Rules(
     protocol="post-discharge",
     models={"post-discharge": "lace"},
     versions={"post-discharge": "1", "lace": "2", "seed": "1"},
+    places={
+        "post-discharge": (
+            Place(
+                path="plans.home_plan.high.pcp_follow_up", kind="pcp_follow_up", reason="High readmission risk: visit"
+            ),
+            Place(path="plans.home_plan.moderate.pcp_follow_up", kind="pcp_follow_up", reason="Moderate"),
+        )
+    },
+    actions={"01": "home_plan", "02": "transfer"},
     locations={"encounter.disposition": "PV1-36", "encounter.class": "PV1-2", "encounter.admission_type": "PV1-4"},
 )
 
@@ -56,6 +66,18 @@ class Told:
         for chart in outcome.charts:
             self.heart.charts.add(chart)
         self._note(entry, outcome, action_of(act), by=act.actor, said=act.reason)
+
+    def ring(self) -> None:
+        """The next deadline comes."""
+        at = due_at(self.chart)
+        assert at is not None
+        self.heart.now = max(self.heart.now, at)
+        payload = written(Due(actor=CLOCK, chart_id=self.chart.id, at=at, since=at, version=self.chart.version))
+        entry = msgspec.structs.replace(self.heart.entry(payload), channel=EntryKind.DUE.lane)
+        outcome = decide(prepare(entry, None), self.heart.channel, self.heart.charts, self.heart.now)
+        for chart in outcome.charts:
+            self.heart.charts.add(chart)
+        self._note(entry, outcome, "due")
 
     def _note(self, entry: Entry, outcome: Outcome, what: str, **more: Any) -> None:
         sent = (
@@ -101,7 +123,9 @@ def test_a_task_names_its_rule_its_version_and_the_fields_of_the_messages_it_res
     task = told.task("pcp_follow_up")
     (opened,) = told.decisions(subject=task)
     assert (opened.what, opened.action, opened.decided, opened.stands) == ("task", "open", "done", True)
-    assert (opened.rule, opened.version) == ("post-discharge: pcp_follow_up", "2")
+    version = next(one.protocol_version for one in told.chart.tasks if one.id == task)
+    assert (opened.rule, opened.version) == ("post-discharge: plans.home_plan.moderate.pcp_follow_up", version)
+    assert version
     said = inputs(opened)
     assert said["disposition"] == ("01", 2, "PV1-36")
     assert said["class"] == ("I", 2, "PV1-2")
@@ -149,20 +173,20 @@ def test_a_task_that_was_taken_back_says_by_what_and_both_ways(last: bytes, reas
 
 
 @pytest.mark.parametrize(
-    ("discharge", "reason", "named"),
+    ("discharge", "reason", "named", "rule"),
     [
-        ({"_36": "02"}, "disposition", ("disposition", "02")),
-        ({"_36": "01", "_2": "O"}, "class", ("class", "O")),
-        ({"_36": "20"}, "deceased", ("disposition", "20")),
+        ({"_36": "02"}, "disposition", ("disposition", "02"), "dispositions: codes.02"),
+        ({"_36": "01", "_2": "O"}, "class", ("class", "O"), "post-discharge: classes"),
+        ({"_36": "20"}, "deceased", ("disposition", "20"), "post-discharge"),
     ],
 )
 def test_a_discharge_without_a_plan_says_why_and_by_which_field(
-    discharge: dict[str, str], reason: str, named: tuple[str, object]
+    discharge: dict[str, str], reason: str, named: tuple[str, object], rule: str
 ) -> None:
     told = Told(STAY[0], event("A03", 5, "V1", _45="20260305110000", **discharge))
     (plan,) = told.decisions(what="plan", stands=True)
     assert (plan.decided, plan.reason, plan.causes) == ("withheld", reason, (2,))
-    assert plan.rule == "post-discharge"
+    assert plan.rule == rule
     assert inputs(plan)[named[0]][:2] == (named[1], 2)
 
 
@@ -179,6 +203,20 @@ def test_what_a_person_did_names_the_person_and_what_they_said() -> None:
     told.act(TaskDone(actor="cleo", chart_id=told.chart.id, task=task))
     (refused,) = told.decisions(action="task-done")
     assert (refused.decided, refused.by) == ("withheld", "cleo")
+
+
+def test_a_task_that_was_missed_says_by_which_deadline_and_what_was_done_about_it() -> None:
+    told = Told(*DISCHARGED, day=6)
+    task = told.task("pcp_follow_up")
+    while all(one.state is not TaskState.MISSED for one in told.chart.tasks if one.id == task):
+        told.ring()
+    story = told.decisions(subject=task)
+    assert [one.action for one in story] == ["open", "miss", "escalate"]
+    missed, escalated = story[1:]
+    assert (missed.reason, missed.stands, missed.causes) == ("missed", True, (told.happened[-1].entry,))
+    assert next(one.kind for one in told.happened if one.entry == missed.causes[0]) is EntryKind.DUE
+    assert inputs(missed)["due_at"]
+    assert (escalated.rule, escalated.stands) == (f"{story[0].rule}.escalate", False)
 
 
 def test_a_score_names_model_version_factors_and_their_fields() -> None:
@@ -223,7 +261,13 @@ def test_a_merge_is_told_with_what_it_moved() -> None:
     assert (merged.reason, merged.decided) == ("merged", "done")
 
 
-WORDS = {meaning.word for meaning in MEANINGS.values()} | {"person", "merged", "sent", "missed", "kept"}
+WORDS = {meaning.word for meaning in MEANINGS.values()} | {"person", "merged", "sent", "missed", "kept", "declined"}
+_DID = {
+    TaskState.OPEN: {"open", "reopen"},
+    TaskState.IN_PROGRESS: {"begin"},
+    TaskState.MISSED: {"miss"},
+    TaskState.DONE: {"close"},
+}
 _GONE = {TaskState.CANCELLED, TaskState.RETRACTED}
 
 
@@ -239,9 +283,9 @@ def check_today(told: Told) -> None:
             assert one.decided == "done"
             assert one.action in {"cancel", "retract"}, task.kind
             assert one.reason in {"reversed", "deceased", "superseded", "disposition", "class", "merged", "hold",
-                                  "too_late", "stale"}  # fmt: skip
-        elif task.state is TaskState.OPEN:
-            assert (one.action in {"open", "reopen"}, one.decided) == (True, "done")
+                                  "too_late", "stale", "person"}  # fmt: skip
+        else:
+            assert (one.action, one.decided) in {(action, "done") for action in _DID[task.state]}, task.state
     for stay in chart.encounters:
         (plan,) = [each for each in found if each.what == "plan" and each.subject == stay.key and each.stands]
         planned = any(task.encounter == stay.key and task.state is TaskState.OPEN for task in chart.tasks)
@@ -270,10 +314,31 @@ def test_whatever_came_in_whatever_order_every_task_and_plan_has_one_reason(name
     repeats = data.draw(st.lists(st.sampled_from(history), max_size=3))
     shuffled = data.draw(st.permutations([*history, *repeats]))
     check_today(Told(*shuffled))
-    part = data.draw(st.integers(1, len(shuffled)))
-    told = Told(*shuffled[:part])
-    if told.heart.charts.by_id:
+
+
+@pytest.mark.parametrize("name", HISTORIES)
+@given(data=st.data())
+@settings(max_examples=8, deadline=None)
+def test_whatever_people_do_and_deadlines_bring_every_task_has_one_reason(name: str, data: st.DataObject) -> None:
+    told = Told(day=1)
+    for payload in data.draw(st.permutations(HISTORIES[name])):
+        told.heart.now += timedelta(days=1)
+        told.send(payload)
+        for did in data.draw(st.lists(st.sampled_from(["done", "assign", "cancel", "ring"]), max_size=2)):
+            tasks = told.chart.tasks
+            if did == "ring" and due_at(told.chart) is not None:
+                told.ring()
+            elif did != "ring" and tasks:
+                told.act(_act(did, told.chart, data.draw(st.sampled_from(tasks)).id))
         check_today(told)
+
+
+def _act(did: str, chart: Chart, task: str) -> Act:
+    if did == "done":
+        return TaskDone(actor="anna", chart_id=chart.id, task=task)
+    if did == "assign":
+        return TaskAssigned(actor="anna", chart_id=chart.id, task=task, assignee="ben")
+    return TaskCancelled(actor="anna", chart_id=chart.id, task=task, reason="moved away")
 
 
 def test_the_message_type_is_read_from_the_message() -> None:
