@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from engine.desk import finding
-from engine.domain.cause import read
+from engine.domain.cause import action_of, read
 from engine.domain.decision import Decision
-from engine.domain.delivery import ScoreUpsert, TaskUpsert
 from engine.domain.message import EntryKind
+from engine.domain.page import PAGE_LETTER
 from engine.domain.shapes import plain
 from engine.errors import HandoffError, NotFoundError, TamperedError
 from engine.pipeline.decisions import Happened, Place, Rules, Sent, decisions
@@ -26,14 +26,16 @@ if TYPE_CHECKING:
     from engine.domain.delivery import QueuedDelivery
     from engine.snapshot import Snapshot
     from engine.store.journal import ListedEntry
+    from engine.store.pages import PageStore
     from engine.store.record import RecordedOutcome
+    from engine.store.tasks import TaskStore
 
 ENTRIES_MAX: Final = 1_000
 """Of a patient at most so many entries are read, the newest."""
 _ENTRY_DIGITS_MAX: Final = 18
 _ENCOUNTER: Final = frozenset({"class", "disposition", "discharged_at", "admitted_at", "status"})
 _PATIENT: Final = frozenset({"deceased", "deceased_at"})
-_OURS: Final = frozenset({"band", "rollout", "due_at", "raised_for"})
+_OURS: Final = frozenset({"band", "rollout", "due_at", "raised_for", "task"})
 """Inputs that are words of ours."""
 
 
@@ -71,13 +73,15 @@ def _of_entry(desk: Desk, entry_id: int) -> Story:
 def _of_part(desk: Desk, named: str) -> Story:
     store = desk.store
     with store.reader() as conn:
-        task_id = finding.by_prefix("task", named, store.tasks.beginning(conn, named, finding.CANDIDATES_MAX))
-        listed = store.tasks.get(conn, task_id)
+        parts: tuple[tuple[str, TaskStore | PageStore], ...] = (("task", store.tasks), ("page", store.pages))
+        what, kind = parts[named.startswith(PAGE_LETTER)]
+        whole = finding.by_prefix(what, named, kind.beginning(conn, named, finding.CANDIDATES_MAX))
+        listed = kind.get(conn, whole)
         chart = store.charts.living(conn, listed.chart_id) if listed is not None else None
     if chart is None:
-        raise NotFoundError(f"there is no task or page {named}: `handoff tasks list` shows the ids")
+        raise NotFoundError(f"there is no task or page {named}: `handoff tasks list`, `pages list` show the ids")
     story = _story(desk, chart)
-    return story._replace(decisions=[one for one in story.decisions if task_id in {one.subject, *one.effects}])
+    return story._replace(decisions=[one for one in story.decisions if whole in {one.subject, *one.effects}])
 
 
 def _story(desk: Desk, chart: Chart) -> Story:
@@ -117,12 +121,13 @@ def _one(
     deliveries: Sequence[QueuedDelivery],
     then: _Then,
 ) -> Happened:
-    whole = desk.store.journal.entry(conn, entry.id) if entry.kind is EntryKind.ACT or entry.replay_of else None
+    of_cause = entry.kind is not EntryKind.MESSAGE
+    whole = desk.store.journal.entry(conn, entry.id) if of_cause or entry.replay_of else None
     by, said, what = None, None, entry.type or entry.kind.value
-    if whole is not None and entry.kind is EntryKind.ACT:
+    if whole is not None and of_cause:
         with suppress(ValueError):
-            act = read(whole.payload)
-            by, said, what = act.actor, act.reason, str(act.__struct_config__.tag)
+            cause = read(whole.payload)
+            by, said, what = cause.actor, cause.reason, action_of(cause)
     return Happened(
         entry=entry.id,
         kind=entry.kind,
@@ -136,7 +141,7 @@ def _one(
         stay=outcome.encounter_key if outcome is not None else None,
         sent=tuple(map(_sent, deliveries)),
         rules=then.rules(entry.channel, outcome.config_version if outcome is not None else ""),
-        by=by,
+        by=by if entry.kind is EntryKind.ACT else None,
         said=said,
     )
 
@@ -145,12 +150,8 @@ def _sent(queued: QueuedDelivery) -> Sent:
     about: str | None = None
     with suppress(msgspec.MsgspecError):
         content = queued.delivery.content if queued.unreadable is None else None
-        if isinstance(content, TaskUpsert):
-            about = content.task.id
-        elif isinstance(content, ScoreUpsert):
-            about = content.score.encounter
-        else:
-            about = getattr(getattr(content, "page", None), "id", None)
+        if content is not None:  # the call of a person is about its page
+            about = getattr(content, "page_id", None) or next(iter(content.about), None)
     return Sent(
         id=queued.id,
         destination=queued.delivery.destination,

@@ -172,5 +172,9 @@ class Page(Phi, frozen=True, kw_only=True):
     """Why it was resolved."""
 
 
+PAGE_LETTER: Final = "p"
+"""Ids of pages begin with it, those of tasks (hexadecimal) never do."""
+
+
 def page_id(task_id: str) -> str:
-    return f"p{task_id}"
+    return f"{PAGE_LETTER}{task_id}"

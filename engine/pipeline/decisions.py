@@ -100,10 +100,10 @@ _ACTIONS: Final[Mapping[str, str]] = {
     "open": "reopen", "in_progress": "begin", "assigned": "assign", "scored": "score", "withdrawn": "withdraw",
     "merged": "merge", "raised": "page", "acknowledged": "acknowledge", "resolved": "call_off",
     "exhausted": "exhaust", "notified": "notify", "escalated": "escalate", "attempted": "attempt",
-    "snoozed": "snooze", "undone": "undo",
+    "snoozed": "snooze", "undone": "undo", "called": "call", "skipped": "call",
 }  # fmt: skip
 """What an effect did, by the last word of its kind; of others that word itself."""
-_BESIDES: Final = frozenset({"assign", "escalate", "attempt", "snooze", "undo", "notify"})
+_BESIDES: Final = frozenset({"assign", "escalate", "attempt", "snooze", "undo", "notify", "call"})
 """What leaves the state of its subject, or stands beside the effect that changes it."""
 _PARTS: Final = frozenset({"task", "page", "appointment", "text", "score"})
 """First words of effects on a thing with a life of its own."""
@@ -140,6 +140,7 @@ class _Story:
     def __init__(self, chart: Chart) -> None:
         self._chart = chart
         self._tasks = {task.id: task for task in chart.tasks}
+        self._pages = {page.id: page for page in chart.pages}
         self._told: list[Decision] = []
         self._last: dict[tuple[str, str], int] = {}
         """By what and subject: the place of the last decision."""
@@ -244,7 +245,7 @@ class _Story:
             what, _, did = effect.kind.partition("-")
             if what == EffectKind.SCORED:
                 what, did = "score", "scored"
-            place = (effect.kind, effect.subject, effect.detail if what == "score" else "")
+            place = (effect.kind, effect.subject, effect.detail if what in {"score", "page"} else "")
             if place in seen or not (what in _PARTS or effect.kind in _OF_PATIENT):
                 continue
             seen.add(place)
@@ -252,6 +253,8 @@ class _Story:
                 self._score(one, effect, _ACTIONS.get(did, did))
             elif what == "task":
                 self._task(one, effect, did, plans)
+            elif what == "page" and (page := self._pages.get(effect.subject)) is not None:
+                self._page(one, effect, did, page)
             else:
                 self._other(one, effect, what, did)
 
@@ -328,6 +331,37 @@ class _Story:
             text=_sentence(why, model), rule=model, version=one.rules.versions.get(model),
             inputs=(Input(name="band", value=band),) if band else (), stay=effect.subject,
             effects=tuple(self._sent_about(one, effect.subject, "score")),
+        )  # fmt: skip
+
+    def _page(self, one: Happened, effect: Effect, did: str, page: Page) -> None:
+        """Pages follow their tasks, until somebody answers."""
+        about = next((made for made in reversed(self._told) if made.what == "task" and made.subject == page.task), None)
+        same = about is not None and about.causes[0] == one.entry
+        policy = page.policy
+        decided, rule = "done", f"{policy.ladder}: levels"
+        match did:
+            case "raised":
+                reason = about.reason if about is not None else "planned"
+                text = f"its task {page.kind} pages {policy.ladder}"
+            case "called" | "skipped":
+                level = int(effect.detail.removeprefix("level ").partition(",")[0])
+                rule = f"{policy.ladder}: " + (f"levels[{level - 1}]" if level <= len(policy.levels) else "exhausted")
+                first = effect.detail == "level 1, loop 1"
+                reason, text = ("planned" if first else "unanswered"), effect.detail
+                if did == "skipped":
+                    decided, reason, text = "withheld", "nobody_on_call", f"{effect.detail}: there was nobody to call"
+            case "resolved":
+                reason = about.reason if same and about is not None else "superseded"
+                text = page.end_reason or "its task is not to be done any more"
+            case "exhausted":
+                reason, text = "unanswered", "nobody on the ladder has acknowledged it"
+            case _:
+                reason, text = "person", f"{page.acknowledged_by or one.by or 'a person'} has said so"
+        self._put(
+            one, what="page", subject=page.id, action=_ACTIONS.get(did, did), decided=decided, reason=reason, text=text,
+            rule=rule, version=policy.version, stay=page.encounter,
+            inputs=(Input(name="task", value=page.task, entry=about.causes[0] if about is not None else 0),),
+            effects=(page.id, *self._sent_about(one, page.id)),
         )  # fmt: skip
 
     def _other(self, one: Happened, effect: Effect, what: str, did: str) -> None:
@@ -551,6 +585,9 @@ def _of_task(task: Task) -> Decision:
 
 def _of_page(page: Page) -> Decision:
     return Decision(
-        at=page.raised_at, subject=page.id, what="page", action="page", decided="done", reason="planned",
-        text="it follows from a task", effects=(page.id,), stands=True,
+        at=page.ended_at or page.raised_at, subject=page.id, what="page",
+        action="call_off" if page.ended_at else "page", decided="done", reason="planned",
+        text=page.end_reason or f"its task {page.kind} pages {page.policy.ladder}",
+        rule=f"{page.policy.ladder}: levels", version=page.policy.version, effects=(page.id,), stands=True,
+        stay=page.encounter,
     )  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 from heart import Heart, adt, merge
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_heart_properties import HISTORIES, STAY, event, left
+from test_heart_properties import CHF, DIABETES, HISTORIES, KIDNEY, STAY, event, left
 
 from engine.domain.cause import CLOCK, Act, Due, TaskAssigned, TaskCancelled, TaskDone, action_of, written
 from engine.domain.chart import Chart
@@ -20,6 +20,7 @@ from engine.domain.delivery import DeliveryState
 from engine.domain.encounter import EncounterStatus
 from engine.domain.message import Entry, EntryKind
 from engine.domain.outcome import Outcome
+from engine.domain.page import PageState
 from engine.domain.task import TaskState
 from engine.domain.why import MEANINGS
 from engine.pipeline.decisions import Happened, Place, Rules, Sent, decisions
@@ -219,6 +220,24 @@ def test_a_task_that_was_missed_says_by_which_deadline_and_what_was_done_about_i
     assert (escalated.rule, escalated.stands) == (f"{story[0].rule}.escalate", False)
 
 
+def test_a_page_follows_its_task_and_names_ladder_and_level() -> None:
+    told = Told(day=5)
+    told.heart.now += timedelta(hours=17)
+    for payload in (STAY[0], event("A03", 5, "V1", CHF, DIABETES, KIDNEY, **left(5))):
+        told.send(payload)
+    assert told.chart.pages
+    page = told.chart.pages[0]
+    told.ring()
+    raised, called = told.decisions(what="page", subject=page.id)
+    assert (raised.action, raised.reason, raised.stands) == ("page", "planned", True)
+    assert (called.action, called.rule) == ("call", f"{page.policy.ladder}: levels[0]")
+    assert raised.version == page.policy.version
+    assert inputs(raised)["task"] == (page.task, 2, "")
+    told.send(event("A13", 6, "V1"))
+    ended = told.decisions(what="page", subject=page.id)[-1]
+    assert (ended.action, ended.reason, ended.causes, ended.stands) == ("call_off", "reversed", (4,), True)
+
+
 def test_a_score_names_model_version_factors_and_their_fields() -> None:
     told = Told(STAY[0])
     (lace,) = told.decisions(what="score", rule="lace")
@@ -261,13 +280,19 @@ def test_a_merge_is_told_with_what_it_moved() -> None:
     assert (merged.reason, merged.decided) == ("merged", "done")
 
 
-WORDS = {meaning.word for meaning in MEANINGS.values()} | {"person", "merged", "sent", "missed", "kept", "declined"}
+WORDS = {meaning.word for meaning in MEANINGS.values()} | {
+    "person", "merged", "sent", "missed", "kept", "declined", "unanswered", "nobody_on_call",
+}  # fmt: skip
 _DID = {
     TaskState.OPEN: {"open", "reopen"},
     TaskState.IN_PROGRESS: {"begin"},
     TaskState.MISSED: {"miss"},
     TaskState.DONE: {"close"},
 }
+_PAGED = {
+    PageState.QUEUED: "page", PageState.SENT: "page", PageState.DELIVERED: "page",
+    PageState.ACKNOWLEDGED: "acknowledge", PageState.RESOLVED: "call_off", PageState.EXHAUSTED: "exhaust",
+}  # fmt: skip
 _GONE = {TaskState.CANCELLED, TaskState.RETRACTED}
 
 
@@ -286,6 +311,10 @@ def check_today(told: Told) -> None:
                                   "too_late", "stale", "person"}  # fmt: skip
         else:
             assert (one.action, one.decided) in {(action, "done") for action in _DID[task.state]}, task.state
+    for page in chart.pages:
+        (one,) = [each for each in found if each.what == "page" and each.subject == page.id and each.stands]
+        assert one.action == _PAGED[page.state]
+        assert one.version == page.policy.version
     for stay in chart.encounters:
         (plan,) = [each for each in found if each.what == "plan" and each.subject == stay.key and each.stands]
         planned = any(task.encounter == stay.key and task.state is TaskState.OPEN for task in chart.tasks)
