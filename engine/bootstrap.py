@@ -141,7 +141,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
     else:
         name = f"{configuration.site.node}/{context.index}/{secrets.token_hex(4)}"
         leases = database_leases(store.location, store.charts_ledger, name, destinations)
-    compiled = compile_site(configuration, store.keys)
+    compiled = with_former(compile_site(configuration, store.keys), store)
     await _remember(store, configuration, clock.now(), context.index)
     current = configuration
 
@@ -176,7 +176,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
 
     async def reload(new: Configuration) -> None:
         nonlocal current
-        compiled, routes = compile_site(new, store.keys), _routes(new)
+        compiled, routes = with_former(compile_site(new, store.keys), store), _routes(new)
         store.keys.reload()
         await _remember(store, new, clock.now(), context.index)
         # From here on nothing can go wrong: it is taken as a whole or not at all.

@@ -74,11 +74,11 @@ class Desk:
 
     def compiled(self) -> CompiledConfiguration:
         """What processing works by. Raises SettingsError when there is something wrong with it."""
-        from engine.runtime.configurations import compile_site
+        from engine.runtime.configurations import compile_site, with_former
 
         if self.broken is not None:
             raise self.broken
-        return compile_site(self.configuration, self.keys)
+        return with_former(compile_site(self.configuration, self.keys), self.store)
 
     def destinations(self) -> dict[str, str | None]:
         """Name -> type of those that are configured; while the files are broken, of the configuration in force."""

@@ -69,7 +69,7 @@ def _with_tasks(chart: Chart, deciding: Deciding) -> Chart:
 def _appointed(task: Task, deciding: Deciding) -> Appointed | None:
     """What its protocol says of the visits that a task waits for; none: nothing."""
     channel = deciding.channel
-    planner = channel.planners.get(task.protocol) if channel is not None else None
+    planner = channel.planner_of(task) if channel is not None else None
     if planner is None or task.kind not in planner.protocol.appointed or task.raised_for is not None:
         return None
     return planner.protocol.appointed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Protocol as Interface
 from zoneinfo import ZoneInfo
 
@@ -14,6 +15,7 @@ from engine.care.calendar import BusinessCalendar
 from engine.care.dispositions import Dispositions
 from engine.care.oncall import NO_ROSTERS, Rosters
 from engine.care.protocol import Protocol
+from engine.domain.task import Task
 from engine.mapping.apply import Mapping as FieldMapping
 from engine.mapping.expression import Filter
 from engine.mapping.tables import Tables
@@ -64,6 +66,13 @@ class CompiledChannel:
     """Of the site: who is on call, and who is paged one after the other."""
     observed_since: datetime | None = None
     """When the engine first heard of this channel's patients: before that it knows nothing of them."""
+
+    def planner_of(self, task: Task) -> Planner | None:
+        """The protocol that has made a task, as it was then; as it is now, where nobody knows; none: it is gone."""
+        planner = self.planners.get(task.protocol)
+        if planner is not None and planner.protocol.digest == task.protocol_digest:
+            return planner
+        return self.former.get((task.protocol, task.protocol_digest), planner)
 
     @property
     def zone(self) -> ZoneInfo:

@@ -385,12 +385,19 @@ class _Planning:
                 self.tasks.setdefault(task.encounter, []).append(task)
 
     def planner(self, encounter: Encounter) -> Planner | None:
-        """The protocol that has planned the discharge goes on with it, whatever channel the news come by."""
+        """The protocol that has planned the discharge goes on with it, whatever channel the news come by, and however
+        it reads today."""
         channel = self._channel
-        by = {task.protocol for task in self.tasks.get(encounter.key, ()) if task.discharge == encounter.discharges}
-        if not by or (channel.planner is not None and channel.planner.protocol.name in by):
+        if encounter.key in self._anew:
             return channel.planner
-        return next((channel.planners[name] for name in sorted(by) if name in channel.planners), channel.planner)
+        own = [task for task in self.tasks.get(encounter.key, ()) if task.discharge == encounter.discharges]
+        if channel.planner is not None:
+            name = channel.planner.protocol.name
+            own = [task for task in own if task.protocol == name] or own
+        for task in sorted(own, key=lambda task: (task.stands, task.created_at, task.protocol), reverse=True):
+            if (planner := channel.planner_of(task)) is not None:
+                return planner
+        return channel.planner
 
     def changed(self) -> list[Encounter]:
         """Those of which something has changed that decides on their plan."""

@@ -58,12 +58,11 @@ def follow_proofs(before: Chart | None, chart: Chart, deciding: Deciding) -> Cha
     ):
         return chart
     channel = deciding.channel
-    planners = channel.planners if channel is not None else {}
 
     def followed(task: Task) -> Task:
         if not task.stands and task.proved_by is None:
             return task
-        planner = planners.get(task.protocol)
+        planner = channel.planner_of(task) if channel is not None else None
         visits = planner.protocol.proofs.get(task.kind, ()) if planner is not None else None
         if task.proved_by is not None and not still_shown(task, visits, chart):
             task = tasks.unproved(task)
