@@ -23,7 +23,7 @@ from engine.pipeline.channel import CompiledConfiguration, Key
 from engine.pipeline.compiling import beyond_the_standard, compile_configuration, never_equal
 from engine.pipeline.doubts import doubts
 from engine.runtime import hints
-from engine.runtime.configurations import compile_site, hasher, recorded_configuration
+from engine.runtime.configurations import compile_site, hasher, recorded_configuration, with_former
 from engine.runtime.sockets import user_name
 from engine.runtime.worker import Assembly, WorkerContext
 from engine.settings import Configuration, loaded

@@ -549,17 +549,12 @@ def _contradictions(document: Document, step: _Step, kinds: list[str], path: Pat
 
 
 def _wrong_proofs(document: Document, spec: _Spec, kinds: list[str]) -> Iterator[Problem]:
-    """Proofs of nothing, and visits that would show a task to be done by what has called for it."""
+    """Proofs of no kind of task, and visits that would show a task to be done by what has called for it."""
     steps = list(spec.plans.steps())
-    asked = {step.kind for step in steps} | {
-        rung.alert.kind for step in steps for rung in step.rungs if rung.alert is not None
-    }
     for kind, visits in spec.proofs.items():
         if kind not in kinds:
             message = f"there is no such kind of task; there are {', '.join(kinds)}{did_you_mean(kind, kinds)}"
             yield document.problem(("proofs", kind), message)
-        elif kind not in asked:
-            yield document.problem(("proofs", kind), "no task of the plans has this kind")
         for number, visit in enumerate(visits):
             for place, class_ in enumerate(visit.classes):
                 if class_ in spec.classes:

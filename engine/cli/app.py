@@ -47,6 +47,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "patients": "engine.cli.patients:patients",
     "why": "engine.cli.why:why",
     "tasks": "engine.cli.tasks:tasks",
+    "plans": "engine.cli.plans:plans",
     "appointments": "engine.cli.appointments:appointments",
     "pages": "engine.cli.pages:pages",
     "oncall": "engine.cli.oncall:oncall",

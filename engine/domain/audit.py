@@ -9,8 +9,9 @@ from engine.domain.record import Record
 
 ACTIONS: Final = (
     "assign", "bury", "config-reload", "config-run", "confirm",
-    "discard", "dismiss", "quality-reopened", "quality-resolved", "release", "replay", "resend", "reveal",
-    "task-assigned", "task-done",
+    "discard", "dismiss", "plan-migrated", "quality-reopened", "quality-resolved", "release", "replay", "resend",
+    "reveal",
+    "task-assigned", "task-attempted", "task-cancelled", "task-done", "task-snoozed", "task-undone",
 )  # fmt: skip
 """What people do, for those who look for it; others may be on record besides."""
 

@@ -72,6 +72,13 @@ class TaskUndone(_OnTask, frozen=True, kw_only=True, tag="task-undone"):
     """What the actor did last to the task is taken back."""
 
 
+class PlanMigrated(_Act, frozen=True, kw_only=True, tag="plan-migrated"):
+    """The patient's running plans are made anew by what their protocols say today."""
+
+    protocol: str | None = None
+    """Plans of this one only."""
+
+
 class QuestionDismissed(_Act, frozen=True, kw_only=True, tag="dismiss"):
     """What a message asserts is not so, or was seen to by hand."""
 
@@ -163,6 +170,7 @@ Act = (
     | TaskSnoozed
     | TaskCancelled
     | TaskUndone
+    | PlanMigrated
     | QuestionDismissed
     | QualityResolved
     | QualityReopened
@@ -178,6 +186,7 @@ CAUSES: Final[Mapping[str, type[Cause]]] = {
     "task-snoozed": TaskSnoozed,
     "task-cancelled": TaskCancelled,
     "task-undone": TaskUndone,
+    "plan-migrated": PlanMigrated,
     "dismiss": QuestionDismissed,
     "quality-resolved": QualityResolved,
     "quality-reopened": QualityReopened,

@@ -9,6 +9,7 @@ from engine.domain.cause import (
     Cause,
     OnCallOverridden,
     PageAcknowledged,
+    PlanMigrated,
     QualityDecided,
     QualityReopened,
     QualityResolved,
@@ -19,7 +20,7 @@ from engine.domain.oncall import Override
 from engine.domain.outcome import Dismissal, QualityDecision
 from engine.domain.quality import QualityState
 from engine.pipeline import pages
-from engine.pipeline.plan import decide_death
+from engine.pipeline.plan import decide_death, migrated
 from engine.pipeline.rule import Deciding, Rule
 from engine.pipeline.tasks import TASK_RULES
 
@@ -28,6 +29,16 @@ def _dismissed(act: QuestionDismissed, chart: Chart | None, deciding: Deciding) 
     if chart is None:
         return None
     return decide_death(chart, act.root, act.code, act.location, by=act.actor, at=deciding.at)
+
+
+def _migrated(act: PlanMigrated, chart: Chart | None, deciding: Deciding) -> Chart | None:
+    if chart is None or deciding.channel is None:  # then nothing is decided: see `needs_channel`
+        return chart
+    return migrated(chart, deciding.channel, deciding.now, act.protocol)
+
+
+def _of_patient(act: PlanMigrated, chart: Chart | None) -> list[str]:
+    return [f"chart:{chart.id if chart is not None else act.chart_id}"]
 
 
 def _of_question(act: QuestionDismissed, chart: Chart | None) -> list[str]:
@@ -76,6 +87,7 @@ def _override(act: OnCallOverridden, deciding: Deciding) -> tuple[Override, ...]
 
 ACT_RULES: Final[Mapping[type[Cause], Rule]] = {
     **TASK_RULES,
+    PlanMigrated: Rule(_migrated, _of_patient, needs_channel=True),
     QuestionDismissed: Rule(_dismissed, _of_question, _dismissals),
     PageAcknowledged: Rule(pages.acknowledge, _of_page),
     OnCallOverridden: Rule(_no_chart, _of_roster, overrides=_override),

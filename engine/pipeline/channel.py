@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from types import MappingProxyType
 from typing import Protocol as Interface
 from zoneinfo import ZoneInfo
 
@@ -64,6 +63,8 @@ class CompiledChannel:
     key: Key
     rosters: Rosters = NO_ROSTERS
     """Of the site: who is on call, and who is paged one after the other."""
+    former: Mapping[tuple[str, str], Planner] = field(default_factory=dict)
+    """Protocols as they once were, by name and digest: a plan goes on by the one that it was made with."""
     observed_since: datetime | None = None
     """When the engine first heard of this channel's patients: before that it knows nothing of them."""
 

@@ -185,14 +185,21 @@ def _same_result(old: Score, new: Score) -> bool:
 
 
 def replan(
-    before: Chart | None, chart: Chart, subject: str | None, channel: CompiledChannel, now: datetime, heard: Applied
+    before: Chart | None,
+    chart: Chart,
+    subject: str | None,
+    channel: CompiledChannel,
+    now: datetime,
+    heard: Applied,
+    anew: frozenset[str] = frozenset(),
 ) -> tuple[Chart, list[Effect], list[Why]]:
     """Bring the tasks of the chart into line with its encounters; also says what is not planned though it might be,
     and why the stay that the event spoke of (`subject`) has new tasks, or none.
 
     What is wanted follows from the state of the encounters alone, so that the same state never gives a second task,
     whatever way led to it. Tasks are touched only when something that decides on them has changed: class, disposition,
-    discharge, band, death or a readmission. What is wrong with the data goes to `heard`.
+    discharge, band, death or a readmission. What is wrong with the data goes to `heard`. anew: keys of stays whose plan
+    is made anew, by what its protocol says today.
     """
     _need_closed_stays(before, chart, channel.zone)
     chart = _ask_of_death(chart, channel, now)
@@ -204,8 +211,8 @@ def replan(
         return chart, _withheld_by_death(before, chart, channel), not_planned(chart, subject, channel, now)
     if not chart.tasks and not any(encounter.discharges for encounter in chart.encounters):
         return chart, [], not_planned(chart, subject, channel, now)
-    planning = _Planning(before, chart, channel, now)
-    changed = {encounter.key for encounter in planning.changed()}
+    planning = _Planning(before, chart, channel, now, anew)
+    changed = {encounter.key for encounter in planning.changed()} | anew
     if not changed and not any(task.stands or task.suspended_by for task in chart.tasks):
         return chart, [], not_planned(chart, subject, channel, now)
     waits_for = later_stays(chart, channel.zone)
@@ -256,6 +263,30 @@ def replan(
     if after is not chart and _waits_for(subject, after):
         whys.append(Why(what=What.PLAN, reason=Reason.EARLIER_WAITS))
     return after, effects, whys
+
+
+def outdated(chart: Chart, channel: CompiledChannel, protocol: str | None = None) -> frozenset[str]:
+    """Keys of the stays whose running plan was made with what its protocol does not say any more.
+
+    protocol: plans of this one only.
+    """
+    stays = {stay.key: stay.discharges for stay in chart.encounters}
+    today = {name: one.protocol.digest for name, one in channel.planners.items() if protocol in {None, name}}
+    return frozenset(
+        task.encounter
+        for task in chart.tasks
+        if task.encounter is not None
+        and (task.stands or task.suspended_by is not None)
+        and task.raised_for is None
+        and stays.get(task.encounter) == task.discharge
+        and today.get(task.protocol, task.protocol_digest) != task.protocol_digest
+    )
+
+
+def migrated(chart: Chart, channel: CompiledChannel, now: datetime, protocol: str | None = None) -> Chart:
+    """The chart with its running plans made anew by what their protocols say today."""
+    anew = outdated(chart, channel, protocol)
+    return replan(chart, chart, None, channel, now, Applied(), anew)[0] if anew else chart
 
 
 def _waits_for(subject: str | None, chart: Chart) -> bool:
@@ -373,11 +404,14 @@ def _withheld_by_death(before: Chart | None, chart: Chart, channel: CompiledChan
 class _Planning:
     """Who plans which encounter, and which of them have to be planned again."""
 
-    def __init__(self, before: Chart | None, chart: Chart, channel: CompiledChannel, now: datetime) -> None:
+    def __init__(
+        self, before: Chart | None, chart: Chart, channel: CompiledChannel, now: datetime, anew: frozenset[str]
+    ) -> None:
         self._before = before
         self._chart = chart
         self._channel = channel
         self._now = now
+        self._anew = anew
         self.bands = _bands(chart)
         self.tasks: dict[str, list[Task]] = {}
         for task in chart.tasks:
@@ -386,16 +420,17 @@ class _Planning:
 
     def planner(self, encounter: Encounter) -> Planner | None:
         """The protocol that has planned the discharge goes on with it, whatever channel the news come by, and however
-        it reads today."""
+        it reads today.
+        """
         channel = self._channel
-        if encounter.key in self._anew:
-            return channel.planner
         own = [task for task in self.tasks.get(encounter.key, ()) if task.discharge == encounter.discharges]
         if channel.planner is not None:
             name = channel.planner.protocol.name
             own = [task for task in own if task.protocol == name] or own
+        anew = encounter.key in self._anew
         for task in sorted(own, key=lambda task: (task.stands, task.created_at, task.protocol), reverse=True):
-            if (planner := channel.planner_of(task)) is not None:
+            planner = channel.planners.get(task.protocol) if anew else channel.planner_of(task)
+            if planner is not None:
                 return planner
         return channel.planner
 

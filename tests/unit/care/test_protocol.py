@@ -368,7 +368,6 @@ _PROOF = "  physiotherapy:\n    - {classes: [O, R]"
         (_ALERT + "              assignee: primary_care", _ALERT.replace("pcp_alert", "tcm_contact")
          + "              assignee: care_coordinator", "escalate[0].alert", "the same task again"),
         (_PROOF, _PROOF.replace("physiotherapy", "physio"), "proofs.physio", "did you mean physiotherapy"),
-        (_PROOF, _PROOF.replace("physiotherapy", "result_follow_up"), "proofs.result_follow_up", "no task of the"),
         (_PROOF, _PROOF.replace("[O, R]", "[O, OBS]"), "proofs.physiotherapy[0].classes[1]", "proves no visit"),
         (_PROOF, _PROOF.replace("[O, R]", "[O], within: {hours: 1}, services: [X]}\n    - {classes: [R]"),
          "proofs.physiotherapy[0].within", "is over before the task is due"),

@@ -22,7 +22,7 @@ from engine.domain.delivery import DeliveryState
 from engine.domain.message import AckState, Receipt
 from engine.hl7v2.ordering import ordering_key
 from engine.pipeline.acceptance import Rules, judge, summarize
-from engine.runtime.configurations import compile_site, recorded_configuration
+from engine.runtime.configurations import compile_site, recorded_configuration, with_former
 from engine.runtime.processor import Processor
 from engine.runtime.status import Status, StatusFile, status_path
 from engine.runtime.worker import Tally
@@ -48,7 +48,7 @@ NAMES = (
 
 
 _TASK_ACTS = {("tasks", act) for act in ("done", "assign", "attempt", "snooze", "cancel", "undo")}
-_ACTS = _TASK_ACTS | {("held", "dismiss"), ("quality", "resolve"), ("quality", "reopen")}
+_ACTS = _TASK_ACTS | {("plans", "migrate"), ("held", "dismiss"), ("quality", "resolve"), ("quality", "reopen")}
 
 _BY_CHANCE = re.compile(r"\b[0-9a-f]{16,}\b|\.[0-9]{6}\b")
 """Ids and microseconds: any digits may stand in them."""
@@ -158,7 +158,7 @@ class Site:
             )
             processor = Processor(
                 store,
-                compile_site(configuration, store.keys),
+                with_former(compile_site(configuration, store.keys), store),
                 self.clock,
                 held_leases(store),
                 shadow=lambda: open_shadow(configuration, self.clock.now()),
