@@ -18,8 +18,8 @@ from engine.care.appointed import Appointed, AppointedAs
 from engine.care.calendar import BusinessCalendar
 from engine.care.conditions import Condition
 from engine.care.dispositions import Action, Disposition
-from engine.care.proofs import Visit
 from engine.care.spans import Span
+from engine.care.visits import Visit
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter
 from engine.domain.ids import beginning_like

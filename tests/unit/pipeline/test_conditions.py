@@ -145,7 +145,8 @@ def test_a_task_comes_with_the_diagnosis_it_waits_for_and_goes_with_it() -> None
     protocol = load_protocol(parse(text.replace(*step(when="[failing]")), "p.yaml"))
     planner = heart.channel.planner
     assert planner is not None
-    heart.channel = dataclasses.replace(heart.channel, planner=dataclasses.replace(planner, protocol=protocol))
+    planner = dataclasses.replace(planner, protocol=protocol)
+    heart.channel = dataclasses.replace(heart.channel, planner=planner, planners={protocol.name: planner})
     left = {36: "01", 45: "20260306150000"}
 
     def visits() -> list[TaskState]:
