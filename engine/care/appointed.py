@@ -18,6 +18,19 @@ from engine.yamlmodel import StrictModel
 _Word = Annotated[str, Field(pattern=r"^[^\W_][\w &/'.-]*\*?$", max_length=60)]
 
 
+class Wanted(StrictModel):
+    """What a scheduling system is asked for, where a channel delivers `request` to one."""
+
+    service: Annotated[str, Field(min_length=1, max_length=20)]
+    """Code of the service (AIS-3), as the scheduling system knows it."""
+    text: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """Its text; none: what the kind of task is."""
+    minutes: Annotated[int, Field(ge=1, le=1440)] | None = None
+    """How long the visit is to be; none: as long as such visits are."""
+    clinician: Literal["pcp"] | None = None
+    """pcp: with the patient's own primary care provider; none: with anybody."""
+
+
 class AppointedAs(StrictModel):
     """Appointments that are the follow-up of one kind: those for which any of these holds."""
 
@@ -26,6 +39,9 @@ class AppointedAs(StrictModel):
     words: Annotated[tuple[_Word, ...], Field(max_length=200)] = ()
     """Words of the service, its type or the place, whole and in a row; case does not matter, and `physio*` is any word
     that begins so."""
+
+    request: Wanted | None = None
+    """What a scheduling system is asked for when nothing is booked; none: nothing, people see to it."""
 
     @model_validator(mode="after")
     def _says_something(self) -> AppointedAs:
@@ -41,6 +57,12 @@ class Appointed:
         self._kinds: Mapping[str, tuple[bool, re.Pattern[str] | None]] = {
             kind: (one.clinician is not None, _pattern(one.words)) for kind, one in said.items()
         }
+
+        self._wanted = {kind: one.request for kind, one in said.items() if one.request is not None}
+
+    def wanted(self, kind: str) -> Wanted | None:
+        """What a scheduling system is asked for; none: nothing."""
+        return self._wanted.get(kind)
 
     def __contains__(self, kind: str) -> bool:
         return kind in self._kinds

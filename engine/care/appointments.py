@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -18,7 +18,7 @@ from pydantic import Field
 from engine.care.dispositions import Dispositions
 from engine.care.event import Applied, PatientEvent
 from engine.care.fields import merge_fields
-from engine.domain.appointment import Appointment, AppointmentStatus, Coded
+from engine.domain.appointment import OWN_AUTHORITY, Appointment, AppointmentStatus, Coded, RequestState
 from engine.domain.chart import Chart, Charts
 from engine.domain.moment import Moment, Precision
 from engine.domain.patient import Identifier
@@ -263,7 +263,8 @@ def on_its_appointment(
     known = find(chart, event.numbers)
     if known is None and chart.closed is not None:
         chart.need_whole()
-    was = known or Appointment(id=event.new_id, opened_by=event.told.trigger, opened_at=event.at[0])
+    written = datetime.fromtimestamp(event.at[0], UTC)
+    was = known or Appointment(id=event.new_id, opened_by=event.told.trigger, opened_at=written)
     stamps = chart.appointment_stamps.get(was.id, {})
     values = dict(event.fields)
     for name, gone in event.removed.items():
@@ -274,11 +275,13 @@ def on_its_appointment(
         status = _believed(event, now, applied)
         said = {"said": status, "told_by": event.told.by}
         now, stamps, older = merge_fields(now, said, stamps, event.at)
+        if now.request in {RequestState.ASKED, RequestState.SENT} and not older:
+            now = msgspec.structs.replace(now, request=RequestState.CONFIRMED)
         stale = stale or older
     if stale:
         applied.deviate("stale-event")
-    if event.at[0] < now.opened_at:
-        now = msgspec.structs.replace(now, opened_by=event.told.trigger, opened_at=event.at[0])
+    if now.opened_at is None or (written < now.opened_at and now.request is None):
+        now = msgspec.structs.replace(now, opened_by=event.told.trigger, opened_at=written)
     now = _with_numbers(now, event.numbers)
     if now.unheard_at is not None and (now.said, now.starts_at) != (was.said, was.starts_at):
         now = msgspec.structs.replace(now, unheard_at=None)
@@ -304,6 +307,8 @@ def find(chart: Chart, numbers: tuple[Identifier, ...]) -> Appointment | None:
 def _same(number: Identifier, other: Identifier) -> bool:
     if number.value != other.value:
         return False
+    if OWN_AUTHORITY in {number.authority, other.authority}:
+        return True  # our own numbers are like no other, whatever namespace they come back with
     return number.authority == other.authority or not number.authority or not other.authority
 
 

@@ -109,6 +109,10 @@ def _chained(appointments: list[Appointment], stamps: Mapping[str, Mapping[str, 
     ]
 
 
+def _opened(appointment: Appointment) -> float:
+    return appointment.opened_at.timestamp() if appointment.opened_at is not None else 0.0
+
+
 def _from(start: str, new_of: Mapping[str, str]) -> set[str]:
     """The appointments that this one has led to."""
     found: set[str] = set()
@@ -128,10 +132,10 @@ def _pairs(
     gone = [one for one in appointments if one.said is AppointmentStatus.CANCELLED]
     for new in moved:
         for old in gone:
-            if old.id == new.id or old.opened_at > new.opened_at + _SAME_SECONDS:
+            if old.id == new.id or _opened(old) > _opened(new) + _SAME_SECONDS:
                 continue
             stamp = stamps.get(old.id, {}).get("said")
-            apart = abs(new.opened_at - stamp[0]) if stamp is not None else float("inf")
+            apart = abs(_opened(new) - stamp[0]) if stamp is not None else float("inf")
             likeness = _likeness(old, new)
             near = MOVED_HOURS_MAX * 3600 if likeness != _UNLIKE else _UNLIKE_SECONDS_MAX
             if likeness is not None and apart <= near:

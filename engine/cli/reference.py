@@ -19,6 +19,7 @@ FILES: Final[Mapping[str, str]] = {
     "fields": "mappings/fields/NAME.yaml",
     "table": "mappings/tables/NAME.yaml",
     "destination": "mappings/destinations/NAME.yaml",
+    "requests": "mappings/destinations/NAME.yaml (requests for appointments)",
     "protocol": "mappings/protocols/NAME.yaml",
     "oncall": "mappings/oncall/NAME.yaml",
     "risk": "mappings/risk/NAME.yaml",

@@ -24,6 +24,7 @@ MODELS: Final[Mapping[str, tuple[str, ...]]] = {
     "protocol": ("engine.care.protocol:_Spec",),
     "oncall": ("engine.care.rosters:OnCallSpec",),
     "destination": ("engine.connectors.fieldmap:FieldMapFile",),
+    "requests": ("engine.connectors.requests:RequestsFile",),
     "adt-events": ("engine.care.adt.event:EventsFile",),
     "appointments": ("engine.care.appointments:AppointmentsFile",),
     "dispositions": ("engine.care.dispositions:_Spec",),

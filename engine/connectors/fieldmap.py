@@ -127,7 +127,7 @@ _PART: Final = re.compile(r"([a-z][a-z0-9_]*)(?:\[(\*|[0-9]{1,3})\])?")
 _Step = tuple[str, int | None, bool]  # name, index, every
 
 
-def _steps(text: str) -> tuple[_Step, ...] | None:
+def steps_of(text: str) -> tuple[_Step, ...] | None:
     steps: list[_Step] = []
     for part in text.split("."):
         match = _PART.fullmatch(part)
@@ -187,9 +187,9 @@ _Value = Callable[[Mapping[str, Any], datetime], Any]
 
 class _Rule:
     def __init__(self, rule: RowRule, zone: ZoneInfo) -> None:
-        self._when = [(_steps(place) or (), value) for place, value in rule.when.items()]
+        self._when = [(steps_of(place) or (), value) for place, value in rule.when.items()]
         self._object = rule.object
-        self._key = (rule.key.field, _steps(rule.key.source) or ()) if rule.key else None
+        self._key = (rule.key.field, steps_of(rule.key.source) or ()) if rule.key else None
         self._fields = [(name, _value(field, zone)) for name, field in rule.fields.items()]
 
     def applies(self, payload: Mapping[str, Any]) -> bool:
@@ -252,21 +252,21 @@ def _problems(document: Document, file: FieldMapFile) -> Iterator[Problem]:
         if not rule.when:
             unconditional.add(rule.on)
         for place in rule.when:
-            yield from _place_problems(document, (*at, "when", place), place, payload)
+            yield from place_problems(document, (*at, "when", place), place, payload)
         if rule.key is not None and rule.object is not None:
-            yield from _place_problems(document, (*at, "key", "from"), rule.key.source, payload)
+            yield from place_problems(document, (*at, "key", "from"), rule.key.source, payload)
             if keys.setdefault(rule.object, rule.key.field) != rule.key.field:
                 yield document.problem((*at, "key", "field"), "another rule finds this object by another field")
         for name, field in rule.fields.items():
             sources = field.source if isinstance(field.source, tuple) else [field.source] if field.source else []
             for source in sources:
-                yield from _place_problems(document, (*at, "fields", name, "from"), source, payload)
+                yield from place_problems(document, (*at, "fields", name, "from"), source, payload)
 
 
-def _place_problems(
+def place_problems(
     document: Document, path: tuple[str | int, ...], place: str, payload: type[Phi]
 ) -> Iterator[Problem]:
-    steps = _steps(place)
+    steps = steps_of(place)
     if steps is None:
         yield document.problem(path, "is no place in a delivery (like patient.name.family)")
     elif not _exists(steps, payload):
@@ -289,10 +289,10 @@ def _value(rule: FieldRule, zone: ZoneInfo) -> _Value:
     if rule.source is None:
         return lambda _payload, _now: rule.value
     sources = rule.source if isinstance(rule.source, tuple) else (rule.source,)
-    places = [_steps(source) or () for source in sources]
+    places = [steps_of(source) or () for source in sources]
 
     def value(payload: Mapping[str, Any], _: datetime) -> Any:
-        found = [item for steps in places for item in _all(payload, steps) if item is not None and item != ""]
+        found = [item for steps in places for item in values_at(payload, steps) if item is not None and item != ""]
         if rule.equals is not None:
             return found[:1] == [rule.equals]
         plain: Any = None
@@ -315,7 +315,7 @@ def _reference(rule: FieldRule, value: Any) -> Any:
     return {"attributes": {"type": rule.reference}, rule.by: _external_id(value)}
 
 
-def _all(value: Any, steps: Sequence[_Step]) -> Iterator[Any]:
+def values_at(value: Any, steps: Sequence[_Step]) -> Iterator[Any]:
     if not steps:
         yield value
         return
@@ -326,13 +326,13 @@ def _all(value: Any, steps: Sequence[_Step]) -> Iterator[Any]:
     if index is not None or every:
         items = inner if isinstance(inner, list) else []
         for item in items if every else items[index : (index or 0) + 1]:
-            yield from _all(item, rest)
+            yield from values_at(item, rest)
     else:
-        yield from _all(inner, rest)
+        yield from values_at(inner, rest)
 
 
 def _first(value: Any, steps: Sequence[_Step]) -> Any:
-    return next(_all(value, steps), None)
+    return next(values_at(value, steps), None)
 
 
 def _converted(value: Any, kind: str, zone: ZoneInfo) -> Any:

@@ -16,13 +16,22 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
+from zoneinfo import ZoneInfo
 
 import msgspec
 from pydantic import Field
 
-from engine.clock import Clock
+from engine.clock import Clock, SystemClock
 from engine.connectors.base import NOT_ATTEMPTED, DestinationSettings, Result, always, delivered, failed, stamps
-from engine.domain.delivery import Forward, Operation, QueuedDelivery
+from engine.connectors.requests import Answer, RequestMap, compile_requests
+from engine.domain.delivery import (
+    AppointmentRequest,
+    AppointmentRequestEnd,
+    Delivery,
+    Forward,
+    Operation,
+    QueuedDelivery,
+)
 from engine.domain.message import AckCode
 from engine.errors import (
     INTERNAL_ERROR,
@@ -31,12 +40,13 @@ from engine.errors import (
     DeliveryFailure,
     MessageError,
     Problem,
+    SettingsError,
 )
 from engine.hl7v2.ack import ERROR_TEXTS, Ack, parse_ack
 from engine.hl7v2.header import HeaderError, read_header
 from engine.hl7v2.mllp import FrameDecoder, wrap
 from engine.pipeline.doubts import is_loopback
-from engine.settings import Configuration, Port, Text, TlsClient
+from engine.settings import Configuration, Identifier, Port, Text, TlsClient
 from engine.tlsfiles import exposed_key, tls_problems
 from engine.yamlmodel import StrictModel
 
@@ -76,9 +86,11 @@ class AnswersWithoutCode(StrictModel):
 
 
 class MllpDestination(DestinationSettings):
-    """A receiver of HL7 v2 messages over MLLP; it gets `message` deliveries, byte for byte as they came."""
+    """A receiver of HL7 v2 messages over MLLP: of `message`, byte for byte as they came, and of `request`, written for
+    a scheduling system.
+    """
 
-    takes: ClassVar = frozenset({Operation.FORWARD.what})
+    takes: ClassVar = frozenset({Operation.FORWARD.what, Operation.REQUEST_APPOINTMENT.what})
 
     type: Literal["mllp"]
     """`mllp`: a receiver of HL7 v2 messages."""
@@ -90,6 +102,8 @@ class MllpDestination(DestinationSettings):
     """TLS towards the receiver; none: plain TCP."""
     answers_without_code: AnswersWithoutCode = AnswersWithoutCode()
     """What a refusal without a reason means."""
+    requests: Identifier = "scheduling"
+    """How requests for appointments are written: the name of a file in mappings/destinations/."""
     deduplicates: bool = False
     """The receiver is known to answer a repeated control id without acting twice: then an ambiguous attempt is
     repeated instead of held for a person."""
@@ -102,10 +116,14 @@ class MllpDestination(DestinationSettings):
         if self.tls is None and not is_loopback(self.host):
             yield "host", "messages of patients leave this machine in clear: give it tls, or a tunnel on loopback"
 
-    def made_from(self, configuration: Configuration) -> tuple[object, ...]:
-        return () if self.tls is None else stamps(configuration, self.tls.ca, self.tls.cert, self.tls.key)
+    def requests_file(self, configuration: Configuration) -> str:
+        return f"{configuration.site.mappings}/destinations/{self.requests}.yaml"
 
-    def build(self, name: str, configuration: Configuration, *, clock: Clock) -> MllpConnector:  # noqa: ARG002
+    def made_from(self, configuration: Configuration) -> tuple[object, ...]:
+        files = () if self.tls is None else stamps(configuration, self.tls.ca, self.tls.cert, self.tls.key)
+        return (configuration.snapshot.files.get(self.requests_file(configuration)), *files)
+
+    def build(self, name: str, configuration: Configuration, *, clock: Clock) -> MllpConnector:
         tls = self.tls
         return MllpConnector(
             name,
@@ -115,7 +133,21 @@ class MllpDestination(DestinationSettings):
             deduplicates=self.deduplicates,
             answers_without_code=self.answers_without_code,
             tls=(lambda: tls_context(tls, configuration.path)) if tls is not None else None,
+            requests=self._request_map(name, configuration),
+            clock=clock,
         )
+
+    def _request_map(self, name: str, configuration: Configuration) -> RequestMap | None:
+        """None: no channel delivers requests to it. Raises SettingsError."""
+        what = Operation.REQUEST_APPOINTMENT.what
+        if not any(name in channel.takers.get(what, ()) for channel in configuration.channels.values()):
+            return None
+        file = self.requests_file(configuration)
+        if file not in configuration.snapshot.files:
+            place = ("destinations", name, "requests")
+            raise SettingsError((configuration.site_document.problem(place, f"there is no {file}"),))
+        zone = ZoneInfo(configuration.site.calendar.timezone)
+        return compile_requests(configuration.snapshot.document(file), zone=zone)
 
     def check_files(self, name: str, configuration: Configuration) -> Iterator[Problem]:
         if self.tls is not None:
@@ -146,8 +178,12 @@ class MllpConnector:
         deduplicates: bool,
         answers_without_code: AnswersWithoutCode | None = None,
         tls: Callable[[], ssl.SSLContext] | None = None,
+        requests: RequestMap | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        """tls: makes the context at each connect, so that a renewed certificate is taken up."""
+        """tls: makes the context at each connect, so that a renewed certificate is taken up. requests: how those for
+        appointments are written; none: it gets none.
+        """
         self.name: Final = name
         self.idempotent: Final = deduplicates
         self._host = host
@@ -155,6 +191,8 @@ class MllpConnector:
         self._timeout_seconds = timeout_seconds
         self._tls = tls
         self._answers = answers_without_code or AnswersWithoutCode()
+        self._requests = requests
+        self._clock = clock or SystemClock()
         self._link: _Link | None = None
         self._stopping = False
 
@@ -205,10 +243,10 @@ class MllpConnector:
 
     async def _forward(self, queued: QueuedDelivery, link: _Link, may_go_on: Callable[[], bool]) -> Result:
         try:
-            content = queued.delivery.content
-            if not isinstance(content, Forward):
-                return failed(DeliveryFailure.PERMANENT, "operation-unknown", "an MLLP destination takes messages only")
-            payload = content.hl7
+            payload = self._written(queued.delivery)
+            if payload is None:
+                text = "an MLLP destination takes messages and requests for appointments only"
+                return failed(DeliveryFailure.PERMANENT, "operation-unknown", text)
             control_id = read_header(payload).control_id_raw.strip()
             frame = wrap(payload)
         except msgspec.DecodeError:
@@ -227,7 +265,7 @@ class MllpConnector:
             link = self._link
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                ack = await link.exchange(frame, control_id)
+                ack, answer = await link.exchange(frame, control_id)
         except _UnknownOutcomeError as error:
             await self._hang_up()
             return _unknown(error.error, error.text)
@@ -240,7 +278,19 @@ class MllpConnector:
         except BaseException:  # cancelled: an answer that still comes must find nobody
             await self._hang_up()
             raise
-        return _judge(ack, self._answers)
+        result = _judge(ack, self._answers)
+        if result.delivered and queued.delivery.operation is Operation.REQUEST_APPOINTMENT:
+            return delivered(Answer.of(answer).written())
+        return result
+
+    def _written(self, delivery: Delivery) -> bytes | None:
+        """The message of a delivery; none: it is of another kind. Raises msgspec.DecodeError."""
+        content = delivery.content
+        if isinstance(content, Forward):
+            return content.hl7
+        if self._requests is None or not isinstance(content, AppointmentRequest | AppointmentRequestEnd):
+            return None
+        return self._requests.write(delivery, self._clock.now())
 
     def _unreachable(self, error: str, text: str) -> DeliveryError:
         return DeliveryError(self.name, error, text, kind=DeliveryFailure.TRANSIENT)
@@ -265,8 +315,8 @@ class _Link:
     def used_up(self, control_id: bytes) -> bool:
         return control_id in self._answered or len(self._answered) >= _ANSWERED_MAX
 
-    async def exchange(self, frame: bytes, control_id: bytes) -> Ack:
-        """Send a frame and wait for its answer. Raises _UnknownOutcomeError and OSError."""
+    async def exchange(self, frame: bytes, control_id: bytes) -> tuple[Ack, bytes]:
+        """Send a frame and wait for its answer: read, and as it came. Raises _UnknownOutcomeError and OSError."""
         self._writer.write(frame)
         await self._writer.drain()
         self._bytes_left = _READ_BYTES_MAX
@@ -286,7 +336,7 @@ class _Link:
                     raise _UnknownOutcomeError("answer-foreign", "the answer is to another message (MSA-2)")
                 self._answered.add(control_id)
                 self._used_at = asyncio.get_running_loop().time()
-                return ack
+                return ack, payload
 
     async def _payloads(self) -> list[bytes]:
         """The frames that came next; at least one unless more bytes are needed."""

@@ -26,6 +26,27 @@ class AppointmentStatus(StrEnum):
     """It never was: nobody has missed it."""
 
 
+class RequestState(StrEnum):
+    """How a request for an appointment stands, of those that the engine has made."""
+
+    ASKED = "asked"
+    """It is on its way, or nobody knows yet what became of it."""
+    SENT = "sent"
+    """The scheduling system has it, and has not said what it makes of it."""
+    CONFIRMED = "confirmed"
+    """The scheduling system has answered with an appointment of its own."""
+    REFUSED = "refused"
+    """It says no, or could not be asked: a person has to."""
+    DROPPED = "dropped"
+    """It is not wanted any more. If it has gone out all the same, it is withdrawn."""
+    WITHDRAWN = "withdrawn"
+    """The scheduling system is told that it is not wanted any more."""
+
+
+OWN_AUTHORITY: Final = "HANDOFF"
+OWN_PREFIX: Final = "HF-"
+"""What the numbers of our own requests (SCH-1, ARQ-1) begin with."""
+
 AHEAD: Final = frozenset({AppointmentStatus.REQUESTED, AppointmentStatus.BOOKED, AppointmentStatus.ARRIVED})
 """The patient is still to be seen."""
 OFF: Final = frozenset({AppointmentStatus.CANCELLED, AppointmentStatus.NOSHOW, AppointmentStatus.ENTERED_IN_ERROR})
@@ -70,8 +91,8 @@ class Appointment(Phi, frozen=True, kw_only=True):
     """Key of the encounter that the visit is, where the scheduler gives its number (PV1-19)."""
     opened_by: str | None = None
     """Trigger event of the oldest message about it: a new number that begins with S13 is an old one's new time."""
-    opened_at: float = 0.0
-    """When that message was written, in seconds since 1970."""
+    opened_at: datetime | None = None
+    """When that message was written."""
     told_by: str | None = None
     """What said the status: an event and a field (`S14 SCH-25`)."""
     kept_by: str | None = None
@@ -83,3 +104,7 @@ class Appointment(Phi, frozen=True, kw_only=True):
     replaced_by: str | None = None
     task: str | None = None
     """Id of the follow-up task that it is for."""
+    request: RequestState | None = None
+    """How our request for it stands; none: it was booked by others."""
+    requested_for: str | None = None
+    """Id of the task that we have requested it for."""

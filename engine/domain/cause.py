@@ -163,6 +163,33 @@ class NotificationSettled(_Cause, frozen=True, kw_only=True, tag="notification-s
         return f"receipt/{self.delivery}/{self.result}"
 
 
+class RequestSettled(_Cause, frozen=True, kw_only=True, tag="request-settled"):
+    """What became of a request for an appointment, and what the scheduling system has answered."""
+
+    TAKEN: ClassVar[str] = "taken"
+    REFUSED: ClassVar[str] = "refused"
+    UNKNOWN: ClassVar[str] = "unknown"
+
+    kind: ClassVar[EntryKind] = EntryKind.REPLY
+    appointment: str
+    """Its id."""
+    delivery: int
+    result: str
+    detail: str | None = None
+    """Why it was refused, as a code."""
+    filler: str | None = None
+    """The number that the scheduling system has given it (SCH-2)."""
+    filler_authority: str | None = None
+    status: str | None = None
+    """SCH-25."""
+    starts_at: str | None = None
+    """SCH-11.4, as it was sent."""
+
+    @property
+    def once(self) -> str:
+        return f"request/{self.delivery}/{self.result}"
+
+
 Act = (
     TaskDone
     | TaskAssigned
@@ -177,7 +204,7 @@ Act = (
     | PageAcknowledged
     | OnCallOverridden
 )
-Cause = Act | Due | UrgentDue | NotificationSettled
+Cause = Act | Due | UrgentDue | NotificationSettled | RequestSettled
 
 CAUSES: Final[Mapping[str, type[Cause]]] = {
     "task-done": TaskDone,
@@ -195,6 +222,7 @@ CAUSES: Final[Mapping[str, type[Cause]]] = {
     "due": Due,
     "due-urgent": UrgentDue,
     "notification-settled": NotificationSettled,
+    "request-settled": RequestSettled,
 }
 """By their tag, which is also the action in the audit."""
 

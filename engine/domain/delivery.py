@@ -67,6 +67,8 @@ class Operation(StrEnum):
     MERGE_PATIENT = "merge_patient", "patient"
     FORWARD = "forward", "message"
     UPSERT_PAGE = "upsert_page", "page"
+    REQUEST_APPOINTMENT = "request_appointment", "request"
+    CANCEL_APPOINTMENT = "cancel_appointment", "request"
     SEND_TEXT = "send_text", "text"
     NOTIFY = "notify", "notification"
     NOTIFY_END = "notify_end", "notification_end"
@@ -321,6 +323,37 @@ class Notification(Spoken, frozen=True, kw_only=True):
     """How often the page was raised again."""
 
 
+class AppointmentRequest(Spoken, frozen=True, kw_only=True):
+    """A scheduling system is asked to book a visit. Its `id` is that of the appointment."""
+
+    patient: PatientShape
+    appointment: AppointmentShape
+    task: TaskShape
+    minutes: int | None = None
+    """How long it is to be; none: as long as such visits are."""
+
+    @property
+    def whose(self) -> str:
+        return self.patient.key
+
+
+class AppointmentRequestEnd(Content, frozen=True, kw_only=True):
+    """A visit that was asked for is not wanted any more."""
+
+    is_state: ClassVar[bool] = False
+    id: str
+    patient: PatientShape
+    appointment: AppointmentShape
+
+    @property
+    def about(self) -> tuple[str | None, ...]:
+        return (self.id,)
+
+    @property
+    def whose(self) -> str:
+        return self.patient.key
+
+
 class NotificationEnd(Content, frozen=True, kw_only=True):
     """Nobody need be called for a page any more; for destinations that go on calling by themselves. No PHI."""
 
@@ -350,6 +383,8 @@ CONTENTS: Final[Mapping[Operation, type[Content]]] = {
     Operation.MERGE_PATIENT: PatientMerge,
     Operation.FORWARD: Forward,
     Operation.UPSERT_PAGE: PageUpsert,
+    Operation.REQUEST_APPOINTMENT: AppointmentRequest,
+    Operation.CANCEL_APPOINTMENT: AppointmentRequestEnd,
     Operation.SEND_TEXT: Notice,
     Operation.NOTIFY: Notification,
     Operation.NOTIFY_END: NotificationEnd,

@@ -230,6 +230,7 @@ APPOINTMENTS: Final = DeliveredPart(
         shown=frozenset({
             "id", "status", "starts_at", "ends_at", "earliest", "latest", "opened_by", "opened_at", "told_by",
             "replaces", "replaced_by", "task", "said", "unheard_at",
+            "request", "requested_for",
         }),
         keys=frozenset({"patient_key", "visit", "kept_by"}),
     ),

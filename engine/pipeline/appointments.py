@@ -77,6 +77,8 @@ def _appointed(task: Task, deciding: Deciding) -> Appointed | None:
 
 def _fits(appointment: Appointment, task: Task, chart: Chart, appointed: Appointed) -> bool:
     """It is the follow-up that the task is about, and after the discharge."""
+    if appointment.requested_for == task.id:
+        return True
     if not any(_is_for(one, task.kind, chart, appointed) for one in _and_before(appointment, chart)):
         return False
     start = appointment.starts_at
@@ -121,8 +123,9 @@ def _followed(task: Task, fitting: Sequence[Appointment], chart: Chart, now: dat
         task = tasks.proved(task, f"{_PROVED}{kept.id}", at=now, evidence=evidence)
         return msgspec.structs.replace(task, appointment=kept.id), ()
     ahead = [one for one in fitting if one.status in AHEAD]
-    chosen = next((one for one in ahead if one.id == task.appointment), None)
-    chosen = chosen or min(ahead, key=_order, default=None)
+    booked = [one for one in ahead if one.status is not AppointmentStatus.REQUESTED] or ahead
+    chosen = next((one for one in booked if one.id == task.appointment), None)
+    chosen = chosen or min(booked, key=_order, default=None)
     raised: tuple[Task, ...] = ()
     if any(one.status is AppointmentStatus.NOSHOW for one in fitting):
         task, raised = _missed(task, now)

@@ -8,6 +8,7 @@ from typing import Final
 from engine.domain.chart import Chart
 from engine.pipeline.appointments import follow_appointments
 from engine.pipeline.pages import follow_tasks
+from engine.pipeline.requests import follow_requests
 from engine.pipeline.rule import Deciding
 from engine.pipeline.tasks import follow_alerts, follow_proofs
 
@@ -15,7 +16,13 @@ Follower = Callable[[Chart | None, Chart, Deciding], Chart]
 """The chart before the entry (none: it is new) and after it -> the chart with what follows. Doing it twice changes
 nothing more."""
 
-FOLLOWERS: Final[tuple[Follower, ...]] = (follow_appointments, follow_proofs, follow_alerts, follow_tasks)
+FOLLOWERS: Final[tuple[Follower, ...]] = (
+    follow_appointments,
+    follow_requests,
+    follow_proofs,
+    follow_alerts,
+    follow_tasks,
+)
 """In the order in which they run, after scores and plans."""
 
 

@@ -11,10 +11,11 @@ from datetime import datetime
 from operator import is_
 from typing import Any, Final, NamedTuple
 
+from engine.domain.appointment import Appointment, RequestState
 from engine.domain.chart import Chart
-from engine.domain.delivery import Fallen, Gone, Ground, Notice, Operation
+from engine.domain.delivery import AppointmentRequestEnd, Fallen, Gone, Ground, Operation, Spoken
 from engine.domain.encounter import Encounter, EncounterStatus
-from engine.domain.parts import ENCOUNTERS, PAGES, TASKS, Part
+from engine.domain.parts import APPOINTMENTS, ENCOUNTERS, PAGES, TASKS, Part
 from engine.domain.task import Task
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.pages import ground_of, is_unanswered
@@ -37,18 +38,26 @@ def _has_ended(encounter: Encounter) -> bool:
     return encounter.status is EncounterStatus.FINISHED
 
 
+def _is_asked(appointment: Appointment) -> bool:
+    return appointment.request is not None and appointment.request not in _GIVEN_UP
+
+
+_GIVEN_UP: Final = frozenset({RequestState.DROPPED, RequestState.WITHDRAWN})
+
+
 GROUNDS: Final[Mapping[str, GroundRule]] = {
     "task": GroundRule(TASKS, TASKS.key, _stands),
     "page": GroundRule(PAGES, ground_of, is_unanswered),
+    "request": GroundRule(APPOINTMENTS, APPOINTMENTS.key, _is_asked),
     "discharge": GroundRule(ENCOUNTERS, lambda stay: f"{stay.key}#{stay.discharges}", _has_ended),
 }
 
 
 class Planned(NamedTuple):
-    """What a planner wants said. operation: one of those whose content is a notice."""
+    """What a planner wants said. operation: one of those whose content is a notice, or ends one."""
 
     operation: Operation
-    notice: Notice
+    notice: Spoken | AppointmentRequestEnd
 
 
 NoticePlanner = Callable[[Chart | None, Chart, CompiledChannel, datetime], Iterable[Planned]]

@@ -25,9 +25,10 @@ from engine.domain.delivery import Delivery, line_of_notice
 from engine.domain.ids import beginning_like
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.grounds import NoticePlanner
+from engine.pipeline.requests import plan_requests
 
-PLANNERS: Final[Sequence[NoticePlanner]] = ()
-"""All that the heart plans to say to people: nothing yet."""
+PLANNERS: Final[Sequence[NoticePlanner]] = (plan_requests,)
+"""All that the heart plans to say to people, and to scheduling systems."""
 
 
 def notice_deliveries(

@@ -9,6 +9,7 @@ from engine.domain.cause import Cause, NotificationSettled
 from engine.domain.chart import Chart
 from engine.domain.page import StepResult
 from engine.pipeline import pages
+from engine.pipeline.requests import REQUEST_RULES
 from engine.pipeline.rule import Deciding, Rule
 
 
@@ -24,4 +25,7 @@ def _of_page(reply: NotificationSettled, _chart: Chart | None) -> list[str]:
     return [f"page:{reply.page}"]
 
 
-RECEIPT_RULES: Final[Mapping[type[Cause], Rule]] = {NotificationSettled: Rule(_settled, _of_page, audited=False)}
+RECEIPT_RULES: Final[Mapping[type[Cause], Rule]] = {
+    NotificationSettled: Rule(_settled, _of_page, audited=False),
+    **REQUEST_RULES,
+}

@@ -10,9 +10,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from sqlalchemy import Connection
+
 from engine.clock import Clock
-from engine.domain.cause import COURIER, NotificationSettled
-from engine.domain.delivery import DeliveryState
+from engine.connectors.requests import Answer
+from engine.domain.cause import COURIER, Cause, NotificationSettled, RequestSettled
+from engine.domain.delivery import AppointmentRequest, DeliveryState, Operation
 from engine.domain.message import Receipt
 from engine.domain.page import StepResult
 from engine.errors import StoreUnavailableError
@@ -66,10 +69,45 @@ class Receipts:
         if not found:
             return 0
         now = self._clock.now()
-        await self._put([receipt_of(self._store.keys, cause_of(one), now) for one in found])
+        causes = await self._store.read(lambda conn: self._causes(conn, found))
+        if causes:
+            await self._put([receipt_of(self._store.keys, one, now) for one in causes])
         ids = [one.delivery_id for one in found]
         await self._store.charts_ledger.write(lambda conn: notices.heard(conn, ids))
         return len(found)
+
+    def _causes(self, conn: Connection, found: Sequence[Awaited]) -> list[Cause]:
+        asked = [one.delivery_id for one in found if one.operation is Operation.REQUEST_APPOINTMENT]
+        answers = self._store.outbox.receipts(conn, asked) if asked else {}
+        causes: list[Cause] = []
+        for one in found:
+            if one.operation is not Operation.REQUEST_APPOINTMENT:
+                causes.append(cause_of(one))
+                continue
+            queued = self._store.outbox.get(conn, one.delivery_id)
+            said = queued.delivery.content if queued is not None and queued.unreadable is None else None
+            if isinstance(said, AppointmentRequest):
+                causes.append(answer_of(one, said.id, answers.get(one.delivery_id)))
+        return causes
+
+
+def answer_of(one: Awaited, appointment: str, receipt: str | None) -> RequestSettled:
+    """What became of a request for an appointment. One that a person must look at (held) may have been booked."""
+    taken = one.state is DeliveryState.DELIVERED
+    refused = one.state is DeliveryState.DEAD or one.state is DeliveryState.WITHHELD
+    said = Answer.read(receipt) if taken else None
+    return RequestSettled(
+        actor=COURIER,
+        chart_id=one.chart_id,
+        appointment=appointment,
+        delivery=one.delivery_id,
+        result=RequestSettled.TAKEN if taken else RequestSettled.REFUSED if refused else RequestSettled.UNKNOWN,
+        detail=None if taken else one.error or one.state.value,
+        filler=said.filler if said is not None else None,
+        filler_authority=said.authority if said is not None else None,
+        status=said.status if said is not None else None,
+        starts_at=said.starts_at if said is not None else None,
+    )
 
 
 def cause_of(one: Awaited) -> NotificationSettled:

@@ -20,7 +20,7 @@ from engine.store.keys import KeyRing
 from engine.store.schema import delivery, from_micros, notice, word
 from engine.store.statements import Listed, Rows
 
-AWAITED: Final = frozenset({Operation.NOTIFY})
+AWAITED: Final = frozenset({Operation.NOTIFY, Operation.REQUEST_APPOINTMENT})
 """What becomes of these is put into the journal: see `awaited`."""
 
 _INSERT: Final = Rows(notice, ("delivery_id", "chart_id", "ground", "awaits"))
@@ -102,6 +102,7 @@ class Awaited(Record, frozen=True, kw_only=True):
     chart_id: str
     key: str
     """Its idempotency key."""
+    operation: Operation
     state: DeliveryState
     error: str | None
 
@@ -109,7 +110,14 @@ class Awaited(Record, frozen=True, kw_only=True):
 def awaited(conn: Connection, limit: int) -> list[Awaited]:
     """Notices of `AWAITED` of which something has become, the oldest first."""
     statement = (
-        select(notice.c.delivery_id, notice.c.chart_id, delivery.c.idempotency_key, delivery.c.state, delivery.c.error)
+        select(
+            notice.c.delivery_id,
+            notice.c.chart_id,
+            delivery.c.idempotency_key,
+            delivery.c.operation,
+            delivery.c.state,
+            delivery.c.error,
+        )
         .join(delivery, delivery.c.id == notice.c.delivery_id)
         .where(text("awaits = 1"), delivery.c.state != literal_column("'pending'"))
         .order_by(notice.c.delivery_id)
@@ -120,6 +128,7 @@ def awaited(conn: Connection, limit: int) -> list[Awaited]:
             delivery_id=row.delivery_id,
             chart_id=row.chart_id,
             key=row.idempotency_key,
+            operation=word(Operation, row.operation, Operation.NOTIFY),
             state=word(DeliveryState, row.state, DeliveryState.HELD),
             error=row.error,
         )

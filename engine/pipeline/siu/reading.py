@@ -15,6 +15,7 @@ from engine.care.appointments import (
     on_its_appointment,
     times_of,
 )
+from engine.domain.appointment import OWN_PREFIX
 from engine.domain.chart import Charts
 from engine.domain.message import Entry
 from engine.domain.outcome import Outcome
@@ -103,6 +104,9 @@ def _numbers(said: dict[str, Any], mapped: Mapped, places: tuple[str, ...]) -> t
     visit = Identifier(value=mapped.visit.value, authority="") if mapped.visit is not None else None
     known = {name: said.get(name) for name in ("filler", "placer", "schedule")} | {"visit": visit}
     found = tuple(dict.fromkeys(number for place in places if (number := known[place]) is not None))
+    placer = known["placer"]
+    if placer is not None and placer.value.startswith(OWN_PREFIX) and placer not in found:
+        found = (*found, placer)  # it answers a request of ours
     if not found:
         raise MessageError(
             "appointment-number-missing",

@@ -26,9 +26,14 @@ STAY = {2: "I", 44: "20260301080000"}
 class Clinic(Scheduled):
     """A patient at high risk who was discharged on 2026-03-06 at 12:00."""
 
-    def __init__(self, **changes: Any) -> None:
-        super().__init__(deliver=[{"to": "crm", "what": ["task", "appointment"]}], **changes)
+    takes = ("task", "appointment")
+
+    def __init__(self, *before: bytes, **changes: Any) -> None:
+        """before: messages that come before the discharge."""
+        super().__init__(deliver=[{"to": "crm", "what": self.takes}], **changes)
         self.send(adt("A01", at="20260301080000", pv1=STAY, segments=(PCP, "DG1|1||I50.9^HF^I10")))
+        for message in before:
+            self.send(message)
         self.discharge()
 
     def discharge(self, at: str = "20260306120000", number: str = "V1") -> None:
@@ -105,11 +110,7 @@ def test_what_is_for_something_else_or_before_the_discharge_proves_nothing(
 
 
 def test_one_that_was_booked_before_the_discharge_belongs_to_the_task_at_once() -> None:
-    clinic = Clinic.__new__(Clinic)
-    Scheduled.__init__(clinic)
-    clinic.send(adt("A01", at="20260301080000", pv1=STAY, segments=(PCP,)))
-    clinic.send(siu("S12", at="20260302140000", start="20260308100000"))
-    clinic.discharge()
+    clinic = Clinic(siu("S12", at="20260302140000", start="20260308100000"))
     assert clinic.task().appointment == clinic.appointment("36996").id
 
 
