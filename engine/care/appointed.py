@@ -75,17 +75,9 @@ class Appointed:
         if kind not in self._kinds:
             return False
         by_pcp, words = self._kinds[kind]
-        if by_pcp and clinician is not None and patient.pcp is not None and is_same(clinician, patient.pcp):
+        if by_pcp and clinician is not None and patient.pcp is not None and clinician.is_same(patient.pcp):
             return True
         return words is not None and any(words.search(" ".join(_TOKEN.findall(text.lower()))) for text in texts if text)
-
-
-def is_same(one: Provider, other: Provider) -> bool:
-    """Whether two providers are one: by their ids where both have one, else by both names."""
-    if one.id and other.id:
-        return one.id == other.id
-    names = [tuple((name or "").casefold() for name in (each.family, each.given)) for each in (one, other)]
-    return names[0] == names[1] and all(names[0])
 
 
 _TOKEN: Final = re.compile(r"[^\W_]+")

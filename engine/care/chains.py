@@ -12,7 +12,6 @@ from typing import Final
 
 import msgspec
 
-from engine.care.appointed import is_same
 from engine.domain.appointment import AHEAD, Appointment, AppointmentStatus
 from engine.domain.chart import Chart, Stamp
 from engine.domain.encounter import Encounter, EncounterStatus
@@ -72,7 +71,7 @@ def is_visit_of(stay: Encounter, appointment: Appointment) -> bool:
     return _same_place(stay, appointment) or (
         appointment.clinician is not None
         and stay.attending is not None
-        and is_same(stay.attending, appointment.clinician)
+        and stay.attending.is_same(appointment.clinician)
     )
 
 
@@ -148,7 +147,7 @@ _UNLIKE: Final = 3
 def _likeness(old: Appointment, new: Appointment) -> int | None:
     """0: service and clinician, 1 and 2: one of them, 3: neither says; none: they are not for the same thing."""
     service = _agree(_called(old), _called(new))
-    clinician = None if old.clinician is None or new.clinician is None else is_same(old.clinician, new.clinician)
+    clinician = None if old.clinician is None or new.clinician is None else old.clinician.is_same(new.clinician)
     if service and clinician:
         return 0
     if service:

@@ -40,6 +40,13 @@ class Provider(Phi, frozen=True, kw_only=True):
     family: str | None = None
     given: str | None = None
 
+    def is_same(self, other: Provider) -> bool:
+        """Whether both are one: by their ids where both have one, else by both names."""
+        if self.id and other.id:
+            return self.id == other.id
+        names = [tuple((name or "").casefold() for name in (each.family, each.given)) for each in (self, other)]
+        return names[0] == names[1] and all(names[0])
+
 
 class Doubt(Phi, frozen=True, kw_only=True):
     """A question on the patient's death that a message has left to a person (see `Hold`)."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from engine.care import tasks
-from engine.care.appointed import Appointed
 from engine.care.chains import settled
 from engine.domain.appointment import AHEAD, Appointment, AppointmentStatus
 from engine.domain.chart import Chart
@@ -18,6 +17,9 @@ from engine.domain.outcome import Effect
 from engine.domain.task import Escalation, Task, TaskState
 from engine.pipeline.rule import Deciding
 from engine.pipeline.tasks import with_raised
+
+if TYPE_CHECKING:
+    from engine.care.appointed import Appointed
 
 NO_SHOW: Final = "no-show"
 NO_WORD: Final = "no-word"

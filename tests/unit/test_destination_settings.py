@@ -111,7 +111,7 @@ GOOD = {
     ("file", "patient"), ("file", "encounter"), ("file", "score"), ("file", "task"), ("file", "message"),
     ("file", "page"), ("file", "appointment"), ("webhook", "appointment"),
     ("salesforce", "page"), ("pagerduty", "page"),
-    ("mllp", "message"),
+    ("mllp", "message"), ("mllp", "request"),
     ("salesforce", "patient"), ("salesforce", "encounter"), ("salesforce", "score"), ("salesforce", "task"),
     ("webhook", "patient"), ("webhook", "encounter"), ("webhook", "score"), ("webhook", "task"),
     ("webhook", "message"), ("webhook", "page"),

@@ -11,6 +11,8 @@ from engine.desk.seeing import HIDDEN, View
 from engine.domain.appointment import Appointment
 from engine.domain.delivery import (
     CONTENTS,
+    AppointmentRequest,
+    AppointmentRequestEnd,
     AppointmentUpsert,
     Content,
     Delivery,
@@ -78,6 +80,18 @@ SAID: dict[Operation, Content] = {
     Operation.FORWARD: Forward(hl7=b"MSH|^~\\&|"),
     Operation.SEND_TEXT: NOTICE,
     Operation.UPSERT_PAGE: PageUpsert.of(PAGE, "MRN:558181838"),
+    Operation.REQUEST_APPOINTMENT: AppointmentRequest(
+        id="a1",
+        patient=PatientUpsert.of(PATIENT).patient,
+        appointment=AppointmentUpsert.of(Appointment(id="a1"), "MRN:558181838").appointment,
+        task=TaskUpsert.of(TASK, "MRN:558181838").task,
+        minutes=30,
+    ),
+    Operation.CANCEL_APPOINTMENT: AppointmentRequestEnd(
+        id="a1",
+        patient=PatientUpsert.of(PATIENT).patient,
+        appointment=AppointmentUpsert.of(Appointment(id="a1"), "MRN:558181838").appointment,
+    ),
     Operation.NOTIFY: NOTIFICATION,
     Operation.NOTIFY_END: NotificationEnd(page_id="p1", state="acknowledged", by="lee", at=AT, round=0),
     Operation.SEND_MAIL: NOTICE,
@@ -155,7 +169,7 @@ def test_a_content_says_what_it_is_about_and_whose(
 
 def test_what_is_said_once_is_no_state() -> None:
     assert {operation.what for operation, content in CONTENTS.items() if not content.is_state} == {
-        "message", "text", "notification", "notification_end", "mail",
+        "message", "request", "text", "notification", "notification_end", "mail",
     }  # fmt: skip
 
 

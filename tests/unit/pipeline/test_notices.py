@@ -10,6 +10,7 @@ from heart import NOW, Heart, adt, merge
 
 from engine.care.pages import called_off, raised
 from engine.connectors.remedies import remedy
+from engine.domain.appointment import Appointment, RequestState
 from engine.domain.cause import TaskDone, written
 from engine.domain.chart import Chart
 from engine.domain.delivery import Gone, Ground, Notice, Operation
@@ -119,7 +120,8 @@ def test_what_moved_to_another_patient_is_gone_from_the_first(heart: Heart) -> N
 @pytest.mark.parametrize("kind", GROUNDS)
 def test_what_does_not_stand_begins_nothing_and_can_not_fall(heart: Heart, kind: str) -> None:
     page = raised("t1", "on_call_page", Policy(ladder="on-call", version="1"), heart.now)
-    chart = msgspec.structs.replace(heart.chart(), pages=(page,))
+    asked = Appointment(id="a1", request=RequestState.ASKED)
+    chart = msgspec.structs.replace(heart.chart(), pages=(page,), appointments=(asked,))
     assert list(newly(kind, None, chart))
     assert list(newly(kind, chart, chart)) == []
     over = msgspec.structs.replace(
@@ -127,9 +129,10 @@ def test_what_does_not_stand_begins_nothing_and_can_not_fall(heart: Heart, kind:
         tasks=tuple(msgspec.structs.replace(task, state=TaskState.DONE) for task in chart.tasks),
         encounters=tuple(msgspec.structs.replace(one, status=EncounterStatus.ACTIVE) for one in chart.encounters),
         pages=(called_off(page, "over", heart.now),),
+        appointments=(msgspec.structs.replace(asked, request=RequestState.DROPPED),),
     )
     assert list(newly(kind, None, over)) == []
-    assert fallen(over, msgspec.structs.replace(over, tasks=(), encounters=(), pages=())) is None
+    assert fallen(over, msgspec.structs.replace(over, tasks=(), encounters=(), pages=(), appointments=())) is None
 
 
 def test_nothing_begins_for_the_dead(heart: Heart) -> None:
