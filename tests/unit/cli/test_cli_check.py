@@ -164,7 +164,7 @@ CRM = "\n  crm: {{type: salesforce, login_url: 'https://o.example.com', client_i
          "is `or` meant?"),
         (CHANNEL, r"processing_ids: \[P\]", "versions: ['2.x']", "accept.versions", "no version of HL7"),
         (CHANNEL, "what: .*", "what: [patient, appointments]}", "deliver[0].what[1]",
-         "must be 'patient', 'encounter', 'score', 'task', 'appointment', 'message', 'page', 'request', 'text' or 'mail'"),
+         "'task', 'appointment', 'message', 'page', 'request', 'text' or 'mail'"),
         (CHANNEL, "what: .*", "what: [patient, text]}", "deliver[0].what", "a destination of type file takes"),
         ("config.yaml", "  files: .*", "  files: {type: mllp, host: 127.0.0.1, port: 1}", "deliver[0].what",
          "takes message"),
