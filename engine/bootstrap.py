@@ -22,6 +22,7 @@ from engine.errors import HandoffError, Problem, SettingsError, StoreError, Stor
 from engine.pipeline.channel import CompiledConfiguration, Key
 from engine.pipeline.compiling import beyond_the_standard, compile_configuration, never_equal
 from engine.pipeline.doubts import doubts
+from engine.pipeline.unworkable import contradictions, never_happens
 from engine.runtime import hints
 from engine.runtime.configurations import compile_site, hasher, recorded_configuration, with_former
 from engine.runtime.sockets import user_name
@@ -85,7 +86,7 @@ def examine(
     attempt(lambda: check_listen_tls(configuration))
     if problems or compiled is None:
         raise SettingsError(tuple(dict.fromkeys(problems)))
-    warnings = [*doubts(configuration), *never_equal(compiled)]
+    warnings = [*doubts(configuration), *never_equal(compiled), *never_happens(compiled)]
     failures: tuple[Problem, ...] = ()
     if tests:
         report = run_tests(compiled, configuration.snapshot)
@@ -109,12 +110,13 @@ def check_listen_tls(configuration: Configuration) -> None:
 def side_problems(examined: Examined) -> tuple[Problem, ...]:
     """What `handoff check` refuses and a daemon goes on with, because stopping would harm more.
 
-    Paths beyond the segments of the standard: a sender may have made its own fields there.
+    Paths beyond the segments of the standard: a sender may have made its own fields there. Tasks of protocols that
+    nobody can get.
     What a destination needs for TLS and can't be used, what lies in its folder and is not its own: its deliveries
     wait. A TLS key that others may read.
     """
     configuration = examined.configuration
-    problems: list[Problem] = list(beyond_the_standard(examined.compiled))
+    problems: list[Problem] = [*beyond_the_standard(examined.compiled), *contradictions(examined.compiled)]
     problems += check_files(configuration)
     for name, channel in configuration.channels.items():
         if channel.listen.tls is not None:

@@ -96,6 +96,11 @@ class Dispositions:
         """Codes, normalised, that say that the patient has died."""
         self.left_alive = _codes(table, _ALIVE)
 
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """All codes of the table, in its order."""
+        return tuple(self._table)
+
     def knows(self, code: str | None) -> bool:
         """Whether the table has a code, as it was sent; a blank one is none that it could lack."""
         text = normalise(code)

@@ -251,7 +251,8 @@ class Protocol:
         """With what each is, for people."""
         self.appointed = Appointed(spec.appointments)
         """Which appointments are which follow-up."""
-        self._conditions: Mapping[str, Condition] = spec.conditions
+        self.conditions: Mapping[str, Condition] = spec.conditions
+        """By name."""
         self.proofs: Mapping[str, tuple[Visit, ...]] = spec.proofs
         """By kind of task."""
         self._late = spec.late
@@ -276,13 +277,13 @@ class Protocol:
     @property
     def conditional(self) -> bool:
         """Whether a task depends on more than class, disposition and band."""
-        return bool(self._conditions)
+        return bool(self.conditions)
 
     def met(self, patient: Patient, encounter: Encounter, now: datetime) -> frozenset[str]:
         """Names of the conditions that hold for a stay."""
-        if not self._conditions:
+        if not self.conditions:
             return frozenset()
-        return frozenset(name for name, one in self._conditions.items() if one.holds(patient, encounter, now))
+        return frozenset(name for name, one in self.conditions.items() if one.holds(patient, encounter, now))
 
     def plans_nothing_for(self, class_: str | None) -> bool:
         """It says that the discharge of a stay of this patient class gets no plan."""

@@ -113,6 +113,10 @@ class Events:
     def of(self, trigger: str) -> Meaning:
         return self._meanings.get(trigger, Meaning.RECORD)
 
+    def that_mean(self, meaning: Meaning) -> frozenset[str]:
+        """The trigger events of the table that mean this."""
+        return frozenset(trigger for trigger, one in self._meanings.items() if one is meaning)
+
 
 def load_events(document: Document) -> Events:
     """Raises SettingsError."""
