@@ -44,6 +44,7 @@ from engine.pipeline.closing import closed_up, reopened
 from engine.pipeline.outcomes import beside, internal_failure, undone
 from engine.pipeline.prepared import Prepared
 from engine.pipeline.process import channel_of, decide, of_patient, prepare
+from engine.runtime.backwards import Backwards
 from engine.runtime.metrics import event_label
 from engine.runtime.shadow import Shadow
 from engine.runtime.worker import Tally, Wake
@@ -115,6 +116,7 @@ class Processor:
         self._clock = clock
         self._leases = leases
         self._shadow = Shadow(shadow)
+        self._backwards = Backwards()
         self._recompile = recompile
         self._on_outcomes = on_outcomes
         self._tally = tally
@@ -319,7 +321,9 @@ class Processor:
             return self._record_in_shadow(name, entries)
         now = self._clock.now()
         prepared, before, outcomes = self._work_out(self._store, entries, now)
+        outcomes, sent = self._backwards.look(name, prepared, outcomes)
         self._commit(name, entries[: len(outcomes)], outcomes, before, now)
+        self._backwards.keep(sent)
         self._note_clocks(name, prepared[: len(outcomes)])
         return len(outcomes)
 
@@ -336,9 +340,11 @@ class Processor:
             return len(alike)
         self._observed[name] = self._shadow.observed_since(name) or entries[0].received_at
         prepared, before, outcomes = self._work_out(self._shadow.store, alike, now)
+        outcomes, sent = self._backwards.look(name, prepared, outcomes)
         done = alike[: len(outcomes)]
         self._commit_in_shadow(name, done, outcomes, before, now)
         self._commit(name, done, list(map(beside, outcomes)), Charts(), now)
+        self._backwards.keep(sent)
         self._note_clocks(name, prepared[: len(outcomes)])
         return len(outcomes)
 

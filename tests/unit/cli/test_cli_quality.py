@@ -65,3 +65,14 @@ def test_status_counts_what_is_open(stocked: Site) -> None:
     shown = stocked.json("status", code=69)  # no daemon
     assert sum(shown["quality"].values()) == len(found)
     assert "handoff quality list" in stocked.run("status").out
+
+
+def test_a_clock_that_runs_backwards_in_a_feed_is_one_item(stocked: Site) -> None:
+    admit = first_messages(stocked)[0]
+    field = admit.split(b"|")[6]
+    for hour in (b"12", b"10", b"11", b"08"):
+        stocked.receive(admit.replace(b"|" + field + b"|", b"|" + field[:8] + hour + b"0000|", 1).replace(
+            b"|" + admit.split(b"|")[9] + b"|", b"|CLOCK" + hour + b"|", 1))  # fmt: skip
+    stocked.process()
+    (item,) = stocked.json("quality", "list", "--kind", "clock_backwards")
+    assert (item["count"], item["detail"], item["channel"]) == (2, "MSH-7", "main-campus")
