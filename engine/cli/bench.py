@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 DATABASES: Final = ("sqlite", "postgresql")
-_PARTS: Final = ("throughput", "openloop")
+_PARTS: Final = ("throughput", "openloop", "deadlines")
 
 
 class _Each(click.ParamType[tuple[Any, ...]]):
@@ -109,7 +109,11 @@ def load_options(command: F) -> F:
         ),
         list_option(
             "--rates", click.FloatRange(1, 100_000), metavar="NUMBER,...",
-            help="openloop: messages a second.  [default: 200,1000]",
+            help="openloop: messages a second; deadlines: the least of them.  [default: 200,1000]",
+        ),
+        click.option(
+            "--deadlines", type=click.IntRange(1), default=100_000, show_default=True,
+            help="deadlines: patients whose deadlines come at once.",
         ),
         click.option(
             "--postgresql", metavar="URL", envvar="HANDOFF_BENCH_POSTGRESQL",

@@ -22,7 +22,7 @@ from engine.simulator.bench.site import LIVE, STORED, Place
 from engine.store.counts import ledger, pending
 
 ROOT = Path(__file__).parents[2]
-SHORT = ("--seconds", "0.5", "--messages", "120")
+SHORT = ("--seconds", "0.5", "--messages", "120", "--deadlines", "700")
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_the_benchmark_measures_the_daemon_beside_its_probes_and_leaves_nothing(
     kept = tmp_path / "kept.json"
     result = measured(place, "--senders", "2", "--rates", "50", "--output", str(kept))
     assert json.loads(kept.read_text()) == result
-    assert result["parts"] == ["throughput", "openloop", "cpu", "stays"]
+    assert result["parts"] == ["throughput", "openloop", "deadlines", "cpu", "stays"]
     [run] = result["runs"]
     assert (run["senders"], run["store"], run["tls"]) == (2, "sqlite", False)
     assert min(run["framer"]["rate"], run["append"]["rate"], run["acknowledged"]["rate"], run["to_the_end"]["rate"]) > 0
@@ -77,6 +77,9 @@ def test_the_benchmark_measures_the_daemon_beside_its_probes_and_leaves_nothing(
     for until in ("stored", "processed"):
         assert fixed[until]["acknowledged"] == 25
         assert fixed[until]["p99_ms"] >= fixed[until]["from_sending"]["p50_ms"]
+    [due] = result["deadlines"]
+    assert (due["patients"], due["rate"], due["without"]["acknowledged"], due["beside"]["wrong"]) == (700, 50, 25, 0)
+    assert due["per_second"] > 0
     assert result["cpu"]["deliveries"] > 120
     assert all(spent >= 0 for spent in result["cpu"]["stages_us"].values())
     assert result["cpu"]["all_us"] > 0
@@ -154,7 +157,7 @@ def test_what_is_installed_measures_throughput_and_latency_alone(place: Path) ->
     options = ("--parts", "openloop", "--rates", "50", "--folder", place)
     result = json.loads(command("engine", "bench", *SHORT, *options, "--json").stdout)
     assert result["parts"] == ["openloop"]
-    assert "[default: throughput,openloop]" in command("engine", "bench", "--help").stdout
+    assert "[default: throughput,openloop,deadlines]" in command("engine", "bench", "--help").stdout
     assert list(place.iterdir()) == []
 
 

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 from sqlcipher3 import dbapi2 as sqlite
 
 from engine import __version__
-from engine.simulator.bench import openloop, throughput
+from engine.simulator.bench import deadlines, openloop, throughput
 from engine.simulator.bench.append import sync_milliseconds
 from engine.simulator.bench.load import STAY, Feed
 from engine.simulator.bench.measure import Say
@@ -31,7 +31,8 @@ from engine.simulator.bench.throughput import Variant
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What to measure. seconds: of each measurement. messages: sent in each measurement to the end.
+    """What to measure. seconds: of each measurement. messages: sent in each measurement to the end. deadlines: patients
+    whose deadlines come at once.
 
     folder: where sites are made and removed again; its disk is what is measured. postgresql, settings: see
     `site.Place`. beside: other MLLP receivers by name (host, port).
@@ -43,6 +44,7 @@ class Options:
     seconds: float = 5.0
     messages: int = 12_000
     rates: Sequence[float] = (200.0, 1000.0)
+    deadlines: int = 100_000
     folder: Path | None = None
     postgresql: str | None = None
     beside: Mapping[str, tuple[str, int]] = field(default_factory=dict)
@@ -131,7 +133,23 @@ def _openloop(place: Place, options: Options, say: Say) -> dict[str, Any]:
     return {"openloop": runs}
 
 
-PARTS: Final[Mapping[str, Part[Options]]] = {"throughput": _throughput, "openloop": _openloop}
+def _deadlines(place: Place, options: Options, say: Say) -> dict[str, Any]:
+    runs = deadlines.deadlines(
+        place,
+        options.databases,
+        patients=options.deadlines,
+        rate=min(options.rates),
+        seconds=options.seconds,
+        say=say,
+    )
+    return {"deadlines": runs}
+
+
+PARTS: Final[Mapping[str, Part[Options]]] = {
+    "throughput": _throughput,
+    "openloop": _openloop,
+    "deadlines": _deadlines,
+}
 
 
 def _message_bytes() -> list[int]:

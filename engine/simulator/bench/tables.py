@@ -31,6 +31,8 @@ def sections(result: Json) -> Iterator[Section]:
         yield _processor_time(runs)
     if result.get("openloop"):
         yield _openloop(result["openloop"])
+    if result.get("deadlines"):
+        yield _deadlines(result["deadlines"])
 
 
 def machine_line(result: Json) -> str:
@@ -157,6 +159,22 @@ def _openloop(runs: Sequence[Json]) -> Section:
         entries behind the processor.
     """
     return Section("openloop", "Latency at a fixed rate (open loop)", text, headers, rows)
+
+
+def _deadlines(runs: Sequence[Json]) -> Section:
+    names = ("p50_ms", "p99_ms", "max_ms")
+    headers = ("patients", "on", "load", *(f"without, {_percentile(name)} ms" for name in names),
+               *(f"beside, {_percentile(name)} ms" for name in names), "rung/s")  # fmt: skip
+    rows = [
+        (f"{run['patients']:,}", on(run), f"{run['rate']:,.0f}/s",
+         *(number(run[part][name]) for part in ("without", "beside") for name in names), count(run["per_second"]))
+        for run in runs
+    ]  # fmt: skip
+    text = """
+        So many patients are due at the same moment. The latency of acknowledgments at a fixed rate (open loop) without
+        them and while they ring, and how many rang in a second, until none was left.
+    """
+    return Section("deadlines", "Deadlines", text, headers, rows)
 
 
 def _percentile(name: str) -> str:

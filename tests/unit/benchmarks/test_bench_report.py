@@ -56,6 +56,8 @@ RESULT: dict[str, Any] = {
     "start_seconds": {"first": 0.5, "median": 0.5, "first_processed": 1.2},
     "memory_mb": {"proportional": 150.0, "resident": [90.0, 80.0]},
     "openloop": [{"rate": 1000.0, "store": "sqlite", "stored": OPEN, "processed": OPEN}],
+    "deadlines": [{"store": "sqlite", "patients": 100_000, "rate": 200.0, "without": OPEN, "beside": OPEN,
+                   "left_after_load": 7, "seconds": 50.0, "per_second": 2000.0}],
     "cpu": {"messages": 100, "deliveries": 200, "group": 64, "batch": 256, "all_us": 50.0,
             "stages_us": {"frame": 2.0, "append": 8.0, "read": 5.0, "prepare": 10.0, "load": 5.0, "decide": 10.0,
                           "record": 6.0, "courier": 4.0}},
@@ -75,15 +77,15 @@ RESULT: dict[str, Any] = {
 def test_every_part_has_its_table_and_every_row_its_cells() -> None:
     found = list(sections(RESULT))
     assert [section.part for section in found] == [
-        "targets", "throughput", "latency", "processor", "openloop", "cpu", "cores", "salesforce", "growth",
-        "searches", "soak",
+        "targets", "throughput", "latency", "processor", "openloop", "deadlines", "cpu", "cores", "salesforce",
+        "growth", "searches", "soak",
     ]  # fmt: skip
     for section in found:
         assert section.rows
         assert {len(row) for row in section.rows} == {len(section.headers)}
 
 
-@pytest.mark.parametrize("part", ["runs", "openloop", "cpu", "salesforce", "growth", "soak"])
+@pytest.mark.parametrize("part", ["runs", "openloop", "deadlines", "cpu", "salesforce", "growth", "soak"])
 def test_a_part_that_was_not_measured_is_left_out(part: str) -> None:
     less = {**RESULT, part: [] if part == "runs" else None}
     assert 0 < len(list(sections(less))) < len(list(sections(RESULT)))
@@ -132,7 +134,7 @@ def test_another_file_is_refused(tmp_path: Path, content: str) -> None:
 
 def test_a_result_without_extras_can_be_reported(tmp_path: Path) -> None:
     bare = copy.deepcopy(RESULT) | {"settings": {}, "runs": [], "generator": None, "memory_mb": None}
-    for part in ("openloop", "cpu", "salesforce", "growth", "soak"):
+    for part in ("openloop", "deadlines", "cpu", "salesforce", "growth", "soak"):
         del bare[part]
     file = tmp_path / "bare.json"
     file.write_text(json.dumps(bare))

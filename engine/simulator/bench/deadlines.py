@@ -1,0 +1,152 @@
+"""Part `deadlines`: many patients whose deadlines come at the same moment, beside the load of senders.
+
+The charts are one patient of the load, as the pipeline made it, written again and again with other ids. The site has a
+clock of its own, which is put forward by a day: then all of them are due at once. The same load at the same rate is
+measured before and while they ring, so that what that costs the acknowledgments is seen; then until none is left.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from time import perf_counter
+from typing import Any, Final
+
+from msgspec.structs import replace as replaced
+from sqlalchemy import Connection
+
+from engine.domain.chart import Chart, Charts
+from engine.domain.codec import decoder, encode
+from engine.domain.message import Entry, EntryState, Receipt, Summary
+from engine.domain.outcome import Outcome
+from engine.domain.partition import PARTITIONS
+from engine.pipeline.due import due_at
+from engine.pipeline.process import process
+from engine.runtime.configurations import compile_site
+from engine.simulator.bench.load import STAY, Feed
+from engine.simulator.bench.measure import Say, await_, warm_up
+from engine.simulator.bench.openloop import at_rate
+from engine.simulator.bench.site import LIVE, BenchError, Database, Place, Site
+from engine.store import Store
+from engine.store.due import overdue
+
+_HOME: Final = datetime(2026, 3, 5, 20, 0, tzinfo=UTC)
+"""Half an hour after the patients of the load went home."""
+_DUE: Final = timedelta(days=1, hours=1)
+_AHEAD: Final = "var/ahead"
+_SETTINGS: Final = {"purpose": "test", "clock.offset_seconds_file": _AHEAD}
+_CHARTS_AT_ONCE: Final = 500
+_HEX_ID: Final = re.compile(rb"\b[0-9a-f]{32}\b")
+_MODEL: Final = b"M00000000000"
+"""What the load names its first patient and stay by."""
+
+_decode: Final = decoder(Chart)
+
+
+def deadlines(
+    place: Place, databases: Sequence[Database], *, patients: int, rate: float, seconds: float, say: Say
+) -> list[dict[str, Any]]:
+    """One run for each store. rate: of the load, in messages a second; seconds: of each of its measurements."""
+    place = replace(place, settings={**place.settings, **_SETTINGS})
+    return [_run(place, database, patients, rate, seconds, say) for database in databases]
+
+
+def _run(place: Place, database: Database, patients: int, rate: float, seconds: float, say: Say) -> dict[str, Any]:
+    what = f"{patients:,} deadlines on {database}"
+    with place.site(database=database) as site:
+        site.make_store()
+        say(f"{what}: making the patients")
+        with site.store() as store:
+            _fill(site, store, patients)
+        site.gather_statistics()
+        _put_clock(site, _HOME)
+        with site.daemon() as daemon, site.store() as store:
+            warm_up(daemon, store)
+            say(f"{what}: the load without them")
+            without = at_rate(daemon, store, LIVE, rate=rate, seconds=seconds, name="L")
+            say(f"{what}: the load beside them")
+            then = _HOME + _DUE
+            _put_clock(site, then)
+            began = perf_counter()
+            beside = at_rate(daemon, store, LIVE, rate=rate, seconds=seconds, name="M")
+            waiting = _overdue(store, then)
+            await_(daemon, lambda: _overdue(store, then), "rung")
+            took = perf_counter() - began
+    return {
+        "store": database,
+        "patients": patients,
+        "rate": rate,
+        "without": without,
+        "beside": beside,
+        "left_after_load": waiting,
+        "seconds": round(took, 3),
+        "per_second": round(patients / took, 1),
+    }
+
+
+def _overdue(store: Store, now: datetime) -> int:
+    return store.read_now(lambda conn: overdue(conn, now)).charts
+
+
+def _put_clock(site: Site, at: datetime) -> None:
+    file = site.folder / _AHEAD
+    new = file.with_suffix(".new")
+    new.write_text(str((at - datetime.now(UTC)).total_seconds()))
+    new.replace(file)
+
+
+def _fill(site: Site, store: Store, patients: int) -> None:
+    """Write the charts, some hundreds for each entry of the journal."""
+    model = _model(site, store)
+    at = due_at(model)
+    if at is None or at > _HOME + _DUE:
+        raise BenchError("the patients of the load have no deadline within a day")
+    text, last = encode(model), 0
+    for first in range(0, patients, _CHARTS_AT_ONCE):
+        receipt = Receipt(
+            channel=LIVE, peer="127.0.0.1:50000", received_at=_HOME, payload=b"", summary=Summary(), dedupe_key=None,
+            digest=store.keys.lookup(str(first).encode()),
+        )  # fmt: skip
+        charts = tuple(_copy(text, number) for number in range(first, min(first + _CHARTS_AT_ONCE, patients)))
+        last = _write(store, receipt, charts, last)
+
+
+def _write(store: Store, receipt: Receipt, charts: tuple[Chart, ...], last: int) -> int:
+    """An entry that made these charts; its number. last: of the one before."""
+
+    def append(conn: Connection) -> int:
+        return store.journal.append(conn, [receipt])[0].arrival
+
+    def record(conn: Connection) -> None:
+        outcome = Outcome(entry_id=entry, state=EntryState.PROCESSED, charts=charts, config_version="bench")
+        moves = dict.fromkeys(range(PARTITIONS), (last, entry))
+        store.recorder.record(conn, [outcome], Charts(), channel=LIVE, moves=moves, now=_HOME)
+
+    entry = store.journal_ledger.write_now(append)
+    store.charts_ledger.write_now(record)
+    return entry
+
+
+def _model(site: Site, store: Store) -> Chart:
+    """The first patient of the load after its stay."""
+    channel, charts, feed = compile_site(site.configuration(), store.keys).channels[LIVE], Charts(), Feed("M", 0)
+    for step in range(STAY):
+        payload = bytes(feed.next())[1:-2]
+        entry = Entry(
+            id=step + 1, channel=LIVE, peer="127.0.0.1:50000", received_at=_HOME, payload=payload, summary=Summary()
+        )
+        for chart in process(entry, channel, charts, _HOME).charts:
+            charts.add(chart)
+    [found] = charts.by_id.values()
+    own = tuple(one for one in found.patient.identifiers if _MODEL.decode() in one.value)
+    return replaced(found, version=1, patient=replaced(found.patient, identifiers=own))
+
+
+def _copy(text: bytes, number: int) -> Chart:
+    """The model with the ids of another patient; no sender of the load comes so far."""
+    key = b"%d" % number
+    text = _HEX_ID.sub(lambda found: blake2b(found[0], digest_size=16, key=key).hexdigest().encode(), text)
+    return _decode(text.replace(_MODEL, b"M9%010d" % number))
