@@ -25,6 +25,7 @@ from engine.domain.cause import CLOCK, Due, UrgentDue
 from engine.domain.message import Receipt
 from engine.errors import StoreError
 from engine.logs import get_logger
+from engine.runtime.causes import PIECE_MAX
 from engine.store.causes import receipt_of
 from engine.store.due import DueChart, decided, due
 from engine.store.leases import Leases
@@ -37,6 +38,7 @@ _LOOK_SECONDS: Final = 0.5
 """Between two looks while nothing is due."""
 _BUSY_SECONDS: Final = 0.05
 """...and while causes are on their way."""
+_PAUSE_SECONDS_MAX: Final = 0.05
 _STORE_PAUSE_SECONDS: Final = 1.0
 
 _log = get_logger(__name__)
@@ -87,11 +89,14 @@ class Scheduler:
         """Look once, and ask for what is due. Returns after how many seconds to look again. Raises StoreError."""
         now = self._clock.now()
         charts = await self._store.read(lambda conn: self._look(conn, now))
-        if charts:
-            receipts = [receipt_of(self._store.keys, _cause(chart), now) for chart in charts]
-            entries = await self._put(receipts)
-            for chart, entry in zip(charts, entries, strict=True):
+        loop = asyncio.get_running_loop()
+        for start in range(0, len(charts), PIECE_MAX):
+            piece, began = charts[start : start + PIECE_MAX], loop.time()
+            entries = await self._put([receipt_of(self._store.keys, _cause(chart), now) for chart in piece])
+            for chart, entry in zip(piece, entries, strict=True):
                 self._asked[chart.id] = _Asked(entry, chart)
+            if not piece[-1].urgent:  # the journal is the senders' at least as long as it was ours
+                await asyncio.sleep(min(loop.time() - began, _PAUSE_SECONDS_MAX))
         return _BUSY_SECONDS if self._asked else _LOOK_SECONDS
 
     def _look(self, conn: Connection, now: datetime) -> list[DueChart]:
