@@ -6,7 +6,7 @@ A time of a chart comes by `Moment.at_in(zone)`.
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -46,9 +46,20 @@ class BusinessCalendar:
         return day.weekday() not in self._weekend and day not in self._closed and day not in self._holidays_of(day.year)
 
     def add_days(self, moment: datetime, days: int) -> datetime:
-        """The same time of day so many days later. A time that the change to summer time skips moves past the gap."""
-        local = moment.astimezone(self.zone) + timedelta(days=days)
-        return local.astimezone(UTC).astimezone(self.zone)
+        """The same time of day so many days later. A time that the change to summer time skips moves past the gap; of
+        one that the change back brings twice it is the first.
+        """
+        local = moment.astimezone(self.zone)
+        return self.here(local + timedelta(days=days) if days else local)
+
+    def here(self, moment: datetime) -> datetime:
+        """The instant, with the offset that the zone has then.
+
+        With the zone itself Python would compare and add what the clock on the wall shows: in the hour that comes
+        twice the later of two deadlines would pass for the earlier one.
+        """
+        local = moment.astimezone(UTC).astimezone(self.zone)
+        return local.replace(tzinfo=timezone(local.utcoffset() or timedelta()), fold=0)
 
     def add_business_days(self, moment: datetime, days: int) -> datetime:
         """The same time of day so many business days later; the day of `moment` itself is not counted."""

@@ -37,7 +37,7 @@ class Span(StrictModel):
         if self.days is not None:
             return calendar.add_days(moment, self.days)
         passed = timedelta(hours=self.hours or 0, minutes=self.minutes or 0)
-        return (moment.astimezone(UTC) + passed).astimezone(calendar.zone)
+        return calendar.here(moment.astimezone(UTC) + passed)
 
     @property
     def days_max(self) -> float:

@@ -8,7 +8,7 @@ cause into the journal; deciding that cause lets everything happen that is due b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from engine.domain.cause import Cause, Due, UrgentDue
@@ -39,7 +39,7 @@ def due_at(chart: Chart) -> datetime | None:
     """When the next deadline of a chart comes; none: it waits for nothing."""
     if chart.merged_into is not None:
         return None
-    return min((at for source in SOURCES for at in source.next_at(chart)), default=None)
+    return min((at.astimezone(UTC) for source in SOURCES for at in source.next_at(chart)), default=None)
 
 
 def is_urgent(chart: Chart) -> bool:

@@ -112,3 +112,69 @@ def test_the_result_is_a_business_day_with_that_many_business_days_up_to_it(hour
     first, last = start.astimezone(NEW_YORK).date().toordinal() + 1, end.date().toordinal()
     assert US.is_business_day(end.date())
     assert sum(US.is_business_day(date.fromordinal(day)) for day in range(first, last + 1)) == days
+
+
+ZONES = ["America/New_York", "Europe/Berlin", "Europe/London", "America/St_Johns", "Australia/Lord_Howe",
+         "Africa/Cairo", "America/Santiago", "Asia/Beirut", "Asia/Kolkata", "Pacific/Chatham",
+         "America/Phoenix"]  # fmt: skip
+"""With changes of an hour and of half an hour, in both halves of the year, at 02:00, at 24:00, and none."""
+NEAR_A_CHANGE = [datetime(2026, month, day, tzinfo=UTC) for month in (3, 4, 9, 10, 11) for day in range(1, 29, 3)]
+
+
+def a_moment() -> st.SearchStrategy[datetime]:
+    return st.builds(
+        lambda day, minutes: day + timedelta(minutes=minutes), st.sampled_from(NEAR_A_CHANGE), st.integers(0, 3 * 1440)
+    )
+
+
+def wall_minutes(moment: datetime) -> int:
+    return moment.hour * 60 + moment.minute
+
+
+@given(st.sampled_from(ZONES), a_moment(), st.integers(0, 40))
+def test_so_many_days_later_the_clock_on_the_wall_shows_the_same_but_for_what_it_skips(
+    zone: str, start: datetime, days: int
+) -> None:
+    site = calendar(timezone=zone, holidays=None)
+    here, end = start.astimezone(site.zone), site.add_days(start, days)
+    wanted = here.replace(tzinfo=None) + timedelta(days=days)
+    exists = wanted.replace(tzinfo=site.zone).astimezone(UTC).astimezone(site.zone).replace(tzinfo=None) == wanted
+    assert (end.replace(tzinfo=None) == wanted) is exists
+    if not exists:
+        assert timedelta() < end.replace(tzinfo=None) - wanted <= timedelta(hours=1), "just after what is skipped"
+    assert end.astimezone(UTC) >= start, "never before it begins"
+    assert end.utcoffset() == end.astimezone(UTC).astimezone(site.zone).utcoffset()
+    assert abs((end - start) - timedelta(days=days)) <= timedelta(hours=1)
+
+
+@given(st.sampled_from(ZONES), a_moment(), st.integers(0, 40))
+def test_a_day_more_is_never_earlier(zone: str, start: datetime, days: int) -> None:
+    site = calendar(timezone=zone, holidays=None)
+    assert site.add_days(start, days).astimezone(UTC) < site.add_days(start, days + 1).astimezone(UTC)
+    assert site.add_business_days(start, days).astimezone(UTC) < site.add_business_days(start, days + 1).astimezone(UTC)
+
+
+@given(st.sampled_from(ZONES), a_moment(), st.integers(1, 20))
+def test_business_days_are_those_of_the_zone_right_through_both_changes(zone: str, start: datetime, days: int) -> None:
+    site = calendar(timezone=zone, holidays=None)
+    end = site.add_business_days(start, days)
+    first, last = start.astimezone(site.zone).date().toordinal() + 1, end.date().toordinal()
+    assert sum(site.is_business_day(date.fromordinal(day)) for day in range(first, last + 1)) == days
+    skipped = wall_minutes(end) - wall_minutes(start.astimezone(site.zone))
+    assert 0 <= skipped <= 60, "the same time of day"
+
+
+def test_no_days_later_is_the_same_moment_in_the_hour_that_comes_twice() -> None:
+    second = datetime(2026, 11, 1, 6, 30, tzinfo=UTC)  # 01:30 for the second time
+    assert US.add_days(second, 0) == US.add_business_days(second, 0) == second
+
+
+@given(st.sampled_from(ZONES), a_moment(), st.integers(-180, 180), st.integers(0, 3), st.integers(0, 3))
+def test_deadlines_are_compared_and_moved_as_instants(
+    zone: str, start: datetime, apart: int, days: int, other_days: int
+) -> None:
+    site = calendar(timezone=zone, holidays=None)
+    one, two = site.add_days(start, days), site.add_days(start + timedelta(minutes=apart), other_days)
+    assert (one < two) is (one.astimezone(UTC) < two.astimezone(UTC))
+    assert (one == two) is (one.astimezone(UTC) == two.astimezone(UTC))
+    assert (one + timedelta(hours=2)).astimezone(UTC) == one.astimezone(UTC) + timedelta(hours=2)
