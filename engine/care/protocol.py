@@ -402,9 +402,9 @@ class Protocol:
         if not doubts:
             return ()
         known = {task.id: task for task in chart.tasks if task.encounter is None}
-        still = tuple(task for task in known.values() if task.stands)
-        if still:
-            return still
+        still = {(task.kind, task.reason): task for task in reversed(known.values()) if task.stands}
+        if still:  # of two patients who were merged each may have brought its own
+            return tuple(still.values())
         group = key("tasks", chart.id)
         wanted: list[Task] = []
         for step in self._death_uncertain:

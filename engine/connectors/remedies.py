@@ -21,6 +21,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "not-yet": "nothing: it is planned for later, and goes out by itself",
     "death-in-doubt": "a message about the patient's death waits for a person: `handoff held list`",
     "ground-gone": "nothing: the task or discharge that it hung on is no more",
+    "moved-away": "nothing: the stay is another patient's now, and is told of under that one",
     "patient-deceased": "nothing: the patient has died; nothing is sent any more",
     "patient-merged": "its patient was merged into another: release it if it is right for that one, else dismiss it",
     "chart-damaged": "rows of its patient can't be read: see docs/guarantees.md, damaged rows",

@@ -7,7 +7,7 @@ as a field of `Chart`, is handled everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -59,6 +59,10 @@ def _of_no_stay(_item: Any) -> None:
     return None
 
 
+def _on_nothing(_item: Any) -> tuple[str | None, ...]:
+    return ()
+
+
 def _plain(item: Any, _patient_key: str) -> dict[str, Any]:
     return plain(item)  # type: ignore[no-any-return]  # a record becomes a dict
 
@@ -84,6 +88,11 @@ class Part:
     """Of parts without stamps: an item -> what is greater for the version that counts. None: the survivor's counts."""
     stay: Callable[[Any], str | None] = _of_no_stay
     """An item -> the key of the encounter that it is closed with; none: it never is."""
+    hangs_on: Callable[[Any], Iterable[str | None]] = _on_nothing
+    """An item -> keys of stays, tasks and others of its kind, with any of which it goes to another patient (A44, A45).
+
+    That of its stay need not be among them. What hangs on the person alone (a consent, an opt-out) stays with them.
+    """
     shape: Callable[[Any, str], dict[str, Any]] = _plain
     """An item, the patient key -> the contract's shape."""
     mask: Mask = Mask()
@@ -225,6 +234,7 @@ APPOINTMENTS: Final = DeliveredPart(
     item=Appointment,
     key=_appointment_key,
     stamps="appointment_stamps",
+    hangs_on=lambda item: (item.visit, item.task, item.replaces, item.replaced_by),
     shape=appointment_shape,
     mask=Mask(
         shown=frozenset({

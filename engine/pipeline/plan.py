@@ -33,6 +33,9 @@ SCORED_CLASSES: Final = frozenset({"I", "OBS"})
 DECIDED: Final = "it is decided whether the patient has died"
 """Why the task ends that asks whether the patient has died."""
 
+_ASKED_ONCE: Final = "another task asks the same"
+"""Why one of two such tasks ends, when their patients are one."""
+
 CLASS_UNKNOWN: Final = "class-unknown"
 """Kind of the effect, and code of the deviation, of a discharge whose class the protocol does not know."""
 
@@ -366,7 +369,8 @@ def _ask_of_death(chart: Chart, channel: CompiledChannel, now: datetime) -> Char
     if channel.planner is not None:
         wanted = channel.planner.protocol.ask_of_death(chart, calendar=channel.calendar, now=now, key=channel.key)
     tasks = {task.id: task for task in chart.tasks}
-    tasks |= {task.id: task for task in reconcile(asked, wanted, at=now, why=DECIDED)}
+    why = _ASKED_ONCE if chart.death_stated.in_doubt else DECIDED
+    tasks |= {task.id: task for task in reconcile(asked, wanted, at=now, why=why)}
     return _with_tasks(chart, tasks)
 
 

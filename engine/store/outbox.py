@@ -53,6 +53,10 @@ _STATES: Final = {one.value: one for one in DeliveryState}
 _PENDING: Final = DeliveryState.PENDING.value
 _HELD: Final = text("state = 'held'")
 _READY: Final = text("state = 'pending' AND turn = 1")
+_READY_OR_BEHIND: Final = text("state = 'pending'")
+
+MOVED_AWAY: Final = "moved-away"
+"""Why a delivery was taken back: what it is about is another patient's now."""
 
 
 class Settled(Record, frozen=True, kw_only=True):
@@ -531,6 +535,30 @@ class Outbox:
         )
         for row in conn.execute(statement.order_by(delivery.c.id)):
             yield self._queued(row)
+
+    def take_back(
+        self,
+        conn: Connection,
+        ordering_key: str,
+        gone: Collection[tuple[Operation, tuple[str | None, ...]]],
+        now: datetime,
+    ) -> None:
+        """Withhold what waits in a line and is about objects that are another patient's now.
+
+        It would come after what is told of that patient, in another line, and take the objects back. What is under way
+        or held may have arrived already, and stays. gone: operation and `Content.about`.
+        """
+        statement = _JOINED.where(
+            delivery.c.ordering_key == ordering_key, _READY_OR_BEHIND, delivery.c.started_at.is_(None)
+        )
+        queued = [self._queued(row) for row in conn.execute(statement.order_by(delivery.c.id))]
+        old = [
+            Settled(id=one.id, state=DeliveryState.WITHHELD, attempts=one.attempts, error=MOVED_AWAY, final=True)
+            for one in queued
+            if one.unreadable is None and (one.delivery.operation, one.delivery.content.about) in gone
+        ]
+        if old:
+            self.settle(conn, old, now)
 
     def get(self, conn: Connection, delivery_id: int) -> QueuedDelivery | None:
         rows = _BY_IDS.rows(conn, [delivery_id])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import pairwise
@@ -13,10 +13,10 @@ from sqlalchemy import ColumnElement, Connection, bindparam, func, literal_colum
 
 from engine.domain.chart import NOTHING_RENAMED, Chart, Charts, identity
 from engine.domain.codec import decoder, encode
-from engine.domain.delivery import Delivery, DeliveryState, QueuedDelivery
+from engine.domain.delivery import Delivery, DeliveryState, Operation, QueuedDelivery
 from engine.domain.message import AckCode, EntryState
 from engine.domain.outcome import Effect, Outcome
-from engine.domain.parts import PARTS
+from engine.domain.parts import DELIVERED, PARTS
 from engine.domain.quality import QualityItem
 from engine.domain.record import Phi, Record
 from engine.domain.why import Reason, Why
@@ -36,7 +36,7 @@ from engine.store.charts import (
 from engine.store.due import OTHER, URGENT
 from engine.store.holds import record_holds
 from engine.store.keys import KeyRing
-from engine.store.outbox import join_lines, occupied, payload_place, take_lock
+from engine.store.outbox import Outbox, join_lines, occupied, payload_place, take_lock
 from engine.store.partitions import ordering_key_of, partitioning
 from engine.store.parts import STORED, Hashes
 from engine.store.quality import record_quality
@@ -210,6 +210,7 @@ class Recorder:
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
         self._audit = AuditStore(keys)
+        self._outbox = Outbox(keys)
 
     def record(
         self,
@@ -238,6 +239,8 @@ class Recorder:
         after = {changed.id: changed for one in outcomes for changed in one.charts}
         self._write_charts(conn, after, before, micros, close)
         join_lines(conn, _merges(after, before))
+        for chart_id, gone in _moved_away(after, before):
+            self._outbox.take_back(conn, chart_id, gone, now)
         _INSERT_OUTCOMES.write(conn, [self._outcome(one, channel, micros) for one in outcomes])
         _INSERT_CONCERNED.write(
             conn,
@@ -475,6 +478,24 @@ def _known(conn: Connection, deliveries: Iterable[Delivery]) -> set[str]:
     """Those of their idempotency keys that the outbox has."""
     keys = {item.idempotency_key for item in deliveries}
     return {row.idempotency_key for row in _KNOWN_DELIVERIES.rows(conn, sorted(keys))}
+
+
+def _moved_away(
+    after: Mapping[str, Chart], before: Charts
+) -> Iterator[tuple[str, set[tuple[Operation, tuple[str | None, ...]]]]]:
+    """Charts that stays have left for another patient's, and what of them destinations hear of."""
+    for new in after.values():
+        old = before.by_id.get(new.id)
+        if old is None or new.merged_into is not None or new.renamed.departed == old.renamed.departed:
+            continue
+        key = old.patient.key
+        gone: set[tuple[Operation, tuple[str | None, ...]]] = set()
+        for part in DELIVERED:
+            left = set(map(part.key, part.of(new)))
+            gone |= {
+                (part.operation, part.content(item, key).about) for item in part.of(old) if part.key(item) not in left
+            }
+        yield new.id, gone
 
 
 def _merges(after: Mapping[str, Chart], before: Charts) -> dict[str, str]:

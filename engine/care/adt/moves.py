@@ -113,11 +113,14 @@ class _Changing:
             return self._move(change, event, source, target)
         if source is not None and (target is None or source.id != target.id):
             return self._ask(change, target or source, HoldCode.MOVE_UNCLEAR, _TWO_PATIENTS)
+        of_accounts = change.what in _OF_ACCOUNTS
+        numbers = (change.old_account, change.account) if of_accounts else (change.old_visit, change.visit)
+        if None in numbers:
+            return self._ask(change, target, HoldCode.MOVE_UNKNOWN)
         if target is None:
-            return self._ask(change, None, HoldCode.MOVE_UNKNOWN)
-        if change.what in _OF_ACCOUNTS:
-            return self._rename_account(change, event, target)
-        return self._rename_visit(change, event, target)
+            target = self._create(change)
+        rename = self._rename_account if of_accounts else self._rename_visit
+        return rename(change, event, target)
 
     def finish(self) -> None:
         applied, changed = self._applied, self._changed
@@ -132,6 +135,10 @@ class _Changing:
             return None
         chart.need_whole()
         return self._changed.get(chart.id, chart)
+
+    def _create(self, change: Change) -> Chart:
+        self._tell("patient-created", change.chart_id)
+        return Chart(id=change.chart_id, patient=Patient(identifiers=(change.key,)))
 
     def _ask(self, change: Change, chart: Chart | None, code: HoldCode, detail: str = "") -> bool:
         """Leave it to a person. Always false."""
@@ -169,8 +176,7 @@ class _Changing:
         if self._is_about_death(source, target, going) and not event.believed(HoldCode.MOVE_UNCLEAR, change.location):
             return self._ask(change, target or source, HoldCode.MOVE_UNCLEAR, _DEATH)
         if target is None:
-            target = Chart(id=change.chart_id, patient=Patient(identifiers=(change.key,)))
-            self._tell("patient-created", target.id)
+            target = self._create(change)
         left, target = self._carry(source, target, going)
         self._changed[left.id] = settle_death(source, left, _quiet(event), self._dispositions, self._applied)
         return self._within(change, event, target, [stay for stay in target.encounters if stay.key in _keys(going)])
@@ -221,7 +227,7 @@ class _Changing:
     def _rename_account(self, change: Change, event: PatientEvent, chart: Chart) -> bool:
         old, new = change.old_account, change.account
         if old is None or new is None or old == new:
-            return self._ask(change, chart, HoldCode.MOVE_UNKNOWN) if old is None or new is None else True
+            return True
         stays = [stay for stay in chart.encounters if stay.account == old]
         bare = [[s for s in chart.encounters if s.account == one and _is_bare(s)] for one in (old, new)]
         if all(len(one) == 1 for one in bare):  # a stay that is known by its account only
@@ -239,9 +245,7 @@ class _Changing:
 
     def _rename_visit(self, change: Change, event: PatientEvent, chart: Chart) -> bool:
         old, new = change.old_visit, change.visit
-        if old is None or new is None:
-            return self._ask(change, chart, HoldCode.MOVE_UNKNOWN)
-        if old.key == new.key:
+        if old is None or new is None or old.key == new.key:
             return True
         olds, news = _numbered(chart, old), _numbered(chart, new)
         if len(olds) > 1 or len(news) > 1:
@@ -354,19 +358,28 @@ def _renamed(
 
 
 def _carried(source: Chart, target: Chart, going: Sequence[Encounter]) -> tuple[Chart, Chart]:
-    keys = _keys(going)
+    keys = _gone_with(source, going)
     left: dict[str, Any] = {}
     gone: dict[str, Any] = {}
-    # What people decide for themselves (a consent, an opt-out) is of no stay, and stays with the person.
-    tasks = {task.id for task in source.tasks if task.encounter in keys}
     for part in PARTS:
-        goes = [item for item in part.of(source) if part.stay(item) in keys or getattr(item, "task", None) in tasks]
-        ids = set(map(part.key, goes))
-        stays = [item for item in part.of(source) if part.key(item) not in ids]
-        left |= part.fields(stays, part.stamps_of(source))
-        gone |= part.fields(goes, part.stamps_of(source))
+        items = [(item, part.key(item) in keys) for item in part.of(source)]
+        left |= part.fields([item for item, goes in items if not goes], part.stamps_of(source))
+        gone |= part.fields([item for item, goes in items if goes], part.stamps_of(source))
     moved = msgspec.structs.replace(source, **gone)
     return msgspec.structs.replace(source, **left), united((target, moved))
+
+
+def _gone_with(chart: Chart, going: Sequence[Encounter]) -> set[str]:
+    """Keys of some stays, and of all that goes with them: what is of them, and what hangs on that."""
+    keys = _keys(going)
+    before = -1
+    while before < len(keys):
+        before = len(keys)
+        for part in PARTS:
+            for item in part.of(chart):
+                if part.stay(item) in keys or not keys.isdisjoint(part.hangs_on(item)):
+                    keys.add(part.key(item))
+    return keys
 
 
 def _quiet(event: PatientEvent) -> PatientEvent:

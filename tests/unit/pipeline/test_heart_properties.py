@@ -341,9 +341,25 @@ _VALUES = (
 )  # fmt: skip
 
 
+_OF_TWO = ("A17", "A24", "A37")
+_WITH_MRG = ("A35", "A36", "A40", *(f"A{number}" for number in range(41, 51)))
+_OF_STAYS = ("A01", "A02", "A03", "A04", "A05", "A08", "A11", "A13", "A23")
+
+
+def _who_else(draw: st.DrawFn, trigger: str) -> tuple[str, ...]:
+    """The other side of an event about who is who, and whose a stay is."""
+    other = draw(st.sampled_from(_PATIENTS))
+    if trigger in _OF_TWO:
+        return f"PID|2||{other}", f"PV1|2|I|{draw(st.sampled_from(['W1^1^A', 'W2^2^B']))}"
+    if trigger not in _WITH_MRG:
+        return ()
+    account = draw(st.sampled_from(["", "A1", "A2"]))
+    return (f"MRG|{other}||{account}||{draw(st.sampled_from(['', 'V1^^^MRN', 'V2^^^MRN', 'V3']))}",)
+
+
 @st.composite
 def messages(draw: st.DrawFn) -> bytes:
-    trigger = draw(st.sampled_from(["A01", "A02", "A03", "A04", "A05", "A08", "A11", "A13", "A31", "A40"]))
+    trigger = draw(st.sampled_from([*_OF_STAYS, "A29", "A31", "A40", *_OF_STAYS, *_OF_TWO, *_WITH_MRG]))
     odd = st.dictionaries(st.integers(4, 45).filter(lambda number: number != 18), st.sampled_from(_VALUES), max_size=4)
     pv1 = {
         2: draw(st.sampled_from(["I", "E", "O", ""])),
@@ -352,8 +368,8 @@ def messages(draw: st.DrawFn) -> bytes:
         44: draw(st.sampled_from(_TIMES)),
         45: draw(st.sampled_from(_TIMES)),
     }
-    account = {18: draw(st.sampled_from(["", "", "A1"]))}
-    merged = (f"MRG|{draw(st.sampled_from(_PATIENTS))}",) if trigger == "A40" else ()
+    account = {18: draw(st.sampled_from(["", "A2", "A1"]))}
+    merged = _who_else(draw, trigger)
     return adt(
         trigger,
         at=draw(st.sampled_from(_TIMES)),
@@ -444,6 +460,7 @@ def test_whatever_arrives_the_charts_make_sense(history: list[bytes]) -> None:
     for chart in heart.charts.by_id.values():
         if chart.merged_into is not None:
             assert chart.encounters == chart.scores == chart.tasks == ()
+            continue
         for stay in chart.encounters:
             assert owners.setdefault(stay.key, chart.id) == chart.id
             if stay.status is not EncounterStatus.FINISHED:

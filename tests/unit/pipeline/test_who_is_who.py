@@ -263,6 +263,22 @@ def test_an_account_that_becomes_another_one_takes_its_stays_along(heart: Heart,
     assert stays(heart.chart("1")) == {"MRN:V1": "active"}
 
 
+@pytest.mark.parametrize(
+    ("trigger", "mrg", "numbers"),
+    [("A41", "MRG|||B1", {18: "B2", 19: ""}), ("A50", "MRG|||||V1^^^MRN", {18: "", 19: "V2^^^MRN"})],
+)
+def test_a_number_of_a_patient_of_whom_nothing_is_known_is_remembered(
+    trigger: str, mrg: str, numbers: dict[int, str]
+) -> None:
+    heart = Heart()
+    outcome = heart.send(adt(trigger, pid={18: numbers[18]}, pv1={19: numbers[19]}, segments=(mrg,)))
+    assert asked(outcome) == []
+    assert [effect.kind for effect in outcome.effects] == ["patient-created"]
+    heart.send(adt("A01", pid={18: "B1"}, pv1={19: "V1^^^MRN" if trigger == "A50" else ""}))
+    (stay,) = heart.chart().encounters
+    assert (stay.account, stay.visit_number) == (("B2", None) if trigger == "A41" else ("B1", "V2"))
+
+
 @pytest.mark.parametrize("trigger", ["A35", "A41", "A49"])
 def test_an_account_that_has_become_another_one_before_it_was_heard_of_is_read_so(heart: Heart, trigger: str) -> None:
     assert asked(heart.send(adt(trigger, at=LATER, pid3=Y, pid=JAY | {18: "B2"}, segments=("MRG|||B1",)))) == []
@@ -524,3 +540,11 @@ def test_the_deletion_of_nobody_is_recorded_without_effect(heart: Heart) -> None
     outcome = heart.send(adt("A29", at=LATER, pid3="77^^^MRN^MR"))
     assert [effect.kind for effect in outcome.effects] == ["recorded-without-effect"]
     assert (outcome.charts, outcome.patient_key) == ((), "MRN:77")
+
+
+def test_two_patients_of_whom_it_is_asked_whether_they_have_died_are_asked_about_once_when_they_are_one() -> None:
+    heart = Heart()
+    for pid3, visit in ((X, "V1"), (Y, "V2")):
+        heart.send(adt("A01", pid3=pid3, pid={30: "JA"}, pv1={19: f"{visit}^^^MRN"}))
+    heart.send(adt("A40", pid3=X, pid={5: "", 7: ""}, segments=(f"MRG|{Y}",)))
+    assert [task.kind for task in heart.chart("1").tasks if task.state is TaskState.OPEN] == ["care_coordinator_alert"]
