@@ -68,6 +68,11 @@ PROCESSES: Final = (
         ("tests/acceptance/test_simulated_day.py",),
     ),
     Job(
+        "month",
+        "a month of 1,500 stays by the test clock, and what its final charts warrant",
+        ("tests/acceptance/test_month.py",),
+    ),
+    Job(
         "daemon",
         "the daemon, reloaded, stopped and in trouble, on both event loops",
         ("tests/integration/runtime/test_daemon.py",),

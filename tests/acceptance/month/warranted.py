@@ -1,0 +1,164 @@
+"""What the final charts warrant, worked out anew: plainly, from the rule files, and by none of the engine's rules.
+
+It knows what a chart says and what the files below `mappings/` say. It does not know in which order things came about.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from engine.domain.chart import Chart
+from engine.domain.encounter import Encounter
+from engine.domain.task import Task
+
+_STANDING = {"open", "in_progress", "missed"}
+_HERE = {"active", "on_leave"}
+_STAYS = {"I", "OBS"}
+
+
+class Warranted:
+    """now: the end of the month."""
+
+    def __init__(self, mappings: Path, now: datetime) -> None:
+        self.now = now
+        self.protocol: dict[str, Any] = yaml.safe_load((mappings / "protocols/post-discharge.yaml").read_text())
+        table = yaml.safe_load((mappings / "care/dispositions.yaml").read_text())["codes"]
+        self.dispositions: dict[str, dict[str, Any]] = {str(code).zfill(2): entry for code, entry in table.items()}
+
+    def faults(self, chart: Chart) -> Iterator[str]:
+        """What stands without being warranted, what is warranted and missing, in words for whoever mends it."""
+        by_stay: dict[str | None, list[Task]] = {}
+        for task in chart.tasks:
+            by_stay.setdefault(task.encounter, []).append(task)
+        alive = chart.patient.deceased is not True
+        in_doubt = any(not doubt.settled for doubt in chart.death_stated.doubts)
+        yield from self._alerts(chart)
+        yield from self._pages(chart)
+        yield from self._deadlines(chart)
+        if in_doubt:
+            return  # as long as nobody knows nothing is begun and nothing is ended
+        for stay in chart.encounters:
+            steps = self._steps(chart, stay) if alive else []
+            own = [task for task in by_stay.get(stay.key, []) if task.raised_for is None and not _about_death(task)]
+            waits = any(
+                _came(other) > _came(stay) for other in chart.encounters if other is not stay and _is_stay(other)
+            )
+            yield from self._plan(stay, steps, own, waits=waits and bool(steps))
+
+    def _plan(self, stay: Encounter, steps: list[dict[str, Any]], own: list[Task], *, waits: bool) -> Iterator[str]:
+        current = [task for task in own if task.discharge == stay.discharges]
+        for task in own:
+            if task.discharge != stay.discharges and task.stands:
+                yield f"{task.kind} of an earlier discharge stands"
+        standing = Counter(task.kind for task in current if task.stands)
+        wanted = Counter(step["kind"] for step in steps)
+        for kind in standing:
+            if waits:
+                yield f"{kind} stands though the patient came back"
+            elif standing[kind] > wanted[kind]:
+                yield f"{standing[kind]} {kind} stand, {wanted[kind]} warranted"
+        if waits:
+            return
+        there = Counter(
+            task.kind for task in current if task.state.value not in {"retracted"} and not task.suspended_by
+        )
+        for kind, number in wanted.items():
+            if there[kind] < number:
+                states = [(task.state.value, task.end_reason) for task in own if task.kind == kind]
+                yield f"{number} {kind} warranted, {there[kind]} there: {states}"
+
+    def _steps(self, chart: Chart, stay: Encounter) -> list[dict[str, Any]]:
+        """The steps of the protocol that the stay calls for; none: none."""
+        if stay.status.value != "finished" or not stay.discharges:
+            return []
+        protocol, plans = self.protocol, self.protocol["plans"]
+        if stay.class_ in protocol["classes_without_plan"]:
+            return []
+        code = stay.disposition
+        entry = self.dispositions.get(code) if code else None
+        acts_as = entry.get("twin", code) if entry is not None else None
+        action = "unknown" if entry is None else self.dispositions[str(acts_as)]["action"]
+        steps: list[dict[str, Any]]
+        if stay.class_ not in protocol["classes"]:
+            steps = plans["unknown"]
+        elif action == "home_plan":
+            steps = [*plans["home_plan"]["every"], *plans["home_plan"].get(self._band(chart, stay), [])]
+        else:
+            steps = plans.get(action) or []
+        return [
+            step
+            for step in steps
+            if acts_as in step.get("dispositions", [acts_as])
+            and all(self._holds(protocol["conditions"][name], stay) for name in step.get("when", ()))
+        ]
+
+    def _holds(self, condition: dict[str, Any], stay: Encounter) -> bool:
+        begins = tuple(code.replace(".", "") for code in condition["diagnoses"])
+        return any(one.code.replace(".", "").startswith(begins) for one in stay.diagnoses)
+
+    def _band(self, chart: Chart, stay: Encounter) -> str:
+        return next(
+            (one.band.value for one in chart.scores if one.encounter == stay.key and one.model == "lace"), "none"
+        )
+
+    def _deadlines(self, chart: Chart) -> Iterator[str]:
+        for task in chart.tasks:
+            if not task.stands:
+                continue
+            first = min((rung.at for rung in task.ladder), default=None)
+            if first is not None and first <= self.now and task.state.value != "missed":
+                yield f"{task.kind} is {task.state.value} though its deadline {first} has passed"
+            if task.state.value == "missed" and task.due_at > self.now and not task.missed_at:
+                yield f"{task.kind} is missed before its time"
+            late = [rung for rung in task.ladder if rung.at <= self.now]
+            if task.climbed < len(late):
+                yield f"{task.kind}: {len(late)} rungs are due, {task.climbed} were climbed"
+
+    def _alerts(self, chart: Chart) -> Iterator[str]:
+        by_id = {task.id: task for task in chart.tasks}
+        raised = Counter(task.raised_for for task in chart.tasks if task.raised_for is not None)
+        for task in chart.tasks:
+            if task.raised_for is None:
+                continue
+            cause = by_id.get(task.raised_for)
+            if task.stands and (cause is None or not cause.stands):
+                yield f"alert {task.kind} stands though its task is {cause.state.value if cause else 'not there'}"
+            if raised[task.raised_for] > sum(rung.alert is not None for rung in cause.ladder) if cause else True:
+                yield f"alert {task.kind} was raised {raised[task.raised_for]} times"
+
+    def _pages(self, chart: Chart) -> Iterator[str]:
+        tasks = {task.id: task for task in chart.tasks}
+        pages = Counter(page.task for page in chart.pages)
+        for page in chart.pages:
+            task = tasks.get(page.task)
+            if pages[page.task] > 1:
+                yield "a task was paged for twice"
+            if page.state.value in {"queued", "sent", "delivered"}:
+                if task is None or not task.stands:
+                    yield f"a page is {page.state.value} though its task is {task.state.value if task else 'gone'}"
+                elif page.next_at is None or page.next_at <= self.now:
+                    yield f"a page is {page.state.value} and nothing will happen to it: {page.next_at}"
+        for task in chart.tasks:
+            if task.page is not None and task.stands and not pages[task.id]:
+                yield f"{task.kind} pages {task.page}, and there is no page"
+
+
+def _about_death(task: Task) -> bool:
+    return task.kind == "care_coordinator_alert" and "dead" in task.reason
+
+
+def _is_stay(stay: Encounter) -> bool:
+    return stay.class_ in _STAYS and stay.status.value in {*_HERE, "finished"}
+
+
+def _came(stay: Encounter) -> float:
+    for moment in (stay.admitted_at, stay.discharged_at):
+        if moment is not None and moment.at is not None:
+            return moment.at.timestamp()
+    return float("-inf")
