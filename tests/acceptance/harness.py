@@ -168,14 +168,22 @@ class Daemon:
             return [sender.exchange(message) for message in messages]
 
     def settled(self, *, seconds: float = 60) -> list[dict[str, Any]]:
-        """The ledger, once nothing is waiting any more: neither an entry for processing nor a delivery."""
+        """The ledger, once nothing is waiting any more: no entry for processing, no delivery, no call of a page."""
         deadline = time.monotonic() + seconds
         while True:
             ledger: list[dict[str, Any]] = json.loads(self.site.run("ledger", "--json", code=None).stdout)
-            if not any(row["pending"] or row["deliveries"]["pending"] for row in ledger):
+            if not any(row["pending"] or row["deliveries"]["pending"] for row in ledger) and self._is_quiet():
                 return ledger
             assert time.monotonic() < deadline, ledger
             time.sleep(0.4)
+
+    def _is_quiet(self) -> bool:
+        """No deadline is over, and of each call of a page it is known what became of it."""
+        status = json.loads(self.site.run("status", "--json", code=None).stdout)
+        if status["clock"]["due"]:
+            return False
+        pages = json.loads(self.site.run("pages", "list", "--json").stdout)
+        return not any(step["result"] == "queued" for page in pages for step in page["steps"])
 
 
 def _children(pid: int) -> list[int]:

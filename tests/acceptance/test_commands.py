@@ -27,7 +27,7 @@ def test_the_readmes_first_message_shows_its_patient_scores_tasks_and_delivery(s
     assert f"handoff patients show {KEY} --reveal" in readme
     answers = site.json("send", f"127.0.0.1:{daemon.port()}", FIRST)
     assert [answer["ack"]["code"] for answer in answers] == ["AA", "AA"]
-    (line,) = daemon.settled()
+    line, *_ = daemon.settled()
     assert (line["balanced"], line["processed"], line["acked"]) == (True, 2, 2)
     patient = site.json("patients", "show", KEY, *REVEAL)
     assert patient["name"]["family"] == "DOE"
@@ -38,7 +38,7 @@ def test_the_readmes_first_message_shows_its_patient_scores_tasks_and_delivery(s
     }  # fmt: skip
     delivered = [json.loads(line) for file in (site.folder / "var/outbox").glob("*.ndjson") for line in file.open("rb")]
     assert {item["operation"] for item in delivered} == {
-        "upsert_patient", "upsert_encounter", "upsert_score", "upsert_task",
+        "upsert_patient", "upsert_encounter", "upsert_score", "upsert_task", "notify",
     }  # fmt: skip
     assert len({item["idempotency_key"] for item in delivered}) == len(delivered) == line["deliveries"]["delivered"]
 
@@ -127,13 +127,47 @@ def test_a_person_acts_through_the_daemon_and_without_it_nothing_is_done(site: S
     assert (effect["kind"], effect["subject"]) == ("task-done", first)
     assert {one["kind"] for one in site.json("messages", "list")} == {"message"}
     lines = site.json("ledger")
-    assert [(one["channel"], one["kind"]) for one in lines] == [("main-campus", "message"), ("@act", "act")]
+    assert [(one["channel"], one["kind"]) for one in lines[:2]] == [("main-campus", "message"), ("@act", "act")]
     assert (lines[1]["received"], lines[1]["processed"], lines[1]["balanced"]) == (3, 3, True)
     daemon.kill()
     out = site.run("tasks", "done", second, code=69)
     assert "nothing was done" in out.stderr
     assert [one["state"] for one in site.json("tasks", "list") if one["id"] == second] == ["open"]
     assert site.json("ledger")[1]["received"] == 3
+
+
+def test_a_page_is_called_acknowledged_and_seen_and_without_the_daemon_nothing_is_done(
+    site: Site, daemon: Daemon
+) -> None:
+    until = "2099-01-01T00:00"
+    swapped = site.json(
+        "oncall", "override", "on-call", "example-backup", "--until", until, "--reason", "a swap", code=0
+    )
+    assert (swapped["person"], swapped["role"]) == ("example-backup", "primary")
+    first, second = site.json("oncall", "who", "on-call")["level"]
+    assert (first["person"], first["stands_in"], second["person"]) == ("example-backup", True, "example-backup")
+    site.json("send", f"127.0.0.1:{daemon.port()}", FIRST)
+    daemon.settled()
+    (page,) = site.json("pages", "list")
+    assert (page["state"], page["level"], page["roster"], page["acknowledged_by"]) == ("sent", 1, "on-call", None)
+    assert [(step["person"], step["result"]) for step in page["steps"]] == [("example-backup", "sent")]
+    lines = [line for file in (site.folder / "var/outbox").glob("*.ndjson") for line in file.open("rb")]
+    (notified,) = [line for line in lines if json.loads(line)["operation"] == "notify"]
+    assert not [name for name in (b"DOE", b"JANE", b"558181838", b"V90001") if name in notified]
+
+    after = site.json("pages", "ack", page["id"][:8], "--as", "a-stranger")
+    assert (after["state"], after["acknowledged_by"], after["on_ladder"]) == ("acknowledged", "a-stranger", False)
+    (task,) = [one for one in site.json("tasks", "list") if one["kind"] == "on_call_page"]
+    assert (task["state"], task["closed_by"]) == ("done", "a-stranger")
+    again = site.run("pages", "ack", page["id"], code=1)
+    assert "acknowledged by a-stranger, not on call" in again.stderr
+    assert site.json("pages", "show", page["id"]) == after
+    daemon.kill()
+    assert "nothing was done" in site.run("pages", "ack", page["id"], code=69).stderr
+    override = ("oncall", "override", "on-call", "example-night", "--until", until, "--reason", "x")
+    assert "nothing was done" in site.run(*override, code=69).stderr
+    assert site.json("oncall", "who", "on-call")["level"][0]["person"] == "example-backup"
+    assert len(site.json("oncall", "overrides")) == 1
 
 
 def test_a_dead_letter_is_replayed_by_the_running_daemon_after_a_reload(site: Site, daemon: Daemon) -> None:
@@ -150,7 +184,7 @@ def test_a_dead_letter_is_replayed_by_the_running_daemon_after_a_reload(site: Si
     mapping.write_text(good)
     assert site.json("reload")["ok"] is True
     (result,) = site.json("dead", "replay", str(letter["id"]))
-    (line,) = daemon.settled()
+    line, *_ = daemon.settled()
     assert (line["balanced"], line["dead"], line["processed"]) == (True, 1, 1)
     replayed = site.json("messages", "show", str(result["entry"]))
     assert (replayed["state"], replayed["replay_of"]) == ("processed", letter["entry"])
