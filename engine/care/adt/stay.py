@@ -116,6 +116,9 @@ def _numbered(encounter: Encounter, event: Event, stamps: dict[str, Stamp]) -> t
     A class change may bring another number: the stay is known by both from then on, and keeps its key, by which
     destinations know it.
     """
+    if event.meaning not in CLASS_CHANGE and event.visit_number in {None, encounter.visit_number}:
+        if encounter.visit_authority is not None or event.visit_authority is None:
+            return encounter, stamps
     number, authority, names = event.visit_number, event.visit_authority, encounter.known_as
     if encounter.visit_number is not None:
         if event.meaning not in CLASS_CHANGE or number in {None, encounter.visit_number}:
@@ -243,14 +246,15 @@ def _with_values(
     values, sources = _with_times(before, event, said, verdict, ends_at)
     ending: dict[str, Any] = {name: values.pop(name) for name in DISCHARGE if name in values}
     encounter, stamps, stale = merge_fields(before, values, verdict.stamps, event.at)
-    if "location" in values:
+    if "location" in values and not (values["location"] == before.location == encounter.location):
         encounter = _with_prior(before, encounter, values["location"], verdict.stamps, stamps, event.at)
     if ending:
         encounter, stamps, stale_end = merge_fields(encounter, ending, stamps, ends_at)
         stale = stale or stale_end
     if not finished:
         # Who says that the stay goes on takes back its discharge; what was said of that before is stale from now on.
-        encounter = msgspec.structs.replace(encounter, discharged_at=None, disposition=None)
+        if encounter.discharged_at is not None or encounter.disposition is not None:
+            encounter = msgspec.structs.replace(encounter, discharged_at=None, disposition=None)
         if as_of is not None:
             stamps |= dict.fromkeys(DISCHARGE, as_of)
     # A stay first seen when it had ended (an A08 with PV1-45) has no discharge yet: its A03 counts when it comes.
@@ -264,9 +268,9 @@ def _with_values(
             or _begins_after(before, values.get("admitted_at"))
         )
     )
-    encounter = msgspec.structs.replace(
-        encounter, status=status, time_sources=sources, discharges=before.discharges + discharged
-    )
+    if discharged or status is not encounter.status or sources != encounter.time_sources:
+        discharges = before.discharges + discharged
+        encounter = msgspec.structs.replace(encounter, status=status, time_sources=sources, discharges=discharges)
     return encounter, stamps, stale
 
 
