@@ -95,7 +95,5 @@ class Encounter(Phi, frozen=True, kw_only=True):
     """Begin of the last leave of absence; whether it goes on, the status says."""
     leave_return_expected_at: Moment | None = None
     """PV2-47 of that leave."""
-    known_as: tuple[str, ...] = ()
-    """Other `AUTHORITY:VISIT` that the stay had or has, since its class changed (A06, A07) or its number did."""
     merged_into: str | None = None
     """Key of the stay that this one was merged into (A42); it is cancelled then."""

@@ -123,6 +123,16 @@ def load_events(document: Document) -> Events:
     return Events(validate(document, EventsFile).events)
 
 
+class VisitNumber(Phi, frozen=True, kw_only=True):
+    """A visit number as a message names it."""
+
+    key: str
+    """Of the encounter, should it have to be looked for by that."""
+    number: str
+    authority: str | None = None
+    """Who gave it; none: the message does not say."""
+
+
 class Event(PatientEvent, frozen=True, kw_only=True):
     """An ADT message in the engine's words. Its time stands in for PV1-44 and PV1-45."""
 
@@ -134,10 +144,10 @@ class Event(PatientEvent, frozen=True, kw_only=True):
     visit_authority: str | None = None
     """Of the visit number, as PV1-19 names it; none: it does not, and that in `visit` only stands in."""
     account: str | None = None
-    former_visit: str | None = None
-    """Encounter key, under another number, of the stay that goes on (MRG-5)."""
+    former_visit: VisitNumber | None = None
+    """Of a class change: the number that the stay had until then (MRG-5)."""
     former_account: str | None = None
-    """MRG-3."""
+    """Likewise its account (MRG-3)."""
     has_visit: bool = False
     """A PV1 segment speaks of a visit."""
 
@@ -181,16 +191,6 @@ class Merge(Phi, frozen=True, kw_only=True):
     """The identifier of PID-3 that takes the place of `merged`; none: the key."""
     merged: Identifier
     merged_id: str
-
-
-class VisitNumber(Phi, frozen=True, kw_only=True):
-    """A visit number as a message names it."""
-
-    key: str
-    """Of the encounter, should it have to be looked for by that."""
-    number: str
-    authority: str | None = None
-    """Who gave it; none: the message does not say."""
 
 
 class Change(Phi, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from engine.care.adt.event import Change, Event, Link, Meaning, VisitNumber
+from engine.care.adt.visit import admitted_then
 from engine.care.death import settle_death
 from engine.care.dispositions import Dispositions
 from engine.care.event import Applied, PatientEvent
@@ -263,22 +264,26 @@ class _Changing:
         return bool(olds or news)
 
     def _fold(self, chart: Chart, old: Encounter, new: Encounter) -> Chart:
-        """Two stays that are one: each field as it was said last; what is left of the old one is cancelled."""
-        stamps = chart.encounter_stamps
-        one, said = by_field(new, stamps.get(new.key, {}), old, stamps.get(old.key, {}))
-        one = msgspec.structs.replace(
-            one,
-            key=new.key,
-            visit_number=new.visit_number,
-            visit_authority=new.visit_authority,
-            account=new.account or old.account,
-            discharges=max(old.discharges, new.discharges),
-            merged_into=None,
-        )
-        left = msgspec.structs.replace(old, status=EncounterStatus.CANCELLED, merged_into=new.key)
-        chart = _with(chart, {new.key: one, old.key: left})
         self._tell("encounter-merged", new.key, old.key)
-        return msgspec.structs.replace(chart, encounter_stamps={**stamps, new.key: said})
+        return _as_one(chart, old, new)
+
+
+def _as_one(chart: Chart, old: Encounter, new: Encounter) -> Chart:
+    """Two stays that are one: each field as it was said last; what is left of the old one is cancelled."""
+    stamps = chart.encounter_stamps
+    one, said = by_field(new, stamps.get(new.key, {}), old, stamps.get(old.key, {}))
+    one = msgspec.structs.replace(
+        one,
+        key=new.key,
+        visit_number=new.visit_number,
+        visit_authority=new.visit_authority,
+        account=new.account or old.account,
+        discharges=max(old.discharges, new.discharges),
+        merged_into=None,
+    )
+    left = msgspec.structs.replace(old, status=EncounterStatus.CANCELLED, merged_into=new.key)
+    chart = _with(chart, {new.key: one, old.key: left})
+    return msgspec.structs.replace(chart, encounter_stamps={**stamps, new.key: said})
 
 
 def _finder(change: Change) -> Callable[[Chart], list[Encounter]]:
@@ -414,6 +419,122 @@ def _last(renamed: Mapping[str, str], number: str | None) -> str | None:
         seen.add(number)
         number = renamed[number]
     return number
+
+
+# --- a class change: the same stay, perhaps under another number
+
+FORMER_NOT_OURS: Final = "former-visit-of-another-patient"
+"""Deviation: the visit that MRG-5 of a class change names is another patient's; nothing was made of it."""
+
+NUMBERED: Final = "visit_number"
+"""Stamp of a stay whose number is no longer its first one: when it was said."""
+
+
+def goes_on(chart: Chart, charts: Charts, event: Event, applied: Applied) -> tuple[Chart, Event]:
+    """The chart, and a class change (A06, A07) as it is to be applied: one stay goes on, whatever its number was.
+
+    The stay is found by its former number (MRG-5) or account (MRG-3), else by the account or the admission that it
+    keeps (HL7 v2.9.1 chapter 3, sections 3.3.6 and 3.3.7). It keeps its key, so that destinations know it; where both
+    numbers have a stay here, because messages came turned round, the two become one.
+    """
+    chart.need_whole()
+    now = _named_now(chart, event)
+    if len(now) > 1:
+        return chart, read_as_renamed(chart, event)
+    former, before = _former(chart, charts, event, applied, found=bool(now))
+    stay = now[0] if now else before
+    if stay is None:
+        return _noted(chart, event, former), event
+    if before is not None and before.key != stay.key:
+        chart = _as_one(chart, before, stay)
+        applied.effects.append(Effect(kind="encounter-merged", subject=stay.key, detail=before.key))
+        stay = chart.encounter(stay.key) or stay
+    elif before is not None:
+        former = former or _own_number(before, event)
+    stamps = chart.encounter_stamps.get(stay.key, {})
+    if event.at < stamps.get(NUMBERED, event.at):  # it has had another number since
+        event = _about(event, stay)
+        return _noted(chart, event, former), event
+    number, account = event.visit_number or stay.visit_number, event.account or stay.account
+    if (number, account) != (stay.visit_number, stay.account):
+        applied.effects.append(Effect(kind="encounter-renumbered", subject=stay.key))
+    authority = event.visit_authority if event.visit_number is not None else stay.visit_authority
+    stay = msgspec.structs.replace(stay, visit_number=number, visit_authority=authority, account=account)
+    chart = _with(_noted(chart, event, former), {stay.key: stay})
+    known = {**chart.encounter_stamps, stay.key: {**stamps, NUMBERED: event.at}}
+    return msgspec.structs.replace(chart, encounter_stamps=known), _about(event, stay)
+
+
+def _named_now(chart: Chart, event: Event) -> list[Encounter]:
+    """The stays that have the number, or the account, that the message names."""
+    if event.visit is not None and event.visit_number is not None:
+        number = VisitNumber(key=event.visit, number=event.visit_number, authority=event.visit_authority)
+        return _numbered(chart, number)
+    account = _last(chart.renamed.accounts, event.account)
+    return [stay for stay in chart.encounters if account is not None and stay.account == account and _lives(stay)]
+
+
+def _former(
+    chart: Chart, charts: Charts, event: Event, applied: Applied, *, found: bool
+) -> tuple[VisitNumber | None, Encounter | None]:
+    """The number that the stay had until now, and that stay, where it can be told.
+
+    found: the number that the message names is one of a stay: then only MRG says that another one is the same.
+    """
+    former = event.former_visit
+    if former is not None:
+        owner = charts.living(charts.visits.get(former.key))
+        if owner is not None and owner.id != chart.id:
+            applied.deviate(FORMER_NOT_OURS)
+            return None, None
+        known = _numbered(chart, former)
+        if len(known) == 1:
+            return former, known[0]
+    accounts = (event.former_account,) if found else (event.former_account, event.account)
+    for account in accounts:
+        of_account = [s for s in chart.encounters if account is not None and s.account == account and _goes_on(s)]
+        if len(of_account) == 1:
+            return former, of_account[0]
+    return former, None if found else admitted_then(chart, chart.encounters, event)
+
+
+def _goes_on(stay: Encounter) -> bool:
+    return stay.status not in {EncounterStatus.FINISHED, EncounterStatus.CANCELLED}
+
+
+def _lives(stay: Encounter) -> bool:
+    return stay.status is not EncounterStatus.CANCELLED
+
+
+def _own_number(stay: Encounter, event: Event) -> VisitNumber | None:
+    number = stay.visit_number
+    if number is None or number == event.visit_number:
+        return None
+    authority = stay.visit_authority
+    return VisitNumber(
+        key=f"{authority or event.identifiers[0].authority}:{number}", number=number, authority=authority
+    )
+
+
+def _noted(chart: Chart, event: Event, former: VisitNumber | None) -> Chart:
+    """With what the former number and account have become."""
+    visits: dict[str, tuple[str, str, str | None]] = {}
+    if former is not None and event.visit is not None and event.visit_number is not None and former.key != event.visit:
+        visits = {former.key: (event.visit, event.visit_number, event.visit_authority)}
+    accounts: dict[str, str] = {}
+    if event.former_account is not None and event.account is not None and event.former_account != event.account:
+        accounts = {event.former_account: event.account}
+    return _renamed(chart, accounts=accounts, visits=visits) if visits or accounts else chart
+
+
+def _about(event: Event, stay: Encounter) -> Event:
+    return msgspec.structs.replace(
+        event,
+        visit=stay.key,
+        visit_number=stay.visit_number,
+        visit_authority=stay.visit_authority,
+        account=stay.account,
+    )
 
 
 # --- links

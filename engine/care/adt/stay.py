@@ -8,10 +8,10 @@ from typing import Any, Final
 import msgspec
 
 from engine.care.adt.event import Event, Meaning
-from engine.care.adt.moves import read_as_renamed
+from engine.care.adt.moves import NUMBERED, goes_on, read_as_renamed
 from engine.care.adt.says import ARRIVAL, CLASS_CHANGE, DISCHARGE, SAYS, STATUS, When
 from engine.care.adt.status import Stamps, Verdict, status_after
-from engine.care.adt.visit import account_name, find_encounter, of_another_patient
+from engine.care.adt.visit import find_encounter, of_another_patient
 from engine.care.dispositions import Dispositions, normalise
 from engine.care.event import Applied, implausible
 from engine.care.fields import NEVER, merge_fields
@@ -28,9 +28,6 @@ _ARRIVED: Final = ARRIVAL | {Meaning.DISCHARGE}
 CLASS_CONTRADICTED: Final = "class-contradicts-event"
 """Deviation: PV1-2 of a class change says the class that the event takes away."""
 
-_NAMES_MAX: Final = 20
-"""Numbers and accounts that a stay is remembered by."""
-
 _NOT_THE_CLASS: Final = {"I": frozenset({"E", "O", "P", "R", None}), "O": frozenset({"I", None})}
 """Classes that a stay does not have after it has become an inpatient's, or an outpatient's."""
 
@@ -43,7 +40,10 @@ def apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispos
 
     Raises MessageError when the visit is another patient's, or when more than one could be meant.
     """
-    event = read_as_renamed(chart, event)
+    if event.meaning in CLASS_CHANGE:
+        chart, event = goes_on(chart, charts, event, applied)
+    else:
+        event = read_as_renamed(chart, event)
     found = find_encounter(chart, charts, event)
     if found is not None and found[1] is None and found[0] in chart.renamed.departed:
         raise of_another_patient()
@@ -55,7 +55,9 @@ def apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispos
         return chart
     key, known = found
     stamps = chart.encounter_stamps.get(key, {})
-    before, stamps = _numbered(known or Encounter(key=key, account=event.account), event, stamps)
+    if known is None and event.meaning in CLASS_CHANGE:
+        stamps = {NUMBERED: event.at}
+    before = _numbered(known or Encounter(key=key, account=event.account), event)
     doubtful = _implausible(known, event, chart.patient.birth_date)
     values = _without(event.encounter, doubtful)
     applied.deviations.extend(implausible(doubtful.values()))
@@ -110,34 +112,13 @@ def _tell(verdict: Verdict, applied: Applied) -> None:
 # --- what counts of the event
 
 
-def _numbered(encounter: Encounter, event: Event, stamps: dict[str, Stamp]) -> tuple[Encounter, dict[str, Stamp]]:
-    """The encounter with its visit number, and who gave it, once a message has said so; and its stamps.
-
-    A class change may bring another number: the stay is known by both from then on, and keeps its key, by which
-    destinations know it.
-    """
-    if event.meaning not in CLASS_CHANGE and event.visit_number in {None, encounter.visit_number}:
-        if encounter.visit_authority is not None or event.visit_authority is None:
-            return encounter, stamps
-    number, authority, names = event.visit_number, event.visit_authority, encounter.known_as
-    if encounter.visit_number is not None:
-        if event.meaning not in CLASS_CHANGE or number in {None, encounter.visit_number}:
-            number = encounter.visit_number
-            authority = encounter.visit_authority if encounter.visit_authority is not None else authority
-        elif event.at < stamps.get("visit_number", event.at):
-            number, authority = encounter.visit_number, encounter.visit_authority
-        if number != encounter.visit_number:
-            stamps = {**stamps, "visit_number": event.at}
-            names = (*names, encounter.key)
-    if event.meaning in CLASS_CHANGE:
-        former = event.former_account if event.former_account != event.account else None
-        more = (event.former_visit, event.visit, account_name(former) if former is not None else None)
-        if names or event.former_visit is not None or former is not None:
-            names = tuple(dict.fromkeys((*names, *(name for name in more if name is not None))))[:_NAMES_MAX]
-    if (number, authority, names) == (encounter.visit_number, encounter.visit_authority, encounter.known_as):
-        return encounter, stamps
-    changed = msgspec.structs.replace(encounter, visit_number=number, visit_authority=authority, known_as=names)
-    return changed, stamps
+def _numbered(encounter: Encounter, event: Event) -> Encounter:
+    """The encounter with its visit number, and who gave it, once a message has said so."""
+    number = encounter.visit_number if encounter.visit_number is not None else event.visit_number
+    authority = encounter.visit_authority if encounter.visit_authority is not None else event.visit_authority
+    if number == encounter.visit_number and authority == encounter.visit_authority:
+        return encounter
+    return msgspec.structs.replace(encounter, visit_number=number, visit_authority=authority)
 
 
 def _implausible(known: Encounter | None, event: Event, born: Moment | None) -> dict[str, str]:
@@ -204,7 +185,7 @@ def _settled(before: Encounter, event: Event, said: Mapping[str, Any], applied: 
             applied.deviate(CLASS_CONTRADICTED)
             del values["class_"]
         values.setdefault("class_", says.class_)
-    if event.account and (before.account is None or event.meaning in CLASS_CHANGE):
+    if event.account and before.account is None:
         values["account"] = event.account
     if says.goes_back:
         _go_back(before, values)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from engine.care.adt.event import Event, Meaning
-from engine.care.adt.says import CLASS_CHANGE, ENDED, OPEN, OPENING
+from engine.care.adt.says import ENDED, OPEN, OPENING
 from engine.domain.chart import Chart, Charts
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.moment import Moment, Order, Precision, instant, to_micros
@@ -39,7 +39,7 @@ def find_encounter(chart: Chart, charts: Charts, event: Event) -> Found | None:
         return _of_visit(chart, charts, event, event.visit)
     if event.account is not None:
         return _of_account(chart, event, event.account)
-    known = _admitted_then(chart, chart.encounters, event)
+    known = admitted_then(chart, chart.encounters, event)
     if known is not None:
         return known.key, known
     if event.meaning in OPENING:
@@ -62,7 +62,7 @@ def _of_visit(chart: Chart, charts: Charts, event: Event, visit: str) -> Found:
         owner = other.merged_into
     if owner is not None and owner != chart.id:
         raise of_another_patient()
-    known = _going_on(chart, event) or _not_numbered_yet(chart, event)
+    known = _not_numbered_yet(chart, event)
     return (known.key, known) if known is not None else (visit, None)
 
 
@@ -78,55 +78,13 @@ def of_another_patient() -> MessageError:
 def _of_account(chart: Chart, event: Event, account: str) -> Found:
     if chart.closed is not None and account in chart.closed.accounts:
         chart.need_whole()
-    going_on = _going_on(chart, event)
-    if going_on is not None:
-        return going_on.key, going_on
-    same = [e for e in chart.encounters if e.account == account or account_name(account) in e.known_as]
+    same = [e for e in chart.encounters if e.account == account]
     living = [e for e in same if e.status is not EncounterStatus.CANCELLED]
     if len(living) > 1:
         raise _ambiguous("PID-18")
     if not living and event.meaning not in OPENING and len(same) == 1:
         living = same  # more news of a cancelled one; a new one would be opened
     return (living[0].key, living[0]) if living else _made_key(chart, f"acct-{account}")
-
-
-def account_name(account: str) -> str:
-    """An account among the names of a stay (`Encounter.known_as`)."""
-    return f"acct-{account}"
-
-
-def _going_on(chart: Chart, event: Event) -> Encounter | None:
-    """The stay that goes on in another class under the number of the message (HL7 v2.9.1 chapter 3, A06 and A07).
-
-    It is found by its former visit (MRG-5) or account (MRG-3), else by the account or admission time that it keeps.
-    """
-    if event.meaning not in CLASS_CHANGE:
-        return None
-    closed = chart.closed
-    former, accounts = event.former_visit, {event.former_account, event.account} - {None}
-    if closed is not None and (former in closed.keys or not accounts.isdisjoint(closed.accounts)):
-        chart.need_whole()
-    if former is not None and (found := known_as(chart, former)) is not None:
-        return found
-    for account in (event.former_account, event.account):
-        open_ones = [e for e in chart.encounters if account and e.account == account and e.status not in _CLOSED]
-        if len(open_ones) == 1:
-            return open_ones[0]
-    return _admitted_then(chart, chart.encounters, event)
-
-
-def known_as(chart: Chart, visit: str) -> Encounter | None:
-    """The stay that has, or had, this `AUTHORITY:VISIT`."""
-    found = chart.encounter(visit)
-    if found is not None:
-        return found
-    return next((e for e in chart.encounters if visit in e.known_as or visit == name_of(e)), None)
-
-
-def name_of(encounter: Encounter) -> str | None:
-    """`AUTHORITY:VISIT` of a stay's number, where both are known; its key may have been made before that."""
-    number, authority = encounter.visit_number, encounter.visit_authority
-    return f"{authority}:{number}" if number is not None and authority is not None else None
 
 
 def _only_one(chart: Chart, event: Event) -> Found | None:
@@ -162,7 +120,7 @@ def _by_number(chart: Chart, event: Event, key: str) -> Encounter | None:
         if e.visit_number == event.visit_number
         and (said is None or e.visit_authority in {None, said})
         and (e.key == key or said == e.visit_authority or _may_have_begun_then(e, event))
-    ] or [e for e in chart.encounters if key in e.known_as]
+    ]
     found = [e for e in same if said is not None and e.visit_authority == said]
     found = found or [e for e in same if e.key == key] or same
     if len(found) > 1 or (not found and chart.encounter(key) is not None):
@@ -188,10 +146,10 @@ def _not_numbered_yet(chart: Chart, event: Event) -> Encounter | None:
         open_ones = [e for e in unnumbered if e.account == event.account and e.status not in _CLOSED]
         if len(open_ones) == 1:
             return open_ones[0]
-    return _admitted_then(chart, unnumbered, event, unnumbered=True)
+    return admitted_then(chart, unnumbered, event, unnumbered=True)
 
 
-def _admitted_then(
+def admitted_then(
     chart: Chart, encounters: tuple[Encounter, ...], event: Event, *, unnumbered: bool = False
 ) -> Encounter | None:
     """The one encounter that began at the very time, to the minute at least, that the message names in PV1-44.

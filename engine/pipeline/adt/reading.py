@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -98,7 +98,8 @@ def read_adt(entry: Entry, channel: CompiledChannel, message: Message, reading: 
             return _read_unsupported(entry, channel, message)
     _note_codes(mapped, channel, reading)
     event = _event(entry, channel, meaning, mapped, header, reading)
-    visits = tuple(visit for visit in (event.visit, event.former_visit) if visit)
+    former = event.former_visit.key if event.former_visit is not None else None
+    visits = tuple(visit for visit in (event.visit, former) if visit)
     return prepared_event(CODE, entry, channel, message, mapped, event, reading, visits=visits)
 
 
@@ -229,11 +230,7 @@ def _change(
     was = [settled(one, channel, reading, "MRG-1") for one in mapped.merged]
 
     def number(sent: Identifier | None) -> VisitNumber | None:
-        if sent is None or not sent.value:
-            return None
-        authority = visit_authority_of(sent, channel, reading)
-        key = f"{authority or event.identifiers[0].authority}:{sent.value}"
-        return VisitNumber(key=key, number=sent.value, authority=authority)
+        return _visit_number(sent, event.identifiers[0].authority, channel, reading)
 
     return Change(
         what=meaning,
@@ -247,6 +244,16 @@ def _change(
         old_visit=number(mapped.merged_visit),
         location="MRG" if place == 0 else f"MRG[{place + 1}]",
     )
+
+
+def _visit_number(
+    sent: Identifier | None, default: str, channel: CompiledChannel, reading: Reading
+) -> VisitNumber | None:
+    """default: the authority that stands in."""
+    if sent is None or not sent.value:
+        return None
+    authority = visit_authority_of(sent, channel, reading)
+    return VisitNumber(key=f"{authority or default}:{sent.value}", number=sent.value, authority=authority)
 
 
 def _identities_of(changes: list[Change], channel: CompiledChannel) -> frozenset[tuple[str, str, str]]:
@@ -357,13 +364,10 @@ def _event(
     if mapped.visit is not None and mapped.visit.value:
         visit_authority = visit_authority_of(mapped.visit, channel, reading)
         visit = f"{visit_authority or identifiers[0].authority}:{mapped.visit.value}"
-    former: dict[str, str | None] = {}
+    former: dict[str, Any] = {}
     if meaning in CLASS_CHANGE:  # MRG names the stay as it was, and merges nobody
-        before = mapped.merged_visit
-        if before is not None and before.value:
-            authority = visit_authority_of(before, channel, reading) or visit_authority or identifiers[0].authority
-            former["former_visit"] = f"{authority}:{before.value}"
-        former["former_account"] = mapped.merged_account
+        number = _visit_number(mapped.merged_visit, visit_authority or identifiers[0].authority, channel, reading)
+        former = {"former_visit": number, "former_account": mapped.merged_account}
     return event_of(
         Event,
         entry,

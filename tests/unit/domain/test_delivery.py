@@ -110,7 +110,7 @@ BYTES = {
         b'"admitted_at":null,"discharged_at":null,"disposition":null,"diagnoses":[],"procedures":[],"time_sources":{},'
         b'"discharges":0,"account":null,"prior_location":null,"pending_location":null,"temporary_location":null,'
         b'"in_transit":false,"expected_admission_at":null,"expected_discharge_at":null,"discharge_pending":false,'
-        b'"leave_began_at":null,"leave_return_expected_at":null,"known_as":[],"merged_into":null}}'
+        b'"leave_began_at":null,"leave_return_expected_at":null,"merged_into":null}}'
     ),
     Operation.UPSERT_SCORE: (
         b'{"patient_key":"MRN:558181838","decides":false,"withdrawn":false,"score":{"model":"lace","version":"1",'

@@ -17,7 +17,7 @@ NOT_MAPPED = {
     "patient": {"merged_from", "links"},
     "encounter": {
         "key", "visit_authority", "status", "time_sources", "discharges", "in_transit", "discharge_pending",
-        "leave_began_at", "known_as", "merged_into",
+        "leave_began_at", "merged_into",
     },
 }  # fmt: skip
 """Fields that events set, not mappings."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -325,6 +326,47 @@ def test_an_emergency_stay_that_becomes_an_inpatients_is_one_stay(name: str) -> 
     assert stay.plan
     if said.get("_19"):
         assert stay.now.visit_number == "V2"
+
+
+EPISODES = {
+    "a new number": [
+        ("A04", 8, {"_2": "E"}, ""),
+        ("A06", 9, {"_19": "V2^^^MRN"}, "MRG|||||V1^^^MRN"),
+        ("A02", 10, {"_19": "V2^^^MRN", "_3": ICU, "_6": WARD}, ""),
+        ("A03", 11, {"_19": "V2^^^MRN", "_3": ICU, "_36": "01"}, ""),
+    ],
+    "a new account": [
+        ("A04", 8, {"_2": "E", "_19": "", "pid_18": "A1"}, ""),
+        ("A06", 9, {"_19": "", "pid_18": "A2"}, "MRG|||A1"),
+        ("A02", 10, {"_19": "", "pid_18": "A2", "_3": ICU, "_6": WARD}, ""),
+        ("A03", 11, {"_19": "", "pid_18": "A2", "_3": ICU, "_36": "01"}, ""),
+    ],
+    "there and back under new numbers": [
+        ("A04", 8, {"_2": "E"}, ""),
+        ("A06", 9, {"_19": "V2^^^MRN"}, "MRG|||||V1^^^MRN"),
+        ("A07", 10, {"_2": "O", "_19": "V3^^^MRN"}, "MRG|||||V2^^^MRN"),
+        ("A06", 11, {"_19": "V2^^^MRN", "_3": ICU}, "MRG|||||V3^^^MRN"),
+        ("A03", 12, {"_19": "V2^^^MRN", "_3": ICU, "_36": "01"}, ""),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", EPISODES)
+def test_a_class_change_that_comes_late_or_early_makes_one_stay_of_two(name: str) -> None:
+    for order in permutations(EPISODES[name]):
+        heart = Heart()
+        for trigger, hour, said, mrg in order:
+            pv1 = {3: WARD, 44: "20260306080000"} | {int(f[1:]): v for f, v in said.items() if f.startswith("_")}
+            pid = {18: said["pid_18"]} if "pid_18" in said else {}
+            at = f"20260306{hour:02d}0000"
+            heart.send(adt(trigger, at=at, pv1=pv1, pid=pid, segments=(mrg,) if mrg else ()))
+        (stay,) = [one for one in heart.chart().encounters if one.merged_into is None]
+        assert (stay.status, stay.class_, stay.discharges) == (S.FINISHED, "I", 1), [one[0] for one in order]
+        assert stay.location is not None
+        assert stay.location.point_of_care == "ICU"
+        assert stay.visit_number == (None if name == "a new account" else "V2")
+        open_ones = [task for task in heart.chart().tasks if task.state is TaskState.OPEN]
+        assert {task.encounter for task in open_ones} == {stay.key}
 
 
 def test_late_news_under_the_former_number_is_of_the_same_stay() -> None:
