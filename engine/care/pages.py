@@ -34,6 +34,8 @@ class PageEvent(StrEnum):
     """Nothing was done after an acknowledgment."""
     EXHAUSTED = "exhausted"
     CALLED_OFF = "called_off"
+    RESTORED = "restored"
+    """What had called it off was a mistake, and was undone by who had made it."""
 
 
 _ALWAYS: Final = {
@@ -56,9 +58,10 @@ MOVES: Final[Mapping[tuple[PageState, PageEvent], PageState]] = {
     (PageState.ACKNOWLEDGED, PageEvent.CALLED_OFF): PageState.RESOLVED,
     (PageState.EXHAUSTED, PageEvent.ACKNOWLEDGED): PageState.ACKNOWLEDGED,
     (PageState.EXHAUSTED, PageEvent.CALLED_OFF): PageState.RESOLVED,
+    (PageState.RESOLVED, PageEvent.RESTORED): PageState.QUEUED,
 }
-"""All there is. What is resolved stays so; an acknowledgment after all is better than none, so one of a page that is
-exhausted counts."""
+"""All there is. What is resolved stays so, unless that is undone. An acknowledgment after all is better than none, so
+one of a page that is exhausted counts."""
 
 ROUNDS_MAX: Final = 3
 """So often a page is raised again after an acknowledgment that nothing followed; then it is exhausted."""
@@ -172,6 +175,23 @@ def called_off(page: Page, why: str, at: datetime) -> Page:
         escalates_at=None,
         hands_over_at=None,
         later=(),
+    )
+
+
+def restored(page: Page, at: datetime) -> Page:
+    """A page whose calling off is undone: it calls its ladder again from the beginning. Any other stays as it is."""
+    if (page.state, PageEvent.RESTORED) not in MOVES:
+        return page
+    return structs.replace(
+        _moved(page, PageEvent.RESTORED),
+        round=page.round + 1,
+        level=0,
+        loop=1,
+        ended_at=None,
+        end_reason=None,
+        acknowledged_by=None,
+        acknowledged_at=None,
+        next_at=at,
     )
 
 

@@ -92,14 +92,16 @@ def end(
         ended_by=by,
         end_reason=why,
         evidence=evidence,
+        stood_as=task.state,
     )
 
 
 def _standing(task: Task, **fields: Any) -> Task:
-    """A task that stands again, in the state that it would be in had it never ended."""
-    missed, begun = task.missed_at is not None, bool(task.attempts)
-    state = TaskState.MISSED if missed else TaskState.IN_PROGRESS if begun else TaskState.OPEN
-    return _changed(task, state=state, ended_at=None, ended_by=None, end_reason=None, evidence=None, **fields)
+    """A task that stands again, in the state in which it stood."""
+    begun = TaskState.IN_PROGRESS if task.attempts else TaskState.OPEN
+    state = TaskState.MISSED if task.missed_at is not None else task.stood_as or begun
+    ended = {"ended_at": None, "ended_by": None, "end_reason": None, "evidence": None, "stood_as": None}
+    return _changed(task, state=state, **ended, **fields)
 
 
 # --- what messages make of it ----------------------------------------------------------------------------------------
@@ -262,7 +264,7 @@ def rung(task: Task, now: datetime) -> tuple[Task, tuple[Task, ...]]:
         task, alerts = _climb(task, task.ladder[task.climbed], now)
         raised += alerts
     if task.stands and (misses := _misses_at(task)) is not None and misses <= now:
-        task = _changed(task, state=TaskState.MISSED, missed_at=now, snoozed_until=None)
+        task = _changed(task, state=TaskState.MISSED, missed_at=misses, snoozed_until=None)
     if task.stands and task.snoozed_until is not None and task.snoozed_until <= now:
         task = _changed(task, snoozed_until=None)
     return task, tuple(raised)
@@ -288,7 +290,7 @@ def _climb(task: Task, step: Rung, now: datetime) -> tuple[Task, tuple[Task, ...
     after = _changed(
         task,
         state=TaskState.MISSED,
-        missed_at=task.missed_at or now,
+        missed_at=task.missed_at or step.at,
         snoozed_until=None,
         climbed=number + 1,
         escalate_at=_at_of(task.ladder, number + 1),

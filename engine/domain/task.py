@@ -163,7 +163,7 @@ class Task(Phi, frozen=True, kw_only=True, omit_defaults=True):
     protocol_version: str | None = None
     """Of the protocol, as it was when the plan was made."""
     missed_at: datetime | None = None
-    """When it was missed; none: it was not."""
+    """Since when it is missed: its deadline, whenever that was noticed; none: it is not."""
     escalations: tuple[Escalation, ...] = ()
     """What was done about it, in order."""
     raised_for: str | None = None
@@ -177,6 +177,8 @@ class Task(Phi, frozen=True, kw_only=True, omit_defaults=True):
     """What is done about it when it is not done, as its protocol said when the plan was made."""
     climbed: int = 0
     """How many rungs of the ladder are behind it."""
+    stood_as: TaskState | None = None
+    """The state in which it ended, for when it stands again; none: it stands."""
     proved_by: str | None = None
     """What in the chart shows that it is done (`encounter:...`); none: a person said so, or it is not done."""
     protocol_digest: str = ""
@@ -205,7 +207,7 @@ class Undo(Phi, frozen=True, kw_only=True):
     """The task before the act, without what could be taken back then."""
 
 
-OWN_FIELDS: Final = frozenset({"ladder", "climbed", "proved_by", "protocol_digest", "undo"})
+OWN_FIELDS: Final = frozenset({"ladder", "climbed", "stood_as", "proved_by", "protocol_digest", "undo"})
 """Fields of a task that are in no shape."""
 
 READMITTED: Final = "suspended: the patient was admitted again"

@@ -86,6 +86,16 @@ def _followed(page: Page, task: Task | None, now: datetime) -> Page:
     return pages.called_off(page, task.end_reason or f"its task is {task.state}", now)
 
 
+def undone(chart: Chart, task_id: str, deciding: Deciding) -> Chart:
+    """The chart after a person has undone what had ended a task: its page, if that was called off, calls again."""
+    page = page_of(chart, page_id(task_id))
+    task = next((task for task in chart.tasks if task.id == task_id), None)
+    if page is None or task is None or not task.stands:
+        return chart
+    again = pages.restored(page, deciding.now + _SOON)
+    return chart if again is page else with_page(chart, again)
+
+
 def _left_by(page: Page, tasks: dict[str, Task], now: datetime) -> dict[str, Task]:
     """Of a page that nobody has acknowledged: its task was missed, and a safety event is a task of its own.
 

@@ -21,6 +21,7 @@ from engine.domain.cause import (
 )
 from engine.domain.chart import Chart
 from engine.domain.task import Attempt, Task
+from engine.pipeline import pages
 from engine.pipeline.rule import Deciding, NotDoneError, Rule
 
 
@@ -121,8 +122,10 @@ def _cancelled(act: TaskCancelled, chart: Chart | None, deciding: Deciding) -> C
     return _with_task(chart, act.task, lambda task: tasks.cancelled(task, by=act.actor, at=deciding.at, why=why))
 
 
-def _undone(act: TaskUndone, chart: Chart | None, _deciding: Deciding) -> Chart:
-    return _with_task(chart, act.task, lambda task: tasks.undone(task, by=act.actor))
+def _undone(act: TaskUndone, chart: Chart | None, deciding: Deciding) -> Chart:
+    after = _with_task(chart, act.task, lambda task: tasks.undone(task, by=act.actor))
+    had_ended = chart is not None and any(task.id == act.task and not task.stands for task in chart.tasks)
+    return pages.undone(after, act.task, deciding) if had_ended else after
 
 
 def _with_task(chart: Chart | None, task_id: str, change: Callable[[Task], Task]) -> Chart:

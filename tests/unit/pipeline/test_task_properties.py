@@ -24,6 +24,7 @@ from engine.domain.cause import (
 from engine.domain.chart import Chart
 from engine.domain.message import EntryKind, EntryState
 from engine.domain.outcome import EffectKind, Outcome
+from engine.domain.page import PageState
 from engine.domain.task import ENGINE, How, Result, Task, TaskState
 from engine.pipeline.due import due_at
 from engine.pipeline.process import decide, prepare
@@ -189,3 +190,21 @@ def test_undo_restores_exactly_what_was_and_what_came_of_it_is_taken_back(
             assert after.pop(task.id) == (bare(task) if task.id == chosen.id else task)
         assert all(new.raised_for == chosen.id and new.end_reason == MOOT for new in after.values())
         assert ward.act("undo", chosen.id, "anna").charts == ()
+
+
+def test_a_page_that_was_called_off_by_mistake_calls_again_and_one_that_was_not_does_not() -> None:
+    ward = Ward()
+    task = next(task for task in ward.chart.tasks if task.kind == "on_call_page")
+    (page,) = ward.chart.pages
+    ward.act("done", task.id, "anna")
+    assert ward.chart.pages[0].state is PageState.RESOLVED
+    ward.act("undo", task.id, "anna")
+    (again,) = ward.chart.pages
+    assert (again.id, again.state, again.round) == (page.id, PageState.QUEUED, page.round + 1)
+    ward.heart.now += timedelta(minutes=1)
+    ward.ring()
+    (called,) = ward.chart.pages
+    assert called.level == 1
+    ward.act("assign", task.id, "anna")
+    ward.act("undo", task.id, "anna")
+    assert ward.chart.pages == (called,)
