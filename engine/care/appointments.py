@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from pydantic import Field
 
+from engine.care.chains import begun
 from engine.care.dispositions import Dispositions
 from engine.care.event import Applied, PatientEvent
 from engine.care.fields import merge_fields
@@ -272,12 +273,17 @@ def on_its_appointment(
             values[name] = None
     now, stamps, stale = merge_fields(was, values, stamps, event.at)
     if event.told.status is not None:
-        status = _believed(event, now, applied)
-        said = {"said": status, "told_by": event.told.by}
+        said = {
+            "said": event.told.status,
+            "told_by": event.told.by,
+            "said_at": event.event_time and event.event_time.at,
+        }
         now, stamps, older = merge_fields(now, said, stamps, event.at)
         if now.request in {RequestState.ASKED, RequestState.SENT} and not older:
             now = msgspec.structs.replace(now, request=RequestState.CONFIRMED)
         stale = stale or older
+    if event.told.status is AppointmentStatus.NOSHOW and not begun(now.said_at, now.starts_at):
+        applied.deviate(f"{NOSHOW_TOO_EARLY}:SCH-11")
     if stale:
         applied.deviate("stale-event")
     if now.opened_at is None or (written < now.opened_at and now.request is None):
@@ -295,6 +301,7 @@ def on_its_appointment(
 def find(chart: Chart, numbers: tuple[Identifier, ...]) -> Appointment | None:
     """The appointment that schedulers call so: by the message's best number, else by the next.
 
+    A number of the filler is none of the placer's, though they be alike: some senders have a constant in one of them.
     An authority that one side does not name is no contradiction.
     """
     for number in numbers:
@@ -305,7 +312,7 @@ def find(chart: Chart, numbers: tuple[Identifier, ...]) -> Appointment | None:
 
 
 def _same(number: Identifier, other: Identifier) -> bool:
-    if number.value != other.value:
+    if number.value != other.value or number.type != other.type:
         return False
     if OWN_AUTHORITY in {number.authority, other.authority}:
         return True  # our own numbers are like no other, whatever namespace they come back with
@@ -318,24 +325,6 @@ def _with_numbers(appointment: Appointment, numbers: tuple[Identifier, ...]) -> 
     if any(_same(number, one) for one in appointment.numbers):
         return appointment
     return msgspec.structs.replace(appointment, numbers=(*appointment.numbers, number))
-
-
-def _believed(event: AppointmentEvent, appointment: Appointment, applied: Applied) -> AppointmentStatus:
-    """The status that the event says. Nobody has missed a visit that had not begun: it was cancelled."""
-    status = event.told.status
-    assert status is not None  # noqa: S101  # as the caller has seen
-    if status is AppointmentStatus.NOSHOW and not _begun(event, appointment.starts_at):
-        applied.deviate(f"{NOSHOW_TOO_EARLY}:SCH-11")
-        return AppointmentStatus.CANCELLED
-    return status
-
-
-def _begun(event: AppointmentEvent, start: Moment | None) -> bool:
-    """Whether the visit's time had come when the message was written; of a mere date, its day."""
-    if start is None:
-        return False
-    written = event.event_time.at if event.event_time is not None else None
-    return written is not None and not written.is_before(start)
 
 
 def _place(appointment: Appointment) -> tuple[bool, float, str]:

@@ -35,28 +35,37 @@ def settled(chart: Chart) -> tuple[Appointment, ...]:
     found = chart.appointments
     if not found:
         return found
-    after = [_with_visit(one, chart.encounters) for one in found]
+    after = [_as_it_is(one, chart.encounters) for one in found]
     after = _chained(after, chart.appointment_stamps)
     same = all(one is other or one == other for one, other in zip(after, found, strict=True))
     return found if same else tuple(after)
 
 
-# --- kept by a visit
+# --- kept, or missed
 
 
-def _with_visit(appointment: Appointment, encounters: Sequence[Encounter]) -> Appointment:
-    """A patient who was registered at that clinic on that day has kept the visit, whatever the scheduler says of it.
+def _as_it_is(appointment: Appointment, encounters: Sequence[Encounter]) -> Appointment:
+    """The status that follows from what was said.
 
-    When that registration is cancelled, it is again as the scheduler says.
+    A patient who was registered at that clinic on that day has kept a visit that the scheduler still takes to lie
+    ahead; when that registration is cancelled, it is again as the scheduler says. Nobody has missed a visit that had
+    not begun: it was cancelled.
     """
     kept_by, status = None, appointment.said
     if status in AHEAD:
         kept_by = next((stay.key for stay in encounters if is_visit_of(stay, appointment)), None)
     if kept_by is not None:
         status = AppointmentStatus.KEPT
+    elif status is AppointmentStatus.NOSHOW and not begun(appointment.said_at, appointment.starts_at):
+        status = AppointmentStatus.CANCELLED
     if (kept_by, status) == (appointment.kept_by, appointment.status):
         return appointment
     return msgspec.structs.replace(appointment, kept_by=kept_by, status=status)
+
+
+def begun(said_at: Moment | None, start: Moment | None) -> bool:
+    """Whether a visit's time had come when something was said of it; of a mere date, its day."""
+    return said_at is not None and start is not None and not said_at.is_before(start)
 
 
 def is_visit_of(stay: Encounter, appointment: Appointment) -> bool:
@@ -128,7 +137,7 @@ def _pairs(
     moved = [one for one in appointments if one.opened_by == _RESCHEDULED]
     if not moved:
         return
-    gone = [one for one in appointments if one.said is AppointmentStatus.CANCELLED]
+    gone = [one for one in appointments if one.status is AppointmentStatus.CANCELLED]
     for new in moved:
         for old in gone:
             if old.id == new.id or _opened(old) > _opened(new) + _SAME_SECONDS:

@@ -70,10 +70,14 @@ class Appointment(Phi, frozen=True, kw_only=True):
     id: str
     """Opaque: made from the first number that it was known by."""
     numbers: tuple[Identifier, ...] = ()
-    """What schedulers call it (SCH-1, SCH-2): by any of these it is found. An authority that nobody named is empty."""
+    """What schedulers call it: by any of these it is found. type: whose number it is, `filler` (SCH-2), `placer`
+    (SCH-1), `schedule` or `visit`. An authority that nobody named is empty."""
     status: AppointmentStatus = AppointmentStatus.BOOKED
     said: AppointmentStatus = AppointmentStatus.BOOKED
-    """What the scheduler last said of it; `status` is the same, unless a visit shows that it was kept."""
+    """What the scheduler last said of it. `status` is the same, unless a visit shows that it was kept, or it had not
+    begun when it was called missed."""
+    said_at: Moment | None = None
+    """When the scheduler said it."""
     starts_at: Moment | None = None
     """With the precision that was sent; none: there is no time yet."""
     ends_at: Moment | None = None

@@ -239,7 +239,7 @@ APPOINTMENTS: Final = DeliveredPart(
     mask=Mask(
         shown=frozenset({
             "id", "status", "starts_at", "ends_at", "earliest", "latest", "opened_by", "opened_at", "told_by",
-            "replaces", "replaced_by", "task", "said", "unheard_at",
+            "replaces", "replaced_by", "task", "said", "said_at", "unheard_at",
             "request", "requested_for",
         }),
         keys=frozenset({"patient_key", "visit", "kept_by"}),

@@ -82,7 +82,9 @@ def _request(task: Task, chart: Chart, channel: CompiledChannel, wanted: Wanted,
     id_ = channel.key("request", task.id, str(number))
     return Appointment(
         id=id_,
-        numbers=(Identifier(value=f"{OWN_PREFIX}{id_[:_NUMBER_CHARS].upper()}", authority=OWN_AUTHORITY),),
+        numbers=(
+            Identifier(value=f"{OWN_PREFIX}{id_[:_NUMBER_CHARS].upper()}", authority=OWN_AUTHORITY, type="placer"),
+        ),
         status=AppointmentStatus.REQUESTED,
         said=AppointmentStatus.REQUESTED,
         earliest=Moment.of_instant(now),
@@ -216,7 +218,7 @@ def _answered(one: Appointment, reply: RequestSettled, deciding: Deciding) -> Ap
 
 def _booked(one: Appointment, reply: RequestSettled, deciding: Deciding) -> dict[str, Any]:
     """What the answer (SRR) says of the appointment."""
-    filler = Identifier(value=reply.filler or "", authority=reply.filler_authority or "")
+    filler = Identifier(value=reply.filler or "", authority=reply.filler_authority or "", type="filler")
     said: dict[str, Any] = {"numbers": (*one.numbers, filler), "told_by": "SRR"}
     channel = deciding.channel
     start = read_time(reply.starts_at, channel.zone) if reply.starts_at and channel is not None else None

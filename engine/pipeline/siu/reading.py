@@ -102,9 +102,12 @@ def decide_siu(prepared: Prepared, channel: CompiledChannel, charts: Charts, now
 
 def _numbers(said: dict[str, Any], mapped: Mapped, places: tuple[str, ...]) -> tuple[Identifier, ...]:
     visit = Identifier(value=mapped.visit.value, authority="") if mapped.visit is not None else None
-    known = {name: said.get(name) for name in ("filler", "placer", "schedule")} | {"visit": visit}
-    found = tuple(dict.fromkeys(number for place in places if (number := known[place]) is not None))
-    placer = known["placer"]
+    named = {name: said.get(name) for name in ("filler", "placer", "schedule")} | {"visit": visit}
+    known = {
+        name: Identifier(value=one.value, authority=one.authority, type=name) for name, one in named.items() if one
+    }
+    found = tuple(known[place] for place in places if place in known)
+    placer = known.get("placer")
     if placer is not None and placer.value.startswith(OWN_PREFIX) and placer not in found:
         found = (*found, placer)  # it answers a request of ours
     if not found:

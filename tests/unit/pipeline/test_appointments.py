@@ -381,3 +381,10 @@ def test_an_authority_that_is_not_named_is_no_contradiction_and_another_one_is(h
     assert [(one.numbers[0].authority, one.status) for one in heart.chart().appointments] == [
         ("CAD", "cancelled"), ("LAB", "booked"),
     ]  # fmt: skip
+
+
+def test_a_constant_where_a_number_might_be_leads_to_no_other_appointment(heart: Scheduled) -> None:
+    heart.send(siu("S12", "1"))
+    heart.send(siu("S12", "2"))
+    heart.send(siu("S15", "2", at="20260307120000"))
+    assert {one.numbers[0].value: one.status for one in heart.chart().appointments} == {"1": "booked", "2": "cancelled"}
