@@ -262,7 +262,11 @@ def on_its_appointment(
 ) -> Chart:
     """The chart with what the event says of its appointment. An event of an unknown one creates it."""
     known = find(chart, event.numbers)
-    if known is None and chart.closed is not None:
+    if (
+        known is None
+        and chart.closed is not None
+        and any(one.value in chart.closed.appointments for one in event.numbers)
+    ):
         chart.need_whole()
     written = datetime.fromtimestamp(event.at[0], UTC)
     was = known or Appointment(id=event.new_id, opened_by=event.told.trigger, opened_at=written)

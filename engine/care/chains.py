@@ -35,7 +35,8 @@ def settled(chart: Chart) -> tuple[Appointment, ...]:
     found = chart.appointments
     if not found:
         return found
-    after = [_as_it_is(one, chart.encounters) for one in found]
+    closed = chart.closed.keys if chart.closed is not None else ()
+    after = [one if one.kept_by in closed else _as_it_is(one, chart.encounters) for one in found]
     after = _chained(after, chart.appointment_stamps)
     same = all(one is other or one == other for one, other in zip(after, found, strict=True))
     return found if same else tuple(after)

@@ -41,6 +41,8 @@ class Closed(Phi, frozen=True, kw_only=True, eq=False):
     """When the patient came for the last of these; none: of none is it known."""
     deciding: dict[str, tuple[float | None, str]] = {}
     """By model: when the patient came for the latest finished stay that has a score, and its key."""
+    appointments: frozenset[str] = frozenset()
+    """The numbers of appointments that are closed: a message about one of them needs the whole chart."""
     parts: msgspec.Raw = msgspec.Raw(b"{}")
     """Part -> keys of what is closed, read only when the chart is loaded whole."""
 

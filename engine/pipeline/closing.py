@@ -1,7 +1,8 @@
 """Which stays of a chart are closed, and what a chart is with them and without them.
 
 A stay is closed when it has ended, none of its tasks is still to be done, and its suspended tasks wait for the stay
-that they must wait for. Nothing becomes of it by itself any more: what may concern it asks for the whole chart.
+that they must wait for. Nothing becomes of it by itself any more: what may concern it asks for the whole chart. So
+it is with appointments that are over and that no task waits for.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from typing import Any, Final
 
 import msgspec
 
+from engine.domain.appointment import AHEAD, Appointment, RequestState
 from engine.domain.chart import Chart, Days, as_it_happened
 from engine.domain.closed import Closed
 from engine.domain.encounter import Encounter, EncounterStatus
-from engine.domain.parts import PARTS
+from engine.domain.parts import APPOINTMENTS, PARTS
 from engine.pipeline.plan import came_at, later_stays
 
 OVER_MAX: Final = 4
@@ -22,22 +24,79 @@ OVER_MAX: Final = 4
 KEPT: Final = 2
 """The last stays that are over are left with the chart, at most this many: late news of them is frequent."""
 
+APPOINTMENTS_OVER_MAX: Final = 12
+APPOINTMENTS_KEPT: Final = 6
+"""The same of appointments. A series of dialysis is a hundred and fifty a year."""
+
+_SILENT_DAYS: Final = 30
 _OVER: Final = frozenset({EncounterStatus.FINISHED, EncounterStatus.CANCELLED})
 
 
 def closed_up(chart: Chart, *, over_max: int = OVER_MAX, kept: int = KEPT) -> Chart:
     """The chart without the stays that are to be closed, and with the summary of all that are; itself when none is."""
+    if chart.merged_into is not None or chart.patient.deceased is True or chart.death_stated.in_doubt:
+        return chart
+    stays = _over(chart, over_max, kept)
+    appointments = appointments_over(chart)
+    return _without(chart, stays, appointments) if stays or appointments else chart
+
+
+def _over(chart: Chart, over_max: int, kept: int) -> list[Encounter]:
+    """The stays that are to be closed."""
     over = [stay for stay in chart.encounters if stay.status in _OVER]
-    if len(over) <= over_max or chart.merged_into is not None:
-        return chart
-    if chart.patient.deceased is True or chart.death_stated.in_doubt:
-        return chart
+    if len(over) <= over_max:
+        return []
     busy = _busy(chart)
     came = _Came(chart)
     over = sorted((stay for stay in over if stay.key not in busy), key=came)
+    return over[: len(over) - kept] if len(over) > over_max else []
+
+
+def appointments_over(
+    chart: Chart, *, over_max: int = APPOINTMENTS_OVER_MAX, kept: int = APPOINTMENTS_KEPT
+) -> list[Appointment]:
+    """The appointments that are to be closed: over, of no task that is with the chart, with all of their chain.
+
+    One of which nobody has said what became of it is over a month after its time, by the latest word of any.
+    """
+    if len(chart.appointments) <= over_max:
+        return []
+    said = {key: max(at for at, _ in stamps.values()) for key, stamps in chart.appointment_stamps.items() if stamps}
+    latest = max(said.values(), default=0.0)
+    tasks = {task.id for task in chart.tasks}
+    held = {task.appointment for task in chart.tasks} | {task.proved_by for task in chart.tasks}
+    over = [
+        one
+        for one in chart.appointments
+        if one.id not in held
+        and f"appointment:{one.id}" not in held
+        and one.requested_for not in tasks
+        and _is_over(one, latest)
+    ]
+    over = _with_their_chains(over)
     if len(over) <= over_max:
-        return chart
-    return _without(chart, over[: len(over) - kept])
+        return []
+    over.sort(key=lambda one: (said.get(one.id, 0.0), one.id))
+    return _with_their_chains(over[: len(over) - kept])
+
+
+def _is_over(appointment: Appointment, latest: float) -> bool:
+    if appointment.request in {RequestState.ASKED, RequestState.DROPPED}:
+        return False  # what became of it is still to be heard
+    if appointment.status not in AHEAD:
+        return True
+    start = appointment.starts_at
+    return start is not None and start.seconds < latest - _SILENT_DAYS * 86_400
+
+
+def _with_their_chains(over: list[Appointment]) -> list[Appointment]:
+    """Those whose old and new times are among them, too."""
+    while True:
+        ids = {one.id for one in over}
+        left = [one for one in over if {one.replaces, one.replaced_by} <= ids | {None}]
+        if len(left) == len(over):
+            return left
+        over = left
 
 
 def reopened(chart: Chart, stored: Chart) -> Chart:
@@ -83,16 +142,20 @@ class _Came:
         return came_at(stay, self._days), stay.key
 
 
-def _without(chart: Chart, stays: list[Encounter]) -> Chart:
-    gone = {stay.key for stay in stays}
+def _without(chart: Chart, stays: list[Encounter], appointments: list[Appointment]) -> Chart:
+    gone: set[str | None] = {stay.key for stay in stays}
+    closed = {one.id for one in appointments}
     left: dict[str, Any] = {}
     parts = dict(chart.closed.keys_of_parts()) if chart.closed is not None else {}
     for part in PARTS:
         items = part.of(chart)
-        left |= part.fields([item for item in items if part.stay(item) not in gone], part.stamps_of(chart))
-        more = tuple(part.key(item) for item in items if part.stay(item) in gone)
+        goes = [part.key(item) in closed if part is APPOINTMENTS else part.stay(item) in gone for item in items]
+        stays_with = [item for item, away in zip(items, goes, strict=True) if not away]
+        left |= part.fields(stays_with, part.stamps_of(chart))
+        more = tuple(part.key(item) for item, away in zip(items, goes, strict=True) if away)
         parts[part.name] = (*parts.get(part.name, ()), *more)
-    return msgspec.structs.replace(chart, closed=_summary(chart, stays, parts), **left)
+    numbers = frozenset(number.value for one in appointments for number in one.numbers)
+    return msgspec.structs.replace(chart, closed=_summary(chart, stays, parts, numbers), **left)
 
 
 _COLUMNS: Final = ("came_at", "keys", "numbers", "accounts", "classes", "finished", "admitted", "discharged",
@@ -114,14 +177,16 @@ def _row(stay: Encounter, came: float) -> tuple[Any, ...]:
     )
 
 
-def _summary(chart: Chart, stays: list[Encounter], parts: dict[str, tuple[str, ...]]) -> Closed:
+def _summary(
+    chart: Chart, stays: list[Encounter], parts: dict[str, tuple[str, ...]], numbers: frozenset[str]
+) -> Closed:
     known, came_for = chart.closed or Closed(), _Came(chart)
     rows = [
         *zip(*(getattr(known, name) for name in _COLUMNS), strict=True),
         *(_row(stay, came_for(stay)[0]) for stay in stays),
     ]
     rows.sort(key=lambda row: (float("-inf") if row[0] is None else row[0], row[1]))
-    columns: dict[str, Any] = dict(zip(_COLUMNS, zip(*rows, strict=True), strict=True))
+    columns: dict[str, Any] = dict(zip(_COLUMNS, zip(*rows, strict=True), strict=True)) if rows else {}
     closing = {stay.key for stay in stays}
     waits = {task.suspended_by for task in chart.tasks if task.encounter in closing and task.suspended_by is not None}
     came = [came_for(stay)[0] for stay in chart.encounters if stay.key in waits]
@@ -132,6 +197,7 @@ def _summary(chart: Chart, stays: list[Encounter], parts: dict[str, tuple[str, .
         waits=known.waits | waits,
         waited_came_at=None if last == float("-inf") else last,
         deciding=_deciding(chart, stays, known),
+        appointments=known.appointments | numbers,
         parts=msgspec.Raw(msgspec.json.encode(parts)),
     )
 

@@ -150,7 +150,7 @@ def _event(
         mapped,
         reading,
         numbers=numbers,
-        new_id=channel.key("appointment", authority, numbers[0].value),
+        new_id=channel.key("appointment", numbers[0].type, authority, numbers[0].value),
         **own,
     )
     if mapped.visit is None or not mapped.visit.value:
