@@ -242,15 +242,35 @@ def human_chart(shape: dict[str, Any]) -> str:
 
 
 def _encounters(_part: Part, encounters: list[dict[str, Any]]) -> str:
-    columns = (
+    columns: list[str | Column] = [
         Column("encounter", least=8), "class", "status", time_column("admitted"), time_column("discharged"),
         Column("disposition", drop=1),
-    )  # fmt: skip
-    rows = [
-        (e["key"], e["class"], e["status"], clock_time(e["admitted_at"]), clock_time(e["discharged_at"]),
-         e["disposition"]) for e in encounters
     ]  # fmt: skip
+    rows = [
+        [e["key"], e["class"], e["status"], clock_time(e["admitted_at"]), clock_time(e["discharged_at"]),
+         e["disposition"]] for e in encounters
+    ]  # fmt: skip
+    expected = [_expected(e) for e in encounters]
+    if any(expected):
+        columns.append(Column("expected", drop=2))
+        rows = [[*row, what] for row, what in zip(rows, expected, strict=True)]
     return table(columns, rows)
+
+
+def _expected(encounter: dict[str, Any]) -> str:
+    """What is planned for a stay: never what has happened."""
+    status = encounter["status"]
+    if status == "planned":
+        at, what = encounter["expected_admission_at"], "arrival"
+    elif status == "on_leave":
+        at, what = encounter["leave_return_expected_at"], "return"
+    elif status == "active" and (encounter["discharge_pending"] or encounter["expected_discharge_at"]):
+        at, what = encounter["expected_discharge_at"], "discharge"
+        if at is None:
+            return "discharge, pending"
+    else:
+        return ""
+    return f"{what} {clock_time(at)}" if at else ""
 
 
 def _scores(_part: Part, scores: list[dict[str, Any]]) -> str:

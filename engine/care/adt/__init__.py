@@ -14,11 +14,13 @@ as well, or says `chart.need_whole()` (decision 21). `tests/unit/pipeline/test_c
 | file | what it is about |
 |---|---|
 | `event.py` | an event in the engine's words, the table of trigger events |
+| `says.py` | what each meaning of an event says of a stay, a row each |
 | `patient.py` | whether the event speaks of a visit |
 | `visit.py` | which encounter a message means |
 | `stay.py` | the fields and times of that encounter |
 | `status.py` | whether the stay is planned, going on or over, and which of two events came last |
 | `merge.py` | two charts that are one patient |
+| `moves.py` | stays that become another patient's, get another number, or go on in another class |
 
 What messages of all codes have in common stands above: `care/patient.py` (whose a message is, what it says of the
 person, its way through a chart) and `care/death.py` (whether the patient has died).

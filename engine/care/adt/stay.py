@@ -28,6 +28,9 @@ _ARRIVED: Final = ARRIVAL | {Meaning.DISCHARGE}
 CLASS_CONTRADICTED: Final = "class-contradicts-event"
 """Deviation: PV1-2 of a class change says the class that the event takes away."""
 
+CANCELS_NOTHING: Final = "cancels-nothing"
+"""Deviation of a cancel of something that is no status, and was not known."""
+
 _NOT_THE_CLASS: Final = {"I": frozenset({"E", "O", "P", "R", None}), "O": frozenset({"I", None})}
 """Classes that a stay does not have after it has become an inpatient's, or an outpatient's."""
 
@@ -66,6 +69,9 @@ def apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispos
     if "PV1-45" in early:
         values = _without(values, ("discharged_at",))
     values = _settled(before, event, values, applied)
+    if _cancels_nothing(before, event, values):
+        applied.deviate(CANCELS_NOTHING)
+        applied.note = "nothing of the kind is known of the stay: nothing to cancel"
     verdict = status_after(before, event, values, stamps, dispositions, created=known is None)
     _tell(verdict, applied)
     encounter, stamps, stale = _with_values(before, event, values, verdict)
@@ -193,6 +199,15 @@ def _settled(before: Encounter, event: Event, said: Mapping[str, Any], applied: 
         happened = event.event_time.at if event.event_time is not None else None
         values |= {name: happened if value is When.HAPPENED else value for name, value in says.sets.items()}
     return values
+
+
+def _cancels_nothing(before: Encounter, event: Event, values: Mapping[str, Any]) -> bool:
+    """A cancel that moves no status, and all that it sets back is so already."""
+    says = SAYS[event.meaning]
+    if not says.undoes or says.status is not None:
+        return False
+    back = ("location",) if says.goes_back else tuple(says.sets)
+    return all(values.get(name, getattr(before, name)) == getattr(before, name) for name in back)
 
 
 def _go_back(before: Encounter, values: dict[str, Any]) -> None:

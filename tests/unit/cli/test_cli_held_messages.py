@@ -78,3 +78,35 @@ def test_a_replay_of_the_day_makes_no_second_question(held: Site) -> None:
     assert held.run("replay", "--all").code == 0
     held.process()
     assert [one["id"] for one in held.json("held", "list")] == ["m1", "m2"]
+
+
+def test_a_cancel_that_came_first_waits_and_is_answered_by_what_it_cancels(bare: Site) -> None:
+    bare.receive(adt("A01", 1, "H1"), adt("A13", 4, "H2"))
+    bare.process()
+    (waiting,) = bare.json("held", "list")
+    assert (waiting["code"], waiting["state"]) == ("nothing-to-cancel", "open")
+    assert waiting["waits_until"] > waiting["opened_at"]
+    assert "for what may answer it by itself" in bare.run("held", "show", "m1").out
+    (gap,) = bare.json("gaps", "--what", "held")
+    assert gap["reason"].startswith("nothing-to-cancel: it waits for what it cancels; ")
+    assert bare.json("status", code=69)["held"] == 0  # it alarms nobody yet
+    bare.receive(adt("A03", 3, "H3"))
+    bare.process()
+    assert bare.json("held", "list") == []
+    assert (bare.json("held", "show", "m1")["state"], stay(bare)) == ("superseded", "active")
+
+
+def test_what_is_expected_of_a_stay_is_shown_beside_it(bare: Site) -> None:
+    leave = adt("A21", 3, "H3").rstrip(b"\r") + b"\rPV2" + b"|" * 47 + b"20261109\r"
+    leaves = adt("A16", 5, "H5").rstrip(b"\r") + b"\rPV2" + b"|" * 9 + b"20261112\r"
+    bare.receive(adt("A01", 1, "H1"), adt("A16", 2, "H2"))
+    bare.process()
+    assert "discharge, pending" in bare.run("patients", "show", KEY).out
+    bare.receive(leave)
+    bare.process()
+    assert "return 2026-11-09" in bare.run("patients", "show", KEY).out
+    (encounter,) = bare.json("patients", "show", KEY)["encounters"]
+    assert (encounter["status"], encounter["leave_return_expected_at"]) == ("on_leave", "2026-11-09")
+    bare.receive(adt("A22", 4, "H4"), leaves)
+    bare.process()
+    assert "discharge 2026-11-12" in bare.run("patients", "show", KEY).out

@@ -243,6 +243,21 @@ def test_the_cancel_of_a_transfer_by_its_movement_leads_back() -> None:
     assert stay.place == "WARD"
 
 
+@pytest.mark.parametrize(
+    ("trigger", "undone"), [("A12", "A02"), ("A25", "A16"), ("A26", "A15"), ("A33", "A09"), ("A32", "A10")]
+)
+def test_a_cancel_that_finds_nothing_to_cancel_says_so(trigger: str, undone: str) -> None:
+    stay = Stay()
+    if trigger == "A32":
+        stay.send("A09", _11="OR^1")
+    assert stay.send(trigger, _3=WARD) == []
+    assert "cancels-nothing" in stay.outcome.deviations
+    assert stay.outcome.reason is not None
+    stay.send(undone, _3=ICU, _42=ICU, _11="OR^1")
+    stay.send(trigger, _3=WARD)
+    assert "cancels-nothing" not in stay.outcome.deviations
+
+
 def test_departing_and_arriving_leave_the_bed_the_patients() -> None:
     stay = Stay()
     stay.send("A09", _3="OR^1", _6=WARD, _11="HOLDING^1")
