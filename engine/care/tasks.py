@@ -253,6 +253,14 @@ def deadlines(task: Task) -> tuple[datetime, ...]:
     return tuple(at for at in found if at is not None)
 
 
+def calls_at(task: Task) -> datetime | None:
+    """When the next rung of its ladder is climbed, if that has somebody paged; none: nobody is."""
+    if not task.stands or task.climbed >= len(task.ladder):
+        return None
+    step = task.ladder[task.climbed]
+    return step.at if step.page is not None or (step.alert is not None and step.alert.page is not None) else None
+
+
 def rung(task: Task, now: datetime) -> tuple[Task, tuple[Task, ...]]:
     """The task after all its deadlines up to now, and the alerts that were raised.
 

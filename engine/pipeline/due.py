@@ -29,7 +29,7 @@ class Source(NamedTuple):
 
 
 SOURCES: Final[tuple[Source, ...]] = (
-    Source(tasks.deadlines, tasks.ring),
+    Source(tasks.deadlines, tasks.ring, tasks.calls),
     Source(pages.deadlines, pages.ring, pages.is_open),
     Source(appointments.deadlines, appointments.ring),
 )

@@ -38,6 +38,12 @@ def deadlines(chart: Chart) -> Iterator[datetime]:
         yield from tasks.deadlines(task)
 
 
+def calls(chart: Chart) -> bool:
+    """Whether somebody is paged when the first deadline of the tasks has come."""
+    paging = [at for task in chart.tasks if (at := tasks.calls_at(task)) is not None]
+    return bool(paging) and min(paging) <= min(deadlines(chart))
+
+
 def ring(chart: Chart, deciding: Deciding) -> Chart:
     """What the deadlines of tasks bring about up to now, the oldest of them first."""
     after: list[Task] = []

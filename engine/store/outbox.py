@@ -339,7 +339,7 @@ class Outbox:
         heads = -(-limit // _LINE_LENGTH) if ordered_batches else limit
         rows: Sequence[Any] = _HEADS.rows(conn, destination, at, heads)
         if ordered_batches and rows:
-            rows = _with_followers(conn, destination, at, limit, {row.ordering_key for row in rows})
+            rows = _with_followers(conn, destination, at, limit, rows)
         return self._fitting(conn, destination, rows, bytes_max)
 
     def _fitting(self, conn: Connection, destination: str, rows: Sequence[Any], bytes_max: int) -> list[QueuedDelivery]:
@@ -701,18 +701,20 @@ def payload_place(
     return f"delivery_payload.body:{delivery_id}/{entry_id or 0}/{destination}/{operation}/{idempotency_key}"
 
 
-def _with_followers(
-    conn: Connection, destination: str, now: int, limit: int, ordering_keys: Collection[str]
-) -> list[Any]:
-    in_line = sorted(_IN_LINE.rows(conn, sorted(ordering_keys), destination, limit), key=_id)[:limit]
-    rows: list[Any] = []
+def _with_followers(conn: Connection, destination: str, now: int, limit: int, heads: Sequence[Any]) -> list[Any]:
+    """Heads of lines and those behind them, in order; where there are too many, the lines of the first heads."""
+    lines = {head.ordering_key: place for place, head in enumerate(heads)}
+    in_line = sorted(_IN_LINE.rows(conn, sorted(lines), destination, limit), key=_id)
+    known = {row.id for row in in_line}
+    rows: list[Any] = [head for head in heads if head.id not in known]
     stopped: set[str] = set()
     for row in in_line:
         if row.state != _PENDING or row.next_attempt_at > now:
             stopped.add(row.ordering_key)
         elif row.ordering_key not in stopped:
             rows.append(row)
-    return rows
+    first = sorted(rows, key=lambda row: (lines[row.ordering_key], row.id))[:limit]
+    return sorted(first, key=_id)
 
 
 def _id(row: Any) -> int:

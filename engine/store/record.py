@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, func, literal_colum
 
 from engine.domain.chart import NOTHING_RENAMED, Chart, Charts, identity
 from engine.domain.codec import decoder, encode
-from engine.domain.delivery import Delivery, DeliveryState, Operation, QueuedDelivery
+from engine.domain.delivery import ADDRESSED, Delivery, DeliveryState, Operation, QueuedDelivery
 from engine.domain.message import AckCode, EntryState
 from engine.domain.outcome import Effect, Outcome
 from engine.domain.parts import DELIVERED, PARTS
@@ -141,6 +141,8 @@ _INSERT_IDENTIFIERS: Final = Rows(identifier, _IDENTIFIER_COLUMNS)
 _MOVE_IDENTIFIERS: Final = Rows(
     identifier, _IDENTIFIER_COLUMNS, conflict=("key_hash", "identity_hash"), replace=("chart_id",)
 )
+_BEFORE_OTHERS: Final = timedelta(days=7)
+"""A call of a person is due so long before what is told at the same moment: it waits behind no backlog."""
 _KNOWN_DELIVERIES: Final = Listed(
     delivery.c.idempotency_key, lambda listed: select(delivery.c.idempotency_key).where(listed)
 )
@@ -423,9 +425,10 @@ class Recorder:
             turn = place_in_line not in taken
             taken.add(place_in_line)
             operation = item.operation._value_
+            due = now - _BEFORE_OTHERS if item.operation in ADDRESSED else now
             rows.append(
                 (number, entry_id, channel, item.destination, operation, line, item.idempotency_key, pending,
-                 int(turn), 0, micros, micros)
+                 int(turn), 0, to_micros(due), micros)
             )  # fmt: skip
             bodies.append((number, self._sealed(number, entry_id, item)))
             if item.operation in NOTICES:
@@ -438,7 +441,7 @@ class Recorder:
                         delivery=item,
                         state=DeliveryState.PENDING,
                         attempts=0,
-                        next_attempt_at=now,
+                        next_attempt_at=due,
                         created_at=now,
                     )
                 )

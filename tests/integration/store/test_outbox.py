@@ -2,13 +2,22 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, text
 from store_builders import CHANNEL, NOW, delivery, due, ids, queue
 
-from engine.domain.delivery import DELIVERY_MOVES, UNFINISHED, DeliveryEvent, DeliveryState, Stage
+from engine.domain.delivery import (
+    DELIVERY_MOVES,
+    UNFINISHED,
+    DeliveryEvent,
+    DeliveryState,
+    NotificationEnd,
+    Operation,
+    Stage,
+)
 from engine.errors import StoreError
 from engine.store import schema
 from engine.store.outbox import Settled, join_lines
@@ -473,3 +482,20 @@ def oldest_open(store):
     )
     with store.reader() as conn:
         return {row.oldest for row in conn.execute(text(statement))}
+
+
+@pytest.mark.parametrize("ordered_batches", [False, True])
+def test_a_call_of_a_person_waits_behind_no_backlog(store, ordered_batches):
+    for number in range(40):
+        queue(store, *(delivery(f"a{number}-{step}", ordering_key=f"a{number}") for step in range(8)))
+    said = NotificationEnd(page_id="page-1", state="resolved", by=None, at=NOW).encoded()
+    call = delivery("call", ordering_key="page-1", payload=said)
+    call = msgspec.structs.replace(call, operation=Operation.NOTIFY_END)
+    queue(store, call, now=NOW + timedelta(minutes=9))
+    found = due(store, limit=40, now=NOW + timedelta(minutes=9), ordered_batches=ordered_batches)
+    assert "call" in found
+    assert len(found) <= 40
+    lines: dict[str, list[str]] = {}
+    for key in found:
+        lines.setdefault(key.partition("-")[0], []).append(key)
+    assert all(keys == sorted(keys) and keys[0].endswith(("-0", "call")) for keys in lines.values())
