@@ -26,6 +26,7 @@ class QualityKind(StrEnum):
     DISPOSITION_MISSING = "disposition_missing"
     DISPOSITION_NO_DISCHARGE = "disposition_no_discharge"
     CLASS_UNKNOWN = "class_unknown"
+    CLASS_CONTRADICTED = "class_contradicted"
     CODE_UNKNOWN = "code_unknown"
     CODING_SYSTEM_UNKNOWN = "coding_system_unknown"
     TIME_UNREADABLE = "time_unreadable"
@@ -38,7 +39,9 @@ class QualityKind(StrEnum):
     BIRTH_IN_FUTURE = "birth_in_future"
     STAYS_OVERLAP = "stays_overlap"
     ADMISSION_AFTER_DISCHARGE = "admission_after_discharge"
+    ORDER_WRONG = "order_wrong"
     DISCHARGE_MISSING = "discharge_missing"
+    APPOINTMENT_UNCLEAR = "appointment_unclear"
     DEATH_CONTRADICTED = "death_contradicted"
     IDENTIFIER_OF_ANOTHER = "identifier_of_another"
     KEY_UNSURE = "key_unsure"
@@ -75,6 +78,12 @@ MEANINGS: Final[Mapping[QualityKind, Meaning]] = {
         text="discharges come with a patient class that no protocol knows, or with none",
         remedy="add the code to the table of classes, or to classes or classes_without_plan of the protocol",
         deviations=("class-unknown",),
+        location="PV1-2",
+    ),
+    QualityKind.CLASS_CONTRADICTED: Meaning(
+        text="a change of class comes with the other class: a change to an inpatient that names an outpatient",
+        remedy="ask the sender which of the two is meant, and to fill PV1-2 with the new class",
+        deviations=("class-contradicts-event",),
         location="PV1-2",
     ),
     QualityKind.CODE_UNKNOWN: Meaning(
@@ -139,6 +148,21 @@ MEANINGS: Final[Mapping[QualityKind, Meaning]] = {
         remedy="ask the sender whether messages are sent out of their order, or numbers are used twice",
         deviations=("admission-after-discharge", "pre-admission-after-arrival", "status-order-uncertain"),
         location="PV1-19",
+    ),
+    QualityKind.ORDER_WRONG: Meaning(
+        text="events come before what they build on: a cancel before what it cancels, a return without a leave",
+        remedy="ask the sender whether messages get lost, or are sent out of their order",
+        deviations=("undone-before-it-came", "event-does-not-fit-status"),
+        location="MSH-9",
+    ),
+    QualityKind.APPOINTMENT_UNCLEAR: Meaning(
+        text="what has happened to an appointment can't be told for sure: status, event or times do not fit",
+        remedy="see the example message, and add the status or event to the channel's map in mappings/appointments/",
+        deviations=(
+            "appointment-status-unknown", "appointment-status-contradicted", "appointment-noshow-before-start",
+            "appointment-ends-before-start", "appointment-event-unknown",
+        ),
+        location="SCH-25",
     ),
     QualityKind.DISCHARGE_MISSING: Meaning(
         text="stays end by an update: the discharge (A03) did not come",

@@ -27,8 +27,8 @@ WEST = "west"
 UNREADABLE = adt("A08", "P9", 90).replace(b"PID|1||P9^^^MRN^MR|", b"PID|1|||")
 HELD = adt("A11", "P1", 91, at="20260101000000")
 """A cancellation that is older than what the chart says: a person has to look."""
-BESIDE = frozenset({"outcome", "cursor"})
-"""What the living are told of a message in shadow stands in these."""
+BESIDE = frozenset({"outcome", "cursor", "quality"})
+"""What the living are told of a message in shadow stands in these, and what is wrong with its feed."""
 
 
 class ShadowBench(Bench):

@@ -27,6 +27,7 @@ from engine.domain.delivery import DeliveryState, Operation
 from engine.domain.encounter import EncounterStatus
 from engine.domain.hold import Assertion, Fact, Hold, HoldCode
 from engine.domain.message import EntryState
+from engine.domain.quality import QualityItem, QualityKind
 from engine.domain.task import TaskState
 from engine.store import admissions, counts, due, recorded, statements
 from engine.store.outbox import Settled, join_lines
@@ -112,6 +113,27 @@ def test_looking_for_the_answers_owed_at_the_start(plans):
         store.journal_ledger.write_now(store.journal.mark_startup_unsent)
     # A partial index that holds the owed ones and nothing else is read whole.
     assert scans(lines, allowed=["INDEX (entry|repeat)_owed$"]) == []
+
+
+def test_faults_of_feeds(plans):
+    store, lines = plans
+    filled(store)
+    fault = QualityItem.of(QualityKind.CODE_UNKNOWN, "PV1-2")
+    with only(lines):
+        record(store, outcome(2, quality=(fault,)), outcome(3, quality=(fault,), replay_root=2))
+        store.read_now(lambda conn: store.quality.get(conn, 1))
+    assert scans(lines) == []
+
+
+def test_the_story_of_a_patient(plans):
+    store, lines = plans
+    filled(store)
+    with only(lines), store.reader() as conn:
+        family = sorted(store.charts.family(conn, {"chart-1"}))
+        store.recorder.concerned(conn, family)
+        store.recorder.outcomes(conn, [1, 2])
+        store.outbox.of_entries(conn, [1, 2])
+    assert scans(lines, allowed=["TEMP B-TREE FOR ORDER BY"]) == []
 
 
 def test_questions_that_wait_for_a_person(plans):
