@@ -41,7 +41,6 @@ class QualityKind(StrEnum):
     ADMISSION_AFTER_DISCHARGE = "admission_after_discharge"
     ORDER_WRONG = "order_wrong"
     DISCHARGE_MISSING = "discharge_missing"
-    APPOINTMENT_UNCLEAR = "appointment_unclear"
     DEATH_CONTRADICTED = "death_contradicted"
     IDENTIFIER_OF_ANOTHER = "identifier_of_another"
     KEY_UNSURE = "key_unsure"
@@ -154,15 +153,6 @@ MEANINGS: Final[Mapping[QualityKind, Meaning]] = {
         remedy="ask the sender whether messages get lost, or are sent out of their order",
         deviations=("undone-before-it-came", "event-does-not-fit-status"),
         location="MSH-9",
-    ),
-    QualityKind.APPOINTMENT_UNCLEAR: Meaning(
-        text="what has happened to an appointment can't be told for sure: status, event or times do not fit",
-        remedy="see the example message, and add the status or event to the channel's map in mappings/appointments/",
-        deviations=(
-            "appointment-status-unknown", "appointment-status-contradicted", "appointment-noshow-before-start",
-            "appointment-ends-before-start", "appointment-event-unknown",
-        ),
-        location="SCH-25",
     ),
     QualityKind.DISCHARGE_MISSING: Meaning(
         text="stays end by an update: the discharge (A03) did not come",
