@@ -35,6 +35,8 @@ class Renamed(Phi, frozen=True, kw_only=True):
     """Key of a visit number -> key, number and authority of what it is now."""
     departed: dict[str, str] = {}
     """Keys of stays that are another patient's now -> the key of that patient."""
+    came: dict[str, tuple[str, Stamp]] = {}
+    """Keys of stays that were another patient's -> the key of that one, and when they came."""
 
 
 NOTHING_RENAMED: Final = Renamed()

@@ -68,10 +68,11 @@ def decide_events(
         asked_for.extend(asked(last, entry, channel))
         if last.chart is None:  # pragma: no cover - apply_event always gives a chart
             continue
-        changed[last.chart.id] = last.chart
-        subjects[last.chart.id] = last.encounter
+        for chart in (*last.others, last.chart):
+            changed[chart.id] = chart
+            subjects[chart.id] = last.encounter
         if len(events) > 1:
-            view = _overlay(view, [last.chart])
+            view = _overlay(view, [*last.others, last.chart])
     heard = heard or Applied()
     if then is not None:
         brought = then(_overlay(view, changed.values()))

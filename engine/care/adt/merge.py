@@ -218,4 +218,5 @@ def _renamed(survivor: Chart, merged: Chart) -> Renamed:
         accounts={**theirs.accounts, **ours.accounts},
         visits={**theirs.visits, **ours.visits},
         departed={key: to for key, to in (theirs.departed | ours.departed).items() if key not in home},
+        came={**theirs.came, **ours.came},
     )

@@ -19,7 +19,7 @@ from engine.care.dispositions import Dispositions
 from engine.care.event import Applied, PatientEvent
 from engine.care.fields import NEVER
 from engine.care.patient import speaks_of_another
-from engine.domain.chart import Chart, Charts, Renamed
+from engine.domain.chart import Chart, Charts, Renamed, Stamp
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.hold import HoldCode
 from engine.domain.outcome import Effect
@@ -173,12 +173,14 @@ class _Changing:
         if source is None or not going:
             if owner is not None and (target is None or owner.id != target.id):
                 return self._ask(change, target or owner, HoldCode.MOVE_UNCLEAR, _THIRD_PATIENT)
+            if self._may_be_new(change, event, owner):
+                return self._expect(change, event, target or self._create(change))
             return self._ask(change, target or source, HoldCode.MOVE_UNKNOWN)
         if self._is_about_death(source, target, going) and not event.believed(HoldCode.MOVE_UNCLEAR, change.location):
             return self._ask(change, target or source, HoldCode.MOVE_UNCLEAR, _DEATH)
         if target is None:
             target = self._create(change)
-        left, target = self._carry(source, target, going)
+        left, target = self._carry(source, target, going, event)
         self._changed[left.id] = settle_death(source, left, _quiet(event), self._dispositions, self._applied)
         return self._within(change, event, target, [stay for stay in target.encounters if stay.key in _keys(going)])
 
@@ -194,6 +196,19 @@ class _Changing:
             return self._rename_visit(change, event, chart)
         return True
 
+    def _may_be_new(self, change: Change, event: PatientEvent, owner: Chart | None) -> bool:
+        """A stay of which nothing is known yet: the message says whose it is, whose it was, and what it is (PV1)."""
+        named = change.visit is not None and change.old_visit in {None, change.visit}
+        of_visit = isinstance(event, Event) and event.meaning is Meaning.UPDATE
+        return named and of_visit and owner is None and bool(change.was)
+
+    def _expect(self, change: Change, event: PatientEvent, chart: Chart) -> bool:
+        """The event opens the stay; what comes late of it, under the patient whose it was, goes to it."""
+        if change.visit is not None and change.was:
+            chart = _renamed(chart, came={change.visit.key: (change.was[0].key, event.at)})
+        self._changed[chart.id] = chart
+        return True
+
     def _owner(self, change: Change) -> Chart | None:
         """Whose the stay is that is named by its visit number, whoever it is said to be of."""
         number = change.old_visit or change.visit
@@ -206,7 +221,9 @@ class _Changing:
         dead = any(one is not None and one.patient.deceased is True for one in (source, target))
         return dead or any(self._dispositions.means_death(stay.disposition) for stay in going)
 
-    def _carry(self, source: Chart, target: Chart, going: Sequence[Encounter]) -> tuple[Chart, Chart]:
+    def _carry(
+        self, source: Chart, target: Chart, going: Sequence[Encounter], event: PatientEvent
+    ) -> tuple[Chart, Chart]:
         """Both charts, after stays have gone from one to the other with all that belongs to them."""
         for chart in (source, target):
             self._applied.moved.setdefault(chart.id, chart)
@@ -215,8 +232,7 @@ class _Changing:
         source, target = _carried(source, target, going)
         gone = dict.fromkeys(_keys(going), target.patient.key)
         source = _renamed(source, departed=gone)
-        come = {key: to for key, to in target.renamed.departed.items() if key not in gone}
-        target = msgspec.structs.replace(target, renamed=msgspec.structs.replace(target.renamed, departed=come))
+        target = _renamed(target, came=dict.fromkeys(gone, (source.patient.key, event.at)))
         for stay in going:
             self._tell("encounter-moved", stay.key, target.id)
         self._changed[source.id] = source
@@ -286,6 +302,9 @@ def _as_one(chart: Chart, old: Encounter, new: Encounter) -> Chart:
     return msgspec.structs.replace(chart, encounter_stamps={**stamps, new.key: said})
 
 
+_NONE: Final[Mapping[str, Any]] = {}
+
+
 def _finder(change: Change) -> Callable[[Chart], list[Encounter]]:
     """Which stays of a chart a move is about."""
     if change.what is Meaning.MOVE_ACCOUNT:
@@ -341,7 +360,8 @@ def _renamed(
     *,
     accounts: Mapping[str, str] | None = None,
     visits: Mapping[str, tuple[str, str, str | None]] | None = None,
-    departed: Mapping[str, str] | None = None,
+    departed: Mapping[str, str] = _NONE,
+    came: Mapping[str, tuple[str, Stamp]] = _NONE,
 ) -> Chart:
     """The chart, with what its numbers have become. Raises MessageError when these are too many."""
     was = chart.renamed
@@ -350,9 +370,10 @@ def _renamed(
     now = Renamed(
         accounts={**left, **(accounts or {})},
         visits={**kept, **(visits or {})},
-        departed={**was.departed, **(departed or {})},
+        departed={**{key: to for key, to in was.departed.items() if key not in came}, **departed},
+        came={**{key: said for key, said in was.came.items() if key not in departed}, **came},
     )
-    if max(len(now.accounts), len(now.visits), len(now.departed)) > RENAMED_MAX:
+    if max(len(now.accounts), len(now.visits), len(now.departed), len(now.came)) > RENAMED_MAX:
         raise MessageError(
             "renumbered-too-often",
             f"more than {RENAMED_MAX} numbers of the patient would have become others: something is wrong with them",
@@ -390,6 +411,22 @@ def _gone_with(chart: Chart, going: Sequence[Encounter]) -> set[str]:
 def _quiet(event: PatientEvent) -> PatientEvent:
     """The same moment, and nothing said of anybody."""
     return PatientEvent(at=event.at, identifiers=event.identifiers, patient={}, sender=event.sender)
+
+
+# --- late messages
+
+
+def host_of(chart: Chart, charts: Charts, event: Event, dispositions: Dispositions) -> Chart | None:
+    """Whose the stay of a message is now that names the patient whose it was, and is older than the move.
+
+    None: the patient's own, or nobody has said so. A death that it tells is not for another patient to have.
+    """
+    owner = charts.living(charts.visits.get(event.visit)) if event.visit is not None else None
+    if owner is None or owner.id == chart.id or dispositions.means_death(event.disposition):
+        return None
+    whose, at = owner.renamed.came.get(event.visit or "", ("", NEVER))
+    late = event.at[0] <= at[0]
+    return owner if late and any(one.key == whose for one in chart.patient.identifiers) else None
 
 
 # --- what has become of a number

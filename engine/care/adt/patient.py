@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from engine.care.adt.event import Event, Meaning
+from engine.care.adt.moves import host_of
 from engine.care.adt.says import REGISTERING, STATUS
 from engine.care.adt.stay import apply_visit
 from engine.care.dispositions import Dispositions
@@ -21,7 +22,12 @@ def on_its_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispo
     if event.meaning not in STATUS:
         return chart
     if event.has_visit and event.encounter.get("class_") != _NO_VISIT_CLASS:
-        return apply_visit(chart, charts, event, dispositions, applied)
+        host = host_of(chart, charts, event, dispositions)
+        if host is None:
+            return apply_visit(chart, charts, event, dispositions, applied)
+        applied.others.append(apply_visit(host, charts, event, dispositions, applied))
+        applied.note = applied.note or "late news of a stay that is another patient's now: it is told of that one"
+        return chart
     if event.meaning is not Meaning.UPDATE:
         applied.note = "no visit in the message (PV1 missing or class N)"
         # A class of N says that there is no visit: of a registration it is an answer, of all others a contradiction.

@@ -180,8 +180,9 @@ def test_the_plan_of_an_earlier_stay_of_the_new_patient_waits_for_the_stay_that_
 @pytest.mark.parametrize(
     ("message", "code"),
     [
-        (a45(segments=(f"MRG|{X}||||V9^^^MRN",), pv1={19: "V9^^^MRN"}), "move-unknown"),
-        (a45(segments=("MRG|8^^^MRN^MR||||V9^^^MRN",), pv1={19: "V9^^^MRN"}), "move-unknown"),
+        (a45(segments=(f"MRG|{X}||||V9^^^MRN",), pv1=None), "move-unknown"),
+        (a45(segments=(f"MRG|{X}||||V9^^^MRN",), pv1={19: "V8^^^MRN"}), "move-unknown"),
+        (a45(segments=("MRG|||||V9^^^MRN",), pv1={19: "V9^^^MRN"}), "move-unknown"),
         (a44(f"MRG|{X}||A7"), "move-unknown"),
         (a44("MRG|||A1"), "move-unknown"),  # whose account it was is not said
         (a45(segments=("MRG|||A1||V1^^^MRN",)), "move-unclear"),  # nor whose visit
@@ -207,12 +208,59 @@ def test_a_move_to_a_patient_of_another_name_and_birth_date_is_asked(heart: Hear
 
 
 def test_a_move_that_nobody_could_tell_goes_on_once_the_stay_is_known(heart: Heart) -> None:
-    message = a45(segments=("MRG|3^^^MRN^MR||||V9^^^MRN",), pv1={19: "V9^^^MRN"})
+    message = a45(segments=("MRG|3^^^MRN^MR||||V9^^^MRN",), pv1=None)
     assert asked(heart.send(message)) == [("move-unknown", "MRG")]
     heart.send(adt("A01", at="20260306090000", pid3="3^^^MRN^MR", pv1={19: "V9^^^MRN"}))
     assert asked(release(heart, message, "move-unknown@MRG")) == []
     assert stays(heart.chart("2")) == {"MRN:V9": "active"}
     assert stays(heart.chart("3")) == {}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_visit_that_is_heard_of_by_its_move_is_the_new_patient_s_whatever_comes_late(
+    heart: Heart, known: bool
+) -> None:
+    source = "3^^^MRN^MR"
+    if known:
+        heart.send(adt("A28", pid3=source, pid={5: "Poe^Edgar"}))
+    message = a45(segments=(f"MRG|{source}||||V9^^^MRN",), pv1={19: "V9^^^MRN"})
+    assert asked(heart.send(message)) == []
+    outcome = heart.send(
+        adt("A01", at="20260306090000", pid3=source, pid={5: "Poe^Edgar"}, pv1={19: "V9^^^MRN", 10: "CAR"})
+    )
+    assert asked(outcome) == []
+    (stay,) = heart.chart("2").encounters
+    assert (stay.key, stay.status, stay.hospital_service) == ("MRN:V9", EncounterStatus.ACTIVE, "CAR")
+    assert stays(heart.chart("3")) == {}
+    name = heart.chart("3").patient.name
+    assert name is not None
+    assert name.family == "Poe"
+    heart.send(adt("A03", at=LATEST, pid3=Y, pid=JAY, pv1={19: "V9^^^MRN", 36: "01"}))
+    assert stays(heart.chart("2")) == {"MRN:V9": "finished"}
+    assert opened(heart.chart("2"))
+
+
+def test_late_news_of_a_stay_that_has_moved_is_told_of_the_new_patient(heart: Heart) -> None:
+    heart.send(a45())
+    late = adt("A08", at="20260306150000", pid3=X, pid={18: "A1"}, pv1={36: "01", 10: "CAR"})
+    outcome = heart.send(late)
+    assert asked(outcome) == []
+    assert heart.chart("2").encounters[0].hospital_service == "CAR"
+    assert outcome.chart_id == heart.chart("1").id
+    assert {chart.id for chart in outcome.charts} >= {heart.chart("2").id}
+
+
+def test_late_news_of_a_death_in_a_stay_that_has_moved_is_a_dead_letter(heart: Heart) -> None:
+    heart.send(a45())
+    outcome = heart.send(adt("A08", at="20260306150000", pid3=X, pv1={36: "20"}))
+    assert outcome.dead_letter is not None
+    assert heart.chart("1").patient.deceased is heart.chart("2").patient.deceased is None
+
+
+def test_a_visit_that_moves_within_its_patient_goes_to_the_other_account(heart: Heart) -> None:
+    message = adt("A45", at=LATER, pid3=X, pid={18: "A2"}, pv1={}, segments=("MRG|||A1||V1^^^MRN",))
+    assert asked(heart.send(message)) == []
+    assert [(stay.key, stay.account) for stay in heart.chart("1").encounters] == [("MRN:V1", "A2")]
 
 
 def test_a_move_from_a_patient_whom_mrg_does_not_name_goes_on_when_a_person_says_so(heart: Heart) -> None:
