@@ -18,6 +18,7 @@ from engine.domain.ids import beginning_like
 from engine.domain.task import (
     ENGINE,
     READMITTED,
+    STANDING,
     Alert,
     Attempt,
     Escalation,
@@ -247,10 +248,10 @@ def _must_stand(task: Task) -> None:
 
 def deadlines(task: Task) -> tuple[datetime, ...]:
     """The moments at which something happens to the task by itself."""
-    if not task.stands:
+    if task.state not in STANDING:
         return ()
-    found = [_at_of(task.ladder, task.climbed), _misses_at(task), task.snoozed_until]
-    return tuple(at for at in found if at is not None)
+    at = _at_of(task.ladder, task.climbed) or (task.due_at if task.missed_at is None else None)
+    return tuple([one for one in (at, task.snoozed_until) if one is not None])
 
 
 def calls_at(task: Task) -> datetime | None:

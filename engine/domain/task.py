@@ -77,7 +77,7 @@ class Attempt(Phi, frozen=True, kw_only=True):
     """What somebody typed: it may hold anything."""
 
 
-class Alert(Phi, frozen=True, kw_only=True):
+class Alert(Phi, frozen=True, kw_only=True, omit_defaults=True):
     """A task for somebody else, about one that was not done."""
 
     kind: str
@@ -89,7 +89,7 @@ class Alert(Phi, frozen=True, kw_only=True):
     """Name of the ladder that it pages."""
 
 
-class Rung(Phi, frozen=True, kw_only=True):
+class Rung(Phi, frozen=True, kw_only=True, omit_defaults=True):
     """What is done about a task that is not done at this moment: each of these that is not none."""
 
     at: datetime
