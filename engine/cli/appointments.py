@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
@@ -19,7 +19,7 @@ from engine.cli.common import (
 )
 from engine.cli.desk import PATIENT_HELP, PatientKey, open_desk, reveal_of
 from engine.cli.tables import Column, table
-from engine.cli.times import TIMES, When
+from engine.cli.times import TIMES, When, read_time
 from engine.desk import finding
 
 STATUSES: Final = ("requested", "booked", "arrived", "kept", "cancelled", "noshow", "entered_in_error")
@@ -52,11 +52,17 @@ def list_(
     reveal: bool,
     reason: str | None,
 ) -> None:
-    """List appointments by their time; those without one come last."""
+    """List appointments by their time; those without one come last.
+
+    Without an option these are the ones from today on; with --json, which scripts read, all that there are.
+    """
     from engine.domain.appointment import AppointmentStatus
     from engine.domain.shapes import appointment_shape
 
     wish = reveal_of(reveal, reason)
+    ahead_only = not (patient or statuses or starts_from or starts_before or cli.json)
+    if ahead_only:
+        starts_from = read_time("today", datetime.now(UTC), cli.zone)
     damaged: list[str] = []
     with open_desk(cli) as desk:
         chart = finding.chart(desk, patient) if patient else None
@@ -72,24 +78,28 @@ def list_(
             if len(found) > limit:
                 found = found[:limit]
                 cli.cut(limit, store.count(conn, **conditions), narrow="--patient, --status, --until")
+            others = store.count(conn) - store.count(conn, **conditions) if ahead_only else 0
         view = desk.view(wish, (f"chart:{item.chart_id}" for item in found))
     for name in damaged:
         cli.say(f"Appointment {name} can't be read any more: it, or its patient's chart, is damaged. It is left out.")
     shapes = [view.part("appointment", appointment_shape(item.appointment, item.patient_key)) for item in found]
-    filtered = patient or statuses or starts_from or starts_before
-    none = f"No appointments{' that match these options' if filtered else ''}."
-    cli.print(shapes, appointment_table(shapes) or none)
+    filtered = not ahead_only and (patient or statuses or starts_from or starts_before)
+    none = f"No appointments{' from today on' if ahead_only else ' that match these options' if filtered else ''}."
+    text = appointment_table(shapes) or none
+    more = f"\n{others:,} more are over, or have no time yet (--since -90d, --status requested)." if others else ""
+    cli.print(shapes, text + more)
 
 
 def appointment_table(shapes: list[dict[str, Any]], *, of_patient: bool = False) -> str:
     rows = [
         (s["id"], s["status"], clock_time(s["starts_at"]), words(s["service"]), words(s["clinician"]),
-         words(s["location"]), s["replaced_by"], *(() if of_patient else (s["patient_key"],))) for s in shapes
+         words(s["location"]), s["task"], s["replaced_by"], *([] if of_patient else [s["patient_key"]])) for s in shapes
     ]  # fmt: skip
-    columns = (
+    columns: tuple[str | Column, ...] = (
         Column("id", kind="id"), Column("status", alarm={"noshow"}), time_column("starts"),
         Column("service", least=8, drop=2), Column("clinician", least=8, drop=2), Column("place", least=8, drop=3),
-        Column("moved to", kind="id", drop=1, common=True), *(() if of_patient else ("patient",)),
+        Column("task", kind="id", drop=2), Column("moved to", kind="id", drop=1, common=True),
+        *([] if of_patient else ["patient"]),
     )  # fmt: skip
     return table(columns, rows)
 

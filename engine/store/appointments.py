@@ -54,9 +54,12 @@ class AppointmentStore:
         damaged: called with the id of each that can't be read any more, and which is left out then; without it such a
         one raises TamperedError.
         """
-        order = (appointment.c.starts_at.is_(None), appointment.c.starts_at, appointment.c.id)
-        statement = select(appointment).where(*_where(conditions)).order_by(*order).limit(limit)
-        rows = conn.execute(statement).all()
+        where = _where(conditions)
+        timed = select(appointment).where(*where, appointment.c.starts_at.is_not(None))
+        rows = list(conn.execute(timed.order_by(appointment.c.starts_at, appointment.c.id).limit(limit)).all())
+        if len(rows) < limit and conditions.get("starts_from") is None and conditions.get("starts_before") is None:
+            others = select(appointment).where(*where, appointment.c.starts_at.is_(None))
+            rows += conn.execute(others.order_by(appointment.c.id).limit(limit - len(rows))).all()
         keys = self._charts.patient_keys(conn, [row.chart_id for row in rows])
         found: list[ListedAppointment] = []
         for row in rows:

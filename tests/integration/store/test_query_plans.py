@@ -23,6 +23,7 @@ from store_builders import (
 )
 
 from engine.domain import parts
+from engine.domain.appointment import AppointmentStatus
 from engine.domain.delivery import DeliveryState, Operation
 from engine.domain.encounter import EncounterStatus
 from engine.domain.hold import Assertion, Fact, Hold, HoldCode
@@ -300,6 +301,16 @@ def test_looking_for_open_tasks(plans):
         store.read_now(lambda conn: store.tasks.get(conn, "task-1"))
     # Only those that are due at the same moment are sorted, by id.
     assert scans(lines, allowed=["TEMP B-TREE FOR LAST TERM"]) == []
+
+
+def test_looking_for_appointments(plans):
+    store, lines = plans
+    filled(store)
+    with only(lines):
+        store.read_now(lambda conn: store.appointments.find(conn, starts_from=NOW))
+        store.read_now(lambda conn: store.appointments.find(conn, chart_ids=["c1"]))
+        store.read_now(lambda conn: store.appointments.find(conn, statuses=[AppointmentStatus.BOOKED]))
+    assert scans(lines, allowed=["TEMP B-TREE FOR LAST TERM", "TEMP B-TREE FOR ORDER BY"]) == []
 
 
 def test_finding_messages(plans):
