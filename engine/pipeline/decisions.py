@@ -124,6 +124,19 @@ _SENT: Final[Mapping[DeliveryState, tuple[str, str, str]]] = {
     DeliveryState.DEAD: ("withheld", "carrier_error", "its destination does not take it"),
     DeliveryState.WITHHELD: ("withheld", "shadow", "the channel is in shadow mode"),
 }
+REASONS: Final[Mapping[str, str]] = {
+    "sent": "the destination has taken it",
+    "queued": "it waits for its destination",
+    "carrier_error": "the destination does not take it",
+    "person": "a person has said so (`by`)",
+    "merged": "two registrations are one patient",
+    "missed": "its deadline has passed",
+    "declined": "the patient was reached and does not want it",
+    "kept": "a later message proves that it was done",
+    "unanswered": "nobody has acknowledged the page",
+    "nobody_on_call": "there was nobody to call",
+}
+"""Reasons of decisions besides those of messages (`domain.why.MEANINGS`): what time, people and destinations do."""
 _FACTOR_FIELDS: Final[Mapping[str, str]] = {
     "age": "patient.birth_date", "acute": "encounter.admission_type", "los_days": "encounter.discharged_at",
     "charlson": "encounter.diagnoses", "diagnoses": "encounter.diagnoses", "oncology": "encounter.diagnoses",
@@ -166,8 +179,9 @@ class _Story:
                 held = True
                 self._withheld(one, effect)
         plans = [] if held and not _did_something(one) else [why for why in one.why if why.what is What.PLAN]
-        for why in plans:
-            self._planned(one, why)
+        said = [why for why in plans if why.reason not in _UNSAID and why.reason is not Reason.EARLIER_WAITS]
+        for place, why in enumerate(said):  # of EARLIER_WAITS the tasks of the other stay tell
+            self._planned(one, why, besides=place > 0)
         for why in one.why:
             if why.what is What.SCORE and why.reason not in _UNSAID and not MEANINGS[why.reason].done:
                 self._add(one, what="score", subject=one.stay or self._chart.id, action="score", why=why, name=why.name)
@@ -206,10 +220,15 @@ class _Story:
             why = Why(what=What.PLAN, reason=Reason.WITHOUT_EFFECT)
             self._add(one, what="message", subject=f"entry-{one.entry}", action="apply", why=why)
 
-    def _planned(self, one: Happened, why: Why) -> None:
-        if why.reason in _UNSAID or why.reason is Reason.EARLIER_WAITS:  # of another stay, whose tasks say so
-            return
+    def _planned(self, one: Happened, why: Why, *, besides: bool) -> None:
+        """besides: it is about a part of the plan, of which the first reason tells."""
         stay = one.stay or self._chart.id
+        if besides:
+            name = why.name or one.rules.protocol
+            rule, version = _rule_of_plan(why.reason, name, (), one.rules)
+            self._add(one, what="task", subject=stay, action="open", why=why, name=name, stay=one.stay, rule=rule,
+                      version=version)  # fmt: skip
+            return
         made = [effect.subject for effect in one.effects if effect.kind.startswith("task-")]
         own = tuple(id_ for id_ in dict.fromkeys(made) if self._stay_of(id_) == one.stay)
         name = why.name or one.rules.protocol

@@ -19,7 +19,7 @@ from engine.hl7v2 import ack, batch, charset, header, message, mllp
 from engine.hl7v2.header import HeaderError, read_header
 from engine.mapping import compile as compile_
 from engine.mapping import functions, times
-from engine.pipeline import faults, identity, plan, zones
+from engine.pipeline import decisions, faults, identity, plan, zones
 from engine.pipeline.acceptance import enhanced_code, original_code
 from engine.pipeline.adt import reading
 from engine.runtime.peers import _SSL_REASONS, _VERIFY_CODES
@@ -164,6 +164,10 @@ def test_the_reasons_listed_are_those_of_the_code() -> None:
     for meaning in why.MEANINGS.values():
         decided.setdefault(meaning.word, set()).add("done" if meaning.done else "withheld")
     assert {code(row[0]): set(row[1].split(", ")) for row in table("Reason")} == decided
+
+
+def test_the_reasons_of_decisions_are_those_of_the_code() -> None:
+    assert {code(row[0]): row[1] for row in table("Reason besides")} == decisions.REASONS
 
 
 def test_the_guide_to_destinations_lists_every_code_and_what_to_do() -> None:

@@ -23,7 +23,7 @@ from engine.domain.outcome import Outcome
 from engine.domain.page import PageState
 from engine.domain.task import TaskState
 from engine.domain.why import MEANINGS
-from engine.pipeline.decisions import Happened, Place, Rules, Sent, decisions
+from engine.pipeline.decisions import REASONS, Happened, Place, Rules, Sent, decisions
 from engine.pipeline.due import due_at
 from engine.pipeline.process import decide, prepare
 
@@ -280,9 +280,7 @@ def test_a_merge_is_told_with_what_it_moved() -> None:
     assert (merged.reason, merged.decided) == ("merged", "done")
 
 
-WORDS = {meaning.word for meaning in MEANINGS.values()} | {
-    "person", "merged", "sent", "missed", "kept", "declined", "unanswered", "nobody_on_call",
-}  # fmt: skip
+WORDS = {meaning.word for meaning in MEANINGS.values()} | REASONS.keys()
 _DID = {
     TaskState.OPEN: {"open", "reopen"},
     TaskState.IN_PROGRESS: {"begin"},
@@ -324,7 +322,7 @@ def check_today(told: Told) -> None:
         if chart.patient.deceased is True and not chart.death_stated.in_doubt:
             assert plan.reason == "deceased"
     for one in found:
-        assert one.reason in WORDS or one.what == "message"
+        assert one.reason in WORDS or one.what in {"message", "appointment"}
         assert one.text
         assert set(one.causes) <= {each.entry for each in told.happened}
         assert one.at is not None
