@@ -27,7 +27,7 @@ from engine.domain.moment import instant
 from engine.domain.patient import Patient
 from engine.domain.record import Phi
 from engine.domain.score import Band
-from engine.domain.task import KINDS, Alert, Rung, Task, TaskState
+from engine.domain.task import ENGINE, KINDS, Alert, Rung, Task, TaskState
 from engine.domain.why import CLASS_UNKNOWN, NO_CLASS, Ground, Reason
 from engine.errors import Problem, SettingsError
 from engine.yamlfile import Document, Path, did_you_mean
@@ -474,7 +474,8 @@ class Protocol:
             task_id = beginning_like(group, own)
             task = known.get(task_id)
             withdrawn = task is not None and (
-                task.state is TaskState.RETRACTED or (task.state is TaskState.CANCELLED and task.suspended_by is None)
+                task.state is TaskState.RETRACTED
+                or (task.state is TaskState.CANCELLED and task.suspended_by is None and task.ended_by == ENGINE)
             )
             if not withdrawn:
                 return task_id

@@ -208,3 +208,15 @@ def test_a_page_that_was_called_off_by_mistake_calls_again_and_one_that_was_not_
     ward.act("assign", task.id, "anna")
     ward.act("undo", task.id, "anna")
     assert ward.chart.pages == (called,)
+
+
+def test_what_a_person_has_cancelled_is_not_asked_for_again_whatever_the_plan_is_made_for() -> None:
+    ward = Ward()
+    task = next(task for task in ward.chart.tasks if task.kind == "specialist_follow_up")
+    ward.act("cancel", task.id, "anna")
+    kinds = [task.kind for task in ward.chart.tasks]
+    for number in (2, 1, 4, 5):  # another type of admission; the same discharge again; a readmission that was none
+        ward.heart.now += timedelta(hours=1)
+        ward.send(number)
+    assert [task.kind for task in ward.chart.tasks if task.kind == "specialist_follow_up"] == ["specialist_follow_up"]
+    assert sorted({task.kind for task in ward.chart.tasks if task.stands}) == sorted(set(kinds) - {task.kind})
