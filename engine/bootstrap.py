@@ -129,6 +129,7 @@ def side_problems(examined: Examined) -> tuple[Problem, ...]:
 async def assemble_worker(configuration: Configuration, context: WorkerContext) -> Assembly:
     """The worker's services over the store."""
     from engine.runtime.courier import Courier
+    from engine.runtime.duty import DutyWatch
     from engine.runtime.processor import Processor
     from engine.runtime.receipts import Receipts
     from engine.runtime.scheduler import Scheduler
@@ -157,7 +158,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         on_outcomes=context.have_outcomes,
         tally=context.tally,
     )
-    receipts = Receipts(store, context.put_causes, clock)
+    receipts, duty = Receipts(store, context.put_causes, clock), DutyWatch(store.keys, compiled.rules.rosters)
     courier = Courier(
         store.outbox,
         store.charts_ledger,
@@ -168,13 +169,8 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         count=receipts.counting(context.tally),
     )
 
-    async def say_orphans(configured: Collection[str]) -> None:
-        if context.index == 0:
-            for name, count in (await store.read(lambda conn: store.destinations.orphans(conn, configured))).items():
-                _log.warning("deliveries wait for a destination that is not configured", destination=name, count=count)
-
     scheduler = Scheduler(store, clock, leases, context.put_causes)
-    await say_orphans(destinations)
+    await _say_orphans(store, context.index, destinations)
 
     async def reload(new: Configuration) -> None:
         nonlocal current
@@ -186,8 +182,9 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         current = new
         courier.reload(routes)
         processor.reload(compiled)
+        duty.rosters = compiled.rules.rosters
         settle_memory()
-        await say_orphans(new.site.destinations)
+        await _say_orphans(store, context.index, new.site.destinations)
 
     async def look() -> Overview | None:
         if context.index:
@@ -195,7 +192,9 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         site = current.site
         types = {name: one.type for name, one in site.destinations.items()}
         now = clock.now()
-        return await store.read(lambda conn: overview(store, conn, sorted(current.channels), types, now))
+        return await store.read(
+            lambda conn: duty.seen(conn, overview(store, conn, sorted(current.channels), types, now))
+        )
 
     def changed() -> None:
         context.work.ring()
@@ -220,6 +219,13 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         close=close,
         leased=lambda: hints.Leased(partitions=len(leases.partitions), destinations=leases.destinations),
     )
+
+
+async def _say_orphans(store: Store, index: int, configured: Collection[str]) -> None:
+    """index: of the worker; the first one of a node says it."""
+    if index == 0:
+        for name, count in (await store.read(lambda conn: store.destinations.orphans(conn, configured))).items():
+            _log.warning("deliveries wait for a destination that is not configured", destination=name, count=count)
 
 
 _COLLECT_AT: Final = (50_000, 10, 10)

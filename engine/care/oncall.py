@@ -265,6 +265,10 @@ class OnCall:
                         yield Fault("unreachable", roster, name, spell.begins, spell.until, silent)
 
 
+FAILING: Final = frozenset({"gap", "unreachable"})
+"""Faults that leave nobody to be called; where several are on call, all are called."""
+
+
 class Fault(NamedTuple):
     """A time at which a roster does not do what it is there for."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from engine.care.oncall import Called, Fault, OnCall
     from engine.desk.desk import Desk
     from engine.domain.oncall import Override
-
-_FAILING: Final = frozenset({"gap", "unreachable"})
-"""Faults that leave somebody uncalled; where several are on call, all are called."""
 
 
 @click.group("oncall")
@@ -90,12 +87,14 @@ def check(cli: Cli, days: int) -> int:
 
     An overlap is shown and is no fault: all who are on call are called.
     """
+    from engine.care.oncall import FAILING
+
     with open_desk(cli) as desk:
         begin = desk.now
         on_call = _on_call(desk, begin)
         roles = sum(map(len, on_call.rosters.roles.values()))
         found = list(on_call.faults(begin, begin + timedelta(days=days)))
-    ok = all(fault.what not in _FAILING for fault in found)
+    ok = all(fault.what not in FAILING for fault in found)
     shape = {
         "ok": ok,
         "from": begin.isoformat(),
@@ -106,7 +105,7 @@ def check(cli: Cli, days: int) -> int:
         (fault.what, f"{fault.roster}/{fault.role}", clock_time(fault.begins), clock_time(fault.until),
          ", ".join(fault.people)) for fault in found
     ]  # fmt: skip
-    columns = (Column("what", alarm=_FAILING), "roster", time_column("from"), time_column("until"), "people")
+    columns = (Column("what", alarm=FAILING), "roster", time_column("from"), time_column("until"), "people")
     good = f"Good: somebody is on call, {counted(roles, 'role')}, {days} days."
     cli.print(shape, "\n".join(filter(None, [table(columns, rows), good if ok else ""])))
     return 0 if ok else NO

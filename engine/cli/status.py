@@ -270,6 +270,8 @@ def _summary(shown: Status, now: datetime) -> Iterator[str]:
     if shown.clock.due:
         late = length(shown.clock.late_seconds)
         yield f"{shown.clock.due:,} patients' deadlines have come and did not ring yet, the first {late} late."
+    if calling := sum(number for state, number in shown.pages.items() if state != "exhausted"):
+        yield f"{calling:,} {'page waits' if calling == 1 else 'pages wait'} for an acknowledgment: handoff pages list"
     if shown.withheld:
         yield f"{shown.withheld:,} deliveries are withheld by a rule: handoff held list --what withheld"
     if shown.pid is not None:

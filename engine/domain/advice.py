@@ -117,6 +117,18 @@ TROUBLES: Final[Mapping[str, Advice]] = {
         "handoff status",
         "Workers must be up; after a long stop it falls by itself, else see the log for errors of the store.",
     ),
+    "pages-unanswered": Advice(
+        "nobody on the ladder has acknowledged a page; the house supervisor was told, and a task is open",
+        "handoff pages list --state exhausted",
+        "See to the patients, and acknowledge (`handoff pages ack ID`); `handoff pages show ID` says who was called.",
+        urgent=False,
+    ),
+    "oncall-gap": Advice(
+        "nobody would be called at some time of the next 14 days",
+        "handoff oncall check",
+        "Fill the roster in mappings/oncall/ and `handoff reload`, or `handoff oncall override`.",
+        urgent=False,
+    ),
     "deliveries-behind": Advice(
         "deliveries wait at a destination for longer than 15 minutes, though it is up",
         "handoff destinations show NAME",

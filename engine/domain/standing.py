@@ -82,6 +82,12 @@ class Overview(Record, frozen=True, kw_only=True):
     oldest_hold_at: datetime | None = None
     quality: dict[str, dict[str, int]] = {}
     """Open items of the data-quality list, by channel and kind."""
+    pages: dict[str, int] = {}
+    """Pages that nobody has acknowledged, by state."""
+    oldest_exhausted_at: datetime | None = None
+    """When the first of those was raised that are exhausted."""
+    gaps: dict[str, datetime] = {}
+    """Role of a roster -> when nobody would be called for the first time, in the days to come."""
     due: int = 0
     """Charts whose deadline has come and has not rung."""
     due_since: datetime | None = None

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from engine.domain.advice import advice_of
+from engine.domain.page import PageState
 from engine.domain.record import Record
 from engine.domain.standing import Overview
 
@@ -85,6 +86,10 @@ def of_work(work: Overview, now: datetime) -> Iterator[Trouble]:
         yield trouble("dead-letters", work.oldest_dead_at, f"{work.dead:,} wait for a person")
     if work.due and _old(work.due_since or now, now, DEADLINE_SECONDS_MAX):
         yield trouble("deadlines-behind", work.due_since, f"{work.due:,} patients wait")
+    if exhausted := work.pages.get(PageState.EXHAUSTED):
+        yield trouble("pages-unanswered", work.oldest_exhausted_at, f"{exhausted:,} wait for a person")
+    for role, at in sorted(work.gaps.items()):
+        yield trouble(f"oncall-gap:{role}", None, f"from {at:%Y-%m-%d %H:%M} UTC")
     if work.holds:
         yield trouble("messages-held", work.oldest_hold_at, f"{sum(work.holds.values()):,} wait for a person")
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from engine.domain.page import UNANSWERED
 from engine.runtime import hints
 from engine.runtime.counters import COUNTERS, Name
 from engine.runtime.refusals import Refusals
@@ -344,6 +345,10 @@ class Metrics:
             for kind, number in sorted(kinds.items())
         ]
         yield gauge("quality_items_open", "Faults of feeds that wait for a person.", ["channel", "kind"], iter(rows))
+        rows = [([state.value], float(work.pages.get(state.value, 0))) for state in sorted(UNANSWERED)]
+        yield gauge("pages_unanswered", "Pages that nobody has acknowledged.", ["state"], iter(rows))
+        rows = [([role], max(0.0, (at - now).total_seconds())) for role, at in sorted(work.gaps.items())]
+        yield gauge("oncall_gap_seconds", "Until nobody would be called.", ["role"], iter(rows))
         rows = [([code], float(number)) for code, number in work.holds.items()]
         yield gauge("holds_open", "Messages that wait for a person's decision.", ["code"], iter(rows))
 

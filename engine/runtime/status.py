@@ -134,6 +134,8 @@ class Status(Record, frozen=True, kw_only=True):
     """The messages among them, by code."""
     quality: dict[str, int] = {}
     """Open items of the data-quality list, by kind."""
+    pages: dict[str, int] = {}
+    """Pages that nobody has acknowledged, by state."""
     withheld: int = 0
     """Deliveries that a rule does not let go and nobody has decided on; none of them has failed."""
     waiting: int = 0
@@ -174,6 +176,7 @@ class Status(Record, frozen=True, kw_only=True):
             holds=work.holds,
             clock=msgspec.structs.replace(self.clock, due=work.due, late_seconds=_late(work)),
             quality=dict(sum((Counter(kinds) for kinds in work.quality.values()), Counter())),
+            pages=work.pages,
             withheld=sum(sum(one.withheld.values()) for one in work.destinations),
             waiting=work.waiting,
             oldest_waiting_at=min(waits, default=None),

@@ -11,14 +11,23 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, func, select
 
+from engine.domain.page import UNANSWERED, PageState
 from engine.domain.standing import ChannelWork, Overview
 from engine.store.counts import oldest_waiting, pending
 from engine.store.due import overdue
 from engine.store.holds import asking
-from engine.store.schema import dead_letter, entry, from_micros, hold
+from engine.store.schema import dead_letter, entry, from_micros, hold, page
 
 if TYPE_CHECKING:
     from engine.store.store import Store
+
+
+_EXHAUSTED: Final = PageState.EXHAUSTED.value
+_PAGES: Final = (
+    select(page.c.state, func.count().label("number"), func.min(page.c.raised_at).label("first"))
+    .where(page.c.state.in_(sorted(state.value for state in UNANSWERED)))
+    .group_by(page.c.state)
+)
 
 
 def overview(
@@ -37,6 +46,7 @@ def overview(
     due = overdue(conn, now)
     oldest = select(func.min(hold.c.opened_at)).where(hold.c.state == "open", asking(now))
     oldest_hold = conn.execute(oldest).scalar_one()
+    pages = conn.execute(_PAGES).all()
     return Overview(
         at=now,
         channels=tuple(
@@ -56,6 +66,8 @@ def overview(
         due=due.charts,
         due_since=due.since,
         quality=store.quality.counts(conn),
+        pages={row.state: row.number for row in pages},
+        oldest_exhausted_at=next((_time(row.first) for row in pages if row.state == _EXHAUSTED), None),
     )
 
 

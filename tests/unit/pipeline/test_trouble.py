@@ -48,6 +48,13 @@ def test_nothing_is_wrong_with_a_quiet_site() -> None:
     )
 
 
+def test_a_page_that_nobody_acknowledged_and_a_gap_in_a_roster_are_to_be_known() -> None:
+    codes = found(pages={"sent": 2, "exhausted": 1}, gaps={"on-call/primary": NOW + timedelta(days=3)})
+    assert codes == ["pages-unanswered", "oncall-gap:on-call/primary"]
+    assert found(pages={"queued": 1, "sent": 2, "delivered": 1}) == []
+    assert not any(advice_of(code).urgent for code in codes)
+
+
 @pytest.mark.parametrize(
     ("values", "codes"),
     [
