@@ -28,9 +28,10 @@ from engine.domain.delivery import DeliveryState, Operation
 from engine.domain.encounter import EncounterStatus
 from engine.domain.hold import Assertion, Fact, Hold, HoldCode
 from engine.domain.message import EntryState
+from engine.domain.page import UNANSWERED
 from engine.domain.quality import QualityItem, QualityKind
 from engine.domain.task import TaskState
-from engine.store import admissions, counts, due, recorded, statements
+from engine.store import admissions, counts, due, notices, oncall, recorded, statements
 from engine.store.outbox import Settled, join_lines
 from engine.store.requeue import requeue
 
@@ -311,6 +312,21 @@ def test_looking_for_appointments(plans):
         store.read_now(lambda conn: store.appointments.find(conn, chart_ids=["c1"]))
         store.read_now(lambda conn: store.appointments.find(conn, statuses=[AppointmentStatus.BOOKED]))
     assert scans(lines, allowed=["TEMP B-TREE FOR LAST TERM", "TEMP B-TREE FOR ORDER BY"]) == []
+
+
+def test_looking_for_pages_for_news_of_notifications_and_for_who_stands_in(plans):
+    store, lines = plans
+    filled(store)
+    del lines[:]
+    store.read_now(lambda conn: store.pages.find(conn, states=UNANSWERED))
+    store.read_now(lambda conn: store.pages.find(conn, chart_ids=["chart-1"]))
+    store.read_now(lambda conn: store.pages.get(conn, "p1"))
+    store.read_now(lambda conn: notices.awaited(conn, 100))
+    store.read_now(lambda conn: oncall.overrides(conn, store.keys, NOW))
+    store.charts_ledger.write_now(lambda conn: notices.heard(conn, [1]))
+    # The few that are open, or of one patient, are put in order; and there are never many who stand in.
+    assert scans(lines, allowed=(r"TEMP B-TREE", r"oncall_override", r"notice_awaits")) == []
+    assert any("notice_awaits" in line for _, line in lines)
 
 
 def test_finding_messages(plans):
