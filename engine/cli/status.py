@@ -286,6 +286,8 @@ def _summary(shown: Status, now: datetime) -> Iterator[str]:
         yield _restart(shown)
     if shown.console is not None:
         yield f"console  http://{shown.console.host}:{shown.console.port}/readyz"
+    if shown.hooks is not None:
+        yield f"hooks    http://{shown.hooks.host}:{shown.hooks.port}/hooks/NAME/ack"
 
 
 def _restart(shown: Status) -> str:

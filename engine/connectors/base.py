@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from engine.clock import Clock
 from engine.domain.delivery import QueuedDelivery
-from engine.domain.record import Record
-from engine.errors import DeliveryFailure, Problem
+from engine.domain.record import Phi, Record
+from engine.errors import DeliveryFailure, HandoffError, Problem
 from engine.pipeline.admit import Rule
 from engine.settings import Configuration, DestinationBase
 
@@ -136,6 +136,28 @@ class Connector(Protocol):
         ...
 
 
+class Called(Phi, frozen=True, kw_only=True):
+    """A call of a far end at our door, as it came."""
+
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+    now: float
+    """By the machine's clock (seconds since 1970): signatures are not good for ever."""
+
+
+class UnsignedError(HandoffError):
+    """A call is not signed as it should be: who has made it can't be told."""
+
+
+class Acknowledgment(Record, frozen=True, kw_only=True):
+    """Somebody has acknowledged a page at a far end. once: names this word of it, however often it is said."""
+
+    page: str
+    by: str
+    once: str
+
+
 class DestinationSettings(DestinationBase):
     """A type of destination: its keys in config.yaml, and all that follows from them."""
 
@@ -153,6 +175,13 @@ class DestinationSettings(DestinationBase):
     def admission(self) -> Sequence[Rule]:
         """Its own rules of what may go out now (consent, quiet hours, caps), asked right before a delivery is sent."""
         return ()
+
+    def acknowledgment(self, call: Called) -> Acknowledgment | None:  # noqa: ARG002
+        """What a call at `/hooks/NAME/ack` says; none: nothing of ours, or the far end has no such calls.
+
+        Raises UnsignedError, and ValueError for a body that can't be read.
+        """
+        return None
 
     @property
     def folder(self) -> str | None:

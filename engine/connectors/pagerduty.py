@@ -9,6 +9,7 @@ What leaves holds nothing of a patient: the page's id, the ladder, its level, an
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
@@ -17,7 +18,16 @@ import msgspec
 from pydantic import Field
 
 from engine.clock import Clock
-from engine.connectors.base import NOTHING_TO_SEND, Result, delivered, failed, stamps
+from engine.connectors.base import (
+    NOTHING_TO_SEND,
+    Acknowledgment,
+    Called,
+    Result,
+    UnsignedError,
+    delivered,
+    failed,
+    stamps,
+)
 from engine.connectors.posting import Post, PostingConnector, PostingDestination
 from engine.domain.delivery import ADDRESSED, Notification, NotificationEnd, Operation, PageUpsert, QueuedDelivery
 from engine.domain.shapes import PageShape
@@ -29,6 +39,7 @@ if TYPE_CHECKING:
 
 _SUMMARY_CHARS_MAX: Final = 1024
 _ACCEPTED: Final = 202
+_BY_CHARS_MAX: Final = 64
 _ENDS: Final[Mapping[str, str]] = {"acknowledged": "acknowledge", "resolved": "resolve"}
 """State of a page -> event; in any other somebody is to be called."""
 _TEXT: Final = "A page waits for an acknowledgment"
@@ -47,10 +58,34 @@ class PagerDutyDestination(PostingDestination):
     """Integration key of the service: a reference, never the key itself. A contact with an `address` has its own."""
     severity: Literal["critical", "error", "warning", "info"] = "critical"
     """How urgent an incident is."""
+    webhook_secret: Text | None = None
+    """Secret of a webhook subscription of PagerDuty (V3) that calls `/hooks/NAME/ack`: an acknowledgment there is one
+    here. A reference, never the secret itself; none: PagerDuty tells us nothing."""
     console_url: HttpsUrl | None = None
     """Address of the console, as the person on call reaches it; incidents link to the page there. None: no link."""
     batch_max: Annotated[int, Field(ge=1, le=1000)] = 20
     """Most events sent in one turn."""
+
+    def acknowledgment(self, call: Called) -> Acknowledgment | None:
+        """V3 webhooks: `incident.acknowledged`, whose incident key is the page; other events say nothing to us.
+
+        `X-PagerDuty-Signature` holds, with commas, `v1=` and the HMAC-SHA256 of the body in hexadecimal digits, one for
+        each secret that is in use.
+        """
+        if self.webhook_secret is None:
+            raise UnsignedError("webhook_secret of the destination is not set")
+        wanted = "v1=" + hmac.new(self.webhook_secret.encode(), call.body, "sha256").hexdigest()
+        given = [one.strip() for one in call.headers.get("x-pagerduty-signature", "").split(",")]
+        if not any(hmac.compare_digest(one.encode(), wanted.encode()) for one in given):
+            raise UnsignedError("the call does not have our secret's signature")
+        try:
+            event = msgspec.json.decode(call.body, type=_Heard).event
+        except msgspec.MsgspecError:
+            raise ValueError("the body is no event of V3 webhooks") from None
+        if event.event_type != "incident.acknowledged" or event.data is None or event.data.incident_key is None:
+            return None
+        by = event.agent.summary if event.agent is not None and event.agent.summary else "PagerDuty"
+        return Acknowledgment(page=event.data.incident_key.partition("-")[0], by=by[:_BY_CHARS_MAX], once=event.id)
 
     def made_from(self, configuration: Configuration) -> tuple[object, ...]:
         return stamps(configuration, self.ca)
@@ -145,6 +180,25 @@ class PagerDutyConnector(PostingConnector):
             text = "the answer is not that of the Events API"
             return failed(DeliveryFailure.TRANSIENT, "answer-unfit", text, of_destination=True)
         return delivered(said.dedup_key)
+
+
+class _Agent(msgspec.Struct, frozen=True):
+    summary: str | None = None
+
+
+class _Incident(msgspec.Struct, frozen=True):
+    incident_key: str | None = None
+
+
+class _Event(msgspec.Struct, frozen=True):
+    id: str
+    event_type: str
+    agent: _Agent | None = None
+    data: _Incident | None = None
+
+
+class _Heard(msgspec.Struct, frozen=True):
+    event: _Event
 
 
 class _Taken(msgspec.Struct, frozen=True):

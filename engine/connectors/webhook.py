@@ -19,7 +19,7 @@ import msgspec
 from pydantic import AfterValidator, Field
 
 from engine.clock import Clock
-from engine.connectors.base import Result, stamps
+from engine.connectors.base import Acknowledgment, Called, Result, UnsignedError, stamps
 from engine.connectors.posting import Post, PostingConnector, PostingDestination
 from engine.domain.delivery import STATE, Operation, QueuedDelivery
 from engine.settings import Configuration, HttpsUrl, Text
@@ -28,6 +28,7 @@ from engine.snapshot import UNRESOLVED
 _PREFIX: Final = "whsec_"
 _SECRET_BYTES_MIN: Final = 24
 """Standard Webhooks, "Signature scheme": between 24 and 64 bytes."""
+_TOLERANCE_SECONDS: Final = 300.0
 
 
 def _check_secret(text: str) -> str:
@@ -68,12 +69,35 @@ class WebhookDestination(PostingDestination):
             if secret not in (None, UNRESOLVED) and len(_key(secret)) < _SECRET_BYTES_MIN:
                 yield key, f"is shorter than {_SECRET_BYTES_MIN} bytes and could be guessed"
 
+    def acknowledgment(self, call: Called) -> Acknowledgment | None:
+        """`{"page": ID, "by": WHO}`, signed as our own calls are."""
+        message_id, sent_at = call.headers.get("webhook-id", ""), call.headers.get("webhook-timestamp", "")
+        if not (sent_at.isascii() and sent_at.isdecimal() and abs(float(sent_at) - call.now) <= _TOLERANCE_SECONDS):
+            raise UnsignedError("the call is too old, or has no webhook-timestamp")
+        given = call.headers.get("webhook-signature", "").split(" ")
+        secrets = [one for one in (self.secret, self.former_secret) if one is not None]
+        wanted = [signature(secret, message_id, sent_at, call.body) for secret in secrets]
+        if not message_id or not any(
+            hmac.compare_digest(one.encode(), own.encode()) for one in given for own in wanted
+        ):
+            raise UnsignedError("the call does not have our secret's signature")
+        try:
+            said = msgspec.json.decode(call.body, type=_Answer)
+        except msgspec.MsgspecError:
+            raise ValueError('the body must be {"page": ID, "by": WHO}') from None
+        return Acknowledgment(page=said.page, by=said.by, once=message_id)
+
     def made_from(self, configuration: Configuration) -> tuple[object, ...]:
         return stamps(configuration, self.ca)
 
     def build(self, name: str, configuration: Configuration, *, clock: Clock) -> WebhookConnector:
         ca = configuration.path(self.ca) if self.ca is not None else None
         return WebhookConnector(name, self, clock=clock, ca=ca)
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    page: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    by: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
 class _Body(msgspec.Struct, frozen=True):

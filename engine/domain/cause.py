@@ -163,6 +163,21 @@ class NotificationSettled(_Cause, frozen=True, kw_only=True, tag="notification-s
         return f"receipt/{self.delivery}/{self.result}"
 
 
+class PageAnswered(_Cause, frozen=True, kw_only=True, tag="page-answered"):
+    """A page was acknowledged at a far end. actor: the destination, as `destination:NAME`."""
+
+    kind: ClassVar[EntryKind] = EntryKind.REPLY
+    page: str
+    by: str
+    """Who has, as the far end names them."""
+    word: str
+    """The far end's name for this word of it."""
+
+    @property
+    def once(self) -> str:
+        return f"answer/{self.actor}/{self.word}"
+
+
 class RequestSettled(_Cause, frozen=True, kw_only=True, tag="request-settled"):
     """What became of a request for an appointment, and what the scheduling system has answered."""
 
@@ -204,7 +219,7 @@ Act = (
     | PageAcknowledged
     | OnCallOverridden
 )
-Cause = Act | Due | UrgentDue | NotificationSettled | RequestSettled
+Cause = Act | Due | UrgentDue | NotificationSettled | PageAnswered | RequestSettled
 
 CAUSES: Final[Mapping[str, type[Cause]]] = {
     "task-done": TaskDone,
@@ -222,6 +237,7 @@ CAUSES: Final[Mapping[str, type[Cause]]] = {
     "due": Due,
     "due-urgent": UrgentDue,
     "notification-settled": NotificationSettled,
+    "page-answered": PageAnswered,
     "request-settled": RequestSettled,
 }
 """By their tag, which is also the action in the audit."""

@@ -16,7 +16,7 @@ from msgspec import structs
 from engine.care import pages
 from engine.care.oncall import Rosters
 from engine.care.tasks import end
-from engine.domain.cause import PageAcknowledged
+from engine.domain.cause import PageAcknowledged, PageAnswered
 from engine.domain.chart import Chart
 from engine.domain.delivery import (
     Delivery,
@@ -144,7 +144,7 @@ def _safety_id(page: Page) -> str:
 # --- acknowledgments and receipts ------------------------------------------------------------------------------------
 
 
-def acknowledge(act: PageAcknowledged, chart: Chart | None, deciding: Deciding) -> Chart:
+def acknowledge(act: PageAcknowledged | PageAnswered, chart: Chart | None, deciding: Deciding) -> Chart:
     """Who acknowledges takes the task; one that asks for nothing else is done. Raises NotDoneError."""
     page = page_of(chart, act.page)
     if chart is None or page is None:

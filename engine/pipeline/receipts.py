@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from engine.domain.cause import Cause, NotificationSettled
+from engine.domain.cause import Cause, NotificationSettled, PageAnswered
 from engine.domain.chart import Chart
 from engine.domain.page import StepResult
 from engine.pipeline import pages
@@ -21,11 +21,12 @@ def _settled(reply: NotificationSettled, chart: Chart | None, deciding: Deciding
     return pages.with_page(chart, pages.settle(page, reply.step, result, deciding.at, reply.detail))
 
 
-def _of_page(reply: NotificationSettled, _chart: Chart | None) -> list[str]:
+def _of_page(reply: NotificationSettled | PageAnswered, _chart: Chart | None) -> list[str]:
     return [f"page:{reply.page}"]
 
 
 RECEIPT_RULES: Final[Mapping[type[Cause], Rule]] = {
     NotificationSettled: Rule(_settled, _of_page, audited=False),
+    PageAnswered: Rule(pages.acknowledge, _of_page),
     **REQUEST_RULES,
 }

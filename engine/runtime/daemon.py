@@ -21,6 +21,8 @@ import msgspec
 
 from engine import logs
 from engine.clock import Clock, ShiftedClock
+from engine.connectors.base import DestinationSettings
+from engine.domain.cause import PageAnswered
 from engine.domain.message import AckCode, Receipt
 from engine.errors import HandoffError, Problem, SettingsError, StoreError, StoreUnavailableError
 from engine.hl7v2.ack import Verdict
@@ -51,6 +53,7 @@ from engine.runtime.status import (
 )
 from engine.runtime.supervisor import Workers, worker_command
 from engine.settings import Channel, Configuration, loaded
+from engine.store.causes import receipt_of
 from engine.store.days import prepare_days_apart
 from engine.store.journal import Append
 from engine.store.overview import overview
@@ -66,6 +69,8 @@ _log = logs.get_logger(__name__)
 
 CONSOLE: Final = "console"
 """The name of the console's socket when systemd opens it."""
+HOOKS: Final = "hooks"
+"""That of the socket for calls of far ends."""
 _SWITCH_SECONDS: Final = 0.0001
 """How long a thread may keep the interpreter while another waits for it. The journal's writer waits for the disk often
 and each time has to get back in; Python's 5 ms would then be most of what a commit takes."""
@@ -83,7 +88,7 @@ _RELOADS_WAITING_MAX: Final = 2
 """One that is under way, and one more that will read the configuration after it."""
 RELOAD_SECONDS_MAX: Final = 45.0
 """For reading, checking and testing a new configuration; `handoff reload` waits longer."""
-_NEEDS_RESTART: Final = ("node", "purpose", "clock", "store", "console", "shutdown_seconds_max", "workers")
+_NEEDS_RESTART: Final = ("node", "purpose", "clock", "store", "console", "hooks", "shutdown_seconds_max", "workers")
 
 
 class Daemon:
@@ -119,7 +124,8 @@ class Daemon:
         self._state: Literal["starting", "running", "stopping", "stopped"] = "starting"
         self._started_at: datetime = clock.now()
         self._console: ConsoleStatus | None = None
-        self._http: ConsoleServer | None = None
+        self._hooks_status: ConsoleStatus | None = None
+        self._http: list[ConsoleServer] = []
         self._file = StatusFile(status_path(configuration))
         self._watchdog: asyncio.TimerHandle | None = None
         self._services = Services({"tend": self._tend, "journal-days": self._keep_days}, asyncio.Event())
@@ -203,6 +209,7 @@ class Daemon:
         for listener in self._listeners.values():
             await listener.serve()
         await self._open_console()
+        await self._open_hooks()
         for name in self._given:
             _log.warning("socket from the service manager is no channel's", channel=name)
         self._workers.start()
@@ -245,8 +252,8 @@ class Daemon:
         clean = await self._in_time(self._intake.close(), closing_seconds) and clean
         await self._returns.close(max(0.1, (until - loop.time()) / 4))
         clean = await self._workers.stop(max(1.0, until - closing_seconds - loop.time())) and clean
-        if self._http is not None:
-            await self._http.close()
+        for http in self._http:
+            await http.close()
         clean = await self._in_time(in_own_thread(self._store.close, "store-closing"), closing_seconds) and clean
         for sock in [*self._sockets.values(), *self._given.values()]:
             sock.close()
@@ -376,10 +383,37 @@ class Daemon:
         console = self._configuration.site.console
         sock = self._given.pop(CONSOLE, None) or await bind(console.host, console.port, "the console")
         host, port = sock.getsockname()[:2]
-        self._http = ConsoleServer(create_app(self, loopback=is_loopback(host)))
-        await self._http.open(sock)
+        self._http.append(ConsoleServer(create_app(self, loopback=is_loopback(host))))
+        await self._http[-1].open(sock)
         self._console = ConsoleStatus(host=host, port=port)
         _log.info("console opened", host=host, port=port)
+
+    async def _open_hooks(self) -> None:
+        from engine.connectors.registry import destination_settings
+        from engine.runtime.health import ConsoleServer
+        from engine.runtime.hooks import create_hooks
+
+        hooks = self._configuration.site.hooks
+        if hooks is None:
+            return
+        sock = self._given.pop(HOOKS, None) or await bind(hooks.host, hooks.port, "the hooks")
+        host, port = sock.getsockname()[:2]
+
+        def find(name: str) -> DestinationSettings | None:
+            known = name in self._configuration.site.destinations
+            return destination_settings(name, self._configuration) if known else None
+
+        async def chart_of(page: str) -> str | None:
+            found = await self._store.read(lambda conn: self._store.pages.get(conn, page))
+            return found.chart_id if found is not None else None
+
+        async def put(answered: PageAnswered) -> None:
+            await self._put_causes([receipt_of(self._store.keys, answered, self._clock.now())])
+
+        self._http.append(ConsoleServer(create_hooks(find, chart_of, put, self.metrics.count_hook)))
+        await self._http[-1].open(sock)
+        self._hooks_status = ConsoleStatus(host=host, port=port)
+        _log.info("hooks opened", host=host, port=port)
 
     def _pat_watchdog(self) -> None:
         if self._systemd.watchdog_seconds is not None:
@@ -558,6 +592,7 @@ class Daemon:
                 for name, listener in self._listeners.items()
             ),
             console=self._console,
+            hooks=self._hooks_status,
             workers=self._workers.status,
             ready=self._running and not unready,
             purpose=self._configuration.site.purpose,

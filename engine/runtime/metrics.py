@@ -166,10 +166,15 @@ class Metrics:
         self.work: Overview | None = None
         """How the work of the whole store stood when it was looked at last."""
         self._counted: dict[Name, Counter[tuple[str, ...]]] = {name: Counter() for name in COUNTERS}
+        self._hooks: Counter[tuple[str, str]] = Counter()
         self.skews = Skews()
         self._rung = Spread(hints.LATE_SECONDS)
         self._latest: deque[tuple[float, float]] = deque()
         """When a worker reported deadlines that rang, and how late the latest of them was."""
+
+    def count_hook(self, destination: str, what: str) -> None:
+        """A call of a far end: `taken`, `ignored` (nothing of ours) or `refused`."""
+        self._hooks[destination, what] += 1
 
     def channel(self, name: str) -> ChannelCounts:
         return self.channels.setdefault(name, ChannelCounts())
@@ -287,6 +292,8 @@ class Metrics:
             ["channel"],
             each(lambda c: c.conflicts),
         )
+        calls = (([*labels], float(count)) for labels, count in sorted(self._hooks.items()))
+        yield counter("hooks", "Calls of far ends.", ["destination", "result"], calls)
         if self.work is not None and self.queues_known():
             yield from self._of_work(self.work, gauge)
         status = self.status()

@@ -114,6 +114,8 @@ class Status(Record, frozen=True, kw_only=True):
     pid: int | None
     channels: tuple[ChannelStatus, ...]
     console: ConsoleStatus | None
+    hooks: ConsoleStatus | None = None
+    """Where far ends call; none: they can't."""
     workers: tuple[WorkerStatus, ...] = ()
     ready: bool = False
     """It accepts and stores what senders send."""

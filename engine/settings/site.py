@@ -16,7 +16,7 @@ from pydantic import (
 
 from engine.domain.partition import PARTITIONS
 from engine.outline import CONSOLE_HOST, CONSOLE_PORT, NODE, STORE_KEYS, STORE_URL, TIMEZONE
-from engine.settings.values import Folder, Identifier, Port, Seconds, Text, _check_zone
+from engine.settings.values import Folder, HttpsUrl, Identifier, Port, Seconds, Text, _check_zone
 from engine.snapshot import UNRESOLVED
 from engine.yamlmodel import StrictModel
 
@@ -46,6 +46,17 @@ class Console(StrictModel):
     """Address to listen on. Loopback unless told."""
     port: Port = CONSOLE_PORT
     """TCP port."""
+
+
+class Hooks(StrictModel):
+    """The HTTP listener for what far ends tell us, apart from the console's: `/hooks/NAME/ack`."""
+
+    host: Text = "127.0.0.1"
+    """Address to listen on. Loopback unless told: put a proxy with TLS before it."""
+    port: Port
+    """TCP port."""
+    public_url: HttpsUrl | None = None
+    """Address under which far ends reach it; none: that of this machine."""
 
 
 class RetrySettings(StrictModel):
@@ -154,6 +165,8 @@ class Site(StrictModel):
     """Where everything is kept."""
     console: Console = Console()
     """HTTP listener of health, metrics and console."""
+    hooks: Hooks | None = None
+    """HTTP listener for what far ends tell; none: they can tell nothing."""
     destinations: dict[Identifier, DestinationBase] = {}
     """Name -> destination. Channels name them under `deliver`."""
     calendar: Calendar = Calendar()
