@@ -98,6 +98,8 @@ class Daemon:
     called in a thread when all workers work by a new one. sockets: those that systemd opened, by channel name.
     """
 
+    _hooks: ConsoleStatus | None = None
+
     def __init__(
         self,
         configuration: Configuration,
@@ -124,8 +126,8 @@ class Daemon:
         self._state: Literal["starting", "running", "stopping", "stopped"] = "starting"
         self._started_at: datetime = clock.now()
         self._console: ConsoleStatus | None = None
-        self._hooks_status: ConsoleStatus | None = None
         self._http: list[ConsoleServer] = []
+        """The console's, and that of the hooks if the site has one."""
         self._file = StatusFile(status_path(configuration))
         self._watchdog: asyncio.TimerHandle | None = None
         self._services = Services({"tend": self._tend, "journal-days": self._keep_days}, asyncio.Event())
@@ -412,7 +414,7 @@ class Daemon:
 
         self._http.append(ConsoleServer(create_hooks(find, chart_of, put, self.metrics.count_hook)))
         await self._http[-1].open(sock)
-        self._hooks_status = ConsoleStatus(host=host, port=port)
+        self._hooks = ConsoleStatus(host=host, port=port)
         _log.info("hooks opened", host=host, port=port)
 
     def _pat_watchdog(self) -> None:
@@ -592,7 +594,7 @@ class Daemon:
                 for name, listener in self._listeners.items()
             ),
             console=self._console,
-            hooks=self._hooks_status,
+            hooks=self._hooks,
             workers=self._workers.status,
             ready=self._running and not unready,
             purpose=self._configuration.site.purpose,
