@@ -98,8 +98,6 @@ class Daemon:
     called in a thread when all workers work by a new one. sockets: those that systemd opened, by channel name.
     """
 
-    _hooks: ConsoleStatus | None = None
-
     def __init__(
         self,
         configuration: Configuration,
@@ -126,6 +124,7 @@ class Daemon:
         self._state: Literal["starting", "running", "stopping", "stopped"] = "starting"
         self._started_at: datetime = clock.now()
         self._console: ConsoleStatus | None = None
+        self._hooks: ConsoleStatus | None = None
         self._http: list[ConsoleServer] = []
         """The console's, and that of the hooks if the site has one."""
         self._file = StatusFile(status_path(configuration))
@@ -166,12 +165,7 @@ class Daemon:
             put_causes=self._put_causes,
             command=command,
         )
-        self.metrics.worker_restarts = lambda: self._workers.restarts
-        self.metrics.worker_up = lambda: self._workers.up
-        self.metrics.partitions = lambda: sum(one.partitions for one in self._workers.status)
-        self.metrics.destinations = self._destinations
-        self.metrics.queues_known = lambda: self._workers.counting or self._looks_itself
-        self.metrics.status = self.status
+        self._show_in_metrics()
         self._looks_itself = False
         self._looked_at = 0.0
         """No worker looks at what waits: we do, more rarely."""
@@ -179,6 +173,14 @@ class Daemon:
         self._certificates: tuple[Certificate, ...] = ()
         self._rates = {name: _Rate() for name in configuration.channels}
         self._trouble_since: dict[str, datetime] = {}
+
+    def _show_in_metrics(self) -> None:
+        self.metrics.worker_restarts = lambda: self._workers.restarts
+        self.metrics.worker_up = lambda: self._workers.up
+        self.metrics.partitions = lambda: sum(one.partitions for one in self._workers.status)
+        self.metrics.destinations = self._destinations
+        self.metrics.queues_known = lambda: self._workers.counting or self._looks_itself
+        self.metrics.status = self.status
 
     # --- start and stop ----------------------------------------------------------------------------------------------
 

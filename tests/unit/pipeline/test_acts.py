@@ -153,7 +153,8 @@ def test_every_cause_has_its_name_and_is_read_as_it_was_written() -> None:
         values = {"task": "t", "assignee": "b", "hold": 1, "root": 1, "code": "c", "location": None, "at": NOW,
                   "item": 1, "how": "phone", "result": "reached", "until": NOW, "version": 3, "since": NOW,
                   "page": "p", "by": "b", "roster": "r", "role": "x", "person": "y", "begins": NOW, "ends": NOW,
-                  "step": 1, "delivery": 1, "word": "w"}  # fmt: skip
+                  "step": 1, "delivery": 1, "word": "w",
+                      "appointment": "a"}  # fmt: skip
         one = kind(actor="a", chart_id="c", **{k: v for k, v in values.items() if k in kind.__struct_fields__})
         assert action_of(one) == name
         assert read(written(one)) == one
