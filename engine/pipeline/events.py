@@ -81,7 +81,11 @@ def decide_events(
     deciding = Deciding(received(entry), now, entry, channel, heard)
     for chart_id, subject in subjects.items():
         before = together(charts, chart_id, folded)
-        chart = _follow_up(before, changed[chart_id], subject, channel, now, heard)
+        told = heard if subject is not None or chart_id not in moved else Applied()
+        chart = _follow_up(before, changed[chart_id], subject, channel, now, told)
+        if told is not heard:  # why it has no plan or score: the message does not speak of a stay of this patient
+            told.whys = ()
+            heard.take_in(told)
         changed[chart_id] = follow(before, chart, deciding)
     final, result, deliveries, kinds, fallen = difference(charts, changed.values(), folded, channel, now, moved)
     heard.effects.extend(result)

@@ -101,6 +101,10 @@ def test_what_only_moves_is_neither_new_nor_gone(heart: Heart) -> None:
     assert kinds == {"encounter-moved"}
 
 
+def test_why_the_old_patient_has_no_plan_is_not_said_of_a_move(heart: Heart) -> None:
+    assert {why.reason.value for why in heart.send(a45()).why} & {"no-visit"} == set()
+
+
 def test_a_move_that_is_said_again_is_no_question_and_changes_nothing(heart: Heart) -> None:
     heart.send(a45())
     before = dict(heart.charts.by_id)
