@@ -344,6 +344,11 @@ _VALUES = (
 _OF_TWO = ("A17", "A24", "A37")
 _WITH_MRG = ("A35", "A36", "A40", *(f"A{number}" for number in range(41, 51)))
 _OF_STAYS = ("A01", "A02", "A03", "A04", "A05", "A08", "A11", "A13", "A23")
+_RARE = (
+    "A06", "A07", "A09", "A10", "A12", "A14", "A15", "A16", "A20", "A21", "A22", "A25", "A26", "A27", "A32", "A33",
+    "A38", "A52", "A53", "A54", "A55", "A60", "A61", "A62",
+)  # fmt: skip
+_WITH_PV2 = ("A05", "A14", "A16", "A21")
 
 
 def _who_else(draw: st.DrawFn, trigger: str) -> tuple[str, ...]:
@@ -351,7 +356,9 @@ def _who_else(draw: st.DrawFn, trigger: str) -> tuple[str, ...]:
     other = draw(st.sampled_from(_PATIENTS))
     if trigger in _OF_TWO:
         return f"PID|2||{other}", f"PV1|2|I|{draw(st.sampled_from(['W1^1^A', 'W2^2^B']))}"
-    if trigger not in _WITH_MRG:
+    if trigger in _WITH_PV2:
+        return (f"PV2{'|' * 8}{draw(st.sampled_from(_TIMES))}|{draw(st.sampled_from(_TIMES))}{'|' * 38}2026",)
+    if trigger not in (*_WITH_MRG, "A06", "A07"):
         return ()
     account = draw(st.sampled_from(["", "A1", "A2"]))
     return (f"MRG|{other}||{account}||{draw(st.sampled_from(['', 'V1^^^MRN', 'V2^^^MRN', 'V3']))}",)
@@ -359,7 +366,7 @@ def _who_else(draw: st.DrawFn, trigger: str) -> tuple[str, ...]:
 
 @st.composite
 def messages(draw: st.DrawFn) -> bytes:
-    trigger = draw(st.sampled_from([*_OF_STAYS, "A29", "A31", "A40", *_OF_STAYS, *_OF_TWO, *_WITH_MRG]))
+    trigger = draw(st.sampled_from([*_OF_STAYS, "A29", "A31", "A40", *_OF_STAYS, *_OF_TWO, *_WITH_MRG, *_RARE]))
     odd = st.dictionaries(st.integers(4, 45).filter(lambda number: number != 18), st.sampled_from(_VALUES), max_size=4)
     pv1 = {
         2: draw(st.sampled_from(["I", "E", "O", ""])),
