@@ -9,7 +9,7 @@ import click
 
 from engine.cli.common import NO, Cli, complete_channel, config_option, json_option, reveal_options
 from engine.cli.desk import open_desk, read_input, reveal_of
-from engine.cli.messages import told, why_lines
+from engine.cli.messages import fault_lines, told, why_lines
 from engine.cli.patients import human_chart
 from engine.cli.tables import table
 from engine.errors import NotFoundError
@@ -113,6 +113,7 @@ def _human(result: dict[str, Any]) -> str:
     ]
     if result["deviations"]:
         lines.append(f"deviations: {', '.join(result['deviations'])}")
+    lines += fault_lines(result["quality"])
     lines += why_lines(result["why"])
     if result["patient"]:
         encounters = [result["encounter"]] if result["encounter"] else []

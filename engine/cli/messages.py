@@ -31,6 +31,7 @@ from engine.desk import finding
 from engine.desk.desk import Desk
 from engine.desk.seeing import HIDDEN, entry_details, entry_shape
 from engine.domain.message import EntryKind
+from engine.domain.quality import MEANINGS, QualityKind
 from engine.printable import singles
 
 if TYPE_CHECKING:
@@ -257,6 +258,16 @@ def fate(shape: dict[str, Any]) -> str:
     return f" ({known})" if known else ""
 
 
+def fault_lines(quality: list[dict[str, Any]]) -> list[str]:
+    """What is wrong with the data of the message, for whoever looks after its feed."""
+    said = [(one["kind"], one["detail"], MEANINGS[QualityKind(one["kind"])]) for one in quality]
+    return [
+        line
+        for kind, field, meaning in said
+        for line in wrapped(f"fault {kind}{f' ({field})' if field else ''}: {meaning.remedy}", indent=2, margin=2)
+    ]
+
+
 def why_lines(why: list[dict[str, Any]]) -> list[str]:
     """Why there is a plan, a score, a delivery, or none; a line for each, wrapped in a terminal."""
     lines: list[str] = []
@@ -291,6 +302,7 @@ def human_entry(shape: dict[str, Any]) -> str:
         lines.append(f"  replay of entry {shape['replay_of']}")
     if shape["deviations"]:
         lines.append(f"  deviations: {', '.join(shape['deviations'])}")
+    lines += [f"  {line}" for line in fault_lines(shape["quality"])]
     lines += [f"  effect    {effect['kind']} {effect['detail']}".rstrip() for effect in shape["effects"]]
     lines += [
         f"  delivery  {item['id']}: {told(item)} to {item['destination']}: {item['state']}{fate(item)}"

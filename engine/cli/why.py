@@ -53,8 +53,8 @@ def why(cli: Cli, named: str, every: bool, limit: int, reveal: bool, reason: str
     wish = reveal_of(reveal, reason)
     with open_desk(cli) as desk:
         story = explain(desk, named)
-        view = desk.view(wish, [f"chart:{story.chart.id}"])
-        patient = view.key(story.chart.patient.key)
+        view = desk.view(wish, [f"chart:{story.chart.id}" if story.chart.id else f"entry:{min(story.entries)}"])
+        patient = view.key(story.key)
     if story.cut:
         cli.say(f"Only the last {ENTRIES_MAX:,} entries of the patient were looked at.")
     found = story.decisions

@@ -10,9 +10,11 @@ import msgspec
 
 from engine.desk import finding
 from engine.domain.cause import action_of, read
+from engine.domain.chart import Chart
 from engine.domain.decision import Decision
 from engine.domain.message import EntryKind
 from engine.domain.page import PAGE_LETTER
+from engine.domain.patient import Patient
 from engine.domain.shapes import plain
 from engine.errors import HandoffError, NotFoundError, TamperedError
 from engine.pipeline.decisions import Happened, Place, Rules, Sent, decisions
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
     from engine.desk.desk import Desk
     from engine.desk.seeing import View
-    from engine.domain.chart import Chart
     from engine.domain.delivery import QueuedDelivery
     from engine.snapshot import Snapshot
     from engine.store.journal import ListedEntry
@@ -43,6 +44,8 @@ class Story(NamedTuple):
     """What was decided. cut: there was more, before it."""
 
     chart: Chart
+    key: str
+    """Of the patient."""
     decisions: list[Decision]
     entries: dict[int, Happened]
     cut: bool
@@ -54,7 +57,11 @@ def why(desk: Desk, named: str) -> Story:
     Raises NotFoundError.
     """
     if ":" in named:
-        return _story(desk, finding.chart(desk, named))
+        try:
+            return _story(desk, finding.chart(desk, named))
+        except NotFoundError:  # all that there is of some is messages that died
+            key = finding.patient_key(desk, named)
+            return _story(desk, Chart(id="", patient=Patient(identifiers=())), key)
     if named.isdecimal() and len(named) <= _ENTRY_DIGITS_MAX:
         return _of_entry(desk, int(named))
     return _of_part(desk, named)
@@ -84,18 +91,20 @@ def _of_part(desk: Desk, named: str) -> Story:
     return story._replace(decisions=[one for one in story.decisions if whole in {one.subject, *one.effects}])
 
 
-def _story(desk: Desk, chart: Chart) -> Story:
+def _story(desk: Desk, chart: Chart, key: str | None = None) -> Story:
+    """key: of a patient without a chart."""
     store = desk.store
+    key = key or chart.patient.key
     with store.reader() as conn:
-        family = sorted(store.charts.family(conn, {chart.id}))
-        listed = store.journal.find(conn, kind=None, patient=chart.patient.key, limit=ENTRIES_MAX + 1)
+        family = sorted(store.charts.family(conn, {chart.id})) if chart.id else []
+        listed = store.journal.find(conn, kind=None, patient=key, limit=ENTRIES_MAX + 1)
         besides = sorted(set(store.recorder.concerned(conn, family)) - {one.id for one in listed})
         listed += store.journal.listed(conn, besides[-ENTRIES_MAX:])
         listed.sort(key=lambda one: one.id)
         cut = len(listed) > ENTRIES_MAX
         listed = listed[-ENTRIES_MAX:]
         happened = _happened(desk, conn, listed)
-    return Story(chart, decisions(chart, happened), {one.entry: one for one in happened}, cut)
+    return Story(chart, key, decisions(chart, happened), {one.entry: one for one in happened}, cut)
 
 
 def _happened(desk: Desk, conn: Connection, listed: Sequence[ListedEntry]) -> list[Happened]:

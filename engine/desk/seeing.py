@@ -198,7 +198,7 @@ def entry_details(desk: Desk, entry_id: int, make_view: Callable[[], View]) -> d
     import msgspec
 
     from engine.domain.message import EntryKind, EntryState
-    from engine.domain.shapes import plain
+    from engine.domain.shapes import plain, quality_shape
     from engine.domain.why import Reason
     from engine.pipeline.why import says_nothing, why_shapes
     from engine.store import notices
@@ -252,6 +252,7 @@ def entry_details(desk: Desk, entry_id: int, make_view: Callable[[], View]) -> d
         "sending_application": view.sender(entry.summary.sending_application, known=_known(listed[0])),
         "sending_facility": view.sender(entry.summary.sending_facility, known=_known(listed[0])),
         "deviations": list(dict.fromkeys((*entry.deviations, *(outcome.deviations if outcome else ())))),
+        "quality": [quality_shape(one) for one in (outcome.quality if outcome else ())],
         "charset": outcome.charset if outcome else None,
         "refusal": plain(entry.refusal),
         "replay_root": entry.replay_root,

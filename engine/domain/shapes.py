@@ -16,6 +16,7 @@ from engine.domain.codec import text_of
 from engine.domain.encounter import Encounter
 from engine.domain.page import Page, PageState, Step
 from engine.domain.patient import Patient
+from engine.domain.quality import QualityItem
 from engine.domain.record import Phi, Record
 from engine.domain.score import Score
 from engine.domain.task import ENGINE, OWN_FIELDS, Task
@@ -143,6 +144,11 @@ def patient_shape(patient: Patient) -> dict[str, Any]:
 
 def encounter_shape(encounter: Encounter) -> dict[str, Any]:
     return plain(encounter)  # type: ignore[no-any-return]  # a record becomes a dict
+
+
+def quality_shape(item: QualityItem) -> dict[str, Any]:
+    """A fault of the feed in one message. detail: its field."""
+    return {"kind": item.kind.value, "detail": item.detail or None}
 
 
 def score_shape(score: Score) -> dict[str, Any]:

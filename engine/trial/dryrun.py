@@ -17,7 +17,7 @@ from engine.domain.chart import Chart, Charts
 from engine.domain.message import Entry, EntryState
 from engine.domain.outcome import Outcome
 from engine.domain.parts import ENCOUNTERS, PARTS, Part
-from engine.domain.shapes import encounter_shape, patient_shape, plain
+from engine.domain.shapes import encounter_shape, patient_shape, plain, quality_shape
 from engine.hl7v2 import batch as batches
 from engine.hl7v2.ack import owed
 from engine.hl7v2.header import Header
@@ -172,6 +172,7 @@ class Trial:
                 for delivery in outcome.deliveries
             ],
             "deviations": list(outcome.deviations),
+            "quality": [quality_shape(one) for one in outcome.quality],
             "charset": outcome.charset,
             "dead_letter": plain(outcome.dead_letter),
             "why": self._why(outcome, chart),

@@ -25,6 +25,18 @@ def test_the_list_counts_and_names_an_example(stocked: Site) -> None:
     assert f"{found[0]['kind']}" in stocked.run("quality", "list").out
 
 
+def test_a_message_says_its_faults_before_and_after_it_is_sent(stocked: Site) -> None:
+    faulty(stocked)
+    one = stocked.json("quality", "list")[0]
+    entry = str(one["example_entry"])
+    assert {"kind": one["kind"], "detail": one["detail"]} in stocked.json("messages", "show", entry)["quality"]
+    assert f"fault {one['kind']} ({one['detail']}): " in stocked.run("messages", "show", entry).out
+    file = stocked.folder / "faulty.hl7"
+    file.write_bytes(first_messages(stocked)[0].replace(b"|I|", b"|Q|", 1))
+    assert {"kind": one["kind"], "detail": one["detail"]} in stocked.json("try", "main-campus", str(file))["quality"]
+    assert f"fault {one['kind']}" in stocked.run("try", "main-campus", str(file)).out
+
+
 def test_an_item_says_what_it_means_and_what_to_do(stocked: Site) -> None:
     faulty(stocked)
     one = stocked.json("quality", "list")[0]

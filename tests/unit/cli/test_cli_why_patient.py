@@ -105,6 +105,21 @@ def test_what_is_not_known_is_said(stocked: Site, subject: str) -> None:
     assert done.err
 
 
+MERGE_WITH_ITSELF = (
+    b"MSH|^~\\&|EHR|MAIN|||20261110120000||ADT^A40|M1|P|2.5.1\rEVN|A40|20261110120000\r"
+    b"PID|1||4711^^^MRN^MR||DOE^JANE||19470715\rMRG|4711^^^MRN^MR\r"
+)
+
+
+@pytest.mark.parametrize("more", [[], ["--reveal", "--reason", "a question"]])
+def test_a_patient_of_whom_all_messages_died_has_a_story_too(stocked: Site, more: list[str]) -> None:
+    (entry,) = stocked.receive(MERGE_WITH_ITSELF)
+    stocked.process()
+    (one,) = stocked.json("why", "MRN:4711", *more)
+    assert (one["decided"], one["reason"], one["causes"]) == ("withheld", "dead", [entry])
+    assert ("4711" in stocked.run("why", "MRN:4711", *more).out) == bool(more)
+
+
 def test_the_configuration_of_then_names_the_version(stocked: Site) -> None:
     protocol = stocked.folder / "mappings/protocols/post-discharge.yaml"
     then = version(stocked)
