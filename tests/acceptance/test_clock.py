@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import time
 import urllib.request
 from collections.abc import Callable
@@ -11,9 +13,11 @@ from typing import Any
 
 import pytest
 from harness import Daemon, MakeDaemon, Site
+from peers.postgres_server import PostgresServer
 
 FIRST = "channels/examples/first-message.hl7"
 DAY = timedelta(days=1)
+PATIENTS = 12
 
 
 class Hands:
@@ -45,6 +49,11 @@ def eventually(found: Callable[[], Any], seconds: float = 20) -> Any:
 def ask(daemon: Daemon, path: str) -> dict[str, Any]:
     with urllib.request.urlopen(daemon.console + path, timeout=10) as answer:
         return json.load(answer)
+
+
+def overdue(site: Site) -> list[Any]:
+    """Tasks whose time has come and that nothing has happened to."""
+    return site.json("tasks", "list", "--state", "open", "--due", "overdue")
 
 
 def about(text: str, ahead: timedelta) -> bool:
@@ -138,7 +147,8 @@ def test_deadlines_ring_at_their_time_and_after_a_stop_all_at_once_with_their_la
     stopped = site.json("status", code=69)["clock"]
     assert (stopped["due"], stopped["late_seconds"] > 6 * 86_400) == (1, True)
     daemon = make_daemon(site)
-    eventually(lambda: set(states().values()) == {"missed"})
+    eventually(lambda: not overdue(site))
+    assert states()["pcp_follow_up"] == "missed"
     eventually(lambda: (site.json("status", code=None)["clock"]["rung_late_seconds"] or 0) > 6 * 86_400)
     eventually(lambda: site.json("status", code=None)["clock"]["due"] == 0)
     with urllib.request.urlopen(daemon.console + "/metrics", timeout=10) as answer:
@@ -151,3 +161,52 @@ def test_deadlines_ring_at_their_time_and_after_a_stop_all_at_once_with_their_la
     (line,) = [one for one in daemon.settled() if one["channel"] == "@due"]
     assert (line["received"], line["balanced"]) == (len(rung), True)
     assert not [one for one in site.json("audit", "list") if one["actor"] == "clock"], "nobody did that"
+
+
+def test_on_two_nodes_each_deadline_rings_once_though_one_is_killed_while_they_ring(
+    site: Site, hands: Hands, make_daemon: MakeDaemon
+) -> None:
+    with contextlib.closing(PostgresServer()) as postgres:
+        url = postgres.url(postgres.new_database())
+        ahead = site.folder / "var/ahead"
+        site.edit(
+            "config.yaml",
+            (r"url: sqlite:\S+", f'url: "{url}"'),
+            (r"offset_seconds_file: [^}]*", f"offset_seconds_file: {ahead}"),
+        )
+        south = Site(site.folder.parent / "south")
+        shutil.copytree(site.folder, south.folder)
+        south.edit(
+            "config.yaml", (r"(?m)^node: .*$", "node: south"), (r"path: var/outbox", f"path: {site.folder}/var/outbox")
+        )
+        first = (site.folder / FIRST).read_text()
+        patients = [
+            first.replace("558181838", f"5581{number:05}")
+            .replace("V90001", f"V9{number:04}")
+            .replace("FIRST-", f"F{number}-")
+            for number in range(PATIENTS)
+        ]
+        (site.folder / "patients.hl7").write_text("".join(patients))
+        one, two = make_daemon(site), make_daemon(south)
+        site.run("send", f"127.0.0.1:{one.port()}", "patients.hl7", "--shift-to-now")
+        one.settled()
+
+        def tasks() -> list[dict[str, Any]]:
+            return site.json("tasks", "list", "--limit", "1000", "--state", "open", "--state", "missed")
+
+        assert len(tasks()) >= 6 * PATIENTS
+        hands.put(timedelta(minutes=10))
+        hands.put(DAY)
+        eventually(lambda: any(task["state"] == "missed" for task in tasks()))
+        two.kill()
+        hands.put(20 * DAY)
+        eventually(lambda: not overdue(site), 60)
+        kinds: dict[str, list[tuple[str, str]]] = {}
+        for task in tasks():
+            kinds.setdefault(task["patient_key"], []).append((task["kind"], task["reason"]))
+        assert len(kinds) == PATIENTS
+        assert len({tuple(sorted(found)) for found in kinds.values()}) == 1, "to each patient happened the same"
+        rung = site.json("messages", "list", "--kind", "due", "--limit", "10000")
+        assert len(rung) == len({entry["control_id"] for entry in rung}) >= PATIENTS
+        assert {entry["state"] for entry in rung} == {"processed"}
+        site.run("ledger")
