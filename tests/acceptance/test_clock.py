@@ -210,3 +210,34 @@ def test_on_two_nodes_each_deadline_rings_once_though_one_is_killed_while_they_r
         assert len(rung) == len({entry["control_id"] for entry in rung}) >= PATIENTS
         assert {entry["state"] for entry in rung} == {"processed"}
         site.run("ledger")
+
+
+def test_a_deadline_of_a_patient_whose_channel_is_gone_is_a_dead_letter_that_rings_when_it_is_replayed(
+    site: Site, hands: Hands, make_daemon: MakeDaemon
+) -> None:
+    daemon = make_daemon(site)
+    site.run("send", f"127.0.0.1:{daemon.port()}", FIRST, "--shift-to-now")
+    daemon.settled()
+    channel = site.folder / "channels/main-campus.yaml"
+    text = channel.read_text()
+    channel.write_text(text.replace("name: main-campus", "name: another"))
+    site.run("reload", "--allow-remove")
+    hands.put(timedelta(minutes=10))
+    (letter,) = eventually(lambda: site.json("dead", "list"))
+    assert (letter["error"], letter["location"]) == ("channel-unknown", None)
+    shown = site.json("messages", "show", str(letter["entry"]))
+    assert (shown["kind"], shown["state"]) == ("due", "dead")
+    assert site.run("dead", "list").stdout
+    (task,) = [one for one in site.json("tasks", "list") if one["kind"] == "on_call_page"]
+    assert task["state"] == "open"
+    dead = site.json("messages", "list", "--kind", "due", "--state", "dead")
+    time.sleep(1.0)
+    assert site.json("messages", "list", "--kind", "due", "--state", "dead") == dead, "it does not spin"
+    assert len(dead) == 1
+    channel.write_text(text)
+    site.run("reload", "--allow-remove")
+    site.run("dead", "replay", "--yes", "--all")
+    eventually(
+        lambda: [one["state"] for one in site.json("tasks", "list") if one["kind"] == "on_call_page"] == ["missed"]
+    )
+    assert site.json("dead", "list", code=None) == [] or site.json("dead", "list")[0]["resolved_by"]
