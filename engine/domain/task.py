@@ -38,7 +38,7 @@ class TaskState(StrEnum):
     RETRACTED = "retracted"
 
 
-STANDING: Final = frozenset({TaskState.OPEN, TaskState.IN_PROGRESS, TaskState.MISSED})
+STANDING: Final = (TaskState.OPEN, TaskState.IN_PROGRESS, TaskState.MISSED)
 """States of a task that is still to be done."""
 
 

@@ -8,7 +8,7 @@ cause into the journal; deciding that cause lets everything happen that is due b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, NamedTuple
 
 from engine.domain.cause import Cause, Due, UrgentDue
@@ -39,7 +39,12 @@ def due_at(chart: Chart) -> datetime | None:
     """When the next deadline of a chart comes; none: it waits for nothing."""
     if chart.merged_into is not None:
         return None
-    return min((at.astimezone(UTC) for source in SOURCES for at in source.next_at(chart)), default=None)
+    found = [at for source in SOURCES for at in source.next_at(chart)]
+    return min(found, key=_instant) if found else None
+
+
+_instant: Final = datetime.timestamp
+"""What deadlines are compared by: of two in one zone Python would compare what the clock on the wall shows."""
 
 
 def is_urgent(chart: Chart) -> bool:

@@ -40,7 +40,7 @@ def deadlines(chart: Chart) -> Iterator[datetime]:
 
 def calls(chart: Chart) -> bool:
     """Whether somebody is paged when the first deadline of the tasks has come."""
-    paging = [at for task in chart.tasks if (at := tasks.calls_at(task)) is not None]
+    paging = [at for task in chart.tasks if task.ladder and (at := tasks.calls_at(task)) is not None]
     return bool(paging) and min(paging) <= min(deadlines(chart))
 
 

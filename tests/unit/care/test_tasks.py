@@ -102,7 +102,7 @@ def test_a_task_that_stands_ends_once_and_an_ended_one_never_changes(before: Tas
 
 def test_a_task_goes_back_to_open_by_no_transition() -> None:
     assert all(TaskState.OPEN not in after for after in TRANSITIONS.values())
-    assert {state for state, after in TRANSITIONS.items() if after} == STANDING
+    assert {state for state, after in TRANSITIONS.items() if after} == set(STANDING)
 
 
 def test_retract_all_ends_what_stands_and_leaves_the_others() -> None:
