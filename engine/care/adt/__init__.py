@@ -20,8 +20,8 @@ as well, or says `chart.need_whole()` (decision 21). `tests/unit/pipeline/test_c
 | `stay.py` | the fields and times of that encounter |
 | `status.py` | whether the stay is planned, going on or over, and which of two events came last |
 | `merge.py` | two charts that are one patient |
-| `moves.py` | stays that become another patient's or get another number, links, deletions |
 | `moves.py` | stays that become another patient's, get another number, or go on in another class |
+| `persons.py` | patients who are linked, persons who are deleted |
 
 What messages of all codes have in common stands above: `care/patient.py` (whose a message is, what it says of the
 person, its way through a chart) and `care/death.py` (whether the patient has died).

@@ -1,4 +1,4 @@
-"""Stays that become another patient's, another stay's, or get another number; and patients who are linked.
+"""Stays that become another patient's, another stay's, or get another number.
 
 What is said of a number that is not known yet counts when it comes: a chart remembers what its visit numbers and
 accounts have become (`Chart.renamed`), and messages that still name the old ones are read so. What can't be told from
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from engine.care.adt.event import Change, Event, Link, Meaning, VisitNumber
+from engine.care.adt.event import Change, Event, Meaning, VisitNumber
 from engine.care.adt.visit import admitted_then
 from engine.care.death import settle_death
 from engine.care.dispositions import Dispositions
@@ -29,9 +29,6 @@ from engine.errors import DATA_TYPE, MessageError
 
 RENAMED_MAX: Final = 500
 """Numbers of one patient that have become others; more are a fault of the sender."""
-
-LINKS_MAX: Final = 100
-"""Patients whom one has to do with; more are a fault of the sender."""
 
 _MOVES: Final = frozenset({Meaning.MOVE_ACCOUNT, Meaning.MOVE_VISIT})
 _OF_ACCOUNTS: Final = frozenset({Meaning.MERGE_ACCOUNTS, Meaning.MOVE_ACCOUNT, Meaning.CHANGE_ACCOUNT})
@@ -163,6 +160,9 @@ class _Changing:
         if target is not None and (known := wanted(target)):
             if source is not None and source.id != target.id and wanted(source):
                 return self._ask(change, target, HoldCode.MOVE_UNCLEAR, _BOTH)
+            if change.was and (source is None or source.id != target.id):  # it was heard of here first
+                new = _keys(known) - target.renamed.came.keys()
+                target = _renamed(target, came=dict.fromkeys(new, (change.was[0].key, event.at)))
             return self._within(change, event, target, known)
         owner = self._owner(change)
         if source is None and owner is not None and not change.was:
@@ -248,7 +248,7 @@ class _Changing:
         stays = [stay for stay in chart.encounters if stay.account == old]
         bare = [[s for s in chart.encounters if s.account == one and _is_bare(s)] for one in (old, new)]
         if all(len(one) == 1 for one in bare):  # a stay that is known by its account only
-            if change.what is Meaning.CHANGE_ACCOUNT and not event.believed(HoldCode.MOVE_UNCLEAR, change.location):
+            if not _are_one(change, event, chart, bare[1][0]):
                 return self._ask(change, chart, HoldCode.MOVE_UNCLEAR, _TAKEN)
             chart = self._fold(chart, bare[0][0], bare[1][0])
         chart = _with(
@@ -268,8 +268,7 @@ class _Changing:
         if len(olds) > 1 or len(news) > 1:
             return self._ask(change, chart, HoldCode.MOVE_UNCLEAR, _SEVERAL_STAYS)
         if olds and news and olds[0].key != news[0].key:
-            is_merge = change.what is Meaning.MERGE_VISITS
-            if not is_merge and not event.believed(HoldCode.MOVE_UNCLEAR, change.location):
+            if not _are_one(change, event, chart, news[0]):
                 return self._ask(change, chart, HoldCode.MOVE_UNCLEAR, _TAKEN)
             chart = self._fold(chart, olds[0], news[0])
         elif olds and not news:
@@ -282,6 +281,18 @@ class _Changing:
     def _fold(self, chart: Chart, old: Encounter, new: Encounter) -> Chart:
         self._tell("encounter-merged", new.key, old.key)
         return _as_one(chart, old, new)
+
+
+def _are_one(change: Change, event: PatientEvent, chart: Chart, new: Encounter) -> bool:
+    """Whether a stay that has the new number already is the one that gets it: the event merges two, a person has said
+    so, or all that is known of it was said since.
+    """
+    if change.what in {Meaning.MERGE_VISITS, Meaning.MERGE_ACCOUNTS}:
+        return True
+    said = chart.encounter_stamps.get(new.key, {})
+    fields = [at for name, at in said.items() if name in Encounter.__struct_fields__]
+    since = bool(fields) and min(fields) >= event.at
+    return since or event.believed(HoldCode.MOVE_UNCLEAR, change.location)
 
 
 def _as_one(chart: Chart, old: Encounter, new: Encounter) -> Chart:
@@ -572,72 +583,3 @@ def _about(event: Event, stay: Encounter) -> Event:
         visit_authority=stay.visit_authority,
         account=stay.account,
     )
-
-
-# --- links
-
-
-def apply_links(charts: Charts, links: Iterable[Link], event: PatientEvent) -> Applied:
-    """Note on both charts that two patients have to do with each other, or no longer do.
-
-    Never more than that: who is linked is not the same person. Of two messages about the same two the later counts.
-    Raises MessageError when one has too many links.
-    """
-    applied = Applied()
-    for link in links:
-        one, other = charts.find(link.one), charts.find(link.other)
-        if one is None or other is None or one.id == other.id:
-            applied.note = "both numbers are one patient's: nobody to link"
-            continue
-        applied.others += [
-            _linked(one, other, event, applied, linked=link.linked),
-            _linked(other, one, event, applied, linked=link.linked),
-        ]
-    return applied
-
-
-def _linked(chart: Chart, other: Chart, event: PatientEvent, applied: Applied, *, linked: bool) -> Chart:
-    stamp = f"{_LINK}{other.patient.key}"
-    if event.at < chart.stamps.get(stamp, NEVER):
-        applied.deviate("stale-event")
-        return chart
-    known = {identifier.key for identifier in other.patient.identifiers}
-    left = tuple(key for key in chart.patient.links if key not in known)
-    links = (*left, other.patient.key) if linked else left
-    if len(links) > LINKS_MAX:
-        raise MessageError(
-            "links-too-many",
-            f"the patient would be linked with more than {LINKS_MAX} others: something is wrong with that",
-            hl7_code=DATA_TYPE,
-            location="PID-3",
-        )
-    patient = chart.patient
-    if set(links) != set(patient.links):
-        kind = "patient-linked" if linked else "patient-unlinked"
-        applied.effects.append(Effect(kind=kind, subject=chart.id, detail=other.id))
-        patient = msgspec.structs.replace(patient, links=links)
-    return msgspec.structs.replace(chart, patient=patient, stamps={**chart.stamps, stamp: event.at})
-
-
-_LINK: Final = "link:"
-"""Stamp of the patient: when it was last said that another one is linked, or is not."""
-
-# --- deletions
-
-
-def is_empty(chart: Chart) -> bool:
-    """Nothing hangs on the person: no stay, score or task, nobody else's number, no link, no word of a death."""
-    patient = chart.patient
-    return (
-        chart.closed is None
-        and not any(part.of(chart) for part in PARTS)
-        and not (patient.merged_from or patient.links or patient.deceased or chart.death_stated.in_doubt)
-        and chart.renamed == Renamed()
-    )
-
-
-def cleared(event: PatientEvent) -> PatientEvent:
-    """The event as one that clears all that is known of the person but the numbers."""
-    kept = {"identifiers", "merged_from", "links", "deceased", "deceased_at"}
-    fields = {name: None for name in Patient.__struct_fields__ if name not in kept}
-    return msgspec.structs.replace(event, patient=fields)

@@ -9,8 +9,9 @@ import msgspec
 
 from engine.care.adt.event import RENUMBERING, Meaning, Merge
 from engine.care.adt.merge import apply_merges, merges_in_doubt
-from engine.care.adt.moves import apply_changes, apply_links, cleared, is_empty
+from engine.care.adt.moves import apply_changes
 from engine.care.adt.patient import on_its_visit
+from engine.care.adt.persons import apply_links, cleared, is_empty
 from engine.care.event import Applied, PatientEvent
 from engine.care.patient import speaks_of_another
 from engine.domain.chart import Charts, identity

@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 from heart import Heart, adt
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.domain.chart import Chart
 from engine.domain.delivery import Operation
@@ -600,3 +602,61 @@ def test_two_patients_of_whom_it_is_asked_whether_they_have_died_are_asked_about
         heart.send(adt("A01", pid3=pid3, pid={30: "JA"}, pv1={19: f"{visit}^^^MRN"}))
     heart.send(adt("A40", pid3=X, pid={5: "", 7: ""}, segments=(f"MRG|{Y}",)))
     assert [task.kind for task in heart.chart("1").tasks if task.state is TaskState.OPEN] == ["care_coordinator_alert"]
+
+
+# --- in whatever order the old patient's messages and the move come
+
+BEFORE = (
+    adt("A01", at="20260305080000", pid3=X, pid={18: "A1"}, pv1={44: "20260305080000"}),
+    adt("A02", at="20260305090000", pid3=X, pid={18: "A1"}, pv1={3: "W2^2^B", 44: "20260305080000"}),
+    adt("A08", at="20260305100000", pid3=X, pid={18: "A1"}, pv1={3: "W2^2^B", 10: "CAR", 44: "20260305080000"}),
+)
+MOVE = a45(pv1={3: "W2^2^B", 44: "20260305080000"})
+AFTER = adt("A03", at=LATEST, pid3=Y, pid=JAY | {18: "A9"}, pv1={36: "01", 45: LATEST})
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.permutations([*BEFORE, MOVE]), st.sampled_from([0, 1, 2, 3]))
+def test_a_stay_that_moves_comes_to_the_same_in_whatever_order_it_is_heard_of(order: list[bytes], again: int) -> None:
+    heart = Heart()
+    heart.now = datetime(2026, 3, 9, 18, 0, tzinfo=UTC)
+    for message in (*order, order[again], AFTER):
+        outcome = heart.send(message)
+        assert (outcome.state, outcome.holds) == (EntryState.PROCESSED, ())
+    (stay,) = heart.chart("2").encounters
+    assert (stay.key, stay.status, stay.hospital_service, stay.account) == (
+        "MRN:V1",
+        EncounterStatus.FINISHED,
+        "CAR",
+        "A9",
+    )
+    assert stay.location is not None
+    assert stay.location.point_of_care == "W2"
+    assert stays(heart.chart("1")) == {}
+    assert len(opened(heart.chart("2"))) > 0
+    assert not heart.chart("1").tasks
+
+
+RENUMBERED = (
+    adt("A01", at="20260305080000", pid3=X, pv1={44: "20260305080000"}),
+    adt("A02", at="20260305090000", pid3=X, pv1={3: "W2^2^B", 10: "CAR", 44: "20260305080000"}),
+    adt("A08", at=LATEST, pid3=X, pv1={19: "V2^^^MRN", 3: "W3^3^C"}),
+    adt("A03", at="20260308150000", pid3=X, pv1={19: "V2^^^MRN", 36: "01"}),
+)
+
+
+@pytest.mark.parametrize("trigger", ["A42", "A50"])
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_stay_that_gets_another_number_comes_to_the_same_in_whatever_order_it_is_heard_of(
+    trigger: str, data: st.DataObject
+) -> None:
+    change = adt(trigger, at=LATER, pid3=X, pv1={19: "V2^^^MRN"}, segments=(f"MRG|{X}||||V1^^^MRN",))
+    heart = Heart()
+    heart.now = datetime(2026, 3, 9, 18, 0, tzinfo=UTC)
+    for message in data.draw(st.permutations([*RENUMBERED, change])):
+        assert asked(heart.send(message)) == []
+    stay, *others = sorted(heart.chart("1").encounters, key=lambda one: one.merged_into is not None)
+    assert [(one.status, one.merged_into) for one in others] in ([], [(EncounterStatus.CANCELLED, stay.key)])
+    assert (stay.visit_number, stay.status, stay.hospital_service) == ("V2", EncounterStatus.FINISHED, "CAR")
+    assert {task.encounter for task in heart.chart("1").tasks if task.state is TaskState.OPEN} == {stay.key}
