@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from hashlib import blake2b
 from typing import Final
 
 from msgspec import structs
@@ -26,6 +27,7 @@ from engine.domain.delivery import (
     Operation,
     line_of_notice,
 )
+from engine.domain.ids import beginning_like
 from engine.domain.outcome import Effect
 from engine.domain.page import UNANSWERED, Page, PageState, Step, StepResult, page_id
 from engine.domain.task import Task, TaskState
@@ -138,7 +140,7 @@ WITHDRAWN: Final = "what was paged for is not so"
 
 
 def _safety_id(page: Page) -> str:
-    return f"{page.task}-safety"
+    return beginning_like(page.task, blake2b(f"{page.id}/safety".encode(), digest_size=16).hexdigest())
 
 
 # --- acknowledgments and receipts ------------------------------------------------------------------------------------

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
-from heart import Heart, adt, merge
+from heart import ROOT, Heart, adt, key, merge
 
+from engine.care.oncall import NO_ROSTERS
+from engine.connectors.registry import load
 from engine.domain.cause import Cause, Due, NotificationSettled, OnCallOverridden, PageAcknowledged, TaskDone, written
-from engine.domain.delivery import Gone, Notification, Operation
+from engine.domain.delivery import Gone, Notification, NotificationEnd, Operation
 from engine.domain.message import AckCode
 from engine.domain.oncall import Override
 from engine.domain.outcome import EffectKind, Outcome
 from engine.domain.page import Page, PageState, StepResult
 from engine.domain.task import TaskState
+from engine.errors import SettingsError
+from engine.pipeline.compiling import compile_configuration
 from engine.pipeline.due import due_at, is_urgent
 from engine.pipeline.process import channel_of, decide, prepare
+from engine.snapshot import Snapshot
 
 MINUTE = timedelta(minutes=1)
 HIGH = {36: "01", 45: "20260306130000", 44: "20260220080000", 4: "E"}
@@ -281,3 +288,74 @@ def test_a_clock_that_rings_late_goes_on_where_it_was(duty: Duty) -> None:
     called = notified(duty.ring())
     assert {one.level for one in called} == {2}
     assert duty.page.next_at == duty.now + 5 * MINUTE
+
+
+def test_a_page_that_is_about_a_task_that_remains_is_taken_and_raised_again_when_nothing_follows(duty: Duty) -> None:
+    chart = duty.chart()
+    task = next(one for one in chart.tasks if one.kind == "care_coordinator_alert")
+    paged = tuple(msgspec.structs.replace(one, page="on-call") if one is task else one for one in chart.tasks)
+    duty.charts.add(msgspec.structs.replace(chart, tasks=paged))
+    duty.do(TaskDone(actor="anna", chart_id=chart.id, task=duty.page.task))  # the other page of the plan
+    page = next(one for one in duty.chart().pages if one.task == task.id)
+    duty.ring()
+    duty.do(PageAcknowledged(actor="anna", chart_id=chart.id, page=page.id, by="lee"))
+    taken = next(one for one in duty.chart().tasks if one.id == task.id)
+    assert (taken.state, taken.owner) == (TaskState.IN_PROGRESS, "lee")
+    again = notified(duty.later(31))
+    assert {(one.page_id, one.round) for one in again} == {(page.id, 1)}
+    duty.do(TaskDone(actor="anna", chart_id=chart.id, task=task.id))
+    ended = next(one for one in duty.chart().pages if one.id == page.id)
+    assert ended.state is PageState.RESOLVED
+    assert not notified(duty.later(120))
+
+
+def test_a_task_whose_ladder_the_site_leaves_out_stays_a_task() -> None:
+    """The shipped example in a site without its destination."""
+    other = Duty()
+    other.channel = dataclasses.replace(other.channel, rosters=NO_ROSTERS)
+    other.send(adt("A03", at="20260306130000", pv1={3: "W^1^A"} | HIGH))
+    assert "on_call_page" in {one.kind for one in other.chart().tasks if one.stands}
+    assert other.chart().pages == ()
+
+
+def test_a_person_who_falls_ill_between_two_levels_is_not_called(duty: Duty) -> None:
+    duty.ring()
+    duty.do(
+        OnCallOverridden(
+            actor="anna",
+            chart_id=None,
+            reason="ill",
+            roster="on-call",
+            role="backup",
+            person="example-night",
+            begins=duty.now,
+            ends=duty.now + 60 * MINUTE,
+        )  # fmt: skip
+    )
+    assert "example-backup" not in {one.person for one in notified(duty.later(5.1))}
+
+
+def test_destinations_that_call_by_themselves_are_told_of_the_end(duty: Duty) -> None:
+    rosters = dataclasses.replace(duty.channel.rosters, ends=frozenset({"files"}))
+    duty.channel = dataclasses.replace(duty.channel, rosters=rosters)
+    duty.ring()
+    outcome = ack(duty)
+    (end,) = [one.content for one in outcome.deliveries if one.operation is Operation.NOTIFY_END]
+    assert isinstance(end, NotificationEnd)
+    # The acknowledgment was all that was wanted: the far end must not wake anybody again.
+    assert (end.page_id, end.state, end.by, end.round) == (duty.page.id, "resolved", "example-day-1", 0)
+    assert end.to in {"pager-1", "pager-2"}
+
+
+@pytest.mark.parametrize("near", ["on-cal", "nobody"])
+def test_a_protocol_that_names_no_ladder_is_refused_with_its_line(tmp_path: Path, near: str) -> None:
+    shipped = Snapshot.read(ROOT / "config.yaml")
+    file = "mappings/protocols/post-discharge.yaml"
+    text = shipped.files[file].replace("page: on-call ", f"page: {near} ")
+    with pytest.raises(SettingsError) as caught:
+        compile_configuration(load(Snapshot(ROOT, "config.yaml", {**shipped.files, file: text})), key)
+    (problem,) = caught.value.problems
+    assert problem.file == file
+    assert problem.line == 1 + next(n for n, line in enumerate(text.splitlines()) if f"page: {near} " in line)
+    assert "no such ladder" in problem.message
+    assert ("did you mean on-call" in problem.message) == (near == "on-cal")
