@@ -330,7 +330,7 @@ def test_a_person_who_falls_ill_between_two_levels_is_not_called(duty: Duty) -> 
             person="example-night",
             begins=duty.now,
             ends=duty.now + 60 * MINUTE,
-        )  # fmt: skip
+        )
     )
     assert "example-backup" not in {one.person for one in notified(duty.later(5.1))}
 
