@@ -151,7 +151,7 @@ MEANINGS: Final[Mapping[QualityKind, Meaning]] = {
     QualityKind.ORDER_WRONG: Meaning(
         text="events come before what they build on: a cancel before what it cancels, a return without a leave",
         remedy="ask the sender whether messages get lost, or are sent out of their order",
-        deviations=("undone-before-it-came", "event-does-not-fit-status"),
+        deviations=("undone-before-it-came", "event-does-not-fit-status", "cancels-nothing"),
         location="MSH-9",
     ),
     QualityKind.DISCHARGE_MISSING: Meaning(
@@ -171,7 +171,7 @@ MEANINGS: Final[Mapping[QualityKind, Meaning]] = {
     QualityKind.IDENTIFIER_OF_ANOTHER: Meaning(
         text="messages name an identifier that belongs to another patient: it was left where it is",
         remedy="find out which patient it is of; a merge (A40) is due, or the registration is wrong",
-        deviations=("identifier-of-another-patient",),
+        deviations=("identifier-of-another-patient", "former-visit-of-another-patient"),
         location="PID-3",
     ),
     QualityKind.KEY_UNSURE: Meaning(
