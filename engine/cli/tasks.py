@@ -376,6 +376,14 @@ def _details(shape: dict[str, Any], *, overdue: bool) -> str:
     return "\n".join(f"{name:<14}{value}" for name, value in lines if value is not None)
 
 
+ESCALATED: Final = {
+    "no-show": "the visit was missed",
+    "no-word": "the day of the visit has passed, and nobody has said whether it was kept",
+    "request-refused": "the scheduling system did not book it: book it by hand",
+}
+"""Why something was said about a task where nothing else was done."""
+
+
 def _escalation_told(one: dict[str, Any]) -> str:
     """`2026-03-05 10:00:00 EST deadline: given to care_manager, alert 9f2c1a`."""
     did = [
@@ -383,7 +391,8 @@ def _escalation_told(one: dict[str, Any]) -> str:
         f"alert {one['alert']}" if one["alert"] else "",
         f"paged {one['page']}" if one["page"] else "",
     ]
-    return f"{named_time(one['at'])} {one['why']}: {', '.join(filter(None, did)) or 'missed'}"
+    said = ", ".join(filter(None, did)) or ESCALATED.get(one["why"], "missed")
+    return f"{named_time(one['at'])} {one['why']}: {said}"
 
 
 def _ended_told(shape: dict[str, Any]) -> str | None:
