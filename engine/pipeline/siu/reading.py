@@ -15,7 +15,7 @@ from engine.care.appointments import (
     on_its_appointment,
     times_of,
 )
-from engine.domain.appointment import OWN_PREFIX
+from engine.domain.appointment import OFF, OWN_PREFIX
 from engine.domain.chart import Charts
 from engine.domain.message import Entry
 from engine.domain.outcome import Outcome
@@ -83,6 +83,8 @@ def read_siu(entry: Entry, channel: CompiledChannel, message: Message, reading: 
     reading += (*told.notes, *noted_times)
     fields = {} if told.resources is not None else times
     fields |= {name: said[name] for name in _OWN if name in said}
+    if told.status in OFF:  # then its resources are cancelled with it, and are its own all the same
+        fields = {name: said[f"removed_{name}"] for name in RESOURCES if f"removed_{name}" in said} | fields
     removed = _removed(said, told, fields)
     events = [
         _event(entry, channel, message, one, reading, said, told=told, fields=fields, removed=removed) for one in mapped

@@ -388,3 +388,23 @@ def test_a_constant_where_a_number_might_be_leads_to_no_other_appointment(heart:
     heart.send(siu("S12", "2"))
     heart.send(siu("S15", "2", at="20260307120000"))
     assert {one.numbers[0].value: one.status for one in heart.chart().appointments} == {"1": "booked", "2": "cancelled"}
+
+
+def test_tq1_counts_before_what_was_asked_for_in_sch_11(heart: Scheduled) -> None:
+    timing = ("TQ1|1||||||20260310093000|20260310102000",)
+    heart.send(siu("S26", at="20260310100000", start="20260201112600", end="20260209112600", more=timing))
+    found = only(heart)
+    assert found.starts_at is not None
+    assert (found.status, found.starts_at.text, found.earliest) == ("noshow", "2026-03-10T09:30:00-04:00", None)
+
+
+@pytest.mark.parametrize(("trigger", "status"), [("S15", "Cancelled"), ("S17", "Deleted")])
+def test_resources_that_are_cancelled_with_their_appointment_are_still_its_own(
+    heart: Scheduled, trigger: str, status: str
+) -> None:
+    off = (f"AIS|1|A|PCP|||||||{status}", f"AIP|1||77^Welby^Marcus|||||||||{status}")
+    heart.send(siu(trigger, service="", clinician="", place="", more=off))
+    found = only(heart)
+    assert found.service is not None
+    assert found.clinician is not None
+    assert (found.service.code, found.clinician.id) == ("PCP", "77")
