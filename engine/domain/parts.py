@@ -207,7 +207,7 @@ TASKS: Final = DeliveredPart(
     shape=task_shape,
     mask=Mask(
         shown=None,
-        keys=frozenset({"encounter", "patient_key", "suspended_by", "appointment"}),
+        keys=frozenset({"encounter", "patient_key", "suspended_by"}),
         inner={"attempts": frozenset({"at", "by", "how", "result"})},
         typed=frozenset({"end_reason", "evidence"}),
     ),

@@ -157,7 +157,7 @@ class Task(Phi, frozen=True, kw_only=True, omit_defaults=True):
     evidence: str | None = None
     """What shows that it is done: what somebody typed, or the entry and the fields of a message."""
     appointment: str | None = None
-    """Key of the appointment that it waits for, or was done by."""
+    """Id of the appointment that it waits for, or was done by."""
     page: str | None = None
     """Name of the ladder that is paged while it stands; none: it pages nobody."""
     protocol_version: str | None = None
