@@ -151,11 +151,13 @@ def _pairs(
                 yield (likeness, apart), old.id, new.id
 
 
-_UNLIKE: Final = 3
+_UNLIKE: Final = 4
 
 
 def _likeness(old: Appointment, new: Appointment) -> int | None:
-    """0: service and clinician, 1 and 2: one of them, 3: neither says; none: they are not for the same thing."""
+    """0: service and clinician, 1 and 2: one of them, 3: the place alone, 4: nothing is said; none: they are not for
+    the same thing.
+    """
     service = _agree(_called(old), _called(new))
     clinician = None if old.clinician is None or new.clinician is None else old.clinician.is_same(new.clinician)
     if service and clinician:
@@ -164,12 +166,20 @@ def _likeness(old: Appointment, new: Appointment) -> int | None:
         return 1
     if clinician:
         return None if service is False else 2
-    return _UNLIKE if service is None and clinician is None else None
+    if service is False or clinician is False:
+        return None
+    place = _agree(_where(old), _where(new))
+    return _UNLIKE if place is None else _UNLIKE - 1 if place else None
 
 
 def _called(appointment: Appointment) -> str | None:
-    service = appointment.service
-    return (service.code or service.text) if service is not None else None
+    """What it is: the service, else the type."""
+    what = appointment.service or appointment.type
+    return (what.code or what.text) if what is not None else None
+
+
+def _where(appointment: Appointment) -> str | None:
+    return appointment.location.point_of_care if appointment.location is not None else None
 
 
 def _agree(one: str | None, other: str | None) -> bool | None:

@@ -204,6 +204,24 @@ def test_a_new_number_for_something_else_or_much_later_is_no_new_time(clinic: Cl
     assert (clinic.appointment("36996").replaced_by, clinic.appointment("40001").replaces) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("more", "minutes", "linked"),
+    [
+        ({"sch": {8: "FU^Follow-up"}}, 300, True), ({"place": "CLINIC"}, 300, True), ({}, 5, True), ({}, 300, False),
+        ({"place": "CLINIC", "sch": {8: "FU"}}, 300, True),
+    ],
+)  # fmt: skip
+def test_thin_messages_are_put_together_by_type_by_place_or_when_they_follow_at_once(
+    clinic: Clinic, more: dict[str, Any], minutes: int, linked: bool
+) -> None:
+    thin: dict[str, Any] = {"service": "", "clinician": "", "place": ""} | more
+    clinic.send(siu("S12", at="20260306140000", start="20260308100000", **thin))
+    clinic.send(siu("S15", at="20260307090000", start="20260308100000", **thin))
+    at = datetime(2026, 3, 7, 9, tzinfo=NEW_YORK) + timedelta(minutes=minutes)
+    clinic.send(siu("S13", "40001", at=at.strftime("%Y%m%d%H%M%S"), start="20260309113000", **thin))
+    assert (clinic.appointment("40001").replaces is not None) is linked
+
+
 def test_a_new_appointment_is_not_taken_for_the_new_time_of_a_cancelled_one(clinic: Clinic) -> None:
     for message in MOVE[:2]:
         clinic.send(message)
