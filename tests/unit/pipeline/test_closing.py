@@ -303,3 +303,23 @@ def test_few_stays_that_are_over_stay_with_the_chart() -> None:
     assert reopened(left, many) == many
     dead = msgspec.structs.replace(many, patient=msgspec.structs.replace(patient, deceased=True))
     assert closed_up(dead) is dead
+
+
+def test_a_stay_is_closed_after_the_visit_that_proves_its_task_done() -> None:
+    def stay(key: str, status: EncounterStatus = EncounterStatus.FINISHED) -> Encounter:
+        at = Moment.of(f"2026-03-0{key[-1]}T10:00Z")
+        return Encounter(key=key, class_="O", status=status, admitted_at=at, discharged_at=at)
+
+    heart = Heart()
+    heart.send(adt("A01", at="20260305120000", pv1={44: "20260305110000"}))
+    heart.send(adt("A03", at="20260306120000", pv1={36: "01", 44: "20260305110000", 45: "20260306110000"}))
+    shown = msgspec.structs.replace(
+        end(heart.chart().tasks[0], TaskState.DONE, at=heart.now), encounter="S1", proved_by="encounter:V9"
+    )
+    chart = msgspec.structs.replace(
+        heart.chart(), encounters=(stay("S1"), stay("V9", EncounterStatus.ACTIVE)), tasks=(shown,)
+    )
+    assert ALL(chart).encounters == chart.encounters
+    over = ALL(msgspec.structs.replace(chart, encounters=(stay("S1"), stay("V9"))))
+    assert [one.key for one in over.encounters] == ["S1"]
+    assert ALL(over).encounters == ()
