@@ -149,7 +149,7 @@ class LadderSpec(StrictModel):
     loops: Annotated[int, Field(ge=1, le=20)] = 1
     """So often all levels are called, before it is exhausted."""
     acknowledged_minutes: Annotated[int, Field(ge=1, le=10_080)] | None = 30
-    """Minutes after an acknowledgment within which something must have become of the task, or it is raised again; none:
+    """Minutes after an acknowledgment within which something must be done about the task, or it is raised again; none:
     an acknowledgment is enough. It does not matter where the acknowledgment itself is the task."""
     closes: tuple[_Kind, ...] = ("on_call_page",)
     """Kinds of task that are done when the page is acknowledged; any other is then taken by who acknowledges."""

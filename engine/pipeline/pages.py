@@ -52,8 +52,28 @@ def ring(chart: Chart, deciding: Deciding) -> Chart:
     """What is due of pages up to now."""
     if all(page.next_at is None or page.next_at > deciding.now for page in chart.pages):
         return chart
-    duty = deciding.on_call
-    return structs.replace(chart, pages=tuple(pages.rung(page, duty, deciding.now) for page in chart.pages))
+    duty, now = deciding.on_call, deciding.now
+    tasks = {task.id: task for task in chart.tasks}
+
+    def rung(page: Page) -> Page:
+        at = _waits_until(page, tasks.get(page.task))
+        if at is not None and at > now:
+            return page if page.next_at == at else structs.replace(page, next_at=at)
+        return pages.rung(page, duty, now)
+
+    return structs.replace(chart, pages=tuple(map(rung, chart.pages)))
+
+
+def _waits_until(page: Page, task: Task | None) -> datetime | None:
+    """When an acknowledged page is raised again: so long after somebody has last done something about its task."""
+    seconds = page.policy.acknowledged_seconds
+    if page.state is not PageState.ACKNOWLEDGED or page.acknowledged_at is None or seconds is None or task is None:
+        return None
+    acts = [page.acknowledged_at, *(attempt.at for attempt in task.attempts)]
+    if task.undo is not None:
+        acts.append(task.undo.at)
+    at = max(acts) + timedelta(seconds=seconds)
+    return at if task.snoozed_until is None else max(at, task.snoozed_until)
 
 
 # --- what follows from a chart ---------------------------------------------------------------------------------------

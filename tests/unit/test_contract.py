@@ -14,6 +14,7 @@ from engine.domain.appointment import Appointment
 from engine.domain.encounter import Encounter
 from engine.domain.patient import Patient
 from engine.domain.score import Score
+from engine.domain.shapes import PageShape
 from engine.domain.task import Task
 
 CONTRACT = (Path(__file__).parents[2] / "docs/contract.md").read_text()
@@ -57,6 +58,7 @@ def test_every_subcommand_is_in_the_contract(name: str) -> None:
         ("encounter", Encounter, set()),
         ("score", Score, set()),
         ("task", Task, {"patient_key", "closed_by"}),
+        ("page", PageShape, set()),
         ("appointment", Appointment, {"patient_key"}),
     ],
 )

@@ -12,7 +12,18 @@ from heart import ROOT, Heart, adt, key, merge
 
 from engine.care.oncall import NO_ROSTERS
 from engine.connectors.registry import load
-from engine.domain.cause import Cause, Due, NotificationSettled, OnCallOverridden, PageAcknowledged, TaskDone, written
+from engine.domain.cause import (
+    Cause,
+    Due,
+    NotificationSettled,
+    OnCallOverridden,
+    PageAcknowledged,
+    TaskAssigned,
+    TaskAttempted,
+    TaskDone,
+    TaskSnoozed,
+    written,
+)
 from engine.domain.delivery import Gone, Notification, NotificationEnd, Operation
 from engine.domain.message import AckCode
 from engine.domain.oncall import Override
@@ -307,6 +318,28 @@ def test_a_page_that_is_about_a_task_that_remains_is_taken_and_raised_again_when
     ended = next(one for one in duty.chart().pages if one.id == page.id)
     assert ended.state is PageState.RESOLVED
     assert not notified(duty.later(120))
+
+
+@pytest.mark.parametrize("act", ["attempt", "snooze", "assign"])
+def test_what_is_done_about_the_task_keeps_an_acknowledged_page_quiet(duty: Duty, act: str) -> None:
+    chart = duty.chart()
+    task = next(one for one in chart.tasks if one.kind == "tcm_contact")
+    paged = tuple(msgspec.structs.replace(one, page="on-call") if one is task else one for one in chart.tasks)
+    duty.charts.add(msgspec.structs.replace(chart, tasks=paged))
+    duty.do(TaskDone(actor="anna", chart_id=chart.id, task=duty.page.task))  # the other page of the plan
+    page = next(one for one in duty.chart().pages if one.task == task.id)
+    duty.ring()
+    duty.do(PageAcknowledged(actor="anna", chart_id=chart.id, page=page.id, by="lee"))
+    duty.later(20)
+    who = {"actor": "lee", "chart_id": chart.id, "task": task.id}
+    acts: dict[str, Cause] = {
+        "attempt": TaskAttempted(**who, how="phone", result="no_answer"),
+        "snooze": TaskSnoozed(**who, until=duty.now + 30 * MINUTE, reason="x"),
+        "assign": TaskAssigned(**who, assignee="kim"),
+    }
+    duty.do(acts[act])
+    assert not notified(duty.later(29))
+    assert notified(duty.later(2))
 
 
 def test_a_task_whose_ladder_the_site_leaves_out_stays_a_task() -> None:
