@@ -200,6 +200,8 @@ class Fact(Phi, frozen=True, kw_only=True):
     """The stay was of another status before."""
     undone: bool = False
     """It has come after its own cancel, whose clock `asserts` has: that cancel had something to cancel."""
+    moved: bool = False
+    """The stay of this number has become another patient's, or got its other number, as an event said."""
     surely_after: float = 0.0
     """What was received before this instant was said before the event, whatever the clocks of the senders show."""
 
@@ -211,6 +213,8 @@ class Fact(Phi, frozen=True, kw_only=True):
         its status and the time of the event. The cancel of a discharge that was not seen is answered by one of a
         discharge that was.
         """
+        if self.moved:
+            return code in _MOVES and encounter == self.encounter
         said = self.asserts
         if said is None:
             return code in _DEATHS
@@ -227,6 +231,7 @@ class Fact(Phi, frozen=True, kw_only=True):
         return asserts.received < self.surely_after
 
 
+_MOVES: Final = frozenset({HoldCode.MOVE_UNKNOWN, HoldCode.MOVE_UNCLEAR})
 _DEATHS: Final = frozenset(code for code, asked in QUESTIONS.items() if asked.death)
 
 

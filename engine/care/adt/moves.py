@@ -21,7 +21,7 @@ from engine.care.fields import NEVER
 from engine.care.patient import speaks_of_another
 from engine.domain.chart import Chart, Charts, Renamed, Stamp
 from engine.domain.encounter import Encounter, EncounterStatus
-from engine.domain.hold import HoldCode
+from engine.domain.hold import Fact, HoldCode
 from engine.domain.outcome import Effect
 from engine.domain.parts import PARTS, by_field, united
 from engine.domain.patient import Patient
@@ -103,6 +103,14 @@ class _Changing:
         target = self._living(self._charts.find(change.key)) or self._changed.get(change.chart_id)
         if target is not None and speaks_of_another(target, event):
             return False  # the event itself asks whether it is the same person
+        asked = len(self._applied.holds)
+        is_so = self._apply(change, event, target)
+        number = change.old_visit or change.visit
+        if len(self._applied.holds) == asked and number is not None and change.what not in _OF_ACCOUNTS:
+            self._applied.facts += [Fact(chart_id=id_, encounter=number.key, moved=True) for id_ in self._changed]
+        return is_so
+
+    def _apply(self, change: Change, event: PatientEvent, target: Chart | None) -> bool:
         owners = {chart.id: chart for one in change.was if (chart := self._living(self._charts.find(one))) is not None}
         if len(owners) > 1:
             return self._ask(change, target, HoldCode.MOVE_UNCLEAR, _SEVERAL_PATIENTS)
@@ -140,10 +148,12 @@ class _Changing:
 
     def _ask(self, change: Change, chart: Chart | None, code: HoldCode, detail: str = "") -> bool:
         """Leave it to a person. Always false."""
+        number = change.old_visit or change.visit
+        known = chart.id if chart is not None else None
         self._applied.hold(
             code,
             location=change.location,
-            subject=chart.id if chart is not None else None,
+            subject=known if number is None or change.what in _OF_ACCOUNTS else number.key,
             chart_id=chart.id if chart is not None else None,
             patient_key=chart.patient.key if chart is not None else change.key.key,
             detail=detail,

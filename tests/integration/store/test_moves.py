@@ -17,7 +17,9 @@ def moved(source, target):
     """Both charts after the stay of the one has become the other's."""
     after, left = folded(target, source)
     gone = Renamed(departed={stay.key: target.patient.key for stay in source.encounters})
-    return changed(left, renamed=gone), changed(after)
+    came = {stay.key: (source.patient.key, (9.5, 3)) for stay in source.encounters}
+    numbers = {"MRN:V0": ("MRN:V1", "V1", None)}
+    return changed(left, renamed=gone), changed(after, renamed=Renamed(came=came, visits=numbers, accounts={"A": "B"}))
 
 
 def of(one, name: str, operation: Operation, content) -> Delivery:
@@ -54,6 +56,7 @@ def test_all_that_is_of_the_stay_is_loaded_with_the_other_patient(store, two):
     assert {stay.key for stay in found.by_id["chart-2"].encounters} == {"MRN:V1", "MRN:V2"}
     assert {task.id for task in found.by_id["chart-2"].tasks} == {"task-1", "task-2"}
     assert found.by_id["chart-1"].renamed.departed == {"MRN:V1": "MRN:P2"}
+    assert found.by_id["chart-2"].renamed == after.renamed
     assert found.visits["MRN:V1"] == "chart-2"
 
 

@@ -269,6 +269,20 @@ def test_a_visit_that_moves_within_its_patient_goes_to_the_other_account(heart: 
     assert [(stay.key, stay.account) for stay in heart.chart("1").encounters] == [("MRN:V1", "A2")]
 
 
+def test_a_move_that_is_applied_answers_the_question_that_an_earlier_one_has_left(heart: Heart) -> None:
+    (hold,) = heart.send(a45(segments=("MRG|||A1||V1^^^MRN",))).holds
+    others = [*heart.send(a44("MRG|||A7")).holds, *heart.send(a45(segments=("MRG|||||V8^^^MRN",), pv1=None)).holds]
+    facts = heart.send(a45()).facts
+    charts = {heart.chart(number).id for number in "12"}
+    assert hold.chart_id in charts
+    answered = [
+        one.subject
+        for one in (hold, *others)
+        if any(fact.chart_id == one.chart_id and fact.answers(one.code, one.subject, one.asserts) for fact in facts)
+    ]
+    assert answered == ["MRN:V1"]
+
+
 def test_a_move_from_a_patient_whom_mrg_does_not_name_goes_on_when_a_person_says_so(heart: Heart) -> None:
     message = a45(segments=("MRG|||A1||V1^^^MRN",))
     assert asked(release(heart, message, "move-unclear@MRG")) == []
