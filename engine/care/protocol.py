@@ -20,6 +20,7 @@ from engine.care.conditions import Condition
 from engine.care.dispositions import Action, Disposition
 from engine.care.spans import Span
 from engine.care.visits import Visit
+from engine.domain.age import AGE_YEARS_MAX, age_range
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter
 from engine.domain.ids import beginning_like
@@ -208,6 +209,8 @@ class _Spec(StrictModel):
     classes_without_plan: tuple[_Text, ...] = ("E", "O", "P", "R", "B", "C", "N")
     """Patient classes whose discharge gets none (as a rule all other classes of HL7 table 0004 but U, unknown). A
     discharge of any further class asks a person: the plan `unknown`."""
+    age_years_min: Annotated[int, Field(ge=1, le=AGE_YEARS_MAX)] | None = None
+    """Age in years at the discharge below which nobody gets a plan: newborns, as a rule; none: everybody may."""
     kinds: Annotated[dict[_Name, _Text], Field(min_length=1, max_length=100)] | None = None
     """Kinds of task, each with what it is, for people; none: medication_reconciliation, pcp_follow_up,
     specialist_follow_up, care_coordinator_alert, on_call_page, tcm_contact, education, pcp_alert, physiotherapy,
@@ -257,6 +260,7 @@ class Protocol:
         """By kind of task."""
         self._late = spec.late
         self.discharge_age_days_max = spec.discharge_age_days_max
+        self._age_years_min = spec.age_years_min
         home = spec.plans.home_plan
         self._home: Mapping[Band | None, _Steps] = {
             Band.HIGH: (*home.high, *home.every),
@@ -289,6 +293,14 @@ class Protocol:
         """It says that the discharge of a stay of this patient class gets no plan."""
         return class_ in self._not_planned
 
+    def is_too_young(self, patient: Patient, encounter: Encounter) -> bool:
+        """At the discharge the patient was surely younger than those whom the protocol is for: a newborn, as a rule."""
+        left = encounter.discharged_at
+        if self._age_years_min is None or left is None or left.at is None:
+            return False
+        ages = age_range(patient.birth_date, left.at.date())
+        return ages is not None and ages[1] < self._age_years_min
+
     def withholds(self, chart: Chart, encounter: Encounter, disposition: Disposition, now: datetime) -> Ground | None:
         """Why the last discharge of an encounter has no plan; none: it has one, or gets one when that is worked out."""
         ground = self._calls_for_nothing(chart, encounter, disposition)
@@ -302,6 +314,8 @@ class Protocol:
             return Reason.DECEASED, ()
         if encounter.class_ in self._not_planned:
             return Reason.CLASS_NOT_PLANNED, (f"class {encounter.class_}",)
+        if self._age_years_min is not None and self.is_too_young(chart.patient, encounter):
+            return Reason.TOO_YOUNG, (self._age_years_min,)
         action = disposition.action
         if action is not Action.HOME_PLAN and encounter.class_ in self._classes and not self._others.get(action):
             return Reason.DISPOSITION, (_told(disposition),)

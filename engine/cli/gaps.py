@@ -288,7 +288,11 @@ def _without_plan(desk: Desk, cli: Cli, since: datetime, until: datetime | None)
                 if not _within(left, since - _LATE, until):
                     continue
                 planners = _planners(desk, cli) if planners is None else planners
-                if not planners or not all(one.protocol.plans_nothing_for(encounter.class_) for one in planners):
+                if not planners or not all(
+                    one.protocol.plans_nothing_for(encounter.class_)
+                    or one.protocol.is_too_young(chart.patient, encounter)
+                    for one in planners
+                ):
                     yield _no_plan(desk, chart, encounter, left)
 
 

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     TAKEN_BACK = "taken-back"
     CANCELLED = "cancelled"
     CLASS_NOT_PLANNED = "class-not-planned"
+    TOO_YOUNG = "too-young"
     DISPOSITION = "disposition"
     DECEASED = "deceased"
     DEATH_IN_DOUBT = "death-in-doubt"
@@ -85,6 +86,9 @@ MEANINGS: Final[Mapping[Reason, Meaning]] = {
     Reason.TAKEN_BACK: Meaning(word="reversed", text="the discharge was taken back"),
     Reason.CANCELLED: Meaning(word="reversed", text="the admission was cancelled"),
     Reason.CLASS_NOT_PLANNED: Meaning(word="class", text="{0} is not in classes of {name}"),
+    Reason.TOO_YOUNG: Meaning(
+        word="class", text="the patient was younger than {0} at the discharge (age_years_min of {name})"
+    ),
     Reason.DISPOSITION: Meaning(word="disposition", text="disposition {0} calls for no task in {name}"),
     Reason.DECEASED: Meaning(word="deceased", text="the patient has died"),
     Reason.DEATH_IN_DOUBT: Meaning(

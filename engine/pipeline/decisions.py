@@ -552,7 +552,7 @@ def _rule_of(task: Task, rules: Rules, did: str = "") -> str:
 
 
 _KEYS: Final[Mapping[Reason, str]] = {
-    Reason.CLASS_NOT_PLANNED: "classes", Reason.CLASS_ASKED: "plans.unknown",
+    Reason.CLASS_NOT_PLANNED: "classes", Reason.TOO_YOUNG: "age_years_min", Reason.CLASS_ASKED: "plans.unknown",
     Reason.TOO_LATE: "discharge_age_days_max",
 }  # fmt: skip
 """Where in the protocol a reason stands."""

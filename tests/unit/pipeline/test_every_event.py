@@ -461,6 +461,20 @@ def test_a_newborn_is_a_patient_of_their_own_and_no_alias_of_the_mother() -> Non
     assert heart.send(adt("A08", pid3="700^^^MRN^MR", pid=named, pv1={4: "N", 19: "V7^^^MRN"})).holds == ()
 
 
+@pytest.mark.parametrize(
+    ("born", "planned"),
+    [("20260301", False), ("2026", False), ("20250308", False), ("20250306", True), ("2025", True), ("", True)],
+)
+def test_a_newborn_who_goes_home_gets_no_plan_and_whose_age_is_not_known_does(born: str, planned: bool) -> None:
+    heart = Heart()
+    for trigger, more in (("A01", {}), ("A03", {36: "01"})):
+        outcome = heart.send(
+            adt(trigger, at="20260307120000", pid={7: born}, pv1={4: "N", 44: "20260306080000"} | more)
+        )
+    assert bool([task for task in heart.chart().tasks if task.state is TaskState.OPEN]) is planned
+    assert ("too-young" in {why.reason for why in outcome.why}) is not planned
+
+
 def test_a_newborn_that_is_only_added_has_no_visit() -> None:
     heart = Heart()
     outcome = heart.send(adt("A28", pid3="700^^^MRN^MR", pid={21: "558181838^^^MRN^MR"}, pv1={2: "N", 19: ""}))
