@@ -142,14 +142,15 @@ def _given_up(appointment: Appointment) -> Appointment:
 
 def plan_requests(before: Chart | None, chart: Chart, channel: CompiledChannel, _now: datetime) -> Iterator[Planned]:
     """A planner of `engine.pipeline.notices`: new requests, and those that are withdrawn."""
-    if before is not None and before.appointments is chart.appointments:
+    if not chart.appointments or (before is not None and before.appointments is chart.appointments):
         return
     was = {one.id: one.request for one in before.appointments} if before is not None else {}
+    changed = [one for one in chart.appointments if one.request is not None and was.get(one.id) is not one.request]
+    if not changed:
+        return
     key = chart.patient.key
     patient = msgspec.convert(chart.patient, PatientShape, from_attributes=True)
-    for one in chart.appointments:
-        if one.request is None or was.get(one.id) is one.request:
-            continue
+    for one in changed:
         shape = AppointmentShape.of(one, key)
         task = next((task for task in chart.tasks if task.id == one.requested_for), None)
         if one.request is RequestState.ASKED and task is not None:
