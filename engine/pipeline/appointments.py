@@ -167,15 +167,13 @@ def _evidence(appointment: Appointment, chart: Chart) -> str:
 
 def deadlines(chart: Chart) -> Iterator[datetime]:
     """A source of `engine.pipeline.due`: when the day of an appointment has passed that a task waits for."""
-    for one in chart.appointments:
-        ends = _passes_at(one)
-        if ends is not None:
-            yield ends
+    for _, ends in _waited_for(chart):
+        yield ends
 
 
 def ring(chart: Chart, deciding: Deciding) -> Chart:
     """Nobody has said whether the visit was kept: the task says so, and is woken."""
-    unheard = {one.id for one in chart.appointments if (ends := _passes_at(one)) is not None and ends <= deciding.now}
+    unheard = {one.id for one, ends in _waited_for(chart) if ends <= deciding.now}
     if not unheard:
         return chart
     appointments = tuple(
@@ -196,10 +194,20 @@ def ring(chart: Chart, deciding: Deciding) -> Chart:
     return msgspec.structs.replace(chart, appointments=appointments, tasks=after)
 
 
+def _waited_for(chart: Chart) -> Iterator[tuple[Appointment, datetime]]:
+    """The appointments that a task waits for, and when the day of each has passed."""
+    if not chart.appointments:
+        return
+    waited = {task.appointment for task in chart.tasks if task.stands}
+    for one in chart.appointments:
+        if one.id in waited and (ends := _passes_at(one)) is not None:
+            yield one, ends
+
+
 def _passes_at(appointment: Appointment) -> datetime | None:
-    """When its day has ended, where it was; none: nobody waits for it, or it was noted."""
+    """When its day has ended, where it was; none: it has no time, is over, or that was noted."""
     start = appointment.starts_at
-    if appointment.task is None or appointment.status not in AHEAD or appointment.unheard_at is not None:
+    if appointment.status not in AHEAD or appointment.unheard_at is not None:
         return None
     if start is None or start.at is None:
         return None

@@ -339,6 +339,13 @@ def test_nobody_waits_for_word_of_what_is_over(clinic: Clinic, trigger: str, sta
     assert clinic.appointment("36996").unheard_at is None
 
 
+def test_nobody_waits_for_word_when_the_task_is_not_to_be_done_any_more(clinic: Clinic) -> None:
+    clinic.send(siu("S12", at="20260306140000", start="20260308100000"))
+    clinic.send(adt("A13", at="20260306150000", pv1=STAY))
+    clinic.until(datetime(2026, 3, 30, tzinfo=UTC))
+    assert clinic.appointment("36996").unheard_at is None
+
+
 # --- what is taken back
 
 
