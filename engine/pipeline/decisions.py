@@ -551,9 +551,9 @@ def _rule_of(task: Task, rules: Rules, did: str = "") -> str:
     return f"{task.protocol}: {step}"
 
 
-_KEYS: Final[Mapping[Reason, str]] = {
-    Reason.CLASS_NOT_PLANNED: "classes", Reason.TOO_YOUNG: "age_years_min", Reason.CLASS_ASKED: "plans.unknown",
-    Reason.TOO_LATE: "discharge_age_days_max",
+_KEYS: Final[Mapping[str, str]] = {
+    "class-not-planned": "classes", "class-asked": "plans.unknown", "too-late": "discharge_age_days_max",
+    "page-too-late": "page_fresh", "not-in-rollout": "rollout", "too-young": "age_years_min",
 }  # fmt: skip
 """Where in the protocol a reason stands."""
 

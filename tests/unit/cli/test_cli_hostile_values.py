@@ -75,7 +75,7 @@ ENTRY: dict[str, Any] = {
     "id": 1, "type": "t", "control_id": "c", "channel": "c", "peer": "10.0.0.4 CN=c", "sender": "s",
     "received_at": "2026-03-01T12:00:00+00:00", "state": "processed", "reason": "r", "ack": "AA", "ack_state": "sent",
     "patient_key": "k", "encounter": "e", "flagged_duplicate_of": None, "without_effect": False, "replay_of": None,
-    "deviations": ["d"], "effects": [{"kind": "k", "detail": "d"}], "deliveries": [],
+    "deviations": ["d"], "quality": [], "effects": [{"kind": "k", "detail": "d"}], "deliveries": [],
     "took_ground_of": [{"delivery": 1, "destination": "d", "state": "s", "code": "c"}],
     "dead_letters": [{"id": 1, "error": "e", "detail": "d", "resolved_by": "r"}],
     "held": [{"id": "m1", "code": "c", "detail": "d", "state": "open"}], "damaged": [], "payload": None,
