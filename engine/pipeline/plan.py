@@ -142,7 +142,7 @@ def _encounters_to_score(
     def touched(encounter: Encounter) -> bool:
         if encounter.key == subject:
             return True
-        if encounter.status is not EncounterStatus.ACTIVE and encounter.key not in planned:
+        if encounter.status not in _OPEN and encounter.key not in planned:
             return False
         if person_changed:
             return True

@@ -84,6 +84,16 @@ def test_a_leave_and_its_cancels_come_to_where_the_patient_is(events: tuple[str,
     assert (stay.now.status, asked) == (status, [])
 
 
+def test_a_patient_on_leave_is_scored_anew_when_an_earlier_visit_is_heard_of() -> None:
+    stay = Stay()
+    stay.send("A21")
+    before = stay.heart.chart().scores
+    emergency = {2: "E", 19: "V0^^^MRN", 36: "01", 44: "20260201080000", 45: "20260201120000"}
+    stay.heart.send(adt("A03", at="20260201120000", pv1=emergency))
+    assert before
+    assert stay.heart.chart().scores != before
+
+
 def test_a_cancelled_leave_leaves_no_trace() -> None:
     stay = Stay()
     before = stay.now
