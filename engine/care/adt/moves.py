@@ -289,7 +289,7 @@ class _Changing:
         return bool(olds or news)
 
     def _fold(self, chart: Chart, old: Encounter, new: Encounter) -> Chart:
-        self._tell("encounter-merged", new.key, old.key)
+        self._tell("encounter-merged", new.key)
         return _as_one(chart, old, new)
 
 
@@ -505,7 +505,7 @@ def goes_on(chart: Chart, charts: Charts, event: Event, applied: Applied) -> tup
         return _noted(chart, event, former), event
     if before is not None and before.key != stay.key:
         chart = _as_one(chart, before, stay)
-        applied.effects.append(Effect(kind="encounter-merged", subject=stay.key, detail=before.key))
+        applied.effects.append(Effect(kind="encounter-merged", subject=stay.key))
         stay = chart.encounter(stay.key) or stay
     elif before is not None:
         former = former or _own_number(before, event)

@@ -674,3 +674,19 @@ def test_a_stay_that_gets_another_number_comes_to_the_same_in_whatever_order_it_
     assert [(one.status, one.merged_into) for one in others] in ([], [(EncounterStatus.CANCELLED, stay.key)])
     assert (stay.visit_number, stay.status, stay.hospital_service) == ("V2", EncounterStatus.FINISHED, "CAR")
     assert {task.encounter for task in heart.chart("1").tasks if task.state is TaskState.OPEN} == {stay.key}
+
+
+@pytest.mark.parametrize(
+    "message", [a45(), a44(), a45(pv1={19: "V7^^^MRN"}), linked("A24"), a45(segments=("MRG|||A1||V1^^^MRN",))]
+)
+def test_the_words_of_an_effect_or_a_question_name_nobody(heart: Heart, message: bytes) -> None:
+    outcome = heart.send(message)
+    words = [effect.detail for effect in outcome.effects] + [hold.text for hold in outcome.holds]
+    assert not [one for one in words if "MRN:" in one or "V1" in one or "A1" in one]
+
+
+def test_the_words_of_merged_stays_name_no_stay(heart: Heart) -> None:
+    heart.send(adt("A04", at="20260306090000", pid3=X, pv1={2: "O", 19: "V2^^^MRN"}))
+    outcome = heart.send(adt("A42", at=LATER, pid3=X, pv1={19: "V2^^^MRN"}, segments=(f"MRG|{X}||||V1^^^MRN",)))
+    assert "encounter-merged" in {effect.kind for effect in outcome.effects}
+    assert not [effect.detail for effect in outcome.effects if "MRN:" in effect.detail]
