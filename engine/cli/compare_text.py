@@ -11,7 +11,7 @@ from engine.desk.seeing import HIDDEN
 
 _COLUMNS: Final = 80
 _CAUSES_MAX: Final = 40
-_TELLING: Final = frozenset({"identity", "read", "chart", "task", "score"})
+_TELLING: Final = frozenset({"identity", "read", "chart", "task", "appointment", "score"})
 """Kinds whose causes leave out values that no two messages share."""
 
 HEADINGS: Final[Mapping[str, str]] = {
@@ -24,6 +24,7 @@ HEADINGS: Final[Mapping[str, str]] = {
     "chart": "Charts",
     "plan": "Plans",
     "task": "Tasks",
+    "appointment": "Appointments",
     "score": "Scores",
     "hold": "Questions to a person",
     "deviation": "Deviations",

@@ -17,6 +17,7 @@ import msgspec
 
 from engine.care.adt.event import Event
 from engine.care.event import PatientEvent
+from engine.domain.appointment import Appointment
 from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import ScoreUpsert, TaskUpsert
 from engine.domain.ids import ALIKE_DIGITS
@@ -42,6 +43,7 @@ class Kind(StrEnum):
     CHART = "chart"
     PLAN = "plan"
     TASK = "task"
+    APPOINTMENT = "appointment"
     SCORE = "score"
     HOLD = "hold"
     DEVIATION = "deviation"
@@ -82,6 +84,16 @@ _SHIFT_MAX: Final = 20
 _SHIFT_SECONDS: Final = 900
 """What zones differ by is a multiple of it."""
 _TASK_FIELDS: Final = ("state", "due_at", "escalate_at", "assignee", "reason")
+_APPOINTMENT_FIELDS: Final = (
+    "status",
+    "starts_at",
+    "ends_at",
+    "earliest",
+    "latest",
+    "service",
+    "location",
+    "clinician",
+)
 _SCORE_FIELDS: Final = ("value", "band", "min", "max", "band_max", "missing")
 
 
@@ -109,6 +121,7 @@ class Comparer:
             found += _named(Kind.DEVIATION, "deviations", *notes, "noted now", "noted no more")
             found += self._plans(before, after)
         found += self._tasks(before, after)
+        found += self._appointments(before, after)
         found += self._scores(before, after)
         found += _named(Kind.HOLD, "holds", _holds(a), _holds(b), "a person is asked now", "nobody is asked any more")
         found += _deliveries(before, after)
@@ -281,6 +294,18 @@ class Comparer:
                 yield Difference(Kind.TASK, cause, path, a and a.state.value, b and b.state.value)
             else:
                 yield from self._fields(Kind.TASK, f"task {task.kind}", path, a, b, _TASK_FIELDS)
+
+    def _appointments(self, before: Side, after: Side) -> Iterator[Difference]:
+        if not any(chart.appointments for side in (before, after) for chart in side.step.outcome.charts):
+            return
+        old, new = _appointments(before), _appointments(after)
+        for id_ in dict.fromkeys((*old, *new)):
+            a, b = old.get(id_), new.get(id_)
+            if a is not None and b is not None:
+                yield from self._fields(Kind.APPOINTMENT, "appointment", "appointments", a, b, _APPOINTMENT_FIELDS)
+            elif a is not b:
+                cause = f"an appointment is {'new' if a is None else 'not there'}"
+                yield Difference(Kind.APPOINTMENT, cause, "appointments", a and a.status.value, b and b.status.value)
 
     def _scores(self, before: Side, after: Side) -> Iterator[Difference]:
         touched = dict.fromkeys((*_scores(before, changed=True), *_scores(after, changed=True)))
@@ -480,6 +505,12 @@ def _paired(old: list[Task], new: list[Task]) -> Iterator[tuple[Task | None, Tas
                 yield task, other
     yield from ((task, None) for task in left.values())
     yield from ((None, task) for task in right.values())
+
+
+def _appointments(side: Side) -> dict[str, Appointment]:
+    """Those that the message made or changed, by id."""
+    was = {one.id: one for chart in side.step.before.values() if chart is not None for one in chart.appointments}
+    return {one.id: one for chart in _of(side, changed=True) for one in chart.appointments if was.get(one.id) != one}
 
 
 def _scores(side: Side, *, changed: bool = False) -> dict[tuple[str | None, str], Score]:

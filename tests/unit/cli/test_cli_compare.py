@@ -208,6 +208,20 @@ def test_each_kind_of_change_is_found_under_its_cause(recorded: Site, candidate:
     assert others[2] == (sum(expected.values()) if kind == "failing" else 0)
 
 
+def test_another_map_of_a_scheduling_system_is_told_by_what_becomes_of_appointments(
+    recorded: Site, candidate: Candidate
+) -> None:
+    at = recorded.clock.now().strftime("%Y%m%d%H%M%S+0000")
+    siu = (
+        f"MSH|^~\\&|EHR|MAIN|HANDOFF|MAIN|{at}||SIU^S14|S1|P|2.5.1\rSCH||A1|||||||||^^^{at}||||||||||||||Complete\r"
+        "PID|1||700101^^^MRN^MR||ROSSI^CHIARA||19510102|F\r"
+    )
+    recorded.receive(siu.encode())
+    recorded.process()
+    document = compared(recorded, candidate.files(appointments__standard=(r"^  Complete: kept", "  Complete: arrived")))
+    assert causes(document, "appointment") == {"appointment status `kept` now `arrived`": 1}
+
+
 def test_messages_that_plan_nothing_either_way_are_the_same(recorded: Site, candidate: Candidate) -> None:
     document = compared(recorded, candidate.channel((r"^protocol:.*", "")))
     assert counts(document) == (12, 6, 6, 0, 0)
