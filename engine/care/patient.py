@@ -20,6 +20,7 @@ from engine.domain.moment import Moment
 from engine.domain.outcome import Effect
 from engine.domain.parts import stamps_of
 from engine.domain.patient import Identifier, Patient
+from engine.domain.quality import QualityKind
 from engine.domain.record import Phi
 from engine.errors import DATA_TYPE, MessageError
 
@@ -84,6 +85,9 @@ def apply_event(charts: Charts, event: E, dispositions: Dispositions, rule: Rule
         applied.effects.append(Effect(kind="patient-created", subject=chart.id))
     patient, foreign = _with_identifiers(chart, charts, event.identifiers)
     applied.deviations.extend(foreign)
+    born: Moment | None = event.patient.get("birth_date")
+    if born is not None and event.claims is not None and is_before(event.claims.received_at, born):
+        applied.quality(QualityKind.BIRTH_IN_FUTURE)
     event, early = _after_birth(event, event.patient.get("birth_date") or patient.birth_date)
     applied.deviations.extend(implausible(early))
     person = event.patient

@@ -10,25 +10,27 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from hashlib import blake2b
-from typing import Annotated, Any, Final
+from itertools import count
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import Discriminator, Field, Tag
+import msgspec
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from engine.care.appointed import Appointed, AppointedAs
 from engine.care.calendar import BusinessCalendar
 from engine.care.conditions import Condition
 from engine.care.dispositions import Action, Disposition
+from engine.care.plausible import AHEAD_MAX, dates_in_doubt, ended_at, open_besides
 from engine.care.spans import Span
 from engine.care.visits import Visit
 from engine.domain.age import AGE_YEARS_MAX, age_range
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter
 from engine.domain.ids import beginning_like
-from engine.domain.moment import instant
 from engine.domain.patient import Patient
 from engine.domain.record import Phi
 from engine.domain.score import Band
-from engine.domain.task import ENGINE, KINDS, Alert, Rung, Task, TaskState
+from engine.domain.task import ENGINE, KINDS, ON_CALL_PAGE, Alert, Rung, Task, TaskState
 from engine.domain.why import CLASS_UNKNOWN, NO_CLASS, Ground, Reason
 from engine.errors import Problem, SettingsError
 from engine.yamlfile import Document, Path, did_you_mean
@@ -121,6 +123,11 @@ class _Step(StrictModel):
         return self.name or self.kind
 
     @property
+    def calls(self) -> bool:
+        """It is nothing but a call at once: only while the discharge is fresh, and once for each discharge."""
+        return self.kind == ON_CALL_PAGE
+
+    @property
     def rungs(self) -> tuple[_Rung, ...]:
         return (_Rung(after=self.escalate),) if isinstance(self.escalate, Span) else self.escalate or ()
 
@@ -175,24 +182,86 @@ class _Plans(StrictModel):
     """Blank or unknown disposition, or a class that is not listed: at least one task for a person."""
     death_uncertain: _Steps = ()
     """A death is reported, and a person must find out; no discharge is needed for that."""
+    death: Annotated[_Steps, Field(max_length=1)] = ()
+    """A death has ended tasks: who is told, so that somebody looks at it. At most one task; {ended} in its reason is
+    how many have ended."""
 
     def steps(self) -> Iterator[_Step]:
         home = self.home_plan
         yield from (*home.every, *home.high, *home.moderate, *home.low, *self.facility, *self.transfer)
         yield from (*self.hospice, *self.against_advice, *self.conflict, *self.unknown)
-        yield from self.death_uncertain
+        yield from (*self.death_uncertain, *self.death)
+
+
+class Besides(NamedTuple):
+    """What the patient's other stays say of a plan."""
+
+    band: Band | None = None
+    """Of an earlier stay whose plan would still be running, where it is higher than the stay's own; none: it is not."""
+    met: frozenset[str] = frozenset()
+    """Conditions of an earlier stay whose plan would still be running."""
+    planned: bool = False
+    """An earlier stay whose plan would still be running, or this one under another number, has a plan."""
+    done: frozenset[str] = frozenset()
+    """Steps that were done under another number of the same stay."""
+
+
+NOTHING_BESIDES: Final = Besides()
+
+
+class _Call(NamedTuple):
+    """What a discharge calls for."""
+
+    steps: list[tuple[_Step, str | None]]
+    """Each with what a person must decide, if anything."""
+    reason: Reason
+    """Why there are tasks."""
+    said: str
+    """What is unclear."""
+
+    def ground(self, new: int) -> Ground:
+        """new: how many tasks are new."""
+        return self.reason, ((new,) if self.reason is Reason.PLANNED else (self.said, new))
+
+
+class Withheld(Phi, frozen=True, kw_only=True):
+    """Tasks that are called for, and not asked for."""
+
+    kinds: tuple[str, ...]
+    ground: Ground
 
 
 class Plan(Phi, frozen=True, kw_only=True):
     """The tasks wanted after a discharge."""
 
     tasks: tuple[Task, ...] = ()
-    withheld: tuple[str, ...] = ()
-    """Kinds that are not asked for any more, because the discharge is too old."""
+    withheld: tuple[Withheld, ...] = ()
+    """What would be asked for, and is not."""
     class_unknown: bool = False
     """Whether this stay gets a plan can't be told by its class: the tasks ask a person."""
     ground: Ground = (Reason.PLAN_SAME, ())
     """Why there are new tasks, or none."""
+
+
+class _Rollout(StrictModel):
+    """For whom a protocol acts while it is being introduced: who is named by all that is said here.
+
+    The discharges of all others are scored, recorded as `not_in_rollout`, and get no task. A plan that was made goes
+    on.
+    """
+
+    units: Annotated[tuple[_Text, ...], Field(min_length=1)] | None = None
+    """Points of care (PV1-3.1) that the patient left from: one of them."""
+    cohorts: Annotated[tuple[_Name, ...], Field(min_length=1)] | None = None
+    """Names of `conditions`: one of them must hold."""
+    percent: Annotated[float, Field(gt=0, le=100)] | None = None
+    """Share of the patients, drawn by the patient key: with a higher share those who are in stay in."""
+
+    @model_validator(mode="after")
+    def _names_somebody(self) -> _Rollout:
+        if self.units is None and self.cohorts is None and self.percent is None:
+            raise ValueError("names nobody: needs units, cohorts or percent; without a rollout it acts for everybody")
+        return self
 
 
 class _Spec(StrictModel):
@@ -226,8 +295,12 @@ class _Spec(StrictModel):
     """Kind of task -> the visits that show that it is done, one of which must be; none: a person says so."""
     late: Span
     """Earliest due time of any task, counted from the message: for messages that come late."""
-    discharge_age_days_max: Annotated[int, Field(ge=1, le=3650)] | None = None
-    """Age in days above which a discharge opens no task; none: any age does."""
+    discharge_age_days_max: Annotated[int, Field(ge=1, le=3650)] | Literal["unlimited"] | None = None
+    """Age in days above which a discharge opens no task; none: its longest due time. `unlimited`: any age does."""
+    page_fresh: Span = Span(hours=12)
+    """Age of a discharge up to which somebody is called at once (`on_call_page`)."""
+    rollout: _Rollout | None = None
+    """Whose discharges it plans for now; none: everybody's."""
     plans: _Plans
     """Action of the disposition table -> tasks."""
 
@@ -259,7 +332,13 @@ class Protocol:
         self.proofs: Mapping[str, tuple[Visit, ...]] = spec.proofs
         """By kind of task."""
         self._late = spec.late
-        self.discharge_age_days_max = spec.discharge_age_days_max
+        days = spec.discharge_age_days_max
+        self.discharge_age_days_max = None if days == "unlimited" else days or _longest_days(spec)
+        """Above it a discharge opens no task; none: any age does."""
+        self.window = timedelta(days=_longest_days(spec) + 1)
+        """No plan runs longer after its discharge."""
+        self._page_fresh = spec.page_fresh
+        self._rollout = spec.rollout
         self._age_years_min = spec.age_years_min
         home = spec.plans.home_plan
         self._home: Mapping[Band | None, _Steps] = {
@@ -276,7 +355,16 @@ class Protocol:
             Action.CONFLICT: spec.plans.conflict,
             Action.UNKNOWN: spec.plans.unknown,
         }
+        self._unknown = spec.plans.unknown
         self._death_uncertain = spec.plans.death_uncertain
+        self._death = spec.plans.death
+
+    def runs_until(self, encounter: Encounter, band: Band | None, calendar: BusinessCalendar) -> datetime | None:
+        """When the last task of the home plan after a stay would be due; none: nobody knows when the stay was over."""
+        ended = ended_at(encounter, calendar.zone)
+        if ended is None:
+            return None
+        return max((step.due.after(ended, calendar) for step in self._home[band]), default=None)
 
     @property
     def conditional(self) -> bool:
@@ -296,18 +384,32 @@ class Protocol:
     def is_too_young(self, patient: Patient, encounter: Encounter) -> bool:
         """At the discharge the patient was surely younger than those whom the protocol is for: a newborn, as a rule."""
         left = encounter.discharged_at
+        born = patient.birth_date
         if self._age_years_min is None or left is None or left.at is None:
             return False
-        ages = age_range(patient.birth_date, left.at.date())
+        if born is not None and left.is_before(born):
+            return False  # such a birth date tells no age
+        ages = age_range(born, left.at.date())
         return ages is not None and ages[1] < self._age_years_min
 
-    def withholds(self, chart: Chart, encounter: Encounter, disposition: Disposition, now: datetime) -> Ground | None:
+    def withholds(
+        self,
+        chart: Chart,
+        encounter: Encounter,
+        disposition: Disposition,
+        now: datetime,
+        *,
+        calendar: BusinessCalendar,
+        key: Callable[..., str],
+    ) -> Ground | None:
         """Why the last discharge of an encounter has no plan; none: it has one, or gets one when that is worked out."""
         ground = self._calls_for_nothing(chart, encounter, disposition)
-        if ground is None and self._too_old(instant(encounter.discharged_at), now):
-            own = (task.encounter == encounter.key and task.discharge == encounter.discharges for task in chart.tasks)
-            return None if any(own) else self._too_late()
-        return ground
+        if ground is not None:
+            return ground
+        too_old = self._too_old(ended_at(encounter, calendar.zone), now)
+        if (too_old or self._rollout is not None) and not _is_planned(chart, encounter):
+            return self._too_late() if too_old else self._not_in_rollout(chart.patient, encounter, now, key)
+        return None
 
     def _calls_for_nothing(self, chart: Chart, encounter: Encounter, disposition: Disposition) -> Ground | None:
         if chart.patient.deceased:
@@ -335,47 +437,50 @@ class Protocol:
         now: datetime,
         key: Callable[..., str],
         waits: bool = False,
+        besides: Besides = NOTHING_BESIDES,
     ) -> Plan:
         """The tasks wanted after the encounter's last discharge; `chart` still holds those of before.
 
         band: none when no model scored the stay. key: a keyed hash of texts, so that a task's id tells nothing of the
-        patient and is the same in every replay. waits: the plan is set aside while there is a later stay.
+        patient and is the same in every replay. waits: the plan is set aside while there is a later stay. besides: what
+        the patient's other stays say.
         """
         if (nothing := self._calls_for_nothing(chart, encounter, disposition)) is not None:
             return Plan(ground=nothing)
-        hold_reason = disposition.hold_reason
-        class_unknown = encounter.class_ not in self._classes
-        if class_unknown:  # whether this was a stay that needs a plan can't be told: a person must look
-            why = _CLASS_MISSING if encounter.class_ is None else _CLASS_UNKNOWN
-            hold_reason = f"{why}; {hold_reason}" if hold_reason else why
-            steps = self._others[Action.UNKNOWN]
-        elif disposition.action is Action.HOME_PLAN:
-            steps = self._home[band]
-        else:
-            steps = self._others.get(disposition.action, ())
+        if self._rollout is not None and not (besides.planned or _is_planned(chart, encounter)):
+            out = self._not_in_rollout(chart.patient, encounter, now, key)
+            if out is not None:
+                return Plan(ground=out)
+        call = self._called_for(chart, encounter, disposition, besides.band or band, now, waits=waits)
         discharged = _discharged(encounter, now, calendar)
-        met = self.met(chart.patient, encounter, now)
         known = {task.id: task for task in chart.tasks}
         too_old = self._too_old(discharged, now)
+        fresh = discharged is None or self._page_fresh.after(discharged, calendar) >= now
+        met = self.met(chart.patient, encounter, now) | besides.met
         late = self._late.after(now, calendar)
         group = key("tasks", encounter.key)
         tasks = []
-        withheld = []
+        withheld: dict[Ground, list[str]] = {}
         new = 0
-        for step in steps:
+        for step, hold in call.steps:
             if step.dispositions and disposition.acts_as not in step.dispositions:
                 continue
-            if not met.issuperset(step.when):
+            if step.id in besides.done or not met.issuperset(step.when):
                 continue
             task_id = self._task_id(encounter, step, known, key, group)
             task = known.get(task_id)
-            if too_old and task is None:
-                withheld.append(step.kind)
+            if task is None and (ground := self._held_back(step, too_old=too_old, fresh=fresh, waits=waits)):
+                withheld.setdefault(ground, []).append(step.kind)
                 continue
+            if step.calls and task is not None and not task.stands:
+                continue  # somebody was called already: nothing that is put right later calls again
             new += task is None
+            if task is not None:
+                quiet = task.page is None
+            else:
+                quiet = waits or not fresh or any(one.step == step.id for one in chart.tasks)
             earliest = step.late.after(now, calendar) if step.late is not None else late
             due_at = _due(step, discharged, task, calendar, now, earliest=earliest, waits=waits)
-            hold = f": {hold_reason}" if hold_reason else ""
             tasks.append(
                 self._task(
                     step,
@@ -383,27 +488,95 @@ class Protocol:
                     encounter=encounter.key,
                     discharge=encounter.discharges,
                     due_at=due_at,
-                    reason=step.reason + hold,
+                    reason=f"{step.reason}: {hold}" if hold else step.reason,
+                    page=None if quiet else step.page,
                     calendar=calendar,
                     now=now,
                 )
             )
-        ground: Ground
-        if new and waits:
-            ground = Reason.WAITS, ()
-        elif new and class_unknown:
-            ground = Reason.CLASS_ASKED, (NO_CLASS if encounter.class_ is None else CLASS_UNKNOWN, new)
-        elif new and hold_reason:
-            ground = Reason.DISPOSITION_ASKED, (hold_reason, new)
-        elif new:
-            ground = Reason.PLANNED, (new,)
+        if new:
+            ground = (Reason.WAITS, ()) if waits else call.ground(new)
         elif withheld:
-            ground = self._too_late()
-        elif not tasks:
-            ground = Reason.DISPOSITION, (_told(disposition),)
+            ground = next(iter(withheld))
         else:
-            ground = Reason.PLAN_SAME, ()
-        return Plan(tasks=tuple(tasks), withheld=tuple(withheld), class_unknown=class_unknown, ground=ground)
+            ground = (Reason.PLAN_SAME, ()) if tasks else (Reason.DISPOSITION, (_told(disposition),))
+        return Plan(
+            tasks=tuple(tasks),
+            withheld=tuple(Withheld(kinds=tuple(kinds), ground=ground) for ground, kinds in withheld.items()),
+            class_unknown=call.reason is Reason.CLASS_ASKED,
+            ground=ground,
+        )
+
+    def _called_for(
+        self,
+        chart: Chart,
+        encounter: Encounter,
+        disposition: Disposition,
+        band: Band | None,
+        now: datetime,
+        *,
+        waits: bool,
+    ) -> _Call:
+        """The steps that a discharge calls for, before it is asked which of them apply.
+
+        What can't be told is never planned for: a person must look.
+        """
+        reason, hold, said = Reason.PLANNED, disposition.hold_reason, disposition.hold_reason or ""
+        steps: _Steps = self._others.get(disposition.action, ())
+        doubt = dates_in_doubt(chart, encounter, now)
+        if encounter.class_ not in self._classes:
+            why = _CLASS_MISSING if encounter.class_ is None else _CLASS_UNKNOWN
+            reason, steps, said = (
+                Reason.CLASS_ASKED,
+                self._unknown,
+                NO_CLASS if encounter.class_ is None else CLASS_UNKNOWN,
+            )
+            hold = f"{why}; {hold}" if hold else why
+        elif doubt is not None and (disposition.action is Action.HOME_PLAN or hold):
+            reason, steps, said = Reason.DOUBT_ASKED, self._unknown, doubt
+            hold = f"{doubt}; {hold}" if hold else doubt
+        elif hold:
+            reason = Reason.DISPOSITION_ASKED
+        elif disposition.action is Action.HOME_PLAN:
+            steps = self._home[band]
+        besides = open_besides(chart, encounter) if not waits and steps else None
+        if besides is None:
+            return _Call([(step, hold) for step in steps], reason, said)
+        if hold:
+            return _Call([(step, f"{hold}; {besides}") for step in steps], reason, said)
+        asked = [(step, besides) for step in self._unknown]
+        return _Call([*((step, hold) for step in steps), *asked], reason, said)
+
+    def _held_back(self, step: _Step, *, too_old: bool, fresh: bool, waits: bool) -> Ground | None:
+        """Why a task that is called for is not made."""
+        if too_old:
+            return self._too_late()
+        if step.calls and not fresh:
+            return Reason.PAGE_TOO_LATE, (self._page_fresh.text,)
+        if step.calls and waits:  # the patient is in a hospital: nobody need be called, now or later
+            return Reason.WAITS, ()
+        return None
+
+    def _not_in_rollout(
+        self, patient: Patient, encounter: Encounter, now: datetime, key: Callable[..., str]
+    ) -> Ground | None:
+        """Why the protocol does not act for a patient yet; none: it does.
+
+        The share is drawn by the patient key: the same whatever came first, and the survivor's after a merge.
+        """
+        rollout = self._rollout
+        if rollout is None:
+            return None
+        unit = encounter.location.point_of_care if encounter.location is not None else None
+        if rollout.units is not None and unit not in rollout.units:
+            return Reason.NOT_IN_ROLLOUT, ("its units",)
+        if rollout.cohorts is not None and self.met(patient, encounter, now).isdisjoint(rollout.cohorts):
+            return Reason.NOT_IN_ROLLOUT, ("its cohorts",)
+        if rollout.percent is not None:
+            drawn = key("rollout", self.name, patient.key).encode()
+            if int.from_bytes(blake2b(drawn, digest_size=8).digest()) >= rollout.percent * (2**64 / 100):
+                return Reason.NOT_IN_ROLLOUT, (f"its {rollout.percent:g} percent",)
+        return None
 
     def ask_of_death(
         self, chart: Chart, *, calendar: BusinessCalendar, now: datetime, key: Callable[..., str]
@@ -432,6 +605,7 @@ class Protocol:
                         discharge=0,
                         due_at=step.due.after(now, calendar),
                         reason=step.reason,
+                        page=step.page,
                         calendar=calendar,
                         now=now,
                     )
@@ -447,6 +621,7 @@ class Protocol:
         discharge: int,
         due_at: datetime,
         reason: str,
+        page: str | None,
         calendar: BusinessCalendar,
         now: datetime,
     ) -> Task:
@@ -463,12 +638,46 @@ class Protocol:
             protocol=self.name,
             discharge=discharge,
             created_at=now,
-            page=step.page,
+            page=page,
             attempts_wanted=step.contact.attempts if step.contact is not None else 0,
             protocol_version=self.version,
             protocol_digest=self.digest,
             ladder=ladder,
+            step=step.id,
         )
+
+    def tell_of_death(
+        self,
+        chart: Chart,
+        encounter: Encounter,
+        ended: int,
+        *,
+        calendar: BusinessCalendar,
+        now: datetime,
+        key: Callable[..., str],
+    ) -> tuple[Task, ...]:
+        """The task that tells of a death which has ended so many tasks, the last of them of this encounter's plan."""
+        known = {task.id for task in chart.tasks}
+        group = key("tasks", encounter.key)
+        told: list[Task] = []
+        for step in self._death:
+            numbers = (
+                beginning_like(group, key("died", encounter.key, str(encounter.discharges), self.name, str(number)))
+                for number in count()
+            )
+            task = self._task(
+                step,
+                id_=next(one for one in numbers if one not in known),
+                encounter=encounter.key,
+                discharge=encounter.discharges,
+                due_at=step.due.after(now, calendar),
+                reason=step.reason.replace(_ENDED, str(ended)),
+                page=step.page,
+                calendar=calendar,
+                now=now,
+            )
+            told.append(msgspec.structs.replace(task, step=f"{_OF_DEATH}{step.id}"))
+        return tuple(told)
 
     def _too_old(self, discharged: datetime | None, now: datetime) -> bool:
         days = self.discharge_age_days_max
@@ -487,6 +696,8 @@ class Protocol:
             own = key("task", encounter.key, str(encounter.discharges), self.name, step.id, str(number))
             task_id = beginning_like(group, own)
             task = known.get(task_id)
+            if step.calls:
+                return task_id
             withdrawn = task is not None and (
                 task.state is TaskState.RETRACTED
                 or (task.state is TaskState.CANCELLED and task.suspended_by is None and task.ended_by == ENGINE)
@@ -494,6 +705,22 @@ class Protocol:
             if not withdrawn:
                 return task_id
             number += 1
+
+
+_OF_DEATH: Final = "death/"
+_ENDED: Final = "{ended}"
+"""In the reason of a task that tells of a death: how many tasks it has ended."""
+
+
+def tells_of_death(task: Task) -> bool:
+    """It tells of a death: such a task is not ended by it."""
+    return task.step.startswith(_OF_DEATH)
+
+
+def _is_planned(chart: Chart, encounter: Encounter) -> bool:
+    """Whether the last discharge of a stay has tasks, whatever has become of them."""
+    key, discharge = encounter.key, encounter.discharges
+    return any(task.encounter == key and task.discharge == discharge for task in chart.tasks)
 
 
 def _told(disposition: Disposition) -> str:
@@ -530,8 +757,13 @@ def _discharged(encounter: Encounter, now: datetime, calendar: BusinessCalendar)
     A time that lies ahead by more than clocks can differ is an error of the sender, and would put the follow-up off for
     as long.
     """
-    discharged = encounter.discharged_at.at_in(calendar.zone) if encounter.discharged_at is not None else None
-    return None if discharged is None or discharged > now + timedelta(days=1) else discharged
+    discharged = ended_at(encounter, calendar.zone)
+    return None if discharged is None or discharged > now + AHEAD_MAX else discharged
+
+
+def _longest_days(spec: _Spec) -> int:
+    """The longest due time of its tasks, in whole days."""
+    return math.ceil(max((step.due.days_max for step in spec.plans.steps()), default=0)) or 1
 
 
 def _contradictions(document: Document, step: _Step, kinds: list[str], path: Path) -> Iterator[Problem]:
@@ -586,9 +818,9 @@ def load_protocol(document: Document) -> Protocol:
     """Raises SettingsError."""
     spec = validate(document, _Spec)
     problems: list[Problem] = []
-    longest = max((step.due.days_max for step in spec.plans.steps()), default=0)
-    if spec.discharge_age_days_max is not None and spec.discharge_age_days_max < longest:
-        message = f"must be {math.ceil(longest)} or more: a task of this protocol may be due as late"
+    longest, said = _longest_days(spec), spec.discharge_age_days_max
+    if isinstance(said, int) and said < longest:
+        message = f"must be {longest} or more: a task of this protocol may be due as late"
         problems.append(document.problem(("discharge_age_days_max",), message))
     for index, class_ in enumerate(document.value.get("classes_without_plan", ())):
         if class_ in spec.classes:
@@ -633,6 +865,9 @@ def load_protocol(document: Document) -> Protocol:
             problems.append(document.problem(("plans", action), message))
     problems.extend(_wrong_proofs(document, spec, kinds))
     asked = {name for step in spec.plans.steps() for name in step.when}
+    if spec.rollout is not None:
+        asked |= set(spec.rollout.cohorts or ())
+        problems.extend(_rollout_problems(document, spec))
     problems.extend(
         document.problem(("conditions", name), "no task asks for it: see `when`")
         for name in conditions
@@ -641,3 +876,19 @@ def load_protocol(document: Document) -> Protocol:
     if problems:
         raise SettingsError(tuple(dict.fromkeys(problems)))
     return Protocol(spec)
+
+
+def _rollout_problems(document: Document, spec: _Spec) -> Iterator[Problem]:
+    """Cohorts and units that are nobody: then the protocol would act for nobody, in silence."""
+    rollout = spec.rollout
+    if rollout is None:
+        return
+    for number, name in enumerate(rollout.cohorts or ()):
+        place = ("rollout", "cohorts", number)
+        cohort = spec.conditions.get(name)
+        if cohort is None:
+            yield document.problem(place, f"there is no such condition{did_you_mean(name, list(spec.conditions))}")
+        elif cohort.classes and not set(cohort.classes) & set(spec.classes):
+            yield document.problem(place, f"is nobody: none of its classes is planned for ({', '.join(spec.classes)})")
+        elif cohort.units and rollout.units is not None and not set(cohort.units) & set(rollout.units):
+            yield document.problem(place, "is nobody: none of its units is among the units of the rollout")

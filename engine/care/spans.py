@@ -31,6 +31,15 @@ class Span(StrictModel):
             raise ValueError("needs one of minutes, hours, days, business_days")
         return self
 
+    @property
+    def text(self) -> str:
+        """In words: `12 hours`."""
+        for unit in ("minutes", "hours", "days", "business_days"):
+            if (number := getattr(self, unit)) is not None:
+                words = unit.replace("_", " ")
+                return f"{number} {words if number != 1 else words[:-1]}"
+        raise AssertionError  # pragma: no cover - one of them is given
+
     def after(self, moment: datetime, calendar: BusinessCalendar) -> datetime:
         if self.business_days is not None:
             return calendar.add_business_days(moment, self.business_days)

@@ -14,6 +14,9 @@ from engine.domain.record import Phi
 TOLD_END: Final = "told_end"
 """Stamp of a stay that goes on: an update (A02, A08) says that it has ended, and no discharge has come."""
 
+DOUBTFUL_END: Final = "doubtful_end"
+"""Stamp of a stay that has ended: the time that was sent can't be true, another one stands in (`care.adt.stay`)."""
+
 
 class EncounterStatus(StrEnum):
     PLANNED = "planned"

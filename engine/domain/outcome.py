@@ -24,6 +24,8 @@ class EffectKind(StrEnum):
     """The message's event means nothing here; the detail is the event."""
     HELD = "held"
     """A question was left to a person; the detail is its code."""
+    NOT_IN_ROLLOUT = "not-in-rollout"
+    """The protocol does not act for the discharge yet; the detail is by what."""
     SCORED = "scored"
     """The detail is the model and the band."""
     SET_ASIDE = "status-event-set-aside"

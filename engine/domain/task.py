@@ -27,6 +27,10 @@ KINDS: Final = (
 """The kinds of task of a protocol that declares none."""
 
 
+ON_CALL_PAGE: Final = "on_call_page"
+"""The kind of task that calls somebody at once."""
+
+
 class TaskState(StrEnum):
     OPEN = "open"
     IN_PROGRESS = "in_progress"
@@ -183,6 +187,8 @@ class Task(Phi, frozen=True, kw_only=True, omit_defaults=True):
     """What in the chart shows that it is done (`encounter:...`); none: a person said so, or it is not done."""
     protocol_digest: str = ""
     """Of what the protocol said when the plan was made."""
+    step: str = ""
+    """The step of the protocol that it came from; empty: of none, as an alert is."""
     undo: Undo | None = None
     """The last act; none: there was none, or something else has happened to the task since."""
 
@@ -190,6 +196,12 @@ class Task(Phi, frozen=True, kw_only=True, omit_defaults=True):
     def stands(self) -> bool:
         """It is still to be done."""
         return self.state in STANDING
+
+    @property
+    def calls(self) -> bool:
+        """Somebody is called at once because of it, and not because it was not done."""
+        by_itself = self.page is not None and not any(one.page for one in self.escalations)
+        return by_itself or self.kind == ON_CALL_PAGE
 
     @property
     def contacts_tried(self) -> int:
@@ -207,7 +219,7 @@ class Undo(Phi, frozen=True, kw_only=True):
     """The task before the act, without what could be taken back then."""
 
 
-OWN_FIELDS: Final = frozenset({"ladder", "climbed", "stood_as", "proved_by", "protocol_digest", "undo"})
+OWN_FIELDS: Final = frozenset({"ladder", "climbed", "stood_as", "proved_by", "protocol_digest", "step", "undo"})
 """Fields of a task that are in no shape."""
 
 READMITTED: Final = "suspended: the patient was admitted again"

@@ -26,6 +26,7 @@ class Reason(StrEnum):
     REPLANNED = "replanned"
     CLASS_ASKED = "class-asked"
     DISPOSITION_ASKED = "disposition-asked"
+    DOUBT_ASKED = "doubt-asked"
     NO_PROTOCOL = "no-protocol"
     NO_VISIT = "no-visit"
     NOT_DISCHARGED = "not-discharged"
@@ -37,8 +38,11 @@ class Reason(StrEnum):
     DECEASED = "deceased"
     DEATH_IN_DOUBT = "death-in-doubt"
     TOO_LATE = "too-late"
+    PAGE_TOO_LATE = "page-too-late"
+    NOT_IN_ROLLOUT = "not-in-rollout"
     WAITS = "waits"
     EARLIER_WAITS = "earlier-waits"
+    EARLIER_BAND = "earlier-band"
     PLAN_SAME = "plan-same"
     SCORED = "scored"
     SCORED_IN_PART = "scored-in-part"
@@ -80,6 +84,7 @@ MEANINGS: Final[Mapping[Reason, Meaning]] = {
     Reason.REPLANNED: Meaning(word="planned", text="the tasks of {name} were brought into line", done=True),
     Reason.CLASS_ASKED: Meaning(word="class", text="{0}: a person is asked, new tasks: {1}", done=True),
     Reason.DISPOSITION_ASKED: Meaning(word="disposition", text="{0}: a person is asked, new tasks: {1}", done=True),
+    Reason.DOUBT_ASKED: Meaning(word="hold", text="{0}: a person is asked, new tasks: {1}", done=True),
     Reason.NO_PROTOCOL: Meaning(word="no_protocol", text="the channel names no protocol"),
     Reason.NO_VISIT: Meaning(word="no_visit", text="the message speaks of no stay or visit"),
     Reason.NOT_DISCHARGED: Meaning(word="not_discharged", text="the stay has no discharge"),
@@ -97,12 +102,21 @@ MEANINGS: Final[Mapping[Reason, Meaning]] = {
     Reason.TOO_LATE: Meaning(
         word="too_late", text="discharged more than {0} days ago (discharge_age_days_max of {name})"
     ),
+    Reason.PAGE_TOO_LATE: Meaning(
+        word="too_late", text="discharged more than {0} ago: nobody is called at once (page_fresh of {name})"
+    ),
+    Reason.NOT_IN_ROLLOUT: Meaning(
+        word="not_in_rollout", text="{name} does not act for the patient yet: not in {0} (rollout)"
+    ),
     Reason.WAITS: Meaning(
         word="superseded",
         text="the patient was admitted again, or another stay goes on: the plan of this one waits",
     ),
     Reason.EARLIER_WAITS: Meaning(
         word="superseded", text="the patient was admitted again: the open tasks of the other stay wait"
+    ),
+    Reason.EARLIER_BAND: Meaning(
+        word="planned", text="band {0} counts, of an earlier stay whose plan would still be running", done=True
     ),
     Reason.PLAN_SAME: Meaning(word="no_change", text="nothing that decides on the plan of {name} has changed"),
     Reason.SCORED: Meaning(word="scored", text="band {0}", done=True),

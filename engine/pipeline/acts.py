@@ -20,7 +20,8 @@ from engine.domain.oncall import Override
 from engine.domain.outcome import Dismissal, QualityDecision
 from engine.domain.quality import QualityState
 from engine.pipeline import pages
-from engine.pipeline.plan import decide_death, migrated
+from engine.pipeline.death import decide_death
+from engine.pipeline.plan import migrated
 from engine.pipeline.rule import Deciding, Rule
 from engine.pipeline.tasks import TASK_RULES
 
@@ -28,7 +29,7 @@ from engine.pipeline.tasks import TASK_RULES
 def _dismissed(act: QuestionDismissed, chart: Chart | None, deciding: Deciding) -> Chart | None:
     if chart is None:
         return None
-    return decide_death(chart, act.root, act.code, act.location, by=act.actor, at=deciding.at)
+    return decide_death(chart, act.root, act.code, act.location, by=act.actor, at=deciding.at, channel=deciding.channel)
 
 
 def _migrated(act: PlanMigrated, chart: Chart | None, deciding: Deciding) -> Chart | None:

@@ -54,6 +54,8 @@ class CompiledChannel:
     """Of the discharges that nobody has planned yet."""
     planners: Mapping[str, Planner]
     """Of all channels, by protocol: what another channel has planned goes on as it was planned."""
+    models_known: Mapping[str, Model]
+    """Of all channels, by name: whatever `planners` go by."""
     events: Events
     appointments: AppointmentMap | None
     """None: it takes no messages of scheduling systems."""

@@ -117,6 +117,7 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
             models=tuple(models[model] for model in settings.risk),
             planner=_planner(settings, protocols),
             planners=planners,
+            models_known=models,
             events=events,
             appointments=appointments.get(settings.appointments),
             dispositions=dispositions,

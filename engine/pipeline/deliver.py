@@ -39,12 +39,14 @@ def chart_deliveries(
     channel: CompiledChannel,
     *,
     merged: Sequence[Chart] = (),
+    was: Chart | None = None,
     kinds: dict[str, None] | None = None,
 ) -> list[Delivery]:
     """Deliveries for all that differs between two versions of a chart.
 
     merged: charts that were folded into this one by the entry; destinations hear of each first, and what they held goes
-    out again under its new patient. kinds: takes up those of all that differs, also those that no destination wants.
+    out again under its new patient. was: what they held, with that of `before`; none: that of `before` alone. kinds:
+    takes up those of all that differs, also those that no destination wants.
     """
     wanted = channel.settings.takers
     deliveries: list[Delivery] = []
@@ -79,7 +81,7 @@ def chart_deliveries(
     for part in DELIVERED:
         tell = _TOLD_OTHERWISE.get(part.name)
         if tell is not None:
-            for told in tell(before, chart, channel):
+            for told in tell(before, was or before, chart, channel):
                 add(part.operation, part.key(getattr(told, part.what)), told)
             continue
         for item in _changed(part, before, chart):
@@ -155,7 +157,9 @@ def as_of_now(chart: Chart, said: Content) -> Content:
     return part.content(item, key)
 
 
-def _scores_told(before: Chart | None, chart: Chart, channel: CompiledChannel) -> Iterator[ScoreUpsert]:
+def _scores_told(
+    before: Chart | None, was: Chart | None, chart: Chart, channel: CompiledChannel
+) -> Iterator[ScoreUpsert]:
     """What is told of scores: which of them speaks for the patient, and which must be forgotten."""
     key = chart.patient.key
     first = channel.models[0].name if channel.models else ""
@@ -169,14 +173,16 @@ def _scores_told(before: Chart | None, chart: Chart, channel: CompiledChannel) -
         if decided is not None and (decided is OF_A_CLOSED_STAY or score_key(deciding) != score_key(decided)):
             scores.append(deciding)  # the later stay is no more: this one speaks for the patient again
     left = set(map(score_key, chart.scores))
-    for score in before.scores if before else ():
+    for score in was.scores if was else ():
         if score_key(score) not in left:
             yield _withdrawn(key, score, decides=deciding is None)
     for score in scores:
         yield ScoreUpsert(patient_key=key, decides=score is deciding, score=score)
 
 
-_TOLD_OTHERWISE: Final[Mapping[str, Callable[[Chart | None, Chart, CompiledChannel], Iterator[Content]]]] = {
+_TOLD_OTHERWISE: Final[
+    Mapping[str, Callable[[Chart | None, Chart | None, Chart, CompiledChannel], Iterator[Content]]]
+] = {
     SCORES.name: _scores_told,
 }
 """Parts of which more is told than how those are that have changed."""

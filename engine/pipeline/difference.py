@@ -15,10 +15,11 @@ from engine.domain.parts import united
 from engine.pipeline import notices
 from engine.pipeline.appointments import appointment_effects
 from engine.pipeline.channel import CompiledChannel
+from engine.pipeline.death import death_effects
 from engine.pipeline.deliver import chart_deliveries
 from engine.pipeline.grounds import fallen
 from engine.pipeline.pages import notifications, page_effects
-from engine.pipeline.plan import death_effects, score_effects, task_effects
+from engine.pipeline.plan import score_effects, task_effects
 
 
 class Difference(NamedTuple):
@@ -70,7 +71,8 @@ def difference(
             effects += page_effects(was, chart)
             if channel is not None:
                 parts = folded.get(chart.id, ())
-                deliveries.extend(chart_deliveries(before, chart, channel, merged=parts, kinds=kinds))
+                held = was if parts else before
+                deliveries.extend(chart_deliveries(before, chart, channel, merged=parts, was=held, kinds=kinds))
                 deliveries.extend(notifications(was, chart, channel.rosters))
                 if notices.PLANNERS:
                     deliveries.extend(notices.notice_deliveries(was, chart, channel, now, kinds))

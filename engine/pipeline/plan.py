@@ -4,37 +4,34 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, tzinfo
-from typing import TYPE_CHECKING, Final
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from engine.care.death import without_doubt
+from engine.care.dispositions import Action
 from engine.care.event import Applied
-from engine.care.protocol import CLASSES, Plan
-from engine.care.tasks import end, reconcile, resume, retract_all, suspend
+from engine.care.plausible import dates_in_doubt, ended_at, is_same_stay, open_besides
+from engine.care.protocol import CLASSES, NOTHING_BESIDES, Besides, Plan
+from engine.care.tasks import end, reconcile, resume, suspend
 from engine.domain.chart import Chart, Days
 from engine.domain.closed import Closed
 from engine.domain.encounter import Encounter, EncounterStatus
-from engine.domain.moment import Moment, instant
+from engine.domain.moment import Moment, instant, to_micros
 from engine.domain.outcome import Effect, EffectKind
 from engine.domain.score import Band, Score
-from engine.domain.task import READMITTED, SIDE_BY_SIDE, Task, TaskState
+from engine.domain.task import ON_CALL_PAGE, READMITTED, SIDE_BY_SIDE, Task, TaskState
 from engine.domain.why import CLASS_UNKNOWN as UNKNOWN
 from engine.domain.why import NO_CLASS, Ground, Reason, What, Why
+from engine.pipeline.death import ask_of_death, ended_by_death, is_dead, not_told_of_death, with_tasks
 from engine.risk.inputs import History, inputs_of
 
 if TYPE_CHECKING:
     from engine.pipeline.channel import CompiledChannel, Planner
+    from engine.risk.registry import Model
 
 SCORED_CLASSES: Final = frozenset({"I", "OBS"})
 """Inpatient and observation stays: the readmission models were made for these."""
-
-DECIDED: Final = "it is decided whether the patient has died"
-"""Why the task ends that asks whether the patient has died."""
-
-_ASKED_ONCE: Final = "another task asks the same"
-"""Why one of two such tasks ends, when their patients are one."""
 
 CLASS_UNKNOWN: Final = "class-unknown"
 """Kind of the effect, and code of the deviation, of a discharge whose class the protocol does not know."""
@@ -53,15 +50,22 @@ def rescore(
     spoke of has a new score, or none.
     """
     whys: list[Why] = []
+    if is_dead(chart):  # the risk of coming back is nobody's any more, and no flag is left standing
+        return (msgspec.structs.replace(chart, scores=()) if chart.scores else chart), [_DEAD_NOT_SCORED]
     stays = [encounter for encounter in chart.encounters if is_scored(encounter)]
     scored = {stay.key for stay in stays}
     current = {
         (one.encounter, one.model): one for one in chart.scores if one.encounter is None or one.encounter in scored
     }
     history = None
-    for encounter in _encounters_to_score(before, chart, stays, subject):
+    revived = before is not None and is_dead(before)
+    for encounter in stays if revived else _encounters_to_score(before, chart, stays, subject):
         # A stay gets its first score from a message that speaks of it: from its own channel, and not from all others.
-        models = [m for m in channel.models if encounter.key == subject or (encounter.key, m.name) in current]
+        models = (
+            _models_again(chart, encounter, channel)
+            if revived
+            else [m for m in channel.models if encounter.key == subject or (encounter.key, m.name) in current]
+        )
         if not models:
             continue
         if history is None and (len(chart.encounters) > 1 or chart.closed is not None):
@@ -90,6 +94,17 @@ def rescore(
     return chart if scores == chart.scores else msgspec.structs.replace(chart, scores=scores), whys
 
 
+def _models_again(chart: Chart, encounter: Encounter, channel: CompiledChannel) -> list[Model]:
+    """Those that score a stay again whose scores a death has withdrawn: the channel's, and those its plan goes by."""
+    found = {model.name: model for model in channel.models}
+    for task in chart.tasks:
+        planner = channel.planners.get(task.protocol) if task.encounter == encounter.key else None
+        model = channel.models_known.get(planner.model) if planner is not None and planner.model is not None else None
+        if model is not None:
+            found.setdefault(model.name, model)
+    return list(found.values())
+
+
 def is_scored(encounter: Encounter) -> bool:
     return encounter.class_ in SCORED_CLASSES and encounter.status in ARRIVED
 
@@ -106,6 +121,8 @@ def _unscored(encounter: Encounter) -> Reason | None:
 def not_scored(chart: Chart, subject: str | None) -> list[Why]:
     """Why the stay that an event spoke of has no score; empty: it has, or may have one."""
     encounter = chart.encounter(subject) if subject is not None else None
+    if is_dead(chart):
+        return [_DEAD_NOT_SCORED]
     reason = _unscored(encounter) if encounter is not None else Reason.NO_VISIT
     if reason is None:
         return []
@@ -114,6 +131,7 @@ def not_scored(chart: Chart, subject: str | None) -> list[Why]:
     return [Why(what=What.SCORE, reason=reason)]
 
 
+_DEAD_NOT_SCORED: Final = Why(what=What.SCORE, reason=Reason.DECEASED)
 _CLASS_NOT_SCORED: Final[Mapping[str | None, Why]] = {
     class_: Why(what=What.SCORE, reason=Reason.CLASS_NOT_SCORED, args=(said,))
     for class_, said in (*((one, f"class {one}") for one in CLASSES), (None, NO_CLASS), (UNKNOWN, UNKNOWN))
@@ -205,17 +223,18 @@ def replan(
     is made anew, by what its protocol says today.
     """
     _need_closed_stays(before, chart, channel.zone)
-    chart = _ask_of_death(chart, channel, now)
+    chart = ask_of_death(chart, channel, now)
     if chart.patient.deceased is True:
         if chart.death_stated.in_doubt:  # as long as nobody knows, neither a plan goes on nor is one lost
             return chart, _withheld_by_death(before, chart, channel), not_planned(chart, subject, channel, now)
-        ended = retract_all(chart.tasks, at=now, why="the patient has died", state=TaskState.CANCELLED)
-        chart = _with_tasks(chart, {task.id: task for task in ended})
+        chart = ended_by_death(before, chart, channel, now)
         return chart, _withheld_by_death(before, chart, channel), not_planned(chart, subject, channel, now)
+    chart = not_told_of_death(chart, now)
     if not chart.tasks and not any(encounter.discharges for encounter in chart.encounters):
         return chart, [], not_planned(chart, subject, channel, now)
     planning = _Planning(before, chart, channel, now, anew)
-    changed = {encounter.key for encounter in planning.changed()} | anew
+    new = {encounter.key for encounter in planning.changed()} | anew
+    changed = _with_later(new, chart, channel)
     if not changed and not any(task.stands or task.suspended_by for task in chart.tasks):
         return chart, [], not_planned(chart, subject, channel, now)
     waits_for = later_stays(chart, channel.zone)
@@ -227,12 +246,13 @@ def replan(
         by = waits_for(encounter)
         if encounter.key not in changed and (by is not None or all(task.suspended_by is None for task in own)):
             continue
-        wanted, why, planner = Plan(), _why_not(encounter), None
+        wanted, why, planner, others = Plan(), _why_not(encounter), None, NOTHING_BESIDES
         if why is None:
             planner = planning.planner(encounter)
             if planner is None:
                 continue
             why = "the discharge data changed: no longer part of the plan"
+            others = planning.besides(encounter, planner)
             wanted = planner.protocol.plan(
                 msgspec.structs.replace(chart, tasks=tuple(own)),
                 encounter,
@@ -242,17 +262,16 @@ def replan(
                 now=now,
                 key=channel.key,
                 waits=by is not None,
+                besides=others,
             )
-            if wanted.class_unknown and encounter.key in changed:
+            if wanted.class_unknown and encounter.key in new:
                 detail = (
                     "the patient class tells neither that the stay gets a plan nor that it gets none: a person is asked"
                 )
                 effects.append(Effect(kind=CLASS_UNKNOWN, subject=encounter.key, detail=detail))
                 heard.deviate(f"{CLASS_UNKNOWN}:PV1-2")
-            if wanted.withheld:
-                days = planner.protocol.discharge_age_days_max
-                detail = f"discharged more than {days} days ago: no task {', '.join(wanted.withheld)}"
-                effects.append(Effect(kind="plan-withheld", subject=encounter.key, detail=detail))
+            if encounter.key in new:
+                effects.extend(_withheld_effects(wanted, encounter))
         # What waits for the end of a readmission is decided on like what is open; whether it goes on waiting, below.
         reconciled = reconcile(tuple(map(resume, own)), wanted.tasks, at=now, why=why)
         tasks |= {task.id: task for task in reconciled}
@@ -261,7 +280,10 @@ def replan(
             if reason is Reason.PLAN_SAME and reconciled != tuple(own):
                 reason = Reason.REPLANNED
             whys.append(_why(channel, planner, reason, args))
-    after = _with_tasks(chart, _suspend_or_resume(chart, tasks, waits_for, now, channel.zone))
+            whys += [_why(channel, planner, *one.ground) for one in wanted.withheld if one.ground != wanted.ground]
+            if others.band is not None and wanted.tasks:
+                whys.append(_why(channel, planner, Reason.EARLIER_BAND, (others.band.value,)))
+    after = with_tasks(chart, _suspend_or_resume(chart, tasks, waits_for, now, channel.zone))
     whys = whys or not_planned(chart, subject, channel, now)
     if after is not chart and _waits_for(subject, after):
         whys.append(Why(what=What.PLAN, reason=Reason.EARLIER_WAITS))
@@ -292,6 +314,19 @@ def migrated(chart: Chart, channel: CompiledChannel, now: datetime, protocol: st
     return replan(chart, chart, None, channel, now, Applied(), anew)[0] if anew else chart
 
 
+def _withheld_effects(wanted: Plan, encounter: Encounter) -> Iterator[Effect]:
+    """What a discharge calls for and does not get, so that it stands in the entry."""
+    for one in wanted.withheld:
+        reason, args = one.ground
+        if reason is Reason.WAITS:
+            continue
+        ago = f"{args[0]} days" if reason is Reason.TOO_LATE else args[0]
+        detail = f"discharged more than {ago} ago: no task {', '.join(one.kinds)}"
+        yield Effect(kind="plan-withheld", subject=encounter.key, detail=detail)
+    if wanted.ground[0] is Reason.NOT_IN_ROLLOUT:
+        yield Effect(kind=EffectKind.NOT_IN_ROLLOUT, subject=encounter.key, detail=str(wanted.ground[1][0]))
+
+
 def _waits_for(subject: str | None, chart: Chart) -> bool:
     """Whether tasks of another stay wait for this one."""
     if chart.closed is not None and subject in chart.closed.waits:
@@ -319,10 +354,21 @@ def _need_closed_stays(before: Chart | None, chart: Chart, zone: tzinfo) -> None
         if was is encounter:
             continue
         versions = [version for version in (was, encounter) if version is not None]
-        read = [_lateness(version, days) if _readmits(version) else None for version in versions]
+        read = [_place(version, days) if _readmits(version) else None for version in versions]
         if len(read) == 2 and read[0] == read[1]:
             continue
-        if encounter.key in closed.waits or any(one is not None and one[0] <= last for one in read):
+        if encounter.key in closed.waits or any(one is not None and one.came <= last for one in read):
+            chart.need_whole()
+
+
+def _need_plans_of(chart: Chart, since: datetime, until: datetime) -> None:
+    """Ask for the whole chart where a stay that was over in this span is closed: its plan says something of another."""
+    closed = chart.closed
+    if closed is None:
+        return
+    first, last = to_micros(since), to_micros(until)
+    for ended, class_, finished in zip(closed.discharged, closed.classes, closed.finished, strict=True):
+        if finished and ended is not None and first <= ended <= last and class_ in _READMITTING_CLASSES:
             chart.need_whole()
 
 
@@ -357,39 +403,8 @@ def _withheld(
         cancelled = encounter.status is EncounterStatus.CANCELLED
         taken_back = Reason.TAKEN_BACK if encounter.discharges else Reason.NOT_DISCHARGED
         return Reason.CANCELLED if cancelled else taken_back, ()
-    return planner.protocol.withholds(chart, encounter, channel.dispositions.of(encounter.disposition), now)
-
-
-def _ask_of_death(chart: Chart, channel: CompiledChannel, now: datetime) -> Chart:
-    """While it is uncertain whether the patient has died there is one task for a person; then it goes."""
-    asked = tuple([task for task in chart.tasks if task.encounter is None]) if chart.tasks else ()
-    if not asked and not chart.death_stated.in_doubt:
-        return chart
-    wanted: tuple[Task, ...] = ()
-    if channel.planner is not None:
-        wanted = channel.planner.protocol.ask_of_death(chart, calendar=channel.calendar, now=now, key=channel.key)
-    tasks = {task.id: task for task in chart.tasks}
-    why = _ASKED_ONCE if chart.death_stated.in_doubt else DECIDED
-    tasks |= {task.id: task for task in reconcile(asked, wanted, at=now, why=why)}
-    return _with_tasks(chart, tasks)
-
-
-def decide_death(chart: Chart, root: int, code: str, location: str | None, *, by: str, at: datetime) -> Chart:
-    """A person says of a question on the patient's death that it is not so; the last such word ends the task.
-
-    root: the entry that asked. A patient who is dead by what is certain has no plan any more.
-    """
-    stated = without_doubt(chart.death_stated, root, code, location)
-    if stated == chart.death_stated:
-        return chart
-    tasks = chart.tasks
-    if not stated.in_doubt:
-        asked = (task for task in tasks if task.encounter is None and task.stands)
-        ended = {task.id: end(task, TaskState.RETRACTED, at=at, by=by, why=DECIDED) for task in asked}
-        tasks = tuple(ended.get(task.id, task) for task in tasks)
-        if chart.patient.deceased is True:
-            tasks = retract_all(tasks, at=at, why="the patient has died", state=TaskState.CANCELLED)
-    return msgspec.structs.replace(chart, death_stated=stated, tasks=tasks)
+    disposition = channel.dispositions.of(encounter.disposition)
+    return planner.protocol.withholds(chart, encounter, disposition, now, calendar=channel.calendar, key=channel.key)
 
 
 def _withheld_by_death(before: Chart | None, chart: Chart, channel: CompiledChannel) -> list[Effect]:
@@ -417,6 +432,7 @@ class _Planning:
         self._now = now
         self._anew = anew
         self.bands = _bands(chart)
+        self._days = Days(chart.encounters, channel.zone)
         self.tasks: dict[str, list[Task]] = {}
         for task in chart.tasks:
             if task.encounter is not None:
@@ -443,6 +459,8 @@ class _Planning:
         before = self._before
         if before is None:
             return [encounter for encounter in self._chart.encounters if encounter.discharges > 0]
+        if before.patient.merged_from != self._chart.patient.merged_from:  # its stays may be those of another number
+            return [encounter for encounter in self._chart.encounters if encounter.discharges > 0]
         old = {encounter.key: encounter for encounter in before.encounters}
         old_bands = _bands(before)
         bands = {place for place in {*old_bands, *self.bands} if old_bands.get(place) is not self.bands.get(place)}
@@ -455,10 +473,59 @@ class _Planning:
                 if (was := old.get(encounter.key)) is None
                 else lived_again
                 or (was is not encounter and _decides(was) != _decides(encounter))
+                or self._doubts_changed(before, was, encounter)
                 or (bands and self._band_of(encounter) in bands)
                 or self._conditions_changed(before, was, encounter)
             )
         ]
+
+    def _doubts_changed(self, before: Chart, was: Encounter, encounter: Encounter) -> bool:
+        """What can't be right of its dates, or who else is in the hospital, is not as it was."""
+        now, chart = self._now, self._chart
+        if was is encounter and before.patient is chart.patient and len(chart.encounters) == 1:
+            return False
+        return dates_in_doubt(before, was, now) != dates_in_doubt(chart, encounter, now) or (
+            open_besides(before, was) != open_besides(chart, encounter)
+        )
+
+    def besides(self, encounter: Encounter, planner: Planner) -> Besides:
+        """What the patient's other stays say of the plan after this one.
+
+        An earlier stay whose home plan would still be running counts: whoever comes back within the hour, and leaves
+        again, never gets the weaker of two plans. A stay of the same time under another number is the same one: what
+        was done there is done.
+        """
+        chart, channel = self._chart, self._channel
+        if len(chart.encounters) == 1 and chart.closed is None:
+            return NOTHING_BESIDES
+        protocol, calendar = planner.protocol, channel.calendar
+        ended = ended_at(encounter, calendar.zone)
+        place = _place(encounter, self._days)
+        if ended is not None:
+            _need_plans_of(chart, ended - protocol.window, ended + _SAME_END)
+        own = band = self.bands.get((encounter.key, planner.model))
+        met: frozenset[str] = frozenset()
+        done: set[str] = set()
+        planned = False
+        for other in chart.encounters:
+            if other is encounter or other.discharges == 0 or other.status is not EncounterStatus.FINISHED:
+                continue
+            if ended is None or other.class_ not in _READMITTING_CLASSES or _place(other, self._days) > place:
+                continue
+            theirs = [task for task in self.tasks.get(other.key, ()) if task.discharge == other.discharges]
+            if is_same_stay(other, encounter, calendar.zone):
+                done |= {task.step for task in theirs if task.state is TaskState.DONE and task.step}
+                planned = planned or bool(theirs)
+            if channel.dispositions.of(other.disposition).action not in _LEFT_FOR_HOME:
+                continue
+            their_band = self.bands.get((other.key, planner.model))
+            until = protocol.runs_until(other, their_band, calendar)
+            if until is not None and until > ended:
+                band = max(band, their_band, key=_rank)
+                met |= protocol.met(chart.patient, other, self._now)
+                planned = planned or bool(theirs)
+        higher = band if band is not own else None
+        return Besides(band=higher, met=met, planned=planned, done=frozenset(done))
 
     def _conditions_changed(self, before: Chart, was: Encounter, encounter: Encounter) -> bool:
         """Of a stay that ended with all its tasks, news of the patient alone plan nothing anew."""
@@ -473,6 +540,39 @@ class _Planning:
     def _band_of(self, encounter: Encounter) -> tuple[str | None, str | None]:
         planner = self.planner(encounter)
         return encounter.key, planner.model if planner is not None else None
+
+
+_LEFT_FOR_HOME: Final = frozenset({Action.HOME_PLAN, Action.DEATH})
+"""A disposition of death of a patient who lives is wrong, or in doubt: it takes nothing away."""
+
+_RANKS: Final = (None, Band.LOW, Band.MODERATE, Band.HIGH)
+
+
+def _rank(band: Band | None) -> int:
+    return _RANKS.index(band)
+
+
+def _with_later(changed: set[str], chart: Chart, channel: CompiledChannel) -> set[str]:
+    """With the stays after those that have changed: what an earlier one called for may count for them, too."""
+    if not changed or (len(chart.encounters) == 1 and chart.closed is None):
+        return changed
+    days = Days(chart.encounters, channel.zone)
+    stays = [stay for stay in chart.encounters if stay.key in changed]
+    if chart.closed is not None:
+        window = max((planner.protocol.window for planner in channel.planners.values()), default=_SAME_END)
+        for stay in stays:
+            if (ended := ended_at(stay, channel.calendar.zone)) is not None:
+                _need_plans_of(chart, ended - _SAME_END, ended + window)
+    first = min(_place(stay, days) for stay in stays)
+    return changed | {
+        stay.key
+        for stay in chart.encounters
+        if stay.discharges > 0 and stay.class_ in _READMITTING_CLASSES and _place(stay, days) > first
+    }
+
+
+_SAME_END: Final = timedelta(days=2)
+"""More than the ends of one stay under two numbers lie apart."""
 
 
 def _bands(chart: Chart) -> dict[tuple[str | None, str | None], Band]:
@@ -519,9 +619,17 @@ def _suspend_or_resume(
             resumed = resume(task)
             if later is not None:
                 why = SIDE_BY_SIDE if came[later] == came[task.encounter] else READMITTED
-                resumed = suspend(resumed, later, at=since.get(task.id, now), why=why)
+                at = since.get(task.id, now)
+                resumed = _set_aside(resumed, later, at, why)
             tasks[task.id] = resumed
     return tasks
+
+
+def _set_aside(task: Task, by: str, at: datetime, why: str) -> Task:
+    """Whoever was called is not called again when the admission turns out to be none."""
+    if task.kind == ON_CALL_PAGE:
+        return end(task, TaskState.CANCELLED, at=at, why=why)
+    return suspend(msgspec.structs.replace(task, page=None) if task.calls else task, by, at=at, why=why)
 
 
 def later_stays(chart: Chart, zone: tzinfo = UTC) -> Callable[[Encounter], str | None]:
@@ -531,34 +639,41 @@ def later_stays(chart: Chart, zone: tzinfo = UTC) -> Callable[[Encounter], str |
     plan away. When the later stay turns out not to have been, the plan goes on. zone: see `Days`.
     """
     days = Days(chart.encounters, zone)
-    stays = [_lateness(encounter, days) for encounter in chart.encounters if _readmits(encounter)]
+    stays = [_place(encounter, days) for encounter in chart.encounters if _readmits(encounter)]
     if chart.closed is not None:
         first = min((came_at(encounter, days) for encounter in chart.encounters), default=float("inf"))
         stays.extend(_closed_later(chart.closed, first))
     stays.sort()
-    order = [stay[:2] for stay in stays]
 
     def waits_for(encounter: Encounter) -> str | None:
-        # At the same time, the stay that goes on is the later one.
-        later = bisect_right(order, (came_at(encounter, days), False))
-        return stays[later][2] if later < len(stays) else None
+        place = _place(encounter, days)
+        if place.came == float("-inf"):  # of such stays nobody can tell which is the later one
+            place = place._replace(ended=float("inf"))
+        later = bisect_right(stays, place)
+        return stays[later].key if later < len(stays) else None
 
     return waits_for
 
 
-def _closed_later(closed: Closed, came: float) -> Iterator[tuple[float, bool, str]]:
-    """The closed stays that readmit a patient and that the patient came for then or later, as `_lateness` has them."""
-    for at, class_, finished, key in zip(
+def _closed_later(closed: Closed, came: float) -> Iterator[_Place]:
+    """The closed stays that readmit a patient and that the patient came for then or later."""
+    for at, class_, finished, ended, key in zip(
         reversed(closed.came_at),
         reversed(closed.classes),
         reversed(closed.finished),
+        reversed(closed.discharged),
         reversed(closed.keys),
         strict=True,
     ):
         if _or_long_ago(at) < came:
             return  # so are all before it
         if finished and class_ in _READMITTING_CLASSES:
-            yield _or_long_ago(at), False, key
+            yield _Place(
+                came=_or_long_ago(at),
+                goes_on=False,
+                ended=float("-inf") if ended is None else ended / 1_000_000,
+                key=key,
+            )
 
 
 def _readmits(encounter: Encounter) -> bool:
@@ -569,8 +684,23 @@ def _or_long_ago(came: float | None) -> float:
     return float("-inf") if came is None else came
 
 
-def _lateness(encounter: Encounter, days: Days) -> tuple[float, bool, str]:
-    return came_at(encounter, days), encounter.status in _OPEN, encounter.key
+class _Place(NamedTuple):
+    """Where a stay stands among those of a patient.
+
+    Of two of the same beginning the one that goes on, or ended later, is the later one: so a stay that was registered
+    under two numbers has one plan.
+    """
+
+    came: float
+    goes_on: bool
+    ended: float
+    key: str
+
+
+def _place(encounter: Encounter, days: Days) -> _Place:
+    end = _with_instant(encounter.discharged_at)
+    ended = end.seconds if end is not None else float("-inf")
+    return _Place(came_at(encounter, days), encounter.status in _OPEN, ended, encounter.key)
 
 
 def came_at(encounter: Encounter, days: Days) -> float:
@@ -595,11 +725,6 @@ def came_at(encounter: Encounter, days: Days) -> float:
 
 def _with_instant(time: Moment | None) -> Moment | None:
     return time if time is not None and time.at is not None else None
-
-
-def _with_tasks(chart: Chart, tasks: dict[str, Task]) -> Chart:
-    after = tuple(tasks.values())
-    return chart if after == chart.tasks else msgspec.structs.replace(chart, tasks=after)
 
 
 def task_effects(before: Chart | None, chart: Chart) -> list[Effect]:
@@ -635,10 +760,3 @@ def score_effects(before: Chart | None, chart: Chart) -> list[Effect]:
         Effect(kind="score-withdrawn", subject=gone.encounter or chart.id, detail=gone.model) for gone in old.values()
     )
     return [*effects, *withdrawn]
-
-
-def death_effects(before: Chart | None, chart: Chart) -> list[Effect]:
-    was, now = before is not None and before.patient.deceased is True, chart.patient.deceased is True
-    if was == now:
-        return []
-    return [Effect(kind="patient-deceased" if now else "patient-not-deceased", subject=chart.id)]

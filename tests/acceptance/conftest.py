@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from harness import Daemon, MakeDaemon, Site
+from old_messages import plans_old_discharges
 
 
 @pytest.fixture
@@ -15,6 +16,7 @@ def site(tmp_path: Path) -> Site:
     site = Site(tmp_path / "site")
     tmp_path.joinpath("site").mkdir()
     site.run("init", ".")
+    plans_old_discharges(site.folder)
     site.edit("config.yaml", (r"port: 8080", "port: 0"))
     site.edit("channels/main-campus.yaml", (r"port: 2575", "port: 0"))
     return site

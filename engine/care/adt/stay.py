@@ -9,18 +9,20 @@ import msgspec
 
 from engine.care.adt.event import Event, Meaning
 from engine.care.adt.moves import NUMBERED, goes_on, read_as_renamed
-from engine.care.adt.says import ARRIVAL, CLASS_CHANGE, DISCHARGE, SAYS, STATUS, When
+from engine.care.adt.says import ARRIVAL, CLASS_CHANGE, DISCHARGE, OPEN, SAYS, STATUS, When
 from engine.care.adt.status import Stamps, Verdict, status_after
 from engine.care.adt.visit import find_encounter, of_another_patient
 from engine.care.dispositions import Dispositions, normalise
 from engine.care.event import Applied, implausible
 from engine.care.fields import NEVER, merge_fields
-from engine.care.times import is_before
+from engine.care.plausible import PRESENT
+from engine.care.times import RECEIPT, Claims, is_before
 from engine.domain.chart import Chart, Charts, Stamp
-from engine.domain.encounter import Encounter, EncounterStatus, Location
+from engine.domain.encounter import DOUBTFUL_END, Encounter, EncounterStatus, Location
 from engine.domain.hold import Fact, HoldCode
 from engine.domain.moment import Moment
 from engine.domain.outcome import Effect
+from engine.domain.quality import QualityKind
 
 _ARRIVED: Final = ARRIVAL | {Meaning.DISCHARGE}
 """Events that say of a patient who was expected that the stay has begun."""
@@ -31,8 +33,14 @@ CLASS_CONTRADICTED: Final = "class-contradicts-event"
 CANCELS_NOTHING: Final = "cancels-nothing"
 """Deviation of a cancel of something that is no status, and was not known."""
 
+_TIMES: Final = ("admitted_at", "discharged_at")
+
 _NOT_THE_CLASS: Final = {"I": frozenset({"E", "O", "P", "R", None}), "O": frozenset({"I", None})}
 """Classes that a stay does not have after it has become an inpatient's, or an outpatient's."""
+
+_BACK_DATED_SECONDS: Final = 7 * 86_400.0
+"""A discharge that was cancelled, and is said again, is often dated back over a weekend."""
+_CLOCK_SECONDS: Final = 86_400.0
 
 _WITHOUT_BED: Final = frozenset({None, "E", "O", "P", "R"})
 """Classes that an admission ends: A01 is the admission of an inpatient, also when the sender leaves PV1-2 empty."""
@@ -64,7 +72,12 @@ def apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispos
     doubtful = _implausible(known, event, chart.patient.birth_date)
     values = _without(event.encounter, doubtful)
     applied.deviations.extend(implausible(doubtful.values()))
+    as_sent = event
     event, early = _after_admission(before, event, values, stamps)
+    if "PV1-45" in early:
+        applied.quality(QualityKind.DISCHARGE_BEFORE_ADMISSION)
+    elif "discharged_at" in values and _went_on_after(before, as_sent, values["discharged_at"], stamps):
+        early = [*early, "PV1-45"]
     applied.deviations.extend(implausible(early))
     if "PV1-45" in early:
         values = _without(values, ("discharged_at",))
@@ -74,10 +87,37 @@ def apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispos
         applied.note = "nothing of the kind is known of the stay: nothing to cancel"
     verdict = status_after(before, event, values, stamps, dispositions, created=known is None)
     _tell(verdict, applied)
+    values = _without(values, [name for name in _TIMES if _is_vaguer(values.get(name), getattr(before, name))])
     encounter, stamps, stale = _with_values(before, event, values, verdict)
+    stamps = _with_doubt(encounter, as_sent, stamps, doubtful=doubtful, early=early, decides=verdict.as_of is not None)
     if stale:
         applied.deviate("stale-event")
-    changed = known is None or before.status is not encounter.status
+    _note_what_came(chart, before, encounter, event, verdict, applied, created=known is None)
+    applied.encounter = key
+    if known is None:
+        encounters = (*chart.encounters, encounter)
+    else:  # in its place, so that a stay of which nothing has changed leaves the chart as it was
+        encounters = tuple([encounter if e.key == key else e for e in chart.encounters])
+    return msgspec.structs.replace(
+        chart,
+        encounters=encounters,
+        encounter_stamps={**chart.encounter_stamps, key: stamps},
+    )
+
+
+def _note_what_came(
+    chart: Chart,
+    before: Encounter,
+    encounter: Encounter,
+    event: Event,
+    verdict: Verdict,
+    applied: Applied,
+    *,
+    created: bool,
+) -> None:
+    """Facts that answer what other messages have left open, effects, and a second stay beside this one."""
+    key = encounter.key
+    changed = created or before.status is not encounter.status
     if verdict.as_of is not None:
         applied.facts.append(
             Fact(
@@ -91,19 +131,18 @@ def apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispos
     elif verdict.undone is not None:
         said = msgspec.structs.replace(event.assertion(verdict.undone), clock=verdict.undone_clock)
         applied.facts.append(Fact(chart_id=chart.id, encounter=key, asserts=said, undone=True))
-    if known is None:
+    if encounter.status in OPEN and before.status not in OPEN and _is_elsewhere(chart, encounter):
+        applied.quality(QualityKind.STAYS_OVERLAP)
+    if created:
         applied.effects.append(Effect(kind="encounter-created", subject=key, detail=encounter.status))
     elif changed:
         applied.effects.append(Effect(kind=f"encounter-{encounter.status}", subject=key))
-    applied.encounter = key
-    if known is None:
-        encounters = (*chart.encounters, encounter)
-    else:  # in its place, so that a stay of which nothing has changed leaves the chart as it was
-        encounters = tuple([encounter if e.key == key else e for e in chart.encounters])
-    return msgspec.structs.replace(
-        chart,
-        encounters=encounters,
-        encounter_stamps={**chart.encounter_stamps, key: stamps},
+
+
+def _is_elsewhere(chart: Chart, stay: Encounter) -> bool:
+    """Another stay in a hospital goes on, though a patient has one at a time."""
+    return stay.class_ in PRESENT and any(
+        one.status in OPEN and one.class_ in PRESENT and one.key != stay.key for one in chart.encounters
     )
 
 
@@ -174,6 +213,51 @@ def _after_admission(
     return later, [*ended_early, *early]
 
 
+def _went_on_after(before: Encounter, event: Event, ended: Moment | None, stamps: Stamps) -> bool:
+    """A discharge claims a time that the stay was seen to go on after, by more than the back-dating of an end explains.
+
+    Taken at its word it would be too old for a plan, and nobody would look.
+    """
+    seen = stamps.get("status", NEVER)
+    if event.meaning is not Meaning.DISCHARGE or ended is None or before.status not in OPEN:
+        return False
+    return seen != NEVER and ended.seconds + _BACK_DATED_SECONDS < seen[0]
+
+
+def _with_doubt(
+    after: Encounter,
+    event: Event,
+    stamps: dict[str, Stamp],
+    *,
+    doubtful: Collection[str],
+    early: Collection[str],
+    decides: bool,
+) -> dict[str, Stamp]:
+    """The stamps with `DOUBTFUL_END` while the end of the stay stands in for one that can't be true.
+
+    A time that lies ahead by a day at most is one of a wrong clock, and the next best one is as good.
+    """
+    claims, ended = event.claims, event.encounter.get("discharged_at")
+    known = DOUBTFUL_END in stamps
+    if after.status is not EncounterStatus.FINISHED:
+        doubt = False
+    elif ended is None or claims is None:
+        doubt = known and not decides
+    else:
+        ahead = "discharged_at" in doubtful and ended.earliest > claims.latest
+        wrong = "PV1-45" in early or ("discharged_at" in doubtful and not (ahead and _is_clock(ended, claims)))
+        doubt = wrong if event.meaning is Meaning.DISCHARGE and decides else known and wrong
+    if doubt == known:
+        return stamps
+    if doubt:
+        return {**stamps, DOUBTFUL_END: event.at}
+    return {name: stamp for name, stamp in stamps.items() if name != DOUBTFUL_END}
+
+
+def _is_clock(time: Moment, claims: Claims) -> bool:
+    return time.earliest <= claims.received + _CLOCK_SECONDS
+
+
 def _without(values: Mapping[str, Any], names: Collection[str]) -> Mapping[str, Any]:
     return {name: value for name, value in values.items() if name not in names} if names else values
 
@@ -208,6 +292,11 @@ def _cancels_nothing(before: Encounter, event: Event, values: Mapping[str, Any])
         return False
     back = ("location",) if says.goes_back else tuple(says.sets)
     return all(values.get(name, getattr(before, name)) == getattr(before, name) for name in back)
+
+
+def _is_vaguer(said: Moment | None, known: Moment | None) -> bool:
+    """A mere date of a time of day that is known says nothing new."""
+    return said is not None and known is not None and not said.timed and known.timed and said.same_day(known)
 
 
 def _go_back(before: Encounter, values: dict[str, Any]) -> None:
@@ -299,6 +388,8 @@ def _with_times(
         for name in DISCHARGE:
             values.pop(name, None)
         sources.pop("discharged_at", None)
+    elif event.meaning is Meaning.DISCHARGE and _is_vaguer(values.get("discharged_at"), _happened(event)):
+        _from_event("discharged_at", event, values, sources)  # of the same day, and with a time of day
     elif event.meaning is Meaning.DISCHARGE and not values.get("discharged_at"):
         values.pop("discharged_at", None)  # as above
         if before.discharged_at is None or before.status is not EncounterStatus.FINISHED:
@@ -341,6 +432,10 @@ def _note_source(
         sources[name] = location
     else:
         sources.pop(name, None)
+
+
+def _happened(event: Event) -> Moment | None:
+    return event.event_time.at if event.event_time is not None and event.event_time.source != RECEIPT else None
 
 
 def _from_event(name: str, event: Event, values: dict[str, Any], sources: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from old_messages import plans_old_discharges
 from site_with_store import REFUSED, UNREADABLE, Site, first_messages
 
 from engine.cli import app
@@ -33,6 +34,7 @@ def _bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bare") / "site"
     site = Site(folder)
     assert app.run(["init", str(folder)]) == 0
+    plans_old_discharges(folder)
     assert site.run("db", "migrate").code == 0
     return folder
 

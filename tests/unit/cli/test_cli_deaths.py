@@ -51,11 +51,11 @@ def test_dismissed_the_task_ends_and_the_plan_goes_on(stocked: Site, held: str) 
     assert stocked.json("patients", "show", KEY)["held"] == []
 
 
-def test_released_the_patient_is_dead_and_nothing_is_open(stocked: Site, held: str) -> None:
+def test_released_the_patient_is_dead_and_only_who_is_told_of_it_is_open(stocked: Site, held: str) -> None:
     stocked.run("held", "release", held, "--reason", "the family called")
     stocked.process()
     assert stocked.json("patients", "show", KEY)["deceased"] is True
-    assert (questions(stocked), open_kinds(stocked)) == ([], set())
+    assert (questions(stocked), open_kinds(stocked)) == ([], {"care_coordinator_alert"})  # who tells of it
     assert stocked.json("held", "list") == []
 
 

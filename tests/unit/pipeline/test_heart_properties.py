@@ -12,6 +12,7 @@ from heart import DAY, HOUR, Feed, Heart, adt, hl7, merge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.care.protocol import tells_of_death
 from engine.domain.chart import Chart, Days
 from engine.domain.delivery import Operation
 from engine.domain.encounter import EncounterStatus
@@ -183,7 +184,7 @@ def settled(heart: Heart) -> dict[str, Any]:
         "open": sorted(
             (task.encounter, task.kind)
             for task in chart.tasks
-            if task.state is TaskState.OPEN and task.encounter is not None
+            if task.state is TaskState.OPEN and task.encounter is not None and not tells_of_death(task)
         ),
         "suspended": sorted((task.encounter, task.kind) for task in chart.tasks if task.suspended_by is not None),
     }
@@ -475,7 +476,9 @@ def test_whatever_arrives_the_charts_make_sense(history: list[bytes]) -> None:
         open_tasks = [task for task in chart.tasks if task.state is TaskState.OPEN]
         assert len({(task.encounter, task.kind, task.reason) for task in open_tasks}) == len(open_tasks)
         doubt = chart.death_stated.in_doubt
-        assert not (chart.patient.deceased and open_tasks and not doubt)
+        told = [task for task in open_tasks if tells_of_death(task)]
+        assert len(told) <= (1 if chart.patient.deceased else 0)
+        assert not (chart.patient.deceased and len(open_tasks) > len(told) and not doubt)
         assert sum(task.encounter is None for task in open_tasks) == (1 if doubt else 0)
         stays = {stay.key: stay for stay in chart.encounters}
         planned = [stays[task.encounter] for task in open_tasks if task.encounter is not None]

@@ -48,7 +48,7 @@ def dues(discharged: datetime | None, protocol: Protocol = PROTOCOL) -> list[dat
 
 @pytest.mark.parametrize(("beyond", "believed"), [(-SECOND, True), (timedelta(), True), (SECOND, False)])
 def test_a_discharge_may_lie_one_day_ahead_and_not_more(beyond: timedelta, believed: bool) -> None:
-    assert (dues(NOW + timedelta(days=1) + beyond) != dues(None)) is believed
+    assert (len(dues(NOW + timedelta(days=1) + beyond)) == len(dues(None))) is believed  # else a person is asked
 
 
 @pytest.mark.parametrize(("beyond", "planned"), [(-SECOND, True), (timedelta(), True), (SECOND, False)])

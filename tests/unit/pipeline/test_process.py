@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from heart import NOW, Heart, adt, merge
 
+from engine.care.protocol import tells_of_death
 from engine.domain.delivery import Operation, Stage
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.message import AckCode, Entry, EntryState
@@ -40,6 +41,12 @@ def discharge(heart: Heart, at: str = "20260306120000", **pv1: str) -> None:
 
 def open_kinds(heart: Heart) -> set[str]:
     return {task.kind for task in heart.chart().tasks if task.state is TaskState.OPEN}
+
+
+def planned_kinds(heart: Heart) -> set[str]:
+    """Without what tells of a death."""
+    tasks = (task for task in heart.chart().tasks if task.state is TaskState.OPEN and not tells_of_death(task))
+    return {task.kind for task in tasks}
 
 
 def score(heart: Heart, model: str) -> int:
@@ -130,7 +137,8 @@ def test_a_death_cancels_every_task(heart: Heart) -> None:
     discharge(heart)
     heart.send(adt("A31", at="20260308120000", pid={30: "Y"}))
     assert heart.chart().patient.deceased is True
-    assert {task.state for task in heart.chart().tasks} == {TaskState.CANCELLED}
+    tasks = heart.chart().tasks
+    assert {task.state for task in tasks if not tells_of_death(task)} == {TaskState.CANCELLED}
 
 
 def test_a_death_that_was_none_brings_the_plan_back(heart: Heart) -> None:
@@ -140,7 +148,7 @@ def test_a_death_that_was_none_brings_the_plan_back(heart: Heart) -> None:
     heart.send(adt("A31", at="20260308120000", pid={30: "Y"}))
     heart.send(adt("A31", at="20260308130000", pid={30: "N"}))
     assert heart.chart().patient.deceased is False
-    assert open_kinds(heart) == planned
+    assert open_kinds(heart) == planned - {"on_call_page"}  # nobody is called twice
 
 
 def test_a_readmission_suspends_the_earlier_plan_and_its_cancel_brings_it_back(heart: Heart) -> None:
@@ -153,8 +161,10 @@ def test_a_readmission_suspends_the_earlier_plan_and_its_cancel_brings_it_back(h
     assert open_kinds(heart) == set()
     assert {(task.ended_at, task.ended_by) for task in heart.chart().tasks} == {(heart.now, "engine")}
     heart.send(adt("A11", at="20260308130000", pv1=AGAIN))
-    assert open_kinds(heart) == planned
-    assert heart.chart().tasks == before
+    assert open_kinds(heart) == planned - {"on_call_page"}  # nobody is called twice
+    assert [task for task in heart.chart().tasks if task.kind != "on_call_page"] == [
+        task for task in before if task.kind != "on_call_page"
+    ]
 
 
 def test_a_task_set_aside_says_since_when_whatever_is_said_of_its_stay_meanwhile(heart: Heart) -> None:
@@ -187,7 +197,7 @@ def test_a_task_says_when_by_whom_and_why_it_ended_and_its_reason_stays(
     assert {(task.ended_at, task.ended_by, task.end_reason) for task in heart.chart().tasks} == {(None, None, None)}
     heart.now += timedelta(hours=1)
     heart.send(adt(trigger, at="20260306130000", pv1=ADMITTED | change))
-    ended = heart.chart().tasks
+    ended = [task for task in heart.chart().tasks if not tells_of_death(task)]
     assert {(task.state, task.ended_at, task.ended_by, task.end_reason) for task in ended} == {
         (state, heart.now, "engine", why)
     }
@@ -208,7 +218,8 @@ def test_a_suspended_plan_whose_discharge_is_cancelled_does_not_come_back(heart:
     heart.send(adt("A13", at="20260308123000", pv1=ADMITTED))
     heart.send(adt("A11", at="20260308130000", pv1=AGAIN))
     assert open_kinds(heart) == set()
-    assert {task.state for task in heart.chart().tasks} == {TaskState.RETRACTED}
+    states = {task.state for task in heart.chart().tasks if task.kind != "on_call_page"}
+    assert states == {TaskState.RETRACTED}
 
 
 def test_a_plan_stays_suspended_while_another_readmission_stands(heart: Heart) -> None:
@@ -259,7 +270,8 @@ def test_a_merge_into_a_patient_who_is_in_hospital_suspends_the_plan_that_it_bri
     discharge(heart)
     heart.send(adt("A01", at="20260308120000", pid3="2^^^MRN^MR", pv1=AGAIN))
     heart.send(merge("2", "558181838"))
-    assert {task.suspended_by for task in heart.chart().tasks} == {"MRN:V2"}
+    assert {task.suspended_by for task in heart.chart().tasks if task.kind != "on_call_page"} == {"MRN:V2"}
+    assert open_kinds(heart) == set()
 
 
 def test_an_emergency_visit_heard_of_late_scores_the_stay_after_it_again(heart: Heart) -> None:
@@ -291,7 +303,7 @@ def test_a_discharge_whose_disposition_is_corrected_to_death_cancels_every_task(
     discharge(heart)
     heart.send(adt("A08", at="20260306130000", pv1=HOME | {36: "20"}))
     assert heart.chart().patient.deceased is True
-    assert open_kinds(heart) == set()
+    assert planned_kinds(heart) == set()
 
 
 def test_a_time_of_death_is_a_death(heart: Heart) -> None:
@@ -300,7 +312,7 @@ def test_a_time_of_death_is_a_death(heart: Heart) -> None:
     heart.now += timedelta(days=2)
     heart.send(adt("A31", at="20260308120000", pid={29: "20260308110000"}))
     assert heart.chart().patient.deceased is True
-    assert open_kinds(heart) == set()
+    assert planned_kinds(heart) == set()
 
 
 def test_a_discharge_without_visit_number_replayed_is_the_same_discharge(heart: Heart) -> None:
@@ -723,7 +735,7 @@ def test_an_update_that_says_nothing_of_the_class_asks_no_second_time(heart: Hea
 def test_the_question_of_a_dead_patient_ends(heart: Heart) -> None:
     heart.send(adt("A03", pv1=HOME | {2: "STAT"}))
     heart.send(adt("A31", at="20260306130000", pid={30: "Y"}))
-    assert open_kinds(heart) == set()
+    assert planned_kinds(heart) == set()
 
 
 # --- a dead message belongs to its patient ---------------------------------------------------------------------------

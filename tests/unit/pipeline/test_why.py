@@ -80,7 +80,8 @@ PLANS: dict[str, tuple[list[bytes], bytes, str, str]] = {
     ),
     "cancelled admission": ([ADMIT], adt("A11", at="20260302120000", pv1=STAY), "withheld reversed", ""),
     "stay of more days, and so a higher band": (
-        [DISCHARGE], adt("A08", at="20260306130000", pv1=HOME | {44: "20260220113000"}), "done planned", "",
+        [DISCHARGE], adt("A08", at="20260306130000", pv1=HOME | {44: "20260220113000"}),
+        "done planned, withheld too_late", "discharged more than 12 hours ago: nobody is called at once",
     ),
     "person without a stay": ([ADMIT], adt("A31", at="20260302120000", pid={8: "M"}), "withheld no_visit", ""),
     "merge": ([ADMIT], merge("558181838", "7"), "withheld no_visit", "speaks of no stay"),
@@ -96,11 +97,11 @@ def test_a_message_says_why_there_is_a_plan_or_none(situation: str) -> None:
         heart.send(one)
     outcome, why = explained(heart, payload)
     assert outcome.state is EntryState.PROCESSED
-    assert words(why, "plan") == [word]
+    assert words(why, "plan") == word.split(", ")
     assert text in told(why, "plan")
     # What is said is what was done: new tasks are there exactly when it says done, or none were said to be needed.
     created = any(effect.kind == "task-created" for effect in outcome.effects)
-    assert created <= word.startswith("done")
+    assert created <= ("done" in word)
 
 
 SCORES: dict[str, tuple[list[bytes], bytes, str, str]] = {

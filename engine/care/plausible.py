@@ -1,0 +1,83 @@
+"""What of a stay can't be right: a plan that is built on it needs a person.
+
+Times that a message claims and that can't be true don't get into the chart (`care.times`, `care.adt.stay`). Here is
+what several messages, each believable, come to together, and a time that stands in for one that was left out.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, tzinfo
+from typing import Final
+
+from engine.care.times import is_before
+from engine.domain.chart import Chart
+from engine.domain.encounter import DOUBTFUL_END, Encounter, EncounterStatus
+
+PRESENT: Final = frozenset({"I", "OBS"})
+"""Classes of stays of which a patient has one at a time."""
+
+AHEAD_MAX: Final = timedelta(days=1)
+"""Clocks and zones differ by less: a discharge that lies further ahead is an error of the sender."""
+
+_OPEN: Final = frozenset({EncounterStatus.ACTIVE, EncounterStatus.ON_LEAVE})
+_END_DOUBTFUL: Final = "the time of discharge that was sent can't be right"
+_END_FIRST: Final = "the discharge lies before the admission"
+_END_AHEAD: Final = "the discharge lies ahead"
+_BORN_LATER: Final = "the birth date lies after the stay"
+_TWO_OPEN: Final = "another stay of the patient has not ended: is the patient still in the hospital?"
+
+
+def dates_in_doubt(chart: Chart, encounter: Encounter, now: datetime) -> str | None:
+    """Why the dates of a stay that has ended can't be right, in words for the care team; none: nothing is known."""
+    admitted, discharged = encounter.admitted_at, encounter.discharged_at
+    if DOUBTFUL_END in chart.encounter_stamps.get(encounter.key, {}):
+        return _END_DOUBTFUL
+    if discharged is None:
+        return None
+    if admitted is not None and is_before(discharged, admitted):
+        return _END_FIRST
+    if discharged.at is not None and discharged.earliest > (now + AHEAD_MAX).timestamp():
+        return _END_AHEAD
+    born = chart.patient.birth_date
+    return _BORN_LATER if born is not None and not born.is_placeholder and discharged.is_before(born) else None
+
+
+def open_besides(chart: Chart, encounter: Encounter) -> str | None:
+    """Why it is not certain that the patient has left, in words for the care team: an earlier stay goes on.
+
+    A stay whose discharge was lost looks like one that goes on; so it takes no plan away, but somebody must look.
+    """
+    left = encounter.discharged_at
+    for other in chart.encounters:
+        if other.status in _OPEN and other.class_ in PRESENT and other.key != encounter.key:
+            came = other.admitted_at
+            if left is None or came is None or not left.is_before(came):
+                return _TWO_OPEN
+    return None
+
+
+def is_same_stay(one: Encounter, other: Encounter, zone: tzinfo) -> bool:
+    """Whether two stays that have ended are one that was registered twice: at the same time, over within a day."""
+    first, second = _span(one, zone), _span(other, zone)
+    if first is None or second is None or abs(first[1] - second[1]) > _SAME_END_SECONDS:
+        return False
+    both = min(first[1], second[1]) - max(first[0], second[0])
+    return both > 0 and 2 * both > min(first[1] - first[0], second[1] - second[0])
+
+
+_SAME_END_SECONDS: Final = 24 * 3600.0
+
+
+def _span(stay: Encounter, zone: tzinfo) -> tuple[float, float] | None:
+    begin = stay.admitted_at.at_in(zone) if stay.admitted_at is not None else None
+    end = ended_at(stay, zone)
+    return None if begin is None or end is None else (begin.timestamp(), end.timestamp())
+
+
+def ended_at(encounter: Encounter, zone: tzinfo) -> datetime | None:
+    """When a stay was over for certain, in the zone: a mere date counts to its end. None: nobody knows."""
+    said = encounter.discharged_at
+    begin = said.at_in(zone) if said is not None else None
+    if said is None or begin is None or said.timed:
+        return begin
+    return begin.replace(hour=23, minute=59, second=59)
