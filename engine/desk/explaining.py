@@ -35,7 +35,7 @@ ENTRIES_MAX: Final = 1_000
 """Of a patient at most so many entries are read, the newest."""
 _ENTRY_DIGITS_MAX: Final = 18
 _ENCOUNTER: Final = frozenset({"class", "disposition", "discharged_at", "admitted_at", "status"})
-_PATIENT: Final = frozenset({"deceased", "deceased_at"})
+_PATIENT: Final = frozenset({"deceased", "deceased_at", "birth_date"})
 _OURS: Final = frozenset({"band", "rollout", "due_at", "raised_for", "task"})
 """Inputs that are words of ours."""
 

@@ -38,6 +38,9 @@ def _inputs(reason: Reason, chart: Chart, stay: str | None) -> Iterator[Input]:
         yield Input(name="deceased", value=True, entry=0 if at is None else at[1])
         if at is not None:
             return
+    if reason is Reason.TOO_YOUNG:
+        born, at = chart.patient.birth_date, chart.stamps.get("birth_date")
+        yield Input(name="birth_date", value=None if born is None else born.text, entry=0 if at is None else at[1])
     encounter = chart.encounter(stay) if stay is not None else None
     if encounter is None:
         return

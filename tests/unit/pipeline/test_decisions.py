@@ -192,6 +192,14 @@ def test_a_discharge_without_a_plan_says_why_and_by_which_field(
     assert inputs(plan)[named[0]][:2] == (named[1], 2)
 
 
+def test_a_newborn_has_no_plan_by_its_birth_date() -> None:
+    born = {7: "20260301"}
+    told = Told(event("A01", 1, pid=born), event("A03", 5, "V1", pid=born, **left(5)))
+    (plan,) = told.decisions(what="plan", stands=True)
+    assert (plan.decided, plan.rule) == ("withheld", "post-discharge: age_years_min")
+    assert inputs(plan)["birth_date"][:2] == ("2026-03-01", 2)
+
+
 def test_what_a_person_did_names_the_person_and_what_they_said() -> None:
     told = Told(*DISCHARGED)
     task = told.task("pcp_follow_up")
