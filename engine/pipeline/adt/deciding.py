@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
 import msgspec
 
-from engine.care.adt.event import RENUMBERING, Meaning, Merge
+from engine.care.adt.event import RENUMBERING, Event, Meaning, Merge
 from engine.care.adt.merge import apply_merges, merges_in_doubt
 from engine.care.adt.moves import apply_changes
 from engine.care.adt.patient import on_its_visit
@@ -31,9 +32,12 @@ def decide_adt(prepared: Prepared, channel: CompiledChannel, charts: Charts, now
         return _delete(prepared, prepared.deleted, channel, charts, now)
     if prepared.held:
         return _hold(prepared, channel, charts)
-    if not (prepared.merges or prepared.changes or prepared.links):
-        return decide_events(prepared, channel, charts, now, on_its_visit)
     events: tuple[PatientEvent, ...] = prepared.events
+    if prepared.meaning is Meaning.SWAP and _speak_of_others(charts, events):
+        # Both change places, or none: it is asked of one, and the release is for both.
+        events = tuple(msgspec.structs.replace(one, meaning=Meaning.PERSON) for one in events if isinstance(one, Event))
+    if not (prepared.merges or prepared.changes or prepared.links):
+        return decide_events(prepared, channel, charts, now, on_its_visit, events=events)
     applied, holds = Applied(), list[Hold]()
     if prepared.merges:
         merges, events = merges_as_known(prepared.merges, events, charts, channel)
@@ -45,12 +49,18 @@ def decide_adt(prepared: Prepared, channel: CompiledChannel, charts: Charts, now
         holds = [*holds, *asked(applied, prepared.entry, channel)]
 
     def link(view: Charts) -> Applied:
-        return apply_links(view, prepared.links, events[0])
+        return apply_links(view, () if _speak_of_others(view, events) else prepared.links, events[0])
 
     then = link if prepared.links else None
     return decide_events(
         prepared, channel, charts, now, on_its_visit, events=events, first=applied, holds=holds, then=then
     )
+
+
+def _speak_of_others(charts: Charts, events: Iterable[PatientEvent]) -> bool:
+    """One of the events speaks of another person than its patient's chart: what is said of two is not said of these."""
+    owners = ((charts.find(one.identifiers[0]), one) for one in events)
+    return any(chart is not None and speaks_of_another(chart, one) for chart, one in owners)
 
 
 def _delete(

@@ -508,6 +508,12 @@ def test_a_link_is_noted_on_both_and_merges_nobody(heart: Heart) -> None:
     assert heart.chart("1").patient.links == ("MRN:2",)
 
 
+def test_a_link_with_somebody_of_another_name_and_birth_date_is_asked_and_not_noted(heart: Heart) -> None:
+    outcome = heart.send(linked("A24").replace(b"Roe^Jay||19700101", b"Poe^Edgar||18090119"))
+    assert asked(outcome) == [("person-contradicted", "PID-5")]
+    assert (heart.chart("1").patient.links, heart.chart("2").patient.links) == ((), ())
+
+
 def test_an_unlink_takes_the_link_back_on_both(heart: Heart) -> None:
     heart.send(linked("A24"))
     heart.send(linked("A37", at=LATEST))
@@ -559,6 +565,20 @@ def test_a_swap_moves_both_patients() -> None:
     beds = [heart.chart(number).encounters[0].location for number in "12"]
     assert [(bed.point_of_care, bed.room, bed.bed) for bed in beds if bed] == [("2B", "7", "B"), ("2A", "1", "A")]
     assert len(outcome.charts) == 2
+
+
+def test_both_change_places_or_none() -> None:
+    heart = Heart()
+    heart.send(adt("A01", pid3=X, pv1={3: "2A^1^A"}))
+    heart.send(adt("A01", pid3=Y, pid=JAY, pv1={3: "2B^7^B", 19: "V2^^^MRN"}))
+    second = ("PID|2||2^^^MRN^MR||Poe^Edgar||18090119", "PV1|2|I|2A^1^A" + 16 * "|" + "V2^^^MRN")
+    swap = adt("A17", at=LATER, pid3=X, pv1={3: "2B^7^B"}, segments=second)
+    assert asked(heart.send(swap)) == [("person-contradicted", "PID-5")]
+    places = [heart.chart(number).encounters[0].location for number in "12"]
+    assert [place.point_of_care for place in places if place] == ["2A", "2B"]
+    release(heart, swap, "person-contradicted@PID-5")
+    places = [heart.chart(number).encounters[0].location for number in "12"]
+    assert [place.point_of_care for place in places if place] == ["2B", "2A"]
 
 
 # --- deletions
