@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import click
@@ -62,7 +62,7 @@ def list_(
     wish = reveal_of(reveal, reason)
     ahead_only = not (patient or statuses or starts_from or starts_before or cli.json)
     if ahead_only:
-        starts_from = read_time("today", datetime.now(UTC), cli.zone)
+        starts_from = read_time("today", cli.clock.now(), cli.zone)
     damaged: list[str] = []
     with open_desk(cli) as desk:
         chart = finding.chart(desk, patient) if patient else None

@@ -16,6 +16,8 @@ from engine.errors import NotFoundError
 from engine.printable import singles
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from engine.domain.chart import Chart
     from engine.domain.encounter import Encounter
     from engine.risk.registry import Model
@@ -71,7 +73,7 @@ def score(
         known = ", ".join(sorted(_models(configuration)))
         raise NotFoundError(f"there is no model of this name; there are {known}")
     if inputs is not None:
-        shape = _of_inputs(model, inputs)
+        shape = _of_inputs(model, inputs, cli.clock.now())
     else:
         with open_desk(cli) as desk:
             shape = _of_patient(desk, model, patient or "", encounter, wish)
@@ -89,9 +91,7 @@ def _models(configuration: Configuration) -> dict[str, Model]:
     return load_models(documents)
 
 
-def _of_inputs(model: Model, file: Path) -> dict[str, Any]:
-    from datetime import UTC, datetime
-
+def _of_inputs(model: Model, file: Path, now: datetime) -> dict[str, Any]:
     import msgspec
 
     from engine.domain.shapes import score_shape
@@ -102,7 +102,7 @@ def _of_inputs(model: Model, file: Path) -> dict[str, Any]:
         value = msgspec.json.decode(content)
     except msgspec.DecodeError:
         raise InputsError("", f"{'standard input' if str(file) == '-' else file} is not JSON") from None
-    return score_shape(model.score(inputs_from_json(value), now=datetime.now(UTC), observed_since=None))
+    return score_shape(model.score(inputs_from_json(value), now=now, observed_since=None))
 
 
 def _of_patient(desk: Desk, model: Model, patient: str, encounter: str | None, wish: Reveal | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -82,7 +82,7 @@ def simulate(
         tls=tls_context(tls, ca, cert, key),
     )
     book = load_book()
-    first = day.date() if day is not None else _first_day(messages, book.hospital.messages_per_day_max)
+    first = day.date() if day is not None else _first_day(messages, book.hospital.messages_per_day_max, cli.clock.now())
     stream = traffic(book, seed=seed, day=first, messages=messages)
     progress = _Progress(messages) if sys.stderr.isatty() else None
     unreachable = False
@@ -100,9 +100,9 @@ def simulate(
     return 0 if feed.accepted == messages else NO
 
 
-def _first_day(messages: int, a_day: int) -> date:
+def _first_day(messages: int, a_day: int, now: datetime) -> date:
     """So that the last day is over, wherever the hospital is: no event lies in the future."""
-    over = (datetime.now(UTC) - timedelta(hours=36)).date()
+    over = (now - timedelta(hours=36)).date()
     return over - timedelta(days=(messages - 1) // a_day)
 
 
