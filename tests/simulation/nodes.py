@@ -415,7 +415,7 @@ def simulated_surroundings(world: World, cluster: Cluster) -> Iterator[None]:
         for module, name, stand_in in (
             (bootstrap, "open_store", lambda _configuration, _role: here().store),
             (bootstrap, "compile_site", lambda _configuration, _keys: installed.compiled(cluster.database.disk)),
-            (bootstrap, "SystemClock", clock),
+            (bootstrap, "site_clock", lambda _file: clock()),
             (bootstrap, "_routes", routes),
             (bootstrap, "gc", mock.Mock()),  # a process of its own may freeze what it has loaded
             (worker, "REPORT_SECONDS", 20.0),
