@@ -45,6 +45,12 @@ def _inputs(reason: Reason, chart: Chart, stay: str | None) -> Iterator[Input]:
     if encounter is None:
         return
     stamps = chart.encounter_stamps.get(encounter.key, {})
+    if reason is Reason.NOT_IN_ROLLOUT:
+        ward, at = encounter.location, stamps.get("location")
+        yield Input(
+            name="unit", value=None if ward is None else ward.point_of_care, entry=0 if at is None else at[1],
+            location="PV1-3",
+        )  # fmt: skip
     for field in _FIELDS.get(reason, _OF_PLAN):
         value: Any = getattr(encounter, field)
         stamp = stamps.get(field)

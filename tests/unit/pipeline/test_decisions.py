@@ -23,9 +23,10 @@ from engine.domain.message import Entry, EntryKind
 from engine.domain.outcome import Outcome
 from engine.domain.page import PageState
 from engine.domain.task import TaskState
-from engine.domain.why import MEANINGS
+from engine.domain.why import MEANINGS, Reason, What, Why
 from engine.pipeline.decisions import REASONS, Happened, Place, Rules, Sent, decisions
 from engine.pipeline.due import due_at
+from engine.pipeline.inputs import with_inputs
 from engine.pipeline.process import decide, prepare
 
 RULES = Rules(
@@ -198,6 +199,14 @@ def test_a_newborn_has_no_plan_by_its_birth_date() -> None:
     (plan,) = told.decisions(what="plan", stands=True)
     assert (plan.decided, plan.rule) == ("withheld", "post-discharge: age_years_min")
     assert inputs(plan)["birth_date"][:2] == ("2026-03-01", 2)
+
+
+def test_who_is_not_in_a_rollout_yet_is_told_by_the_unit_and_the_message_that_named_it() -> None:
+    told = Told(event("A01", 1, _3="4W^1^A"), event("A03", 5, "V1", _3="4W^1^A", **left(5)))
+    said = Why(what=What.PLAN, reason=Reason.NOT_IN_ROLLOUT)
+    found = {item.name: item for item in with_inputs(said, told.chart, "MRN:V1").inputs}
+    assert (found["unit"].value, found["unit"].location) == ("4W", "PV1-3")
+    assert found["unit"].entry in {1, 2}
 
 
 def test_what_a_person_did_names_the_person_and_what_they_said() -> None:
