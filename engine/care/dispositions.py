@@ -106,6 +106,12 @@ class Dispositions:
         text = normalise(code)
         return text is None or text in self._table
 
+    def of_channel(self, code: str | None, blank: str) -> Disposition:
+        """The same as `of`, where the channel says what a blank one means: `hold`, `home` or `none`."""
+        if blank == "hold" or normalise(code) is not None:
+            return self.of(code)
+        return self.of(_HOME) if blank == "home" else _NOTHING
+
     def means_death(self, code: str | None) -> bool:
         """code: as it was sent."""
         return normalise(code) in self.deaths
@@ -119,6 +125,12 @@ class Dispositions:
         if known is None:
             return Disposition(code=text, acts_as=text, meaning="unknown", action=Action.UNKNOWN, hold_reason=_UNLISTED)
         return known
+
+
+_HOME: Final = "01"
+_NOTHING: Final = Disposition(
+    code="blank", acts_as=None, meaning="blank: the channel plans nothing then", action=Action.TRANSFER
+)
 
 
 def _codes(table: dict[str, Disposition], actions: frozenset[Action]) -> frozenset[str]:

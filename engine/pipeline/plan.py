@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from engine.care.dispositions import Action
+from engine.care.dispositions import Action, Disposition
 from engine.care.event import Applied
 from engine.care.plausible import dates_in_doubt, ended_at, is_same_stay, open_besides
 from engine.care.protocol import CLASSES, NOTHING_BESIDES, Besides, Plan
@@ -257,7 +257,7 @@ def replan(
                 msgspec.structs.replace(chart, tasks=tuple(own)),
                 encounter,
                 band=planning.bands.get((encounter.key, planner.model)),
-                disposition=channel.dispositions.of(encounter.disposition),
+                disposition=_disposition(channel, encounter),
                 calendar=channel.calendar,
                 now=now,
                 key=channel.key,
@@ -312,6 +312,10 @@ def migrated(chart: Chart, channel: CompiledChannel, now: datetime, protocol: st
     """The chart with its running plans made anew by what their protocols say today."""
     anew = outdated(chart, channel, protocol)
     return replan(chart, chart, None, channel, now, Applied(), anew)[0] if anew else chart
+
+
+def _disposition(channel: CompiledChannel, encounter: Encounter) -> Disposition:
+    return channel.dispositions.of_channel(encounter.disposition, channel.settings.blank_disposition)
 
 
 def _withheld_effects(wanted: Plan, encounter: Encounter) -> Iterator[Effect]:
@@ -403,7 +407,7 @@ def _withheld(
         cancelled = encounter.status is EncounterStatus.CANCELLED
         taken_back = Reason.TAKEN_BACK if encounter.discharges else Reason.NOT_DISCHARGED
         return Reason.CANCELLED if cancelled else taken_back, ()
-    disposition = channel.dispositions.of(encounter.disposition)
+    disposition = _disposition(channel, encounter)
     return planner.protocol.withholds(chart, encounter, disposition, now, calendar=channel.calendar, key=channel.key)
 
 
@@ -516,7 +520,7 @@ class _Planning:
             if is_same_stay(other, encounter, calendar.zone):
                 done |= {task.step for task in theirs if task.state is TaskState.DONE and task.step}
                 planned = planned or bool(theirs)
-            if channel.dispositions.of(other.disposition).action not in _LEFT_FOR_HOME:
+            if _disposition(channel, other).action not in _LEFT_FOR_HOME:
                 continue
             their_band = self.bands.get((other.key, planner.model))
             until = protocol.runs_until(other, their_band, calendar)

@@ -131,6 +131,14 @@ def _note_what_came(
     elif verdict.undone is not None:
         said = msgspec.structs.replace(event.assertion(verdict.undone), clock=verdict.undone_clock)
         applied.facts.append(Fact(chart_id=chart.id, encounter=key, asserts=said, undone=True))
+    ends = event.meaning is Meaning.DISCHARGE and verdict.as_of is not None
+    if (
+        ends
+        and encounter.status is EncounterStatus.FINISHED
+        and not encounter.disposition
+        and encounter.class_ in PRESENT
+    ):
+        applied.quality(QualityKind.DISPOSITION_MISSING, "PV1-36")
     if encounter.status in OPEN and before.status not in OPEN and _is_elsewhere(chart, encounter):
         applied.quality(QualityKind.STAYS_OVERLAP)
     if created:

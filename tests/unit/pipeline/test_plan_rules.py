@@ -700,3 +700,26 @@ def test_a_rollout_that_names_nobody_is_refused(ward: Ward, rollout: str, text: 
     with pytest.raises(SettingsError) as refused:
         load_protocol(parse(cohorts, "p.yaml"))
     assert text in str([(problem.key, problem.message) for problem in refused.value.problems])
+
+
+# --- a sender that never fills PV1-36 -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("means", "steps"), [("hold", {"decide"}), ("home", HIGH), ("none", set())], ids=["hold", "home", "none"]
+)
+def test_the_channel_says_what_a_blank_disposition_means(means: str, steps: set[str]) -> None:
+    ward = Ward(blank_disposition=means)
+    outcome = ward.stay(code="")
+    assert set(ward.tasks()) == steps
+    assert [(item.kind, item.detail) for item in outcome.quality] == [(QualityKind.DISPOSITION_MISSING, "PV1-36")]
+    ward.event("A08", HOME + HOUR, since=HOME - 5 * DAY, left=HOME, code="03", dg1=SICK)
+    assert set(ward.tasks()) == {"notify_facility"}
+
+
+@pytest.mark.parametrize("code", ["77", "21"])
+@pytest.mark.parametrize("means", ["home", "none"])
+def test_what_is_sent_and_unknown_is_never_taken_for_blank(means: str, code: str) -> None:
+    ward = Ward(blank_disposition=means)
+    ward.stay(code=code)
+    assert set(ward.tasks()) == {"decide"}
