@@ -702,7 +702,7 @@ def test_a_rollout_that_names_nobody_is_refused(ward: Ward, rollout: str, text: 
     assert text in str([(problem.key, problem.message) for problem in refused.value.problems])
 
 
-# --- a sender that never fills PV1-36 -----------------------------------------------------------------------------------
+# --- a sender that never fills PV1-36 --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
