@@ -123,7 +123,7 @@ def retract_all(
     tasks: Iterable[Task], *, at: datetime, why: str, state: TaskState = TaskState.RETRACTED
 ) -> tuple[Task, ...]:
     """End every standing task: retracted when its cause is withdrawn (a cancelled discharge), cancelled at a death."""
-    return tuple(end(task, state, at=at, why=why) if task.stands else task for task in tasks)
+    return tuple(end(task, state, at=at, why=why) if task.stands else final(task) for task in tasks)
 
 
 def reconcile(existing: tuple[Task, ...], wanted: tuple[Task, ...], *, at: datetime, why: str) -> tuple[Task, ...]:
@@ -137,13 +137,32 @@ def reconcile(existing: tuple[Task, ...], wanted: tuple[Task, ...], *, at: datet
     result = []
     for task in existing:
         want = by_id.pop(task.id, None)
-        if not task.stands or (want is None and task.raised_for is not None):
+        if want is None and task.raised_for is not None:
             result.append(task)
+        elif not task.stands:
+            result.append(_as_wanted_if_undone(task, want, at))
         elif want is None:
             result.append(end(task, TaskState.RETRACTED, at=at, why=why))
         else:
             result.append(_as_wanted(task, want, at))
     return (*result, *by_id.values())
+
+
+def final(task: Task) -> Task:
+    """The task, of which nothing can be taken back any more."""
+    return task if task.undo is None else _changed(task)
+
+
+def _as_wanted_if_undone(task: Task, want: Task | None, at: datetime) -> Task:
+    """The ended task; undone, it would be as it is wanted now. What is not wanted any more can't be undone."""
+    if task.undo is None or not task.undo.was.stands:
+        return task
+    if want is None:
+        return final(task)
+    was = _as_wanted(task.undo.was, want, at)
+    if was is task.undo.was:
+        return task
+    return msgspec.structs.replace(task, undo=msgspec.structs.replace(task.undo, was=was))
 
 
 def _as_wanted(task: Task, want: Task, at: datetime) -> Task:

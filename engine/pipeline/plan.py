@@ -13,7 +13,7 @@ from engine.care.dispositions import Action, Disposition
 from engine.care.event import Applied
 from engine.care.plausible import dates_in_doubt, ended_at, is_same_stay, open_besides
 from engine.care.protocol import CLASSES, NOTHING_BESIDES, Besides, Plan
-from engine.care.tasks import end, reconcile, resume, suspend
+from engine.care.tasks import end, final, reconcile, resume, suspend
 from engine.domain.chart import Chart, Days
 from engine.domain.closed import Closed
 from engine.domain.encounter import Encounter, EncounterStatus
@@ -626,6 +626,8 @@ def _suspend_or_resume(
                 at = since.get(task.id, now)
                 resumed = _set_aside(resumed, later, at, why)
             tasks[task.id] = resumed
+        elif later is not None:
+            tasks[task.id] = final(task)
     return tasks
 
 

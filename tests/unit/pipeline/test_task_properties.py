@@ -220,3 +220,47 @@ def test_what_a_person_has_cancelled_is_not_asked_for_again_whatever_the_plan_is
         ward.send(number)
     assert [task.kind for task in ward.chart.tasks if task.kind == "specialist_follow_up"] == ["specialist_follow_up"]
     assert {task.kind for task in ward.chart.tasks if task.stands} >= kinds
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    steps=st.lists(_STEPS, max_size=5),
+    act=st.sampled_from(["done", "assign", "phone", "reached", "declined", "snooze", "cancel"]),
+    number=_TASK,
+    between=st.integers(0, len(MESSAGES)),
+)
+def test_what_came_between_an_act_and_its_undo_counts_as_if_there_had_been_no_act(
+    steps: list[tuple[str, int, str]], act: str, number: int, between: int
+) -> None:
+    without, ward = Ward(), Ward()
+    for one in (without, ward):
+        for what, step_number, who in steps:
+            if what == "message":
+                one.send(step_number)
+            elif what == "wait":
+                one.heart.now += timedelta(hours=step_number)
+            elif what == "ring":
+                one.ring()
+            else:
+                one.act(what, one.chart.tasks[step_number % len(one.chart.tasks)].id, who)
+    chosen = ward.chart.tasks[number % len(ward.chart.tasks)].id
+    if not ward.act(act, chosen, "anna").charts:
+        return
+    for one in (without, ward):
+        if between < len(MESSAGES):
+            one.send(between)
+        else:
+            one.heart.now += timedelta(hours=30)
+            one.ring()
+    if not ward.act("undo", chosen, "anna").charts:
+        return  # something has happened to the task: it is for people to see to
+    for one in (without, ward):
+        one.ring()
+    expected = {task.id: told(task) for task in without.chart.tasks}
+    found = {task.id: told(task) for task in ward.chart.tasks if task.end_reason != MOOT or task.id in expected}
+    assert found == expected
+
+
+def told(task: Task) -> Task:
+    """A task without the numbers of entries, and what can be undone."""
+    return msgspec.structs.replace(task, undo=None, evidence=task.evidence and task.evidence.partition(": ")[2])
