@@ -1,0 +1,118 @@
+"""What an event had caused is taken back everywhere, and any order of messages comes to the plan of the final chart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_plan_rules import DAY, HIGH, HOME, HOUR, SICK, Ward
+
+from engine.domain.delivery import Operation
+from engine.domain.encounter import EncounterStatus
+from engine.domain.outcome import Outcome
+from engine.domain.score import Band
+from engine.domain.task import STANDING
+
+SINCE = HOME - 5 * DAY
+
+
+class Told:
+    """What a destination holds that takes every delivery at its word."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, str] = {}
+        self.scores: dict[str, bool] = {}
+
+    def take(self, outcome: Outcome) -> None:
+        for one in outcome.deliveries:
+            body = msgspec.json.decode(one.payload)
+            if one.operation is Operation.UPSERT_TASK:
+                self.tasks[body["task"]["id"]] = body["task"]["state"]
+            elif one.operation is Operation.UPSERT_SCORE:
+                self.scores[f"{body['score']['encounter']}/{body['score']['model']}"] = not body["withdrawn"]
+
+
+UNDOING: dict[str, tuple[Callable[[Ward], Outcome], bool]] = {
+    "A11": (lambda ward: ward.event("A11", HOME + HOUR, since=SINCE), False),
+    "A13": (lambda ward: ward.event("A13", HOME + HOUR, since=SINCE), True),
+    "A08 to a transfer": (lambda ward: ward.event("A08", HOME + HOUR, since=SINCE, left=HOME, code="02"), True),
+    "A08 to an outpatient": (
+        lambda ward: ward.event("A08", HOME + HOUR, since=SINCE, left=HOME, code="01", _2="O"), False,
+    ),
+    "A08 to death": (lambda ward: ward.event("A08", HOME + HOUR, since=SINCE, left=HOME, code="20"), False),
+    "PID-30": (lambda ward: ward.person(HOME + HOUR, {30: "Y"}), False),
+    "A01 again": (lambda ward: ward.event("A01", HOME + HOUR, "V2", since=HOME + HOUR), True),
+}  # fmt: skip
+"""Event after a high-risk discharge -> whether the scores of that stay stand after it."""
+
+
+@pytest.mark.parametrize("name", UNDOING)
+def test_what_an_event_takes_back_is_taken_back_at_every_destination(name: str) -> None:
+    event, scored = UNDOING[name]
+    ward, told = Ward(), Told()
+    ward.now = datetime(2026, 2, 1, tzinfo=UTC)
+    told.take(ward.event("A01", SINCE, since=SINCE))
+    told.take(ward.event("A03", HOME, since=SINCE, left=HOME, code="01", dg1=SICK))
+    planned = {task.id for task in ward.chart("1").tasks}
+    assert len(planned) == len(HIGH)
+    assert all(told.tasks[task] == "open" for task in planned)
+    told.take(event(ward))
+    assert {told.tasks[task] for task in planned} <= {"retracted", "cancelled"}
+    assert told.tasks == {task.id: task.state for task in ward.chart("1").tasks}
+    assert told.scores["MRN:V1/lace"] is scored
+    assert all(page.next_at is None for page in ward.chart("1").pages)
+
+
+STEPS = {
+    Band.HIGH: HIGH - {"on_call_page"},
+    Band.MODERATE: {"tcm_contact", "pcp_follow_up"},
+    Band.LOW: {"tcm_contact", "medication_reconciliation", "education"},
+}
+
+
+def warranted(ward: Ward) -> set[tuple[str, str]]:
+    """A plain re-computation from the final chart: stay, step. Nobody is called: all is heard of a day late."""
+    chart = ward.chart("1")
+    stays = sorted(chart.encounters, key=lambda stay: stay.admitted_at.seconds if stay.admitted_at else 0)
+    if not stays or stays[-1].status is not EncounterStatus.FINISHED:
+        return set()
+    last = stays[-1]
+    if last.disposition == "03":
+        return {(last.key, "notify_facility")}
+    if last.disposition != "01":
+        return set()
+    order = [Band.LOW, Band.MODERATE, Band.HIGH]
+    bands = {score.encounter: score.band for score in chart.scores if score.model == "lace"}
+    home = [stay for stay in stays if stay.disposition == "01"]  # all within the shortest plan of each other
+    band = max((bands[stay.key] for stay in home), key=order.index)
+    return {(last.key, step) for step in STEPS[band]}
+
+
+@given(data=st.data())
+@settings(max_examples=60)
+def test_any_order_of_messages_comes_to_the_plan_that_the_final_chart_warrants(data: st.DataObject) -> None:
+    again = HOME + DAY
+    codes = st.sampled_from(["01", "01", "02", "03"])
+    first, second = data.draw(codes), data.draw(codes)
+    messages: list[dict[str, Any]] = [
+        {"trigger": "A01", "at": SINCE, "since": SINCE},
+        {"trigger": "A03", "at": HOME, "since": SINCE, "left": HOME, "code": first},
+        {"trigger": "A08", "at": HOME + HOUR, "since": SINCE, "left": HOME, "code": first, "dg1": SICK},
+    ]
+    if data.draw(st.booleans()):
+        messages.append({"trigger": "A01", "at": again, "visit": "V2", "since": again})
+        if data.draw(st.booleans()):
+            left = again + 6 * HOUR
+            messages.append({"trigger": "A03", "at": left, "visit": "V2", "since": again, "left": left, "code": second})
+    repeats = data.draw(st.lists(st.sampled_from(messages), max_size=3))
+    ward = Ward()
+    ward.now = HOME + timedelta(days=2, hours=12)
+    for message in data.draw(st.permutations([*messages, *repeats])):
+        ward.event(**message)
+    standing = {(task.encounter or "", task.step) for task in ward.chart("1").tasks if task.state in STANDING}
+    assert standing == warranted(ward)
