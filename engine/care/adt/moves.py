@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from engine.care.adt.event import Change, Event, Meaning, VisitNumber
+from engine.care.adt.says import DISCHARGE
 from engine.care.adt.visit import admitted_then
 from engine.care.death import settle_death
 from engine.care.dispositions import Dispositions
@@ -305,6 +306,9 @@ def _are_one(change: Change, event: PatientEvent, chart: Chart, new: Encounter) 
     return since or event.believed(HoldCode.MOVE_UNCLEAR, change.location)
 
 
+_NO_END: Final[Mapping[str, Any]] = dict.fromkeys(DISCHARGE)
+
+
 def _as_one(chart: Chart, old: Encounter, new: Encounter) -> Chart:
     """Two stays that are one: each field as it was said last; what is left of the old one is cancelled."""
     stamps = chart.encounter_stamps
@@ -318,7 +322,9 @@ def _as_one(chart: Chart, old: Encounter, new: Encounter) -> Chart:
         discharges=max(old.discharges, new.discharges),
         merged_into=None,
     )
-    left = msgspec.structs.replace(old, status=EncounterStatus.CANCELLED, merged_into=new.key)
+    if one.status is not EncounterStatus.FINISHED:
+        one = msgspec.structs.replace(one, **_NO_END)
+    left = msgspec.structs.replace(old, status=EncounterStatus.CANCELLED, merged_into=new.key, **_NO_END)
     chart = _with(chart, {new.key: one, old.key: left})
     return msgspec.structs.replace(chart, encounter_stamps={**stamps, new.key: said})
 

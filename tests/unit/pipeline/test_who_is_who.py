@@ -710,3 +710,18 @@ def test_the_words_of_merged_stays_name_no_stay(heart: Heart) -> None:
     outcome = heart.send(adt("A42", at=LATER, pid3=X, pv1={19: "V2^^^MRN"}, segments=(f"MRG|{X}||||V1^^^MRN",)))
     assert "encounter-merged" in {effect.kind for effect in outcome.effects}
     assert not [effect.detail for effect in outcome.effects if "MRN:" in effect.detail]
+
+
+@pytest.mark.parametrize("goes_on", ["V1", "V2"])
+def test_only_a_merged_stay_that_has_ended_has_an_end(goes_on: str) -> None:
+    heart = Heart()
+    for number in ("V1", "V2"):
+        heart.send(adt("A01", at="20260301120000", pid3=X, pv1={19: f"{number}^^^MRN"}))
+    heart.send(
+        adt("A03", at="20260302120000", pid3=X, pv1={19: f"{'V1' if goes_on == 'V2' else 'V2'}^^^MRN", 36: "01"})
+    )
+    heart.send(adt("A13", at="20260303120000", pid3=X, pv1={19: f"{goes_on}^^^MRN"}))
+    heart.send(adt("A42", at="20260304120000", pid3=X, pv1={19: "V2^^^MRN"}, segments=(f"MRG|{X}||||V1^^^MRN",)))
+    for stay in heart.chart("1").encounters:
+        ended = stay.status is EncounterStatus.FINISHED
+        assert (stay.discharged_at is not None, stay.disposition is not None) == (ended, ended)
