@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,14 @@ import yaml
 
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter
+from engine.domain.moment import Moment
 from engine.domain.task import Task
 
 _STANDING = {"open", "in_progress", "missed"}
 _HERE = {"active", "on_leave"}
 _STAYS = {"I", "OBS"}
+_BANDS = ("none", "low", "moderate", "high")
+_AT_HOME = {"home_plan", "against_advice"}
 
 
 class Warranted:
@@ -49,19 +52,26 @@ class Warranted:
             waits = any(
                 _came(other) > _came(stay) for other in chart.encounters if other is not stay and _is_stay(other)
             )
-            yield from self._plan(stay, steps, own, waits=waits and bool(steps))
+            lost = any(
+                one.status.value in _HERE and _is_stay(one) and _came(one) < _came(stay) for one in chart.encounters
+            )
+            yield from self._plan(stay, steps, own, waits=waits and bool(steps), asked_besides=lost)
 
-    def _plan(self, stay: Encounter, steps: list[dict[str, Any]], own: list[Task], *, waits: bool) -> Iterator[str]:
+    def _plan(
+        self, stay: Encounter, steps: list[dict[str, Any]], own: list[Task], *, waits: bool, asked_besides: bool
+    ) -> Iterator[str]:
+        """asked_besides: an earlier stay has no end, and a person is to find out which of the two is right."""
         current = [task for task in own if task.discharge == stay.discharges]
         for task in own:
             if task.discharge != stay.discharges and task.stands:
                 yield f"{task.kind} of an earlier discharge stands"
         standing = Counter(task.kind for task in current if task.stands)
         wanted = Counter(step["kind"] for step in steps)
+        calls = {step["kind"] for step in steps if "page" in step}  # made while the discharge is fresh, and once
         for kind in standing:
             if waits:
                 yield f"{kind} stands though the patient came back"
-            elif standing[kind] > wanted[kind]:
+            elif standing[kind] > wanted[kind] + (kind == "care_coordinator_alert" and asked_besides):
                 yield f"{standing[kind]} {kind} stand, {wanted[kind]} warranted"
         if waits:
             return
@@ -69,7 +79,7 @@ class Warranted:
             task.kind for task in current if task.state.value not in {"retracted"} and not task.suspended_by
         )
         for kind, number in wanted.items():
-            if there[kind] < number:
+            if there[kind] < number and kind not in calls:
                 states = [(task.state.value, task.end_reason) for task in own if task.kind == kind]
                 yield f"{number} {kind} warranted, {there[kind]} there: {states}"
 
@@ -95,7 +105,10 @@ class Warranted:
             step
             for step in steps
             if acts_as in step.get("dispositions", [acts_as])
-            and all(self._holds(protocol["conditions"][name], stay) for name in step.get("when", ()))
+            and all(
+                any(self._holds(protocol["conditions"][name], one) for one in (stay, *self._running(chart, stay)))
+                for name in step.get("when", ())
+            )
         ]
 
     def _holds(self, condition: dict[str, Any], stay: Encounter) -> bool:
@@ -103,9 +116,35 @@ class Warranted:
         return any(one.code.replace(".", "").startswith(begins) for one in stay.diagnoses)
 
     def _band(self, chart: Chart, stay: Encounter) -> str:
+        """The higher one of the stay's own and of those of earlier stays whose plans would still be running."""
+        bands = [self._own_band(chart, stay), *(self._own_band(chart, one) for one in self._running(chart, stay))]
+        return max(bands, key=_BANDS.index)
+
+    def _own_band(self, chart: Chart, stay: Encounter) -> str:
         return next(
             (one.band.value for one in chart.scores if one.encounter == stay.key and one.model == "lace"), "none"
         )
+
+    def _running(self, chart: Chart, stay: Encounter) -> Iterator[Encounter]:
+        """Earlier stays that ended at home, and whose last task would be due after the end of this one."""
+        ended = _at(stay.discharged_at)
+        for one in chart.encounters:
+            left = _at(one.discharged_at)
+            if one is stay or not _is_stay(one) or one.status.value != "finished" or not one.discharges:
+                continue
+            if ended is None or left is None or _came(one) > _came(stay) or self._action(one) not in _AT_HOME:
+                continue
+            home = self.protocol["plans"]["home_plan"]
+            steps = [*home["every"], *home.get(self._own_band(chart, one), [])]
+            days = max(_days(step["due"]) for step in steps)
+            if left + timedelta(days=days) > ended:
+                yield one
+
+    def _action(self, stay: Encounter) -> str:
+        entry = self.dispositions.get(stay.disposition) if stay.disposition else None
+        if entry is None:
+            return "unknown"
+        return str(self.dispositions[str(entry.get("twin", stay.disposition))]["action"])
 
     def _deadlines(self, chart: Chart) -> Iterator[str]:
         for task in chart.tasks:
@@ -121,16 +160,22 @@ class Warranted:
                 yield f"{task.kind}: {len(late)} rungs are due, {task.climbed} were climbed"
 
     def _alerts(self, chart: Chart) -> Iterator[str]:
-        by_id = {task.id: task for task in chart.tasks}
+        tasks, pages = {task.id: task for task in chart.tasks}, {page.id: page for page in chart.pages}
         raised = Counter(task.raised_for for task in chart.tasks if task.raised_for is not None)
-        for task in chart.tasks:
-            if task.raised_for is None:
+        for alert in chart.tasks:
+            if alert.raised_for is None:
                 continue
-            cause = by_id.get(task.raised_for)
-            if task.stands and (cause is None or not cause.stands):
-                yield f"alert {task.kind} stands though its task is {cause.state.value if cause else 'not there'}"
-            if raised[task.raised_for] > sum(rung.alert is not None for rung in cause.ladder) if cause else True:
-                yield f"alert {task.kind} was raised {raised[task.raised_for]} times"
+            page, task = pages.get(alert.raised_for), tasks.get(alert.raised_for)
+            if page is not None:  # that of a safety event
+                asked, rungs = tasks.get(page.task), 1
+            else:
+                asked, rungs = task, sum(rung.alert is not None for rung in task.ladder) if task is not None else 0
+            if alert.stands and (asked is None or asked.state.value in {"retracted", "cancelled"}):
+                yield f"alert {alert.kind} stands though its task is {asked.state.value if asked else 'not there'}"
+            if alert.stands and page is None and asked is not None and not asked.stands:
+                yield f"alert {alert.kind} stands though its task is {asked.state.value}"
+            if raised[alert.raised_for] > rungs:
+                yield f"alert {alert.kind} was raised {raised[alert.raised_for]} times"
 
     def _pages(self, chart: Chart) -> Iterator[str]:
         tasks = {task.id: task for task in chart.tasks}
@@ -155,6 +200,16 @@ def _about_death(task: Task) -> bool:
 
 def _is_stay(stay: Encounter) -> bool:
     return stay.class_ in _STAYS and stay.status.value in {*_HERE, "finished"}
+
+
+def _at(moment: Moment | None) -> datetime | None:
+    return moment.at if moment is not None else None
+
+
+def _days(due: dict[str, int]) -> float:
+    return (
+        due.get("days", 0) + due.get("business_days", 0) * 2.0 + due.get("hours", 0) / 24 + due.get("minutes", 0) / 1440
+    )
 
 
 def _came(stay: Encounter) -> float:
