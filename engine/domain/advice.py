@@ -382,6 +382,21 @@ ERRORS: Final[Mapping[str, Advice]] = {
         "the message has more segments than the channel takes",
         "Raise the limit of the channel if it is meant; replay.",
     ),
+    "links-too-many": _error(
+        "links-too-many",
+        "a link (A24) would give the patient more links than there can be",
+        "Something is wrong with the numbers: ask the sender what it links; have wrong links ended (A37), then replay.",
+    ),
+    "renumbered-too-often": _error(
+        "renumbered-too-often",
+        "more numbers of the patient would have become others than there can be",
+        "Something is wrong with the numbers: ask the sender which are right, and mend the patient there.",
+    ),
+    "appointment-number-missing": _error(
+        "appointment-number-missing",
+        "the appointment has no number where the channel's map looks for one",
+        "Name in `id` of the map in mappings/appointments where it stands, reload, replay; or the sender fills SCH-2.",
+    ),
 }
 """Codes of refusals and dead letters; those of destinations are in `engine.connectors.remedies`."""
 

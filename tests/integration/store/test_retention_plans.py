@@ -42,6 +42,7 @@ OLD = {
     "charts.closed": [f"chart_id IN {INACTIVE}"],
     "charts.task": [f"chart_id IN {INACTIVE}"],
     "charts.page": [f"chart_id IN {INACTIVE}"],
+    "charts.appointment": [f"chart_id IN {INACTIVE}"],
     "charts.oncall_override": ["ends_at < 1000"],
     "charts.delivery": ["id < 1000 AND settled_at < 1000"],
     "charts.delivery_payload": ["delivery_id < 1000"],
@@ -60,8 +61,18 @@ OF_A_PATIENT = {
     "charts.chart": [f"id IN {FAMILY}", f"merged_into IN {FAMILY}"],
     **{
         f"charts.{name}": [f"chart_id IN {FAMILY}"]
-        for name in ("concerned", "identifier", "encounter", "score", "closed", "task", "page", "hold")
-    },
+        for name in (
+            "concerned",
+            "identifier",
+            "encounter",
+            "score",
+            "closed",
+            "task",
+            "page",
+            "appointment",
+            "hold",
+        )
+    },  # fmt: skip
     "charts.delivery": [
         f"entry_id IN {ENTRIES} AND ordering_key IN {FAMILY}",
         f"entry_id IS NULL AND ordering_key IN {FAMILY}",  # a destination was told again
