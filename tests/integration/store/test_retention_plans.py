@@ -29,20 +29,14 @@ DELIVERIES = (
     f" UNION SELECT id FROM charts.delivery WHERE entry_id IS NULL AND ordering_key IN {FAMILY})"
 )
 
+OF_A_CHART = ("concerned", "identifier", "encounter", "score", "closed", "task", "page", "appointment")
 OLD = {
     "journal.entry": ["id < 1000 AND received_at < 1000"],
     "journal.payload": ["entry_id < 1000"],  # PostgreSQL: or its day's partition is dropped
     "journal.repeat": ["id < 1000 AND received_at < 1000"],
     "charts.outcome": ["entry_id < 1000 AND recorded_at < 1000"],
     "charts.chart": [f"id IN {INACTIVE}"],
-    "charts.concerned": [f"chart_id IN {INACTIVE}"],
-    "charts.identifier": [f"chart_id IN {INACTIVE}"],
-    "charts.encounter": [f"chart_id IN {INACTIVE}"],
-    "charts.score": [f"chart_id IN {INACTIVE}"],
-    "charts.closed": [f"chart_id IN {INACTIVE}"],
-    "charts.task": [f"chart_id IN {INACTIVE}"],
-    "charts.page": [f"chart_id IN {INACTIVE}"],
-    "charts.appointment": [f"chart_id IN {INACTIVE}"],
+    **{f"charts.{name}": [f"chart_id IN {INACTIVE}"] for name in OF_A_CHART},
     "charts.oncall_override": ["ends_at < 1000"],
     "charts.delivery": ["id < 1000 AND settled_at < 1000"],
     "charts.delivery_payload": ["delivery_id < 1000"],
@@ -59,20 +53,7 @@ OF_A_PATIENT = {
     "journal.repeat": [f"entry_id IN {ENTRIES}"],
     "charts.outcome": [f"entry_id IN {ENTRIES}"],
     "charts.chart": [f"id IN {FAMILY}", f"merged_into IN {FAMILY}"],
-    **{
-        f"charts.{name}": [f"chart_id IN {FAMILY}"]
-        for name in (
-            "concerned",
-            "identifier",
-            "encounter",
-            "score",
-            "closed",
-            "task",
-            "page",
-            "appointment",
-            "hold",
-        )
-    },  # fmt: skip
+    **{f"charts.{name}": [f"chart_id IN {FAMILY}"] for name in (*OF_A_CHART, "hold")},
     "charts.delivery": [
         f"entry_id IN {ENTRIES} AND ordering_key IN {FAMILY}",
         f"entry_id IS NULL AND ordering_key IN {FAMILY}",  # a destination was told again
