@@ -56,6 +56,8 @@ def ring(chart: Chart, deciding: Deciding) -> Chart:
     tasks = {task.id: task for task in chart.tasks}
 
     def rung(page: Page) -> Page:
+        if page.next_at is None:  # another page of the chart is due: this one waits for nothing
+            return page
         at = _waits_until(page, tasks.get(page.task))
         if at is not None and at > now:
             return page if page.next_at == at else structs.replace(page, next_at=at)

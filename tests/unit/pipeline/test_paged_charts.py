@@ -11,6 +11,7 @@ import pytest
 from heart import ROOT, Heart, adt, key, merge
 
 from engine.care.oncall import NO_ROSTERS
+from engine.care.pages import raised
 from engine.connectors.registry import load
 from engine.domain.cause import (
     Cause,
@@ -156,6 +157,18 @@ def test_an_acknowledgment_does_the_task_and_takes_queued_notifications_back_wit
     assert said.ground in (fallen.grounds or ())
     assert [one.subject for one in outcome.audit] == [f"page:{page.id}"]
     assert due_at(duty.chart()) is None or not notified(duty.later(24 * 60))
+
+
+def test_a_page_that_is_over_stays_so_when_another_one_of_the_patient_rings(duty: Duty) -> None:
+    duty.ring()
+    ack(duty)
+    over = duty.page
+    another = raised("another", "on_call_page", over.policy, duty.now + MINUTE)
+    duty.charts.add(msgspec.structs.replace(duty.chart(), pages=(over, another)))
+    calls = notified(duty.later(120))
+    assert calls
+    assert over.id not in {said.page_id for said in calls}
+    assert over in duty.chart().pages
 
 
 @pytest.mark.parametrize("again", ["example-day-1", "stranger"])
