@@ -168,6 +168,7 @@ def _shape(one: ListedQuality, view: View) -> dict[str, Any]:
         "decided_at": plain(one.decided_at),
         "decided_by": one.decided_by,
         "decision": view.text(one.decision),
+        "unreadable": one.unreadable,
     }
 
 
@@ -188,5 +189,6 @@ def _human(shape: dict[str, Any]) -> str:
         f"  example   handoff messages show {shape['example_entry']}",
         again,
         decided,
+        "  damaged   what was decided was altered: see `handoff audit list`" if shape["unreadable"] else "",
     ]
     return "\n".join(filter(None, lines))

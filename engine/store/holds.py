@@ -84,7 +84,7 @@ _COLUMNS: Final = (
 _INSERT: Final = Rows(hold, _COLUMNS)
 _READ: Final = (
     hold.c.id, hold.c.root_id, hold.c.code, hold.c.location, hold.c.state, hold.c.chart_id, hold.c.decided_by,
-    hold.c.document,
+    hold.c.waits_until, hold.c.document,
 )  # fmt: skip
 _SOME_OPEN: Final = Statement(select(hold.c.id).where(_OPEN).limit(literal_column("1")))
 _OF_MESSAGE: Final = Statement(select(hold).where(hold.c.root_id == bindparam("root")).order_by(hold.c.id), ("root",))
@@ -158,7 +158,7 @@ class Holds:
     def _listed(self, row: Row[Any]) -> ListedHold:
         document, decision, unreadable = HoldDocument(), None, False
         try:
-            document = _decode(self._keys.open(_place(row.root_id, row.code, row.location, row.chart_id), row.document))
+            document = _decode(self._keys.open(_place_of(row), row.document))
             if row.decision is not None:
                 decision = self._keys.open(
                     _decision_place(row.id, row.decided_by, row.decided_at), row.decision
@@ -288,8 +288,7 @@ class _Questions:
 
     def _add(self, row: Row[Any]) -> None:
         try:
-            place = _place(row.root_id, row.code, row.location, row.chart_id)
-            document = _decode(self._keys.open(place, row.document))
+            document = _decode(self._keys.open(_place_of(row), row.document))
         except TamperedError:  # nobody knows what it asks: a person ends it
             document = HoldDocument()
         question = _Question(
@@ -393,7 +392,8 @@ class _Questions:
             patient_key=held.patient_key,
             asserts=held.asserts,
         )
-        sealed = self._keys.seal(_place(root, code, location, held.chart_id), encode(document))
+        waits_until = None if held.waits_until is None else to_micros(held.waits_until)
+        sealed = self._keys.seal(_place(root, code, location, held.chart_id, waits_until), encode(document))
         row = {
             "entry_id": one.entry_id,
             "root_id": root,
@@ -403,7 +403,7 @@ class _Questions:
             "location": location,
             "detail": held.text,
             "opened_at": self._now,
-            "waits_until": None if held.waits_until is None else to_micros(held.waits_until),
+            "waits_until": waits_until,
             "state": HoldState.OPEN.value,
             "document": sealed,
         }
@@ -432,9 +432,14 @@ def _decided(keys: KeyRing, hold_id: int, by: str, reason: str, now: int) -> dic
     return {"decided_at": now, "decided_by": by, "decision": decision}
 
 
-def _place(root: int, code: str, location: str, chart_id: str | None) -> str:
-    # The patient is part of it, so that a row which is moved to another chart behind our back does not open.
-    return f"hold.document:{chart_id or ''}/{root}/{code}/{location}"
+def _place(root: int, code: str, location: str, chart_id: str | None, waits_until: int | None) -> str:
+    # The patient is part of it, so that a row which is moved to another chart behind our back does not open; and until
+    # when it waits, so that none is put off without notice.
+    return f"hold.document:{chart_id or ''}/{root}/{code}/{location}/{'' if waits_until is None else waits_until}"
+
+
+def _place_of(row: Row[Any]) -> str:
+    return _place(row.root_id, row.code, row.location, row.chart_id, row.waits_until)
 
 
 def _decision_place(hold_id: int, by: str, at: int) -> str:

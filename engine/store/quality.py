@@ -35,6 +35,8 @@ class ListedQuality(Phi, frozen=True, kw_only=True):
     """Of an open one: it was done then, and has happened again, or a person opened it."""
     decided_by: str | None
     decision: str | None
+    unreadable: bool = False
+    """The decision was altered behind our back, or who made it, or when."""
 
 
 _KNOWN: Final = Listed(
@@ -87,13 +89,13 @@ class Quality:
         return found
 
     def _listed(self, row: Any) -> ListedQuality:
-        decision = None
+        decision, unreadable = None, False
         if row.decision is not None:
             try:
                 place = _place(row.id, row.decided_by, row.decided_at)
                 decision = self._keys.open(place, row.decision).decode()
             except TamperedError:
-                decision = None
+                unreadable = True
         return ListedQuality(
             id=row.id,
             channel=row.channel,
@@ -107,6 +109,7 @@ class Quality:
             decided_at=None if row.decided_at is None else from_micros(row.decided_at),
             decided_by=row.decided_by,
             decision=decision,
+            unreadable=unreadable,
         )
 
 

@@ -30,12 +30,16 @@ from store_builders import (
     with_past,
 )
 
+from engine.domain.appointment import Appointment
 from engine.domain.audit import AuditRecord
 from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import DeliveryState, Gone
 from engine.domain.hold import Hold, HoldCode
+from engine.domain.moment import Moment
 from engine.domain.oncall import Override
+from engine.domain.outcome import QualityDecision
 from engine.domain.page import Page, Policy
+from engine.domain.quality import QualityItem, QualityKind, QualityState
 from engine.errors import HandoffError, RowTakenError, TamperedError
 from engine.runtime.configurations import recorded_snapshot
 from engine.snapshot import Loaded, Snapshot
@@ -54,7 +58,12 @@ PAGES = tuple(
     )
     for number in (1, 2)
 )  # fmt: skip
-PATIENTS = (chart("chart-1", 1, pages=PAGES[:1]), chart("chart-2", 2, pages=PAGES[1:]))
+VISITS = tuple(Appointment(id=f"a{n}", starts_at=Moment.of(f"2026-03-0{n}T09:00:00+00:00")) for n in (1, 2))
+PATIENTS = tuple(
+    chart(f"chart-{n}", n, pages=(page,), appointments=(visit,))
+    for n, (page, visit) in enumerate(zip(PAGES, VISITS, strict=True), 1)
+)
+FAULTS = (QualityItem.of(QualityKind.TIME_UNREADABLE), QualityItem.of(QualityKind.STAYS_OVERLAP))
 
 
 def write(store: Store, *statements: Any) -> None:
@@ -85,7 +94,10 @@ def fill(store: Store) -> None:
     for number, one in enumerate(PATIENTS, 7):
         known = load(store, one)
         past = with_past(known.by_id[one.id], f"MRN:W{number}", f"MRN:X{number}")
-        record(store, outcome(number, past, chart_id=one.id), before=known, close=close_all)
+        record(store, outcome(number, past, chart_id=one.id, quality=FAULTS), before=known, close=close_all)
+    seen_to = tuple(QualityDecision(item=n, state=QualityState.DONE, by=f"u{n}", reason=f"why {n}") for n in (1, 2))
+    append(store, receipt(store.keys, "9"))
+    record(store, outcome(9, quality_decisions=seen_to))
     dead = [
         Settled(
             id=number,
@@ -151,10 +163,13 @@ def look(store: Store) -> None:
         store.charts.find(conn)
         store.tasks.find(conn)
         store.pages.find(conn)
+        store.appointments.find(conn)
         oncall.overrides(conn, store.keys, NOW)
         store.audit.find(conn)
         if any(held.unreadable for held in store.holds.find(conn)):
             raise TamperedError("hold.document")  # lists say that it can't be read
+        if any(item.unreadable for item in store.quality.find(conn)):
+            raise TamperedError("quality.decision")  # `quality show` says so
         for number in (1, 2):
             queued = store.outbox.get(conn, number)
             if queued is not None and queued.unreadable is not None:
