@@ -6,7 +6,9 @@ import dataclasses
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -19,20 +21,27 @@ from simulation.world import BEGIN, World
 from engine.domain.cause import QuestionDismissed
 from engine.domain.cause import read as read_act
 from engine.domain.chart import Chart, Charts
-from engine.domain.delivery import Operation, QueuedDelivery
+from engine.domain.delivery import ADDRESSED, Operation, QueuedDelivery
 from engine.domain.hold import Hold, HoldState, hold_key
 from engine.domain.message import LANES, Entry, EntryKind
 from engine.domain.outcome import Outcome
+from engine.domain.page import WAITING, Page, PageState, page_id
 from engine.domain.patient import Identifier
 from engine.domain.shapes import plain
-from engine.domain.task import TaskState
+from engine.domain.task import Task, TaskState
 from engine.pipeline.process import decide, prepare
 from engine.store.charts import ChartStore, identity_hash
 from engine.store.counts import ledger
+from engine.store.due import overdue
 from engine.store.holds import Holds, ListedHold
 from engine.store.journal import Journal
 from engine.store.leases import destination_number
 from engine.store.outbox import Outbox
+from engine.store.pages import PageStore
+from engine.store.tasks import TaskStore
+
+SLOW_SECONDS_MAX = 10.0
+"""So far a machine's clock may be behind, with the drift."""
 
 
 @dataclass
@@ -61,6 +70,7 @@ class Checks:
     unheard: dict[str, set[int]] = field(default_factory=lambda: {"entry": set(), "repeat": set()})
     """Arrivals that were stored though it did not look so: their answers stay owed until the node starts again."""
     _by_digest: dict[bytes, int] = field(default_factory=dict)
+    _causes: dict[bytes, int] = field(default_factory=dict)
     _lists: dict[tuple[str, int], list[int]] = field(default_factory=dict)
     _done: dict[tuple[str, int], int] = field(default_factory=dict)
     """How many of a partition's entries have their outcome."""
@@ -76,6 +86,10 @@ class Checks:
     _wait_for_outcome: set[str] = field(default_factory=set)
     _unsettled: set[int] = field(default_factory=set)
     """Deliveries that are neither delivered nor dead nor withheld."""
+    _over: set[str] = field(default_factory=set)
+    """Pages that were acknowledged or resolved: each asks for nothing more, and nobody here undoes anything."""
+    _looked_at: float = -1.0
+    """When it was last looked for deadlines that have come."""
     _balanced: bool = False
     """Whether the ledger was looked at since something was committed last."""
 
@@ -96,7 +110,9 @@ class Checks:
             counts: dict[str, list[int]] = {}
             for change in changes:
                 counts.setdefault(change.what, []).append(change.id)
-            said = ", ".join(f"{what} {ids}" for what, ids in counts.items() if what not in {"cursor", "identity"})
+            said = ", ".join(
+                f"{what} {ids}" for what, ids in counts.items() if what not in {"cursor", "identity", "page"}
+            )
             self.world.note(f"{session.process.name} commits {said or 'cursors'}")
         for change in changes:
             getattr(self, f"_{change.what.replace('-', '_')}")(session, change)
@@ -104,6 +120,8 @@ class Checks:
         for change in changes:
             if change.what == "cursor":
                 self._moved(change)
+            elif change.what == "page" and change.b in {PageState.ACKNOWLEDGED, PageState.RESOLVED}:
+                self._over.add(change.a)
 
     def unknown(self, changes: list[Observed]) -> None:
         """These are committed, and whoever did it is told that it is not known."""
@@ -166,8 +184,11 @@ class Checks:
             self.world.fail(f"entry {number} is not the next one of the journal")
         self.entries[number] = (channel, partition, digest)
         self._lists.setdefault((channel, partition), []).append(number)
+        if channel in {EntryKind.DUE.lane, EntryKind.REPLY.lane} and digest in self._causes:
+            self.world.fail(f"one cause is in the journal twice: {self._causes[digest]}, {number}")
         if change.c is not None or channel in LANES:
-            return  # a replay, or what a person does
+            self._causes[digest] = number
+            return  # a replay, what a person does, what is due
         if digest in self._by_digest:
             self.world.fail(
                 f"{self._controls.get(digest)} is in the journal twice: {self._by_digest[digest]}, {number}"
@@ -213,6 +234,8 @@ class Checks:
     def _delivery(self, session: Session, change: Observed) -> None:
         if any(known.key == change.b for known in self.deliveries.values()):
             self.world.fail(f"delivery {change.id} has the idempotency key of another one")
+        if change.c == Operation.NOTIFY.value and change.b.rpartition("-")[0] in self._over:
+            self.world.fail(f"somebody is called with {change.b}, and that page was acknowledged or resolved")
         self._unsettled.add(change.id)
         self.deliveries[change.id] = _Delivery(change.id, change.channel, change.a, change.b, change.c)
 
@@ -225,7 +248,8 @@ class Checks:
         if change.a in {"delivered", "dead", "withheld"}:
             self.world.fail(f"delivery {change.id} was {change.a} and became {change.b}")
         kept = self.world.rules and installed.is_withheld(known.destination, known.key)
-        if change.b != "pending" and (change.b == "withheld") != kept:
+        not_needed = known.operation in ADDRESSED and change.b == "withheld"  # an acknowledgment has taken it back
+        if change.b != "pending" and (change.b == "withheld") != kept and not not_needed:
             self.world.fail(f"delivery {change.id} became {change.b}, and not what the rules of {destination.name} say")
         if change.b == "delivered" and known.key not in destination.acts:
             self.world.fail(f"delivery {change.id} counts as delivered, and {destination.name} has never got it")
@@ -242,6 +266,9 @@ class Checks:
 
     def _line(self, session: Session, change: Observed) -> None:
         """A merge joins lines: the order of receipt is checked by the lines that deliveries were queued in."""
+
+    def _page(self, session: Session, change: Observed) -> None:
+        """One that is over calls nobody from the next transaction on."""
 
     def _identity(self, session: Session, change: Observed) -> None:
         owners = self._owners.setdefault(bytes(change.a), [])
@@ -267,11 +294,20 @@ class Checks:
                 self.world.fail(f"the ledger of {line.channel} is not balanced")
 
     def settled(self) -> bool:
-        """Everything has been worked off."""
-        return not self._unsettled and len(self.outcomes) == len(self.entries)
+        """Everything has been worked off, and no deadline has come that has not rung."""
+        if self._unsettled or len(self.outcomes) != len(self.entries) or self.world.now < self._looked_at + 0.2:
+            return False
+        self._looked_at = self.world.now
+        return self._overdue() == 0
+
+    def _overdue(self) -> int:
+        """Of those of which every machine's clock says that they have come."""
+        now = BEGIN + timedelta(seconds=self.world.now + self.world.leapt_seconds - SLOW_SECONDS_MAX)
+        return read_all(self.database.disk, lambda conn: overdue(conn, now)).charts
 
     def waiting(self) -> str:
-        return f"entries {sorted(self.entries.keys() - self.outcomes.keys())}, deliveries {sorted(self._unsettled)}"
+        entries = sorted(self.entries.keys() - self.outcomes.keys())
+        return f"entries {entries}, deliveries {sorted(self._unsettled)}, {self._overdue()} charts that are due"
 
     def finish(self, scripts: Sequence[Script]) -> None:
         """To be called when all is quiet."""
@@ -286,6 +322,7 @@ class Checks:
         self._check_journal(messages)
         self._check_deliveries()
         self._check_charts()
+        self._check_tasks_and_pages()
 
     def _check_journal(self, messages: Sequence[Message]) -> None:
         disk = self.database.disk
@@ -307,6 +344,46 @@ class Checks:
         if sum(line.processed for line in lines) != len(self.entries) or len(stored) != len(messages):
             self.world.fail("the ledger does not count what was sent")
 
+    def _check_tasks_and_pages(self) -> None:
+        """Deadlines and acts may fall either way, but nobody is called twice, or for nothing, or not at all."""
+        disk = self.database.disk
+        charts = ChartStore(disk.keys)
+        tasks = {one.task.id: one.task for one in read_all(disk, lambda conn: TaskStore(charts).find(conn, limit=None))}
+        pages = {one.page.id: one.page for one in read_all(disk, lambda conn: PageStore(charts).find(conn, limit=None))}
+        notified = Counter(known.key for known in self.deliveries.values() if known.operation == Operation.NOTIFY.value)
+        for task in tasks.values():
+            self._check_task(task, tasks, pages)
+        for page in pages.values():
+            self._check_page(page, tasks[page.task])
+            calls = {f"{page.id}-{number}" for number, step in enumerate(page.steps, 1) if step.person is not None}
+            for key in calls:
+                del notified[key]
+        if notified:
+            self.world.fail(f"notified of what no page has called for: {sorted(notified)}")
+
+    def _check_task(self, task: Task, tasks: dict[str, Task], pages: dict[str, Page]) -> None:
+        rungs = [one for one in task.escalations if one.why == "deadline"]
+        if len(rungs) > len(task.ladder) or len({one.alert for one in rungs if one.alert}) != sum(
+            one.alert is not None for one in rungs
+        ):
+            self.world.fail(f"task {task.id} was escalated twice")
+        if any(one.alert is not None and one.alert not in tasks for one in rungs):
+            self.world.fail(f"the alert of task {task.id} was never raised")
+        if task.page is not None and task.stands and page_id(task.id) not in pages:
+            self.world.fail(f"nobody is called for task {task.id}")
+
+    def _check_page(self, page: Page, task: Task) -> None:
+        acknowledged = page.state is PageState.ACKNOWLEDGED
+        if page.state is not PageState.RESOLVED and not task.stands and not (acknowledged and page.closes):
+            self.world.fail(f"page {page.id} is {page.state}, and its task {task.state}")
+        if page.state in WAITING and page.next_at is None:
+            self.world.fail(f"page {page.id} is {page.state} for ever")
+        if page.state is PageState.EXHAUSTED and task.state is not TaskState.MISSED:
+            self.world.fail(f"nobody has acknowledged page {page.id}, and its task is {task.state}")
+        calls = [(step.round, step.loop, step.level, step.person, step.contact) for step in page.steps if step.person]
+        if len(set(calls)) != len(calls):
+            self.world.fail(f"page {page.id} has called somebody twice: {calls}")
+
     def _stored(self, journal: Journal) -> list[Entry]:
         disk = self.database.disk
         found: list[Entry] = []
@@ -322,7 +399,9 @@ class Checks:
     def _check_deliveries(self) -> None:
         told = {
             name: Counter(
-                (known.line, known.operation) for known in self.deliveries.values() if known.destination == name
+                (known.line, known.operation)
+                for known in self.deliveries.values()
+                if known.destination == name and known.operation not in ADDRESSED
             )
             for name in (installed.CRM, installed.COPY)
         }
@@ -330,6 +409,8 @@ class Checks:
             self.world.fail("two destinations that want the same were not given the same")
         for known in self.deliveries.values():
             acts = self.destinations[known.destination].acts.get(known.key, 0)
+            if known.state == "withheld" and known.operation in ADDRESSED:
+                continue  # it was on its way once when it was taken back, or not
             if acts != (1 if known.state == "delivered" else 0):
                 self.world.fail(f"delivery {known.id} is {known.state}, and {known.destination} has acted {acts} times")
         unfinished = read_all(self.database.disk, Outbox(self.database.disk.keys).unfinished)
@@ -361,7 +442,8 @@ class Checks:
             # Which of a patient's messages has made the chart, and so its id, is nothing to anybody.
             elif wanted.id not in compared:
                 compared[wanted.id] = found.id
-                self._compare(told(wanted), told(found), found.id)
+                done = {task.id for task in found.tasks if task.state is TaskState.DONE}
+                self._compare(told(wanted, done), told(found, done), found.id)
             elif compared[wanted.id] != found.id:
                 self.world.fail(f"charts {compared[wanted.id]} and {found.id} are one patient's")
         if len(set(compared.values())) != len(compared):
@@ -432,22 +514,30 @@ class Questions:
                     self.ended.setdefault(place, set()).add(HoldState.SUPERSEDED)
 
 
-def told(chart: Chart) -> dict[str, Any]:
-    """What a chart says, without when it was written.
+def told(chart: Chart, done: AbstractSet[str]) -> dict[str, Any]:
+    """What a chart says, without when it was written, and without what the clock and people (done: these tasks) do.
 
+    How long a stay that goes on has lasted, and so its score, depends on when it was worked on.
     What merged patients' messages said may have been worked on in another order than they were sent in: it comes to the
-    same, but a task that ended may have been or not have been in between.
+    same, but a task that ended may have been or not have been in between. What is done for a merged patient is not
+    wanted for another stay, so there tasks can't be compared.
     """
+    ended = {one.key for one in chart.encounters if one.discharged_at is not None}
+    merged = bool(chart.patient.merged_from)
     said = {
         "patient": msgspec.structs.replace(chart.patient, identifiers=(), merged_from=()),
         "identifiers": sorted((one.authority, one.type, one.value) for one in chart.patient.identifiers),
         "merged from": sorted(chart.patient.merged_from),
         "encounters": {one.key: one for one in chart.encounters},
-        "scores": sorted((one.model, one.encounter, one.min, one.max, one.band, one.band_max) for one in chart.scores),
+        "scores": sorted(
+            (one.model, one.encounter, one.min, one.max, one.band, one.band_max)
+            for one in chart.scores
+            if one.encounter in ended
+        ),
         "tasks": {
-            one.id: (one.kind, one.encounter, one.state, one.discharge, one.suspended_by)
+            one.id: (one.kind, one.encounter, "stands" if one.stands else one.state, one.discharge, one.suspended_by)
             for one in chart.tasks
-            if one.state is TaskState.OPEN or not chart.patient.merged_from
+            if one.raised_for is None and (one.stands and not done if merged else one.id not in done)
         },
     }
     return {part: plain(what) for part, what in said.items()}

@@ -88,6 +88,9 @@ _TRIGGERS = {
         CREATE TRIGGER charts.see_line AFTER UPDATE OF ordering_key ON delivery BEGIN
             INSERT INTO observed (what, id, channel, a) VALUES ('line', new.id, new.destination, new.ordering_key);
         END;
+        CREATE TRIGGER charts.see_page AFTER UPDATE OF state ON page BEGIN
+            INSERT INTO observed (what, id, channel, a, b) VALUES ('page', 0, '', new.id, new.state);
+        END;
         CREATE TRIGGER charts.see_identifier AFTER INSERT ON identifier BEGIN
             INSERT INTO observed (what, id, channel, a, b)
             VALUES ('identity', 0, '', new.identity_hash, new.chart_id);

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from typing import Any
 from unittest import mock
 
+from msgspec import structs
 from simulation.database import ClusterLocks
 from simulation.mishaps import Mishaps, Plan
 from simulation.world import World
 from sqlalchemy import literal_column, text, update
 
+from engine.care import pages
+from engine.care.oncall import Duty
+from engine.domain.page import Page
 from engine.errors import StoreUnavailableError
+from engine.runtime import scheduler
 from engine.runtime.courier import _Rounds
 from engine.store import ledger, outbox, record
 from engine.store.engines import translated
@@ -175,3 +181,23 @@ def forgets_questions() -> Broken:
 def never_ends_questions() -> Broken:
     """What a later event has made true stays a question."""
     return mock.patch.object(_Questions, "end_by_facts")
+
+
+def never_rings() -> Broken:
+    """Deadlines come, and nobody looks."""
+    return mock.patch.object(scheduler, "due", return_value=[])
+
+
+def goes_on_paging() -> Broken:
+    """A page calls its people again, though somebody has acknowledged it."""
+    right = pages.acknowledged
+
+    def acknowledged(page: Page, by: str, at: datetime, duty: Duty) -> Page:
+        return structs.replace(right(page, by, at, duty), next_at=page.next_at)
+
+    return mock.patch.object(pages, "acknowledged", acknowledged)
+
+
+def pages_for_tasks_that_have_ended() -> Broken:
+    """A page goes on when what it was about is over."""
+    return mock.patch.object(pages, "called_off", lambda page, _why, _at: page)

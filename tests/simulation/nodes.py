@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NoReturn
 from unittest import mock
 
@@ -29,6 +29,7 @@ from engine.runtime.intake import Intake
 from engine.runtime.listener import Connection, Listener
 from engine.runtime.metrics import Metrics
 from engine.settings import Configuration
+from engine.store.journal import Append
 from engine.store.store import check_same_time
 
 _encode = msgspec.json.Encoder().encode
@@ -176,6 +177,16 @@ class Main:
         if isinstance(message, hints.Outcomes) and self._intake is not None:
             self._intake.late.have_outcomes(message.accepted, message.failed)
 
+    async def put(self, worker: WorkerProcess, message: hints.PutCauses) -> None:
+        """What a worker's scheduler has found due."""
+        entries: tuple[int, ...] | None = None
+        with suppress(StoreError):
+            append = Append(receipts=tuple(message.receipts))
+            stored = await self._store.journal_ledger.add(self._store.journal.append_each, append)
+            entries = tuple(one.id or one.duplicate_of or 0 for one in stored)
+        worker.tell(hints.InJournal(number=message.number, entries=entries))
+        worker.tell(hints.Work())
+
     def accept(self, sender: Process, channel: str) -> Line:
         world, main = self.process.world, self.process
         connection: list[Connection] = []
@@ -319,6 +330,10 @@ class WorkerProcess:
         if main is not None and isinstance(message, hints.Outcomes) and world.random.random() >= cluster.hints_lost:
             world.after(
                 world.random.expovariate(1 / _LATENCY_SECONDS), lambda: main.process.loop.call_soon(main.hear, message)
+            )
+        elif main is not None and isinstance(message, hints.PutCauses):
+            world.after(
+                world.random.expovariate(1 / _LATENCY_SECONDS), lambda: main.process.spawn(main.put(self, message))
             )
 
     async def line(self) -> bytes:

@@ -22,10 +22,12 @@ from simulation.mishaps import Mishaps, Plan
 from simulation.nodes import Cluster, simulated_surroundings
 from simulation.world import Machine, Process, Violation, World
 
-from engine.domain.cause import QuestionDismissed
+from engine.domain.cause import PageAcknowledged, QuestionDismissed, TaskDone
 from engine.domain.delivery import DeliveryState
 from engine.domain.hold import QUESTIONS, HoldCode, hold_key
 from engine.domain.message import Receipt
+from engine.domain.page import WAITING
+from engine.domain.task import STANDING
 from engine.errors import StoreError
 from engine.hl7v2.header import read_header
 from engine.hl7v2.ordering import ordering_key
@@ -36,6 +38,8 @@ from engine.store.outbox import Settled
 
 QUIET_SECONDS_MAX = 400.0
 _TRACE_LINES = 60
+_LEAPS_SECONDS = [360.0, 1_900.0, 5 * 3_600.0, 4 * 86_400.0]
+"""A level of a ladder, what somebody who has acknowledged may take, the earliest and almost all deadlines of tasks."""
 _OPERATOR_SECONDS = TRAVEL_SECONDS_MAX + 0.5
 
 Mutation = Callable[[], AbstractContextManager[object]]
@@ -121,6 +125,8 @@ def _play(world: World, disk: Disk, seed: int) -> int:
             tool = SimulatedStore(database, operator, "tool")
             operator.spawn(_operate(operator, tool, destinations, off_duty))
             _watch(world, checks)
+            for seconds in random.sample(_LEAPS_SECONDS, random.choice([0, 1, 2, 3])):
+                world.after(random.uniform(0.5, 1.0) * plan.seconds, lambda seconds=seconds: world.leap(seconds))  # type: ignore[misc]
             world.run(lambda: world.now > plan.seconds, plan.seconds + 1.0)
             mishaps.end()
             world.note("from here on all goes well")
@@ -132,6 +138,10 @@ def _play(world: World, disk: Disk, seed: int) -> int:
             world.run(lambda: False, 1.2)  # the states of the last answers are noted
             if not world.run(checks.settled, QUIET_SECONDS_MAX):
                 raise Violation(f"what a person did last never comes to rest: {checks.waiting()}")
+            for seconds in _LEAPS_SECONDS:  # nobody acts any more: pages go on to their end
+                world.leap(seconds)
+                if not world.run(checks.settled, QUIET_SECONDS_MAX):
+                    raise Violation(f"deadlines never come to rest: {checks.waiting()}")
             checks.finish(found)
             if world.violation is not None:
                 raise world.violation
@@ -167,6 +177,7 @@ async def _operate(
     """The person who decides on what is held: looks at the destination whether it is there, and answers questions."""
     seen: dict[int, float] = {}
     dismissed: set[int] = set()
+    attended: set[str] = set()
     while not off_duty:
         await asyncio.sleep(1.0)
         if off_duty:
@@ -174,6 +185,8 @@ async def _operate(
         with contextlib.suppress(StoreError):
             for asked in await store.read(store.holds.find):
                 await _answer(process, store, asked, dismissed)
+        with contextlib.suppress(StoreError):
+            await _attend(process, store, attended)
         with contextlib.suppress(StoreError):
             for said in await store.read(admissions.find) if process.world.rules else ():
                 at, number = process.machine.now(), said.delivery_id
@@ -200,6 +213,28 @@ async def _operate(
                     await store.charts_ledger.write(
                         lambda conn, id_=queued.id, at=at: store.outbox.release(conn, id_, at)
                     )
+
+
+async def _attend(process: Process, store: SimulatedStore, attended: set[str]) -> None:
+    """Acknowledge every third page, and do every fourth task. Raises StoreError."""
+    acts: list[tuple[str, PageAcknowledged | TaskDone]] = []
+    for page in await store.read(lambda conn: store.pages.find(conn, states=WAITING, limit=None)):
+        if int(page.page.id[-2:], 16) % 3 == 0:
+            acknowledged = PageAcknowledged(
+                actor="operator", chart_id=page.chart_id, page=page.page.id, by="example-backup"
+            )
+            acts.append((page.page.id, acknowledged))
+    acts += [
+        (one.task.id, TaskDone(actor="operator", chart_id=one.chart_id, task=one.task.id))
+        for one in await store.read(lambda conn: store.tasks.find(conn, states=STANDING, limit=None))
+        if int(one.task.id[-2:], 16) % 4 == 1
+    ]
+    for subject, act in acts:
+        if subject not in attended:
+            attended.add(subject)
+            process.world.note(f"operator: {type(act).__name__} of {subject}")
+            receipt = receipt_of(store.keys, act, process.machine.now())
+            await store.journal_ledger.write(lambda conn, receipt=receipt: store.journal.append(conn, [receipt]))  # type: ignore[misc]
 
 
 async def _answer(process: Process, store: SimulatedStore, asked: ListedHold, dismissed: set[int]) -> None:

@@ -27,6 +27,9 @@ SEEDS_MAX = 600
         (mutations.asks_no_rules, "not what the rules of", 8),
         (mutations.forgets_questions, "other questions than were asked", 2),
         (mutations.never_ends_questions, "is open, and not", 5),
+        (mutations.never_rings, "charts that are due", 0),
+        (mutations.goes_on_paging, "was acknowledged or resolved", 0),
+        (mutations.pages_for_tasks_that_have_ended, "and its task", 0),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

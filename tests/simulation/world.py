@@ -61,6 +61,8 @@ class World:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.now = 0.0
+        self.leapt_seconds = 0.0
+        """So far all machines' clocks are ahead by now: where days pass in which nothing happens but deadlines."""
         self.steps = 0
         self.trace: list[str] = []
         self.violation: Violation | None = None
@@ -90,6 +92,11 @@ class World:
         timer = Timer(work)
         heapq.heappush(self._timers, (self.now + seconds, next(self._numbers), timer))
         return timer
+
+    def leap(self, seconds: float) -> None:
+        """Let time go by in which deadlines come, and nothing else happens."""
+        self.note(f"{seconds} s go by")
+        self.leapt_seconds += seconds
 
     def wake(self, actor: Actor) -> None:
         """It has something to do."""
@@ -250,7 +257,8 @@ class Machine:
 
     def now(self) -> datetime:
         true = self._world.now
-        return BEGIN + timedelta(seconds=true * (1.0 + self._drift) + self.offset_seconds)
+        ahead = self.offset_seconds + self._world.leapt_seconds
+        return BEGIN + timedelta(seconds=true * (1.0 + self._drift) + ahead)
 
     def pause(self, seconds: float) -> float:
         return seconds
