@@ -478,7 +478,11 @@ class Protocol:
             if task is not None:
                 quiet = task.page is None
             else:
-                quiet = waits or not fresh or any(one.step == step.id for one in chart.tasks)
+                quiet = (
+                    waits
+                    or not fresh
+                    or any(one.step == step.id and one.discharge == encounter.discharges for one in chart.tasks)
+                )
             earliest = step.late.after(now, calendar) if step.late is not None else late
             due_at = _due(step, discharged, task, calendar, now, earliest=earliest, waits=waits)
             tasks.append(
@@ -768,7 +772,7 @@ def _longest_days(spec: _Spec) -> int:
 
 def _contradictions(document: Document, step: _Step, kinds: list[str], path: Path) -> Iterator[Problem]:
     """What a step says of its escalation that can't be meant."""
-    has, before = step.assignee, None
+    has, before, paged = step.assignee, None, step.page
     for number, rung in enumerate(step.rungs if not isinstance(step.escalate, Span) else ()):
         here = (*path, "escalate", number)
         if rung.owner is None and rung.alert is None and rung.page is None and len(step.rungs) > 1:
@@ -782,9 +786,10 @@ def _contradictions(document: Document, step: _Step, kinds: list[str], path: Pat
                 message = f"{has} has the task already: name somebody else, or leave it out"
                 yield document.problem((*here, "owner"), message)
             has = rung.owner
-        if rung.page is not None and rung.page == step.page:
-            message = f"{step.page} is paged from the beginning: name another ladder, or leave it out"
+        if rung.page is not None and paged is not None:
+            message = f"{paged} is paged already, and a task has one page: let that ladder go on, or leave it out"
             yield document.problem((*here, "page"), message)
+        paged = paged or rung.page
         if (alert := rung.alert) is not None:
             if alert.kind not in kinds:
                 message = (

@@ -22,7 +22,7 @@ from engine.domain.outcome import Effect, EffectKind
 from engine.domain.page import Page
 from engine.domain.record import Phi, Record
 from engine.domain.score import Score
-from engine.domain.task import Task
+from engine.domain.task import ENGINE, Task
 from engine.domain.why import MEANINGS, Input, Reason, What, Why, say
 from engine.pipeline.why import STALE
 
@@ -592,7 +592,7 @@ def _of_task(task: Task) -> Decision:
         action=_ACTIONS.get(task.state.value, task.state.value) if ended else "open",
         decided="done",
         reason="superseded" if task.suspended_by is not None else "planned",
-        text=(task.end_reason or task.reason) if ended else task.reason,
+        text=(task.end_reason if task.ended_by == ENGINE else None) or task.reason,
         rule=f"{task.protocol}: {task.kind}",
         version=task.protocol_version,
         effects=(task.id,),

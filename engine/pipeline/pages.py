@@ -30,7 +30,7 @@ from engine.domain.delivery import (
 from engine.domain.ids import beginning_like
 from engine.domain.outcome import Effect
 from engine.domain.page import UNANSWERED, Page, PageState, Step, StepResult, page_id
-from engine.domain.task import Task, TaskState
+from engine.domain.task import ENGINE, Task, TaskState
 from engine.pipeline.rule import Deciding, NotDoneError
 
 # --- the clock -------------------------------------------------------------------------------------------------------
@@ -107,7 +107,9 @@ def _followed(page: Page, task: Task | None, now: datetime) -> Page:
         return page
     if page.state is PageState.ACKNOWLEDGED and page.closes and task.state is TaskState.DONE:
         return page
-    return pages.called_off(page, task.end_reason or f"its task is {task.state}", now)
+    # What a person has typed stays with the task: there it is sealed, and masked.
+    why = task.end_reason if task.ended_by == ENGINE else None
+    return pages.called_off(page, why or f"its task is {task.state}", now)
 
 
 def undone(chart: Chart, task_id: str, deciding: Deciding) -> Chart:

@@ -609,6 +609,7 @@ def _suspend_or_resume(
 ) -> dict[str, Task]:
     by = {encounter.key: waits_for(encounter) for encounter in chart.encounters}
     since = {task.id: task.ended_at or now for task in chart.tasks if task.suspended_by is not None}
+    unanswered = {page.id for page in chart.pages}
     came = {}
     if any(by.values()):
         days = Days(chart.encounters, zone)
@@ -616,8 +617,8 @@ def _suspend_or_resume(
     if came and chart.closed is not None:
         came |= {key: _or_long_ago(at) for key, at in zip(chart.closed.keys, chart.closed.came_at, strict=True)}
     for task in tasks.values():
-        if task.encounter is None:
-            continue
+        if task.encounter is None or task.raised_for in unanswered:
+            continue  # why nobody has answered is to be looked into, whatever has become of the patient since
         later = by[task.encounter]
         if later != task.suspended_by and (task.stands or task.suspended_by is not None):
             resumed = resume(task)

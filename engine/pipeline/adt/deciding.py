@@ -168,8 +168,10 @@ def _renumbered(
             others = [one for one in old.patient.identifiers if identity(one) not in named]
             if new is not None and not is_empty(new) and not is_empty(old):
                 detail = _TAKEN
-            if prepared.meaning is Meaning.MOVE_IDENTIFIERS:
-                detail = _IN_PART if any(one.authority == merge.merged.authority for one in others) else ""
+            if prepared.meaning is Meaning.MOVE_IDENTIFIERS and any(
+                one.authority == merge.merged.authority for one in others
+            ):
+                detail = _IN_PART
         believed = any(event.believed(HoldCode.MOVE_UNCLEAR, "MRG-1") for event in events)
         if old is None or not detail or believed:
             kept.append(merge)

@@ -367,7 +367,10 @@ _PROOF = "  physiotherapy:\n    - {classes: [O, R]"
          "escalate[1]", "does nothing: needs owner, alert or page"),
         (_MISSED, _MISSED.replace("owner: care_coordinator", "page: nursing").replace(
             "        assignee", "        page: nursing\n        assignee"),
-         "escalate[0].page", "nursing is paged from the beginning"),
+         "escalate[0].page", "nursing is paged already"),
+        (_MISSED, _MISSED.replace("owner: care_coordinator", "page: nursing").replace(
+            "        assignee", "          - after: {days: 1}\n            page: chief\n        assignee"),
+         "escalate[1].page", "nursing is paged already"),
         (_ALERT, _ALERT.replace("pcp_alert", "pcp_alarm"), "escalate[0].alert.kind", "did you mean pcp_alert"),
         (_ALERT + "              assignee: primary_care", _ALERT.replace("pcp_alert", "tcm_contact")
          + "              assignee: care_coordinator", "escalate[0].alert", "the same task again"),

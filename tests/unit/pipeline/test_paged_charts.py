@@ -21,6 +21,7 @@ from engine.domain.cause import (
     PageAcknowledged,
     TaskAssigned,
     TaskAttempted,
+    TaskCancelled,
     TaskDone,
     TaskSnoozed,
     written,
@@ -405,3 +406,38 @@ def test_a_protocol_that_names_no_ladder_is_refused_with_its_line(tmp_path: Path
     assert problem.line == 1 + next(n for n, line in enumerate(text.splitlines()) if f"page: {near} " in line)
     assert "no such ladder" in problem.message
     assert ("did you mean on-call" in problem.message) == (near == "on-cal")
+
+
+def test_a_discharge_that_was_cancelled_and_came_again_calls_again(duty: Duty) -> None:
+    duty.later(1)
+    ack(duty)
+    duty.later(10)
+    duty.send(adt("A13", at="20260306131100", pv1=HIGH | {36: "", 45: ""}))
+    duty.later(60)
+    duty.send(adt("A03", at="20260306141100", pv1=HIGH | {45: "20260306141100"}))
+    assert len(notified(duty.later(1))) == 1
+    first, second = duty.chart().pages
+    assert (first.state, second.state) == (PageState.ACKNOWLEDGED, PageState.QUEUED)
+
+
+def test_what_a_person_types_stays_with_the_task_and_comes_to_no_page(duty: Duty) -> None:
+    duty.ring()
+    (task,) = [one for one in duty.chart().tasks if one.page is not None]
+    typed = "Mrs Doe is my aunt"
+    cancel = TaskCancelled(actor="anna", chart_id=duty.chart().id, task=task.id, reason=typed)
+    outcome = duty.do(cancel)
+    assert (duty.page.state, duty.page.end_reason) == (PageState.RESOLVED, "its task is cancelled")
+    assert all(typed not in effect.detail for effect in outcome.effects)
+    told = [one.payload for one in outcome.deliveries if one.operation is not Operation.UPSERT_TASK]
+    assert all(typed.encode() not in payload for payload in told)
+    late = ack(duty)
+    assert late.reason is not None
+    assert typed not in late.reason
+
+
+def test_a_safety_event_is_looked_into_whatever_becomes_of_the_patient(duty: Duty) -> None:
+    duty.later(60)
+    assert duty.page.state is PageState.EXHAUSTED
+    duty.send(adt("A01", at="20260306143000", pv1={3: "W^1^A", 19: "V2^^^MRN", 44: "20260306143000"}))
+    (event,) = [one for one in duty.chart().tasks if one.raised_for == duty.page.id]
+    assert event.stands

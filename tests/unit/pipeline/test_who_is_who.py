@@ -464,9 +464,10 @@ def test_a_number_that_becomes_another_one_leads_to_the_same_patient(heart: Hear
     assert opened(heart.chart("9"))
 
 
-def test_a_change_to_the_number_of_a_patient_who_has_stays_is_asked(heart: Heart) -> None:
+@pytest.mark.parametrize("trigger", ["A43", "A46", "A47", "A48"])
+def test_a_change_to_the_number_of_a_patient_who_has_stays_is_asked(heart: Heart, trigger: str) -> None:
     heart.send(adt("A01", at=LATER, pid3=Y, pid=JAY, pv1={19: "V2^^^MRN"}))
-    message = adt("A47", at=LATER, pid3=Y, pid={5: "", 7: ""}, segments=(f"MRG|{X}",))
+    message = adt(trigger, at=LATER, pid3=Y, pid={5: "", 7: ""}, segments=(f"MRG|{X}",))
     assert asked(heart.send(message)) == [("move-unclear", "MRG-1")]
     assert heart.chart("1").id != heart.chart("2").id
     release(heart, message, "move-unclear@MRG-1")
