@@ -864,6 +864,10 @@ def load_protocol(document: Document) -> Protocol:
     for action in plans:
         if action != Action.HOME_PLAN:
             check(getattr(spec.plans, action), set(), action)
+    for index, step in enumerate(spec.plans.death):
+        if step.page is not None or any(rung.page is not None for rung in step.rungs):
+            message = "nobody is paged about a patient who has died: leave the page out"
+            problems.append(document.problem(("plans", "death", index), message))
     for action in (Action.AGAINST_ADVICE, Action.CONFLICT, Action.UNKNOWN):
         if all(step.when or step.dispositions for step in getattr(spec.plans, action)):
             message = "needs a task without `when` and `dispositions`, so that everybody gets one"

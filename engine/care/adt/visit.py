@@ -92,9 +92,12 @@ def _only_one(chart: Chart, event: Event) -> Found | None:
     wanted = _WANTED.get(event.meaning, (OPEN,))
     if event.meaning is Meaning.CANCEL_DISCHARGE:
         chart.need_whole()
-    found = next(filter(None, ([e for e in chart.encounters if e.status in one] for one in wanted)), [])
-    if len(found) > 1:
-        raise _ambiguous("PV1-19")
+    # A stay that began on another day than the message says (PV1-44) is not the one, though it be the only one.
+    stays = [e for e in chart.encounters if _may_have_begun_then(e, event)]
+    found = next(filter(None, ([e for e in stays if e.status in one] for one in wanted)), [])
+    either = event.meaning is Meaning.CANCEL_DISCHARGE and any(e.status in OPEN for e in stays)
+    if len(found) > 1 or (found and either and found[0].status in ENDED):
+        raise _ambiguous("PV1-19")  # a cancel that has come before its discharge means the one that goes on
     if found:
         return found[0].key, found[0]
     if event.meaning is not Meaning.DISCHARGE or not event.event_time:

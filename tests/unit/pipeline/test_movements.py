@@ -101,3 +101,40 @@ def test_a_pre_admission_whose_movement_is_cancelled_does_what_the_table_says_of
     heart.send(ADMITTED)
     outcome = heart.send(adt("A05", at="20260306150000", pv1=IN, segments=(CANCEL,)))
     assert [hold.code for hold in outcome.holds] == ["status-event-stale"]  # the stay has begun: not taken away by A38
+
+
+# --- events that name no visit, beside a stay that they can't mean
+
+
+@pytest.mark.parametrize("trigger", ["A02", "A06", "A08", "A11", "A21"])
+def test_the_only_open_stay_is_not_meant_by_news_of_one_that_began_on_another_day(trigger: str) -> None:
+    heart = Heart()
+    heart.send(adt("A04", at="20260201080000", pv1={2: "R", 19: "V1^^^MRN", 44: "20260201080000"}))
+    before = heart.chart().encounters
+    outcome = heart.send(adt(trigger, at="20260306100000", pv1={2: "I", 19: "", 44: "20260304093000"}))
+    assert heart.chart().encounters == before
+    asked = [] if trigger in {"A02", "A08"} else ["encounter-unknown"]
+    assert [hold.code.value for hold in outcome.holds] == asked
+    assert outcome.reason
+
+
+def test_a_discharge_of_a_stay_that_began_on_another_day_is_that_of_a_stay_not_heard_of() -> None:
+    heart = Heart()
+    heart.send(adt("A04", at="20260201080000", pv1={2: "R", 19: "V1^^^MRN", 44: "20260201080000"}))
+    end = {2: "I", 19: "", 36: "01", 44: "20260304093000", 45: "20260306100000"}
+    heart.send(adt("A03", at="20260306100000", pv1=end))
+    assert sorted(stay.status.value for stay in heart.chart().encounters) == ["active", "finished"]
+
+
+def test_a_cancel_of_a_discharge_that_has_not_come_yet_reopens_no_former_stay() -> None:
+    heart = Heart()
+    heart.send(adt("A01", at="20260220080000", pv1={19: "V0^^^MRN", 44: "20260220080000"}))
+    heart.send(adt("A03", at="20260224080000", pv1={19: "V0^^^MRN", 36: "01", 44: "20260220080000"}))
+    heart.send(adt("A01", at="20260305080000", pv1={19: "V1^^^MRN", 44: "20260305080000"}))
+    outcome = heart.send(adt("A13", at="20260306110000", pv1={19: "", 44: ""}))
+    assert outcome.dead_letter is not None
+    assert outcome.dead_letter.error == "encounter-ambiguous"
+    assert {stay.visit_number: stay.status.value for stay in heart.chart().encounters} == {
+        "V0": "finished",
+        "V1": "active",
+    }
