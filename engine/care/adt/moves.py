@@ -62,6 +62,10 @@ _TAKEN: Final = (
     "the new number is that of another stay of the patient, and the event says nothing of a merge; release it if the"
     " two are one stay, dismiss it if not"
 )
+_OLDER: Final = (
+    "the stay has come to its patient by a move that is newer than this one; dismiss it if it is old news, release it"
+    " if the stay is to become that of the patient in PID now"
+)
 _DEATH: Final = (
     "the stay that is to be moved ended in death, or one of the two patients is recorded as dead; release it if the"
     " stay is to become that of the patient in PID, dismiss it if not"
@@ -187,6 +191,9 @@ class _Changing:
             if self._may_be_new(change, event, owner):
                 return self._expect(change, event, target or self._create(change))
             return self._ask(change, target or source, HoldCode.MOVE_UNKNOWN)
+        came = [source.renamed.came[key][1] for key in _keys(going) if key in source.renamed.came]
+        if any(event.at < one for one in came) and not event.believed(HoldCode.MOVE_UNCLEAR, change.location):
+            return self._ask(change, target or source, HoldCode.MOVE_UNCLEAR, _OLDER)
         if self._is_about_death(source, target, going) and not event.believed(HoldCode.MOVE_UNCLEAR, change.location):
             return self._ask(change, target or source, HoldCode.MOVE_UNCLEAR, _DEATH)
         if target is None:

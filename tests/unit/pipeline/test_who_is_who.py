@@ -65,6 +65,29 @@ def a44(mrg: str = f"MRG|{X}||A1") -> bytes:
     return adt("A44", at=LATER, pid3=Y, pid=JAY | {18: "A1"}, segments=(mrg,))
 
 
+def back(at: str) -> bytes:
+    """The move is put right: the stay is Mrs. Doe's."""
+    mrg = ("MRG|2^^^MRN^MR||A9||V1^^^MRN",)
+    return adt("A45", at=at, pid3=X, pid={18: "A1"}, pv1={}, segments=mrg)
+
+
+def test_a_move_that_was_put_right_is_not_made_again_by_old_news(heart: Heart) -> None:
+    heart.send(a45())
+    heart.send(back(LATEST))
+    assert stays(heart.chart("1")) == {"MRN:V1": "finished"}
+    again = adt("A45", at=LATER, pid3=Y, pid=JAY | {18: "A9"}, pv1={}, segments=(f"MRG|{X}||A1||V1^^^MRN ",))
+    assert asked(heart.send(again)) == [("move-unclear", "MRG")]
+    assert stays(heart.chart("1")) == {"MRN:V1": "finished"}
+    assert stays(heart.chart("2")) == {}
+
+
+def test_moves_that_come_turned_round_leave_the_stay_where_the_newer_one_says(heart: Heart) -> None:
+    heart.send(back(LATEST))
+    outcome = heart.send(a45())
+    assert stays(heart.chart("1")) == {"MRN:V1": "finished"}
+    assert outcome.holds or outcome.reason
+
+
 @pytest.mark.parametrize("message", [a45(), a44(), a45(segments=(f"MRG|{X}",)), a44(f"MRG|{X}")])
 def test_a_stay_that_moves_takes_all_that_is_of_it_along(heart: Heart, message: bytes) -> None:
     before = heart.chart("1")
