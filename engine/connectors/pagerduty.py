@@ -26,7 +26,6 @@ from engine.connectors.base import (
     UnsignedError,
     delivered,
     failed,
-    stamps,
 )
 from engine.connectors.posting import Post, PostingConnector, PostingDestination
 from engine.domain.delivery import ADDRESSED, Notification, NotificationEnd, Operation, PageUpsert, QueuedDelivery
@@ -86,9 +85,6 @@ class PagerDutyDestination(PostingDestination):
             return None
         by = event.agent.summary if event.agent is not None and event.agent.summary else "PagerDuty"
         return Acknowledgment(page=event.data.incident_key.partition("-")[0], by=by[:_BY_CHARS_MAX], once=event.id)
-
-    def made_from(self, configuration: Configuration) -> tuple[object, ...]:
-        return stamps(configuration, self.ca)
 
     def build(self, name: str, configuration: Configuration, *, clock: Clock) -> PagerDutyConnector:
         ca = configuration.path(self.ca) if self.ca is not None else None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from engine.clock import Clock
-from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, DestinationSettings, Result, always, failed
+from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, DestinationSettings, Result, always, failed, stamps
 from engine.domain.delivery import QueuedDelivery
 from engine.domain.record import Phi
 from engine.errors import DeliveryError, DeliveryFailure, Problem
@@ -34,6 +34,9 @@ class PostingDestination(DestinationSettings):
     """`http://HOST:PORT` of the proxy to go through; none: none, whatever the environment says."""
     ca: Text | None = None
     """PEM file of the authorities that may have signed the far end's certificate; none: the usual ones."""
+
+    def made_from(self, configuration: Configuration) -> tuple[object, ...]:
+        return stamps(configuration, self.ca)
 
     def check_files(self, name: str, configuration: Configuration) -> Iterator[Problem]:
         from engine.connectors.http import tls_context

@@ -19,7 +19,7 @@ import msgspec
 from pydantic import AfterValidator, Field
 
 from engine.clock import Clock
-from engine.connectors.base import Acknowledgment, Called, Result, UnsignedError, stamps
+from engine.connectors.base import Acknowledgment, Called, Result, UnsignedError
 from engine.connectors.posting import Post, PostingConnector, PostingDestination
 from engine.domain.delivery import STATE, Operation, QueuedDelivery
 from engine.settings import Configuration, HttpsUrl, Text
@@ -86,9 +86,6 @@ class WebhookDestination(PostingDestination):
         except msgspec.MsgspecError:
             raise ValueError('the body must be {"page": ID, "by": WHO}') from None
         return Acknowledgment(page=said.page, by=said.by, once=message_id)
-
-    def made_from(self, configuration: Configuration) -> tuple[object, ...]:
-        return stamps(configuration, self.ca)
 
     def build(self, name: str, configuration: Configuration, *, clock: Clock) -> WebhookConnector:
         ca = configuration.path(self.ca) if self.ca is not None else None

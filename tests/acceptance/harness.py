@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,6 +82,15 @@ class Site:
     def json(self, *arguments: str, code: int | None = 0) -> Any:
         """Run `handoff ... --json`; stdout must be exactly one JSON document."""
         return json.loads(self.run(*arguments, "--json", code=code).stdout)
+
+
+def eventually(found: Callable[[], Any], seconds: float = 60) -> Any:
+    """What is found, once there is something."""
+    until = time.monotonic() + seconds
+    while not (one := found()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return one
 
 
 class Daemon:

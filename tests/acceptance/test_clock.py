@@ -7,12 +7,11 @@ import json
 import shutil
 import time
 import urllib.request
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from harness import Daemon, MakeDaemon, Site
+from harness import Daemon, MakeDaemon, Site, eventually
 from peers.postgres_server import PostgresServer
 
 FIRST = "channels/examples/first-message.hl7"
@@ -36,14 +35,6 @@ class Hands:
 @pytest.fixture
 def hands(site: Site) -> Hands:
     return Hands(site)
-
-
-def eventually(found: Callable[[], Any], seconds: float = 20) -> Any:
-    until = time.monotonic() + seconds
-    while not (one := found()):
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    return one
 
 
 def ask(daemon: Daemon, path: str) -> dict[str, Any]:

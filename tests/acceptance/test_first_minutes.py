@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness import Daemon, Site
+from harness import Daemon, Site, eventually
 
 KEY = "MRN:558181838"
-
-
-def eventually(found: Callable[[], Any], seconds: float = 60) -> Any:
-    until = time.monotonic() + seconds
-    while not (one := found()):
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    return one
 
 
 def test_a_discharge_pages_a_visit_closes_and_a_cancel_takes_back(site: Site, daemon: Daemon) -> None:

@@ -9,24 +9,14 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from typing import Any
 
 import pytest
-from harness import Daemon, MakeDaemon, Site
+from harness import Daemon, MakeDaemon, Site, eventually
 
 FIRST = "channels/examples/first-message.hl7"
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
 DUTY_SECRET = "duty-webhook-secret-of-a-test"
-
-
-def eventually(found: Callable[[], Any], seconds: float = 60) -> Any:
-    until = time.monotonic() + seconds
-    while not (one := found()):
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    return one
 
 
 @pytest.fixture

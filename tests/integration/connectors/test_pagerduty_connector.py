@@ -21,7 +21,7 @@ from engine.errors import DeliveryFailure
 
 KEY, OTHER_KEY = "R0123456789ABCDEF0123456789ABCDE", "R1123456789ABCDEF0123456789ABCDE"
 CALL = Notification(
-    id="n1", page_id="p-1", ladder="on-call", level=1, loop=1, person="lee", to=None, text="Open the page.",
+    id="n1", page_id="p-1", step=1, ladder="on-call", level=1, loop=1, person="lee", to=None, text="Open the page.",
     link="pages/p-1", reason="on_call_page", raised_at=NOW,
 )  # fmt: skip
 PAGE = PageShape(
