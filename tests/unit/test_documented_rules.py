@@ -29,8 +29,10 @@ from engine.settings import Channel, Listen
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "hl7.md").read_text(encoding="utf-8")
 SHOWN = (ROOT / "docs" / "reference" / "shown-by.md").read_text(encoding="utf-8")
+CARE = (ROOT / "docs" / "reference" / "care-rules.md").read_text(encoding="utf-8")
 MARK = "<!-- shown by: reference/shown-by.md -->"
 RULE = re.compile(r"`(test_\w+(?:\.py)?)::(test_\w+)`")
+CASE = re.compile(r"`(test_\w+)::(test_\w+)(?:\[([^]`]+)\])?`")
 UNREADABLE = (
     b"hello", b"MSH", b"MSH|AAAA|", b"MSH|^~\\&|||||||||P|2.5\r", b"MSH|^~\\&|||||||ADT^A01||P|2.5\r",
     b"MSH|^~\\&|||||||ADT^A01|1|P|2.5\rMSH|^~\\&|\r",
@@ -96,6 +98,20 @@ def test_every_rule_has_a_test_and_every_test_a_rule() -> None:
         heading: list(each) for heading, each in shown.items()
     }
     assert [key for each in shown.values() for key, tests in each.items() if not RULE.search(tests)] == []
+
+
+def test_every_rule_of_care_has_a_test_that_exists() -> None:
+    files = {path.stem: path for path in (ROOT / "tests").rglob("test_*.py")}
+    rows = [line for line in CARE.partition("## Not done here")[0].splitlines() if re.match(r"\|(?!---)", line)]
+    headings = [line for line in rows if line.endswith("shown by |")]
+    assert len(rows) > 100
+    assert [row for row in rows if row not in headings and CASE.search(row) is None] == []
+    missing = []
+    for file, test, case in CASE.findall(CARE):
+        text = files[file].read_text(encoding="utf-8") if file in files else ""
+        if f"def {test}(" not in text or case not in text:
+            missing.append(f"{file}::{test}[{case}]")
+    assert missing == []
 
 
 def test_every_setting_that_the_page_names_exists() -> None:
