@@ -7,6 +7,7 @@ it is with appointments that are over and that no task waits for.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, Final
 
 import msgspec
@@ -16,13 +17,17 @@ from engine.domain.chart import Chart, Days, as_it_happened
 from engine.domain.closed import Closed
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.parts import APPOINTMENTS, PARTS
-from engine.pipeline.plan import came_at, later_stays
+from engine.pipeline.plan import READMITTING_CLASSES, came_at, later_stays
 
 OVER_MAX: Final = 4
 """When more stays than these are over, they are closed, so that a summary is not written again with each."""
 
 KEPT: Final = 2
 """The last stays that are over are left with the chart, at most this many: late news of them is frequent."""
+
+RECENT: Final = timedelta(days=15)
+"""So are all that readmit and ended so shortly before the last one did: a plan looks at those whose own plan may still
+run (`Protocol.window`, in the protocol that is shipped). A longer window loads the whole chart."""
 
 APPOINTMENTS_OVER_MAX: Final = 12
 APPOINTMENTS_KEPT: Final = 6
@@ -32,16 +37,16 @@ _SILENT_DAYS: Final = 30
 _OVER: Final = frozenset({EncounterStatus.FINISHED, EncounterStatus.CANCELLED})
 
 
-def closed_up(chart: Chart, *, over_max: int = OVER_MAX, kept: int = KEPT) -> Chart:
+def closed_up(chart: Chart, *, over_max: int = OVER_MAX, kept: int = KEPT, recent: timedelta = RECENT) -> Chart:
     """The chart without the stays that are to be closed, and with the summary of all that are; itself when none is."""
     if chart.merged_into is not None or chart.patient.deceased is True or chart.death_stated.in_doubt:
         return chart
-    stays = _over(chart, over_max, kept)
+    stays = _over(chart, over_max, kept, recent)
     appointments = appointments_over(chart)
     return _without(chart, stays, appointments) if stays or appointments else chart
 
 
-def _over(chart: Chart, over_max: int, kept: int) -> list[Encounter]:
+def _over(chart: Chart, over_max: int, kept: int, recent: timedelta) -> list[Encounter]:
     """The stays that are to be closed."""
     over = [stay for stay in chart.encounters if stay.status in _OVER]
     if len(over) <= over_max:
@@ -49,7 +54,19 @@ def _over(chart: Chart, over_max: int, kept: int) -> list[Encounter]:
     busy = _busy(chart)
     came = _Came(chart)
     over = sorted((stay for stay in over if stay.key not in busy), key=came)
-    return over[: len(over) - kept] if len(over) > over_max else []
+    closing = _not_recent(over[: max(len(over) - kept, 0)], over, recent)
+    return closing if len(closing) > over_max - kept else []
+
+
+def _not_recent(stays: list[Encounter], over: list[Encounter], recent: timedelta) -> list[Encounter]:
+    """Those that did not end shortly before the last of all that are over."""
+    ends = {stay.key: stay.discharged_at.seconds for stay in over if _readmits(stay) and stay.discharged_at is not None}
+    since = max(ends.values(), default=0.0) - recent.total_seconds()
+    return [stay for stay in stays if ends.get(stay.key, float("-inf")) <= since]
+
+
+def _readmits(stay: Encounter) -> bool:
+    return stay.class_ in READMITTING_CLASSES and stay.status is EncounterStatus.FINISHED
 
 
 def appointments_over(

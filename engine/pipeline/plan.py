@@ -36,7 +36,7 @@ SCORED_CLASSES: Final = frozenset({"I", "OBS"})
 CLASS_UNKNOWN: Final = "class-unknown"
 """Kind of the effect, and code of the deviation, of a discharge whose class the protocol does not know."""
 
-_READMITTING_CLASSES: Final = frozenset({"I", "OBS"})
+READMITTING_CLASSES: Final = frozenset({"I", "OBS"})
 _OPEN: Final = frozenset({EncounterStatus.ACTIVE, EncounterStatus.ON_LEAVE})
 ARRIVED: Final = _OPEN | {EncounterStatus.FINISHED}
 
@@ -372,7 +372,7 @@ def _need_plans_of(chart: Chart, since: datetime, until: datetime) -> None:
         return
     first, last = to_micros(since), to_micros(until)
     for ended, class_, finished in zip(closed.discharged, closed.classes, closed.finished, strict=True):
-        if finished and ended is not None and first <= ended <= last and class_ in _READMITTING_CLASSES:
+        if finished and ended is not None and first <= ended <= last and class_ in READMITTING_CLASSES:
             chart.need_whole()
 
 
@@ -418,7 +418,7 @@ def _withheld_by_death(before: Chart | None, chart: Chart, channel: CompiledChan
         Effect(kind="plan-withheld", subject=encounter.key, detail="the patient is recorded as deceased: no task")
         for encounter in chart.encounters
         if encounter.disposition in channel.dispositions.left_alive
-        and encounter.class_ in _READMITTING_CLASSES
+        and encounter.class_ in READMITTING_CLASSES
         and encounter.discharges > 0
         and ((was := old.get(encounter.key)) is None or _decides(was) != _decides(encounter))
     ]
@@ -514,7 +514,7 @@ class _Planning:
         for other in chart.encounters:
             if other is encounter or other.discharges == 0 or other.status is not EncounterStatus.FINISHED:
                 continue
-            if ended is None or other.class_ not in _READMITTING_CLASSES or _place(other, self._days) > place:
+            if ended is None or other.class_ not in READMITTING_CLASSES or _place(other, self._days) > place:
                 continue
             theirs = [task for task in self.tasks.get(other.key, ()) if task.discharge == other.discharges]
             if is_same_stay(other, encounter, calendar.zone):
@@ -571,7 +571,7 @@ def _with_later(changed: set[str], chart: Chart, channel: CompiledChannel) -> se
     return changed | {
         stay.key
         for stay in chart.encounters
-        if stay.discharges > 0 and stay.class_ in _READMITTING_CLASSES and _place(stay, days) > first
+        if stay.discharges > 0 and stay.class_ in READMITTING_CLASSES and _place(stay, days) > first
     }
 
 
@@ -674,7 +674,7 @@ def _closed_later(closed: Closed, came: float) -> Iterator[_Place]:
     ):
         if _or_long_ago(at) < came:
             return  # so are all before it
-        if finished and class_ in _READMITTING_CLASSES:
+        if finished and class_ in READMITTING_CLASSES:
             yield _Place(
                 came=_or_long_ago(at),
                 goes_on=False,
@@ -684,7 +684,7 @@ def _closed_later(closed: Closed, came: float) -> Iterator[_Place]:
 
 
 def _readmits(encounter: Encounter) -> bool:
-    return encounter.class_ in _READMITTING_CLASSES and encounter.status in ARRIVED
+    return encounter.class_ in READMITTING_CLASSES and encounter.status in ARRIVED
 
 
 def _or_long_ago(came: float | None) -> float:

@@ -133,7 +133,7 @@ def with_past(chart: Chart, *keys: str) -> Chart:
 
 
 def close_all(chart: Chart) -> Chart:
-    return closed_up(chart, over_max=0, kept=0)
+    return closed_up(chart, over_max=0, kept=0, recent=timedelta(0))
 
 
 def merged(survivor: Chart, other: Chart) -> tuple[Chart, Chart]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -33,8 +33,8 @@ from engine.pipeline.process import decide, prepare
 EXAMPLES = 1500 if SOAK else 60
 
 Close = Callable[[Chart], Chart]
-ALL: Close = partial(closed_up, over_max=0, kept=0)
-LATE: Close = partial(closed_up, over_max=1, kept=1)
+ALL: Close = partial(closed_up, over_max=0, kept=0, recent=timedelta(0))
+LATE: Close = partial(closed_up, over_max=1, kept=1, recent=timedelta(0))
 
 
 class BoundedHeart(Heart):
@@ -303,6 +303,26 @@ def test_few_stays_that_are_over_stay_with_the_chart() -> None:
     assert reopened(left, many) == many
     dead = msgspec.structs.replace(many, patient=msgspec.structs.replace(patient, deceased=True))
     assert closed_up(dead) is dead
+
+
+@pytest.mark.parametrize(("days", "class_"), [(5, "I"), (5, "OBS"), (30, "I"), (2, "R")])
+def test_of_a_patient_who_comes_again_and_again_no_discharge_asks_for_the_whole_chart(days: int, class_: str) -> None:
+    heart = BoundedHeart(closed_up)
+    for number in range(20):
+        came = datetime(2026, 3, 1, 12, tzinfo=UTC) + timedelta(days=days * number)
+        left = came + timedelta(days=1)
+        pv1 = {2: class_, 4: "E", 19: f"V{number}^^^MRN", 44: f"{came:%Y%m%d%H%M%S}"}
+        said = {36: "01", 45: f"{left:%Y%m%d%H%M%S}"}
+        for trigger, at, more in (("A01", came, {}), ("A03", left, said)):
+            heart.now = at
+            heart.send(adt(trigger, at=f"{at:%Y%m%d%H%M%S}", pid3="1^^^MRN^MR", pv1=pv1 | more, segments=(CHF,)))
+            heart.commit()
+        [chart] = heart.charts.by_id.values()
+        assert len(chart.encounters) <= OVER_MAX + 2
+        heart.charts.add(ended(chart, {task.id for task in chart.tasks}, heart.now))
+        heart.commit()
+    assert heart.reopened == 0
+    assert len(heart.whole()[chart.id].encounters) == 20
 
 
 def test_a_stay_is_closed_after_the_visit_that_proves_its_task_done() -> None:
