@@ -56,8 +56,8 @@ class Examined:
     compiled: CompiledConfiguration
     warnings: tuple[Problem, ...]
     failures: tuple[Problem, ...]
-    """Of the tests beside the files. `check` and a reload refuse them; a start says them and goes on: a hospital's feed
-    does not stand still after a power cut because of an expectation."""
+    """Of the tests beside the files, and secrets that stand in them. `check` and a reload refuse these; a start says
+    so and goes on: a hospital's feed does not stand still after a power cut because of an expectation."""
 
 
 def examine(
@@ -87,10 +87,10 @@ def examine(
     if problems or compiled is None:
         raise SettingsError(tuple(dict.fromkeys(problems)))
     warnings = [*doubts(configuration), *never_equal(compiled), *never_happens(compiled)]
-    failures: tuple[Problem, ...] = ()
+    failures = configuration.exposed
     if tests:
         report = run_tests(compiled, configuration.snapshot)
-        failures = tuple(report.failures)
+        failures += tuple(report.failures)
         warnings += report.skipped
     return Examined(configuration, compiled, tuple(warnings), failures)
 
@@ -262,7 +262,7 @@ async def _remember(store: Store, configuration: Configuration, now: datetime, i
     snapshot, node = configuration.snapshot, configuration.site.node
 
     def remember(conn: Connection) -> None:
-        store.configs.remember(conn, snapshot.version, snapshot.files, now)
+        store.configs.remember(conn, snapshot.version, snapshot.recorded, now)
         loaded = snapshot.loaded
         if loaded is not None and index == 0 and store.configs.note_load(conn, snapshot.version, node, loaded):
             action, subject = f"config-{loaded.by}", f"config:{snapshot.version}"
@@ -400,7 +400,9 @@ def open_shadow(configuration: Configuration, now: datetime) -> Store:
     store = open_store(configuration, "worker", shadow=True)
     snapshot = configuration.snapshot
     try:
-        store.charts_ledger.write_now(lambda conn: store.configs.remember(conn, snapshot.version, snapshot.files, now))
+        store.charts_ledger.write_now(
+            lambda conn: store.configs.remember(conn, snapshot.version, snapshot.recorded, now)
+        )
     except BaseException:
         store.close()
         raise

@@ -8,7 +8,7 @@ says what is wrong.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -65,8 +65,8 @@ class Outline:
 
     snapshot: Snapshot
     node: str
-    store_url: str
-    store_keys: str
+    store_url: str = field(repr=False)
+    store_keys: str = field(repr=False)
     console_host: str
     console_port: int
     destinations: Mapping[str, str]

@@ -2,7 +2,7 @@
 
 A `Snapshot` is all the text of a configuration (site, channels, mappings) with its digest. It is what the store keeps
 as a configuration version, so that a replay can run under the configuration that was in force; secrets are only named
-in it (`{env: NAME}`) and never part of it.
+in it (`{env: NAME}`) and never part of it: one that somebody has written out all the same is left out (`without`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any, Final, Literal
 from engine.domain.record import Record
 from engine.errors import Problem, SettingsError
 from engine.files import SECRET_BYTES_MAX, UnreadableFileError, foreign_owner, read_regular, read_with_status
-from engine.yamlfile import TEXT_CHARS_MAX, Document, did_you_mean, parse
+from engine.yamlfile import TEXT_CHARS_MAX, Document, did_you_mean, parse, without_values
 
 FILES_MAX: Final = 1_000
 """Of a configuration, tests included."""
@@ -64,13 +64,15 @@ class Snapshot:
     base: Path
     """The folder of config.yaml: relative paths in the configuration are relative to it."""
     site_file: str
-    files: Mapping[str, str]
+    files: Mapping[str, str] = field(repr=False)
     tests: Mapping[str, str] = field(default_factory=dict)
     """The test files beside them, which are no part of the version."""
     remarks: tuple[Problem, ...] = ()
     """What was found on reading: problems and warnings about files that are not read, or that others may change."""
     loaded: Loaded | None = None
     """By whom a daemon was given it; none: it is only looked at."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Files that hold secrets -> their text without these."""
 
     @classmethod
     def read(cls, config: Path) -> Snapshot:
@@ -135,8 +137,18 @@ class Snapshot:
 
     @cached_property
     def version(self) -> str:
-        """Digest of the whole configuration; names it in the store."""
-        return version_of(self.files)
+        """Digest of what is recorded; names it in the store."""
+        return version_of(self.recorded)
+
+    @property
+    def recorded(self) -> Mapping[str, str]:
+        """The files as the store keeps them."""
+        return {**self.files, **self.left_out}
+
+    def without(self, secrets: Mapping[str, Collection[tuple[str | int, ...]]]) -> Snapshot:
+        """The same, recorded without the values that stand at these places of these files."""
+        left_out = {file: without_values(self.files[file], paths, UNRESOLVED) for file, paths in secrets.items()}
+        return replace(self, left_out=left_out)
 
     def document(self, file: str) -> Document:
         """A parsed file. Raises SettingsError."""

@@ -8,7 +8,7 @@ schema, except that digits with a leading zero stay text (disposition codes, ICD
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import inf, isfinite
@@ -87,6 +87,27 @@ def parse(text: str, file: str) -> Document:
     if builder.problems:
         raise SettingsError(tuple(builder.problems))
     return Document(file, {} if builder.empty else builder.value, builder.places)
+
+
+def without_values(text: str, paths: Iterable[Path], instead: str) -> str:
+    """The text of a file that can be read, with another plain text in the place of the values that stand there."""
+    root = yaml.compose(text, Loader=yaml.CSafeLoader)  # recurses, so only after `parse` has counted the levels
+    spans = sorted(((node.start_mark.index, node.end_mark.index) for node in _nodes(root, paths)), reverse=True)
+    for start, end in spans:
+        ending = "\n" if text[:end].endswith("\n") else ""  # that of a block
+        text = text[:start] + instead + ending + text[end:]
+    return text
+
+
+def _nodes(root: Any, paths: Iterable[Path]) -> Iterator[Any]:
+    for path in paths:
+        node = root
+        for part in path:
+            if isinstance(part, int):
+                node = node.value[part]
+            else:
+                node = next(value for key, value in node.value if key.value == part)
+        yield node
 
 
 class _Level:

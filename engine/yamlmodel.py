@@ -18,10 +18,19 @@ from engine.yamlfile import SECRET, Document, Path, did_you_mean, dotted
 Model = TypeVar("Model", bound=BaseModel)
 
 
+_OPENS: Final = re.compile(r"(?<=://)[^/?#\s]*(?=@)|(?<=\?)\S+")
+"""Of a URL."""
+
+
 class StrictModel(BaseModel):
     """A part of a configuration file: unknown keys are errors, nothing is coerced from one type to another."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """What stands before the `@` of a URL, and its query, may open something."""
+        for name, value in super().__repr_args__():
+            yield name, _OPENS.sub("***", value) if isinstance(value, str) and "://" in value else value
 
 
 def validate(document: Document, model: type[Model]) -> Model:

@@ -140,9 +140,13 @@ class _Section:
                 return f"`{_flow(value)}`"
 
     def _type(self, about: dict[str, Any]) -> str:
+        if _is_reference(about):
+            return "reference"
         if "$ref" in about:
             return self._link(about["$ref"].rpartition("/")[2])
         choices = [one for one in about.get("anyOf") or about.get("oneOf") or () if not self._left_out(one)]
+        if len(choices) > 1:  # that a text may be a reference is said once, at the top
+            choices = [one for one in choices if not _is_reference(one)]
         if choices:
             return self._any_of(choices)
         if "const" in about:
@@ -172,7 +176,7 @@ class _Section:
 
     @staticmethod
     def _left_out(choice: dict[str, Any]) -> bool:
-        return choice.get("type") == "null" or choice.get("$ref", "").endswith("/Reference")
+        return choice.get("type") == "null"
 
     def _link(self, name: str) -> str:
         shape = self._definition(name)
@@ -251,6 +255,11 @@ class _Section:
             return True
         constants = {key: about["const"] for key, about in keys.items() if "const" in about}
         return example.keys() <= keys.keys() and all(example.get(key) == value for key, value in constants.items())
+
+
+def _is_reference(about: dict[str, Any]) -> bool:
+    ref: str = about.get("$ref", "")
+    return ref.endswith("/Reference")
 
 
 def _values(shape: dict[str, Any]) -> list[dict[str, Any]]:

@@ -39,6 +39,7 @@ _PLACES: Final = {
     "file": "Path of a file, relative to config.yaml; blanks around the value are left out.",
     "credential": "Name of a systemd credential (`LoadCredential=`).",
 }
+_ABOUT: Final = ("description", "default", "title")
 _REFERENCE: Final = {
     "type": "object",
     "description": "A value that stands elsewhere: in the environment, in a file, or in a systemd credential.",
@@ -130,16 +131,22 @@ def _schema_of_model(target: str, prefix: str) -> dict[str, Any]:
 
 
 def _allow_references(node: Any) -> None:
-    """`{env: NAME}` and the like may stand for every text of these two kinds of file."""
+    """`{env: NAME}` and the like may stand for every text of these two kinds of file, and must for a secret."""
+    from engine.settings import SCHEMA_FORMAT
+
     if isinstance(node, list):
         for item in node:
             _allow_references(item)
     elif isinstance(node, dict):
         for name, item in node.get("properties", {}).items():
             reference = {"$ref": "#/$defs/Reference"}
-            if item.get("type") == "string" and "const" not in item:
-                outer = {key: item.pop(key) for key in ("description", "default", "title") if key in item}
+            if item.get("format") == SCHEMA_FORMAT:
+                node["properties"][name] = {key: item[key] for key in _ABOUT if key in item} | reference
+            elif item.get("type") == "string" and "const" not in item:
+                outer = {key: item.pop(key) for key in _ABOUT if key in item}
                 node["properties"][name] = outer | {"anyOf": [item, reference]}
+            elif any(choice.get("format") == SCHEMA_FORMAT for choice in item.get("anyOf", ())):
+                item["anyOf"] = [reference if one.get("format") == SCHEMA_FORMAT else one for one in item["anyOf"]]
             elif any(choice.get("type") == "string" for choice in item.get("anyOf", ())):
                 item["anyOf"].append(reference)
         for item in node.values():

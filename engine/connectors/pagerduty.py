@@ -31,7 +31,7 @@ from engine.connectors.posting import Post, PostingConnector, PostingDestination
 from engine.domain.delivery import ADDRESSED, Notification, NotificationEnd, Operation, PageUpsert, QueuedDelivery
 from engine.domain.shapes import PageShape
 from engine.errors import DeliveryFailure
-from engine.settings import Configuration, HttpsUrl, Text
+from engine.settings import Configuration, HttpsUrl, Secret
 
 if TYPE_CHECKING:
     from engine.connectors.http import Answer
@@ -53,11 +53,11 @@ class PagerDutyDestination(PostingDestination):
     """`pagerduty`: incidents by the Events API v2."""
     url: HttpsUrl = "https://events.pagerduty.com/v2/enqueue"
     """Address that takes events."""
-    routing_key: Text
+    routing_key: Secret
     """Integration key of the service: a reference, never the key itself. A contact with an `address` has its own."""
     severity: Literal["critical", "error", "warning", "info"] = "critical"
     """How urgent an incident is."""
-    webhook_secret: Text | None = None
+    webhook_secret: Secret | None = None
     """Secret of a webhook subscription of PagerDuty (V3) that calls `/hooks/NAME/ack`: an acknowledgment there is one
     here. A reference, never the secret itself; none: PagerDuty tells us nothing."""
     console_url: HttpsUrl | None = None
@@ -73,7 +73,7 @@ class PagerDutyDestination(PostingDestination):
         """
         if self.webhook_secret is None:
             raise UnsignedError("webhook_secret of the destination is not set")
-        wanted = "v1=" + hmac.new(self.webhook_secret.encode(), call.body, "sha256").hexdigest()
+        wanted = "v1=" + hmac.new(self.webhook_secret.reveal().encode(), call.body, "sha256").hexdigest()
         given = [one.strip() for one in call.headers.get("x-pagerduty-signature", "").split(",")]
         if not any(hmac.compare_digest(one.encode(), wanted.encode()) for one in given):
             raise UnsignedError("the call does not have our secret's signature")
@@ -115,7 +115,7 @@ class PagerDutyConnector(PostingConnector):
 
     def _event(self, action: str, page_id: str, round_: int, *, to: str | None = None) -> dict[str, Any]:
         return {
-            "routing_key": to or self._settings.routing_key,
+            "routing_key": to or self._settings.routing_key.reveal(),
             "event_action": action,
             "dedup_key": f"{page_id}-{round_}" if round_ else page_id,
         }

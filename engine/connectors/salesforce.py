@@ -47,7 +47,7 @@ from engine.connectors.fieldmap import FieldMap, Row, UnsafeKeyError, compile_fi
 from engine.connectors.salesforce_codes import CODES, OAUTH_ERRORS
 from engine.domain.delivery import STATE, Operation, QueuedDelivery
 from engine.errors import DeliveryError, DeliveryFailure, Problem, SettingsError
-from engine.settings import LOOPBACK, Configuration, HostSuffix, HttpsUrl, Identifier, ProxyUrl, Text
+from engine.settings import LOOPBACK, Configuration, HostSuffix, HttpsUrl, Identifier, ProxyUrl, Secret, Text
 
 if TYPE_CHECKING:
     import requests
@@ -118,11 +118,11 @@ class SalesforceDestination(DestinationSettings):
     """Address to log in at, `https://MY_DOMAIN.my.salesforce.com`."""
     client_id: Text
     """Consumer key of the connected app."""
-    client_secret: Text | None = None
+    client_secret: Secret | None = None
     """Consumer secret (client credentials flow): a reference, never the secret itself."""
     username: Text | None = None
     """User to act as (JWT bearer flow)."""
-    private_key: Text | None = None
+    private_key: Secret | None = None
     """Private key in PEM (JWT bearer flow): a reference, `{file: PATH}` or `{credential: NAME}`."""
     api_version: Annotated[str, Field(pattern=r"^[0-9]{2,3}\.0$")] = "62.0"
     """Version of the REST API."""
@@ -414,7 +414,7 @@ class SalesforceConnector:
             return {
                 "grant_type": "client_credentials",
                 "client_id": settings.client_id,
-                "client_secret": settings.client_secret,
+                "client_secret": settings.client_secret.reveal(),
             }
         import jwt
 
@@ -424,8 +424,9 @@ class SalesforceConnector:
             "aud": audience(settings.login_url),
             "exp": int(time.time()) + _JWT_SECONDS,  # by the real time, which the org has too
         }
+        private_key = settings.private_key.reveal() if settings.private_key is not None else ""
         try:
-            assertion = jwt.encode(claims, settings.private_key or "", algorithm="RS256")
+            assertion = jwt.encode(claims, private_key, algorithm="RS256")
         except (ValueError, TypeError, jwt.PyJWTError):
             raise _CallError(DeliveryFailure.TRANSIENT, "private-key", "private_key is no RSA key in PEM") from None
         return {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": assertion}

@@ -22,8 +22,7 @@ from engine.clock import Clock
 from engine.connectors.base import Acknowledgment, Called, Result, UnsignedError
 from engine.connectors.posting import Post, PostingConnector, PostingDestination
 from engine.domain.delivery import STATE, Operation, QueuedDelivery
-from engine.settings import Configuration, HttpsUrl, Text
-from engine.snapshot import UNRESOLVED
+from engine.settings import Configuration, HttpsUrl, Secret
 
 _PREFIX: Final = "whsec_"
 _SECRET_BYTES_MIN: Final = 24
@@ -31,14 +30,15 @@ _SECRET_BYTES_MIN: Final = 24
 _TOLERANCE_SECONDS: Final = 300.0
 
 
-def _check_secret(text: str) -> str:
-    if text == UNRESOLVED or _key(text):
-        return text
+def _check_secret(secret: Secret) -> Secret:
+    if not secret.known or _key(secret):
+        return secret
     raise ValueError(f"after {_PREFIX} must come base64")
 
 
-def _key(text: str) -> bytes:
+def _key(secret: Secret) -> bytes:
     """Of a secret with the prefix its base64, of any other its characters."""
+    text = secret.reveal()
     if not text.startswith(_PREFIX):
         return text.encode()
     try:
@@ -56,9 +56,9 @@ class WebhookDestination(PostingDestination):
     """`webhook`: an address that takes signed calls."""
     url: HttpsUrl
     """Address; it holds nothing of a patient."""
-    secret: Annotated[Text, AfterValidator(_check_secret)]
+    secret: Annotated[Secret, AfterValidator(_check_secret)]
     """Secret that calls are signed with: a reference, never the secret itself."""
-    former_secret: Annotated[Text, AfterValidator(_check_secret)] | None = None
+    former_secret: Annotated[Secret, AfterValidator(_check_secret)] | None = None
     """The one before it, while the far end changes over: calls carry both signatures."""
     batch_max: Annotated[int, Field(ge=1, le=1000)] = 50
     """Most deliveries sent in one turn."""
@@ -66,7 +66,7 @@ class WebhookDestination(PostingDestination):
     def doubts(self) -> Iterator[tuple[str, str]]:
         for key in ("secret", "former_secret"):
             secret = getattr(self, key)
-            if secret not in (None, UNRESOLVED) and len(_key(secret)) < _SECRET_BYTES_MIN:
+            if secret is not None and secret.known and len(_key(secret)) < _SECRET_BYTES_MIN:
                 yield key, f"is shorter than {_SECRET_BYTES_MIN} bytes and could be guessed"
 
     def acknowledgment(self, call: Called) -> Acknowledgment | None:
@@ -128,7 +128,7 @@ class WebhookConnector(PostingConnector):
         )
 
 
-def signature(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
+def signature(secret: Secret, message_id: str, timestamp: str, body: bytes) -> str:
     """Standard Webhooks, "Signature scheme": `v1,` and base64 of the HMAC-SHA256 of `id.timestamp.body`."""
     text = f"{message_id}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.digest(_key(secret), text, "sha256")).decode()

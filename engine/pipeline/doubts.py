@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from engine.errors import Problem
 from engine.settings import Channel, Configuration, Site
-from engine.yamlfile import SECRET, Document, Path
+from engine.yamlfile import Document, Path
 
 _REFERENCES: Final = frozenset({"env", "file", "credential"})
 _ABBREVIATIONS: Final = {"EST": "UTC-5", "MST": "UTC-7", "HST": "UTC-10"}
@@ -27,7 +27,7 @@ def doubts(configuration: Configuration) -> tuple[Problem, ...]:
     """All warnings about a valid configuration, those of its reading included."""
     snapshot, site = configuration.snapshot, configuration.site
     document = snapshot.document(snapshot.site_file)
-    found = [*configuration.warnings, *_literal_secrets(document, document.value, ()), *_site(document, site)]
+    found = [*configuration.warnings, *_site(document, site)]
     found += _double(document, document.value, ())
     for name, channel in configuration.channels.items():
         of_channel = snapshot.document(configuration.channel_documents[name].file)
@@ -49,16 +49,6 @@ def is_loopback(host: str) -> bool:
 def _of_loopback(network: IPv4Network | IPv6Network) -> bool:
     loopback = ip_network("127.0.0.0/8" if network.version == 4 else "::1/128")
     return network.overlaps(loopback)
-
-
-def _literal_secrets(document: Document, value: Any, path: Path) -> Iterator[Problem]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            here = (*path, key)
-            if isinstance(inner, str) and SECRET.search(key) and here != ("store", "keys") and "tls" not in path:
-                text = "a secret in the file: keep it elsewhere, as {env: NAME}, {file: PATH} or {credential: NAME}"
-                yield document.warning(here, text)
-            yield from _literal_secrets(document, inner, here)
 
 
 def _double(document: Document, value: Any, path: Path) -> Iterator[Problem]:
@@ -101,15 +91,10 @@ def _site(document: Document, site: Site) -> Iterator[Problem]:
 def _store(document: Document, site: Site) -> Iterator[Problem]:
     try:
         url = urlsplit(site.store.url)
-        password, host = url.password, url.hostname
+        host = url.hostname
     except ValueError:
         return
     options = parse_qs(url.query)
-    written = document.value.get("store") if isinstance(document.value, dict) else None
-    literal = isinstance(written, dict) and isinstance(written.get("url"), str)
-    if literal and (password or "password" in options):
-        text = "a password in the file: keep the whole URL elsewhere, as {env: NAME} or {credential: NAME}"
-        yield document.warning(("store", "url"), text)
     hosts = [*options.get("host", ()), *([host] if host else [])]
     far = [one for one in hosts if not one.startswith("/") and not is_loopback(one)]
     if url.scheme.startswith("postgresql") and far and options.get("sslmode", [""])[0] not in _CHECKED_TLS:

@@ -33,6 +33,7 @@ class Configure(Record, frozen=True, kw_only=True, tag="configure"):
     base: str
     site_file: str
     files: dict[str, str]
+    left_out: dict[str, str] = {}
     loaded: Loaded | None = None
 
 

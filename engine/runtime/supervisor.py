@@ -398,6 +398,7 @@ class Supervisor:
             base=str(snapshot.base),
             site_file=snapshot.site_file,
             files=dict(snapshot.files),
+            left_out=dict(snapshot.left_out),
             loaded=snapshot.loaded,
             index=self._index,
             count=self._count,

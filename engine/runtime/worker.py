@@ -239,7 +239,9 @@ class Worker:
         self._pipe.send(hints.Ready(config_version=configuration.snapshot.version))
 
     def _load(self, message: hints.Configure) -> settings.Configuration | None:
-        snapshot = Snapshot(Path(message.base), message.site_file, message.files, loaded=message.loaded)
+        snapshot = Snapshot(
+            Path(message.base), message.site_file, message.files, loaded=message.loaded, left_out=message.left_out
+        )
         try:
             configuration = load(snapshot)
         except SettingsError as error:

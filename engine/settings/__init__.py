@@ -18,6 +18,7 @@ from engine.settings.channel import (
     Zones,
 )
 from engine.settings.loading import Configuration, DestinationTypes, load, loaded, site_of, store_only
+from engine.settings.secret import SCHEMA_FORMAT, Secret, literal_secrets
 from engine.settings.site import Calendar, Console, DestinationBase, RetrySettings, Site, Store, TlsClient
 from engine.settings.values import (
     LOOPBACK,
@@ -34,6 +35,7 @@ from engine.settings.values import (
 
 __all__ = [
     "LOOPBACK",
+    "SCHEMA_FORMAT",
     "Accept",
     "Ack",
     "Authority",
@@ -58,6 +60,7 @@ __all__ = [
     "RetrySettings",
     "ReturnAddress",
     "Seconds",
+    "Secret",
     "Site",
     "Store",
     "Text",
@@ -65,6 +68,7 @@ __all__ = [
     "TlsServer",
     "ZoneName",
     "Zones",
+    "literal_secrets",
     "load",
     "loaded",
     "site_of",

@@ -19,11 +19,12 @@ from engine.domain.delivery import STATE, WHAT
 from engine.errors import Problem, SettingsError
 from engine.outline import ChannelOutline, Outline
 from engine.settings.channel import Channel
+from engine.settings.secret import literal_secrets
 from engine.settings.site import DestinationBase, Site
 from engine.settings.values import Identifier
 from engine.snapshot import Loaded, References, Snapshot, resolve_references
 from engine.yamlfile import Document, parse
-from engine.yamlmodel import validate
+from engine.yamlmodel import StrictModel, validate
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Configuration:
     channel_documents: Mapping[str, Document]
     """By channel name, for problems that only the compiler can find."""
     warnings: tuple[Problem, ...] = ()
+    exposed: tuple[Problem, ...] = ()
+    """Secrets that stand in the files. They are used, and not recorded; `check` and a reload refuse them."""
 
     @property
     def node(self) -> str:
@@ -190,7 +193,26 @@ def load(snapshot: Snapshot, types: DestinationTypes, *, references: References 
     if problems or site is None:
         raise SettingsError(tuple(problems))
     warnings = tuple(remark for remark in snapshot.remarks if remark.level == "warning")
-    return Configuration(snapshot, site, channels, documents, warnings)
+    models = {snapshot.site_file: site, **{documents[name].file: channel for name, channel in channels.items()}}
+    secrets = {file: found for file, model in models.items() if (found := _secrets(snapshot, file, model))}
+    exposed = tuple(
+        snapshot.document(file).problem(path, f"holds {what}: {_ELSEWHERE}")
+        for file, found in secrets.items()
+        for path, what in found.items()
+    )
+    if secrets:
+        snapshot = snapshot.without(secrets)
+    return Configuration(snapshot, site, channels, documents, warnings, exposed)
+
+
+_ELSEWHERE: Final = (
+    "keep the value elsewhere and write where it is, as {env: NAME}, {file: PATH} or {credential: NAME}; "
+    "change it, if others could read this file"
+)
+
+
+def _secrets(snapshot: Snapshot, file: str, model: StrictModel) -> dict[tuple[str | int, ...], str]:
+    return dict(literal_secrets(model, snapshot.document(file).value))
 
 
 def _keys_inside(snapshot: Snapshot) -> Iterator[Problem]:

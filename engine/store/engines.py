@@ -62,6 +62,9 @@ class Location(Record, frozen=True, kw_only=True):
     shadow: bool = False
     """The charts are those of channels in shadow."""
 
+    def __repr__(self) -> str:
+        return "<Location>"  # its URL may hold a password
+
     def in_shadow(self) -> Location:
         """The same journal with the charts of channels in shadow."""
         file = self.charts_file

@@ -18,6 +18,7 @@ from engine.connectors.posting import rest_until
 from engine.connectors.webhook import WebhookConnector, WebhookDestination, signature
 from engine.domain.delivery import Notification, Operation
 from engine.errors import DeliveryFailure
+from engine.settings import Secret
 
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
@@ -53,7 +54,7 @@ async def send(connector: WebhookConnector, *numbers: int) -> list[Result]:
 def test_the_signature_is_that_of_the_specification_s_libraries() -> None:
     # the example that the libraries of the specification test themselves with
     found = signature(
-        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        Secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
         "msg_p5jXN8AQM9LWM0D4loKWxJek",
         "1614265330",
         b'{"test": 2432232314}',
