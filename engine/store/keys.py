@@ -1,13 +1,15 @@
 """The key file: sealing values at rest, and keyed hashes to look them up by.
 
 A sealed value is `format (1 byte) | key number (2 bytes) | nonce (12 bytes) | AES-256-GCM ciphertext and tag`.
-Its associated data is the place it stands in (`table.column:row id`), so that a value moved to another row does not
-open.
+Its associated data is those three bytes and the place it stands in (`table.column:row id`), so that a value moved to
+another row does not open. (Format 1: the place alone. Such values still open.)
 
-Nonces are 96 random bits. NIST SP 800-38D (8.3) allows 2^32 values under one key with random nonces; at sixteen sealed
-values a message that is 268 million messages, so rotate (`handoff keys rotate`) well before, yearly at the latest. A
-rotation adds a key and keeps the old ones: what was sealed with them stays readable. The lookup key is never rotated,
-because every stored hash would miss.
+A nonce is 96 bits of a keyed hash of 16 random bytes, the place and the value: two nonces are the same only where all
+three are. So a machine that is set back to a snapshot, or runs twice from one, may draw the same random bytes again
+and repeats no nonce for another value (decision 37). NIST SP 800-38D (8.3) allows 2^32 values under one key with
+nonces by chance; at sixteen sealed values a message that is 268 million messages, so rotate (`handoff keys rotate`)
+well before, yearly at the latest. A rotation adds a key and keeps the old ones: what was sealed with them stays
+readable. The lookup key is never rotated, because every stored hash would miss.
 """
 
 from __future__ import annotations
@@ -33,18 +35,21 @@ from engine.domain.record import Record
 from engine.errors import KeyFileError, KeyMissingError, StoreError, TamperedError
 from engine.files import SECRET_BYTES_MAX, UnreadableFileError, foreign_owner, read_with_status, writable_by_others
 
-_FORMAT: Final = 1
+_FILE_FORMAT: Final = 1
+_FORMAT: Final = 2
+_FORMAT_OF_RANDOM_NONCES: Final = 1
 _PREFIX: Final = struct.Struct(">BH")
 _NONCE_BYTES: Final = 12
 _KEY_BYTES: Final = 32
 _LOOKUP_BYTES: Final = 16
-_NONCES_A_FETCH: Final = 1024
+_CHANCE_BYTES: Final = 16
+_CHANCES_A_FETCH: Final = 1024
 _SEALED_BYTES_MIN: Final = _PREFIX.size + _NONCE_BYTES + 16
 
-# Nonces not used yet. `list.pop` is atomic, so two threads never get the same one; a forked child drops its copy, so
-# that it never uses one that its parent will use.
-_nonces: list[bytes] = []
-os.register_at_fork(after_in_child=_nonces.clear)
+# Random bytes not used yet. `list.pop` is atomic, so two threads never get the same ones; a forked child drops its
+# copy, so that it never uses what its parent will use.
+_chances: list[bytes] = []
+os.register_at_fork(after_in_child=_chances.clear)
 
 
 class KeyDescription(Record, frozen=True, kw_only=True):
@@ -87,7 +92,9 @@ class KeyRing:
     @classmethod
     def create(cls, path: Path) -> KeyRing:
         """Make a new key file (mode 0600). Raises StoreError when there is one already: it is never overwritten."""
-        content = _KeyFile(format=_FORMAT, active=1, keys={1: _Key(datetime.now(UTC), _new_key())}, lookup=_new_key())
+        content = _KeyFile(
+            format=_FILE_FORMAT, active=1, keys={1: _Key(datetime.now(UTC), _new_key())}, lookup=_new_key()
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -119,21 +126,31 @@ class KeyRing:
 
     def seal(self, place: str, plaintext: bytes) -> bytes:
         """Encrypt a value for one place (`table.column:row id`)."""
-        prefix, cipher = self._sealing
+        prefix, cipher, nonces = self._sealing
         try:
-            nonce = _nonces.pop()
+            chance = _chances.pop()
         except IndexError:
-            nonce = _fetch_nonces()
-        return prefix + nonce + cipher.encrypt(nonce, plaintext, place.encode())
+            chance = _fetch_chances()
+        where = prefix + place.encode()
+        hashed = nonces.copy()
+        hashed.update(b"%b%d:%b" % (chance, len(where), where))
+        hashed.update(plaintext)
+        nonce = hashed.digest()
+        return prefix + nonce + cipher.encrypt(nonce, plaintext, where)
 
     def open(self, place: str, sealed: bytes) -> bytes:
         """Decrypt a value of a place. Raises KeyMissingError, or TamperedError when it is not what was sealed there."""
-        if len(sealed) < _SEALED_BYTES_MIN or sealed[0] != _FORMAT:
+        if len(sealed) < _SEALED_BYTES_MIN:
+            raise TamperedError(place)
+        where = place.encode()
+        if sealed[0] == _FORMAT:
+            where = sealed[:3] + where
+        elif sealed[0] != _FORMAT_OF_RANDOM_NONCES:
             raise TamperedError(place)
         number = int.from_bytes(sealed[1:3])
         cipher = self._ciphers.get(number) or self._after_rotation(number)
         try:
-            return cipher.decrypt(sealed[3:15], sealed[15:], place.encode())
+            return cipher.decrypt(sealed[3:15], sealed[15:], where)
         except InvalidTag:
             raise TamperedError(place) from None
 
@@ -207,7 +224,11 @@ class KeyRing:
             number: AESGCM(base64.b64decode(key.key)) for number, key in content.keys.items()
         }
         # One tuple, so that a thread that seals during a rotation never combines the old number with the new key.
-        self._sealing = (_PREFIX.pack(_FORMAT, content.active), self._ciphers[content.active])
+        active = base64.b64decode(content.keys[content.active].key)
+        nonces = hashlib.blake2b(
+            key=hashlib.blake2b(key=active, digest_size=_KEY_BYTES, person=b"nonces").digest(), digest_size=_NONCE_BYTES
+        )
+        self._sealing = (_PREFIX.pack(_FORMAT, content.active), self._ciphers[content.active], nonces)
 
     def _is_later(self, content: _KeyFile) -> bool:
         """Whether this is what we have, with keys added at most: what is sealed must stay readable, and be found."""
@@ -229,12 +250,12 @@ class KeyRing:
         return self._ciphers[number]
 
 
-def _fetch_nonces() -> bytes:
-    block = os.urandom(_NONCE_BYTES * _NONCES_A_FETCH)
-    fresh = [block[at : at + _NONCE_BYTES] for at in range(0, len(block), _NONCE_BYTES)]
-    nonce = fresh.pop()
-    _nonces.extend(fresh)
-    return nonce
+def _fetch_chances() -> bytes:
+    block = os.urandom(_CHANCE_BYTES * _CHANCES_A_FETCH)
+    fresh = [block[at : at + _CHANCE_BYTES] for at in range(0, len(block), _CHANCE_BYTES)]
+    chance = fresh.pop()
+    _chances.extend(fresh)
+    return chance
 
 
 def _new_key() -> str:
@@ -260,7 +281,7 @@ def _decode(raw: bytes, name: str) -> _KeyFile:
         whole = all(len(base64.b64decode(key, validate=True)) == _KEY_BYTES for key in keys)
     except (msgspec.MsgspecError, binascii.Error):
         raise KeyFileError(f"{name}: is not a key file of Handoff, or it is damaged") from None
-    if content.format != _FORMAT:
+    if content.format != _FILE_FORMAT:
         raise KeyFileError(f"{name}: key file format {content.format} is not known to this version of Handoff")
     if not whole or content.active not in content.keys or not all(0 < number < 1 << 16 for number in content.keys):
         raise KeyFileError(f"{name}: is not a key file of Handoff, or it is damaged")

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import base64
 import json
 import os
 import threading
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import KeyMissingError, StoreError, TamperedError
-from engine.store.keys import KeyRing
+from engine.store.keys import KeyRing, _chances
 
 
 @pytest.fixture
@@ -125,6 +127,62 @@ def test_no_nonce_is_used_twice_also_by_several_threads(keys):
     for thread in threads:
         thread.join()
     assert len({value[3:15] for value in sealed}) == 20_000
+
+
+def _restored(keys: KeyRing, work: list[tuple[str, bytes]]) -> list[bytes]:
+    """What the same process seals when it is set back to one point of its memory before each."""
+    keys.seal("t.c:1", b"")
+    stock = list(_chances)
+    sealed = []
+    for place, plaintext in work:
+        _chances[:] = stock
+        sealed.append(keys.seal(place, plaintext))
+    return sealed
+
+
+VALUES = [
+    ("t.c:1", b""),
+    ("t.c:1", b"a"),
+    ("t.c:1", b"b"),
+    ("t.c:2", b"a"),
+    ("t.c:11", b""),
+    ("t.c:1", b"1"),
+    ("", b"t.c:1"),
+]
+
+
+def test_a_machine_that_is_set_back_to_a_snapshot_repeats_no_nonce_for_another_value(keys):
+    sealed = _restored(keys, VALUES)
+    assert len({value[3:15] for value in sealed}) == len(VALUES)
+    assert [keys.open(place, one) for (place, _), one in zip(VALUES, sealed, strict=True)] == [b for _, b in VALUES]
+
+
+def test_all_that_a_snapshot_gives_away_is_that_a_value_is_the_same(keys):
+    first, second = _restored(keys, [("t.c:1", b"a"), ("t.c:1", b"a")])
+    assert first == second
+    assert len({keys.seal("t.c:1", b"a") for _ in range(2000)}) == 2000  # and never where time just goes on
+
+
+@given(st.lists(st.tuples(st.text(max_size=5), st.binary(max_size=5)), min_size=2, max_size=20, unique=True))
+def test_no_two_values_ever_share_a_nonce_whatever_a_place_is_called(tmp_path_factory, work):
+    sealed = _restored(_shared(tmp_path_factory), work)
+    assert len({value[3:15] for value in sealed}) == len(work)
+
+
+def test_a_rotated_key_has_nonces_of_its_own(keys):
+    (before,) = _restored(keys, [("t.c:1", b"a")])
+    keys.rotate()
+    assert keys.seal("t.c:1", b"a")[3:15] != before[3:15]
+
+
+def test_values_of_the_first_format_still_open(path, keys):
+    key = AESGCM(base64.b64decode(json.loads(path.read_text())["keys"]["1"]["key"]))
+    nonce = bytes(range(12))
+    old = b"\x01\x00\x01" + nonce + key.encrypt(nonce, b"old", b"t.c:1")
+    assert keys.open("t.c:1", old) == b"old"
+    for sealed in (b"\x02" + old[1:], b"\x03" + old[1:], b"\x01" + keys.seal("t.c:1", b"new")[1:]):
+        with pytest.raises(TamperedError):
+            keys.open("t.c:1", sealed)
 
 
 def test_a_forked_child_never_uses_a_nonce_of_its_parent(keys):
