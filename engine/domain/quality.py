@@ -44,6 +44,7 @@ class QualityKind(StrEnum):
     DEATH_CONTRADICTED = "death_contradicted"
     IDENTIFIER_OF_ANOTHER = "identifier_of_another"
     KEY_UNSURE = "key_unsure"
+    OLD_NUMBER_UNSURE = "old_number_unsure"
     AUTHORITY_UNKNOWN = "authority_unknown"
     APPOINTMENT_UNKNOWN = "appointment_unknown"
     APPOINTMENT_CONTRADICTED = "appointment_contradicted"
@@ -179,6 +180,12 @@ MEANINGS: Final[Mapping[QualityKind, Meaning]] = {
         remedy="name the authorities or types that count in identity of the channel",
         deviations=("key-by-position",),
         location="PID-3",
+    ),
+    QualityKind.OLD_NUMBER_UNSURE: Meaning(
+        text="merges name old numbers without a type, which may be no patient's: those were left as they are",
+        remedy="ask the sender to send the type of each old number (MRG-1, CX-5), as PID-3 has it",
+        deviations=("old-number-unsure",),
+        location="MRG-1",
     ),
     QualityKind.AUTHORITY_UNKNOWN: Meaning(
         text="identifiers name an authority of which identity.authorities knows a part, or two at once",

@@ -24,6 +24,7 @@ from engine.pipeline.channel import CompiledChannel
 AUTHORITY_ALIAS: Final = "authority-alias"
 AUTHORITY_CONTRADICTED: Final = "authority-contradicted"
 KEY_BY_POSITION: Final = "key-by-position"
+OLD_NUMBER_UNSURE: Final = "old-number-unsure"
 
 Identity = tuple[str, str, str]
 """Authority, type, value."""
@@ -113,6 +114,16 @@ def rank(identifier: Identifier, channel: CompiledChannel) -> tuple[int, int] | 
     return None if by_authority is None else (by_authority, by_type)
 
 
+def may_be_key(identifier: Identifier, channel: CompiledChannel) -> bool:
+    """Whether patients may be found by it. One without a type may be of any: senders leave the type of a number that
+    was (MRG-1) out where they write that of the number that is.
+    """
+    if identifier.type:
+        return rank(identifier, channel) is not None
+    order = channel.settings.identity.authority_order
+    return not order or identifier.authority in order
+
+
 def new_chart_id(entry: Entry, identifier: Identifier, channel: CompiledChannel) -> str:
     """Of a chart that this entry creates: charts stand in all indexes in the order of the entries that created them.
 
@@ -187,23 +198,28 @@ def pair(
             location=mapped.gap,
         )
     sent = tuple(settled(i, channel, notes, "PID-3") for i in mapped.identifiers if among is None or i.value in among)
-    found: list[tuple[Identifier, Identifier]] = []
+    found: list[tuple[Identifier, Identifier, bool, int]] = []
     for position, raw in enumerate(mapped.merged):
-        merged = settled(raw, channel, notes, "MRG-1")
+        merged, unsure = settled(raw, channel, notes, "MRG-1"), False
         if how == "fit":
-            partner = _fitting(sent, merged, position, channel, by_position=mapped.gap is None)
-            if partner is None:
+            if not may_be_key(merged, channel):
                 continue  # a number that patients are not found by needs no partner
+            alone = len(mapped.merged) == 1
+            partner, unsure = _fitting(sent, merged, position, channel, by_position=mapped.gap is None, alone=alone)
         else:
             partner = _strict(sent, merged, position, by_position=how == "position")
-        if merged.type == "" != partner.type:
+        if merged.type == "" != partner.type and not (unsure and partner.value != merged.value):
             merged = msgspec.structs.replace(merged, type=partner.type)
         elif partner.type == "" != merged.type and how == "fit":
             typed = msgspec.structs.replace(partner, type=merged.type)
             key, partner = (typed if partner == key else key), typed
         if rank(partner, channel) is None or partner == merged:
             continue  # not an identity that patients are found by (an SSN, an account), or the same on both sides
-        found.append((partner, merged))
+        found.append((partner, merged, unsure, position))
+    if any(unsure for _, _, unsure, _ in found):
+        notes.append(f"{OLD_NUMBER_UNSURE}:MRG-1")
+    if found and all(unsure for _, _, unsure, _ in found):
+        raise _unpaired(_NO_TYPE, 0)
     if not found:
         raise MessageError(
             "merge-empty",
@@ -218,8 +234,10 @@ def pair(
             partner=partner,
             merged=merged,
             merged_id=new_chart_id(entry, merged, channel),
+            unsure=unsure,
+            place=place,
         )
-        for partner, merged in found
+        for partner, merged, unsure, place in found
     ]
     return key, merges
 
@@ -230,23 +248,38 @@ def _fits(identifier: Identifier, merged: Identifier) -> bool:
     return identifier.authority == merged.authority and len(types) < 2
 
 
+def are_alike(one: Identifier, other: Identifier) -> bool:
+    """Whether both are the same number; a type that one of them lacks is no difference."""
+    return one.value == other.value and _fits(one, other)
+
+
 def _fitting(
-    sent: tuple[Identifier, ...], merged: Identifier, place: int, channel: CompiledChannel, *, by_position: bool
-) -> Identifier | None:
+    sent: tuple[Identifier, ...],
+    merged: Identifier,
+    place: int,
+    channel: CompiledChannel,
+    *,
+    by_position: bool,
+    alone: bool,
+) -> tuple[Identifier, bool]:
     """The identifier of PID-3 that takes the place of one of MRG-1: that of the same position, else the only one.
 
-    None: `merged` is none that patients are found by, and has no partner. Raises MessageError when one that they are
-    found by has none, or several.
+    And whether that is unsure: a number without a type, beside others (not alone), may be the patient's, or what
+    another number of PID-3 was that nobody is found by (an SSN, an account). merged: a number that may be a patient's
+    key. Raises MessageError when it has no partner, or several.
     """
-    if by_position and place < len(sent) and _fits(sent[place], merged):
-        return sent[place]
+    here = sent[place] if by_position and place < len(sent) and _fits(sent[place], merged) else None
+    if here is not None and rank(here, channel) is not None:
+        return here, False
     fitting = list(dict.fromkeys(i for i in sent if _fits(i, merged)))
-    fitting = [i for i in fitting if i.type == merged.type] or fitting
-    if len(fitting) == 1:
-        return fitting[0]
-    if rank(merged, channel) is None:
-        return None
-    if fitting:
+    keys = [i for i in fitting if rank(i, channel) is not None or i.type == "" != merged.type]
+    if len(fitting) == 1 or (fitting and not keys):
+        return fitting[0], False
+    alike = [i for i in keys if i.type == merged.type]
+    found = alike or keys
+    if len(found) == 1:
+        return found[0], not (alone or len(keys) == len(fitting) or (alike and here is None))
+    if found:
         raise _unpaired(
             "more than one identifier of PID-3 could take the place of this one: which one is a guess", place
         )
@@ -260,6 +293,11 @@ def _strict(sent: tuple[Identifier, ...], merged: Identifier, place: int, *, by_
     if len(fitting) != 1:
         raise _unpaired("an identifier of MRG-1 has no partner of the same authority and type in PID-3", place)
     return fitting[0]
+
+
+_NO_TYPE: Final = (
+    "the old numbers have no type, and stand where PID-3 has numbers that no patient is found by; send the types (CX-5)"
+)
 
 
 def _unpaired(text: str, place: int) -> MessageError:

@@ -191,6 +191,10 @@ class Merge(Phi, frozen=True, kw_only=True):
     """The identifier of PID-3 that takes the place of `merged`; none: the key."""
     merged: Identifier
     merged_id: str
+    unsure: bool = False
+    """MRG-1 leaves out its type: it may be no number of a patient."""
+    place: int = 0
+    """Of `merged` among the repetitions of MRG-1, from 0."""
 
 
 class Change(Phi, frozen=True, kw_only=True):

@@ -120,9 +120,10 @@ def _merge(
 ) -> tuple[Applied, list[Hold]]:
     """Apply the merges whose PID does not speak of another person than the chart does; those are held."""
     entry = prepared.entry
-    unclear: list[Hold] = []
+    merges, unclear = _sure(charts, merges, events, entry)
     if prepared.meaning in RENUMBERING:
-        merges, unclear = _renumbered(charts, merges, events, prepared)
+        merges, held = _renumbered(charts, merges, events, prepared)
+        unclear += held
     doubtful = merges_in_doubt(charts, events, merges)
     certain = tuple(one for one in merges if one not in doubtful)
     applied = apply_merges(charts, certain, channel.dispositions, entry.replay_root or entry.id)
@@ -138,6 +139,42 @@ def _merge(
         for chart, detail in doubtful.values()
     ]
     return applied, [*unclear, *contradicted, *asked(applied, entry, channel)]
+
+
+_UNSURE: Final = (
+    "a number of MRG-1 has no type and may be no patient's (an SSN, an account), but a patient is known by it; release it"
+    " if that patient is merged too, dismiss it if not"
+)
+
+
+def _sure(
+    charts: Charts, merges: tuple[Merge, ...], events: tuple[PatientEvent, ...], entry: Entry
+) -> tuple[tuple[Merge, ...], list[Hold]]:
+    """The pairs whose old number is surely a patient's, or is believed to be; a question for each of the others.
+
+    Nobody is found by the number, or the patient who survives: then there is nothing to ask.
+    """
+    kept: list[Merge] = []
+    holds: list[Hold] = []
+    for merge in merges:
+        old = charts.find(merge.merged) if merge.unsure else None
+        location = f"MRG-1[{merge.place + 1}]"
+        if not merge.unsure or any(event.believed(HoldCode.MOVE_UNCLEAR, location) for event in events):
+            kept.append(merge)
+        elif old is not None and old is not charts.find(merge.survivor) and not entry.settled:
+            holds.append(_unclear(old, location, _UNSURE))
+    return tuple(kept), holds
+
+
+def _unclear(chart: Chart, location: str, detail: str) -> Hold:
+    return Hold(
+        code=HoldCode.MOVE_UNCLEAR,
+        location=location,
+        subject=chart.id,
+        chart_id=chart.id,
+        patient_key=chart.patient.key,
+        detail=detail,
+    )
 
 
 _TAKEN: Final = (
@@ -175,16 +212,6 @@ def _renumbered(
         believed = any(event.believed(HoldCode.MOVE_UNCLEAR, "MRG-1") for event in events)
         if old is None or not detail or believed:
             kept.append(merge)
-            continue
-        if not prepared.entry.settled:
-            holds.append(
-                Hold(
-                    code=HoldCode.MOVE_UNCLEAR,
-                    location="MRG-1",
-                    subject=old.id,
-                    chart_id=old.id,
-                    patient_key=old.patient.key,
-                    detail=detail,
-                )
-            )
+        elif not prepared.entry.settled:
+            holds.append(_unclear(old, "MRG-1", detail))
     return tuple(kept), holds

@@ -28,7 +28,9 @@ from engine.mapping.apply import Mapped, Reading
 from engine.mapping.functions import UNKNOWN_CODE
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.identity import (
+    are_alike,
     identities,
+    may_be_key,
     namesakes,
     new_chart_id,
     ordered,
@@ -237,7 +239,7 @@ def _change(
         event=place,
         key=event.identifiers[0],
         chart_id=new_chart_id(entry, event.identifiers[0], channel),
-        was=tuple(dict.fromkeys(one for one in was if rank(one, channel) is not None)),
+        was=tuple(dict.fromkeys(one for one in was if may_be_key(one, channel))),
         account=mapped.account,
         old_account=mapped.merged_account,
         visit=number(mapped.visit),
@@ -328,9 +330,10 @@ def _is_of_no_patient(mapped: Mapped, among: frozenset[str] | None, channel: Com
     """Patients are found by none of the numbers that have become others; or they have stayed as they were."""
     if among is not None and not any(one.value in among for one in mapped.identifiers):
         return True
-    left = {settled(one, channel, reading, "PID-3") for one in mapped.identifiers}
+    sent = (settled(one, channel, reading, "PID-3") for one in mapped.identifiers)
+    left = [one for one in sent if rank(one, channel) is not None]
     was = (settled(one, channel, reading, "MRG-1") for one in mapped.merged)
-    return all(rank(one, channel) is None or one in left for one in was)
+    return all(not may_be_key(one, channel) or any(are_alike(one, other) for other in left) for one in was)
 
 
 def _groups(message: Message) -> list[Message]:
