@@ -12,6 +12,7 @@ from engine.care.death import settle_death
 from engine.care.dispositions import Dispositions
 from engine.care.event import Applied, PatientEvent, implausible
 from engine.care.fields import merge_fields
+from engine.care.forgotten import DELETED, is_somebody, remembered
 from engine.care.person import is_another
 from engine.care.times import is_before
 from engine.domain.chart import Chart, Charts, identity
@@ -97,6 +98,10 @@ def apply_event(charts: Charts, event: E, dispositions: Dispositions, rule: Rule
     if stale:
         applied.deviate("stale-event")
     chart = rule(msgspec.structs.replace(chart, patient=patient, stamps=stamps), charts, event, dispositions, applied)
+    if DELETED in chart.stamps and is_somebody(chart, event.at, applied):
+        chart = remembered(chart)
+        patient, stamps, _ = merge_fields(chart.patient, person, chart.stamps, event.at)
+        chart = msgspec.structs.replace(chart, patient=patient, stamps=stamps)
     applied.chart = settle_death(before, chart, event, dispositions, applied)
     return applied
 

@@ -58,8 +58,20 @@ def is_another(known: Patient, said: Mapping[str, Any]) -> bool:
 
 def are_two(one: Patient, other: Patient) -> bool:
     """Whether two charts are clearly of two people: name, birth date and sex are all known, and all others."""
-    said = {"name": other.name, "birth_date": other.birth_date}
-    return {one.sex, other.sex} == _SEXES and is_another(one, said)
+    return {one.sex, other.sex} == _SEXES and is_another(one, said_of(other))
+
+
+def is_same(one: Patient, other: Patient) -> bool:
+    """Whether two charts clearly say the same of a person: name and birth date are known, and alike."""
+    if one.name is None or other.name is None or one.birth_date is None or other.birth_date is None:
+        return False
+    named = all(_family(name) and _given(name) for name in (one.name, other.name))
+    return named and one.birth_date.same_day(other.birth_date) and not _other_name(one.name, other.name)
+
+
+def said_of(patient: Patient) -> dict[str, Any]:
+    """What a chart says of who the patient is, as a message would."""
+    return {"name": patient.name, "birth_date": patient.birth_date}
 
 
 def _other_date(one: Moment, other: Moment) -> bool:

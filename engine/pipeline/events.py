@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -60,7 +60,7 @@ def decide_events(
         subjects = dict.fromkeys(moved)
     events = prepared.events if events is None else events
     for event in events:
-        last = apply_event(view, _with_chart(event, view, channel, entry), channel.dispositions, rule)
+        last = apply_event(view, with_chart(event, view, channel, entry), channel.dispositions, rule)
         if heard is None:  # as a rule there is one event, and what came of it is all
             heard = last
         else:
@@ -113,7 +113,10 @@ def decide_events(
     )
 
 
-def _with_chart(event: PatientEvent, charts: Charts, channel: CompiledChannel, entry: Entry) -> PatientEvent:
+E = TypeVar("E", bound=PatientEvent)
+
+
+def with_chart(event: E, charts: Charts, channel: CompiledChannel, entry: Entry) -> E:
     """The event with the id of the chart that a new patient gets. Raises MessageError when it can't get one."""
     key = event.identifiers[0]
     if charts.find(key) is not None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from engine.care.adt.event import Merge
+from engine.care.adt.persons import united_links
 from engine.care.death import FIELDS as DEATH_FIELDS
 from engine.care.death import fold_death, merge_contradicts_death
 from engine.care.dispositions import Dispositions
 from engine.care.event import Applied, PatientEvent
 from engine.care.fields import NEVER
+from engine.care.forgotten import remembered
 from engine.care.patient import IDENTIFIERS_MAX, speaks_of_another, too_many_identifiers
-from engine.care.person import are_two
+from engine.care.person import are_two, is_another, said_of
 from engine.domain.chart import NOTHING_RENAMED, Chart, Charts, Renamed, identity
 from engine.domain.hold import HoldCode
 from engine.domain.outcome import Effect
@@ -21,7 +23,7 @@ from engine.domain.parts import folded
 from engine.domain.patient import Doubt, Identifier, Patient
 from engine.errors import DATA_TYPE, MessageError
 
-_NOT_FILLED: Final = frozenset({"identifiers", "merged_from", "links", *DEATH_FIELDS})
+_OF_BOTH: Final = frozenset({"identifiers", "merged_from", "links", *DEATH_FIELDS})
 """Fields of a patient that both charts of a merge have a say in."""
 
 _TWO_PEOPLE: Final = (
@@ -170,42 +172,48 @@ def _contradiction(text: str, location: str) -> MessageError:
 
 
 def _fold(survivor: Chart, merged: Chart) -> tuple[Chart, Chart]:
+    """Both charts after the first has taken over all of the second.
+
+    Of the person each field is as it was said last, under whichever of the numbers: so it does not matter whether a
+    message comes before the merge or after it. Where the second was registered under another name and birth date, the
+    survivor is who they are: of a message that came after the merge it would be asked.
+    """
     known = {identity(identifier) for identifier in survivor.patient.identifiers}
     aliases = tuple(i for i in merged.patient.identifiers if identity(i) not in known)
     if len(known) + len(aliases) > IDENTIFIERS_MAX:
         raise too_many_identifiers("MRG-1")
-    filled: dict[str, Any] = {}
-    stamps = {**merged.stamps, **survivor.stamps}
-    for name in Patient.__struct_fields__:
-        mine, theirs = getattr(survivor.patient, name), getattr(merged.patient, name)
-        if (
-            name in {"identifiers", "merged_from", "links", *DEATH_FIELDS}
-            or mine not in (None, ())
-            or theirs in (None, ())
-        ):
-            continue
-        if merged.stamps.get(name, NEVER) < survivor.stamps.get(name, NEVER):
-            continue  # the survivor's was cleared since
-        filled[name] = theirs
-        stamps[name] = merged.stamps.get(name, NEVER)
+    survivor, merged = remembered(survivor), remembered(merged)
+    two = is_another(survivor.patient, said_of(merged.patient))
+    filled = {
+        name: getattr(merged.patient, name)
+        for name in Patient.__struct_fields__
+        if name not in _OF_BOTH
+        and _said_last(name, merged, survivor)
+        and not (two and getattr(survivor.patient, name) not in (None, ()))
+    }
+    latest = {
+        name: max(at, survivor.stamps.get(name, at))
+        for name, at in merged.stamps.items()
+        if name in filled or name not in Patient.__struct_fields__
+    }
     death, said = fold_death(survivor, merged)
-    stamps |= said
+    stamps = survivor.stamps | latest | said
     if merged.patient.deceased is True:  # `settle_death` has the last word, on all that is known of the two
         filled |= {name: getattr(merged.patient, name) for name in DEATH_FIELDS}
     former = dict.fromkeys((*survivor.patient.merged_from, merged.patient.key, *merged.patient.merged_from))
     identifiers = (*survivor.patient.identifiers, *aliases)
-    own = {identifier.key for identifier in identifiers}
-    patient = msgspec.structs.replace(
-        survivor.patient,
-        identifiers=identifiers,
-        merged_from=tuple(former),
-        links=tuple(key for key in dict.fromkeys((*survivor.patient.links, *merged.patient.links)) if key not in own),
-        **filled,
-    )
+    patient = msgspec.structs.replace(survivor.patient, identifiers=identifiers, merged_from=tuple(former), **filled)
+    patient = msgspec.structs.replace(patient, links=united_links(survivor, merged, patient))
     renamed = _renamed(survivor, merged)
     survivor, merged = folded(survivor, merged)
     survivor = msgspec.structs.replace(survivor, patient=patient, stamps=stamps, death_stated=death, renamed=renamed)
     return survivor, msgspec.structs.replace(merged, merged_into=survivor.id)
+
+
+def _said_last(name: str, one: Chart, other: Chart) -> bool:
+    """Whether what the first chart knows in this field was said after what the second does; or is all that is known."""
+    at, than = one.stamps.get(name, NEVER), other.stamps.get(name, NEVER)
+    return at > than or (at == than and getattr(other.patient, name) in (None, ()))
 
 
 def _renamed(survivor: Chart, merged: Chart) -> Renamed:

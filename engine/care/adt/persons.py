@@ -1,4 +1,4 @@
-"""Patients who have to do with each other, and persons who are to be forgotten."""
+"""Patients who have to do with each other, and stay two."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import msgspec
 from engine.care.adt.event import Link
 from engine.care.event import Applied, PatientEvent
 from engine.care.fields import NEVER
-from engine.domain.chart import Chart, Charts, Renamed
+from engine.domain.chart import Chart, Charts, Stamp
 from engine.domain.outcome import Effect
-from engine.domain.parts import PARTS
 from engine.domain.patient import Patient
 from engine.errors import DATA_TYPE, MessageError
 
@@ -40,8 +39,7 @@ def apply_links(charts: Charts, links: Iterable[Link], event: PatientEvent) -> A
 
 
 def _linked(chart: Chart, other: Chart, event: PatientEvent, applied: Applied, *, linked: bool) -> Chart:
-    stamp = f"{_LINK}{other.patient.key}"
-    if event.at < chart.stamps.get(stamp, NEVER):
+    if event.at < max(linked_at(chart, identifier.key) for identifier in other.patient.identifiers):
         applied.deviate("stale-event")
         return chart
     known = {identifier.key for identifier in other.patient.identifiers}
@@ -59,28 +57,29 @@ def _linked(chart: Chart, other: Chart, event: PatientEvent, applied: Applied, *
         kind = "patient-linked" if linked else "patient-unlinked"
         applied.effects.append(Effect(kind=kind, subject=chart.id, detail=other.id))
         patient = msgspec.structs.replace(patient, links=links)
-    return msgspec.structs.replace(chart, patient=patient, stamps={**chart.stamps, stamp: event.at})
+    return msgspec.structs.replace(
+        chart, patient=patient, stamps={**chart.stamps, f"{_LINK}{other.patient.key}": event.at}
+    )
 
 
 _LINK: Final = "link:"
 """Stamp of the patient: when it was last said that another one is linked, or is not."""
 
-# --- deletions
+
+def linked_at(chart: Chart, key: str) -> Stamp:
+    """When it was last said that the patient of this key is linked, or is not."""
+    return chart.stamps.get(f"{_LINK}{key}", NEVER)
 
 
-def is_empty(chart: Chart) -> bool:
-    """Nothing hangs on the person: no stay, score or task, nobody else's number, no link, no word of a death."""
-    patient = chart.patient
-    return (
-        chart.closed is None
-        and not any(part.of(chart) for part in PARTS)
-        and not (patient.merged_from or patient.links or patient.deceased or chart.death_stated.in_doubt)
-        and chart.renamed == Renamed()
+def united_links(one: Chart, other: Chart, patient: Patient) -> tuple[str, ...]:
+    """The links of a patient that two charts were of: of each of the others, what was said last counts.
+
+    patient: with the numbers of both.
+    """
+    own = {identifier.key for identifier in patient.identifiers}
+    return tuple(
+        key
+        for key in dict.fromkeys((*one.patient.links, *other.patient.links))
+        if key not in own
+        and (key in one.patient.links if linked_at(one, key) >= linked_at(other, key) else key in other.patient.links)
     )
-
-
-def cleared(event: PatientEvent) -> PatientEvent:
-    """The event as one that clears all that is known of the person but the numbers."""
-    kept = {"identifiers", "merged_from", "links", "deceased", "deceased_at"}
-    fields = {name: None for name in Patient.__struct_fields__ if name not in kept}
-    return msgspec.structs.replace(event, patient=fields)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -12,15 +12,21 @@ from engine.care.adt.event import RENUMBERING, Event, Meaning, Merge
 from engine.care.adt.merge import apply_merges, merges_in_doubt
 from engine.care.adt.moves import apply_changes
 from engine.care.adt.patient import on_its_visit
-from engine.care.adt.persons import apply_links, cleared, is_empty
+from engine.care.adt.persons import apply_links
+from engine.care.adt.says import OPEN
 from engine.care.event import Applied, PatientEvent
-from engine.care.patient import speaks_of_another
-from engine.domain.chart import Charts, identity
+from engine.care.fields import NEVER
+from engine.care.forgotten import cleared, forget, is_empty, is_nameless
+from engine.care.patient import apply_event, speaks_of_another
+from engine.care.person import is_another, is_same, said_of
+from engine.domain.chart import Chart, Charts, Stamp, identity
 from engine.domain.hold import Hold, HoldCode
-from engine.domain.outcome import Effect, EffectKind, Outcome
+from engine.domain.message import Entry
+from engine.domain.outcome import Outcome
+from engine.domain.parts import stamps_of
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.deliver import forward_deliveries
-from engine.pipeline.events import asked, decide_events, with_newer
+from engine.pipeline.events import asked, decide_events, with_chart, with_newer
 from engine.pipeline.identity import changes_as_known, merges_as_known
 from engine.pipeline.outcomes import nobody, outcome_of
 from engine.pipeline.prepared import Prepared
@@ -33,9 +39,8 @@ def decide_adt(prepared: Prepared, channel: CompiledChannel, charts: Charts, now
     if prepared.held:
         return _hold(prepared, channel, charts)
     events: tuple[PatientEvent, ...] = prepared.events
-    if prepared.meaning is Meaning.SWAP and _speak_of_others(charts, events):
-        # Both change places, or none: it is asked of one, and the release is for both.
-        events = tuple(msgspec.structs.replace(one, meaning=Meaning.PERSON) for one in events if isinstance(one, Event))
+    if prepared.meaning is Meaning.SWAP:
+        return _swap(prepared, channel, charts, now)
     if not (prepared.merges or prepared.changes or prepared.links):
         return decide_events(prepared, channel, charts, now, on_its_visit, events=events)
     applied, holds = Applied(), list[Hold]()
@@ -57,6 +62,55 @@ def decide_adt(prepared: Prepared, channel: CompiledChannel, charts: Charts, now
     )
 
 
+_NO_SWAP: Final = (
+    "two patients were to change places, and this can't be told of both: neither was moved; have the event sent again"
+    " with both patients, their visits (PV1-19) and places (PV1-3), or put both right by hand, then dismiss it"
+)
+
+
+def _swap(prepared: Prepared, channel: CompiledChannel, charts: Charts, now: datetime) -> Outcome:
+    """Both patients change places, or none. Where it is asked of one who they are, the release is for both."""
+    events = tuple(one for one in prepared.events if isinstance(one, Event))
+    tried = [
+        apply_event(charts, with_chart(one, charts, channel, prepared.entry), channel.dispositions, on_its_visit)
+        for one in events
+    ]
+    unclear = _speak_of_others(charts, events)
+    if not unclear and _change_places(events, tried):
+        return decide_events(prepared, channel, charts, now, on_its_visit)
+    holds = [
+        Hold(
+            code=HoldCode.EVENT_NOT_SUPPORTED,
+            location="PID-3" if place == 1 else f"PID[{place}]-3",
+            chart_id=one.chart.id,
+            patient_key=one.chart.patient.key,
+            detail=_NO_SWAP,
+        )
+        for place, one in enumerate(tried, 1)
+        if one.chart is not None and not unclear
+    ]
+    persons = tuple(msgspec.structs.replace(one, meaning=Meaning.PERSON) for one in events)
+    return decide_events(prepared, channel, charts, now, on_its_visit, events=persons, holds=holds)
+
+
+def _change_places(events: Sequence[Event], tried: Sequence[Applied]) -> bool:
+    """Whether each is another patient, in a stay that goes on at the time of the event, with another bed to go to."""
+    stays = [stay for event, one in zip(events, tried, strict=True) if (stay := _goes_on(event, one)) is not None]
+    beds = [place for one in events if (place := one.encounter.get("location")) is not None and place.bed]
+    return len({chart for chart, _ in stays}) == len(events) and len(set(beds)) == len(beds)
+
+
+def _goes_on(event: Event, tried: Applied) -> tuple[str, str] | None:
+    """The chart and the stay of a patient who can change places; none: the patient can't."""
+    for chart in (*tried.others, tried.chart):
+        stay = chart.encounter(tried.encounter) if chart is not None and tried.encounter is not None else None
+        if chart is None or stay is None or event.encounter.get("location") is None:
+            continue
+        since = chart.encounter_stamps[stay.key].get("status", NEVER)
+        return (chart.id, stay.key) if stay.status in OPEN or event.at < since else None
+    return None
+
+
 def _speak_of_others(charts: Charts, events: Iterable[PatientEvent]) -> bool:
     """One of the events speaks of another person than its patient's chart: what is said of two is not said of these."""
     owners = ((charts.find(one.identifiers[0]), one) for one in events)
@@ -66,22 +120,14 @@ def _speak_of_others(charts: Charts, events: Iterable[PatientEvent]) -> bool:
 def _delete(
     prepared: Prepared, event: PatientEvent, channel: CompiledChannel, charts: Charts, now: datetime
 ) -> Outcome:
-    """A person on whom nothing hangs is forgotten but for the numbers; of all others a person is asked."""
+    """A person on whom nothing hangs is forgotten but for the numbers; of all others a person is asked.
+
+    Of somebody who is not known it is remembered, for what comes late.
+    """
     chart = charts.find(event.identifiers[0])
     if chart is not None and (not is_empty(chart) or speaks_of_another(chart, event)):
         return _hold(prepared, channel, charts)
-    if chart is None:
-        effects = (Effect(kind=EffectKind.WITHOUT_EFFECT, subject=f"entry-{prepared.entry.id}", detail="A29"),)
-        return outcome_of(
-            prepared.entry,
-            channel,
-            patient_key=event.identifiers[0].key,
-            reason="nobody is known by the number: there is nothing to delete",
-            effects=effects,
-            deviations=prepared.deviations,
-            charset=prepared.charset,
-        )
-    return decide_events(prepared, channel, charts, now, on_its_visit, events=(cleared(event),))
+    return decide_events(prepared, channel, charts, now, forget, events=(cleared(event),))
 
 
 def _hold(prepared: Prepared, channel: CompiledChannel, charts: Charts) -> Outcome:
@@ -142,8 +188,8 @@ def _merge(
 
 
 _UNSURE: Final = (
-    "a number of MRG-1 has no type and may be no patient's (an SSN, an account), but a patient is known by it; release it"
-    " if that patient is merged too, dismiss it if not"
+    "a number of MRG-1 has no type and may be no patient's (an SSN, an account), but a patient is known by it;"
+    " release it if that patient is merged too, dismiss it if not"
 )
 
 
@@ -192,26 +238,40 @@ def _renumbered(
 ) -> tuple[tuple[Merge, ...], list[Hold]]:
     """Of numbers that become others (A43, A46 to A48) those that do not fold one known patient into another.
 
-    A change is no merge: where both numbers lead to patients with stays, or a number is moved away from a patient who
-    has others, a person is asked.
+    A change is no merge: where the new number is another patient's already, or a number is moved away from a patient
+    who has others, a person is asked.
     """
     kept: list[Merge] = []
     holds: list[Hold] = []
     named = {identity(one.merged) for one in merges}
+    believed = any(event.believed(HoldCode.MOVE_UNCLEAR, "MRG-1") for event in events)
+    at = events[0].at
     for merge in merges:
         old, new = charts.find(merge.merged), charts.find(merge.survivor)
         detail = ""
         if old is not None and old is not new:
             others = [one for one in old.patient.identifiers if identity(one) not in named]
-            if new is not None and not is_empty(new) and not is_empty(old):
+            if new is not None and not _may_be_one(old, new, at):
                 detail = _TAKEN
             if prepared.meaning is Meaning.MOVE_IDENTIFIERS and any(
                 one.authority == merge.merged.authority for one in others
             ):
                 detail = _IN_PART
-        believed = any(event.believed(HoldCode.MOVE_UNCLEAR, "MRG-1") for event in events)
         if old is None or not detail or believed:
             kept.append(merge)
         elif not prepared.entry.settled:
             holds.append(_unclear(old, "MRG-1", detail))
     return tuple(kept), holds
+
+
+def _may_be_one(old: Chart, new: Chart, at: Stamp) -> bool:
+    """Whether nothing is against it that the new number of a patient is on a chart already: nobody is known by one of
+    the two, both say the same of the person and only one has stays, or all under the new number was said since.
+    """
+    for chart in (old, new):
+        chart.need_whole()
+    if any(is_empty(chart) and is_nameless(chart) for chart in (old, new)):
+        return True
+    if (is_empty(old) or is_empty(new)) and is_same(old.patient, new.patient):
+        return True
+    return all(stamp >= at for stamp in stamps_of(new)) and not is_another(old.patient, said_of(new.patient))

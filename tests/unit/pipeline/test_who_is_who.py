@@ -16,6 +16,7 @@ from engine.domain.delivery import Operation
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.message import EntryState
 from engine.domain.outcome import Outcome
+from engine.domain.patient import Identifier
 from engine.domain.task import TaskState
 
 X, Y = "1^^^MRN^MR", "2^^^MRN^MR"
@@ -497,6 +498,114 @@ def test_a_change_to_the_number_of_a_patient_who_has_stays_is_asked(heart: Heart
     assert heart.chart("1").id == heart.chart("2").id
 
 
+RENUMBERINGS = pytest.mark.parametrize("trigger", ["A43", "A46", "A47", "A48"])
+
+
+@RENUMBERINGS
+@pytest.mark.parametrize(("old", "new"), [("1", "2"), ("2", "1"), ("2", "3")])
+def test_a_change_to_the_number_of_another_registered_person_is_asked(
+    heart: Heart, trigger: str, old: str, new: str
+) -> None:
+    """Whether or not either of the two has stays: Mr. Roe and Mr. Poe are registered only."""
+    heart.send(adt("A28", pid3="3^^^MRN^MR", pid={5: "Poe^Edgar", 7: "18090119"}))
+    before = dict(heart.charts.by_id)
+    message = adt(trigger, at=LATER, pid3=f"{new}^^^MRN^MR", pid={5: "", 7: ""}, segments=(f"MRG|{old}^^^MRN^MR",))
+    outcome = heart.send(message)
+    assert asked(outcome) == [("move-unclear", "MRG-1")]
+    assert heart.chart(old).id != heart.chart(new).id
+    assert {id_: chart.patient for id_, chart in heart.charts.by_id.items()} == {
+        id_: chart.patient for id_, chart in before.items()
+    }
+    release(heart, message, "move-unclear@MRG-1")
+    assert heart.chart(old).id == heart.chart(new).id
+
+
+@RENUMBERINGS
+def test_a_change_to_a_number_under_which_the_same_person_was_registered_is_no_question(
+    heart: Heart, trigger: str
+) -> None:
+    heart.send(adt("A28", pid3="9^^^MRN^MR"))
+    assert asked(heart.send(adt(trigger, at=LATER, pid3="9^^^MRN^MR", segments=(f"MRG|{X}",)))) == []
+    assert heart.chart("9").id == heart.chart("1").id
+
+
+@RENUMBERINGS
+def test_a_change_that_comes_after_news_under_the_new_number_is_no_question(heart: Heart, trigger: str) -> None:
+    heart.send(adt("A01", at=LATEST, pid3="9^^^MRN^MR", pv1={19: "V9^^^MRN"}))
+    assert asked(heart.send(adt(trigger, at=LATER, pid3="9^^^MRN^MR", segments=(f"MRG|{X}",)))) == []
+    assert set(stays(heart.chart("1"))) == {"MRN:V1", "MRN:V9"}
+
+
+CHAIN = (
+    adt("A01", at="20260305080000", pid3=X, pid={13: "2125550101"}, pv1={}),
+    adt("A47", at="20260306080000", pid3="7^^^MRN^MR", segments=(f"MRG|{X}",)),
+    adt("A31", at="20260306100000", pid3="7^^^MRN^MR", pid={13: "2125550107"}),
+    adt("A47", at="20260307080000", pid3="8^^^MRN^MR", segments=("MRG|7^^^MRN^MR",)),
+    adt("A47", at="20260308080000", pid3="9^^^MRN^MR", segments=("MRG|8^^^MRN^MR",)),
+    adt("A31", at="20260308090000", pid3="9^^^MRN^MR", pid={11: "1 Main St^^Town"}),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.permutations(CHAIN), st.sampled_from(CHAIN))
+def test_a_number_that_changes_several_times_leads_to_one_patient_in_whatever_order_it_is_heard_of(
+    order: list[bytes], again: bytes
+) -> None:
+    heart = Heart()
+    heart.now = datetime(2026, 3, 9, 18, 0, tzinfo=UTC)
+    for message in (*order, again):
+        assert asked(heart.send(message)) == []
+    patients = {heart.chart(number).id for number in "1789"}
+    assert len(patients) == 1
+    chart = heart.chart("9")
+    assert (stays(chart), chart.patient.phones) == ({"MRN:V1": "active"}, ("+12125550107",))
+    assert chart.patient.address is not None
+
+
+# --- of two charts that are one, each field of the person is as it was said last
+
+PERSON = (
+    adt("A28", at="20260305080000", pid3=X, pid={13: "2125550101", 15: "en"}),
+    adt("A31", at="20260306080000", pid3=Y, pid={13: "2125550102"}),
+    adt("A31", at="20260307080000", pid3=X, pid={11: "1 Main St^^Town", 15: '""'}),
+    adt("A31", at="20260308080000", pid3=Y, pid={11: "2 Side St^^Town"}),
+    adt("A31", at="20260308090000", pid3=X, pid={8: "U"}),
+)
+
+
+@pytest.mark.parametrize("trigger", ["A40", "A18", "A34", "A47"])
+@settings(max_examples=80, deadline=None)
+@given(st.permutations(range(len(PERSON) + 1)), st.booleans())
+def test_what_is_known_of_a_person_after_a_merge_does_not_depend_on_the_order(
+    trigger: str, order: list[int], turned: bool
+) -> None:
+    survivor, merged = (Y, X) if turned else (X, Y)
+    merge = adt(trigger, at="20260306120000", pid3=survivor, segments=(f"MRG|{merged}",))
+    heart = Heart()
+    heart.now = datetime(2026, 3, 9, 18, 0, tzinfo=UTC)
+    for place in order:
+        outcome = heart.send((*PERSON, merge)[place])
+        assert outcome.state is EntryState.PROCESSED
+    patient = heart.chart("1").patient
+    assert (patient.phones, patient.language, patient.sex) == (("+12125550102",), None, "U")
+    assert patient.address is not None
+    assert patient.address.line == "2 Side St"
+    assert patient.key == ("MRN:2" if turned else "MRN:1")
+
+
+@pytest.mark.parametrize("sex", ["F", ""])
+def test_a_merge_with_one_of_another_name_and_birth_date_leaves_the_survivor_who_they_are(sex: str) -> None:
+    heart = Heart()
+    heart.send(adt("A28", at="20260305080000", pid3=X, pid={13: "2125550101"}))
+    heart.send(adt("A28", at="20260306080000", pid3=Y, pid={**JAY, 8: sex, 13: "2125550102", 15: "es"}))
+    heart.send(adt("A40", at=LATER, pid3=X, pid={5: "", 7: "", 8: ""}, segments=(f"MRG|{Y}",)))
+    patient = heart.chart("2").patient
+    assert patient.name is not None
+    assert (patient.name.family, patient.phones, patient.language) == ("Doe", ("+12125550101",), "es")
+    heart.send(adt("A31", at="20260306060000", pid3=X, pid={13: "2125550103"}))  # as if the other had never been
+    assert heart.chart("1").patient.phones == ("+12125550103",)
+
+
 def test_a_number_that_is_one_of_several_of_its_patient_is_not_moved_away(heart: Heart) -> None:
     heart.send(adt("A40", at="20260306100000", pid3=X, segments=("MRG|8^^^MRN^MR",)))
     message = adt("A43", at=LATER, pid3=Y, pid=JAY, segments=("MRG|8^^^MRN^MR",))
@@ -558,6 +667,45 @@ def test_the_links_of_merged_patients_are_those_of_the_survivor(heart: Heart) ->
     assert (heart.chart("7").patient.links, heart.chart("2").patient.links) == ((), ())
 
 
+LINKED = (
+    ("A24", X, Y, "20260306080000"),
+    ("A37", X, Y, "20260307080000"),
+    ("A40", "7^^^MRN^MR", X, "20260307120000"),
+    ("A31", "7^^^MRN^MR", "", "20260307130000"),
+)
+
+
+def _linked(trigger: str, one: str, other: str, at: str) -> bytes:
+    mine = {} if one != Y else JAY
+    if trigger in {"A40", "A31"}:
+        return adt(trigger, at=at, pid3=one, pid=mine, segments=(f"MRG|{other}",) if other else ())
+    return adt(trigger, at=at, pid3=one, pid=mine, segments=(f"PID|2||{other}||Roe^Jay||19700101",))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.permutations(LINKED), st.sampled_from(LINKED))
+def test_an_unlink_counts_beside_a_merge_in_whatever_order_they_come(
+    order: list[tuple[str, str, str, str]], again: tuple[str, str, str, str]
+) -> None:
+    heart = Heart()
+    for message in (*order, again):
+        assert asked(heart.send(_linked(*message))) == []
+    assert (heart.chart("7").patient.links, heart.chart("2").patient.links) == ((), ())
+    assert heart.chart("7").id == heart.chart("1").id
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.permutations([*LINKED, ("A24", "7^^^MRN^MR", Y, "20260308080000")]))
+def test_a_link_counts_beside_a_merge_in_whatever_order_they_come(order: list[tuple[str, str, str, str]]) -> None:
+    heart = Heart()
+    heart.now = datetime(2026, 3, 9, 18, 0, tzinfo=UTC)
+    for message in order:
+        assert asked(heart.send(_linked(*message))) == []
+    assert heart.chart("7").patient.links == ("MRN:2",)
+    others = [Identifier(value=key[4:], authority="MRN", type="MR") for key in heart.chart("2").patient.links]
+    assert {found.id for one in others if (found := heart.charts.find(one))} == {heart.chart("7").id}
+
+
 @pytest.mark.parametrize(
     ("how", "merged", "questions"), [("ask", False, [("event-not-supported", "PID-3")]), ("merge", True, [])]
 )
@@ -579,30 +727,137 @@ def test_an_event_of_two_patients_that_names_one_is_held(heart: Heart, trigger: 
 # --- two patients change places
 
 
-def test_a_swap_moves_both_patients() -> None:
+def in_beds(heart: Heart) -> dict[str, str | None]:
+    """Who lies where, as far as it is known."""
+    found = {}
+    for number in "12":
+        stays_ = heart.chart(number).encounters
+        found[number] = stays_[0].location.point_of_care if stays_ and stays_[0].location else None
+    return found
+
+
+def swap(
+    first: dict[int, str] | None = None,
+    second: dict[int, str] | None = None,
+    *,
+    at: str = LATER,
+    who: str = "2^^^MRN^MR||Roe^Jay||19700101",
+    trigger: str = "A17",
+) -> bytes:
+    """first, second: fields of PV1 that are not as they should be."""
+    pv1 = {1: "2", 2: "I", 3: "2A^1^A", 6: "2B^7^B", 19: "V2^^^MRN"} | (second or {})
+    segments = (f"PID|2||{who}", "|".join(["PV1", *(pv1.get(number, "") for number in range(1, 51))]))
+    return adt(trigger, at=at, pid3=X, pv1={3: "2B^7^B", 6: "2A^1^A"} | (first or {}), segments=segments)
+
+
+@pytest.fixture
+def two() -> Heart:
+    """Two patients in their beds."""
     heart = Heart()
     heart.send(adt("A01", pid3=X, pv1={3: "2A^1^A"}))
     heart.send(adt("A01", pid3=Y, pid=JAY, pv1={3: "2B^7^B", 19: "V2^^^MRN"}))
-    second = ("PID|2||2^^^MRN^MR||Roe^Jay||19700101", "PV1|2|I|2A^1^A|||2B^7^B" + 13 * "|" + "V2^^^MRN")
-    outcome = heart.send(adt("A17", at=LATER, pid3=X, pv1={3: "2B^7^B", 6: "2A^1^A"}, segments=second))
+    return heart
+
+
+def test_a_swap_moves_both_patients(two: Heart) -> None:
+    outcome = two.send(swap())
     assert asked(outcome) == []
-    beds = [heart.chart(number).encounters[0].location for number in "12"]
+    beds = [two.chart(number).encounters[0].location for number in "12"]
     assert [(bed.point_of_care, bed.room, bed.bed) for bed in beds if bed] == [("2B", "7", "B"), ("2A", "1", "A")]
     assert len(outcome.charts) == 2
 
 
-def test_both_change_places_or_none() -> None:
+def test_both_change_places_or_none(two: Heart) -> None:
+    message = swap(who="2^^^MRN^MR||Poe^Edgar||18090119")
+    assert asked(two.send(message)) == [("person-contradicted", "PID-5")]
+    assert in_beds(two) == {"1": "2A", "2": "2B"}
+    release(two, message, "person-contradicted@PID-5")
+    assert in_beds(two) == {"1": "2B", "2": "2A"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, {3: ""}),  # no place to go to
+        ({3: '""'}, {}),
+        ({}, {2: "N"}),  # no visit
+        ({3: "2A^1^A"}, {}),  # both into one bed
+    ],
+)
+def test_where_one_of_two_patients_can_not_change_places_neither_does(
+    two: Heart, first: dict[int, str], second: dict[int, str]
+) -> None:
+    assert asked(two.send(swap(first, second))) == [
+        ("event-not-supported", "PID-3"),
+        ("event-not-supported", "PID[2]-3"),
+    ]
+    assert in_beds(two) == {"1": "2A", "2": "2B"}
+
+
+@pytest.mark.parametrize(("trigger", "pv1"), [("A03", {36: "01"}), ("A11", {})])
+def test_nobody_changes_places_with_a_patient_who_has_gone(two: Heart, trigger: str, pv1: dict[int, str]) -> None:
+    two.send(adt(trigger, at="20260306150000", pid3=Y, pid=JAY, pv1={3: "2B^7^B", 19: "V2^^^MRN"} | pv1))
+    outcome = two.send(swap())
+    assert [code for code, _ in asked(outcome)] == ["event-not-supported"] * 2
+    assert {hold.patient_key for hold in outcome.holds} == {"MRN:1", "MRN:2"}
+    assert in_beds(two)["1"] == "2A"
+
+
+def test_two_patients_have_changed_places_before_one_of_them_left(two: Heart) -> None:
+    two.now = datetime(2026, 3, 9, 18, 0, tzinfo=UTC)
+    two.send(adt("A03", at=LATEST, pid3=Y, pid=JAY, pv1={19: "V2^^^MRN", 36: "01"}))
+    assert asked(two.send(swap())) == []
+    assert in_beds(two)["1"] == "2B"
+
+
+def test_nobody_changes_places_with_a_patient_whose_stay_can_not_be_told(two: Heart) -> None:
+    two.send(adt("A01", at="20260306140000", pid3=Y, pid=JAY, pv1={3: "ICU", 19: "V3^^^MRN"}))
+    outcome = two.send(swap(second={19: ""}))
+    assert outcome.dead_letter is not None
+    assert outcome.dead_letter.error == "encounter-ambiguous"
+    assert in_beds(two)["1"] == "2A"
+
+
+def test_nobody_changes_places_with_a_patient_who_has_no_stay(two: Heart) -> None:
+    two.send(adt("A28", pid3="3^^^MRN^MR", pid={5: "Poe^Edgar", 7: "18090119"}))
+    outcome = two.send(swap(second={19: ""}, who="3^^^MRN^MR||Poe^Edgar||18090119"))
+    assert [code for code, _ in asked(outcome)] == ["event-not-supported"] * 2
+    assert in_beds(two)["1"] == "2A"
+
+
+def test_two_numbers_of_one_patient_do_not_change_places(two: Heart) -> None:
+    two.send(adt("A40", at="20260306150000", pid3=X, segments=("MRG|8^^^MRN^MR",)))
+    outcome = two.send(swap(second={19: ""}, who="8^^^MRN^MR||Doe^Jane||19480312"))
+    assert [code for code, _ in asked(outcome)] == ["event-not-supported"] * 2
+    assert in_beds(two)["1"] == "2A"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.fixed_dictionaries({}, optional={2: st.sampled_from(["N", "O"]), 3: st.sampled_from(["", '""', "2A^1^A"]),
+                                        19: st.sampled_from(["", "V1^^^MRN", "V2^^^MRN", "V9^^^MRN"])}),
+    st.fixed_dictionaries({}, optional={2: st.sampled_from(["N", "O"]), 3: st.sampled_from(["", '""']),
+                                        19: st.sampled_from(["", "V1^^^MRN", "V2^^^MRN", "V8^^^MRN"])}),
+    st.lists(st.sampled_from(["A03", "A11", "A21", "A02"]), max_size=2),
+)  # fmt: skip
+def test_both_change_places_or_neither_and_then_it_is_seen(
+    first: dict[int, str], second: dict[int, str], before: list[str]
+) -> None:
     heart = Heart()
     heart.send(adt("A01", pid3=X, pv1={3: "2A^1^A"}))
     heart.send(adt("A01", pid3=Y, pid=JAY, pv1={3: "2B^7^B", 19: "V2^^^MRN"}))
-    second = ("PID|2||2^^^MRN^MR||Poe^Edgar||18090119", "PV1|2|I|2A^1^A" + 16 * "|" + "V2^^^MRN")
-    swap = adt("A17", at=LATER, pid3=X, pv1={3: "2B^7^B"}, segments=second)
-    assert asked(heart.send(swap)) == [("person-contradicted", "PID-5")]
-    places = [heart.chart(number).encounters[0].location for number in "12"]
-    assert [place.point_of_care for place in places if place] == ["2A", "2B"]
-    release(heart, swap, "person-contradicted@PID-5")
-    places = [heart.chart(number).encounters[0].location for number in "12"]
-    assert [place.point_of_care for place in places if place] == ["2B", "2A"]
+    for minute, trigger in enumerate(before):
+        heart.send(
+            adt(trigger, at=f"202603061500{minute:02}", pid3=Y, pid=JAY, pv1={3: "2B^7^B", 19: "V2^^^MRN", 36: "01"})
+        )
+    were = [{one.key: one.location for one in heart.chart(number).encounters} for number in "12"]
+    outcome = heart.send(swap(first, second))
+    now = [{one.key: one.location for one in heart.chart(number).encounters} for number in "12"]
+    if outcome.dead_letter is None and not outcome.holds:
+        assert now[0] != were[0]
+        assert now[1] != were[1]
+    else:
+        assert now == were
 
 
 # --- deletions
@@ -648,10 +903,61 @@ def test_a_person_on_whom_nothing_hangs_is_forgotten_until_they_are_heard_of_aga
     assert heart.chart("2").patient.name is not None
 
 
-def test_the_deletion_of_nobody_is_recorded_without_effect(heart: Heart) -> None:
+def test_the_deletion_of_nobody_is_remembered(heart: Heart) -> None:
     outcome = heart.send(adt("A29", at=LATER, pid3="77^^^MRN^MR"))
-    assert [effect.kind for effect in outcome.effects] == ["recorded-without-effect"]
-    assert (outcome.charts, outcome.patient_key) == ((), "MRN:77")
+    assert [effect.kind for effect in outcome.effects] == ["patient-created"]
+    assert outcome.reason is not None
+    assert (outcome.holds, outcome.patient_key, heart.chart("77").patient.name) == ((), "MRN:77", None)
+
+
+@pytest.mark.parametrize("trigger", ["A28", "A31", "A60"])
+def test_a_person_who_was_deleted_before_they_were_heard_of_is_not_brought_back_by_old_news(trigger: str) -> None:
+    heart = Heart()
+    heart.send(adt("A29", at=LATER))
+    outcome = heart.send(adt(trigger, pid={13: "2125550100"}))
+    assert (asked(outcome), heart.chart().patient.name, heart.chart().patient.phones) == ([], None, ())
+    heart.send(adt("A28", at=LATEST))
+    assert heart.chart().patient.name is not None
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.permutations([("A28", "20260306120000"), ("A31", "20260306130000"), ("A29", LATER), ("A29", "20260306123000"),
+                        ("A28", LATEST)]))  # fmt: skip
+def test_what_is_known_of_a_person_does_not_depend_on_the_order_of_deletions_and_registrations(
+    order: list[tuple[str, str]],
+) -> None:
+    heart = Heart()
+    heart.now = datetime(2026, 3, 9, 18, 0, tzinfo=UTC)
+    for trigger, at in order:
+        pid = {} if trigger == "A29" else {13: f"21255501{at[6:8]}"} if at != LATEST else {}
+        heart.send(adt(trigger, at=at, pid=pid))
+    patient = heart.chart().patient
+    assert (patient.name is not None, patient.phones) == (True, ())
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_deleted_person_who_has_a_stay_after_all_is_somebody_and_is_asked_about(known: bool) -> None:
+    heart = Heart()
+    if known:
+        heart.send(adt("A28", at="20260306100000"))
+    heart.send(adt("A29", at=LATER))
+    outcome = heart.send(adt("A01", pid={13: "2125550100"}, pv1={}))
+    assert asked(outcome) == [("event-not-supported", "PID-3")]
+    patient = heart.chart().patient
+    assert (patient.name is not None, patient.phones) == (True, ("+12125550100",))
+    assert asked(heart.send(adt("A03", at=LATEST, pv1={36: "01"}))) == []
+    assert opened(heart.chart())
+
+
+@pytest.mark.parametrize("survivor", [X, "3^^^MRN^MR"])
+def test_a_merge_with_a_deleted_person_leaves_the_other_as_they_are(heart: Heart, survivor: str) -> None:
+    other = "3^^^MRN^MR" if survivor == X else X
+    heart.send(adt("A31", at="20260306090000", pid3=X, pid={13: "2125550100"}))
+    heart.send(adt("A28", pid3="3^^^MRN^MR"))
+    heart.send(adt("A29", at=LATER, pid3="3^^^MRN^MR"))
+    heart.send(adt("A40", at=LATEST, pid3=survivor, pid={5: "", 7: "", 8: ""}, segments=(f"MRG|{other}",)))
+    patient = heart.chart("1").patient
+    assert (patient.name is not None, patient.phones) == (True, ("+12125550100",))
 
 
 def test_two_patients_of_whom_it_is_asked_whether_they_have_died_are_asked_about_once_when_they_are_one() -> None:
