@@ -7,6 +7,7 @@ from typing import Final
 
 from engine.domain.chart import Chart
 from engine.pipeline.appointments import follow_appointments
+from engine.pipeline.moved import follow_moves
 from engine.pipeline.pages import follow_tasks
 from engine.pipeline.requests import follow_requests
 from engine.pipeline.rule import Deciding
@@ -17,6 +18,7 @@ Follower = Callable[[Chart | None, Chart, Deciding], Chart]
 nothing more."""
 
 FOLLOWERS: Final[tuple[Follower, ...]] = (
+    follow_moves,
     follow_appointments,
     follow_requests,
     follow_proofs,

@@ -182,20 +182,31 @@ def _settled(reply: RequestSettled, chart: Chart | None, deciding: Deciding) -> 
     after = _answered(found, reply, deciding)
     if after is found:
         return chart
+    if after.request is RequestState.REFUSED:
+        return refused(chart, found, after.told_by or REQUEST_REFUSED, deciding.now)
     appointments = tuple(after if one is found else one for one in chart.appointments)
-    chart = msgspec.structs.replace(chart, appointments=appointments)
-    if after.request is not RequestState.REFUSED:
-        return chart
-    refused = Escalation(at=deciding.now, why=REQUEST_REFUSED)
+    return msgspec.structs.replace(chart, appointments=appointments)
+
+
+def refused(chart: Chart, found: Appointment, why: str, now: datetime) -> Chart:
+    """The chart after a request that was not taken: its task is people's again, and says so."""
+    after = _refused(found, why)
+    said = Escalation(at=now, why=REQUEST_REFUSED)
     return msgspec.structs.replace(
         chart,
+        appointments=tuple(after if one is found else one for one in chart.appointments),
         tasks=tuple(
-            msgspec.structs.replace(task, undo=None, snoozed_until=None, escalations=(*task.escalations, refused))
+            msgspec.structs.replace(task, undo=None, snoozed_until=None, escalations=(*task.escalations, said))
             if task.id == after.requested_for and task.stands
             else task
             for task in chart.tasks
         ),
     )
+
+
+def _refused(one: Appointment, why: str) -> Appointment:
+    gone = AppointmentStatus.CANCELLED
+    return msgspec.structs.replace(one, request=RequestState.REFUSED, said=gone, status=gone, told_by=why)
 
 
 def _answered(one: Appointment, reply: RequestSettled, deciding: Deciding) -> Appointment:
@@ -206,10 +217,7 @@ def _answered(one: Appointment, reply: RequestSettled, deciding: Deciding) -> Ap
     if one.request is not RequestState.ASKED:
         return one
     if reply.result == RequestSettled.REFUSED:
-        gone = AppointmentStatus.CANCELLED
-        return msgspec.structs.replace(
-            one, request=RequestState.REFUSED, said=gone, status=gone, told_by=reply.detail or REQUEST_REFUSED
-        )
+        return _refused(one, reply.detail or REQUEST_REFUSED)
     if reply.result != RequestSettled.TAKEN:
         return one
     if reply.filler is None:

@@ -308,3 +308,14 @@ def test_no_value_breaks_out_of_its_place(asking: Asking, value: str, wire: str 
 def test_an_answer_says_what_it_says(answer: bytes, said: Answer) -> None:
     assert Answer.of(answer) == said
     assert Answer.read(said.written()) == said
+
+
+def test_a_request_on_its_way_whose_stay_becomes_another_patients_comes_back_to_people(asking: Asking) -> None:
+    mrg = ("MRG|558181838^^^MRN^MR||||V1^^^MRN",)
+    asking.send(adt("A45", at="20260306130000", pid3="7^^^MRN^MR", pv1={}, segments=mrg))
+    chart = asking.chart("7")
+    assert {(one.request, one.told_by) for one in chart.appointments} == {("refused", "patient-moved")}
+    asked_for = {one.requested_for for one in chart.appointments}
+    (told,) = {tuple(step.why for step in task.escalations) for task in chart.tasks if task.id in asked_for}
+    assert told == ("request-refused",)
+    assert asking.chart().appointments == ()

@@ -441,3 +441,24 @@ def test_a_safety_event_is_looked_into_whatever_becomes_of_the_patient(duty: Dut
     duty.send(adt("A01", at="20260306143000", pv1={3: "W^1^A", 19: "V2^^^MRN", 44: "20260306143000"}))
     (event,) = [one for one in duty.chart().tasks if one.raised_for == duty.page.id]
     assert event.stands
+
+
+def test_a_page_that_moves_with_its_stay_while_a_call_is_on_its_way_calls_the_next_one_at_once(duty: Duty) -> None:
+    """What becomes of the call would be heard under the patient of before."""
+    duty.ring()
+    sent = duty.page
+    move = adt("A45", at="20260306130500", pid3="7^^^MRN^MR", pv1={}, segments=("MRG|558181838^^^MRN^MR||||V1^^^MRN",))
+    duty.send(move)
+    (page,) = duty.chart("7").pages
+    assert (page.id, page.steps[0].result, page.steps[0].detail) == (sent.id, StepResult.FAILED, "patient-moved")
+    assert page.next_at == duty.now
+    assert duty.chart().pages == ()
+
+
+def test_a_call_that_has_arrived_before_its_page_moves_is_not_made_again(duty: Duty) -> None:
+    duty.ring()
+    settled(duty, StepResult.SENT)
+    before = duty.page
+    move = adt("A45", at="20260306130500", pid3="7^^^MRN^MR", pv1={}, segments=("MRG|558181838^^^MRN^MR||||V1^^^MRN",))
+    duty.send(move)
+    assert duty.chart("7").pages == (before,)
