@@ -543,7 +543,7 @@ _URGENT: Final = str(UrgentDue.__struct_config__.tag)
 
 
 def _override_damaged(entry_id: int) -> None:
-    log.error("who stands in on a roster can't be read: the roster's own people are called", entry=entry_id)
+    log.error("who stands in on a roster is not readable, its own people are called", entry=entry_id)
 
 
 def _is_awaited(entry: Entry) -> bool:
