@@ -199,6 +199,8 @@ class Rosters:
     """Destinations that go on calling by themselves, and are told when nobody need be called any more."""
     left_out: frozenset[str] = frozenset()
     """Ladders of examples that don't fit the site: nobody is paged by them."""
+    left_out_files: frozenset[str] = frozenset()
+    """The files of these examples."""
 
     def with_overrides(self, overrides: Sequence[Override]) -> OnCall:
         return OnCall(self, overrides)

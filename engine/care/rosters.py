@@ -191,7 +191,8 @@ def load_oncall(
     are. zone: the site's.
     """
     files = [(document, spec) for document, spec in read if not _is_left_out(spec, destinations)]
-    left_out = frozenset(name for _, spec in read if _is_left_out(spec, destinations) for name in spec.ladders)
+    examples = [(document, spec) for document, spec in read if _is_left_out(spec, destinations)]
+    left_out = frozenset(name for _, spec in examples for name in spec.ladders)
     people: dict[str, tuple[str, tuple[Contact, ...]]] = {}
     roles: dict[str, dict[str, Role]] = {}
     for document, spec in files:
@@ -219,7 +220,8 @@ def load_oncall(
                 problems.append(document.problem(("ladders", name), "another file of this folder has this ladder"))
             problems += _ladder_problems(document, ("ladders", name), ladder, roles, people, delays)
             ladders[name] = _policy(name, ladder)
-    return Rosters(people, roles, ladders, frozenset(ends), left_out)
+    left_out_files = frozenset(document.file for document, _ in examples)
+    return Rosters(people, roles, ladders, frozenset(ends), left_out, left_out_files)
 
 
 def _is_left_out(spec: OnCallSpec, destinations: Collection[str]) -> bool:

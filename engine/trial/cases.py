@@ -194,6 +194,12 @@ def _cases(document: Document, compiled: CompiledConfiguration, snapshot: Snapsh
     if run is None:
         report.skipped.append(document.warning((), "not run: files of this kind have no tests"))
         return
+    if tested in compiled.rules.rosters.left_out_files:
+        text = (
+            "not run: an example for destinations that this site has not. Its ladders page nobody: name your own people"
+        )
+        report.skipped.append(document.warning((), text))
+        return
     tests = validate(document, RuleTests)
     for index, case in enumerate(tests.cases):
         at: Path = ("cases", index)

@@ -345,6 +345,16 @@ def test_a_test_that_is_not_run_is_a_warning(bare: Site) -> None:
     assert "not run" in problem["message"]
 
 
+def test_the_tests_of_an_example_that_does_not_fit_the_site_are_not_run_and_it_is_said(bare: Site) -> None:
+    config = bare.folder / "config.yaml"
+    config.write_text(config.read_text().replace("files:", "elsewhere:"))
+    for channel in (bare.folder / "channels").glob("*.yaml"):
+        channel.write_text(channel.read_text().replace("to: files", "to: elsewhere"))
+    (problem,) = found(bare)
+    assert (problem["file"], problem["level"]) == ("mappings/oncall/on-call.test.yaml", "warning")
+    assert "page nobody" in problem["message"]
+
+
 @pytest.mark.parametrize("name", ["west.test.yaml", "first.hl7"])
 def test_what_is_no_file_among_the_examples_is_said(bare: Site, name: str) -> None:
     os.mkfifo(bare.folder / "channels/examples" / name)
