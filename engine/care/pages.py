@@ -35,7 +35,9 @@ class PageEvent(StrEnum):
     EXHAUSTED = "exhausted"
     CALLED_OFF = "called_off"
     RESTORED = "restored"
-    """What had called it off was a mistake, and was undone by who had made it."""
+    """What had called it off, or acknowledged it, was a mistake: it calls again."""
+    TAKEN_AGAIN = "taken_again"
+    """What had called it off after an acknowledgment was a mistake: who had taken it has it again."""
 
 
 _ALWAYS: Final = {
@@ -59,9 +61,11 @@ MOVES: Final[Mapping[tuple[PageState, PageEvent], PageState]] = {
     (PageState.EXHAUSTED, PageEvent.ACKNOWLEDGED): PageState.ACKNOWLEDGED,
     (PageState.EXHAUSTED, PageEvent.CALLED_OFF): PageState.RESOLVED,
     (PageState.RESOLVED, PageEvent.RESTORED): PageState.QUEUED,
+    (PageState.ACKNOWLEDGED, PageEvent.RESTORED): PageState.QUEUED,
+    (PageState.RESOLVED, PageEvent.TAKEN_AGAIN): PageState.ACKNOWLEDGED,
 }
-"""All there is. What is resolved stays so, unless that is undone. An acknowledgment after all is better than none, so
-one of a page that is exhausted counts."""
+"""All there is. What is resolved stays so, unless its task stands again. An acknowledgment after all is better than
+none, so one of a page that is exhausted counts."""
 
 ROUNDS_MAX: Final = 3
 """So often a page is raised again after an acknowledgment that nothing followed; then it is exhausted."""
@@ -163,12 +167,13 @@ def answered(page: Page, number: int, result: StepResult, at: datetime, detail: 
     return page if hopeful else _timed(structs.replace(page, escalates_at=at))
 
 
-def called_off(page: Page, why: str, at: datetime) -> Page:
-    """It is not needed any more; one that has ended stays as it is."""
+def called_off(page: Page, why: str, at: datetime, *, for_good: bool = False) -> Page:
+    """It is not needed any more; one that has ended stays as it is. for_good: needed again, it begins anew."""
     if (page.state, PageEvent.CALLED_OFF) not in MOVES:
         return page
     return structs.replace(
         _moved(page, PageEvent.CALLED_OFF),
+        stood_as=None if for_good else page.state,
         ended_at=at,
         end_reason=why,
         next_at=None,
@@ -179,9 +184,22 @@ def called_off(page: Page, why: str, at: datetime) -> Page:
 
 
 def restored(page: Page, at: datetime) -> Page:
-    """A page whose calling off is undone: it calls its ladder again from the beginning. Any other stays as it is."""
+    """A page that is needed again. Any that can't be stays as it is.
+
+    Who had acknowledged it has it again, with the time to do something anew. Where nobody had, it calls its ladder from
+    the beginning.
+    """
     if (page.state, PageEvent.RESTORED) not in MOVES:
         return page
+    lapses = page.policy.acknowledged_seconds
+    if page.stood_as is PageState.ACKNOWLEDGED and not page.closes:
+        return structs.replace(
+            _moved(page, PageEvent.TAKEN_AGAIN),
+            ended_at=None,
+            end_reason=None,
+            stood_as=None,
+            next_at=None if lapses is None else at + timedelta(seconds=lapses),
+        )
     return structs.replace(
         _moved(page, PageEvent.RESTORED),
         round=page.round + 1,
@@ -189,8 +207,10 @@ def restored(page: Page, at: datetime) -> Page:
         loop=1,
         ended_at=None,
         end_reason=None,
+        stood_as=None,
         acknowledged_by=None,
         acknowledged_at=None,
+        on_ladder=None,
         next_at=at,
     )
 

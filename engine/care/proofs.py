@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from engine.care.plausible import ended_at
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.moment import Moment
@@ -33,8 +34,7 @@ def kept_visit(
     It came after the discharge that the task belongs to, and is not the stay itself.
     """
     stay = chart.encounter(task.encounter) if task.encounter is not None else None
-    discharged = stay.discharged_at.at_in(calendar.zone) if stay is not None and stay.discharged_at else None
-    since = discharged or task.created_at
+    since = (ended_at(stay, calendar.zone) if stay is not None else None) or task.created_at
     for encounter in chart.encounters:
         if encounter.key == task.encounter or encounter.status not in KEPT or encounter.admitted_at is None:
             continue

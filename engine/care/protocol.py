@@ -22,6 +22,7 @@ from engine.care.conditions import Condition
 from engine.care.dispositions import Action, Disposition
 from engine.care.plausible import AHEAD_MAX, dates_in_doubt, ended_at, open_besides
 from engine.care.spans import Span
+from engine.care.tasks import is_withdrawn
 from engine.care.visits import Visit
 from engine.domain.age import AGE_YEARS_MAX, age_range
 from engine.domain.chart import Chart
@@ -30,7 +31,7 @@ from engine.domain.ids import beginning_like
 from engine.domain.patient import Patient
 from engine.domain.record import Phi
 from engine.domain.score import Band
-from engine.domain.task import ENGINE, KINDS, ON_CALL_PAGE, Alert, Rung, Task, TaskState
+from engine.domain.task import KINDS, ON_CALL_PAGE, Alert, Rung, Task, TaskState
 from engine.domain.why import CLASS_UNKNOWN, NO_CLASS, Ground, Reason
 from engine.errors import Problem, SettingsError
 from engine.yamlfile import Document, Path, did_you_mean
@@ -454,7 +455,11 @@ class Protocol:
         call = self._called_for(chart, encounter, disposition, besides.band or band, now, waits=waits)
         discharged = _discharged(encounter, now, calendar)
         known = {task.id: task for task in chart.tasks}
-        too_old = self._too_old(discharged, now)
+        uncalled = {page.task for page in chart.pages if not page.has_called}
+        steps, too_old = call.steps, self._too_old(discharged, now)
+        if too_old:
+            home = disposition.action is Action.HOME_PLAN and call.reason is Reason.PLANNED
+            steps, too_old = self._corrected(chart, encounter, call.steps, home=home)
         fresh = discharged is None or self._page_fresh.after(discharged, calendar) >= now
         met = self.met(chart.patient, encounter, now) | besides.met
         late = self._late.after(now, calendar)
@@ -462,7 +467,7 @@ class Protocol:
         tasks = []
         withheld: dict[Ground, list[str]] = {}
         new = 0
-        for step, hold in call.steps:
+        for step, hold in steps:
             if step.dispositions and disposition.acts_as not in step.dispositions:
                 continue
             if step.id in besides.done or not met.issuperset(step.when):
@@ -473,15 +478,20 @@ class Protocol:
                 withheld.setdefault(ground, []).append(step.kind)
                 continue
             if step.calls and task is not None and not task.stands:
-                continue  # somebody was called already: nothing that is put right later calls again
+                withdrawn = task.suspended_by is not None or (not waits and is_withdrawn(task))
+                if not (fresh and withdrawn and task.id in uncalled):
+                    continue  # somebody was called already: nothing that is put right later calls again
             new += task is None
             if task is not None:
-                quiet = task.page is None
+                quiet = task.page is None or (task.suspended_by is not None and task.calls and not fresh)
             else:
                 quiet = (
                     waits
                     or not fresh
-                    or any(one.step == step.id and one.discharge == encounter.discharges for one in chart.tasks)
+                    or any(
+                        one.step == step.id and one.discharge == encounter.discharges and one.id not in uncalled
+                        for one in chart.tasks
+                    )
                 )
             earliest = step.late.after(now, calendar) if step.late is not None else late
             due_at = _due(step, discharged, task, calendar, now, earliest=earliest, waits=waits)
@@ -550,6 +560,30 @@ class Protocol:
             return _Call([(step, f"{hold}; {besides}") for step in steps], reason, said)
         asked = [(step, besides) for step in self._unknown]
         return _Call([*((step, hold) for step in steps), *asked], reason, said)
+
+    def _corrected(
+        self, chart: Chart, encounter: Encounter, steps: list[tuple[_Step, str | None]], *, home: bool
+    ) -> tuple[list[tuple[_Step, str | None]], bool]:
+        """The steps to ask for after an old discharge, and whether it is too old for new tasks.
+
+        What an old discharge calls for now may be something else than what was planned in time. Of a plan that goes on
+        nothing is added then, and nothing taken away because of the band. Where nothing of it goes on, what takes its
+        place is asked for however old the discharge is, so that no correction leaves the patient with nothing.
+        """
+        standing = {
+            task.step
+            for task in chart.tasks
+            if task.encounter == encounter.key
+            and task.discharge == encounter.discharges
+            and task.raised_for is None
+            and (task.stands or task.suspended_by is not None)
+        }
+        called_for = {step.id for step, _ in steps}
+        if home:
+            others = {step.id: step for of_band in self._home.values() for step in of_band}
+            kept = [(step, None) for step in others.values() if step.id in standing - called_for]
+            steps, called_for = [*steps, *kept], called_for | standing.intersection(others)
+        return steps, not standing or not standing.isdisjoint(called_for)
 
     def _held_back(self, step: _Step, *, too_old: bool, fresh: bool, waits: bool) -> Ground | None:
         """Why a task that is called for is not made."""
@@ -702,11 +736,7 @@ class Protocol:
             task = known.get(task_id)
             if step.calls:
                 return task_id
-            withdrawn = task is not None and (
-                task.state is TaskState.RETRACTED
-                or (task.state is TaskState.CANCELLED and task.suspended_by is None and task.ended_by == ENGINE)
-            )
-            if not withdrawn:
+            if task is None or not is_withdrawn(task):
                 return task_id
             number += 1
 
@@ -752,7 +782,7 @@ def _due(
         return due_at
     if task is None or (task.suspended_by is not None and not waits and task.due_at <= now):
         return earliest
-    return min(task.due_at, earliest)
+    return max(due_at, min(task.due_at, earliest))
 
 
 def _discharged(encounter: Encounter, now: datetime, calendar: BusinessCalendar) -> datetime | None:

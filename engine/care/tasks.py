@@ -1,15 +1,21 @@
 """The life of a task: what people, deadlines and messages make of it. Pure.
 
-`TRANSITIONS` is the whole of it. Three things are not among them, because each undoes one and restores the task as it
-was: a readmission that turns out not to have happened (`resume`), a proof that is withdrawn (`unproved`), and a person
-who takes back what they have just done (`undone`). A deadline that is moved on makes a missed task an open one again.
+`TRANSITIONS` is the whole of it. Some things are not among them, because each undoes one and restores the task as it
+was: a readmission that turns out not to have happened (`resume`), a proof that is withdrawn (`unproved`), a person who
+takes back what they have just done (`undone`), and what called off a call before anybody was called. A deadline that is
+moved on makes a missed task an open one again.
+
+An alert stands for a reason: an entry of `Task.escalations`, of the task that it is about, which names it. When that
+task is settled, or not called for any more, or the reason is taken from it, the alert ends; a new reason raises a new
+one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from hashlib import blake2b
+from itertools import count
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +23,7 @@ import msgspec
 from engine.domain.ids import beginning_like
 from engine.domain.task import (
     ENGINE,
+    ON_CALL_PAGE,
     READMITTED,
     STANDING,
     Alert,
@@ -45,10 +52,13 @@ wanted again gets a task of its own."""
 
 ATTEMPTS_MAX: Final = 100
 SNOOZE_DAYS_MAX: Final = 90
+DEADLINE: Final = "deadline"
+"""`Escalation.why` of a rung that was climbed at its time."""
 _ALERT_HOURS: Final = 1
 """An alert that is raised late leaves this much time at least, if it would have had as much at its time."""
 
 MOOT: Final = "what it was about is settled"
+UNCALLED: Final = "what it was about is not called for any more"
 """Why an alert ends by itself."""
 
 
@@ -131,14 +141,18 @@ def reconcile(existing: tuple[Task, ...], wanted: tuple[Task, ...], *, at: datet
 
     Standing ones that are no longer wanted are retracted (`why` says why), those still wanted take the new times and
     the new reason but keep who has them and what was done about them, ended ones stay as they are, missing ones are
-    added. Alerts go with what they are about (`alerts_follow`). Doing it twice changes nothing more.
+    added. A call that ended is wanted only when it was withdrawn before anybody was called: it stands again. Alerts go
+    with what they are about, even if a person has cancelled that. Doing it twice changes nothing more.
     """
     by_id = {task.id: task for task in wanted}
+    called_for = {task.id: task.id in by_id for task in existing}
     result = []
     for task in existing:
         want = by_id.pop(task.id, None)
         if want is None and task.raised_for is not None:
-            result.append(task)
+            result.append(_as_called_for(task, at, called_for=called_for.get(task.raised_for)))
+        elif want is not None and task.kind == ON_CALL_PAGE and is_withdrawn(task):
+            result.append(_as_wanted(_standing(task, suspended_by=None), want, at))
         elif not task.stands:
             result.append(_as_wanted_if_undone(task, want, at))
         elif want is None:
@@ -146,6 +160,21 @@ def reconcile(existing: tuple[Task, ...], wanted: tuple[Task, ...], *, at: datet
         else:
             result.append(_as_wanted(task, want, at))
     return (*result, *by_id.values())
+
+
+def _as_called_for(alert: Task, at: datetime, *, called_for: bool | None) -> Task:
+    """called_for: whether what it is about is wanted; none: that is no task of this encounter."""
+    if called_for is False and alert.stands:
+        return end(alert, TaskState.RETRACTED, at=at, why=UNCALLED)
+    if called_for and alert.state is TaskState.RETRACTED and alert.end_reason == UNCALLED:
+        return _standing(alert)
+    return alert
+
+
+def is_withdrawn(task: Task) -> bool:
+    """A correction has ended it, or a death: whether that was right may read differently later."""
+    by_death = task.state is TaskState.CANCELLED and task.suspended_by is None and task.ended_by == ENGINE
+    return task.state is TaskState.RETRACTED or by_death
 
 
 def final(task: Task) -> Task:
@@ -166,10 +195,14 @@ def _as_wanted_if_undone(task: Task, want: Task | None, at: datetime) -> Task:
 
 
 def _as_wanted(task: Task, want: Task, at: datetime) -> Task:
+    """The standing task as it is wanted now; rungs that lie ahead again are still to be climbed."""
+    climbed = min(task.climbed, sum(step.at <= at for step in want.ladder))
+    if climbed < task.climbed:
+        task = _climbed_down(task, climbed, want.assignee)
     now_wanted = msgspec.structs.replace(
         task,
         due_at=want.due_at,
-        escalate_at=_at_of(want.ladder, task.climbed),
+        escalate_at=_at_of(want.ladder, climbed),
         reason=want.reason,
         ladder=want.ladder,
         page=task.page if any(one.page for one in task.escalations) else want.page,
@@ -177,20 +210,35 @@ def _as_wanted(task: Task, want: Task, at: datetime) -> Task:
         protocol_version=want.protocol_version,
         protocol_digest=want.protocol_digest,
     )
-    if task.missed_at is not None and want.due_at > at:
+    if task.missed_at is not None and (_at_of(want.ladder, 0) or want.due_at) > at:
         return _standing(msgspec.structs.replace(now_wanted, missed_at=None))
     return task if now_wanted == task else _changed(now_wanted)
+
+
+def _climbed_down(task: Task, climbed: int, assignee: str | None) -> Task:
+    """The task with so many rungs behind it: the deadlines of the others have not passed after all.
+
+    Whom one of those has given it does not have it any more. assignee: who has it by its protocol.
+    """
+    gone = [one for one in task.escalations if one.why == DEADLINE][climbed:]
+    kept = tuple(one for one in task.escalations if all(one is not other for other in gone))
+    task = _changed(task, climbed=climbed, escalations=kept)
+    if task.owner is None or all(one.owner != task.owner for one in gone):
+        return task
+    owner = next((one.owner for one in reversed(kept) if one.owner is not None), None)
+    return msgspec.structs.replace(task, owner=owner, assignee=owner or assignee)
 
 
 # --- what people do --------------------------------------------------------------------------------------------------
 
 
-def attempted(task: Task, attempt: Attempt) -> tuple[Task, tuple[Task, ...]]:
+def attempted(task: Task, attempt: Attempt, known: Collection[str] = ()) -> tuple[Task, tuple[Task, ...]]:
     """An attempt to reach the patient, and the alerts that it raises.
 
     That the patient was reached by a person is what a task asks for that wants attempts (`attempts_wanted`): it is
     done. An automated text is no contact (CMS on Transitional Care Management, CPT 99495/99496). A patient who declines
-    raises the first alert of the task's ladder, before the deadline. Raises RefusedError.
+    raises the first alert of the task's ladder, before the deadline. known: ids of the chart's tasks. Raises
+    RefusedError.
     """
     _must_stand(task)
     if len(task.attempts) >= ATTEMPTS_MAX:
@@ -202,7 +250,7 @@ def attempted(task: Task, attempt: Attempt) -> tuple[Task, tuple[Task, ...]]:
         evidence = f"reached by {attempt.how}"
         after = end(after, TaskState.DONE, at=attempt.at, by=attempt.by, evidence=evidence)
     elif attempt.result is Result.DECLINED:
-        after, raised = alerted(after, at=attempt.at, why="declined")
+        after, raised = alerted(after, Escalation(at=attempt.at, why="declined"), known)
     return _undoable(task, after, "attempt", by=attempt.by, at=attempt.at), raised
 
 
@@ -215,6 +263,13 @@ def done(task: Task, *, by: str, at: datetime, evidence: str | None) -> Task:
         return _undoable(task, _changed(task, evidence=f"{task.evidence}; {evidence}"), "done", by=by, at=at)
     _must_stand(task)
     return _undoable(task, end(task, TaskState.DONE, at=at, by=by, evidence=evidence), "done", by=by, at=at)
+
+
+def acknowledged(task: Task, *, by: str, actor: str, at: datetime, evidence: str) -> Task:
+    """The standing task, done by the acknowledgment of its page. by: who takes it; actor: who has said so, and can take
+    that back.
+    """
+    return _undoable(task, end(task, TaskState.DONE, at=at, by=by, evidence=evidence), "acknowledge", by=actor, at=at)
 
 
 def cancelled(task: Task, *, by: str, at: datetime, why: str) -> Task:
@@ -281,15 +336,15 @@ def calls_at(task: Task) -> datetime | None:
     return step.at if step.page is not None or (step.alert is not None and step.alert.page is not None) else None
 
 
-def rung(task: Task, now: datetime) -> tuple[Task, tuple[Task, ...]]:
+def rung(task: Task, now: datetime, known: Collection[str] = ()) -> tuple[Task, tuple[Task, ...]]:
     """The task after all its deadlines up to now, and the alerts that were raised.
 
     The first rung of its ladder, or the due time where it has none, makes it missed. Each rung is climbed once. What
-    is done about a task wakes it.
+    is done about a task wakes it. known: ids of the chart's tasks.
     """
     raised: list[Task] = []
     while task.stands and (at := _at_of(task.ladder, task.climbed)) is not None and at <= now:
-        task, alerts = _climb(task, task.ladder[task.climbed], now)
+        task, alerts = _climb(task, task.ladder[task.climbed], now, known)
         raised += alerts
     if task.stands and (misses := _misses_at(task)) is not None and misses <= now:
         task = _changed(task, state=TaskState.MISSED, missed_at=misses, snoozed_until=None)
@@ -308,13 +363,13 @@ def _misses_at(task: Task) -> datetime | None:
     return _at_of(task.ladder, task.climbed) or task.due_at
 
 
-def _climb(task: Task, step: Rung, now: datetime) -> tuple[Task, tuple[Task, ...]]:
+def _climb(task: Task, step: Rung, now: datetime, known: Collection[str]) -> tuple[Task, tuple[Task, ...]]:
     number = task.climbed
-    escalation = Escalation(at=now, why="deadline", owner=step.owner, page=step.page)
+    escalation = Escalation(at=now, why=DEADLINE, owner=step.owner, page=step.page)
     raised: tuple[Task, ...] = ()
-    if step.alert is not None and (alert := _alert(task, number, step.alert, now)) is not None:
-        escalation = msgspec.structs.replace(escalation, alert=alert.id)
-        raised = (alert,)
+    if step.alert is not None:
+        alert, raised = _alert(task, number, step.alert, now, known)
+        escalation = msgspec.structs.replace(escalation, alert=alert)
     after = _changed(
         task,
         state=TaskState.MISSED,
@@ -331,29 +386,43 @@ def _climb(task: Task, step: Rung, now: datetime) -> tuple[Task, tuple[Task, ...
     return after, raised
 
 
-def alerted(task: Task, *, at: datetime, why: str) -> tuple[Task, tuple[Task, ...]]:
-    """The task after the first alert of its ladder was raised before its time, if there is one that was not yet.
+def alerted(task: Task, reason: Escalation, known: Collection[str] = ()) -> tuple[Task, tuple[Task, ...]]:
+    """The task with a reason (`declined`, `no-show`) for the first alert of its ladder, before its time.
 
-    why: a word for it (`declined`, `no-show`).
+    Also the alert, if none was raised for an earlier reason. known: ids of the chart's tasks.
     """
+    raised: tuple[Task, ...] = ()
     for number, step in enumerate(task.ladder):
         if step.alert is not None:
-            alert = _alert(task, number, step.alert, at)
-            if alert is None:
-                return task, ()
-            escalation = Escalation(at=at, why=why, alert=alert.id)
-            return _changed(task, escalations=(*task.escalations, escalation)), (alert,)
-    return task, ()
+            alert, raised = _alert(task, number, step.alert, reason.at, known)
+            reason = msgspec.structs.replace(reason, alert=alert)
+            break
+    return _changed(task, escalations=(*task.escalations, reason)), raised
 
 
-def _alert(task: Task, number: int, alert: Alert, now: datetime) -> Task | None:
-    """The task that a rung raises; none: it has been raised."""
-    digest = blake2b(f"{task.id}/alert/{number}".encode(), digest_size=16).hexdigest()
-    alert_id = beginning_like(task.id, digest)
-    if any(one.alert == alert_id for one in task.escalations):
-        return None
+def without_reason(task: Task, reason: Escalation) -> Task:
+    """The task without a reason that was none."""
+    return _changed(task, escalations=tuple(one for one in task.escalations if one is not reason))
+
+
+def _alert(
+    task: Task, number: int, alert: Alert, now: datetime, known: Collection[str]
+) -> tuple[str, tuple[Task, ...]]:
+    """The id of the task that a rung raises, and that task if it is new.
+
+    One that another reason of the task has raised stands for this reason, too. One whose reasons were taken back has
+    ended for good.
+    """
+    named = {one.alert for one in task.escalations}
+    for turn in count():
+        own = f"{task.id}/alert/{number}/{turn}" if turn else f"{task.id}/alert/{number}"
+        alert_id = beginning_like(task.id, blake2b(own.encode(), digest_size=16).hexdigest())
+        if alert_id in named:
+            return alert_id, ()
+        if alert_id not in known:
+            break
     left = alert.due_at - task.ladder[number].at
-    return Task(
+    raised = Task(
         id=alert_id,
         kind=alert.kind,
         encounter=task.encounter,
@@ -370,12 +439,14 @@ def _alert(task: Task, number: int, alert: Alert, now: datetime) -> Task | None:
         protocol_digest=task.protocol_digest,
         raised_for=task.id,
     )
+    return alert_id, (raised,)
 
 
 def alerts_follow(tasks: tuple[Task, ...], *, at: datetime) -> tuple[Task, ...]:
-    """Alerts end with what they are about: when that is done or retracted, or when what raised them was undone.
+    """Alerts end with what they are about: when that is done or retracted, or no reason of it names them any more.
 
-    They stand again when that is undone in turn. One about a task that a person has cancelled stays.
+    They stand again when that is undone in turn. One about a task that a person has cancelled stays, as long as the
+    task is called for (`reconcile`).
     """
     if all(task.raised_for is None for task in tasks):
         return tasks

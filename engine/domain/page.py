@@ -170,6 +170,13 @@ class Page(Phi, frozen=True, kw_only=True):
     ended_at: datetime | None = None
     end_reason: str | None = None
     """Why it was resolved."""
+    stood_as: PageState | None = None
+    """The state in which it was called off with its task, for when that stands again; none: it was not."""
+
+    @property
+    def has_called(self) -> bool:
+        """Somebody was called."""
+        return any(step.person is not None for step in self.steps)
 
 
 PAGE_LETTER: Final = "p"

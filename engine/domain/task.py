@@ -114,9 +114,11 @@ class Escalation(Record, frozen=True, kw_only=True):
     owner: str | None = None
     """Who was given the task."""
     alert: str | None = None
-    """The id of the task that was raised."""
+    """The id of the task that was raised, now or for an earlier reason: it stands as long as a reason names it."""
     page: str | None = None
     """The ladder that was paged."""
+    appointment: str | None = None
+    """The id of the appointment that was missed."""
 
     @property
     def told(self) -> str:

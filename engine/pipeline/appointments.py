@@ -10,6 +10,7 @@ import msgspec
 
 from engine.care import tasks
 from engine.care.chains import settled
+from engine.care.plausible import ended_at
 from engine.domain.appointment import AHEAD, Appointment, AppointmentStatus
 from engine.domain.chart import Chart
 from engine.domain.moment import Moment
@@ -52,7 +53,7 @@ def _with_tasks(chart: Chart, deciding: Deciding) -> Chart:
         appointed = _appointed(task, deciding)
         if appointed is not None:
             fitting = [one for one in chart.appointments if _fits(one, task, chart, appointed)]
-            task, alerts = _followed(task, fitting, chart, deciding.now)  # noqa: PLW2901
+            task, alerts = _followed(task, fitting, chart, deciding)  # noqa: PLW2901
             raised += alerts
         if task.appointment is not None and (task.stands or task.state is TaskState.DONE):
             serves.setdefault(task.appointment, task.id)
@@ -91,6 +92,19 @@ def _fits(appointment: Appointment, task: Task, chart: Chart, appointed: Appoint
     return not start.is_before(since if since is not None else Moment.of_instant(task.created_at))
 
 
+def _is_surely_after(appointment: Appointment, task: Task, chart: Chart, deciding: Deciding) -> bool:
+    """Whether it began after the discharge was over for certain: on the same day, where one of the two is a mere date,
+    nobody can tell, and it proves nothing.
+    """
+    start, channel = appointment.starts_at, deciding.channel
+    if appointment.requested_for == task.id or start is None or channel is None:
+        return True
+    stay = chart.encounter(task.encounter) if task.encounter is not None else None
+    ended = ended_at(stay, channel.calendar.zone) if stay is not None else None
+    began = start.at_in(channel.calendar.zone)
+    return began is None or began > (ended or task.created_at)
+
+
 def _and_before(appointment: Appointment, chart: Chart) -> Iterator[Appointment]:
     """The appointment, and those that it is the new time of: what they are for is the same."""
     by_id = {one.id: one for one in chart.appointments}
@@ -108,42 +122,49 @@ def _is_for(appointment: Appointment, kind: str, chart: Chart, appointed: Appoin
     return appointed.fits(kind, chart.patient, clinician=appointment.clinician, texts=texts)
 
 
-def _followed(task: Task, fitting: Sequence[Appointment], chart: Chart, now: datetime) -> tuple[Task, tuple[Task, ...]]:
+def _followed(
+    task: Task, fitting: Sequence[Appointment], chart: Chart, deciding: Deciding
+) -> tuple[Task, tuple[Task, ...]]:
     """The task after what its appointments say, and the alerts that this raises."""
+    over = [one for one in fitting if _is_surely_after(one, task, chart, deciding)]
+    missed = [one.id for one in over if one.status is AppointmentStatus.NOSHOW]
+    task = _still_missed(task, missed, chart)
     if task.proved_by is not None and task.proved_by.startswith(_PROVED):
         shown = task.proved_by.removeprefix(_PROVED)
-        if any(one.id == shown and one.status is AppointmentStatus.KEPT for one in fitting):
+        if any(one.id == shown and one.status is AppointmentStatus.KEPT for one in over):
             return task, ()
         if all(one.id != shown for one in chart.appointments):
             return task, ()  # it is closed, and stays as it was
         task = tasks.unproved(task)  # what it was done by was taken back
     if not task.stands:
         return task, ()
-    kept = min((one for one in fitting if one.status is AppointmentStatus.KEPT), key=_order, default=None)
+    kept = min((one for one in over if one.status is AppointmentStatus.KEPT), key=_order, default=None)
     if kept is not None:
         evidence = _evidence(kept, chart)
-        task = tasks.proved(task, f"{_PROVED}{kept.id}", at=now, evidence=evidence)
+        task = tasks.proved(task, f"{_PROVED}{kept.id}", at=deciding.now, evidence=evidence)
         return msgspec.structs.replace(task, appointment=kept.id), ()
     ahead = [one for one in fitting if one.status in AHEAD]
     booked = [one for one in ahead if one.status is not AppointmentStatus.REQUESTED] or ahead
     chosen = next((one for one in booked if one.id == task.appointment), None)
     chosen = chosen or min(booked, key=_order, default=None)
     raised: tuple[Task, ...] = ()
-    if any(one.status is AppointmentStatus.NOSHOW for one in fitting):
-        task, raised = _missed(task, now)
+    if missed and not any(one.why == NO_SHOW for one in task.escalations):  # a visit was missed: said once
+        reason = Escalation(at=deciding.now, why=NO_SHOW, appointment=missed[0])
+        task, raised = tasks.alerted(task, reason, {one.id for one in chart.tasks})
     linked = chosen.id if chosen is not None else None
     return (task if task.appointment == linked else msgspec.structs.replace(task, appointment=linked)), raised
 
 
-def _missed(task: Task, now: datetime) -> tuple[Task, tuple[Task, ...]]:
-    """A visit was missed: said once, and the alert of the task's ladder does not wait for its time."""
-    if any(one.why == NO_SHOW for one in task.escalations):
-        return task, ()
-    after, raised = tasks.alerted(task, at=now, why=NO_SHOW)
-    if not raised:
-        escalations = (*task.escalations, Escalation(at=now, why=NO_SHOW))
-        after = msgspec.structs.replace(task, undo=None, escalations=escalations)
-    return after, raised
+def _still_missed(task: Task, missed: Sequence[str], chart: Chart) -> Task:
+    """The task without a missed visit that turned out to be none: it was moved, kept, cancelled or entered in error."""
+    said = next((one for one in task.escalations if one.why == NO_SHOW), None)
+    if said is None or said.appointment in missed or all(one.id != said.appointment for one in chart.appointments):
+        return task  # one that is not there any more is closed, and stays as it was
+    if not missed:
+        return tasks.without_reason(task, said)
+    other = msgspec.structs.replace(said, appointment=missed[0])
+    escalations = tuple(other if one is said else one for one in task.escalations)
+    return msgspec.structs.replace(task, escalations=escalations)
 
 
 def _order(appointment: Appointment) -> tuple[bool, float, str]:

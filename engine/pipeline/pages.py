@@ -16,7 +16,7 @@ from msgspec import structs
 
 from engine.care import pages
 from engine.care.oncall import Rosters
-from engine.care.tasks import end
+from engine.care.tasks import acknowledged, end
 from engine.domain.cause import PageAcknowledged, PageAnswered
 from engine.domain.chart import Chart
 from engine.domain.delivery import (
@@ -94,32 +94,32 @@ def follow_tasks(_before: Chart | None, chart: Chart, deciding: Deciding) -> Cha
                 if policy is not None:
                     page = pages.raised(task.id, task.kind, policy, deciding.now, encounter=task.encounter)
                     found[page.id] = structs.replace(page, next_at=deciding.now + _SOON)
+    left = {task.raised_for for task in chart.tasks}
     for page in found.values():
-        if page.state is PageState.EXHAUSTED or any(task.id == _safety_id(page) for task in chart.tasks):
+        if page.state is PageState.EXHAUSTED or page.id in left:
             tasks |= _left_by(page, tasks, deciding.now)
     after = tuple(found.values()), tuple(tasks.values())
     return chart if after == (chart.pages, chart.tasks) else structs.replace(chart, pages=after[0], tasks=after[1])
 
 
 def _followed(page: Page, task: Task | None, now: datetime) -> Page:
-    """A task that has ended calls its page off; one that the acknowledgment of the page has ended does not."""
-    if task is None or task.stands:
-        return page
-    if page.state is PageState.ACKNOWLEDGED and page.closes and task.state is TaskState.DONE:
-        return page
-    # What a person has typed stays with the task: there it is sealed, and masked.
-    why = task.end_reason if task.ended_by == ENGINE else None
-    return pages.called_off(page, why or f"its task is {task.state}", now)
+    """The page as its task is: it is called off with it, and calls again with it, unless somebody has it.
 
-
-def undone(chart: Chart, task_id: str, deciding: Deciding) -> Chart:
-    """The chart after a person has undone what had ended a task: its page, if that was called off, calls again."""
-    page = page_of(chart, page_id(task_id))
-    task = next((task for task in chart.tasks if task.id == task_id), None)
-    if page is None or task is None or not task.stands:
-        return chart
-    again = pages.restored(page, deciding.now + _SOON)
-    return chart if again is page else with_page(chart, again)
+    One that the acknowledgment of the page has ended calls nothing off; when such an acknowledgment is taken back, the
+    page calls again.
+    """
+    if task is None:
+        return page
+    if not task.stands:
+        if page.state is PageState.ACKNOWLEDGED and page.closes and task.state is TaskState.DONE:
+            return page
+        # What a person has typed stays with the task: there it is sealed, and masked.
+        why = task.end_reason if task.ended_by == ENGINE else None
+        return pages.called_off(page, why or f"its task is {task.state}", now)
+    if task.page is None:
+        return pages.called_off(page, NOT_PAGED, now, for_good=True)
+    taken_back = page.state is PageState.ACKNOWLEDGED and page.closes
+    return pages.restored(page, now + _SOON) if page.state is PageState.RESOLVED or taken_back else page
 
 
 def _left_by(page: Page, tasks: dict[str, Task], now: datetime) -> dict[str, Task]:
@@ -127,18 +127,17 @@ def _left_by(page: Page, tasks: dict[str, Task], now: datetime) -> dict[str, Tas
 
     When the page is not needed any more because its cause was withdrawn, nor is that task.
     """
-    task, alert = tasks.get(page.task), tasks.get(_safety_id(page))
+    task, events = tasks.get(page.task), [one for one in tasks.values() if one.raised_for == page.id]
     if page.state is not PageState.EXHAUSTED:
         withdrawn = page.state is PageState.RESOLVED and task is not None and task.state is TaskState.RETRACTED
-        if alert is None or not alert.stands or not withdrawn:
-            return {}
-        return {alert.id: end(alert, TaskState.RETRACTED, at=now, why=WITHDRAWN)}
+        ended = [one for one in events if one.stands] if withdrawn else []
+        return {one.id: end(one, TaskState.RETRACTED, at=now, why=WITHDRAWN) for one in ended}
     left: dict[str, Task] = {}
     if task is not None and task.stands and task.state is not TaskState.MISSED:
         left[task.id] = structs.replace(task, state=TaskState.MISSED, missed_at=now, undo=None)
-    if alert is None:
+    if not any(one.stands or one.id == _safety_id(page) for one in events):
         rules = page.policy.exhausted
-        alert = Task(
+        event = Task(
             id=_safety_id(page),
             kind=rules.kind,
             encounter=page.encounter,
@@ -153,7 +152,7 @@ def _left_by(page: Page, tasks: dict[str, Task], now: datetime) -> dict[str, Tas
             created_at=now,
             raised_for=page.id,
         )
-        left[alert.id] = alert
+        left[event.id] = event
     return left
 
 
@@ -161,10 +160,14 @@ _SOON: Final = timedelta(microseconds=1)
 """What a ring leaves is always later than what has rung: the journal knows each by its time."""
 WITHDRAWN: Final = "what was paged for is not so"
 """Why the task of a safety event ends by itself."""
+NOT_PAGED: Final = "nobody need be called about it any more"
+"""Why a page ends whose task goes on: its deadline was moved on, or its protocol pages nobody for it any more."""
 
 
 def _safety_id(page: Page) -> str:
-    return beginning_like(page.task, blake2b(f"{page.id}/safety".encode(), digest_size=16).hexdigest())
+    """Of each round that nobody has acknowledged."""
+    own = f"{page.id}/safety/{page.round}" if page.round else f"{page.id}/safety"
+    return beginning_like(page.task, blake2b(own.encode(), digest_size=16).hexdigest())
 
 
 # --- acknowledgments and receipts ------------------------------------------------------------------------------------
@@ -185,7 +188,8 @@ def acknowledge(act: PageAcknowledged | PageAnswered, chart: Chart | None, decid
             return task
         if page.closes:
             evidence = f"page {page.id} acknowledged"
-            return end(task, TaskState.DONE, at=deciding.at, by=act.by, evidence=evidence)
+            actor = act.actor if isinstance(act, PageAcknowledged) else act.by
+            return acknowledged(task, by=act.by, actor=actor, at=deciding.at, evidence=evidence)
         state = TaskState.IN_PROGRESS if task.state is TaskState.OPEN else task.state
         return structs.replace(task, state=state, owner=act.by, undo=None)
 

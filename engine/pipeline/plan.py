@@ -610,6 +610,7 @@ def _suspend_or_resume(
     by = {encounter.key: waits_for(encounter) for encounter in chart.encounters}
     since = {task.id: task.ended_at or now for task in chart.tasks if task.suspended_by is not None}
     unanswered = {page.id for page in chart.pages}
+    uncalled = {page.task for page in chart.pages if not page.has_called}
     came = {}
     if any(by.values()):
         days = Days(chart.encounters, zone)
@@ -625,18 +626,23 @@ def _suspend_or_resume(
             if later is not None:
                 why = SIDE_BY_SIDE if came[later] == came[task.encounter] else READMITTED
                 at = since.get(task.id, now)
-                resumed = _set_aside(resumed, later, at, why)
+                resumed = _set_aside(resumed, later, at, why, called=task.id not in uncalled)
             tasks[task.id] = resumed
         elif later is not None:
             tasks[task.id] = final(task)
     return tasks
 
 
-def _set_aside(task: Task, by: str, at: datetime, why: str) -> Task:
-    """Whoever was called is not called again when the admission turns out to be none."""
+def _set_aside(task: Task, by: str, at: datetime, why: str, *, called: bool) -> Task:
+    """Whoever was called at a discharge is not called again when the admission turns out to be none.
+
+    Where nobody was called yet, or something that was missed calls somebody, the call waits with its task.
+    """
+    if not called or not task.calls or task.raised_for is not None:
+        return suspend(task, by, at=at, why=why)
     if task.kind == ON_CALL_PAGE:
         return end(task, TaskState.CANCELLED, at=at, why=why)
-    return suspend(msgspec.structs.replace(task, page=None) if task.calls else task, by, at=at, why=why)
+    return suspend(msgspec.structs.replace(task, page=None), by, at=at, why=why)
 
 
 def later_stays(chart: Chart, zone: tzinfo = UTC) -> Callable[[Encounter], str | None]:

@@ -21,15 +21,12 @@ from engine.domain.cause import (
 )
 from engine.domain.chart import Chart
 from engine.domain.task import Attempt, Task
-from engine.pipeline import pages
 from engine.pipeline.rule import Deciding, NotDoneError, Rule
 
 
 def with_raised(chart: Chart, raised: Sequence[Task]) -> Chart:
-    """The chart with alerts that were raised; one that it has stands again by what follows (`follow_alerts`)."""
-    known = {task.id for task in chart.tasks}
-    new = tuple(task for task in raised if task.id not in known)
-    return msgspec.structs.replace(chart, tasks=(*chart.tasks, *new)) if new else chart
+    """The chart with alerts that were raised."""
+    return msgspec.structs.replace(chart, tasks=(*chart.tasks, *raised)) if raised else chart
 
 
 def deadlines(chart: Chart) -> Iterator[datetime]:
@@ -48,8 +45,9 @@ def ring(chart: Chart, deciding: Deciding) -> Chart:
     """What the deadlines of tasks bring about up to now, the oldest of them first."""
     after: list[Task] = []
     raised: list[Task] = []
+    known = {task.id for task in chart.tasks}
     for task in chart.tasks:
-        one, alerts = tasks.rung(task, deciding.now)
+        one, alerts = tasks.rung(task, deciding.now, known)
         after.append(one)
         raised += alerts
     return with_raised(_with(chart, after), raised)
@@ -61,7 +59,10 @@ def follow_proofs(before: Chart | None, chart: Chart, deciding: Deciding) -> Cha
     By the chart alone: it does not matter which came first, the visit or the discharge.
     """
     if not chart.tasks or (
-        before is not None and before.tasks is chart.tasks and before.encounters is chart.encounters
+        before is not None
+        and before.tasks is chart.tasks
+        and before.encounters is chart.encounters
+        and before.patient is chart.patient  # a visit may be one to the patient's own doctor
     ):
         return chart
     channel = deciding.channel
@@ -110,9 +111,10 @@ def _assigned(act: TaskAssigned, chart: Chart | None, deciding: Deciding) -> Cha
 def _attempted(act: TaskAttempted, chart: Chart | None, deciding: Deciding) -> Chart:
     attempt = Attempt(at=deciding.at, by=act.actor, how=act.how, result=act.result, note=act.note)
     raised: list[Task] = []
+    known = {task.id for task in chart.tasks} if chart is not None else ()
 
     def attempted(task: Task) -> Task:
-        after, alerts = tasks.attempted(task, attempt)
+        after, alerts = tasks.attempted(task, attempt, known)
         raised.extend(alerts)
         return after
 
@@ -128,10 +130,8 @@ def _cancelled(act: TaskCancelled, chart: Chart | None, deciding: Deciding) -> C
     return _with_task(chart, act.task, lambda task: tasks.cancelled(task, by=act.actor, at=deciding.at, why=why))
 
 
-def _undone(act: TaskUndone, chart: Chart | None, deciding: Deciding) -> Chart:
-    after = _with_task(chart, act.task, lambda task: tasks.undone(task, by=act.actor))
-    had_ended = chart is not None and any(task.id == act.task and not task.stands for task in chart.tasks)
-    return pages.undone(after, act.task, deciding) if had_ended else after
+def _undone(act: TaskUndone, chart: Chart | None, _deciding: Deciding) -> Chart:
+    return _with_task(chart, act.task, lambda task: tasks.undone(task, by=act.actor))
 
 
 def _with_task(chart: Chart | None, task_id: str, change: Callable[[Task], Task]) -> Chart:

@@ -14,6 +14,7 @@ from engine.care.tasks import (
     MOOT,
     SNOOZE_DAYS_MAX,
     TRANSITIONS,
+    UNCALLED,
     RefusedError,
     TransitionError,
     alerted,
@@ -33,8 +34,9 @@ from engine.care.tasks import (
     suspend,
     undone,
     unproved,
+    without_reason,
 )
-from engine.domain.task import ENGINE, STANDING, Alert, Attempt, How, Result, Rung, Task, TaskState
+from engine.domain.task import ENGINE, STANDING, Alert, Attempt, Escalation, How, Result, Rung, Task, TaskState
 
 NOW = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -231,7 +233,9 @@ def test_a_patient_who_declines_raises_the_alert_before_the_deadline_and_once() 
     assert attempted(after, attempt(result=Result.DECLINED))[1] == ()
     missed, again = rung(after, DUE)
     assert (missed.state, again) == (TaskState.MISSED, ())
-    assert alerted(missed, at=DUE, why="no-show")[1] == ()
+    assert missed.escalations[-1].alert == alert.id
+    again, raised = alerted(missed, Escalation(at=DUE, why="no-show"))
+    assert (raised, {one.alert for one in again.escalations}) == ((), {alert.id})
 
 
 def test_a_snooze_leaves_the_deadlines_and_they_wake_the_task() -> None:
@@ -310,14 +314,35 @@ def test_every_deadline_is_later_after_it_rang_or_gone(climbed: int) -> None:
         assert all(later > at for later in deadlines(one))
 
 
-def test_a_deadline_that_is_moved_on_makes_a_missed_task_an_open_one_and_nothing_is_done_twice() -> None:
-    missed, _ = rung(task(), DUE)
-    later = DUE + 72 * HOUR
+@pytest.mark.parametrize(("rang", "kept"), [(0, 0), (2, 0), (4, 0), (2, 1), (4, 1), (4, 2)])
+def test_a_deadline_that_is_moved_on_takes_back_what_was_done_about_it_and_rings_anew(rang: int, kept: int) -> None:
+    """rang: hours after the first deadline; kept: rungs that are behind it all the same."""
+    missed, (alert,) = rung(task(), DUE + rang * HOUR)
+    now = DUE + rang * HOUR
+    moved = tuple(
+        msgspec.structs.replace(step, at=step.at if number < kept else step.at + 72 * HOUR)
+        for number, step in enumerate(LADDER)
+    )
+    due = moved[0].at
+    again, about = reconcile(
+        (missed, alert), (task(due_at=due, ladder=moved, escalate_at=due, assignee="care_coordinator"),), at=now, why=""
+    )
+    again, about = alerts_follow((again, about), at=now)
+    assert (again.climbed, again.escalate_at, len(again.escalations)) == (kept, moved[kept].at, kept)
+    assert (again.state is TaskState.MISSED, about.stands) == (bool(kept), bool(kept))
+    assert (again.owner, again.page) == (("care_manager" if kept > 1 else None), None)
+    assert again.assignee == ("care_manager" if kept > 1 else "care_coordinator")
+    after, raised = rung(again, moved[-1].at, {alert.id})
+    assert (after.state, after.page, len(after.escalations)) == (TaskState.MISSED, "nursing", 3)
+    assert [one.id == alert.id for one in raised] == ([] if kept else [False])
+
+
+def test_who_took_an_overdue_task_keeps_it_when_its_deadline_is_moved_on() -> None:
+    missed, _ = rung(task(), DUE + 2 * HOUR)
+    taken = assigned(missed, "anna", by="anna", at=DUE + 2 * HOUR)
     moved = tuple(msgspec.structs.replace(step, at=step.at + 72 * HOUR) for step in LADDER)
-    (again,) = reconcile((missed,), (task(due_at=later, ladder=moved, escalate_at=later),), at=DUE, why="")
-    assert (again.state, again.missed_at, again.escalate_at) == (TaskState.OPEN, None, later + 2 * HOUR)
-    after, raised = rung(again, later + 99 * HOUR)
-    assert (after.state, raised, len(after.escalations)) == (TaskState.MISSED, (), 3)
+    (again,) = reconcile((taken,), (task(due_at=moved[0].at, ladder=moved),), at=DUE + 2 * HOUR, why="")
+    assert (again.owner, again.assignee, again.climbed) == ("anna", "anna", 0)
 
 
 # --- alerts ----------------------------------------------------------------------------------------------------------
@@ -346,6 +371,36 @@ def test_an_alert_whose_cause_was_undone_ends_and_stands_again_with_it() -> None
     assert moot.state is TaskState.RETRACTED
     again, _ = attempted(before, attempt(result=Result.DECLINED))
     assert alerts_follow((again, moot), at=NOW)[1] == alert
+
+
+@pytest.mark.parametrize("ended", [None, TaskState.CANCELLED])
+def test_an_alert_ends_with_what_calls_for_its_task_and_stands_again_with_that(ended: TaskState | None) -> None:
+    missed, (alert,) = rung(task(), DUE)
+    about = missed if ended is None else end(missed, ended, at=DUE, by="anna")
+    _, gone = reconcile((about, alert), (), at=DUE, why="the discharge was cancelled")
+    assert (gone.state, gone.end_reason) == (TaskState.RETRACTED, UNCALLED)
+    _, again = reconcile((about, gone), (task(),), at=DUE, why="")
+    assert again == alert
+
+
+@pytest.mark.parametrize("ended", [TaskState.DONE, TaskState.CANCELLED])
+def test_a_new_reason_raises_a_new_alert_when_the_last_one_was_answered_and_its_reason_taken_back(
+    ended: TaskState,
+) -> None:
+    declined, (first,) = attempted(task(), attempt(result=Result.DECLINED))
+    answered = end(first, ended, at=NOW, by="pcp")
+    missed, (second,) = rung(undone(declined, by="anna"), DUE, {first.id})
+    assert (second.id != first.id, second.stands, second.raised_for) == (True, True, missed.id)
+    assert alerts_follow((missed, answered, second), at=DUE) == (missed, answered, second)
+
+
+def test_an_alert_with_two_reasons_ends_with_the_last_of_them() -> None:
+    declined, (alert,) = attempted(task(), attempt(result=Result.DECLINED))
+    missed, _ = rung(declined, DUE)
+    one = without_reason(missed, missed.escalations[0])
+    assert alerts_follow((one, alert), at=DUE)[1].stands
+    none = without_reason(one, one.escalations[0])
+    assert not alerts_follow((none, alert), at=DUE)[1].stands
 
 
 def test_a_plan_that_is_made_anew_leaves_its_alerts_alone() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from engine.connectors.registry import load
+from engine.domain.cause import CLOCK, Due, written
 from engine.domain.chart import Chart, Charts
 from engine.domain.encounter import Encounter
 from engine.domain.hold import Fact, Hold
@@ -109,6 +110,14 @@ class Heart:
         for chart in outcome.charts:
             self.charts.add(chart)
         return outcome
+
+    def ring(self, chart: Chart) -> Outcome:
+        """All that is due of the chart by now."""
+        self._id += 1
+        due = Due(actor=CLOCK, chart_id=chart.id, at=self.now, version=chart.version, since=self.now)
+        return self.work(
+            Entry(id=self._id, channel="@due", peer="", received_at=self.now, payload=written(due), summary=Summary())
+        )
 
     def chart(self, value: str = "558181838", authority: str = "MRN", type_: str = "MR") -> Chart:
         found = self.charts.find(Identifier(value=value, authority=authority, type=type_))

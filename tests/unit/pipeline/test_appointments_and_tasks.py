@@ -6,16 +6,18 @@ from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from typing import Any
 
+import msgspec
 import pytest
 from heart import adt
 from scheduling import NEW_YORK, Scheduled, siu
 
 from engine.care.appointed import Appointed, AppointedAs
+from engine.care.tasks import end
 from engine.domain.appointment import Appointment
 from engine.domain.cause import CLOCK, Due, written
 from engine.domain.message import Entry, Summary
 from engine.domain.patient import Identifier, Patient, Provider
-from engine.domain.task import Task
+from engine.domain.task import Task, TaskState
 from engine.pipeline.due import due_at
 from engine.pipeline.process import process
 
@@ -148,6 +150,91 @@ def test_what_was_entered_in_error_leaves_no_missed_visit(clinic: Clinic) -> Non
     assert len(clinic.alerts()) == 1
     clinic.send(siu("S17", at="20260308190000", start="20260308100000"))
     assert clinic.task().appointment is None
+    assert not clinic.alerts()[0].stands
+
+
+CORRECTIONS: dict[str, tuple[bytes, ...]] = {
+    "entered in error": (siu("S17", at="20260308190000", start="20260308100000"),),
+    "moved": (siu("S13", at="20260308190000", start="20260310100000"),),
+    "booked all the same": (siu("S14", at="20260308190000", start="20260308100000", status="Booked"),),
+    "cancelled": (siu("S15", at="20260308190000", start="20260308100000"),),
+    "moved to a new number": (
+        siu("S15", at="20260308190000", start="20260308100000"),
+        siu("S13", "40001", at="20260308190005", start="20260310100000"),
+    ),
+}
+
+
+@pytest.mark.parametrize("answered", [False, True])
+@pytest.mark.parametrize("name", CORRECTIONS)
+def test_a_missed_visit_that_turns_out_to_be_none_takes_its_alert_back_and_a_real_one_alerts_anew(
+    clinic: Clinic, name: str, answered: bool
+) -> None:
+    clinic.send(siu("S26", at="20260308180000", start="20260308100000"))
+    (alert,) = clinic.alerts()
+    if answered:
+        done = tuple(end(one, TaskState.DONE, at=clinic.now) if one is alert else one for one in clinic.chart().tasks)
+        clinic.charts.add(msgspec.structs.replace(clinic.chart(), tasks=done))
+    for message in CORRECTIONS[name]:
+        clinic.send(message)
+    assert [one.state for one in clinic.alerts()] == ["done" if answered else "retracted"]
+    assert clinic.task().escalations == ()
+    clinic.send(siu("S26", "7", at="20260309080000", start="20260309070000"))
+    assert [one.stands for one in clinic.alerts()] == [False, True]
+    assert clinic.task().escalations[0].appointment == clinic.appointment("7").id
+
+
+def test_of_two_missed_visits_one_that_was_none_leaves_the_alert_and_so_does_a_deadline(clinic: Clinic) -> None:
+    clinic.send(siu("S26", at="20260308180000", start="20260308100000"))
+    clinic.send(siu("S26", "2", at="20260308181000", start="20260308110000"))
+    clinic.send(siu("S17", at="20260308190000", start="20260308100000"))
+    assert [one.stands for one in clinic.alerts()] == [True]
+    clinic.until(clinic.task().due_at)
+    clinic.send(siu("S17", "2", at="20260309190000", start="20260308110000"))
+    assert [one.why for one in clinic.task().escalations] == ["deadline"]
+    assert [one.stands for one in clinic.alerts()] == [True]
+
+
+def test_a_missed_visit_that_was_none_takes_its_alert_back_though_a_person_has_cancelled_the_task(
+    clinic: Clinic,
+) -> None:
+    clinic.send(siu("S26", at="20260308180000", start="20260308100000"))
+    task = clinic.task()
+    tasks = tuple(
+        end(one, TaskState.CANCELLED, at=clinic.now, by="anna") if one is task else one for one in clinic.chart().tasks
+    )
+    clinic.charts.add(msgspec.structs.replace(clinic.chart(), tasks=tasks))
+    clinic.send(siu("S12", "9", at="20260308183000", start="20260312100000", service="DERM^Skin"))
+    assert [one.stands for one in clinic.alerts()] == [True]
+    clinic.send(siu("S17", at="20260308190000", start="20260308100000"))
+    assert [one.stands for one in clinic.alerts()] == [False]
+
+
+@pytest.mark.parametrize(
+    ("start", "kept"),
+    [("20260306090000", False), ("20260306230000", False), ("20260306", False), ("20260307", True),
+     ("20260307001000", True)],
+)  # fmt: skip
+@pytest.mark.parametrize("said", ["Complete", "Noshow"])
+def test_after_a_discharge_of_a_mere_date_a_visit_of_that_day_says_nothing(start: str, kept: bool, said: str) -> None:
+    clinic = Clinic()
+    clinic.send(adt("A13", at="20260306130000", pv1=STAY))
+    gone = {**STAY, 4: "E", 36: "01", 45: "20260306"}
+    clinic.send(
+        adt(
+            "A03",
+            at="20260307080000",
+            pv1=gone,
+            segments=(
+                PCP,
+                *(f"DG1|{n}||{code}^X^I10" for n, code in enumerate(("I50.9", "N18.6", "C80.1", "E11.9"), 1)),
+            ),
+        )
+    )
+    clinic.send(siu("S14", at="20260307230000", start=start, status=said))
+    (task,) = [one for one in clinic.chart().tasks if one.kind == "pcp_follow_up" and one.discharge == 2]
+    assert (task.state == "done") is (kept and said == "Complete")
+    assert bool(task.escalations) is (kept and said == "Noshow")
 
 
 def test_a_missed_visit_alerts_the_care_team_once_with_the_reason(clinic: Clinic) -> None:

@@ -24,6 +24,7 @@ from engine.domain.cause import (
     TaskCancelled,
     TaskDone,
     TaskSnoozed,
+    TaskUndone,
     written,
 )
 from engine.domain.delivery import Gone, Notification, NotificationEnd, Operation
@@ -31,10 +32,11 @@ from engine.domain.message import AckCode
 from engine.domain.oncall import Override
 from engine.domain.outcome import EffectKind, Outcome
 from engine.domain.page import Page, PageState, StepResult
-from engine.domain.task import TaskState
+from engine.domain.task import Escalation, TaskState
 from engine.errors import SettingsError
 from engine.pipeline.compiling import compile_configuration
 from engine.pipeline.due import due_at, is_urgent
+from engine.pipeline.pages import NOT_PAGED
 from engine.pipeline.process import channel_of, decide, prepare
 from engine.snapshot import Snapshot
 
@@ -418,6 +420,106 @@ def test_a_discharge_that_was_cancelled_and_came_again_calls_again(duty: Duty) -
     assert len(notified(duty.later(1))) == 1
     first, second = duty.chart().pages
     assert (first.state, second.state) == (PageState.ACKNOWLEDGED, PageState.QUEUED)
+
+
+PCP = "PD1||||77^Welby^Marcus"
+VISIT = {2: "O", 19: "V9^^^MRN", 10: "FAM", 44: "20260307100000"}
+
+
+def paged(duty: Duty, kind: str) -> Page:
+    """Its task calls somebody, and nobody else is called any more."""
+    chart = duty.chart()
+    (task,) = [one for one in chart.tasks if one.kind == kind]
+    tasks = tuple(msgspec.structs.replace(one, page="on-call") if one is task else one for one in chart.tasks)
+    duty.charts.add(msgspec.structs.replace(chart, tasks=tasks))
+    duty.do(TaskDone(actor="anna", chart_id=chart.id, task=duty.page.task))
+    duty.ring()
+    return page_of(duty, task.id)
+
+
+def page_of(duty: Duty, task: str) -> Page:
+    (page,) = [one for one in duty.chart().pages if one.task == task]
+    return page
+
+
+def undo(duty: Duty, task: str, actor: str = "anna") -> Outcome:
+    return duty.do(TaskUndone(actor=actor, chart_id=duty.chart().id, task=task))
+
+
+@pytest.mark.parametrize("acknowledged", [False, True])
+@pytest.mark.parametrize("way", ["a visit", "a person", "a readmission"])
+def test_a_page_whose_task_stands_again_calls_again_unless_somebody_has_it(
+    duty: Duty, way: str, acknowledged: bool
+) -> None:
+    page = paged(duty, "pcp_follow_up")
+    if way == "a readmission":  # what is paged for because it was missed: no call of the discharge
+        chart = duty.chart()
+        tasks = tuple(
+            msgspec.structs.replace(one, escalations=(Escalation(at=duty.now, why="deadline", page="on-call"),))
+            if one.id == page.task
+            else one
+            for one in chart.tasks
+        )
+        duty.charts.add(msgspec.structs.replace(chart, tasks=tasks))
+    if acknowledged:
+        duty.do(PageAcknowledged(actor="anna", chart_id=duty.chart().id, page=page.id, by="lee"))
+    duty.now += timedelta(hours=22)
+    if way == "a person":
+        duty.do(TaskDone(actor="anna", chart_id=duty.chart().id, task=page.task))
+    else:
+        visit = VISIT if way == "a visit" else {3: "W^1^A", 19: "V2^^^MRN", 44: "20260307100000"}
+        trigger = "A04" if way == "a visit" else "A01"
+        duty.send(adt(trigger, at="20260307100000", pv1=visit))
+    assert page_of(duty, page.task).state is PageState.RESOLVED
+    assert not notified(duty.later(60))
+    if way == "a person":
+        undo(duty, page.task)
+    else:
+        duty.send(adt("A11", at="20260307110000", pv1=visit))
+    again = page_of(duty, page.task)
+    assert again.state is (PageState.ACKNOWLEDGED if acknowledged else PageState.QUEUED)
+    assert bool(notified(duty.later(29))) is not acknowledged
+    assert bool(notified(duty.later(2))) is acknowledged  # it is raised again when nothing is done about it
+
+
+def test_a_mistaken_acknowledgment_is_undone_by_who_said_it_and_the_page_calls_again(duty: Duty) -> None:
+    duty.ring()
+    ack(duty)
+    task = duty.page.task
+    undo(duty, task, actor="bea")
+    assert duty.page.state is PageState.ACKNOWLEDGED
+    undo(duty, task)
+    assert (duty.page.state, duty.page.acknowledged_by, duty.page.on_ladder) == (PageState.QUEUED, None, None)
+    assert next(one for one in duty.chart().tasks if one.id == task).stands
+    assert notified(duty.later(1))
+    ack(duty)
+    assert duty.page.state is PageState.ACKNOWLEDGED
+
+
+def test_a_page_for_what_is_not_overdue_any_more_is_called_off_and_calls_anew_at_the_new_deadline(duty: Duty) -> None:
+    page = paged(duty, "pcp_follow_up")
+    duty.do(PageAcknowledged(actor="anna", chart_id=duty.chart().id, page=page.id, by="lee"))
+    chart = duty.chart()
+    unpaged = tuple(msgspec.structs.replace(one, page=None) if one.id == page.task else one for one in chart.tasks)
+    duty.charts.add(msgspec.structs.replace(chart, tasks=unpaged))
+    duty.ring()
+    duty.send(adt("A08", at="20260306131000", pv1=HIGH, pid={13: "5185550100"}))
+    assert (page_of(duty, page.task).state, page_of(duty, page.task).end_reason) == (PageState.RESOLVED, NOT_PAGED)
+    assert not notified(duty.later(60))
+    duty.charts.add(msgspec.structs.replace(chart, version=duty.chart().version))
+    duty.send(adt("A08", at="20260306132000", pv1=HIGH, pid={13: "5185550101"}))
+    assert notified(duty.later(1)), "an old acknowledgment is none of a new deadline"
+
+
+def test_a_page_that_nobody_answers_a_second_time_leaves_a_safety_event_again(duty: Duty) -> None:
+    page = paged(duty, "pcp_follow_up")
+    duty.later(60)
+    (first,) = [one for one in duty.chart().tasks if one.raised_for == page.id]
+    duty.do(PageAcknowledged(actor="anna", chart_id=duty.chart().id, page=page.id, by="lee"))
+    duty.do(TaskDone(actor="anna", chart_id=duty.chart().id, task=first.id))
+    duty.later(120)
+    assert page_of(duty, page.task).state is PageState.EXHAUSTED
+    assert [one.stands for one in duty.chart().tasks if one.raised_for == page.id] == [False, True]
 
 
 def test_what_a_person_types_stays_with_the_task_and_comes_to_no_page(duty: Duty) -> None:

@@ -303,6 +303,8 @@ def test_a_plan_that_was_made_in_time_stays_when_more_is_heard_of_it_later(recen
 def test_a_task_that_ran_out_while_it_was_set_aside_comes_back_with_a_time_that_can_be_kept(heart: Heart) -> None:
     admit(heart)
     discharge(heart)
+    heart.now += timedelta(seconds=1)
+    heart.ring(heart.chart())  # somebody is called
     before = open_tasks(heart)
     heart.send(adt("A01", at="20260308120000", pv1=AGAIN))
     heart.now = datetime(2026, 3, 11, 12, tzinfo=UTC)

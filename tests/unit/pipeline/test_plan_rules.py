@@ -29,6 +29,7 @@ CHF = "DG1|1||I50.9^Heart failure^I10|||F"
 DIABETES = "DG1|2||E11.9^Diabetes^I10|||F"
 SICK = (CHF, DIABETES)
 """With a stay of five days, a high band."""
+MILD = ("DG1|1||J06.9^Common cold^I10|||F",)
 
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -68,6 +69,11 @@ class Ward(Heart):
         fields[45] = hl7(left) if left is not None else ""
         fields |= {int(name[1:]): value for name, value in pv1.items()}
         return self.send(adt(trigger, at=hl7(at), pid3=f"{mrn}^^^MRN^MR", pv1=fields, segments=dg1, pid=pid))
+
+    def called(self, mrn: str = "1") -> None:
+        """The clock has rung: somebody is being called, if anybody is to be."""
+        self.now += timedelta(seconds=1)
+        self.ring(self.chart(mrn))
 
     def person(self, at: datetime, pid: dict[int, str], mrn: str = "1") -> Outcome:
         self.now = max(self.now, at)
@@ -167,6 +173,7 @@ def test_f5_a_correction_of_the_disposition_to_death_tells_the_team(ward: Ward) 
 
 def test_f5_a_death_in_the_readmission_tells_who_waited_for_its_end(ward: Ward) -> None:
     ward.stay()
+    ward.called()
     ward.event("A01", HOME + DAY, "V2", since=HOME + DAY)
     ward.event("A03", HOME + 2 * DAY, "V2", since=HOME + DAY, left=HOME + 2 * DAY, code="20")
     ((step, told),) = ward.tasks().items()
@@ -200,6 +207,7 @@ def test_f5_two_dead_charts_that_are_one_patient_have_one_alert(ward: Ward) -> N
 
 def test_f5_a_death_that_was_none_withdraws_what_told_of_it_and_a_second_one_tells_again(ward: Ward) -> None:
     ward.stay()
+    ward.called()
     planned = set(ward.tasks())
     for day, mark in enumerate("YNYN", start=1):
         ward.person(HOME + day * HOUR, {30: mark})
@@ -424,9 +432,49 @@ def test_f17_final_coding_of_weeks_ago_opens_nothing_new(ward: Ward) -> None:
     assert Reason.TOO_LATE in ward.said(outcome)
 
 
+CORRECTED: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "to a facility": ({"code": "03"}, {"notify_facility"}),
+    "to a hospice": ({"code": "50"}, {"notify_team"}),
+    "left against advice": ({"code": "07"}, {"urgent_call"}),
+    "to what a person must decide": ({"code": "21"}, {"decide"}),
+    "to an unknown code": ({"code": "77"}, {"decide"}),
+    "to an unknown class": ({"code": "01", "_2": "ZZ"}, {"decide"}),
+    "to a transfer": ({"code": "02"}, set()),
+    "to an outpatient": ({"code": "01", "_2": "O"}, set()),
+    "to home with an agency": ({"code": "06"}, HIGH - {"on_call_page"}),
+    "to a lower band": ({"code": "01", "dg1": MILD}, HIGH - {"on_call_page"}),
+}
+
+
+@pytest.mark.parametrize("days", [15, 100])
+@pytest.mark.parametrize("name", CORRECTED)
+def test_a_correction_of_weeks_ago_leaves_what_it_calls_for_and_never_nothing_in_its_place(
+    ward: Ward, name: str, days: int
+) -> None:
+    """Nobody is called, and what only the band has changed neither adds a task nor takes one away."""
+    ward.stay()
+    ward.called()
+    ward.done("on_call_page")
+    change, left = CORRECTED[name]
+    at = HOME + days * DAY
+    ward.event("A08", at, since=HOME - 5 * DAY, left=HOME, **({"dg1": SICK} | change))
+    assert set(ward.tasks()) == left
+    ward.event("A08", at + HOUR, since=HOME - 5 * DAY, left=HOME, code="01", dg1=SICK, _2="I")
+    assert set(ward.tasks()) == (HIGH - {"on_call_page"} if left else set())
+    assert [page.stands for page in ward.pages()] == [False]
+
+
+def test_what_was_asked_in_time_is_planned_when_the_answer_comes_after_weeks(ward: Ward) -> None:
+    ward.stay(code="")
+    assert set(ward.tasks()) == {"decide"}
+    ward.event("A08", HOME + 20 * DAY, since=HOME - 5 * DAY, left=HOME, code="01", dg1=SICK)
+    assert set(ward.tasks()) == HIGH - {"on_call_page"}
+    assert ward.pages() == []
+
+
 FLIPS = {
     "to a facility and back": [("A08", {"code": "03"}), ("A08", {"code": "01"})],
-    "a lower band and back": [("A08", {"code": "01", "dg1": ()}), ("A08", {"code": "01", "dg1": SICK})],
+    "a lower band and back": [("A08", {"code": "01", "dg1": MILD}), ("A08", {"code": "01", "dg1": SICK})],
     "no inpatient, and one after all": [("A08", {"code": "01", "_2": "O"}), ("A08", {"code": "01", "_2": "I"})],
     "unknown and back": [("A08", {"code": "77"}), ("A08", {"code": "01"})],
     "said again": [("A03", {"code": "01", "dg1": SICK}), ("A03", {"code": "01", "dg1": SICK})],
@@ -437,18 +485,53 @@ FLIPS = {
 @pytest.mark.parametrize("flip", FLIPS)
 def test_f18_no_correction_calls_a_second_time(ward: Ward, flip: str, answered: bool) -> None:
     ward.stay()
+    ward.called()
     if answered:
         ward.done("on_call_page")
+    before = ward.chart("1").pages[0].steps
     for number, (trigger, change) in enumerate(FLIPS[flip], start=1):
         ward.event(trigger, HOME + number * HOUR / 4, since=HOME - 5 * DAY, left=HOME, **({"dg1": SICK} | change))  # type: ignore[arg-type]
+    ward.called()
     assert len(ward.pages()) == 1
+    assert [page.steps[: len(before)] for page in ward.chart("1").pages] == [before]
+    assert flip == "said again" or [page.steps for page in ward.chart("1").pages] == [before]
     assert HIGH - {"on_call_page"} <= set(ward.tasks())
+
+
+AWAY_AND_BACK: dict[str, list[dict[str, Any]]] = {
+    **{
+        name: [{"trigger": trigger, "since": HOME - 5 * DAY, "left": HOME, **change} for trigger, change in flip]
+        for name, flip in FLIPS.items()
+        if name != "said again"
+    },
+    "a readmission that was none": [
+        {"trigger": "A01", "visit": "V2", "since": HOME + HOUR / 4},
+        {"trigger": "A11", "visit": "V2", "since": HOME + HOUR / 4},
+    ],
+    "a death that was none": [{"trigger": "A31", "pid": {30: "Y"}}, {"trigger": "A31", "pid": {30: "N"}}],
+}
+
+
+@pytest.mark.parametrize("late", [timedelta(), DAY])
+@pytest.mark.parametrize("name", AWAY_AND_BACK)
+def test_a_call_that_was_called_off_before_anybody_was_called_is_made_once_while_it_is_fresh(
+    ward: Ward, name: str, late: timedelta
+) -> None:
+    ward.stay()
+    for number, change in enumerate(AWAY_AND_BACK[name], start=1):
+        at = HOME + number * HOUR / 4 + (late if number > 1 else timedelta())
+        ward.event(at=at, **({"dg1": SICK} | change))
+    ward.called()
+    (page,) = ward.chart("1").pages
+    assert len(ward.pages()) == 1
+    assert (ward.pages()[0].stands, page.has_called) == (not late, not late)
 
 
 @pytest.mark.parametrize("answered", [True, False])
 @pytest.mark.parametrize("after", [HOUR / 4, 5 * DAY])
 def test_f18_an_undone_readmission_calls_nobody_again(ward: Ward, after: timedelta, answered: bool) -> None:
     ward.stay()
+    ward.called()
     if answered:
         ward.done("on_call_page")
     came = HOME + after

@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_plan_rules import DAY, HIGH, HOME, HOUR, SICK, Ward
 
+from engine.care.tasks import end
 from engine.domain.delivery import Operation
 from engine.domain.encounter import EncounterStatus
 from engine.domain.outcome import Outcome
+from engine.domain.page import PageState
 from engine.domain.score import Band
-from engine.domain.task import STANDING
+from engine.domain.task import STANDING, Task, TaskState
 
 SINCE = HOME - 5 * DAY
 
@@ -58,6 +60,9 @@ def test_what_an_event_takes_back_is_taken_back_at_every_destination(name: str) 
     ward.now = datetime(2026, 2, 1, tzinfo=UTC)
     told.take(ward.event("A01", SINCE, since=SINCE))
     told.take(ward.event("A03", HOME, since=SINCE, left=HOME, code="01", dg1=SICK))
+    ward.called()
+    (page,) = ward.chart("1").pages
+    assert page.next_at is not None, "somebody is being called"
     planned = {task.id for task in ward.chart("1").tasks}
     assert len(planned) == len(HIGH)
     assert all(told.tasks[task] == "open" for task in planned)
@@ -65,7 +70,52 @@ def test_what_an_event_takes_back_is_taken_back_at_every_destination(name: str) 
     assert {told.tasks[task] for task in planned} <= {"retracted", "cancelled"}
     assert told.tasks == {task.id: task.state for task in ward.chart("1").tasks}
     assert told.scores["MRN:V1/lace"] is scored
-    assert all(page.next_at is None for page in ward.chart("1").pages)
+    assert [(page.state, page.next_at) for page in ward.chart("1").pages] == [(PageState.RESOLVED, None)]
+
+
+def alerts(ward: Ward) -> list[Task]:
+    return [task for task in ward.chart("1").tasks if task.raised_for is not None]
+
+
+def missed(ward: Ward, *, until: timedelta = 4 * DAY) -> None:
+    """All deadlines of the first days have rung: contact and visit were missed, and somebody was alerted."""
+    ward.stay()
+    ward.now = HOME + until
+    ward.ring(ward.chart("1"))
+    assert len([task for task in alerts(ward) if task.kind == "pcp_alert" and task.stands]) == 2
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+@pytest.mark.parametrize("name", ["A11", "A13", "A08 to a transfer", "A08 to an outpatient", "A08 to death"])
+def test_an_alert_ends_with_the_plan_though_a_person_has_cancelled_its_task(name: str, cancelled: bool) -> None:
+    ward = Ward()
+    missed(ward)
+    if cancelled:
+        tasks = tuple(
+            end(task, TaskState.CANCELLED, at=ward.now, by="anna") if task.escalations and task.stands else task
+            for task in ward.chart("1").tasks
+        )
+        ward.charts.add(msgspec.structs.replace(ward.chart("1"), tasks=tasks))
+        ward.person(ward.now, {13: "5185550100"})
+        assert all(task.stands for task in alerts(ward) if task.kind == "pcp_alert")
+    UNDOING[name][0](ward)
+    assert not [task for task in alerts(ward) if task.stands]
+
+
+@pytest.mark.parametrize("moved", [3 * DAY, 3 * DAY + 23 * HOUR])
+def test_an_end_that_is_moved_on_takes_back_what_was_missed_and_misses_it_anew(moved: timedelta) -> None:
+    ward = Ward()
+    missed(ward)
+    since, left = HOME - 5 * DAY, HOME + moved
+    ward.event("A08", ward.now, since=since, left=left, code="01", dg1=SICK)
+    assert not [task for task in alerts(ward) if task.stands and task.kind == "pcp_alert"]
+    contact, visit = ward.tasks()["tcm_contact"], ward.tasks()["pcp_follow_up"]
+    assert {contact.state, visit.state} == {TaskState.OPEN}
+    assert (contact.escalations, visit.escalations) == ((), ())
+    ward.now = max(contact.due_at, visit.due_at)
+    ward.ring(ward.chart("1"))
+    again = [task for task in alerts(ward) if task.stands and task.kind == "pcp_alert"]
+    assert {task.raised_for for task in again} == {contact.id, visit.id}
 
 
 STEPS = {

@@ -76,6 +76,29 @@ def test_a_visit_closes_what_it_proves_and_nothing_else(heart: Heart, pv1: dict[
     assert {one.kind for one in heart.chart().tasks if one.state is TaskState.DONE} - before == closes
 
 
+@pytest.mark.parametrize(
+    ("came", "closes"),
+    [("20260306090000", False), ("20260306235900", False), ("20260306", False), ("20260307", True),
+     ("202603070100", True)],
+)  # fmt: skip
+def test_a_discharge_of_a_mere_date_lasts_to_its_end_so_a_visit_of_that_day_proves_nothing(
+    came: str, closes: bool
+) -> None:
+    heart = Heart()
+    send(heart, "A01", "20260220120000", {4: "E", 44: "20260220120000"})
+    send(heart, "A03", "20260307080000", LEFT | {45: "20260306"})
+    send(heart, "A04", "20260307120000", VISIT | {44: came})
+    assert (task(heart).state is TaskState.DONE) is closes
+
+
+def test_which_doctor_is_the_patients_own_may_be_heard_of_after_the_visit(heart: Heart) -> None:
+    send(heart, "A04", "20260309100000", VISIT | {10: "", 7: "77^Welby^Marcus"})
+    assert task(heart).stands
+    heart.now += timedelta(hours=1)
+    heart.send(adt("A31", at="20260309110000", segments=(DOCTOR,)))
+    assert task(heart).state is TaskState.DONE
+
+
 @pytest.mark.parametrize(("at", "closes"), [("20260405140000", True), ("20260405160000", False)])
 def test_a_visit_after_the_window_proves_nothing(heart: Heart, at: str, closes: bool) -> None:
     send(heart, "A04", at, VISIT | {44: at})

@@ -9,7 +9,7 @@ from heart import Heart, adt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.care.tasks import MOOT, TRANSITIONS
+from engine.care.tasks import MOOT, TRANSITIONS, UNCALLED
 from engine.domain.cause import (
     Act,
     Due,
@@ -136,6 +136,8 @@ def test_a_task_is_never_both_done_and_open_and_nothing_is_done_about_it_twice(
             _sound(task)
             if (was := before.get(task.id)) is not None:
                 _went_by_the_table(was, task, undone=what == "undo")
+        _alerts_have_reasons(tasks)
+        _pages_are_as_their_tasks(ward.chart)
 
 
 def _sound(task: Task) -> None:
@@ -146,9 +148,32 @@ def _sound(task: Task) -> None:
     assert (task.suspended_by is not None) <= (task.state is TaskState.CANCELLED)
     assert (task.proved_by is not None) <= (task.state is TaskState.DONE and task.ended_by == ENGINE)
     assert task.evidence is None or task.state is TaskState.DONE
-    raised = [one.alert for one in task.escalations if one.alert]
-    assert len(raised) == len(set(raised)), "an alert is raised once"
     assert sum(one.why == "deadline" for one in task.escalations) == task.climbed <= len(task.ladder)
+
+
+def _alerts_have_reasons(tasks: tuple[Task, ...]) -> None:
+    by_id = {task.id: task for task in tasks}
+    for task in tasks:
+        assert all(one.alert in by_id for one in task.escalations if one.alert)
+        about = [one for one in tasks if one.raised_for == task.id]
+        assert sum(one.stands for one in about) <= 1, "one alert of a ladder that has one"
+        for alert in about:
+            named = any(one.alert == alert.id for one in task.escalations)
+            settled = task.state in {TaskState.DONE, TaskState.RETRACTED}
+            assert not alert.stands or (named and not settled)
+            assert alert.end_reason != MOOT or not named or settled
+
+
+def _pages_are_as_their_tasks(chart: Chart) -> None:
+    by_id = {task.id: task for task in chart.tasks}
+    for page in chart.pages:
+        task = by_id[page.task]
+        if not task.stands:
+            acknowledged = page.closes and page.state is PageState.ACKNOWLEDGED
+            assert page.state is PageState.RESOLVED or (acknowledged and task.state is TaskState.DONE)
+        elif task.page is not None:
+            assert page.state is not PageState.RESOLVED, "who has to be called is called"
+            assert page.next_at is not None or page.state in {PageState.EXHAUSTED, PageState.ACKNOWLEDGED}
 
 
 def _went_by_the_table(was: Task, task: Task, *, undone: bool) -> None:
@@ -156,8 +181,10 @@ def _went_by_the_table(was: Task, task: Task, *, undone: bool) -> None:
         return
     resumed, unproved = was.suspended_by is not None, was.proved_by is not None
     again = was.raised_for is not None and was.end_reason == MOOT
+    again = again or (was.raised_for is not None and was.end_reason == UNCALLED)
     moved = was.state is TaskState.MISSED and task.due_at > was.due_at
-    assert resumed or unproved or again or moved, (was.state, task.state)
+    called_after_all = was.kind == "on_call_page" and was.state is TaskState.RETRACTED
+    assert resumed or unproved or again or moved or called_after_all, (was.state, task.state)
 
 
 @settings(max_examples=60, deadline=None)
