@@ -145,6 +145,8 @@ def test_a_death_that_was_none_brings_the_plan_back(heart: Heart) -> None:
     admit(heart)
     discharge(heart)
     planned = open_kinds(heart)
+    heart.now += timedelta(seconds=1)
+    heart.ring(heart.chart())  # somebody is called
     heart.send(adt("A31", at="20260308120000", pid={30: "Y"}))
     heart.send(adt("A31", at="20260308130000", pid={30: "N"}))
     assert heart.chart().patient.deceased is False
@@ -157,6 +159,7 @@ def test_a_readmission_suspends_the_earlier_plan_and_its_cancel_brings_it_back(h
     planned = open_kinds(heart)
     before = heart.chart().tasks
     heart.now += timedelta(minutes=1)
+    heart.ring(heart.chart())  # somebody is called
     heart.send(adt("A01", at="20260308120000", pv1=AGAIN))
     assert open_kinds(heart) == set()
     assert {(task.ended_at, task.ended_by) for task in heart.chart().tasks} == {(heart.now, "engine")}
@@ -170,6 +173,8 @@ def test_a_readmission_suspends_the_earlier_plan_and_its_cancel_brings_it_back(h
 def test_a_task_set_aside_says_since_when_whatever_is_said_of_its_stay_meanwhile(heart: Heart) -> None:
     admit(heart)
     discharge(heart)
+    heart.now += timedelta(seconds=1)
+    heart.ring(heart.chart())  # somebody is called
     heart.now += timedelta(days=2)
     heart.send(adt("A01", at="20260308120000", pv1=AGAIN))
     since = heart.now
