@@ -21,12 +21,9 @@ from engine.cli.common import (
 from engine.cli.desk import PATIENT_HELP, PatientKey, open_desk, reveal_of
 from engine.cli.tables import Column, table
 from engine.desk import finding
-from engine.desk.finding import CANDIDATES_MAX, by_prefix
 from engine.domain.page import UNANSWERED, PageState
-from engine.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from engine.desk.desk import Desk
     from engine.desk.seeing import View
     from engine.store.pages import ListedPage
 
@@ -103,7 +100,7 @@ def show(cli: Cli, page_id: str, reveal: bool, reason: str | None) -> None:
     """Show a page with each of its notifications, and what became of them."""
     wish = reveal_of(reveal, reason)
     with open_desk(cli) as desk:
-        found = _page(desk, page_id)
+        found = finding.listed(desk, desk.store.pages, page_id)
         shape = _shape(found, desk.view(wish, [f"chart:{found.chart_id}"]))
     cli.print(shape, _human(shape))
 
@@ -123,23 +120,12 @@ def ack(cli: Cli, page_id: str, who: str | None) -> None:
     from engine.domain.cause import PageAcknowledged
 
     with open_desk(cli) as desk:
-        found = _page(desk, page_id)
+        found = finding.listed(desk, desk.store.pages, page_id)
         by = who or str(desk.actor)
         act = PageAcknowledged(actor=str(desk.actor), chart_id=found.chart_id, page=found.page.id, by=by)
         perform(desk, [act])
-        shape = _shape(_page(desk, found.page.id), desk.view(None, ()))
+        shape = _shape(finding.listed(desk, desk.store.pages, found.page.id), desk.view(None, ()))
     cli.print(shape, f"Page {shape['id']} is {_told(shape)}.")
-
-
-def _page(desk: Desk, page_id: str) -> ListedPage:
-    """Raises NotFoundError."""
-    store = desk.store
-    with store.reader() as conn:
-        whole = by_prefix("page", page_id, store.pages.beginning(conn, page_id, CANDIDATES_MAX))
-        listed = store.pages.get(conn, whole)
-    if listed is None:
-        raise NotFoundError("there is no such page; `handoff pages list --all` shows the ids")
-    return listed
 
 
 def _shape(item: ListedPage, view: View) -> dict[str, Any]:

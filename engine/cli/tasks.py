@@ -26,11 +26,9 @@ from engine.cli.desk import PATIENT_HELP, PatientKey, open_desk, reveal_of
 from engine.cli.tables import Column, alarm, table
 from engine.cli.times import DUE_TIMES, Due, Range, When
 from engine.desk import finding
-from engine.desk.desk import Desk
-from engine.desk.finding import CANDIDATES_MAX, by_prefix
-from engine.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from engine.desk.desk import Desk
     from engine.desk.seeing import View
     from engine.domain.cause import Act
     from engine.store.tasks import ListedTask
@@ -154,7 +152,7 @@ def show(cli: Cli, task_id: str, reveal: bool, reason: str | None) -> None:
     """Show one task: what it asks for and until when, who has it, what was tried, and what was done about it."""
     wish = reveal_of(reveal, reason)
     with open_desk(cli) as desk:
-        item = _find(desk, task_id)
+        item = finding.listed(desk, desk.store.tasks, task_id)
         shape = _shape(item, desk.view(wish, (f"chart:{item.chart_id}",)))
         now = desk.now
     cli.print(shape, _details(shape, overdue=_overdue(item, now)))
@@ -284,27 +282,14 @@ def undo(cli: Cli, task_id: str) -> None:
     cli.print(shape, f"Undone: {_named(shape)} is {_state_told(shape)} again.")
 
 
-def _find(desk: Desk, task_id: str) -> ListedTask:
-    """The task of an id, or of what an id begins with. Raises NotFoundError."""
-    store = desk.store
-    with store.reader() as conn:
-        whole = by_prefix("task", task_id, store.tasks.beginning(conn, task_id, CANDIDATES_MAX))
-        listed = store.tasks.get(conn, whole)
-    if listed is None:
-        raise NotFoundError("there is no such task; `handoff tasks list` shows the ids")
-    return listed
-
-
 def _act(cli: Cli, task_id: str, make: Callable[[Desk, str, str], Act]) -> dict[str, Any]:
     """Do it, and return the task as it is after, masked. make: the act, from the ids of task and chart."""
     from engine.desk.acting import perform
 
     with open_desk(cli) as desk:
-        listed = _find(desk, task_id)
+        listed = finding.listed(desk, desk.store.tasks, task_id)
         perform(desk, [make(desk, listed.task.id, listed.chart_id)])
-        with desk.store.reader() as conn:
-            after = desk.store.tasks.get(conn, listed.task.id)
-        return _shape(after or listed, desk.view(None, ()))
+        return _shape(finding.listed(desk, desk.store.tasks, listed.task.id), desk.view(None, ()))
 
 
 # --- in words --------------------------------------------------------------------------------------------------------

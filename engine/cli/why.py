@@ -44,8 +44,9 @@ class _Named(click.ParamType[str]):
 def why(cli: Cli, named: str, every: bool, limit: int, reveal: bool, reason: str | None) -> None:
     """Show the decisions to act, and not to act, with what each rests on and what came of it.
 
-    SUBJECT is a patient (MRN:558181838, or a pseudonym; - asks for it), a task or page (its id, or how that begins), or
-    an entry of the journal (its number): then what it caused. What explains how things are today is marked with *.
+    SUBJECT is a patient (MRN:558181838, or a pseudonym; - asks for it), a task, page or appointment (its id, or how
+    that begins), or an entry of the journal (its number): then what it caused. What explains how things are today is
+    marked with *.
     """
     from engine.desk.explaining import ENTRIES_MAX, decision_shape
     from engine.desk.explaining import why as explain

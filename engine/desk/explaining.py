@@ -1,4 +1,4 @@
-"""Explaining: the decisions about a patient, a task, a page or an entry, from what the store has kept of them."""
+"""Explaining: decisions about a patient, a task, page, appointment or entry, from what the store has kept of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from engine.domain.cause import action_of, read
 from engine.domain.chart import Chart
 from engine.domain.decision import Decision
 from engine.domain.message import EntryKind
-from engine.domain.page import PAGE_LETTER
 from engine.domain.patient import Patient
 from engine.domain.shapes import plain
 from engine.errors import HandoffError, NotFoundError, TamperedError
@@ -27,9 +26,8 @@ if TYPE_CHECKING:
     from engine.domain.delivery import QueuedDelivery
     from engine.snapshot import Snapshot
     from engine.store.journal import ListedEntry
-    from engine.store.pages import PageStore
+    from engine.store.listed import ListedStore
     from engine.store.record import RecordedOutcome
-    from engine.store.tasks import TaskStore
 
 ENTRIES_MAX: Final = 1_000
 """Of a patient at most so many entries are read, the newest."""
@@ -52,7 +50,8 @@ class Story(NamedTuple):
 
 
 def why(desk: Desk, named: str) -> Story:
-    """Of a patient (key or pseudonym), or what concerns a task, a page or an entry (its number).
+    """Of a patient (key or pseudonym), or what concerns a task, a page, an appointment or an entry
+    (its number).
 
     Raises NotFoundError.
     """
@@ -79,14 +78,19 @@ def _of_entry(desk: Desk, entry_id: int) -> Story:
 
 def _of_part(desk: Desk, named: str) -> Story:
     store = desk.store
+    kinds: tuple[ListedStore[Any], ...] = (store.tasks, store.pages, store.appointments)
     with store.reader() as conn:
-        parts: tuple[tuple[str, TaskStore | PageStore], ...] = (("task", store.tasks), ("page", store.pages))
-        what, kind = parts[named.startswith(PAGE_LETTER)]
-        whole = finding.by_prefix(what, named, kind.beginning(conn, named, finding.CANDIDATES_MAX))
-        listed = kind.get(conn, whole)
+        begun = {id_: kind for kind in kinds for id_ in kind.beginning(conn, named, finding.CANDIDATES_MAX)}
+        if not begun:
+            raise NotFoundError(
+                f"there is no task, page or appointment {named}: `handoff tasks list`, `pages list --all` and"
+                " `appointments list` show the ids"
+            )
+        whole = finding.by_prefix("thing", named, sorted(begun))
+        listed = begun[whole].get(conn, whole)
         chart = store.charts.living(conn, listed.chart_id) if listed is not None else None
-    if chart is None:
-        raise NotFoundError(f"there is no task or page {named}: `handoff tasks list`, `pages list` show the ids")
+    if chart is None:  # pragma: no cover - what was found a moment ago is never taken away
+        raise NotFoundError(f"there is no {begun[whole].what} {named}")
     story = _story(desk, chart)
     return story._replace(decisions=[one for one in story.decisions if whole in {one.subject, *one.effects}])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from engine.desk.seeing import PSEUDONYM
 from engine.domain.audit import ACTIONS
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from engine.store.deadletters import ListedDeadLetter
     from engine.store.holds import ListedHold
     from engine.store.journal import ListedEntry
+    from engine.store.listed import Listed, ListedStore
+
+    L = TypeVar("L", bound=Listed)
 
 _NAMED_MAX: Final = 12
 CANDIDATES_MAX: Final = 13
@@ -119,6 +122,16 @@ def by_prefix(what: str, given: str, found: Sequence[str]) -> str:
     if not found:
         raise NotFoundError(f"there is no such {what}; `handoff {what}s list` shows the ids")
     return found[0]
+
+
+def listed(desk: Desk, store: ListedStore[L], given: str) -> L:
+    """The task, page or appointment of an id, or of what an id begins with. Raises NotFoundError and WhichError."""
+    with desk.store.reader() as conn:
+        whole = by_prefix(store.what, given, store.beginning(conn, given, CANDIDATES_MAX))
+        found = store.get(conn, whole)
+    if found is None:  # pragma: no cover - what was found a moment ago is never taken away
+        raise NotFoundError(f"there is no such {store.what}; `handoff {store.what}s list` shows the ids")
+    return found
 
 
 def dead_letter(desk: Desk, letter_id: int) -> ListedDeadLetter:

@@ -34,7 +34,7 @@ class Decision(Phi, frozen=True, kw_only=True):
     effects: tuple[str | int, ...] = ()
     """Ids of tasks, pages, appointments (texts) and deliveries (numbers)."""
     stands: bool = False
-    """It explains how its subject is today. Of a task, a page and the plan of a stay there is one such decision."""
+    """It explains how its subject is today. Of a task, page, appointment and the plan of a stay there is one such."""
     stay: str | None = None
     """Key of the stay that it is about."""
     by: str | None = None

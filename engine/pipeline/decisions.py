@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from engine.domain.appointment import Appointment
 from engine.domain.chart import Chart
 from engine.domain.decision import Decision
 from engine.domain.delivery import DeliveryState
@@ -199,6 +200,8 @@ class _Story:
             self._stand_plan(stay, today)
         for page in self._chart.pages:
             self._stand("page", page.id, lambda page=page: _of_page(page), today)
+        for one in self._chart.appointments:
+            self._stand("appointment", one.id, lambda one=one: _of_appointment(one), today)
         return sorted([*self._told, *today], key=lambda one: one.at)
 
     # --- one entry
@@ -600,6 +603,13 @@ def _of_task(task: Task) -> Decision:
         stay=task.encounter,
         by=task.ended_by,
     )
+
+
+def _of_appointment(one: Appointment) -> Decision:
+    return Decision(
+        at=one.opened_at or _LONG_AGO, subject=one.id, what="appointment", action=one.status.value, decided="done",
+        reason=one.status.value, text=one.told_by or one.status.value.replace("_", " "), effects=(one.id,), stands=True,
+    )  # fmt: skip
 
 
 def _of_page(page: Page) -> Decision:

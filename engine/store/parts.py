@@ -137,6 +137,11 @@ class StoredPart:
         """The document of a row of the table, whole. Raises TamperedError."""
         return self._decode(keys.open(self.place(*row[:-1]), row.document))
 
+    def open_item(self, keys: KeyRing, row: Any) -> Any:
+        """The item of a row of the table, without its stamps. Raises TamperedError."""
+        document = self.open(keys, row)
+        return self._item_of(document) if self.stamped else document
+
     def _key_of_stamped(self, document: Any) -> str:
         return self.part.key(self._item_of(document))
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, func, literal_column, select
 
-from engine.domain.record import Phi
 from engine.domain.task import STANDING, Task, TaskState
 from engine.errors import TamperedError
 from engine.store.charts import ChartStore
 from engine.store.keys import KeyRing
+from engine.store.listed import Damaged, Listed, ListedStore
 from engine.store.parts import TASKS, assignee_hash
 from engine.store.schema import task, to_micros
 
@@ -31,33 +31,27 @@ class TaskConditions(TypedDict, total=False):
     """Not included."""
 
 
-class ListedTask(Phi, frozen=True, kw_only=True):
+class ListedTask(Listed, frozen=True, kw_only=True):
     """A task with the patient it is for."""
 
     task: Task
-    chart_id: str
-    patient_key: str
 
 
-class TaskStore:
-    """Reading tasks. They are written by `record` only, with their charts."""
+class TaskStore(ListedStore[ListedTask]):
+    """Reading tasks."""
 
     def __init__(self, charts: ChartStore) -> None:
-        self._charts = charts
+        super().__init__(charts, TASKS, task, ListedTask)
 
     def find(
         self,
         conn: Connection,
         *,
         limit: int | None = 100,
-        damaged: Callable[[str], object] | None = None,
+        damaged: Damaged | None = None,
         **conditions: Unpack[TaskConditions],
     ) -> list[ListedTask]:
-        """Tasks that meet all conditions: those that are still to be done first, the most urgent of them first.
-
-        damaged: called with the id of each that can't be read any more, and which is left out
-        then; without it such a one raises TamperedError.
-        """
+        """Tasks that meet all conditions: those that are still to be done first, the most urgent of them first."""
         where = _where(self._charts.keys, conditions)
         states = conditions.get("states") or ()
         if not states:
@@ -72,8 +66,7 @@ class TaskStore:
 
     def count(self, conn: Connection, **conditions: Unpack[TaskConditions]) -> int:
         """How many meet the conditions (see `find`)."""
-        where = _where(self._charts.keys, conditions)
-        return int(conn.execute(select(func.count()).select_from(task).where(*where)).scalar_one())
+        return self._count(conn, _where(self._charts.keys, conditions))
 
     def kinds(self, conn: Connection) -> list[str]:
         """Of all tasks that there are, in order."""
@@ -87,32 +80,6 @@ class TaskStore:
             with suppress(TamperedError):
                 found.add(TASKS.open(self._charts.keys, row).assignee or "")
         return sorted(found)
-
-    def beginning(self, conn: Connection, prefix: str, limit: int) -> list[str]:
-        """Ids that begin so, in order."""
-        statement = select(task.c.id).where(task.c.id >= prefix, task.c.id < f"{prefix}\U0010ffff")
-        return list(conn.execute(statement.order_by(task.c.id).limit(limit)).scalars())
-
-    def get(self, conn: Connection, task_id: str) -> ListedTask | None:
-        return next(iter(self._run(conn, select(task).where(task.c.id == task_id))), None)
-
-    def _run(
-        self, conn: Connection, statement: Select[Any], damaged: Callable[[str], object] | None = None
-    ) -> list[ListedTask]:
-        rows = conn.execute(statement).all()
-        keys = self._charts.patient_keys(conn, [row.chart_id for row in rows])
-        found: list[ListedTask] = []
-        for row in rows:
-            try:
-                item = TASKS.open(self._charts.keys, row)
-                key = keys[row.chart_id]
-            except (TamperedError, KeyError):
-                if damaged is None:
-                    raise TamperedError(f"task.document:{row.chart_id}/{row.id}") from None
-                damaged(row.id)
-            else:
-                found.append(ListedTask(task=item, chart_id=row.chart_id, patient_key=key))
-        return found
 
 
 def _urgency(item: ListedTask) -> tuple[bool, datetime, str]:

@@ -101,3 +101,30 @@ def test_an_empty_list_says_so(bare: Site) -> None:
     assert bare.run("appointments", "list").out == "No appointments from today on.\n"
     assert bare.json("appointments", "list") == []
     assert bare.run("appointments", "list", "--status", "kept").out == "No appointments that match these options.\n"
+
+
+def test_an_appointment_says_which_messages_made_it_as_it_is(booked: Site) -> None:
+    kept = booked.json("appointments", "list", "--status", "kept")[0]["id"]
+    story = [one for one in booked.json("why", kept) if one["what"] == "appointment"]
+    assert [(one["subject"], one["action"], one["causes"], one["stands"]) for one in story] == [
+        (kept, "booked", [1], False),
+        (kept, "kept", [2], True),
+    ]
+    assert story[1] in booked.json("why", "2")
+
+
+def test_what_explains_an_appointment_names_nobody_unless_it_is_revealed(booked: Site) -> None:
+    (waiting,) = [one["id"] for one in booked.json("appointments", "list", "--status", "requested")]
+    for more in ([], ["--json"], ["--all"]):
+        assert seen(booked.run("why", waiting, *more).out) == []
+    assert booked.run("why", waiting, "--reveal").code == 2
+    assert booked.json("why", waiting)
+
+
+def test_how_an_id_begins_names_one_appointment_or_is_asked_back(booked: Site) -> None:
+    ids = [one["id"] for one in booked.json("appointments", "list")]
+    whole = booked.json("why", ids[0])
+    assert booked.json("why", ids[0][:20]) == whole
+    unknown = booked.run("why", "zz")
+    assert unknown.code == 1
+    assert "there is no task, page or appointment zz" in unknown.err
