@@ -126,10 +126,10 @@ class StaleChartError(StoreError):
 
 
 class ChartNotWholeError(StoreError):
-    """A rule needs the closed stays of a chart that was loaded without them: load it whole, and decide again."""
+    """A rule needs more of a chart than was loaded, its closed stays or all of it: load it whole, and decide again."""
 
     def __init__(self, chart_id: str) -> None:
-        super().__init__("the chart was loaded without its closed stays")
+        super().__init__("the chart was not loaded, or without its closed stays")
         self.chart_id = chart_id
 
 

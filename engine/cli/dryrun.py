@@ -58,7 +58,7 @@ def try_(cli: Cli, channel: str, files: tuple[Path, ...], charts: bool, reveal: 
             with desk.store.reader() as conn:
                 since = desk.store.journal.first_received(conn).get(channel)
                 trial.prepare(frames, since)
-                trial.charts = desk.store.charts.load(conn, trial.identities, trial.visits)
+                trial.charts = desk.store.charts.load_to_try(conn, trial.identities, trial.visits)
             view = desk.view(wish, (f"chart:{chart_id}" for chart_id in trial.charts.by_id))
     else:
         configuration = cli.configuration()

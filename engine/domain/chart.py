@@ -27,16 +27,48 @@ stays so when the earlier one is replayed. The last one of all can be replayed, 
 """
 
 
-class Renamed(Phi, frozen=True, kw_only=True):
-    """What numbers of a patient's stays have become: messages that still name the old ones mean these."""
+Number = tuple[str, str, str | None, Stamp]
+"""Key, number and authority of a visit number, and when it was said that a stay has it."""
+Account = tuple[str, Stamp]
+"""An account, and when it was said that stays are of it."""
 
-    accounts: dict[str, str] = {}
-    visits: dict[str, tuple[str, str, str | None]] = {}
-    """Key of a visit number -> key, number and authority of what it is now."""
-    departed: dict[str, str] = {}
-    """Keys of stays that are another patient's now -> the key of that patient."""
-    came: dict[str, tuple[str, Stamp]] = {}
-    """Keys of stays that were another patient's -> the key of that one, and when they came."""
+
+class Gone(Phi, frozen=True, kw_only=True):
+    """Where a stay, or an account, has gone that was this patient's."""
+
+    to: str
+    """The key of the other patient."""
+    chart_id: str
+    """Of that patient."""
+    at: Stamp
+    """When it went."""
+    stay: str | None = None
+    """The stay's key; none: an account of several stays."""
+    whole: bool = False
+    """The account itself is the other patient's, with all stays that are still to be heard of."""
+
+
+class Renamed(Phi, frozen=True, kw_only=True):
+    """What numbers of a patient's stays have become, and where stays have come from and gone to.
+
+    It is a history: the same in whatever order it was heard of (`care.adt.numbers`).
+    """
+
+    accounts: dict[str, Account] = {}
+    """Each that an account was called -> what it is now."""
+    visits: dict[str, Number] = {}
+    """Key of each number that a stay had -> what it has now."""
+    departed: dict[str, Gone] = {}
+    """By the stay's key."""
+    accounts_gone: dict[str, Gone] = {}
+    """By account: those of which the patient has no stay left."""
+    came: dict[str, tuple[tuple[str, Stamp], ...]] = {}
+    """Keys of stays that were others' -> the keys of those patients, and when it was moved away from each."""
+
+    def gone(self) -> Iterator[Gone]:
+        """All that is another patient's now."""
+        yield from self.departed.values()
+        yield from self.accounts_gone.values()
 
 
 NOTHING_RENAMED: Final = Renamed()

@@ -320,5 +320,5 @@ def chart_shape(chart: Chart) -> dict[str, Any]:
     return (
         patient_shape(chart.patient)
         | {part.name: [part.shape(item, key) for item in part.of(chart)] for part in PARTS}
-        | {"moved_away": [{"encounter": stay, "patient_key": to} for stay, to in chart.renamed.departed.items()]}
+        | {"moved_away": [{"encounter": stay, "patient_key": gone.to} for stay, gone in chart.renamed.departed.items()]}
     )

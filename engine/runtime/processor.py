@@ -468,8 +468,21 @@ class Processor:
 
     @staticmethod
     def _reopen(store: Store, chart_id: str, charts: Charts, before: Charts) -> None:
-        """Load what is closed of a chart. Raises StaleChartError when it is not the same any more."""
-        was = before.by_id[chart_id]
+        """Load what is closed of a chart, or one that no message of the batch names, with that which it has ended in.
+
+        Raises StaleChartError when the chart is not the same any more.
+        """
+        was = before.by_id.get(chart_id)
+        if was is None:
+            with store.reader() as conn:
+                found = store.charts.load(conn, (), (), {chart_id}).by_id
+            if chart_id not in found:
+                raise StaleChartError((chart_id,))
+            for chart in found.values():
+                if chart.id not in before.by_id:
+                    before.add(chart)
+                    charts.add(chart)
+            return
         with store.reader() as conn:
             stored = store.charts.by_id(conn, chart_id)
         if stored is None or stored.version != was.version:

@@ -130,6 +130,18 @@ class ChartStore:
                 raise TamperedError(ENCOUNTERS.place(encounter_hash(self._keys, key), chart_id))
         return charts
 
+    def load_to_try(
+        self, conn: Connection, identities: Collection[tuple[str, str, str]], visits: Collection[str]
+    ) -> Charts:
+        """As `load`, with the charts to which stays of these have gone: for what can't load more while it decides."""
+        charts = self.load(conn, identities, visits)
+        ids = set(charts.by_id)
+        while more := {gone.chart_id for one in charts.by_id.values() for gone in one.renamed.gone()} - ids:
+            ids |= more
+            for found in self.load(conn, (), (), more).by_id.values():
+                charts.add(found)
+        return charts
+
     def by_id(self, conn: Connection, chart_id: str) -> Chart | None:
         """The chart itself, also when it was merged into another."""
         return next((found for found in self._whole(conn, {chart_id}) if found.id == chart_id), None)

@@ -33,7 +33,7 @@ def would(
     entries = [one for one in _entries(store, entry_ids) if one.channel in channels and not one.damaged]
     prepared = [run.prepare(_replayed(entry, number, channels, now)) for number, entry in enumerate(entries)]
     with store.reader() as conn:
-        run.charts = store.charts.load(
+        run.charts = store.charts.load_to_try(
             conn,
             {identity for one in prepared for identity in one.identities},
             {visit for one in prepared for visit in one.visits},

@@ -210,6 +210,8 @@ class Change(Phi, frozen=True, kw_only=True):
     """Should the patient have to be created."""
     was: tuple[Identifier, ...] = ()
     """MRG-1: the patient whose it was; empty: the message does not say."""
+    was_id: str = ""
+    """Chart id of that patient, likewise; empty: whether the number is a patient's is not sure."""
     account: str | None = None
     """PID-18."""
     old_account: str | None = None

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from engine.care.adt.event import Merge
+from engine.care.adt.numbers import fold_renamed
 from engine.care.adt.persons import united_links
 from engine.care.death import FIELDS as DEATH_FIELDS
 from engine.care.death import fold_death, merge_contradicts_death
@@ -16,7 +17,7 @@ from engine.care.fields import NEVER
 from engine.care.forgotten import remembered
 from engine.care.patient import IDENTIFIERS_MAX, speaks_of_another, too_many_identifiers
 from engine.care.person import are_two, is_another, said_of
-from engine.domain.chart import NOTHING_RENAMED, Chart, Charts, Renamed, identity
+from engine.domain.chart import Chart, Charts, identity
 from engine.domain.hold import HoldCode
 from engine.domain.outcome import Effect
 from engine.domain.parts import folded
@@ -204,7 +205,7 @@ def _fold(survivor: Chart, merged: Chart) -> tuple[Chart, Chart]:
     identifiers = (*survivor.patient.identifiers, *aliases)
     patient = msgspec.structs.replace(survivor.patient, identifiers=identifiers, merged_from=tuple(former), **filled)
     patient = msgspec.structs.replace(patient, links=united_links(survivor, merged, patient))
-    renamed = _renamed(survivor, merged)
+    renamed = fold_renamed(survivor, merged)
     survivor, merged = folded(survivor, merged)
     survivor = msgspec.structs.replace(survivor, patient=patient, stamps=stamps, death_stated=death, renamed=renamed)
     return survivor, msgspec.structs.replace(merged, merged_into=survivor.id)
@@ -214,17 +215,3 @@ def _said_last(name: str, one: Chart, other: Chart) -> bool:
     """Whether what the first chart knows in this field was said after what the second does; or is all that is known."""
     at, than = one.stamps.get(name, NEVER), other.stamps.get(name, NEVER)
     return at > than or (at == than and getattr(other.patient, name) in (None, ()))
-
-
-def _renamed(survivor: Chart, merged: Chart) -> Renamed:
-    """What the numbers of both have become; a stay that one had lost to the other is at home again."""
-    ours, theirs = survivor.renamed, merged.renamed
-    if theirs == NOTHING_RENAMED and not ours.departed:
-        return ours
-    home = {stay.key for chart in (survivor, merged) for stay in chart.encounters}
-    return Renamed(
-        accounts={**theirs.accounts, **ours.accounts},
-        visits={**theirs.visits, **ours.visits},
-        departed={key: to for key, to in (theirs.departed | ours.departed).items() if key not in home},
-        came={**theirs.came, **ours.came},
-    )

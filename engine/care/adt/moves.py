@@ -13,23 +13,41 @@ from typing import Any, Final
 import msgspec
 
 from engine.care.adt.event import Change, Event, Meaning, VisitNumber
-from engine.care.adt.says import DISCHARGE
-from engine.care.adt.visit import admitted_then
+from engine.care.adt.numbers import (
+    NUMBERED,
+    about,
+    account_now,
+    accounts_of,
+    arrived,
+    carried,
+    gone,
+    heard_there,
+    home,
+    left_from,
+    moved_last,
+    noted,
+    number_key,
+    number_now,
+    numbered,
+    numbers_of,
+    read_as_renamed,
+)
+from engine.care.adt.says import CLASS_CHANGE, DISCHARGE
+from engine.care.adt.visit import admitted_then, of_another_patient
 from engine.care.death import settle_death
 from engine.care.dispositions import Dispositions
 from engine.care.event import Applied, PatientEvent
 from engine.care.fields import NEVER
 from engine.care.patient import speaks_of_another
-from engine.domain.chart import Chart, Charts, Renamed, Stamp
+from engine.domain.chart import Account, Chart, Charts, Number, Stamp
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.hold import Fact, HoldCode
 from engine.domain.outcome import Effect
 from engine.domain.parts import PARTS, by_field, united
 from engine.domain.patient import Patient
-from engine.errors import DATA_TYPE, MessageError
 
-RENAMED_MAX: Final = 500
-"""Numbers of one patient that have become others; more are a fault of the sender."""
+_ACCOUNT: Final = "account"
+"""Field and stamp of a stay."""
 
 _MOVES: Final = frozenset({Meaning.MOVE_ACCOUNT, Meaning.MOVE_VISIT})
 _OF_ACCOUNTS: Final = frozenset({Meaning.MERGE_ACCOUNTS, Meaning.MOVE_ACCOUNT, Meaning.CHANGE_ACCOUNT})
@@ -65,6 +83,10 @@ _TAKEN: Final = (
 _OLDER: Final = (
     "the stay has come to its patient by a move that is newer than this one; dismiss it if it is old news, release it"
     " if the stay is to become that of the patient in PID now"
+)
+_GONE: Final = (
+    "the stay that gets another number is another patient's by an older move; have it moved back (A45), then release"
+    " it, or dismiss it"
 )
 _DEATH: Final = (
     "the stay that is to be moved ended in death, or one of the two patients is recorded as dead; release it if the"
@@ -175,11 +197,8 @@ class _Changing:
         if target is not None and (known := wanted(target)):
             if source is not None and source.id != target.id and wanted(source):
                 return self._ask(change, target, HoldCode.MOVE_UNCLEAR, _BOTH)
-            if change.was and (source is None or source.id != target.id):  # it was heard of here first
-                new = _keys(known) - target.renamed.came.keys()
-                target = _renamed(target, came=dict.fromkeys(new, (change.was[0].key, event.at)))
-            return self._within(change, event, target, known)
-        owner = self._owner(change)
+            return self._within(change, event, self._heard_there(change, event, source, target, known), known)
+        owner = self._owner(change, source)
         if source is None and owner is not None and not change.was:
             if not event.believed(HoldCode.MOVE_UNCLEAR, change.location):
                 return self._ask(change, target or owner, HoldCode.MOVE_UNCLEAR, _NOT_SAID_WHOSE)
@@ -187,31 +206,92 @@ class _Changing:
         going = wanted(source) if source is not None else []
         if source is None or not going:
             if owner is not None and (target is None or owner.id != target.id):
-                return self._ask(change, target or owner, HoldCode.MOVE_UNCLEAR, _THIRD_PATIENT)
+                old = any(event.at < moved_last(owner, stay.key) for stay in wanted(owner))
+                return self._ask(change, target or owner, HoldCode.MOVE_UNCLEAR, _OLDER if old else _THIRD_PATIENT)
             if self._may_be_new(change, event, owner):
-                return self._expect(change, event, target or self._create(change))
+                return self._expect(change, event, source, target or self._create(change))
             return self._ask(change, target or source, HoldCode.MOVE_UNKNOWN)
-        came = [source.renamed.came[key][1] for key in _keys(going) if key in source.renamed.came]
-        if any(event.at < one for one in came) and not event.believed(HoldCode.MOVE_UNCLEAR, change.location):
+        older = any(event.at < moved_last(source, stay.key) for stay in going)
+        if older and not event.believed(HoldCode.MOVE_UNCLEAR, change.location):
             return self._ask(change, target or source, HoldCode.MOVE_UNCLEAR, _OLDER)
         if self._is_about_death(source, target, going) and not event.believed(HoldCode.MOVE_UNCLEAR, change.location):
             return self._ask(change, target or source, HoldCode.MOVE_UNCLEAR, _DEATH)
         if target is None:
             target = self._create(change)
-        left, target = self._carry(source, target, going, event)
+        left, target = self._carry(source, target, going, event.at, whole=_whole(change))
+        left = _with_fact(left, change, event)
         self._changed[left.id] = settle_death(source, left, _quiet(event), self._dispositions, self._applied)
         return self._within(change, event, target, [stay for stay in target.encounters if stay.key in _keys(going)])
+
+    def _heard_there(
+        self, change: Change, event: PatientEvent, source: Chart | None, target: Chart, known: Sequence[Encounter]
+    ) -> Chart:
+        """The target, with the move of stays that are the patient's already: they were heard of there first, or moved
+        before.
+        """
+        source = self._source(change, source, target, known)
+        if source is None:
+            for stay in known if _is_of_others(change) else ():
+                target = arrived(target, stay.key, change.was[0].key, event.at)
+        elif source.id != target.id:
+            source, target = carried(source, target, known, event.at, whole=_whole(change))
+            self._changed[source.id] = _with_fact(source, change, event)
+        return target
+
+    def _source(
+        self, change: Change, source: Chart | None, target: Chart, known: Sequence[Encounter] = ()
+    ) -> Chart | None:
+        """The chart of the patient whose the stay was. One of whom nothing was known is made where it is needed.
+
+        That is where their messages name the stay otherwise than the new patient's do: nothing else leads there.
+        """
+        if source is not None or not change.was_id or not _is_of_others(change):
+            return source
+        if change.visit is None and _whole(change) is None:
+            return source
+        named = number_now(target, change.visit).key if change.visit is not None else None
+        old = change.old_visit or change.visit
+        same = _whole(change) is None and old is not None and named == old.key and all(s.key == named for s in known)
+        if same:
+            return None
+        self._tell("patient-created", change.was_id)
+        return Chart(id=change.was_id, patient=Patient(identifiers=(change.was[0],)))
 
     def _within(self, change: Change, event: PatientEvent, chart: Chart, stays: Sequence[Encounter]) -> bool:
         """The account and the number of stays that are the patient's already."""
         if change.account is not None:
-            old = {stay.account for stay in stays} - {None, change.account}
-            chart = _with(chart, {stay.key: msgspec.structs.replace(stay, account=change.account) for stay in stays})
             if change.what in _OF_ACCOUNTS:
-                chart = _renamed(chart, accounts=dict.fromkeys((one for one in old if one), change.account))
+                old = {stay.account for stay in stays} | {change.old_account}
+                now = (change.account, event.at)
+                chart = noted(chart, accounts={one: now for one in old if one is not None and one != change.account})
+            account = account_now(chart, change.account)
+            stamps = chart.encounter_stamps
+            later = [stay for stay in stays if event.at >= stamps.get(stay.key, {}).get(_ACCOUNT, event.at)]
+            chart = _with(chart, {stay.key: msgspec.structs.replace(stay, account=account) for stay in later})
+            said = {stay.key: {**stamps.get(stay.key, {}), _ACCOUNT: event.at} for stay in later}
+            chart = msgspec.structs.replace(chart, encounter_stamps={**stamps, **said})
         self._changed[chart.id] = chart
         if change.what is Meaning.MOVE_VISIT and change.visit is not None and change.old_visit is not None:
-            return self._rename_visit(change, event, chart)
+            return self._rename_visit(change, event, chart) and self._as_numbered(change, chart.id, stays)
+        return self._as_numbered(change, chart.id, stays)
+
+    def _as_numbered(self, change: Change, chart_id: str, stays: Sequence[Encounter]) -> bool:
+        """Stays that have come get the numbers of which it was said already that they have them."""
+        for key in _keys(stays):
+            chart = self._changed[chart_id]
+            stay = chart.encounter(key)
+            known = chart.renamed.visits.get(number_key(stay)) if stay is not None and stay.visit_number else None
+            if stay is None or stay.merged_into is not None or known is None or known[1] == stay.visit_number:
+                continue
+            others = numbered(chart, VisitNumber(key=known[0], number=known[1], authority=known[2]))
+            if others and others[0].key != key:
+                if not _was_said_since(chart, others[0], known[-1]):
+                    return self._ask(change, chart, HoldCode.MOVE_UNCLEAR, _TAKEN)
+                self._changed[chart_id] = self._fold(chart, stay, others[0])
+                continue
+            now = msgspec.structs.replace(stay, visit_number=known[1], visit_authority=known[2])
+            self._changed[chart_id] = _with(chart, {key: now})
+            self._tell("encounter-renumbered", key)
         return True
 
     def _may_be_new(self, change: Change, event: PatientEvent, owner: Chart | None) -> bool:
@@ -220,37 +300,49 @@ class _Changing:
         of_visit = isinstance(event, Event) and event.meaning is Meaning.UPDATE
         return named and of_visit and owner is None and bool(change.was)
 
-    def _expect(self, change: Change, event: PatientEvent, chart: Chart) -> bool:
+    def _expect(self, change: Change, event: PatientEvent, source: Chart | None, chart: Chart) -> bool:
         """The event opens the stay; what comes late of it, under the patient whose it was, goes to it."""
-        if change.visit is not None and change.was:
-            chart = _renamed(chart, came={change.visit.key: (change.was[0].key, event.at)})
+        source = self._source(change, source, chart)
+        if change.visit is not None and _is_of_others(change):
+            key = number_now(chart, change.visit).key
+            if source is None:
+                chart = arrived(chart, key, change.was[0].key, event.at)
+            else:
+                source = noted(source, visits={change.visit.key: _number_of(change.visit, event)})
+                source, chart = heard_there(source, chart, key, event.at)
+                self._changed[source.id] = source
         self._changed[chart.id] = chart
         return True
 
-    def _owner(self, change: Change) -> Chart | None:
+    def _owner(self, change: Change, source: Chart | None) -> Chart | None:
         """Whose the stay is that is named by its visit number, whoever it is said to be of."""
         number = change.old_visit or change.visit
-        found = (
-            self._charts.visits.get(number.key) if number is not None and change.what is Meaning.MOVE_VISIT else None
-        )
-        return self._living(self._charts.living(found))
+        if number is None or change.what is not Meaning.MOVE_VISIT:
+            return None
+        owner = self._living(self._charts.living(self._charts.visits.get(number.key)))
+        if owner is not None or source is None:
+            return owner
+        left = [
+            source.renamed.departed[key] for key in numbers_of(source, number.key) if key in source.renamed.departed
+        ]
+        return self._living(home(source, self._charts, left[0])) if left else None
 
     def _is_about_death(self, source: Chart, target: Chart | None, going: Iterable[Encounter]) -> bool:
         dead = any(one is not None and one.patient.deceased is True for one in (source, target))
         return dead or any(self._dispositions.means_death(stay.disposition) for stay in going)
 
     def _carry(
-        self, source: Chart, target: Chart, going: Sequence[Encounter], event: PatientEvent
+        self, source: Chart, target: Chart, going: Sequence[Encounter], at: Stamp, *, whole: str | None
     ) -> tuple[Chart, Chart]:
-        """Both charts, after stays have gone from one to the other with all that belongs to them."""
+        """Both charts, after stays have gone from one to the other with all that belongs to them.
+
+        whole: the account that has gone; none: stays alone have.
+        """
         for chart in (source, target):
             self._applied.moved.setdefault(chart.id, chart)
         source_was, target_was = self._applied.moved[source.id], self._applied.moved[target.id]
         self._applied.moved[source.id], self._applied.moved[target.id] = _carried(source_was, target_was, going)
-        source, target = _carried(source, target, going)
-        gone = dict.fromkeys(_keys(going), target.patient.key)
-        source = _renamed(source, departed=gone)
-        target = _renamed(target, came=dict.fromkeys(gone, (source.patient.key, event.at)))
+        source, target = carried(*_carried(source, target, going), going, at, whole=whole)
         for stay in going:
             self._tell("encounter-moved", stay.key, target.id)
         self._changed[source.id] = source
@@ -263,17 +355,17 @@ class _Changing:
         old, new = change.old_account, change.account
         if old is None or new is None or old == new:
             return True
-        stays = [stay for stay in chart.encounters if stay.account == old]
-        bare = [[s for s in chart.encounters if s.account == one and _is_bare(s)] for one in (old, new)]
-        if all(len(one) == 1 for one in bare):  # a stay that is known by its account only
+        chart = self._account_at_home(event, chart, old, new)
+        both = [accounts_of(chart, one) for one in (old, new)]
+        bare = [[s for s in chart.encounters if s.account in one and _is_bare(s)] for one in both]
+        if both[0] != both[1] and all(len(one) == 1 for one in bare):  # a stay that is known by its account only
             if not _are_one(change, event, chart, bare[1][0]):
                 return self._ask(change, chart, HoldCode.MOVE_UNCLEAR, _TAKEN)
             chart = self._fold(chart, bare[0][0], bare[1][0])
-        chart = _with(
-            chart,
-            {s.key: msgspec.structs.replace(s, account=new) for s in chart.encounters if s.account == old},
-        )
-        self._changed[chart.id] = _renamed(chart, accounts={old: new})
+        chart = noted(chart, accounts={old: (new, event.at)})
+        now = account_now(chart, new)
+        stays = [s for s in chart.encounters if s.account != now and s.account in both[0] | both[1]]
+        self._changed[chart.id] = _with(chart, {s.key: msgspec.structs.replace(s, account=now) for s in stays})
         for stay in stays:
             self._tell("encounter-renumbered", stay.key)
         return True
@@ -282,23 +374,106 @@ class _Changing:
         old, new = change.old_visit, change.visit
         if old is None or new is None or old.key == new.key:
             return True
-        olds, news = _numbered(chart, old), _numbered(chart, new)
+        at_home = self._visit_at_home(change, event, chart, old, new)
+        if at_home is None:
+            return False
+        chart = at_home
+        olds, news = numbered(chart, old), numbered(chart, new)
         if len(olds) > 1 or len(news) > 1:
             return self._ask(change, chart, HoldCode.MOVE_UNCLEAR, _SEVERAL_STAYS)
         if olds and news and olds[0].key != news[0].key:
             if not _are_one(change, event, chart, news[0]):
                 return self._ask(change, chart, HoldCode.MOVE_UNCLEAR, _TAKEN)
             chart = self._fold(chart, olds[0], news[0])
-        elif olds and not news:
-            stay = msgspec.structs.replace(olds[0], visit_number=new.number, visit_authority=new.authority)
-            chart = _with(chart, {stay.key: stay})
-            self._tell("encounter-renumbered", stay.key)
-        self._changed[chart.id] = _renamed(chart, visits={old.key: (new.key, new.number, new.authority)})
+        chart = noted(chart, visits={old.key: _number_of(new, event)})
+        now = number_now(chart, new)
+        for key in _keys(news or olds):
+            stay = chart.encounter(key)
+            if stay is not None and stay.visit_number != now.number:
+                one = msgspec.structs.replace(stay, visit_number=now.number, visit_authority=now.authority)
+                chart = _with(chart, {key: one})
+                self._tell("encounter-renumbered", key)
+        self._changed[chart.id] = chart
         return bool(olds or news)
+
+    def _visit_at_home(
+        self, change: Change, event: PatientEvent, chart: Chart, old: VisitNumber, new: VisitNumber
+    ) -> Chart | None:
+        """The chart of the stay that gets another number: it may have been moved since, and its number was others'.
+
+        What of it is still known as the old patient's goes along. None: a person is asked.
+        """
+        named = sorted(numbers_of(chart, old.key) | numbers_of(chart, new.key))
+        left = next((chart.renamed.departed[key] for key in named if key in chart.renamed.departed), None)
+        if left is not None:
+            owner = self._living(home(chart, self._charts, left))
+            key = left.stay or ""
+        else:
+            found = [(key, self._living(self._charts.living(self._charts.visits.get(key)))) for key in named]
+            came = [(key, one) for key, one in found if one is not None and left_from(one, key, chart) is not None]
+            key, owner = next(((key, one) for key, one in came if one.id != chart.id), ("", None))
+        if owner is None or owner.id == chart.id:
+            return chart
+        at = left_from(owner, key, chart)
+        if at is None or event.at[0] > at[0]:
+            self._ask(change, chart, HoldCode.MOVE_UNCLEAR, _GONE)
+            return None
+        going = [stay for number in (old, new) for stay in numbered(chart, number)]
+        if going and self._is_about_death(chart, owner, going):
+            self._ask(change, chart, HoldCode.MOVE_UNCLEAR, _DEATH)
+            return None
+        chart, owner = heard_there(chart, owner, key, at)
+        if going:
+            chart, owner = self._carry(chart, owner, list({stay.key: stay for stay in going}.values()), at, whole=None)
+        chart = noted(chart, visits={old.key: _number_of(new, event)})
+        self._changed[chart.id], self._changed[owner.id] = chart, owner
+        return owner
+
+    def _account_at_home(self, event: PatientEvent, chart: Chart, old: str, new: str) -> Chart:
+        """The same of an account that is another patient's now."""
+        lost = chart.renamed.accounts_gone
+        left = next((lost[one] for one in sorted(accounts_of(chart, old)) if one in lost), None)
+        if left is None or event.at[0] > left.at[0]:
+            return chart
+        owner = self._living(home(chart, self._charts, left))
+        if owner is None or owner.id == chart.id:
+            return chart
+        chart = noted(chart, accounts={old: (new, event.at)})
+        self._changed[chart.id] = chart
+        going = [
+            stay
+            for stay in chart.encounters
+            if stay.account is not None and account_now(chart, stay.account) == account_now(chart, new)
+        ]
+        if going and left.whole and not self._is_about_death(chart, owner, going):
+            _, owner = self._carry(chart, owner, going, left.at, whole=old)
+        return owner
 
     def _fold(self, chart: Chart, old: Encounter, new: Encounter) -> Chart:
         self._tell("encounter-merged", new.key)
         return _as_one(chart, old, new)
+
+
+def _is_of_others(change: Change) -> bool:
+    """The message says whose the stay was, and that is not the patient whose it is."""
+    return bool(change.was) and change.key not in change.was
+
+
+def _whole(change: Change) -> str | None:
+    """The account that becomes another patient's."""
+    return (change.old_account or change.account) if change.what is Meaning.MOVE_ACCOUNT else None
+
+
+def _number_of(number: VisitNumber, event: PatientEvent) -> Number:
+    return (number.key, number.number, number.authority, event.at)
+
+
+def _with_fact(source: Chart, change: Change, event: PatientEvent) -> Chart:
+    """The chart that a stay has left under another number: it may still be named by that."""
+    old, new = change.old_visit, change.visit
+    if change.what is not Meaning.MOVE_VISIT or old is None or new is None or old.key == new.key:
+        return source
+    return noted(source, visits={old.key: _number_of(new, event)})
 
 
 def _are_one(change: Change, event: PatientEvent, chart: Chart, new: Encounter) -> bool:
@@ -307,10 +482,14 @@ def _are_one(change: Change, event: PatientEvent, chart: Chart, new: Encounter) 
     """
     if change.what in {Meaning.MERGE_VISITS, Meaning.MERGE_ACCOUNTS}:
         return True
-    said = chart.encounter_stamps.get(new.key, {})
-    fields = [at for name, at in said.items() if name in Encounter.__struct_fields__]
-    since = bool(fields) and min(fields) >= event.at
-    return since or event.believed(HoldCode.MOVE_UNCLEAR, change.location)
+    return _was_said_since(chart, new, event.at) or event.believed(HoldCode.MOVE_UNCLEAR, change.location)
+
+
+def _was_said_since(chart: Chart, stay: Encounter, at: Stamp) -> bool:
+    """All that is known of a stay is as new as that."""
+    said = chart.encounter_stamps.get(stay.key, {})
+    fields = [one for name, one in said.items() if name in Encounter.__struct_fields__]
+    return bool(fields) and min(fields) >= at
 
 
 _NO_END: Final[Mapping[str, Any]] = dict.fromkeys(DISCHARGE)
@@ -336,9 +515,6 @@ def _as_one(chart: Chart, old: Encounter, new: Encounter) -> Chart:
     return msgspec.structs.replace(chart, encounter_stamps={**stamps, new.key: said})
 
 
-_NONE: Final[Mapping[str, Any]] = {}
-
-
 def _finder(change: Change) -> Callable[[Chart], list[Encounter]]:
     """Which stays of a chart a move is about."""
     if change.what is Meaning.MOVE_ACCOUNT:
@@ -352,25 +528,11 @@ def _finder(change: Change) -> Callable[[Chart], list[Encounter]]:
 
     def of_visit(chart: Chart) -> list[Encounter]:
         for number in numbers:
-            if found := _numbered(chart, number):
+            if found := numbered(chart, number):
                 return found if len(found) == 1 else []
         return []
 
     return of_visit
-
-
-def _numbered(chart: Chart, number: VisitNumber) -> list[Encounter]:
-    """The stays of a chart that have a visit number; where the authority is not said, of whichever."""
-    key = chart.renamed.visits.get(number.key, (number.key, number.number, number.authority))
-    found = [
-        stay
-        for stay in chart.encounters
-        if stay.visit_number == key[1]
-        and stay.merged_into is None
-        and (key[2] is None or stay.visit_authority in {None, key[2]})
-    ]
-    same = [stay for stay in found if stay.key == key[0]]
-    return same or found
 
 
 def _is_bare(stay: Encounter) -> bool:
@@ -389,34 +551,6 @@ def _with(chart: Chart, stays: Mapping[str, Encounter]) -> Chart:
     return chart if encounters == chart.encounters else msgspec.structs.replace(chart, encounters=encounters)
 
 
-def _renamed(
-    chart: Chart,
-    *,
-    accounts: Mapping[str, str] | None = None,
-    visits: Mapping[str, tuple[str, str, str | None]] | None = None,
-    departed: Mapping[str, str] = _NONE,
-    came: Mapping[str, tuple[str, Stamp]] = _NONE,
-) -> Chart:
-    """The chart, with what its numbers have become. Raises MessageError when these are too many."""
-    was = chart.renamed
-    left = {key: to for key, to in was.accounts.items() if key not in (accounts or {}).values()}
-    kept = {key: to for key, to in was.visits.items() if key not in {to[0] for to in (visits or {}).values()}}
-    now = Renamed(
-        accounts={**left, **(accounts or {})},
-        visits={**kept, **(visits or {})},
-        departed={**{key: to for key, to in was.departed.items() if key not in came}, **departed},
-        came={**{key: said for key, said in was.came.items() if key not in departed}, **came},
-    )
-    if max(len(now.accounts), len(now.visits), len(now.departed), len(now.came)) > RENAMED_MAX:
-        raise MessageError(
-            "renumbered-too-often",
-            f"more than {RENAMED_MAX} numbers of the patient would have become others: something is wrong with them",
-            hl7_code=DATA_TYPE,
-            location="MRG",
-        )
-    return chart if now == was else msgspec.structs.replace(chart, renamed=now)
-
-
 def _carried(source: Chart, target: Chart, going: Sequence[Encounter]) -> tuple[Chart, Chart]:
     keys = _gone_with(source, going)
     left: dict[str, Any] = {}
@@ -430,8 +564,10 @@ def _carried(source: Chart, target: Chart, going: Sequence[Encounter]) -> tuple[
 
 
 def _gone_with(chart: Chart, going: Sequence[Encounter]) -> set[str]:
-    """Keys of some stays, and of all that goes with them: what is of them, and what hangs on that."""
-    keys = _keys(going)
+    """Keys of some stays, and of all that goes with them: what is of them, or of a number that they had, and what hangs
+    on that.
+    """
+    keys = {number for stay in going for number in _numbers_of_stay(chart, stay)}
     before = -1
     while before < len(keys):
         before = len(keys)
@@ -442,6 +578,15 @@ def _gone_with(chart: Chart, going: Sequence[Encounter]) -> set[str]:
     return keys
 
 
+def _numbers_of_stay(chart: Chart, stay: Encounter) -> set[str]:
+    """Those that other parts may name it by. Not where another stay is called so."""
+    if stay.visit_number is None:
+        return {stay.key}
+    named = numbers_of(chart, number_key(stay))
+    others = {one.key for one in chart.encounters if one.merged_into is None and one.key != stay.key}
+    return (named - others) | {stay.key}
+
+
 def _quiet(event: PatientEvent) -> PatientEvent:
     """The same moment, and nothing said of anybody."""
     return PatientEvent(at=event.at, identifiers=event.identifiers, patient={}, sender=event.sender)
@@ -450,55 +595,39 @@ def _quiet(event: PatientEvent) -> PatientEvent:
 # --- late messages
 
 
-def host_of(chart: Chart, charts: Charts, event: Event, dispositions: Dispositions) -> Chart | None:
+def host_of(chart: Chart, charts: Charts, event: Event, dispositions: Dispositions) -> tuple[Chart, Event] | None:
     """Whose the stay of a message is now that names the patient whose it was, and is older than the move.
 
-    None: the patient's own, or nobody has said so. A death that it tells is not for another patient to have.
+    With the event as one of that patient's. None: the stay is the patient's own, or nobody has said whose it is. A
+    death that it tells is not for another patient to have. Raises MessageError when the message is newer than the move:
+    whose the stay is, is then for a person to say.
     """
-    owner = charts.living(charts.visits.get(event.visit)) if event.visit is not None else None
-    if owner is None or owner.id == chart.id or dispositions.means_death(event.disposition):
-        return None
-    whose, at = owner.renamed.came.get(event.visit or "", ("", NEVER))
-    late = event.at[0] <= at[0]
-    return owner if late and any(one.key == whose for one in chart.patient.identifiers) else None
-
-
-# --- what has become of a number
-
-
-def read_as_renamed(chart: Chart, event: Event) -> Event:
-    """The event with the numbers that those it names have become since, or before it came."""
-    renamed = chart.renamed
-    if not renamed.accounts and not renamed.visits:
-        return event
-    changes: dict[str, Any] = {}
-    account = _last(renamed.accounts, event.account)
-    if account != event.account:
-        changes["account"] = account
-    visit = event.visit
-    seen: set[str] = set()
-    while visit is not None and visit in renamed.visits and visit not in seen:
-        seen.add(visit)
-        visit, number, authority = renamed.visits[visit]
-        changes |= {"visit": visit, "visit_number": number, "visit_authority": authority}
-    return msgspec.structs.replace(event, **changes) if changes else event
-
-
-def _last(renamed: Mapping[str, str], number: str | None) -> str | None:
-    seen: set[str] = set()
-    while number is not None and number in renamed and number not in seen:
-        seen.add(number)
-        number = renamed[number]
-    return number
+    left = gone(chart, event)
+    if left is not None:
+        owner, key, at = home(chart, charts, left), left.stay, left.at
+    else:
+        found = charts.living(charts.visits.get(event.visit)) if event.visit is not None else None
+        if found is None or found.id == chart.id:
+            return None
+        owner, key, at = found, event.visit, NEVER
+    if key is not None:
+        at = left_from(owner, key, chart) or at
+    if owner.id == chart.id or event.at[0] > at[0] or dispositions.means_death(event.disposition):
+        if left is None or owner.id == chart.id:
+            return None
+        raise of_another_patient()
+    stay = owner.encounter(key) if key is not None else None
+    while stay is not None and stay.merged_into is not None:
+        stay = owner.encounter(stay.merged_into)
+    if stay is None or (event.meaning in CLASS_CHANGE and event.former_visit is not None):
+        return owner, event
+    return owner, about(event, stay)
 
 
 # --- a class change: the same stay, perhaps under another number
 
 FORMER_NOT_OURS: Final = "former-visit-of-another-patient"
 """Deviation: the visit that MRG-5 of a class change names is another patient's; nothing was made of it."""
-
-NUMBERED: Final = "visit_number"
-"""Stamp of a stay whose number is no longer its first one: when it was said."""
 
 
 def goes_on(chart: Chart, charts: Charts, event: Event, applied: Applied) -> tuple[Chart, Event]:
@@ -509,11 +638,11 @@ def goes_on(chart: Chart, charts: Charts, event: Event, applied: Applied) -> tup
     numbers have a stay here, because messages came turned round, the two become one.
     """
     chart.need_whole()
-    now = _named_now(chart, event)
-    if len(now) > 1:
+    named = _named_now(chart, event)
+    if len(named) > 1:
         return chart, read_as_renamed(chart, event)
-    former, before = _former(chart, charts, event, applied, found=bool(now))
-    stay = now[0] if now else before
+    former, before = _former(chart, charts, event, applied, named[0] if named else None)
+    stay = named[0] if named else before
     if stay is None:
         return _noted(chart, event, former), event
     if before is not None and before.key != stay.key:
@@ -522,35 +651,47 @@ def goes_on(chart: Chart, charts: Charts, event: Event, applied: Applied) -> tup
         stay = chart.encounter(stay.key) or stay
     elif before is not None:
         former = former or _own_number(before, event)
+    chart = _noted(chart, event, former)
     stamps = chart.encounter_stamps.get(stay.key, {})
     if event.at < stamps.get(NUMBERED, event.at):  # it has had another number since
-        event = _about(event, stay)
-        return _noted(chart, event, former), event
-    number, account = event.visit_number or stay.visit_number, event.account or stay.account
-    if (number, account) != (stay.visit_number, stay.account):
+        if event.visit is not None and stay.visit_number is not None:
+            own = (number_key(stay), stay.visit_number, stay.visit_authority, stamps[NUMBERED])
+            chart = noted(chart, visits={event.visit: own})
+        return chart, about(event, stay)
+    said = _said_number(event)
+    number = number_now(chart, said) if said is not None else None
+    account = account_now(chart, event.account or stay.account)
+    now = msgspec.structs.replace(stay, account=account)
+    if number is not None:
+        now = msgspec.structs.replace(now, visit_number=number.number, visit_authority=number.authority)
+    if (now.visit_number, now.account) != (stay.visit_number, stay.account):
         applied.effects.append(Effect(kind="encounter-renumbered", subject=stay.key))
-    authority = event.visit_authority if event.visit_number is not None else stay.visit_authority
-    stay = msgspec.structs.replace(stay, visit_number=number, visit_authority=authority, account=account)
-    chart = _with(_noted(chart, event, former), {stay.key: stay})
     known = {**chart.encounter_stamps, stay.key: {**stamps, NUMBERED: event.at}}
-    return msgspec.structs.replace(chart, encounter_stamps=known), _about(event, stay)
+    return msgspec.structs.replace(_with(chart, {stay.key: now}), encounter_stamps=known), about(event, now)
+
+
+def _said_number(event: Event) -> VisitNumber | None:
+    if event.visit is None or event.visit_number is None:
+        return None
+    return VisitNumber(key=event.visit, number=event.visit_number, authority=event.visit_authority)
 
 
 def _named_now(chart: Chart, event: Event) -> list[Encounter]:
     """The stays that have the number, or the account, that the message names."""
-    if event.visit is not None and event.visit_number is not None:
-        number = VisitNumber(key=event.visit, number=event.visit_number, authority=event.visit_authority)
-        return _numbered(chart, number)
-    account = _last(chart.renamed.accounts, event.account)
+    number = _said_number(event)
+    if number is not None:
+        return numbered(chart, number)
+    account = account_now(chart, event.account)
     return [stay for stay in chart.encounters if account is not None and stay.account == account and _lives(stay)]
 
 
 def _former(
-    chart: Chart, charts: Charts, event: Event, applied: Applied, *, found: bool
+    chart: Chart, charts: Charts, event: Event, applied: Applied, found: Encounter | None
 ) -> tuple[VisitNumber | None, Encounter | None]:
     """The number that the stay had until now, and that stay, where it can be told.
 
-    found: the number that the message names is one of a stay: then only MRG says that another one is the same.
+    found: the stay of the number that the message names. Then another one is the same only where MRG-5 says so, or
+    where MRG-3 does and nothing was known of that number before.
     """
     former = event.former_visit
     if former is not None:
@@ -558,15 +699,17 @@ def _former(
         if owner is not None and owner.id != chart.id:
             applied.deviate(FORMER_NOT_OURS)
             return None, None
-        known = _numbered(chart, former)
+        known = numbered(chart, former)
         if len(known) == 1:
             return former, known[0]
-    accounts = (event.former_account,) if found else (event.former_account, event.account)
+    if found is not None and not _was_said_since(chart, found, event.at):
+        return former, None  # an account may have several stays: another one goes on
+    accounts = (event.former_account,) if found is not None else (event.former_account, event.account)
     for account in accounts:
         of_account = [s for s in chart.encounters if account is not None and s.account == account and _goes_on(s)]
         if len(of_account) == 1:
             return former, of_account[0]
-    return former, None if found else admitted_then(chart, chart.encounters, event)
+    return former, None if found is not None else admitted_then(chart, chart.encounters, event)
 
 
 def _goes_on(stay: Encounter) -> bool:
@@ -587,22 +730,17 @@ def _own_number(stay: Encounter, event: Event) -> VisitNumber | None:
     )
 
 
+def noted_class_change(chart: Chart, event: Event) -> Chart:
+    """The chart of a patient whose stay is another's now, with what a late class change says of its numbers."""
+    return _noted(chart, event, event.former_visit) if event.meaning in CLASS_CHANGE else chart
+
+
 def _noted(chart: Chart, event: Event, former: VisitNumber | None) -> Chart:
     """With what the former number and account have become."""
-    visits: dict[str, tuple[str, str, str | None]] = {}
+    visits: dict[str, Number] = {}
     if former is not None and event.visit is not None and event.visit_number is not None and former.key != event.visit:
-        visits = {former.key: (event.visit, event.visit_number, event.visit_authority)}
-    accounts: dict[str, str] = {}
+        visits = {former.key: (event.visit, event.visit_number, event.visit_authority, event.at)}
+    accounts: dict[str, Account] = {}
     if event.former_account is not None and event.account is not None and event.former_account != event.account:
-        accounts = {event.former_account: event.account}
-    return _renamed(chart, accounts=accounts, visits=visits) if visits or accounts else chart
-
-
-def _about(event: Event, stay: Encounter) -> Event:
-    return msgspec.structs.replace(
-        event,
-        visit=stay.key,
-        visit_number=stay.visit_number,
-        visit_authority=stay.visit_authority,
-        account=stay.account,
-    )
+        accounts = {event.former_account: (event.account, event.at)}
+    return noted(chart, accounts=accounts, visits=visits) if visits or accounts else chart

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from engine.care.adt.event import Event, Meaning
-from engine.care.adt.moves import host_of
+from engine.care.adt.moves import host_of, noted_class_change
 from engine.care.adt.says import REGISTERING, STATUS
 from engine.care.adt.stay import apply_visit
 from engine.care.dispositions import Dispositions
@@ -25,9 +25,10 @@ def on_its_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispo
         host = host_of(chart, charts, event, dispositions)
         if host is None:
             return apply_visit(chart, charts, event, dispositions, applied)
-        applied.others.append(apply_visit(host, charts, event, dispositions, applied))
+        owner, news = host
+        applied.others.append(apply_visit(owner, charts, news, dispositions, applied))
         applied.note = applied.note or "late news of a stay that is another patient's now: it is told of that one"
-        return chart
+        return noted_class_change(chart, event)
     if event.meaning is not Meaning.UPDATE:
         applied.note = "no visit in the message (PV1 missing or class N)"
         # A class of N says that there is no visit: of a registration it is an answer, of all others a contradiction.

@@ -8,7 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from engine.care.adt.event import Event, Meaning
-from engine.care.adt.moves import NUMBERED, goes_on, read_as_renamed
+from engine.care.adt.moves import goes_on
+from engine.care.adt.numbers import NUMBERED, read_as_renamed
 from engine.care.adt.says import ARRIVAL, CLASS_CHANGE, DISCHARGE, OPEN, SAYS, STATUS, When
 from engine.care.adt.status import Stamps, Verdict, status_after
 from engine.care.adt.visit import find_encounter, of_another_patient

@@ -229,7 +229,8 @@ def _change(
     mapped: Mapped,
     reading: Reading,
 ) -> Change:
-    was = [settled(one, channel, reading, "MRG-1") for one in mapped.merged]
+    sent = [settled(one, channel, reading, "MRG-1") for one in mapped.merged]
+    was = tuple(dict.fromkeys(one for one in sent if may_be_key(one, channel)))
 
     def number(sent: Identifier | None) -> VisitNumber | None:
         return _visit_number(sent, event.identifiers[0].authority, channel, reading)
@@ -239,7 +240,8 @@ def _change(
         event=place,
         key=event.identifiers[0],
         chart_id=new_chart_id(entry, event.identifiers[0], channel),
-        was=tuple(dict.fromkeys(one for one in was if may_be_key(one, channel))),
+        was=was,
+        was_id=new_chart_id(entry, was[0], channel) if was and rank(was[0], channel) is not None else "",
         account=mapped.account,
         old_account=mapped.merged_account,
         visit=number(mapped.visit),
@@ -331,7 +333,7 @@ def _is_of_no_patient(mapped: Mapped, among: frozenset[str] | None, channel: Com
     if among is not None and not any(one.value in among for one in mapped.identifiers):
         return True
     sent = (settled(one, channel, reading, "PID-3") for one in mapped.identifiers)
-    left = [one for one in sent if rank(one, channel) is not None]
+    left = [one for one in sent if may_be_key(one, channel)]
     was = (settled(one, channel, reading, "MRG-1") for one in mapped.merged)
     return all(not may_be_key(one, channel) or any(are_alike(one, other) for other in left) for one in was)
 

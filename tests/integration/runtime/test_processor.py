@@ -649,3 +649,34 @@ def test_what_a_rule_asks_for_is_loaded_while_it_decides(bench: Bench, monkeypat
     assert len(loads) == 1
     [chart] = bench.store.read_now(lambda conn: bench.store.charts.by_key(conn, "MRN:P1"))
     assert [stay.status for stay in chart.encounters] == ["active", *["finished"] * 6]
+
+
+def of_stay(event: str, patient: str, at: str, number: str, *segments: str) -> bytes:
+    name = {"P1": "Doe^Jane||19480312", "P2": "Roe^Jay||19700101", "P3": "Poe^Edgar||18990119"}[patient]
+    lines = [f"MSH|^~\\&|EPIC|MAIN|HANDOFF|H|202602{at}||ADT^{event}|M{event}{at}|P|2.5.1", f"EVN|{event}|202602{at}",
+             f"PID|1||{patient}^^^MRN^MR||{name}|F", f"PV1|1|I|3W^1^A{'|' * 16}{number}^^^MRN", *segments]  # fmt: skip
+    return ("\r".join(lines) + "\r").encode()
+
+
+def test_late_news_by_a_former_number_reaches_a_stay_that_was_moved_twice(bench: Bench) -> None:
+    """The chart that the stay has come to is named by nothing in the message."""
+    moves = (
+        of_stay("A01", "P1", "01100000", "V1"),
+        of_stay("A50", "P1", "02100000", "V2", "MRG|P1^^^MRN^MR||||V1^^^MRN"),
+        of_stay("A45", "P2", "04100000", "V2", "MRG|P1^^^MRN^MR||||V2^^^MRN"),
+        of_stay("A45", "P3", "05100000", "V2", "MRG|P2^^^MRN^MR||||V2^^^MRN"),
+    )
+    for message in moves:
+        bench.receive(message)
+        finish(bench.processor())
+    bench.receive(of_stay("A02", "P1", "03100000", "V2").replace(b"A|||||||", b"A|||||||CAR"))
+    finish(bench.processor())
+    assert set(bench.states().values()) == {EntryState.PROCESSED}
+    found = {key: bench.store.read_now(lambda conn, key=key: bench.store.charts.by_key(conn, f"MRN:{key}"))[0]
+             for key in ("P1", "P2", "P3")}  # fmt: skip
+    assert (found["P1"].encounters, found["P2"].encounters) == ((), ())
+    (stay,) = found["P3"].encounters
+    assert (stay.visit_number, stay.hospital_service) == ("V2", "CAR")
+    bench.receive(of_stay("A08", "P1", "06100000", "V2"))
+    finish(bench.processor())
+    assert sorted(bench.states().values())[:1] == [EntryState.DEAD]

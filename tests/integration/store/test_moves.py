@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from store_builders import NOW, changed, chart, delivery, due, ids, load, outcome, queue, record
 
-from engine.domain.chart import Renamed
+from engine.domain.chart import Gone, Renamed
 from engine.domain.delivery import Delivery, DeliveryState, EncounterUpsert, Operation, PatientUpsert, TaskUpsert
 from engine.domain.parts import folded
 from engine.errors import StaleChartError
@@ -16,10 +17,19 @@ from engine.store.outbox import Settled
 def moved(source, target):
     """Both charts after the stay of the one has become the other's."""
     after, left = folded(target, source)
-    gone = Renamed(departed={stay.key: target.patient.key for stay in source.encounters})
-    came = {stay.key: (source.patient.key, (9.5, 3)) for stay in source.encounters}
-    numbers = {"MRN:V0": ("MRN:V1", "V1", None)}
-    return changed(left, renamed=gone), changed(after, renamed=Renamed(came=came, visits=numbers, accounts={"A": "B"}))
+    at = (9.5, 3)
+    to = Gone(to=target.patient.key, chart_id=target.id, at=at)
+    gone = Renamed(
+        departed={stay.key: changed_stay(to, stay.key) for stay in source.encounters}, accounts_gone={"A": to}
+    )
+    came = {stay.key: ((source.patient.key, at),) for stay in source.encounters}
+    numbers = {"MRN:V0": ("MRN:V1", "V1", None, at)}
+    accounts = {"A": ("B", at)}
+    return changed(left, renamed=gone), changed(after, renamed=Renamed(came=came, visits=numbers, accounts=accounts))
+
+
+def changed_stay(to, key):
+    return msgspec.structs.replace(to, stay=key)
 
 
 def of(one, name: str, operation: Operation, content) -> Delivery:
@@ -55,7 +65,7 @@ def test_all_that_is_of_the_stay_is_loaded_with_the_other_patient(store, two):
     assert found.by_id["chart-1"].encounters == found.by_id["chart-1"].tasks == found.by_id["chart-1"].scores == ()
     assert {stay.key for stay in found.by_id["chart-2"].encounters} == {"MRN:V1", "MRN:V2"}
     assert {task.id for task in found.by_id["chart-2"].tasks} == {"task-1", "task-2"}
-    assert found.by_id["chart-1"].renamed.departed == {"MRN:V1": "MRN:P2"}
+    assert found.by_id["chart-1"].renamed == left.renamed
     assert found.by_id["chart-2"].renamed == after.renamed
     assert found.visits["MRN:V1"] == "chart-2"
 

@@ -150,6 +150,7 @@ def test_later_messages_of_a_stay_that_has_moved_are_the_new_patient_s(heart: He
 
 def test_a_stay_that_is_known_by_its_account_alone_does_not_come_twice_after_it_has_moved() -> None:
     heart = Heart()
+    heart.now = datetime(2026, 3, 9, 18, 0, tzinfo=UTC)
     heart.send(adt("A01", at="20260301120000", pid3=X, pid={18: "A1"}, pv1={19: ""}))
     heart.send(a44())
     (stay,) = heart.chart("2").encounters
