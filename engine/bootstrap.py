@@ -20,7 +20,7 @@ from engine.connectors.registry import build_connectors, check_files, destinatio
 from engine.domain.audit import AuditRecord
 from engine.errors import HandoffError, Problem, SettingsError, StoreError, StoreUnavailableError
 from engine.pipeline.channel import CompiledConfiguration, Key
-from engine.pipeline.compiling import beyond_the_standard, compile_configuration, never_equal
+from engine.pipeline.compiling import beyond_the_standard, compile_configuration, left_out, never_equal
 from engine.pipeline.doubts import doubts
 from engine.pipeline.unworkable import contradictions, never_happens
 from engine.runtime import hints
@@ -86,7 +86,7 @@ def examine(
     attempt(lambda: check_listen_tls(configuration))
     if problems or compiled is None:
         raise SettingsError(tuple(dict.fromkeys(problems)))
-    warnings = [*doubts(configuration), *never_equal(compiled), *never_happens(compiled)]
+    warnings = [*doubts(configuration), *never_equal(compiled), *left_out(compiled), *never_happens(compiled)]
     failures = configuration.exposed
     if tests:
         report = run_tests(compiled, configuration.snapshot)

@@ -106,18 +106,22 @@ class Budget:
 
 
 _Test = Callable[[Source, Budget], bool]
+Known = Callable[[Path], bool]
+_Could = Callable[[Source, Known], tuple[bool, bool]]
+"""Whether a condition can hold, and whether it can fail, when of a message some places alone are known."""
 _Values = Callable[[Source], Sequence[str]]
 
 
 class Filter:
     """A compiled filter."""
 
-    __slots__ = ("_test", "costly", "doubts", "literals", "paths", "text")
+    __slots__ = ("_could", "_test", "costly", "doubts", "literals", "paths", "text")
 
     def __init__(
         self,
         text: str,
         test: _Test,
+        could: _Could,
         paths: tuple[Path, ...],
         doubts: tuple[FilterError, ...] = (),
         literals: tuple[Literal, ...] = (),
@@ -134,6 +138,14 @@ class Filter:
         self.costly = costly
         """It has patterns, and so needs the message's budget."""
         self._test = test
+        self._could = could
+
+    def can_hold(self, source: Source, known: Known) -> bool:
+        """Whether it can hold for a message of which the places that are known are as in this one.
+
+        What else a message says is taken as free: false is certain, true is not.
+        """
+        return self._could(source, known)[0]
 
     def __call__(self, source: Source, budget: Budget | None = None) -> bool:
         """Whether it holds. budget: what is left of the message's; none: a new one.
@@ -150,7 +162,8 @@ def compile_filter(text: str) -> Filter:
         raise FilterError(f"a filter has at most {TEXT_CHARS_MAX} characters", 1, 1)
     parser = _Parser(text)
     test = parser.parse()
-    return Filter(text, test, tuple(parser.paths), tuple(parser.doubts), tuple(parser.literals), costly=parser.costly)
+    read = tuple(parser.paths)
+    return Filter(text, test, parser.could, read, tuple(parser.doubts), tuple(parser.literals), costly=parser.costly)
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------------
@@ -192,6 +205,8 @@ class _Parser:
         self.literals: list[Literal] = []
         self.demand: tuple[Path, frozenset[str], int] | None = None
         """What the condition that was read last asks for: the path must be one of these texts."""
+        self.could: _Could = _anything
+        """Of the condition that was read last."""
         self.costly = False
 
     def fail(self, text: str, at: int) -> NoReturn:
@@ -258,17 +273,21 @@ class _Parser:
         return test
 
     def any_of(self) -> _Test:
-        tests = [self.all_of()]
+        tests, coulds = [self.all_of()], [self.could]
         while self.take("or"):
             tests.append(self.all_of())
+            coulds.append(self.could)
             self.demand = None
+        self.could = _could_any_of(coulds)
         return tests[0] if len(tests) == 1 else _any_of(tuple(tests))
 
     def all_of(self) -> _Test:
-        tests, demands = [self.negation()], [self.demand]
+        tests, demands, coulds = [self.negation()], [self.demand], [self.could]
         while self.take("and"):
             tests.append(self.negation())
             demands.append(self.demand)
+            coulds.append(self.could)
+        self.could = _could_all_of(coulds)
         self.check_together(demands)
         self.demand = demands[0] if len(demands) == 1 else None
         return tests[0] if len(tests) == 1 else _all_of(tuple(tests))
@@ -280,6 +299,7 @@ class _Parser:
         test = self.comparison()
         if negative:
             self.demand = None
+            self.could = _could_not(self.could)
         return _negated(test) if negative else test
 
     def check_together(self, demands: Sequence[tuple[Path, frozenset[str], int] | None]) -> None:
@@ -303,6 +323,14 @@ class _Parser:
                 self.fail("expected `)`", self.token.at)
             self.depth -= 1
             return test
+        before = len(self.paths)
+        test = self.single()
+        self.could = _could(test, tuple(self.paths[before:]))
+        return test
+
+    def single(self) -> _Test:
+        """One comparison, or a path alone."""
+        start = self.token
         left = self.operand()
         self.demand = None
         operator = self.token
@@ -440,6 +468,44 @@ def _all_of(tests: tuple[_Test, ...]) -> _Test:
         return True
 
     return test
+
+
+def _could(test: _Test, paths: tuple[Path, ...]) -> _Could:
+    def could(source: Source, known: Known) -> tuple[bool, bool]:
+        if not all(map(known, paths)):
+            return True, True
+        holds = test(source, Budget())
+        return holds, not holds
+
+    return could
+
+
+def _anything(_source: Source, _known: Known) -> tuple[bool, bool]:
+    return True, True
+
+
+def _could_any_of(coulds: Sequence[_Could]) -> _Could:
+    def could(source: Source, known: Known) -> tuple[bool, bool]:
+        each = [one(source, known) for one in coulds]
+        return any(holds for holds, _ in each), all(fails for _, fails in each)
+
+    return could
+
+
+def _could_all_of(coulds: Sequence[_Could]) -> _Could:
+    def could(source: Source, known: Known) -> tuple[bool, bool]:
+        each = [one(source, known) for one in coulds]
+        return all(holds for holds, _ in each), any(fails for _, fails in each)
+
+    return could
+
+
+def _could_not(inner: _Could) -> _Could:
+    def could(source: Source, known: Known) -> tuple[bool, bool]:
+        holds, fails = inner(source, known)
+        return fails, holds
+
+    return could
 
 
 def _negated(test: _Test) -> _Test:

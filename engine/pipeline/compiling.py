@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Final, TypeVar
 
-from engine.care.adt.event import load_events
+from engine.care.adt.event import Meaning, load_events
 from engine.care.appointments import load_appointments
 from engine.care.calendar import BusinessCalendar
 from engine.care.dispositions import load_dispositions
@@ -19,6 +19,8 @@ from engine.care.protocol import CLASSES, Protocol, load_protocol
 from engine.care.rosters import OnCallSpec, load_oncall
 from engine.domain.delivery import Operation
 from engine.errors import Problem, SettingsError
+from engine.hl7v2.message import Message
+from engine.hl7v2.path import Path
 from engine.mapping.apply import Mapping as FieldMapping
 from engine.mapping.compile import compile_mapping
 from engine.mapping.expression import Filter, FilterError, Literal, compile_filter
@@ -321,6 +323,45 @@ def never_equal(compiled: CompiledConfiguration) -> Iterator[Problem]:
             if (said := _unlikely(compiled, channel, literal)) is not None:
                 error = literal.said(f"'{literal.text}' is not likely in {literal.path.text}: {said}")
                 yield document.warning(("filter",), f"{error.text} ({_at(error)})\n{error.pointed}")
+
+
+_NEEDED: Final[Mapping[Meaning, str]] = {
+    Meaning.DISCHARGE: "no discharge is heard of, so nobody gets a plan",
+    Meaning.CANCEL_DISCHARGE: "no cancelled discharge is heard of, so its tasks and calls stay",
+    Meaning.CANCEL_ADMIT: "no cancelled admission is heard of, so its stay and scores stay",
+    Meaning.MERGE: "no merge is heard of, so one patient has two charts and may have two plans",
+}
+"""Without which a plan is not made, or not taken back -> what comes of a filter that leaves all of it out."""
+
+
+def left_out(compiled: CompiledConfiguration) -> Iterator[Problem]:
+    """Filters of channels with a protocol that leave out every event which the plans can't do without."""
+    for name, channel in compiled.channels.items():
+        chosen, settings = channel.filter, channel.settings
+        if chosen is None or settings.protocol is None:
+            continue
+        document = compiled.source.channel_documents[name]
+        for meaning, says in _NEEDED.items():
+            events = [one for one in sorted(channel.events.that_mean(meaning)) if _accepts(settings.accept.types, one)]
+            if events and not any(chosen.can_hold(_of_event(one), _is_of_event) for one in events):
+                remedy = "take it in, or take `protocol` away where this feed is for something else"
+                yield document.warning(("filter",), f"leaves out every {' and '.join(events)}: {says}; {remedy}")
+
+
+def _accepts(types: Iterable[str], event: str) -> bool:
+    patterns = (one.upper().partition("^") for one in types)
+    return any(type_ in {"ADT", "*"} and (of or "*") in {event, "*"} for type_, _, of in patterns)
+
+
+def _of_event(event: str) -> Message:
+    return Message.parse(f"MSH|^~\\&|||||||ADT^{event}|1|P|2.5.1\rEVN|{event}\r".encode())
+
+
+def _is_of_event(path: Path) -> bool:
+    """Whether all messages of an event have the same there. EVN-1 repeats it."""
+    place = path.segment, path.field, path.component, path.subcomponent
+    plain = path.index == 1 and path.repetition == 1 and not path.conditions
+    return plain and place in {("MSH", 9, 1, 1), ("MSH", 9, 2, 1), ("EVN", 1, 1, 1)}
 
 
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9]{2}")

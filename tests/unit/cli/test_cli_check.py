@@ -242,7 +242,43 @@ def test_what_may_leave_everybody_out_is_a_warning(
     edit(bare, CHANNEL, pattern, replacement)
     warnings = found(bare)
     assert {warning["level"] for warning in warnings} == {"warning"}
-    assert [words in warning["message"] for warning in warnings if warning["key"] == key] == [True], warnings
+    assert sum(words in warning["message"] for warning in warnings if warning["key"] == key) == 1, warnings
+
+
+LEFT_OUT = {"A03": "no discharge", "A13": "no cancelled discharge", "A11": "no cancelled admission", "A40": "no merge"}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "left_out"),
+    [
+        ("MSH-9.2 in ('A01', 'A08', 'A11', 'A13', 'A40')", "A03"),
+        ("MSH-9.2 != 'A03'", "A03"),
+        ("not (EVN-1 == 'A03' or PV1-2 == 'O')", "A03"),
+        ("MSH-9.2 in ('A01', 'A03', 'A11', 'A40')", "A13"),
+        ("MSH-9.2 in ('A01', 'A03', 'A13', 'A40') and PV1-2 == 'I'", "A11"),
+        ("PV1-2 in ('I', 'E') and MSH-9.2 not matches '^A(18|3[0469]|40)$'", "A40"),
+        ("MSH-9.1 == 'SIU' or MSH-9.2 == 'A01'", "A03 A13 A11 A40"),
+        ("MSH-9.2 == 'A03' and (MSH-9.2 == 'A13' or PV1-2 == 'I')", "A13 A11 A40"),
+        ("PV1-2 == 'I' or MSH-9.2 == 'A40'", ""),
+        ("MSH-9.2 != 'A08'", ""),
+        ("not (MSH-9.2 == 'A03' and PV1-2 == 'O')", ""),
+        ("MSH-9.3 == 'ADT_A01'", ""),
+        ("PV1-2 != 'I' and PV1-2 matches '^[EO]$'", ""),
+    ],
+)
+def test_a_filter_that_leaves_out_what_plans_need_is_a_warning(bare: Site, chosen: str, left_out: str) -> None:
+    edit(bare, CHANNEL, r"# filter: .*", f'filter: "{chosen}"')
+    said = [one["message"] for one in found(bare) if one["message"].startswith("leaves out every")]
+    assert len(said) == len(left_out.split())
+    for message, event in zip(said, left_out.split(), strict=True):
+        assert event in message.partition(":")[0].split()
+        assert LEFT_OUT[event] in message
+
+
+def test_a_channel_without_a_protocol_may_leave_out_what_it_likes(bare: Site) -> None:
+    edit(bare, CHANNEL, "protocol: .*", "")
+    edit(bare, CHANNEL, r"# filter: .*", """filter: "MSH-9.2 == 'A28'\"""")
+    assert [one for one in found(bare) if "leaves out" in one["message"]] == []
 
 
 @pytest.mark.parametrize("zone", ["EST5EDT", "UTC", "CET", "Etc/UTC", "Etc/GMT", "GMT0", "America/Phoenix"])

@@ -9,6 +9,7 @@ import pytest
 from heart import adt, merge
 from scheduling import Scheduled, siu
 
+from engine.domain.advice import ERRORS
 from engine.domain.appointment import Appointment
 from engine.domain.message import EntryState
 from engine.domain.moment import Moment, instant
@@ -110,6 +111,27 @@ def test_an_appointment_without_a_number_is_a_dead_letter(heart: Scheduled) -> N
     outcome = heart.send(siu("S12", None, sch={1: ""}))
     assert outcome.dead_letter is not None
     assert outcome.dead_letter.error == "appointment-number-missing"
+
+
+@pytest.mark.parametrize("trigger", ["S12", "S13", "S14", "S15", "S17", "S18", "S26"])
+@pytest.mark.parametrize(
+    ("pid", "error", "place"),
+    [(None, "pid-missing", "PID"), ("PID|1", "identifier-missing", "PID-3"),
+     ("PID|1||^^^MRN^MR||Doe^Jane", "identifier-missing", "PID-3")],
+)  # fmt: skip
+def test_an_appointment_of_nobody_is_a_dead_letter_that_says_so(
+    heart: Scheduled, trigger: str, pid: str | None, error: str, place: str
+) -> None:
+    """Also of one that is known: the message may be about another one."""
+    heart.send(siu("S12", at="20260301080000"))
+    before = heart.chart()
+    said = [line for line in siu(trigger, at="20260302080000").decode().split("\r") if not line.startswith("PID")]
+    outcome = heart.send("\r".join([*said[:2], *([pid] if pid else []), *said[2:]]).encode())
+    assert outcome.state is EntryState.DEAD
+    assert outcome.dead_letter is not None
+    assert (outcome.dead_letter.error, outcome.dead_letter.location) == (error, place)
+    assert ERRORS[error].remedy
+    assert heart.chart() == before
 
 
 # --- resources
