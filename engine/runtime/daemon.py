@@ -36,6 +36,7 @@ from engine.runtime.intake import Intake
 from engine.runtime.listener import Listener, bind
 from engine.runtime.metrics import REPEATS_TROUBLE, Metrics
 from engine.runtime.notify import Systemd
+from engine.runtime.priority import answer_first
 from engine.runtime.returns import Returns
 from engine.runtime.services import Services
 from engine.runtime.status import (
@@ -194,6 +195,7 @@ class Daemon:
                 raise
 
     async def _start(self) -> None:
+        answer_first()
         sys.setswitchinterval(_SWITCH_SECONDS)
         _raise_file_limit()
         if not self._file.take():

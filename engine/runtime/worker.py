@@ -29,6 +29,7 @@ from engine.errors import HandoffError, SettingsError
 from engine.runtime import hints
 from engine.runtime.causes import CausesToMain
 from engine.runtime.counters import Name
+from engine.runtime.priority import let_answers_go_first
 from engine.runtime.services import Service, Services
 from engine.runtime.skews import SENDERS_MAX
 from engine.snapshot import Snapshot
@@ -45,8 +46,6 @@ _PR_SET_PDEATHSIG: Final = 1
 _SWITCH_SECONDS: Final = 0.0005
 """How long a thread may keep the interpreter while another waits for it. With Python's 5 ms an outcome that is on disk
 would wait for a courier's turn before its sender hears of it."""
-_NICENESS: Final = 10
-"""A sender waits for its answer, processing can wait a little: on a busy machine the main process goes first."""
 
 
 class Wake:
@@ -297,7 +296,7 @@ def die_with_parent(parent_pid: int) -> None:
 async def serve(fd: int, parent_pid: int, assemble: Assemble) -> int:
     """The worker process from its start to its exit status. fd: its end of the socket pair."""
     die_with_parent(parent_pid)
-    os.nice(_NICENESS)
+    let_answers_go_first()
     sys.setswitchinterval(_SWITCH_SECONDS)
     loop = asyncio.get_running_loop()
     logs.watch_loop(loop)
