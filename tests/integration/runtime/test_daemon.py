@@ -912,8 +912,8 @@ async def test_any_number_of_idle_clients_keeps_nobody_from_asking_whether_we_ar
         idle.append(await asyncio.open_connection("127.0.0.1", console.port))
         idle[-1][1].write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")  # and no more
     assert (await get(daemon, "/readyz"))[0] == 200
-    assert daemon._http is not None
-    assert len(daemon._http._server.connections) <= health._CONNECTIONS_MAX
+    assert daemon._http
+    assert len(daemon._http[0]._server.connections) <= health._CONNECTIONS_MAX
     for _, writer in idle:
         writer.transport.abort()
 

@@ -65,9 +65,12 @@ async def test_each_call_of_a_page_goes_out_once_and_is_heard_of_whoever_dies_in
 ) -> None:
     with contextlib.closing(Paging(folder)) as site:
         receive(site.store, site.clock.now(), *map(gone_home, range(PATIENTS)))
+        process = site.start()  # while they are fresh: nobody is paged about a discharge of hours ago
+        await eventually(lambda: len(site.pages()) == PATIENTS, 60)
+        process.kill()
+        process.wait()
         now = await site.dies(*POINTS)
         site.start()
-        await eventually(lambda: len(site.pages()) == PATIENTS, 60)
         while any(page.state is not PageState.EXHAUSTED for page in site.pages()):
             await eventually(lambda: site.due() == 0, 60)
             now += timedelta(minutes=5)
