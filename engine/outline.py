@@ -21,9 +21,10 @@ STORE_KEYS: Final = "var/keys.json"
 CONSOLE_HOST: Final = "127.0.0.1"
 CONSOLE_PORT: Final = 8080
 TIMEZONE: Final = "America/New_York"
+ROLES: Final = "mappings/access/roles.yaml"
 _MODE: Final = "live"
 _HOST: Final = "127.0.0.1"
-_TO_RESOLVE: Final = ("node", "store", "console", "purpose", "clock")
+_TO_RESOLVE: Final = ("node", "store", "console", "purpose", "clock", "access")
 
 
 class Place(Protocol):
@@ -73,6 +74,8 @@ class Outline:
     """Name -> type."""
     channels: Mapping[str, ChannelOutline]
     clock_file: Path | None = None
+    access: Mapping[str, Any] | None = None
+    """Keys of `access` as they stand in config.yaml; none: whoever may use the command line may do everything."""
 
     @property
     def in_shadow(self) -> frozenset[str]:
@@ -121,6 +124,7 @@ def _outline(snapshot: Snapshot) -> Outline:
         destinations={name: _text(_mapping(one).get("type")) for name, one in destinations.items()},
         channels={channel.name: channel for channel in channels},
         clock_file=_clock_file(parts, snapshot.base),
+        access=None if parts.get("access") is None else _mapping(parts["access"]),
     )
 
 

@@ -36,7 +36,17 @@ VALUES_MAX: Final = 300_000
 FOLDERS: Final = ("channels", "mappings")
 """Keys of config.yaml, and the folders beside it unless told."""
 FOLDER_CHARS_MAX: Final = 4096
-MAPPING_FOLDERS: Final = ("appointments", "care", "destinations", "fields", "oncall", "protocols", "risk", "tables")
+MAPPING_FOLDERS: Final = (
+    "access",
+    "appointments",
+    "care",
+    "destinations",
+    "fields",
+    "oncall",
+    "protocols",
+    "risk",
+    "tables",
+)
 EXAMPLES: Final = "examples"
 """A folder below the channels' or mappings' that nothing is read from: messages and files to copy."""
 _TEST_ENDING: Final = ".test.yaml"

@@ -22,6 +22,7 @@ FILES: Final[Mapping[str, str]] = {
     "requests": "mappings/destinations/NAME.yaml (requests for appointments)",
     "protocol": "mappings/protocols/NAME.yaml",
     "oncall": "mappings/oncall/NAME.yaml",
+    "access": "mappings/access/roles.yaml",
     "risk": "mappings/risk/NAME.yaml",
     "risk-inputs": "mappings/care/risk-inputs.yaml",
     "adt-events": "mappings/care/adt-events.yaml",
@@ -33,6 +34,7 @@ FILES: Final[Mapping[str, str]] = {
 """Kind of file -> where it stands, in the order of the page."""
 _SHIPPED: Final[Mapping[str, tuple[str, ...]]] = {
     "risk": tuple(f"mappings/risk/{model}.yaml" for model in ("lace", "seed", "charlson", "hospital")),
+    "access": ("mappings/access/roles.yaml",),
     **{kind: (f"mappings/care/{kind}.yaml",) for kind in ("risk-inputs", "adt-events", "dispositions")},
 }
 """Kinds whose shipped files are the examples, because they have every key."""

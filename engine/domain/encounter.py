@@ -64,10 +64,16 @@ class Encounter(Phi, frozen=True, kw_only=True):
     status: EncounterStatus = EncounterStatus.PLANNED
     location: Location | None = None
     attending: Provider | None = None
+    consulting: tuple[Provider, ...] = ()
+    """PV1-9."""
     admission_type: str | None = None
     """PV1-4, HL7 table 0007."""
     hospital_service: str | None = None
     """PV1-10."""
+    vip: str | None = None
+    """PV1-16, HL7 table 0099: a code of the site's for people whose record is restricted."""
+    sending_facility: str | None = None
+    """MSH-4 of the last message about the stay, where the mapping reads it."""
     admitted_at: Moment | None = None
     discharged_at: Moment | None = None
     disposition: str | None = None

@@ -82,6 +82,24 @@ class StatedDeath(Phi, frozen=True, kw_only=True):
         return bool(self.doubts) and any(not one.settled for one in self.doubts)
 
 
+class AccessRestriction(Phi, frozen=True, kw_only=True):
+    """What of the record may not be seen by everybody (segment ARV)."""
+
+    code: str
+    """ARV-3, HL7 table 0717."""
+    reason: str | None = None
+    """ARV-4, HL7 table 0719."""
+
+
+class ConsentStatement(Phi, frozen=True, kw_only=True):
+    """What the patient has said to a use of the record (segment CON)."""
+
+    code: str
+    """CON-2, HL7 table 0496."""
+    status: str | None = None
+    """CON-11, HL7 table 0498: A active, L limited, P pending, R refused, X rescinded, B bypassed."""
+
+
 class Patient(Phi, frozen=True, kw_only=True):
     """Fields are set by mapping targets `patient.<field>`; each is replaced whole, and each has a stamp of its own."""
 
@@ -107,6 +125,10 @@ class Patient(Phi, frozen=True, kw_only=True):
     """Keys that became aliases of this patient."""
     links: tuple[str, ...] = ()
     """Keys of other patients whom this one has to do with (A24): a mother, a child."""
+    protection: bool | None = None
+    """PD1-12: the record is protected; none: nobody said."""
+    restrictions: tuple[AccessRestriction, ...] = ()
+    consent_statements: tuple[ConsentStatement, ...] = ()
 
     @property
     def key(self) -> str:

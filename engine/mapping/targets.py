@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from engine.domain.encounter import Diagnosis, Procedure
+from engine.domain.patient import AccessRestriction, ConsentStatement
 from engine.mapping import functions, times
 from engine.mapping.functions import Build, Parse
 
@@ -79,6 +80,7 @@ ADDRESS: Final = Kind(
 PROVIDER: Final = Kind(
     "a provider", frozenset({"prefer"}), build=functions.provider, type_component=13, validity=(17, 19, 20)
 )
+PROVIDERS: Final = Kind("providers", several=True, build=functions.provider, type_component=13, validity=(17, 19, 20))
 LOCATION: Final = Kind("a location", build=functions.location)
 IDENTIFIER: Final = Kind("an identifier", build=functions.identifier)
 IDENTIFIERS: Final = Kind("identifiers", several=True, positions=True, build=functions.identifier)
@@ -94,6 +96,9 @@ def items(name: str, make: Callable[..., Any], needs: str = "code", **parts: Kin
 
 DIAGNOSES: Final = items("diagnoses", Diagnosis, code=TEXT, system=TEXT, text=TEXT, type=TEXT)
 PROCEDURES: Final = items("procedures", Procedure, code=TEXT, system=TEXT, text=TEXT, performed_at=TIME)
+
+RESTRICTIONS: Final = items("restrictions of access", AccessRestriction, code=TEXT, reason=TEXT)
+CONSENTS: Final = items("statements of consent", ConsentStatement, code=TEXT, status=TEXT)
 
 
 class Target(NamedTuple):
@@ -131,6 +136,9 @@ TARGETS: Final[Targets] = {
         lives_alone=BOOLEAN,
         transportation=BOOLEAN,
         active_medications=INTEGER,
+        protection=BOOLEAN,
+        restrictions=RESTRICTIONS,
+        consent_statements=CONSENTS,
     ),
     "encounter.visit_number": Target(IDENTIFIER, "own", "visit"),
     "encounter.account": Target(TEXT, "own", "account"),
@@ -142,8 +150,11 @@ TARGETS: Final[Targets] = {
         pending_location=LOCATION,
         temporary_location=LOCATION,
         attending=PROVIDER,
+        consulting=PROVIDERS,
         admission_type=TEXT,
         hospital_service=TEXT,
+        vip=TEXT,
+        sending_facility=TEXT,
         admitted_at=TIME,
         discharged_at=TIME,
         disposition=DISPOSITION,

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol as Interface
 from zoneinfo import ZoneInfo
 
+from engine.access.roles import Policy
 from engine.care.adt.event import Events
 from engine.care.appointments import AppointmentMap
 from engine.care.calendar import BusinessCalendar
@@ -96,6 +97,8 @@ class RuleFiles:
     inputs: InputTables
     calendar: BusinessCalendar
     rosters: Rosters = NO_ROSTERS
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+    """Who may see what, by file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,11 +5,13 @@ Errors are collected over all files, so that one `handoff check` shows all of th
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Final, TypeVar
 
+from engine.access.roles import Policy, load_policy
 from engine.care.adt.event import Meaning, load_events
 from engine.care.appointments import load_appointments
 from engine.care.calendar import BusinessCalendar
@@ -76,6 +78,7 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
     events = read("care/adt-events.yaml", load_events)
     dispositions = read("care/dispositions.yaml", load_dispositions)
     inputs = read("care/risk-inputs.yaml", load_input_tables)
+    policies = _policies(configuration, documents, attempt)
     rosters, rosters_read = _rosters(configuration, _folder(documents, "oncall").values(), attempt)
     calendar = BusinessCalendar(configuration.site.calendar)
     attempt.problems += _site_problems(configuration, calendar)
@@ -148,8 +151,28 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
             inputs=inputs,
             calendar=calendar,
             rosters=rosters,
+            policies=policies,
         ),
     )
+
+
+def _policies(
+    configuration: Configuration, documents: Mapping[str, Document], attempt: _Collector
+) -> dict[str, Policy]:
+    """Who may see what, by file. One that config.yaml names has to be there."""
+    access = configuration.site.access
+    found = {
+        document.file: policy
+        for document in _folder(documents, "access").values()
+        if (policy := attempt(partial(load_policy, document))) is not None
+    }
+    if access is not None and os.path.normpath(access.roles) not in configuration.snapshot.files:
+        folder = f"{configuration.site.mappings}/access/"
+        near = did_you_mean(access.roles, [file for file in configuration.snapshot.files if file.startswith(folder)])
+        site = configuration.snapshot.document(configuration.snapshot.site_file)
+        place = ("access", "roles") if ("access", "roles") in site.places else ("access",)
+        attempt.problems.append(site.problem(place, f"there is no {access.roles} below {folder}{near}"))
+    return found
 
 
 def compile_rosters(configuration: Configuration) -> Rosters:

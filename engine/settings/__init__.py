@@ -19,7 +19,7 @@ from engine.settings.channel import (
 )
 from engine.settings.loading import Configuration, DestinationTypes, load, loaded, site_of, store_only
 from engine.settings.secret import SCHEMA_FORMAT, Secret, literal_secrets
-from engine.settings.site import Calendar, Console, DestinationBase, RetrySettings, Site, Store, TlsClient
+from engine.settings.site import Access, Calendar, Console, DestinationBase, RetrySettings, Site, Store, TlsClient
 from engine.settings.values import (
     LOOPBACK,
     Folder,
@@ -37,6 +37,7 @@ __all__ = [
     "LOOPBACK",
     "SCHEMA_FORMAT",
     "Accept",
+    "Access",
     "Ack",
     "Authority",
     "Calendar",

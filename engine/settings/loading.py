@@ -76,6 +76,7 @@ class Configuration:
             console_host=site.console.host,
             console_port=site.console.port,
             clock_file=self.clock_file,
+            access=None if site.access is None else site.access.model_dump(mode="json"),
             destinations={name: one.type for name, one in site.destinations.items()},
             channels={
                 name: ChannelOutline(
@@ -225,7 +226,7 @@ def _keys_inside(snapshot: Snapshot) -> Iterator[Problem]:
         yield document.problem(("store", "keys"), text)
 
 
-_TO_READ: Final = ("node", "store", "purpose", "clock", "calendar", "console", "channels", "mappings")
+_TO_READ: Final = ("node", "store", "purpose", "clock", "calendar", "console", "channels", "mappings", "access")
 """What of config.yaml leads to the store, and shows what is in it."""
 
 

@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from engine.domain.partition import PARTITIONS
-from engine.outline import CONSOLE_HOST, CONSOLE_PORT, NODE, STORE_KEYS, STORE_URL, TIMEZONE
+from engine.outline import CONSOLE_HOST, CONSOLE_PORT, NODE, ROLES, STORE_KEYS, STORE_URL, TIMEZONE
 from engine.settings.values import Folder, HttpsUrl, Identifier, Port, Seconds, Text, _check_zone
 from engine.snapshot import UNRESOLVED
 from engine.yamlmodel import StrictModel
@@ -119,6 +119,54 @@ class TlsClient(StrictModel):
         return self
 
 
+class Oidc(StrictModel):
+    """Single sign-on: the provider of OpenID Connect that people log in at."""
+
+    issuer: HttpsUrl
+    """Its address; what it can do it says itself (`/.well-known/openid-configuration`)."""
+    client_id: Text
+    """Name under which it knows this site."""
+    client_secret: Text | None = None
+    """Secret of that name; none: it asks for none (PKCE is used in any case)."""
+    scopes: tuple[Identifier, ...] = ("openid", "profile")
+    """What it is asked for."""
+    name_claim: Identifier = "preferred_username"
+    """Claim that names the account here. Nobody who has none is let in."""
+    mfa: tuple[Text, ...] = ("mfa", "otp", "hwk", "swk", "fpt", "sc")
+    """Values of the claim `amr` (RFC 8176) of which one has to be there: a second factor was used. Empty: not asked."""
+    ca: Text | None = None
+    """PEM file of the authorities that may have signed its certificate; none: the system's."""
+
+
+class Access(StrictModel):
+    """Who may see what: accounts of people and services, and what their roles allow."""
+
+    provider: Literal["local", "oidc", "local+oidc"] = "local"
+    """Where people log in: with a password here, at a provider of OpenID Connect, or at either."""
+    roles: Text = ROLES
+    """File of the roles, below the mappings, relative to config.yaml."""
+    oidc: Oidc | None = None
+    """The provider of OpenID Connect."""
+    local_users: dict[Text, Identifier] = {}
+    """User of the operating system -> account, at the command line; others have the account of their own name."""
+    grace_days: Annotated[float, Field(ge=0, le=366)] = 7.0
+    """Days for which a patient stays somebody's after the stay, task or appointment that made them so has ended."""
+    session_minutes_max: Annotated[int, Field(ge=5, le=1440)] = 720
+    """Longest time that somebody stays logged in."""
+    idle_minutes_max: Annotated[int, Field(ge=1, le=1440)] = 15
+    """Time without a click after which they have to log in again."""
+    tries_max: Annotated[int, Field(ge=3, le=100)] = 5
+    """Wrong passwords or codes in a row after which an account has to wait, longer with each further one."""
+
+    @model_validator(mode="after")
+    def _provider_is_there(self) -> Access:
+        if "oidc" in self.provider and self.oidc is None:
+            raise ValueError(f"provider is {self.provider} and there is no oidc: say issuer and client_id")
+        if self.provider == "local" and self.oidc is not None:
+            raise ValueError("has an oidc and the provider is local: say `provider: local+oidc`, or take it away")
+        return self
+
+
 class Calendar(StrictModel):
     """Which days are business days."""
 
@@ -169,6 +217,8 @@ class Site(StrictModel):
     """HTTP listener for what far ends tell; none: they can tell nothing."""
     destinations: dict[Identifier, DestinationBase] = {}
     """Name -> destination. Channels name them under `deliver`."""
+    access: Access | None = None
+    """Accounts and roles; none: the local command line may do everything, and HTTP answers on loopback only."""
     calendar: Calendar = Calendar()
     """Business days and the site's zone."""
     channels: Folder = "channels"

@@ -42,6 +42,7 @@ from engine.pipeline.messages import TARGETS
 from engine.risk.inputs import inputs_from_json, inputs_of
 from engine.settings import Calendar
 from engine.snapshot import Snapshot
+from engine.trial import access
 from engine.trial.dryrun import Clear, Trial
 from engine.yamlfile import Document, Path, did_you_mean
 from engine.yamlmodel import StrictModel, validate
@@ -513,7 +514,12 @@ def _mapped(question: _Question) -> Any:
     }
 
 
+def _may(question: _Question) -> Any:
+    return access.answer(question.case.given, question.compiled.rules.policies[question.file])
+
+
 _RULES: Final[Mapping[str, Callable[[_Question], Any]]] = {
+    "access": _may,
     "risk": _score,
     "care/dispositions": _disposition,
     "care/adt-events": _meaning,

@@ -102,11 +102,13 @@ BYTES = {
         b'{"family":"Doe","given":"Jane","middle":null,"prefix":null,"suffix":null},"birth_date":"1948-03","sex":"F",'
         b'"address":{"line":"1 Main","city":"Troy","state":null,"postal_code":null,"country":null},"phones":'
         b'["+15185550100"],"language":null,"deceased":false,"deceased_at":null,"pcp":{"id":"77","family":"Welby",'
-        b'"given":null},"lives_alone":true,"transportation":null,"active_medications":null,"merged_from":["MRN:9"],"links":[]}}'
+        b'"given":null},"lives_alone":true,"transportation":null,"active_medications":null,"merged_from":["MRN:9"],"links":[],'
+        b'"protection":null,"restrictions":[],"consent_statements":[]}}'
     ),
     Operation.UPSERT_ENCOUNTER: (
         b'{"patient_key":"MRN:558181838","encounter":{"key":"MRN:V1","visit_number":"V1","visit_authority":null,"class"'
-        b':null,"status":"planned","location":null,"attending":null,"admission_type":null,"hospital_service":null,'
+        b':null,"status":"planned","location":null,"attending":null,"consulting":[],"admission_type":null,'
+        b'"hospital_service":null,"vip":null,"sending_facility":null,'
         b'"admitted_at":null,"discharged_at":null,"disposition":null,"diagnoses":[],"procedures":[],"time_sources":{},'
         b'"discharges":0,"account":null,"prior_location":null,"pending_location":null,"temporary_location":null,'
         b'"in_transit":false,"expected_admission_at":null,"expected_discharge_at":null,"discharge_pending":false,'

@@ -1,0 +1,120 @@
+"""All that can be done, as a closed list: every command and every route names one of these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+from engine.domain.record import Record
+
+
+class Action(StrEnum):
+    """`area.verb`. Roles and scopes of tokens name them."""
+
+    OPEN = "open"
+
+    PATIENT_FIND = "patient.find"
+    PATIENT_READ = "patient.read"
+    PATIENT_REVEAL = "patient.reveal"
+    WORKLIST_READ = "worklist.read"
+    TASK_ACT = "task.act"
+    PLAN_ACT = "plan.act"
+    PAGE_READ = "page.read"
+    PAGE_ACK = "page.ack"
+    ONCALL_READ = "oncall.read"
+    ONCALL_ACT = "oncall.act"
+    GLASS_BREAK = "glass.break"
+
+    ENTRIES_LIST = "entries.list"
+    ENTRY_READ = "entry.read"
+    REPLAY = "replay"
+    HELD_READ = "held.read"
+    HELD_DECIDE = "held.decide"
+    DEAD_READ = "dead.read"
+    DEAD_DECIDE = "dead.decide"
+    QUALITY_READ = "quality.read"
+    QUALITY_DECIDE = "quality.decide"
+    DELIVERY_DECIDE = "delivery.decide"
+    COMPARE = "compare"
+
+    OPS_READ = "ops.read"
+    CONFIG_READ = "config.read"
+    CONFIG_RELOAD = "config.reload"
+    TRAIL_READ = "trail.read"
+    GLASS_READ = "glass.read"
+    GLASS_ATTEST = "glass.attest"
+    USERS_READ = "users.read"
+    USERS_MANAGE = "users.manage"
+    RETENTION_MANAGE = "retention.manage"
+    STORE_MAINTAIN = "store.maintain"
+
+
+class Meaning(Record, frozen=True, kw_only=True):
+    """What an action is."""
+
+    says: str
+    """In words, after `may`: `look at a patient`."""
+    patients: bool = False
+    """It shows patients, or does something to one: whether it may be done depends on the chart."""
+    writes: bool = False
+    """It changes something, here or elsewhere."""
+    keeper: bool = False
+    """The keeper of the site may do it without an account: who owns the key file could do so without us."""
+
+
+_M = Meaning
+CATALOGUE: Final[Mapping[Action, Meaning]] = {
+    Action.OPEN: _M(says="use what holds nothing of a patient and changes nothing of the store"),
+    Action.PATIENT_FIND: _M(says="look for patients by name, birth date or visit", patients=True),
+    Action.PATIENT_READ: _M(says="look at a patient", patients=True),
+    Action.PATIENT_REVEAL: _M(says="see patient data unmasked", patients=True),
+    Action.WORKLIST_READ: _M(says="see tasks and appointments", patients=True),
+    Action.TASK_ACT: _M(says="work on tasks", patients=True, writes=True),
+    Action.PLAN_ACT: _M(says="make a patient's running plans anew", patients=True, writes=True),
+    Action.PAGE_READ: _M(says="see pages", patients=True),
+    Action.PAGE_ACK: _M(says="acknowledge a page", patients=True, writes=True),
+    Action.ONCALL_READ: _M(says="see who is on call"),
+    Action.ONCALL_ACT: _M(says="have somebody stand in on a roster", writes=True),
+    Action.GLASS_BREAK: _M(says="break the glass", patients=True),
+    Action.ENTRIES_LIST: _M(says="list messages, masked"),
+    Action.ENTRY_READ: _M(says="look at a message", patients=True),
+    Action.REPLAY: _M(says="replay messages", writes=True),
+    Action.HELD_READ: _M(says="see what is held, masked"),
+    Action.HELD_DECIDE: _M(says="decide what is held", writes=True),
+    Action.DEAD_READ: _M(says="see dead letters, masked"),
+    Action.DEAD_DECIDE: _M(says="replay or discard dead letters", writes=True),
+    Action.QUALITY_READ: _M(says="see faults of feeds"),
+    Action.QUALITY_DECIDE: _M(says="decide on faults of feeds", writes=True),
+    Action.DELIVERY_DECIDE: _M(says="pause, resume and resend to destinations", writes=True),
+    Action.COMPARE: _M(says="run recorded messages through another configuration"),
+    Action.OPS_READ: _M(says="see how the engine does"),
+    Action.CONFIG_READ: _M(says="see recorded configurations"),
+    Action.CONFIG_RELOAD: _M(says="take a new configuration into force", writes=True, keeper=True),
+    Action.TRAIL_READ: _M(says="read and verify the audit trail"),
+    Action.GLASS_READ: _M(says="see who broke the glass"),
+    Action.GLASS_ATTEST: _M(says="attest that breaking the glass was right or wrong", writes=True),
+    Action.USERS_READ: _M(says="see accounts", keeper=True),
+    Action.USERS_MANAGE: _M(says="make, change and disable accounts and tokens", writes=True, keeper=True),
+    Action.RETENTION_MANAGE: _M(says="hold and erase records", writes=True),
+    Action.STORE_MAINTAIN: _M(says="look after keys, database and backups", writes=True, keeper=True),
+}
+
+GRANTED: Final = tuple(action for action in Action if action is not Action.OPEN)
+"""What a role can be given; what is open needs none."""
+
+SCOPES: Final[Mapping[str, frozenset[Action]]] = {
+    "all": frozenset(GRANTED),
+    "read": frozenset(action for action in GRANTED if not CATALOGUE[action].writes),
+    **{
+        f"{area}.*": frozenset(action for action in GRANTED if action.partition(".")[0] == area)
+        for area in sorted({action.partition(".")[0] for action in GRANTED if "." in action})
+    },
+    **{action.value: frozenset({action}) for action in GRANTED},
+}
+"""What a token can be limited to, by name. A token never allows more than its account."""
+
+
+def in_scope(action: Action, scopes: frozenset[str] | None) -> bool:
+    """Whether a token of these scopes may be used for it. None: it is no token."""
+    return scopes is None or any(action in SCOPES.get(scope, ()) for scope in scopes)
