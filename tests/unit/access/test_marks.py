@@ -44,7 +44,7 @@ def test_access_restrictions_are_those_that_stand(mapping: Mapping) -> None:
 
 
 def test_the_last_restriction_that_is_taken_away_leaves_none(mapping: Mapping) -> None:
-    assert applied(mapping, "ARV|1|D|PSY")[0]["restrictions"] == ()
+    assert applied(mapping, "ARV|1|D|PSY")[0]["restrictions"] is None  # the chart has none then
 
 
 def test_statements_of_consent_have_a_type_and_a_status(mapping: Mapping) -> None:
