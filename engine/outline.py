@@ -24,7 +24,7 @@ TIMEZONE: Final = "America/New_York"
 ROLES: Final = "mappings/access/roles.yaml"
 _MODE: Final = "live"
 _HOST: Final = "127.0.0.1"
-_TO_RESOLVE: Final = ("node", "store", "console", "purpose", "clock", "access")
+_TO_RESOLVE: Final = ("node", "store", "console", "purpose", "clock")
 
 
 class Place(Protocol):
@@ -75,7 +75,7 @@ class Outline:
     channels: Mapping[str, ChannelOutline]
     clock_file: Path | None = None
     access: Mapping[str, Any] | None = None
-    """Keys of `access` as they stand in config.yaml; none: whoever may use the command line may do everything."""
+    """Keys of `access` but `oidc`; none: there is no `access`, and the command line may do everything."""
 
     @property
     def in_shadow(self) -> frozenset[str]:
@@ -124,8 +124,17 @@ def _outline(snapshot: Snapshot) -> Outline:
         destinations={name: _text(_mapping(one).get("type")) for name, one in destinations.items()},
         channels={channel.name: channel for channel in channels},
         clock_file=_clock_file(parts, snapshot.base),
-        access=None if parts.get("access") is None else _mapping(parts["access"]),
+        access=_access(site.get("access")),
     )
+
+
+def _access(value: Any) -> Mapping[str, Any] | None:
+    if value is None:
+        return None
+    kept = {key: one for key, one in _mapping(value).items() if key != "oidc"}
+    if any(isinstance(one, dict) for key, one in kept.items() if key != "local_users"):
+        raise _UnusualError  # it stands elsewhere
+    return kept
 
 
 def _clock_file(site: Mapping[str, Any], base: Path) -> Path | None:

@@ -76,7 +76,7 @@ class Configuration:
             console_host=site.console.host,
             console_port=site.console.port,
             clock_file=self.clock_file,
-            access=None if site.access is None else site.access.model_dump(mode="json"),
+            access=None if site.access is None else site.access.model_dump(mode="json", exclude={"oidc"}),
             destinations={name: one.type for name, one in site.destinations.items()},
             channels={
                 name: ChannelOutline(

@@ -16,6 +16,7 @@ from pydantic import (
 
 from engine.domain.partition import PARTITIONS
 from engine.outline import CONSOLE_HOST, CONSOLE_PORT, NODE, ROLES, STORE_KEYS, STORE_URL, TIMEZONE
+from engine.settings.secret import Secret
 from engine.settings.values import Folder, HttpsUrl, Identifier, Port, Seconds, Text, _check_zone
 from engine.snapshot import UNRESOLVED
 from engine.yamlmodel import StrictModel
@@ -126,7 +127,7 @@ class Oidc(StrictModel):
     """Its address; what it can do it says itself (`/.well-known/openid-configuration`)."""
     client_id: Text
     """Name under which it knows this site."""
-    client_secret: Text | None = None
+    client_secret: Secret | None = None
     """Secret of that name; none: it asks for none (PKCE is used in any case)."""
     scopes: tuple[Identifier, ...] = ("openid", "profile")
     """What it is asked for."""
