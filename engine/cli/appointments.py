@@ -17,7 +17,7 @@ from engine.cli.common import (
     shadow_option,
     time_column,
 )
-from engine.cli.desk import PATIENT_HELP, PatientKey, open_desk, reveal_of
+from engine.cli.desk import PATIENT_HELP, PatientKey, first_of, open_desk, reveal_of
 from engine.cli.tables import Column, table
 from engine.cli.times import TIMES, When, read_time
 from engine.desk import finding
@@ -63,7 +63,6 @@ def list_(
     ahead_only = not (patient or statuses or starts_from or starts_before or cli.json)
     if ahead_only:
         starts_from = read_time("today", cli.clock.now(), cli.zone)
-    damaged: list[str] = []
     with open_desk(cli) as desk:
         chart = finding.chart(desk, patient) if patient else None
         conditions: dict[str, Any] = {
@@ -74,14 +73,9 @@ def list_(
         }
         with desk.store.reader() as conn:
             store = desk.store.appointments
-            found = store.find(conn, **conditions, limit=limit + 1, damaged=damaged.append)
-            if len(found) > limit:
-                found = found[:limit]
-                cli.cut(limit, store.count(conn, **conditions), narrow="--patient, --status, --until")
+            found = first_of(cli, conn, store, limit, narrow="--patient, --status, --until", **conditions)
             others = store.count(conn) - store.count(conn, **conditions) if ahead_only else 0
         view = desk.view(wish, (f"chart:{item.chart_id}" for item in found))
-    for name in damaged:
-        cli.say(f"Appointment {name} can't be read any more: it, or its patient's chart, is damaged. It is left out.")
     shapes = [view.part("appointment", appointment_shape(item.appointment, item.patient_key)) for item in found]
     filtered = not ahead_only and (patient or statuses or starts_from or starts_before)
     none = f"No appointments{' from today on' if ahead_only else ' that match these options' if filtered else ''}."

@@ -43,11 +43,8 @@ def list_(cli: Cli, since: datetime | None, action: str | None, limit: int, reve
     with open_desk(cli) as desk:
         finding.check_action(desk, action)
         with desk.store.reader() as conn:
-            found = desk.store.audit.find(conn, since=since, action=action, limit=limit + 1)
-        if len(found) > limit:
-            found = found[:limit]
-            with desk.store.reader() as conn:
-                cli.cut(limit, desk.store.audit.count(conn, since=since, action=action))
+            read = desk.store.audit.find(conn, since=since, action=action, limit=limit + 1)
+            found = cli.first(read, limit, lambda: desk.store.audit.count(conn, since=since, action=action))
         view = desk.view(wish, ["audit"])
     shapes = [plain(record) | {"reason": view.text(record.reason)} for record in found]
     rows = [(clock_time(s["at"]), s["actor"], s["action"], s["subject"], s["reason"]) for s in shapes]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from engine.settings import Configuration
     from engine.snapshot import Snapshot
 
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SAID_CHARACTERS_MAX: Final = 500
@@ -93,6 +94,17 @@ class Cli:
         """Say that a list was cut. total: how many there are; none: not counted. narrow: options that help besides."""
         of = f"{shown:,} of {total:,} shown" if total is not None else f"the first {shown:,} shown, there are more"
         self.say(f"{of}; --limit N shows more" + (f", {narrow} fewer" if narrow else ""))
+
+    def first(
+        self, found: Sequence[T], limit: int, count: Callable[[], int] | None = None, *, narrow: str = ""
+    ) -> Sequence[T]:
+        """What a list shows of what was read for it, which is one more where there are more: that is said then.
+
+        count: how many there are; none: not counted. narrow: as in `cut`.
+        """
+        if len(found) > limit:
+            self.cut(limit, count() if count is not None else None, narrow=narrow)
+        return found[:limit]
 
     def fail(self, text: str, *, hint: str | None = None, problems: Iterable[Problem] = ()) -> None:
         self.say(f"handoff: {text}" + (f"\n{hint}" if hint else ""))

@@ -103,10 +103,10 @@ def list_(
             "resolved": True if resolved else False if unresolved or not cli.json else None,
         }
         with desk.store.reader() as conn:
-            found = desk.store.dead_letters.find(conn, **conditions, limit=limit + 1)
-            if len(found) > limit:
-                found = found[:limit]
-                cli.cut(limit, desk.store.dead_letters.count(conn, **conditions), narrow="--error, --channel, --stage")
+            letters = desk.store.dead_letters
+            read = letters.find(conn, **conditions, limit=limit + 1)
+            narrow = "--error, --channel, --stage"
+            found = cli.first(read, limit, lambda: letters.count(conn, **conditions), narrow=narrow)
             whose = _whose(desk, conn, found)
     shapes = [plain(letter) | whose[letter.id] for letter in found]
     rows = [

@@ -6,10 +6,10 @@ import contextlib
 import os
 import pwd
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import click
 
@@ -19,9 +19,13 @@ from engine.domain.actor import Actor
 from engine.errors import HandoffError, NotFoundError, SettingsError, StoreDamagedError, StoreMissingError
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from engine.settings import Configuration
     from engine.store import Store
 
+
+L_co = TypeVar("L_co", covariant=True)
 
 _KEY_CHARACTERS_MAX: Final = 1000
 
@@ -54,6 +58,33 @@ def reveal_of(reveal: bool, reason: str | None) -> Reveal | None:
     if reason and not reveal:
         raise click.UsageError("--reason goes with --reveal")
     return Reveal(reason) if reveal and reason else None
+
+
+class Lists(Protocol[L_co]):
+    """A store of tasks, pages or appointments (`store.listed`)."""
+
+    @property
+    def what(self) -> str: ...
+    @property
+    def find(self) -> Callable[..., Sequence[L_co]]: ...
+    @property
+    def count(self) -> Callable[..., int]: ...
+
+
+def first_of(
+    cli: Cli, conn: Connection, store: Lists[L_co], limit: int, *, narrow: str, **conditions: Any
+) -> Sequence[L_co]:
+    """The first of the tasks, pages or appointments that meet the conditions of `store.find`.
+
+    What is left out is said: those beyond the limit, and those that can't be read any more.
+    """
+    damaged: list[str] = []
+    found = store.find(conn, **conditions, limit=limit + 1, damaged=damaged.append)
+    found = cli.first(found, limit, lambda: store.count(conn, **conditions), narrow=narrow)
+    for id_ in damaged:
+        what = store.what.capitalize()
+        cli.say(f"{what} {id_} can't be read any more: it, or its patient's chart, is damaged. It is left out.")
+    return found
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from engine.cli.common import (
     reveal_options,
     time_column,
 )
-from engine.cli.desk import PATIENT_HELP, PatientKey, open_desk, reveal_of
+from engine.cli.desk import PATIENT_HELP, PatientKey, first_of, open_desk, reveal_of
 from engine.cli.tables import Column, table
 from engine.desk import finding
 from engine.domain.page import UNANSWERED, PageState
@@ -64,18 +64,13 @@ def list_(
     wish = reveal_of(reveal, reason)
     unanswered_only = not (states or every or patient or cli.json)
     wanted = UNANSWERED if unanswered_only else frozenset(PageState(state) for state in states)
-    damaged: list[str] = []
     with open_desk(cli) as desk:
         chart = finding.chart(desk, patient) if patient else None
         ids = [chart.id] if chart else None
         with desk.store.reader() as conn:
-            found = desk.store.pages.find(conn, states=wanted, chart_ids=ids, limit=limit + 1, damaged=damaged.append)
-            if len(found) > limit:
-                found = found[:limit]
-                cli.cut(limit, desk.store.pages.count(conn, states=wanted, chart_ids=ids), narrow="--state, --patient")
+            narrow = "--state, --patient"
+            found = first_of(cli, conn, desk.store.pages, limit, narrow=narrow, states=wanted, chart_ids=ids)
         view = desk.view(wish, (f"chart:{item.chart_id}" for item in found))
-    for page_id in damaged:
-        cli.say(f"Page {page_id} can't be read any more: it, or its patient's chart, is damaged. It is left out.")
     shapes = [_shape(item, view) for item in found]
     rows = [
         (s["id"], s["kind"], s["state"], s["ladder"], f"{s['level']}/{s['loop']}", clock_time(s["raised_at"]),

@@ -67,10 +67,7 @@ def list_(cli: Cli, state: str | None, every: bool, kind: str | None, channel: s
         with desk.store.reader() as conn:
             found = desk.store.quality.find(conn, channel=channel, kind=kind, state=wanted, limit=limit + 1)
         view = desk.view(None, ())
-    if len(found) > limit:
-        found = found[:limit]
-        cli.cut(limit, None)
-    shapes = [_shape(one, view) for one in found]
+    shapes = [_shape(one, view) for one in cli.first(found, limit)]
     rows = [
         (s["id"], s["kind"], s["detail"], s["channel"], f"{s['count']:,}", clock_time(s["last_at"]),
          s["example_entry"], s["state"]) for s in shapes

@@ -22,7 +22,7 @@ from engine.cli.common import (
     shadow_option,
     time_column,
 )
-from engine.cli.desk import PATIENT_HELP, PatientKey, open_desk, reveal_of
+from engine.cli.desk import PATIENT_HELP, PatientKey, first_of, open_desk, reveal_of
 from engine.cli.tables import Column, alarm, table
 from engine.cli.times import DUE_TIMES, Due, Range, When
 from engine.desk import finding
@@ -83,7 +83,6 @@ def list_(
         raise click.UsageError("either --all or --state")
     wish = reveal_of(reveal, reason)
     open_only = not (states or every or patient or cli.json)
-    damaged: list[str] = []
     with open_desk(cli) as desk:
         chart = finding.chart(desk, patient) if patient else None
         finding.check_kind(desk, kind)
@@ -96,10 +95,8 @@ def list_(
                 "due_from": due.since if due else None,
                 "due_before": min(filter(None, (due.until if due else None, due_before)), default=None),
             }
-            found = desk.store.tasks.find(conn, **conditions, limit=limit + 1, damaged=damaged.append)
-            if len(found) > limit:
-                found = found[:limit]
-                cli.cut(limit, desk.store.tasks.count(conn, **conditions), narrow="--assignee, --kind, --due")
+            narrow = "--assignee, --kind, --due"
+            found = first_of(cli, conn, desk.store.tasks, limit, narrow=narrow, **conditions)
             ended = (
                 desk.store.tasks.count(conn, **conditions | {"states": [TaskState(state) for state in ENDED]})
                 if open_only
@@ -110,8 +107,6 @@ def list_(
                 cli.say(f"{assignee} has no such task.{near}")
         view = desk.view(wish, (f"chart:{item.chart_id}" for item in found))
         now = desk.now
-    for task_id in damaged:
-        cli.say(f"Task {task_id} can't be read any more: it, or its patient's chart, is damaged. It is left out.")
     shapes = [_shape(item, view) for item in found]
     rows = [
         (s["id"], s["kind"], _listed_state(item, now), clock_time(s["due_at"]), s["assignee"],
