@@ -7,7 +7,7 @@ import gc
 import os
 import secrets
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.util import find_spec
@@ -19,6 +19,7 @@ from engine.clock import site_clock
 from engine.connectors.registry import build_connectors, check_files, destination_settings, load
 from engine.domain.audit import AuditRecord
 from engine.errors import HandoffError, Problem, SettingsError, StoreError, StoreUnavailableError
+from engine.files import writable_by_others
 from engine.pipeline.channel import CompiledConfiguration, Key
 from engine.pipeline.compiling import beyond_the_standard, compile_configuration, left_out, never_equal
 from engine.pipeline.doubts import doubts
@@ -30,7 +31,7 @@ from engine.runtime.worker import Assembly, WorkerContext
 from engine.settings import Configuration, loaded
 from engine.snapshot import References, Snapshot
 from engine.store.keys import KeyRing
-from engine.store.opening import open_keys, open_store, store_location
+from engine.store.opening import key_file, open_keys, open_store, store_location
 from engine.tlsfiles import exposed_key, tls_problems
 from engine.trial.cases import run_tests
 
@@ -39,8 +40,10 @@ if TYPE_CHECKING:
 
     from engine.domain.standing import Overview
     from engine.runtime.courier import Route
+    from engine.runtime.resealing import Resealer
     from engine.runtime.status import Status
     from engine.store.engines import Location
+    from engine.store.leases import Leases
     from engine.store.store import Store
 
 T = TypeVar("T")
@@ -118,12 +121,22 @@ def side_problems(examined: Examined) -> tuple[Problem, ...]:
     configuration = examined.configuration
     problems: list[Problem] = [*beyond_the_standard(examined.compiled), *contradictions(examined.compiled)]
     problems += check_files(configuration)
+    problems += _exposed_keys(configuration)
     for name, channel in configuration.channels.items():
         if channel.listen.tls is not None:
             document = configuration.channel_documents[name]
             folder = configuration.path(document.file).parent
             problems += exposed_key(document, ("listen", "tls"), channel.listen.tls, folder)
     return tuple(dict.fromkeys(problems))
+
+
+def _exposed_keys(configuration: Configuration) -> Iterator[Problem]:
+    """Folders above that of the keys in which everybody may put another one. (Its own folder keeps it from opening.)"""
+    path = key_file(configuration)
+    for folder in path.resolve().parent.parents if path is not None else ():
+        if writable_by_others(folder):
+            text = f"everybody may change what lies below {folder}, and so put other keys here: run chmod o-w on it"
+            yield configuration.site_document.problem(("store", "keys"), text)
 
 
 async def assemble_worker(configuration: Configuration, context: WorkerContext) -> Assembly:
@@ -170,6 +183,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
     )
 
     scheduler = Scheduler(store, clock, leases, context.put_causes)
+    resealer = _resealer(store, leases, lambda: open_shadow(current, clock.now()) if current.has_shadow else None)
     await _say_orphans(store, context.index, destinations)
 
     async def reload(new: Configuration) -> None:
@@ -212,6 +226,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
             "courier": lambda: courier.serve(context.outbox, context.stopping),
             "scheduler": lambda: scheduler.run(context.stopping),
             "receipts": lambda: receipts.run(context.stopping),
+            "resealing": lambda: resealer.run(context.stopping),
             "leases": lambda: leases.run(context.stopping, changed),
         },
         reload=reload,
@@ -219,6 +234,13 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         close=close,
         leased=lambda: hints.Leased(partitions=len(leases.partitions), destinations=leases.destinations),
     )
+
+
+def _resealer(store: Store, leases: Leases, shadow: Callable[[], Store | None]) -> Resealer:
+    from engine.runtime.resealing import Resealer
+    from engine.store.schema import CHARTS
+
+    return Resealer(store, CHARTS, ours=lambda: 0 in leases.partitions, beside=shadow)  # one worker of all nodes
 
 
 async def _say_orphans(store: Store, index: int, configured: Collection[str]) -> None:

@@ -7,7 +7,9 @@ terabyte. Only regular files are read, without waiting, and no more of them than
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import stat
 from pathlib import Path
 from typing import Final
@@ -72,6 +74,35 @@ def writable_by_others(path: Path) -> bool:
         return bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
     except OSError:
         return False
+
+
+def writable_by_group(path: Path) -> bool:
+    """Whether others than its owner may change what a folder holds through their group; false when that can't be told.
+
+    A group that has its owner's name and nobody else in it is the owner alone, as many systems make one for each user.
+    """
+    try:
+        status = path.stat()
+        if not status.st_mode & stat.S_IWGRP or status.st_mode & stat.S_ISVTX:
+            return False
+        owner, group = pwd.getpwuid(status.st_uid), grp.getgrgid(status.st_gid)
+    except OSError:
+        return False
+    except KeyError:  # nobody has that number
+        return status.st_gid != status.st_uid
+    return not (group.gr_gid == owner.pw_gid and set(group.gr_mem) <= {owner.pw_name})
+
+
+def foreign_folder(path: Path) -> bool:
+    """Whether a folder belongs to somebody who is neither root nor us; false when that can't be told.
+
+    Root reads the files of the service's user in folders of that user.
+    """
+    try:
+        owner = path.stat().st_uid
+    except OSError:
+        return False
+    return os.geteuid() != 0 and owner not in {0, os.geteuid()}
 
 
 def foreign_owner(status: os.stat_result, folder: Path) -> bool:

@@ -20,11 +20,24 @@ STORE_URL: Final = "sqlite:///var/handoff.db"
 STORE_KEYS: Final = "var/keys.json"
 CONSOLE_HOST: Final = "127.0.0.1"
 CONSOLE_PORT: Final = 8080
+KEYS_SECONDS_MAX: Final = 10.0
 TIMEZONE: Final = "America/New_York"
 ROLES: Final = "mappings/access/roles.yaml"
 _MODE: Final = "live"
 _HOST: Final = "127.0.0.1"
 _TO_RESOLVE: Final = ("node", "store", "console", "purpose", "clock")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyCommand:
+    """A command that prints the keys."""
+
+    command: tuple[str, ...]
+    seconds_max: float
+
+
+KeySource = str | KeyCommand
+"""The path of the key file, its content, or a command that prints that."""
 
 
 class Place(Protocol):
@@ -37,7 +50,7 @@ class Place(Protocol):
     @property
     def store_url(self) -> str: ...
     @property
-    def store_keys(self) -> str: ...
+    def store_keys(self) -> KeySource: ...
     @property
     def clock_file(self) -> Path | None:
         """What holds the seconds that the site's clock is ahead; none: it has the real one."""
@@ -67,7 +80,7 @@ class Outline:
     snapshot: Snapshot
     node: str
     store_url: str = field(repr=False)
-    store_keys: str = field(repr=False)
+    store_keys: KeySource = field(repr=False)
     console_host: str
     console_port: int
     destinations: Mapping[str, str]
@@ -118,7 +131,7 @@ def _outline(snapshot: Snapshot) -> Outline:
         snapshot=snapshot,
         node=_text(parts.get("node", NODE)),
         store_url=_text(store.get("url", STORE_URL)),
-        store_keys=_text(store.get("keys", STORE_KEYS)),
+        store_keys=_keys(store.get("keys", STORE_KEYS)),
         console_host=_text(console.get("host", CONSOLE_HOST)),
         console_port=_port(console.get("port", CONSOLE_PORT)),
         destinations={name: _text(_mapping(one).get("type")) for name, one in destinations.items()},
@@ -135,6 +148,15 @@ def _access(value: Any) -> Mapping[str, Any] | None:
     if any(isinstance(one, dict) for key, one in kept.items() if key != "local_users"):
         raise _UnusualError  # it stands elsewhere
     return kept
+
+
+def _keys(value: Any) -> KeySource:
+    if not isinstance(value, dict):
+        return _text(value)
+    seconds = value.get("seconds_max", KEYS_SECONDS_MAX)
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        raise _UnusualError
+    return KeyCommand(command=tuple(_text(one) for one in _list(value.get("command"))), seconds_max=float(seconds))
 
 
 def _clock_file(site: Mapping[str, Any], base: Path) -> Path | None:

@@ -98,8 +98,9 @@ def _folder_problems(configuration: Configuration) -> Iterator[Problem]:
     scheme, _, file = site.store.url.partition(":///")
     if scheme == "sqlite":
         own[configuration.path(file.partition("?")[0]).resolve().parent] = "the store"
-    if not site.store.keys.lstrip().startswith("{"):
-        own.setdefault(configuration.path(site.store.keys).resolve().parent, "the keys")
+    keys = site.store.keys
+    if isinstance(keys, str) and not keys.lstrip().startswith("{"):
+        own.setdefault(configuration.path(keys).resolve().parent, "the keys")
     taken: dict[Path, str] = {}
     for name, destination in site.destinations.items():
         if not isinstance(destination, DestinationSettings) or destination.folder is None:

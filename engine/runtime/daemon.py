@@ -37,6 +37,7 @@ from engine.runtime.listener import Listener, bind
 from engine.runtime.metrics import REPEATS_TROUBLE, Metrics
 from engine.runtime.notify import Systemd
 from engine.runtime.priority import answer_first
+from engine.runtime.resealing import Resealer
 from engine.runtime.returns import Returns
 from engine.runtime.services import Services
 from engine.runtime.status import (
@@ -58,6 +59,7 @@ from engine.store.causes import receipt_of
 from engine.store.days import prepare_days_apart
 from engine.store.journal import Append
 from engine.store.overview import overview
+from engine.store.schema import JOURNAL
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -130,7 +132,9 @@ class Daemon:
         """The console's, and that of the hooks if the site has one."""
         self._file = StatusFile(status_path(configuration))
         self._watchdog: asyncio.TimerHandle | None = None
-        self._services = Services({"tend": self._tend, "journal-days": self._keep_days}, asyncio.Event())
+        self._services = Services(
+            {"tend": self._tend, "journal-days": self._keep_days, "resealing": self._reseal}, asyncio.Event()
+        )
         """Side by side with the listeners."""
         self._name_is_ours = True
         self._store_answers = True
@@ -351,6 +355,9 @@ class Daemon:
             await asyncio.sleep(_DAYS_SECONDS)
             await self._prepare_days()
             self._certificates = await asyncio.to_thread(certificates, self._configuration)
+
+    async def _reseal(self) -> None:
+        await Resealer(self._store, JOURNAL).run(asyncio.Event())  # left at any moment: a page is one transaction
 
     async def _prepare_days(self) -> None:
         """Keep partitions of the journal ready for the days to come. Without them all goes into the default one."""
@@ -607,6 +614,7 @@ class Daemon:
             certificates=self._certificates,
             disk_free_bytes=self._disk_free(),
             config_version=self._configuration.snapshot.version,
+            sealing_key=self._store.keys.active,
             config_loaded_at=self._config_loaded_at,
             started_at=self._started_at,
             last_reload=self._last_reload,

@@ -148,6 +148,8 @@ class Status(Record, frozen=True, kw_only=True):
     certificates: tuple[Certificate, ...] = ()
     disk_free_bytes: int | None = None
     config_version: str | None = None
+    sealing_key: int | None = None
+    """Number of the key that this daemon seals with."""
     config_loaded_at: datetime | None = None
     started_at: datetime | None = None
     last_reload: LastReload | None = None

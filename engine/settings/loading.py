@@ -17,7 +17,7 @@ from pydantic import (
 
 from engine.domain.delivery import STATE, WHAT
 from engine.errors import Problem, SettingsError
-from engine.outline import ChannelOutline, Outline
+from engine.outline import ChannelOutline, KeyCommand, KeySource, Outline
 from engine.settings.channel import Channel
 from engine.settings.secret import literal_secrets
 from engine.settings.site import DestinationBase, Site
@@ -49,8 +49,9 @@ class Configuration:
         return self.site.store.url
 
     @property
-    def store_keys(self) -> str:
-        return self.site.store.keys
+    def store_keys(self) -> KeySource:
+        keys = self.site.store.keys
+        return keys if isinstance(keys, str) else KeyCommand(command=keys.command, seconds_max=keys.seconds_max)
 
     @property
     def clock_file(self) -> Path | None:
@@ -72,7 +73,7 @@ class Configuration:
             snapshot=self.snapshot,
             node=site.node,
             store_url=site.store.url,
-            store_keys=site.store.keys,
+            store_keys=self.store_keys,
             console_host=site.console.host,
             console_port=site.console.port,
             clock_file=self.clock_file,

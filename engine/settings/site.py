@@ -15,11 +15,20 @@ from pydantic import (
 )
 
 from engine.domain.partition import PARTITIONS
-from engine.outline import CONSOLE_HOST, CONSOLE_PORT, NODE, ROLES, STORE_KEYS, STORE_URL, TIMEZONE
+from engine.outline import CONSOLE_HOST, CONSOLE_PORT, KEYS_SECONDS_MAX, NODE, ROLES, STORE_KEYS, STORE_URL, TIMEZONE
 from engine.settings.secret import Secret
 from engine.settings.values import Folder, HttpsUrl, Identifier, Port, Seconds, Text, _check_zone
 from engine.snapshot import UNRESOLVED
 from engine.yamlmodel import StrictModel
+
+
+class KeysFromCommand(StrictModel):
+    """A command that prints the content of the key file, as that of a key management service does."""
+
+    command: Annotated[tuple[Text, ...], Field(min_length=1)]
+    """Program and arguments, run without a shell in the folder of config.yaml, by each process that needs the keys."""
+    seconds_max: Seconds = KEYS_SECONDS_MAX
+    """Longest time that it may take."""
 
 
 class Store(StrictModel):
@@ -27,8 +36,11 @@ class Store(StrictModel):
 
     url: Text = STORE_URL
     """The database: `sqlite:///PATH` (relative to config.yaml) or `postgresql+psycopg://USER@HOST/DB`."""
-    keys: Text = STORE_KEYS
-    """The key file (mode 0600), relative to config.yaml. `handoff init` makes it; keep a copy elsewhere."""
+    keys: Annotated[Annotated[str, Field(min_length=1, max_length=1 << 16)] | KeysFromCommand, Field(repr=False)] = (
+        STORE_KEYS
+    )
+    """The key file (mode 0600), relative to config.yaml: `handoff init` makes it; keep a copy elsewhere. Or its
+    content, out of a credential or from a command."""
 
     @field_validator("url")
     @classmethod

@@ -42,7 +42,7 @@ class AuditStore:
             statement = statement.limit(limit)
         found: list[AuditRecord] = []
         for row in conn.execute(statement):
-            place = _place(row.at, row.actor, row.action, row.subject)
+            place = reason_place(row.at, row.actor, row.action, row.subject)
             reason = None if row.reason is None else self._keys.open(place, row.reason).decode()
             found.append(
                 AuditRecord(
@@ -63,7 +63,7 @@ class AuditStore:
         at = to_micros(record.at)
         reason = None
         if record.reason is not None:
-            place = _place(at, record.actor, record.action, record.subject)
+            place = reason_place(at, record.actor, record.action, record.subject)
             reason = self._keys.seal(place, record.reason.encode())
         return (at, record.actor, record.action, record.subject, reason)
 
@@ -77,6 +77,6 @@ def _conditions(since: datetime | None, action: str | None) -> list[ColumnElemen
     return where
 
 
-def _place(at: int, actor: str, action: str, subject: str) -> str:
+def reason_place(at: int, actor: str, action: str, subject: str) -> str:
     """The whole row, so that the reason of one act can't be put beside another."""
     return f"audit.reason:{at}/{actor}/{action}/{subject}"

@@ -63,7 +63,7 @@ _CLOSED: Final = Listed(closed.c.chart_id, lambda listed: select(closed.c.chart_
 _MERGED: Final = Listed(chart.c.merged_into, lambda listed: select(chart.c.id).where(listed))
 
 _decode_closed = decoder(Closed)
-_decode_chart = decoder(ChartDocument)
+decode_chart = decoder(ChartDocument)
 
 
 class ChartStore:
@@ -349,7 +349,7 @@ class ChartStore:
         return {chart_id: document.patient.key for chart_id, document in documents if document is not None}
 
     def _open_chart(self, row: Any) -> ChartDocument:
-        return _decode_chart(self._keys.open(chart_place(*row[:-1]), row.document))
+        return decode_chart(self._keys.open(chart_place(*row[:-1]), row.document))
 
     def _identifier_place(self, wanted: tuple[str, str, str]) -> str:
         return f"identifier.chart_id:{identity_hash(self._keys, *wanted).hex()}"

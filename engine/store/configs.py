@@ -42,7 +42,7 @@ class ConfigStore:
 
     def remember(self, conn: Connection, version: str, files: Mapping[str, str], now: datetime) -> None:
         """Keep a version; nothing happens when it is known."""
-        sealed = self._keys.seal(_place(version), msgspec.json.encode(dict(files)))
+        sealed = self._keys.seal(files_place(version), msgspec.json.encode(dict(files)))
         _INSERT.write(conn, [(version, to_micros(now), sealed)])
 
     def note_load(self, conn: Connection, version: str, node: str, loaded: Loaded) -> bool:
@@ -60,9 +60,9 @@ class ConfigStore:
         ).scalar_one_or_none()
         if raw is None:
             return None
-        files = msgspec.json.decode(self._keys.open(_place(version), raw), type=dict[str, str])
+        files = msgspec.json.decode(self._keys.open(files_place(version), raw), type=dict[str, str])
         if version_of(files) != version:
-            raise TamperedError(_place(version))
+            raise TamperedError(files_place(version))
         return files
 
     def is_known(self, conn: Connection, version: str) -> bool:
@@ -86,5 +86,5 @@ class ConfigStore:
         ]
 
 
-def _place(version: str) -> str:
+def files_place(version: str) -> str:
     return f"config_version.files:{version}"

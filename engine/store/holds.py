@@ -158,10 +158,10 @@ class Holds:
     def _listed(self, row: Row[Any]) -> ListedHold:
         document, decision, unreadable = HoldDocument(), None, False
         try:
-            document = _decode(self._keys.open(_place_of(row), row.document))
+            document = _decode(self._keys.open(hold_place(row), row.document))
             if row.decision is not None:
                 decision = self._keys.open(
-                    _decision_place(row.id, row.decided_by, row.decided_at), row.decision
+                    decision_place(row.id, row.decided_by, row.decided_at), row.decision
                 ).decode()
         except TamperedError:
             unreadable = True
@@ -288,7 +288,7 @@ class _Questions:
 
     def _add(self, row: Row[Any]) -> None:
         try:
-            document = _decode(self._keys.open(_place_of(row), row.document))
+            document = _decode(self._keys.open(hold_place(row), row.document))
         except TamperedError:  # nobody knows what it asks: a person ends it
             document = HoldDocument()
         question = _Question(
@@ -428,7 +428,7 @@ def _dismiss(conn: Connection, keys: KeyRing, dismissal: Dismissal, now: int) ->
 
 
 def _decided(keys: KeyRing, hold_id: int, by: str, reason: str, now: int) -> dict[str, Any]:
-    decision = keys.seal(_decision_place(hold_id, by, now), reason.encode())
+    decision = keys.seal(decision_place(hold_id, by, now), reason.encode())
     return {"decided_at": now, "decided_by": by, "decision": decision}
 
 
@@ -438,10 +438,10 @@ def _place(root: int, code: str, location: str, chart_id: str | None, waits_unti
     return f"hold.document:{chart_id or ''}/{root}/{code}/{location}/{'' if waits_until is None else waits_until}"
 
 
-def _place_of(row: Row[Any]) -> str:
+def hold_place(row: Row[Any]) -> str:
     return _place(row.root_id, row.code, row.location, row.chart_id, row.waits_until)
 
 
-def _decision_place(hold_id: int, by: str, at: int) -> str:
+def decision_place(hold_id: int, by: str, at: int) -> str:
     """Who decided and when is part of it, so that a decision can't be put into another's mouth."""
     return f"hold.decision:{hold_id}/{by}/{at}"

@@ -586,7 +586,7 @@ class Journal:
     def _entry(self, row: Any) -> Entry:
         try:
             head = open_head(self._keys, row)
-            body = b"" if row.body is None else self._keys.open(f"payload.body:{row.id}", row.body)
+            body = b"" if row.body is None else self._keys.open(body_place(row.id), row.body)
         except TamperedError as error:
             _log.error("a stored entry is damaged", entry=row.id, channel=row.channel, exc_info=error)
             return self._damaged(row)
@@ -901,11 +901,19 @@ def _entry_of(row: Any, head: Head, body: bytes, *, damaged: bool = False) -> En
 
 def open_head(keys: KeyRing, row: Any) -> Head:
     """row: of the entry, with the `head` of its payload. Raises TamperedError."""
-    place = _head_place(
+    return _decode_head(keys.open(head_place(row), row.head or b""))
+
+
+def head_place(row: Any) -> str:
+    """row: of the entry."""
+    return _head_place(
         row.id, row.channel, row.received_at, row.refused, row.replay_root, row.config_as_of, row.decision,
         row.partition
     )  # fmt: skip
-    return _decode_head(keys.open(place, row.head or b""))
+
+
+def body_place(entry_id: int) -> str:
+    return f"payload.body:{entry_id}"
 
 
 def _head_place(

@@ -33,7 +33,15 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from engine.domain.record import Record
 from engine.errors import KeyFileError, KeyMissingError, StoreError, TamperedError
-from engine.files import SECRET_BYTES_MAX, UnreadableFileError, foreign_owner, read_with_status, writable_by_others
+from engine.files import (
+    SECRET_BYTES_MAX,
+    UnreadableFileError,
+    foreign_folder,
+    foreign_owner,
+    read_with_status,
+    writable_by_group,
+    writable_by_others,
+)
 
 _FILE_FORMAT: Final = 1
 _FORMAT: Final = 2
@@ -73,6 +81,8 @@ class _KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     active: int
     keys: dict[int, _Key]
     lookup: str
+    retired: tuple[int, ...] = ()
+    """Numbers of keys that are gone: nothing is sealed with them any more, and none gets their number."""
 
     def __repr__(self) -> str:
         return "<key file>"
@@ -81,8 +91,10 @@ class _KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class KeyRing:
     """The keys of one site. Use `create`, `load` or `parse`."""
 
-    def __init__(self, content: _KeyFile, path: Path | None) -> None:
+    def __init__(self, content: _KeyFile, path: Path | None, read: Callable[[], _KeyFile] | None = None) -> None:
+        """path: of the file; none: they came without one. read: reads them again; none: they are what they are."""
         self._path = path
+        self._read = read if path is None else lambda: _decode(_read(path), str(path))
         self._lock = threading.Lock()
         self._use(content)
 
@@ -124,6 +136,15 @@ class KeyRing:
         """The key file's content from elsewhere (a secret store)."""
         return cls(_decode(text.encode(), "the key file"), None)
 
+    @classmethod
+    def printed(cls, run: Callable[[], bytes]) -> KeyRing:
+        """What a command prints. Raises what `run` raises, or KeyFileError."""
+
+        def read() -> _KeyFile:
+            return _decode(run(), "what the command of store.keys prints")
+
+        return cls(read(), None, read)
+
     def seal(self, place: str, plaintext: bytes) -> bytes:
         """Encrypt a value for one place (`table.column:row id`)."""
         prefix, cipher, nonces = self._sealing
@@ -147,7 +168,7 @@ class KeyRing:
             where = sealed[:3] + where
         elif sealed[0] != _FORMAT_OF_RANDOM_NONCES:
             raise TamperedError(place)
-        number = int.from_bytes(sealed[1:3])
+        number = key_number(sealed)
         cipher = self._ciphers.get(number) or self._after_rotation(number)
         try:
             return cipher.decrypt(sealed[3:15], sealed[15:], where)
@@ -187,26 +208,51 @@ class KeyRing:
             raise StoreError("these keys came without a file: rotate them where they are kept")
         with self._lock:
             content = _decode(_read(self._path), str(self._path))
-            number = max(content.keys) + 1
+            number = max((*content.keys, *content.retired)) + 1
             keys = {**content.keys, number: _Key(datetime.now(UTC), _new_key())}
             content = msgspec.structs.replace(content, active=number, keys=keys)
             _replace(self._path, _encode(content))
             self._use(content)
         return number
 
+    def retire(self, number: int) -> None:
+        """Take a key out of the file. What it has sealed can never be read again. Raises StoreError."""
+        if self._path is None:
+            raise StoreError("these keys came without a file: retire them where they are kept")
+        with self._lock:
+            content = _decode(_read(self._path), str(self._path))
+            if number not in content.keys:
+                raise StoreError(f"there is no key {number}")
+            if number == content.active:
+                raise StoreError(f"key {number} is the one that is sealed with: `handoff keys rotate` comes first")
+            kept = {one: key for one, key in content.keys.items() if one != number}
+            content = msgspec.structs.replace(content, keys=kept, retired=(*content.retired, number))
+            _replace(self._path, _encode(content))
+            self._use(content)
+
     def reload(self) -> None:
         """Read the file again, so that a key which another process has made active is used from now on.
 
         Raises KeyMissingError, and goes on with the keys it has, when the file is not those keys and perhaps more.
         """
-        if self._path is not None:
+        if self._read is not None:
             with self._lock:
-                content = _decode(_read(self._path), str(self._path))
+                content = self._read()
                 if not self._is_later(content):
                     raise KeyMissingError(
-                        f"{self._path}: these are other keys than those in use; the file must keep every old one"
+                        f"{self._path or 'store.keys'}: these are other keys than those in use; it must keep every old"
+                        " one that is not retired"
                     )
                 self._use(content)
+
+    @property
+    def active(self) -> int:
+        """The number of the key that is sealed with."""
+        return self._content.active
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return tuple(sorted(self._content.keys))
 
     def describe(self) -> tuple[KeyDescription, ...]:
         """What there is, oldest first."""
@@ -231,23 +277,28 @@ class KeyRing:
         self._sealing = (_PREFIX.pack(_FORMAT, content.active), self._ciphers[content.active], nonces)
 
     def _is_later(self, content: _KeyFile) -> bool:
-        """Whether this is what we have, with keys added at most: what is sealed must stay readable, and be found."""
+        """Whether this is what we have, with keys added or retired: what is sealed stays readable, and is found."""
         ours = self._content
         return content.lookup == ours.lookup and all(
-            content.keys.get(number) == key for number, key in ours.keys.items()
+            content.keys.get(number) == key or number in content.retired for number, key in ours.keys.items()
         )
 
     def _after_rotation(self, number: int) -> AESGCM:
         """A key that another process has added since we read the file."""
-        if self._path is not None:
+        if self._read is not None:
             with self._lock:
                 if number not in self._ciphers:
-                    content = _decode(_read(self._path), str(self._path))
+                    content = self._read()
                     if number in content.keys and self._is_later(content):
                         self._use(content)
         if number not in self._ciphers:
             raise KeyMissingError(f"a stored value is sealed with key {number}, which the key file does not hold")
         return self._ciphers[number]
+
+
+def key_number(sealed: bytes) -> int:
+    """Which key a value was sealed with."""
+    return int.from_bytes(sealed[1:3])
 
 
 def _fetch_chances() -> bytes:
@@ -283,7 +334,8 @@ def _decode(raw: bytes, name: str) -> _KeyFile:
         raise KeyFileError(f"{name}: is not a key file of Handoff, or it is damaged") from None
     if content.format != _FILE_FORMAT:
         raise KeyFileError(f"{name}: key file format {content.format} is not known to this version of Handoff")
-    if not whole or content.active not in content.keys or not all(0 < number < 1 << 16 for number in content.keys):
+    sound = content.active in content.keys and not content.keys.keys() & set(content.retired)
+    if not whole or not sound or not all(0 < number < 1 << 16 for number in content.keys):
         raise KeyFileError(f"{name}: is not a key file of Handoff, or it is damaged")
     return content
 
@@ -302,13 +354,25 @@ def _read(path: Path) -> bytes:
         raise KeyFileError(f"{path}: others may read this key file; run chmod 600 on it")
     if not is_credential and foreign_owner(status, path.parent):
         raise KeyFileError(f"{path}: this key file belongs to another user: chown it to root or to the service's user")
-    if not is_credential and writable_by_others(path.parent):
-        raise KeyFileError(f"{path.parent}: everybody may put another key file into this folder; run chmod o-w on it")
+    if not is_credential:
+        _check_folders(path)
     return raw
 
 
+def _check_folders(path: Path) -> None:
+    """As ssh does: who may write in its folder may put another file there. Raises KeyFileError."""
+    for folder in dict.fromkeys((path.absolute().parent, path.resolve().parent)):  # of a link both count
+        if foreign_folder(folder):
+            raise KeyFileError(f"{folder}: this folder of the key file belongs to another user; chown it")
+        if writable_by_group(folder):
+            raise KeyFileError(f"{folder}: a group may put another key file into this folder; run chmod g-w on it")
+        if writable_by_others(folder):
+            raise KeyFileError(f"{folder}: everybody may put another key file into this folder; run chmod o-w on it")
+
+
 def _replace(path: Path, raw: bytes) -> None:
-    """Write a file so that there is always either the old or the new one, whole."""
+    """Write a file, behind a link the one it leads to, so that there is always either the old or the new one, whole."""
+    path = path.resolve()
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
         try:

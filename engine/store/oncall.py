@@ -23,7 +23,7 @@ def record(conn: Connection, keys: KeyRing, overrides: Sequence[Override]) -> No
     rows = [(one.number, to_micros(one.ends)) for one in overrides]
     _INSERT.write(
         conn,
-        [(*row, keys.seal(_place(*row), encode(one))) for row, one in zip(rows, overrides, strict=True)],
+        [(*row, keys.seal(override_place(*row), encode(one))) for row, one in zip(rows, overrides, strict=True)],
     )
 
 
@@ -41,7 +41,7 @@ def overrides(
     found: list[Override] = []
     for row in conn.execute(statement):
         try:
-            found.append(_decode(keys.open(_place(row.entry_id, row.ends_at), row.document)))
+            found.append(_decode(keys.open(override_place(row.entry_id, row.ends_at), row.document)))
         except TamperedError:
             if damaged is None:
                 raise
@@ -49,5 +49,5 @@ def overrides(
     return tuple(found)
 
 
-def _place(entry_id: int, ends_at: int) -> str:
+def override_place(entry_id: int, ends_at: int) -> str:
     return f"oncall_override.document:{entry_id}/{ends_at}"

@@ -92,7 +92,8 @@ class StoredPart:
         self._plain = plain
         self._own = own
         self._decode = decoder(_with_stamps(part) if self.stamped else part.item)
-        columns = tuple(table.columns.keys())
+        self.table = table
+        self.columns = columns = tuple(table.columns.keys())
         key = tuple(column.name for column in table.primary_key.columns)
         self._by_chart = Listed(table.c.chart_id, lambda listed: select(table).where(listed))
         self._among = among

@@ -92,7 +92,7 @@ class Quality:
         decision, unreadable = None, False
         if row.decision is not None:
             try:
-                place = _place(row.id, row.decided_by, row.decided_at)
+                place = decision_place(row.id, row.decided_by, row.decided_at)
                 decision = self._keys.open(place, row.decision).decode()
             except TamperedError:
                 unreadable = True
@@ -168,7 +168,7 @@ def _bounded(conn: Connection, found: dict[tuple[str, str, str], list[int]]) -> 
 
 
 def _decide(conn: Connection, keys: KeyRing, decision: QualityDecision, now: int) -> None:
-    sealed = keys.seal(_place(decision.item, decision.by, now), decision.reason.encode())
+    sealed = keys.seal(decision_place(decision.item, decision.by, now), decision.reason.encode())
     conn.execute(
         update(quality)
         .where(quality.c.id == decision.item)
@@ -176,6 +176,6 @@ def _decide(conn: Connection, keys: KeyRing, decision: QualityDecision, now: int
     )
 
 
-def _place(item: int, by: str, at: int) -> str:
+def decision_place(item: int, by: str, at: int) -> str:
     """Who decided and when is part of it, so that a decision can't be put into another's mouth."""
     return f"quality.decision:{item}/{by}/{at}"

@@ -359,7 +359,7 @@ class Recorder:
         # `_value_`: what `value` gives by two calls of Python.
         plain = (one.entry_id, channel, one.state._value_, one.chart_id, one.application_ack._value_, one.error_code,
                  one.config_version, now)  # fmt: skip
-        return (*plain, self._keys.seal(_outcome_place(*plain), encode(document)))
+        return (*plain, self._keys.seal(outcome_place(*plain), encode(document)))
 
     def _write_charts(
         self, conn: Connection, after: Mapping[str, Chart], before: Charts, now: int, close: Callable[[Chart], Chart]
@@ -619,10 +619,10 @@ def open_outcome(keys: KeyRing, row: Any) -> OutcomeDocument:
     """row: of the table, whole. Raises TamperedError."""
     plain = (row.entry_id, row.channel, row.state, row.chart_id, row.application_ack, row.error_code,
              row.config_version, row.recorded_at)  # fmt: skip
-    return _decode_outcome(keys.open(_outcome_place(*plain), row.document))
+    return _decode_outcome(keys.open(outcome_place(*plain), row.document))
 
 
-def _outcome_place(
+def outcome_place(
     entry_id: int, channel: str, state: str, chart_id: str | None, ack: str, code: int, config: str, at: int
 ) -> str:
     """The whole row, so that an outcome can't be given another state, or be put beside another patient's."""

@@ -170,6 +170,13 @@ def test_keys_that_were_rotated_read_both_sides(shadow: Site) -> None:
     assert len(shadow.json("messages", "list", "--shadow")) == 5
 
 
+def test_charts_in_shadow_are_sealed_anew_before_a_key_is_retired(shadow: Site) -> None:
+    assert shadow.run("keys", "rotate").code == 0
+    assert shadow.run("keys", "reseal").code == 0
+    assert shadow.run("keys", "retire", "1").code == 0
+    assert shadow.json("patients", "show", KEY, "--shadow")["tasks"]
+
+
 def test_db_migrate_makes_the_other_side_where_a_channel_is_in_shadow(bare: Site) -> None:
     mode(bare, "shadow")
     assert not bare.json("db", "status", code=1)["ready"]

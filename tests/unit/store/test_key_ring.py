@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import base64
+import grp
 import json
 import os
+import pwd
 import threading
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine import files
 from engine.errors import KeyMissingError, StoreError, TamperedError
 from engine.store.keys import KeyRing, _chances
 
@@ -268,6 +271,89 @@ def test_a_value_sealed_with_a_key_that_is_gone_says_so(path, keys):
 def test_keys_without_a_file_cannot_be_rotated_here(path, keys):
     with pytest.raises(StoreError, match="without a file"):
         KeyRing.parse(path.read_text()).rotate()
+
+
+def test_a_rotation_through_a_link_writes_the_file_that_it_leads_to(path, keys, tmp_path):
+    link = tmp_path / "link.json"
+    link.symlink_to(path)
+    KeyRing.load(link).rotate()
+    assert link.is_symlink()
+    assert len(KeyRing.load(path).numbers) == 2
+
+
+def test_a_retired_key_is_gone_from_the_file_and_its_number_with_it(path, keys):
+    keys.rotate()
+    secret = json.loads(path.read_text())["keys"]["1"]["key"]
+    keys.retire(1)
+    assert secret not in path.read_text()
+    assert (keys.numbers, KeyRing.load(path).rotate()) == ((2,), 3)
+
+
+@pytest.mark.parametrize(("number", "words"), [(2, "rotate"), (7, "no key 7")])
+def test_the_key_in_use_is_never_retired_nor_one_that_is_not_there(path, keys, number, words):
+    keys.rotate()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=words):
+        keys.retire(number)
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_has_a_retired_key_again_is_refused(path, keys):
+    content = json.loads(path.read_text())
+    content["retired"] = [1]
+    path.write_text(json.dumps(content))
+    with pytest.raises(StoreError):
+        KeyRing.load(path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"), [(0o777, "chmod o-w"), (0o702, "chmod o-w"), (0o1777, None), (0o755, None), (0o700, None)]
+)
+def test_in_a_folder_where_others_may_put_another_file_no_keys_are_read(tmp_path, mode, words):
+    folder = tmp_path / "var"
+    KeyRing.create(folder / "keys.json")
+    folder.chmod(mode)
+    _refused(folder / "keys.json", words)
+
+
+def test_nor_in_one_that_a_group_may_write_unless_it_is_the_owners_own(tmp_path, monkeypatch):
+    folder = tmp_path / "var"
+    KeyRing.create(folder / "keys.json")
+    folder.chmod(0o770)
+    for members, private in (([], True), (["ann"], False)):
+        group = grp.struct_group(("g", "x", folder.stat().st_gid, members))
+        monkeypatch.setattr(files.grp, "getgrgid", lambda _, group=group: group)
+        user = pwd.getpwuid(os.geteuid())
+        same = pwd.struct_passwd((*user[:3], folder.stat().st_gid, *user[4:]))
+        monkeypatch.setattr(files.pwd, "getpwuid", lambda _, same=same: same)
+        _refused(folder / "keys.json", None if private else "chmod g-w")
+
+
+def test_nor_in_one_of_another_user(tmp_path, monkeypatch):
+    folder = tmp_path / "var"
+    KeyRing.create(folder / "keys.json")
+    if os.geteuid() == 0:
+        os.chown(folder, 4712, -1)
+    monkeypatch.setattr(files.os, "geteuid", lambda: 4711)
+    monkeypatch.setattr(files, "foreign_owner", lambda *_: False)
+    _refused(folder / "keys.json", "another user")
+
+
+def test_of_a_link_the_folder_that_it_stands_in_counts_too(tmp_path):
+    KeyRing.create(tmp_path / "var" / "keys.json")
+    everybody = tmp_path / "everybody"
+    everybody.mkdir()
+    (everybody / "keys.json").symlink_to(tmp_path / "var" / "keys.json")
+    everybody.chmod(0o777)
+    _refused(everybody / "keys.json", "chmod o-w")
+
+
+def _refused(path: Path, words: str | None) -> None:
+    if words is None:
+        KeyRing.load(path)
+    else:
+        with pytest.raises(StoreError, match=words):
+            KeyRing.load(path)
 
 
 def test_a_hash_keeps_its_parts_apart_and_depends_on_the_site(keys, tmp_path):
