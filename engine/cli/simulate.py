@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import date, datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
@@ -39,6 +40,10 @@ _PEM = click.Path(exists=True, dir_okay=False)
     help="The day that is simulated; the first one, when there are more messages than a day holds.",
 )  # fmt: skip
 @click.option(
+    "--visits", is_flag=True,
+    help="Also what a scheduling system sends (SIU) of follow-up visits; the channel must take SIU^*.",
+)  # fmt: skip
+@click.option(
     "--patience", "patience_seconds", type=click.FloatRange(0), metavar="SECONDS", default=30.0, show_default=True,
     help="Resend an unacknowledged message for this many seconds, then give up.",
 )  # fmt: skip
@@ -57,6 +62,7 @@ def simulate(
     per_second: float,
     seed: int,
     day: datetime | None,
+    visits: bool,
     patience_seconds: float,
     tls: bool,
     ca: str | None,
@@ -73,6 +79,7 @@ def simulate(
     from engine.simulator.pathways import load_book
     from engine.simulator.sender import run
     from engine.simulator.traffic import traffic
+    from engine.simulator.visits import with_visits
 
     feed = Feed(
         *address,
@@ -84,6 +91,8 @@ def simulate(
     book = load_book()
     first = day.date() if day is not None else _first_day(messages, book.hospital.messages_per_day_max, cli.clock.now())
     stream = traffic(book, seed=seed, day=first, messages=messages)
+    if visits:
+        stream = islice(with_visits(stream, seed=seed, day=first), messages)
     progress = _Progress(messages) if sys.stderr.isatty() else None
     unreachable = False
     try:
