@@ -115,6 +115,8 @@ class Applied:
     """Why something was done or withheld that can't be told by the rest."""
     note: str | None = None
     """Why it left the chart as it was."""
+    unasked: bool = False
+    """Its sender never says where patients go: nobody is asked about each of them."""
 
     def hold(self, code: HoldCode, **more: Any) -> None:
         """Leave a question to a person; of which chart is filled in by the caller of the rules. more: see `Hold`."""

@@ -424,6 +424,11 @@ class Protocol:
             return Reason.DISPOSITION, (_told(disposition),)
         return None
 
+    def _not_asked(self, blanks_in_a_row: int) -> Plan:
+        never: Ground = (Reason.NEVER_SAID, (blanks_in_a_row,))
+        kinds = tuple(step.kind for step in self._unknown)
+        return Plan(withheld=(Withheld(kinds=kinds, ground=never),), ground=never)
+
     def _too_late(self) -> Ground:
         return Reason.TOO_LATE, (self.discharge_age_days_max or 0,)
 
@@ -439,12 +444,14 @@ class Protocol:
         key: Callable[..., str],
         waits: bool = False,
         besides: Besides = NOTHING_BESIDES,
+        blanks_in_a_row: int | None = None,
     ) -> Plan:
         """The tasks wanted after the encounter's last discharge; `chart` still holds those of before.
 
         band: none when no model scored the stay. key: a keyed hash of texts, so that a task's id tells nothing of the
         patient and is the same in every replay. waits: the plan is set aside while there is a later stay. besides: what
-        the patient's other stays say.
+        the patient's other stays say. blanks_in_a_row: of a sender that leaves the disposition out, after so many of
+        which nobody is asked any more; none: somebody is.
         """
         if (nothing := self._calls_for_nothing(chart, encounter, disposition)) is not None:
             return Plan(ground=nothing)
@@ -452,6 +459,8 @@ class Protocol:
             out = self._not_in_rollout(chart.patient, encounter, now, key)
             if out is not None:
                 return Plan(ground=out)
+        if blanks_in_a_row is not None and disposition.code is None and not _is_planned(chart, encounter):
+            return self._not_asked(blanks_in_a_row)
         call = self._called_for(chart, encounter, disposition, besides.band or band, now, waits=waits)
         discharged = _discharged(encounter, now, calendar)
         known = {task.id: task for task in chart.tasks}

@@ -130,6 +130,8 @@ class Charts:
         self.visits: dict[str, str] = {}
         self.overrides: tuple[Override, ...] = ()
         """Who stands in on rosters, where a rule may ask who is on call."""
+        self.unsaid: dict[int, int] = {}
+        """How many discharges in a row each sender has sent without a disposition (`pipeline.unsaid`)."""
 
     def add(self, chart: Chart) -> None:
         self.by_id[chart.id] = chart
@@ -145,6 +147,7 @@ class Charts:
         other.aliases = dict(self.aliases)
         other.visits = dict(self.visits)
         other.overrides = self.overrides
+        other.unsaid = dict(self.unsaid)
         return other
 
     def find(self, identifier: Identifier) -> Chart | None:

@@ -35,6 +35,7 @@ class Reason(StrEnum):
     CLASS_NOT_PLANNED = "class-not-planned"
     TOO_YOUNG = "too-young"
     DISPOSITION = "disposition"
+    NEVER_SAID = "disposition-never-said"
     DECEASED = "deceased"
     DEATH_IN_DOUBT = "death-in-doubt"
     TOO_LATE = "too-late"
@@ -95,6 +96,11 @@ MEANINGS: Final[Mapping[Reason, Meaning]] = {
         word="class", text="the patient was younger than {0} at the discharge (age_years_min of {name})"
     ),
     Reason.DISPOSITION: Meaning(word="disposition", text="disposition {0} calls for no task in {name}"),
+    Reason.NEVER_SAID: Meaning(
+        word="disposition",
+        text="the sender has left out the disposition of {0} discharges in a row: nobody is asked about each any more"
+        " (see the quality list, and blank_disposition of the channel)",
+    ),
     Reason.DECEASED: Meaning(word="deceased", text="the patient has died"),
     Reason.DEATH_IN_DOUBT: Meaning(
         word="hold", text="it is not certain whether the patient has died: a person decides"

@@ -24,6 +24,7 @@ from engine.pipeline.outcomes import outcome_of, received
 from engine.pipeline.plan import replan, rescore
 from engine.pipeline.prepared import Prepared
 from engine.pipeline.rule import Deciding
+from engine.pipeline.unsaid import nobody_is_asked
 
 
 def decide_events(
@@ -78,6 +79,7 @@ def decide_events(
         brought = then(_overlay(view, changed.values()))
         heard.take_in(brought)
         changed |= _changed(brought)
+    heard.unasked = nobody_is_asked(prepared, charts)
     deciding = Deciding(received(entry), now, entry, channel, heard)
     for chart_id, subject in subjects.items():
         before = together(charts, chart_id, folded)

@@ -24,6 +24,7 @@ from engine.domain.task import ON_CALL_PAGE, READMITTED, SIDE_BY_SIDE, Task, Tas
 from engine.domain.why import CLASS_UNKNOWN as UNKNOWN
 from engine.domain.why import NO_CLASS, Ground, Reason, What, Why
 from engine.pipeline.death import ask_of_death, ended_by_death, is_dead, not_told_of_death, with_tasks
+from engine.pipeline.unsaid import ASKED_IN_A_ROW_MAX
 from engine.risk.inputs import History, inputs_of
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 SCORED_CLASSES: Final = frozenset({"I", "OBS"})
 """Inpatient and observation stays: the readmission models were made for these."""
+
+NEVER_SAID: Final = "the sender never says where patients go (PV1-36): see the quality list; no task"
 
 CLASS_UNKNOWN: Final = "class-unknown"
 """Kind of the effect, and code of the deviation, of a discharge whose class the protocol does not know."""
@@ -263,6 +266,7 @@ def replan(
                 key=channel.key,
                 waits=by is not None,
                 besides=others,
+                blanks_in_a_row=ASKED_IN_A_ROW_MAX if heard.unasked and encounter.key == subject else None,
             )
             if wanted.class_unknown and encounter.key in new:
                 detail = (
@@ -323,6 +327,9 @@ def _withheld_effects(wanted: Plan, encounter: Encounter) -> Iterator[Effect]:
     for one in wanted.withheld:
         reason, args = one.ground
         if reason is Reason.WAITS:
+            continue
+        if reason is Reason.NEVER_SAID:
+            yield Effect(kind="plan-withheld", subject=encounter.key, detail=NEVER_SAID)
             continue
         ago = f"{args[0]} days" if reason is Reason.TOO_LATE else args[0]
         detail = f"discharged more than {ago} ago: no task {', '.join(one.kinds)}"

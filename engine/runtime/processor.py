@@ -44,7 +44,8 @@ from engine.pipeline.closing import closed_up, reopened
 from engine.pipeline.outcomes import beside, internal_failure, undone
 from engine.pipeline.prepared import Prepared
 from engine.pipeline.process import channel_of, decide, of_patient, prepare
-from engine.runtime.backwards import Backwards
+from engine.pipeline.unsaid import count_unsaid
+from engine.runtime.backwards import Backwards, Sent
 from engine.runtime.metrics import event_label
 from engine.runtime.shadow import Shadow
 from engine.runtime.worker import Tally, Wake
@@ -117,6 +118,10 @@ class Processor:
         self._leases = leases
         self._shadow = Shadow(shadow)
         self._backwards = Backwards()
+        self._unsaid: dict[int, int] = {}
+        """How many discharges in a row each sender has sent without a disposition, up to what was recorded last."""
+        self._counted = self._unsaid
+        """...with the batch that is being worked out."""
         self._recompile = recompile
         self._on_outcomes = on_outcomes
         self._tally = tally
@@ -323,7 +328,7 @@ class Processor:
         prepared, before, outcomes = self._work_out(self._store, entries, now)
         outcomes, sent = self._backwards.look(name, prepared, outcomes)
         self._commit(name, entries[: len(outcomes)], outcomes, before, now)
-        self._backwards.keep(sent)
+        self._keep(sent)
         self._note_clocks(name, prepared[: len(outcomes)])
         return len(outcomes)
 
@@ -344,9 +349,14 @@ class Processor:
         done = alike[: len(outcomes)]
         self._commit_in_shadow(name, done, outcomes, before, now)
         self._commit(name, done, list(map(beside, outcomes)), Charts(), now)
-        self._backwards.keep(sent)
+        self._keep(sent)
         self._note_clocks(name, prepared[: len(outcomes)])
         return len(outcomes)
+
+    def _keep(self, sent: Sent) -> None:
+        """What was seen of senders counts from now on: it is recorded."""
+        self._backwards.keep(sent)
+        self._unsaid = self._counted
 
     def _work_out(
         self, store: Store, entries: Sequence[Entry], now: datetime
@@ -368,15 +378,18 @@ class Processor:
             before = store.charts.load(conn, identities, visits, named, bounded=True, bounded_ids=due)
             if any(one.cause is not None for one in prepared):
                 before.overrides = oncall.overrides(conn, store.keys, now, _override_damaged)
+        before.unsaid = dict(self._unsaid)
         charts = before.copy()
         outcomes: list[Outcome] = []
         for one in prepared:
             outcome = self._decide(store, one, charts, before, now)
+            count_unsaid(one, outcome, charts)
             for chart in outcome.charts:
                 charts.add(chart)
             outcomes.append(outcome)
             if self._over(1):
                 break
+        self._counted = charts.unsaid
         return prepared, before, outcomes
 
     def _note_clocks(self, name: str, prepared: Sequence[Prepared]) -> None:

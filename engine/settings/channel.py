@@ -345,8 +345,9 @@ class Channel(StrictModel):
     protocol: Identifier | None = None
     """Protocol of follow-up tasks: the name of a file in mappings/protocols/; none: no tasks."""
     blank_disposition: Literal["hold", "home", "none"] = "hold"
-    """What a discharge without a disposition (PV1-36) means: `hold` asks a person about each, `home` is code 01, `none`
-    plans nothing. For a sender that never fills it: the data-quality list has one item of it, with a count."""
+    """What a discharge without a disposition (PV1-36) means: `hold` asks a person, `home` is code 01, `none` plans
+    nothing. After 20 in a row of one sender nobody is asked about each any more: the data-quality list has one item of
+    it, with a count."""
     deliver: tuple[DeliverTo, ...] = ()
     """What goes to which destination."""
 

@@ -23,7 +23,8 @@ from engine.domain.task import TaskState
 from engine.mapping.expression import compile_filter
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.compiling import compile_configuration
-from engine.pipeline.process import process
+from engine.pipeline.process import decide, prepare
+from engine.pipeline.unsaid import count_unsaid
 from engine.pipeline.zones import Zones
 from engine.settings import Channel
 from engine.snapshot import Snapshot
@@ -106,9 +107,11 @@ class Heart:
         return self.work(self.entry(payload))
 
     def work(self, entry: Entry) -> Outcome:
-        outcome = process(entry, self.channel, self.charts, self.now)
+        prepared = prepare(entry, self.channel)
+        outcome = decide(prepared, self.channel, self.charts, self.now)
         for chart in outcome.charts:
             self.charts.add(chart)
+        count_unsaid(prepared, outcome, self.charts)
         return outcome
 
     def ring(self, chart: Chart) -> Outcome:

@@ -128,41 +128,59 @@ STEPS = {
 def warranted(ward: Ward) -> set[tuple[str, str]]:
     """A plain re-computation from the final chart: stay, step. Nobody is called: all is heard of a day late."""
     chart = ward.chart("1")
-    stays = sorted(chart.encounters, key=lambda stay: stay.admitted_at.seconds if stay.admitted_at else 0)
+    stays = [stay for stay in chart.encounters if stay.status is not EncounterStatus.CANCELLED]
+    stays.sort(key=lambda stay: stay.admitted_at.seconds if stay.admitted_at else 0)
     if not stays or stays[-1].status is not EncounterStatus.FINISHED:
         return set()
     last = stays[-1]
-    if last.disposition == "03":
-        return {(last.key, "notify_facility")}
-    if last.disposition != "01":
+    if last.disposition not in {"01", "03"}:
         return set()
+    goes_on = any(stay.status is EncounterStatus.ACTIVE for stay in stays)
+    asked = {(last.key, "decide")} if goes_on else set()
+    if last.disposition == "03":
+        return asked | {(last.key, "notify_facility")}
     order = [Band.LOW, Band.MODERATE, Band.HIGH]
     bands = {score.encounter: score.band for score in chart.scores if score.model == "lace"}
-    home = [stay for stay in stays if stay.disposition == "01"]  # all within the shortest plan of each other
+    over = [stay for stay in stays if stay.status is EncounterStatus.FINISHED]
+    home = [stay for stay in over if stay.disposition == "01"]  # all within the shortest plan of each other
     band = max((bands[stay.key] for stay in home), key=order.index)
-    return {(last.key, step) for step in STEPS[band]}
+    return asked | {(last.key, step) for step in STEPS[band]}
 
 
 @given(data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=80)
 def test_any_order_of_messages_comes_to_the_plan_that_the_final_chart_warrants(data: st.DataObject) -> None:
+    """Admissions, discharges, corrections, their cancels, and a merge of the two numbers, repeated and in any order."""
     again = HOME + DAY
-    codes = st.sampled_from(["01", "01", "02", "03"])
+    codes, maybe = st.sampled_from(["01", "01", "02", "03"]), st.booleans()
     first, second = data.draw(codes), data.draw(codes)
     messages: list[dict[str, Any]] = [
         {"trigger": "A01", "at": SINCE, "since": SINCE},
         {"trigger": "A03", "at": HOME, "since": SINCE, "left": HOME, "code": first},
         {"trigger": "A08", "at": HOME + HOUR, "since": SINCE, "left": HOME, "code": first, "dg1": SICK},
     ]
-    if data.draw(st.booleans()):
-        messages.append({"trigger": "A01", "at": again, "visit": "V2", "since": again})
-        if data.draw(st.booleans()):
+    if data.draw(maybe):
+        messages.append({"trigger": "A13", "at": HOME + 2 * HOUR, "since": SINCE})
+        if data.draw(maybe):
+            left = HOME + 3 * HOUR
+            messages.append({"trigger": "A03", "at": left, "since": SINCE, "left": left, "code": data.draw(codes)})
+    if data.draw(maybe):
+        other = {"visit": "V2", "since": again, "mrn": data.draw(st.sampled_from(["1", "2"]))}
+        messages.append({"trigger": "A01", "at": again, **other})
+        if data.draw(maybe):
             left = again + 6 * HOUR
-            messages.append({"trigger": "A03", "at": left, "visit": "V2", "since": again, "left": left, "code": second})
+            messages.append({"trigger": "A03", "at": left, **other, "left": left, "code": second})
+        elif data.draw(maybe):
+            messages.append({"trigger": "A11", "at": again + HOUR, **other})
+        if other["mrn"] == "2":
+            messages.append({"trigger": "A40", "at": again + 8 * HOUR})
     repeats = data.draw(st.lists(st.sampled_from(messages), max_size=3))
     ward = Ward()
     ward.now = HOME + timedelta(days=2, hours=12)
     for message in data.draw(st.permutations([*messages, *repeats])):
-        ward.event(**message)
+        if message["trigger"] == "A40":
+            ward.merged("1", "2", message["at"])
+        else:
+            ward.event(**message)
     standing = {(task.encounter or "", task.step) for task in ward.chart("1").tasks if task.state in STANDING}
     assert standing == warranted(ward)
