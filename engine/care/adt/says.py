@@ -41,6 +41,9 @@ class Says(NamedTuple):
     """The patient is again at the place before."""
     class_: str | None = None
     """The patient class that the event itself tells."""
+    in_bed: bool = False
+    """The patient lies in a bed as of then, unless the message tells of an end (PV1-45, PV1-36): a discharge before it
+    was not the end of the stay, whichever of the two comes first."""
     old_news: bool = False
     """An older one is history, and no question: no plan hangs on it."""
 
@@ -126,7 +129,7 @@ SAYS: Final[Mapping[Meaning, Says]] = {
     ),
     _M.CANCEL_ARRIVE: Says(undoes=frozenset({_M.ARRIVE}), sets={"in_transit": True}, leaves=frozenset({"location"})),
     # --- the class changes, perhaps the visit number with it: one stay goes on
-    _M.TO_INPATIENT: Says(_S.ACTIVE, among=_COMING, class_="I"),
+    _M.TO_INPATIENT: Says(_S.ACTIVE, among=_COMING, class_="I", in_bed=True),
     _M.TO_OUTPATIENT: Says(_S.ACTIVE, among=_COMING, class_="O"),
 }
 """Meanings that are not here say nothing of a stay."""

@@ -37,6 +37,11 @@ _TURNED: Final = "turned:"
 _TURNED_MAX: Final = 8
 """Senders that are remembered of a stay."""
 
+IN_BED: Final = "in_bed"
+"""Stamp of a stay: when it was said last that the patient lies in a bed (A06)."""
+_IN_BED_SENT: Final = "in_bed_sent"
+"""When that was sent, and by whom."""
+
 _UNDONE: Final = "undone:"
 """Stamp `undone:MEANING` of a stay: the cancel of such an event has come, the event has not. What the clock of the
 cancel's sender showed, and who that is."""
@@ -72,6 +77,10 @@ _DOES_NOT_FIT: Final = (
     "the event says something of this stay that can't be so by what the chart says: a leave of a stay that has ended,"
     " or the cancel of a pre-admission of a stay that has begun;"
     " release it if it is true now, dismiss it if the chart is right"
+)
+_BEFORE_BED: Final = (
+    "a discharge from before the patient became an inpatient (A06); release it if the patient has left since, dismiss"
+    " it if it was the end of the emergency visit alone"
 )
 _STILL_TO_COME: Final = (
     "a pre-admission of a stay that has begun or ended already: it may be a new stay under the same number;"
@@ -125,9 +134,11 @@ def _verdict(
     before: Encounter, event: Event, values: Mapping[str, Any], stamps: Stamps, *, still_here: bool, created: bool
 ) -> Verdict:
     asserted = STATUS[event.meaning]
-    if event.meaning in CLASS_CHANGE and (created or before.status is not EncounterStatus.PLANNED):
-        asserted = None  # the patient is there, or was: another class ends no stay and begins none
     ended = bool(values.get("discharged_at")) and not still_here
+    if event.meaning in CLASS_CHANGE and (created or before.status is not EncounterStatus.PLANNED):
+        if SAYS[event.meaning].in_bed and not ended and (still_here or not values.get("disposition")):
+            return _in_bed(before, event, values, stamps, created=created)
+        asserted = None  # the patient is there, or was: another class ends no stay and begins none
     if asserted is None:  # of a stay whose admission we did not see, A02 and A08 tell as much as their times do
         first = EncounterStatus.FINISHED if ended else EncounterStatus.ACTIVE
         if ended and not created and _is_newly_ended(before, event, values, stamps):
@@ -136,7 +147,7 @@ def _verdict(
         return Verdict(status=first if created else before.status, stamps=stamps)
     still_here = still_here and event.meaning is Meaning.DISCHARGE
     as_of = _as_of(event, stamps)
-    if as_of is None:
+    if as_of is None or (event.meaning is Meaning.DISCHARGE and _was_in_bed_after(before, event, stamps)):
         return _older(before, asserted, event, values, stamps, still_here=still_here)
     if still_here and not event.believed(HoldCode.DISPOSITION_IS_NO_DISCHARGE):
         return _no_discharge(before, event, stamps, created=created)
@@ -150,6 +161,35 @@ def _verdict(
         told = {**verdict.stamps, TOLD_END: event.at}
         verdict = msgspec.structs.replace(verdict, stamps=told, deviations=("end-without-discharge",))
     return verdict if created else _newer(before, event, values, stamps, verdict)
+
+
+def _in_bed(before: Encounter, event: Event, values: Mapping[str, Any], stamps: Stamps, *, created: bool) -> Verdict:
+    """The patient lies in a bed as of the event: no end that was before it is one, and no plan stands for it.
+
+    An older one than the end is history, and takes no plan away.
+    """
+    noted = stamps
+    if event.at >= stamps.get(IN_BED, event.at):
+        noted = {**stamps, IN_BED: event.at, _IN_BED_SENT: (event.sent, event.sender)}
+    if created or before.status not in ENDED:
+        return Verdict(status=EncounterStatus.ACTIVE if created else before.status, stamps=noted)
+    as_of = _as_of(event, stamps)
+    if as_of is None:
+        return Verdict(status=before.status, stamps=stamps)
+    if not _is_certain(event, stamps):
+        return _left_open(before, event, stamps, _UNCERTAIN)
+    return Verdict(
+        status=EncounterStatus.ACTIVE,
+        stamps=_noted(before, event, values, as_of, noted, created=False),
+        as_of=as_of,
+    )
+
+
+def _was_in_bed_after(before: Encounter, event: Event, stamps: Stamps) -> bool:
+    """An end of a stay that goes on, before the patient was said to lie in a bed."""
+    if IN_BED not in stamps or before.status not in OPEN or event.is_decided():
+        return False
+    return _as_of(event, {"status": stamps[IN_BED], "status_sent": stamps[_IN_BED_SENT]}) is None
 
 
 def _is_newly_ended(before: Encounter, event: Event, values: Mapping[str, Any], stamps: Stamps) -> bool:
@@ -192,6 +232,8 @@ def _older(
     if SAYS[event.meaning].old_news:
         pass
     elif asserted is not before.status and not gone_on and not still_here:
+        if event.meaning is Meaning.DISCHARGE and IN_BED in stamps:
+            detail = _BEFORE_BED
         holds = (_question(HoldCode.STATUS_EVENT_STALE, before, event, detail),)
     elif _cancels_nothing(before, event, stamps):
         holds = (_question(HoldCode.NOTHING_TO_CANCEL, before, event),)

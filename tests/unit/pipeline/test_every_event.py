@@ -433,12 +433,43 @@ def test_the_former_visit_of_another_patient_moves_nothing() -> None:
 
 
 @pytest.mark.parametrize(("trigger", "class_"), [("A06", "I"), ("A07", "O")])
-def test_a_class_change_after_the_discharge_ends_and_opens_nothing(trigger: str, class_: str) -> None:
+@pytest.mark.parametrize("end", [{"_36": "01"}, {"_45": "20260306120000"}])
+def test_a_class_change_that_tells_of_the_end_ends_and_opens_nothing(
+    trigger: str, class_: str, end: dict[str, str]
+) -> None:
+    """It is put right afterwards as what the stay counts."""
     stay = Stay("A04", _2="E")
     stay.send("A03", _2="E", _36="01")
-    assert stay.send(trigger, _2=class_) == []
+    assert stay.send(trigger, _2=class_, **end) == []
     assert (stay.now.status, stay.now.class_) == (S.FINISHED, class_)
     assert bool(stay.plan) is (class_ == "I")
+
+
+@pytest.mark.parametrize("class_", ["E", "O", "I", "OBS"])
+@pytest.mark.parametrize("says", ["I", ""])
+def test_no_plan_stands_for_a_patient_who_became_an_inpatient_after_the_discharge(class_: str, says: str) -> None:
+    stay = Stay("A04", _2=class_)
+    stay.send("A03", _2=class_, _36="01")
+    assert stay.send("A06", _2=says) == []
+    assert (stay.now.status, stay.now.discharged_at, stay.plan) == (S.ACTIVE, None, [])
+    assert stay.send("A03", _2="I", _36="01") == []
+    assert (stay.now.status, bool(stay.plan)) == (S.FINISHED, True)
+
+
+def test_a_class_change_that_is_older_than_the_discharge_takes_no_plan_away() -> None:
+    stay = Stay("A04", _2="E")
+    stay.send("A03", _2="I", _36="01", at=12)
+    plan = stay.plan
+    assert plan
+    assert stay.send("A06", _2="I", at=11) == []
+    assert (stay.now.status, stay.plan) == (S.FINISHED, plan)
+
+
+def test_a_discharge_from_before_the_class_change_is_asked_about_and_makes_no_plan() -> None:
+    stay = Stay("A04", _2="E")
+    stay.send("A06", at=12)
+    assert stay.send("A03", _2="E", _36="01", at=11) == ["status-event-stale"]
+    assert (stay.now.status, stay.now.class_, stay.plan) == (S.ACTIVE, "I", [])
 
 
 @pytest.mark.parametrize("trigger", ["A06", "A07"])

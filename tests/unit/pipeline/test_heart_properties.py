@@ -150,6 +150,18 @@ HISTORIES = {
         event("A55", 4, _7="D2^Cuddy"),
         event("A03", 8, "V1", CHF, **left(8)),
     ),
+    "an emergency visit that was ended, and became an inpatient's": (
+        event("A04", 1, _2="E"),
+        event("A03", 2, _2="E", **left(2)),
+        event("A06", 3, _3="W1^1^A"),
+        event("A03", 8, "V1", CHF, **left(8)),
+    ),
+    "an inpatient who was an emergency that had been ended, and is still here": (
+        event("A04", 1, _2="E"),
+        event("A03", 2, _2="E", **left(2)),
+        event("A06", 3, _3="W1^1^A"),
+        event("A08", 4, "V1", CHF, _3="W1^1^A"),
+    ),
     "a class that is changed and changed back": (event("A01", 1), event("A07", 2, _2="O"), event("A06", 3), STAY[-2]),
     "a merge": (*STAY, adt("A40", at=time(10), pid3="1^^^MRN^MR", segments=("MRG|2^^^MRN^MR",))),
 }

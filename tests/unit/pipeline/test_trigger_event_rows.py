@@ -44,9 +44,12 @@ ROWS: dict[str, Row] = {
     "A06: outpatient to inpatient": Row((("A04", {"_2": "O"}),), ("A06", {}), {"status": S.ACTIVE, "class_": "I"}),
     "A06 after the end: re-decide": Row(
         (("A04", {"_2": "O"}), ("A03", HOME | {"_2": "O"})),
-        ("A06", {}),
+        ("A06", HOME),
         {"status": S.FINISHED, "class_": "I"},
         plan=True,
+    ),
+    "A06 after the end, of a patient who is in a bed now: re-decide": Row(
+        (("A04", {"_2": "E"}), ("A03", HOME | {"_2": "E"})), ("A06", {}), {"status": S.ACTIVE, "class_": "I"}
     ),
     "A07: inpatient to outpatient": Row((("A01", {}),), ("A07", {"_2": "O"}), {"status": S.ACTIVE, "class_": "O"}),
     "A07 after the end: re-decide": Row(
