@@ -239,19 +239,22 @@ def _renumbered(
     """Of numbers that become others (A43, A46 to A48) those that do not fold one known patient into another.
 
     A change is no merge: where the new number is another patient's already, or a number is moved away from a patient
-    who has others, a person is asked.
+    who has others, a person is asked. Not twice: where it is unclear whom PID speaks of, that is asked of the merge,
+    and who says that it is the same person has said this too.
     """
     kept: list[Merge] = []
     holds: list[Hold] = []
     named = {identity(one.merged) for one in merges}
     believed = any(event.believed(HoldCode.MOVE_UNCLEAR, "MRG-1") for event in events)
+    same = any(event.believed(HoldCode.PERSON_CONTRADICTED, "PID-5") for event in events)
+    doubtful = merges_in_doubt(charts, events, merges)
     at = events[0].at
     for merge in merges:
         old, new = charts.find(merge.merged), charts.find(merge.survivor)
         detail = ""
         if old is not None and old is not new:
             others = [one for one in old.patient.identifiers if identity(one) not in named]
-            if new is not None and not _may_be_one(old, new, at):
+            if new is not None and not (same or merge in doubtful or _may_be_one(old, new, at)):
                 detail = _TAKEN
             if prepared.meaning is Meaning.MOVE_IDENTIFIERS and any(
                 one.authority == merge.merged.authority for one in others

@@ -522,6 +522,24 @@ def test_a_change_to_the_number_of_another_registered_person_is_asked(
 
 
 @RENUMBERINGS
+@pytest.mark.parametrize("pid", [{}, JAY, {5: "", 7: ""}, {5: "Poe^Edgar", 7: "18090119"}])
+@pytest.mark.parametrize("sex", ["M", "F"])
+def test_who_says_that_a_change_of_number_is_right_is_not_asked_again_and_again(
+    heart: Heart, trigger: str, pid: dict[int, str], sex: str
+) -> None:
+    heart.send(adt("A31", at="20260306130000", pid3=Y, pid=JAY | {8: sex}))
+    message = adt(trigger, at=LATER, pid3=Y, pid=pid | {8: ""}, segments=(f"MRG|{X}",))
+    questions = asked(heart.send(message))
+    assert len(questions) == 1
+    for _ in range(2):
+        if questions:
+            code, location = questions[0]
+            questions = asked(release(heart, message, f"{code}@{location}"))
+    assert questions == []
+    assert heart.chart("1").id == heart.chart("2").id
+
+
+@RENUMBERINGS
 def test_a_change_to_a_number_under_which_the_same_person_was_registered_is_no_question(
     heart: Heart, trigger: str
 ) -> None:
@@ -535,6 +553,24 @@ def test_a_change_that_comes_after_news_under_the_new_number_is_no_question(hear
     heart.send(adt("A01", at=LATEST, pid3="9^^^MRN^MR", pv1={19: "V9^^^MRN"}))
     assert asked(heart.send(adt(trigger, at=LATER, pid3="9^^^MRN^MR", segments=(f"MRG|{X}",)))) == []
     assert set(stays(heart.chart("1"))) == {"MRN:V1", "MRN:V9"}
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.permutations(
+        [
+            adt("A28", at="20260306080000", pid3=X),
+            adt("A28", at="20260306090000", pid3=Y, pid=JAY),
+            adt("A47", at=LATER, pid3=Y, pid={5: "", 7: "", 8: ""}, segments=(f"MRG|{X}",)),
+            adt("A01", at="20260306110000", pid3=X, pv1={}),
+        ]
+    )
+)
+def test_a_number_that_is_another_person_s_is_asked_about_in_whatever_order_it_is_heard_of(order: list[bytes]) -> None:
+    heart = Heart()
+    questions = {code for message in order for code, _ in asked(heart.send(message))}
+    assert questions <= {"move-unclear", "person-contradicted"}
+    assert questions
 
 
 CHAIN = (
