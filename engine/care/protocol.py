@@ -511,7 +511,8 @@ class Protocol:
                     encounter=encounter.key,
                     discharge=encounter.discharges,
                     due_at=due_at,
-                    reason=f"{step.reason}: {hold}" if hold else step.reason,
+                    reason=(f"{step.reason}: {hold}" if hold else step.reason)
+                    + _heard_late(step, discharged, task.created_at if task is not None else now, self._late, calendar),
                     page=None if quiet else step.page,
                     calendar=calendar,
                     now=now,
@@ -771,6 +772,10 @@ def _told(disposition: Disposition) -> str:
     return f"{disposition.code} ({disposition.action})" if disposition.hold_reason is None else disposition.hold_reason
 
 
+_LATE_TOLD: Final = timedelta(hours=2)
+"""What is heard of sooner is not called late."""
+
+
 def _due(
     step: _Step,
     discharged: datetime | None,
@@ -792,6 +797,22 @@ def _due(
     if task is None or (task.suspended_by is not None and not waits and task.due_at <= now):
         return earliest
     return max(due_at, min(task.due_at, earliest))
+
+
+def _heard_late(
+    step: _Step, discharged: datetime | None, since: datetime, late: Span, calendar: BusinessCalendar
+) -> str:
+    """What the reason of a task says whose clock started late, because nobody had heard of the discharge before.
+
+    since: when it was heard of, for the task. late: of the protocol.
+    """
+    if discharged is None or since - discharged < _LATE_TOLD:
+        return ""
+    if step.due.after(discharged, calendar) >= (step.late or late).after(since, calendar):
+        return ""
+    days, seconds = (since - discharged).days, (since - discharged).seconds
+    said = f"{days} days" if days > 1 else f"{24 * days + seconds // 3600} hours"
+    return f" (heard of {said} after the discharge: the clock started then)"
 
 
 def _discharged(encounter: Encounter, now: datetime, calendar: BusinessCalendar) -> datetime | None:

@@ -128,6 +128,8 @@ class Seen(NamedTuple):
     """By destination: the tasks of the stay, as they were told last."""
     scores: dict[str, dict[str, bool]]
     """By destination: whether scores of the stay still stand."""
+    flags: dict[str, bool]
+    """Who has the flag of a high risk in Salesforce."""
     called: dict[str, dict[str, int]]
     """By destination: how often somebody was called."""
     incidents: dict[str, list[str]]
@@ -227,7 +229,12 @@ def look(
 
     seen = Seen(
         {name: {one: {} for one in PATIENTS.values()} for name in ("crm", "files", "hook")},
-        {name: {} for name in ("crm", "files", "hook")},
+        {name: {} for name in ("files", "hook")},
+        {
+            row["ExternalId__c"].removeprefix("MRN:"): row["HighRiskFlag__c"]
+            for row in org.records["Account"]
+            if "HighRiskFlag__c" in row
+        },
         {name: dict.fromkeys(PATIENTS.values(), 0) for name in ("files", "hook")},
         {one: [] for one in PATIENTS.values()},
         {one: [] for one in PATIENTS.values()},
@@ -284,6 +291,10 @@ def test_what_had_been_caused_is_taken_back(told: Seen, row: str, waited: bool) 
         assert standing == ({kind for kind, _, _ in of_stay} if rule.moves else rule.leaves), name
     for name in ("files", "hook"):
         assert told.scores[name][patient] is rule.scored, name
+    if not rule.scored:
+        assert told.flags[patient] is False
+    elif rule.moves or rule.calls_off_visits:  # else another stay decides
+        assert told.flags[owner.removeprefix("MRN:")] is True
     called = [told.called["files"][patient], told.called["hook"][patient], len(told.incidents[patient])]
     if rule.moves:
         assert sum(called) > 0

@@ -633,6 +633,24 @@ def test_late_notices_when_past_due_the_clocks_are_computed_anew(ward: Ward) -> 
     assert "on_call_page" not in ward.tasks()
 
 
+@pytest.mark.parametrize(
+    ("late", "said"),
+    [(timedelta(), None), (HOUR, None), (3 * HOUR, "3 hours"), (30 * HOUR, "30 hours"), (4 * DAY, "4 days")],
+)
+def test_a_late_a03_marks_the_clock_as_started_late_by_how_much(ward: Ward, late: timedelta, said: str | None) -> None:
+    ward.event("A01", SINCE, since=SINCE)
+    ward.event("A03", HOME, since=SINCE, left=HOME, code="01", dg1=SICK, heard=HOME + late)
+    tasks = ward.tasks()
+    marked = {step: f"heard of {said} after the discharge" in task.reason for step, task in tasks.items()}
+    assert marked["care_coordinator_alert"] is (said is not None)
+    moved = {step for step, task in tasks.items() if task.due_at - (HOME + late) in (4 * HOUR, timedelta(minutes=5))}
+    assert {step for step, yes in marked.items() if yes} == (moved if said is not None else set())
+    assert sum("heard of" in task.reason for task in tasks.values()) == sum(marked.values())
+    before = ward.chart("1").tasks
+    ward.event("A08", HOME + late + DAY, since=SINCE, left=HOME, code="01", dg1=SICK)  # it stays so
+    assert ward.chart("1").tasks == before
+
+
 def test_why_did_i_not_get_this_every_decision_keeps_its_reason(ward: Ward) -> None:
     reasons = {}
     for number, (code, class_) in enumerate((("01", "I"), ("02", "I"), ("01", "O"), ("", "I"))):
