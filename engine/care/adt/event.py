@@ -148,6 +148,8 @@ class Event(PatientEvent, frozen=True, kw_only=True):
     """Of a class change: the number that the stay had until then (MRG-5)."""
     former_account: str | None = None
     """Likewise its account (MRG-3)."""
+    cancels: Meaning | None = None
+    """A class change (A06, A07) that this takes back: what the message says of the stay is that before it."""
     has_visit: bool = False
     """A PV1 segment speaks of a visit."""
 

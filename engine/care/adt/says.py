@@ -145,6 +145,9 @@ CLASS_CHANGE: Final = frozenset({_M.TO_INPATIENT, _M.TO_OUTPATIENT})
 OPENING: Final = ARRIVAL | {_M.PRE_ADMIT}
 REGISTERING: Final = frozenset({_M.REGISTER, _M.PRE_ADMIT})
 
+NOT_THE_CLASS: Final = {"I": frozenset({"E", "O", "P", "R", None}), "O": frozenset({"I", None})}
+"""Classes that a stay does not have after it has become an inpatient's, or an outpatient's."""
+
 DISCHARGE: Final = ("discharged_at", "disposition")
 """Fields of an encounter that only one that has ended holds."""
 
@@ -156,6 +159,13 @@ def heard(meaning: Meaning, encounter: dict[str, Any]) -> dict[str, Any]:
         return encounter
     beside = says.leaves if OWN.isdisjoint(encounter) else says.leaves | (OWN - says.takes)
     return encounter if beside.isdisjoint(encounter) else {k: v for k, v in encounter.items() if k not in beside}
+
+
+def class_before(cancelled: Meaning, encounter: dict[str, Any]) -> dict[str, Any]:
+    """What a message says of a stay whose class change is taken back: senders repeat what they take back."""
+    class_ = "O" if cancelled is _M.TO_INPATIENT else "I"
+    said = encounter.get("class_")
+    return encounter if said not in NOT_THE_CLASS[class_] else {**encounter, "class_": class_}
 
 
 CANCELS: Final[Mapping[Meaning, frozenset[Meaning]]] = {

@@ -37,6 +37,20 @@ _TURNED: Final = "turned:"
 _TURNED_MAX: Final = 8
 """Senders that are remembered of a stay."""
 
+_AWAY, _BACK = "away", "back"
+"""Stamps of a stay: when it was said last that the patient is on leave, or that they are not."""
+_LEAVES: Final = {
+    Meaning.LEAVE: _AWAY,
+    Meaning.CANCEL_RETURN: _AWAY,
+    Meaning.RETURN: _BACK,
+    Meaning.CANCEL_LEAVE: _BACK,
+}
+_REINSTATED: Final = "reinstated"
+"""Stamp of a stay: as of when the cancel of a discharge gave it its status."""
+
+_NO_BED: Final = "no_bed"
+"""Stamp of a stay: when it was said last that an A06 was none."""
+
 IN_BED: Final = "in_bed"
 """Stamp of a stay: when it was said last that the patient lies in a bed (A06)."""
 _IN_BED_SENT: Final = "in_bed_sent"
@@ -82,6 +96,10 @@ _BEFORE_BED: Final = (
     "a discharge from before the patient became an inpatient (A06); release it if the patient has left since, dismiss"
     " it if it was the end of the emergency visit alone"
 )
+_NO_INPATIENT: Final = (
+    "the change to inpatient (A06) that had reopened this stay is taken back: it may be over as before;"
+    " have the discharge sent again if the patient has left, then dismiss it"
+)
 _STILL_TO_COME: Final = (
     "a pre-admission of a stay that has begun or ended already: it may be a new stay under the same number;"
     " release it if the patient is not here and the stay is still to come, dismiss it if not"
@@ -125,9 +143,29 @@ def status_after(
     said = values.get("disposition")
     still_here = bool(said) and dispositions.of(said).action is Action.NOT_A_DISCHARGE
     verdict = _verdict(before, event, values, stamps, still_here=still_here, created=created)
+    verdict = _on_leave_as_before(event, verdict)
     if still_here and verdict.status is EncounterStatus.FINISHED and "disposition" not in verdict.without:
         return _discharge_stands(event, verdict)
     return verdict
+
+
+def _on_leave_as_before(event: Event, verdict: Verdict) -> Verdict:
+    """With what leaves and returns say of a stay whose discharge was cancelled: it goes on as it did, here or on leave.
+
+    They count by their own times, whether they came before the discharge and its cancel or after.
+    """
+    stamps = verdict.stamps
+    place = _LEAVES.get(event.meaning)
+    if place is not None and not verdict.holds:
+        stamps = {**stamps, place: max(event.at, stamps.get(place, event.at))}
+        verdict = msgspec.structs.replace(verdict, stamps=stamps)
+    elif event.meaning is Meaning.CANCEL_DISCHARGE and verdict.as_of is not None and not event.is_decided():
+        stamps = {**stamps, _REINSTATED: verdict.as_of}
+        verdict = msgspec.structs.replace(verdict, stamps=stamps)
+    if _REINSTATED not in stamps or stamps[_REINSTATED] != stamps["status"] or verdict.status not in OPEN:
+        return verdict
+    away = stamps.get(_AWAY, NEVER) > stamps.get(_BACK, NEVER)
+    return msgspec.structs.replace(verdict, status=EncounterStatus.ON_LEAVE if away else EncounterStatus.ACTIVE)
 
 
 def _verdict(
@@ -135,6 +173,8 @@ def _verdict(
 ) -> Verdict:
     asserted = STATUS[event.meaning]
     ended = bool(values.get("discharged_at")) and not still_here
+    if event.cancels is Meaning.TO_INPATIENT:
+        return _no_bed(before, event, stamps, created=created)
     if event.meaning in CLASS_CHANGE and (created or before.status is not EncounterStatus.PLANNED):
         if SAYS[event.meaning].in_bed and not ended and (still_here or not values.get("disposition")):
             return _in_bed(before, event, values, stamps, created=created)
@@ -169,6 +209,8 @@ def _in_bed(before: Encounter, event: Event, values: Mapping[str, Any], stamps: 
     An older one than the end is history, and takes no plan away.
     """
     noted = stamps
+    if event.at < stamps.get(_NO_BED, event.at):  # it was taken back before it came
+        return Verdict(status=EncounterStatus.ACTIVE if created else before.status, stamps=stamps)
     if event.at >= stamps.get(IN_BED, event.at):
         noted = {**stamps, IN_BED: event.at, _IN_BED_SENT: (event.sent, event.sender)}
     if created or before.status not in ENDED:
@@ -183,6 +225,18 @@ def _in_bed(before: Encounter, event: Event, values: Mapping[str, Any], stamps: 
         stamps=_noted(before, event, values, as_of, noted, created=False),
         as_of=as_of,
     )
+
+
+def _no_bed(before: Encounter, event: Event, stamps: Stamps, *, created: bool) -> Verdict:
+    """An A06 was none. Where it had reopened the stay, whether the patient is still here is for a person to say."""
+    noted = {**stamps, _NO_BED: max(event.at, stamps.get(_NO_BED, event.at))}
+    reopened = before.status in OPEN and stamps.get(IN_BED, NEVER) == stamps.get("status", event.at) <= event.at
+    if stamps.get(IN_BED, event.at) <= event.at:
+        noted.pop(IN_BED, None)
+        noted.pop(_IN_BED_SENT, None)
+    if reopened:
+        return _left_open(before, event, noted, _NO_INPATIENT)
+    return Verdict(status=EncounterStatus.ACTIVE if created else before.status, stamps=noted)
 
 
 def _was_in_bed_after(before: Encounter, event: Event, stamps: Stamps) -> bool:
@@ -256,7 +310,7 @@ def _newer(before: Encounter, event: Event, values: Mapping[str, Any], stamps: S
         asks = _cancels_nothing(before, event, stamps) and not event.believed(HoldCode.NOTHING_TO_CANCEL)
         holds = (_question(HoldCode.NOTHING_TO_CANCEL, before, event),) if asks else ()
         note = "the encounter is not discharged: nothing to cancel"
-        return msgspec.structs.replace(asserted, holds=holds, note=note)
+        return msgspec.structs.replace(asserted, status=before.status, holds=holds, note=note)
     if event.is_decided():
         return asserted
     if arrival and ended:

@@ -10,7 +10,7 @@ import msgspec
 from engine.care.adt.event import Event, Meaning
 from engine.care.adt.moves import goes_on
 from engine.care.adt.numbers import NUMBERED, read_as_renamed
-from engine.care.adt.says import ARRIVAL, CLASS_CHANGE, DISCHARGE, OPEN, SAYS, STATUS, When
+from engine.care.adt.says import ARRIVAL, CLASS_CHANGE, DISCHARGE, NOT_THE_CLASS, OPEN, SAYS, STATUS, When
 from engine.care.adt.status import Stamps, Verdict, status_after
 from engine.care.adt.visit import find_encounter, of_another_patient
 from engine.care.dispositions import Dispositions, normalise
@@ -35,9 +35,6 @@ CANCELS_NOTHING: Final = "cancels-nothing"
 """Deviation of a cancel of something that is no status, and was not known."""
 
 _TIMES: Final = ("admitted_at", "discharged_at")
-
-_NOT_THE_CLASS: Final = {"I": frozenset({"E", "O", "P", "R", None}), "O": frozenset({"I", None})}
-"""Classes that a stay does not have after it has become an inpatient's, or an outpatient's."""
 
 _BACK_DATED_SECONDS: Final = 7 * 86_400.0
 """A discharge that was cancelled, and is said again, is often dated back over a weekend."""
@@ -280,7 +277,7 @@ def _settled(before: Encounter, event: Event, said: Mapping[str, Any], applied: 
     if event.meaning is Meaning.ADMIT and "class_" not in values and before.class_ in _WITHOUT_BED:
         values["class_"] = "I"
     if says.class_ is not None:
-        if "class_" in values and values["class_"] in _NOT_THE_CLASS[says.class_]:
+        if "class_" in values and values["class_"] in NOT_THE_CLASS[says.class_]:
             applied.deviate(CLASS_CONTRADICTED)
             del values["class_"]
         values.setdefault("class_", says.class_)

@@ -17,7 +17,7 @@ from engine.care.adt.event import (
     Merge,
     VisitNumber,
 )
-from engine.care.adt.says import CANCELS, CLASS_CHANGE, heard
+from engine.care.adt.says import CANCELS, CLASS_CHANGE, class_before, heard
 from engine.domain.hold import QUESTIONS, Hold, HoldCode
 from engine.domain.message import Entry
 from engine.domain.patient import Identifier
@@ -92,14 +92,21 @@ def read_adt(entry: Entry, channel: CompiledChannel, message: Message, reading: 
     if meaning is Meaning.DELETE_PERSON:
         return _read_deletion(entry, channel, message, reading)
     mapped = read_patient(channel, message, reading)
+    cancelled: Meaning | None = None
     if mapped.movement is not None and mapped.movement.action == "CANCEL":
         meaning = channel.events.of(_TAKEN_BACK_BY.get(header.trigger_event, header.trigger_event))
         if meaning is Meaning.RECORD:
             return belonging(recorded_only(entry, channel, header), channel, message)
         if meaning is Meaning.HOLD:
             return _read_unsupported(entry, channel, message)
+        # A reversal has its own code (A07 of an A06), or that of what it takes back: ZBE-6 says which.
+        if meaning in CLASS_CHANGE and (message.get("ZBE-6") or header.trigger_event) == header.trigger_event:
+            meaning, cancelled = Meaning.UPDATE, meaning
     _note_codes(mapped, channel, reading)
     event = _event(entry, channel, meaning, mapped, header, reading)
+    if cancelled is not None:
+        said = class_before(cancelled, event.encounter)
+        event = msgspec.structs.replace(event, encounter=said, cancels=cancelled)
     former = event.former_visit.key if event.former_visit is not None else None
     visits = tuple(visit for visit in (event.visit, former) if visit)
     return prepared_event(CODE, entry, channel, message, mapped, event, reading, visits=visits)

@@ -71,7 +71,12 @@ def test_a_leave_begins_and_ends_and_the_stay_goes_on() -> None:
         (("A21", "A22", "A53", "A22"), S.ACTIVE),
         (("A21", "A22", "A21"), S.ON_LEAVE),
         (("A21", "A03"), S.FINISHED),
-        (("A21", "A03", "A13"), S.ACTIVE),
+        (("A21", "A03", "A13"), S.ON_LEAVE),  # as before the discharge
+        (("A21", "A22", "A03", "A13"), S.ACTIVE),
+        (("A21", "A52", "A03", "A13"), S.ACTIVE),
+        (("A21", "A22", "A53", "A03", "A13"), S.ON_LEAVE),
+        (("A21", "A03", "A13", "A22"), S.ACTIVE),
+        (("A03", "A13", "A21", "A13"), S.ON_LEAVE),
         (("A22",), S.ACTIVE),
         (("A53",), S.ON_LEAVE),
         (("A21", "A02", "A08"), S.ON_LEAVE),
@@ -82,6 +87,13 @@ def test_a_leave_and_its_cancels_come_to_where_the_patient_is(events: tuple[str,
     stay = Stay()
     asked = [code for trigger in events for code in stay.send(trigger, **({"_36": "01"} if trigger == "A03" else {}))]
     assert (stay.now.status, asked) == (status, [])
+
+
+def test_a_cancel_of_a_discharge_that_nobody_knows_brings_nobody_back_from_leave() -> None:
+    stay = Stay()
+    stay.send("A21")
+    assert stay.send("A13") == ["nothing-to-cancel"]
+    assert stay.now.status is S.ON_LEAVE
 
 
 def test_a_patient_on_leave_is_scored_anew_when_an_earlier_visit_is_heard_of() -> None:

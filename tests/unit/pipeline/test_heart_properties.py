@@ -117,6 +117,25 @@ HISTORIES = {
         event("A22", 7),
         event("A53", 8),
     ),
+    "a discharge from leave that is cancelled": (
+        *STAY[:3],
+        event("A21", 4, "V1", BACK),
+        event("A03", 5, **left(5)),
+        event("A13", 6),
+    ),
+    "a discharge after a leave that is cancelled": (
+        *STAY[:3],
+        event("A21", 4, "V1", BACK),
+        event("A22", 5),
+        event("A03", 6, **left(6)),
+        event("A13", 7),
+    ),
+    "a change to inpatient that was none": (
+        event("A04", 1, _2="E"),
+        event("A06", 2, "V1", "ZBE|1^H|20260302120000||INSERT|N"),
+        event("A06", 3, "V1", "ZBE|1^H|20260303120000||CANCEL|N", _2="E"),
+        event("A03", 5, _2="E", **left(5)),
+    ),
     "a transfer cancelled": (*STAY[:2], event("A02", 3, _3="W3^3^C", _6="W2^2^B"), event("A12", 4, _3="W2^2^B")),
     "plans that come to pass": (
         event("A05", 1, _2="P", _44="", pid={11: "", 13: ""}),

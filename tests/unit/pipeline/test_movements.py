@@ -96,6 +96,42 @@ def test_a_cancel_whose_movement_is_cancelled_is_that_cancel() -> None:
     assert after(ADMITTED, LEFT, back) == (EncounterStatus.ACTIVE, [])
 
 
+@pytest.mark.parametrize(
+    ("trigger", "first", "echoed", "is_then"),
+    [("A06", "E", "E", "E"), ("A06", "E", "I", "O"), ("A06", "O", "", "O"),
+     ("A07", "I", "I", "I"), ("A07", "I", "O", "I"), ("A07", "I", "", "I")],
+)  # fmt: skip
+@pytest.mark.parametrize("cancels", [CANCEL, f"{CANCEL}|{{}}"])
+def test_a_class_change_whose_movement_is_cancelled_is_taken_back(
+    trigger: str, first: str, echoed: str, is_then: str, cancels: str
+) -> None:
+    """Senders repeat what they take back, or write what was before."""
+    heart = Heart()
+    heart.send(adt("A04", at="20260306080000", pv1={2: first}))
+    heart.send(adt(trigger, at="20260306090000", pv1={2: ""}, segments=("MRG|||||V1^^^MRN",)))
+    zbe = cancels.format(trigger)
+    outcome = heart.send(adt(trigger, at="20260306150000", pv1={2: echoed}, segments=(zbe, "MRG|||||V1^^^MRN")))
+    (stay,) = heart.chart().encounters
+    assert (stay.class_, stay.status, outcome.holds) == (is_then, EncounterStatus.ACTIVE, ())
+
+
+def test_a_class_change_that_is_sent_as_the_cancel_of_the_other_one_is_that_change() -> None:
+    heart = Heart()
+    heart.send(adt("A01", at="20260306080000", pv1={}))
+    heart.send(adt("A07", at="20260306150000", pv1={2: ""}, segments=(f"{CANCEL}|A06",)))
+    assert [stay.class_ for stay in heart.chart().encounters] == ["O"]
+
+
+def test_a_change_to_inpatient_that_was_taken_back_leaves_the_end_before_it_to_a_person() -> None:
+    heart = Heart()
+    for trigger, at in (("A04", "08"), ("A03", "09"), ("A06", "10")):
+        heart.send(adt(trigger, at=f"20260306{at}0000", pv1={2: "E"} | ({36: "01"} if trigger == "A03" else {})))
+    zbe = "ZBE|7^H|20260306110000||CANCEL|N"
+    outcome = heart.send(adt("A06", at="20260306110000", pv1={2: "E"}, segments=(zbe,)))
+    assert [hold.code.value for hold in outcome.holds] == ["status-event-stale"]
+    assert heart.chart().tasks == ()
+
+
 def test_a_pre_admission_whose_movement_is_cancelled_does_what_the_table_says_of_a38() -> None:
     heart = Heart()
     heart.send(ADMITTED)
