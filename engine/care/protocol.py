@@ -21,6 +21,7 @@ from engine.care.calendar import BusinessCalendar
 from engine.care.conditions import Condition
 from engine.care.dispositions import Action, Disposition
 from engine.care.plausible import AHEAD_MAX, dates_in_doubt, ended_at, open_besides
+from engine.care.results import Awaited
 from engine.care.spans import Span
 from engine.care.tasks import is_withdrawn
 from engine.care.visits import Visit
@@ -294,6 +295,10 @@ class _Spec(StrictModel):
         dict[_Name, Annotated[tuple[Visit, ...], Field(min_length=1, max_length=20)]], Field(max_length=100)
     ] = {}
     """Kind of task -> the visits that show that it is done, one of which must be; none: a person says so."""
+    results: Annotated[
+        dict[_Name, Annotated[tuple[Awaited, ...], Field(min_length=1, max_length=20)]], Field(max_length=100)
+    ] = {}
+    """Kind of task -> the results (ORU^R01) that it waits for, one of which ends it; none: a person says so."""
     late: Span
     """Earliest due time of any task, counted from the message: for messages that come late."""
     discharge_age_days_max: Annotated[int, Field(ge=1, le=3650)] | Literal["unlimited"] | None = None
@@ -331,6 +336,8 @@ class Protocol:
         self.conditions: Mapping[str, Condition] = spec.conditions
         """By name."""
         self.proofs: Mapping[str, tuple[Visit, ...]] = spec.proofs
+        """By kind of task."""
+        self.results: Mapping[str, tuple[Awaited, ...]] = spec.results
         """By kind of task."""
         self._late = spec.late
         days = spec.discharge_age_days_max
@@ -933,6 +940,11 @@ def load_protocol(document: Document) -> Protocol:
             message = "needs a task without `when` and `dispositions`, so that everybody gets one"
             problems.append(document.problem(("plans", action), message))
     problems.extend(_wrong_proofs(document, spec, kinds))
+    problems.extend(
+        document.problem(("results", kind), f"there is no such kind of task{did_you_mean(kind, kinds)}")
+        for kind in spec.results
+        if kind not in kinds
+    )
     asked = {name for step in spec.plans.steps() for name in step.when}
     if spec.rollout is not None:
         asked |= set(spec.rollout.cohorts or ())

@@ -19,6 +19,8 @@ from engine.pipeline.adt.deciding import decide_adt
 from engine.pipeline.adt.reading import CODE as ADT
 from engine.pipeline.adt.reading import read_adt
 from engine.pipeline.channel import CompiledChannel
+from engine.pipeline.oru.reading import CODE as ORU
+from engine.pipeline.oru.reading import decide_oru, read_oru
 from engine.pipeline.outcomes import belonging, dead, reading_of, recorded_only, set_aside, unknown_channel
 from engine.pipeline.prepared import Prepared
 from engine.pipeline.siu.reading import CODE as SIU
@@ -70,7 +72,11 @@ class Code(NamedTuple):
     """What field mappings can fill for it, beyond what any message may say of its patient and visit."""
 
 
-CODES: Final[Mapping[str, Code]] = {ADT: Code(read_adt, decide_adt), SIU: Code(read_siu, decide_siu, SIU_TARGETS)}
+CODES: Final[Mapping[str, Code]] = {
+    ADT: Code(read_adt, decide_adt),
+    SIU: Code(read_siu, decide_siu, SIU_TARGETS),
+    ORU: Code(read_oru, decide_oru),
+}
 """By MSH-9.1. Messages of other codes are recorded, and leave the charts alone."""
 
 TARGETS: Final[Targets] = {

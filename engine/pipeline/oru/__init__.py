@@ -1,0 +1,1 @@
+"""Messages of laboratories and departments (ORU): results that a task waits for."""
