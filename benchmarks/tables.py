@@ -10,6 +10,7 @@ from benchmarks.cores import SWEEP, Costs, Simulated, simulate
 from benchmarks.heart import GROUP
 from benchmarks.stays import TIMES_MAX
 from engine.simulator.bench import tables
+from engine.simulator.bench.deadlines import CALL_SECONDS_MAX, P99_TIMES_MAX
 from engine.simulator.bench.tables import STORES, Json, Section, count, number, on, share
 
 STAGES: Final = {
@@ -68,6 +69,14 @@ def targets(result: Json) -> Iterator[tuple[str, str, str]]:
             p99 = run["stored"]["p99_ms"]
             what = "open loop at 1,000/s while processing: acknowledged within 10 ms (p99)"
             yield judged(what, p99, f"{number(p99)} ms", met=p99 is not None and p99 < 10)
+    for one in result.get("deadlines") or []:
+        if one["store"] == "sqlite":
+            beside = f"beside {one['patients']:,} deadlines at {one['rate']:,.0f}/s, SQLite"
+            times, late = one["ratios"]["p99"], one["pages"]["late_max_seconds"]
+            what = f"{beside}: acknowledged (p99) at most {P99_TIMES_MAX:g} times as late as without"
+            yield judged(what, times, f"{times:.2f} times", met=times <= P99_TIMES_MAX)
+            what = f"{beside}: a call goes out within {CALL_SECONDS_MAX:g} s"
+            yield judged(what, late, f"{late:.1f} s", met=late <= CALL_SECONDS_MAX)
     for one in (result.get("stays") or [])[-1:]:
         what = f"loading and deciding for a patient of {one['stays']} stays: at most {TIMES_MAX:g} times one of 1 stay"
         yield judged(what, one["times"], f"{one['times']:.1f} times", met=one["times"] <= TIMES_MAX)

@@ -33,6 +33,8 @@ from engine.store.store import Store
 
 IN_FLIGHT_MAX: Final = 512
 """Charts whose cause is on its way, of those that are urgent and of the others: two batches of the processor."""
+_ASKED_AT_ONCE_MAX: Final = 128
+"""Charts that are not urgent, of one look: whoever is to be called meanwhile is found by the next one."""
 _STUCK_MAX: Final = 10_000
 _LOOK_SECONDS: Final = 0.5
 """Between two looks while nothing is due."""
@@ -97,6 +99,8 @@ class Scheduler:
                 self._asked[chart.id] = _Asked(entry, chart)
             if not piece[-1].urgent:  # the journal is the senders' at least as long as it was ours
                 await asyncio.sleep(min(loop.time() - began, _PAUSE_SECONDS_MAX))
+        if len(charts) >= _ASKED_AT_ONCE_MAX:
+            return 0.0
         return _BUSY_SECONDS if self._asked else _LOOK_SECONDS
 
     def _look(self, conn: Connection, now: datetime) -> list[DueChart]:
@@ -107,6 +111,7 @@ class Scheduler:
             room = IN_FLIGHT_MAX - sum(asked.chart.urgent == urgent for asked in self._asked.values())
             if room <= 0:
                 continue
+            room = room if urgent else min(room, _ASKED_AT_ONCE_MAX)
             known = len(self._asked) + len(self._stuck) + len(over)
             charts = due(conn, self._leases.partitions, now, room + known, urgent=urgent)
             found += [chart for chart in charts if self._is_new(chart, over)][:room]

@@ -80,6 +80,9 @@ def test_the_benchmark_measures_the_daemon_beside_its_probes_and_leaves_nothing(
     [due] = result["deadlines"]
     assert (due["patients"], due["rate"], due["without"]["acknowledged"], due["beside"]["wrong"]) == (700, 50, 25, 0)
     assert due["per_second"] > 0
+    assert min(due["ratios"].values()) > 0
+    assert due["pages"]["count"] == 50
+    assert 0 <= due["pages"]["late_p50_seconds"] <= due["pages"]["late_max_seconds"]
     assert result["cpu"]["deliveries"] > 120
     assert all(spent >= 0 for spent in result["cpu"]["stages_us"].values())
     assert result["cpu"]["all_us"] > 0

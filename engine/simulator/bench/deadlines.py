@@ -3,12 +3,16 @@
 The charts are one patient of the load, as the pipeline made it, written again and again with other ids. The site has a
 clock of its own, which is put forward by a day: then all of them are due at once. The same load at the same rate is
 measured before and while they ring, so that what that costs the acknowledgments is seen; then until none is left.
+
+Some more patients have a page whose call is due at a moment of its own while the others ring: how late it goes out
+counts from that moment to the line in the file of the person on call.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -18,28 +22,41 @@ from typing import Any, Final
 from msgspec.structs import replace as replaced
 from sqlalchemy import Connection
 
+from engine.care.tasks import end
 from engine.domain.chart import Chart, Charts
 from engine.domain.codec import decoder, encode
 from engine.domain.message import Entry, EntryState, Receipt, Summary
 from engine.domain.outcome import Outcome
 from engine.domain.partition import PARTITIONS
+from engine.domain.task import TaskState
 from engine.pipeline.due import due_at
 from engine.pipeline.process import process
 from engine.runtime.configurations import compile_site
 from engine.simulator.bench.load import STAY, Feed
-from engine.simulator.bench.measure import Say, await_, warm_up
+from engine.simulator.bench.measure import Say, await_, ratio, warm_up
 from engine.simulator.bench.openloop import at_rate
 from engine.simulator.bench.site import LIVE, BenchError, Database, Place, Site
 from engine.store import Store
 from engine.store.due import overdue
 
+CALL_SECONDS_MAX: Final = 5.0
+"""How late a call may go out."""
+P99_TIMES_MAX: Final = 1.25
+"""Of acknowledgments beside the deadlines, in times of those without: nothing, but for what differs from run to run."""
+
 _HOME: Final = datetime(2026, 3, 5, 20, 0, tzinfo=UTC)
 """Half an hour after the patients of the load went home."""
 _DUE: Final = timedelta(days=1, hours=1)
 _AHEAD: Final = "var/ahead"
-_SETTINGS: Final = {"purpose": "test", "clock.offset_seconds_file": _AHEAD}
+_CALLS: Final = "var/calls"
+_SETTINGS: Final = {
+    "purpose": "test",
+    "clock.offset_seconds_file": _AHEAD,
+    "destinations.files": {"type": "file", "path": _CALLS},  # where the people of the shipped roster are called
+}
+_PAGES: Final = 50
 _CHARTS_AT_ONCE: Final = 500
-_HEX_ID: Final = re.compile(rb"\b[0-9a-f]{32}\b")
+_HEX_ID: Final = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 _MODEL: Final = b"M00000000000"
 """What the load names its first patient and stay by."""
 
@@ -60,7 +77,7 @@ def _run(place: Place, database: Database, patients: int, rate: float, seconds: 
         site.make_store()
         say(f"{what}: making the patients")
         with site.store() as store:
-            _fill(site, store, patients)
+            calls = _fill(site, store, patients, seconds)
         site.gather_statistics()
         _put_clock(site, _HOME)
         with site.daemon() as daemon, site.store() as store:
@@ -75,15 +92,19 @@ def _run(place: Place, database: Database, patients: int, rate: float, seconds: 
             waiting = _overdue(store, then)
             await_(daemon, lambda: _overdue(store, then), "rung")
             took = perf_counter() - began
+            await_(daemon, lambda: len(calls) - len(_late_seconds(site, calls)), "called")
+            late = sorted(_late_seconds(site, calls).values())
     return {
         "store": database,
         "patients": patients,
         "rate": rate,
         "without": without,
         "beside": beside,
+        "ratios": {name: ratio(beside[f"{name}_ms"], without[f"{name}_ms"]) for name in ("p50", "p99")},
         "left_after_load": waiting,
         "seconds": round(took, 3),
         "per_second": round(patients / took, 1),
+        "pages": {"count": len(late), "late_p50_seconds": late[len(late) // 2], "late_max_seconds": late[-1]},
     }
 
 
@@ -98,20 +119,49 @@ def _put_clock(site: Site, at: datetime) -> None:
     new.replace(file)
 
 
-def _fill(site: Site, store: Store, patients: int) -> None:
-    """Write the charts, some hundreds for each entry of the journal."""
+def _late_seconds(site: Site, calls: Mapping[str, datetime]) -> dict[str, float]:
+    """How late the first call of each page went out, by page; of those that went out."""
+    late: dict[str, float] = {}
+    for file in sorted((site.folder / _CALLS).glob("*.ndjson")):
+        for line in file.read_text().splitlines(keepends=True):
+            if line.endswith("\n"):
+                said = json.loads(line)
+                page = said["page_id"]
+                if page in calls and page not in late:
+                    at = datetime.fromisoformat(said["delivered_at"])
+                    late[page] = round((at - calls[page]).total_seconds(), 3)
+    return late
+
+
+def _fill(site: Site, store: Store, patients: int, seconds: float) -> dict[str, datetime]:
+    """Write the charts, some hundreds for each entry of the journal. When which page is to go out, within `seconds`."""
     model = _model(site, store)
-    at = due_at(model)
+    [page] = model.pages
+    done = tuple(end(task, TaskState.DONE, at=_HOME, by="bench") if task.ladder else task for task in model.tasks)
+    plain = replaced(model, tasks=done, pages=())
+    at = due_at(plain)
     if at is None or at > _HOME + _DUE:
         raise BenchError("the patients of the load have no deadline within a day")
-    text, last = encode(model), 0
+    calls: dict[str, datetime] = {}
+    charts: list[Chart] = []
+    for number in range(_PAGES):
+        at = _HOME + _DUE + timedelta(seconds=seconds * (number + 1) / _PAGES)
+        chart = _copy(encode(replaced(model, pages=(replaced(page, next_at=at),))), patients + number)
+        charts.append(chart)
+        calls[chart.pages[0].id] = at
+    last = _write(store, _receipt(store, patients), tuple(charts), 0)
+    text = encode(plain)
     for first in range(0, patients, _CHARTS_AT_ONCE):
-        receipt = Receipt(
-            channel=LIVE, peer="127.0.0.1:50000", received_at=_HOME, payload=b"", summary=Summary(), dedupe_key=None,
-            digest=store.keys.lookup(str(first).encode()),
-        )  # fmt: skip
-        charts = tuple(_copy(text, number) for number in range(first, min(first + _CHARTS_AT_ONCE, patients)))
-        last = _write(store, receipt, charts, last)
+        more = tuple(_copy(text, number) for number in range(first, min(first + _CHARTS_AT_ONCE, patients)))
+        last = _write(store, _receipt(store, first), more, last)
+    return calls
+
+
+def _receipt(store: Store, number: int) -> Receipt:
+    return Receipt(
+        channel=LIVE, peer="127.0.0.1:50000", received_at=_HOME, payload=b"", summary=Summary(), dedupe_key=None,
+        digest=store.keys.lookup(str(number).encode()),
+    )  # fmt: skip
 
 
 def _write(store: Store, receipt: Receipt, charts: tuple[Chart, ...], last: int) -> int:

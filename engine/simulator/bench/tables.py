@@ -164,15 +164,18 @@ def _openloop(runs: Sequence[Json]) -> Section:
 def _deadlines(runs: Sequence[Json]) -> Section:
     names = ("p50_ms", "p99_ms", "max_ms")
     headers = ("patients", "on", "load", *(f"without, {_percentile(name)} ms" for name in names),
-               *(f"beside, {_percentile(name)} ms" for name in names), "rung/s")  # fmt: skip
+               *(f"beside, {_percentile(name)} ms" for name in names), "rung/s",
+               "call late p50 s", "max s")  # fmt: skip
     rows = [
         (f"{run['patients']:,}", on(run), f"{run['rate']:,.0f}/s",
-         *(number(run[part][name]) for part in ("without", "beside") for name in names), count(run["per_second"]))
+         *(number(run[part][name]) for part in ("without", "beside") for name in names), count(run["per_second"]),
+         number(run["pages"]["late_p50_seconds"]), number(run["pages"]["late_max_seconds"]))
         for run in runs
     ]  # fmt: skip
     text = """
         So many patients are due at the same moment. The latency of acknowledgments at a fixed rate (open loop) without
-        them and while they ring, and how many rang in a second, until none was left.
+        them and while they ring, and how many rang in a second, until none was left. call late: of pages whose call is
+        due meanwhile, from then until it stands in the file of the person on call.
     """
     return Section("deadlines", "Deadlines", text, headers, rows)
 

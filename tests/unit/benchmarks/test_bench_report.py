@@ -57,7 +57,8 @@ RESULT: dict[str, Any] = {
     "memory_mb": {"proportional": 150.0, "resident": [90.0, 80.0]},
     "openloop": [{"rate": 1000.0, "store": "sqlite", "stored": OPEN, "processed": OPEN}],
     "deadlines": [{"store": "sqlite", "patients": 100_000, "rate": 200.0, "without": OPEN, "beside": OPEN,
-                   "left_after_load": 7, "seconds": 50.0, "per_second": 2000.0}],
+                   "left_after_load": 7, "seconds": 50.0, "per_second": 2000.0, "ratios": {"p50": 1.0, "p99": 1.1},
+                   "pages": {"count": 50, "late_p50_seconds": 0.4, "late_max_seconds": 1.25}}],
     "cpu": {"messages": 100, "deliveries": 200, "group": 64, "batch": 256, "all_us": 50.0,
             "stages_us": {"frame": 2.0, "append": 8.0, "read": 5.0, "prepare": 10.0, "load": 5.0, "decide": 10.0,
                           "record": 6.0, "courier": 4.0}},
@@ -96,6 +97,8 @@ def test_targets_are_judged_by_the_figures() -> None:
         ("0.40 (20,123/s)", "yes"),
         ("3,999/s", "no"),
         ("9.88 ms", "yes"),
+        ("1.10 times", "yes"),
+        ("1.2 s", "yes"),
         ("0.84 of them", "no"),
         ("151 MB, 1.25 MB/h", "yes"),
     ]
