@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "hl7.md").read_text(encoding="utf-8")
 SHOWN = (ROOT / "docs" / "reference" / "shown-by.md").read_text(encoding="utf-8")
 CARE = (ROOT / "docs" / "reference" / "care-rules.md").read_text(encoding="utf-8")
+PAGING = (ROOT / "docs" / "guides" / "paging.md").read_text(encoding="utf-8")
 MARK = "<!-- shown by: reference/shown-by.md -->"
 RULE = re.compile(r"`(test_\w+(?:\.py)?)::(test_\w+)`")
 CASE = re.compile(r"`(test_\w+)::(test_\w+)(?:\[([^]`]+)\])?`")
@@ -83,7 +84,7 @@ def _shown() -> dict[str, dict[str, str]]:
 
 def test_every_test_that_shows_a_rule_exists() -> None:
     files = {path.stem: path for path in (ROOT / "tests").rglob("test_*.py")}
-    named = {(file.removesuffix(".py"), test) for file, test in RULE.findall(SHOWN + PAGE)}
+    named = {(file.removesuffix(".py"), test) for file, test in RULE.findall(SHOWN + PAGE + PAGING)}
     assert len(named) > 250
     known = {file: functions_of(files[file]) for file in {file for file, _ in named} & files.keys()}
     assert [f"{file}::{test}" for file, test in sorted(named) if test not in known.get(file, ())] == []

@@ -374,6 +374,20 @@ def test_a49_a50_a51_change_account_or_visit_number_and_the_plan_stays(ward: War
     [_] = ward.chart("1").encounters
 
 
+@pytest.mark.parametrize("pid", [None, "PID|1"])
+def test_an_a06_with_mrg_and_no_patient_is_a_dead_letter_and_merges_nobody(ward: Ward, pid: str | None) -> None:
+    ward.stay()
+    before = ward.chart("1")
+    lines = [
+        "MSH|^~\\&|EPIC|MAIN|HANDOFF|H|20260306120000||ADT^A06|X1|P|2.5.1", "EVN|A06|20260306120000",
+        *([pid] if pid else []), "MRG|1^^^MRN^MR||ACC1",
+    ]  # fmt: skip
+    outcome = ward.send("\r".join([*lines, ""]).encode())
+    assert outcome.dead_letter is not None
+    assert outcome.dead_letter.error == ("identifier-missing" if pid else "pid-missing")
+    assert ward.chart("1") == before
+
+
 # --- discharge dispositions ------------------------------------------------------------------------------------------
 
 HOLD = {"decide"}
@@ -611,17 +625,25 @@ def test_observation_stays_are_mapped_by_the_site_plan_yes_readmission_index_no(
 
 
 @pytest.mark.parametrize(
-    ("segment", "where"),
+    ("segments", "pv1", "provider"),
     [
-        ("PD1||||77^Welby^Marcus", "PD1-4"), ("ROL|1|AD|PP^Primary care provider|77^Welby^Marcus", "ROL-4"),
-        ("ROL|1|AD|FHCP|77^Welby^Marcus", "ROL-4"),
+        (("PD1||||77^Welby^Marcus",), {}, "77"),
+        ((), {"_52": "77^Welby^Marcus"}, "77"),
+        (("ROL|1|AD|PP^Primary care provider|77^Welby^Marcus",), {}, "77"),
+        (("ROL|1|AD|FHCP|77^Welby^Marcus",), {}, "77"),
+        (("PRT|1|AD||PP|77^Welby^Marcus",), {}, "77"),
+        (("ROL|1|AD|AT|88^House^Greg", "ROL|2|AD|PP|77^Welby^Marcus"), {}, "77"),
+        (("PD1||||77^Welby^Marcus", "ROL|1|AD|PP|88^House^Greg"), {"_52": "99^Grey^M"}, "77"),
+        (("ROL|1|AD|AT|88^House^Greg",), {"_7": "88^House^Greg"}, None),
     ],
+    ids=["PD1-4", "PV1-52", "ROL PP", "ROL FHCP", "PRT", "of several roles", "PD1-4 before the others", "none"],
 )  # fmt: skip
-def test_the_primary_care_provider_is_read_from_pd1_4_pv1_52_and_rol(ward: Ward, segment: str, where: str) -> None:
-    ward.event("A01", SINCE, since=SINCE, dg1=(segment,))
-    provider = ward.chart("1").patient.pcp
-    assert provider is not None, where
-    assert provider.id == "77"
+def test_the_primary_care_provider_is_read_from_pd1_4_pv1_52_rol_and_prt(
+    ward: Ward, segments: tuple[str, ...], pv1: dict[str, str], provider: str | None
+) -> None:
+    ward.event("A01", SINCE, since=SINCE, dg1=segments, **pv1)
+    found = ward.chart("1").patient.pcp
+    assert (found.id if found is not None else None) == provider
 
 
 def test_late_notices_when_past_due_the_clocks_are_computed_anew(ward: Ward) -> None:
