@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from pydantic import Field
 
-from engine.care.chains import begun
+from engine.care.chains import begun, too_early
 from engine.care.dispositions import Dispositions
 from engine.care.event import Applied, PatientEvent
 from engine.care.fields import merge_fields
@@ -31,6 +31,7 @@ from engine.yamlmodel import StrictModel, validate
 STATUS_UNKNOWN: Final = "appointment-status-unknown"
 STATUS_CONTRADICTED: Final = "appointment-status-contradicted"
 NOSHOW_TOO_EARLY: Final = "appointment-noshow-before-start"
+KEPT_TOO_EARLY: Final = "appointment-kept-before-its-day"
 END_BEFORE_START: Final = "appointment-ends-before-start"
 EVENT_UNKNOWN: Final = "appointment-event-unknown"
 
@@ -288,6 +289,8 @@ def on_its_appointment(
         stale = stale or older
     if event.told.status is AppointmentStatus.NOSHOW and not begun(now.said_at, now.starts_at):
         applied.deviate(f"{NOSHOW_TOO_EARLY}:SCH-11")
+    if event.told.status is AppointmentStatus.KEPT and too_early(now.said_at, now.starts_at):
+        applied.deviate(f"{KEPT_TOO_EARLY}:SCH-11")
     if stale:
         applied.deviate("stale-event")
     if now.opened_at is None or (written < now.opened_at and now.request is None):

@@ -69,10 +69,15 @@ def begun(said_at: Moment | None, start: Moment | None) -> bool:
     return said_at is not None and start is not None and not said_at.is_before(start)
 
 
+def too_early(at: Moment | None, start: Moment | None) -> bool:
+    """Whether something was before the day of a visit."""
+    return at is not None and start is not None and at.is_before(start) and not _on_one_day(start, at)
+
+
 def is_visit_of(stay: Encounter, appointment: Appointment) -> bool:
     """Whether a visit that came (A04, A10, A01 of a day case) is the one that was booked."""
     start, came = appointment.starts_at, stay.admitted_at
-    if stay.status not in _CAME or came is None:
+    if stay.status not in _CAME or came is None or too_early(came, start):
         return False
     if stay.key == appointment.visit or stay.key in {f"{one.authority}:{one.value}" for one in appointment.numbers}:
         return True

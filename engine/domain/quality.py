@@ -202,7 +202,8 @@ MEANINGS: Final[Mapping[QualityKind, Meaning]] = {
         text="messages of appointments contradict themselves: status and event, end and start, a no-show too early",
         remedy="see the example message; what the pair means stands in the map of the sender (mappings/appointments/)",
         deviations=(
-            "appointment-status-contradicted", "appointment-noshow-before-start", "appointment-ends-before-start",
+            "appointment-status-contradicted", "appointment-noshow-before-start", "appointment-kept-before-its-day",
+            "appointment-ends-before-start",
         ),
         location="SCH-25",
     ),

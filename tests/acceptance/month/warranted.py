@@ -161,7 +161,9 @@ class Warranted:
 
     def _alerts(self, chart: Chart) -> Iterator[str]:
         tasks, pages = {task.id: task for task in chart.tasks}, {page.id: page for page in chart.pages}
-        raised = Counter(task.raised_for for task in chart.tasks if task.raised_for is not None)
+        raised = Counter(  # one that was retracted had no reason after all
+            task.raised_for for task in chart.tasks if task.raised_for is not None and task.state.value != "retracted"
+        )
         for alert in chart.tasks:
             if alert.raised_for is None:
                 continue

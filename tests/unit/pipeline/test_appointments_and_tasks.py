@@ -125,6 +125,32 @@ def test_a_visit_that_was_kept_ends_the_task_with_what_shows_it(clinic: Clinic) 
     assert clinic.task("specialist_follow_up").state == "open"
 
 
+@pytest.mark.parametrize(
+    ("at", "start", "on_its_day"),
+    [
+        ("20260307110000", "20260308100000", False), ("20260306120500", "20260310", False),
+        ("20260308080000", "20260308100000", True), ("20260308080000", "20260308", True),
+        ("20260309080000", "20260308100000", True),
+    ],
+)  # fmt: skip
+def test_a_visit_that_was_kept_before_its_day_is_for_whoever_looks_after_the_feed(
+    clinic: Clinic, at: str, start: str, on_its_day: bool
+) -> None:
+    outcome = clinic.send(siu("S14", at=at, start=start, status="Complete"))
+    assert clinic.task().state == "done"
+    assert ("appointment-kept-before-its-day:SCH-11" in outcome.deviations) is not on_its_day
+    assert ("appointment_contradicted" in [item.kind for item in outcome.quality]) is not on_its_day
+
+
+def test_a_visit_that_is_registered_days_ahead_under_the_appointments_number_was_not_kept(clinic: Clinic) -> None:
+    clinic.send(siu("S12", at="20260306140000", start="20260310100000", pv1="C7^^^MRN"))
+    early = {2: "O", 3: "ELSEWHERE", 19: "C7^^^MRN", 44: "20260306150000"}
+    clinic.send(adt("A04", at="20260306150000", pv1=early))
+    assert clinic.appointment("36996").status == "booked"
+    clinic.send(adt("A08", at="20260310095000", pv1=early | {44: "20260310095000"}))
+    assert clinic.appointment("36996").status == "kept"
+
+
 def test_an_arrival_is_no_visit_that_was_kept(clinic: Clinic) -> None:
     clinic.send(siu("S14", at="20260308095500", start="20260308100000", status="Started"))
     assert (clinic.task().state, clinic.task().appointment is None) == ("open", False)
