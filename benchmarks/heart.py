@@ -32,7 +32,7 @@ from engine.pipeline.closing import closed_up
 from engine.pipeline.process import decide, prepare
 from engine.runtime.configurations import compile_site
 from engine.runtime.processor import BATCH_MAX
-from engine.simulator.bench.load import Feed
+from engine.simulator.bench.load import Feed, left_home
 from engine.simulator.bench.measure import Say
 from engine.simulator.bench.site import LIVE, Place, Site
 from engine.store import Store
@@ -201,6 +201,7 @@ class _Heart:
 
 def _frames(messages: int) -> Iterator[bytes]:
     """What GROUP senders send in turn."""
-    feeds = [Feed("C", sender) for sender in range(GROUP)]
+    left = left_home()
+    feeds = [Feed("C", sender, left) for sender in range(GROUP)]
     for number in range(messages):
         yield bytes(feeds[number % GROUP].next())

@@ -22,7 +22,7 @@ from sqlcipher3 import dbapi2 as sqlite
 from engine import __version__
 from engine.simulator.bench import deadlines, openloop, throughput
 from engine.simulator.bench.append import sync_milliseconds
-from engine.simulator.bench.load import STAY, Feed
+from engine.simulator.bench.load import STAY, Feed, left_home
 from engine.simulator.bench.measure import Say
 from engine.simulator.bench.processes import machine_time
 from engine.simulator.bench.site import BenchError, Database, Place, server_version
@@ -153,7 +153,7 @@ PARTS: Final[Mapping[str, Part[Options]]] = {
 
 
 def _message_bytes() -> list[int]:
-    feed = Feed("A", 0)
+    feed = Feed("A", 0, left_home())
     return [len(feed.next()) for _ in range(STAY)]
 
 

@@ -32,7 +32,7 @@ from engine.domain.task import TaskState
 from engine.pipeline.due import due_at
 from engine.pipeline.process import process
 from engine.runtime.configurations import compile_site
-from engine.simulator.bench.load import STAY, Feed
+from engine.simulator.bench.load import STAY, Feed, left_home
 from engine.simulator.bench.measure import Say, await_, ratio, warm_up
 from engine.simulator.bench.openloop import at_rate
 from engine.simulator.bench.site import LIVE, BenchError, Database, Place, Site
@@ -44,8 +44,6 @@ CALL_SECONDS_MAX: Final = 5.0
 P99_TIMES_MAX: Final = 1.25
 """Of acknowledgments beside the deadlines, in times of those without: nothing, but for what differs from run to run."""
 
-_HOME: Final = datetime(2026, 3, 5, 20, 0, tzinfo=UTC)
-"""Half an hour after the patients of the load went home."""
 _DUE: Final = timedelta(days=1, hours=1)
 _AHEAD: Final = "var/ahead"
 _CALLS: Final = "var/calls"
@@ -75,17 +73,17 @@ def _run(place: Place, database: Database, patients: int, rate: float, seconds: 
     what = f"{patients:,} deadlines on {database}"
     with place.site(database=database) as site:
         site.make_store()
+        home = datetime.now(UTC)
         say(f"{what}: making the patients")
         with site.store() as store:
-            calls = _fill(site, store, patients, seconds)
+            calls = _fill(site, store, patients, home, seconds)
         site.gather_statistics()
-        _put_clock(site, _HOME)
         with site.daemon() as daemon, site.store() as store:
             warm_up(daemon, store)
             say(f"{what}: the load without them")
             without = at_rate(daemon, store, LIVE, rate=rate, seconds=seconds, name="L")
             say(f"{what}: the load beside them")
-            then = _HOME + _DUE
+            then = home + _DUE
             _put_clock(site, then)
             began = perf_counter()
             beside = at_rate(daemon, store, LIVE, rate=rate, seconds=seconds, name="M")
@@ -133,33 +131,33 @@ def _late_seconds(site: Site, calls: Mapping[str, datetime]) -> dict[str, float]
     return late
 
 
-def _fill(site: Site, store: Store, patients: int, seconds: float) -> dict[str, datetime]:
+def _fill(site: Site, store: Store, patients: int, home: datetime, seconds: float) -> dict[str, datetime]:
     """Write the charts, some hundreds for each entry of the journal. When which page is to go out, within `seconds`."""
-    model = _model(site, store)
+    model = _model(site, store, home)
     [page] = model.pages
-    done = tuple(end(task, TaskState.DONE, at=_HOME, by="bench") if task.ladder else task for task in model.tasks)
+    done = tuple(end(task, TaskState.DONE, at=home, by="bench") if task.ladder else task for task in model.tasks)
     plain = replaced(model, tasks=done, pages=())
     at = due_at(plain)
-    if at is None or at > _HOME + _DUE:
+    if at is None or at > home + _DUE:
         raise BenchError("the patients of the load have no deadline within a day")
     calls: dict[str, datetime] = {}
     charts: list[Chart] = []
     for number in range(_PAGES):
-        at = _HOME + _DUE + timedelta(seconds=seconds * (number + 1) / _PAGES)
+        at = home + _DUE + timedelta(seconds=seconds * (number + 1) / _PAGES)
         chart = _copy(encode(replaced(model, pages=(replaced(page, next_at=at),))), patients + number)
         charts.append(chart)
         calls[chart.pages[0].id] = at
-    last = _write(store, _receipt(store, patients), tuple(charts), 0)
+    last = _write(store, _receipt(store, patients, home), tuple(charts), 0)
     text = encode(plain)
     for first in range(0, patients, _CHARTS_AT_ONCE):
         more = tuple(_copy(text, number) for number in range(first, min(first + _CHARTS_AT_ONCE, patients)))
-        last = _write(store, _receipt(store, first), more, last)
+        last = _write(store, _receipt(store, first, home), more, last)
     return calls
 
 
-def _receipt(store: Store, number: int) -> Receipt:
+def _receipt(store: Store, number: int, home: datetime) -> Receipt:
     return Receipt(
-        channel=LIVE, peer="127.0.0.1:50000", received_at=_HOME, payload=b"", summary=Summary(), dedupe_key=None,
+        channel=LIVE, peer="127.0.0.1:50000", received_at=home, payload=b"", summary=Summary(), dedupe_key=None,
         digest=store.keys.lookup(str(number).encode()),
     )  # fmt: skip
 
@@ -173,22 +171,23 @@ def _write(store: Store, receipt: Receipt, charts: tuple[Chart, ...], last: int)
     def record(conn: Connection) -> None:
         outcome = Outcome(entry_id=entry, state=EntryState.PROCESSED, charts=charts, config_version="bench")
         moves = dict.fromkeys(range(PARTITIONS), (last, entry))
-        store.recorder.record(conn, [outcome], Charts(), channel=LIVE, moves=moves, now=_HOME)
+        store.recorder.record(conn, [outcome], Charts(), channel=LIVE, moves=moves, now=receipt.received_at)
 
     entry = store.journal_ledger.write_now(append)
     store.charts_ledger.write_now(record)
     return entry
 
 
-def _model(site: Site, store: Store) -> Chart:
+def _model(site: Site, store: Store, home: datetime) -> Chart:
     """The first patient of the load after its stay."""
-    channel, charts, feed = compile_site(site.configuration(), store.keys).channels[LIVE], Charts(), Feed("M", 0)
+    channel = compile_site(site.configuration(), store.keys).channels[LIVE]
+    charts, feed = Charts(), Feed("M", 0, left_home(home))
     for step in range(STAY):
         payload = bytes(feed.next())[1:-2]
         entry = Entry(
-            id=step + 1, channel=LIVE, peer="127.0.0.1:50000", received_at=_HOME, payload=payload, summary=Summary()
+            id=step + 1, channel=LIVE, peer="127.0.0.1:50000", received_at=home, payload=payload, summary=Summary()
         )
-        for chart in process(entry, channel, charts, _HOME).charts:
+        for chart in process(entry, channel, charts, home).charts:
             charts.add(chart)
     [found] = charts.by_id.values()
     own = tuple(one for one in found.patient.identifiers if _MODEL.decode() in one.value)

@@ -23,8 +23,11 @@ import ssl
 from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from time import perf_counter, process_time
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 # One stay of one patient: admission, update, discharge home. Each about 1.2 kB.
 _PID: Final = (
@@ -40,9 +43,9 @@ _PV1: Final = (
     "|||D1007^Ravenscroft^Imani^^^DR^MD^^BENCH^L||%(visit)s^^^BENCH^VN"
 )
 _DG1: Final = (
-    "DG1|1||I50.23^Acute on chronic systolic heart failure^I10||20260302091500|{0}|||||||||1\r"
-    "DG1|2||E11.22^Type 2 diabetes mellitus with diabetic chronic kidney disease^I10||20260302091500|{0}|||||||||2\r"
-    "DG1|3||J44.9^Chronic obstructive pulmonary disease, unspecified^I10||20260302091500|{0}|||||||||2"
+    "DG1|1||I50.23^Acute on chronic systolic heart failure^I10||{1}|{0}|||||||||1\r"
+    "DG1|2||E11.22^Type 2 diabetes mellitus with diabetic chronic kidney disease^I10||{1}|{0}|||||||||2\r"
+    "DG1|3||J44.9^Chronic obstructive pulmonary disease, unspecified^I10||{1}|{0}|||||||||2"
 )
 _IN1: Final = "IN1|1|MCR^Federal Senior Plan|MCR01|Federal Senior Plan||||G4815||||||||Testerman^Quillon|SEL"
 _PD1: Final = "PD1||A||P1026^Sedgwick^Dmitri^^^DR^MD^^BENCH^L"
@@ -55,15 +58,33 @@ def _template(event: str, structure: str, at: str, *segments: str) -> bytes:
     return b"\x0b" + text.encode() + b"\x1c\r"
 
 
-_ADMITTED: Final = _PV1 + "|" * 25 + "20260302091500|"
-_DISCHARGED: Final = _PV1 + "|" * 17 + "01" + "|" * 8 + "20260302091500|20260305143000"
-TEMPLATES: Final = (
-    _template("A01", "ADT_A01", "20260302091500", _KIN, _ADMITTED, _DG1.format("A"), _IN1),
-    _template("A08", "ADT_A01", "20260303101000", _KIN, _ADMITTED, _DG1.format("W"), _IN1),
-    _template("A03", "ADT_A03", "20260305143000", _KIN, _DISCHARGED, _DG1.format("F"), _IN1),
-)
-STAY: Final = len(TEMPLATES)
+STAY: Final = 3
 """Messages of one stay."""
+_STAYED: Final = timedelta(days=3, hours=5)
+_UPDATED: Final = timedelta(days=2, hours=4)
+"""Before the discharge."""
+_ZONE: Final = ZoneInfo("America/New_York")
+"""Of the channels of the benchmark (`site.py`)."""
+
+
+def left_home(now: datetime | None = None) -> datetime:
+    """When the patients went home, that is just now: old discharges open no plans, and cost less."""
+    return (now or datetime.now(UTC)) - timedelta(minutes=30)
+
+
+@lru_cache
+def _templates(left: datetime) -> tuple[bytes, ...]:
+    admitted, updated, left_at = (
+        f"{at.astimezone(_ZONE):%Y%m%d%H%M%S}" for at in (left - _STAYED, left - _UPDATED, left)
+    )
+    in_the_hospital = _PV1 + "|" * 25 + f"{admitted}|"
+    home = _PV1 + "|" * 17 + "01" + "|" * 8 + f"{admitted}|{left_at}"
+    return (
+        _template("A01", "ADT_A01", admitted, _KIN, in_the_hospital, _DG1.format("A", admitted), _IN1),
+        _template("A08", "ADT_A01", updated, _KIN, in_the_hospital, _DG1.format("W", admitted), _IN1),
+        _template("A03", "ADT_A03", left_at, _KIN, home, _DG1.format("F", admitted), _IN1),
+    )
+
 
 _PLACE: Final = re.compile(rb"%\((control|patient|visit)\)s")
 _END: Final = b"\x1c\r"
@@ -73,15 +94,18 @@ _SILENCE_SECONDS_MAX: Final = 60.0
 
 
 class Feed:
-    """What one sender sends, without end: stay after stay, each of a new patient. `name` keeps runs apart."""
+    """What one sender sends, without end: stay after stay, each of a new patient. `name` keeps runs apart.
 
-    def __init__(self, name: str, sender: int) -> None:
+    left: when the patients went home (`left_home`).
+    """
+
+    def __init__(self, name: str, sender: int, left: datetime) -> None:
         run = name.encode("ascii")
         self._control = b"%b%04d%%08d" % (run, sender)
         self._patient = b"7%b%04d%%07d" % (run, sender)
         self._visit = b"V%b%04d%%07d" % (run, sender)
         widths = {b"control": len(run) + 12, b"patient": len(run) + 12, b"visit": len(run) + 12}
-        self._frames = [_Frame(template, widths) for template in TEMPLATES]
+        self._frames = [_Frame(template, widths) for template in _templates(left)]
         self._number = 0
         self.expected = b""
         """What the answer to the last message holds."""
@@ -174,6 +198,7 @@ class Run:
     def __init__(self, host: str, port: int, *, senders: int, name: str, ca: str | None = None) -> None:
         self._poll = select.epoll()  # before the connections: `select` takes no high numbers
         context = ssl.create_default_context(cafile=ca) if ca is not None else None
+        left = left_home()
         self._links: dict[int, _Link] = {}
         for number in range(senders):
             sock = socket.create_connection((host, port), timeout=_SILENCE_SECONDS_MAX)
@@ -181,7 +206,7 @@ class Run:
             if context is not None:
                 sock = context.wrap_socket(sock, server_hostname=host)
             sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
-            self._links[sock.fileno()] = _Link(sock, Feed(name, number))
+            self._links[sock.fileno()] = _Link(sock, Feed(name, number, left))
             self._poll.register(sock.fileno(), select.EPOLLIN)
         self._latencies = array("d")
         self._sent = 0

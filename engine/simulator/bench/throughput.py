@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Any
 
 from engine.simulator.bench.append import append_rate
-from engine.simulator.bench.load import Feed
+from engine.simulator.bench.load import Feed, left_home
 from engine.simulator.bench.measure import (
     WARM_UP_SECONDS,
     Meter,
@@ -94,7 +94,7 @@ def _run(
         say(f"{what}: the plain append")
         append = append_rate(
             place.folder,
-            bytes(Feed("A", 0).next()),
+            bytes(Feed("A", 0, left_home()).next()),
             group=senders,
             seconds=half,
             postgresql=site.store_url if variant.database == "postgresql" else None,

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from engine.hl7v2.header import read_header
 from engine.hl7v2.message import Message
 from engine.hl7v2.mllp import FrameDecoder, wrap
 from engine.simulator.bench.append import append_rate, sync_milliseconds
-from engine.simulator.bench.load import Feed, Run, spread
+from engine.simulator.bench.load import Feed, Run, left_home, spread
 from engine.simulator.bench.site import make_certificate
 
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -76,8 +76,11 @@ async def opened(port: int, *, senders: int, rate: float, seconds: float, series
     return await asyncio.to_thread(work)
 
 
+LEFT = datetime(2026, 3, 5, 19, 30, tzinfo=UTC)
+
+
 def messages_of(sender: int, count: int, name: str = "B") -> list[Message]:
-    feed = Feed(name, sender)
+    feed = Feed(name, sender, LEFT)
     stream = b"".join(bytes(feed.next()) for _ in range(count))
     return [Message.parse(frame.payload) for frame in FrameDecoder(1 << 20).feed(stream)]
 
@@ -90,13 +93,19 @@ def test_each_patient_is_admitted_updated_and_discharged_home() -> None:
     assert [patients[index] for index in (0, 3, 6)] == [patients[index] for index in (2, 5, 8)]
     assert len({message.get("PV1-19.1") for message in messages}) == 3
     assert {message.get("PV1-36") for message in messages[2::3]} == {"01"}
-    assert {message.get("PV1-44") for message in messages} == {"20260302091500"}
+    assert {message.get("PV1-44") for message in messages} == {"20260302093000"}
     assert {message.get("PV1-45") or "" for message in messages} == {"", "20260305143000"}
     assert {deviation for message in messages for deviation in message.deviations} == set()
 
 
+def test_a_discharge_is_fresh_so_that_it_opens_a_plan() -> None:
+    now = datetime(2026, 11, 30, 22, 0, tzinfo=UTC)
+    assert timedelta(0) < now - left_home(now) < timedelta(hours=1)
+    assert datetime.now(UTC) - left_home() < timedelta(hours=1)
+
+
 def test_a_frame_is_about_1200_bytes() -> None:
-    feed = Feed("B", 0)
+    feed = Feed("B", 0, LEFT)
     assert all(1150 <= len(feed.next()) <= 1300 for _ in range(3))
 
 
