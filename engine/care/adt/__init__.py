@@ -22,6 +22,7 @@ as well, or says `chart.need_whole()` (decision 21). `tests/unit/pipeline/test_c
 | `merge.py` | two charts that are one patient |
 | `moves.py` | stays that become another patient's, get another number, or go on in another class |
 | `numbers.py` | what numbers of stays have become, from whom stays came and where they went |
+| `places.py` | where a patient is after a cancelled transfer |
 | `persons.py` | patients who are linked, persons who are deleted |
 
 What messages of all codes have in common stands above: `care/patient.py` (whose a message is, what it says of the

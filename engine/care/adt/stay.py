@@ -10,6 +10,7 @@ import msgspec
 from engine.care.adt.event import Event, Meaning
 from engine.care.adt.moves import goes_on
 from engine.care.adt.numbers import NUMBERED, read_as_renamed
+from engine.care.adt.places import place_after
 from engine.care.adt.says import ARRIVAL, CLASS_CHANGE, DISCHARGE, NOT_THE_CLASS, OPEN, SAYS, STATUS, When
 from engine.care.adt.status import Stamps, Verdict, status_after
 from engine.care.adt.visit import find_encounter, of_another_patient
@@ -79,7 +80,8 @@ def apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispos
     applied.deviations.extend(implausible(early))
     if "PV1-45" in early:
         values = _without(values, ("discharged_at",))
-    values = _settled(before, event, values, applied)
+    place = place_after(before, event, values, stamps)
+    values = _settled(before, event, values if place is None else place.values, applied)
     if _cancels_nothing(before, event, values):
         applied.deviate(CANCELS_NOTHING)
         applied.note = "nothing of the kind is known of the stay: nothing to cancel"
@@ -87,6 +89,8 @@ def apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispos
     _tell(verdict, applied)
     values = _without(values, [name for name in _TIMES if _is_vaguer(values.get(name), getattr(before, name))])
     encounter, stamps, stale = _with_values(before, event, values, verdict)
+    if place is not None:
+        encounter, stamps = place.put(encounter, stamps)
     stamps = _with_doubt(encounter, as_sent, stamps, doubtful=doubtful, early=early, decides=verdict.as_of is not None)
     if stale:
         applied.deviate("stale-event")
@@ -283,8 +287,6 @@ def _settled(before: Encounter, event: Event, said: Mapping[str, Any], applied: 
         values.setdefault("class_", says.class_)
     if event.account and before.account is None:
         values["account"] = event.account
-    if says.goes_back:
-        _go_back(before, values)
     if says.sets:
         happened = event.event_time.at if event.event_time is not None else None
         values |= {name: happened if value is When.HAPPENED else value for name, value in says.sets.items()}
@@ -303,22 +305,6 @@ def _cancels_nothing(before: Encounter, event: Event, values: Mapping[str, Any])
 def _is_vaguer(said: Moment | None, known: Moment | None) -> bool:
     """A mere date of a time of day that is known says nothing new."""
     return said is not None and known is not None and not said.timed and known.timed and said.same_day(known)
-
-
-def _go_back(before: Encounter, values: dict[str, Any]) -> None:
-    """The place of a stay whose transfer is cancelled (A12): PV1-3 is that before the transfer, by the standard.
-
-    Where it is empty, PV1-6 says it, or what was said before. Where it names the very place that is cancelled, and
-    PV1-6 the one that was known before, the sender has written the transfer once more.
-    """
-    to, from_ = values.get("location"), values.get("prior_location")
-    if to is None:
-        to = from_ or before.prior_location
-    elif to == before.location and from_ is not None and from_ == before.prior_location:
-        to = from_
-    values.pop("location", None)
-    if to is not None:
-        values["location"] = to
 
 
 # --- what the encounter is then

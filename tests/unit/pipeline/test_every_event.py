@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from itertools import permutations
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from heart import DAY, HOUR, Feed, Heart, adt
@@ -253,6 +253,54 @@ def test_a_cancel_that_overtakes_its_transfer_leaves_the_patient_where_they_are(
     assert stay.place == "WARD"
     stay.send("A02", at=13, _3=OTHER, _6=WARD)
     assert stay.place == "STEPDOWN"
+
+
+def _placed(*told: tuple[str, int, dict[str, str]]) -> str | None:
+    """Where the patient is, admitted to the ward at 8, after these messages."""
+    stay = Stay()
+    for trigger, at, fields in told:
+        stay.send(trigger, at=at, **fields)
+    return stay.place
+
+
+_HOW: Final = {
+    "the place before": {"_3": OTHER},
+    "the place before, and the one that is cancelled": {"_3": OTHER, "_6": ICU},
+    "the place before as the prior one": {"_6": OTHER},
+    "nothing": {},
+    "the transfer once more": {"_3": ICU, "_6": OTHER},
+}
+
+
+@pytest.mark.parametrize("cancel", _HOW)
+@pytest.mark.parametrize("again", [None, 0, 1, 2])
+def test_a_cancelled_transfer_comes_to_the_same_place_in_every_order(cancel: str, again: int | None) -> None:
+    """As each kind of sender writes it: an earlier transfer, the one that is cancelled, and its cancel."""
+    told = (
+        ("A02", 9, {"_3": OTHER, "_6": WARD}),
+        ("A02", 10, {"_3": ICU, "_6": OTHER}),
+        ("A12", 11, _HOW[cancel]),
+    )
+    for order in permutations(told):
+        assert _placed(*order, *([told[again]] if again is not None else [])) == "STEPDOWN"
+
+
+@pytest.mark.parametrize("cancel", [how for how in _HOW if how != "the transfer once more"])
+def test_a_cancelled_transfer_whose_sender_never_names_the_place_before(cancel: str) -> None:
+    told = (("A02", 10, {"_3": ICU}), ("A12", 11, {name: WARD for name, _ in _HOW[cancel].items() if _ == OTHER}))
+    for order in permutations(told):
+        assert _placed(*order) == "WARD"
+
+
+@pytest.mark.parametrize("cancel", _HOW)
+def test_a_transfer_after_one_that_was_cancelled_counts(cancel: str) -> None:
+    told = (
+        ("A02", 9, {"_3": ICU, "_6": OTHER}),
+        ("A12", 10, _HOW[cancel]),
+        ("A02", 11, {"_3": "NEU^1^1", "_6": OTHER}),
+    )
+    for order in permutations(told):
+        assert _placed(*order) == "NEU"
 
 
 def test_the_cancel_of_a_transfer_by_its_movement_leads_back() -> None:

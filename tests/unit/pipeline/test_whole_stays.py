@@ -41,6 +41,8 @@ class Truth:
     """The last way inside the house is over."""
     returned: bool = False
     """Back from the last leave."""
+    away: bool = False
+    """On leave, or discharged from it: so the stay is again when that is cancelled."""
     messages: list[tuple[str, dict[int, str]]] = field(default_factory=list)
 
     def may(self) -> list[str]:
@@ -79,7 +81,7 @@ class Truth:
                 self.status, self.leaves, self.pending_place, self.on_the_way = S.FINISHED, False, None, False
                 self.arrived = self.returned = False
             case "A13":
-                self.status = S.ACTIVE
+                self.status = S.ON_LEAVE if self.away else S.ACTIVE
             case "A06" | "A07":
                 self.class_ = "I" if event == "A06" else "O"
             case "A09":
@@ -97,11 +99,11 @@ class Truth:
             case "A16" | "A25":
                 self.leaves = event == "A16"
             case "A21" | "A53":
-                self.status, self.returned = S.ON_LEAVE, False
+                self.status, self.returned, self.away = S.ON_LEAVE, False, True
             case "A22":
-                self.status, self.returned = S.ACTIVE, True
+                self.status, self.returned, self.away = S.ACTIVE, True, False
             case "A52":
-                self.status = S.ACTIVE
+                self.status, self.away = S.ACTIVE, False
             case "A54" | "A55":
                 self.doctor = doctor
         self.messages.append((event, {2: self.class_, 3: self.place, 7: self.doctor, 44: hl7(DAY)} | pv1))
