@@ -149,6 +149,14 @@ class TamperedError(StoreError):
         self.place = place
 
 
+class AlteredSchemaError(StoreError):
+    """Triggers, rules or tables of the store are not as we made them: what we write may be swallowed."""
+
+
+class UnrecordedError(StoreError):
+    """The trail did not take a record, so what it records is not done."""
+
+
 class IdentityTakenError(StoreError):
     """A chart claims an identifier, encounter or task of another living chart. Nothing was written."""
 

@@ -1,27 +1,131 @@
-"""Who did what, when, to what: the auditors' record."""
+"""Who did what, when, to what, from where: the records of the trail, and the catalogue of what can be on record."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
-from engine.domain.record import Record
+from engine.domain.record import Phi, Record
 
-ACTIONS: Final = (
-    "assign", "bury", "config-reload", "config-run", "confirm",
-    "discard", "dismiss", "plan-migrated", "quality-reopened", "quality-resolved", "release", "replay", "resend",
-    "reveal",
-    "task-assigned", "task-attempted", "task-cancelled", "task-done", "task-snoozed", "task-undone",
-)  # fmt: skip
-"""What people do, for those who look for it; others may be on record besides."""
+Result = Literal["allowed", "denied", "failed"]
+"""denied: the actor may not. failed: it was begun and did not come about."""
 
 
-class AuditRecord(Record, frozen=True, kw_only=True):
+class Event(NamedTuple):
+    """What can be on record.
+
+    what: a clause for people. does: of FHIR's AuditEvent.action (Create, Read, Update, Delete, Execute). kind: the code
+    of DICOM PS3.16 CID 400 (`dicom-audit-lifecycle` and IHE BALP use the same). discloses: somebody has seen, or was
+    sent, what is about a patient.
+    """
+
+    what: str
+    does: Literal["C", "R", "U", "D", "E"]
+    kind: str
+    discloses: bool = False
+
+
+_ACTIVITY: Final = "110100"
+"""Application Activity."""
+_USED: Final = "110101"
+"""Audit Log Used."""
+_EXPORT: Final = "110106"
+_ORDER: Final = "110109"
+"""Order Record: what is to be done for a patient."""
+_PATIENT: Final = "110110"
+"""Patient Record."""
+_ALERT: Final = "110113"
+"""Security Alert."""
+
+EVENTS: Final[Mapping[str, Event]] = {
+    # what is seen
+    "reveal": Event("saw patient data unmasked", "R", _PATIENT, discloses=True),
+    # tasks and pages
+    "task-done": Event("did a task", "U", _ORDER),
+    "task-assigned": Event("gave a task to somebody", "U", _ORDER),
+    "task-attempted": Event("tried to reach the patient", "U", _ORDER),
+    "task-snoozed": Event("put a task off", "U", _ORDER),
+    "task-cancelled": Event("cancelled a task", "U", _ORDER),
+    "task-undone": Event("took back what was done to a task", "U", _ORDER),
+    "page-ack": Event("acknowledged a page", "U", _ORDER),
+    "page-answered": Event("acknowledged a page at a far end", "U", _ORDER),
+    "oncall-override": Event("put somebody in for another on a roster", "U", _ACTIVITY),
+    "plan-migrated": Event("made running plans anew by the protocol of today", "U", _ORDER),
+    # messages, dead letters, deliveries
+    "replay": Event("processed messages anew, or sent a dead delivery again", "E", _PATIENT),
+    "discard": Event("closed a dead letter without a replay", "U", _PATIENT),
+    "release": Event("let go what was held", "U", _PATIENT),
+    "dismiss": Event("decided that what was held is not to be done", "U", _PATIENT),
+    "confirm": Event("said that a held delivery has arrived", "U", _PATIENT),
+    "bury": Event("gave up a held delivery", "U", _PATIENT),
+    "supersede": Event("a later message has answered what waited for a person", "U", _PATIENT),
+    "resend": Event("told a destination again how charts stand", "E", _EXPORT),
+    "quality-resolved": Event("saw to a fault of a feed", "U", _ACTIVITY),
+    "quality-reopened": Event("said that a fault of a feed is not over", "U", _ACTIVITY),
+    # destinations
+    "destination-paused": Event("paused a destination", "U", _ACTIVITY),
+    "destination-resumed": Event("resumed a destination", "U", _ACTIVITY),
+    "destination-retried": Event("asked for an attempt at once", "E", _ACTIVITY),
+    "destination-discarded": Event("gave up what waited for a destination that is gone", "D", _ACTIVITY),
+    "destination-moved": Event("gave what waited for a destination that is gone to another", "U", _ACTIVITY),
+    # the configuration
+    "config-run": Event("started the daemon with a configuration", "E", _ACTIVITY),
+    "config-reload": Event("loaded another configuration", "U", _ACTIVITY),
+}
+"""By the stable verb that a record has as its action."""
+
+ACTIONS: Final = tuple(sorted(EVENTS))
+"""What people do, for those who look for it."""
+
+
+class Whence(Record, frozen=True, kw_only=True):
+    """Where an act came from. None: it is not known, or there is none."""
+
+    address: str | None = None
+    """Of the network."""
+    host: str | None = None
+    tty: str | None = None
+    loginuid: int | None = None
+    """The user that logged in, whoever it became since (Linux audit)."""
+    sudo_uid: int | None = None
+    """What sudo says; everybody can set it."""
+    uid: int | None = None
+    """Effective."""
+    command: str | None = None
+    """The command's name, without its arguments: `handoff patients show`."""
+
+
+class AuditRecord(Phi, frozen=True, kw_only=True):
+    """A record as it is given to the trail."""
+
     at: datetime
     actor: str
-    """`system`, or the operating system user of a command."""
+    """`system`, or who did it (`Actor`)."""
     action: str
-    """A stable verb: `reveal`, `replay`, `discard`, `task-done`."""
+    """Of `EVENTS`."""
     subject: str
     """What it was done to, by opaque id (`chart:9f2c`, `entry:17`)."""
     reason: str | None = None
+    """In the words of who did it; sealed."""
+    result: Result = "allowed"
+    purpose: str | None = None
+    """Of use (HL7 PurposeOfUse: `TREAT`, `BTG`)."""
+    patients: tuple[str, ...] = ()
+    """Ids of the charts that it was about; of a list all that appeared."""
+    entry: int | None = None
+    """The entry of the journal that did it."""
+    terms: str | None = None
+    """What was searched for; sealed."""
+    count: int | None = None
+    """How many were found, or concerned."""
+    whence: Whence | None = None
+
+
+class Recorded(AuditRecord, frozen=True, kw_only=True):
+    """A record as the trail has it."""
+
+    seq: int
+    """Its number, from 1 without a gap."""
+    damaged: str | None = None
+    """Why it can't be believed: it was altered, or its sealed part can't be read or is gone."""

@@ -79,7 +79,15 @@ def decide_cause(prepared: Prepared, channel: CompiledChannel | None, charts: Ch
         overrides=rule.overrides(cause, deciding),
         quality_decisions=rule.quality(cause),
         audit=tuple(
-            AuditRecord(at=deciding.at, actor=cause.actor, action=action, subject=subject, reason=cause.reason)
+            AuditRecord(
+                at=deciding.at,
+                actor=cause.actor,
+                action=action,
+                subject=subject,
+                reason=cause.reason,
+                patients=(before.id,) if before is not None else (),
+                entry=entry.id,
+            )
             for subject in about
             if rule.audited
         ),

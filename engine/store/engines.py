@@ -238,6 +238,7 @@ def _attached(location: Location, sides: tuple[str, ...], *, writes: bool) -> An
             connection.execute(f"PRAGMA {side}.cache_size = -{_WRITER_CACHE_KIB if writes else _READER_CACHE_KIB}")
             connection.execute(f"PRAGMA {side}.journal_size_limit = {_WAL_KEPT_BYTES}")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")  # views and triggers are nobody's of ours
         if writes:
             connection.execute("PRAGMA wal_autocheckpoint = 0")  # the ledger does it when it has time
         else:

@@ -30,7 +30,6 @@ from engine.domain.message import EntryState
 from engine.domain.outcome import Dismissal, Outcome
 from engine.domain.record import Phi
 from engine.errors import StoreError, TamperedError
-from engine.store.audit import AuditStore
 from engine.store.charts import ChartStore
 from engine.store.keys import KeyRing
 from engine.store.schema import from_micros, hold, to_micros, word
@@ -206,11 +205,12 @@ def record_holds(
     *,
     before: Charts,
     after: Mapping[str, Chart],
-) -> None:
+) -> list[AuditRecord]:
     """Open what the outcomes hold, and end what they have answered. Part of the outcomes' transaction.
 
     An entry and its replays ask a question once. One that a person has decided stays decided; one that a replay ended
     is opened again when a later replay asks it again. before, after: the charts as they were loaded, and as written.
+    Returns what the trail is to say of it.
     """
     for one in outcomes:
         for dismissal in one.dismissals:
@@ -223,7 +223,7 @@ def record_holds(
         questions.ask(one)
         questions.end_by_replay(one)
         questions.end_by_facts(one)
-    questions.write()
+    return questions.write()
 
 
 @dataclass(slots=True, eq=False)
@@ -359,8 +359,8 @@ class _Questions:
                         continue
                 question.end(HoldState.SUPERSEDED, one.entry_id, self._now)
 
-    def write(self) -> None:
-        self._note_superseded()
+    def write(self) -> list[AuditRecord]:
+        """Returns what the trail is to say of it."""
         fresh: list[tuple[Any, ...]] = []
         for questions in self._of_root.values():
             for question in questions.values():
@@ -369,21 +369,23 @@ class _Questions:
                 elif question.row:
                     self._conn.execute(update(hold).where(hold.c.id == question.id).values(**question.row))
         _INSERT.write(self._conn, fresh)
+        return self._superseded()
 
-    def _note_superseded(self) -> None:
+    def _superseded(self) -> list[AuditRecord]:
         """The auditors see the whole life of a question that waited for a person."""
-        acts = [
+        return [
             AuditRecord(
                 at=from_micros(self._now),
                 actor="system",
                 action="supersede",
                 subject=f"hold:m{question.id}",
                 reason=f"entry {question.row['answered_by']} has answered it",
+                patients=(question.chart_id,) if question.chart_id else (),
+                entry=question.row["answered_by"],
             )
             for question in self._open
             if question.id is not None and question.row.get("state") == HoldState.SUPERSEDED
         ]
-        AuditStore(self._keys).append(self._conn, acts)
 
     def _new(self, root: int, held: Hold, one: Outcome) -> _Question:
         code, location = held.code.value, held.location or ""

@@ -9,7 +9,8 @@ three are. So a machine that is set back to a snapshot, or runs twice from one, 
 and repeats no nonce for another value (decision 37). NIST SP 800-38D (8.3) allows 2^32 values under one key with
 nonces by chance; at sixteen sealed values a message that is 268 million messages, so rotate (`handoff keys rotate`)
 well before, yearly at the latest. A rotation adds a key and keeps the old ones: what was sealed with them stays
-readable. The lookup key is never rotated, because every stored hash would miss.
+readable. The lookup key is never rotated, because every stored hash would miss. The trail has roots of its own
+(`TrailKeys`), of which a rotation adds one, too.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from engine.files import (
     writable_by_group,
     writable_by_others,
 )
+from engine.store.trailkeys import TrailKeys
 
 _FILE_FORMAT: Final = 1
 _FORMAT: Final = 2
@@ -81,6 +83,8 @@ class _KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     active: int
     keys: dict[int, _Key]
     lookup: str
+    audit: tuple[str, ...]
+    """Roots of the trail's keys. The last one is in use."""
     retired: tuple[int, ...] = ()
     """Numbers of keys that are gone: nothing is sealed with them any more, and none gets their number."""
 
@@ -104,9 +108,8 @@ class KeyRing:
     @classmethod
     def create(cls, path: Path) -> KeyRing:
         """Make a new key file (mode 0600). Raises StoreError when there is one already: it is never overwritten."""
-        content = _KeyFile(
-            format=_FILE_FORMAT, active=1, keys={1: _Key(datetime.now(UTC), _new_key())}, lookup=_new_key()
-        )
+        keys = {1: _Key(datetime.now(UTC), _new_key())}
+        content = _KeyFile(format=_FILE_FORMAT, active=1, keys=keys, lookup=_new_key(), audit=(_new_key(),))
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -210,7 +213,8 @@ class KeyRing:
             content = _decode(_read(self._path), str(self._path))
             number = max((*content.keys, *content.retired)) + 1
             keys = {**content.keys, number: _Key(datetime.now(UTC), _new_key())}
-            content = msgspec.structs.replace(content, active=number, keys=keys)
+            audit = (*content.audit, _new_key())
+            content = msgspec.structs.replace(content, active=number, keys=keys, audit=audit)
             _replace(self._path, _encode(content))
             self._use(content)
         return number
@@ -254,6 +258,22 @@ class KeyRing:
     def numbers(self) -> tuple[int, ...]:
         return tuple(sorted(self._content.keys))
 
+    @property
+    def trail(self) -> TrailKeys:
+        """What the trail is chained and its checkpoints are signed with."""
+        return self._trail
+
+    def trail_with(self, number: int) -> TrailKeys:
+        """`trail`, with a key that another process has added since we read the file. Raises KeyMissingError."""
+        if number > self._trail.number and self._path is not None:
+            with self._lock:
+                content = _decode(_read(self._path), str(self._path))
+                if self._is_later(content):
+                    self._use(content)
+        if not 0 < number <= self._trail.number:
+            raise KeyMissingError(f"a record of the trail has key {number}, which the key file does not hold")
+        return self._trail
+
     def describe(self) -> tuple[KeyDescription, ...]:
         """What there is, oldest first."""
         return tuple(
@@ -269,6 +289,7 @@ class KeyRing:
         self._ciphers: Mapping[int, AESGCM] = {
             number: AESGCM(base64.b64decode(key.key)) for number, key in content.keys.items()
         }
+        self._trail = TrailKeys([base64.b64decode(root) for root in content.audit])
         # One tuple, so that a thread that seals during a rotation never combines the old number with the new key.
         active = base64.b64decode(content.keys[content.active].key)
         nonces = hashlib.blake2b(
@@ -279,8 +300,10 @@ class KeyRing:
     def _is_later(self, content: _KeyFile) -> bool:
         """Whether this is what we have, with keys added or retired: what is sealed stays readable, and is found."""
         ours = self._content
-        return content.lookup == ours.lookup and all(
-            content.keys.get(number) == key or number in content.retired for number, key in ours.keys.items()
+        return (
+            content.lookup == ours.lookup
+            and content.audit[: len(ours.audit)] == ours.audit
+            and all(content.keys.get(number) == key or number in content.retired for number, key in ours.keys.items())
         )
 
     def _after_rotation(self, number: int) -> AESGCM:
@@ -328,13 +351,13 @@ def _fed(begun: hashlib.blake2b, parts: Iterable[str | bytes]) -> hashlib.blake2
 def _decode(raw: bytes, name: str) -> _KeyFile:
     try:
         content = msgspec.json.decode(raw, type=_KeyFile)
-        keys = [*(key.key for key in content.keys.values()), content.lookup]
+        keys = [*(key.key for key in content.keys.values()), content.lookup, *content.audit]
         whole = all(len(base64.b64decode(key, validate=True)) == _KEY_BYTES for key in keys)
     except (msgspec.MsgspecError, binascii.Error):
         raise KeyFileError(f"{name}: is not a key file of Handoff, or it is damaged") from None
     if content.format != _FILE_FORMAT:
         raise KeyFileError(f"{name}: key file format {content.format} is not known to this version of Handoff")
-    sound = content.active in content.keys and not content.keys.keys() & set(content.retired)
+    sound = content.audit and content.active in content.keys and not content.keys.keys() & set(content.retired)
     if not whole or not sound or not all(0 < number < 1 << 16 for number in content.keys):
         raise KeyFileError(f"{name}: is not a key file of Handoff, or it is damaged")
     return content

@@ -209,9 +209,9 @@ def _as_it_is(chart: Chart) -> Chart:
 class Recorder:
     """Writes outcomes and changes of charts. Every method runs in one transaction of the charts' ledger."""
 
-    def __init__(self, keys: KeyRing) -> None:
+    def __init__(self, keys: KeyRing, trail: AuditStore | None = None) -> None:
         self._keys = keys
-        self._audit = AuditStore(keys)
+        self._audit = trail or AuditStore(keys)
         self._outbox = Outbox(keys)
 
     def record(
@@ -271,9 +271,8 @@ class Recorder:
                 if (letter := one.dead_letter) is not None
             ],
         )
-        record_holds(conn, self._keys, outcomes, channel, micros, before=before, after=after)
+        superseded = record_holds(conn, self._keys, outcomes, channel, micros, before=before, after=after)
         oncall.record(conn, self._keys, [item for one in outcomes for item in one.overrides])
-        self._audit.append(conn, [item for one in outcomes for item in one.audit])
         self._keep(conn, [(one.entry_id, item) for one in outcomes for item in one.withheld], channel, micros)
         wanted = [(one.entry_id, one.channel or channel, item) for one in outcomes for item in one.deliveries]
         recorded = self._queue(conn, wanted, after, now)
@@ -283,6 +282,8 @@ class Recorder:
             roots = [one.replay_root for one in faulty if one.replay_root is not None]
             said = {entry_id: known.quality for entry_id, known in self.outcomes(conn, roots).items()} if roots else {}
             record_quality(conn, self._keys, faulty, channel, micros, said=said)
+        # Last: on PostgreSQL the trail's head is locked from here to the commit.
+        self._audit.append(conn, [*superseded, *(item for one in outcomes for item in one.audit)])
         return recorded
 
     def queue(self, conn: Connection, deliveries: Sequence[Delivery], *, channel: str, now: datetime) -> Recorded:

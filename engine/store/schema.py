@@ -504,17 +504,57 @@ destination: Final = Table(  # how a destination stands; what waits for it stand
     schema=CHARTS,
 )
 
-audit: Final = Table(
+audit: Final = Table(  # the trail: who did what; see audit.py. Triggers refuse every change (fence.py)
     "audit",
     metadata,
-    Column("id", _AutoId, primary_key=True),
+    Column("seq", _AutoId, primary_key=True, autoincrement=False),  # dense, from 1; given with the head locked
+    Column("version", SmallInteger, nullable=False),  # of what goes into the mac
     Column("at", BigInteger, nullable=False),
     Column("actor", Text, nullable=False),
     Column("action", Text, nullable=False),
     Column("subject", Text, nullable=False),
-    Column("reason", LargeBinary),  # sealed: a person wrote it
+    Column("result", Text, nullable=False),
+    Column("purpose", Text),
+    Column("entry_id", BigInteger),  # the entry that did it: an act
+    Column("payload_hash", LargeBinary),  # of what is sealed, salted; none: there is nothing more
+    Column("prev", LargeBinary, nullable=False),  # the mac of the row before
+    Column("mac", LargeBinary, nullable=False),
+    Column("key_id", SmallInteger, nullable=False),  # which of the trail's keys
     schema=CHARTS,
-    sqlite_autoincrement=True,
+)
+Index("audit_entry", audit.c.entry_id, sqlite_where=audit.c.entry_id.is_not(None))
+audit_payload: Final = Table(
+    "audit_payload",
+    metadata,
+    Column("seq", _AutoId, primary_key=True, autoincrement=False),
+    Column("body", LargeBinary, nullable=False),  # sealed: salt, reason, patients, where from, terms
+    schema=CHARTS,
+)
+audit_patient: Final = Table(  # in which records a patient appears: an index of what is sealed
+    "audit_patient",
+    metadata,
+    Column("chart_id", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    schema=CHARTS,
+    sqlite_with_rowid=False,
+)
+Index("audit_patient_seq", audit_patient.c.seq)
+audit_head: Final = Table(  # the last row, locked by whoever adds one
+    "audit_head",
+    metadata,
+    Column("chain", Text, primary_key=True),  # its random name, given with the tables
+    Column("seq", BigInteger, nullable=False),
+    Column("mac", LargeBinary, nullable=False),
+    schema=CHARTS,
+)
+audit_purge: Final = Table(  # what the triggers let through; what was lawful is said by a record
+    "audit_purge",
+    metadata,
+    Column("event", BigInteger, primary_key=True, autoincrement=False),  # that record
+    Column("first", BigInteger, primary_key=True, autoincrement=False),
+    Column("last", BigInteger, nullable=False),
+    Column("whole", SmallInteger, nullable=False),  # 1: the rows too; 0: their payloads
+    schema=CHARTS,
 )
 
 config_version: Final = Table(

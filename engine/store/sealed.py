@@ -126,7 +126,7 @@ SEALED: Final = (
     SealedColumn(
         schema.quality.c.decision, lambda _, row: quality.decision_place(row.id, row.decided_by, row.decided_at)
     ),
-    SealedColumn(schema.audit.c.reason, lambda _, row: audit.reason_place(row.at, row.actor, row.action, row.subject)),
+    SealedColumn(schema.audit_payload.c.body, lambda _, row: audit.payload_place(row.seq)),
     SealedColumn(schema.config_version.c.files, lambda _, row: configs.files_place(row.version)),
 )  # fmt: skip
 """A new sealed column has its line here; a test compares them with the schema."""

@@ -13,7 +13,7 @@ from typing import Final, Literal, Self, TypeVar
 from sqlalchemy import Connection, Engine, func, select
 
 from engine.errors import StoreError
-from engine.store import migrations
+from engine.store import fence, migrations
 from engine.store.appointments import AppointmentStore
 from engine.store.audit import AuditStore
 from engine.store.charts import ChartStore
@@ -56,7 +56,8 @@ class Store:
         self.role: Role = role
         self.journal = Journal(keys, node)
         self.charts = ChartStore(keys)
-        self.recorder = Recorder(keys)
+        self.audit = AuditStore(keys)
+        self.recorder = Recorder(keys, self.audit)
         self.outbox = Outbox(keys)
         self.destinations = DestinationStore()
         self.dead_letters = DeadLetters()
@@ -65,7 +66,6 @@ class Store:
         self.pages = PageStore(self.charts)
         self.quality = Quality(keys)
         self.appointments = AppointmentStore(self.charts)
-        self.audit = AuditStore(keys)
         self.configs = ConfigStore(keys)
         self._lock = threading.Lock()
         self._ledgers: dict[str, Ledger] = {}
@@ -81,8 +81,8 @@ class Store:
         charts of channels in shadow.
 
         Raises StoreUnavailableError when it is not there, or is not of the version that this code works with; for the
-        daemon's processes StoreError when its two sides are of different times, KeyMissingError when the keys are
-        those of another store.
+        daemon's processes StoreError when its two sides are of different times or somebody has altered the schema,
+        KeyMissingError when the keys are those of another store.
         """
         location = locate(url, base)
         location = location.in_shadow() if shadow else location
@@ -92,6 +92,7 @@ class Store:
             try:
                 store.read_now(check_same_time)
                 store.read_now(lambda conn: check_keys(conn, keys))
+                fence.check(store.read_now(fence.all_breaches))
             except BaseException:
                 store.close()
                 raise

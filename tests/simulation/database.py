@@ -40,6 +40,7 @@ CHECKPOINT_RUNS = 16
 
 _KEYS = """{
     "format": 1, "active": 1, "lookup": "bG9va3VwLWtleS1vZi10aGUtc2ltdWxhdGlvbi0wMDE=",
+    "audit": ["dHJhaWwtcm9vdC1vZi10aGUtc2ltdWxhdGlvbi0wMDE="],
     "keys": {"1": {"created_at": "2026-01-01T00:00:00Z", "key": "c2VhbGluZy1rZXktb2YtdGhlLXNpbXVsYXRpb24tMDE="}}
 }"""
 
@@ -146,7 +147,14 @@ class Disk:
         for side, conn in self.writers.items():
             execute = _driver(conn).execute
             execute("BEGIN IMMEDIATE")
-            for name in (*(table.name for table in metadata.sorted_tables if table.schema == side), "observed"):
+            tables = [table.name for table in metadata.sorted_tables if table.schema == side]
+            if side == CHARTS:  # the trail lets go what is noted there
+                tables = [name for name in tables if not name.startswith("audit")]
+                execute("INSERT INTO charts.audit_purge VALUES (0, 0, 1000000000, 1)")
+                for name in ("audit", "audit_payload", "audit_patient", "audit_purge"):
+                    execute(f"DELETE FROM charts.{name}")
+                execute("UPDATE charts.audit_head SET seq = 0, mac = x''")
+            for name in (*tables, "observed"):
                 execute(f"DELETE FROM {side}.{name}")
             execute("COMMIT")
             if self._runs % CHECKPOINT_RUNS == 0:

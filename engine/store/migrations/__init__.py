@@ -85,7 +85,7 @@ def upgrade(location: Location) -> bool:
 
 def _number_apart(conn: Connection, schema: str) -> None:
     """See SHADOW_NUMBERS."""
-    for table in ("dead_letter", "hold", "audit"):
+    for table in ("dead_letter", "hold"):
         if conn.dialect.name == "sqlite":
             conn.execute(
                 text(f"INSERT INTO {schema}.sqlite_sequence (name, seq) VALUES (:name, :last)"),  # noqa: S608 - ours

@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+from sqlalchemy import text
 
+from engine.domain.audit import AuditRecord
 from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import Delivery, Operation
 from engine.domain.encounter import Encounter, EncounterStatus
@@ -20,7 +22,7 @@ from engine.domain.patient import Identifier, Name, Patient
 from engine.domain.score import Band, Factor, Score
 from engine.domain.task import Task, TaskState
 from engine.pipeline.closing import closed_up
-from engine.store import Store
+from engine.store import Store, fence, schema
 from engine.store.journal import Stored
 from engine.store.keys import KeyRing
 
@@ -226,3 +228,29 @@ def ids(store: Store, keys: Sequence[str], destination: str = "crm") -> list[int
         rows = conn.execute(select(table.c.idempotency_key, table.c.id).where(table.c.destination == destination))
         known = {row.idempotency_key: row.id for row in rows}
     return [known[key] for key in keys]
+
+
+def said(store, **choice):
+    """What the trail says, as it was given to it."""
+    found = store.read_now(lambda conn: store.audit.find(conn, **choice))
+    assert [one.damaged for one in found] == [None] * len(found)
+    names = AuditRecord.__struct_fields__
+    return [AuditRecord(**{name: getattr(one, name) for name in names}) for one in found]
+
+
+def behind(store, *statements):
+    """What somebody does who may write to the database: the fence around the trail is down meanwhile."""
+
+    def write(conn):
+        if conn.dialect.name != "sqlite":
+            conn.execute(text("SET LOCAL session_replication_role = replica"))
+        else:
+            for made in fence.statements("sqlite", schema.CHARTS):
+                conn.execute(text(f"DROP TRIGGER IF EXISTS {made.split()[2]}"))
+        for statement in statements:
+            conn.execute(text(statement) if isinstance(statement, str) else statement)
+        if conn.dialect.name == "sqlite":
+            for made in fence.statements("sqlite", schema.CHARTS):
+                conn.execute(text(made))
+
+    store.charts_ledger.write_now(write)

@@ -45,7 +45,9 @@ OLD = {
     "charts.notice": ["delivery_id < 1000"],
     "charts.dead_letter": ["id < 1000 AND died_at < 1000"],
     "charts.hold": ["id < 1000 AND opened_at < 1000"],
-    "charts.audit": ["id < 1000 AND at < 1000"],
+    "charts.audit": ["seq < 1000 AND at < 1000"],
+    "charts.audit_payload": ["seq < 1000"],
+    "charts.audit_patient": ["seq < 1000"],
 }
 OF_A_PATIENT = {
     "journal.entry": [f"id IN {ENTRIES}"],
@@ -69,7 +71,10 @@ OF_A_PATIENT = {
     ],
 }
 NO_PATIENT = {
-    "charts.audit": "what was done stays: it names opaque ids, and is kept for its time whoever it is about",
+    **dict.fromkeys(
+        ("charts.audit", "charts.audit_payload", "charts.audit_patient"),
+        "what was done stays: it names opaque ids, and is kept for its time whoever it is about",
+    ),
     "charts.oncall_override": "it is about staff",
 }
 FEW = {
@@ -80,6 +85,8 @@ FEW = {
     "charts.quality": "a row a fault of a channel, of a closed list",
     "charts.config_version": "a row a configuration that was in force",
     "charts.config_load": "a row a start or reload",
+    "charts.audit_head": "the end of the trail",
+    "charts.audit_purge": "a row a range that was taken out of the trail",
 }
 """Tables that hold nothing of a patient and grow with none."""
 STATEMENTS = [

@@ -7,7 +7,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 from sqlalchemy import select
-from store_builders import CHANNEL, NOW, chart, delivery, due, load, outcome, patient, record, task
+from store_builders import CHANNEL, NOW, chart, delivery, due, load, outcome, patient, record, said, task
 
 from engine.domain.audit import AuditRecord
 from engine.domain.delivery import DeadLetter, Stage
@@ -109,7 +109,7 @@ def test_what_a_person_did_is_recorded_with_its_audit_and_the_books_of_the_patie
     record(plans, one, before=load(plans, before), channel="@act", cursor=0)
     assert plans.read_now(lambda conn: plans.charts.by_id(conn, "chart-1")) == after
     assert find_tasks(plans, states=[TaskState.OPEN]) == ["other", "soon"]
-    assert plans.read_now(lambda conn: plans.audit.find(conn)) == [noted]
+    assert said(plans) == [noted]
     assert due(plans) == ["told"]
     assert plans.read_now(lambda conn: conn.execute(select(schema.delivery.c.channel)).scalars().all()) == ["east"]
     assert plans.read_now(lambda conn: plans.tasks.get(conn, "nobody")) is None
@@ -144,10 +144,10 @@ def test_audit_records_come_back_newest_first(store):
         for n, (action, reason) in enumerate([("reveal", "asked by the ward"), ("replay", None), ("reveal", "é")])
     ]
     store.charts_ledger.write_now(lambda conn: store.audit.append(conn, records))
-    assert store.read_now(store.audit.find) == records[::-1]
-    assert store.read_now(lambda conn: store.audit.find(conn, action="replay")) == [records[1]]
-    assert store.read_now(lambda conn: store.audit.find(conn, since=NOW + timedelta(hours=1))) == records[:0:-1]
-    assert store.read_now(lambda conn: store.audit.find(conn, limit=1)) == [records[2]]
+    assert said(store) == records[::-1]
+    assert said(store, action="replay") == [records[1]]
+    assert said(store, since=NOW + timedelta(hours=1)) == records[:0:-1]
+    assert said(store, limit=1) == [records[2]]
 
 
 # --- configuration versions ------------------------------------------------------------------------------------------

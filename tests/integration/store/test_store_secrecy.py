@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import select, text
-from store_builders import NOW, append, chart, delivery, load, outcome, patient, receipt, record, score, task
+from store_builders import NOW, append, behind, chart, delivery, load, outcome, patient, receipt, record, score, task
 
 from engine.domain.audit import AuditRecord
 from engine.domain.encounter import Diagnosis, Encounter
@@ -122,7 +122,7 @@ SEALED = [
     ("score", "document", "chart_id"),
     ("task", "document", "id"),
     ("delivery_payload", "body", "delivery_id"),
-    ("audit", "reason", "id"),
+    ("audit_payload", "body", "seq"),
 ]
 
 
@@ -147,7 +147,8 @@ def read_everything(store):
         due = store.outbox.due(conn, "crm", NOW, 10)
         if any(queued.unreadable for queued in due):  # as above
             raise TamperedError("delivery_payload.body:")
-        store.audit.find(conn)
+        if any(one.damaged for one in store.audit.find(conn)):
+            raise TamperedError("audit_payload.body:")
 
 
 @pytest.mark.parametrize(("table", "column", "key"), SEALED)
@@ -158,7 +159,8 @@ def test_sealed_values_of_two_rows_cannot_be_swapped(store, table, column, key):
     with store.reader() as conn:
         rows = conn.execute(select(known.c[key], known.c[column])).all()
     assert len(rows) == 2
-    write(store, known.update().where(known.c[key] == rows[1][0]).values({column: rows[0][1]}))
+    swap = known.update().where(known.c[key] == rows[1][0]).values({column: rows[0][1]})
+    (behind if table == "audit_payload" else write)(store, swap)
     with pytest.raises(TamperedError) as caught:
         read_everything(store)
     assert caught.value.place.startswith("payload" if table == "payload" else f"{table}.{column}:")

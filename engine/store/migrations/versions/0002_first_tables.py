@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any, Final
 
 import sqlalchemy as sa
 from alembic import context, op
+
+from engine.store import fence
 
 revision: str = "0002"
 down_revision: str | None = None
@@ -28,6 +31,7 @@ def upgrade() -> None:
         _deliveries()
         _appointments()
         _pages()
+        _trail()
 
 
 def _journal() -> None:
@@ -116,18 +120,6 @@ def _charts() -> None:
         **_only("not_before IS NULL AND decision IS NULL"),
     )
     op.create_index("admission_put_off", "admission", ["not_before"], schema=CHARTS, **_only("not_before IS NOT NULL"))
-    op.create_table(
-        "audit",
-        sa.Column("id", _ID, nullable=False),
-        sa.Column("at", sa.BigInteger(), nullable=False),
-        sa.Column("actor", sa.Text(), nullable=False),
-        sa.Column("action", sa.Text(), nullable=False),
-        sa.Column("subject", sa.Text(), nullable=False),
-        sa.Column("reason", sa.LargeBinary(), nullable=True),
-        sa.PrimaryKeyConstraint("id"),
-        schema=CHARTS,
-        sqlite_autoincrement=True,
-    )
     op.create_table(
         "chart",
         sa.Column("id", sa.Text(), nullable=False),
@@ -456,3 +448,61 @@ def _pages() -> None:
     )
     op.create_index("page_chart", "page", ["chart_id"], schema=CHARTS)
     op.create_index("page_state_raised", "page", ["state", "raised_at"], schema=CHARTS)
+
+
+def _trail() -> None:
+    op.create_table(
+        "audit",
+        sa.Column("seq", _ID, autoincrement=False, nullable=False),
+        sa.Column("version", sa.SmallInteger(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("result", sa.Text(), nullable=False),
+        sa.Column("purpose", sa.Text(), nullable=True),
+        sa.Column("entry_id", sa.BigInteger(), nullable=True),
+        sa.Column("payload_hash", sa.LargeBinary(), nullable=True),
+        sa.Column("prev", sa.LargeBinary(), nullable=False),
+        sa.Column("mac", sa.LargeBinary(), nullable=False),
+        sa.Column("key_id", sa.SmallInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("seq"),
+        schema=CHARTS,
+    )
+    op.create_index("audit_entry", "audit", ["entry_id"], schema=CHARTS, **_only("entry_id IS NOT NULL"))
+    op.create_table(
+        "audit_payload",
+        sa.Column("seq", _ID, autoincrement=False, nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("seq"),
+        schema=CHARTS,
+    )
+    op.create_table(
+        "audit_patient",
+        sa.Column("chart_id", sa.Text(), nullable=False),
+        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.PrimaryKeyConstraint("chart_id", "seq"),
+        schema=CHARTS,
+        sqlite_with_rowid=False,
+    )
+    op.create_index("audit_patient_seq", "audit_patient", ["seq"], schema=CHARTS)
+    head = op.create_table(
+        "audit_head",
+        sa.Column("chain", sa.Text(), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("mac", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("chain"),
+        schema=CHARTS,
+    )
+    op.bulk_insert(head, [{"chain": secrets.token_hex(16), "seq": 0, "mac": b""}])
+    op.create_table(
+        "audit_purge",
+        sa.Column("event", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("first", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("last", sa.BigInteger(), nullable=False),
+        sa.Column("whole", sa.SmallInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("event", "first"),
+        schema=CHARTS,
+    )
+    for statement in fence.statements(op.get_bind().dialect.name, context.config.attributes["schema"]):
+        op.execute(sa.text(statement.replace(":", r"\:")))
