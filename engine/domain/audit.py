@@ -72,6 +72,12 @@ EVENTS: Final[Mapping[str, Event]] = {
     # the configuration
     "config-run": Event("started the daemon with a configuration", "E", _ACTIVITY),
     "config-reload": Event("loaded another configuration", "U", _ACTIVITY),
+    # the trail itself
+    "trail-checkpoint": Event("asked for a checkpoint of the trail", "E", _ACTIVITY),
+    "trail-verified": Event("had the trail checked", "R", _USED),
+    "trail-exported": Event("took the trail out as messages for others", "R", _EXPORT),
+    "trail-purged": Event("erased records of the trail whose time is over", "D", _ALERT),
+    "trail-resealed": Event("said that the store was set back to an earlier point", "U", _ALERT),
 }
 """By the stable verb that a record has as its action."""
 

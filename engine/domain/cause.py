@@ -246,6 +246,10 @@ _encode = msgspec.json.Encoder().encode
 _decoder: msgspec.json.Decoder[Cause] = msgspec.json.Decoder(Cause)
 
 
+OF_PEOPLE: Final = frozenset(CAUSES) - {"due", "due-urgent", "notification-settled", "request-settled"}
+"""Those that somebody did: each of them that comes about is on record (`pipeline.rule.Rule.audited`)."""
+
+
 def action_of(cause: Cause) -> str:
     """The stable verb: `task-done`."""
     return str(cause.__struct_config__.tag)

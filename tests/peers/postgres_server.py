@@ -17,15 +17,12 @@ import psycopg
 
 from engine.store.schema import SHADOW, metadata
 
-_TABLES: Final = sorted(
-    (table for table in metadata.tables.values() if table.name != "audit_head"),
-    key=lambda table: table.name == "audit_purge",
-)
+_TABLES: Final = sorted(metadata.tables.values(), key=lambda table: table.name == "audit_purge")
 _EMPTY: Final = ";".join([
     f"DROP SCHEMA IF EXISTS {SHADOW} CASCADE",
     "INSERT INTO charts.audit_purge VALUES (0, 0, 1000000000, 1)",  # the fence lets go what is noted here
     *(f"DELETE FROM {table.fullname}" for table in _TABLES),
-    "UPDATE charts.audit_head SET seq = 0, mac = ''",
+    "INSERT INTO charts.audit_head VALUES (md5(random()::text), 0, '')",
     "SELECT setval(oid, 1, false) FROM pg_class WHERE relkind = 'S'",
 ])  # fmt: skip
 

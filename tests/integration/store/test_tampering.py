@@ -17,6 +17,7 @@ from sqlalchemy import LargeBinary, Table, Text, and_, insert, select
 from store_builders import (
     NOW,
     append,
+    behind,
     chart,
     close_all,
     delivery,
@@ -47,6 +48,7 @@ from engine.store import Store, counts, oncall, schema
 from engine.store.charts import key_hash
 from engine.store.outbox import Settled
 from engine.store.requeue import requeue
+from engine.store.verify import verify
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
@@ -67,6 +69,9 @@ FAULTS = (QualityItem.of(QualityKind.TIME_UNREADABLE), QualityItem.of(QualityKin
 
 
 def write(store: Store, *statements: Any) -> None:
+    if statements[0].table.name.startswith("audit"):
+        behind(store, *statements)
+        return
     side = store.journal_ledger if statements[0].table.schema == schema.JOURNAL else store.charts_ledger
     side.write_now(lambda conn: [conn.execute(statement) for statement in statements])
 
@@ -120,7 +125,14 @@ def fill(store: Store) -> None:
             made_by="ann", made_at=NOW, reason="ill",
         )  # fmt: skip
         store.charts_ledger.write_now(lambda conn, it=stands_in: oncall.record(conn, store.keys, [it]))
-    acts = [AuditRecord(at=NOW, actor=f"u{n}", action=f"a{n}", subject=f"s{n}", reason=f"why {n}") for n in (1, 2)]
+    noted = [(f"u{n}", "release", f"hold:m{n}") for n in (1, 2)]
+    noted += [("u1", "destination-paused", f"destination:{name}") for name in ("crm", "lab")]
+    noted += [("ann", "config-reload", f"config:{snapshot.version}") for snapshot in SNAPSHOTS]
+    noted += [(f"u{n}", "reveal", f"chart:chart-{n}") for n in (1, 2)]
+    acts = [
+        AuditRecord(at=NOW, actor=actor, action=action, subject=subject, reason=f"why {subject}")
+        for actor, action, subject in noted
+    ]
     store.charts_ledger.write_now(lambda conn: store.outbox.settle(conn, dead, NOW))
     store.charts_ledger.write_now(lambda conn: store.audit.append(conn, acts))
     for name in ("crm", "lab"):
@@ -165,7 +177,8 @@ def look(store: Store) -> None:
         store.pages.find(conn)
         store.appointments.find(conn)
         oncall.overrides(conn, store.keys, NOW)
-        store.audit.find(conn)
+        if not (checked := verify(store, conn)).ok:
+            raise TamperedError(checked.problems[0].kind)  # `audit verify` says so
         if any(held.unreadable for held in store.holds.find(conn)):
             raise TamperedError("hold.document")  # lists say that it can't be read
         if any(item.unreadable for item in store.quality.find(conn)):
@@ -239,7 +252,7 @@ TABLES = [table for table in schema.metadata.sorted_tables if table.name != "wor
 def unnoticed(store: Store, table: Table) -> set[str]:
     with store.reader() as conn:
         rows = [dict(row._mapping) for row in conn.execute(select(table))]
-    assert len(rows) >= 2 or table.name == "link", table.name
+    assert len(rows) >= 2 or table.name in {"link", "audit_head", "audit_purge"}, table.name
     # Merged charts are looked at in other ways, and patients with one identifier too.
     tried = rows if table.name in {"chart", "identifier"} else rows[:2]
     found = set()

@@ -1,0 +1,49 @@
+"""A checkpoint of the trail: what its end was at a time, signed, to be kept where nobody of the database can write."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from engine.domain.record import Record
+
+VERSION = 1
+BYTES_MAX = 4096
+"""A line of a place; a longer one is none of ours."""
+
+
+class Checkpoint(Record, frozen=True, kw_only=True):
+    """What it says is signed: `signed_text`."""
+
+    version: int = VERSION
+    chain: str
+    """The chain's random name."""
+    seq: int
+    """The number of the last record."""
+    mac: str
+    """Of that record, in hexadecimal digits."""
+    at: datetime
+    key: int
+    """Which of the trail's keys has signed."""
+    signature: str = ""
+    """Ed25519, in hexadecimal digits."""
+
+    @property
+    def signed_text(self) -> bytes:
+        at = self.at.isoformat()
+        parts = ("handoff-checkpoint", self.version, self.chain, self.seq, self.mac, at, self.key)
+        return "|".join(map(str, parts)).encode()
+
+    def written(self) -> bytes:
+        """One line of JSON, without its end."""
+        return msgspec.json.encode(self)
+
+
+def read(line: bytes | str) -> Checkpoint | None:
+    """None: it is no checkpoint. Whether it is ours, its signature says."""
+    try:
+        found = msgspec.json.decode(line, type=Checkpoint)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return found if found.version == VERSION and found.at.tzinfo is not None else None
