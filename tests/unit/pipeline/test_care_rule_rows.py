@@ -574,6 +574,13 @@ def test_tcm_medication_reconciliation_no_later_than_the_visit(ward: Ward) -> No
     assert tasks["medication_reconciliation"].due_at <= HOME + 30 * DAY  # HEDIS TRC
 
 
+@pytest.mark.parametrize("code", ["06", "86"])
+def test_hedis_trc_notice_of_discharge_within_2_days(ward: Ward, code: str) -> None:
+    ward.stay(code=code)
+    (notice,) = [task for task in ward.tasks().values() if task.kind == "notice_of_discharge"]
+    assert notice.due_at <= HOME + 2 * DAY
+
+
 def test_hedis_trc_engagement_within_30_days(ward: Ward) -> None:
     for number, (band, more) in enumerate((("high", SICK), ("moderate", ())), 1):
         ward.stay(f"V{number}", mrn=str(number), dg1=more)
