@@ -154,7 +154,7 @@ class _Section:
         if "const" in about:
             return f"`{about['const']}`"
         if "enum" in about:
-            return ", ".join(f"`{one}`" for one in about["enum"])
+            return ", ".join(dict.fromkeys(f"`{one}`" for one in about["enum"]))
         match about.get("type"):
             case "boolean":
                 return "true or false"

@@ -21,6 +21,7 @@ import requests
 from requests.adapters import BaseAdapter
 
 from engine.domain.record import Phi
+from engine.tls import harden
 
 _IDLE_SECONDS_MAX: Final = 20.0
 """Connections unused for longer are dropped: the far end may have closed them, and a request lost that way is
@@ -124,11 +125,9 @@ class HttpClient:
 
 
 def tls_context(ca: Path | None) -> ssl.SSLContext:
-    """TLS 1.2 or later, name and certificate checked. Raises OSError when `ca` can't be read."""
+    """Name and certificate are checked. Raises OSError when `ca` can't be read."""
     context = ssl.create_default_context(cafile=requests.utils.DEFAULT_CA_BUNDLE_PATH if ca is None else str(ca))
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.keylog_filename = None  # type: ignore[assignment]  # what SSLKEYLOGFILE of the environment has set
-    return context
+    return harden(context)
 
 
 def requests_session(client: HttpClient, loop: asyncio.AbstractEventLoop) -> requests.Session:

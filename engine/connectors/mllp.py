@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from engine.clock import Clock, SystemClock
 from engine.connectors.base import NOT_ATTEMPTED, DestinationSettings, Result, always, delivered, failed, stamps
@@ -45,8 +45,9 @@ from engine.errors import (
 from engine.hl7v2.ack import ERROR_TEXTS, Ack, parse_ack
 from engine.hl7v2.header import HeaderError, read_header
 from engine.hl7v2.mllp import FrameDecoder, wrap
-from engine.pipeline.doubts import is_loopback
-from engine.settings import Configuration, Identifier, Port, Text, TlsClient
+from engine.pipeline.doubts import SAY_WHY, is_loopback
+from engine.settings import Configuration, Identifier, Port, Reason, Text, TlsClient, either_tls_or_plaintext
+from engine.tls import harden
 from engine.tlsfiles import exposed_key, tls_problems
 from engine.yamlmodel import StrictModel
 
@@ -100,6 +101,8 @@ class MllpDestination(DestinationSettings):
     """Its TCP port."""
     tls: TlsClient | None = None
     """TLS towards the receiver; none: plain TCP."""
+    plaintext: Reason | None = None
+    """Why messages of patients may go to another machine in clear. Without a reason `check` warns of it."""
     answers_without_code: AnswersWithoutCode = AnswersWithoutCode()
     """What a refusal without a reason means."""
     requests: Identifier = "scheduling"
@@ -108,13 +111,17 @@ class MllpDestination(DestinationSettings):
     """The receiver is known to answer a repeated control id without acting twice: then an ambiguous attempt is
     repeated instead of held for a person."""
 
+    @model_validator(mode="after")
+    def _either(self) -> MllpDestination:
+        return either_tls_or_plaintext(self)
+
     @property
     def certificate(self) -> str | None:
         return self.tls.cert if self.tls is not None else None
 
     def doubts(self) -> Iterator[tuple[str, str]]:
-        if self.tls is None and not is_loopback(self.host):
-            yield "host", "messages of patients leave this machine in clear: give it tls, or a tunnel on loopback"
+        if self.tls is None and self.plaintext is None and not is_loopback(self.host):
+            yield "host", f"messages of patients leave this machine in clear: give it tls, or {SAY_WHY}"
 
     def requests_file(self, configuration: Configuration) -> str:
         return f"{configuration.site.mappings}/destinations/{self.requests}.yaml"
@@ -394,7 +401,7 @@ def _judge(ack: Ack, answers: AnswersWithoutCode) -> Result:
 
 
 def tls_context(tls: TlsClient, path: Callable[[str], Path]) -> ssl.SSLContext:
-    """TLS 1.2 or later, the server's name and certificate checked; nothing of the environment applies.
+    """The server's name and certificate are checked; nothing of the environment applies.
 
     Raises OSError when a file can't be read.
     """
@@ -406,8 +413,7 @@ def tls_context(tls: TlsClient, path: Callable[[str], Path]) -> ssl.SSLContext:
         folder = known.openssl_capath if Path(known.openssl_capath).is_dir() else None
         file = known.openssl_cafile if Path(known.openssl_cafile).is_file() or folder is None else None
         context = ssl.create_default_context(cafile=file, capath=folder)
-    context.keylog_filename = None  # type: ignore[assignment]  # what SSLKEYLOGFILE of the environment has set
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    harden(context, tls.minimum)
     if tls.cert:
         context.load_cert_chain(path(tls.cert), path(tls.key) if tls.key else None, password="")
     return context

@@ -20,7 +20,7 @@ _ABBREVIATIONS: Final = {"EST": "UTC-5", "MST": "UTC-7", "HST": "UTC-10"}
 """Names of the IANA database that mean a fixed offset, though people mean a place by them."""
 _REVERSED: Final = re.compile(r"(?i)(?:Etc/)?GMT([+-])([1-9][0-9]?)")
 """POSIX counts west of Greenwich as positive."""
-_CHECKED_TLS: Final = frozenset({"verify-full", "verify-ca"})
+SAY_WHY: Final = 'say why not (plaintext: "REASON")'
 
 
 def doubts(configuration: Configuration) -> tuple[Problem, ...]:
@@ -80,9 +80,12 @@ def _zone(document: Document, path: Path, name: str) -> Iterator[Problem]:
 def _site(document: Document, site: Site) -> Iterator[Problem]:
     yield from _store(document, site)
     yield from _zone(document, ("calendar", "timezone"), site.calendar.timezone)
-    if not is_loopback(site.console.host):
-        text = "open to other machines: until there are log-ins only /healthz and /readyz answer there"
-        yield document.warning(("console", "host"), text)
+    if not is_loopback(site.console.host) and site.console.plaintext is None:
+        text = "open to other machines, in clear; until there are log-ins only /healthz and /readyz answer there: put a"
+        yield document.warning(("console", "host"), f"{text} proxy with TLS on this machine before it, or {SAY_WHY}")
+    if site.hooks is not None and not is_loopback(site.hooks.host) and site.hooks.plaintext is None:
+        text = "open to other machines, in clear: put a proxy with TLS on this machine before it, or"
+        yield document.warning(("hooks", "host"), f"{text} {SAY_WHY}")
     for name, destination in site.destinations.items():
         for key, text in destination.doubts():
             yield document.warning(("destinations", name, key), text)
@@ -97,8 +100,10 @@ def _store(document: Document, site: Site) -> Iterator[Problem]:
     options = parse_qs(url.query)
     hosts = [*options.get("host", ()), *([host] if host else [])]
     far = [one for one in hosts if not one.startswith("/") and not is_loopback(one)]
-    if url.scheme.startswith("postgresql") and far and options.get("sslmode", [""])[0] not in _CHECKED_TLS:
-        text = "the database is on another machine: add ?sslmode=verify-full, so that nobody reads along or stands in"
+    checked = options.get("sslmode", [""])[-1] == "verify-full"
+    if url.scheme.startswith("postgresql") and far and not checked and site.store.plaintext is None:
+        text = "the database is on another machine: add ?sslmode=verify-full, so that nobody reads along or stands in,"
+        text = f"{text} or {SAY_WHY}"
         yield document.warning(("store", "url"), text)
 
 
@@ -107,9 +112,13 @@ def _channel(document: Document, channel: Channel) -> Iterator[Problem]:
     everybody = not listen.allow or any(
         network == ip_network(network.supernet(new_prefix=0)) for network in listen.allow
     )
-    if listen.tls is None and not is_loopback(listen.host) and everybody:
-        text = "listens in clear for everybody who reaches this machine: give it tls, or the senders' networks in allow"
-        yield document.warning(("listen", "host"), text)
+    if listen.tls is None and not is_loopback(listen.host):
+        if listen.plaintext is None:
+            text = f"listens in clear for other machines: give it tls, or {SAY_WHY}"
+            yield document.warning(("listen", "host"), text)
+        elif everybody:
+            text = "whoever reaches this machine may send in clear: give the senders' networks in allow"
+            yield document.warning(("listen", "host"), text)
     if is_loopback(listen.host) and listen.allow and not any(_of_loopback(network) for network in listen.allow):
         text = "only this machine reaches this address, and `listen.allow` leaves it out: nobody can connect"
         yield document.warning(("listen", "allow"), text)
@@ -133,8 +142,8 @@ def _channel(document: Document, channel: Channel) -> Iterator[Problem]:
                 text = f"the channel has no `{needed}`, so there is never a {what} to deliver"
                 yield document.warning(("deliver", index, "what"), text)
     address = channel.ack.return_to
-    if address is not None and not is_loopback(address.host):
-        text = "these answers leave this machine in clear: they name control ids, and no patient"
+    if address is not None and not is_loopback(address.host) and address.plaintext is None:
+        text = f"these answers leave this machine in clear, and there is no TLS for them: {SAY_WHY}"
         yield document.warning(("ack", "return_to", "host"), text)
 
 

@@ -29,6 +29,7 @@ from engine.runtime.intake import Intake
 from engine.runtime.peers import Certificate, Trusted, host_of, why_no_handshake
 from engine.runtime.sockets import who_has
 from engine.settings import Channel, TlsServer
+from engine.tls import harden
 
 _log = logs.get_logger(__name__)
 
@@ -54,8 +55,6 @@ _KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 _SWEEP_SECONDS_MAX: Final = 1.0
 _SWEEP_SECONDS_MIN: Final = 0.05
 
-_AEAD: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""Of TLS 1.2; those of 1.3 are all such."""
 _TLS_GREETING: Final = b"\x16\x03"
 
 # Why a connection is not read for the moment.
@@ -801,11 +800,8 @@ class Connection(asyncio.Protocol):
 
 
 def server_context(tls: TlsServer, resolve: Callable[[str], Any]) -> ssl.SSLContext:
-    """TLS 1.2 or later. Raises OSError when a file can't be used."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_ciphers(_AEAD)
+    """Raises OSError when a file can't be used."""
+    context = harden(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tls.minimum)
     # Without a passphrase given, OpenSSL would ask for one at the terminal, and wait.
     context.load_cert_chain(resolve(tls.cert), resolve(tls.key), password="")
     if tls.client_ca is not None:

@@ -29,8 +29,10 @@ from engine.settings.values import (
     Network,
     Port,
     ProxyUrl,
+    Reason,
     Seconds,
     Text,
+    either_tls_or_plaintext,
 )
 
 __all__ = [
@@ -58,6 +60,7 @@ __all__ = [
     "Order",
     "Port",
     "ProxyUrl",
+    "Reason",
     "RetrySettings",
     "ReturnAddress",
     "Seconds",
@@ -69,6 +72,7 @@ __all__ = [
     "TlsServer",
     "ZoneName",
     "Zones",
+    "either_tls_or_plaintext",
     "literal_secrets",
     "load",
     "loaded",

@@ -16,7 +16,17 @@ from pydantic import (
 )
 
 from engine.domain.delivery import WHAT
-from engine.settings.values import Identifier, Network, Port, Seconds, Text, _check_zone
+from engine.settings.values import (
+    Identifier,
+    Network,
+    Port,
+    Reason,
+    Seconds,
+    Text,
+    TlsMinimum,
+    _check_zone,
+    either_tls_or_plaintext,
+)
 from engine.yamlmodel import StrictModel
 
 
@@ -35,6 +45,8 @@ class TlsServer(StrictModel):
     (CN) counts only in a certificate without DNS names. None: all."""
     crl: Text | None = None
     """PEM file of the authorities' lists of revoked certificates; without a valid list nobody connects."""
+    minimum: TlsMinimum = "1.2"
+    """Least version that is spoken: 1.2, with authenticated ciphers (AEAD) alone, or 1.3."""
 
     @model_validator(mode="after")
     def _names_of_certificates(self) -> TlsServer:
@@ -54,6 +66,9 @@ class Listen(StrictModel):
     """Networks that may connect; none: every one."""
     tls: TlsServer | None = None
     """TLS for senders; none: plain TCP."""
+    plaintext: Reason | None = None
+    """Why senders on other machines may send in clear (`VPN of the hospital, ticket 4711`). Without a reason `check`
+    warns of it."""
     frame_bytes_max: Annotated[int, Field(ge=1024, le=1 << 30)] = 1 << 20
     """Largest frame in bytes; a larger one is refused."""
     connections_max: Annotated[int, Field(ge=1, le=100_000)] = 256
@@ -76,6 +91,10 @@ class Listen(StrictModel):
     commit_blocks: bool = False
     """MLLP release 2: answer each frame with a commit block (0B 06 1C 0D / 0B 15 1C 0D)."""
 
+    @model_validator(mode="after")
+    def _either(self) -> Listen:
+        return either_tls_or_plaintext(self)
+
 
 class ReturnAddress(StrictModel):
     """A listener of the sender's for application ACKs."""
@@ -84,6 +103,8 @@ class ReturnAddress(StrictModel):
     """Name or address."""
     port: Port
     """TCP port."""
+    plaintext: Reason | None = None
+    """Why answers may leave this machine in clear, for which there is no TLS. They name control ids, and no patient."""
 
 
 class Ack(StrictModel):

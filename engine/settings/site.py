@@ -17,7 +17,7 @@ from pydantic import (
 from engine.domain.partition import PARTITIONS
 from engine.outline import CONSOLE_HOST, CONSOLE_PORT, KEYS_SECONDS_MAX, NODE, ROLES, STORE_KEYS, STORE_URL, TIMEZONE
 from engine.settings.secret import Secret
-from engine.settings.values import Folder, HttpsUrl, Identifier, Port, Seconds, Text, _check_zone
+from engine.settings.values import Folder, HttpsUrl, Identifier, Port, Reason, Seconds, Text, TlsMinimum, _check_zone
 from engine.snapshot import UNRESOLVED
 from engine.yamlmodel import StrictModel
 
@@ -36,6 +36,8 @@ class Store(StrictModel):
 
     url: Text = STORE_URL
     """The database: `sqlite:///PATH` (relative to config.yaml) or `postgresql+psycopg://USER@HOST/DB`."""
+    plaintext: Reason | None = None
+    """Why a database on another machine is spoken to without `sslmode=verify-full`."""
     keys: Annotated[Annotated[str, Field(min_length=1, max_length=1 << 16)] | KeysFromCommand, Field(repr=False)] = (
         STORE_KEYS
     )
@@ -59,6 +61,8 @@ class Console(StrictModel):
     """Address to listen on. Loopback unless told."""
     port: Port = CONSOLE_PORT
     """TCP port."""
+    plaintext: Reason | None = None
+    """Why other machines may reach it in clear (a proxy with TLS before it, say)."""
 
 
 class Hooks(StrictModel):
@@ -70,6 +74,8 @@ class Hooks(StrictModel):
     """TCP port."""
     public_url: HttpsUrl | None = None
     """Address under which far ends reach it; none: that of this machine."""
+    plaintext: Reason | None = None
+    """Why other machines may reach it in clear (a proxy with TLS before it, say)."""
 
 
 class RetrySettings(StrictModel):
@@ -124,6 +130,8 @@ class TlsClient(StrictModel):
     """PEM file of the certificate shown to the receiver; none: none is shown."""
     key: Text | None = None
     """PEM file of its private key."""
+    minimum: TlsMinimum = "1.2"
+    """Least version that is spoken: 1.2, with authenticated ciphers (AEAD) alone, or 1.3."""
 
     @model_validator(mode="after")
     def _key_with_cert(self) -> TlsClient:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import os
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     ValidationError,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
 )
 
 from engine.snapshot import UNRESOLVED
+from engine.tls import Minimum
 
+Reason = Annotated[str, Field(min_length=1, max_length=1024)]
+"""Why something is so on purpose, for whoever reads the file or an auditor."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Folder = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(os.path.normpath)]
@@ -47,6 +52,28 @@ def _check_proxy(url: str) -> str:
     raise ValueError("must be http://HOST:PORT or https://HOST:PORT")
 
 
+class _Link(Protocol):
+    @property
+    def tls(self) -> object | None: ...
+    @property
+    def plaintext(self) -> str | None: ...
+
+
+L = TypeVar("L", bound=_Link)
+
+
+def either_tls_or_plaintext(link: L) -> L:
+    """Raises ValueError when it has TLS and a reason for none."""
+    if link.tls is not None and link.plaintext is not None:
+        raise ValueError("has tls, and plaintext says why it has none: take one of them away")
+    return link
+
+
+TlsMinimum = Annotated[
+    Minimum,
+    BeforeValidator(lambda value: str(value) if isinstance(value, float) else value),
+    WithJsonSchema({"enum": [1.2, 1.3, "1.2", "1.3"]}),
+]
 HttpsUrl = Annotated[Text, AfterValidator(_check_https)]
 ProxyUrl = Annotated[Text, AfterValidator(_check_proxy)]
 

@@ -21,6 +21,7 @@ from engine.hl7v2.ack import Ack, modes, parse_ack
 from engine.hl7v2.batch import messages_in
 from engine.hl7v2.header import Header, HeaderError, is_ack, read_header
 from engine.hl7v2.mllp import COMMIT_ACK_PAYLOAD, FrameDecoder, wrap
+from engine.tls import harden
 
 T = TypeVar("T")
 
@@ -43,8 +44,7 @@ class Tls(Record, frozen=True, kw_only=True):
 
     def context(self) -> ssl.SSLContext:
         """Raises OSError (ssl.SSLError) when a file is missing or unusable."""
-        context = ssl.create_default_context(cafile=self.ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context = harden(ssl.create_default_context(cafile=self.ca))
         if self.cert is not None:
             context.load_cert_chain(self.cert, self.key, password="")
         return context

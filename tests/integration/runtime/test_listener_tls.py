@@ -186,6 +186,15 @@ async def test_tls_1_2_is_spoken(make_feed: MakeFeed, ours: Authority) -> None:
     assert code(await (await feed.sender(tls=context)).exchange(adt("1"))) == "AA"
 
 
+async def test_with_1_3_as_the_least_version_1_2_is_refused(make_feed: MakeFeed, ours: Authority) -> None:
+    feed = await make_feed(listen={"tls": tls(ours) | {"minimum": 1.3}})
+    context = client(ours)
+    assert code(await (await feed.sender(tls=context)).exchange(adt("1"))) == "AA"
+    context = client(ours)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    await refused(feed, context)
+
+
 async def test_a_plain_sender_on_a_tls_port_is_closed_and_nothing_is_stored(
     make_feed: MakeFeed, ours: Authority
 ) -> None:

@@ -324,8 +324,14 @@ def test_a_filter_that_can_be_true_is_good(bare: Site, text: str) -> None:
         (CHANNEL, "host: 127.0.0.1\n  port: 2575\n  allow: .*", "host: 0.0.0.0\n  port: 2575", "listen.host"),
         (CHANNEL, "host: 127.0.0.1\n  port: 2575\n  allow: .*", "host: '::'\n  port: 2575\n  allow: ['::/0']",
          "listen.host"),
+        (CHANNEL, "host: 127.0.0.1\n  port: 2575\n  allow: .*", "host: 10.1.2.3\n  port: 2575\n  allow: [10.1.0.0/16]",
+         "listen.host"),
+        (CHANNEL, "host: 127.0.0.1\n  port: 2575\n  allow: .*", "host: 0.0.0.0\n  port: 2575\n  plaintext: a test",
+         "listen.host"),
         (CHANNEL, "ack: {", "ack: {return_to: {host: 10.0.0.9, port: 1}, ", "ack.return_to.host"),
-        ("config.yaml", "  # lab: ", "  lab: ", "destinations.lab.host"),
+        ("config.yaml", "^", "hooks: {host: '::', port: 8081}\n", "hooks.host"),
+        ("config.yaml", "url: .*", "url: postgresql+psycopg://h@db.example.com/x?sslmode=verify-ca", "store.url"),
+        ("config.yaml", "  # lab: .*", "  lab: {type: mllp, host: 10.0.0.9, port: 2576}", "destinations.lab.host"),
         ("config.yaml", "host: 127.0.0.1, port: 8080", "host: 0.0.0.0, port: 8080", "console.host"),
         ("config.yaml", "url: .*", "url: postgresql+psycopg://h@db.example.com/x", "store.url"),
     ],
@@ -339,6 +345,40 @@ def test_what_lets_others_read_along_is_a_warning_and_a_problem_when_strict(
     assert found(bare, "--strict") == [warning]
     assert bare.json("check", "--strict", code=1)["ok"] is False
     assert "1 warning" in bare.run("check").out
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern", "replacement"),
+    [
+        (CHANNEL, "host: 127.0.0.1\n  port: 2575\n  allow: .*",
+         "host: 0.0.0.0\n  port: 2575\n  allow: [10.1.0.0/16]\n  plaintext: VPN of the hospital"),
+        (CHANNEL, "ack: {", "ack: {return_to: {host: 10.0.0.9, port: 1, plaintext: VPN}, "),
+        ("config.yaml", "  # lab: .*", "  lab: {type: mllp, host: 10.0.0.9, port: 2576, plaintext: an IPsec tunnel}"),
+        ("config.yaml", "  # lab: .*", "  lab: {type: mllp, host: '127.0.0.2', port: 2576}"),
+        ("config.yaml", "  # lab: .*", "  lab: {type: mllp, host: lab.example, port: 2576, tls: {}}"),
+        ("config.yaml", "host: 127.0.0.1, port: 8080", "host: 0.0.0.0, port: 8080, plaintext: nginx before it"),
+        ("config.yaml", "^", "hooks: {host: '::', port: 8081, plaintext: nginx before it}\n"),
+        ("config.yaml", "url: sqlite:[^,]*", "url: postgresql+psycopg://h@db.example.com/x, plaintext: one rack, own wire"),
+        ("config.yaml", "url: sqlite:[^,]*", "url: postgresql+psycopg://h@db.example.com/x?sslmode=verify-full"),
+    ],
+)  # fmt: skip
+def test_what_is_in_clear_on_purpose_or_not_at_all_is_good(
+    bare: Site, file: str, pattern: str, replacement: str
+) -> None:
+    edit(bare, file, pattern, replacement)
+    assert found(bare, "--strict") == []
+
+
+@pytest.mark.parametrize("reason", ["''", "true", "null", "7"])
+def test_a_reason_is_a_text(bare: Site, reason: str) -> None:
+    edit(bare, CHANNEL, "host: 127.0.0.1\n  port: 2575", f"host: 10.1.2.3\n  plaintext: {reason}\n  port: 2575")
+    assert [one["key"] for one in found(bare)] == ["listen.host" if reason == "null" else "listen.plaintext"]
+
+
+def test_tls_and_a_reason_for_none_contradict_each_other(bare: Site) -> None:
+    edit(bare, "config.yaml", "  # lab: .*", "  lab: {type: mllp, host: a.example, port: 1, tls: {}, plaintext: x}")
+    (problem,) = found(bare)
+    assert (problem["level"], "take one of them away" in problem["message"]) == ("problem", True)
 
 
 def test_a_secret_that_is_not_here_is_no_problem_of_a_check_without_secrets(bare: Site) -> None:
