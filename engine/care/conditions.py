@@ -7,6 +7,7 @@ diagnosis counts once it is coded.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -50,12 +51,10 @@ class Condition(StrictModel):
             return False
         if self.units and (encounter.location is None or encounter.location.point_of_care not in self.units):
             return False
-        if self.diagnoses and not any(
-            _plain(diagnosis.code).startswith(beginning)
-            for beginning in map(_plain, self.diagnoses)
-            for diagnosis in encounter.diagnoses
-        ):
-            return False
+        if self.diagnoses:
+            beginnings = tuple(map(_plain, self.diagnoses))
+            if not any(_plain(diagnosis.code).startswith(beginnings) for diagnosis in encounter.diagnoses):
+                return False
         return self._of_age(patient, encounter, now)
 
     def _of_age(self, patient: Patient, encounter: Encounter, now: datetime) -> bool:
@@ -71,5 +70,6 @@ class Condition(StrictModel):
         return oldest >= low and youngest <= high
 
 
+@lru_cache(4096)
 def _plain(code: str) -> str:
     return code.replace(".", "").upper()
