@@ -553,8 +553,10 @@ class _Planning:
         return encounter.key, planner.model if planner is not None else None
 
 
-_LEFT_FOR_HOME: Final = frozenset({Action.HOME_PLAN, Action.DEATH})
-"""A disposition of death of a patient who lives is wrong, or in doubt: it takes nothing away."""
+_LEFT_FOR_HOME: Final = frozenset({Action.HOME_PLAN, Action.AGAINST_ADVICE, Action.DEATH})
+"""Who left against advice is at home too, and at no lower risk. A disposition of death of a patient who lives is wrong,
+or in doubt: it takes nothing away.
+"""
 
 _RANKS: Final = (None, Band.LOW, Band.MODERATE, Band.HIGH)
 

@@ -161,9 +161,7 @@ class Warranted:
 
     def _alerts(self, chart: Chart) -> Iterator[str]:
         tasks, pages = {task.id: task for task in chart.tasks}, {page.id: page for page in chart.pages}
-        raised = Counter(  # one that was retracted had no reason after all
-            task.raised_for for task in chart.tasks if task.raised_for is not None and task.state.value != "retracted"
-        )
+        standing = Counter(task.raised_for for task in chart.tasks if task.stands and task.raised_for is not None)
         for alert in chart.tasks:
             if alert.raised_for is None:
                 continue
@@ -176,8 +174,11 @@ class Warranted:
                 yield f"alert {alert.kind} stands though its task is {asked.state.value if asked else 'not there'}"
             if alert.stands and page is None and asked is not None and not asked.stands:
                 yield f"alert {alert.kind} stands though its task is {asked.state.value}"
-            if raised[alert.raised_for] > rungs:
-                yield f"alert {alert.kind} was raised {raised[alert.raised_for]} times"
+            if alert.stands and page is None and asked is not None:
+                if alert.id not in {escalation.alert for escalation in asked.escalations}:
+                    yield f"alert {alert.kind} stands and its task names no reason for it"
+            if standing[alert.raised_for] > rungs:
+                yield f"alert {alert.kind} stands {standing[alert.raised_for]} times"
 
     def _pages(self, chart: Chart) -> Iterator[str]:
         tasks = {task.id: task for task in chart.tasks}

@@ -296,6 +296,13 @@ def test_f8_who_comes_back_while_a_plan_runs_never_gets_the_weaker_one(ward: War
     assert Reason.EARLIER_BAND in ward.said(outcome)
 
 
+def test_f8_who_had_left_against_advice_never_gets_the_weaker_plan_either(ward: Ward) -> None:
+    ward.stay(code="07")
+    outcome = back(ward, DAY)
+    assert set(ward.tasks("V2")) == HIGH
+    assert Reason.EARLIER_BAND in ward.said(outcome)
+
+
 def test_f8_a_plan_that_would_be_over_says_nothing_of_the_next_one(ward: Ward) -> None:
     ward.stay()
     back(ward, 8 * DAY)
