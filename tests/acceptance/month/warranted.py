@@ -174,9 +174,9 @@ class Warranted:
                 yield f"alert {alert.kind} stands though its task is {asked.state.value if asked else 'not there'}"
             if alert.stands and page is None and asked is not None and not asked.stands:
                 yield f"alert {alert.kind} stands though its task is {asked.state.value}"
-            if alert.stands and page is None and asked is not None:
-                if alert.id not in {escalation.alert for escalation in asked.escalations}:
-                    yield f"alert {alert.kind} stands and its task names no reason for it"
+            named = {escalation.alert for escalation in asked.escalations} if asked is not None else set()
+            if alert.stands and page is None and alert.id not in named:
+                yield f"alert {alert.kind} stands and its task names no reason for it"
             if standing[alert.raised_for] > rungs:
                 yield f"alert {alert.kind} stands {standing[alert.raised_for]} times"
 
