@@ -122,6 +122,8 @@ class Checks:
                 self._moved(change)
             elif change.what == "page" and change.b in {PageState.ACKNOWLEDGED, PageState.RESOLVED}:
                 self._over.add(change.a)
+            elif change.what == "page" and change.b in WAITING:  # its task stands again
+                self._over.discard(change.a)
 
     def unknown(self, changes: list[Observed]) -> None:
         """These are committed, and whoever did it is told that it is not known."""
@@ -268,7 +270,7 @@ class Checks:
         """A merge joins lines: the order of receipt is checked by the lines that deliveries were queued in."""
 
     def _page(self, session: Session, change: Observed) -> None:
-        """One that is over calls nobody from the next transaction on."""
+        """One that is over calls nobody from the next transaction on, until its task stands again."""
 
     def _identity(self, session: Session, change: Observed) -> None:
         owners = self._owners.setdefault(bytes(change.a), [])

@@ -200,4 +200,4 @@ def goes_on_paging() -> Broken:
 
 def pages_for_tasks_that_have_ended() -> Broken:
     """A page goes on when what it was about is over."""
-    return mock.patch.object(pages, "called_off", lambda page, _why, _at: page)
+    return mock.patch.object(pages, "called_off", lambda page, _why, _at, **_more: page)
