@@ -28,7 +28,7 @@ from engine.domain.outcome import Outcome
 from engine.domain.page import WAITING, Page, PageState, page_id
 from engine.domain.patient import Identifier
 from engine.domain.shapes import plain
-from engine.domain.task import Task, TaskState
+from engine.domain.task import ON_CALL_PAGE, Task, TaskState
 from engine.pipeline.process import decide, prepare
 from engine.store.charts import ChartStore, identity_hash
 from engine.store.counts import ledger
@@ -519,7 +519,7 @@ class Questions:
 def told(chart: Chart, done: AbstractSet[str]) -> dict[str, Any]:
     """What a chart says, without when it was written, and without what the clock and people (done: these tasks) do.
 
-    How long a stay that goes on has lasted, and so its score, depends on when it was worked on.
+    Whether a call is made again depends on whether the clock had made it. How long a stay that goes on has lasted, and so its score, depends on when it was worked on.
     What merged patients' messages said may have been worked on in another order than they were sent in: it comes to the
     same, but a task that ended may have been or not have been in between. What is done for a merged patient is not
     wanted for another stay, so there tasks can't be compared.
@@ -539,7 +539,9 @@ def told(chart: Chart, done: AbstractSet[str]) -> dict[str, Any]:
         "tasks": {
             one.id: (one.kind, one.encounter, "stands" if one.stands else one.state, one.discharge, one.suspended_by)
             for one in chart.tasks
-            if one.raised_for is None and (one.stands and not done if merged else one.id not in done)
+            if one.raised_for is None
+            and one.kind != ON_CALL_PAGE
+            and (one.stands and not done if merged else one.id not in done)
         },
     }
     return {part: plain(what) for part, what in said.items()}
