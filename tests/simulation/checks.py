@@ -519,7 +519,8 @@ class Questions:
 def told(chart: Chart, done: AbstractSet[str]) -> dict[str, Any]:
     """What a chart says, without when it was written, and without what the clock and people (done: these tasks) do.
 
-    Whether a call is made again depends on whether the clock had made it. How long a stay that goes on has lasted, and so its score, depends on when it was worked on.
+    Whether a call is made again depends on whether the clock had made it. How long a stay that goes on has lasted, and
+    so its score, depends on when it was worked on.
     What merged patients' messages said may have been worked on in another order than they were sent in: it comes to the
     same, but a task that ended may have been or not have been in between. What is done for a merged patient is not
     wanted for another stay, so there tasks can't be compared.
