@@ -18,6 +18,7 @@ from engine import __version__, logs
 from engine.clock import site_clock
 from engine.connectors.registry import build_connectors, check_files, destination_settings, load
 from engine.domain.audit import AuditRecord
+from engine.environment import hold
 from engine.errors import HandoffError, Problem, SettingsError, StoreError, StoreUnavailableError
 from engine.files import writable_by_others
 from engine.pipeline.channel import CompiledConfiguration, Key
@@ -26,6 +27,7 @@ from engine.pipeline.doubts import doubts
 from engine.pipeline.unworkable import contradictions, never_happens
 from engine.runtime import hints
 from engine.runtime.configurations import compile_site, hasher, recorded_configuration, with_former
+from engine.runtime.memory import protect_memory
 from engine.runtime.sockets import user_name
 from engine.runtime.worker import Assembly, WorkerContext
 from engine.settings import Configuration, loaded
@@ -304,6 +306,7 @@ def run_daemon(path: Path, *, announce: Callable[[Status], None]) -> int:
     from engine.runtime.background import tolerate_connections
     from engine.runtime.notify import Systemd, activated_sockets
 
+    protect_memory()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # a reload that is asked for now comes after the start
     systemd, sockets = Systemd(), activated_sockets()
     configuration, store = _open_site(path)
@@ -315,6 +318,7 @@ def run_daemon(path: Path, *, announce: Callable[[Status], None]) -> int:
         _say_doubts(examined)
         if examined.configuration.has_shadow:
             make_shadow(store.location)
+        hold(examined.configuration.variables)
         store.keys.reload()  # after `handoff keys rotate`, new values are sealed with the new key from here on
         return examined.configuration
 
@@ -379,6 +383,7 @@ def _open_site(path: Path) -> tuple[Configuration, Store]:
     _say_doubts(examined)
     make_store(configuration)
     _check_shadow(configuration)
+    hold(examined.configuration.variables)
     by_us = loaded(
         examined.configuration, who=user_name(os.getuid()), by="run", at=site_clock(configuration.clock_file).now()
     )
@@ -395,6 +400,7 @@ def run_worker(fd: int, parent: int) -> int:
     from engine.runtime import worker
 
     logs.configure()
+    protect_memory()
     runner = asyncio.Runner(loop_factory=_loop_factory())
     with runner:
         return runner.run(worker.serve(fd, parent, assemble_worker))

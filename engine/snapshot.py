@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from engine.domain.record import Record
+from engine.environment import variable
 from engine.errors import Problem, SettingsError
 from engine.files import SECRET_BYTES_MAX, UnreadableFileError, foreign_owner, read_regular, read_with_status
 from engine.yamlfile import TEXT_CHARS_MAX, Document, did_you_mean, parse, without_values
@@ -157,7 +158,9 @@ class Snapshot:
 
     def without(self, secrets: Mapping[str, Collection[tuple[str | int, ...]]]) -> Snapshot:
         """The same, recorded without the values that stand at these places of these files."""
-        left_out = {file: without_values(self.files[file], paths, UNRESOLVED) for file, paths in secrets.items()}
+        left_out = {
+            file: without_values(self.files[file], paths, UNRESOLVED) for file, paths in secrets.items() if paths
+        }
         return replace(self, left_out=left_out)
 
     def document(self, file: str) -> Document:
@@ -382,7 +385,7 @@ def resolve_references(
 def _look_up(kind: str, name: str, base: Path) -> tuple[str | None, str | None]:
     """The value, and why there is none when it is not simply missing."""
     if kind == "env":
-        return os.environ.get(name), None
+        return variable(name), None
     folder = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) if kind == "credential" else base
     try:
         return read_regular(folder / name, bytes_max=SECRET_BYTES_MAX).decode().strip(), None

@@ -398,7 +398,9 @@ def limit_option(function: F) -> F:
 
 def reveal_options(function: F) -> F:
     """Adds `reveal` and `reason`; see `site.reveal_of`."""
-    function = click.option("--reason", metavar="TEXT", help="Why; written to the audit.")(function)
+    function = click.option("--reason", metavar="TEXT", type=Private(), help="Why; written to the audit; - asks.")(
+        function
+    )
     return click.option("--reveal", is_flag=True, help="Show patient data unmasked; needs --reason.")(function)
 
 
@@ -423,13 +425,45 @@ class Row(click.ParamType[int]):
 _ROW_MAX: Final = (1 << 63) - 1
 
 
-class Said(click.ParamType[str]):
-    """A text that a person gives and that is kept: not empty, on one line."""
+_ASKED_CHARACTERS_MAX: Final = 64_000
+
+
+class Private(click.ParamType[str]):
+    """What may say something of a patient. `-` asks for it, or reads a line of standard input when that is no terminal:
+    an argument can be seen by everybody on the machine while the command runs, and stays in the shell's history.
+
+    Several `-` of one command read a line each: options first, in the order in which they stand, then arguments.
+    """
 
     name = "text"
+    hidden = False
+    """It is not shown while it is typed."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        text = str(value).strip()
+        return self.read(self._asked(param, ctx) if value == "-" else str(value), param, ctx)
+
+    def read(self, value: str, _param: click.Parameter | None, _ctx: click.Context | None) -> str:
+        """The value of what was given or asked for."""
+        return value
+
+    def _asked(self, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if sys.stdin is None:
+            self.fail("standard input is closed", param, ctx)
+        what = (param.name or self.name).replace("_", " ").capitalize() if param is not None else self.name
+        if sys.stdin.isatty():
+            text = click.prompt(what, hide_input=self.hidden, err=True)
+        else:
+            text = sys.stdin.readline(_ASKED_CHARACTERS_MAX)
+        if not str(text).strip():
+            self.fail(f"standard input holds no {what.lower()}", param, ctx)
+        return str(text).strip()
+
+
+class Said(Private):
+    """A text that a person gives and that is kept: not empty, on one line."""
+
+    def read(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = value.strip()
         if not text or len(text) > _SAID_CHARACTERS_MAX or not text.isprintable():
             self.fail(f"must be a text of one line, of {_SAID_CHARACTERS_MAX} characters at most", param, ctx)
         return text

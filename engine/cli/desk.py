@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import click
 
-from engine.cli.common import Cli
+from engine.cli.common import Cli, Private
 from engine.desk.desk import Desk, Reveal
 from engine.domain.actor import Actor
 from engine.errors import HandoffError, NotFoundError, SettingsError, StoreDamagedError, StoreMissingError
@@ -27,28 +27,14 @@ if TYPE_CHECKING:
 
 L_co = TypeVar("L_co", covariant=True)
 
-_KEY_CHARACTERS_MAX: Final = 1000
-
 PATIENT_HELP: Final = "AUTHORITY:ID or a pseudonym (MRN:~3f9a1c2b); - asks for it, so that no history keeps it."
 
 
-class PatientKey(click.ParamType[str]):
-    """A patient's key or pseudonym. `-`: it is asked for, or read from standard input when that is no terminal."""
+class PatientKey(Private):
+    """A patient's key or pseudonym."""
 
     name = "key"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value != "-":
-            return str(value)
-        if sys.stdin is None:
-            self.fail("standard input is closed", param, ctx)
-        if sys.stdin.isatty():
-            key = click.prompt("Patient", hide_input=True, err=True)
-        else:
-            key = sys.stdin.readline(_KEY_CHARACTERS_MAX)
-        if not str(key).strip():
-            self.fail("standard input holds no key", param, ctx)
-        return str(key).strip()
+    hidden = True
 
 
 def reveal_of(reveal: bool, reason: str | None) -> Reveal | None:

@@ -11,6 +11,7 @@ import click
 from engine.cli.appointments import appointment_table
 from engine.cli.common import (
     Cli,
+    Private,
     clock_time,
     config_option,
     limit_option,
@@ -43,15 +44,15 @@ _PAGE_CHARTS = 500
 _NAMED_MAX = 10
 
 
-class _BornOn(click.ParamType[str]):
+class _BornOn(Private):
     """A date, a month or a year, as birth dates are kept."""
 
     name = "date"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if re.fullmatch(r"[0-9]{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?)?", str(value)) is None:
+    def read(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if re.fullmatch(r"[0-9]{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?)?", value) is None:
             self.fail("must be like 1958, 1958-07 or 1958-07-15", param, ctx)
-        return str(value)
+        return value
 
 
 @click.group("patients")
@@ -89,8 +90,8 @@ def show(cli: Cli, key: str, reveal: bool, reason: str | None) -> None:
 
 
 @patients.command("find", short_help="Find patients by visit, name or birth date.")
-@click.option("--visit", metavar="NUMBER", help="With this encounter key (AUTHORITY:NUMBER) or visit number.")
-@click.option("--name", metavar="TEXT", help="Whose family name begins so.")
+@click.option("--visit", metavar="NUMBER", type=Private(), help="With this encounter key or visit number.")
+@click.option("--name", metavar="TEXT", type=Private(), help="Whose family name begins so; - asks for it.")
 @click.option("--birth-date", metavar="DATE", type=_BornOn(), help="Born then; 1958-07 finds all of that month.")
 @click.option(
     "--within",

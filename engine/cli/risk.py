@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from engine.cli.common import Cli, config_option, json_option, reveal_options
-from engine.cli.desk import open_desk, read_input, reveal_of
+from engine.cli.common import Cli, Private, config_option, json_option, reveal_options
+from engine.cli.desk import PATIENT_HELP, PatientKey, open_desk, read_input, reveal_of
 from engine.cli.tables import table
 from engine.desk import finding
 from engine.desk.desk import Desk, Reveal
@@ -32,8 +32,8 @@ def risk() -> None:
 
 @risk.command("score")
 @click.argument("name", metavar="MODEL")
-@click.option("--patient", metavar="KEY", help="A stored patient: AUTHORITY:ID, or a pseudonym.")
-@click.option("--encounter", metavar="KEY", help="Which stay of the patient.  [default: the last one]")
+@click.option("--patient", metavar="KEY", type=PatientKey(), help=f"A stored patient: {PATIENT_HELP}")
+@click.option("--encounter", metavar="KEY", type=Private(), help="Which stay of the patient.  [default: the last one]")
 @click.option(
     "--inputs",
     type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),

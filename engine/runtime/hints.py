@@ -25,7 +25,8 @@ _LINE_BYTES_MAX: Final = 64 << 20  # a configuration's whole text travels in one
 class Configure(Record, frozen=True, kw_only=True, tag="configure"):
     """Main to worker, first of all and at each reload: the configuration to work by, the very text main loaded.
 
-    index, count: which of the node's workers it is (from 0), and how many there are.
+    index, count: which of the node's workers it is (from 0), and how many there are. variables: what the configuration
+    names and the worker does not find in its environment, because it is secret.
     """
 
     index: int = 0
@@ -34,6 +35,7 @@ class Configure(Record, frozen=True, kw_only=True, tag="configure"):
     site_file: str
     files: dict[str, str]
     left_out: dict[str, str] = {}
+    variables: dict[str, str] = {}
     loaded: Loaded | None = None
 
 

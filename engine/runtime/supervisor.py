@@ -14,6 +14,7 @@ import msgspec
 
 from engine import logs
 from engine.domain.message import Receipt
+from engine.environment import held_for
 from engine.errors import StoreError
 from engine.runtime import hints
 from engine.runtime.background import start_task
@@ -399,6 +400,7 @@ class Supervisor:
             site_file=snapshot.site_file,
             files=dict(snapshot.files),
             left_out=dict(snapshot.left_out),
+            variables=held_for(snapshot.files.values()),
             loaded=snapshot.loaded,
             index=self._index,
             count=self._count,

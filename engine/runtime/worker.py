@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from engine import logs, settings
+from engine import environment, logs, settings
 from engine.connectors.registry import load
 from engine.domain.message import Receipt
 from engine.domain.standing import Overview
@@ -241,6 +241,7 @@ class Worker:
         snapshot = Snapshot(
             Path(message.base), message.site_file, message.files, loaded=message.loaded, left_out=message.left_out
         )
+        environment.receive(message.variables)
         try:
             configuration = load(snapshot)
         except SettingsError as error:

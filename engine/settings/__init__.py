@@ -18,7 +18,7 @@ from engine.settings.channel import (
     Zones,
 )
 from engine.settings.loading import Configuration, DestinationTypes, load, loaded, site_of, store_only
-from engine.settings.secret import SCHEMA_FORMAT, Secret, literal_secrets
+from engine.settings.secret import SCHEMA_FORMAT, Secret, secrets_of
 from engine.settings.site import Access, Calendar, Console, DestinationBase, RetrySettings, Site, Store, TlsClient
 from engine.settings.values import (
     LOOPBACK,
@@ -73,9 +73,9 @@ __all__ = [
     "ZoneName",
     "Zones",
     "either_tls_or_plaintext",
-    "literal_secrets",
     "load",
     "loaded",
+    "secrets_of",
     "site_of",
     "store_only",
 ]

@@ -19,12 +19,12 @@ from engine.domain.delivery import STATE, WHAT
 from engine.errors import Problem, SettingsError
 from engine.outline import ChannelOutline, KeyCommand, KeySource, Outline
 from engine.settings.channel import Channel
-from engine.settings.secret import literal_secrets
+from engine.settings.secret import secrets_of
 from engine.settings.site import DestinationBase, Site
 from engine.settings.values import Identifier
 from engine.snapshot import Loaded, References, Snapshot, resolve_references
 from engine.yamlfile import Document, parse
-from engine.yamlmodel import StrictModel, validate
+from engine.yamlmodel import validate
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Configuration:
     warnings: tuple[Problem, ...] = ()
     exposed: tuple[Problem, ...] = ()
     """Secrets that stand in the files. They are used, and not recorded; `check` and a reload refuse them."""
+    variables: frozenset[str] = frozenset()
+    """Variables of the environment that hold secrets."""
 
     @property
     def node(self) -> str:
@@ -196,25 +198,23 @@ def load(snapshot: Snapshot, types: DestinationTypes, *, references: References 
         raise SettingsError(tuple(problems))
     warnings = tuple(remark for remark in snapshot.remarks if remark.level == "warning")
     models = {snapshot.site_file: site, **{documents[name].file: channel for name, channel in channels.items()}}
-    secrets = {file: found for file, model in models.items() if (found := _secrets(snapshot, file, model))}
+    found = {file: list(secrets_of(model, snapshot.document(file).value)) for file, model in models.items()}
     exposed = tuple(
-        snapshot.document(file).problem(path, f"holds {what}: {_ELSEWHERE}")
-        for file, found in secrets.items()
-        for path, what in found.items()
+        snapshot.document(file).problem(one.path, f"holds {one.what}: {_ELSEWHERE}")
+        for file, secrets in found.items()
+        for one in secrets
+        if one.literal
     )
-    if secrets:
-        snapshot = snapshot.without(secrets)
-    return Configuration(snapshot, site, channels, documents, warnings, exposed)
+    if exposed:
+        snapshot = snapshot.without({file: [one.path for one in held if one.literal] for file, held in found.items()})
+    variables = frozenset(one.variable for held in found.values() for one in held if one.variable is not None)
+    return Configuration(snapshot, site, channels, documents, warnings, exposed, variables)
 
 
 _ELSEWHERE: Final = (
     "keep the value elsewhere and write where it is, as {env: NAME}, {file: PATH} or {credential: NAME}; "
     "change it, if others could read this file"
 )
-
-
-def _secrets(snapshot: Snapshot, file: str, model: StrictModel) -> dict[tuple[str | int, ...], str]:
-    return dict(literal_secrets(model, snapshot.document(file).value))
 
 
 def _keys_inside(snapshot: Snapshot) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -76,11 +76,25 @@ class Secret:
         return {"type": "object", "format": SCHEMA_FORMAT}
 
 
-def literal_secrets(model: StrictModel, written: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Secrets that are written out in a file: where, each with what it is.
+class Held(NamedTuple):
+    """A secret of a file: where, what it is, and what stands there: the secret itself, or a reference."""
 
-    model: the file as it is understood. written: its plain values, with references as they stand there.
-    """
+    path: Path
+    what: str
+    written: Any
+
+    @property
+    def variable(self) -> str | None:
+        """The variable of the environment that holds it."""
+        return self.written.get("env") if isinstance(self.written, dict) else None
+
+    @property
+    def literal(self) -> bool:
+        return not isinstance(self.written, dict)
+
+
+def secrets_of(model: StrictModel, written: Any, path: Path = ()) -> Iterator[Held]:
+    """model: the file as it is understood. written: its plain values, with references as they stand there."""
     if not isinstance(written, dict):
         return
     for name, about in type(model).model_fields.items():
@@ -89,15 +103,16 @@ def literal_secrets(model: StrictModel, written: Any, path: Path = ()) -> Iterat
             yield from _within(getattr(model, name), written[key], (*path, key))
 
 
-def _within(value: Any, written: Any, path: Path) -> Iterator[tuple[Path, str]]:
+def _within(value: Any, written: Any, path: Path) -> Iterator[Held]:
     if isinstance(value, Secret):
-        if not isinstance(written, dict):
-            yield path, "a secret"
+        yield Held(path, "a secret", written)
     elif isinstance(value, StrictModel):
-        yield from literal_secrets(value, written, path)
+        yield from secrets_of(value, written, path)
     elif isinstance(value, str):
-        if isinstance(written, str) and opens(written):
-            yield path, "a URL with a password or the like"
+        if opens(written if isinstance(written, str) else value):
+            yield Held(path, "a URL with a password or the like", written)
+        elif isinstance(written, dict) and value.lstrip().startswith("{"):
+            yield Held(path, "the keys", written)
     elif isinstance(value, dict) and isinstance(written, dict):
         for key, inner in value.items():
             yield from _within(inner, written.get(key), (*path, key))
