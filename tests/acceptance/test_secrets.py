@@ -30,9 +30,13 @@ def _drive(site: Site, make_daemon: MakeDaemon, receiver: WebhookReceiver) -> No
     site.edit("config.yaml", ("calendar:", "log_level: debug\ncalendar:"))
     reloaded = site.json("reload", code=None)
     assert reloaded["ok"], reloaded
-    site.json("resend", "--destination", "hook", "--all")
+    other = (site.folder / FIRST).read_text()
+    for mine, theirs in (("558181838", "558181839"), ("FIRST-", "OTHER-"), ("V90001", "V90002")):
+        other = other.replace(mine, theirs)
+    (site.folder / "other.hl7").write_text(other)
+    site.json("send", f"127.0.0.1:{daemon.port()}", "other.hl7")
     daemon.settled()
-    assert len(receiver.taken) == 2
+    assert len(receiver.taken) >= 2
     for pid in (daemon.pid, *daemon.workers()):
         limits = Path(f"/proc/{pid}/limits").read_text()
         assert "Max core file size        0                    0" in limits
