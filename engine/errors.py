@@ -173,6 +173,21 @@ class LeaseLostError(StoreError):
     """What was about to be written belongs to another worker now. Nothing was written."""
 
 
+class DeniedError(HandoffError):
+    """The actor may not do it. The text says why, and what helps."""
+
+    def __init__(self, text: str, subject: str, reason: str) -> None:
+        super().__init__(text)
+        self.subject = subject
+        self.reason = reason
+        self.recorded = False
+        """It is on the trail."""
+
+
+class AccountError(HandoffError):
+    """An account can't be made or changed so, or what somebody came in by does not count."""
+
+
 class DeliveryFailure(StrEnum):
     """What a failed attempt at a destination means for the next step."""
 

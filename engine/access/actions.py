@@ -103,6 +103,35 @@ CATALOGUE: Final[Mapping[Action, Meaning]] = {
 GRANTED: Final = tuple(action for action in Action if action is not Action.OPEN)
 """What a role can be given; what is open needs none."""
 
+OF_VERB: Final[Mapping[str, Action]] = {
+    "assign": Action.TASK_ACT,
+    "bury": Action.HELD_DECIDE,
+    "confirm": Action.HELD_DECIDE,
+    "destination-discarded": Action.DELIVERY_DECIDE,
+    "destination-moved": Action.DELIVERY_DECIDE,
+    "destination-paused": Action.DELIVERY_DECIDE,
+    "destination-resumed": Action.DELIVERY_DECIDE,
+    "destination-retried": Action.DELIVERY_DECIDE,
+    "discard": Action.DEAD_DECIDE,
+    "dismiss": Action.HELD_DECIDE,
+    "oncall-override": Action.ONCALL_ACT,
+    "page-ack": Action.PAGE_ACK,
+    "plan-migrated": Action.PLAN_ACT,
+    "quality-reopened": Action.QUALITY_DECIDE,
+    "quality-resolved": Action.QUALITY_DECIDE,
+    "release": Action.HELD_DECIDE,
+    "replay": Action.REPLAY,
+    "resend": Action.DELIVERY_DECIDE,
+    "reveal": Action.PATIENT_REVEAL,
+    "task-assigned": Action.TASK_ACT,
+    "task-attempted": Action.TASK_ACT,
+    "task-cancelled": Action.TASK_ACT,
+    "task-done": Action.TASK_ACT,
+    "task-snoozed": Action.TASK_ACT,
+    "task-undone": Action.TASK_ACT,
+}
+"""Verb of the trail -> action that a role has to be given for it."""
+
 SCOPES: Final[Mapping[str, frozenset[Action]]] = {
     "all": frozenset(GRANTED),
     "read": frozenset(action for action in GRANTED if not CATALOGUE[action].writes),

@@ -10,42 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from engine.access.actions import CATALOGUE, Action, in_scope
 from engine.access.fields import ALL, Group
 from engine.access.relations import SAYS, Relation, relations
 from engine.access.restrictions import restricted
-from engine.access.roles import Policy, Restriction, Role
 from engine.domain.actor import Actor, Purpose
 from engine.domain.chart import Chart
-from engine.domain.record import Phi
+from engine.domain.glass import Glass
+
+if TYPE_CHECKING:
+    from engine.access.roles import Policy, Restriction, Role
 
 NO_FIELDS: Final[frozenset[Group]] = frozenset()
-
-
-class Glass(Phi, frozen=True, kw_only=True):
-    """A glass that was broken: by whom, for which patient, why, and until when."""
-
-    id: str
-    actor: str
-    chart_id: str
-    reason: str
-    """A code of the file of roles."""
-    because: str
-    """In the words of who broke it."""
-    begins: datetime
-    ends: datetime
-    told: tuple[str, ...] = ()
-    """Accounts that were told."""
-    attested_by: str | None = None
-    attested_at: datetime | None = None
-    verdict: Literal["right", "wrong"] | None = None
-    words: str | None = None
-    """What was said of it."""
-
-    def opens(self, actor: Actor, chart_id: str, now: datetime) -> bool:
-        return self.actor == actor.name and self.chart_id == chart_id and self.begins <= now < self.ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +39,9 @@ class Allowed:
     purpose: Purpose = Purpose.TREAT
     glass: bool = False
     """Only because the glass was broken."""
+    unless_seen: Denied | None = None
+    """Of no patient in particular: what the answer is unless there is a patient for whom it may be done, because of a
+    page or a broken glass."""
 
     allowed: Literal[True] = True
 
@@ -94,6 +75,8 @@ def may(
         return Allowed(fields=ALL, why="it is open to everybody", rule="", purpose=purpose or Purpose.HOPERAT)
     if not in_scope(action, actor.scopes):
         return Denied(why=f"your token is not made for it ({_said(action)})", rule="scopes", code="scope")
+    if actor.keeper and CATALOGUE[action].keeper:
+        return Allowed(fields=NO_FIELDS, why="you keep the keys of this site", rule="", purpose=Purpose.HOPERAT)
     roles = [policy.roles[name] for name in sorted(actor.roles) if name in policy.roles]
     if not roles and not _paged(actor, chart, now, policy):
         return Denied(why="your account has no role that this site knows", rule="roles", code="account")
@@ -121,11 +104,13 @@ def _at_all(action: Action, purpose: Purpose | None, roles: list[Role], policy: 
                 rule=f"roles.{role.name}.may",
                 purpose=purpose or role.purposes[0],
             )
+    denied = _no_role(action, purpose, roles, able)
     if policy.on_call is not None and action in policy.on_call.may:
-        return Allowed(fields=NO_FIELDS, why="who is called by a page may", rule="on_call.may")
+        why = "who is called by a page may"
+        return Allowed(fields=NO_FIELDS, why=why, rule="on_call.may", unless_seen=denied)
     if policy.glass is not None and action in policy.glass.may and any(Action.GLASS_BREAK in one.may for one in roles):
-        return Allowed(fields=NO_FIELDS, why="behind a broken glass", rule="break_glass.may")
-    return _no_role(action, purpose, roles, able)
+        return Allowed(fields=NO_FIELDS, why="behind a broken glass", rule="break_glass.may", unless_seen=denied)
+    return denied
 
 
 def _no_role(action: Action, purpose: Purpose | None, roles: list[Role], able: list[Role]) -> Denied:

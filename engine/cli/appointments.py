@@ -73,10 +73,13 @@ def list_(
         }
         with desk.store.reader() as conn:
             store = desk.store.appointments
-            found = first_of(cli, conn, store, limit, narrow="--patient, --status, --until", **conditions)
+            found = first_of(cli, desk, conn, store, limit, narrow="--patient, --status, --until", **conditions)
             others = store.count(conn) - store.count(conn, **conditions) if ahead_only else 0
         view = desk.view(wish, (f"chart:{item.chart_id}" for item in found))
-    shapes = [view.part("appointment", appointment_shape(item.appointment, item.patient_key)) for item in found]
+    shapes = [
+        view.of(item.chart_id).part("appointment", appointment_shape(item.appointment, item.patient_key))
+        for item in found
+    ]
     filtered = not ahead_only and (patient or statuses or starts_from or starts_before)
     none = f"No appointments{' from today on' if ahead_only else ' that match these options' if filtered else ''}."
     text = appointment_table(shapes) or none

@@ -15,6 +15,7 @@ from engine.cli.common import (
     listing_options,
     time_column,
 )
+from engine.cli.desk import admit
 from engine.cli.tables import Column, table
 
 
@@ -31,6 +32,7 @@ def connections(cli: Cli, refused: bool, channel: str | None, peer: str | None) 
     The daemon keeps the latest hundred of each channel. Exit code 69 when no daemon runs, or its console can't be
     asked.
     """
+    admit(cli)
     from engine.desk.finding import check_name
     from engine.runtime.refusals import REASONS
     from engine.runtime.status import running_connections

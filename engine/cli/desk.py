@@ -13,14 +13,20 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import click
 
+from engine.access.actions import Action
 from engine.cli.common import Cli, Private
+from engine.cli.declared import action_of
+from engine.clock import site_clock
 from engine.desk.desk import Desk, Reveal
+from engine.desk.local import local_user
 from engine.domain.actor import Actor
-from engine.errors import HandoffError, NotFoundError, SettingsError, StoreDamagedError, StoreMissingError
+from engine.errors import DeniedError, HandoffError, NotFoundError, SettingsError, StoreDamagedError, StoreMissingError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from engine.desk.gate import Gate
+    from engine.outline import Outline
     from engine.settings import Configuration
     from engine.store import Store
 
@@ -58,19 +64,28 @@ class Lists(Protocol[L_co]):
 
 
 def first_of(
-    cli: Cli, conn: Connection, store: Lists[L_co], limit: int, *, narrow: str, **conditions: Any
+    cli: Cli, desk: Desk, conn: Connection, store: Lists[L_co], limit: int, *, narrow: str, **conditions: Any
 ) -> Sequence[L_co]:
-    """The first of the tasks, pages or appointments that meet the conditions of `store.find`.
+    """The first of the tasks, pages or appointments that meet the conditions of `store.find`, and that are seen here.
 
     What is left out is said: those beyond the limit, and those that can't be read any more.
     """
     damaged: list[str] = []
-    found = store.find(conn, **conditions, limit=limit + 1, damaged=damaged.append)
+    found = store.find(conn, **conditions, limit=desk.most(limit), damaged=damaged.append)
+    found = desk.seen(found, _of_whom)
     found = cli.first(found, limit, lambda: store.count(conn, **conditions), narrow=narrow)
     for id_ in damaged:
         what = store.what.capitalize()
         cli.say(f"{what} {id_} can't be read any more: it, or its patient's chart, is damaged. It is left out.")
     return found
+
+
+def _of_whom(item: Any) -> tuple[str, str | None]:
+    """Chart and stay of a task, page or appointment."""
+    for name in ("task", "page"):
+        if (part := getattr(item, name, None)) is not None:
+            return item.chart_id, part.encounter
+    return item.chart_id, item.appointment.visit
 
 
 @contextmanager
@@ -107,7 +122,48 @@ def open_desk(cli: Cli) -> Iterator[Desk]:
             except StoreMissingError as error:
                 raise NotFoundError(str(error)) from None
             cli.say("In shadow: what there would be, were its channels live. Nobody has to act on it.")
-        yield Desk(store, outline, lambda: cli.readable_configuration()[0], user(), broken=broken, looked_at=looked_at)
+        gate = _gate(outline, store)
+        desk = Desk(
+            store,
+            outline,
+            lambda: cli.readable_configuration()[0],
+            user() if gate is None else gate.actor,
+            broken=broken,
+            looked_at=looked_at,
+            gate=gate,
+            action=Action.OPEN if gate is None else action_of(click.get_current_context(silent=True)),
+        )
+        desk.admit()
+        try:
+            yield desk
+        except DeniedError as error:
+            desk.record_denial(error)
+            raise
+        if desk.unseen:
+            cli.say(f"{desk.unseen:,} more are of patients whom you do not see.")
+
+
+def _gate(outline: Outline, store: Store) -> Gate | None:
+    """Who sits here, and what they may; none: the site has no `access`. Raises SettingsError."""
+    from engine.desk.gate import access_of, at_the_command_line, policy_of
+    from engine.store.opening import key_file
+
+    snapshot = outline.snapshot
+    access = access_of(outline, snapshot.files[snapshot.site_file])
+    if access is None:
+        return None
+    now = site_clock(outline.clock_file).now()
+    return at_the_command_line(access, policy_of(access, snapshot), store, local_user(key_file(outline)), now)
+
+
+def admit(cli: Cli) -> None:
+    """For a command that opens no desk: raises DeniedError, on record, when the one who sits here may not use it."""
+    outline = cli.outline() or cli.readable_configuration()[0].outline
+    from engine.desk.gate import access_of
+
+    if access_of(outline, outline.snapshot.files[outline.snapshot.site_file]) is not None:
+        with open_desk(cli):
+            pass
 
 
 def _readable(cli: Cli) -> tuple[Configuration, SettingsError | None]:

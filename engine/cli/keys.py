@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from engine.cli.common import NO, Cli, clock_time, config_option, json_option, time_column
+from engine.cli.desk import admit
 from engine.cli.tables import table
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def status(cli: Cli) -> None:
 
     With one key nothing is counted. Counting reads every value: minutes, where there are millions.
     """
+    admit(cli)
     from engine.store.opening import key_file, open_keys
 
     configuration = cli.readable_configuration()[0]
@@ -73,6 +75,8 @@ def rotate(cli: Cli, file: Path | None) -> None:
     Old keys stay, for what was sealed with them. After `handoff reload` the daemon seals that anew in the background;
     `keys status` shows how far it is, `keys retire` takes an old key away when nothing needs it any more.
     """
+    if file is None:
+        admit(cli)
     from engine.store.keys import KeyRing
 
     path = file or _path(cli)
@@ -92,6 +96,7 @@ def reseal(cli: Cli) -> int:
     A running daemon does so by itself, slowly; both may be at it. Exit code 1 when there are values that can't be
     opened: they keep their key.
     """
+    admit(cli)
     from engine.store.sealed import reseal_page
 
     done = damaged = 0
@@ -122,6 +127,8 @@ def retire(cli: Cli, number: int, leave_damaged: bool, file: Path | None) -> int
     Do it on every node, and with every copy of the key file: what is sealed with the key elsewhere, as in a backup,
     can't be read any more.
     """
+    if file is None:
+        admit(cli)
     from engine.runtime.status import running_status
     from engine.store.keys import KeyRing
 

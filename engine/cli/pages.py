@@ -69,9 +69,9 @@ def list_(
         ids = [chart.id] if chart else None
         with desk.store.reader() as conn:
             narrow = "--state, --patient"
-            found = first_of(cli, conn, desk.store.pages, limit, narrow=narrow, states=wanted, chart_ids=ids)
+            found = first_of(cli, desk, conn, desk.store.pages, limit, narrow=narrow, states=wanted, chart_ids=ids)
         view = desk.view(wish, (f"chart:{item.chart_id}" for item in found))
-    shapes = [_shape(item, view) for item in found]
+    shapes = [_shape(item, view.of(item.chart_id)) for item in found]
     rows = [
         (s["id"], s["kind"], s["state"], s["ladder"], f"{s['level']}/{s['loop']}", clock_time(s["raised_at"]),
          clock_time(s["next_at"]), _who(s), s["patient_key"]) for s in shapes
@@ -119,7 +119,8 @@ def ack(cli: Cli, page_id: str, who: str | None) -> None:
         by = who or str(desk.actor)
         act = PageAcknowledged(actor=str(desk.actor), chart_id=found.chart_id, page=found.page.id, by=by)
         perform(desk, [act])
-        shape = _shape(finding.listed(desk, desk.store.pages, found.page.id), desk.view(None, ()))
+        view = desk.view(None, [f"chart:{found.chart_id}"])
+        shape = _shape(finding.listed(desk, desk.store.pages, found.page.id), view)
     cli.print(shape, f"Page {shape['id']} is {_told(shape)}.")
 
 

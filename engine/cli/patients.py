@@ -83,9 +83,10 @@ def show(cli: Cli, key: str, reveal: bool, reason: str | None) -> None:
         with desk.store.reader() as conn:
             holds = desk.store.holds.of_chart(conn, chart.id)
             letters = desk.store.dead_letters.of_patient(conn, desk.keys, chart.patient.key)
-        view = desk.view(wish, [f"chart:{chart.id}"])
+        view = desk.view(wish, [f"chart:{chart.id}"]).of(chart.id)
         shape = view.chart(chart_shape(chart))
-        shape |= {"held": [hold_shape(one, view) for one in holds], "dead": plain(letters)}
+        sees = view.sees("patient", "held")
+        shape |= {"held": [hold_shape(one, view) for one in holds if sees], "dead": plain(letters) if sees else []}
     cli.print(shape, human_chart(shape))
 
 
@@ -134,12 +135,14 @@ def find(
         if not chart_ids:
             with desk.store.reader() as conn:
                 # One more than are looked at tells whether there are more.
-                chart_ids = desk.store.charts.latest_ids(conn, charts_max + 1 if searching else limit + 1)
+                chart_ids = desk.store.charts.latest_ids(conn, charts_max + 1 if searching else desk.most(limit))
             if searching and len(chart_ids) > charts_max:
                 chart_ids.pop()
                 cli.say(f"Only the {charts_max:,} charts that changed last are looked through; more: --within N")
         matching = _matching(desk, chart_ids, damaged, visit, name, birth_date)
-        found = [chart for page in _pages(list(islice(matching, limit + 1))) for chart in _charts(desk, page, damaged)]
+        some = islice(matching, desk.most(limit))
+        found = [chart for page in _pages(list(some)) for chart in _charts(desk, page, damaged)]
+        found = desk.seen(found, lambda chart: (chart.id, None))
         if len(found) > limit:
             found = found[:limit]
             with desk.store.reader() as conn:
@@ -148,7 +151,7 @@ def find(
     if damaged:
         named = ", ".join(damaged[:_NAMED_MAX]) + (", ..." if len(damaged) > _NAMED_MAX else "")
         cli.say(f"Damaged and left out: {len(damaged)} chart(s): {named}")
-    shapes = [view.patient(patient_shape(chart.patient)) for chart in found]
+    shapes = [view.of(chart.id).patient(patient_shape(chart.patient)) for chart in found]
     rows = [
         (s["key"], _name(s["name"]), s["birth_date"], s["sex"], len(chart.encounters),
          sum(task.stands for task in chart.tasks)) for chart, s in zip(found, shapes, strict=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from engine.access.fields import Group
 from engine.cli.common import Cli, Private, config_option, json_option, reveal_options
 from engine.cli.desk import PATIENT_HELP, PatientKey, open_desk, read_input, reveal_of
 from engine.cli.tables import table
@@ -121,7 +122,9 @@ def _of_patient(desk: Desk, model: Model, patient: str, encounter: str | None, w
     since = observed.get(channel.settings.name)
     inputs = inputs_of(chart, stay, now=desk.now, observed_since=since, tables=channel.inputs, zone=channel.zone)
     scored = msgspec.structs.replace(model.score(inputs, now=desk.now, observed_since=since), encounter=stay.key)
-    return desk.view(wish, [f"chart:{chart.id}"]).part("score", score_shape(scored))
+    view = desk.view(wish, [f"chart:{chart.id}"]).of(chart.id)
+    desk.need(view, Group.CLINICAL)
+    return view.part("score", score_shape(scored))
 
 
 def _stay(chart: Chart, key: str | None) -> Encounter:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from engine.cli.common import NO, UNAVAILABLE, Cli, config_option, json_option, listing_options, named_time
+from engine.cli.desk import admit
 from engine.cli.tables import Column, alarm, table, terminal_columns
 from engine.cli.times import length
 from engine.clock import site_clock
@@ -71,6 +72,7 @@ def reload(cli: Cli, allow_remove: bool) -> int:
     The tests beside the files are run first, and open connections stay. Exit code 1 when the new configuration is
     refused (the old one stays in force), 69 when no daemon runs.
     """
+    admit(cli)
     from msgspec import structs
 
     from engine.cli.destinations import remarks

@@ -96,7 +96,7 @@ def list_(
                 "due_before": min(filter(None, (due.until if due else None, due_before)), default=None),
             }
             narrow = "--assignee, --kind, --due"
-            found = first_of(cli, conn, desk.store.tasks, limit, narrow=narrow, **conditions)
+            found = first_of(cli, desk, conn, desk.store.tasks, limit, narrow=narrow, **conditions)
             ended = (
                 desk.store.tasks.count(conn, **conditions | {"states": [TaskState(state) for state in ENDED]})
                 if open_only
@@ -107,7 +107,7 @@ def list_(
                 cli.say(f"{assignee} has no such task.{near}")
         view = desk.view(wish, (f"chart:{item.chart_id}" for item in found))
         now = desk.now
-    shapes = [_shape(item, view) for item in found]
+    shapes = [_shape(item, view.of(item.chart_id)) for item in found]
     rows = [
         (s["id"], s["kind"], _listed_state(item, now), clock_time(s["due_at"]), s["assignee"],
          s["patient_key"], reason_told(s)) for item, s in zip(found, shapes, strict=True)
@@ -284,7 +284,8 @@ def _act(cli: Cli, task_id: str, make: Callable[[Desk, str, str], Act]) -> dict[
     with open_desk(cli) as desk:
         listed = finding.listed(desk, desk.store.tasks, task_id)
         perform(desk, [make(desk, listed.task.id, listed.chart_id)])
-        return _shape(finding.listed(desk, desk.store.tasks, listed.task.id), desk.view(None, ()))
+        view = desk.view(None, (f"chart:{listed.chart_id}",))
+        return _shape(finding.listed(desk, desk.store.tasks, listed.task.id), view)
 
 
 # --- in words --------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from engine.access.fields import Group
 from engine.cli.common import (
     Cli,
     config_option,
@@ -55,6 +56,9 @@ def why(cli: Cli, named: str, every: bool, limit: int, reveal: bool, reason: str
     with open_desk(cli) as desk:
         story = explain(desk, named)
         view = desk.view(wish, [f"chart:{story.chart.id}" if story.chart.id else f"entry:{min(story.entries)}"])
+        if story.chart.id:
+            view = view.of(story.chart.id)
+        desk.need(view, Group.STAY, Group.CLINICAL, Group.PLAN)
         patient = view.key(story.key)
     if story.cut:
         cli.say(f"Only the last {ENTRIES_MAX:,} entries of the patient were looked at.")

@@ -6,24 +6,38 @@ What is seen is masked unless the wish to see it is on record, and nothing is do
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
+from engine.access.actions import CATALOGUE, OF_VERB, Action
 from engine.clock import site_clock
-from engine.desk.seeing import View
+from engine.desk.seeing import Shown, View
 from engine.domain.actor import Actor
 from engine.domain.audit import AuditRecord
-from engine.errors import HandoffError, SettingsError
+from engine.errors import DeniedError, HandoffError, SettingsError, TamperedError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from engine.access.fields import Group
+    from engine.access.policy import Allowed, Denied
+    from engine.access.roles import Policy
+    from engine.desk.accounts import Accounts
+    from engine.desk.gate import Gate
+    from engine.domain.chart import Chart
     from engine.outline import Outline
     from engine.pipeline.channel import CompiledConfiguration
     from engine.settings import Configuration
     from engine.store import Store
     from engine.store.keys import KeyRing
+
+
+T = TypeVar("T")
+
+SEEN_THROUGH_MAX: Final = 10_000
+"""Things of a list that are looked at for those that the actor sees."""
+_CHARTS_AT_ONCE: Final = 200
 
 
 class Reveal:
@@ -48,8 +62,12 @@ class Desk:
         *,
         broken: SettingsError | None = None,
         looked_at: Store | None = None,
+        gate: Gate | None = None,
+        action: Action = Action.OPEN,
     ) -> None:
-        """configuration: loads all of it, which takes longer than a look at the store may take. looked_at: the store
+        """gate: of a site with `access`; none: the actor may do everything. action: what the desk was opened for.
+
+        configuration: loads all of it, which takes longer than a look at the store may take. looked_at: the store
         with the charts of channels in shadow, when those are asked for; who looks stands in the audit of the living.
         """
         self.store = looked_at or store
@@ -62,6 +80,11 @@ class Desk:
         self.now = site_clock(outline.clock_file).now()
         """When it was opened, by the site's clock."""
         self._load = configuration
+        self.gate = gate
+        self.action = action
+        self._answers: dict[tuple[Action, str], Allowed | Denied] = {}
+        self.unseen = 0
+        """Things that were left out of lists, because they are of patients whom the actor does not see."""
 
     @property
     def keys(self) -> KeyRing:
@@ -99,14 +122,153 @@ class Desk:
 
     # --- what may be done, and is on record ---
 
-    def authorise(self, action: str, subjects: Iterable[str]) -> None:
-        """Raises when the actor may not do it. Whoever may use the command line of a site may do everything there."""
+    def admit(self) -> None:
+        """Raises DeniedError, and puts it on record, when the actor may not do what the desk was opened for at all."""
+        if self.gate is not None:
+            answer = self.gate.at_all(self.action)
+            if not answer.allowed:
+                self._refuse(self.action, answer, f"action:{self.action}")
+
+    def authorise(self, action: str, subjects: Iterable[str], *, writing: bool = False) -> None:
+        """Raises DeniedError, and puts it on record, when the actor may not do it to one of these subjects.
+
+        action: a verb of the trail. writing: a transaction is open, whose end has to come first: then the denial is put
+        on record by `record_denial`. Whoever may use the command line of a site without `access` may do everything.
+        """
+        if self.gate is None:
+            return
+        wanted = OF_VERB.get(action, self.action)
+        charts = [subject.removeprefix("chart:") for subject in subjects if subject.startswith("chart:")]
+        if charts and CATALOGUE[wanted].patients:
+            for chart_id, answer in self._decided(wanted, charts).items():
+                if not answer.allowed:
+                    self._refuse(wanted, answer, f"chart:{chart_id}", writing=writing)
+        elif not (answer := self.gate.at_all(wanted)).allowed:
+            self._refuse(wanted, answer, f"action:{wanted}", writing=writing)
+
+    def require(self, chart: Chart) -> None:
+        """Raises DeniedError, and puts it on record, when what the desk was opened for may not be done to a patient."""
+        if self.gate is not None and CATALOGUE[self.action].patients:
+            answer = self._answers.setdefault((self.action, chart.id), self.gate.of(self.action, chart))
+            if not answer.allowed:
+                self._refuse(self.action, answer, f"chart:{chart.id}")
+
+    def seen(self, items: Sequence[T], of: Callable[[T], tuple[str, str | None]]) -> list[T]:
+        """Those of a list that are of patients whom the actor sees. of: gives chart and stay of an item.
+
+        What was left out is counted in `unseen`.
+        """
+        if self.gate is None or not CATALOGUE[self.action].patients:
+            return list(items)
+        answers = self._decided(self.action, [of(item)[0] for item in items])
+        kept = [item for item in items if _shows(answers.get(of(item)[0]), of(item)[1])]
+        self.unseen += len(items) - len(kept)
+        at_all = self.gate.at_all(self.action)
+        if not kept and at_all.allowed and at_all.unless_seen is not None:
+            self._refuse(self.action, at_all.unless_seen, f"action:{self.action}")
+        return kept
+
+    def most(self, limit: int) -> int:
+        """How many things of a list are to be read so that `limit` and one more are seen."""
+        return limit + 1 if self.gate is None else max(limit + 1, SEEN_THROUGH_MAX)
 
     def view(self, reveal: Reveal | None, subjects: Iterable[str]) -> View:
-        """How to show these subjects (`chart:9f2c`, `entry:17`). Revealing them is on record before they are shown."""
+        """How to show these subjects (`chart:9f2c`, `entry:17`). Revealing them is on record before they are shown.
+
+        Raises DeniedError when the actor may not see one of them.
+        """
+        named = list(dict.fromkeys(subjects))
+        shown = self._fields(named, revealed=reveal is not None)
         if reveal is not None:
-            self.audit("reveal", subjects, reveal.reason)
-        return View(self.pseudonym, revealed=reveal is not None, unnamed=self.unnamed_sender)
+            self.audit("reveal", named, reveal.reason)
+        return View(self.pseudonym, revealed=reveal is not None, unnamed=self.unnamed_sender, shown=shown)
+
+    def need(self, view: View, *groups: Group) -> None:
+        """Raises DeniedError, and puts it on record, when a view lacks one of these, of which it is made."""
+        if self.gate is not None and (lacking := view.lacks(*groups)):
+            self._refuse(self.action, self.gate.lacks(lacking), f"action:{self.action}")
+
+    def _fields(self, subjects: Sequence[str], *, revealed: bool) -> Mapping[str, Shown] | None:
+        """What is seen of each of these charts, and of all else; none: there is no gate, and everything is."""
+        if self.gate is None:
+            return None
+        charts = [subject.removeprefix("chart:") for subject in subjects if subject.startswith("chart:")]
+        shown: dict[str, Shown] = {}
+        for action in (self.action, Action.PATIENT_REVEAL) if revealed else (self.action,):
+            if not CATALOGUE[action].patients:
+                continue
+            for chart_id, answer in self._decided(action, charts).items():
+                if not answer.allowed:
+                    self._refuse(action, answer, f"chart:{chart_id}")
+                before = shown.get(chart_id)
+                fields = answer.fields if before is None else answer.fields & before.fields
+                stays = answer.hidden_stays if before is None else answer.hidden_stays | before.hidden_stays
+                shown[chart_id] = Shown(fields, stays)
+        if len(charts) < len(subjects):
+            anybody = self.gate.sees_everything() if revealed else self.gate.of_anybody(self.action)
+            if not anybody.allowed:
+                wanted = Action.PATIENT_REVEAL if revealed else self.action
+                self._refuse(wanted, anybody, f"action:{wanted}")
+        at_all = self.gate.at_all(self.action)
+        rest = at_all.fields if at_all.allowed else frozenset()
+        for one in shown.values():
+            rest &= one.fields
+        return shown | {"": Shown(rest, frozenset().union(*(one.hidden_stays for one in shown.values())))}
+
+    def _decided(self, action: Action, chart_ids: Iterable[str]) -> dict[str, Allowed | Denied]:
+        """The answer for each of these charts; one that is gone, or can't be read, is denied."""
+        assert self.gate is not None  # noqa: S101 - whoever asks has looked
+        wanted = list(dict.fromkeys(chart_ids))
+        missing = [one for one in wanted if (action, one) not in self._answers]
+        for start in range(0, len(missing), _CHARTS_AT_ONCE):
+            for chart_id, chart in self._charts(missing[start : start + _CHARTS_AT_ONCE]).items():
+                self._answers[action, chart_id] = self.gate.of(action, chart)
+        return {one: self._answers[action, one] for one in wanted}
+
+    def _charts(self, chart_ids: Sequence[str]) -> dict[str, Chart | None]:
+        """These charts, or those that they were merged into; none: it is gone, or damaged."""
+        found: dict[str, Chart | None] = {}
+        with self.store.reader() as conn:
+            for chart_id in chart_ids:
+                try:
+                    found[chart_id] = self.store.charts.living(conn, chart_id)
+                except TamperedError:
+                    found[chart_id] = None
+        return found
+
+    def _refuse(self, action: Action, answer: Denied, subject: str, *, writing: bool = False) -> NoReturn:
+        rule = f" ({answer.rule} of the roles)" if answer.rule else ""
+        helps = "; `handoff break-glass` opens it for a while" if answer.glass_helps else ""
+        error = DeniedError(f"not allowed: {answer.why}{rule}{helps}", subject, f"{action}: {answer.why}")
+        if not writing:
+            self.record_denial(error)
+        raise error
+
+    def record_denial(self, error: DeniedError) -> None:
+        """Put a denial on record, unless it is."""
+        if error.recorded:
+            return
+        record = AuditRecord(
+            at=self.now, actor=str(self.actor), action="denied", subject=error.subject, reason=error.reason
+        )
+        self._record.charts_ledger.write_now(lambda conn: self._record.audit.append(conn, [record]))
+        error.recorded = True
+
+    @cached_property
+    def accounts(self) -> Accounts:
+        from engine.desk.accounts import Accounts
+
+        return Accounts(self._record, str(self.actor), self.now)
+
+    def policy(self) -> Policy | None:
+        """The roles of the site; none: it has no file of roles. Raises SettingsError."""
+        from engine.desk.gate import policy_of
+        from engine.outline import ROLES
+
+        if self.gate is not None:
+            return self.gate.policy
+        snapshot = self.outline.snapshot
+        return policy_of({}, snapshot) if ROLES in snapshot.files else None
 
     def audit(self, action: str, subjects: Iterable[str], reason: str | None = None) -> None:
         """Write to the audit. What changes the store does so in its own transaction instead: `note`."""
@@ -117,7 +279,8 @@ class Desk:
     def note(self, conn: Connection, action: str, subjects: Iterable[str], reason: str | None = None) -> None:
         """`audit`, as part of a transaction of the charts: nothing is done that is not on record."""
         named = list(dict.fromkeys(subjects))
-        self.authorise(action, named)
+        if action != "reveal":  # `view` has asked, for what it shows
+            self.authorise(action, named, writing=True)
         records = [
             AuditRecord(at=self.now, actor=str(self.actor), action=action, subject=subject, reason=reason)
             for subject in named
@@ -157,3 +320,7 @@ class Desk:
     @cached_property
     def _known_senders(self) -> frozenset[str]:
         return frozenset(name for channel in self.outline.channels.values() for name in channel.senders)
+
+
+def _shows(answer: Allowed | Denied | None, stay: str | None) -> bool:
+    return answer is not None and answer.allowed and (stay is None or stay not in answer.hidden_stays)

@@ -30,7 +30,10 @@ CANDIDATES_MAX: Final = 13
 
 
 def chart(desk: Desk, named: str) -> Chart:
-    """The living chart of a patient named by key (`MRN:558181838`) or pseudonym. Raises NotFoundError."""
+    """The living chart of a patient named by key (`MRN:558181838`) or pseudonym.
+
+    Raises NotFoundError, and DeniedError when the actor may not do to it what they came for.
+    """
     with desk.store.reader() as conn:
         match = PSEUDONYM.fullmatch(named)
         if match is None:
@@ -45,6 +48,7 @@ def chart(desk: Desk, named: str) -> Chart:
         raise NotFoundError("there is no patient of this key; it is written AUTHORITY:ID, like MRN:558181838")
     if len(found) > 1:
         raise NotFoundError(f"{len(found)} patients answer to this key: use one that is theirs alone")
+    desk.require(found[0])
     return found[0]
 
 

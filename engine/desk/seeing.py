@@ -13,9 +13,10 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from engine.domain.parts import PARTS, Mask
+from engine.access.fields import ALL, Group, sees, sees_part
+from engine.domain.parts import ENCOUNTERS, PARTS, Mask, Part
 from engine.errors import NotFoundError, TamperedError
 
 if TYPE_CHECKING:
@@ -70,19 +71,69 @@ def shows(path: str, value: Any) -> bool:
     return not name or name in mask.shown or (name in mask.codes and isinstance(value, str) and _is_code(value))
 
 
+class Shown(NamedTuple):
+    """What somebody sees of a patient, by their role."""
+
+    fields: frozenset[Group]
+    hidden_stays: frozenset[str]
+    """Keys of stays that are not seen, nor what hangs on them."""
+
+
 class View:
-    """The contract's shapes as they may be shown. `pseudonym` gives the stable stand-in of a patient or visit key."""
+    """The contract's shapes as they may be shown. `pseudonym` gives the stable stand-in of a patient or visit key.
+
+    Two things decide. What the actor's role does not see of a patient is not in the answer: `null`, and its group is
+    named in `not_shown`. What they see is masked, unless it is revealed.
+    """
 
     def __init__(
-        self, pseudonym: Callable[[str], str], *, revealed: bool, unnamed: Callable[[str], str] | None = None
+        self,
+        pseudonym: Callable[[str], str],
+        *,
+        revealed: bool,
+        unnamed: Callable[[str], str] | None = None,
+        shown: Mapping[str, Shown] | None = None,
     ) -> None:
-        """unnamed: what of a sender's name the site does not name, replaced; none: a sender is not hidden."""
+        """unnamed: what of a sender's name the site does not name, replaced; none: a sender is not hidden. shown: what
+        is seen, by chart; empty: of all else. None: everything.
+        """
         self._pseudonym = pseudonym
         self._unnamed = unnamed
         self.revealed = revealed
+        self._by_chart = shown
+        self._shown = shown.get("") if shown is not None else None
+
+    def of(self, chart_id: str | None) -> View:
+        """The view of this chart. Of one of a list that is looked at together."""
+        if self._by_chart is None:
+            return self
+        shown = self._by_chart.get(chart_id or "", self._by_chart[""])
+        return View(self._pseudonym, revealed=self.revealed, unnamed=self._unnamed, shown={"": shown})
+
+    def sees(self, part: str, field: str) -> bool:
+        """Whether the actor's role sees a field of a part at all."""
+        return self._shown is None or sees(part, field, self._shown.fields)
+
+    def lacks(self, *groups: Group) -> list[Group]:
+        """Which of these groups are not seen; all, when a stay is hidden from what can't be shown without it."""
+        if self._shown is None:
+            return []
+        return list(groups) if self._shown.hidden_stays else [one for one in groups if one not in self._shown.fields]
+
+    def _seen(self, part: str, shape: dict[str, Any]) -> dict[str, Any]:
+        """The shape without what is not seen: nothing in its place, and the groups named."""
+        if self._shown is None or self._shown.fields >= ALL:
+            return shape
+        kept = {
+            name: value if sees(part, name, self._shown.fields) else [] if isinstance(value, list | tuple) else None
+            for name, value in shape.items()
+        }
+        return kept | {"not_shown": sorted(str(group) for group in ALL - self._shown.fields)}
 
     def key(self, key: str | None) -> str | None:
-        return key if key is None or self.revealed else self._pseudonym(key)
+        if key is None or (self.revealed and self.sees("patient", "key")):
+            return key
+        return self._pseudonym(key)
 
     def sender(self, sender: str | None, *, known: bool) -> str | None:
         """MSH-3/MSH-4, `EPIC/MAIN`. known: a message that it sent was accepted and processed."""
@@ -99,6 +150,9 @@ class View:
         return text if self.revealed else hide(text)
 
     def patient(self, shape: Mapping[str, Any]) -> dict[str, Any]:
+        return self._seen("patient", self._patient(shape)) | {"key": self.key(shape["key"])}
+
+    def _patient(self, shape: Mapping[str, Any]) -> dict[str, Any]:
         if self.revealed:
             return dict(shape)
         masked = _hide_but(shape, _PATIENT, _PATIENT_CODES)
@@ -113,6 +167,10 @@ class View:
 
     def part(self, what: str, shape: Mapping[str, Any]) -> dict[str, Any]:
         """One of the parts of a chart: `encounter`, `score`, `task`."""
+        shown = self._seen(what, self._part(what, shape))
+        return shown | {"patient_key": self.key(shape["patient_key"])} if "patient_key" in shape else shown
+
+    def _part(self, what: str, shape: Mapping[str, Any]) -> dict[str, Any]:
         if self.revealed:
             return dict(shape)
         mask = _MASKS[what]
@@ -135,11 +193,22 @@ class View:
         return self.key(value) if is_key and isinstance(value, str) else hide(value)
 
     def chart(self, shape: Mapping[str, Any]) -> dict[str, Any]:
-        return (
-            self.patient(shape)
-            | {part.name: [self.part(part.what, item) for item in shape[part.name]] for part in PARTS}
-            | {"moved_away": [{name: self.key(key) for name, key in one.items()} for one in shape["moved_away"]]}
-        )
+        parts = {part.name: self._items(part, shape[part.name]) for part in PARTS}
+        moved = [{name: self.key(key) for name, key in one.items()} for one in shape["moved_away"]]
+        return self.patient(shape) | parts | {"moved_away": moved if self.sees("patient", "moved_away") else []}
+
+    def _items(self, part: Part, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The parts of a chart that are seen: of a kind that the role sees, and of no stay that is hidden."""
+        if self._shown is None:
+            return [self.part(part.what, item) for item in items]
+        if not sees_part(part.what, self._shown.fields):
+            return []
+        hidden = self._shown.hidden_stays
+        kept = [item for item in items if not hidden or _stay_of(part, item) not in hidden]
+        shown = [self.part(part.what, item) for item in kept]
+        if hidden and part.what == "score":  # what of a patient counts for a score may come from a stay that is hidden
+            shown = [item | {"factors": [factor | {"evidence": None} for factor in item["factors"]]} for item in shown]
+        return shown
 
     def payload(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         """The payload of a delivery, part by part; what has no mask here is hidden."""
@@ -152,6 +221,11 @@ class View:
         }
         shown = {name: payload[name] for name in _FLAGS_OF_CONTENTS if name in payload}
         return {name: masks.get(name, hide)(value) for name, value in payload.items()} | shown
+
+
+def _stay_of(part: Part, item: Mapping[str, Any]) -> str | None:
+    key: str | None = item.get("key") if part is ENCOUNTERS else item.get("encounter", item.get("visit"))
+    return key
 
 
 def hide(value: Any) -> Any:

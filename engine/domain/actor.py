@@ -29,6 +29,9 @@ class Actor(Record, frozen=True, kw_only=True):
     scopes: frozenset[str] | None = None
     """What their token is limited to; none: they came without one."""
 
+    keeper: bool = False
+    """They keep the keys of the site: who could do so without us may look after accounts, keys and the database."""
+
     @property
     def names(self) -> frozenset[str]:
         return self.also | {self.name}

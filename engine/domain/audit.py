@@ -35,6 +35,12 @@ _ORDER: Final = "110109"
 """Order Record: what is to be done for a patient."""
 _PATIENT: Final = "110110"
 """Patient Record."""
+_SECURITY: Final = "110137"
+"""User security attributes changed."""
+_LOGIN: Final = "110114"
+"""User Authentication."""
+_EMERGENCY: Final = "110127"
+"""Emergency Override Started."""
 _ALERT: Final = "110113"
 """Security Alert."""
 
@@ -69,6 +75,22 @@ EVENTS: Final[Mapping[str, Event]] = {
     "destination-retried": Event("asked for an attempt at once", "E", _ACTIVITY),
     "destination-discarded": Event("gave up what waited for a destination that is gone", "D", _ACTIVITY),
     "destination-moved": Event("gave what waited for a destination that is gone to another", "U", _ACTIVITY),
+    # accounts, and who comes in
+    "account-added": Event("made an account", "C", _SECURITY),
+    "account-changed": Event("gave an account other roles, units or names", "U", _SECURITY),
+    "account-disabled": Event("shut an account out", "U", _SECURITY),
+    "account-enabled": Event("let an account in again", "U", _SECURITY),
+    "password-set": Event("set a password", "U", _SECURITY),
+    "factor-set": Event("gave an account a second factor", "U", _SECURITY),
+    "factor-removed": Event("took a second factor away", "U", _SECURITY),
+    "token-made": Event("made a token", "C", _SECURITY),
+    "token-revoked": Event("ended a token or session", "U", _SECURITY),
+    "logged-in": Event("logged in", "E", _LOGIN),
+    "logged-out": Event("logged out", "E", _LOGIN),
+    "login-failed": Event("tried to log in", "E", _LOGIN),
+    "denied": Event("was not let do something", "E", _ALERT),
+    "glass-broken": Event("broke the glass", "E", _EMERGENCY, discloses=True),
+    "glass-attested": Event("attested a broken glass", "U", _ALERT),
     # the configuration
     "config-run": Event("started the daemon with a configuration", "E", _ACTIVITY),
     "config-reload": Event("loaded another configuration", "U", _ACTIVITY),

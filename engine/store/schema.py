@@ -557,6 +557,40 @@ audit_purge: Final = Table(  # what the triggers let through; what was lawful is
     schema=CHARTS,
 )
 
+account: Final = Table(  # people and services that may come in
+    "account",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("document", LargeBinary, nullable=False),  # sealed, for its name and version
+    schema=CHARTS,
+)
+ticket: Final = Table(  # tokens and sessions
+    "ticket",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),  # of its secret, which nobody keeps here
+    Column("id", Text, nullable=False, unique=True),
+    Column("account", Text, nullable=False),
+    Column("ends_at", BigInteger, nullable=False),
+    Column("document", LargeBinary, nullable=False),  # sealed, for the other columns
+    schema=CHARTS,
+)
+Index("ticket_account", ticket.c.account)
+Index("ticket_ends", ticket.c.ends_at)
+glass: Final = Table(  # glasses that were broken
+    "glass",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("actor", Text, nullable=False),
+    Column("chart_id", Text, nullable=False),
+    Column("begins_at", BigInteger, nullable=False),
+    Column("ends_at", BigInteger, nullable=False),
+    Column("document", LargeBinary, nullable=False),  # sealed, for the other columns: a person wrote in it
+    schema=CHARTS,
+)
+Index("glass_actor_ends", glass.c.actor, glass.c.ends_at)
+Index("glass_begins", glass.c.begins_at)
+
 config_version: Final = Table(
     "config_version",
     metadata,

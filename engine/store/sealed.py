@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy import bindparam as bind
 
 from engine.errors import KeyMissingError, TamperedError
-from engine.store import audit, charts, configs, holds, journal, oncall, outbox, quality, record, schema
+from engine.store import audit, charts, configs, holds, journal, oncall, outbox, quality, record, schema, users
 from engine.store.keys import KeyRing, key_number
 from engine.store.parts import STORED, StoredPart
 
@@ -127,6 +127,14 @@ SEALED: Final = (
         schema.quality.c.decision, lambda _, row: quality.decision_place(row.id, row.decided_by, row.decided_at)
     ),
     SealedColumn(schema.audit_payload.c.body, lambda _, row: audit.payload_place(row.seq)),
+    SealedColumn(schema.account.c.document, lambda _, row: users.account_place(row.name, row.version)),
+    SealedColumn(
+        schema.ticket.c.document, lambda _, row: users.ticket_place(bytes(row.hash), row.id, row.account, row.ends_at)
+    ),
+    SealedColumn(
+        schema.glass.c.document,
+        lambda _, row: users.glass_place({name: getattr(row, name) for name in users.GLASS_COLUMNS}),
+    ),
     SealedColumn(schema.config_version.c.files, lambda _, row: configs.files_place(row.version)),
 )  # fmt: skip
 """A new sealed column has its line here; a test compares them with the schema."""

@@ -32,6 +32,7 @@ from engine.store.quality import Quality
 from engine.store.record import Recorder
 from engine.store.schema import CHARTS, JOURNAL, cursor, entry
 from engine.store.tasks import TaskStore
+from engine.store.users import Users
 
 T = TypeVar("T")
 
@@ -67,6 +68,7 @@ class Store:
         self.quality = Quality(keys)
         self.appointments = AppointmentStore(self.charts)
         self.configs = ConfigStore(keys)
+        self.users = Users(keys)
         self._lock = threading.Lock()
         self._ledgers: dict[str, Ledger] = {}
         self._engine: Engine | None = None

@@ -8,13 +8,14 @@ from typing import Any, Final
 
 from engine.access.actions import Action
 from engine.access.fields import ALL
-from engine.access.policy import Glass, may
+from engine.access.policy import may
 from engine.access.roles import Policy
 from engine.domain.actor import Actor, Purpose
 from engine.domain.appointment import Appointment, AppointmentStatus
 from engine.domain.chart import Chart
 from engine.domain.codec import converted
 from engine.domain.encounter import Encounter, EncounterStatus, Location
+from engine.domain.glass import Glass
 from engine.domain.moment import Moment
 from engine.domain.page import Page, PageState, Step
 from engine.domain.page import Policy as Ladder

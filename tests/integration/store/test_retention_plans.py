@@ -48,6 +48,8 @@ OLD = {
     "charts.audit": ["seq < 1000 AND at < 1000"],
     "charts.audit_payload": ["seq < 1000"],
     "charts.audit_patient": ["seq < 1000"],
+    "charts.ticket": ["ends_at < 1000"],
+    "charts.glass": ["begins_at < 1000"],
 }
 OF_A_PATIENT = {
     "journal.entry": [f"id IN {ENTRIES}"],
@@ -76,6 +78,8 @@ NO_PATIENT = {
         "what was done stays: it names opaque ids, and is kept for its time whoever it is about",
     ),
     "charts.oncall_override": "it is about staff",
+    "charts.ticket": "it is about staff",
+    "charts.glass": "who looked stays: it names opaque ids, and is kept as long as the trail",
 }
 FEW = {
     "journal.link": "a row a channel",
@@ -83,6 +87,7 @@ FEW = {
     "charts.worker": "a row a worker that lives",
     "charts.destination": "a row a destination",
     "charts.quality": "a row a fault of a channel, of a closed list",
+    "charts.account": "a row an account",
     "charts.config_version": "a row a configuration that was in force",
     "charts.config_load": "a row a start or reload",
     "charts.audit_head": "the end of the trail",

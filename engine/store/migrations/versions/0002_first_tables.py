@@ -31,6 +31,7 @@ def upgrade() -> None:
         _deliveries()
         _appointments()
         _pages()
+        _access()
         _trail()
 
 
@@ -506,3 +507,40 @@ def _trail() -> None:
     )
     for statement in fence.statements(op.get_bind().dialect.name, context.config.attributes["schema"]):
         op.execute(sa.text(statement.replace(":", r"\:")))
+
+
+def _access() -> None:
+    op.create_table(
+        "account",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+        schema=CHARTS,
+    )
+    op.create_table(
+        "ticket",
+        sa.Column("hash", sa.LargeBinary(), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("account", sa.Text(), nullable=False),
+        sa.Column("ends_at", sa.BigInteger(), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("hash"),
+        sa.UniqueConstraint("id"),
+        schema=CHARTS,
+    )
+    op.create_index("ticket_account", "ticket", ["account"], schema=CHARTS)
+    op.create_index("ticket_ends", "ticket", ["ends_at"], schema=CHARTS)
+    op.create_table(
+        "glass",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("chart_id", sa.Text(), nullable=False),
+        sa.Column("begins_at", sa.BigInteger(), nullable=False),
+        sa.Column("ends_at", sa.BigInteger(), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        schema=CHARTS,
+    )
+    op.create_index("glass_actor_ends", "glass", ["actor", "ends_at"], schema=CHARTS)
+    op.create_index("glass_begins", "glass", ["begins_at"], schema=CHARTS)
