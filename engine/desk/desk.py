@@ -83,6 +83,8 @@ class Desk:
         self.gate = gate
         self.action = action
         self._answers: dict[tuple[Action, str], Allowed | Denied] = {}
+        self._writing = False
+        """A transaction is open: another one would wait for its end for ever."""
         self.unseen = 0
         """Things that were left out of lists, because they are of patients whom the actor does not see."""
 
@@ -129,11 +131,11 @@ class Desk:
             if not answer.allowed:
                 self._refuse(self.action, answer, f"action:{self.action}")
 
-    def authorise(self, action: str, subjects: Iterable[str], *, writing: bool = False) -> None:
+    def authorise(self, action: str, subjects: Iterable[str]) -> None:
         """Raises DeniedError, and puts it on record, when the actor may not do it to one of these subjects.
 
-        action: a verb of the trail. writing: a transaction is open, whose end has to come first: then the denial is put
-        on record by `record_denial`. Whoever may use the command line of a site without `access` may do everything.
+        action: a verb of the trail. Within a transaction (`note`) the denial is put on record after its end, by
+        `record_denial`. Whoever may use the command line of a site without `access` may do everything.
         """
         if self.gate is None:
             return
@@ -142,9 +144,9 @@ class Desk:
         if charts and CATALOGUE[wanted].patients:
             for chart_id, answer in self._decided(wanted, charts).items():
                 if not answer.allowed:
-                    self._refuse(wanted, answer, f"chart:{chart_id}", writing=writing)
+                    self._refuse(wanted, answer, f"chart:{chart_id}")
         elif not (answer := self.gate.at_all(wanted)).allowed:
-            self._refuse(wanted, answer, f"action:{wanted}", writing=writing)
+            self._refuse(wanted, answer, f"action:{wanted}")
 
     def require(self, chart: Chart) -> None:
         """Raises DeniedError, and puts it on record, when what the desk was opened for may not be done to a patient."""
@@ -236,11 +238,11 @@ class Desk:
                     found[chart_id] = None
         return found
 
-    def _refuse(self, action: Action, answer: Denied, subject: str, *, writing: bool = False) -> NoReturn:
+    def _refuse(self, action: Action, answer: Denied, subject: str) -> NoReturn:
         rule = f" ({answer.rule} of the roles)" if answer.rule else ""
         helps = "; `handoff break-glass` opens it for a while" if answer.glass_helps else ""
         error = DeniedError(f"not allowed: {answer.why}{rule}{helps}", subject, f"{action}: {answer.why}")
-        if not writing:
+        if not self._writing:
             self.record_denial(error)
         raise error
 
@@ -279,8 +281,11 @@ class Desk:
     def note(self, conn: Connection, action: str, subjects: Iterable[str], reason: str | None = None) -> None:
         """`audit`, as part of a transaction of the charts: nothing is done that is not on record."""
         named = list(dict.fromkeys(subjects))
-        if action != "reveal":  # `view` has asked, for what it shows
-            self.authorise(action, named, writing=True)
+        self._writing = True
+        try:
+            self.authorise(action, named)
+        finally:
+            self._writing = False
         records = [
             AuditRecord(at=self.now, actor=str(self.actor), action=action, subject=subject, reason=reason)
             for subject in named
