@@ -104,7 +104,6 @@ GRANTED: Final = tuple(action for action in Action if action is not Action.OPEN)
 """What a role can be given; what is open needs none."""
 
 OF_VERB: Final[Mapping[str, Action]] = {
-    "assign": Action.TASK_ACT,
     "bury": Action.HELD_DECIDE,
     "confirm": Action.HELD_DECIDE,
     "destination-discarded": Action.DELIVERY_DECIDE,

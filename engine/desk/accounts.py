@@ -326,7 +326,12 @@ class Accounts:
 
     def _note(self, conn: Connection, action: str, name: str, reason: str | None, by: str | None = None) -> None:
         record = AuditRecord(
-            at=self._now, actor=by or self._by, action=action, subject=f"account:{name}", reason=reason
+            at=self._now,
+            actor=by or self._by,
+            action=action,
+            subject=f"account:{name}",
+            reason=reason,
+            result="failed" if action == "login-failed" else "allowed",
         )
         self._store.audit.append(conn, [record])
 

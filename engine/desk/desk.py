@@ -250,8 +250,15 @@ class Desk:
         """Put a denial on record, unless it is."""
         if error.recorded:
             return
+        what, _, id_ = error.subject.partition(":")
         record = AuditRecord(
-            at=self.now, actor=str(self.actor), action="denied", subject=error.subject, reason=error.reason
+            at=self.now,
+            actor=str(self.actor),
+            action="denied",
+            subject=error.subject,
+            reason=error.reason,
+            result="denied",
+            patients=(id_,) if what == "chart" else (),
         )
         self._record.charts_ledger.write_now(lambda conn: self._record.audit.append(conn, [record]))
         error.recorded = True

@@ -568,7 +568,7 @@ account: Final = Table(  # people and services that may come in
 ticket: Final = Table(  # tokens and sessions
     "ticket",
     metadata,
-    Column("hash", LargeBinary, primary_key=True),  # of its secret, which nobody keeps here
+    Column("secret_hash", LargeBinary, primary_key=True),  # of its secret, which nobody keeps here
     Column("id", Text, nullable=False, unique=True),
     Column("account", Text, nullable=False),
     Column("ends_at", BigInteger, nullable=False),

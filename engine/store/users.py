@@ -73,7 +73,7 @@ class Users:
 
     def ticket(self, conn: Connection, secret: str) -> Ticket | None:
         """What somebody who knows this secret comes in by."""
-        row = conn.execute(select(ticket).where(ticket.c.hash == hash_of(secret))).first()
+        row = conn.execute(select(ticket).where(ticket.c.secret_hash == hash_of(secret))).first()
         return None if row is None else self._ticket(row)
 
     def tickets(self, conn: Connection, of: str | None = None) -> list[Ticket]:
@@ -88,7 +88,7 @@ class Users:
         place = ticket_place(hashed, new.id, new.account, ends_at)
         conn.execute(
             ticket.insert().values(
-                hash=hashed,
+                secret_hash=hashed,
                 id=new.id,
                 account=new.account,
                 ends_at=ends_at,
@@ -98,7 +98,7 @@ class Users:
 
     def change_ticket(self, conn: Connection, new: Ticket) -> None:
         row = conn.execute(select(ticket).where(ticket.c.id == new.id)).one()
-        place = ticket_place(bytes(row.hash), row.id, row.account, row.ends_at)
+        place = ticket_place(bytes(row.secret_hash), row.id, row.account, row.ends_at)
         conn.execute(update(ticket).where(ticket.c.id == new.id).values(document=self._keys.seal(place, encode(new))))
 
     def forget_tickets(self, conn: Connection, before: datetime) -> int:
@@ -106,7 +106,7 @@ class Users:
         return conn.execute(delete(ticket).where(ticket.c.ends_at < to_micros(before))).rowcount
 
     def _ticket(self, row: Any) -> Ticket:
-        place = ticket_place(bytes(row.hash), row.id, row.account, row.ends_at)
+        place = ticket_place(bytes(row.secret_hash), row.id, row.account, row.ends_at)
         return _ticket(self._keys.open(place, row.document))
 
     # --- glasses

@@ -243,13 +243,13 @@ def test_who_writes_the_database_without_the_key_makes_no_admin(store: Store) ->
         store.users.get(conn, "dana")
 
 
-@pytest.mark.parametrize("column", ["account", "ends_at", "hash", "id"])
+@pytest.mark.parametrize("column", ["account", "ends_at", "secret_hash", "id"])
 def test_who_writes_the_database_without_the_key_lends_no_token(store: Store, column: str) -> None:
     made(store)
     made(store, "boss", roles=("admin",))
     token, kept = at(store).make_token("dana", ["all"], NOW + timedelta(days=1))
     other, _ = at(store).make_token("boss", ["all"], NOW + timedelta(days=1))
-    values: dict[str, Any] = {"account": "boss", "ends_at": 1 << 60, "id": "000000000000", "hash": b"\x00" * 32}
+    values: dict[str, Any] = {"account": "boss", "ends_at": 1 << 60, "id": "000000000000", "secret_hash": b"\x00" * 32}
     change = update(ticket).where(ticket.c.id == kept.id).values({column: values[column]})
     store.charts_ledger.write_now(lambda conn: conn.execute(change))
     with pytest.raises((TamperedError, AccountError)):

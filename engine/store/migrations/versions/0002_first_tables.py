@@ -520,12 +520,12 @@ def _access() -> None:
     )
     op.create_table(
         "ticket",
-        sa.Column("hash", sa.LargeBinary(), nullable=False),
+        sa.Column("secret_hash", sa.LargeBinary(), nullable=False),
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("account", sa.Text(), nullable=False),
         sa.Column("ends_at", sa.BigInteger(), nullable=False),
         sa.Column("document", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("hash"),
+        sa.PrimaryKeyConstraint("secret_hash"),
         sa.UniqueConstraint("id"),
         schema=CHARTS,
     )
