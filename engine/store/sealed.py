@@ -129,7 +129,8 @@ SEALED: Final = (
     SealedColumn(schema.audit_payload.c.body, lambda _, row: audit.payload_place(row.seq)),
     SealedColumn(schema.account.c.document, lambda _, row: users.account_place(row.name, row.version)),
     SealedColumn(
-        schema.ticket.c.document, lambda _, row: users.ticket_place(bytes(row.secret_hash), row.id, row.account, row.ends_at)
+        schema.ticket.c.document,
+        lambda _, row: users.ticket_place(bytes(row.secret_hash), row.id, row.account, row.ends_at),
     ),
     SealedColumn(
         schema.glass.c.document,
