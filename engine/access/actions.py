@@ -59,6 +59,8 @@ class Meaning(Record, frozen=True, kw_only=True):
     """It shows patients, or does something to one: whether it may be done depends on the chart."""
     writes: bool = False
     """It changes something, here or elsewhere."""
+    words: bool = False
+    """What people wrote is part of what it shows: unmasked it shows that, and no patient's view."""
     keeper: bool = False
     """The keeper of the site may do it without an account: who owns the key file could do so without us."""
 
@@ -76,7 +78,7 @@ CATALOGUE: Final[Mapping[Action, Meaning]] = {
     Action.PAGE_ACK: _M(says="acknowledge a page", patients=True, writes=True),
     Action.ONCALL_READ: _M(says="see who is on call"),
     Action.ONCALL_ACT: _M(says="have somebody stand in on a roster", writes=True),
-    Action.GLASS_BREAK: _M(says="break the glass", patients=True),
+    Action.GLASS_BREAK: _M(says="break the glass"),
     Action.ENTRIES_LIST: _M(says="list messages, masked"),
     Action.ENTRY_READ: _M(says="look at a message", patients=True),
     Action.REPLAY: _M(says="replay messages", writes=True),
@@ -91,8 +93,8 @@ CATALOGUE: Final[Mapping[Action, Meaning]] = {
     Action.OPS_READ: _M(says="see how the engine does"),
     Action.CONFIG_READ: _M(says="see recorded configurations"),
     Action.CONFIG_RELOAD: _M(says="take a new configuration into force", writes=True, keeper=True),
-    Action.TRAIL_READ: _M(says="read and verify the audit trail"),
-    Action.GLASS_READ: _M(says="see who broke the glass"),
+    Action.TRAIL_READ: _M(says="read and verify the audit trail", words=True),
+    Action.GLASS_READ: _M(says="see who broke the glass", words=True),
     Action.GLASS_ATTEST: _M(says="attest that breaking the glass was right or wrong", writes=True),
     Action.USERS_READ: _M(says="see accounts", keeper=True),
     Action.USERS_MANAGE: _M(says="make, change and disable accounts and tokens", writes=True, keeper=True),

@@ -89,7 +89,7 @@ def may(
     if not breakers:
         return answer
     if glass is None or not glass.opens(actor, chart.id, now):
-        return Denied(why=answer.why, rule=answer.rule, code=answer.code, glass_helps=_opens(chart, policy))
+        return Denied(why=answer.why, rule=answer.rule, code=answer.code, glass_helps=opens(chart, policy))
     return _behind_glass(actor, chart, breakers, now, policy) or answer
 
 
@@ -184,7 +184,7 @@ def _of_patient(
 def _behind_glass(actor: Actor, chart: Chart, breakers: list[Role], now: datetime, policy: Policy) -> Allowed | None:
     """What a broken glass shows; none: a restriction that no glass opens."""
     assert policy.glass is not None  # noqa: S101 - whoever asks has looked
-    if not _opens(chart, policy):
+    if not opens(chart, policy):
         return None
     sees = policy.glass.sees
     if sees is None:
@@ -206,7 +206,7 @@ def _behind_glass(actor: Actor, chart: Chart, breakers: list[Role], now: datetim
     )
 
 
-def _opens(chart: Chart, policy: Policy) -> bool:
+def opens(chart: Chart, policy: Policy) -> bool:
     """Whether a broken glass shows the patient: nothing of which it is said that no glass opens it covers them."""
     found = restricted(chart, policy.restrictions)
     return all(one.glass or one.covers == "stay" for one, _ in found)

@@ -54,6 +54,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "risk": "engine.cli.risk:risk",
     "keys": "engine.cli.keys:keys",
     "db": "engine.cli.db:db",
+    "break-glass": "engine.cli.glass:break_glass",
     "users": "engine.cli.users:users",
     "audit": "engine.cli.audit:audit",
     "schema": "engine.cli.schema:schema",

@@ -16,6 +16,7 @@ from engine.cli.common import (
     time_column,
 )
 from engine.cli.desk import open_desk, reveal_of
+from engine.cli.glass import attest, glasses
 from engine.cli.tables import Column, table
 from engine.cli.times import TIMES, When
 from engine.desk import finding
@@ -50,3 +51,7 @@ def list_(cli: Cli, since: datetime | None, action: str | None, limit: int, reve
     rows = [(clock_time(s["at"]), s["actor"], s["action"], s["subject"], s["reason"]) for s in shapes]
     columns = (time_column("at"), Column("who", least=6), "did", Column("to", least=8), Column("why", least=8, drop=1))
     cli.print(shapes, table(columns, rows) or "No records.")
+
+
+audit.add_command(glasses)
+audit.add_command(attest)

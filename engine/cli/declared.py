@@ -56,7 +56,10 @@ ACTIONS: Final[Mapping[str, Action]] = {
     **dict.fromkeys(("oncall check", "oncall overrides", "oncall who"), _A.ONCALL_READ),
     "oncall override": _A.ONCALL_ACT,
     **dict.fromkeys(("keys reseal", "keys retire", "keys rotate", "keys status"), _A.STORE_MAINTAIN),
+    "break-glass": _A.GLASS_BREAK,
     "audit list": _A.TRAIL_READ,
+    "audit glasses": _A.GLASS_READ,
+    "audit attest": _A.GLASS_ATTEST,
     **dict.fromkeys(
         ("users list", "users show", "users tokens", "users roles", "users actions", "users may"), _A.USERS_READ
     ),

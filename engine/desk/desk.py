@@ -207,9 +207,10 @@ class Desk:
                 stays = answer.hidden_stays if before is None else answer.hidden_stays | before.hidden_stays
                 shown[chart_id] = Shown(fields, stays)
         if len(charts) < len(subjects):
-            anybody = self.gate.sees_everything() if revealed else self.gate.of_anybody(self.action)
+            everything = revealed and not CATALOGUE[self.action].words
+            anybody = self.gate.sees_everything() if everything else self.gate.of_anybody(self.action)
             if not anybody.allowed:
-                wanted = Action.PATIENT_REVEAL if revealed else self.action
+                wanted = Action.PATIENT_REVEAL if everything else self.action
                 self._refuse(wanted, anybody, f"action:{wanted}")
         at_all = self.gate.at_all(self.action)
         rest = at_all.fields if at_all.allowed else frozenset()
@@ -244,6 +245,12 @@ class Desk:
         error = DeniedError(f"not allowed: {answer.why}{rule}{helps}", subject, f"{action}: {answer.why}")
         if not self._writing:
             self.record_denial(error)
+        raise error
+
+    def deny(self, why: str, subject: str) -> NoReturn:
+        """Raises DeniedError, and puts it on record, for a reason that is not the role's."""
+        error = DeniedError(f"not allowed: {why}", subject, f"{self.action}: {why}")
+        self.record_denial(error)
         raise error
 
     def record_denial(self, error: DeniedError) -> None:

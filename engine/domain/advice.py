@@ -129,6 +129,12 @@ TROUBLES: Final[Mapping[str, Advice]] = {
         "Fill the roster in mappings/oncall/ and `handoff reload`, or `handoff oncall override`.",
         urgent=False,
     ),
+    "glass-broken": Advice(
+        "somebody has broken the glass to look at a patient who is none of theirs, and nobody has attested it",
+        "handoff audit glasses --open",
+        "Ask who did it, and say what was found: `handoff audit attest ID --right` or `--wrong`.",
+        urgent=False,
+    ),
     "deliveries-behind": Advice(
         "deliveries wait at a destination for longer than 15 minutes, though it is up",
         "handoff destinations show NAME",

@@ -92,6 +92,9 @@ class Overview(Record, frozen=True, kw_only=True):
     """Charts whose deadline has come and has not rung."""
     due_since: datetime | None = None
     """Since when the first of them was to ring."""
+    glasses: int = 0
+    """Glasses that were broken and that nobody has attested."""
+    oldest_glass_at: datetime | None = None
 
     @property
     def waiting(self) -> int:

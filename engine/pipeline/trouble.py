@@ -92,6 +92,8 @@ def of_work(work: Overview, now: datetime) -> Iterator[Trouble]:
         yield trouble(f"oncall-gap:{role}", None, f"from {at:%Y-%m-%d %H:%M} UTC")
     if work.holds:
         yield trouble("messages-held", work.oldest_hold_at, f"{sum(work.holds.values()):,} wait for a person")
+    if work.glasses:
+        yield trouble("glass-broken", work.oldest_glass_at, f"{work.glasses:,} to be attested")
 
 
 def of_certificates(certificates: Iterable[Certificate], now: datetime) -> Iterator[Trouble]:

@@ -47,6 +47,7 @@ def overview(
     oldest = select(func.min(hold.c.opened_at)).where(hold.c.state == "open", asking(now))
     oldest_hold = conn.execute(oldest).scalar_one()
     pages = conn.execute(_PAGES).all()
+    glasses, oldest_glass = store.users.unattested(conn)
     return Overview(
         at=now,
         channels=tuple(
@@ -66,6 +67,8 @@ def overview(
         due=due.charts,
         due_since=due.since,
         quality=store.quality.counts(conn),
+        glasses=glasses,
+        oldest_glass_at=oldest_glass,
         pages={row.state: row.number for row in pages},
         oldest_exhausted_at=next((_time(row.first) for row in pages if row.state == _EXHAUSTED), None),
     )

@@ -585,11 +585,13 @@ glass: Final = Table(  # glasses that were broken
     Column("chart_id", Text, nullable=False),
     Column("begins_at", BigInteger, nullable=False),
     Column("ends_at", BigInteger, nullable=False),
+    Column("attested", SmallInteger, nullable=False),  # 1: somebody has said whether it was right
     Column("document", LargeBinary, nullable=False),  # sealed, for the other columns: a person wrote in it
     schema=CHARTS,
 )
 Index("glass_actor_ends", glass.c.actor, glass.c.ends_at)
 Index("glass_begins", glass.c.begins_at)
+Index("glass_unattested", glass.c.begins_at, sqlite_where=glass.c.attested == 0)
 
 config_version: Final = Table(
     "config_version",

@@ -9,20 +9,23 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from engine.domain.account import Account, Ticket
 from engine.domain.codec import decoder, encode
 from engine.domain.glass import Glass
 from engine.errors import RowTakenError
 from engine.store.keys import KeyRing
-from engine.store.schema import account, glass, ticket, to_micros
+from engine.store.schema import account, from_micros, glass, ticket, to_micros
 
+_UNATTESTED: Final = select(func.count().label("number"), func.min(glass.c.begins_at).label("first")).where(
+    glass.c.attested == 0
+)
 _account: Final = decoder(Account)
 _ticket: Final = decoder(Ticket)
 _glass: Final = decoder(Glass)
 
-GLASS_COLUMNS: Final = ("id", "actor", "chart_id", "begins_at", "ends_at")
+GLASS_COLUMNS: Final = ("id", "actor", "chart_id", "begins_at", "ends_at", "attested")
 GLASSES_MAX: Final = 10_000
 """Listed at once."""
 
@@ -119,7 +122,7 @@ class Users:
         """Put the glass in the place of the one of its id: what was said of it."""
         columns = _glass_columns(new)
         sealed = self._keys.seal(glass_place(columns), encode(new))
-        conn.execute(update(glass).where(glass.c.id == new.id).values(document=sealed))
+        conn.execute(update(glass).where(glass.c.id == new.id).values(attested=columns["attested"], document=sealed))
 
     def glass(self, conn: Connection, glass_id: str) -> Glass | None:
         row = conn.execute(select(glass).where(glass.c.id == glass_id)).first()
@@ -136,6 +139,11 @@ class Users:
         if since is not None:
             statement = statement.where(glass.c.begins_at >= to_micros(since))
         return [self._glass(row) for row in conn.execute(statement)]
+
+    def unattested(self, conn: Connection) -> tuple[int, datetime | None]:
+        """How many nobody has attested, and since when the first of them waits."""
+        row = conn.execute(_UNATTESTED).one()
+        return row.number, None if row.first is None else from_micros(row.first)
 
     def glasses_of(self, conn: Connection, chart_ids: Sequence[str]) -> list[Glass]:
         statement = select(glass).where(glass.c.chart_id.in_(list(chart_ids))).order_by(glass.c.begins_at.desc())
@@ -161,6 +169,7 @@ def _glass_columns(one: Glass) -> dict[str, Any]:
         "chart_id": one.chart_id,
         "begins_at": to_micros(one.begins),
         "ends_at": to_micros(one.ends),
+        "attested": int(one.verdict is not None),
     }
 
 

@@ -139,3 +139,8 @@ def test_every_advice_is_a_clause_a_command_and_a_sentence() -> None:
         assert advice.remedy.endswith((".", ")."))
     assert advice_of("destination-down:crm").first == "handoff destinations show crm"
     assert advice_of("something-new").remedy
+
+
+def test_a_broken_glass_that_nobody_has_attested_is_told() -> None:
+    (one,) = of_work(Overview(at=NOW, glasses=2, oldest_glass_at=NOW), NOW)
+    assert (one.code, one.since, one.detail, one.urgent) == ("glass-broken", NOW, "2 to be attested", False)

@@ -538,9 +538,11 @@ def _access() -> None:
         sa.Column("chart_id", sa.Text(), nullable=False),
         sa.Column("begins_at", sa.BigInteger(), nullable=False),
         sa.Column("ends_at", sa.BigInteger(), nullable=False),
+        sa.Column("attested", sa.SmallInteger(), nullable=False),
         sa.Column("document", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         schema=CHARTS,
     )
     op.create_index("glass_actor_ends", "glass", ["actor", "ends_at"], schema=CHARTS)
     op.create_index("glass_begins", "glass", ["begins_at"], schema=CHARTS)
+    op.create_index("glass_unattested", "glass", ["begins_at"], schema=CHARTS, **_only("attested = 0"))

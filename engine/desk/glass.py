@@ -1,0 +1,107 @@
+"""Breaking the glass, and attesting it: who looks at a patient who is none of theirs says why, and is asked later."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import structs
+
+from engine.access.policy import opens
+from engine.desk import finding
+from engine.domain.actor import Purpose
+from engine.domain.audit import AuditRecord
+from engine.domain.glass import Glass
+from engine.errors import AccountError, NotFoundError, WhichError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from engine.access.roles import Policy
+    from engine.desk.desk import Desk
+
+WORDS_CHARS_MIN = 8
+"""Of a reason in words: fewer say nothing."""
+
+
+def break_glass(desk: Desk, named: str, reason: str, because: str) -> Glass:
+    """The actor sees the patient from now on, for some hours, to look only.
+
+    On the trail, with those who are to be told, in one transaction. Raises WhichError for a reason that the site has
+    not, AccountError when there is nothing to break, DeniedError when no glass opens the patient.
+    """
+    policy = _policy(desk)
+    assert policy.glass is not None  # noqa: S101 - `_policy` has looked
+    reasons = policy.glass.reasons
+    if reason not in reasons:
+        some = "; ".join(f"{code}: {says}" for code, says in reasons.items())
+        raise WhichError(f"There is no reason {reason}; there are {some}.", name=reason, known=list(reasons))
+    if len(because) < WORDS_CHARS_MIN:
+        raise AccountError("say in words why: who reads it later was not there")
+    chart = finding.chart(desk, named)
+    if not opens(chart, policy):
+        desk.deny("a restriction of this record can't be opened by breaking the glass", f"chart:{chart.id}")
+    broken = Glass(
+        id=secrets.token_hex(6),
+        actor=desk.actor.name,
+        chart_id=chart.id,
+        reason=reason,
+        because=because,
+        begins=desk.now,
+        ends=desk.now + timedelta(hours=policy.glass.hours),
+    )
+
+    def work(conn: Connection) -> Glass:
+        tell = set(policy.glass.tell) if policy.glass is not None else set()
+        told = tuple(one.name for one in desk.store.users.every(conn) if one.active and tell & set(one.roles))
+        new = structs.replace(broken, told=told)
+        desk.store.users.break_glass(conn, new)
+        record = AuditRecord(
+            at=desk.now,
+            actor=str(desk.actor),
+            action="glass-broken",
+            subject=f"chart:{chart.id}",
+            reason=f"{reason}: {because}",
+            purpose=Purpose.BTG.value,
+            patients=(chart.id,),
+        )
+        desk.store.audit.append(conn, [record])
+        return new
+
+    return desk.store.charts_ledger.write_now(work)
+
+
+def attest(desk: Desk, glass_id: str, verdict: Literal["right", "wrong"], words: str) -> Glass:
+    """Somebody else says whether it was right. Raises NotFoundError, AccountError."""
+
+    def work(conn: Connection) -> Glass:
+        found = desk.store.users.glass(conn, glass_id)
+        if found is None:
+            raise NotFoundError("there is no such glass; `handoff audit glasses` lists them")
+        if found.actor == desk.actor.name:
+            raise AccountError("who broke the glass does not attest it: somebody else does")
+        if found.verdict is not None:
+            raise AccountError(f"it was attested already, by {found.attested_by}")
+        new = structs.replace(found, verdict=verdict, words=words, attested_by=desk.actor.name, attested_at=desk.now)
+        desk.store.users.attest(conn, new)
+        record = AuditRecord(
+            at=desk.now,
+            actor=str(desk.actor),
+            action="glass-attested",
+            subject=f"glass:{glass_id}",
+            reason=f"{verdict}: {words}",
+            patients=(found.chart_id,),
+        )
+        desk.store.audit.append(conn, [record])
+        return new
+
+    return desk.store.charts_ledger.write_now(work)
+
+
+def _policy(desk: Desk) -> Policy:
+    if desk.gate is None:
+        raise AccountError("this site has no `access` in config.yaml: nothing is shut, and there is no glass to break")
+    if desk.gate.policy.glass is None:
+        raise AccountError("the roles of this site have no break_glass: nobody can break the glass")
+    return desk.gate.policy
