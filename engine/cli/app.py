@@ -52,6 +52,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "pages": "engine.cli.pages:pages",
     "oncall": "engine.cli.oncall:oncall",
     "risk": "engine.cli.risk:risk",
+    "outbox": "engine.cli.outbox:outbox",
     "keys": "engine.cli.keys:keys",
     "db": "engine.cli.db:db",
     "break-glass": "engine.cli.glass:break_glass",

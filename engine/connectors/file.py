@@ -1,9 +1,10 @@
 """Deliveries as lines of JSON (NDJSON) in a folder: the embedded default destination.
 
-A line is `{"idempotency_key", "operation", "destination", "delivered_at", ...payload}`. A batch is one write and one
-fsync. Files are `<destination>-<number>.ndjson`; the one with the highest number is being written, all others are
-finished: a reader takes those, and moves them away. (Should the current one be taken away all the same, the next number
-is begun: a name never comes twice while the engine runs.)
+A line is `{"idempotency_key", "operation", "destination", "delivered_at", ...payload}`; with `sealed` all but the
+first is for its reader alone (see sealedlines.py). A batch is one write and one fsync. Files are
+`<destination>-<number>.ndjson`; the one with the highest number is being written, all others are finished: a reader
+takes those, and moves them away. (Should the current one be taken away all the same, the next number is begun: a name
+never comes twice while the engine runs.)
 
 Who may move files away may also put something in their place. So nothing in the folder is followed, truncated or
 written unless it is ours: opened within the folder and never through a link, a regular file of one name that belongs to
@@ -29,10 +30,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, TypeVar
 
 import msgspec
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from engine.clock import Clock
 from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, DestinationSettings, Result, always, failed
@@ -40,6 +41,11 @@ from engine.domain.delivery import STATE, Operation, QueuedDelivery
 from engine.domain.record import Record
 from engine.errors import DeliveryError, DeliveryFailure, Problem
 from engine.settings import Configuration, Text
+from engine.snapshot import UNRESOLVED
+from engine.yamlmodel import StrictModel
+
+if TYPE_CHECKING:
+    from engine.connectors.sealedlines import LineSealer
 
 _WINDOW_LINES: Final = 4096
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -52,6 +58,19 @@ _OPEN_FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 T = TypeVar("T")
 
 
+def _check_reader(text: str) -> str:
+    from engine.connectors.sealedlines import check_reader
+
+    return text if text == UNRESOLVED else check_reader(text)
+
+
+class SealedTo(StrictModel):
+    """Whom the lines are sealed to."""
+
+    to: Annotated[Text, AfterValidator(_check_reader)]
+    """The reader's public key, which `handoff outbox key FILE` prints where the files are read."""
+
+
 class FileDestination(DestinationSettings):
     """A folder of NDJSON files: one line for each delivery."""
 
@@ -61,6 +80,9 @@ class FileDestination(DestinationSettings):
     """`file`: a folder of NDJSON files."""
     path: Text
     """The folder, relative to config.yaml."""
+    sealed: SealedTo | Literal[False] | None = None
+    """The reader that each line is sealed to; `handoff outbox read` opens them. false: they are in clear, on purpose.
+    None: they are in clear, and `check` says so."""
     rotate_bytes: Annotated[int, Field(ge=4096)] = 64 * 1024 * 1024
     """Size from which a new file is begun."""
     batch_max: Annotated[int, Field(ge=1, le=2000)] = 1000
@@ -71,7 +93,18 @@ class FileDestination(DestinationSettings):
         return self.path
 
     def build(self, name: str, configuration: Configuration, *, clock: Clock) -> FileConnector:
-        return FileConnector(name, configuration.path(self.path), rotate_bytes=self.rotate_bytes, clock=clock)
+        return FileConnector(
+            name,
+            configuration.path(self.path),
+            rotate_bytes=self.rotate_bytes,
+            clock=clock,
+            reader=self.sealed.to if isinstance(self.sealed, SealedTo) else None,
+        )
+
+    def doubts(self) -> Iterator[tuple[str, str]]:
+        if self.sealed is None:
+            text = "what is written there says who the patients are: seal it to its reader (`handoff outbox key`), or"
+            yield "path", f"{text} write sealed: false"
 
     def check_files(self, name: str, configuration: Configuration) -> Iterator[Problem]:
         foreign = folder_problem(name, configuration.path(self.path))
@@ -102,7 +135,8 @@ class FileConnector:
     idempotent: Final = True
     ordered_batches: Final = True
 
-    def __init__(self, name: str, folder: Path, *, rotate_bytes: int, clock: Clock) -> None:
+    def __init__(self, name: str, folder: Path, *, rotate_bytes: int, clock: Clock, reader: str | None = None) -> None:
+        """reader: the public key that lines are sealed to; none: they are in clear."""
         self.name: Final = name
         self._folder = folder
         self._rotate_bytes = rotate_bytes
@@ -115,6 +149,8 @@ class FileConnector:
         self._cut = (0, 0)
         """Number and sound size of a file whose last write has failed and is still to be taken away."""
         self._recent = _RecentKeys()
+        self._reader = reader
+        self._sealer: LineSealer | None = None
 
     async def connect(self) -> None:
         await self._in_thread(self._open)
@@ -163,6 +199,8 @@ class FileConnector:
             key = queued.delivery.idempotency_key
             if key not in self._recent:
                 line = _line(queued, at)
+                if line is not None and self._sealer is not None:
+                    line = self._sealer.seal(key, line[:-1]) + b"\n"
                 if line is None:
                     results.append(failed(DeliveryFailure.PERMANENT, "payload-unreadable", "no JSON object"))
                     continue
@@ -234,10 +272,22 @@ class FileConnector:
             os.fchmod(fd, 0o600)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.fsync(self._folder_fd)  # the new file's name is as durable as its lines
+            self._renew_key()
         except OSError:
             os.close(fd)
             raise
         return fd
+
+    def _renew_key(self) -> None:
+        """Each file has a key of its own."""
+        if self._reader is None:
+            return
+        if self._sealer is None:
+            from engine.connectors.sealedlines import LineSealer
+
+            self._sealer = LineSealer(self._reader)
+        else:
+            self._sealer.renew()
 
     def _read_back(self, fd: int) -> None:
         """Cut off what a crash left half written, and remember the keys of the last lines."""

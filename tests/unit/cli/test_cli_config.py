@@ -129,7 +129,7 @@ CRM = "{type: salesforce, login_url: 'https://o.example.com', client_id: c, clie
 BREAKING = {
     "a channel is half edited": (CHANNEL, "listen:", "listen: ["),
     "a channel has a wrong key": (CHANNEL, "listen:", "listener:"),
-    "a secret is missing": ("config.yaml", "{type: file, path: var/outbox}", CRM),
+    "a secret is missing": ("config.yaml", "{type: file, path: var/outbox, sealed: false}", CRM),
     "a mapping is broken": ("mappings/fields/adt.yaml", "patient.sex:", "patient.sex: ["),
     "config.yaml has a tab": ("config.yaml", "calendar:", "\tcalendar:"),
     "config.yaml has a wrong destination": ("config.yaml", "type: file", "type: fiel"),

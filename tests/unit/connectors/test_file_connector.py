@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from engine.clock import FixedClock
 from engine.connectors import file as file_module
 from engine.connectors.file import FileConnector
+from engine.connectors.sealedlines import LineOpener, new_reader
 from engine.domain.delivery import Operation
 from engine.errors import DeliveryError, DeliveryFailure
 
@@ -335,3 +336,40 @@ async def test_what_is_remembered_is_bounded(tmp_path: Path, monkeypatch: pytest
     await write(target, *range(21, 31))
     assert len(keys(tmp_path)) == 30
     assert len(target._recent._order) == len(target._recent._keys) == 10
+
+
+async def test_lines_that_are_sealed_to_a_reader_rotate_and_outlive_a_crash_like_others(tmp_path: Path):
+    private, public = new_reader()
+
+    def sealing() -> FileConnector:
+        return FileConnector("files", tmp_path, rotate_bytes=4096, clock=FixedClock(NOW), reader=public)
+
+    first = sealing()
+    for number in range(1, 30):
+        await write(first, number)
+    await first.close()
+    newest = sorted(tmp_path.glob("*.ndjson"))[-1]
+    with newest.open("ab") as file:
+        file.write(b'{"idempotency_key":"torn","key":"')
+    again = sealing()
+    await write(again, 28, 29, 30)
+    files = sorted(tmp_path.glob("*.ndjson"))
+    assert len(files) > 2
+    raw = [line for file in files for line in file.read_bytes().splitlines()]
+    assert not any(b"operation" in line or b"patient" in line for line in raw)
+    assert len({json.loads(line)["key"] for line in raw}) >= len(files)
+    opened = [json.loads(LineOpener(private).open(line)) for line in raw]
+    assert [line["idempotency_key"] for line in opened] == keys(tmp_path) == [f"key-{n}" for n in range(1, 31)]
+    assert all(line["operation"] for line in opened)
+
+
+async def test_a_file_of_lines_in_clear_goes_on_sealed(tmp_path: Path):
+    private, public = new_reader()
+    await write(connector(tmp_path), 1)
+    await write_and_die(tmp_path / "x", 1)
+    other = FileConnector("files", tmp_path / "x", rotate_bytes=1 << 20, clock=FixedClock(NOW), reader=public)
+    await write(other, 1, 2)
+    assert len(keys(tmp_path / "x")) == 2
+    opener = LineOpener(private)
+    (file,) = (tmp_path / "x").glob("*.ndjson")
+    assert all(json.loads(opener.open(line))["operation"] for line in file.read_bytes().splitlines())
