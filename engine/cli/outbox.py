@@ -29,7 +29,7 @@ def key(cli: Cli, file: Path) -> None:
     """Make the key of a reader: FILE holds the private half (mode 0600), printed is the public one.
 
     Do it where the files are read, not where the daemon runs. The public half goes into config.yaml, as
-    `sealed: {to: PUBLIC}` of the destination; without FILE nobody can read what is sealed to it, so keep a copy.
+    `reader: PUBLIC` of the destination; without FILE nobody can read what is sealed to it, so keep a copy.
     """
     from engine.connectors.sealedlines import new_reader
     from engine.errors import StoreError
@@ -41,7 +41,7 @@ def key(cli: Cli, file: Path) -> None:
         raise StoreError(f"{file}: the key can't be written: {error.strerror}") from None
     with os.fdopen(handle, "wb") as made:
         made.write(private)
-    cli.print({"file": str(file), "public": public}, f"{public}\nIn config.yaml: sealed: {{to: {public}}}")
+    cli.print({"file": str(file), "public": public}, f"{public}\nIn config.yaml: reader: {public}")
 
 
 @outbox.command("read")
@@ -79,7 +79,7 @@ def read(cli: Cli, files: tuple[Path, ...], private: Path, reason: str) -> int:
                 if cli.json:
                     shown.append(json.loads(text))
                 else:
-                    click.echo(text)
+                    click.echo(text.decode())
     if cli.json:
         cli.print(shown, "")
     return code

@@ -1,6 +1,6 @@
 """Deliveries as lines of JSON (NDJSON) in a folder: the embedded default destination.
 
-A line is `{"idempotency_key", "operation", "destination", "delivered_at", ...payload}`; with `sealed` all but the
+A line is `{"idempotency_key", "operation", "destination", "delivered_at", ...payload}`; with a `reader` all but the
 first is for its reader alone (see sealedlines.py). A batch is one write and one fsync. Files are
 `<destination>-<number>.ndjson`; the one with the highest number is being written, all others are finished: a reader
 takes those, and moves them away. (Should the current one be taken away all the same, the next number is begun: a name
@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, TypeVar
 
 import msgspec
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from engine.clock import Clock
 from engine.connectors.base import DELIVERED, NOT_ATTEMPTED, DestinationSettings, Result, always, failed
@@ -42,7 +42,6 @@ from engine.domain.record import Record
 from engine.errors import DeliveryError, DeliveryFailure, Problem
 from engine.settings import Configuration, Text
 from engine.snapshot import UNRESOLVED
-from engine.yamlmodel import StrictModel
 
 if TYPE_CHECKING:
     from engine.connectors.sealedlines import LineSealer
@@ -64,13 +63,6 @@ def _check_reader(text: str) -> str:
     return text if text == UNRESOLVED else check_reader(text)
 
 
-class SealedTo(StrictModel):
-    """Whom the lines are sealed to."""
-
-    to: Annotated[Text, AfterValidator(_check_reader)]
-    """The reader's public key, which `handoff outbox key FILE` prints where the files are read."""
-
-
 class FileDestination(DestinationSettings):
     """A folder of NDJSON files: one line for each delivery."""
 
@@ -80,13 +72,25 @@ class FileDestination(DestinationSettings):
     """`file`: a folder of NDJSON files."""
     path: Text
     """The folder, relative to config.yaml."""
-    sealed: SealedTo | Literal[False] | None = None
-    """The reader that each line is sealed to; `handoff outbox read` opens them. false: they are in clear, on purpose.
-    None: they are in clear, and `check` says so."""
+    reader: Annotated[Text, AfterValidator(_check_reader)] | None = None
+    """Public key that each line is sealed to, as `handoff outbox key FILE` prints it where the files are read;
+    `handoff outbox read` opens them. None: lines are in clear."""
+    sealed: bool | None = None
+    """false: lines are in clear on purpose. None, without a reader: they are in clear, and `check` says so."""
     rotate_bytes: Annotated[int, Field(ge=4096)] = 64 * 1024 * 1024
     """Size from which a new file is begun."""
     batch_max: Annotated[int, Field(ge=1, le=2000)] = 1000
     """Most deliveries written in one step."""
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> FileDestination:
+        if self.sealed is True and self.reader is None:
+            raise ValueError(
+                "has sealed: true and no reader: name the public key that `handoff outbox key` prints"
+            )
+        if self.sealed is False and self.reader is not None:
+            raise ValueError("has a reader, and sealed: false: take one of them away")
+        return self
 
     @property
     def folder(self) -> str:
@@ -98,12 +102,12 @@ class FileDestination(DestinationSettings):
             configuration.path(self.path),
             rotate_bytes=self.rotate_bytes,
             clock=clock,
-            reader=self.sealed.to if isinstance(self.sealed, SealedTo) else None,
+            reader=self.reader,
         )
 
     def doubts(self) -> Iterator[tuple[str, str]]:
-        if self.sealed is None:
-            text = "what is written there says who the patients are: seal it to its reader (`handoff outbox key`), or"
+        if self.sealed is None and self.reader is None:
+            text = "what is written there says who the patients are: name its reader (`handoff outbox key`), or"
             yield "path", f"{text} write sealed: false"
 
     def check_files(self, name: str, configuration: Configuration) -> Iterator[Problem]:

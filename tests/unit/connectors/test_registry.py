@@ -186,7 +186,7 @@ class PigeonDestination(DestinationSettings):
 
 def test_a_type_is_all_in_its_model(tmp_path: Path):
     """Validated, checked, warned of and built by what it says of itself: nothing else has to know it."""
-    site = "destinations:\n  far: {type: pigeon, loft: attic}\n  near: {type: file, path: attic}\n"
+    site = "destinations:\n  far: {type: pigeon, loft: attic}\n  near: {type: file, path: attic, sealed: false}\n"
     snapshot = Snapshot(tmp_path, "config.yaml", {"config.yaml": site})
     loaded = settings.load(snapshot, lambda _: (PigeonDestination, settings_of("file")))
     assert build_connector("far", loaded, clock=SystemClock()).name == "far"
