@@ -13,19 +13,20 @@ SOURCES := engine tests benchmarks
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run demo test slowest fuzz soak check format bench bench-all bench-report schemas lock
+.PHONY: help setup run demo test slowest fuzz soak check format bench bench-all bench-report schemas lock sbom licences
 
 help:
 	@echo 'make run      set up, initialise what is missing, start the daemon'
 	@echo 'make demo     the daemon fed by a simulated hospital, with progress'
 	@echo 'make test     set up with all the tests need, run all tests'
 	@echo 'make slowest  what the last make test spent its time on (docs/tests.md)'
-	@echo 'make check    format, lint, types, import layers'
+	@echo 'make check    format, lint, types, import layers, advisories'
 	@echo 'make bench    the benchmark of this machine (make bench-all: everything, with the report)'
 	@echo 'make fuzz     look for inputs that break something, for SECONDS=60'
 	@echo 'make soak     an hour of kills, faults, simulation and fuzz; the report is docs/soak.md'
 	@echo 'make setup    only the set-up; the command is then $(BIN)/handoff'
 	@echo 'make format, make lock     rewrite formatting, lock files'
+	@echo 'make sbom, make licences   what of others is in here: sbom.cdx.json, docs/licences.md'
 	@echo 'make schemas  rewrite docs/schemas and docs/reference/configuration.md'
 
 setup: $(VENV)/.runtime
@@ -77,6 +78,15 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.supply audit
+
+# Of what the lock file names: a bill of materials (CycloneDX), and the page of licences.
+sbom: $(VENV)/.dev
+	@$(BIN)/python -m tests.supply sbom >sbom.cdx.json
+	@echo 'sbom.cdx.json'
+
+licences: $(VENV)/.dev
+	@$(BIN)/python -m tests.supply licences
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format $(SOURCES)

@@ -85,9 +85,7 @@ class FileDestination(DestinationSettings):
     @model_validator(mode="after")
     def _one_or_the_other(self) -> FileDestination:
         if self.sealed is True and self.reader is None:
-            raise ValueError(
-                "has sealed: true and no reader: name the public key that `handoff outbox key` prints"
-            )
+            raise ValueError("has sealed: true and no reader: name the public key that `handoff outbox key` prints")
         if self.sealed is False and self.reader is not None:
             raise ValueError("has a reader, and sealed: false: take one of them away")
         return self
