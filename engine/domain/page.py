@@ -175,9 +175,11 @@ class Page(Phi, frozen=True, kw_only=True):
 
     @property
     def has_called(self) -> bool:
-        """Somebody was called."""
-        return any(step.person is not None for step in self.steps)
+        """Somebody was called: a call that was taken back unsent, or has failed for good, has reached nobody."""
+        return any(step.person is not None and step.result not in _REACHED_NOBODY for step in self.steps)
 
+
+_REACHED_NOBODY: Final = frozenset({StepResult.FAILED, StepResult.WITHDRAWN})
 
 PAGE_LETTER: Final = "p"
 """Ids of pages begin with it, those of tasks (hexadecimal) never do."""

@@ -445,7 +445,8 @@ class Checks:
             elif wanted.id not in compared:
                 compared[wanted.id] = found.id
                 done = {task.id for task in found.tasks if task.state is TaskState.DONE}
-                self._compare(told(wanted, done), told(found, done), found.id)
+                called = {page.task for page in found.pages if any(step.person is not None for step in page.steps)}
+                self._compare(told(wanted, done, called), told(found, done, called), found.id)
             elif compared[wanted.id] != found.id:
                 self.world.fail(f"charts {compared[wanted.id]} and {found.id} are one patient's")
         if len(set(compared.values())) != len(compared):
@@ -516,15 +517,20 @@ class Questions:
                     self.ended.setdefault(place, set()).add(HoldState.SUPERSEDED)
 
 
-def told(chart: Chart, done: AbstractSet[str]) -> dict[str, Any]:
+def told(chart: Chart, done: AbstractSet[str], called: AbstractSet[str]) -> dict[str, Any]:
     """What a chart says, without when it was written, and without what the clock and people (done: these tasks) do.
 
-    Whether a call is made again depends on whether the clock had made it. How long a stay that goes on has lasted, and
-    so its score, depends on when it was worked on.
+    called: tasks whose pages the clock has rung. A task that is nothing but a call is over then when the patient is
+    admitted again; before, it waits with the others (`_set_aside` of `engine.pipeline.plan`).
+
+    How long a stay that goes on has lasted, and so its score, depends on when it was worked on.
     What merged patients' messages said may have been worked on in another order than they were sent in: it comes to the
     same, but a task that ended may have been or not have been in between. What is done for a merged patient is not
     wanted for another stay, so there tasks can't be compared.
     """
+    def waits_for(task: Task) -> str | None:
+        return None if task.kind == ON_CALL_PAGE and task.id in called else task.suspended_by
+
     ended = {one.key for one in chart.encounters if one.discharged_at is not None}
     merged = bool(chart.patient.merged_from)
     said = {
@@ -538,11 +544,9 @@ def told(chart: Chart, done: AbstractSet[str]) -> dict[str, Any]:
             if one.encounter in ended
         ),
         "tasks": {
-            one.id: (one.kind, one.encounter, "stands" if one.stands else one.state, one.discharge, one.suspended_by)
+            one.id: (one.kind, one.encounter, "stands" if one.stands else one.state, one.discharge, waits_for(one))
             for one in chart.tasks
-            if one.raised_for is None
-            and one.kind != ON_CALL_PAGE
-            and (one.stands and not done if merged else one.id not in done)
+            if one.raised_for is None and (one.stands and not done if merged else one.id not in done)
         },
     }
     return {part: plain(what) for part, what in said.items()}

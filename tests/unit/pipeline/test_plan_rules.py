@@ -15,6 +15,7 @@ from engine.care.protocol import load_protocol, tells_of_death
 from engine.care.tasks import end
 from engine.domain.delivery import Operation
 from engine.domain.outcome import Outcome
+from engine.domain.page import PageState, StepResult
 from engine.domain.quality import QualityKind
 from engine.domain.score import Band
 from engine.domain.task import Task, TaskState
@@ -22,6 +23,7 @@ from engine.domain.why import Reason, What
 from engine.errors import SettingsError
 from engine.pipeline.channel import Planner
 from engine.pipeline.death import decide_death
+from engine.pipeline.pages import settle, with_page
 from engine.yamlfile import parse
 
 PROTOCOL = ROOT / "mappings/protocols/post-discharge.yaml"
@@ -532,6 +534,33 @@ def test_a_call_that_was_called_off_before_anybody_was_called_is_made_once_while
     (page,) = ward.chart("1").pages
     assert len(ward.pages()) == 1
     assert (ward.pages()[0].stands, page.has_called) == (not late, not late)
+
+
+@pytest.mark.parametrize(
+    ("result", "again"),
+    [(result, result is StepResult.FAILED) for result in (StepResult.QUEUED, StepResult.SENT, StepResult.FAILED)],
+)
+@pytest.mark.parametrize("name", AWAY_AND_BACK)
+def test_a_call_that_was_taken_back_before_it_has_reached_anybody_is_made_after_all(
+    ward: Ward, name: str, result: StepResult, again: bool
+) -> None:
+    """Whether the courier or the correction is first is chance: a patient whom nobody was called about is not lost."""
+    ward.stay()
+    ward.called()
+    for number, change in enumerate(AWAY_AND_BACK[name], start=1):
+        ward.event(at=HOME + number * HOUR / 4, **({"dg1": SICK} | change))
+        if number == 1:
+            chart = ward.chart("1")
+            (page,) = chart.pages
+            assert page.state is PageState.RESOLVED
+            for step in range(1, len(page.steps) + 1):
+                page = settle(page, step, result, ward.now, None)
+            ward.charts.add(msgspec.structs.replace(with_page(chart, page), version=chart.version + 1))
+    ward.called()
+    (page,) = ward.chart("1").pages
+    rounds = [0, 1] if again else [0]
+    assert sorted({step.round for step in page.steps}) == rounds
+    assert [task.stands for task in ward.pages()] == [again]
 
 
 @pytest.mark.parametrize("answered", [True, False])
