@@ -528,6 +528,7 @@ def told(chart: Chart, done: AbstractSet[str], called: AbstractSet[str]) -> dict
     same, but a task that ended may have been or not have been in between. What is done for a merged patient is not
     wanted for another stay, so there tasks can't be compared.
     """
+
     def waits_for(task: Task) -> str | None:
         return None if task.kind == ON_CALL_PAGE and task.id in called else task.suspended_by
 

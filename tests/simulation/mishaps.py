@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from simulation.database import Database, Observed, Session
 from simulation.destinations import Destination, Troubles
@@ -35,8 +35,36 @@ class Plan:
     """So long things go wrong; then all must come right."""
 
 
+@dataclass(frozen=True)
+class Game:
+    """What a run is bent to, so that a certain fault of the engine can show. All else is the seed's."""
+
+    clustered: bool | None = None
+    rules: bool | None = None
+    """Whether destinations bring rules (`World.rules`)."""
+    messages: int | None = None
+    seconds: float | None = None
+    """As in the plan."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """How often something goes wrong at a spot, as parts of one."""
+    kinds: Sequence[str] = ()
+    """What goes wrong there. `long hang` no seed draws."""
+    commits_fail: float | None = None
+    """How often, as parts of one."""
+
+    def bend(self, plan: Plan) -> None:
+        plan.messages = plan.messages if self.messages is None else self.messages
+        plan.seconds = plan.seconds if self.seconds is None else self.seconds
+        if self.rates:
+            plan.faults = max(plan.faults, _FAULTS)
+
+
+_FAULTS = 12
+"""At most so many where a game says what they are."""
+
+
 class Mishaps:
-    def __init__(self, world: World, plan: Plan) -> None:
+    def __init__(self, world: World, plan: Plan, game: Game) -> None:
         random = self._random = world.random
         self._world = world
         self.left = plan.faults
@@ -47,7 +75,10 @@ class Mishaps:
         kinds = ["kill", "kill node", "hang", "session", "failover", "outage", "stop", "slow"]
         self._kinds = random.sample(kinds, random.randint(1, len(kinds)))
         self._commits_fail = random.choice([0.0, 0.0, 0.0, 0.02, 0.1])
-        self._quiet = plan.faults == 0
+        self._quiet = plan.faults == 0 and game.commits_fail is None
+        self._rates |= game.rates
+        self._kinds = list(game.kinds) or self._kinds
+        self._commits_fail = self._commits_fail if game.commits_fail is None else game.commits_fail
         self._cluster: Cluster
         self._database: Database
 
@@ -127,6 +158,8 @@ class Mishaps:
                     one.kill()
             case "hang":
                 process.hang(random.choice([0.1, 1.0, 3.0, 9.0, 9.0]) * random.uniform(0.5, 1.0))
+            case "long hang":  # so long that others take over
+                process.hang(random.uniform(7.0, 9.0))
             case "failover":
                 for session in list(self._database.sessions):
                     session.end()

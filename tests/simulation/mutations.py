@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 from unittest import mock
 
 from msgspec import structs
 from simulation.database import ClusterLocks
-from simulation.mishaps import Mishaps, Plan
-from simulation.world import World
 from sqlalchemy import literal_column, text, update
 
 from engine.care import pages
@@ -78,21 +76,9 @@ def does_not_check_leases() -> Broken:
     return mock.patch.multiple(Leases, check=nothing, check_destination=nothing)
 
 
-@contextmanager
-def sends_without_making_sure_that_it_may() -> Iterator[object]:
-    """A worker that hung, or was cut off from the database, goes on where it was and tells destinations old news.
-
-    That takes a long rest at the one spot between the log-in and the call, so this looks for it there.
-    """
-    right = Mishaps.__init__
-
-    def begin(self: Mishaps, world: World, plan: Plan) -> None:
-        right(self, world, plan)
-        self._rates["connect-out"] = 0.1
-        self._kinds = ["hang"]
-
-    with mock.patch.object(Leases, "may_act", return_value=True), mock.patch.object(Mishaps, "__init__", begin):
-        yield
+def sends_without_making_sure_that_it_may() -> Broken:
+    """A worker that hung, or was cut off from the database, goes on where it was and tells destinations old news."""
+    return mock.patch.object(Leases, "may_act", return_value=True)
 
 
 def lets_leases_time_out() -> Broken:
@@ -140,9 +126,9 @@ def loses_results() -> Broken:
     """What became of an attempt is not recorded when the store was away at that moment."""
     right = _Rounds._record
 
-    async def settle(self: Any, settled: Sequence[Any]) -> None:
+    async def settle(self: Any, settled: Sequence[Any], **more: Any) -> None:
         with mock.patch.object(self, "_write", write(self)):
-            await right(self, settled)
+            await right(self, settled, **more)
 
     def write(self: Any) -> Any:
         real = self._write

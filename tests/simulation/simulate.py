@@ -18,7 +18,7 @@ from simulation.checks import Checks
 from simulation.database import Database, Disk, SimulatedStore
 from simulation.destinations import TRAVEL_SECONDS_MAX, Destination
 from simulation.hospital import Sender, scripts
-from simulation.mishaps import Mishaps, Plan
+from simulation.mishaps import Game, Mishaps, Plan
 from simulation.nodes import Cluster, simulated_surroundings
 from simulation.world import Machine, Process, Violation, World
 
@@ -41,6 +41,8 @@ _TRACE_LINES = 60
 _LEAPS_SECONDS = [360.0, 1_900.0, 5 * 3_600.0, 4 * 86_400.0]
 """A level of a ladder, what somebody who has acknowledged may take, the earliest and almost all deadlines of tasks."""
 _OPERATOR_SECONDS = TRAVEL_SECONDS_MAX + 0.5
+
+AS_IT_COMES = Game()
 
 Mutation = Callable[[], AbstractContextManager[object]]
 """Breaks the engine for the time of a run."""
@@ -72,7 +74,7 @@ def make_disk() -> Disk:
     return Disk(Path(tempfile.mkdtemp(prefix="handoff-simulation-", dir=memory if memory.is_dir() else None)))
 
 
-def run(seed: int, disk: Disk, mutation: Mutation | None = None) -> Run:
+def run(seed: int, disk: Disk, mutation: Mutation | None = None, game: Game = AS_IT_COMES) -> Run:
     """Simulate one seed. Nothing is raised for what goes wrong in it."""
     world = World(seed)
     elsewhere = random_module.getstate()
@@ -83,7 +85,7 @@ def run(seed: int, disk: Disk, mutation: Mutation | None = None) -> Run:
     violation, messages = None, 0
     try:
         with mutation() if mutation is not None else contextlib.nullcontext():
-            messages = _play(world, disk, seed)
+            messages = _play(world, disk, game, clustered=seed % 2 == 0)
     except Violation as error:
         violation = str(error)
     finally:
@@ -93,9 +95,11 @@ def run(seed: int, disk: Disk, mutation: Mutation | None = None) -> Run:
     return Run(seed, violation, world.trace, messages, world.steps, world.now)
 
 
-def _play(world: World, disk: Disk, seed: int) -> int:
+def _play(world: World, disk: Disk, game: Game, *, clustered: bool) -> int:
     random = world.random
-    plan = _plan(world, clustered=seed % 2 == 0)
+    plan = _plan(world, clustered=clustered if game.clustered is None else game.clustered)
+    game.bend(plan)
+    world.rules = world.rules if game.rules is None else game.rules
     world.note(f"{plan}")
     database = Database(world, disk, clustered=plan.clustered)
     machines = [Machine(world, random.uniform(-4, 4), random.uniform(-0.001, 0.001)) for _ in range(plan.nodes)]
@@ -107,7 +111,7 @@ def _play(world: World, disk: Disk, seed: int) -> int:
     found = scripts(random, plan.senders, plan.messages)
     checks.expect(found)
     database.before_commit = checks.before_commit
-    mishaps = Mishaps(world, plan)
+    mishaps = Mishaps(world, plan, game)
     hospital = Process(world, "hospital", Machine(world))
     operator = Process(world, "operator", Machine(world))
     off_duty: list[bool] = []
