@@ -7,6 +7,7 @@ import gc
 import os
 import secrets
 import signal
+import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,6 +41,7 @@ from engine.trial.cases import run_tests
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from engine.connectors.checkpoints import Place
     from engine.domain.standing import Overview
     from engine.runtime.courier import Route
     from engine.runtime.resealing import Resealer
@@ -148,17 +150,13 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
     from engine.runtime.processor import Processor
     from engine.runtime.receipts import Receipts
     from engine.runtime.scheduler import Scheduler
-    from engine.store.leases import database_leases, file_leases
+    from engine.runtime.trailwatch import TrailWatch
     from engine.store.overview import overview
 
     clock = site_clock(configuration.clock_file)
     store = open_store(configuration, "worker")
     destinations = configuration.site.destinations
-    if store.location.is_sqlite:
-        leases = file_leases(store.location, context.index, context.count, destinations)
-    else:
-        name = f"{configuration.site.node}/{context.index}/{secrets.token_hex(4)}"
-        leases = database_leases(store.location, store.charts_ledger, name, destinations)
+    leases = _leases(store, configuration, context)
     compiled = with_former(compile_site(configuration, store.keys), store)
     await _remember(store, configuration, clock.now(), context.index)
     current = configuration
@@ -185,6 +183,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
     )
 
     scheduler = Scheduler(store, clock, leases, context.put_causes)
+    watch = TrailWatch(store, *_watching(configuration), clock, time.monotonic, ours=not context.index)
     resealer = _resealer(store, leases, lambda: open_shadow(current, clock.now()) if current.has_shadow else None)
     await _say_orphans(store, context.index, destinations)
 
@@ -199,6 +198,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         courier.reload(routes)
         processor.reload(compiled)
         duty.rosters = compiled.rules.rosters
+        watch.places, watch.rows, watch.seconds = _watching(new)
         settle_memory()
         await _say_orphans(store, context.index, new.site.destinations)
 
@@ -209,7 +209,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         types = {name: one.type for name, one in site.destinations.items()}
         now = clock.now()
         return await store.read(
-            lambda conn: duty.seen(conn, overview(store, conn, sorted(current.channels), types, now))
+            lambda conn: watch.seen(duty.seen(conn, overview(store, conn, sorted(current.channels), types, now)))
         )
 
     def changed() -> None:
@@ -229,6 +229,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
             "scheduler": lambda: scheduler.run(context.stopping),
             "receipts": lambda: receipts.run(context.stopping),
             "resealing": lambda: resealer.run(context.stopping),
+            "trail": lambda: watch.run(context.stopping),
             "leases": lambda: leases.run(context.stopping, changed),
         },
         reload=reload,
@@ -236,6 +237,25 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         close=close,
         leased=lambda: hints.Leased(partitions=len(leases.partitions), destinations=leases.destinations),
     )
+
+
+def _leases(store: Store, configuration: Configuration, context: WorkerContext) -> Leases:
+    from engine.store.leases import database_leases, file_leases
+
+    destinations = configuration.site.destinations
+    if store.location.is_sqlite:
+        return file_leases(store.location, context.index, context.count, destinations)
+    name = f"{configuration.site.node}/{context.index}/{secrets.token_hex(4)}"
+    return database_leases(store.location, store.charts_ledger, name, destinations)
+
+
+def _watching(configuration: Configuration) -> tuple[tuple[Place, ...], int, float]:
+    """Where checkpoints of the trail go, and after how many records or seconds."""
+    from engine.connectors.checkpoints import places_of
+
+    trail = configuration.site.trail
+    places = tuple(places_of(trail.checkpoints, configuration.snapshot.base))
+    return places, trail.checkpoint_rows, trail.checkpoint_seconds
 
 
 def _resealer(store: Store, leases: Leases, shadow: Callable[[], Store | None]) -> Resealer:

@@ -153,6 +153,10 @@ class AlteredSchemaError(StoreError):
     """Triggers, rules or tables of the store are not as we made them: what we write may be swallowed."""
 
 
+class CheckpointError(HandoffError):
+    """A checkpoint of the trail could not be written to a place, or those there can't be read."""
+
+
 class UnrecordedError(StoreError):
     """The trail did not take a record, so what it records is not done."""
 

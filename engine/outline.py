@@ -23,6 +23,7 @@ CONSOLE_PORT: Final = 8080
 KEYS_SECONDS_MAX: Final = 10.0
 TIMEZONE: Final = "America/New_York"
 ROLES: Final = "mappings/access/roles.yaml"
+CHECKPOINTS: Final = "var/trail/checkpoints.ndjson"
 _MODE: Final = "live"
 _HOST: Final = "127.0.0.1"
 _TO_RESOLVE: Final = ("node", "store", "console", "purpose", "clock")

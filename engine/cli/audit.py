@@ -1,4 +1,4 @@
-"""`handoff audit`: who did what, when, to what."""
+"""`handoff audit`: the trail of who did what, when, to what."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import click
 
 from engine.cli.common import (
     Cli,
+    Said,
     clock_time,
     config_option,
+    json_option,
     limit_option,
     list_options,
     reveal_options,
@@ -37,20 +39,142 @@ def audit() -> None:
 @config_option
 @click.pass_obj
 def list_(cli: Cli, since: datetime | None, action: str | None, limit: int, reveal: bool, reason: str | None) -> None:
-    """List the records, newest first. Reasons are free text that may name a patient: they need --reveal."""
+    """List the records, newest first. Reasons are free text that may name a patient: they need --reveal.
+
+    What was altered is listed all the same, as damaged.
+    """
     from engine.domain.shapes import plain
 
     wish = reveal_of(reveal, reason)
     with open_desk(cli) as desk:
         finding.check_action(desk, action)
         with desk.store.reader() as conn:
-            read = desk.store.audit.find(conn, since=since, action=action, limit=limit + 1)
-            found = cli.first(read, limit, lambda: desk.store.audit.count(conn, since=since, action=action))
+            found = desk.store.audit.find(conn, since=since, action=action, limit=limit + 1)
+        if len(found) > limit:
+            found = found[:limit]
+            with desk.store.reader() as conn:
+                cli.cut(limit, desk.store.audit.count(conn, since=since, action=action))
         view = desk.view(wish, ["audit"])
-    shapes = [plain(record) | {"reason": view.text(record.reason)} for record in found]
-    rows = [(clock_time(s["at"]), s["actor"], s["action"], s["subject"], s["reason"]) for s in shapes]
-    columns = (time_column("at"), Column("who", least=6), "did", Column("to", least=8), Column("why", least=8, drop=1))
+    shapes = [
+        plain(record) | {"reason": view.text(record.reason), "terms": view.text(record.terms)} for record in found
+    ]
+    rows = [
+        (s["seq"], clock_time(s["at"]), s["actor"], s["action"], s["subject"], s["reason"], _remark(s)) for s in shapes
+    ]
+    columns = (
+        Column("seq", drop=2), time_column("at"), Column("who", least=6), "did", Column("to", least=8),
+        Column("why", least=8, drop=1), "",
+    )  # fmt: skip
     cli.print(shapes, table(columns, rows) or "No records.")
+
+
+def _remark(shape: dict[str, object]) -> str:
+    if shape["damaged"] is not None:
+        return f"damaged: {shape['damaged']}"
+    return "" if shape["result"] == "allowed" else str(shape["result"])
+
+
+@audit.command("verify")
+@json_option
+@config_option
+@click.pass_obj
+def verify(cli: Cli) -> None:
+    """Check the trail: its chain, the checkpoints outside of the database, and what was done against what is on record.
+
+    Lawful gaps (a purge, a restore that somebody has owned to) are explained. Exit code 1: something is wrong.
+    """
+    from engine.desk.trail import shape, verified
+
+    with open_desk(cli) as desk:
+        checked, unrecorded = verified(desk)
+    if unrecorded is not None:
+        cli.say(f"That it was checked is not on record: {unrecorded}")
+    said = shape(checked)
+    if checked.records:
+        first = f"Records {checked.first:,} to {checked.last:,}, {checked.checkpoints:,} checkpoint(s)"
+        last = f", the newest of {clock_time(said['checkpoint_at'])}" if checked.checkpoint_at is not None else ""
+        text = f"{first}{last}; {checked.purged:,} purged, {checked.restores:,} restore(s).\n"
+    else:
+        text = "No records.\n"
+    rows = [(one["seq"], one["kind"], one["detail"]) for one in said["problems"]]
+    problems = table(("seq", "what", Column("detail", least=20)), rows)
+    cli.print(said, text + (problems if problems else "All is as it was written."))
+    if not checked.ok:
+        raise click.exceptions.Exit(1)
+
+
+@audit.command("checkpoint")
+@json_option
+@config_option
+@click.pass_obj
+def checkpoint(cli: Cli) -> None:
+    """Write down, signed, where the trail ends, at the places that `trail.checkpoints` names."""
+    from engine.desk.trail import make_checkpoint
+    from engine.domain.shapes import plain
+
+    with open_desk(cli) as desk:
+        made, written = make_checkpoint(desk)
+        public = desk.keys.trail.public_key(made.key).hex()
+    rows = [(one.place, one.error or "written") for one in written]
+    text = f"Record {made.seq:,} of chain {made.chain}, signed with key {made.key} ({public}).\n"
+    cli.print(
+        plain(made) | {"public_key": public, "places": plain(written)},
+        text + table((Column("place", least=12), ""), rows),
+    )
+    if any(one.error is not None for one in written):
+        raise click.exceptions.Exit(1)
+
+
+@audit.command("reseal")
+@click.option("--reason", required=True, type=Said(), metavar="TEXT", help="Why it was set back; written to the audit.")
+@json_option
+@config_option
+@click.pass_obj
+def reseal(cli: Cli, reason: str) -> None:
+    """Say that the store was restored to an earlier point, so that `verify` no longer calls it rolled back.
+
+    Records of the time that is lost stay lost, and the trail says which.
+    """
+    from engine.desk.trail import make_checkpoint, reseal
+
+    with open_desk(cli) as desk:
+        first, last = reseal(desk, reason)
+        make_checkpoint(desk)
+    cli.print({"lost_from": first, "lost_to": last}, f"Records {first:,} to {last:,} are lost, and the trail says so.")
+
+
+@audit.command("export", epilog=TIMES)
+@click.option("--format", "form", type=click.Choice(["fhir", "rfc5424"]), required=True, help="Form of the records.")
+@click.option("--since", type=When(), help="At or after.")
+@click.option("--until", type=When(), help="Before.")
+@reveal_options
+@json_option
+@config_option
+@click.pass_obj
+def export(
+    cli: Cli, form: str, since: datetime | None, until: datetime | None, reveal: bool, reason: str | None
+) -> None:
+    """Print the records for others: a Bundle of AuditEvents (FHIR R4, IHE BALP), or messages of RFC 5424.
+
+    Oldest first. Reasons and terms of searches need --reveal. That it was done is on record.
+    """
+    from engine.desk.auditevents import audit_event, bundle, syslog_line
+    from engine.desk.trail import taken_out
+
+    wish = reveal_of(reveal, reason)
+    with open_desk(cli) as desk:
+        desk.view(wish, ["audit"])
+        node = desk.outline.node
+        records = taken_out(desk, reason, since=since, until=until, reveal=wish is not None)
+        if form == "fhir":
+            with desk.store.reader() as conn:
+                chain = desk.store.audit.head(conn).chain
+            document = bundle(audit_event(record, node, chain) for record in records)
+            cli.json = True
+            cli.print(document, "")
+            return
+        lines = [syslog_line(record, node) for record in records]
+        cli.print(lines, "\n".join(lines))
 
 
 audit.add_command(glasses)

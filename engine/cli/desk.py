@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from engine.clock import site_clock
 from engine.desk.desk import Desk, Reveal
 from engine.desk.local import local_user
 from engine.domain.actor import Actor
+from engine.domain.audit import Whence
 from engine.errors import DeniedError, HandoffError, NotFoundError, SettingsError, StoreDamagedError, StoreMissingError
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 
 L_co = TypeVar("L_co", covariant=True)
+
+_NOBODY_LOGGED_IN: Final = 0xFFFFFFFF
+_DIGITS_MAX: Final = 10
 
 PATIENT_HELP: Final = "AUTHORITY:ID or a pseudonym (MRN:~3f9a1c2b); - asks for it, so that no history keeps it."
 
@@ -131,6 +136,7 @@ def open_desk(cli: Cli) -> Iterator[Desk]:
             broken=broken,
             looked_at=looked_at,
             gate=gate,
+            whence=whence(),
             action=Action.OPEN if gate is None else action_of(click.get_current_context(silent=True)),
         )
         desk.admit()
@@ -182,6 +188,39 @@ def user() -> Actor:
         return Actor(kind="user", name=pwd.getpwuid(os.getuid()).pw_name)
     except KeyError:
         return Actor(kind="user", name=f"uid-{os.getuid()}")
+
+
+def whence() -> Whence:
+    """Where this command is run, for the record: what the system knows of who is behind it, and no arguments."""
+    context = click.get_current_context(silent=True)
+    return Whence(
+        host=socket.gethostname() or None,
+        tty=_tty(),
+        loginuid=_login_uid(),
+        sudo_uid=_number(os.environ.get("SUDO_UID")),
+        uid=os.geteuid(),
+        command=context.command_path if context is not None else None,
+    )
+
+
+def _tty() -> str | None:
+    for handle in (0, 2, 1):
+        with contextlib.suppress(OSError):
+            return os.ttyname(handle).removeprefix("/dev/")
+    return None
+
+
+def _login_uid() -> int | None:
+    try:
+        uid = _number(Path("/proc/self/loginuid").read_text(encoding="ascii"))
+    except (OSError, UnicodeDecodeError):
+        return None
+    return None if uid == _NOBODY_LOGGED_IN else uid
+
+
+def _number(text: str | None) -> int | None:
+    stripped = (text or "").strip()
+    return int(stripped) if stripped.isascii() and stripped.isdigit() and len(stripped) <= _DIGITS_MAX else None
 
 
 def read_input(path: Path) -> bytes:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from engine.domain.cause import Act, action_of
 from engine.domain.message import EntryState
 from engine.domain.outcome import EffectKind
@@ -43,6 +45,7 @@ def perform(desk: Desk, acts: Sequence[Act]) -> list[RecordedOutcome]:
         raise StoreUnavailableError(
             "the daemon does not run, and it alone changes charts: nothing was done; start it and try again"
         )
+    acts = [msgspec.structs.replace(act, whence=desk.whence) for act in acts]
     stored = store.journal_ledger.write_now(lambda conn: put(store.journal, store.keys, conn, acts, desk.now))
     ask_to_look(status)
     ids = [one.id or 0 for one in stored]

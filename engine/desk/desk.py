@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from engine.access.actions import CATALOGUE, OF_VERB, Action
 from engine.clock import site_clock
 from engine.desk.seeing import Shown, View
 from engine.domain.actor import Actor
-from engine.domain.audit import AuditRecord
+from engine.domain.audit import AuditRecord, Whence
 from engine.errors import DeniedError, HandoffError, SettingsError, TamperedError
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class Desk:
         looked_at: Store | None = None,
         gate: Gate | None = None,
         action: Action = Action.OPEN,
+        whence: Whence | None = None,
     ) -> None:
         """gate: of a site with `access`; none: the actor may do everything. action: what the desk was opened for.
 
@@ -75,6 +76,8 @@ class Desk:
         self.in_shadow = looked_at is not None
         self.outline = outline
         self.actor = actor
+        self.whence = whence
+        """Where they sit, for the record."""
         self.broken = broken
         """Why the files can't be loaded; then `outline` names the store, and neither channel nor destination."""
         self.now = site_clock(outline.clock_file).now()
@@ -286,25 +289,39 @@ class Desk:
         snapshot = self.outline.snapshot
         return policy_of({}, snapshot) if ROLES in snapshot.files else None
 
-    def audit(self, action: str, subjects: Iterable[str], reason: str | None = None) -> None:
-        """Write to the audit. What changes the store does so in its own transaction instead: `note`."""
+    def audit(self, action: str, subjects: Iterable[str], reason: str | None = None, **more: Any) -> None:
+        """Write to the trail. What changes the store does so in its own transaction instead: `note`."""
         named = list(subjects)
         if named:
-            self._record.charts_ledger.write_now(lambda conn: self.note(conn, action, named, reason))
+            self._record.charts_ledger.write_now(lambda conn: self.note(conn, action, named, reason, **more))
 
-    def note(self, conn: Connection, action: str, subjects: Iterable[str], reason: str | None = None) -> None:
-        """`audit`, as part of a transaction of the charts: nothing is done that is not on record."""
+    def note(
+        self, conn: Connection, action: str, subjects: Iterable[str], reason: str | None = None, **more: Any
+    ) -> None:
+        """`audit`, as part of a transaction of the charts: nothing is done that is not on record.
+
+        more: further fields of `AuditRecord`: purpose, patients, result, terms, count.
+        """
         named = list(dict.fromkeys(subjects))
         self._writing = True
         try:
             self.authorise(action, named)
         finally:
             self._writing = False
-        records = [
-            AuditRecord(at=self.now, actor=str(self.actor), action=action, subject=subject, reason=reason)
-            for subject in named
-        ]
+        records = [self.record_of(action, subject, reason, **more) for subject in named]
         self._record.audit.append(conn, records)
+
+    def record_of(self, action: str, subject: str, reason: str | None = None, **more: Any) -> AuditRecord:
+        """What the trail is to keep of it: who, when, from where."""
+        return AuditRecord(
+            at=self.now,
+            actor=str(self.actor),
+            action=action,
+            subject=subject,
+            reason=reason,
+            whence=self.whence,
+            **more,
+        )
 
     # --- how keys and names are shown ---
 

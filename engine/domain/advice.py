@@ -133,6 +133,30 @@ TROUBLES: Final[Mapping[str, Advice]] = {
         "somebody has broken the glass to look at a patient who is none of theirs, and nobody has attested it",
         "handoff audit glasses --open",
         "Ask who did it, and say what was found: `handoff audit attest ID --right` or `--wrong`.",
+    "trail-broken": Advice(
+        "the audit trail is not as it was written, or does not take records: somebody has altered the database",
+        "handoff audit verify",
+        "Keep a copy of the database as it is, and find out who could write to it; docs/guides/audit.md says more.",
+    ),
+    "trail-rolled-back": Advice(
+        "the audit trail ends before what a checkpoint has seen: it was cut off, or the store was set back",
+        "handoff audit verify",
+        "After a restore that was meant: `handoff audit reseal --reason TEXT`. Else as for `trail-broken`.",
+    ),
+    "trail-checkpoint-failed": Advice(
+        "a checkpoint of the audit trail could not be written to one of its places",
+        "handoff audit checkpoint",
+        "Put right what the detail names (the folder, the network, the receiver); the next one follows by itself.",
+    ),
+    "trail-silent": Advice(
+        "no checkpoint of the audit trail was made for a quarter of an hour",
+        "handoff audit checkpoint",
+        "See the other troubles of the trail and of the store; the log names the error.",
+    ),
+    "trail-unwatched": Advice(
+        "the audit trail has no place for checkpoints: nobody would notice that its end was cut off",
+        "handoff check",
+        "Name one under `trail.checkpoints` of config.yaml, best on another host.",
         urgent=False,
     ),
     "deliveries-behind": Advice(

@@ -11,6 +11,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
+from engine.domain.audit import Whence
 from engine.domain.message import EntryKind
 from engine.domain.moment import to_micros
 from engine.domain.record import Phi
@@ -26,6 +27,8 @@ class _Cause(Phi, frozen=True, kw_only=True, tag_field="cause"):
     """The patient's chart as it was found; it may have been merged since. None: of a question about nobody known."""
     reason: str | None = None
     """Why, in the words of who does it."""
+    whence: Whence | None = None
+    """Where from; none: not known, or it is no act."""
 
     @property
     def once(self) -> str | None:

@@ -88,6 +88,8 @@ class Overview(Record, frozen=True, kw_only=True):
     """When the first of those was raised that are exhausted."""
     gaps: dict[str, datetime] = {}
     """Role of a roster -> when nobody would be called for the first time, in the days to come."""
+    trail: dict[str, str] = {}
+    """What is wrong with the trail: code of a trouble -> what is known besides."""
     due: int = 0
     """Charts whose deadline has come and has not rung."""
     due_since: datetime | None = None

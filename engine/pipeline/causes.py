@@ -87,6 +87,7 @@ def decide_cause(prepared: Prepared, channel: CompiledChannel | None, charts: Ch
                 reason=cause.reason,
                 patients=(before.id,) if before is not None else (),
                 entry=entry.id,
+                whence=cause.whence,
             )
             for subject in about
             if rule.audited

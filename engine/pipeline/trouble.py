@@ -90,6 +90,8 @@ def of_work(work: Overview, now: datetime) -> Iterator[Trouble]:
         yield trouble("pages-unanswered", work.oldest_exhausted_at, f"{exhausted:,} wait for a person")
     for role, at in sorted(work.gaps.items()):
         yield trouble(f"oncall-gap:{role}", None, f"from {at:%Y-%m-%d %H:%M} UTC")
+    for code, detail in sorted(work.trail.items()):
+        yield trouble(code, None, detail)
     if work.holds:
         yield trouble("messages-held", work.oldest_hold_at, f"{sum(work.holds.values()):,} wait for a person")
     if work.glasses:

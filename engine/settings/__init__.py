@@ -19,7 +19,18 @@ from engine.settings.channel import (
 )
 from engine.settings.loading import Configuration, DestinationTypes, load, loaded, site_of, store_only
 from engine.settings.secret import SCHEMA_FORMAT, Secret, secrets_of
-from engine.settings.site import Access, Calendar, Console, DestinationBase, RetrySettings, Site, Store, TlsClient
+from engine.settings.site import (
+    Access,
+    Calendar,
+    CheckpointPlace,
+    Console,
+    DestinationBase,
+    RetrySettings,
+    Site,
+    Store,
+    TlsClient,
+    Trail,
+)
 from engine.settings.values import (
     LOOPBACK,
     Folder,
@@ -45,6 +56,7 @@ __all__ = [
     "Calendar",
     "Channel",
     "Charset",
+    "CheckpointPlace",
     "Configuration",
     "Console",
     "DeliverTo",
@@ -70,6 +82,7 @@ __all__ = [
     "Text",
     "TlsClient",
     "TlsServer",
+    "Trail",
     "ZoneName",
     "Zones",
     "either_tls_or_plaintext",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from datetime import date
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import (
     Field,
@@ -15,7 +16,17 @@ from pydantic import (
 )
 
 from engine.domain.partition import PARTITIONS
-from engine.outline import CONSOLE_HOST, CONSOLE_PORT, KEYS_SECONDS_MAX, NODE, ROLES, STORE_KEYS, STORE_URL, TIMEZONE
+from engine.outline import (
+    CHECKPOINTS,
+    CONSOLE_HOST,
+    CONSOLE_PORT,
+    KEYS_SECONDS_MAX,
+    NODE,
+    ROLES,
+    STORE_KEYS,
+    STORE_URL,
+    TIMEZONE,
+)
 from engine.settings.secret import Secret
 from engine.settings.values import Folder, HttpsUrl, Identifier, Port, Reason, Seconds, Text, TlsMinimum, _check_zone
 from engine.snapshot import UNRESOLVED
@@ -29,6 +40,9 @@ class KeysFromCommand(StrictModel):
     """Program and arguments, run without a shell in the folder of config.yaml, by each process that needs the keys."""
     seconds_max: Seconds = KEYS_SECONDS_MAX
     """Longest time that it may take."""
+
+
+_SYSLOG: Final = re.compile(r"(udp|tcp|tls)://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}|unix:/.+")
 
 
 class Store(StrictModel):
@@ -188,6 +202,39 @@ class Access(StrictModel):
         return self
 
 
+class CheckpointPlace(StrictModel):
+    """One place outside of the database for checkpoints of the trail: `file` or `syslog`."""
+
+    file: Text | None = None
+    """File that lines are added to, relative to config.yaml: best on another host, or one that can only be added to."""
+    syslog: Text | None = None
+    """Receiver of RFC 5424: `udp://HOST:PORT`, `tcp://HOST:PORT`, `tls://HOST:PORT`, `unix:/dev/log`."""
+
+    @field_validator("syslog")
+    @classmethod
+    def _known_kind(cls, address: str | None) -> str | None:
+        if address is None or address == UNRESOLVED or _SYSLOG.fullmatch(address):
+            return address
+        raise ValueError("must be udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or unix:PATH")
+
+    @model_validator(mode="after")
+    def _one(self) -> CheckpointPlace:
+        if (self.file is None) == (self.syslog is None):
+            raise ValueError("names one place: give either file or syslog")
+        return self
+
+
+class Trail(StrictModel):
+    """The audit trail: where its checkpoints go."""
+
+    checkpoints: Annotated[tuple[CheckpointPlace, ...], Field(max_length=8)] = (CheckpointPlace(file=CHECKPOINTS),)
+    """Places for checkpoints. Without one outside of the database nobody can tell a trail that was cut off."""
+    checkpoint_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
+    """Records after which a checkpoint is made."""
+    checkpoint_seconds: Annotated[float, Field(ge=1, le=86_400)] = 300.0
+    """Seconds after which one is made in any case."""
+
+
 class Calendar(StrictModel):
     """Which days are business days."""
 
@@ -240,6 +287,8 @@ class Site(StrictModel):
     """Name -> destination. Channels name them under `deliver`."""
     access: Access | None = None
     """Accounts and roles; none: the local command line may do everything, and HTTP answers on loopback only."""
+    trail: Trail = Trail()
+    """The audit trail."""
     calendar: Calendar = Calendar()
     """Business days and the site's zone."""
     channels: Folder = "channels"

@@ -135,13 +135,14 @@ class AuditStore:
             for table in (audit_payload, audit_patient, *((audit,) if whole else ())):
                 conn.execute(delete(table).where(table.c.seq.between(first, last)))
 
-    def reseal(self, conn: Connection, record: AuditRecord, *, lost: int) -> None:
+    def reseal(self, conn: Connection, record: AuditRecord, *, lost: int, after: int | None = None) -> None:
         """The store was restored to an earlier point, and somebody says so (action `trail-resealed`).
 
-        lost: the highest number that a checkpoint has seen. From the end of the chain up to there records are gone.
+        after: the last record that was restored; none: the last there is. lost: the highest number that a checkpoint
+        has seen. Those between are gone; by now others may have their numbers.
         """
         head = self.head(conn)
-        facts = {"after": head.seq, "mac": head.mac.hex(), "lost": lost}
+        facts = {"after": head.seq if after is None else after, "mac": head.mac.hex(), "lost": lost}
         self._append(conn, [(record, msgspec.structs.replace(_payload(record), facts=facts))])
 
     def head(self, conn: Connection) -> Head:

@@ -6,6 +6,7 @@ Nothing is believed because a table says so. Gaps are explained by records of th
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -111,6 +112,32 @@ def verify_tail(store: Store, conn: Connection, since: int) -> tuple[Head | None
     return head, found.problems
 
 
+def is_ours(store: Store, one: Checkpoint) -> bool:
+    """Whether we have signed it."""
+    try:
+        return store.keys.trail.is_signed(one.key, one.signed_text, bytes.fromhex(one.signature))
+    except ValueError:
+        return False
+
+
+def is_behind(store: Store, conn: Connection, seen: Checkpoint) -> bool:
+    """Whether the trail is not what this checkpoint has seen any more, and nobody has said why."""
+    head = store.audit.head(conn)
+    row = conn.execute(select(audit.c.mac).where(audit.c.seq == seen.seq)).scalar_one_or_none()
+    if head.chain == seen.chain and head.seq >= seen.seq and (row is None or bytes(row).hex() == seen.mac):
+        return False  # a record that is not there is seen elsewhere
+    return not any(one.explains(seen) for one in _reseals(store, conn))
+
+
+def _reseals(store: Store, conn: Connection) -> Iterator[_Reseal]:
+    chain = store.audit.head(conn).chain
+    bodies = select(audit, audit_payload.c.body).join(audit_payload, audit_payload.c.seq == audit.c.seq)
+    for row in conn.execute(bodies.where(audit.c.action == RESEALED)):
+        with contextlib.suppress(TamperedError, KeyMissingError):
+            if store.audit.mac(chain, row) == bytes(row.mac):
+                yield _Reseal.of(store.audit.payload(row, bytes(row.body)), row.at)
+
+
 class _Found:
     def __init__(self) -> None:
         self.problems: list[TrailProblem] = []
@@ -124,6 +151,14 @@ class _Reseal(Record, frozen=True, kw_only=True):
     after: int
     lost: int
     at: datetime
+
+    @classmethod
+    def of(cls, payload: Payload, at: int) -> _Reseal:
+        return cls(after=payload.facts["after"], lost=payload.facts["lost"], at=from_micros(at))
+
+    def explains(self, one: Checkpoint) -> bool:
+        """It is of records that are lost by a restore, and somebody has said so."""
+        return self.after < one.seq <= self.lost and one.at <= self.at
 
 
 class _Chain:
@@ -223,8 +258,7 @@ class _Chain:
         if row.action == PURGED:
             self._learn_purge(payload)
         elif row.action == RESEALED:
-            facts = payload.facts
-            self.reseals.append(_Reseal(after=facts["after"], lost=facts["lost"], at=from_micros(row.at)))
+            self.reseals.append(_Reseal.of(payload, row.at))
 
     def _learn_purge(self, payload: Payload) -> None:
         mac = payload.facts["mac"]
@@ -283,13 +317,8 @@ class _Chain:
     def checked(self, checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
         """Those that we have signed, of our chain; the others are problems."""
         kept: list[Checkpoint] = []
-        trail = self._store.keys.trail
         for one in checkpoints:
-            try:
-                signature = bytes.fromhex(one.signature)
-            except ValueError:
-                signature = b""
-            if not trail.is_signed(one.key, one.signed_text, signature):
+            if not is_ours(self._store, one):
                 self._found.add(one.seq, "checkpoint-forged", "a checkpoint is not signed by us")
             elif self.head is not None and one.chain != self.head.chain:
                 detail = "a checkpoint is of another chain: the store was made anew, or taken for another"
@@ -302,8 +331,8 @@ class _Chain:
         """After `walk`."""
         beyond: Checkpoint | None = None
         for one in checkpoints:
-            if any(r.after < one.seq <= r.lost and one.at <= r.at for r in self.reseals):
-                continue  # it is of records that are lost by a restore, and somebody has said so
+            if any(said.explains(one) for said in self.reseals):
+                continue
             if one.seq > self.last:
                 beyond = one if beyond is None or one.seq > beyond.seq else beyond
             elif one.seq in self._macs and self._macs[one.seq] != one.mac:

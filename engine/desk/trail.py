@@ -1,0 +1,153 @@
+"""The trail: having it checked, making checkpoints of it, saying that the store was set back, taking it out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from engine.domain.record import Record
+from engine.errors import CheckpointError, HandoffError, StoreError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from engine.connectors.checkpoints import Place
+    from engine.desk.desk import Desk
+    from engine.domain.audit import Recorded
+    from engine.domain.checkpoint import Checkpoint
+    from engine.store.verify import Verified
+
+PIECE = 1_000
+"""Records taken out at a time."""
+_SUBJECT = "audit"
+
+
+class Written(Record, frozen=True, kw_only=True):
+    """What became of a checkpoint at a place. error: none: it is there."""
+
+    place: str
+    error: str | None = None
+
+
+def verified(desk: Desk) -> tuple[Verified, str | None]:
+    """All of the trail, checked with every checkpoint that can be read; and why that is not on record, if it is not."""
+    from engine.store.verify import verify
+
+    found, unreadable = _outside(desk)
+    with desk.store.reader() as conn:
+        checked = verify(desk.store, conn, found, unreadable=unreadable)
+    try:
+        result = "allowed" if checked.ok else "failed"
+        desk.audit("trail-verified", [_SUBJECT], result=result, count=checked.records)
+    except StoreError as error:
+        return checked, str(error)
+    return checked, None
+
+
+def make_checkpoint(desk: Desk) -> tuple[Checkpoint, list[Written]]:
+    """On record first, so that the record is in it. Raises StoreError, CheckpointError when there is no place."""
+    from engine.store.checkpoints import checkpoint
+
+    places = _places(desk)
+    if not places:
+        raise CheckpointError("trail.checkpoints of config.yaml names no place for it")
+    desk.audit("trail-checkpoint", [_SUBJECT])
+    with desk.store.reader() as conn:
+        made = checkpoint(desk.store, conn, desk.now)
+    return made, write_to(places, made)
+
+
+def write_to(places: Sequence[Place], made: Checkpoint) -> list[Written]:
+    written: list[Written] = []
+    for place in places:
+        try:
+            place.write(made)
+        except CheckpointError as error:
+            written.append(Written(place=place.name, error=str(error)))
+        else:
+            written.append(Written(place=place.name))
+    return written
+
+
+def reseal(desk: Desk, reason: str) -> tuple[int, int]:
+    """The store was set back to an earlier point, and that was lawful. From which number up to which records are lost.
+
+    Raises HandoffError when no checkpoint has seen more than there is, or something else is wrong.
+    """
+    from engine.store.verify import verify
+
+    found, unreadable = _outside(desk)
+    with desk.store.reader() as conn:
+        head = desk.store.audit.head(conn)
+        checked = verify(desk.store, conn, found, unreadable=unreadable)
+    lost = max((one.seq for one in found if one.chain == head.chain), default=0)
+    if lost <= head.seq and not any(one.kind == "checkpoint" for one in checked.problems):
+        raise HandoffError("no checkpoint has seen more of the trail than there is: it was not set back")
+    last = min((one.seq for one in checked.problems if one.kind == "checkpoint" and one.seq), default=head.seq + 1) - 1
+    others = [one for one in checked.problems if one.kind not in {"rolled-back", "checkpoint"}]
+    if others:
+        raise HandoffError(f"the trail is not whole besides ({others[0].kind}): `handoff audit verify` says more")
+
+    def write(conn: Connection) -> None:
+        desk.store.audit.reseal(
+            conn, desk.record_of("trail-resealed", _SUBJECT, reason), after=min(last, head.seq), lost=lost
+        )
+
+    desk.authorise("trail-resealed", [_SUBJECT])
+    desk.store.charts_ledger.write_now(write)
+    return min(last, head.seq) + 1, lost
+
+
+def taken_out(
+    desk: Desk, reason: str | None, *, since: datetime | None, until: datetime | None, reveal: bool
+) -> Iterator[Recorded]:
+    """The records of a time, oldest first; on record before the first. Without reveal, what is sealed stays so."""
+    import msgspec
+
+    with desk.store.reader() as conn:
+        last = desk.store.audit.head(conn).seq
+    desk.audit("trail-exported", [_SUBJECT], reason)
+    after: int | None = 0
+    while after is not None:
+        with desk.store.reader() as conn:
+            rows = desk.store.audit.find(conn, since=since, until=until, after=after, limit=PIECE)
+        for row in rows:
+            if row.seq <= last:
+                yield row if reveal else msgspec.structs.replace(row, reason=None, terms=None)
+        after = rows[-1].seq if len(rows) == PIECE and rows[-1].seq < last else None
+
+
+def _places(desk: Desk) -> list[Place]:
+    from engine.connectors.checkpoints import places_of
+
+    configuration = desk.configuration
+    return places_of(configuration.site.trail.checkpoints, configuration.snapshot.base)
+
+
+def _outside(desk: Desk) -> tuple[list[Checkpoint], list[str]]:
+    """All checkpoints that can be read, and why others can't."""
+    found: list[Checkpoint] = []
+    unreadable: list[str] = []
+    for place in _places(desk):
+        try:
+            found += place.read() or ()
+        except CheckpointError as error:
+            unreadable.append(str(error))
+    return found, unreadable
+
+
+def shape(checked: Verified) -> dict[str, Any]:
+    """The contract's."""
+    from engine.domain.shapes import plain
+
+    found = plain(checked)
+    return {
+        "ok": found["ok"],
+        "from": found.pop("first"),
+        "to": found.pop("last"),
+        "checkpoints": found["checkpoints"],
+        "purged": found["purged"],
+        "problems": found["problems"],
+        **{name: found[name] for name in ("records", "restores", "checkpoint_at")},
+    }
