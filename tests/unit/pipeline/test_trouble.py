@@ -13,6 +13,7 @@ import pytest
 from engine.domain.advice import TROUBLES, advice_of
 from engine.domain.standing import ChannelWork, Overview, Standing
 from engine.pipeline.trouble import Certificate, of_certificates, of_work
+from engine.runtime.trailwatch import BROKEN, FAILED, ROLLED_BACK, SILENT, UNWATCHED
 
 NOW = datetime(2026, 11, 30, 3, 0, tzinfo=UTC)
 ENGINE = Path(__file__).parents[3] / "engine"
@@ -113,6 +114,9 @@ def test_every_trouble_that_the_code_names_has_its_advice() -> None:
             named |= set(_codes(node))
     assert named >= {"worker-silent", "disk-almost-full", "destination-down", "dead-letters", "reload-refused"}
     assert sorted(named - TROUBLES.keys()) == []
+    codes = {BROKEN, ROLLED_BACK, FAILED, SILENT, UNWATCHED}
+    assert {code for code in TROUBLES if code.startswith("trail-")} == codes
+    assert found(trail=dict.fromkeys(codes, "since")) == sorted(codes)
 
 
 def _codes(node: ast.AST):
@@ -122,7 +126,8 @@ def _codes(node: ast.AST):
         owner = getattr(getattr(node.func, "value", None), "id", "")
         first = node.args[0]
         text = first.values[0] if isinstance(first, ast.JoinedStr) else first
-        if name == "trouble" or (name == "append" and owner == "trouble"):
+        named = name == "trouble" or (name == "append" and owner == "trouble")
+        if named and isinstance(text, ast.Constant):
             yield str(getattr(text, "value", "")).rstrip(":")
     if isinstance(node, ast.FunctionDef) and node.name == "trouble":
         for inner in ast.walk(node):
