@@ -57,9 +57,10 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "oncall override": _A.ONCALL_ACT,
     **dict.fromkeys(("keys reseal", "keys retire", "keys rotate", "keys status"), _A.STORE_MAINTAIN),
     "break-glass": _A.GLASS_BREAK,
-    "audit list": _A.TRAIL_READ,
     "audit glasses": _A.GLASS_READ,
     "audit attest": _A.GLASS_ATTEST,
+    **dict.fromkeys(("audit list", "audit verify", "audit checkpoint", "audit export"), _A.TRAIL_READ),
+    "audit reseal": _A.STORE_MAINTAIN,
     **dict.fromkeys(
         ("users list", "users show", "users tokens", "users roles", "users actions", "users may"), _A.USERS_READ
     ),

@@ -13,7 +13,7 @@ from msgspec import structs
 
 from engine.access.actions import SCOPES
 from engine.domain.account import Account, AccountState, Ticket
-from engine.domain.audit import AuditRecord
+from engine.domain.audit import AuditRecord, Whence
 from engine.errors import AccountError, NotFoundError, RowTakenError, WhichError
 
 if TYPE_CHECKING:
@@ -58,10 +58,12 @@ class Entry(NamedTuple):
 
 
 class Accounts:
-    """by: who does it, as the trail keeps it. now: by the site's clock."""
+    """by: who does it, whence: from where, as the trail keeps it. now: by the site's clock."""
 
-    def __init__(self, store: Store, by: str, now: datetime, *, limits: Limits | None = None) -> None:
-        self._store, self._by, self._now, self._limits = store, by, now, limits or Limits()
+    def __init__(
+        self, store: Store, by: str, now: datetime, *, limits: Limits | None = None, whence: Whence | None = None
+    ) -> None:
+        self._store, self._by, self._now, self._limits, self._whence = store, by, now, limits or Limits(), whence
 
     # --- accounts
 
@@ -332,6 +334,7 @@ class Accounts:
             subject=f"account:{name}",
             reason=reason,
             result="failed" if action == "login-failed" else "allowed",
+            whence=self._whence,
         )
         self._store.audit.append(conn, [record])
 

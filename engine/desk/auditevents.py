@@ -21,6 +21,9 @@ _KINDS: Final = {
     "110109": "Order Record",
     "110110": "Patient Record",
     "110113": "Security Alert",
+    "110114": "User Authentication",
+    "110127": "Emergency Override Started",
+    "110137": "User Security Attributes Changed",
 }
 _OUTCOMES: Final = {"allowed": "0", "denied": "4", "failed": "8"}
 """0 success, 4 minor failure, 8 serious failure."""

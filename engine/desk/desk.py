@@ -261,15 +261,8 @@ class Desk:
         if error.recorded:
             return
         what, _, id_ = error.subject.partition(":")
-        record = AuditRecord(
-            at=self.now,
-            actor=str(self.actor),
-            action="denied",
-            subject=error.subject,
-            reason=error.reason,
-            result="denied",
-            patients=(id_,) if what == "chart" else (),
-        )
+        patients = (id_,) if what == "chart" else ()
+        record = self.record_of("denied", error.subject, error.reason, result="denied", patients=patients)
         self._record.charts_ledger.write_now(lambda conn: self._record.audit.append(conn, [record]))
         error.recorded = True
 
@@ -277,7 +270,7 @@ class Desk:
     def accounts(self) -> Accounts:
         from engine.desk.accounts import Accounts
 
-        return Accounts(self._record, str(self.actor), self.now)
+        return Accounts(self._record, str(self.actor), self.now, whence=self.whence)
 
     def policy(self) -> Policy | None:
         """The roles of the site; none: it has no file of roles. Raises SettingsError."""

@@ -133,6 +133,8 @@ TROUBLES: Final[Mapping[str, Advice]] = {
         "somebody has broken the glass to look at a patient who is none of theirs, and nobody has attested it",
         "handoff audit glasses --open",
         "Ask who did it, and say what was found: `handoff audit attest ID --right` or `--wrong`.",
+        urgent=False,
+    ),
     "trail-broken": Advice(
         "the audit trail is not as it was written, or does not take records: somebody has altered the database",
         "handoff audit verify",

@@ -161,6 +161,7 @@ def test_sessions_end_and_idle_ones_too(store: Store) -> None:
 def test_who_logs_out_is_out(store: Store) -> None:
     secret = with_password(store)
     entry = at(store).log_in("dana", GOOD, code(secret))
+    assert trail(store)[-1] == ("dana", "logged-in", "account:dana")
     at(store).log_out(entry.secret)
     with pytest.raises(AccountError):
         at(store).enter(entry.secret)

@@ -291,10 +291,20 @@ SHOWN_BY: dict[str, str] = {
     "quality-reopened": "unit/cli/test_cli_quality.py::test_resolve_and_reopen_are_acts_with_a_reason",
     "destination-discarded": "unit/cli/test_cli_destinations.py::"
                              "test_what_waits_for_a_destination_that_is_gone_can_be_given_up",
+    **dict.fromkeys(
+        ("account-added", "account-changed", "account-disabled", "account-enabled", "password-set", "factor-set",
+         "factor-removed", "token-made", "token-revoked"),
+        "integration/store/test_accounts.py::test_every_change_is_on_the_trail",
+    ),
+    **dict.fromkeys(("logged-in", "logged-out"), "integration/store/test_accounts.py::test_who_logs_out_is_out"),
+    "login-failed": "integration/store/test_accounts.py::test_nobody_learns_which_accounts_there_are",
+    "denied": "unit/cli/test_cli_access.py::test_who_has_no_account_is_refused_and_it_is_on_record",
     "config-run": "unit/cli/test_cli_config.py::test_each_loading_is_on_record_with_who_when_where_and_how",
     "config-reload": "unit/cli/test_cli_config.py::test_each_loading_is_on_record_with_who_when_where_and_how",
 }  # fmt: skip
 """Events that need more than a command: the test that causes them and looks at the record."""
+NOBODY_YET = {"glass-broken", "glass-attested"}
+"""Named in the catalogue, and nothing records them yet."""
 
 
 @pytest.mark.parametrize("event", CAUSED)
@@ -315,9 +325,12 @@ def test_each_other_event_has_a_test_that_is_there(event: str) -> None:
     text = (TESTS / file).read_text(encoding="utf-8")
     body = re.search(rf"^(async )?def {name}\(.*?(?=^(?:async )?def |\Z)", text, re.DOTALL | re.MULTILINE)
     assert body is not None
-    assert "audit" in body.group(0)
+    assert event in body.group(0) or re.search("audit|trail|denials", body.group(0))
 
 
 def test_every_event_of_the_catalogue_has_a_test_and_none_is_tested_that_is_not_in_it() -> None:
-    assert CAUSED.keys() | SHOWN_BY.keys() == EVENTS.keys()
+    assert CAUSED.keys() | SHOWN_BY.keys() == EVENTS.keys() - NOBODY_YET
+    engine = TESTS.parent / "engine"
+    recorded = "".join(path.read_text() for path in engine.rglob("*.py") if path.name != "audit.py")
+    assert [event for event in NOBODY_YET if f'"{event}"' in recorded] == []  # whoever records it gives it a test
     assert CAUSED.keys() & SHOWN_BY.keys() == set()
