@@ -11,7 +11,6 @@ from msgspec import structs
 from engine.access.policy import opens
 from engine.desk import finding
 from engine.domain.actor import Purpose
-from engine.domain.audit import AuditRecord
 from engine.domain.glass import Glass
 from engine.errors import AccountError, NotFoundError, WhichError
 
@@ -57,15 +56,8 @@ def break_glass(desk: Desk, named: str, reason: str, because: str) -> Glass:
         told = tuple(one.name for one in desk.store.users.every(conn) if one.active and tell & set(one.roles))
         new = structs.replace(broken, told=told)
         desk.store.users.break_glass(conn, new)
-        record = AuditRecord(
-            at=desk.now,
-            actor=str(desk.actor),
-            action="glass-broken",
-            subject=f"chart:{chart.id}",
-            reason=f"{reason}: {because}",
-            purpose=Purpose.BTG.value,
-            patients=(chart.id,),
-        )
+        why, purpose = f"{reason}: {because}", Purpose.BTG.value
+        record = desk.record_of("glass-broken", f"chart:{chart.id}", why, purpose=purpose, patients=(chart.id,))
         desk.store.audit.append(conn, [record])
         return new
 
@@ -85,14 +77,8 @@ def attest(desk: Desk, glass_id: str, verdict: Literal["right", "wrong"], words:
             raise AccountError(f"it was attested already, by {found.attested_by}")
         new = structs.replace(found, verdict=verdict, words=words, attested_by=desk.actor.name, attested_at=desk.now)
         desk.store.users.attest(conn, new)
-        record = AuditRecord(
-            at=desk.now,
-            actor=str(desk.actor),
-            action="glass-attested",
-            subject=f"glass:{glass_id}",
-            reason=f"{verdict}: {words}",
-            patients=(found.chart_id,),
-        )
+        why = f"{verdict}: {words}"
+        record = desk.record_of("glass-attested", f"glass:{glass_id}", why, patients=(found.chart_id,))
         desk.store.audit.append(conn, [record])
         return new
 
