@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import yaml
 
@@ -23,6 +24,8 @@ _HERE = {"active", "on_leave"}
 _STAYS = {"I", "OBS"}
 _BANDS = ("none", "low", "moderate", "high")
 _AT_HOME = {"home_plan", "against_advice"}
+_ZONE = ZoneInfo("America/New_York")
+"""Of the site's channel: days are those of the clock on its wall, also where that is changed."""
 
 
 class Warranted:
@@ -137,7 +140,7 @@ class Warranted:
             home = self.protocol["plans"]["home_plan"]
             steps = [*home["every"], *home.get(self._own_band(chart, one), [])]
             days = max(_days(step["due"]) for step in steps)
-            if left + timedelta(days=days) > ended:
+            if left.astimezone(_ZONE) + timedelta(days=days) > ended:
                 yield one
 
     def _action(self, stay: Encounter) -> str:
