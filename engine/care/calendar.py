@@ -7,6 +7,7 @@ A time of a chart comes by `Moment.at_in(zone)`.
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -14,6 +15,7 @@ from engine.settings import Calendar
 
 _WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY: Final = timedelta(days=1)
+_REMEMBERED_MAX: Final = 4096
 
 
 class BusinessCalendar:
@@ -27,6 +29,8 @@ class BusinessCalendar:
         self._named = settings.holidays or ""
         self._country, _, self._subdivision = self._named.partition("-")
         self._holidays: dict[int, frozenset[date]] = {}
+        # One discharge is asked about many times: by each task, each look at it, each plan beside it.
+        self._added = lru_cache(maxsize=_REMEMBERED_MAX)(self._add)
 
     def check(self) -> str | None:
         """What is wrong with `holidays`, if anything. Loads the holiday tables, which takes a tenth of a second."""
@@ -49,7 +53,13 @@ class BusinessCalendar:
         """The same time of day so many days later. A time that the change to summer time skips moves past the gap; of
         one that the change back brings twice it is the first.
         """
+        return self._added(moment, days, business=False)
+
+    def _add(self, moment: datetime, days: int, *, business: bool) -> datetime:
+        """By the instant alone, whatever zone it is written in."""
         local = moment.astimezone(self.zone)
+        if business:
+            days = self._calendar_days(local.date(), days)
         return self.here(local + timedelta(days=days) if days else local)
 
     def here(self, moment: datetime) -> datetime:
@@ -63,12 +73,14 @@ class BusinessCalendar:
 
     def add_business_days(self, moment: datetime, days: int) -> datetime:
         """The same time of day so many business days later; the day of `moment` itself is not counted."""
-        day = moment.astimezone(self.zone).date()
-        start, left = day, days
+        return self._added(moment, days, business=True)
+
+    def _calendar_days(self, start: date, days: int) -> int:
+        day, left = start, days
         while left > 0:
             day += _DAY
             left -= self.is_business_day(day)
-        return self.add_days(moment, (day - start).days)
+        return (day - start).days
 
     def _holidays_of(self, year: int) -> frozenset[date]:
         if year not in self._holidays:
