@@ -12,6 +12,7 @@ import click
 
 from engine.cli.common import NO, UNAVAILABLE, USAGE, WRONG_CONFIGURATION, Cli, config_option, meant
 from engine.errors import (
+    AlteredSchemaError,
     CandidateError,
     HandoffError,
     KeyFileError,
@@ -141,7 +142,7 @@ def run(arguments: Sequence[str], command: click.Command = handoff) -> int:
 
 
 def exit_code(error: HandoffError) -> int:
-    if isinstance(error, StoreUnavailableError):
+    if isinstance(error, StoreUnavailableError | AlteredSchemaError):
         return UNAVAILABLE
     if isinstance(error, SettingsError | KeyMissingError | KeyFileError):
         return WRONG_CONFIGURATION
