@@ -44,6 +44,7 @@ MAPPING_FOLDERS: Final = (
     "destinations",
     "fields",
     "oncall",
+    "privacy",
     "protocols",
     "risk",
     "tables",

@@ -18,6 +18,7 @@ from engine.cli.common import (
     time_column,
 )
 from engine.cli.desk import open_desk, reveal_of
+from engine.cli.disclosures import disclosures
 from engine.cli.glass import attest, glasses
 from engine.cli.tables import Column, table
 from engine.cli.times import TIMES, When
@@ -179,3 +180,4 @@ def export(
 
 audit.add_command(glasses)
 audit.add_command(attest)
+audit.add_command(disclosures)

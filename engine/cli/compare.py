@@ -22,9 +22,10 @@ from engine.cli.common import (
     reveal_options,
 )
 from engine.cli.desk import open_desk, reveal_of
+from engine.cli.paper import check_folder, write_page
 from engine.cli.times import TIMES, Span, When
 from engine.desk.finding import check_name
-from engine.errors import HandoffError, StoreMissingError
+from engine.errors import StoreMissingError
 
 if TYPE_CHECKING:
     from engine.desk.seeing import View
@@ -97,8 +98,7 @@ def compare(
     from engine.trial.differences import telling
 
     wish = reveal_of(reveal, reason)
-    if html is not None and not html.resolve().parent.is_dir():
-        raise click.UsageError(f"--html: there is no folder {html.resolve().parent}")
+    check_folder(html)
     with open_desk(cli) as desk:
         today = desk.compiled()
         check_name("channel", channel, sorted(today.channels))
@@ -150,7 +150,9 @@ def compare(
         )
     cli.print(document, human(document))
     if html is not None:
-        _write(html, document)
+        from engine.cli.compare_page import page
+
+        write_page(html, page(document, datetime.now(UTC)))
     return 0 if findings.same == findings.compared else NO
 
 
@@ -236,17 +238,3 @@ def _difference(example: tuple[int, str, Any, Any], view: View, visible: Callabl
     nothing = visible is _says_nothing and not view.revealed
     before, after = (hide(v) if nothing and not visible(path, v) else view.at(path, v) for v in values)
     return {"entry": entry, "path": path, "before": before, "after": after}
-
-
-def _write(file: Path, document: Mapping[str, Any]) -> None:
-    """The page. For its owner alone: whoever asked for patient data has them in it."""
-    import os
-
-    from engine.cli.compare_page import page
-
-    try:
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
-            os.fchmod(out.fileno(), 0o600)  # it may have been there
-            out.write(page(document, datetime.now(UTC)))
-    except OSError as error:
-        raise HandoffError(f"{file}: can't be written: {error.strerror}") from None

@@ -23,6 +23,7 @@ FILES: Final[Mapping[str, str]] = {
     "protocol": "mappings/protocols/NAME.yaml",
     "oncall": "mappings/oncall/NAME.yaml",
     "access": "mappings/access/roles.yaml",
+    "disclosures": "mappings/privacy/disclosures.yaml",
     "risk": "mappings/risk/NAME.yaml",
     "risk-inputs": "mappings/care/risk-inputs.yaml",
     "adt-events": "mappings/care/adt-events.yaml",
@@ -35,6 +36,7 @@ FILES: Final[Mapping[str, str]] = {
 _SHIPPED: Final[Mapping[str, tuple[str, ...]]] = {
     "risk": tuple(f"mappings/risk/{model}.yaml" for model in ("lace", "seed", "charlson", "hospital")),
     "access": ("mappings/access/roles.yaml",),
+    "disclosures": ("mappings/privacy/disclosures.yaml",),
     **{kind: (f"mappings/care/{kind}.yaml",) for kind in ("risk-inputs", "adt-events", "dispositions")},
 }
 """Kinds whose shipped files are the examples, because they have every key."""

@@ -33,7 +33,12 @@ def decide(desk: Desk, delivery_ids: Sequence[int], decision: Decision, reason: 
                 case "release":
                     desk.store.outbox.release(conn, queued.id, desk.now)
                 case "confirm":
-                    result = Settled(id=queued.id, state=DeliveryState.DELIVERED, attempts=queued.attempts)
+                    result = Settled(
+                        id=queued.id,
+                        state=DeliveryState.DELIVERED,
+                        attempts=queued.attempts,
+                        disclosed=_counts_as(desk, queued.delivery.destination),
+                    )
                     desk.store.outbox.settle(conn, [result], desk.now)
                 case "bury":
                     result = Settled(
@@ -48,6 +53,12 @@ def decide(desk: Desk, delivery_ids: Sequence[int], decision: Decision, reason: 
 
     if delivery_ids:
         desk.store.charts_ledger.write_now(write)
+
+
+def _counts_as(desk: Desk, destination: str) -> str | None:
+    """What a copy to the destination counts as when the patient asks who was told."""
+    settings = desk.configuration.site.destinations.get(destination)
+    return settings.disclosure.as_ if settings is not None and settings.disclosure is not None else None
 
 
 def release_withheld(desk: Desk, delivery_ids: Sequence[int], reason: str) -> None:

@@ -47,6 +47,7 @@ _ALERT: Final = "110113"
 EVENTS: Final[Mapping[str, Event]] = {
     # what is seen
     "reveal": Event("saw patient data unmasked", "R", _PATIENT, discloses=True),
+    "disclosures-accounted": Event("made the accounting of disclosures of a patient", "R", _PATIENT),
     # tasks and pages
     "task-done": Event("did a task", "U", _ORDER),
     "task-assigned": Event("gave a task to somebody", "U", _ORDER),

@@ -83,6 +83,8 @@ class Operation(StrEnum):
         return made
 
 
+NOTHING_SENT: Final = "nothing"
+"""What a delivery counts as for the accounting of disclosures that was done without a word to the destination."""
 ADDRESSED: Final = frozenset({Operation.NOTIFY, Operation.NOTIFY_END})
 """Goes to the destinations that the people have whom it is for (`mappings/oncall/`), and not to those of a channel."""
 WHAT: Final[tuple[str, ...]] = tuple(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _FOLDERS: Final[Mapping[str, str]] = {
     "tables": "table", "protocols": "protocol", "risk": "score", "fields": "mapping", "destinations": "field map",
-    "care": "care rules", "appointments": "appointment map",
+    "care": "care rules", "appointments": "appointment map", "privacy": "privacy rules",
 }  # fmt: skip
 _SIGNS: Final = {"added": "+", "removed": "-", "changed": "~"}
 

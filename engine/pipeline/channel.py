@@ -20,6 +20,7 @@ from engine.mapping.apply import Mapping as FieldMapping
 from engine.mapping.expression import Filter
 from engine.mapping.tables import Tables
 from engine.pipeline.zones import Zones
+from engine.privacy.rules import PrivacyRules
 from engine.risk.inputs import InputTables
 from engine.risk.registry import Model
 from engine.settings import Channel, Configuration, Site
@@ -99,6 +100,8 @@ class RuleFiles:
     rosters: Rosters = NO_ROSTERS
     policies: Mapping[str, Policy] = field(default_factory=dict)
     """Who may see what, by file."""
+    privacy: PrivacyRules = field(default_factory=PrivacyRules)
+    """What a privacy officer works by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ from engine.pipeline.channel import CompiledChannel, CompiledConfiguration, Key,
 from engine.pipeline.messages import TARGETS
 from engine.pipeline.siu.reading import CODE as SIU
 from engine.pipeline.zones import Zones
+from engine.privacy.rules import PrivacyRules, load_privacy
 from engine.risk.inputs import load_input_tables
 from engine.risk.registry import load_models
 from engine.settings import Channel, Configuration
@@ -78,7 +79,7 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
     events = read("care/adt-events.yaml", load_events)
     dispositions = read("care/dispositions.yaml", load_dispositions)
     inputs = read("care/risk-inputs.yaml", load_input_tables)
-    policies = _policies(configuration, documents, attempt)
+    policies, privacy = _policies(configuration, documents, attempt), _privacy(configuration, documents, attempt)
     rosters, rosters_read = _rosters(configuration, _folder(documents, "oncall").values(), attempt)
     calendar = BusinessCalendar(configuration.site.calendar)
     attempt.problems += _site_problems(configuration, calendar)
@@ -152,6 +153,7 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
             calendar=calendar,
             rosters=rosters,
             policies=policies,
+            privacy=privacy,
         ),
     )
 
@@ -173,6 +175,30 @@ def _policies(
         place = ("access", "roles") if ("access", "roles") in site.places else ("access",)
         attempt.problems.append(site.problem(place, f"there is no {access.roles} below {folder}{near}"))
     return found
+
+
+def _privacy(configuration: Configuration, documents: Mapping[str, Document], attempt: _Collector) -> PrivacyRules:
+    rules = load_privacy(_folder(documents, "privacy"), attempt.problems)
+    attempt.problems += _disclosure_problems(configuration, rules)
+    return rules
+
+
+def _disclosure_problems(configuration: Configuration, privacy: PrivacyRules) -> Iterator[Problem]:
+    """Destinations that are marked as what the file of disclosures does not know, or without what it has to say."""
+    site = configuration.snapshot.document(configuration.snapshot.site_file)
+    for name, destination in configuration.site.destinations.items():
+        said, rules = destination.disclosure, privacy.disclosures
+        if said is None:
+            continue
+        place: tuple[str | int, ...] = ("destinations", name, "disclosure", "as")
+        if rules is None:
+            yield site.problem(place, "there is no privacy/disclosures.yaml below the mappings")
+        elif said.as_ not in rules.grounds:
+            near = did_you_mean(said.as_, rules.grounds)
+            yield site.problem(place, f"there is no ground {said.as_}{near}; there are {', '.join(rules.grounds)}")
+        elif rules.grounds[said.as_].accounted and said.purpose is None:
+            text = "is in what a patient is told of, so say the `purpose`, as the patient is to read it"
+            yield site.problem(place, text)
 
 
 def compile_rosters(configuration: Configuration) -> Rosters:

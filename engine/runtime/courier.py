@@ -43,7 +43,7 @@ from sqlalchemy import Connection
 from engine import logs
 from engine.clock import Clock
 from engine.connectors.base import NOT_ATTEMPTED, Connector, Result, failed
-from engine.domain.delivery import DeliveryState, QueuedDelivery
+from engine.domain.delivery import NOTHING_SENT, DeliveryState, QueuedDelivery
 from engine.domain.standing import ASKED_TO_WAIT
 from engine.errors import DeliveryError, DeliveryFailure, LeaseLostError, StoreError, StoreUnavailableError
 from engine.pipeline.admit import NOTICES, RULES, Never, NotBefore, Rule, admit
@@ -252,6 +252,9 @@ class _Rounds:
         self._trouble: Trouble | None = None
         """Why it fails now; what is on record follows (`_note`)."""
         self._policy = route.settings.retry
+        disclosure = route.settings.disclosure
+        self._mark = None if disclosure is None else disclosure.as_
+        """What its copies count as when a patient asks who was told."""
         self._batch_max = route.settings.batch_max if route.connector.idempotent else 1
         self._batch_bytes_max = route.settings.batch_bytes_max
         self._size = self._batch_max
@@ -648,7 +651,10 @@ class _Rounds:
         attempts = queued.attempts + 1
         if result.delivered:
             receipt = result.receipt and result.receipt[:_RECEIPT_CHARS_MAX]
-            return Settled(id=queued.id, state=DeliveryState.DELIVERED, attempts=attempts, receipt=receipt)
+            mark = self._mark if result.attempted else NOTHING_SENT
+            return Settled(
+                id=queued.id, state=DeliveryState.DELIVERED, attempts=attempts, receipt=receipt, disclosed=mark
+            )
         if not pays and self._is_of_destination(result):
             return Settled(
                 id=queued.id,

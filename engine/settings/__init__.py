@@ -25,11 +25,15 @@ from engine.settings.site import (
     CheckpointPlace,
     Console,
     DestinationBase,
+    Disclosure,
     RetrySettings,
     Site,
     Store,
     TlsClient,
+<<<<<<< HEAD
     Trail,
+=======
+>>>>>>> 69cb4cb (The accounting of disclosures of a patient: what a copy counts as is kept when it is sent)
 )
 from engine.settings.values import (
     LOOPBACK,
@@ -62,6 +66,7 @@ __all__ = [
     "DeliverTo",
     "DestinationBase",
     "DestinationTypes",
+    "Disclosure",
     "Folder",
     "HostSuffix",
     "HttpsUrl",

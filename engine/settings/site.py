@@ -107,6 +107,19 @@ class RetrySettings(StrictModel):
     """Length of that rest; one attempt follows, and decides."""
 
 
+class Disclosure(StrictModel):
+    """What a copy that goes to the destination counts as when a patient asks who was told (45 CFR 164.528)."""
+
+    as_: Annotated[Identifier, Field(alias="as")]
+    """A ground of `mappings/privacy/disclosures.yaml`: `tpo`, `accountable`, `patient`, `authorization`, ..."""
+    recipient: Text
+    """Name of who gets it, as the patient is to read it."""
+    address: Text | None = None
+    """Their address, where it is known."""
+    purpose: Text | None = None
+    """Why they get it, in words; of an accountable one it has to be said."""
+
+
 class DestinationBase(StrictModel):
     """What all destinations have in common. Each type is a subclass, in the file of its connector."""
 
@@ -124,6 +137,8 @@ class DestinationBase(StrictModel):
     """Most deliveries handed over in one step."""
     batch_bytes_max: Annotated[int, Field(ge=1, le=1 << 30)] = 8 << 20
     """Most bytes of payload in one batch; a single larger one goes alone."""
+    disclosure: Disclosure | None = None
+    """Who gets it and what for, for the accounting of disclosures; none: its copies are listed there as not marked."""
 
     @property
     def certificate(self) -> str | None:

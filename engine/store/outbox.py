@@ -76,6 +76,8 @@ class Settled(Record, frozen=True, kw_only=True):
     """Of a pending one: a rule lets it go from then on (`next_attempt_at` may be earlier: it is asked again)."""
     final: bool = False
     """Of a withheld one: no person can release it."""
+    disclosed: str | None = None
+    """Of a delivered one: what the copy counts as (`disclosure.as` of the destination); none: nobody has said so."""
 
 
 class WaitingLine(Record, frozen=True, kw_only=True):
@@ -222,10 +224,11 @@ _DELIVERED: Final = Listed(
             started_at=None,
             attempts=bindparam("tries"),
             settled_at=bindparam("at"),
+            disclosed=bindparam("mark"),
         )
         .returning(delivery.c.ordering_key)
     ),
-    ("tries", "at"),
+    ("tries", "at", "mark"),
 )
 _STARTED: Final = Listed(
     delivery.c.id, lambda listed: update(delivery).where(listed, _READY).values(started_at=bindparam("at")), ("at",)
@@ -393,14 +396,18 @@ class Outbox:
         """
         at = to_micros(now)
         take_lock(conn)
-        delivered: dict[int, list[int]] = {}
+        delivered: dict[tuple[int, str | None], list[int]] = {}
         others: list[Settled] = []
         for result in results:
             if result.state is DeliveryState.DELIVERED:
-                delivered.setdefault(result.attempts, []).append(result.id)
+                delivered.setdefault((result.attempts, result.disclosed), []).append(result.id)
             else:
                 others.append(result)
-        freed = {row.ordering_key for tries, ids in delivered.items() for row in _DELIVERED.rows(conn, ids, tries, at)}
+        freed = {
+            row.ordering_key
+            for (tries, mark), ids in delivered.items()
+            for row in _DELIVERED.rows(conn, ids, tries, at, mark)
+        }
         rows = {row.id: row for row in _OPEN.rows(conn, [other.id for other in others])}
         letters: list[tuple[Any, ...]] = []
         kept: list[admissions.Row] = []

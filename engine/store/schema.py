@@ -320,6 +320,7 @@ delivery: Final = Table(
     Column("started_at", BigInteger),  # an attempt is under way
     Column("settled_at", BigInteger),
     Column("error", Text),
+    Column("disclosed", Text),  # what the copy counts as, by the destination's setting when it was sent
     schema=CHARTS,
 )
 delivery_payload: Final = Table(

@@ -42,7 +42,7 @@ from engine.pipeline.messages import TARGETS
 from engine.risk.inputs import inputs_from_json, inputs_of
 from engine.settings import Calendar
 from engine.snapshot import Snapshot
-from engine.trial import access
+from engine.trial import access, privacy
 from engine.trial.dryrun import Clear, Trial
 from engine.yamlfile import Document, Path, did_you_mean
 from engine.yamlmodel import StrictModel, validate
@@ -518,8 +518,13 @@ def _may(question: _Question) -> Any:
     return access.answer(question.case.given, question.compiled.rules.policies[question.file])
 
 
+def _disclosures(question: _Question) -> Any:
+    return privacy.disclosures(question.case.given, question.compiled.rules.privacy)
+
+
 _RULES: Final[Mapping[str, Callable[[_Question], Any]]] = {
     "access": _may,
+    "privacy/disclosures": _disclosures,
     "risk": _score,
     "care/dispositions": _disposition,
     "care/adt-events": _meaning,

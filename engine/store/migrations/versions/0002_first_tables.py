@@ -379,6 +379,7 @@ def _deliveries() -> None:
         sa.Column("started_at", sa.BigInteger(), nullable=True),
         sa.Column("settled_at", sa.BigInteger(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("disclosed", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
         schema=CHARTS,
     )

@@ -1,0 +1,153 @@
+"""The accounting of disclosures of a patient, ready to be given out (45 CFR 164.528)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from engine.desk import finding
+from engine.domain.delivery import DeliveryState
+from engine.domain.record import Phi
+from engine.errors import HandoffError
+from engine.privacy.disclosures import Accounting, Copy, Recipient, account
+from engine.privacy.rules import needed
+
+if TYPE_CHECKING:
+    from engine.desk.desk import Desk, Reveal
+    from engine.privacy.disclosures import DisclosuresFile
+
+ACTION = "disclosures-accounted"
+PURPOSE = "PATRQT"
+
+
+class Accounted(Phi, frozen=True, kw_only=True):
+    """patient: as it may be shown."""
+
+    patient: dict[str, Any]
+    since: datetime
+    until: datetime
+    made_at: datetime
+    answer_by: datetime
+    version: str
+    accounting: Accounting
+    remarks: tuple[str, ...]
+
+
+def accounted(
+    desk: Desk, named: str, since: datetime | None, until: datetime | None, reveal: Reveal | None
+) -> Accounted:
+    """On record before it is shown. Raises NotFoundError, SettingsError."""
+    from engine.domain.shapes import patient_shape
+    from engine.store import disclosed
+
+    rules = rules_of(desk)
+    until = until or desk.now
+    earliest = _years_before(desk.now, rules.years)
+    since = since or earliest
+    chart = finding.chart(desk, named)
+    with desk.store.reader() as conn:
+        family = sorted(desk.store.charts.family(conn, {chart.id}))
+        sent = disclosed.sent(conn, family, since, until)
+        looks = disclosed.looks(conn, family, since, until)
+    desk.audit(ACTION, [f"chart:{chart.id}"], reveal.reason if reveal is not None else None)
+    view = desk.view(reveal, [f"chart:{chart.id}"])
+    recipients = _Recipients(desk)
+    copies = [
+        Copy(at=one.at, ground=one.mark, operation=one.operation, **recipients.of(one.destination, one.at))
+        for one in sent
+        if one.state is DeliveryState.DELIVERED
+    ]
+    uses = Counter(rules.of_purpose(one.purpose) for one in looks)
+    doubtful = Counter(one.destination for one in sent if one.state is DeliveryState.HELD)
+    remarks = [
+        f"Whether {number:,} further cop{'y' if number == 1 else 'ies'} reached {name} is not known: a person has to"
+        " decide (`handoff held list`)."
+        for name, number in sorted(doubtful.items())
+    ]
+    if since < earliest:
+        remarks.append(f"It goes back further than the {rules.years} years that the rule asks for.")
+    shown = view.patient(patient_shape(chart.patient))
+    return Accounted(
+        patient={name: shown.get(name) for name in ("key", "name", "birth_date", "address")},
+        since=since,
+        until=until,
+        made_at=desk.now,
+        answer_by=desk.now + timedelta(days=rules.answer_days),
+        version=rules.version,
+        accounting=account(copies, rules, ZoneInfo(desk.configuration.site.calendar.timezone), uses=uses),
+        remarks=tuple(remarks),
+    )
+
+
+def rules_of(desk: Desk) -> DisclosuresFile:
+    from engine.privacy.disclosures import load_disclosures
+
+    site, snapshot = desk.configuration.site, desk.configuration.snapshot
+    file = f"{site.mappings}/privacy/disclosures.yaml"
+    known = load_disclosures(snapshot.document(file)) if file in snapshot.files else None
+    return needed(known, "disclosures", site.mappings)
+
+
+class _Recipients:
+    """Who got a copy, by the configuration that was in force when it was sent; where that says nothing, by today's."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        with desk.store.reader() as conn:
+            self._loads = desk.store.configs.loads(conn)
+        self._sites: dict[str, Mapping[str, Any]] = {}
+
+    def of(self, destination: str, at: datetime) -> dict[str, Any]:
+        """Recipient and purpose of a `Copy`."""
+        said = self._then(destination, at) or self._today(destination)
+        name = said.get("recipient") or f"destination {destination}"
+        return {"recipient": Recipient(name=name, address=said.get("address")), "purpose": said.get("purpose")}
+
+    def _then(self, destination: str, at: datetime) -> dict[str, str]:
+        version = next((one.version for one in self._loads if one.at <= at), None)
+        if version is None:
+            return {}
+        if version not in self._sites:
+            self._sites[version] = self._read(version)
+        settings = (self._sites[version].get("destinations") or {}).get(destination) or {}
+        return {name: value for name, value in (settings.get("disclosure") or {}).items() if isinstance(value, str)}
+
+    def _read(self, version: str) -> Mapping[str, Any]:
+        from engine.runtime.configurations import recorded_snapshot
+
+        try:
+            snapshot = recorded_snapshot(self._desk.store, self._desk.outline.snapshot.base, version)
+            value = snapshot.document(snapshot.site_file).value if snapshot is not None else {}
+        except HandoffError:
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    def _today(self, destination: str) -> dict[str, str]:
+        settings = self._desk.configuration.site.destinations.get(destination)
+        said = settings.disclosure if settings is not None else None
+        return {} if said is None else said.model_dump(by_alias=True, exclude_none=True)
+
+
+def _years_before(at: datetime, years: int) -> datetime:
+    try:
+        return at.replace(year=at.year - years)
+    except ValueError:  # 29 February
+        return at.replace(year=at.year - years, day=28)
+
+
+def accounting_shape(found: Accounted) -> dict[str, Any]:
+    from engine.domain.shapes import plain
+
+    said = found.accounting
+    return {
+        "patient": found.patient,
+        **plain(
+            {name: getattr(found, name) for name in ("since", "until", "made_at", "answer_by", "version", "remarks")}
+        ),
+        "disclosures": [plain(one) | {"frequency": one.frequency} for one in said.disclosures],
+        "unmarked": [plain(one) | {"frequency": one.frequency} for one in said.unmarked],
+        "excluded": plain(said.excluded),
+    }

@@ -1,0 +1,183 @@
+"""The accounting of disclosures of a patient (45 CFR 164.528): who was told what, when and why. Pure.
+
+What a copy counts as is in `mappings/privacy/disclosures.yaml`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime, tzinfo
+from typing import Annotated, Final
+
+from pydantic import Field, model_validator
+
+from engine.domain.actor import Purpose
+from engine.domain.delivery import NOTHING_SENT, Operation
+from engine.domain.record import Phi, Record
+from engine.yamlfile import Document
+from engine.yamlmodel import StrictModel, validate
+
+USE: Final = "use"
+"""The ground of what was looked at here: it has to be in the file."""
+_Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+_Text = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class Ground(StrictModel):
+    """What a copy counts as."""
+
+    says: _Text
+    """What it is, in words."""
+    law: _Text
+    """Where the rule says so."""
+    accounted: bool
+    """It is in the accounting; else the accounting says that such copies are left out."""
+
+
+class DisclosuresFile(StrictModel):
+    """What a copy that leaves the house counts as, and how it is described."""
+
+    version: _Text
+    """Of the rules; it stands on each accounting."""
+    years: Annotated[int, Field(ge=1, le=50)] = 6
+    """How far back a patient may ask."""
+    answer_days: Annotated[int, Field(ge=1, le=366)] = 60
+    """Days in which the answer is owed."""
+    extension_days: Annotated[int, Field(ge=0, le=366)] = 30
+    """Days by which that may be put off once, with the reason in writing."""
+    grounds: Annotated[dict[_Name, Ground], Field(min_length=1, max_length=50)]
+    """Name -> what it is. Destinations name one in `disclosure.as`."""
+    purposes: Annotated[dict[Purpose, _Name], Field(max_length=50)] = {}
+    """HL7 PurposeOfUse -> ground, of what was looked at here; others: `use`."""
+    described: Annotated[dict[Operation, _Text], Field(max_length=100)]
+    """Operation of a delivery -> what the patient reads."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> DisclosuresFile:
+        named = {*self.purposes.values(), USE}
+        unknown = sorted(named - self.grounds.keys())
+        if unknown:
+            raise ValueError(f"there is no ground {unknown[0]} among the grounds")
+        missing = [one.value for one in Operation if one not in self.described]
+        if missing:
+            raise ValueError(f"described: the operation {missing[0]} has no description")
+        return self
+
+    def of_purpose(self, purpose: str | None) -> str:
+        """The ground of what was looked at here."""
+        return next((ground for one, ground in self.purposes.items() if one.value == purpose), USE)
+
+    def accounted(self, ground: str | None) -> bool | None:
+        """None: nobody has marked it, or the file does not know the mark any more."""
+        known = self.grounds.get(ground) if ground is not None else None
+        return None if known is None else known.accounted
+
+
+def load_disclosures(document: Document) -> DisclosuresFile:
+    """Raises SettingsError."""
+    return validate(document, DisclosuresFile)
+
+
+class Recipient(Record, frozen=True, kw_only=True):
+    name: str
+    address: str | None = None
+
+
+class Copy(Phi, frozen=True, kw_only=True):
+    """What somebody was told once."""
+
+    at: datetime
+    ground: str | None
+    recipient: Recipient
+    operation: str
+    """Of the delivery."""
+    purpose: str | None = None
+
+
+class Line(Phi, frozen=True, kw_only=True):
+    """What one recipient was told for one purpose (45 CFR 164.528(b)(3)): the first, how often, the last."""
+
+    first: date
+    last: date
+    number: int
+    days: int
+    """On how many days."""
+    recipient: Recipient
+    description: str
+    purpose: str | None
+    ground: str | None
+
+    @property
+    def frequency(self) -> str:
+        if self.number == 1:
+            return "once"
+        often = f"{self.number:,} times"
+        return f"{often} on one day" if self.days == 1 else f"{often}, on {self.days:,} days"
+
+
+class LeftOut(Record, frozen=True, kw_only=True):
+    """What the rule leaves out of the accounting."""
+
+    ground: str
+    says: str
+    law: str
+    number: int
+
+
+class Accounting(Phi, frozen=True, kw_only=True):
+    disclosures: tuple[Line, ...]
+    unmarked: tuple[Line, ...]
+    """To recipients of which nobody has said what they get it for."""
+    excluded: tuple[LeftOut, ...]
+
+
+def account(
+    copies: Iterable[Copy], rules: DisclosuresFile, zone: tzinfo, *, uses: Mapping[str, int] = {}
+) -> Accounting:
+    """uses: ground -> how often it was looked at here."""
+    told: dict[bool, list[Copy]] = {True: [], False: []}
+    out: Counter[str] = Counter(uses)
+    for copy in copies:
+        if copy.ground == NOTHING_SENT:
+            continue
+        accounted = rules.accounted(copy.ground)
+        if accounted is False and copy.ground is not None:
+            out[copy.ground] += 1
+        else:
+            told[accounted is True].append(copy)
+    left = (
+        LeftOut(ground=name, says=rules.grounds[name].says, law=rules.grounds[name].law, number=number)
+        for name, number in sorted(out.items())
+        if number
+    )
+    return Accounting(
+        disclosures=_lines(told[True], rules, zone), unmarked=_lines(told[False], rules, zone), excluded=tuple(left)
+    )
+
+
+def _lines(copies: Sequence[Copy], rules: DisclosuresFile, zone: tzinfo) -> tuple[Line, ...]:
+    groups: dict[tuple[Recipient, str | None, str | None], list[Copy]] = {}
+    for copy in sorted(copies, key=_at):
+        groups.setdefault((copy.recipient, copy.purpose, copy.ground), []).append(copy)
+    return tuple(
+        Line(
+            first=group[0].at.astimezone(zone).date(),
+            last=group[-1].at.astimezone(zone).date(),
+            number=len(group),
+            days=len({one.at.astimezone(zone).date() for one in group}),
+            recipient=recipient,
+            description="; ".join(dict.fromkeys(_described(one, rules) for one in group)),
+            purpose=purpose,
+            ground=ground,
+        )
+        for (recipient, purpose, ground), group in groups.items()
+    )
+
+
+def _at(copy: Copy) -> datetime:
+    return copy.at
+
+
+def _described(copy: Copy, rules: DisclosuresFile) -> str:
+    return next((text for one, text in rules.described.items() if one.value == copy.operation), copy.operation)

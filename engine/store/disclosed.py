@@ -1,0 +1,79 @@
+"""What of a patient went out, and who has looked: what the accounting of disclosures is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection, select, union
+
+from engine.domain.audit import EVENTS
+from engine.domain.delivery import DeliveryState, Operation, chart_of_line
+from engine.store.schema import audit, audit_patient, concerned, delivery, from_micros, outcome, to_micros
+
+_DISCLOSING: Final = tuple(sorted(name for name, event in EVENTS.items() if event.discloses))
+_SENT: Final = (DeliveryState.DELIVERED.value, DeliveryState.HELD.value)
+
+
+class Sent(NamedTuple):
+    """A copy that went out, or (held) of which nobody knows whether it did."""
+
+    destination: str
+    operation: str
+    at: datetime
+    state: DeliveryState
+    mark: str | None
+
+
+class Look(NamedTuple):
+    """Something on the trail by which somebody saw, or was sent, what is about the patient."""
+
+    action: str
+    actor: str
+    at: datetime
+    purpose: str | None
+
+
+def sent(conn: Connection, chart_ids: Sequence[str], since: datetime, until: datetime) -> list[Sent]:
+    """In order of time. chart_ids: all charts of the patient (`ChartStore.family`)."""
+    about = union(
+        select(outcome.c.entry_id).where(outcome.c.chart_id.in_(chart_ids)),
+        select(concerned.c.entry_id).where(concerned.c.chart_id.in_(chart_ids)),
+    )
+    columns = (
+        delivery.c.id, delivery.c.destination, delivery.c.operation, delivery.c.ordering_key, delivery.c.state,
+        delivery.c.settled_at, delivery.c.disclosed,
+    )  # fmt: skip
+    when = (
+        delivery.c.state.in_(_SENT),
+        delivery.c.settled_at >= to_micros(since),
+        delivery.c.settled_at < to_micros(until),
+    )
+    of_entries = select(*columns).where(delivery.c.entry_id.in_(about), *when)
+    resent = select(*columns).where(delivery.c.entry_id.is_(None), delivery.c.ordering_key.in_(chart_ids), *when)
+    wanted = set(chart_ids)
+    rows = {row.id: row for statement in (of_entries, resent) for row in conn.execute(statement)}
+    return [
+        Sent(row.destination, row.operation, from_micros(row.settled_at), DeliveryState(row.state), row.disclosed)
+        for row in sorted(rows.values(), key=lambda row: (row.settled_at, row.id))
+        # An entry can be about several patients; a message that is passed on is about all of them.
+        if row.operation == Operation.FORWARD or chart_of_line(row.ordering_key) in wanted
+    ]
+
+
+def looks(conn: Connection, chart_ids: Sequence[str], since: datetime, until: datetime) -> list[Look]:
+    """In order of time."""
+    listed = select(audit_patient.c.seq).where(audit_patient.c.chart_id.in_(chart_ids))
+    statement = (
+        select(audit.c.action, audit.c.actor, audit.c.at, audit.c.purpose)
+        .where(
+            audit.c.action.in_(_DISCLOSING),
+            audit.c.result == "allowed",
+            audit.c.at >= to_micros(since),
+            audit.c.at < to_micros(until),
+            audit.c.seq.in_(listed) | audit.c.subject.in_([f"chart:{one}" for one in chart_ids]),
+        )
+        .order_by(audit.c.seq)
+    )
+    return [Look(row.action, row.actor, from_micros(row.at), row.purpose) for row in conn.execute(statement)]
