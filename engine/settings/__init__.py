@@ -30,10 +30,7 @@ from engine.settings.site import (
     Site,
     Store,
     TlsClient,
-<<<<<<< HEAD
     Trail,
-=======
->>>>>>> 69cb4cb (The accounting of disclosures of a patient: what a copy counts as is kept when it is sent)
 )
 from engine.settings.values import (
     LOOPBACK,
