@@ -78,7 +78,7 @@ def may(
     if actor.keeper and CATALOGUE[action].keeper:
         return Allowed(fields=NO_FIELDS, why="you keep the keys of this site", rule="", purpose=Purpose.HOPERAT)
     roles = [policy.roles[name] for name in sorted(actor.roles) if name in policy.roles]
-    if not roles and not _paged(actor, chart, now, policy):
+    if not roles and not _may_be_paged(actor, action, chart, now, policy):
         return Denied(why="your account has no role that this site knows", rule="roles", code="account")
     if chart is None:
         return _at_all(action, purpose, roles, policy)
@@ -212,9 +212,12 @@ def opens(chart: Chart, policy: Policy) -> bool:
     return all(one.glass or one.covers == "stay" for one, _ in found)
 
 
-def _paged(actor: Actor, chart: Chart | None, now: datetime, policy: Policy) -> bool:
-    if chart is None or policy.on_call is None:
+def _may_be_paged(actor: Actor, action: Action, chart: Chart | None, now: datetime, policy: Policy) -> bool:
+    """Whether a page allows it, or, of no patient in particular, may do so."""
+    if policy.on_call is None or action not in policy.on_call.may:
         return False
+    if chart is None:
+        return True
     return Relation.PAGE in relations(chart, actor, now, timedelta(days=policy.grace_days))
 
 

@@ -18,7 +18,7 @@ from engine.access.actions import Action
 from engine.cli.common import Cli, Private
 from engine.cli.declared import action_of
 from engine.clock import site_clock
-from engine.desk.desk import Desk, Reveal
+from engine.desk.desk import SEEN_THROUGH_MAX, Desk, Reveal
 from engine.desk.local import local_user
 from engine.domain.actor import Actor
 from engine.domain.audit import Whence
@@ -127,7 +127,7 @@ def open_desk(cli: Cli) -> Iterator[Desk]:
             except StoreMissingError as error:
                 raise NotFoundError(str(error)) from None
             cli.say("In shadow: what there would be, were its channels live. Nobody has to act on it.")
-        gate = _gate(outline, store)
+        gate, context = _gate(outline, store), click.get_current_context(silent=True)
         desk = Desk(
             store,
             outline,
@@ -137,7 +137,7 @@ def open_desk(cli: Cli) -> Iterator[Desk]:
             looked_at=looked_at,
             gate=gate,
             whence=whence(),
-            action=Action.OPEN if gate is None else action_of(click.get_current_context(silent=True)),
+            action=Action.OPEN if gate is None else action_of(context),
         )
         desk.admit()
         try:
@@ -145,6 +145,8 @@ def open_desk(cli: Cli) -> Iterator[Desk]:
         except DeniedError as error:
             desk.record_denial(error)
             raise
+        if desk.cut:
+            cli.say(f"Only the first {SEEN_THROUGH_MAX:,} were looked at for those that you see: narrow the list.")
         if desk.unseen:
             cli.say(f"{desk.unseen:,} more are of patients whom you do not see.")
 

@@ -86,6 +86,8 @@ class Desk:
         self.gate = gate
         self.action = action
         self._answers: dict[tuple[Action, str], Allowed | Denied] = {}
+        self.cut = False
+        """There may be more that the actor sees than were looked at (`SEEN_THROUGH_MAX`)."""
         self._writing = False
         """A transaction is open: another one would wait for its end for ever."""
         self.unseen = 0
@@ -168,6 +170,7 @@ class Desk:
         answers = self._decided(self.action, [of(item)[0] for item in items])
         kept = [item for item in items if _shows(answers.get(of(item)[0]), of(item)[1])]
         self.unseen += len(items) - len(kept)
+        self.cut = self.cut or len(items) >= SEEN_THROUGH_MAX
         at_all = self.gate.at_all(self.action)
         if not kept and at_all.allowed and at_all.unless_seen is not None:
             self._refuse(self.action, at_all.unless_seen, f"action:{self.action}")

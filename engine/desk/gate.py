@@ -62,6 +62,8 @@ class Gate:
         return self._said(may(self.actor, action, chart, self.purpose, self.now, self.policy, glass))
 
     def _said(self, answer: Allowed | Denied) -> Allowed | Denied:
+        if self._unmapped is not None and answer.allowed and answer.unless_seen is not None:
+            answer = answer.unless_seen  # pages call people with accounts
         if isinstance(answer, Denied) and self._unmapped is not None:
             return replace(answer, why=NOT_MAPPED.format(name=self._unmapped), rule="", glass_helps=False)
         return answer

@@ -221,3 +221,11 @@ def test_a_file_that_does_not_mean_what_it_says_is_refused(before: str, after: s
     with pytest.raises(SettingsError) as error:
         load_policy(parse(TEXT.replace(before, after, 1), "roles.yaml"))
     assert told in str(error.value)
+
+
+def test_who_was_called_needs_no_role() -> None:
+    called = {"actor": {"roles": []}, "action": "page.ack", "pages": [{"called": ["case-actor"]}]}
+    assert ask(called)["allowed"]
+    assert ask({"actor": {"roles": []}, "action": "page.ack", "nobody": True})["allowed"]
+    assert ask({"actor": {"roles": []}, "action": "page.ack"})["code"] == "account"
+    assert ask({"actor": {"roles": []}, "action": "patient.find", "nobody": True})["code"] == "account"

@@ -209,3 +209,30 @@ def test_why_somebody_may_is_said_with_the_line_of_the_roles(guarded: Site) -> N
     assert (said["allowed"], said["rule"]) == (False, "roles.nurse.patients")
     assert guarded.run("users", "may", ME, "patient.read", "--patient", KEY).code == 0
     assert guarded.run("users", "may", "dana", "patient.rea").code == 2
+
+
+def test_the_trail_says_where_somebody_sat(guarded: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    from engine.connectors.registry import load
+    from engine.snapshot import Snapshot
+    from engine.store.opening import open_store
+
+    monkeypatch.setenv("SUDO_UID", "1001")
+    guarded.run("patients", "show", KEY)
+    sit(guarded, "--role", "admin")
+    with open_store(load(Snapshot.read(guarded.config)), "look") as store, store.reader() as conn:
+        made, denied = store.audit.find(conn, limit=2)
+    assert (made.action, denied.action, denied.result) == ("account-added", "denied", "denied")
+    for record in (made, denied):
+        assert record.whence is not None
+        assert (record.whence.uid, record.whence.sudo_uid) == (os.geteuid(), 1001)
+        assert record.whence.host
+    assert denied.whence is not None
+    assert denied.whence.command == "handoff patients show"
+
+
+def test_a_list_that_is_too_long_to_be_looked_through_says_so(guarded: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.desk.desk.SEEN_THROUGH_MAX", 2)
+    sit(guarded, "--role", "nurse", "--unit", "9Z")
+    assert "narrow the list" in guarded.run("tasks", "list", "--limit", "1").err
