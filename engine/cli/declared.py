@@ -18,6 +18,8 @@ ACTIONS: Final[Mapping[str, Action]] = {
     **dict.fromkeys(
         ("init", "run", "worker", "status", "check", "test", "send", "simulate", "schema", "demo", "bench", "help",
          "completion", "manual",
+         # Makes a key for a reader elsewhere, and touches no site.
+         "outbox key",
          # There may be no store yet in which accounts could be looked up: the files' own permissions guard these.
          "keys create", "db migrate", "db status"),
         _A.OPEN,
@@ -55,6 +57,7 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "pages ack": _A.PAGE_ACK,
     **dict.fromkeys(("oncall check", "oncall overrides", "oncall who"), _A.ONCALL_READ),
     "oncall override": _A.ONCALL_ACT,
+    "outbox read": _A.PATIENT_REVEAL,
     **dict.fromkeys(("keys reseal", "keys retire", "keys rotate", "keys status"), _A.STORE_MAINTAIN),
     "break-glass": _A.GLASS_BREAK,
     "audit glasses": _A.GLASS_READ,

@@ -166,7 +166,7 @@ def _gate(outline: Outline, store: Store) -> Gate | None:
 
 def admit(cli: Cli) -> None:
     """For a command that opens no desk: raises DeniedError, on record, when the one who sits here may not use it."""
-    outline = cli.outline() or cli.readable_configuration()[0].outline
+    outline = cli.outline() or cli.readable_configuration(usual_place=True)[0].outline
     from engine.desk.gate import access_of
 
     if access_of(outline, outline.snapshot.files[outline.snapshot.site_file]) is not None:

@@ -15,8 +15,8 @@ from engine.cli.common import Private
 OF_PATIENTS = {"reason", "patient", "name", "birth_date", "visit", "note", "evidence", "encounter", "key", "because"}
 """Options and arguments that do, wherever they come."""
 OTHERS = {("risk", "name"), ("risk", "key"), ("send", "key"), ("simulate", "key"), ("destinations", "name"),
-          ("resend", "name"), ("users", "name")}  # fmt: skip
-"""Of the same name, and of models, destinations, accounts and certificates."""
+          ("resend", "name"), ("users", "name"), ("break-glass", "reason")}  # fmt: skip
+"""Of the same name, and of models, destinations, accounts and certificates, or a code of a list."""
 
 
 def _commands(
