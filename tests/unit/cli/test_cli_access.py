@@ -236,3 +236,30 @@ def test_a_list_that_is_too_long_to_be_looked_through_says_so(guarded: Site, mon
     monkeypatch.setattr("engine.desk.desk.SEEN_THROUGH_MAX", 2)
     sit(guarded, "--role", "nurse", "--unit", "9Z")
     assert "narrow the list" in guarded.run("tasks", "list", "--limit", "1").err
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ("provider: local, roles: mappings/access/rolez.yaml", "there is no mappings/access/rolez.yaml"),
+        ("provider: oidc", "there is no oidc"),
+        ("provider: local, oidc: {issuer: 'https://x.example', client_id: c}", "the provider is local"),
+        ("provider: local+oidc, oidc: {issuer: 'http://x.example', client_id: c}", "must be https"),
+        (
+            "provider: local+oidc, oidc: {issuer: 'https://x.example', client_id: c, client_secret: abc}",
+            "client_secret",
+        ),
+        ("provider: local, grace_days: -1", "grace_days"),
+    ],
+)
+def test_check_says_what_is_wrong_with_access(stocked: Site, keys: str, told: str) -> None:
+    stocked.config.write_text(f"{stocked.config.read_text()}\naccess: {{{keys}}}\n")
+    problems = stocked.json("check", code=1)["problems"]
+    assert any(told in f"{one['key']} {one['message']}" for one in problems), problems
+
+
+def test_check_runs_the_tests_of_the_roles(stocked: Site) -> None:
+    roles = stocked.folder / "mappings/access/roles.yaml"
+    roles.write_text(roles.read_text().replace("patients: [unit, team, page]", "patients: any"))
+    problems = stocked.json("check", code=1)["problems"]
+    assert any("not those of another" in one["message"] for one in problems)
