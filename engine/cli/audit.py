@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
 import click
 
@@ -76,10 +77,17 @@ def _remark(shape: dict[str, object]) -> str:
 
 
 @audit.command("verify")
+@click.option(
+    "--with",
+    "files",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="A file with more checkpoints, one a line, as a receiver of syslog has kept them.",
+)
 @json_option
 @config_option
 @click.pass_obj
-def verify(cli: Cli) -> None:
+def verify(cli: Cli, files: tuple[Path, ...]) -> None:
     """Check the trail: its chain, the checkpoints outside of the database, and what was done against what is on record.
 
     Lawful gaps (a purge, a restore that somebody has owned to) are explained. Exit code 1: something is wrong.
@@ -87,7 +95,7 @@ def verify(cli: Cli) -> None:
     from engine.desk.trail import shape, verified
 
     with open_desk(cli) as desk:
-        checked, unrecorded = verified(desk)
+        checked, unrecorded = verified(desk, files)
     if unrecorded is not None:
         cli.say(f"That it was checked is not on record: {unrecorded}")
     said = shape(checked)

@@ -10,6 +10,8 @@ from engine.domain.record import Record
 from engine.errors import CheckpointError, HandoffError, StoreError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sqlalchemy import Connection
 
     from engine.connectors.checkpoints import Place
@@ -30,11 +32,14 @@ class Written(Record, frozen=True, kw_only=True):
     error: str | None = None
 
 
-def verified(desk: Desk) -> tuple[Verified, str | None]:
-    """All of the trail, checked with every checkpoint that can be read; and why that is not on record, if it is not."""
+def verified(desk: Desk, files: Sequence[Path] = ()) -> tuple[Verified, str | None]:
+    """All of the trail, checked with every checkpoint that can be read; and why that is not on record, if it is not.
+
+    files: with more checkpoints, as a receiver of syslog has kept them.
+    """
     from engine.store.verify import verify
 
-    found, unreadable = _outside(desk)
+    found, unreadable = _outside(desk, files)
     with desk.store.reader() as conn:
         checked = verify(desk.store, conn, found, unreadable=unreadable)
     try:
@@ -125,11 +130,13 @@ def _places(desk: Desk) -> list[Place]:
     return places_of(configuration.site.trail.checkpoints, configuration.snapshot.base)
 
 
-def _outside(desk: Desk) -> tuple[list[Checkpoint], list[str]]:
+def _outside(desk: Desk, files: Sequence[Path] = ()) -> tuple[list[Checkpoint], list[str]]:
     """All checkpoints that can be read, and why others can't."""
+    from engine.connectors.checkpoints import FilePlace
+
     found: list[Checkpoint] = []
     unreadable: list[str] = []
-    for place in _places(desk):
+    for place in (*_places(desk), *map(FilePlace, files)):
         try:
             found += place.read() or ()
         except CheckpointError as error:

@@ -41,7 +41,9 @@ class Checkpoint(Record, frozen=True, kw_only=True):
 
 
 def read(line: bytes | str) -> Checkpoint | None:
-    """None: it is no checkpoint. Whether it is ours, its signature says."""
+    """A line of a file, or a message of syslog. None: it is no checkpoint. Whether it is ours, its signature says."""
+    line = line.encode() if isinstance(line, str) else line
+    line = line[max(0, line.find(b"{")) :]
     try:
         found = msgspec.json.decode(line, type=Checkpoint)
     except (msgspec.MsgspecError, UnicodeDecodeError):

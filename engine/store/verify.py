@@ -273,6 +273,10 @@ class _Chain:
             ranges.append((seq, seq))
 
     def _end(self, prev: bytes | None) -> None:
+        for table in (audit_payload, audit_patient):
+            behind = self._conn.execute(select(func.max(table.c.seq))).scalar_one()
+            if behind is not None and behind > max(self.last, self.head.seq if self.head is not None else 0):
+                self._found.add(behind, "payload", "there is a sealed part or a patient of a record that is not there")
         if self.head is None:
             return
         if self.head.seq > self.last:

@@ -305,6 +305,8 @@ TAMPERED: dict[str, tuple[Sequence[Any], list[tuple[int | None, str]]]] = {
     ),
     "a patient is taken out of the index": ([patients.delete().where(patients.c.seq == 3)], [(3, "patients")]),
     "a patient is put into the index": ([patients.insert().values(chart_id="c9", seq=3)], [(3, "patients")]),
+    "a sealed part is put behind the end": ([payload.insert().values(seq=9, body=b"x")], [(9, "payload")]),
+    "a patient is put behind the end": ([patients.insert().values(seq=9, chart_id="c1")], [(9, "payload")]),
     "the end is gone": ([head.delete()], [(None, "head")]),
     "the end is said to be earlier": ([head.update().values(seq=4)], [(6, "head")]),
     "the end has another MAC": ([head.update().values(mac=b"x" * 32)], [(6, "head")]),

@@ -106,6 +106,24 @@ def test_a_signature_can_be_checked_by_others_with_the_public_key_alone(stocked:
     key.verify(bytes.fromhex(line.signature), line.signed_text)
 
 
+def test_what_a_receiver_of_syslog_has_kept_is_compared_too(stocked: Site) -> None:
+    looked(stocked)
+    stocked.json("audit", "checkpoint")
+    place = stocked.folder / PLACE
+    kept = stocked.folder / "from-syslog"
+    head = "<109>1 2026-03-01T12:00:00Z h handoff - trail-checkpoint [trail@32473 seq='1'] "
+    kept.write_text(head + place.read_text())
+    place.unlink()
+    assert stocked.json("audit", "verify", "--with", str(kept))["checkpoints"] == 1
+    behind(
+        stocked, "DELETE FROM audit", "DELETE FROM audit_payload", "DELETE FROM audit_patient",
+        "UPDATE audit_head SET seq = 0, mac = x''",
+    )  # fmt: skip
+    assert stocked.json("audit", "verify")["ok"] is True  # nobody has told it
+    found = stocked.json("audit", "verify", "--with", str(kept), code=1)
+    assert [one["kind"] for one in found["problems"]] == ["rolled-back"]
+
+
 def test_a_restore_is_a_roll_back_until_it_is_owned_to(stocked: Site) -> None:
     looked(stocked)
     old = stocked.folder / "old.db"
