@@ -321,6 +321,8 @@ SHOWN_BY: dict[str, str] = {
         ("glass-broken", "glass-attested"),
         "unit/cli/test_cli_glass.py::test_it_is_attested_by_somebody_else_and_counted",
     ),
+    "disclosures-accounted": "unit/cli/test_cli_disclosures.py::"
+                             "test_it_is_on_the_trail_whose_accounting_was_made",
     "config-run": "unit/cli/test_cli_config.py::test_each_loading_is_on_record_with_who_when_where_and_how",
     "config-reload": "unit/cli/test_cli_config.py::test_each_loading_is_on_record_with_who_when_where_and_how",
 }  # fmt: skip
