@@ -143,6 +143,8 @@ def find(
         some = islice(matching, desk.most(limit))
         found = [chart for page in _pages(list(some)) for chart in _charts(desk, page, damaged)]
         found = desk.seen(found, lambda chart: (chart.id, None))
+        if searching:
+            desk.unseen = 0  # that somebody of this name is a patient at all is told to nobody who does not see them
         if len(found) > limit:
             found = found[:limit]
             with desk.store.reader() as conn:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from engine.access.actions import CATALOGUE, Action
 from engine.access.fields import ALL
 from engine.access.policy import Allowed, Denied, may
+from engine.desk.accounts import Limits
 from engine.desk.local import LocalUser
 from engine.domain.actor import Actor, Purpose
 from engine.errors import SettingsError
@@ -149,6 +150,17 @@ def at_the_command_line(
         return Gate(policy, active.actor(keeper=keeper), now, glasses)
     nobody = Actor(kind="person", name=local.name, keeper=keeper)
     return Gate(policy, nobody, now, unmapped=local.name)
+
+
+def of_actor(policy: Policy, actor: Actor, store: Store, now: datetime) -> Gate:
+    """The gate of who has come in by a session or token (`accounts.Accounts.enter`)."""
+    with store.reader() as conn:
+        return Gate(policy, actor, now, store.users.broken(conn, actor.name, now))
+
+
+def limits_of(access: Mapping[str, Any]) -> Limits:
+    """What `access` says of sessions and tries."""
+    return Limits(**{name: int(access[name]) for name in Limits._fields if name in access})
 
 
 def _manages(roles: Iterable[str], policy: Policy) -> bool:

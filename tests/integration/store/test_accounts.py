@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import pyotp
 import pytest
 from sqlalchemy import select, update
 from store_builders import NOW
 
+from engine.access.actions import Action
+from engine.access.roles import load_policy
 from engine.desk.accounts import NO_ENTRY, SESSION_PREFIX, TOKEN_PREFIX, Accounts, Limits
+from engine.desk.gate import limits_of, of_actor
 from engine.domain.account import Account
+from engine.domain.glass import Glass
 from engine.errors import AccountError, TamperedError, WhichError
 from engine.store import Store
-from engine.store.schema import account, ticket
+from engine.store.schema import account, glass, ticket
+from engine.trial.access import chart_of
+from engine.yamlfile import parse
 
+ROLES: Final = Path(__file__).parents[3] / "mappings/access/roles.yaml"
 GOOD = "brass lantern over quiet hills"
 LIMITS = Limits(session_minutes_max=60, idle_minutes_max=15, tries_max=3)
 
@@ -268,3 +276,50 @@ def test_nothing_that_opens_an_account_stands_in_the_database_or_in_a_text(store
     assert secret.encode() not in raw
     assert b"argon2" not in raw
     assert secret not in repr(one)
+
+
+def test_a_token_sees_at_its_gate_what_its_account_may_within_its_scopes(store: Store) -> None:
+    policy = load_policy(parse(ROLES.read_text(), "roles.yaml"))
+    made(store, roles=("nurse",), units=("3W",))
+    token, _ = at(store).make_token("dana", ["worklist.read"], NOW + timedelta(days=1))
+    gate = of_actor(policy, at(store).enter(token), store, NOW)
+    theirs, other = (chart_of({"stays": [{"unit": unit}]}) for unit in ("3W", "4E"))
+    assert gate.of(Action.WORKLIST_READ, theirs).allowed
+    assert not gate.of(Action.WORKLIST_READ, other).allowed
+    assert not gate.of(Action.PATIENT_READ, theirs).allowed
+    assert not gate.at_all(Action.USERS_MANAGE).allowed
+
+
+def test_a_glass_is_seen_through_by_who_comes_in_by_a_session_too(store: Store) -> None:
+    policy = load_policy(parse(ROLES.read_text(), "roles.yaml"))
+    account = made(store, roles=("nurse",), units=("3W",))
+    chart = chart_of({"stays": [{"unit": "4E"}]})
+    broken = Glass(
+        id="g1",
+        actor="dana",
+        chart_id=chart.id,
+        reason="called",
+        because="x",
+        begins=NOW,
+        ends=NOW + timedelta(hours=2),
+    )
+    store.charts_ledger.write_now(lambda conn: store.users.break_glass(conn, broken))
+    for minutes, seen in ((0, True), (119, True), (120, False)):
+        gate = of_actor(policy, account.actor(), store, NOW + timedelta(minutes=minutes))
+        assert gate.of(Action.PATIENT_READ, chart).allowed is seen
+
+
+def test_the_limits_are_those_of_the_configuration() -> None:
+    assert limits_of({"provider": "local", "tries_max": 7, "idle_minutes_max": 5}) == Limits(720, 5, 7)
+
+
+@pytest.mark.parametrize("column", ["actor", "chart_id", "ends_at", "attested", "begins_at"])
+def test_who_writes_the_database_without_the_key_lends_no_glass(store: Store, column: str) -> None:
+    broken = Glass(
+        id="g1", actor="dana", chart_id="c1", reason="called", because="x", begins=NOW, ends=NOW + timedelta(hours=2)
+    )
+    store.charts_ledger.write_now(lambda conn: store.users.break_glass(conn, broken))
+    value: Any = "other" if column in {"actor", "chart_id"} else 1 << 59 if column == "ends_at" else 1
+    store.charts_ledger.write_now(lambda conn: conn.execute(update(glass).values({column: value})))
+    with pytest.raises(TamperedError), store.reader() as conn:
+        store.users.glasses(conn)

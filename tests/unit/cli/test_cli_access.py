@@ -263,3 +263,9 @@ def test_check_runs_the_tests_of_the_roles(stocked: Site) -> None:
     roles.write_text(roles.read_text().replace("patients: [unit, team, page]", "patients: any"))
     problems = stocked.json("check", code=1)["problems"]
     assert any("not those of another" in one["message"] for one in problems)
+
+
+def test_a_search_does_not_tell_that_somebody_of_that_name_is_a_patient(guarded: Site) -> None:
+    sit(guarded, "--role", "nurse", "--unit", "9Z")
+    found, none = (guarded.run("patients", "find", "--name", name) for name in ("DOE", "NOBODY"))
+    assert (found.out, found.err) == (none.out, none.err)
