@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from engine.domain.checkpoint import BYTES_MAX, Checkpoint, read
 from engine.errors import CheckpointError
 from engine.settings import CheckpointPlace
+from engine.tls import harden
 
 _FILE_BYTES_MAX: Final = 1 << 30
 _SECONDS_MAX: Final = 5.0
@@ -136,7 +137,7 @@ class SyslogPlace:
         framed = b"%d %b" % (len(data), data)
         with socket.create_connection((host, port), timeout=_SECONDS_MAX) as stream:
             if url.scheme == "tls":
-                with ssl.create_default_context().wrap_socket(stream, server_hostname=host) as sealed:
+                with harden(ssl.create_default_context()).wrap_socket(stream, server_hostname=host) as sealed:
                     sealed.sendall(framed)
             else:
                 stream.sendall(framed)

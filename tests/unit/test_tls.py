@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+import engine
 from engine.connectors.http import tls_context as of_calls
 from engine.connectors.mllp import tls_context as of_mllp
 from engine.settings import TlsClient
@@ -47,3 +48,19 @@ def test_the_least_version_is_read_with_quotes_and_without(written: object) -> N
 def test_no_other_version_can_be_asked_for(written: object) -> None:
     with pytest.raises(ValidationError):
         TlsClient.model_validate({"minimum": written})
+
+
+NO_CONNECTION = {"runtime/peers.py", "tlsfiles.py", "connectors/salesforce.py", "simulator/bench/framer.py",
+                 "simulator/bench/load.py"}  # fmt: skip
+"""They only look at files, or measure."""
+
+
+def test_whoever_makes_a_context_for_a_connection_hardens_it() -> None:
+    root = Path(engine.__file__).parent
+    making = {
+        path.relative_to(root).as_posix(): text
+        for path in root.rglob("*.py")
+        if "create_default_context(" in (text := path.read_text()) or "ssl.SSLContext(" in text
+    }
+    assert making.keys() >= NO_CONNECTION
+    assert [name for name, text in making.items() if name not in NO_CONNECTION and "harden(" not in text] == []
