@@ -131,8 +131,10 @@ LOCK = .bootstrap/uv/bin/uv pip compile --quiet --upgrade --universal --python-v
        --custom-compile-command 'make lock' --no-emit-index-url --no-emit-find-links
 
 lock:
-	@test -x .bootstrap/uv/bin/uv || $(PYTHON) -m pip install --quiet --upgrade --target .bootstrap/uv uv
+	@test -x .bootstrap/uv/bin/uv || $(PYTHON) -m pip install --quiet --upgrade --target .bootstrap/uv \
+	  --require-hashes -r requirements-lock.lock
 	$(LOCK) pyproject.toml --group build --output-file requirements.lock
 	$(LOCK) pyproject.toml --group build --group dev --constraint requirements.lock --output-file requirements-dev.lock
 	$(LOCK) --group fuzz --output-file requirements-fuzz.lock
 	$(LOCK) --group bootstrap --output-file requirements-bootstrap.lock
+	$(LOCK) --group lock --output-file requirements-lock.lock
