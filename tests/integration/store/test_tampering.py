@@ -31,10 +31,12 @@ from store_builders import (
     with_past,
 )
 
+from engine.domain.account import Account, Ticket
 from engine.domain.appointment import Appointment
 from engine.domain.audit import AuditRecord
 from engine.domain.chart import Chart, Charts
 from engine.domain.delivery import DeliveryState, Gone
+from engine.domain.glass import Glass
 from engine.domain.hold import Hold, HoldCode
 from engine.domain.moment import Moment
 from engine.domain.oncall import Override
@@ -146,6 +148,24 @@ def fill(store: Store) -> None:
             lambda conn, it=snapshot, by=loaded: store.configs.note_load(conn, it.version, "main-1", by)
         )
 
+    for number in (1, 2):
+        store.charts_ledger.write_now(lambda conn, n=number: _lets_in(store, conn, n))
+
+
+def _lets_in(store: Store, conn: Any, number: int) -> None:
+    """An account with a token, which sees through a glass."""
+    name, ends = f"u{number}", NOW + timedelta(days=number)
+    store.users.add(conn, Account(name=name, roles=("nurse",), created_at=NOW, created_by="ann"))
+    token = Ticket(id=f"k{number}", account=name, kind="token", began=NOW, seen=NOW, ends=ends, scopes=("read",))
+    store.users.put_ticket(conn, f"secret {number}", token)
+    verdict: Any = {1: None, 2: "right"}[number]
+    begins = NOW + timedelta(minutes=number)
+    looks = Glass(
+        id=f"g{number}", actor=name, chart_id=f"chart-{number}", reason="called", because="why", begins=begins,
+        ends=ends, verdict=verdict,
+    )  # fmt: skip
+    store.users.break_glass(conn, looks)
+
 
 def charts(*known: Chart) -> Charts:
     found = Charts()
@@ -177,6 +197,9 @@ def look(store: Store) -> None:
         store.pages.find(conn)
         store.appointments.find(conn)
         oncall.overrides(conn, store.keys, NOW)
+        store.users.every(conn)
+        store.users.tickets(conn)
+        store.users.glasses(conn)
         if not (checked := verify(store, conn)).ok:
             raise TamperedError(checked.problems[0].kind)  # `audit verify` says so
         if any(held.unreadable for held in store.holds.find(conn)):
