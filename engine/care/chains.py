@@ -8,10 +8,12 @@ together by what they are and by how near the two messages are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import tzinfo
 from typing import Final
 
 import msgspec
 
+from engine.care.plausible import is_before_its_day
 from engine.domain.appointment import AHEAD, Appointment, AppointmentStatus
 from engine.domain.chart import Chart, Stamp
 from engine.domain.encounter import Encounter, EncounterStatus
@@ -30,13 +32,18 @@ _NO_VISITS: Final = frozenset({"I", "OBS", "P", "N"})
 """Classes of stays that are no visit to a clinic."""
 
 
-def settled(chart: Chart) -> tuple[Appointment, ...]:
+def settled(chart: Chart, zone: tzinfo) -> tuple[Appointment, ...]:
     """The appointments with what follows for them: kept by a visit that came, and which is the new time of which."""
     found = chart.appointments
     if not found:
         return found
     closed = chart.closed.keys if chart.closed is not None else ()
-    after = [one if one.kept_by in closed else _as_it_is(one, chart.encounters) for one in found]
+    came = [
+        stay
+        for stay in chart.encounters
+        if stay.status in _CAME and stay.admitted_at is not None and not is_before_its_day(chart, stay, zone)
+    ]
+    after = [one if one.kept_by in closed else _as_it_is(one, came) for one in found]
     after = _chained(after, chart.appointment_stamps)
     same = all(one is other or one == other for one, other in zip(after, found, strict=True))
     return found if same else tuple(after)
@@ -45,8 +52,8 @@ def settled(chart: Chart) -> tuple[Appointment, ...]:
 # --- kept, or missed
 
 
-def _as_it_is(appointment: Appointment, encounters: Sequence[Encounter]) -> Appointment:
-    """The status that follows from what was said.
+def _as_it_is(appointment: Appointment, came: Sequence[Encounter]) -> Appointment:
+    """The status that follows from what was said, and from the visits that came.
 
     A patient who was registered at that clinic on that day has kept a visit that the scheduler still takes to lie
     ahead; when that registration is cancelled, it is again as the scheduler says. Nobody has missed a visit that had
@@ -54,7 +61,7 @@ def _as_it_is(appointment: Appointment, encounters: Sequence[Encounter]) -> Appo
     """
     kept_by, status = None, appointment.said
     if status in AHEAD:
-        kept_by = next((stay.key for stay in encounters if is_visit_of(stay, appointment)), None)
+        kept_by = next((stay.key for stay in came if is_visit_of(stay, appointment)), None)
     if kept_by is not None:
         status = AppointmentStatus.KEPT
     elif status is AppointmentStatus.NOSHOW and not begun(appointment.said_at, appointment.starts_at):
@@ -79,7 +86,7 @@ def is_visit_of(stay: Encounter, appointment: Appointment) -> bool:
     start, came = appointment.starts_at, stay.admitted_at
     if stay.status not in _CAME or came is None or too_early(came, start):
         return False
-    if stay.key == appointment.visit or stay.key in {f"{one.authority}:{one.value}" for one in appointment.numbers}:
+    if is_under_number(stay, appointment):
         return True
     if stay.class_ in _NO_VISITS or start is None or not _on_one_day(start, came):
         return False
@@ -88,6 +95,11 @@ def is_visit_of(stay: Encounter, appointment: Appointment) -> bool:
         and stay.attending is not None
         and stay.attending.is_same(appointment.clinician)
     )
+
+
+def is_under_number(stay: Encounter, appointment: Appointment) -> bool:
+    """Whether the scheduler names the visit: as that of the appointment, or by the appointment's own number."""
+    return stay.key == appointment.visit or stay.key in {f"{one.authority}:{one.value}" for one in appointment.numbers}
 
 
 def _on_one_day(start: Moment, came: Moment) -> bool:

@@ -6,7 +6,7 @@ what several messages, each believable, come to together, and a time that stands
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 
 from engine.care.times import is_before
@@ -72,6 +72,29 @@ def _span(stay: Encounter, zone: tzinfo) -> tuple[float, float] | None:
     begin = stay.admitted_at.at_in(zone) if stay.admitted_at is not None else None
     end = ended_at(stay, zone)
     return None if begin is None or end is None else (begin.timestamp(), end.timestamp())
+
+
+def is_before_its_day(chart: Chart, visit: Encounter, zone: tzinfo) -> bool:
+    """Whether nobody has spoken of a visit since its day began, in the zone: it was registered ahead, and nobody knows
+    yet whether the patient has come.
+
+    Its day is that of PV1-44. One that can't be believed, because it lies ahead, is an expected time like PV2-8.
+    """
+    said = [visit.admitted_at]
+    if visit.time_sources.get("admitted_at") != "PV1-44":
+        said.append(visit.expected_admission_at)
+    days = [at for one in said if one is not None and (at := one.at_in(zone)) is not None]
+    stamps = chart.encounter_stamps.get(visit.key, {})
+    words = [at[0] for name, at in stamps.items() if name in _FIELDS]
+    if not days or not words:
+        return False
+    last = datetime.fromtimestamp(max(words), UTC) + _CLOCKS
+    return last.astimezone(zone).date() < max(day.astimezone(zone).date() for day in days)
+
+
+_FIELDS: Final = frozenset(Encounter.__struct_fields__)
+_CLOCKS: Final = timedelta(minutes=5)
+"""Senders' clocks differ by less: just before midnight a visit may be one of the next day."""
 
 
 def ended_at(encounter: Encounter, zone: tzinfo) -> datetime | None:

@@ -5,10 +5,13 @@ What is not said is not proved: a visit without a service is no visit to a famil
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from engine.care.plausible import ended_at
+from engine.care.chains import begun, is_under_number
+from engine.care.fields import NEVER
+from engine.care.plausible import ended_at, is_before_its_day
+from engine.domain.appointment import AppointmentStatus
 from engine.domain.chart import Chart
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.moment import Moment
@@ -21,17 +24,16 @@ if TYPE_CHECKING:
 KEPT: Final = frozenset({EncounterStatus.ACTIVE, EncounterStatus.ON_LEAVE, EncounterStatus.FINISHED})
 """The patient has come."""
 
-_AHEAD: Final = timedelta(days=1)
-"""A visit that lies ahead by more has not been kept."""
 _OWN: Final = "encounter:"
 
 
 def kept_visit(
-    task: Task, visits: tuple[Visit, ...], chart: Chart, *, calendar: BusinessCalendar, now: datetime
+    task: Task, visits: tuple[Visit, ...], chart: Chart, *, calendar: BusinessCalendar
 ) -> tuple[str, str] | None:
     """The visit that shows that a task is done, and the evidence (its entry and fields); none: there is none.
 
-    It came after the discharge that the task belongs to, and is not the stay itself.
+    It came after the discharge that the task belongs to, and is not the stay itself. One that was registered ahead
+    shows nothing before its day, and one that the patient has missed shows nothing at all.
     """
     stay = chart.encounter(task.encounter) if task.encounter is not None else None
     since = (ended_at(stay, calendar.zone) if stay is not None else None) or task.created_at
@@ -39,7 +41,7 @@ def kept_visit(
         if encounter.key == task.encounter or encounter.status not in KEPT or encounter.admitted_at is None:
             continue
         came = _came(encounter.admitted_at, calendar)
-        if came is None or not since < came <= now + _AHEAD:
+        if came is None or came <= since or not _has_come(encounter, chart, calendar):
             continue
         for visit in visits:
             if visit.is_one(encounter, chart) and (visit.within is None or came <= visit.within.after(since, calendar)):
@@ -52,6 +54,18 @@ def _came(admitted: Moment, calendar: BusinessCalendar) -> datetime | None:
     return admitted.at_in(calendar.zone)
 
 
+def _has_come(visit: Encounter, chart: Chart, calendar: BusinessCalendar) -> bool:
+    """And nobody has said since that the patient did not."""
+    if visit.status not in KEPT or is_before_its_day(chart, visit, calendar.zone):
+        return False
+    arrived = chart.encounter_stamps.get(visit.key, {}).get("status", NEVER)
+    return all(
+        chart.appointment_stamps.get(one.id, {}).get("said", NEVER) < arrived
+        for one in chart.appointments
+        if one.said is AppointmentStatus.NOSHOW and is_under_number(visit, one) and begun(one.said_at, one.starts_at)
+    )
+
+
 def _evidence(encounter: Encounter, visit: Visit, chart: Chart) -> str:
     """`entry 42: PV1-2, PV1-10, PV1-44`."""
     stamps = chart.encounter_stamps.get(encounter.key, {})
@@ -61,8 +75,10 @@ def _evidence(encounter: Encounter, visit: Visit, chart: Chart) -> str:
     return f"{f'entry {max(entries)}: ' if entries else ''}{', '.join(said)}"
 
 
-def still_shown(task: Task, visits: tuple[Visit, ...] | None, chart: Chart) -> bool:
-    """Whether the visit that has proved a task still does. visits: none when nobody knows the protocol any more."""
+def still_shown(task: Task, visits: tuple[Visit, ...] | None, chart: Chart, calendar: BusinessCalendar | None) -> bool:
+    """Whether the visit that has proved a task still does. visits, calendar: none when nobody knows the protocol any
+    more.
+    """
     proof = task.proved_by or ""
     if not proof.startswith(_OWN):
         return True  # by something else, which sees to it
@@ -70,4 +86,6 @@ def still_shown(task: Task, visits: tuple[Visit, ...] | None, chart: Chart) -> b
     encounter = chart.encounter(key)
     if encounter is None:
         return chart.closed is not None and key in chart.closed.keys
-    return encounter.status in KEPT and (visits is None or any(visit.is_one(encounter, chart) for visit in visits))
+    if visits is None or calendar is None:
+        return encounter.status in KEPT
+    return _has_come(encounter, chart, calendar) and any(visit.is_one(encounter, chart) for visit in visits)

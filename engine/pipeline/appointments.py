@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -36,7 +36,7 @@ def follow_appointments(_before: Chart | None, chart: Chart, deciding: Deciding)
     """A follower of `engine.pipeline.follow`: chains, and the tasks that appointments are for."""
     if not chart.appointments:
         return chart
-    appointments = settled(chart)
+    appointments = settled(chart, deciding.channel.calendar.zone if deciding.channel is not None else UTC)
     if appointments is not chart.appointments:
         chart = msgspec.structs.replace(chart, appointments=appointments)
     return _with_tasks(chart, deciding) if deciding.channel is not None else chart

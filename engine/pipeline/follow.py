@@ -11,7 +11,7 @@ from engine.pipeline.moved import follow_moves
 from engine.pipeline.pages import follow_tasks
 from engine.pipeline.requests import follow_requests
 from engine.pipeline.rule import Deciding
-from engine.pipeline.tasks import follow_alerts, follow_proofs
+from engine.pipeline.tasks import follow_alerts, follow_proofs, follow_proofs_taken_back
 
 Follower = Callable[[Chart | None, Chart, Deciding], Chart]
 """The chart before the entry (none: it is new) and after it -> the chart with what follows. Doing it twice changes
@@ -19,6 +19,7 @@ nothing more."""
 
 FOLLOWERS: Final[tuple[Follower, ...]] = (
     follow_moves,
+    follow_proofs_taken_back,
     follow_appointments,
     follow_requests,
     follow_proofs,

@@ -62,24 +62,35 @@ def follow_proofs(before: Chart | None, chart: Chart, deciding: Deciding) -> Cha
         before is not None
         and before.tasks is chart.tasks
         and before.encounters is chart.encounters
+        and before.encounter_stamps is chart.encounter_stamps  # somebody has spoken of a visit on its day
+        and before.appointments is chart.appointments  # the patient may have missed it
         and before.patient is chart.patient  # a visit may be one to the patient's own doctor
     ):
         return chart
+    return _with(chart, (_followed(task, chart, deciding) for task in chart.tasks))
+
+
+def follow_proofs_taken_back(_before: Chart | None, chart: Chart, deciding: Deciding) -> Chart:
+    """A follower of `engine.pipeline.follow`: of what is done, before others look at the tasks that stand again."""
+    if all(task.proved_by is None for task in chart.tasks):
+        return chart
+    after = (_followed(task, chart, deciding) if task.proved_by is not None else task for task in chart.tasks)
+    return _with(chart, after)
+
+
+def _followed(task: Task, chart: Chart, deciding: Deciding) -> Task:
+    if not task.stands and task.proved_by is None:
+        return task
     channel = deciding.channel
-
-    def followed(task: Task) -> Task:
-        if not task.stands and task.proved_by is None:
-            return task
-        planner = channel.planner_of(task) if channel is not None else None
-        visits = planner.protocol.proofs.get(task.kind, ()) if planner is not None else None
-        if task.proved_by is not None and not still_shown(task, visits, chart):
-            task = tasks.unproved(task)
-        if not task.stands or not visits or channel is None:
-            return task
-        found = kept_visit(task, visits, chart, calendar=channel.calendar, now=deciding.now)
-        return task if found is None else tasks.proved(task, found[0], at=deciding.now, evidence=found[1])
-
-    return _with(chart, map(followed, chart.tasks))
+    planner = channel.planner_of(task) if channel is not None else None
+    visits = planner.protocol.proofs.get(task.kind, ()) if planner is not None else None
+    calendar = channel.calendar if channel is not None else None
+    if task.proved_by is not None and not still_shown(task, visits, chart, calendar):
+        task = tasks.unproved(task)
+    if not task.stands or not visits or calendar is None:
+        return task
+    found = kept_visit(task, visits, chart, calendar=calendar)
+    return task if found is None else tasks.proved(task, found[0], at=deciding.now, evidence=found[1])
 
 
 def follow_alerts(_before: Chart | None, chart: Chart, deciding: Deciding) -> Chart:

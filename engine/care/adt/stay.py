@@ -69,7 +69,7 @@ def apply_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispos
         stamps = {NUMBERED: event.at}
     before = _numbered(known or Encounter(key=key, account=event.account), event)
     doubtful = _implausible(known, event, chart.patient.birth_date)
-    values = _without(event.encounter, doubtful)
+    values = _expected(before, event, doubtful, _without(event.encounter, doubtful))
     applied.deviations.extend(implausible(doubtful.values()))
     as_sent = event
     event, early = _after_admission(before, event, values, stamps)
@@ -194,6 +194,18 @@ def _implausible(known: Encounter | None, event: Event, born: Moment | None) -> 
         ):
             found[name] = location  # a birth date to come is wrong, and no measure of other times
     return found
+
+
+def _expected(
+    before: Encounter, event: Event, doubtful: Collection[str], values: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The values of a visit that is registered ahead: an admission (PV1-44) that lies ahead is when it is expected."""
+    said, claims = event.encounter.get("admitted_at"), event.claims
+    if "admitted_at" not in doubtful or said is None or claims is None or said.is_placeholder:
+        return values
+    if said.earliest <= claims.latest or event.encounter.get("class_", before.class_) in PRESENT:
+        return values
+    return values if values.get("expected_admission_at") else {**values, "expected_admission_at": said}
 
 
 def _after_admission(

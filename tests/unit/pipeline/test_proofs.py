@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 from heart import NOW, Heart, adt, merge
+from scheduling import siu
 
 from engine.care.tasks import done, rung
 from engine.domain.task import Task, TaskState
@@ -175,3 +176,81 @@ def test_without_the_protocol_nothing_is_proved_and_what_is_proved_stays_until_t
     assert task(heart).state is TaskState.DONE
     send(heart, "A11", "20260309110000", VISIT)
     assert task(heart).stands
+
+
+AHEAD = ["20260307090000", "20260307", "20260309100000", "20260309", "20260320090000", "20270309100000"]
+
+
+@pytest.mark.parametrize("trigger", ["A04", "A01", "A10"])
+@pytest.mark.parametrize("begin", AHEAD)
+def test_a_visit_that_is_registered_ahead_proves_nothing_before_somebody_speaks_of_it_on_its_day(
+    heart: Heart, trigger: str, begin: str
+) -> None:
+    send(heart, trigger, "20260306160000", VISIT | {44: begin})
+    send(heart, "A08", "20260306170000", VISIT | {44: begin})
+    assert task(heart).stands
+    heart.now += timedelta(days=40)
+    heart.send(adt("A31", at="20260306180000", segments=(DOCTOR,)))
+    assert task(heart).stands, "that the day has passed shows nothing"
+
+
+@pytest.mark.parametrize("begin", ["20260309100000", "20260309"])
+@pytest.mark.parametrize(
+    ("trigger", "said"),
+    [("A04", {}), ("A08", {}), ("A08", {44: ""}), ("A03", {}), ("A03", {44: "", 45: "20260309110000"})],
+)
+def test_a_visit_that_was_registered_ahead_is_proved_by_whoever_speaks_of_it_on_its_day(
+    heart: Heart, begin: str, trigger: str, said: dict[int, str]
+) -> None:
+    send(heart, "A04", "20260306160000", VISIT | {44: begin})
+    send(heart, "A08", "20260308160000", VISIT | {44: begin, 3: "ELSEWHERE"})
+    assert task(heart).stands
+    send(heart, trigger, "20260309100500", VISIT | {44: begin} | said)
+    assert task(heart).state is TaskState.DONE
+
+
+def test_a_visit_that_was_registered_ahead_and_came_sooner_is_proved_by_the_time_that_is_said_then(
+    heart: Heart,
+) -> None:
+    send(heart, "A04", "20260306160000", VISIT)
+    send(heart, "A08", "20260308160000", VISIT | {44: "20260308153000"})
+    assert task(heart).state is TaskState.DONE
+
+
+def test_what_an_admission_in_the_hospital_says_wrongly_is_no_plan(heart: Heart) -> None:
+    send(heart, "A01", "20260308160000", {2: "I", 19: "V8^^^MRN", 44: "20270308160000"})
+    (stay,) = [one for one in heart.chart().encounters if one.key == "MRN:V8"]
+    assert stay.expected_admission_at is None
+    assert stay.time_sources["admitted_at"] == "EVN-2"
+
+
+def missed(heart: Heart, at: str, status: str = "Noshow", *, number: str = "V9", pv1: str | None = None) -> None:
+    heart.now = max(heart.now, datetime.strptime(at, "%Y%m%d%H%M%S").replace(tzinfo=UTC) + timedelta(hours=5))
+    heart.send(siu("S26", number, at=at, start="20260309100000", status=status, pv1=pv1))
+
+
+@pytest.mark.parametrize("begin", ["20260306160000", "20260309100000"])
+@pytest.mark.parametrize(("number", "pv1"), [("V9^MRN", None), ("77", "V9^^^MRN"), ("77", "V9")])
+def test_a_visit_that_was_missed_after_its_registration_proves_nothing_and_raises_the_alert(
+    heart: Heart, begin: str, number: str, pv1: str | None
+) -> None:
+    at = "20260306160000" if begin < "20260309" else "20260309095000"
+    send(heart, "A04", at, VISIT | {44: begin})
+    assert task(heart).state is TaskState.DONE
+    missed(heart, "20260309200000", number=number, pv1=pv1)
+    assert task(heart).stands
+    assert [one.why for one in task(heart).escalations] == ["no-show"]
+    assert task(heart, "pcp_alert").stands
+
+
+def test_who_came_late_after_a_no_show_has_come(heart: Heart) -> None:
+    missed(heart, "20260309103000")
+    send(heart, "A04", "20260309104000", VISIT)
+    assert task(heart).state is TaskState.DONE
+    assert not task(heart, "pcp_alert").stands
+
+
+def test_that_another_visit_was_missed_takes_no_proof_back(heart: Heart) -> None:
+    send(heart, "A04", "20260309100000", VISIT)
+    missed(heart, "20260309200000", number="V10")
+    assert task(heart).state is TaskState.DONE
