@@ -592,7 +592,7 @@ glass: Final = Table(  # glasses that were broken
 )
 Index("glass_actor_ends", glass.c.actor, glass.c.ends_at)
 Index("glass_begins", glass.c.begins_at)
-Index("glass_unattested", glass.c.begins_at, sqlite_where=glass.c.attested == 0)
+Index("glass_unattested", glass.c.begins_at, sqlite_where=text("attested = 0"))
 
 config_version: Final = Table(
     "config_version",

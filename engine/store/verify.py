@@ -23,6 +23,7 @@ from engine.store.audit import PURGED, RESEALED, Head, Payload
 from engine.store.deadletters import DISCARDED
 from engine.store.record import open_outcome
 from engine.store.schema import (
+    account,
     admission,
     audit,
     audit_head,
@@ -33,6 +34,7 @@ from engine.store.schema import (
     delivery,
     destination,
     from_micros,
+    glass,
     hold,
     outcome,
 )
@@ -453,6 +455,8 @@ _DECIDED: Final[Sequence[tuple[frozenset[str], Select[*tuple[Any, ...]]]]] = (
         frozenset({"release", "dismiss"}),
         select(_named("hold:m", hold.c.id).label("subject")).where(hold.c.decided_by.is_not(None)),
     ),
+    (frozenset({"account-added"}), select(_named("account:", account.c.name).label("subject"))),
+    (frozenset({"glass-broken"}), select(_named("chart:", glass.c.chart_id).label("subject"))),
     (
         frozenset({"destination-paused"}),
         select(_named("destination:", destination.c.name).label("subject"))
@@ -472,13 +476,15 @@ def _decisions(conn: Connection) -> Iterator[_Problem]:
         .group_by(audit.c.action, audit.c.subject)
     ):
         said[row.action, row.subject] = row.seq
-    discarded: set[str] = set()
+    lasting: dict[str, set[str]] = {"discard": set(), "account-added": set()}
+    """Actions whose work is there for ever -> what it shows."""
     for by, statement in _DECIDED:
         for row in conn.execute(statement):
-            discarded.update({row.subject} if "discard" in by else ())
+            for action in by & lasting.keys():
+                lasting[action].add(row.subject)
             if not any((action, subject) in said for action in by for subject in row):
                 detail = f"{row.subject} was decided by a person ({' or '.join(sorted(by))}), and no record says so"
                 yield None, "unrecorded", detail
     for (action, subject), seq in said.items():
-        if action == "discard" and subject not in discarded:
+        if action in lasting and subject not in lasting[action]:
             yield seq, "unfounded", f"it says {action} of {subject}, which was not done"

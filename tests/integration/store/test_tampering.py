@@ -131,10 +131,22 @@ def fill(store: Store) -> None:
     noted += [("u1", "destination-paused", f"destination:{name}") for name in ("crm", "lab")]
     noted += [("ann", "config-reload", f"config:{snapshot.version}") for snapshot in SNAPSHOTS]
     noted += [(f"u{n}", "reveal", f"chart:chart-{n}") for n in (1, 2)]
+    noted += [("boss", "account-added", f"account:p{n}") for n in (1, 2)]
+    noted += [(f"p{n}", "glass-broken", f"chart:chart-{n}") for n in (1, 2)]
     acts = [
         AuditRecord(at=NOW, actor=actor, action=action, subject=subject, reason=f"why {subject}")
         for actor, action, subject in noted
     ]
+    for n in (1, 2):
+        person = Account(name=f"p{n}", roles=("nurse",), created_at=NOW, created_by="boss")
+        ends = NOW + timedelta(hours=n)
+        token = Ticket(id=f"t{n}", account=f"p{n}", kind="token", began=NOW, ends=ends, seen=NOW)
+        broken = Glass(
+            id=f"g{n}", actor=f"p{n}", chart_id=f"chart-{n}", reason="emergency", because="x", begins=NOW, ends=ends
+        )
+        store.charts_ledger.write_now(lambda conn, it=person: store.users.add(conn, it))
+        store.charts_ledger.write_now(lambda conn, it=token, n=n: store.users.put_ticket(conn, f"secret {n}", it))
+        store.charts_ledger.write_now(lambda conn, it=broken: store.users.break_glass(conn, it))
     store.charts_ledger.write_now(lambda conn: store.outbox.settle(conn, dead, NOW))
     store.charts_ledger.write_now(lambda conn: store.audit.append(conn, acts))
     for name in ("crm", "lab"):
