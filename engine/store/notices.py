@@ -18,7 +18,7 @@ from engine.domain.record import Record
 from engine.store import admissions
 from engine.store.keys import KeyRing
 from engine.store.schema import delivery, from_micros, notice, word
-from engine.store.statements import Listed, Rows
+from engine.store.statements import Listed, Rows, Statement
 
 AWAITED: Final = frozenset({Operation.NOTIFY, Operation.REQUEST_APPOINTMENT})
 """What becomes of these is put into the journal: see `awaited`."""
@@ -48,10 +48,25 @@ _DUE: Final = Listed(
     ),
     ("at",),
 )
-
-
 _HEARD: Final = Listed(
     notice.c.delivery_id, lambda listed: update(notice).where(listed).values(awaits=literal_column("0"))
+)
+
+
+_AWAITED: Final = Statement(
+    select(
+        notice.c.delivery_id,
+        notice.c.chart_id,
+        delivery.c.idempotency_key,
+        delivery.c.operation,
+        delivery.c.state,
+        delivery.c.error,
+    )
+    .join(delivery, delivery.c.id == notice.c.delivery_id)
+    .where(text("awaits = 1"), delivery.c.state != literal_column("'pending'"))
+    .order_by(notice.c.delivery_id)
+    .limit(bindparam("count", type_=delivery.c.id.type)),
+    ("count",),
 )
 
 
@@ -109,20 +124,6 @@ class Awaited(Record, frozen=True, kw_only=True):
 
 def awaited(conn: Connection, limit: int) -> list[Awaited]:
     """Notices of `AWAITED` of which something has become, the oldest first."""
-    statement = (
-        select(
-            notice.c.delivery_id,
-            notice.c.chart_id,
-            delivery.c.idempotency_key,
-            delivery.c.operation,
-            delivery.c.state,
-            delivery.c.error,
-        )
-        .join(delivery, delivery.c.id == notice.c.delivery_id)
-        .where(text("awaits = 1"), delivery.c.state != literal_column("'pending'"))
-        .order_by(notice.c.delivery_id)
-        .limit(limit)
-    )
     return [
         Awaited(
             delivery_id=row.delivery_id,
@@ -132,7 +133,7 @@ def awaited(conn: Connection, limit: int) -> list[Awaited]:
             state=word(DeliveryState, row.state, DeliveryState.HELD),
             error=row.error,
         )
-        for row in conn.execute(statement)
+        for row in _AWAITED.rows(conn, limit)
     ]
 
 
