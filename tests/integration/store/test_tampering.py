@@ -160,24 +160,6 @@ def fill(store: Store) -> None:
             lambda conn, it=snapshot, by=loaded: store.configs.note_load(conn, it.version, "main-1", by)
         )
 
-    for number in (1, 2):
-        store.charts_ledger.write_now(lambda conn, n=number: _lets_in(store, conn, n))
-
-
-def _lets_in(store: Store, conn: Any, number: int) -> None:
-    """An account with a token, which sees through a glass."""
-    name, ends = f"u{number}", NOW + timedelta(days=number)
-    store.users.add(conn, Account(name=name, roles=("nurse",), created_at=NOW, created_by="ann"))
-    token = Ticket(id=f"k{number}", account=name, kind="token", began=NOW, seen=NOW, ends=ends, scopes=("read",))
-    store.users.put_ticket(conn, f"secret {number}", token)
-    verdict: Any = {1: None, 2: "right"}[number]
-    begins = NOW + timedelta(minutes=number)
-    looks = Glass(
-        id=f"g{number}", actor=name, chart_id=f"chart-{number}", reason="called", because="why", begins=begins,
-        ends=ends, verdict=verdict,
-    )  # fmt: skip
-    store.users.break_glass(conn, looks)
-
 
 def charts(*known: Chart) -> Charts:
     found = Charts()
