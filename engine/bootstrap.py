@@ -10,10 +10,11 @@ import signal
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta, tzinfo
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
+from zoneinfo import ZoneInfo
 
 from engine import __version__, logs
 from engine.clock import site_clock
@@ -43,7 +44,9 @@ if TYPE_CHECKING:
 
     from engine.connectors.checkpoints import Place
     from engine.domain.standing import Overview
+    from engine.privacy.rules import PrivacyRules
     from engine.runtime.courier import Route
+    from engine.runtime.oversight import AccessWatch
     from engine.runtime.resealing import Resealer
     from engine.runtime.status import Status
     from engine.store.engines import Location
@@ -183,6 +186,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
     )
 
     scheduler = Scheduler(store, clock, leases, context.put_causes)
+    access = _access_watch(store, compiled)
     watch = TrailWatch(store, *_watching(configuration), clock, time.monotonic, ours=not context.index)
     resealer = _resealer(store, leases, lambda: open_shadow(current, clock.now()) if current.has_shadow else None)
     await _say_orphans(store, context.index, destinations)
@@ -199,6 +203,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         processor.reload(compiled)
         duty.rosters = compiled.rules.rosters
         watch.places, watch.rows, watch.seconds = _watching(new)
+        access.take(*_watching_access(compiled))
         settle_memory()
         await _say_orphans(store, context.index, new.site.destinations)
 
@@ -209,7 +214,9 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         types = {name: one.type for name, one in site.destinations.items()}
         now = clock.now()
         return await store.read(
-            lambda conn: watch.seen(duty.seen(conn, overview(store, conn, sorted(current.channels), types, now)))
+            lambda conn: access.seen(
+                conn, watch.seen(duty.seen(conn, overview(store, conn, sorted(current.channels), types, now)))
+            )
         )
 
     def changed() -> None:
@@ -247,6 +254,19 @@ def _leases(store: Store, configuration: Configuration, context: WorkerContext) 
         return file_leases(store.location, context.index, context.count, destinations)
     name = f"{configuration.site.node}/{context.index}/{secrets.token_hex(4)}"
     return database_leases(store.location, store.charts_ledger, name, destinations)
+
+
+def _access_watch(store: Store, compiled: CompiledConfiguration) -> AccessWatch:
+    from engine.runtime.oversight import AccessWatch
+
+    return AccessWatch(store, *_watching_access(compiled))
+
+
+def _watching_access(compiled: CompiledConfiguration) -> tuple[PrivacyRules, tzinfo, timedelta]:
+    """The rules, the site's zone, and how long a relation holds after what it followed from."""
+    site = compiled.site
+    days = site.access.grace_days if site.access is not None else 7.0
+    return compiled.rules.privacy, ZoneInfo(site.calendar.timezone), timedelta(days=days)
 
 
 def _watching(configuration: Configuration) -> tuple[tuple[Place, ...], int, float]:

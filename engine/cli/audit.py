@@ -23,6 +23,7 @@ from engine.cli.disclosures import disclosures
 from engine.cli.glass import attest, glasses
 from engine.cli.tables import Column, table
 from engine.cli.times import TIMES, When
+from engine.cli.unusual import review, unusual
 from engine.desk import finding
 
 
@@ -189,3 +190,5 @@ def export(
 audit.add_command(glasses)
 audit.add_command(attest)
 audit.add_command(disclosures)
+audit.add_command(unusual)
+audit.add_command(review)

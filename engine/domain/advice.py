@@ -129,6 +129,12 @@ TROUBLES: Final[Mapping[str, Advice]] = {
         "Fill the roster in mappings/oncall/ and `handoff reload`, or `handoff oncall override`.",
         urgent=False,
     ),
+    "access-unusual": Advice(
+        "somebody has looked at patients, nothing explains why, and the rules put it above the line",
+        "handoff audit unusual",
+        "Ask who did it, and say what was found: `handoff audit review ID --right` or `--wrong`.",
+        urgent=False,
+    ),
     "glass-broken": Advice(
         "somebody has broken the glass to look at a patient who is none of theirs, and nobody has attested it",
         "handoff audit glasses --open",

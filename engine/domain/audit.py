@@ -47,6 +47,7 @@ _ALERT: Final = "110113"
 EVENTS: Final[Mapping[str, Event]] = {
     # what is seen
     "reveal": Event("saw patient data unmasked", "R", _PATIENT, discloses=True),
+    "unusual-reviewed": Event("asked about looks that nothing explains, and says what was found", "U", _ALERT),
     "disclosures-accounted": Event("made the accounting of disclosures of a patient", "R", _PATIENT),
     # tasks and pages
     "task-done": Event("did a task", "U", _ORDER),

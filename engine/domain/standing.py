@@ -94,6 +94,10 @@ class Overview(Record, frozen=True, kw_only=True):
     """Charts whose deadline has come and has not rung."""
     due_since: datetime | None = None
     """Since when the first of them was to ring."""
+    unusual: int = 0
+    """Looks at patients that nothing explains, above the line, which nobody has asked about."""
+    oldest_unusual_at: datetime | None = None
+    """When the first of those was."""
     glasses: int = 0
     """Glasses that were broken and that nobody has attested."""
     oldest_glass_at: datetime | None = None

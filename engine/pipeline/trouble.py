@@ -94,6 +94,8 @@ def of_work(work: Overview, now: datetime) -> Iterator[Trouble]:
         yield trouble(code, None, detail)
     if work.holds:
         yield trouble("messages-held", work.oldest_hold_at, f"{sum(work.holds.values()):,} wait for a person")
+    if work.unusual:
+        yield trouble("access-unusual", work.oldest_unusual_at, f"{work.unusual:,} to be asked about")
     if work.glasses:
         yield trouble("glass-broken", work.oldest_glass_at, f"{work.glasses:,} to be attested")
 

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 from engine.errors import Problem, SettingsError
 from engine.privacy.disclosures import DisclosuresFile, load_disclosures
+from engine.privacy.unusual import UnusualFile, load_unusual
 from engine.yamlfile import Document
 
 T = TypeVar("T")
@@ -17,9 +18,13 @@ FOLDER: Final = "privacy"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivacyRules:
     disclosures: DisclosuresFile | None = None
+    unusual: UnusualFile | None = None
 
 
-_LOADERS: Final[Mapping[str, Callable[[Document], object]]] = {"disclosures": load_disclosures}
+_LOADERS: Final[Mapping[str, Callable[[Document], object]]] = {
+    "disclosures": load_disclosures,
+    "unusual": load_unusual,
+}
 
 
 def load_privacy(documents: Mapping[str, Document], problems: list[Problem]) -> PrivacyRules:

@@ -522,9 +522,14 @@ def _disclosures(question: _Question) -> Any:
     return privacy.disclosures(question.case.given, question.compiled.rules.privacy)
 
 
+def _unusual(question: _Question) -> Any:
+    return privacy.unusual(question.case.given, question.compiled.rules.privacy)
+
+
 _RULES: Final[Mapping[str, Callable[[_Question], Any]]] = {
     "access": _may,
     "privacy/disclosures": _disclosures,
+    "privacy/unusual": _unusual,
     "risk": _score,
     "care/dispositions": _disposition,
     "care/adt-events": _meaning,

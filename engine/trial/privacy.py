@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from msgspec import structs
 
 from engine.domain.shapes import plain
 from engine.privacy.disclosures import Copy, Recipient, account
 from engine.privacy.rules import PrivacyRules
+from engine.privacy.unusual import Look, Person, judge
+from engine.trial.access import NOW, actor_of, chart_of
 
 
 def disclosures(given: Mapping[str, Any], rules: PrivacyRules) -> dict[str, Any]:
@@ -34,6 +38,33 @@ def disclosures(given: Mapping[str, Any], rules: PrivacyRules) -> dict[str, Any]
     ]
     found: dict[str, Any] = plain(account(copies, file, UTC))
     return found
+
+
+def unusual(given: Mapping[str, Any], rules: PrivacyRules) -> dict[str, Any]:
+    """looks: each {who, chart, at or minute, purpose, address, glass}. charts, accounts: as beside the roles, by name.
+    people: as in the file.
+    """
+    file = rules.unusual
+    if file is None:  # pragma: no cover - the cases stand beside the file
+        raise ValueError("there is no file of unusual access")
+    people = {name: Person.model_validate(one) for name, one in given.get("people", {}).items()}
+    file = file.model_copy(update={"people": people})
+    charts = {name: structs.replace(chart_of(one), id=name) for name, one in given["charts"].items()}
+    actors = {name: actor_of({"name": name, **one}) for name, one in given.get("accounts", {}).items()}
+    looks = [
+        Look(
+            seq=number,
+            at=_time(one["at"]) if "at" in one else NOW + timedelta(minutes=one.get("minute", 0)),
+            actor=one["who"],
+            chart_id=one["chart"],
+            purpose=one.get("purpose"),
+            address=one.get("address"),
+            glass=one.get("glass"),
+        )
+        for number, one in enumerate(given["looks"], 1)
+    ]
+    found = judge(looks, charts, actors, file, UTC)
+    return {"explained": found.explained, "unexplained": plain(found.unexplained)}
 
 
 def _time(text: str) -> datetime:

@@ -1,0 +1,106 @@
+"""Looks at patients that a privacy officer should ask about, read from the trail and the charts as they stand."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, tzinfo
+from typing import Final
+
+from msgspec import structs
+from sqlalchemy import Connection, select
+
+from engine.access.relations import Relation
+from engine.domain.actor import Actor
+from engine.domain.audit import EVENTS
+from engine.domain.chart import Chart
+from engine.domain.standing import Overview
+from engine.errors import StoreError
+from engine.privacy.rules import PrivacyRules
+from engine.privacy.unusual import Judged, Look, UnusualFile, judge
+from engine.store.schema import audit
+from engine.store.store import Store
+
+LOOKS_MAX: Final = 50_000
+"""Records that are looked at: the newest."""
+REVIEWED: Final = "unusual-reviewed"
+_EVERY: Final = timedelta(minutes=10)
+_DISCLOSING: Final = tuple(sorted(name for name, event in EVENTS.items() if event.discloses))
+_BROKEN: Final = "glass-broken"
+
+
+def unusual(
+    store: Store, conn: Connection, rules: UnusualFile, zone: tzinfo, grace: timedelta, since: datetime, until: datetime
+) -> tuple[Judged, bool]:
+    """And whether there were more looks than are looked at. Needs a reader."""
+    looks: list[Look] = []
+    charts: dict[str, Chart] = {}
+    cut = False
+    verdicts = {(one.actor, one.chart_id, one.begins): one.verdict or "open" for one in store.users.glasses(conn)}
+    for action in _DISCLOSING:
+        rows = store.audit.find(conn, since=since, until=until, action=action, limit=LOOKS_MAX + 1)
+        cut = cut or len(rows) > LOOKS_MAX
+        for row in rows[:LOOKS_MAX]:
+            for chart_id in row.patients if row.result == "allowed" else ():
+                living = _living(store, conn, charts, chart_id)
+                whence = row.whence
+                glass = verdicts.get((row.actor, chart_id, row.at), "open") if action == _BROKEN else None
+                address = None if whence is None else whence.address or whence.host
+                looks.append(Look(row.seq, row.at, row.actor, living, row.purpose, address, glass))
+    actors: dict[str, Actor] = {one.name: one.actor() for one in store.users.every(conn)}
+    return judge(looks, charts, actors, rules, zone, grace), cut
+
+
+def _living(store: Store, conn: Connection, charts: dict[str, Chart], chart_id: str) -> str:
+    """Id of the chart that the patient has now; it is put among the charts."""
+    if chart_id in charts:
+        return charts[chart_id].id
+    try:
+        chart = store.charts.living(conn, chart_id)
+    except StoreError:  # a damaged chart explains nothing
+        return chart_id
+    if chart is None:
+        return chart_id
+    charts[chart_id] = charts[chart.id] = chart
+    return chart.id
+
+
+def reviewed(conn: Connection) -> set[int]:
+    """Numbers of the records that somebody has asked about."""
+    statement = select(audit.c.subject).where(audit.c.action == REVIEWED)
+    found = conn.execute(statement).scalars()
+    return {int(one.removeprefix("record:")) for one in found if one.removeprefix("record:").isdecimal()}
+
+
+def says(reason: str) -> str:
+    """Why a look is explained, in words."""
+    words = {"purpose": "by its purpose of use", "glass": "by a broken glass that was attested as right"}
+    known = {one.value: f"by the relation {one.value.replace('_', ' ')}" for one in Relation}
+    return (known | words).get(reason, reason)
+
+
+class AccessWatch:
+    """Not thread-safe: one look at a time."""
+
+    def __init__(self, store: Store, rules: PrivacyRules, zone: tzinfo, grace: timedelta) -> None:
+        self.take(rules, zone, grace)
+        self._store = store
+        self._looked: tuple[PrivacyRules, datetime] | None = None
+        self._found: tuple[int, datetime | None] = (0, None)
+
+    def take(self, rules: PrivacyRules, zone: tzinfo, grace: timedelta) -> None:
+        """Go on by these."""
+        self.rules, self.zone, self.grace = rules, zone, grace
+
+    def seen(self, conn: Connection, work: Overview) -> Overview:
+        """With how many looks are above the line and nobody has asked about; worked out anew every few minutes."""
+        rules, now = self.rules.unusual, work.at
+        if rules is None:
+            return work
+        fresh = self._looked is not None and self._looked[0] is self.rules and self._looked[1] <= now
+        if not fresh or self._looked is None or now - self._looked[1] >= _EVERY:
+            since = now - timedelta(days=rules.alert_days)
+            found, _ = unusual(self._store, conn, rules, self.zone, self.grace, since, now + timedelta(seconds=1))
+            known = reviewed(conn)
+            above = [one for one in found.unexplained if one.above and not known.issuperset(one.records)]
+            self._found = (len(above), min((one.first for one in above), default=None))
+            self._looked = (self.rules, now)
+        return structs.replace(work, unusual=self._found[0], oldest_unusual_at=self._found[1])
