@@ -323,6 +323,8 @@ SHOWN_BY: dict[str, str] = {
     ),
     "disclosures-accounted": "unit/cli/test_cli_disclosures.py::"
                              "test_it_is_on_the_trail_whose_accounting_was_made",
+    "unusual-reviewed": "unit/cli/test_cli_unusual.py::"
+                        "test_a_namesake_is_above_the_line_and_trouble_until_somebody_has_asked",
     "config-run": "unit/cli/test_cli_config.py::test_each_loading_is_on_record_with_who_when_where_and_how",
     "config-reload": "unit/cli/test_cli_config.py::test_each_loading_is_on_record_with_who_when_where_and_how",
 }  # fmt: skip

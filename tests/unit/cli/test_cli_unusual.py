@@ -70,6 +70,7 @@ def test_a_namesake_is_above_the_line_and_trouble_until_somebody_has_asked(stock
     stocked.json("audit", "review", str(one["id"]), "--right", "--because", "sister ward, on call that day")
     assert troubles(stocked) == []
     assert [again["reviewed"] for again in questions(stocked)] == [True]
+    assert stocked.json("audit", "list", "--action", "unusual-reviewed")[0]["subject"].startswith("record:")
 
 
 def test_a_further_look_after_the_review_is_trouble_again(stocked: Site) -> None:
