@@ -101,6 +101,10 @@ class StoreError(HandoffError):
     """The store could not do what was asked."""
 
 
+class BackupError(StoreError):
+    """A backup can't be made, or can't be believed: damaged, cut off, of another version."""
+
+
 class StoreUnavailableError(StoreError):
     """The store can't be written or read now (disk full, database gone). The sender resends, the daemon goes on."""
 

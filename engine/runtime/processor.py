@@ -44,12 +44,14 @@ from engine.pipeline.closing import closed_up, reopened
 from engine.pipeline.outcomes import beside, internal_failure, undone
 from engine.pipeline.prepared import Prepared
 from engine.pipeline.process import channel_of, decide, of_patient, prepare
+from engine.pipeline.restored import Mark, may_be_sent
 from engine.pipeline.unsaid import count_unsaid
 from engine.runtime.backwards import Backwards, Sent
 from engine.runtime.metrics import event_label
 from engine.runtime.shadow import Shadow
 from engine.runtime.worker import Tally, Wake
 from engine.store import oncall
+from engine.store.backup.mark import last_mark
 from engine.store.leases import Leases
 from engine.store.store import Store
 
@@ -130,6 +132,8 @@ class Processor:
         self._ready: dict[tuple[str, str], CompiledChannel] = {}
         """Channels with the time since when they are observed, by configuration version and name."""
         self._share: frozenset[int] = frozenset()
+        self._mark: Mark | None = None
+        """The store was set back, before this process began."""
         self._readings: dict[str, _Reading] = {}
         self._turn_began = 0.0
         self._turn_seconds = _TURN_SECONDS
@@ -228,6 +232,7 @@ class Processor:
         """Read on where whoever had these partitions before has stopped."""
         self._readings = {}
         self._shadow.forget()
+        self._mark = last_mark(conn)
         for name, cursors in self._store.recorder.cursors(conn).items():
             self._readings[name] = _reading({partition: cursors.get(partition, 0) for partition in share})
         self._share = share
@@ -327,7 +332,10 @@ class Processor:
         now = self._clock.now()
         prepared, before, outcomes = self._work_out(self._store, entries, now)
         outcomes, sent = self._backwards.look(name, prepared, outcomes)
-        self._commit(name, entries[: len(outcomes)], outcomes, before, now)
+        doubtful = frozenset[int]()
+        if (mark := self._mark) is not None:
+            doubtful = frozenset(one.entry.id for one in prepared if may_be_sent(mark, one))
+        self._commit(name, entries[: len(outcomes)], outcomes, before, now, doubtful)
         self._keep(sent)
         self._note_clocks(name, prepared[: len(outcomes)])
         return len(outcomes)
@@ -423,14 +431,20 @@ class Processor:
                 log.info("message died in shadow", channel=name, entry=outcome.entry_id, error=letter.error)
 
     def _commit(
-        self, name: str, entries: Sequence[Entry], outcomes: list[Outcome], before: Charts, now: datetime
+        self,
+        name: str,
+        entries: Sequence[Entry],
+        outcomes: list[Outcome],
+        before: Charts,
+        now: datetime,
+        doubtful: frozenset[int] = frozenset(),
     ) -> None:
         positions = self._readings[name].positions
         last = {entry.partition: entry.id for entry in entries}
         moves = {partition: (positions[partition], id_) for partition, id_ in last.items()}
         recorded = self._write(
             lambda conn: self._store.recorder.record(
-                conn, outcomes, before, channel=name, moves=moves, now=now, close=closed_up
+                conn, outcomes, before, channel=name, moves=moves, now=now, close=closed_up, doubtful=doubtful
             )
         )
         self._store.outbox.fresh.keep(recorded.fresh)

@@ -202,6 +202,18 @@ class KeyRing:
         hashed.update(joined.encode("utf-8", "surrogatepass"))
         return hashed.hexdigest()
 
+    def derived(self, purpose: str, salt: bytes, number: int | None = None) -> tuple[int, bytes]:
+        """A key of its own (32 bytes) for what is sealed outside the store, and the number of the one it comes from.
+
+        purpose: at most 16 letters. number: of the key; none: the one in use. Raises KeyMissingError.
+        """
+        content = self._content
+        wanted = content.active if number is None else number
+        if wanted not in content.keys:
+            raise KeyMissingError(f"the key file does not hold key {wanted}")
+        root = base64.b64decode(content.keys[wanted].key)
+        return wanted, hashlib.blake2b(salt, key=root, digest_size=_KEY_BYTES, person=purpose.encode("ascii")).digest()
+
     def rotate(self) -> int:
         """Add a key, make it the active one, and write the file. Returns its number.
 

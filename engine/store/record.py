@@ -23,6 +23,7 @@ from engine.domain.why import Reason, Why
 from engine.errors import CursorMovedError, IdentityTakenError, StaleChartError, StoreError, TamperedError
 from engine.pipeline.admit import NOTICES
 from engine.pipeline.due import due_at, is_urgent
+from engine.pipeline.restored import RESTORED
 from engine.store import notices, oncall, schema
 from engine.store.audit import AuditStore
 from engine.store.charts import (
@@ -152,7 +153,8 @@ _DELIVERY_COLUMNS: Final = (
     "attempts", "next_attempt_at", "created_at",
 )  # fmt: skip
 _INSERT_DELIVERIES: Final = Rows(delivery, _DELIVERY_COLUMNS)
-_INSERT_WITHHELD: Final = Rows(delivery, (*_DELIVERY_COLUMNS, "settled_at", "error"))
+_INSERT_UNSENT: Final = Rows(delivery, (*_DELIVERY_COLUMNS, "settled_at", "error"))
+_HELD_STATE: Final = DeliveryState.HELD.value
 _INSERT_BODIES: Final = Rows(schema.delivery_payload, ("delivery_id", "body"))
 _INSERT_LETTERS: Final = Rows(
     schema.dead_letter, ("entry_id", "channel", "stage", "error", "location", "detail", "key_hash", "died_at")
@@ -224,11 +226,13 @@ class Recorder:
         moves: Mapping[int, Move],
         now: datetime,
         close: Callable[[Chart], Chart] = _as_it_is,
+        doubtful: frozenset[int] = frozenset(),
     ) -> Recorded:
         """Record the outcomes of a channel's next entries and move the cursors of their partitions behind them.
 
         before: the charts as they were loaded, without the outcomes' changes. moves: by partition. close: a chart ->
         the same one without what is to be loaded on demand only from now on (`pipeline.closing.closed_up`).
+        doubtful: entries of which what goes out may have gone out before a restore: it is held.
         Raises CursorMovedError, StaleChartError or IdentityTakenError; then nothing is written.
         """
         if not outcomes:
@@ -275,7 +279,7 @@ class Recorder:
         oncall.record(conn, self._keys, [item for one in outcomes for item in one.overrides])
         self._keep(conn, [(one.entry_id, item) for one in outcomes for item in one.withheld], channel, micros)
         wanted = [(one.entry_id, one.channel or channel, item) for one in outcomes for item in one.deliveries]
-        recorded = self._queue(conn, wanted, after, now)
+        recorded = self._queue(conn, wanted, after, now, doubtful)
         if fallen := [(one.entry_id, gone) for one in outcomes for gone in one.fallen]:
             notices.take_back(conn, self._keys, fallen, micros)
         if faulty := [one for one in outcomes if one.quality or one.quality_decisions]:
@@ -397,6 +401,7 @@ class Recorder:
         wanted: Sequence[tuple[int | None, str, Delivery]],
         after: Mapping[str, Chart],
         now: datetime,
+        doubtful: frozenset[int] = frozenset(),
     ) -> Recorded:
         """Put deliveries into the outbox, in this order; those whose idempotency key is known are left out.
 
@@ -414,6 +419,7 @@ class Recorder:
         pending = DeliveryState.PENDING.value
         rows: list[tuple[Any, ...]] = []
         bodies: list[tuple[int, bytes]] = []
+        held: list[tuple[Any, ...]] = []
         fresh: list[QueuedDelivery] = []
         said: list[tuple[int, Delivery]] = []
         for entry_id, channel, item in wanted:
@@ -427,14 +433,19 @@ class Recorder:
             taken.add(place_in_line)
             operation = item.operation._value_
             due = now - _BEFORE_OTHERS if item.operation in ADDRESSED else now
-            rows.append(
-                (number, entry_id, channel, item.destination, operation, line, item.idempotency_key, pending,
-                 int(turn), 0, to_micros(due), micros)
+            in_doubt = entry_id in doubtful
+            row = (
+                number, entry_id, channel, item.destination, operation, line, item.idempotency_key,
+                _HELD_STATE if in_doubt else pending, int(turn), 0, to_micros(due), micros,
             )  # fmt: skip
+            if in_doubt:
+                held.append((*row, micros, RESTORED))
+            else:
+                rows.append(row)
             bodies.append((number, self._sealed(number, entry_id, item)))
             if item.operation in NOTICES:
                 said.append((number, item))
-            if line is item.ordering_key:
+            if line is item.ordering_key and not in_doubt:
                 fresh.append(
                     QueuedDelivery(
                         id=number,
@@ -447,9 +458,10 @@ class Recorder:
                     )
                 )
         _INSERT_DELIVERIES.write(conn, rows)
+        _INSERT_UNSENT.write(conn, held)
         _INSERT_BODIES.write(conn, bodies)
         notices.note(conn, self._keys, said)
-        return Recorded(deliveries=len(rows), fresh=tuple(fresh))
+        return Recorded(deliveries=len(rows) + len(held), fresh=tuple(fresh))
 
     def _keep(self, conn: Connection, withheld: Sequence[tuple[int, Delivery]], channel: str, now: int) -> None:
         """Deliveries that never go out: they stand in no line, and no courier finds them. Known keys are left out."""
@@ -470,7 +482,7 @@ class Recorder:
                  item.idempotency_key, DeliveryState.WITHHELD.value, 0, 0, now, now, now, Reason.SHADOW.value)
             )  # fmt: skip
             bodies.append((number, self._sealed(number, entry_id, item)))
-        _INSERT_WITHHELD.write(conn, rows)
+        _INSERT_UNSENT.write(conn, rows)
         _INSERT_BODIES.write(conn, bodies)
 
     def _sealed(self, number: int, entry_id: int | None, item: Delivery) -> bytes:

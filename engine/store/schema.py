@@ -615,6 +615,32 @@ config_load: Final = Table(
     schema=CHARTS,
 )
 
+backup_made: Final = Table(  # what `status` says of the last one, and `evidence` of all
+    "backup_made",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("as_of", BigInteger, nullable=False),
+    Column("finished_at", BigInteger, nullable=False),
+    Column("entries", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("depth", SmallInteger, nullable=False),  # backups that it rests on
+    Column("rehearsed_at", BigInteger),
+    Column("rehearsed_millis", BigInteger),
+    Column("rehearsed_ok", SmallInteger),
+    schema=CHARTS,
+)
+Index("backup_made_as_of", backup_made.c.as_of)
+
+restored: Final = Table(  # when the store was set back to an earlier point: see store/backup/mark.py
+    "restored",
+    metadata,
+    Column("at", BigInteger, primary_key=True, autoincrement=False),
+    Column("backup", Text, nullable=False),
+    Column("as_of", BigInteger, nullable=False),
+    Column("last_entry", BigInteger, nullable=False),  # that the backup has; later ones came after the restore
+    schema=CHARTS,
+)
+
 # --- times -----------------------------------------------------------------------------------------------------------
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import (
@@ -200,6 +200,12 @@ def look(conn: Connection, keys: KeyRing, one: SealedColumn, after: tuple[Any, .
             fresh.append(Fresh(tuple(getattr(row, column.name) for column in key), old, new))
     last = tuple(getattr(rows[-1], column.name) for column in key) if len(rows) == limit else None
     return Page(fresh, last, damaged)
+
+
+def rows(conn: Connection, one: SealedColumn) -> Iterator[Row[Any]]:
+    """All of a column, each with what its place needs and the value as `sealed`; few at a time in memory."""
+    statement = _select(one, None, None).execution_options(yield_per=PAGE_ROWS)
+    yield from conn.execute(statement)
 
 
 def replace(conn: Connection, one: SealedColumn, fresh: Sequence[Fresh]) -> None:

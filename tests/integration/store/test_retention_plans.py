@@ -90,6 +90,8 @@ FEW = {
     "charts.account": "a row an account",
     "charts.config_version": "a row a configuration that was in force",
     "charts.config_load": "a row a start or reload",
+    "charts.backup_made": "a row a backup",
+    "charts.restored": "a row a restore",
     "charts.audit_head": "the end of the trail",
     "charts.audit_purge": "a row a range that was taken out of the trail",
 }

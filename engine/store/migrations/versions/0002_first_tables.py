@@ -32,6 +32,7 @@ def upgrade() -> None:
         _appointments()
         _pages()
         _access()
+        _backups()
         _trail()
 
 
@@ -450,6 +451,33 @@ def _pages() -> None:
     )
     op.create_index("page_chart", "page", ["chart_id"], schema=CHARTS)
     op.create_index("page_state_raised", "page", ["state", "raised_at"], schema=CHARTS)
+
+
+def _backups() -> None:
+    op.create_table(
+        "backup_made",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("as_of", sa.BigInteger(), nullable=False),
+        sa.Column("finished_at", sa.BigInteger(), nullable=False),
+        sa.Column("entries", sa.BigInteger(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("depth", sa.SmallInteger(), nullable=False),
+        sa.Column("rehearsed_at", sa.BigInteger(), nullable=True),
+        sa.Column("rehearsed_millis", sa.BigInteger(), nullable=True),
+        sa.Column("rehearsed_ok", sa.SmallInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+        schema=CHARTS,
+    )
+    op.create_index("backup_made_as_of", "backup_made", ["as_of"], schema=CHARTS)
+    op.create_table(
+        "restored",
+        sa.Column("at", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("backup", sa.Text(), nullable=False),
+        sa.Column("as_of", sa.BigInteger(), nullable=False),
+        sa.Column("last_entry", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("at"),
+        schema=CHARTS,
+    )
 
 
 def _trail() -> None:
