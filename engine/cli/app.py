@@ -57,6 +57,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "keys": "engine.cli.keys:keys",
     "db": "engine.cli.db:db",
     "break-glass": "engine.cli.glass:break_glass",
+    "backup": "engine.cli.backup:backup",
+    "restore": "engine.cli.backup:restore",
     "users": "engine.cli.users:users",
     "audit": "engine.cli.audit:audit",
     "schema": "engine.cli.schema:schema",

@@ -21,7 +21,7 @@ ACTIONS: Final[Mapping[str, Action]] = {
          # Makes a key for a reader elsewhere, and touches no site.
          "outbox key",
          # There may be no store yet in which accounts could be looked up: the files' own permissions guard these.
-         "keys create", "db migrate", "db status"),
+         "keys create", "db migrate", "db status", "restore"),
         _A.OPEN,
     ),
     "reload": _A.CONFIG_RELOAD,
@@ -58,7 +58,7 @@ ACTIONS: Final[Mapping[str, Action]] = {
     **dict.fromkeys(("oncall check", "oncall overrides", "oncall who"), _A.ONCALL_READ),
     "oncall override": _A.ONCALL_ACT,
     "outbox read": _A.PATIENT_REVEAL,
-    **dict.fromkeys(("keys reseal", "keys retire", "keys rotate", "keys status"), _A.STORE_MAINTAIN),
+    **dict.fromkeys(("keys reseal", "keys retire", "keys rotate", "keys status", "backup"), _A.STORE_MAINTAIN),
     "break-glass": _A.GLASS_BREAK,
     "audit glasses": _A.GLASS_READ,
     "audit attest": _A.GLASS_ATTEST,

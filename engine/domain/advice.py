@@ -97,6 +97,16 @@ TROUBLES: Final[Mapping[str, Advice]] = {
         "handoff held list",
         "Look at the destination, then `handoff held release`, `confirm` or `bury`.",
     ),
+    "store-restored": Advice(
+        "the store was set back to a backup; what may have been sent since is held, and nobody has decided on it",
+        "handoff held list",
+        "Ask senders to send again, then `handoff held confirm` what arrived and `release` what did not; calls first.",
+    ),
+    "backup-old": Advice(
+        "the last backup is older than `backup.hours_max` allows, or there is none",
+        "systemctl list-timers",
+        "`handoff backup FOLDER` by hand says why the timer's failed; docs/guides/backup.md.",
+    ),
     "messages-held": Advice(
         "messages whose meaning is in doubt wait for a person",
         "handoff held list",

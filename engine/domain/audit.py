@@ -96,6 +96,10 @@ EVENTS: Final[Mapping[str, Event]] = {
     # the configuration
     "config-run": Event("started the daemon with a configuration", "E", _ACTIVITY),
     "config-reload": Event("loaded another configuration", "U", _ACTIVITY),
+    # backups
+    "backup": Event("made a backup", "R", _EXPORT),
+    "restore": Event("set the store back to a backup", "U", _ALERT),
+    "restore-rehearsed": Event("restored a backup to see that it can be done", "E", _ACTIVITY),
     # the trail itself
     "trail-checkpoint": Event("asked for a checkpoint of the trail", "E", _ACTIVITY),
     "trail-verified": Event("had the trail checked", "R", _USED),

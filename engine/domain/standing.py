@@ -86,6 +86,12 @@ class Overview(Record, frozen=True, kw_only=True):
     """Pages that nobody has acknowledged, by state."""
     oldest_exhausted_at: datetime | None = None
     """When the first of those was raised that are exhausted."""
+    backup_at: datetime | None = None
+    """To which moment the last backup goes; none: there is none."""
+    restored_at: datetime | None = None
+    """When the store was last set back; none: never, or nothing is held because of it any more."""
+    restored_held: int = 0
+    """Deliveries that are held because of it."""
     gaps: dict[str, datetime] = {}
     """Role of a roster -> when nobody would be called for the first time, in the days to come."""
     trail: dict[str, str] = {}

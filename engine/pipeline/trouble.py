@@ -98,6 +98,18 @@ def of_work(work: Overview, now: datetime) -> Iterator[Trouble]:
         yield trouble("access-unusual", work.oldest_unusual_at, f"{work.unusual:,} to be asked about")
     if work.glasses:
         yield trouble("glass-broken", work.oldest_glass_at, f"{work.glasses:,} to be attested")
+    if work.restored_held:
+        yield trouble("store-restored", work.restored_at, f"{work.restored_held:,} deliveries are held")
+
+
+def of_backups(hours_max: float | None, work: Overview, now: datetime) -> Iterator[Trouble]:
+    """hours_max: how old the last backup may be; none: nobody has said that there are to be any."""
+    if hours_max is None:
+        return
+    if work.backup_at is None:
+        yield trouble("backup-old", None, "there is none")
+    elif _old(work.backup_at, now, hours_max * 3600):
+        yield trouble("backup-old", work.backup_at)
 
 
 def of_certificates(certificates: Iterable[Certificate], now: datetime) -> Iterator[Trouble]:

@@ -27,7 +27,7 @@ from engine.domain.message import AckCode, Receipt
 from engine.errors import HandoffError, Problem, SettingsError, StoreError, StoreUnavailableError
 from engine.hl7v2.ack import Verdict
 from engine.pipeline.changes import Change, changes, in_the_way
-from engine.pipeline.trouble import Certificate, Trouble, of_certificates, of_work, trouble
+from engine.pipeline.trouble import Certificate, Trouble, of_backups, of_certificates, of_work, trouble
 from engine.runtime import hints
 from engine.runtime.answers import Lane
 from engine.runtime.background import in_own_thread
@@ -649,6 +649,8 @@ class Daemon:
         yield from of_certificates(self._certificates, datetime.now(UTC))  # as those see it who check them
         if work is not None:
             yield from of_work(work, now)
+            backup = self._configuration.site.backup
+            yield from of_backups(None if backup is None else backup.hours_max, work, now)
 
     def _dated(self, found: Iterable[Trouble], now: datetime) -> list[Trouble]:
         """What does not know itself since when it is there has been since we first saw it."""

@@ -151,6 +151,8 @@ class Status(Record, frozen=True, kw_only=True):
     sealing_key: int | None = None
     """Number of the key that this daemon seals with."""
     config_loaded_at: datetime | None = None
+    backup_at: datetime | None = None
+    """To which moment the last backup goes."""
     started_at: datetime | None = None
     last_reload: LastReload | None = None
     senders: tuple[SenderSkew, ...] = ()
@@ -184,6 +186,7 @@ class Status(Record, frozen=True, kw_only=True):
             withheld=sum(sum(one.withheld.values()) for one in work.destinations),
             waiting=work.waiting,
             oldest_waiting_at=min(waits, default=None),
+            backup_at=work.backup_at,
         )
 
     def with_troubles(self, troubles: Sequence[Trouble]) -> Status:

@@ -250,6 +250,13 @@ class Trail(StrictModel):
     """Seconds after which one is made in any case."""
 
 
+class Backup(StrictModel):
+    """How often the store is backed up."""
+
+    hours_max: Annotated[float, Field(gt=0, le=8784)] = 26.0
+    """Age of the last backup from which on `status` and the metrics say that something is wrong."""
+
+
 class Calendar(StrictModel):
     """Which days are business days."""
 
@@ -304,6 +311,8 @@ class Site(StrictModel):
     """Accounts and roles; none: the local command line may do everything, and HTTP answers on loopback only."""
     trail: Trail = Trail()
     """The audit trail."""
+    backup: Backup | None = None
+    """That the store is backed up; none: nobody is told when it is not."""
     calendar: Calendar = Calendar()
     """Business days and the site's zone."""
     channels: Folder = "channels"

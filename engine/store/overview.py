@@ -13,16 +13,18 @@ from sqlalchemy import Connection, func, select
 
 from engine.domain.page import UNANSWERED, PageState
 from engine.domain.standing import ChannelWork, Overview
+from engine.store.backup.mark import held_since
 from engine.store.counts import oldest_waiting, pending
 from engine.store.due import overdue
 from engine.store.holds import asking
-from engine.store.schema import dead_letter, entry, from_micros, hold, page
+from engine.store.schema import backup_made, dead_letter, entry, from_micros, hold, page
 
 if TYPE_CHECKING:
     from engine.store.store import Store
 
 
 _EXHAUSTED: Final = PageState.EXHAUSTED.value
+_LAST_BACKUP: Final = select(func.max(backup_made.c.as_of))
 _PAGES: Final = (
     select(page.c.state, func.count().label("number"), func.min(page.c.raised_at).label("first"))
     .where(page.c.state.in_(sorted(state.value for state in UNANSWERED)))
@@ -48,6 +50,7 @@ def overview(
     oldest_hold = conn.execute(oldest).scalar_one()
     pages = conn.execute(_PAGES).all()
     glasses, oldest_glass = store.users.unattested(conn)
+    restored_held, restored_at = held_since(conn, now)
     return Overview(
         at=now,
         channels=tuple(
@@ -70,6 +73,9 @@ def overview(
         glasses=glasses,
         oldest_glass_at=oldest_glass,
         pages={row.state: row.number for row in pages},
+        backup_at=_time(conn.execute(_LAST_BACKUP).scalar_one()),
+        restored_at=restored_at,
+        restored_held=restored_held,
         oldest_exhausted_at=next((_time(row.first) for row in pages if row.state == _EXHAUSTED), None),
     )
 

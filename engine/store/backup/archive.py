@@ -1,11 +1,11 @@
 """The file of a backup: chunks that are sealed in their order, and a manifest at the end that names all of them.
 
-    magic, format, key number, salt (its id), check | record 0 | record 1 | ... | lists | manifest | where the manifest is
+    magic, format, key number, salt (its id), check | record 0 | record 1 | ... | lists | manifest | where that is
 
 Each file has a key of its own, derived from a key of the site and the salt. A record is AES-256-GCM with its number as
-nonce and a flag on the last one (the STREAM construction: Hoang, Reyhanitabar, Rogaway, Vizar 2015), and the head of the
-file as associated data: records can't be left out, put in another order or brought from another file. The manifest
-comes last, so a file that was cut off has none.
+nonce and a flag on the last one (the STREAM construction: Hoang, Reyhanitabar, Rogaway, Vizar 2015), and the head of
+the file as associated data: records can't be left out, put in another order or brought from another file. The
+manifest comes last, so a file that was cut off has none.
 
 A chunk that an earlier file of the same folder has is not written again: the lists name that file, by its id.
 """
@@ -181,28 +181,32 @@ class ArchiveFile:
         except OSError as error:
             raise BackupError(f"{path}: can't be read: {error.strerror}") from None
         try:
-            self._size = os.fstat(self._file.fileno()).st_size
-            raw = self._file.read(_HEAD.size)
-            if len(raw) < _HEAD.size or raw[: len(_MAGIC)] != _MAGIC:
-                raise BackupError(f"{path}: is not a backup of Handoff, or its beginning is damaged")
-            _, form, self.key_number, salt, check = _HEAD.unpack(raw)
-            if form != FORMAT:
-                raise BackupError(f"{path}: format {form} of backups is not known to this version of Handoff")
-            self.id = salt.hex()
-            try:
-                _, key = keys.derived("backup", salt, self.key_number)
-            except KeyMissingError:
-                raise KeyMissingError(
-                    f"{path}: it is sealed with key {self.key_number}, which the key file does not hold"
-                ) from None
-            if not hmac.compare_digest(_head(self.key_number, salt, key)[-_CHECK_BYTES:], check):
-                raise KeyMissingError(
-                    f"{path}: it was made with other keys than those of this site's key file, or its beginning is damaged"
-                )
-            self._head, self._cipher = raw, AESGCM(key)
+            self._open(keys)
         except BaseException:
             self._file.close()
             raise
+
+    def _open(self, keys: KeyRing) -> None:
+        path = self.path
+        self._size = os.fstat(self._file.fileno()).st_size
+        raw = self._file.read(_HEAD.size)
+        if len(raw) < _HEAD.size or raw[: len(_MAGIC)] != _MAGIC:
+            raise BackupError(f"{path}: is not a backup of Handoff, or its beginning is damaged")
+        _, form, self.key_number, salt, check = _HEAD.unpack(raw)
+        if form != FORMAT:
+            raise BackupError(f"{path}: format {form} of backups is not known to this version of Handoff")
+        self.id = salt.hex()
+        try:
+            _, key = keys.derived("backup", salt, self.key_number)
+        except KeyMissingError:
+            raise KeyMissingError(
+                f"{path}: it is sealed with key {self.key_number}, which the key file does not hold"
+            ) from None
+        if not hmac.compare_digest(_head(self.key_number, salt, key)[-_CHECK_BYTES:], check):
+            raise KeyMissingError(
+                f"{path}: it was made with other keys than those of this site's key file, or its beginning is damaged"
+            )
+        self._head, self._cipher = raw, AESGCM(key)
 
     def record(self, number: int, offset: int, size: int, *, last: bool = False) -> bytes:
         if not (_HEAD.size <= offset and _TAG_BYTES <= size < _RECORD_BYTES_MAX and offset + size <= self._size):
@@ -231,7 +235,9 @@ class ArchiveFile:
         try:
             manifest = _decode_manifest(self.record(number, offset, size, last=True))
         except msgspec.MsgspecError:
-            raise BackupError(f"{self.path}: it was made by another version of Handoff: restore it with that one") from None
+            raise BackupError(
+                f"{self.path}: it was made by another version of Handoff: restore it with that one"
+            ) from None
         # The record before it begins where the others end; its size is what is left.
         start = self._lists_offset(manifest)
         lists = _decode_lists(self.record(number - 1, start, offset - start))
@@ -250,7 +256,7 @@ class Archive:
     def __init__(self, path: Path, keys: KeyRing) -> None:
         """path: a backup, or a folder of them, of which the newest is meant."""
         self._keys = keys
-        self.path = newest(path, keys) if path.is_dir() else path
+        self.path = newest(path) if path.is_dir() else path
         own = ArchiveFile(self.path, keys)
         self._files: dict[str, ArchiveFile] = {own.id: own}
         try:
@@ -270,7 +276,7 @@ class Archive:
                 wanted.discard(id_)
         if wanted:
             raise BackupError(
-                f"{self.path}: it rests on {len(wanted)} earlier backup(s) that are not in its folder: put them beside it"
+                f"{self.path}: it rests on {len(wanted)} earlier backup(s) that are not in its folder: put them there"
             )
 
     @property
@@ -312,7 +318,7 @@ def id_of(path: Path) -> str | None:
     return None
 
 
-def newest(folder: Path, keys: KeyRing) -> Path:
+def newest(folder: Path) -> Path:
     """The last backup of a folder that was finished. Raises BackupError when there is none."""
     for path in siblings(folder):
         if path.name.endswith(SUFFIX) and id_of(path) is not None:

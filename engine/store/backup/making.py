@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -32,7 +30,6 @@ from engine.store.store import Store
 
 DEPTH_MAX: Final = 6
 """Backups that the next one may rest on; after a week of days one is whole again."""
-_NICENESS: Final = 15
 
 
 class Made(Record, frozen=True, kw_only=True):
@@ -59,8 +56,6 @@ def make_backup(
     backups before it have is not written again. whole: it rests on none of them. record: stands in the trail when it is
     done; none: nothing is written to the store. Raises BackupError or StoreError.
     """
-    with contextlib.suppress(OSError):
-        os.nice(_NICENESS)  # what the daemon wants of the machine comes first
     began = now()
     base: dict[bytes, tuple[str, Piece]] = {}
     depth = 0

@@ -117,9 +117,7 @@ def note_rehearsal(store: Store, done: Restored, at: datetime, record: AuditReco
         conn.execute(
             update(backup_made)
             .where(backup_made.c.id == done.backup)
-            .values(
-                rehearsed_at=to_micros(at), rehearsed_millis=round(done.seconds * 1000), rehearsed_ok=int(done.ok)
-            )
+            .values(rehearsed_at=to_micros(at), rehearsed_millis=round(done.seconds * 1000), rehearsed_ok=int(done.ok))
         )
         store.audit.append(conn, [record])
 
@@ -233,8 +231,10 @@ def _load(archive: Archive, location: Location) -> dict[str, int]:
                 raw = engine.raw_connection()
                 try:
                     driver: Any = raw.driver_connection
-                    load = _load_sqlite if location.is_sqlite else _load_postgresql
-                    loaded |= load(driver, archive, side, of_side)
+                    if location.is_sqlite:
+                        loaded |= _load_sqlite(driver, archive, side, of_side)
+                    else:
+                        loaded |= _load_postgresql(driver, archive, of_side)
                 finally:
                     raw.close()
         finally:
@@ -272,7 +272,7 @@ def _load_sqlite(driver: Any, archive: Archive, side: str, of_side: list[Table])
     return loaded
 
 
-def _load_postgresql(driver: Any, archive: Archive, side: str, of_side: list[Table]) -> dict[str, int]:
+def _load_postgresql(driver: Any, archive: Archive, of_side: list[Table]) -> dict[str, int]:
     """In one transaction: cut off, the database is empty still."""
     loaded: dict[str, int] = {}
     with driver.cursor() as cursor:

@@ -22,8 +22,8 @@ _ENDS: Final = 0xF
 _FETCH_ROWS: Final = 500
 _ARRAY32: Final = b"\xdd"
 
-_OF_THE_MOMENT: Final = frozenset({"worker", "session"})
-"""Tables that are left out: who works, who is logged in."""
+_OF_THE_MOMENT: Final = frozenset({"worker", "ticket"})
+"""Tables that are left out: who works, and who is logged in (what was revoked since must not be valid again)."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[tuple[Any, ...]]).decode
@@ -38,7 +38,7 @@ def tables() -> list[Table]:
 
 
 def columns_of(table: Table) -> tuple[str, ...]:
-    return tuple(column.name for column in table.columns)
+    return tuple(str(column.name) for column in table.columns)
 
 
 def read_rows(conn: Connection, table: Table) -> Iterator[Sequence[Any]]:

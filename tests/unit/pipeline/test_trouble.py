@@ -12,8 +12,8 @@ import pytest
 
 from engine.domain.advice import TROUBLES, advice_of
 from engine.domain.standing import ChannelWork, Overview, Standing
-from engine.pipeline.trouble import Certificate, of_certificates, of_work
 from engine.runtime.trailwatch import BROKEN, FAILED, ROLLED_BACK, SILENT, UNWATCHED
+from engine.pipeline.trouble import Certificate, of_backups, of_certificates, of_work
 
 NOW = datetime(2026, 11, 30, 3, 0, tzinfo=UTC)
 ENGINE = Path(__file__).parents[3] / "engine"
@@ -149,3 +149,24 @@ def test_every_advice_is_a_clause_a_command_and_a_sentence() -> None:
 def test_a_broken_glass_that_nobody_has_attested_is_told() -> None:
     (one,) = of_work(Overview(at=NOW, glasses=2, oldest_glass_at=NOW), NOW)
     assert (one.code, one.since, one.detail, one.urgent) == ("glass-broken", NOW, "2 to be attested", False)
+
+
+@pytest.mark.parametrize(
+    ("hours_max", "backup_at", "said"),
+    [
+        (None, None, []),
+        (26.0, None, [("backup-old", "there is none")]),
+        (26.0, ago(hours=25), []),
+        (26.0, ago(hours=27), [("backup-old", None)]),
+        (None, ago(days=99), []),
+    ],
+)
+def test_a_backup_that_is_too_old_is_named_where_there_is_to_be_one(
+    hours_max: float | None, backup_at: datetime | None, said: list
+) -> None:
+    work = Overview(at=NOW, backup_at=backup_at)
+    assert [(one.code, one.detail) for one in of_backups(hours_max, work, NOW)] == said
+
+
+def test_what_is_held_since_a_restore_is_named() -> None:
+    assert found(restored_held=3, restored_at=ago(hours=1)) == ["store-restored"]

@@ -1,0 +1,184 @@
+"""`handoff backup` and `handoff restore`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from engine.cli.common import NO, Cli, config_option, json_option, named_time
+from engine.cli.desk import open_desk, user
+
+if TYPE_CHECKING:
+    from engine.domain.audit import AuditRecord
+    from engine.store.backup.archive import Manifest
+    from engine.store.backup.making import Made
+    from engine.store.backup.restoring import Restored
+
+_NICENESS: Final = 15
+"""What the daemon wants of the machine comes first."""
+
+
+@click.command("backup")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--whole", is_flag=True, help="In a folder: rest on no earlier backup.")
+@json_option
+@config_option
+@click.pass_obj
+def backup(cli: Cli, path: Path, whole: bool) -> None:
+    """Back the store up into PATH, beside a running daemon.
+
+    PATH is a file that is not there yet, or a folder that is: there the backup gets a name by its time, and holds only
+    what the backups before it do not hold. At the latest the eighth in a row is whole again. It is sealed with the
+    site's keys and does not hold them: without a copy of the key file it can't be read.
+    """
+    from engine.store.backup.making import make_backup
+
+    with contextlib.suppress(OSError):
+        os.nice(_NICENESS)
+    with open_desk(cli) as desk:
+        made = make_backup(
+            desk.store,
+            path,
+            node=desk.outline.node,
+            program=_program(),
+            now=cli.clock.now,
+            record=lambda manifest: _record(cli, str(desk.actor), "backup", manifest),
+            whole=whole,
+        )
+    cli.print(_backup_shape(made), _backup_text(made))
+
+
+@click.command("restore")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("target", metavar="DIR")
+@click.option("--rehearse", is_flag=True, help="Restore, verify, measure, and throw away what was restored.")
+@click.option("--all", "everything", is_flag=True, help="Open every sealed value, not 100,000 of each kind.")
+@json_option
+@config_option
+@click.pass_obj
+def restore(cli: Cli, path: Path, target: str, rehearse: bool, everything: bool) -> int:
+    """Restore the backup PATH into the folder DIR and verify it. Exit code 1 when something is wrong with it.
+
+    PATH may be a folder of backups: the newest is meant. DIR may be the URL of an empty PostgreSQL database. The site's
+    own store is not touched; name the restored one in `store.url`, with the daemon stopped.
+
+    What may have gone out since the backup is held, and so is what comes of messages that are sent again: `handoff held
+    list` shows it, `handoff held confirm` says that it had arrived, `handoff held release` sends it.
+
+    A rehearsal is on record in the site's store, with how long it took.
+    """
+    from engine.outline import STORE_URL
+    from engine.store.backup.restoring import restore as put_back
+    from engine.store.engines import locate
+    from engine.store.opening import open_keys
+
+    site = cli.readable_configuration(usual_place=True)[0]
+    location = locate(site.store_url, site.snapshot.base)
+    usual = locate(STORE_URL).charts_file
+    file = location.charts_file or usual
+    done = put_back(
+        path,
+        open_keys(site),
+        target,
+        name=file.name if file is not None else "handoff.db",
+        now=cli.clock.now,
+        record=lambda manifest: _record(cli, str(user()), "restore", manifest),
+        rehearse=rehearse,
+        everything=everything,
+    )
+    if rehearse:
+        _note(cli, done)
+    for problem in done.problems:
+        cli.say(problem)
+    cli.print(_restore_shape(done), _restore_text(done))
+    return 0 if done.ok else NO
+
+
+def _note(cli: Cli, done: Restored) -> None:
+    """In the site's store, if there is one: a rehearsal elsewhere is none of its."""
+    from engine.domain.audit import AuditRecord
+    from engine.errors import StoreError
+    from engine.store.backup.restoring import note_rehearsal
+    from engine.store.opening import open_store
+
+    at = cli.clock.now()
+    said = "all there" if done.ok else "something is wrong"
+    record = AuditRecord(
+        at=at,
+        actor=str(user()),
+        action="restore-rehearsed",
+        subject=f"backup:{done.backup[:16]}",
+        reason=f"as of {done.as_of:%Y-%m-%d %H:%M:%S} UTC, {done.seconds:g} s, {said}",
+        result="allowed" if done.ok else "failed",
+        count=done.entries,
+    )
+    try:
+        with open_store(cli.readable_configuration()[0], "tool") as store:
+            note_rehearsal(store, done, at, record)
+    except StoreError as error:
+        cli.say(f"The rehearsal is not on record, because the site's store can't be written here: {error}")
+
+
+def _record(cli: Cli, actor: str, action: str, manifest: Manifest) -> AuditRecord:
+    from engine.domain.audit import AuditRecord
+
+    return AuditRecord(
+        at=cli.clock.now(),
+        actor=actor,
+        action=action,
+        subject=f"backup:{manifest.id[:16]}",
+        reason=f"as of {manifest.as_of:%Y-%m-%d %H:%M:%S} UTC",
+        count=manifest.entries,
+    )
+
+
+def _program() -> str:
+    from importlib.metadata import version
+
+    return version("handoff-engine")
+
+
+def _backup_shape(made: Made) -> dict[str, Any]:
+    from engine.store.backup.archive import plain
+
+    manifest = plain(made.manifest)
+    tables = {name: one["rows"] for name, one in manifest.pop("tables").items()}
+    return {
+        "path": made.path,
+        "seconds": made.seconds,
+        "incremental": made.manifest.depth > 0,
+        "rows": tables,
+        **manifest,
+    }
+
+
+def _backup_text(made: Made) -> str:
+    manifest = made.manifest
+    rests = f", resting on {manifest.depth} before it" if manifest.depth else ""
+    return (
+        f"{made.path}: {manifest.entries:,} entries and {manifest.charts:,} charts as of {named_time(manifest.as_of)},"
+        f" {manifest.bytes / 1e6:,.1f} MB of {manifest.whole_bytes / 1e6:,.1f} written{rests},"
+        f" in {made.seconds:,.1f} s."
+    )
+
+
+def _restore_shape(done: Restored) -> dict[str, Any]:
+    from engine.domain.shapes import plain
+
+    shape: dict[str, Any] = plain(done)
+    return shape
+
+
+def _restore_text(done: Restored) -> str:
+    what = f"{done.entries:,} entries and {done.charts:,} charts as of {named_time(done.as_of)}"
+    verified = f"{done.opened:,} sealed values opened" if done.ok else f"{len(done.problems)} problem(s)"
+    if done.target is None:
+        return f"Rehearsed: {what}, {verified}, in {done.seconds:,.1f} s. Nothing was kept."
+    held = (
+        f"\n{done.held:,} deliveries may have gone out since; they are held: `handoff held list`." if done.held else ""
+    )
+    return f"Restored into {done.target}: {what}, {verified}, in {done.seconds:,.1f} s.{held}"
