@@ -7,12 +7,14 @@ far ends, and not to us. Of what comes now and may be of that time, nothing goes
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from engine.domain.cause import Due
 from engine.domain.message import EntryKind
 from engine.domain.record import Record
-from engine.pipeline.prepared import Prepared
+
+if TYPE_CHECKING:
+    from engine.pipeline.prepared import Prepared
 
 RESTORED: Final = "restored"
 """Why a delivery is held."""

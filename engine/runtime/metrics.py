@@ -345,8 +345,8 @@ class Metrics:
         yield gauge("deadlines_due", "Patients whose deadline has not rung yet.", [], iter([([], float(work.due))]))
         text = "For how long the first of them was to ring."
         yield gauge("deadline_oldest_seconds", text, [], iter([([], seconds(work.due_since))]))
-        if work.backup_at is not None:
-            yield gauge("backup_age_seconds", "Age of the last backup.", [], iter([([], seconds(work.backup_at))]))
+        ages: list[tuple[list[str], float]] = [] if work.backup_at is None else [([], seconds(work.backup_at))]
+        yield gauge("backup_age_seconds", "How old the last backup is.", [], iter(ages))
         text = "Deliveries that are held since a restore."
         yield gauge("restored_held", text, [], iter([([], float(work.restored_held))]))
         yield gauge("dead_letters_open", "Dead letters that wait for a person.", [], iter([([], float(work.dead))]))

@@ -32,7 +32,7 @@ ADT = ChannelWork(
 WORK = Overview(
     at=NOW, channels=(ADT,), destinations=(CRM,), dead=4, oldest_dead_at=NOW, holds={"death-stale": 3},
     quality={"adt": {"date-impossible": 1}}, due=7, due_since=NOW - timedelta(seconds=90),
-    pages={"sent": 2}, gaps={"on-call/primary": NOW + timedelta(days=2)},
+    pages={"sent": 2}, gaps={"on-call/primary": NOW + timedelta(days=2)}, backup_at=NOW - timedelta(hours=3),
 )  # fmt: skip
 
 
