@@ -12,8 +12,8 @@ import pytest
 
 from engine.domain.advice import TROUBLES, advice_of
 from engine.domain.standing import ChannelWork, Overview, Standing
-from engine.runtime.trailwatch import BROKEN, FAILED, ROLLED_BACK, SILENT, UNWATCHED
 from engine.pipeline.trouble import Certificate, of_backups, of_certificates, of_work
+from engine.runtime.trailwatch import BROKEN, FAILED, ROLLED_BACK, SILENT, UNWATCHED
 
 NOW = datetime(2026, 11, 30, 3, 0, tzinfo=UTC)
 ENGINE = Path(__file__).parents[3] / "engine"
