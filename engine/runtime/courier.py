@@ -190,7 +190,7 @@ class Courier:
     def _begin(self) -> None:
         if self._tasks is None or self._stopping.is_set():
             return
-        for name in self._routes.keys() - self._serving:
+        for name in [name for name in self._routes if name not in self._serving]:  # in their order: runs are repeated
             self._serving.add(name)
             self._tasks.create_task(self._serve(name), name=f"courier {name}")
 
