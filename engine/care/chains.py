@@ -57,9 +57,11 @@ def _as_it_is(appointment: Appointment, came: Sequence[Encounter]) -> Appointmen
 
     A patient who was registered at that clinic on that day has kept a visit that the scheduler still takes to lie
     ahead; when that registration is cancelled, it is again as the scheduler says. Nobody has missed a visit that had
-    not begun: it was cancelled.
+    not begun: it was cancelled. Nor kept one before its day: it lies ahead.
     """
     kept_by, status = None, appointment.said
+    if status is AppointmentStatus.KEPT and too_early(appointment.said_at, appointment.starts_at):
+        status = AppointmentStatus.BOOKED
     if status in AHEAD:
         kept_by = next((stay.key for stay in came if is_visit_of(stay, appointment)), None)
     if kept_by is not None:

@@ -495,8 +495,8 @@ class Protocol:
                 continue
             if step.calls and task is not None and not task.stands:
                 withdrawn = task.suspended_by is not None or (not waits and is_withdrawn(task))
-                if not (fresh and withdrawn and task.id in uncalled):
-                    continue  # somebody was called already: nothing that is put right later calls again
+                if task.undo is None and not (fresh and withdrawn and task.id in uncalled):
+                    continue  # somebody was called already: nothing that is put right later calls again, but an undo
             new += task is None
             if task is not None:
                 quiet = task.page is None or (task.suspended_by is not None and task.calls and not fresh)

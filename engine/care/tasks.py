@@ -12,7 +12,7 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from itertools import count
@@ -54,6 +54,7 @@ ATTEMPTS_MAX: Final = 100
 SNOOZE_DAYS_MAX: Final = 90
 DEADLINE: Final = "deadline"
 """`Escalation.why` of a rung that was climbed at its time."""
+_NOBODY: Final[Mapping[str, Task]] = {}
 _ALERT_HOURS: Final = 1
 """An alert that is raised late leaves this much time at least, if it would have had as much at its time."""
 
@@ -232,13 +233,13 @@ def _climbed_down(task: Task, climbed: int, assignee: str | None) -> Task:
 # --- what people do --------------------------------------------------------------------------------------------------
 
 
-def attempted(task: Task, attempt: Attempt, known: Collection[str] = ()) -> tuple[Task, tuple[Task, ...]]:
+def attempted(task: Task, attempt: Attempt, known: Mapping[str, Task] = _NOBODY) -> tuple[Task, tuple[Task, ...]]:
     """An attempt to reach the patient, and the alerts that it raises.
 
     That the patient was reached by a person is what a task asks for that wants attempts (`attempts_wanted`): it is
     done. An automated text is no contact (CMS on Transitional Care Management, CPT 99495/99496). A patient who declines
-    raises the first alert of the task's ladder, before the deadline. known: ids of the chart's tasks. Raises
-    RefusedError.
+    raises the first alert of the task's ladder, before the deadline. known: the chart's tasks by id.
+    Raises RefusedError.
     """
     _must_stand(task)
     if len(task.attempts) >= ATTEMPTS_MAX:
@@ -336,11 +337,11 @@ def calls_at(task: Task) -> datetime | None:
     return step.at if step.page is not None or (step.alert is not None and step.alert.page is not None) else None
 
 
-def rung(task: Task, now: datetime, known: Collection[str] = ()) -> tuple[Task, tuple[Task, ...]]:
+def rung(task: Task, now: datetime, known: Mapping[str, Task] = _NOBODY) -> tuple[Task, tuple[Task, ...]]:
     """The task after all its deadlines up to now, and the alerts that were raised.
 
     The first rung of its ladder, or the due time where it has none, makes it missed. Each rung is climbed once. What
-    is done about a task wakes it. known: ids of the chart's tasks.
+    is done about a task wakes it. known: the chart's tasks by id.
     """
     raised: list[Task] = []
     while task.stands and (at := _at_of(task.ladder, task.climbed)) is not None and at <= now:
@@ -363,7 +364,7 @@ def _misses_at(task: Task) -> datetime | None:
     return _at_of(task.ladder, task.climbed) or task.due_at
 
 
-def _climb(task: Task, step: Rung, now: datetime, known: Collection[str]) -> tuple[Task, tuple[Task, ...]]:
+def _climb(task: Task, step: Rung, now: datetime, known: Mapping[str, Task]) -> tuple[Task, tuple[Task, ...]]:
     number = task.climbed
     escalation = Escalation(at=now, why=DEADLINE, owner=step.owner, page=step.page)
     raised: tuple[Task, ...] = ()
@@ -386,10 +387,10 @@ def _climb(task: Task, step: Rung, now: datetime, known: Collection[str]) -> tup
     return after, raised
 
 
-def alerted(task: Task, reason: Escalation, known: Collection[str] = ()) -> tuple[Task, tuple[Task, ...]]:
+def alerted(task: Task, reason: Escalation, known: Mapping[str, Task] = _NOBODY) -> tuple[Task, tuple[Task, ...]]:
     """The task with a reason (`declined`, `no-show`) for the first alert of its ladder, before its time.
 
-    Also the alert, if none was raised for an earlier reason. known: ids of the chart's tasks.
+    Also the alert, if none was raised for an earlier reason. known: the chart's tasks by id.
     """
     raised: tuple[Task, ...] = ()
     for number, step in enumerate(task.ladder):
@@ -406,18 +407,18 @@ def without_reason(task: Task, reason: Escalation) -> Task:
 
 
 def _alert(
-    task: Task, number: int, alert: Alert, now: datetime, known: Collection[str]
+    task: Task, number: int, alert: Alert, now: datetime, known: Mapping[str, Task]
 ) -> tuple[str, tuple[Task, ...]]:
     """The id of the task that a rung raises, and that task if it is new.
 
-    One that another reason of the task has raised stands for this reason, too. One whose reasons were taken back has
-    ended for good.
+    One that another reason of the task has raised stands for this reason, too, until a person has answered it: what
+    comes later is said anew. One whose reasons were taken back has ended for good.
     """
     named = {one.alert for one in task.escalations}
     for turn in count():
         own = f"{task.id}/alert/{number}/{turn}" if turn else f"{task.id}/alert/{number}"
         alert_id = beginning_like(task.id, blake2b(own.encode(), digest_size=16).hexdigest())
-        if alert_id in named:
+        if alert_id in named and not is_answered(known.get(alert_id)):
             return alert_id, ()
         if alert_id not in known:
             break
@@ -440,6 +441,12 @@ def _alert(
         raised_for=task.id,
     )
     return alert_id, (raised,)
+
+
+def is_answered(alert: Task | None) -> bool:
+    """Whether a person has ended an alert: what it said has been heard."""
+    ended = alert is not None and alert.state in {TaskState.DONE, TaskState.CANCELLED}
+    return ended and alert is not None and alert.suspended_by is None and alert.ended_by != ENGINE
 
 
 def alerts_follow(tasks: tuple[Task, ...], *, at: datetime) -> tuple[Task, ...]:

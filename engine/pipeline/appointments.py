@@ -32,28 +32,30 @@ _WESTERNMOST: Final = timezone(timedelta(hours=-12))
 """A mere date has ended everywhere when it has ended here."""
 
 
-def follow_appointments(_before: Chart | None, chart: Chart, deciding: Deciding) -> Chart:
+def follow_appointments(before: Chart | None, chart: Chart, deciding: Deciding) -> Chart:
     """A follower of `engine.pipeline.follow`: chains, and the tasks that appointments are for."""
     if not chart.appointments:
         return chart
     appointments = settled(chart, deciding.channel.calendar.zone if deciding.channel is not None else UTC)
     if appointments is not chart.appointments:
         chart = msgspec.structs.replace(chart, appointments=appointments)
-    return _with_tasks(chart, deciding) if deciding.channel is not None else chart
+    return _with_tasks(before, chart, deciding) if deciding.channel is not None else chart
 
 
 # --- tasks
 
 
-def _with_tasks(chart: Chart, deciding: Deciding) -> Chart:
+def _with_tasks(before: Chart | None, chart: Chart, deciding: Deciding) -> Chart:
     after: list[Task] = []
     raised: list[Task] = []
     serves: dict[str, str] = {}
+    was = before.appointments if before is not None else ()
+    missed_before = {one.id for one in was if one.status is AppointmentStatus.NOSHOW}
     for task in chart.tasks:
         appointed = _appointed(task, deciding)
         if appointed is not None:
             fitting = [one for one in chart.appointments if _fits(one, task, chart, appointed)]
-            task, alerts = _followed(task, fitting, chart, deciding)  # noqa: PLW2901
+            task, alerts = _followed(task, fitting, missed_before, chart, deciding)  # noqa: PLW2901
             raised += alerts
         if task.appointment is not None and (task.stands or task.state is TaskState.DONE):
             serves.setdefault(task.appointment, task.id)
@@ -123,7 +125,7 @@ def _is_for(appointment: Appointment, kind: str, chart: Chart, appointed: Appoin
 
 
 def _followed(
-    task: Task, fitting: Sequence[Appointment], chart: Chart, deciding: Deciding
+    task: Task, fitting: Sequence[Appointment], missed_before: set[str], chart: Chart, deciding: Deciding
 ) -> tuple[Task, tuple[Task, ...]]:
     """The task after what its appointments say, and the alerts that this raises."""
     over = [one for one in fitting if _is_surely_after(one, task, chart, deciding)]
@@ -148,23 +150,35 @@ def _followed(
     chosen = next((one for one in booked if one.id == task.appointment), None)
     chosen = chosen or min(booked, key=_order, default=None)
     raised: tuple[Task, ...] = ()
-    if missed and not any(one.why == NO_SHOW for one in task.escalations):  # a visit was missed: said once
-        reason = Escalation(at=deciding.now, why=NO_SHOW, appointment=missed[0])
-        task, raised = tasks.alerted(task, reason, {one.id for one in chart.tasks})
+    said = [one for one in task.escalations if one.why == NO_SHOW]
+    new = [one for one in missed if all(one != other.appointment for other in said)]
+    known = {one.id: one for one in chart.tasks}
+    if said and tasks.is_answered(known.get(said[-1].alert or "")):
+        new = [one for one in new if one not in missed_before]  # what was missed before the answer is answered
+    elif said:
+        new = []
+    if new:  # said once, until a person has answered that
+        reason = Escalation(at=deciding.now, why=NO_SHOW, appointment=new[0])
+        task, raised = tasks.alerted(task, reason, known)
     linked = chosen.id if chosen is not None else None
     return (task if task.appointment == linked else msgspec.structs.replace(task, appointment=linked)), raised
 
 
 def _still_missed(task: Task, missed: Sequence[str], chart: Chart) -> Task:
-    """The task without a missed visit that turned out to be none: it was moved, kept, cancelled or entered in error."""
-    said = next((one for one in task.escalations if one.why == NO_SHOW), None)
-    if said is None or said.appointment in missed or all(one.id != said.appointment for one in chart.appointments):
-        return task  # one that is not there any more is closed, and stays as it was
-    if not missed:
-        return tasks.without_reason(task, said)
-    other = msgspec.structs.replace(said, appointment=missed[0])
-    escalations = tuple(other if one is said else one for one in task.escalations)
-    return msgspec.structs.replace(task, escalations=escalations)
+    """The task without missed visits that turned out to be none: moved, kept, cancelled or entered in error."""
+    gone = {one.id for one in chart.appointments}.difference(missed)  # one that is closed stays as it was
+    named = {one.appointment for one in task.escalations if one.why == NO_SHOW}
+    others = iter([one for one in missed if one not in named])
+    for said in task.escalations:
+        if said.why != NO_SHOW or said.appointment not in gone:
+            continue
+        if (other := next(others, None)) is None:
+            task = tasks.without_reason(task, said)
+        else:
+            now = msgspec.structs.replace(said, appointment=other)
+            escalations = tuple(now if one is said else one for one in task.escalations)
+            task = msgspec.structs.replace(task, escalations=escalations)
+    return task
 
 
 def _order(appointment: Appointment) -> tuple[bool, float, str]:

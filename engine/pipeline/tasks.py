@@ -45,7 +45,7 @@ def ring(chart: Chart, deciding: Deciding) -> Chart:
     """What the deadlines of tasks bring about up to now, the oldest of them first."""
     after: list[Task] = []
     raised: list[Task] = []
-    known = {task.id for task in chart.tasks}
+    known = {task.id: task for task in chart.tasks}
     for task in chart.tasks:
         one, alerts = tasks.rung(task, deciding.now, known)
         after.append(one)
@@ -122,7 +122,7 @@ def _assigned(act: TaskAssigned, chart: Chart | None, deciding: Deciding) -> Cha
 def _attempted(act: TaskAttempted, chart: Chart | None, deciding: Deciding) -> Chart:
     attempt = Attempt(at=deciding.at, by=act.actor, how=act.how, result=act.result, note=act.note)
     raised: list[Task] = []
-    known = {task.id for task in chart.tasks} if chart is not None else ()
+    known = {task.id: task for task in chart.tasks} if chart is not None else {}
 
     def attempted(task: Task) -> Task:
         after, alerts = tasks.attempted(task, attempt, known)

@@ -332,7 +332,7 @@ def test_a_deadline_that_is_moved_on_takes_back_what_was_done_about_it_and_rings
     assert (again.state is TaskState.MISSED, about.stands) == (bool(kept), bool(kept))
     assert (again.owner, again.page) == (("care_manager" if kept > 1 else None), None)
     assert again.assignee == ("care_manager" if kept > 1 else "care_coordinator")
-    after, raised = rung(again, moved[-1].at, {alert.id})
+    after, raised = rung(again, moved[-1].at, {alert.id: alert})
     assert (after.state, after.page, len(after.escalations)) == (TaskState.MISSED, "nursing", 3)
     assert [one.id == alert.id for one in raised] == ([] if kept else [False])
 
@@ -389,7 +389,7 @@ def test_a_new_reason_raises_a_new_alert_when_the_last_one_was_answered_and_its_
 ) -> None:
     declined, (first,) = attempted(task(), attempt(result=Result.DECLINED))
     answered = end(first, ended, at=NOW, by="pcp")
-    missed, (second,) = rung(undone(declined, by="anna"), DUE, {first.id})
+    missed, (second,) = rung(undone(declined, by="anna"), DUE, {first.id: first})
     assert (second.id != first.id, second.stands, second.raised_for) == (True, True, missed.id)
     assert alerts_follow((missed, answered, second), at=DUE) == (missed, answered, second)
 
@@ -406,3 +406,20 @@ def test_an_alert_with_two_reasons_ends_with_the_last_of_them() -> None:
 def test_a_plan_that_is_made_anew_leaves_its_alerts_alone() -> None:
     missed, (alert,) = rung(task(), DUE)
     assert reconcile((missed, alert), (task(),), at=DUE, why="") == (missed, alert)
+
+
+@pytest.mark.parametrize("state", [TaskState.DONE, TaskState.CANCELLED])
+def test_a_reason_after_an_alert_that_a_person_has_ended_raises_a_new_one(state: TaskState) -> None:
+    declined, (first,) = attempted(task(), attempt(result=Result.DECLINED))
+    ended = end(first, state, at=NOW, by="dr")
+    again, (second,) = attempted(declined, attempt(result=Result.DECLINED), {first.id: ended})
+    assert second.id != first.id
+    assert [one.alert for one in again.escalations] == [first.id, second.id]
+    missed, third = rung(again, DUE, {first.id: ended, second.id: second})
+    assert (third, missed.escalations[-1].alert) == ((), second.id)
+
+
+def test_an_alert_that_is_set_aside_was_answered_by_nobody() -> None:
+    declined, (first,) = attempted(task(), attempt(result=Result.DECLINED))
+    aside = suspend(first, "MRN:V2", at=NOW)
+    assert attempted(declined, attempt(result=Result.DECLINED), {first.id: aside})[1] == ()

@@ -137,7 +137,8 @@ def test_a_visit_that_was_kept_before_its_day_is_for_whoever_looks_after_the_fee
     clinic: Clinic, at: str, start: str, on_its_day: bool
 ) -> None:
     outcome = clinic.send(siu("S14", at=at, start=start, status="Complete"))
-    assert clinic.task().state == "done"
+    assert clinic.task().state == ("done" if on_its_day else "open")
+    assert clinic.appointment("36996").status == ("kept" if on_its_day else "booked")
     assert ("appointment-kept-before-its-day:SCH-11" in outcome.deviations) is not on_its_day
     assert ("appointment_contradicted" in [item.kind for item in outcome.quality]) is not on_its_day
 
@@ -447,7 +448,7 @@ def test_another_time_is_waited_for_anew(clinic: Clinic) -> None:
 @pytest.mark.parametrize(("trigger", "status"), [("S15", ""), ("S14", "Complete")])
 def test_nobody_waits_for_word_of_what_is_over(clinic: Clinic, trigger: str, status: str) -> None:
     clinic.send(siu("S12", at="20260306140000", start="20260308100000"))
-    clinic.send(siu(trigger, at="20260307140000", start="20260308100000", status=status))
+    clinic.send(siu(trigger, at="20260308140000", start="20260308100000", status=status))
     clinic.until(datetime(2026, 3, 30, tzinfo=UTC))
     assert clinic.appointment("36996").unheard_at is None
 
@@ -500,3 +501,56 @@ def test_a_word_is_whole_and_in_any_case(words: list[str], text: str, fits: bool
 def test_the_patients_own_provider_is_known_by_id_or_by_both_names(clinician: Provider | None, fits: bool) -> None:
     appointed = Appointed({"k": AppointedAs(clinician="pcp")})
     assert appointed.fits("k", PATIENT, clinician=clinician, texts=[]) is fits
+
+
+def answer(clinic: Clinic, state: TaskState = TaskState.DONE, by: str = "dr") -> None:
+    after = tuple(
+        end(one, state, at=clinic.now, by=by) if one.kind == "pcp_alert" and one.stands else one
+        for one in clinic.chart().tasks
+    )
+    clinic.charts.add(msgspec.structs.replace(clinic.chart(), tasks=after))
+
+
+@pytest.mark.parametrize("state", [TaskState.DONE, TaskState.CANCELLED])
+def test_a_second_missed_visit_raises_an_alert_anew_when_the_first_was_answered(
+    clinic: Clinic, state: TaskState
+) -> None:
+    clinic.send(siu("S26", "1", at="20260307110000", start="20260307100000"))
+    clinic.send(siu("S26", "2", at="20260307120000", start="20260307110000"))
+    answer(clinic, state)
+    clinic.send(siu("S12", "3", at="20260307130000", start="20260308100000"))
+    clinic.send(siu("S26", "1", at="20260307140000", start="20260307100000"))
+    assert [one.stands for one in clinic.alerts()] == [False], "what was missed before the answer is answered"
+    clinic.send(siu("S26", "3", at="20260308110000", start="20260308100000"))
+    assert [one.stands for one in clinic.alerts()] == [False, True]
+    clinic.send(siu("S17", "3", at="20260308120000", start="20260308100000"))
+    clinic.send(siu("S17", "1", at="20260308130000", start="20260307100000"))
+    assert [one.appointment for one in clinic.task().escalations] == [clinic.appointment("2").id]
+    clinic.send(siu("S17", "2", at="20260308140000", start="20260307110000"))
+    assert [one.stands for one in clinic.alerts()] == [False, False]
+
+
+def test_a_deadline_after_an_alert_that_was_answered_raises_one_anew(clinic: Clinic) -> None:
+    clinic.send(siu("S26", "1", at="20260307110000", start="20260307100000"))
+    answer(clinic)
+    clinic.until(clinic.task().due_at)
+    assert [one.stands for one in clinic.alerts()] == [False, True]
+
+
+def test_a_visit_that_was_said_to_be_kept_before_its_day_is_kept_or_missed_by_what_comes_on_its_day(
+    clinic: Clinic,
+) -> None:
+    early = siu("S14", at="20260307110000", start="20260308100000", status="Complete")
+    clinic.send(early)
+    clinic.send(siu("S26", at="20260308110000", start="20260308100000"))
+    assert [one.stands for one in clinic.alerts()] == [True]
+    clinic.send(siu("S14", at="20260308120000", start="20260308100000", status="Complete"))
+    assert clinic.task().state == "done"
+
+
+def test_of_a_visit_that_was_said_to_be_kept_before_its_day_the_task_says_when_nothing_more_came(
+    clinic: Clinic,
+) -> None:
+    clinic.send(siu("S14", at="20260306140000", start="20260308100000", status="Complete"))
+    clinic.until(datetime(2026, 3, 9, 12, tzinfo=UTC))
+    assert "no-word" in [one.why for one in clinic.task().escalations]

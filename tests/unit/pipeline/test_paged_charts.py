@@ -564,3 +564,34 @@ def test_a_call_that_has_arrived_before_its_page_moves_is_not_made_again(duty: D
     move = adt("A45", at="20260306130500", pid3="7^^^MRN^MR", pv1={}, segments=("MRG|558181838^^^MRN^MR||||V1^^^MRN",))
     duty.send(move)
     assert duty.chart("7").pages == (before,)
+
+
+@pytest.mark.parametrize(
+    "more", [{45: "20260306131000"}, {36: "06"}, {3: "4WEST^401^A"}], ids=["time", "disposition", "place"]
+)
+@pytest.mark.parametrize("by", ["acknowledgment", "cancel", "done"])
+def test_what_ended_a_call_by_mistake_is_undone_after_a_correction_and_the_page_calls_again(
+    duty: Duty, by: str, more: dict[int, str]
+) -> None:
+    duty.ring()
+    task, chart_id = duty.page.task, duty.chart().id
+    if by == "acknowledgment":
+        ack(duty)
+    elif by == "cancel":
+        duty.do(TaskCancelled(actor="anna", chart_id=chart_id, task=task, reason="x"))
+    else:
+        duty.do(TaskDone(actor="anna", chart_id=chart_id, task=task))
+    duty.send(adt("A08", at="20260306131000", pv1=HIGH | more))
+    assert not notified(duty.later(20)), "a correction by itself calls nobody again"
+    undo(duty, task)
+    assert next(one for one in duty.chart().tasks if one.id == task).stands
+    assert notified(duty.later(1))
+
+
+def test_an_acknowledgment_of_what_is_not_called_for_any_more_is_not_undone(duty: Duty) -> None:
+    duty.ring()
+    ack(duty)
+    duty.send(adt("A08", at="20260306131000", pv1=HIGH | {36: "03"}))
+    outcome = undo(duty, duty.page.task)
+    assert "not-done" in {effect.kind for effect in outcome.effects}
+    assert not notified(duty.later(20))
