@@ -61,6 +61,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "restore": "engine.cli.backup:restore",
     "users": "engine.cli.users:users",
     "audit": "engine.cli.audit:audit",
+    "evidence": "engine.cli.evidence:evidence",
     "schema": "engine.cli.schema:schema",
     "demo": "engine.cli.demo:demo",
     "bench": "engine.cli.bench:bench",

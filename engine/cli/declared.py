@@ -64,7 +64,7 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "audit attest": _A.GLASS_ATTEST,
     **dict.fromkeys(("audit list", "audit verify", "audit checkpoint", "audit export"), _A.TRAIL_READ),
     "audit reseal": _A.STORE_MAINTAIN,
-    **dict.fromkeys(("audit disclosures", "audit unusual"), _A.TRAIL_READ),
+    **dict.fromkeys(("audit disclosures", "audit unusual", "evidence"), _A.TRAIL_READ),
     "audit review": _A.GLASS_ATTEST,
     **dict.fromkeys(
         ("users list", "users show", "users tokens", "users roles", "users actions", "users may"), _A.USERS_READ

@@ -24,6 +24,7 @@ FILES: Final[Mapping[str, str]] = {
     "oncall": "mappings/oncall/NAME.yaml",
     "access": "mappings/access/roles.yaml",
     "disclosures": "mappings/privacy/disclosures.yaml",
+    "evidence": "mappings/privacy/evidence.yaml",
     "unusual": "mappings/privacy/unusual.yaml",
     "risk": "mappings/risk/NAME.yaml",
     "risk-inputs": "mappings/care/risk-inputs.yaml",
@@ -38,6 +39,7 @@ _SHIPPED: Final[Mapping[str, tuple[str, ...]]] = {
     "risk": tuple(f"mappings/risk/{model}.yaml" for model in ("lace", "seed", "charlson", "hospital")),
     "access": ("mappings/access/roles.yaml",),
     "disclosures": ("mappings/privacy/disclosures.yaml",),
+    "evidence": ("mappings/privacy/evidence.yaml",),
     "unusual": ("mappings/privacy/unusual.yaml",),
     **{kind: (f"mappings/care/{kind}.yaml",) for kind in ("risk-inputs", "adt-events", "dispositions")},
 }

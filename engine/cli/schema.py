@@ -24,6 +24,7 @@ MODELS: Final[Mapping[str, tuple[str, ...]]] = {
     "protocol": ("engine.care.protocol:_Spec",),
     "oncall": ("engine.care.rosters:OnCallSpec",),
     "access": ("engine.access.roles:RolesFile",),
+    "evidence": ("engine.privacy.evidence:EvidenceFile",),
     "unusual": ("engine.privacy.unusual:UnusualFile",),
     "disclosures": ("engine.privacy.disclosures:DisclosuresFile",),
     "destination": ("engine.connectors.fieldmap:FieldMapFile",),

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 from engine.errors import Problem, SettingsError
 from engine.privacy.disclosures import DisclosuresFile, load_disclosures
+from engine.privacy.evidence import EvidenceFile, load_evidence
 from engine.privacy.unusual import UnusualFile, load_unusual
 from engine.yamlfile import Document
 
@@ -19,11 +20,13 @@ FOLDER: Final = "privacy"
 class PrivacyRules:
     disclosures: DisclosuresFile | None = None
     unusual: UnusualFile | None = None
+    evidence: EvidenceFile | None = None
 
 
 _LOADERS: Final[Mapping[str, Callable[[Document], object]]] = {
     "disclosures": load_disclosures,
     "unusual": load_unusual,
+    "evidence": load_evidence,
 }
 
 

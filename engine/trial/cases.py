@@ -526,10 +526,15 @@ def _unusual(question: _Question) -> Any:
     return privacy.unusual(question.case.given, question.compiled.rules.privacy)
 
 
+def _evidence(question: _Question) -> Any:
+    return privacy.evidence(question.case.given, question.compiled.rules.privacy)
+
+
 _RULES: Final[Mapping[str, Callable[[_Question], Any]]] = {
     "access": _may,
     "privacy/disclosures": _disclosures,
     "privacy/unusual": _unusual,
+    "privacy/evidence": _evidence,
     "risk": _score,
     "care/dispositions": _disposition,
     "care/adt-events": _meaning,

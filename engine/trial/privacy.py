@@ -10,6 +10,7 @@ from msgspec import structs
 
 from engine.domain.shapes import plain
 from engine.privacy.disclosures import Copy, Recipient, account
+from engine.privacy.evidence import Last, show
 from engine.privacy.rules import PrivacyRules
 from engine.privacy.unusual import Look, Person, judge
 from engine.trial.access import NOW, actor_of, chart_of
@@ -65,6 +66,18 @@ def unusual(given: Mapping[str, Any], rules: PrivacyRules) -> dict[str, Any]:
     ]
     found = judge(looks, charts, actors, file, UTC)
     return {"explained": found.explained, "unexplained": plain(found.unexplained)}
+
+
+def evidence(given: Mapping[str, Any], rules: PrivacyRules) -> dict[str, Any]:
+    """id: of a row. settings: as in config.yaml. proofs: event -> days ago."""
+    if rules.evidence is None:  # pragma: no cover - the cases stand beside the file
+        raise ValueError("there is no file of evidence")
+    row = next(one for one in rules.evidence.rows if one.id == given["id"])
+    last = {
+        event: Last(at=NOW - timedelta(days=days), actor="somebody", result="allowed", seq=1)
+        for event, days in given.get("proofs", {}).items()
+    }
+    return dict(plain(show(row, given["settings"], last, NOW)))
 
 
 def _time(text: str) -> datetime:
