@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from engine.cli.common import Cli, clock_time, config_option, json_option
+from engine.cli.common import Cli, config_option, json_option, named_time
 from engine.cli.desk import open_desk
-from engine.cli.paper import check_folder, facts, grid, html_option, paper, shown, write_page
+from engine.cli.paper import check_folder, facts, grid, html_option, paper, shown, worded, write_page
 from engine.cli.tables import Column, table
 
 _STYLES = {"shown": "good", "open": "bad", "site": "mild"}
@@ -41,7 +41,7 @@ def evidence(cli: Cli, html: Path | None) -> None:
 
 
 def _page(found: Mapping[str, Any]) -> str:
-    lead = f"Node {found['node']}, {clock_time(found['made_at'])}. What the product does, and what shows it."
+    lead = f"Node {found['node']}, {named_time(found['made_at'])}. What the product does, and what shows it."
     foot = f"Rows of {found['version']} (mappings/privacy/evidence.yaml). It is no legal advice."
     return paper("Evidence for an auditor", lead, _body(found), foot=foot)
 
@@ -52,7 +52,7 @@ def _body(found: Mapping[str, Any]) -> Iterator[str]:
     rows = [
         (
             f"{shown(one['asks'])}<small>{shown(one['rule'])}</small>",
-            f"{shown(one['does'])}" + (f"<small>The site: {shown(one['site'])}</small>" if one["site"] else ""),
+            f"{worded(one['does'])}" + (f"<small>The site: {worded(one['site'])}</small>" if one["site"] else ""),
             "".join(f"<small><code>{shown(s['key'])}</code> {shown(s['value'])}</small>" for s in one["settings"])
             + "".join(f"<small>{shown(_proof(proof))}</small>" for proof in one["proofs"]),
             f'<span class="mark {_STYLES[one["state"]]}">{shown(one["state"])}</span>'
@@ -60,11 +60,12 @@ def _body(found: Mapping[str, Any]) -> Iterator[str]:
         )
         for one in found["rows"]
     ]
-    yield from grid(("What the rule asks", "What the product does", "Settings and last proof", "State"), rows)
+    titles = ("What the rule asks", "What the product does", "Settings and last proof", "State")
+    yield from grid(titles, rows, ("quarter", "quarter", "third", "fifth"))
 
 
 def _proof(proof: Mapping[str, Any]) -> str:
     last = proof["last"]
     if last is None:
         return f"{proof['event']}: never"
-    return f"{proof['event']}: {clock_time(last['at'])}, {last['actor']}, record {last['seq']}"
+    return f"{proof['event']}: {named_time(last['at'])}, {last['actor']}, record {last['seq']}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -33,6 +34,7 @@ th, td { text-align: left; vertical-align: top; padding: .45rem .9rem .45rem 0; 
 thead th { font-size: .82rem; font-weight: 600; color: var(--soft); border-top: 0;
   border-bottom: 1px solid var(--ink); }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.fifth { width: 19%; } .quarter { width: 24%; } .third { width: 31%; }
 td.date { white-space: nowrap; font-variant-numeric: tabular-nums; }
 .note { border-left: 4px solid var(--mild); background: var(--head); padding: .5rem .9rem; margin: 1rem 0; }
 .phi { border: 2px solid var(--bad); padding: .4rem .9rem; margin: 1rem 0; font-weight: 600; }
@@ -49,6 +51,8 @@ footer { margin-top: 2.5rem; border-top: 1px solid var(--line); padding-top: .5r
   thead { display: table-header-group; } }
 """
 
+_CODE: Final = re.compile(r"`([^`]*)`")
+
 html_option = click.option(
     "--html", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Also write a page to print."
 )
@@ -56,6 +60,11 @@ html_option = click.option(
 
 def shown(text: object) -> str:
     return escape(single(str(text)))
+
+
+def worded(text: object) -> str:
+    """As `shown`; what stands between backticks is a command or a name."""
+    return _CODE.sub(r"<code>\1</code>", shown(text))
 
 
 def paper(title: str, lead: str, body: Iterable[str], *, foot: str = "", phi: bool = False) -> str:
