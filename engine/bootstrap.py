@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -43,12 +44,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from engine.connectors.checkpoints import Place
+    from engine.clock import Clock
     from engine.domain.standing import Overview
     from engine.privacy.rules import PrivacyRules
     from engine.runtime.courier import Route
     from engine.runtime.oversight import AccessWatch
     from engine.runtime.resealing import Resealer
     from engine.runtime.status import Status
+    from engine.runtime.sweeper import Sweeper
     from engine.store.engines import Location
     from engine.store.leases import Leases
     from engine.store.store import Store
@@ -237,6 +240,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
             "receipts": lambda: receipts.run(context.stopping),
             "resealing": lambda: resealer.run(context.stopping),
             "trail": lambda: watch.run(context.stopping),
+            "sweeper": partial(_sweeper(leases, lambda: current, clock).run, context.stopping),
             "leases": lambda: leases.run(context.stopping, changed),
         },
         reload=reload,
@@ -283,6 +287,17 @@ def _resealer(store: Store, leases: Leases, shadow: Callable[[], Store | None]) 
     from engine.store.schema import CHARTS
 
     return Resealer(store, CHARTS, ours=lambda: 0 in leases.partitions, beside=shadow)  # one worker of all nodes
+
+
+def _sweeper(leases: Leases, current: Callable[[], Configuration], clock: Clock) -> Sweeper:
+    from engine.runtime.sweeper import Sweeper
+
+    return Sweeper(
+        lambda: open_store(current(), "tool"),
+        lambda: current().site.retention.policy if current().site.retention.automatic else None,
+        clock,
+        ours=lambda: 0 in leases.partitions,
+    )
 
 
 async def _say_orphans(store: Store, index: int, configured: Collection[str]) -> None:

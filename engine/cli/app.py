@@ -62,6 +62,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "users": "engine.cli.users:users",
     "audit": "engine.cli.audit:audit",
     "evidence": "engine.cli.evidence:evidence",
+    "legal-hold": "engine.cli.retention:legal_hold",
+    "sweep": "engine.cli.retention:sweep",
     "schema": "engine.cli.schema:schema",
     "demo": "engine.cli.demo:demo",
     "bench": "engine.cli.bench:bench",

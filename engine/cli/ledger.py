@@ -26,6 +26,7 @@ def ledger(cli: Cli) -> int:
     It counts what became of everything that ever came, and of every delivery, not what is left to do. A message that
     died stays dead: its replay is received, and counted, anew. A delivery that died is dead until it is put back into
     the outbox; when its dead letter was discarded, or nothing was left to send (superseded), it stays dead for good.
+    erased: of the messages received, those whose text was kept long enough and is gone (`handoff sweep`).
     What waits for somebody is listed by `dead list` and `held list`.
 
     With --shadow it counts what was processed in shadow, and what would have been delivered as withheld.
@@ -36,7 +37,8 @@ def ledger(cli: Cli) -> int:
 
     with open_desk(cli) as desk, desk.store.reader() as conn:
         lines = count(conn, () if desk.in_shadow else desk.outline.channels, decided=desk.in_shadow)
-    names = ("channel", "received", "refused", "filtered", "processed", "dead", "pending", "duplicates", "acked")
+    gone = ("erased",) if any(line.erased for line in lines) else ()
+    names = ("channel", "received", "refused", "filtered", "processed", "dead", "pending", "duplicates", "acked", *gone)
     withheld = ("withheld",) if any(line.deliveries.withheld for line in lines) else ()
     states = ("pending", "delivered", "held", "dead", *withheld)
     rows = [

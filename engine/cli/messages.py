@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 _DAMAGED: Final = {
     "message": "what is stored of the message can't be read any more; its sender has it still, and can send it again",
+    "erased": "the message was kept long enough and is erased (`handoff help sweep`)",
     "outcome": "what is stored of its outcome can't be read any more; its deliveries and dead letters are above",
     "receipt": "what a destination called a delivery can't be read any more",
 }

@@ -12,8 +12,10 @@ from engine.cli.appointments import appointment_table
 from engine.cli.common import (
     Cli,
     Private,
+    Said,
     clock_time,
     config_option,
+    json_option,
     limit_option,
     list_options,
     listing_options,
@@ -327,3 +329,28 @@ _TABLES: Final[Mapping[str, Callable[[Part, list[dict[str, Any]]], str]]] = {
     "appointments": _appointments,
 }
 """Parts with a table of their own."""
+
+
+@patients.command("erase")
+@click.argument("key", metavar="KEY", type=PatientKey())
+@click.option("--reason", required=True, type=Said(), metavar="TEXT", help="Why; written to the audit, where it stays.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@config_option
+@click.pass_obj
+def erase(cli: Cli, key: str, reason: str, yes: bool) -> None:
+    """Erase a patient: chart, messages, what was sent. It can't be undone.
+
+    Refused (exit code 1) under a legal hold, and while somebody waits for something of the patient: an open task, a
+    page, a stay, a delivery, a dead letter, a question. Counts and the audit stay. A later message of the patient makes
+    a new chart.
+    """
+    from engine.cli.groups import agree
+    from engine.desk import keeping
+
+    with open_desk(cli) as desk:
+        chart = finding.chart(desk, key)
+        shown = desk.pseudonym(chart.patient.key)
+        agree(cli, f"All that is stored of {shown} is to be erased.", yes=yes)
+        keeping.erase_patient(desk, chart, reason)
+    cli.print({"erased": shown}, f"Erased {shown}.")

@@ -91,6 +91,9 @@ def _receipts(desk: Desk, entry_ids: Sequence[int], as_of: AsOf, decision: str |
         if entry is None:
             receipts.append("it is not in the journal any more")
             continue
+        if entry.erased:
+            receipts.append("it was kept long enough and is erased: there is nothing to replay")
+            continue
         if entry.damaged:
             receipts.append("what is stored of it is damaged: there is nothing to replay")
             continue

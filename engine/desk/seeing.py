@@ -301,7 +301,7 @@ def entry_details(desk: Desk, entry_id: int, make_view: Callable[[], View]) -> d
     if not listed or entry is None:
         raise NotFoundError(f"there is no entry {entry_id} in the journal")
     if entry.damaged:
-        damaged.insert(0, "message")
+        damaged.insert(0, "erased" if entry.erased else "message")
     if None in receipts.values():
         damaged.append("receipt")
     if desk.in_shadow and outcome is None and not damaged:

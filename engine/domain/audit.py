@@ -100,6 +100,11 @@ EVENTS: Final[Mapping[str, Event]] = {
     "backup": Event("made a backup", "R", _EXPORT),
     "restore": Event("set the store back to a backup", "U", _ALERT),
     "restore-rehearsed": Event("restored a backup to see that it can be done", "E", _ACTIVITY),
+    # keeping and erasing
+    "hold-placed": Event("placed a legal hold on a patient's records", "C", _PATIENT),
+    "hold-lifted": Event("lifted a legal hold", "U", _PATIENT),
+    "swept": Event("erased what was kept long enough", "D", _ACTIVITY),
+    "patient-erased": Event("erased a patient's chart and all that belongs to it", "D", _PATIENT),
     # the trail itself
     "trail-checkpoint": Event("asked for a checkpoint of the trail", "E", _ACTIVITY),
     "trail-verified": Event("had the trail checked", "R", _USED),

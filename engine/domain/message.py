@@ -144,6 +144,8 @@ class Entry(Phi, frozen=True, kw_only=True):
     partition: int = 0
     damaged: bool = False
     """What is stored of it can't be read any more (altered, cut off, lost): payload and summary are empty."""
+    erased: bool = False
+    """There is nothing to read any more: it was kept long enough. It is `damaged` too, for whoever needs its bytes."""
 
     @property
     def kind(self) -> EntryKind:

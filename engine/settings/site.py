@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from engine.domain.partition import PARTITIONS
+from engine.domain.retention import Period, Policy
 from engine.outline import (
     CHECKPOINTS,
     CONSOLE_HOST,
@@ -282,6 +283,41 @@ class Calendar(StrictModel):
         return weekend
 
 
+TRAIL_YEARS_MIN: Final = 6
+"""45 CFR 164.316(b)(2): what was done has to be on record for six years."""
+
+
+class Retention(StrictModel):
+    """How long what is stored is kept. A legal hold, and whatever somebody still waits for, is kept beyond that."""
+
+    messages_days: Annotated[int, Field(ge=1, le=36_500)] = 365
+    """Messages as they came, and what else stands in the journal."""
+    deliveries_days: Annotated[int, Field(ge=1, le=36_500)] = 365
+    """What was delivered, as it was sent."""
+    charts_years: Annotated[int, Field(ge=1, le=100)] = 7
+    """Charts of patients of whom nothing was heard for so long."""
+    trail_years: Annotated[int, Field(le=100)] = 7
+    """The sealed part of the trail's records: reasons, patients, addresses."""
+    automatic: bool = True
+    """The daemon sweeps once a day; false: only `handoff sweep` does."""
+
+    @field_validator("trail_years")
+    @classmethod
+    def _as_long_as_the_law_says(cls, years: int) -> int:
+        if years < TRAIL_YEARS_MIN:
+            raise ValueError(f"the trail is kept for at least {TRAIL_YEARS_MIN} years (45 CFR 164.316(b)(2)(i))")
+        return years
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(
+            messages=Period(days=self.messages_days),
+            deliveries=Period(days=self.deliveries_days),
+            charts=Period(years=self.charts_years),
+            trail=Period(years=self.trail_years),
+        )
+
+
 class SiteClock(StrictModel):
     """Another clock than the system's, for a site that is there to test: weeks pass in seconds."""
 
@@ -313,6 +349,8 @@ class Site(StrictModel):
     """The audit trail."""
     backup: Backup | None = None
     """That the store is backed up; none: nobody is told when it is not."""
+    retention: Retention = Retention()
+    """How long what is stored is kept."""
     calendar: Calendar = Calendar()
     """Business days and the site's zone."""
     channels: Folder = "channels"

@@ -17,6 +17,7 @@ from engine.domain.delivery import DeliveryState
 from engine.domain.message import EntryKind, EntryState, kind_of
 from engine.domain.partition import PARTITIONS
 from engine.domain.record import Record
+from engine.store import schema
 from engine.store.schema import cursor, delivery, entry, from_micros, outcome, repeat
 from engine.store.statements import Statement
 
@@ -62,6 +63,7 @@ _REPEATS: Final = _by_channels(repeat, *_ARRIVALS)
 _REPEATS_DECIDED: Final = _by_channels(repeat, *_ARRIVALS, decided=repeat.c.entry_id)
 _OUTCOMES: Final = _by_states(outcome)
 _DELIVERIES: Final = _by_states(delivery)
+_ERASED: Final = Statement(select(schema.erased))
 _CURSORS: Final = Statement(
     select(cursor.c.partition, cursor.c.position).where(cursor.c.channel == bindparam("channel")), ("channel",)
 )
@@ -96,6 +98,9 @@ class LedgerLine(Record, frozen=True, kw_only=True):
     duplicates: int
     acked: int
     """Arrivals whose AA or CA has gone out."""
+    erased: int
+    """Of the entries, those whose text is erased because it was kept long enough. They are counted above all the same.
+    """
     deliveries: DeliveryCounts
     balanced: bool
 
@@ -110,6 +115,7 @@ def ledger(conn: Connection, channels: Iterable[str] = (), *, decided: bool = Fa
     deliveries = _by_state(conn, _DELIVERIES)
     entries = _by_channel(conn, _ENTRIES_DECIDED if decided else _ENTRIES)
     repeats = _by_channel(conn, _REPEATS_DECIDED if decided else _REPEATS)
+    erased: dict[str, int] = {row.channel: row.entries for row in _ERASED.rows(conn)}
     lines: list[LedgerLine] = []
     names = {*channels, *entries, *repeats, *(name for name, _ in outcomes)}
     for channel in sorted(names, key=lambda name: (kind_of(name) is not EntryKind.MESSAGE, name)):
@@ -134,6 +140,7 @@ def ledger(conn: Connection, channels: Iterable[str] = (), *, decided: bool = Fa
                 pending=waiting,
                 duplicates=duplicates,
                 acked=(stored.acked if stored else 0) + (repeated.acked if repeated else 0),
+                erased=0 if decided else erased.get(channel, 0),
                 deliveries=DeliveryCounts(
                     **{state.value: deliveries.get((channel, state.value), 0) for state in DeliveryState}
                 ),

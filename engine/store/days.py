@@ -1,7 +1,7 @@
 """PostgreSQL: the payloads of the journal in one partition a day, so that retention is the dropping of tables.
 
 Partitions are made ahead. What falls on a day that nobody has prepared (a clock that jumped) goes into the default
-partition, `payload_other`, and is found there like everything else. To sweep a day: `DROP TABLE journal.payload_<day>`;
+partition, `payload_other`, and is found there like everything else. Days that a sweep has emptied are dropped;
 the narrow entries stay, with their ids, states and keys for finding duplicates.
 """
 
@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
 from engine.store.engines import Location, translated, writer_engine
 from engine.store.schema import JOURNAL, day_of
@@ -63,3 +64,39 @@ def prepare_days(conn: Connection, now: datetime) -> list[str]:
 def partition_name(day: int) -> str:
     """`payload_20261122`."""
     return f"payload_{datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day):%Y%m%d}"
+
+
+def drop_swept_days(location: Location, before: datetime) -> list[str]:
+    """Drop the partitions of days before that time that hold nothing any more; their names. Nothing to do on SQLite.
+
+    What is in use for long is left for the next time.
+    """
+    if location.is_sqlite:
+        return []
+    engine, dropped = writer_engine(location, JOURNAL), list[str]()
+    try:
+        with translated(), engine.connect() as conn:
+            known = sorted(conn.execute(_DAYS).scalars())
+            conn.rollback()
+            for name in known:
+                if name >= partition_name(day_of(before)):
+                    break
+                try:
+                    with conn.begin():
+                        conn.execute(text(f"SET LOCAL lock_timeout = {_LOCK_MS_MAX}"))
+                        conn.execute(text(f"LOCK TABLE {JOURNAL}.{name} IN ACCESS EXCLUSIVE MODE"))
+                        full = conn.execute(text(f"SELECT 1 FROM {JOURNAL}.{name} LIMIT 1")).scalar()  # noqa: S608 - ours
+                        if full is None:
+                            conn.execute(text(f"DROP TABLE {JOURNAL}.{name}"))
+                            dropped.append(name)
+                except OperationalError:
+                    continue
+    finally:
+        engine.dispose()
+    return dropped
+
+
+_DAYS: Final = text(
+    "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE n.nspname = 'journal' AND c.relname ~ '^payload_[0-9]{8}$'"
+)

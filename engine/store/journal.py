@@ -584,6 +584,8 @@ class Journal:
         ]
 
     def _entry(self, row: Any) -> Entry:
+        if row.head is None:  # swept after its retention; the narrow row stays
+            return msgspec.structs.replace(self._damaged(row), erased=True)
         try:
             head = open_head(self._keys, row)
             body = b"" if row.body is None else self._keys.open(body_place(row.id), row.body)

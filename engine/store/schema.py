@@ -122,6 +122,14 @@ link: Final = Table(
     schema=JOURNAL,
 )
 
+erased: Final = Table(  # what the narrow rows alone are left of
+    "erased",
+    metadata,
+    Column("channel", Text, primary_key=True),
+    Column("entries", BigInteger, nullable=False),
+    schema=JOURNAL,
+)
+
 # --- charts ----------------------------------------------------------------------------------------------------------
 
 cursor: Final = Table(
@@ -168,6 +176,7 @@ concerned: Final = Table(  # patients that an entry was about besides its outcom
     schema=CHARTS,
     sqlite_with_rowid=False,
 )
+Index("concerned_entry", concerned.c.entry_id)
 
 chart: Final = Table(
     "chart",
@@ -593,6 +602,17 @@ glass: Final = Table(  # glasses that were broken
 Index("glass_actor_ends", glass.c.actor, glass.c.ends_at)
 Index("glass_begins", glass.c.begins_at)
 Index("glass_unattested", glass.c.begins_at, sqlite_where=text("attested = 0"))
+legal_hold: Final = Table(
+    "legal_hold",
+    metadata,
+    Column("id", _AutoId, primary_key=True, autoincrement=False),  # given in the order of time
+    Column("chart_id", Text, nullable=False),  # as it was then: merges are followed by whoever reads it
+    Column("placed_at", BigInteger, nullable=False),
+    Column("lifted_at", BigInteger),
+    Column("document", LargeBinary, nullable=False),  # sealed: by whom, why
+    schema=CHARTS,
+)
+Index("legal_hold_chart", legal_hold.c.chart_id)
 
 config_version: Final = Table(
     "config_version",

@@ -30,7 +30,20 @@ from sqlalchemy import (
 from sqlalchemy import bindparam as bind
 
 from engine.errors import KeyMissingError, TamperedError
-from engine.store import audit, charts, configs, holds, journal, oncall, outbox, quality, record, schema, users
+from engine.store import (
+    audit,
+    charts,
+    configs,
+    holds,
+    journal,
+    legalholds,
+    oncall,
+    outbox,
+    quality,
+    record,
+    schema,
+    users,
+)
 from engine.store.keys import KeyRing, key_number
 from engine.store.parts import STORED, StoredPart
 
@@ -136,6 +149,7 @@ SEALED: Final = (
         schema.glass.c.document,
         lambda _, row: users.glass_place({name: getattr(row, name) for name in users.GLASS_COLUMNS}),
     ),
+    SealedColumn(schema.legal_hold.c.document, lambda _, row: legalholds.hold_place(row)),
     SealedColumn(schema.config_version.c.files, lambda _, row: configs.files_place(row.version)),
 )  # fmt: skip
 """A new sealed column has its line here; a test compares them with the schema."""

@@ -1,6 +1,6 @@
 """What is old, and what is of a patient, can be taken out of each table without walking through it.
 
-Statements of a retention that is to come, for each table of the schema: one that is added has to say here how its rows
+For each table of the schema: one that is added has to say here how its rows
 are found. Old is found by numbers that were given in the order of time (a sweep finds the first one of a day by
 halving), or by when the patient's chart was last touched.
 """
@@ -45,6 +45,7 @@ OLD = {
     "charts.notice": ["delivery_id < 1000"],
     "charts.dead_letter": ["id < 1000 AND died_at < 1000"],
     "charts.hold": ["id < 1000 AND opened_at < 1000"],
+    "charts.legal_hold": ["id < 1000 AND lifted_at < 1000"],
     "charts.audit": ["seq < 1000 AND at < 1000"],
     "charts.audit_payload": ["seq < 1000"],
     "charts.audit_patient": ["seq < 1000"],
@@ -66,6 +67,7 @@ OF_A_PATIENT = {
     "charts.delivery_receipt": [f"delivery_id IN {DELIVERIES}"],
     "charts.admission": [f"delivery_id IN {DELIVERIES}"],
     "charts.notice": [f"chart_id IN {FAMILY}"],
+    "charts.legal_hold": [f"chart_id IN {FAMILY}"],
     "charts.dead_letter": [
         f"entry_id IN {ENTRIES}",
         "key_hash IN (X'00', X'01')",  # died before there was a chart
@@ -82,6 +84,7 @@ NO_PATIENT = {
     "charts.glass": "who looked stays: it names opaque ids, and is kept as long as the trail",
 }
 FEW = {
+    "journal.erased": "a row a channel",
     "journal.link": "a row a channel",
     "charts.cursor": "a row a partition of a channel",
     "charts.worker": "a row a worker that lives",

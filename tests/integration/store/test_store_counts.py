@@ -65,6 +65,7 @@ def test_every_arrival_is_accounted_for(store):
         "pending": 2,
         "duplicates": 2,
         "acked": 3,
+        "erased": 0,
         "deliveries": {"pending": 1, "delivered": 1, "held": 1, "dead": 1, "withheld": 0},
         "balanced": True,
     }

@@ -34,6 +34,7 @@ def upgrade() -> None:
         _access()
         _backups()
         _trail()
+        _holds_of_law()
 
 
 def _journal() -> None:
@@ -97,6 +98,13 @@ def _journal() -> None:
     )
     op.create_index("repeat_entry", "repeat", ["entry_id"], schema=JOURNAL)
     op.create_index("repeat_owed", "repeat", ["id"], schema=JOURNAL, **_only("ack_state = 'owed'"))
+    op.create_table(
+        "erased",
+        sa.Column("channel", sa.Text(), nullable=False),
+        sa.Column("entries", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("channel"),
+        schema=JOURNAL,
+    )
 
 
 def _charts() -> None:
@@ -294,6 +302,7 @@ def _charts() -> None:
         schema=CHARTS,
         sqlite_with_rowid=False,
     )
+    op.create_index("concerned_entry", "concerned", ["entry_id"], schema=CHARTS)
     op.create_table(
         "outcome",
         sa.Column("entry_id", _ID, autoincrement=False, nullable=False),
@@ -575,3 +584,17 @@ def _access() -> None:
     op.create_index("glass_actor_ends", "glass", ["actor", "ends_at"], schema=CHARTS)
     op.create_index("glass_begins", "glass", ["begins_at"], schema=CHARTS)
     op.create_index("glass_unattested", "glass", ["begins_at"], schema=CHARTS, **_only("attested = 0"))
+
+
+def _holds_of_law() -> None:
+    op.create_table(
+        "legal_hold",
+        sa.Column("id", _ID, autoincrement=False, nullable=False),
+        sa.Column("chart_id", sa.Text(), nullable=False),
+        sa.Column("placed_at", sa.BigInteger(), nullable=False),
+        sa.Column("lifted_at", sa.BigInteger(), nullable=True),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        schema=CHARTS,
+    )
+    op.create_index("legal_hold_chart", "legal_hold", ["chart_id"], schema=CHARTS)

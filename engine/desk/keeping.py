@@ -1,0 +1,86 @@
+"""Keeping and erasing: legal holds, sweeps, a patient who is erased. All of it is on record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engine.domain.audit import AuditRecord
+from engine.errors import HandoffError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from engine.desk.desk import Desk
+    from engine.domain.chart import Chart
+    from engine.domain.retention import Swept
+    from engine.store.legalholds import ListedLegalHold
+
+
+class KeptError(HandoffError):
+    """What was to be erased is to be kept, and why."""
+
+
+def holds(desk: Desk, *, every: bool = False) -> list[ListedLegalHold]:
+    """Oldest first; every: also those that were lifted."""
+    from engine.store.legalholds import LegalHolds
+
+    return desk.store.read_now(lambda conn: LegalHolds(desk.keys).find(conn, every=every))
+
+
+def place_hold(desk: Desk, chart: Chart, reason: str) -> ListedLegalHold:
+    """Keep all of a patient's records until the hold is lifted."""
+    from engine.store.legalholds import LegalHolds
+
+    legal = LegalHolds(desk.keys)
+
+    def work(conn: Connection) -> int:
+        desk.note(conn, "hold-placed", [f"chart:{chart.id}"], reason)
+        return legal.place(conn, chart.id, by=str(desk.actor), reason=reason, now=desk.now)
+
+    number = desk.store.charts_ledger.write_now(work)
+    return next(one for one in holds(desk) if one.id == number)
+
+
+def lift_holds(desk: Desk, chart: Chart, reason: str | None) -> list[int]:
+    """Lift all holds on a patient; their numbers, none where there is none. Raises StoreError, TamperedError."""
+    from engine.store.legalholds import LegalHolds
+
+    legal = LegalHolds(desk.keys)
+
+    def work(conn: Connection) -> list[int]:
+        family = desk.store.charts.family(conn, {chart.id})
+        found = [one for one in legal.find(conn) if one.chart_id in family]
+        for one in found:
+            legal.lift(conn, one.id, desk.now)
+        desk.note(conn, "hold-lifted", [f"chart:{one.chart_id}" for one in found], reason)
+        return [one.id for one in found]
+
+    return desk.store.charts_ledger.write_now(work)
+
+
+def sweep(desk: Desk, *, dry_run: bool) -> list[Swept]:
+    """Erase what was kept long enough, by the site's policy; dry_run: only say what would be."""
+    from engine.runtime.sweeper import Sweep
+
+    if not dry_run:
+        desk.authorise("swept", ["store"])
+    policy = desk.configuration.site.retention.policy
+    return Sweep(desk.store, policy, desk.now, str(desk.actor), dry_run=dry_run).run()
+
+
+def erase_patient(desk: Desk, chart: Chart, reason: str) -> None:
+    """Erase a patient whatever their age in the store. Raises KeptError when a hold or something open forbids it."""
+    from engine.store.retention import Charts
+
+    desk.authorise("patient-erased", [f"chart:{chart.id}"])
+    charts = Charts(desk.store)
+    item = desk.store.read_now(lambda conn: charts.item(conn, chart.id, desk.now))
+    if item.facts.on_hold:
+        raise KeptError("a legal hold keeps this patient's records: `handoff legal-hold list`; nothing was erased")
+    if item.facts.waits_for is not None:
+        raise KeptError(f"somebody still waits for {item.facts.waits_for} of this patient; nothing was erased")
+    record = AuditRecord(
+        at=desk.now, actor=str(desk.actor), action="patient-erased", subject=f"chart:{chart.id}", reason=reason
+    )
+    if not charts.erase_one(item, record):
+        raise KeptError("something new has come of this patient meanwhile: look again before you erase")

@@ -1,0 +1,176 @@
+"""The sweeper: erases what was kept long enough, a page at a time, beside everything else that goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
+
+from sqlalchemy import func, select
+
+from engine.clock import Clock
+from engine.domain.audit import AuditRecord, Whence
+from engine.domain.retention import Policy, Swept, verdict
+from engine.errors import StoreError
+from engine.logs import get_logger
+from engine.store.days import drop_swept_days
+from engine.store.retention import SWEPT, Item, Source, sources
+from engine.store.schema import entry, from_micros
+from engine.store.store import Store
+
+BETWEEN: Final = timedelta(days=1)
+_LOOK_SECONDS: Final = 60.0
+_REST_SECONDS: Final = 0.05
+AHEAD_MAX: Final = timedelta(days=31)
+"""A clock that is further ahead of the newest entry may be wrong: then only a person may say that time is over."""
+
+_log = get_logger(__name__)
+
+
+class Sweep:
+    """One sweep. actor: who is on record. going: false when it is to end early."""
+
+    def __init__(
+        self,
+        store: Store,
+        policy: Policy,
+        now: datetime,
+        actor: str,
+        *,
+        dry_run: bool = False,
+        whence: Whence | None = None,
+        rest: Callable[[], None] = lambda: None,
+        going: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._store = store
+        self._policy = policy
+        self._now = now
+        self._actor = actor
+        self._dry_run = dry_run
+        self._whence = whence
+        self._rest = rest
+        self._going = going
+
+    def run(self) -> list[Swept]:
+        """What was erased, or would be, of each kind, and what was kept although its time is over."""
+        done = [self._source(one) for one in sources(self._store)]
+        if not self._dry_run:
+            drop_swept_days(self._store.location, self._policy.messages.before(self._now))
+        return done
+
+    def _source(self, source: Source) -> Swept:
+        period = self._policy.of(source.kept)
+        cutoff = period.before(self._now) + timedelta(days=1)  # `verdict` says it exactly
+        after: tuple[object, ...] | None = None
+        count = held = 0
+        waiting: Counter[str] = Counter()
+        while self._going():
+            with self._store.reader() as conn:
+                page = source.page(conn, after, cutoff, self._now)
+                verdicts = [(item, verdict(item.facts, period, self._now)) for item in page]
+                over = [one for one in verdicts if period.after(one[0].facts.at) <= self._now]
+                if not page or (not over and not source.older_behind(conn, page[-1].key, cutoff)):
+                    break
+            gone: list[Item] = []
+            for item, said in over:
+                if said.fate == "erase":
+                    gone.append(item)
+                elif said.fate == "held":
+                    held += 1
+                else:
+                    waiting[said.rule] += 1
+            if gone:
+                count += len(gone) if self._dry_run else source.erase(gone, self._record(source, str(period)))
+                self._rest()
+            after = page[-1].key
+        return Swept(
+            what=source.kept.value, policy=str(period), count=count, held=held, waiting=waiting.total(),
+            why=dict(sorted(waiting.items())),
+        )  # fmt: skip
+
+    def _record(self, source: Source, period: str) -> Callable[[str, int], AuditRecord]:
+        def record(which: str, count: int) -> AuditRecord:
+            return AuditRecord(
+                at=self._now, actor=self._actor, action=SWEPT, subject=source.kept.value, terms=which or None,
+                count=count, reason=f"kept for {period}", whence=self._whence,
+            )  # fmt: skip
+
+        return record
+
+
+def believable(store: Store, now: datetime) -> bool:
+    """Whether the clock can be right: something came lately, or nothing ever did."""
+    with store.reader() as conn:
+        newest = conn.execute(select(entry.c.received_at).order_by(entry.c.id.desc()).limit(1)).scalar_one_or_none()
+        oldest = conn.execute(select(func.min(entry.c.id))).scalar_one_or_none()
+    return oldest is None or newest is None or now - from_micros(newest) <= AHEAD_MAX
+
+
+def _rest(halt: threading.Event) -> None:
+    halt.wait(_REST_SECONDS)
+
+
+class Sweeper:
+    """A service: sweeps once a day. open_store: in the role of a tool, because it erases on both sides; ours: whether
+    it is this one's turn, of several that could. policy: none: it is left to people.
+
+    Whether the clock can be right is asked once, before anything has come in this life: what a wrong clock has stamped
+    proves nothing.
+    """
+
+    def __init__(
+        self,
+        open_store: Callable[[], Store],
+        policy: Callable[[], Policy | None],
+        clock: Clock,
+        *,
+        ours: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._open = open_store
+        self._policy = policy
+        self._clock = clock
+        self._ours = ours
+        self._next: datetime | None = None
+        self._believed: bool | None = None
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        while not stopping.is_set():
+            policy, now = self._policy(), self._clock.now()
+            # A clock that was set back must not make it wait for what it had been.
+            due = self._next is None or now >= self._next or self._next - now > BETWEEN
+            if policy is not None and due and self._ours():
+                halt = threading.Event()
+                work = asyncio.create_task(asyncio.to_thread(self._sweep, policy, now, halt))
+                stop = asyncio.create_task(stopping.wait())
+                await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+                halt.set() if stop.done() else stop.cancel()
+                try:
+                    await work
+                    self._next = now + BETWEEN
+                except StoreError as error:
+                    _log.warning("the sweep waits for the store", seconds=_LOOK_SECONDS, exc_info=error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), _LOOK_SECONDS)
+
+    def _sweep(self, policy: Policy, now: datetime, halt: threading.Event) -> None:
+        store = self._open()
+        try:
+            if self._believed is None:
+                self._believed = believable(store, now)
+            if not self._believed:
+                _log.warning("nothing is swept, the clock is far ahead of what came last")
+                return
+            sweep = Sweep(
+                store, policy, now, "system",
+                rest=partial(_rest, halt), going=lambda: not halt.is_set(),
+            )  # fmt: skip
+            for done in sweep.run():
+                if done.count:
+                    _log.info("swept what was kept long enough", kind=done.what, count=done.count)
+        finally:
+            store.close()
