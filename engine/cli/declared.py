@@ -59,6 +59,10 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "oncall override": _A.ONCALL_ACT,
     "outbox read": _A.PATIENT_REVEAL,
     **dict.fromkeys(("keys reseal", "keys retire", "keys rotate", "keys status", "backup"), _A.STORE_MAINTAIN),
+    **dict.fromkeys(("keys reseal", "keys retire", "keys rotate", "keys status"), _A.STORE_MAINTAIN),
+    **dict.fromkeys(
+        ("sweep", "legal-hold add", "legal-hold list", "legal-hold remove", "patients erase"), _A.RETENTION_MANAGE
+    ),
     "break-glass": _A.GLASS_BREAK,
     "audit glasses": _A.GLASS_READ,
     "audit attest": _A.GLASS_ATTEST,

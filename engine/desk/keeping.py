@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.domain.audit import AuditRecord
 from engine.errors import HandoffError
 
 if TYPE_CHECKING:
@@ -34,8 +33,9 @@ def place_hold(desk: Desk, chart: Chart, reason: str) -> ListedLegalHold:
     legal = LegalHolds(desk.keys)
 
     def work(conn: Connection) -> int:
-        desk.note(conn, "hold-placed", [f"chart:{chart.id}"], reason)
-        return legal.place(conn, chart.id, by=str(desk.actor), reason=reason, now=desk.now)
+        placed = legal.place(conn, chart.id, by=str(desk.actor), reason=reason, now=desk.now)
+        desk.note(conn, "hold-placed", [f"legal-hold:{placed}"], reason, patients=(chart.id,))
+        return placed
 
     number = desk.store.charts_ledger.write_now(work)
     return next(one for one in holds(desk) if one.id == number)
@@ -52,7 +52,8 @@ def lift_holds(desk: Desk, chart: Chart, reason: str | None) -> list[int]:
         found = [one for one in legal.find(conn) if one.chart_id in family]
         for one in found:
             legal.lift(conn, one.id, desk.now)
-        desk.note(conn, "hold-lifted", [f"chart:{one.chart_id}" for one in found], reason)
+        for one in found:
+            desk.note(conn, "hold-lifted", [f"legal-hold:{one.id}"], reason, patients=(one.chart_id,))
         return [one.id for one in found]
 
     return desk.store.charts_ledger.write_now(work)
@@ -65,7 +66,8 @@ def sweep(desk: Desk, *, dry_run: bool) -> list[Swept]:
     if not dry_run:
         desk.authorise("swept", ["store"])
     policy = desk.configuration.site.retention.policy
-    return Sweep(desk.store, policy, desk.now, str(desk.actor), dry_run=dry_run).run()
+    whence = desk.record_of("swept", "store").whence
+    return Sweep(desk.store, policy, desk.now, str(desk.actor), dry_run=dry_run, whence=whence).run()
 
 
 def erase_patient(desk: Desk, chart: Chart, reason: str) -> None:
@@ -79,8 +81,6 @@ def erase_patient(desk: Desk, chart: Chart, reason: str) -> None:
         raise KeptError("a legal hold keeps this patient's records: `handoff legal-hold list`; nothing was erased")
     if item.facts.waits_for is not None:
         raise KeptError(f"somebody still waits for {item.facts.waits_for} of this patient; nothing was erased")
-    record = AuditRecord(
-        at=desk.now, actor=str(desk.actor), action="patient-erased", subject=f"chart:{chart.id}", reason=reason
-    )
+    record = desk.record_of("patient-erased", f"chart:{chart.id}", reason)
     if not charts.erase_one(item, record):
         raise KeptError("something new has come of this patient meanwhile: look again before you erase")

@@ -36,6 +36,7 @@ from engine.store.schema import (
     from_micros,
     glass,
     hold,
+    legal_hold,
     outcome,
 )
 
@@ -458,6 +459,14 @@ _DECIDED: Final[Sequence[tuple[frozenset[str], Select[*tuple[Any, ...]]]]] = (
     (frozenset({"account-added"}), select(_named("account:", account.c.name).label("subject"))),
     (frozenset({"glass-broken"}), select(_named("chart:", glass.c.chart_id).label("subject"))),
     (
+        frozenset({"hold-placed"}),
+        select(_named("legal-hold:", legal_hold.c.id).label("subject")),
+    ),
+    (
+        frozenset({"hold-lifted"}),
+        select(_named("legal-hold:", legal_hold.c.id).label("subject")).where(legal_hold.c.lifted_at.is_not(None)),
+    ),
+    (
         frozenset({"destination-paused"}),
         select(_named("destination:", destination.c.name).label("subject"))
         .where(destination.c.paused_by.is_not(None)),
@@ -476,7 +485,7 @@ def _decisions(conn: Connection) -> Iterator[_Problem]:
         .group_by(audit.c.action, audit.c.subject)
     ):
         said[row.action, row.subject] = row.seq
-    lasting: dict[str, set[str]] = {"discard": set(), "account-added": set()}
+    lasting: dict[str, set[str]] = {one: set() for one in ("discard", "account-added", "hold-placed", "hold-lifted")}
     """Actions whose work is there for ever -> what it shows."""
     for by, statement in _DECIDED:
         for row in conn.execute(statement):

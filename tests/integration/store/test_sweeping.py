@@ -370,3 +370,15 @@ def test_days_that_hold_nothing_any_more_are_dropped(postgresql_site) -> None:
     assert first not in days()
     assert second in days()  # an open task keeps its message
     assert payloads(store) == [2]
+
+
+def test_a_hold_that_was_taken_away_behind_our_back_is_found_by_verify(store: Store) -> None:
+    from engine.domain.audit import AuditRecord
+
+    number = hold(store, "chart-1")
+    assert [one.kind for one in store.read_now(lambda conn: verify(store, conn)).problems] == ["unrecorded"]
+    placed = AuditRecord(at=NOW, actor="me", action="hold-placed", subject=f"legal-hold:{number}", reason="suit")
+    store.charts_ledger.write_now(lambda conn: store.audit.append(conn, [placed]))
+    assert store.read_now(lambda conn: verify(store, conn)).ok
+    behind(store, schema.legal_hold.delete())
+    assert [one.kind for one in store.read_now(lambda conn: verify(store, conn)).problems] == ["unfounded"]

@@ -48,6 +48,7 @@ from engine.runtime.configurations import recorded_snapshot
 from engine.snapshot import Loaded, Snapshot
 from engine.store import Store, counts, oncall, schema
 from engine.store.charts import key_hash
+from engine.store.legalholds import LegalHolds
 from engine.store.outbox import Settled
 from engine.store.requeue import requeue
 from engine.store.verify import verify
@@ -133,6 +134,12 @@ def fill(store: Store) -> None:
     noted += [(f"u{n}", "reveal", f"chart:chart-{n}") for n in (1, 2)]
     noted += [("boss", "account-added", f"account:p{n}") for n in (1, 2)]
     noted += [(f"p{n}", "glass-broken", f"chart:chart-{n}") for n in (1, 2)]
+    write(store, schema.erased.insert().values(channel="main-campus", entries=3))
+    legal = LegalHolds(store.keys)
+    for number in (1, 2):
+        placed = {"by": f"u{number}", "reason": f"why {number}", "now": NOW + timedelta(days=number)}
+        store.charts_ledger.write_now(lambda conn, n=number, it=placed: legal.place(conn, f"chart-{n}", **it))
+    noted += [(f"u{n}", "hold-placed", f"legal-hold:{n}") for n in (1, 2)]
     acts = [
         AuditRecord(at=NOW, actor=actor, action=action, subject=subject, reason=f"why {subject}")
         for actor, action, subject in noted
@@ -194,6 +201,8 @@ def look(store: Store) -> None:
         store.users.every(conn)
         store.users.tickets(conn)
         store.users.glasses(conn)
+        if any(one.unreadable for one in LegalHolds(store.keys).find(conn, every=True)):
+            raise TamperedError("legal_hold.document")  # it holds all the same
         if not (checked := verify(store, conn)).ok:
             raise TamperedError(checked.problems[0].kind)  # `audit verify` says so
         if any(held.unreadable for held in store.holds.find(conn)):
@@ -269,7 +278,7 @@ TABLES = [table for table in schema.metadata.sorted_tables if table.name != "wor
 def unnoticed(store: Store, table: Table) -> set[str]:
     with store.reader() as conn:
         rows = [dict(row._mapping) for row in conn.execute(select(table))]
-    assert len(rows) >= 2 or table.name in {"link", "audit_head", "audit_purge"}, table.name
+    assert len(rows) >= 2 or table.name in {"link", "erased", "audit_head", "audit_purge"}, table.name
     # Merged charts are looked at in other ways, and patients with one identifier too.
     tried = rows if table.name in {"chart", "identifier"} else rows[:2]
     found = set()
