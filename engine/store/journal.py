@@ -584,7 +584,7 @@ class Journal:
         ]
 
     def _entry(self, row: Any) -> Entry:
-        if row.head is None:  # swept after its retention; the narrow row stays
+        if row.head is None and row.day is None:  # swept after its retention; the narrow row stays
             return msgspec.structs.replace(self._damaged(row), erased=True)
         try:
             head = open_head(self._keys, row)

@@ -227,6 +227,7 @@ def _erase_payloads(conn: Connection, rows: Sequence[tuple[int, str, int]]) -> i
         if entry_id in there:
             counts[channel] = counts.get(channel, 0) + 1
     conn.execute(delete(schema.payload).where(p.entry_id.in_(there), p.day.in_({row[2] for row in rows})))
+    conn.execute(update(schema.entry).where(schema.entry.c.id.in_(there)).values(day=None))
     _COUNT_ERASED.write(conn, sorted(counts.items()))
     return len(there)
 
@@ -396,7 +397,7 @@ class Charts:
 
     def _erase_entries(self, conn: Connection, ids: Sequence[int]) -> None:
         e = schema.entry.c
-        rows = conn.execute(select(e.id, e.channel, e.day).where(e.id.in_(ids))).all()
+        rows = conn.execute(select(e.id, e.channel, e.day).where(e.id.in_(ids), e.day.is_not(None))).all()
         if rows:
             _erase_payloads(conn, [(row.id, row.channel, row.day) for row in rows])
 

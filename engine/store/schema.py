@@ -66,7 +66,7 @@ entry: Final = Table(
     Column("flagged_duplicate_of", BigInteger),
     Column("partition", SmallInteger, nullable=False),
     Column("node", Text, nullable=False),  # the node that owes the answer
-    Column("day", Integer, nullable=False),  # the day (in UTC, since 1970) under which its payload is kept
+    Column("day", Integer),  # the day (in UTC, since 1970) under which its payload is kept; none: it is erased
     schema=JOURNAL,
 )
 Index("entry_message_key", entry.c.message_key)

@@ -120,6 +120,13 @@ def test_a_swept_entry_says_that_it_was_erased_and_is_listed_still(store: Store)
     assert (listed.id, listed.state) == (1, EntryState.PROCESSED)
 
 
+def test_a_message_that_was_taken_away_behind_our_back_does_not_pass_for_swept(store: Store) -> None:
+    arrive(store, 1)
+    store.journal_ledger.write_now(lambda conn: conn.execute(schema.payload.delete()))
+    found = store.read_now(lambda conn: store.journal.entry(conn, 1))
+    assert (found.erased, found.damaged) == (False, True)
+
+
 def _pending(store: Store) -> str:
     arrive(store, 1)
     return "its processing"

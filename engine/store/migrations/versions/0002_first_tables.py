@@ -56,7 +56,7 @@ def _journal() -> None:
         sa.Column("flagged_duplicate_of", sa.BigInteger(), nullable=True),
         sa.Column("partition", sa.SmallInteger(), nullable=False),
         sa.Column("node", sa.Text(), nullable=False),
-        sa.Column("day", sa.Integer(), nullable=False),
+        sa.Column("day", sa.Integer(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
         schema=JOURNAL,
     )
