@@ -43,8 +43,8 @@ from engine.trial.cases import run_tests
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from engine.connectors.checkpoints import Place
     from engine.clock import Clock
+    from engine.connectors.checkpoints import Place
     from engine.domain.standing import Overview
     from engine.privacy.rules import PrivacyRules
     from engine.runtime.courier import Route

@@ -79,6 +79,14 @@ def write(store: Store, *statements: Any) -> None:
     side.write_now(lambda conn: [conn.execute(statement) for statement in statements])
 
 
+def fill_kept(store: Store) -> None:
+    write(store, schema.erased.insert().values(channel="main-campus", entries=3))
+    legal = LegalHolds(store.keys)
+    for number in (1, 2):
+        placed = {"by": f"u{number}", "reason": f"why {number}", "now": NOW + timedelta(days=number)}
+        store.charts_ledger.write_now(lambda conn, n=number, it=placed: legal.place(conn, f"chart-{n}", **it))
+
+
 def fill(store: Store) -> None:
     """Two of everything: two patients, of whom one was merged with a third, each with a dead delivery."""
     append(store, *(receipt(store.keys, str(number)) for number in range(1, 5)))
@@ -134,11 +142,7 @@ def fill(store: Store) -> None:
     noted += [(f"u{n}", "reveal", f"chart:chart-{n}") for n in (1, 2)]
     noted += [("boss", "account-added", f"account:p{n}") for n in (1, 2)]
     noted += [(f"p{n}", "glass-broken", f"chart:chart-{n}") for n in (1, 2)]
-    write(store, schema.erased.insert().values(channel="main-campus", entries=3))
-    legal = LegalHolds(store.keys)
-    for number in (1, 2):
-        placed = {"by": f"u{number}", "reason": f"why {number}", "now": NOW + timedelta(days=number)}
-        store.charts_ledger.write_now(lambda conn, n=number, it=placed: legal.place(conn, f"chart-{n}", **it))
+    fill_kept(store)
     noted += [(f"u{n}", "hold-placed", f"legal-hold:{n}") for n in (1, 2)]
     acts = [
         AuditRecord(at=NOW, actor=actor, action=action, subject=subject, reason=f"why {subject}")
