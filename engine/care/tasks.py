@@ -477,15 +477,15 @@ def _following(alert: Task, by_id: Mapping[str, Task], at: datetime) -> Task:
 # --- what proves it --------------------------------------------------------------------------------------------------
 
 
-def proved(task: Task, by: str, *, at: datetime, evidence: str) -> Task:
+def proved(task: Task, by: str, *, at: datetime, evidence: str, written: float = 0.0) -> Task:
     """The standing task, done: a message shows it. by: what shows it (`encounter:ADT1:VN-77`, `appointment:...`).
 
-    evidence: the entry and the fields, without any of their values.
+    evidence: the entry and the fields, without any of their values. written: see `Task.proof_written`.
     """
     ended = end(task, TaskState.DONE, at=at, evidence=evidence)
-    return msgspec.structs.replace(ended, proved_by=by)
+    return msgspec.structs.replace(ended, proved_by=by, proof_written=written)
 
 
 def unproved(task: Task) -> Task:
     """The task as it was before it was proved done; any other task stays as it is."""
-    return task if task.proved_by is None else _standing(task, proved_by=None)
+    return task if task.proved_by is None else _standing(task, proved_by=None, proof_written=0.0)

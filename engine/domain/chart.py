@@ -130,8 +130,8 @@ class Charts:
         self.visits: dict[str, str] = {}
         self.overrides: tuple[Override, ...] = ()
         """Who stands in on rosters, where a rule may ask who is on call."""
-        self.unsaid: dict[int, int] = {}
-        """How many discharges in a row each sender has sent without a disposition (`pipeline.unsaid`)."""
+        self.unsaid: dict[int, frozenset[str]] = {}
+        """The stays in a row whose discharge each sender has sent without a disposition (`pipeline.unsaid`)."""
 
     def add(self, chart: Chart) -> None:
         self.by_id[chart.id] = chart

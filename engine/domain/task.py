@@ -187,6 +187,10 @@ class Task(Phi, frozen=True, kw_only=True, omit_defaults=True):
     """The state in which it ended, for when it stands again; none: it stands."""
     proved_by: str | None = None
     """What in the chart shows that it is done (`encounter:...`); none: a person said so, or it is not done."""
+    proof_written: float = 0.0
+    """When a result that shows it was written (seconds since 1970): what was withdrawn before is another one."""
+    disproved: dict[str, float] = {}
+    """Results that were withdrawn -> when that was written (seconds since 1970): nothing older proves it done."""
     protocol_digest: str = ""
     """Of what the protocol said when the plan was made."""
     step: str = ""
@@ -221,7 +225,9 @@ class Undo(Phi, frozen=True, kw_only=True):
     """The task before the act, without what could be taken back then."""
 
 
-OWN_FIELDS: Final = frozenset({"ladder", "climbed", "stood_as", "proved_by", "protocol_digest", "step", "undo"})
+OWN_FIELDS: Final = frozenset(
+    {"ladder", "climbed", "stood_as", "proved_by", "proof_written", "disproved", "protocol_digest", "step", "undo"}
+)
 """Fields of a task that are in no shape."""
 
 READMITTED: Final = "suspended: the patient was admitted again"

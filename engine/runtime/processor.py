@@ -120,7 +120,7 @@ class Processor:
         self._leases = leases
         self._shadow = Shadow(shadow)
         self._backwards = Backwards()
-        self._unsaid: dict[int, int] = {}
+        self._unsaid: dict[int, frozenset[str]] = {}
         """How many discharges in a row each sender has sent without a disposition, up to what was recorded last."""
         self._counted = self._unsaid
         """...with the batch that is being worked out."""

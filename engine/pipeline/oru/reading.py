@@ -10,7 +10,7 @@ import msgspec
 
 from engine.care.dispositions import Dispositions
 from engine.care.event import Applied
-from engine.care.results import FINAL, Result, ResultEvent, followed
+from engine.care.results import FINAL, GONE, Result, ResultEvent, followed
 from engine.domain.chart import Chart, Charts
 from engine.domain.message import Entry
 from engine.domain.moment import Moment
@@ -76,13 +76,15 @@ def _results(message: Message, reading: Reading) -> Iterator[Result]:
         number += 1 + len(observed)
         if number > RESULTS_MAX:
             raise MessageError("too-many-results", f"more than {RESULTS_MAX} results", location="OBX")
-        name = order.get("3.1") or order.get("2.1") or ""
+        numbers = frozenset(one for one in (order.get("3.1"), order.get("2.1")) if one)
         states = [_state(one, "11") for one in observed]
         whole = _state(order, "25") or next((one for one in states if one not in FINAL), "F" if states else "")
+        if states and all(state in GONE for state in states):
+            whole = states[0]  # whatever it says of itself: nothing of it was observed
         at = order.get("7")
-        yield _result(order, "4", name, whole, at, ("OBR-4", "OBR-25"), reading)
+        yield _result(order, "4", numbers, whole, at, ("OBR-4", "OBR-25"), reading)
         for one, state in zip(observed, states, strict=True):
-            yield _result(one, "3", name, state or whole, one.get("14") or at, ("OBX-3", "OBX-11"), reading)
+            yield _result(one, "3", numbers, state or whole, one.get("14") or at, ("OBX-3", "OBX-11"), reading)
 
 
 def _state(segment: Segment, field: str) -> str:
@@ -90,13 +92,19 @@ def _state(segment: Segment, field: str) -> str:
 
 
 def _result(
-    segment: Segment, field: str, order: str, state: str, at: str | None, fields: tuple[str, ...], reading: Reading
+    segment: Segment,
+    field: str,
+    orders: frozenset[str],
+    state: str,
+    at: str | None,
+    fields: tuple[str, ...],
+    reading: Reading,
 ) -> Result:
     codes = (segment.get(f"{field}.1"), segment.get(f"{field}.4"))
     time = read_time(at, reading.zone) if at else None
     return Result(
         codes=frozenset(code for code in codes if code),
-        order=order,
+        orders=orders,
         state=state,
         taken_at=time if isinstance(time, Moment) else None,
         fields=fields,

@@ -91,6 +91,18 @@ def test_a_class_that_nobody_knows_is_asked_about_all_the_same(feed: Feed) -> No
 
 
 def test_no_more_senders_are_counted_than_the_limit(feed: Feed) -> None:
-    feed.charts.unsaid |= dict.fromkeys(range(SENDERS_MAX), 1)
+    feed.charts.unsaid |= dict.fromkeys(range(SENDERS_MAX), frozenset({"MRN:V0"}))
     feed.leaves(100, sender="OTHER")
     assert len(feed.charts.unsaid) <= SENDERS_MAX + 1
+
+
+@pytest.mark.parametrize("between", [None, 1, 2])
+def test_one_stay_counts_once_however_often_its_discharge_is_sent(between: int | None) -> None:
+    feed = Feed()
+    for _ in range(ASKED_IN_A_ROW_MAX + 5):
+        feed.leaves(0)
+        if between is not None:
+            feed.leaves(between)
+    feed.leaves(100)
+    assert feed.asks(100)
+    assert all(len(stays) <= ASKED_IN_A_ROW_MAX for stays in feed.charts.unsaid.values())
