@@ -64,6 +64,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "evidence": "engine.cli.evidence:evidence",
     "legal-hold": "engine.cli.retention:legal_hold",
     "sweep": "engine.cli.retention:sweep",
+    "inventory": "engine.cli.inventory:inventory",
     "schema": "engine.cli.schema:schema",
     "demo": "engine.cli.demo:demo",
     "bench": "engine.cli.bench:bench",

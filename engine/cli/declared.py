@@ -69,6 +69,7 @@ ACTIONS: Final[Mapping[str, Action]] = {
     **dict.fromkeys(("audit list", "audit verify", "audit checkpoint", "audit export"), _A.TRAIL_READ),
     "audit reseal": _A.STORE_MAINTAIN,
     **dict.fromkeys(("audit disclosures", "audit unusual", "evidence"), _A.TRAIL_READ),
+    "inventory": _A.OPS_READ,
     "audit review": _A.GLASS_ATTEST,
     **dict.fromkeys(
         ("users list", "users show", "users tokens", "users roles", "users actions", "users may"), _A.USERS_READ

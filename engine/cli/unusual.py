@@ -60,9 +60,7 @@ def unusual(
 @click.command("review", short_help="Say what was found when you asked about a look.")
 @click.argument("number", metavar="ID", type=click.IntRange(1))
 @click.option("--right", "verdict", flag_value="right", help="There was a reason.")
-@click.option(
-    "--wrong", "verdict", flag_value="wrong", help="There was none: `handoff audit breach new` begins a case."
-)
+@click.option("--wrong", "verdict", flag_value="wrong", help="There was none.")
 @click.option("--because", required=True, type=Said(), metavar="TEXT", help="What was found; written to the trail.")
 @json_option
 @config_option
