@@ -11,7 +11,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness import Daemon, MakeDaemon, Site
+from harness import Daemon, MakeDaemon, Site, eventually
 
 
 def admission(number: int, at: datetime) -> bytes:
@@ -75,6 +75,6 @@ def test_nobody_is_told_twice_after_a_restore(
     assert set(second.values()) == {1}, "something went out twice"
     assert len(second) > len(first), "what is new goes out"
     assert {one["last_error"] for one in site.json("held", "list", "--what", "delivery")} == {"restored"}
-    assert "store-restored" in site.json("status", code=None)["trouble"]
+    assert eventually(lambda: "store-restored" in site.json("status", code=None)["trouble"])
     for number in (1, 31, 50, 99):
         assert site.json("patients", "show", f"MRN:{number}")["encounters"]
