@@ -127,7 +127,7 @@ def _body(shape: Mapping[str, Any], *, revealed: bool) -> Iterator[str]:
 def _lines(lines: list[dict[str, Any]]) -> Iterator[str]:
     rows = [
         (
-            shown(one["first"] if one["number"] == 1 else f"{one['first']} to {one['last']}"),
+            shown(one["first"] if one["first"] == one["last"] else f"{one['first']} to {one['last']}"),
             f"{shown(one['recipient']['name'])}<small>{shown(one['recipient']['address'] or '')}</small>",
             shown(one["description"]),
             shown(one["purpose"] or "not stated"),
@@ -135,7 +135,7 @@ def _lines(lines: list[dict[str, Any]]) -> Iterator[str]:
         )
         for one in lines
     ]
-    yield from grid(("Date", "Recipient", "What", "Purpose", "How often"), rows)
+    yield from grid(("Date", "Recipient", "What", "Purpose", "How often"), rows, ("eighth", "fifth", "third", "fifth"))
 
 
 def _day(at: str) -> str:

@@ -34,7 +34,7 @@ th, td { text-align: left; vertical-align: top; padding: .45rem .9rem .45rem 0; 
 thead th { font-size: .82rem; font-weight: 600; color: var(--soft); border-top: 0;
   border-bottom: 1px solid var(--ink); }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.fifth { width: 19%; } .quarter { width: 24%; } .third { width: 31%; }
+.eighth { width: 14%; } .fifth { width: 19%; } .quarter { width: 24%; } .third { width: 31%; }
 td.date { white-space: nowrap; font-variant-numeric: tabular-nums; }
 .note { border-left: 4px solid var(--mild); background: var(--head); padding: .5rem .9rem; margin: 1rem 0; }
 .phi { border: 2px solid var(--bad); padding: .4rem .9rem; margin: 1rem 0; font-weight: 600; }
