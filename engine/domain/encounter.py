@@ -14,6 +14,9 @@ from engine.domain.record import Phi
 TOLD_END: Final = "told_end"
 """Stamp of a stay that goes on: an update (A02, A08) says that it has ended, and no discharge has come."""
 
+READMITTING_CLASSES: Final = frozenset({"I", "OBS"})
+"""Patient classes (PV1-2, after its code table) of somebody who lies in a bed: a plan waits while the patient does."""
+
 DOUBTFUL_END: Final = "doubtful_end"
 """Stamp of a stay that has ended: the time that was sent can't be true, another one stands in (`care.adt.stay`)."""
 

@@ -15,9 +15,9 @@ import msgspec
 from engine.domain.appointment import AHEAD, Appointment, RequestState
 from engine.domain.chart import Chart, Days, as_it_happened
 from engine.domain.closed import Closed
-from engine.domain.encounter import Encounter, EncounterStatus
+from engine.domain.encounter import READMITTING_CLASSES, Encounter, EncounterStatus
 from engine.domain.parts import APPOINTMENTS, PARTS
-from engine.pipeline.plan import READMITTING_CLASSES, came_at, later_stays
+from engine.pipeline.plan import came_at, later_stays
 
 OVER_MAX: Final = 4
 """When more stays than these are over, they are closed, so that a summary is not written again with each."""

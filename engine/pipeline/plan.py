@@ -16,7 +16,7 @@ from engine.care.protocol import CLASSES, NOTHING_BESIDES, Besides, Plan
 from engine.care.tasks import end, final, reconcile, resume, suspend
 from engine.domain.chart import Chart, Days
 from engine.domain.closed import Closed
-from engine.domain.encounter import Encounter, EncounterStatus
+from engine.domain.encounter import READMITTING_CLASSES, Encounter, EncounterStatus
 from engine.domain.moment import Moment, instant, to_micros
 from engine.domain.outcome import Effect, EffectKind
 from engine.domain.score import Band, Score
@@ -39,7 +39,6 @@ NEVER_SAID: Final = "the sender never says where patients go (PV1-36): see the q
 CLASS_UNKNOWN: Final = "class-unknown"
 """Kind of the effect, and code of the deviation, of a discharge whose class the protocol does not know."""
 
-READMITTING_CLASSES: Final = frozenset({"I", "OBS"})
 _OPEN: Final = frozenset({EncounterStatus.ACTIVE, EncounterStatus.ON_LEAVE})
 ARRIVED: Final = _OPEN | {EncounterStatus.FINISHED}
 

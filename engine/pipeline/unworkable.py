@@ -17,7 +17,7 @@ from engine.care.dispositions import Action, Dispositions
 from engine.domain.age import AGE_YEARS_MAX
 from engine.errors import Problem
 from engine.pipeline.channel import CompiledChannel, CompiledConfiguration
-from engine.pipeline.messages import CODES
+from engine.pipeline.messages import CODES, ORU
 from engine.settings.channel import Accept
 from engine.yamlfile import Document, Path, did_you_mean
 
@@ -92,8 +92,10 @@ def _of_channel(document: Document, channel: CompiledChannel, compiled: Compiled
     settings = channel.settings
     accepted = [(index, *_type(one)) for index, one in enumerate(settings.accept.types)]
     forwards = any("message" in target.what for target in settings.deliver)
+    awaits = channel.planner is not None and bool(channel.planner.protocol.results)
+    read = {*CODES, "*"} if awaits else {*CODES, "*"} - {ORU}
     for index, code, _event in accepted:
-        if code not in {*CODES, "*"} and not forwards:
+        if code not in read and not forwards:
             text = f"nothing here reads {code} messages, and they are forwarded nowhere: they are recorded, no more"
             yield document.warning(("accept", "types", index), text)
     for index, version in enumerate(settings.accept.versions):

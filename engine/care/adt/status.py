@@ -14,7 +14,7 @@ from engine.care.dispositions import Action, Dispositions
 from engine.care.fields import NEVER
 from engine.care.times import SAME_SECONDS
 from engine.domain.chart import Stamp
-from engine.domain.encounter import TOLD_END, Encounter, EncounterStatus
+from engine.domain.encounter import READMITTING_CLASSES, TOLD_END, Encounter, EncounterStatus
 from engine.domain.hold import Hold, HoldCode
 from engine.domain.moment import Moment, Order
 from engine.domain.outcome import Effect
@@ -82,6 +82,11 @@ _AGAIN: Final = (
     "an admission of a stay that has ended, said after its end, and not the one that it began with: it may be a new"
     " stay under the same number; release it if the patient is in the hospital now, dismiss it if not"
 )
+_ANOTHER_CLASS: Final = (
+    "a visit of another class under the number or account of a stay that has ended: what the patient was sent home with"
+    " goes on; release it if the stay itself goes on, have the visit sent under a number of its own if it is another one,"
+    " then dismiss it"
+)
 _SECOND: Final = (
     "a second admission under the number of a stay that has ended: it may be another stay, whose discharge is taken for"
     " that of the first one; release it if the patient is in the hospital now, have the discharge sent again or plan by"
@@ -142,6 +147,8 @@ def status_after(
     """
     said = values.get("disposition")
     still_here = bool(said) and dispositions.of(said).action is Action.NOT_A_DISCHARGE
+    if not event.is_decided() and _is_another_visit(before, event, values):
+        return _of_another_visit(before, event, values, stamps)
     verdict = _verdict(before, event, values, stamps, still_here=still_here, created=created)
     verdict = _on_leave_as_before(event, verdict)
     if still_here and verdict.status is EncounterStatus.FINISHED and "disposition" not in verdict.without:
@@ -324,6 +331,8 @@ def _newer(before: Encounter, event: Event, values: Mapping[str, Any], stamps: S
             return _left_open(before, event, stamps, _AGAIN)
         if _same_stay(before, values, stamps):
             return _left_open(before, event, stamps, _UNCERTAIN)
+        if before.class_ in READMITTING_CLASSES and values.get("class_", before.class_) not in READMITTING_CLASSES:
+            return _of_another_visit(before, event, values, stamps)
     turns = ended or (event.meaning is Meaning.DISCHARGE and "taken_back" in stamps)
     if turns and asserted.status is not before.status and not _is_certain(event, stamps):
         return _left_open(before, event, stamps, _UNCERTAIN)
@@ -355,6 +364,24 @@ def _left_open(before: Encounter, event: Event, stamps: Stamps, detail: str) -> 
     """What the status is, is left to a person."""
     hold = _question(HoldCode.STATUS_EVENT_STALE, before, event, detail)
     return Verdict(status=before.status, stamps=stamps, holds=(hold,), deviations=("status-order-uncertain",))
+
+
+def _is_another_visit(before: Encounter, event: Event, values: Mapping[str, Any]) -> bool:
+    """Whether a visit without a bed has begun after the end of a stay, under the number or account of that stay."""
+    if before.status is not EncounterStatus.FINISHED or event.meaning in CLASS_CHANGE:
+        return False
+    begin: Moment | None = values.get("admitted_at")
+    of_bed, now = before.class_ in READMITTING_CLASSES, values.get("class_", before.class_)
+    if not of_bed or now in READMITTING_CLASSES or begin is None or before.discharged_at is None:
+        return False
+    return before.discharged_at.is_before(begin)
+
+
+def _of_another_visit(before: Encounter, event: Event, values: Mapping[str, Any], stamps: Stamps) -> Verdict:
+    """Nothing that it says is of the stay. Whose coming or leaving it tells is asked."""
+    verdict = _left_open(before, event, stamps, _ANOTHER_CLASS)
+    asked = verdict.holds if event.meaning in ARRIVAL or event.meaning is Meaning.DISCHARGE else ()
+    return msgspec.structs.replace(verdict, without=tuple(values), holds=asked)
 
 
 def _question(code: HoldCode, before: Encounter, event: Event, detail: str = "") -> Hold:

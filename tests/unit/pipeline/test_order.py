@@ -429,6 +429,23 @@ def test_an_admission_after_the_end_that_is_not_the_one_of_the_stay_is_held(
     assert feed.stay.admitted_at == Moment.of_instant(DAY)
 
 
+@pytest.mark.parametrize("class_", ["O", "E", "R"])
+@pytest.mark.parametrize("since", [{44: hl7(DAY + 9 * HOUR)}, {}])
+def test_a_visit_without_a_bed_under_the_number_of_a_stay_that_has_ended_changes_nothing_of_it(
+    feed: Feed, class_: str, since: dict[int, str]
+) -> None:
+    stay_that_ended(feed, {44: hl7(DAY), 36: "01"})
+    before = feed.stay
+    visit = {2: class_} | since
+    for trigger, after in (("A04", 9), ("A01", 10)):
+        assert codes(feed.send(trigger, DAY + after * HOUR, pv1=visit)) == ["status-event-stale"]
+    if since:
+        assert codes(feed.send("A08", DAY + 11 * HOUR, pv1=visit)) == []
+        assert codes(feed.send("A03", DAY + 12 * HOUR, pv1=visit)) == ["status-event-stale"]
+    assert feed.stay == before
+    assert any(task.stands for task in feed.heart.chart("1").tasks)
+
+
 @pytest.mark.parametrize("pv1", [{44: hl7(DAY)}, {44: DAY.strftime("%Y%m%d%H%M+0000")}])
 def test_the_very_admission_said_again_after_the_end_is_no_question(feed: Feed, pv1: dict[int, str]) -> None:
     stay_that_ended(feed, {44: hl7(DAY)})
