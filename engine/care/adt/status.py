@@ -83,9 +83,8 @@ _AGAIN: Final = (
     " stay under the same number; release it if the patient is in the hospital now, dismiss it if not"
 )
 _ANOTHER_CLASS: Final = (
-    "a visit of another class under the number or account of a stay that has ended: what the patient was sent home with"
-    " goes on; release it if the stay itself goes on, have the visit sent under a number of its own if it is another one,"
-    " then dismiss it"
+    "a visit of another class under the number or account of a stay that has ended, whose plan goes on; release it if"
+    " the stay itself goes on; if it is another visit, have it sent under a number of its own, then dismiss it"
 )
 _SECOND: Final = (
     "a second admission under the number of a stay that has ended: it may be another stay, whose discharge is taken for"
