@@ -425,6 +425,11 @@ ERRORS: Final[Mapping[str, Advice]] = {
         "the message goes beyond a limit of the channel",
         "Raise the limit that the detail names, if such messages are meant; reload and replay.",
     ),
+    "results-too-many": _error(
+        "results-too-many",
+        "one message (ORU) holds more results than are read at once",
+        "Have the sender split it; what it says closes no task until then.",
+    ),
     "segments-too-many": _error(
         "segments-too-many",
         "the message has more segments than the channel takes",

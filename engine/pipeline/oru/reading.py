@@ -75,7 +75,7 @@ def _results(message: Message, reading: Reading) -> Iterator[Result]:
         order, observed = group.segments("OBR")[0], group.segments("OBX")
         number += 1 + len(observed)
         if number > RESULTS_MAX:
-            raise MessageError("too-many-results", f"more than {RESULTS_MAX} results", location="OBX")
+            raise MessageError("results-too-many", f"more than {RESULTS_MAX} results", location="OBX")
         numbers = frozenset(one for one in (order.get("3.1"), order.get("2.1")) if one)
         states = [_state(one, "11") for one in observed]
         whole = _state(order, "25") or next((one for one in states if one not in FINAL), "F" if states else "")
