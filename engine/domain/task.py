@@ -231,5 +231,5 @@ OWN_FIELDS: Final = frozenset(
 """Fields of a task that are in no shape."""
 
 READMITTED: Final = "suspended: the patient was admitted again"
-SIDE_BY_SIDE: Final = "suspended: another stay of the same admission time goes on: is it one stay under two numbers?"
+SIDE_BY_SIDE: Final = "suspended: a stay that began before this discharge goes on: is it one stay under two numbers?"
 """Why tasks are set aside."""

@@ -623,6 +623,13 @@ def _suspend_or_resume(
     if any(by.values()):
         days = Days(chart.encounters, zone)
         came = {encounter.key: came_at(encounter, days) for encounter in chart.encounters}
+    # Whoever began before the discharge and goes on is nobody who came back: one of the two stays is wrong.
+    goes_on = {encounter.key for encounter in chart.encounters if encounter.status in _OPEN}
+    goes_on_past: dict[str, float] = {}
+    for encounter in chart.encounters:
+        ended = ended_at(encounter, zone) if by[encounter.key] in goes_on else None
+        if ended is not None:
+            goes_on_past[encounter.key] = ended.timestamp()
     if came and chart.closed is not None:
         came |= {key: _or_long_ago(at) for key, at in zip(chart.closed.keys, chart.closed.came_at, strict=True)}
     for task in tasks.values():
@@ -632,7 +639,7 @@ def _suspend_or_resume(
         if later != task.suspended_by and (task.stands or task.suspended_by is not None):
             resumed = resume(task)
             if later is not None:
-                why = SIDE_BY_SIDE if came[later] == came[task.encounter] else READMITTED
+                why = SIDE_BY_SIDE if came[later] < goes_on_past.get(task.encounter, 0.0) else READMITTED
                 at = since.get(task.id, now)
                 resumed = _set_aside(resumed, later, at, why, called=task.id not in uncalled)
             tasks[task.id] = resumed

@@ -17,7 +17,8 @@ from engine.care.dispositions import Action, Dispositions
 from engine.domain.age import AGE_YEARS_MAX
 from engine.errors import Problem
 from engine.pipeline.channel import CompiledChannel, CompiledConfiguration
-from engine.pipeline.messages import CODES, ORU
+from engine.pipeline.messages import CODES
+from engine.pipeline.oru.reading import CODE as ORU
 from engine.settings.channel import Accept
 from engine.yamlfile import Document, Path, did_you_mean
 

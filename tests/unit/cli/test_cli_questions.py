@@ -158,7 +158,7 @@ def test_gaps_names_a_plan_that_waits_for_another_stay_of_the_same_admission(bar
     bare.process()
     (row,) = gaps(bare, "--what", "no-plan").get("no-plan", [None])
     assert row is not None
-    assert row["reason"].startswith("its tasks are suspended: another stay of the same admission time goes on")
+    assert row["reason"].startswith("its tasks are suspended: a stay that began before this discharge goes on")
 
 
 def test_gaps_names_what_was_filtered_and_what_waits(bare: Site) -> None:

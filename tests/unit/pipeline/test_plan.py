@@ -327,14 +327,17 @@ def test_a_stay_admitted_after_its_own_discharge_keeps_no_later_plan_waiting(hea
     assert "tcm_contact" in open_tasks(heart)
 
 
-def test_a_plan_beside_a_stay_of_the_same_admission_says_that_it_waits_for_that_one(heart: Heart) -> None:
+@pytest.mark.parametrize("came", ["20260301113000", "20260301120000", "20260302080000"])
+def test_a_plan_beside_a_stay_that_began_before_the_discharge_says_that_it_waits_for_that_one(
+    heart: Heart, came: str
+) -> None:
     admit(heart)
-    heart.send(adt("A01", at="20260301120000", pv1=AGAIN | {19: "V9^^^MRN", 44: "20260301113000"}))
+    heart.send(adt("A01", at="20260302120000", pv1=AGAIN | {19: "V9^^^MRN", 44: came}))
     discharge(heart)
     waiting = [task for task in heart.chart().tasks if task.suspended_by == "MRN:V9"]
     assert waiting
     assert {task.end_reason for task in waiting} == {SIDE_BY_SIDE}
-    heart.send(adt("A11", at="20260307120000", pv1=AGAIN | {19: "V9^^^MRN", 44: "20260301113000"}))
+    heart.send(adt("A11", at="20260307120000", pv1=AGAIN | {19: "V9^^^MRN", 44: came}))
     assert not [task for task in heart.chart().tasks if task.suspended_by is not None]
 
 
