@@ -32,16 +32,22 @@ PERSONAL: Final = frozenset({"self", "same_surname", "same_address", "colleague"
 
 
 class Rule(StrictModel):
+    """A rule that counts when it holds."""
+
     points: _Points
     """How much it counts."""
 
 
 class DaysRule(Rule):
+    """A rule about what was so many days ago."""
+
     days: Annotated[int, Field(ge=0, le=3660)]
     """Days."""
 
 
 class HoursRule(Rule):
+    """A rule about times of the day."""
+
     from_: Annotated[str, Field(alias="from", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
     """Begin, by the site's zone."""
     to: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
@@ -49,6 +55,8 @@ class HoursRule(Rule):
 
 
 class ManyRule(Rule):
+    """A rule about many patients in a short time."""
+
     patients: Annotated[int, Field(ge=2, le=100_000)]
     """So many different patients."""
     minutes: Annotated[int, Field(ge=1, le=10_080)]
@@ -56,6 +64,8 @@ class ManyRule(Rule):
 
 
 class UsersRule(Rule):
+    """A rule about many accounts at one patient."""
+
     users: Annotated[int, Field(ge=2, le=10_000)]
     """So many different accounts."""
     hours: Annotated[int, Field(ge=1, le=744)]
