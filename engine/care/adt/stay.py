@@ -35,6 +35,9 @@ CLASS_CONTRADICTED: Final = "class-contradicts-event"
 CANCELS_NOTHING: Final = "cancels-nothing"
 """Deviation of a cancel of something that is no status, and was not known."""
 
+_NO_VISITS: Final = PRESENT | {"P"}
+"""Classes of stays in the hospital, and of those that are only announced."""
+
 _TIMES: Final = ("admitted_at", "discharged_at")
 
 _BACK_DATED_SECONDS: Final = 7 * 86_400.0
@@ -203,7 +206,9 @@ def _expected(
     said, claims = event.encounter.get("admitted_at"), event.claims
     if "admitted_at" not in doubtful or said is None or claims is None or said.is_placeholder:
         return values
-    if said.earliest <= claims.latest or event.encounter.get("class_", before.class_) in PRESENT:
+    if said.earliest <= claims.latest or event.meaning is Meaning.CANCEL_PRE_ADMIT:
+        return values
+    if event.encounter.get("class_", before.class_) in _NO_VISITS:
         return values
     return values if values.get("expected_admission_at") else {**values, "expected_admission_at": said}
 

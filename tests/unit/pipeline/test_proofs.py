@@ -217,6 +217,14 @@ def test_a_visit_that_was_registered_ahead_and_came_sooner_is_proved_by_the_time
     assert task(heart).state is TaskState.DONE
 
 
+@pytest.mark.parametrize(("trigger", "class_"), [("A38", "O"), ("A27", "P"), ("A08", "P")])
+def test_what_is_said_of_a_visit_that_was_only_announced_expects_nobody(
+    heart: Heart, trigger: str, class_: str
+) -> None:
+    send(heart, trigger, "20260306160000", VISIT | {2: class_})
+    assert all(one.expected_admission_at is None for one in heart.chart().encounters)
+
+
 def test_what_an_admission_in_the_hospital_says_wrongly_is_no_plan(heart: Heart) -> None:
     send(heart, "A01", "20260308160000", {2: "I", 19: "V8^^^MRN", 44: "20270308160000"})
     (stay,) = [one for one in heart.chart().encounters if one.key == "MRN:V8"]

@@ -89,7 +89,7 @@ def test_conditions_that_can_hold_together_are_taken(conditions: tuple[str, ...]
     [
         ([(CHANNEL, r"types: \[.*?\]", "types: [ADT^A01, ADT^A08]")], CHANNEL, "no accepted message ends a stay (A03)"),
         ([(EVENTS, r"A03: discharge", "A03: record")], CHANNEL, "no accepted message ends a stay (no event does)"),
-        ([(CHANNEL, r"types: \[.*?\]", 'types: ["ADT^*", "ORU^R01"]')], CHANNEL, "nothing here reads ORU messages"),
+        ([(CHANNEL, r"types: \[.*?\]", 'types: ["ADT^*", "VXU^V04"]')], CHANNEL, "nothing here reads VXU messages"),
         ([(CHANNEL, r"processing_ids: \[P\]", 'processing_ids: [P], versions: ["2.51"]')], CHANNEL, "is no version"),
         ([(CHANNEL, r"^risk: .*", "risk: []")], CHANNEL, "high, moderate, low of home_plan are for nobody"),
         ([(FIELDS, r"^encounter.disposition: .*", "")], CHANNEL, "fills no encounter.disposition"),
