@@ -21,7 +21,7 @@ OUTBOXES = ("outbox", "copy")
 def site(site: Site) -> Site:
     """With two destinations that want the same; who is called when is the clock's, and no matter here."""
     site.edit("mappings/protocols/post-discharge.yaml", (r" +page: on-call.*\n", ""))
-    site.edit("config.yaml", (r"( *)files: (.*)var/outbox\}.*", r"\1files: \2var/outbox}\n\1copy: \2var/copy}"))
+    site.edit("config.yaml", (r"( *)files: (.*)var/outbox(.*?\}).*", r"\1files: \2var/outbox\3\n\1copy: \2var/copy\3"))
     site.edit("channels/main-campus.yaml", (r"( *- )\{to: files, (.*)", r"\1{to: files, \2\n\1{to: copy, \2"))
     return site
 
