@@ -83,6 +83,11 @@ def fill_kept(store: Store) -> None:
     write(store, schema.erased.insert().values(channel="main-campus", entries=3))
     legal = LegalHolds(store.keys)
     for number in (1, 2):
+        at = {"as_of": 1_000_000 * number}
+        made = {"finished_at": number, "entries": number, "bytes": number, "depth": number} | at
+        write(store, schema.backup_made.insert().values(id=f"b{number}", **made))
+        mark = {"at": 2_000_000 * number, "backup": f"b{number}", "last_entry": number} | at
+        write(store, schema.restored.insert().values(**mark))
         placed = {"by": f"u{number}", "reason": f"why {number}", "now": NOW + timedelta(days=number)}
         store.charts_ledger.write_now(lambda conn, n=number, it=placed: legal.place(conn, f"chart-{n}", **it))
 
