@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import Daemon, Site
+from harness import Daemon, Site, eventually
 
 FIRST = "channels/examples/first-message.hl7"
 KEY = "MRN:558181838"
@@ -36,7 +36,10 @@ def test_the_readmes_first_message_shows_its_patient_scores_tasks_and_delivery(s
         "medication_reconciliation", "pcp_follow_up", "specialist_follow_up", "care_coordinator_alert", "on_call_page",
         "tcm_contact",
     }  # fmt: skip
-    delivered = [json.loads(line) for file in (site.folder / "var/outbox").glob("*.ndjson") for line in file.open("rb")]
+    outbox = site.folder / "var/outbox"
+    eventually(lambda: any(b'"notify"' in file.read_bytes() for file in outbox.glob("*.ndjson")))  # once the clock rang
+    line, *_ = daemon.settled()
+    delivered = [json.loads(line) for file in outbox.glob("*.ndjson") for line in file.open("rb")]
     assert {item["operation"] for item in delivered} == {
         "upsert_patient", "upsert_encounter", "upsert_score", "upsert_task", "notify",
     }  # fmt: skip

@@ -87,6 +87,7 @@ def test_everything_comes_back(site: Any, tmp_path: Path) -> None:
         with back.reader() as conn:
             assert all(line.balanced for line in ledger(conn))
             assert verify(back, conn).ok
+            assert "restore" in {one.action for one in back.audit.find(conn)}
             mark = last_mark(conn)
             assert mark is not None
             assert (mark.as_of, mark.last_entry) == (made.manifest.as_of, 30)

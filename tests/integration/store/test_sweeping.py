@@ -331,6 +331,7 @@ def test_the_sealed_part_of_old_records_goes_and_the_trail_is_whole(store: Store
     assert sweep(store, timedelta(days=100) + timedelta(days=6 * 366))["trail"].count >= 1
     with store.reader() as conn:
         found = verify(store, conn)
+        assert store.audit.find(conn, action="swept")
     assert found.ok, found.problems
     assert found.purged >= 1
 

@@ -17,6 +17,7 @@ from engine.domain.audit import EVENTS
 
 TESTS = Path(__file__).parents[2]
 REVEAL = ("--reveal", "--reason", "audit")
+KEY = "MRN:558181838"
 BECAUSE = ("--reason", "because of MARK")
 PLACE = "var/trail/checkpoints.ndjson"
 
@@ -271,6 +272,11 @@ def _purged(site: Site) -> None:
         store.charts_ledger.write_now(lambda conn: store.audit.purge(conn, note, [(1, 1)]))
 
 
+def _rehearsed(site: Site) -> None:
+    backup, there = str(site.folder / "one.backup"), str(site.folder / "there")
+    _runs(("backup", backup), ("restore", backup, there, "--rehearse"))(site)
+
+
 CAUSED: dict[str, Callable[[Site], None]] = {
     "reveal": looked,
     "task-done": lambda site: _task(site, "done", "--evidence", "MARK"),
@@ -294,6 +300,10 @@ CAUSED: dict[str, Callable[[Site], None]] = {
     "trail-exported": _runs(("audit", "export", "--format", "fhir")),
     "trail-resealed": _resealed,
     "trail-purged": _purged,
+    "hold-placed": _runs(("legal-hold", "add", KEY, *BECAUSE)),
+    "hold-lifted": _runs(("legal-hold", "add", KEY, *BECAUSE), ("legal-hold", "remove", KEY, *BECAUSE)),
+    "backup": lambda site: _runs(("backup", str(site.folder / "one.backup")))(site),
+    "restore-rehearsed": _rehearsed,
 }
 SHOWN_BY: dict[str, str] = {
     "page-ack": "unit/pipeline/test_paged_charts.py::"
@@ -325,6 +335,10 @@ SHOWN_BY: dict[str, str] = {
                              "test_it_is_on_the_trail_whose_accounting_was_made",
     "unusual-reviewed": "unit/cli/test_cli_unusual.py::"
                         "test_a_namesake_is_above_the_line_and_trouble_until_somebody_has_asked",
+    "restore": "integration/store/test_backup.py::test_everything_comes_back",
+    "swept": "integration/store/test_sweeping.py::test_the_sealed_part_of_old_records_goes_and_the_trail_is_whole",
+    "patient-erased": "integration/store/test_sweeping.py::"
+                      "test_a_chart_goes_after_its_years_with_all_that_belongs_to_it",
     "config-run": "unit/cli/test_cli_config.py::test_each_loading_is_on_record_with_who_when_where_and_how",
     "config-reload": "unit/cli/test_cli_config.py::test_each_loading_is_on_record_with_who_when_where_and_how",
 }  # fmt: skip
