@@ -109,7 +109,8 @@ class Site:
         for one in self.store.read_now(lambda conn: self.store.tasks.find(conn)):
             task = one.task
             said = tuple((step.why, step.owner, step.alert is None, step.page) for step in task.escalations)
-            found[one.chart_id][task.kind, task.state, task.reason, said] += 1
+            reason = task.reason.partition(" (heard of")[0]  # how late, which is another time for each
+            found[one.chart_id][task.kind, task.state, reason, said] += 1
         return list(found.values())
 
     def close(self) -> None:
