@@ -521,7 +521,8 @@ def told(chart: Chart, done: AbstractSet[str], called: AbstractSet[str]) -> dict
     """What a chart says, without when it was written, and without what the clock and people (done: these tasks) do.
 
     called: tasks whose pages the clock has rung. A task that is nothing but a call is over then when the patient is
-    admitted again; before, it waits with the others (`_set_aside` of `engine.pipeline.plan`).
+    admitted again, whatever is corrected later; before, it waits with the others (`_set_aside` of
+    `engine.pipeline.plan`), and a correction takes it back.
 
     How long a stay that goes on has lasted, and so its score, depends on when it was worked on.
     What merged patients' messages said may have been worked on in another order than they were sent in: it comes to the
@@ -529,8 +530,16 @@ def told(chart: Chart, done: AbstractSet[str], called: AbstractSet[str]) -> dict
     wanted for another stay, so there tasks can't be compared.
     """
 
+    def is_called(task: Task) -> bool:
+        return task.kind == ON_CALL_PAGE and task.id in called
+
     def waits_for(task: Task) -> str | None:
-        return None if task.kind == ON_CALL_PAGE and task.id in called else task.suspended_by
+        return None if is_called(task) else task.suspended_by
+
+    def state(task: Task) -> str:
+        if task.stands:
+            return "stands"
+        return "over" if is_called(task) else task.state
 
     ended = {one.key for one in chart.encounters if one.discharged_at is not None}
     merged = bool(chart.patient.merged_from)
@@ -545,7 +554,7 @@ def told(chart: Chart, done: AbstractSet[str], called: AbstractSet[str]) -> dict
             if one.encounter in ended
         ),
         "tasks": {
-            one.id: (one.kind, one.encounter, "stands" if one.stands else one.state, one.discharge, waits_for(one))
+            one.id: (one.kind, one.encounter, state(one), one.discharge, waits_for(one))
             for one in chart.tasks
             if one.raised_for is None and (one.stands and not done if merged else one.id not in done)
         },
