@@ -151,6 +151,7 @@ def test_a_page_is_called_acknowledged_and_seen_and_without_the_daemon_nothing_i
     assert (first["person"], first["stands_in"], second["person"]) == ("example-backup", True, "example-backup")
     site.json("send", f"127.0.0.1:{daemon.port()}", FIRST)
     daemon.settled()
+    eventually(lambda: [one["state"] for one in site.json("pages", "list")] == ["sent"])  # once the clock rang
     (page,) = site.json("pages", "list")
     assert (page["state"], page["level"], page["roster"], page["acknowledged_by"]) == ("sent", 1, "on-call", None)
     assert [(step["person"], step["result"]) for step in page["steps"]] == [("example-backup", "sent")]
