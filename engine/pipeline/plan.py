@@ -619,17 +619,17 @@ def _suspend_or_resume(
     since = {task.id: task.ended_at or now for task in chart.tasks if task.suspended_by is not None}
     unanswered = {page.id for page in chart.pages}
     uncalled = {page.task for page in chart.pages if not page.has_called}
-    came = {}
+    came: dict[str, float] = {}
+    goes_on_past: dict[str, float] = {}
     if any(by.values()):
         days = Days(chart.encounters, zone)
         came = {encounter.key: came_at(encounter, days) for encounter in chart.encounters}
-    # Whoever began before the discharge and goes on is nobody who came back: one of the two stays is wrong.
-    goes_on = {encounter.key for encounter in chart.encounters if encounter.status in _OPEN}
-    goes_on_past: dict[str, float] = {}
-    for encounter in chart.encounters:
-        ended = ended_at(encounter, zone) if by[encounter.key] in goes_on else None
-        if ended is not None:
-            goes_on_past[encounter.key] = ended.timestamp()
+        # Whoever began before the discharge and goes on is nobody who came back: one of the two stays is wrong.
+        goes_on = {encounter.key for encounter in chart.encounters if encounter.status in _OPEN}
+        for encounter in chart.encounters:
+            ended = ended_at(encounter, zone) if by[encounter.key] in goes_on else None
+            if ended is not None:
+                goes_on_past[encounter.key] = ended.timestamp()
     if came and chart.closed is not None:
         came |= {key: _or_long_ago(at) for key, at in zip(chart.closed.keys, chart.closed.came_at, strict=True)}
     for task in tasks.values():

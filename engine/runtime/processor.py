@@ -121,7 +121,7 @@ class Processor:
         self._shadow = Shadow(shadow)
         self._backwards = Backwards()
         self._unsaid: dict[int, frozenset[str]] = {}
-        """How many discharges in a row each sender has sent without a disposition, up to what was recorded last."""
+        """The stays in a row that each sender has ended without a disposition, up to what was recorded last."""
         self._counted = self._unsaid
         """...with the batch that is being worked out."""
         self._recompile = recompile

@@ -330,7 +330,7 @@ def _newer(before: Encounter, event: Event, values: Mapping[str, Any], stamps: S
             return _left_open(before, event, stamps, _AGAIN)
         if _same_stay(before, values, stamps):
             return _left_open(before, event, stamps, _UNCERTAIN)
-        if before.class_ in READMITTING_CLASSES and values.get("class_", before.class_) not in READMITTING_CLASSES:
+        if _has_no_bed(before, values):
             return _of_another_visit(before, event, values, stamps)
     turns = ended or (event.meaning is Meaning.DISCHARGE and "taken_back" in stamps)
     if turns and asserted.status is not before.status and not _is_certain(event, stamps):
@@ -370,10 +370,14 @@ def _is_another_visit(before: Encounter, event: Event, values: Mapping[str, Any]
     if before.status is not EncounterStatus.FINISHED or event.meaning in CLASS_CHANGE:
         return False
     begin: Moment | None = values.get("admitted_at")
-    of_bed, now = before.class_ in READMITTING_CLASSES, values.get("class_", before.class_)
-    if not of_bed or now in READMITTING_CLASSES or begin is None or before.discharged_at is None:
+    if not _has_no_bed(before, values) or begin is None or before.discharged_at is None:
         return False
     return before.discharged_at.is_before(begin)
+
+
+def _has_no_bed(before: Encounter, values: Mapping[str, Any]) -> bool:
+    """An event tells of a visit without a bed, and the stay was one in a bed."""
+    return before.class_ in READMITTING_CLASSES and values.get("class_", before.class_) not in READMITTING_CLASSES
 
 
 def _of_another_visit(before: Encounter, event: Event, values: Mapping[str, Any], stamps: Stamps) -> Verdict:
