@@ -278,7 +278,7 @@ def _watching(configuration: Configuration) -> tuple[tuple[Place, ...], int, flo
     from engine.connectors.checkpoints import places_of
 
     trail = configuration.site.trail
-    places = tuple(places_of(trail.checkpoints, configuration.snapshot.base))
+    places = tuple(places_of(configuration))
     return places, trail.checkpoint_rows, trail.checkpoint_seconds
 
 

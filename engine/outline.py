@@ -24,6 +24,9 @@ KEYS_SECONDS_MAX: Final = 10.0
 TIMEZONE: Final = "America/New_York"
 ROLES: Final = "mappings/access/roles.yaml"
 CHECKPOINTS: Final = "var/trail/checkpoints.ndjson"
+CHECKPOINT_ROWS: Final = 1_000
+RECEIPTS: Final = "var/trail/taken-by-{name}.ndjson"
+"""Checkpoints that a destination has taken."""
 _MODE: Final = "live"
 _HOST: Final = "127.0.0.1"
 _TO_RESOLVE: Final = ("node", "store", "console", "purpose", "clock")
@@ -90,6 +93,9 @@ class Outline:
     clock_file: Path | None = None
     access: Mapping[str, Any] | None = None
     """Keys of `access` but `oidc`; none: there is no `access`, and the command line may do everything."""
+    checkpoint_files: tuple[str, ...] | None = (CHECKPOINTS,)
+    """Where checkpoints of the trail go; none: not to files alone, so that the whole configuration has to be loaded."""
+    checkpoint_rows: int = CHECKPOINT_ROWS
 
     @property
     def in_shadow(self) -> frozenset[str]:
@@ -123,7 +129,7 @@ def _outline(snapshot: Snapshot) -> Outline:
     if problems:
         raise _UnusualError
     store, console = _mapping(parts.get("store", {})), _mapping(parts.get("console", {}))
-    destinations = _mapping(site.get("destinations", {}))
+    destinations, trail = _mapping(site.get("destinations", {})), _mapping(site.get("trail", {}))
     channels = [
         _channel(_mapping(snapshot.document(file).value))
         for file in snapshot.below(_text(site.get("channels", "channels")))
@@ -139,7 +145,14 @@ def _outline(snapshot: Snapshot) -> Outline:
         channels={channel.name: channel for channel in channels},
         clock_file=_clock_file(parts, snapshot.base),
         access=_access(site.get("access")),
+        checkpoint_files=_checkpoint_files(trail),
+        checkpoint_rows=_count(trail.get("checkpoint_rows", CHECKPOINT_ROWS)),
     )
+
+
+def _checkpoint_files(trail: Mapping[str, Any]) -> tuple[str, ...] | None:
+    places = [_mapping(one) for one in _list(trail.get("checkpoints", [{"file": CHECKPOINTS}]))]
+    return tuple(_text(one["file"]) for one in places) if all(one.keys() == {"file"} for one in places) else None
 
 
 def _access(value: Any) -> Mapping[str, Any] | None:
@@ -204,6 +217,12 @@ def _list(value: Any) -> list[Any]:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
+        raise _UnusualError
+    return value
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise _UnusualError
     return value
 

@@ -351,6 +351,10 @@ def _decoded(raw: bytes, name: str) -> str:
         raise SettingsError((Problem(name, line, column, "", text),)) from None
 
 
+_PLACES: Final = ("trail", "checkpoints")
+"""A list whose items name a place: `{file: PATH}` there is a file to write to, and no value that stands elsewhere."""
+
+
 def resolve_references(
     document: Document,
     value: Any,
@@ -368,7 +372,7 @@ def resolve_references(
         ]
     if not isinstance(value, dict):
         return value
-    if len(value) == 1:
+    if len(value) == 1 and path[:-1] != _PLACES:
         kind, name = next(iter(value.items()))
         if kind in {"env", "file", "credential"} and isinstance(name, str):
             found, reason = _look_up(kind, name, base) if mode != "never" else (None, None)

@@ -79,11 +79,12 @@ def _remark(shape: dict[str, object]) -> str:
 
 @audit.command("verify")
 @click.option(
+    "--checkpoint",
     "--with",
     "files",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
-    help="A file with more checkpoints, one a line, as a receiver of syslog has kept them.",
+    help="A file with more checkpoints, one a line, as a receiver of syslog or a destination has kept them.",
 )
 @json_option
 @config_option

@@ -145,10 +145,21 @@ def open_desk(cli: Cli) -> Iterator[Desk]:
         except DeniedError as error:
             desk.record_denial(error)
             raise
+        finally:
+            _witness(cli, desk)
         if desk.cut:
             cli.say(f"Only the first {SEEN_THROUGH_MAX:,} were looked at for those that you see: narrow the list.")
         if desk.unseen:
             cli.say(f"{desk.unseen:,} more are of patients whom you do not see.")
+
+
+def _witness(cli: Cli, desk: Desk) -> None:
+    if not desk.record_store.audit.added.last:
+        return
+    from engine.desk.trail import witness
+
+    if (missing := witness(desk)) is not None:
+        cli.say(f"What was done is on record, and there is no checkpoint of it: {missing}")
 
 
 def _gate(outline: Outline, store: Store) -> Gate | None:

@@ -6,7 +6,7 @@ import contextlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from engine.clock import Clock
 from engine.domain.delivery import QueuedDelivery
@@ -14,6 +14,9 @@ from engine.domain.record import Phi, Record
 from engine.errors import DeliveryFailure, HandoffError, Problem
 from engine.pipeline.admit import Rule
 from engine.settings import Configuration, DestinationBase
+
+if TYPE_CHECKING:
+    from engine.connectors.checkpoints import Place
 
 
 class Result(Record, frozen=True, kw_only=True):
@@ -182,6 +185,10 @@ class DestinationSettings(DestinationBase):
         Raises UnsignedError, and ValueError for a body that can't be read.
         """
         return None
+
+    def checkpoint_place(self, name: str, configuration: Configuration) -> Place:
+        """Where checkpoints of the trail go to, of a type that takes them (`takes_checkpoints`)."""
+        raise NotImplementedError(f"destination {name} takes no checkpoints ({configuration.site.node})")
 
     @property
     def folder(self) -> str | None:

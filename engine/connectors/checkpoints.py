@@ -1,4 +1,6 @@
-"""Places outside of the database for checkpoints of the trail: a file that lines are added to, a receiver of syslog."""
+"""Places outside of the database for checkpoints of the trail: a file that lines are added to, a receiver of syslog, a
+destination.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +8,20 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
 from engine.domain.checkpoint import BYTES_MAX, Checkpoint, read
 from engine.errors import CheckpointError
-from engine.settings import CheckpointPlace
 from engine.tls import harden
 
+if TYPE_CHECKING:
+    from engine.settings import CheckpointPlace, Configuration
+
 _FILE_BYTES_MAX: Final = 1 << 30
-_SECONDS_MAX: Final = 5.0
+CHECKPOINT_SECONDS_MAX: Final = 5.0
+"""That writing one to a place may take."""
 _FACILITY_AUDIT: Final = 13
 """RFC 5424, table 1: log audit."""
 _NOTICE: Final = 5
@@ -26,7 +30,8 @@ ENTERPRISE: Final = "32473"
 
 
 class Place(Protocol):
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def write(self, checkpoint: Checkpoint) -> None:
         """Raises CheckpointError."""
@@ -35,11 +40,22 @@ class Place(Protocol):
         """All there are; none: they can't be read back from here. Raises CheckpointError."""
 
 
-def places_of(configured: Sequence[CheckpointPlace], folder: Path) -> list[Place]:
-    """folder: that relative paths are relative to."""
-    return [
-        FilePlace(folder / one.file) if one.file is not None else SyslogPlace(one.syslog or "") for one in configured
-    ]
+def places_of(configuration: Configuration) -> list[Place]:
+    """Of a broken configuration, which has no destinations, without those."""
+    known = configuration.site.destinations
+    named = configuration.site.trail.checkpoints
+    return [_place(one, configuration) for one in named if one.destination is None or one.destination in known]
+
+
+def _place(one: CheckpointPlace, configuration: Configuration) -> Place:
+    if one.file is not None:
+        return FilePlace(configuration.path(one.file))
+    if one.syslog is not None:
+        return SyslogPlace(one.syslog)
+    from engine.connectors.registry import destination_settings
+
+    name = one.destination or ""
+    return destination_settings(name, configuration).checkpoint_place(name, configuration)
 
 
 class FilePlace:
@@ -92,6 +108,16 @@ class FilePlace:
                 found.append(checkpoint)
         return found
 
+    def last(self) -> Checkpoint | None:
+        """The one at the end of the file, without a look at the others; none: there is none, or it can't be read."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 2 * BYTES_MAX))
+                lines = file.read().splitlines()
+        except OSError:
+            return None
+        return next((one for one in map(read, reversed(lines)) if one is not None), None)
+
     def _ends(self, size: int) -> bool:
         """Whether the last line is whole."""
         if size == 0:
@@ -121,7 +147,7 @@ class SyslogPlace:
     def _send(self, data: bytes) -> None:
         if self._address.startswith("unix:"):
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as local:
-                local.settimeout(_SECONDS_MAX)
+                local.settimeout(CHECKPOINT_SECONDS_MAX)
                 local.connect(self._address.removeprefix("unix:"))
                 local.send(data)
             return
@@ -130,12 +156,12 @@ class SyslogPlace:
         if url.scheme == "udp":
             family, kind, proto, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
             with socket.socket(family, kind, proto) as plain:
-                plain.settimeout(_SECONDS_MAX)
+                plain.settimeout(CHECKPOINT_SECONDS_MAX)
                 plain.connect(where)
                 plain.send(data)
             return
         framed = b"%d %b" % (len(data), data)
-        with socket.create_connection((host, port), timeout=_SECONDS_MAX) as stream:
+        with socket.create_connection((host, port), timeout=CHECKPOINT_SECONDS_MAX) as stream:
             if url.scheme == "tls":
                 with harden(ssl.create_default_context()).wrap_socket(stream, server_hostname=host) as sealed:
                     sealed.sendall(framed)

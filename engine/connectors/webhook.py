@@ -8,6 +8,7 @@ other destinations get it. The URL never holds anything of a patient.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hmac
@@ -20,14 +21,20 @@ from pydantic import AfterValidator, Field
 
 from engine.clock import Clock
 from engine.connectors.base import Acknowledgment, Called, Result, UnsignedError
+from engine.connectors.checkpoints import CHECKPOINT_SECONDS_MAX, FilePlace
 from engine.connectors.posting import Post, PostingConnector, PostingDestination
+from engine.domain.checkpoint import Call as CheckpointCall
+from engine.domain.checkpoint import Checkpoint
 from engine.domain.delivery import STATE, Operation, QueuedDelivery
+from engine.errors import CheckpointError
+from engine.outline import RECEIPTS
 from engine.settings import Configuration, HttpsUrl, Secret
 
 _PREFIX: Final = "whsec_"
 _SECRET_BYTES_MIN: Final = 24
 """Standard Webhooks, "Signature scheme": between 24 and 64 bytes."""
 _TOLERANCE_SECONDS: Final = 300.0
+_RESPONSE_BYTES_MAX: Final = 64 << 10
 
 
 def _check_secret(secret: Secret) -> Secret:
@@ -51,6 +58,7 @@ class WebhookDestination(PostingDestination):
     """A web address that takes deliveries as signed calls."""
 
     takes: ClassVar = STATE | {Operation.FORWARD.what, Operation.NOTIFY.what, Operation.NOTIFY_END.what}
+    takes_checkpoints: ClassVar = True
 
     type: Literal["webhook"]
     """`webhook`: an address that takes signed calls."""
@@ -87,6 +95,22 @@ class WebhookDestination(PostingDestination):
             raise ValueError('the body must be {"page": ID, "by": WHO}') from None
         return Acknowledgment(page=said.page, by=said.by, once=message_id)
 
+    def call(self, message_id: str, body: bytes) -> Post:
+        """A signed call. message_id: the same for every attempt at the same."""
+        # The far end compares it with its own clock, so it is that of the machine, whatever the engine's shows.
+        sent_at = str(int(time.time()))
+        secrets = [one for one in (self.secret, self.former_secret) if one is not None]
+        headers = {
+            "Content-Type": "application/json",
+            "webhook-id": message_id,
+            "webhook-timestamp": sent_at,
+            "webhook-signature": " ".join(signature(one, message_id, sent_at, body) for one in secrets),
+        }
+        return Post(url=self.url, headers=headers, body=body)
+
+    def checkpoint_place(self, name: str, configuration: Configuration) -> WebhookPlace:
+        return WebhookPlace(name, self, configuration)
+
     def build(self, name: str, configuration: Configuration, *, clock: Clock) -> WebhookConnector:
         ca = configuration.path(self.ca) if self.ca is not None else None
         return WebhookConnector(name, self, clock=clock, ca=ca)
@@ -112,20 +136,53 @@ class WebhookConnector(PostingConnector):
         body = msgspec.json.encode(
             _Body(type=delivery.operation.value, timestamp=queued_at, data=msgspec.Raw(delivery.payload))
         )
-        # The far end compares it with its own clock, so it is that of the machine, whatever the engine's shows.
-        sent_at = str(int(time.time()))
-        secrets = [one for one in (settings.secret, settings.former_secret) if one is not None]
-        signed = [signature(one, delivery.idempotency_key, sent_at, body) for one in secrets]
-        return Post(
-            url=settings.url,
-            headers={
-                "Content-Type": "application/json",
-                "webhook-id": delivery.idempotency_key,
-                "webhook-timestamp": sent_at,
-                "webhook-signature": " ".join(signed),
-            },
-            body=body,
+        return settings.call(delivery.idempotency_key, body)
+
+
+class WebhookPlace:
+    """A place for checkpoints of the trail: one signed call each, outside of the outbox.
+
+    A checkpoint is of no patient and the next one says all that it says, so nothing of it is queued: one that did not
+    arrive is trouble until a later one has. What the far end took is noted in a file beside the other checkpoints.
+    """
+
+    def __init__(self, name: str, settings: WebhookDestination, configuration: Configuration) -> None:
+        self.name = f"destination {name}"
+        self._settings = settings
+        self._ca = configuration.path(settings.ca) if settings.ca is not None else None
+        self._receipts = FilePlace(configuration.path(RECEIPTS.format(name=name)))
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        if not self._settings.secret.known:
+            raise CheckpointError(f"{self.name}: its secret is not known here")
+        at = checkpoint.at.isoformat(timespec="milliseconds")
+        message_id = f"trail-{checkpoint.chain}-{checkpoint.seq}-{int(checkpoint.at.timestamp() * 1000)}"
+        body = msgspec.json.encode(CheckpointCall(timestamp=at, data=checkpoint))
+        status = asyncio.run(self._send(self._settings.call(message_id, body)))
+        if not 200 <= status < 300:
+            raise CheckpointError(f"{self.name}: did not take it: HTTP {status}")
+        self._receipts.write(checkpoint)
+
+    def read(self) -> list[Checkpoint] | None:
+        """Those that the far end took."""
+        return self._receipts.read()
+
+    async def _send(self, post: Post) -> int:
+        from engine.connectors.http import CallError, HttpClient
+
+        client = HttpClient(
+            timeout_seconds=min(self._settings.timeout_seconds, CHECKPOINT_SECONDS_MAX),
+            response_bytes_max=_RESPONSE_BYTES_MAX,
+            proxy=self._settings.proxy,
+            ca=self._ca,
         )
+        try:
+            return (await client.request("POST", post.url, headers=post.headers, body=post.body)).status
+        except (CallError, OSError) as error:
+            why = str(error) if isinstance(error, CallError) else "`ca` can't be read"
+            raise CheckpointError(f"{self.name}: can't be reached: {why}") from None
+        finally:
+            await client.close()
 
 
 def signature(secret: Secret, message_id: str, timestamp: str, body: bytes) -> str:

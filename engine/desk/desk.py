@@ -94,6 +94,11 @@ class Desk:
         """Things that were left out of lists, because they are of patients whom the actor does not see."""
 
     @property
+    def record_store(self) -> Store:
+        """The store that has the trail of what is done here."""
+        return self._record
+
+    @property
     def keys(self) -> KeyRing:
         return self.store.keys
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from engine.connectors.checkpoints import FilePlace
 from engine.domain.record import Record
 from engine.errors import CheckpointError, HandoffError, StoreError
 
@@ -61,6 +62,37 @@ def make_checkpoint(desk: Desk) -> tuple[Checkpoint, list[Written]]:
     with desk.store.reader() as conn:
         made = checkpoint(desk.store, conn, desk.now)
     return made, write_to(places, made)
+
+
+def witness(desk: Desk) -> str | None:
+    """After the work at a desk: a checkpoint, when what was done should be known outside of the database at once, or
+    so many records were added. Commands call it, so that a site without a daemon has checkpoints, too.
+
+    Returns what went wrong, for people; what was done stays done. None is made of a trail that is behind its last
+    checkpoint: it would pass for whole from there on.
+    """
+    from engine.domain.audit import EVENTS
+    from engine.store.checkpoints import checkpoint
+    from engine.store.verify import is_behind, is_ours
+
+    store, rows = desk.record_store, desk.outline.checkpoint_rows
+    added = store.audit.added
+    if not added.last:
+        return None
+    crossed = added.last // rows > (added.first - 1) // rows
+    if not crossed and not any(EVENTS[one].witnessed for one in added.actions):
+        return None
+    try:
+        places = _places(desk)
+        newest = [one.last() for one in places if isinstance(one, FilePlace)]
+        with store.reader() as conn:
+            if any(one is not None and is_ours(store, one) and is_behind(store, conn, one) for one in newest):
+                return "the trail ends before what a checkpoint has seen, so none is made: `handoff audit verify`"
+            made = checkpoint(store, conn, desk.now)
+    except HandoffError as error:
+        return str(error)
+    failed = [one.error for one in write_to(places, made) if one.error is not None]
+    return "; ".join(failed) or None
 
 
 def write_to(places: Sequence[Place], made: Checkpoint) -> list[Written]:
@@ -126,14 +158,14 @@ def taken_out(
 def _places(desk: Desk) -> list[Place]:
     from engine.connectors.checkpoints import places_of
 
-    configuration = desk.configuration
-    return places_of(configuration.site.trail.checkpoints, configuration.snapshot.base)
+    files = desk.outline.checkpoint_files
+    if files is not None:  # nothing else of the configuration has to be loaded for them
+        return [FilePlace(desk.outline.path(one)) for one in files]
+    return places_of(desk.configuration)
 
 
 def _outside(desk: Desk, files: Sequence[Path] = ()) -> tuple[list[Checkpoint], list[str]]:
     """All checkpoints that can be read, and why others can't."""
-    from engine.connectors.checkpoints import FilePlace
-
     found: list[Checkpoint] = []
     unreadable: list[str] = []
     for place in (*_places(desk), *map(FilePlace, files)):

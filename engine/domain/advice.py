@@ -171,11 +171,23 @@ TROUBLES: Final[Mapping[str, Advice]] = {
         "handoff audit checkpoint",
         "See the other troubles of the trail and of the store; the log names the error.",
     ),
+    "trail-unrecorded": Advice(
+        "people have worked, and the audit trail is silent about it",
+        "handoff audit verify",
+        "Somebody, or something, takes records away: keep a copy of the database as it is, and see"
+        " docs/guides/audit.md.",
+    ),
     "trail-unwatched": Advice(
         "the audit trail has no place for checkpoints: nobody would notice that its end was cut off",
         "handoff check",
         "Name one under `trail.checkpoints` of config.yaml, best on another host.",
         urgent=False,
+    ),
+    "deliveries-failing": Advice(
+        "ten or more deliveries to a destination have failed for good, and nobody has decided on them",
+        "handoff dead summary",
+        "The detail says how many: what they have in common is wrong at the destination or in its mapping. Mend that,"
+        " then `handoff dead replay`.",
     ),
     "deliveries-behind": Advice(
         "deliveries wait at a destination for longer than 15 minutes, though it is up",

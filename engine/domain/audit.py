@@ -17,13 +17,15 @@ class Event(NamedTuple):
 
     what: a clause for people. does: of FHIR's AuditEvent.action (Create, Read, Update, Delete, Execute). kind: the code
     of DICOM PS3.16 CID 400 (`dicom-audit-lifecycle` and IHE BALP use the same). discloses: somebody has seen, or was
-    sent, what is about a patient.
+    sent, what is about a patient. witnessed: a command that does it makes a checkpoint of the trail at once, so that
+    its record can't be cut off before the daemon makes the next one.
     """
 
     what: str
     does: Literal["C", "R", "U", "D", "E"]
     kind: str
     discloses: bool = False
+    witnessed: bool = False
 
 
 _ACTIVITY: Final = "110100"
@@ -46,9 +48,9 @@ _ALERT: Final = "110113"
 
 EVENTS: Final[Mapping[str, Event]] = {
     # what is seen
-    "reveal": Event("saw patient data unmasked", "R", _PATIENT, discloses=True),
+    "reveal": Event("saw patient data unmasked", "R", _PATIENT, discloses=True, witnessed=True),
     "unusual-reviewed": Event("asked about looks that nothing explains, and says what was found", "U", _ALERT),
-    "disclosures-accounted": Event("made the accounting of disclosures of a patient", "R", _PATIENT),
+    "disclosures-accounted": Event("made the accounting of disclosures of a patient", "R", _PATIENT, witnessed=True),
     # tasks and pages
     "task-done": Event("did a task", "U", _ORDER),
     "task-assigned": Event("gave a task to somebody", "U", _ORDER),
@@ -78,21 +80,21 @@ EVENTS: Final[Mapping[str, Event]] = {
     "destination-discarded": Event("gave up what waited for a destination that is gone", "D", _ACTIVITY),
     "destination-moved": Event("gave what waited for a destination that is gone to another", "U", _ACTIVITY),
     # accounts, and who comes in
-    "account-added": Event("made an account", "C", _SECURITY),
-    "account-changed": Event("gave an account other roles, units or names", "U", _SECURITY),
-    "account-disabled": Event("shut an account out", "U", _SECURITY),
-    "account-enabled": Event("let an account in again", "U", _SECURITY),
-    "password-set": Event("set a password", "U", _SECURITY),
-    "factor-set": Event("gave an account a second factor", "U", _SECURITY),
-    "factor-removed": Event("took a second factor away", "U", _SECURITY),
-    "token-made": Event("made a token", "C", _SECURITY),
-    "token-revoked": Event("ended a token or session", "U", _SECURITY),
+    "account-added": Event("made an account", "C", _SECURITY, witnessed=True),
+    "account-changed": Event("gave an account other roles, units or names", "U", _SECURITY, witnessed=True),
+    "account-disabled": Event("shut an account out", "U", _SECURITY, witnessed=True),
+    "account-enabled": Event("let an account in again", "U", _SECURITY, witnessed=True),
+    "password-set": Event("set a password", "U", _SECURITY, witnessed=True),
+    "factor-set": Event("gave an account a second factor", "U", _SECURITY, witnessed=True),
+    "factor-removed": Event("took a second factor away", "U", _SECURITY, witnessed=True),
+    "token-made": Event("made a token", "C", _SECURITY, witnessed=True),
+    "token-revoked": Event("ended a token or session", "U", _SECURITY, witnessed=True),
     "logged-in": Event("logged in", "E", _LOGIN),
     "logged-out": Event("logged out", "E", _LOGIN),
     "login-failed": Event("tried to log in", "E", _LOGIN),
     "denied": Event("was not let do something", "E", _ALERT),
-    "glass-broken": Event("broke the glass", "E", _EMERGENCY, discloses=True),
-    "glass-attested": Event("attested a broken glass", "U", _ALERT),
+    "glass-broken": Event("broke the glass", "E", _EMERGENCY, discloses=True, witnessed=True),
+    "glass-attested": Event("attested a broken glass", "U", _ALERT, witnessed=True),
     # the configuration
     "config-run": Event("started the daemon with a configuration", "E", _ACTIVITY),
     "config-reload": Event("loaded another configuration", "U", _ACTIVITY),
@@ -101,14 +103,14 @@ EVENTS: Final[Mapping[str, Event]] = {
     "restore": Event("set the store back to a backup", "U", _ALERT),
     "restore-rehearsed": Event("restored a backup to see that it can be done", "E", _ACTIVITY),
     # keeping and erasing
-    "hold-placed": Event("placed a legal hold on a patient's records", "C", _PATIENT),
-    "hold-lifted": Event("lifted a legal hold", "U", _PATIENT),
-    "swept": Event("erased what was kept long enough", "D", _ACTIVITY),
-    "patient-erased": Event("erased a patient's chart and all that belongs to it", "D", _PATIENT),
+    "hold-placed": Event("placed a legal hold on a patient's records", "C", _PATIENT, witnessed=True),
+    "hold-lifted": Event("lifted a legal hold", "U", _PATIENT, witnessed=True),
+    "swept": Event("erased what was kept long enough", "D", _ACTIVITY, witnessed=True),
+    "patient-erased": Event("erased a patient's chart and all that belongs to it", "D", _PATIENT, witnessed=True),
     # the trail itself
     "trail-checkpoint": Event("asked for a checkpoint of the trail", "E", _ACTIVITY),
     "trail-verified": Event("had the trail checked", "R", _USED),
-    "trail-exported": Event("took the trail out as messages for others", "R", _EXPORT),
+    "trail-exported": Event("took the trail out as messages for others", "R", _EXPORT, witnessed=True),
     "trail-purged": Event("erased records of the trail whose time is over", "D", _ALERT),
     "trail-resealed": Event("said that the store was set back to an earlier point", "U", _ALERT),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime
 
 import msgspec
@@ -40,12 +41,24 @@ class Checkpoint(Record, frozen=True, kw_only=True):
         return msgspec.json.encode(self)
 
 
+class Call(Record, frozen=True, kw_only=True):
+    """A checkpoint as a web address gets it: in the form that other calls have there."""
+
+    type: str = "trail_checkpoint"
+    timestamp: str
+    data: Checkpoint
+
+
 def read(line: bytes | str) -> Checkpoint | None:
-    """A line of a file, or a message of syslog. None: it is no checkpoint. Whether it is ours, its signature says."""
+    """A line of a file, a message of syslog, the body of a call. None: it is no checkpoint. Whether it is ours, its
+    signature says.
+    """
     line = line.encode() if isinstance(line, str) else line
     line = line[max(0, line.find(b"{")) :]
-    try:
+    found: Checkpoint | None = None
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
         found = msgspec.json.decode(line, type=Checkpoint)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-    return found if found.version == VERSION and found.at.tzinfo is not None else None
+    if found is None:
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            found = msgspec.json.decode(line, type=Call).data
+    return found if found is not None and found.version == VERSION and found.at.tzinfo is not None else None

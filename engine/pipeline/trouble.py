@@ -20,6 +20,8 @@ DEADLINE_SECONDS_MAX: Final = 60.0
 """A deadline that has come and does not ring for longer means that nobody watches the clock."""
 DELIVERY_SECONDS_MAX: Final = 900.0
 """A delivery that waits for longer, at a destination that is up, means that it can't keep up."""
+DEAD_DELIVERIES_MAX: Final = 10
+"""Dead letters of one destination that wait for a person: so many are no accident of single patients."""
 PAUSE_SECONDS_MAX: Final = 86_400.0
 """A pause that is longer may have been forgotten."""
 CERTIFICATE_DAYS_MIN: Final = 14
@@ -77,9 +79,11 @@ def of_work(work: Overview, now: datetime) -> Iterator[Trouble]:
             if one.since is not None and _old(one.since, now, PAUSE_SECONDS_MAX):
                 yield trouble(f"destination-paused:{one.name}", one.since, wait)
         elif one.troubled:
-            yield trouble(f"destination-down:{one.name}", one.since, f"{one.error}, {wait}")
+            yield trouble(f"destination-down:{one.name}", one.since, f"{one.error}{_times(one.failures)}, {wait}")
         elif one.behind_at is not None and _old(one.behind_at, now, DELIVERY_SECONDS_MAX):
             yield trouble(f"deliveries-behind:{one.name}", one.behind_at, wait)
+        if one.dead >= DEAD_DELIVERIES_MAX:
+            yield trouble(f"deliveries-failing:{one.name}", None, f"{one.dead:,} dead letters")
         if one.held:
             yield trouble(f"deliveries-held:{one.name}", None, f"{one.held:,} held")
     if work.dead:
@@ -118,6 +122,10 @@ def of_certificates(certificates: Iterable[Certificate], now: datetime) -> Itera
         if days < CERTIFICATE_DAYS_MIN:
             left = f"{days} days left" if days >= 0 else "has ended"
             yield trouble(f"certificate-expires:{one.use}", None, left)
+
+
+def _times(failures: int) -> str:
+    return f" {failures:,} times in a row" if failures > 1 else ""
 
 
 def codes(found: Sequence[Trouble]) -> tuple[str, ...]:

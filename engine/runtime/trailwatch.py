@@ -23,7 +23,7 @@ from engine.domain.standing import Overview
 from engine.errors import CheckpointError, StoreError
 from engine.store.checkpoints import checkpoint
 from engine.store.store import Store
-from engine.store.verify import is_behind, is_ours, verify_tail
+from engine.store.verify import is_behind, is_ours, unrecorded_acts, verify_tail
 
 _log = logs.get_logger(__name__)
 
@@ -35,10 +35,14 @@ SILENT_TIMES: Final = 3
 _TAIL_ROWS_MAX: Final = 100_000
 """Looked at after a start where no checkpoint says from where on."""
 
+_ACT_ENTRIES_MAX: Final = 10_000
+"""The newest entries of the journal that are looked through for acts of people without a record."""
+
 BROKEN: Final = "trail-broken"
 ROLLED_BACK: Final = "trail-rolled-back"
 FAILED: Final = "trail-checkpoint-failed"
 SILENT: Final = "trail-silent"
+UNRECORDED: Final = "trail-unrecorded"
 UNWATCHED: Final = "trail-unwatched"
 
 
@@ -71,6 +75,8 @@ class TrailWatch:
         self._began_at = monotonic()
         self._checked = 0
         """The last record that was looked at."""
+        self._acted = 0
+        """The last entry of the journal that was looked at for acts of people."""
         self._read = False
         self.trouble: dict[str, str] = {}
         """Code -> what is known besides."""
@@ -116,6 +122,11 @@ class TrailWatch:
                 return
             if head is None:
                 return
+            newest, silent = unrecorded_acts(self._store, conn, self._acted, _ACT_ENTRIES_MAX)
+            if silent:
+                found[UNRECORDED] = f"{len(silent):,} act{'s' * (len(silent) > 1)}, the first: {silent[0]}"
+            else:
+                self._acted = newest
             self._checked = max(0, head.seq - 1)  # the last one again: what comes next has to follow it
             due = self._is_due(head.seq)
             made = checkpoint(self._store, conn, self._clock.now()) if due and self.places else None

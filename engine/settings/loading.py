@@ -92,7 +92,15 @@ class Configuration:
                 )
                 for name, channel in self.channels.items()
             },
+            checkpoint_files=self._checkpoint_files,
+            checkpoint_rows=site.trail.checkpoint_rows,
         )
+
+    @property
+    def _checkpoint_files(self) -> tuple[str, ...] | None:
+        files = [one.file for one in self.site.trail.checkpoints]
+        named = tuple(one for one in files if one is not None)
+        return named if len(named) == len(files) else None
 
     @property
     def has_shadow(self) -> bool:
@@ -168,6 +176,8 @@ def load(snapshot: Snapshot, types: DestinationTypes, *, references: References 
     problems.extend(_keys_inside(snapshot) if site is not None else ())
     channels: dict[str, Channel] = {}
     documents: dict[str, Document] = {}
+    if site is not None:
+        problems += _wrong_places(site, snapshot)
     folder = site.channels if site else "channels"
     ports: dict[tuple[str, int], str] = {}
     if site is not None:
@@ -211,6 +221,21 @@ def load(snapshot: Snapshot, types: DestinationTypes, *, references: References 
     return Configuration(snapshot, site, channels, documents, warnings, exposed, variables)
 
 
+def _wrong_places(site: Site, snapshot: Snapshot) -> Iterator[Problem]:
+    """Destinations that checkpoints of the trail are to go to, and can't."""
+    document = snapshot.document(snapshot.site_file)
+    for index, place in enumerate(site.trail.checkpoints):
+        if place.destination is None:
+            continue
+        path = ("trail", "checkpoints", index, "destination")
+        taker = site.destinations.get(place.destination)
+        if taker is None:
+            yield document.problem(path, "no destination of this name")
+        elif not taker.takes_checkpoints:
+            text = f"a destination of type {taker.type} takes no checkpoints; one of type webhook does"
+            yield document.problem(path, text)
+
+
 _ELSEWHERE: Final = (
     "keep the value elsewhere and write where it is, as {env: NAME}, {file: PATH} or {credential: NAME}; "
     "change it, if others could read this file"
@@ -227,7 +252,8 @@ def _keys_inside(snapshot: Snapshot) -> Iterator[Problem]:
         yield document.problem(("store", "keys"), text)
 
 
-_TO_READ: Final = ("node", "store", "purpose", "clock", "calendar", "console", "channels", "mappings", "access")
+_TO_READ: Final = ("node", "store", "purpose", "clock", "calendar", "console", "channels", "mappings", "access",
+                   "trail")  # fmt: skip
 """What of config.yaml leads to the store, and shows what is in it."""
 
 

@@ -18,6 +18,7 @@ from pydantic import (
 from engine.domain.partition import PARTITIONS
 from engine.domain.retention import Period, Policy
 from engine.outline import (
+    CHECKPOINT_ROWS,
     CHECKPOINTS,
     CONSOLE_HOST,
     CONSOLE_PORT,
@@ -126,6 +127,8 @@ class DestinationBase(StrictModel):
 
     takes: ClassVar[frozenset[str]] = frozenset()
     """What it can be given, as `deliver.what` names it."""
+    takes_checkpoints: ClassVar[bool] = False
+    """It can be named in `trail.checkpoints`."""
 
     type: str
     """What kind of destination it is."""
@@ -219,12 +222,14 @@ class Access(StrictModel):
 
 
 class CheckpointPlace(StrictModel):
-    """One place outside of the database for checkpoints of the trail: `file` or `syslog`."""
+    """One place outside of the database for checkpoints of the trail: `file`, `syslog` or `destination`."""
 
     file: Text | None = None
     """File that lines are added to, relative to config.yaml: best on another host, or one that can only be added to."""
     syslog: Text | None = None
     """Receiver of RFC 5424: `udp://HOST:PORT`, `tcp://HOST:PORT`, `tls://HOST:PORT`, `unix:/dev/log`."""
+    destination: Identifier | None = None
+    """A destination of type `webhook`: it gets each one as a signed call of its own, and what it took is noted here."""
 
     @field_validator("syslog")
     @classmethod
@@ -235,8 +240,8 @@ class CheckpointPlace(StrictModel):
 
     @model_validator(mode="after")
     def _one(self) -> CheckpointPlace:
-        if (self.file is None) == (self.syslog is None):
-            raise ValueError("names one place: give either file or syslog")
+        if sum(one is not None for one in (self.file, self.syslog, self.destination)) != 1:
+            raise ValueError("names one place: give either file, syslog or destination")
         return self
 
 
@@ -245,7 +250,7 @@ class Trail(StrictModel):
 
     checkpoints: Annotated[tuple[CheckpointPlace, ...], Field(max_length=8)] = (CheckpointPlace(file=CHECKPOINTS),)
     """Places for checkpoints. Without one outside of the database nobody can tell a trail that was cut off."""
-    checkpoint_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
+    checkpoint_rows: Annotated[int, Field(ge=1, le=1_000_000)] = CHECKPOINT_ROWS
     """Records after which a checkpoint is made."""
     checkpoint_seconds: Annotated[float, Field(ge=1, le=86_400)] = 300.0
     """Seconds after which one is made in any case."""

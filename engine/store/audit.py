@@ -92,6 +92,14 @@ _decode = msgspec.json.Decoder(Payload).decode
 _NOTHING: Final = Payload()
 
 
+class Added(msgspec.Struct):
+    """What was added by this process: numbers of the first and the last record; 0: none. actions: all of them."""
+
+    first: int = 0
+    last: int = 0
+    actions: set[str] = set()
+
+
 class Head(msgspec.Struct, frozen=True):
     """The end of a chain."""
 
@@ -107,6 +115,7 @@ class AuditStore:
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
         self._looked = False
+        self.added = Added()
 
     def append(self, conn: Connection, records: Sequence[AuditRecord]) -> None:
         """Add records. Raises UnrecordedError, or AlteredSchemaError when what is written may be swallowed."""
@@ -281,6 +290,9 @@ class AuditStore:
         added = [(one.seq, bytes(one.mac)) for one in _ADDED.rows(conn, head.seq)]
         if moved != 1 or added != [(one.seq, one.mac) for one in rows]:
             raise UnrecordedError("the trail did not keep the record, so nothing was done: `handoff audit verify`")
+        self.added.first = self.added.first or rows[0].seq
+        self.added.last = rows[-1].seq
+        self.added.actions.update(one.action for one in rows)
         return [one.seq for one in rows]
 
 

@@ -371,14 +371,23 @@ def _books(store: Store, conn: Connection) -> Iterator[_Problem]:
     yield from _decisions(conn)
 
 
-def _acts(store: Store, conn: Connection) -> Iterator[_Problem]:
-    """Acts in the journal that came about, and their records."""
+def unrecorded_acts(store: Store, conn: Connection, since: int, most: int) -> tuple[int, list[str]]:
+    """What people did by entries after one, and no record says so; and up to which entry was looked, from the newest
+    `most` on: what a daemon looks at again and again. conn: a reader.
+    """
+    newest = conn.execute(select(func.max(outcome.c.entry_id))).scalar_one() or 0
+    found = _acts(store, conn, max(since, newest - most))
+    return newest, [detail for _, kind, detail in found if kind == "unrecorded"]
+
+
+def _acts(store: Store, conn: Connection, since: int = 0) -> Iterator[_Problem]:
+    """Acts in the journal that came about, and their records. since: those of later entries."""
     said: dict[tuple[int, str], int] = {}
     statement = select(audit.c.seq, audit.c.entry_id, audit.c.action)
-    for row in conn.execute(statement.where(audit.c.entry_id.is_not(None), audit.c.action.in_(sorted(OF_PEOPLE)))):
+    for row in conn.execute(statement.where(audit.c.entry_id > since, audit.c.action.in_(sorted(OF_PEOPLE)))):
         said[row.entry_id, row.action] = row.seq
     done: set[tuple[int, str]] = set()
-    after = 0
+    after = since
     while True:
         one = select(outcome).where(outcome.c.channel.in_(_LANES), outcome.c.entry_id > after)
         rows = conn.execute(one.order_by(outcome.c.entry_id).limit(_ROWS)).all()

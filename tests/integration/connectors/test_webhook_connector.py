@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import json
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +17,15 @@ from peers.webhook_receiver import WebhookReceiver
 
 from engine.clock import SystemClock
 from engine.connectors.base import NOT_ATTEMPTED, Result
+from engine.connectors.checkpoints import places_of
 from engine.connectors.posting import rest_until
-from engine.connectors.webhook import WebhookConnector, WebhookDestination, signature
+from engine.connectors.registry import load
+from engine.connectors.webhook import WebhookConnector, WebhookDestination, WebhookPlace, signature
+from engine.domain.checkpoint import Checkpoint, read
 from engine.domain.delivery import Notification, Operation
-from engine.errors import DeliveryFailure
+from engine.errors import CheckpointError, DeliveryFailure
 from engine.settings import Secret
+from engine.snapshot import Snapshot
 
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
@@ -202,3 +209,51 @@ def test_a_short_secret_is_doubted() -> None:
     assert [key for key, _ in short.doubts()] == ["secret"]
     good = WebhookDestination(type="webhook", url="https://example.org/x", secret=SECRET, former_secret=OTHER)
     assert list(good.doubts()) == []
+
+
+# --- checkpoints of the trail ----------------------------------------------------------------------------------------
+
+CHECKPOINT = Checkpoint(chain="c" * 32, seq=7, mac="ab" * 32, at=NOW, key=1, signature="cd" * 64)
+
+
+def place(folder: Path, url: str) -> WebhookPlace:
+    site = {
+        "trail": {"checkpoints": [{"destination": "siem"}]},
+        "destinations": {"siem": {"type": "webhook", "url": url, "secret": SECRET}},
+    }
+    for name in ("channels", "mappings"):
+        (folder / name).mkdir(exist_ok=True)
+    (folder / "config.yaml").write_text(json.dumps(site))
+    (found,) = places_of(load(Snapshot.read(folder / "config.yaml")))
+    assert isinstance(found, WebhookPlace)
+    return found
+
+
+async def test_a_checkpoint_arrives_signed_and_what_was_taken_is_noted(
+    receiver: WebhookReceiver, tmp_path: Path
+) -> None:
+    siem = place(tmp_path, receiver.url)
+    await asyncio.to_thread(siem.write, CHECKPOINT)
+    await asyncio.to_thread(siem.write, CHECKPOINT)
+    ((message_id, body),) = receiver.taken.items()
+    assert receiver.calls == [message_id, message_id]  # so the far end can tell that it has it
+    assert body["type"] == "trail_checkpoint"
+    assert read(json.dumps(body)) == CHECKPOINT
+    assert siem.read() == [CHECKPOINT, CHECKPOINT]
+
+
+@pytest.mark.parametrize(("status", "why"), [(500, "HTTP 500"), (404, "HTTP 404"), (302, "HTTP 302")])
+async def test_one_that_was_not_taken_is_not_noted(
+    receiver: WebhookReceiver, tmp_path: Path, status: int, why: str
+) -> None:
+    receiver.answers.append((status, {"location": "https://elsewhere.example.org"}))
+    siem = place(tmp_path, receiver.url)
+    with pytest.raises(CheckpointError, match=why):
+        await asyncio.to_thread(siem.write, CHECKPOINT)
+    assert siem.read() == []
+
+
+async def test_a_far_end_that_is_not_there_is_said(tmp_path: Path) -> None:
+    siem = place(tmp_path, "http://127.0.0.1:1/hook")
+    with pytest.raises(CheckpointError, match="destination siem: can't be reached"):
+        await asyncio.to_thread(siem.write, CHECKPOINT)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from store_builders import NOW, behind
-from test_trail import act, audit, cut, head, write
+from test_trail import act, acted, audit, cut, head, write
 
 from engine.clock import FixedClock
 from engine.connectors.checkpoints import FilePlace
 from engine.errors import CheckpointError
-from engine.runtime.trailwatch import BROKEN, FAILED, ROLLED_BACK, SILENT, UNWATCHED, TrailWatch
+from engine.runtime.trailwatch import BROKEN, FAILED, ROLLED_BACK, SILENT, UNRECORDED, UNWATCHED, TrailWatch
 from engine.store import Store
 
 
@@ -94,6 +94,23 @@ def test_a_trail_of_which_nothing_is_heard_is_silent(
     time.now += 901
     watch.look()
     assert watch.trouble.keys() == {FAILED, SILENT}
+
+
+@pytest.mark.parametrize("kind", ["task-done", "page-ack"])
+def test_a_trail_that_is_silent_though_people_worked_is_trouble_and_stays_so(
+    store: Store, watch: TrailWatch, kind: str
+) -> None:
+    write(store, act(1))
+    acted(store, recorded=False, kind=kind)
+    for _ in range(2):
+        watch.look()
+        assert watch.trouble == {UNRECORDED: f"1 act, the first: entry 1 ({kind}) was done, and no record says so"}
+
+
+def test_a_trail_that_says_what_people_did_is_no_trouble(store: Store, watch: TrailWatch) -> None:
+    acted(store, recorded=True)
+    watch.look()
+    assert watch.trouble == {}
 
 
 def test_what_is_altered_while_it_runs_is_known_at_the_next_look_and_gets_no_checkpoint(

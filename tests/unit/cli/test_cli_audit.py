@@ -52,7 +52,7 @@ def test_a_whole_trail_is_said_to_be_whole_and_that_it_was_looked_at(stocked: Si
     found = stocked.json("audit", "verify")
     assert found["ok"] is True
     assert found["problems"] == []
-    assert (found["from"], found["to"], found["checkpoints"], found["purged"]) == (1, found["records"], 0, 0)
+    assert (found["from"], found["to"], found["checkpoints"], found["purged"]) == (1, found["records"], 1, 0)
     assert stocked.json("audit", "list")[0]["action"] == "trail-verified"
     assert "All is as it was written" in stocked.run("audit", "verify").out
 
@@ -83,16 +83,51 @@ def test_a_checkpoint_is_written_outside_and_finds_what_is_cut_off(stocked: Site
     looked(stocked)
     made = stocked.json("audit", "checkpoint")
     assert [one["error"] for one in made["places"]] == [None]
-    line = json.loads((stocked.folder / PLACE).read_text())
+    line = json.loads((stocked.folder / PLACE).read_text().splitlines()[-1])
     assert {name: line[name] for name in ("chain", "seq", "mac", "signature")} == {
         name: made[name] for name in ("chain", "seq", "mac", "signature")
     }
-    assert stocked.json("audit", "verify")["checkpoints"] == 1
+    assert stocked.json("audit", "verify")["checkpoints"] == 2  # the command that looked has made one, too
     behind(
         stocked, "DELETE FROM audit", "DELETE FROM audit_payload", "DELETE FROM audit_patient",
         "UPDATE audit_head SET seq = 0, mac = x''",
     )  # fmt: skip
     assert "rolled-back" in kinds(stocked)
+
+
+@pytest.mark.parametrize("behind_it", ["the last records", "all of it"])
+def test_what_matters_can_not_be_cut_off_without_a_word_where_no_daemon_runs(stocked: Site, behind_it: str) -> None:
+    looked(stocked)
+    assert stocked.run("users", "add", "ada", "--role", "nurse").code == 0
+    mac = "x''" if behind_it == "all of it" else "(SELECT mac FROM audit WHERE seq = 1)"
+    seq = 0 if behind_it == "all of it" else 1
+    tables = ("audit", "audit_payload", "audit_patient")
+    behind(
+        stocked, f"UPDATE audit_head SET mac = {mac}, seq = {seq}",
+        *(f"DELETE FROM {table} WHERE seq > {seq}" for table in tables),
+    )  # fmt: skip
+    assert "rolled-back" in kinds(stocked)
+    done = stocked.run("patients", "find", "--reveal", "--reason", "asked again")
+    assert done.code == 0  # nobody is kept from looking
+    assert "ends before what a checkpoint has seen" in done.err
+    assert "checkpoint" in kinds(stocked)  # and the trail does not pass for whole from there on
+
+
+def test_acts_of_less_weight_are_witnessed_once_there_are_many(stocked: Site) -> None:
+    stocked.config.write_text(stocked.config.read_text() + "\ntrail: {checkpoint_rows: 2}\n")
+    place = stocked.folder / PLACE
+    stocked.json("destinations", "pause", "files", *BECAUSE)
+    assert not place.exists()
+    stocked.json("destinations", "resume", "files")
+    assert [json.loads(line)["seq"] for line in place.read_text().splitlines()] == [2]
+
+
+def test_a_place_that_takes_none_is_said_and_keeps_nobody_from_working(stocked: Site) -> None:
+    (stocked.folder / "var/trail").write_text("a file in the place of the folder")
+    done = stocked.run("patients", "find", "--reveal", "--reason", "asked")
+    assert done.code == 0
+    assert "there is no checkpoint of it" in done.err
+    assert seen(done.err) == []
 
 
 def test_a_signature_can_be_checked_by_others_with_the_public_key_alone(stocked: Site) -> None:
@@ -107,22 +142,26 @@ def test_a_signature_can_be_checked_by_others_with_the_public_key_alone(stocked:
     key.verify(bytes.fromhex(line.signature), line.signed_text)
 
 
-def test_what_a_receiver_of_syslog_has_kept_is_compared_too(stocked: Site) -> None:
+SYSLOG = "<109>1 2026-03-01T12:00:00Z h handoff - trail-checkpoint [trail@32473 seq='1'] %s"
+CALL = '{"type": "trail_checkpoint", "timestamp": "2026-03-01T12:00:00Z", "data": %s}'
+
+
+@pytest.mark.parametrize(("option", "form"), [("--with", SYSLOG), ("--checkpoint", CALL), ("--checkpoint", SYSLOG)])
+def test_what_a_receiver_has_kept_is_compared_too(stocked: Site, option: str, form: str) -> None:
     looked(stocked)
     stocked.json("audit", "checkpoint")
     place = stocked.folder / PLACE
     kept = stocked.folder / "from-syslog"
-    head = "<109>1 2026-03-01T12:00:00Z h handoff - trail-checkpoint [trail@32473 seq='1'] "
-    kept.write_text(head + place.read_text())
+    kept.write_text("".join(f"{form % line}\n" for line in place.read_text().splitlines()))
     place.unlink()
-    assert stocked.json("audit", "verify", "--with", str(kept))["checkpoints"] == 1
+    assert stocked.json("audit", "verify", option, str(kept))["checkpoints"] == 2
     behind(
         stocked, "DELETE FROM audit", "DELETE FROM audit_payload", "DELETE FROM audit_patient",
         "UPDATE audit_head SET seq = 0, mac = x''",
     )  # fmt: skip
     assert stocked.json("audit", "verify")["ok"] is True  # nobody has told it
-    found = stocked.json("audit", "verify", "--with", str(kept), code=1)
-    assert [one["kind"] for one in found["problems"]] == ["rolled-back"]
+    found = stocked.json("audit", "verify", option, str(kept), code=1)
+    assert {one["kind"] for one in found["problems"]} == {"checkpoint", "rolled-back"}
 
 
 def test_a_restore_is_a_roll_back_until_it_is_owned_to(stocked: Site) -> None:

@@ -8,12 +8,16 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec import structs
 
 from engine.connectors.checkpoints import FilePlace, SyslogPlace, places_of
-from engine.domain.checkpoint import Checkpoint, read
-from engine.errors import CheckpointError
-from engine.settings import CheckpointPlace
+from engine.connectors.registry import load
+from engine.domain.checkpoint import Call, Checkpoint, read
+from engine.errors import CheckpointError, SettingsError
+from engine.settings import CheckpointPlace, Configuration
+from engine.snapshot import Snapshot
 
 ONE = Checkpoint(
     chain="c" * 32, seq=7, mac="ab" * 32, at=datetime(2026, 3, 1, 12, tzinfo=UTC), key=1, signature="cd" * 64
@@ -125,16 +129,76 @@ def test_a_receiver_that_shows_no_certificate_we_trust_gets_nothing() -> None:
         thread.join(5)
 
 
+def configuration(folder: Path, *places: dict[str, str], **destinations: dict[str, str]) -> Configuration:
+    for name in ("channels", "mappings"):
+        (folder / name).mkdir(exist_ok=True)
+    (folder / "config.yaml").write_text(
+        msgspec.json.encode({"trail": {"checkpoints": places}, "destinations": destinations}).decode()
+    )
+    return load(Snapshot.read(folder / "config.yaml"))
+
+
+HOOK = {"type": "webhook", "url": "https://log.example.org/in", "secret": "whsec_" + "A" * 44}
+
+
 def test_paths_are_relative_to_the_site(tmp_path: Path) -> None:
-    places = places_of([CheckpointPlace(file="var/c"), CheckpointPlace(syslog="udp://log:514")], tmp_path)
+    places = places_of(configuration(tmp_path, {"file": "var/c"}, {"syslog": "udp://log:514"}))
     assert [place.name for place in places] == [f"file {tmp_path}/var/c", "syslog udp://log:514"]
     assert places[1].read() is None
 
 
+def test_a_destination_that_takes_checkpoints_is_a_place(tmp_path: Path) -> None:
+    (place,) = places_of(configuration(tmp_path, {"destination": "siem"}, siem=HOOK))
+    assert (place.name, place.read()) == ("destination siem", [])
+
+
+@pytest.mark.parametrize(
+    ("named", "destinations", "why"),
+    [
+        ("other", {"siem": HOOK}, "no destination of this name"),
+        ("files", {"files": {"type": "file", "path": "out"}}, "a destination of type file takes no checkpoints"),
+        ("lab", {"lab": {"type": "mllp", "host": "lab", "port": 2575}}, "of type mllp takes no checkpoints"),
+    ],
+)
+def test_other_destinations_are_none(
+    tmp_path: Path, named: str, destinations: dict[str, dict[str, str]], why: str
+) -> None:
+    with pytest.raises(SettingsError) as error:
+        configuration(tmp_path, {"destination": named}, **destinations)
+    (problem,) = error.value.problems
+    assert problem.key == "trail.checkpoints[0].destination"
+    assert why in problem.message
+
+
+def test_what_came_in_a_call_is_read_as_a_line_of_a_file_is() -> None:
+    body = msgspec.json.encode(Call(timestamp="2026-03-01T12:00:00Z", data=ONE))
+    assert read(body) == read(ONE.written()) == ONE
+    assert read(b'{"type": "trail_checkpoint", "data": {}}') is None
+
+
+def test_the_last_one_of_a_long_file_is_found_without_the_others(tmp_path: Path) -> None:
+    place = FilePlace(tmp_path / "c")
+    assert place.last() is None
+    for seq in range(1, 60):
+        place.write(structs.replace(ONE, seq=seq))
+    with (tmp_path / "c").open("ab") as file:
+        file.write(ONE.written()[:30])
+    found = place.last()
+    assert found is not None
+    assert found.seq == 59
+
+
 @pytest.mark.parametrize(
     "values",
-    [{}, {"file": "a", "syslog": "udp://h:1"}, {"syslog": "http://h:1"}, {"syslog": "udp://h"}, {"syslog": "udp://:1"}],
+    [
+        {},
+        {"file": "a", "syslog": "udp://h:1"},
+        {"syslog": "http://h:1"},
+        {"destination": "d", "file": "a"},
+        {"syslog": "udp://h"},
+        {"syslog": "udp://:1"},
+    ],
 )
-def test_a_place_is_one_of_two(values: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match=r"file or syslog|must be udp"):
+def test_a_place_is_one_of_three(values: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"file, syslog or destination|must be udp"):
         CheckpointPlace(**values)

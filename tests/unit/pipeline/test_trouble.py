@@ -70,6 +70,8 @@ def test_a_page_that_nobody_acknowledged_and_a_gap_in_a_roster_are_to_be_known()
         ({"withheld": {"no-consent": 40}}, []),
         ({"held": 3}, ["deliveries-held:crm"]),
         ({"state": "down", "error": "x", "held": 1}, ["destination-down:crm", "deliveries-held:crm"]),
+        ({"dead": 9}, []),
+        ({"dead": 10}, ["deliveries-failing:crm"]),
     ],
 )
 def test_a_destination_that_needs_a_person_is_named(values: dict, codes: list[str]) -> None:
@@ -97,6 +99,12 @@ def test_a_trouble_says_since_when_what_it_means_and_what_to_do() -> None:
     assert one.first == "handoff destinations show crm"
     assert one.remedy.endswith(".")
     assert one.urgent
+
+
+def test_a_destination_that_fails_says_how_often_it_did_in_a_row() -> None:
+    down = standing(state="down", since=ago(minutes=18), error="unreachable", pending=46, failures=7)
+    (one,) = of_work(Overview(at=NOW, destinations=(down,)), NOW)
+    assert one.detail == "unreachable 7 times in a row, 46 wait"
 
 
 @pytest.mark.parametrize(("days", "said"), [(13, "13 days left"), (0, "0 days left"), (-2, "has ended"), (15, None)])
