@@ -13,7 +13,7 @@ import pytest
 from engine.domain.advice import TROUBLES, advice_of
 from engine.domain.standing import ChannelWork, Overview, Standing
 from engine.pipeline.trouble import Certificate, of_backups, of_certificates, of_work
-from engine.runtime.trailwatch import BROKEN, FAILED, ROLLED_BACK, SILENT, UNWATCHED
+from engine.runtime.trailwatch import BROKEN, FAILED, ROLLED_BACK, SILENT, UNRECORDED, UNWATCHED
 
 NOW = datetime(2026, 11, 30, 3, 0, tzinfo=UTC)
 ENGINE = Path(__file__).parents[3] / "engine"
@@ -122,7 +122,7 @@ def test_every_trouble_that_the_code_names_has_its_advice() -> None:
             named |= set(_codes(node))
     assert named >= {"worker-silent", "disk-almost-full", "destination-down", "dead-letters", "reload-refused"}
     assert sorted(named - TROUBLES.keys()) == []
-    codes = {BROKEN, ROLLED_BACK, FAILED, SILENT, UNWATCHED}
+    codes = {BROKEN, ROLLED_BACK, FAILED, SILENT, UNRECORDED, UNWATCHED}
     assert {code for code in TROUBLES if code.startswith("trail-")} == codes
     assert found(trail=dict.fromkeys(codes, "since")) == sorted(codes)
 
