@@ -61,6 +61,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "restore": "engine.cli.backup:restore",
     "users": "engine.cli.users:users",
     "audit": "engine.cli.audit:audit",
+    "breach": "engine.cli.breach:breach",
     "evidence": "engine.cli.evidence:evidence",
     "legal-hold": "engine.cli.retention:legal_hold",
     "sweep": "engine.cli.retention:sweep",

@@ -59,7 +59,9 @@ def list_(cli: Cli, since: datetime | None, action: str | None, limit: int, reve
                 cli.cut(limit, desk.store.audit.count(conn, since=since, action=action))
         view = desk.view(wish, ["audit"])
     shapes = [
-        plain(record) | {"reason": view.text(record.reason), "terms": view.text(record.terms)} for record in found
+        {name: value for name, value in plain(record).items() if name != "facts"}
+        | {"reason": view.text(record.reason), "terms": view.text(record.terms)}
+        for record in found
     ]
     rows = [
         (s["seq"], clock_time(s["at"]), s["actor"], s["action"], s["subject"], s["reason"], _remark(s)) for s in shapes

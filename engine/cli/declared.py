@@ -59,7 +59,6 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "oncall override": _A.ONCALL_ACT,
     "outbox read": _A.PATIENT_REVEAL,
     **dict.fromkeys(("keys reseal", "keys retire", "keys rotate", "keys status", "backup"), _A.STORE_MAINTAIN),
-    **dict.fromkeys(("keys reseal", "keys retire", "keys rotate", "keys status"), _A.STORE_MAINTAIN),
     **dict.fromkeys(
         ("sweep", "legal-hold add", "legal-hold list", "legal-hold remove", "patients erase"), _A.RETENTION_MANAGE
     ),
@@ -69,6 +68,11 @@ ACTIONS: Final[Mapping[str, Action]] = {
     **dict.fromkeys(("audit list", "audit verify", "audit checkpoint", "audit export"), _A.TRAIL_READ),
     "audit reseal": _A.STORE_MAINTAIN,
     **dict.fromkeys(("audit disclosures", "audit unusual", "evidence"), _A.TRAIL_READ),
+    **dict.fromkeys(("breach list", "breach show"), _A.TRAIL_READ),
+    **dict.fromkeys(
+        ("breach open", "breach add", "breach assess", "breach notified", "breach delay", "breach close"),
+        _A.GLASS_ATTEST,
+    ),
     "inventory": _A.OPS_READ,
     "audit review": _A.GLASS_ATTEST,
     **dict.fromkeys(

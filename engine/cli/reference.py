@@ -25,6 +25,7 @@ FILES: Final[Mapping[str, str]] = {
     "access": "mappings/access/roles.yaml",
     "disclosures": "mappings/privacy/disclosures.yaml",
     "evidence": "mappings/privacy/evidence.yaml",
+    "breach": "mappings/privacy/breach.yaml",
     "unusual": "mappings/privacy/unusual.yaml",
     "risk": "mappings/risk/NAME.yaml",
     "risk-inputs": "mappings/care/risk-inputs.yaml",
@@ -40,6 +41,7 @@ _SHIPPED: Final[Mapping[str, tuple[str, ...]]] = {
     "access": ("mappings/access/roles.yaml",),
     "disclosures": ("mappings/privacy/disclosures.yaml",),
     "evidence": ("mappings/privacy/evidence.yaml",),
+    "breach": ("mappings/privacy/breach.yaml",),
     "unusual": ("mappings/privacy/unusual.yaml",),
     **{kind: (f"mappings/care/{kind}.yaml",) for kind in ("risk-inputs", "adt-events", "dispositions")},
 }

@@ -25,6 +25,7 @@ MODELS: Final[Mapping[str, tuple[str, ...]]] = {
     "oncall": ("engine.care.rosters:OnCallSpec",),
     "access": ("engine.access.roles:RolesFile",),
     "evidence": ("engine.privacy.evidence:EvidenceFile",),
+    "breach": ("engine.privacy.breach:BreachFile",),
     "unusual": ("engine.privacy.unusual:UnusualFile",),
     "disclosures": ("engine.privacy.disclosures:DisclosuresFile",),
     "destination": ("engine.connectors.fieldmap:FieldMapFile",),

@@ -151,7 +151,7 @@ def taken_out(
             rows = desk.store.audit.find(conn, since=since, until=until, after=after, limit=PIECE)
         for row in rows:
             if row.seq <= last:
-                yield row if reveal else msgspec.structs.replace(row, reason=None, terms=None)
+                yield row if reveal else msgspec.structs.replace(row, reason=None, terms=None, facts={})
         after = rows[-1].seq if len(rows) == PIECE and rows[-1].seq < last else None
 
 

@@ -151,6 +151,17 @@ TROUBLES: Final[Mapping[str, Advice]] = {
         "Ask who did it, and say what was found: `handoff audit attest ID --right` or `--wrong`.",
         urgent=False,
     ),
+    "breach-due": Advice(
+        "somebody has to be told of a breach of patient data within 14 days",
+        "handoff breach show NAME",
+        "Tell them, and say so: `handoff breach notified`; or assess it, when that was not done.",
+        urgent=False,
+    ),
+    "breach-overdue": Advice(
+        "somebody had to be told of a breach of patient data, and nobody has said that they were",
+        "handoff breach show NAME",
+        "Tell them today, say so (`handoff breach notified`), and write down why it was late.",
+    ),
     "trail-broken": Advice(
         "the audit trail is not as it was written, or does not take records: somebody has altered the database",
         "handoff audit verify",

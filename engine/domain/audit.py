@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from engine.domain.record import Phi, Record
 
@@ -51,6 +51,12 @@ EVENTS: Final[Mapping[str, Event]] = {
     "reveal": Event("saw patient data unmasked", "R", _PATIENT, discloses=True, witnessed=True),
     "unusual-reviewed": Event("asked about looks that nothing explains, and says what was found", "U", _ALERT),
     "disclosures-accounted": Event("made the accounting of disclosures of a patient", "R", _PATIENT, witnessed=True),
+    # breaches
+    "breach-opened": Event("opened the worksheet of a breach", "C", _ALERT, witnessed=True),
+    "breach-changed": Event("changed what is known of a breach", "U", _ALERT, witnessed=True),
+    "breach-assessed": Event("assessed a breach by the four factors", "U", _ALERT, witnessed=True),
+    "breach-notified": Event("says that somebody was told of a breach", "U", _ALERT, witnessed=True),
+    "breach-closed": Event("closed the worksheet of a breach", "U", _ALERT, witnessed=True),
     # tasks and pages
     "task-done": Event("did a task", "U", _ORDER),
     "task-assigned": Event("gave a task to somebody", "U", _ORDER),
@@ -161,6 +167,8 @@ class AuditRecord(Phi, frozen=True, kw_only=True):
     count: int | None = None
     """How many were found, or concerned."""
     whence: Whence | None = None
+    facts: dict[str, Any] = {}
+    """What was done, of what has no table of its own (a worksheet, a copy that was given out); sealed."""
 
 
 class Recorded(AuditRecord, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 from typing import Final, Literal
 
 from engine.domain.record import Record
@@ -104,6 +104,8 @@ class Overview(Record, frozen=True, kw_only=True):
     """Looks at patients that nothing explains, above the line, which nobody has asked about."""
     oldest_unusual_at: datetime | None = None
     """When the first of those was."""
+    breaches: dict[str, date] = {}
+    """Number of a worksheet -> when its next notice is due, of those that are soon or were."""
     glasses: int = 0
     """Glasses that were broken and that nobody has attested."""
     oldest_glass_at: datetime | None = None

@@ -100,6 +100,9 @@ def of_work(work: Overview, now: datetime) -> Iterator[Trouble]:
         yield trouble("messages-held", work.oldest_hold_at, f"{sum(work.holds.values()):,} wait for a person")
     if work.unusual:
         yield trouble("access-unusual", work.oldest_unusual_at, f"{work.unusual:,} to be asked about")
+    for number, due in sorted(work.breaches.items()):
+        code = f"breach-overdue:{number}" if due < now.date() else f"breach-due:{number}"
+        yield trouble(code, None, f"due {due}")
     if work.glasses:
         yield trouble("glass-broken", work.oldest_glass_at, f"{work.glasses:,} to be attested")
     if work.restored_held:

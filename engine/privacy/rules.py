@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from engine.errors import Problem, SettingsError
+from engine.privacy.breach import BreachFile, load_breach
 from engine.privacy.disclosures import DisclosuresFile, load_disclosures
 from engine.privacy.evidence import EvidenceFile, load_evidence
 from engine.privacy.unusual import UnusualFile, load_unusual
@@ -21,12 +22,14 @@ class PrivacyRules:
     disclosures: DisclosuresFile | None = None
     unusual: UnusualFile | None = None
     evidence: EvidenceFile | None = None
+    breach: BreachFile | None = None
 
 
 _LOADERS: Final[Mapping[str, Callable[[Document], object]]] = {
     "disclosures": load_disclosures,
     "unusual": load_unusual,
     "evidence": load_evidence,
+    "breach": load_breach,
 }
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, tzinfo
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 from msgspec import structs
 from sqlalchemy import Connection, select
 
@@ -14,6 +15,7 @@ from engine.domain.audit import EVENTS
 from engine.domain.chart import Chart
 from engine.domain.standing import Overview
 from engine.errors import StoreError
+from engine.privacy.breach import Worksheet, next_due
 from engine.privacy.rules import PrivacyRules
 from engine.privacy.unusual import Judged, Look, UnusualFile, judge
 from engine.store.schema import audit
@@ -25,6 +27,7 @@ REVIEWED: Final = "unusual-reviewed"
 _EVERY: Final = timedelta(minutes=10)
 _DISCLOSING: Final = tuple(sorted(name for name, event in EVENTS.items() if event.discloses))
 _BROKEN: Final = "glass-broken"
+BREACH_EVENTS: Final = tuple(name for name in EVENTS if name.startswith("breach-"))
 
 
 def unusual(
@@ -70,6 +73,16 @@ def reviewed(conn: Connection) -> set[int]:
     return {int(one.removeprefix("record:")) for one in found if one.removeprefix("record:").isdecimal()}
 
 
+def worksheets_of(store: Store, conn: Connection) -> list[Worksheet]:
+    """Of breaches, as they stand: the newest first. What was altered says so in `audit verify`."""
+    found: dict[str, Worksheet] = {}
+    newest = [one for action in BREACH_EVENTS for one in store.audit.find(conn, action=action, limit=None)]
+    for row in sorted(newest, key=lambda one: -(one.seq or 0)):
+        if row.subject not in found and "worksheet" in row.facts:
+            found[row.subject] = msgspec.convert(row.facts["worksheet"], Worksheet)
+    return sorted(found.values(), key=lambda one: -one.number)
+
+
 def says(reason: str) -> str:
     """Why a look is explained, in words."""
     words = {"purpose": "by its purpose of use", "glass": "by a broken glass that was attested as right"}
@@ -78,29 +91,40 @@ def says(reason: str) -> str:
 
 
 class AccessWatch:
-    """Not thread-safe: one look at a time."""
+    """What a privacy officer has to see to. Not thread-safe: one look at a time."""
 
     def __init__(self, store: Store, rules: PrivacyRules, zone: tzinfo, grace: timedelta) -> None:
         self.take(rules, zone, grace)
         self._store = store
         self._looked: tuple[PrivacyRules, datetime] | None = None
-        self._found: tuple[int, datetime | None] = (0, None)
+        self._found: dict[str, Any] = {}
 
     def take(self, rules: PrivacyRules, zone: tzinfo, grace: timedelta) -> None:
         """Go on by these."""
         self.rules, self.zone, self.grace = rules, zone, grace
 
     def seen(self, conn: Connection, work: Overview) -> Overview:
-        """With how many looks are above the line and nobody has asked about; worked out anew every few minutes."""
-        rules, now = self.rules.unusual, work.at
-        if rules is None:
-            return work
-        fresh = self._looked is not None and self._looked[0] is self.rules and self._looked[1] <= now
-        if not fresh or self._looked is None or now - self._looked[1] >= _EVERY:
-            since = now - timedelta(days=rules.alert_days)
-            found, _ = unusual(self._store, conn, rules, self.zone, self.grace, since, now + timedelta(seconds=1))
-            known = reviewed(conn)
-            above = [one for one in found.unexplained if one.above and not known.issuperset(one.records)]
-            self._found = (len(above), min((one.first for one in above), default=None))
-            self._looked = (self.rules, now)
-        return structs.replace(work, unusual=self._found[0], oldest_unusual_at=self._found[1])
+        """With how many looks are above the line and nobody has asked about, and what of breaches is due; worked out
+        anew every few minutes.
+        """
+        fresh = self._looked is not None and self._looked[0] is self.rules and self._looked[1] <= work.at
+        if not fresh or self._looked is None or work.at - self._looked[1] >= _EVERY:
+            self._found = self._unusual(conn, work.at) | self._breaches(conn, work.at)
+            self._looked = (self.rules, work.at)
+        return structs.replace(work, **self._found)
+
+    def _unusual(self, conn: Connection, now: datetime) -> dict[str, Any]:
+        if (rules := self.rules.unusual) is None:
+            return {}
+        since = now - timedelta(days=rules.alert_days)
+        found, _ = unusual(self._store, conn, rules, self.zone, self.grace, since, now + timedelta(seconds=1))
+        known = reviewed(conn)
+        above = [one for one in found.unexplained if one.above and not known.issuperset(one.records)]
+        return {"unusual": len(above), "oldest_unusual_at": min((one.first for one in above), default=None)}
+
+    def _breaches(self, conn: Connection, now: datetime) -> dict[str, Any]:
+        if (rules := self.rules.breach) is None:
+            return {}
+        soon = now.astimezone(self.zone).date() + timedelta(days=rules.warn_days)
+        due = {str(one.number): next_due(one, rules) for one in worksheets_of(self._store, conn)}
+        return {"breaches": {number: day for number, day in due.items() if day is not None and day <= soon}}

@@ -79,7 +79,7 @@ class Payload(Phi, frozen=True, kw_only=True, omit_defaults=True):
     uid: int | None = None
     command: str | None = None
     facts: dict[str, Any] = {}
-    """Of a record about the trail itself: what is gone, from where on it was restored."""
+    """`AuditRecord.facts`; of a record about the trail itself: what is gone, from where on it was restored."""
 
     @property
     def whence(self) -> Whence | None:
@@ -247,6 +247,7 @@ class AuditStore:
             terms=payload.terms,
             count=payload.count,
             whence=payload.whence,
+            facts=payload.facts,
             seq=row.seq,
             damaged=damaged,
         )
@@ -331,7 +332,9 @@ def _payload(record: AuditRecord) -> Payload:
     whence = {} if record.whence is None else msgspec.structs.asdict(record.whence)
     chart = record.subject.removeprefix("chart:")
     about = record.patients or ((chart,) if chart != record.subject else ())
-    return Payload(reason=record.reason, patients=about, terms=record.terms, count=record.count, **whence)
+    return Payload(
+        reason=record.reason, patients=about, terms=record.terms, count=record.count, facts=record.facts, **whence
+    )
 
 
 def _fed(value: Any) -> bytes:

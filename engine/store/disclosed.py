@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, select, union
+from sqlalchemy import Connection, func, select, union
 
 from engine.domain.audit import EVENTS
 from engine.domain.delivery import DeliveryState, Operation, chart_of_line
@@ -60,6 +60,23 @@ def sent(conn: Connection, chart_ids: Sequence[str], since: datetime, until: dat
         # An entry can be about several patients; a message that is passed on is about all of them.
         if row.operation == Operation.FORWARD or chart_of_line(row.ordering_key) in wanted
     ]
+
+
+def seen_by(conn: Connection, actor: str, since: datetime | None, until: datetime | None, *, limit: int) -> list[str]:
+    """Ids of the charts that somebody saw, in the order of the first look."""
+    when = [audit.c.actor == actor, audit.c.action.in_(_DISCLOSING), audit.c.result == "allowed"]
+    when += [audit.c.at >= to_micros(since)] if since is not None else []
+    when += [audit.c.at < to_micros(until)] if until is not None else []
+    first = func.min(audit.c.seq)
+    statement = (
+        select(audit_patient.c.chart_id)
+        .join(audit, audit.c.seq == audit_patient.c.seq)
+        .where(*when)
+        .group_by(audit_patient.c.chart_id)
+        .order_by(first)
+        .limit(limit)
+    )
+    return list(conn.execute(statement).scalars())
 
 
 def looks(conn: Connection, chart_ids: Sequence[str], since: datetime, until: datetime) -> list[Look]:

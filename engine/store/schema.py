@@ -532,6 +532,7 @@ audit: Final = Table(  # the trail: who did what; see audit.py. Triggers refuse 
     Column("key_id", SmallInteger, nullable=False),  # which of the trail's keys
     schema=CHARTS,
 )
+Index("audit_action", audit.c.action, audit.c.seq)
 Index("audit_entry", audit.c.entry_id, sqlite_where=audit.c.entry_id.is_not(None))
 audit_payload: Final = Table(
     "audit_payload",

@@ -530,11 +530,16 @@ def _evidence(question: _Question) -> Any:
     return privacy.evidence(question.case.given, question.compiled.rules.privacy)
 
 
+def _breach(question: _Question) -> Any:
+    return privacy.breach(question.case.given, question.compiled.rules.privacy)
+
+
 _RULES: Final[Mapping[str, Callable[[_Question], Any]]] = {
     "access": _may,
     "privacy/disclosures": _disclosures,
     "privacy/unusual": _unusual,
     "privacy/evidence": _evidence,
+    "privacy/breach": _breach,
     "risk": _score,
     "care/dispositions": _disposition,
     "care/adt-events": _meaning,

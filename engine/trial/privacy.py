@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from msgspec import structs
 
 from engine.domain.shapes import plain
+from engine.privacy.breach import (
+    UNKNOWN,
+    Assessment,
+    Delay,
+    Given,
+    Whom,
+    Worksheet,
+    delay_problem,
+    duties,
+    missing,
+    next_due,
+    state_of,
+)
 from engine.privacy.disclosures import Copy, Recipient, account
 from engine.privacy.evidence import Last, show
 from engine.privacy.rules import PrivacyRules
@@ -78,6 +91,39 @@ def evidence(given: Mapping[str, Any], rules: PrivacyRules) -> dict[str, Any]:
         for event, days in given.get("proofs", {}).items()
     }
     return dict(plain(show(row, given["settings"], last, NOW)))
+
+
+def breach(given: Mapping[str, Any], rules: PrivacyRules) -> dict[str, Any]:
+    """known, on: dates. people, states: how many. delays: each {until, oral}. given: who was told -> when."""
+    file = rules.breach
+    if file is None:  # pragma: no cover - the cases stand beside the file
+        raise ValueError("there is no file of breaches")
+    known = _day(given["known"])
+    finding = given.get("finding")
+    sheet = Worksheet(
+        number=1, what="x", opened_on=known, opened_by="ann", known_on=known,
+        role=given.get("role", "covered_entity"),
+        others={UNKNOWN: given.get("people", 0)} | given.get("states", {}),
+        assessment=Assessment(on=known, by="ann", factors={}, finding=finding) if finding else None,
+        delays=tuple(
+            Delay(until=_day(one["until"]), by="x", oral=one.get("oral", False)) for one in given.get("delays", ())
+        ),
+        given=tuple(
+            Given(whom=Whom(whom), on=_day(day), by="ann") for whom, day in given.get("given", {}).items()
+        ),
+    )  # fmt: skip
+    said = [delay_problem(one, _day(given["on"]), file) for one in sheet.delays] if "on" in given else []
+    return {
+        "state": state_of(sheet, file),
+        "next_due": plain(next_due(sheet, file)),
+        "duties": plain(duties(sheet, file)),
+        "missing": missing(sheet, file),
+        "delay_problem": next((one for one in said if one), None),
+    }
+
+
+def _day(value: Any) -> date:
+    return date.fromisoformat(str(value))
 
 
 def _time(text: str) -> datetime:

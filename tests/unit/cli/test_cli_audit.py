@@ -316,6 +316,11 @@ def _rehearsed(site: Site) -> None:
     _runs(("backup", backup), ("restore", backup, there, "--rehearse"))(site)
 
 
+BREACH = ("breach", "open", "--what", "MARK", "--known", "today")
+ASSESSED = (
+    "breach", "assess", "1", "--low",
+    *("--nature", "MARK", "--person", "MARK", "--acquired", "MARK", "--mitigated", "MARK"),
+)  # fmt: skip
 CAUSED: dict[str, Callable[[Site], None]] = {
     "reveal": looked,
     "task-done": lambda site: _task(site, "done", "--evidence", "MARK"),
@@ -324,6 +329,11 @@ CAUSED: dict[str, Callable[[Site], None]] = {
     "task-snoozed": lambda site: _task(site, "snooze", "2h", *BECAUSE),
     "task-cancelled": lambda site: _task(site, "cancel", *BECAUSE),
     "task-undone": _undone,
+    "breach-opened": _runs(BREACH),
+    "breach-changed": _runs(BREACH, ("breach", "add", "1", "--patient", KEY)),
+    "breach-assessed": _runs(BREACH, ASSESSED),
+    "breach-notified": _runs(BREACH, ("breach", "notified", "1", "--whom", "log", "--on", "today", "--note", "MARK")),
+    "breach-closed": _runs(BREACH, ASSESSED, ("breach", "close", "1", "--because", "MARK")),
     "replay": _runs(("replay", "--channel", "main-campus", "--yes")),
     "discard": _runs(("dead", "discard", "1", *BECAUSE)),
     "release": lambda site: _held(site, "release"),

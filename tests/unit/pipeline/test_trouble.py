@@ -78,6 +78,14 @@ def test_a_destination_that_needs_a_person_is_named(values: dict, codes: list[st
     assert found(destinations=(standing(**values),)) == codes
 
 
+@pytest.mark.parametrize(("days", "code"), [(9, "breach-due:2"), (0, "breach-due:2"), (-1, "breach-overdue:2")])
+def test_a_breach_of_which_somebody_is_to_be_told_is_named(days: int, code: str) -> None:
+    due = NOW.date() + timedelta(days=days)
+    (one,) = of_work(Overview(at=NOW, breaches={"2": due}), NOW)
+    assert (one.code, one.first, one.detail) == (code, "handoff breach show 2", f"due {due}")
+    assert one.urgent == (days < 0)
+
+
 def test_what_waits_for_a_person_or_too_long_is_named() -> None:
     behind = ChannelWork(name="west", waiting=9, oldest_waiting_at=ago(minutes=6), last_message_at=NOW)
     busy = msgspec.structs.replace(behind, name="east", oldest_waiting_at=ago(seconds=20))

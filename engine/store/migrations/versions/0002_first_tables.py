@@ -508,6 +508,7 @@ def _trail() -> None:
         sa.PrimaryKeyConstraint("seq"),
         schema=CHARTS,
     )
+    op.create_index("audit_action", "audit", ["action", "seq"], schema=CHARTS)
     op.create_index("audit_entry", "audit", ["entry_id"], schema=CHARTS, **_only("entry_id IS NOT NULL"))
     op.create_table(
         "audit_payload",
