@@ -14,9 +14,11 @@ from engine.cli.desk import open_desk, user
 
 if TYPE_CHECKING:
     from engine.domain.audit import AuditRecord
+    from engine.settings import Configuration
     from engine.store.backup.archive import Manifest
     from engine.store.backup.making import Made
     from engine.store.backup.restoring import Restored
+    from engine.store.store import Store
 
 _NICENESS: Final = 15
 """What the daemon wants of the machine comes first."""
@@ -34,6 +36,9 @@ def backup(cli: Cli, path: Path, whole: bool) -> None:
     PATH is a file that is not there yet, or a folder that is: there the backup gets a name by its time, and holds only
     what the backups before it do not hold. At the latest the eighth in a row is whole again. It is sealed with the
     site's keys and does not hold them: without a copy of the key file it can't be read.
+
+    Beside it, or where `backup.erasure_keys` says, stands one file TREE.erasure-keys, without which none of the backups
+    can be read. It changes whenever something is erased: keep the newest copy alone.
     """
     from engine.store.backup.making import make_backup
 
@@ -48,6 +53,7 @@ def backup(cli: Cli, path: Path, whole: bool) -> None:
             now=cli.clock.now,
             record=lambda manifest: _record(cli, str(desk.actor), "backup", manifest),
             whole=whole,
+            erasure_keys=erasure_folder(desk.configuration),
         )
     cli.print(_backup_shape(made), _backup_text(made))
 
@@ -56,11 +62,16 @@ def backup(cli: Cli, path: Path, whole: bool) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.argument("target", metavar="DIR")
 @click.option("--rehearse", is_flag=True, help="Restore, verify, measure, and throw away what was restored.")
+@click.option(
+    "--erasure-keys",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the newest file of erasure keys, if it is not beside the backup.",
+)
 @click.option("--all", "everything", is_flag=True, help="Open every sealed value, not 100,000 of each kind.")
 @json_option
 @config_option
 @click.pass_obj
-def restore(cli: Cli, path: Path, target: str, rehearse: bool, everything: bool) -> int:
+def restore(cli: Cli, path: Path, target: str, rehearse: bool, erasure_keys: Path | None, everything: bool) -> int:
     """Restore the backup PATH into the folder DIR and verify it. Exit code 1 when something is wrong with it.
 
     PATH may be a folder of backups: the newest is meant. DIR may be the URL of an empty PostgreSQL database. The site's
@@ -69,27 +80,38 @@ def restore(cli: Cli, path: Path, target: str, rehearse: bool, everything: bool)
     What may have gone out since the backup is held, and so is what comes of messages that are sent again: `handoff held
     list` shows it, `handoff held confirm` says that it had arrived, `handoff held release` sends it.
 
+    What was erased since the backup is left out, and counted: its keys are destroyed. That is known from the file of
+    erasure keys beside the backup, from the one in `backup.erasure_keys`, and from the site's store, if it is there.
+
     A rehearsal is on record in the site's store, with how long it took.
     """
+    from engine.errors import StoreError
     from engine.outline import STORE_URL
     from engine.store.backup.restoring import restore as put_back
     from engine.store.engines import locate
-    from engine.store.opening import open_keys
+    from engine.store.opening import open_keys, open_store
 
     site = cli.readable_configuration(usual_place=True)[0]
     location = locate(site.store_url, site.snapshot.base)
     usual = locate(STORE_URL).charts_file
     file = location.charts_file or usual
-    done = put_back(
-        path,
-        open_keys(site),
-        target,
-        name=file.name if file is not None else "handoff.db",
-        now=cli.clock.now,
-        record=lambda manifest: _record(cli, str(user()), "restore", manifest),
-        rehearse=rehearse,
-        everything=everything,
-    )
+    folders = [one for one in (erasure_keys, erasure_folder(site)) if one is not None]
+    with contextlib.ExitStack() as stack:
+        live: Store | None = None
+        with contextlib.suppress(StoreError):
+            live = stack.enter_context(open_store(site, "look"))
+        done = put_back(
+            path,
+            open_keys(site),
+            target,
+            name=file.name if file is not None else "handoff.db",
+            now=cli.clock.now,
+            record=lambda manifest: _record(cli, str(user()), "restore", manifest),
+            rehearse=rehearse,
+            everything=everything,
+            erasure_keys=folders,
+            site=live,
+        )
     if rehearse:
         _note(cli, done)
     for problem in done.problems:
@@ -121,6 +143,19 @@ def _note(cli: Cli, done: Restored) -> None:
             note_rehearsal(store, done, at, record)
     except StoreError as error:
         cli.say(f"The rehearsal is not on record, because the site's store can't be written here: {error}")
+
+
+def erasure_folder(configuration: Configuration) -> Path | None:
+    """Where the erasure keys stand; none: beside the backups. Raises BackupError when that folder is not there."""
+    from engine.errors import BackupError
+
+    backup = configuration.site.backup
+    if backup is None or backup.erasure_keys is None:
+        return None
+    folder = configuration.path(backup.erasure_keys)
+    if not folder.is_dir():
+        raise BackupError(f"{folder}: the folder of `backup.erasure_keys` is not there: make it, for the service alone")
+    return folder
 
 
 def _record(cli: Cli, actor: str, action: str, manifest: Manifest) -> AuditRecord:
@@ -175,10 +210,12 @@ def _restore_shape(done: Restored) -> dict[str, Any]:
 
 def _restore_text(done: Restored) -> str:
     what = f"{done.entries:,} entries and {done.charts:,} charts as of {named_time(done.as_of)}"
+    gone = ", ".join(f"{number:,} of {name}" for name, number in sorted(done.left_out.items()))
+    left = f"\nLeft out, because erased since the backup, with their keys: {gone}." if gone else ""
     verified = f"{done.opened:,} sealed values opened" if done.ok else f"{len(done.problems)} problem(s)"
     if done.target is None:
-        return f"Rehearsed: {what}, {verified}, in {done.seconds:,.1f} s. Nothing was kept."
+        return f"Rehearsed: {what}, {verified}, in {done.seconds:,.1f} s. Nothing was kept.{left}"
     held = (
         f"\n{done.held:,} deliveries may have gone out since; they are held: `handoff held list`." if done.held else ""
     )
-    return f"Restored into {done.target}: {what}, {verified}, in {done.seconds:,.1f} s.{held}"
+    return f"Restored into {done.target}: {what}, {verified}, in {done.seconds:,.1f} s.{held}{left}"

@@ -346,6 +346,7 @@ def erase(cli: Cli, key: str, reason: str, yes: bool) -> None:
     a new chart.
     """
     from engine.cli.groups import agree
+    from engine.cli.retention import say_missed
     from engine.desk import keeping
 
     with open_desk(cli) as desk:
@@ -353,4 +354,5 @@ def erase(cli: Cli, key: str, reason: str, yes: bool) -> None:
         shown = desk.pseudonym(chart.patient.key)
         agree(cli, f"All that is stored of {shown} is to be erased.", yes=yes)
         keeping.erase_patient(desk, chart, reason)
+        say_missed(cli, keeping.renew_erasure_keys(desk))
     cli.print({"erased": shown}, f"Erased {shown}.")

@@ -13,6 +13,8 @@ from engine.desk import finding, keeping
 from engine.desk.desk import Desk
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from engine.desk.seeing import View
     from engine.store.legalholds import ListedLegalHold
 
@@ -37,6 +39,8 @@ def sweep(cli: Cli, dry_run: bool) -> None:
 
     with open_desk(cli) as desk:
         done = keeping.sweep(desk, dry_run=dry_run)
+        if not dry_run:
+            say_missed(cli, keeping.renew_erasure_keys(desk))
     columns = (
         "what", "kept for", Column("to erase" if dry_run else "erased"), "held", "waiting",
         Column("for", least=8, drop=1),
@@ -46,6 +50,15 @@ def sweep(cli: Cli, dry_run: bool) -> None:
          ", ".join(f"{number:,} {why}" for why, number in one.why.items())) for one in done
     ]  # fmt: skip
     cli.print([plain(one) for one in done], table(columns, rows))
+
+
+def say_missed(cli: Cli, folders: Sequence[str]) -> None:
+    """What was erased can be read in backups still, as long as an old file of erasure keys stands beside them."""
+    for folder in folders:
+        cli.say(
+            f"{folder}: the file of erasure keys of the backups there could not be replaced, so what was erased can be"
+            " read in them until the next backup into that folder. Destroy other copies of the file yourself."
+        )
 
 
 @click.group("legal-hold")

@@ -59,6 +59,13 @@ def lift_holds(desk: Desk, chart: Chart, reason: str | None) -> list[int]:
     return desk.store.charts_ledger.write_now(work)
 
 
+def renew_erasure_keys(desk: Desk) -> list[str]:
+    """After something was erased: folders of backups whose file of erasure keys could not be replaced."""
+    from engine.store.backup.companion import renew
+
+    return renew(desk.store)
+
+
 def sweep(desk: Desk, *, dry_run: bool) -> list[Swept]:
     """Erase what was kept long enough, by the site's policy; dry_run: only say what would be."""
     from engine.runtime.sweeper import Sweep

@@ -18,6 +18,8 @@ from engine.domain.audit import AuditRecord, Whence
 from engine.domain.retention import Policy, Swept, verdict
 from engine.errors import StoreError
 from engine.logs import get_logger
+from engine.store import erasure
+from engine.store.backup.companion import renew
 from engine.store.days import drop_swept_days
 from engine.store.retention import SWEPT, Item, Source, sources
 from engine.store.schema import entry, from_micros
@@ -58,6 +60,8 @@ class Sweep:
 
     def run(self) -> list[Swept]:
         """What was erased, or would be, of each kind, and what was kept although its time is over."""
+        if not self._dry_run:
+            erasure.finish(self._store)  # what a crash has left
         done = [self._source(one) for one in sources(self._store)]
         if not self._dry_run:
             drop_swept_days(self._store.location, self._policy.messages.before(self._now))
@@ -169,8 +173,11 @@ class Sweeper:
                 store, policy, now, "system",
                 rest=partial(_rest, halt), going=lambda: not halt.is_set(),
             )  # fmt: skip
-            for done in sweep.run():
-                if done.count:
-                    _log.info("swept what was kept long enough", kind=done.what, count=done.count)
+            swept = [done for done in sweep.run() if done.count]
+            for done in swept:
+                _log.info("swept what was kept long enough", kind=done.what, count=done.count)
+            missed = renew(store)
+            for folder in missed if swept else ():
+                _log.warning("erasure keys beside backups can't be replaced", folder=folder)
         finally:
             store.close()

@@ -261,6 +261,9 @@ class Backup(StrictModel):
 
     hours_max: Annotated[float, Field(gt=0, le=8784)] = 26.0
     """Age of the last backup from which on `status` and the metrics say that something is wrong."""
+    erasure_keys: Folder | None = None
+    """Folder of the file of erasure keys, relative to config.yaml; none: that of the backup. No older copy of the file
+    may be kept: with it, what was erased since can be read in backups."""
 
 
 class Calendar(StrictModel):

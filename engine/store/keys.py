@@ -227,7 +227,7 @@ class KeyRing:
             keys = {**content.keys, number: _Key(datetime.now(UTC), _new_key())}
             audit = (*content.audit, _new_key())
             content = msgspec.structs.replace(content, active=number, keys=keys, audit=audit)
-            _replace(self._path, _encode(content))
+            replace_file(self._path, _encode(content))
             self._use(content)
         return number
 
@@ -243,7 +243,7 @@ class KeyRing:
                 raise StoreError(f"key {number} is the one that is sealed with: `handoff keys rotate` comes first")
             kept = {one: key for one, key in content.keys.items() if one != number}
             content = msgspec.structs.replace(content, keys=kept, retired=(*content.retired, number))
-            _replace(self._path, _encode(content))
+            replace_file(self._path, _encode(content))
             self._use(content)
 
     def reload(self) -> None:
@@ -405,8 +405,11 @@ def _check_folders(path: Path) -> None:
             raise KeyFileError(f"{folder}: everybody may put another key file into this folder; run chmod o-w on it")
 
 
-def _replace(path: Path, raw: bytes) -> None:
-    """Write a file, behind a link the one it leads to, so that there is always either the old or the new one, whole."""
+def replace_file(path: Path, raw: bytes) -> None:
+    """Write a file of keys, behind a link the one it leads to: there is always either the old or the new one, whole.
+
+    Raises StoreError.
+    """
     path = path.resolve()
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600

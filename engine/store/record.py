@@ -628,6 +628,19 @@ class _ChartWriter:
 _NEVER: Final = (None, None, None)
 
 
+def erased_outcome(keys: KeyRing, row: Any, effects: Iterable[str]) -> bytes:
+    """What is left of an outcome whose patient is erased, sealed: states, and the kinds of its effects."""
+    left = OutcomeDocument(
+        reason="what was stored of this patient was erased",
+        effects=tuple(Effect(kind=one, subject="") for one in effects),
+    )
+    place = outcome_place(
+        row.entry_id, row.channel, row.state, row.chart_id, row.application_ack, row.error_code, row.config_version,
+        row.recorded_at,
+    )  # fmt: skip
+    return keys.seal(place, encode(left))
+
+
 def open_outcome(keys: KeyRing, row: Any) -> OutcomeDocument:
     """row: of the table, whole. Raises TamperedError."""
     plain = (row.entry_id, row.channel, row.state, row.chart_id, row.application_ack, row.error_code,

@@ -20,25 +20,25 @@ from sqlalchemy import bindparam as bind
 
 from engine.domain.appointment import AppointmentStatus
 from engine.domain.audit import AuditRecord
-from engine.domain.codec import encode
 from engine.domain.delivery import DeliveryState, chart_of_line
 from engine.domain.encounter import EncounterStatus
 from engine.domain.hold import HoldState
 from engine.domain.message import AckState
-from engine.domain.outcome import Effect
 from engine.domain.page import UNANSWERED
 from engine.domain.record import Record
 from engine.domain.retention import Facts, Kept
 from engine.domain.task import STANDING
 from engine.errors import KeyMissingError, TamperedError
-from engine.store import schema
+from engine.store import erasure, schema
 from engine.store.audit import PURGED, RESEALED
+from engine.store.erasure import Kind, of_chart, of_number, runs
 from engine.store.legalholds import LegalHolds
-from engine.store.record import OutcomeDocument, open_outcome, outcome_place
+from engine.store.record import erased_outcome, open_outcome
 from engine.store.schema import from_micros, to_micros
 from engine.store.statements import Rows
 
 if TYPE_CHECKING:
+    from engine.store.keys import KeyRing
     from engine.store.store import Store
 
 PAGE_ROWS: Final = 500
@@ -206,9 +206,16 @@ class Messages:
         """The record is on the other side of the store, so it is written before."""
         store = self._store
         said = record(f"entry:{items[0].key[0]}-{items[-1].key[0]}", len(items))
-        store.charts_ledger.write_now(lambda conn: store.audit.append(conn, [said]))
         rows = [(item.key[0], *item.more) for item in items]
-        return store.journal_ledger.write_now(lambda conn: _erase_payloads(conn, rows))
+
+        def begin(conn: Connection) -> None:
+            store.audit.append(conn, [said])
+            erasure.intend(conn, [row[0] for row in rows])
+
+        store.charts_ledger.write_now(begin)
+        count = store.journal_ledger.write_now(lambda conn: _erase_payloads(conn, rows))
+        erasure.finish(store)
+        return count
 
 
 _UNDECIDED: Final = "its processing"
@@ -228,8 +235,13 @@ def _erase_payloads(conn: Connection, rows: Sequence[tuple[int, str, int]]) -> i
             counts[channel] = counts.get(channel, 0) + 1
     conn.execute(delete(schema.payload).where(p.entry_id.in_(there), p.day.in_({row[2] for row in rows})))
     conn.execute(update(schema.entry).where(schema.entry.c.id.in_(there)).values(day=None))
-    _COUNT_ERASED.write(conn, sorted(counts.items()))
+    count_erased(conn, counts)
     return len(there)
+
+
+def count_erased(conn: Connection, by_channel: Mapping[str, int]) -> None:
+    """So that the books say how many entries have no payload any more."""
+    _COUNT_ERASED.write(conn, sorted(by_channel.items()))
 
 
 class Deliveries:
@@ -284,13 +296,14 @@ class Deliveries:
             gone = [item.key[0] for item in items if item.key[0] not in busy and item.more not in held]
             if gone:
                 self._store.audit.append(conn, [record(f"delivery:{gone[0]}-{gone[-1]}", len(gone))])
-                _erase_delivered(conn, gone)
+                _erase_delivered(conn, self._store.keys, gone)
             return len(gone)
 
         return self._store.charts_ledger.write_now(work)
 
 
-def _erase_delivered(conn: Connection, ids: Sequence[int]) -> None:
+def _erase_delivered(conn: Connection, keys: KeyRing, ids: Sequence[int]) -> None:
+    erasure.destroy(conn, keys, [of_number(Kind.DELIVERY, *run) for run in runs(ids)])
     for table in (schema.delivery_payload, schema.delivery_receipt):
         conn.execute(delete(table).where(table.c.delivery_id.in_(ids)))
 
@@ -384,8 +397,10 @@ class Charts:
             with store.reader() as conn:  # a message about several patients: one of them may be on hold
                 held, about_ = LegalHolds(store.keys).held(conn), charts_of(conn, some)
             free = [one for one in some if held.isdisjoint(about_.get(one, ()))]
+            store.charts_ledger.write_now(partial(erasure.intend, entry_ids=free))
             store.journal_ledger.write_now(partial(self._erase_entries, ids=free))
             store.charts_ledger.write_now(partial(self._erase_outcomes, ids=some, family=family))
+        erasure.finish(store)
         return store.charts_ledger.write_now(lambda conn: self._erase_charts(conn, versions))
 
     def _same(self, conn: Connection, versions: Mapping[str, int]) -> bool:
@@ -411,29 +426,23 @@ class Charts:
                 effects = open_outcome(keys, row).effects
             except (TamperedError, KeyMissingError):
                 effects = ()
-            left = OutcomeDocument(
-                reason="what was stored of this patient was erased",
-                effects=tuple(Effect(kind=one.kind, subject="") for one in effects),
-            )
-            place = outcome_place(
-                row.entry_id, row.channel, row.state, row.chart_id, row.application_ack, row.error_code,
-                row.config_version, row.recorded_at,
-            )  # fmt: skip
-            fresh.append({"id_": row.entry_id, "new": keys.seal(place, encode(left))})
+            sealed = erased_outcome(keys, row, [one.kind for one in effects])
+            fresh.append({"id_": row.entry_id, "new": sealed})
         if fresh:
             conn.execute(update(table).where(table.c.entry_id == bind("id_")).values(document=bind("new")), fresh)
         d = schema.delivery.c
         sent = conn.execute(select(d.id, d.ordering_key).where(d.entry_id.in_(ids))).all()
-        _erase_delivered(conn, [row.id for row in sent if chart_of_line(row.ordering_key) in family])
+        _erase_delivered(conn, keys, [row.id for row in sent if chart_of_line(row.ordering_key) in family])
 
     def _erase_charts(self, conn: Connection, versions: Mapping[str, int]) -> bool:
         if not self._same(conn, versions):
             return False
         family = sorted(versions)
+        erasure.destroy(conn, self._store.keys, map(of_chart, family))
         d, letter, own = schema.delivery.c, schema.dead_letter.c, schema.identifier.c
         told_again = and_(d.entry_id.is_(None), d.ordering_key.in_(family))
         for some in _pieces(list(conn.execute(select(d.id).where(told_again)).scalars())):
-            _erase_delivered(conn, some)
+            _erase_delivered(conn, self._store.keys, some)
         hashes = list(conn.execute(select(own.key_hash).where(own.chart_id.in_(family))).scalars())
         conn.execute(update(schema.dead_letter).where(letter.key_hash.in_(hashes)).values(key_hash=None))
         for table in of_charts():
@@ -472,15 +481,15 @@ class Trail:
 
     def erase(self, items: Sequence[Item], record: Said) -> int:
         numbers = [item.key[0] for item in items]
-        ranges: list[tuple[int, int]] = []
-        for one in numbers:
-            if ranges and ranges[-1][1] == one - 1:
-                ranges[-1] = (ranges[-1][0], one)
-            else:
-                ranges.append((one, one))
+        ranges = list(runs(numbers))
         said = record("", len(numbers))
         purge = AuditRecord(at=said.at, actor=said.actor, action=PURGED, subject="trail", count=len(numbers))
-        self._store.charts_ledger.write_now(lambda conn: self._store.audit.purge(conn, purge, ranges))
+
+        def work(conn: Connection) -> None:
+            self._store.audit.purge(conn, purge, ranges)
+            erasure.destroy(conn, self._store.keys, [of_number(Kind.TRAIL, *one) for one in ranges])
+
+        self._store.charts_ledger.write_now(work)
         return len(numbers)
 
 

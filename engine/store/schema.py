@@ -648,9 +648,28 @@ backup_made: Final = Table(  # what `status` says of the last one, and `evidence
     Column("rehearsed_at", BigInteger),
     Column("rehearsed_millis", BigInteger),
     Column("rehearsed_ok", SmallInteger),
+    Column("folder", Text),  # where its erasure keys stand; with the node whose folder it is
+    Column("node", Text),
     schema=CHARTS,
 )
 Index("backup_made_as_of", backup_made.c.as_of)
+
+erasure_key: Final = Table(  # what is left of the tree of erasure keys (erasure.py); no backup holds it
+    "erasure_key",
+    metadata,
+    Column("first", LargeBinary, primary_key=True),  # the lowest leaf below the node: 9 bytes
+    Column("depth", SmallInteger, nullable=False),
+    Column("tree", Text, nullable=False),  # its id
+    Column("key", LargeBinary, nullable=False),  # sealed
+    schema=CHARTS,
+)
+erasing: Final = Table(  # entries whose payloads are about to be erased, and their keys after that
+    "erasing",
+    metadata,
+    Column("first", BigInteger, primary_key=True, autoincrement=False),
+    Column("last", BigInteger, primary_key=True, autoincrement=False),
+    schema=CHARTS,
+)
 
 restored: Final = Table(  # when the store was set back to an earlier point: see store/backup/mark.py
     "restored",

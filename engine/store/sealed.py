@@ -34,6 +34,7 @@ from engine.store import (
     audit,
     charts,
     configs,
+    erasure,
     holds,
     journal,
     legalholds,
@@ -150,6 +151,9 @@ SEALED: Final = (
         lambda _, row: users.glass_place({name: getattr(row, name) for name in users.GLASS_COLUMNS}),
     ),
     SealedColumn(schema.legal_hold.c.document, lambda _, row: legalholds.hold_place(row)),
+    SealedColumn(
+        schema.erasure_key.c.key, lambda _, row: erasure.node_place(row.tree, bytes(row.first), row.depth)
+    ),
     SealedColumn(schema.config_version.c.files, lambda _, row: configs.files_place(row.version)),
 )  # fmt: skip
 """A new sealed column has its line here; a test compares them with the schema."""

@@ -12,6 +12,8 @@ from sqlalchemy import Connection, func, insert, select, text
 from engine.domain.audit import AuditRecord
 from engine.domain.record import Record
 from engine.errors import BackupError, KeyMissingError
+from engine.store import erasure
+from engine.store.backup import companion
 from engine.store.backup.archive import (
     SUFFIX,
     Archive,
@@ -23,8 +25,8 @@ from engine.store.backup.archive import (
     siblings,
 )
 from engine.store.backup.rows import chunks, columns_of, read_rows, tables
+from engine.store.backup.wrapping import Wrapping
 from engine.store.counts import ledger
-from engine.store.keys import KeyRing
 from engine.store.schema import CHARTS, JOURNAL, REVISION, backup_made, chart, config_load, entry, to_micros
 from engine.store.store import Store
 
@@ -49,25 +51,32 @@ def make_backup(
     now: Callable[[], datetime],
     record: Callable[[Manifest], AuditRecord] | None,
     whole: bool = False,
+    erasure_keys: Path | None = None,
 ) -> Made:
     """Write a backup.
 
     path: of the file, which must not be there; or a folder that is there, where it gets a name of its own and what the
     backups before it have is not written again. whole: it rests on none of them. record: stands in the trail when it is
-    done; none: nothing is written to the store. Raises BackupError or StoreError.
+    done; none: no record is written. erasure_keys: the folder of the file of erasure keys; none: beside the backup.
+    Raises BackupError or StoreError.
     """
+    erasure.begin(store)
     began = now()
     base: dict[bytes, tuple[str, Piece]] = {}
     depth = 0
     if path.is_dir():
         if not whole:
-            base, depth = _base(path, store.keys)
+            base, depth = _base(path, store)
         path /= f"handoff-{began:%Y%m%dT%H%M%S%f}Z{SUFFIX}"
+    folder = (erasure_keys or path.parent).absolute()
     with ArchiveWriter(path, store.keys) as archive:
-        manifest = _written(store, archive, base, depth, node=node, program=program, began=began, now=now)
+        lists, manifest = _written(store, archive, base, depth, node=node, program=program, began=began, now=now)
+        companion.write(store, folder)  # no backup without its keys
+        archive.finish(lists, manifest)
     made = Made(path=str(path), manifest=manifest, seconds=round((now() - began).total_seconds(), 3))
     if record is not None:
-        _note(store, made, record(manifest))
+        _note(store, made, folder, record(manifest))
+        companion.write(store, folder)  # what was erased before anybody knew of this folder
     return made
 
 
@@ -81,7 +90,7 @@ def _written(
     program: str,
     began: datetime,
     now: Callable[[], datetime],
-) -> Manifest:
+) -> tuple[dict[str, list[Piece]], Manifest]:
     lists: dict[str, list[Piece]] = {}
     counted: dict[str, TableManifest] = {}
     files = {archive.id: 0}
@@ -91,6 +100,10 @@ def _written(
     with store.reader() as conn:
         _begin(conn)
         facts = _facts(store, conn)
+        tree = erasure.load(conn, store.keys)
+        if tree is None:
+            raise BackupError("the erasure keys of the store are gone: somebody has emptied the table erasure_key")
+        wrapping = Wrapping(tree)
         for table in tables():
             pieces: list[Piece] = []
             total = 0
@@ -102,7 +115,7 @@ def _written(
                         id_, there = known
                         piece = there._replace(file=files.setdefault(id_, len(files)))
                     else:
-                        number, offset, size = archive.append(chunk)
+                        number, offset, size = archive.append(wrapping.wrap(table.fullname, chunk))
                         piece = fresh[digest] = Piece(digest, 0, number, offset, size)
                 whole_bytes += piece.size
                 pieces.append(piece)
@@ -121,10 +134,11 @@ def _written(
         depth=depth + 1 if len(files) > 1 else 0,
         bytes=archive.offset - start,
         whole_bytes=whole_bytes,
+        tree=tree.id,
+        bare=wrapping.bare,
         **facts,
     )
-    archive.finish(lists, manifest)
-    return manifest
+    return lists, manifest
 
 
 def _begin(conn: Connection) -> None:
@@ -153,8 +167,9 @@ def _facts(store: Store, conn: Connection) -> dict[str, Any]:
     }
 
 
-def _base(folder: Path, keys: KeyRing) -> tuple[dict[bytes, tuple[str, Piece]], int]:
+def _base(folder: Path, store: Store) -> tuple[dict[bytes, tuple[str, Piece]], int]:
     """The chunks of the newest backup of a folder, by what they are, when the next one may rest on it."""
+    keys, tree = store.keys, store.read_now(erasure.tree_id)
     for path in siblings(folder):
         if not path.name.endswith(SUFFIX):
             continue
@@ -164,14 +179,15 @@ def _base(folder: Path, keys: KeyRing) -> tuple[dict[bytes, tuple[str, Piece]], 
                 keyed = archive.key_numbers
         except (BackupError, KeyMissingError):
             return {}, 0  # damaged, or of other keys: a whole one is made
-        if manifest.depth >= DEPTH_MAX or manifest.revision != REVISION or keyed != {keys.active}:
+        sealed_alike = keyed == {keys.active} and manifest.tree == tree
+        if manifest.depth >= DEPTH_MAX or manifest.revision != REVISION or not sealed_alike:
             return {}, 0
         known = {piece.digest: (manifest.files[piece.file], piece) for pieces in lists.values() for piece in pieces}
         return known, manifest.depth
     return {}, 0
 
 
-def _note(store: Store, made: Made, record: AuditRecord) -> None:
+def _note(store: Store, made: Made, folder: Path, record: AuditRecord) -> None:
     manifest = made.manifest
 
     def write(conn: Connection) -> None:
@@ -183,6 +199,8 @@ def _note(store: Store, made: Made, record: AuditRecord) -> None:
                 entries=manifest.entries,
                 bytes=manifest.bytes,
                 depth=manifest.depth,
+                folder=str(folder),
+                node=manifest.node,
             )
         )
         store.audit.append(conn, [record])

@@ -22,8 +22,8 @@ _ENDS: Final = 0xF
 _FETCH_ROWS: Final = 500
 _ARRAY32: Final = b"\xdd"
 
-_OF_THE_MOMENT: Final = frozenset({"worker", "ticket"})
-"""Tables that are left out: who works, and who is logged in (what was revoked since must not be valid again)."""
+_LEFT_OUT: Final = frozenset({"worker", "ticket", "erasure_key"})
+"""Who works, and who is logged in (what was revoked since must not be valid again); keys of what may be erased."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[tuple[Any, ...]]).decode
@@ -33,7 +33,7 @@ def tables() -> list[Table]:
     """All that a backup holds. The charts come first: where a side is read later, it is the journal, which then knows
     more and never less.
     """
-    found = [table for table in metadata.sorted_tables if table.name not in _OF_THE_MOMENT]
+    found = [table for table in metadata.sorted_tables if table.name not in _LEFT_OUT]
     return sorted(found, key=lambda table: table.schema != CHARTS)
 
 
@@ -68,15 +68,16 @@ def chunks(rows: Iterable[Sequence[Any]]) -> Iterator[tuple[bytes, int]]:
         gathered.append(raw)
         size += len(raw)
         if size >= _CHUNK_BYTES_MIN and (not crc32(raw) & _ENDS or size >= _CHUNK_BYTES_MAX):
-            yield _joined(gathered), len(gathered)
+            yield join(gathered), len(gathered)
             gathered, size = [], 0
     if gathered:
-        yield _joined(gathered), len(gathered)
+        yield join(gathered), len(gathered)
 
 
 def rows_of(chunk: bytes) -> list[tuple[Any, ...]]:
     return _decode(chunk)
 
 
-def _joined(rows: Sequence[bytes]) -> bytes:
+def join(rows: Sequence[bytes]) -> bytes:
+    """Encoded rows as a chunk."""
     return _ARRAY32 + len(rows).to_bytes(4) + b"".join(rows)

@@ -201,7 +201,7 @@ def test_a_damaged_byte_is_noticed_wherever_it_is(whole: tuple[Path, KeyRing], t
     raw[int(len(raw) * share)] ^= 1
     (tmp_path / "bad").write_bytes(raw)
     with pytest.raises((BackupError, KeyMissingError)):
-        put_back(tmp_path / "bad", keys, tmp_path / "there")
+        put_back(tmp_path / "bad", keys, tmp_path / "there", erasure_keys=[path.parent])
     assert not list(tmp_path.glob("there/*"))
 
 
@@ -215,7 +215,7 @@ def test_chunks_in_another_order_are_noticed(whole: tuple[Path, KeyRing], tmp_pa
     raw[first.offset : first.offset + size], raw[second.offset : second.offset + size] = two, one
     (tmp_path / "bad").write_bytes(raw)
     with pytest.raises(BackupError, match="it is damaged, or was altered"):
-        put_back(tmp_path / "bad", keys, tmp_path / "there")
+        put_back(tmp_path / "bad", keys, tmp_path / "there", erasure_keys=[path.parent])
 
 
 def test_other_keys_do_not_open_it(whole: tuple[Path, KeyRing], tmp_path: Path) -> None:

@@ -95,6 +95,8 @@ FEW = {
     "charts.config_load": "a row a start or reload",
     "charts.backup_made": "a row a backup",
     "charts.restored": "a row a restore",
+    "charts.erasure_key": "places in a tree of keys: of what is gone",
+    "charts.erasing": "ranges of entries; a row goes when its entries have gone",
     "charts.audit_head": "the end of the trail",
     "charts.audit_purge": "a row a range that was taken out of the trail",
 }

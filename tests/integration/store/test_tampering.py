@@ -46,7 +46,7 @@ from engine.domain.quality import QualityItem, QualityKind, QualityState
 from engine.errors import HandoffError, RowTakenError, TamperedError
 from engine.runtime.configurations import recorded_snapshot
 from engine.snapshot import Loaded, Snapshot
-from engine.store import Store, counts, oncall, schema
+from engine.store import Store, counts, erasure, oncall, schema
 from engine.store.charts import key_hash
 from engine.store.legalholds import LegalHolds
 from engine.store.outbox import Settled
@@ -80,6 +80,9 @@ def write(store: Store, *statements: Any) -> None:
 
 
 def fill_kept(store: Store) -> None:
+    erasure.begin(store)
+    store.charts_ledger.write_now(lambda conn: erasure.destroy(conn, store.keys, [erasure.of_chart("of-somebody")]))
+    store.charts_ledger.write_now(lambda conn: erasure.intend(conn, [7, 9]))
     write(store, schema.erased.insert().values(channel="main-campus", entries=3))
     legal = LegalHolds(store.keys)
     for number in (1, 2):
@@ -208,6 +211,7 @@ def look(store: Store) -> None:
         store.appointments.find(conn)
         oncall.overrides(conn, store.keys, NOW)
         store.users.every(conn)
+        erasure.load(conn, store.keys)
         store.users.tickets(conn)
         store.users.glasses(conn)
         if any(one.unreadable for one in LegalHolds(store.keys).find(conn, every=True)):
@@ -295,7 +299,8 @@ def unnoticed(store: Store, table: Table) -> set[str]:
         names = {"entry.ack_state": "unsent", "notice.gone": Gone.MERGED.value}
         for row in tried:
             value = names.get(str(column), altered(column, row[column.name]))
-            with changed(store, table, table.update().where(where(table, row)).values({column.name: value})):
+            change = table.update().where(where(table, row)).values({column.name: value})
+            with suppress(RowTakenError), changed(store, table, change):
                 if not noticed(store):
                     found.add(f"{label(table, row)}.{column.name}")
         if len(rows) >= 2 and not column.primary_key and not column.unique:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
@@ -136,3 +137,51 @@ def test_what_first_messages_say_is_still_known_after_they_were_swept(stocked: S
     assert before["erased"] > 0
     stocked.receive(first_messages(stocked)[0])
     assert stocked.json("ledger")[0]["balanced"]
+
+
+def test_an_erased_patient_is_gone_from_the_backups_of_before(stocked: Site) -> None:
+    for letter in stocked.json("dead", "list"):
+        stocked.json("dead", "discard", str(letter["id"]), "--reason", "seen")
+    at_rest(stocked)
+    backups, copy, there = (str(stocked.folder / name) for name in ("backups", "copy", "there"))
+    (stocked.folder / "backups").mkdir()
+    made = stocked.json("backup", backups)
+    shutil.copytree(backups, copy)
+    assert stocked.json("restore", backups, there, "--rehearse")["left_out"] == {}
+    stocked.json("patients", "erase", KEY, "--reason", "asked for it", "--yes")
+    for of_before in (backups, copy):  # the site knows it, whatever stands beside the copy
+        done = stocked.json("restore", of_before, there, "--rehearse", "--all")
+        assert (done["ok"], done["problems"], done["entries"]) == (True, [], made["entries"])
+        assert done["left_out"]["charts"] == 1
+        assert done["left_out"]["messages"] >= 1
+    shown = stocked.run("restore", copy, there)
+    assert "Left out, because erased since the backup, with their keys: 1 of charts" in shown.out
+    stocked.config.write_text(stocked.config.read_text().replace("var/handoff.db", "there/handoff.db"))
+    assert stocked.run("patients", "show", KEY).code == 1
+    assert stocked.run("ledger").code == 0
+    assert stocked.json("audit", "verify")["ok"]
+    assert "left out" in str(stocked.json("audit", "list", "--action", "restore", "--reveal", "--reason", "to see"))
+
+
+def test_erasing_says_which_backups_it_could_not_reach(stocked: Site) -> None:
+    at_rest(stocked)
+    (stocked.folder / "backups").mkdir()
+    stocked.json("backup", str(stocked.folder / "backups"))
+    (stocked.folder / "backups").rename(stocked.folder / "away")
+    said = stocked.run("patients", "erase", KEY, "--reason", "asked for it", "--yes").err
+    assert "erasure keys of the backups there could not be replaced" in said
+
+
+def test_erasure_keys_stand_where_the_configuration_says(stocked: Site) -> None:
+    add(stocked, "backup: {erasure_keys: safe}")
+    (stocked.folder / "backups").mkdir()
+    missing = stocked.run("backup", str(stocked.folder / "backups"))
+    assert missing.code == 1
+    assert "the folder of `backup.erasure_keys` is not there" in missing.err
+    (stocked.folder / "safe").mkdir()
+    stocked.json("backup", str(stocked.folder / "backups"))
+    assert [one.suffix for one in (stocked.folder / "safe").iterdir()] == [".erasure-keys"]
+    assert (
+        "Rehearsed"
+        in stocked.run("restore", str(stocked.folder / "backups"), str(stocked.folder / "there"), "--rehearse").out
+    )

@@ -474,10 +474,28 @@ def _backups() -> None:
         sa.Column("rehearsed_at", sa.BigInteger(), nullable=True),
         sa.Column("rehearsed_millis", sa.BigInteger(), nullable=True),
         sa.Column("rehearsed_ok", sa.SmallInteger(), nullable=True),
+        sa.Column("folder", sa.Text(), nullable=True),
+        sa.Column("node", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
         schema=CHARTS,
     )
     op.create_index("backup_made_as_of", "backup_made", ["as_of"], schema=CHARTS)
+    op.create_table(
+        "erasure_key",
+        sa.Column("first", sa.LargeBinary(), nullable=False),
+        sa.Column("depth", sa.SmallInteger(), nullable=False),
+        sa.Column("tree", sa.Text(), nullable=False),
+        sa.Column("key", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("first"),
+        schema=CHARTS,
+    )
+    op.create_table(
+        "erasing",
+        sa.Column("first", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("last", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.PrimaryKeyConstraint("first", "last"),
+        schema=CHARTS,
+    )
     op.create_table(
         "restored",
         sa.Column("at", sa.BigInteger(), autoincrement=False, nullable=False),
