@@ -19,7 +19,7 @@ from engine.cli.common import (
     time_column,
 )
 from engine.cli.desk import open_desk, reveal_of
-from engine.cli.disclosures import disclosures
+from engine.cli.disclosures import disclosures, given_options, refusals, refuse, suspend
 from engine.cli.glass import attest, glasses
 from engine.cli.tables import Column, table
 from engine.cli.times import TIMES, When
@@ -160,25 +160,37 @@ def reseal(cli: Cli, reason: str) -> None:
 @click.option("--format", "form", type=click.Choice(["fhir", "rfc5424"]), required=True, help="Form of the records.")
 @click.option("--since", type=When(), help="At or after.")
 @click.option("--until", type=When(), help="Before.")
+@given_options
 @reveal_options
 @json_option
 @config_option
 @click.pass_obj
 def export(
-    cli: Cli, form: str, since: datetime | None, until: datetime | None, reveal: bool, reason: str | None
+    cli: Cli,
+    /,
+    form: str,
+    since: datetime | None,
+    until: datetime | None,
+    reveal: bool,
+    reason: str | None,
+    **given: str | None,
 ) -> None:
     """Print the records for others: a Bundle of AuditEvents (FHIR R4, IHE BALP), or messages of RFC 5424.
 
-    Oldest first. Reasons and terms of searches need --reveal. That it was done is on record.
+    Oldest first. Reasons and terms of searches need --reveal. That it was done is on record; with --to it is in the
+    accounting of each patient who appears, by what it counts as.
     """
     from engine.desk.auditevents import audit_event, bundle, syslog_line
+    from engine.desk.disclosures import rules_of
+    from engine.desk.exporting import given_to
     from engine.desk.trail import taken_out
 
     wish = reveal_of(reveal, reason)
     with open_desk(cli) as desk:
+        said = given_to(rules_of(desk), **given) if any(given.values()) else {}
         desk.view(wish, ["audit"])
         node = desk.outline.node
-        records = taken_out(desk, reason, since=since, until=until, reveal=wish is not None)
+        records = taken_out(desk, reason, since=since, until=until, reveal=wish is not None, given=said)
         if form == "fhir":
             with desk.store.reader() as conn:
                 chain = desk.store.audit.head(conn).chain
@@ -193,5 +205,8 @@ def export(
 audit.add_command(glasses)
 audit.add_command(attest)
 audit.add_command(disclosures)
+audit.add_command(suspend)
+audit.add_command(refuse)
+audit.add_command(refusals)
 audit.add_command(unusual)
 audit.add_command(review)

@@ -47,6 +47,7 @@ ACTIONS: Final[Mapping[str, Action]] = {
         _A.DELIVERY_DECIDE,
     ),
     "patients find": _A.PATIENT_FIND,
+    "patients export": _A.PATIENT_REVEAL,
     **dict.fromkeys(("patients show", "why", "risk score"), _A.PATIENT_READ),
     **dict.fromkeys(("tasks list", "tasks show", "appointments list"), _A.WORKLIST_READ),
     **dict.fromkeys(
@@ -67,7 +68,8 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "audit attest": _A.GLASS_ATTEST,
     **dict.fromkeys(("audit list", "audit verify", "audit checkpoint", "audit export"), _A.TRAIL_READ),
     "audit reseal": _A.STORE_MAINTAIN,
-    **dict.fromkeys(("audit disclosures", "audit unusual", "evidence"), _A.TRAIL_READ),
+    **dict.fromkeys(("audit disclosures", "audit unusual", "audit refusals", "evidence"), _A.TRAIL_READ),
+    **dict.fromkeys(("audit refuse", "audit suspend"), _A.GLASS_ATTEST),
     **dict.fromkeys(("breach list", "breach show"), _A.TRAIL_READ),
     **dict.fromkeys(
         ("breach open", "breach add", "breach assess", "breach notified", "breach delay", "breach close"),

@@ -106,7 +106,7 @@ def grid(titles: Sequence[str], rows: Iterable[Sequence[str]], styles: Sequence[
 def check_folder(file: Path | None) -> None:
     """Raises UsageError before anything is looked at and put on record."""
     if file is not None and not file.resolve().parent.is_dir():
-        raise click.UsageError(f"--html: there is no folder {file.resolve().parent}")
+        raise click.UsageError(f"there is no folder {file.resolve().parent}")
 
 
 def write_page(file: Path, text: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -23,7 +25,8 @@ from engine.cli.common import (
     shadow_option,
     time_column,
 )
-from engine.cli.desk import PatientKey, open_desk, reveal_of
+from engine.cli.desk import PATIENT_HELP, PatientKey, open_desk, reveal_of
+from engine.cli.disclosures import given_options
 from engine.cli.tables import Column, alarm, table
 from engine.cli.tasks import reason_told
 from engine.desk import finding
@@ -329,6 +332,42 @@ _TABLES: Final[Mapping[str, Callable[[Part, list[dict[str, Any]]], str]]] = {
     "appointments": _appointments,
 }
 """Parts with a table of their own."""
+
+
+@patients.command("export", epilog=f"KEY is {PATIENT_HELP}")
+@click.argument("key", metavar="KEY", type=PatientKey())
+@click.option("--reason", required=True, type=Said(), metavar="TEXT", help="Why; written to the audit; - asks.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write it to a file, its owner's alone.",
+)
+@given_options
+@json_option
+@config_option
+@click.pass_obj
+def export(cli: Cli, /, key: str, reason: str, out: Path | None, **given: str | None) -> None:
+    """Take out all that is stored of a patient as one JSON document: chart with all its parts, messages as they came,
+    what was sent where, what waits for a person, and who has looked.
+
+    It is unmasked. Whoever does not see all of the patient is refused. With --to it is given to somebody outside, and
+    is in the accounting of disclosures by what it counts as (--as, --purpose).
+    """
+    from engine.cli.paper import check_folder, write_page
+    from engine.desk.disclosures import rules_of
+    from engine.desk.exporting import exported, given_to
+
+    check_folder(out)
+    with open_desk(cli) as desk:
+        said = given_to(rules_of(desk), **given) if any(given.values()) else {}
+        document = exported(desk, key, reason, said)
+    if out is None:
+        cli.json = True
+        cli.print(document, "")
+        return
+    write_page(out, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    summary = {"file": str(out), "messages": len(document["messages"]), "deliveries": len(document["deliveries"])}
+    cli.print(summary, f"Written to {out}: {summary['messages']:,} messages, {summary['deliveries']:,} deliveries.")
 
 
 @patients.command("erase")

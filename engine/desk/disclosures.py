@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 from engine.desk import finding
 from engine.domain.delivery import DeliveryState
 from engine.domain.record import Phi
 from engine.errors import HandoffError
-from engine.privacy.disclosures import Accounting, Copy, Recipient, account
+from engine.privacy.disclosures import IMPERMISSIBLE, Accounting, Copy, Recipient, Suspension, account
 from engine.privacy.rules import needed
+from engine.runtime.oversight import worksheets_of
 
 if TYPE_CHECKING:
     from engine.desk.desk import Desk, Reveal
+    from engine.domain.audit import Recorded
+    from engine.privacy.breach import Worksheet
     from engine.privacy.disclosures import DisclosuresFile
 
 ACTION = "disclosures-accounted"
+SUSPENDED = "accounting-suspended"
 PURPOSE = "PATRQT"
 
 
@@ -52,6 +58,8 @@ def accounted(
         family = sorted(desk.store.charts.family(conn, {chart.id}))
         sent = disclosed.sent(conn, family, since, until)
         looks = disclosed.looks(conn, family, since, until)
+        records = [one for id_ in family for one in desk.store.audit.find(conn, patient=id_, limit=None)]
+        sheets = worksheets_of(desk.store, conn)
     desk.audit(ACTION, [f"chart:{chart.id}"], reveal.reason if reveal is not None else None)
     view = desk.view(reveal, [f"chart:{chart.id}"])
     recipients = _Recipients(desk)
@@ -60,7 +68,10 @@ def accounted(
         for one in sent
         if one.state is DeliveryState.DELIVERED
     ]
-    uses = Counter(rules.of_purpose(one.purpose) for one in looks)
+    copies += _given_out(records, since, until)
+    copies += _got_by_others(sheets, family, since, until)
+    given = {one.seq for one in records if "given_to" in one.facts}
+    uses = Counter(rules.of_purpose(one.purpose) for one in looks if one.seq not in given)
     doubtful = Counter(one.destination for one in sent if one.state is DeliveryState.HELD)
     remarks = [
         f"Whether {number:,} further cop{'y' if number == 1 else 'ies'} reached {name} is not known: a person has to"
@@ -77,9 +88,65 @@ def accounted(
         made_at=desk.now,
         answer_by=desk.now + timedelta(days=rules.answer_days),
         version=rules.version,
-        accounting=account(copies, rules, ZoneInfo(desk.configuration.site.calendar.timezone), uses=uses),
+        accounting=account(
+            copies,
+            rules,
+            ZoneInfo(desk.configuration.site.calendar.timezone),
+            uses=uses,
+            suspensions=_suspensions(records),
+            now=desk.now,
+        ),
         remarks=tuple(remarks),
     )
+
+
+def _given_out(records: Sequence[Recorded], since: datetime, until: datetime) -> Iterator[Copy]:
+    """Copies that people gave out by a command, as the trail says."""
+    for one in {record.seq: record for record in records}.values():
+        said = one.facts.get("given_to")
+        if said and one.result == "allowed" and since <= one.at < until:
+            recipient = Recipient(name=said["recipient"], address=said.get("address"))
+            yield Copy(
+                at=one.at, ground=said["as"], recipient=recipient, operation=one.action, purpose=said.get("purpose")
+            )
+
+
+def _got_by_others(
+    sheets: Sequence[Worksheet], family: Sequence[str], since: datetime, until: datetime
+) -> Iterator[Copy]:
+    """What somebody outside has got without leave."""
+    for sheet in sheets:
+        day = sheet.happened_on or sheet.known_on
+        at = datetime.combine(day, time(12), UTC)
+        if sheet.recipient is not None and since <= at < until and not {*family}.isdisjoint(sheet.charts):
+            recipient = Recipient(name=sheet.recipient)
+            yield Copy(
+                at=at, ground=IMPERMISSIBLE, recipient=recipient, operation="breach-opened", purpose="not permitted"
+            )
+
+
+def _suspensions(records: Sequence[Recorded]) -> list[Suspension]:
+    """Of each recipient what was said last."""
+    said = sorted((one for one in records if one.action == SUSPENDED), key=lambda one: one.seq or 0)
+    newest = {one.facts["suspension"]["recipient"].casefold(): one.facts["suspension"] for one in said}
+    return [msgspec.convert(one, Suspension) for one in newest.values()]
+
+
+def suspend(desk: Desk, named: str, recipient: str, until: datetime, by: str, *, oral: bool) -> Suspension:
+    """Keep disclosures to a recipient out of a patient's accountings for a time (164.528(a)(2)). On the trail.
+
+    Raises NotFoundError, HandoffError when it is too long for what was said by word of mouth.
+    """
+    longest = desk.now + timedelta(days=rules_of(desk).oral_days)
+    if until <= desk.now:
+        raise HandoffError("it has to end in the future")
+    if oral and until > longest:
+        raise HandoffError(f"by word of mouth it holds until {longest:%Y-%m-%d}; longer in writing only")
+    chart = finding.chart(desk, named)
+    made = Suspension(recipient=recipient, until=until, by=by, oral=oral)
+    facts = {"suspension": msgspec.to_builtins(made)}
+    desk.audit(SUSPENDED, [f"chart:{chart.id}"], by, patients=(chart.id,), facts=facts)
+    return made
 
 
 def rules_of(desk: Desk) -> DisclosuresFile:
@@ -150,4 +217,5 @@ def accounting_shape(found: Accounted) -> dict[str, Any]:
         "disclosures": [plain(one) | {"frequency": one.frequency} for one in said.disclosures],
         "unmarked": [plain(one) | {"frequency": one.frequency} for one in said.unmarked],
         "excluded": plain(said.excluded),
+        "suspended": [plain(one) | {"frequency": one.frequency} for one in said.suspended],
     }

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 PIECE = 1_000
 """Records taken out at a time."""
+GIVEN_PATIENTS_MAX = 20_000
+"""Patients of an export that is given out."""
 _SUBJECT = "audit"
 
 
@@ -137,14 +139,30 @@ def reseal(desk: Desk, reason: str) -> tuple[int, int]:
 
 
 def taken_out(
-    desk: Desk, reason: str | None, *, since: datetime | None, until: datetime | None, reveal: bool
+    desk: Desk,
+    reason: str | None,
+    *,
+    since: datetime | None,
+    until: datetime | None,
+    reveal: bool,
+    given: dict[str, Any] | None = None,
 ) -> Iterator[Recorded]:
-    """The records of a time, oldest first; on record before the first. Without reveal, what is sealed stays so."""
+    """The records of a time, oldest first; on record before the first. Without reveal, what is sealed stays so.
+
+    given: who gets them (`exporting.given_to`); then all patients in them are on record with it.
+    """
     import msgspec
+
+    from engine.store.disclosed import patients_between
 
     with desk.store.reader() as conn:
         last = desk.store.audit.head(conn).seq
-    desk.audit("trail-exported", [_SUBJECT], reason)
+        patients = patients_between(conn, since, until, limit=GIVEN_PATIENTS_MAX + 1) if given else []
+    if len(patients) > GIVEN_PATIENTS_MAX:
+        raise HandoffError(
+            f"more than {GIVEN_PATIENTS_MAX:,} patients appear in it: give it out in parts (--since, --until)"
+        )
+    desk.audit("trail-exported", [_SUBJECT], reason, facts=given or {}, patients=tuple(patients))
     after: int | None = 0
     while after is not None:
         with desk.store.reader() as conn:

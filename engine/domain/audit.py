@@ -51,6 +51,9 @@ EVENTS: Final[Mapping[str, Event]] = {
     "reveal": Event("saw patient data unmasked", "R", _PATIENT, discloses=True, witnessed=True),
     "unusual-reviewed": Event("asked about looks that nothing explains, and says what was found", "U", _ALERT),
     "disclosures-accounted": Event("made the accounting of disclosures of a patient", "R", _PATIENT, witnessed=True),
+    "patient-exported": Event("took all that is stored of a patient out", "R", _EXPORT, discloses=True, witnessed=True),
+    "sharing-refused": Event("refused to share a patient's data, and says by which exception", "E", _ALERT),
+    "accounting-suspended": Event("keeps disclosures out of accountings for law enforcement", "U", _ALERT),
     # breaches
     "breach-opened": Event("opened the worksheet of a breach", "C", _ALERT, witnessed=True),
     "breach-changed": Event("changed what is known of a breach", "U", _ALERT, witnessed=True),

@@ -18,9 +18,12 @@ from engine.domain.record import Phi, Record
 from engine.yamlfile import Document
 from engine.yamlmodel import StrictModel, validate
 
+IMPERMISSIBLE: Final = "impermissible"
+"""The ground of what a worksheet of a breach says that somebody outside has got: it has to be in the file."""
 USE: Final = "use"
 """The ground of what was looked at here: it has to be in the file."""
 _Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+_Act = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 _Text = Annotated[str, Field(min_length=1, max_length=500)]
 
 
@@ -33,6 +36,15 @@ class Ground(StrictModel):
     """Where the rule says so."""
     accounted: bool
     """It is in the accounting; else the accounting says that such copies are left out."""
+
+
+class RefusalSpec(StrictModel):
+    """An exception by which sharing may be refused (45 CFR 171)."""
+
+    says: _Text
+    """What it is, in words."""
+    law: _Text
+    """Where the rule says so."""
 
 
 class DisclosuresFile(StrictModel):
@@ -52,10 +64,16 @@ class DisclosuresFile(StrictModel):
     """HL7 PurposeOfUse -> ground, of what was looked at here; others: `use`."""
     described: Annotated[dict[Operation, _Text], Field(max_length=100)]
     """Operation of a delivery -> what the patient reads."""
+    acts: Annotated[dict[_Act, _Text], Field(max_length=100)] = {}
+    """Event of the trail by which people gave something out -> what the patient reads."""
+    oral_days: Annotated[int, Field(ge=1, le=366)] = 30
+    """Longest time that law enforcement can keep disclosures to it out of the accounting by word of mouth."""
+    refusals: Annotated[dict[_Name, RefusalSpec], Field(max_length=50)] = {}
+    """Name -> exception by which sharing may be refused."""
 
     @model_validator(mode="after")
     def _whole(self) -> DisclosuresFile:
-        named = {*self.purposes.values(), USE}
+        named = {*self.purposes.values(), USE, IMPERMISSIBLE}
         unknown = sorted(named - self.grounds.keys())
         if unknown:
             raise ValueError(f"there is no ground {unknown[0]} among the grounds")
@@ -91,7 +109,7 @@ class Copy(Phi, frozen=True, kw_only=True):
     ground: str | None
     recipient: Recipient
     operation: str
-    """Of the delivery."""
+    """Of the delivery, or the event of the trail."""
     purpose: str | None = None
 
 
@@ -125,24 +143,48 @@ class LeftOut(Record, frozen=True, kw_only=True):
     number: int
 
 
+class Suspension(Phi, frozen=True, kw_only=True):
+    """Law enforcement, or who oversees health care, has said that an accounting would hinder it (164.528(a)(2))."""
+
+    recipient: str
+    """To whom disclosures are left out of the accounting."""
+    until: datetime
+    by: str
+    oral: bool = False
+
+    def holds(self, copy: Copy, now: datetime) -> bool:
+        return now < self.until and copy.recipient.name.casefold() == self.recipient.casefold()
+
+
 class Accounting(Phi, frozen=True, kw_only=True):
     disclosures: tuple[Line, ...]
     unmarked: tuple[Line, ...]
     """To recipients of which nobody has said what they get it for."""
     excluded: tuple[LeftOut, ...]
+    suspended: tuple[Line, ...] = ()
+    """Left out for law enforcement: the patient is not to know of them now."""
 
 
 def account(
-    copies: Iterable[Copy], rules: DisclosuresFile, zone: tzinfo, *, uses: Mapping[str, int] = {}
+    copies: Iterable[Copy],
+    rules: DisclosuresFile,
+    zone: tzinfo,
+    *,
+    uses: Mapping[str, int] = {},
+    suspensions: Sequence[Suspension] = (),
+    now: datetime | None = None,
 ) -> Accounting:
-    """uses: ground -> how often it was looked at here."""
+    """uses: ground -> how often it was looked at here. suspensions: with `now`."""
+    kept: list[Copy] = []
     told: dict[bool, list[Copy]] = {True: [], False: []}
     out: Counter[str] = Counter(uses)
     for copy in copies:
         if copy.ground == NOTHING_SENT:
             continue
         accounted = rules.accounted(copy.ground)
-        if accounted is False and copy.ground is not None:
+        if now is not None and accounted is not False and any(one.holds(copy, now) for one in suspensions):
+            kept.append(copy)
+        elif accounted is False and copy.ground is not None:
             out[copy.ground] += 1
         else:
             told[accounted is True].append(copy)
@@ -152,7 +194,10 @@ def account(
         if number
     )
     return Accounting(
-        disclosures=_lines(told[True], rules, zone), unmarked=_lines(told[False], rules, zone), excluded=tuple(left)
+        disclosures=_lines(told[True], rules, zone),
+        unmarked=_lines(told[False], rules, zone),
+        excluded=tuple(left),
+        suspended=_lines(kept, rules, zone),
     )
 
 
@@ -180,4 +225,5 @@ def _at(copy: Copy) -> datetime:
 
 
 def _described(copy: Copy, rules: DisclosuresFile) -> str:
-    return next((text for one, text in rules.described.items() if one.value == copy.operation), copy.operation)
+    said = {one.value: text for one, text in rules.described.items()} | rules.acts
+    return said.get(copy.operation, copy.operation)

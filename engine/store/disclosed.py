@@ -29,6 +29,7 @@ class Sent(NamedTuple):
 class Look(NamedTuple):
     """Something on the trail by which somebody saw, or was sent, what is about the patient."""
 
+    seq: int
     action: str
     actor: str
     at: datetime
@@ -62,6 +63,34 @@ def sent(conn: Connection, chart_ids: Sequence[str], since: datetime, until: dat
     ]
 
 
+def entries_of(conn: Connection, chart_ids: Sequence[str], *, limit: int) -> list[int]:
+    """Ids of the entries that were about these charts, the oldest first."""
+    about = union(
+        select(outcome.c.entry_id).where(outcome.c.chart_id.in_(chart_ids)),
+        select(concerned.c.entry_id).where(concerned.c.chart_id.in_(chart_ids)),
+    ).subquery()
+    return list(conn.execute(select(about.c.entry_id).order_by(about.c.entry_id).limit(limit)).scalars())
+
+
+def of_others_too(conn: Connection, entry_ids: Sequence[int], chart_ids: Sequence[str]) -> set[int]:
+    """Those of the entries that are about other charts than these, too."""
+    about = union(
+        *(
+            select(table.c.entry_id).where(table.c.entry_id.in_(entry_ids), table.c.chart_id.not_in(chart_ids))
+            for table in (concerned, outcome)
+        )
+    )
+    return set(conn.execute(about).scalars())
+
+
+def patients_between(conn: Connection, since: datetime | None, until: datetime | None, *, limit: int) -> list[str]:
+    """Ids of the charts that appear in records of a time."""
+    when = [audit.c.at >= to_micros(since)] if since is not None else []
+    when += [audit.c.at < to_micros(until)] if until is not None else []
+    listed = select(audit_patient.c.chart_id).join(audit, audit.c.seq == audit_patient.c.seq).where(*when)
+    return list(conn.execute(listed.distinct().limit(limit)).scalars())
+
+
 def seen_by(conn: Connection, actor: str, since: datetime | None, until: datetime | None, *, limit: int) -> list[str]:
     """Ids of the charts that somebody saw, in the order of the first look."""
     when = [audit.c.actor == actor, audit.c.action.in_(_DISCLOSING), audit.c.result == "allowed"]
@@ -83,7 +112,7 @@ def looks(conn: Connection, chart_ids: Sequence[str], since: datetime, until: da
     """In order of time."""
     listed = select(audit_patient.c.seq).where(audit_patient.c.chart_id.in_(chart_ids))
     statement = (
-        select(audit.c.action, audit.c.actor, audit.c.at, audit.c.purpose)
+        select(audit.c.seq, audit.c.action, audit.c.actor, audit.c.at, audit.c.purpose)
         .where(
             audit.c.action.in_(_DISCLOSING),
             audit.c.result == "allowed",
@@ -93,4 +122,4 @@ def looks(conn: Connection, chart_ids: Sequence[str], since: datetime, until: da
         )
         .order_by(audit.c.seq)
     )
-    return [Look(row.action, row.actor, from_micros(row.at), row.purpose) for row in conn.execute(statement)]
+    return [Look(row.seq, row.action, row.actor, from_micros(row.at), row.purpose) for row in conn.execute(statement)]

@@ -22,7 +22,7 @@ from engine.privacy.breach import (
     next_due,
     state_of,
 )
-from engine.privacy.disclosures import Copy, Recipient, account
+from engine.privacy.disclosures import Copy, Recipient, Suspension, account
 from engine.privacy.evidence import Last, show
 from engine.privacy.rules import PrivacyRules
 from engine.privacy.unusual import Look, Person, judge
@@ -50,7 +50,11 @@ def disclosures(given: Mapping[str, Any], rules: PrivacyRules) -> dict[str, Any]
         )
         for one in given["copies"]
     ]
-    found: dict[str, Any] = plain(account(copies, file, UTC))
+    suspensions = [
+        Suspension(recipient=one["recipient"], until=_time(one["until"]), by="x") for one in given.get("suspended", ())
+    ]
+    now = _time(given["on"]) if "on" in given else None
+    found: dict[str, Any] = plain(account(copies, file, UTC, suspensions=suspensions, now=now))
     return found
 
 

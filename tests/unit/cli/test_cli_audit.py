@@ -329,6 +329,11 @@ CAUSED: dict[str, Callable[[Site], None]] = {
     "task-snoozed": lambda site: _task(site, "snooze", "2h", *BECAUSE),
     "task-cancelled": lambda site: _task(site, "cancel", *BECAUSE),
     "task-undone": _undone,
+    "patient-exported": _runs(("patients", "export", KEY, *BECAUSE)),
+    "sharing-refused": _runs(
+        ("audit", "refuse", KEY, "--asked-by", "MARK", "--exception", "privacy", "--because", "MARK")
+    ),
+    "accounting-suspended": _runs(("audit", "suspend", KEY, "--recipient", "MARK", "--by", "MARK", "--until", "9d")),
     "breach-opened": _runs(BREACH),
     "breach-changed": _runs(BREACH, ("breach", "add", "1", "--patient", KEY)),
     "breach-assessed": _runs(BREACH, ASSESSED),
@@ -401,7 +406,7 @@ def test_each_event_is_on_record_when_it_is_caused(stocked: Site, event: str) ->
     assert found
     assert all(one["actor"] and one["at"] and one["damaged"] is None for one in found)
     assert "MARK" not in str(found)
-    assert EVENTS[event].discloses == (event == "reveal")
+    assert EVENTS[event].discloses == (event in {"reveal", "patient-exported"})
     verified = stocked.run("audit", "verify", "--json").json
     assert [one for one in verified["problems"] if one["kind"] in {"unrecorded", "unfounded"}] == []
 
