@@ -20,6 +20,7 @@ from engine.cli.common import (
 )
 from engine.cli.desk import open_desk, reveal_of
 from engine.cli.disclosures import disclosures, given_options, refusals, refuse, suspend
+from engine.cli.evidence import note
 from engine.cli.glass import attest, glasses
 from engine.cli.tables import Column, table
 from engine.cli.times import TIMES, When
@@ -206,6 +207,7 @@ audit.add_command(glasses)
 audit.add_command(attest)
 audit.add_command(disclosures)
 audit.add_command(suspend)
+audit.add_command(note)
 audit.add_command(refuse)
 audit.add_command(refusals)
 audit.add_command(unusual)

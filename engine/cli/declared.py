@@ -69,7 +69,7 @@ ACTIONS: Final[Mapping[str, Action]] = {
     **dict.fromkeys(("audit list", "audit verify", "audit checkpoint", "audit export"), _A.TRAIL_READ),
     "audit reseal": _A.STORE_MAINTAIN,
     **dict.fromkeys(("audit disclosures", "audit unusual", "audit refusals", "evidence"), _A.TRAIL_READ),
-    **dict.fromkeys(("audit refuse", "audit suspend"), _A.GLASS_ATTEST),
+    **dict.fromkeys(("audit refuse", "audit suspend", "audit note"), _A.GLASS_ATTEST),
     **dict.fromkeys(("breach list", "breach show"), _A.TRAIL_READ),
     **dict.fromkeys(
         ("breach open", "breach add", "breach assess", "breach notified", "breach delay", "breach close"),

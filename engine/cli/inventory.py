@@ -30,10 +30,12 @@ _PACKAGES: Final = ("cryptography", "sqlalchemy", "aiohttp", "pydantic", "psycop
 def inventory(cli: Cli) -> None:
     """Show the assets of this node and the map of its network: versions, listeners, destinations, certificates.
 
-    It is read from the configuration as it stands; nothing of a patient, and no secret, is in it.
+    It is read from the configuration as it stands; nothing of a patient, and no secret, is in it. That it was made is
+    on the trail.
     """
     with open_desk(cli) as desk:
         found = collected(desk.configuration, cli.store)
+        desk.audit("inventory-made", ["site"])
     network = [(one["from"], one["to"], one["what"], "yes" if one["encrypted"] else "no") for one in found["network"]]
     certificates = [(one["use"], one["expires_at"]) for one in found["certificates"]]
     text = "\n".join(

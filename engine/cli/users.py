@@ -48,11 +48,11 @@ def users() -> None:
 
 
 def _whose(function: Any) -> Any:
-    """The options that say whose patients are theirs."""
+    """The options that say whose patients are theirs; each is a field of `Account`."""
     for option in (
         click.option("--also", metavar="NAME", multiple=True, help="What rosters call them; may be repeated."),
         click.option(
-            "--panel", metavar="ID", multiple=True,
+            "--panel", "panels", metavar="ID", multiple=True,
             help="Id of a primary care provider whose patients are theirs, too; may be repeated.",
         ),
         click.option("--provider", metavar="ID", help="Their id as senders write it (PV1-7.1, PD1-4.1)."),
@@ -70,16 +70,7 @@ def _whose(function: Any) -> Any:
 @json_option
 @config_option
 @click.pass_obj
-def add(
-    cli: Cli,
-    name: str,
-    roles: tuple[str, ...],
-    units: tuple[str, ...],
-    provider: str | None,
-    panel: tuple[str, ...],
-    also: tuple[str, ...],
-    service: bool,
-) -> None:
+def add(cli: Cli, /, name: str, roles: tuple[str, ...], service: bool, **whose: Any) -> None:
     """Make an account. It comes in by a password (`users password`, `users mfa`), by a token, or as the user of this
     machine who has its name.
     """
@@ -91,12 +82,9 @@ def add(
                 name=name,
                 kind="service" if service else "person",
                 roles=tuple(dict.fromkeys(roles)),
-                units=units,
-                provider=provider,
-                panels=panel,
-                also=also,
                 created_at=desk.now,
                 created_by=str(desk.actor),
+                **whose,
             ),
             desk.policy(),
         )
@@ -110,17 +98,8 @@ def add(
 @json_option
 @config_option
 @click.pass_obj
-def change(
-    cli: Cli,
-    name: str,
-    roles: tuple[str, ...],
-    units: tuple[str, ...],
-    provider: str | None,
-    panel: tuple[str, ...],
-    also: tuple[str, ...],
-) -> None:
+def change(cli: Cli, /, name: str, provider: str | None, **given: tuple[str, ...]) -> None:
     """Give an account other roles, units or names. What is not given stays; an empty text takes away what there is."""
-    given: dict[str, Any] = {"roles": roles, "units": units, "panels": panel, "also": also}
     fields: dict[str, Any] = {key: tuple(filter(None, value)) for key, value in given.items() if value}
     if provider is not None:
         fields["provider"] = provider or None

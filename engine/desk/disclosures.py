@@ -14,7 +14,7 @@ from engine.desk import finding
 from engine.domain.delivery import DeliveryState
 from engine.domain.record import Phi
 from engine.errors import HandoffError
-from engine.privacy.disclosures import IMPERMISSIBLE, Accounting, Copy, Recipient, Suspension, account
+from engine.privacy.disclosures import IMPERMISSIBLE, Accounting, Copy, Line, Recipient, Suspension, account
 from engine.privacy.rules import needed
 from engine.runtime.oversight import worksheets_of
 
@@ -40,6 +40,7 @@ class Accounted(Phi, frozen=True, kw_only=True):
     version: str
     accounting: Accounting
     remarks: tuple[str, ...]
+    revealed: bool
 
 
 def accounted(
@@ -97,6 +98,7 @@ def accounted(
             now=desk.now,
         ),
         remarks=tuple(remarks),
+        revealed=reveal is not None,
     )
 
 
@@ -107,7 +109,12 @@ def _given_out(records: Sequence[Recorded], since: datetime, until: datetime) ->
         if said and one.result == "allowed" and since <= one.at < until:
             recipient = Recipient(name=said["recipient"], address=said.get("address"))
             yield Copy(
-                at=one.at, ground=said["as"], recipient=recipient, operation=one.action, purpose=said.get("purpose")
+                at=one.at,
+                ground=said["as"],
+                recipient=recipient,
+                operation=one.action,
+                purpose=said.get("purpose"),
+                typed=True,
             )
 
 
@@ -120,9 +127,11 @@ def _got_by_others(
         at = datetime.combine(day, time(12), UTC)
         if sheet.recipient is not None and since <= at < until and not {*family}.isdisjoint(sheet.charts):
             recipient = Recipient(name=sheet.recipient)
+            what = sheet.assessment.factors.get("nature") if sheet.assessment is not None else None
             yield Copy(
-                at=at, ground=IMPERMISSIBLE, recipient=recipient, operation="breach-opened", purpose="not permitted"
-            )
+                at=at, ground=IMPERMISSIBLE, recipient=recipient, operation="breach-opened", purpose="not permitted",
+                description=what or sheet.what, typed=True,
+            )  # fmt: skip
 
 
 def _suspensions(records: Sequence[Recorded]) -> list[Suspension]:
@@ -206,16 +215,28 @@ def _years_before(at: datetime, years: int) -> datetime:
 
 
 def accounting_shape(found: Accounted) -> dict[str, Any]:
+    """What people typed of a copy is masked unless it was revealed."""
     from engine.domain.shapes import plain
 
     said = found.accounting
+    names = ("since", "until", "made_at", "answer_by", "version", "remarks")
     return {
         "patient": found.patient,
-        **plain(
-            {name: getattr(found, name) for name in ("since", "until", "made_at", "answer_by", "version", "remarks")}
-        ),
-        "disclosures": [plain(one) | {"frequency": one.frequency} for one in said.disclosures],
-        "unmarked": [plain(one) | {"frequency": one.frequency} for one in said.unmarked],
+        **plain({name: getattr(found, name) for name in names}),
+        **{
+            name: [_line_shape(one, revealed=found.revealed) for one in getattr(said, name)]
+            for name in ("disclosures", "unmarked", "suspended")
+        },
         "excluded": plain(said.excluded),
-        "suspended": [plain(one) | {"frequency": one.frequency} for one in said.suspended],
     }
+
+
+def _line_shape(line: Line, *, revealed: bool) -> dict[str, Any]:
+    from engine.desk.seeing import hide
+    from engine.domain.shapes import plain
+
+    shape: dict[str, Any] = plain(line) | {"frequency": line.frequency}
+    if shape.pop("typed") and not revealed:
+        shape |= {name: hide(shape[name]) for name in ("description", "purpose")}
+        shape["recipient"] = {name: hide(value) for name, value in shape["recipient"].items()}
+    return shape

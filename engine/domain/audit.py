@@ -54,6 +54,8 @@ EVENTS: Final[Mapping[str, Event]] = {
     "patient-exported": Event("took all that is stored of a patient out", "R", _EXPORT, discloses=True, witnessed=True),
     "sharing-refused": Event("refused to share a patient's data, and says by which exception", "E", _ALERT),
     "accounting-suspended": Event("keeps disclosures out of accountings for law enforcement", "U", _ALERT),
+    "evidence-noted": Event("says that the site did its part of a rule", "C", _ACTIVITY),
+    "inventory-made": Event("made the inventory and the map of the network", "R", _ACTIVITY),
     # breaches
     "breach-opened": Event("opened the worksheet of a breach", "C", _ALERT, witnessed=True),
     "breach-changed": Event("changed what is known of a breach", "U", _ALERT, witnessed=True),

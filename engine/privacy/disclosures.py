@@ -111,6 +111,10 @@ class Copy(Phi, frozen=True, kw_only=True):
     operation: str
     """Of the delivery, or the event of the trail."""
     purpose: str | None = None
+    description: str | None = None
+    """What it was; none: what the file says of the operation."""
+    typed: bool = False
+    """Somebody has typed what is said of it: it may name a patient."""
 
 
 class Line(Phi, frozen=True, kw_only=True):
@@ -125,6 +129,7 @@ class Line(Phi, frozen=True, kw_only=True):
     description: str
     purpose: str | None
     ground: str | None
+    typed: bool = False
 
     @property
     def frequency(self) -> str:
@@ -215,6 +220,7 @@ def _lines(copies: Sequence[Copy], rules: DisclosuresFile, zone: tzinfo) -> tupl
             description="; ".join(dict.fromkeys(_described(one, rules) for one in group)),
             purpose=purpose,
             ground=ground,
+            typed=any(one.typed for one in group),
         )
         for (recipient, purpose, ground), group in groups.items()
     )
@@ -225,5 +231,7 @@ def _at(copy: Copy) -> datetime:
 
 
 def _described(copy: Copy, rules: DisclosuresFile) -> str:
+    if copy.description is not None:
+        return copy.description
     said = {one.value: text for one, text in rules.described.items()} | rules.acts
     return said.get(copy.operation, copy.operation)

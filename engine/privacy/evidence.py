@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from engine.domain.audit import EVENTS
 from engine.domain.record import Record
@@ -15,6 +15,9 @@ from engine.yamlmodel import StrictModel, validate
 
 _Text = Annotated[str, Field(min_length=1, max_length=500)]
 _ANY: Final = "*"
+_HOUR: Final = timedelta(hours=1)
+NOTED: Final = "evidence-noted"
+FigureName = Literal["notices", "referrals", "breaches", "refusals", "certificates", "network"]
 
 
 class SettingSpec(StrictModel):
@@ -24,6 +27,8 @@ class SettingSpec(StrictModel):
     """Its path; `*` is each of a table."""
     wants: Literal["set", "unset"] | None = None
     """Whether it has to be there, or must not be; otherwise the row is open."""
+    at_most: float | None = None
+    """It has to be a number, and no larger one."""
 
 
 class ProofSpec(StrictModel):
@@ -33,6 +38,8 @@ class ProofSpec(StrictModel):
     """Its name; the last one is shown."""
     days_max: Annotated[int, Field(ge=1, le=3660)] | None = None
     """How old it may be; none: as old as it likes."""
+    hours_max: Annotated[int, Field(ge=1, le=8784)] | None = None
+    """The same, in hours."""
 
     @field_validator("event")
     @classmethod
@@ -59,6 +66,18 @@ class RowSpec(StrictModel):
     """Keys whose value here is shown."""
     proofs: Annotated[tuple[ProofSpec, ...], Field(max_length=20)] = ()
     """What has to be on record."""
+    figures: Annotated[tuple[FigureName, ...], Field(max_length=10)] = ()
+    """What is counted in the store."""
+    noted_days_max: Annotated[int, Field(ge=1, le=3660)] | None = None
+    """The site has to say that it did its part (`handoff audit note`), not longer ago than this."""
+    lacks: _Text | None = None
+    """What the rule asks for and the product does not do: the row is open."""
+
+    @model_validator(mode="after")
+    def _the_site_has_a_part(self) -> RowSpec:
+        if self.noted_days_max is not None and self.site is None:
+            raise ValueError("has noted_days_max and no site: say what the site has to do")
+        return self
 
 
 class EvidenceFile(StrictModel):
@@ -77,6 +96,14 @@ class EvidenceFile(StrictModel):
         return rows
 
 
+class Figure(Record, frozen=True, kw_only=True):
+    """What was counted. wrong: it shows that the rule is not kept."""
+
+    what: str
+    value: str
+    wrong: bool = False
+
+
 class Last(Record, frozen=True, kw_only=True):
     """The last record of an event."""
 
@@ -87,7 +114,10 @@ class Last(Record, frozen=True, kw_only=True):
 
 
 class Shown(Record, frozen=True, kw_only=True):
-    """A row with its evidence. state: `shown`; `open`: something is missing; `site`: only the site can show it."""
+    """A row with its evidence. state: `shown`; `open`: something is missing; `site`: only the site can show it.
+
+    noted: when the site last said that it did its part.
+    """
 
     id: str
     rule: str
@@ -98,6 +128,9 @@ class Shown(Record, frozen=True, kw_only=True):
     open: tuple[str, ...]
     settings: tuple[tuple[str, str], ...]
     proofs: tuple[tuple[str, Last | None], ...]
+    figures: tuple[Figure, ...] = ()
+    noted: Last | None = None
+    lacks: str | None = None
 
 
 def load_evidence(document: Document) -> EvidenceFile:
@@ -105,33 +138,62 @@ def load_evidence(document: Document) -> EvidenceFile:
     return validate(document, EvidenceFile)
 
 
-def show(row: RowSpec, site: Mapping[str, Any], last: Mapping[str, Last], now: datetime) -> Shown:
-    """site: the settings as a table, without secrets. last: by event, what there is."""
-    missing: list[str] = []
+def show(
+    row: RowSpec,
+    site: Mapping[str, Any],
+    last: Mapping[str, Last],
+    now: datetime,
+    *,
+    noted: Last | None = None,
+    figures: Sequence[Figure] = (),
+) -> Shown:
+    """site: the settings as a table, without secrets. last: by event, what there is. noted: of this row."""
+    missing = [row.lacks] if row.lacks is not None else []
     settings: list[tuple[str, str]] = []
     for spec in row.settings:
         for key, value in _values(site, spec.key.split(".")):
             settings.append((key, _said(value)))
-            if spec.wants == "set" and not value:
-                missing.append(f"{key} is not set")
-            if spec.wants == "unset" and value:
-                missing.append(f"{key} is set")
+            missing += _wrong(spec, key, value)
     for proof in row.proofs:
-        found = last.get(proof.event)
-        if found is None:
-            missing.append(f"no record of {proof.event}")
-        elif found.result != "allowed":
-            missing.append(f"the last record of {proof.event} says that it failed")
-        elif proof.days_max is not None and (age := (now - found.at).days) > proof.days_max:
-            missing.append(f"the last record of {proof.event} is {age} days old, and {proof.days_max} is the most")
-    sure = bool(row.proofs) or any(one.wants for one in row.settings) or row.site is None
+        what, found = f"record of {proof.event}", last.get(proof.event)
+        missing += _stale(what, found, proof.days_max, now, hours=proof.hours_max)
+    if row.noted_days_max is not None:
+        missing += _stale(f"note of the site (`handoff audit note {row.id}`)", noted, row.noted_days_max, now)
+    missing += [f"{one.what}: {one.value}" for one in figures if one.wrong]
+    sure = bool(row.proofs) or any(one.wants for one in row.settings) or noted is not None or row.site is None
     return Shown(
         id=row.id, rule=row.rule, asks=row.asks, does=row.does, site=row.site,
         state="open" if missing else "shown" if sure else "site",
         open=tuple(missing),
         settings=tuple(settings),
         proofs=tuple((one.event, last.get(one.event)) for one in row.proofs),
+        figures=tuple(figures),
+        noted=noted,
+        lacks=row.lacks,
     )  # fmt: skip
+
+
+def _wrong(spec: SettingSpec, key: str, value: Any) -> Iterator[str]:
+    if spec.wants == "set" and not value:
+        yield f"{key} is not set"
+    if spec.wants == "unset" and value:
+        yield f"{key} is set"
+    if spec.at_most is not None and value is not None and value > spec.at_most:
+        yield f"{key} is {_said(value)}, and {spec.at_most:g} is the most"
+
+
+def _stale(
+    what: str, found: Last | None, days: int | None, now: datetime, *, hours: int | None = None
+) -> Iterator[str]:
+    """days, hours: how old it may be; none: as old as it likes."""
+    if found is None:
+        yield f"no {what}"
+    elif found.result != "allowed":
+        yield f"the last {what} says that it failed"
+    elif days is not None and (age := (now - found.at).days) > days:
+        yield f"the last {what} is {age} days old, and {days} is the most"
+    elif hours is not None and (age := (now - found.at) // _HOUR) >= hours:
+        yield f"the last {what} is {age} hours old, and {hours} is the most"
 
 
 def _values(value: Any, path: list[str], at: str = "") -> Iterator[tuple[str, Any]]:

@@ -86,15 +86,17 @@ def unusual(given: Mapping[str, Any], rules: PrivacyRules) -> dict[str, Any]:
 
 
 def evidence(given: Mapping[str, Any], rules: PrivacyRules) -> dict[str, Any]:
-    """id: of a row. settings: as in config.yaml. proofs: event -> days ago."""
+    """id: of a row. settings: as in config.yaml. proofs: event -> days ago. noted: days ago."""
     if rules.evidence is None:  # pragma: no cover - the cases stand beside the file
         raise ValueError("there is no file of evidence")
     row = next(one for one in rules.evidence.rows if one.id == given["id"])
-    last = {
-        event: Last(at=NOW - timedelta(days=days), actor="somebody", result="allowed", seq=1)
-        for event, days in given.get("proofs", {}).items()
-    }
-    return dict(plain(show(row, given["settings"], last, NOW)))
+    last = {event: _ago(days) for event, days in given.get("proofs", {}).items()}
+    noted = _ago(given["noted"]) if "noted" in given else None
+    return dict(plain(show(row, given["settings"], last, NOW, noted=noted)))
+
+
+def _ago(days: float) -> Last:
+    return Last(at=NOW - timedelta(days=days), actor="somebody", result="allowed", seq=1)
 
 
 def breach(given: Mapping[str, Any], rules: PrivacyRules) -> dict[str, Any]:

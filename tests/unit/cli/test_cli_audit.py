@@ -329,6 +329,8 @@ CAUSED: dict[str, Callable[[Site], None]] = {
     "task-snoozed": lambda site: _task(site, "snooze", "2h", *BECAUSE),
     "task-cancelled": lambda site: _task(site, "cancel", *BECAUSE),
     "task-undone": _undone,
+    "evidence-noted": _runs(("audit", "note", "hipaa-scans", "--because", "MARK")),
+    "inventory-made": _runs(("inventory",)),
     "patient-exported": _runs(("patients", "export", KEY, *BECAUSE)),
     "sharing-refused": _runs(
         ("audit", "refuse", KEY, "--asked-by", "MARK", "--exception", "privacy", "--because", "MARK")

@@ -33,3 +33,55 @@ def test_the_page_has_every_row_and_nothing_of_a_patient(stocked: Site, tmp_path
     assert seen(text) == []
     assert text.count('class="mark') == len(found)
     assert "<script" not in text
+
+
+def test_what_the_site_did_is_noted_and_shown(stocked: Site) -> None:
+    before = rows(stocked)["hipaa-scans"]
+    assert (before["state"], before["noted"]) == ("open", None)
+    assert stocked.run("audit", "note", "hipaa-scans", "--because", "scan of 3 March, report 17").code == 0
+    after = rows(stocked)["hipaa-scans"]
+    assert (after["state"], after["noted"]["result"]) == ("shown", "allowed")
+    assert rows(stocked)["part2"]["noted"] is None
+
+
+def test_a_row_that_asks_nothing_of_the_site_takes_no_note(stocked: Site) -> None:
+    for row in ("hipaa-audit", "nothing"):
+        done = stocked.run("audit", "note", row, "--because", "x")
+        assert (done.code, "hipaa-scans" in done.err or "part of the site" in done.err) == (2, True)
+
+
+def figures(site: Site, row: str) -> dict[str, str]:
+    return {one["what"]: one["value"] for one in rows(site)[row]["figures"]}
+
+
+def test_figures_are_counted_in_the_store(stocked: Site) -> None:
+    found = figures(stocked, "cop-notification")
+    assert found["copies about stays in 30 days, sent"] == "0"
+    assert int(found["waiting or held"]) > 0
+    assert {"failed", "refused or withheld"} <= found.keys()
+    assert found["no address: patients without a primary care practitioner, of the 1 that changed last"] in {"0", "1"}
+    assert " of " in figures(stocked, "team")["tasks pcp_follow_up, done with date and proof"]
+    assert figures(stocked, "hipaa-breach") == {"worksheets": "none"}
+    stocked.run("breach", "open", "--what", "x", "--known", "70d", "--others", "3")
+    found = figures(stocked, "hipaa-breach")
+    assert found["worksheets"] == "1 open"
+    assert found["breach 1, next notice due"].endswith("(overdue)")
+    assert rows(stocked)["hipaa-breach"]["state"] == "open"
+    stocked.run("audit", "refuse", "MRN:558181838", "--asked-by", "x", "--exception", "privacy", "--because", "x")
+    assert figures(stocked, "blocking") == {"refusals": "1 privacy"}
+
+
+def test_each_rule_has_its_row_and_what_the_product_does_not_do_is_said(stocked: Site) -> None:
+    found = rows(stocked)
+    said = " ".join(one["rule"] for one in found.values())
+    for rule in ("Security", "Privacy", "Part 2", "21 CFR 11", "blocking", "CoP", "TEFCA", "TEAM", "HRRP", "Breach"):
+        assert rule in said, rule
+    for row in ("team", "hrrp", "part11-signatures"):
+        assert found[row]["state"] == "open"
+        assert found[row]["lacks"] in found[row]["open"]
+
+
+def test_an_inventory_is_a_proof(stocked: Site) -> None:
+    assert rows(stocked)["hipaa-inventory"]["state"] == "open"
+    stocked.run("inventory")
+    assert rows(stocked)["hipaa-inventory"]["state"] == "shown"

@@ -18,7 +18,7 @@ REVEAL = ("--reveal", "--reason", "asked")
 
 
 def accounting(site: Site) -> Any:
-    return site.json("audit", "disclosures", KEY)
+    return site.json("audit", "disclosures", KEY, *REVEAL)
 
 
 def test_an_export_holds_all_that_is_stored_of_the_patient(stocked: Site) -> None:
@@ -123,7 +123,18 @@ def test_what_a_stranger_has_got_is_in_the_accounting(stocked: Site) -> None:
     stocked.json("breach", "open", "--what", "x", "--known", "2d", "--patient", KEY, "--to", "a passenger")
     stocked.json("breach", "open", "--what", "x", "--known", "2d", "--patient", KEY)  # nobody outside
     (line,) = accounting(stocked)["disclosures"]
-    assert (line["recipient"]["name"], line["ground"]) == ("a passenger", "impermissible")
+    assert (line["recipient"]["name"], line["ground"], line["description"]) == ("a passenger", "impermissible", "x")
+
+
+def test_what_people_typed_of_a_copy_is_masked_unless_it_is_revealed(stocked: Site, tmp_path: Path) -> None:
+    stocked.run(*EXPORT, *GIVEN)
+    stocked.json("breach", "open", "--what", "Superior list", "--known", "2d", "--patient", KEY, "--to", "Superior man")
+    page = tmp_path / "page.html"
+    done = stocked.run("audit", "disclosures", KEY, "--html", str(page))
+    assert done.code == 0
+    for typed in ("Superior", "Law Square", "court order"):
+        assert typed not in done.out + page.read_text()
+    assert len(stocked.json("audit", "disclosures", KEY)["disclosures"]) == 2
 
 
 def test_who_does_not_see_all_of_the_patient_is_refused(stocked: Site) -> None:
@@ -148,7 +159,7 @@ def test_disclosures_to_law_enforcement_are_kept_from_the_patient_for_the_time_t
     assert [one["recipient"]["name"] for one in found["suspended"]] == ["Superior Court"]
     assert "Superior Court" not in page.read_text()
     assert "law enforcement" not in page.read_text()
-    assert "Superior Court" in stocked.run("audit", "disclosures", KEY).out  # the privacy officer knows
+    assert "Superior Court" in stocked.run("audit", "disclosures", KEY, *REVEAL).out  # the privacy officer knows
 
 
 def test_a_suspension_ends_and_a_later_word_takes_the_place_of_an_earlier_one(stocked: Site) -> None:
