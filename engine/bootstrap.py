@@ -26,7 +26,7 @@ from engine.errors import HandoffError, Problem, SettingsError, StoreError, Stor
 from engine.files import writable_by_others
 from engine.pipeline.channel import CompiledConfiguration, Key
 from engine.pipeline.compiling import beyond_the_standard, compile_configuration, left_out, never_equal
-from engine.pipeline.doubts import doubts
+from engine.pipeline.doubts import doubts, log_ins_in_clear
 from engine.pipeline.unworkable import contradictions, never_happens
 from engine.runtime import hints
 from engine.runtime.configurations import compile_site, hasher, recorded_configuration, with_former
@@ -97,6 +97,7 @@ def examine(
     attempt(lambda: build_connectors(configuration, clock=site_clock(configuration.clock_file)))
     attempt(lambda: store_location(configuration))
     attempt(lambda: check_listen_tls(configuration))
+    problems += log_ins_in_clear(configuration.site_document, configuration.site)
     if problems or compiled is None:
         raise SettingsError(tuple(dict.fromkeys(problems)))
     warnings = [*doubts(configuration), *never_equal(compiled), *left_out(compiled), *never_happens(compiled)]
@@ -109,8 +110,11 @@ def examine(
 
 
 def check_listen_tls(configuration: Configuration) -> None:
-    """Raises SettingsError when a channel's certificate, key or client_ca can't be used."""
+    """Raises SettingsError when a certificate, key or client_ca of a channel or the console can't be used."""
     problems: list[Problem] = []
+    if (own := configuration.site.console.tls) is not None:
+        where = ("console", "tls")
+        problems += tls_problems(configuration.site_document, where, own, configuration.snapshot.base)
     for name, channel in configuration.channels.items():
         if (tls := channel.listen.tls) is not None:
             document = configuration.channel_documents[name]
@@ -132,6 +136,8 @@ def side_problems(examined: Examined) -> tuple[Problem, ...]:
     problems: list[Problem] = [*beyond_the_standard(examined.compiled), *contradictions(examined.compiled)]
     problems += check_files(configuration)
     problems += _exposed_keys(configuration)
+    if (own := configuration.site.console.tls) is not None:
+        problems += exposed_key(configuration.site_document, ("console", "tls"), own, configuration.snapshot.base)
     for name, channel in configuration.channels.items():
         if channel.listen.tls is not None:
             document = configuration.channel_documents[name]
@@ -456,7 +462,7 @@ def run_worker(fd: int, parent: int) -> int:
 
     logs.configure()
     protect_memory()
-    runner = asyncio.Runner(loop_factory=_loop_factory())
+    runner = asyncio.Runner(loop_factory=loop_factory())
     with runner:
         return runner.run(worker.serve(fd, parent, assemble_worker))
 
@@ -530,7 +536,7 @@ def _check_shadow(configuration: Configuration) -> None:
         make_shadow(location)
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     if find_spec("uvloop") is None:
         return asyncio.new_event_loop
     import uvloop

@@ -37,6 +37,7 @@ WITHHELD: Final = "withheld"
 _EVENT: Final = re.compile(r"[a-z]+(?:,? [a-z0-9']+|-[a-z0-9]+)*")
 _EVENT_CHARS_MAX: Final = 80
 _TOKEN: Final = re.compile(r"[a-z0-9_.-]{1,64}")
+_ROUTE: Final = re.compile(r"[A-Z]+ (?:/[a-z0-9.]+|/\{[a-z]+\})+|[A-Z]+ -")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _TYPE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,127}")
 _KEY: Final = re.compile(r"[A-Za-z0-9_.\[\]-]{0,128}")
@@ -81,7 +82,7 @@ FIELDS: Final[Mapping[str, Callable[[object], bool]]] = {
     **dict.fromkeys(
         ("entry", "entries", "delivery", "deliveries", "dead_letter", "dead_letters", "messages", "frames", "receipts",
          "answers", "groups", "count", "attempt", "attempts", "restarts", "connections", "channels", "files", "rows",
-         "worker", "pid", "fd", "port", "line", "column", "status", "exit_code", "signal", "hl7_code", "bytes",
+         "pid", "fd", "port", "line", "column", "status", "exit_code", "signal", "hl7_code", "bytes",
          "seconds", "limit", "pending", "dead", "held", "delivered", "processed", "problems", "lag", "batch",
          "position"),
         _number,
@@ -102,6 +103,8 @@ FIELDS: Final[Mapping[str, Callable[[object], bool]]] = {
     **dict.fromkeys(("path", "file", "source"), _path),
     **dict.fromkeys(("logger", "module", "exception"), _type),
     "setting": _matches(_KEY),
+    "worker": lambda value: _number(value) or value == "console",
+    "route": _matches(_ROUTE),
     "location": _matches(_HL7_PLACE),
     "durable": lambda value: isinstance(value, bool),
     "clean": lambda value: isinstance(value, bool),

@@ -10,14 +10,15 @@ from typing import Final
 
 from engine.errors import Problem
 from engine.files import SECRET_BYTES_MAX, UnreadableFileError, foreign_owner, read_with_status
-from engine.settings import TlsClient, TlsServer
+from engine.settings import Configuration, ConsoleTls, TlsClient, TlsServer
+from engine.tls import harden
 from engine.yamlfile import Document
 
 _CERTIFICATES: Final = ("cert", "client_ca", "ca")
 
 
 def tls_problems(
-    document: Document, path: tuple[str, ...], tls: TlsServer | TlsClient, folder: Path
+    document: Document, path: tuple[str, ...], tls: TlsServer | TlsClient | ConsoleTls, folder: Path
 ) -> Iterator[Problem]:
     """folder: what the paths in this part of the document are relative to."""
     content: dict[str, bytes] = {}
@@ -42,7 +43,7 @@ def tls_problems(
 
 
 def exposed_key(
-    document: Document, path: tuple[str, ...], tls: TlsServer | TlsClient, folder: Path
+    document: Document, path: tuple[str, ...], tls: TlsServer | TlsClient | ConsoleTls, folder: Path
 ) -> Iterator[Problem]:
     """A private key that others on this machine may read or change, or that belongs to somebody else."""
     part, file = ("key", tls.key) if tls.key is not None else ("cert", None)
@@ -95,10 +96,10 @@ def _belong(certificate: bytes, key: bytes) -> bool:
     return spelled(x509.load_pem_x509_certificates(certificate)[0].public_key()) == spelled(ours)
 
 
-def _refused(tls: TlsServer | TlsClient, folder: Path) -> str | None:
+def _refused(tls: TlsServer | TlsClient | ConsoleTls, folder: Path) -> str | None:
     """What OpenSSL itself does not like about files that are all right one by one (a key that is too short)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authorities = tls.client_ca if isinstance(tls, TlsServer) else tls.ca
+    authorities = tls.client_ca if isinstance(tls, TlsServer) else tls.ca if isinstance(tls, TlsClient) else None
     try:
         if tls.cert is not None:
             context.load_cert_chain(folder / tls.cert, folder / tls.key if tls.key else None, password="")
@@ -108,3 +109,19 @@ def _refused(tls: TlsServer | TlsClient, folder: Path) -> str | None:
         reason = getattr(error, "reason", None)
         return "can't be used" + (f": {str(reason).replace('_', ' ').lower()}" if reason else "")
     return None
+
+
+def console_context(configuration: Configuration) -> ssl.SSLContext | None:
+    """What the console speaks TLS with; none: it speaks plain HTTP. Raises OSError when a file can't be used."""
+    if configuration.site.console.tls is None:
+        return None
+    context = harden(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    load_console_certificate(context, configuration)
+    return context
+
+
+def load_console_certificate(context: ssl.SSLContext, configuration: Configuration) -> None:
+    """Connections that come from now on are shown what the files hold now. Raises OSError."""
+    tls = configuration.site.console.tls
+    if tls is not None:
+        context.load_cert_chain(configuration.path(tls.cert), configuration.path(tls.key), password="")

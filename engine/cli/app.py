@@ -77,7 +77,10 @@ COMMANDS: Final[Mapping[str, str]] = {
 
 _REPORT: Final = "Nothing was lost. Please report this line; it holds no patient data."
 
-_UNLISTED: Final[Mapping[str, str]] = {"worker": "engine.cli.run:worker"}
+_UNLISTED: Final[Mapping[str, str]] = {
+    "worker": "engine.cli.run:worker",
+    "console": "engine.cli.run:console",
+}
 
 
 class _Lazy(click.Group):

@@ -16,8 +16,8 @@ from engine.access.actions import Action
 _A = Action
 ACTIONS: Final[Mapping[str, Action]] = {
     **dict.fromkeys(
-        ("init", "run", "worker", "status", "check", "test", "send", "simulate", "schema", "demo", "bench", "help",
-         "completion", "manual",
+        ("init", "run", "worker", "console", "status", "check", "test", "send", "simulate", "schema", "demo", "bench",
+         "help", "completion", "manual",
          # Makes a key for a reader elsewhere, and touches no site.
          "outbox key",
          # There may be no store yet in which accounts could be looked up: the files' own permissions guard these.

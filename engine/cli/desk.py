@@ -75,22 +75,16 @@ def first_of(
 
     What is left out is said: those beyond the limit, and those that can't be read any more.
     """
+    from engine.desk.listing import of_whom
+
     damaged: list[str] = []
     found = store.find(conn, **conditions, limit=desk.most(limit), damaged=damaged.append)
-    found = desk.seen(found, _of_whom)
+    found = desk.seen(found, of_whom)
     found = cli.first(found, limit, lambda: store.count(conn, **conditions), narrow=narrow)
     for id_ in damaged:
         what = store.what.capitalize()
         cli.say(f"{what} {id_} can't be read any more: it, or its patient's chart, is damaged. It is left out.")
     return found
-
-
-def _of_whom(item: Any) -> tuple[str, str | None]:
-    """Chart and stay of a task, page or appointment."""
-    for name in ("task", "page"):
-        if (part := getattr(item, name, None)) is not None:
-            return item.chart_id, part.encounter
-    return item.chart_id, item.appointment.visit
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,21 +29,14 @@ from engine.cli.disclosures import given_options
 from engine.cli.tables import Column, alarm, table
 from engine.cli.tasks import reason_told
 from engine.desk import finding
-from engine.desk.seeing import hold_shape
-from engine.errors import TamperedError
+from engine.desk.searching import Terms, search
+from engine.desk.seeing import patient_details
 from engine.printable import singles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
-    from engine.desk.desk import Desk
-    from engine.domain.chart import Chart
     from engine.domain.parts import Part
-    from engine.store.charts import ChartDocument
-
-_PAGE_CHARTS = 500
-"""Charts read at once: a long look would pin the store's log, and hold more in memory than is shown."""
-
 
 _NAMED_MAX = 10
 
@@ -79,19 +71,9 @@ def show(cli: Cli, key: str, reveal: bool, reason: str | None) -> None:
     KEY is AUTHORITY:ID or a pseudonym (MRN:~3f9a1c2b); - asks for it. The key of a patient that was merged into another
     shows the other.
     """
-    from engine.domain.parts import chart_shape
-    from engine.domain.shapes import plain
-
     wish = reveal_of(reveal, reason)
     with open_desk(cli) as desk:
-        chart = finding.chart(desk, key)
-        with desk.store.reader() as conn:
-            holds = desk.store.holds.of_chart(conn, chart.id)
-            letters = desk.store.dead_letters.of_patient(conn, desk.keys, chart.patient.key)
-        view = desk.view(wish, [f"chart:{chart.id}"]).of(chart.id)
-        shape = view.chart(chart_shape(chart))
-        sees = view.sees("patient", "held")
-        shape |= {"held": [hold_shape(one, view) for one in holds if sees], "dead": plain(letters) if sees else []}
+        shape = patient_details(desk, finding.chart(desk, key), wish)
     cli.print(shape, human_chart(shape))
 
 
@@ -133,20 +115,12 @@ def find(
     from engine.domain.shapes import patient_shape
 
     wish = reveal_of(reveal, reason)
-    damaged: list[str] = []
-    searching = visit is not None or name is not None or birth_date is not None
+    terms = Terms(visit, name, birth_date)
+    searching = terms.any
     with open_desk(cli) as desk:
-        chart_ids = _direct(desk, visit)
-        if not chart_ids:
-            with desk.store.reader() as conn:
-                # One more than are looked at tells whether there are more.
-                chart_ids = desk.store.charts.latest_ids(conn, charts_max + 1 if searching else desk.most(limit))
-            if searching and len(chart_ids) > charts_max:
-                chart_ids.pop()
-                cli.say(f"Only the {charts_max:,} charts that changed last are looked through; more: --within N")
-        matching = _matching(desk, chart_ids, damaged, visit, name, birth_date)
-        some = islice(matching, desk.most(limit))
-        found = [chart for page in _pages(list(some)) for chart in _charts(desk, page, damaged)]
+        found, cut, damaged = search(desk, terms, charts_max=charts_max, most=desk.most(limit))
+        if cut:
+            cli.say(f"Only the {charts_max:,} charts that changed last are looked through; more: --within N")
         found = desk.seen(found, lambda chart: (chart.id, None))
         if searching:
             desk.unseen = 0  # that somebody of this name is a patient at all is told to nobody who does not see them
@@ -168,59 +142,6 @@ def find(
         Column("sex", common=True, drop=2), Column("encounters", drop=3), Column("open tasks"),
     )  # fmt: skip
     cli.print(shapes, table(columns, rows) or "No such patient.")
-
-
-def _direct(desk: Desk, visit: str | None) -> list[str]:
-    """The chart that a whole encounter key leads to."""
-    if visit is None or ":" not in visit:
-        return []
-    with desk.store.reader() as conn:
-        chart = desk.store.charts.by_visit(conn, visit)
-    return [chart.id] if chart is not None else []
-
-
-def _matching(
-    desk: Desk,
-    chart_ids: list[str],
-    damaged: list[str],
-    visit: str | None,
-    name: str | None,
-    birth_date: str | None,
-) -> Iterator[str]:
-    for page in _pages(chart_ids):
-        with desk.store.reader() as conn:
-            documents = desk.store.charts.documents(conn, page)
-        for chart_id, document in documents:
-            if document is None:
-                damaged.append(chart_id)
-            elif _matches(document, visit, name, birth_date):
-                yield chart_id
-
-
-def _charts(desk: Desk, chart_ids: list[str], damaged: list[str]) -> list[Chart]:
-    try:
-        with desk.store.reader() as conn:
-            return desk.store.charts.whole(conn, chart_ids)
-    except TamperedError:
-        if len(chart_ids) == 1:
-            damaged.append(chart_ids[0])
-            return []
-    return [chart for one in chart_ids for chart in _charts(desk, [one], damaged)]
-
-
-def _pages(chart_ids: list[str]) -> Iterator[list[str]]:
-    for at in range(0, len(chart_ids), _PAGE_CHARTS):
-        yield chart_ids[at : at + _PAGE_CHARTS]
-
-
-def _matches(document: ChartDocument, visit: str | None, name: str | None, birth_date: str | None) -> bool:
-    patient = document.patient
-    family = (patient.name.family if patient.name else None) or ""
-    return (
-        (visit is None or any(visit in {key, key.partition(":")[2]} for key in document.keys_of("encounters")))
-        and (name is None or family.casefold().startswith(name.casefold()))
-        and (birth_date is None or (patient.birth_date is not None and patient.birth_date.text.startswith(birth_date)))
-    )
 
 
 def _name(name: dict[str, Any] | None) -> str | None:

@@ -41,6 +41,18 @@ def worker(fd: int, parent: int) -> int:
     return run_worker(fd, parent)
 
 
+@click.command("console", hidden=True)
+@click.option("--fd", type=int, required=True)
+@click.option("--listen-fd", type=int, required=True)
+@click.option("--parent", type=int, required=True)
+@config_option
+def console(fd: int, listen_fd: int, parent: int) -> int:
+    """The process that serves people; the daemon starts it by itself."""
+    from engine.console.process import run_console
+
+    return run_console(fd, listen_fd, parent)
+
+
 def _is_fresh(config: Path) -> bool:
     """Whether no daemon has ever run on this site: then a person is trying it out."""
     from engine.errors import SettingsError
@@ -61,7 +73,8 @@ def _welcome(config: Path, status: Status, *, fresh: bool) -> str:
         lines.append("  NOT THE REAL TIME: this is a test site, with a clock of its own (handoff status)")
     lines += [f"  MLLP     {item.name:<{width}}  {_address(item.host, item.port)}" for item in status.channels]
     if status.console is not None:
-        lines.append(f"  console  http://{_address(status.console.host, status.console.port)}/readyz")
+        scheme = "https" if status.console.tls else "http"
+        lines.append(f"  console  {scheme}://{_address(status.console.host, status.console.port)}/readyz")
     example = config.parent / FIRST_MESSAGE
     if fresh and status.channels and example.exists():
         first = status.channels[0]

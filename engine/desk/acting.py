@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -40,14 +41,16 @@ def perform(desk: Desk, acts: Sequence[Act]) -> list[RecordedOutcome]:
     store = desk.store
     for act in acts:
         desk.authorise(action_of(act), [f"chart:{act.chart_id}"] if act.chart_id else [])
-    status = running_status(desk.outline)
-    if status is None:
+    ring = desk.ring
+    if ring is None and (status := running_status(desk.outline)) is not None:
+        ring = partial(ask_to_look, status)
+    if ring is None:
         raise StoreUnavailableError(
             "the daemon does not run, and it alone changes charts: nothing was done; start it and try again"
         )
     acts = [msgspec.structs.replace(act, whence=desk.whence) for act in acts]
     stored = store.journal_ledger.write_now(lambda conn: put(store.journal, store.keys, conn, acts, desk.now))
-    ask_to_look(status)
+    ring()
     ids = [one.id or 0 for one in stored]
     until = time.monotonic() + WAIT_SECONDS_MAX
     while True:

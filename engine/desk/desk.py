@@ -65,6 +65,7 @@ class Desk:
         gate: Gate | None = None,
         action: Action = Action.OPEN,
         whence: Whence | None = None,
+        ring: Callable[[], object] | None = None,
     ) -> None:
         """gate: of a site with `access`; none: the actor may do everything. action: what the desk was opened for.
 
@@ -82,6 +83,8 @@ class Desk:
         """Why the files can't be loaded; then `outline` names the store, and neither channel nor destination."""
         self.now = site_clock(outline.clock_file).now()
         """When it was opened, by the site's clock."""
+        self.ring = ring
+        """Has the running daemon look at the journal; none: whether one runs is to be found out."""
         self._load = configuration
         self.gate = gate
         self.action = action

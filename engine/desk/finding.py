@@ -52,6 +52,16 @@ def chart(desk: Desk, named: str) -> Chart:
     return found[0]
 
 
+def chart_of_id(desk: Desk, chart_id: str) -> Chart:
+    """The living chart of an opaque id. Raises NotFoundError, and DeniedError as `chart` does."""
+    with desk.store.reader() as conn:
+        found = desk.store.charts.living(conn, chart_id)
+    if found is None:
+        raise NotFoundError("there is no such patient")
+    desk.require(found)
+    return found
+
+
 def patient_key(desk: Desk, named: str) -> str:
     """The key by which messages of a patient are found; also of one who has no chart, only dead messages.
 

@@ -22,7 +22,8 @@ from engine.errors import NotFoundError, TamperedError
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from engine.desk.desk import Desk
+    from engine.desk.desk import Desk, Reveal
+    from engine.domain.chart import Chart
     from engine.domain.delivery import QueuedDelivery
     from engine.domain.outcome import Effect
     from engine.domain.standing import Standing
@@ -265,6 +266,20 @@ def entry_shape(entry: ListedEntry, view: View) -> dict[str, Any]:
 def _known(entry: ListedEntry) -> bool:
     """It was processed, so that its header is one, and names a sender."""
     return entry.state == "processed"
+
+
+def patient_details(desk: Desk, chart: Chart, reveal: Reveal | None) -> dict[str, Any]:
+    """A patient with encounters, scores, tasks, what is held for a person, and dead messages."""
+    from engine.domain.parts import chart_shape
+    from engine.domain.shapes import plain
+
+    with desk.store.reader() as conn:
+        holds = desk.store.holds.of_chart(conn, chart.id)
+        letters = desk.store.dead_letters.of_patient(conn, desk.keys, chart.patient.key)
+    view = desk.view(reveal, [f"chart:{chart.id}"]).of(chart.id)
+    sees = view.sees("patient", "held")
+    held = {"held": [hold_shape(one, view) for one in holds if sees], "dead": plain(letters) if sees else []}
+    return view.chart(chart_shape(chart)) | held
 
 
 def entry_details(desk: Desk, entry_id: int, make_view: Callable[[], View]) -> dict[str, Any]:

@@ -54,6 +54,11 @@ TROUBLES: Final[Mapping[str, Advice]] = {
         "journalctl -u handoff -g worker",
         "Wait a minute; when it comes back, the store's disk is too slow or the machine out of memory.",
     ),
+    "console-down": Advice(
+        "the process that serves log-ins and the API does not run; messages are taken and worked on as ever",
+        "journalctl -u handoff -g worker=console",
+        "It is started again by itself; when it dies again and again, the log says how.",
+    ),
     "message-repeated": Advice(
         "a sender sends the same message again and again: it does not understand our answers, or asks for none",
         "handoff messages list --channel NAME",

@@ -80,8 +80,9 @@ def _zone(document: Document, path: Path, name: str) -> Iterator[Problem]:
 def _site(document: Document, site: Site) -> Iterator[Problem]:
     yield from _store(document, site)
     yield from _zone(document, ("calendar", "timezone"), site.calendar.timezone)
-    if not is_loopback(site.console.host) and site.console.plaintext is None:
-        text = "open to other machines, in clear; until there are log-ins only /healthz and /readyz answer there: put a"
+    console = site.console
+    if not is_loopback(console.host) and console.plaintext is None and console.tls is None and site.access is None:
+        text = "open to other machines, in clear; without `access` only /healthz and /readyz answer there: put a"
         yield document.warning(("console", "host"), f"{text} proxy with TLS on this machine before it, or {SAY_WHY}")
     if site.hooks is not None and not is_loopback(site.hooks.host) and site.hooks.plaintext is None:
         text = "open to other machines, in clear: put a proxy with TLS on this machine before it, or"
@@ -89,6 +90,14 @@ def _site(document: Document, site: Site) -> Iterator[Problem]:
     for name, destination in site.destinations.items():
         for key, text in destination.doubts():
             yield document.warning(("destinations", name, key), text)
+
+
+def log_ins_in_clear(document: Document, site: Site) -> Iterator[Problem]:
+    """People would log in over a network on which others read along."""
+    console = site.console
+    if site.access is not None and not is_loopback(console.host) and console.tls is None and console.plaintext is None:
+        text = "people would log in here in clear: give it tls: {cert: FILE, key: FILE}, bind it to 127.0.0.1, or"
+        yield document.problem(("console", "host"), f"{text} {SAY_WHY}")
 
 
 def _store(document: Document, site: Site) -> Iterator[Problem]:

@@ -10,11 +10,14 @@ import asyncio
 import os
 import shutil
 import socket
+import ssl
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -53,19 +56,21 @@ from engine.runtime.status import (
     clock_status,
     status_path,
 )
-from engine.runtime.supervisor import Workers, worker_command
+from engine.runtime.supervisor import Supervisor, Workers, console_command, worker_command
 from engine.settings import Channel, Configuration, loaded
 from engine.store.causes import receipt_of
 from engine.store.days import prepare_days_apart
 from engine.store.journal import Append
 from engine.store.overview import overview
 from engine.store.schema import JOURNAL
+from engine.tlsfiles import console_context, load_console_certificate
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from engine.domain.standing import Overview
     from engine.runtime.health import ConsoleServer
+    from engine.snapshot import Snapshot
     from engine.store.store import Store
 
 _log = logs.get_logger(__name__)
@@ -87,6 +92,9 @@ _LOOK_SECONDS: Final = 10.0
 """Between our own looks at what waits, while no worker looks."""
 _RATE_SECONDS: Final = 300.0
 _LEAVING_SECONDS_MAX: Final = 5.0
+_SHARE_SECONDS: Final = 0.25
+_PEOPLE_SECONDS_MAX: Final = 3.0
+"""For the console's process to leave; what it has in hand is in whole transactions."""
 _RELOADS_WAITING_MAX: Final = 2
 """One that is under way, and one more that will read the configuration after it."""
 RELOAD_SECONDS_MAX: Final = 45.0
@@ -128,12 +136,19 @@ class Daemon:
         self._started_at: datetime = clock.now()
         self._console: ConsoleStatus | None = None
         self._hooks: ConsoleStatus | None = None
+        self._shared = _Shared()
         self._http: list[ConsoleServer] = []
         """The console's, and that of the hooks if the site has one."""
         self._file = StatusFile(status_path(configuration))
         self._watchdog: asyncio.TimerHandle | None = None
         self._services = Services(
-            {"tend": self._tend, "journal-days": self._keep_days, "resealing": self._reseal}, asyncio.Event()
+            {
+                "tend": self._tend,
+                "journal-days": self._keep_days,
+                "resealing": self._reseal,
+                "console": self._share_console,
+            },
+            asyncio.Event(),
         )
         """Side by side with the listeners."""
         self._name_is_ours = True
@@ -223,6 +238,7 @@ class Daemon:
         for name in self._given:
             _log.warning("socket from the service manager is no channel's", channel=name)
         self._workers.start()
+        self._serve_people()
         self._certificates = await asyncio.to_thread(certificates, self._configuration)
         self._state = "running"
         self._file.write(self.status())
@@ -261,11 +277,15 @@ class Daemon:
         clean = all(await asyncio.gather(*drains, *self._leaving))
         clean = await self._in_time(self._intake.close(), closing_seconds) and clean
         await self._returns.close(max(0.1, (until - loop.time()) / 4))
-        clean = await self._workers.stop(max(1.0, until - closing_seconds - loop.time())) and clean
+        ending = [self._workers.stop(max(1.0, until - closing_seconds - loop.time()))]
+        if self._shared.people is not None:
+            ending.append(self._shared.people.stop(_PEOPLE_SECONDS_MAX))
+        clean = all(await asyncio.gather(*ending)) and clean
         for http in self._http:
             await http.close()
         clean = await self._in_time(in_own_thread(self._store.close, "store-closing"), closing_seconds) and clean
-        for sock in [*self._sockets.values(), *self._given.values()]:
+        own = [self._shared.socket] if self._shared.socket is not None else []
+        for sock in [*self._sockets.values(), *self._given.values(), *own]:
             sock.close()
         if self._watchdog is not None:
             self._watchdog.cancel()
@@ -391,15 +411,50 @@ class Daemon:
 
     async def _open_console(self) -> None:
         # Not before the listeners are open: it takes long to import.
-        from engine.runtime.health import ConsoleServer, create_app, is_loopback
+        from engine.runtime.health import ConsoleServer, answer, create_app, is_loopback
 
         console = self._configuration.site.console
         sock = self._given.pop(CONSOLE, None) or await bind(console.host, console.port, "the console")
         host, port = sock.getsockname()[:2]
-        self._http.append(ConsoleServer(create_app(self, loopback=is_loopback(host))))
-        await self._http[-1].open(sock)
-        self._console = ConsoleStatus(host=host, port=port)
+        tls = console_context(self._configuration)
+        app = create_app(
+            partial(answer, self), loopback=is_loopback(host), console=lambda: self._shared.people is not None
+        )
+        self._shared.server = ConsoleServer(app, tls=tls)
+        self._http.append(self._shared.server)
+        self._shared.socket, self._shared.tls = sock, tls
+        await self._shared.server.open(sock.dup())
+        self._console = ConsoleStatus(host=host, port=port, tls=tls is not None)
         _log.info("console opened", host=host, port=port)
+
+    def _serve_people(self) -> None:
+        """Have a process of its own serve whoever logs in, on a site that has accounts."""
+        from engine.runtime.health import answer
+
+        if self._configuration.site.access is None or self._shared.socket is None or self._shared.people is not None:
+            return
+        listening = self._shared.socket.fileno()
+        self._shared.people = Supervisor(
+            self._configuration.snapshot,
+            lambda _message: None,
+            answer=partial(answer, self),
+            command=console_command(listening),
+            name="console",
+            pass_fds=(listening,),
+        )
+        self._shared.people.start()
+
+    async def _share_console(self) -> None:
+        """While the console's own process is up it takes the connections to the console's port; else we do."""
+        while True:
+            server, sock, people = self._shared.server, self._shared.socket, self._shared.people
+            if server is not None and sock is not None:
+                theirs = people is not None and people.up
+                if theirs and server.is_open:
+                    server.pause()
+                elif not theirs and not server.is_open:
+                    await server.open(sock.dup())
+            await asyncio.sleep(_SHARE_SECONDS)
 
     async def _open_hooks(self) -> None:
         from engine.connectors.registry import destination_settings
@@ -512,7 +567,7 @@ class Daemon:
                     opened[channel.name] = await self._open(channel)
             # The worker forgets a channel only after its last message has come, and knows one before its first comes.
             await asyncio.gather(*(self._listeners[name].drain(_LEAVING_SECONDS_MAX) for name in gone))
-            await self._reload_worker(new)
+            await self._reload_worker(new, old_configuration.snapshot)
         except BaseException:
             self._configuration = old_configuration
             for listener in opened.values():
@@ -532,6 +587,7 @@ class Daemon:
             await listener.serve()
         self._close_unused_sockets()
         logs.configure(new.site.log_level, new.site.log_format)
+        await self._take_access(new)
         await asyncio.to_thread(self._in_force, new)
 
     async def _weigh(self, new: Configuration, *, allow_remove: bool) -> None:
@@ -551,11 +607,29 @@ class Daemon:
             text = f"{why}; `handoff reload --allow-remove` does it all the same"
             raise SettingsError((Problem(new.snapshot.site_file, 1, 1, "", text),))
 
-    async def _reload_worker(self, new: Configuration) -> None:
+    async def _reload_worker(self, new: Configuration, old: Snapshot) -> None:
+        if (
+            self._shared.people is not None
+            and new.site.access is not None
+            and not await self._shared.people.reload(new.snapshot)
+        ):
+            text = "the console's process can't work by it: see its log"
+            raise SettingsError((Problem(new.snapshot.site_file, 1, 1, "", text),))
         if not await self._workers.reload(new.snapshot):
+            if self._shared.people is not None:
+                await self._shared.people.reload(old)
             raise SettingsError(
                 (Problem(new.snapshot.site_file, 1, 1, "", "the worker can't work by it: see its log"),)
             )
+
+    async def _take_access(self, new: Configuration) -> None:
+        """Begin to serve people, or cease to, as the configuration says; take a renewed certificate."""
+        if self._shared.tls is not None:
+            load_console_certificate(self._shared.tls, new)
+        if new.site.access is None and self._shared.people is not None:
+            people, self._shared.people = self._shared.people, None
+            await people.stop(_PEOPLE_SECONDS_MAX)
+        self._serve_people()
 
     def _leave(self, listener: Listener) -> None:
         """Its connections go as they become idle; the reload does not wait for them."""
@@ -604,7 +678,7 @@ class Daemon:
                 )
                 for name, listener in self._listeners.items()
             ),
-            console=self._console,
+            console=self._console_status(),
             hooks=self._hooks,
             workers=self._workers.status,
             ready=self._running and not unready,
@@ -625,6 +699,12 @@ class Daemon:
             status = status.with_work(work)
         return status.with_troubles(self._dated(self._troubles(unready, work, now), now))
 
+    def _console_status(self) -> ConsoleStatus | None:
+        if self._console is None or self._shared.people is None:
+            return self._console
+        people = self._shared.people
+        return msgspec.structs.replace(self._console, pid=people.pid if people.up else None, restarts=people.restarts)
+
     def connections(self) -> Connections:
         refused = [one for counts in self.metrics.channels.values() for one in counts.refusals.listed()]
         return Connections(
@@ -638,7 +718,8 @@ class Daemon:
         )
 
     def _own_trouble(self) -> tuple[str, ...]:
-        return ("service-failing",) if self._services.failing() else ()
+        down = self._shared.people is not None and self._shared.people.trouble is not None
+        return (("service-failing",) if self._services.failing() else ()) + (("console-down",) if down else ())
 
     def _troubles(self, unready: Sequence[str], work: Overview | None, now: datetime) -> Iterator[Trouble]:
         yield from map(trouble, unready)
@@ -735,6 +816,18 @@ class Daemon:
             return found
 
         return await self._store.read(read)
+
+
+@dataclass
+class _Shared:
+    """The console's port, which two processes serve in turn (docs/decisions/0041)."""
+
+    server: ConsoleServer | None = None
+    """Ours."""
+    socket: socket.socket | None = None
+    tls: ssl.SSLContext | None = None
+    people: Supervisor | None = None
+    """The process that serves who logs in; none: the site has no accounts."""
 
 
 class _Rate:

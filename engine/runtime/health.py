@@ -9,6 +9,7 @@ import asyncio
 import os
 import re
 import socket
+import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
@@ -18,12 +19,13 @@ import msgspec
 from aiohttp import web, web_response
 
 from engine.domain.record import Record
+from engine.runtime import hints
 from engine.runtime.metrics import Metrics
 from engine.runtime.peeruid import peer_uid
 from engine.runtime.sockets import user_name
 from engine.runtime.status import Connections, ReloadResult, Status
 
-_OPEN: Final = frozenset({"/healthz", "/readyz"})
+OPEN: Final = frozenset({"/healthz", "/readyz"})
 _CONNECTIONS_MAX: Final = 64
 _LIFE_SECONDS_MAX: Final = 120.0
 """Of a connection, which is there for one request; longer than a reload can take."""
@@ -33,8 +35,10 @@ _RELOADS_MAX: Final = 5
 _RELOADS_SECONDS: Final = 10.0
 """At most so many reloads by HTTP in this time; a signal does it too."""
 _BODY_BYTES_MAX: Final = 64 * 1024
+WHO: Final = web.RequestKey("who", str)
+"""Who has logged in, where somebody has."""
 _HOST: Final = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[0-9A-Za-z.-]+))(?::[0-9]{1,5})?", re.ASCII)
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # Whoever asks need not know what we are made of. What is refused before the app sees it never comes to `unnamed`.
 web_response.SERVER_SOFTWARE = "handoff"  # type: ignore[attr-defined]
@@ -64,17 +68,33 @@ class ConsoleServer:
     When there are too many, the oldest makes room: whoever comes to ask whether we are ready is always heard.
     """
 
-    def __init__(self, app: web.Application) -> None:
+    def __init__(
+        self, app: web.Application, *, connections_max: int = _CONNECTIONS_MAX, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_CLOSE_SECONDS_MAX)
+        self._connections_max = connections_max
+        self._tls = tls
         self._since: dict[web.RequestHandler, float] = {}
         self._loop = asyncio.get_running_loop()
         self._listening: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def open(self, sock: socket.socket) -> None:
-        await self._runner.setup()
-        self._listening = await self._loop.create_server(self._greet, sock=sock)
-        self._sweep()
+        """sock: listens already; it is closed with this server, or by `pause`."""
+        if self._runner.server is None:
+            await self._runner.setup()
+            self._sweep()
+        self._listening = await self._loop.create_server(self._greet, sock=sock, ssl=self._tls)
+
+    @property
+    def is_open(self) -> bool:
+        return self._listening is not None
+
+    def pause(self) -> None:
+        """Take no further connections; those that there are go on."""
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
 
     async def close(self) -> None:
         if self._sweeper is not None:
@@ -92,7 +112,7 @@ class ConsoleServer:
     def _greet(self) -> asyncio.Protocol:
         """Somebody connects."""
         connected = [handler for handler in self._server.connections if handler.connected]
-        for handler in connected[: max(0, len(connected) + 1 - _CONNECTIONS_MAX)]:
+        for handler in connected[: max(0, len(connected) + 1 - self._connections_max)]:
             _abort(handler)
         return self._server()
 
@@ -114,85 +134,130 @@ def _abort(handler: web.RequestHandler) -> None:
         handler.transport.abort()
 
 
-def create_app(daemon: Watched, *, loopback: bool) -> web.Application:
-    """loopback: the console is bound to a loopback address."""
+Ask = Callable[[hints.Ask], Awaitable[hints.Told]]
+"""Puts a question to the daemon: in its own process at once, from the console's through the pipe."""
+
+
+async def answer(daemon: Watched, ask: hints.Ask) -> hints.Told:
+    """What the daemon says to a question of its HTTP."""
+    match ask.what:
+        case "healthz":
+            return _told(ask, {"alive": True} | _unreal(daemon.status()))
+        case "readyz":
+            status = daemon.status()
+            said = {"ready": status.ready, "trouble": status.trouble} | _unreal(status)
+            return _told(ask, said, status=200 if status.ready else 503)
+        case "metrics":
+            text = daemon.metrics.text()
+            return hints.Told(number=ask.number, status=200, media="text/plain; version=0.0.4", body=text.decode())
+        case "status":
+            return _told(ask, daemon.status())
+        case "connections":
+            return _told(ask, daemon.connections())
+        case "look":
+            daemon.look()
+            return _told(ask, {})
+        case "reload":
+            result = await daemon.try_reload(allow_remove=ask.allow_remove, who=ask.who)
+            return _told(ask, result, status=200 if result.ok else 409)
+
+
+def create_app(ask: Ask, *, loopback: bool, console: Callable[[], bool] = lambda: False) -> web.Application:
+    """loopback: bound to a loopback address. console: a process of its own answers all else, and is not up now."""
 
     @web.middleware
-    async def one_request_each(request: web.Request, handler: _Handler) -> web.StreamResponse:
-        response = await handler(request)
-        response.force_close()
-        return response
-
-    @web.middleware
-    async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
-        if request.path not in _OPEN and not loopback:
-            return _json({"error": "needs a login: bind the console to loopback, or ask there"}, status=403)
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path not in OPEN and not loopback:
+            if console():
+                return not_up()
+            return as_json({"error": "needs a login: bind the console to loopback, or ask there"}, status=403)
         # A page on the web may be resolved to our address by its own name server; its name gives it away.
         hosts = request.headers.getall("Host", [])
-        unnamed = not hosts and request.path in _OPEN  # health checks of load balancers speak HTTP/1.0
-        if loopback and not unnamed and (len(hosts) != 1 or not is_loopback(_host_name(hosts[0]))):
-            return _json({"error": "ask by a loopback name"}, status=421)
-        if request.method not in {"GET", "HEAD"} and _is_foreign(request):
-            return _json({"error": "a page of another site may not ask for this"}, status=403)
+        unnamed = not hosts and request.path in OPEN  # health checks of load balancers speak HTTP/1.0
+        if loopback and not unnamed and (len(hosts) != 1 or not is_loopback(host_name(hosts[0]))):
+            return as_json({"error": "ask by a loopback name"}, status=421)
+        if request.method not in {"GET", "HEAD"} and is_foreign(request):
+            return as_json({"error": "a page of another site may not ask for this"}, status=403)
+        if console() and request.match_info.http_exception is not None:
+            return not_up()
         return await handler(request)
 
-    async def healthz(_: web.Request) -> web.Response:
-        return _json({"alive": True} | _unreal(daemon.status()))
+    app = web.Application(middlewares=[one_request_each, guard], client_max_size=_BODY_BYTES_MAX)
+    app.on_response_prepare.append(unnamed)
+    add_routes(app.router, ask)
+    return app
 
-    async def readyz(_: web.Request) -> web.Response:
-        status = daemon.status()
-        said = {"ready": status.ready, "trouble": status.trouble} | _unreal(status)
-        return _json(said, status=200 if status.ready else 503)
 
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=daemon.metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4"})
+def add_routes(router: web.UrlDispatcher, ask: Ask) -> None:
+    """What the daemon itself answers. Whoever serves them decides who may ask."""
 
-    async def status(_: web.Request) -> web.Response:
-        return _json(daemon.status())
+    def simple(what: hints.Asked) -> Handler:
+        async def handle(_: web.Request) -> web.Response:
+            return _response(await ask(hints.Ask(what=what)))
 
-    async def connections(_: web.Request) -> web.Response:
-        return _json(daemon.connections())
-
-    async def look(_: web.Request) -> web.Response:
-        daemon.look()
-        return _json({})
+        return handle
 
     async def reload(request: web.Request) -> web.Response:
         # Browsers do not send this type to another site without asking first, and we never say yes.
         if request.content_type != "application/json":
-            return _json({"error": "send application/json"}, status=415)
-        uid = peer_uid(request.transport)
-        if uid is None or uid not in {os.geteuid(), 0}:
-            return _json({"error": "only the daemon's own user or root may reload it"}, status=403)
+            return as_json({"error": "send application/json"}, status=415)
+        who = request.get(WHO)
+        if who is None:
+            uid = peer_uid(request.transport)
+            if uid is None or uid not in {os.geteuid(), 0}:
+                return as_json({"error": "only the daemon's own user or root may reload it"}, status=403)
+            who = user_name(uid)
         try:
             asked = msgspec.json.decode(await request.read(), type=_ReloadRequest)
         except msgspec.MsgspecError:
-            return _json({"error": 'send a JSON object: {} or {"allow_remove": true}'}, status=400)
+            return as_json({"error": 'send a JSON object: {} or {"allow_remove": true}'}, status=400)
         now = asyncio.get_running_loop().time()
         while reloads and now - reloads[0] > _RELOADS_SECONDS:
             reloads.popleft()
         if len(reloads) >= _RELOADS_MAX:
-            answer = _json({"error": f"at most {_RELOADS_MAX} reloads in {_RELOADS_SECONDS:.0f} s"}, status=429)
+            answer = as_json({"error": f"at most {_RELOADS_MAX} reloads in {_RELOADS_SECONDS:.0f} s"}, status=429)
             answer.headers["Retry-After"] = "10"
             return answer
         reloads.append(now)
-        result = await daemon.try_reload(allow_remove=asked.allow_remove, who=user_name(uid))
-        return _json(result, status=200 if result.ok else 409)
-
-    async def unnamed(_: web.Request, response: web.StreamResponse) -> None:
-        response.headers.popall("Server", None)
+        return _response(await ask(hints.Ask(what="reload", allow_remove=asked.allow_remove, who=who)))
 
     reloads: deque[float] = deque()
-    app = web.Application(middlewares=[one_request_each, guard], client_max_size=_BODY_BYTES_MAX)
-    app.on_response_prepare.append(unnamed)
-    app.router.add_get("/healthz", healthz)
-    app.router.add_get("/readyz", readyz)
-    app.router.add_get("/metrics", metrics)
-    app.router.add_get("/api/v1/status", status)
-    app.router.add_get("/api/v1/connections", connections)
-    app.router.add_post("/api/v1/look", look)
-    app.router.add_post("/api/v1/reload", reload)
-    return app
+    router.add_get("/healthz", simple("healthz"))
+    router.add_get("/readyz", simple("readyz"))
+    router.add_get("/metrics", simple("metrics"))
+    router.add_get("/api/v1/status", simple("status"))
+    router.add_get("/api/v1/connections", simple("connections"))
+    router.add_post("/api/v1/look", simple("look"))
+    router.add_post("/api/v1/reload", reload)
+
+
+@web.middleware
+async def one_request_each(request: web.Request, handler: Handler) -> web.StreamResponse:
+    response = await handler(request)
+    response.force_close()
+    return response
+
+
+async def unnamed(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.popall("Server", None)
+
+
+def not_up() -> web.Response:
+    """The process that serves people is being started again."""
+    text = "the console is being started again; the daemon itself goes on"
+    said = as_json({"type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": text}, status=503)
+    said.content_type = "application/problem+json"
+    said.headers["Retry-After"] = "2"
+    return said
+
+
+def _told(ask: hints.Ask, document: object, *, status: int = 200) -> hints.Told:
+    body = msgspec.json.encode(document).decode()
+    return hints.Told(number=ask.number, status=status, media="application/json", body=body)
+
+
+def _response(told: hints.Told) -> web.Response:
+    return web.Response(body=told.body.encode(), status=told.status, headers={"Content-Type": told.media})
 
 
 def _unreal(status: Status) -> dict[str, object]:
@@ -209,19 +274,23 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _host_name(host: str) -> str:
+def host_name(host: str) -> str:
     """`[::1]:8080` -> `::1`, `localhost:8080` -> `localhost`; empty for what is no host and port."""
     found = _HOST.fullmatch(host)
     return (found["ipv6"] or found["name"]).lower() if found else ""
 
 
-def _is_foreign(request: web.Request) -> bool:
-    """Whether a browser says that a page of another site asks. Commands say nothing of where they come from."""
+def is_foreign(request: web.Request, *, encrypted: bool = False) -> bool:
+    """Whether a browser says that a page of another site asks. Commands say nothing of where they come from.
+
+    encrypted: what the browser sees is https.
+    """
     if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
         return True
     origin = request.headers.get("Origin")
-    return origin is not None and origin != f"http://{request.headers.get('Host', '')}"
+    host = request.headers.get("Host", "")
+    return origin is not None and origin != f"{'https' if encrypted else 'http'}://{host}"
 
 
-def _json(document: object, *, status: int = 200) -> web.Response:
+def as_json(document: object, *, status: int = 200) -> web.Response:
     return web.Response(body=msgspec.json.encode(document), status=status, content_type="application/json")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -18,6 +18,8 @@ from engine.domain.record import Record
 from engine.domain.standing import Overview
 from engine.runtime.counters import Counts, Name
 from engine.snapshot import Loaded
+
+Asked = Literal["healthz", "readyz", "metrics", "status", "connections", "look", "reload"]
 
 _LINE_BYTES_MAX: Final = 64 << 20  # a configuration's whole text travels in one line
 
@@ -54,6 +56,15 @@ class Stop(Record, frozen=True, kw_only=True, tag="stop"):
     """Main to worker: finish what is in hand and leave."""
 
 
+class Told(Record, frozen=True, kw_only=True, tag="told"):
+    """Main to the console's process, the answer to `Ask`. status: of HTTP. media: type of the body."""
+
+    number: int
+    status: int
+    media: str
+    body: str
+
+
 class Ready(Record, frozen=True, kw_only=True, tag="ready"):
     """Worker to main: the configuration it was last given is in force."""
 
@@ -84,6 +95,18 @@ class PutCauses(Record, frozen=True, kw_only=True, tag="put-causes"):
 
     number: int
     receipts: tuple[Receipt, ...]
+
+
+class Ask(Record, frozen=True, kw_only=True, tag="ask"):
+    """The console's process to main, which alone knows it: how the daemon stands, or that it is to do something.
+
+    number: of the question, for its answer. allow_remove, who: of a reload.
+    """
+
+    number: int = 0
+    what: Asked
+    allow_remove: bool = False
+    who: str = ""
 
 
 class Leased(Record, frozen=True, kw_only=True):
@@ -122,8 +145,8 @@ class Report(Record, frozen=True, kw_only=True, tag="report"):
     rung: Rung | None = None
 
 
-ToWorker = Configure | Work | InJournal | Stop
-ToMain = Ready | Refused | Outcomes | PutCauses | Report
+ToWorker = Configure | Work | InJournal | Told | Stop
+ToMain = Ready | Refused | Outcomes | PutCauses | Ask | Report
 
 _encode = msgspec.json.Encoder().encode
 

@@ -11,6 +11,7 @@ import fcntl
 import http.client
 import os
 import signal
+import ssl
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -61,6 +62,10 @@ class ChannelStatus(Record, frozen=True, kw_only=True):
 class ConsoleStatus(Record, frozen=True, kw_only=True):
     host: str
     port: int
+    tls: bool = False
+    pid: int | None = None
+    """Of the process that serves people; none: there is none, or it is being started again."""
+    restarts: int = 0
 
 
 class ClockStatus(Record, frozen=True, kw_only=True):
@@ -365,6 +370,10 @@ def _told_by_file(site: Place, before: Status) -> ReloadResult:
 def _ask(console: ConsoleStatus, method: str, path: str, seconds: float, body: bytes | None = None) -> bytes | None:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(console.host, console.host)
     connection = http.client.HTTPConnection(host, console.port, timeout=seconds)
+    if console.tls:  # this machine's own port, as the daemon wrote it down: there is no name to check
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection = http.client.HTTPSConnection(host, console.port, timeout=seconds, context=context)
     try:
         connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
         answer = connection.getresponse()

@@ -52,6 +52,16 @@ def worker_command(fd: int) -> list[str]:
     return [sys.executable, "-P", "-m", "engine", "worker", "--fd", str(fd), "--parent", str(os.getpid())]
 
 
+def console_command(listen_fd: int) -> Callable[[int], list[str]]:
+    """How the process that serves people is started. listen_fd: of the console's socket, which listens already."""
+
+    def command(fd: int) -> list[str]:
+        own = ["--fd", str(fd), "--listen-fd", str(listen_fd), "--parent", str(os.getpid())]
+        return [sys.executable, "-P", "-m", "engine", "console", *own]
+
+    return command
+
+
 class Workers:
     """All workers of this node, as the daemon sees them. Parameters as of `Supervisor`."""
 
@@ -115,12 +125,20 @@ class Workers:
         return all(await asyncio.gather(*(one.stop(seconds_max) for one in self._each)))
 
 
+async def _no_causes(_: Sequence[Receipt]) -> Sequence[int]:
+    raise StoreError("this process puts no causes into the journal")
+
+
+async def _no_answers(_: hints.Ask) -> hints.Told:
+    raise StoreError("this process asks for nothing")
+
+
 class Supervisor:
-    """One worker at a time.
+    """One worker at a time, or one process that serves people (`console_command`).
 
     on_message: called for each of the worker's messages. index, count: which of how many workers of the node it is.
-    put_causes: puts what the worker asks for into the journal. command: how to start it, given the number of its
-    descriptor.
+    put_causes: puts what the worker asks for into the journal. answer: to what it asks. command: how to start it, given
+    the number of its descriptor. name: in the log, of one that is no worker. pass_fds: further descriptors it gets.
     """
 
     def __init__(
@@ -128,9 +146,12 @@ class Supervisor:
         snapshot: Snapshot,
         on_message: Callable[[hints.ToMain], None],
         *,
-        put_causes: PutCauses,
+        put_causes: PutCauses = _no_causes,
+        answer: Callable[[hints.Ask], Awaitable[hints.Told]] = _no_answers,
         index: int = 0,
         count: int = 1,
+        name: str | None = None,
+        pass_fds: Sequence[int] = (),
         command: Callable[[int], Sequence[str]] = worker_command,
         restart_seconds_first: float = _RESTART_SECONDS_FIRST,
         silence_seconds_max: float = _SILENCE_SECONDS_MAX,
@@ -138,7 +159,10 @@ class Supervisor:
         self._snapshot = snapshot
         self._on_message = on_message
         self._put_causes = put_causes
+        self._answer_to = answer
         self._index, self._count = index, count
+        self._name = index if name is None else name
+        self._pass_fds = tuple(pass_fds)
         self._command = command
         self._restart_seconds_first = restart_seconds_first
         self._silence_seconds_max = silence_seconds_max
@@ -287,7 +311,7 @@ class Supervisor:
             self._early_deaths += 1
             _log.error(
                 "worker died and is started again",
-                worker=self._index,
+                worker=self._name,
                 exit_code=status,
                 restarts=self.restarts,
                 seconds=pause,
@@ -303,7 +327,7 @@ class Supervisor:
         try:
             process, pipe = await self._spawn()
         except OSError as error:
-            _log.error("worker can't be started", worker=self._index, exc_info=error)
+            _log.error("worker can't be started", worker=self._name, exc_info=error)
             return None
         self._pipe = pipe
         self._heard_at = asyncio.get_running_loop().time()
@@ -336,7 +360,7 @@ class Supervisor:
             with its:
                 process = await asyncio.create_subprocess_exec(
                     *self._command(its.fileno()),
-                    pass_fds=(its.fileno(),),
+                    pass_fds=(its.fileno(), *self._pass_fds),
                     stdin=asyncio.subprocess.DEVNULL,
                     env=_ENVIRONMENT | os.environ,
                     start_new_session=True,  # Ctrl-C is for us: when a worker stops is our decision
@@ -357,7 +381,7 @@ class Supervisor:
             self.ready_version = message.config_version
             if message.config_version == self._asked:
                 self._reloaded(taken=True)
-            _log.info("worker ready", worker=self._index, config_version=message.config_version, pid=self.pid)
+            _log.info("worker ready", worker=self._name, config_version=message.config_version, pid=self.pid)
         elif isinstance(message, hints.Refused):
             if message.config_version == self._asked:
                 self._reloaded(taken=False)
@@ -366,6 +390,8 @@ class Supervisor:
             self._leased = message.leased
         elif isinstance(message, hints.PutCauses):
             start_task(self._put(message, pipe), "put-causes")
+        elif isinstance(message, hints.Ask):
+            start_task(self._tell(message, pipe), "answer")
         self._on_message(message)
 
     async def _put(self, message: hints.PutCauses, pipe: hints.Pipe) -> None:
@@ -374,10 +400,18 @@ class Supervisor:
         try:
             entries = tuple(await self._put_causes(message.receipts))
         except StoreError as error:
-            _log.warning("causes of a worker not put into the journal", worker=self._index, exc_info=error)
+            _log.warning("causes of a worker not put into the journal", worker=self._name, exc_info=error)
         except Exception as error:  # noqa: BLE001 - what a worker asks for must not stop the acknowledgments
-            _log.error("causes of a worker can't be put into the journal", worker=self._index, exc_info=error)
+            _log.error("causes of a worker can't be put into the journal", worker=self._name, exc_info=error)
         pipe.send(hints.InJournal(number=message.number, entries=entries))
+
+    async def _tell(self, ask: hints.Ask, pipe: hints.Pipe) -> None:
+        try:
+            told = await self._answer_to(ask)
+        except Exception as error:  # noqa: BLE001 - what is asked must not stop the acknowledgments
+            _log.error("question of a process can't be answered", what=ask.what, exc_info=error)
+            told = hints.Told(number=ask.number, status=500, media="application/json", body="{}")
+        pipe.send(told)
 
     def _reloaded(self, *, taken: bool) -> None:
         if self._answer is not None and not self._answer.done():
@@ -387,9 +421,7 @@ class Supervisor:
         while True:
             await asyncio.sleep(self._silence_seconds_max / 12)
             if asyncio.get_running_loop().time() - self._heard_at > self._silence_seconds_max:
-                _log.error(
-                    "worker killed because it fell silent", worker=self._index, seconds=self._silence_seconds_max
-                )
+                _log.error("worker killed because it fell silent", worker=self._name, seconds=self._silence_seconds_max)
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 return

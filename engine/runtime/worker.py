@@ -220,7 +220,7 @@ class Worker:
                 self._causes.hear(message)
             elif isinstance(message, hints.Stop):
                 self.stop()
-            else:
+            elif isinstance(message, hints.Configure):
                 await self._reload(message)
         if not self.context.stopping.is_set():
             os._exit(1)  # main is gone: whatever is in hand is in no transaction yet, or in a whole one

@@ -70,13 +70,26 @@ class Store(StrictModel):
         raise ValueError("must be sqlite:///PATH or postgresql+psycopg://USER@HOST/DB")
 
 
+class ConsoleTls(StrictModel):
+    """TLS for browsers and services."""
+
+    cert: Text
+    """PEM file of the certificate with its chain, relative to config.yaml."""
+    key: Text
+    """PEM file of its private key."""
+
+
 class Console(StrictModel):
-    """The HTTP listener of `/healthz`, `/readyz`, `/metrics` and the console."""
+    """The HTTP listener of `/healthz`, `/readyz`, `/metrics`, the API and the console."""
 
     host: Text = CONSOLE_HOST
     """Address to listen on. Loopback unless told."""
     port: Port = CONSOLE_PORT
     """TCP port."""
+    tls: ConsoleTls | None = None
+    """TLS for whoever connects; none: plain HTTP."""
+    hosts: Annotated[tuple[Text, ...], Field(max_length=20)] = ()
+    """Names by which it may be asked besides loopback, as a proxy passes them on; none, beyond loopback: any."""
     plaintext: Reason | None = None
     """Why other machines may reach it in clear (a proxy with TLS before it, say)."""
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, or_, select
 
 from engine.domain.appointment import Appointment, AppointmentStatus
 from engine.store.charts import ChartStore
@@ -44,16 +44,34 @@ class AppointmentStore(ListedStore[ListedAppointment]):
         *,
         limit: int = 100,
         damaged: Damaged | None = None,
+        after: tuple[datetime | None, str] | None = None,
         **conditions: Unpack[AppointmentConditions],
     ) -> list[ListedAppointment]:
-        """Appointments that meet all conditions, by time; those without one last."""
+        """Appointments that meet all conditions, by time; those without one last.
+
+        after: those that stand behind this place (`key`).
+        """
         where = _where(conditions)
         timed = select(appointment).where(*where, appointment.c.starts_at.is_not(None))
-        rows = list(conn.execute(timed.order_by(appointment.c.starts_at, appointment.c.id).limit(limit)).all())
+        rows: list[Any] = []
+        if after is not None and after[0] is not None:
+            at = to_micros(after[0])
+            timed = timed.where(
+                appointment.c.starts_at >= at, or_(appointment.c.starts_at > at, appointment.c.id > after[1])
+            )
+        if after is None or after[0] is not None:
+            rows += conn.execute(timed.order_by(appointment.c.starts_at, appointment.c.id).limit(limit)).all()
         if len(rows) < limit and conditions.get("starts_from") is None and conditions.get("starts_before") is None:
             others = select(appointment).where(*where, appointment.c.starts_at.is_(None))
+            if after is not None and after[0] is None:
+                others = others.where(appointment.c.id > after[1])
             rows += conn.execute(others.order_by(appointment.c.id).limit(limit - len(rows))).all()
         return self._opened(conn, rows, damaged)
+
+    def key(self, item: ListedAppointment) -> tuple[datetime | None, str]:
+        """Where it stands in a list."""
+        starts_at = item.appointment.starts_at
+        return None if starts_at is None else starts_at.at, item.appointment.id
 
     def count(self, conn: Connection, **conditions: Unpack[AppointmentConditions]) -> int:
         """How many meet the conditions (see `find`)."""

@@ -171,9 +171,13 @@ class AuditStore:
         subject: str | None = None,
         patient: str | None = None,
         after: int | None = None,
+        before: int | None = None,
         limit: int | None = 100,
     ) -> list[Recorded]:
-        """Newest first; after: those with higher numbers, oldest first. What was altered is among them, as damaged."""
+        """Newest first; after: those with higher numbers, oldest first; before: those with lower ones.
+
+        What was altered is among them, as damaged.
+        """
         statement = select(audit).where(*_conditions(since, action, until)).order_by(audit.c.seq.desc())
         if subject is not None:
             statement = statement.where(audit.c.subject == subject)
@@ -182,6 +186,8 @@ class AuditStore:
             statement = statement.where(audit.c.seq.in_(listed))
         if after is not None:
             statement = statement.where(audit.c.seq > after).order_by(None).order_by(audit.c.seq)
+        if before is not None:
+            statement = statement.where(audit.c.seq < before)
         if limit is not None:
             statement = statement.limit(limit)
         rows = conn.execute(statement).all()

@@ -65,12 +65,15 @@ class DeadLetters:
         channel: str | None = None,
         resolved: bool | None = False,
         limit: int = 100,
+        before: int | None = None,
     ) -> list[ListedDeadLetter]:
         """Those that still wait first, newest first.
 
-        resolved: only those (true), only those that still wait (false), or all (none).
+        resolved: only those (true), only those that still wait (false), or all (none). before: with lower numbers.
         """
         where = _conditions(error, channel, stage, resolved=resolved)
+        if before is not None:
+            where = [*where, dead_letter.c.id < before]
         newest = [dead_letter.c.id.desc()]
         order = newest if resolved is not None else [dead_letter.c.resolved_by.is_not(None), *newest]
         statement = select(dead_letter).where(*where).order_by(*order).limit(limit)

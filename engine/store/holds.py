@@ -108,10 +108,11 @@ class Holds:
         *,
         code: str | None = None,
         channel: str | None = None,
+        after: int = 0,
         limit: int | None = 100,
     ) -> list[ListedHold]:
         """Open ones, oldest first."""
-        where: list[ColumnElement[bool] | TextClause] = [_OPEN]
+        where: list[ColumnElement[bool] | TextClause] = [_OPEN, hold.c.id > after]
         if code is not None:
             where.append(hold.c.code == code)
         if channel is not None:

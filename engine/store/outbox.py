@@ -654,10 +654,10 @@ class Outbox:
         return found
 
     def held(
-        self, conn: Connection, limit: int | None = 100, *, destination: str | None = None
+        self, conn: Connection, limit: int | None = 100, *, destination: str | None = None, after: int = 0
     ) -> list[QueuedDelivery]:
         """What waits for a person's decision, oldest first."""
-        statement = _JOINED.where(_HELD, *_to(destination)).order_by(delivery.c.id)
+        statement = _JOINED.where(_HELD, delivery.c.id > after, *_to(destination)).order_by(delivery.c.id)
         return [self._queued(row) for row in conn.execute(statement if limit is None else statement.limit(limit))]
 
     def held_count(self, conn: Connection, destination: str | None = None) -> int:

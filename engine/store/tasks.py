@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, Connection, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, func, literal_column, or_, select
 
 from engine.domain.task import STANDING, Task, TaskState
 from engine.errors import TamperedError
@@ -49,20 +49,33 @@ class TaskStore(ListedStore[ListedTask]):
         *,
         limit: int | None = 100,
         damaged: Damaged | None = None,
+        after: tuple[bool, datetime, str] | None = None,
         **conditions: Unpack[TaskConditions],
     ) -> list[ListedTask]:
-        """Tasks that meet all conditions: those that are still to be done first, the most urgent of them first."""
+        """Tasks that meet all conditions: those that are still to be done first, the most urgent of them first.
+
+        after: those that stand behind this place (`key`).
+        """
         where = _where(self._charts.keys, conditions)
-        states = conditions.get("states") or ()
+        states = conditions.get("states") or (() if after is None else tuple(TaskState))
         if not states:
             ended = task.c.state.not_in([literal_column(f"'{state}'") for state in sorted(STANDING)])
             statement = select(task).where(*where).order_by(ended, task.c.due_at, task.c.id)
             return self._run(conn, statement if limit is None else statement.limit(limit), damaged)
         found: list[ListedTask] = []
         for state in states:  # each is in its order in the index, all of them together are not
-            statement = select(task).where(*where, task.c.state == state.value).order_by(task.c.due_at, task.c.id)
+            is_ended = state not in STANDING
+            if after is not None and is_ended < after[0]:
+                continue
+            behind = _behind(after) if after is not None and is_ended == after[0] else ()
+            own = (*where, *behind, task.c.state == state.value)
+            statement = select(task).where(*own).order_by(task.c.due_at, task.c.id)
             found += self._run(conn, statement if limit is None else statement.limit(limit), damaged)
         return sorted(found, key=_urgency)[:limit]
+
+    def key(self, item: ListedTask) -> tuple[bool, datetime, str]:
+        """Where it stands in a list."""
+        return _urgency(item)
 
     def count(self, conn: Connection, **conditions: Unpack[TaskConditions]) -> int:
         """How many meet the conditions (see `find`)."""
@@ -80,6 +93,11 @@ class TaskStore(ListedStore[ListedTask]):
             with suppress(TamperedError):
                 found.add(TASKS.open(self._charts.keys, row).assignee or "")
         return sorted(found)
+
+
+def _behind(after: tuple[bool, datetime, str]) -> tuple[ColumnElement[bool], ...]:
+    due = to_micros(after[1])
+    return (task.c.due_at >= due, or_(task.c.due_at > due, task.c.id > after[2]))
 
 
 def _urgency(item: ListedTask) -> tuple[bool, datetime, str]:

@@ -1,0 +1,159 @@
+"""Who comes in: by a session's cookie or a service's token. What a page of another site can send does not get in."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from ipaddress import ip_address
+from typing import Final, NamedTuple
+
+from aiohttp import web
+
+from engine.console.limits import Buckets
+from engine.console.problems import ProblemError, no_entry, too_often
+from engine.console.site import ConsoleSite
+from engine.desk.accounts import SESSION_PREFIX, TOKEN_PREFIX, Entry
+from engine.domain.actor import Actor
+from engine.domain.audit import Whence
+from engine.errors import AccountError
+from engine.runtime.health import host_name, is_foreign, is_loopback
+
+CSRF: Final = "X-CSRF-Token"
+_SECRET_CHARACTERS_MAX: Final = 128
+_SAFE: Final = frozenset({"GET", "HEAD"})
+
+
+class Entered(NamedTuple):
+    """Who has come in."""
+
+    actor: Actor
+    secret: str
+    by_cookie: bool
+
+    @property
+    def csrf(self) -> str:
+        """What a page of ours sends along: whoever knows it has read an answer of this session."""
+        return hmac.new(self.secret.encode(), b"csrf", hashlib.sha256).hexdigest()
+
+
+class Door:
+    """bound: the address that the console's socket is bound to. encrypted: it speaks TLS itself."""
+
+    def __init__(self, site: ConsoleSite, bound: str) -> None:
+        self._site = site
+        self._on_loopback = is_loopback(bound)
+        self._asking = Buckets(20.0, 200.0)
+        """By actor."""
+        self._failing = Buckets(0.5, 20.0)
+        """By address: what was no entry."""
+        self._log_ins = Buckets(0.2, 10.0)
+        """By address: passwords tried, right or wrong."""
+
+    # --- where it comes from
+
+    def check(self, request: web.Request) -> None:
+        """Raises ProblemError for a name that is not ours, and for what a page of another site asks."""
+        if not self._is_ours(request):
+            raise ProblemError(421, "ask by a name of this console: console.hosts of config.yaml has them")
+        if request.method not in _SAFE and is_foreign(request, encrypted=self._is_encrypted(request)):
+            raise ProblemError(403, "a page of another site may not ask for this")
+
+    def is_at_home(self, request: web.Request) -> bool:
+        """Whether somebody on this machine asks, by a name of this machine: they may see how the engine does."""
+        return self._on_loopback and is_loopback(_host(request))
+
+    def _is_ours(self, request: web.Request) -> bool:
+        names = {one.lower() for one in self._site.configuration.site.console.hosts}
+        host = _host(request)
+        return host in names or is_loopback(host) or (not self._on_loopback and not names)
+
+    def _is_encrypted(self, request: web.Request) -> bool:
+        """Whether the browser speaks TLS: with us, or with the proxy before us, which passes a name of its own on."""
+        return request.secure or not is_loopback(_host(request))
+
+    def whence(self, request: web.Request, command: str) -> Whence:
+        """For the record. A proxy on this machine says in whose name it asks."""
+        address = request.remote or ""
+        said = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+        if self._site.configuration.site.console.hosts and is_loopback(address) and _is_address(said):
+            address = said
+        return Whence(address=address or None, host=self._site.configuration.site.node, command=command)
+
+    # --- who it is
+
+    async def enter(self, request: web.Request, whence: Whence) -> Entered:
+        """Raises ProblemError."""
+        secret, by_cookie = self._secret(request)
+        now, address = time.monotonic(), whence.address or ""
+        if (seconds := self._failing.wait(address, now)) > 0 and secret is None:
+            raise too_often(seconds)
+        if secret is None:
+            raise no_entry()
+        if (seconds := self._failing.wait(address, now)) > 0:
+            raise too_often(seconds)
+        try:
+            actor = await self._site.run(lambda: self._site.accounts(whence).enter(secret))
+        except AccountError as error:
+            self._failing.take(address, now)
+            raise no_entry(str(error)) from None
+        entered = Entered(actor, secret, by_cookie)
+        said = request.headers.get(CSRF, "").encode()
+        if by_cookie and request.method not in _SAFE and not hmac.compare_digest(said, entered.csrf.encode()):
+            raise ProblemError(403, f"send {CSRF}: `GET /api/v1/session` says it")
+        if (seconds := self._asking.take(actor.name, now)) > 0:
+            raise too_often(seconds)
+        return entered
+
+    def _secret(self, request: web.Request) -> tuple[str | None, bool]:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme:
+            token = token.strip()
+            good = scheme.lower() == "bearer" and token.startswith(TOKEN_PREFIX)
+            return (token if good and len(token) <= _SECRET_CHARACTERS_MAX else None), False
+        cookie = request.cookies.get(self._cookie(request), "")
+        good = cookie.startswith(SESSION_PREFIX) and len(cookie) <= _SECRET_CHARACTERS_MAX
+        return (cookie if good else None), True
+
+    async def log_in(self, whence: Whence, name: str, password: str, code: str) -> Entered:
+        """Raises ProblemError."""
+        if not self._site.by_password:
+            raise ProblemError(
+                403, "nobody logs in with a password here: the site has single sign-on (access.provider)"
+            )
+        if (seconds := self._log_ins.take(whence.address or "", time.monotonic())) > 0:
+            raise too_often(seconds)
+        try:
+            entry: Entry = await self._site.run(
+                lambda: self._site.accounts(whence).log_in(name, password, code), hashing=True
+            )
+        except AccountError as error:
+            raise no_entry(str(error)) from None
+        return Entered(entry.actor, entry.secret, by_cookie=True)
+
+    # --- the cookie
+
+    def _cookie(self, request: web.Request) -> str:
+        return "__Host-handoff" if self._is_encrypted(request) else "handoff-loopback"
+
+    def give(self, request: web.Request, response: web.Response, secret: str) -> None:
+        secure = self._is_encrypted(request)
+        response.set_cookie(
+            self._cookie(request), secret, path="/", httponly=True, samesite="Strict", secure=secure or None
+        )
+
+    def take_back(self, request: web.Request, response: web.Response) -> None:
+        response.del_cookie(self._cookie(request), path="/", secure=self._is_encrypted(request) or None)
+
+
+def _host(request: web.Request) -> str:
+    hosts = request.headers.getall("Host", [])
+    return host_name(hosts[0]) if len(hosts) == 1 else ""
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
