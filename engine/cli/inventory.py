@@ -78,7 +78,8 @@ def _network(configuration: Configuration) -> Iterator[dict[str, Any]]:
         listen = channel.listen
         allowed = ", ".join(map(str, listen.allow)) or "anybody"
         yield _edge(allowed, f"{node} {listen.host}:{listen.port}", f"channel {name} (MLLP)", listen.tls is not None)
-    yield _edge("browsers", f"{node} {site.console.host}:{site.console.port}", "console (HTTP)", encrypted=False)
+    console = site.console
+    yield _edge("browsers", f"{node} {console.host}:{console.port}", "console (HTTP)", console.tls is not None)
     if site.hooks is not None:
         yield _edge("far ends", f"{node} {site.hooks.host}:{site.hooks.port}", "hooks (HTTP)", encrypted=False)
     for name, destination in sorted(site.destinations.items()):

@@ -409,7 +409,7 @@ class Supervisor:
         try:
             told = await self._answer_to(ask)
         except Exception as error:  # noqa: BLE001 - what is asked must not stop the acknowledgments
-            _log.error("question of a process can't be answered", what=ask.what, exc_info=error)
+            _log.error("question of a process can't be answered", action=ask.what, exc_info=error)
             told = hints.Told(number=ask.number, status=500, media="application/json", body="{}")
         pipe.send(told)
 

@@ -604,3 +604,19 @@ def test_a_file_that_holds_no_keys_is_a_problem_and_breaks_nothing(bare: Site, f
     (bare.folder / "mappings" / f"{file}.yaml").write_text(text)
     problems = bare.json("check", code=1)["problems"]
     assert any(problem["file"].endswith(f"{file}.yaml") for problem in problems)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "'::'", "10.1.2.3", "handoff.example"])
+def test_nobody_logs_in_over_a_network_in_clear(bare: Site, host: str) -> None:
+    edit(bare, "config.yaml", "^", "access: {provider: local}\n")
+    edit(bare, "config.yaml", "host: 127.0.0.1, port: 8080", f"host: {host}, port: 8080")
+    problems = [one for one in bare.json("check", code=1)["problems"] if one["level"] == "problem"]
+    assert [one["key"] for one in problems] == ["console.host"]
+    edit(bare, "config.yaml", "port: 8080", "port: 8080, plaintext: a proxy with TLS before it")
+    bare.json("check")
+
+
+def test_a_certificate_of_the_console_that_can_not_be_used_is_a_problem(bare: Site) -> None:
+    edit(bare, "config.yaml", "port: 8080", "port: 8080, tls: {cert: none.pem, key: none.key}")
+    (problem,) = bare.json("check", code=1)["problems"]
+    assert problem["key"] == "console.tls.cert"
