@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from conftest import PASSWORD, ROLES, Console
 from msgspec import structs
+from opened_console import PASSWORD, ROLES, Console
 from site_with_store import seen
 
 from engine import logs
