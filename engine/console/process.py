@@ -97,13 +97,20 @@ async def serve(fd: int, listen_fd: int, parent_pid: int) -> int:
     logs.configure(configuration.site.log_level, configuration.site.log_format)
     host = str(listening.getsockname()[0])
     server = ConsoleServer(create_console(site, host), connections_max=_CONNECTIONS_MAX, tls=tls)
-    await server.open(listening)
     settle_memory()
     pipe.send(hints.Ready(config_version=configuration.snapshot.version))
     reporting = asyncio.create_task(_report(pipe))
-    stopping = asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    hearing = asyncio.create_task(_hear(pipe, site, tls, stopping))
+    stopping, turn = asyncio.Event(), asyncio.Event()
+
+    def stop() -> None:
+        stopping.set()
+        turn.set()
+
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    hearing = asyncio.create_task(_hear(pipe, site, tls, turn, stopping))
+    await turn.wait()
+    if not stopping.is_set():
+        await server.open(listening)
     await stopping.wait()
     reporting.cancel()
     hearing.cancel()
@@ -120,13 +127,19 @@ async def _report(pipe: hints.Pipe) -> None:
         await asyncio.sleep(REPORT_SECONDS)
 
 
-async def _hear(pipe: hints.Pipe, site: ConsoleSite, tls: ssl.SSLContext | None, stopping: asyncio.Event) -> None:
+async def _hear(
+    pipe: hints.Pipe, site: ConsoleSite, tls: ssl.SSLContext | None, turn: asyncio.Event, stopping: asyncio.Event
+) -> None:
+    """turn: set once the daemon leaves the connections to us."""
     while (line := await pipe.line()) is not None:
         message = hints.read_to_worker(line)
         if isinstance(message, hints.Told):
             site.line.hear(message)
+        elif isinstance(message, hints.Work):
+            turn.set()
         elif isinstance(message, hints.Stop):
             stopping.set()
+            turn.set()
         elif isinstance(message, hints.Configure):
             _take(message, pipe, site, tls)
     if not stopping.is_set():

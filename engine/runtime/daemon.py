@@ -436,13 +436,19 @@ class Daemon:
         listening = self._shared.socket.fileno()
         self._shared.people = Supervisor(
             self._configuration.snapshot,
-            lambda _message: None,
+            self._hear_console,
             answer=partial(answer, self),
             command=console_command(listening),
             name="console",
             pass_fds=(listening,),
         )
         self._shared.people.start()
+
+    def _hear_console(self, message: hints.ToMain) -> None:
+        """When it is ready we take no more connections, and only then it begins to: nobody is answered by both."""
+        if isinstance(message, hints.Ready) and self._shared.server is not None and self._shared.people is not None:
+            self._shared.server.pause()
+            self._shared.people.hint(awaited=True)
 
     async def _share_console(self) -> None:
         """While the console's own process is up it takes the connections to the console's port; else we do."""
