@@ -25,7 +25,14 @@ from engine.environment import hold
 from engine.errors import HandoffError, Problem, SettingsError, StoreError, StoreUnavailableError
 from engine.files import writable_by_others
 from engine.pipeline.channel import CompiledConfiguration, Key
-from engine.pipeline.compiling import beyond_the_standard, compile_configuration, left_out, never_equal
+from engine.pipeline.compiling import (
+    beyond_the_standard,
+    compile_configuration,
+    left_out,
+    never_equal,
+    terms_of,
+    unfilled,
+)
 from engine.pipeline.doubts import doubts, log_ins_in_clear
 from engine.pipeline.unworkable import contradictions, never_happens
 from engine.runtime import hints
@@ -43,6 +50,7 @@ from engine.trial.cases import run_tests
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from engine.access.copies import Copies
     from engine.clock import Clock
     from engine.connectors.checkpoints import Place
     from engine.domain.standing import Overview
@@ -100,7 +108,13 @@ def examine(
     problems += log_ins_in_clear(configuration.site_document, configuration.site)
     if problems or compiled is None:
         raise SettingsError(tuple(dict.fromkeys(problems)))
-    warnings = [*doubts(configuration), *never_equal(compiled), *left_out(compiled), *never_happens(compiled)]
+    warnings = [
+        *doubts(configuration),
+        *never_equal(compiled),
+        *left_out(compiled),
+        *never_happens(compiled),
+        *unfilled(compiled),
+    ]
     failures = configuration.exposed
     if tests:
         report = run_tests(compiled, configuration.snapshot)
@@ -188,7 +202,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
         store.outbox,
         store.charts_ledger,
         store.reader,
-        _routes(configuration),
+        _routes(configuration, compiled.copies),
         clock=clock,
         leases=leases,
         count=receipts.counting(context.tally),
@@ -202,7 +216,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
 
     async def reload(new: Configuration) -> None:
         nonlocal current
-        compiled, routes = with_former(compile_site(new, store.keys), store), _routes(new)
+        compiled, routes = _ready(new, store)
         store.keys.reload()
         await _remember(store, new, clock.now(), context.index)
         # From here on nothing can go wrong: it is taken as a whole or not at all.
@@ -327,7 +341,13 @@ def settle_memory() -> None:
     gc.set_threshold(*_COLLECT_AT)
 
 
-def _routes(configuration: Configuration) -> dict[str, Route]:
+def _ready(configuration: Configuration, store: Store) -> tuple[CompiledConfiguration, dict[str, Route]]:
+    """Raises SettingsError."""
+    compiled = with_former(compile_site(configuration, store.keys), store)
+    return compiled, _routes(configuration, compiled.copies)
+
+
+def _routes(configuration: Configuration, copies: Copies) -> dict[str, Route]:
     from engine.runtime.courier import Route
 
     connectors = build_connectors(configuration, clock=site_clock(configuration.clock_file))
@@ -335,7 +355,15 @@ def _routes(configuration: Configuration) -> dict[str, Route]:
     for name, connector in connectors.items():
         settings = destination_settings(name, configuration)
         made_from = (configuration.snapshot.base, *settings.made_from(configuration))
-        routes[name] = Route(connector, settings, configuration.feeding(name), made_from, settings.admission())
+        routes[name] = Route(
+            connector,
+            settings,
+            configuration.feeding(name),
+            made_from,
+            settings.admission(),
+            copies,
+            terms_of(name, settings),
+        )
     return routes
 
 

@@ -48,7 +48,11 @@ NAMES = (
 
 
 _TASK_ACTS = {("tasks", act) for act in ("done", "assign", "attempt", "snooze", "cancel", "undo")}
-_ACTS = _TASK_ACTS | {("plans", "migrate"), ("held", "dismiss"), ("quality", "resolve"), ("quality", "reopen")}
+_ACTS = (
+    _TASK_ACTS
+    | {("consents", "add"), ("consents", "revoke")}
+    | {("plans", "migrate"), ("held", "dismiss"), ("quality", "resolve"), ("quality", "reopen")}
+)
 
 _BY_CHANCE = re.compile(r"\b[0-9a-f]{16,}\b|\.[0-9]{6}\b")
 """Ids and microseconds: any digits may stand in them."""

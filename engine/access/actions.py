@@ -20,6 +20,7 @@ class Action(StrEnum):
     WORKLIST_READ = "worklist.read"
     TASK_ACT = "task.act"
     PLAN_ACT = "plan.act"
+    CONSENT_ACT = "consent.act"
     PAGE_READ = "page.read"
     PAGE_ACK = "page.ack"
     ONCALL_READ = "oncall.read"
@@ -74,6 +75,7 @@ CATALOGUE: Final[Mapping[Action, Meaning]] = {
     Action.WORKLIST_READ: _M(says="see tasks and appointments", patients=True),
     Action.TASK_ACT: _M(says="work on tasks", patients=True, writes=True),
     Action.PLAN_ACT: _M(says="make a patient's running plans anew", patients=True, writes=True),
+    Action.CONSENT_ACT: _M(says="put consents and refusals of a patient on record", patients=True, writes=True),
     Action.PAGE_READ: _M(says="see pages", patients=True),
     Action.PAGE_ACK: _M(says="acknowledge a page", patients=True, writes=True),
     Action.ONCALL_READ: _M(says="see who is on call"),
@@ -108,6 +110,8 @@ GRANTED: Final = tuple(action for action in Action if action is not Action.OPEN)
 OF_VERB: Final[Mapping[str, Action]] = {
     "bury": Action.HELD_DECIDE,
     "confirm": Action.HELD_DECIDE,
+    "consent-given": Action.CONSENT_ACT,
+    "consent-revoked": Action.CONSENT_ACT,
     "destination-discarded": Action.DELIVERY_DECIDE,
     "destination-moved": Action.DELIVERY_DECIDE,
     "destination-paused": Action.DELIVERY_DECIDE,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, field_validator
@@ -12,6 +12,7 @@ from engine.access.actions import CATALOGUE, GRANTED, Action
 from engine.access.fields import Group
 from engine.access.relations import Relation
 from engine.domain.actor import Purpose
+from engine.domain.consent import ConsentKind
 from engine.errors import Problem, SettingsError
 from engine.yamlfile import Document
 from engine.yamlmodel import StrictModel, validate
@@ -83,8 +84,31 @@ class RestrictionSpec(StrictModel):
     """What others do not see: all of it, or groups of fields."""
     glass: bool = True
     """Breaking the glass opens it."""
+    kind: Literal["restricted", "part2"] = "restricted"
+    """Which of a destination's settings says what it gets of it: `restricted`, or `part2` (42 CFR Part 2)."""
     notice: Annotated[str, Field(max_length=2000)] = ""
     """What a copy that goes out has to say; empty: nothing."""
+    confidentiality: Literal["V", "ETH", "HIV", "AID", "PSY", "R", "VIP", "UWM", "EMP", "U"] | None = None
+    """What a copy that goes out is marked with, HL7 table 0177."""
+    fill_in: _Text | None = None
+    """What the site still has to put into `when`, in words: `handoff check` tells, until a mark is named or this is
+    taken out because there is none."""
+
+
+class ConsentSpec(StrictModel):
+    """Which statements of consent (segment CON) say it. Also said by `handoff consents`."""
+
+    when: Annotated[tuple[ConsentMark, ...], Field(max_length=50)] = ()
+    """Any of these."""
+    fill_in: _Text | None = None
+    """What the site still has to put into `when`, in words; taken out where senders have no such statements."""
+
+    @field_validator("when")
+    @classmethod
+    def _typed(cls, marks: tuple[ConsentMark, ...]) -> tuple[ConsentMark, ...]:
+        if any(not mark.type for mark in marks):
+            raise ValueError("name the `type` (CON-2): a statement of any type would be taken for it")
+        return marks
 
 
 class OnCallSpec(StrictModel):
@@ -118,6 +142,8 @@ class RolesFile(StrictModel):
     """The roles."""
     restrictions: Annotated[dict[_Name, RestrictionSpec], Field(max_length=50)] = {}
     """What narrows them."""
+    consents: dict[ConsentKind, ConsentSpec] = {}
+    """What patients say to copies that leave."""
     on_call: OnCallSpec | None = None
     """What a page allows; none: nothing more than the role does."""
     break_glass: GlassSpec | None = None
@@ -155,6 +181,8 @@ class Restriction:
     """None: all of it."""
     glass: bool
     notice: str
+    kind: Literal["restricted", "part2"] = "restricted"
+    confidentiality: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +207,10 @@ class Policy:
     restrictions: tuple[Restriction, ...]
     on_call: OnCall | None
     glass: Glass | None
+    consents: Mapping[ConsentKind, tuple[ConsentMark, ...]] = field(default_factory=dict)
+    """By what they say; commands say the same."""
+    unfilled: tuple[tuple[str, str], ...] = ()
+    """Places of the file that wait for the site, and what for."""
     grace_days: float = 7.0
     """Days for which a relation holds after what it followed from has ended."""
 
@@ -226,9 +258,13 @@ def load_policy(document: Document, *, grace_days: float = 7.0) -> Policy:
                 hides=None if one.hides == "all" else frozenset(one.hides),
                 glass=one.glass,
                 notice=one.notice,
+                kind=one.kind,
+                confidentiality=one.confidentiality,
             )
             for name, one in spec.restrictions.items()
         ),
+        consents={kind: one.when for kind, one in spec.consents.items()},
+        unfilled=tuple(_unfilled(spec)),
         on_call=None
         if spec.on_call is None
         else OnCall(may=expand(spec.on_call.may), sees=frozenset(spec.on_call.sees)),
@@ -244,6 +280,15 @@ def _glass(spec: GlassSpec) -> Glass:
         sees=None if spec.sees is None else frozenset(spec.sees),
         tell=spec.tell,
     )
+
+
+def _unfilled(spec: RolesFile) -> Iterator[tuple[str, str]]:
+    for name, one in spec.restrictions.items():
+        if one.fill_in is not None and not any(one.when.model_dump().values()):
+            yield f"restrictions.{name}.when", one.fill_in
+    for kind, said in spec.consents.items():
+        if said.fill_in is not None and not said.when:
+            yield f"consents.{kind}.when", said.fill_in
 
 
 _WHO_MANAGES: Final = "no role may users.manage: nobody could make an account, or end one"
@@ -278,7 +323,7 @@ def _problems(document: Document, spec: RolesFile) -> Iterator[Problem]:
         marks = one_restriction.when
         of_stay = bool(marks.vip or marks.units or marks.facilities or marks.services)
         of_patient = bool(marks.protection or marks.access or marks.consent)
-        if not (of_stay or of_patient):
+        if not (of_stay or of_patient) and one_restriction.fill_in is None:
             yield document.problem(("restrictions", name, "when"), "names no mark: nothing would be restricted")
         if of_patient and one_restriction.covers == "stay":
             text = "PD1-12, ARV and CON mark the patient, and no stay: take them out, or cover the patient"

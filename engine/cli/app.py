@@ -49,6 +49,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "why": "engine.cli.why:why",
     "tasks": "engine.cli.tasks:tasks",
     "plans": "engine.cli.plans:plans",
+    "consents": "engine.cli.consents:consents",
     "appointments": "engine.cli.appointments:appointments",
     "pages": "engine.cli.pages:pages",
     "oncall": "engine.cli.oncall:oncall",

@@ -24,6 +24,7 @@ from pydantic import Field, model_validator
 from engine.clock import Clock, SystemClock
 from engine.connectors.base import NOT_ATTEMPTED, DestinationSettings, Result, always, delivered, failed, stamps
 from engine.connectors.requests import Answer, RequestMap, compile_requests
+from engine.domain.consent import Marking
 from engine.domain.delivery import (
     AppointmentRequest,
     AppointmentRequestEnd,
@@ -45,6 +46,7 @@ from engine.errors import (
 from engine.hl7v2.ack import ERROR_TEXTS, Ack, parse_ack
 from engine.hl7v2.header import HeaderError, read_header
 from engine.hl7v2.mllp import FrameDecoder, wrap
+from engine.hl7v2.notice import with_lines
 from engine.pipeline.doubts import SAY_WHY, is_loopback
 from engine.settings import Configuration, Identifier, Port, Reason, Text, TlsClient, either_tls_or_plaintext
 from engine.tls import harden
@@ -293,11 +295,14 @@ class MllpConnector:
     def _written(self, delivery: Delivery) -> bytes | None:
         """The message of a delivery; none: it is of another kind. Raises msgspec.DecodeError."""
         content = delivery.content
+        message: bytes | None = None
         if isinstance(content, Forward):
-            return content.hl7
-        if self._requests is None or not isinstance(content, AppointmentRequest | AppointmentRequestEnd):
-            return None
-        return self._requests.write(delivery, self._clock.now())
+            message = content.hl7
+        elif self._requests is not None and isinstance(content, AppointmentRequest | AppointmentRequestEnd):
+            message = self._requests.write(delivery, self._clock.now())
+        if message is None or not isinstance(content.marking, Marking):
+            return message
+        return with_lines(message, content.marking.lines)
 
     def _unreachable(self, error: str, text: str) -> DeliveryError:
         return DeliveryError(self.name, error, text, kind=DeliveryFailure.TRANSIENT)

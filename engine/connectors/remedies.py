@@ -24,6 +24,11 @@ REMEDIES: Final[Mapping[str, str]] = {
     "moved-away": "nothing: the stay is another patient's now, and is told of under that one",
     "patient-deceased": "nothing: the patient has died; nothing is sent any more",
     "patient-merged": "its patient was merged into another: release it if it is right for that one, else dismiss it",
+    "restricted": "its record is restricted, and `restricted` of the destination lets it have none of that: dismiss it,"
+    " or release it with a reason",
+    "part2_no_consent": "it is of a 42 CFR Part 2 program, and no consent of the patient covers the destination:"
+    " `handoff consents add`, or dismiss it",
+    "patient_refused": "the patient wants no notices of events sent there: dismiss it",
     "chart-damaged": "rows of its patient can't be read: see docs/guarantees.md, damaged rows",
     "unreachable": "host, port and firewall: nobody takes a connection there",
     # mllp

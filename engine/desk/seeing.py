@@ -286,6 +286,7 @@ def entry_details(desk: Desk, entry_id: int, make_view: Callable[[], View]) -> d
     """One entry with everything that is known of it. Raises NotFoundError."""
     import msgspec
 
+    from engine.access.copies import CODES
     from engine.domain.message import EntryKind, EntryState
     from engine.domain.shapes import plain, quality_shape
     from engine.domain.why import Reason
@@ -323,10 +324,11 @@ def entry_details(desk: Desk, entry_id: int, make_view: Callable[[], View]) -> d
         raise NotFoundError(f"entry {entry_id} was not processed in shadow")
     view = make_view()
     channel = desk.configuration.channels.get(entry.channel)
-    sent = [
-        (queued.delivery.destination, queued.delivery.operation)
-        for queued in deliveries
-        if not (queued.state == "withheld" and queued.error == Reason.SHADOW)
+    living = [one for one in deliveries if not (one.state == "withheld" and one.error == Reason.SHADOW)]
+    kept = {one.id: one.error for one in living if one.state == "withheld" and one.error in CODES}
+    sent = [(one.delivery.destination, one.delivery.operation) for one in living if one.id not in kept]
+    withheld = [
+        (one.delivery.destination, one.delivery.operation, code) for one in living if (code := kept.get(one.id))
     ]
     then = _channel_then(desk, entry.channel, outcome.config_version) if outcome else channel
     of_message = entry.kind is EntryKind.MESSAGE
@@ -366,7 +368,9 @@ def entry_details(desk: Desk, entry_id: int, make_view: Callable[[], View]) -> d
         ],
         "dead_letters": plain(letters),
         "held": [hold_shape(one, view) for one in holds],
-        "why": why_shapes(listed[0].state, outcome, sent, then, replay=entry.replay_of is not None) if told else [],
+        "why": why_shapes(listed[0].state, outcome, sent, then, replay=entry.replay_of is not None, withheld=withheld)
+        if told
+        else [],
         "payload": view.text(text),
     }
 

@@ -72,6 +72,8 @@ EVENTS: Final[Mapping[str, Event]] = {
     "page-ack": Event("acknowledged a page", "U", _ORDER),
     "page-answered": Event("acknowledged a page at a far end", "U", _ORDER),
     "oncall-override": Event("put somebody in for another on a roster", "U", _ACTIVITY),
+    "consent-given": Event("put on record what a patient says to copies that leave", "C", _PATIENT),
+    "consent-revoked": Event("took back, for a patient, what was said to copies that leave", "U", _PATIENT),
     "plan-migrated": Event("made running plans anew by the protocol of today", "U", _ORDER),
     # messages, dead letters, deliveries
     "replay": Event("processed messages anew, or sent a dead delivery again", "E", _PATIENT),

@@ -12,6 +12,7 @@ from typing import ClassVar, Final
 import msgspec
 
 from engine.domain.audit import Whence
+from engine.domain.consent import ConsentKind
 from engine.domain.message import EntryKind
 from engine.domain.moment import to_micros
 from engine.domain.record import Phi
@@ -124,6 +125,21 @@ class OnCallOverridden(_Act, frozen=True, kw_only=True, tag="oncall-override"):
     ends: datetime
 
 
+class ConsentGiven(_Act, frozen=True, kw_only=True, tag="consent-given"):
+    """The patient has said something to copies that leave. The reason says what shows it."""
+
+    consent: ConsentKind
+    to: tuple[str, ...] = ()
+    """Destinations, of one for named recipients."""
+    ends: datetime | None = None
+
+
+class ConsentRevoked(_Act, frozen=True, kw_only=True, tag="consent-revoked"):
+    """...and takes it back."""
+
+    id: str
+
+
 CLOCK: Final = "clock"
 COURIER: Final = "courier"
 
@@ -221,6 +237,8 @@ Act = (
     | QualityReopened
     | PageAcknowledged
     | OnCallOverridden
+    | ConsentGiven
+    | ConsentRevoked
 )
 Cause = Act | Due | UrgentDue | NotificationSettled | PageAnswered | RequestSettled
 
@@ -237,6 +255,8 @@ CAUSES: Final[Mapping[str, type[Cause]]] = {
     "quality-reopened": QualityReopened,
     "page-ack": PageAcknowledged,
     "oncall-override": OnCallOverridden,
+    "consent-given": ConsentGiven,
+    "consent-revoked": ConsentRevoked,
     "due": Due,
     "due-urgent": UrgentDue,
     "notification-settled": NotificationSettled,

@@ -9,6 +9,7 @@ from typing import Final
 
 from engine.domain.appointment import Appointment
 from engine.domain.closed import Closed
+from engine.domain.consent import Consent
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.moment import Moment
 from engine.domain.oncall import Override
@@ -96,6 +97,8 @@ class Chart(Phi, frozen=True, kw_only=True):
     appointment_stamps: dict[str, dict[str, Stamp]] = {}
     pages: tuple[Page, ...] = ()
     renamed: Renamed = NOTHING_RENAMED
+    consents: tuple[Consent, ...] = ()
+    """What the patient has said to copies that leave, as a person has put it on record; revoked ones too."""
     channel: str = ""
     """The one whose message changed it last: by its rules and destinations goes what is caused by no message."""
     merged_into: str | None = None

@@ -11,6 +11,7 @@ import msgspec
 
 from engine.domain.appointment import Appointment
 from engine.domain.codec import decoder, encode
+from engine.domain.consent import Marking
 from engine.domain.encounter import Encounter
 from engine.domain.page import Page
 from engine.domain.patient import Patient
@@ -98,6 +99,8 @@ class Content(Phi, frozen=True, kw_only=True):
 
     is_state: ClassVar[bool] = True
     """It says how something is, so a newer one makes it old news. What is said once (a message, a notice) is not."""
+    marking: Marking | msgspec.UnsetType = msgspec.UNSET
+    """What the copy of a restricted record says of itself; put in when it goes out, never stored."""
 
     @property
     def about(self) -> tuple[str | None, ...]:
@@ -225,6 +228,8 @@ class Forward(Content, frozen=True, kw_only=True):
     is_state: ClassVar[bool] = False
     hl7: bytes
     """Base64 in JSON."""
+    stay: str | msgspec.UnsetType = msgspec.UNSET
+    """Key of the stay that the message is about, where it is known."""
 
 
 class Ground(Phi, frozen=True, kw_only=True):
@@ -419,6 +424,10 @@ class Delivery(Phi, frozen=True, kw_only=True):
     """The same in every replay; at most one delivery is ever recorded under it."""
     payload: bytes
     """The content as JSON: what is stored, and what most destinations pass on as it is."""
+    marked: bool = False
+    """Something restricts its patient's record, or did: whether it may go is asked of the chart."""
+    kept: str | None = None
+    """Why it is withheld from the beginning, as a stable code; none: it waits for its turn."""
 
     @property
     def chart_id(self) -> str:

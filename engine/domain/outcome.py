@@ -86,6 +86,8 @@ class Outcome(Phi, frozen=True, kw_only=True):
     """What stands in the auditors' record because of it."""
     fallen: tuple[Fallen, ...] = ()
     """What notices may have hung on, and is gone now."""
+    marked_anew: tuple[str, ...] = ()
+    """Ids of charts of which other copies may go out than before: what waits, or was withheld, is asked about again."""
     facts: tuple[Fact, ...] = ()
     """What has become true, and may answer what other messages have left open."""
     why: tuple[Why, ...] = ()

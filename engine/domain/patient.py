@@ -98,6 +98,10 @@ class ConsentStatement(Phi, frozen=True, kw_only=True):
     """CON-2, HL7 table 0496."""
     status: str | None = None
     """CON-11, HL7 table 0498: A active, L limited, P pending, R refused, X rescinded, B bypassed."""
+    begins: Moment | None = None
+    """CON-14."""
+    ends: Moment | None = None
+    """CON-15."""
 
 
 class Patient(Phi, frozen=True, kw_only=True):

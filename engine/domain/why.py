@@ -60,6 +60,9 @@ class Reason(StrEnum):
     IN_SHADOW = "in_shadow"
     PAUSED = "paused"
     CHANNEL_PAUSED = "channel-paused"
+    RESTRICTED = "restricted"
+    NO_PART2_CONSENT = "part2_no_consent"
+    PATIENT_REFUSED = "patient_refused"
     DUPLICATE = "duplicate"
     HELD = "held"
     STALE = "stale"
@@ -142,6 +145,15 @@ MEANINGS: Final[Mapping[Reason, Meaning]] = {
     ),
     Reason.PAUSED: Meaning(word="paused", text="the channel is paused; when it is live, would go: {all}"),
     Reason.CHANNEL_PAUSED: Meaning(word="paused", text="the channel is paused: the message waits"),
+    Reason.RESTRICTED: Meaning(
+        word="restricted", text="the record is restricted, and the destination gets nothing of that: {all}"
+    ),
+    Reason.NO_PART2_CONSENT: Meaning(
+        word="part2_no_consent", text="42 CFR Part 2, and no consent of the patient covers the destination: {all}"
+    ),
+    Reason.PATIENT_REFUSED: Meaning(
+        word="patient_refused", text="the patient wants no notices of events sent there: {all}"
+    ),
     Reason.DUPLICATE: Meaning(word="duplicate", text="queued before, for the message that this one replays: {all}"),
     Reason.HELD: Meaning(word="hold", text="the message is held for a person ({0})"),
     Reason.STALE: Meaning(word="stale", text="older than what the chart says: held for a person ({0})"),

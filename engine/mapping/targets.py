@@ -98,7 +98,7 @@ DIAGNOSES: Final = items("diagnoses", Diagnosis, code=TEXT, system=TEXT, text=TE
 PROCEDURES: Final = items("procedures", Procedure, code=TEXT, system=TEXT, text=TEXT, performed_at=TIME)
 
 RESTRICTIONS: Final = items("restrictions of access", AccessRestriction, code=TEXT, reason=TEXT)
-CONSENTS: Final = items("statements of consent", ConsentStatement, code=TEXT, status=TEXT)
+CONSENTS: Final = items("statements of consent", ConsentStatement, code=TEXT, status=TEXT, begins=TIME, ends=TIME)
 
 
 class Target(NamedTuple):

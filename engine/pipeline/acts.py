@@ -7,6 +7,8 @@ from typing import Final
 
 from engine.domain.cause import (
     Cause,
+    ConsentGiven,
+    ConsentRevoked,
     OnCallOverridden,
     PageAcknowledged,
     PlanMigrated,
@@ -19,7 +21,7 @@ from engine.domain.chart import Chart
 from engine.domain.oncall import Override
 from engine.domain.outcome import Dismissal, QualityDecision
 from engine.domain.quality import QualityState
-from engine.pipeline import pages
+from engine.pipeline import consents, pages
 from engine.pipeline.death import decide_death
 from engine.pipeline.plan import migrated
 from engine.pipeline.rule import Deciding, Rule
@@ -90,6 +92,8 @@ ACT_RULES: Final[Mapping[type[Cause], Rule]] = {
     **TASK_RULES,
     PlanMigrated: Rule(_migrated, _of_patient, needs_channel=True),
     QuestionDismissed: Rule(_dismissed, _of_question, _dismissals),
+    ConsentGiven: Rule(consents.give, consents.subjects),
+    ConsentRevoked: Rule(consents.revoke, consents.subjects),
     PageAcknowledged: Rule(pages.acknowledge, _of_page),
     OnCallOverridden: Rule(_no_chart, _of_roster, overrides=_override),
     **dict.fromkeys((QualityResolved, QualityReopened), Rule(_no_chart, _of_quality, quality=_quality_decisions)),

@@ -61,7 +61,7 @@ def decide_cause(prepared: Prepared, channel: CompiledChannel | None, charts: Ch
         effect = Effect(kind=EffectKind.NOT_DONE, subject=subject, detail=error.code)
         return outcome_of(entry, channel, reason=str(error), effects=(effect,), chart=before)
     changed = (follow(before, after, deciding),) if after is not None else ()
-    final, effects, deliveries, kinds, fallen = difference(charts, changed, {}, channel, now)
+    final, effects, deliveries, kinds, fallen, anew = difference(charts, changed, {}, channel, now)
     action = action_of(cause)
     return outcome_of(
         entry,
@@ -75,6 +75,7 @@ def decide_cause(prepared: Prepared, channel: CompiledChannel | None, charts: Ch
         quality=heard.faults,
         changed=kinds,
         fallen=fallen,
+        marked_anew=anew,
         dismissals=rule.dismissals(cause),
         overrides=rule.overrides(cause, deciding),
         quality_decisions=rule.quality(cause),

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol as Interface
 from zoneinfo import ZoneInfo
 
+from engine.access.copies import NO_RESTRICTIONS, Copies, Terms
 from engine.access.roles import Policy
 from engine.care.adt.event import Events
 from engine.care.appointments import AppointmentMap
@@ -67,6 +68,10 @@ class CompiledChannel:
     key: Key
     rosters: Rosters = NO_ROSTERS
     """Of the site: who is on call, and who is paged one after the other."""
+    copies: Copies = NO_RESTRICTIONS
+    """What of a restricted record may leave."""
+    terms: Mapping[str, Terms] = field(default_factory=dict)
+    """What each destination may get."""
     former: Mapping[tuple[str, str], Planner] = field(default_factory=dict)
     """Protocols as they once were, by name and digest: a plan goes on by the one that it was made with."""
     observed_since: datetime | None = None
@@ -111,3 +116,4 @@ class CompiledConfiguration:
     source: Configuration
     channels: Mapping[str, CompiledChannel]
     rules: RuleFiles
+    copies: Copies = NO_RESTRICTIONS

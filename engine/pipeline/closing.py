@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from engine.access.copies import NO_RESTRICTIONS, Copies
 from engine.domain.appointment import AHEAD, Appointment, RequestState
 from engine.domain.chart import Chart, Days, as_it_happened
 from engine.domain.closed import Closed
@@ -37,11 +38,23 @@ _SILENT_DAYS: Final = 30
 _OVER: Final = frozenset({EncounterStatus.FINISHED, EncounterStatus.CANCELLED})
 
 
-def closed_up(chart: Chart, *, over_max: int = OVER_MAX, kept: int = KEPT, recent: timedelta = RECENT) -> Chart:
-    """The chart without the stays that are to be closed, and with the summary of all that are; itself when none is."""
+def closed_up(
+    chart: Chart,
+    *,
+    over_max: int = OVER_MAX,
+    kept: int = KEPT,
+    recent: timedelta = RECENT,
+    copies: Copies = NO_RESTRICTIONS,
+) -> Chart:
+    """The chart without the stays that are to be closed, and with the summary of all that are; itself when none is.
+
+    copies: a stay that restricts the record stays with the chart: what leaves is decided by it.
+    """
     if chart.merged_into is not None or chart.patient.deceased is True or chart.death_stated.in_doubt:
         return chart
     stays = _over(chart, over_max, kept, recent)
+    if stays and (shut := copies.stays(chart)):
+        stays = [stay for stay in stays if stay.key not in shut]
     appointments = appointments_over(chart)
     return _without(chart, stays, appointments) if stays or appointments else chart
 

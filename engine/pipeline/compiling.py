@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Final, TypeVar
 
+from engine.access.copies import NO_RESTRICTIONS, TPO, Copies, Terms
 from engine.access.roles import Policy, load_policy
 from engine.care.adt.event import Meaning, load_events
 from engine.care.appointments import load_appointments
@@ -27,6 +28,7 @@ from engine.mapping.apply import Mapping as FieldMapping
 from engine.mapping.compile import compile_mapping
 from engine.mapping.expression import Filter, FilterError, Literal, compile_filter
 from engine.mapping.tables import Tables, load_tables
+from engine.outline import ROLES
 from engine.pipeline.channel import CompiledChannel, CompiledConfiguration, Key, Planner, RuleFiles
 from engine.pipeline.messages import TARGETS
 from engine.pipeline.siu.reading import CODE as SIU
@@ -34,7 +36,7 @@ from engine.pipeline.zones import Zones
 from engine.privacy.rules import PrivacyRules, load_privacy
 from engine.risk.inputs import load_input_tables
 from engine.risk.registry import load_models
-from engine.settings import Channel, Configuration
+from engine.settings import Channel, Configuration, DestinationBase
 from engine.yamlfile import Document, did_you_mean
 from engine.yamlmodel import validate
 
@@ -131,6 +133,8 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
             calendar=calendar,
             key=key,
             rosters=rosters,
+            copies=copies_of(configuration, policies),
+            terms={name: terms_of(name, one) for name, one in configuration.site.destinations.items()},
         )
     for document in _folder(documents, "protocols").values() if rosters_read else ():
         attempt.problems += _page_problems(document, rosters)
@@ -142,6 +146,7 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
         site=configuration.site,
         source=configuration,
         channels=channels,
+        copies=copies_of(configuration, policies),
         rules=RuleFiles(
             tables=tables,
             models=models,
@@ -175,6 +180,36 @@ def _policies(
         place = ("access", "roles") if ("access", "roles") in site.places else ("access",)
         attempt.problems.append(site.problem(place, f"there is no {access.roles} below {folder}{near}"))
     return found
+
+
+def copies_of(configuration: Configuration, policies: Mapping[str, Policy]) -> Copies:
+    """What of a restricted record may leave, by the file of roles that is in force, also where nobody logs in."""
+    access = configuration.site.access
+    policy = policies.get(os.path.normpath(access.roles if access is not None else ROLES))
+    return NO_RESTRICTIONS if policy is None else Copies.of(policy)
+
+
+def unfilled(compiled: CompiledConfiguration) -> Iterator[Problem]:
+    """What the file of roles waits for, where it matters: there are accounts, or a destination says what it gets."""
+    site, snapshot = compiled.site, compiled.source.snapshot
+    said = {"restricted", "part2", "event_notices"}
+    if site.access is None and not any(said & one.model_fields_set for one in site.destinations.values()):
+        return
+    policy = compiled.rules.policies.get(os.path.normpath(site.access.roles if site.access is not None else ROLES))
+    if policy is None:
+        return
+    for place, what in policy.unfilled:
+        yield snapshot.document(policy.file).warning(tuple(place.split(".")), f"is not filled in: {what}")
+
+
+def terms_of(name: str, settings: DestinationBase) -> Terms:
+    return Terms(
+        name=name,
+        restricted=settings.restricted,
+        part2=settings.part2,
+        event_notices=settings.event_notices,
+        tpo=settings.disclosure is not None and settings.disclosure.as_ == TPO,
+    )
 
 
 def _privacy(configuration: Configuration, documents: Mapping[str, Document], attempt: _Collector) -> PrivacyRules:

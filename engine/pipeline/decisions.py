@@ -27,6 +27,14 @@ from engine.domain.task import ENGINE, Task
 from engine.domain.why import MEANINGS, Input, Reason, What, Why, say
 from engine.pipeline.why import STALE
 
+_BY_A_RULE: Final = "a rule of its destination does not let it go"
+_WITHHELD: Final[Mapping[str, str]] = {
+    "restricted": "the record is restricted, and the destination gets nothing of that",
+    "part2_no_consent": "42 CFR Part 2, and no consent of the patient covers the destination",
+    "patient_refused": "the patient wants no notices of events sent there",
+}
+"""Codes of `engine.access.copies`, in words."""
+
 
 class Place(Record, frozen=True, kw_only=True):
     """A task in a protocol's file. path: `plans.home_plan.high.pcp_follow_up`."""
@@ -404,7 +412,7 @@ class _Story:
         for sent in one.sent:
             said = _SENT[sent.state]
             if sent.state is DeliveryState.WITHHELD and sent.error not in {None, Reason.SHADOW}:
-                said = ("withheld", str(sent.error).replace("-", "_"), "a rule of its destination does not let it go")
+                said = ("withheld", str(sent.error).replace("-", "_"), _WITHHELD.get(str(sent.error), _BY_A_RULE))
             elif sent.state is DeliveryState.DEAD:
                 said = (*said[:2], f"{said[2]}: {sent.error}")
             groups.setdefault((sent.destination, said), []).append(sent)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from engine.domain.chart import Chart, Days
 from engine.domain.delivery import (
@@ -23,6 +24,7 @@ from engine.domain.ids import beginning_like
 from engine.domain.message import Entry
 from engine.domain.parts import DELIVERED, SCORES, DeliveredPart, Part, score_key
 from engine.domain.score import Band, Score
+from engine.pipeline.copies import judged
 from engine.pipeline.plan import ARRIVED, came_at
 
 if TYPE_CHECKING:
@@ -103,7 +105,8 @@ def state_deliveries(
         for item in chart_deliveries(None, chart, channel, merged=merged):
             if item.destination == destination:
                 found.setdefault((item.operation, item.content.about), item)
-    return sorted(found.values(), key=lambda item: _ORDER.index(item.operation))
+    told = sorted(found.values(), key=lambda item: _ORDER.index(item.operation))
+    return judged(told, chart, channels[0], None) if channels else told
 
 
 _ORDER: Final = (
@@ -115,14 +118,24 @@ _ORDER: Final = (
 _PARTS: Final[Mapping[type[Content], DeliveredPart]] = {CONTENTS[part.operation]: part for part in DELIVERED}
 
 
-def forward_deliveries(entry: Entry, ordering_key: str, channel: CompiledChannel) -> list[Delivery]:
-    """The message itself, for destinations that want `message`. A replay has the key of the entry it replays."""
+def forward_deliveries(
+    entry: Entry,
+    ordering_key: str,
+    channel: CompiledChannel,
+    chart: Chart | None = None,
+    stay: str | None = None,
+    now: datetime | None = None,
+) -> list[Delivery]:
+    """The message itself, for destinations that want `message`. A replay has the key of the entry it replays.
+
+    chart, stay: of whom, and of which stay, it speaks.
+    """
     takers = channel.settings.takers.get("message")
     if not takers:
         return []
-    payload = Forward(hl7=entry.payload).encoded()
+    payload = Forward(hl7=entry.payload, stay=UNSET if stay is None else stay).encoded()
     root = str(entry.replay_root or entry.id)
-    return [
+    forwards = [
         Delivery(
             destination=destination,
             operation=Operation.FORWARD,
@@ -132,6 +145,7 @@ def forward_deliveries(entry: Entry, ordering_key: str, channel: CompiledChannel
         )
         for destination in takers
     ]
+    return judged(forwards, chart, channel, now)
 
 
 def as_of_now(chart: Chart, said: Content) -> Content:

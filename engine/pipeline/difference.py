@@ -15,6 +15,7 @@ from engine.domain.parts import united
 from engine.pipeline import notices
 from engine.pipeline.appointments import appointment_effects
 from engine.pipeline.channel import CompiledChannel
+from engine.pipeline.copies import judged, marked_anew
 from engine.pipeline.death import death_effects
 from engine.pipeline.deliver import chart_deliveries
 from engine.pipeline.grounds import fallen
@@ -33,6 +34,7 @@ class Difference(NamedTuple):
     deliveries: list[Delivery]
     kinds: dict[str, None]
     fallen: list[Fallen]
+    marked_anew: list[str]
 
 
 _NOTHING: Final[Mapping[str, Chart]] = {}
@@ -52,6 +54,7 @@ def difference(
     deliveries: list[Delivery] = []
     kinds: dict[str, None] = {}
     gone: list[Fallen] = []
+    anew: list[str] = []
     for chart in changed:
         before = charts.by_id.get(chart.id)
         if before == chart:
@@ -72,11 +75,15 @@ def difference(
             if channel is not None:
                 parts = folded.get(chart.id, ())
                 held = was if parts else before
-                deliveries.extend(chart_deliveries(before, chart, channel, merged=parts, was=held, kinds=kinds))
-                deliveries.extend(notifications(was, chart, channel.rosters))
+                told = chart_deliveries(before, chart, channel, merged=parts, was=held, kinds=kinds)
+                told.extend(notifications(was, chart, channel.rosters))
                 if notices.PLANNERS:
-                    deliveries.extend(notices.notice_deliveries(was, chart, channel, now, kinds))
-    return Difference(final, effects, deliveries, kinds, gone)
+                    told.extend(notices.notice_deliveries(was, chart, channel, now, kinds))
+                if channel.copies.restrictions:
+                    told = judged(told, chart, channel, now)
+                    anew.extend(marked_anew(before, chart, channel, folded=bool(parts)))
+                deliveries.extend(told)
+    return Difference(final, effects, deliveries, kinds, gone, anew)
 
 
 def together(charts: Charts, chart_id: str, folded: Mapping[str, list[Chart]]) -> Chart | None:

@@ -89,10 +89,12 @@ def decide_events(
             told.whys = ()
             heard.take_in(told)
         changed[chart_id] = follow(before, chart, deciding)
-    final, result, deliveries, kinds, fallen = difference(charts, changed.values(), folded, channel, now, moved)
+    final, result, deliveries, kinds, fallen, anew = difference(charts, changed.values(), folded, channel, now, moved)
     heard.effects.extend(result)
     spoken_of = changed.get(last.chart.id) if last is not None and last.chart is not None else None
-    if spoken_of is not None and (forwards := forward_deliveries(entry, spoken_of.id, channel)):
+    if spoken_of is not None and (
+        forwards := forward_deliveries(entry, spoken_of.id, channel, spoken_of, last.encounter if last else None, now)
+    ):
         deliveries.extend(forwards)
         kinds["message"] = None
     return outcome_of(
@@ -106,6 +108,7 @@ def decide_events(
         effects=heard.effects,
         holds=asked_for,
         fallen=fallen,
+        marked_anew=anew,
         facts=heard.facts,
         why=heard.whys,
         changed=kinds,

@@ -51,6 +51,7 @@ def outcome_of(
     encounter_key: str | None = None,
     charts: Iterable[Chart] = (),
     fallen: Iterable[Fallen] = (),
+    marked_anew: Iterable[str] = (),
     facts: Iterable[Fact] = (),
     changed: Iterable[str] = (),
     charset: str | None = None,
@@ -104,6 +105,7 @@ def outcome_of(
         encounter_key=encounter_key,
         charts=tuple(charts),
         fallen=tuple(fallen),
+        marked_anew=tuple(marked_anew),
         facts=tuple(facts),
         changed=tuple(changed),
         charset=charset,
@@ -131,7 +133,7 @@ def nobody(entry: Entry) -> str:
 
 def recorded_only(entry: Entry, channel: CompiledChannel, header: Header) -> Prepared:
     """An event that no chart is concerned with: recorded, and forwarded where a destination wants the messages."""
-    forwards = forward_deliveries(entry, nobody(entry), channel)
+    forwards = forward_deliveries(entry, nobody(entry), channel, now=entry.received_at)
     event = header.trigger_event if header.message_code == "ADT" else header.type
     outcome = outcome_of(
         entry,

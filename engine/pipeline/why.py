@@ -57,13 +57,17 @@ def why_shapes(
     settings: Channel | None,
     *,
     replay: bool,
+    withheld: Iterable[tuple[str, Operation, str]] = (),
 ) -> list[dict[str, Any]]:
     """settings: of the channel as it is now; none: there is no such channel any more. deliveries: destinations and what
-    they got because of this message.
+    they got because of this message. withheld: what they did not get, for a code of `engine.access.copies`.
     """
     sent: dict[str, dict[str, None]] = {}
     for destination, operation in deliveries:
         sent.setdefault(destination, {})[operation.what] = None
+    kept: dict[str, dict[Reason, dict[str, None]]] = {}
+    for destination, operation, code in withheld:
+        kept.setdefault(destination, {}).setdefault(Reason(code), {})[operation.what] = None
     protocol = settings.protocol if settings is not None else None
     models = settings.risk if settings is not None else ()
     wanted = {one.to: one.what for one in settings.deliver} if settings is not None else {}
@@ -79,7 +83,7 @@ def why_shapes(
     said = (
         *_of_plan(outcome, protocol, hold),
         *_of_scores(outcome, models, hold),
-        *_of_deliveries(outcome, sent, wanted, hold, replay=replay),
+        *_of_deliveries(outcome, sent, kept, wanted, hold, replay=replay),
     )
     return [plain(one) for one in said]
 
@@ -138,6 +142,7 @@ def _of_scores(outcome: Explained, models: tuple[str, ...], hold: HoldCode | Non
 def _of_deliveries(
     outcome: Explained,
     sent: Mapping[str, Iterable[str]],
+    kept: Mapping[str, Mapping[Reason, Iterable[str]]],
     wanted: Mapping[str, tuple[str, ...]],
     hold: HoldCode | None,
     *,
@@ -145,7 +150,7 @@ def _of_deliveries(
 ) -> Iterator[Said]:
     mode = next((why.reason for why in outcome.why if why.what is What.DELIVERY), None)
     missing = mode or (Reason.DUPLICATE if replay else Reason.NOT_IN_DELIVER_THEN)
-    names = dict.fromkeys((*wanted, *sent))
+    names = dict.fromkeys((*wanted, *sent, *kept))
     if not names:
         yield say(Why(what=What.DELIVERY, reason=Reason.NO_DESTINATION))
     changed: AbstractSet[str] = frozenset(outcome.changed)
@@ -153,13 +158,16 @@ def _of_deliveries(
     for name in names:
         takes = wanted.get(name, ())
         got = tuple(sent.get(name, ()))
-        due = tuple(kind for kind in takes if kind in changed and kind not in got)
-        same = tuple(kind for kind in takes if kind not in changed and kind not in got)
+        withheld = {kind for kinds in kept.get(name, {}).values() for kind in kinds}
+        due = tuple(kind for kind in takes if kind in changed and kind not in got and kind not in withheld)
+        same = tuple(kind for kind in takes if kind not in changed and kind not in got and kind not in withheld)
+        for reason, kinds in kept.get(name, {}).items():
+            yield say(Why(what=What.DELIVERY, reason=reason, args=tuple(kinds)), name)
         if got:
             yield say(Why(what=What.DELIVERY, reason=Reason.QUEUED, args=got), name)
         if due:
             yield say(Why(what=What.DELIVERY, reason=missing, args=due), name)
-        if same and changed and not got and not due:
+        if same and changed and not got and not due and not withheld:
             yield say(Why(what=What.DELIVERY, reason=Reason.NOT_IN_DELIVER, args=outcome.changed), name)
         elif same:
             yield say(_unless_held(Why(what=What.DELIVERY, reason=nothing, args=same), hold), name)

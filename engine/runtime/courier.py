@@ -41,13 +41,15 @@ from msgspec import structs
 from sqlalchemy import Connection
 
 from engine import logs
+from engine.access.copies import NO_RESTRICTIONS, Copies, Terms
 from engine.clock import Clock
 from engine.connectors.base import NOT_ATTEMPTED, Connector, Result, failed
 from engine.domain.delivery import NOTHING_SENT, DeliveryState, QueuedDelivery
 from engine.domain.standing import ASKED_TO_WAIT
 from engine.errors import DeliveryError, DeliveryFailure, LeaseLostError, StoreError, StoreUnavailableError
-from engine.pipeline.admit import NOTICES, RULES, Never, NotBefore, Rule, admit
+from engine.pipeline.admit import NOTICES, RULES, Known, Never, NotBefore, Rule, admit
 from engine.pipeline.breaker import Breaker, BreakerState
+from engine.pipeline.copies import as_it_leaves, rule_of
 from engine.pipeline.retry import Bury, Hold, RetryAt, backoff_seconds, decide
 from engine.settings import DestinationBase
 from engine.store.destinations import DestinationStore, Kept, Trouble
@@ -86,10 +88,14 @@ class Route:
     """What besides the settings the connector was made from."""
     rules: Sequence[Rule] = ()
     """Its own rules of what may go out, besides those for every notice; they follow from the settings."""
+    copies: Copies = NO_RESTRICTIONS
+    """What of restricted records may leave at all."""
+    terms: Terms | None = None
+    """What of them it may get."""
 
     def same(self, other: Route) -> bool:
         """Whether the other's connector would do exactly what this one does."""
-        return self.settings == other.settings and self.made_from == other.made_from
+        return self.settings == other.settings and self.made_from == other.made_from and self.copies == other.copies
 
 
 class Bell(Protocol):
@@ -255,6 +261,11 @@ class _Rounds:
         disclosure = route.settings.disclosure
         self._mark = None if disclosure is None else disclosure.as_
         """What its copies count as when a patient asks who was told."""
+        self._of_restrictions: Sequence[Rule] = ()
+        if route.terms is not None and route.copies.restrictions:
+            self._of_restrictions = (rule_of(route.copies, route.terms),)
+        self._older = 0
+        """Id of the last delivery that was queued before the destination became ours."""
         self._batch_max = route.settings.batch_max if route.connector.idempotent else 1
         self._batch_bytes_max = route.settings.batch_bytes_max
         self._size = self._batch_max
@@ -374,6 +385,7 @@ class _Rounds:
         """The destination has become ours: what is known of it comes from the store."""
         self._kept = await self._read(lambda conn: self._destinations.get(conn, self.name))
         self._trouble = self._kept.trouble
+        self._older = await self._read(self._outbox.last_id)
         self._fed_by = None
 
     async def _note_channels(self, channels: frozenset[str]) -> None:
@@ -442,22 +454,33 @@ class _Rounds:
 
     async def _admitted(self, batch: Sequence[QueuedDelivery]) -> Sequence[QueuedDelivery]:
         """Those that may go out now. Of the others it is put on record why not, and until when."""
-        rules = self.route.rules
-        if not NOTICES.isdisjoint(queued.delivery.operation for queued in batch):
-            rules = (*RULES, *rules)
-        if not rules:
+        own, of_restrictions = self.route.rules, self._of_restrictions
+        if of_restrictions:
+            batch = [self._to_be_asked(queued) for queued in batch]
+        asked = [
+            one
+            for one in batch
+            if own or one.delivery.operation in NOTICES or (one.delivery.marked and of_restrictions)
+        ]
+        if not asked:
             return batch
-        needs = frozenset().union(*(rule.needs for rule in rules))
+        rules = (*RULES, *own, *of_restrictions)
+        needs = frozenset[str]().union(*(rule.needs for rule in rules))
         now = self._clock.now()
-        facts = await self._read(lambda conn: self._outbox.facts_of(conn, batch, needs, now))
+        facts = await self._read(lambda conn: self._outbox.facts_of(conn, asked, needs, now))
+        of_asked = {queued.id: known for queued, known in zip(asked, facts, strict=True)}
         latest = now + timedelta(seconds=_ADMISSION_SECONDS_MAX)
         going: list[QueuedDelivery] = []
         kept: list[Settled] = []
         waiting: set[str] = set()
-        for queued, known in zip(batch, facts, strict=True):
+        for queued in batch:
             key = queued.delivery.ordering_key
             if key in waiting:
                 continue  # behind one that waits: order is kept
+            known = of_asked.get(queued.id)
+            if known is None:
+                going.append(queued)
+                continue
             match admit(rules, queued, known, now):
                 case NotBefore(at=at, code=code):
                     waiting.add(key)
@@ -482,10 +505,23 @@ class _Rounds:
                         )
                     )
                 case _:
-                    going.append(queued)
+                    going.append(self._as_it_leaves(queued, known, now))
         if kept:
             await self._record(kept, pending_is="put_off")
         return going
+
+    def _to_be_asked(self, queued: QueuedDelivery) -> QueuedDelivery:
+        """What waits from before may have been queued by other rules: its chart is asked too."""
+        if queued.delivery.marked or queued.id > self._older:
+            return queued
+        return structs.replace(queued, delivery=structs.replace(queued.delivery, marked=True))
+
+    def _as_it_leaves(self, queued: QueuedDelivery, known: Known, now: datetime) -> QueuedDelivery:
+        """The copy of a restricted record, without what the destination may not get and with its notice."""
+        terms = self.route.terms
+        if terms is None or not queued.delivery.marked:
+            return queued
+        return as_it_leaves(self.route.copies, terms, queued, known.chart, now)
 
     def _may_act(self) -> bool:
         return self._leases.may_act(self.name)

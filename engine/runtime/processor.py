@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 
 from engine.clock import Clock
 from engine.domain.cause import Due, UrgentDue
-from engine.domain.chart import Charts
+from engine.domain.chart import Chart, Charts
 from engine.domain.message import AckCode, Entry, EntryKind, EntryState
 from engine.domain.outcome import EffectKind, Outcome
 from engine.errors import (
@@ -411,6 +411,9 @@ class Processor:
         if late:
             self._tally.rang(late)
 
+    def _close(self, chart: Chart) -> Chart:
+        return closed_up(chart, copies=self._configuration.copies)
+
     def _commit_in_shadow(
         self, name: str, entries: Sequence[Entry], outcomes: Sequence[Outcome], before: Charts, now: datetime
     ) -> None:
@@ -422,7 +425,7 @@ class Processor:
         moves = {partition: (self._shadow.position(name, partition), id_) for partition, id_ in last.items()}
         store.charts_ledger.write_now(
             lambda conn: store.recorder.record(
-                conn, outcomes, before, channel=name, moves=moves, now=now, close=closed_up
+                conn, outcomes, before, channel=name, moves=moves, now=now, close=self._close
             )
         )
         self._shadow.moved(name, last)
@@ -444,7 +447,7 @@ class Processor:
         moves = {partition: (positions[partition], id_) for partition, id_ in last.items()}
         recorded = self._write(
             lambda conn: self._store.recorder.record(
-                conn, outcomes, before, channel=name, moves=moves, now=now, close=closed_up, doubtful=doubtful
+                conn, outcomes, before, channel=name, moves=moves, now=now, close=self._close, doubtful=doubtful
             )
         )
         self._store.outbox.fresh.keep(recorded.fresh)

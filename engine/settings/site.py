@@ -156,6 +156,14 @@ class DestinationBase(StrictModel):
     """Most bytes of payload in one batch; a single larger one goes alone."""
     disclosure: Disclosure | None = None
     """Who gets it and what for, for the accounting of disclosures; none: its copies are listed there as not marked."""
+    restricted: Literal["withhold", "without_clinical", "send"] = "send"
+    """What it gets of a record under a restriction of the file of roles: nothing, what is not clinical nor hidden by
+    the restriction, or all. What it gets carries the notice of the restriction."""
+    part2: Literal["withhold", "needs_consent", "send"] = "needs_consent"
+    """What it gets of records of 42 CFR Part 2: nothing, what the patient has consented to, or all (it is part of the
+    program, or serves it under an agreement)."""
+    event_notices: bool = False
+    """What goes there are notices of events to other providers (42 CFR 482.24(d)): a patient may refuse them."""
 
     @property
     def certificate(self) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final, Literal
 
-from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, select, text, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, literal_column, select, text, update
 
 from engine.domain.record import Record
 from engine.store.schema import admission, delivery, from_micros, to_micros
@@ -20,6 +20,8 @@ from engine.store.statements import Listed, Rows
 Decision = Literal["released", "dismissed"]
 FINAL: Final = "final"
 """In place of a decision: there is none to make."""
+LIFTED: Final = "lifted"
+"""In place of a decision: what the rule rests on has changed, and it is asked again."""
 
 _NOTE: Final = Rows(
     admission,
@@ -47,6 +49,17 @@ _OPEN: Final = text("not_before IS NULL AND decision IS NULL")
 _CLOSE: Final = Listed(
     admission.c.delivery_id,
     lambda listed: update(admission).where(listed, _OPEN).values(decision=literal_column(f"'{FINAL}'")),
+)
+
+
+_LIFT: Final = Listed(
+    admission.c.delivery_id,
+    lambda listed: (
+        update(admission)
+        .where(listed, _OPEN)
+        .values(decision=literal_column(f"'{LIFTED}'"), decided_at=bindparam("at"))
+    ),
+    ("at",),
 )
 
 
@@ -152,6 +165,11 @@ def decide(conn: Connection, delivery_id: int, decision: Decision, *, by: str, n
 def close(conn: Connection, delivery_ids: Sequence[int]) -> None:
     """Nothing is left to decide of those that are open: what they were for is gone."""
     _CLOSE.write(conn, delivery_ids)
+
+
+def lift(conn: Connection, delivery_ids: Sequence[int], now: datetime) -> None:
+    """What they were withheld for has changed: they are asked again."""
+    _LIFT.write(conn, delivery_ids, to_micros(now))
 
 
 def _withheld(conn: Connection, statement: Select[tuple[object, ...]]) -> list[Withheld]:

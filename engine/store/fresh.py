@@ -66,4 +66,9 @@ class Fresh:
 def _is_as_written(row: Any, one: QueuedDelivery) -> bool:
     said = one.delivery
     untried = row.attempts == 0 and row.error is None
-    return untried and row.idempotency_key == said.idempotency_key and row.ordering_key == said.ordering_key
+    return (
+        untried
+        and bool(row.marked) == said.marked
+        and row.idempotency_key == said.idempotency_key
+        and row.ordering_key == said.ordering_key
+    )

@@ -117,6 +117,7 @@ _JOINED: Final = select(
     delivery.c.created_at,
     delivery.c.settled_at,
     delivery.c.error,
+    delivery.c.marked,
     delivery_payload.c.body,
 ).outerjoin(delivery_payload, _PAYLOAD)
 _AS_WRITTEN: Final = (
@@ -125,6 +126,7 @@ _AS_WRITTEN: Final = (
     delivery.c.idempotency_key,
     delivery.c.attempts,
     delivery.c.error,
+    delivery.c.marked,
 )
 """What `Fresh.take` looks at."""
 _HEADS: Final = Statement(
@@ -134,6 +136,7 @@ _HEADS: Final = Statement(
     .limit(bindparam("count", type_=delivery.c.id.type)),
     ("destination", "now", "count"),
 )
+_LAST_ID: Final = Statement(select(func.max(delivery.c.id)))
 _LAST_DUE: Final = Statement(
     select(func.max(delivery.c.next_attempt_at)).where(delivery.c.destination == bindparam("destination"), _READY),
     ("destination",),
@@ -360,6 +363,10 @@ class Outbox:
                     return fitting
                 fitting.append(queued)
         return fitting
+
+    def last_id(self, conn: Connection) -> int:
+        """Of all deliveries of the living; 0: there is none."""
+        return int(_LAST_ID.scalar(conn) or 0)
 
     def last_due_at(self, conn: Connection, destination: str) -> datetime | None:
         """When the last of those is due that wait for nothing but their time."""
@@ -682,6 +689,7 @@ class Outbox:
                 ordering_key=row.ordering_key,
                 idempotency_key=row.idempotency_key,
                 payload=payload,
+                marked=bool(row.marked),
             ),
             state=_STATES.get(row.state, DeliveryState.HELD),
             attempts=row.attempts,

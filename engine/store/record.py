@@ -24,7 +24,7 @@ from engine.errors import CursorMovedError, IdentityTakenError, StaleChartError,
 from engine.pipeline.admit import NOTICES
 from engine.pipeline.due import due_at, is_urgent
 from engine.pipeline.restored import RESTORED
-from engine.store import notices, oncall, schema
+from engine.store import admissions, notices, oncall, schema
 from engine.store.audit import AuditStore
 from engine.store.charts import (
     ChartDocument,
@@ -150,7 +150,7 @@ _KNOWN_DELIVERIES: Final = Listed(
 _LAST_DELIVERY: Final = Statement(select(func.coalesce(func.max(delivery.c.id), literal_column("0"))))
 _DELIVERY_COLUMNS: Final = (
     "id", "entry_id", "channel", "destination", "operation", "ordering_key", "idempotency_key", "state", "turn",
-    "attempts", "next_attempt_at", "created_at",
+    "attempts", "next_attempt_at", "created_at", "marked",
 )  # fmt: skip
 _INSERT_DELIVERIES: Final = Rows(delivery, _DELIVERY_COLUMNS)
 _INSERT_UNSENT: Final = Rows(delivery, (*_DELIVERY_COLUMNS, "settled_at", "error"))
@@ -279,6 +279,10 @@ class Recorder:
         oncall.record(conn, self._keys, [item for one in outcomes for item in one.overrides])
         self._keep(conn, [(one.entry_id, item) for one in outcomes for item in one.withheld], channel, micros)
         wanted = [(one.entry_id, one.channel or channel, item) for one in outcomes for item in one.deliveries]
+        if any(one.marked_anew for one in outcomes):
+            from engine.store.requeue import ask_again  # it brings the rules along, which a command does without
+        for chart_id in dict.fromkeys(anew for one in outcomes for anew in one.marked_anew):
+            ask_again(conn, self._keys, chart_id, now)  # before what is new: that comes behind it
         recorded = self._queue(conn, wanted, after, now, doubtful)
         if fallen := [(one.entry_id, gone) for one in outcomes for gone in one.fallen]:
             notices.take_back(conn, self._keys, fallen, micros)
@@ -422,6 +426,7 @@ class Recorder:
         held: list[tuple[Any, ...]] = []
         fresh: list[QueuedDelivery] = []
         said: list[tuple[int, Delivery]] = []
+        withholding: list[admissions.Row] = []
         for entry_id, channel, item in wanted:
             if item.idempotency_key in known:
                 continue
@@ -429,23 +434,29 @@ class Recorder:
             number += 1
             line = lines.get(item.ordering_key, item.ordering_key)
             place_in_line = (line, item.destination)
-            turn = place_in_line not in taken
-            taken.add(place_in_line)
+            in_doubt = entry_id in doubtful
+            withheld = item.kept is not None and not in_doubt
+            turn = place_in_line not in taken and not withheld
+            if not withheld:
+                taken.add(place_in_line)
             operation = item.operation._value_
             due = now - _BEFORE_OTHERS if item.operation in ADDRESSED else now
-            in_doubt = entry_id in doubtful
+            state = _HELD_STATE if in_doubt else DeliveryState.WITHHELD.value if withheld else pending
             row = (
                 number, entry_id, channel, item.destination, operation, line, item.idempotency_key,
-                _HELD_STATE if in_doubt else pending, int(turn), 0, to_micros(due), micros,
+                state, int(turn), 0, to_micros(due), micros, int(item.marked),
             )  # fmt: skip
             if in_doubt:
                 held.append((*row, micros, RESTORED))
+            elif item.kept is not None:
+                held.append((*row, micros, item.kept))
+                withholding.append((number, item.destination, item.kept, None, micros, None))
             else:
                 rows.append(row)
             bodies.append((number, self._sealed(number, entry_id, item)))
             if item.operation in NOTICES:
                 said.append((number, item))
-            if line is item.ordering_key and not in_doubt:
+            if line is item.ordering_key and state == pending:
                 fresh.append(
                     QueuedDelivery(
                         id=number,
@@ -461,6 +472,7 @@ class Recorder:
         _INSERT_UNSENT.write(conn, held)
         _INSERT_BODIES.write(conn, bodies)
         notices.note(conn, self._keys, said)
+        admissions.note(conn, withholding)
         return Recorded(deliveries=len(rows) + len(held), fresh=tuple(fresh))
 
     def _keep(self, conn: Connection, withheld: Sequence[tuple[int, Delivery]], channel: str, now: int) -> None:
@@ -479,7 +491,8 @@ class Recorder:
             number += 1
             rows.append(
                 (number, entry_id, channel, item.destination, item.operation.value, item.ordering_key,
-                 item.idempotency_key, DeliveryState.WITHHELD.value, 0, 0, now, now, now, Reason.SHADOW.value)
+                 item.idempotency_key, DeliveryState.WITHHELD.value, 0, 0, now, now, int(item.marked), now,
+                 Reason.SHADOW.value)
             )  # fmt: skip
             bodies.append((number, self._sealed(number, entry_id, item)))
         _INSERT_UNSENT.write(conn, rows)
@@ -604,6 +617,7 @@ class _ChartWriter:
                 stamps=new.stamps,
                 death_stated=new.death_stated,
                 renamed=None if new.renamed is NOTHING_RENAMED else new.renamed,
+                consents=new.consents,
                 parts={part.name: tuple(map(part.key, part.of(left))) for part in PARTS},
                 channel=new.channel,
                 closed=0 if summary is None else summary.version,

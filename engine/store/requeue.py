@@ -12,8 +12,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, literal_column, select
+from sqlalchemy import Connection, and_, bindparam, literal_column, or_, select, update
 
+from engine.access.copies import CODES
 from engine.domain.chart import Chart
 from engine.domain.delivery import (
     CONTENTS,
@@ -27,12 +28,12 @@ from engine.domain.ids import beginning_like
 from engine.errors import StoreError, TamperedError
 from engine.pipeline.admit import NOTICES
 from engine.pipeline.deliver import Gone, as_of_now
-from engine.store import notices
+from engine.store import admissions, notices
 from engine.store.charts import ChartStore
 from engine.store.keys import KeyRing
 from engine.store.outbox import Outbox, Renewed, take_lock
-from engine.store.schema import delivery, outcome
-from engine.store.statements import Listed
+from engine.store.schema import admission, delivery, outcome
+from engine.store.statements import Listed, Statement
 
 
 class Requeued(StrEnum):
@@ -137,3 +138,52 @@ def _is_about(chart: Chart, queued: QueuedDelivery) -> bool:
 def _overtaken(conn: Connection, keys: KeyRing, queued: QueuedDelivery, chart_id: str) -> bool:
     family = ChartStore(keys).family(conn, {chart_id})
     return bool(_OVERTAKEN.rows(conn, sorted(family), queued.entry_id, queued.delivery.destination))
+
+
+_MARK: Final = Statement(
+    update(delivery)
+    .where(
+        literal_column("state IN ('pending', 'held')"),
+        or_(
+            delivery.c.ordering_key == bindparam("chart"),
+            and_(delivery.c.ordering_key >= bindparam("first"), delivery.c.ordering_key < bindparam("behind")),
+        ),
+    )
+    .values(marked=literal_column("1")),
+    ("chart", "first", "behind"),
+)
+_WITHHELD: Final = Statement(
+    select(delivery.c.id)
+    .join(admission, admission.c.delivery_id == delivery.c.id)
+    .where(
+        delivery.c.state == literal_column(f"'{DeliveryState.WITHHELD.value}'"),
+        literal_column(f"code IN ({', '.join(repr(code) for code in sorted(CODES))})"),
+        admission.c.not_before.is_(None),
+        admission.c.decision.is_(None),
+        or_(
+            delivery.c.ordering_key == bindparam("chart"),
+            and_(delivery.c.ordering_key >= bindparam("first"), delivery.c.ordering_key < bindparam("behind")),
+        ),
+    )
+    .order_by(delivery.c.id),
+    ("chart", "first", "behind"),
+)
+
+
+def ask_again(conn: Connection, keys: KeyRing, chart_id: str, now: datetime) -> None:
+    """What restricts a patient's record has changed: what waits is asked whether it may leave, and what was withheld
+    for it is put back, in order, and asked again. One that must not go out as it is stays for a person.
+    """
+    take_lock(conn)
+    lines = (chart_id, f"{chart_id}/", f"{chart_id}0")  # `0` comes behind the stroke of `line_of_notice`
+    _MARK.write(conn, *lines)
+    for row in _WITHHELD.rows(conn, *lines):
+        try:
+            put = requeue(conn, keys, row.id, now)
+        except (StoreError, TamperedError):
+            continue
+        if put is Requeued.SUPERSEDED:
+            admissions.close(conn, [row.id])
+        else:
+            admissions.lift(conn, [row.id], now)
+    _MARK.write(conn, *lines)

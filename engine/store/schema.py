@@ -326,6 +326,7 @@ delivery: Final = Table(
     Column("attempts", Integer, nullable=False),
     Column("next_attempt_at", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("marked", SmallInteger, nullable=False, server_default="0"),  # 1: its chart is asked whether it may leave
     Column("started_at", BigInteger),  # an attempt is under way
     Column("settled_at", BigInteger),
     Column("error", Text),

@@ -183,8 +183,10 @@ class Trial:
             subject = outcome.encounter_key
             standing = (*not_planned(chart, subject, self._channel, self.now), *not_scored(chart, subject))
             outcome = msgspec.structs.replace(outcome, why=standing)
-        sent = [(delivery.destination, delivery.operation) for delivery in outcome.deliveries]
-        return why_shapes(outcome.state, outcome, sent, self._channel.settings, replay=False)
+        told = outcome.deliveries
+        sent = [(one.destination, one.operation) for one in told if one.kept is None]
+        withheld = [(one.destination, one.operation, one.kept) for one in told if one.kept is not None]
+        return why_shapes(outcome.state, outcome, sent, self._channel.settings, replay=False, withheld=withheld)
 
 
 def _shapes(part: Part, chart: Chart | None, view: View) -> list[dict[str, Any]]:

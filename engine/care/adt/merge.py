@@ -207,7 +207,11 @@ def _fold(survivor: Chart, merged: Chart) -> tuple[Chart, Chart]:
     patient = msgspec.structs.replace(patient, links=united_links(survivor, merged, patient))
     renamed = fold_renamed(survivor, merged)
     survivor, merged = folded(survivor, merged)
-    survivor = msgspec.structs.replace(survivor, patient=patient, stamps=stamps, death_stated=death, renamed=renamed)
+    # What a patient has refused or consented to holds for the person, under whatever number it was said.
+    consents = tuple({one.id: one for one in (*survivor.consents, *merged.consents)}.values())
+    survivor = msgspec.structs.replace(
+        survivor, patient=patient, stamps=stamps, death_stated=death, renamed=renamed, consents=consents
+    )
     return survivor, msgspec.structs.replace(merged, merged_into=survivor.id)
 
 

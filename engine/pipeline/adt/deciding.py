@@ -143,7 +143,9 @@ def _hold(prepared: Prepared, channel: CompiledChannel, charts: Charts) -> Outco
         for hold, key, owner in zip(prepared.held, prepared.named, owners, strict=True)
     )
     first = owners[0]
-    forwards = forward_deliveries(entry, first.id if first is not None else nobody(entry), channel)
+    forwards = forward_deliveries(
+        entry, first.id if first is not None else nobody(entry), channel, first, now=entry.received_at
+    )
     return outcome_of(
         entry,
         channel,

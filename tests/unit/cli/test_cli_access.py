@@ -23,7 +23,15 @@ def admit(mrn: str, *, unit: str = "4E", attending: str = "77", more: str = "", 
     return ADMIT.format(mrn=mrn, unit=unit, attending=attending, more=more, n=n).encode()
 
 
+def fill_in(site: Site) -> None:
+    """The site says which of its units is a program of 42 CFR Part 2."""
+    roles = site.folder / "mappings/access/roles.yaml"
+    empty = "when: {units: [], facilities: [], services: []}"
+    roles.write_text(roles.read_text().replace(empty, "when: {units: [PART2], facilities: [], services: []}"))
+
+
 def configure(site: Site, access: str = "") -> None:
+    fill_in(site)
     text = site.config.read_text()
     keys = f"provider: local, roles: mappings/access/roles.yaml, grace_days: 366{access}"
     site.config.write_text(f"{text}\naccess: {{{keys}}}\n")

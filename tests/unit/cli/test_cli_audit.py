@@ -367,6 +367,10 @@ SHOWN_BY: dict[str, str] = {
     "page-answered": "acceptance/test_hooks.py::test_an_acknowledgment_at_pagerduty_is_one_here",
     "oncall-override": "unit/cli/test_cli_oncall.py::"
                        "test_whoever_stands_in_is_shown_at_once_and_the_reason_is_on_record_and_masked",
+    **dict.fromkeys(
+        ("consent-given", "consent-revoked"),
+        "unit/cli/test_cli_copies.py::test_a_part_2_record_waits_for_a_consent_and_goes_with_its_scope",
+    ),
     "plan-migrated": "unit/cli/test_cli_plans.py::test_a_migration_is_shown_first_and_then_done_on_record",
     "dismiss": "unit/cli/test_cli_deaths.py::test_dismissed_the_task_ends_and_the_plan_goes_on",
     "supersede": "integration/store/test_store_holds.py::"

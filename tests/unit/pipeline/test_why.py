@@ -334,7 +334,7 @@ def test_a_message_of_a_channel_that_is_gone_says_what_is_known() -> None:
 
 def test_every_reason_has_a_meaning_whose_word_is_one_word() -> None:
     assert set(MEANINGS) == set(Reason)
-    assert all(one.word.replace("_", "").isalpha() and one.word.islower() for one in MEANINGS.values())
+    assert all(one.word.replace("_", "").isalnum() and one.word.islower() for one in MEANINGS.values())
 
 
 def test_what_is_stored_of_the_reasons_is_small_and_a_sentence_holds_nothing_that_was_sent() -> None:
