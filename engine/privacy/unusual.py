@@ -154,7 +154,10 @@ def load_unusual(document: Document) -> UnusualFile:
 
 
 class Look(NamedTuple):
-    """Somebody saw something of one patient. seq: the record of the trail. glass: what was said of it, if one."""
+    """Somebody saw something of one patient. seq: the record of the trail. glass: what was said of it, if one.
+
+    listed: one of several hits of a search, shown as a list: all of them together are one look where looks are counted.
+    """
 
     seq: int
     at: datetime
@@ -163,6 +166,7 @@ class Look(NamedTuple):
     purpose: str | None = None
     address: str | None = None
     glass: Literal["open", "right", "wrong"] | None = None
+    listed: bool = False
 
 
 class Hit(Phi, frozen=True, kw_only=True):
@@ -341,11 +345,11 @@ def _of_many(look: Look, seen: _Seen) -> Iterator[tuple[str, Rule, str]]:
             yield "many_users", users, f"{number:,} accounts within {users.hours} hours, none with a reason"
 
 
-def _chart(look: Look) -> str:
-    return look.chart_id
+def _chart(look: Look) -> str | int:
+    return look.seq if look.listed else look.chart_id
 
 
-def _actor(look: Look) -> str:
+def _actor(look: Look) -> str | int:
     return look.actor
 
 
@@ -353,7 +357,7 @@ _WINDOW_LOOKS_MAX: Final = 500
 """Looks of a window that are counted: more are many in any case."""
 
 
-def _most(looks: Sequence[Look], at: Look, span: timedelta, of: Callable[[Look], str]) -> int:
+def _most(looks: Sequence[Look], at: Look, span: timedelta, of: Callable[[Look], str | int]) -> int:
     """Most different ones in any window of that length that holds the look."""
     near = _between(looks, at.at - span, at.at + span, last=True)[:_WINDOW_LOOKS_MAX]
     best = 0

@@ -27,6 +27,12 @@ REVIEWED: Final = "unusual-reviewed"
 _EVERY: Final = timedelta(minutes=10)
 _DISCLOSING: Final = tuple(sorted(name for name, event in EVENTS.items() if event.discloses))
 _BROKEN: Final = "glass-broken"
+_QUERY: Final = "110112"
+"""Kind of event: a search, whose hits are a list."""
+_MASKED: Final = frozenset({"looked"}) & EVENTS.keys()
+"""Looks that are masked. A list of patients without names tells nothing of any of them; who goes from one to the next
+looks at each.
+"""
 BREACH_EVENTS: Final = tuple(name for name in EVENTS if name.startswith("breach-"))
 
 
@@ -38,16 +44,22 @@ def unusual(
     charts: dict[str, Chart] = {}
     cut = False
     verdicts = {(one.actor, one.chart_id, one.begins): one.verdict or "open" for one in store.users.glasses(conn)}
-    for action in _DISCLOSING:
+    for action in sorted({*_DISCLOSING, *_MASKED}):
+        is_query = EVENTS[action].kind == _QUERY
         rows = store.audit.find(conn, since=since, until=until, action=action, limit=LOOKS_MAX + 1)
         cut = cut or len(rows) > LOOKS_MAX
         for row in rows[:LOOKS_MAX]:
-            for chart_id in row.patients if row.result == "allowed" else ():
+            several = len(row.patients) > 1
+            if row.result != "allowed" or (several and action in _MASKED):
+                continue
+            for chart_id in row.patients:
                 living = _living(store, conn, charts, chart_id)
                 whence = row.whence
                 glass = verdicts.get((row.actor, chart_id, row.at), "open") if action == _BROKEN else None
                 address = None if whence is None else whence.address or whence.host
-                looks.append(Look(row.seq, row.at, row.actor, living, row.purpose, address, glass))
+                looks.append(
+                    Look(row.seq, row.at, row.actor, living, row.purpose, address, glass, several and is_query)
+                )
     actors: dict[str, Actor] = {one.name: one.actor() for one in store.users.every(conn)}
     return judge(looks, charts, actors, rules, zone, grace), cut
 

@@ -59,7 +59,8 @@ def disclosures(given: Mapping[str, Any], rules: PrivacyRules) -> dict[str, Any]
 
 
 def unusual(given: Mapping[str, Any], rules: PrivacyRules) -> dict[str, Any]:
-    """looks: each {who, chart, at or minute, purpose, address, glass}. charts, accounts: as beside the roles, by name.
+    """looks: each {who, chart, at or minute, purpose, address, glass, record}. record: of a
+    search, whose hits have the same. charts, accounts: as beside the roles, by name.
     people: as in the file.
     """
     file = rules.unusual
@@ -71,13 +72,14 @@ def unusual(given: Mapping[str, Any], rules: PrivacyRules) -> dict[str, Any]:
     actors = {name: actor_of({"name": name, **one}) for name, one in given.get("accounts", {}).items()}
     looks = [
         Look(
-            seq=number,
+            seq=one.get("record", number),
             at=_time(one["at"]) if "at" in one else NOW + timedelta(minutes=one.get("minute", 0)),
             actor=one["who"],
             chart_id=one["chart"],
             purpose=one.get("purpose"),
             address=one.get("address"),
             glass=one.get("glass"),
+            listed="record" in one,
         )
         for number, one in enumerate(given["looks"], 1)
     ]

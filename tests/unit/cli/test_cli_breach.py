@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from site_with_store import Site, seen
-from test_cli_access import admit
+from test_cli_access import admit, configure, refused, sit
 
 KEY = "MRN:558181838"
 TODAY = datetime.now(UTC).date()
@@ -177,3 +177,28 @@ def test_a_change_behind_our_back_is_noticed(stocked: Site) -> None:
     opened(stocked, "--patient", KEY)
     behind(stocked, "UPDATE audit_payload SET body = x'00'")
     assert kinds(stocked) == ["payload"]
+
+
+@pytest.mark.parametrize(
+    ("role", "may"),
+    [(("privacy_officer",), True), (("nurse", "--unit", "4W"), False), (("ops",), False), (("billing",), False)],
+)
+def test_who_watches_over_privacy_keeps_worksheets_and_nobody_else(
+    stocked: Site, role: tuple[str, ...], may: bool
+) -> None:
+    opened(stocked, "--patient", KEY)
+    configure(stocked)
+    sit(stocked, "--role", *role)
+    for command in (
+        ("breach", "list"), ("breach", "show", "1", *REVEAL), ("breach", "add", "1", "--others", "2"),
+        ("breach", "assess", "1", *FACTORS, "--low"), ("audit", "refusals"),
+        ("audit", "note", "part2", "--because", "x"),
+        ("audit", "suspend", KEY, "--recipient", "x", "--by", "x", "--until", "9d"),
+        ("audit", "refuse", KEY, "--asked-by", "x", "--exception", "privacy", "--because", "x"),
+    ):  # fmt: skip
+        done = stocked.run(*command)
+        if may:
+            assert done.code == 0, (command, done.err)
+        else:
+            refused(done, "not allowed")
+            assert seen(done.out + done.err) == []
