@@ -18,11 +18,15 @@ from engine.clock import site_clock
 from engine.errors import HandoffError
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from engine.domain.standing import Overview
     from engine.errors import SettingsError
     from engine.outline import Outline
     from engine.pipeline.trouble import Trouble
     from engine.runtime.skews import SenderSkew
     from engine.runtime.status import Status
+    from engine.store import Store
 
 _PROSE_COLUMNS: Final = 80
 _EXPLAINED_MAX: Final = 2
@@ -147,6 +151,21 @@ def _names(cli: Cli, shown: Status) -> dict[int, str]:
     return names
 
 
+def _with_breaches(outline: Outline, store: Store, conn: Connection, work: Overview) -> Overview:
+    """With what of breaches is due: no daemon says so now."""
+    from msgspec import structs
+
+    from engine.privacy.breach import load_breach
+    from engine.runtime.oversight import due_breaches
+
+    snapshot = outline.snapshot
+    file = next((one for one in snapshot.files if one.endswith("/privacy/breach.yaml")), None)
+    if file is None:
+        return work
+    rules = load_breach(snapshot.document(file))
+    return structs.replace(work, breaches=due_breaches(store, conn, rules, work.at.date()))
+
+
 def _stopped(outline: Outline) -> Status:
     """What is left to see when no daemon runs: what the files say, and what waits in the store."""
     from engine.domain.standing import Overview, fresh
@@ -160,6 +179,8 @@ def _stopped(outline: Outline) -> Status:
     work = Overview(at=now, destinations=tuple(map(fresh, outline.destinations, outline.destinations.values())))
     with contextlib.suppress(HandoffError), open_store(outline, "tool") as store, store.reader() as conn:
         work = overview(store, conn, sorted(outline.channels), outline.destinations, now)
+        if store.audit.count(conn, action="breach-opened"):
+            work = _with_breaches(outline, store, conn, work)
     stopped = Status(
         node=outline.node,
         purpose="production" if outline.clock_file is None else "test",

@@ -58,6 +58,20 @@ def _notices(desk: Desk) -> Iterator[Figure]:
     yield from _tasks(desk, "notice_of_discharge")
 
 
+def _restricted(desk: Desk) -> Iterator[Figure]:
+    """What rules keep back now, of all destinations."""
+    with desk.store.reader() as conn:
+        kept = conn.execute(
+            select(admission.c.code, func.count())
+            .join(delivery, delivery.c.id == admission.c.delivery_id)
+            .where(admission.c.not_before.is_(None), delivery.c.state == DeliveryState.WITHHELD.value)
+            .group_by(admission.c.code)
+            .order_by(admission.c.code)
+        )
+        found = ", ".join(f"{number:,} {code}" for code, number in kept.tuples())
+    yield Figure(what="copies withheld by a rule", value=found or "none")
+
+
 def _without_address(desk: Desk) -> Iterator[Figure]:
     """Patients of whom nobody is known whom a notice could go to."""
     with desk.store.reader() as conn:
@@ -136,5 +150,6 @@ FIGURES: Final[Mapping[str, Callable[[Desk], Iterator[Figure]]]] = {
     "refusals": _refusals,
     "certificates": _certificates,
     "network": _network,
+    "restricted": _restricted,
 }
 """By the name that a row gives (`engine.privacy.evidence.FIGURES`)."""

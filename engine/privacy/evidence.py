@@ -17,13 +17,13 @@ _Text = Annotated[str, Field(min_length=1, max_length=500)]
 _ANY: Final = "*"
 _HOUR: Final = timedelta(hours=1)
 NOTED: Final = "evidence-noted"
-FigureName = Literal["notices", "referrals", "breaches", "refusals", "certificates", "network"]
+FigureName = Literal["notices", "referrals", "breaches", "refusals", "certificates", "network", "restricted"]
 
 
 class SettingSpec(StrictModel):
     """A key of config.yaml."""
 
-    key: Annotated[str, Field(pattern=r"^[a-z_*]+(\.[a-z_*]+)*$")]
+    key: Annotated[str, Field(pattern=r"^[a-z0-9_*]+(\.[a-z0-9_*]+)*$")]
     """Its path; `*` is each of a table."""
     wants: Literal["set", "unset"] | None = None
     """Whether it has to be there, or must not be; otherwise the row is open."""
@@ -40,6 +40,8 @@ class ProofSpec(StrictModel):
     """How old it may be; none: as old as it likes."""
     hours_max: Annotated[int, Field(ge=1, le=8784)] | None = None
     """The same, in hours."""
+    optional: bool = False
+    """There need be none: nothing may have happened."""
 
     @field_validator("event")
     @classmethod
@@ -156,6 +158,8 @@ def show(
             missing += _wrong(spec, key, value)
     for proof in row.proofs:
         what, found = f"record of {proof.event}", last.get(proof.event)
+        if found is None and proof.optional:
+            continue
         missing += _stale(what, found, proof.days_max, now, hours=proof.hours_max)
     if row.noted_days_max is not None:
         missing += _stale(f"note of the site (`handoff audit note {row.id}`)", noted, row.noted_days_max, now)

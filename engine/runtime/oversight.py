@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, tzinfo
+from datetime import date, datetime, timedelta, tzinfo
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +15,7 @@ from engine.domain.audit import EVENTS
 from engine.domain.chart import Chart
 from engine.domain.standing import Overview
 from engine.errors import StoreError
-from engine.privacy.breach import Worksheet, next_due
+from engine.privacy.breach import BreachFile, Worksheet, next_due
 from engine.privacy.rules import PrivacyRules
 from engine.privacy.unusual import Judged, Look, UnusualFile, judge
 from engine.store.schema import audit
@@ -95,6 +95,13 @@ def worksheets_of(store: Store, conn: Connection) -> list[Worksheet]:
     return sorted(found.values(), key=lambda one: -one.number)
 
 
+def due_breaches(store: Store, conn: Connection, rules: BreachFile, today: date) -> dict[str, date]:
+    """Number of a worksheet -> when its next notice is due, of those that are soon or were."""
+    soon = today + timedelta(days=rules.warn_days)
+    due = {str(one.number): next_due(one, rules) for one in worksheets_of(store, conn)}
+    return {number: day for number, day in due.items() if day is not None and day <= soon}
+
+
 def says(reason: str) -> str:
     """Why a look is explained, in words."""
     words = {"purpose": "by its purpose of use", "glass": "by a broken glass that was attested as right"}
@@ -137,6 +144,4 @@ class AccessWatch:
     def _breaches(self, conn: Connection, now: datetime) -> dict[str, Any]:
         if (rules := self.rules.breach) is None:
             return {}
-        soon = now.astimezone(self.zone).date() + timedelta(days=rules.warn_days)
-        due = {str(one.number): next_due(one, rules) for one in worksheets_of(self._store, conn)}
-        return {"breaches": {number: day for number, day in due.items() if day is not None and day <= soon}}
+        return {"breaches": due_breaches(self._store, conn, rules, now.astimezone(self.zone).date())}

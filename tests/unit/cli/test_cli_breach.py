@@ -202,3 +202,10 @@ def test_who_watches_over_privacy_keeps_worksheets_and_nobody_else(
         else:
             refused(done, "not allowed")
             assert seen(done.out + done.err) == []
+
+
+@pytest.mark.parametrize(("known", "code"), [("2d", None), ("50d", "breach-due:1"), ("70d", "breach-overdue:1")])
+def test_status_says_what_is_due_also_where_no_daemon_runs(stocked: Site, known: str, code: str | None) -> None:
+    opened(stocked, known=known)
+    found = [one for one in stocked.run("status", "--json").json["trouble"] if one.startswith("breach")]
+    assert found == ([code] if code else [])
