@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 LOOKED_AT_MAX: Final = 1_000
 _PIECE: Final = 100
+"""Items read at once, when those of a first look were not enough."""
 
 Key = tuple[Any, ...]
 """Where an item stands in its list."""
@@ -38,7 +39,7 @@ class Piece(NamedTuple):
 def page_of(desk: Desk, store: Pages, limit: int, after: Key | None, **conditions: Any) -> Piece:
     """At most `limit` items that the actor sees, after a place. Raises DeniedError when they may see none at all."""
     found: list[Any] = []
-    looked_at, size = 0, max(limit + 1, _PIECE)
+    looked_at, size = 0, limit + 1
     if desk.gate is not None and getattr(desk.gate.at_all(desk.action), "unless_seen", None) is not None:
         size = LOOKED_AT_MAX  # whether they may at all depends on whether there is one that they see
     while True:
@@ -51,7 +52,7 @@ def page_of(desk: Desk, store: Pages, limit: int, after: Key | None, **condition
             return Piece(found[:limit], store.key(found[limit - 1]))
         if not piece or len(piece) + len(damaged) < size:
             return Piece(found, None)
-        after = store.key(piece[-1])
+        after, size = store.key(piece[-1]), max(size, _PIECE)
         if looked_at >= LOOKED_AT_MAX:
             return Piece(found, after)
 

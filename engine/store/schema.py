@@ -272,7 +272,7 @@ task: Final = Table(
     schema=CHARTS,
 )
 Index("task_chart", task.c.chart_id)
-Index("task_state_due", task.c.state, task.c.due_at)
+Index("task_state_due", task.c.state, task.c.due_at, task.c.id)
 
 page: Final = Table(
     "page",

@@ -368,7 +368,7 @@ def _charts() -> None:
         schema=CHARTS,
     )
     op.create_index("task_chart", "task", ["chart_id"], schema=CHARTS)
-    op.create_index("task_state_due", "task", ["state", "due_at"], schema=CHARTS)
+    op.create_index("task_state_due", "task", ["state", "due_at", "id"], schema=CHARTS)
 
 
 def _deliveries() -> None:
