@@ -8,7 +8,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from functools import partial
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from engine.domain.standing import Overview
     from engine.privacy.rules import PrivacyRules
     from engine.runtime.courier import Route
+    from engine.runtime.glasswatch import GlassWatch
     from engine.runtime.oversight import AccessWatch
     from engine.runtime.resealing import Resealer
     from engine.runtime.status import Status
@@ -260,6 +261,7 @@ async def assemble_worker(configuration: Configuration, context: WorkerContext) 
             "receipts": lambda: receipts.run(context.stopping),
             "resealing": lambda: resealer.run(context.stopping),
             "trail": lambda: watch.run(context.stopping),
+            "glasses": partial(_glass_watch(store, clock, lambda: current, context).run, context.stopping),
             "sweeper": partial(_sweeper(leases, lambda: current, clock).run, context.stopping),
             "leases": lambda: leases.run(context.stopping, changed),
         },
@@ -339,6 +341,18 @@ def settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECT_AT)
+
+
+def _glass_watch(
+    store: Store, clock: Clock, current: Callable[[], Configuration], context: WorkerContext
+) -> GlassWatch:
+    from engine.runtime.glasswatch import GlassWatch
+
+    def access() -> tuple[Sequence[str], float]:
+        settings = current().site.access
+        return ((), 24.0) if settings is None else (settings.glass_notices, settings.glass_reminder_hours)
+
+    return GlassWatch(store, clock, access, ours=not context.index)
 
 
 def _ready(configuration: Configuration, store: Store) -> tuple[CompiledConfiguration, dict[str, Route]]:

@@ -459,6 +459,18 @@ class Private(click.ParamType[str]):
         return str(text).strip()
 
 
+def asked_for(what: str, *, again: bool = False) -> str:
+    """What nobody is to see: asked for without echo, or the first line of standard input."""
+    if sys.stdin is None:
+        raise click.UsageError("standard input is closed")
+    if sys.stdin.isatty():
+        return str(click.prompt(what, hide_input=True, confirmation_prompt=again, err=True))
+    text = sys.stdin.readline(1000).rstrip("\r\n")
+    if not text:
+        raise click.UsageError(f"standard input holds no {what.lower()}")
+    return text
+
+
 class Said(Private):
     """A text that a person gives and that is kept: not empty, on one line."""
 

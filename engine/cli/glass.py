@@ -11,6 +11,7 @@ import click
 from engine.cli.common import (
     Cli,
     Said,
+    asked_for,
     clock_time,
     config_option,
     json_option,
@@ -40,12 +41,22 @@ def break_glass(cli: Cli, patient: str, reason: str, because: str) -> None:
     """Look at a patient who is none of yours, for some hours, to look only. The privacy officer is told at once, and
     asks about it later.
 
-    PATIENT is AUTHORITY:ID or a pseudonym; - asks for it.
+    PATIENT is AUTHORITY:ID or a pseudonym; - asks for it. An account that has a password is asked for it again, and
+    for the code of its second factor: on a terminal, or as further lines of standard input.
     """
     from engine.desk.glass import break_glass as broken
+    from engine.desk.glass import ways
 
     with open_desk(cli) as desk:
-        made = broken(desk, patient, reason, because)
+        password, factor = ways(desk) if desk.gate is not None else (False, False)
+        made = broken(
+            desk,
+            patient,
+            reason,
+            because,
+            password=asked_for("Your password") if password else None,
+            code=asked_for("Code of your second factor") if password and factor else None,
+        )
         shape = _shape(made, desk) | {"because": made.because}
     told = (
         f" {', '.join(made.told)} will see it." if made.told else " Nobody of the roles that are told has an account!"
@@ -138,6 +149,7 @@ def _shape(one: Glass, desk: Desk) -> dict[str, Any]:
         "begins_at": plain(one.begins),
         "ends_at": plain(one.ends),
         "told": list(one.told),
+        "proved": one.proved,
         "verdict": one.verdict,
         "attested_by": one.attested_by,
         "attested_at": plain(one.attested_at),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +10,7 @@ import click
 from engine.cli.common import (
     Cli,
     Said,
+    asked_for,
     clock_time,
     config_option,
     json_option,
@@ -240,7 +240,7 @@ def password(cli: Cli, name: str) -> None:
     """Set the password of an account. It is asked for, or read from standard input when that is no terminal."""
     with open_desk(cli) as desk:
         desk.accounts.get(name)
-        shape = shape_of(desk.accounts.set_password(name, _asked("Password", again=True)))
+        shape = shape_of(desk.accounts.set_password(name, asked_for("Password", again=True)))
     cli.print(shape, f"The password of {name} is set; sessions have ended.")
 
 
@@ -372,15 +372,3 @@ def _comes_in_by(shape: dict[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _asked(what: str, *, again: bool) -> str:
-    """What nobody is to see: asked for without echo, or the first line of standard input."""
-    if sys.stdin is None:
-        raise click.UsageError("standard input is closed")
-    if sys.stdin.isatty():
-        return str(click.prompt(what, hide_input=True, confirmation_prompt=again, err=True))
-    text = sys.stdin.readline(1000).rstrip("\r\n")
-    if not text:
-        raise click.UsageError(f"standard input holds no {what.lower()}")
-    return text

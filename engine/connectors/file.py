@@ -66,7 +66,7 @@ def _check_reader(text: str) -> str:
 class FileDestination(DestinationSettings):
     """A folder of NDJSON files: one line for each delivery."""
 
-    takes: ClassVar = STATE | {Operation.FORWARD.what, Operation.NOTIFY.what}
+    takes: ClassVar = STATE | {Operation.FORWARD.what, Operation.NOTIFY.what, Operation.NOTIFY_GLASS.what}
 
     type: Literal["file"]
     """`file`: a folder of NDJSON files."""

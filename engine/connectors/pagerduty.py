@@ -28,7 +28,15 @@ from engine.connectors.base import (
     failed,
 )
 from engine.connectors.posting import Post, PostingConnector, PostingDestination
-from engine.domain.delivery import ADDRESSED, Notification, NotificationEnd, Operation, PageUpsert, QueuedDelivery
+from engine.domain.delivery import (
+    ADDRESSED,
+    GlassNotice,
+    Notification,
+    NotificationEnd,
+    Operation,
+    PageUpsert,
+    QueuedDelivery,
+)
 from engine.domain.shapes import PageShape
 from engine.errors import DeliveryFailure
 from engine.settings import Configuration, HttpsUrl, Secret
@@ -107,6 +115,8 @@ class PagerDutyConnector(PostingConnector):
             event = self._event(_ENDS[content.state], content.page_id, content.round, to=content.to)
         elif isinstance(content, PageUpsert):
             event = self._state(content.page)
+        elif isinstance(content, GlassNotice):
+            event = self._glass(content)
         else:
             return failed(DeliveryFailure.PERMANENT, "not-a-notification", "PagerDuty is told of pages alone")
         return Post(
@@ -130,6 +140,15 @@ class PagerDutyConnector(PostingConnector):
         }
         return self._event("trigger", said.page_id, said.round, to=said.to) | self._call(
             said.page_id, said.text, said.ladder, said.reason, said.raised_at, said.link, details
+        )
+
+    def _glass(self, said: GlassNotice) -> dict[str, Any]:
+        """An incident of its own, which a person resolves there; each reminder triggers it again."""
+        key = f"glass-{said.id}"
+        text = f"The glass was broken by {said.actor} ({said.reason}): handoff audit attest {said.id}"
+        details = {"reminder": said.reminder, "ends_at": said.ends_at}
+        return self._event("trigger", key, 0) | self._call(
+            key, text, "break-glass", "glass-broken", said.broken_at, f"glasses/{said.id}", details
         )
 
     def _state(self, page: PageShape) -> dict[str, Any]:

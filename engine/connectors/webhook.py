@@ -25,7 +25,7 @@ from engine.connectors.checkpoints import CHECKPOINT_SECONDS_MAX, FilePlace
 from engine.connectors.posting import Post, PostingConnector, PostingDestination
 from engine.domain.checkpoint import Call as CheckpointCall
 from engine.domain.checkpoint import Checkpoint
-from engine.domain.delivery import STATE, Operation, QueuedDelivery
+from engine.domain.delivery import ADDRESSED, STATE, Operation, QueuedDelivery
 from engine.errors import CheckpointError
 from engine.outline import RECEIPTS
 from engine.settings import Configuration, HttpsUrl, Secret
@@ -57,7 +57,7 @@ def _key(secret: Secret) -> bytes:
 class WebhookDestination(PostingDestination):
     """A web address that takes deliveries as signed calls."""
 
-    takes: ClassVar = STATE | {Operation.FORWARD.what, Operation.NOTIFY.what, Operation.NOTIFY_END.what}
+    takes: ClassVar = STATE | {Operation.FORWARD.what} | {operation.what for operation in ADDRESSED}
     takes_checkpoints: ClassVar = True
 
     type: Literal["webhook"]

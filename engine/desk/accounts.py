@@ -225,6 +225,29 @@ class Accounts:
 
         return self._write(work)
 
+    def confirm(self, name: str, password: str, code: str | None) -> None:
+        """Who is in shows again who they are: with the password, and the second factor where there is one.
+
+        Raises AccountError, as `log_in` does; wrong tries count the same.
+        """
+        with self._store.reader() as conn:
+            known = self._store.users.get(conn, name)
+        waits = known is not None and known.waits_until is not None and known.waits_until > self._now
+        good = _verify(known.password if known is not None else None, password)
+        if known is None or waits or not known.active or not good:
+            raise self._failed(name, known, counted=not waits)
+        step = _step_of(known.totp, code, self._now, known.totp_used) if known.totp is not None else known.totp_used
+        if step is None:
+            raise self._failed(name, known, counted=True)
+
+        def work(conn: Connection) -> None:
+            one = self._get(conn, name)
+            if not one.active or one.password != known.password or (one.totp is not None and one.totp_used >= step):
+                raise AccountError(NO_ENTRY)
+            self._store.users.change(conn, structs.replace(one, totp_used=step, failures=0, waits_until=None))
+
+        self._write(work)
+
     def let_in(self, name: str, by: str) -> Entry:
         """Who was identified elsewhere (`oidc`). Raises AccountError when they have no account here that is active."""
 

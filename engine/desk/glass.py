@@ -13,6 +13,7 @@ from engine.desk import finding
 from engine.domain.actor import Purpose
 from engine.domain.glass import Glass
 from engine.errors import AccountError, NotFoundError, WhichError
+from engine.store.glassnotices import tell
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -24,13 +25,27 @@ WORDS_CHARS_MIN = 8
 """Of a reason in words: fewer say nothing."""
 
 
-def break_glass(desk: Desk, named: str, reason: str, because: str) -> Glass:
+def ways(desk: Desk) -> tuple[bool, bool]:
+    """Whether the account of who sits here has a password, and a second factor: then they are asked for again."""
+    with desk.store.reader() as conn:
+        account = desk.store.users.get(conn, desk.actor.name)
+    return (account is not None and account.password is not None, account is not None and account.totp is not None)
+
+
+def break_glass(
+    desk: Desk, named: str, reason: str, because: str, *, password: str | None = None, code: str | None = None
+) -> Glass:
     """The actor sees the patient from now on, for some hours, to look only.
 
+    password, code: of an account that has them (`ways`): a terminal that was left open breaks no glass. Raises
+    AccountError when they are wrong. An account without a password is one of a user of the operating system.
     On the trail, with those who are to be told, in one transaction. Raises WhichError for a reason that the site has
     not, AccountError when there is nothing to break, DeniedError when no glass opens the patient.
     """
     policy = _policy(desk)
+    asked, _ = ways(desk)
+    if asked:
+        desk.accounts.confirm(desk.actor.name, password or "", code)
     assert policy.glass is not None  # noqa: S101 - `_policy` has looked
     reasons = policy.glass.reasons
     if reason not in reasons:
@@ -51,13 +66,16 @@ def break_glass(desk: Desk, named: str, reason: str, because: str) -> Glass:
         ends=desk.now + timedelta(hours=policy.glass.hours),
     )
 
+    to = _destinations(desk)
+
     def work(conn: Connection) -> Glass:
-        tell = set(policy.glass.tell) if policy.glass is not None else set()
-        told = tuple(one.name for one in desk.store.users.every(conn) if one.active and tell & set(one.roles))
-        new = structs.replace(broken, told=told)
+        roles = set(policy.glass.tell) if policy.glass is not None else set()
+        told = tuple(one.name for one in desk.store.users.every(conn) if one.active and roles & set(one.roles))
+        new = structs.replace(broken, told=told, proved="password" if asked else "local user")
         desk.store.users.break_glass(conn, new)
         why, purpose = f"{reason}: {because}", Purpose.BTG.value
         record = desk.record_of("glass-broken", f"chart:{chart.id}", why, purpose=purpose, patients=(chart.id,))
+        tell(desk.store, conn, new, to, desk.now)
         desk.store.audit.append(conn, [record])
         return new
 
@@ -83,6 +101,12 @@ def attest(desk: Desk, glass_id: str, verdict: Literal["right", "wrong"], words:
         return new
 
     return desk.store.charts_ledger.write_now(work)
+
+
+def _destinations(desk: Desk) -> list[str]:
+    """Those that are told by a delivery, as far as there are any."""
+    access = desk.outline.access or {}
+    return [str(one) for one in access.get("glass_notices", ()) if one in desk.outline.destinations]
 
 
 def _policy(desk: Desk) -> Policy:

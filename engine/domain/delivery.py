@@ -74,6 +74,7 @@ class Operation(StrEnum):
     NOTIFY = "notify", "notification"
     NOTIFY_END = "notify_end", "notification_end"
     SEND_MAIL = "send_mail", "mail"
+    NOTIFY_GLASS = "notify_glass", "glass_notice"
 
     what: str
 
@@ -86,7 +87,7 @@ class Operation(StrEnum):
 
 NOTHING_SENT: Final = "nothing"
 """What a delivery counts as for the accounting of disclosures that was done without a word to the destination."""
-ADDRESSED: Final = frozenset({Operation.NOTIFY, Operation.NOTIFY_END})
+ADDRESSED: Final = frozenset({Operation.NOTIFY, Operation.NOTIFY_END, Operation.NOTIFY_GLASS})
 """Goes to the destinations that the people have whom it is for (`mappings/oncall/`), and not to those of a channel."""
 WHAT: Final[tuple[str, ...]] = tuple(
     dict.fromkeys(operation.what for operation in Operation if operation not in ADDRESSED)
@@ -381,6 +382,27 @@ class NotificationEnd(Content, frozen=True, kw_only=True):
         return (self.page_id,)
 
 
+class GlassNotice(Content, frozen=True, kw_only=True):
+    """Somebody has broken the glass: told to who watches that, with nothing of the patient and of the words."""
+
+    is_state: ClassVar[bool] = False
+    id: str
+    """Of the glass, as `handoff audit glasses` lists it."""
+    actor: str
+    reason: str
+    """A code of the file of roles."""
+    broken_at: datetime
+    ends_at: datetime
+    told: tuple[str, ...] = ()
+    """Accounts of those who are to be told."""
+    reminder: int = 0
+    """0: it was just broken; else it waits to be attested, and this is the reminder of that number."""
+
+    @property
+    def about(self) -> tuple[str | None, ...]:
+        return (self.id, str(self.reminder))
+
+
 CONTENTS: Final[Mapping[Operation, type[Content]]] = {
     Operation.UPSERT_PATIENT: PatientUpsert,
     Operation.UPSERT_ENCOUNTER: EncounterUpsert,
@@ -396,6 +418,7 @@ CONTENTS: Final[Mapping[Operation, type[Content]]] = {
     Operation.NOTIFY: Notification,
     Operation.NOTIFY_END: NotificationEnd,
     Operation.SEND_MAIL: Notice,
+    Operation.NOTIFY_GLASS: GlassNotice,
 }
 """The content of each operation: the tag of the union is the operation, which is stored beside the payload."""
 STATE: Final = frozenset(operation.what for operation, content in CONTENTS.items() if content.is_state)

@@ -23,6 +23,9 @@ class Glass(Phi, frozen=True, kw_only=True):
     ends: datetime
     told: tuple[str, ...] = ()
     """Accounts of those who are to be told."""
+    proved: Literal["password", "local user"] = "local user"
+    """How who broke it has shown who they are: with their password again, or as a user of the operating system, whose
+    account has none."""
     attested_by: str | None = None
     attested_at: datetime | None = None
     verdict: Literal["right", "wrong"] | None = None

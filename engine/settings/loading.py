@@ -15,7 +15,7 @@ from pydantic import (
     create_model,
 )
 
-from engine.domain.delivery import STATE, WHAT
+from engine.domain.delivery import STATE, WHAT, Operation
 from engine.errors import Problem, SettingsError
 from engine.outline import ChannelOutline, KeyCommand, KeySource, Outline
 from engine.settings.channel import Channel
@@ -177,7 +177,7 @@ def load(snapshot: Snapshot, types: DestinationTypes, *, references: References 
     channels: dict[str, Channel] = {}
     documents: dict[str, Document] = {}
     if site is not None:
-        problems += _wrong_places(site, snapshot)
+        problems += (*_wrong_places(site, snapshot), *_wrong_glass_notices(site, snapshot))
     folder = site.channels if site else "channels"
     ports: dict[tuple[str, int], str] = {}
     if site is not None:
@@ -233,6 +233,19 @@ def _wrong_places(site: Site, snapshot: Snapshot) -> Iterator[Problem]:
             yield document.problem(path, "no destination of this name")
         elif not taker.takes_checkpoints:
             text = f"a destination of type {taker.type} takes no checkpoints; one of type webhook does"
+            yield document.problem(path, text)
+
+
+def _wrong_glass_notices(site: Site, snapshot: Snapshot) -> Iterator[Problem]:
+    """Destinations that are to be told of broken glasses, and can't."""
+    document = snapshot.document(snapshot.site_file)
+    for index, name in enumerate(site.access.glass_notices if site.access is not None else ()):
+        path = ("access", "glass_notices", index)
+        taker = site.destinations.get(name)
+        if taker is None:
+            yield document.problem(path, "no destination of this name")
+        elif Operation.NOTIFY_GLASS.what not in taker.takes:
+            text = f"a destination of type {taker.type} takes no such notices; file, webhook and pagerduty do"
             yield document.problem(path, text)
 
 

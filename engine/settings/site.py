@@ -233,6 +233,12 @@ class Access(StrictModel):
     tries_max: Annotated[int, Field(ge=3, le=100)] = 5
     """Wrong passwords or codes in a row after which an account has to wait, longer with each further one."""
 
+    glass_notices: Annotated[tuple[Identifier, ...], Field(max_length=8)] = ()
+    """Destinations that are told at once when somebody breaks the glass, without anything of the patient, and reminded
+    until it is attested."""
+    glass_reminder_hours: Annotated[float, Field(ge=1, le=168)] = 24.0
+    """Hours between two reminders."""
+
     @model_validator(mode="after")
     def _provider_is_there(self) -> Access:
         if "oidc" in self.provider and self.oidc is None:
