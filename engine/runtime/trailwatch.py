@@ -1,9 +1,10 @@
 """Watches the trail while the daemon runs: makes checkpoints outside of the database, and looks whether all that came
 since the last one is as it was written.
 
-A checkpoint is made after so many records or seconds; one that says nothing new is written once an hour, so that a
-place shows that somebody still writes there. None is made of a trail that is behind the last one: it would pass for
-whole from there on.
+A checkpoint is made after so many records or seconds, and at the next look after an act that matters
+(`Event.witnessed`) of which no command has made one; one that says nothing new is written once an hour, so that a place
+shows that somebody still writes there. None is made of a trail that is behind the last one: it would pass for whole
+from there on.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from msgspec import structs
+from sqlalchemy import Connection
 
 from engine import logs
 from engine.clock import Clock
-from engine.connectors.checkpoints import Place
+from engine.connectors.checkpoints import FilePlace, Place
+from engine.domain.audit import EVENTS
 from engine.domain.checkpoint import Checkpoint
 from engine.domain.standing import Overview
 from engine.errors import CheckpointError, StoreError
@@ -38,6 +41,7 @@ _TAIL_ROWS_MAX: Final = 100_000
 _ACT_ENTRIES_MAX: Final = 10_000
 """The newest entries of the journal that are looked through for acts of people without a record."""
 
+_WITNESSED: Final = frozenset(name for name, event in EVENTS.items() if event.witnessed)
 BROKEN: Final = "trail-broken"
 ROLLED_BACK: Final = "trail-rolled-back"
 FAILED: Final = "trail-checkpoint-failed"
@@ -114,6 +118,7 @@ class TrailWatch:
             if self._last is not None and is_behind(self._store, conn, self._last):
                 found[ROLLED_BACK] = f"it was seen with {self._last.seq:,} records"
                 return
+            self._adopt()
             self._checked = max(self._checked, self._store.audit.head(conn).seq - _TAIL_ROWS_MAX)
             head, problems = verify_tail(self._store, conn, self._checked)
             if problems:
@@ -128,7 +133,7 @@ class TrailWatch:
             else:
                 self._acted = newest
             self._checked = max(0, head.seq - 1)  # the last one again: what comes next has to follow it
-            due = self._is_due(head.seq)
+            due = self._is_due(head.seq) or self._matters(conn)
             made = checkpoint(self._store, conn, self._clock.now()) if due and self.places else None
         if made is not None:
             self._write(made, found)
@@ -141,6 +146,20 @@ class TrailWatch:
         since = self._monotonic() - self._made_at
         new = seq - self._last.seq
         return new >= self.rows or (new > 0 and since >= self.seconds) or since >= max(_SAME_SECONDS, self.seconds)
+
+    def _adopt(self) -> None:
+        """A command may have made a newer one."""
+        for place in self.places:
+            newest = place.last() if isinstance(place, FilePlace) else None
+            if newest is None or not is_ours(self._store, newest):
+                continue
+            if self._last is not None and newest.seq > self._last.seq:
+                self._last, self._made_at = newest, self._monotonic()
+
+    def _matters(self, conn: Connection) -> bool:
+        """Whether something came since the last one that should be known outside of the database at once."""
+        since = self._last.seq if self._last is not None else 0
+        return not _WITNESSED.isdisjoint(self._store.audit.actions_after(conn, since))
 
     def _write(self, made: Checkpoint, found: dict[str, str]) -> None:
         failed: list[str] = []

@@ -203,6 +203,10 @@ class AuditStore:
         """All that was ever done, in order."""
         return list(conn.execute(select(audit.c.action).distinct().order_by(audit.c.action)).scalars())
 
+    def actions_after(self, conn: Connection, seq: int) -> set[str]:
+        """What was done since a record."""
+        return set(conn.execute(select(audit.c.action).where(audit.c.seq > seq).distinct()).scalars())
+
     # --- what a row is bound to ---
 
     def mac(self, chain: str, row: Any) -> bytes:

@@ -14,6 +14,10 @@ from engine.connectors.checkpoints import FilePlace
 from engine.errors import CheckpointError
 from engine.runtime.trailwatch import BROKEN, FAILED, ROLLED_BACK, SILENT, UNRECORDED, UNWATCHED, TrailWatch
 from engine.store import Store
+from engine.store.checkpoints import checkpoint
+
+LIGHT = "destination-paused"
+"""An act that can wait for its checkpoint."""
 
 
 class Time:
@@ -46,17 +50,17 @@ def seqs(place: FilePlace) -> list[int]:
 def test_one_is_made_at_the_start_and_then_by_records_or_by_time(
     store: Store, watch: TrailWatch, place: FilePlace, time: Time
 ) -> None:
-    write(store, act(1))
+    write(store, act(1, LIGHT))
     watch.look()
     assert seqs(place) == [1]
     watch.look()
-    write(store, act(2))
+    write(store, act(2, LIGHT))
     watch.look()
     assert seqs(place) == [1]
     time.now += 301
     watch.look()
     assert seqs(place) == [1, 2]
-    write(store, *(act(number) for number in range(3, 13)))
+    write(store, *(act(number, LIGHT) for number in range(3, 13)))
     watch.look()
     assert seqs(place) == [1, 2, 12]
     time.now += 301
@@ -66,6 +70,34 @@ def test_one_is_made_at_the_start_and_then_by_records_or_by_time(
     watch.look()
     assert seqs(place) == [1, 2, 12, 12]
     assert watch.trouble == {}
+
+
+@pytest.mark.parametrize("action", ["reveal", "account-added", "patient-erased", "breach-opened", "glass-broken"])
+def test_an_act_that_matters_has_its_checkpoint_at_the_next_look(
+    store: Store, watch: TrailWatch, place: FilePlace, action: str
+) -> None:
+    write(store, act(1, LIGHT))
+    watch.look()
+    write(store, act(2, LIGHT))
+    watch.look()
+    assert seqs(place) == [1]
+    write(store, act(3, action))
+    watch.look()
+    watch.look()
+    assert seqs(place) == [1, 3]
+
+
+def test_one_that_a_command_has_made_is_not_made_again(store: Store, watch: TrailWatch, place: FilePlace) -> None:
+    write(store, act(1, LIGHT))
+    watch.look()
+    write(store, act(2, "reveal"))
+    with store.reader() as conn:
+        place.write(checkpoint(store, conn, NOW + timedelta(hours=4)))
+    watch.look()
+    assert seqs(place) == [1, 2]
+    cut(store, 1)
+    watch.look()
+    assert watch.trouble.keys() == {ROLLED_BACK}
 
 
 def test_a_place_that_fails_is_trouble_until_it_works_again(
