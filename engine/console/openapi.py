@@ -14,6 +14,8 @@ from engine.console.door import CSRF
 from engine.console.routes import ROUTES, Route
 
 _REFS: Final = "#/components/schemas/{name}"
+_CURSOR: Final = "^[A-Za-z0-9_-]{1,400}$"
+_PERCENT_ENCODED: Final = "^(%[2-7][0-9A-Fa-f]|[A-Za-z0-9._~-])+$"
 _PROBLEM: Final = {
     "type": "object",
     "required": ["type", "title", "status", "detail"],
@@ -83,14 +85,15 @@ def _operation(route: Route) -> dict[str, Any]:
         limit = {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT}
         parameters.append(_query("limit", "So many at most.", limit))
         if route.lists[1]:
-            parameters.append(_query("cursor", "`next` of the page before.", {"type": "string"}))
+            parameters.append(_query("cursor", "`next` of the page before.", {"type": "string", "pattern": _CURSOR}))
     if route.reveals:
         says = "Show patient data unmasked; why, percent-encoded. It is on the trail."
-        parameters.append(_header("X-Reveal-Reason", says, SAID_CHARACTERS_MAX * 12))
+        schema = {"type": "string", "pattern": _PERCENT_ENCODED, "maxLength": SAID_CHARACTERS_MAX}
+        parameters.append(_header("X-Reveal-Reason", says, schema))
     if route.tagged and route.method == "POST":
-        parameters.append(_header("If-Match", "Do it only if the task is still as this ETag says.", 1_000))
+        parameters.append(_header("If-Match", "Do it only if the task is still as this ETag says."))
     if route.method != "GET" and route.door != "log-in":
-        parameters.append(_header(CSRF, "With a cookie: what `GET /api/v1/session` says.", 64))
+        parameters.append(_header(CSRF, "With a cookie: what `GET /api/v1/session` says."))
     ok: dict[str, Any] = {"description": "It is so."}
     if route.daemon == "metrics":
         ok["content"] = {"text/plain": {"schema": {"type": "string"}}}
@@ -129,6 +132,6 @@ def _query(name: str, says: str, schema: dict[str, Any], *, many: bool = False) 
     return {"name": name, "in": "query", "required": False, "description": says, "schema": shape}
 
 
-def _header(name: str, says: str, most: int) -> dict[str, Any]:
-    schema = {"type": "string", "maxLength": most}
-    return {"name": name, "in": "header", "required": False, "description": says, "schema": schema}
+def _header(name: str, says: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    shape = schema or {"type": "string"}
+    return {"name": name, "in": "header", "required": False, "description": says, "schema": shape}

@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 from msgspec import structs
 from opened_console import PASSWORD, ROLES, Console
-from site_with_store import seen
+from site_with_store import Site, seen
 
 from engine import logs
 from engine.access.actions import CATALOGUE, Action
+from engine.connectors.registry import load
 from engine.console.door import CSRF
 from engine.console.openapi import document
 from engine.console.routes import ROUTES, Route
+from engine.errors import HandoffError
+from engine.snapshot import Snapshot
 from engine.store.users import hash_of
 
 BEHIND = [route for route in ROUTES if route.door != "log-in"]
@@ -498,6 +501,62 @@ async def test_from_elsewhere_who_reloads_needs_the_action_and_is_named(open_con
     assert (await console.ask("POST", "/api/v1/reload", nurse))[0] == 403
     assert (await console.ask("POST", "/api/v1/reload", ops))[0] == 200
     assert console.line.asked[-1].who == "oda"
+
+
+@pytest.fixture
+def behind_a_proxy(site: Site) -> Site:
+    text = site.config.read_text().replace("port: 8080}", "port: 8080, hosts: [handoff.example]}")
+    site.config.write_text(text)
+    return site
+
+
+async def test_behind_a_proxy_its_name_is_ours_and_the_browser_is_on_record(
+    behind_a_proxy: Site, open_console: Callable[..., Any]
+) -> None:
+    assert "hosts" in behind_a_proxy.config.read_text()
+    console: Console = await open_console()
+    token = console.account("boss", "admin")
+    said = {"Host": "handoff.example", "X-Forwarded-For": "6.6.6.6, 203.0.113.9"}
+    assert (await console.ask("GET", "/api/v1/tasks", token, **said))[0] == 200
+    assert (await console.ask("GET", "/api/v1/tasks", token, Host="other.example"))[0] == 421
+    assert (await console.ask("GET", "/api/v1/status", Host="handoff.example"))[0] == 401
+    chart = await first_chart(console, token)
+    await console.ask("GET", f"/api/v1/patients/{chart}", token, X_Reveal_Reason="x", **said)
+    assert trail(console, action="reveal")[0].whence.address == "203.0.113.9"
+    codes = console.person("dana", "nurse")
+    body = {"name": "dana", "password": PASSWORD, "code": codes.now()}
+    origin = {"Host": "handoff.example", "Origin": "https://handoff.example", "Sec-Fetch-Site": "same-origin"}
+    status, _, headers = await console.ask("POST", "/api/v1/session", body=body, **origin)
+    assert (status, headers["Set-Cookie"].startswith("__Host-handoff=")) == (200, True)
+
+
+async def test_without_a_proxy_nobody_says_in_whose_name_they_ask(console: Console) -> None:
+    token = console.account("boss", "admin")
+    chart = await first_chart(console, token)
+    await console.ask("GET", f"/api/v1/patients/{chart}", token, X_Reveal_Reason="x", X_Forwarded_For="203.0.113.9")
+    assert trail(console, action="reveal")[0].whence.address == "127.0.0.1"
+
+
+async def test_with_single_sign_on_alone_nobody_logs_in_with_a_password(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = console.person("dana", "nurse")
+    monkeypatch.setattr(console.of, "by_password", False)
+    assert (await log_in(console, "dana", code=codes.now()))[0] == 403
+
+
+async def test_a_reload_takes_roles_at_once_and_one_that_is_wrong_changes_nothing(console: Console) -> None:
+    token = console.account("oda", "ops")
+    assert (await console.ask("GET", "/api/v1/dead", token))[0] == 200
+    roles = console.site.folder / "mappings/access/roles.yaml"
+    good = roles.read_text()
+    roles.write_text("roles: [\n")
+    with pytest.raises(HandoffError):
+        console.of.take(load(Snapshot.read(console.site.config)))
+    assert (await console.ask("GET", "/api/v1/dead", token))[0] == 200
+    roles.write_text(good.replace("may: [entries.list, held.read, dead.read, dead.decide,", "may: [entries.list,"))
+    console.of.take(load(Snapshot.read(console.site.config)))
+    assert (await console.ask("GET", "/api/v1/dead", token))[0] == 403
 
 
 # --- lists -----------------------------------------------------------------------------------------------------------
