@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 
 from engine.domain.delivery import DeliveryState, Operation
 from engine.domain.task import TaskState
+from engine.errors import SettingsError
 from engine.privacy.evidence import Figure
 from engine.store.schema import admission, delivery, task, to_micros
 
@@ -98,7 +99,11 @@ def _breaches(desk: Desk) -> Iterator[Figure]:
     from engine.desk import breaches
     from engine.privacy.breach import next_due, state_of
 
-    rules = breaches.rules_of(desk)
+    try:
+        rules = breaches.rules_of(desk)
+    except SettingsError:
+        yield Figure(what="worksheets", value="the site has no mappings/privacy/breach.yaml", wrong=True)
+        return
     found = breaches.worksheets(desk)
     states = Counter(state_of(one, rules) for one in found)
     yield Figure(

@@ -85,3 +85,12 @@ def test_an_inventory_is_a_proof(stocked: Site) -> None:
     assert rows(stocked)["hipaa-inventory"]["state"] == "open"
     stocked.run("inventory")
     assert rows(stocked)["hipaa-inventory"]["state"] == "shown"
+
+
+def test_a_site_without_rules_of_breaches_has_its_evidence_all_the_same(stocked: Site) -> None:
+    for name in ("breach.yaml", "breach.test.yaml"):
+        (stocked.folder / "mappings/privacy" / name).unlink()
+    row = rows(stocked)["hipaa-breach"]
+    assert (row["state"], "breach.yaml" in row["open"][0]) == ("open", True)
+    done = stocked.run("breach", "list")
+    assert (done.code, "handoff init --missing" in done.err) == (78, True)
