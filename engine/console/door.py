@@ -21,6 +21,11 @@ from engine.runtime.health import host_name, is_foreign, is_loopback
 
 CSRF: Final = "X-CSRF-Token"
 _SECRET_CHARACTERS_MAX: Final = 128
+GUESSES_PER_SECOND: Final = 0.2
+GUESSES_AT_ONCE: Final = 20.0
+LOGGING_IN_MAX: Final = 32
+"""Passwords that wait to be looked at; each look takes a tenth of a second and 64 MiB."""
+_BUSY_SECONDS: Final = 2.0
 _SAFE: Final = frozenset({"GET", "HEAD"})
 
 
@@ -46,9 +51,10 @@ class Door:
         self._asking = Buckets(20.0, 200.0)
         """By actor."""
         self._failing = Buckets(0.5, 20.0)
-        """By address: what was no entry."""
-        self._log_ins = Buckets(0.2, 10.0)
-        """By address: passwords tried, right or wrong."""
+        """By address: what was no entry. Who has one is let in all the same: nobody is locked out by a neighbour."""
+        self._guesses = Buckets(GUESSES_PER_SECOND, GUESSES_AT_ONCE)
+        """By address: wrong log-ins. Right ones cost nothing: a shift begins behind one address."""
+        self._logging_in = 0
 
     # --- where it comes from
 
@@ -86,17 +92,12 @@ class Door:
         """Raises ProblemError."""
         secret, by_cookie = self._secret(request)
         now, address = time.monotonic(), whence.address or ""
-        if (seconds := self._failing.wait(address, now)) > 0 and secret is None:
-            raise too_often(seconds)
         if secret is None:
-            raise no_entry()
-        if (seconds := self._failing.wait(address, now)) > 0:
-            raise too_often(seconds)
+            raise self._refused(address, now, no_entry())
         try:
             actor = await self._site.run(lambda: self._site.accounts(whence).enter(secret))
         except AccountError as error:
-            self._failing.take(address, now)
-            raise no_entry(str(error)) from None
+            raise self._refused(address, now, no_entry(str(error))) from None
         entered = Entered(actor, secret, by_cookie)
         said = request.headers.get(CSRF, "").encode()
         if by_cookie and request.method not in _SAFE and not hmac.compare_digest(said, entered.csrf.encode()):
@@ -104,6 +105,9 @@ class Door:
         if (seconds := self._asking.take(actor.name, now)) > 0:
             raise too_often(seconds)
         return entered
+
+    def _refused(self, address: str, now: float, problem: ProblemError) -> ProblemError:
+        return too_often(seconds) if (seconds := self._failing.take(address, now)) > 0 else problem
 
     def _secret(self, request: web.Request) -> tuple[str | None, bool]:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -121,14 +125,21 @@ class Door:
             raise ProblemError(
                 403, "nobody logs in with a password here: the site has single sign-on (access.provider)"
             )
-        if (seconds := self._log_ins.take(whence.address or "", time.monotonic())) > 0:
+        address = whence.address or ""
+        if (seconds := self._guesses.wait(address, time.monotonic())) > 0:
             raise too_often(seconds)
+        if self._logging_in >= LOGGING_IN_MAX:
+            raise too_often(_BUSY_SECONDS)
+        self._logging_in += 1
         try:
             entry: Entry = await self._site.run(
                 lambda: self._site.accounts(whence).log_in(name, password, code), hashing=True
             )
         except AccountError as error:
+            self._guesses.take(address, time.monotonic())
             raise no_entry(str(error)) from None
+        finally:
+            self._logging_in -= 1
         return Entered(entry.actor, entry.secret, by_cookie=True)
 
     # --- the cookie
