@@ -95,12 +95,36 @@ class Copies:
     restrictions: Sequence[Restriction] = ()
     consents: Mapping[ConsentKind, tuple[ConsentMark, ...]] = field(default_factory=dict)
 
+    places: frozenset[str] | None = None
+    """Units, facilities and services that some restriction names; none: not known."""
+
     @classmethod
     def of(cls, policy: Policy) -> Copies:
-        return cls(policy.restrictions, policy.consents)
+        whens = [one.when for one in policy.restrictions]
+        places = (place for one in whens for place in (*one.units, *one.facilities, *one.services))
+        return cls(policy.restrictions, policy.consents, frozenset(places))
+
+    def _is_plain(self, chart: Chart) -> bool:
+        """Surely nothing marks the chart, as of most: it is asked for each change of one."""
+        patient, places = chart.patient, self.places
+        if patient.protection or patient.restrictions or patient.consent_statements or chart.consents:
+            return False
+        if places is None or any(stay.vip is not None for stay in chart.encounters):
+            return False
+        return not places or not any(
+            stay.hospital_service in places
+            or stay.sending_facility in places
+            or any(
+                place is not None and (place.point_of_care in places or place.facility in places)
+                for place in (stay.location, stay.prior_location, stay.temporary_location)
+            )
+            for stay in chart.encounters
+        )
 
     def marks(self, chart: Chart) -> tuple[object, ...]:
         """What of a chart decides on its copies; empty: nothing, and nobody need ask."""
+        if self._is_plain(chart):
+            return ()
         patient = chart.patient
         found: list[object] = [(one.name, *sorted(stays)) for one, stays in restricted(chart, self.restrictions)]
         found += chart.consents

@@ -165,7 +165,7 @@ class Trial:
                     "operation": delivery.operation,
                     "idempotency_key": delivery.idempotency_key,
                     "payload": view.payload(msgspec.json.decode(delivery.payload)),
-                    "state": "pending",
+                    "state": "pending" if delivery.kept is None else "withheld",
                     "attempts": 0,
                     "next_attempt_at": None,
                 }

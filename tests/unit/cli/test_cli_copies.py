@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from contextlib import suppress
 from typing import Any
@@ -15,6 +16,8 @@ from test_cli_access import admit, fill_in
 from engine.bootstrap import _ready
 from engine.clock import SystemClock
 from engine.connectors.registry import load
+from engine.domain.delivery import Delivery, Forward, Operation
+from engine.pipeline.copies import of_message
 from engine.runtime.courier import Courier
 from engine.snapshot import Snapshot
 from engine.store.opening import open_store
@@ -189,3 +192,89 @@ def test_check_tells_what_is_not_filled_in(bare: Site, unit: str | None, warned:
     roles = bare.folder / "mappings/access/roles.yaml"
     roles.write_text(roles.read_text().replace("units: [PART2]", "units: []"))
     assert "restrictions.part2.when" in [one["key"] for one in bare.json("check")["problems"]]
+
+
+def passing_on(site: Site) -> None:
+    channel = site.folder / "channels/main-campus.yaml"
+    channel.write_text(channel.read_text().replace("what: [patient, encounter, score, task]", "what: [message]"))
+
+
+def test_a_message_of_a_part_2_stay_is_withheld_and_one_of_another_stay_goes(bare: Site) -> None:
+    settings(bare, "part2: needs_consent")
+    passing_on(bare)
+    other = admit("900001", unit="3W", n="2").replace(b"V900001", b"V900009")
+    heard(bare, admit("900001", unit="PART2"), other)
+    assert [(state, why) for _, state, why in states(bare)] == [("withheld", "part2_no_consent"), ("pending", None)]
+    (sent,) = deliver(bare)
+    assert sent["stay"] == "MRN:V900009"
+    bare.json("consents", "add", KEY, "--kind", "part2_specific", "--to", "files", *WHY)
+    # A later message of the patient went there since: which of the two is to stand there a person says.
+    assert [one["code"] for one in withheld(bare)] == ["part2_no_consent"]
+
+
+def test_messages_that_nothing_has_overtaken_go_out_in_their_order(bare: Site) -> None:
+    settings(bare, "part2: needs_consent")
+    passing_on(bare)
+    heard(bare, *(admit("900001", unit="PART2", n=str(number)) for number in range(1, 4)))
+    assert len(withheld(bare)) == 3
+    bare.json("consents", "add", KEY, "--kind", "part2_specific", "--to", "files", *WHY)
+    sent = [base64.b64decode(one["hl7"]) for one in deliver(bare)]
+    assert [number for one in sent for number in (b"1", b"2", b"3") if b"OTHER-" + number in one] == [b"1", b"2", b"3"]
+
+
+def test_a_merge_brings_the_restriction_and_the_consents_along(bare: Site) -> None:
+    settings(bare, "restricted: withhold")
+    heard(bare, admit("900001"))
+    heard(bare, admit("900002", more=PROTECTED, n="2"))
+    made = bare.json("consents", "add", "MRN:900002", "--kind", "notices_refused", *WHY)
+    merge = (
+        "MSH|^~\\&|EHR|MAIN|||20261102||ADT^A40^ADT_A39|M-1|P|2.5.1\rEVN|A40|20261102\r"
+        "PID|1||900001^^^MRN^MR||ROE^RICHARD||1950\rPD1||||||||||||Y\rMRG|900002^^^MRN^MR\r"
+    )
+    heard(bare, merge.encode())
+    assert [one["id"] for one in bare.json("consents", "list", KEY)] == [made["id"]]
+    assert deliver(bare) == []
+
+
+def test_what_waits_is_asked_again_when_the_site_restricts_more(bare: Site) -> None:
+    heard(bare, admit("900001", unit="PART2"))
+    assert {state for _, state, _ in states(bare)} == {"pending"}
+    settings(bare, "part2: needs_consent")
+    assert deliver(bare) == []
+    assert {(state, why) for _, state, why in states(bare)} == {("withheld", "part2_no_consent")}
+
+
+def test_a_resend_tells_nothing_that_is_restricted(bare: Site) -> None:
+    settings(bare, "restricted: withhold")
+    heard(bare, admit("900001", more=PROTECTED))
+    assert bare.run("resend", "--destination", "files", "--all", "--again", "--reason", "test", "--yes").code == 0
+    assert deliver(bare) == []
+
+
+def test_try_says_what_would_be_withheld(bare: Site) -> None:
+    settings(bare, "restricted: withhold")
+    file = bare.folder / "one.hl7"
+    file.write_bytes(admit("900001", more=PROTECTED))
+    tried = bare.json("try", "main-campus", str(file))
+    one = tried[0] if isinstance(tried, list) else tried
+    assert {each["state"] for each in one["deliveries"]} == {"withheld"}
+
+
+def test_why_names_the_rule(bare: Site) -> None:
+    settings(bare, "restricted: withhold")
+    heard(bare, admit("900001", more=PROTECTED))
+    said = [one for one in bare.json("why", KEY) if one["what"] == "delivery"]
+    assert {(one["decided"], one["reason"]) for one in said} == {("withheld", "restricted")}
+
+
+def test_a_message_of_nobody_known_is_judged_by_what_it_says_itself() -> None:
+    hl7 = admit("900001", unit="SUD", more=PROTECTED)
+    one = Delivery(
+        destination="lab", operation=Operation.FORWARD, ordering_key="entry-1", idempotency_key="k",
+        payload=Forward(hl7=hl7).encoded(),
+    )  # fmt: skip
+    chart = of_message(one)
+    assert chart is not None
+    assert chart.patient.protection is True
+    assert chart.encounters[0].location is not None
+    assert chart.encounters[0].location.point_of_care == "SUD"
