@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from engine.desk.desk import Desk
+    from engine.domain.chart import Chart
     from engine.privacy.disclosures import DisclosuresFile
 
 EXPORTED: Final = "patient-exported"
@@ -77,7 +78,7 @@ def exported(desk: Desk, named: str, reason: str, given: dict[str, Any]) -> dict
         "made_by": str(desk.actor),
         "node": desk.outline.node,
         "given_to": given.get("given_to"),
-        "patient": view.chart(chart_shape(chart)),
+        "patient": view.chart(chart_shape(chart)) | _beside_parts(chart),
         "charts": family,
         "messages": list(_messages(desk, entry_ids, family)),
         "deliveries": _deliveries(desk, family),
@@ -89,6 +90,18 @@ def exported(desk: Desk, named: str, reason: str, given: dict[str, Any]) -> dict
             for one in sorted(looks, key=lambda one: one.seq or 0)
         ],
     }  # fmt: skip
+
+
+def _beside_parts(chart: Chart) -> dict[str, Any]:
+    """Lists of a chart that are no part of it: what people said of the record, as consents."""
+    from msgspec import structs
+
+    from engine.domain.parts import PARTS
+    from engine.domain.shapes import plain
+
+    parts = {part.name for part in PARTS}
+    lists = [one.name for one in structs.fields(type(chart)) if one.default == () and one.name not in parts]
+    return {name: plain(getattr(chart, name)) for name in lists}
 
 
 def _entries(conn: Connection, chart_ids: Sequence[str]) -> list[int]:

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from site_with_store import Site, seen
 from test_cli_access import admit, configure, refused, sit
+
+from engine.domain.chart import Chart
 
 KEY = "MRN:558181838"
 GIVEN = ("--to", "Superior Court", "--address", "1 Law Square", "--as", "accountable", "--purpose", "a court order")
@@ -29,6 +32,8 @@ def test_an_export_holds_all_that_is_stored_of_the_patient(stocked: Site) -> Non
         name: value for name, value in shown.items() if name not in {"held", "dead"}
     }
     assert {"encounters", "scores", "tasks", "pages", "appointments", "identifiers"} <= found["patient"].keys()
+    every = {one.name for one in structs.fields(Chart) if one.default == ()}
+    assert every <= found["patient"].keys()  # whatever a chart has many of, also what is no part of it
     assert len(found["messages"]) == 3  # with the one that was refused
     assert all(one["text"].startswith("MSH|") and "558181838" in one["text"] for one in found["messages"])
     assert "reveal" in {one["action"] for one in found["trail"]}

@@ -18,6 +18,7 @@ from engine.domain.delivery import (
     Delivery,
     EncounterUpsert,
     Forward,
+    GlassNotice,
     Notice,
     Notification,
     NotificationEnd,
@@ -95,6 +96,7 @@ SAID: dict[Operation, Content] = {
     Operation.NOTIFY: NOTIFICATION,
     Operation.NOTIFY_END: NotificationEnd(page_id="p1", state="acknowledged", by="lee", at=AT, round=0),
     Operation.SEND_MAIL: NOTICE,
+    Operation.NOTIFY_GLASS: GlassNotice(id="g1", actor="anna", reason="covering", broken_at=AT, ends_at=AT),
 }
 BYTES = {
     Operation.UPSERT_PATIENT: (
@@ -171,7 +173,7 @@ def test_a_content_says_what_it_is_about_and_whose(
 
 def test_what_is_said_once_is_no_state() -> None:
     assert {operation.what for operation, content in CONTENTS.items() if not content.is_state} == {
-        "message", "request", "text", "notification", "notification_end", "mail",
+        "message", "request", "text", "notification", "notification_end", "mail", "glass_notice",
     }  # fmt: skip
 
 
