@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from engine.desk.desk import Desk
 
 _DAYS: Final = 30
+_ATTESTED_DAYS: Final = 7
+"""A broken glass should have been attested by then."""
 _CHARTS_MAX: Final = 5_000
 _OF_STAYS: Final = (Operation.UPSERT_ENCOUNTER, Operation.FORWARD, Operation.NOTIFY, Operation.SEND_MAIL)
 """By which somebody outside hears of an admission, discharge or transfer."""
@@ -117,6 +119,13 @@ def _breaches(desk: Desk) -> Iterator[Figure]:
             )
 
 
+def _glasses(desk: Desk) -> Iterator[Figure]:
+    with desk.store.reader() as conn:
+        number, first = desk.store.users.unattested(conn)
+    late = first is not None and desk.now - first > timedelta(days=_ATTESTED_DAYS)
+    yield Figure(what="broken glasses that nobody has attested", value=f"{number:,}", wrong=late)
+
+
 def _refusals(desk: Desk) -> Iterator[Figure]:
     from engine.desk.exporting import REFUSED
 
@@ -152,6 +161,7 @@ FIGURES: Final[Mapping[str, Callable[[Desk], Iterator[Figure]]]] = {
     "notices": _notices,
     "referrals": _referrals,
     "breaches": _breaches,
+    "glasses": _glasses,
     "refusals": _refusals,
     "certificates": _certificates,
     "network": _network,

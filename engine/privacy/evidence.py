@@ -17,7 +17,7 @@ _Text = Annotated[str, Field(min_length=1, max_length=500)]
 _ANY: Final = "*"
 _HOUR: Final = timedelta(hours=1)
 NOTED: Final = "evidence-noted"
-FigureName = Literal["notices", "referrals", "breaches", "refusals", "certificates", "network", "restricted"]
+FigureName = Literal["notices", "referrals", "breaches", "refusals", "certificates", "network", "restricted", "glasses"]
 
 
 class SettingSpec(StrictModel):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from site_with_store import Site, seen
+from test_cli_access import ME, configure, sit
 
 
 def rows(site: Site) -> dict[str, Any]:
@@ -61,6 +62,7 @@ def test_figures_are_counted_in_the_store(stocked: Site) -> None:
     assert {"failed", "refused or withheld"} <= found.keys()
     assert found["no address: patients without a primary care practitioner, of the 1 that changed last"] in {"0", "1"}
     assert " of " in figures(stocked, "team")["tasks pcp_follow_up, done with date and proof"]
+    assert figures(stocked, "hipaa-emergency") == {"broken glasses that nobody has attested": "0"}
     assert figures(stocked, "hipaa-breach") == {"worksheets": "none"}
     stocked.run("breach", "open", "--what", "x", "--known", "70d", "--others", "3")
     found = figures(stocked, "hipaa-breach")
@@ -94,3 +96,17 @@ def test_a_site_without_rules_of_breaches_has_its_evidence_all_the_same(stocked:
     assert (row["state"], "breach.yaml" in row["open"][0]) == ("open", True)
     done = stocked.run("breach", "list")
     assert (done.code, "handoff init --missing" in done.err) == (78, True)
+
+
+def test_a_glass_that_nobody_has_attested_for_a_week_opens_its_row(stocked: Site) -> None:
+    (stocked.folder / "offset").write_text("0")
+    text = stocked.config.read_text()
+    stocked.config.write_text(f"{text}\npurpose: test\nclock: {{offset_seconds_file: offset}}\n")
+    configure(stocked)
+    assert stocked.run("users", "add", "pat", "--role", "privacy_officer").code == 0
+    sit(stocked, "--role", "nurse", "--unit", "9Z")
+    stocked.json("break-glass", "MRN:558181838", "--reason", "covering", "--because", "I round for a colleague")
+    assert stocked.run("users", "change", ME, "--role", "privacy_officer").code == 0
+    for days, state in ((6, "shown"), (8, "open")):
+        (stocked.folder / "offset").write_text(str(days * 86_400))
+        assert rows(stocked)["hipaa-emergency"]["state"] == state
