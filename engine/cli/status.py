@@ -308,7 +308,8 @@ def _summary(shown: Status, now: datetime) -> Iterator[str]:
         yield ", ".join(parts)
         yield _restart(shown)
     if shown.console is not None:
-        yield f"console  http://{shown.console.host}:{shown.console.port}/readyz"
+        scheme = "https" if shown.console.tls else "http"
+        yield f"console  {scheme}://{shown.console.host}:{shown.console.port}/readyz"
     if shown.hooks is not None:
         yield f"hooks    http://{shown.hooks.host}:{shown.hooks.port}/hooks/NAME/ack"
 

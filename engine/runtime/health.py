@@ -122,6 +122,8 @@ class ConsoleServer:
         for handler, since in self._since.items():
             if now - since > _LIFE_SECONDS_MAX:
                 _abort(handler)
+            elif now - since > _LIFE_SECONDS_MAX / 2:
+                handler.close()  # behind the answer that is under way, if there is one
         self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
 
 

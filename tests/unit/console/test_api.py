@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import socket
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,10 +19,12 @@ from site_with_store import Site, seen
 from engine import logs
 from engine.access.actions import CATALOGUE, Action
 from engine.connectors.registry import load
+from engine.console.app import create_console
 from engine.console.door import CSRF
 from engine.console.openapi import document
 from engine.console.routes import ROUTES, Route
 from engine.errors import HandoffError
+from engine.runtime.health import ConsoleServer
 from engine.snapshot import Snapshot
 from engine.store.users import hash_of
 
@@ -492,6 +496,34 @@ async def test_no_answer_is_kept_by_a_browser_or_proxy(console: Console) -> None
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert "default-src 'none'" in headers["Content-Security-Policy"]
         assert "Server" not in headers
+
+
+async def test_an_old_connection_is_closed_behind_its_answer_and_not_within_it(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.runtime.health._SWEEP_SECONDS", 0.02)
+    monkeypatch.setattr("engine.runtime.health._LIFE_SECONDS_MAX", 0.4)
+    token = console.account("boss", "admin")
+    look = console.of.store.tasks.find
+
+    def slow(*given: Any, **more: Any) -> Any:
+        time.sleep(0.3)
+        return look(*given, **more)
+
+    monkeypatch.setattr(console.of.store.tasks, "find", slow)
+    sock = socket.create_server(("127.0.0.1", 0))
+    server = ConsoleServer(create_console(console.of, "127.0.0.1"))
+    await server.open(sock)
+    try:
+        reader, writer = await asyncio.open_connection(*sock.getsockname()[:2])
+        asked = f"GET /api/v1/tasks HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
+        writer.write(asked.encode())
+        answer = await asyncio.wait_for(reader.read(), 10)  # to the end of the connection
+        writer.close()
+    finally:
+        await server.close()
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert answer.endswith(b"}")
 
 
 async def test_a_path_that_there_is_not_and_a_method_that_it_has_not(console: Console) -> None:
