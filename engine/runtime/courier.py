@@ -49,13 +49,14 @@ from engine.domain.standing import ASKED_TO_WAIT
 from engine.errors import DeliveryError, DeliveryFailure, LeaseLostError, StoreError, StoreUnavailableError
 from engine.pipeline.admit import NOTICES, RULES, Known, Never, NotBefore, Rule, admit
 from engine.pipeline.breaker import Breaker, BreakerState
-from engine.pipeline.copies import as_it_leaves, rule_of
+from engine.pipeline.copies import as_it_leaves, judge, rule_of
 from engine.pipeline.retry import Bury, Hold, RetryAt, backoff_seconds, decide
 from engine.settings import DestinationBase
 from engine.store.destinations import DestinationStore, Kept, Trouble
 from engine.store.leases import Leases
 from engine.store.ledger import Ledger
 from engine.store.outbox import Outbox, Settled
+from engine.store.requeue import let_out, withheld_after
 
 _log = logs.get_logger()
 
@@ -386,7 +387,29 @@ class _Rounds:
         self._kept = await self._read(lambda conn: self._destinations.get(conn, self.name))
         self._trouble = self._kept.trouble
         self._older = await self._read(self._outbox.last_id)
+        await self._let_out()
         self._fed_by = None
+
+    async def _let_out(self) -> None:
+        """What was withheld by terms, or restrictions, that are others today goes out, if these let it."""
+        terms, copies, after = self.route.terms, self.route.copies, 0
+        if terms is None:
+            return
+        now = self._clock.now()
+        while queued := await self._read(
+            lambda conn: withheld_after(conn, self._outbox.keys, self.name, after)  # noqa: B023 - called at once
+        ):
+            after = queued[-1].id
+            readable = [one for one in queued if one.unreadable is None]
+            needs = frozenset({"chart"})
+            facts = await self._read(lambda conn: self._outbox.facts_of(conn, readable, needs, now))  # noqa: B023
+            free = [
+                one.id
+                for one, known in zip(readable, facts, strict=True)
+                if known.unreadable is None and judge(copies, terms, one, known.chart, now).code is None
+            ]
+            if free:
+                await self._write(lambda conn: let_out(conn, self._outbox.keys, free, now))  # noqa: B023
 
     async def _note_channels(self, channels: frozenset[str]) -> None:
         """Put on record which channels deliver to it, and how many of their patients it was never told of."""

@@ -316,7 +316,7 @@ class Outbox:
     """Reading the outbox, and writing what became of attempts (in a transaction of the charts' ledger)."""
 
     def __init__(self, keys: KeyRing) -> None:
-        self._keys = keys
+        self._keys = self.keys = keys
         self._facts = FactStore(keys)
         self.fresh = Fresh()
 

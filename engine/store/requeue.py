@@ -8,6 +8,7 @@ messages of the patient have overtaken goes out only when a person says so.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -177,13 +178,42 @@ def ask_again(conn: Connection, keys: KeyRing, chart_id: str, now: datetime) -> 
     take_lock(conn)
     lines = (chart_id, f"{chart_id}/", f"{chart_id}0")  # `0` comes behind the stroke of `line_of_notice`
     _MARK.write(conn, *lines)
-    for row in _WITHHELD.rows(conn, *lines):
+    let_out(conn, keys, [row.id for row in _WITHHELD.rows(conn, *lines)], now)
+    _MARK.write(conn, *lines)
+
+
+def let_out(conn: Connection, keys: KeyRing, delivery_ids: Sequence[int], now: datetime) -> None:
+    """Put back what was withheld because of a restriction, in order. It is asked again before it is sent."""
+    for number in delivery_ids:
         try:
-            put = requeue(conn, keys, row.id, now)
+            put = requeue(conn, keys, number, now)
         except (StoreError, TamperedError):
             continue
         if put is Requeued.SUPERSEDED:
-            admissions.close(conn, [row.id])
+            admissions.close(conn, [number])
         else:
-            admissions.lift(conn, [row.id], now)
-    _MARK.write(conn, *lines)
+            admissions.lift(conn, [number], now)
+
+
+_OF_DESTINATION: Final = Statement(
+    select(delivery.c.id)
+    .join(admission, admission.c.delivery_id == delivery.c.id)
+    .where(
+        admission.c.destination == bindparam("wanted"),
+        delivery.c.state == literal_column(f"'{DeliveryState.WITHHELD.value}'"),
+        literal_column(f"code IN ({', '.join(repr(code) for code in sorted(CODES))})"),
+        admission.c.not_before.is_(None),
+        admission.c.decision.is_(None),
+        delivery.c.id > bindparam("after"),
+    )
+    .order_by(delivery.c.id)
+    .limit(literal_column("200")),
+    ("wanted", "after"),
+)
+
+
+def withheld_after(conn: Connection, keys: KeyRing, destination: str, after: int) -> list[QueuedDelivery]:
+    """Some of what waits for a person because of a restriction: those behind a number, in order."""
+    outbox = Outbox(keys)
+    found = [outbox.get(conn, row.id) for row in _OF_DESTINATION.rows(conn, destination, after)]
+    return [one for one in found if one is not None]

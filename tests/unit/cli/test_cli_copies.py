@@ -20,6 +20,7 @@ from engine.domain.delivery import Delivery, Forward, Operation
 from engine.pipeline.copies import of_message
 from engine.runtime.courier import Courier
 from engine.snapshot import Snapshot
+from engine.store import admissions
 from engine.store.opening import open_store
 
 KEY = "MRN:900001"
@@ -47,8 +48,8 @@ def states(site: Site) -> list[tuple[str, str, str | None]]:
     ]
 
 
-def deliver(site: Site) -> list[dict[str, Any]]:
-    """Run the courier until nothing is due; what stands in the files then."""
+def deliver(site: Site, *, let_out: bool = False) -> list[dict[str, Any]]:
+    """Run the courier until nothing is due; what stands in the files then. let_out: nor anything withheld."""
     configuration = load(Snapshot.read(site.config))
 
     async def run() -> None:
@@ -62,7 +63,8 @@ def deliver(site: Site) -> list[dict[str, Any]]:
             for _ in range(400):
                 await asyncio.sleep(0.01)
                 with store.reader() as conn:
-                    if not any(one for one in store.outbox.unfinished(conn).values()):
+                    kept = let_out and admissions.counts(conn)
+                    if not kept and not any(one for one in store.outbox.unfinished(conn).values()):
                         break
             courier.stop()
             with suppress(asyncio.CancelledError):
@@ -242,6 +244,17 @@ def test_what_waits_is_asked_again_when_the_site_restricts_more(bare: Site) -> N
     settings(bare, "part2: needs_consent")
     assert deliver(bare) == []
     assert {(state, why) for _, state, why in states(bare)} == {("withheld", "part2_no_consent")}
+
+
+def test_what_was_withheld_goes_out_when_the_site_restricts_less(bare: Site) -> None:
+    settings(bare, "restricted: withhold")
+    heard(bare, admit("900001", more=PROTECTED))
+    assert deliver(bare) == []
+    bare.config.write_text(bare.config.read_text().replace("restricted: withhold", "restricted: send"))
+    sent = deliver(bare, let_out=True)
+    assert sent[0]["operation"] == "upsert_patient"
+    assert all(one["marking"]["confidentiality"] == "V" for one in sent)
+    assert withheld(bare) == []
 
 
 def test_a_resend_tells_nothing_that_is_restricted(bare: Site) -> None:
