@@ -220,8 +220,11 @@ def list_(cli: Cli, unclosed: bool, reveal: bool, reason: str | None) -> None:
     with open_desk(cli) as desk:
         rules = breaches.rules_of(desk)
         view = desk.view(wish, ["audit"])
-        found = [one for one in breaches.worksheets(desk) if not unclosed or one.closed_on is None]
+        damaged: list[str] = []
+        found = [one for one in breaches.worksheets(desk, damaged.append) if not unclosed or one.closed_on is None]
         shapes = [breaches.shape(one, rules, view) for one in found]
+    for number in damaged:
+        cli.say(f"Breach {number} can't be read: its record was altered (`handoff audit verify`). It is left out.")
     rows = [(s["id"], s["state"], s["known_on"], s["people"], s["next_due"], s["what"]) for s in shapes]
     columns = ("id", "state", "known", "people", "next due", Column("what", least=20))
     cli.print(shapes, table(columns, rows) or "No breaches.")

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import structs
 
 from engine.desk import finding
-from engine.errors import HandoffError, NotFoundError
+from engine.errors import HandoffError, NotFoundError, TamperedError
 from engine.privacy.breach import (
     UNKNOWN,
     Assessment,
@@ -61,18 +61,26 @@ def day_of(desk: Desk, at: datetime) -> date:
     return at.astimezone(ZoneInfo(desk.configuration.site.calendar.timezone)).date()
 
 
-def worksheets(desk: Desk) -> list[Worksheet]:
-    """The newest first."""
+def worksheets(desk: Desk, damaged: Callable[[str], None]) -> list[Worksheet]:
+    """The newest first. damaged: is told the numbers of those that can't be read."""
     with desk.store.reader() as conn:
-        return worksheets_of(desk.store, conn)
+        return worksheets_of(desk.store, conn, damaged)
 
 
 def worksheet(desk: Desk, number: int) -> Worksheet:
-    """Raises NotFoundError."""
-    found = next((one for one in worksheets(desk) if one.number == number), None)
-    if found is None:
-        raise NotFoundError(f"there is no breach {number}; `handoff breach list` shows them")
-    return found
+    """Raises NotFoundError, and TamperedError when it can't be read."""
+    with desk.store.reader() as conn:
+        return _one(desk, conn, number)
+
+
+def _one(desk: Desk, conn: Connection, number: int) -> Worksheet:
+    damaged: list[str] = []
+    found = next((one for one in worksheets_of(desk.store, conn, damaged.append) if one.number == number), None)
+    if found is not None:
+        return found
+    if str(number) in damaged:
+        raise TamperedError(f"breach {number}")
+    raise NotFoundError(f"there is no breach {number}; `handoff breach list` shows them")
 
 
 # --- whom it is about ------------------------------------------------------------------------------------------------
@@ -140,8 +148,10 @@ def opened(
     sheet = _with_charts(desk, sheet, charts)
 
     def work(conn: Connection) -> Worksheet:
-        numbers = [one.number for one in worksheets_of(desk.store, conn)]
-        new = structs.replace(sheet, number=max(numbers, default=0) + 1)
+        damaged: list[str] = []
+        numbers = [one.number for one in worksheets_of(desk.store, conn, damaged.append)]
+        taken = max((*numbers, *(int(one) for one in damaged if one.isdecimal())), default=0)
+        new = structs.replace(sheet, number=taken + 1)
         _note(desk, conn, "breach-opened", new, what)
         return new
 
@@ -215,9 +225,7 @@ def _changed(
     desk: Desk, action: str, number: int, reason: str | None, change: Callable[[Worksheet], Worksheet]
 ) -> Worksheet:
     def work(conn: Connection) -> Worksheet:
-        found = next((one for one in worksheets_of(desk.store, conn) if one.number == number), None)
-        if found is None:
-            raise NotFoundError(f"there is no breach {number}; `handoff breach list` shows them")
+        found = _one(desk, conn, number)
         if found.closed_on is not None:
             raise HandoffError(f"breach {number} was closed on {found.closed_on}: open another one")
         new = change(found)

@@ -60,7 +60,8 @@ def accounted(
         sent = disclosed.sent(conn, family, since, until)
         looks = disclosed.looks(conn, family, since, until)
         records = [one for id_ in family for one in desk.store.audit.find(conn, patient=id_, limit=None)]
-        sheets = worksheets_of(desk.store, conn)
+        damaged: list[str] = []
+        sheets = worksheets_of(desk.store, conn, damaged.append)
     desk.audit(ACTION, [f"chart:{chart.id}"], reveal.reason if reveal is not None else None)
     view = desk.view(reveal, [f"chart:{chart.id}"])
     recipients = _Recipients(desk)
@@ -79,6 +80,8 @@ def accounted(
         " decide (`handoff held list`)."
         for name, number in sorted(doubtful.items())
     ]
+    remarks += [f"The worksheet of breach {one} can't be read: whether it is about this patient is not known."
+                for one in damaged]  # fmt: skip
     if since < earliest:
         remarks.append(f"It goes back further than the {rules.years} years that the rule asks for.")
     shown = view.patient(patient_shape(chart.patient))

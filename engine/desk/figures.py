@@ -106,11 +106,14 @@ def _breaches(desk: Desk) -> Iterator[Figure]:
     except SettingsError:
         yield Figure(what="worksheets", value="the site has no mappings/privacy/breach.yaml", wrong=True)
         return
-    found = breaches.worksheets(desk)
+    damaged: list[str] = []
+    found = breaches.worksheets(desk, damaged.append)
     states = Counter(state_of(one, rules) for one in found)
     yield Figure(
         what="worksheets", value=", ".join(f"{number:,} {state}" for state, number in sorted(states.items())) or "none"
     )
+    for number in damaged:
+        yield Figure(what=f"breach {number}", value="can't be read: it was altered", wrong=True)
     for one in found:
         if (due := next_due(one, rules)) is not None:
             late = due < breaches.today(desk)

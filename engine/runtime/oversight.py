@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from datetime import date, datetime, timedelta, tzinfo
 from typing import Any, Final
 
@@ -14,11 +16,11 @@ from engine.domain.actor import Actor
 from engine.domain.audit import EVENTS
 from engine.domain.chart import Chart
 from engine.domain.standing import Overview
-from engine.errors import StoreError
+from engine.errors import StoreError, TamperedError
 from engine.privacy.breach import BreachFile, Worksheet, next_due
 from engine.privacy.rules import PrivacyRules
 from engine.privacy.unusual import Judged, Look, UnusualFile, judge
-from engine.store.schema import audit
+from engine.store.schema import audit, audit_purge
 from engine.store.store import Store
 
 LOOKS_MAX: Final = 50_000
@@ -85,20 +87,40 @@ def reviewed(conn: Connection) -> set[int]:
     return {int(one.removeprefix("record:")) for one in found if one.removeprefix("record:").isdecimal()}
 
 
-def worksheets_of(store: Store, conn: Connection) -> list[Worksheet]:
-    """Of breaches, as they stand: the newest first. What was altered says so in `audit verify`."""
-    found: dict[str, Worksheet] = {}
-    newest = [one for action in BREACH_EVENTS for one in store.audit.find(conn, action=action, limit=None)]
-    for row in sorted(newest, key=lambda one: -(one.seq or 0)):
-        if row.subject not in found and "worksheet" in row.facts:
-            found[row.subject] = msgspec.convert(row.facts["worksheet"], Worksheet)
-    return sorted(found.values(), key=lambda one: -one.number)
+def worksheets_of(store: Store, conn: Connection, damaged: Callable[[str], None] | None = None) -> list[Worksheet]:
+    """Of breaches, as they stand: the newest first. damaged: is told the number of one whose newest record was altered
+    or is gone in part; an older record must not pass for how it stands. Without it raises TamperedError.
+    """
+    found: dict[str, Worksheet | None] = {}
+    records = [one for action in BREACH_EVENTS for one in store.audit.find(conn, action=action, limit=None)]
+    for row in sorted(records, key=lambda one: -(one.seq or 0)):
+        if row.subject in found:
+            continue
+        found[row.subject] = None
+        with contextlib.suppress(KeyError, msgspec.ValidationError):
+            if row.damaged is None:
+                found[row.subject] = msgspec.convert(row.facts["worksheet"], Worksheet)
+        if found[row.subject] is None and not _was_purged(conn, row.seq):
+            if damaged is None:
+                raise TamperedError(f"audit_payload.body:{row.seq}")
+            damaged(row.subject.removeprefix("breach:"))
+    return sorted((one for one in found.values() if one is not None), key=lambda one: -one.number)
+
+
+def _was_purged(conn: Connection, seq: int) -> bool:
+    """Whether the sealed part of a record is lawfully gone; `audit verify` tells whether that is so."""
+    statement = select(audit_purge.c.event).where(audit_purge.c.first <= seq, audit_purge.c.last >= seq)
+    return conn.execute(statement.limit(1)).first() is not None
 
 
 def due_breaches(store: Store, conn: Connection, rules: BreachFile, today: date) -> dict[str, date]:
-    """Number of a worksheet -> when its next notice is due, of those that are soon or were."""
+    """Number of a worksheet -> when its next notice is due, of those that are soon or were; of one that can't be read,
+    today: a person has to look.
+    """
     soon = today + timedelta(days=rules.warn_days)
-    due = {str(one.number): next_due(one, rules) for one in worksheets_of(store, conn)}
+    damaged: list[str] = []
+    sheets = worksheets_of(store, conn, damaged.append)
+    due = {str(one.number): next_due(one, rules) for one in sheets} | dict.fromkeys(damaged, today)
     return {number: day for number, day in due.items() if day is not None and day <= soon}
 
 

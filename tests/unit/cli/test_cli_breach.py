@@ -11,6 +11,11 @@ import pytest
 from site_with_store import Site, seen
 from test_cli_access import admit, configure, refused, sit
 
+from engine.connectors.registry import load
+from engine.domain.audit import AuditRecord
+from engine.snapshot import Snapshot
+from engine.store.opening import open_store
+
 KEY = "MRN:558181838"
 TODAY = datetime.now(UTC).date()
 REVEAL = ("--reveal", "--reason", "the letters")
@@ -171,12 +176,41 @@ def test_the_page_says_all_of_it_and_is_its_owners_alone(stocked: Site, tmp_path
     assert re.search(r"<script|http://", text) is None
 
 
-def test_a_change_behind_our_back_is_noticed(stocked: Site) -> None:
+def test_one_whose_time_was_over_is_no_damage(stocked: Site) -> None:
+    opened(stocked, "--others", "1")
+    with open_store(load(Snapshot.read(stocked.config)), "tool") as store:
+        store.charts_ledger.write_now(
+            lambda conn: store.audit.purge(
+                conn,
+                AuditRecord(at=stocked.clock.now(), actor="system", action="trail-purged", subject="audit"),
+                [(1, 1)],
+            )
+        )
+    assert stocked.json("breach", "list") == []
+    assert [one for one in stocked.run("status", "--json").json["trouble"] if one.startswith("breach")] == []
+    assert stocked.json("audit", "verify")["ok"] is True
+
+
+@pytest.mark.parametrize("how", ["UPDATE audit_payload SET body = x'00'", "DELETE FROM audit_payload"])
+def test_a_worksheet_that_was_altered_is_said_and_no_older_one_passes_for_it(stocked: Site, how: str) -> None:
     from test_cli_audit import behind, kinds
 
-    opened(stocked, "--patient", KEY)
-    behind(stocked, "UPDATE audit_payload SET body = x'00'")
-    assert kinds(stocked) == ["payload"]
+    opened(stocked, "--others", "1")
+    opened(stocked, "--others", "1")
+    stocked.json("breach", "add", "1", "--others", "600")
+    seq = stocked.json("audit", "list", "--action", "breach-changed")[0]["seq"]
+    behind(stocked, f"{how} WHERE seq = {seq}")
+    done = stocked.run("breach", "list", "--json")
+    assert [one["id"] for one in done.json] == [2]
+    assert "Breach 1 can't be read" in done.err
+    for command in (("show", "1"), ("add", "1", "--others", "2"), ("close", "1", "--because", "x")):
+        failed = stocked.run("breach", *command)
+        assert (failed.code, "breach 1 was altered" in failed.err) == (1, True)
+    assert opened(stocked)["id"] == 3
+    assert "breach-due:1" in stocked.run("status", "--json").json["trouble"]
+    assert {one["id"]: one for one in stocked.json("evidence")["rows"]}["hipaa-breach"]["state"] == "open"
+    assert "breach 1 can't be read" in stocked.json("audit", "disclosures", KEY)["remarks"][0]
+    assert [one for one in kinds(stocked) if one.startswith("payload")]
 
 
 @pytest.mark.parametrize(
