@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ACTION = "disclosures-accounted"
 SUSPENDED = "accounting-suspended"
+_SAYS_OF_COPIES = frozenset({"patient-exported", "trail-exported", SUSPENDED})
 PURPOSE = "PATRQT"
 
 
@@ -82,6 +83,12 @@ def accounted(
     ]
     remarks += [f"The worksheet of breach {one} can't be read: whether it is about this patient is not known."
                 for one in damaged]  # fmt: skip
+    remarks += [
+        f"Record {one.seq} ({one.action}) was altered or is gone in part, so what it says of a copy is not here:"
+        " `handoff audit verify`."
+        for one in records
+        if one.damaged is not None and one.action in _SAYS_OF_COPIES
+    ]
     if since < earliest:
         remarks.append(f"It goes back further than the {rules.years} years that the rule asks for.")
     shown = view.patient(patient_shape(chart.patient))
@@ -139,7 +146,9 @@ def _got_by_others(
 
 def _suspensions(records: Sequence[Recorded]) -> list[Suspension]:
     """Of each recipient what was said last."""
-    said = sorted((one for one in records if one.action == SUSPENDED), key=lambda one: one.seq or 0)
+    said = sorted(
+        (one for one in records if one.action == SUSPENDED and "suspension" in one.facts), key=lambda one: one.seq or 0
+    )
     newest = {one.facts["suspension"]["recipient"].casefold(): one.facts["suspension"] for one in said}
     return [msgspec.convert(one, Suspension) for one in newest.values()]
 

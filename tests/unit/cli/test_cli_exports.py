@@ -11,6 +11,7 @@ import pytest
 from msgspec import structs
 from site_with_store import Site, seen
 from test_cli_access import admit, configure, refused, sit
+from test_cli_audit import behind
 
 from engine.domain.chart import Chart
 
@@ -146,6 +147,16 @@ def test_who_does_not_see_all_of_the_patient_is_refused(stocked: Site) -> None:
     configure(stocked)
     sit(stocked, "--role", "nurse", "--unit", "4W")
     refused(stocked.run(*EXPORT), "not allowed")
+
+
+@pytest.mark.parametrize("action", ["patient-exported", "accounting-suspended"])
+def test_a_record_of_a_copy_that_was_altered_is_said_and_not_left_out_in_silence(stocked: Site, action: str) -> None:
+    stocked.run(*EXPORT, *GIVEN)
+    stocked.json(*SUSPEND, "--until", "400d")
+    seq = stocked.json("audit", "list", "--action", action)[0]["seq"]
+    behind(stocked, f"UPDATE audit_payload SET body = x'00' WHERE seq = {seq}")
+    (remark,) = accounting(stocked)["remarks"]
+    assert remark.startswith(f"Record {seq} ({action}) was altered")
 
 
 # --- law enforcement -------------------------------------------------------------------------------------------------
