@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -12,7 +12,8 @@ from msgspec import Meta
 from engine.console.asked import SAID_CHARACTERS_MAX, Asked
 from engine.console.problems import ProblemError, bad
 from engine.console.reading import Tagged, held_id, held_one, one_of, page_with_steps, tag_of, task_as_it_is
-from engine.desk import deciding, finding
+from engine.desk import deciding, finding, glass
+from engine.desk import destinations as steering
 from engine.desk.acting import perform
 from engine.desk.desk import Desk
 from engine.desk.finding import dead_letter
@@ -90,6 +91,25 @@ class Acknowledge(Body, frozen=True, kw_only=True):
     by: Said | None = None
 
 
+class BreakGlass(Body, frozen=True, kw_only=True):
+    """Why somebody looks at a patient who is none of theirs. patient: AUTHORITY:ID, or a pseudonym. reason: a code of
+    the roles. password, code: of who asks, again.
+    """
+
+    patient: Said
+    reason: Said
+    because: Said
+    password: str
+    code: str | None = None
+
+
+class Pause(Body, frozen=True, kw_only=True):
+    """seconds: for so long; none: until it is resumed."""
+
+    seconds: Annotated[float, Meta(gt=0, le=366 * 86_400)] | None = None
+    reason: Said | None = None
+
+
 class Replay(Body, frozen=True, kw_only=True):
     """Dead letters that are tried again."""
 
@@ -154,6 +174,42 @@ def acknowledge(desk: Desk, asked: Asked) -> dict[str, Any]:
     act = PageAcknowledged(actor=actor, chart_id=item.chart_id, page=item.page.id, by=asked.body.by or actor)
     perform(desk, [act])
     return page_with_steps(desk, asked)
+
+
+def break_glass(desk: Desk, asked: Asked) -> dict[str, Any]:
+    said: BreakGlass = asked.body
+    if not glass.ways(desk)[0]:
+        raise ProblemError(409, "an account without a password, as of a service, breaks no glass here")
+    made = glass.break_glass(desk, said.patient, said.reason, said.because, password=said.password, code=said.code)
+    return {
+        "id": made.id,
+        "chart": made.chart_id,
+        "begins": plain(made.begins),
+        "ends": plain(made.ends),
+        "told": list(made.told),
+    }
+
+
+def pause(desk: Desk, asked: Asked) -> dict[str, Any]:
+    said: Pause = asked.body
+    span = None if said.seconds is None else timedelta(seconds=said.seconds)
+    steering.pause(desk, asked.path["destination"], span, said.reason)
+    return _destination(desk, asked)
+
+
+def resume(desk: Desk, asked: Asked) -> dict[str, Any]:
+    steering.resume(desk, asked.path["destination"], asked.body.reason)
+    return _destination(desk, asked)
+
+
+def retry(desk: Desk, asked: Asked) -> dict[str, Any]:
+    steering.retry(desk, asked.path["destination"])
+    return _destination(desk, asked)
+
+
+def _destination(desk: Desk, asked: Asked) -> dict[str, Any]:
+    shape: dict[str, Any] = plain(steering.standing(desk, asked.path["destination"]))
+    return shape
 
 
 def replay(desk: Desk, asked: Asked) -> dict[str, Any]:

@@ -183,9 +183,11 @@ def messages(desk: Desk, asked: Asked) -> dict[str, Any]:
     query = asked.query
     kind = query.get("kind", "message")
     state = query.get("state")
+    patient = finding.chart_of_id(desk, query["chart"]).patient.key if "chart" in query else None
     with desk.store.reader() as conn:
         found = desk.store.journal.find(
             conn,
+            patient=patient,
             kind=None if kind == "all" else EntryKind(kind),
             channel=query.get("channel"),
             state=EntryState(state) if state else None,

@@ -178,7 +178,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             choice("kind", "Without it: message.", ("message", "act", "due", "reply", "all")),
             text("channel", "Of this channel."),
             choice("state", "What became of it.", ("received", "processed", "filtered", "dead", "refused")),
-            text("error", "That left a dead letter with this code."),
+            text("error", "That left a dead letter with this code."), _CHART,
             time("since", "Received at or after."), time("until", "Received before."),
         ),
         lists=("message", (int,)),
@@ -228,6 +228,21 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         method="GET", path="/api/v1/destinations", action=_A.OPS_READ, do=reading.destinations,
         says="How each destination stands, and what waits for it.",
+    ),
+    *(
+        Route(
+            method="POST", path=f"/api/v1/destinations/{{destination}}/{verb}", action=_A.DELIVERY_DECIDE, do=do, body=body,
+            at=(opaque("destination", "Its name in config.yaml."),), says=says,
+        )
+        for verb, do, body, says in (
+            ("pause", acting.pause, acting.Pause, "Send nothing there until it is resumed."),
+            ("resume", acting.resume, acting.MayBecause, "Go on sending there."),
+            ("retry", acting.retry, acting.Nothing, "Try at once what waits for it."),
+        )
+    ),
+    Route(
+        method="POST", path="/api/v1/glasses", action=_A.GLASS_BREAK, do=acting.break_glass, body=acting.BreakGlass,
+        says="Break the glass: look at a patient who is none of yours, for some hours.",
     ),
     Route(
         method="GET", path="/api/v1/audit", action=_A.TRAIL_READ, do=reading.trail, reveals=True,

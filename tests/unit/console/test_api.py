@@ -37,6 +37,7 @@ BODIES: dict[str, Any] = {
     "Because": {"reason": "so"},
     "Replay": {"ids": [1]},
     "Discard": {"ids": [1], "reason": "so"},
+    "BreakGlass": {"patient": "MRN:000", "reason": "emergency", "because": "so it has to be", "password": "x"},
     "LogIn": {"name": "x", "password": "y", "code": "000000"},
 }
 
@@ -46,7 +47,7 @@ def names(routes: list[Route]) -> list[str]:
 
 
 def path_of(route: Route, id_: str = "1") -> str:
-    return route.path.replace("{id}", id_)
+    return route.path.replace("{id}", id_).replace("{destination}", "none")
 
 
 def body_of(route: Route) -> Any:
@@ -419,6 +420,37 @@ async def test_a_held_delivery_is_decided(console: Console, verb: str, body: dic
     assert (status, shape["id"]) == (200, number)
     assert (await console.ask("GET", "/api/v1/held", token))[1]["items"] == []
     assert trail(console, action=verb)[0].subject == f"delivery:{number}"
+
+
+async def test_a_glass_is_broken_with_the_password_again_and_shows_one_patient(console: Console) -> None:
+    chart = await first_chart(console, console.account("boss", "admin"))
+    codes = console.person("eve", "doctor", provider="77")
+    token, path = console.token("eve"), f"/api/v1/patients/{chart}"
+    assert (await console.ask("GET", path, token))[0] == 403
+    said = {"patient": "MRN:558181838", "reason": "covering", "because": "I round for her today", "password": PASSWORD}
+    wrong = await console.ask("POST", "/api/v1/glasses", token, body=said | {"password": "x", "code": codes.now()})
+    assert wrong[0] == 409
+    status, made, _ = await console.ask("POST", "/api/v1/glasses", token, body=said | {"code": codes.now()})
+    assert (status, made["chart"]) == (200, chart)
+    assert (await console.ask("GET", path, token))[0] == 200
+    assert trail(console, action="glass-broken")[0].actor == "eve"
+    service = console.account("svc", "doctor", kind="service")
+    assert (await console.ask("POST", "/api/v1/glasses", service, body=said))[0] == 409
+
+
+async def test_a_destination_is_paused_resumed_and_tried_again(console: Console) -> None:
+    token = console.account("oda", "ops")
+    for verb, body, state in (("pause", {"seconds": 60}, "paused"), ("resume", {}, "up"), ("retry", {}, "up")):
+        status, shape, _ = await console.ask("POST", f"/api/v1/destinations/files/{verb}", token, body=body)
+        assert (status, shape["state"]) == (200, state), verb
+    assert (await console.ask("POST", "/api/v1/destinations/none/pause", token))[0] == 404
+
+
+async def test_messages_of_a_patient_are_asked_for_by_the_opaque_id(console: Console) -> None:
+    token = console.account("boss", "admin")
+    chart = await first_chart(console, token)
+    assert len((await console.ask("GET", f"/api/v1/messages?chart={chart}", token))[1]["items"]) == 3
+    assert (await console.ask("GET", "/api/v1/messages?chart=none", token))[0] == 404
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
