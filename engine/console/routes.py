@@ -231,8 +231,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     *(
         Route(
-            method="POST", path=f"/api/v1/destinations/{{destination}}/{verb}", action=_A.DELIVERY_DECIDE, do=do, body=body,
-            at=(opaque("destination", "Its name in config.yaml."),), says=says,
+            method="POST", path=f"/api/v1/destinations/{{destination}}/{verb}", action=_A.DELIVERY_DECIDE, do=do,
+            body=body, at=(opaque("destination", "Its name in config.yaml."),), says=says,
         )
         for verb, do, body, says in (
             ("pause", acting.pause, acting.Pause, "Send nothing there until it is resumed."),
