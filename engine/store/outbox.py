@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, literal_column, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, literal_column, or_, select, text, update
 
 from engine.domain.delivery import (
     DELIVERY_MOVES,
@@ -135,6 +135,17 @@ _HEADS: Final = Statement(
     .order_by(delivery.c.next_attempt_at, delivery.c.id)
     .limit(bindparam("count", type_=delivery.c.id.type)),
     ("destination", "now", "count"),
+)
+_UNMARKED: Final = Statement(
+    _JOINED.where(
+        _UNFINISHED,
+        delivery.c.marked == literal_column("0"),
+        or_(
+            delivery.c.ordering_key == bindparam("chart"),
+            and_(delivery.c.ordering_key >= bindparam("first"), delivery.c.ordering_key < bindparam("behind")),
+        ),
+    ).order_by(delivery.c.id),
+    ("chart", "first", "behind"),
 )
 _LAST_ID: Final = Statement(select(func.max(delivery.c.id)))
 _LAST_DUE: Final = Statement(
@@ -519,9 +530,7 @@ class Outbox:
             raise StoreError(f"delivery {delivery_id} is not a dead or withheld one")
         if renewed is not None:
             known = _BY_IDS.rows(conn, [delivery_id])[0]
-            place = payload_place(
-                delivery_id, known.entry_id, known.destination, known.operation, known.idempotency_key
-            )
+            place = _place(known, known.destination)
             body = self._keys.seal(place, renewed.payload)
             conn.execute(
                 update(delivery_payload).where(delivery_payload.c.delivery_id == delivery_id).values(body=body)
@@ -533,7 +542,19 @@ class Outbox:
         for row in _BY_IDS.rows(conn, delivery_ids):
             queued = self._queued(row)
             if queued.unreadable is None:
-                place = payload_place(row.id, row.entry_id, destination, row.operation, row.idempotency_key)
+                place = _place(row, destination)
+                body = self._keys.seal(place, queued.delivery.payload)
+                conn.execute(update(delivery_payload).where(delivery_payload.c.delivery_id == row.id).values(body=body))
+
+    def mark(self, conn: Connection, chart_id: str) -> None:
+        """The chart is to be asked of all that waits of its patient, notices included."""
+        for row in _UNMARKED.rows(conn, chart_id, f"{chart_id}/", f"{chart_id}0"):  # `0` comes behind the stroke
+            queued = self._queued(row)
+            conn.execute(update(delivery).where(delivery.c.id == row.id).values(marked=1))
+            if queued.unreadable is None:
+                place = payload_place(
+                    row.id, row.entry_id, row.destination, row.operation, row.idempotency_key, marked=1
+                )
                 body = self._keys.seal(place, queued.delivery.payload)
                 conn.execute(update(delivery_payload).where(delivery_payload.c.delivery_id == row.id).values(body=body))
 
@@ -674,7 +695,7 @@ class Outbox:
     def _queued(self, row: Any) -> QueuedDelivery:
         payload, unreadable = b"", None
         try:
-            place = payload_place(row.id, row.entry_id, row.destination, row.operation, row.idempotency_key)
+            place = _place(row, row.destination)
             payload = self._keys.open(place, row.body or b"")
         except TamperedError:
             unreadable = "payload-damaged"
@@ -710,10 +731,17 @@ def receipt_place(delivery_id: int) -> str:
 
 
 def payload_place(
-    delivery_id: int, entry_id: int | None, destination: str, operation: str, idempotency_key: str
+    delivery_id: int, entry_id: int | None, destination: str, operation: str, idempotency_key: str, marked: int
 ) -> str:
-    """What a payload is for is part of where it is sealed: it can't be led to another destination behind our back."""
-    return f"delivery_payload.body:{delivery_id}/{entry_id or 0}/{destination}/{operation}/{idempotency_key}"
+    """What a payload is for is part of where it is sealed: it can't be led to another destination behind our back, nor
+    be said to be free of restrictions.
+    """
+    place = f"delivery_payload.body:{delivery_id}/{entry_id or 0}/{destination}/{operation}/{idempotency_key}"
+    return f"{place}/marked" if marked else place
+
+
+def _place(row: Any, destination: str) -> str:
+    return payload_place(row.id, row.entry_id, destination, row.operation, row.idempotency_key, row.marked)
 
 
 def _with_followers(conn: Connection, destination: str, now: int, limit: int, heads: Sequence[Any]) -> list[Any]:

@@ -499,7 +499,9 @@ class Recorder:
         _INSERT_BODIES.write(conn, bodies)
 
     def _sealed(self, number: int, entry_id: int | None, item: Delivery) -> bytes:
-        place = payload_place(number, entry_id, item.destination, item.operation._value_, item.idempotency_key)
+        place = payload_place(
+            number, entry_id, item.destination, item.operation._value_, item.idempotency_key, item.marked
+        )
         return self._keys.seal(place, item.payload)
 
 

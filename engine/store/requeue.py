@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import Connection, and_, bindparam, literal_column, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, literal_column, or_, select
 
 from engine.access.copies import CODES
 from engine.domain.chart import Chart
@@ -141,18 +141,6 @@ def _overtaken(conn: Connection, keys: KeyRing, queued: QueuedDelivery, chart_id
     return bool(_OVERTAKEN.rows(conn, sorted(family), queued.entry_id, queued.delivery.destination))
 
 
-_MARK: Final = Statement(
-    update(delivery)
-    .where(
-        literal_column("state IN ('pending', 'held')"),
-        or_(
-            delivery.c.ordering_key == bindparam("chart"),
-            and_(delivery.c.ordering_key >= bindparam("first"), delivery.c.ordering_key < bindparam("behind")),
-        ),
-    )
-    .values(marked=literal_column("1")),
-    ("chart", "first", "behind"),
-)
 _WITHHELD: Final = Statement(
     select(delivery.c.id)
     .join(admission, admission.c.delivery_id == delivery.c.id)
@@ -177,9 +165,8 @@ def ask_again(conn: Connection, keys: KeyRing, chart_id: str, now: datetime) -> 
     """
     take_lock(conn)
     lines = (chart_id, f"{chart_id}/", f"{chart_id}0")  # `0` comes behind the stroke of `line_of_notice`
-    _MARK.write(conn, *lines)
     let_out(conn, keys, [row.id for row in _WITHHELD.rows(conn, *lines)], now)
-    _MARK.write(conn, *lines)
+    Outbox(keys).mark(conn, chart_id)
 
 
 def let_out(conn: Connection, keys: KeyRing, delivery_ids: Sequence[int], now: datetime) -> None:

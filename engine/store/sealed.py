@@ -128,7 +128,7 @@ SEALED: Final = (
     SealedColumn(
         schema.delivery_payload.c.body,
         lambda _, row: outbox.payload_place(
-            row.delivery_id, row.entry_id, row.destination, row.operation, row.idempotency_key
+            row.delivery_id, row.entry_id, row.destination, row.operation, row.idempotency_key, row.marked
         ),
         _DELIVERY,
     ),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
+import sqlite3
 from contextlib import suppress
 from typing import Any
 
@@ -291,3 +293,17 @@ def test_a_message_of_nobody_known_is_judged_by_what_it_says_itself() -> None:
     assert chart.patient.protection is True
     assert chart.encounters[0].location is not None
     assert chart.encounters[0].location.point_of_care == "SUD"
+
+
+def test_nobody_who_writes_in_the_database_can_say_that_a_copy_is_free(bare: Site) -> None:
+    settings(bare, "restricted: send")
+    heard(bare, admit("900001"))  # marked later, when the restriction comes
+    heard(bare, admit("900001", more=PROTECTED, n="2"))
+    assert {state for _, state, _ in states(bare)} == {"pending"}
+    for file in (bare.folder / "var").glob("handoff*.db"):
+        with contextlib.closing(sqlite3.connect(file)) as conn:
+            if conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'delivery'").fetchone():
+                assert conn.execute("UPDATE delivery SET marked = 0 WHERE marked = 1").rowcount > 0
+                conn.commit()
+    assert deliver(bare) == []
+    assert {(state, why) for _, state, why in states(bare)} == {("dead", "payload-damaged")}
