@@ -5,8 +5,8 @@ what came of it is written again and again with other ids. Two processes write a
 store, in transactions of thousands of entries.
 
 A stay is an admission, updates and a discharge (STEPS messages). Of a hundred entries one was filtered, of a thousand
-one is a dead letter. Everything was delivered. Stored messages are shorter than live ones, so that ten million fit on a
-disk: what is stored of them beside the payload is not.
+one is a dead letter. Everything was delivered, and each stay was looked at once (the trail). Stored messages are
+shorter than live ones, so that ten million fit on a disk: what is stored of them beside the payload is not.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import msgspec
 from sqlalchemy import Connection, func, select
 
 from engine.connectors.registry import load
+from engine.domain.audit import AuditRecord
 from engine.domain.chart import Charts
 from engine.domain.codec import decoder, encode
 from engine.domain.delivery import DeadLetter, DeliveryState, Stage
@@ -260,7 +261,18 @@ def _write_charts(store: Store, channel: CompiledChannel, options: argparse.Name
                 )
                 outcomes.append(msgspec.structs.replace(one, entry_id=options.first_id + index - options.done))
         _record(store, LIVE, outcomes, positions, datetime.now(UTC))
+        store.charts_ledger.write_now(partial(store.audit.append, records=_looks(outcomes)))
         positions = dict.fromkeys(ALL_PARTITIONS, outcomes[-1].entry_id)
+
+
+def _looks(outcomes: Sequence[Outcome]) -> list[AuditRecord]:
+    """One on each chart that a stay ended on, as the trail keeps it."""
+    now = datetime.now(UTC)
+    return [
+        AuditRecord(at=now, actor="user:bench", action="reveal", subject=f"chart:{chart.id}", patients=(chart.id,))
+        for outcome in outcomes
+        for chart in outcome.charts
+    ]
 
 
 def _fate(index: int, one: Outcome) -> Outcome:

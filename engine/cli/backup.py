@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,17 +20,18 @@ if TYPE_CHECKING:
     from engine.store.backup.restoring import Restored
     from engine.store.store import Store
 
-_NICENESS: Final = 15
-"""What the daemon wants of the machine comes first."""
-
 
 @click.command("backup")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--whole", is_flag=True, help="In a folder: rest on no earlier backup.")
+@click.option(
+    "--keep", type=click.IntRange(1, 36_600), metavar="DAYS",
+    help="In a folder: then delete older ones that none younger rests on.",
+)  # fmt: skip
 @json_option
 @config_option
 @click.pass_obj
-def backup(cli: Cli, path: Path, whole: bool) -> None:
+def backup(cli: Cli, path: Path, whole: bool, keep: int | None) -> None:
     """Back the store up into PATH, beside a running daemon.
 
     PATH is a file that is not there yet, or a folder that is: there the backup gets a name by its time, and holds only
@@ -40,10 +41,11 @@ def backup(cli: Cli, path: Path, whole: bool) -> None:
     Beside it, or where `backup.erasure_keys` says, stands one file TREE.erasure-keys, without which none of the backups
     can be read. It changes whenever something is erased: keep the newest copy alone.
     """
+    if keep is not None and not path.is_dir():
+        raise click.UsageError("--keep is for a folder of backups that is there")
+    from engine.runtime.priority import let_all_go_first
     from engine.store.backup.making import make_backup
 
-    with contextlib.suppress(OSError):
-        os.nice(_NICENESS)
     with open_desk(cli) as desk:
         made = make_backup(
             desk.store,
@@ -54,6 +56,8 @@ def backup(cli: Cli, path: Path, whole: bool) -> None:
             record=lambda manifest: _record(cli, str(desk.actor), "backup", manifest),
             whole=whole,
             erasure_keys=erasure_folder(desk.configuration),
+            keep=None if keep is None else timedelta(days=keep),
+            step_back=let_all_go_first,
         )
     cli.print(_backup_shape(made), _backup_text(made))
 
@@ -78,7 +82,8 @@ def restore(cli: Cli, path: Path, target: str, rehearse: bool, erasure_keys: Pat
     own store is not touched; name the restored one in `store.url`, with the daemon stopped.
 
     What may have gone out since the backup is held, and so is what comes of messages that are sent again: `handoff held
-    list` shows it, `handoff held confirm` says that it had arrived, `handoff held release` sends it.
+    list` shows it, `handoff held confirm` says that it had arrived, `handoff held release` sends it. Accounts that were
+    active then are out until somebody lets them in (`handoff users enable`); tokens and sessions are gone.
 
     What was erased since the backup is left out, and counted: its keys are destroyed. That is known from the file of
     erasure keys beside the backup, from the one in `backup.erasure_keys`, and from the site's store, if it is there.
@@ -186,6 +191,7 @@ def _backup_shape(made: Made) -> dict[str, Any]:
         "path": made.path,
         "seconds": made.seconds,
         "incremental": made.manifest.depth > 0,
+        "deleted": list(made.deleted),
         "rows": tables,
         **manifest,
     }
@@ -197,7 +203,7 @@ def _backup_text(made: Made) -> str:
     return (
         f"{made.path}: {manifest.entries:,} entries and {manifest.charts:,} charts as of {named_time(manifest.as_of)},"
         f" {manifest.bytes / 1e6:,.1f} MB of {manifest.whole_bytes / 1e6:,.1f} written{rests},"
-        f" in {made.seconds:,.1f} s."
+        f" in {made.seconds:,.1f} s." + (f" {len(made.deleted)} older ones deleted." if made.deleted else "")
     )
 
 
@@ -218,4 +224,10 @@ def _restore_text(done: Restored) -> str:
     held = (
         f"\n{done.held:,} deliveries may have gone out since; they are held: `handoff held list`." if done.held else ""
     )
-    return f"Restored into {done.target}: {what}, {verified}, in {done.seconds:,.1f} s.{held}{left}"
+    accounts = (
+        f"\n{done.unconfirmed:,} accounts wait to be confirmed, for who was shut out since is not known here: `handoff"
+        " users enable NAME ...`."
+        if done.unconfirmed
+        else ""
+    )
+    return f"Restored into {done.target}: {what}, {verified}, in {done.seconds:,.1f} s.{held}{accounts}{left}"

@@ -131,7 +131,8 @@ def list_(cli: Cli, limit: int) -> None:
     ]  # fmt: skip
     columns = (
         Column("name", least=8), Column("kind", drop=2), Column("roles", least=8), Column("units", drop=1),
-        Column("provider", drop=1), Column("state", alarm={"disabled"}), Column("comes in by", least=8, drop=1),
+        Column("provider", drop=1), Column("state", alarm={"disabled", "unconfirmed"}),
+        Column("comes in by", least=8, drop=1),
     )  # fmt: skip
     cli.print(shapes, table(columns, rows) or "No accounts: `handoff users add NAME --role ROLE` makes one.")
 
@@ -167,15 +168,19 @@ def disable(cli: Cli, name: str, reason: str | None) -> None:
 
 
 @users.command("enable")
-@_NAME
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @json_option
 @config_option
 @click.pass_obj
-def enable(cli: Cli, name: str) -> None:
-    """Let an account in again. It needs a new password; tokens that were ended stay ended."""
+def enable(cli: Cli, names: tuple[str, ...]) -> None:
+    """Let accounts in again. They need new passwords; tokens that were ended stay ended.
+
+    Of one account `--json` prints it, of several a list.
+    """
     with open_desk(cli) as desk:
-        shape = shape_of(desk.accounts.enable(name))
-    cli.print(shape, f"{name} may come in again, with a new password (`handoff users password {name}`).")
+        shapes = [shape_of(one) for one in desk.accounts.enable(*names)]
+    lines = [f"{one} may come in again, with a new password (`handoff users password {one}`)." for one in names]
+    cli.print(shapes if len(names) > 1 else shapes[0], "\n".join(lines))
 
 
 @users.command("token", epilog=TIMES)

@@ -106,15 +106,17 @@ class Accounts:
 
         return self._write(work)
 
-    def enable(self, name: str) -> Account:
-        """The account may come in again. What it came in by before stays revoked; it needs a new password."""
+    def enable(self, *names: str) -> list[Account]:
+        """Accounts may come in again: all of them or none. What they came in by before stays revoked; they need a new
+        password.
+        """
 
         def back(one: Account) -> Account:
             return structs.replace(
                 one, state=AccountState.ACTIVE, disabled_at=None, password=None, failures=0, waits_until=None
             )
 
-        return self._change(name, "account-enabled", None, back)
+        return self._write(lambda conn: [self._changed(conn, one, "account-enabled", None, back) for one in names])
 
     def set_password(self, name: str, password: str) -> Account:
         """All sessions end. Raises AccountError for a password that is too weak."""
@@ -173,8 +175,9 @@ class Accounts:
         made = self._ticket("token", name, until, scopes=tuple(scopes), by=self._by)
 
         def work(conn: Connection) -> None:
-            if not self._get(conn, name).active:
-                raise AccountError(f"{name} is disabled: `handoff users enable {name}` first")
+            one = self._get(conn, name)
+            if not one.active:
+                raise AccountError(f"{name} is {one.state.value}: `handoff users enable {name}` first")
             self._store.users.put_ticket(conn, secret, made)
             self._note(conn, "token-made", name, f"{made.id}: {', '.join(scopes)}")
 

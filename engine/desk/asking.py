@@ -41,7 +41,7 @@ def may_they(desk: Desk, name: str, action: str, patient: str | None, purpose: s
         "name": name,
         "action": action,
         "allowed": allowed,
-        "why": answer.why if account.active else "the account is disabled",
+        "why": answer.why if account.active else f"the account is {account.state.value}",
         "rule": answer.rule if account.active else "",
         "sees": sorted(str(one) for one in answer.fields) if answer.allowed and allowed else [],
         "relations": sorted(str(one) for one in answer.relations) if answer.allowed and allowed else [],

@@ -10,6 +10,7 @@ from msgspec import structs
 
 from engine.access.policy import opens
 from engine.desk import finding
+from engine.domain.account import AccountState
 from engine.domain.actor import Purpose
 from engine.domain.glass import Glass
 from engine.errors import AccountError, NotFoundError, WhichError
@@ -70,7 +71,11 @@ def break_glass(
 
     def work(conn: Connection) -> Glass:
         roles = set(policy.glass.tell) if policy.glass is not None else set()
-        told = tuple(one.name for one in desk.store.users.every(conn) if one.active and roles & set(one.roles))
+        told = tuple(
+            one.name
+            for one in desk.store.users.every(conn)
+            if one.state is not AccountState.DISABLED and roles & set(one.roles)
+        )
         new = structs.replace(broken, told=told, proved="password" if asked else "local user")
         desk.store.users.break_glass(conn, new)
         why, purpose = f"{reason}: {because}", Purpose.BTG.value

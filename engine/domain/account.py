@@ -14,6 +14,8 @@ class AccountState(StrEnum):
     ACTIVE = "active"
     DISABLED = "disabled"
     """Out: nothing that it comes in by counts any more."""
+    UNCONFIRMED = "unconfirmed"
+    """Out until somebody enables it: the store was set back, and it may have been disabled since."""
 
 
 class Account(Phi, frozen=True, kw_only=True):

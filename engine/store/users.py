@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from msgspec import structs
 from sqlalchemy import Connection, delete, func, select, update
 
-from engine.domain.account import Account, Ticket
+from engine.domain.account import Account, AccountState, Ticket
 from engine.domain.codec import decoder, encode
 from engine.domain.glass import Glass
 from engine.errors import RowTakenError
@@ -65,6 +66,13 @@ class Users:
             .where(account.c.name == new.name, account.c.version == version - 1)
             .values(version=version, document=self._sealed(new, version))
         )
+
+    def unconfirm(self, conn: Connection) -> int:
+        """After a restore: nobody here knows who was shut out since. Returns how many accounts wait for a person."""
+        unsure = [one for one in self.every(conn) if one.active]
+        for one in unsure:
+            self.change(conn, structs.replace(one, state=AccountState.UNCONFIRMED))
+        return len(unsure)
 
     def _sealed(self, one: Account, version: int) -> bytes:
         return self._keys.seal(account_place(one.name, version), encode(one))

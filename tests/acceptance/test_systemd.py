@@ -27,7 +27,7 @@ needs_systemd = pytest.mark.skipif(
 @needs_systemd
 def test_the_verifier_has_nothing_to_say() -> None:
     done = subprocess.run(
-        ["systemd-analyze", "verify", str(UNITS / "handoff.service"), str(UNITS / "handoff.socket")],
+        ["systemd-analyze", "verify", *map(str, sorted(UNITS.glob("handoff*.*")))],
         capture_output=True,
         text=True,
         check=False,
@@ -35,15 +35,47 @@ def test_the_verifier_has_nothing_to_say() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def settings(unit: str) -> dict[str, list[str]]:
+    """Of a unit file, in order."""
+    found: dict[str, list[str]] = {}
+    for line in (UNITS / unit).read_text().splitlines():
+        if "=" in line and not line.startswith(("#", "[")):
+            key, _, value = line.partition("=")
+            found.setdefault(key, []).append(value)
+    return found
+
+
+def test_a_backup_has_the_keys_of_the_daemon_and_waits_for_it() -> None:
+    daemon, backup = settings("handoff.service"), settings("handoff-backup.service")
+    for key in ("User", "LoadCredential", "Environment", "ExecSearchPath", "StateDirectory", "UMask"):
+        assert backup[key] == daemon[key]
+    assert backup["CPUWeight"] == backup["IOWeight"] == ["1"]
+    [command] = backup["ExecStart"]
+    assert command.split()[1:3] == ["handoff", "backup"]
+    assert backup["ReadWritePaths"] == [command.split()[3]]
+    assert f" {command.split()[3]} " in (UNITS / "tmpfiles.conf").read_text()
+
+
+def test_a_backup_is_as_restricted_as_the_daemon() -> None:
+    """All but the calls that each is let."""
+    daemon, backup = settings("handoff.service"), settings("handoff-backup.service")
+    begins = list(daemon).index("NoNewPrivileges")
+    restrictions = set(list(daemon)[begins:]) - {"SystemCallFilter", "WantedBy", "Also"}
+    assert len(restrictions) > 25
+    assert {key: backup.get(key) for key in restrictions} == {key: daemon[key] for key in restrictions}
+    assert backup["SystemCallFilter"][:2] == daemon["SystemCallFilter"][:2]
+
+
 @needs_systemd
-def test_the_service_is_hardened() -> None:
+@pytest.mark.parametrize("unit", ["handoff.service", "handoff-backup.service"])
+def test_the_service_is_hardened(unit: str) -> None:
     done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(UNITS / "handoff.service")],
+        ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(UNITS / unit)],
         capture_output=True,
         text=True,
         check=False,
     )
-    found = re.search(r"exposure level for handoff.service: ([0-9.]+)", done.stdout)
+    found = re.search(rf"exposure level for {unit}: ([0-9.]+)", done.stdout)
     assert found, done.stdout + done.stderr
     assert float(found[1]) <= EXPOSURE_MAX
 

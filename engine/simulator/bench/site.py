@@ -78,7 +78,7 @@ class Place:
         folder = self.folder / "site"
         _handoff("init", str(folder))
         try:
-            with self._store(database) as store:
+            with self.store(database) as store:
                 ports = {channel: free_port() for channel in CHANNELS}
                 site = Site(folder, store, ports, folder / "bench.crt" if tls else None)
                 self._write(site, org)
@@ -87,7 +87,7 @@ class Place:
             shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _store(self, database: Database) -> Iterator[str]:
+    def store(self, database: Database) -> Iterator[str]:
         """The URL of an empty store."""
         if database == "sqlite":
             yield "sqlite:///var/handoff.db"

@@ -42,6 +42,8 @@ _CHECK_BYTES: Final = 16
 _DIGEST_BYTES: Final = 16
 _TAG_BYTES: Final = 16
 _RECORD_BYTES_MAX: Final = 1 << 31
+_SYNC_BYTES: Final = 16 << 20
+"""Written at most before the disk has them: a daemon that commits on the same disk would wait for all of them."""
 
 
 class Piece(NamedTuple):
@@ -128,6 +130,7 @@ class ArchiveWriter:
         self._temporary = Path(name)
         self._file = os.fdopen(handle, "wb", buffering=1 << 20)
         self._number = 0
+        self._synced = 0
         self.offset = 0
         self._put(self._head)
 
@@ -162,9 +165,18 @@ class ArchiveWriter:
     def _put(self, raw: bytes) -> None:
         try:
             self._file.write(raw)
+            self.offset += len(raw)
+            if self.offset - self._synced >= _SYNC_BYTES:
+                self._sync()
         except OSError as error:
             raise BackupError(f"{self._path}: can't be written: {error.strerror}") from None
-        self.offset += len(raw)
+
+    def _sync(self) -> None:
+        """On the disk, and out of memory: what the daemon reads again and again stays there."""
+        self._file.flush()
+        os.fdatasync(self._file.fileno())
+        os.posix_fadvise(self._file.fileno(), self._synced, 0, os.POSIX_FADV_DONTNEED)
+        self._synced = self.offset
 
     def __enter__(self) -> Self:
         return self

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
-from datetime import datetime
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec import structs
 from sqlalchemy import Connection, func, insert, select, text
 
 from engine.domain.audit import AuditRecord
@@ -24,6 +27,7 @@ from engine.store.backup.archive import (
     digest_of,
     siblings,
 )
+from engine.store.backup.keeping import delete_older
 from engine.store.backup.rows import chunks, columns_of, read_rows, tables
 from engine.store.backup.wrapping import Wrapping
 from engine.store.counts import ledger
@@ -34,12 +38,19 @@ DEPTH_MAX: Final = 6
 """Backups that the next one may rest on; after a week of days one is whole again."""
 
 
+FREE_BYTES_MIN: Final = 256 << 20
+"""On the disk of the store: its log grows for as long as a backup reads, and a daemon with a full disk refuses."""
+_LOOK_EACH_CHUNKS: Final = 256
+
+
 class Made(Record, frozen=True, kw_only=True):
     """What a backup came to."""
 
     path: str
     manifest: Manifest
     seconds: float
+    deleted: tuple[str, ...] = ()
+    """Older ones, by path."""
 
 
 def make_backup(
@@ -52,15 +63,47 @@ def make_backup(
     record: Callable[[Manifest], AuditRecord] | None,
     whole: bool = False,
     erasure_keys: Path | None = None,
+    keep: timedelta | None = None,
+    step_back: Callable[[], None] = lambda: None,
 ) -> Made:
     """Write a backup.
 
     path: of the file, which must not be there; or a folder that is there, where it gets a name of its own and what the
-    backups before it have is not written again. whole: it rests on none of them. record: stands in the trail when it is
-    done; none: no record is written. erasure_keys: the folder of the file of erasure keys; none: beside the backup.
+    backups before it have is not written again. whole: it rests on none of them. keep: older ones than that, which
+    none younger rests on, are deleted when this one is whole. record: stands in the trail when it is done; none: no
+    record is written. erasure_keys: the folder of the file of erasure keys; none: beside the backup. step_back: makes
+    this thread wait for whoever else wants to run; what writes the store, and so holds a lock, runs in another one.
     Raises BackupError or StoreError.
     """
     erasure.begin(store)
+    folder = (erasure_keys or (path if path.is_dir() else path.parent)).absolute()
+    with ThreadPoolExecutor(1) as writer:
+        writer.submit(lambda: None).result()  # a thread begins with the priority of who starts it
+        step_back()
+
+        def keep_keys() -> None:
+            writer.submit(companion.write, store, folder).result()
+
+        made = _made(store, path, keep_keys, node=node, program=program, now=now, whole=whole)
+        if keep is not None:
+            gone = delete_older(Path(made.path).parent, store.keys, now() - keep)
+            made = structs.replace(made, deleted=tuple(map(str, gone)))
+        if record is not None:
+            writer.submit(_note, store, made, folder, record(made.manifest)).result()
+            keep_keys()  # what was erased before anybody knew of this folder
+    return made
+
+
+def _made(
+    store: Store,
+    path: Path,
+    keep_keys: Callable[[], None],
+    *,
+    node: str,
+    program: str,
+    now: Callable[[], datetime],
+    whole: bool,
+) -> Made:
     began = now()
     base: dict[bytes, tuple[str, Piece]] = {}
     depth = 0
@@ -68,16 +111,11 @@ def make_backup(
         if not whole:
             base, depth = _base(path, store)
         path /= f"handoff-{began:%Y%m%dT%H%M%S%f}Z{SUFFIX}"
-    folder = (erasure_keys or path.parent).absolute()
     with ArchiveWriter(path, store.keys) as archive:
         lists, manifest = _written(store, archive, base, depth, node=node, program=program, began=began, now=now)
-        companion.write(store, folder)  # no backup without its keys
+        keep_keys()  # no backup without its keys
         archive.finish(lists, manifest)
-    made = Made(path=str(path), manifest=manifest, seconds=round((now() - began).total_seconds(), 3))
-    if record is not None:
-        _note(store, made, folder, record(manifest))
-        companion.write(store, folder)  # what was erased before anybody knew of this folder
-    return made
+    return Made(path=str(path), manifest=manifest, seconds=round((now() - began).total_seconds(), 3))
 
 
 def _written(
@@ -96,7 +134,6 @@ def _written(
     files = {archive.id: 0}
     whole_bytes = 0
     start = archive.offset
-    fresh: dict[bytes, Piece] = {}
     with store.reader() as conn:
         _begin(conn)
         facts = _facts(store, conn)
@@ -108,15 +145,16 @@ def _written(
             pieces: list[Piece] = []
             total = 0
             for chunk, number_of_rows in chunks(read_rows(conn, table)):
+                if not len(pieces) % _LOOK_EACH_CHUNKS:
+                    _check_room(store)
                 digest = digest_of(chunk)
                 total += number_of_rows
-                if (piece := fresh.get(digest)) is None:
-                    if (known := base.get(digest)) is not None:
-                        id_, there = known
-                        piece = there._replace(file=files.setdefault(id_, len(files)))
-                    else:
-                        number, offset, size = archive.append(wrapping.wrap(table.fullname, chunk))
-                        piece = fresh[digest] = Piece(digest, 0, number, offset, size)
+                if (known := base.get(digest)) is not None:
+                    id_, there = known
+                    piece = there._replace(file=files.setdefault(id_, len(files)))
+                else:
+                    number, offset, size = archive.append(wrapping.wrap(table.fullname, chunk))
+                    piece = Piece(digest, 0, number, offset, size)
                 whole_bytes += piece.size
                 pieces.append(piece)
             lists[table.fullname] = pieces
@@ -139,6 +177,15 @@ def _written(
         **facts,
     )
     return lists, manifest
+
+
+def _check_room(store: Store) -> None:
+    file = store.location.charts_file
+    if file is not None and shutil.disk_usage(file.parent).free < FREE_BYTES_MIN:
+        raise BackupError(
+            f"{file.parent}: less than {FREE_BYTES_MIN >> 20} MiB are free on the disk of the store, and its log grows"
+            " while a backup is made: make room, and try again"
+        )
 
 
 def _begin(conn: Connection) -> None:
@@ -203,6 +250,7 @@ def _note(store: Store, made: Made, folder: Path, record: AuditRecord) -> None:
                 node=manifest.node,
             )
         )
-        store.audit.append(conn, [record])
+        more = f"; {len(made.deleted)} older ones deleted" if made.deleted else ""
+        store.audit.append(conn, [structs.replace(record, reason=f"{record.reason or ''}{more}" or None)])
 
     store.charts_ledger.write_now(write)

@@ -64,6 +64,8 @@ class Restored(Record, frozen=True, kw_only=True):
     """Where the store is now; none: it was a rehearsal, and is gone."""
     held: int = 0
     """Deliveries that may have been sent since the backup: they wait for a person."""
+    unconfirmed: int = 0
+    """Accounts that were active then: somebody says who may still come in."""
     opened: int = 0
     """Sealed values that were opened."""
     problems: tuple[str, ...] = ()
@@ -107,11 +109,13 @@ def restore(
                 store.charts_ledger.write_now(lambda conn: erasure.put(conn, keys, tree))
                 found, opened, counts = _verified(store, manifest, loaded, left, everything=everything)
                 problems += found
-                held = 0
+                held = unconfirmed = 0
                 if not rehearse:
                     mark = Mark(at=now(), as_of=manifest.as_of, last_entry=manifest.last_entry)
                     said = msgspec.structs.replace(said, reason=left.explained(said.reason))
-                    held = store.charts_ledger.write_now(lambda conn: _mark(store, conn, manifest, mark, said))
+                    held, unconfirmed = store.charts_ledger.write_now(
+                        lambda conn: _mark(store, conn, manifest, mark, said)
+                    )
             if place.is_sqlite:
                 _settle(place)
     return Restored(
@@ -123,6 +127,7 @@ def restore(
         backup=manifest.id,
         target=None if rehearse else target,
         held=held,
+        unconfirmed=unconfirmed,
         opened=opened,
         problems=tuple(problems[:_PROBLEMS_MAX]),
         left_out=left.counts,
@@ -143,10 +148,12 @@ def note_rehearsal(store: Store, done: Restored, at: datetime, record: AuditReco
     store.charts_ledger.write_now(write)
 
 
-def _mark(store: Store, conn: Connection, manifest: Manifest, mark: Mark, record: AuditRecord) -> int:
+def _mark(store: Store, conn: Connection, manifest: Manifest, mark: Mark, record: AuditRecord) -> tuple[int, int]:
+    """Deliveries that are held, accounts that wait to be confirmed."""
     held = set_back(conn, manifest.id, mark)
+    unconfirmed = store.users.unconfirm(conn)
     store.audit.append(conn, [record])
-    return held
+    return held, unconfirmed
 
 
 def _check_version(archive: Archive) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,14 @@ import pytest
 from sqlalchemy import select
 from store_builders import NOW, append, chart, delivery, outcome, receipt, record
 
+from engine.desk.accounts import Accounts
+from engine.domain.account import Account
 from engine.domain.audit import AuditRecord
 from engine.domain.delivery import DeliveryState
-from engine.errors import BackupError, KeyMissingError
+from engine.errors import AccountError, BackupError, KeyMissingError, WhichError
 from engine.store import Store
 from engine.store.backup import archive as archives
+from engine.store.backup import making
 from engine.store.backup.archive import Archive, Manifest
 from engine.store.backup.making import Made, make_backup
 from engine.store.backup.mark import last_mark
@@ -161,6 +164,78 @@ def test_a_week_of_backups_ends_with_a_whole_one(sqlite_site: Any, tmp_path: Pat
     assert back_up(store, tmp_path, whole=True).manifest.depth == 0
 
 
+def test_old_backups_go_and_what_younger_ones_rest_on_stays(sqlite_site: Any, tmp_path: Path) -> None:
+    """Ten days, one a day; the second whole one is that of the eighth."""
+    store = sqlite_site.open("tool")
+    fill(store, 1, 40)
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / f"another{archives.SUFFIX}").write_text("cannot be read")
+    made = []
+    for day in range(10):
+        today = NOW + timedelta(days=day)
+        one = make_backup(
+            store, tmp_path, node="n", program="test", now=lambda today=today: today, record=said("backup"),
+            keep=timedelta(days=2, hours=12),
+        )  # fmt: skip
+        made.append(one)
+        assert all(
+            put_back(path, store.keys, tmp_path / f"r{day}", rehearse=True).ok for path in tmp_path.glob("hand*")
+        )
+    assert [one.manifest.depth for one in made] == [0, 1, 2, 3, 4, 5, 6, 0, 1, 2]
+    assert not any(made[0].path in one.deleted for one in made[:9])  # until the first week as a whole is too old
+    assert made[0].path in made[9].deleted
+    assert len(list(tmp_path.glob(f"handoff-*{archives.SUFFIX}"))) == 3
+    assert (tmp_path / "notes.txt").exists()
+    assert (tmp_path / f"another{archives.SUFFIX}").exists()
+    with store.reader() as conn:
+        assert any("older ones deleted" in (one.reason or "") for one in store.audit.find(conn))
+
+
+def test_accounts_wait_to_be_confirmed_after_a_restore(site: Any, tmp_path: Path) -> None:
+    """Who was shut out since the backup does not come in by it, with a password, a token or another's word."""
+    store = site.open("tool")
+    accounts = Accounts(store, "boss", NOW)
+    for name in ("dana", "lee", "gone"):
+        accounts.add(Account(name=name, roles=("nurse",), created_at=NOW, created_by="boss"), None)
+    accounts.disable("gone")
+    token, _ = accounts.make_token("lee", ["all"], NOW + timedelta(days=1))
+    back_up(store, tmp_path / "one.backup")
+    accounts.disable("lee")
+    done = put_back(tmp_path / "one.backup", store.keys, tmp_path / "there")
+    assert (done.ok, done.unconfirmed) == (True, 2)
+    with Store.open(f"sqlite:///{tmp_path}/there/handoff.db", store.keys, "tool") as back:
+        restored = Accounts(back, "boss", NOW)
+        states = {name: restored.get(name).state.value for name in ("dana", "lee", "gone")}
+        assert states == {"dana": "unconfirmed", "lee": "unconfirmed", "gone": "disabled"}
+        for way in (
+            lambda: restored.enter(token),
+            lambda: restored.let_in("lee", "oidc"),
+            lambda: restored.make_token("lee", ["all"], NOW + timedelta(days=1)),
+        ):
+            with pytest.raises(AccountError):
+                way()
+        with pytest.raises(WhichError):  # all or none
+            restored.enable("dana", "nobody")
+        assert not restored.get("dana").active
+        restored.enable("dana")
+        assert restored.let_in("dana", "oidc").actor.name == "dana"
+        with back.reader() as conn:
+            assert verify(back, conn).ok
+
+
+def test_a_backup_gives_way_before_the_disk_of_the_store_is_full(
+    sqlite_site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = sqlite_site.open("tool")
+    fill(store, 1, 3)
+    monkeypatch.setattr(making, "FREE_BYTES_MIN", 1 << 60)
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    with pytest.raises(BackupError, match="are free on the disk of the store"):
+        back_up(store, folder)
+    assert list(folder.iterdir()) == []
+
+
 def test_after_a_rotation_nothing_rests_on_the_old_key(sqlite_site: Any, tmp_path: Path) -> None:
     store = sqlite_site.open("tool")
     fill(store, 1, 3)
@@ -235,8 +310,6 @@ def test_a_key_that_is_gone_is_named(sqlite_site: Any, tmp_path: Path) -> None:
 
 
 def test_a_backup_of_another_version_says_so(sqlite_site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine.store.backup import making
-
     store = sqlite_site.open("tool")
     monkeypatch.setattr(making, "REVISION", "0001")
     back_up(store, tmp_path / "one.backup")

@@ -6,6 +6,7 @@ import ctypes
 import os
 import subprocess
 import sys
+import textwrap
 import threading
 from pathlib import Path
 
@@ -34,6 +35,17 @@ def of_a_thread() -> tuple[int, int, int]:
     thread.start()
     thread.join()
     return found[0]
+
+
+def test_who_lets_all_go_first_leaves_threads_that_were_there_before_as_they_are() -> None:
+    code = """
+    from concurrent.futures import ThreadPoolExecutor
+    with ThreadPoolExecutor(1) as before:
+        before.submit(int).result()
+        priority.let_all_go_first()
+        print(attributes()[1], before.submit(lambda: attributes()[1]).result())
+    """
+    assert in_a_child(textwrap.dedent(code)) == ["19", str(os.getpriority(os.PRIO_PROCESS, 0))]
 
 
 def in_a_child(code: str) -> list[str]:
