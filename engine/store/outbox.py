@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, literal_column, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, bindparam, func, literal_column, select, text, update
 
 from engine.domain.delivery import (
     DELIVERY_MOVES,
@@ -140,12 +140,10 @@ _UNMARKED: Final = Statement(
     _JOINED.where(
         _UNFINISHED,
         delivery.c.marked == literal_column("0"),
-        or_(
-            delivery.c.ordering_key == bindparam("chart"),
-            and_(delivery.c.ordering_key >= bindparam("first"), delivery.c.ordering_key < bindparam("behind")),
-        ),
+        delivery.c.ordering_key >= bindparam("chart"),
+        delivery.c.ordering_key < bindparam("behind"),
     ).order_by(delivery.c.id),
-    ("chart", "first", "behind"),
+    ("chart", "behind"),
 )
 _LAST_ID: Final = Statement(select(func.max(delivery.c.id)))
 _LAST_DUE: Final = Statement(
@@ -548,7 +546,7 @@ class Outbox:
 
     def mark(self, conn: Connection, chart_id: str) -> None:
         """The chart is to be asked of all that waits of its patient, notices included."""
-        for row in _UNMARKED.rows(conn, chart_id, f"{chart_id}/", f"{chart_id}0"):  # `0` comes behind the stroke
+        for row in _UNMARKED.rows(conn, *lines_of(chart_id)):
             queued = self._queued(row)
             conn.execute(update(delivery).where(delivery.c.id == row.id).values(marked=1))
             if queued.unreadable is None:
@@ -724,6 +722,11 @@ class Outbox:
 
 def _to(destination: str | None) -> list[ColumnElement[bool]]:
     return [] if destination is None else [delivery.c.destination == destination]
+
+
+def lines_of(chart_id: str) -> tuple[str, str]:
+    """Where the lines of a chart begin and end: its own, and those of its notices (`line_of_notice`)."""
+    return chart_id, f"{chart_id}0"  # `0` comes behind the stroke
 
 
 def receipt_place(delivery_id: int) -> str:

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import Connection, and_, bindparam, literal_column, or_, select
+from sqlalchemy import Connection, bindparam, literal_column, select, text
 
 from engine.access.copies import CODES
 from engine.domain.chart import Chart
@@ -32,7 +32,7 @@ from engine.pipeline.deliver import Gone, as_of_now
 from engine.store import admissions, notices
 from engine.store.charts import ChartStore
 from engine.store.keys import KeyRing
-from engine.store.outbox import Outbox, Renewed, take_lock
+from engine.store.outbox import Outbox, Renewed, lines_of, take_lock
 from engine.store.schema import admission, delivery, outcome
 from engine.store.statements import Listed, Statement
 
@@ -141,21 +141,21 @@ def _overtaken(conn: Connection, keys: KeyRing, queued: QueuedDelivery, chart_id
     return bool(_OVERTAKEN.rows(conn, sorted(family), queued.entry_id, queued.delivery.destination))
 
 
+_OPEN: Final = select(admission.c.delivery_id).where(
+    text("not_before IS NULL AND decision IS NULL"),  # as the index of the open ones has it: there are few
+    literal_column(f"code IN ({', '.join(repr(code) for code in sorted(CODES))})"),
+)
+_IS_WITHHELD: Final = delivery.c.state == literal_column(f"'{DeliveryState.WITHHELD.value}'")
 _WITHHELD: Final = Statement(
     select(delivery.c.id)
-    .join(admission, admission.c.delivery_id == delivery.c.id)
     .where(
-        delivery.c.state == literal_column(f"'{DeliveryState.WITHHELD.value}'"),
-        literal_column(f"code IN ({', '.join(repr(code) for code in sorted(CODES))})"),
-        admission.c.not_before.is_(None),
-        admission.c.decision.is_(None),
-        or_(
-            delivery.c.ordering_key == bindparam("chart"),
-            and_(delivery.c.ordering_key >= bindparam("first"), delivery.c.ordering_key < bindparam("behind")),
-        ),
+        delivery.c.id.in_(_OPEN),
+        _IS_WITHHELD,
+        delivery.c.ordering_key >= bindparam("chart"),
+        delivery.c.ordering_key < bindparam("behind"),
     )
     .order_by(delivery.c.id),
-    ("chart", "first", "behind"),
+    ("chart", "behind"),
 )
 
 
@@ -164,8 +164,7 @@ def ask_again(conn: Connection, keys: KeyRing, chart_id: str, now: datetime) -> 
     for it is put back, in order, and asked again. One that must not go out as it is stays for a person.
     """
     take_lock(conn)
-    lines = (chart_id, f"{chart_id}/", f"{chart_id}0")  # `0` comes behind the stroke of `line_of_notice`
-    let_out(conn, keys, [row.id for row in _WITHHELD.rows(conn, *lines)], now)
+    let_out(conn, keys, [row.id for row in _WITHHELD.rows(conn, *lines_of(chart_id))], now)
     Outbox(keys).mark(conn, chart_id)
 
 
@@ -184,13 +183,9 @@ def let_out(conn: Connection, keys: KeyRing, delivery_ids: Sequence[int], now: d
 
 _OF_DESTINATION: Final = Statement(
     select(delivery.c.id)
-    .join(admission, admission.c.delivery_id == delivery.c.id)
     .where(
-        admission.c.destination == bindparam("wanted"),
-        delivery.c.state == literal_column(f"'{DeliveryState.WITHHELD.value}'"),
-        literal_column(f"code IN ({', '.join(repr(code) for code in sorted(CODES))})"),
-        admission.c.not_before.is_(None),
-        admission.c.decision.is_(None),
+        delivery.c.id.in_(_OPEN.where(admission.c.destination == bindparam("wanted"))),
+        _IS_WITHHELD,
         delivery.c.id > bindparam("after"),
     )
     .order_by(delivery.c.id)

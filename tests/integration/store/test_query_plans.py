@@ -33,7 +33,7 @@ from engine.domain.quality import QualityItem, QualityKind
 from engine.domain.task import TaskState
 from engine.store import admissions, counts, due, notices, oncall, recorded, statements
 from engine.store.outbox import Settled, join_lines
-from engine.store.requeue import requeue
+from engine.store.requeue import ask_again, requeue, withheld_after
 
 
 @pytest.fixture
@@ -264,6 +264,16 @@ def test_joining_lines_and_putting_back(plans):
         store.charts_ledger.write_now(lambda conn: join_lines(conn, {"chart-1": "chart-2"}))
         store.charts_ledger.write_now(lambda conn: requeue(conn, store.keys, 1, NOW))
     assert scans(lines) == []
+
+
+def test_what_a_restriction_changes_is_found_by_indexes(plans):
+    """Of millions of deliveries few wait, and few are withheld."""
+    store, lines = plans
+    filled(store)
+    with only(lines):
+        store.charts_ledger.write_now(lambda conn: ask_again(conn, store.keys, "chart-1", NOW))
+        store.read_now(lambda conn: withheld_after(conn, store.keys, "crm", 0))
+    assert scans(lines, allowed=["INDEX admission_withheld$", "TEMP B-TREE"]) == []
 
 
 def test_counting_the_outbox_looks_at_open_deliveries_only(plans):
