@@ -136,8 +136,8 @@ def _running_backups(site: Site, folder: Path) -> Iterator[list[int]]:
             process.kill()
             process.wait()
             path.unlink(missing_ok=True)
-            for part in folder.glob(f".{path.name}.*.part"):
-                part.unlink()
+            for left in (*folder.glob(f".{path.name}.*.part"), *folder.glob("*.erasure-keys")):
+                left.unlink()
             number += 1
 
     thread = threading.Thread(target=run)

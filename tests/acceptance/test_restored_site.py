@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
-from harness import Daemon, MakeDaemon, Site, eventually
+import pytest
+from harness import MakeDaemon, Site, eventually
+from peers.postgres_server import PostgresServer
 
 
 def admission(number: int, at: datetime) -> bytes:
@@ -37,9 +40,32 @@ def told(site: Site) -> Counter[str]:
     return Counter(json.loads(line)["idempotency_key"] for line in lines)
 
 
+class Places(NamedTuple):
+    """Where stores are: urls of new ones, and what a restore is told instead."""
+
+    first: str
+    targets: Iterator[tuple[str, str]]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def places(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Places]:
+    if request.param == "sqlite":
+        folders = (tmp_path / f"restored-{number}" for number in range(9))
+        yield Places("sqlite:///var/handoff.db", ((str(one), f"sqlite:///{one}/handoff.db") for one in folders))
+        return
+    server = PostgresServer()
+    urls = (server.url(server.new_database()) for _ in range(9))
+    try:
+        yield Places(next(urls), ((url, url) for url in urls))
+    finally:
+        server.close()
+
+
 def test_nobody_is_told_twice_after_a_restore(
-    site: Site, daemon: Daemon, make_daemon: MakeDaemon, tmp_path: Path
+    site: Site, make_daemon: MakeDaemon, tmp_path: Path, places: Places
 ) -> None:
+    site.edit("config.yaml", (r"url: sqlite:\S+", f"url: {places.first}"))
+    daemon = make_daemon(site)
     began = datetime.now(UTC)
     backups = tmp_path / "backups"
     backups.mkdir()
@@ -56,13 +82,12 @@ def test_nobody_is_told_twice_after_a_restore(
     assert set(first.values()) == {1}
     daemon.kill()
 
-    target = tmp_path / "restored"
     for seconds in (0.5, 0.9):
-        killed(site, "restore", str(backups), str(target), after=seconds)
-        shutil.rmtree(target, ignore_errors=True)
-    done = site.json("restore", str(backups), str(target))
+        killed(site, "restore", str(backups), next(places.targets)[0], after=seconds)
+    target, url = next(places.targets)
+    done = site.json("restore", str(backups), target)
     assert (done["ok"], done["problems"], done["entries"]) == (True, [], made["entries"])
-    site.edit("config.yaml", (r"sqlite:///var/handoff.db", f"sqlite:///{target}/handoff.db"))
+    site.edit("config.yaml", (r"url: \S+", f"url: {url}"))
 
     again = make_daemon(site)
     assert all(b"|AA|" in answer for answer in again.send(*before, *after))
