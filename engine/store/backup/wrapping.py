@@ -26,6 +26,7 @@ from engine.store.retention import of_charts
 _EXTENSION: Final = 1
 _PLACE_BYTES: Final = 9
 _NONCE_BYTES: Final = 12
+_REMEMBERED_MAX: Final = 8192
 
 
 class _Rule(NamedTuple):
@@ -76,6 +77,23 @@ class Wrapping:
         """Rows that were written without a key of their own, because theirs is destroyed: a restored store gives
         numbers of before anew. They can't be erased from this backup.
         """
+        self._ciphers: dict[int, AESGCM | None] = {}
+
+    def _cipher(self, kind: Kind, span: Span) -> AESGCM | None:
+        """none: the key is destroyed. What is recorded of a patient comes in turns with that of others, and the way
+        down the tree to each is long: so charts are remembered.
+        """
+        if kind is not Kind.CHART:
+            return self._derived(span)
+        if span.first not in self._ciphers:
+            if len(self._ciphers) >= _REMEMBERED_MAX:
+                self._ciphers.clear()
+            self._ciphers[span.first] = self._derived(span)
+        return self._ciphers[span.first]
+
+    def _derived(self, span: Span) -> AESGCM | None:
+        key = self.tree.key(span)
+        return None if key is None else AESGCM(key)
 
     def wrap(self, table: str, chunk: bytes) -> bytes:
         rule = RULES.get(table)
@@ -89,16 +107,14 @@ class Wrapping:
         if owner is None:
             return _encode(row)
         span = _span(rule, owner)
-        key = self.tree.key(span)
-        if key is None:
+        cipher = self._cipher(rule.kind, span)
+        if cipher is None:
             self.bare += rule.only is None
             return _encode(row)
         plain = row if rule.only is None else row[rule.only]
         nonce = urandom(_NONCE_BYTES)
         place = span.first.to_bytes(_PLACE_BYTES)
-        sealed = msgspec.msgpack.Ext(
-            _EXTENSION, place + nonce + AESGCM(key).encrypt(nonce, _encode(plain), name + place)
-        )
+        sealed = msgspec.msgpack.Ext(_EXTENSION, place + nonce + cipher.encrypt(nonce, _encode(plain), name + place))
         return _encode(sealed if rule.only is None else (*row[: rule.only], sealed, *row[rule.only + 1 :]))
 
     def unwrap(self, table: str, chunk: bytes) -> Iterator[Row]:
@@ -125,11 +141,11 @@ class Wrapping:
         raw = bytes(sealed.data)
         place, nonce = raw[:_PLACE_BYTES], raw[_PLACE_BYTES : _PLACE_BYTES + _NONCE_BYTES]
         first = int.from_bytes(place)
-        key = self.tree.key(Span(first, first if rule.kind is Kind.CHART else first | 0xFFFF))
-        if key is None:
+        cipher = self._cipher(rule.kind, Span(first, first if rule.kind is Kind.CHART else first | 0xFFFF))
+        if cipher is None:
             return None
         try:
-            return AESGCM(key).decrypt(nonce, raw[_PLACE_BYTES + _NONCE_BYTES :], name + place)
+            return cipher.decrypt(nonce, raw[_PLACE_BYTES + _NONCE_BYTES :], name + place)
         except InvalidTag:
             raise BackupError(f"a row of {name.decode()} is not what was written: these are other keys") from None
 
