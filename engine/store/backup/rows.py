@@ -7,6 +7,7 @@ later chunks are the same as before, and are not written again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from time import perf_counter, sleep
 from typing import Any, Final
 from zlib import crc32
 
@@ -20,6 +21,11 @@ _CHUNK_BYTES_MAX: Final = 1 << 20
 _ENDS: Final = 0xF
 """One row in sixteen may be the last of a chunk."""
 _FETCH_ROWS: Final = 500
+_PAUSES: Final = 3
+"""On PostgreSQL: so many times as long as the server took for some rows it has nothing to do for us after it. Its
+process is not ours to make nicer.
+"""
+_PAUSE_SECONDS_MAX: Final = 0.05
 _ARRAY32: Final = b"\xdd"
 
 _LEFT_OUT: Final = frozenset({"worker", "ticket", "erasure_key"})
@@ -52,9 +58,14 @@ def read_rows(conn: Connection, table: Table) -> Iterator[Sequence[Any]]:
         cursor = raw.cursor(name="handoff_backup")
         cursor.itersize = _FETCH_ROWS
         cursor.execute(statement, binary=True)
+    pauses = 0 if conn.dialect.name == "sqlite" else _PAUSES
     try:
+        began = perf_counter()
         while rows := cursor.fetchmany(_FETCH_ROWS):
+            if pauses:
+                sleep(min(pauses * (perf_counter() - began), _PAUSE_SECONDS_MAX))
             yield from rows
+            began = perf_counter()
     finally:
         cursor.close()
 
