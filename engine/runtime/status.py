@@ -29,6 +29,7 @@ from engine.pipeline.changes import Change
 from engine.pipeline.trouble import Certificate, Trouble, codes
 from engine.runtime.refusals import Refusal
 from engine.runtime.skews import SenderSkew
+from engine.tls import harden
 
 if TYPE_CHECKING:
     from engine.outline import Place
@@ -371,7 +372,7 @@ def _ask(console: ConsoleStatus, method: str, path: str, seconds: float, body: b
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(console.host, console.host)
     connection = http.client.HTTPConnection(host, console.port, timeout=seconds)
     if console.tls:  # this machine's own port, as the daemon wrote it down: there is no name to check
-        context = ssl.create_default_context()
+        context = harden(ssl.create_default_context())
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         connection = http.client.HTTPSConnection(host, console.port, timeout=seconds, context=context)
     try:

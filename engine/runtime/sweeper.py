@@ -178,6 +178,6 @@ class Sweeper:
                 _log.info("swept what was kept long enough", kind=done.what, count=done.count)
             missed = renew(store)
             for folder in missed if swept else ():
-                _log.warning("erasure keys beside backups can't be replaced", folder=folder)
+                _log.warning("erasure keys beside backups can't be replaced", path=folder)
         finally:
             store.close()

@@ -18,6 +18,7 @@ from simulation.hospital import Line
 from simulation.world import BEGIN, Gone, Machine, Process, World, in_process
 
 from engine import bootstrap
+from engine.access.copies import Copies
 from engine.clock import Clock
 from engine.domain.message import AckCode
 from engine.errors import StoreError
@@ -395,7 +396,7 @@ def simulated_surroundings(world: World, cluster: Cluster) -> Iterator[None]:
         assert world.current is not None
         return _OF_PROCESS[world.current]
 
-    def routes(configuration: Configuration) -> dict[str, Route]:
+    def routes(configuration: Configuration, _copies: Copies) -> dict[str, Route]:
         process = here().process
         return {
             name: Route(

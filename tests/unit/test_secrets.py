@@ -79,7 +79,7 @@ def _present(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_named_as_a_secret_is_one_by_its_type() -> None:
     """A new type of destination with a `token` that is a plain text does not pass here."""
-    files = {"keys", "key", "routing_keys"}
+    files = {"keys", "key", "routing_keys", "erasure_keys"}
     for model in (*_models(whole_site()), *_models(Channel)):
         for name, about in model.model_fields.items():
             if SECRET.search(name) and name not in files:

@@ -51,7 +51,10 @@ async def test_each_request_is_booked_once_and_its_answer_is_heard_whoever_dies_
             await site.dies(*POINTS)
             site.start()
             await eventually(
-                lambda: bool(found := site.requests()) and {one.request for one in found} == {RequestState.CONFIRMED},
+                lambda: (
+                    len(found := site.requests()) >= PATIENTS
+                    and {one.request for one in found} == {RequestState.CONFIRMED}
+                ),
                 60,
             )
             found = site.requests()
