@@ -23,6 +23,7 @@ CONSOLE_PORT: Final = 8080
 KEYS_SECONDS_MAX: Final = 10.0
 TIMEZONE: Final = "America/New_York"
 ROLES: Final = "mappings/access/roles.yaml"
+SEARCHES_PER_HOUR_MAX: Final = 2_000
 CHECKPOINTS: Final = "var/trail/checkpoints.ndjson"
 CHECKPOINT_ROWS: Final = 1_000
 RECEIPTS: Final = "var/trail/taken-by-{name}.ndjson"
@@ -97,6 +98,9 @@ class Outline:
     """Where checkpoints of the trail go; none: not to files alone, so that the whole configuration has to be loaded."""
     checkpoint_rows: int = CHECKPOINT_ROWS
 
+    searches_per_hour_max: int = SEARCHES_PER_HOUR_MAX
+    """Of one actor: how often patients may be asked for by who they are."""
+
     @property
     def in_shadow(self) -> frozenset[str]:
         """The channels that work on charts of their own."""
@@ -140,13 +144,16 @@ def _outline(snapshot: Snapshot) -> Outline:
         store_url=_text(store.get("url", STORE_URL)),
         store_keys=_keys(store.get("keys", STORE_KEYS)),
         console_host=_text(console.get("host", CONSOLE_HOST)),
-        console_port=_port(console.get("port", CONSOLE_PORT)),
+        console_port=_number(console.get("port", CONSOLE_PORT)),
         destinations={name: _text(_mapping(one).get("type")) for name, one in destinations.items()},
         channels={channel.name: channel for channel in channels},
         clock_file=_clock_file(parts, snapshot.base),
         access=_access(site.get("access")),
         checkpoint_files=_checkpoint_files(trail),
         checkpoint_rows=_count(trail.get("checkpoint_rows", CHECKPOINT_ROWS)),
+        searches_per_hour_max=_number(
+            _mapping(site.get("trail", {})).get("searches_per_hour_max", SEARCHES_PER_HOUR_MAX)
+        ),
     )
 
 
@@ -197,7 +204,7 @@ def _channel(value: Mapping[str, Any]) -> ChannelOutline:
         name=name,
         mode=_text(value.get("mode", _MODE)),
         host=_text(listen.get("host", _HOST)),
-        port=_port(listen.get("port")),
+        port=_number(listen.get("port")),
         authorities=frozenset({*named.values(), named.get(own, own)}),
         senders=frozenset(_text(one) for one in (*_list(value.get("senders", [])), *_mapping(zones))),
     )
@@ -227,7 +234,7 @@ def _count(value: Any) -> int:
     return value
 
 
-def _port(value: Any) -> int:
+def _number(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise _UnusualError
     return value

@@ -64,44 +64,62 @@ class Meaning(Record, frozen=True, kw_only=True):
     """What people wrote is part of what it shows: unmasked it shows that, and no patient's view."""
     keeper: bool = False
     """The keeper of the site may do it without an account: who owns the key file could do so without us."""
+    look: str | None = None
+    """The record (`domain.audit.EVENTS`) that it leaves when it left no other: an act, a look at a patient."""
+    quiet: str = ""
+    """Why it leaves none when no patient appeared. Who appears is always on record."""
 
 
 _M = Meaning
 CATALOGUE: Final[Mapping[Action, Meaning]] = {
-    Action.OPEN: _M(says="use what holds nothing of a patient and changes nothing of the store"),
-    Action.PATIENT_FIND: _M(says="look for patients by name, birth date or visit", patients=True),
-    Action.PATIENT_READ: _M(says="look at a patient", patients=True),
-    Action.PATIENT_REVEAL: _M(says="see patient data unmasked", patients=True),
-    Action.WORKLIST_READ: _M(says="see tasks and appointments", patients=True),
-    Action.TASK_ACT: _M(says="work on tasks", patients=True, writes=True),
-    Action.PLAN_ACT: _M(says="make a patient's running plans anew", patients=True, writes=True),
-    Action.CONSENT_ACT: _M(says="put consents and refusals of a patient on record", patients=True, writes=True),
-    Action.PAGE_READ: _M(says="see pages", patients=True),
-    Action.PAGE_ACK: _M(says="acknowledge a page", patients=True, writes=True),
-    Action.ONCALL_READ: _M(says="see who is on call"),
-    Action.ONCALL_ACT: _M(says="have somebody stand in on a roster", writes=True),
-    Action.GLASS_BREAK: _M(says="break the glass"),
-    Action.ENTRIES_LIST: _M(says="list messages, masked"),
-    Action.ENTRY_READ: _M(says="look at a message", patients=True),
-    Action.REPLAY: _M(says="replay messages", writes=True),
-    Action.HELD_READ: _M(says="see what is held, masked"),
-    Action.HELD_DECIDE: _M(says="decide what is held", writes=True),
-    Action.DEAD_READ: _M(says="see dead letters, masked"),
-    Action.DEAD_DECIDE: _M(says="replay or discard dead letters", writes=True),
-    Action.QUALITY_READ: _M(says="see faults of feeds"),
-    Action.QUALITY_DECIDE: _M(says="decide on faults of feeds", writes=True),
-    Action.DELIVERY_DECIDE: _M(says="pause, resume and resend to destinations", writes=True),
-    Action.COMPARE: _M(says="run recorded messages through another configuration"),
-    Action.OPS_READ: _M(says="see how the engine does"),
-    Action.CONFIG_READ: _M(says="see recorded configurations"),
-    Action.CONFIG_RELOAD: _M(says="take a new configuration into force", writes=True, keeper=True),
-    Action.TRAIL_READ: _M(says="read and verify the audit trail", words=True),
-    Action.GLASS_READ: _M(says="see who broke the glass", words=True),
-    Action.GLASS_ATTEST: _M(says="attest that breaking the glass was right or wrong", writes=True),
-    Action.USERS_READ: _M(says="see accounts", keeper=True),
-    Action.USERS_MANAGE: _M(says="make, change and disable accounts and tokens", writes=True, keeper=True),
-    Action.RETENTION_MANAGE: _M(says="hold and erase records", writes=True),
-    Action.STORE_MAINTAIN: _M(says="look after keys, database and backups", writes=True, keeper=True),
+    Action.OPEN: _M(
+        says="use what holds nothing of a patient and changes nothing of the store",
+        quiet="it shows no patient, and monitors ask for it many times an hour",
+    ),
+    Action.PATIENT_FIND: _M(says="look for patients by name, birth date or visit", patients=True, look="looked"),
+    Action.PATIENT_READ: _M(says="look at a patient", patients=True, look="looked"),
+    Action.PATIENT_REVEAL: _M(says="see patient data unmasked", patients=True, look="looked"),
+    Action.WORKLIST_READ: _M(says="see tasks and appointments", patients=True, look="looked"),
+    Action.TASK_ACT: _M(says="work on tasks", patients=True, writes=True, look="looked"),
+    Action.PLAN_ACT: _M(says="make a patient's running plans anew", patients=True, writes=True, look="looked"),
+    Action.CONSENT_ACT: _M(
+        says="put consents and refusals of a patient on record", patients=True, writes=True, look="looked"
+    ),
+    Action.PAGE_READ: _M(says="see pages", patients=True, look="looked"),
+    Action.PAGE_ACK: _M(says="acknowledge a page", patients=True, writes=True, look="looked"),
+    Action.ONCALL_READ: _M(says="see who is on call", quiet="rosters name no patient"),
+    Action.ONCALL_ACT: _M(says="have somebody stand in on a roster", writes=True, look="site-read"),
+    Action.GLASS_BREAK: _M(says="break the glass", look="looked"),
+    Action.ENTRIES_LIST: _M(says="list messages, masked", look="looked"),
+    Action.ENTRY_READ: _M(says="look at a message", patients=True, look="looked"),
+    Action.REPLAY: _M(says="replay messages", writes=True, look="looked"),
+    Action.HELD_READ: _M(says="see what is held, masked", look="looked"),
+    Action.HELD_DECIDE: _M(says="decide what is held", writes=True, look="looked"),
+    Action.DEAD_READ: _M(says="see dead letters, masked", look="looked"),
+    Action.DEAD_DECIDE: _M(says="replay or discard dead letters", writes=True, look="looked"),
+    Action.QUALITY_READ: _M(says="see faults of feeds", look="looked"),
+    Action.QUALITY_DECIDE: _M(says="decide on faults of feeds", writes=True, look="looked"),
+    Action.DELIVERY_DECIDE: _M(says="pause, resume and resend to destinations", writes=True, look="looked"),
+    Action.COMPARE: _M(says="run recorded messages through another configuration", look="looked"),
+    Action.OPS_READ: _M(
+        says="see how the engine does", quiet="counts and states, which monitors ask for many times an hour"
+    ),
+    Action.CONFIG_READ: _M(says="see recorded configurations", look="site-read"),
+    Action.CONFIG_RELOAD: _M(
+        says="take a new configuration into force",
+        writes=True,
+        keeper=True,
+        quiet="the daemon that loads it puts it on record",
+    ),
+    Action.TRAIL_READ: _M(says="read and verify the audit trail", words=True, look="trail-read"),
+    Action.GLASS_READ: _M(says="see who broke the glass", words=True, look="trail-read"),
+    Action.GLASS_ATTEST: _M(says="attest that breaking the glass was right or wrong", writes=True, look="trail-read"),
+    Action.USERS_READ: _M(says="see accounts", keeper=True, look="site-read"),
+    Action.USERS_MANAGE: _M(
+        says="make, change and disable accounts and tokens", writes=True, keeper=True, look="site-read"
+    ),
+    Action.RETENTION_MANAGE: _M(says="hold and erase records", writes=True, look="site-read"),
+    Action.STORE_MAINTAIN: _M(says="look after keys, database and backups", writes=True, keeper=True, look="site-read"),
 }
 
 GRANTED: Final = tuple(action for action in Action if action is not Action.OPEN)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.cli.common import NO, Cli, config_option, json_option, named_time
-from engine.cli.desk import open_desk, user
+from engine.cli.desk import open_desk, user, whence
 
 if TYPE_CHECKING:
     from engine.domain.audit import AuditRecord
@@ -142,6 +142,7 @@ def _note(cli: Cli, done: Restored) -> None:
         reason=f"as of {done.as_of:%Y-%m-%d %H:%M:%S} UTC, {done.seconds:g} s, {said}",
         result="allowed" if done.ok else "failed",
         count=done.entries,
+        whence=whence(),
     )
     try:
         with open_store(cli.readable_configuration()[0], "tool") as store:
@@ -173,6 +174,7 @@ def _record(cli: Cli, actor: str, action: str, manifest: Manifest) -> AuditRecor
         subject=f"backup:{manifest.id[:16]}",
         reason=f"as of {manifest.as_of:%Y-%m-%d %H:%M:%S} UTC",
         count=manifest.entries,
+        whence=whence(),
     )
 
 

@@ -65,6 +65,8 @@ class Cli:
         """Lists print the ids alone, one a line."""
         self.columns: tuple[str, ...] = ()
         """The columns that a table is to have; none: all."""
+        self.before_output: Callable[[], object] = lambda: None
+        """What has to be done before anything is shown: putting it on record."""
         self.store: str | None = None
         """Where the store is, as people are told it, once the configuration has been read."""
 
@@ -79,6 +81,7 @@ class Cli:
 
     def write(self, text: str, *, end: bool = True) -> None:
         """To stdout. end: with the end of the line."""
+        self.before_output()
         try:
             click.echo(text, nl=end)
         except OSError as error:

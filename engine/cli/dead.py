@@ -127,6 +127,7 @@ def _whose(desk: Desk, conn: Connection, letters: Sequence[ListedDeadLetter]) ->
     """Of each letter the patient that its message names, masked, and who sent it; null where that can't be read."""
     view = desk.view(None, ())
     ids = [letter.entry for letter in letters if letter.entry is not None]
+    desk.shows(f"entry:{number}" for number in ids)
     entries: dict[int | None, ListedEntry] = {entry.id: entry for entry in desk.store.journal.listed(conn, ids)}
 
     def of(letter: ListedDeadLetter) -> dict[str, str | None]:
@@ -277,6 +278,7 @@ def _preview(desk: Desk, chosen: Sequence[int], verb: str) -> tuple[list[dict[st
     from engine.domain.shapes import plain
 
     letters = [dead_letter(desk, letter_id) for letter_id in chosen]
+    desk.shows(f"entry:{letter.entry}" for letter in letters)
     kinds = counted(f"{letter.error} ({letter.channel})" for letter in letters)
     said = f"{len(letters):,} dead letter(s) would be {verb}: {kinds}." if letters else f"None would be {verb}."
     return [plain(letter) for letter in letters], said

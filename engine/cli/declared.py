@@ -17,7 +17,7 @@ _A = Action
 ACTIONS: Final[Mapping[str, Action]] = {
     **dict.fromkeys(
         ("init", "run", "worker", "console", "status", "check", "test", "send", "simulate", "schema", "demo", "bench",
-         "help", "completion", "manual",
+         "help", "completion", "manual", "users actions",
          # Makes a key for a reader elsewhere, and touches no site.
          "outbox key",
          # There may be no store yet in which accounts could be looked up: the files' own permissions guard these.
@@ -80,7 +80,7 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "inventory": _A.OPS_READ,
     "audit review": _A.GLASS_ATTEST,
     **dict.fromkeys(
-        ("users list", "users show", "users tokens", "users roles", "users actions", "users may"), _A.USERS_READ
+        ("users list", "users show", "users tokens", "users roles", "users may"), _A.USERS_READ
     ),
     **dict.fromkeys(
         ("users add", "users change", "users disable", "users enable", "users token", "users revoke",
@@ -93,8 +93,13 @@ ACTIONS: Final[Mapping[str, Action]] = {
 
 def action_of(context: click.Context | None) -> Action:
     """Of the command that runs. Raises KeyError for one that declares none."""
+    return ACTIONS[name_of(context)] if context is not None else Action.OPEN
+
+
+def name_of(context: click.Context | None) -> str:
+    """Of the command that runs: `patients show`."""
     words: list[str] = []
     while context is not None and context.parent is not None:
         words.insert(0, context.info_name or "")
         context = context.parent
-    return ACTIONS[" ".join(words)]
+    return " ".join(words)

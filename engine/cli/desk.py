@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,15 +13,16 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import click
 
-from engine.access.actions import Action
+from engine.access.actions import CATALOGUE
 from engine.cli.common import Cli, Private
-from engine.cli.declared import action_of
+from engine.cli.declared import action_of, name_of
 from engine.clock import site_clock
 from engine.desk.desk import SEEN_THROUGH_MAX, Desk, Reveal
 from engine.desk.local import local_user
+from engine.desk.looking import at
 from engine.domain.actor import Actor
 from engine.domain.audit import Whence
-from engine.errors import DeniedError, HandoffError, NotFoundError, SettingsError, StoreDamagedError, StoreMissingError
+from engine.errors import HandoffError, NotFoundError, SettingsError, StoreDamagedError, StoreError, StoreMissingError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -49,11 +49,9 @@ class PatientKey(Private):
 
 
 def reveal_of(reveal: bool, reason: str | None) -> Reveal | None:
-    """What --reveal and --reason ask for. Raises UsageError when only one of them is given."""
+    """What --reveal and --reason ask for; a reason alone is that of a look that is masked. Raises UsageError."""
     if reveal and not (reason or "").strip():
         raise click.UsageError("--reveal needs --reason TEXT: why you look at patient data; it is written to the audit")
-    if reason and not reveal:
-        raise click.UsageError("--reason goes with --reveal")
     return Reveal(reason) if reveal and reason else None
 
 
@@ -131,16 +129,20 @@ def open_desk(cli: Cli) -> Iterator[Desk]:
             looked_at=looked_at,
             gate=gate,
             whence=whence(),
-            action=Action.OPEN if gate is None else action_of(context),
+            action=action_of(context),
+            name=name_of(context),
+            reason=_reason(context),
+            ask=_ask_why if _asks(cli) else None,
         )
-        desk.admit()
+        before, cli.before_output = cli.before_output, desk.on_record
         try:
-            yield desk
-        except DeniedError as error:
-            desk.record_denial(error)
-            raise
+            with at(desk):
+                yield desk
         finally:
+            cli.before_output = before
             _witness(cli, desk)
+        if desk.unrecorded is not None:
+            cli.say(f"The trail has no record of this look: {desk.unrecorded}")
         if desk.cut:
             cli.say(f"Only the first {SEEN_THROUGH_MAX:,} were looked at for those that you see: narrow the list.")
         if desk.unseen:
@@ -154,6 +156,26 @@ def _witness(cli: Cli, desk: Desk) -> None:
 
     if (missing := witness(desk)) is not None:
         cli.say(f"What was done is on record, and there is no checkpoint of it: {missing}")
+
+
+def _reason(context: click.Context | None) -> str | None:
+    """What was said with --reason (--because), whatever it is asked for."""
+    given = context.params if context is not None else {}
+    return given.get("reason") or given.get("because") or None
+
+
+def _asks(cli: Cli) -> bool:
+    """Whether somebody sits there who can be asked."""
+    streams = (sys.stdin, sys.stdout, sys.stderr)
+    return not cli.json and all(one is not None and one.isatty() for one in streams)
+
+
+def _ask_why() -> str:
+    """Why somebody asks for a patient by who they are. Raises UsageError when they do not say it."""
+    said = click.prompt("Why do you look at this patient (for the audit)", default="", show_default=False, err=True)
+    if not str(said).strip():
+        raise click.UsageError("asking for a patient by who they are needs a reason (--reason TEXT)")
+    return str(said).strip()
 
 
 def _gate(outline: Outline, store: Store) -> Gate | None:
@@ -170,13 +192,27 @@ def _gate(outline: Outline, store: Store) -> Gate | None:
 
 
 def admit(cli: Cli) -> None:
-    """For a command that opens no desk: raises DeniedError, on record, when the one who sits here may not use it."""
+    """For a command that opens no desk: it leaves its record, where there is a store.
+
+    Raises DeniedError, on record, when the one who sits here may not use it.
+    """
+    guarded = _guarded(cli)
+    if guarded or CATALOGUE[action_of(click.get_current_context(silent=True))].look is not None:
+        try:
+            with open_desk(cli):
+                pass
+        except StoreError as error:
+            if guarded:
+                raise
+            cli.say(f"The trail has no record of this look: {error}")
+
+
+def _guarded(cli: Cli) -> bool:
+    """Whether the site has `access`. Raises SettingsError."""
     outline = cli.outline() or cli.readable_configuration(usual_place=True)[0].outline
     from engine.desk.gate import access_of
 
-    if access_of(outline, outline.snapshot.files[outline.snapshot.site_file]) is not None:
-        with open_desk(cli):
-            pass
+    return access_of(outline, outline.snapshot.files[outline.snapshot.site_file]) is not None
 
 
 def _readable(cli: Cli) -> tuple[Configuration, SettingsError | None]:
@@ -190,11 +226,25 @@ def _readable(cli: Cli) -> tuple[Configuration, SettingsError | None]:
 
 
 def user() -> Actor:
-    """The operating system's."""
+    """The operating system's who logged in, also behind sudo and su (`desk.local`)."""
+    return Actor(kind="user", name=local_user().name)
+
+
+def put_on_record(cli: Cli, action: str, subject: str, *, unless_lost: bool = False) -> None:
+    """For a command that opens no desk for what it does: it is on record first, where there is a store.
+
+    Without one there is no trail, and that is said. unless_lost: it is done, too, when the trail can't be written.
+    Raises DeniedError when the actor may not do it.
+    """
     try:
-        return Actor(kind="user", name=pwd.getpwuid(os.getuid()).pw_name)
-    except KeyError:
-        return Actor(kind="user", name=f"uid-{os.getuid()}")
+        with open_desk(cli) as desk:
+            desk.audit(action, [subject])
+    except StoreMissingError:
+        cli.say("There is no store yet, and so no trail to put this on.")
+    except StoreError as error:
+        if not unless_lost or _guarded(cli):
+            raise
+        cli.say(f"The trail has no record of it: {error}")
 
 
 def whence() -> Whence:
@@ -203,7 +253,8 @@ def whence() -> Whence:
     return Whence(
         host=socket.gethostname() or None,
         tty=_tty(),
-        loginuid=_login_uid(),
+        loginuid=_of_login("loginuid"),
+        session=_of_login("sessionid"),
         sudo_uid=_number(os.environ.get("SUDO_UID")),
         uid=os.geteuid(),
         command=context.command_path if context is not None else None,
@@ -217,12 +268,13 @@ def _tty() -> str | None:
     return None
 
 
-def _login_uid() -> int | None:
+def _of_login(what: str) -> int | None:
+    """User or number of the login, as the kernel's audit has them."""
     try:
-        uid = _number(Path("/proc/self/loginuid").read_text(encoding="ascii"))
+        found = _number(Path(f"/proc/self/{what}").read_text(encoding="ascii"))
     except (OSError, UnicodeDecodeError):
         return None
-    return None if uid == _NOBODY_LOGGED_IN else uid
+    return None if found == _NOBODY_LOGGED_IN else found
 
 
 def _number(text: str | None) -> int | None:

@@ -53,12 +53,14 @@ def try_(cli: Cli, channel: str, files: tuple[Path, ...], charts: bool, reveal: 
     frames = [frame for file in files for frame in _frames(file)]
     if charts:
         with open_desk(cli) as desk:
+            desk.asked(messages=", ".join(map(_named, files)))
             compiled = desk.compiled()
             trial = Trial(_channel(compiled.channels, channel), desk.now)
             with desk.store.reader() as conn:
                 since = desk.store.journal.first_received(conn).get(channel)
                 trial.prepare(frames, since)
                 trial.charts = desk.store.charts.load_to_try(conn, trial.identities, trial.visits)
+            desk.found(trial.charts.by_id)
             view = desk.view(wish, (f"chart:{chart_id}" for chart_id in trial.charts.by_id))
     else:
         configuration = cli.configuration()

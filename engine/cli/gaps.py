@@ -58,6 +58,7 @@ class _Gap(Phi, frozen=True, kw_only=True):
     see: str
     entry: int | None = None
     encounter: str | None = None
+    chart_id: str | None = None
 
 
 @click.command("gaps", epilog=TIMES)
@@ -106,6 +107,7 @@ def gaps(
             total, found = len(found), found[:limit]
             cli.cut(limit, total, narrow="--what, --channel, --since")
         view = desk.view(wish, (f"entry:{one.entry}" for one in found if one.entry is not None))
+        desk.shows(f"chart:{one.chart_id}" for one in found if one.chart_id is not None)
     shapes: list[dict[str, Any]] = [
         {
             "what": one.kind,
@@ -229,6 +231,7 @@ def _undelivered(desk: Desk, cli: Cli, since: datetime, until: datetime | None) 
                 at=one.oldest_at,
                 reason=f"{one.number} deliveries wait for {one.destination}{why}",
                 see=f"handoff destinations show {one.destination}",
+                chart_id=one.chart_id,
             )
 
 
@@ -337,7 +340,8 @@ def _no_plan(desk: Desk, chart: Chart, encounter: Encounter, left: datetime) -> 
         reason = "the patient is recorded as deceased"
     return _Gap(
         kind="no-plan", patient_key=chart.patient.key, channel=channel, at=left, reason=reason, entry=entry,
-        encounter=encounter.key, see=f"handoff messages show {entry}" if entry else "handoff patients show KEY",
+        encounter=encounter.key, chart_id=chart.id,
+        see=f"handoff messages show {entry}" if entry else "handoff patients show KEY",
     )  # fmt: skip
 
 

@@ -213,7 +213,9 @@ def dismiss(cli: Cli, held_ids: tuple[HeldId, ...], reason: str, dry_run: bool, 
 
         def shapes() -> list[dict[str, Any]]:
             with desk.store.reader() as conn:
-                return [hold_shape(question(desk, conn, held_id.number), view) for held_id in held_ids]
+                found = [question(desk, conn, held_id.number) for held_id in held_ids]
+            desk.shows(f"entry:{one.entry}" for one in found)
+            return [hold_shape(one, view) for one in found]
 
         if dry_run or len(held_ids) > 1:
             preview = f"{len(held_ids):,} would be dismissed: {counted(shape['code'] for shape in shapes())}."
@@ -290,6 +292,7 @@ def _decide(
     """All or none of them. One that was named is shown as an object, several or a group as a list."""
     with open_desk(cli) as desk:
         chosen = choice.of(desk)
+        desk.shows(f"delivery:{number}" for number in chosen)
         view = desk.view(None, ())
         if choice.dry_run or len(chosen) > 1:
             with desk.store.reader() as conn:
@@ -355,6 +358,7 @@ def _decide_withheld(cli: Cli, choice: _Choice, decision: Literal["released", "d
 
     numbers = [one.number for one in dict.fromkeys(choice.ids)]
     with open_desk(cli) as desk:
+        desk.shows(f"delivery:{number}" for number in numbers)
         view = desk.view(None, ())
 
         def shapes() -> list[dict[str, Any]]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from engine.cli.common import NO, Cli, clock_time, config_option, json_option, time_column
-from engine.cli.desk import admit
+from engine.cli.desk import admit, put_on_record
 from engine.cli.tables import table
+from engine.errors import SettingsError
 
 if TYPE_CHECKING:
     from engine.settings import Configuration
@@ -75,12 +76,11 @@ def rotate(cli: Cli, file: Path | None) -> None:
     Old keys stay, for what was sealed with them. After `handoff reload` the daemon seals that anew in the background;
     `keys status` shows how far it is, `keys retire` takes an old key away when nothing needs it any more.
     """
-    if file is None:
-        admit(cli)
     from engine.store.keys import KeyRing
 
     path = file or _path(cli)
     ring = KeyRing.load(path)
+    _put_on_record(cli, "keys-rotated", file)
     number = ring.rotate()
     text = f"Key {number} is in use. Copy {path} to where the copy is; `handoff reload`, which also begins to seal"
     _print(cli, ring, path, f"{text} anew what the others have sealed.\n")
@@ -96,7 +96,7 @@ def reseal(cli: Cli) -> int:
     A running daemon does so by itself, slowly; both may be at it. Exit code 1 when there are values that can't be
     opened: they keep their key.
     """
-    admit(cli)
+    put_on_record(cli, "keys-resealed", "keys")
     from engine.store.sealed import reseal_page
 
     done = damaged = 0
@@ -148,9 +148,20 @@ def retire(cli: Cli, number: int, leave_damaged: bool, file: Path | None) -> int
         )
         cli.fail(f"{left} value(s) are still sealed with key {number}", hint=hint)
         return NO
+    _put_on_record(cli, "keys-retired", file, number)
     ring.retire(number)
     _print(cli, ring, path, f"Key {number} is gone. Take it out of the copies too.\n")
     return 0
+
+
+def _put_on_record(cli: Cli, action: str, file: Path | None, number: int | None = None) -> None:
+    """file: that was named in place of the site's: who can write it needs no site, nor its trail."""
+    try:
+        put_on_record(cli, action, "keys" if number is None else f"keys:{number}", unless_lost=file is not None)
+    except SettingsError as error:
+        if file is None:
+            raise
+        cli.say(f"The trail has no record of it: {error}")
 
 
 def _stores(configuration: Configuration) -> Iterator[tuple[Store, Sequence[SealedColumn]]]:

@@ -128,6 +128,8 @@ def find(
             found = found[:limit]
             with desk.store.reader() as conn:
                 cli.cut(limit, None if searching else desk.store.charts.count(conn))
+        if searching:
+            desk.found(chart.id for chart in found)
         view = desk.view(wish, (f"chart:{chart.id}" for chart in found))
     if damaged:
         named = ", ".join(damaged[:_NAMED_MAX]) + (", ..." if len(damaged) > _NAMED_MAX else "")

@@ -40,6 +40,7 @@ def migrate(cli: Cli, protocol: str | None, dry_run: bool, yes: bool) -> None:
 
     with open_desk(cli) as desk:
         found = list(migrating.changes(desk, protocol))
+        desk.shows(f"chart:{one.chart_id}" for one in found)
         view = desk.view(None, ())
         shapes = [_shape(one, view) for one in found]
         text = _told(shapes)

@@ -131,6 +131,7 @@ def _preview(
     if as_of == "then":
         lines.append("What they would change is only tried under today's configuration.")
         return document, "\n".join(lines)
+    desk.shows(f"entry:{number}" for number in chosen[:_LOOK_ENTRIES_MAX])
     tried = list(try_out(desk, chosen[:_LOOK_ENTRIES_MAX]))
     document["would"] = tried
     if len(tried) < len(chosen):

@@ -113,6 +113,7 @@ def _of_patient(desk: Desk, model: Model, patient: str, encounter: str | None, w
     from engine.risk.inputs import inputs_of
 
     chart = finding.chart(desk, patient)
+    desk.asked(encounter=encounter)
     stay = _stay(chart, encounter)
     with desk.store.reader() as conn:
         observed = desk.store.journal.first_received(conn)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from engine.cli.common import NO, UNAVAILABLE, Cli, config_option, json_option, listing_options, named_time
-from engine.cli.desk import admit
 from engine.cli.tables import Column, alarm, table, terminal_columns
 from engine.cli.times import length
 from engine.clock import site_clock
@@ -76,13 +75,14 @@ def reload(cli: Cli, allow_remove: bool) -> int:
     The tests beside the files are run first, and open connections stay. Exit code 1 when the new configuration is
     refused (the old one stays in force), 69 when no daemon runs.
     """
-    admit(cli)
     from msgspec import structs
 
+    from engine.cli.desk import put_on_record
     from engine.cli.destinations import remarks
     from engine.domain.shapes import plain
     from engine.runtime.status import request_reload, running_status
 
+    put_on_record(cli, "config-asked", "config:files", unless_lost=True)
     outline, running, _ = _daemon(cli)
     result = request_reload(outline, allow_remove=allow_remove) if running is not None else None
     if result is None:

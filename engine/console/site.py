@@ -12,7 +12,8 @@ from engine.clock import site_clock
 from engine.desk.accounts import Accounts
 from engine.desk.desk import Desk
 from engine.desk.gate import access_of, limits_of, of_actor, policy_of
-from engine.errors import DeniedError, SettingsError
+from engine.desk.looking import at
+from engine.errors import SettingsError
 from engine.store.opening import open_store
 
 if TYPE_CHECKING:
@@ -92,11 +93,8 @@ class ConsoleSite:
             gate=of_actor(self.policy, actor, self.store, self.clock.now()),
             action=action,
             whence=whence,
+            name=whence.command or "",
             ring=self.line.look,
         )
-        desk.admit()
-        try:
+        with at(desk):
             yield desk
-        except DeniedError as error:
-            desk.record_denial(error)
-            raise

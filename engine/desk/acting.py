@@ -50,6 +50,7 @@ def perform(desk: Desk, acts: Sequence[Act]) -> list[RecordedOutcome]:
         )
     acts = [msgspec.structs.replace(act, whence=desk.whence) for act in acts]
     stored = store.journal_ledger.write_now(lambda conn: put(store.journal, store.keys, conn, acts, desk.now))
+    desk.acted(f"chart:{act.chart_id}" for act in acts if act.chart_id)
     ring()
     ids = [one.id or 0 for one in stored]
     until = time.monotonic() + WAIT_SECONDS_MAX

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from engine.access.actions import CATALOGUE, OF_VERB, Action
 from engine.clock import site_clock
+from engine.desk.looking import LOOKED, PATIENTS_A_RECORD_MAX, SEARCHED, Looks, charts_of
 from engine.desk.seeing import Shown, View
 from engine.domain.actor import Actor
 from engine.domain.audit import AuditRecord, Whence
-from engine.errors import DeniedError, HandoffError, SettingsError, TamperedError
+from engine.errors import DeniedError, HandoffError, SettingsError, StoreError, TamperedError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from engine.access.roles import Policy
     from engine.desk.accounts import Accounts
     from engine.desk.gate import Gate
+    from engine.domain.audit import Result
     from engine.domain.chart import Chart
     from engine.outline import Outline
     from engine.pipeline.channel import CompiledConfiguration
@@ -66,11 +69,15 @@ class Desk:
         action: Action = Action.OPEN,
         whence: Whence | None = None,
         ring: Callable[[], object] | None = None,
+        name: str = "",
+        reason: str | None = None,
+        ask: Callable[[], str] | None = None,
     ) -> None:
         """gate: of a site with `access`; none: the actor may do everything. action: what the desk was opened for.
 
         configuration: loads all of it, which takes longer than a look at the store may take. looked_at: the store
         with the charts of channels in shadow, when those are asked for; who looks stands in the audit of the living.
+        name: of the command or route, for the record. reason: why, as far as it was said. ask: asks for it.
         """
         self.store = looked_at or store
         self._record = store
@@ -93,6 +100,13 @@ class Desk:
         """There may be more that the actor sees than were looked at (`SEEN_THROUGH_MAX`)."""
         self._writing = False
         """A transaction is open: another one would wait for its end for ever."""
+        self.looks = Looks()
+        self.unrecorded: str | None = None
+        """Why a look at no patient could not be put on record."""
+        self._name = name
+        self._reason, self._ask = reason, ask
+        self._recorded = False
+        """Something was put on record: an act, a look."""
         self.unseen = 0
         """Things that were left out of lists, because they are of patients whom the actor does not see."""
 
@@ -195,9 +209,113 @@ class Desk:
         """
         named = list(dict.fromkeys(subjects))
         shown = self._fields(named, revealed=reveal is not None)
+        self.shows(named)
         if reveal is not None:
-            self.audit("reveal", named, reveal.reason)
+            if self.looks.searched:
+                self.record_search()
+            self.authorise("reveal", named)
+            with self.store.reader() as conn:
+                whose = charts_of(self.store, conn, named)
+            self._append(
+                [self.record_of("reveal", one, reveal.reason, patients=tuple(found)) for one, found in whose.items()]
+            )
+            self.looks.known(named)
         return View(self.pseudonym, revealed=reveal is not None, unnamed=self.unnamed_sender, shown=shown)
+
+    # --- looks ---
+
+    def shows(self, subjects: Iterable[str]) -> None:
+        """These (`chart:9f2c`, `entry:17`, `delivery:4`) are shown: they are on record before anything is printed."""
+        self.looks.add(subjects)
+
+    def asked(self, **terms: str | None) -> None:
+        """A patient is asked for by who they are: key, name, birth date, visit. That is a disclosure, whoever is found.
+
+        It has a reason: what was given, or what `ask` is told. Raises DeniedError when the actor has asked too often.
+        """
+        given = {name: value for name, value in terms.items() if value}
+        if not given:
+            return
+        if not self.looks.searched:
+            self._limit_tries()
+            if self._reason is None and self._ask is not None and self.gate is None:
+                self._reason = self._ask()
+        self.looks.searched = True
+        self.looks.terms |= given
+
+    def found(self, chart_ids: Iterable[str]) -> None:
+        """By what was asked for."""
+        self.looks.hits.update(dict.fromkeys(chart_ids))
+
+    def _limit_tries(self) -> None:
+        allowed = self.outline.searches_per_hour_max
+        since, actor = self.now - timedelta(hours=1), str(self.actor)
+        with self._record.reader() as conn:
+            tries = self._record.audit.count(conn, since=since, action=SEARCHED, actor=actor)
+        if tries >= allowed:
+            self.deny(
+                f"{allowed:,} patients were asked for by who they are within an hour; wait, or have"
+                " trail.searches_per_hour_max of config.yaml raised",
+                "action:searches",
+            )
+
+    def record_search(self, result: Result = "allowed") -> None:
+        """Put on record what was asked for, and who was found."""
+        hits = list(self.looks.hits)
+        subject = f"chart:{hits[0]}" if len(hits) == 1 else f"look:{self._name}"
+        pieces = [hits[at : at + PATIENTS_A_RECORD_MAX] for at in range(0, len(hits), PATIENTS_A_RECORD_MAX)] or [[]]
+        terms = "; ".join(f"{name} {value}" for name, value in self.looks.terms.items())
+        records = [
+            self.record_of(
+                SEARCHED, subject, self._reason, result=result, patients=tuple(piece), terms=terms, count=len(hits)
+            )
+            for piece in pieces
+        ]
+        self._append(records)
+        self.looks.searched = False
+        self.looks.known(f"chart:{one}" for one in hits)
+
+    def on_record(self) -> None:
+        """Put on record what was shown, and is not yet. Raises StoreError when that can't be: nothing may be shown."""
+        if self.looks.searched:
+            self.record_search()
+        if left := self.looks.left():
+            with self.store.reader() as conn:
+                whose = charts_of(self.store, conn, left)
+            charts = dict.fromkeys(chart for found in whose.values() for chart in found)
+            self._looked(list(charts), [subject for subject, found in whose.items() if not found])
+            self.looks.known(left)
+        look = CATALOGUE[self.action].look
+        if look is not None and not self._recorded:
+            self._recorded = True
+            # Nobody appeared. Who puts a broken store right has to see how it stands.
+            try:
+                self._append([self.record_of(look, f"look:{self._name}", self._reason)])
+            except StoreError as error:
+                self.unrecorded = str(error)
+
+    def _looked(self, charts: Sequence[str], others: Sequence[str]) -> None:
+        fresh = [one for one in charts if one not in self.looks.hits]
+        if not fresh and not others:
+            return
+        subject = f"chart:{fresh[0]}" if len(fresh) == 1 and not others else f"look:{self._name}"
+        longest = max(len(fresh), len(others))
+        pieces = [slice(at, at + PATIENTS_A_RECORD_MAX) for at in range(0, longest, PATIENTS_A_RECORD_MAX)]
+        self._append(
+            [
+                self.record_of(
+                    LOOKED, subject, self._reason, patients=tuple(fresh[piece]), others=tuple(others[piece]),
+                    count=len(fresh) + len(others),
+                )
+                for piece in pieces
+            ]
+        )  # fmt: skip
+
+    def _append(self, records: Sequence[AuditRecord]) -> None:
+        if not records:
+            return
+        self._record.charts_ledger.write_now(lambda conn: self._record.audit.append(conn, records))
+        self._recorded = True
 
     def need(self, view: View, *groups: Group) -> None:
         """Raises DeniedError, and puts it on record, when a view lacks one of these, of which it is made."""
@@ -314,9 +432,17 @@ class Desk:
             self._writing = False
         records = [self.record_of(action, subject, reason, **more) for subject in named]
         self._record.audit.append(conn, records)
+        self.acted(named)
+
+    def acted(self, subjects: Iterable[str]) -> None:
+        """Something was done to these that leaves a record of its own."""
+        self.looks.known(subjects)
+        self._recorded = True
 
     def record_of(self, action: str, subject: str, reason: str | None = None, **more: Any) -> AuditRecord:
-        """What the trail is to keep of it: who, when, from where."""
+        """What the trail is to keep of it: who, when, from where, and for which purpose."""
+        if self.gate is not None and "purpose" not in more:
+            more["purpose"] = self._purpose(subject, more.get("patients", ()))
         return AuditRecord(
             at=self.now,
             actor=str(self.actor),
@@ -326,6 +452,17 @@ class Desk:
             whence=self.whence,
             **more,
         )
+
+    def _purpose(self, subject: str, patients: Sequence[str]) -> str | None:
+        """For which the actor may do what the desk was opened for: by the patients, where they say so in one voice."""
+        assert self.gate is not None  # noqa: S101 - whoever asks has looked
+        charts = [subject.removeprefix("chart:")] if subject.startswith("chart:") else patients
+        answers = [self._answers.get((self.action, one)) for one in charts] or [None]
+        said = {one.purpose if one is not None and one.allowed else None for one in answers}
+        if len(said) == 1 and (only := said.pop()) is not None:
+            return only.value
+        at_all = self.gate.at_all(self.action)
+        return at_all.purpose.value if at_all.allowed else None
 
     # --- how keys and names are shown ---
 

@@ -34,8 +34,10 @@ def chart(desk: Desk, named: str) -> Chart:
 
     Raises NotFoundError, and DeniedError when the actor may not do to it what they came for.
     """
+    match = PSEUDONYM.fullmatch(named)
+    if match is None:
+        desk.asked(key=named)
     with desk.store.reader() as conn:
-        match = PSEUDONYM.fullmatch(named)
         if match is None:
             found = desk.store.charts.by_key(conn, named)
         else:
@@ -46,6 +48,7 @@ def chart(desk: Desk, named: str) -> Chart:
             ]
     if not found:
         raise NotFoundError("there is no patient of this key; it is written AUTHORITY:ID, like MRN:558181838")
+    desk.found(one.id for one in found)
     if len(found) > 1:
         raise NotFoundError(f"{len(found)} patients answer to this key: use one that is theirs alone")
     desk.require(found[0])

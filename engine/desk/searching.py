@@ -44,6 +44,7 @@ class Matches(NamedTuple):
 
 def search(desk: Desk, terms: Terms, *, charts_max: int, most: int) -> Matches:
     """Charts that match, those that changed last first. charts_max: so many are looked through; most: so many found."""
+    desk.asked(visit=terms.visit, name=terms.name, birth_date=terms.birth_date)
     damaged: list[str] = []
     chart_ids = _direct(desk, terms.visit)
     cut = False

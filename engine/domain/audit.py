@@ -37,6 +37,7 @@ _ORDER: Final = "110109"
 """Order Record: what is to be done for a patient."""
 _PATIENT: Final = "110110"
 """Patient Record."""
+_QUERY: Final = "110112"
 _SECURITY: Final = "110137"
 """User security attributes changed."""
 _LOGIN: Final = "110114"
@@ -49,6 +50,9 @@ _ALERT: Final = "110113"
 EVENTS: Final[Mapping[str, Event]] = {
     # what is seen
     "reveal": Event("saw patient data unmasked", "R", _PATIENT, discloses=True, witnessed=True),
+    "searched": Event("asked for a patient by who they are", "R", _QUERY, discloses=True),
+    "looked": Event("looked at patients, masked", "R", _PATIENT),
+    "site-read": Event("looked at what is kept of the site, and at no patient", "R", _ACTIVITY),
     "unusual-reviewed": Event("asked about looks that nothing explains, and says what was found", "U", _ALERT),
     "disclosures-accounted": Event("made the accounting of disclosures of a patient", "R", _PATIENT, witnessed=True),
     "patient-exported": Event("took all that is stored of a patient out", "R", _EXPORT, discloses=True, witnessed=True),
@@ -110,7 +114,13 @@ EVENTS: Final[Mapping[str, Event]] = {
     "glass-attested": Event("attested a broken glass", "U", _ALERT, witnessed=True),
     # the configuration
     "config-run": Event("started the daemon with a configuration", "E", _ACTIVITY),
+    "config-asked": Event("asked the daemon to load its files again", "E", _ACTIVITY),
     "config-reload": Event("loaded another configuration", "U", _ACTIVITY),
+    # keys and tables
+    "keys-rotated": Event("added a key, with which all is sealed from now on", "U", _SECURITY),
+    "keys-resealed": Event("had what other keys have sealed sealed anew", "U", _SECURITY),
+    "keys-retired": Event("took an old key away", "D", _SECURITY),
+    "migrated": Event("changed the tables to those of another version", "U", _ACTIVITY),
     # backups
     "backup": Event("made a backup", "R", _EXPORT),
     "restore": Event("set the store back to a backup", "U", _ALERT),
@@ -121,6 +131,7 @@ EVENTS: Final[Mapping[str, Event]] = {
     "swept": Event("erased what was kept long enough", "D", _ACTIVITY, witnessed=True),
     "patient-erased": Event("erased a patient's chart and all that belongs to it", "D", _PATIENT, witnessed=True),
     # the trail itself
+    "trail-read": Event("read the trail", "R", _USED),
     "trail-checkpoint": Event("asked for a checkpoint of the trail", "E", _ACTIVITY),
     "trail-verified": Event("had the trail checked", "R", _USED),
     "trail-exported": Event("took the trail out as messages for others", "R", _EXPORT, witnessed=True),
@@ -142,6 +153,8 @@ class Whence(Record, frozen=True, kw_only=True):
     tty: str | None = None
     loginuid: int | None = None
     """The user that logged in, whoever it became since (Linux audit)."""
+    session: int | None = None
+    """Number of that login (Linux audit)."""
     sudo_uid: int | None = None
     """What sudo says; everybody can set it."""
     uid: int | None = None
@@ -169,6 +182,8 @@ class AuditRecord(Phi, frozen=True, kw_only=True):
     """Ids of the charts that it was about; of a list all that appeared."""
     entry: int | None = None
     """The entry of the journal that did it."""
+    others: tuple[str, ...] = ()
+    """Opaque ids of what else appeared: messages and the like of which no chart is known; sealed."""
     terms: str | None = None
     """What was searched for; sealed."""
     count: int | None = None

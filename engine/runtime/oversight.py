@@ -43,6 +43,7 @@ def unusual(
 ) -> tuple[Judged, bool]:
     """And whether there were more looks than are looked at. Needs a reader."""
     looks: list[Look] = []
+    known: set[tuple[str, str, datetime]] = set()
     charts: dict[str, Chart] = {}
     cut = False
     verdicts = {(one.actor, one.chart_id, one.begins): one.verdict or "open" for one in store.users.glasses(conn)}
@@ -56,6 +57,9 @@ def unusual(
                 continue
             for chart_id in row.patients:
                 living = _living(store, conn, charts, chart_id)
+                if (one := (row.actor, living, row.at)) in known:
+                    continue  # what somebody asked for and then saw unmasked is one look
+                known.add(one)
                 whence = row.whence
                 glass = verdicts.get((row.actor, chart_id, row.at), "open") if action == _BROKEN else None
                 address = None if whence is None else whence.address or whence.host

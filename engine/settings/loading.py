@@ -80,6 +80,7 @@ class Configuration:
             console_port=site.console.port,
             clock_file=self.clock_file,
             access=None if site.access is None else site.access.model_dump(mode="json", exclude={"oidc"}),
+            searches_per_hour_max=site.trail.searches_per_hour_max,
             destinations={name: one.type for name, one in site.destinations.items()},
             channels={
                 name: ChannelOutline(

@@ -25,6 +25,7 @@ from engine.outline import (
     KEYS_SECONDS_MAX,
     NODE,
     ROLES,
+    SEARCHES_PER_HOUR_MAX,
     STORE_KEYS,
     STORE_URL,
     TIMEZONE,
@@ -281,6 +282,8 @@ class Trail(StrictModel):
     """Records after which a checkpoint is made."""
     checkpoint_seconds: Annotated[float, Field(ge=1, le=86_400)] = 300.0
     """Seconds after which one is made in any case."""
+    searches_per_hour_max: Annotated[int, Field(ge=1, le=1_000_000)] = SEARCHES_PER_HOUR_MAX
+    """How often one person may ask for patients by who they are (key, name, birth date, visit) within an hour."""
 
 
 class Backup(StrictModel):

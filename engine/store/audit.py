@@ -69,12 +69,14 @@ class Payload(Phi, frozen=True, kw_only=True, omit_defaults=True):
 
     reason: str | None = None
     patients: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
     terms: str | None = None
     count: int | None = None
     address: str | None = None
     host: str | None = None
     tty: str | None = None
     loginuid: int | None = None
+    session: int | None = None
     sudo_uid: int | None = None
     uid: int | None = None
     command: str | None = None
@@ -195,8 +197,12 @@ class AuditStore:
         bodies = {row.seq: row.body for row in _PAYLOADS.rows(conn, [row.seq for row in rows])} if rows else {}
         return [self._recorded(chain, row, bodies.get(row.seq)) for row in rows]
 
-    def count(self, conn: Connection, *, since: datetime | None = None, action: str | None = None) -> int:
+    def count(
+        self, conn: Connection, *, since: datetime | None = None, action: str | None = None, actor: str | None = None
+    ) -> int:
         statement = select(func.count()).select_from(audit).where(*_conditions(since, action))
+        if actor is not None:
+            statement = statement.where(audit.c.actor == actor)
         return int(conn.execute(statement).scalar_one())
 
     def actions(self, conn: Connection) -> list[str]:
@@ -253,6 +259,7 @@ class AuditStore:
             result=_result(row.result),
             purpose=row.purpose,
             patients=payload.patients,
+            others=payload.others,
             entry=row.entry_id,
             terms=payload.terms,
             count=payload.count,
@@ -343,7 +350,13 @@ def _payload(record: AuditRecord) -> Payload:
     chart = record.subject.removeprefix("chart:")
     about = record.patients or ((chart,) if chart != record.subject else ())
     return Payload(
-        reason=record.reason, patients=about, terms=record.terms, count=record.count, facts=record.facts, **whence
+        reason=record.reason,
+        patients=about,
+        others=record.others,
+        terms=record.terms,
+        count=record.count,
+        facts=record.facts,
+        **whence,
     )
 
 

@@ -160,6 +160,14 @@ class ChartStore:
         """The living charts that `AUTHORITY:ID` leads to; several when two types of identifier share it."""
         return self._living_owners(conn, _KEYS.rows(conn, [key_hash(self._keys, key)]))
 
+    def named(self, conn: Connection, keys: Iterable[str]) -> dict[str, list[str]]:
+        """Key -> ids of the charts that the index has for it, for the trail: no chart is opened, so none is checked."""
+        hashes = {key_hash(self._keys, key): key for key in keys}
+        found: dict[str, list[str]] = {}
+        for row in _KEYS.rows(conn, list(hashes)) if hashes else ():
+            found.setdefault(hashes[bytes(row.key_hash)], []).append(row.chart_id)
+        return found
+
     def by_key_hash(self, conn: Connection, prefix: bytes) -> list[Chart]:
         """The living charts with a key whose hash (`key_hash`) begins so: what a pseudonym leads to."""
         begins = identifier.c.key_hash.between(prefix.ljust(16, b"\x00"), prefix.ljust(16, b"\xff"))

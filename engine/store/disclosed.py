@@ -109,7 +109,7 @@ def seen_by(conn: Connection, actor: str, since: datetime | None, until: datetim
 
 
 def looks(conn: Connection, chart_ids: Sequence[str], since: datetime, until: datetime) -> list[Look]:
-    """In order of time."""
+    """In order of time. What somebody asked for and then saw unmasked is one."""
     listed = select(audit_patient.c.seq).where(audit_patient.c.chart_id.in_(chart_ids))
     statement = (
         select(audit.c.seq, audit.c.action, audit.c.actor, audit.c.at, audit.c.purpose)
@@ -122,4 +122,5 @@ def looks(conn: Connection, chart_ids: Sequence[str], since: datetime, until: da
         )
         .order_by(audit.c.seq)
     )
-    return [Look(row.seq, row.action, row.actor, from_micros(row.at), row.purpose) for row in conn.execute(statement)]
+    found = {(row.actor, row.at): row for row in conn.execute(statement)}
+    return [Look(row.seq, row.action, row.actor, from_micros(row.at), row.purpose) for row in found.values()]

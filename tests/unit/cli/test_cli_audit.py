@@ -297,6 +297,10 @@ def _runs(*commands: Sequence[str]) -> Callable[[Site], None]:
     return run
 
 
+def _no_daemon(site: Site, *command: str) -> None:
+    assert site.run(*command).code == 69
+
+
 def _purged(site: Site) -> None:
     from engine.domain.audit import AuditRecord
     from engine.outline import outline
@@ -323,6 +327,15 @@ ASSESSED = (
 )  # fmt: skip
 CAUSED: dict[str, Callable[[Site], None]] = {
     "reveal": looked,
+    "searched": _runs(("patients", "show", KEY, *BECAUSE)),
+    "looked": _runs(("tasks", "list")),
+    "site-read": _runs(("config", "list")),
+    "trail-read": _runs(("audit", "list")),
+    "keys-rotated": _runs(("keys", "rotate")),
+    "keys-resealed": _runs(("keys", "reseal")),
+    "keys-retired": _runs(("keys", "rotate"), ("keys", "reseal"), ("keys", "retire", "1")),
+    "config-asked": lambda site: _no_daemon(site, "reload"),
+    "migrated": lambda _site: None,  # when the site was made
     "task-done": lambda site: _task(site, "done", "--evidence", "MARK"),
     "task-assigned": lambda site: _task(site, "assign", "MARK"),
     "task-attempted": lambda site: _task(site, "attempt", "--how", "phone", "--result", "no_answer", "--note", "MARK"),
@@ -412,7 +425,7 @@ def test_each_event_is_on_record_when_it_is_caused(stocked: Site, event: str) ->
     assert found
     assert all(one["actor"] and one["at"] and one["damaged"] is None for one in found)
     assert "MARK" not in str(found)
-    assert EVENTS[event].discloses == (event in {"reveal", "patient-exported"})
+    assert EVENTS[event].discloses == (event in {"reveal", "searched", "patient-exported"})
     verified = stocked.run("audit", "verify", "--json").json
     assert [one for one in verified["problems"] if one["kind"] in {"unrecorded", "unfounded"}] == []
 

@@ -52,7 +52,7 @@ async def test_each_loading_is_on_record_with_who_when_where_and_how(bare: Site)
     ]
     assert listed[1]["at"].startswith("2026-11-30T08:00")
     actions = [(one["action"], one["subject"], one["actor"]) for one in bare.json("audit", "list")]
-    assert actions == [("config-reload", f"config:{second}", ME), ("config-run", f"config:{first}", ME)]
+    assert actions[1:] == [("config-reload", f"config:{second}", ME), ("config-run", f"config:{first}", ME)]
 
 
 async def test_a_difference_is_shown_file_by_file(bare: Site) -> None:
@@ -137,10 +137,15 @@ BREAKING = {
 }  # fmt: skip
 
 
+LOOKS = {"looked", "searched", "site-read", "trail-read"}
+
+
 def seen(site: Site, *command: str) -> tuple[int, object]:
     """The exit code, ids and states: who a patient is may be masked more while no channel is known."""
     done = site.run(*command, "--json")
     shown = done.json
+    if command == ("audit", "list"):
+        shown = [one for one in shown if one["action"] not in LOOKS]
     rows = shown if isinstance(shown, list) else [shown]
     kept = ("id", "state", "entry", "error", "received", "dead", "kind", "version", "number", "action")
     return done.code, [{name: row[name] for name in kept if name in row} for row in rows]

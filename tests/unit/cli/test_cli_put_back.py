@@ -84,9 +84,8 @@ def test_nothing_is_put_back_or_decided_that_is_not_on_record(
         assert stocked.run("dead", "discard", str(buried), "--reason", "x").code != 0
     assert stocked.json("dead", "list", "--stage", "delivery")[0]["resolved_by"] is None
     stocked.json("dead", "replay", str(buried))
-    assert (stocked.json("audit", "list")[0]["action"], stocked.json("audit", "list")[0]["subject"]) == (
-        "replay", f"dead-letter:{buried}",
-    )  # fmt: skip
+    newest = stocked.json("audit", "list")[0]
+    assert (newest["action"], newest["subject"]) == ("replay", f"dead-letter:{buried}")
 
 
 def test_a_letter_that_somebody_else_has_resolved_meanwhile_does_not_stop_the_others(

@@ -89,13 +89,17 @@ ACTS: dict[str, Callable[[Desk], object]] = {
 }
 
 
+LOOKS = {"looked", "site-read", "trail-read"}
+
+
 def state(site: Site) -> object:
     """All that an act could change."""
-    return [
+    acts = [one for one in site.json("audit", "list") if one["action"] not in LOOKS]
+    return [acts] + [
         site.json(*command)
         for command in (
             ("messages", "list", "--kind", "all"), ("dead", "list"), ("held", "list"), ("tasks", "list"),
-            ("destinations", "list"), ("audit", "list"), ("ledger",),
+            ("destinations", "list"), ("ledger",),
         )
     ]  # fmt: skip
 
