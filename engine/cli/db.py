@@ -30,10 +30,6 @@ def migrate(cli: Cli) -> None:
     changed = migrations.upgrade(location)
     if beside is not None:
         changed = migrations.upgrade(beside) or changed
-    if changed:
-        from engine.cli.desk import put_on_record
-
-        put_on_record(cli, "migrated", "tables", unless_lost=True)  # after it: the trail is one of the tables
     document = {"changed": changed, "revisions": migrations.current(location)}
     cli.print(document, "The store is ready." if changed else "The store was ready: nothing to do.")
 

@@ -166,6 +166,8 @@ def patients(desk: Desk, asked: Asked) -> dict[str, Any]:
         charts = desk.seen(charts, lambda chart: (chart.id, None))
         cut = cut or len(charts) > asked.limit
     charts = charts[: asked.limit]
+    if terms.any:
+        desk.found(chart.id for chart in charts)
     view = desk.view(asked.reveal, (f"chart:{chart.id}" for chart in charts))
     shapes = [{"chart": one.id, **view.of(one.id).patient(patient_shape(one.patient))} for one in charts]
     return {"items": shapes, "next": None, "cut": cut}
@@ -220,6 +222,7 @@ def dead(desk: Desk, asked: Asked) -> dict[str, Any]:
             before=asked.after[0] if asked.after else None,
             limit=asked.limit + 1,
         )
+    desk.shows(f"entry:{one.entry}" for one in found[: asked.limit] if one.entry)
     return page("dead", [plain(one) for one in found[: asked.limit]], _last(found, asked.limit))
 
 

@@ -20,6 +20,7 @@ _KINDS: Final = {
     "110106": "Export",
     "110109": "Order Record",
     "110110": "Patient Record",
+    "110112": "Query",
     "110113": "Security Alert",
     "110114": "User Authentication",
     "110127": "Emergency Override Started",

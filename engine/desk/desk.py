@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from engine.access.actions import CATALOGUE, OF_VERB, Action
 from engine.clock import site_clock
-from engine.desk.looking import LOOKED, PATIENTS_A_RECORD_MAX, SEARCHED, Looks, charts_of
+from engine.desk.looking import LOOKED, PATIENTS_A_RECORD_MAX, SEARCHED, TRAIL_READ, Looks, charts_of
 from engine.desk.seeing import Shown, View
 from engine.domain.actor import Actor
 from engine.domain.audit import AuditRecord, Whence
@@ -295,6 +295,7 @@ class Desk:
                 self.unrecorded = str(error)
 
     def _looked(self, charts: Sequence[str], others: Sequence[str]) -> None:
+        action = TRAIL_READ if CATALOGUE[self.action].look == TRAIL_READ else LOOKED
         fresh = [one for one in charts if one not in self.looks.hits]
         if not fresh and not others:
             return
@@ -304,7 +305,7 @@ class Desk:
         self._append(
             [
                 self.record_of(
-                    LOOKED, subject, self._reason, patients=tuple(fresh[piece]), others=tuple(others[piece]),
+                    action, subject, self._reason, patients=tuple(fresh[piece]), others=tuple(others[piece]),
                     count=len(fresh) + len(others),
                 )
                 for piece in pieces

@@ -25,6 +25,8 @@ PATIENTS_A_RECORD_MAX: Final = 1_000
 """Of a list with more there are more records."""
 SEARCHED: Final = "searched"
 LOOKED: Final = "looked"
+TRAIL_READ: Final = "trail-read"
+"""Of who looks after the trail: patients whom it names. It is no look at them that somebody has to explain."""
 
 
 class Looks:

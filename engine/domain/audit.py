@@ -116,11 +116,10 @@ EVENTS: Final[Mapping[str, Event]] = {
     "config-run": Event("started the daemon with a configuration", "E", _ACTIVITY),
     "config-asked": Event("asked the daemon to load its files again", "E", _ACTIVITY),
     "config-reload": Event("loaded another configuration", "U", _ACTIVITY),
-    # keys and tables
+    # keys
     "keys-rotated": Event("added a key, with which all is sealed from now on", "U", _SECURITY),
     "keys-resealed": Event("had what other keys have sealed sealed anew", "U", _SECURITY),
     "keys-retired": Event("took an old key away", "D", _SECURITY),
-    "migrated": Event("changed the tables to those of another version", "U", _ACTIVITY),
     # backups
     "backup": Event("made a backup", "R", _EXPORT),
     "restore": Event("set the store back to a backup", "U", _ALERT),

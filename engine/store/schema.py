@@ -535,7 +535,7 @@ audit: Final = Table(  # the trail: who did what; see audit.py. Triggers refuse 
 )
 Index("audit_action", audit.c.action, audit.c.seq)
 Index("audit_entry", audit.c.entry_id, sqlite_where=audit.c.entry_id.is_not(None))
-Index("audit_action", audit.c.action, audit.c.at)
+Index("audit_action_at", audit.c.action, audit.c.at)
 audit_payload: Final = Table(
     "audit_payload",
     metadata,

@@ -335,7 +335,6 @@ CAUSED: dict[str, Callable[[Site], None]] = {
     "keys-resealed": _runs(("keys", "reseal")),
     "keys-retired": _runs(("keys", "rotate"), ("keys", "reseal"), ("keys", "retire", "1")),
     "config-asked": lambda site: _no_daemon(site, "reload"),
-    "migrated": lambda _site: None,  # when the site was made
     "task-done": lambda site: _task(site, "done", "--evidence", "MARK"),
     "task-assigned": lambda site: _task(site, "assign", "MARK"),
     "task-attempted": lambda site: _task(site, "attempt", "--how", "phone", "--result", "no_answer", "--note", "MARK"),

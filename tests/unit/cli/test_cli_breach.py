@@ -80,12 +80,12 @@ def test_the_patients_come_from_keys_files_and_what_somebody_saw(stocked: Site) 
     stocked.process()
     keys = stocked.folder / "keys"
     keys.write_text(f"{KEY}\n\nMRN:900001\n")
-    assert opened(stocked, "--patients", str(keys))["people"] == 2
     stocked.run("patients", "show", KEY, "--reveal", "--reason", "curious")
     who = stocked.json("audit", "list", "--action", "reveal")[0]["actor"]
-    second = opened(stocked, "--looks-of", who)
-    assert (second["id"], second["people"]) == (2, 1)
-    assert stocked.json("breach", "add", "2", "--patient", "MRN:900001", "--patient", KEY)["people"] == 2
+    first = opened(stocked, "--looks-of", who)
+    assert (first["id"], first["people"]) == (1, 1)
+    assert opened(stocked, "--patients", str(keys))["people"] == 2
+    assert stocked.json("breach", "add", "1", "--patient", "MRN:900001", "--patient", KEY)["people"] == 2
     keys.write_text("MRN:900001\nMRN:nobody\n")
     done = stocked.run("breach", "add", "2", "--patients", str(keys))
     assert (done.code, "patient 2 of those given" in done.err, "nobody" in done.err) == (1, True, False)

@@ -162,7 +162,10 @@ def test_a_part_2_record_waits_for_a_consent_and_goes_with_its_scope(bare: Site)
     assert bare.json("consents", "revoke", KEY, made["id"], *WHY)["holds"] is False
     heard(bare, admit("900001", unit="PART2", attending="78", n="2"))
     assert {one["code"] for one in withheld(bare)} == {"part2_no_consent"}
-    assert [one["action"] for one in bare.json("audit", "list")][:2] == ["consent-revoked", "consent-given"]
+    assert [one["action"] for one in bare.json("audit", "list") if one["action"].startswith("consent-")] == [
+        "consent-revoked",
+        "consent-given",
+    ]
 
 
 def test_a_consent_for_one_destination_is_for_no_other(bare: Site) -> None:

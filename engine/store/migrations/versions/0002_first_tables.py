@@ -529,7 +529,7 @@ def _trail() -> None:
     )
     op.create_index("audit_action", "audit", ["action", "seq"], schema=CHARTS)
     op.create_index("audit_entry", "audit", ["entry_id"], schema=CHARTS, **_only("entry_id IS NOT NULL"))
-    op.create_index("audit_action", "audit", ["action", "at"], schema=CHARTS)
+    op.create_index("audit_action_at", "audit", ["action", "at"], schema=CHARTS)
     op.create_table(
         "audit_payload",
         sa.Column("seq", _ID, autoincrement=False, nullable=False),
