@@ -326,6 +326,40 @@ async def test_nothing_of_a_patient_is_shown_unless_it_is_revealed_with_a_reason
     assert revealed[0].whence.address == "127.0.0.1"
 
 
+async def test_every_look_is_on_record_with_who_appeared(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.console.limits.Buckets.take", lambda *_: 0.0)
+    token = console.account("dana", "admin")
+    chart, task = await first_chart(console, token), (await a_task(console, token))["id"]
+    _, listed, _ = await console.ask("GET", "/api/v1/pages?state=exhausted&state=resolved&state=queued", token)
+    ids = {"tasks": task, "patients": chart, "pages": listed["items"][0]["id"] if listed["items"] else "0"}
+    looked = 0
+    for route in GUARDED:
+        look = CATALOGUE[route.action].look
+        if route.method != "GET" and not route.path.endswith("/search"):
+            continue
+        before = trail(console)
+        path = path_of(route, str(ids.get(route.path.split("/")[3], 1)))
+        status, said, _ = await console.ask(route.method, path, token, body=body_of(route))
+        new = trail(console)[: -len(before) or None]
+        if status != 200 or look is None:
+            assert route.door == "openapi" or "~" not in json.dumps(said), route.name
+            continue
+        looked += 1
+        assert new, f"{route.name} left no record"
+        assert all(one.whence is not None and one.whence.command for one in new)
+        if ":~" in json.dumps(said):
+            assert any(chart in (*one.patients, one.subject.removeprefix("chart:")) or one.others for one in new), route
+    assert looked >= 10
+
+
+async def test_a_patient_asked_for_by_name_is_a_search_with_its_terms(console: Console) -> None:
+    token = console.account("dana", "admin")
+    await console.ask("POST", "/api/v1/patients/search", token, body={"name": "ZQX"})
+    (record,) = trail(console, action="searched")
+    assert (record.actor, record.terms, record.count, record.patients) == ("dana", "name ZQX", 0, ())
+    assert record.purpose is not None
+
+
 async def test_a_patient_is_found_by_a_body_and_never_by_an_address(console: Console) -> None:
     token = console.account("boss", "admin")
     for body in ({"key": "MRN:558181838"}, {"name": "do"}, {"birth_date": "1947"}, {"visit": "V90001"}):
