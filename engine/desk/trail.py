@@ -114,17 +114,17 @@ def reseal(desk: Desk, reason: str) -> tuple[int, int]:
 
     Raises HandoffError when no checkpoint has seen more than there is, or something else is wrong.
     """
-    from engine.store.verify import verify
+    from engine.store.verify import BOOKS_BACK, verify
 
     found, unreadable = _outside(desk)
     with desk.store.reader() as conn:
         head = desk.store.audit.head(conn)
         checked = verify(desk.store, conn, found, unreadable=unreadable)
     lost = max((one.seq for one in found if one.chain == head.chain), default=0)
-    if lost <= head.seq and not any(one.kind == "checkpoint" for one in checked.problems):
+    if lost <= head.seq and not any(one.kind in {"checkpoint", BOOKS_BACK} for one in checked.problems):
         raise HandoffError("no checkpoint has seen more of the trail than there is: it was not set back")
     last = min((one.seq for one in checked.problems if one.kind == "checkpoint" and one.seq), default=head.seq + 1) - 1
-    others = [one for one in checked.problems if one.kind not in {"rolled-back", "checkpoint"}]
+    others = [one for one in checked.problems if one.kind not in {"rolled-back", "checkpoint", BOOKS_BACK}]
     if others:
         raise HandoffError(f"the trail is not whole besides ({others[0].kind}): `handoff audit verify` says more")
 

@@ -1,4 +1,6 @@
-"""A checkpoint of the trail: what its end was at a time, signed, to be kept where nobody of the database can write."""
+"""A checkpoint: what the trail's end was at a time, and how far the books went; signed, to be kept where nobody of the
+database can write.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,16 @@ class Checkpoint(Record, frozen=True, kw_only=True):
     at: datetime
     key: int
     """Which of the trail's keys has signed."""
+    last: dict[str, int] = {}
+    """The highest number that was given, of each table of which no row is ever taken out (`store/tallies.py`)."""
     signature: str = ""
     """Ed25519, in hexadecimal digits."""
 
     @property
     def signed_text(self) -> bytes:
         at = self.at.isoformat()
-        parts = ("handoff-checkpoint", self.version, self.chain, self.seq, self.mac, at, self.key)
+        last = ",".join(f"{name}={number}" for name, number in sorted(self.last.items()))
+        parts = ("handoff-checkpoint", self.version, self.chain, self.seq, self.mac, at, self.key, last)
         return "|".join(map(str, parts)).encode()
 
     def written(self) -> bytes:

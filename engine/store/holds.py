@@ -83,7 +83,7 @@ _COLUMNS: Final = (
 _INSERT: Final = Rows(hold, _COLUMNS)
 _READ: Final = (
     hold.c.id, hold.c.root_id, hold.c.code, hold.c.location, hold.c.state, hold.c.chart_id, hold.c.decided_by,
-    hold.c.waits_until, hold.c.document,
+    hold.c.waits_until, hold.c.channel, hold.c.detail, hold.c.document,
 )  # fmt: skip
 _SOME_OPEN: Final = Statement(select(hold.c.id).where(_OPEN).limit(literal_column("1")))
 _OF_MESSAGE: Final = Statement(select(hold).where(hold.c.root_id == bindparam("root")).order_by(hold.c.id), ("root",))
@@ -396,7 +396,8 @@ class _Questions:
             asserts=held.asserts,
         )
         waits_until = None if held.waits_until is None else to_micros(held.waits_until)
-        sealed = self._keys.seal(_place(root, code, location, held.chart_id, waits_until), encode(document))
+        place = _place(root, code, location, held.chart_id, waits_until, self._channel, held.text)
+        sealed = self._keys.seal(place, encode(document))
         row = {
             "entry_id": one.entry_id,
             "root_id": root,
@@ -435,14 +436,17 @@ def _decided(keys: KeyRing, hold_id: int, by: str, reason: str, now: int) -> dic
     return {"decided_at": now, "decided_by": by, "decision": decision}
 
 
-def _place(root: int, code: str, location: str, chart_id: str | None, waits_until: int | None) -> str:
-    # The patient is part of it, so that a row which is moved to another chart behind our back does not open; and until
-    # when it waits, so that none is put off without notice.
-    return f"hold.document:{chart_id or ''}/{root}/{code}/{location}/{'' if waits_until is None else waits_until}"
+def _place(
+    root: int, code: str, location: str, chart_id: str | None, waits_until: int | None, channel: str, detail: str
+) -> str:
+    # The patient is part of it, so that a row which is moved to another chart behind our back does not open; until
+    # when it waits, so that none is put off without notice; and what a person reads who decides.
+    until = "" if waits_until is None else waits_until
+    return f"hold.document:{chart_id or ''}/{root}/{code}/{location}/{until}/{channel}/{detail}"
 
 
 def hold_place(row: Row[Any]) -> str:
-    return _place(row.root_id, row.code, row.location, row.chart_id, row.waits_until)
+    return _place(row.root_id, row.code, row.location, row.chart_id, row.waits_until, row.channel, row.detail)
 
 
 def decision_place(hold_id: int, by: str, at: int) -> str:

@@ -32,11 +32,11 @@ from engine.domain.ids import ALIKE_DIGITS
 from engine.domain.record import Phi, Record
 from engine.errors import KeyMissingError, StoreError, TamperedError
 from engine.pipeline.admit import Known
-from engine.store import admissions
+from engine.store import admissions, letters, settlements
 from engine.store.facts import FactStore
 from engine.store.fresh import Fresh
 from engine.store.keys import KeyRing
-from engine.store.schema import dead_letter, delivery, delivery_payload, delivery_receipt, from_micros, to_micros, word
+from engine.store.schema import delivery, delivery_payload, delivery_receipt, from_micros, to_micros, word
 from engine.store.statements import Listed, Rows, Statement
 
 _UNFINISHED: Final = text("state IN ('pending', 'held')")
@@ -238,7 +238,7 @@ _DELIVERED: Final = Listed(
             settled_at=bindparam("at"),
             disclosed=bindparam("mark"),
         )
-        .returning(delivery.c.ordering_key)
+        .returning(delivery.c.id, delivery.c.ordering_key)
     ),
     ("tries", "at", "mark"),
 )
@@ -258,9 +258,6 @@ _CHANGED: Final = Statement(
         settled_at=bindparam("at"),
     ),
     ("wanted", "new_state", "keeps_turn", "tries", "due", "code", "at"),
-)
-_INSERT_LETTERS: Final = Rows(
-    dead_letter, ("entry_id", "channel", "delivery_id", "stage", "error", "detail", "died_at")
 )
 _RECEIPTS: Final = Rows(
     delivery_receipt,
@@ -419,13 +416,15 @@ class Outbox:
                 delivered.setdefault((result.attempts, result.disclosed), []).append(result.id)
             else:
                 others.append(result)
-        freed = {
-            row.ordering_key
-            for (tries, mark), ids in delivered.items()
-            for row in _DELIVERED.rows(conn, ids, tries, at, mark)
-        }
+        freed: set[str] = set()
+        settled: dict[str | None, list[int]] = {}
+        for (tries, mark), ids in delivered.items():
+            rows_delivered = _DELIVERED.rows(conn, ids, tries, at, mark)
+            freed.update(row.ordering_key for row in rows_delivered)
+            settled.setdefault(mark, []).extend(row.id for row in rows_delivered)
+        settlements.note(conn, self._keys, settled, at)
         rows = {row.id: row for row in _OPEN.rows(conn, [other.id for other in others])}
-        letters: list[tuple[Any, ...]] = []
+        dead_letters: list[tuple[letters.Letter, bytes | None]] = []
         kept: list[admissions.Row] = []
         stayed: set[str] = set()
         for result in others:
@@ -448,12 +447,14 @@ class Outbox:
                 freed.add(row.ordering_key)
             code = result.error or "undeliverable"
             if dead:
-                letters.append((row.entry_id, row.channel, row.id, Stage.DELIVERY.value, code, result.detail, at))
+                stage = Stage.DELIVERY.value
+                letter = letters.Letter(row.entry_id, row.channel, row.id, stage, code, None, result.detail, at)
+                dead_letters.append((letter, None))
             if result.state is DeliveryState.WITHHELD:
                 kept.append((row.id, row.destination, code, None, at, admissions.FINAL if result.final else None))
             elif result.not_before is not None:
                 kept.append((row.id, row.destination, code, to_micros(result.not_before), at, None))
-        _INSERT_LETTERS.write(conn, letters)
+        letters.write(conn, self._keys, dead_letters)
         admissions.note(conn, kept)
         self._note_receipts(conn, results)
         promote(conn, freed)

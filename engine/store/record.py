@@ -24,7 +24,7 @@ from engine.errors import CursorMovedError, IdentityTakenError, StaleChartError,
 from engine.pipeline.admit import NOTICES
 from engine.pipeline.due import due_at, is_urgent
 from engine.pipeline.restored import RESTORED
-from engine.store import admissions, notices, oncall, schema
+from engine.store import admissions, letters, notices, oncall, schema
 from engine.store.audit import AuditStore
 from engine.store.charts import (
     ChartDocument,
@@ -69,6 +69,14 @@ class OutcomeDocument(Phi, frozen=True, kw_only=True, omit_defaults=True):
     why: tuple[Why, ...] = ()
     changed: tuple[str, ...] = ()
     quality: tuple[QualityItem, ...] = ()
+    version: int = 0
+    """That its chart had after it; 0: it did not change it. What is older was rolled back (see `tallies.py`)."""
+    others: dict[str, int] = {}
+    """The same of other charts that it was about, changed or not."""
+    deliveries: int = 0
+    """That it has put into the outbox."""
+    erased: bool = False
+    """What it said was erased with its patient."""
 
 
 class RecordedOutcome(Phi, frozen=True, kw_only=True):
@@ -156,9 +164,6 @@ _INSERT_DELIVERIES: Final = Rows(delivery, _DELIVERY_COLUMNS)
 _INSERT_UNSENT: Final = Rows(delivery, (*_DELIVERY_COLUMNS, "settled_at", "error"))
 _HELD_STATE: Final = DeliveryState.HELD.value
 _INSERT_BODIES: Final = Rows(schema.delivery_payload, ("delivery_id", "body"))
-_INSERT_LETTERS: Final = Rows(
-    schema.dead_letter, ("entry_id", "channel", "stage", "error", "location", "detail", "key_hash", "died_at")
-)
 
 _CONCERNED: Final = Listed(
     schema.concerned.c.chart_id, lambda listed: select(schema.concerned.c.entry_id).where(listed)
@@ -247,7 +252,6 @@ class Recorder:
         join_lines(conn, _merges(after, before))
         for chart_id, gone in _moved_away(after, before):
             self._outbox.take_back(conn, chart_id, gone, now)
-        _INSERT_OUTCOMES.write(conn, [self._outcome(one, channel, micros) for one in outcomes])
         _INSERT_CONCERNED.write(
             conn,
             [
@@ -258,32 +262,32 @@ class Recorder:
                 if changed.id != one.chart_id
             ],
         )
-        _INSERT_LETTERS.write(
+        letters.write(
             conn,
+            self._keys,
             [
                 (
-                    one.entry_id,
-                    channel,
-                    letter.stage.value,
-                    letter.error,
-                    letter.location,
-                    letter.detail,
+                    letters.Letter(
+                        one.entry_id, channel, None, letter.stage.value, letter.error, letter.location, letter.detail,
+                        micros,
+                    ),
                     key_hash(self._keys, one.patient_key) if one.patient_key is not None else None,
-                    micros,
                 )
                 for one in outcomes
                 if (letter := one.dead_letter) is not None
             ],
-        )
+        )  # fmt: skip
         superseded = record_holds(conn, self._keys, outcomes, channel, micros, before=before, after=after)
         oncall.record(conn, self._keys, [item for one in outcomes for item in one.overrides])
-        self._keep(conn, [(one.entry_id, item) for one in outcomes for item in one.withheld], channel, micros)
+        made: dict[int | None, int] = {}
+        self._keep(conn, [(one.entry_id, item) for one in outcomes for item in one.withheld], channel, micros, made)
         wanted = [(one.entry_id, one.channel or channel, item) for one in outcomes for item in one.deliveries]
         if any(one.marked_anew for one in outcomes):
             from engine.store.requeue import ask_again  # it brings the rules along, which a command does without
         for chart_id in dict.fromkeys(anew for one in outcomes for anew in one.marked_anew):
             ask_again(conn, self._keys, chart_id, now)  # before what is new: that comes behind it
-        recorded = self._queue(conn, wanted, after, now, doubtful)
+        recorded = self._queue(conn, wanted, after, now, made, doubtful)
+        _INSERT_OUTCOMES.write(conn, [self._outcome(one, channel, micros, made) for one in outcomes])
         if fallen := [(one.entry_id, gone) for one in outcomes for gone in one.fallen]:
             notices.take_back(conn, self._keys, fallen, micros)
         if faulty := [one for one in outcomes if one.quality or one.quality_decisions]:
@@ -297,7 +301,7 @@ class Recorder:
     def queue(self, conn: Connection, deliveries: Sequence[Delivery], *, channel: str, now: datetime) -> Recorded:
         """Put deliveries into the outbox that no entry has caused: a destination is told again how a chart stands."""
         wanted = [(None, channel, item) for item in deliveries]
-        return self._queue(conn, wanted, {}, now)
+        return self._queue(conn, wanted, {}, now, {})
 
     def move(self, conn: Connection, channel: str, moves: Mapping[int, Move]) -> None:
         """Move cursors of a channel. Raises CursorMovedError when one is not where it is to be moved from."""
@@ -353,7 +357,13 @@ class Recorder:
         """Under which configuration those of the entries were processed that have an outcome, readable or not."""
         return {row.entry_id: row.config_version for row in _CONFIG_VERSIONS.rows(conn, entry_ids)}
 
-    def _outcome(self, one: Outcome, channel: str, now: int) -> tuple[Any, ...]:
+    def _outcome(self, one: Outcome, channel: str, now: int, made: Mapping[int | None, int]) -> tuple[Any, ...]:
+        version, others = 0, {}
+        for changed in one.charts:
+            if changed.id == one.chart_id:
+                version = changed.version
+            else:
+                others[changed.id] = changed.version
         document = OutcomeDocument(
             reason=one.reason,
             patient_key=one.patient_key,
@@ -364,6 +374,9 @@ class Recorder:
             why=one.why,
             changed=one.changed,
             quality=one.quality,
+            version=version,
+            others=others,
+            deliveries=made.get(one.entry_id, 0),
         )
         # `_value_`: what `value` gives by two calls of Python.
         plain = (one.entry_id, channel, one.state._value_, one.chart_id, one.application_ack._value_, one.error_code,
@@ -405,11 +418,13 @@ class Recorder:
         wanted: Sequence[tuple[int | None, str, Delivery]],
         after: Mapping[str, Chart],
         now: datetime,
+        made: dict[int | None, int],
         doubtful: frozenset[int] = frozenset(),
     ) -> Recorded:
         """Put deliveries into the outbox, in this order; those whose idempotency key is known are left out.
 
         wanted: what caused each, and whose books count it. after: the charts that this transaction has written.
+        made: takes how many each has caused.
         """
         if not wanted:
             return Recorded(deliveries=0)
@@ -432,6 +447,7 @@ class Recorder:
                 continue
             known.add(item.idempotency_key)
             number += 1
+            made[entry_id] = made.get(entry_id, 0) + 1
             line = lines.get(item.ordering_key, item.ordering_key)
             place_in_line = (line, item.destination)
             in_doubt = entry_id in doubtful
@@ -475,7 +491,14 @@ class Recorder:
         admissions.note(conn, withholding)
         return Recorded(deliveries=len(rows) + len(held), fresh=tuple(fresh))
 
-    def _keep(self, conn: Connection, withheld: Sequence[tuple[int, Delivery]], channel: str, now: int) -> None:
+    def _keep(
+        self,
+        conn: Connection,
+        withheld: Sequence[tuple[int, Delivery]],
+        channel: str,
+        now: int,
+        made: dict[int | None, int],
+    ) -> None:
         """Deliveries that never go out: they stand in no line, and no courier finds them. Known keys are left out."""
         if not withheld:
             return
@@ -489,6 +512,7 @@ class Recorder:
                 continue
             known.add(item.idempotency_key)
             number += 1
+            made[entry_id] = made.get(entry_id, 0) + 1
             rows.append(
                 (number, entry_id, channel, item.destination, item.operation.value, item.ordering_key,
                  item.idempotency_key, DeliveryState.WITHHELD.value, 0, 0, now, now, int(item.marked), now,
@@ -649,6 +673,7 @@ def erased_outcome(keys: KeyRing, row: Any, effects: Iterable[str]) -> bytes:
     left = OutcomeDocument(
         reason="what was stored of this patient was erased",
         effects=tuple(Effect(kind=one, subject="") for one in effects),
+        erased=True,
     )
     place = outcome_place(
         row.entry_id, row.channel, row.state, row.chart_id, row.application_ack, row.error_code, row.config_version,

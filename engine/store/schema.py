@@ -348,6 +348,15 @@ delivery_receipt: Final = Table(  # what the far end called it; only of those th
     Column("body", LargeBinary, nullable=False),  # sealed: the far end wrote it
     schema=CHARTS,
 )
+settlement: Final = Table(  # which deliveries were delivered, and as what they count: rows are held against it
+    "settlement",
+    metadata,
+    Column("id", _AutoId, primary_key=True, autoincrement=False),  # dense, in commit order
+    Column("at", BigInteger, nullable=False),
+    Column("said", Text, nullable=False),  # see settlements.py
+    Column("mac", LargeBinary, nullable=False),  # keyed hash of the row
+    schema=CHARTS,
+)
 Index("delivery_receipt_found", delivery_receipt.c.found_by)
 _UNFINISHED = text("state IN ('pending', 'held')")
 _HELD = text("state = 'held'")
@@ -423,8 +432,9 @@ dead_letter: Final = Table(
     Column("error", Text, nullable=False),
     Column("location", Text),
     Column("detail", Text, nullable=False),
-    Column("key_hash", LargeBinary),  # of the patient's key (see identifier), where it could be read
     Column("died_at", BigInteger, nullable=False),
+    Column("key_hash", LargeBinary),  # of the patient's key (see identifier), where it could be read
+    Column("mac", LargeBinary, nullable=False),  # keyed hash of what it says; not of what became of it since
     Column("resolved_by", Text),
     Column("resolved_at", BigInteger),
     schema=CHARTS,

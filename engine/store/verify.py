@@ -18,7 +18,7 @@ from engine.domain.checkpoint import Checkpoint
 from engine.domain.message import EntryKind
 from engine.domain.record import Record
 from engine.errors import KeyMissingError, TamperedError
-from engine.store import fence
+from engine.store import fence, tallies
 from engine.store.audit import PURGED, RESEALED, Head, Payload
 from engine.store.deadletters import DISCARDED
 from engine.store.record import open_outcome
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 _ROWS: Final = 1_000
 """Read at a time."""
+BOOKS_BACK: Final = "books-rolled-back"
+RESTORED: Final = "restore"
+"""Of the trail: the store was set back to a backup."""
 PROBLEMS_MAX: Final = 1_000
 """Listed; of a chain that is nothing but damage the first ones say enough."""
 
@@ -90,6 +93,8 @@ def verify(
     chain.walk({one.seq for one in compared})
     chain.compare(compared)
     for problem in _books(store, conn):
+        found.add(*problem)
+    for problem in tallies.problems(store, conn):
         found.add(*problem)
     return Verified(
         ok=not found.problems,
@@ -175,6 +180,8 @@ class _Chain:
         self.records = 0
         self.purged = 0
         self.reseals: list[_Reseal] = []
+        self._set_back: list[datetime] = []
+        """When the store was set back to an earlier point, and somebody has said so."""
         self._macs: dict[int, str] = {}
         """Of the records that a checkpoint was made of."""
         self._gaps: list[tuple[int, int]] = []
@@ -262,6 +269,8 @@ class _Chain:
             self._learn_purge(payload)
         elif row.action == RESEALED:
             self.reseals.append(_Reseal.of(payload, row.at))
+        if row.action in {RESEALED, RESTORED}:
+            self._set_back.append(from_micros(row.at))
 
     def _learn_purge(self, payload: Payload) -> None:
         mac = payload.facts["mac"]
@@ -337,6 +346,7 @@ class _Chain:
     def compare(self, checkpoints: Sequence[Checkpoint]) -> None:
         """After `walk`."""
         beyond: Checkpoint | None = None
+        self._compare_books(checkpoints)
         for one in checkpoints:
             if any(said.explains(one) for said in self.reseals):
                 continue
@@ -352,6 +362,19 @@ class _Chain:
                 f"the chain ends at {self.last}; on {beyond.at:%Y-%m-%d %H:%M} UTC it had {beyond.seq} records. It was"
                 " cut, or the store was set back: `handoff audit reseal` says so if that was lawful",
             )  # fmt: skip
+
+    def _compare_books(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Numbers that were given once are given for ever, unless the store was set back."""
+        last = tallies.last_numbers(self._conn)
+        for name, number in last.items():
+            said = [one for one in checkpoints if not any(at >= one.at for at in self._set_back)]
+            most = max(said, key=lambda one: one.last.get(name, 0), default=None)
+            if most is not None and most.last.get(name, 0) > number:
+                self._found.add(
+                    most.seq, BOOKS_BACK,
+                    f"there are {number:,} {name}; on {most.at:%Y-%m-%d %H:%M} UTC there were {most.last[name]:,}. They"
+                    " were taken away, or the store was set back: `handoff audit reseal` says so if that was lawful",
+                )  # fmt: skip
 
 
 def _range(first: int, last: int) -> str:

@@ -25,6 +25,7 @@ from engine.pipeline.closing import closed_up
 from engine.store import Store, fence, schema
 from engine.store.journal import Stored
 from engine.store.keys import KeyRing
+from engine.store.letters import Letter, letter_mac
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 CHANNEL = "main-campus"
@@ -254,3 +255,10 @@ def behind(store, *statements):
                 conn.execute(text(made))
 
     store.charts_ledger.write_now(write)
+
+
+def dead_letter(keys: KeyRing, **more: Any) -> dict[str, Any]:
+    """A row of the table."""
+    row = {"entry_id": None, "channel": "c", "delivery_id": None, "stage": "processing", "error": "e", "location": None}
+    row |= {"detail": "d", "died_at": 1} | {name: more.pop(name) for name in Letter._fields if name in more}
+    return row | {"mac": letter_mac(keys, Letter(**row))} | more

@@ -15,6 +15,7 @@ from store_builders import (
     changed,
     chart,
     charts_of,
+    dead_letter,
     delivery,
     encounter,
     merged,
@@ -26,6 +27,7 @@ from store_builders import (
     task,
 )
 
+from engine.domain.delivery import DeliveryState
 from engine.domain.encounter import EncounterStatus
 from engine.domain.message import AckState, EntryState
 from engine.domain.patient import Identifier
@@ -36,6 +38,7 @@ from engine.store import Store, schema
 from engine.store.counts import ledger
 from engine.store.days import partition_name, prepare_days
 from engine.store.legalholds import LegalHolds
+from engine.store.outbox import Settled
 from engine.store.retention import Charts, of_charts
 from engine.store.verify import verify
 
@@ -73,8 +76,10 @@ def payloads(store: Store) -> list[int]:
 
 
 def settle(store: Store) -> None:
-    values = {"state": "delivered", "settled_at": schema.to_micros(NOW)}
-    store.charts_ledger.write_now(lambda conn: conn.execute(update(schema.delivery).values(**values)))
+    with store.reader() as conn:
+        waiting = conn.execute(select(schema.delivery.c.id).where(schema.delivery.c.state != "delivered")).scalars()
+        done = [Settled(id=number, state=DeliveryState.DELIVERED, attempts=1) for number in waiting]
+    store.charts_ledger.write_now(lambda conn: store.outbox.settle(conn, done, NOW))
 
 
 def hold(store: Store, chart_id: str) -> int:
@@ -159,10 +164,7 @@ def _withheld(store: Store) -> str:
 def _dead(store: Store) -> str:
     arrive(store, 1)
     record(store, outcome(1, over()))
-    letter = {
-        "entry_id": 1, "channel": CHANNEL, "stage": "mapping", "error": "e", "detail": "d",
-        "died_at": schema.to_micros(NOW),
-    }  # fmt: skip
+    letter = dead_letter(store.keys, entry_id=1, channel=CHANNEL, stage="mapping", died_at=schema.to_micros(NOW))
     store.charts_ledger.write_now(lambda conn: conn.execute(schema.dead_letter.insert(), letter))
     return "a dead letter"
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from sqlalchemy import select, text
-from store_builders import NOW, append, behind, outcome, receipt, record, said
+from store_builders import NOW, append, behind, dead_letter, outcome, receipt, record, said
 
 from engine.domain.audit import AuditRecord, Whence
 from engine.domain.checkpoint import Checkpoint
@@ -507,13 +507,13 @@ DECISIONS: dict[str, tuple[Callable[[Store], None], AuditRecord]] = {
     ),
     "a discard": (
         lambda store: behind(store, schema.dead_letter.insert().values(
-            channel="c", stage="processing", error="e", detail="d", died_at=1, resolved_by="discarded", resolved_at=2
+            dead_letter(store.keys, resolved_by="discarded", resolved_at=2)
         )),
         act(1, "discard", subject="dead-letter:1"),
     ),
     "a replay": (
         lambda store: behind(store, schema.dead_letter.insert().values(
-            channel="c", stage="processing", error="e", detail="d", died_at=1, resolved_by="entry:5", resolved_at=2
+            dead_letter(store.keys, resolved_by="entry:5", resolved_at=2)
         )),
         act(1, "replay", subject="dead-letter:1"),
     ),

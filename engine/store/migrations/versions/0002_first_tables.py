@@ -194,8 +194,9 @@ def _charts() -> None:
         sa.Column("error", sa.Text(), nullable=False),
         sa.Column("location", sa.Text(), nullable=True),
         sa.Column("detail", sa.Text(), nullable=False),
-        sa.Column("key_hash", sa.LargeBinary(), nullable=True),
         sa.Column("died_at", sa.BigInteger(), nullable=False),
+        sa.Column("key_hash", sa.LargeBinary(), nullable=True),
+        sa.Column("mac", sa.LargeBinary(), nullable=False),
         sa.Column("resolved_by", sa.Text(), nullable=True),
         sa.Column("resolved_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
@@ -421,6 +422,15 @@ def _deliveries() -> None:
         schema=CHARTS,
     )
     op.create_index("delivery_receipt_found", "delivery_receipt", ["found_by"], schema=CHARTS)
+    op.create_table(
+        "settlement",
+        sa.Column("id", _ID, autoincrement=False, nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("said", sa.Text(), nullable=False),
+        sa.Column("mac", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        schema=CHARTS,
+    )
 
 
 def _appointments() -> None:
