@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from engine.domain.moment import Moment
     from engine.pipeline.channel import Planner
     from engine.store.holds import ListedHold
+    from engine.store.journal import ListedEntry
 
 KINDS: Final = ("dead", "refused", "held", "filtered", "pending", "undelivered", "withheld", "no-plan")
 _LOOK_MAX: Final = 20_000
@@ -264,7 +265,9 @@ def _withheld(desk: Desk, _cli: Cli, since: datetime, until: datetime | None) ->
 
 
 def _without_plan(desk: Desk, cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
-    """Discharged since then, and no task is there for the stay, or they wait for another one of the same admission.
+    """Discharged since then, or heard of since then, and no task is there for the stay.
+
+    Or its tasks wait for another stay of the same admission.
 
     A message that tells of an end without being a discharge counts as well, until the discharge comes.
     """
@@ -288,15 +291,18 @@ def _without_plan(desk: Desk, cli: Cli, since: datetime, until: datetime | None)
                     left = datetime.fromtimestamp(told[0], UTC)
                 elif encounter.status != "finished" or encounter.key in planned:
                     continue
-                if not _within(left, since - _LATE, until):
-                    continue
                 planners = _planners(desk, cli) if planners is None else planners
                 if not planners or not all(
                     one.protocol.plans_nothing_for(encounter.class_)
                     or one.protocol.is_too_young(chart.patient, encounter)
                     for one in planners
                 ):
-                    yield _no_plan(desk, chart, encounter, left)
+                    entry, reason = _outcome_of(desk, chart, encounter)
+                    # One that is heard of late is new, however long ago it was.
+                    if _within(left, since - _LATE, until) or (
+                        reason and entry and _within(entry.received_at, since, until)
+                    ):
+                        yield _no_plan(desk, chart, encounter, left, entry, reason)
 
 
 def _planners(desk: Desk, cli: Cli) -> list[Planner]:
@@ -307,11 +313,11 @@ def _planners(desk: Desk, cli: Cli) -> list[Planner]:
         return []
 
 
-def _no_plan(desk: Desk, chart: Chart, encounter: Encounter, left: datetime) -> _Gap:
-    """The outcome of the discharge says why."""
+def _outcome_of(desk: Desk, chart: Chart, encounter: Encounter) -> tuple[ListedEntry | None, str]:
+    """The message whose outcome says why a stay has no plan, and what it says; else the latest about it."""
     from engine.domain.message import EntryKind
 
-    reason, entry, channel = "", None, None
+    latest = None
     with desk.store.reader() as conn:
         entries = desk.store.journal.find(conn, kind=EntryKind.MESSAGE, patient=chart.patient.key, limit=20)
         outcomes = desk.store.recorder.outcomes(conn, [one.id for one in entries])
@@ -319,11 +325,17 @@ def _no_plan(desk: Desk, chart: Chart, encounter: Encounter, left: datetime) -> 
         outcome = outcomes.get(one.id)
         if outcome is None or outcome.encounter_key != encounter.key:
             continue
-        entry, channel = entry or one.id, channel or one.channel
+        latest = latest or one
         withheld = [effect for effect in outcome.effects if effect.kind == "plan-withheld"]
         if withheld:
-            reason, entry = withheld[0].detail, one.id
-            break
+            return one, withheld[0].detail
+    return latest, ""
+
+
+def _no_plan(
+    desk: Desk, chart: Chart, encounter: Encounter, left: datetime, about: ListedEntry | None, reason: str
+) -> _Gap:
+    entry, channel = (about.id, about.channel) if about is not None else (None, None)
     settings = desk.configuration.channels.get(channel or "")
     if not reason:
         if settings is not None and settings.protocol is None:

@@ -14,6 +14,7 @@ import pytest
 from site_with_store import Site, first_messages
 
 from engine.cli import app, manual
+from engine.clock import FixedClock
 
 ENGINE = [sys.executable, "-P", "-m", "engine"]
 
@@ -201,6 +202,22 @@ def test_gaps_waits_with_no_patient_whose_destination_takes_nothing(bare: Site, 
             lines = [line for line in file.read_text().splitlines() if "files" not in line]
             file.write_text("\n".join(lines).replace("deliver:", "").replace("destinations:", "") + "\n")
     assert ("undelivered" in gaps(bare)) is (state != "up")
+
+
+def test_a_discharge_that_is_heard_of_late_is_a_gap_of_that_day_and_not_of_each_day_after(bare: Site) -> None:
+    protocol = bare.folder / "mappings/protocols/post-discharge.yaml"
+    protocol.write_text(protocol.read_text().replace("discharge_age_days_max: unlimited", "discharge_age_days_max: 30"))
+    messages = [message.replace(b"2026", b"2025") for message in first_messages(bare)]
+    now = bare.clock.now()
+    bare.clock = FixedClock(now - timedelta(hours=20))
+    bare.receive(*messages)
+    bare.process()
+    assert "no-plan" in gaps(bare)
+    bare.clock = FixedClock(now)
+    bare.receive(messages[0].replace(b"ADT^A01^ADT_A01|FIRST", b"ADT^A08|AGAIN").replace(b"ELM", b"OAK"))
+    bare.process()
+    assert "no-plan" in gaps(bare, "--since", "21h")
+    assert gaps(bare, "--since", "2h") == {}, "the chart has changed, and the discharge is no news"
 
 
 def test_a_site_where_all_went_well_has_no_gaps(bare: Site) -> None:
