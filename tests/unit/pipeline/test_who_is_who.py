@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from heart import Heart, adt
+from heart import Heart, adt, merge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +17,8 @@ from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.message import EntryState
 from engine.domain.outcome import Outcome
 from engine.domain.patient import Identifier
-from engine.domain.task import TaskState
+from engine.domain.quality import QualityKind
+from engine.domain.task import SIDE_BY_SIDE, TaskState
 
 X, Y = "1^^^MRN^MR", "2^^^MRN^MR"
 LATER, LATEST = "20260307120000", "20260308120000"
@@ -1092,3 +1093,54 @@ def test_only_a_merged_stay_that_has_ended_has_an_end(goes_on: str) -> None:
     for stay in heart.chart("1").encounters:
         ended = stay.status is EncounterStatus.FINISHED
         assert (stay.discharged_at is not None, stay.disposition is not None) == (ended, ended)
+
+
+# --- one stay that was registered twice, under two numbers, and a merge that brings both together
+
+
+_FIRST = {2: "I", 19: "V1^^^MRN", 44: "20260228120000"}
+_SECOND = {2: "I", 19: "V2^^^MRN", 44: "20260228130000"}
+_ONE, _OTHER = "558181838^^^MRN^MR", "77^^^MRN^MR"
+
+
+def _said_twice(ended: str | None, *, between: bool) -> list[bytes]:
+    """Two registrations, of which one may have ended, and the merge: the last message, or between the others."""
+    begun = [
+        adt("A01", at="20260228120000", pid3=_ONE, pv1=_FIRST),
+        adt("A01", at="20260228130000", pid3=_OTHER, pv1=_SECOND),
+    ]
+    stay, number = (_FIRST, _ONE) if ended == "first" else (_SECOND, _OTHER)
+    left = {36: "01", 45: "20260306100000"}
+    ends = [] if ended is None else [adt("A03", at="20260306100000", pid3=number, pv1=stay | left)]
+    brought = merge("558181838", "77", at="20260306110000")
+    return [*begun, brought, *ends] if between else [*begun, *ends, brought]
+
+
+@pytest.mark.parametrize("between", [True, False])
+@pytest.mark.parametrize("ended", ["first", "second", None])
+def test_two_stays_that_a_merge_brings_together_are_a_fault_of_the_feed_and_nobody_is_forgotten(
+    ended: str | None, between: bool
+) -> None:
+    heart = Heart()
+    heart.now = datetime(2026, 3, 6, 18, 0, tzinfo=UTC)
+    outcomes = [heart.send(one) for one in _said_twice(ended, between=between)]
+    assert [item.kind for one in outcomes for item in one.quality] == [QualityKind.STAYS_OVERLAP]
+    tasks = heart.chart().tasks
+    assert bool(tasks) is (ended is not None)
+    if ended == "first":  # who came later lies in a bed: the plan waits, and says for what
+        assert {task.end_reason for task in tasks} == {SIDE_BY_SIDE}
+    elif ended == "second":
+        assert all(task.stands for task in tasks)
+        assert "care_coordinator_alert" in {task.kind for task in tasks}
+
+
+def test_stays_one_after_the_other_are_no_fault() -> None:
+    heart = Heart()
+    left = {36: "01", 45: "20260301100000"}
+    sent = [
+        adt("A01", at="20260228120000", pid3=_ONE, pv1=_FIRST),
+        adt("A03", at="20260301100000", pid3=_ONE, pv1=_FIRST | left),
+        adt("A01", at="20260303120000", pid3=_OTHER, pv1=_SECOND | {44: "20260303120000"}),
+        merge("558181838", "77", at="20260306110000"),
+    ]
+    assert [item.kind for one in sent for item in heart.send(one).quality] == []
