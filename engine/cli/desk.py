@@ -241,7 +241,7 @@ def put_on_record(cli: Cli, action: str, subject: str, *, unless_lost: bool = Fa
             desk.audit(action, [subject])
     except StoreMissingError:
         cli.say("There is no store yet, and so no trail to put this on.")
-    except StoreError as error:
+    except (StoreError, SettingsError) as error:
         if not unless_lost or _guarded(cli):
             raise
         cli.say(f"The trail has no record of it: {error}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,8 +70,8 @@ class Forks:
 
 
 @pytest.fixture(scope="module")
-def forks(_stocked: Path) -> Forks:
-    made = Forks(_stocked)
+def forks(_stocked: Path, tmp_path_factory: pytest.TempPathFactory) -> Forks:
+    made = Forks(Path(shutil.copytree(_stocked, tmp_path_factory.mktemp("forks") / "site")))
     yield made  # type: ignore[misc]  # a fixture
     made.close()
 
