@@ -214,10 +214,16 @@ def _scores(_part: Part, scores: list[dict[str, Any]]) -> str:
     )  # fmt: skip
     rows = [
         (s["model"], s["value"] if s["value"] is not None else f"{s['min']}..{s['max']}", s["band"], s["encounter"],
-         ", ".join(f"{f['name']} {f['points']}" for f in s["factors"]), ", ".join(s["missing"]))
+         _factors(s), ", ".join(s["missing"]))
         for s in scores
     ]  # fmt: skip
     return table(columns, rows)
+
+
+def _factors(score: dict[str, Any]) -> str:
+    if "factors_masked" in score:
+        return f"{score['factors_masked']} ***"
+    return ", ".join(f"{one['name']} {one['points']}" for one in score["factors"])
 
 
 def _tasks(_part: Part, tasks: list[dict[str, Any]]) -> str:

@@ -150,7 +150,8 @@ def _human(shape: dict[str, Any]) -> str:
     if shape["band_max"] != shape["band"]:
         lines[0] += f" (up to {shape['band_max']}, as the missing inputs may be)"
     factors = [(factor["name"], factor["points"], factor["evidence"]) for factor in shape["factors"]]
-    lines.append(table(("factor", "points", "evidence"), factors) or "No factor gives points.")
+    none = f"{shape['factors_masked']} factors, masked" if "factors_masked" in shape else "No factor gives points."
+    lines.append(table(("factor", "points", "evidence"), factors) or none)
     if shape["missing"]:
         lines.append(f"missing: {', '.join(shape['missing'])}")
     return "\n".join(lines)

@@ -20,6 +20,7 @@ from engine.cli.common import (
 )
 from engine.cli.desk import PatientKey, open_desk, reveal_of
 from engine.cli.tables import alarm, wrapped
+from engine.desk.seeing import HIDDEN
 from engine.printable import singles
 
 _KEY: Final = PatientKey()
@@ -134,7 +135,10 @@ def _grounds(shape: dict[str, Any]) -> Iterator[str]:
     version = f", {version}" if version.startswith("configuration ") else f", version {version}" if version else ""
     if rule:
         yield from wrapped(f"    rule {rule}{version}", indent=6)
-    inputs = [_input(item) for item in shape["inputs"]]
+    named = [item for item in shape["inputs"] if item["name"] != HIDDEN]
+    inputs = [_input(item) for item in named]
+    if masked := len(shape["inputs"]) - len(named):
+        inputs.append(f"{masked} more, masked")
     if inputs:
         yield from wrapped(f"    from {'; '.join(inputs)}", indent=6)
 

@@ -306,7 +306,8 @@ def decision_shape(one: Decision, view: View) -> dict[str, Any]:
         "said": view.text(one.said),
         "inputs": [
             {
-                "name": item.name,
+                # That somebody counts for heart failure says as much as the points.
+                "name": view.text(item.name) if _part(item.name) == "scores" else item.name,
                 "value": _value(item.name, item.value, view),
                 "entry": item.entry or None,
                 "location": item.location or None,
@@ -316,8 +317,15 @@ def decision_shape(one: Decision, view: View) -> dict[str, Any]:
     }
 
 
+def _part(name: str) -> str:
+    """Of the chart, that an input is of; `scores`: a factor of one."""
+    if name in _OURS:
+        return ""
+    return "encounter" if name in _ENCOUNTER else "patient" if name in _PATIENT else "scores"
+
+
 def _value(name: str, value: Any, view: View) -> Any:
     if name in _OURS:
         return value
-    part = "encounter" if name in _ENCOUNTER else "patient" if name in _PATIENT else "scores"
+    part = _part(name)
     return view.at(f"{part}.{name}", value) if part != "scores" else view.text(value)

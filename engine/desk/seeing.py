@@ -68,7 +68,9 @@ def shows(path: str, value: Any) -> bool:
         return part in _FREE
     if mask.shown is None:
         field = name.rpartition(".")[2]
-        return field not in mask.keys and field not in mask.inner and field not in mask.typed
+        return not {field} & {*mask.keys, *mask.inner, *mask.typed, *mask.counted} and mask.counted.isdisjoint(
+            name.split(".")
+        )
     return not name or name in mask.shown or (name in mask.codes and isinstance(value, str) and _is_code(value))
 
 
@@ -183,6 +185,8 @@ class View:
             if name in shape
         }
         typed = {name: hide(shape[name]) for name in mask.typed} if mask.typed and shape.get("closed_by") else {}
+        for name in mask.counted & masked.keys():
+            masked |= {name: [], f"{name}_masked": len(shape[name])}
         return masked | inner | typed
 
     def at(self, path: str, value: Any) -> Any:

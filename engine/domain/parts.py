@@ -51,6 +51,9 @@ class Mask:
     """Keys of patients or encounters: shown as a pseudonym."""
     inner: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Lists of objects: what of each object is shown."""
+    counted: frozenset[str] = frozenset()
+    """Lists of which nothing but the length is shown (`factors_masked`): points alone name a condition to whoever
+    knows the table."""
     typed: frozenset[str] = frozenset()
     """What a person has typed, if the shape says that a person has closed it (`closed_by`): hidden then."""
 
@@ -192,7 +195,7 @@ SCORES: Final = DeliveredPart(
     as_of=lambda score: score.scored_at,
     stay=_stay,
     shape=lambda score, _patient_key: score_shape(score),
-    mask=Mask(shown=None, keys=frozenset({"encounter"}), inner={"factors": frozenset({"name", "points"})}),
+    mask=Mask(shown=None, keys=frozenset({"encounter"}), counted=frozenset({"factors"})),
     operation=Operation.UPSERT_SCORE,
     content=lambda score, patient_key: ScoreUpsert(patient_key=patient_key, score=score),
 )

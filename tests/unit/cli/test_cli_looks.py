@@ -293,6 +293,55 @@ def test_who_appears_is_on_record(stocked: Site, command: str, given: Words) -> 
     )
 
 
+# --- whoever tries to find out who it is, and what they have
+
+
+CONDITIONS = ("chf", "copd", "diabetes", "charlson", "I50.9", "J44.9", "E11.9", "heart", "pulmonary")
+IN_CLEAR = {"try", "patients export"}
+"""What is shown there is given by who asks, or revealed by its nature and on record as that."""
+
+
+@pytest.mark.parametrize(
+    ("command", "given"),
+    [(command, words) for command, words in CASES if command not in IN_CLEAR and words is not REVEAL],
+    ids=[f"{one} {n}" for n, (one, words) in enumerate(CASES) if one not in IN_CLEAR and words is not REVEAL],
+)
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["table", "json"])
+def test_no_masked_command_says_who_it_is_or_what_they_have(
+    stocked: Site, command: str, given: Words, form: tuple[str, ...]
+) -> None:
+    words = given if isinstance(given, tuple) else given(stocked)
+    if "--reveal" in words or (form and command in {"help", "backup"}):
+        return
+    done = stocked.run(*command.split(), *words, *form)
+    if "No such option: --json" in done.err:
+        return
+    shown = (done.out + done.err).lower()
+    assert seen(done.out.replace(KEY, "")) == []
+    assert [one for one in CONDITIONS if one.lower() in shown] == []
+
+
+def test_a_name_that_is_guessed_letter_by_letter_is_on_record_and_ends(stocked: Site) -> None:
+    stocked.config.write_text(stocked.config.read_text() + "\ntrail: {searches_per_hour_max: 20}\n")
+    known, tried, refused = "", 0, False
+    while not refused:
+        for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ":
+            done = stocked.run("patients", "find", "--name", known + letter)
+            tried += 1
+            if refused := done.code != 0:
+                break
+            if "No such patient" not in done.out:
+                known += letter
+                break
+        else:
+            break
+    records = [one for one in trail(stocked) if one.action == "searched"]
+    assert refused
+    assert (tried, len(records)) == (21, 20)
+    assert {one.terms for one in records} >= {"name A", "name D"}
+    assert known != "DOE"
+
+
 @pytest.mark.parametrize(
     "words",
     [("patients", "show", KEY), ("tasks", "list", "--patient", KEY), ("messages", "list", "--patient", KEY),
