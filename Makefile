@@ -13,12 +13,13 @@ SOURCES := engine tests benchmarks
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run demo test slowest fuzz soak check format bench bench-all bench-report schemas lock sbom licences
+.PHONY: help setup run demo test slowest fuzz attack soak check format bench bench-all bench-report schemas lock sbom licences
 
 help:
 	@echo 'make run      set up, initialise what is missing, start the daemon'
 	@echo 'make demo     the daemon fed by a simulated hospital, with progress'
 	@echo 'make test     set up with all the tests need, run all tests'
+	@echo 'make attack   the tests that the threat model names, and the fuzzer'
 	@echo 'make slowest  what the last make test spent its time on (docs/tests.md)'
 	@echo 'make check    format, lint, types, import layers, advisories'
 	@echo 'make bench    the benchmark of this machine (make bench-all: everything, with the report)'
@@ -66,6 +67,12 @@ SECONDS ?= 60
 FUZZ ?=
 
 fuzz: $(VENV)/.fuzz
+	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS) $(FUZZ)
+
+# Our own attempts: every test that docs/threat-model.md names, then the fuzzer. All but the fuzzer run in `make test`, too.
+ATTEMPTS = $(shell grep -o 'test_[a-z_]*\.py' docs/threat-model.md | sort -u | while read name; do find tests -name "$$name"; done)
+attack: $(VENV)/.fuzz
+	$(BIN)/python -m pytest $(PYTEST_ARGS) $(ATTEMPTS)
 	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS) $(FUZZ)
 
 # The tests that kill, starve and simulate, again and again with new seeds; writes docs/soak.md.

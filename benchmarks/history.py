@@ -66,12 +66,13 @@ _HEX_ID: Final = re.compile(rb"\b[0-9a-f]{32}\b")
 _MODEL_CHART: Final = by_entry(1).encode()
 _MODEL: Final = (9999, 9_999_999)
 """The sender and stay whose messages go through the pipeline; no sender comes so far."""
-_ADMITTED: Final = datetime(2026, 3, 2, 9, 15, tzinfo=UTC)
+_ADMITTED: Final = datetime.now(UTC).replace(minute=15, second=0, microsecond=0) - timedelta(hours=24 + STEPS)
+"""So the discharge is of yesterday: one of long ago makes no plan, and its stay is closed and loaded no more."""
 
 _HEADER: Final = b"MSH|^~\\&|LOAD|BENCH|HANDOFF|BENCH|%s||ADT^%s^%s|%s|P|2.5.1||||||UNICODE UTF-8\r"
 _BODY: Final = (
     b"EVN||%s\rPID|1||%s^^^BENCH^MR||Testerman^Quillon||19510617|M|||77 Granite Way^^Wexcombe^NY^10997\r"
-    b"PV1|1|I|4W^12^2^BENCH|U|||||||MED||||1|||||%s^^^BENCH^VN|||||||||||||||||%s||||||||20260302091500|%s\r"
+    b"PV1|1|I|4W^12^2^BENCH|U|||||||MED||||1|||||%s^^^BENCH^VN|||||||||||||||||%s||||||||%s|%s\r"
 )
 
 
@@ -94,16 +95,20 @@ def ids_of(index: int) -> Ids:
     return Ids.of(index % SENDERS, index // SENDERS)
 
 
+def _written(at: datetime) -> bytes:
+    return at.strftime("%Y%m%d%H%M%S%z").encode()
+
+
 def payload(step: int, ids: Ids, size: int) -> bytes:
     """A short message of a stay, filled up to `size` bytes with a note when it is shorter."""
     event, structure, disposition, discharged = b"A08", b"ADT_A01", b"", b""
-    at = (_ADMITTED + timedelta(hours=step)).strftime("%Y%m%d%H%M%S").encode()
+    at = _written(_ADMITTED + timedelta(hours=step))
     if step == 0:
         event = b"A01"
     elif step == STEPS - 1:
         event, structure, disposition, discharged = b"A03", b"ADT_A03", b"01", at
     message = _HEADER % (at, event, structure, ids.control)
-    message += _BODY % (at, ids.patient, ids.visit, disposition, discharged)
+    message += _BODY % (at, ids.patient, ids.visit, disposition, _written(_ADMITTED), discharged)
     missing = size - len(message) - len(b"NTE|1||\r")
     return message + b"NTE|1||%s\r" % (b"x" * missing) if missing > 0 else message
 
