@@ -56,7 +56,7 @@ def test_every_subcommand_is_in_the_contract(name: str) -> None:
     [
         ("patient", Patient, {"key"}),
         ("encounter", Encounter, set()),
-        ("score", Score, set()),
+        ("score", Score, {"factors_masked"}),
         ("task", Task, {"patient_key", "closed_by"}),
         ("page", PageShape, set()),
         ("appointment", Appointment, {"patient_key"}),
