@@ -46,6 +46,7 @@ FIELDS: Final[Mapping[str, Mapping[str, frozenset[Group]]]] = {
     "task": {},
     "appointment": {},
     "page": {},
+    "text": {**dict.fromkeys(("number", "body", "replies"), _C)},
     "delivery": {},
 }
 """Part of a chart -> field of its shape -> its groups: who sees one of them sees the field."""
@@ -56,6 +57,7 @@ OF_PART: Final[Mapping[str, frozenset[Group]]] = {
     "task": _P,
     "appointment": _P,
     "page": _P,
+    "text": _P,
 }
 """What a part's other fields belong to, so that one that is added later is seen by who sees the part."""
 

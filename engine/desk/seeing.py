@@ -225,7 +225,10 @@ class View:
             **dict.fromkeys(_KEYS_OF_CONTENTS, self.key),
         }
         shown = {name: payload[name] for name in _FLAGS_OF_CONTENTS if name in payload}
-        return {name: masks.get(name, hide)(value) for name, value in payload.items()} | shown
+        hidden = {name for name in _MASKS if not isinstance(payload.get(name), Mapping)}  # the words of a call: `text`
+        return {
+            name: (hide if name in hidden else masks.get(name, hide))(value) for name, value in payload.items()
+        } | shown
 
 
 def _stay_of(part: Part, item: Mapping[str, Any]) -> str | None:

@@ -224,6 +224,30 @@ class RequestSettled(_Cause, frozen=True, kw_only=True, tag="request-settled"):
         return f"request/{self.delivery}/{self.result}"
 
 
+class TextSettled(_Cause, frozen=True, kw_only=True, tag="text-settled"):
+    """What became of a text: of its delivery, or what the carrier says of it later, in any order."""
+
+    SENT: ClassVar[str] = "sent"
+    DELIVERED: ClassVar[str] = "delivered"
+    FAILED: ClassVar[str] = "failed"
+    WITHHELD: ClassVar[str] = "withheld"
+
+    kind: ClassVar[EntryKind] = EntryKind.REPLY
+    text: str
+    """Its id."""
+    tries: int
+    """Which time it was put into the outbox (`Text.tries`)."""
+    result: str
+    detail: str | None = None
+    """A code: why it was withheld, the carrier's error."""
+    receipt: str | None = None
+    """The carrier's id of it."""
+
+    @property
+    def once(self) -> str:
+        return f"text/{self.text}/{self.tries}/{self.result}/{self.detail or ''}"
+
+
 Act = (
     TaskDone
     | TaskAssigned
@@ -240,7 +264,7 @@ Act = (
     | ConsentGiven
     | ConsentRevoked
 )
-Cause = Act | Due | UrgentDue | NotificationSettled | PageAnswered | RequestSettled
+Cause = Act | Due | UrgentDue | NotificationSettled | PageAnswered | RequestSettled | TextSettled
 
 CAUSES: Final[Mapping[str, type[Cause]]] = {
     "task-done": TaskDone,
@@ -262,6 +286,7 @@ CAUSES: Final[Mapping[str, type[Cause]]] = {
     "notification-settled": NotificationSettled,
     "page-answered": PageAnswered,
     "request-settled": RequestSettled,
+    "text-settled": TextSettled,
 }
 """By their tag, which is also the action in the audit."""
 
@@ -269,7 +294,13 @@ _encode = msgspec.json.Encoder().encode
 _decoder: msgspec.json.Decoder[Cause] = msgspec.json.Decoder(Cause)
 
 
-OF_PEOPLE: Final = frozenset(CAUSES) - {"due", "due-urgent", "notification-settled", "request-settled"}
+OF_PEOPLE: Final = frozenset(CAUSES) - {
+    "due",
+    "due-urgent",
+    "notification-settled",
+    "request-settled",
+    "text-settled",
+}
 """Those that somebody did: each of them that comes about is on record (`pipeline.rule.Rule.audited`)."""
 
 

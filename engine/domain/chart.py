@@ -9,7 +9,7 @@ from typing import Final
 
 from engine.domain.appointment import Appointment
 from engine.domain.closed import Closed
-from engine.domain.consent import Consent
+from engine.domain.consent import Consent, ContactConsent
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.moment import Moment
 from engine.domain.oncall import Override
@@ -18,6 +18,7 @@ from engine.domain.patient import Identifier, Patient, StatedDeath
 from engine.domain.record import Phi
 from engine.domain.score import Score
 from engine.domain.task import Task
+from engine.domain.text import Text
 from engine.errors import ChartNotWholeError
 
 Stamp = tuple[float, int]
@@ -96,9 +97,13 @@ class Chart(Phi, frozen=True, kw_only=True):
     appointments: tuple[Appointment, ...] = ()
     appointment_stamps: dict[str, dict[str, Stamp]] = {}
     pages: tuple[Page, ...] = ()
+    texts: tuple[Text, ...] = ()
+    """What is written to the patient, also what was not, and what they reply."""
     renamed: Renamed = NOTHING_RENAMED
     consents: tuple[Consent, ...] = ()
     """What the patient has said to copies that leave, as a person has put it on record; revoked ones too."""
+    contact_consents: tuple[ContactConsent, ...] = ()
+    """The ledger of consents to be written to, the oldest first."""
     channel: str = ""
     """The one whose message changed it last: by its rules and destinations goes what is caused by no message."""
     merged_into: str | None = None

@@ -37,6 +37,35 @@ class Consent(Phi, frozen=True, kw_only=True):
         return self.revoked_at is None and self.begins <= now and (self.ends is None or now < self.ends)
 
 
+class ContactConsent(Phi, frozen=True, kw_only=True):
+    """A statement of the ledger of consents to be written to or called: what was said is never changed, only said anew.
+
+    What counts for a purpose, a channel and a number is the last statement (`care.texts.consent`).
+    """
+
+    id: str
+    """Opaque: the entry that brought it."""
+    purpose: str
+    """`care`."""
+    channel: str
+    """`sms`, `whatsapp`, `voice`."""
+    number: str
+    """E.164."""
+    given: bool
+    """False: revoked."""
+    at: datetime
+    how: str
+    """`form`, `registration`, `file`, `reply`, `carrier`, or in the words of who puts it on record."""
+    by: str
+    """Who has said or recorded it: an actor, `patient`, `destination:NAME`."""
+    wording: str | None = None
+    """Version of the words that were agreed to."""
+    evidence: str | None = None
+    """What shows it."""
+    word: str | None = None
+    """What the patient wrote, of one by reply: `opt_out`, `opt_in`; or the carrier's code."""
+
+
 class Marking(Record, frozen=True, kw_only=True, omit_defaults=True):
     """What a copy of a restricted record says of itself to whoever gets it."""
 

@@ -35,8 +35,10 @@ from engine.domain.shapes import (
     plain,
     score_shape,
     task_shape,
+    text_shape,
 )
 from engine.domain.task import Task
+from engine.domain.text import Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +142,7 @@ def _encounter_key(encounter: Encounter) -> str:
     return encounter.key
 
 
-def _stay(item: Score | Task | Page) -> str | None:
+def _stay(item: Score | Task | Page | Text) -> str | None:
     return item.encounter
 
 
@@ -150,6 +152,10 @@ def _task_key(task: Task) -> str:
 
 def _page_key(page: Page) -> str:
     return page.id
+
+
+def _text_key(text: Text) -> str:
+    return text.id
 
 
 def _appointment_key(appointment: Appointment) -> str:
@@ -251,7 +257,26 @@ APPOINTMENTS: Final = DeliveredPart(
     content=AppointmentUpsert.of,
 )  # fmt: skip
 
-PARTS: Final[tuple[Part, ...]] = (ENCOUNTERS, SCORES, TASKS, APPOINTMENTS, PAGES)
+TEXTS: Final = Part(
+    name="texts",
+    what="text",
+    item=Text,
+    key=_text_key,
+    as_of=lambda text: (text.ended_at is not None, text.tries, text.sent_at is not None, len(text.replies)),
+    stay=_stay,
+    hangs_on=lambda text: (text.appointment,),
+    shape=text_shape,
+    mask=Mask(
+        shown=frozenset({
+            "id", "series", "step", "purpose", "channel", "appointment", "language", "state", "reason", "detail",
+            "planned_for", "due_at", "sent_at", "delivered_at", "ended_at", "answer_by", "segments", "destination",
+        }),
+        keys=frozenset({"encounter", "patient_key"}),
+        inner={"replies": frozenset({"at", "meaning"})},
+    ),
+)  # fmt: skip
+
+PARTS: Final[tuple[Part, ...]] = (ENCOUNTERS, SCORES, TASKS, APPOINTMENTS, PAGES, TEXTS)
 """In the order in which a destination hears of them: a stay before what is of it."""
 DELIVERED: Final = tuple(part for part in PARTS if isinstance(part, DeliveredPart))
 

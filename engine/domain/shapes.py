@@ -20,6 +20,7 @@ from engine.domain.quality import QualityItem
 from engine.domain.record import Phi, Record
 from engine.domain.score import Score
 from engine.domain.task import ENGINE, OWN_FIELDS, Task
+from engine.domain.text import Text, TextState
 
 
 def plain(value: Any) -> Any:
@@ -171,3 +172,47 @@ def appointment_shape(appointment: Appointment, patient_key: str) -> dict[str, A
 
 def task_shape(task: Task, patient_key: str) -> dict[str, Any]:
     return plain(TaskShape.of(task, patient_key))  # type: ignore[no-any-return]  # a record becomes a dict
+
+
+class ReplyShape(Phi, frozen=True, kw_only=True):
+    at: datetime
+    text: str
+    meaning: str | None
+
+
+class TextShape(Phi, frozen=True, kw_only=True):
+    """A text as the contract shows one."""
+
+    id: str
+    patient_key: str
+    series: str
+    step: str
+    purpose: str
+    channel: str
+    encounter: str | None
+    appointment: str | None
+    number: str | None
+    language: str | None
+    state: TextState
+    reason: str | None
+    detail: str | None
+    planned_for: datetime
+    due_at: datetime | None
+    sent_at: datetime | None
+    delivered_at: datetime | None
+    ended_at: datetime | None
+    answer_by: datetime | None
+    body: str | None
+    segments: int | None
+    destination: str | None
+    replies: tuple[ReplyShape, ...]
+
+    @classmethod
+    def of(cls, text: Text, patient_key: str) -> TextShape:
+        own = {name: getattr(text, name) for name in cls.__struct_fields__ if name in Text.__struct_fields__}
+        replies = tuple(ReplyShape(at=one.at, text=one.text, meaning=one.meaning) for one in text.replies)
+        return cls(**own | {"patient_key": patient_key, "replies": replies})
+
+
+def text_shape(text: Text, patient_key: str) -> dict[str, Any]:
+    return plain(TextShape.of(text, patient_key))  # type: ignore[no-any-return]  # a record becomes a dict

@@ -11,6 +11,7 @@ from engine.domain.page import StepResult
 from engine.pipeline import pages
 from engine.pipeline.requests import REQUEST_RULES
 from engine.pipeline.rule import Deciding, Rule
+from engine.pipeline.texts import TEXT_RULES
 
 
 def _settled(reply: NotificationSettled, chart: Chart | None, deciding: Deciding) -> Chart | None:
@@ -29,4 +30,5 @@ RECEIPT_RULES: Final[Mapping[type[Cause], Rule]] = {
     NotificationSettled: Rule(_settled, _of_page, audited=False),
     PageAnswered: Rule(pages.acknowledge, _of_page),
     **REQUEST_RULES,
+    **TEXT_RULES,
 }

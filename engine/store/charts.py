@@ -13,7 +13,7 @@ from sqlalchemy import Connection, func, select
 from engine.domain.chart import NOTHING_RENAMED, Chart, Charts, Renamed, Stamp, as_it_happened, identity
 from engine.domain.closed import FORM, Closed
 from engine.domain.codec import decoder
-from engine.domain.consent import Consent
+from engine.domain.consent import Consent, ContactConsent
 from engine.domain.patient import Patient, StatedDeath
 from engine.domain.record import Phi
 from engine.errors import TamperedError
@@ -31,6 +31,7 @@ class ChartDocument(Phi, frozen=True, kw_only=True):
     death_stated: StatedDeath = StatedDeath()
     renamed: Renamed | None = None
     consents: tuple[Consent, ...] = ()
+    contact_consents: tuple[ContactConsent, ...] = ()
     parts: dict[str, tuple[str, ...]] = {}
     """The keys of all that belongs to it, by part, in order: a row that was taken away or put in is noticed.
 
@@ -348,6 +349,7 @@ class ChartStore:
             death_stated=document.death_stated,
             renamed=document.renamed or NOTHING_RENAMED,
             consents=document.consents,
+            contact_consents=document.contact_consents,
             channel=document.channel,
             merged_into=row.merged_into,
             closed=closed if bounded else None,

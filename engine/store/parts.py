@@ -254,6 +254,15 @@ PAGES: Final = StoredPart(
     among=lambda _hashes, key: key,
 )
 
+TEXTS: Final = StoredPart(
+    parts.TEXTS,
+    schema.patient_text,
+    plain=lambda _hashes, chart_id, item: (item.id, chart_id, item.state._value_, to_micros(item.planned_for)),
+    place=lambda text_id, chart_id, state, planned_for: f"text.document:{chart_id}/{text_id}/{state}/{planned_for}",
+    some="id",
+    among=lambda _hashes, key: key,
+)
+
 APPOINTMENTS: Final = StoredPart(
     parts.APPOINTMENTS,
     schema.appointment,
@@ -283,6 +292,6 @@ def stored_plainly(part: Part) -> StoredPart:
     )
 
 
-_BY_PART: Final = {stored.name: stored for stored in (ENCOUNTERS, SCORES, TASKS, APPOINTMENTS, PAGES)}
+_BY_PART: Final = {stored.name: stored for stored in (ENCOUNTERS, SCORES, TASKS, APPOINTMENTS, PAGES, TEXTS)}
 STORED: Final = tuple(_BY_PART.get(part.name) or stored_plainly(part) for part in parts.PARTS)
 """Parts with columns of their own have their rows here; the table of any other follows from its declaration."""

@@ -644,6 +644,7 @@ class _ChartWriter:
                 death_stated=new.death_stated,
                 renamed=None if new.renamed is NOTHING_RENAMED else new.renamed,
                 consents=new.consents,
+                contact_consents=new.contact_consents,
                 parts={part.name: tuple(map(part.key, part.of(left))) for part in PARTS},
                 channel=new.channel,
                 closed=0 if summary is None else summary.version,

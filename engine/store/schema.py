@@ -287,6 +287,19 @@ page: Final = Table(
 Index("page_chart", page.c.chart_id)
 Index("page_state_raised", page.c.state, page.c.raised_at)
 
+patient_text: Final = Table(  # what is written to patients
+    "patient_text",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("chart_id", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("planned_for", BigInteger, nullable=False),
+    Column("document", LargeBinary, nullable=False),  # sealed
+    schema=CHARTS,
+)
+Index("patient_text_chart", patient_text.c.chart_id)
+Index("patient_text_state_planned", patient_text.c.state, patient_text.c.planned_for)
+
 oncall_override: Final = Table(  # who stands in on a roster; made by an act, and never changed
     "oncall_override",
     metadata,

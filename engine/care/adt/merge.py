@@ -233,8 +233,15 @@ def _fold(survivor: Chart, merged: Chart) -> tuple[Chart, Chart]:
     survivor, merged = folded(survivor, merged)
     # What a patient has refused or consented to holds for the person, under whatever number it was said.
     consents = tuple({one.id: one for one in (*survivor.consents, *merged.consents)}.values())
+    contact = {one.id: one for one in (*survivor.contact_consents, *merged.contact_consents)}
     survivor = msgspec.structs.replace(
-        survivor, patient=patient, stamps=stamps, death_stated=death, renamed=renamed, consents=consents
+        survivor,
+        patient=patient,
+        stamps=stamps,
+        death_stated=death,
+        renamed=renamed,
+        consents=consents,
+        contact_consents=tuple(sorted(contact.values(), key=lambda one: (one.at, one.id))),
     )
     return survivor, msgspec.structs.replace(merged, merged_into=survivor.id)
 

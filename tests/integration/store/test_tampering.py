@@ -45,6 +45,7 @@ from engine.domain.oncall import Override
 from engine.domain.outcome import QualityDecision
 from engine.domain.page import Page, Policy
 from engine.domain.quality import QualityItem, QualityKind, QualityState
+from engine.domain.text import Text as PatientText
 from engine.errors import HandoffError, RowTakenError, TamperedError
 from engine.runtime.configurations import recorded_snapshot
 from engine.snapshot import Loaded, Snapshot
@@ -67,9 +68,16 @@ PAGES = tuple(
     for number in (1, 2)
 )  # fmt: skip
 VISITS = tuple(Appointment(id=f"a{n}", starts_at=Moment.of(f"2026-03-0{n}T09:00:00+00:00")) for n in (1, 2))
+TEXTS = tuple(
+    PatientText(
+        id=f"x{number}", series="s", series_version="1", step="day-0", encounter=f"MRN:V{number}", planned_for=NOW,
+        due_at=NOW, useful_until=NOW,
+    )
+    for number in (1, 2)
+)  # fmt: skip
 PATIENTS = tuple(
-    chart(f"chart-{n}", n, pages=(page,), appointments=(visit,))
-    for n, (page, visit) in enumerate(zip(PAGES, VISITS, strict=True), 1)
+    chart(f"chart-{n}", n, pages=(page,), appointments=(visit,), texts=(text,))
+    for n, (page, visit, text) in enumerate(zip(PAGES, VISITS, TEXTS, strict=True), 1)
 )
 FAULTS = (QualityItem.of(QualityKind.TIME_UNREADABLE), QualityItem.of(QualityKind.STAYS_OVERLAP))
 

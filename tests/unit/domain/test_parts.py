@@ -18,6 +18,7 @@ from engine.domain.parts import DELIVERED, PARTS, DeliveredPart, chart_shape, fo
 from engine.domain.patient import Identifier, Patient
 from engine.domain.score import Band, Factor, Score
 from engine.domain.task import Task, TaskState
+from engine.domain.text import Text
 from engine.store.parts import STORED
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -41,6 +42,10 @@ def items_of(number: int) -> dict[str, tuple[Any, ...]]:
                  policy=Policy(ladder="on-call", version="1"), next_at=NOW),
         ),
         "appointments": (Appointment(id=f"a{number}"),),
+        "texts": (
+            Text(id=f"x{number}", series="s", series_version="1", step="day-0", encounter=key, planned_for=NOW,
+                 due_at=NOW, useful_until=NOW, number="+15550100000", body="words"),
+        ),
     }  # fmt: skip
 
 
@@ -52,7 +57,7 @@ def chart(number: int) -> Chart:
 
 def test_every_list_of_a_chart_is_a_part_and_every_part_has_its_row_in_the_store() -> None:
     lists = [field.name for field in msgspec.structs.fields(Chart) if field.default == ()]
-    beside = ["consents"]  # what people said of the record: it stands in the chart itself
+    beside = ["consents", "contact_consents"]  # what people said: it stands in the chart itself
     assert lists == [part.name for part in PARTS] + beside
     assert [part.name for part in PARTS] == [stored.name for stored in STORED]
 
@@ -84,4 +89,5 @@ def test_a_mask_hides_what_nobody_has_decided_to_show() -> None:
     assert shown["encounters"][0]["diagnoses"] == [{"code": HIDDEN, "system": None, "text": None, "type": None}]
     assert (shown["scores"][0]["factors"], shown["scores"][0]["factors_masked"]) == ([], 1)
     assert (shown["tasks"][0]["encounter"], shown["tasks"][0]["patient_key"]) == ("~6", "~6")
+    assert (shown["texts"][0]["number"], shown["texts"][0]["body"]) == (HIDDEN, HIDDEN)
     assert View(lambda key: key, revealed=True).chart(shape) == shape

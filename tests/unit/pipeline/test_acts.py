@@ -154,7 +154,8 @@ def test_every_cause_has_its_name_and_is_read_as_it_was_written() -> None:
                   "item": 1, "how": "phone", "result": "reached", "until": NOW, "version": 3, "since": NOW,
                   "page": "p", "by": "b", "roster": "r", "role": "x", "person": "y", "begins": NOW, "ends": NOW,
                   "step": 1, "delivery": 1, "word": "w",
-                  "consent": "part2_tpo", "id": "c1", "appointment": "a"}  # fmt: skip
+                  "consent": "part2_tpo", "id": "c1", "appointment": "a",
+                  "text": "x", "tries": 1}  # fmt: skip
         one = kind(actor="a", chart_id="c", **{k: v for k, v in values.items() if k in kind.__struct_fields__})
         assert action_of(one) == name
         assert read(written(one)) == one

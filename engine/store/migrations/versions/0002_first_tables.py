@@ -31,6 +31,7 @@ def upgrade() -> None:
         _deliveries()
         _appointments()
         _pages()
+        _texts()
         _access()
         _backups()
         _trail()
@@ -471,6 +472,21 @@ def _pages() -> None:
     )
     op.create_index("page_chart", "page", ["chart_id"], schema=CHARTS)
     op.create_index("page_state_raised", "page", ["state", "raised_at"], schema=CHARTS)
+
+
+def _texts() -> None:
+    op.create_table(
+        "patient_text",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("chart_id", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("planned_for", sa.BigInteger(), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        schema=CHARTS,
+    )
+    op.create_index("patient_text_chart", "patient_text", ["chart_id"], schema=CHARTS)
+    op.create_index("patient_text_state_planned", "patient_text", ["state", "planned_for"], schema=CHARTS)
 
 
 def _backups() -> None:
