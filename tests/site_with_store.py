@@ -21,7 +21,7 @@ from engine.connectors.registry import load
 from engine.domain.delivery import DeliveryState
 from engine.domain.message import AckState, Receipt
 from engine.hl7v2.ordering import ordering_key
-from engine.pipeline.acceptance import Rules, judge, summarize
+from engine.pipeline.acceptance import Rules, is_test, judge, summarize
 from engine.runtime.configurations import compile_site, recorded_configuration, with_former
 from engine.runtime.processor import Processor
 from engine.runtime.status import Status, StatusFile, status_path
@@ -145,6 +145,7 @@ class Site:
                         refusal=judged.refusal,
                         ack=judged.code,
                         ack_state=AckState.SENT,
+                        test=is_test(rules, header),
                     )
                 )
             stored = store.journal_ledger.write_now(lambda conn: store.journal.append(conn, receipts))

@@ -70,6 +70,8 @@ class Terms:
     part2: Part2 = "needs_consent"
     event_notices: bool = False
     """Its copies are notices of events, which a patient may refuse."""
+    test_data: bool = False
+    """It takes test data."""
     tpo: bool = False
     """It gets them for treatment, payment or operations (`disclosure.as: tpo`)."""
 

@@ -202,7 +202,8 @@ def _columns() -> tuple[str | Column, ...]:
 
 def _row(shape: dict[str, Any]) -> tuple[object, ...]:
     flagged = shape["flagged_duplicate_of"]
-    remark = f"control id of {flagged}" if flagged else "without effect" if shape["without_effect"] else None
+    said = ("test data" if shape["test"] else "", f"control id of {flagged}" if flagged else "")
+    remark = "; ".join(filter(None, said)) or ("without effect" if shape["without_effect"] else None)
     return (
         shape["id"], clock_time(shape["received_at"]), shape["channel"], shape["sender"], shape["type"],
         shape["control_id"], shape["state"], shape["ack"], shape["ack_state"], shape["patient_key"], remark,
@@ -297,6 +298,8 @@ def human_entry(shape: dict[str, Any]) -> str:
     ]
     if shape["flagged_duplicate_of"]:
         lines.append(f"  remark    its control id was that of entry {shape['flagged_duplicate_of']}, of other content")
+    if shape["test"]:
+        lines.append("  remark    it is test data")
     if shape["without_effect"]:
         lines.append("  remark    it changed nothing")
     if shape["replay_of"]:

@@ -134,14 +134,17 @@ def find(
     if damaged:
         named = ", ".join(damaged[:_NAMED_MAX]) + (", ..." if len(damaged) > _NAMED_MAX else "")
         cli.say(f"Damaged and left out: {len(damaged)} chart(s): {named}")
-    shapes = [view.of(chart.id).patient(patient_shape(chart.patient)) for chart in found]
+    any_test = any(chart.test for chart in found)
+    shapes = [view.of(chart.id).patient(patient_shape(chart.patient)) | {"test": chart.test} for chart in found]
     rows = [
         (s["key"], _name(s["name"]), s["birth_date"], s["sex"], len(chart.encounters),
-         sum(task.stands for task in chart.tasks)) for chart, s in zip(found, shapes, strict=True)
+         sum(task.stands for task in chart.tasks), *(["test data" if chart.test else None] if any_test else []))
+        for chart, s in zip(found, shapes, strict=True)
     ]  # fmt: skip
-    columns = (
+    columns: tuple[str | Column, ...] = (
         "patient", Column("name", least=8, common=True), Column("born", common=True, drop=1),
         Column("sex", common=True, drop=2), Column("encounters", drop=3), Column("open tasks"),
+        *((Column("remark"),) if any_test else ()),
     )  # fmt: skip
     cli.print(shapes, table(columns, rows) or "No such patient.")
 
@@ -157,6 +160,7 @@ def human_chart(shape: dict[str, Any]) -> str:
     lines = [
         f"{shape['key']}  {_name(shape['name']) or '-'}  born {shape['birth_date'] or '-'}  {shape['sex'] or '-'}"
         + (f"  {alarm('DECEASED')}" if shape["deceased"] else "")
+        + (f"  {alarm('TEST DATA')}" if shape.get("test") else "")
     ]
     if shape["merged_from"]:
         lines.append(f"merged from {', '.join(shape['merged_from'])}")

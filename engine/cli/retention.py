@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 @click.command("sweep")
 @click.option("--dry-run", is_flag=True, help="Only show what would be erased, and what is kept and why.")
+@click.option("--test-data", is_flag=True, help="Erase all test data, whatever its age, and nothing else.")
 @json_option
 @config_option
 @click.pass_obj
-def sweep(cli: Cli, dry_run: bool) -> None:
+def sweep(cli: Cli, dry_run: bool, test_data: bool) -> None:
     """Erase what was kept as long as `retention` of config.yaml says.
 
     Messages as they came, what was delivered, charts of patients of whom nothing was heard for years, and the sealed
@@ -34,11 +35,15 @@ def sweep(cli: Cli, dry_run: bool) -> None:
     patient with an open task or a page that nobody has answered. Nothing goes that a legal hold covers (`held`); under
     a hold, what can't be told to be another patient's is kept too. Ids, states and counts stay, so that the ledger
     balances and a message that is sent again is still known.
+
+    With --test-data go the charts that test messages alone have made, with their open tasks and stays, and all test
+    messages (MSH-11 T or D, or of a channel that is for tests). A legal hold keeps them too, and so does a delivery
+    under way, an answer that is owed, or an open question about a living patient. Look with --dry-run first.
     """
     from engine.domain.shapes import plain
 
     with open_desk(cli) as desk:
-        done = keeping.sweep(desk, dry_run=dry_run)
+        done = keeping.sweep(desk, dry_run=dry_run, test_data=test_data)
         if not dry_run:
             say_missed(cli, keeping.renew_erasure_keys(desk))
     columns = (

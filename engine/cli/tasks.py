@@ -394,4 +394,4 @@ def reason_told(shape: dict[str, Any]) -> str:
 def _shape(item: ListedTask, view: View) -> dict[str, Any]:
     from engine.domain.shapes import task_shape
 
-    return view.part("task", task_shape(item.task, item.patient_key))
+    return view.part("task", task_shape(item.task, item.patient_key)) | {"test": item.test}

@@ -29,6 +29,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "part2_no_consent": "it is of a 42 CFR Part 2 program, and no consent of the patient covers the destination:"
     " `handoff consents add`, or dismiss it",
     "patient_refused": "the patient wants no notices of events sent there: dismiss it",
+    "test-data": "nothing: it is of a test patient; `test_data` of the destination lets it have such",
     "chart-damaged": "rows of its patient can't be read: see docs/guarantees.md, damaged rows",
     "unreachable": "host, port and firewall: nobody takes a connection there",
     # mllp

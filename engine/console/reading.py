@@ -149,7 +149,7 @@ def _shown(desk: Desk, asked: Asked, what: str, found: Piece) -> dict[str, Any]:
 def _shape(what: str, item: Listed, view: View) -> dict[str, Any]:
     make: Any = {"task": task_shape, "page": page_shape, "appointment": appointment_shape}[what]
     shape = view.of(item.chart_id).part(what, make(getattr(item, what), item.patient_key))
-    return {"chart": item.chart_id, **shape}
+    return {"chart": item.chart_id, **shape, "test": item.test}
 
 
 # --- patients --------------------------------------------------------------------------------------------------------
@@ -169,7 +169,9 @@ def patients(desk: Desk, asked: Asked) -> dict[str, Any]:
     if terms.any:
         desk.found(chart.id for chart in charts)
     view = desk.view(asked.reveal, (f"chart:{chart.id}" for chart in charts))
-    shapes = [{"chart": one.id, **view.of(one.id).patient(patient_shape(one.patient))} for one in charts]
+    shapes = [
+        {"chart": one.id, **view.of(one.id).patient(patient_shape(one.patient)), "test": one.test} for one in charts
+    ]
     return {"items": shapes, "next": None, "cut": cut}
 
 

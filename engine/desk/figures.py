@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 
-from engine.domain.delivery import DeliveryState, Operation
+from engine.domain.delivery import TEST_DATA, DeliveryState, Operation
 from engine.domain.task import TaskState
 from engine.errors import SettingsError
 from engine.privacy.evidence import Figure
-from engine.store.schema import admission, delivery, task, to_micros
+from engine.store.schema import admission, chart, delivery, outcome, task, to_micros
 
 if TYPE_CHECKING:
     from engine.desk.desk import Desk
@@ -30,7 +30,9 @@ def _notices(desk: Desk) -> Iterator[Figure]:
     since = to_micros(desk.now - timedelta(days=_DAYS))
     with desk.store.reader() as conn:
         named = [one.value for one in _OF_STAYS]
-        of_stays = (delivery.c.operation.in_(named), delivery.c.created_at >= since)
+        tests = select(outcome.c.entry_id).where(outcome.c.test == 1)
+        real = or_(delivery.c.entry_id.is_(None), delivery.c.entry_id.not_in(tests))
+        of_stays = (delivery.c.operation.in_(named), delivery.c.created_at >= since, real)
         states: Counter[str] = Counter(
             dict(
                 conn.execute(select(delivery.c.state, func.count()).where(*of_stays).group_by(delivery.c.state))
@@ -68,6 +70,7 @@ def _restricted(desk: Desk) -> Iterator[Figure]:
             select(admission.c.code, func.count())
             .join(delivery, delivery.c.id == admission.c.delivery_id)
             .where(admission.c.not_before.is_(None), delivery.c.state == DeliveryState.WITHHELD.value)
+            .where(admission.c.code != TEST_DATA)
             .group_by(admission.c.code)
             .order_by(admission.c.code)
         )
@@ -79,6 +82,8 @@ def _without_address(desk: Desk) -> Iterator[Figure]:
     """Patients of whom nobody is known whom a notice could go to."""
     with desk.store.reader() as conn:
         ids = desk.store.charts.latest_ids(conn, _CHARTS_MAX)
+        tests = desk.store.charts.tests(conn, ids)
+        ids = [one for one in ids if one not in tests]
         found = [one for _, one in desk.store.charts.documents(conn, ids) if one is not None]
     nobody = sum(one.patient.pcp is None for one in found)
     what = f"no address: patients without a primary care practitioner, of the {len(found):,} that changed last"
@@ -91,7 +96,9 @@ def _referrals(desk: Desk) -> Iterator[Figure]:
 
 def _tasks(desk: Desk, kind: str) -> Iterator[Figure]:
     with desk.store.reader() as conn:
-        rows = conn.execute(select(task.c.state, func.count()).where(task.c.kind == kind).group_by(task.c.state))
+        living = task.c.chart_id.not_in(select(chart.c.id).where(chart.c.test == 1))
+        own = select(task.c.state, func.count()).where(task.c.kind == kind, living)
+        rows = conn.execute(own.group_by(task.c.state))
         states: Counter[str] = Counter(dict(rows.tuples().all()))
     done = states[TaskState.DONE.value]
     yield Figure(what=f"tasks {kind}, done with date and proof", value=f"{done:,} of {sum(states.values()):,}")

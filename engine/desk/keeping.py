@@ -66,15 +66,17 @@ def renew_erasure_keys(desk: Desk) -> list[str]:
     return renew(desk.store)
 
 
-def sweep(desk: Desk, *, dry_run: bool) -> list[Swept]:
-    """Erase what was kept long enough, by the site's policy; dry_run: only say what would be."""
+def sweep(desk: Desk, *, dry_run: bool, test_data: bool = False) -> list[Swept]:
+    """Erase what was kept long enough, by the site's policy, or all test data; dry_run: only say what would be."""
     from engine.runtime.sweeper import Sweep
 
     if not dry_run:
         desk.authorise("swept", ["store"])
     policy = desk.configuration.site.retention.policy
     whence = desk.record_of("swept", "store").whence
-    return Sweep(desk.store, policy, desk.now, str(desk.actor), dry_run=dry_run, whence=whence).run()
+    return Sweep(
+        desk.store, policy, desk.now, str(desk.actor), dry_run=dry_run, test_data=test_data, whence=whence
+    ).run()
 
 
 def erase_patient(desk: Desk, chart: Chart, reason: str) -> None:

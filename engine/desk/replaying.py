@@ -73,6 +73,7 @@ def replay_entries(
 
 def _receipts(desk: Desk, entry_ids: Sequence[int], as_of: AsOf, decision: str | None) -> list[Receipt | str]:
     """A receipt for each entry, or why it can't be replayed. For the first of them only, when their bytes are many."""
+    from engine.domain.hold import HoldCode
     from engine.domain.message import Receipt
     from engine.pipeline.acceptance import Rules, judge
 
@@ -116,6 +117,8 @@ def _receipts(desk: Desk, entry_ids: Sequence[int], as_of: AsOf, decision: str |
                 replay_of=entry_id,
                 config_as_of=versions.get(entry_id),
                 decision=decision,
+                # Who releases it says that it is none: it counts, and so do replays of that.
+                test=entry.test and (decision or "").partition("@")[0] != HoldCode.TEST_MESSAGE,
             )
         )
     return receipts

@@ -286,7 +286,7 @@ def patient_details(desk: Desk, chart: Chart, reveal: Reveal | None) -> dict[str
     view = desk.view(reveal, [f"chart:{chart.id}"]).of(chart.id)
     sees = view.sees("patient", "held")
     held = {"held": [hold_shape(one, view) for one in holds if sees], "dead": plain(letters) if sees else []}
-    return view.chart(chart_shape(chart)) | held
+    return view.chart(chart_shape(chart)) | {"test": chart.test} | held
 
 
 def entry_details(desk: Desk, entry_id: int, make_view: Callable[[], View]) -> dict[str, Any]:

@@ -106,6 +106,8 @@ class Chart(Phi, frozen=True, kw_only=True):
     """The ledger of consents to be written to, the oldest first."""
     channel: str = ""
     """The one whose message changed it last: by its rules and destinations goes what is caused by no message."""
+    test: bool = False
+    """Only test data has made it: nobody is called or told because of it, and `sweep --test-data` takes it away."""
     merged_into: str | None = None
     """Id of the surviving chart; this one then only answers for its identifiers."""
     closed: Closed | None = None
@@ -136,21 +138,35 @@ class Charts:
         self.by_id: dict[str, Chart] = {}
         self.aliases: dict[tuple[str, str, str], str] = {}
         self.visits: dict[str, str] = {}
+        self.tests: set[str] = set()
+        """Ids of those that test data has made."""
         self.overrides: tuple[Override, ...] = ()
         """Who stands in on rosters, where a rule may ask who is on call."""
         self.unsaid: dict[int, frozenset[str]] = {}
         """The stays in a row whose discharge each sender has sent without a disposition (`pipeline.unsaid`)."""
 
     def add(self, chart: Chart) -> None:
+        if self.tests:
+            self._forget_test(chart.id)
+        if chart.test:
+            self.tests.add(chart.id)
         self.by_id[chart.id] = chart
         for identifier in chart.patient.identifiers:
             self.aliases.setdefault(identity(identifier), chart.id)
         for encounter in chart.encounters:
             self.visits[encounter.key] = chart.id
 
+    def _forget_test(self, chart_id: str) -> None:
+        """What led to a chart of test data leads there no more: its next version may have lost numbers and stays."""
+        if chart_id in self.tests:
+            self.tests.discard(chart_id)
+            self.aliases = {key: owner for key, owner in self.aliases.items() if owner != chart_id}
+            self.visits = {key: owner for key, owner in self.visits.items() if owner != chart_id}
+
     def copy(self) -> Charts:
         """Another set of the same charts: adding to it leaves this one as it is."""
         other = Charts()
+        other.tests = set(self.tests)
         other.by_id = dict(self.by_id)
         other.aliases = dict(self.aliases)
         other.visits = dict(self.visits)

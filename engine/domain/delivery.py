@@ -85,6 +85,8 @@ class Operation(StrEnum):
         return made
 
 
+TEST_DATA: Final = "test-data"
+"""Why a delivery of test data is withheld from a destination that takes none. Nobody is asked about it."""
 NOTHING_SENT: Final = "nothing"
 """What a delivery counts as for the accounting of disclosures that was done without a word to the destination."""
 ADDRESSED: Final = frozenset({Operation.NOTIFY, Operation.NOTIFY_END, Operation.NOTIFY_GLASS})

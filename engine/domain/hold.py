@@ -34,6 +34,7 @@ class HoldCode(StrEnum):
     DEATH_IN_FUTURE = "death-in-future"
     DEATH_CONTRADICTED = "death-contradicted"
     PERSON_CONTRADICTED = "person-contradicted"
+    TEST_MESSAGE = "test-message"
 
 
 class Question(Record, frozen=True, kw_only=True):
@@ -131,6 +132,10 @@ QUESTIONS: Final[Mapping[HoldCode, Question]] = {
         " release it if it is the same person; if the number was used again, have the other person's messages sent"
         " again under a number of their own, then dismiss it: nothing is kept of them until then",
         of_its_time=True,
+    ),
+    HoldCode.TEST_MESSAGE: Question(
+        text="a test message (MSH-11, or its channel is for tests) names a patient who is no test patient: nothing of"
+        " it was applied; dismiss it if it was a test, release it if it is of the patient and only marked wrongly",
     ),
 }
 

@@ -108,6 +108,8 @@ class Receipt(Phi, frozen=True, kw_only=True):
     """MSH-13, where the channel speaks the sequence number protocol."""
     refuse_conflict: bool = False
     """Refuse it (205) when its control id is known with other content; else such a one is processed and flagged."""
+    test: bool = False
+    """It is test data: MSH-11 says so, or its channel is for tests."""
     once: bool = False
     """A cause that is known by name: when the journal has it, nothing is written."""
     conflict_ack: AckCode | None = None
@@ -142,6 +144,8 @@ class Entry(Phi, frozen=True, kw_only=True):
     settled: bool = False
     """Of a replay: the message was applied before. What came since is then no reason to ask a person about it."""
     partition: int = 0
+    test: bool = False
+    """It came as test data: no living patient is touched by it."""
     damaged: bool = False
     """What is stored of it can't be read any more (altered, cut off, lost): payload and summary are empty."""
     erased: bool = False

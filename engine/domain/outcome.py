@@ -28,6 +28,8 @@ class EffectKind(StrEnum):
     """The protocol does not act for the discharge yet; the detail is by what."""
     SCORED = "scored"
     """The detail is the model and the band."""
+    TEST_DATA_LEFT = "test-data-left"
+    """A chart of test data is a living patient's from now on: what test messages had said of it was taken away."""
     SET_ASIDE = "status-event-set-aside"
     """An event about the status of a stay did not change it, and is held."""
 
@@ -106,6 +108,8 @@ class Outcome(Phi, frozen=True, kw_only=True):
     error_code: int = 0
     """Table 0357, for that answer."""
     config_version: str = ""
+    test: bool = False
+    """Its entry is test data, or it is about a chart that test data has made."""
     replay_root: int | None = None
     """Of a replay: the first entry of its chain."""
     decision: str | None = None

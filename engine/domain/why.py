@@ -63,6 +63,7 @@ class Reason(StrEnum):
     RESTRICTED = "restricted"
     NO_PART2_CONSENT = "part2_no_consent"
     PATIENT_REFUSED = "patient_refused"
+    TEST_DATA = "test-data"
     DUPLICATE = "duplicate"
     HELD = "held"
     STALE = "stale"
@@ -154,6 +155,7 @@ MEANINGS: Final[Mapping[Reason, Meaning]] = {
     Reason.PATIENT_REFUSED: Meaning(
         word="patient_refused", text="the patient wants no notices of events sent there: {all}"
     ),
+    Reason.TEST_DATA: Meaning(word="test_data", text="the destination takes no test data: {all}"),
     Reason.DUPLICATE: Meaning(word="duplicate", text="queued before, for the message that this one replays: {all}"),
     Reason.HELD: Meaning(word="hold", text="the message is held for a person ({0})"),
     Reason.STALE: Meaning(word="stale", text="older than what the chart says: held for a person ({0})"),

@@ -63,6 +63,7 @@ class Rules(Record, frozen=True, kw_only=True):
     version_default: str
     charset_forced: bool
     processing_ids: frozenset[str]
+    test: bool
 
     @classmethod
     def of(cls, channel: Channel) -> Rules:
@@ -80,6 +81,7 @@ class Rules(Record, frozen=True, kw_only=True):
             version_default=channel.accept.version_default,
             charset_forced=channel.charset.force is not None,
             processing_ids=frozenset(channel.accept.processing_ids),
+            test=channel.test,
         )
 
 
@@ -124,6 +126,14 @@ def judge(rules: Rules, payload: bytes, *, oversize: bool = False) -> Judgement:
         header = error.header
         refusal = error.fault
     return plan_answers(rules, header, faults.OVERSIZE if oversize else refusal)
+
+
+def is_test(rules: Rules, header: Header | None) -> bool:
+    """Whether a message is test data: by its channel, or by MSH-11.1 (HL7 table 0103: D debugging, T training)."""
+    return rules.test or (header is not None and header.processing_id.upper() in _TEST_IDS)
+
+
+_TEST_IDS: Final = frozenset({"D", "T"})
 
 
 def check(rules: Rules, header: Header) -> Fault | None:

@@ -208,6 +208,7 @@ def terms_of(name: str, settings: DestinationBase) -> Terms:
         restricted=settings.restricted,
         part2=settings.part2,
         event_notices=settings.event_notices,
+        test_data=settings.test_data,
         tpo=settings.disclosure is not None and settings.disclosure.as_ == TPO,
     )
 

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from engine.access.copies import Copies, Judged, Terms, dressed
 from engine.domain.chart import Chart
-from engine.domain.delivery import Delivery, Forward, QueuedDelivery
+from engine.domain.delivery import TEST_DATA, Delivery, Forward, QueuedDelivery
 from engine.domain.encounter import Encounter, Location
 from engine.domain.patient import AccessRestriction, Identifier, Patient
 from engine.errors import MessageError
@@ -38,6 +38,15 @@ def judged(
     if about is None or not channel.copies.marks(about):
         return found
     return [_judged(one, about, channel, now) for one in found]
+
+
+def of_test(deliveries: Iterable[Delivery], channel: CompiledChannel) -> list[Delivery]:
+    """Deliveries of test data: they go where test data is taken, and nowhere else."""
+    return [
+        structs.replace(one, marked=True, kept=None if terms is not None and terms.test_data else TEST_DATA)
+        for one in deliveries
+        for terms in [channel.terms.get(one.destination)]
+    ]
 
 
 def _judged(one: Delivery, chart: Chart, channel: CompiledChannel, now: datetime | None) -> Delivery:

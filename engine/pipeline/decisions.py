@@ -15,7 +15,7 @@ import msgspec
 from engine.domain.appointment import Appointment
 from engine.domain.chart import Chart
 from engine.domain.decision import Decision
-from engine.domain.delivery import DeliveryState
+from engine.domain.delivery import TEST_DATA, DeliveryState
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.hold import QUESTIONS, HoldCode
 from engine.domain.message import EntryKind, EntryState
@@ -32,8 +32,9 @@ _WITHHELD: Final[Mapping[str, str]] = {
     "restricted": "the record is restricted, and the destination gets nothing of that",
     "part2_no_consent": "42 CFR Part 2, and no consent of the patient covers the destination",
     "patient_refused": "the patient wants no notices of events sent there",
+    TEST_DATA: "the destination takes no test data",
 }
-"""Codes of `engine.access.copies`, in words."""
+"""Codes of `engine.access.copies`, and of test data, in words."""
 
 
 class Place(Record, frozen=True, kw_only=True):

@@ -24,7 +24,7 @@ from engine.domain.ids import beginning_like
 from engine.domain.message import Entry
 from engine.domain.parts import DELIVERED, SCORES, DeliveredPart, Part, score_key
 from engine.domain.score import Band, Score
-from engine.pipeline.copies import judged
+from engine.pipeline.copies import judged, of_test
 from engine.pipeline.plan import ARRIVED, came_at
 
 if TYPE_CHECKING:
@@ -106,6 +106,8 @@ def state_deliveries(
             if item.destination == destination:
                 found.setdefault((item.operation, item.content.about), item)
     told = sorted(found.values(), key=lambda item: _ORDER.index(item.operation))
+    if channels and chart.test:
+        return of_test(told, channels[0])
     return judged(told, chart, channels[0], None) if channels else told
 
 
@@ -145,7 +147,7 @@ def forward_deliveries(
         )
         for destination in takers
     ]
-    return judged(forwards, chart, channel, now)
+    return of_test(forwards, channel) if entry.test else judged(forwards, chart, channel, now)
 
 
 def as_of_now(chart: Chart, said: Content) -> Content:

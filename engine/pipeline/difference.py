@@ -15,7 +15,7 @@ from engine.domain.parts import united
 from engine.pipeline import notices
 from engine.pipeline.appointments import appointment_effects
 from engine.pipeline.channel import CompiledChannel
-from engine.pipeline.copies import judged, marked_anew
+from engine.pipeline.copies import judged, marked_anew, of_test
 from engine.pipeline.death import death_effects
 from engine.pipeline.deliver import chart_deliveries
 from engine.pipeline.grounds import fallen
@@ -82,6 +82,8 @@ def difference(
                 if channel.copies.restrictions:
                     told = judged(told, chart, channel, now)
                     anew.extend(marked_anew(before, chart, channel, folded=bool(parts)))
+                if chart.test:
+                    told = of_test(told, channel)
                 deliveries.extend(told)
     return Difference(final, effects, deliveries, kinds, gone, anew)
 

@@ -80,6 +80,8 @@ def decide_events(
         heard.take_in(brought)
         changed |= _changed(brought)
     heard.unasked = nobody_is_asked(prepared, charts)
+    if entry.test:
+        changed = {key: msgspec.structs.replace(chart, test=True) for key, chart in changed.items()}
     deciding = Deciding(received(entry), now, entry, channel, heard)
     for chart_id, subject in subjects.items():
         before = together(charts, chart_id, folded)

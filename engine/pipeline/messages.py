@@ -25,6 +25,7 @@ from engine.pipeline.outcomes import belonging, dead, reading_of, recorded_only,
 from engine.pipeline.prepared import Prepared
 from engine.pipeline.siu.reading import CODE as SIU
 from engine.pipeline.siu.reading import SIU_TARGETS, decide_siu, read_siu
+from engine.pipeline.testdata import decided
 
 
 def read_message(entry: Entry, channel: CompiledChannel | None) -> Prepared:
@@ -57,7 +58,8 @@ def decide_message(prepared: Prepared, channel: CompiledChannel | None, charts: 
     """Work on the charts, as the message's code wants it. Raises MessageError and MappingError."""
     if channel is None:
         return unknown_channel(prepared.entry)
-    return CODES[prepared.code].decide(prepared, channel, charts, now)
+    rule = CODES[prepared.code].decide
+    return decided(prepared, channel, charts, lambda view: rule(prepared, channel, view, now))
 
 
 class Code(NamedTuple):

@@ -115,6 +115,7 @@ def outcome_of(
         dead_letter=letter,
         application_ack=application_ack,
         error_code=error_code,
+        test=entry.test or (not is_message and chart is not None and chart.test),
     )
 
 
@@ -256,6 +257,8 @@ class Decided(Protocol):
     def error_code(self) -> int: ...
     @property
     def config_version(self) -> str: ...
+    @property
+    def test(self) -> bool: ...
 
 
 _ELSEWHERE: Final = tuple(Why(what=what, reason=Reason.IN_SHADOW) for what in (What.PLAN, What.SCORE))
@@ -283,4 +286,5 @@ def beside(decided: Decided) -> Outcome:
         application_ack=decided.application_ack,
         error_code=decided.error_code,
         config_version=decided.config_version,
+        test=decided.test,
     )

@@ -87,7 +87,7 @@ def follow_tasks(_before: Chart | None, chart: Chart, deciding: Deciding) -> Cha
         return chart
     tasks = {task.id: task for task in chart.tasks}
     found = {page.id: _followed(page, tasks.get(page.task), deciding.now) for page in chart.pages}
-    if deciding.channel is not None and chart.patient.deceased is not True:
+    if deciding.channel is not None and chart.patient.deceased is not True and not chart.test:
         for task in chart.tasks:
             if task.page is not None and task.stands and page_id(task.id) not in found:
                 policy = deciding.channel.rosters.ladders.get(task.page)

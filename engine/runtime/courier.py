@@ -51,6 +51,7 @@ from engine.pipeline.admit import NOTICES, RULES, Known, Never, NotBefore, Rule,
 from engine.pipeline.breaker import Breaker, BreakerState
 from engine.pipeline.copies import as_it_leaves, judge, rule_of
 from engine.pipeline.retry import Bury, Hold, RetryAt, backoff_seconds, decide
+from engine.pipeline.testdata import rule_of_test
 from engine.settings import DestinationBase
 from engine.store.destinations import DestinationStore, Kept, Trouble
 from engine.store.leases import Leases
@@ -265,6 +266,7 @@ class _Rounds:
         self._of_restrictions: Sequence[Rule] = ()
         if route.terms is not None and route.copies.restrictions:
             self._of_restrictions = (rule_of(route.copies, route.terms),)
+        self._of_tests = (rule_of_test(takes=route.terms is not None and route.terms.test_data),)
         self._older = 0
         """Id of the last delivery that was queued before the destination became ours."""
         self._batch_max = route.settings.batch_max if route.connector.idempotent else 1
@@ -478,16 +480,13 @@ class _Rounds:
     async def _admitted(self, batch: Sequence[QueuedDelivery]) -> Sequence[QueuedDelivery]:
         """Those that may go out now. Of the others it is put on record why not, and until when."""
         own, of_restrictions = self.route.rules, self._of_restrictions
+        of_marked = (*of_restrictions, *self._of_tests)
         if of_restrictions:
             batch = [self._to_be_asked(queued) for queued in batch]
-        asked = [
-            one
-            for one in batch
-            if own or one.delivery.operation in NOTICES or (one.delivery.marked and of_restrictions)
-        ]
+        asked = [one for one in batch if own or one.delivery.operation in NOTICES or one.delivery.marked]
         if not asked:
             return batch
-        rules = (*RULES, *own, *of_restrictions)
+        rules = (*RULES, *own, *of_marked)
         needs = frozenset[str]().union(*(rule.needs for rule in rules))
         now = self._clock.now()
         facts = await self._read(lambda conn: self._outbox.facts_of(conn, asked, needs, now))

@@ -36,6 +36,7 @@ from engine.pipeline.acceptance import (
     LINK_RESYNC,
     Judgement,
     enhanced_code,
+    is_test,
     judge,
     original_code,
     plan_answers,
@@ -288,6 +289,7 @@ class Intake:
             sequence_number=judgement.sequence_number,
             refuse_conflict=lane.rules.refuse_conflict,
             conflict_ack=judgement.conflict_code,
+            test=is_test(lane.rules, header),
         )
 
     # --- storing -----------------------------------------------------------------------------------------------------

@@ -15,13 +15,13 @@ from sqlalchemy import func, select
 
 from engine.clock import Clock
 from engine.domain.audit import AuditRecord, Whence
-from engine.domain.retention import Policy, Swept, verdict
+from engine.domain.retention import Period, Policy, Swept, verdict
 from engine.errors import StoreError
 from engine.logs import get_logger
 from engine.store import erasure
 from engine.store.backup.companion import renew
 from engine.store.days import drop_swept_days
-from engine.store.retention import SWEPT, Item, Source, sources
+from engine.store.retention import SWEPT, TEST_DATA, Item, Source, sources, test_sources
 from engine.store.schema import entry, from_micros
 from engine.store.store import Store
 
@@ -35,7 +35,9 @@ _log = get_logger(__name__)
 
 
 class Sweep:
-    """One sweep. actor: who is on record. going: false when it is to end early."""
+    """One sweep. actor: who is on record. test_data: of that alone, whatever its age. going: false when it is to end
+    early.
+    """
 
     def __init__(
         self,
@@ -45,15 +47,17 @@ class Sweep:
         actor: str,
         *,
         dry_run: bool = False,
+        test_data: bool = False,
         whence: Whence | None = None,
         rest: Callable[[], None] = lambda: None,
         going: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store
-        self._policy = policy
+        self._policy = TEST_DATA if test_data else policy
         self._now = now
         self._actor = actor
         self._dry_run = dry_run
+        self._test_data = test_data
         self._whence = whence
         self._rest = rest
         self._going = going
@@ -62,8 +66,9 @@ class Sweep:
         """What was erased, or would be, of each kind, and what was kept although its time is over."""
         if not self._dry_run:
             erasure.finish(self._store)  # what a crash has left
-        done = [self._source(one) for one in sources(self._store)]
-        if not self._dry_run:
+        wanted = test_sources if self._test_data else sources
+        done = [self._source(one) for one in wanted(self._store)]
+        if not self._dry_run and not self._test_data:
             drop_swept_days(self._store.location, self._policy.messages.before(self._now))
         return done
 
@@ -89,19 +94,24 @@ class Sweep:
                 else:
                     waiting[said.rule] += 1
             if gone:
-                count += len(gone) if self._dry_run else source.erase(gone, self._record(source, str(period)))
+                count += len(gone) if self._dry_run else source.erase(gone, self._record(source, period))
                 self._rest()
             after = page[-1].key
         return Swept(
-            what=source.kept.value, policy=str(period), count=count, held=held, waiting=waiting.total(),
+            what=source.kept.value, policy=self._said(period), count=count, held=held, waiting=waiting.total(),
             why=dict(sorted(waiting.items())),
         )  # fmt: skip
 
-    def _record(self, source: Source, period: str) -> Callable[[str, int], AuditRecord]:
+    def _said(self, period: Period) -> str:
+        return "test data" if self._test_data else str(period)
+
+    def _record(self, source: Source, period: Period) -> Callable[[str, int], AuditRecord]:
+        why = self._said(period) if self._test_data else f"kept for {period}"
+
         def record(which: str, count: int) -> AuditRecord:
             return AuditRecord(
                 at=self._now, actor=self._actor, action=SWEPT, subject=source.kept.value, terms=which or None,
-                count=count, reason=f"kept for {period}", whence=self._whence,
+                count=count, reason=why, whence=self._whence,
             )  # fmt: skip
 
         return record

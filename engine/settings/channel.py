@@ -167,7 +167,7 @@ class Accept(StrictModel):
     version_default: Text = "2.3"
     """Taken for the version of a message whose MSH-12 is empty, as old senders leave it."""
     processing_ids: Annotated[tuple[Text, ...], Field(min_length=1)] = ("P",)
-    """Processing ids (MSH-11.1): `P` production, `T` training, `D` debugging."""
+    """Processing ids (MSH-11.1): `P` production, `T` training, `D` debugging. What comes as T or D is test data."""
 
     @field_validator("types")
     @classmethod
@@ -337,6 +337,8 @@ class Channel(StrictModel):
     mode: Literal["live", "shadow", "paused"] = "live"
     """live; shadow: it writes charts, scores and tasks of its own, for looking alone, and nothing is delivered (see
     docs/guides/destinations.md); paused: messages are stored and answered, and wait."""
+    test: bool = False
+    """All that comes is test data, whatever its MSH-11 says (see docs/hl7.md)."""
     listen: Listen
     """Where senders connect."""
     timezone: Annotated[Zones, BeforeValidator(_zone_of_all, json_schema_input_type=Text | Zones)]

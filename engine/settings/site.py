@@ -165,6 +165,9 @@ class DestinationBase(StrictModel):
     program, or serves it under an agreement)."""
     event_notices: bool = False
     """What goes there are notices of events to other providers (42 CFR 482.24(d)): a patient may refuse them."""
+    test_data: bool = False
+    """It takes test data too; of all others it is withheld (`test-data`). What it was told of a test patient it is not
+    told to forget when the number turns out to be a living patient's: let it be a destination for tests alone."""
 
     @property
     def certificate(self) -> str | None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, literal_column, select
 
 from engine.domain.chart import NOTHING_RENAMED, Chart, Charts, Renamed, Stamp, as_it_happened, identity
 from engine.domain.closed import FORM, Closed
@@ -55,7 +55,7 @@ _VISITS: Final = Listed(
     lambda listed: select(encounter.c.encounter_hash, encounter.c.chart_id).where(listed),
 )
 _SEALED: Final = (
-    chart.c.id, chart.c.version, chart.c.merged_into, chart.c.due_at, chart.c.due_rank, chart.c.partition,
+    chart.c.id, chart.c.version, chart.c.merged_into, chart.c.due_at, chart.c.due_rank, chart.c.partition, chart.c.test,
 )  # fmt: skip
 """What the document of a chart is sealed for (`chart_place`)."""
 _CHARTS: Final = Listed(
@@ -64,6 +64,8 @@ _CHARTS: Final = Listed(
 )
 _CLOSED: Final = Listed(closed.c.chart_id, lambda listed: select(closed.c.chart_id, closed.c.document).where(listed))
 _MERGED: Final = Listed(chart.c.merged_into, lambda listed: select(chart.c.id).where(listed))
+
+_TESTS: Final = Listed(chart.c.id, lambda listed: select(chart.c.id).where(listed, chart.c.test == literal_column("1")))
 
 _decode_closed = decoder(Closed)
 decode_chart = decoder(ChartDocument)
@@ -351,6 +353,7 @@ class ChartStore:
             consents=document.consents,
             contact_consents=document.contact_consents,
             channel=document.channel,
+            test=bool(row.test),
             merged_into=row.merged_into,
             closed=closed if bounded else None,
             **fields,
@@ -360,6 +363,10 @@ class ChartStore:
         """The keys of those of the patients whose charts can be read, by chart."""
         documents = self.documents(conn, sorted(set(chart_ids)))
         return {chart_id: document.patient.key for chart_id, document in documents if document is not None}
+
+    def tests(self, conn: Connection, chart_ids: Collection[str]) -> set[str]:
+        """Those that test data has made."""
+        return {row.id for row in _TESTS.rows(conn, sorted(set(chart_ids)))} if chart_ids else set()
 
     def _open_chart(self, row: Any) -> ChartDocument:
         return decode_chart(self._keys.open(chart_place(*row[:-1]), row.document))
@@ -392,8 +399,9 @@ def chart_place(
     due_at: int | None,
     due_rank: int | None,
     partition: int | None,
+    test: int,
 ) -> str:
-    return f"chart.document:{chart_id}/{version}/{merged_into or ''}/{due_at}/{due_rank}/{partition}"
+    return f"chart.document:{chart_id}/{version}/{merged_into or ''}/{due_at}/{due_rank}/{partition}/{test}"
 
 
 def closed_place(chart_id: str, version: int) -> str:

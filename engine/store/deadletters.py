@@ -20,6 +20,8 @@ DISCARDED: Final = "discarded"
 """`resolved_by` of a dead letter that nobody will replay; why stands in the audit."""
 SUPERSEDED: Final = "superseded"
 """`resolved_by` of a delivery's dead letter whose object is gone: there was nothing left to send at its replay."""
+LETTER_SWEPT: Final = "swept"
+"""`resolved_by` of one of test data that was swept."""
 
 
 class ListedDeadLetter(Record, frozen=True, kw_only=True):

@@ -163,15 +163,18 @@ class ListedEntry(Phi, frozen=True, kw_only=True):
     """It was processed, and changed nothing."""
     peer: str | None = None
     """Who was connected, also when the message does not say who sent it."""
+    test: bool = False
+    """It is test data."""
 
 
-class Head(Phi, frozen=True, kw_only=True):
+class Head(Phi, frozen=True, kw_only=True, omit_defaults=True):
     """The small part of an entry that is sealed beside its payload."""
 
     peer: str
     summary: Summary
     deviations: tuple[str, ...] = ()
     refusal: Fault | None = None
+    test: bool = False
 
 
 _ENTRY_COLUMNS: Final = (
@@ -635,6 +638,7 @@ class Journal:
             peer=head.peer or None,
             deviations=tuple(dict.fromkeys((*head.deviations, *document.deviations))),
             without_effect=any(effect.kind in _NOTHING for effect in document.effects),
+            test=head.test or bool(row.test),
         )
 
 
@@ -795,7 +799,13 @@ class _Group:
             root = self._roots.get(receipt.replay_of)
             if root is None:
                 raise StoreError(f"entry {receipt.replay_of} is not in the journal: it can't be replayed")
-        head = Head(peer=receipt.peer, summary=receipt.summary, deviations=receipt.deviations, refusal=receipt.refusal)
+        head = Head(
+            peer=receipt.peer,
+            summary=receipt.summary,
+            deviations=receipt.deviations,
+            refusal=receipt.refusal,
+            test=receipt.test,
+        )
         seal = self._keys.seal
         refused = receipt.refusal is not None
         partition = self._hashes.partition(receipt.ordering_key)
@@ -889,6 +899,7 @@ def _entry_of(row: Any, head: Head, body: bytes, *, damaged: bool = False) -> En
         deviations=head.deviations,
         refusal=head.refusal,
         partition=row.partition,
+        test=head.test,
         ack=word(AckCode, row.ack, AckCode.AR) if row.ack else None,
         ack_state=word(AckState, row.ack_state, AckState.UNSENT),
         wants_application_ack=bool(row.wants_application_ack),

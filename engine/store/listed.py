@@ -22,6 +22,8 @@ class Listed(Phi, frozen=True, kw_only=True):
 
     chart_id: str
     patient_key: str
+    test: bool = False
+    """The chart is one of test data."""
 
 
 L = TypeVar("L", bound=Listed)
@@ -59,6 +61,7 @@ class ListedStore(Generic[L]):
 
     def _opened(self, conn: Connection, rows: Sequence[Any], damaged: Damaged | None) -> list[L]:
         keys = self._charts.patient_keys(conn, [row.chart_id for row in rows])
+        tests = self._charts.tests(conn, keys)
         found: list[L] = []
         for row in rows:
             try:
@@ -69,5 +72,9 @@ class ListedStore(Generic[L]):
                     raise TamperedError(f"{self.what}.document:{row.chart_id}/{row.id}") from None
                 damaged(row.id)
             else:
-                found.append(self._listed(**{self.what: item}, chart_id=row.chart_id, patient_key=key))
+                found.append(
+                    self._listed(
+                        **{self.what: item}, chart_id=row.chart_id, patient_key=key, test=row.chart_id in tests
+                    )
+                )
         return found

@@ -81,7 +81,7 @@ class StoredPart:
         plain: hashes, chart id, item -> the values of all columns but `document`, in the order of the table. place:
         these values -> what the document is sealed for. some: a column that some items of a chart are found by; among:
         hashes, key -> its value. own: a row belongs to its chart for ever, and goes when its item does; those of other
-        parts never go, and move with their item when charts are merged.
+        parts never go, but of test data, and move with their item when charts are merged.
         """
         self.part = part
         self.name = part.name
@@ -180,11 +180,11 @@ class StoredPart:
                 document = item if what is None else {what: item, "stamps": stamps.get(key, {})}
                 sealed = keys.seal(place(*row), encode(document))
                 (inserts if was is None else replaces).append((*row, sealed))
-        if own:
-            for item, was_in in held.values():
+        for item, was_in in held.values():
+            if own or was_in.test:
                 row = plain(hashes, was_in.id, item)
                 self._delete.write(conn, *(row[index] for index in self._key))
-        elif held:
+                continue
             raise StoreError(f"a change would take away one of the {self.name} without giving it to another chart")
         self._replace.write(conn, replaces)
         self._insert.write(conn, inserts)

@@ -9,11 +9,11 @@ from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, bindparam, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, literal_column, or_, select
 
 from engine.domain.chart import NOTHING_RENAMED, Chart, Charts, identity
 from engine.domain.codec import decoder, encode
-from engine.domain.delivery import ADDRESSED, Delivery, DeliveryState, Operation, QueuedDelivery
+from engine.domain.delivery import ADDRESSED, TEST_DATA, Delivery, DeliveryState, Operation, QueuedDelivery
 from engine.domain.message import AckCode, EntryState
 from engine.domain.outcome import Effect, Outcome
 from engine.domain.parts import DELIVERED, PARTS
@@ -98,12 +98,13 @@ class RecordedOutcome(Phi, frozen=True, kw_only=True):
     error_code: int
     config_version: str
     recorded_at: datetime
+    test: bool
 
 
 _INSERT_OUTCOMES: Final = Rows(
     outcome,
     ("entry_id", "channel", "state", "chart_id", "application_ack", "error_code", "config_version", "recorded_at",
-     "document"),
+     "test", "document"),
 )  # fmt: skip
 _OUTCOMES: Final = Listed(outcome.c.entry_id, lambda listed: select(outcome).where(listed))
 _CONFIG_VERSIONS: Final = Listed(
@@ -133,7 +134,9 @@ _MERGED: Final = Listed(
     chart.c.id,
     lambda listed: select(chart.c.id, chart.c.merged_into).where(listed, chart.c.merged_into.is_not(None)),
 )
-_CHART_COLUMNS: Final = ("id", "version", "merged_into", "updated_at", "due_at", "due_rank", "partition", "document")
+_CHART_COLUMNS: Final = (
+    "id", "version", "merged_into", "updated_at", "due_at", "due_rank", "partition", "test", "document",
+)  # fmt: skip
 _INSERT_CHARTS: Final = Rows(chart, _CHART_COLUMNS)
 _REPLACE_CHARTS: Final = Rows(chart, _CHART_COLUMNS, conflict=("id",), replace=_CHART_COLUMNS[1:])
 _REPLACE_SUMMARIES: Final = Rows(schema.closed, ("chart_id", "document"), conflict=("chart_id",), replace=("document",))
@@ -339,6 +342,7 @@ class Recorder:
                 error_code=row.error_code,
                 config_version=row.config_version,
                 recorded_at=from_micros(row.recorded_at),
+                test=bool(row.test),
             )
         return found
 
@@ -380,7 +384,7 @@ class Recorder:
         )
         # `_value_`: what `value` gives by two calls of Python.
         plain = (one.entry_id, channel, one.state._value_, one.chart_id, one.application_ack._value_, one.error_code,
-                 one.config_version, now)  # fmt: skip
+                 one.config_version, now, int(one.test))  # fmt: skip
         return (*plain, self._keys.seal(outcome_place(*plain), encode(document)))
 
     def _write_charts(
@@ -466,7 +470,8 @@ class Recorder:
                 held.append((*row, micros, RESTORED))
             elif item.kept is not None:
                 held.append((*row, micros, item.kept))
-                withholding.append((number, item.destination, item.kept, None, micros, None))
+                final = admissions.FINAL if item.kept == TEST_DATA else None
+                withholding.append((number, item.destination, item.kept, None, micros, final))
             else:
                 rows.append(row)
             bodies.append((number, self._sealed(number, entry_id, item)))
@@ -541,7 +546,10 @@ def _moved_away(
     """Charts that stays have left for another patient's, and what of them destinations hear of."""
     for new in after.values():
         old = before.by_id.get(new.id)
-        if old is None or new.merged_into is not None or new.renamed.departed == old.renamed.departed:
+        left_tests = old is not None and old.test and not new.test
+        if old is None or new.merged_into is not None:
+            continue
+        if new.renamed.departed == old.renamed.departed and not left_tests:
             continue
         key = old.patient.key
         gone: set[tuple[Operation, tuple[str | None, ...]]] = set()
@@ -607,6 +615,7 @@ class _ChartWriter:
                         raise IdentityTakenError("two charts of one batch claim the same identifier")
                     continue
                 claims[hashed] = (key_hash(self._keys, item.key), new)
+        self._give_up(conn)
         if not claims:
             return
         merged = {new.id for new in self._changed if new.merged_into is not None}
@@ -624,6 +633,21 @@ class _ChartWriter:
         _INSERT_IDENTIFIERS.write(
             conn, [(hashed_key, hashed, claimant.id) for hashed, (hashed_key, claimant) in claims.items()]
         )
+
+    def _give_up(self, conn: Connection) -> None:
+        """Numbers that a chart of test data has lost: they lead nowhere, so that whose they are is found anew."""
+        for new in self._changed:
+            old = self._old.get(new.id)
+            if old is None or not old.test or old.patient.identifiers is new.patient.identifiers:
+                continue
+            left = {identity(item) for item in new.patient.identifiers}
+            gone = [
+                identity_hash(self._keys, *identity(item))
+                for item in old.patient.identifiers
+                if identity(item) not in left
+            ]
+            i = identifier.c
+            conn.execute(delete(identifier).where(i.identity_hash.in_(gone), i.chart_id == new.id))
 
     def charts(self, conn: Connection, now: int, close: Callable[[Chart], Chart]) -> None:
         inserts: list[tuple[Any, ...]] = []
@@ -650,12 +674,16 @@ class _ChartWriter:
                 closed=0 if summary is None else summary.version,
             )
             due = self._due(new)
-            sealed = self._keys.seal(chart_place(new.id, new.version, new.merged_into, *due), encode(document))
-            row = (new.id, new.version, new.merged_into, now, *due, sealed)
+            test = int(new.test)
+            sealed = self._keys.seal(chart_place(new.id, new.version, new.merged_into, *due, test), encode(document))
+            row = (new.id, new.version, new.merged_into, now, *due, test, sealed)
             (replaces if new.id in self._old else inserts).append(row)
         _REPLACE_CHARTS.write(conn, replaces)
         _INSERT_CHARTS.write(conn, inserts)
         _REPLACE_SUMMARIES.write(conn, summaries)
+        begun_anew = [new.id for new in self._changed if (old := self._old.get(new.id)) and old.test and not new.test]
+        if begun_anew:
+            conn.execute(delete(schema.closed).where(schema.closed.c.chart_id.in_(begun_anew)))
 
     def _due(self, chart: Chart) -> tuple[int | None, int | None, int | None]:
         """When what is due next of a chart is, its rank, and the partition of what rings it."""
@@ -678,7 +706,7 @@ def erased_outcome(keys: KeyRing, row: Any, effects: Iterable[str]) -> bytes:
     )
     place = outcome_place(
         row.entry_id, row.channel, row.state, row.chart_id, row.application_ack, row.error_code, row.config_version,
-        row.recorded_at,
+        row.recorded_at, row.test,
     )  # fmt: skip
     return keys.seal(place, encode(left))
 
@@ -686,12 +714,12 @@ def erased_outcome(keys: KeyRing, row: Any, effects: Iterable[str]) -> bytes:
 def open_outcome(keys: KeyRing, row: Any) -> OutcomeDocument:
     """row: of the table, whole. Raises TamperedError."""
     plain = (row.entry_id, row.channel, row.state, row.chart_id, row.application_ack, row.error_code,
-             row.config_version, row.recorded_at)  # fmt: skip
+             row.config_version, row.recorded_at, row.test)  # fmt: skip
     return _decode_outcome(keys.open(outcome_place(*plain), row.document))
 
 
 def outcome_place(
-    entry_id: int, channel: str, state: str, chart_id: str | None, ack: str, code: int, config: str, at: int
+    entry_id: int, channel: str, state: str, chart_id: str | None, ack: str, code: int, config: str, at: int, test: int
 ) -> str:
     """The whole row, so that an outcome can't be given another state, or be put beside another patient's."""
-    return f"outcome.document:{entry_id}/{channel}/{state}/{chart_id}/{ack}/{code}/{config}/{at}"
+    return f"outcome.document:{entry_id}/{channel}/{state}/{chart_id}/{ack}/{code}/{config}/{at}/{test}"

@@ -20,6 +20,7 @@ from engine.domain.chart import Chart
 from engine.domain.delivery import (
     CONTENTS,
     DELIVERY_MOVES,
+    TEST_DATA,
     DeliveryEvent,
     DeliveryState,
     Operation,
@@ -85,6 +86,8 @@ def requeue(
             f"delivery {delivery_id} can't be read ({queued.unreadable}), so it can't be sent. A replay of its entry"
             " does not make it anew; the next change of what it is about is sent. Discard it with a reason"
         )
+    if queued.error == TEST_DATA:
+        raise StoreError(f"delivery {delivery_id} is of test data, and its destination takes none (`test_data`)")
     chart = ChartStore(keys).living(conn, queued.delivery.chart_id)
     line = queued.delivery.ordering_key if chart is None or queued.delivery.operation in NOTICES else chart.id
     if (gone := notices.without_ground(conn, [delivery_id]).get(delivery_id)) is not None and gone.code.final:

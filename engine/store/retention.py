@@ -11,11 +11,13 @@ Nothing is erased that is not on record: the record is written before, or in the
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, or_, select, tuple_, update
+from msgspec.structs import replace
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, literal_column, or_, select, tuple_, update
 from sqlalchemy import bindparam as bind
 
 from engine.domain.appointment import AppointmentStatus
@@ -23,14 +25,15 @@ from engine.domain.audit import AuditRecord
 from engine.domain.delivery import DeliveryState, chart_of_line
 from engine.domain.encounter import EncounterStatus
 from engine.domain.hold import HoldState
-from engine.domain.message import AckState
+from engine.domain.message import LANES, AckState, EntryKind
 from engine.domain.page import UNANSWERED
 from engine.domain.record import Record
-from engine.domain.retention import Facts, Kept
+from engine.domain.retention import Facts, Kept, Period, Policy
 from engine.domain.task import STANDING
 from engine.errors import KeyMissingError, TamperedError
 from engine.store import erasure, schema
 from engine.store.audit import PURGED, RESEALED
+from engine.store.deadletters import LETTER_SWEPT
 from engine.store.erasure import Kind, of_chart, of_number, runs
 from engine.store.legalholds import LegalHolds
 from engine.store.record import erased_outcome, open_outcome
@@ -134,15 +137,18 @@ class Messages:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def page(self, conn: Connection, after: tuple[Any, ...] | None, cutoff: datetime, now: datetime) -> list[Item]:  # noqa: ARG002 - of charts
+    def _rows(self, conn: Connection, after: int) -> Sequence[Any]:
         e, p = schema.entry.c, schema.payload.c
-        rows = conn.execute(
+        return conn.execute(
             select(e.id, e.channel, e.received_at, e.refused, p.day)
             .select_from(schema.payload.join(schema.entry, e.id == p.entry_id))
-            .where(p.entry_id > (after[0] if after else 0))
+            .where(p.entry_id > after)
             .order_by(p.entry_id)
             .limit(PAGE_ROWS)
         ).all()
+
+    def page(self, conn: Connection, after: tuple[Any, ...] | None, cutoff: datetime, now: datetime) -> list[Item]:  # noqa: ARG002 - of charts
+        rows = self._rows(conn, after[0] if after else 0)
         old = [row for row in rows if from_micros(row.received_at) <= cutoff]
         waits = self.waits(conn, [row.id for row in old])
         held = _Held(self._store, conn)
@@ -330,10 +336,10 @@ class Charts:
         """chart_id: of a living one."""
         c, held = schema.chart.c, held or _Held(self._store, conn)
         family = sorted(self._store.charts.family(conn, {chart_id}))
-        rows = conn.execute(select(c.id, c.version, c.updated_at, c.due_at).where(c.id.in_(family))).all()
+        rows = conn.execute(select(c.id, c.version, c.updated_at).where(c.id.in_(family))).all()
         facts = Facts(
             at=from_micros(max(row.updated_at for row in rows)),
-            waits_for=self._waits(conn, family, now) or ("a deadline" if any(row.due_at for row in rows) else None),
+            waits_for=self._waits(conn, family, now),
             on_hold=held.covers(family),
         )
         own = next(row for row in rows if row.id == chart_id)
@@ -362,7 +368,9 @@ class Charts:
             return "somebody to see why it can't be read"
         if any(stay.status in _IN_HOSPITAL for one in whole for stay in one.encounters):
             return "the end of a stay"
-        return None
+        c = schema.chart.c
+        due = conn.execute(select(c.id).where(c.id.in_(family), c.due_at.is_not(None)).limit(1)).first()
+        return "a deadline" if due else None
 
     def older_behind(self, conn: Connection, after: tuple[Any, ...], cutoff: datetime) -> bool:  # noqa: ARG002
         """They are read oldest first, and only those that are old."""
@@ -491,6 +499,132 @@ class Trail:
 
         self._store.charts_ledger.write_now(work)
         return len(numbers)
+
+
+# --- test data -------------------------------------------------------------------------------------------------------
+
+TEST_DATA: Final = Policy(messages=Period(), deliveries=Period(), charts=Period(), trail=Period())
+"""Of it nothing is kept for a time."""
+_UNREADABLE: Final = "somebody to see why it can't be read"
+_LONG_AGO: Final = from_micros(0)
+
+
+def test_sources(store: Store) -> tuple[Source, ...]:
+    """All test data: charts before messages, so that what was asked of them is gone by then."""
+    return (ChartsOfTest(store), MessagesOfTest(store))
+
+
+class MessagesOfTest(Messages):
+    """Entries that came as test data (`Entry.test`), and what was done to charts of test data.
+
+    That they are is read from what is sealed, once at intake and once when they were decided: the column only leads
+    there. What waits for them is what would break: an answer, a delivery under way, a question about a living patient.
+    """
+
+    def _rows(self, conn: Connection, after: int) -> Sequence[Any]:
+        e, p, o = schema.entry.c, schema.payload.c, schema.outcome
+        own = and_(p.entry_id == e.id, p.day == e.day)
+        return conn.execute(
+            select(e.id, e.channel, literal_column("0").label("received_at"), e.refused, p.day)
+            .select_from(o.join(schema.entry, e.id == o.c.entry_id).join(schema.payload, own))
+            .where(o.c.test == literal_column("1"), o.c.entry_id > after)
+            .order_by(o.c.entry_id)
+            .limit(PAGE_ROWS)
+        ).all()
+
+    def waits(self, conn: Connection, ids: Sequence[int]) -> dict[int, str]:
+        if not ids:
+            return {}
+        found = dict.fromkeys(set(ids) - self.marked(conn, ids), _UNREADABLE)
+        d, e, h, c = schema.delivery.c, schema.entry.c, schema.hold.c, schema.chart.c
+        for one in conn.execute(select(d.entry_id).where(d.entry_id.in_(ids), d.state.in_(_UNFINISHED))).scalars():
+            found[one] = "a delivery"
+        asked = select(h.entry_id, h.root_id).where(
+            h.state == HoldState.OPEN.value,
+            or_(h.root_id.in_(ids), h.entry_id.in_(ids)),
+            ~select(c.id).where(c.id == h.chart_id, c.test == 1).correlate(schema.hold).exists(),
+        )
+        for row in conn.execute(asked):
+            found |= {one: "a question to a person" for one in (row.entry_id, row.root_id) if one in ids}
+        owed = select(e.id).where(e.id.in_(ids), e.ack_state == AckState.OWED.value)
+        return found | dict.fromkeys(conn.execute(owed).scalars(), "an answer that is owed")
+
+    def marked(self, conn: Connection, ids: Sequence[int]) -> set[int]:
+        """Those of which all that is sealed says that they are test data."""
+        o = schema.outcome
+        sound: set[int] = set()
+        for row in conn.execute(select(o).where(o.c.entry_id.in_(ids), o.c.test == 1)):
+            with suppress(TamperedError, KeyMissingError):
+                open_outcome(self._store.keys, row)
+                sound.add(row.entry_id)
+        entries = {one.id: one for one in self._store.journal.entries(conn, sorted(sound))} if sound else {}
+        return {
+            one
+            for one in sound
+            if (entry := entries.get(one)) is not None
+            and (entry.erased or entry.test or (entry.kind is not EntryKind.MESSAGE and not entry.damaged))
+        }
+
+    def erase(self, items: Sequence[Item], record: Said) -> int:
+        count = super().erase(items, record)
+        ids, now = [item.key[0] for item in items], record("", 0).at
+        self._store.charts_ledger.write_now(lambda conn: settle_test_entries(conn, self._store.keys, ids, now))
+        return count
+
+
+def settle_test_entries(conn: Connection, keys: KeyRing, ids: Sequence[int], now: datetime) -> None:
+    """What was sent of them goes, and nobody is asked any more about those that died."""
+    d, letter = schema.delivery.c, schema.dead_letter.c
+    sent = select(d.id).where(d.entry_id.in_(ids), d.state.not_in(_UNFINISHED))
+    _erase_delivered(conn, keys, list(conn.execute(sent).scalars()))
+    own = update(schema.dead_letter).where(letter.entry_id.in_(ids), letter.resolved_by.is_(None))
+    conn.execute(own.values(resolved_by=LETTER_SWEPT, resolved_at=to_micros(now)))
+
+
+class ChartsOfTest(Charts):
+    """Charts that test data alone has made, whatever is open of them."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._tests = MessagesOfTest(store)
+        self._now = _LONG_AGO
+        """When what is erased now is."""
+
+    def page(self, conn: Connection, after: tuple[Any, ...] | None, cutoff: datetime, now: datetime) -> list[Item]:  # noqa: ARG002 - of all sources
+        c = schema.chart.c
+        statement = select(c.id).where(c.test == literal_column("1"), c.merged_into.is_(None))
+        if after is not None:
+            statement = statement.where(c.id > after[0])
+        held = _Held(self._store, conn)
+        ids = conn.execute(statement.order_by(c.id).limit(PAGE_ROWS // 10)).scalars().all()
+        found = [self.item(conn, one, now, held) for one in ids]
+        # Whatever its clock has stamped, its time is over.
+        return [replace(one, key=one.key[1:], facts=replace(one.facts, at=_LONG_AGO)) for one in found]
+
+    def _waits(self, conn: Connection, family: Sequence[str], now: datetime) -> str | None:  # noqa: ARG002
+        try:
+            if not all(one.test for one in self._store.charts.whole(conn, family)):
+                return "what is known of a living patient"
+        except (TamperedError, KeyMissingError):
+            return _UNREADABLE
+        d, e = schema.delivery.c, schema.entry.c
+        if conn.execute(select(d.id).where(d.state.in_(_UNFINISHED), d.ordering_key.in_(family)).limit(1)).first():
+            return "a delivery"
+        for some in _pieces(entries_of(conn, family)):
+            messages = list(conn.execute(select(e.id).where(e.id.in_(some), e.channel.not_in(LANES))).scalars())
+            if messages and self._tests.marked(conn, messages) != set(messages):
+                return "a message that is no test"
+            if waits := self._tests.waits(conn, some):
+                return next(iter(waits.values()))
+        return None
+
+    def erase(self, items: Sequence[Item], record: Said) -> int:
+        self._now = record("", 0).at
+        return super().erase(items, record)
+
+    def _erase_outcomes(self, conn: Connection, ids: Sequence[int], family: Sequence[str]) -> None:
+        super()._erase_outcomes(conn, ids, family)
+        settle_test_entries(conn, self._store.keys, ids, self._now)
 
 
 # --- what hangs on what ----------------------------------------------------------------------------------------------

@@ -162,10 +162,12 @@ outcome: Final = Table(
     Column("error_code", Integer, nullable=False),
     Column("config_version", Text, nullable=False),
     Column("recorded_at", BigInteger, nullable=False),
+    Column("test", SmallInteger, nullable=False),  # of test data
     Column("document", LargeBinary, nullable=False),  # sealed: reason, keys, effects, deviations
     schema=CHARTS,
 )
 Index("outcome_chart", outcome.c.chart_id, outcome.c.entry_id)
+Index("outcome_test", outcome.c.entry_id, sqlite_where=outcome.c.test == text("1"))
 Index("outcome_state", outcome.c.state, outcome.c.entry_id, outcome.c.channel)
 
 concerned: Final = Table(  # patients that an entry was about besides its outcome's: a merge, a message about several
@@ -188,6 +190,7 @@ chart: Final = Table(
     Column("due_at", BigInteger),  # its next deadline, a function of the chart; none: it waits for nothing
     Column("due_rank", SmallInteger),  # 0: somebody is to be called then, 1: other
     Column("partition", SmallInteger),  # of what rings it; none: it waits for nothing
+    Column("test", SmallInteger, nullable=False),  # only test data has made it
     Column("document", LargeBinary, nullable=False),  # sealed: patient, stamps, and what belongs to it, in order
     schema=CHARTS,
 )
@@ -199,6 +202,7 @@ Index(
     sqlite_where=chart.c.due_at.is_not(None),
 )
 Index("chart_updated", chart.c.updated_at)
+Index("chart_test", chart.c.id, sqlite_where=chart.c.test == text("1"))
 Index(
     "chart_merged",
     chart.c.merged_into,

@@ -97,7 +97,7 @@ def _of_part(stored: StoredPart) -> Place:
 
 
 def _of_chart(_: KeyRing, row: Row[Any]) -> str:
-    return charts.chart_place(row.id, row.version, row.merged_into, row.due_at, row.due_rank, row.partition)
+    return charts.chart_place(row.id, row.version, row.merged_into, row.due_at, row.due_rank, row.partition, row.test)
 
 
 def _of_closed(keys: KeyRing, row: Row[Any]) -> str:
@@ -118,7 +118,7 @@ SEALED: Final = (
         schema.outcome.c.document,
         lambda _, row: record.outcome_place(
             row.entry_id, row.channel, row.state, row.chart_id, row.application_ack, row.error_code, row.config_version,
-            row.recorded_at
+            row.recorded_at, row.test
         ),
     ),
     SealedColumn(schema.chart.c.document, _of_chart),

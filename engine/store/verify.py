@@ -20,7 +20,7 @@ from engine.domain.record import Record
 from engine.errors import KeyMissingError, TamperedError
 from engine.store import fence, tallies
 from engine.store.audit import PURGED, RESEALED, Head, Payload
-from engine.store.deadletters import DISCARDED
+from engine.store.deadletters import DISCARDED, LETTER_SWEPT
 from engine.store.record import open_outcome
 from engine.store.schema import (
     account,
@@ -468,6 +468,12 @@ _DECIDED: Final[Sequence[tuple[frozenset[str], Select[*tuple[Any, ...]]]]] = (
         select(_LETTER.label("subject"), _named("destination:", delivery.c.destination).label("also"))
         .select_from(_OF_LETTER)
         .where(dead_letter.c.resolved_by == DISCARDED),
+    ),
+    (
+        frozenset({"swept", "patient-erased"}),  # of test data: what stands on record is the sweep
+        select(literal("messages").label("subject"), _named("chart:", outcome.c.chart_id).label("also"))
+        .select_from(dead_letter.outerjoin(outcome, outcome.c.entry_id == dead_letter.c.entry_id))
+        .where(dead_letter.c.resolved_by == LETTER_SWEPT),
     ),
     (
         frozenset({"replay"}),

@@ -22,7 +22,7 @@ from engine.hl7v2 import batch as batches
 from engine.hl7v2.ack import owed
 from engine.hl7v2.header import Header
 from engine.pipeline import faults
-from engine.pipeline.acceptance import Judgement, Rules, judge, plan_answers, summarize
+from engine.pipeline.acceptance import Judgement, Rules, is_test, judge, plan_answers, summarize
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.identity import authorities_of
 from engine.pipeline.plan import not_planned, not_scored
@@ -146,6 +146,7 @@ class Trial:
             ack=judgement.code,
             ack_state=judgement.ack_state,
             wants_application_ack=judgement.awaits_outcome,
+            test=is_test(Rules.of(self._channel.settings), judgement.header),
         )
 
     def _shape(self, judgement: Judgement, outcome: Outcome, view: View) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def test_each_column_is_sealed_anew_whatever_stands_beside_it(site, one):
     more = {}
     if own is schema.closed:
         document = encode(ChartDocument(patient=patient(), closed=3))
-        more = {"document": keys.seal(chart_place("x", 1, None, None, None, None), document)}
+        more = {"document": keys.seal(chart_place("x", 1, None, None, None, None, 1), document)}
 
     def insert(conn):
         if one.beside is not None:

@@ -140,6 +140,7 @@ def _charts() -> None:
         sa.Column("due_at", sa.BigInteger(), nullable=True),
         sa.Column("due_rank", sa.SmallInteger(), nullable=True),
         sa.Column("partition", sa.SmallInteger(), nullable=True),
+        sa.Column("test", sa.SmallInteger(), nullable=False),
         sa.Column("document", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         schema=CHARTS,
@@ -148,6 +149,7 @@ def _charts() -> None:
         "chart_due", "chart", ["due_rank", "due_at", "partition"], schema=CHARTS, **_only("due_at IS NOT NULL")
     )
     op.create_index("chart_merged", "chart", ["merged_into"], schema=CHARTS, **_only("merged_into IS NOT NULL"))
+    op.create_index("chart_test", "chart", ["id"], schema=CHARTS, **_only("test = 1"))
     op.create_index("chart_updated", "chart", ["updated_at"], schema=CHARTS)
     op.create_table(
         "config_load",
@@ -315,11 +317,13 @@ def _charts() -> None:
         sa.Column("error_code", sa.Integer(), nullable=False),
         sa.Column("config_version", sa.Text(), nullable=False),
         sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.Column("test", sa.SmallInteger(), nullable=False),
         sa.Column("document", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("entry_id"),
         schema=CHARTS,
     )
     op.create_index("outcome_chart", "outcome", ["chart_id", "entry_id"], schema=CHARTS)
+    op.create_index("outcome_test", "outcome", ["entry_id"], schema=CHARTS, **_only("test = 1"))
     op.create_index("outcome_state", "outcome", ["state", "entry_id", "channel"], schema=CHARTS)
     op.create_table(
         "quality",
