@@ -328,4 +328,4 @@ def _value(name: str, value: Any, view: View) -> Any:
     if name in _OURS:
         return value
     part = _part(name)
-    return view.at(f"{part}.{name}", value) if part != "scores" else view.text(value)
+    return view.told(f"{part}.{name}", value) if part != "scores" else view.text(value)

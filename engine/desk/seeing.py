@@ -1,7 +1,7 @@
 """The one place that decides how much of a patient is shown: masked, or revealed with a reason that is audited.
 
-Masked output stays useful: states, times, task kinds, codes of disposition and the structure stay; who it is goes. A
-patient (or visit) key becomes a pseudonym, `MRN:~3f9a1c2b`, the same one for the same patient everywhere, which
+Masked output stays useful: states, task kinds, codes of disposition and the structure stay, of a stay its days; who it
+is goes, and what they have. A patient (or visit) key becomes a pseudonym, `MRN:~3f9a1c2b`, the same one for the same patient everywhere, which
 commands take in place of the key. An authority that no channel is configured with is what a sender wrote: `~5be7d2aa`.
 So is the name of a sender (MSH-3/MSH-4) that the site does not name and of which nothing listed was processed: in a
 message that is garbage a patient's name may stand there.
@@ -39,12 +39,13 @@ _BEFORE_MAX: Final = 50
 """At most this many earlier messages of a patient are looked at for what was said of a stay."""
 PSEUDONYM: Final = re.compile(r"(?P<authority>[^:]*):~(?P<hash>[0-9a-f]{8})")
 
+_DAY_LENGTH: Final = len("2026-11-29")
 _ANSWERS: Final = frozenset({"AA", "AE", "AR", "CA", "CE", "CR"})
 _CODE: Final = re.compile(r"[A-Za-z0-9]{1,4}")
 
 # What stays visible of a patient (of other parts: `domain.parts`); everything else is hidden, so that a field which is
 # added later is hidden until someone decides.
-_PATIENT: Final = frozenset({"deceased", "lives_alone", "transportation", "active_medications"})
+_PATIENT: Final = frozenset({"deceased"})
 _PATIENT_CODES: Final = frozenset({"sex"})
 _MASKS: Final = {part.what: part.mask for part in PARTS}
 _AT: Final = {"patient": Mask(shown=_PATIENT, codes=_PATIENT_CODES, keys=frozenset({"key"}))} | {
@@ -71,7 +72,9 @@ def shows(path: str, value: Any) -> bool:
         return not {field} & {*mask.keys, *mask.inner, *mask.typed, *mask.counted} and mask.counted.isdisjoint(
             name.split(".")
         )
-    return not name or name in mask.shown or (name in mask.codes and isinstance(value, str) and _is_code(value))
+    if not name or name in mask.shown or name in mask.days:
+        return True
+    return name in mask.codes | mask.apart and isinstance(value, str) and _is_code(value)
 
 
 class Shown(NamedTuple):
@@ -178,6 +181,7 @@ class View:
             return dict(shape)
         mask = _MASKS[what]
         masked = dict(shape) if mask.shown is None else _hide_but(shape, mask.shown, mask.codes)
+        masked |= {name: day(shape[name]) for name in mask.days if name in shape}
         masked |= {name: self.key(shape[name]) for name in mask.keys if name in shape}
         inner = {
             name: [_hide_but(item, shown) for item in shape[name]]
@@ -196,6 +200,15 @@ class View:
         part, _, name = path.partition(".")
         is_key = part in _AT and name in _AT[part].keys
         return self.key(value) if is_key and isinstance(value, str) else hide(value)
+
+    def told(self, path: str, value: Any) -> Any:
+        """Like `at`, as it is answered to somebody who asked by who the patient is: of the times of a stay the day."""
+        part, _, name = path.partition(".")
+        if self.revealed or part not in _AT:
+            return self.at(path, value)
+        return (
+            day(value) if name in _AT[part].days else hide(value) if name in _AT[part].apart else self.at(path, value)
+        )
 
     def chart(self, shape: Mapping[str, Any]) -> dict[str, Any]:
         parts = {part.name: self._items(part, shape[part.name]) for part in PARTS}
@@ -243,6 +256,11 @@ def hide(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [hide(item) for item in value]
     return None if value is None else HIDDEN
+
+
+def day(at: str | None) -> str | None:
+    """The day of a time in ISO 8601, as it was written; what is not as exact stays as it is."""
+    return at if at is None else at[:_DAY_LENGTH]
 
 
 def _hide_but(item: Mapping[str, Any], shown: Collection[str], codes: Collection[str] = frozenset()) -> dict[str, Any]:

@@ -49,6 +49,10 @@ class Mask:
     """None: all that is not named below."""
     codes: frozenset[str] = frozenset()
     """Shown when they hold a short code, as they should, and no text."""
+    apart: frozenset[str] = frozenset()
+    """Codes that are hidden in the record of a patient, and shown where nobody is asked for: in a comparison."""
+    days: frozenset[str] = frozenset()
+    """Times of which only the day is shown: to the second they say who it is to whoever was there."""
     keys: frozenset[str] = frozenset()
     """Keys of patients or encounters: shown as a pseudonym."""
     inner: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -171,27 +175,18 @@ ENCOUNTERS: Final = DeliveredPart(
     stay=_encounter_key,
     shape=lambda encounter, _patient_key: encounter_shape(encounter),
     mask=Mask(
-        shown=frozenset(
-            {
-                "status",
-                "admitted_at",
-                "discharged_at",
-                "time_sources",
-                "discharges",
-                "in_transit",
-                "discharge_pending",
-                "expected_admission_at",
-                "expected_discharge_at",
-                "leave_began_at",
-                "leave_return_expected_at",
-            }
-        ),
-        codes=frozenset({"class", "admission_type", "hospital_service", "disposition"}),
+        shown=frozenset({"status", "time_sources", "discharges", "in_transit", "discharge_pending"}),
+        codes=frozenset({"class", "admission_type", "disposition"}),
+        apart=frozenset({"hospital_service"}),  # that of psychiatry or oncology names a condition
+        days=frozenset({
+            "admitted_at", "discharged_at", "expected_admission_at", "expected_discharge_at", "leave_began_at",
+            "leave_return_expected_at",
+        }),
         keys=frozenset({"key", "merged_into"}),
     ),
     operation=Operation.UPSERT_ENCOUNTER,
     content=lambda encounter, patient_key: EncounterUpsert(patient_key=patient_key, encounter=encounter),
-)
+)  # fmt: skip
 
 SCORES: Final = DeliveredPart(
     name="scores",

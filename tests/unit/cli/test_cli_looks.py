@@ -321,6 +321,25 @@ def test_no_masked_command_says_who_it_is_or_what_they_have(
     assert [one for one in CONDITIONS if one.lower() in shown] == []
 
 
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["table", "json"])
+@pytest.mark.parametrize("words", [("patients", "show", KEY), ("why", KEY), ("messages", "show", "1")], ids="-".join)
+def test_masked_a_stay_has_days_and_no_times_and_no_service(
+    stocked: Site, words: tuple[str, ...], form: tuple[str, ...]
+) -> None:
+    told = stocked.run(*words, *form).out
+    assert "08:15:00" not in told  # PV1-44
+    assert not re.search(r"discharged[^,]{0,40}14:30:00|CAR\b", told)  # PV1-45, PV1-10
+    if words[0] == "patients":
+        assert "2026-11-04" in told and "2026-11-09" in told
+        revealed = stocked.run(*words, *REVEAL, *form).out
+        assert "08:15:00" in revealed and "14:30:00" in revealed
+
+
+def test_masked_nothing_says_how_a_patient_lives(stocked: Site) -> None:
+    masked, shown = (stocked.json("patients", "show", KEY, *more) for more in ((), REVEAL))
+    assert (masked["lives_alone"], shown["lives_alone"]) == ("***", True)
+
+
 def test_a_name_that_is_guessed_letter_by_letter_is_on_record_and_ends(stocked: Site) -> None:
     stocked.config.write_text(stocked.config.read_text() + "\ntrail: {searches_per_hour_max: 20}\n")
     known, tried, refused = "", 0, False

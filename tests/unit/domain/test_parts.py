@@ -91,3 +91,16 @@ def test_a_mask_hides_what_nobody_has_decided_to_show() -> None:
     assert (shown["tasks"][0]["encounter"], shown["tasks"][0]["patient_key"]) == ("~6", "~6")
     assert (shown["texts"][0]["number"], shown["texts"][0]["body"]) == (HIDDEN, HIDDEN)
     assert View(lambda key: key, revealed=True).chart(shape) == shape
+
+
+@pytest.mark.parametrize(("at", "shown"), [
+    ("2026-11-09T14:30:00-05:00", "2026-11-09"), ("2026-11-09", "2026-11-09"), ("2026-11", "2026-11"), ("2026", "2026"),
+    (None, None),
+])  # fmt: skip
+def test_masked_each_time_of_a_stay_is_its_day(at: str | None, shown: str | None) -> None:
+    shape = chart_shape(chart(1))["encounters"][0]
+    times = {name: at for name in shape if name.endswith("_at")}
+    assert len(times) == 6
+    masked = View(str, revealed=False).part("encounter", shape | times | {"hospital_service": "PSY"})
+    assert {name: masked[name] for name in times} == dict.fromkeys(times, shown)
+    assert masked["hospital_service"] == HIDDEN
