@@ -1,10 +1,10 @@
 """The one place that decides how much of a patient is shown: masked, or revealed with a reason that is audited.
 
-Masked output stays useful: states, task kinds, codes of disposition and the structure stay, of a stay its days; who it
-is goes, and what they have. A patient (or visit) key becomes a pseudonym, `MRN:~3f9a1c2b`, the same one for the same patient everywhere, which
-commands take in place of the key. An authority that no channel is configured with is what a sender wrote: `~5be7d2aa`.
-So is the name of a sender (MSH-3/MSH-4) that the site does not name and of which nothing listed was processed: in a
-message that is garbage a patient's name may stand there.
+Masked output stays useful: states, task kinds, codes of disposition, of a stay its days, and the structure stay; who it
+is goes, and what they have. A patient (or visit) key becomes a pseudonym, `MRN:~3f9a1c2b`, the same one for the same
+patient everywhere, which commands take in place of the key. An authority that no channel is configured with is what a
+sender wrote: `~5be7d2aa`. So is the name of a sender (MSH-3/MSH-4) that the site does not name and of which nothing
+listed was processed: in a message that is garbage a patient's name may stand there.
 """
 
 from __future__ import annotations
