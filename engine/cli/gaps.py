@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from engine.store.holds import ListedHold
     from engine.store.journal import ListedEntry
 
-KINDS: Final = ("dead", "refused", "held", "filtered", "pending", "undelivered", "withheld", "no-plan")
+KINDS: Final = ("dead", "refused", "held", "filtered", "pending", "undelivered", "withheld", "no-plan", "unseen")
 _LOOK_MAX: Final = 20_000
 """Entries, or charts, looked at for one kind of gap."""
 _PAGE_CHARTS: Final = 500
@@ -87,7 +87,8 @@ def gaps(
     dead, refused: their message failed, and nobody has seen to it. held: it waits for a person. filtered: the channel's
     filter left it out. pending: it is not processed yet. undelivered: a destination has not got what is for them.
     withheld: a rule did not let something go out to them, or about them, and nobody has decided on it.
-    no-plan: they were discharged, or another message says that they have left, and no task came of it.
+    no-plan: they were discharged, or another message says that they have left, and no task came of it. unseen: there
+    are tasks, and a restriction hides the stay from all whom they are for.
     """
     wish = reveal_of(reveal, reason)
     with open_desk(cli) as desk:
@@ -274,35 +275,38 @@ def _without_plan(desk: Desk, cli: Cli, since: datetime, until: datetime | None)
     from engine.domain.encounter import TOLD_END
     from engine.domain.task import SIDE_BY_SIDE
 
+    planners: list[Planner] | None = None
+    for chart in _changed(desk, cli, since, until):
+        planned = {task.encounter for task in chart.tasks if task.end_reason != SIDE_BY_SIDE}
+        for encounter in chart.encounters:
+            left = _left(encounter.discharged_at)
+            told = chart.encounter_stamps.get(encounter.key, {}).get(TOLD_END)
+            if told is not None:
+                left = datetime.fromtimestamp(told[0], UTC)
+            elif encounter.status != "finished" or encounter.key in planned:
+                continue
+            planners = _planners(desk, cli) if planners is None else planners
+            if not planners or not all(
+                one.protocol.plans_nothing_for(encounter.class_) or one.protocol.is_too_young(chart.patient, encounter)
+                for one in planners
+            ):
+                entry, reason = _outcome_of(desk, chart, encounter)
+                # One that is heard of late is new, however long ago it was.
+                if _within(left, since - _LATE, until) or (
+                    reason and entry and _within(entry.received_at, since, until)
+                ):
+                    yield _no_plan(desk, chart, encounter, left, entry, reason)
+
+
+def _changed(desk: Desk, cli: Cli, since: datetime, until: datetime | None) -> Iterator[Chart]:
     with desk.store.reader() as conn:
         ids = desk.store.charts.changed(conn, since, until, _LOOK_MAX)
     if len(ids) == _LOOK_MAX:
         cli.say(f"Only the latest {_LOOK_MAX:,} charts that changed were looked at.")
-    planners: list[Planner] | None = None
     for at in range(0, len(ids), _PAGE_CHARTS):
         with desk.store.reader() as conn:
             charts = desk.store.charts.whole(conn, ids[at : at + _PAGE_CHARTS])
-        for chart in charts:
-            planned = {task.encounter for task in chart.tasks if task.end_reason != SIDE_BY_SIDE}
-            for encounter in chart.encounters:
-                left = _left(encounter.discharged_at)
-                told = chart.encounter_stamps.get(encounter.key, {}).get(TOLD_END)
-                if told is not None:
-                    left = datetime.fromtimestamp(told[0], UTC)
-                elif encounter.status != "finished" or encounter.key in planned:
-                    continue
-                planners = _planners(desk, cli) if planners is None else planners
-                if not planners or not all(
-                    one.protocol.plans_nothing_for(encounter.class_)
-                    or one.protocol.is_too_young(chart.patient, encounter)
-                    for one in planners
-                ):
-                    entry, reason = _outcome_of(desk, chart, encounter)
-                    # One that is heard of late is new, however long ago it was.
-                    if _within(left, since - _LATE, until) or (
-                        reason and entry and _within(entry.received_at, since, until)
-                    ):
-                        yield _no_plan(desk, chart, encounter, left, entry, reason)
+        yield from charts
 
 
 def _planners(desk: Desk, cli: Cli) -> list[Planner]:
@@ -357,6 +361,26 @@ def _no_plan(
     )  # fmt: skip
 
 
+def _unseen(desk: Desk, cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
+    """Tasks of patients who changed since then, which those they are for do not see."""
+    from engine.access.unseen import unseen
+
+    if desk.gate is None:
+        return
+    with desk.store.reader() as conn:
+        actors = [one.actor() for one in desk.store.users.every(conn) if one.active and one.kind == "person"]
+    for chart in _changed(desk, cli, since, until):
+        for one in unseen(chart, actors, desk.gate.policy, desk.now):
+            first, more = one.tasks[0], len(one.tasks) - 1
+            tasks = f"{first.kind} and {more} more" if more else first.kind
+            yield _Gap(
+                kind="unseen", patient_key=chart.patient.key, channel=None, at=first.created_at,
+                encounter=first.encounter, chart_id=chart.id, see=f"handoff tasks show {first.id}",
+                reason=f"{tasks} of {one.whose}: no account of theirs sees the stay ({one.rule} of the roles); assign"
+                " it to somebody who does, or let them see it there",
+            )  # fmt: skip
+
+
 _LOOKS: Final = {
     ("dead", "refused", "undelivered"): _dead,
     ("held",): _held,
@@ -364,6 +388,7 @@ _LOOKS: Final = {
     ("undelivered", ""): _undelivered,
     ("withheld",): _withheld,
     ("no-plan",): _without_plan,
+    ("unseen",): _unseen,
 }
 
 

@@ -279,3 +279,34 @@ def test_a_search_does_not_tell_that_somebody_of_that_name_is_a_patient(guarded:
     sit(guarded, "--role", "nurse", "--unit", "9Z")
     found, none = (guarded.run("patients", "find", "--name", name) for name in ("DOE", "NOBODY"))
     assert (found.out, found.err) == (none.out, none.err)
+
+
+@pytest.mark.parametrize(
+    ("unit", "more", "role", "listed"),
+    [
+        ("PART2", "", "care_coordinator", True),  # a task of theirs, and restrictions.part2 has no `team`
+        ("4E", "", "care_coordinator", False),
+        ("4E", "PD1||||||||||||Y\r", "care_coordinator", False),  # protected: who has a task of the patient sees them
+        ("PART2", "", "ops", False),  # nobody has the role that the task is of
+    ],
+)
+def test_a_task_that_nobody_whom_it_is_for_sees_is_a_gap(
+    bare: Site, unit: str, more: str, role: str, listed: bool
+) -> None:
+    configure(bare)
+    left = ADMIT.replace("ADT^A01^ADT_A01|OTHER", "ADT^A03^ADT_A03|LEFT").replace("EVN|A01", "EVN|A03")
+    left = left.replace("V{mrn}^^^MRN\r", "V{mrn}^^^MRN" + "|" * 17 + "01" + "|" * 9 + "20261101\r")
+    bare.receive(admit("900001", unit=unit, more=more), left.format(
+        mrn="900001", unit=unit, attending="77", more=more, n="2").encode())  # fmt: skip
+    bare.process()
+    sit(bare, "--role", "admin")
+    assert bare.run("users", "add", "carl", "--role", role).code == 0
+    tasks = bare.json("tasks", "list", "--assignee", "care_coordinator")
+    assert tasks
+    found = [one for one in bare.json("gaps", "--since", "366d") if one["what"] == "unseen"]
+    assert bool(found) is listed, found
+    if listed:
+        assert "care_coordinator" in found[0]["reason"]
+        assert "restrictions.part2" in found[0]["reason"]
+        assert found[0]["patient_key"].startswith("MRN:~")
+        assert bare.json("tasks", "show", found[0]["see"].split()[-1])["id"] in {one["id"] for one in tasks}
