@@ -78,7 +78,7 @@ ENTRY: dict[str, Any] = {
     "deviations": ["d"], "quality": [], "effects": [{"kind": "k", "detail": "d"}], "deliveries": [],
     "took_ground_of": [{"delivery": 1, "destination": "d", "state": "s", "code": "c"}],
     "dead_letters": [{"id": 1, "error": "e", "detail": "d", "resolved_by": "r"}],
-    "held": [{"id": "m1", "code": "c", "detail": "d", "state": "open"}], "damaged": [], "payload": None,
+    "held": [{"id": "m1", "code": "c", "detail": "d", "state": "open"}], "damaged": [], "payload": None, "test": False,
     "why": [{"what": "delivery", "name": "n", "decided": "withheld", "reason": "no_change: s"}],
 }  # fmt: skip
 CHART: dict[str, Any] = {
