@@ -130,6 +130,8 @@ OF_VERB: Final[Mapping[str, Action]] = {
     "confirm": Action.HELD_DECIDE,
     "consent-given": Action.CONSENT_ACT,
     "consent-revoked": Action.CONSENT_ACT,
+    "contact-given": Action.CONSENT_ACT,
+    "contact-revoked": Action.CONSENT_ACT,
     "destination-discarded": Action.DELIVERY_DECIDE,
     "destination-moved": Action.DELIVERY_DECIDE,
     "destination-paused": Action.DELIVERY_DECIDE,

@@ -50,6 +50,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "tasks": "engine.cli.tasks:tasks",
     "plans": "engine.cli.plans:plans",
     "consents": "engine.cli.consents:consents",
+    "consent": "engine.cli.consent:consent",
     "appointments": "engine.cli.appointments:appointments",
     "pages": "engine.cli.pages:pages",
     "oncall": "engine.cli.oncall:oncall",

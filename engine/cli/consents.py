@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 @click.group("consents")
 @config_option
 def consents() -> None:
-    """Consents to copies of 42 CFR Part 2 records, and refusals of notices of events."""
+    """Consents to copies of 42 CFR Part 2 records, and refusals of notices of events.
+
+    Whether a patient may be written to or called at a number is another question: `handoff consent`.
+    """
 
 
 @consents.command("add", epilog=f"{TIMES} A span without a sign lies ahead.")

@@ -78,6 +78,9 @@ EVENTS: Final[Mapping[str, Event]] = {
     "oncall-override": Event("put somebody in for another on a roster", "U", _ACTIVITY),
     "consent-given": Event("put on record what a patient says to copies that leave", "C", _PATIENT),
     "consent-revoked": Event("took back, for a patient, what was said to copies that leave", "U", _PATIENT),
+    "contact-given": Event("put on record that a patient may be written to at a number", "C", _PATIENT),
+    "contact-revoked": Event("put on record that a patient may not be written to at a number", "U", _PATIENT),
+    "text-received": Event("passed on what was written from a patient's number", "C", _PATIENT),
     "plan-migrated": Event("made running plans anew by the protocol of today", "U", _ORDER),
     # messages, dead letters, deliveries
     "replay": Event("processed messages anew, or sent a dead delivery again", "E", _PATIENT),

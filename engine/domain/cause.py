@@ -140,6 +140,31 @@ class ConsentRevoked(_Act, frozen=True, kw_only=True, tag="consent-revoked"):
     id: str
 
 
+class ContactConsentGiven(_Act, frozen=True, kw_only=True, tag="contact-given"):
+    """The patient may be written to at a number. The reason says what shows it."""
+
+    purpose: str
+    channel: str
+    number: str
+    """E.164."""
+    how: str
+    wording: str | None = None
+    """Version of the words that were agreed to."""
+    at: datetime | None = None
+    """When it was said, of one that is put on record later; none: now."""
+
+
+class ContactConsentRevoked(_Act, frozen=True, kw_only=True, tag="contact-revoked"):
+    """...and may not any more."""
+
+    purpose: str
+    channel: str
+    number: str
+    """E.164."""
+    how: str
+    at: datetime | None = None
+
+
 CLOCK: Final = "clock"
 COURIER: Final = "courier"
 
@@ -248,6 +273,35 @@ class TextSettled(_Cause, frozen=True, kw_only=True, tag="text-settled"):
         return f"text/{self.text}/{self.tries}/{self.result}/{self.detail or ''}"
 
 
+class TextReceived(_Cause, frozen=True, kw_only=True, tag="text-received"):
+    """Somebody has written to us. actor: the destination, as `destination:NAME`. chart_id: one of those that have to
+    do with the number (the same words come as a cause for each); none: nobody is known of it.
+    """
+
+    kind: ClassVar[EntryKind] = EntryKind.REPLY
+    id: str
+    """The carrier's id of it."""
+    channel: str
+    """By what it came: `sms`, `whatsapp`."""
+    number: str
+    """E.164, from whom."""
+    to: str
+    """Our own number."""
+    text: str
+    at: datetime
+    """When the carrier says that it was written."""
+    answered: str | None = None
+    """The carrier has taken it for a word of its own, and has answered: `STOP`, `START`, `HELP`."""
+    charts: int = 1
+    """How many charts have to do with the number."""
+    open_questions: int = 0
+    """How many questions are open at the number, in all of these charts."""
+
+    @property
+    def once(self) -> str:
+        return f"inbound/{self.actor}/{self.id}/{self.chart_id or ''}"
+
+
 Act = (
     TaskDone
     | TaskAssigned
@@ -263,8 +317,10 @@ Act = (
     | OnCallOverridden
     | ConsentGiven
     | ConsentRevoked
+    | ContactConsentGiven
+    | ContactConsentRevoked
 )
-Cause = Act | Due | UrgentDue | NotificationSettled | PageAnswered | RequestSettled | TextSettled
+Cause = Act | Due | UrgentDue | NotificationSettled | PageAnswered | RequestSettled | TextSettled | TextReceived
 
 CAUSES: Final[Mapping[str, type[Cause]]] = {
     "task-done": TaskDone,
@@ -281,12 +337,15 @@ CAUSES: Final[Mapping[str, type[Cause]]] = {
     "oncall-override": OnCallOverridden,
     "consent-given": ConsentGiven,
     "consent-revoked": ConsentRevoked,
+    "contact-given": ContactConsentGiven,
+    "contact-revoked": ContactConsentRevoked,
     "due": Due,
     "due-urgent": UrgentDue,
     "notification-settled": NotificationSettled,
     "page-answered": PageAnswered,
     "request-settled": RequestSettled,
     "text-settled": TextSettled,
+    "text-received": TextReceived,
 }
 """By their tag, which is also the action in the audit."""
 

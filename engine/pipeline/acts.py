@@ -9,6 +9,8 @@ from engine.domain.cause import (
     Cause,
     ConsentGiven,
     ConsentRevoked,
+    ContactConsentGiven,
+    ContactConsentRevoked,
     OnCallOverridden,
     PageAcknowledged,
     PlanMigrated,
@@ -21,7 +23,7 @@ from engine.domain.chart import Chart
 from engine.domain.oncall import Override
 from engine.domain.outcome import Dismissal, QualityDecision
 from engine.domain.quality import QualityState
-from engine.pipeline import consents, pages
+from engine.pipeline import consents, contactconsents, pages
 from engine.pipeline.death import decide_death
 from engine.pipeline.plan import migrated
 from engine.pipeline.rule import Deciding, Rule
@@ -94,6 +96,8 @@ ACT_RULES: Final[Mapping[type[Cause], Rule]] = {
     QuestionDismissed: Rule(_dismissed, _of_question, _dismissals),
     ConsentGiven: Rule(consents.give, consents.subjects),
     ConsentRevoked: Rule(consents.revoke, consents.subjects),
+    ContactConsentGiven: Rule(contactconsents.give, contactconsents.subjects),
+    ContactConsentRevoked: Rule(contactconsents.revoke, contactconsents.subjects),
     PageAcknowledged: Rule(pages.acknowledge, _of_page),
     OnCallOverridden: Rule(_no_chart, _of_roster, overrides=_override),
     **dict.fromkeys((QualityResolved, QualityReopened), Rule(_no_chart, _of_quality, quality=_quality_decisions)),

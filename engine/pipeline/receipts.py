@@ -9,6 +9,7 @@ from engine.domain.cause import Cause, NotificationSettled, PageAnswered
 from engine.domain.chart import Chart
 from engine.domain.page import StepResult
 from engine.pipeline import pages
+from engine.pipeline.replies import REPLY_RULES
 from engine.pipeline.requests import REQUEST_RULES
 from engine.pipeline.rule import Deciding, Rule
 from engine.pipeline.texts import TEXT_RULES
@@ -31,4 +32,5 @@ RECEIPT_RULES: Final[Mapping[type[Cause], Rule]] = {
     PageAnswered: Rule(pages.acknowledge, _of_page),
     **REQUEST_RULES,
     **TEXT_RULES,
+    **REPLY_RULES,
 }

@@ -19,6 +19,7 @@ from engine.care.forgotten import remembered
 from engine.care.patient import IDENTIFIERS_MAX, speaks_of_another, too_many_identifiers
 from engine.care.person import are_two, is_another, said_of
 from engine.care.plausible import PRESENT
+from engine.care.texts.consent import united
 from engine.domain.chart import Chart, Charts, identity
 from engine.domain.encounter import EncounterStatus
 from engine.domain.hold import HoldCode
@@ -233,7 +234,7 @@ def _fold(survivor: Chart, merged: Chart) -> tuple[Chart, Chart]:
     survivor, merged = folded(survivor, merged)
     # What a patient has refused or consented to holds for the person, under whatever number it was said.
     consents = tuple({one.id: one for one in (*survivor.consents, *merged.consents)}.values())
-    contact = {one.id: one for one in (*survivor.contact_consents, *merged.contact_consents)}
+    contact = united(survivor, merged)
     survivor = msgspec.structs.replace(
         survivor,
         patient=patient,
@@ -241,7 +242,7 @@ def _fold(survivor: Chart, merged: Chart) -> tuple[Chart, Chart]:
         death_stated=death,
         renamed=renamed,
         consents=consents,
-        contact_consents=tuple(sorted(contact.values(), key=lambda one: (one.at, one.id))),
+        contact_consents=contact,
     )
     return survivor, msgspec.structs.replace(merged, merged_into=survivor.id)
 

@@ -325,6 +325,7 @@ ASSESSED = (
     "breach", "assess", "1", "--low",
     *("--nature", "MARK", "--person", "MARK", "--acquired", "MARK", "--mitigated", "MARK"),
 )  # fmt: skip
+AT_NUMBER = ("--purpose", "care", "--channel", "sms", "--number", "+12125550143")
 CAUSED: dict[str, Callable[[Site], None]] = {
     "reveal": looked,
     "searched": _runs(("patients", "show", KEY, *BECAUSE)),
@@ -341,6 +342,8 @@ CAUSED: dict[str, Callable[[Site], None]] = {
     "task-snoozed": lambda site: _task(site, "snooze", "2h", *BECAUSE),
     "task-cancelled": lambda site: _task(site, "cancel", *BECAUSE),
     "task-undone": _undone,
+    "contact-given": _runs(("consent", "give", KEY, *AT_NUMBER, "--how", "MARK", *BECAUSE)),
+    "contact-revoked": _runs(("consent", "revoke", KEY, *AT_NUMBER, "--how", "MARK", *BECAUSE)),
     "evidence-noted": _runs(("audit", "note", "hipaa-scans", "--because", "MARK")),
     "inventory-made": _runs(("inventory",)),
     "patient-exported": _runs(("patients", "export", KEY, *BECAUSE)),
@@ -377,6 +380,7 @@ SHOWN_BY: dict[str, str] = {
     "page-ack": "unit/pipeline/test_paged_charts.py::"
                 "test_an_acknowledgment_does_the_task_and_takes_queued_notifications_back_with_it",
     "page-answered": "acceptance/test_hooks.py::test_an_acknowledgment_at_pagerduty_is_one_here",
+    "text-received": "unit/pipeline/test_replies.py::test_each_reply_is_on_record_with_nothing_of_its_words",
     "oncall-override": "unit/cli/test_cli_oncall.py::"
                        "test_whoever_stands_in_is_shown_at_once_and_the_reason_is_on_record_and_masked",
     **dict.fromkeys(

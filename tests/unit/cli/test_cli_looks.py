@@ -100,6 +100,7 @@ def _backup(site: Site) -> tuple[str, ...]:
     return (str(site.folder / "one.backup"),)
 
 
+AT_NUMBER = ("--purpose", "care", "--channel", "sms", "--number", "+12125550143")
 RUN: dict[str, Words | list[Words]] = {
     "appointments list": (),
     "audit checkpoint": (),
@@ -126,6 +127,9 @@ RUN: dict[str, Words | list[Words]] = {
     "config list": (),
     "connections": (),
     "db status": (),
+    "consent give": (KEY, *AT_NUMBER, "--how", "form"),
+    "consent list": [(KEY,), (KEY, *REVEAL)],
+    "consent revoke": (KEY, *AT_NUMBER),
     "consents add": (KEY, "--kind", "part2_tpo", *WHY),
     "consents list": (KEY,),
     "consents revoke": _consent,

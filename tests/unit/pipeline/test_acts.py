@@ -10,7 +10,18 @@ import pytest
 from heart import NOW, Heart, adt, merge
 
 from engine.care.tasks import TRANSITIONS
-from engine.domain.cause import CAUSES, Act, Cause, QuestionDismissed, TaskAssigned, TaskDone, action_of, read, written
+from engine.domain.cause import (
+    CAUSES,
+    Act,
+    Cause,
+    QuestionDismissed,
+    TaskAssigned,
+    TaskDone,
+    TextReceived,
+    action_of,
+    read,
+    written,
+)
 from engine.domain.chart import Chart
 from engine.domain.message import LANES, Entry, EntryKind, EntryState, Summary, kind_of
 from engine.domain.outcome import EffectKind, Outcome
@@ -151,11 +162,13 @@ def test_every_cause_has_its_name_and_is_read_as_it_was_written() -> None:
     assert set(CAUSES.values()) == set(get_args(Cause))
     for name, kind in CAUSES.items():
         values = {"task": "t", "assignee": "b", "hold": 1, "root": 1, "code": "c", "location": None, "at": NOW,
-                  "item": 1, "how": "phone", "result": "reached", "until": NOW, "version": 3, "since": NOW,
+                  "item": 1, "result": "reached", "until": NOW, "version": 3, "since": NOW,
                   "page": "p", "by": "b", "roster": "r", "role": "x", "person": "y", "begins": NOW, "ends": NOW,
                   "step": 1, "delivery": 1, "word": "w",
                   "consent": "part2_tpo", "id": "c1", "appointment": "a",
-                  "text": "x", "tries": 1}  # fmt: skip
+                  "text": "x", "tries": 1,
+                  "purpose": "care", "channel": "sms", "number": "+1", "how": "phone",
+                  "to": "+1" if kind is TextReceived else ("b",)}  # fmt: skip
         one = kind(actor="a", chart_id="c", **{k: v for k, v in values.items() if k in kind.__struct_fields__})
         assert action_of(one) == name
         assert read(written(one)) == one
