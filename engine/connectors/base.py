@@ -6,7 +6,7 @@ import contextlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from engine.clock import Clock
 from engine.domain.delivery import QueuedDelivery
@@ -44,6 +44,8 @@ class Result(Record, frozen=True, kw_only=True):
     attempts_max: int | None = None
     receipt: str | None = None
     not_before: datetime | None = None
+    in_doubt: bool = False
+    """It may have been done, and the far end can be asked later whether it was (`LooksUp`)."""
 
 
 DELIVERED = Result(delivered=True)
@@ -77,6 +79,18 @@ def failed(
         of_destination=of_destination,
         answered=answered,
         attempts_max=attempts_max,
+    )
+
+
+def in_doubt(error: str, text: str) -> Result:
+    """Of a connector that can look up what became of a delivery."""
+    return Result(
+        delivered=False,
+        failure=DeliveryFailure.AMBIGUOUS,
+        error=error,
+        text=text,
+        of_destination=True,
+        in_doubt=True,
     )
 
 
@@ -139,6 +153,24 @@ class Connector(Protocol):
         ...
 
 
+@runtime_checkable
+class LooksUp(Protocol):
+    """A connector whose far end does not know a delivery that it gets twice, but can be asked what it has."""
+
+    @property
+    def look_up_seconds(self) -> float:
+        """So long after an attempt that may have been done it is asked about."""
+        ...
+
+    async def look_up(self, queued: QueuedDelivery) -> Sequence[str]:
+        """Receipts of all that the far end has and that may be this delivery, the oldest first; after `connect`, and
+        without doing anything there. Those of other deliveries may be among them: the courier knows them.
+
+        Raises DeliveryError: transient, it can't be asked now; else a person has to look.
+        """
+        ...
+
+
 class Called(Phi, frozen=True, kw_only=True):
     """A call of a far end at our door, as it came."""
 
@@ -147,6 +179,8 @@ class Called(Phi, frozen=True, kw_only=True):
     body: bytes
     now: float
     """By the machine's clock (seconds since 1970): signatures are not good for ever."""
+    url: str = ""
+    """The address that was called, as it is known outside, with its query as it came."""
 
 
 class UnsignedError(HandoffError):
@@ -159,6 +193,35 @@ class Acknowledgment(Record, frozen=True, kw_only=True):
     page: str
     by: str
     once: str
+
+
+class Incoming(Phi, frozen=True, kw_only=True):
+    """A text that came in at a carrier."""
+
+    id: str
+    """The carrier's."""
+    channel: str
+    """`sms`, `whatsapp`."""
+    number: str
+    """E.164, from whom."""
+    to: str
+    """Our own number."""
+    text: str
+    answered: str | None = None
+    """The carrier has taken it for a word of its own, and has answered: `STOP`, `START`, `HELP`."""
+
+
+class CarrierWord(Record, frozen=True, kw_only=True):
+    """What a carrier says of a text that it was given. Such words come late, twice, and in any order."""
+
+    key: str
+    """The idempotency key of the delivery that it is about, as it was told with the text."""
+    receipt: str | None
+    """Its id there."""
+    result: str
+    """`sent`, `delivered`, `failed`."""
+    detail: str | None = None
+    """Why it has failed, as a code of ours."""
 
 
 class DestinationSettings(DestinationBase):
@@ -181,6 +244,20 @@ class DestinationSettings(DestinationBase):
 
     def acknowledgment(self, call: Called) -> Acknowledgment | None:  # noqa: ARG002
         """What a call at `/hooks/NAME/ack` says; none: nothing of ours, or the far end has no such calls.
+
+        Raises UnsignedError, and ValueError for a body that can't be read.
+        """
+        return None
+
+    def incoming(self, call: Called) -> Incoming | None:  # noqa: ARG002
+        """The text that a call at `/hooks/NAME/message` brings; none: the far end brings no texts.
+
+        Raises UnsignedError, and ValueError for a body that can't be read.
+        """
+        return None
+
+    def carrier_word(self, call: Called) -> CarrierWord | None:  # noqa: ARG002
+        """What a call at `/hooks/NAME/status` says of a text; none: nothing of ours.
 
         Raises UnsignedError, and ValueError for a body that can't be read.
         """

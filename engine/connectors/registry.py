@@ -23,6 +23,7 @@ TYPES: Final[Mapping[str, str]] = {
     "mllp": "engine.connectors.mllp:MllpDestination",
     "pagerduty": "engine.connectors.pagerduty:PagerDutyDestination",
     "salesforce": "engine.connectors.salesforce:SalesforceDestination",
+    "twilio": "engine.connectors.twilio:TwilioDestination",
     "webhook": "engine.connectors.webhook:WebhookDestination",
 }
 """What a site writes as `type` -> the model of its keys."""

@@ -31,6 +31,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "patient_refused": "the patient wants no notices of events sent there: dismiss it",
     "test-data": "nothing: it is of a test patient; `test_data` of the destination lets it have such",
     "chart-damaged": "rows of its patient can't be read: see docs/guarantees.md, damaged rows",
+    "in-doubt": "nothing yet: the far end is asked whether it has it, and it goes out when it does not",
     "unreachable": "host, port and firewall: nobody takes a connection there",
     # mllp
     "connect-timeout": "host, port and firewall: packets to it vanish",
@@ -71,6 +72,18 @@ REMEDIES: Final[Mapping[str, str]] = {
     "http-403": "the user lacks a permission, or a proxy is in the way: see docs/guides/destinations.md",
     "http": "the far end, or a proxy before it, answers with that HTTP status",
     "answer-lost": "the connection broke off in the middle of an answer: look at network and proxy",
+    # carriers of texts
+    "bad-number": "nobody can be texted there: put the patient's right number into the registration",
+    "bad-text": "the carrier does not carry these words: look at the template, and at links in it",
+    "opted-out": "whoever has the number wants no texts from us: it is on record as such; reach them by other means",
+    "needs-template": "WhatsApp takes free words for 24 hours after the patient's own: name an approved template in"
+    " `whatsapp.templates`",
+    "carrier-setup": "the account, its sender or its registration is not in order: look Twilio's code up there",
+    "carrier-busy": "nothing: the carrier asks for patience, and what waits goes out by itself",
+    "carrier-late": "the carrier could not send it in time: reach the patient by other means",
+    "carrier-refused": "the carrier refuses it with a code that is not in our list: look it up in its documentation",
+    "carrier-doubt": "the carrier does not know whether it has arrived: look there, then `handoff held`",
+    "no-number": "the contact in `mappings/oncall/` has no `address`: give it the person's number",
     # webhook, pagerduty
     "answer-unfit": "what answers is not the Events API: look at `url`, and for a proxy in the way",
     "not-a-notification": "a channel delivers something else than notifications there: look at its `deliver`",

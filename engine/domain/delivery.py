@@ -295,6 +295,12 @@ class Notice(Spoken, frozen=True, kw_only=True):
     body: str
     language: str | None = None
     """ISO 639-1; none: the site's."""
+    channel: str = "sms"
+    """By what it goes: `sms`, `whatsapp`."""
+    template: str | None = None
+    """What the words are called where they had to be approved (WhatsApp): `SERIES/STEP`; none: they are free."""
+    fields: dict[str, str] = {}
+    """What stands in the template's places."""
 
     @property
     def whose(self) -> str:

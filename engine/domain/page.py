@@ -7,6 +7,7 @@ anew each time that somebody is to be called.
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -187,3 +188,10 @@ PAGE_LETTER: Final = "p"
 
 def page_id(task_id: str) -> str:
     return f"{PAGE_LETTER}{task_id}"
+
+
+def ack_code(page: str) -> str:
+    """What whoever was called by text replies after ACK: four digits made of the page's id. No secret: it tells a
+    person's pages apart, and counts from the number that was called alone.
+    """
+    return f"{int.from_bytes(hashlib.sha256(page.encode()).digest()[:4]) % 10_000:04d}"

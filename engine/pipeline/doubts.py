@@ -90,6 +90,17 @@ def _site(document: Document, site: Site) -> Iterator[Problem]:
     for name, destination in site.destinations.items():
         for key, text in destination.doubts():
             yield document.warning(("destinations", name, key), text)
+        if destination.is_heard_by_hooks:
+            yield from _unheard(document, site, name)
+
+
+def _unheard(document: Document, site: Site, destination: str) -> Iterator[Problem]:
+    if site.hooks is None:
+        text = "no reply, and no STOP, reaches us from there without `hooks`: see docs/guides/texts.md"
+        yield document.warning(("destinations", destination, "type"), text)
+    elif site.hooks.public_url is not None and "_" in (urlsplit(site.hooks.public_url).hostname or ""):
+        text = "has an underscore in its host name: carriers call none such"
+        yield document.warning(("hooks", "public_url"), text)
 
 
 def log_ins_in_clear(document: Document, site: Site) -> Iterator[Problem]:

@@ -7,10 +7,12 @@ a connector that keeps the order in a batch itself).
 | the process is killed | destination is idempotent | it is not |
 |---|---|---|
 | before an attempt | the delivery is due again | the same |
-| during it, or before its record | delivered again under the same idempotency key | found as started, held |
+| during it, or before its record | delivered again under the same idempotency key | found as started, in doubt |
 | after its record | nothing is left to do | the same |
 
-Therefore destinations that are not idempotent get one delivery at a time, noted as started before.
+Therefore destinations that are not idempotent get one delivery at a time, noted as started before. One that can be
+asked what it has (`LooksUp`) is asked about those in doubt: what is not there is sent anew, after its rules were asked
+again, and what can't be found out is held.
 
 A failure can be the destination's (it is down, it takes nothing today) or the delivery's, and the far end does not
 always say which: a firewall that dislikes one message looks like a destination that is gone. So after a failure of the
@@ -43,7 +45,7 @@ from sqlalchemy import Connection
 from engine import logs
 from engine.access.copies import NO_RESTRICTIONS, Copies, Terms
 from engine.clock import Clock
-from engine.connectors.base import NOT_ATTEMPTED, Connector, Result, failed
+from engine.connectors.base import NOT_ATTEMPTED, Connector, LooksUp, Result, delivered, failed, in_doubt
 from engine.domain.delivery import NOTHING_SENT, DeliveryState, QueuedDelivery
 from engine.domain.standing import ASKED_TO_WAIT
 from engine.errors import DeliveryError, DeliveryFailure, LeaseLostError, StoreError, StoreUnavailableError
@@ -70,6 +72,10 @@ _PAUSE_TOLD_SECONDS: Final = 60.0
 _ADMISSION_SECONDS_MAX: Final = 3600.0
 """A delivery that may not go yet is asked about again after so long: what the rule rests on may have changed."""
 _RECEIPT_CHARS_MAX: Final = 255
+IN_DOUBT: Final = "in-doubt"
+"""It may have been done: it is looked up next."""
+_LOOK_UPS_MAX: Final = 8
+"""When the far end could not be asked so often, a person decides."""
 _GATHER_SECONDS: Final = 0.02
 """A hint that comes so soon after the last round waits for others: one round for each message of a busy hour would keep
 the worker from the next messages. The first hint is followed at once."""
@@ -458,6 +464,9 @@ class _Rounds:
             return
         if self._stopping:
             return
+        if isinstance(self._connector, LooksUp) and batch[0].error == IN_DOUBT:
+            await self._look_up(self._connector, batch[0])
+            return
         batch = await self._admitted(batch)
         if not batch:
             return
@@ -472,7 +481,7 @@ class _Rounds:
             results = await self._deliver(batch)
         except asyncio.CancelledError:
             if not self._connector.idempotent:
-                doubt = failed(DeliveryFailure.AMBIGUOUS, "interrupted", "stopped while it waited for an answer")
+                doubt = self._doubt("stopped while it waited for an answer")
                 await asyncio.shield(self._settle(batch, [doubt] * len(batch)))
             raise
         await self._settle(batch, results)
@@ -713,6 +722,8 @@ class _Rounds:
             return Settled(
                 id=queued.id, state=DeliveryState.DELIVERED, attempts=attempts, receipt=receipt, disclosed=mark
             )
+        if result.in_doubt and isinstance(self._connector, LooksUp):
+            return self._in_doubt(queued, queued.attempts)
         if not pays and self._is_of_destination(result):
             return Settled(
                 id=queued.id,
@@ -828,8 +839,50 @@ class _Rounds:
     async def _hold(self, delivery_id: int) -> None:
         queued = await self._read(lambda conn: self._outbox.get(conn, delivery_id))
         if queued is not None:
-            doubt = failed(DeliveryFailure.AMBIGUOUS, "interrupted", "the engine stopped in the middle of it")
-            await self._settle([queued], [doubt])
+            await self._settle([queued], [self._doubt("the engine stopped in the middle of it")])
+
+    def _doubt(self, text: str) -> Result:
+        if isinstance(self._connector, LooksUp):
+            return in_doubt("interrupted", text)
+        return failed(DeliveryFailure.AMBIGUOUS, "interrupted", text)
+
+    async def _look_up(self, connector: LooksUp, queued: QueuedDelivery) -> None:
+        """Ask the far end what became of a delivery in doubt. It is not sent here: whether it may go is asked anew."""
+        attempts, code = queued.attempts, "connector-defect"
+        try:
+            found = await connector.look_up(queued)
+        except DeliveryError as error:
+            if error.kind is DeliveryFailure.TRANSIENT and attempts < _LOOK_UPS_MAX:
+                self._destination_failed(error.error, error.text, error.retry_after_seconds)
+                await self._record([self._in_doubt(queued, attempts + 1)])
+                return
+            code = error.error
+        except Exception as error:  # noqa: BLE001 - a defect of a connector: a person decides
+            _log.error("connector failed", destination=self.name, batch=1, exc_info=error)
+        else:
+            self._breaker.worked()
+            self._trouble = None
+            receipt = await self._read(lambda conn: self._unknown(conn, queued.id, found))
+            if receipt is not None:
+                await self._settle([queued], [delivered(receipt)])
+                return
+            now = self._clock.now()
+            again = Settled(id=queued.id, state=DeliveryState.PENDING, attempts=attempts, next_attempt_at=now)
+            await self._record([again])
+            return
+        await self._record([Settled(id=queued.id, state=DeliveryState.HELD, attempts=attempts, error=code)])
+
+    def _unknown(self, conn: Connection, delivery_id: int, receipts: Sequence[str]) -> str | None:
+        """The first receipt that no other delivery has."""
+        for receipt in receipts:
+            if all(one == delivery_id for one in self._outbox.by_receipt(conn, self.name, receipt)):
+                return receipt
+        return None
+
+    def _in_doubt(self, queued: QueuedDelivery, attempts: int) -> Settled:
+        seconds = self._connector.look_up_seconds if isinstance(self._connector, LooksUp) else 0.0
+        at = self._clock.now() + timedelta(seconds=seconds)
+        return Settled(id=queued.id, state=DeliveryState.PENDING, attempts=attempts, next_attempt_at=at, error=IN_DOUBT)
 
     async def _write(self, work: Callable[[Connection], T]) -> T:
         """Raises LeaseLostError when the destination has become another worker's."""

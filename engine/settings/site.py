@@ -96,14 +96,17 @@ class Console(StrictModel):
 
 
 class Hooks(StrictModel):
-    """The HTTP listener for what far ends tell us, apart from the console's: `/hooks/NAME/ack`."""
+    """The HTTP listener for what far ends tell us, apart from the console's: `/hooks/NAME/ack`, and of carriers
+    `/hooks/NAME/message` and `/hooks/NAME/status`.
+    """
 
     host: Text = "127.0.0.1"
     """Address to listen on. Loopback unless told: put a proxy with TLS before it."""
     port: Port
     """TCP port."""
     public_url: HttpsUrl | None = None
-    """Address under which far ends reach it; none: that of this machine."""
+    """Address under which far ends reach it, with the path that a proxy takes away: what carriers sign. None: the one
+    that was called."""
     plaintext: Reason | None = None
     """Why other machines may reach it in clear (a proxy with TLS before it, say)."""
 
@@ -143,6 +146,8 @@ class DestinationBase(StrictModel):
     """What it can be given, as `deliver.what` names it."""
     takes_checkpoints: ClassVar[bool] = False
     """It can be named in `trail.checkpoints`."""
+    is_heard_by_hooks: ClassVar[bool] = False
+    """What people reply there comes by a call at `hooks`."""
 
     type: str
     """What kind of destination it is."""

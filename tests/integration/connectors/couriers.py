@@ -15,6 +15,7 @@ from engine.connectors.base import DELIVERED, Connector, Result, always
 from engine.connectors.file import FileDestination
 from engine.domain.delivery import Delivery, QueuedDelivery
 from engine.errors import DeliveryError, DeliveryFailure
+from engine.pipeline.admit import Rule
 from engine.runtime.courier import Courier, Route
 from engine.settings import RetrySettings
 from engine.store import Store
@@ -71,6 +72,7 @@ def courier(
     *connectors: Connector,
     retry: RetrySettings = QUICK,
     clock: Clock | None = None,
+    rules: Sequence[Rule] = (),
     **settings: Any,
 ) -> Courier:
     given = FileDestination(type="file", path="unused", retry=retry, **settings)
@@ -78,7 +80,7 @@ def courier(
         store.outbox,
         store.charts_ledger,
         store.reader,
-        {connector.name: Route(connector, given) for connector in connectors},
+        {connector.name: Route(connector, given, rules=rules) for connector in connectors},
         clock=clock or SystemClock(),
         leases=held_leases(store, *(connector.name for connector in connectors)),
     )
