@@ -10,7 +10,6 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
-from engine.console.limits import Buckets
 from engine.console.problems import ProblemError, no_entry, too_often
 from engine.console.site import ConsoleSite
 from engine.desk.accounts import SESSION_PREFIX, TOKEN_PREFIX, Entry
@@ -18,6 +17,7 @@ from engine.domain.actor import Actor
 from engine.domain.audit import Whence
 from engine.errors import AccountError
 from engine.runtime.health import host_name, is_foreign, is_loopback
+from engine.runtime.limits import Buckets
 
 CSRF: Final = "X-CSRF-Token"
 _SECRET_CHARACTERS_MAX: Final = 128

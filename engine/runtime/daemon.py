@@ -25,7 +25,6 @@ import msgspec
 from engine import logs
 from engine.clock import Clock, ShiftedClock
 from engine.connectors.base import DestinationSettings
-from engine.domain.cause import PageAnswered
 from engine.domain.message import AckCode, Receipt
 from engine.errors import HandoffError, Problem, SettingsError, StoreError, StoreUnavailableError
 from engine.hl7v2.ack import Verdict
@@ -35,6 +34,7 @@ from engine.runtime import hints
 from engine.runtime.answers import Lane
 from engine.runtime.background import in_own_thread
 from engine.runtime.certificates import certificates
+from engine.runtime.hearing import Hearing
 from engine.runtime.intake import Intake
 from engine.runtime.listener import Listener, bind
 from engine.runtime.metrics import REPEATS_TROUBLE, Metrics
@@ -58,7 +58,6 @@ from engine.runtime.status import (
 )
 from engine.runtime.supervisor import Supervisor, Workers, console_command, worker_command
 from engine.settings import Channel, Configuration, loaded
-from engine.store.causes import receipt_of
 from engine.store.days import prepare_days_apart
 from engine.store.journal import Append
 from engine.store.overview import overview
@@ -185,6 +184,7 @@ class Daemon:
             put_causes=self._put_causes,
             command=command,
         )
+        self._hearing = Hearing(store, self._put_causes, clock)
         self._show_in_metrics()
         self._looks_itself = False
         self._looked_at = 0.0
@@ -465,7 +465,7 @@ class Daemon:
     async def _open_hooks(self) -> None:
         from engine.connectors.registry import destination_settings
         from engine.runtime.health import ConsoleServer
-        from engine.runtime.hooks import create_hooks
+        from engine.runtime.hooks import CONNECTIONS_MAX, create_hooks
 
         hooks = self._configuration.site.hooks
         if hooks is None:
@@ -477,14 +477,12 @@ class Daemon:
             known = name in self._configuration.site.destinations
             return destination_settings(name, self._configuration) if known else None
 
-        async def chart_of(page: str) -> str | None:
-            found = await self._store.read(lambda conn: self._store.pages.get(conn, page))
-            return found.chart_id if found is not None else None
+        def public_url() -> str | None:
+            now = self._configuration.site.hooks
+            return now.public_url if now is not None else None
 
-        async def put(answered: PageAnswered) -> None:
-            await self._put_causes([receipt_of(self._store.keys, answered, self._clock.now())])
-
-        self._http.append(ConsoleServer(create_hooks(find, chart_of, put, self.metrics.count_hook)))
+        app = create_hooks(find, self._hearing, self.metrics.count_hook, public_url)
+        self._http.append(ConsoleServer(app, connections_max=CONNECTIONS_MAX))
         await self._http[-1].open(sock)
         self._hooks = ConsoleStatus(host=host, port=port)
         _log.info("hooks opened", host=host, port=port)

@@ -173,7 +173,7 @@ class Metrics:
         """When a worker reported deadlines that rang, and how late the latest of them was."""
 
     def count_hook(self, destination: str, what: str) -> None:
-        """A call of a far end: `taken`, `ignored` (nothing of ours) or `refused`."""
+        """A call of a far end: `taken`, `ignored` (nothing of ours), `refused`, or `busy` (asked to come again)."""
         self._hooks[destination, what] += 1
 
     def channel(self, name: str) -> ChannelCounts:

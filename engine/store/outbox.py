@@ -165,6 +165,7 @@ _IN_LINES: Final = Listed(
     lambda listed: select(delivery.c.id, delivery.c.ordering_key, delivery.c.destination).where(listed, _UNFINISHED),
 )
 _BY_ENTRIES: Final = Listed(delivery.c.entry_id, lambda listed: _JOINED.where(listed).order_by(delivery.c.id))
+_BY_KEYS: Final = Listed(delivery.c.idempotency_key, _JOINED.where)
 _BY_IDS: Final = Listed(delivery.c.id, _JOINED.where)
 _TOLD: Final = Statement(
     _JOINED.where(
@@ -479,6 +480,10 @@ class Outbox:
                 if self._keys.lookup("receipt", text) == row.found_by:
                     found[row.delivery_id] = text
         return found
+
+    def by_keys(self, conn: Connection, destination: str, keys: Sequence[str]) -> list[QueuedDelivery]:
+        """The deliveries that a destination knows by these idempotency keys."""
+        return [self._queued(row) for row in _BY_KEYS.rows(conn, keys) if row.destination == destination]
 
     def by_receipt(self, conn: Connection, destination: str, receipt: str) -> list[int]:
         """Ids of the deliveries that a destination speaks of when it names this receipt."""

@@ -223,7 +223,7 @@ def served(seats: Seats) -> Iterator[Served]:
 
 @pytest.fixture(autouse=True)
 def _no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.console.limits.Buckets.wait", lambda *_: 0.0)
+    monkeypatch.setattr("engine.runtime.limits.Buckets.wait", lambda *_: 0.0)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ async def first_chart(console: Console, token: str) -> str:
 async def test_without_a_log_in_no_route_answers(
     open_console: Callable[..., Any], headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.console.limits.Buckets.take", lambda *_: 0.0)
+    monkeypatch.setattr("engine.runtime.limits.Buckets.take", lambda *_: 0.0)
     console: Console = await open_console(bound="0.0.0.0")
     for route in BEHIND:
         status, said, _ = await console.ask(route.method, path_of(route), body=body_of(route), **headers)
@@ -110,7 +110,7 @@ def change(console: Console, secret: str, **fields: Any) -> None:
 async def test_who_is_out_is_out_with_the_next_request(
     console: Console, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.console.limits.Buckets.take", lambda *_: 0.0)
+    monkeypatch.setattr("engine.runtime.limits.Buckets.take", lambda *_: 0.0)
     token = console.account("dana", "admin")
     assert (await console.ask("GET", "/api/v1/tasks", token))[0] == 200
     ENDED[how](console, token)
@@ -241,7 +241,7 @@ async def test_many_log_ins_at_once_do_not_take_all_memory(console: Console, mon
 
 async def test_who_asks_too_often_waits(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     token = console.account("svc", "ops", kind="service")
-    monkeypatch.setattr("engine.console.limits.Buckets._filled", lambda self, key, _: 0.0 if key == "svc" else 1.0)
+    monkeypatch.setattr("engine.runtime.limits.Buckets._filled", lambda self, key, _: 0.0 if key == "svc" else 1.0)
     status, _, headers = await console.ask("GET", "/api/v1/dead", token)
     assert (status, int(headers["Retry-After"]) >= 1) == (429, True)
 
@@ -327,7 +327,7 @@ async def test_nothing_of_a_patient_is_shown_unless_it_is_revealed_with_a_reason
 
 
 async def test_every_look_is_on_record_with_who_appeared(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.console.limits.Buckets.take", lambda *_: 0.0)
+    monkeypatch.setattr("engine.runtime.limits.Buckets.take", lambda *_: 0.0)
     token = console.account("dana", "admin")
     chart, task = await first_chart(console, token), (await a_task(console, token))["id"]
     _, listed, _ = await console.ask("GET", "/api/v1/pages?state=exhausted&state=resolved&state=queued", token)

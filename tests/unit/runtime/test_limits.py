@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.console import limits
-from engine.console.limits import Buckets
+from engine.runtime import limits
+from engine.runtime.limits import Buckets
 
 
 def test_a_bucket_empties_and_fills() -> None:
