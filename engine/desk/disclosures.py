@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
 
 from engine.desk import finding
 from engine.domain.delivery import DeliveryState
+from engine.domain.patient import Identifier, Patient
 from engine.domain.record import Phi
-from engine.errors import HandoffError
+from engine.errors import HandoffError, NotFoundError
 from engine.privacy.disclosures import IMPERMISSIBLE, Accounting, Copy, Line, Recipient, Suspension, account
 from engine.privacy.rules import needed
 from engine.runtime.oversight import worksheets_of
@@ -21,6 +22,7 @@ from engine.runtime.oversight import worksheets_of
 if TYPE_CHECKING:
     from engine.desk.desk import Desk, Reveal
     from engine.domain.audit import Recorded
+    from engine.domain.chart import Chart
     from engine.privacy.breach import Worksheet
     from engine.privacy.disclosures import DisclosuresFile
 
@@ -55,16 +57,18 @@ def accounted(
     until = until or desk.now
     earliest = _years_before(desk.now, rules.years)
     since = since or earliest
-    chart = finding.chart(desk, named)
+    who = _who(desk, named)
+    chart, family = who.chart, who.family
     with desk.store.reader() as conn:
-        family = sorted(desk.store.charts.family(conn, {chart.id}))
         sent = disclosed.sent(conn, family, since, until)
         looks = disclosed.looks(conn, family, since, until)
         records = [one for id_ in family for one in desk.store.audit.find(conn, patient=id_, limit=None)]
         damaged: list[str] = []
         sheets = worksheets_of(desk.store, conn, damaged.append)
-    desk.audit(ACTION, [f"chart:{chart.id}"], reveal.reason if reveal is not None else None)
-    view = desk.view(reveal, [f"chart:{chart.id}"])
+    about = f"chart:{chart.id}" if chart is not None else _ERASED
+    more = {} if chart is not None else {"patients": tuple(family)}
+    desk.audit(ACTION, [about], reveal.reason if reveal is not None else None, **more)
+    view = desk.view(reveal, [about])
     recipients = _Recipients(desk)
     copies = [
         Copy(at=one.at, ground=one.mark, operation=one.operation, **recipients.of(one.destination, one.at))
@@ -91,7 +95,9 @@ def accounted(
     ]
     if since < earliest:
         remarks.append(f"It goes back further than the {rules.years} years that the rule asks for.")
-    shown = view.patient(patient_shape(chart.patient))
+    remarks += [f"What the engine knew of the patient was erased on {at:%Y-%m-%d}." for at in who.erased_at]
+    patient = chart.patient if chart is not None else Patient(identifiers=(who.asked,))
+    shown = view.patient(patient_shape(patient))
     return Accounted(
         patient={name: shown.get(name) for name in ("key", "name", "birth_date", "address")},
         since=since,
@@ -110,6 +116,40 @@ def accounted(
         remarks=tuple(remarks),
         revealed=reveal is not None,
     )
+
+
+class _Who(NamedTuple):
+    """chart: none: the patient was erased. family: ids of all charts that were theirs, erased ones among them."""
+
+    chart: Chart | None
+    family: list[str]
+    erased_at: list[datetime]
+    asked: Identifier
+
+
+_ERASED: Final = "patient:erased"
+
+
+def _who(desk: Desk, named: str) -> _Who:
+    """Whose accounting it is. What was told of an erased patient is accounted for as well. Raises NotFoundError."""
+    from engine.store.retention import erased_charts
+
+    authority, _, value = named.partition(":")
+    asked = Identifier(value=value, authority=authority)
+    chart: Chart | None = None
+    try:
+        chart = finding.chart(desk, named)
+    except NotFoundError:
+        with desk.store.reader() as conn:
+            gone = erased_charts(desk.store, conn, [named])
+            if not gone or desk.store.charts.by_key(conn, named):
+                raise
+        desk.found(gone)
+        return _Who(None, sorted(gone), sorted(set(gone.values())), asked)
+    with desk.store.reader() as conn:
+        family = desk.store.charts.family(conn, {chart.id})
+        gone = erased_charts(desk.store, conn, sorted(desk.store.charts.keys_of(conn, family)))
+    return _Who(chart, sorted(family | gone.keys()), sorted(set(gone.values())), asked)
 
 
 def _given_out(records: Sequence[Recorded], since: datetime, until: datetime) -> Iterator[Copy]:

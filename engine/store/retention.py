@@ -33,6 +33,7 @@ from engine.domain.task import STANDING
 from engine.errors import KeyMissingError, TamperedError
 from engine.store import erasure, schema
 from engine.store.audit import PURGED, RESEALED
+from engine.store.charts import key_hash
 from engine.store.deadletters import LETTER_SWEPT
 from engine.store.erasure import Kind, of_chart, of_number, runs
 from engine.store.legalholds import LegalHolds
@@ -60,9 +61,11 @@ _UPCOMING: Final = (AppointmentStatus.REQUESTED.value, AppointmentStatus.BOOKED.
 _IN_HOSPITAL: Final = {EncounterStatus.ACTIVE, EncounterStatus.ON_LEAVE}
 _RECORD_OF_THE_TRAIL: Final = (PURGED, RESEALED)
 """What these say explains gaps: it is read by `verify` as long as there is a trail."""
-_STAYING: Final = frozenset({schema.outcome.name, schema.audit_patient.name, schema.glass.name, schema.legal_hold.name})
+_STAYING: Final = frozenset(
+    one.name for one in (schema.outcome, schema.concerned, schema.audit_patient, schema.glass, schema.legal_hold)
+)
 """Tables with a chart's id whose rows stay when it is erased: of the first what is sealed is replaced; the others say
-what was done, and for what.
+what was done, and for what, or to whom it was told.
 """
 
 
@@ -314,6 +317,22 @@ def _erase_delivered(conn: Connection, keys: KeyRing, ids: Sequence[int]) -> Non
         conn.execute(delete(table).where(table.c.delivery_id.in_(ids)))
 
 
+def erased_mark(keys: KeyRing, key: str) -> str:
+    """What the record of an erased patient is found by, of each number (`AUTHORITY:ID`): what was disclosed of them has
+    to be accounted for, for six years (45 CFR 164.528).
+    """
+    return f"key:{key_hash(keys, key).hex()}"
+
+
+def erased_charts(store: Store, conn: Connection, keys: Iterable[str]) -> dict[str, datetime]:
+    """Ids of the charts of erased patients who had one of these numbers -> when they were erased."""
+    found: dict[str, datetime] = {}
+    for key in keys:
+        for one in store.audit.find(conn, action=ERASED, patient=erased_mark(store.keys, key), limit=None):
+            found |= dict.fromkeys((one.subject.removeprefix("chart:"), *one.facts.get("family", ())), one.at)
+    return found
+
+
 class Charts:
     """Living charts of which nothing was changed for so long, with those that were merged into them."""
 
@@ -388,13 +407,14 @@ class Charts:
         family = sorted(versions)
         about = AuditRecord(
             at=record.at, actor=record.actor, action=ERASED, subject=f"chart:{chart_id}", reason=record.reason,
-            whence=record.whence,
+            whence=record.whence, facts={"family": family},
         )  # fmt: skip
 
         def begin(conn: Connection) -> bool:
             if not self._same(conn, versions):
                 return False
-            store.audit.append(conn, [about])
+            marks = sorted(erased_mark(store.keys, key) for key in store.charts.keys_of(conn, family))
+            store.audit.append(conn, [replace(about, patients=(*family, *marks))])
             return True
 
         if not store.charts_ledger.write_now(begin):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from site_with_store import Site, seen
+from site_with_store import Site, first_messages, seen
 
 from engine.connectors.registry import load
 from engine.domain.delivery import NOTHING_SENT, DeliveryState
@@ -149,3 +149,71 @@ def test_confirming_a_held_copy_marks_it(stocked: Site) -> None:
     number = marked(stocked).hold_first_delivery()
     assert stocked.run("held", "confirm", str(number), "--yes").code == 0
     assert [one["number"] for one in accounting(stocked)["disclosures"]] == [1]
+
+
+def over(site: Site) -> None:
+    """Nothing of the patients is open any more."""
+    for task in site.json("tasks", "list", "--patient", KEY):
+        if task["state"] in {"open", "missed", "in_progress"}:
+            site.json("tasks", "cancel", task["id"], "--reason", "over")
+    if site.json("dead", "list", "--unresolved"):
+        site.json("dead", "discard", "--all", "--reason", "seen")
+
+
+def ahead(site: Site, days: int) -> None:
+    (site.folder / "ahead").write_text(str(days * 86_400))
+    text = site.config.read_text()
+    if "offset_seconds_file" not in text:
+        site.config.write_text(f"{text}\npurpose: test\nclock: {{offset_seconds_file: ahead}}\n")
+
+
+def alike(found: Any) -> Any:
+    """What a patient is told of disclosures, whenever it was made."""
+    return found["disclosures"], found["unmarked"]
+
+
+def test_what_was_disclosed_is_told_when_messages_and_copies_are_swept(stocked: Site) -> None:
+    deliver(marked(stocked), "accountable")
+    over(stocked)
+    deliver(stocked, "accountable")
+    before = accounting(stocked)
+    ahead(stocked, 3 * 365)
+    swept = {one["what"]: one["count"] for one in stocked.json("sweep")}
+    assert swept["messages"] > 0
+    assert swept["deliveries"] > 0
+    assert swept["charts"] == 0
+    assert alike(accounting(stocked)) == alike(before)
+
+
+@pytest.mark.parametrize("way", ["erased", "swept"])
+def test_what_was_disclosed_is_told_of_a_patient_who_is_erased_by_any_of_their_numbers(stocked: Site, way: str) -> None:
+    deliver(marked(stocked), "accountable")
+    over(stocked)
+    deliver(stocked, "accountable")
+    (before,) = accounting(stocked)["disclosures"]
+    if way == "swept":
+        stocked.config.write_text(f"{stocked.config.read_text()}\nretention: {{charts_years: 1}}\n")
+        ahead(stocked, 3 * 365)
+        assert {one["what"]: one["count"] for one in stocked.json("sweep")}["charts"] >= 1
+    else:
+        assert stocked.run("patients", "erase", KEY, "--reason", "asked for", "--yes").code == 0
+    assert stocked.run("patients", "show", KEY).code == 1
+    found = accounting(stocked, "--reveal", "--reason", "the patient asks")
+    assert found["disclosures"] == [before]
+    assert found["patient"] == {"key": KEY, "name": None, "birth_date": None, "address": None}
+    assert any("erased on" in one for one in found["remarks"])
+    assert stocked.run("audit", "disclosures", "MRN:0").code == 1
+    assert stocked.json("audit", "verify")["ok"]
+
+
+def test_a_patient_who_comes_again_is_told_what_was_disclosed_before_they_were_erased(stocked: Site) -> None:
+    deliver(marked(stocked), "accountable")
+    over(stocked)
+    deliver(stocked, "accountable")
+    before = accounting(stocked)["disclosures"]
+    assert stocked.run("patients", "erase", KEY, "--reason", "asked for", "--yes").code == 0
+    stocked.receive(first_messages(stocked)[0].replace(b"V90001", b"V90002"))
+    stocked.process()
+    assert stocked.run("patients", "show", KEY).code == 0
+    assert before
+    assert accounting(stocked)["disclosures"] == before
