@@ -21,12 +21,14 @@ from engine.logs import get_logger
 from engine.store import erasure
 from engine.store.backup.companion import renew
 from engine.store.days import drop_swept_days
-from engine.store.retention import SWEPT, TEST_DATA, Item, Source, sources, test_sources
-from engine.store.schema import entry, from_micros
+from engine.store.retention import SWEPT, TEST_DATA, Charts, Item, Source, sources, test_sources
+from engine.store.schema import audit, entry, from_micros
 from engine.store.store import Store
 
 BETWEEN: Final = timedelta(days=1)
 _LOOK_SECONDS: Final = 60.0
+_TURN_SECONDS: Final = 5.0
+"""Between two looks whether it is its turn."""
 _REST_SECONDS: Final = 0.05
 AHEAD_MAX: Final = timedelta(days=31)
 """A clock that is further ahead of the newest entry may be wrong: then only a person may say that time is over."""
@@ -65,7 +67,7 @@ class Sweep:
     def run(self) -> list[Swept]:
         """What was erased, or would be, of each kind, and what was kept although its time is over."""
         if not self._dry_run:
-            erasure.finish(self._store)  # what a crash has left
+            finish(self._store, self._now, self._going)
         wanted = test_sources if self._test_data else sources
         done = [self._source(one) for one in wanted(self._store)]
         if not self._dry_run and not self._test_data:
@@ -117,6 +119,12 @@ class Sweep:
         return record
 
 
+def finish(store: Store, now: datetime, going: Callable[[], bool] = lambda: True, *, after: int = 0) -> int:
+    """Erase what a crash has left of what was to be erased. Returns how many patients that were. after: a record."""
+    erasure.finish(store)
+    return Charts(store).finish(now, going, after=after)
+
+
 def believable(store: Store, now: datetime) -> bool:
     """Whether the clock can be right: something came lately, or nothing ever did."""
     with store.reader() as conn:
@@ -132,6 +140,8 @@ def _rest(halt: threading.Event) -> None:
 class Sweeper:
     """A service: sweeps once a day. open_store: in the role of a tool, because it erases on both sides; ours: whether
     it is this one's turn, of several that could. policy: none: it is left to people.
+
+    First, and each minute, it finishes what a crash has left of what was to be erased, whoever was at it.
 
     Whether the clock can be right is asked once, before anything has come in this life: what a wrong clock has stamped
     proves nothing.
@@ -151,29 +161,42 @@ class Sweeper:
         self._ours = ours
         self._next: datetime | None = None
         self._believed: bool | None = None
+        self._finished = 0
+        """Up to which record of the trail nothing is left that was broken off."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             policy, now = self._policy(), self._clock.now()
             # A clock that was set back must not make it wait for what it had been.
             due = self._next is None or now >= self._next or self._next - now > BETWEEN
-            if policy is not None and due and self._ours():
+            ours = self._ours()
+            if ours:
                 halt = threading.Event()
-                work = asyncio.create_task(asyncio.to_thread(self._sweep, policy, now, halt))
+                work = asyncio.create_task(asyncio.to_thread(self._look, policy if due else None, now, halt))
                 stop = asyncio.create_task(stopping.wait())
                 await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
                 halt.set() if stop.done() else stop.cancel()
                 try:
                     await work
-                    self._next = now + BETWEEN
+                    if due:
+                        self._next = now + BETWEEN
                 except StoreError as error:
                     _log.warning("the sweep waits for the store", seconds=_LOOK_SECONDS, exc_info=error)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), _LOOK_SECONDS)
+                await asyncio.wait_for(stopping.wait(), _LOOK_SECONDS if ours else _TURN_SECONDS)
 
-    def _sweep(self, policy: Policy, now: datetime, halt: threading.Event) -> None:
+    def _look(self, policy: Policy | None, now: datetime, halt: threading.Event) -> None:
+        """policy: none: it is not time to sweep, or that is left to people."""
         store = self._open()
         try:
+            last = store.read_now(lambda conn: conn.execute(select(func.max(audit.c.seq))).scalar_one()) or 0
+            if left := finish(store, now, lambda: not halt.is_set(), after=self._finished):
+                _log.info("erased to the end what was begun", count=left)
+                renew(store)
+            if not halt.is_set():
+                self._finished = last
+            if policy is None:
+                return
             if self._believed is None:
                 self._believed = believable(store, now)
             if not self._believed:

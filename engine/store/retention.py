@@ -329,7 +329,7 @@ def erased_charts(store: Store, conn: Connection, keys: Iterable[str]) -> dict[s
     found: dict[str, datetime] = {}
     for key in keys:
         for one in store.audit.find(conn, action=ERASED, patient=erased_mark(store.keys, key), limit=None):
-            found |= dict.fromkeys((one.subject.removeprefix("chart:"), *one.facts.get("family", ())), one.at)
+            found |= dict.fromkeys((one.subject.removeprefix("chart:"), *one.facts.get("versions", ())), one.at)
     return found
 
 
@@ -407,7 +407,7 @@ class Charts:
         family = sorted(versions)
         about = AuditRecord(
             at=record.at, actor=record.actor, action=ERASED, subject=f"chart:{chart_id}", reason=record.reason,
-            whence=record.whence, facts={"family": family},
+            whence=record.whence, facts={"versions": dict(versions)},
         )  # fmt: skip
 
         def begin(conn: Connection) -> bool:
@@ -430,6 +430,31 @@ class Charts:
             store.charts_ledger.write_now(partial(self._erase_outcomes, ids=some, family=family))
         erasure.finish(store)
         return store.charts_ledger.write_now(lambda conn: self._erase_charts(conn, versions))
+
+    def finish(self, now: datetime, going: Callable[[], bool] = lambda: True, *, after: int = 0) -> int:
+        """Erase to the end those whose erasing a crash has broken off; returns how many. after: by records behind that
+        one alone.
+
+        They are those that are there although a record says that they are erased: an id is given once. One of which
+        something new has come since is left: whoever erased it was told so. So is one that is on hold.
+        """
+        c, a = schema.chart.c, schema.audit.c
+        own = func.substr(a.subject, len("chart:") + 1)
+        with self._store.reader() as conn:
+            begun = select(c.id).join(schema.audit, own == c.id).where(a.action == ERASED, a.seq > after)
+            ids = conn.execute(begun.distinct()).scalars().all()
+        count = 0
+        for chart_id in ids:
+            if not going():
+                break
+            with self._store.reader() as conn:
+                (said, *_) = self._store.audit.find(conn, action=ERASED, subject=f"chart:{chart_id}", limit=1)
+            versions = said.facts.get("versions") if said.damaged is None else None
+            if versions:
+                item = Item(key=(), facts=Facts(at=now), more=(chart_id, versions))
+                again = AuditRecord(at=now, actor="system", action=ERASED, subject=said.subject, reason=said.reason)
+                count += self.erase_one(item, again)
+        return count
 
     def _same(self, conn: Connection, versions: Mapping[str, int]) -> bool:
         c = schema.chart.c

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# point: (module, class, method, whether the method is done when the process dies)
+# point: (module, class or nothing, method or function, whether the method is done when the process dies)
 POINTS = {
     "journal-written-not-committed": ("engine.store.journal", "Journal", "append_each", True),
     "journal-committed-not-answered": ("engine.runtime.intake", "Intake", "_answer", False),
@@ -32,6 +32,21 @@ IN_SHADOW = {
     "shadow-committed-not-the-living": ("engine.runtime.shadow", "Shadow", "moved", True),
 }
 """Where only a channel in shadow comes along."""
+ERASING = {
+    "erasing-written-not-committed": ("engine.store.erasure", "", "intend", True),
+    "erasing-on-record": ("engine.store.erasure", "", "intend", False),
+    "payloads-erased-not-committed": ("engine.store.retention", "Charts", "_erase_entries", True),
+    "payloads-erased": ("engine.store.retention", "Charts", "_erase_outcomes", False),
+    "outcomes-erased-not-committed": ("engine.store.retention", "Charts", "_erase_outcomes", True),
+    "keys-destroyed-not-committed": ("engine.store.erasure", "", "destroy", True),
+    "all-but-the-chart": ("engine.store.retention", "Charts", "_erase_charts", False),
+    "chart-erased-not-committed": ("engine.store.retention", "Charts", "_erase_charts", True),
+}
+"""Of a patient who is erased, in their order."""
+SWEEPING = {
+    "sweeping-on-record": ("engine.store.retention", "", "_erase_payloads", False),
+    "swept-with-its-keys": ("engine.store.erasure", "", "finish", False),
+}
 
 
 class _After(importlib.abc.MetaPathFinder):
@@ -58,7 +73,7 @@ class _After(importlib.abc.MetaPathFinder):
 
 
 def _install(point: str, passes: int, told: Path) -> None:
-    module_name, class_name, method, afterwards = (POINTS | IN_SHADOW)[point]
+    module_name, class_name, method, afterwards = (POINTS | IN_SHADOW | ERASING | SWEEPING)[point]
     left = [passes]
 
     def maybe_die() -> None:
@@ -68,7 +83,7 @@ def _install(point: str, passes: int, told: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def patch(module: ModuleType) -> None:
-        owner = getattr(module, class_name)
+        owner = getattr(module, class_name) if class_name else module
         real = getattr(owner, method)
 
         def dying(*given: Any, **named: Any) -> Any:

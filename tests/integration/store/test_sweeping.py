@@ -27,13 +27,14 @@ from store_builders import (
     task,
 )
 
+from engine.domain.audit import AuditRecord
 from engine.domain.delivery import DeliveryState
 from engine.domain.encounter import EncounterStatus
 from engine.domain.message import AckState, EntryState
 from engine.domain.patient import Identifier
 from engine.domain.retention import Period, Policy
 from engine.domain.task import TaskState
-from engine.runtime.sweeper import Sweep, believable
+from engine.runtime.sweeper import Sweep, believable, finish
 from engine.store import Store, schema
 from engine.store.counts import ledger
 from engine.store.days import partition_name, prepare_days
@@ -392,3 +393,51 @@ def test_a_hold_that_was_taken_away_behind_our_back_is_found_by_verify(store: St
     assert store.read_now(lambda conn: verify(store, conn)).ok
     behind(store, schema.legal_hold.delete())
     assert [one.kind for one in store.read_now(lambda conn: verify(store, conn)).problems] == ["unfounded"]
+
+
+def _begun(store: Store, number: int) -> None:
+    """The record is there, and nothing is erased yet: a crash came between."""
+    charts = Charts(store)
+    item = store.read_now(lambda conn: charts.item(conn, f"chart-{number}", NOW))
+    record_of = AuditRecord(
+        at=NOW, actor="me", action="patient-erased", subject=f"chart:chart-{number}", reason="asked"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Charts, "_erase_entries", _crash)
+        with pytest.raises(RuntimeError, match="killed"):
+            charts.erase_one(item, record_of)
+
+
+def _crash(*_given, **_named) -> None:
+    raise RuntimeError("killed")
+
+
+def _left(store: Store) -> set[str]:
+    with store.reader() as conn:
+        return set(conn.execute(select(schema.chart.c.id)).scalars())
+
+
+def test_an_erasing_that_was_broken_off_is_finished_and_one_that_something_new_has_come_of_is_not(
+    store: Store,
+) -> None:
+    arrive(store, 1, 2, 3)
+    record(store, outcome(1, over(1)), outcome(2, over(2)), outcome(3, over(3)))
+    settle(store)
+    _begun(store, 1)
+    _begun(store, 2)
+    arrive(store, 4)
+    record(store, outcome(4, changed(over(2))), before=charts_of(over(2)))
+    assert Charts(store).finish(NOW, lambda: False) == 0
+    assert finish(store, NOW) == 1
+    assert _left(store) == {"chart-2", "chart-3"}
+    assert payloads(store) == [2, 3, 4]
+    assert finish(store, NOW) == 0
+    last = max(one.seq for one in store.read_now(store.audit.find))
+    _begun(store, 3)
+    assert finish(store, NOW, after=last + 99) == 0
+    assert store.read_now(lambda conn: verify(store, conn)).ok
+    number = hold(store, "chart-3")
+    assert finish(store, NOW) == 0
+    legal = LegalHolds(store.keys)
+    store.charts_ledger.write_now(lambda conn: legal.lift(conn, number, NOW))
+    assert finish(store, NOW, after=last) == 1
