@@ -78,7 +78,7 @@ def exported(desk: Desk, named: str, reason: str, given: dict[str, Any]) -> dict
         "made_by": str(desk.actor),
         "node": desk.outline.node,
         "given_to": given.get("given_to"),
-        "patient": view.chart(chart_shape(chart)) | _beside_parts(chart),
+        "patient": view.chart(chart_shape(chart)) | {"test": chart.test} | _beside_parts(chart),
         "charts": family,
         "messages": list(_messages(desk, entry_ids, family)),
         "deliveries": _deliveries(desk, family),
