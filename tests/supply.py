@@ -36,6 +36,7 @@ ALLOWED: Final = frozenset({
 })  # fmt: skip
 """Licences that a distribution under Apache-2.0 may depend on. MPL and LGPL: unchanged, as packages of their own."""
 _SAID: Final[Mapping[str, str]] = {
+    "jinja2": "BSD-3-Clause",
     "aiorun": "Apache-2.0", "aiosignal": "Apache-2.0", "isodate": "BSD-3-Clause", "requests-file": "Apache-2.0",
     "python-dateutil": "Apache-2.0 OR BSD-3-Clause", "requests-toolbelt": "Apache-2.0", "sqlcipher3": "Zlib",
     "uvloop": "MIT OR Apache-2.0",

@@ -16,6 +16,7 @@ from engine.console import asked as asking
 from engine.console.asked import LIMIT, LIMIT_MAX, Asked, Param
 from engine.console.door import Door, Entered
 from engine.console.openapi import document
+from engine.console.pages.app import add_pages, is_page, problem_page
 from engine.console.problems import ProblemError, bad, of_error, response
 from engine.console.reading import Tagged
 from engine.console.routes import OF_DAEMON, ROUTES, LogIn, Route
@@ -45,6 +46,9 @@ def create_console(site: ConsoleSite, bound: str) -> web.Application:
     """bound: the address that the console's socket is bound to."""
     door = Door(site, bound)
 
+    def said(request: web.Request, problem: ProblemError) -> web.Response:
+        return problem_page(request, problem) if is_page(request.path) else response(problem)
+
     @web.middleware
     async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
@@ -54,14 +58,14 @@ def create_console(site: ConsoleSite, bound: str) -> web.Application:
                 door.check(request)  # health checks of load balancers speak HTTP/1.0
             return await handler(request)
         except ProblemError as problem:
-            return response(problem)
+            return said(request, problem)
         except HandoffError as error:
-            return response(of_error(error))
+            return said(request, of_error(error))
         except web.HTTPException as error:
-            return response(ProblemError(error.status, error.reason, _allowed(error)))
+            return said(request, ProblemError(error.status, error.reason, _allowed(error)))
         except Exception as error:  # noqa: BLE001 - one request must not be told, nor end, what another one does
             _log.error("request failed", route=_name(request), exc_info=error)
-            return response(ProblemError(500, "something went wrong here; the daemon's log has it"))
+            return said(request, ProblemError(500, "something went wrong here; the daemon's log has it"))
 
     @web.middleware
     async def guard_daemon(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -84,6 +88,7 @@ def create_console(site: ConsoleSite, bound: str) -> web.Application:
     app.on_response_prepare.append(unnamed)
     app.on_response_prepare.append(add_headers)
     add_routes(app.router, site.line.ask)
+    add_pages(app, site, door)
     for route in ROUTES:
         if route.daemon is None:
             app.router.add_route(route.method, route.path, _handler(site, door, route))

@@ -88,18 +88,23 @@ class Door:
 
     # --- who it is
 
-    async def enter(self, request: web.Request, whence: Whence) -> Entered:
-        """Raises ProblemError."""
+    async def enter(
+        self, request: web.Request, whence: Whence, *, csrf: str | None = None, at_work: bool = True
+    ) -> Entered:
+        """csrf: as a form has sent it; none: it stands in the header. at_work: see `Accounts.enter`.
+
+        Raises ProblemError.
+        """
         secret, by_cookie = self._secret(request)
         now, address = time.monotonic(), whence.address or ""
         if secret is None:
             raise self._refused(address, now, no_entry())
         try:
-            actor = await self._site.run(lambda: self._site.accounts(whence).enter(secret))
+            actor = await self._site.run(lambda: self._site.accounts(whence).enter(secret, at_work=at_work))
         except AccountError as error:
             raise self._refused(address, now, no_entry(str(error))) from None
         entered = Entered(actor, secret, by_cookie)
-        said = request.headers.get(CSRF, "").encode()
+        said = (request.headers.get(CSRF, "") if csrf is None else csrf).encode()
         if by_cookie and request.method not in _SAFE and not hmac.compare_digest(said, entered.csrf.encode()):
             raise ProblemError(403, f"send {CSRF}: `GET /api/v1/session` says it")
         if (seconds := self._asking.take(actor.name, now)) > 0:

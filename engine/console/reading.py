@@ -26,6 +26,7 @@ from engine.desk.seeing import (
     patient_details,
     withheld_shape,
 )
+from engine.desk.worklist import worklist as rows_of
 from engine.domain.appointment import AppointmentStatus
 from engine.domain.delivery import Stage
 from engine.domain.message import EntryKind, EntryState
@@ -83,6 +84,20 @@ def tasks(desk: Desk, asked: Asked) -> dict[str, Any]:
         due_before=query.get("due_before"),
     )
     return _shown(desk, asked, "task", found)
+
+
+def worklist(desk: Desk, asked: Asked) -> dict[str, Any]:
+    query = asked.query
+    found = rows_of(
+        desk,
+        asked.reveal,
+        limit=asked.limit,
+        after=asked.after,
+        assignee=query.get("assignee"),
+        kind=query.get("kind"),
+        due_before=query.get("due_before"),
+    )
+    return page("worklist", found.rows, found.next)
 
 
 def task(desk: Desk, asked: Asked) -> Tagged:

@@ -130,6 +130,13 @@ ROUTES: Final[tuple[Route, ...]] = (
         lists=("task", (bool, datetime, str)),
     ),
     Route(
+        method="GET", path="/api/v1/worklist", action=_A.WORKLIST_READ, do=reading.worklist, reveals=True,
+        says="A row for each patient with something to be done, the most urgent first.",
+        query=(text("kind", "With a task of this kind."), text("assignee", "With a task of this role or person."),
+               time("due_before", "With a task that is due before.")),
+        lists=("worklist", (datetime, str)),
+    ),
+    Route(
         method="GET", path="/api/v1/tasks/{id}", action=_A.WORKLIST_READ, do=reading.task, at=_ID, tagged=True,
         reveals=True, says="One task.",
     ),

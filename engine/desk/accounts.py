@@ -266,15 +266,18 @@ class Accounts:
             self._write(lambda conn: self._note(conn, "login-failed", name, by))
             raise
 
-    def enter(self, secret: str) -> Actor:
-        """Who comes in by a token or session. Raises AccountError when it does not count, or not any more."""
+    def enter(self, secret: str, *, at_work: bool = True) -> Actor:
+        """Who comes in by a token or session. Raises AccountError when it does not count, or not any more.
+
+        at_work: somebody does something; a page that looks by itself keeps no session alive.
+        """
         with self._store.reader() as conn:
             ticket = self._store.users.ticket(conn, secret)
             account = None if ticket is None else self._store.users.get(conn, ticket.account)
         idle = self._limits.idle_minutes_max * 60.0
         if ticket is None or account is None or not account.active or not ticket.stands(self._now, idle):
             raise AccountError("this token or session does not count, or not any more: log in again")
-        if self._now - ticket.seen >= _SEEN_EVERY:
+        if at_work and self._now - ticket.seen >= _SEEN_EVERY:
             seen = structs.replace(ticket, seen=self._now)
             self._write(lambda conn: self._store.users.change_ticket(conn, seen))
         return account.actor(scopes=ticket.scopes)

@@ -44,10 +44,15 @@ _CHARTS_AT_ONCE: Final = 200
 
 
 class Reveal:
-    """The wish to see PHI, with its reason."""
+    """The wish to see PHI, with its reason.
 
-    def __init__(self, reason: str) -> None:
+    at_work: somebody sees patients whom they treat, on a page of the care team. Then no single patient is revealed: the
+    look is on record with all who appeared, and says that they were seen unmasked.
+    """
+
+    def __init__(self, reason: str, *, at_work: bool = False) -> None:
         self.reason = reason
+        self.at_work = at_work
 
 
 class Desk:
@@ -214,12 +219,18 @@ class Desk:
             if self.looks.searched:
                 self.record_search()
             self.authorise("reveal", named)
-            with self.store.reader() as conn:
-                whose = charts_of(self.store, conn, named)
-            self._append(
-                [self.record_of("reveal", one, reveal.reason, patients=tuple(found)) for one, found in whose.items()]
-            )
-            self.looks.known(named)
+            if reveal.at_work:
+                self._reason = reveal.reason
+            else:
+                with self.store.reader() as conn:
+                    whose = charts_of(self.store, conn, named)
+                self._append(
+                    [
+                        self.record_of("reveal", one, reveal.reason, patients=tuple(found))
+                        for one, found in whose.items()
+                    ]
+                )
+                self.looks.known(named)
         return View(self.pseudonym, revealed=reveal is not None, unnamed=self.unnamed_sender, shown=shown)
 
     # --- looks ---

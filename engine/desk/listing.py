@@ -62,4 +62,5 @@ def of_whom(item: Any) -> tuple[str, str | None]:
     for name in ("task", "page"):
         if (part := getattr(item, name, None)) is not None:
             return item.chart_id, part.encounter
-    return item.chart_id, item.appointment.visit
+    appointment = getattr(item, "appointment", None)
+    return item.chart_id, appointment.visit if appointment is not None else None  # of a row of the worklist: of no stay

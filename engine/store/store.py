@@ -33,6 +33,7 @@ from engine.store.record import Recorder
 from engine.store.schema import CHARTS, JOURNAL, cursor, entry
 from engine.store.tasks import TaskStore
 from engine.store.users import Users
+from engine.store.worklist import WorklistStore
 
 T = TypeVar("T")
 
@@ -65,6 +66,7 @@ class Store:
         self.holds = Holds(keys)
         self.tasks = TaskStore(self.charts)
         self.pages = PageStore(self.charts)
+        self.worklist = WorklistStore(keys)
         self.quality = Quality(keys)
         self.appointments = AppointmentStore(self.charts)
         self.configs = ConfigStore(keys)
