@@ -33,7 +33,7 @@ from engine.domain.patient import Patient
 from engine.domain.record import Phi
 from engine.domain.score import Band
 from engine.domain.task import KINDS, ON_CALL_PAGE, Alert, Rung, Task, TaskState
-from engine.domain.why import CLASS_UNKNOWN, NO_CLASS, Ground, Reason
+from engine.domain.why import CLASS_UNKNOWN, MEANINGS, NO_CLASS, Ground, Reason
 from engine.errors import Problem, SettingsError
 from engine.yamlfile import Document, Path, did_you_mean
 from engine.yamlmodel import StrictModel, validate
@@ -339,6 +339,8 @@ class Protocol:
         """By kind of task."""
         self.results: Mapping[str, tuple[Awaited, ...]] = spec.results
         """By kind of task."""
+        self.texts: Mapping[Band | None, str] = {}
+        """The series of texts after a discharge to home, by band."""
         self._late = spec.late
         days = spec.discharge_age_days_max
         self.discharge_age_days_max = None if days == "unlimited" else days or _longest_days(spec)
@@ -577,6 +579,30 @@ class Protocol:
             return _Call([(step, f"{hold}; {besides}") for step in steps], reason, said)
         asked = [(step, besides) for step in self._unknown]
         return _Call([*((step, hold) for step in steps), *asked], reason, said)
+
+    def texts_after(
+        self,
+        chart: Chart,
+        encounter: Encounter,
+        *,
+        disposition: Disposition,
+        band: Band | None,
+        now: datetime,
+    ) -> tuple[str | None, str]:
+        """The series of texts after a stay whose plan runs; none: there is none, and why, as a word of the reasons.
+
+        Only after a discharge to home of which nothing has to be asked: who left against advice, or into a hospice or
+        another house, gets none.
+        """
+        call = self._called_for(chart, encounter, disposition, band, now, waits=False)
+        if call.reason is not Reason.PLANNED:
+            return None, MEANINGS[call.reason].word
+        if disposition.action is not Action.HOME_PLAN:
+            return None, "disposition"
+        if any(hold for _, hold in call.steps):
+            return None, "hold"
+        name = self.texts.get(band)
+        return name, "" if name is not None else "no_protocol"
 
     def _corrected(
         self, chart: Chart, encounter: Encounter, steps: list[tuple[_Step, str | None]], *, home: bool

@@ -110,7 +110,7 @@ Answer = TypeVar("Answer")
 class SalesforceDestination(DestinationSettings):
     """A Salesforce org, written through its REST API."""
 
-    takes: ClassVar = STATE - {Operation.UPSERT_APPOINTMENT.what}
+    takes: ClassVar = STATE - {Operation.UPSERT_APPOINTMENT.what, Operation.UPSERT_TEXT.what}
 
     type: Literal["salesforce"]
     """`salesforce`: a Salesforce org."""

@@ -256,6 +256,8 @@ class TextSettled(_Cause, frozen=True, kw_only=True, tag="text-settled"):
     DELIVERED: ClassVar[str] = "delivered"
     FAILED: ClassVar[str] = "failed"
     WITHHELD: ClassVar[str] = "withheld"
+    HELD: ClassVar[str] = "held"
+    """Nobody knows whether it went: a person decides, and a later word says what."""
 
     kind: ClassVar[EntryKind] = EntryKind.REPLY
     text: str

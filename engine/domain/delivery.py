@@ -17,8 +17,9 @@ from engine.domain.page import Page
 from engine.domain.patient import Patient
 from engine.domain.record import Phi, Record
 from engine.domain.score import Score
-from engine.domain.shapes import AppointmentShape, PageShape, PatientShape, TaskShape
+from engine.domain.shapes import AppointmentShape, PageShape, PatientShape, TaskShape, TextShape
 from engine.domain.task import Task
+from engine.domain.text import Text as PatientText
 from engine.errors import Fault
 
 
@@ -68,6 +69,7 @@ class Operation(StrEnum):
     MERGE_PATIENT = "merge_patient", "patient"
     FORWARD = "forward", "message"
     UPSERT_PAGE = "upsert_page", "page"
+    UPSERT_TEXT = "upsert_text", "text"
     REQUEST_APPOINTMENT = "request_appointment", "request"
     CANCEL_APPOINTMENT = "cancel_appointment", "request"
     SEND_TEXT = "send_text", "text"
@@ -223,6 +225,22 @@ class AppointmentUpsert(Content, frozen=True, kw_only=True):
     @property
     def whose(self) -> str:
         return self.appointment.patient_key
+
+
+class TextUpsert(Content, frozen=True, kw_only=True):
+    text: TextShape
+
+    @classmethod
+    def of(cls, text: PatientText, patient_key: str) -> TextUpsert:
+        return cls(text=TextShape.of(text, patient_key))
+
+    @property
+    def about(self) -> tuple[str | None, ...]:
+        return (self.text.id,)
+
+    @property
+    def whose(self) -> str:
+        return self.text.patient_key
 
 
 class Forward(Content, frozen=True, kw_only=True):
@@ -420,6 +438,7 @@ CONTENTS: Final[Mapping[Operation, type[Content]]] = {
     Operation.MERGE_PATIENT: PatientMerge,
     Operation.FORWARD: Forward,
     Operation.UPSERT_PAGE: PageUpsert,
+    Operation.UPSERT_TEXT: TextUpsert,
     Operation.REQUEST_APPOINTMENT: AppointmentRequest,
     Operation.CANCEL_APPOINTMENT: AppointmentRequestEnd,
     Operation.SEND_TEXT: Notice,

@@ -23,6 +23,7 @@ from engine.domain.delivery import (
     PageUpsert,
     ScoreUpsert,
     TaskUpsert,
+    TextUpsert,
 )
 from engine.domain.encounter import Encounter
 from engine.domain.page import Page
@@ -252,7 +253,7 @@ APPOINTMENTS: Final = DeliveredPart(
     content=AppointmentUpsert.of,
 )  # fmt: skip
 
-TEXTS: Final = Part(
+TEXTS: Final = DeliveredPart(
     name="texts",
     what="text",
     item=Text,
@@ -269,6 +270,8 @@ TEXTS: Final = Part(
         keys=frozenset({"encounter", "patient_key"}),
         inner={"replies": frozenset({"at", "meaning"})},
     ),
+    operation=Operation.UPSERT_TEXT,
+    content=TextUpsert.of,
 )  # fmt: skip
 
 PARTS: Final[tuple[Part, ...]] = (ENCOUNTERS, SCORES, TASKS, APPOINTMENTS, PAGES, TEXTS)

@@ -125,6 +125,10 @@ class Text(Phi, frozen=True, kw_only=True):
     body: str | None = None
     """As it was queued."""
     segments: int | None = None
+    expires_at: datetime | None = None
+    """As it was queued: after this it is not sent, but decided on again."""
+    awaits: bool = False
+    """It was put into the outbox, and what became of that is still to be heard: whatever it is now, it may go."""
     queued_at: datetime | None = None
     sent_at: datetime | None = None
     delivered_at: datetime | None = None
@@ -140,6 +144,11 @@ class Text(Phi, frozen=True, kw_only=True):
     def is_open(self) -> bool:
         """It has asked, and a reply may be the answer."""
         return self.answer_by is not None and self.state in {TextState.SENT, TextState.DELIVERED}
+
+    @property
+    def stands(self) -> bool:
+        """It is in the outbox, or has gone out: what hangs on it may be sent."""
+        return self.state is TextState.QUEUED or self.state in GONE_OUT
 
     @property
     def ground(self) -> str:

@@ -22,9 +22,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from engine.care.texts.deciding import refused
 from engine.domain.chart import Chart
-from engine.domain.delivery import CONTENTS, Gone, Operation, QueuedDelivery, Spoken
+from engine.domain.delivery import CONTENTS, Gone, Notice, Operation, QueuedDelivery, Spoken
 from engine.domain.record import Phi, Record
+from engine.domain.text import TextState
 
 
 class Go(Record, frozen=True, kw_only=True):
@@ -108,9 +110,12 @@ def not_too_early(queued: QueuedDelivery, _known: Known, now: datetime) -> Admis
     return NotBefore(at=at, code="not-yet") if at is not None and now < at else GO
 
 
-def ground_is_there(_queued: QueuedDelivery, known: Known, _now: datetime) -> Admission:
+def ground_is_there(queued: QueuedDelivery, known: Known, _now: datetime) -> Admission:
     """What a notice hangs on (a task, a discharge, the patient's life) may have gone since it was planned."""
-    return GO if known.gone is None else Never(code=known.gone, final=known.gone.final)
+    if known.gone is None:
+        return GO
+    # A text is decided on anew under the chart that is left (`engine.pipeline.texts`): no person may release this one.
+    return Never(code=known.gone, final=known.gone.final or _of_text(notice_of(queued)) is not None)
 
 
 def notice_of(queued: QueuedDelivery) -> Spoken | None:
@@ -133,8 +138,35 @@ def death_in_doubt(queued: QueuedDelivery, known: Known, now: datetime) -> Admis
 
 _ASKED_AGAIN: Final = timedelta(hours=1)
 
+
+def _of_text(said: Spoken | None) -> str | None:
+    """The ground of a text of a chart."""
+    return said.ground.key if said is not None and said.ground is not None and said.ground.kind == "text" else None
+
+
+def may_be_written_to(queued: QueuedDelivery, known: Known, _now: datetime) -> Admission:
+    """A text of a chart goes as the chart says it is queued, to a number at which the patient agrees to be written to.
+
+    What hangs on no text (the one answer to STOP, to HELP) is asked for no consent.
+    """
+    if queued.delivery.operation is not Operation.SEND_TEXT or known.chart is None:
+        return GO
+    said = notice_of(queued)
+    ground = _of_text(said)
+    if ground is None or not isinstance(said, Notice):
+        return GO
+    text = next((one for one in known.chart.texts if one.ground == ground), None)
+    if text is None or text.state is not TextState.QUEUED:
+        return Never(code=Gone.GROUND, final=True)
+    refusal = refused(known.chart, text.purpose, text.channel, said.to)
+    if refusal is None:
+        return GO
+    return Never(code="opted-out" if refusal == "opted_out" else "no-consent", final=True)
+
+
 RULES: Final[Sequence[Rule]] = (
     Rule(ground_is_there),
+    Rule(may_be_written_to, frozenset({"chart"})),
     Rule(death_in_doubt, frozenset({"chart"})),
     Rule(not_too_late),
     Rule(not_too_early),

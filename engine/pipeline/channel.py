@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol as Interface
@@ -16,6 +16,9 @@ from engine.care.calendar import BusinessCalendar
 from engine.care.dispositions import Dispositions
 from engine.care.oncall import NO_ROSTERS, Rosters
 from engine.care.protocol import Protocol
+from engine.care.texts.deciding import Series
+from engine.domain.delivery import Operation
+from engine.domain.patient import Address
 from engine.domain.task import Task
 from engine.mapping.apply import Mapping as FieldMapping
 from engine.mapping.expression import Filter
@@ -39,6 +42,37 @@ class Planner:
 
     protocol: Protocol
     model: str | None
+
+
+class Quiet(Interface):
+    """The hours in which patients are written to."""
+
+    def window(self, at: datetime, zone: ZoneInfo, state: str | None) -> tuple[datetime, datetime]:
+        """The hours that hold a moment, else the next ones. state: where the patient lives."""
+
+
+class PatientZones(Interface):
+    """Where patients live."""
+
+    def zone_of(self, address: Address | None, hospital: ZoneInfo) -> ZoneInfo:
+        """By the address; where it does not tell, that of the hospital."""
+
+
+def _as_it_is(phone: str) -> tuple[str | None, str]:
+    return phone, "mobile"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextRules:
+    """What the site's files say of texts to patients."""
+
+    series: Mapping[str, Series] = field(default_factory=dict)
+    """By name."""
+    quiet: Quiet | None = None
+    zones: PatientZones | None = None
+    number_of: Callable[[str], tuple[str | None, str]] = _as_it_is
+    """A phone of a chart -> its number (E.164; none: no text can be sent there), and what it is (`mobile`, `landline`,
+    or what is wrong with it)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +108,20 @@ class CompiledChannel:
     """What each destination may get."""
     former: Mapping[tuple[str, str], Planner] = field(default_factory=dict)
     """Protocols as they once were, by name and digest: a plan goes on by the one that it was made with."""
+    texts: TextRules = field(default_factory=TextRules)
+    former_series: Mapping[tuple[str, str], Series] = field(default_factory=dict)
+    """Series of texts as they once were, by name and digest: what was planned goes on by them."""
+    text_senders: frozenset[str] = frozenset()
+    """Destinations of the site that send texts to patients; any other that takes texts records how they stand."""
     observed_since: datetime | None = None
     """When the engine first heard of this channel's patients: before that it knows nothing of them."""
+
+    def series_of(self, name: str, digest: str | None) -> Series | None:
+        """A series of texts as it was then; as it is now, where nobody knows; none: it is gone."""
+        today = self.texts.series.get(name)
+        if digest is None or (today is not None and today.digest == digest):
+            return today
+        return self.former_series.get((name, digest), today)
 
     def planner_of(self, task: Task) -> Planner | None:
         """The protocol that has made a task, as it was then; as it is now, where nobody knows; none: it is gone."""
@@ -83,6 +129,12 @@ class CompiledChannel:
         if planner is not None and planner.protocol.digest == task.protocol_digest:
             return planner
         return self.former.get((task.protocol, task.protocol_digest), planner)
+
+    @property
+    def texter(self) -> str | None:
+        """The destination that sends texts to its patients; none: none does."""
+        takers = self.settings.takers.get(Operation.SEND_TEXT.what, ())
+        return next((name for name in takers if name in self.text_senders), None)
 
     @property
     def zone(self) -> ZoneInfo:

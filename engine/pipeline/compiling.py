@@ -135,6 +135,7 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
             rosters=rosters,
             copies=copies_of(configuration, policies),
             terms={name: terms_of(name, one) for name, one in configuration.site.destinations.items()},
+            text_senders=frozenset(name for name, one in configuration.site.destinations.items() if one.sends_texts),
         )
     for document in _folder(documents, "protocols").values() if rosters_read else ():
         attempt.problems += _page_problems(document, rosters)

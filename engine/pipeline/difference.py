@@ -21,6 +21,7 @@ from engine.pipeline.deliver import chart_deliveries
 from engine.pipeline.grounds import fallen
 from engine.pipeline.pages import notifications, page_effects
 from engine.pipeline.plan import score_effects, task_effects
+from engine.pipeline.texts import text_effects, text_notices
 
 
 class Difference(NamedTuple):
@@ -72,11 +73,13 @@ def difference(
             effects += task_effects(was, chart)
             effects += appointment_effects(was, chart)
             effects += page_effects(was, chart)
+            effects += text_effects(was, chart)
             if channel is not None:
                 parts = folded.get(chart.id, ())
                 held = was if parts else before
                 told = chart_deliveries(before, chart, channel, merged=parts, was=held, kinds=kinds)
                 told.extend(notifications(was, chart, channel.rosters))
+                told.extend(text_notices(was, chart))
                 if notices.PLANNERS:
                     told.extend(notices.notice_deliveries(was, chart, channel, now, kinds))
                 if channel.copies.restrictions:

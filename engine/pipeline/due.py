@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from engine.domain.cause import Cause, Due, UrgentDue
 from engine.domain.chart import Chart
-from engine.pipeline import appointments, pages, tasks
+from engine.pipeline import appointments, pages, tasks, texts
 from engine.pipeline.rule import Deciding, Rule
 
 
@@ -32,6 +32,7 @@ SOURCES: Final[tuple[Source, ...]] = (
     Source(tasks.deadlines, tasks.ring, tasks.calls),
     Source(pages.deadlines, pages.ring, pages.is_open),
     Source(appointments.deadlines, appointments.ring),
+    Source(texts.deadlines, texts.ring),
 )
 
 

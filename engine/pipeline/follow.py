@@ -12,6 +12,7 @@ from engine.pipeline.pages import follow_tasks
 from engine.pipeline.requests import follow_requests
 from engine.pipeline.rule import Deciding
 from engine.pipeline.tasks import follow_alerts, follow_proofs, follow_proofs_taken_back
+from engine.pipeline.texts import follow_texts
 
 Follower = Callable[[Chart | None, Chart, Deciding], Chart]
 """The chart before the entry (none: it is new) and after it -> the chart with what follows. Doing it twice changes
@@ -25,6 +26,7 @@ FOLLOWERS: Final[tuple[Follower, ...]] = (
     follow_proofs,
     follow_alerts,
     follow_tasks,
+    follow_texts,
 )
 """In the order in which they run, after scores and plans."""
 

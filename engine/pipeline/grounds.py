@@ -15,7 +15,7 @@ from engine.domain.appointment import Appointment, RequestState
 from engine.domain.chart import Chart
 from engine.domain.delivery import AppointmentRequestEnd, Fallen, Gone, Ground, Operation, Spoken
 from engine.domain.encounter import Encounter, EncounterStatus
-from engine.domain.parts import APPOINTMENTS, ENCOUNTERS, PAGES, TASKS, Part
+from engine.domain.parts import APPOINTMENTS, ENCOUNTERS, PAGES, TASKS, TEXTS, Part
 from engine.domain.task import Task
 from engine.pipeline.channel import CompiledChannel
 from engine.pipeline.pages import ground_of, is_unanswered
@@ -49,6 +49,7 @@ GROUNDS: Final[Mapping[str, GroundRule]] = {
     "task": GroundRule(TASKS, TASKS.key, _stands),
     "page": GroundRule(PAGES, ground_of, is_unanswered),
     "request": GroundRule(APPOINTMENTS, APPOINTMENTS.key, _is_asked),
+    "text": GroundRule(TEXTS, lambda text: text.ground, lambda text: text.stands),
     "discharge": GroundRule(ENCOUNTERS, lambda stay: f"{stay.key}#{stay.discharges}", _has_ended),
 }
 

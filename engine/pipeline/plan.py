@@ -259,7 +259,7 @@ def replan(
                 msgspec.structs.replace(chart, tasks=tuple(own)),
                 encounter,
                 band=planning.bands.get((encounter.key, planner.model)),
-                disposition=_disposition(channel, encounter),
+                disposition=disposition_of(channel, encounter),
                 calendar=channel.calendar,
                 now=now,
                 key=channel.key,
@@ -317,7 +317,16 @@ def migrated(chart: Chart, channel: CompiledChannel, now: datetime, protocol: st
     return replan(chart, chart, None, channel, now, Applied(), anew)[0] if anew else chart
 
 
-def _disposition(channel: CompiledChannel, encounter: Encounter) -> Disposition:
+def band_of(
+    chart: Chart, encounter: Encounter, planner: Planner, channel: CompiledChannel, now: datetime
+) -> Band | None:
+    """The band that decides on the plan of a stay: its own, or a higher one of an earlier stay."""
+    planning = _Planning(None, chart, channel, now, frozenset())
+    return planning.besides(encounter, planner).band or planning.bands.get((encounter.key, planner.model))
+
+
+def disposition_of(channel: CompiledChannel, encounter: Encounter) -> Disposition:
+    """What the discharge of a stay calls for."""
     return channel.dispositions.of_channel(encounter.disposition, channel.settings.blank_disposition)
 
 
@@ -413,7 +422,7 @@ def _withheld(
         cancelled = encounter.status is EncounterStatus.CANCELLED
         taken_back = Reason.TAKEN_BACK if encounter.discharges else Reason.NOT_DISCHARGED
         return Reason.CANCELLED if cancelled else taken_back, ()
-    disposition = _disposition(channel, encounter)
+    disposition = disposition_of(channel, encounter)
     return planner.protocol.withholds(chart, encounter, disposition, now, calendar=channel.calendar, key=channel.key)
 
 
@@ -526,7 +535,7 @@ class _Planning:
             if is_same_stay(other, encounter, calendar.zone):
                 done |= {task.step for task in theirs if task.state is TaskState.DONE and task.step}
                 planned = planned or bool(theirs)
-            if _disposition(channel, other).action not in _LEFT_FOR_HOME:
+            if disposition_of(channel, other).action not in _LEFT_FOR_HOME:
                 continue
             their_band = self.bands.get((other.key, planner.model))
             until = protocol.runs_until(other, their_band, calendar)

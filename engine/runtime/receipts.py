@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from engine.clock import Clock
 from engine.connectors.requests import Answer
-from engine.domain.cause import COURIER, Cause, NotificationSettled, RequestSettled
+from engine.domain.cause import COURIER, Cause, NotificationSettled, RequestSettled, TextSettled
 from engine.domain.delivery import AppointmentRequest, DeliveryState, Operation
 from engine.domain.message import Receipt
 from engine.domain.page import StepResult
@@ -72,17 +72,19 @@ class Receipts:
         causes = await self._store.read(lambda conn: self._causes(conn, found))
         if causes:
             await self._put([receipt_of(self._store.keys, one, now) for one in causes])
-        ids = [one.delivery_id for one in found]
-        await self._store.charts_ledger.write(lambda conn: notices.heard(conn, ids))
+        await self._store.charts_ledger.write(lambda conn: notices.heard(conn, found))
         return len(found)
 
     def _causes(self, conn: Connection, found: Sequence[Awaited]) -> list[Cause]:
-        asked = [one.delivery_id for one in found if one.operation is Operation.REQUEST_APPOINTMENT]
+        asked = [one.delivery_id for one in found if one.operation is not Operation.NOTIFY]
         answers = self._store.outbox.receipts(conn, asked) if asked else {}
         causes: list[Cause] = []
         for one in found:
-            if one.operation is not Operation.REQUEST_APPOINTMENT:
+            if one.operation is Operation.NOTIFY:
                 causes.append(cause_of(one))
+                continue
+            if one.operation is Operation.SEND_TEXT:
+                causes.append(word_of_text(one, answers.get(one.delivery_id)))
                 continue
             queued = self._store.outbox.get(conn, one.delivery_id)
             said = queued.delivery.content if queued is not None and queued.unreadable is None else None
@@ -107,6 +109,28 @@ def answer_of(one: Awaited, appointment: str, receipt: str | None) -> RequestSet
         filler_authority=said.authority if said is not None else None,
         status=said.status if said is not None else None,
         starts_at=said.starts_at if said is not None else None,
+    )
+
+
+_OF_TEXT: Final = {
+    DeliveryState.DELIVERED: TextSettled.SENT,
+    DeliveryState.DEAD: TextSettled.FAILED,
+    DeliveryState.WITHHELD: TextSettled.WITHHELD,
+}
+
+
+def word_of_text(one: Awaited, receipt: str | None) -> TextSettled:
+    """What became of a text's delivery; of one that waits for a person nobody knows yet."""
+    text, _, tries = one.key.rpartition("-")
+    taken = one.state is DeliveryState.DELIVERED
+    return TextSettled(
+        actor=COURIER,
+        chart_id=one.chart_id,
+        text=text,
+        tries=int(tries) if tries.isdecimal() else 0,
+        result=_OF_TEXT.get(one.state, TextSettled.HELD),
+        detail=None if taken else one.error or one.state.value,
+        receipt=receipt if taken else None,
     )
 
 

@@ -144,6 +144,8 @@ class DestinationBase(StrictModel):
 
     takes: ClassVar[frozenset[str]] = frozenset()
     """What it can be given, as `deliver.what` names it."""
+    sends_texts: ClassVar[bool] = False
+    """What it is given as `text` it sends to the patient; any other that takes them records how texts stand."""
     takes_checkpoints: ClassVar[bool] = False
     """It can be named in `trail.checkpoints`."""
     is_heard_by_hooks: ClassVar[bool] = False

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, literal_column, select, text, update
+from sqlalchemy import Connection, bindparam, literal_column, or_, select, text, update
 
 from engine.domain.delivery import Delivery, DeliveryState, Fallen, Gone, Ground, Operation, Spoken
 from engine.domain.record import Record
@@ -20,7 +20,7 @@ from engine.store.keys import KeyRing
 from engine.store.schema import delivery, from_micros, notice, word
 from engine.store.statements import Listed, Rows, Statement
 
-AWAITED: Final = frozenset({Operation.NOTIFY, Operation.REQUEST_APPOINTMENT})
+AWAITED: Final = frozenset({Operation.NOTIFY, Operation.REQUEST_APPOINTMENT, Operation.SEND_TEXT})
 """What becomes of these is put into the journal: see `awaited`."""
 
 _INSERT: Final = Rows(notice, ("delivery_id", "chart_id", "ground", "awaits"))
@@ -51,6 +51,9 @@ _DUE: Final = Listed(
 _HEARD: Final = Listed(
     notice.c.delivery_id, lambda listed: update(notice).where(listed).values(awaits=literal_column("0"))
 )
+_HEARD_HELD: Final = Listed(
+    notice.c.delivery_id, lambda listed: update(notice).where(listed).values(awaits=literal_column("2"))
+)
 
 
 _AWAITED: Final = Statement(
@@ -63,7 +66,11 @@ _AWAITED: Final = Statement(
         delivery.c.error,
     )
     .join(delivery, delivery.c.id == notice.c.delivery_id)
-    .where(text("awaits = 1"), delivery.c.state != literal_column("'pending'"))
+    .where(
+        text("awaits > 0"),
+        delivery.c.state != literal_column("'pending'"),
+        or_(notice.c.awaits == literal_column("1"), delivery.c.state != literal_column("'held'")),
+    )
     .order_by(notice.c.delivery_id)
     .limit(bindparam("count", type_=delivery.c.id.type)),
     ("count",),
@@ -137,9 +144,13 @@ def awaited(conn: Connection, limit: int) -> list[Awaited]:
     ]
 
 
-def heard(conn: Connection, delivery_ids: Sequence[int]) -> None:
-    """What has become of these is in the journal."""
-    _HEARD.write(conn, delivery_ids)
+def heard(conn: Connection, found: Iterable[Awaited]) -> None:
+    """What has become of these is in the journal. Of a text that is held, a second word is awaited: a person's."""
+    ids: dict[bool, list[int]] = {False: [], True: []}
+    for one in found:
+        ids[one.operation is Operation.SEND_TEXT and one.state is DeliveryState.HELD].append(one.delivery_id)
+    _HEARD.write(conn, ids[False])
+    _HEARD_HELD.write(conn, ids[True])
 
 
 def without_ground(conn: Connection, delivery_ids: Sequence[int]) -> dict[int, WithoutGround]:

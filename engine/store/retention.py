@@ -278,7 +278,7 @@ class Deliveries:
                 select(letter.delivery_id).where(letter.delivery_id.in_(old), letter.resolved_by.is_(None))
             ).scalars()
         )
-        unsaid = set(conn.execute(select(n.delivery_id).where(n.delivery_id.in_(old), n.awaits == 1)).scalars())
+        unsaid = set(conn.execute(select(n.delivery_id).where(n.delivery_id.in_(old), n.awaits > 0)).scalars())
         held = _Held(self._store, conn)
         owners = survivors(conn, {chart_of_line(row.ordering_key) for row in rows}) if held.charts else {}
         items: list[Item] = []

@@ -429,13 +429,13 @@ notice: Final = Table(  # deliveries that are words to a person: whose they are,
     Column("gone", Text),  # why that is gone, as a code
     Column("gone_at", BigInteger),
     Column("gone_by", BigInteger),  # the entry that made it so
-    Column(
-        "awaits", SmallInteger, nullable=False
-    ),  # 1: what becomes of it is to be put into the journal, and is not yet
+    # 1: what becomes of it is to be put into the journal, and is not yet; 2: that it is held is there, what a person
+    # makes of that is not
+    Column("awaits", SmallInteger, nullable=False),
     schema=CHARTS,
 )
 Index("notice_chart", notice.c.chart_id)
-Index("notice_awaits", notice.c.delivery_id, sqlite_where=text("awaits = 1"))
+Index("notice_awaits", notice.c.delivery_id, sqlite_where=text("awaits > 0"))
 Index("notice_gone", notice.c.gone_by, sqlite_where=notice.c.gone_by.is_not(None))
 
 dead_letter: Final = Table(

@@ -109,7 +109,7 @@ TYPES = {
 }
 GOOD = {
     ("file", "patient"), ("file", "encounter"), ("file", "score"), ("file", "task"), ("file", "message"),
-    ("file", "page"), ("file", "appointment"), ("webhook", "appointment"),
+    ("file", "page"), ("file", "appointment"), ("webhook", "appointment"), ("file", "text"), ("webhook", "text"),
     ("salesforce", "page"), ("pagerduty", "page"),
     ("mllp", "message"), ("mllp", "request"),
     ("salesforce", "patient"), ("salesforce", "encounter"), ("salesforce", "score"), ("salesforce", "task"),

@@ -28,6 +28,7 @@ from engine.domain.delivery import (
     PatientUpsert,
     ScoreUpsert,
     TaskUpsert,
+    TextUpsert,
 )
 from engine.domain.encounter import Encounter
 from engine.domain.moment import Moment
@@ -36,6 +37,7 @@ from engine.domain.patient import Address, Identifier, Name, Patient, Provider
 from engine.domain.score import Band, Factor, Score
 from engine.domain.shapes import patient_shape, plain, task_shape
 from engine.domain.task import ENGINE, Task, TaskState
+from engine.domain.text import Reply, Text
 
 AT = datetime(2026, 3, 6, 18, 0, tzinfo=UTC)
 PATIENT = Patient(
@@ -67,6 +69,11 @@ PAGE = Page(
     id="p1", task="t1", kind="on_call_page", encounter="MRN:V1", policy=POLICY, closes=True, raised_at=AT, next_at=AT,
     level=1, steps=(STEP,),
 )  # fmt: skip
+TEXT = Text(
+    id="x1", series="post-discharge-texts", series_version="1", step="day-0", encounter="MRN:V1", planned_for=AT,
+    due_at=None, useful_until=AT, number="+15185550100", body="Call us",
+    replies=(Reply(id="SM1", at=AT, text="Call me", meaning="free"),),
+)  # fmt: skip
 NOTIFICATION = Notification(
     id="p1-1", page_id="p1", ladder="on-call", level=1, loop=1, step=1, person="lee", to="pager-1",
     text="Open the page", link="/pages/p1", reason="on_call_page", raised_at=AT,
@@ -81,6 +88,7 @@ SAID: dict[Operation, Content] = {
     Operation.FORWARD: Forward(hl7=b"MSH|^~\\&|"),
     Operation.SEND_TEXT: NOTICE,
     Operation.UPSERT_PAGE: PageUpsert.of(PAGE, "MRN:558181838"),
+    Operation.UPSERT_TEXT: TextUpsert.of(TEXT, "MRN:558181838"),
     Operation.REQUEST_APPOINTMENT: AppointmentRequest(
         id="a1",
         patient=PatientUpsert.of(PATIENT).patient,

@@ -19,6 +19,7 @@ from engine.domain.message import EntryKind
 from engine.domain.outcome import Outcome
 from engine.domain.page import Policy
 from engine.domain.task import TaskState
+from engine.domain.text import Text, TextState
 from engine.pipeline import notices
 from engine.pipeline.admit import GO, RULES, Known, Never, NotBefore, admit
 from engine.pipeline.grounds import GROUNDS, Planned, fallen, newly
@@ -121,7 +122,11 @@ def test_what_moved_to_another_patient_is_gone_from_the_first(heart: Heart) -> N
 def test_what_does_not_stand_begins_nothing_and_can_not_fall(heart: Heart, kind: str) -> None:
     page = raised("t1", "on_call_page", Policy(ladder="on-call", version="1"), heart.now)
     asked = Appointment(id="a1", request=RequestState.ASKED)
-    chart = msgspec.structs.replace(heart.chart(), pages=(page,), appointments=(asked,))
+    text = Text(
+        id="x1", series="s", series_version="1", step="day-0", encounter="MRN:V1", planned_for=NOW, due_at=None,
+        useful_until=NOW, state=TextState.QUEUED, tries=1,
+    )  # fmt: skip
+    chart = msgspec.structs.replace(heart.chart(), pages=(page,), appointments=(asked,), texts=(text,))
     assert list(newly(kind, None, chart))
     assert list(newly(kind, chart, chart)) == []
     over = msgspec.structs.replace(
@@ -130,9 +135,13 @@ def test_what_does_not_stand_begins_nothing_and_can_not_fall(heart: Heart, kind:
         encounters=tuple(msgspec.structs.replace(one, status=EncounterStatus.ACTIVE) for one in chart.encounters),
         pages=(called_off(page, "over", heart.now),),
         appointments=(msgspec.structs.replace(asked, request=RequestState.DROPPED),),
+        texts=(msgspec.structs.replace(text, state=TextState.RETRACTED),),
     )
     assert list(newly(kind, None, over)) == []
-    assert fallen(over, msgspec.structs.replace(over, tasks=(), encounters=(), pages=(), appointments=())) is None
+    assert (
+        fallen(over, msgspec.structs.replace(over, tasks=(), encounters=(), pages=(), appointments=(), texts=()))
+        is None
+    )
 
 
 def test_nothing_begins_for_the_dead(heart: Heart) -> None:
@@ -197,6 +206,9 @@ def test_a_notice_whose_ground_has_gone_is_not_sent(gone: Gone) -> None:
     said = Notice(id="n", patient_key="MRN:1", to="x", body="y")
     text = queued(delivery(Operation.SEND_TEXT, said.encoded()))
     assert admit(RULES, text, Known(gone=gone), QUEUED_AT) == Never(code=gone, final=gone.final)
+    of_chart = msgspec.structs.replace(said, ground=Ground(kind="text", key="x#1"))  # it is decided on anew
+    again = queued(delivery(Operation.SEND_TEXT, of_chart.encoded()))
+    assert admit(RULES, again, Known(gone=gone), QUEUED_AT) == Never(code=gone, final=True)
     assert remedy(gone)
     released = Known(gone=gone, released=frozenset({gone.value}))
     assert (admit(RULES, text, released, QUEUED_AT) == GO) == (gone is Gone.MERGED)

@@ -294,7 +294,7 @@ def _charts() -> None:
         sa.PrimaryKeyConstraint("delivery_id"),
         schema=CHARTS,
     )
-    op.create_index("notice_awaits", "notice", ["delivery_id"], schema=CHARTS, **_only("awaits = 1"))
+    op.create_index("notice_awaits", "notice", ["delivery_id"], schema=CHARTS, **_only("awaits > 0"))
     op.create_index("notice_chart", "notice", ["chart_id"], schema=CHARTS)
     op.create_index("notice_gone", "notice", ["gone_by"], schema=CHARTS, **_only("gone_by IS NOT NULL"))
     op.create_index("identifier_chart", "identifier", ["chart_id"], schema=CHARTS)
