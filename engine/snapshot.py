@@ -48,6 +48,7 @@ MAPPING_FOLDERS: Final = (
     "protocols",
     "risk",
     "tables",
+    "texts",
 )
 EXAMPLES: Final = "examples"
 """A folder below the channels' or mappings' that nothing is read from: messages and files to copy."""

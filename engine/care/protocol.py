@@ -195,6 +195,27 @@ class _Plans(StrictModel):
         yield from (*self.death_uncertain, *self.death)
 
 
+_SeriesName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+
+
+class _TextsByBand(StrictModel):
+    """Series of texts by band; none: no texts."""
+
+    high: _SeriesName | None = None
+    """For the high band."""
+    moderate: _SeriesName | None = None
+    """For the moderate band."""
+    low: _SeriesName | None = None
+    """For the low band."""
+
+
+class _Texts(StrictModel):
+    """Which texts the patient gets. Only a plan at home has any."""
+
+    home_plan: _TextsByBand
+    """Home."""
+
+
 class Besides(NamedTuple):
     """What the patient's other stays say of a plan."""
 
@@ -309,6 +330,8 @@ class _Spec(StrictModel):
     """Whose discharges it plans for now; none: everybody's."""
     plans: _Plans
     """Action of the disposition table -> tasks."""
+    texts: _Texts | None = None
+    """Series of texts to the patient (`mappings/texts/`); none: no texts."""
 
 
 _CLASS_MISSING: Final = "the patient class (PV1-2) is missing"
@@ -339,7 +362,10 @@ class Protocol:
         """By kind of task."""
         self.results: Mapping[str, tuple[Awaited, ...]] = spec.results
         """By kind of task."""
-        self.texts: Mapping[Band | None, str] = {}
+        by_band = spec.texts.home_plan if spec.texts is not None else _TextsByBand()
+        self.texts: Mapping[Band | None, str] = {
+            band: name for band in Band if (name := getattr(by_band, band)) is not None
+        }
         """The series of texts after a discharge to home, by band."""
         self._late = spec.late
         days = spec.discharge_age_days_max

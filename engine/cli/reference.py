@@ -22,6 +22,13 @@ FILES: Final[Mapping[str, str]] = {
     "requests": "mappings/destinations/NAME.yaml (requests for appointments)",
     "protocol": "mappings/protocols/NAME.yaml",
     "oncall": "mappings/oncall/NAME.yaml",
+    "texts": "mappings/texts/NAME.yaml (a series)",
+    "text-service": "mappings/texts/service.yaml",
+    "text-words": "mappings/texts/words.yaml",
+    "text-clinical": "mappings/texts/clinical.yaml",
+    "text-languages": "mappings/texts/languages.yaml",
+    "quiet-hours": "mappings/texts/quiet-hours.yaml",
+    "text-zones": "mappings/texts/zones.yaml",
     "access": "mappings/access/roles.yaml",
     "disclosures": "mappings/privacy/disclosures.yaml",
     "evidence": "mappings/privacy/evidence.yaml",
@@ -38,6 +45,18 @@ FILES: Final[Mapping[str, str]] = {
 """Kind of file -> where it stands, in the order of the page."""
 _SHIPPED: Final[Mapping[str, tuple[str, ...]]] = {
     "risk": tuple(f"mappings/risk/{model}.yaml" for model in ("lace", "seed", "charlson", "hospital")),
+    **{
+        kind: (f"mappings/texts/{name}.yaml",)
+        for kind, name in (
+            ("texts", "post-discharge-texts"),
+            ("text-service", "service"),
+            ("text-words", "words"),
+            ("text-clinical", "clinical"),
+            ("text-languages", "languages"),
+            ("quiet-hours", "quiet-hours"),
+            ("text-zones", "zones"),
+        )
+    },
     "access": ("mappings/access/roles.yaml",),
     "disclosures": ("mappings/privacy/disclosures.yaml",),
     "evidence": ("mappings/privacy/evidence.yaml",),

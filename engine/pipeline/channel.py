@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol as Interface
@@ -17,8 +17,8 @@ from engine.care.dispositions import Dispositions
 from engine.care.oncall import NO_ROSTERS, Rosters
 from engine.care.protocol import Protocol
 from engine.care.texts.deciding import Series
+from engine.care.texts.rules import TextRules
 from engine.domain.delivery import Operation
-from engine.domain.patient import Address
 from engine.domain.task import Task
 from engine.mapping.apply import Mapping as FieldMapping
 from engine.mapping.expression import Filter
@@ -42,37 +42,6 @@ class Planner:
 
     protocol: Protocol
     model: str | None
-
-
-class Quiet(Interface):
-    """The hours in which patients are written to."""
-
-    def window(self, at: datetime, zone: ZoneInfo, state: str | None) -> tuple[datetime, datetime]:
-        """The hours that hold a moment, else the next ones. state: where the patient lives."""
-
-
-class PatientZones(Interface):
-    """Where patients live."""
-
-    def zone_of(self, address: Address | None, hospital: ZoneInfo) -> ZoneInfo:
-        """By the address; where it does not tell, that of the hospital."""
-
-
-def _as_it_is(phone: str) -> tuple[str | None, str]:
-    return phone, "mobile"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextRules:
-    """What the site's files say of texts to patients."""
-
-    series: Mapping[str, Series] = field(default_factory=dict)
-    """By name."""
-    quiet: Quiet | None = None
-    zones: PatientZones | None = None
-    number_of: Callable[[str], tuple[str | None, str]] = _as_it_is
-    """A phone of a chart -> its number (E.164; none: no text can be sent there), and what it is (`mobile`, `landline`,
-    or what is wrong with it)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +78,7 @@ class CompiledChannel:
     former: Mapping[tuple[str, str], Planner] = field(default_factory=dict)
     """Protocols as they once were, by name and digest: a plan goes on by the one that it was made with."""
     texts: TextRules = field(default_factory=TextRules)
+    """Of the site: texts to patients."""
     former_series: Mapping[tuple[str, str], Series] = field(default_factory=dict)
     """Series of texts as they once were, by name and digest: what was planned goes on by them."""
     text_senders: frozenset[str] = frozenset()
@@ -159,6 +129,8 @@ class RuleFiles:
     """Who may see what, by file."""
     privacy: PrivacyRules = field(default_factory=PrivacyRules)
     """What a privacy officer works by."""
+    texts: TextRules = field(default_factory=TextRules)
+    """Texts to patients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

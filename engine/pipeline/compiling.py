@@ -20,6 +20,7 @@ from engine.care.dispositions import load_dispositions
 from engine.care.oncall import Rosters
 from engine.care.protocol import CLASSES, Protocol, load_protocol
 from engine.care.rosters import OnCallSpec, load_oncall
+from engine.care.texts.rules import TextRules, load_texts
 from engine.domain.delivery import Operation
 from engine.errors import Problem, SettingsError
 from engine.hl7v2.message import Message
@@ -83,14 +84,12 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
     inputs = read("care/risk-inputs.yaml", load_input_tables)
     policies, privacy = _policies(configuration, documents, attempt), _privacy(configuration, documents, attempt)
     rosters, rosters_read = _rosters(configuration, _folder(documents, "oncall").values(), attempt)
+    texts = _texts(configuration, documents, attempt)
     calendar = BusinessCalendar(configuration.site.calendar)
     attempt.problems += _site_problems(configuration, calendar)
     broken_tables = _broken_tables(configuration, documents, tables)
     missing = partial(_missing, configuration)
-    planners: dict[str, Planner] = {}
-    for settings in configuration.channels.values():
-        if (planner := _planner(settings, protocols)) is not None:
-            planners.setdefault(planner.protocol.name, planner)
+    planners = _planners(configuration, protocols)
     channels: dict[str, CompiledChannel] = {}
     mappings: dict[tuple[str, str], FieldMapping | None] = {}
     for name, settings in configuration.channels.items():
@@ -133,12 +132,14 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
             calendar=calendar,
             key=key,
             rosters=rosters,
+            texts=texts,
             copies=copies_of(configuration, policies),
             terms={name: terms_of(name, one) for name, one in configuration.site.destinations.items()},
             text_senders=frozenset(name for name, one in configuration.site.destinations.items() if one.sends_texts),
         )
     for document in _folder(documents, "protocols").values() if rosters_read else ():
         attempt.problems += _page_problems(document, rosters)
+    attempt.problems += _text_problems(documents, protocols, texts, rosters)
     attempt.problems += _class_problems(configuration, documents, tables, protocols)
     if attempt.problems or events is None or dispositions is None or inputs is None:
         raise SettingsError(tuple(dict.fromkeys(attempt.problems)))
@@ -160,6 +161,7 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
             rosters=rosters,
             policies=policies,
             privacy=privacy,
+            texts=texts,
         ),
     )
 
@@ -270,6 +272,11 @@ def _rosters(configuration: Configuration, documents: Iterable[Document], attemp
     return rosters, whole
 
 
+def _texts(configuration: Configuration, documents: Mapping[str, Document], attempt: _Collector) -> TextRules:
+    site = configuration.snapshot.document(configuration.snapshot.site_file)
+    return load_texts(_folder(documents, "texts"), configuration.site.texts, site, attempt.problems)
+
+
 def _takes_appointments(settings: Channel) -> bool:
     """It has a map of its own, or takes messages that need one."""
     codes = {one.upper().partition("^")[0] for one in settings.accept.types}
@@ -279,6 +286,14 @@ def _takes_appointments(settings: Channel) -> bool:
 def _planner(settings: Channel, protocols: Mapping[str, Protocol]) -> Planner | None:
     protocol = protocols.get(settings.protocol) if settings.protocol is not None else None
     return Planner(protocol, settings.risk[0] if settings.risk else None) if protocol is not None else None
+
+
+def _planners(configuration: Configuration, protocols: Mapping[str, Protocol]) -> dict[str, Planner]:
+    planners: dict[str, Planner] = {}
+    for settings in configuration.channels.values():
+        if (planner := _planner(settings, protocols)) is not None:
+            planners.setdefault(planner.protocol.name, planner)
+    return planners
 
 
 def _documents(configuration: Configuration, attempt: _Collector) -> dict[str, Document]:
@@ -315,6 +330,32 @@ def _page_problems(document: Document, rosters: Rosters) -> Iterator[Problem]:
         if isinstance(name, str) and name not in known:
             near = did_you_mean(name, known)
             yield document.problem(path, f"there is no such ladder in mappings/oncall/{near}: nobody would be paged")
+
+
+def _text_problems(
+    documents: Mapping[str, Document], protocols: Mapping[str, Protocol], texts: TextRules, rosters: Rosters
+) -> Iterator[Problem]:
+    """Series that a protocol names and no file has, and alerts of a series that its protocol knows nothing of."""
+    if not texts.whole:  # else much of what is missing stands in a file that can't be read
+        return
+    for stem, document in _folder(documents, "protocols").items():
+        protocol = protocols.get(stem)
+        for band, name in protocol.texts.items() if protocol is not None else ():
+            series = texts.series.get(name)
+            if protocol is None or series is None:
+                near = did_you_mean(name, texts.series)
+                place = ("texts", "home_plan", str(band))
+                yield document.problem(place, f"there is no such series in mappings/texts/{near}: nobody gets a text")
+                continue
+            for step, alert in series.alerts:
+                where = f"{name}, text {step}"
+                if alert.kind not in protocol.kinds:
+                    near = did_you_mean(alert.kind, protocol.kinds)
+                    text = f"{where} alerts by a task {alert.kind}, which is none of the kinds of this protocol{near}"
+                    yield document.problem(("texts", "home_plan", str(band)), text)
+                if alert.page is not None and alert.page not in {*rosters.ladders, *rosters.left_out}:
+                    text = f"{where} pages the ladder {alert.page}, which is not in mappings/oncall/"
+                    yield document.problem(("texts", "home_plan", str(band)), text)
 
 
 def _class_problems(

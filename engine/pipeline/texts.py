@@ -328,7 +328,7 @@ def decided(chart: Chart, text: Text, channel: CompiledChannel, now: datetime) -
         return _withheld(text, "too_late", "not-sent-in-time", now)
     series = channel.series_of(text.series, text.series_digest)
     destination = channel.texter or text.destination
-    verdict = decide(chart, text, _asked(chart, text, series, channel, now))
+    verdict = decide(chart, text, _asked(chart, series, channel, now))
     match verdict:
         case Never(reason=reason, detail=detail):
             return _withheld(text, reason, detail, now)
@@ -361,13 +361,13 @@ def _withheld(text: Text, reason: str, detail: str | None, now: datetime) -> Tex
     return structs.replace(text, state=TextState.WITHHELD, reason=reason, detail=detail, due_at=None, ended_at=now)
 
 
-def _asked(chart: Chart, text: Text, series: Series | None, channel: CompiledChannel, now: datetime) -> Asked:
+def _asked(chart: Chart, series: Series | None, channel: CompiledChannel, now: datetime) -> Asked:
     zone = _zone(chart, channel)
-    state, quiet = chart.patient.address.state if chart.patient.address is not None else None, channel.texts.quiet
+    state, quiet = channel.texts.zones.state_of(chart.patient.address), channel.texts.quiet
     return Asked(
         now=now,
         zone=zone,
-        window=lambda at: quiet.window(at, zone, state) if quiet is not None else (at, text.useful_until),
+        window=lambda at: quiet.window(at, zone, state),
         parse=channel.texts.number_of,
         series=series,
         fields=partial(_fields, chart, channel),
@@ -376,8 +376,7 @@ def _asked(chart: Chart, text: Text, series: Series | None, channel: CompiledCha
 
 def _zone(chart: Chart, channel: CompiledChannel) -> ZoneInfo:
     """Where the patient lives; else that of the hospital."""
-    zones = channel.texts.zones
-    return zones.zone_of(chart.patient.address, channel.zone) if zones is not None else channel.zone
+    return channel.texts.zones.zone_of(chart.patient.address, channel.zone)
 
 
 def _fields(chart: Chart, channel: CompiledChannel, text: Text, step: Step, now: datetime) -> Mapping[str, str]:
@@ -390,8 +389,7 @@ def _fields(chart: Chart, channel: CompiledChannel, text: Text, step: Step, now:
         begins = start.astimezone(zone)
         place = visit.location
         fields |= {
-            "appointment_day": begins.strftime("%a %b %d").replace(" 0", " "),
-            "appointment_time": begins.strftime("%I:%M %p").lstrip("0"),
+            "appointment_at": begins.isoformat(),  # the series says it in the language
             "appointment_place": (place.facility or place.point_of_care) if place is not None else None,
         }
     return {name: value for name, value in fields.items() if value}

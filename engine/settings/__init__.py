@@ -30,6 +30,7 @@ from engine.settings.site import (
     RetrySettings,
     Site,
     Store,
+    TextSettings,
     TlsClient,
     Trail,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "Site",
     "Store",
     "Text",
+    "TextSettings",
     "TlsClient",
     "TlsServer",
     "Trail",

@@ -366,6 +366,49 @@ class Retention(StrictModel):
         )
 
 
+class TextCaps(StrictModel):
+    """Most texts to one patient, of all series together."""
+
+    day: Annotated[int, Field(ge=1, le=20)] = 1
+    """In a calendar day where the patient lives."""
+    week: Annotated[int, Field(ge=1, le=100)] = 3
+    """In seven days."""
+
+
+class TextSettings(StrictModel):
+    """Texts to patients: who writes, and the limits that hold for all series."""
+
+    programme: Annotated[str, Field(min_length=1, max_length=40)] = "Your hospital care team"
+    """Who writes, as the patient reads it: {programme} in all texts."""
+    phone: Annotated[str, Field(min_length=3, max_length=20)] | None = None
+    """Number that a patient can call, as the patient reads it: {phone}."""
+    portal: Annotated[str, Field(min_length=3, max_length=60)] | None = None
+    """Address of the patient portal, as the patient reads it: {portal}."""
+    region: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] = "US"
+    """Country (ISO 3166-1) whose national form numbers may have."""
+    regions: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Z]{2}$")], ...], Field(max_length=50)] = ()
+    """Countries whose numbers are written to; none: that of `region`, with its territories."""
+    default_language: Annotated[str, Field(pattern=r"^[a-z]{2}$")] = "en"
+    """Language (ISO 639-1) of answers to whom no other is known."""
+    opt_out_scope: Literal["all", "purpose"] = "all"
+    """What one STOP ends: all texts to the number, or those for the purpose of the text that it answers."""
+    opt_out_scope_from: date | None = None
+    """Day from which on `purpose` counts; before it one STOP ends all."""
+    caps: TextCaps = TextCaps()
+    """Most texts to one patient, where a series does not say it."""
+
+    @model_validator(mode="after")
+    def _narrow_scope_has_a_date(self) -> TextSettings:
+        if self.opt_out_scope != "all" and self.opt_out_scope_from is None:
+            raise ValueError("a scope of STOP that is not `all` needs its first day: opt_out_scope_from: 2027-02-01")
+        return self
+
+    def scope_of_opt_out(self, day: date) -> Literal["all", "purpose"]:
+        """What a STOP of this day ends."""
+        begins = self.opt_out_scope_from
+        return self.opt_out_scope if begins is not None and day >= begins else "all"
+
+
 class SiteClock(StrictModel):
     """Another clock than the system's, for a site that is there to test: weeks pass in seconds."""
 
@@ -401,6 +444,8 @@ class Site(StrictModel):
     """How long what is stored is kept."""
     calendar: Calendar = Calendar()
     """Business days and the site's zone."""
+    texts: TextSettings = TextSettings()
+    """Texts to patients."""
     channels: Folder = "channels"
     """Folder of the channel files, relative to config.yaml."""
     mappings: Folder = "mappings"

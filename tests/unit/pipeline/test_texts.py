@@ -198,7 +198,7 @@ def test_a_stop_stops_what_is_in_the_outbox(ward: Texting) -> None:
 
 
 @pytest.mark.parametrize(
-    ("phone", "detail"), [("", "no-number"), ("+12125550000", "landline"), ("911", "not-a-number")]
+    ("phone", "detail"), [("", "no-number"), ("+18005550123", "toll-free"), ("911", "not-a-number")]
 )
 def test_without_a_number_that_takes_texts_there_is_no_address(phone: str, detail: str) -> None:
     ward = Texting(PLAIN, phone=phone)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from copy import copy
 from datetime import UTC, datetime, time, timedelta
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -14,17 +14,18 @@ from heart import adt
 from scheduling import NEW_YORK, Scheduled
 
 from engine.care.event import Applied
+from engine.care.texts.rules import TextRules
+from engine.care.texts.zones import Zones
 from engine.domain.cause import CLOCK, COURIER, Due, TextSettled, written
 from engine.domain.chart import Chart
 from engine.domain.consent import ContactConsent
 from engine.domain.delivery import Delivery, DeliveryState, Fallen, Gone, Notice, Operation, QueuedDelivery
 from engine.domain.message import Entry, Summary
 from engine.domain.outcome import Effect
-from engine.domain.patient import Address
 from engine.domain.score import Band
 from engine.domain.text import Answer, Question, Text
 from engine.pipeline.admit import RULES, Known, Never, NotBefore, admit
-from engine.pipeline.channel import Planner, TextRules
+from engine.pipeline.channel import Planner
 from engine.pipeline.difference import difference
 from engine.pipeline.due import due_at
 from engine.pipeline.follow import follow
@@ -83,6 +84,12 @@ class Series:
     def render(self, step: str, language: str | None, fields: Mapping[str, str], *, first: bool = False) -> Rendered:
         [one] = [one for one in self.steps if one.name == step]
         words = f"{step} {self.digest} {one.words}"
+        if (at := fields.get("appointment_at")) is not None:
+            fields = {
+                **fields,
+                "appointment_day": "a day",
+                "appointment_time": f"{datetime.fromisoformat(at):%-I:%M %p}",
+            }
         missing = tuple(name for name in _names(words) if name not in fields)
         if missing:
             return Rendered("", "en", 0, missing)
@@ -109,28 +116,7 @@ DAYS = Series(
 PLAIN = Series(steps=(Step(name="day-0", at=None, useful=timedelta(hours=24)), Step(name="day-2", days=2)))
 
 
-class Quiet:
-    """09:00 to 20:00."""
-
-    def window(self, at: datetime, zone: ZoneInfo, _state: str | None) -> tuple[datetime, datetime]:
-        there = at.astimezone(zone)
-        begins = datetime.combine(there.date(), time(9), zone)
-        ends = datetime.combine(there.date(), time(20), zone)
-        if there >= ends:
-            next_ = there.date() + timedelta(days=1)
-            return datetime.combine(next_, time(9), zone), datetime.combine(next_, time(20), zone)
-        return begins, ends
-
-
-class TheZones:
-    def zone_of(self, address: Address | None, hospital: ZoneInfo) -> ZoneInfo:
-        return ZoneInfo("America/Los_Angeles") if address is not None and address.state == "CA" else hospital
-
-
-def number_of(phone: str) -> tuple[str | None, str]:
-    if phone.endswith("0000"):
-        return None, "landline"
-    return (phone, "mobile") if phone.startswith("+1") and len(phone) == 12 else (None, "not-a-number")
+ZONES = Zones({"CA": "CA"}, {"CA": ZoneInfo("America/Los_Angeles")}, {}, {})
 
 
 @dataclasses.dataclass
@@ -177,7 +163,7 @@ class Texting(Scheduled):
         planner = Planner(protocol, channel.planner.model)
         self.channel = dataclasses.replace(
             channel,
-            texts=TextRules(series=series, quiet=Quiet(), zones=TheZones(), number_of=number_of),
+            texts=TextRules(series=cast(Any, series), zones=ZONES),
             former_series={**channel.former_series, **former},
             text_senders=frozenset({"phone", "pager"}),
             planner=planner,
