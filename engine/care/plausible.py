@@ -12,6 +12,7 @@ from typing import Final
 from engine.care.times import is_before
 from engine.domain.chart import Chart
 from engine.domain.encounter import DOUBTFUL_END, Encounter, EncounterStatus
+from engine.domain.moment import Moment
 
 PRESENT: Final = frozenset({"I", "OBS"})
 """Classes of stays of which a patient has one at a time."""
@@ -25,6 +26,9 @@ _END_FIRST: Final = "the discharge lies before the admission"
 _END_AHEAD: Final = "the discharge lies ahead"
 _BORN_LATER: Final = "the birth date lies after the stay"
 _TWO_OPEN: Final = "another stay of the patient has not ended: is the patient still in the hospital?"
+TWO_ENDS: Final = (
+    "another stay of the patient was at the same time, and ended at another time or otherwise: which is right?"
+)
 
 
 def dates_in_doubt(chart: Chart, encounter: Encounter, now: datetime) -> str | None:
@@ -54,6 +58,30 @@ def open_besides(chart: Chart, encounter: Encounter) -> str | None:
             if left is None or came is None or not left.is_before(came):
                 return _TWO_OPEN
     return None
+
+
+def overlap(one: Encounter, other: Encounter) -> bool:
+    """Whether two stays in a hospital were surely at one time, though a patient has one at a time.
+
+    One may begin an hour before the other is over: between two wards that register stays of their own nobody keeps
+    the minute.
+    """
+    if one.class_ not in PRESENT or other.class_ not in PRESENT:
+        return False
+    return _goes_on_after(one, other.admitted_at) and _goes_on_after(other, one.admitted_at)
+
+
+def _goes_on_after(stay: Encounter, moment: Moment | None) -> bool:
+    """Whether a stay was surely not over then. moment: none: nobody knows when."""
+    if stay.status in _OPEN:
+        return True
+    left = stay.discharged_at
+    if stay.status is not EncounterStatus.FINISHED or left is None or moment is None:
+        return False
+    return moment.is_before(left, _HANDOVER_SECONDS)
+
+
+_HANDOVER_SECONDS: Final = 3600.0
 
 
 def is_same_stay(one: Encounter, other: Encounter, zone: tzinfo) -> bool:

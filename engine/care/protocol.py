@@ -227,6 +227,8 @@ class Besides(NamedTuple):
     """An earlier stay whose plan would still be running, or this one under another number, has a plan."""
     done: frozenset[str] = frozenset()
     """Steps that were done under another number of the same stay."""
+    asks: str | None = None
+    """What a person must decide of another stay that was at the same time; none: nothing."""
 
 
 NOTHING_BESIDES: Final = Besides()
@@ -488,7 +490,8 @@ class Protocol:
         the patient's other stays say. blanks_in_a_row: of a sender that leaves the disposition out, after so many of
         which nobody is asked any more; none: somebody is.
         """
-        if (nothing := self._calls_for_nothing(chart, encounter, disposition)) is not None:
+        nothing = self._calls_for_nothing(chart, encounter, disposition)
+        if nothing is not None and (waits or besides.asks is None or nothing[0] is not Reason.DISPOSITION):
             return Plan(ground=nothing)
         if self._rollout is not None and not (besides.planned or _is_planned(chart, encounter)):
             out = self._not_in_rollout(chart.patient, encounter, now, key)
@@ -496,7 +499,7 @@ class Protocol:
                 return Plan(ground=out)
         if blanks_in_a_row is not None and disposition.code is None and not _is_planned(chart, encounter):
             return self._not_asked(blanks_in_a_row)
-        call = self._called_for(chart, encounter, disposition, besides.band or band, now, waits=waits)
+        call = self._called_for(chart, encounter, disposition, besides, besides.band or band, now, waits=waits)
         discharged = _discharged(encounter, now, calendar)
         known = {task.id: task for task in chart.tasks}
         uncalled = {page.task for page in chart.pages if not page.has_called}
@@ -571,6 +574,7 @@ class Protocol:
         chart: Chart,
         encounter: Encounter,
         disposition: Disposition,
+        others: Besides,
         band: Band | None,
         now: datetime,
         *,
@@ -598,7 +602,9 @@ class Protocol:
             reason = Reason.DISPOSITION_ASKED
         elif disposition.action is Action.HOME_PLAN:
             steps = self._home[band]
-        besides = open_besides(chart, encounter) if not waits and steps else None
+        besides = None
+        if not waits:  # where the two say that nothing is to be done, and say otherwise, somebody must look, too
+            besides = (open_besides(chart, encounter) if steps else None) or others.asks
         if besides is None:
             return _Call([(step, hold) for step in steps], reason, said)
         if hold:

@@ -56,5 +56,13 @@ class Closed(Phi, frozen=True, kw_only=True, eq=False):
             for at, finished, number in zip(self.admitted, self.finished, self.numbers, strict=True)
         )
 
+    def was_over_after(self, moment: int) -> bool:
+        """Whether one that was not cancelled was over after that moment, in microseconds since 1970."""
+        last = max((at for at in self.discharged if at is not None), default=moment)
+        return last > moment and any(
+            finished and at is not None and at > moment
+            for at, finished in zip(self.discharged, self.finished, strict=True)
+        )
+
 
 _decode_parts: Final = msgspec.json.Decoder(dict[str, tuple[str, ...]]).decode

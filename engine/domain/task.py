@@ -232,4 +232,5 @@ OWN_FIELDS: Final = frozenset(
 
 READMITTED: Final = "suspended: the patient was admitted again"
 SIDE_BY_SIDE: Final = "suspended: a stay that began before this discharge goes on: is it one stay under two numbers?"
+ENDED_LATER: Final = "suspended: another stay of the patient was at the same time and ended later: its plan counts"
 """Why tasks are set aside."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
 from engine.care.dispositions import Action, Disposition
 from engine.care.event import Applied
-from engine.care.plausible import dates_in_doubt, ended_at, is_same_stay, open_besides
+from engine.care.plausible import TWO_ENDS, dates_in_doubt, ended_at, is_same_stay, open_besides, overlap
 from engine.care.protocol import CLASSES, NOTHING_BESIDES, Besides, Plan
 from engine.care.tasks import end, final, reconcile, resume, suspend
 from engine.domain.chart import Chart, Days
@@ -20,7 +21,7 @@ from engine.domain.encounter import READMITTING_CLASSES, Encounter, EncounterSta
 from engine.domain.moment import Moment, instant, to_micros
 from engine.domain.outcome import Effect, EffectKind
 from engine.domain.score import Band, Score
-from engine.domain.task import ON_CALL_PAGE, READMITTED, SIDE_BY_SIDE, Task, TaskState
+from engine.domain.task import ENDED_LATER, ON_CALL_PAGE, READMITTED, SIDE_BY_SIDE, Task, TaskState
 from engine.domain.why import CLASS_UNKNOWN as UNKNOWN
 from engine.domain.why import NO_CLASS, Ground, Reason, What, Why
 from engine.pipeline.death import ask_of_death, ended_by_death, is_dead, not_told_of_death, with_tasks
@@ -239,6 +240,7 @@ def replan(
     changed = _with_later(new, chart, channel)
     if not changed and not any(task.stands or task.suspended_by for task in chart.tasks):
         return chart, [], not_planned(chart, subject, channel, now)
+    _need_stays_of_the_same_time(chart)
     waits_for = later_stays(chart, channel.zone)
     tasks = {task.id: task for task in chart.tasks}
     effects: list[Effect] = []
@@ -380,6 +382,16 @@ def _need_closed_stays(before: Chart | None, chart: Chart, zone: tzinfo) -> None
             chart.need_whole()
 
 
+def _need_stays_of_the_same_time(chart: Chart) -> None:
+    """Ask for the whole chart where a closed stay was over after the patient came for one that is here."""
+    closed = chart.closed
+    if closed is None:
+        return
+    begins = [at for stay in chart.encounters if _readmits(stay) and (at := instant(stay.admitted_at)) is not None]
+    if begins and closed.was_over_after(to_micros(min(begins))):
+        chart.need_whole()
+
+
 def _need_plans_of(chart: Chart, since: datetime, until: datetime) -> None:
     """Ask for the whole chart where a stay that was over in this span is closed: its plan says something of another."""
     closed = chart.closed
@@ -451,7 +463,7 @@ class _Planning:
         self._now = now
         self._anew = anew
         self.bands = _bands(chart)
-        self._days = Days(chart.encounters, channel.zone)
+        self._place = places(chart, channel.zone)
         self.tasks: dict[str, list[Task]] = {}
         for task in chart.tasks:
             if task.encounter is not None:
@@ -519,20 +531,24 @@ class _Planning:
             return NOTHING_BESIDES
         protocol, calendar = planner.protocol, channel.calendar
         ended = ended_at(encounter, calendar.zone)
-        place = _place(encounter, self._days)
+        place = self._place[encounter.key]
         if ended is not None:
             _need_plans_of(chart, ended - protocol.window, ended + _SAME_END)
         own = band = self.bands.get((encounter.key, planner.model))
         met: frozenset[str] = frozenset()
         done: set[str] = set()
         planned = False
+        asks: str | None = None
         for other in chart.encounters:
             if other is encounter or other.discharges == 0 or other.status is not EncounterStatus.FINISHED:
                 continue
-            if ended is None or other.class_ not in READMITTING_CLASSES or _place(other, self._days) > place:
+            if ended is None or other.class_ not in READMITTING_CLASSES or self._place[other.key] > place:
                 continue
             theirs = [task for task in self.tasks.get(other.key, ()) if task.discharge == other.discharges]
-            if is_same_stay(other, encounter, calendar.zone):
+            same = is_same_stay(other, encounter, calendar.zone)
+            if overlap(other, encounter) and not (same and self._agree(other, encounter)):
+                asks = TWO_ENDS
+            if same:
                 done |= {task.step for task in theirs if task.state is TaskState.DONE and task.step}
                 planned = planned or bool(theirs)
             if disposition_of(channel, other).action not in _LEFT_FOR_HOME:
@@ -544,7 +560,15 @@ class _Planning:
                 met |= protocol.met(chart.patient, other, self._now)
                 planned = planned or bool(theirs)
         higher = band if band is not own else None
-        return Besides(band=higher, met=met, planned=planned, done=frozenset(done))
+        return Besides(band=higher, met=met, planned=planned, done=frozenset(done), asks=asks)
+
+    def _agree(self, one: Encounter, other: Encounter) -> bool:
+        """Whether two discharges call for the same; where one leaves the disposition out, the other one tells it.
+
+        A death that one of them tells is asked of by itself.
+        """
+        actions = {_disposition(self._channel, stay).action for stay in (one, other) if stay.disposition}
+        return len(actions) < 2 or Action.DEATH in actions
 
     def _conditions_changed(self, before: Chart, was: Encounter, encounter: Encounter) -> bool:
         """Of a stay that ended with all its tasks, news of the patient alone plan nothing anew."""
@@ -577,18 +601,18 @@ def _with_later(changed: set[str], chart: Chart, channel: CompiledChannel) -> se
     """With the stays after those that have changed: what an earlier one called for may count for them, too."""
     if not changed or (len(chart.encounters) == 1 and chart.closed is None):
         return changed
-    days = Days(chart.encounters, channel.zone)
     stays = [stay for stay in chart.encounters if stay.key in changed]
     if chart.closed is not None:
         window = max((planner.protocol.window for planner in channel.planners.values()), default=_SAME_END)
         for stay in stays:
             if (ended := ended_at(stay, channel.calendar.zone)) is not None:
                 _need_plans_of(chart, ended - _SAME_END, ended + window)
-    first = min(_place(stay, days) for stay in stays)
+    place = places(chart, channel.zone)
+    first = min(place[stay.key] for stay in stays)
     return changed | {
         stay.key
         for stay in chart.encounters
-        if stay.discharges > 0 and stay.class_ in READMITTING_CLASSES and _place(stay, days) > first
+        if stay.discharges > 0 and stay.class_ in READMITTING_CLASSES and place[stay.key] > first
     }
 
 
@@ -630,6 +654,7 @@ def _suspend_or_resume(
     uncalled = {page.task for page in chart.pages if not page.has_called}
     came: dict[str, float] = {}
     goes_on_past: dict[str, float] = {}
+    twice: set[str] = set()
     if any(by.values()):
         days = Days(chart.encounters, zone)
         came = {encounter.key: came_at(encounter, days) for encounter in chart.encounters}
@@ -639,6 +664,10 @@ def _suspend_or_resume(
             ended = ended_at(encounter, zone) if by[encounter.key] in goes_on else None
             if ended is not None:
                 goes_on_past[encounter.key] = ended.timestamp()
+            later = by[encounter.key]
+            other = chart.encounter(later) if later is not None else None
+            if other is not None and other.status is EncounterStatus.FINISHED and overlap(encounter, other):
+                twice.add(encounter.key)
     if came and chart.closed is not None:
         came |= {key: _or_long_ago(at) for key, at in zip(chart.closed.keys, chart.closed.came_at, strict=True)}
     for task in tasks.values():
@@ -649,6 +678,7 @@ def _suspend_or_resume(
             resumed = resume(task)
             if later is not None:
                 why = SIDE_BY_SIDE if came[later] < goes_on_past.get(task.encounter, 0.0) else READMITTED
+                why = ENDED_LATER if task.encounter in twice else why
                 at = since.get(task.id, now)
                 resumed = _set_aside(resumed, later, at, why, called=task.id not in uncalled)
             tasks[task.id] = resumed
@@ -670,20 +700,21 @@ def _set_aside(task: Task, by: str, at: datetime, why: str, *, called: bool) -> 
 
 
 def later_stays(chart: Chart, zone: tzinfo = UTC) -> Callable[[Encounter], str | None]:
-    """Gives the stay that the plan of an encounter waits for: the next later one, by when the patient came.
+    """Gives the stay that the plan of an encounter waits for: the next later one, by when the patient came, and of two
+    that were at the same time and are over by which ended later.
 
     Not by when we heard of it: an old stay that is heard of late, and one whose end was never heard of, take nobody's
     plan away. When the later stay turns out not to have been, the plan goes on. zone: see `Days`.
     """
-    days = Days(chart.encounters, zone)
-    stays = [_place(encounter, days) for encounter in chart.encounters if _readmits(encounter)]
+    place_of, days = places(chart, zone), Days(chart.encounters, zone)
+    stays = [place_of[encounter.key] for encounter in chart.encounters if _readmits(encounter)]
     if chart.closed is not None:
         first = min((came_at(encounter, days) for encounter in chart.encounters), default=float("inf"))
         stays.extend(_closed_later(chart.closed, first))
     stays.sort()
 
     def waits_for(encounter: Encounter) -> str | None:
-        place = _place(encounter, days)
+        place = place_of[encounter.key]
         if place.came == float("-inf"):  # of such stays nobody can tell which is the later one
             place = place._replace(ended=float("inf"))
         later = bisect_right(stays, place)
@@ -738,6 +769,29 @@ def _place(encounter: Encounter, days: Days) -> _Place:
     end = _with_instant(encounter.discharged_at)
     ended = end.seconds if end is not None else float("-inf")
     return _Place(came_at(encounter, days), encounter.status in _OPEN, ended, encounter.key)
+
+
+def places(chart: Chart, zone: tzinfo) -> dict[str, _Place]:
+    """Where each stay stands, by its key.
+
+    A stay that surely ended after another one is the later one of the two, though the patient came for the other later:
+    whoever was registered twice has left when the last of these stays was over.
+    """
+    days = Days(chart.encounters, zone)
+    found = {encounter.key: _place(encounter, days) for encounter in chart.encounters}
+    if len(found) == 1:
+        return found
+    over = [stay for stay in chart.encounters if _readmits(stay) and stay.status is EncounterStatus.FINISHED]
+    ends = sorted(
+        (ended.timestamp(), found[stay.key].came) for stay in over if (ended := ended_at(stay, zone)) is not None
+    )
+    came_last = list(accumulate((came for _, came in ends), max))
+    for stay in over:
+        end = stay.discharged_at.at_in(zone) if stay.discharged_at is not None else None
+        before = bisect_left(ends, (end.timestamp(),)) if end is not None else 0
+        if before and came_last[before - 1] > (place := found[stay.key]).came:
+            found[stay.key] = place._replace(came=came_last[before - 1])
+    return found
 
 
 def came_at(encounter: Encounter, days: Days) -> float:

@@ -9,7 +9,6 @@ import msgspec
 from engine.care.adt.event import Merge
 from engine.care.adt.numbers import fold_renamed
 from engine.care.adt.persons import united_links
-from engine.care.adt.says import OPEN
 from engine.care.death import FIELDS as DEATH_FIELDS
 from engine.care.death import fold_death, merge_contradicts_death
 from engine.care.dispositions import Dispositions
@@ -18,10 +17,9 @@ from engine.care.fields import NEVER
 from engine.care.forgotten import remembered
 from engine.care.patient import IDENTIFIERS_MAX, speaks_of_another, too_many_identifiers
 from engine.care.person import are_two, is_another, said_of
-from engine.care.plausible import PRESENT
+from engine.care.plausible import overlap
 from engine.care.texts.consent import united
 from engine.domain.chart import Chart, Charts, identity
-from engine.domain.encounter import EncounterStatus
 from engine.domain.hold import HoldCode
 from engine.domain.outcome import Effect
 from engine.domain.parts import folded
@@ -155,7 +153,7 @@ class _Merging:
         elif merge.merged.key in merged.patient.merged_from:
             raise _contradiction("the identity in MRG-1 was merged into another patient before", "MRG-1")
         contradicted = merge_contradicts_death(survivor, merged, self._dispositions)
-        if _lies_twice(survivor, merged) or _lies_twice(merged, survivor):
+        if any(overlap(one, other) for one in survivor.encounters for other in merged.encounters):
             self._applied.quality(QualityKind.STAYS_OVERLAP)
         survivor, merged = _fold(survivor, merged)
         if contradicted:
@@ -164,24 +162,6 @@ class _Merging:
         self._changed[merged.id] = merged
         self._applied.effects.append(Effect(kind="patient-merged", subject=survivor.id, detail=merged.id))
         return survivor
-
-
-def _lies_twice(chart: Chart, other: Chart) -> bool:
-    """A stay in a hospital goes on, and one of the other chart does as well, or ended after it had begun.
-
-    On one chart that is said when the second of them begins (`stay`).
-    """
-    for stay in chart.encounters:
-        if stay.status in OPEN and stay.class_ in PRESENT:
-            for one in other.encounters:
-                left = one.discharged_at if one.status is EncounterStatus.FINISHED else None
-                if (
-                    one.class_ in PRESENT
-                    and (one.status in OPEN or left is not None)
-                    and (left is None or stay.admitted_at is None or not left.is_before(stay.admitted_at))
-                ):
-                    return True
-    return False
 
 
 def _death_in_doubt(survivor: Chart, root: int) -> Chart:

@@ -39,12 +39,14 @@ from engine.care.dispositions import Dispositions
 from engine.care.event import Applied, PatientEvent
 from engine.care.fields import NEVER
 from engine.care.patient import speaks_of_another
+from engine.care.plausible import overlap
 from engine.domain.chart import Account, Chart, Charts, Number, Stamp
 from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.hold import Fact, HoldCode
 from engine.domain.outcome import Effect
 from engine.domain.parts import PARTS, by_field, united
 from engine.domain.patient import Patient
+from engine.domain.quality import QualityKind
 
 _ACCOUNT: Final = "account"
 """Field and stamp of a stay."""
@@ -342,6 +344,8 @@ class _Changing:
             self._applied.moved.setdefault(chart.id, chart)
         source_was, target_was = self._applied.moved[source.id], self._applied.moved[target.id]
         self._applied.moved[source.id], self._applied.moved[target.id] = _carried(source_was, target_was, going)
+        if any(overlap(stay, other) for stay in going for other in target.encounters):
+            self._applied.quality(QualityKind.STAYS_OVERLAP)
         source, target = carried(*_carried(source, target, going), going, at, whole=whole)
         for stay in going:
             self._tell("encounter-moved", stay.key, target.id)

@@ -11,18 +11,18 @@ from engine.care.adt.event import Event, Meaning
 from engine.care.adt.moves import goes_on
 from engine.care.adt.numbers import NUMBERED, read_as_renamed
 from engine.care.adt.places import place_after
-from engine.care.adt.says import ARRIVAL, CLASS_CHANGE, DISCHARGE, NOT_THE_CLASS, OPEN, SAYS, STATUS, When
+from engine.care.adt.says import ARRIVAL, CLASS_CHANGE, DISCHARGE, ENDED, NOT_THE_CLASS, OPEN, SAYS, STATUS, When
 from engine.care.adt.status import Stamps, Verdict, status_after
 from engine.care.adt.visit import find_encounter, of_another_patient
 from engine.care.dispositions import Dispositions, normalise
 from engine.care.event import Applied, implausible
 from engine.care.fields import NEVER, merge_fields
-from engine.care.plausible import PRESENT
+from engine.care.plausible import PRESENT, overlap
 from engine.care.times import RECEIPT, Claims, is_before
 from engine.domain.chart import Chart, Charts, Stamp
 from engine.domain.encounter import DOUBTFUL_END, Encounter, EncounterStatus, Location
 from engine.domain.hold import Fact, HoldCode
-from engine.domain.moment import Moment
+from engine.domain.moment import Moment, to_micros
 from engine.domain.outcome import Effect
 from engine.domain.quality import QualityKind
 
@@ -144,7 +144,10 @@ def _note_what_came(
         and encounter.class_ in PRESENT
     ):
         applied.quality(QualityKind.DISPOSITION_MISSING, "PV1-36")
-    if encounter.status in OPEN and before.status not in OPEN and _is_elsewhere(chart, encounter):
+    begins = encounter.status in OPEN and before.status not in OPEN
+    if (begins or (encounter.status in ENDED and before.status not in OPEN | ENDED)) and _is_elsewhere(
+        chart, encounter
+    ):
         applied.quality(QualityKind.STAYS_OVERLAP)
     if created:
         applied.effects.append(Effect(kind="encounter-created", subject=key, detail=encounter.status))
@@ -153,10 +156,13 @@ def _note_what_came(
 
 
 def _is_elsewhere(chart: Chart, stay: Encounter) -> bool:
-    """Another stay in a hospital goes on, though a patient has one at a time."""
-    return stay.class_ in PRESENT and any(
-        one.status in OPEN and one.class_ in PRESENT and one.key != stay.key for one in chart.encounters
-    )
+    """The patient has another stay at the same time."""
+    if stay.class_ not in PRESENT:
+        return False
+    begin = stay.admitted_at.at if stay.admitted_at is not None else None
+    if chart.closed is not None and begin is not None and chart.closed.was_over_after(to_micros(begin)):
+        chart.need_whole()
+    return any(overlap(stay, one) for one in chart.encounters if one.key != stay.key)
 
 
 def _tell(verdict: Verdict, applied: Applied) -> None:

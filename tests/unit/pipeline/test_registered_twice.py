@@ -1,0 +1,222 @@
+"""One stay that was registered twice, under two patients, and the merge of the two: in every order, once or again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from itertools import permutations
+
+import pytest
+from heart import Heart, adt
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.domain.chart import Chart
+from engine.domain.encounter import EncounterStatus
+from engine.domain.message import EntryState
+from engine.domain.outcome import Outcome
+from engine.domain.quality import QualityKind
+from engine.domain.task import ENDED_LATER, SIDE_BY_SIDE
+
+MERGES = ("A18", "A30", "A34", "A36", "A39", "A40")
+HOME = {"medication_reconciliation", "education", "tcm_contact"}
+ASK = "care_coordinator_alert"
+BEGAN, BEGAN_AGAIN = "20260228120000", "20260228130000"
+MERGED = "20260306110000"
+
+
+def admission(number: str, visit: str, at: str, class_: str = "I") -> bytes:
+    return adt("A01", at=at, pid3=f"{number}^^^MRN^MR", pv1={2: class_, 19: f"{visit}^^^MRN", 44: at})
+
+
+def discharge(number: str, visit: str, begin: str, at: str, code: str = "01", class_: str = "I") -> bytes:
+    pv1 = {2: class_, 19: f"{visit}^^^MRN", 44: begin, 36: code, 45: at}
+    return adt("A03", at=at, pid3=f"{number}^^^MRN^MR", pv1=pv1)
+
+
+def merged(event: str = "A40", at: str = MERGED) -> bytes:
+    """The second registration into the first one."""
+    mrg = "MRG|2^^^MRN^MR||A2" if event == "A36" else "MRG|2^^^MRN^MR"
+    return adt(event, at=at, pid3="1^^^MRN^MR", pid={18: "A1"} if event == "A36" else {}, segments=(mrg,))
+
+
+def sent(*messages: bytes) -> tuple[Heart, list[Outcome]]:
+    heart = Heart()
+    heart.now = datetime(2026, 3, 6, 18, 0, tzinfo=UTC)
+    outcomes = [heart.send(one) for one in messages]
+    assert {one.state for one in outcomes} == {EntryState.PROCESSED}
+    return heart, outcomes
+
+
+def faults(outcomes: Iterable[Outcome]) -> set[QualityKind]:
+    return {item.kind for one in outcomes for item in one.quality}
+
+
+def standing(chart: Chart, stay: str | None = None) -> set[str]:
+    found = [task for task in chart.tasks if task.stands and stay in {None, task.encounter}]
+    assert set(Counter(task.step for task in found).values()) <= {1}
+    return {task.kind for task in found}
+
+
+def as_it_is(chart: Chart) -> tuple[object, ...]:
+    """What the order of messages must not change."""
+    return (
+        {(one.key, one.status, one.admitted_at, one.discharged_at, one.disposition) for one in chart.encounters},
+        {(task.kind, task.encounter, task.due_at, task.reason) for task in chart.tasks if task.stands},
+        {(task.kind, task.encounter, task.suspended_by) for task in chart.tasks if task.suspended_by},
+    )
+
+
+def nobody_is_forgotten(chart: Chart, outcomes: Iterable[Outcome]) -> None:
+    """One living plan at most, of a stay that is over; none only while the patient is still in a bed."""
+    planned = {task.encounter for task in chart.tasks if task.stands}
+    ended = {stay.key for stay in chart.encounters if stay.status is EncounterStatus.FINISHED}
+    waits = {task.encounter for task in chart.tasks if task.end_reason == SIDE_BY_SIDE}
+    assert len(planned) <= 1
+    assert planned <= ended
+    if ended:
+        assert planned or waits
+    assert QualityKind.STAYS_OVERLAP in faults(outcomes)
+
+
+# --- each of the events that merge two patients
+
+
+FIRST = admission("1", "V1", BEGAN)
+SECOND = admission("2", "V2", BEGAN_AGAIN)
+FIRST_ENDS = discharge("1", "V1", BEGAN, "20260306100000")
+SECOND_ENDS = discharge("2", "V2", BEGAN_AGAIN, "20260306101500")
+
+
+@pytest.mark.parametrize("ends", [(), (FIRST_ENDS,), (SECOND_ENDS,), (FIRST_ENDS, SECOND_ENDS)])
+@pytest.mark.parametrize("event", MERGES)
+def test_a_merge_by_any_event_before_or_after_the_discharge_comes_to_the_same(
+    event: str, ends: tuple[bytes, ...]
+) -> None:
+    found = []
+    for place in range(len(ends) + 1):
+        heart, outcomes = sent(FIRST, SECOND, *ends[:place], merged(event), *ends[place:])
+        chart = heart.chart("2")
+        assert chart.patient.key == heart.chart("1").patient.key
+        nobody_is_forgotten(chart, outcomes)
+        found.append(as_it_is(chart))
+    assert found == [found[0]] * len(found)
+
+
+@pytest.mark.parametrize("event", MERGES)
+def test_two_stays_that_were_over_at_the_merge_have_one_plan_and_are_on_the_list(event: str) -> None:
+    heart, outcomes = sent(FIRST, SECOND, FIRST_ENDS, SECOND_ENDS, merged(event))
+    assert faults(outcomes) == {QualityKind.STAYS_OVERLAP}
+    chart = heart.chart("1")
+    assert standing(chart) == standing(chart, "MRN:V2") == HOME
+    assert {task.end_reason for task in chart.tasks if task.suspended_by} == {ENDED_LATER}
+
+
+# --- two ends: evidently the same, or a person decides
+
+
+@pytest.mark.parametrize("merge_first", [True, False])
+@pytest.mark.parametrize(
+    ("end", "code", "has_plan", "asked"),
+    [
+        ("20260306101500", "01", "MRN:V2", False),
+        ("20260306101500", "81", "MRN:V2", False),  # the twin of 01
+        ("20260306101500", "", "MRN:V2", True),  # asked of as any blank one is
+        ("20260306094500", "01", "MRN:V1", False),
+        ("20260306094500", "", "MRN:V1", False),
+        ("20260306094500", "02", "MRN:V1", True),
+        ("20260306101500", "02", "MRN:V2", True),
+        ("20260306101500", "03", "MRN:V2", True),
+        ("20260302090000", "01", "MRN:V1", True),  # four days before
+        ("20260302090000", "02", "MRN:V1", True),
+    ],
+)
+def test_a_person_decides_where_two_stays_of_one_time_did_not_end_alike(
+    end: str, code: str, has_plan: str, asked: bool, merge_first: bool
+) -> None:
+    ends = [FIRST_ENDS, discharge("2", "V2", BEGAN_AGAIN, end, code)]
+    if end < "20260306100000":
+        ends.reverse()
+    rest = [merged(at=BEGAN_AGAIN), *ends] if merge_first else [*ends, merged()]
+    heart, outcomes = sent(FIRST, SECOND, *rest)
+    chart = heart.chart("1")
+    assert standing(chart) == standing(chart, has_plan)
+    assert (ASK in standing(chart)) is asked
+    if code in {"01", "81"} or has_plan == "MRN:V1":
+        assert HOME.intersection(standing(chart)) or "pcp_follow_up" in standing(chart)
+    assert QualityKind.STAYS_OVERLAP in faults(outcomes)
+
+
+def test_what_a_correction_makes_the_same_is_asked_no_more() -> None:
+    other = discharge("2", "V2", BEGAN_AGAIN, "20260306101500", "02")
+    corrected = {2: "I", 19: "V2^^^MRN", 44: BEGAN_AGAIN, 36: "01", 45: "20260306101500"}
+    heart, _ = sent(FIRST, SECOND, FIRST_ENDS, other, merged())
+    assert ASK in standing(heart.chart("1"))
+    heart.send(adt("A08", at="20260306120000", pid3="1^^^MRN^MR", pv1=corrected))
+    assert standing(heart.chart("1")) == HOME
+
+
+def test_wards_that_register_stays_of_their_own_overlap_by_minutes() -> None:
+    rehab = admission("2", "V2", "20260306093000")
+    _, outcomes = sent(FIRST, FIRST_ENDS, rehab, merged())
+    assert faults(outcomes) == set()
+
+
+@pytest.mark.parametrize("class_", ["E", "O", "R"])
+def test_a_visit_beside_a_stay_is_no_second_registration(class_: str) -> None:
+    visit = (
+        admission("2", "V2", "20260302120000", class_),
+        discharge("2", "V2", "20260302120000", "20260302150000", class_=class_),
+    )
+    heart, outcomes = sent(FIRST, *visit, FIRST_ENDS, merged())
+    assert faults(outcomes) == set()
+    assert ASK not in standing(heart.chart("1"))
+
+
+def test_a_stay_that_moves_to_a_patient_with_one_of_the_same_time_is_on_the_list() -> None:
+    heart, _ = sent(FIRST, FIRST_ENDS, SECOND)
+    mrg = "MRG|2^^^MRN^MR||||V2^^^MRN"
+    pv1 = {2: "I", 19: "V2^^^MRN"}
+    outcome = heart.send(adt("A45", at=MERGED, pid3="1^^^MRN^MR", pv1=pv1, segments=(mrg,)))
+    assert faults([outcome]) == {QualityKind.STAYS_OVERLAP}
+
+
+def test_an_old_stay_that_is_heard_of_late_and_lies_in_another_one_is_on_the_list() -> None:
+    inner = discharge("1", "V2", "20260301120000", "20260302120000", "02")
+    heart, outcomes = sent(FIRST, FIRST_ENDS, inner)
+    assert faults(outcomes[2:]) == {QualityKind.STAYS_OVERLAP}
+    assert standing(heart.chart("1"), "MRN:V1") == HOME | {ASK}
+
+
+# --- in every order, and again
+
+
+_WHOLE = (FIRST, SECOND, FIRST_ENDS, SECOND_ENDS, merged())
+_DIFFERENT = (FIRST, SECOND, FIRST_ENDS, discharge("2", "V2", BEGAN_AGAIN, "20260306101500", "02"), merged())
+_NESTED = (FIRST, SECOND, FIRST_ENDS, discharge("2", "V2", BEGAN_AGAIN, "20260302090000"), merged())
+_ONE_ENDS = (FIRST, SECOND, FIRST_ENDS, merged())
+_OTHER_ENDS = (FIRST, SECOND, SECOND_ENDS, merged())
+_ONE_STAY = (FIRST, discharge("2", "V1", BEGAN, "20260306100000"), merged(at="20260301110000"))
+
+
+@pytest.mark.parametrize("messages", [_WHOLE, _DIFFERENT, _NESTED, _ONE_ENDS, _OTHER_ENDS])
+def test_the_order_of_two_registrations_their_ends_and_the_merge_does_not_matter(messages: tuple[bytes, ...]) -> None:
+    wanted = None
+    for order in permutations(messages):
+        heart, outcomes = sent(*order)
+        chart = heart.chart("1")
+        nobody_is_forgotten(chart, outcomes)
+        wanted = wanted or as_it_is(chart)
+        assert as_it_is(chart) == wanted
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_what_is_said_again_changes_nothing(data: st.DataObject) -> None:
+    messages = data.draw(st.sampled_from([_WHOLE, _DIFFERENT, _NESTED, _ONE_ENDS, _OTHER_ENDS]))
+    wanted = as_it_is(sent(*messages)[0].chart("1"))
+    said = data.draw(st.permutations([*messages, *data.draw(st.lists(st.sampled_from(messages), max_size=4))]))
+    heart, outcomes = sent(*said)
+    nobody_is_forgotten(heart.chart("1"), outcomes)
+    assert as_it_is(heart.chart("1")) == wanted
