@@ -567,7 +567,7 @@ class _Planning:
 
         A death that one of them tells is asked of by itself.
         """
-        actions = {_disposition(self._channel, stay).action for stay in (one, other) if stay.disposition}
+        actions = {disposition_of(self._channel, stay).action for stay in (one, other) if stay.disposition}
         return len(actions) < 2 or Action.DEATH in actions
 
     def _conditions_changed(self, before: Chart, was: Encounter, encounter: Encounter) -> bool:
