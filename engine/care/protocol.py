@@ -499,7 +499,8 @@ class Protocol:
                 return Plan(ground=out)
         if blanks_in_a_row is not None and disposition.code is None and not _is_planned(chart, encounter):
             return self._not_asked(blanks_in_a_row)
-        call = self._called_for(chart, encounter, disposition, besides, besides.band or band, now, waits=waits)
+        band = besides.band or band
+        call = self._called_for(chart, encounter, disposition, band, now, waits=waits, asks=besides.asks)
         discharged = _discharged(encounter, now, calendar)
         known = {task.id: task for task in chart.tasks}
         uncalled = {page.task for page in chart.pages if not page.has_called}
@@ -574,11 +575,11 @@ class Protocol:
         chart: Chart,
         encounter: Encounter,
         disposition: Disposition,
-        others: Besides,
         band: Band | None,
         now: datetime,
         *,
         waits: bool,
+        asks: str | None,
     ) -> _Call:
         """The steps that a discharge calls for, before it is asked which of them apply.
 
@@ -604,7 +605,7 @@ class Protocol:
             steps = self._home[band]
         besides = None
         if not waits:  # where the two say that nothing is to be done, and say otherwise, somebody must look, too
-            besides = (open_besides(chart, encounter) if steps else None) or others.asks
+            besides = (open_besides(chart, encounter) if steps else None) or asks
         if besides is None:
             return _Call([(step, hold) for step in steps], reason, said)
         if hold:
@@ -620,13 +621,14 @@ class Protocol:
         disposition: Disposition,
         band: Band | None,
         now: datetime,
+        asks: str | None,
     ) -> tuple[str | None, str]:
         """The series of texts after a stay whose plan runs; none: there is none, and why, as a word of the reasons.
 
         Only after a discharge to home of which nothing has to be asked: who left against advice, or into a hospice or
-        another house, gets none.
+        another house, gets none. asks: see `Besides`.
         """
-        call = self._called_for(chart, encounter, disposition, band, now, waits=False)
+        call = self._called_for(chart, encounter, disposition, band, now, waits=False, asks=asks)
         if call.reason is not Reason.PLANNED:
             return None, MEANINGS[call.reason].word
         if disposition.action is not Action.HOME_PLAN:

@@ -319,12 +319,15 @@ def migrated(chart: Chart, channel: CompiledChannel, now: datetime, protocol: st
     return replan(chart, chart, None, channel, now, Applied(), anew)[0] if anew else chart
 
 
-def band_of(
+def decided_by(
     chart: Chart, encounter: Encounter, planner: Planner, channel: CompiledChannel, now: datetime
-) -> Band | None:
-    """The band that decides on the plan of a stay: its own, or a higher one of an earlier stay."""
+) -> tuple[Band | None, str | None]:
+    """The band that decides on the plan of a stay: its own, or a higher one of an earlier stay; and what a person must
+    decide of another one (`Besides.asks`).
+    """
     planning = _Planning(None, chart, channel, now, frozenset())
-    return planning.besides(encounter, planner).band or planning.bands.get((encounter.key, planner.model))
+    others = planning.besides(encounter, planner)
+    return others.band or planning.bands.get((encounter.key, planner.model)), others.asks
 
 
 def disposition_of(channel: CompiledChannel, encounter: Encounter) -> Disposition:

@@ -40,7 +40,7 @@ from engine.domain.encounter import Encounter, EncounterStatus
 from engine.domain.outcome import Effect
 from engine.domain.text import AHEAD, GONE_OUT, Text, TextState
 from engine.domain.why import MEANINGS
-from engine.pipeline.plan import band_of, disposition_of, later_stays
+from engine.pipeline.plan import decided_by, disposition_of, later_stays
 from engine.pipeline.rule import Deciding, Rule
 
 if TYPE_CHECKING:
@@ -264,8 +264,9 @@ def called_for(
         return Called(None, MEANINGS[found[0]].word)
     if waits:
         return Called(None, "superseded")
-    band = band_of(chart, stay, planner, channel, now)
-    name, why = planner.protocol.texts_after(chart, stay, disposition=disposition_of(channel, stay), band=band, now=now)
+    band, asks = decided_by(chart, stay, planner, channel, now)
+    disposition = disposition_of(channel, stay)
+    name, why = planner.protocol.texts_after(chart, stay, disposition=disposition, band=band, now=now, asks=asks)
     if name is None:
         return Called(None, why)
     digest = next((one.series_digest for one in own if one.series == name and one.discharge == stay.discharges), None)
