@@ -17,7 +17,7 @@ _A = Action
 ACTIONS: Final[Mapping[str, Action]] = {
     **dict.fromkeys(
         ("init", "run", "worker", "console", "status", "check", "test", "send", "simulate", "schema", "demo", "bench",
-         "help", "completion", "manual", "users actions",
+         "phone reply", "help", "completion", "manual", "users actions",
          # Makes a key for a reader elsewhere, and touches no site.
          "outbox key",
          # There may be no store yet in which accounts could be looked up: the files' own permissions guard these.
@@ -32,6 +32,7 @@ ACTIONS: Final[Mapping[str, Action]] = {
     **dict.fromkeys(("connections", "senders", "gaps", "ledger"), _A.OPS_READ),
     "messages list": _A.ENTRIES_LIST,
     "messages show": _A.ENTRY_READ,
+    "phone transcript": _A.ENTRY_READ,
     "replay": _A.REPLAY,
     "resend": _A.DELIVERY_DECIDE,
     **dict.fromkeys(("dead list", "dead show", "dead summary"), _A.DEAD_READ),

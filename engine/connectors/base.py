@@ -224,6 +224,25 @@ class CarrierWord(Record, frozen=True, kw_only=True):
     """Why it has failed, as a code of ours."""
 
 
+class Heard(Phi, frozen=True, kw_only=True):
+    """Something that a far end had to tell us when it was asked. id: its number there."""
+
+    id: int
+    said: Incoming | CarrierWord
+
+
+class Ear(Protocol):
+    """A far end that is asked for its words, because it can't call. Not by several at once."""
+
+    def hear(self, clock: Clock, limit: int) -> Sequence[Heard]:
+        """What it has to tell us by now, the oldest first, until `heard`. Raises HandoffError."""
+        ...
+
+    def heard(self, ids: Sequence[int]) -> None:
+        """These are in the journal. Raises HandoffError."""
+        ...
+
+
 class DestinationSettings(DestinationBase):
     """A type of destination: its keys in config.yaml, and all that follows from them."""
 
@@ -261,6 +280,10 @@ class DestinationSettings(DestinationBase):
 
         Raises UnsignedError, and ValueError for a body that can't be read.
         """
+        return None
+
+    def ear(self, name: str, configuration: Configuration) -> Ear | None:  # noqa: ARG002
+        """Where its words are asked for; none: it calls us, or says nothing."""
         return None
 
     def checkpoint_place(self, name: str, configuration: Configuration) -> Place:

@@ -23,6 +23,7 @@ TYPES: Final[Mapping[str, str]] = {
     "mllp": "engine.connectors.mllp:MllpDestination",
     "pagerduty": "engine.connectors.pagerduty:PagerDutyDestination",
     "salesforce": "engine.connectors.salesforce:SalesforceDestination",
+    "simulated_phone": "engine.connectors.simulated_phone:SimulatedPhoneDestination",
     "twilio": "engine.connectors.twilio:TwilioDestination",
     "webhook": "engine.connectors.webhook:WebhookDestination",
 }

@@ -91,6 +91,7 @@ _LOOK_SECONDS: Final = 10.0
 """Between our own looks at what waits, while no worker looks."""
 _RATE_SECONDS: Final = 300.0
 _LEAVING_SECONDS_MAX: Final = 5.0
+_ASK_SECONDS: Final = 0.5
 _SHARE_SECONDS: Final = 0.25
 _PEOPLE_SECONDS_MAX: Final = 3.0
 """For the console's process to leave; what it has in hand is in whole transactions."""
@@ -146,6 +147,7 @@ class Daemon:
                 "journal-days": self._keep_days,
                 "resealing": self._reseal,
                 "console": self._share_console,
+                "ears": self._ask_far_ends,
             },
             asyncio.Event(),
         )
@@ -461,6 +463,21 @@ class Daemon:
                 elif not theirs and not server.is_open:
                     await server.open(sock.dup())
             await asyncio.sleep(_SHARE_SECONDS)
+
+    async def _ask_far_ends(self) -> None:
+        """Ask those far ends for their words that can't call us."""
+        from engine.connectors.registry import destination_settings
+
+        while True:
+            found = 0
+            for name in self._configuration.site.destinations:
+                ear = destination_settings(name, self._configuration).ear(name, self._configuration)
+                try:
+                    found += 0 if ear is None else await self._hearing.ask(name, ear)
+                except HandoffError as error:
+                    _log.warning("a far end could not be asked for its words", destination=name, exc_info=error)
+            if not found:
+                await asyncio.sleep(_ASK_SECONDS)
 
     async def _open_hooks(self) -> None:
         from engine.connectors.registry import destination_settings

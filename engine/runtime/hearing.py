@@ -6,6 +6,7 @@ said.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple
@@ -13,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection
 
 from engine.clock import Clock
-from engine.connectors.base import Acknowledgment, CarrierWord, Incoming
+from engine.connectors.base import Acknowledgment, CarrierWord, Ear, Incoming
 from engine.domain.cause import Cause, NotificationSettled, PageAnswered, TextReceived, TextSettled
 from engine.domain.delivery import Notice, Notification
 from engine.domain.message import Receipt
@@ -23,6 +24,7 @@ from engine.store.store import Store
 
 _ACK: Final = re.compile(r"\W*ack(?:nowledged?)?\W*([0-9]{4})?\W*", re.IGNORECASE | re.ASCII)
 _PAGES_MAX: Final = 1000
+_WORDS_MAX: Final = 100
 _OF_TEXT: Final = "text"
 """Kind of the ground of a text that a chart expects; others (the answer to STOP) nobody waits to hear of."""
 
@@ -88,6 +90,21 @@ class Hearing:
         """Raises StoreError."""
         causes = await self._store.read(lambda conn: self._causes(conn, destination, said))
         await self._take(causes)
+
+    async def ask(self, name: str, ear: Ear) -> int:
+        """Take what a far end has to tell us; how much that was. What is not in the journal it tells us again.
+
+        Raises StoreError, HandoffError.
+        """
+        found = await asyncio.to_thread(ear.hear, self._clock, _WORDS_MAX)
+        for one in found:
+            if isinstance(one.said, Incoming):
+                await self.incoming(name, one.said)
+            else:
+                await self.carrier_word(name, one.said)
+        if found:
+            await asyncio.to_thread(ear.heard, [one.id for one in found])
+        return len(found)
 
     def _causes(self, conn: Connection, destination: str, said: Incoming) -> list[Cause]:
         answer = _ACK.fullmatch(said.text)
