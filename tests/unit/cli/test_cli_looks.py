@@ -213,7 +213,7 @@ _NO_STORE = "it opens no store of the site"
 _SOURCE = "it makes what it shows, or shows what it is given"
 ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(("help", "completion", "manual", "schema", "check", "test", "init", "outbox key"), _NO_STORE),
-    **dict.fromkeys(("send", "simulate", "bench", "demo"), _SOURCE),
+    **dict.fromkeys(("send", "simulate", "bench", "demo", "phone reply"), _SOURCE),
     "run": "the daemon: config-run (test_cli_config)",
     "worker": "a part of the daemon",
     "keys create": "before it there is no key, so no trail",
@@ -233,6 +233,7 @@ ELSEWHERE: dict[str, str] = {
     "patients erase": "patient-erased (test_sweeping)",
     **dict.fromkeys(("users password", "users revoke"), "password-set, token-revoked (test_accounts)"),
     "console": "a part of the daemon",
+    "phone transcript": "needs a network of phones: test_cli_phone",
 }
 """Commands that are not run here, and why."""
 
