@@ -88,7 +88,7 @@ def gaps(
     filter left it out. pending: it is not processed yet. undelivered: a destination has not got what is for them.
     withheld: a rule did not let something go out to them, or about them, and nobody has decided on it.
     no-plan: they were discharged, or another message says that they have left, and no task came of it. unseen: there
-    are tasks, and a restriction hides the stay from all whom they are for.
+    are tasks, and a restriction hides the stay from all whom they are for. Test patients are not among them.
     """
     wish = reveal_of(reveal, reason)
     with open_desk(cli) as desk:
@@ -141,6 +141,8 @@ def _dead(desk: Desk, _cli: Cli, since: datetime, until: datetime | None) -> Ite
         entry = entries.get(letter.entry or 0)
         if not _within(letter.died_at, since, until):
             continue
+        if entry is not None and entry.test and letter.stage != "intake":  # a live feed may be marked wrongly
+            continue
         yield _Gap(
             kind="refused" if letter.stage == "intake" else "undelivered" if letter.stage == "delivery" else "dead",
             patient_key=entry.patient_key if entry else None,
@@ -155,8 +157,9 @@ def _dead(desk: Desk, _cli: Cli, since: datetime, until: datetime | None) -> Ite
 def _held(desk: Desk, _cli: Cli, since: datetime, until: datetime | None) -> Iterator[_Gap]:
     with desk.store.reader() as conn:
         asked = desk.store.holds.find(conn, limit=_LOOK_MAX)
+        tests = desk.store.charts.tests(conn, {one.chart_id for one in asked if one.chart_id is not None})
     for one in asked:
-        if _within(one.opened_at, since, until):
+        if one.chart_id not in tests and _within(one.opened_at, since, until):
             yield _Gap(
                 kind="held",
                 patient_key=one.patient_key,
@@ -188,7 +191,8 @@ def _entries(desk: Desk, cli: Cli, since: datetime, until: datetime | None) -> I
         if len(found) == _LOOK_MAX:
             cli.say(f"Only the latest {_LOOK_MAX:,} {kind} entries were looked at.")
         for entry in found:
-            if entry.id in replayed or entry.channel in in_shadow:  # nobody is to be followed up because of those
+            # nobody is to be followed up because of those
+            if entry.id in replayed or entry.channel in in_shadow or entry.test:
                 continue
             key = kind, entry.patient_key
             if entry.patient_key is not None and key in seen:
@@ -223,7 +227,7 @@ def _undelivered(desk: Desk, cli: Cli, since: datetime, until: datetime | None) 
         cli.say(f"Only the {_LOOK_MAX:,} patients who have waited longest for a destination were looked at.")
     for one in lines:
         chart = charts.get(one.chart_id)
-        if _within(one.oldest_at, since, until):
+        if (chart is None or not chart.test) and _within(one.oldest_at, since, until):
             why = "" if state[one.destination] == "up" else f", which is {state[one.destination]}"
             why += f" ({one.error})" if one.error else ""
             yield _Gap(
@@ -306,7 +310,7 @@ def _changed(desk: Desk, cli: Cli, since: datetime, until: datetime | None) -> I
     for at in range(0, len(ids), _PAGE_CHARTS):
         with desk.store.reader() as conn:
             charts = desk.store.charts.whole(conn, ids[at : at + _PAGE_CHARTS])
-        yield from charts
+        yield from (chart for chart in charts if not chart.test)
 
 
 def _planners(desk: Desk, cli: Cli) -> list[Planner]:

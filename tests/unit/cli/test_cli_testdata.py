@@ -198,3 +198,15 @@ def test_a_test_patient_of_whom_a_live_message_tells_is_not_swept(site: Site) ->
     site.process()
     counts(site)
     assert site.run("patients", "show", KEY).code == 0
+
+
+def test_nobody_misses_a_test_patient_but_a_refused_or_held_test_may_be_somebodys(site: Site) -> None:
+    """A live feed that is marked wrongly must not lose its patients in silence."""
+    nothing_follows = adt("A03", 4711, day=4).replace(b"|V4711^^^MRN", b"|V4799^^^MRN")
+    site.receive(nothing_follows, nothing_follows.replace(b"4711^^^MRN^MR", b""), adt("A50", 4711, day=5))
+    site.receive(adt("A03", 4712, day=4), adt("A01", 4711).replace(b"|ADT^A01|", b"|ORU^R99|"))
+    site.process()
+    assert site.json("held", "list", "--what", "message")
+    found = site.json("gaps", "--since", "2026-01-01")
+    assert {(one["what"], one["entry"]) for one in found} <= {("held", 7), ("refused", 8)}
+    assert ("held", 7) in {(one["what"], one["entry"]) for one in found}
