@@ -232,4 +232,16 @@ def _restore_text(done: Restored) -> str:
         if done.unconfirmed
         else ""
     )
-    return f"Restored into {done.target}: {what}, {verified}, in {done.seconds:,.1f} s.{held}{accounts}{left}"
+    holds = (
+        f"\nLegal holds are those of then ({done.to_do.get('legal_holds', 0):,}): place again those placed since, then"
+        " `handoff legal-hold confirm`. Until then nothing is swept or erased."
+    )
+    number = done.to_do.get("pages", 0)
+    pages = (
+        f"\n{number:,} page(s) were unanswered then; who was reached since is not known here, and they call again:"
+        " `handoff pages list`, and acknowledge those that somebody has."
+        if number
+        else ""
+    )
+    done_so = f"Restored into {done.target}: {what}, {verified}, in {done.seconds:,.1f} s."
+    return f"{done_so}{held}{accounts}{pages}{holds}{left}"

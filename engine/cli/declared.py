@@ -64,7 +64,8 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "outbox read": _A.PATIENT_REVEAL,
     **dict.fromkeys(("keys reseal", "keys retire", "keys rotate", "keys status", "backup"), _A.STORE_MAINTAIN),
     **dict.fromkeys(
-        ("sweep", "legal-hold add", "legal-hold list", "legal-hold remove", "patients erase"), _A.RETENTION_MANAGE
+        ("sweep", "legal-hold add", "legal-hold confirm", "legal-hold list", "legal-hold remove", "patients erase"),
+        _A.RETENTION_MANAGE,
     ),
     "break-glass": _A.GLASS_BREAK,
     "audit glasses": _A.GLASS_READ,

@@ -104,6 +104,22 @@ def remove(cli: Cli, key: str, reason: str | None) -> int:
     return 0 if lifted else NO
 
 
+@legal_hold.command("confirm")
+@click.option("--reason", required=True, type=Said(), metavar="TEXT", help="How you know; written to the audit.")
+@json_option
+@config_option
+@click.pass_obj
+def confirm(cli: Cli, reason: str) -> int:
+    """Say after a restore that the holds are right: those placed since the backup are placed again, those removed since
+    are removed. Until somebody does, nothing is swept or erased.
+    """
+    with open_desk(cli) as desk:
+        standing = keeping.confirm_holds(desk, reason)
+    said = "Nobody has to: the store was not set back." if standing is None else f"{standing} hold(s) stand."
+    cli.print({"confirmed": standing is not None, "holds": standing}, said)
+    return NO if standing is None else 0
+
+
 @legal_hold.command("list")
 @click.option("--all", "every", is_flag=True, help="Also those that were removed.")
 @reveal_options

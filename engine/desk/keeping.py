@@ -59,6 +59,34 @@ def lift_holds(desk: Desk, chart: Chart, reason: str | None) -> list[int]:
     return desk.store.charts_ledger.write_now(work)
 
 
+def confirm_holds(desk: Desk, reason: str) -> int | None:
+    """Say after a restore that the legal holds are right; how many stand. None: nobody has to."""
+    from engine.store.legalholds import CONFIRMED, LegalHolds, in_doubt_since
+
+    legal = LegalHolds(desk.keys)
+
+    def work(conn: Connection) -> int | None:
+        if in_doubt_since(conn) is None:
+            return None
+        standing = sum(one.stands for one in legal.find(conn))
+        desk.note(conn, CONFIRMED, ["store"], reason, count=standing)
+        return standing
+
+    return desk.store.charts_ledger.write_now(work)
+
+
+def _check_holds(desk: Desk) -> None:
+    """Raises KeptError."""
+    from engine.store.legalholds import in_doubt_since
+
+    since = desk.store.read_now(in_doubt_since)
+    if since is not None:
+        raise KeptError(
+            f"the store was set back to a backup on {since:%Y-%m-%d}, and legal holds that were placed in between are"
+            " not in it: place them again, then `handoff legal-hold confirm`; nothing was erased"
+        )
+
+
 def renew_erasure_keys(desk: Desk) -> list[str]:
     """After something was erased: folders of backups whose file of erasure keys could not be replaced."""
     from engine.store.backup.companion import renew
@@ -72,6 +100,7 @@ def sweep(desk: Desk, *, dry_run: bool, test_data: bool = False) -> list[Swept]:
 
     if not dry_run:
         desk.authorise("swept", ["store"])
+        _check_holds(desk)
     policy = desk.configuration.site.retention.policy
     whence = desk.record_of("swept", "store").whence
     return Sweep(
@@ -84,6 +113,7 @@ def erase_patient(desk: Desk, chart: Chart, reason: str) -> None:
     from engine.store.retention import Charts
 
     desk.authorise("patient-erased", [f"chart:{chart.id}"])
+    _check_holds(desk)
     charts = Charts(desk.store)
     item = desk.store.read_now(lambda conn: charts.item(conn, chart.id, desk.now))
     if item.facts.on_hold:

@@ -130,6 +130,7 @@ EVENTS: Final[Mapping[str, Event]] = {
     # keeping and erasing
     "hold-placed": Event("placed a legal hold on a patient's records", "C", _PATIENT, witnessed=True),
     "hold-lifted": Event("lifted a legal hold", "U", _PATIENT, witnessed=True),
+    "holds-confirmed": Event("said after a restore that the legal holds are right", "U", _ACTIVITY, witnessed=True),
     "swept": Event("erased what was kept long enough", "D", _ACTIVITY, witnessed=True),
     "patient-erased": Event("erased a patient's chart and all that belongs to it", "D", _PATIENT, witnessed=True),
     # the trail itself

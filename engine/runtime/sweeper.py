@@ -21,6 +21,7 @@ from engine.logs import get_logger
 from engine.store import erasure
 from engine.store.backup.companion import renew
 from engine.store.days import drop_swept_days
+from engine.store.legalholds import in_doubt_since
 from engine.store.retention import SWEPT, TEST_DATA, Charts, Item, Source, sources, test_sources
 from engine.store.schema import audit, entry, from_micros
 from engine.store.store import Store
@@ -178,7 +179,7 @@ class Sweeper:
                 halt.set() if stop.done() else stop.cancel()
                 try:
                     await work
-                    if due:
+                    if due:  # also when it may not: it is said once a day
                         self._next = now + BETWEEN
                 except StoreError as error:
                     _log.warning("the sweep waits for the store", seconds=_LOOK_SECONDS, exc_info=error)
@@ -189,6 +190,10 @@ class Sweeper:
         """policy: none: it is not time to sweep, or that is left to people."""
         store = self._open()
         try:
+            if store.read_now(in_doubt_since) is not None:
+                if policy is not None:
+                    _log.warning("nothing is swept, legal holds are not confirmed since a restore")
+                return
             last = store.read_now(lambda conn: conn.execute(select(func.max(audit.c.seq))).scalar_one()) or 0
             if left := finish(store, now, lambda: not halt.is_set(), after=self._finished):
                 _log.info("erased to the end what was begun", count=left)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, func, insert, select, update
 
 from engine.domain.record import Phi
 from engine.errors import KeyMissingError, StoreError, TamperedError
+from engine.store import schema
 from engine.store.charts import ChartStore
 from engine.store.keys import KeyRing
 from engine.store.schema import from_micros, legal_hold, to_micros
@@ -41,6 +42,20 @@ class _Document(Phi, frozen=True, kw_only=True):
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Document).decode
+
+
+CONFIRMED: Final = "holds-confirmed"
+_RESTORE: Final = "restore"
+
+
+def in_doubt_since(conn: Connection) -> datetime | None:
+    """When the store was set back to a backup, if nobody has said since that its legal holds are right: those that were
+    placed between are not in it, and nothing may be erased that they cover. None: they are what they are.
+    """
+    a = schema.audit.c
+    newest = select(a.action, a.at).where(a.action.in_((_RESTORE, CONFIRMED))).order_by(a.seq.desc()).limit(1)
+    row = conn.execute(newest).first()
+    return from_micros(row.at) if row is not None and row.action == _RESTORE else None
 
 
 class LegalHolds:

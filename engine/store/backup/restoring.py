@@ -15,6 +15,7 @@ import msgspec
 from sqlalchemy import Connection, Table, func, select, text, update
 
 from engine.domain.audit import AuditRecord
+from engine.domain.page import UNANSWERED
 from engine.domain.record import Record
 from engine.errors import BackupError, KeyMissingError, StoreError, TamperedError
 from engine.pipeline.restored import Mark
@@ -28,6 +29,7 @@ from engine.store.backup.wrapping import Wrapping
 from engine.store.counts import ledger
 from engine.store.engines import Location, locate, translated, writer_engine
 from engine.store.keys import KeyRing
+from engine.store.legalholds import LegalHolds
 from engine.store.schema import (
     CHARTS,
     JOURNAL,
@@ -37,6 +39,7 @@ from engine.store.schema import (
     chart,
     entry,
     outcome,
+    page,
     payload,
     to_micros,
 )
@@ -68,6 +71,9 @@ class Restored(Record, frozen=True, kw_only=True):
     """Accounts that were active then: somebody says who may still come in."""
     opened: int = 0
     """Sealed values that were opened."""
+    to_do: dict[str, int] = {}
+    """What people have to see to, since it may have changed after the backup: `legal_holds` that stood then, `pages`
+    that nobody had answered then."""
     problems: tuple[str, ...] = ()
     left_out: dict[str, int] = {}
     """What was erased since the backup, so that its keys are destroyed: charts, messages, deliveries, trail."""
@@ -110,9 +116,10 @@ def restore(
                 found, opened, counts = _verified(store, manifest, loaded, left, everything=everything)
                 problems += found
                 held = unconfirmed = 0
+                to_do = store.read_now(lambda conn: _to_do(store, conn))
                 if not rehearse:
                     mark = Mark(at=now(), as_of=manifest.as_of, last_entry=manifest.last_entry)
-                    said = msgspec.structs.replace(said, reason=left.explained(said.reason))
+                    said = msgspec.structs.replace(said, reason=left.explained(said.reason), facts={"to_do": to_do})
                     held, unconfirmed = store.charts_ledger.write_now(
                         lambda conn: _mark(store, conn, manifest, mark, said)
                     )
@@ -129,6 +136,7 @@ def restore(
         held=held,
         unconfirmed=unconfirmed,
         opened=opened,
+        to_do=to_do,
         problems=tuple(problems[:_PROBLEMS_MAX]),
         left_out=left.counts,
     )
@@ -154,6 +162,14 @@ def _mark(store: Store, conn: Connection, manifest: Manifest, mark: Mark, record
     unconfirmed = store.users.unconfirm(conn)
     store.audit.append(conn, [record])
     return held, unconfirmed
+
+
+def _to_do(store: Store, conn: Connection) -> dict[str, int]:
+    open_pages = select(func.count()).select_from(page).where(page.c.state.in_([one.value for one in UNANSWERED]))
+    return {
+        "legal_holds": sum(one.stands for one in LegalHolds(store.keys).find(conn)),
+        "pages": conn.execute(open_pages).scalar_one(),
+    }
 
 
 def _check_version(archive: Archive) -> None:

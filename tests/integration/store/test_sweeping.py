@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 
 import msgspec
@@ -27,6 +28,7 @@ from store_builders import (
     task,
 )
 
+from engine.clock import FixedClock
 from engine.domain.audit import AuditRecord
 from engine.domain.delivery import DeliveryState
 from engine.domain.encounter import EncounterStatus
@@ -34,7 +36,7 @@ from engine.domain.message import AckState, EntryState
 from engine.domain.patient import Identifier
 from engine.domain.retention import Period, Policy
 from engine.domain.task import TaskState
-from engine.runtime.sweeper import Sweep, believable, finish
+from engine.runtime.sweeper import Sweep, Sweeper, believable, finish
 from engine.store import Store, schema
 from engine.store.counts import ledger
 from engine.store.days import partition_name, prepare_days
@@ -441,3 +443,25 @@ def test_an_erasing_that_was_broken_off_is_finished_and_one_that_something_new_h
     legal = LegalHolds(store.keys)
     store.charts_ledger.write_now(lambda conn: legal.lift(conn, number, NOW))
     assert finish(store, NOW, after=last) == 1
+
+
+def test_the_daemon_sweeps_nothing_after_a_restore_until_legal_holds_are_confirmed(store: Store) -> None:
+    arrive(store, 1)
+    record(store, outcome(1, over(1)))
+    settle(store)
+    now = NOW + timedelta(days=120)
+    arrive(store, 2, received_at=now)
+
+    def on_record(action: str) -> None:
+        one = AuditRecord(at=now, actor="me", action=action, subject="backup:1")
+        store.charts_ledger.write_now(lambda conn: store.audit.append(conn, [one]))
+
+    sweeper = Sweeper(lambda: store, lambda: POLICY, FixedClock(now))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Store, "close", lambda _store: None)  # it is looked at again
+        on_record("restore")
+        sweeper._look(POLICY, now, threading.Event())
+        assert payloads(store) == [1, 2]
+        on_record("holds-confirmed")
+        sweeper._look(POLICY, now, threading.Event())
+    assert payloads(store) == [2]

@@ -412,6 +412,8 @@ SHOWN_BY: dict[str, str] = {
     "unusual-reviewed": "unit/cli/test_cli_unusual.py::"
                         "test_a_namesake_is_above_the_line_and_trouble_until_somebody_has_asked",
     "restore": "integration/store/test_backup.py::test_everything_comes_back",
+    "holds-confirmed": "unit/cli/test_cli_retention.py::"
+                       "test_after_a_restore_nothing_is_erased_until_somebody_says_that_the_legal_holds_are_right",
     "swept": "integration/store/test_sweeping.py::test_the_sealed_part_of_old_records_goes_and_the_trail_is_whole",
     "patient-erased": "integration/store/test_sweeping.py::"
                       "test_a_chart_goes_after_its_years_with_all_that_belongs_to_it",

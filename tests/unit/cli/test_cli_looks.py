@@ -231,6 +231,7 @@ ELSEWHERE: dict[str, str] = {
     "audit review": "unusual-reviewed (test_cli_unusual)",
     "pages ack": "page-ack (test_paged_charts)",
     "patients erase": "patient-erased (test_sweeping)",
+    "legal-hold confirm": "holds-confirmed (test_cli_retention)",
     **dict.fromkeys(("users password", "users revoke"), "password-set, token-revoked (test_accounts)"),
     "console": "a part of the daemon",
     "phone transcript": "needs a network of phones: test_cli_phone",

@@ -188,3 +188,26 @@ def test_erasure_keys_stand_where_the_configuration_says(stocked: Site) -> None:
         "Rehearsed"
         in stocked.run("restore", str(stocked.folder / "backups"), str(stocked.folder / "there"), "--rehearse").out
     )
+
+
+def test_after_a_restore_nothing_is_erased_until_somebody_says_that_the_legal_holds_are_right(stocked: Site) -> None:
+    at_rest(stocked)
+    assert stocked.json("legal-hold", "confirm", "--reason", "x", code=1) == {"confirmed": False, "holds": None}
+    stocked.json("backup", str(stocked.folder / "one.backup"))
+    stocked.json("legal-hold", "add", KEY, "--reason", "suit")  # placed since: the backup knows nothing of it
+    back = stocked.json("restore", str(stocked.folder / "one.backup"), str(stocked.folder / "back"))
+    assert back["to_do"]["legal_holds"] == 0
+    stocked.config.write_text(stocked.config.read_text().replace("sqlite:///var/", "sqlite:///back/"))
+    assert stocked.json("legal-hold", "list") == []
+    refused = stocked.run("sweep")
+    assert (refused.code, "legal-hold confirm" in refused.err) == (1, True)
+    assert stocked.run("sweep", "--test-data").code == 1
+    assert stocked.run("patients", "erase", KEY, "--reason", "asked for", "--yes").code == 1
+    assert of(stocked.json("sweep", "--dry-run"), "messages")["count"] > 0
+    stocked.json("legal-hold", "add", KEY, "--reason", "suit")
+    confirmed = stocked.json("legal-hold", "confirm", "--reason", "the list of the legal department")
+    assert confirmed == {"confirmed": True, "holds": 1}
+    assert of(stocked.json("sweep"), "charts")["held"] == 1
+    assert stocked.json("legal-hold", "confirm", "--reason", "again", code=1)["confirmed"] is False
+    (said,) = stocked.json("audit", "list", "--action", "holds-confirmed")
+    assert said["count"] == 1
