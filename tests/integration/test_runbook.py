@@ -75,7 +75,7 @@ def test_every_warning_and_error_of_the_log_stands_in_the_runbook() -> None:
 def test_the_commands_that_the_runbook_names_exist() -> None:
     from engine.cli import app
 
-    named = set(re.findall(r"`handoff ([a-z]+)", GUIDE))
+    named = set(re.findall(r"`handoff ([a-z-]+)", GUIDE))
     assert named >= {"gaps", "senders", "connections", "destinations", "status", "dead"}
     assert named <= app.COMMANDS.keys()
 
