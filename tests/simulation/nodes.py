@@ -21,7 +21,7 @@ from engine import bootstrap
 from engine.access.copies import Copies
 from engine.clock import Clock
 from engine.domain.message import AckCode
-from engine.errors import StoreError
+from engine.errors import HandoffError, StoreError
 from engine.hl7v2.ack import Verdict
 from engine.runtime import hints, intake, processor, worker
 from engine.runtime.answers import Lane
@@ -422,6 +422,8 @@ def simulated_surroundings(world: World, cluster: Cluster) -> Iterator[None]:
         more = " ".join(f"{name}={value}" for name, value in event.items() if name not in {"event", "module"})
         text = f" ({type(error).__name__}: {error})" if isinstance(error, BaseException) else ""
         world.note(f"[{level}] {event['event']} {more}{text}")
+        if isinstance(error, Exception) and not isinstance(error, HandoffError | OSError):
+            world.unexpected(error, event["event"])
         raise structlog.DropEvent
 
     configured = structlog.get_config()

@@ -8,11 +8,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from simulation.database import Disk
 from simulation.simulate import run
 from simulation.world import Gone, Machine, Process, Turn, Violation, World
+
+from engine import bootstrap
+from engine.runtime.courier import Courier
+from engine.runtime.processor import Processor
+from engine.runtime.scheduler import Scheduler
 
 SEED = 40
 _TESTS = Path(__file__).parents[1]
@@ -51,6 +57,32 @@ def test_another_seed_is_another_run(disk: Disk) -> None:
 def test_a_failing_seed_says_how_to_replay_it(disk: Disk) -> None:
     report = run(SEED, disk).report()
     assert f"SIMULATION_SEED={SEED}" in report
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(bootstrap, "assemble_worker"), (Scheduler, "run"), (Courier, "run"), (Processor, "run")]
+)
+def test_a_stand_in_with_another_signature_is_named_by_its_exception(disk: Disk, module: object, name: str) -> None:
+    def stand_in(*, only: int) -> None:
+        raise AssertionError
+
+    failed = run(SEED, disk, lambda: mock.patch.object(module, name, stand_in))
+    assert failed.violation is not None
+    assert "TypeError" in failed.violation
+    assert "stand_in() takes" in failed.violation
+    assert "Traceback" in failed.report()
+
+
+def test_a_defect_in_what_a_process_runs_ends_the_run_with_it() -> None:
+    world = World(1)
+
+    async def fails() -> None:
+        await asyncio.sleep(0.1)
+        raise KeyError("a defect")
+
+    process(world).spawn(fails())
+    with pytest.raises(Violation, match=r"one ended: KeyError: 'a defect'"):
+        world.run(lambda: False, 1)
 
 
 def test_hours_pass_at_once_when_nothing_happens() -> None:

@@ -17,12 +17,13 @@ import heapq
 import itertools
 import random
 import threading
+import traceback
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 STEP_SECONDS = 0.00002
 """What each step takes: nothing is done in no time."""
@@ -30,6 +31,7 @@ STEPS_BETWEEN_LOOKS = 16
 """So often is asked whether a run is over."""
 STEPS_MAX = 400_000
 BEGIN = datetime(2026, 3, 2, 12, tzinfo=UTC)
+T = TypeVar("T")
 
 
 class Gone(BaseException):
@@ -87,6 +89,11 @@ class World:
         self.note(f"VIOLATION {text}")
         if self.violation is None:
             self.violation = Violation(text)
+
+    def unexpected(self, error: Exception, what: str) -> None:
+        """A defect of the engine, or of a stand-in: the run ends with it, not with what never happens because of it."""
+        self.note("".join(traceback.format_exception(error)))
+        self.fail(f"{what}: {type(error).__name__}: {error}")
 
     def after(self, seconds: float, work: Callable[[], object]) -> Timer:
         timer = Timer(work)
@@ -182,8 +189,16 @@ class Process:
         if not self.alive:
             raise Gone
 
-    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        return self.loop.create_task(coroutine)
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """An exception that nobody expects ends the run: such a process would die again and again without a word."""
+        return self.loop.create_task(self._told(coroutine))
+
+    async def _told(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await coroutine
+        except Exception as error:
+            self.world.unexpected(error, f"{self.name} ended")
+            raise
 
     def start(self, work: Callable[[], object], done: Callable[[Any, BaseException | None], None]) -> Strand:
         """Run `work` as a thread of this process."""
