@@ -94,7 +94,7 @@ def _decide_withheld(desk: Desk, conn: Connection, number: int, decision: Litera
     from engine.store import admissions
 
     _, said = withheld_delivery(desk, conn, number)
-    if not admissions.decide(conn, number, decision, by=str(desk.actor), now=desk.now):
+    if not admissions.decide(conn, desk.store.keys, number, decision, by=str(desk.actor), now=desk.now):
         why = "what it was for is gone" if said.decision == admissions.FINAL else f"it was {said.decision} before"
         raise HandoffError(f"delivery {number} can't be {decision}: {why} (`handoff held show {number}`)")
 

@@ -72,7 +72,7 @@ class Receipts:
         causes = await self._store.read(lambda conn: self._causes(conn, found))
         if causes:
             await self._put([receipt_of(self._store.keys, one, now) for one in causes])
-        await self._store.charts_ledger.write(lambda conn: notices.heard(conn, found))
+        await self._store.charts_ledger.write(lambda conn: notices.heard(conn, self._store.keys, found))
         return len(found)
 
     def _causes(self, conn: Connection, found: Sequence[Awaited]) -> list[Cause]:

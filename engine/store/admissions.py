@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, literal_column, select, text, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal_column, select, text
 
 from engine.domain.record import Record
+from engine.store import bound
+from engine.store.keys import KeyRing
 from engine.store.schema import admission, delivery, from_micros, to_micros
 from engine.store.statements import Listed, Rows
 
@@ -25,10 +27,11 @@ LIFTED: Final = "lifted"
 
 _NOTE: Final = Rows(
     admission,
-    ("delivery_id", "destination", "code", "not_before", "said_at", "decision"),
+    ("delivery_id", "destination", "code", "not_before", "said_at", "decision", "mac"),
     conflict=("delivery_id",),
-    replace=("destination", "code", "not_before", "said_at", "decision", "decided_at", "decided_by"),
+    replace=("destination", "code", "not_before", "said_at", "decision", "decided_at", "decided_by", "mac"),
 )
+_SAID: Final = Listed(admission.c.delivery_id, lambda listed: select(admission).where(listed))
 _RELEASED: Final = Listed(
     admission.c.delivery_id,
     lambda listed: select(admission.c.delivery_id, admission.c.released).where(
@@ -44,23 +47,7 @@ _PENDING: Final = Listed(
     ),
 )
 _OPEN: Final = text("not_before IS NULL AND decision IS NULL")
-
-
-_CLOSE: Final = Listed(
-    admission.c.delivery_id,
-    lambda listed: update(admission).where(listed, _OPEN).values(decision=literal_column(f"'{FINAL}'")),
-)
-
-
-_LIFT: Final = Listed(
-    admission.c.delivery_id,
-    lambda listed: (
-        update(admission)
-        .where(listed, _OPEN)
-        .values(decision=literal_column(f"'{LIFTED}'"), decided_at=bindparam("at"))
-    ),
-    ("at",),
-)
+_IS_OPEN: Final = and_(admission.c.not_before.is_(None), admission.c.decision.is_(None))
 
 
 class Withheld(Record, frozen=True, kw_only=True):
@@ -85,12 +72,23 @@ class PutOff(Record, frozen=True, kw_only=True):
     not_before: datetime
 
 
+_BOUND: Final = bound.ADMISSION
+_NOTED: Final = ("delivery_id", "destination", "code", "not_before", "said_at", "decision")
 Row = tuple[int, str, str, int | None, int, str | None]
 """Delivery, destination, the rule's code, until when in microseconds (none: withheld), when it was said, FINAL."""
 
 
-def note(conn: Connection, rows: Sequence[Row]) -> None:
-    _NOTE.write(conn, rows)
+def note(conn: Connection, keys: KeyRing, rows: Sequence[Row]) -> None:
+    if not rows:
+        return
+    before = {row.delivery_id: row for row in _SAID.rows(conn, sorted(row[0] for row in rows))}
+    written: list[tuple[Any, ...]] = []
+    for row in rows:
+        values = dict(zip(_NOTED, row, strict=True)) | {"decided_at": None, "decided_by": None}
+        was = before.get(row[0])
+        mac = bound.mac(keys, _BOUND, values) if was is None else bound.renewed(keys, _BOUND, was, values)
+        written.append((*row, mac))
+    _NOTE.write(conn, written)
 
 
 def find(
@@ -153,23 +151,25 @@ def released(conn: Connection, delivery_ids: Sequence[int]) -> Mapping[int, froz
     return {row.delivery_id: frozenset(row.released.split()) for row in _RELEASED.rows(conn, delivery_ids)}
 
 
-def decide(conn: Connection, delivery_id: int, decision: Decision, *, by: str, now: datetime) -> bool:
+def decide(conn: Connection, keys: KeyRing, delivery_id: int, decision: Decision, *, by: str, now: datetime) -> bool:
     """Put a person's decision on an open one on record. False: it is not open."""
     values: dict[str, object] = {"decision": decision, "decided_at": to_micros(now), "decided_by": by}
     if decision == "released":
-        values["released"] = func.coalesce(admission.c.released + " ", "") + admission.c.code
-    changed = conn.execute(update(admission).where(admission.c.delivery_id == delivery_id, _OPEN).values(**values))
-    return changed.rowcount == 1
+        row = next(iter(_SAID.rows(conn, [delivery_id])), None)
+        values["released"] = " ".join(filter(None, (row.released, row.code))) if row is not None else None
+    where = and_(admission.c.delivery_id == delivery_id, _IS_OPEN)
+    return bound.change(conn, keys, _BOUND, where, **values) == 1
 
 
-def close(conn: Connection, delivery_ids: Sequence[int]) -> None:
+def close(conn: Connection, keys: KeyRing, delivery_ids: Sequence[int]) -> None:
     """Nothing is left to decide of those that are open: what they were for is gone."""
-    _CLOSE.write(conn, delivery_ids)
+    bound.change(conn, keys, _BOUND, and_(admission.c.delivery_id.in_(delivery_ids), _IS_OPEN), decision=FINAL)
 
 
-def lift(conn: Connection, delivery_ids: Sequence[int], now: datetime) -> None:
+def lift(conn: Connection, keys: KeyRing, delivery_ids: Sequence[int], now: datetime) -> None:
     """What they were withheld for has changed: they are asked again."""
-    _LIFT.write(conn, delivery_ids, to_micros(now))
+    where = and_(admission.c.delivery_id.in_(delivery_ids), _IS_OPEN)
+    bound.change(conn, keys, _BOUND, where, decision=LIFTED, decided_at=to_micros(now))
 
 
 def _withheld(conn: Connection, statement: Select[tuple[object, ...]]) -> list[Withheld]:

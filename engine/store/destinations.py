@@ -18,7 +18,7 @@ from engine.domain.record import Record
 from engine.domain.standing import Standing, State
 from engine.store import admissions
 from engine.store.deadletters import DISCARDED
-from engine.store.outbox import Outbox, Settled, line_up, take_lock
+from engine.store.outbox import Outbox, Settled, change, line_up, take_lock
 from engine.store.schema import (
     admission,
     chart,
@@ -200,8 +200,10 @@ class DestinationStore:
     def retry(self, conn: Connection, name: str, now: datetime) -> int:
         """Have all that waits for its time tried at once. Returns how many deliveries lead a line there."""
         self._set(conn, name, retry_at=to_micros(now))
-        ready = update(delivery).where(delivery.c.destination == name, _READY)
-        return conn.execute(ready.values(next_attempt_at=to_micros(now))).rowcount
+        ready = (delivery.c.destination == name, _READY)
+        later = update(delivery).where(*ready, delivery.c.next_attempt_at > to_micros(now))
+        conn.execute(later.values(next_attempt_at=to_micros(now)))
+        return int(conn.execute(select(func.count()).select_from(delivery).where(*ready)).scalar_one())
 
     @staticmethod
     def _set(conn: Connection, name: str, **values: Any) -> None:
@@ -349,20 +351,12 @@ def move_rest(conn: Connection, outbox: Outbox, name: str, to: str, now: datetim
     """Have another destination get some of what waits for one; again until it returns 0. Order per patient is kept."""
     take_lock(conn)
     rows = _REST.rows(conn, name)
-    outbox.seal_for(conn, [row.id for row in rows], to)
-    conn.execute(
-        update(delivery)
-        .where(delivery.c.id.in_([row.id for row in rows]))
-        .values(
-            destination=to,
-            state=DeliveryState.PENDING.value,
-            turn=0,
-            attempts=0,
-            error=None,
-            settled_at=None,
-            started_at=None,
-            next_attempt_at=to_micros(now),
-        )
-    )
+    ids = [row.id for row in rows]
+    outbox.seal_for(conn, ids, to)
+    new = {
+        "state": DeliveryState.PENDING.value, "attempts": 0, "error": None, "settled_at": None,
+        "next_attempt_at": to_micros(now),
+    }  # fmt: skip
+    change(conn, outbox.keys, [delivery.c.id.in_(ids)], new, destination=to, turn=0, started_at=None)
     line_up(conn, {row.ordering_key for row in rows})
     return len(rows)

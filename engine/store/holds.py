@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -13,13 +13,13 @@ from sqlalchemy import (
     Row,
     Select,
     TextClause,
+    and_,
     bindparam,
     func,
     literal_column,
     or_,
     select,
     text,
-    update,
 )
 
 from engine.domain.audit import AuditRecord
@@ -30,6 +30,7 @@ from engine.domain.message import EntryState
 from engine.domain.outcome import Dismissal, Outcome
 from engine.domain.record import Phi
 from engine.errors import StoreError, TamperedError
+from engine.store import bound
 from engine.store.charts import ChartStore
 from engine.store.keys import KeyRing
 from engine.store.schema import from_micros, hold, to_micros, word
@@ -44,6 +45,22 @@ class HoldDocument(Phi, frozen=True, kw_only=True):
     subject: str | None = None
     patient_key: str | None = None
     asserts: Assertion | None = None
+
+
+class Asked(NamedTuple):
+    """A question as the outcome that has asked it last vouches for it: its row can't be taken away."""
+
+    root: int
+    code: str
+    location: str
+    chart_id: str | None
+
+
+class RecordedHolds(NamedTuple):
+    """said: what the trail is to say. asked: by entry, the questions that it has opened, or opened again."""
+
+    said: Sequence[AuditRecord]
+    asked: Mapping[int, tuple[Asked, ...]]
 
 
 class ListedHold(Phi, frozen=True, kw_only=True):
@@ -80,7 +97,7 @@ _COLUMNS: Final = (
     "entry_id", "root_id", "channel", "chart_id", "code", "location", "detail", "opened_at", "waits_until", "state",
     "decided_at", "answered_by", "document",
 )  # fmt: skip
-_INSERT: Final = Rows(hold, _COLUMNS)
+_INSERT: Final = Rows(hold, (*_COLUMNS, "mac"))
 _READ: Final = (
     hold.c.id, hold.c.root_id, hold.c.code, hold.c.location, hold.c.state, hold.c.chart_id, hold.c.decided_by,
     hold.c.waits_until, hold.c.channel, hold.c.detail, hold.c.document,
@@ -144,12 +161,8 @@ class Holds:
 
         Raises StoreError when it is not open.
         """
-        changed = conn.execute(
-            update(hold)
-            .where(hold.c.id == hold_id, _OPEN)
-            .values(**_decided(self._keys, hold_id, by, reason, to_micros(now)))
-        )
-        if changed.rowcount != 1:
+        decided = _decided(self._keys, hold_id, by, reason, to_micros(now))
+        if bound.change(conn, self._keys, bound.HOLD, and_(hold.c.id == hold_id, _OPEN), **decided) != 1:
             raise StoreError(f"m{hold_id} is not open: `handoff held show m{hold_id}`")
 
     def _run(self, conn: Connection, statement: Select[Any]) -> list[ListedHold]:
@@ -206,12 +219,11 @@ def record_holds(
     *,
     before: Charts,
     after: Mapping[str, Chart],
-) -> list[AuditRecord]:
+) -> RecordedHolds:
     """Open what the outcomes hold, and end what they have answered. Part of the outcomes' transaction.
 
     An entry and its replays ask a question once. One that a person has decided stays decided; one that a replay ended
     is opened again when a later replay asks it again. before, after: the charts as they were loaded, and as written.
-    Returns what the trail is to say of it.
     """
     for one in outcomes:
         for dismissal in one.dismissals:
@@ -360,17 +372,21 @@ class _Questions:
                         continue
                 question.end(HoldState.SUPERSEDED, one.entry_id, self._now)
 
-    def write(self) -> list[AuditRecord]:
-        """Returns what the trail is to say of it."""
+    def write(self) -> RecordedHolds:
         fresh: list[tuple[Any, ...]] = []
+        asked: dict[int, list[Asked]] = {}
         for questions in self._of_root.values():
             for question in questions.values():
                 if question.id is None:
-                    fresh.append(tuple(question.row.get(name) for name in _COLUMNS))
+                    mac = bound.mac(self._keys, bound.HOLD, question.row)
+                    fresh.append((*(question.row.get(name) for name in _COLUMNS), mac))
                 elif question.row:
-                    self._conn.execute(update(hold).where(hold.c.id == question.id).values(**question.row))
+                    bound.change(self._conn, self._keys, bound.HOLD, hold.c.id == question.id, **question.row)
+                if (entry_id := question.row.get("entry_id")) is not None:
+                    one = Asked(question.root, question.code, question.location, question.chart_id)
+                    asked.setdefault(entry_id, []).append(one)
         _INSERT.write(self._conn, fresh)
-        return self._superseded()
+        return RecordedHolds(self._superseded(), {entry_id: tuple(some) for entry_id, some in asked.items()})
 
     def _superseded(self) -> list[AuditRecord]:
         """The auditors see the whole life of a question that waited for a person."""
@@ -424,11 +440,9 @@ def _answers(one: Outcome) -> bool:
 
 def _dismiss(conn: Connection, keys: KeyRing, dismissal: Dismissal, now: int) -> None:
     """One that is decided by now, or is being released, stays as it is: whoever dismisses it looks at it after."""
-    conn.execute(
-        update(hold)
-        .where(hold.c.id == dismissal.hold, _OPEN, hold.c.decided_at.is_(None))
-        .values(state=HoldState.DISMISSED.value, **_decided(keys, dismissal.hold, dismissal.by, dismissal.reason, now))
-    )
+    decided = _decided(keys, dismissal.hold, dismissal.by, dismissal.reason, now)
+    where = and_(hold.c.id == dismissal.hold, _OPEN, hold.c.decided_at.is_(None))
+    bound.change(conn, keys, bound.HOLD, where, state=HoldState.DISMISSED.value, **decided)
 
 
 def _decided(keys: KeyRing, hold_id: int, by: str, reason: str, now: int) -> dict[str, Any]:

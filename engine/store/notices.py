@@ -15,7 +15,7 @@ from sqlalchemy import Connection, bindparam, literal_column, or_, select, text,
 
 from engine.domain.delivery import Delivery, DeliveryState, Fallen, Gone, Ground, Operation, Spoken
 from engine.domain.record import Record
-from engine.store import admissions
+from engine.store import admissions, bound
 from engine.store.keys import KeyRing
 from engine.store.schema import delivery, from_micros, notice, word
 from engine.store.statements import Listed, Rows, Statement
@@ -23,7 +23,7 @@ from engine.store.statements import Listed, Rows, Statement
 AWAITED: Final = frozenset({Operation.NOTIFY, Operation.REQUEST_APPOINTMENT, Operation.SEND_TEXT})
 """What becomes of these is put into the journal: see `awaited`."""
 
-_INSERT: Final = Rows(notice, ("delivery_id", "chart_id", "ground", "awaits"))
+_INSERT: Final = Rows(notice, ("delivery_id", "chart_id", "ground", "awaits", "mac"))
 _OF_CHARTS: Final = Listed(
     notice.c.chart_id,
     lambda listed: (
@@ -32,30 +32,17 @@ _OF_CHARTS: Final = Listed(
         .where(listed, notice.c.gone.is_(None))
     ),
 )
-_GONE: Final = Listed(
-    notice.c.delivery_id,
-    lambda listed: (
-        update(notice).where(listed).values(gone=bindparam("code"), gone_at=bindparam("at"), gone_by=bindparam("entry"))
-    ),
-    ("code", "at", "entry"),
-)
 _DUE: Final = Listed(
     delivery.c.id,
     lambda listed: (
         update(delivery)
-        .where(listed, delivery.c.state == literal_column("'pending'"))
+        .where(
+            listed, delivery.c.state == literal_column("'pending'"), delivery.c.next_attempt_at > bindparam("behind")
+        )
         .values(next_attempt_at=bindparam("at"))
     ),
-    ("at",),
+    ("behind", "at"),
 )
-_HEARD: Final = Listed(
-    notice.c.delivery_id, lambda listed: update(notice).where(listed).values(awaits=literal_column("0"))
-)
-_HEARD_HELD: Final = Listed(
-    notice.c.delivery_id, lambda listed: update(notice).where(listed).values(awaits=literal_column("2"))
-)
-
-
 _AWAITED: Final = Statement(
     select(
         notice.c.delivery_id,
@@ -89,17 +76,21 @@ class WithoutGround(Record, frozen=True, kw_only=True):
 
 def note(conn: Connection, keys: KeyRing, queued: Sequence[tuple[int, Delivery]]) -> None:
     """Put on record what new notices hang on: id and delivery of each."""
-    rows: list[tuple[int, str, bytes | None, int]] = []
+    rows: list[tuple[int, str, bytes | None, int, bytes]] = []
     for number, item in queued:
         said = item.content
         ground = said.ground if isinstance(said, Spoken) else None
         awaits = int(item.operation in AWAITED)
-        rows.append((number, item.chart_id, None if ground is None else _hash(keys, ground), awaits))
+        hangs_on = None if ground is None else _hash(keys, ground)
+        row = {"delivery_id": number, "chart_id": item.chart_id, "ground": hangs_on, "awaits": awaits}
+        rows.append((number, item.chart_id, hangs_on, awaits, bound.mac(keys, bound.NOTICE, row)))
     _INSERT.write(conn, rows)
 
 
-def take_back(conn: Connection, keys: KeyRing, fallen: Iterable[tuple[int, Fallen]], now: int) -> None:
-    """fallen: what each entry has taken away. Only notices of earlier entries hung on that."""
+def take_back(conn: Connection, keys: KeyRing, fallen: Iterable[tuple[int, Fallen]], now: int) -> dict[int, int]:
+    """fallen: what each entry has taken away. Only notices of earlier entries hung on that. Returns how many each entry
+    has taken back.
+    """
     by_chart: dict[str, list[tuple[int, Fallen]]] = {}
     for entry_id, one in fallen:
         by_chart.setdefault(one.chart_id, []).append((entry_id, one))
@@ -111,10 +102,15 @@ def take_back(conn: Connection, keys: KeyRing, fallen: Iterable[tuple[int, Falle
                 gone.setdefault((entry_id, one.code), []).append(row.delivery_id)
                 break
     for (entry_id, code), ids in gone.items():
-        _GONE.write(conn, ids, code.value, now, entry_id)
-        _DUE.write(conn, ids, now)
+        wanted = notice.c.delivery_id.in_(ids)
+        bound.change(conn, keys, bound.NOTICE, wanted, gone=code.value, gone_at=now, gone_by=entry_id)
+        _DUE.write(conn, ids, now, now)
         if code.final:
-            admissions.close(conn, ids)
+            admissions.close(conn, keys, ids)
+    taken: dict[int, int] = {}
+    for (entry_id, _), ids in gone.items():
+        taken[entry_id] = taken.get(entry_id, 0) + len(ids)
+    return taken
 
 
 class Awaited(Record, frozen=True, kw_only=True):
@@ -144,13 +140,13 @@ def awaited(conn: Connection, limit: int) -> list[Awaited]:
     ]
 
 
-def heard(conn: Connection, found: Iterable[Awaited]) -> None:
+def heard(conn: Connection, keys: KeyRing, found: Iterable[Awaited]) -> None:
     """What has become of these is in the journal. Of a text that is held, a second word is awaited: a person's."""
     ids: dict[bool, list[int]] = {False: [], True: []}
     for one in found:
         ids[one.operation is Operation.SEND_TEXT and one.state is DeliveryState.HELD].append(one.delivery_id)
-    _HEARD.write(conn, ids[False])
-    _HEARD_HELD.write(conn, ids[True])
+    for held, some in ids.items():
+        bound.change(conn, keys, bound.NOTICE, notice.c.delivery_id.in_(some), awaits=2 if held else 0)
 
 
 def without_ground(conn: Connection, delivery_ids: Sequence[int]) -> dict[int, WithoutGround]:

@@ -32,7 +32,7 @@ from engine.domain.ids import ALIKE_DIGITS
 from engine.domain.record import Phi, Record
 from engine.errors import KeyMissingError, StoreError, TamperedError
 from engine.pipeline.admit import Known
-from engine.store import admissions, letters, settlements
+from engine.store import admissions, letters, lives, settlements
 from engine.store.facts import FactStore
 from engine.store.fresh import Fresh
 from engine.store.keys import KeyRing
@@ -48,6 +48,8 @@ _READ_MAX: Final = 128
 _LINE_LENGTH: Final = 3
 """Deliveries of a patient that wait together, as a rule: a message makes so many. With longer lines some rows are read
 in vain, with shorter ones a batch is smaller than it might be."""
+_PIECE: Final = 500
+"""Rows that are changed at once."""
 _OPERATIONS: Final = {one.value: one for one in Operation}
 _STATES: Final = {one.value: one for one in DeliveryState}
 _PENDING: Final = DeliveryState.PENDING.value
@@ -176,22 +178,7 @@ _TOLD: Final = Statement(
     ).order_by(delivery.c.id),
     ("first", "behind", "wanted"),
 )
-_OPEN: Final = Listed(
-    delivery.c.id,
-    lambda listed: (
-        select(
-            delivery.c.id,
-            delivery.c.entry_id,
-            delivery.c.channel,
-            delivery.c.destination,
-            delivery.c.ordering_key,
-            delivery.c.state,
-            delivery.c.started_at,
-        )
-        .where(listed, _UNFINISHED)
-        .with_for_update()
-    ),
-)
+_OPEN: Final = Listed(delivery.c.id, lambda listed: select(delivery).where(listed, _UNFINISHED).with_for_update())
 _PROMOTE: Final = Listed(
     delivery.c.ordering_key,
     lambda listed: (
@@ -238,8 +225,9 @@ _DELIVERED: Final = Listed(
             attempts=bindparam("tries"),
             settled_at=bindparam("at"),
             disclosed=bindparam("mark"),
+            life=None,
         )
-        .returning(delivery.c.id, delivery.c.ordering_key)
+        .returning(*settlements.SEALED)
     ),
     ("tries", "at", "mark"),
 )
@@ -253,12 +241,13 @@ _CHANGED: Final = Statement(
         state=bindparam("new_state"),
         turn=delivery.c.turn * bindparam("keeps_turn", type_=delivery.c.turn.type),
         attempts=bindparam("tries"),
-        next_attempt_at=func.coalesce(bindparam("due", type_=delivery.c.id.type), delivery.c.next_attempt_at),
+        next_attempt_at=bindparam("due"),
         error=bindparam("code"),
         started_at=None,
         settled_at=bindparam("at"),
+        life=bindparam("new_life"),
     ),
-    ("wanted", "new_state", "keeps_turn", "tries", "due", "code", "at"),
+    ("wanted", "new_state", "keeps_turn", "tries", "due", "code", "at", "new_life"),
 )
 _RECEIPTS: Final = Rows(
     delivery_receipt,
@@ -266,6 +255,28 @@ _RECEIPTS: Final = Rows(
     conflict=("delivery_id",),
     replace=("found_by", "body"),
 )
+
+
+def _may_become(row: Any, state: DeliveryState) -> bool:
+    """By an attempt's end."""
+    return state in DELIVERY_MOVES[word(DeliveryState, row.state, DeliveryState.HELD), DeliveryEvent.SETTLED]
+
+
+def change(
+    conn: Connection, keys: KeyRing, where: Sequence[ColumnElement[bool]], new: Mapping[str, Any], **more: Any
+) -> int:
+    """Change deliveries that are not delivered, with what vouches for their life. new: columns of that; more: others.
+    Returns how many there are.
+    """
+    statement = select(delivery).where(*where).order_by(delivery.c.id).limit(_PIECE).with_for_update()
+    write = update(delivery).where(delivery.c.id == bindparam("wanted")).values(**new, **more, life=bindparam("its"))
+    found, last = 0, 0
+    while rows := conn.execute(statement.where(delivery.c.id > last)).all():
+        held = [row.id for row in rows] if new.get("state") == DeliveryState.HELD.value else []
+        after = settlements.note(conn, keys, {}, new.get("settled_at") or 0, held)
+        conn.execute(write, [{"wanted": row.id, "its": lives.renewed(keys, row, after, **new)} for row in rows])
+        found, last = found + len(rows), rows[-1].id
+    return found
 
 
 def _from(event: DeliveryEvent) -> ColumnElement[bool]:
@@ -418,29 +429,30 @@ class Outbox:
             else:
                 others.append(result)
         freed: set[str] = set()
-        settled: dict[str | None, list[int]] = {}
+        settled: dict[str | None, list[Any]] = {}
         for (tries, mark), ids in delivered.items():
             rows_delivered = _DELIVERED.rows(conn, ids, tries, at, mark)
             freed.update(row.ordering_key for row in rows_delivered)
-            settled.setdefault(mark, []).extend(row.id for row in rows_delivered)
-        settlements.note(conn, self._keys, settled, at)
+            settled.setdefault(mark, []).extend(rows_delivered)
         rows = {row.id: row for row in _OPEN.rows(conn, [other.id for other in others])}
+        changed = [(rows[one.id], one) for one in others if one.id in rows and _may_become(rows[one.id], one.state)]
+        held = [one.id for _, one in changed if one.state is DeliveryState.HELD]
+        after = settlements.note(conn, self._keys, settled, at, held) if settled or changed else 0
         dead_letters: list[tuple[letters.Letter, bytes | None]] = []
         kept: list[admissions.Row] = []
         stayed: set[str] = set()
-        for result in others:
-            row = rows.get(result.id)
-            if row is None:
-                continue
-            before = word(DeliveryState, row.state, DeliveryState.HELD)
-            if result.state not in DELIVERY_MOVES[before, DeliveryEvent.SETTLED]:
-                continue
+        for row, result in changed:
             dead = result.state is DeliveryState.DEAD
             ended = dead or result.state is DeliveryState.WITHHELD
-            due = None if result.next_attempt_at is None else to_micros(result.next_attempt_at)
+            due = row.next_attempt_at if result.next_attempt_at is None else to_micros(result.next_attempt_at)
             settled_at = None if result.state is DeliveryState.PENDING else at
+            state = result.state.value
+            life = lives.renewed(
+                self._keys, row, after, state=state, attempts=result.attempts, error=result.error,
+                settled_at=settled_at, next_attempt_at=due,
+            )  # fmt: skip
             _CHANGED.write(
-                conn, result.id, result.state.value, 0 if ended else 1, result.attempts, due, result.error, settled_at
+                conn, result.id, state, 0 if ended else 1, result.attempts, due, result.error, settled_at, life
             )
             if not ended and row.started_at is not None:
                 stayed.add(row.ordering_key)  # it may have kept its turn only for the time of the attempt
@@ -456,7 +468,7 @@ class Outbox:
             elif result.not_before is not None:
                 kept.append((row.id, row.destination, code, to_micros(result.not_before), at, None))
         letters.write(conn, self._keys, dead_letters)
-        admissions.note(conn, kept)
+        admissions.note(conn, self._keys, kept)
         self._note_receipts(conn, results)
         promote(conn, freed)
         if stayed:
@@ -500,12 +512,8 @@ class Outbox:
 
     def release(self, conn: Connection, delivery_id: int, now: datetime) -> None:
         """Try a held delivery again. Raises StoreError when it is not held."""
-        changed = conn.execute(
-            update(delivery)
-            .where(delivery.c.id == delivery_id, _from(DeliveryEvent.RELEASED))
-            .values(state=DeliveryState.PENDING.value, next_attempt_at=to_micros(now), error=None, settled_at=None)
-        )
-        if changed.rowcount != 1:
+        new = {"state": _PENDING, "next_attempt_at": to_micros(now), "error": None, "settled_at": None}
+        if change(conn, self._keys, [delivery.c.id == delivery_id, _from(DeliveryEvent.RELEASED)], new) != 1:
             raise StoreError(f"delivery {delivery_id} is not held")
 
     def put_back(
@@ -517,20 +525,12 @@ class Outbox:
         today.
         """
         take_lock(conn)
-        changed = conn.execute(
-            update(delivery)
-            .where(delivery.c.id == delivery_id, _from(DeliveryEvent.PUT_BACK))
-            .values(
-                state=DeliveryState.PENDING.value,
-                ordering_key=ordering_key,
-                attempts=0,
-                next_attempt_at=to_micros(now),
-                settled_at=None,
-                error=None,
-                **({} if renewed is None else {"idempotency_key": renewed.idempotency_key}),
-            )
-        )
-        if changed.rowcount != 1:
+        new = {
+            "state": _PENDING, "ordering_key": ordering_key, "attempts": 0, "next_attempt_at": to_micros(now),
+            "settled_at": None, "error": None,
+        }  # fmt: skip
+        more = {} if renewed is None else {"idempotency_key": renewed.idempotency_key}
+        if change(conn, self._keys, [delivery.c.id == delivery_id, _from(DeliveryEvent.PUT_BACK)], new, **more) != 1:
             raise StoreError(f"delivery {delivery_id} is not a dead or withheld one")
         if renewed is not None:
             known = _BY_IDS.rows(conn, [delivery_id])[0]

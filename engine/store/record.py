@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, literal_column, or_, select
@@ -24,7 +24,7 @@ from engine.errors import CursorMovedError, IdentityTakenError, StaleChartError,
 from engine.pipeline.admit import NOTICES
 from engine.pipeline.due import due_at, is_urgent
 from engine.pipeline.restored import RESTORED
-from engine.store import admissions, letters, notices, oncall, schema
+from engine.store import admissions, letters, lives, notices, oncall, schema, settlements
 from engine.store.audit import AuditStore
 from engine.store.charts import (
     ChartDocument,
@@ -35,7 +35,7 @@ from engine.store.charts import (
     key_hash,
 )
 from engine.store.due import OTHER, URGENT
-from engine.store.holds import record_holds
+from engine.store.holds import Asked, record_holds
 from engine.store.keys import KeyRing
 from engine.store.outbox import Outbox, join_lines, occupied, payload_place, take_lock
 from engine.store.partitions import ordering_key_of, partitioning
@@ -75,6 +75,10 @@ class OutcomeDocument(Phi, frozen=True, kw_only=True, omit_defaults=True):
     """The same of other charts that it was about, changed or not."""
     deliveries: int = 0
     """That it has put into the outbox."""
+    asked: tuple[Asked, ...] = ()
+    """Questions to a person that it has opened, or opened again."""
+    took_back: int = 0
+    """Notices whose ground it has taken away."""
     erased: bool = False
     """What it said was erased with its patient."""
 
@@ -164,7 +168,7 @@ _DELIVERY_COLUMNS: Final = (
     "attempts", "next_attempt_at", "created_at", "marked",
 )  # fmt: skip
 _INSERT_DELIVERIES: Final = Rows(delivery, _DELIVERY_COLUMNS)
-_INSERT_UNSENT: Final = Rows(delivery, (*_DELIVERY_COLUMNS, "settled_at", "error"))
+_INSERT_LIVED: Final = Rows(delivery, (*_DELIVERY_COLUMNS, "settled_at", "error", "life"))
 _HELD_STATE: Final = DeliveryState.HELD.value
 _INSERT_BODIES: Final = Rows(schema.delivery_payload, ("delivery_id", "body"))
 
@@ -210,6 +214,14 @@ def early_dead(conn: Connection, keys: KeyRing, condition: ColumnElement[bool]) 
         with suppress(TamperedError):
             found.append((row.entry_id, open_outcome(keys, row).patient_key))
     return found
+
+
+class _Caused(NamedTuple):
+    """By entry."""
+
+    deliveries: Mapping[int | None, int]
+    asked: Mapping[int, tuple[Asked, ...]]
+    took_back: Mapping[int, int]
 
 
 def _as_it_is(chart: Chart) -> Chart:
@@ -280,7 +292,7 @@ class Recorder:
                 if (letter := one.dead_letter) is not None
             ],
         )  # fmt: skip
-        superseded = record_holds(conn, self._keys, outcomes, channel, micros, before=before, after=after)
+        questions = record_holds(conn, self._keys, outcomes, channel, micros, before=before, after=after)
         oncall.record(conn, self._keys, [item for one in outcomes for item in one.overrides])
         made: dict[int | None, int] = {}
         self._keep(conn, [(one.entry_id, item) for one in outcomes for item in one.withheld], channel, micros, made)
@@ -289,16 +301,17 @@ class Recorder:
             from engine.store.requeue import ask_again  # it brings the rules along, which a command does without
         for chart_id in dict.fromkeys(anew for one in outcomes for anew in one.marked_anew):
             ask_again(conn, self._keys, chart_id, now)  # before what is new: that comes behind it
-        recorded = self._queue(conn, wanted, after, now, made, doubtful)
-        _INSERT_OUTCOMES.write(conn, [self._outcome(one, channel, micros, made) for one in outcomes])
-        if fallen := [(one.entry_id, gone) for one in outcomes for gone in one.fallen]:
-            notices.take_back(conn, self._keys, fallen, micros)
+        recorded = self._queue(conn, wanted, after, now, made, doubtful, channel)
+        fallen = [(one.entry_id, gone) for one in outcomes for gone in one.fallen]
+        taken = notices.take_back(conn, self._keys, fallen, micros) if fallen else {}
+        caused = _Caused(made, questions.asked, taken)
+        _INSERT_OUTCOMES.write(conn, [self._outcome(one, channel, micros, caused) for one in outcomes])
         if faulty := [one for one in outcomes if one.quality or one.quality_decisions]:
             roots = [one.replay_root for one in faulty if one.replay_root is not None]
             said = {entry_id: known.quality for entry_id, known in self.outcomes(conn, roots).items()} if roots else {}
             record_quality(conn, self._keys, faulty, channel, micros, said=said)
         # Last: on PostgreSQL the trail's head is locked from here to the commit.
-        self._audit.append(conn, [*superseded, *(item for one in outcomes for item in one.audit)])
+        self._audit.append(conn, [*questions.said, *(item for one in outcomes for item in one.audit)])
         return recorded
 
     def queue(self, conn: Connection, deliveries: Sequence[Delivery], *, channel: str, now: datetime) -> Recorded:
@@ -361,7 +374,7 @@ class Recorder:
         """Under which configuration those of the entries were processed that have an outcome, readable or not."""
         return {row.entry_id: row.config_version for row in _CONFIG_VERSIONS.rows(conn, entry_ids)}
 
-    def _outcome(self, one: Outcome, channel: str, now: int, made: Mapping[int | None, int]) -> tuple[Any, ...]:
+    def _outcome(self, one: Outcome, channel: str, now: int, caused: _Caused) -> tuple[Any, ...]:
         version, others = 0, {}
         for changed in one.charts:
             if changed.id == one.chart_id:
@@ -380,7 +393,9 @@ class Recorder:
             quality=one.quality,
             version=version,
             others=others,
-            deliveries=made.get(one.entry_id, 0),
+            deliveries=caused.deliveries.get(one.entry_id, 0),
+            asked=caused.asked.get(one.entry_id, ()),
+            took_back=caused.took_back.get(one.entry_id, 0),
         )
         # `_value_`: what `value` gives by two calls of Python.
         plain = (one.entry_id, channel, one.state._value_, one.chart_id, one.application_ack._value_, one.error_code,
@@ -424,11 +439,13 @@ class Recorder:
         now: datetime,
         made: dict[int | None, int],
         doubtful: frozenset[int] = frozenset(),
+        of_outcomes: str | None = None,
     ) -> Recorded:
         """Put deliveries into the outbox, in this order; those whose idempotency key is known are left out.
 
         wanted: what caused each, and whose books count it. after: the charts that this transaction has written.
-        made: takes how many each has caused.
+        made: takes how many each has caused. of_outcomes: the channel of the outcomes, which then vouch for those that
+        are of it and wait (`lives.py`).
         """
         if not wanted:
             return Recorded(deliveries=0)
@@ -440,9 +457,8 @@ class Recorder:
         known = _known(conn, (item for _, _, item in wanted))
         number: int = _LAST_DELIVERY.scalar(conn)
         pending = DeliveryState.PENDING.value
-        rows: list[tuple[Any, ...]] = []
+        rows, lived = list[tuple[Any, ...]](), list[tuple[Any, ...]]()
         bodies: list[tuple[int, bytes]] = []
-        held: list[tuple[Any, ...]] = []
         fresh: list[QueuedDelivery] = []
         said: list[tuple[int, Delivery]] = []
         withholding: list[admissions.Row] = []
@@ -467,11 +483,13 @@ class Recorder:
                 state, int(turn), 0, to_micros(due), micros, int(item.marked),
             )  # fmt: skip
             if in_doubt:
-                held.append((*row, micros, RESTORED))
+                lived.append((*row, micros, RESTORED))
             elif item.kept is not None:
-                held.append((*row, micros, item.kept))
+                lived.append((*row, micros, item.kept))
                 final = admissions.FINAL if item.kept == TEST_DATA else None
                 withholding.append((number, item.destination, item.kept, None, micros, final))
+            elif channel != of_outcomes:
+                lived.append((*row, None, None))
             else:
                 rows.append(row)
             bodies.append((number, self._sealed(number, entry_id, item)))
@@ -490,11 +508,28 @@ class Recorder:
                     )
                 )
         _INSERT_DELIVERIES.write(conn, rows)
-        _INSERT_UNSENT.write(conn, held)
+        self._write_lived(conn, lived, micros)
         _INSERT_BODIES.write(conn, bodies)
         notices.note(conn, self._keys, said)
-        admissions.note(conn, withholding)
-        return Recorded(deliveries=len(rows) + len(held), fresh=tuple(fresh))
+        admissions.note(conn, self._keys, withholding)
+        return Recorded(deliveries=len(rows) + len(lived), fresh=tuple(fresh))
+
+    def _write_lived(self, conn: Connection, rows: Sequence[tuple[Any, ...]], now: int) -> None:
+        """Deliveries for which no outcome vouches by itself. rows: with when they were settled, and why."""
+        if not rows:
+            return
+        written: list[tuple[Any, ...]] = []
+        known = [dict(zip(_DELIVERY_COLUMNS, row, strict=False)) for row in rows]
+        held = [said["id"] for said in known if said["state"] == _HELD_STATE]
+        after = settlements.note(conn, self._keys, {}, now, held)
+        for row, said in zip(rows, known, strict=True):
+            life = lives.life(
+                self._keys, id=said["id"], channel=said["channel"], ordering_key=said["ordering_key"],
+                created_at=said["created_at"], state=said["state"], attempts=0, error=row[-1], settled_at=row[-2],
+                next_attempt_at=said["next_attempt_at"], after=after,
+            )  # fmt: skip
+            written.append((*row, life))
+        _INSERT_LIVED.write(conn, written)
 
     def _keep(
         self,
@@ -524,7 +559,7 @@ class Recorder:
                  Reason.SHADOW.value)
             )  # fmt: skip
             bodies.append((number, self._sealed(number, entry_id, item)))
-        _INSERT_UNSENT.write(conn, rows)
+        self._write_lived(conn, rows, now)
         _INSERT_BODIES.write(conn, bodies)
 
     def _sealed(self, number: int, entry_id: int | None, item: Delivery) -> bytes:

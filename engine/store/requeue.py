@@ -179,9 +179,9 @@ def let_out(conn: Connection, keys: KeyRing, delivery_ids: Sequence[int], now: d
         except (StoreError, TamperedError):
             continue
         if put is Requeued.SUPERSEDED:
-            admissions.close(conn, [number])
+            admissions.close(conn, keys, [number])
         else:
-            admissions.lift(conn, [number], now)
+            admissions.lift(conn, keys, [number], now)
 
 
 _OF_DESTINATION: Final = Statement(

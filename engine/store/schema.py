@@ -348,6 +348,7 @@ delivery: Final = Table(
     Column("settled_at", BigInteger),
     Column("error", Text),
     Column("disclosed", Text),  # what the copy counts as, by the destination's setting when it was sent
+    Column("life", LargeBinary),  # keyed hash of what has happened to it, see lives.py; none: nothing, or delivered
     schema=CHARTS,
 )
 delivery_payload: Final = Table(
@@ -365,13 +366,13 @@ delivery_receipt: Final = Table(  # what the far end called it; only of those th
     Column("body", LargeBinary, nullable=False),  # sealed: the far end wrote it
     schema=CHARTS,
 )
-settlement: Final = Table(  # which deliveries were delivered, and as what they count: rows are held against it
+settlement: Final = Table(  # which deliveries were delivered or held: rows are held against it
     "settlement",
     metadata,
     Column("id", _AutoId, primary_key=True, autoincrement=False),  # dense, in commit order
     Column("at", BigInteger, nullable=False),
     Column("said", Text, nullable=False),  # see settlements.py
-    Column("mac", LargeBinary, nullable=False),  # keyed hash of the row
+    Column("mac", LargeBinary, nullable=False),  # keyed hash of the row, and of those that it says were delivered
     schema=CHARTS,
 )
 Index("delivery_receipt_found", delivery_receipt.c.found_by)
@@ -410,6 +411,7 @@ admission: Final = Table(  # what a rule said of a delivery that it keeps; of ot
     Column("decided_at", BigInteger),
     Column("decided_by", Text),
     Column("released", Text),  # codes of rules that a person has set aside for it
+    Column("mac", LargeBinary, nullable=False),  # see bound.py
     schema=CHARTS,
 )
 Index(
@@ -432,6 +434,7 @@ notice: Final = Table(  # deliveries that are words to a person: whose they are,
     # 1: what becomes of it is to be put into the journal, and is not yet; 2: that it is held is there, what a person
     # makes of that is not
     Column("awaits", SmallInteger, nullable=False),
+    Column("mac", LargeBinary, nullable=False),  # see bound.py
     schema=CHARTS,
 )
 Index("notice_chart", notice.c.chart_id)
@@ -489,6 +492,7 @@ hold: Final = Table(
     Column("decision", LargeBinary),  # sealed: a person wrote it
     Column("answered_by", BigInteger),  # the entry that has ended it
     Column("document", LargeBinary, nullable=False),  # sealed: what it is about, and what it asserts
+    Column("mac", LargeBinary, nullable=False),  # see bound.py
     schema=CHARTS,
     sqlite_autoincrement=True,
 )

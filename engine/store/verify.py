@@ -94,7 +94,7 @@ def verify(
     chain.compare(compared)
     for problem in _books(store, conn):
         found.add(*problem)
-    for problem in tallies.problems(store, conn):
+    for problem in tallies.problems(store.keys, conn):
         found.add(*problem)
     return Verified(
         ok=not found.problems,

@@ -38,6 +38,7 @@ from engine.store.journal import Journal
 from engine.store.leases import destination_number
 from engine.store.outbox import Outbox
 from engine.store.pages import PageStore
+from engine.store.tallies import problems
 from engine.store.tasks import TaskStore
 
 SLOW_SECONDS_MAX = 10.0
@@ -325,6 +326,8 @@ class Checks:
         self._check_deliveries()
         self._check_charts()
         self._check_tasks_and_pages()
+        for _, kind, detail in read_all(self.database.disk, lambda conn: list(problems(self.database.disk.keys, conn))):
+            self.world.fail(f"`audit verify` would say {kind}: {detail}")
 
     def _check_journal(self, messages: Sequence[Message]) -> None:
         disk = self.database.disk

@@ -196,7 +196,7 @@ async def _operate(
                 at, number = process.machine.now(), said.delivery_id
                 await store.charts_ledger.write(
                     lambda conn, at=at, number=number: admissions.decide(
-                        conn, number, "dismissed", by="operator", now=at
+                        conn, store.keys, number, "dismissed", by="operator", now=at
                     )
                 )
         with contextlib.suppress(StoreError):

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection, func, insert, select, text, update
+from sqlalchemy import Connection, func, insert, select, text
 
 from engine.domain.delivery import DeliveryState
 from engine.pipeline.restored import RESTORED, Mark
+from engine.store.keys import KeyRing
+from engine.store.outbox import change
 from engine.store.schema import delivery, from_micros, restored, to_micros
 
 
-def set_back(conn: Connection, backup: str, mark: Mark) -> int:
+def set_back(conn: Connection, keys: KeyRing, backup: str, mark: Mark) -> int:
     """Note the restore, and hold all that waits: it may have gone out since. Returns how many deliveries."""
     conn.execute(
         insert(restored).values(
             at=to_micros(mark.at), backup=backup, as_of=to_micros(mark.as_of), last_entry=mark.last_entry
         )
     )
-    held = conn.execute(
-        update(delivery)
-        .where(text("state = 'pending'"))
-        .values(state=DeliveryState.HELD.value, error=RESTORED, started_at=None, settled_at=to_micros(mark.at))
-    )
-    return held.rowcount
+    new = {"state": DeliveryState.HELD.value, "error": RESTORED, "settled_at": to_micros(mark.at)}
+    return change(conn, keys, [delivery.c.state == DeliveryState.PENDING.value], new, started_at=None)
 
 
 def last_mark(conn: Connection) -> Mark | None:

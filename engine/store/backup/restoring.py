@@ -158,7 +158,7 @@ def note_rehearsal(store: Store, done: Restored, at: datetime, record: AuditReco
 
 def _mark(store: Store, conn: Connection, manifest: Manifest, mark: Mark, record: AuditRecord) -> tuple[int, int]:
     """Deliveries that are held, accounts that wait to be confirmed."""
-    held = set_back(conn, manifest.id, mark)
+    held = set_back(conn, store.keys, manifest.id, mark)
     unconfirmed = store.users.unconfirm(conn)
     store.audit.append(conn, [record])
     return held, unconfirmed

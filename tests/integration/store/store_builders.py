@@ -22,7 +22,8 @@ from engine.domain.patient import Identifier, Name, Patient
 from engine.domain.score import Band, Factor, Score
 from engine.domain.task import Task, TaskState
 from engine.pipeline.closing import closed_up
-from engine.store import Store, fence, schema
+from engine.store import Store, bound, fence, schema
+from engine.store.bound import Bound
 from engine.store.journal import Stored
 from engine.store.keys import KeyRing
 from engine.store.letters import Letter, letter_mac
@@ -155,6 +156,11 @@ def delivery(key: str, destination: str = "crm", ordering_key: str = "chart-1", 
         idempotency_key=key,
         payload=payload,
     )
+
+
+def vouched(keys: KeyRing, one: Bound, **values: Any) -> dict[str, Any]:
+    """A row of a table of `engine.store.bound`, as the engine writes it."""
+    return {**values, "mac": bound.mac(keys, one, values)}
 
 
 def outcome(entry_id: int, *charts: Chart, **more: Any) -> Outcome:

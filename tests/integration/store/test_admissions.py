@@ -33,7 +33,9 @@ def put_off(store, key, until=LATER, code="quiet-hours", **more):
 
 
 def decide(store, number, decision):
-    return store.charts_ledger.write_now(lambda conn: admissions.decide(conn, number, decision, by="anna", now=LATER))
+    return store.charts_ledger.write_now(
+        lambda conn: admissions.decide(conn, store.keys, number, decision, by="anna", now=LATER)
+    )
 
 
 def standing(store, now=NOW, name="crm"):

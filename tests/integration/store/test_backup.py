@@ -44,7 +44,7 @@ def fill(store: Store, first: int, last: int) -> None:
     for number in range(first, last + 1):
         (stored,) = append(store, receipt(store.keys, f"C{number}", "x" * 2000))
         made = chart(f"chart-{number}", number)
-        waits = delivery(f"key-{number}", ordering_key=made.id)
+        waits = delivery(f"{made.id}-key", ordering_key=made.id)
         record(store, outcome(stored.id, made, deliveries=(waits,)))
 
 

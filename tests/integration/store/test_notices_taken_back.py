@@ -145,7 +145,7 @@ def test_after_a_merge_a_person_decides(store):
     assert store.read_now(admissions.counts) == {"crm": {"patient-merged": 1}}
 
     def release(conn):
-        assert admissions.decide(conn, number, "released", by="anna", now=LATER)
+        assert admissions.decide(conn, store.keys, number, "released", by="anna", now=LATER)
         return requeue(conn, store.keys, number, LATER)
 
     assert store.charts_ledger.write_now(release) is Requeued.AS_IT_WAS

@@ -177,7 +177,7 @@ def _asked(store: Store) -> str:
     record(store, outcome(1, over()))
     row = {
         "entry_id": 1, "root_id": 1, "channel": CHANNEL, "chart_id": "chart-1", "code": "c", "location": "",
-        "detail": "d", "opened_at": 0, "state": "open", "document": b"",
+        "detail": "d", "opened_at": 0, "state": "open", "document": b"", "mac": b"",
     }  # fmt: skip
     store.charts_ledger.write_now(lambda conn: conn.execute(schema.hold.insert(), row))
     return "a question to a person"

@@ -37,7 +37,16 @@ from engine.domain.appointment import Appointment
 from engine.domain.audit import AuditRecord
 from engine.domain.chart import Chart, Charts
 from engine.domain.checkpoint import Checkpoint
-from engine.domain.delivery import DeliveryState, Gone
+from engine.domain.delivery import (
+    Delivery,
+    DeliveryState,
+    Fallen,
+    Gone,
+    Ground,
+    Notice,
+    Operation,
+    line_of_notice,
+)
 from engine.domain.glass import Glass
 from engine.domain.hold import Hold, HoldCode
 from engine.domain.moment import Moment
@@ -47,9 +56,11 @@ from engine.domain.page import Page, Policy
 from engine.domain.quality import QualityItem, QualityKind, QualityState
 from engine.domain.text import Text as PatientText
 from engine.errors import HandoffError, RowTakenError, TamperedError
+from engine.pipeline.restored import Mark
 from engine.runtime.configurations import recorded_snapshot
 from engine.snapshot import Loaded, Snapshot
 from engine.store import Store, counts, erasure, oncall, schema
+from engine.store.backup.mark import set_back
 from engine.store.charts import key_hash
 from engine.store.checkpoints import checkpoint
 from engine.store.legalholds import LegalHolds
@@ -91,16 +102,57 @@ def write(store: Store, *statements: Any) -> None:
 
 
 def fill_sent(store: Store) -> None:
-    sent = [delivery(f"s{n}", ordering_key=f"chart-{n}", destination="crm") for n in (1, 2)]
+    sent = [delivery(f"chart-{n}-s", ordering_key=f"chart-{n}", destination="crm") for n in (1, 2)]
     append(store, receipt(store.keys, "10"))
     record(store, outcome(9, deliveries=tuple(sent)))
-    waits = [delivery(f"w{n}", ordering_key=f"chart-{n}", destination="lab") for n in (1, 2)]
+    waits = [delivery(f"chart-{n}-w", ordering_key=f"chart-{n}", destination="lab") for n in (1, 2)]
     append(store, receipt(store.keys, "11"))
     record(store, outcome(10, deliveries=tuple(waits)))
     for number, mark in ((3, "tpo"), (4, "accountable")):
         done = Settled(id=number, state=DeliveryState.DELIVERED, attempts=1, receipt=f"r{number}", disclosed=mark)
         at = NOW + timedelta(seconds=number)
         store.charts_ledger.write_now(lambda conn, it=done, at=at: store.outbox.settle(conn, [it], at))
+
+
+def text(number: int, task: str) -> Delivery:
+    """A notice."""
+    said = Notice(id=f"n{number}", patient_key=f"MRN:P{number}", to="x", body="y", ground=Ground(kind="task", key=task))
+    return Delivery(
+        destination="phones", operation=Operation.SEND_TEXT, idempotency_key=said.id, payload=said.encoded(),
+        ordering_key=line_of_notice(f"chart-{number}", said.id),
+    )  # fmt: skip
+
+
+LIVES = {
+    "failed": {"state": DeliveryState.PENDING, "error": "refused", "next_attempt_at": NOW + timedelta(hours=1)},
+    "held": {"state": DeliveryState.HELD, "error": "interrupted"},
+    "withheld": {"state": DeliveryState.WITHHELD, "error": "restricted"},
+    "put off": {
+        "state": DeliveryState.PENDING, "error": "quiet-hours", "next_attempt_at": NOW + timedelta(hours=8),
+        "not_before": NOW + timedelta(hours=8),
+    },
+}  # fmt: skip
+"""By destination, what becomes of its two deliveries."""
+
+
+def fill_lives(store: Store) -> dict[Table, list[dict[str, Any]]]:
+    """Something becomes of deliveries, and of notices. Returns all rows as they were before that."""
+    append(store, receipt(store.keys, "12"), receipt(store.keys, "13"))
+    made = [
+        delivery(f"chart-{n}-{name}", ordering_key=f"chart-{n}", destination=name) for name in LIVES for n in (1, 2)
+    ]
+    record(store, outcome(12, deliveries=(*made, *(text(n, f"t{n}") for n in (1, 2)))))
+    before = everything(store)
+    for number, one in enumerate(made, len(everything(store)[schema.delivery]) - len(made) - 1):
+        settle(store, number, LIVES[one.destination])
+    gone = tuple(Fallen(chart_id=f"chart-{n}", code=Gone.GROUND, grounds=None) for n in (1, 2))
+    record(store, outcome(13, fallen=gone))
+    return before
+
+
+def settle(store: Store, number: int, what: dict[str, Any]) -> None:
+    done = Settled(**{"id": number, "attempts": 1, **what})
+    store.charts_ledger.write_now(lambda conn: store.outbox.settle(conn, [done], NOW))
 
 
 def fill_loads(store: Store) -> None:
@@ -148,7 +200,7 @@ def fill(store: Store) -> dict[Table, list[dict[str, Any]]]:
         store, *(receipt(store.keys, None, replay_of=number, config_as_of=SNAPSHOTS[0].version) for number in (1, 2))
     )
     for number, one in enumerate(PATIENTS, 1):
-        told = delivery(f"k{number}", ordering_key=one.id, payload=f'{{"patient":{{"key":"MRN:P{number}"}}}}'.encode())
+        told = delivery(f"{one.id}-k", ordering_key=one.id, payload=f'{{"patient":{{"key":"MRN:P{number}"}}}}'.encode())
         asks = Hold(code=HoldCode.VISIT_MISSING, subject=f"MRN:V{number}", chart_id=one.id)
         done = outcome(number, one, chart_id=one.id, patient_key=one.patient.key, deliveries=(told,), holds=(asks,))
         record(store, done)
@@ -181,10 +233,7 @@ def fill(store: Store) -> dict[Table, list[dict[str, Any]]]:
         )
         for number in (1, 2)
     ]
-    for number, name in enumerate(("crm", "lab"), 1):
-        kept = {"delivery_id": number, "destination": name, "code": f"c{number}", "said_at": number}
-        write(store, schema.admission.insert().values(**kept))
-        write(store, schema.notice.insert().values(delivery_id=number, chart_id=f"chart-{number}", awaits=0))
+    for number in (1, 2):
         begins = NOW + timedelta(days=number)
         stands_in = Override(
             number=number, roster="duty", role="primary", person="lee", begins=begins, ends=begins + timedelta(hours=1),
@@ -216,7 +265,15 @@ def fill(store: Store) -> dict[Table, list[dict[str, Any]]]:
     store.charts_ledger.write_now(lambda conn: store.outbox.settle(conn, dead, NOW))
     store.charts_ledger.write_now(lambda conn: store.audit.append(conn, acts))
     fill_loads(store)
+    for table, rows in fill_lives(store).items():
+        if table in {schema.delivery, schema.notice, schema.hold}:
+            known = {where_of(table, row) for row in early[table]}
+            early[table] += [row for row in rows if where_of(table, row) not in known]
     return early
+
+
+def where_of(table: Table, row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[column.name] for column in table.primary_key)
 
 
 def charts(*known: Chart) -> Charts:
@@ -261,11 +318,11 @@ def look(store: Store) -> None:
             raise TamperedError("hold.document")  # lists say that it can't be read
         if any(item.unreadable for item in store.quality.find(conn)):
             raise TamperedError("quality.decision")  # `quality show` says so
-        for number in range(1, 7):
+        for number in range(1, 17):
             queued = store.outbox.get(conn, number)
             if queued is not None and queued.unreadable is not None:
                 raise TamperedError("delivery_payload.body")  # the courier buries it as damaged
-        if None in store.outbox.receipts(conn, range(1, 7)).values():
+        if None in store.outbox.receipts(conn, range(1, 17)).values():
             raise TamperedError("delivery_receipt.body")  # `messages show` says so
     for number in range(1, 5):  # one message each; those of the merged patients find the survivors
         load(store, chart(f"chart-{number}", number, encounters=(encounter(f"MRN:V{number}"),)))
@@ -365,9 +422,9 @@ def unnoticed(store: Store, table: Table, early: list[dict[str, Any]]) -> set[st
         with suppress(RowTakenError), changed(store, table, copy):
             if not noticed(store):
                 found.add(f"{label(table, row)} copy")
-    now = {tuple(row[column.name] for column in table.primary_key): row for row in rows}
+    now = {where_of(table, row): row for row in rows}
     for was in early:
-        row = now.get(tuple(was[column.name] for column in table.primary_key))
+        row = now.get(where_of(table, was))
         if row is not None and row != was:
             with changed(store, table, table.update().where(where(table, row)).values(was)):
                 if not noticed(store):
@@ -446,6 +503,173 @@ def test_a_delivery_that_was_put_back_and_sent_again_is_told_afterwards_too(stor
     again = Settled(id=number, state=DeliveryState.DELIVERED, attempts=2, disclosed="tpo")
     store.charts_ledger.write_now(lambda conn: store.outbox.settle(conn, [again], NOW))
     assert "delivered-twice" in kinds(store)
+
+
+FAR = schema.to_micros(NOW + timedelta(days=36_500))
+
+
+def numbers(store: Store, *where: Any) -> list[int]:
+    chosen = select(schema.delivery.c.id).where(*where).order_by(schema.delivery.c.id)
+    return store.read_now(lambda conn: list(conn.execute(chosen).scalars()))
+
+
+def old_rows(store: Store, table: Table, *where: Any) -> list[dict[str, Any]]:
+    return store.read_now(lambda conn: [dict(row._mapping) for row in conn.execute(select(table).where(*where))])
+
+
+def put_rows_back(store: Store, table: Table, rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        write(store, table.update().where(where(table, row)).values(row))
+
+
+@pytest.mark.parametrize("to", ["lab", "failed", "put off"], ids=["untouched", "failed", "put off by a rule"])
+def test_a_delivery_that_is_made_to_wait_for_ever_is_told(store: Store, to: str) -> None:
+    fill(store)
+    number = numbers(store, schema.delivery.c.destination == to)[0]
+    mine = schema.delivery.c.id == number
+    write(store, schema.delivery.update().where(mine).values(next_attempt_at=FAR))
+    assert kinds(store) == ["delivery-altered"]
+    write(store, schema.delivery.update().where(mine).values(next_attempt_at=0))  # sooner is nobody's harm
+    assert kinds(store) == []
+
+
+def test_a_delivery_that_is_made_to_wait_with_the_time_when_it_came_about_is_told(store: Store) -> None:
+    fill(store)
+    number = numbers(store, schema.delivery.c.destination == "lab")[0]
+    later = {"next_attempt_at": FAR, "created_at": FAR}
+    write(store, schema.delivery.update().where(schema.delivery.c.id == number).values(later))
+    assert kinds(store) == ["delivery-altered"]
+
+
+def test_what_happens_to_an_altered_delivery_later_does_not_vouch_for_it(store: Store) -> None:
+    fill(store)
+    number = numbers(store, schema.delivery.c.destination == "lab")[0]
+    write(store, schema.delivery.update().where(schema.delivery.c.id == number).values(attempts=70))
+    settle(store, number, LIVES["failed"])
+    assert kinds(store) == ["delivery-altered"]
+
+
+def test_a_line_in_which_nobody_has_the_turn_is_told(store: Store) -> None:
+    fill(store)
+    write(store, schema.delivery.update().where(schema.delivery.c.destination == "lab").values(turn=0))
+    assert kinds(store) == ["delivery-turn"] * 2
+
+
+@pytest.mark.parametrize("tried", [False, True], ids=["untried", "tried"])
+def test_a_held_delivery_that_is_put_back_to_an_earlier_state_is_told(store: Store, tried: bool) -> None:
+    """It would go out a second time, perhaps."""
+    fill(store)
+    number = numbers(store, schema.delivery.c.destination == "lab")[0]
+    if tried:
+        settle(store, number, LIVES["failed"])
+    before = old_rows(store, schema.delivery, schema.delivery.c.id == number)
+    settle(store, number, LIVES["held"])
+    assert kinds(store) == []
+    put_rows_back(store, schema.delivery, before)
+    assert kinds(store) == ["delivery-altered"]
+
+
+def test_a_held_delivery_that_a_person_has_released_is_no_problem(store: Store) -> None:
+    fill(store)
+    number = numbers(store, schema.delivery.c.destination == "held")[0]
+    store.charts_ledger.write_now(lambda conn: store.outbox.release(conn, number, NOW))
+    settle(store, number, LIVES["failed"])
+    assert kinds(store) == []
+
+
+def test_what_a_restore_holds_is_told_when_it_is_put_back(store: Store) -> None:
+    fill(store)
+    before = old_rows(store, schema.delivery, schema.delivery.c.state == "pending")
+    mark = Mark(at=NOW, as_of=NOW, last_entry=13)
+    assert store.charts_ledger.write_now(lambda conn: set_back(conn, store.keys, "b", mark)) == len(before) > 3
+    assert kinds(store) == []
+    put_rows_back(store, schema.delivery, before[:3])
+    assert kinds(store) == ["delivery-altered"] * 3
+
+
+COPY: dict[str, dict[str, Any]] = {
+    "whose it was": {"ordering_key": "chart-2"},
+    "to whom it went": {"destination": "elsewhere"},
+    "which message caused it": {"entry_id": 10},
+    "what it was": {"operation": "forward"},
+    "whose books count it": {"channel": "other"},
+}
+
+
+@pytest.mark.parametrize("what", COPY)
+def test_a_delivered_copy_is_told_to_be_altered_though_its_text_is_erased(store: Store, what: str) -> None:
+    """Else it could be kept out of the patient's accounting of disclosures."""
+    fill(store)
+    number = numbers(store, schema.delivery.c.state == "delivered")[0]
+    for table in (schema.delivery_payload, schema.delivery_receipt):
+        write(store, table.delete().where(table.c.delivery_id == number))
+    assert kinds(store) == []
+    write(store, schema.delivery.update().where(schema.delivery.c.id == number).values(COPY[what]))
+    assert "settlement" in kinds(store)
+
+
+def test_a_delivery_that_is_set_aside_with_a_word_of_a_rule_is_told(store: Store) -> None:
+    fill(store)
+    number = numbers(store, schema.delivery.c.destination == "lab")[0]
+    aside = {"state": "withheld", "turn": 0, "error": "restricted", "settled_at": 1}
+    write(store, schema.delivery.update().where(schema.delivery.c.id == number).values(aside))
+    assert set(kinds(store)) == {"delivery-altered", "admission-missing"}
+    said = {"delivery_id": number, "destination": "lab", "code": "restricted", "said_at": 1, "mac": b"m" * 16}
+    write(store, schema.admission.insert().values(said | {"decision": "final"}))
+    assert set(kinds(store)) == {"delivery-altered", "admission-altered"}
+
+
+def test_a_withheld_delivery_of_which_nobody_is_asked_any_more_is_told(store: Store) -> None:
+    fill(store)
+    number = numbers(store, schema.delivery.c.destination == "withheld")[0]
+    write(store, schema.admission.update().where(schema.admission.c.delivery_id == number).values(decision="final"))
+    assert kinds(store) == ["admission-altered"]
+    write(store, schema.admission.delete().where(schema.admission.c.delivery_id == number))
+    assert kinds(store) == ["admission-missing"]
+
+
+def test_a_question_that_is_taken_away_or_ended_by_hand_is_told(store: Store) -> None:
+    fill(store)
+    mine = schema.hold.c.id == 1
+    before = old_rows(store, schema.hold, mine)
+    write(store, schema.hold.update().where(mine).values(state="superseded", answered_by=3))
+    assert kinds(store) == ["hold-altered"]
+    write(store, schema.hold.delete().where(mine))
+    assert "hold-missing" in kinds(store)
+    write(store, schema.hold.insert().values(before[0]))
+    assert kinds(store) == []
+
+
+def test_a_question_that_was_asked_again_and_is_put_back_to_its_end_is_told(store: Store) -> None:
+    fill(store)
+    asks = Hold(code=HoldCode.NOTHING_TO_CANCEL, chart_id="chart-1")
+    append(store, *(receipt(store.keys, f"again-{n}") for n in range(3)))
+    record(store, outcome(14, holds=(asks,)))
+    record(store, outcome(15, replay_root=14))  # a replay that does not ask it
+    ended = old_rows(store, schema.hold, schema.hold.c.root_id == 14)
+    assert [row["state"] for row in ended] == ["superseded"]
+    record(store, outcome(16, replay_root=14, holds=(asks,)))  # one that asks it again
+    assert [row["state"] for row in old_rows(store, schema.hold, schema.hold.c.root_id == 14)] == ["open"]
+    assert kinds(store) == []
+    put_rows_back(store, schema.hold, ended)
+    assert kinds(store) == ["hold-altered"]
+
+
+def test_a_notice_whose_ground_is_said_to_be_gone_or_there_by_hand_is_told(store: Store) -> None:
+    fill(store)
+    number = numbers(store, schema.delivery.c.destination == "phones")[0]
+    mine = schema.notice.c.delivery_id == number
+    there = {"gone": None, "gone_at": None, "gone_by": None}
+    write(store, schema.notice.update().where(mine).values(there))
+    assert set(kinds(store)) == {"notice-altered"}
+    write(store, schema.notice.delete().where(mine))
+    assert "notice-missing" in kinds(store)
+
+
+def test_a_merged_chart_that_is_led_elsewhere_is_told(store: Store) -> None:
+    fill(store)
+    write(store, schema.chart.update().where(schema.chart.c.id == "chart-3").values(merged_into="chart-2"))
+    assert "chart-altered" in kinds(store)
 
 
 def kinds(store: Store, *checkpoints: Checkpoint) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from sqlalchemy import select, text
-from store_builders import NOW, append, behind, dead_letter, outcome, receipt, record, said
+from store_builders import NOW, append, behind, dead_letter, outcome, receipt, record, said, vouched
 
 from engine.domain.audit import AuditRecord, Whence
 from engine.domain.checkpoint import Checkpoint
@@ -21,7 +21,7 @@ from engine.domain.checkpoint import read as read_checkpoint
 from engine.domain.outcome import Effect
 from engine.errors import AlteredSchemaError, StoreError, UnrecordedError
 from engine.snapshot import Loaded
-from engine.store import Store, schema
+from engine.store import Store, bound, schema
 from engine.store import audit as trail
 from engine.store.audit import AuditStore
 from engine.store.checkpoints import checkpoint
@@ -518,9 +518,10 @@ DECISIONS: dict[str, tuple[Callable[[Store], None], AuditRecord]] = {
         act(1, "replay", subject="dead-letter:1"),
     ),
     "a withheld delivery": (
-        lambda store: behind(store, schema.admission.insert().values(
-            delivery_id=4, destination="crm", code="c", said_at=1, decision="dismissed", decided_at=1, decided_by="ann"
-        )),
+        lambda store: behind(store, schema.admission.insert().values(vouched(
+            store.keys, bound.ADMISSION, delivery_id=4, destination="crm", code="c", said_at=1, decision="dismissed",
+            decided_at=1, decided_by="ann",
+        ))),
         act(1, "dismiss", subject="delivery:4"),
     ),
 }  # fmt: skip

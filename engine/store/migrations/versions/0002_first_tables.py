@@ -120,6 +120,7 @@ def _charts() -> None:
         sa.Column("decided_at", sa.BigInteger(), nullable=True),
         sa.Column("decided_by", sa.Text(), nullable=True),
         sa.Column("released", sa.Text(), nullable=True),
+        sa.Column("mac", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("delivery_id"),
         schema=CHARTS,
     )
@@ -264,6 +265,7 @@ def _charts() -> None:
         sa.Column("decision", sa.LargeBinary(), nullable=True),
         sa.Column("answered_by", sa.BigInteger(), nullable=True),
         sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.Column("mac", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         schema=CHARTS,
         sqlite_autoincrement=True,
@@ -291,6 +293,7 @@ def _charts() -> None:
         sa.Column("gone_at", sa.BigInteger(), nullable=True),
         sa.Column("gone_by", sa.BigInteger(), nullable=True),
         sa.Column("awaits", sa.SmallInteger(), nullable=False),
+        sa.Column("mac", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("delivery_id"),
         schema=CHARTS,
     )
@@ -397,6 +400,7 @@ def _deliveries() -> None:
         sa.Column("settled_at", sa.BigInteger(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("disclosed", sa.Text(), nullable=True),
+        sa.Column("life", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
         schema=CHARTS,
     )
