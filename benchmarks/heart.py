@@ -35,7 +35,7 @@ from engine.runtime.processor import BATCH_MAX
 from engine.simulator.bench.load import Feed, left_home
 from engine.simulator.bench.measure import Say
 from engine.simulator.bench.site import LIVE, Place, Site
-from engine.store import Store
+from engine.store import Store, settlements
 from engine.store.engines import writer_engine
 from engine.store.journal import Append
 from engine.store.outbox import Settled
@@ -190,7 +190,12 @@ class _Heart:
                 runner.run(connector.connect())
                 results = runner.run(connector.deliver(batch))
                 settled = [
-                    Settled(id=queued.id, state=DeliveryState.DELIVERED, attempts=1)
+                    Settled(
+                        id=queued.id,
+                        state=DeliveryState.DELIVERED,
+                        attempts=1,
+                        what=settlements.what("out", queued.delivery.operation, queued.entry_id),
+                    )
                     for queued, result in zip(batch, results, strict=True)
                     if result.delivered
                 ]

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 import msgspec
-from aiohttp import web
+from aiohttp import ClientError, web
 from multidict import MultiMapping
 
 from engine import logs
@@ -215,6 +215,8 @@ async def _body(request: web.Request, route: Route) -> Any:
         raise ProblemError(415, "send application/json")
     try:
         said = msgspec.json.decode(await request.read(), type=route.body)
+    except (OSError, ClientError):
+        raise bad("the body did not come") from None  # whoever sent it is gone
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         found = _AT.search(str(error))
         where = f"body: {found[1] if found else '$'}"

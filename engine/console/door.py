@@ -104,7 +104,7 @@ class Door:
         except AccountError as error:
             raise self._refused(address, now, no_entry(str(error))) from None
         entered = Entered(actor, secret, by_cookie)
-        said = (request.headers.get(CSRF, "") if csrf is None else csrf).encode()
+        said = (request.headers.get(CSRF, "") if csrf is None else csrf).encode(errors="replace")
         if by_cookie and request.method not in _SAFE and not hmac.compare_digest(said, entered.csrf.encode()):
             raise ProblemError(403, f"send {CSRF}: `GET /api/v1/session` says it")
         if (seconds := self._asking.take(actor.name, now)) > 0:
@@ -119,9 +119,9 @@ class Door:
         if scheme:
             token = token.strip()
             good = scheme.lower() == "bearer" and token.startswith(TOKEN_PREFIX)
-            return (token if good and len(token) <= _SECRET_CHARACTERS_MAX else None), False
+            return (token if good and _may_be_secret(token) else None), False
         cookie = request.cookies.get(self._cookie(request), "")
-        good = cookie.startswith(SESSION_PREFIX) and len(cookie) <= _SECRET_CHARACTERS_MAX
+        good = cookie.startswith(SESSION_PREFIX) and _may_be_secret(cookie)
         return (cookie if good else None), True
 
     async def log_in(self, whence: Whence, name: str, password: str, code: str) -> Entered:
@@ -160,6 +160,11 @@ class Door:
 
     def take_back(self, request: web.Request, response: web.Response) -> None:
         response.del_cookie(self._cookie(request), path="/", secure=self._is_encrypted(request) or None)
+
+
+def _may_be_secret(text: str) -> bool:
+    """Bytes of a header that are no text come as half characters."""
+    return text.isascii() and len(text) <= _SECRET_CHARACTERS_MAX
 
 
 def _host(request: web.Request) -> str:

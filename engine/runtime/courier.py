@@ -55,6 +55,7 @@ from engine.pipeline.copies import as_it_leaves, judge, rule_of
 from engine.pipeline.retry import Bury, Hold, RetryAt, backoff_seconds, decide
 from engine.pipeline.testdata import rule_of_test
 from engine.settings import DestinationBase
+from engine.store import settlements
 from engine.store.destinations import DestinationStore, Kept, Trouble
 from engine.store.leases import Leases
 from engine.store.ledger import Ledger
@@ -719,8 +720,14 @@ class _Rounds:
         if result.delivered:
             receipt = result.receipt and result.receipt[:_RECEIPT_CHARS_MAX]
             mark = self._mark if result.attempted else NOTHING_SENT
+            what = settlements.what(self.name, queued.delivery.operation, queued.entry_id)
             return Settled(
-                id=queued.id, state=DeliveryState.DELIVERED, attempts=attempts, receipt=receipt, disclosed=mark
+                id=queued.id,
+                state=DeliveryState.DELIVERED,
+                attempts=attempts,
+                receipt=receipt,
+                disclosed=mark,
+                what=what,
             )
         if result.in_doubt and isinstance(self._connector, LooksUp):
             return self._in_doubt(queued, queued.attempts)

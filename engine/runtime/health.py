@@ -16,8 +16,9 @@ from ipaddress import ip_address
 from typing import Final, Protocol
 
 import msgspec
-from aiohttp import web, web_response
+from aiohttp import ClientError, web, web_response
 
+from engine import logs
 from engine.domain.record import Record
 from engine.runtime import hints
 from engine.runtime.metrics import Metrics
@@ -35,6 +36,7 @@ _RELOADS_MAX: Final = 5
 _RELOADS_SECONDS: Final = 10.0
 """At most so many reloads by HTTP in this time; a signal does it too."""
 _BODY_BYTES_MAX: Final = 64 * 1024
+_log = logs.get_logger(__name__)
 WHO: Final = web.RequestKey("who", str)
 """Who has logged in, where somebody has."""
 _HOST: Final = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[0-9A-Za-z.-]+))(?::[0-9]{1,5})?", re.ASCII)
@@ -60,6 +62,30 @@ class Watched(Protocol):
     async def try_reload(self, *, allow_remove: bool, who: str) -> ReloadResult:
         """Load the configuration again; never raises for what is wrong with it."""
         ...
+
+
+class _Answering(web.RequestHandler):
+    """The library quotes what it can't read, in its answer and in the log: a token, or the reason of a look."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - it quotes
+    ) -> web.StreamResponse:
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer is on its way already")
+        if exc is not None and status >= 500:
+            _log.error("request failed", route="-", exc_info=exc)
+        said = "the request can't be read" if status < 500 else "something went wrong here; the daemon's log has it"
+        answer = as_json({"error": said}, status=status)
+        answer.headers["Cache-Control"] = "no-store"
+        answer.headers["X-Content-Type-Options"] = "nosniff"
+        answer.force_close()
+        return answer
 
 
 class ConsoleServer:
@@ -114,7 +140,7 @@ class ConsoleServer:
         connected = [handler for handler in self._server.connections if handler.connected]
         for handler in connected[: max(0, len(connected) + 1 - self._connections_max)]:
             _abort(handler)
-        return self._server()
+        return _Answering(self._server, loop=self._loop, **self._server._kwargs)  # noqa: SLF001
 
     def _sweep(self) -> None:
         now = self._loop.time()
@@ -211,7 +237,7 @@ def add_routes(router: web.UrlDispatcher, ask: Ask) -> None:
             who = user_name(uid)
         try:
             asked = msgspec.json.decode(await request.read(), type=_ReloadRequest)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, OSError, ClientError):
             return as_json({"error": 'send a JSON object: {} or {"allow_remove": true}'}, status=400)
         now = asyncio.get_running_loop().time()
         while reloads and now - reloads[0] > _RELOADS_SECONDS:

@@ -78,6 +78,8 @@ class Settled(Record, frozen=True, kw_only=True):
     """Of a pending one: a rule lets it go from then on (`next_attempt_at` may be earlier: it is asked again)."""
     final: bool = False
     """Of a withheld one: no person can release it."""
+    what: str | None = None
+    """Of a delivered one, as its courier has read it (`settlements.what`); none: it is read again."""
     disclosed: str | None = None
     """Of a delivered one: what the copy counts as (`disclosure.as` of the destination); none: nobody has said so."""
 
@@ -227,7 +229,7 @@ _DELIVERED: Final = Listed(
             disclosed=bindparam("mark"),
             life=None,
         )
-        .returning(*settlements.SEALED)
+        .returning(delivery.c.id, delivery.c.ordering_key)
     ),
     ("tries", "at", "mark"),
 )
@@ -255,6 +257,13 @@ _RECEIPTS: Final = Rows(
     conflict=("delivery_id",),
     replace=("found_by", "body"),
 )
+
+
+def _what(conn: Connection, ids: Sequence[int]) -> dict[int, str | None]:
+    return {
+        row.id: settlements.what(row.destination, row.operation, row.entry_id)
+        for row in _BY_IDS.rows(conn, sorted(ids))
+    }
 
 
 def _may_become(row: Any, state: DeliveryState) -> bool:
@@ -421,19 +430,21 @@ class Outbox:
         """
         at = to_micros(now)
         take_lock(conn)
-        delivered: dict[tuple[int, str | None], list[int]] = {}
+        delivered: dict[tuple[int, str | None], dict[int, str | None]] = {}
         others: list[Settled] = []
         for result in results:
             if result.state is DeliveryState.DELIVERED:
-                delivered.setdefault((result.attempts, result.disclosed), []).append(result.id)
+                delivered.setdefault((result.attempts, result.disclosed), {})[result.id] = result.what
             else:
                 others.append(result)
         freed: set[str] = set()
-        settled: dict[str | None, list[Any]] = {}
-        for (tries, mark), ids in delivered.items():
-            rows_delivered = _DELIVERED.rows(conn, ids, tries, at, mark)
-            freed.update(row.ordering_key for row in rows_delivered)
-            settled.setdefault(mark, []).extend(rows_delivered)
+        settled: dict[str | None, dict[int, str]] = {}
+        for (tries, mark), said in delivered.items():
+            what = said if None not in said.values() else _what(conn, list(said))
+            vouched = settled.setdefault(mark, {})
+            for number, line in _DELIVERED.rows(conn, list(said), tries, at, mark):
+                freed.add(line)
+                vouched[number] = f"{what[number]}{line}"
         rows = {row.id: row for row in _OPEN.rows(conn, [other.id for other in others])}
         changed = [(rows[one.id], one) for one in others if one.id in rows and _may_become(rows[one.id], one.state)]
         held = [one.id for _, one in changed if one.state is DeliveryState.HELD]

@@ -18,23 +18,25 @@ from sqlalchemy import Connection, func, literal_column, select
 from engine.domain.record import Record
 from engine.errors import TamperedError
 from engine.store.keys import KeyRing
-from engine.store.schema import delivery, settlement
+from engine.store.schema import settlement
 from engine.store.statements import Rows, Statement
 
 _LAST: Final = Statement(select(func.coalesce(func.max(settlement.c.id), literal_column("0"))))
 _INSERT: Final = Rows(settlement, ("id", "at", "said", "mac"))
-SEALED: Final = (
-    delivery.c.id, delivery.c.ordering_key, delivery.c.entry_id, delivery.c.channel, delivery.c.destination,
-    delivery.c.operation, delivery.c.idempotency_key, delivery.c.attempts, delivery.c.created_at,
-)  # fmt: skip
-"""What of a delivered one its settlement vouches for, besides when it was and what it counts as. In this order."""
 _OF_HELD_MAX: Final = 1_000
+Vouched = Mapping[int, str]
+"""By delivery, what its settlement vouches for besides when it was and what it counts as: `what`, and the line."""
 
 
 class Said(Record, frozen=True, kw_only=True, omit_defaults=True):
     delivered: list[tuple[str | None, list[int]]] = []
     """What the copies count as -> ids."""
     held: list[int] = []
+
+
+def what(destination: str, operation: str, entry_id: int | None) -> str:
+    """Where a delivery went, as what, and because of what. Its courier knows that, and need not read it again."""
+    return f"{destination}\x1f{operation}\x1f{entry_id}\x1f"
 
 
 _encode = msgspec.json.Encoder().encode
@@ -47,22 +49,21 @@ def last(conn: Connection) -> int:
 
 
 def note(
-    conn: Connection, keys: KeyRing, delivered: Mapping[str | None, Sequence[Any]], at: int, held: Sequence[int] = ()
+    conn: Connection, keys: KeyRing, delivered: Mapping[str | None, Vouched], at: int, held: Sequence[int] = ()
 ) -> int:
-    """delivered: what the copies count as -> rows with `SEALED`. In the transaction that says so, and with the outbox's
-    lock. Returns the number of the last one.
+    """delivered: what the copies count as -> which. In the transaction that says so, after the outbox's lock was taken.
+    Returns the number of the last one.
     """
-    marks = [(mark, sorted(row.id for row in rows)) for mark, rows in delivered.items() if rows]
+    marks = [(mark, sorted(rows)) for mark, rows in delivered.items() if rows]
     number = last(conn)
     if marks:
         number += 1
         text = _encode(Said(delivered=marks)).decode()
-        vouched = [row for rows in delivered.values() for row in rows]
-        _INSERT.write(conn, [(number, at, text, _mac(keys, number, at, text, vouched))])
+        _INSERT.write(conn, [(number, at, text, _mac(keys, number, at, text, marks, delivered))])
     for begin in range(0, len(held), _OF_HELD_MAX):
         number += 1
         text = _encode(Said(held=sorted(held[begin : begin + _OF_HELD_MAX]))).decode()
-        _INSERT.write(conn, [(number, at, text, _mac(keys, number, at, text, ()))])
+        _INSERT.write(conn, [(number, at, text, _mac(keys, number, at, text, (), {}))])
     return number
 
 
@@ -74,12 +75,18 @@ def read(row: Any) -> Said:
         raise TamperedError(f"settlement:{row.id}") from None
 
 
-def fits(keys: KeyRing, row: Any, delivered: Sequence[Any]) -> bool:
+def fits(keys: KeyRing, row: Any, said: Said, delivered: Vouched) -> bool:
     """delivered: the rows that it names, as they stand now."""
-    return _mac(keys, row.id, row.at, row.said, delivered) == bytes(row.mac)
+    if any(number not in delivered for _, numbers in said.delivered for number in numbers):
+        return False
+    by_mark = {mark: delivered for mark, _ in said.delivered}
+    return _mac(keys, row.id, row.at, row.said, said.delivered, by_mark) == bytes(row.mac)
 
 
-def _mac(keys: KeyRing, number: int, at: int, said: str, delivered: Sequence[Any]) -> bytes:
-    rows = sorted(delivered)  # by the first column, the id
-    # No column holds the separator, and their number follows from `said`: a text can't be moved from one to another.
-    return keys.lookup("settlement", f"{number}/{at}/{said}", "\0".join(["\0".join(map(str, row)) for row in rows]))
+def _mac(
+    keys: KeyRing, number: int, at: int, said: str, marks: Sequence[tuple[str | None, Sequence[int]]],
+    delivered: Mapping[str | None, Vouched],
+) -> bytes:  # fmt: skip
+    # No column of ours holds a separator, and their number follows from `said`: nothing moves from one to another.
+    rows = "\x1f".join([delivered[mark][one] for mark, numbers in marks for one in numbers])
+    return keys.lookup("settlement", f"{number}/{at}/{said}", rows)

@@ -11,6 +11,7 @@ All of it reads every outcome once: for `audit verify` and for a restore, not fo
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Table, and_, func, or_
 
 from engine.domain.delivery import DeliveryState, Operation, chart_of_line
 from engine.domain.ids import ALIKE_DIGITS
-from engine.domain.message import EntryState
+from engine.domain.message import LANES, EntryState
 from engine.errors import KeyMissingError, TamperedError
 from engine.pipeline.admit import NOTICES
 from engine.store import admissions, bound, lives, settlements
@@ -205,7 +206,7 @@ def _charts(keys: KeyRing, conn: Connection, made: _Made) -> Iterator[Problem]:
 
 
 def _opens(keys: KeyRing, row: Any) -> bool:
-    place = chart_place(row.id, row.version, row.merged_into, row.due_at, row.due_rank, row.partition)
+    place = chart_place(row.id, row.version, row.merged_into, row.due_at, row.due_rank, row.partition, row.test)
     try:
         keys.open(place, bytes(row.document))
     except KeyMissingError:
@@ -236,30 +237,35 @@ def _delivered(keys: KeyRing, conn: Connection, held: _Held) -> Iterator[Problem
                 yield None, "settlement", f"settlement {row.id} was altered, or not made here"
                 continue
             held.by.update(dict.fromkeys(said.held, row.id))
-            marks = {number: mark for mark, numbers in said.delivered for number in numbers}
-            for number in marks:
+            for number in itertools.chain.from_iterable(numbers for _, numbers in said.delivered):
                 if not said_before.add(number):
                     yield None, "delivered-twice", f"delivery {number} was delivered twice: somebody has put it back"
-            yield from _of_settlement(keys, conn, row, marks)
+            yield from _of_settlement(keys, conn, row, said)
     unsaid = select(delivery.c.id).where(delivery.c.state == DeliveryState.DELIVERED.value)
     for number in conn.execute(unsaid).scalars():
         if number not in said_before:
             yield None, "not-delivered", f"delivery {number} is said to be delivered, and no courier has delivered it"
 
 
-_OVER: Final = (delivery.c.turn, delivery.c.started_at, delivery.c.error, delivery.c.life)
-"""Of a delivered one: nothing stands there any more."""
+def _is_of_books(row: Any) -> bool:
+    """What an act of a person or the clock has caused is counted by the channel of its patient."""
+    return row.created_at == row.recorded_at and (row.channel == row.books or row.books in LANES)
 
 
-def _of_settlement(keys: KeyRing, conn: Connection, row: Any, marks: Mapping[int, str | None]) -> Iterator[Problem]:
+def _of_settlement(keys: KeyRing, conn: Connection, row: Any, said: settlements.Said) -> Iterator[Problem]:
+    marks = {number: mark for mark, numbers in said.delivered for number in numbers}
     numbers = sorted(marks)
     wanted = delivery.c.id.in_(numbers)
-    vouched = [tuple(one) for one in conn.execute(select(*settlements.SEALED).where(wanted))]
-    if not settlements.fits(keys, row, vouched):
+    columns = (*delivery.c, outcome.c.recorded_at, outcome.c.channel.label("books"))
+    joined = delivery.outerjoin(outcome, outcome.c.entry_id == delivery.c.entry_id)
+    there = {one.id: one for one in conn.execute(select(*columns).select_from(joined).where(wanted))}
+    vouched = {
+        one.id: f"{settlements.what(one.destination, one.operation, one.entry_id)}{one.ordering_key}"
+        for one in there.values()
+    }
+    if not settlements.fits(keys, row, said, vouched):
         about = f", or of one of the deliveries {numbers[0]} to {numbers[-1]}, which it is about," if numbers else ""
         yield None, "settlement", f"settlement {row.id} was altered{about} or not made here"
-    columns = (delivery.c.id, delivery.c.state, delivery.c.settled_at, delivery.c.disclosed, *_OVER)
-    there = {one.id: one for one in conn.execute(select(*columns).where(wanted))}
     for number in numbers:
         one = there.get(number)
         if one is None:
@@ -269,8 +275,11 @@ def _of_settlement(keys: KeyRing, conn: Connection, row: Any, marks: Mapping[int
         elif (one.settled_at, one.disclosed) != (row.at, marks[number]):
             detail = f"when delivery {number} was delivered, or what its copy counts as, was altered"
             yield None, "delivery-altered", detail
-        elif tuple(one)[4:] != (0, None, None, None):
+        elif (one.turn, one.started_at, one.error, one.life) != (0, None, None, None):
             yield None, "delivery-altered", f"delivery {number} was delivered, and is said to wait, or to fail"
+        elif one.recorded_at is not None and not _is_of_books(one):
+            detail = f"when delivery {number} came about, or whose books count it, was altered"
+            yield None, "delivery-altered", detail
 
 
 _PENDING, _HELD_STATE, _WITHHELD, _DEAD = (

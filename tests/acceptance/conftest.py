@@ -6,20 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from harness import Daemon, MakeDaemon, Site
-from old_messages import plans_old_discharges
+from harness import Daemon, MakeDaemon, Site, new_site
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    """A new site on free ports."""
-    site = Site(tmp_path / "site")
-    tmp_path.joinpath("site").mkdir()
-    site.run("init", ".")
-    plans_old_discharges(site.folder)
-    site.edit("config.yaml", (r"port: 8080", "port: 0"))
-    site.edit("channels/main-campus.yaml", (r"port: 2575", "port: 0"))
-    return site
+    return new_site(tmp_path / "site")
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import forked
+from old_messages import plans_old_discharges
 
 START_SECONDS_MAX = 120
 STOP_SECONDS_MAX = 120
@@ -91,6 +92,17 @@ def eventually(found: Callable[[], Any], seconds: float = 60) -> Any:
         assert time.monotonic() < until
         time.sleep(0.05)
     return one
+
+
+def new_site(folder: Path) -> Site:
+    """A new site on free ports."""
+    folder.mkdir()
+    site = Site(folder)
+    site.run("init", ".")
+    plans_old_discharges(folder)
+    site.edit("config.yaml", (r"port: 8080", "port: 0"))
+    site.edit("channels/main-campus.yaml", (r"port: 2575", "port: 0"))
+    return site
 
 
 class Daemon:

@@ -68,7 +68,7 @@ def states(store: Store) -> set[tuple[str, str | None]]:
 
 HELD = (DeliveryState.HELD.value, "restored")
 OF_A_RESTORE = {"charts.restored", "charts.delivery", "charts.audit", "charts.audit_payload", "charts.audit_head",
-                "charts.audit_patient"}  # fmt: skip
+                "charts.audit_patient", "charts.settlement"}  # fmt: skip
 
 
 def test_everything_comes_back(site: Any, tmp_path: Path) -> None:
