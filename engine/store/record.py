@@ -486,8 +486,7 @@ class Recorder:
                 lived.append((*row, micros, RESTORED))
             elif item.kept is not None:
                 lived.append((*row, micros, item.kept))
-                final = admissions.FINAL if item.kept == TEST_DATA else None
-                withholding.append((number, item.destination, item.kept, None, micros, final))
+                withholding.append((number, item.destination, item.kept, None, micros, _final(item.kept)))
             elif channel != of_outcomes:
                 lived.append((*row, None, None))
             else:
@@ -567,6 +566,11 @@ class Recorder:
             number, entry_id, item.destination, item.operation._value_, item.idempotency_key, item.marked
         )
         return self._keys.seal(place, item.payload)
+
+
+def _final(kept: str) -> str | None:
+    """Nobody is asked about each delivery of test data."""
+    return admissions.FINAL if kept == TEST_DATA else None
 
 
 def _known(conn: Connection, deliveries: Iterable[Delivery]) -> set[str]:
