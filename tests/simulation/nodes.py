@@ -31,7 +31,7 @@ from engine.runtime.listener import Connection, Listener
 from engine.runtime.metrics import Metrics
 from engine.settings import Configuration
 from engine.store.journal import Append
-from engine.store.store import check_same_time
+from engine.store.store import Role, check_same_time
 
 _encode = msgspec.json.Encoder().encode
 _RESTART_SECONDS = (0.3, 2.0)
@@ -317,6 +317,12 @@ class WorkerProcess:
             self.process.world.note(f"could not start: {error}")
         self.process.kill()
 
+    def opened(self, role: Role) -> SimulatedStore:
+        """A sweep opens one of its own, and closes it."""
+        if role == "worker":
+            return self.store
+        return SimulatedStore(self.node.cluster.database, self.process, role, self.node.name)
+
     def tell(self, message: object) -> None:
         """What main says: it comes a little later."""
         world = self.process.world
@@ -431,7 +437,7 @@ def simulated_surroundings(world: World, cluster: Cluster) -> Iterator[None]:
     _OF_PROCESS.clear()
     with ExitStack() as stack:
         for module, name, stand_in in (
-            (bootstrap, "open_store", lambda _configuration, _role: here().store),
+            (bootstrap, "open_store", lambda _configuration, role: here().opened(role)),
             (bootstrap, "compile_site", lambda _configuration, _keys: installed.compiled(cluster.database.disk)),
             (bootstrap, "site_clock", lambda _file: clock()),
             (bootstrap, "_routes", routes),

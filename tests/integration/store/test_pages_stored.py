@@ -81,7 +81,7 @@ def test_what_becomes_of_a_notification_awaits_the_journal_until_it_is_there(sto
     cause = cause_of(one)
     assert (cause.page, cause.step, cause.result, cause.detail) == ("pt1", 2, result.value, detail)
     assert (cause.chart_id, cause.once) == ("chart-1", f"receipt/{one.delivery_id}/{result.value}")
-    store.charts_ledger.write_now(lambda conn: notices.heard(conn, store.keys, [one.delivery_id]))
+    store.charts_ledger.write_now(lambda conn: notices.heard(conn, store.keys, [one]))
     assert awaited(store) == []
 
 

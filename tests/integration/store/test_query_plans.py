@@ -331,9 +331,9 @@ def test_looking_for_pages_for_news_of_notifications_and_for_who_stands_in(plans
     store.read_now(lambda conn: store.pages.find(conn, states=UNANSWERED))
     store.read_now(lambda conn: store.pages.find(conn, chart_ids=["chart-1"]))
     store.read_now(lambda conn: store.pages.get(conn, "p1"))
-    store.read_now(lambda conn: notices.awaited(conn, 100))
+    found = store.read_now(lambda conn: notices.awaited(conn, 100))
     store.read_now(lambda conn: oncall.overrides(conn, store.keys, NOW))
-    store.charts_ledger.write_now(lambda conn: notices.heard(conn, store.keys, [1]))
+    store.charts_ledger.write_now(lambda conn: notices.heard(conn, store.keys, found))
     # The few that are open, or of one patient, are put in order; and there are never many who stand in.
     assert scans(lines, allowed=(r"TEMP B-TREE", r"oncall_override", r"notice_awaits")) == []
     assert any("notice_awaits" in line for _, line in lines)
