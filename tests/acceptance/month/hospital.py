@@ -1,13 +1,14 @@
 """A month in a hospital, as its systems tell it: stays with all that is done to them, late, twice and turned round.
 
 Everything follows from the seed. What is true and what is told differ on purpose: an admission may be told after the
-discharge, a discharge taken back an hour later, a patient admitted under a second number that is merged a day later.
+discharge, a discharge taken back an hour later, a patient admitted under a second number that is merged a day later, a
+stay that is registered twice, under two numbers, until the two are merged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from random import Random
 
@@ -25,6 +26,8 @@ DIAGNOSES = (
     (),
 )
 PCP = "1730155555^CARTER^JOHN"
+MERGES = {"A40": "ADT_A39", "A18": "ADT_A18", "A30": "ADT_A30", "A34": "ADT_A30", "A39": "ADT_A39"}
+"""Event -> structure."""
 
 
 @dataclass(frozen=True, order=True)
@@ -102,6 +105,8 @@ class Hospital:
         second = random.random() < 0.04
         if second:
             stay.mrn = f"9{person.number}"
+        elif stay.disposition != "20" and random.random() < 0.06:
+            self._twice(stay)
         self._begin(stay)
         fate = random.random()
         if fate < 0.03:  # the admission never was
@@ -119,6 +124,27 @@ class Hospital:
             self._merge(stay, at + random.uniform(0.1, 0.9) * length)
         self._end(stay)
         return stay.end
+
+    def _twice(self, stay: _Stay) -> None:
+        """The same stay under another number of patient and visit; the two patients become one, then or later."""
+        random = self.random
+        self._visits += 1
+        length = stay.end - stay.begin
+        begin = stay.begin + random.uniform(0.1, 0.2) * min(length, 10 * HOUR)
+        other = replace(stay, mrn=f"8{stay.person.number}", visit=f"W{self._visits:06}", begin=begin)
+        other.end += random.uniform(-0.5, 0.5) * min(length, 2 * HOUR)
+        if random.random() < 0.2:
+            other.disposition = random.choice(("02", "03", "", "06"))
+        self._tell("A04" if stay.class_ == "O" else "A01", other, begin)
+        ends = random.random()
+        if ends < 0.1:  # somebody sees that it is one stay
+            self._tell("A11", other, begin + random.uniform(0.1, 0.9) * length)
+        elif ends < 0.8:
+            self._tell("A03", other, other.end)
+        elif ends < 0.9:  # closed long before, by mistake
+            other.end = begin + 0.3 * length
+            self._tell("A03", other, other.end)
+        self._merge(other, begin + random.uniform(0.1, 1.5) * length, random.choice(tuple(MERGES)))
 
     def _begin(self, stay: _Stay) -> None:
         random, at = self.random, stay.begin
@@ -157,12 +183,12 @@ class Hospital:
         if stands and stay.disposition in {"01", "06"} and random.random() < 0.5:
             self._appointment(stay)
 
-    def _merge(self, stay: _Stay, at: datetime) -> None:
+    def _merge(self, stay: _Stay, at: datetime, event: str = "A40") -> None:
         person = stay.person
         t, number = _time(at), self._number()
         lines = [
-            self._msh("ADT^A40^ADT_A39", at, number),
-            f"EVN|A40|{t}",
+            self._msh(f"ADT^{event}^{MERGES[event]}", at, number),
+            f"EVN|{event}|{t}",
             f"PID|1||{person.number}^^^MRN^MR||TEST^P{person.number}||{person.born}|F",
             f"MRG|{stay.mrn}^^^MRN^MR",
         ]

@@ -23,6 +23,7 @@ _STANDING = {"open", "in_progress", "missed"}
 _HERE = {"active", "on_leave"}
 _STAYS = {"I", "OBS"}
 _BANDS = ("none", "low", "moderate", "high")
+_ASK = "care_coordinator_alert"
 _AT_HOME = {"home_plan", "against_advice"}
 _ZONE = ZoneInfo("America/New_York")
 """Of the site's channel: days are those of the clock on its wall, also where that is changed."""
@@ -52,18 +53,21 @@ class Warranted:
         for stay in chart.encounters:
             steps = self._steps(chart, stay) if alive else []
             own = [task for task in by_stay.get(stay.key, []) if task.raised_for is None and not _about_death(task)]
-            waits = any(
-                _came(other) > _came(stay) for other in chart.encounters if other is not stay and _is_stay(other)
+            others = [one for one in chart.encounters if one is not stay and _is_stay(one)]
+            waits = any(_place(chart, one) > _place(chart, stay) for one in others)
+            lost = any(one.status.value in _HERE and _came(one) < _ended(stay) for one in others)
+            asked = bool(alive and stay.discharges and any(self._asks(chart, stay, one) for one in others))
+            steps = self._not_done(chart, stay, others, steps)
+            yield from self._plan(
+                stay, steps, own, waits=waits and (bool(steps) or asked), lost=lost, asked=asked and not waits
             )
-            lost = any(
-                one.status.value in _HERE and _is_stay(one) and _came(one) < _came(stay) for one in chart.encounters
-            )
-            yield from self._plan(stay, steps, own, waits=waits and bool(steps), asked_besides=lost)
 
     def _plan(
-        self, stay: Encounter, steps: list[dict[str, Any]], own: list[Task], *, waits: bool, asked_besides: bool
+        self, stay: Encounter, steps: list[dict[str, Any]], own: list[Task], *, waits: bool, lost: bool, asked: bool
     ) -> Iterator[str]:
-        """asked_besides: an earlier stay has no end, and a person is to find out which of the two is right."""
+        """A person is to find out which of two stays is right. lost: an earlier one has no end; asked: one of the same
+        time has another end.
+        """
         current = [task for task in own if task.discharge == stay.discharges]
         for task in own:
             if task.discharge != stay.discharges and task.stands:
@@ -74,13 +78,15 @@ class Warranted:
         for kind in standing:
             if waits:
                 yield f"{kind} stands though the patient came back"
-            elif standing[kind] > wanted[kind] + (kind == "care_coordinator_alert" and asked_besides):
+            elif standing[kind] > wanted[kind] + (kind == _ASK and (asked or lost)):
                 yield f"{standing[kind]} {kind} stand, {wanted[kind]} warranted"
         if waits:
             return
         there = Counter(
             task.kind for task in current if task.state.value not in {"retracted"} and not task.suspended_by
         )
+        if asked and not there[_ASK]:
+            yield "two stays of one time ended otherwise, and nobody is asked"
         for kind, number in wanted.items():
             if there[kind] < number and kind not in calls:
                 states = [(task.state.value, task.end_reason) for task in own if task.kind == kind]
@@ -135,13 +141,40 @@ class Warranted:
             left = _at(one.discharged_at)
             if one is stay or not _is_stay(one) or one.status.value != "finished" or not one.discharges:
                 continue
-            if ended is None or left is None or _came(one) > _came(stay) or self._action(one) not in _AT_HOME:
+            if ended is None or left is None or self._action(one) not in _AT_HOME:
+                continue
+            if _place(chart, one) > _place(chart, stay):
                 continue
             home = self.protocol["plans"]["home_plan"]
             steps = [*home["every"], *home.get(self._own_band(chart, one), [])]
             days = max(_days(step["due"]) for step in steps)
             if left.astimezone(_ZONE) + timedelta(days=days) > ended:
                 yield one
+
+    def _asks(self, chart: Chart, stay: Encounter, other: Encounter) -> bool:
+        """Both were there at the same time, this one to the end, and they do not tell the same of it."""
+        if other.status.value != "finished" or not other.discharges or not _is_stay(stay):
+            return False
+        if _place(chart, other) > _place(chart, stay) or not _at_one_time(stay, other):
+            return False
+        told = {self._action(one) for one in (stay, other) if one.disposition}
+        return not _is_same(stay, other) or (len(told) == 2 and "death" not in told)
+
+    def _not_done(
+        self, chart: Chart, stay: Encounter, others: list[Encounter], steps: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """What was done under another number of the same stay is done."""
+        same = {
+            one.key: one.discharges
+            for one in others
+            if one.status.value == "finished" and _is_same(stay, one) and _place(chart, one) < _place(chart, stay)
+        }
+        done = {
+            task.step
+            for task in chart.tasks
+            if task.encounter in same and same[task.encounter] == task.discharge and task.state.value == "done"
+        }
+        return [step for step in steps if step.get("id", step["kind"]) not in done]
 
     def _action(self, stay: Encounter) -> str:
         entry = self.dispositions.get(stay.disposition) if stay.disposition else None
@@ -216,6 +249,28 @@ def _days(due: dict[str, int]) -> float:
     return (
         due.get("days", 0) + due.get("business_days", 0) * 2.0 + due.get("hours", 0) / 24 + due.get("minutes", 0) / 1440
     )
+
+
+def _ended(stay: Encounter) -> float:
+    at = _at(stay.discharged_at)
+    return at.timestamp() if at is not None and stay.status.value == "finished" else float("inf")
+
+
+def _place(chart: Chart, stay: Encounter) -> tuple[float, float]:
+    """Stays count in the order in which the patient came; of those that are over which end later, count later."""
+    before = [one for one in chart.encounters if _is_stay(one) and _ended(one) < _ended(stay) < float("inf")]
+    return max(_came(one) for one in (stay, *(before if _is_stay(stay) else ()))), _ended(stay)
+
+
+def _at_one_time(one: Encounter, other: Encounter) -> bool:
+    """By more than the hour that it may take to go from one ward to another."""
+    return min(_ended(one), _ended(other)) - max(_came(one), _came(other)) > 3600 and _is_stay(other)
+
+
+def _is_same(one: Encounter, other: Encounter) -> bool:
+    both = min(_ended(one), _ended(other)) - max(_came(one), _came(other))
+    shorter = min(_ended(one) - _came(one), _ended(other) - _came(other))
+    return abs(_ended(one) - _ended(other)) <= 24 * 3600 and both > 0 and 2 * both > shorter
 
 
 def _came(stay: Encounter) -> float:
