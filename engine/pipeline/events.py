@@ -49,15 +49,14 @@ def decide_events(
     view = charts
     changed: dict[str, Chart] = {}
     folded: Mapping[str, list[Chart]] = {}
-    heard = first
     asked_for = [*holds]
-    last = first
+    heard = last = first
     subjects: dict[str, str | None] = {}
-    moved: Mapping[str, Chart] = {}
+    moved = dict(first.moved) if first is not None else {}
     if first is not None:
         changed = _changed(first)
         view = _overlay(charts, changed.values())
-        folded, moved = _folded(changed), first.moved
+        folded = _folded(changed)
         subjects = dict.fromkeys(moved)
     events = prepared.events if events is None else events
     for event in events:
@@ -67,6 +66,7 @@ def decide_events(
         else:
             heard.take_in(last)
         asked_for.extend(asked(last, entry, channel))
+        moved = last.moved | moved
         if last.chart is None:  # pragma: no cover - apply_event always gives a chart
             continue
         for chart in (*last.others, last.chart):

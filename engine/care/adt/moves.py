@@ -14,11 +14,13 @@ import msgspec
 
 from engine.care.adt.event import Change, Event, Meaning, VisitNumber
 from engine.care.adt.numbers import (
+    MERGED,
     NUMBERED,
     about,
     account_now,
     accounts_of,
     arrived,
+    began_before,
     carried,
     gone,
     heard_there,
@@ -31,6 +33,7 @@ from engine.care.adt.numbers import (
     numbered,
     numbers_of,
     read_as_renamed,
+    with_admission,
 )
 from engine.care.adt.says import CLASS_CHANGE, DISCHARGE
 from engine.care.adt.visit import admitted_then, of_another_patient
@@ -216,11 +219,11 @@ class _Changing:
         older = any(event.at < moved_last(source, stay.key) for stay in going)
         if older and not event.believed(HoldCode.MOVE_UNCLEAR, change.location):
             return self._ask(change, target or source, HoldCode.MOVE_UNCLEAR, _OLDER)
-        if self._is_about_death(source, target, going) and not event.believed(HoldCode.MOVE_UNCLEAR, change.location):
+        if self.is_about_death(source, target, going) and not event.believed(HoldCode.MOVE_UNCLEAR, change.location):
             return self._ask(change, target or source, HoldCode.MOVE_UNCLEAR, _DEATH)
         if target is None:
             target = self._create(change)
-        left, target = self._carry(source, target, going, event.at, whole=_whole(change))
+        left, target = self.carry(source, target, going, event.at, whole=_whole(change))
         left = _with_fact(left, change, event)
         self._changed[left.id] = settle_death(source, left, _quiet(event), self._dispositions, self._applied)
         return self._within(change, event, target, [stay for stay in target.encounters if stay.key in _keys(going)])
@@ -329,11 +332,11 @@ class _Changing:
         ]
         return self._living(home(source, self._charts, left[0])) if left else None
 
-    def _is_about_death(self, source: Chart, target: Chart | None, going: Iterable[Encounter]) -> bool:
+    def is_about_death(self, source: Chart, target: Chart | None, going: Iterable[Encounter]) -> bool:
         dead = any(one is not None and one.patient.deceased is True for one in (source, target))
         return dead or any(self._dispositions.means_death(stay.disposition) for stay in going)
 
-    def _carry(
+    def carry(
         self, source: Chart, target: Chart, going: Sequence[Encounter], at: Stamp, *, whole: str | None
     ) -> tuple[Chart, Chart]:
         """Both charts, after stays have gone from one to the other with all that belongs to them.
@@ -365,7 +368,8 @@ class _Changing:
         if both[0] != both[1] and all(len(one) == 1 for one in bare):  # a stay that is known by its account only
             if not _are_one(change, event, chart, bare[1][0]):
                 return self._ask(change, chart, HoldCode.MOVE_UNCLEAR, _TAKEN)
-            chart = self._fold(chart, bare[0][0], bare[1][0])
+            merges = change.what is Meaning.MERGE_ACCOUNTS
+            chart = self._fold(chart, bare[0][0], bare[1][0], event.at if merges else None)
         chart = noted(chart, accounts={old: (new, event.at)})
         now = account_now(chart, new)
         stays = [s for s in chart.encounters if s.account != now and s.account in both[0] | both[1]]
@@ -385,10 +389,13 @@ class _Changing:
         olds, news = numbered(chart, old), numbered(chart, new)
         if len(olds) > 1 or len(news) > 1:
             return self._ask(change, chart, HoldCode.MOVE_UNCLEAR, _SEVERAL_STAYS)
+        merges = change.what is Meaning.MERGE_VISITS
         if olds and news and olds[0].key != news[0].key:
             if not _are_one(change, event, chart, news[0]):
                 return self._ask(change, chart, HoldCode.MOVE_UNCLEAR, _TAKEN)
-            chart = self._fold(chart, olds[0], news[0])
+            chart = self._fold(chart, olds[0], news[0], event.at if merges else None)
+        elif merges and (olds or news):
+            chart = _merged(chart, (olds or news)[0].key, event.at)
         chart = noted(chart, visits={old.key: _number_of(new, event)})
         now = number_now(chart, new)
         for key in _keys(news or olds):
@@ -423,12 +430,12 @@ class _Changing:
             self._ask(change, chart, HoldCode.MOVE_UNCLEAR, _GONE)
             return None
         going = [stay for number in (old, new) for stay in numbered(chart, number)]
-        if going and self._is_about_death(chart, owner, going):
+        if going and self.is_about_death(chart, owner, going):
             self._ask(change, chart, HoldCode.MOVE_UNCLEAR, _DEATH)
             return None
         chart, owner = heard_there(chart, owner, key, at)
         if going:
-            chart, owner = self._carry(chart, owner, list({stay.key: stay for stay in going}.values()), at, whole=None)
+            chart, owner = self.carry(chart, owner, list({stay.key: stay for stay in going}.values()), at, whole=None)
         chart = noted(chart, visits={old.key: _number_of(new, event)})
         self._changed[chart.id], self._changed[owner.id] = chart, owner
         return owner
@@ -449,13 +456,15 @@ class _Changing:
             for stay in chart.encounters
             if stay.account is not None and account_now(chart, stay.account) == account_now(chart, new)
         ]
-        if going and left.whole and not self._is_about_death(chart, owner, going):
-            _, owner = self._carry(chart, owner, going, left.at, whole=old)
+        if going and left.whole and not self.is_about_death(chart, owner, going):
+            _, owner = self.carry(chart, owner, going, left.at, whole=old)
         return owner
 
-    def _fold(self, chart: Chart, old: Encounter, new: Encounter) -> Chart:
+    def _fold(self, chart: Chart, old: Encounter, new: Encounter, at: Stamp | None = None) -> Chart:
+        """at: when the two were merged; none: it is one stay that got another number."""
         self._tell("encounter-merged", new.key)
-        return _as_one(chart, old, new)
+        chart = _as_one(chart, old, new, at)
+        return chart if at is None else _merged(chart, new.key, at)
 
 
 def _is_of_others(change: Change) -> bool:
@@ -499,10 +508,18 @@ def _was_said_since(chart: Chart, stay: Encounter, at: Stamp) -> bool:
 _NO_END: Final[Mapping[str, Any]] = dict.fromkeys(DISCHARGE)
 
 
-def _as_one(chart: Chart, old: Encounter, new: Encounter) -> Chart:
-    """Two stays that are one: each field as it was said last; what is left of the old one is cancelled."""
+def _as_one(chart: Chart, old: Encounter, new: Encounter, at: Stamp | None = None) -> Chart:
+    """Two stays that are one: each field as it was said last; what is left of the old one is cancelled.
+
+    at: when they were merged. The stay began with the earlier of the two admissions then, unless what was said of it
+    since says otherwise.
+    """
     stamps = chart.encounter_stamps
     one, said = by_field(new, stamps.get(new.key, {}), old, stamps.get(old.key, {}))
+    if at is not None and said.get(_ADMITTED, NEVER) < at:
+        other = old if one.admitted_at is new.admitted_at else new
+        if began_before(other.admitted_at, one.admitted_at):
+            one = with_admission(one, other.admitted_at, other.time_sources.get(_ADMITTED))
     one = msgspec.structs.replace(
         one,
         key=new.key,
@@ -517,6 +534,16 @@ def _as_one(chart: Chart, old: Encounter, new: Encounter) -> Chart:
     left = msgspec.structs.replace(old, status=EncounterStatus.CANCELLED, merged_into=new.key, **_NO_END)
     chart = _with(chart, {new.key: one, old.key: left})
     return msgspec.structs.replace(chart, encounter_stamps={**stamps, new.key: said})
+
+
+_ADMITTED: Final = "admitted_at"
+
+
+def _merged(chart: Chart, key: str, at: Stamp) -> Chart:
+    """With when a stay was merged with another one, be that known or not: see `began_first`."""
+    known = chart.encounter_stamps.get(key, {})
+    said = {**known, MERGED: max(at, known.get(MERGED, NEVER))}
+    return msgspec.structs.replace(chart, encounter_stamps={**chart.encounter_stamps, key: said})
 
 
 def _finder(change: Change) -> Callable[[Chart], list[Encounter]]:
@@ -628,6 +655,34 @@ def host_of(chart: Chart, charts: Charts, event: Event, dispositions: Dispositio
     return owner, about(event, stay)
 
 
+def with_former_stay(
+    chart: Chart, owner: Chart, charts: Charts, event: Event, dispositions: Dispositions, applied: Applied
+) -> tuple[Chart, Chart]:
+    """Both charts, where a late class change says that a stay of the first one is the stay that has moved since.
+
+    The move came first, and the new patient has it under its new number only: what is still known under the former
+    number goes there, too, now or when it is heard of. Where one of the two tells of a death, a person is asked.
+    """
+    number = _said_number(event)
+    if event.meaning not in CLASS_CHANGE or event.former_visit is None or number is None:
+        return chart, owner
+    for stay in numbered(owner, number):
+        left = left_from(owner, stay.key, chart)
+        if left is not None and stay.key not in chart.renamed.departed:
+            chart, owner = heard_there(chart, owner, stay.key, left)
+    going = numbered(chart, event.former_visit)
+    if len(going) != 1:
+        return chart, owner
+    for one in (chart, owner):
+        one.need_whole()
+    changing = _Changing(charts, dispositions, applied)
+    if changing.is_about_death(chart, owner, going):
+        applied.hold(HoldCode.MOVE_UNCLEAR, location="MRG-5", subject=going[0].key, chart_id=chart.id, detail=_DEATH)
+        return chart, owner
+    at = max((one.at for one in chart.renamed.departed.values() if one.chart_id == owner.id), default=event.at)
+    return changing.carry(chart, owner, going, at, whole=None)
+
+
 # --- a class change: the same stay, perhaps under another number
 
 FORMER_NOT_OURS: Final = "former-visit-of-another-patient"
@@ -700,7 +755,7 @@ def _former(
     former = event.former_visit
     if former is not None:
         owner = charts.living(charts.visits.get(former.key))
-        if owner is not None and owner.id != chart.id:
+        if owner is not None and owner.id != chart.id and chart.encounter(former.key) is None:
             applied.deviate(FORMER_NOT_OURS)
             return None, None
         known = numbered(chart, former)

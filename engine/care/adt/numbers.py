@@ -17,6 +17,7 @@ from engine.care.adt.says import OPENING
 from engine.care.fields import NEVER
 from engine.domain.chart import NOTHING_RENAMED, Account, Chart, Charts, Gone, Number, Renamed, Stamp
 from engine.domain.encounter import Encounter, EncounterStatus
+from engine.domain.moment import Moment
 from engine.errors import DATA_TYPE, ChartNotWholeError, MessageError
 
 RENAMED_MAX: Final = 500
@@ -24,6 +25,23 @@ RENAMED_MAX: Final = 500
 
 NUMBERED: Final = "visit_number"
 """Stamp of a stay whose number is no longer its first one: when it was said."""
+
+
+MERGED: Final = "merged"
+"""Stamp of a stay that another one was merged into: when it was."""
+
+
+def began_before(one: Moment | None, other: Moment | None) -> bool:
+    """Whether the first of two admissions is surely the earlier one; or the only one that is known."""
+    return one is not None and (other is None or one.is_before(other))
+
+
+def with_admission(stay: Encounter, at: Moment | None, source: str | None) -> Encounter:
+    """The stay with another admission. source: the HL7 field that it comes from; none: it is not known."""
+    sources = {name: field for name, field in stay.time_sources.items() if name != "admitted_at"}
+    if source is not None:
+        sources["admitted_at"] = source
+    return msgspec.structs.replace(stay, admitted_at=at, time_sources=sources)
 
 
 def noted(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from engine.care.adt.event import Event, Meaning
-from engine.care.adt.moves import host_of, noted_class_change
+from engine.care.adt.moves import host_of, noted_class_change, with_former_stay
 from engine.care.adt.says import REGISTERING, STATUS
 from engine.care.adt.stay import apply_visit
 from engine.care.dispositions import Dispositions
@@ -26,6 +26,7 @@ def on_its_visit(chart: Chart, charts: Charts, event: Event, dispositions: Dispo
         if host is None:
             return apply_visit(chart, charts, event, dispositions, applied)
         owner, news = host
+        chart, owner = with_former_stay(chart, owner, charts, event, dispositions, applied)
         applied.others.append(apply_visit(owner, charts, news, dispositions, applied))
         applied.note = applied.note or "late news of a stay that is another patient's now: it is told of that one"
         return noted_class_change(chart, event)

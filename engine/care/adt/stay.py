@@ -9,7 +9,7 @@ import msgspec
 
 from engine.care.adt.event import Event, Meaning
 from engine.care.adt.moves import goes_on
-from engine.care.adt.numbers import NUMBERED, read_as_renamed
+from engine.care.adt.numbers import MERGED, NUMBERED, began_before, read_as_renamed, with_admission
 from engine.care.adt.places import place_after
 from engine.care.adt.says import ARRIVAL, CLASS_CHANGE, DISCHARGE, ENDED, NOT_THE_CLASS, OPEN, SAYS, STATUS, When
 from engine.care.adt.status import Stamps, Verdict, status_after
@@ -371,7 +371,33 @@ def _with_values(
     if discharged or status is not encounter.status or sources != encounter.time_sources:
         discharges = before.discharges + discharged
         encounter = msgspec.structs.replace(encounter, status=status, time_sources=sources, discharges=discharges)
-    return encounter, stamps, stale
+    return *_began_first(before, encounter, event, said, verdict, stamps), stale
+
+
+def _began_first(
+    before: Encounter,
+    after: Encounter,
+    event: Event,
+    said: Mapping[str, Any],
+    verdict: Verdict,
+    stamps: dict[str, Stamp],
+) -> tuple[Encounter, dict[str, Stamp]]:
+    """Of two stays that were merged (A42) the earlier admission counts, in whatever order what was said of them before
+    comes.
+    """
+    known = verdict.stamps.get("admitted_at", NEVER)
+    merged = verdict.stamps.get(MERGED, NEVER)
+    if event.at >= merged or known >= merged or verdict.holds:
+        return after, stamps
+    began: Moment | None = said.get("admitted_at") or (_happened(event) if event.meaning in ARRIVAL else None)
+    if began is None:
+        return after, stamps
+    if began_before(began, before.admitted_at):
+        source = "PV1-44" if said.get("admitted_at") else event.event_time.source if event.event_time else None
+        after = with_admission(after, began, source)
+    else:
+        after = with_admission(after, before.admitted_at, before.time_sources.get("admitted_at"))
+    return after, {**stamps, "admitted_at": max(known, event.at)}
 
 
 def _with_prior(

@@ -8,7 +8,7 @@ import pytest
 from heart import Heart, adt
 from scheduling import NEW_YORK, siu
 from test_appointments_and_tasks import PCP, STAY
-from test_closing import ALL, BoundedHeart
+from test_closing import ALL, BoundedHeart, Close
 
 from engine.pipeline.closing import APPOINTMENTS_KEPT, APPOINTMENTS_OVER_MAX, closed_up
 
@@ -90,3 +90,66 @@ def test_a_visit_that_has_kept_an_appointment_still_does_when_it_is_closed() -> 
     assert heart.chart().encounters == ()
     heart.send(siu("S12", "2", at="20260303080000", start="20260305100000", service="DIAL", clinician=""))
     assert [one.status for one in heart.chart().appointments] == ["kept", "booked"]
+
+
+KEPT_AND_CLOSED = {2: "O", 3: "CLINIC^^^MAIN", 19: "C1^^^MRN", 44: "20260302095000"}
+
+
+@pytest.mark.parametrize("close", [ALL, None], ids=["closed", "whole"])
+@pytest.mark.parametrize(
+    ("event", "pid3", "pv1", "mrg", "kept_by"),
+    [
+        ("A42", "558181838", {2: "", 19: "C2^^^MRN"}, "558181838^^^MRN^MR||||C1^^^MRN", "MRN:C1"),
+        ("A50", "558181838", {2: "", 19: "C2^^^MRN"}, "558181838^^^MRN^MR||||C1^^^MRN", "MRN:C1"),
+        ("A51", "558181838", {2: "", 19: "C2^^^MRN"}, "558181838^^^MRN^MR||||C1^^^MRN", "MRN:C1"),
+        ("A47", "99", None, "558181838^^^MRN^MR", "MRN:C1"),
+        ("A40", "99", None, "558181838^^^MRN^MR", "MRN:C1"),
+    ],
+)
+@pytest.mark.parametrize("by_number", [True, False])
+def test_an_appointment_stays_kept_when_numbers_of_the_closed_visit_change(
+    event: str, pid3: str, pv1: dict[int, str] | None, mrg: str, kept_by: str, by_number: bool, close: Close | None
+) -> None:
+    heart = BoundedHeart(close) if close is not None else Heart()
+    heart.now = datetime(2027, 6, 1, tzinfo=NEW_YORK)
+    number = "C1^^^MRN" if by_number else None
+    place = "" if by_number else "CLINIC^^^MAIN"
+    at, start = "20260301080000", "20260302100000"
+    heart.send(siu("S12", "1", at=at, start=start, pv1=number, service="DIAL", clinician="", place=place))
+    heart.send(adt("A04", at="20260302095000", pv1=KEPT_AND_CLOSED))
+    heart.send(adt("A03", at="20260302140000", pv1={**KEPT_AND_CLOSED, 45: "20260302140000", 36: "01"}))
+    if isinstance(heart, BoundedHeart):
+        heart.commit()
+        assert heart.chart().encounters == ()
+    again = adt(event, at="20260401120000", pid3=f"{pid3}^^^MRN^MR", pv1=pv1, segments=(f"MRG|{mrg}",))
+    for _ in range(2):
+        assert heart.send(again).holds == ()
+        if isinstance(heart, BoundedHeart):
+            heart.commit()
+    charts = list(heart.whole().values()) if isinstance(heart, BoundedHeart) else [heart.chart(pid3)]
+    found = [one for chart in charts if chart.merged_into is None for one in chart.appointments]
+    assert [(one.status, one.kept_by) for one in found] == [("kept", kept_by)]
+
+
+def test_an_appointment_is_kept_by_the_visit_that_a_closed_one_was_merged_into() -> None:
+    """A42 of two visits that are both known, and over: what the old one has kept, the new one has."""
+    whole, bounded = Heart(), BoundedHeart(ALL)
+    other = {**KEPT_AND_CLOSED, 19: "C2^^^MRN", 44: "20260302100000"}
+    merged = adt("A42", at="20260401120000", pv1={2: "", 19: "C2^^^MRN"}, segments=(f"MRG|{_NUMBER}||||C1^^^MRN",))
+    for heart in (whole, bounded):
+        heart.now = datetime(2027, 6, 1, tzinfo=NEW_YORK)
+        heart.send(siu("S12", "1", at="20260301080000", start="20260302100000", service="DIAL", clinician=""))
+        for visit, came in ((KEPT_AND_CLOSED, "20260302095000"), (other, "20260302100000")):
+            heart.send(adt("A04", at=came, pv1=visit))
+            heart.send(adt("A03", at="20260302140000", pv1={**visit, 45: "20260302140000", 36: "01"}))
+        if isinstance(heart, BoundedHeart):
+            heart.commit()
+            assert heart.chart().encounters == ()
+        heart.send(merged)
+    bounded.commit()
+    [there] = bounded.whole().values()
+    for chart in (whole.chart(), there):
+        assert [(one.status, one.kept_by) for one in chart.appointments] == [("kept", "MRN:C2")]
+
+
+_NUMBER = "558181838^^^MRN^MR"

@@ -220,3 +220,113 @@ def test_what_is_said_again_changes_nothing(data: st.DataObject) -> None:
     heart, outcomes = sent(*said)
     nobody_is_forgotten(heart.chart("1"), outcomes)
     assert as_it_is(heart.chart("1")) == wanted
+
+
+# --- two visits of one patient that are merged (A42): when the stay began
+
+
+_V1 = adt("A01", at=BEGAN, pid3="1^^^MRN^MR", pv1={19: "V1^^^MRN", 44: BEGAN})
+_V2 = adt("A01", at="20260301130000", pid3="1^^^MRN^MR", pv1={19: "V2^^^MRN", 44: "20260301130000"})
+_V2_FIRST = adt("A01", at="20260227130000", pid3="1^^^MRN^MR", pv1={19: "V2^^^MRN", 44: "20260227130000"})
+
+
+def visits_merged(at: str = "20260302120000", **pv1: str) -> bytes:
+    fields = {2: "", 19: "V2^^^MRN"} | {int(name.removeprefix("_")): value for name, value in pv1.items()}
+    return adt("A42", at=at, pid3="1^^^MRN^MR", pv1=fields, segments=("MRG|1^^^MRN^MR||||V1^^^MRN",))
+
+
+def begun(heart: Heart) -> str:
+    (stay,) = [one for one in heart.chart("1").encounters if one.status is not EncounterStatus.CANCELLED]
+    assert stay.admitted_at is not None
+    return stay.admitted_at.text[: len("2026-02-28T12")]
+
+
+@pytest.mark.parametrize(
+    ("second", "first_day"), [(_V2, "2026-02-28T12"), (_V2_FIRST, "2026-02-27T13")], ids=["later", "earlier"]
+)
+def test_a_stay_of_two_visits_began_with_the_earlier_admission_in_every_order(second: bytes, first_day: str) -> None:
+    for order in permutations((_V1, second, visits_merged())):
+        if order[0] == visits_merged():
+            continue  # it names nothing that is known, and a person is asked
+        heart, _ = sent(*order)
+        assert begun(heart) == first_day
+        for message in order:  # and said again
+            heart.send(message)
+        assert begun(heart) == first_day
+
+
+def test_what_the_merge_or_a_later_message_says_of_the_admission_counts() -> None:
+    heart, _ = sent(_V1, _V2, visits_merged(_44="20260301130000"))
+    assert begun(heart) == "2026-03-01T13"
+    corrected = adt("A08", at="20260303120000", pid3="1^^^MRN^MR", pv1={19: "V2^^^MRN", 44: "20260302080000"})
+    for order in permutations((_V1, _V2, visits_merged(), corrected)):
+        if order.index(visits_merged()) > 0:
+            assert begun(sent(*order)[0]) == "2026-03-02T08"
+
+
+def test_another_number_of_a_stay_is_no_merge_and_its_last_word_counts() -> None:
+    renamed = visits_merged().replace(b"A42", b"A50")
+    again = adt("A08", at="20260301130000", pid3="1^^^MRN^MR", pv1={19: "V1^^^MRN", 44: "20260301130000"})
+    assert begun(sent(_V1, renamed, again)[0]) == "2026-03-01T13"
+
+
+@pytest.mark.parametrize("merge_first", [True, False])
+def test_two_visits_that_were_merged_have_one_plan(merge_first: bool) -> None:
+    left = adt("A03", at="20260306100000", pid3="1^^^MRN^MR", pv1={19: "V2^^^MRN", 36: "01", 45: "20260306100000"})
+    too = adt("A03", at="20260306101500", pid3="1^^^MRN^MR", pv1={19: "V1^^^MRN", 36: "01", 45: "20260306101500"})
+    last = (visits_merged(), left, too) if merge_first else (left, too, visits_merged("20260306120000"))
+    heart, outcomes = sent(_V1, _V2, *last)
+    chart = heart.chart("1")
+    assert standing(chart)
+    assert standing(chart) == standing(chart, "MRN:V2")
+    assert ASK not in standing(chart)
+    assert QualityKind.STAYS_OVERLAP in faults(outcomes)
+    assert begun(heart) == "2026-02-28T12"
+
+
+# --- a visit that moves (A45) before the older change of its class (A06, A07) has come
+
+
+_ROE = {5: "Roe^Jay", 7: "19700101"}
+_OLD = "MRG|1^^^MRN^MR||||"
+_MOVED = adt(
+    "A45", at="20260302120000", pid3="2^^^MRN^MR", pid=_ROE, pv1={2: "", 19: "V2^^^MRN"}, segments=(f"{_OLD}V2^^^MRN",)
+)
+_LEFT = adt("A03", at="20260305120000", pid3="2^^^MRN^MR", pid=_ROE, pv1={2: "", 19: "V2^^^MRN", 36: "01"})
+
+
+def changed(event: str) -> tuple[bytes, bytes]:
+    """A visit, and its change to the other class and another number."""
+    before, after = ("E", "I") if event == "A06" else ("I", "O")
+    came = adt("A04", at="20260301100000", pid3="1^^^MRN^MR", pv1={2: before, 19: "V1^^^MRN", 44: "20260301100000"})
+    pv1 = {2: after, 19: "V2^^^MRN"}
+    return came, adt(event, at="20260301120000", pid3="1^^^MRN^MR", pv1=pv1, segments=(f"{_OLD}V1^^^MRN",))
+
+
+@pytest.mark.parametrize("event", ["A06", "A07"])
+def test_a_class_change_that_comes_after_the_newer_move_of_its_stay_leaves_nobody_in_a_bed(event: str) -> None:
+    came, change = changed(event)
+    for order in permutations((came, change, _MOVED, _LEFT)):
+        if order.index(_LEFT) < order.index(_MOVED):
+            continue  # under a patient of whom nobody has said that the stay is theirs: asked
+        heart, outcomes = sent(*order)
+        assert not [hold for one in outcomes for hold in one.holds]
+        assert [stay.key for stay in heart.chart("1").encounters] == []
+        living = [one for one in heart.chart("2").encounters if one.merged_into is None]
+        assert [(one.visit_number, one.status) for one in living] == [("V2", EncounterStatus.FINISHED)]
+        assert living[0].class_ == ("I" if event == "A06" else "O")
+        assert bool(standing(heart.chart("2"))) is (event == "A06")
+
+
+def test_a_stay_that_would_go_along_and_is_about_a_death_is_asked() -> None:
+    came, change = changed("A06")
+    dead = adt("A08", at="20260301110000", pid3="1^^^MRN^MR", pid={30: "Y"}, pv1={2: "E", 19: "V1^^^MRN"})
+    _, outcomes = sent(came, dead, _MOVED, change)
+    assert [(hold.code.value, hold.location) for hold in outcomes[-1].holds] == [("move-unclear", "MRG-5")]
+
+
+def test_both_patients_and_their_destinations_hear_of_the_stay_that_goes_along() -> None:
+    came, change = changed("A06")
+    _, outcomes = sent(came, _MOVED, change)
+    assert len(outcomes[-1].charts) == len({chart.id for chart in outcomes[-1].charts}) == 2
+    assert {"encounter-moved", "encounter-merged"} <= {effect.kind for effect in outcomes[-1].effects}
