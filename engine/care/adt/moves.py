@@ -365,11 +365,13 @@ class _Changing:
         chart = self._account_at_home(event, chart, old, new)
         both = [accounts_of(chart, one) for one in (old, new)]
         bare = [[s for s in chart.encounters if s.account in one and _is_bare(s)] for one in both]
+        merges = change.what is Meaning.MERGE_ACCOUNTS
         if both[0] != both[1] and all(len(one) == 1 for one in bare):  # a stay that is known by its account only
             if not _are_one(change, event, chart, bare[1][0]):
                 return self._ask(change, chart, HoldCode.MOVE_UNCLEAR, _TAKEN)
-            merges = change.what is Meaning.MERGE_ACCOUNTS
             chart = self._fold(chart, bare[0][0], bare[1][0], event.at if merges else None)
+        elif merges and len(keys := _keys([*bare[0], *bare[1]])) == 1:
+            chart = _merged(chart, keys.pop(), event.at)
         chart = noted(chart, accounts={old: (new, event.at)})
         now = account_now(chart, new)
         stays = [s for s in chart.encounters if s.account != now and s.account in both[0] | both[1]]
