@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from msgspec import structs
 from sqlalchemy import Connection
 
 from engine.clock import Clock
@@ -19,6 +20,7 @@ from engine.domain.cause import Cause, NotificationSettled, PageAnswered, TextRe
 from engine.domain.delivery import Notice, Notification
 from engine.domain.message import Receipt
 from engine.domain.page import UNANSWERED, ack_code
+from engine.store import numbers
 from engine.store.causes import receipt_of
 from engine.store.store import Store
 
@@ -116,7 +118,7 @@ class Hearing:
                     actor=_actor(destination), chart_id=one.chart_id, page=one.page, by=one.person, word=said.id
                 )
             ]
-        concerned: list[Any] = []
+        concerned = numbers.concerned(conn, self._store.keys, self._store.charts, said.number)
         heard = TextReceived(
             actor=_actor(destination),
             chart_id=None,
@@ -130,7 +132,7 @@ class Hearing:
             charts=len(concerned),
             open_questions=sum(one.open_questions for one in concerned),
         )
-        return [heard]
+        return [structs.replace(heard, chart_id=one.chart_id) for one in concerned] or [heard]
 
     def _called(self, conn: Connection, destination: str, number: str, code: str | None) -> list[_Called]:
         """The pages that wait for whoever has this number; code: of these the one that it names."""

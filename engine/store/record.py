@@ -24,7 +24,7 @@ from engine.errors import CursorMovedError, IdentityTakenError, StaleChartError,
 from engine.pipeline.admit import NOTICES
 from engine.pipeline.due import due_at, is_urgent
 from engine.pipeline.restored import RESTORED
-from engine.store import admissions, letters, lives, notices, oncall, schema, settlements
+from engine.store import admissions, letters, lives, notices, numbers, oncall, schema, settlements
 from engine.store.audit import AuditStore
 from engine.store.charts import (
     ChartDocument,
@@ -415,6 +415,7 @@ class Recorder:
         hashes = Hashes(self._keys)
         for stored in STORED:
             stored.write(conn, self._keys, hashes, changed, old)
+        numbers.note(conn, self._keys, changed, old)
         write.charts(conn, now, close)
 
     @staticmethod

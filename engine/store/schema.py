@@ -304,6 +304,16 @@ patient_text: Final = Table(  # what is written to patients
 Index("patient_text_chart", patient_text.c.chart_id)
 Index("patient_text_state_planned", patient_text.c.state, patient_text.c.planned_for)
 
+contact_number: Final = Table(  # which charts have to do with a telephone number
+    "contact_number",
+    metadata,
+    Column("found_by", LargeBinary, primary_key=True),  # keyed hash of the number
+    Column("chart_id", Text, primary_key=True),
+    schema=CHARTS,
+    sqlite_with_rowid=False,
+)
+Index("contact_number_chart", contact_number.c.chart_id)
+
 oncall_override: Final = Table(  # who stands in on a roster; made by an act, and never changed
     "oncall_override",
     metadata,

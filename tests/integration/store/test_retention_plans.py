@@ -29,7 +29,18 @@ DELIVERIES = (
     f" UNION SELECT id FROM charts.delivery WHERE entry_id IS NULL AND ordering_key IN {FAMILY})"
 )
 
-OF_A_CHART = ("concerned", "identifier", "encounter", "score", "closed", "task", "page", "patient_text", "appointment")
+OF_A_CHART = (
+    "concerned",
+    "identifier",
+    "encounter",
+    "score",
+    "closed",
+    "task",
+    "page",
+    "patient_text",
+    "appointment",
+    "contact_number",
+)
 OLD = {
     "journal.entry": ["id < 1000 AND received_at < 1000"],
     "journal.payload": ["entry_id < 1000"],  # PostgreSQL: or its day's partition is dropped

@@ -495,6 +495,15 @@ def _texts() -> None:
     )
     op.create_index("patient_text_chart", "patient_text", ["chart_id"], schema=CHARTS)
     op.create_index("patient_text_state_planned", "patient_text", ["state", "planned_for"], schema=CHARTS)
+    op.create_table(
+        "contact_number",
+        sa.Column("found_by", sa.LargeBinary(), nullable=False),
+        sa.Column("chart_id", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("found_by", "chart_id"),
+        schema=CHARTS,
+        sqlite_with_rowid=False,
+    )
+    op.create_index("contact_number_chart", "contact_number", ["chart_id"], schema=CHARTS)
 
 
 def _backups() -> None:
