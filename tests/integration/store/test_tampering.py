@@ -82,7 +82,7 @@ VISITS = tuple(Appointment(id=f"a{n}", starts_at=Moment.of(f"2026-03-0{n}T09:00:
 TEXTS = tuple(
     PatientText(
         id=f"x{number}", series="s", series_version="1", step="day-0", encounter=f"MRN:V{number}", planned_for=NOW,
-        due_at=NOW, useful_until=NOW,
+        due_at=NOW, useful_until=NOW, number=f"+1518555010{number}",
     )
     for number in (1, 2)
 )  # fmt: skip
