@@ -12,7 +12,7 @@ from engine.pipeline.pages import follow_tasks
 from engine.pipeline.requests import follow_requests
 from engine.pipeline.rule import Deciding
 from engine.pipeline.tasks import follow_alerts, follow_proofs, follow_proofs_taken_back
-from engine.pipeline.texts import follow_texts
+from engine.pipeline.textplans import follow_texts
 
 Follower = Callable[[Chart | None, Chart, Deciding], Chart]
 """The chart before the entry (none: it is new) and after it -> the chart with what follows. Doing it twice changes

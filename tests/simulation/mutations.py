@@ -20,7 +20,7 @@ from engine.runtime import scheduler
 from engine.runtime.courier import _Rounds
 from engine.store import ledger, outbox, record
 from engine.store.engines import translated
-from engine.store.holds import _Questions
+from engine.store.holds import RecordedHolds, _Questions
 from engine.store.journal import _Group
 from engine.store.leases import STALE_SECONDS, Leases
 from engine.store.ledger import Ledger
@@ -161,7 +161,7 @@ def does_not_join_lines() -> Broken:
 
 def forgets_questions() -> Broken:
     """What a message has left to a person is asked nowhere."""
-    return mock.patch.object(record, "record_holds")
+    return mock.patch.object(record, "record_holds", return_value=RecordedHolds((), {}))
 
 
 def never_ends_questions() -> Broken:
