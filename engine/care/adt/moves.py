@@ -672,11 +672,11 @@ def with_former_stay(
         left = left_from(owner, stay.key, chart)
         if left is not None and stay.key not in chart.renamed.departed:
             chart, owner = heard_there(chart, owner, stay.key, left)
+    for one in (chart, owner):
+        one.need_whole()
     going = numbered(chart, event.former_visit)
     if len(going) != 1:
         return chart, owner
-    for one in (chart, owner):
-        one.need_whole()
     changing = _Changing(charts, dispositions, applied)
     if changing.is_about_death(chart, owner, going):
         applied.hold(HoldCode.MOVE_UNCLEAR, location="MRG-5", subject=going[0].key, chart_id=chart.id, detail=_DEATH)

@@ -371,6 +371,24 @@ def test_a_class_change_that_comes_after_the_newer_move_of_its_stay_leaves_nobod
         assert bool(standing(heart.chart("2"))) is (event == "A06")
 
 
+@pytest.mark.parametrize("event", ["A06", "A07"])
+def test_it_takes_along_what_is_over_and_closed_too(event: str) -> None:
+    came, change = changed(event)
+    before = "E" if event == "A06" else "I"
+    pv1 = {2: before, 19: "V1^^^MRN", 44: "20260301100000", 36: "01", 45: "20260301113000"}
+    ended = adt("A03", at="20260301113000", pid3="1^^^MRN^MR", pv1=pv1)
+    for order in permutations((came, ended, change, _MOVED)):
+        heart, _ = sent(*order)
+        kept = BoundedHeart(ALL)  # as the store keeps charts, without what is over
+        kept.now = heart.now
+        for message in order:
+            kept.send(message)
+            kept.commit()
+        found = {chart.patient.key: as_it_is(chart) for chart in kept.whole().values()}
+        assert found == {chart.patient.key: as_it_is(chart) for chart in map(heart.chart, ("1", "2"))}
+        assert not heart.chart("1").encounters
+
+
 def test_a_stay_that_would_go_along_and_is_about_a_death_is_asked() -> None:
     came, change = changed("A06")
     dead = adt("A08", at="20260301110000", pid3="1^^^MRN^MR", pid={30: "Y"}, pv1={2: "E", 19: "V1^^^MRN"})
