@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from itertools import count
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -32,7 +33,7 @@ from engine.domain.ids import beginning_like
 from engine.domain.patient import Patient
 from engine.domain.record import Phi
 from engine.domain.score import Band
-from engine.domain.task import KINDS, ON_CALL_PAGE, Alert, Rung, Task, TaskState
+from engine.domain.task import ENGINE, KINDS, ON_CALL_PAGE, Alert, Rung, Task, TaskState
 from engine.domain.why import CLASS_UNKNOWN, MEANINGS, NO_CLASS, Ground, Reason
 from engine.errors import Problem, SettingsError
 from engine.yamlfile import Document, Path, did_you_mean
@@ -225,8 +226,8 @@ class Besides(NamedTuple):
     """Conditions of an earlier stay whose plan would still be running."""
     planned: bool = False
     """An earlier stay whose plan would still be running, or this one under another number, has a plan."""
-    done: frozenset[str] = frozenset()
-    """Steps that were done under another number of the same stay."""
+    done: Mapping[str, str] = MappingProxyType({})
+    """Steps that were done under another number of the same stay, with the reason that each of them had."""
     asks: str | None = None
     """What a person must decide of another stay that was at the same time; none: nothing."""
 
@@ -518,9 +519,11 @@ class Protocol:
         for step, hold in steps:
             if step.dispositions and disposition.acts_as not in step.dispositions:
                 continue
-            if step.id in besides.done or not met.issuperset(step.when):
+            which = besides.asks if besides.asks is not None and besides.asks in (hold or "") else ""
+            done = besides.done.get(step.id)
+            if (done is not None and which in done) or not met.issuperset(step.when):
                 continue
-            task_id = self._task_id(encounter, step, known, key, group)
+            task_id = self._task_id(encounter, step, known, key, group, which)
             task = known.get(task_id)
             if task is None and (ground := self._held_back(step, too_old=too_old, fresh=fresh, waits=waits)):
                 withheld.setdefault(ground, []).append(step.kind)
@@ -799,12 +802,19 @@ class Protocol:
         return days is not None and discharged is not None and discharged < now - timedelta(days=days)
 
     def _task_id(
-        self, encounter: Encounter, step: _Step, known: Mapping[str, Task], key: Callable[..., str], group: str
+        self,
+        encounter: Encounter,
+        step: _Step,
+        known: Mapping[str, Task],
+        key: Callable[..., str],
+        group: str,
+        which: str,
     ) -> str:
         """The same for the same cause; all of a stay begin like `group`.
 
         A task that was retracted while its discharge stood, or cancelled by a death that was none (corrections that
         were corrected in turn), stays as it is: the next number stands in, so that the patient gets what is wanted.
+        So it does for one that a person had ended before it asked which of two stays is right (`which`).
         """
         number = 0
         while True:
@@ -813,9 +823,13 @@ class Protocol:
             task = known.get(task_id)
             if step.calls:
                 return task_id
-            if task is None or not is_withdrawn(task):
+            if task is None or not (is_withdrawn(task) or (_is_ended_by_people(task) and which not in task.reason)):
                 return task_id
             number += 1
+
+
+def _is_ended_by_people(task: Task) -> bool:
+    return not task.stands and task.suspended_by is None and task.ended_by != ENGINE
 
 
 _OF_DEATH: Final = "death/"

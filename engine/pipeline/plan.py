@@ -539,7 +539,7 @@ class _Planning:
             _need_plans_of(chart, ended - protocol.window, ended + _SAME_END)
         own = band = self.bands.get((encounter.key, planner.model))
         met: frozenset[str] = frozenset()
-        done: set[str] = set()
+        done: dict[str, str] = {}
         planned = False
         asks: str | None = None
         for other in chart.encounters:
@@ -552,7 +552,8 @@ class _Planning:
             if overlap(other, encounter) and not (same and self._agree(other, encounter)):
                 asks = TWO_ENDS
             if same:
-                done |= {task.step for task in theirs if task.state is TaskState.DONE and task.step}
+                was_done = [task for task in theirs if task.state is TaskState.DONE and task.step]
+                done |= {task.step: done.get(task.step, "") + task.reason for task in was_done}
                 planned = planned or bool(theirs)
             if disposition_of(channel, other).action not in _LEFT_FOR_HOME:
                 continue
@@ -563,7 +564,7 @@ class _Planning:
                 met |= protocol.met(chart.patient, other, self._now)
                 planned = planned or bool(theirs)
         higher = band if band is not own else None
-        return Besides(band=higher, met=met, planned=planned, done=frozenset(done), asks=asks)
+        return Besides(band=higher, met=met, planned=planned, done=done, asks=asks)
 
     def _agree(self, one: Encounter, other: Encounter) -> bool:
         """Whether two discharges call for the same; where one leaves the disposition out, the other one tells it.

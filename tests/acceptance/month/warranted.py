@@ -56,7 +56,8 @@ class Warranted:
             others = [one for one in chart.encounters if one is not stay and _is_stay(one)]
             waits = any(_place(chart, one) > _place(chart, stay) for one in others)
             lost = any(one.status.value in _HERE and _came(one) < _ended(stay) for one in others)
-            asked = bool(alive and stay.discharges and any(self._asks(chart, stay, one) for one in others))
+            ended = alive and stay.discharges and stay.status.value == "finished"
+            asked = bool(ended and any(self._asks(chart, stay, one) for one in others))
             steps = self._not_done(chart, stay, others, steps)
             yield from self._plan(
                 stay, steps, own, waits=waits and (bool(steps) or asked), lost=lost, asked=asked and not waits
@@ -174,7 +175,7 @@ class Warranted:
             for task in chart.tasks
             if task.encounter in same and same[task.encounter] == task.discharge and task.state.value == "done"
         }
-        return [step for step in steps if step.get("id", step["kind"]) not in done]
+        return [step for step in steps if step.get("name", step["kind"]) not in done]
 
     def _action(self, stay: Encounter) -> str:
         entry = self.dispositions.get(stay.disposition) if stay.disposition else None
@@ -206,7 +207,10 @@ class Warranted:
                 asked, rungs = tasks.get(page.task), 1
             else:
                 asked, rungs = task, sum(rung.alert is not None for rung in task.ladder) if task is not None else 0
-            if alert.stands and (asked is None or asked.state.value in {"retracted", "cancelled"}):
+            # Why nobody has answered is to be found out, whatever has become of the patient since.
+            unanswered = page is not None and "exhausted" in {page.state, page.stood_as}
+            settled = asked is None or asked.state.value in {"retracted", "cancelled"}
+            if alert.stands and settled and not unanswered:
                 yield f"alert {alert.kind} stands though its task is {asked.state.value if asked else 'not there'}"
             if alert.stands and page is None and asked is not None and not asked.stands:
                 yield f"alert {alert.kind} stands though its task is {asked.state.value}"

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import permutations
 
+import msgspec
 import pytest
 from heart import Heart, adt
 from hypothesis import given, settings
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from rounds import SOAK
 from test_closing import ALL, BoundedHeart
 
+from engine.care.plausible import TWO_ENDS
+from engine.domain.cause import TaskCancelled, TaskDone, written
 from engine.domain.chart import Chart
 from engine.domain.encounter import EncounterStatus
 from engine.domain.message import EntryState
@@ -168,6 +171,30 @@ def test_what_a_correction_makes_the_same_is_asked_no_more() -> None:
     assert ASK in standing(heart.chart("1"))
     heart.send(adt("A08", at="20260306120000", pid3="1^^^MRN^MR", pv1=corrected))
     assert standing(heart.chart("1")) == HOME
+
+
+@pytest.mark.parametrize("ended", [TaskDone, TaskCancelled])
+@pytest.mark.parametrize(("codes", "asked_of"), [(("01", "9Z"), "2"), (("9Z", "03"), "1"), (("9Z", "9Z"), "2")])
+def test_who_has_decided_before_the_merge_is_asked_which_of_the_two_is_right(
+    codes: tuple[str, str], asked_of: str, ended: type[TaskDone | TaskCancelled]
+) -> None:
+    first = discharge("1", "V1", BEGAN, "20260306100000", codes[0])
+    heart, _ = sent(FIRST, SECOND, first, discharge("2", "V2", BEGAN_AGAIN, "20260306101500", codes[1]))
+    chart = heart.chart(asked_of)
+    (task,) = [task for task in chart.tasks if task.kind == ASK]
+    more = {"reason": "seen"} if ended is TaskCancelled else {}
+    act = msgspec.structs.replace(
+        heart.entry(written(ended(actor="anna", chart_id=chart.id, task=task.id, **more))), channel="@act"
+    )
+    heart.work(act)
+    assert ASK not in standing(heart.chart(asked_of))
+    for _ in range(2):
+        heart.send(merged())
+        asked = [task.reason for task in heart.chart("1").tasks if task.step == "decide" and task.stands]
+        assert [TWO_ENDS in reason for reason in asked] == [True] * (codes[0] != codes[1])
+    corrected = {2: "I", 19: "V2^^^MRN", 44: BEGAN_AGAIN, 36: codes[0], 45: "20260306101500"}
+    heart.send(adt("A08", at="20260306120000", pid3="1^^^MRN^MR", pv1=corrected))
+    assert not [task for task in heart.chart("1").tasks if task.stands and TWO_ENDS in task.reason]
 
 
 def test_wards_that_register_stays_of_their_own_overlap_by_minutes() -> None:
