@@ -231,6 +231,15 @@ class Besides(NamedTuple):
     asks: str | None = None
     """What a person must decide of another stay that was at the same time; none: nothing."""
 
+    def asked_by(self, hold: str | None) -> str:
+        """The part of the question that a task asks which is about another stay; empty: none is."""
+        return self.asks if self.asks is not None and self.asks in (hold or "") else ""
+
+    def was_done(self, step: str, which: str) -> bool:
+        """A question was answered only where the same was asked."""
+        said = self.done.get(step)
+        return said is not None and which in said
+
 
 NOTHING_BESIDES: Final = Besides()
 
@@ -519,9 +528,8 @@ class Protocol:
         for step, hold in steps:
             if step.dispositions and disposition.acts_as not in step.dispositions:
                 continue
-            which = besides.asks if besides.asks is not None and besides.asks in (hold or "") else ""
-            done = besides.done.get(step.id)
-            if (done is not None and which in done) or not met.issuperset(step.when):
+            which = besides.asked_by(hold)
+            if besides.was_done(step.id, which) or not met.issuperset(step.when):
                 continue
             task_id = self._task_id(encounter, step, known, key, group, which)
             task = known.get(task_id)
