@@ -526,10 +526,9 @@ class Protocol:
         withheld: dict[Ground, list[str]] = {}
         new = 0
         for step, hold in steps:
-            if step.dispositions and disposition.acts_as not in step.dispositions:
-                continue
             which = besides.asked_by(hold)
-            if besides.was_done(step.id, which) or not met.issuperset(step.when):
+            applies = not step.dispositions or disposition.acts_as in step.dispositions
+            if not applies or besides.was_done(step.id, which) or not met.issuperset(step.when):
                 continue
             task_id = self._task_id(encounter, step, known, key, group, which)
             task = known.get(task_id)
