@@ -43,6 +43,7 @@ MAPPING_FOLDERS: Final = (
     "care",
     "destinations",
     "fields",
+    "medications",
     "oncall",
     "privacy",
     "protocols",

@@ -15,7 +15,7 @@ class Group(StrEnum):
     STAY = "stay"
     """Where they are, since when, with whom."""
     CLINICAL = "clinical"
-    """Diagnoses, procedures, disposition, death, scores."""
+    """Diagnoses, procedures, disposition, death, scores, medicines."""
     PLAN = "plan"
     """Tasks, appointments, pages."""
     PAYMENT = "payment"
@@ -47,6 +47,7 @@ FIELDS: Final[Mapping[str, Mapping[str, frozenset[Group]]]] = {
     "appointment": {},
     "page": {},
     "text": {**dict.fromkeys(("number", "body", "replies"), _C)},
+    "medication": {},
     "delivery": {},
 }
 """Part of a chart -> field of its shape -> its groups: who sees one of them sees the field."""
@@ -58,6 +59,7 @@ OF_PART: Final[Mapping[str, frozenset[Group]]] = {
     "appointment": _P,
     "page": _P,
     "text": _P,
+    "medication": _K,
 }
 """What a part's other fields belong to, so that one that is added later is seen by who sees the part."""
 

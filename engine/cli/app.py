@@ -55,6 +55,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "appointments": "engine.cli.appointments:appointments",
     "pages": "engine.cli.pages:pages",
     "oncall": "engine.cli.oncall:oncall",
+    "medications": "engine.cli.medications:medications",
     "risk": "engine.cli.risk:risk",
     "outbox": "engine.cli.outbox:outbox",
     "keys": "engine.cli.keys:keys",

@@ -29,6 +29,8 @@ FILES: Final[Mapping[str, str]] = {
     "text-languages": "mappings/texts/languages.yaml",
     "quiet-hours": "mappings/texts/quiet-hours.yaml",
     "text-zones": "mappings/texts/zones.yaml",
+    "drugs": "mappings/medications/drugs.yaml",
+    "directions": "mappings/medications/directions.yaml",
     "access": "mappings/access/roles.yaml",
     "disclosures": "mappings/privacy/disclosures.yaml",
     "evidence": "mappings/privacy/evidence.yaml",
@@ -57,6 +59,7 @@ _SHIPPED: Final[Mapping[str, tuple[str, ...]]] = {
             ("text-zones", "zones"),
         )
     },
+    "directions": ("mappings/medications/directions.yaml",),
     "access": ("mappings/access/roles.yaml",),
     "disclosures": ("mappings/privacy/disclosures.yaml",),
     "evidence": ("mappings/privacy/evidence.yaml",),

@@ -30,6 +30,8 @@ MODELS: Final[Mapping[str, tuple[str, ...]]] = {
     "text-languages": ("engine.care.texts.languages:LanguagesFile",),
     "quiet-hours": ("engine.care.texts.quiet:QuietFile",),
     "text-zones": ("engine.care.texts.zones:ZonesFile",),
+    "drugs": ("engine.care.medications.drugs:DrugsFile",),
+    "directions": ("engine.care.medications.directions:DirectionsFile",),
     "access": ("engine.access.roles:RolesFile",),
     "evidence": ("engine.privacy.evidence:EvidenceFile",),
     "breach": ("engine.privacy.breach:BreachFile",),

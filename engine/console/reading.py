@@ -14,6 +14,7 @@ from engine.desk.desk import Desk, Reveal
 from engine.desk.destinations import standings
 from engine.desk.finding import dead_letter, held_delivery, question, withheld_delivery
 from engine.desk.listing import Piece, page_of
+from engine.desk.medicines import reconciliation
 from engine.desk.searching import Terms, search
 from engine.desk.seeing import (
     View,
@@ -193,6 +194,11 @@ def patients(desk: Desk, asked: Asked) -> dict[str, Any]:
 def patient(desk: Desk, asked: Asked) -> dict[str, Any]:
     chart = finding.chart_of_id(desk, asked.path["id"])
     return {"chart": chart.id, **patient_details(desk, chart, asked.reveal)}
+
+
+def medications(desk: Desk, asked: Asked) -> dict[str, Any]:
+    chart = finding.chart_of_id(desk, asked.path["id"])
+    return {"chart": chart.id, **reconciliation(desk, chart, asked.reveal, asked.query.get("encounter"))}
 
 
 # --- messages and deliveries -----------------------------------------------------------------------------------------

@@ -179,6 +179,11 @@ ROUTES: Final[tuple[Route, ...]] = (
         says="A patient with encounters, scores, tasks, what is held, and dead messages, by the chart's id.",
     ),
     Route(
+        method="GET", path="/api/v1/patients/{id}/medications", action=_A.PATIENT_READ, do=reading.medications, at=_ID,
+        reveals=True, says="The home list and the discharge list of a stay, and how they differ.",
+        query=(text("encounter", "Which stay; without it the last one."),),
+    ),
+    Route(
         method="GET", path="/api/v1/messages", action=_A.ENTRIES_LIST, do=reading.messages, reveals=True,
         says="What arrived, newest first.",
         query=(

@@ -458,6 +458,26 @@ ERRORS: Final[Mapping[str, Advice]] = {
         "one message (ORU) holds more results than are read at once",
         "Have the sender split it; what it says closes no task until then.",
     ),
+    "orders-too-many": _error(
+        "orders-too-many",
+        "one message (RDE, RDS) holds more prescriptions than are read at once",
+        "Have the sender split it; none of them is on a list until then.",
+    ),
+    "order-missing": _error(
+        "order-missing",
+        "a message of a pharmacy has no order (ORC)",
+        "Have the sender put an ORC before each prescription, and send it again; replay.",
+    ),
+    "order-number-missing": _error(
+        "order-number-missing",
+        "a prescription has no number (ORC-3, ORC-2)",
+        "Have the sender fill ORC-3: without it a change or a stop can't be told from a new one.",
+    ),
+    "medication-missing": _error(
+        "medication-missing",
+        "a prescription names no medicine (RXE-2, RXO-1, RXD-2)",
+        "Have the sender fill it with a code or with words; replay.",
+    ),
     "segments-too-many": _error(
         "segments-too-many",
         "the message has more segments than the channel takes",

@@ -11,6 +11,7 @@ from engine.domain.appointment import Appointment
 from engine.domain.closed import Closed
 from engine.domain.consent import Consent, ContactConsent
 from engine.domain.encounter import Encounter, EncounterStatus
+from engine.domain.medication import Medication
 from engine.domain.moment import Moment
 from engine.domain.oncall import Override
 from engine.domain.page import Page
@@ -99,6 +100,8 @@ class Chart(Phi, frozen=True, kw_only=True):
     pages: tuple[Page, ...] = ()
     texts: tuple[Text, ...] = ()
     """What is written to the patient, also what was not, and what they reply."""
+    medications: tuple[Medication, ...] = ()
+    """Prescriptions, and lines of lists that people have written."""
     renamed: Renamed = NOTHING_RENAMED
     consents: tuple[Consent, ...] = ()
     """What the patient has said to copies that leave, as a person has put it on record; revoked ones too."""

@@ -26,11 +26,13 @@ from engine.domain.delivery import (
     TextUpsert,
 )
 from engine.domain.encounter import Encounter
+from engine.domain.medication import Medication
 from engine.domain.page import Page
 from engine.domain.score import Score
 from engine.domain.shapes import (
     appointment_shape,
     encounter_shape,
+    medication_shape,
     page_shape,
     patient_shape,
     plain,
@@ -163,6 +165,10 @@ def _text_key(text: Text) -> str:
     return text.id
 
 
+def _medication_key(medication: Medication) -> str:
+    return medication.id
+
+
 def _appointment_key(appointment: Appointment) -> str:
     return appointment.id
 
@@ -274,7 +280,17 @@ TEXTS: Final = DeliveredPart(
     content=TextUpsert.of,
 )  # fmt: skip
 
-PARTS: Final[tuple[Part, ...]] = (ENCOUNTERS, SCORES, TASKS, APPOINTMENTS, PAGES, TEXTS)
+MEDICATIONS: Final = Part(
+    name="medications",
+    what="medication",
+    item=Medication,
+    key=_medication_key,
+    as_of=lambda one: one.said_at,
+    shape=medication_shape,
+    mask=Mask(shown=frozenset({"id", "state", "on", "written_at", "filled_at"}), keys=frozenset({"encounter"})),
+)
+
+PARTS: Final[tuple[Part, ...]] = (ENCOUNTERS, SCORES, TASKS, APPOINTMENTS, PAGES, TEXTS, MEDICATIONS)
 """In the order in which a destination hears of them: a stay before what is of it."""
 DELIVERED: Final = tuple(part for part in PARTS if isinstance(part, DeliveredPart))
 

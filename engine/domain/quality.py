@@ -48,6 +48,7 @@ class QualityKind(StrEnum):
     AUTHORITY_UNKNOWN = "authority_unknown"
     APPOINTMENT_UNKNOWN = "appointment_unknown"
     APPOINTMENT_CONTRADICTED = "appointment_contradicted"
+    MEDICATIONS_TOO_MANY = "medications_too_many"
     CHARSET_WRONG = "charset_wrong"
     STRUCTURE_WRONG = "structure_wrong"
 
@@ -206,6 +207,11 @@ MEANINGS: Final[Mapping[QualityKind, Meaning]] = {
             "appointment-ends-before-start",
         ),
         location="SCH-25",
+    ),
+    QualityKind.MEDICATIONS_TOO_MANY: Meaning(
+        text="patients have more prescriptions than are kept: the oldest are left out",
+        remedy="ask the sender whether each change of a prescription comes under a new number (ORC-3)",
+        location="ORC-3",
     ),
     QualityKind.CHARSET_WRONG: Meaning(
         text="texts are not in the character set that the message declares (MSH-18): names may be wrong",

@@ -14,6 +14,7 @@ from msgspec import structs
 from engine.domain.appointment import Appointment
 from engine.domain.codec import text_of
 from engine.domain.encounter import Encounter
+from engine.domain.medication import Medication
 from engine.domain.page import Page, PageState, Step
 from engine.domain.patient import Patient
 from engine.domain.quality import QualityItem
@@ -216,3 +217,8 @@ class TextShape(Phi, frozen=True, kw_only=True):
 
 def text_shape(text: Text, patient_key: str) -> dict[str, Any]:
     return plain(TextShape.of(text, patient_key))  # type: ignore[no-any-return]  # a record becomes a dict
+
+
+def medication_shape(medication: Medication, _patient_key: str) -> dict[str, Any]:
+    """With all its fields: what is absent is null."""
+    return {name: plain(getattr(medication, name)) for name in Medication.__struct_fields__}

@@ -14,6 +14,7 @@ from engine.care.adt.event import Events
 from engine.care.appointments import AppointmentMap
 from engine.care.calendar import BusinessCalendar
 from engine.care.dispositions import Dispositions
+from engine.care.medications.reading import NO_FORMULARY, Formulary
 from engine.care.oncall import NO_ROSTERS, Rosters
 from engine.care.protocol import Protocol
 from engine.care.texts.deciding import Series
@@ -131,6 +132,8 @@ class RuleFiles:
     """What a privacy officer works by."""
     texts: TextRules = field(default_factory=TextRules)
     """Texts to patients."""
+    medications: Formulary = NO_FORMULARY
+    """Names of medicines, and how lists write doses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

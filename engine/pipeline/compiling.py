@@ -17,6 +17,7 @@ from engine.care.adt.event import Meaning, load_events
 from engine.care.appointments import load_appointments
 from engine.care.calendar import BusinessCalendar
 from engine.care.dispositions import load_dispositions
+from engine.care.medications.rules import load_formulary
 from engine.care.oncall import Rosters
 from engine.care.protocol import CLASSES, Protocol, load_protocol
 from engine.care.rosters import OnCallSpec, load_oncall
@@ -85,6 +86,7 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
     policies, privacy = _policies(configuration, documents, attempt), _privacy(configuration, documents, attempt)
     rosters, rosters_read = _rosters(configuration, _folder(documents, "oncall").values(), attempt)
     texts = _texts(configuration, documents, attempt)
+    medications = load_formulary(_folder(documents, "medications"), attempt.problems)
     calendar = BusinessCalendar(configuration.site.calendar)
     attempt.problems += _site_problems(configuration, calendar)
     broken_tables = _broken_tables(configuration, documents, tables)
@@ -139,8 +141,10 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
         )
     for document in _folder(documents, "protocols").values() if rosters_read else ():
         attempt.problems += _page_problems(document, rosters)
-    attempt.problems += _text_problems(documents, protocols, texts, rosters)
-    attempt.problems += _class_problems(configuration, documents, tables, protocols)
+    attempt.problems += (
+        *_text_problems(documents, protocols, texts, rosters),
+        *_class_problems(configuration, documents, tables, protocols),
+    )
     if attempt.problems or events is None or dispositions is None or inputs is None:
         raise SettingsError(tuple(dict.fromkeys(attempt.problems)))
     return CompiledConfiguration(
@@ -162,6 +166,7 @@ def compile_configuration(configuration: Configuration, key: Key) -> CompiledCon
             policies=policies,
             privacy=privacy,
             texts=texts,
+            medications=medications,
         ),
     )
 

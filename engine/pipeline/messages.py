@@ -23,6 +23,7 @@ from engine.pipeline.oru.reading import CODE as ORU
 from engine.pipeline.oru.reading import decide_oru, read_oru
 from engine.pipeline.outcomes import belonging, dead, reading_of, recorded_only, set_aside, unknown_channel
 from engine.pipeline.prepared import Prepared
+from engine.pipeline.rx.reading import DISPENSED, ORDERED, READ_DISPENSED, READ_ORDERED, decide_rx
 from engine.pipeline.siu.reading import CODE as SIU
 from engine.pipeline.siu.reading import SIU_TARGETS, decide_siu, read_siu
 from engine.pipeline.testdata import decided
@@ -78,6 +79,8 @@ CODES: Final[Mapping[str, Code]] = {
     ADT: Code(read_adt, decide_adt),
     SIU: Code(read_siu, decide_siu, SIU_TARGETS),
     ORU: Code(read_oru, decide_oru),
+    ORDERED: Code(READ_ORDERED, decide_rx),
+    DISPENSED: Code(READ_DISPENSED, decide_rx),
 }
 """By MSH-9.1. Messages of other codes are recorded, and leave the charts alone."""
 

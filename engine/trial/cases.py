@@ -42,7 +42,7 @@ from engine.pipeline.messages import TARGETS
 from engine.risk.inputs import inputs_from_json, inputs_of
 from engine.settings import Calendar
 from engine.snapshot import Snapshot
-from engine.trial import access, privacy
+from engine.trial import access, medicines, privacy
 from engine.trial.dryrun import Clear, Trial
 from engine.yamlfile import Document, Path, did_you_mean
 from engine.yamlmodel import StrictModel, validate
@@ -534,6 +534,10 @@ def _breach(question: _Question) -> Any:
     return privacy.breach(question.case.given, question.compiled.rules.privacy)
 
 
+def _reconciled(question: _Question) -> Any:
+    return medicines.answer(question.given("home", "discharge", "line"), question.compiled.rules.medications)
+
+
 _RULES: Final[Mapping[str, Callable[[_Question], Any]]] = {
     "access": _may,
     "privacy/disclosures": _disclosures,
@@ -545,6 +549,7 @@ _RULES: Final[Mapping[str, Callable[[_Question], Any]]] = {
     "care/adt-events": _meaning,
     "care/risk-inputs": _risk_inputs,
     "appointments": _appointment,
+    "medications": _reconciled,
     "protocols": _plan,
     "oncall": _on_call,
     "tables": _looked_up,

@@ -367,7 +367,9 @@ def _often(one: Understood) -> str:
 
 def _times(one: Understood) -> str:
     assert one.times is not None  # noqa: S101  # as the caller has seen
-    return f"{plain(one.times)} times a day" if one.times >= 1 else f"once in {plain(1 / one.times)} days"
+    if one.times < 1:
+        return "every other day" if one.times * 2 == 1 else f"once in {plain(1 / one.times)} days"
+    return {1: "once a day", 2: "twice a day"}.get(one.times, f"{plain(one.times)} times a day")  # type: ignore[call-overload, no-any-return]
 
 
 def _taken(one: Understood) -> str:

@@ -26,6 +26,7 @@ class RouteSpec(StrictModel):
     """A way into the body."""
 
     words: _Words
+    """Words of it."""
     forms: _Words = ()
     """Forms that are given so; none: any."""
 
@@ -191,7 +192,9 @@ class Directions:
             elif (unit := self.units.get(word)) is not None:
                 measures.append(Measure(number * unit.number, unit.unit))
             elif self._is_strength(said, end):  # two 50 mg tablets
+                unit = self.units[said[end + 1]]
                 counts.append(number)
+                measures.append(Measure(number * _number(said[end]) * unit.number, unit.unit))
                 end += 3
             index = end
         return counts, measures, doubts

@@ -51,6 +51,7 @@ class CombinationSpec(StrictModel):
     """Products of several ingredients."""
 
     brands: _Names
+    """Products."""
     also: _Names = ()
     """Other names that are no brands."""
     of: Annotated[tuple[_Name, ...], Field(min_length=2, max_length=10)]
@@ -67,8 +68,11 @@ class DrugsFile(StrictModel):
     source: _Text
     """Where it comes from."""
     classes: Annotated[dict[_Name, ClassSpec], Field(max_length=500)]
+    """Therapeutic classes."""
     drugs: Annotated[dict[_Name, DrugSpec], Field(max_length=20_000)]
+    """Ingredients."""
     combinations: Annotated[tuple[CombinationSpec, ...], Field(max_length=5000)] = ()
+    """Products of several ingredients."""
 
 
 _WORD: Final = re.compile(r"[0-9]+(?:[.,][0-9]+)*|[^\W\d_][^\W_]*|%")

@@ -104,6 +104,8 @@ class Formulary:
         return Measure(count * strengths[0].number, strengths[0].unit)
 
 
+NO_FORMULARY: Final = Formulary()
+"""Where a site has no files of medicines: each line goes to a person."""
 _NO_DAY: Final = frozenset({"two_frequencies", "as_directed", "sliding_scale", "taper", "by_day"})
 _NDC: Final[dict[tuple[int, ...], tuple[int, int]]] = {
     (4, 4, 2): (0, 1),

@@ -39,6 +39,7 @@ OF_A_CHART = (
     "page",
     "patient_text",
     "appointment",
+    "medication",
     "contact_number",
 )
 OLD = {

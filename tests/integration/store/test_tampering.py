@@ -49,6 +49,7 @@ from engine.domain.delivery import (
 )
 from engine.domain.glass import Glass
 from engine.domain.hold import Hold, HoldCode
+from engine.domain.medication import Medication
 from engine.domain.moment import Moment
 from engine.domain.oncall import Override
 from engine.domain.outcome import QualityDecision
@@ -86,9 +87,10 @@ TEXTS = tuple(
     )
     for number in (1, 2)
 )  # fmt: skip
+MEDICINES = tuple(Medication(id=f"m{n}", text=f"Lisinopril {n} mg", written_at=NOW, said_at=NOW) for n in (1, 2))
 PATIENTS = tuple(
-    chart(f"chart-{n}", n, pages=(page,), appointments=(visit,), texts=(text,))
-    for n, (page, visit, text) in enumerate(zip(PAGES, VISITS, TEXTS, strict=True), 1)
+    chart(f"chart-{n}", n, pages=(page,), appointments=(visit,), texts=(text,), medications=(medicine,))
+    for n, (page, visit, text, medicine) in enumerate(zip(PAGES, VISITS, TEXTS, MEDICINES, strict=True), 1)
 )
 FAULTS = (QualityItem.of(QualityKind.TIME_UNREADABLE), QualityItem.of(QualityKind.STAYS_OVERLAP))
 

@@ -13,6 +13,7 @@ from engine.domain.appointment import Appointment
 from engine.domain.chart import Chart
 from engine.domain.delivery import CONTENTS
 from engine.domain.encounter import Diagnosis, Encounter
+from engine.domain.medication import Medication
 from engine.domain.page import Page, Policy
 from engine.domain.parts import DELIVERED, PARTS, DeliveredPart, chart_shape, folded, united
 from engine.domain.patient import Identifier, Patient
@@ -46,6 +47,7 @@ def items_of(number: int) -> dict[str, tuple[Any, ...]]:
             Text(id=f"x{number}", series="s", series_version="1", step="day-0", encounter=key, planned_for=NOW,
                  due_at=NOW, useful_until=NOW, number="+15550100000", body="words"),
         ),
+        "medications": (Medication(id=f"m{number}", text="Lisinopril 10 mg", written_at=NOW, said_at=NOW),),
     }  # fmt: skip
 
 
@@ -89,6 +91,7 @@ def test_a_mask_hides_what_nobody_has_decided_to_show() -> None:
     assert shown["encounters"][0]["diagnoses"] == [{"code": HIDDEN, "system": None, "text": None, "type": None}]
     assert (shown["scores"][0]["factors"], shown["scores"][0]["factors_masked"]) == ([], 1)
     assert (shown["tasks"][0]["encounter"], shown["tasks"][0]["patient_key"]) == ("~6", "~6")
+    assert shown["medications"][0]["text"] == HIDDEN
     assert (shown["texts"][0]["number"], shown["texts"][0]["body"]) == (HIDDEN, HIDDEN)
     assert View(lambda key: key, revealed=True).chart(shape) == shape
 

@@ -32,6 +32,7 @@ def upgrade() -> None:
         _appointments()
         _pages()
         _texts()
+        _medications()
         _access()
         _backups()
         _trail()
@@ -504,6 +505,18 @@ def _texts() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("contact_number_chart", "contact_number", ["chart_id"], schema=CHARTS)
+
+
+def _medications() -> None:
+    op.create_table(
+        "medication",
+        sa.Column("chart_id", sa.Text(), nullable=False),
+        sa.Column("key_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("chart_id", "key_hash"),
+        schema=CHARTS,
+        sqlite_with_rowid=False,
+    )
 
 
 def _backups() -> None:
