@@ -68,7 +68,7 @@ def test_masked_nothing_of_what_is_taken_is_shown(discharged: Site) -> None:
 def test_a_page_of_80_columns_holds_it(discharged: Site) -> None:
     done = discharged.run("medications", KEY, *REVEAL)
     assert max(map(len, done.out.splitlines())) <= 80
-    assert "two of one class" in done.out
+    assert "Two of one class: beta blocker" in done.out
 
 
 def test_whoever_was_in_no_hospital_has_no_lists(bare: Site) -> None:
