@@ -432,7 +432,7 @@ def simulated_surroundings(world: World, cluster: Cluster) -> Iterator[None]:
             world.unexpected(error, event["event"])
         raise structlog.DropEvent
 
-    configured = structlog.get_config()
+    configured = structlog.get_config() if structlog.is_configured() else None
     time = _Time(world)
     _OF_PROCESS.clear()
     with ExitStack() as stack:
@@ -458,5 +458,8 @@ def simulated_surroundings(world: World, cluster: Cluster) -> Iterator[None]:
         try:
             yield
         finally:
-            structlog.configure(**configured)
+            if configured is None:  # as it was: nothing is logged (`engine.logs`), and not structlog's own way
+                structlog.reset_defaults()
+            else:
+                structlog.configure(**configured)
             _OF_PROCESS.clear()
