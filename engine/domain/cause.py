@@ -298,6 +298,8 @@ class TextReceived(_Cause, frozen=True, kw_only=True, tag="text-received"):
     """How many charts have to do with the number."""
     open_questions: int = 0
     """How many questions are open at the number, in all of these charts."""
+    speaks: bool = True
+    """It is this one of the charts that answers the patient, so that nobody is answered twice."""
 
     @property
     def once(self) -> str:

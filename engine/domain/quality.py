@@ -49,6 +49,8 @@ class QualityKind(StrEnum):
     APPOINTMENT_UNKNOWN = "appointment_unknown"
     APPOINTMENT_CONTRADICTED = "appointment_contradicted"
     MEDICATIONS_TOO_MANY = "medications_too_many"
+    REPLY_OF_NOBODY = "reply_of_nobody"
+    REPLIES_TOO_MANY = "replies_too_many"
     CHARSET_WRONG = "charset_wrong"
     STRUCTURE_WRONG = "structure_wrong"
 
@@ -212,6 +214,16 @@ MEANINGS: Final[Mapping[QualityKind, Meaning]] = {
         text="patients have more prescriptions than are kept: the oldest are left out",
         remedy="ask the sender whether each change of a prescription comes under a new number (ORC-3)",
         location="ORC-3",
+    ),
+    QualityKind.REPLY_OF_NOBODY: Meaning(
+        text="texts come from numbers that no patient is known by: nobody has answered them",
+        remedy="read the example (`messages show`), and call back; put the number on record where it belongs",
+        location="text",
+    ),
+    QualityKind.REPLIES_TOO_MANY: Meaning(
+        text="more texts come from one number in a day than are put before a person each",
+        remedy="read them in the journal (`messages list --kind reply`), and call the patient",
+        location="text",
     ),
     QualityKind.CHARSET_WRONG: Meaning(
         text="texts are not in the character set that the message declares (MSH-18): names may be wrong",

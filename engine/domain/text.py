@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
 from engine.domain.record import Phi, Record
 from engine.domain.task import Alert
@@ -38,6 +38,13 @@ class TextState(StrEnum):
 
 AHEAD: Final = frozenset({TextState.PLANNED, TextState.QUEUED})
 """It has not gone out, and still may."""
+ANSWERS: Final = "answers"
+"""`Text.series` of a text that answers a reply."""
+Occasion = Literal["opted_out", "opted_in", "help", "not_understood"]
+"""`Text.step` of one."""
+ASKED_FOR: Final[frozenset[str]] = frozenset({"opted_out", "opted_in", "help"})
+"""Occasions on which the patient has asked to be written to just now."""
+
 GONE_OUT: Final = frozenset(
     {TextState.SENT, TextState.DELIVERED, TextState.REPLIED, TextState.EXPIRED, TextState.FAILED}
 )
@@ -139,6 +146,8 @@ class Text(Phi, frozen=True, kw_only=True):
     answer_by: datetime | None = None
     """Until when its question is open; none: it asks nothing, or has not gone out."""
     replies: tuple[Reply, ...] = ()
+    answer_to: str | None = None
+    """Id of the reply that it answers: it counts for no cap, and goes at any hour. None: it is one of a series."""
 
     @property
     def is_open(self) -> bool:

@@ -26,7 +26,7 @@ from engine.care.texts.deciding import refused
 from engine.domain.chart import Chart
 from engine.domain.delivery import CONTENTS, Gone, Notice, Operation, QueuedDelivery, Spoken
 from engine.domain.record import Phi, Record
-from engine.domain.text import TextState
+from engine.domain.text import ASKED_FOR, TextState
 
 
 class Go(Record, frozen=True, kw_only=True):
@@ -147,7 +147,7 @@ def _of_text(said: Spoken | None) -> str | None:
 def may_be_written_to(queued: QueuedDelivery, known: Known, _now: datetime) -> Admission:
     """A text of a chart goes as the chart says it is queued, to a number at which the patient agrees to be written to.
 
-    What hangs on no text (the one answer to STOP, to HELP) is asked for no consent.
+    What the patient has asked for just now (the one answer to STOP, to HELP) needs no consent.
     """
     if queued.delivery.operation is not Operation.SEND_TEXT or known.chart is None:
         return GO
@@ -159,7 +159,7 @@ def may_be_written_to(queued: QueuedDelivery, known: Known, _now: datetime) -> A
     if text is None or text.state is not TextState.QUEUED:
         return Never(code=Gone.GROUND, final=True)
     refusal = refused(known.chart, text.purpose, text.channel, said.to)
-    if refusal is None:
+    if refusal is None or (text.answer_to is not None and text.step in ASKED_FOR):
         return GO
     return Never(code="opted-out" if refusal == "opted_out" else "no-consent", final=True)
 

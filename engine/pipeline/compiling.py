@@ -343,6 +343,8 @@ def _text_problems(
     """Series that a protocol names and no file has, and alerts of a series that its protocol knows nothing of."""
     if not texts.whole:  # else much of what is missing stands in a file that can't be read
         return
+    if any(protocol.texts for protocol in protocols.values()):
+        yield from _reply_problems(documents, protocols, texts, rosters)
     for stem, document in _folder(documents, "protocols").items():
         protocol = protocols.get(stem)
         for band, name in protocol.texts.items() if protocol is not None else ():
@@ -361,6 +363,22 @@ def _text_problems(
                 if alert.page is not None and alert.page not in {*rosters.ladders, *rosters.left_out}:
                     text = f"{where} pages the ladder {alert.page}, which is not in mappings/oncall/"
                     yield document.problem(("texts", "home_plan", str(band)), text)
+
+
+def _reply_problems(
+    documents: Mapping[str, Document], protocols: Mapping[str, Protocol], texts: TextRules, rosters: Rosters
+) -> Iterator[Problem]:
+    """Tasks about replies of kinds that no protocol has, or that page a ladder which is not there."""
+    document = next((one for one in documents.values() if texts.kinds.get(one.file) == "service"), None)
+    kinds = {kind for protocol in protocols.values() for kind in protocol.kinds}
+    for name, then in texts.service.tasks.items() if document is not None else ():
+        if document is None or then.alert is None:
+            continue
+        if then.alert.kind not in kinds:
+            near = did_you_mean(then.alert.kind, kinds)
+            yield document.problem(("tasks", name, "kind"), f"is none of the kinds of a protocol{near}")
+        if then.alert.page is not None and then.alert.page not in {*rosters.ladders, *rosters.left_out}:
+            yield document.problem(("tasks", name, "page"), "there is no such ladder in mappings/oncall/")
 
 
 def _class_problems(

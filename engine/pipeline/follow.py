@@ -13,6 +13,7 @@ from engine.pipeline.requests import follow_requests
 from engine.pipeline.rule import Deciding
 from engine.pipeline.tasks import follow_alerts, follow_proofs, follow_proofs_taken_back
 from engine.pipeline.textplans import follow_texts
+from engine.pipeline.texts import follow_answers
 
 Follower = Callable[[Chart | None, Chart, Deciding], Chart]
 """The chart before the entry (none: it is new) and after it -> the chart with what follows. Doing it twice changes
@@ -27,6 +28,7 @@ FOLLOWERS: Final[tuple[Follower, ...]] = (
     follow_alerts,
     follow_tasks,
     follow_texts,
+    follow_answers,
 )
 """In the order in which they run, after scores and plans."""
 

@@ -8,6 +8,7 @@ there again only when it was heard that it did not go: it never goes twice.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,13 +17,17 @@ from zoneinfo import ZoneInfo
 
 from msgspec import structs
 
+from engine.care.tasks import MOOT, end
 from engine.care.texts.deciding import Addressed, Asked, Later, Never, Series, Step, address, decide, visits
-from engine.domain.appointment import Appointment
+from engine.domain.appointment import Appointment, AppointmentStatus
 from engine.domain.cause import Cause, TextSettled
 from engine.domain.chart import Chart
 from engine.domain.delivery import Delivery, Gone, Ground, Notice, Operation, line_of_notice
+from engine.domain.encounter import EncounterStatus
 from engine.domain.outcome import Effect
+from engine.domain.task import Task, TaskState
 from engine.domain.text import Text, TextState
+from engine.pipeline.replies import blocked, followed_up
 from engine.pipeline.rule import Deciding, Rule
 
 if TYPE_CHECKING:
@@ -45,6 +50,8 @@ def _deadline(text: Text) -> datetime | None:
     """When a text is decided on; of one in the outbox, or that waits for something: when it is of no use any more."""
     if text.state is TextState.PLANNED:
         return text.due_at or text.useful_until
+    if text.is_open:
+        return text.answer_by
     return text.useful_until if text.state is TextState.QUEUED and text.reason != "hold" else None
 
 
@@ -55,9 +62,48 @@ def ring(chart: Chart, deciding: Deciding) -> Chart:
     if not due or channel is None:
         return chart
     for text in sorted(due, key=lambda one: (one.useful_until, one.id)):
-        after = decided(chart, text, channel, now)
-        chart = structs.replace(chart, texts=tuple(after if one.id == text.id else one for one in chart.texts))
+        chart = _expired(chart, text, deciding) if text.is_open else _with(chart, decided(chart, text, channel, now))
     return chart
+
+
+def _expired(chart: Chart, text: Text, deciding: Deciding) -> Chart:
+    """Nobody has answered in time. What follows is only for what is still so: the stay is over, the visit is booked."""
+    after = _with(chart, structs.replace(text, state=TextState.EXPIRED, ended_at=deciding.now))
+    if text.question is None or not _is_asked_still(chart, text):
+        return after
+    return followed_up(after, text, "unanswered", text.question.unanswered, deciding)
+
+
+def _is_asked_still(chart: Chart, text: Text) -> bool:
+    stay = chart.encounter(text.encounter) if text.encounter is not None else None
+    visit = next((one for one in chart.appointments if one.id == text.appointment), None)
+    return (
+        chart.patient.deceased is not True
+        and stay is not None
+        and (stay.status, stay.discharges) == (EncounterStatus.FINISHED, text.discharge)
+        and (visit is None or (visit.status is AppointmentStatus.BOOKED and visit.replaced_by is None))
+    )
+
+
+def follow_answers(_before: Chart | None, chart: Chart, deciding: Deciding) -> Chart:
+    """A follower of `engine.pipeline.follow`: what answers have left to somebody ends with what was asked about. What
+    the patient has written of their own is read in any case.
+    """
+    texts = {text.id: text for text in chart.texts}
+    ended: dict[str, Task] = {}
+    for task in chart.tasks:
+        text = texts.get(task.raised_for or "")
+        if text is None or text.answer_to is not None or task.protocol != text.series:
+            continue
+        if task.stands and not _is_asked_still(chart, text):
+            ended[task.id] = end(task, TaskState.RETRACTED, at=deciding.now, why=MOOT)
+    if not ended:
+        return chart
+    return structs.replace(chart, tasks=tuple(ended.get(task.id, task) for task in chart.tasks))
+
+
+def _with(chart: Chart, after: Text) -> Chart:
+    return structs.replace(chart, texts=tuple(after if one.id == after.id else one for one in chart.texts))
 
 
 def decided(chart: Chart, text: Text, channel: CompiledChannel, now: datetime) -> Text:
@@ -217,6 +263,14 @@ _REASONS: Final[Mapping[str, str]] = {
     Gone.GROUND.value: "superseded",
 }
 """The code with which a delivery was withheld, or refused by the carrier -> why the text did not go."""
+_NUMBERED: Final = re.compile(r"-[0-9]+$")
+
+
+def _reason(code: str) -> str:
+    """A carrier's code may end with its own number for it: `opted-out-21610`."""
+    return _REASONS.get(code) or _REASONS.get(_NUMBERED.sub("", code), "carrier_error")
+
+
 _ANEW: Final = frozenset({"too-late", Gone.MERGED.value})
 """Codes of texts that did not go and may still: their hours were over, their chart has become another."""
 
@@ -248,7 +302,7 @@ def _did_not_go(text: Text, said: TextSettled, at: datetime) -> Text:
     code = said.detail or ""
     if code in _ANEW and at < text.useful_until:
         return structs.replace(text, state=TextState.PLANNED, reason=None, due_at=at + SOON)
-    return withheld(text, _REASONS.get(code, "carrier_error"), code or None, at)
+    return withheld(text, _reason(code), code or None, at)
 
 
 def _failed(text: Text, said: TextSettled, at: datetime) -> Text:
@@ -256,7 +310,7 @@ def _failed(text: Text, said: TextSettled, at: datetime) -> Text:
         return text
     if text.state not in _OUT:
         return _did_not_go(text, said, at) if text.awaits else text
-    reason = _REASONS.get(said.detail or "", "carrier_error")
+    reason = _reason(said.detail or "")
     receipt = said.receipt or text.receipt
     return structs.replace(
         text,
@@ -302,7 +356,12 @@ def _settled(said: TextSettled, chart: Chart | None, deciding: Deciding) -> Char
     if chart is None or all(text.id != said.text for text in chart.texts):
         return chart
     texts = tuple(settle(text, said, deciding.at) if text.id == said.text else text for text in chart.texts)
-    return chart if texts == chart.texts else structs.replace(chart, texts=texts)
+    after = chart if texts == chart.texts else structs.replace(chart, texts=texts)
+    if _reason(said.detail or "") != "opted_out" or said.result not in {TextSettled.FAILED, TextSettled.WITHHELD}:
+        return after
+    refused_by = next(text for text in chart.texts if text.id == said.text)
+    by_carrier = said.detail is not None and _NUMBERED.search(said.detail) is not None
+    return blocked(after, refused_by, said.detail or "", deciding) if by_carrier else after
 
 
 def _of_text(said: TextSettled, _chart: Chart | None) -> list[str]:

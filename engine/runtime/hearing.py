@@ -132,7 +132,9 @@ class Hearing:
             charts=len(concerned),
             open_questions=sum(one.open_questions for one in concerned),
         )
-        return [structs.replace(heard, chart_id=one.chart_id) for one in concerned] or [heard]
+        return [
+            structs.replace(heard, chart_id=one.chart_id, speaks=place == 0) for place, one in enumerate(concerned)
+        ] or [heard]
 
     def _called(self, conn: Connection, destination: str, number: str, code: str | None) -> list[_Called]:
         """The pages that wait for whoever has this number; code: of these the one that it names."""

@@ -19,7 +19,7 @@ What it waits for comes after the end of its use: it is withheld at once, for th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
@@ -38,6 +38,11 @@ COUNTED: Final = frozenset(
     {TextState.QUEUED, TextState.SENT, TextState.DELIVERED, TextState.REPLIED, TextState.EXPIRED}
 )
 """What a patient was written, or is about to be: caps count it."""
+
+
+def counts(text: Text) -> bool:
+    """Whether a text is one that the patient was written, or is about to be, without having asked."""
+    return text.state in COUNTED and text.answer_to is None
 
 
 class Step(Protocol):
@@ -128,7 +133,13 @@ def wanted(
             seen.add(starts_at)
             id_ = key("text", stay.key, str(stay.discharges), series.name, step.name, starts_at.isoformat())
             at = series.planned_for(step, discharged_at=discharged_at, appointment_at=starts_at, zone=zone)
-            yield Wanted(id_, step, visit.id, at, min(at + step.useful, starts_at))
+            yield Wanted(id_, step, visit.id, at, min(at + step.useful, starts_at, _end_of_day(at, zone)))
+
+
+def _end_of_day(at: datetime, zone: ZoneInfo) -> datetime:
+    """A text about a visit speaks of its own day: the day after, `your visit is tomorrow` is wrong."""
+    tomorrow = at.astimezone(zone).date() + _DAY
+    return datetime.combine(tomorrow, datetime.min.time(), zone).astimezone(UTC)
 
 
 def visits(chart: Chart, stay: Encounter, kinds: Sequence[str], since: datetime) -> list[Appointment]:
@@ -261,7 +272,7 @@ def decide(chart: Chart, text: Text, asked: Asked) -> Verdict:
     step = next((one for one in series.steps if one.name == text.step), None) if series is not None else None
     if series is None or step is None:
         return Never("superseded", "series_unknown")
-    first = not any(one.number == to.number and one.state in COUNTED for one in chart.texts)
+    first = not any(one.number == to.number and counts(one) for one in chart.texts)
     rendered = series.render(step.name, chart.patient.language, asked.fields(text, step, now), first=first)
     if rendered.missing:
         return Later(None, None, f"empty: {', '.join(rendered.missing)}")
@@ -288,7 +299,7 @@ def _is_repeated(chart: Chart, text: Text, now: datetime, zone: ZoneInfo, body: 
     return any(
         one.id != text.id
         and (one.body == body or (one.step == text.step and (about is None or one.appointment == about)))
-        and one.state in COUNTED
+        and counts(one)
         and one.queued_at is not None
         and one.queued_at.astimezone(zone).date() == today
         for one in chart.texts
@@ -300,7 +311,7 @@ def _free_at(chart: Chart, text: Text, series: Series, asked: Asked) -> tuple[da
     now, zone = asked.now, asked.zone
     written = sorted(
         one.queued_at for one in chart.texts
-        if one.id != text.id and one.state in COUNTED and one.queued_at is not None and one.queued_at > now - _WEEK
+        if one.id != text.id and counts(one) and one.queued_at is not None and one.queued_at > now - _WEEK
     )  # fmt: skip
     if len(written) >= series.cap_a_week:
         return written[-series.cap_a_week] + _WEEK, "cap_week"

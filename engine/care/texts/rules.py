@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Final, TypeVar
 
 from pydantic import Field
 
@@ -14,10 +14,21 @@ from engine.care.texts.encoding import Length, length_of
 from engine.care.texts.languages import NO_LANGUAGES, Languages, LanguagesFile, load_languages
 from engine.care.texts.numbers import Flaw, parse
 from engine.care.texts.quiet import EVERYBODY, Quiet, QuietFile, load_quiet
-from engine.care.texts.series import CHARACTERS_MAX, Series, SeriesFile, Told, Worded, load_series, wrong_words
+from engine.care.texts.series import (
+    CHARACTERS_MAX,
+    AlertSpec,
+    Series,
+    SeriesFile,
+    Told,
+    Worded,
+    load_series,
+    then_of,
+    wrong_words,
+)
 from engine.care.texts.templates import Template
 from engine.care.texts.words import NO_WORDS, Words, WordsFile, load_words, plain_words
 from engine.care.texts.zones import NO_ZONES, Zones, ZonesFile, load_zones
+from engine.domain.text import Occasion, Then
 from engine.errors import Problem, SettingsError
 from engine.settings import TextSettings
 from engine.yamlfile import Document
@@ -26,8 +37,18 @@ from engine.yamlmodel import StrictModel, validate
 T = TypeVar("T")
 _Text = Annotated[str, Field(min_length=1, max_length=500)]
 _Stem = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-Occasion = Literal["opted_out", "opted_in", "help", "not_understood"]
 OCCASIONS: Final[tuple[Occasion, ...]] = ("opted_out", "opted_in", "help", "not_understood")
+
+
+class ReplyTasks(StrictModel):
+    """What a person has to do about a reply. One task stands for all replies of a number until it is done."""
+
+    to_read: AlertSpec
+    """No question was open, or it is no answer."""
+    ambiguous: AlertSpec
+    """Two questions were open, or two patients have the number: nobody guesses which is meant."""
+    urgent: AlertSpec
+    """It sounds urgent (`urgent` of the words)."""
 
 
 class ServiceFile(StrictModel):
@@ -45,6 +66,8 @@ class ServiceFile(StrictModel):
     """Who writes, and how to reach them."""
     not_understood: Worded
     """A reply was not understood; a person reads it."""
+    tasks: ReplyTasks
+    """What a person has to do about replies."""
 
 
 class ClinicalFile(StrictModel):
@@ -79,6 +102,9 @@ class ServiceTexts:
     constants: Mapping[str, str] = field(default_factory=dict)
     known: Languages = NO_LANGUAGES
     default_language: str = "en"
+    version: str = ""
+    tasks: Mapping[str, Then] = field(default_factory=dict)
+    """`to_read`, `ambiguous`, `urgent` -> the task."""
 
     def render(self, occasion: Occasion, language: str | None) -> ServiceText | None:
         """Its words; none: the site has none for this, and nothing is answered."""
@@ -244,7 +270,8 @@ def _service(document: Document, problems: list[Problem], *, told: Told, default
             problems.extend(_service_problems(document, occasion, language, template, told))
         if default not in worded:
             problems.append(document.problem((occasion,), f"has no words in {default}, the site's default language"))
-    return ServiceTexts(templates, told.constants, told.languages, default)
+    tasks = {name: then_of(getattr(spec.tasks, name)) for name in ReplyTasks.model_fields}
+    return ServiceTexts(templates, told.constants, told.languages, default, spec.version, tasks)
 
 
 def _service_problems(

@@ -371,15 +371,16 @@ def _question(spec: QuestionSpec | None) -> Question | None:
     if spec is None:
         return None
     answers = tuple(
-        Answer(meaning=meaning, words=one.words, then=_then(one.alert, confirms=one.confirms))
+        Answer(meaning=meaning, words=one.words, then=then_of(one.alert, confirms=one.confirms))
         for meaning, one in spec.answers.items()
     )
     return Question(
-        answers=answers, seconds=int(spec.within.time.total_seconds()), unanswered=_then(spec.unanswered.alert)
+        answers=answers, seconds=int(spec.within.time.total_seconds()), unanswered=then_of(spec.unanswered.alert)
     )
 
 
-def _then(spec: AlertSpec | None, *, confirms: bool = False) -> Then:
+def then_of(spec: AlertSpec | None, *, confirms: bool = False) -> Then:
+    """What follows, of a file."""
     if spec is None:
         return Then(confirms=confirms)
     alert = Alert(kind=spec.kind, assignee=spec.assignee, due_at=UNDATED, reason=spec.reason, page=spec.page)

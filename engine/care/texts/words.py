@@ -64,7 +64,7 @@ class UrgentSpec(StrictModel):
     phrases: _Phrases
     """Anywhere in a reply; `*` stands for up to three words."""
     not_after: _Phrases = ()
-    """Words right before a phrase that say that it is not so."""
+    """Words, or phrases, right before a phrase that say that it is not so."""
     unless: _Phrases = ()
     """Phrases in which one of `phrases` means nothing urgent."""
 
@@ -255,7 +255,7 @@ class Words:
     opt_in: _Known
     help: _Known
     urgent: tuple[_Pattern, ...]
-    not_after: frozenset[str]
+    not_after: tuple[tuple[str, ...], ...]
     unless: tuple[_Pattern, ...]
     carrier: frozenset[tuple[str, ...]]
     """Words that no text may invite."""
@@ -289,7 +289,7 @@ class Words:
         """`no chest pain`, `no fever or chest pain`."""
         if start == 0:
             return False
-        if said[start - 1] in self.not_after:
+        if any(tuple(said[:start])[-len(one) :] == one for one in self.not_after):
             return True
         if said[start - 1] not in _OR:
             return False
@@ -341,7 +341,7 @@ NO_WORDS: Final = Words(
     opt_in=_Known.of(WordsSpec(words=("start", "unstop"))),
     help=_Known.of(WordsSpec(words=("help", "info"))),
     urgent=(),
-    not_after=frozenset(),
+    not_after=(),
     unless=(),
     carrier=frozenset(),
     reviewed=None,
@@ -371,7 +371,7 @@ def load_words(document: Document, problems: list[Problem]) -> Words:
         opt_in=_Known.of(spec.opt_in),
         help=_Known.of(spec.help),
         urgent=_compiled(said.phrases),
-        not_after=frozenset(word for one in said.not_after for word in plain_words(one)),
+        not_after=tuple(words for one in said.not_after if (words := plain_words(one))),
         unless=_compiled(said.unless),
         carrier=frozenset(plain_words(one) for one in carrier),
         reviewed=said.reviewed,

@@ -10,6 +10,8 @@ from heart import merge
 from scheduling import siu
 from texting import OTHER, PHONE, PLAIN, Texting, local
 
+from engine.domain.cause import TextSettled
+
 VISIT = "20260310093000"
 
 
@@ -33,7 +35,9 @@ def test_they_go_at_their_time_each_once(ward: Texting) -> None:
     ward.discharge()
     booked(ward)
     ward.until("20260312120000")
-    assert ward.said() == dict.fromkeys(("day-0", "day-1", "day-2", "day-before"), ("sent", "sent"))
+    assert ward.said() == dict.fromkeys(("day-0", "day-2", "day-before"), ("sent", "sent")) | {
+        "day-1": ("expired", "sent")  # it asked, and nobody has answered
+    }
     assert [(at.isoformat(), to) for at, to, _ in ward.sent] == [
         ("2026-03-06T12:30:01-05:00", PHONE), ("2026-03-07T15:00:00+00:00", PHONE),
         ("2026-03-08T14:00:00+00:00", PHONE), ("2026-03-09T14:00:00+00:00", PHONE),
@@ -84,6 +88,7 @@ def test_a_visit_that_is_moved_has_one_text_for_its_new_time(ward: Texting) -> N
 def test_moved_there_and_back_it_has_one_all_the_same(ward: Texting) -> None:
     ward.discharge()
     booked(ward)
+    ward.until("20260307075500")
     booked(ward, "20260307080000", "20260312140000", "S13")
     booked(ward, "20260307090000", VISIT, "S13")
     ward.until("20260315120000")
@@ -422,3 +427,32 @@ def test_each_change_is_an_effect_with_its_reason(ward: Texting) -> None:
     assert kinds[:3] == [("text-planned", "")] * 3
     assert ("text-queued", "") in kinds
     assert ("text-sent", "sent") in kinds
+
+
+def test_that_a_visit_is_tomorrow_is_said_on_no_other_day(ward: Texting) -> None:
+    """What waits for a cap or for the morning until the day of the visit is not sent any more."""
+    ward.discharge()
+    booked(ward, start="20260309230000")  # the day before is 8 March
+    ward.until("20260307120000")
+    ward.consent(PHONE, given=False)
+    ward.now = local("20260309110000")
+    ward.consent(PHONE)
+    ward.until("20260315120000")
+    assert not any("Tomorrow" in body for body in ward.bodies)
+    assert ward.said()["day-before"] == ("withheld", "opted_out")
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [("opted-out-21610", "opted_out"), ("opted-out", "opted_out"), ("unreachable-30003", "carrier_error")],
+)
+def test_the_code_of_a_carrier_may_end_with_its_own_number(ward: Texting, code: str, reason: str) -> None:
+    ward.discharge()
+    ward.until("20260306124500", carrier=lambda _one: None)
+    [one] = ward.outbox
+    ward.word(one, TextSettled.FAILED, code)
+    assert ward.said()["day-0"] == ("failed", reason)
+    refused = [said for said in ward.chart().contact_consents if not said.given]
+    assert [said.how for said in refused] == (["carrier"] if code == "opted-out-21610" else [])
+    if refused:
+        assert ward.said()["day-2"] == ("withheld", "opted_out")
