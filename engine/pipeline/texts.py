@@ -27,7 +27,7 @@ from engine.domain.encounter import EncounterStatus
 from engine.domain.outcome import Effect
 from engine.domain.task import Task, TaskState
 from engine.domain.text import Text, TextState
-from engine.pipeline.replies import blocked, followed_up
+from engine.pipeline.answers import blocked, followed_up
 from engine.pipeline.rule import Deciding, Rule
 
 if TYPE_CHECKING:

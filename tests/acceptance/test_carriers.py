@@ -138,4 +138,13 @@ def test_a_text_is_sent_told_of_and_answered(hospital: Hospital, carrier: Carrie
     assert carrier.run(said) == 200
     assert len(eventually(lambda: heard(hospital))) == 1
     assert hospital.state() in {"delivered", "replied"}
-    assert len(texts_of(carrier)) == 1
+    second = eventually(lambda: found[1] if len(found := texts_of(carrier)) == 2 else None)
+    assert "Our staff will read your text" in second.form["Body"]
+    tasks = hospital.site.json("tasks", "list")
+    assert "The patient has written: read it, and answer by phone" in {one["reason"] for one in tasks}
+    stop = carrier.peer.write(hospital.url("message"), NUMBER, "please stop texting me", sid="SM" + "8" * 32)
+    assert carrier.run(stop) == 200
+    third = eventually(lambda: found[2] if len(found := texts_of(carrier)) == 3 else None)
+    assert "we will not text you any more" in third.form["Body"]
+    hospital.later(timedelta(days=9))
+    assert len(texts_of(carrier)) == 3
