@@ -51,6 +51,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "plans": "engine.cli.plans:plans",
     "consents": "engine.cli.consents:consents",
     "consent": "engine.cli.consent:consent",
+    "texts": "engine.cli.texts:texts",
     "phone": "engine.cli.phone:phone",
     "appointments": "engine.cli.appointments:appointments",
     "pages": "engine.cli.pages:pages",

@@ -50,7 +50,9 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "patients find": _A.PATIENT_FIND,
     "patients export": _A.PATIENT_REVEAL,
     **dict.fromkeys(("patients show", "why", "risk score", "medications"), _A.PATIENT_READ),
-    **dict.fromkeys(("tasks list", "tasks show", "appointments list"), _A.WORKLIST_READ),
+    **dict.fromkeys(
+        ("tasks list", "tasks show", "appointments list", "texts list", "texts preview", "texts show"), _A.WORKLIST_READ
+    ),
     **dict.fromkeys(
         ("tasks assign", "tasks attempt", "tasks cancel", "tasks done", "tasks snooze", "tasks undo"), _A.TASK_ACT
     ),

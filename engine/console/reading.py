@@ -32,8 +32,9 @@ from engine.domain.appointment import AppointmentStatus
 from engine.domain.delivery import Stage
 from engine.domain.message import EntryKind, EntryState
 from engine.domain.page import UNANSWERED, PageState
-from engine.domain.shapes import appointment_shape, page_shape, patient_shape, plain, task_shape
+from engine.domain.shapes import appointment_shape, page_shape, patient_shape, plain, task_shape, text_shape
 from engine.domain.task import STANDING, TaskState
+from engine.domain.text import TextState
 from engine.errors import NotFoundError
 from engine.store.listed import Listed, ListedStore
 from engine.store.tasks import ListedTask
@@ -144,6 +145,19 @@ def appointments(desk: Desk, asked: Asked) -> dict[str, Any]:
     return _shown(desk, asked, "appointment", found)
 
 
+def texts(desk: Desk, asked: Asked) -> dict[str, Any]:
+    states = [TextState(one) for one in asked.query.get("state", ())]
+    found = page_of(
+        desk, desk.store.texts, asked.limit, asked.after, states=states, chart_ids=_chart_ids(asked.query)
+    )  # fmt: skip
+    return _shown(desk, asked, "text", found)
+
+
+def text(desk: Desk, asked: Asked) -> dict[str, Any]:
+    item = one_of(desk, desk.store.texts, asked.path["id"])
+    return _shape("text", item, desk.view(asked.reveal, [f"chart:{item.chart_id}"]))
+
+
 def one_of(desk: Desk, store: ListedStore[Any], id_: str) -> Any:
     """Raises NotFoundError."""
     with desk.store.reader() as conn:
@@ -163,7 +177,7 @@ def _shown(desk: Desk, asked: Asked, what: str, found: Piece) -> dict[str, Any]:
 
 
 def _shape(what: str, item: Listed, view: View) -> dict[str, Any]:
-    make: Any = {"task": task_shape, "page": page_shape, "appointment": appointment_shape}[what]
+    make: Any = {"task": task_shape, "page": page_shape, "appointment": appointment_shape, "text": text_shape}[what]
     shape = view.of(item.chart_id).part(what, make(getattr(item, what), item.patient_key))
     return {"chart": item.chart_id, **shape, "test": item.test}
 

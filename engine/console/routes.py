@@ -17,6 +17,7 @@ from engine.desk.desk import Desk
 from engine.domain.appointment import AppointmentStatus
 from engine.domain.page import PageState
 from engine.domain.task import TaskState
+from engine.domain.text import TextState
 from engine.runtime.hints import Asked as OfDaemon
 
 Method = Literal["GET", "POST", "DELETE"]
@@ -168,6 +169,16 @@ ROUTES: Final[tuple[Route, ...]] = (
             time("since", "Starting then or later."), time("until", "Starting before."),
         ),
         lists=("appointment", (datetime, str)),
+    ),
+    Route(
+        method="GET", path="/api/v1/texts", action=_A.WORKLIST_READ, do=reading.texts, reveals=True,
+        says="Texts by when they are wanted, the latest first: also those that did not go.",
+        query=(choice("state", "In this state; may be repeated.", _values(TextState), many=True), _CHART),
+        lists=("text", (datetime, str)),
+    ),
+    Route(
+        method="GET", path="/api/v1/texts/{id}", action=_A.WORKLIST_READ, do=reading.text, at=_ID, reveals=True,
+        says="One text, with the replies to it.",
     ),
     Route(
         method="POST", path="/api/v1/patients/search", action=_A.PATIENT_FIND, do=reading.patients, reveals=True,

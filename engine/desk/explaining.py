@@ -78,13 +78,13 @@ def _of_entry(desk: Desk, entry_id: int) -> Story:
 
 def _of_part(desk: Desk, named: str) -> Story:
     store = desk.store
-    kinds: tuple[ListedStore[Any], ...] = (store.tasks, store.pages, store.appointments)
+    kinds: tuple[ListedStore[Any], ...] = (store.tasks, store.pages, store.appointments, store.texts)
     with store.reader() as conn:
         begun = {id_: kind for kind in kinds for id_ in kind.beginning(conn, named, finding.CANDIDATES_MAX)}
         if not begun:
             raise NotFoundError(
-                f"there is no task, page or appointment {named}: `handoff tasks list`, `pages list --all` and"
-                " `appointments list` show the ids"
+                f"there is no task, page, appointment or text {named}: `handoff tasks list`, `pages list --all`,"
+                " `appointments list` and `texts list` show the ids"
             )
         whole = finding.by_prefix("thing", named, sorted(begun))
         listed = begun[whole].get(conn, whole)

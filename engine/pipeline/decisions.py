@@ -397,6 +397,9 @@ class _Story:
 
     def _other(self, one: Happened, effect: Effect, what: str, did: str) -> None:
         """What became of a page, an appointment, a text or the patient."""
+        if what == "text":
+            self._of_text(one, effect, did)
+            return
         reason, text = ("person", f"{one.by or 'a person'} has said so") if one.kind is EntryKind.ACT else ("", "")
         if effect.kind == "patient-merged":
             reason, text = "merged", "two registrations are one patient"
@@ -405,6 +408,21 @@ class _Story:
         self._put(
             one, what=what, subject=effect.subject, action=_ACTIONS.get(did, did), decided="done",
             reason=reason or did, text=text or effect.detail or did.replace("-", " "),
+            effects=(effect.subject, *self._sent_about(one, effect.subject)),
+        )  # fmt: skip
+
+    def _of_text(self, one: Happened, effect: Effect, did: str) -> None:
+        if did not in _TEXT_SAYS:  # what the carrier says is told by what it made of the text
+            return
+        text = next((found for found in self._chart.texts if found.id == effect.subject), None)
+        series = f"{text.series}: {text.step}" if text is not None else None
+        reason = _TEXT_REASONS.get(did) or effect.detail or did
+        kept = did in {"withheld", "retracted", "failed"}
+        said = WITHHELD_TEXTS.get(reason) if kept else None
+        self._put(
+            one, what="text", subject=effect.subject, action="send" if kept else did,
+            decided="withheld" if kept else "done", reason=reason, text=said or _TEXT_SAYS[did], rule=series,
+            version=text.series_version if text is not None else None,
             effects=(effect.subject, *self._sent_about(one, effect.subject)),
         )  # fmt: skip
 
@@ -562,6 +580,47 @@ def _rule_of(task: Task, rules: Rules, did: str = "") -> str:
     step = f"{same[0].path}{'.escalate' if did == 'escalated' else ''}" if same else task.kind
     return f"{task.protocol}: {step}"
 
+
+_TEXT_SAYS: Final[Mapping[str, str]] = {
+    "planned": "its series wants it",
+    "queued": "its time has come, and nothing stands against it",
+    "sent": "the carrier has taken it",
+    "delivered": "it is on the phone",
+    "replied": "the patient has answered what it asks",
+    "expired": "nobody has answered what it asks in time",
+    "received": "the patient has written",
+    "withheld": "it does not go",
+    "retracted": "what it hung on is gone",
+    "failed": "the carrier says that it does not arrive",
+}
+_TEXT_REASONS: Final[Mapping[str, str]] = {
+    "planned": "planned", "queued": "queued", "sent": "sent", "delivered": "sent", "replied": "replied",
+    "received": "replied", "expired": "unanswered",
+}  # fmt: skip
+WITHHELD_TEXTS: Final[Mapping[str, str]] = {
+    "no_consent": "the patient has not agreed to be written to at this number",
+    "opted_out": "the patient wants no texts",
+    "no_address": "there is no number that can be written to",
+    "quiet_hours": "it would have come at night, and in the morning it is of no use",
+    "cap_day": "enough was written to the patient that day, and the day after it is of no use",
+    "cap_week": "enough was written to the patient that week, and later it is of no use",
+    "too_late": "it would have come too late to be of use, or what it speaks of was not known in time",
+    "duplicate": "the same was written to the patient that day",
+    "hold": "it is asked whether the patient lives",
+    "deceased": "the patient has died",
+    "merged": "two registrations are one patient: the other one's text goes",
+    "reversed": "the discharge, or the visit that it speaks of, was taken back",
+    "superseded": "another plan, visit or series takes its place",
+    "disposition": "the disposition calls for no texts",
+    "class": "the patient class calls for no texts",
+    "no_protocol": "no protocol plans texts for this discharge",
+    "carrier_error": "the carrier does not take it",
+    "muted": "the patient's record does not go there",
+    "patient_refused": "the patient wants no notices",
+    "part2_no_consent": "the record is protected (42 CFR Part 2), and the patient has not agreed",
+    "not_in_rollout": "the protocol does not act for this patient yet",
+}
+"""Word of the closed list -> why a text did not go."""
 
 _KEYS: Final[Mapping[str, str]] = {
     "class-not-planned": "classes", "class-asked": "plans.unknown", "too-late": "discharge_age_days_max",

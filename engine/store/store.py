@@ -32,6 +32,7 @@ from engine.store.quality import Quality
 from engine.store.record import Recorder
 from engine.store.schema import CHARTS, JOURNAL, cursor, entry
 from engine.store.tasks import TaskStore
+from engine.store.texts import TextStore
 from engine.store.users import Users
 from engine.store.worklist import WorklistStore
 
@@ -69,6 +70,7 @@ class Store:
         self.worklist = WorklistStore(keys)
         self.quality = Quality(keys)
         self.appointments = AppointmentStore(self.charts)
+        self.texts = TextStore(self.charts)
         self.configs = ConfigStore(keys)
         self.users = Users(keys)
         self._lock = threading.Lock()

@@ -161,6 +161,8 @@ RUN: dict[str, Words | list[Words]] = {
     "legal-hold list": lambda site: (site.json("legal-hold", "add", KEY, *WHY), ())[1],
     "legal-hold remove": lambda site: (site.json("legal-hold", "add", KEY, *WHY), (KEY, *WHY))[1],
     "medications": [(KEY,), (KEY, *REVEAL)],
+    "texts list": [(), REVEAL],
+    "texts preview": [(KEY,), (KEY, *REVEAL)],
     "messages list": [(), ("--patient", KEY), ("--kind", "all"), REVEAL],
     "messages show": [("1",), ("3",), ("4",), ("1", *REVEAL)],
     "oncall check": (),
@@ -236,6 +238,7 @@ ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(("users password", "users revoke"), "password-set, token-revoked (test_accounts)"),
     "console": "a part of the daemon",
     "phone transcript": "needs a network of phones: test_cli_phone",
+    "texts show": "needs a text: test_cli_texts",
 }
 """Commands that are not run here, and why."""
 
@@ -374,7 +377,7 @@ def test_a_name_that_is_guessed_letter_by_letter_is_on_record_and_ends(stocked: 
     "words",
     [("patients", "show", KEY), ("tasks", "list", "--patient", KEY), ("messages", "list", "--patient", KEY),
      ("pages", "list", "--patient", KEY), ("appointments", "list", "--patient", KEY), ("why", KEY),
-     ("medications", KEY),
+     ("medications", KEY), ("texts", "preview", KEY), ("texts", "list", "--patient", KEY),
      ("risk", "score", "lace", "--patient", KEY), ("patients", "find", "--name", "DO"),
      ("patients", "find", "--birth-date", "1947"), ("patients", "find", "--visit", "V90001"),
      ("replay", "--patient", KEY, "--dry-run"), ("legal-hold", "remove", KEY), ("audit", "disclosures", KEY)],
