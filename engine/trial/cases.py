@@ -22,6 +22,7 @@ from engine.care.adt.says import SAYS
 from engine.care.calendar import BusinessCalendar
 from engine.care.oncall import OnCall
 from engine.care.pages import acknowledged, raised, rung
+from engine.care.protocol import Besides
 from engine.domain.appointment import Coded
 from engine.domain.chart import Chart
 from engine.domain.codec import converted
@@ -421,7 +422,7 @@ def _risk_inputs(question: _Question) -> Any:
 def _plan(question: _Question) -> Any:
     rules = question.compiled.rules
     given = question.given(
-        "disposition", "band", "class", "discharged_at", "now", "deceased", "diagnoses", "birth_date", "unit"
+        "disposition", "band", "class", "discharged_at", "now", "deceased", "diagnoses", "birth_date", "unit", "rollout"
     )
     protocol = next(one for name, one in rules.protocols.items() if name == question.stem)
     discharged_at = given.get("discharged_at", _NOW.isoformat())
@@ -450,6 +451,8 @@ def _plan(question: _Question) -> Any:
         calendar=BusinessCalendar(question.tests.calendar),
         now=now,
         key=lambda *parts: "/".join(parts),
+        # What a plan is holds also for whom the protocol does not act yet: of a rollout a case asks by itself.
+        besides=Besides(planned=not given.get("rollout", False)),
     ).tasks
     return {"tasks": [plain(task) for task in tasks]}
 

@@ -79,6 +79,19 @@ def test_a_case_of_a_rule_holds_or_is_told_with_its_place(
     assert got in failure.message
 
 
+def test_a_rollout_changes_no_test_of_a_plan_but_of_a_case_that_asks_for_it(site: Path, tested: Tested) -> None:
+    protocol = site / "mappings/protocols/post-discharge.yaml"
+    protocol.write_text(f"rollout: {{units: [9NORTH]}}\n{protocol.read_text()}")
+    tests = "mappings/protocols/post-discharge.test.yaml"
+    shipped = tested(tests, (ROOT / tests).read_text())
+    assert [str(one) for one in shipped.failures if one.file == tests] == []
+    given = "disposition: '01', band: low, rollout: true"
+    case = "cases:\n  - {{name: a case, given: {{{}, unit: {}}}, expect: {{tasks: {}}}}}\n"
+    plan = "[medication_reconciliation, education, tcm_contact]"
+    for unit, tasks in (("9NORTH", plan), ("4WEST", "[]")):
+        assert [str(one) for one in tested(tests, case.format(given, unit, tasks)).failures] == []
+
+
 @pytest.mark.parametrize(
     ("right", "wrong", "got"),
     [
