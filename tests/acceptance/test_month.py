@@ -29,7 +29,7 @@ def test_a_month_ends_with_what_the_final_charts_warrant(site: Site, make_daemon
         charts = month.charts()
         warranted = Warranted(site.folder / "mappings", month.at)
         assert month.seen.answers == {"AA": month.seen.messages}
-        assert site.json("dead", "list") == []
+        assert site.json("dead", "list", "--unresolved") == []
         assert all(line["balanced"] for line in site.json("ledger"))
         found = {chart.patient.key: faults for chart in charts if (faults := list(warranted.faults(chart)))}
         assert not found

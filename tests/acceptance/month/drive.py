@@ -84,6 +84,14 @@ class Month:
         self.put(self.hospital.end)
         self._wait_for_the_clock()
         self.settle()
+        self._replay_what_came_before_its_merge()
+
+    def _replay_what_came_before_its_merge(self) -> None:
+        """Under the number that is to stay, of a visit that was still known under the other: a person is asked."""
+        code = "visit-of-another-patient"
+        if any(one["error"] == code for one in self.site.json("dead", "list")):
+            self.site.run("dead", "replay", "--error", code)
+            self.settle()
 
     def close(self) -> None:
         self.store.close()
