@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
@@ -34,6 +35,8 @@ WORDS: Final = (
 )
 STOPS: Final = frozenset({"STOP", "please stop texting me", "no mas"})
 ILL: Final = ("I50.9", "N18.6", "C80.1", "E11.9")
+READ_SECONDS: Final = 0.1
+"""Each process of the daemon reads its clock anew five times a second: then all of them have the same time."""
 DAYS: Final = 8
 HOURS: Final = (9.25, 10.25, 13.25, 16.25, 20.5)
 """Of each day, by the hospital's clock: when the daemon's clock stands still for a moment."""
@@ -144,6 +147,7 @@ class Walk:
             for at in moments:
                 self._month.put(at)
                 self._month._wait_for_the_clock()
+                time.sleep(READ_SECONDS)
                 self._month.settle()
                 for one in happened:
                     if one.at == at:

@@ -14,6 +14,7 @@ from journeys.walk import STOPS, Happening, Person
 HOLD: Final = timedelta(minutes=30)
 SLACK: Final = timedelta(minutes=31)
 """What has begun to be so a moment ago may still be waited with."""
+LAG: Final = timedelta(seconds=0.2)
 SAYS: Final = {
     "Welcome home": "day-0",
     "Reply CONFIRM": "day-1",
@@ -117,10 +118,20 @@ class Judge:
 
     def faults(self) -> Iterator[str]:
         for one in self._heard:
-            yield from self._of_one(one)
+            yield from min((list(self._of_one(one._replace(at=at))) for at in self._moments(one.at)), key=len)
         yield from self._of_stops()
         yield from self._missing()
         yield from self._unexplained()
+
+    def _moments(self, at: datetime) -> Iterator[datetime]:
+        """When the text was decided on. Clocks of a process follow the site's clock within a fifth of a second: what
+        is stamped later than that after the clock was put may be stamped by one that has not followed yet.
+        """
+        yield at
+        last = max((stop for stop in self._stops if stop <= at), default=at)
+        following = min((stop for stop in self._stops if stop > at), default=None)
+        if following is not None and at - last > LAG:
+            yield following
 
     # --- what went
 
@@ -152,7 +163,7 @@ class Judge:
         ):
             yield f"{name}: of a visit that is not booked"
         same_day = [other for other in self._series() if _day(other.at, zone) == _day(one.at, zone)]
-        if len(same_day) > 1 and same_day[0] is one:
+        if len({(other.step, other.words) for other in same_day} | {(one.step, one.words)}) > 1:
             yield f"{name}: {len(same_day)} texts that day"
         if sum(other.step == one.step and other.words == one.words for other in self._series()) > 1:
             yield f"{name}: twice"

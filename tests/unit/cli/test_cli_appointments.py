@@ -127,4 +127,4 @@ def test_how_an_id_begins_names_one_appointment_or_is_asked_back(booked: Site) -
     assert booked.json("why", ids[0][:20]) == whole
     unknown = booked.run("why", "zz")
     assert unknown.code == 1
-    assert "there is no task, page or appointment zz" in unknown.err
+    assert "there is no task, page, appointment or text zz" in unknown.err

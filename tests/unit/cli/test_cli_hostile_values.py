@@ -84,7 +84,7 @@ ENTRY: dict[str, Any] = {
 CHART: dict[str, Any] = {
     "key": "k", "name": {"family": "f", "given": "g"}, "birth_date": "b", "sex": "s", "deceased": False,
     "merged_from": ["m"], "held": [{"id": "m1", "code": "c", "detail": "d"}], "encounters": [], "scores": [],
-    "tasks": [], "appointments": [], "pages": [], "texts": [],
+    "tasks": [], "appointments": [], "pages": [], "texts": [], "medications": [],
 }  # fmt: skip
 
 
