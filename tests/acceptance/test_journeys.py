@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import pytest
 from harness import MakeDaemon, Site
@@ -27,7 +27,6 @@ Phone = tuple[datetime, str, str, str]
 Phones = list[Phone]
 Stops = list[datetime]
 Doctor = Callable[[Person, Phones, Stops], Phones]
-MOMENT = timedelta(milliseconds=50)
 
 
 @pytest.mark.parametrize("begin", BEGINS.values(), ids=list(BEGINS))
@@ -36,7 +35,7 @@ def test_journeys_end_with_what_they_warrant(site: Site, make_daemon: MakeDaemon
     walk = Walk(site, make_daemon, persons, begin)
     try:
         walk.run()
-        found = {person.place: (walk.phones(person), walk.texts(person)) for person in persons}
+        found = {person.place: (walk.heard[person.place], walk.texts(person)) for person in persons}
     finally:
         walk.close()
 
@@ -59,7 +58,7 @@ def _series(phones: Phones) -> list[Phone]:
 
 def _at(phones: Phones, stop: datetime | None) -> Phones:
     """The first text of the series goes at another moment."""
-    return [(stop + MOMENT, *one[1:]) if one is _series(phones)[0] else one for one in phones] if stop else []
+    return [(stop, *one[1:]) if one is _series(phones)[0] else one for one in phones] if stop else []
 
 
 def _at_night(person: Person, phones: Phones, stops: Stops) -> Phones:
@@ -82,7 +81,7 @@ def _after_a_stop(person: Person, phones: Phones, stops: Stops) -> Phones:
     later = next((one for one in stops if said is not None and one > said.at), None)
     if said is None or later is None or agreed or not _series(phones):
         return []
-    return [*phones, (later + MOMENT, "out", Life(person).number(said.at), _series(phones)[0][3])]
+    return [*phones, (later, "out", Life(person).number(said.at), _series(phones)[0][3])]
 
 
 def _missing(_person: Person, phones: Phones, _stops: Stops) -> Phones:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
@@ -13,6 +12,7 @@ from zoneinfo import ZoneInfo
 from harness import MakeDaemon, Site
 from month.drive import Month
 
+from engine.connectors.phones import Phones
 from engine.domain.cause import ContactConsentGiven, ContactConsentRevoked
 from engine.store.causes import put
 
@@ -35,8 +35,6 @@ WORDS: Final = (
 )
 STOPS: Final = frozenset({"STOP", "please stop texting me", "no mas"})
 ILL: Final = ("I50.9", "N18.6", "C80.1", "E11.9")
-READ_SECONDS: Final = 0.1
-"""Each process of the daemon reads its clock anew five times a second: then all of them have the same time."""
 DAYS: Final = 8
 HOURS: Final = (9.25, 10.25, 13.25, 16.25, 20.5)
 """Of each day, by the hospital's clock: when the daemon's clock stands still for a moment."""
@@ -130,6 +128,10 @@ class Walk:
         self.stops: list[datetime] = []
         """Moments at which the daemon has decided."""
         hospital = cast(Any, SimpleNamespace(begin=begin))
+        self.heard: dict[int, list[tuple[datetime, str, str, str]]] = {one.place: [] for one in persons}
+        """When, from (`in`) or to (`out`) the phone, its number, the words."""
+        self._known: dict[str, int] = {}
+        self._phones = Phones(site.folder / "var/phones/phones.db")
         self._month = Month(site, make_daemon, hospital, timedelta(days=1))
         self._number = 0
 
@@ -147,24 +149,28 @@ class Walk:
             for at in moments:
                 self._month.put(at)
                 self._month._wait_for_the_clock()
-                time.sleep(READ_SECONDS)
                 self._month.settle()
+                self._listen(at)
                 for one in happened:
                     if one.at == at:
                         self._happen(sender, one)
                 self._month.settle()
+                self._listen(at)
                 self.stops.append(at)
 
     def close(self) -> None:
         self._month.close()
 
-    def phones(self, person: Person) -> list[tuple[datetime, str, str, str]]:
-        """When, from (`in`) or to (`out`) the phone, its number, the words."""
-        return sorted(
-            (datetime.fromisoformat(one["at"]), one["direction"], number, one["text"])
-            for number in person.numbers
-            for one in self._month.site.json("phone", "transcript", number)
-        )
+    def _listen(self, at: datetime) -> None:
+        """What the phones have heard since is of this moment: clocks of the daemon's processes follow that of the site
+        within a fifth of a second, and stamp what comes before with the moment before.
+        """
+        for person in self.persons:
+            for number in person.numbers:
+                said = self._phones.transcript(number, at + timedelta(days=400))
+                known = self._known.get(number, 0)
+                self.heard[person.place] += [(at, one.direction, number, one.text) for one in said[known:]]
+                self._known[number] = len(said)
 
     def texts(self, person: Person) -> list[dict[str, Any]]:
         reveal = ("--reveal", "--reason", "journeys")

@@ -14,7 +14,6 @@ from journeys.walk import STOPS, Happening, Person
 HOLD: Final = timedelta(minutes=30)
 SLACK: Final = timedelta(minutes=31)
 """What has begun to be so a moment ago may still be waited with."""
-LAG: Final = timedelta(seconds=0.2)
 SAYS: Final = {
     "Welcome home": "day-0",
     "Reply CONFIRM": "day-1",
@@ -118,20 +117,10 @@ class Judge:
 
     def faults(self) -> Iterator[str]:
         for one in self._heard:
-            yield from min((list(self._of_one(one._replace(at=at))) for at in self._moments(one.at)), key=len)
+            yield from self._of_one(one)
         yield from self._of_stops()
         yield from self._missing()
         yield from self._unexplained()
-
-    def _moments(self, at: datetime) -> Iterator[datetime]:
-        """When the text was decided on. Clocks of a process follow the site's clock within a fifth of a second: what
-        is stamped later than that after the clock was put may be stamped by one that has not followed yet.
-        """
-        yield at
-        last = max((stop for stop in self._stops if stop <= at), default=at)
-        following = min((stop for stop in self._stops if stop > at), default=None)
-        if following is not None and at - last > LAG:
-            yield following
 
     # --- what went
 
@@ -153,7 +142,7 @@ class Judge:
             yield f"{name}: to a number that is not theirs any more"
         if not life.allowed(one.at, one.number):
             yield f"{name}: went without consent"
-        if one.at < life.discharged() + HOLD - timedelta(seconds=1):
+        if one.at < life.discharged() + HOLD:
             yield f"{name}: before the hold was over"
         visit = life.visit(one.at)
         if one.step == "day-before" and (visit is None or _day(visit, zone) != _day(one.at, zone) + timedelta(days=1)):
