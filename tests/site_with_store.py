@@ -50,7 +50,7 @@ NAMES = (
 _TASK_ACTS = {("tasks", act) for act in ("done", "assign", "attempt", "snooze", "cancel", "undo")}
 _ACTS = (
     _TASK_ACTS
-    | {("consents", "add"), ("consents", "revoke"), ("consent", "give"), ("consent", "revoke")}
+    | {("consents", "add"), ("consents", "revoke"), ("consent", "give"), ("consent", "import"), ("consent", "revoke")}
     | {("plans", "migrate"), ("held", "dismiss"), ("quality", "resolve"), ("quality", "reopen")}
 )
 

@@ -31,7 +31,7 @@ _I, _C, _S, _K, _P, _B, _M = (frozenset({group}) for group in Group)
 FIELDS: Final[Mapping[str, Mapping[str, frozenset[Group]]]] = {
     "patient": {
         **dict.fromkeys(("key", "identifiers", "name", "birth_date", "sex", "merged_from", "links"), _I),
-        **dict.fromkeys(("address", "phones", "language", "pcp"), _C),
+        **dict.fromkeys(("address", "phones", "language", "pcp", "text_consent"), _C),
         **dict.fromkeys(("deceased", "deceased_at"), _K | _C),
         **dict.fromkeys(("lives_alone", "transportation", "active_medications"), _K),
         **dict.fromkeys(("protection", "restrictions", "consent_statements"), _I | _M),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,7 +20,7 @@ from engine.cli.common import (
     reveal_options,
     time_column,
 )
-from engine.cli.desk import PatientKey, open_desk, reveal_of
+from engine.cli.desk import PatientKey, open_desk, read_input, reveal_of
 from engine.cli.tables import Column, table
 from engine.desk import finding
 
@@ -104,6 +105,40 @@ def revoke(cli: Cli, patient: str, purpose: str, channel: str, number: str, how:
         )
         shape = _shape(desk, after)
     cli.print(shape, f"On record: {purpose} by {channel} is {shape['state']}.")
+
+
+@consent.command("import")
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
+@click.option("--how", metavar="TEXT", type=Said(), default="file", show_default=True, help="Of lines without `how`.")
+@click.option("--dry-run", is_flag=True, help="Look at each line, and put nothing on record.")
+@json_option
+@config_option
+@click.pass_obj
+def import_(cli: Cli, file: Path, how: str, dry_run: bool) -> None:
+    """Put the consents of a CSV file on record, each as an act of yours.
+
+    Columns: patient (KEY), number, state (given or revoked); and, if wanted, purpose, channel, at, how, wording. A line
+    that can't be taken is refused with its number, and the others count. Exit code 1: some were refused.
+    """
+    from engine.desk import consentfile
+
+    content = read_input(file)
+    with open_desk(cli) as desk:
+        found = consentfile.read(desk, content, how=how, dry_run=dry_run)
+    refused = [one for one in found if one.problem is not None]
+    shape = {
+        "lines": len(found),
+        "given": sum(one.state == "given" for one in found),
+        "revoked": sum(one.state == "revoked" for one in found),
+        "refused": [{"line": one.line, "problem": one.problem} for one in refused],
+        "dry_run": dry_run,
+    }
+    said = "Would be put" if dry_run else "Put"
+    rows = [f"{said} on record: {shape['given']} given, {shape['revoked']} revoked. Refused: {len(refused)}."]
+    rows += [f"line {one.line}: {one.problem}" for one in refused]
+    cli.print(shape, "\n".join(rows))
+    if refused:
+        raise click.exceptions.Exit(1)
 
 
 @consent.command("list")

@@ -58,7 +58,9 @@ ACTIONS: Final[Mapping[str, Action]] = {
     ),
     "plans migrate": _A.PLAN_ACT,
     **dict.fromkeys(("consent list", "consents list"), _A.PATIENT_READ),
-    **dict.fromkeys(("consent give", "consent revoke", "consents add", "consents revoke"), _A.CONSENT_ACT),
+    **dict.fromkeys(
+        ("consent give", "consent import", "consent revoke", "consents add", "consents revoke"), _A.CONSENT_ACT
+    ),
     **dict.fromkeys(("pages list", "pages show"), _A.PAGE_READ),
     "pages ack": _A.PAGE_ACK,
     **dict.fromkeys(("oncall check", "oncall overrides", "oncall who"), _A.ONCALL_READ),

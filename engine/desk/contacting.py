@@ -42,10 +42,8 @@ def give(
     reason: str | None = None,
 ) -> tuple[Chart, Standing]:
     """What counts then. Raises HandoffError for what is no number, purpose or version; NotFoundError."""
-    _check(purpose, channel)
-    number = _number(number)
-    if wording is not None and _VERSION.fullmatch(wording) is None:
-        raise HandoffError("a version of a wording is a short name, like 2026-03: letters, digits, . _ and -")
+    check(purpose, channel, wording)
+    number = number_of(number)
     chart = finding.chart(desk, named)
     act = ContactConsentGiven(
         actor=str(desk.actor), chart_id=chart.id, reason=reason, purpose=purpose, channel=channel, number=number,
@@ -59,8 +57,8 @@ def revoke(
     desk: Desk, named: str, *, purpose: str, channel: str, number: str, how: str, reason: str | None = None
 ) -> tuple[Chart, Standing]:
     """What counts then. Raises as `give`."""
-    _check(purpose, channel)
-    number = _number(number)
+    check(purpose, channel)
+    number = number_of(number)
     chart = finding.chart(desk, named)
     act = ContactConsentRevoked(
         actor=str(desk.actor), chart_id=chart.id, reason=reason, purpose=purpose, channel=channel, number=number,
@@ -97,14 +95,18 @@ def shape(one: ContactConsent, view: View) -> dict[str, Any]:
     }
 
 
-def _check(purpose: str, channel: str) -> None:
+def check(purpose: str, channel: str, wording: str | None = None) -> None:
+    """Raises HandoffError."""
     if _CODE.fullmatch(purpose) is None:
         raise HandoffError("a purpose is a short name in small letters, like care")
     if channel not in CHANNELS:
         raise HandoffError(f"a channel is one of {', '.join(CHANNELS)}")
+    if wording is not None and _VERSION.fullmatch(wording) is None:
+        raise HandoffError("a version of a wording is a short name, like 2026-03: letters, digits, . _ and -")
 
 
-def _number(raw: str) -> str:
+def number_of(raw: str) -> str:
+    """E.164. Raises HandoffError."""
     number = re.sub(r"[\s().-]", "", raw)
     if _E164.fullmatch(number) is None:
         raise HandoffError("that is no number: write it with its country, like +12125550100")

@@ -133,6 +133,8 @@ class Patient(Phi, frozen=True, kw_only=True):
     """PD1-12: the record is protected; none: nobody said."""
     restrictions: tuple[AccessRestriction, ...] = ()
     consent_statements: tuple[ConsentStatement, ...] = ()
+    text_consent: bool | None = None
+    """Whether they agree to be texted at their numbers, as registration has it; none: nobody said."""
 
     @property
     def key(self) -> str:

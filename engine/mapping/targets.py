@@ -139,6 +139,7 @@ TARGETS: Final[Targets] = {
         protection=BOOLEAN,
         restrictions=RESTRICTIONS,
         consent_statements=CONSENTS,
+        text_consent=BOOLEAN,
     ),
     "encounter.visit_number": Target(IDENTIFIER, "own", "visit"),
     "encounter.account": Target(TEXT, "own", "account"),

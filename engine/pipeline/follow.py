@@ -9,6 +9,7 @@ from engine.domain.chart import Chart
 from engine.pipeline.appointments import follow_appointments
 from engine.pipeline.moved import follow_moves
 from engine.pipeline.pages import follow_tasks
+from engine.pipeline.registration import follow_registration
 from engine.pipeline.requests import follow_requests
 from engine.pipeline.rule import Deciding
 from engine.pipeline.tasks import follow_alerts, follow_proofs, follow_proofs_taken_back
@@ -27,6 +28,7 @@ FOLLOWERS: Final[tuple[Follower, ...]] = (
     follow_proofs,
     follow_alerts,
     follow_tasks,
+    follow_registration,
     follow_texts,
     follow_answers,
 )

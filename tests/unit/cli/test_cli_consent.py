@@ -67,3 +67,47 @@ def test_a_number_may_be_written_as_people_write_it(stocked: Site) -> None:
 @pytest.mark.parametrize(("group", "other"), [("consent", "handoff consents"), ("consents", "handoff consent")])
 def test_each_of_the_two_groups_of_like_name_says_what_the_other_is_for(bare: Site, group: str, other: str) -> None:
     assert f"`{other}`" in bare.run(group, "--help").out.replace("\n", " ")
+
+
+FILE = """patient,number,state,at,how,wording
+MRN:558181838,+1 (212) 555-0143,given,2026-03-01T09:30:00-05:00,paper form,2026-03
+MRN:558181838,+12125550199,revoked,,,
+MRN:999999,+12125550143,given,,,
+MRN:558181838,5550143,given,,,
+MRN:558181838,+12125550143,perhaps,,,
+MRN:558181838,+12125550143,given,yesterday,,
+"""
+
+
+def test_consents_of_a_file_are_put_on_record_and_what_can_not_be_taken_is_refused_with_its_line(stocked: Site) -> None:
+    path = stocked.folder / "consents.csv"
+    path.write_text("\ufeff" + FILE, encoding="utf-8")
+    dry = stocked.run("consent", "import", str(path), "--dry-run")
+    assert (dry.code, "Would be put on record: 1 given, 1 revoked. Refused: 4." in dry.out) == (1, True)
+    assert stocked.json("consent", "list", KEY) == []
+    shape = stocked.json("consent", "import", str(path), "--how", "portal export", code=1)
+    assert (shape["lines"], shape["given"], shape["revoked"]) == (6, 1, 1)
+    assert [one["line"] for one in shape["refused"]] == [4, 5, 6, 7]
+    listed = {one["number"]: one for one in stocked.json("consent", "list", KEY, *REVEAL)}
+    assert (listed["+12125550143"]["state"], listed["+12125550143"]["how"], listed["+12125550143"]["wording"]) == (
+        "given", "paper form", "2026-03",
+    )  # fmt: skip
+    assert listed["+12125550143"]["at"] == "2026-03-01T09:30:00-05:00"
+    assert (listed["+12125550199"]["state"], listed["+12125550199"]["how"]) == ("revoked", "portal export")
+    assert not any(word in dry.out + str(shape) for word in ("558181838", "999999", "5550143"))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"name,number\nx,y\n", "lacks patient, state"),
+        (b"patient,number,state,ssn\n", "none of these"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+        (b"", "lacks patient, number, state"),
+    ],
+)
+def test_a_file_that_is_none_is_refused_whole(stocked: Site, content: bytes, said: str) -> None:
+    path = stocked.folder / "consents.csv"
+    path.write_bytes(content)
+    done = stocked.run("consent", "import", str(path))
+    assert (done.code, said in done.err) == (1, True)

@@ -91,6 +91,12 @@ def _closing(site: Site) -> tuple[str, ...]:
     return ("1", "--because", "x")
 
 
+def _consents_file(site: Site) -> tuple[str, ...]:
+    path = site.folder / "consents.csv"
+    path.write_text(f"patient,number,state\n{KEY},+12125550143,given\n")
+    return (str(path),)
+
+
 def _consent(site: Site) -> tuple[str, ...]:
     made = site.json("consents", "add", KEY, "--kind", "part2_tpo", *WHY)
     return (KEY, made["id"], *WHY)
@@ -128,6 +134,7 @@ RUN: dict[str, Words | list[Words]] = {
     "connections": (),
     "db status": (),
     "consent give": (KEY, *AT_NUMBER, "--how", "form"),
+    "consent import": _consents_file,
     "consent list": [(KEY,), (KEY, *REVEAL)],
     "consent revoke": (KEY, *AT_NUMBER),
     "consents add": (KEY, "--kind", "part2_tpo", *WHY),
