@@ -91,7 +91,10 @@ def _act(desk: Desk, row: dict[str, str], how: str) -> Any:
     purpose, channel = said["purpose"] or "care", said["channel"] or "sms"
     contacting.check(purpose, channel, said["wording"] or None)
     number = contacting.number_of(said["number"])
-    chart = finding.chart(desk, said["patient"])
+    try:
+        chart = finding.chart(desk, said["patient"])
+    except HandoffError:  # its text may hold the key, and this one goes into logs of whoever runs it by night
+        raise HandoffError("there is no such patient, or none that you may see") from None
     fields: dict[str, Any] = {
         "actor": str(desk.actor),
         "chart_id": chart.id,
