@@ -113,7 +113,7 @@ BYTES = {
         b'"address":{"line":"1 Main","city":"Troy","state":null,"postal_code":null,"country":null},"phones":'
         b'["+15185550100"],"language":null,"deceased":false,"deceased_at":null,"pcp":{"id":"77","family":"Welby",'
         b'"given":null},"lives_alone":true,"transportation":null,"active_medications":null,"merged_from":["MRN:9"],"links":[],'
-        b'"protection":null,"restrictions":[],"consent_statements":[]}}'
+        b'"protection":null,"restrictions":[],"consent_statements":[],"text_consent":null}}'
     ),
     Operation.UPSERT_ENCOUNTER: (
         b'{"patient_key":"MRN:558181838","encounter":{"key":"MRN:V1","visit_number":"V1","visit_authority":null,"class"'
