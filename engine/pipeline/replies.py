@@ -28,6 +28,7 @@ from engine.domain.cause import Cause, TextReceived
 from engine.domain.chart import Chart
 from engine.domain.consent import ContactConsent
 from engine.domain.quality import QualityKind
+from engine.domain.task import Alert, Task
 from engine.domain.text import ANSWERS, Occasion, Reply, Text, TextState
 from engine.pipeline.answers import BY_CARRIER, followed_up, task_of
 from engine.pipeline.contactconsents import statement_id
@@ -38,6 +39,7 @@ BY_REPLY: Final = "reply"
 CONFIRMED_WITHIN: Final = timedelta(minutes=5)
 """Of an opt-out: a later text is no confirmation any more (47 CFR 64.1200(a)(12))."""
 _ANSWERED_WITHIN: Final = timedelta(hours=1)
+_CALLS_AGAIN_AFTER: Final = timedelta(minutes=30)
 _DAY: Final = timedelta(days=1)
 _HELPS_A_DAY_MAX: Final = 3
 REPLIES_A_DAY_MAX: Final = 30
@@ -208,7 +210,7 @@ class _Heard:
         then = tasks.get(what)
         if then is None or then.alert is None:
             return None
-        standing_ones = {task.id for task in self._chart.tasks if task.stands and task.kind == then.alert.kind}
+        standing_ones = {task.id for task in self._chart.tasks if self._is_for(what, then.alert, task)}
         for text in self._chart.texts:
             for one in text.replies if text.number == self._reply.number else ():
                 if one.task in standing_ones:
@@ -218,6 +220,13 @@ class _Heard:
         if all(task.id != new.id for task in self._chart.tasks):
             self._chart = structs.replace(self._chart, tasks=(*self._chart.tasks, new))
         return new.id
+
+    def _is_for(self, what: str, alert: Alert, task: Task) -> bool:
+        """Whether a task stands for replies of this kind. Whoever has taken an urgent one may be done with it in their
+        mind: what comes later calls again.
+        """
+        alike = (task.kind, task.reason, task.page) == (alert.kind, alert.reason, alert.page)
+        return task.stands and alike and (what != "urgent" or task.created_at > self._deciding.at - _CALLS_AGAIN_AFTER)
 
     # --- texts
 

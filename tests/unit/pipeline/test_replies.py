@@ -344,6 +344,22 @@ def test_no_chest_pain_is_not_urgent(phone: Phone) -> None:
     assert [task.page for task in phone.tasks()] == [None]
 
 
+def test_what_sounds_urgent_calls_also_when_somebody_has_something_to_read_already(phone: Phone) -> None:
+    phone.write("When can I shower?")
+    phone.write("I have chest pain")
+    assert [task.page for task in phone.tasks()] == [None, "on-call"]
+
+
+def test_what_sounds_urgent_again_calls_again_after_half_an_hour(phone: Phone) -> None:
+    phone.write("I have chest pain")
+    phone.write("chest pain!!")
+    assert len(phone.tasks()) == 1
+    phone.now += timedelta(minutes=31)
+    phone.write("I can't breathe")
+    assert [task.page for task in phone.tasks()] == ["on-call", "on-call"]
+    assert len({page.task for page in phone.chart().pages if page.task in {task.id for task in phone.tasks()}}) == 2
+
+
 def test_a_stop_that_sounds_urgent_is_both(phone: Phone) -> None:
     phone.write("Stop texting me, I can't breathe")
     assert (phone.allowed(), [task.page for task in phone.tasks()]) == ("revoked", ["on-call"])
