@@ -12,6 +12,7 @@ from engine.domain.task import STANDING, How, Result
 from engine.store import Store
 
 _STANDING: Final = frozenset(state.value for state in STANDING)
+_NOT_SENT: Final = frozenset({"withheld", "retracted", "failed"})
 
 
 def look(desk: Desk, asked: Asked) -> dict[str, Any]:
@@ -57,6 +58,8 @@ def _story(shape: dict[str, Any]) -> list[dict[str, Any]]:
         add(page["ended_at"], "page ended", page["kind"], page["end_reason"])
     for text in shape["texts"]:
         add(text["sent_at"], "text sent", text["step"], text["body"])
+        if text["state"] in _NOT_SENT:
+            add(text["ended_at"], f"text {text['state']}", text["step"], text["reason"])
         for reply in text["replies"]:
             add(reply["at"], "reply", text["step"], reply["text"])
     for visit in shape["appointments"]:
