@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from engine.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from engine.care.medications.reading import Formulary, Understood
+    from engine.care.medications.reading import Formulary
     from engine.desk.desk import Desk, Reveal
     from engine.desk.seeing import View
     from engine.domain.chart import Chart
@@ -69,23 +69,5 @@ def _formulary(desk: Desk) -> Formulary:
 def _line(one: Medication, formulary: Formulary, view: View) -> dict[str, Any]:
     from engine.domain.shapes import medication_shape
 
-    shape = medication_shape(one, "") | {"understood": understood_shape(formulary.understand(one))}
+    shape = medication_shape(one, "") | {"understood": formulary.understand(one).shape}
     return view.part("medication", shape)
-
-
-def understood_shape(one: Understood) -> dict[str, Any]:
-    """What was made of the words, for whoever compares them."""
-    from engine.care.medications.directions import plain as number
-
-    return {
-        "ingredients": list(one.ingredients),
-        "brand": one.brand,
-        "strengths": list(map(str, one.strengths)),
-        "form": one.form,
-        "release": one.release,
-        "route": one.route,
-        "dose": str(one.dose) if one.dose is not None else None,
-        "times_a_day": number(one.times) if one.times is not None else None,
-        "as_needed": one.as_needed,
-        "doubts": list(one.doubts),
-    }

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from engine.care.medications.comparing import reconcile
-from engine.care.medications.directions import plain
 from engine.care.medications.reading import Formulary
 from engine.domain.medication import Medication, MedicationState
 
@@ -22,19 +21,7 @@ def answer(given: Mapping[str, Any], formulary: Formulary) -> Any:
     """
     if "line" in given:
         one = formulary.understand(_line("h1", given["line"]))
-        return {
-            "ingredients": list(one.ingredients),
-            "brand": one.brand,
-            "strengths": list(map(str, one.strengths)),
-            "form": one.form,
-            "release": one.release,
-            "route": one.route,
-            "dose": str(one.dose) if one.dose is not None else None,
-            "times_a_day": plain(one.times) if one.times is not None else None,
-            "daily": str(one.daily) if one.daily is not None else None,
-            "as_needed": one.as_needed,
-            "doubts": list(one.doubts),
-        }
+        return one.shape | {"daily": str(one.daily) if one.daily is not None else None}
     lists = [_lines(mark, given.get(name, ())) for mark, name in (("h", "home"), ("d", "discharge"))]
     found = reconcile(lists[0], lists[1], formulary)
     return {

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
+from typing import Any, Final
 
-from engine.care.medications.directions import NO_DIRECTIONS, Directions, Measure
+from engine.care.medications.directions import NO_DIRECTIONS, Directions, Measure, plain
 from engine.care.medications.drugs import NO_DRUGS, Drugs, Release
 from engine.domain.medication import Medication
 
@@ -42,6 +42,22 @@ class Understood:
         if self.dose is None or self.times is None or self.as_needed:
             return None
         return Measure(self.dose.number * self.times, self.dose.unit)
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """For whoever compares it with the words that it was made of."""
+        return {
+            "ingredients": list(self.ingredients),
+            "brand": self.brand,
+            "strengths": list(map(str, self.strengths)),
+            "form": self.form,
+            "release": self.release,
+            "route": self.route,
+            "dose": str(self.dose) if self.dose is not None else None,
+            "times_a_day": plain(self.times) if self.times is not None else None,
+            "as_needed": self.as_needed,
+            "doubts": list(self.doubts),
+        }
 
 
 @dataclass(frozen=True, slots=True)
