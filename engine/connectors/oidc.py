@@ -7,6 +7,7 @@ came back with, fetches the ID token from the provider itself, and says who it i
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -39,6 +40,10 @@ class SignOnError(HandoffError):
     """Nobody was identified."""
 
 
+class ProviderGoneError(SignOnError):
+    """The provider does not answer: that says nothing of who came."""
+
+
 class Begun(Phi, frozen=True, kw_only=True):
     """What is kept, on the server's side, of somebody who was sent to the provider; for one return, and minutes."""
 
@@ -65,6 +70,7 @@ class SignOn:
         self._settings = settings
         ca = None if settings.ca is None else base / settings.ca
         self._client = client or HttpClient(timeout_seconds=_TIMEOUT_SECONDS, response_bytes_max=_BYTES_MAX, ca=ca)
+        self._calling = asyncio.Lock()  # the client makes one call at a time
         self._metadata: dict[str, str] | None = None
         self._keys: dict[str, jwt.PyJWK] = {}
 
@@ -188,9 +194,10 @@ class SignOn:
 
     async def _call(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
         try:
-            answer = await self._client.request(method, url, headers=headers, body=body)
+            async with self._calling:
+                answer = await self._client.request(method, url, headers=headers, body=body)
         except (CallError, OSError):
-            raise SignOnError("the provider can't be reached") from None
+            raise ProviderGoneError("the provider can't be reached") from None
         try:
             found = json.loads(answer.body) if answer.status == 200 else None
         except ValueError:

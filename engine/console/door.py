@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import time
+from collections.abc import Iterator
+from datetime import timedelta
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from aiohttp import web
 
+from engine.connectors.oidc import ProviderGoneError, SignOnError
 from engine.console.problems import ProblemError, no_entry, too_often
+from engine.console.signon import KEPT_FOR, Provider
 from engine.console.site import ConsoleSite
 from engine.desk.accounts import SESSION_PREFIX, TOKEN_PREFIX, Entry
 from engine.domain.actor import Actor
@@ -27,6 +32,7 @@ LOGGING_IN_MAX: Final = 32
 """Passwords that wait to be looked at; each look takes a tenth of a second and 64 MiB."""
 _BUSY_SECONDS: Final = 2.0
 _SAFE: Final = frozenset({"GET", "HEAD"})
+_SIGN_ON: Final = "-sign-on"
 
 
 class Entered(NamedTuple):
@@ -55,6 +61,8 @@ class Door:
         self._guesses = Buckets(GUESSES_PER_SECOND, GUESSES_AT_ONCE)
         """By address: wrong log-ins. Right ones cost nothing: a shift begins behind one address."""
         self._logging_in = 0
+        self.provider = Provider(site)
+        """Of single sign-on, on a site that has one."""
 
     # --- where it comes from
 
@@ -130,6 +138,15 @@ class Door:
             raise ProblemError(
                 403, "nobody logs in with a password here: the site has single sign-on (access.provider)"
             )
+        with self._trying(whence):
+            entry: Entry = await self._site.run(
+                lambda: self._site.accounts(whence).log_in(name, password, code), hashing=True
+            )
+        return Entered(entry.actor, entry.secret, by_cookie=True)
+
+    @contextlib.contextmanager
+    def _trying(self, whence: Whence) -> Iterator[None]:
+        """Somebody tries to log in: wrong tries are counted by address. Raises ProblemError."""
         address = whence.address or ""
         if (seconds := self._guesses.wait(address, time.monotonic())) > 0:
             raise too_often(seconds)
@@ -137,20 +154,53 @@ class Door:
             raise too_often(_BUSY_SECONDS)
         self._logging_in += 1
         try:
-            entry: Entry = await self._site.run(
-                lambda: self._site.accounts(whence).log_in(name, password, code), hashing=True
-            )
-        except AccountError as error:
+            yield
+        except ProviderGoneError as error:
+            raise ProblemError(503, str(error)) from None
+        except (AccountError, SignOnError) as error:
             self._guesses.take(address, time.monotonic())
             raise no_entry(str(error)) from None
         finally:
             self._logging_in -= 1
-        return Entered(entry.actor, entry.secret, by_cookie=True)
+
+    # --- single sign-on
+
+    async def send_to_provider(self, request: web.Request, whence: Whence, to: str) -> web.Response:
+        """The browser goes to the provider. to: the page that was asked for. Raises ProblemError."""
+        scheme = "https" if self._is_encrypted(request) else "http"
+        with self._trying(whence):
+            url, kept = await self.provider.begin(f"{scheme}://{request.host}", to)
+        answer = web.Response(status=303, headers={"Location": url})
+        # Lax: the provider's page leads back to us, and that is another site's.
+        answer.set_cookie(
+            self._cookie(request, _SIGN_ON), kept, path="/", httponly=True, samesite="Lax",
+            secure=self._is_encrypted(request) or None, max_age=int(KEPT_FOR / timedelta(seconds=1)),
+        )  # fmt: skip
+        return answer
+
+    async def come_back(self, request: web.Request, whence: Whence) -> tuple[Entered, str]:
+        """Who comes back from the provider, and the page that they had asked for. Raises ProblemError."""
+        kept = self.provider.kept(request.cookies.get(self._cookie(request, _SIGN_ON), ""))
+        with self._trying(whence):
+            try:
+                who = await self.provider.finish(kept, request.query)
+            except ProviderGoneError:
+                raise
+            except SignOnError as error:
+                said = str(error)
+                await self._site.run(lambda: self._site.accounts(whence).not_identified(said))
+                raise
+            entry = await self._site.run(lambda: self._site.accounts(whence).let_in(who.name, "oidc", who.subject))
+        return Entered(entry.actor, entry.secret, by_cookie=True), kept.to
+
+    def end_sign_on(self, request: web.Request, response: web.Response) -> None:
+        """What was kept for the return is needed no more."""
+        response.del_cookie(self._cookie(request, _SIGN_ON), path="/", secure=self._is_encrypted(request) or None)
 
     # --- the cookie
 
-    def _cookie(self, request: web.Request) -> str:
-        return "__Host-handoff" if self._is_encrypted(request) else "handoff-loopback"
+    def _cookie(self, request: web.Request, more: str = "") -> str:
+        return ("__Host-handoff" if self._is_encrypted(request) else "handoff-loopback") + more
 
     def give(self, request: web.Request, response: web.Response, secret: str) -> None:
         secure = self._is_encrypted(request)

@@ -65,7 +65,8 @@ class ConsoleSite:
             raise SettingsError((configuration.site_document.problem((), "has no `access`: nobody can log in"),))
         self.policy: Policy = policy_of(access, snapshot)
         self.configuration, self.limits = configuration, limits_of(access)
-        self.by_password = access.get("provider", "local") != "oidc"
+        provider = str(access.get("provider", "local"))
+        self.by_password, self.by_sign_on = provider != "oidc", "oidc" in provider
         self.clock = site_clock(configuration.clock_file)
 
     def close(self) -> None:

@@ -38,6 +38,13 @@ _STEP_SECONDS: Final = 30
 _ISSUER: Final = "Handoff"
 NO_ENTRY: Final = "name, password or code is wrong, or there is no such account"
 """The same whatever was wrong, so that nobody learns which accounts there are."""
+NO_ACCOUNT: Final = "you are known at the provider, and no account here has your name there: ask who manages accounts"
+OTHER_PERSON: Final = (
+    "the account of this name was another person's at the provider: who manages accounts disables and enables it, if"
+    " it is yours"
+)
+_NAME_CHARS_MAX: Final = 64
+"""As `handoff users add` takes them."""
 
 
 class Limits(NamedTuple):
@@ -108,12 +115,18 @@ class Accounts:
 
     def enable(self, *names: str) -> list[Account]:
         """Accounts may come in again: all of them or none. What they came in by before stays revoked; they need a new
-        password.
+        password, or are whoever signs on next under their name at the provider.
         """
 
         def back(one: Account) -> Account:
             return structs.replace(
-                one, state=AccountState.ACTIVE, disabled_at=None, password=None, failures=0, waits_until=None
+                one,
+                state=AccountState.ACTIVE,
+                disabled_at=None,
+                password=None,
+                subject=None,
+                failures=0,
+                waits_until=None,
             )
 
         return self._write(lambda conn: [self._changed(conn, one, "account-enabled", None, back) for one in names])
@@ -251,20 +264,37 @@ class Accounts:
 
         self._write(work)
 
-    def let_in(self, name: str, by: str) -> Entry:
-        """Who was identified elsewhere (`oidc`). Raises AccountError when they have no account here that is active."""
+    def let_in(self, name: str, by: str, subject: str | None = None) -> Entry:
+        """Who was identified elsewhere (`oidc`). subject: the provider's own id of the person.
+
+        The first one that comes with a subject is the account's from then on, until somebody enables it anew: who may
+        change their name at the provider, or gets that of a leaver, does not become somebody else here. Raises
+        AccountError when they have no account here that is active, or it is another person's.
+        """
+        why = by
 
         def work(conn: Connection) -> Entry:
+            nonlocal why
             one = self._store.users.get(conn, name)
             if one is None or not one.active or one.kind != "person":
-                raise AccountError(NO_ENTRY)
+                raise AccountError(NO_ACCOUNT)
+            if one.subject is not None and one.subject != subject:
+                why = f"{by}: the provider says that it is another person than before"
+                raise AccountError(OTHER_PERSON)
+            if one.subject is None and subject is not None:
+                self._store.users.change(conn, structs.replace(one, subject=subject))
             return self._session(conn, one, by)
 
         try:
             return self._write(work)
         except AccountError:
-            self._write(lambda conn: self._note(conn, "login-failed", name, by))
+            said = name if len(name) <= _NAME_CHARS_MAX and name.isprintable() else "unknown"
+            self._write(lambda conn: self._note(conn, "login-failed", said, why))
             raise
+
+    def not_identified(self, why: str) -> None:
+        """Somebody came back from the provider, and it can't be said who. why: holds nothing of what came."""
+        self._write(lambda conn: self._note(conn, "login-failed", "unknown", f"oidc: {why}"))
 
     def enter(self, secret: str, *, at_work: bool = True) -> Actor:
         """Who comes in by a token or session. Raises AccountError when it does not count, or not any more.

@@ -39,6 +39,8 @@ class Account(Phi, frozen=True, kw_only=True):
     """Secret of the second factor (RFC 6238), in Base32; none: there is none."""
     totp_used: int = 0
     """Time step of the code that was used last: none is taken twice."""
+    subject: str | None = None
+    """The provider's own id of the person, from their first single sign-on on: a name may be given to somebody else."""
     failures: int = 0
     """Wrong passwords or codes in a row."""
     waits_until: datetime | None = None

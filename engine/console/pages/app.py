@@ -26,6 +26,7 @@ from engine.console.pages import rendering
 from engine.console.pages.table import PAGES, Page
 from engine.console.problems import ProblemError, bad
 from engine.console.routes import ROUTES, Route
+from engine.console.signon import RETURN
 from engine.console.site import ConsoleSite
 from engine.desk.desk import Desk, Reveal
 from engine.domain.actor import Purpose
@@ -52,6 +53,9 @@ def add_pages(app: web.Application, site: ConsoleSite, door: Door) -> None:
     app.router.add_get("/", pages.home)
     app.router.add_get("/login", pages.log_in_page)
     app.router.add_post("/login", pages.log_in)
+    app.router.add_get("/login/provider", pages.to_provider, allow_head=False)
+    app.router.add_get(RETURN, pages.from_provider, allow_head=False)
+    app.on_cleanup.append(door.provider.close)
     app.router.add_post("/logout", pages.log_out)
     app.router.add_get("/static/{digest}/{name}", _static)
     for page in PAGES:
@@ -109,6 +113,37 @@ class _Pages:
         self._door.give(request, answer, entered.secret)
         return answer
 
+    async def to_provider(self, request: web.Request) -> web.StreamResponse:
+        whence = self._door.whence(request, "GET /login/provider")
+        return await self._at_provider(request, self._door.send_to_provider(request, whence, self._next(request)))
+
+    async def from_provider(self, request: web.Request) -> web.StreamResponse:
+        return await self._at_provider(request, self._come_back(request))
+
+    async def _come_back(self, request: web.Request) -> web.Response:
+        entered, to = await self._door.come_back(request, self._door.whence(request, f"GET {RETURN}"))
+        # A page that leads on, and no redirect: behind one the browser would still come from the provider's site, and
+        # keep the session's cookie (SameSite=Strict) to itself.
+        context = self._door_context(request, None) | {"next": _local(to)}
+        answer = rendering.page("signed_on.html", context)
+        answer.headers["Referrer-Policy"] = "no-referrer"  # the address holds the provider's code
+        self._door.give(request, answer, entered.secret)
+        self._door.end_sign_on(request, answer)
+        return answer
+
+    async def _at_provider(self, request: web.Request, work: Awaitable[web.Response]) -> web.StreamResponse:
+        """What goes wrong is said at the door."""
+        try:
+            return await work
+        except ProblemError as problem:
+            answer = rendering.page("login.html", self._door_context(request, problem.detail), status=problem.status)
+            answer.headers.update(problem.headers)
+            return answer
+
+    @staticmethod
+    def _next(request: web.Request) -> str:
+        return _local(request.query.get("next"))
+
     async def log_out(self, request: web.Request) -> web.StreamResponse:
         whence = self._door.whence(request, "POST /logout")
         said = await _fields(request)
@@ -122,7 +157,11 @@ class _Pages:
         return {
             "title": "Log in",
             "problem": problem,
-            "next": _local(request.query.get("next")),
+            "next": self._next(request),
+            "by_password": self._site.by_password,
+            "provider": f"/login/provider?{urlencode({'next': self._next(request)})}"
+            if self._site.by_sign_on
+            else None,
             "said": _SAID.get(request.query.get("said", "")),
             "now": rendering.now(),
         }

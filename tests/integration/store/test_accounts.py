@@ -205,6 +205,25 @@ def test_a_leaver_is_out_by_every_way_at_once(store: Store) -> None:
         at(store).enter(token)
 
 
+def test_an_account_is_whoever_signed_on_first_until_it_is_enabled_anew(store: Store) -> None:
+    """A name at the provider may be changed by its owner, or given to the next one who has it."""
+    made(store)
+    at(store).let_in("dana", "oidc", "1234")
+    assert at(store).let_in("dana", "oidc", "1234").actor.name == "dana"
+    for other in ("99", None):
+        with pytest.raises(AccountError, match="another person"):
+            at(store).let_in("dana", "oidc", other)
+    at(store).disable("dana")
+    at(store).enable("dana")
+    assert at(store).let_in("dana", "oidc", "99").actor.name == "dana"
+    with pytest.raises(AccountError):
+        at(store).let_in("dana", "oidc", "1234")
+    with pytest.raises(AccountError):
+        at(store).let_in("x" * 5000, "oidc", "1")
+    assert trail(store).count(("boss", "login-failed", "account:dana")) == 3
+    assert trail(store).count(("boss", "login-failed", "account:unknown")) == 1
+
+
 def test_a_token_ends_can_be_revoked_and_is_kept_as_a_hash(store: Store) -> None:
     made(store)
     token, kept = at(store).make_token("dana", ["worklist.read", "page.*"], NOW + timedelta(minutes=30))

@@ -260,6 +260,58 @@ async def test_statics_are_kept_by_their_content_and_hold_no_address_of_another_
     assert (await console.client.get("/static/000000000000/..%2fapp.py")).status == 404
 
 
+AT_THE_DOOR = {
+    ("GET", "/"): "leads on",
+    ("GET", "/login"): "shows the door",
+    ("POST", "/login"): "logged-in, login-failed",
+    ("GET", "/login/provider"): "leads to the provider",
+    ("GET", "/login/return"): "logged-in, login-failed",
+    ("POST", "/logout"): "logged-out",
+    ("GET", "/static/{digest}/{name}"): "files of ours",
+    ("GET", "/healthz"): "says that it is alive",
+    ("GET", "/readyz"): "says whether it is ready, by codes",
+}
+"""Routes at which nobody sits down at a desk: what they leave on the trail, or say."""
+
+
+async def test_whatever_the_console_answers_sits_down_at_a_desk_with_an_action_or_is_named_here(
+    console: Console,
+) -> None:
+    """`ConsoleSite.desk` is where a look, an act and a denial come on the trail; a way around it fails here."""
+    declared = {(route.method, route.path) for route in ROUTES}
+    declared |= {("GET", page.path) for page in PAGES} | {("POST", page.path) for page in PAGES if page.reveals}
+    declared |= {
+        ("POST", route.path.replace("/api/v1", "/act", 1))
+        for route in ROUTES
+        if route.method == "POST" and route.do is not None and route.lists is None
+    }
+    assert console.client.app is not None
+    there = {
+        (route.method, route.resource.canonical)
+        for route in console.client.app.router.routes()
+        if route.resource is not None and route.method != "HEAD"
+    }
+    assert there - declared == AT_THE_DOOR.keys()
+    assert declared - there == set()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if CATALOGUE[page.action].look], ids=lambda page: page.path)
+async def test_each_page_leaves_its_record_with_who_appeared_on_it(console: Console, page: Page) -> None:
+    await come_in(console, "ada", "admin")
+    path = path_of(console, page)
+
+    def records() -> list[Any]:
+        return console.of.store.read_now(lambda conn: console.of.store.audit.find(conn, limit=None, action=None))
+
+    before = len(records())
+    status, text, _ = await get(console, path)
+    assert status == 200, text
+    new = records()[: len(records()) - before]
+    assert CATALOGUE[page.action].look in {one.action for one in new}
+    appeared = set(re.findall(r"/patients/([0-9a-f]{8,})", text))
+    assert appeared <= {chart for one in new for chart in (*one.patients, one.subject.removeprefix("chart:"))}
+
+
 def test_each_act_of_the_api_has_its_form_and_each_page_an_action() -> None:
     assert all(page.action in CATALOGUE for page in PAGES)
     assert Gate is not None
