@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from connector_deliveries import NOW, delivery, queued
 from peers.rude_server import RudeServer
-from peers.twilio import FROM, SID, TOKEN, Message, Twilio
+from peers.twilio import FROM, SID, TOKEN, Message, Twilio, sid_of
 
 from engine.clock import FixedClock, SystemClock
 from engine.connectors.base import NOT_ATTEMPTED, Result
@@ -21,6 +21,7 @@ from engine.domain.page import ack_code
 from engine.errors import DeliveryError, DeliveryFailure
 
 TO = "+15185550123"
+SERVICE = sid_of(1, "MG")
 TEXT = Notice(id="t1-1", patient_key="MRN:1001", to=TO, body="Example Hospital: how are you? Reply STOP to stop")
 CALL = Notification(
     id="n1", page_id="p-1", step=1, ladder="on-call", level=1, loop=1, person="lee", to="+15185550777",
@@ -79,7 +80,7 @@ async def test_a_text_is_good_until_it_is_of_no_use_and_what_is_kept_is_as_confi
     carrier: Twilio, made: Make
 ) -> None:
     connector = made(
-        carrier.url, hooks=None, clock=FixedClock(NOW), messaging_service="MG1", content_retention="discard",
+        carrier.url, hooks=None, clock=FixedClock(NOW), messaging_service=SERVICE, content_retention="discard",
         address_retention="retain",
     )  # fmt: skip
     for seconds in (600, 40_000, 0.2):
@@ -87,7 +88,7 @@ async def test_a_text_is_good_until_it_is_of_no_use_and_what_is_kept_is_as_confi
         assert (await tell(connector, one(until)))[0].delivered
     assert [form["ValidityPeriod"] for form in carrier.creates] == ["600", "36000", "1"]
     assert {"StatusCallback", "From"}.isdisjoint(carrier.creates[0])
-    assert (carrier.creates[0]["MessagingServiceSid"], carrier.creates[0]["ContentRetention"]) == ("MG1", "discard")
+    assert (carrier.creates[0]["MessagingServiceSid"], carrier.creates[0]["ContentRetention"]) == (SERVICE, "discard")
 
 
 async def test_a_person_on_duty_reads_a_link_and_what_to_reply(carrier: Twilio, made: Make) -> None:
@@ -192,16 +193,18 @@ async def test_what_is_listed_and_can_not_be_it_is_not_found(carrier: Twilio, ma
     now = datetime.now(UTC)
     form = {"To": TO, "From": FROM, "Body": TEXT.body}
     others = [
-        Message("SM01", form | {"Body": "other words"}, now),
-        Message("SM02", form | {"From": "+15005550007"}, now),
-        Message("SM03", form, now - timedelta(hours=1)),
-        Message("SM04", form, now, status="undelivered"),
-        Message("SM05", form | {"To": "+15185550124"}, now),
+        Message(sid_of(1), form | {"Body": "other words"}, now),
+        Message(sid_of(2), form | {"From": "+15005550007"}, now),
+        Message(sid_of(3), form, now - timedelta(hours=1)),
+        Message(sid_of(4), form, now, status="undelivered"),
+        Message(sid_of(5), form | {"To": "+15185550124"}, now),
     ]
     carrier.messages += others
     assert list(await connector.look_up(item)) == []
-    carrier.messages += [Message("SM06", form | {"ContentRetention": "discard"}, now), Message("SM07", form, now)]
-    assert list(await connector.look_up(item)) == ["SM06", "SM07"], "words that are not kept are no sign against it"
+    carrier.messages += [Message(sid_of(6), form | {"ContentRetention": "discard"}, now), Message(sid_of(7), form, now)]
+    assert list(await connector.look_up(item)) == [sid_of(6), sid_of(7)], (
+        "words that are not kept are no sign against it"
+    )
 
 
 async def test_a_list_that_does_not_come_is_asked_for_again_and_one_that_tells_nothing_is_for_a_person(
@@ -216,7 +219,7 @@ async def test_a_list_that_does_not_come_is_asked_for_again_and_one_that_tells_n
     blind = made(carrier.url, address_retention="obfuscate")
     await blind.connect()
     carrier.messages += [
-        Message(f"SM{n}", {"To": TO, "From": FROM, "Body": "x"}, datetime.now(UTC)) for n in range(200)
+        Message(sid_of(n), {"To": TO, "From": FROM, "Body": "x"}, datetime.now(UTC)) for n in range(200)
     ]
     for unsure in (blind, connector):
         with pytest.raises(DeliveryError) as caught:
@@ -225,23 +228,23 @@ async def test_a_list_that_does_not_come_is_asked_for_again_and_one_that_tells_n
 
 
 async def test_whatsapp_goes_by_its_template_and_by_free_words_without(carrier: Twilio, made: Make) -> None:
-    templates = {"post-discharge-texts/day-1": "HX1", "post-discharge-texts/day-1/es": "HX2"}
+    templates = {"post-discharge-texts/day-1": sid_of(1, "HX"), "post-discharge-texts/day-1/es": sid_of(2, "HX")}
     connector = made(carrier.url, whatsapp={"from": "+14155238886", "templates": templates})
     said = msgspec.structs.replace(
         TEXT, channel="whatsapp", template="post-discharge-texts/day-1", fields={"first_name": "Jane"}
     )
     spanish = msgspec.structs.replace(said, language="es")
     free = msgspec.structs.replace(said, template="post-discharge-texts/day-2")
-    carrier.open_windows.add(TO)
+    carrier.written[TO] = datetime.now(UTC)
     for content in (said, spanish, free):
         assert (await tell(connector, one(content)))[0].delivered
     first, second, third = carrier.creates
     assert (first["To"], first["From"]) == (f"whatsapp:{TO}", "whatsapp:+14155238886")
-    assert (first["ContentSid"], second["ContentSid"]) == ("HX1", "HX2")
+    assert (first["ContentSid"], second["ContentSid"]) == (sid_of(1, "HX"), sid_of(2, "HX"))
     assert json.loads(first["ContentVariables"]) == {"first_name": "Jane"}
     assert "Body" not in first
     assert (third["Body"], "ContentSid" in third) == (TEXT.body, False)
-    carrier.open_windows.clear()
+    carrier.written[TO] -= timedelta(hours=24)
     assert (await tell(connector, one(free)))[0].error == "needs-template-63016"
 
 
