@@ -75,12 +75,22 @@ REMEDIES: Final[Mapping[str, str]] = {
     "answer-lost": "the connection broke off in the middle of an answer: look at network and proxy",
     # carriers of texts
     "bad-number": "nobody can be texted there: put the patient's right number into the registration",
+    "bad-number-21614": "it is a landline, which gets no texts: call, and put a mobile number into the registration",
+    "bad-number-30006": "it is a landline, or its carrier takes none: call, and put a mobile number into the"
+    " registration",
+    "bad-region": "the account may not text numbers of that region: allow it at the carrier, or call",
     "bad-text": "the carrier does not carry these words: look at the template, and at links in it",
+    "bad-text-30007": "a carrier took it for spam: never the same text again; look at its links, and at the"
+    " registration of the number",
     "opted-out": "whoever has the number wants no texts from us: it is on record as such; reach them by other means",
     "needs-template": "WhatsApp takes free words for 24 hours after the patient's own: name an approved template in"
     " `whatsapp.templates`",
     "carrier-setup": "the account, its sender or its registration is not in order: look Twilio's code up there",
-    "carrier-busy": "nothing: the carrier asks for patience, and what waits goes out by itself",
+    "carrier-setup-20003": "Twilio does not know the account with this token: look at `account_sid` and `auth_token`",
+    "carrier-setup-30034": "the number is not registered for texts of applications (A2P 10DLC): register it at Twilio",
+    "carrier-busy": "what waits goes out by itself; a text that has failed with it does not: reach the patient by"
+    " other means",
+    "carrier-busy-30003": "the phone was off or out of reach: call; nothing is sent again by itself",
     "carrier-late": "the carrier could not send it in time: reach the patient by other means",
     "carrier-refused": "the carrier refuses it with a code that is not in our list: look it up in its documentation",
     "carrier-doubt": "the carrier does not know whether it has arrived: look there, then `handoff held`",

@@ -24,12 +24,13 @@ from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, NamedTuple, TypeVar
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
 from pydantic import Field, model_validator
 
 from engine.clock import Clock
+from engine.connectors import carriers
 from engine.connectors.base import (
     NOT_ATTEMPTED,
     Called,
@@ -42,11 +43,11 @@ from engine.connectors.base import (
     failed,
     in_doubt,
 )
+from engine.connectors.carriers import NUMBER, SHORT_CODE, Kind, hooks_url
 from engine.connectors.posting import PostingDestination, judge, rest_until
 from engine.domain.cause import TextSettled
 from engine.domain.chart import Chart
 from engine.domain.delivery import Notice, Notification, Operation, QueuedDelivery
-from engine.domain.page import ack_code
 from engine.errors import DeliveryError, DeliveryFailure
 from engine.pipeline.admit import GO, Admission, Known, Never, Rule, notice_of
 from engine.settings import Configuration, HttpsUrl, Identifier, Seconds, Secret, Text
@@ -56,20 +57,16 @@ from engine.yamlmodel import StrictModel
 if TYPE_CHECKING:
     from engine.connectors.http import Answer, HttpClient
 
-_BODY_CHARS_MAX: Final = 1600
 _TOO_LONG: Final = 21617
 _RESPONSE_BYTES_MAX: Final = 2 << 20
 _VALIDITY_SECONDS_MAX: Final = 36_000
 _PAGE_SIZE: Final = 200
 _SKEW: Final = timedelta(seconds=120)
 """Twilio's clock and ours may differ by so much."""
-_TEXT_CHARS_MAX: Final = 4096
-"""Of a text that comes in; Twilio's own limit is 1,600."""
 _WINDOW: Final = timedelta(hours=24)
 _WHATSAPP: Final = "whatsapp:"
 _SHA256: Final = "HMAC_SHA256"
 _SID: Final = re.compile(r"[A-Za-z]{2}[0-9A-Za-z]{1,62}", re.ASCII)
-_NUMBER: Final = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
 
 _SAID: Final[Mapping[str, str]] = {
     "accepted": TextSettled.SENT,
@@ -86,37 +83,14 @@ _SAID: Final[Mapping[str, str]] = {
 }
 """`MessageStatus` -> what it makes of a text."""
 _NEVER_WENT: Final = frozenset({"failed", "undelivered", "canceled"})
+"""Unless its error says that nobody knows (30410)."""
 
 
 class Meaning(NamedTuple):
     """What an error code means. seconds: the least wait before another try."""
 
-    kind: str
+    kind: Kind
     seconds: int | None = None
-
-
-_PREFIXES: Final[Mapping[str, str]] = {
-    "number": "bad-number",
-    "text": "bad-text",
-    "opted-out": "opted-out",
-    "template": "needs-template",
-    "setup": "carrier-setup",
-    "busy": "carrier-busy",
-    "late": "carrier-late",
-    "doubt": "carrier-doubt",
-    "refused": "carrier-refused",
-}
-_TEXTS: Final[Mapping[str, str]] = {
-    "number": "the number can't be texted",
-    "text": "the carrier does not carry these words",
-    "opted-out": "whoever has the number wants no texts from us",
-    "template": "outside of WhatsApp's 24 hours only an approved template goes",
-    "setup": "the account or its sender is not in order",
-    "busy": "the carrier takes nothing now",
-    "late": "the carrier could not send it in time",
-    "doubt": "the carrier does not say whether it was sent",
-    "refused": "the carrier refuses it",
-}
 
 
 @lru_cache(maxsize=1)
@@ -132,13 +106,16 @@ def codes() -> Mapping[int, Meaning]:
 
 def code_of(number: int) -> str:
     """A code of ours for one of Twilio's: `opted-out-21610`."""
-    return f"{_PREFIXES[codes().get(number, Meaning('refused')).kind]}-{number}"
+    return carriers.code_of(codes().get(number, _UNKNOWN).kind, number)
+
+
+_UNKNOWN: Final = Meaning("refused")
 
 
 class WhatsApp(StrictModel):
     """WhatsApp by the same account."""
 
-    from_: Annotated[Text, Field(alias="from", pattern=_NUMBER.pattern)]
+    from_: Annotated[Text, Field(alias="from", pattern=NUMBER.pattern)]
     """Number of the WhatsApp sender (E.164)."""
     templates: dict[str, Annotated[str, Field(pattern=r"^HX[0-9A-Za-z]{1,62}$")]] = {}
     """Approved templates: `SERIES/STEP`, or `SERIES/STEP/LANGUAGE` -> content SID. What has none goes as free words,
@@ -207,7 +184,7 @@ class TwilioDestination(PostingDestination):
     def doubts(self) -> Iterator[tuple[str, str]]:
         if re.fullmatch(r"AC[0-9a-fA-F]{32}", self.account_sid) is None:
             yield "account_sid", "is not of the form that Twilio gives (AC and 32 hexadecimal digits)"
-        if self.from_ is not None and not re.fullmatch(r"\+[1-9][0-9]{6,14}|[0-9]{3,8}", self.from_):
+        if self.from_ is not None and not (NUMBER.fullmatch(self.from_) or SHORT_CODE.fullmatch(self.from_)):
             yield "from", "is neither a number (+15185550100) nor a short code: nobody could reply to it"
 
     def admission(self) -> Sequence[Rule]:
@@ -229,7 +206,7 @@ class TwilioDestination(PostingDestination):
         said = self._read(call)
         number, channel = _address(said.get("From", ""))
         sid = said.get("MessageSid") or said.get("SmsMessageSid") or said.get("SmsSid") or ""
-        if _NUMBER.fullmatch(number) is None and not re.fullmatch(r"[0-9]{3,8}", number):
+        if NUMBER.fullmatch(number) is None and not SHORT_CODE.fullmatch(number):
             raise ValueError("the call names nobody who has written")
         if _SID.fullmatch(sid) is None:
             raise ValueError("the call has no MessageSid")
@@ -239,13 +216,13 @@ class TwilioDestination(PostingDestination):
             channel=channel,
             number=number,
             to=_address(said.get("To", ""))[0],
-            text=_with_media(said.get("Body", ""), said.get("NumMedia", ""))[:_TEXT_CHARS_MAX],
+            text=_with_media(said.get("Body", ""), said.get("NumMedia", ""))[: carriers.TEXT_CHARS_MAX],
             answered=answered if answered in {"STOP", "START", "HELP"} else None,
         )
 
     def carrier_word(self, call: Called) -> CarrierWord | None:
         said = self._read(call)
-        key = dict(parse_qsl(urlsplit(call.url).query)).get(_KEY_PARAMETER)
+        key = dict(parse_qsl(urlsplit(call.url).query)).get(carriers.KEY_PARAMETER)
         sid = said.get("MessageSid") or said.get("SmsSid") or ""
         result = _SAID.get((said.get("MessageStatus") or said.get("SmsStatus") or "").lower())
         if key is None or result is None:
@@ -301,9 +278,6 @@ class TwilioDestination(PostingDestination):
             raise UnsignedError("the call does not have our secret's signature")
 
 
-_KEY_PARAMETER: Final = "of"
-
-
 def signature(secret: Secret, text: str, algorithm: str = "sha1") -> str:
     """Twilio, "Validating signatures": base64 of the HMAC of the address and the form's parameters."""
     return base64.b64encode(hmac.digest(secret.reveal().encode(), text.encode(), algorithm)).decode()
@@ -344,16 +318,6 @@ def _with_media(body: str, count: str) -> str:
     if not number:
         return body
     return f"{body} [{number} picture or file: see it at the carrier]".strip()
-
-
-def hooks_url(configuration: Configuration) -> str | None:
-    """The address of our hooks, as far ends reach it; none: nobody can."""
-    hooks = configuration.site.hooks
-    if hooks is None:
-        return None
-    if hooks.public_url is not None:
-        return hooks.public_url
-    return f"http://{hooks.host}:{hooks.port}" if hooks.port else None
 
 
 def in_the_window(whatsapp: WhatsApp | None, queued: QueuedDelivery, known: Known, now: datetime) -> Admission:
@@ -473,19 +437,18 @@ class TwilioConnector:
         if isinstance(content, Notification):
             if not content.to:
                 return failed(DeliveryFailure.PERMANENT, "no-number", "the contact has no number")
-            form = {"To": content.to, "Body": self._page(content)} | self._sender()
+            form = {"To": content.to, "Body": carriers.page_text(content, settings.console_url)} | self._sender()
         elif isinstance(content, Notice):
             form = self._words(content)
         else:
             return failed(DeliveryFailure.PERMANENT, "payload-unreadable", "Twilio takes texts alone")
-        if len(form.get("Body", "")) > _BODY_CHARS_MAX:
+        if len(form.get("Body", "")) > carriers.BODY_CHARS_MAX:
             return failed(DeliveryFailure.PERMANENT, code_of(_TOO_LONG), "it has more than 1,600 characters")
         if content.not_after is not None:
             left = int((content.not_after - self._clock.now()).total_seconds())
             form["ValidityPeriod"] = str(min(max(left, 1), _VALIDITY_SECONDS_MAX))
         if self._hooks is not None:
-            key = quote(queued.delivery.idempotency_key, safe="")
-            form["StatusCallback"] = f"{self._hooks}/hooks/{self.name}/status?{_KEY_PARAMETER}={key}"
+            form["StatusCallback"] = carriers.status_url(self._hooks, self.name, queued.delivery.idempotency_key)
         if settings.content_retention is not None:
             form["ContentRetention"] = settings.content_retention
         if settings.address_retention is not None:
@@ -507,12 +470,6 @@ class TwilioConnector:
             return {"MessagingServiceSid": self._settings.messaging_service}
         return {"From": self._settings.from_ or ""}
 
-    def _page(self, said: Notification) -> str:
-        """Nothing of a patient: staff texting of patient data is allowed on secure platforms only."""
-        base = self._settings.console_url
-        link = f" {base}/{said.link.lstrip('/')}" if base is not None else ""
-        return f"{said.text}{link} Reply ACK {ack_code(said.page_id)}"
-
     def _judged(self, answer: Answer) -> Result:
         said = _decoded(answer.body, _Said) or _Said()
         now = self._clock.now()
@@ -526,19 +483,14 @@ class TwilioConnector:
         known = codes().get(said.code) if said.code is not None else None
         if known is None:
             return self._unknown(answer.status, said.code, asked)
-        code, text = f"{_PREFIXES[known.kind]}-{said.code}", _TEXTS[known.kind]
-        if known.kind == "doubt":
-            return in_doubt(code, text)
-        if known.kind not in {"busy", "setup"} and answer.status != 429:
-            return failed(DeliveryFailure.PERMANENT, code, text)
         if asked is None and known.seconds is not None:
             asked = now + timedelta(seconds=known.seconds)
-        return failed(DeliveryFailure.TRANSIENT, code, text, of_destination=True, not_before=asked)
+        return carriers.refusal(known.kind, said.code or 0, not_before=asked, is_busy=answer.status == 429)
 
     def _unknown(self, status: int, code: int | None, asked: datetime | None) -> Result:
         """An answer without a code that we know."""
         if status == 400 and code is not None:
-            return failed(DeliveryFailure.PERMANENT, f"carrier-refused-{code}", _TEXTS["refused"])
+            return carriers.refusal("refused", code)
         verdict = judge(status)
         return failed(
             verdict.failure, f"http-{status}", verdict.text, of_destination=verdict.of_destination, not_before=asked
@@ -579,7 +531,8 @@ class TwilioConnector:
 
     def _may_be(self, one: _Message, form: Mapping[str, str], since: datetime) -> bool:
         """Whether it can be this text: a field that Twilio does not keep is no sign against it."""
-        if one.direction.startswith("inbound") or one.status in _NEVER_WENT or _at(one, since) < since:
+        never_went = one.status in _NEVER_WENT and codes().get(one.error_code or 0, _UNKNOWN).kind != "doubt"
+        if one.direction.startswith("inbound") or never_went or _at(one, since) < since:
             return False
         service, sender = form.get("MessagingServiceSid"), form.get("From")
         if service is not None and one.messaging_service_sid not in {None, service}:
@@ -607,6 +560,7 @@ class _Message(msgspec.Struct, frozen=True):
     status: str = ""
     direction: str = ""
     messaging_service_sid: str | None = None
+    error_code: int | None = None
     date_created: str | None = None
     date_sent: str | None = None
 

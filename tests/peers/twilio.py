@@ -3,8 +3,8 @@
 `POST Messages.json` answers 201 with the message, 401 without the account's token, 400 with a code for what is wrong,
 429 (20429) when there are too many; it takes the same text twice, as the real one does. `GET Messages.json` lists what
 it has, the newest first. Phones are what the test says of them: opted out, landlines, regions. `answers` come first,
-one for each create (status, code, headers); `lose`: so many creates are taken, and their answers lost (a status, or none:
-the connection breaks). Words about texts are told by the test (`tell`), in any order, signed in either form.
+one for each create (status, code, headers); `lose`: so many creates are taken, and their answers lost (a status, or
+none: the connection breaks). Words about texts are told by the test (`tell`), in any order, signed in either form.
 
 A patient who writes (`write`) blocks us by STOP and lets us in again by START; with `advanced_opt_out` the call says so
 (`OptOutType`), and the answer is Twilio's own. By WhatsApp it opens the 24 hours of free words, by the peer's clock.

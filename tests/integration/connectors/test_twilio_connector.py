@@ -108,6 +108,7 @@ async def test_a_person_on_duty_reads_a_link_and_what_to_reply(carrier: Twilio, 
         (400, 21610, "opted-out-21610", DeliveryFailure.PERMANENT, False),
         (400, 63016, "needs-template-63016", DeliveryFailure.PERMANENT, False),
         (400, 30007, "bad-text-30007", DeliveryFailure.PERMANENT, False),
+        (400, 21408, "bad-region-21408", DeliveryFailure.PERMANENT, False),
         (400, 99999, "carrier-refused-99999", DeliveryFailure.PERMANENT, False),
         (400, None, "http-400", DeliveryFailure.PERMANENT, False),
         (401, 20003, "carrier-setup-20003", DeliveryFailure.TRANSIENT, True),
@@ -138,9 +139,15 @@ async def test_a_busy_carrier_says_how_long_to_wait(carrier: Twilio, made: Make)
 
 @pytest.mark.parametrize(
     ("number", "error"),
-    [("+1518555", None), ("518-555-0123", "bad-number-21211"), ("", "bad-number-21211"), (TO, "bad-number-21614")],
+    [
+        ("+1518555", None),
+        ("518-555-0123", "bad-number-21211"),
+        ("", "bad-number-21211"),
+        (TO, "bad-number-21614"),
+        ("+525512345678", "bad-region-21408"),
+    ],
 )
-async def test_a_number_that_is_none_and_a_landline_are_told(
+async def test_a_number_that_is_none_a_landline_and_one_abroad_are_told(
     carrier: Twilio, made: Make, number: str, error: str | None
 ) -> None:
     carrier.landlines.add(TO)
@@ -205,6 +212,17 @@ async def test_what_is_listed_and_can_not_be_it_is_not_found(carrier: Twilio, ma
     assert list(await connector.look_up(item)) == [sid_of(6), sid_of(7)], (
         "words that are not kept are no sign against it"
     )
+
+
+async def test_what_failed_there_and_may_have_arrived_is_not_sent_again(carrier: Twilio, made: Make) -> None:
+    """30410: a provider was too slow to answer; Twilio itself tries no second time."""
+    connector, item = made(carrier.url), one()
+    await connector.connect()
+    form = {"To": TO, "From": FROM, "Body": TEXT.body}
+    carrier.messages += [
+        Message(sid_of(n), form, datetime.now(UTC), "failed", code) for n, code in ((1, 30410), (2, 30006))
+    ]
+    assert list(await connector.look_up(item)) == [sid_of(1)]
 
 
 async def test_a_list_that_does_not_come_is_asked_for_again_and_one_that_tells_nothing_is_for_a_person(
